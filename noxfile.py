@@ -1,0 +1,76 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "filelock>=3.20",
+#     "nox>=2026.8.10",
+#     "nvidia-ml-py>=13",
+#     "platformdirs>=4.3",
+#     "psutil>=7",
+#     "rich>=14",
+#     "tomlkit>=0.13",
+# ]
+# ///
+"""The graph of the project: one session a stage. ``nox -l`` lists them."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import nox
+
+import sessions.clean
+import sessions.configure
+import sessions.lock
+import sessions.probe
+import sessions.source
+import sessions.toolkit
+import sessions.wheel
+from sessions.core.context import stage
+
+nox.needs_version = ">=2026.8.10"
+nox.options.sessions = ["wheel"]
+nox.options.default_venv_backend = "none"
+nox.options.error_on_missing_interpreters = True
+
+
+@nox.session
+def probe(session: nox.Session) -> None:
+    """What is on this machine; can the target be built with it? [--target --record DIR]"""
+    stage(session, sessions.probe.main)
+
+
+@nox.session
+def clean(session: nox.Session) -> None:
+    """Delete what is stale. [--all --wheels --caches --dry-run]"""
+    stage(session, sessions.clean.main)
+
+
+@nox.session(requires=["probe", "clean"])
+def source(session: nox.Session) -> None:
+    """Get, check and unpack the upstream source. [--version --source PATH --offline]"""
+    stage(session, sessions.source.main)
+
+
+@nox.session(requires=["probe", "clean"])
+def toolkit(session: nox.Session) -> None:
+    """Get the CUDA toolkit. [--cuda --toolkit pypi|system|PATH --offline]"""
+    stage(session, sessions.toolkit.main)
+
+
+@nox.session(requires=["source", "toolkit"])
+def configure(session: nox.Session) -> None:
+    """Decide what the compiler is told. [--arch --cache --compiler]"""
+    stage(session, sessions.configure.main)
+
+
+@nox.session(requires=["configure"])
+def wheel(session: nox.Session) -> None:
+    """Build the wheel of a target into wheels/. [--target --jobs --fresh and all above]"""
+    stage(session, sessions.wheel.main)
+
+
+@nox.session(requires=["probe"])
+def lock(session: nox.Session) -> None:
+    """Maintainers: pin another upstream release or CUDA line. [--add NAME==VERSION]"""
+    stage(session, sessions.lock.main)

@@ -1,0 +1,271 @@
+"""From what the earlier stages found to what the compiler is told. Pure, but for ``main``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+
+from sessions.core import console, facts, options, pyenv, records
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BuildEnv, BuildSpec, Compiler, HostRange, Source, Toolchain, Toolkit
+
+OVERLAY = Path(__file__).parent / "overlay"
+
+# x86-64-v3 without the parts that ggml does not name: every x86-64 since 2013 (Haswell), 2015 (Zen
+# came 2017). Each is set, not left to default: ggml turns all of them off when it finds
+# SOURCE_DATE_EPOCH set (ggml/CMakeLists.txt, INS_ENB).
+BASELINE = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of a build: the staged source, the CMake tree, the caches, the tools' venv."""
+
+    stage: str
+    tree: str
+    cache: str
+    tools: str
+
+
+def main(ctx: Context) -> None:
+    """Leave the record of the build's environment and settings."""
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    source = records.need(ctx.record("source"), "source", Source)
+    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    assert chain.compiler is not None  # the probe fails without one
+    env = {
+        **options.system_environment(ctx.env),
+        **options.cache_environment(ctx.env, ctx.spec.cache),
+    }
+    tools = pyenv.tools(ctx)
+    places = Places(
+        stage=str(ctx.build / "src"),
+        tree=str(ctx.build / "tree"),
+        cache=str(ctx.cache),
+        tools=str(tools),
+    )
+    build = configure(ctx.spec, chain.compiler, toolkit, source, places, env)
+    records.write(ctx.record("configure"), "configure", build)
+    console.done(f"configure: {', '.join(ctx.spec.archs) or 'CPU'}, {chain.compiler_why}")
+
+
+def configure(
+    spec: BuildSpec,
+    compiler: Compiler,
+    toolkit: Toolkit | None,
+    source: Source,
+    places: Places,
+    env: Mapping[str, str],
+) -> BuildEnv:
+    """The whole environment and every setting of a build.
+
+    ``env`` is what of the caller's environment may reach a compiler: system
+    names and the compiler cache's own settings, no PATH, no flags.
+    """
+    defines = {
+        **_libraries(),
+        **_host(spec, compiler, places),
+        **(_cuda(spec, compiler, toolkit, places) if toolkit else {"GGML_CUDA": "OFF"}),
+        **_cache(spec, places),
+    }
+    settings = {
+        "build-dir": _slashes(places.tree),
+        "build.targets": "blackwheel",
+        "build.verbose": "false",
+        "cmake.build-type": "Release",
+        "cmake.args": "-GNinja",
+        "install.components": "blackwheel",
+        "install.strip": "true",
+        "wheel.reproducible": "true",
+        **{f"cmake.define.{name}": value for name, value in defines.items()},
+    }
+    identity = _identity(compiler, toolkit)
+    variables = {
+        **env,
+        **_cache_variables(spec, places, env, identity),
+        "PATH": _path(spec, compiler, toolkit, places),
+        "SOURCE_DATE_EPOCH": env.get("SOURCE_DATE_EPOCH", str(source.epoch)),
+        # No git of this project may name the commit of a build inside its folder.
+        "GIT_CEILING_DIRECTORIES": places.stage,
+        "LC_ALL": "C.UTF-8",
+        "PYTHONUTF8": "1",
+        "PYTHONNOUSERSITE": "1",
+        "PIP_NO_INDEX": "1",
+    }
+    requires = _requires(spec, toolkit)
+    overlay = {p.name: records.file_sha256(p) for p in sorted(OVERLAY.iterdir()) if p.is_file()}
+    return BuildEnv(
+        variables=variables,
+        settings=settings,
+        requires=requires,
+        fingerprint=records.fingerprint(
+            {
+                "settings": settings,
+                "identity": identity,
+                "source": source.digest,
+                "python": spec.python,
+                "epoch": variables["SOURCE_DATE_EPOCH"],
+                "requires": requires,
+                "overlay": overlay,
+                "tools": records.file_sha256(facts.tools_lock()),
+            }
+        ),
+    )
+
+
+def allow_unsupported(compiler: Compiler, accepts: HostRange) -> bool:
+    """Whether the toolkit refuses this compiler unless told to go on."""
+    number = int(compiler.version.split(".")[0])
+    match compiler.family:
+        case "msvc":
+            return not accepts.msvc_min <= number <= accepts.msvc_max
+        case "clang":
+            return not accepts.clang_min <= number <= accepts.clang_max
+        case _:
+            return number > accepts.gnu_max
+
+
+def _libraries() -> dict[str, str]:
+    """What is built, the same for every target: the shipped libraries, nothing that looks around.
+
+    A name that a release does not know is ignored by CMake.
+    """
+    return {
+        "CMAKE_PROJECT_llama_cpp_INCLUDE": _slashes(str(OVERLAY / "wheel.cmake")),
+        "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
+        "GGML_NATIVE": "OFF",
+        **{f"GGML_{name}": "ON" for name in BASELINE},
+        "GGML_CCACHE": "OFF",
+        "LLAMA_CURL": "OFF",
+        "LLAMA_OPENSSL": "OFF",
+        "LLAMA_BUILD_TOOLS": "OFF",
+        "LLAMA_BUILD_TESTS": "OFF",
+        "LLAMA_BUILD_EXAMPLES": "OFF",
+        "LLAMA_BUILD_SERVER": "OFF",
+    }
+
+
+def _host(spec: BuildSpec, compiler: Compiler, places: Places) -> dict[str, str]:
+    flags = " ".join(_path_flags(spec, places))
+    return {
+        "CMAKE_C_COMPILER": _slashes(compiler.cc),
+        "CMAKE_CXX_COMPILER": _slashes(compiler.cxx),
+        **({"CMAKE_C_FLAGS": flags, "CMAKE_CXX_FLAGS": flags} if flags else {}),
+    }
+
+
+def _path_flags(spec: BuildSpec, places: Places) -> list[str]:
+    """Keep the build machine's folders out of the libraries (``__FILE__`` in messages).
+
+    ccache makes paths relative to the tree before the compiler sees them, so
+    both spellings are mapped: with and without a cache the result is the same.
+    """
+    if spec.platform == "windows":
+        return ["/Brepro", f'/d1trimfile:"{places.stage}\\"']
+    return [f'"-ffile-prefix-map={places.stage}=src"', "-ffile-prefix-map=../src=src"]
+
+
+def _cuda(
+    spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places
+) -> dict[str, str]:
+    flags = []
+    if allow_unsupported(compiler, toolkit.accepts):
+        flags.append("-allow-unsupported-compiler")
+    if spec.platform == "windows":
+        # CCCL of CUDA 13.2 and later wants the standard preprocessor of MSVC.
+        flags.append("-Xcompiler=/Zc:preprocessor")
+    elif spec.cache == "none":
+        flags.append(f'"-Xcompiler=-ffile-prefix-map={places.stage}=src"')
+    root = _slashes(toolkit.root)
+    nvcc = "nvcc.exe" if spec.platform == "windows" else "nvcc"
+    return {
+        "GGML_CUDA": "ON",
+        "GGML_CUDA_NCCL": "OFF",
+        "CMAKE_CUDA_ARCHITECTURES": ";".join(spec.archs),
+        "CMAKE_CUDA_COMPILER": f"{root}/bin/{nvcc}",
+        "CMAKE_CUDA_HOST_COMPILER": _slashes(compiler.cxx),
+        "CUDAToolkit_ROOT": root,
+        **({"CMAKE_CUDA_FLAGS": " ".join(flags)} if flags else {}),
+    }
+
+
+def _cache(spec: BuildSpec, places: Places) -> dict[str, str]:
+    if spec.cache == "none":
+        return {}
+    launcher = _slashes(str(_program(spec, places.tools, spec.cache)))
+    languages = ("C", "CXX", "CUDA") if spec.cuda else ("C", "CXX")
+    return {f"CMAKE_{language}_COMPILER_LAUNCHER": launcher for language in languages}
+
+
+def _cache_variables(
+    spec: BuildSpec, places: Places, env: Mapping[str, str], identity: str
+) -> dict[str, str]:
+    """The cache's defaults; whatever the user has set for it stays."""
+    build = str(_pure(spec, places.tree).parent)
+    match spec.cache:
+        case "ccache":
+            defaults = {
+                "CCACHE_DIR": str(_pure(spec, places.cache) / "ccache"),
+                "CCACHE_MAXSIZE": "10G",
+                "CCACHE_BASEDIR": build,
+                "CCACHE_NOHASHDIR": "1",
+                # nvcc only calls cicc and ptxas: its own bytes say nothing of theirs.
+                "CCACHE_COMPILERCHECK": f"string:{identity}",
+            }
+        case "sccache":
+            defaults = {"SCCACHE_DIR": str(_pure(spec, places.cache) / "sccache")}
+        case _:
+            defaults = {}
+    return {name: value for name, value in defaults.items() if name not in env}
+
+
+def _identity(compiler: Compiler, toolkit: Toolkit | None) -> str:
+    """What decides the code that comes out: compiler release and every toolkit component."""
+    return records.fingerprint(
+        [compiler.family, compiler.version, toolkit.fingerprint if toolkit else None]
+    )[:32]
+
+
+def _path(
+    spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: Places
+) -> str:
+    """PATH of the build: the tools, the toolkit in use, the compiler, the system. Nothing else."""
+    folders = [str(_program(spec, places.tools, "python").parent)]
+    if toolkit:
+        folders.append(str(_pure(spec, toolkit.root) / "bin"))
+    folders.append(str(_pure(spec, compiler.cxx).parent))
+    if spec.platform == "linux":
+        folders += ["/usr/bin", "/bin"]
+    return (";" if spec.platform == "windows" else ":").join(dict.fromkeys(folders))
+
+
+def _requires(spec: BuildSpec, toolkit: Toolkit | None) -> tuple[str, ...]:
+    """NVIDIA's runtime packages, at least as new as what the wheel was linked with."""
+    if toolkit is None or spec.cuda is None:
+        return ()
+    major = int(spec.cuda.split(".")[0])
+    parts = toolkit.components
+    runtime = parts.get("nvidia-cuda-runtime", spec.cuda)
+    cublas = parts.get("nvidia-cublas", str(major))
+    return (
+        "cuda-pathfinder>=1.3",
+        f"nvidia-cuda-runtime>={runtime},<{major + 1}",
+        f"nvidia-cublas>={cublas},<{major + 1}",
+    )
+
+
+def _pure(spec: BuildSpec, path: str) -> PurePath:
+    return PureWindowsPath(path) if spec.platform == "windows" else PurePosixPath(path)
+
+
+def _program(spec: BuildSpec, venv: str, name: str) -> PurePath:
+    if spec.platform == "windows":
+        return PureWindowsPath(venv, "Scripts", f"{name}.exe")
+    return PurePosixPath(venv, "bin", name)
+
+
+def _slashes(path: str) -> str:
+    """CMake's spelling: it takes a backslash for an escape."""
+    return path.replace("\\", "/")

@@ -1,0 +1,1 @@
+"""What every stage uses. Nothing here imports a stage."""

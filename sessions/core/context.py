@@ -1,0 +1,133 @@
+"""From a nox session to a stage: what the stage is told, and how its errors reach nox."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import filelock
+import nox
+import platformdirs
+
+from sessions.core import console, disk, options, spec
+from sessions.core.errors import Problem
+from sessions.core.machine import Machine, real
+from sessions.core.model import BuildSpec
+from sessions.core.options import Options
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a stage may know of its surroundings."""
+
+    session: str  # the session that runs
+    asked: frozenset[str]  # the sessions that were asked for by name
+    options: Options
+    spec: BuildSpec
+    env: Mapping[str, str]  # the caller's environment
+    machine: Machine
+    root: Path  # of the project
+    cache: Path  # toolkits, downloads, build tools, compiler cache: kept between builds
+
+    @property
+    def build(self) -> Path:
+        """Records, logs, staged source and CMake tree of the target."""
+        return self.root / "build" / self.spec.target
+
+    @property
+    def wheels(self) -> Path:
+        """Finished wheels of the target."""
+        return self.root / "wheels" / self.spec.target
+
+    def record(self, stage: str) -> Path:
+        """Where a stage's record lies."""
+        return self.build / f"{stage}.json"
+
+    @property
+    def fresh(self) -> bool:
+        """Whether this very session's work is to be done again."""
+        return self.options.fresh and self.session in self.asked
+
+    def cache_lock(self, name: str) -> filelock.BaseFileLock:
+        """Have one part of the cache for this process alone: a with statement."""
+        return disk.lock(self.cache / "locks" / f"{name}.lock", console.say)
+
+    def source_lock(self, version: str) -> filelock.BaseFileLock:
+        """Have one unpacked source for this process alone: a with statement."""
+        return disk.lock(self.root / "build" / f"source-{version}.lock", console.say)
+
+    def target_lock(self, target: str) -> None:
+        """Have one target's build folder for this process alone, until it ends."""
+        disk.hold(self.root / "build" / f"{target}.lock", console.say)
+
+
+def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
+    """Run one stage. Every error of the project becomes nox's here, and only here."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        chosen = options.parse(session.posargs)
+        if chosen.help:
+            console.say(options.parser().format_help())
+            return
+        work(_context(session, chosen))
+    except Problem as problem:
+        _fail(session, problem)
+    except OSError as error:
+        _fail(session, disk.problem_of(error) or _bug(session.name, error))
+    except Exception as error:
+        _fail(session, _bug(session.name, error))
+
+
+def _context(session: nox.Session, chosen: Options) -> Context:
+    env = options.environment()
+    platform = "windows" if sys.platform == "win32" else "linux"
+    targets = spec.load((ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
+    # nox has no public word for which sessions were asked for and which only required.
+    asked = session._runner.global_config.sessions or ()
+    context = Context(
+        session=session.name,
+        asked=frozenset(map(str, asked)),
+        options=chosen,
+        spec=spec.choose(targets, chosen),
+        env=env,
+        machine=real(env, ROOT),
+        root=ROOT,
+        cache=Path(env.get("BLACKWHEEL_CACHE") or platformdirs.user_cache_path("blackwheel")),
+    )
+    disk.mark(context.root / "build")
+    disk.mark(context.cache)
+    context.target_lock(context.spec.target)
+    disk.mark(context.build)
+    return context
+
+
+def _fail(session: nox.Session, problem: Problem) -> NoReturn:
+    session.error(str(problem))
+
+
+def _bug(stage: str, error: BaseException) -> Problem:
+    text = "".join(traceback.format_exception(error))
+    log = ROOT / "build" / f"bug-{stage}.log"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(text, encoding="utf-8")
+        where = f"the traceback is in {log}"
+    except OSError:
+        where = text
+    return Problem(
+        f"A bug of blackwheel: {type(error).__name__}: {error}",
+        evidence=where,
+        remedy="report it with that text; until then, nox -s clean -- --all starts afresh",
+    )
+
+
+def _terminated(*_: object) -> NoReturn:
+    # SystemExit unwinds the stack, so that run.stream ends the compilers it started.
+    sys.exit(143)

@@ -1,0 +1,140 @@
+"""Folders and files: marks, safe deletion, digests, locks."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+
+from sessions.core.errors import Problem
+
+TAG = "CACHEDIR.TAG"
+# The signature is fixed by the Cache Directory Tagging Specification (bford.info/cachedir).
+_TAG_TEXT = """\
+Signature: 8a477f597d28d172789f06886806bc55
+# This folder was made by blackwheel, which may delete it.
+"""
+
+
+def mark(folder: Path) -> None:
+    """Make a folder if need be, and sign it as ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tag = folder / TAG
+    if not tag.exists():
+        tag.write_text(_TAG_TEXT, encoding="ascii", newline="\n")
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether a folder carries our mark; never true of a link to one."""
+    tag = folder / TAG
+    return not folder.is_symlink() and tag.is_file() and tag.read_bytes() == _TAG_TEXT.encode()
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder that carries our mark, and refuse any other.
+
+    The mark goes last: an interrupted deletion leaves a folder that can still be deleted.
+    """
+    if not is_marked(folder):
+        raise Problem(
+            "This folder is not deleted, because it does not carry blackwheel's mark.",
+            evidence=f"{folder} has no {TAG} of ours",
+            remedy=f"look into it, and delete it yourself if it may go: {folder}",
+        )
+    for child in folder.iterdir():
+        if child.name == TAG:
+            continue
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child, onerror=_make_writable)
+        else:
+            child.unlink()
+    (folder / TAG).unlink()
+    folder.rmdir()
+
+
+def _make_writable(function: Callable[[str], object], path: str, _: object) -> None:
+    os.chmod(path, stat.S_IRWXU)
+    function(path)
+
+
+def files(root: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
+    """Every file below ``root`` whose relative POSIX path ``keep`` accepts, sorted.
+
+    ``keep`` is asked of folders too, with a "/" at the end; a refused folder is not entered.
+    """
+
+    def walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+            relative = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if keep(relative + "/"):
+                    yield from walk(Path(entry.path), relative + "/")
+            elif keep(relative):
+                yield relative, Path(entry.path)
+
+    yield from walk(root, "")
+
+
+def tree_digest(root: Path, keep: Callable[[str], bool]) -> dict[str, str]:
+    """SHA-256 of every file that ``keep`` accepts, by relative path; of a link, its target."""
+    digests = {}
+    for relative, path in files(root, keep):
+        if path.is_symlink():
+            data = b"link:" + os.fsencode(os.readlink(path))
+        else:
+            data = path.read_bytes()
+        digests[relative] = hashlib.sha256(data).hexdigest()
+    return digests
+
+
+def signature(root: Path, keep: Callable[[str], bool]) -> str:
+    """A quick digest of names, sizes and times: equal means that no file was written since."""
+    parts = []
+    for relative, path in files(root, keep):
+        status = path.lstat()
+        parts.append(f"{relative} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def lock(path: Path, waiting: Callable[[str], None]) -> filelock.BaseFileLock:
+    """Take the lock ``path``, for a with statement; say so if another run has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    taken = filelock.FileLock(path)
+    try:
+        taken.acquire(timeout=0)
+    except filelock.Timeout:
+        waiting(f"Another run is at work on {path.stem}; waiting for it to end (Ctrl-C stops).")
+        taken.acquire()
+    return taken
+
+
+@functools.cache
+def hold(path: Path, waiting: Callable[[str], None]) -> filelock.BaseFileLock:
+    """Take the lock ``path`` until this process ends."""
+    return lock(path, waiting)
+
+
+def problem_of(error: OSError) -> Problem | None:
+    """The user's side of an operating-system error: full disk, no permission. Else None."""
+    where = str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Problem(
+            "The disk is full.",
+            evidence=where,
+            remedy="free some space (nox -s clean -- --all frees what was built here), then run "
+            "the same command again: it goes on where it stopped",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Problem(
+            "A file or folder cannot be written.",
+            evidence=f"{error.strerror}: {where}",
+            remedy="make it writable for you, or work in a folder of your own",
+        )
+    return None

@@ -1,0 +1,165 @@
+"""The data in ``sessions/facts``, typed, and the parsers of the texts it was read from."""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sessions.core.errors import Problem
+from sessions.core.model import HostRange
+
+FACTS = Path(__file__).parent.parent / "facts"
+
+
+@dataclass(frozen=True)
+class ToolkitFacts:
+    """What is known of one CUDA release line ("13.1")."""
+
+    version: str
+    accepts: HostRange
+    archs: tuple[int, ...]
+    driver: int
+    source: str
+    bad: str | None
+
+
+@dataclass(frozen=True)
+class Sdist:
+    """One locked upstream source distribution."""
+
+    version: str
+    file: str
+    sha256: str
+    epoch: int
+    py_api: str | None  # "py3": the wheel is py3-none; None: it carries the Python it was built by
+
+
+@functools.cache
+def _load(name: str) -> dict[str, Any]:
+    return tomllib.loads((FACTS / name).read_text(encoding="utf-8"))
+
+
+def toolkits() -> dict[str, ToolkitFacts]:
+    """Every CUDA release line the project knows, by "major.minor"."""
+    return {
+        version: ToolkitFacts(
+            version=version,
+            accepts=HostRange(**row["accepts"]),
+            archs=tuple(row["archs"]),
+            driver=row["driver"],
+            source=row["source"],
+            bad=row.get("bad"),
+        )
+        for version, row in _load("cuda.toml")["toolkit"].items()
+    }
+
+
+def toolkit(version: str) -> ToolkitFacts:
+    """The facts of one release line. Raises Problem for an unknown one."""
+    known = toolkits()
+    line = ".".join(version.split(".")[:2])
+    if line not in known:
+        raise Problem(
+            f"CUDA {version} is not one this project knows.",
+            evidence="known: " + ", ".join(known),
+            remedy="choose one of those with --cuda, or add a row to sessions/facts/cuda.toml",
+        )
+    return known[line]
+
+
+def host_minimum() -> dict[str, int]:
+    """The oldest host compiler upstream's C++17 needs, by family, as major version."""
+    row = _load("cuda.toml")["host"]
+    return {"gnu": row["gnu_min"], "clang": row["clang_min"]}
+
+
+def capability_names() -> dict[int, str]:
+    """Compute capability times ten -> the cards that have it."""
+    rows = _load("cuda.toml")["capability"]
+    return {int(key): text for key, text in rows.items() if key != "source"}
+
+
+def sdists() -> dict[str, Sdist]:
+    """The locked upstream releases, by version."""
+    return {
+        version: Sdist(
+            version=version,
+            file=row["file"],
+            sha256=row["sha256"],
+            epoch=row["epoch"],
+            py_api=row.get("py_api"),
+        )
+        for version, row in _load("sources.toml")["sdist"].items()
+    }
+
+
+def staging_excludes() -> tuple[str, ...]:
+    """Folders of an upstream source that no build reads, relative to its root."""
+    return tuple(_load("sources.toml")["staging"]["exclude"])
+
+
+def staging_keeps() -> tuple[str, ...]:
+    """Folders inside the excluded ones that a build does read."""
+    return tuple(_load("sources.toml")["staging"]["keep"])
+
+
+def toolkit_lock(cuda: str) -> Path:
+    """The requirements file, pinned and hashed, that makes the toolkit of a release line."""
+    path = FACTS / f"cuda-{cuda}.txt"
+    if not path.exists():
+        locked = sorted(p.stem.removeprefix("cuda-") for p in FACTS.glob("cuda-*.txt"))
+        raise Problem(
+            f"CUDA {cuda} has no lock file, so it cannot be made from NVIDIA's packages.",
+            evidence="locked: " + ", ".join(locked),
+            remedy=f"choose one of those with --cuda, use --toolkit system, "
+            f"or lock it: nox -s lock -- --add cuda=={cuda}",
+        )
+    return path
+
+
+def tools_lock() -> Path:
+    """The requirements file, pinned and hashed, of the build tools."""
+    return FACTS / "tools.txt"
+
+
+def parse_requirements(text: str) -> dict[str, str]:
+    """Package -> version of a pinned requirements file."""
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE))
+
+
+def parse_host_config(text: str) -> HostRange | None:
+    """The accepted host compilers from the text of ``crt/host_config.h``; None if unreadable.
+
+    The last clang line counts: the earlier ones are for other compilers built on clang.
+    """
+    gnu = re.search(r"^#if __GNUC__ > (\d+)", text, re.MULTILINE)
+    clang = re.findall(
+        r"^#if \(__clang_major__ >= (\d+)\) \|\| \(__clang_major__ < (\d+)\)", text, re.MULTILINE
+    )
+    msvc = re.search(r"^#if _MSC_VER < (\d+) \|\| _MSC_VER >= (\d+)", text, re.MULTILINE)
+    if not (gnu and clang and msvc):
+        return None
+    return HostRange(
+        gnu_max=int(gnu[1]),
+        clang_min=int(clang[-1][1]),
+        clang_max=int(clang[-1][0]) - 1,
+        msvc_min=int(msvc[1]),
+        msvc_max=int(msvc[2]) - 1,
+    )
+
+
+def parse_arch(arch: str) -> tuple[int, str, str]:
+    """Split "120a-real" into (120, "a", "real"). Raises Problem for anything else."""
+    match = re.fullmatch(r"(\d{2,3})([af]?)(?:-(real|virtual))?", arch)
+    if not match or int(match[1]) not in capability_names():
+        raise Problem(
+            f"{arch!r} is not a CUDA architecture this project knows.",
+            evidence="known: "
+            + ", ".join(f"{n} ({text})" for n, text in sorted(capability_names().items())),
+            remedy="write --arch as CMAKE_CUDA_ARCHITECTURES has it, for example --arch 120-real",
+        )
+    return int(match[1]), match[2], match[3] or ""

@@ -1,0 +1,270 @@
+"""Choosing from what the probe found, and judging the choice for a target. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sessions.core import facts
+from sessions.core.model import (
+    BuildSpec,
+    Check,
+    Compiler,
+    Host,
+    HostRange,
+    InstalledToolkit,
+    Python,
+    Toolchain,
+)
+
+# What one compile step may take at most, with room. Measured: 343 MB for the largest step of nvcc
+# (cicc), 530 MB for the largest C++ file of the shipped libraries (0.3.16, 0.3.36).
+STEP_MIB = 1024
+DISK_MIB = 6144  # toolkit 830, source 400, build tools 250, tree and wheel 300, compiler cache
+
+
+def job_count(host: Host, asked: int | None) -> int:
+    """Compile steps at once: as asked, else one a core and no more than memory holds."""
+    if asked:
+        return asked
+    return max(1, min(host.cores, host.memory_free_mib // STEP_MIB))
+
+
+def choose_python(pythons: Sequence[Python], version: str) -> Python | None:
+    """The first 64-bit interpreter of that version; one that can make a venv before others."""
+    fitting = [
+        p for p in pythons if p.bits == 64 and ".".join(p.version.split(".")[:2]) == version
+    ]
+    return next((p for p in fitting if p.can_venv), fitting[0] if fitting else None)
+
+
+def choose_toolkit(
+    toolkits: Sequence[InstalledToolkit], spec: BuildSpec
+) -> InstalledToolkit | None:
+    """The installed toolkit the target asks for; None where it takes NVIDIA's packages."""
+    if spec.cuda is None or spec.toolkit == "pypi":
+        return None
+    if spec.toolkit != "system":
+        return next((t for t in toolkits if t.found_via == "--toolkit"), None)
+    line = spec.cuda.split(".")
+    return next((t for t in toolkits if t.version.split(".")[:2] == line), None)
+
+
+def refusal(compiler: Compiler, accepts: HostRange | None) -> str | None:
+    """Why a compiler does not fit, None where it does. ``accepts`` is None for a CPU build."""
+    number = int(compiler.version.split(".")[0])
+    minimum = facts.host_minimum().get(compiler.family, 0)
+    if number < minimum:
+        return f"too old: upstream needs {compiler.family} {minimum}"
+    return outside(compiler, accepts) if accepts else None
+
+
+def outside(compiler: Compiler, accepts: HostRange) -> str | None:
+    """Why a toolkit refuses this compiler, None where it accepts it."""
+    number = int(compiler.version.split(".")[0])
+    match compiler.family:
+        case "msvc":
+            low, high = accepts.msvc_min, accepts.msvc_max
+        case "clang":
+            low, high = accepts.clang_min, accepts.clang_max
+        case _:
+            low, high = 0, accepts.gnu_max
+    if low <= number <= high:
+        return None
+    return f"CUDA accepts {compiler.family} {low or 'any'} to {high}"
+
+
+def choose_compiler(
+    compilers: Sequence[Compiler], accepts: HostRange | None, named: str | None
+) -> tuple[Compiler | None, str]:
+    """The compiler of a build and why it.
+
+    The named one; else the first that fits; else the first that is new enough,
+    which CUDA then has to be told to take.
+    """
+    if named:
+        for compiler in compilers:
+            if compiler.found_via == "--compiler":
+                return compiler, f"{_name(compiler)}: named by --compiler"
+        return None, f"--compiler {named} is no C++ compiler that runs"
+    if not compilers:
+        return None, "no C++ compiler was found"
+    for compiler in compilers:
+        if refusal(compiler, accepts) is None:
+            return compiler, f"{_name(compiler)}: the first on PATH that fits"
+    for compiler in compilers:
+        if refusal(compiler, None) is None:
+            why = refusal(compiler, accepts)
+            return compiler, f"{_name(compiler)}: none fits ({why}), so CUDA is told to allow it"
+    return None, "; ".join(f"{_name(c)}: {refusal(c, accepts)}" for c in compilers)
+
+
+def _name(compiler: Compiler) -> str:
+    return f"{compiler.family} {compiler.version} ({compiler.cxx})"
+
+
+def judge(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> tuple[Check, ...]:
+    """Every judgement of the machine for the target; "fail" means that it cannot be built.
+
+    ``flags`` are the caller's CC, CXX, CFLAGS … that are set: none of them reaches the build.
+    """
+    return tuple(
+        [
+            *_judge_host(chain.host),
+            *_judge_python(chain.python, spec),
+            *_judge_compiler(chain, spec, flags),
+            *(_judge_cuda(chain, spec) if spec.cuda else ()),
+        ]
+    )
+
+
+def _judge_host(host: Host) -> Iterator[Check]:
+    name = f"{host.system} {host.machine}"
+    if (host.system, host.machine) in (("linux", "x86_64"), ("windows", "AMD64")):
+        yield Check("platform", "ok", f"platform: {name}")
+    else:
+        yield Check(
+            "platform",
+            "fail",
+            f"platform: {name} is not supported",
+            remedy="build on Linux x86-64 or Windows x64",
+        )
+    if host.memory_free_mib < STEP_MIB:
+        yield Check(
+            "memory",
+            "warn",
+            f"memory: {host.memory_free_mib} MiB free",
+            evidence=f"a compile step may take {STEP_MIB} MiB",
+            remedy="close other programs before the build",
+        )
+    else:
+        yield Check("memory", "ok", f"memory: {host.memory_free_mib} MiB free")
+    if host.disk_free_mib < DISK_MIB:
+        yield Check(
+            "disk",
+            "warn",
+            f"disk: {host.disk_free_mib} MiB free",
+            evidence=f"a first build takes about {DISK_MIB} MiB, toolkit and caches included",
+            remedy="free some space before the build",
+        )
+    else:
+        yield Check("disk", "ok", f"disk: {host.disk_free_mib} MiB free")
+
+
+def _judge_python(python: Python | None, spec: BuildSpec) -> Iterator[Check]:
+    package = f"python{spec.python}-venv"
+    install = f"install Python {spec.python} (Debian, Ubuntu: apt install {package}), or --python"
+    if python is None:
+        yield Check(
+            "python", "fail", f"Python {spec.python}: none found (64-bit, on PATH)", remedy=install
+        )
+    elif not python.can_venv:
+        yield Check(
+            "python",
+            "fail",
+            f"Python {spec.python}: {python.path} has no venv module",
+            remedy=f"install it (Debian, Ubuntu: apt install {package})",
+        )
+    else:
+        yield Check("python", "ok", f"Python: {python.version}, {python.path}")
+
+
+def _judge_compiler(
+    chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]
+) -> Iterator[Check]:
+    why = chain.compiler_why
+    accepts = (chain.toolkit and chain.toolkit.accepts) or (
+        facts.toolkit(spec.cuda).accepts if spec.cuda else None
+    )
+    if chain.host.system == "windows":
+        yield Check(
+            "compiler",
+            "fail",
+            "C++ compiler: Visual Studio is not searched for yet",
+            remedy="build on Linux x86-64 for now",
+        )
+    elif chain.compiler is None:
+        yield Check(
+            "compiler",
+            "fail",
+            f"C++ compiler: {why}",
+            remedy="install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)",
+        )
+    elif reason := refusal(chain.compiler, accepts):
+        yield Check(
+            "compiler",
+            "warn" if refusal(chain.compiler, None) is None else "fail",
+            f"C++ compiler: {why}",
+            evidence=f"{reason}. Wheels built so have crashed (abetlen/llama-cpp-python#1543).",
+            remedy="install a compiler in that range, or use a newer toolkit: --cuda 13.4",
+        )
+    else:
+        yield Check("compiler", "ok", f"C++ compiler: {why}")
+    if flags:
+        yield Check(
+            "compiler-environment",
+            "warn",
+            f"{', '.join(flags)} of your shell {'is' if len(flags) == 1 else 'are'} not used",
+            evidence="\n".join(f"{name}={value}" for name, value in flags.items()),
+            remedy="nothing, unless you meant it: --compiler PATH chooses a compiler",
+        )
+
+
+def _judge_cuda(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
+    assert spec.cuda is not None
+    known = facts.toolkit(spec.cuda)
+    if spec.toolkit == "pypi":
+        ignored = [f"{t.version} in {t.root}" for t in chain.toolkits]
+        also = f" (not used: {', '.join(ignored)})" if ignored else ""
+        yield Check("toolkit", "ok", f"toolkit: CUDA {spec.cuda} from NVIDIA's packages{also}")
+    elif chain.toolkit is None or chain.toolkit.version.split(".")[:2] != spec.cuda.split("."):
+        found = chain.toolkit.version if chain.toolkit else "none"
+        yield Check(
+            "toolkit",
+            "fail",
+            f"toolkit: CUDA {spec.cuda} is not installed where --toolkit {spec.toolkit} looks",
+            evidence=f"found there: {found}; on this machine: "
+            + (", ".join(f"{t.version} in {t.root}" for t in chain.toolkits) or "none"),
+            remedy="--toolkit pypi gets it without installing anything",
+        )
+    else:
+        yield Check("toolkit", "ok", f"toolkit: CUDA {chain.toolkit.version}, {chain.toolkit.root}")
+    yield Check("architecture", "ok", f"architecture: {', '.join(spec.archs)}, {_cards(spec)}")
+    yield from _judge_gpu(chain, spec, known.driver)
+
+
+def _cards(spec: BuildSpec) -> str:
+    names = facts.capability_names()
+    return "; ".join(names[facts.parse_arch(arch)[0]] for arch in spec.archs)
+
+
+def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int) -> Iterator[Check]:
+    if chain.driver is None or not chain.gpus:
+        yield Check(
+            "gpu",
+            "warn",
+            "GPU: none here, so the wheel can be built but not tried",
+            remedy="nothing for a build; to try the wheel, take it to a machine with the card",
+        )
+        return
+    wanted = {facts.parse_arch(arch)[0] for arch in spec.archs}
+    fitting = [g for g in chain.gpus if int(g.compute_capability.replace(".", "")) in wanted]
+    for gpu in fitting:
+        yield Check("gpu", "ok", f"GPU {gpu.index}: {gpu.name}, {gpu.compute_capability}")
+    if not fitting:
+        yield Check(
+            "gpu",
+            "warn",
+            "GPU: no card of the target's architecture here",
+            evidence=", ".join(f"{g.name} ({g.compute_capability})" for g in chain.gpus),
+            remedy="nothing for a build; choose the target of this card to try the wheel here",
+        )
+    if int(chain.driver.release.split(".")[0]) < oldest:
+        yield Check(
+            "driver",
+            "warn",
+            f"driver: {chain.driver.release} is too old to run this wheel",
+            evidence=f"CUDA {spec.cuda} needs {oldest} or newer",
+            remedy="install a newer driver from nvidia.com/drivers",
+        )
+    else:
+        yield Check("driver", "ok", f"driver: {chain.driver.release}, CUDA {chain.driver.cuda}")

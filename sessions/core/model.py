@@ -1,0 +1,215 @@
+"""The nouns of the project, as frozen dataclasses.
+
+They hold only what JSON can hold, so that ``records.to_json`` and
+``records.from_json`` carry them between stages unchanged. Paths are strings:
+a record of a Windows machine is read on Linux by the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["ok", "warn", "fail"]
+CacheName = Literal["ccache", "sccache", "none"]
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What to build: one table of ``targets.toml`` with the command line's overrides."""
+
+    target: str
+    summary: str
+    version: str  # of llama-cpp-python
+    cuda: str | None  # "13.1"; None builds for the CPU alone
+    archs: tuple[str, ...]  # as CMAKE_CUDA_ARCHITECTURES has them: "120-real"
+    python: str  # "3.11"
+    platform: str  # "linux" | "windows"
+    toolkit: str = "pypi"  # "pypi" | "system" | a path
+    source: str | None = None  # a checkout; None takes the locked sdist
+    cache: CacheName = "ccache"
+    compiler: str | None = None  # path of a C++ compiler; None lets the probe choose
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program found on the machine. ``version`` is None where it would not say."""
+
+    name: str
+    path: str
+    version: str | None
+    found_via: str
+
+
+@dataclass(frozen=True)
+class Python:
+    """A Python interpreter; ``can_venv`` is whether venv and ensurepip are in it."""
+
+    path: str
+    version: str
+    found_via: str
+    can_venv: bool
+    bits: int
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler and the C compiler of the same release beside it.
+
+    ``family`` is gnu, clang or msvc; ``version`` is the compiler's own for gnu and clang
+    and ``_MSC_VER`` for msvc, the number that CUDA's host_config.h judges by.
+    """
+
+    family: str
+    version: str
+    cxx: str
+    cc: str
+    found_via: str
+
+
+@dataclass(frozen=True)
+class HostRange:
+    """Host compilers that a CUDA toolkit accepts, from its ``crt/host_config.h``.
+
+    Major versions, both ends included; for msvc values of ``_MSC_VER``.
+    """
+
+    gnu_max: int
+    clang_min: int
+    clang_max: int
+    msvc_min: int
+    msvc_max: int
+
+
+@dataclass(frozen=True)
+class InstalledToolkit:
+    """A CUDA toolkit installed on the machine."""
+
+    root: str
+    version: str  # "13.0.88"
+    found_via: str
+    accepts: HostRange | None  # None: no readable host_config.h
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA device as the driver's NVML reports it."""
+
+    index: int
+    name: str
+    compute_capability: str  # "12.0"
+    memory_mib: int
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The NVIDIA driver: its release, and the newest CUDA version it supports."""
+
+    release: str  # "580.159.04"
+    cuda: str  # "13.0"
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine itself. Sizes in MiB; ``cores`` are those this process may use."""
+
+    system: str  # "linux" | "windows"
+    release: str
+    machine: str  # "x86_64"
+    cpu: str
+    cores: int
+    memory_mib: int
+    memory_free_mib: int
+    disk_free_mib: int
+
+
+@dataclass(frozen=True)
+class Check:
+    """One judgement. ``remedy`` is never empty unless the status is ok."""
+
+    id: str
+    status: Status
+    summary: str
+    evidence: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Everything the probe found, what it chose for the target, and its judgement."""
+
+    host: Host
+    pythons: tuple[Python, ...]
+    compilers: tuple[Compiler, ...]
+    toolkits: tuple[InstalledToolkit, ...]
+    tools: tuple[Tool, ...]
+    driver: Driver | None
+    gpus: tuple[Gpu, ...]
+    python: Python | None
+    compiler: Compiler | None
+    compiler_why: str
+    toolkit: InstalledToolkit | None  # the installed one the target asks for, if it does
+    jobs: int
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An unpacked upstream source. ``digest`` covers every file a build reads."""
+
+    version: str
+    path: str
+    sdist_sha256: str | None  # None for a user's own checkout
+    digest: str
+    edited: tuple[str, ...]  # files that differ from the locked sdist
+    epoch: int  # SOURCE_DATE_EPOCH of the build, seconds
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A CUDA toolkit ready for CMake. ``components`` are package or component versions."""
+
+    origin: str  # "pypi" | "system"
+    root: str
+    version: str  # "13.1"
+    fingerprint: str
+    components: dict[str, str]
+    accepts: HostRange
+
+
+@dataclass(frozen=True)
+class BuildEnv:
+    """Everything that decides what the compiler does.
+
+    ``variables`` are the whole environment of the build; ``settings`` are
+    scikit-build-core's config settings (``python -m build -Ckey=value``).
+    """
+
+    variables: dict[str, str]
+    settings: dict[str, str]
+    requires: tuple[str, ...]  # added to the wheel's Requires-Dist
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A finished wheel and how it was made. Sizes in bytes, times in seconds."""
+
+    file: str
+    sha256: str
+    size: int
+    fingerprint: str
+    target: str
+    version: str
+    archs: tuple[str, ...]
+    cuda: str | None
+    compiler: str
+    source_digest: str
+    source_edited: bool
+    steps: int
+    wall_seconds: float
+    cpu_seconds: float | None
+    cache: dict[str, int]
+    libraries: dict[str, int]
+    requires: tuple[str, ...]

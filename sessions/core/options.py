@@ -1,0 +1,130 @@
+"""The command line after ``--`` and the caller's environment, each read in this one place."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn, get_args
+
+from sessions.core.errors import Problem
+from sessions.core.model import CacheName
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every option of every session; None is "as the target has it"."""
+
+    target: str | None
+    version: str | None
+    cuda: str | None
+    arch: str | None
+    python: str | None
+    toolkit: str | None
+    source: str | None
+    compiler: str | None
+    cache: CacheName
+    jobs: int | None
+    offline: bool
+    fresh: bool
+    force: bool
+    all: bool
+    wheels: bool
+    caches: bool
+    dry_run: bool
+    record: str | None
+    add: str | None
+    help: bool
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Problem(
+            f"The options after -- are wrong: {message}",
+            remedy="see all of them: nox -s probe -- --help",
+        )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+def parser() -> argparse.ArgumentParser:
+    """The one parser of the project."""
+    p = _Parser(
+        prog="nox -s SESSION --", add_help=False, allow_abbrev=False, usage="%(prog)s [options]"
+    )
+    add = p.add_argument
+    add("--target", metavar="NAME", help="a table of targets.toml (default: its first)")
+    add("--version", metavar="V", help="llama-cpp-python release, of those locked")
+    add("--cuda", metavar="X.Y", help="CUDA release line, of those locked")
+    add("--arch", metavar="A[;B]", help='CUDA architectures, for example "120-real"')
+    add("--python", metavar="X.Y", help="Python the wheel is for")
+    add("--toolkit", metavar="pypi|system|PATH", help="where the CUDA toolkit comes from")
+    add("--source", metavar="PATH", help="your own checkout of llama-cpp-python")
+    add("--compiler", metavar="PATH", help="C++ compiler to use instead of the probe's choice")
+    add(
+        "--cache",
+        choices=get_args(CacheName),
+        default="ccache",
+        help="compiler cache (default: ccache)",
+    )
+    add("--jobs", metavar="N", type=_positive, help="compile steps at once (default: by the probe)")
+    add("--offline", action="store_true", help="use only what is already on this machine")
+    add("--fresh", action="store_true", help="do the session's work again even if up to date")
+    add("--force", action="store_true", help="go on with a combination known to be bad")
+    add("--all", action="store_true", help="clean: all that was built, unpacked and recorded here")
+    add("--wheels", action="store_true", help="clean: finished wheels too")
+    add("--caches", action="store_true", help="clean: toolkits, downloads and compiler cache too")
+    add("--dry-run", action="store_true", help="clean: list only")
+    add("--record", metavar="DIR", help="probe: save every answer of this machine for replay")
+    add("--add", metavar="NAME==V", help="lock: llama-cpp-python==0.3.36 or cuda==13.4")
+    add("--help", action="store_true", help="print this and do nothing")
+    return p
+
+
+def parse(words: Sequence[str]) -> Options:
+    """Options from the words after ``--``. Raises Problem for a wrong one."""
+    return Options(**vars(parser().parse_args(list(words))))
+
+
+def environment() -> dict[str, str]:
+    """The caller's environment, names in upper case on Windows as Windows compares them."""
+    if sys.platform == "win32":
+        return {name.upper(): value for name, value in os.environ.items()}
+    return dict(os.environ)
+
+
+# What reaches a child, by what the child is for. Nothing else does.
+_SYSTEM = ("HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ")
+_WINDOWS = (
+    "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE",
+    "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
+)  # fmt: skip
+_NETWORK = (
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC",
+)  # fmt: skip
+
+
+def system_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The part of the caller's environment that any program needs; no PATH."""
+    return {name: env[name] for name in (*_SYSTEM, *_WINDOWS) if name in env}
+
+
+def pip_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What the user's own pip would see: its settings, proxies and certificates, and PATH."""
+    network = {n: v for n, v in env.items() if n.upper() in _NETWORK}
+    pip = {n: v for n, v in env.items() if n.startswith(("PIP_", "XDG_"))}
+    path = {"PATH": env["PATH"]} if "PATH" in env else {}
+    return {**system_environment(env), **network, **pip, **path}
+
+
+def cache_environment(env: Mapping[str, str], cache: CacheName) -> dict[str, str]:
+    """The compiler cache's own settings as the user has them (``CCACHE_*``, ``SCCACHE_*``)."""
+    return {n: v for n, v in env.items() if cache != "none" and n.startswith(cache.upper() + "_")}

@@ -1,0 +1,106 @@
+"""Records: one JSON file a stage leaves for the stages after it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sessions.core.errors import Problem
+
+SCHEMA = 1
+T = TypeVar("T")
+
+
+def to_json(value: Any) -> Any:
+    """A dataclass, or a container of them, as JSON values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    return value
+
+
+def from_json(kind: Any, value: Any) -> Any:
+    """The inverse of ``to_json`` for the annotated type ``kind``. Raises TypeError, KeyError."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        (inner,) = (arg for arg in typing.get_args(kind) if arg is not type(None))
+        return from_json(inner, value)
+    if origin is tuple:
+        return tuple(from_json(typing.get_args(kind)[0], item) for item in value)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return typing.cast(Any, kind)(
+            **{f.name: from_json(hints[f.name], value[f.name]) for f in dataclasses.fields(kind)}
+        )
+    return value
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON."""
+    text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: beside, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write(path: Path, kind: str, value: Any) -> None:
+    """Write a record. ``ok`` is true: a stage that fails leaves no record."""
+    record = {"schema": SCHEMA, "kind": kind, "ok": True, kind: to_json(value)}
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def read(path: Path, kind: str, type_: type[T]) -> T | None:
+    """The value of a record; None where it is missing, of another schema, or damaged.
+
+    A record is only ever a shortcut: whoever gets None does the work again.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["schema"] != SCHEMA or record["ok"] is not True:
+            return None
+        return typing.cast(T, from_json(type_, record[kind]))
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def need(path: Path, kind: str, type_: type[T]) -> T:
+    """The value of a record that an earlier stage of the same run must have left."""
+    value = read(path, kind, type_)
+    if value is None:
+        raise Problem(
+            f"The record of {kind!r} is missing or cannot be read.",
+            evidence=str(path),
+            remedy=f"nox -s {kind}",
+        )
+    return value

@@ -1,0 +1,112 @@
+"""Running programs: the only module that imports subprocess."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program's end. ``returncode`` is 127 where it was not found, 124 after the time limit."""
+
+    command: tuple[str, ...]
+    returncode: int
+    output: str
+    seconds: float
+
+
+def capture(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None = None,
+    timeout: float | None = None,
+) -> Finished:
+    """Run to the end and return stdout and stderr as one text. Never raises for its failure."""
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            list(command),
+            env=dict(env),
+            cwd=cwd,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        code, text = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as error:
+        so_far = error.stdout or b""
+        code = 124
+        text = so_far if isinstance(so_far, str) else so_far.decode("utf-8", "replace")
+    except OSError as error:
+        code, text = 127, f"{command[0]}: {error.strerror or error}"
+    return Finished(tuple(command), code, text, time.monotonic() - start)
+
+
+def stream(
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    log: IO[str],
+    on_line: Callable[[str], None],
+    cwd: Path | None = None,
+) -> Finished:
+    """Run to the end, every output line into ``log`` and to ``on_line``.
+
+    The program gets a process group of its own, which is ended whole when this
+    one is interrupted: a compiler left behind would write into the next build.
+    ``output`` of the result is empty; the log has it.
+    """
+    start = time.monotonic()
+    try:
+        child = subprocess.Popen(
+            list(command),
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            bufsize=1,
+            start_new_session=True,
+        )
+    except OSError as error:
+        text = f"{command[0]}: {error.strerror or error}"
+        return Finished(tuple(command), 127, text, time.monotonic() - start)
+    assert child.stdout is not None
+    try:
+        for line in child.stdout:
+            log.write(line)
+            on_line(line.rstrip("\n"))
+        code = child.wait()
+    except BaseException:
+        _end_group(child)
+        raise
+    return Finished(tuple(command), code, "", time.monotonic() - start)
+
+
+def _end_group(child: subprocess.Popen[str]) -> None:
+    if sys.platform == "win32":
+        child.kill()
+    else:
+        os.killpg(child.pid, signal.SIGTERM)
+        try:
+            child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

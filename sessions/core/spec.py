@@ -1,0 +1,134 @@
+"""From ``targets.toml`` and the options to the BuildSpec."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from sessions.core import facts
+from sessions.core.errors import Problem
+from sessions.core.model import BuildSpec
+from sessions.core.options import Options
+
+_KEYS = {"summary", "version", "cuda", "archs", "python", "warning"}
+_NEEDED = {"summary", "version", "archs", "python"}
+
+
+def load(text: str, platform: str) -> dict[str, BuildSpec]:
+    """Every target of a ``targets.toml``, in its order. Raises Problem for a wrong table."""
+    try:
+        tables: dict[str, dict[str, Any]] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise Problem(
+            "targets.toml is not TOML.", evidence=str(error), remedy="mend that line"
+        ) from error
+    specs = {}
+    for name, table in tables.items():
+        wrong = (set(table) - _KEYS) | (_NEEDED - set(table))
+        if wrong:
+            raise Problem(
+                f"The table [{name}] of targets.toml is wrong.",
+                evidence="unknown or missing: " + ", ".join(sorted(wrong)),
+                remedy="a target has " + ", ".join(sorted(_KEYS)),
+            )
+        specs[name] = BuildSpec(
+            target=name,
+            summary=table["summary"],
+            version=table["version"],
+            cuda=table.get("cuda"),
+            archs=tuple(table["archs"]),
+            python=table["python"],
+            platform=platform,
+            warning=table.get("warning"),
+        )
+    return specs
+
+
+def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
+    """The spec of a run: the target, the options laid over it, and judged.
+
+    A spec that differs from its table in what it builds gets a name of its own
+    ("rtx50+arch90-real"), so that it never passes for the target it came from.
+    """
+    name = options.target or next(iter(targets))
+    if name not in targets:
+        raise Problem(
+            f"There is no target {name!r}.",
+            evidence="targets.toml has: " + ", ".join(targets),
+            remedy=f"choose one of those: nox -s wheel -- --target {next(iter(targets))}",
+        )
+    base = targets[name]
+    spec = dataclasses.replace(
+        base,
+        version=options.version or base.version,
+        cuda=options.cuda or base.cuda,
+        archs=tuple(options.arch.replace(",", ";").split(";")) if options.arch else base.archs,
+        python=options.python or base.python,
+        toolkit=options.toolkit or base.toolkit,
+        source=options.source,
+        cache=options.cache,
+        compiler=options.compiler,
+    )
+    label = "+".join([name, *_differences(base, spec)])
+    spec = dataclasses.replace(spec, target=label)
+    _judge(spec, force=options.force)
+    return spec
+
+
+def _differences(base: BuildSpec, spec: BuildSpec) -> list[str]:
+    parts = []
+    if spec.version != base.version:
+        parts.append(f"v{spec.version}")
+    if spec.cuda != base.cuda:
+        parts.append(f"cuda{spec.cuda}")
+    if spec.archs != base.archs:
+        parts.append("arch" + "-".join(spec.archs))
+    if spec.python != base.python:
+        parts.append(f"py{spec.python}")
+    if spec.toolkit != base.toolkit:
+        parts.append("toolkit-" + Path(spec.toolkit).name)
+    if spec.source:
+        parts.append("source-" + Path(spec.source).resolve().name)
+    return [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for part in parts]
+
+
+def _judge(spec: BuildSpec, *, force: bool) -> None:
+    if not re.fullmatch(r"3\.\d+", spec.python):
+        raise Problem(
+            f"--python {spec.python} is not a Python version.", remedy="write it as --python 3.11"
+        )
+    if spec.source is None and spec.version not in facts.sdists():
+        raise Problem(
+            f"llama-cpp-python {spec.version} is not locked here.",
+            evidence="locked: " + ", ".join(facts.sdists()),
+            remedy=f"choose one of those, or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}",
+        )
+    if spec.cuda is None:
+        if spec.archs:
+            raise Problem(
+                f"The target {spec.target!r} builds for the CPU, so --arch means nothing to it.",
+                remedy="choose a CUDA target, for example --target rtx50",
+            )
+        return
+    known = facts.toolkit(spec.cuda)
+    if known.bad and not force:
+        raise Problem(
+            f"CUDA {spec.cuda} is refused: {known.bad}.",
+            remedy="use --cuda 13.1 or --cuda 13.4; to build with it all the same, add --force",
+        )
+    if not spec.archs:
+        raise Problem(
+            f"The target {spec.target!r} names no GPU architecture.",
+            remedy="name one, for example --arch 120-real",
+        )
+    for arch in spec.archs:
+        number, _, _ = facts.parse_arch(arch)
+        if number not in known.archs:
+            raise Problem(
+                f"CUDA {spec.cuda} cannot build architecture {arch}.",
+                evidence=f"it builds {', '.join(map(str, known.archs))} ({known.source})",
+                remedy="choose one of those with --arch, or a newer toolkit with --cuda",
+            )

@@ -1,0 +1,83 @@
+"""The staged source of a build: what it reads of the upstream source, and our additions.
+
+Upstream's build writes into its source tree, and two targets may be built from
+one source at once: so each target builds its own copy and the source stays as
+it was unpacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import tomlkit
+
+from sessions.core import disk, facts
+
+PRISTINE = ".blackwheel.json"  # in an unpacked sdist: the digests of its files as they came
+LOADER = "_cuda_runtime.py"
+_HOOK = f"from .{LOADER.removesuffix('.py')} import load as _load_cuda; _load_cuda()\n"
+
+
+def build_reads(relative: str) -> bool:
+    """Whether a build reads this file, or anything in this folder ("name/") of a source."""
+    keeps = facts.staging_keeps()
+    if any(relative.startswith(keep) or keep.startswith(relative) for keep in keeps):
+        return True
+    if relative in (disk.TAG, PRISTINE):
+        return False
+    parts = relative.split("/")
+    if "__pycache__" in parts:
+        return False
+    return not any(relative.startswith(folder) for folder in facts.staging_excludes())
+
+
+def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
+    """Make ``folder`` hold what a build reads of ``source``, with ``additions`` laid over it.
+
+    Only files whose bytes differ are written, with the time of now: ninja
+    rebuilds just those. Returns how many were.
+    """
+    disk.mark(folder)
+    wanted = {
+        relative: path
+        for relative, path in disk.files(source, build_reads)
+        if relative not in additions
+    }
+    written = sum(_put(folder / name, path.read_bytes()) for name, path in wanted.items())
+    written += sum(_put(folder / name, text.encode()) for name, text in additions.items())
+    for relative, path in disk.files(folder, lambda _: True):
+        if relative not in wanted and relative not in additions and relative != disk.TAG:
+            path.unlink()
+    return written
+
+
+def _put(path: Path, data: bytes) -> bool:
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return True
+
+
+def additions(
+    source: Path, loader: str, *, cuda: str | None, driver: int, requires: tuple[str, ...]
+) -> dict[str, str]:
+    """The files of the source that the wheel has otherwise: relative path -> text.
+
+    A CUDA wheel gets the loader of NVIDIA's runtime, called before anything of
+    the package, and the packages that bring that runtime as dependencies.
+    """
+    if cuda is None:
+        return {}
+    init = (source / "llama_cpp" / "__init__.py").read_text(encoding="utf-8")
+    project = tomlkit.parse((source / "pyproject.toml").read_text(encoding="utf-8"))
+    dependencies = project["project"]["dependencies"]  # type: ignore[index]
+    for requirement in requires:
+        dependencies.append(requirement)  # type: ignore[union-attr]
+    filled = loader.replace("@CUDA@", cuda).replace("@MINIMUM_DRIVER@", str(driver))
+    return {
+        "llama_cpp/__init__.py": _HOOK + init,
+        f"llama_cpp/{LOADER}": filled,
+        "pyproject.toml": tomlkit.dumps(project),
+    }

@@ -1,0 +1,142 @@
+"""Maintainer's session: pin and hash another upstream release or another CUDA release line."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from sessions.core import console, facts, pyenv, records
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+
+# What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
+# and leaves some of these unpinned in its early releases, so each is pinned here by its own row.
+COMPONENTS = (
+    "nvidia-cuda-nvcc",
+    "nvidia-nvvm",
+    "nvidia-cuda-crt",
+    "nvidia-cuda-runtime",
+    "nvidia-cuda-cccl",
+    "nvidia-cublas",
+)
+# The platform tags that pip is to take as the two systems we build on; it matches them exactly.
+PLATFORMS = {
+    "linux": ("manylinux2014_x86_64", *(f"manylinux_2_{n}_x86_64" for n in range(17, 36))),
+    "windows": ("win_amd64",),
+}
+
+
+def main(ctx: Context) -> None:
+    """Lock what ``--add`` names."""
+    name, _, version = (ctx.options.add or "").partition("==")
+    match name:
+        case "llama-cpp-python" if version:
+            lock_sdist(ctx, version)
+        case "cuda" if version:
+            lock_toolkit(ctx, version)
+        case _:
+            raise Problem(
+                f"--add {ctx.options.add or ''} names nothing that can be locked.",
+                remedy="nox -s lock -- --add llama-cpp-python==0.3.36, or --add cuda==13.4",
+            )
+
+
+def lock_sdist(ctx: Context, version: str) -> None:
+    """Add one release of llama-cpp-python to ``facts/sources.toml``."""
+    with tempfile.TemporaryDirectory() as folder:
+        name = f"llama-cpp-python=={version}"
+        words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
+        pyenv.pip(ctx, pyenv.tools(ctx), [*words, "-d", folder, name], f"the sdist {name}")
+        (sdist,) = Path(folder).glob("*.tar.gz")
+        path = facts.FACTS / "sources.toml"
+        document = tomlkit.parse(path.read_text(encoding="utf-8"))
+        tables: Any = document["sdist"]
+        tables.pop(version, None)
+        tables[version] = sdist_row(sdist)
+        records.write_text(path, tomlkit.dumps(document))
+    console.done(f"Locked llama-cpp-python {version} in {path.relative_to(ctx.root)}.")
+
+
+def sdist_row(sdist: Path) -> dict[str, Any]:
+    """The lock's row of an sdist: file, hash, time of its making, the ``wheel.py-api`` it sets."""
+    with tarfile.open(sdist) as archive:
+        info = next(m for m in archive if re.fullmatch(r"[^/]+/PKG-INFO", m.name))
+        settings = archive.extractfile(f"{info.name.split('/')[0]}/pyproject.toml")
+        assert settings is not None
+        project = tomlkit.parse(settings.read().decode()).unwrap()
+    wheel = project["tool"]["scikit-build"]
+    py_api = wheel.get("wheel", {}).get("py-api")
+    row = {"file": sdist.name, "sha256": records.file_sha256(sdist), "epoch": int(info.mtime)}
+    return {**row, "py_api": py_api} if py_api else row
+
+
+def lock_toolkit(ctx: Context, cuda: str) -> None:
+    """Write ``facts/cuda-X.Y.txt``: every component at its version, hashed for both systems."""
+    venv = pyenv.tools(ctx)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = f"cuda-toolkit=={cuda}.*"
+        words = ["download", "--no-deps", "-d", folder, bundle]
+        pyenv.pip(ctx, venv, words, bundle)
+        (wheel,) = Path(folder).glob("*.whl")
+        release, pins = bundle_pins(_metadata(wheel))
+        hashes: dict[str, set[str]] = {}
+        for platform, tags in PLATFORMS.items():
+            report = Path(folder) / f"{platform}.json"
+            words = ["install", "--dry-run", "--ignore-installed", "--no-deps", "--target", folder]
+            words += ["--only-binary=:all:", "--report", str(report)]
+            words += [word for tag in tags for word in ("--platform", tag)]
+            words += [f"{name}=={pins[name]}" for name in COMPONENTS]
+            pyenv.pip(ctx, venv, words, f"CUDA {cuda} for {platform}")
+            for pin, digest in report_hashes(json.loads(report.read_text())).items():
+                hashes.setdefault(pin, set()).add(digest)
+    path = facts.FACTS / f"cuda-{cuda}.txt"
+    records.write_text(path, toolkit_text(release, hashes))
+    console.done(f"Locked CUDA {release} in {path.relative_to(ctx.root)}.")
+
+
+def _metadata(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return archive.read(name).decode()
+
+
+def bundle_pins(metadata: str) -> tuple[str, dict[str, str]]:
+    """From METADATA of NVIDIA's ``cuda-toolkit``: its release, and package -> version pattern."""
+    release = re.search(r"^Version: (\S+)", metadata, re.MULTILINE)
+    assert release is not None
+    pairs = re.findall(r"^Requires-Dist: (nvidia-[a-z-]+)==([0-9.]+\*?)", metadata, re.MULTILINE)
+    pins = dict(pairs)
+    missing = [name for name in COMPONENTS if name not in pins]
+    if missing:
+        raise Problem(
+            f"cuda-toolkit {release[1]} does not say which versions it is made of.",
+            evidence="not named: " + ", ".join(missing),
+            remedy="choose another CUDA release line",
+        )
+    return release[1], pins
+
+
+def report_hashes(report: dict[str, Any]) -> dict[str, str]:
+    """From pip's installation report: "name==version" -> sha256."""
+    return {
+        f"{item['metadata']['name']}=={item['metadata']['version']}": item["download_info"][
+            "archive_info"
+        ]["hashes"]["sha256"]
+        for item in report["install"]
+    }
+
+
+def toolkit_text(release: str, hashes: dict[str, set[str]]) -> str:
+    """The requirements file of a CUDA release."""
+    lines = [f"# CUDA {release}: NVIDIA's own packages, for Linux x64 and Windows x64."]
+    for pin, digests in hashes.items():
+        options = [f"    --hash=sha256:{digest}" for digest in sorted(digests)]
+        lines.append(" \\\n".join([pin, *options]))
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,166 @@
+"""The pinned upstream source, fetched, checked and unpacked; or the user's own checkout."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+from sessions.core import console, disk, facts, pyenv, records
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.facts import Sdist
+from sessions.core.model import Source
+from sessions.core.staging import PRISTINE, build_reads
+
+
+def main(ctx: Context) -> None:
+    """Leave the record of the source the target builds from."""
+    if ctx.spec.source:
+        source = checkout(Path(ctx.spec.source).expanduser().resolve())
+        state = "your checkout"
+    else:
+        sdist = facts.sdists()[ctx.spec.version]
+        source, fresh = _locked(ctx, sdist)
+        state = "unpacked" if fresh else "up to date"
+    if source.edited and source.sdist_sha256:
+        console.warn(
+            f"the source was edited ({len(source.edited)} files, {source.edited[0]} first) and is "
+            "built as it is; nox -s source -- --fresh restores it"
+        )
+    records.write(ctx.record("source"), "source", source)
+    console.done(f"source: llama-cpp-python {source.version} ({state}), {source.path}")
+
+
+def _locked(ctx: Context, sdist: Sdist) -> tuple[Source, bool]:
+    folder = ctx.root / "llama-cpp-python-src" / sdist.version
+    with ctx.source_lock(sdist.version):
+        pristine = _pristine(folder, sdist)
+        fresh = pristine is None or ctx.fresh
+        if fresh:
+            unpack(_download(ctx, sdist), folder, sdist)
+            pristine = _pristine(folder, sdist)
+        assert pristine is not None
+        digests = _digests(ctx, folder)
+    edited = sorted(n for n in {*pristine, *digests} if pristine.get(n) != digests.get(n))
+    return (
+        Source(
+            version=sdist.version,
+            path=str(folder),
+            sdist_sha256=sdist.sha256,
+            digest=records.fingerprint(digests),
+            edited=tuple(edited),
+            epoch=sdist.epoch,
+        ),
+        fresh,
+    )
+
+
+def _pristine(folder: Path, sdist: Sdist) -> dict[str, str] | None:
+    """The digests noted when this very sdist was unpacked whole; None where it was not."""
+    noted = records.read(folder / PRISTINE, sdist.sha256, dict)
+    return noted if disk.is_marked(folder) else None
+
+
+def _digests(ctx: Context, folder: Path) -> dict[str, str]:
+    """The digests of what a build reads; from the last run's where no file was touched since."""
+    memo = ctx.record("source-digests")
+    signature = disk.signature(folder, build_reads)
+    known = records.read(memo, signature, dict)
+    if known is None:
+        known = disk.tree_digest(folder, build_reads)
+        records.write(memo, signature, known)
+    return known
+
+
+def _download(ctx: Context, sdist: Sdist) -> Path:
+    """The sdist by the user's own pip, kept in the cache. pip checks the hash, and so do we."""
+    folder = ctx.cache / "downloads"
+    kept = folder / sdist.file
+    if kept.exists() and records.file_sha256(kept) == sdist.sha256:
+        return kept
+    part = folder / f"{sdist.file}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        pin = part / "requirements.txt"
+        pin.write_text(f"llama-cpp-python=={sdist.version} --hash=sha256:{sdist.sha256}\n")
+        console.say(f"Getting the source of llama-cpp-python {sdist.version} (once).")
+        # The build tools' venv has scikit-build-core, so pip needs no network to read metadata.
+        words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=:all:"]
+        words += ["--require-hashes", "-d", str(part), "-r", str(pin)]
+        pyenv.pip(ctx, pyenv.tools(ctx), words, f"the source of llama-cpp-python {sdist.version}")
+        (part / sdist.file).replace(kept)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    found = records.file_sha256(kept)
+    if found != sdist.sha256:
+        kept.unlink()
+        raise Problem(
+            "The downloaded source is not the one that was locked; it was not used.",
+            evidence=f"sha256 {found}, locked {sdist.sha256}",
+            remedy="try again; if it stays, check the index of pip: pip config list",
+        )
+    return kept
+
+
+def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
+    """Unpack beside, note the digests, and put into place whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    for old in (part, folder):
+        if old.exists():
+            disk.remove(old)
+    disk.mark(part)
+    with tarfile.open(archive) as tar:
+        try:
+            tar.extractall(part / "unpacked", filter="data")
+        except tarfile.FilterError as error:
+            raise Problem(
+                "The source archive holds something that must not be unpacked; it was not used.",
+                evidence=str(error),
+                remedy=f"delete {archive} and try again",
+            ) from error
+    (top,) = (part / "unpacked").iterdir()
+    for child in top.iterdir():
+        child.rename(part / child.name)
+    shutil.rmtree(part / "unpacked")
+    records.write(part / PRISTINE, sdist.sha256, disk.tree_digest(part, build_reads))
+    part.rename(folder)
+
+
+def checkout(path: Path) -> Source:
+    """A user's own source tree. Raises Problem where it is not one, or lacks llama.cpp."""
+    version = _version(path)
+    if version is None:
+        raise Problem(
+            "This is no source of llama-cpp-python.",
+            evidence=f"{path} has no llama_cpp/__init__.py with a __version__",
+            remedy="give the top folder of a checkout: --source PATH",
+        )
+    if not (path / "vendor" / "llama.cpp" / "CMakeLists.txt").exists():
+        raise Problem(
+            "This checkout lacks llama.cpp.",
+            evidence=f"{path / 'vendor' / 'llama.cpp'} is empty",
+            remedy=f"git -C {path} submodule update --init --recursive",
+        )
+    digests = disk.tree_digest(path, build_reads)
+    newest = max(p.stat().st_mtime for _, p in disk.files(path, build_reads) if p.exists())
+    return Source(
+        version=version,
+        path=str(path),
+        sdist_sha256=None,
+        digest=records.fingerprint(digests),
+        edited=(),
+        epoch=int(newest),
+    )
+
+
+def _version(path: Path) -> str | None:
+    init = path / "llama_cpp" / "__init__.py"
+    if not init.is_file():
+        return None
+    for line in init.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "__version__":
+            return value.strip().strip("\"'")
+    return None

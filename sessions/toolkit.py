@@ -1,0 +1,147 @@
+"""A complete CUDA toolkit: NVIDIA's own packages from PyPI, or one that is installed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from sessions.core import console, disk, facts, pyenv, records, run
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import InstalledToolkit, Toolchain, Toolkit
+
+_READY = "ready.json"
+# What the assembly below adds to NVIDIA's files. Raise it whenever that changes.
+_LAYOUT = 1
+
+
+def main(ctx: Context) -> None:
+    """Leave the record of the toolkit the target builds with; a CPU target needs none."""
+    if ctx.spec.cuda is None:
+        console.done("toolkit: none needed for a CPU build")
+        return
+    if ctx.spec.toolkit == "pypi":
+        toolkit, fresh = from_pypi(ctx, ctx.spec.cuda)
+    else:
+        chain = records.need(ctx.record("probe"), "probe", Toolchain)
+        toolkit, fresh = from_system(chain.toolkit, ctx.spec.cuda), False
+    records.write(ctx.record("toolkit"), "toolkit", toolkit)
+    state = "made" if fresh else "up to date" if toolkit.origin == "pypi" else "installed"
+    console.done(f"toolkit: CUDA {toolkit.version} ({state}), {toolkit.root}")
+
+
+def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
+    """The toolkit of a locked release line, and whether it had to be made."""
+    lock = facts.toolkit_lock(cuda)
+    text = lock.read_text(encoding="utf-8")
+    identity = records.fingerprint([text, _LAYOUT])
+    folder = ctx.cache / f"cuda-{cuda}-{identity[:12]}"
+    fresh = not (folder / _READY).exists() or ctx.fresh
+    if fresh:
+        with ctx.cache_lock(folder.name):
+            fresh = not (folder / _READY).exists() or ctx.fresh
+            if fresh:
+                _make(ctx, folder, lock, cuda)
+    root = folder / "nvidia" / f"cu{cuda.split('.')[0]}"
+    accepts = facts.parse_host_config(_host_config(root).read_text(encoding="utf-8"))
+    return (
+        Toolkit(
+            origin="pypi",
+            root=str(root),
+            version=cuda,
+            fingerprint=identity,
+            components=facts.parse_requirements(text),
+            accepts=accepts or facts.toolkit(cuda).accepts,
+        ),
+        fresh,
+    )
+
+
+def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
+    part = folder.with_name(folder.name + ".part")
+    for old in (part, folder):
+        if old.exists():
+            disk.remove(old)
+    disk.mark(part)
+    console.say(f"Getting CUDA {cuda} from NVIDIA's packages (about 700 MB unpacked, once).")
+    words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
+    words += ["--target", str(part), "-r", str(lock)]
+    pyenv.pip(ctx, pyenv.tools(ctx), words, f"CUDA {cuda}")
+    root = part / "nvidia" / f"cu{cuda.split('.')[0]}"
+    if sys.platform != "win32":
+        chain = records.need(ctx.record("probe"), "probe", Toolchain)
+        assert chain.compiler is not None  # the probe fails without one
+        assemble(root)
+        _driver_stub(ctx, root, chain.compiler.cc)
+    records.write_text(part / _READY, "{}\n")
+    part.rename(folder)
+
+
+def assemble(root: Path) -> None:
+    """Complete NVIDIA's Linux packages: CMake and nvcc look for ``lib64`` and ``libX.so``.
+
+    The packages have ``lib/libX.so.13`` alone.
+    """
+    lib = root / "lib"
+    for library in sorted(lib.glob("lib*.so.*")):
+        link = lib / (library.name.partition(".so.")[0] + ".so")
+        if not link.exists():
+            link.symlink_to(library.name)
+    if not (root / "lib64").exists():
+        (root / "lib64").symlink_to("lib")
+    (lib / "stubs").mkdir(exist_ok=True)
+
+
+def driver_functions(cuda_h: str) -> list[str]:
+    """Every driver function that ``cuda.h`` declares, under each name a program may link to."""
+    declared = re.findall(r"\bCUDAAPI\s+(cu[A-Z]\w*)\s*\(", cuda_h)
+    renamed = re.findall(r"^\s*#\s*define\s+cu[A-Z]\w*\s+(cu[A-Z]\w*)\s*$", cuda_h, re.MULTILINE)
+    return sorted({*declared, *renamed})
+
+
+def _driver_stub(ctx: Context, root: Path, cc: str) -> None:
+    """A ``libcuda.so`` to link with, as an installed toolkit has in ``lib64/stubs``.
+
+    The real one comes with the driver, which a build machine need not have; no
+    package brings a stub. It is never shipped and never run.
+    """
+    names = driver_functions((root / "include" / "cuda.h").read_text(encoding="utf-8"))
+    source = root / "lib" / "stubs" / "libcuda.c"
+    source.write_text("".join(f"int {name}(void) {{ return 34; }}\n" for name in names))
+    target = source.with_suffix(".so")
+    words = [cc, "-shared", "-fPIC", "-fno-builtin", "-Wl,-soname,libcuda.so.1"]
+    built = run.capture([*words, "-o", str(target), str(source)], env={"PATH": "/usr/bin:/bin"})
+    if built.returncode:
+        raise Problem(
+            "The stub of the driver library could not be made.",
+            evidence=pyenv.tail(built.output),
+            remedy="nox -s probe shows the compiler in use; choose another with --compiler PATH",
+        )
+
+
+def from_system(found: InstalledToolkit | None, cuda: str) -> Toolkit:
+    """An installed toolkit as the probe found it. Raises Problem where it is not the target's."""
+    if found is None:
+        raise Problem(
+            f"No installed CUDA {cuda} toolkit was found.",
+            remedy="nox -s probe shows those found; use --toolkit PATH, or --toolkit pypi",
+        )
+    if found.version.split(".")[:2] != cuda.split("."):
+        raise Problem(
+            f"The toolkit in {found.root} is CUDA {found.version}; the target asks for {cuda}.",
+            remedy=f"--cuda {'.'.join(found.version.split('.')[:2])} builds with it, "
+            f"--toolkit pypi gets {cuda}",
+        )
+    return Toolkit(
+        origin="system",
+        root=found.root,
+        version=cuda,
+        fingerprint=records.fingerprint([found.root, found.version]),
+        components={},
+        accepts=found.accepts or facts.toolkit(cuda).accepts,
+    )
+
+
+def _host_config(root: Path) -> Path:
+    return root / "include" / "crt" / "host_config.h"

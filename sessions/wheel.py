@@ -1,0 +1,248 @@
+"""Compile, finish and put into ``wheels/``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sessions.core import console, disk, facts, inputs, ninja, pyenv, records, run, staging
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BuildEnv, Source, Toolchain, Toolkit, Wheel
+
+# What a driver or NVIDIA's packages bring: never copied into the wheel.
+EXCLUDED = ("libcuda.so.*", "libcudart.so.*", "libcublas.so.*", "libcublasLt.so.*")
+LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd")
+DISK_MIB = 2048  # a tree, a staged source and three copies of the wheel, with room
+
+
+def main(ctx: Context) -> None:
+    """Leave a finished wheel in ``wheels/<target>/`` and its record."""
+    build = records.need(ctx.record("configure"), "configure", BuildEnv)
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    source = records.need(ctx.record("source"), "source", Source)
+    if ctx.spec.warning:
+        console.warn(ctx.spec.warning)
+    done = records.read(ctx.record("wheel"), "wheel", Wheel)
+    if done and not ctx.fresh and is_current(done, build.fingerprint, ctx.wheels):
+        console.done(f"wheel: up to date, {ctx.wheels / done.file}")
+        return
+    if chain.host.disk_free_mib < DISK_MIB:
+        raise Problem(
+            f"A build needs {DISK_MIB} MiB of disk; {chain.host.disk_free_mib} MiB are free.",
+            remedy="free some space, or nox -s clean -- --all, then run the same command again",
+        )
+    start, cpu = time.monotonic(), _cpu_seconds()
+    _stage(ctx, build, source)
+    records.write(ctx.build / "inputs.json", "inputs", inputs.inputs(ctx.spec, chain))
+    disk.mark(ctx.build / "tree")
+    steps, counts = _compile(ctx, build, chain)
+    raw = _only_wheel(ctx.build / "dist")
+    finished = _repair(ctx, build, raw)
+    libraries = _judge(ctx, build, finished)
+    path = publish(finished, ctx.wheels)
+    assert chain.compiler is not None
+    wheel = Wheel(
+        file=path.name,
+        sha256=records.file_sha256(path),
+        size=path.stat().st_size,
+        fingerprint=build.fingerprint,
+        target=ctx.spec.target,
+        version=source.version,
+        archs=ctx.spec.archs,
+        cuda=ctx.spec.cuda,
+        compiler=f"{chain.compiler.family} {chain.compiler.version}",
+        source_digest=source.digest,
+        source_edited=bool(source.edited) or source.sdist_sha256 is None,
+        steps=steps,
+        wall_seconds=round(time.monotonic() - start, 1),
+        cpu_seconds=round(_cpu_seconds() - cpu, 1) if sys.platform != "win32" else None,
+        cache=counts,
+        libraries=libraries,
+        requires=build.requires,
+    )
+    records.write(ctx.record("wheel"), "wheel", wheel)
+    records.write(ctx.wheels / "wheel.json", "wheel", wheel)
+    console.say(f"  {path}")
+    cached = f", {counts['hits']} of {sum(counts.values())} from the cache" if counts else ""
+    console.done(
+        f"wheel: {wheel.size / 1e6:.1f} MB in {console.duration(wheel.wall_seconds)} "
+        f"({steps} steps{cached}), sha256 {wheel.sha256}"
+    )
+
+
+def is_current(wheel: Wheel, fingerprint: str, folder: Path) -> bool:
+    """Whether the recorded wheel was made from these inputs and still lies there unchanged."""
+    path = folder / wheel.file
+    return (
+        wheel.fingerprint == fingerprint
+        and path.is_file()
+        and records.file_sha256(path) == wheel.sha256
+    )
+
+
+def _stage(ctx: Context, build: BuildEnv, source: Source) -> None:
+    driver = facts.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0
+    loader = Path(__file__).parent / "overlay" / staging.LOADER
+    added = staging.additions(
+        Path(source.path),
+        loader.read_text(encoding="utf-8"),
+        cuda=ctx.spec.cuda,
+        driver=driver,
+        requires=build.requires,
+    )
+    with ctx.source_lock(source.version):
+        staging.stage(Path(source.path), ctx.build / "src", added)
+
+
+def _compile(ctx: Context, build: BuildEnv, chain: Toolchain) -> tuple[int, dict[str, int]]:
+    """Run the build. Returns the number of ninja's steps and the cache's hits and misses."""
+    tree, dist, log_path = ctx.build / "tree", ctx.build / "dist", ctx.build / "wheel.log"
+    shutil.rmtree(dist, ignore_errors=True)
+    statslog = ctx.build / "ccache.log"
+    statslog.unlink(missing_ok=True)
+    python = str(pyenv.program(pyenv.tools(ctx), "python"))
+    command = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist)]
+    command += [f"-C{name}={value}" for name, value in build.settings.items()]
+    env = {**build.variables, "CMAKE_BUILD_PARALLEL_LEVEL": str(chain.jobs)}
+    if ctx.spec.cache == "ccache":
+        env.setdefault("CCACHE_STATSLOG", str(statslog))
+    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    steps: list[ninja.Step] = []
+    start, cuda_total = time.monotonic(), 0
+    title = f"llama-cpp-python {ctx.spec.version} for {', '.join(ctx.spec.archs) or 'the CPU'}"
+    console.say(f"Building {title} with {chain.jobs} jobs; the log is {log_path}")
+    with log_path.open("w", encoding="utf-8") as log, console.Meter("building") as meter:
+
+        def follow(line: str) -> None:
+            nonlocal cuda_total
+            step = ninja.parse_step(line)
+            if step is None:
+                return
+            if not steps:
+                if toolkit:
+                    _refuse_foreign_cuda(tree, toolkit)
+                commands = tree / "compile_commands.json"
+                cuda_total = ninja.cuda_steps(commands.read_text(encoding="utf-8"))
+            steps.append(step)
+            left = ninja.time_left(steps, cuda_total, time.monotonic() - start)
+            meter.update(step.done, step.total, left, step.file)
+
+        source = str(ctx.build / "src")
+        done = run.stream([*command, source], env=env, log=log, on_line=follow, cwd=ctx.build)
+    if done.returncode:
+        with log_path.open(encoding="utf-8", errors="replace") as lines:
+            error = ninja.first_error(lines) or done.output
+        raise ninja.failure(error, str(log_path), chain.jobs)
+    counts = ninja.parse_statslog(statslog.read_text()) if statslog.exists() else {}
+    return len(steps), counts
+
+
+def _refuse_foreign_cuda(tree: Path, toolkit: Toolkit) -> None:
+    cache = (tree / "CMakeCache.txt").read_text(encoding="utf-8")
+    foreign = ninja.foreign_cuda(cache, toolkit.root)
+    if foreign:
+        raise Problem(
+            "CMake found parts of another CUDA toolkit than the one the target asks for.",
+            evidence="\n".join(foreign),
+            remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it anew",
+        )
+
+
+def _only_wheel(folder: Path) -> Path:
+    found = sorted(folder.glob("*.whl"))
+    if len(found) != 1:
+        raise Problem(
+            f"The build ended well, but left {len(found)} wheels instead of one.",
+            evidence=str(folder),
+            remedy="run it again from nothing: nox -s wheel -- --fresh",
+        )
+    return found[0]
+
+
+def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
+    """Give the wheel the platform tag that its libraries truly have."""
+    out = ctx.build / "repaired"
+    shutil.rmtree(out, ignore_errors=True)
+    python = str(pyenv.program(pyenv.tools(ctx), "python"))
+    excludes = [word for name in EXCLUDED for word in ("--exclude", name)]
+    command = [python, "-m", "auditwheel", "repair", *excludes, "-w", str(out), str(raw)]
+    done = run.capture(command, env=build.variables)
+    if done.returncode:
+        raise Problem(
+            "auditwheel refuses the wheel.",
+            evidence=pyenv.tail(done.output),
+            remedy="nox -s clean -- --all, then build again; if it stays, report it",
+        )
+    return _only_wheel(out)
+
+
+def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, int]:
+    """Refuse a wheel that is not what it should be. Returns its libraries' sizes by name."""
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {info.filename: info.file_size for info in archive.infolist()}
+    wrong = contents_problems(sizes, cuda=ctx.spec.cuda is not None)
+    if wrong:
+        raise Problem(
+            "The finished wheel does not hold what it should.",
+            evidence="\n".join(wrong),
+            remedy="nox -s wheel -- --fresh; if it stays, report it",
+        )
+    tools = pyenv.tools(ctx)
+    for name, words in (("twine", ["check"]), ("check-wheel-contents", ["--ignore", "W004"])):
+        program = str(pyenv.program(tools, name))
+        done = run.capture([program, *words, str(wheel)], env=build.variables)
+        if done.returncode:
+            raise Problem(
+                f"{name} refuses the wheel.",
+                evidence=pyenv.tail(done.output),
+                remedy="nox -s wheel -- --fresh; if it stays, report it",
+            )
+    return {name.split("/")[-1]: size for name, size in sizes.items() if "/lib/" in name}
+
+
+def contents_problems(members: Sequence[str] | dict[str, int], *, cuda: bool) -> list[str]:
+    """What is wrong with a wheel's list of members: strays, doubles, and what is missing."""
+    wrong = [
+        f"stray: {name}"
+        for name in members
+        if not name.startswith("llama_cpp/") and not name.split("/")[0].endswith(".dist-info")
+    ]
+    libraries = [n.split("/")[-1] for n in members if n.endswith((".so", ".dll"))]
+    for library in (*LIBRARIES, *(["ggml-cuda"] if cuda else [])):
+        count = sum(name in (f"lib{library}.so", f"{library}.dll") for name in libraries)
+        if count != 1:
+            wrong.append(f"{count} copies of {library} instead of one")
+    if cuda and f"llama_cpp/{staging.LOADER}" not in members:
+        wrong.append(f"missing: llama_cpp/{staging.LOADER}")
+    return wrong
+
+
+def publish(wheel: Path, folder: Path) -> Path:
+    """Put a finished wheel into its folder whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part, path = folder / f".{wheel.name}.part", folder / wheel.name
+    try:
+        with wheel.open("rb") as source, part.open("wb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _cpu_seconds() -> float:
+    """CPU time of the children that have ended, in seconds; 0 where the system does not say."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
