@@ -1,21 +1,16 @@
-# /// script
-# requires-python = ">=3.11"
-# dependencies = [
-#     "filelock>=3.20",
-#     "nox>=2026.8.10",
-#     "nvidia-ml-py>=13",
-#     "platformdirs>=4.3",
-#     "psutil>=7",
-#     "rich>=14",
-#     "tomlkit>=0.13",
-# ]
-# ///
 """The graph of the project: one session a stage. ``nox -l`` lists them."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+if sys.version_info < (3, 11):
+    sys.exit("blackwheel needs Python 3.11 or newer: python3.11 noxfile.py -s wheel")
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
+
+from sessions.core import bootstrap
+
+bootstrap.enter(ROOT)
 
 import nox
 
@@ -70,7 +65,34 @@ def wheel(session: nox.Session) -> None:
     stage(session, sessions.wheel.main)
 
 
+@nox.session(venv_backend="virtualenv", reuse_venv=True)
+def tests(session: nox.Session) -> None:
+    """Unit tests: no network, no compiler, under a minute. [words for pytest]"""
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
+    session.run("python", "-m", "pytest", "tests/unit", *session.posargs)
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """ruff and mypy --strict."""
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session(venv_backend="virtualenv", reuse_venv=True)
+def integration(session: nox.Session) -> None:
+    """Real tools, real downloads, a small upstream of our own: minutes. [words for pytest]"""
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
+    session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
+
+
 @nox.session(requires=["probe"])
 def lock(session: nox.Session) -> None:
     """Maintainers: pin another upstream release or CUDA line. [--add NAME==VERSION]"""
     stage(session, sessions.lock.main)
+
+
+if __name__ == "__main__":
+    nox.main()

@@ -115,13 +115,16 @@ def parse_statslog(text: str) -> dict[str, int]:
 
 
 def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
-    """Entries of a CMakeCache that name a CUDA file outside ``root``: another toolkit leaked in."""
+    """Entries of a CMakeCache that name a CUDA file outside ``root``: another toolkit leaked in.
+
+    Not those that are the system's by nature: host compiler, cache, librt.
+    """
     found = []
     for name, kind, value in re.findall(r"^([^#/\s:][^:]*):(\w+)=(.*)$", cmake_cache, re.MULTILINE):
         about = name.upper().startswith(("CUDA", "CMAKE_CUDA")) and kind in ("FILEPATH", "PATH")
-        program = name.startswith("CMAKE_CUDA_HOST") or "LAUNCHER" in name
+        other = name.startswith("CMAKE_CUDA_HOST") or "LAUNCHER" in name or "_rt_" in name
         absolute = re.match(r"(/|[A-Za-z]:[\\/])", value)
         inside = value.replace("\\", "/").startswith(root.replace("\\", "/").rstrip("/"))
-        if about and absolute and not program and not inside:
+        if about and absolute and not other and not inside:
             found.append(f"{name}={value}")
     return found

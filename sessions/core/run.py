@@ -56,6 +56,11 @@ def capture(
     return Finished(tuple(command), code, text, time.monotonic() - start)
 
 
+def inherit(command: Sequence[str]) -> int:
+    """Run to the end with this process's own terminal and environment; return the exit code."""
+    return subprocess.run(list(command), check=False).returncode
+
+
 def stream(
     command: Sequence[str],
     *,

@@ -1,0 +1,92 @@
+"""From any Python 3.11, with or without nox, to a nox that has what the sessions import.
+
+Standard library alone. The noxfile calls ``enter`` before it imports anything
+else: the project runs in a venv of its own under ``.nox``, made from a lock, however
+nox was installed. Nox's script mode would do the like, at a second for every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from sessions.core import run
+
+LOCK = Path(__file__).parent.parent / "facts" / "runtime.txt"
+
+
+def enter(root: Path) -> None:
+    """Return if this process runs in the project's venv; else go on in it and never return."""
+    lock = LOCK.read_bytes()
+    version = ".".join(map(str, sys.version_info[:3]))
+    digest = hashlib.sha256(lock + version.encode()).hexdigest()
+    venv = root / ".nox" / f"blackwheel-{digest[:12]}"
+    if Path(sys.prefix).resolve() == venv.resolve():
+        return
+    python = _python(venv)
+    if not python.exists():
+        _make(venv)
+    words = ["-m", "nox", "-f", str(root / "noxfile.py"), *arguments(sys.argv[1:])]
+    os.environ["NOX_SCRIPT_MODE"] = "none"
+    sys.stdout.flush()
+    if sys.platform == "win32":
+        # Windows has no exec: the shell would not wait for the program that takes over.
+        sys.exit(run.inherit([str(python), *words]))
+    os.execv(python, [str(python), *words])
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """The command line without ``-f``: nox has already gone to the noxfile's folder."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            return [*kept, word, *rest]
+        if word in ("-f", "--noxfile"):
+            next(rest, None)
+        elif not word.startswith("--noxfile="):
+            kept.append(word)
+    return kept
+
+
+def _python(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def _make(venv: Path) -> None:
+    """Make the venv beside and rename it: two first runs at once do not meet half of it."""
+    print("blackwheel: installing what the sessions need into .nox (once)", flush=True)
+    venv.parent.mkdir(exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f"{venv.name}.", dir=venv.parent))
+    env = dict(os.environ)
+    steps = (
+        ([sys.executable, "-m", "venv", str(part)], "make a venv"),
+        (
+            [str(_python(part)), "-m", "pip", "install", "--no-deps", "--require-hashes", "-r"]
+            + [str(LOCK), "--quiet", "--disable-pip-version-check"],
+            "install the sessions' requirements",
+        ),
+    )
+    try:
+        for command, what in steps:
+            done = run.capture(command, env=env)
+            if done.returncode:
+                short = ".".join(map(str, sys.version_info[:2]))
+                sys.exit(
+                    f"blackwheel: {sys.executable} could not {what}:\n{done.output.rstrip()}\n"
+                    f"To mend it: install Python {short} with its venv module (Debian, Ubuntu: "
+                    f"apt install python{short}-venv), and check the network and pip's settings "
+                    "(pip config list)."
+                )
+        try:
+            part.rename(venv)
+        except OSError:
+            if not _python(venv).exists():  # else another first run was quicker
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
