@@ -31,50 +31,50 @@ nox.options.error_on_missing_interpreters = True
 
 @nox.session
 def probe(session: nox.Session) -> None:
-    """What is on this machine; can the target be built with it? [--target --record DIR]"""
+    """What is on this machine; can the target be built with it. Options: --target --record DIR."""
     stage(session, sessions.probe.main)
 
 
 @nox.session
 def clean(session: nox.Session) -> None:
-    """Delete what is stale. [--all --wheels --caches --dry-run]"""
+    """Delete what is stale. Options: --all --wheels --caches --dry-run."""
     stage(session, sessions.clean.main)
 
 
 @nox.session(requires=["probe", "clean"])
 def source(session: nox.Session) -> None:
-    """Get, check and unpack the upstream source. [--version --source PATH --offline]"""
+    """Get, check and unpack the upstream source. Options: --version --source PATH --offline."""
     stage(session, sessions.source.main)
 
 
 @nox.session(requires=["probe", "clean"])
 def toolkit(session: nox.Session) -> None:
-    """Get the CUDA toolkit. [--cuda --toolkit pypi|system|PATH --offline]"""
+    """Get the CUDA toolkit. Options: --cuda --toolkit pypi|system|PATH --offline."""
     stage(session, sessions.toolkit.main)
 
 
 @nox.session(requires=["source", "toolkit"])
 def configure(session: nox.Session) -> None:
-    """Decide what the compiler is told. [--arch --cache --compiler]"""
+    """Decide what the compiler is told. Options: --arch --cache --compiler."""
     stage(session, sessions.configure.main)
 
 
 @nox.session(requires=["configure"])
 def wheel(session: nox.Session) -> None:
-    """Build the wheel of a target into wheels/. [--target --jobs --fresh and all above]"""
+    """Build the wheel of a target into wheels/. Options: --target --jobs --fresh and all above."""
     stage(session, sessions.wheel.main)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests(session: nox.Session) -> None:
-    """Unit tests: no network, no compiler, under a minute. [words for pytest]"""
+    """Unit tests: no network, no compiler, under a minute. Options: words for pytest."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
     session.run("python", "-m", "pytest", "tests/unit", *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """ruff and mypy --strict."""
+    """Check with ruff and mypy --strict."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -83,14 +83,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def integration(session: nox.Session) -> None:
-    """Real tools, real downloads, a small upstream of our own: minutes. [words for pytest]"""
+    """Tests with real tools on a small upstream: minutes. Options: words for pytest."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
     session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
 
 
 @nox.session(requires=["probe"])
 def lock(session: nox.Session) -> None:
-    """Maintainers: pin another upstream release or CUDA line. [--add NAME==VERSION]"""
+    """Maintainers: pin another upstream release or CUDA line. Options: --add NAME==VERSION."""
     stage(session, sessions.lock.main)
 
 

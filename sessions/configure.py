@@ -8,7 +8,6 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from sessions.core import console, facts, options, pyenv, records
 from sessions.core.context import Context
-from sessions.core.errors import Problem
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, HostRange, Source, Toolchain, Toolkit
 
 OVERLAY = Path(__file__).parent / "overlay"
@@ -73,7 +72,7 @@ def configure(
     settings = {
         "build-dir": _slashes(places.tree),
         "build.targets": "blackwheel",
-        "build.verbose": "false",
+        "cmake.verbose": "false",
         "cmake.build-type": "Release",
         "cmake.args": "-GNinja",
         "install.components": "blackwheel",
@@ -167,9 +166,7 @@ def _path_flags(spec: BuildSpec, places: Places) -> list[str]:
     return [f'"-ffile-prefix-map={places.stage}=src"', "-ffile-prefix-map=../src=src"]
 
 
-def _cuda(
-    spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places
-) -> dict[str, str]:
+def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places) -> dict[str, str]:
     flags = []
     if allow_unsupported(compiler, toolkit.accepts):
         flags.append("-allow-unsupported-compiler")
@@ -228,9 +225,7 @@ def _identity(compiler: Compiler, toolkit: Toolkit | None) -> str:
     )[:32]
 
 
-def _path(
-    spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: Places
-) -> str:
+def _path(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: Places) -> str:
     """PATH of the build: the tools, the toolkit in use, the compiler, the system. Nothing else."""
     folders = [str(_program(spec, places.tools, "python").parent)]
     if toolkit:

@@ -134,7 +134,7 @@ def find_compilers(ask: Machine, system: str, named: str | None) -> tuple[Compil
     found: dict[str, Compiler] = {}
     candidates = [(named, "--compiler")] if named else []
     for name in (*_GNU, *_CLANG):
-        candidates += [(path, f"{name} on PATH") for path in ask("which", name)]
+        candidates.extend((path, f"{name} on PATH") for path in ask("which", name))
     for path, via in candidates:
         real = ask("real", path)
         compiler = ask_compiler(ask, path, via) if real not in found else None

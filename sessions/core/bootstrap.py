@@ -67,8 +67,10 @@ def _make(venv: Path) -> None:
     steps = (
         ([sys.executable, "-m", "venv", str(part)], "make a venv"),
         (
-            [str(_python(part)), "-m", "pip", "install", "--no-deps", "--require-hashes", "-r"]
-            + [str(LOCK), "--quiet", "--disable-pip-version-check"],
+            [
+                *(str(_python(part)), "-m", "pip", "install", "--no-deps", "--require-hashes"),
+                *("-r", str(LOCK), "--quiet", "--disable-pip-version-check"),
+            ],
             "install the sessions' requirements",
         ),
     )

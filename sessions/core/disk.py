@@ -60,7 +60,7 @@ def remove(folder: Path) -> None:
 
 
 def _make_writable(function: Callable[[str], object], path: str, _: object) -> None:
-    os.chmod(path, stat.S_IRWXU)
+    Path(path).chmod(stat.S_IRWXU)
     function(path)
 
 
@@ -87,7 +87,7 @@ def tree_digest(root: Path, keep: Callable[[str], bool]) -> dict[str, str]:
     digests = {}
     for relative, path in files(root, keep):
         if path.is_symlink():
-            data = b"link:" + os.fsencode(os.readlink(path))
+            data = b"link:" + os.fsencode(path.readlink())
         else:
             data = path.read_bytes()
         digests[relative] = hashlib.sha256(data).hexdigest()

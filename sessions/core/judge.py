@@ -31,9 +31,7 @@ def job_count(host: Host, asked: int | None) -> int:
 
 def choose_python(pythons: Sequence[Python], version: str) -> Python | None:
     """The first 64-bit interpreter of that version; one that can make a venv before others."""
-    fitting = [
-        p for p in pythons if p.bits == 64 and ".".join(p.version.split(".")[:2]) == version
-    ]
+    fitting = [p for p in pythons if p.bits == 64 and ".".join(p.version.split(".")[:2]) == version]
     return next((p for p in fitting if p.can_venv), fitting[0] if fitting else None)
 
 
@@ -107,13 +105,11 @@ def judge(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> tuple[
 
     ``flags`` are the caller's CC, CXX, CFLAGS … that are set: none of them reaches the build.
     """
-    return tuple(
-        [
-            *_judge_host(chain.host),
-            *_judge_python(chain.python, spec),
-            *_judge_compiler(chain, spec, flags),
-            *(_judge_cuda(chain, spec) if spec.cuda else ()),
-        ]
+    return (
+        *_judge_host(chain.host),
+        *_judge_python(chain.python, spec),
+        *_judge_compiler(chain, spec, flags),
+        *(_judge_cuda(chain, spec) if spec.cuda else ()),
     )
 
 
@@ -168,9 +164,7 @@ def _judge_python(python: Python | None, spec: BuildSpec) -> Iterator[Check]:
         yield Check("python", "ok", f"Python: {python.version}, {python.path}")
 
 
-def _judge_compiler(
-    chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]
-) -> Iterator[Check]:
+def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> Iterator[Check]:
     why = chain.compiler_why
     accepts = (chain.toolkit and chain.toolkit.accepts) or (
         facts.toolkit(spec.cuda).accepts if spec.cuda else None

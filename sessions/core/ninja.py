@@ -24,12 +24,14 @@ class Step:
 
     @property
     def cuda(self) -> bool:
+        """Whether nvcc made it."""
         return "CUDA object" in self.what
 
     @property
     def file(self) -> str:
         """The file being made, without its folders and object suffix."""
-        return re.sub(r"\.o(bj)?$", "", self.what.split("/")[-1].split(" ")[-1])
+        last = self.what.split("/")[-1].split(" ")[-1]
+        return re.sub(r"\.o(bj)?$", "", last) if "." in last else ""
 
 
 def parse_step(line: str) -> Step | None:

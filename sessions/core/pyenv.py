@@ -16,7 +16,7 @@ _READY = "ready.json"
 
 
 def program(venv: Path, name: str) -> Path:
-    """A program of a venv: ``bin/NAME``, or ``Scripts\\NAME.exe`` on Windows."""
+    """A program of a venv: in ``bin``, or in ``Scripts`` with ".exe" on Windows."""
     if sys.platform == "win32":
         return venv / "Scripts" / f"{name}.exe"
     return venv / "bin" / name
@@ -48,9 +48,7 @@ def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
     elif venv.exists():
         shutil.rmtree(venv)
     console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
-    made = run.capture(
-        [python, "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
-    )
+    made = run.capture([python, "-m", "venv", str(venv)], env=options.pip_environment(ctx.env))
     if made.returncode:
         raise Problem(
             "Python could not make a venv for the build tools.",

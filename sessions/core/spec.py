@@ -65,7 +65,7 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
         base,
         version=options.version or base.version,
         cuda=options.cuda or base.cuda,
-        archs=tuple(options.arch.replace(",", ";").split(";")) if options.arch else base.archs,
+        archs=tuple(re.split("[;,]", options.arch)) if options.arch else base.archs,
         python=options.python or base.python,
         toolkit=options.toolkit or base.toolkit,
         source=options.source,

@@ -18,7 +18,10 @@ loaded = {}
 
 
 def load():
-    """Load driver and runtime into the process. Raises ImportError that names all that is missing."""
+    """Load driver and runtime into the process.
+
+    Raises ImportError that names everything that is missing, and how to get it.
+    """
     missing = []
     try:
         ctypes.CDLL(DRIVER)
