@@ -104,7 +104,8 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
         raise Problem(
             f"llama-cpp-python {spec.version} is not locked here.",
             evidence="locked: " + ", ".join(facts.sdists()),
-            remedy=f"choose one of those, or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}",
+            remedy="choose one of those, or lock it: nox -s lock -- --add "
+            f"llama-cpp-python=={spec.version}",
         )
     if spec.cuda is None:
         if spec.archs:
