@@ -1,0 +1,16 @@
+#pragma once
+#ifdef __cplusplus
+extern "C" {
+#endif
+void ggml_abort(const char * file, int line);
+int ggml_alloc(int size);
+int ggml_backend_name(char * name, int size);
+int ggml_cpu_sum(int last);
+int ggml_cpu_ops(void);
+int ggml_answer(void);
+#ifdef __cplusplus
+}
+#endif
+
+// As upstream's: __FILE__ would carry the build machine's folders into the library.
+#define GGML_ASSERT(x) if (!(x)) ggml_abort(__FILE__, __LINE__)

@@ -1,0 +1,9 @@
+#include "ggml.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+void ggml_abort(const char * file, int line) {
+    fprintf(stderr, "%s:%d: failed\n", file, line);
+    abort();
+}

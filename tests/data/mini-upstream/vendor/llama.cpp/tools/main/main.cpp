@@ -1,0 +1,5 @@
+#include "llama.h"
+
+int main() {
+    return llama_answer() == 38 ? 0 : 1;
+}
