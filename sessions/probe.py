@@ -55,9 +55,9 @@ def main(ctx: Context) -> None:
     if fatal:
         ctx.record("probe").unlink(missing_ok=True)
         raise Problem(
-            f"The target {ctx.spec.target!r} cannot be built here.",
-            evidence="\n".join(check.summary for check in fatal),
-            remedy="; ".join(check.remedy for check in fatal),
+            f"The target {ctx.spec.target!r} cannot be built here: {len(fatal)} of the findings "
+            "above stand in the way.",
+            remedy="do what each of them says, then run the same command again",
         )
     records.write(ctx.record("probe"), "probe", chain)
     console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
@@ -118,7 +118,7 @@ def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
                 python = Python(
                     path=said["path"],
                     version=said["version"],
-                    found_via=f"{name} on PATH: {path}",
+                    found_via=f"{name} on PATH",
                     can_venv=said["can_venv"],
                     bits=said["bits"],
                 )
@@ -199,7 +199,7 @@ def ask_toolkit(ask: Machine, root: PurePath, via: str) -> InstalledToolkit | No
     suffix = ".exe" if isinstance(root, PureWindowsPath) else ""
     answer = ask("run", str(root / "bin" / f"nvcc{suffix}"), "--version")
     release = re.search(r"release [\d.]+, V(\d+\.\d+\.\d+)", answer["output"])
-    header = ask("read", str(root / "include" / "crt" / "host_config.h"))
+    header = ask("grep", r"^#if ", str(root / "include" / "crt" / "host_config.h"))
     # An nvcc without its headers is a wrapper that calls one elsewhere, not a toolkit.
     if answer["returncode"] != 0 or not release or header is None:
         return None
@@ -207,7 +207,7 @@ def ask_toolkit(ask: Machine, root: PurePath, via: str) -> InstalledToolkit | No
         root=str(root),
         version=release[1],
         found_via=via,
-        accepts=facts.parse_host_config(header),
+        accepts=facts.parse_host_config("\n".join(header)),
     )
 
 
@@ -215,7 +215,7 @@ def find_tools(ask: Machine) -> tuple[Tool, ...]:
     """The other programs a build uses. A build brings its own cmake, ninja and ccache."""
     found = []
     for name in _TOOLS:
-        for path in ask("which", name):
+        for path in {ask("real", path): path for path in reversed(ask("which", name))}.values():
             output = ask("run", path, "--version")["output"]
             version = re.search(r"\d+(?:\.\d+)+", output.partition("\n")[0])
             found.append(Tool(name, path, version[0] if version else None, "PATH"))

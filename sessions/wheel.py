@@ -185,7 +185,7 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
 def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, int]:
     """Refuse a wheel that is not what it should be. Returns its libraries' sizes by name."""
     with zipfile.ZipFile(wheel) as archive:
-        sizes = {info.filename: info.file_size for info in archive.infolist()}
+        sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
     wrong = contents_problems(sizes, cuda=ctx.spec.cuda is not None)
     if wrong:
         raise Problem(
@@ -203,7 +203,7 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, int]:
                 evidence=pyenv.tail(done.output),
                 remedy="nox -s wheel -- --fresh; if it stays, report it",
             )
-    return {name.split("/")[-1]: size for name, size in sizes.items() if "/lib/" in name}
+    return {Path(name).name: size for name, size in sizes.items() if "/lib/" in name}
 
 
 def contents_problems(members: Sequence[str] | dict[str, int], *, cuda: bool) -> list[str]:

@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -43,8 +44,10 @@ def real(env: Mapping[str, str], root: Path) -> Machine:
                 return sorted(glob.glob(words[0]))
             case "real":
                 return str(Path(words[0]).resolve())
-            case "read":
-                return _read(Path(words[0]))
+            case "grep":
+                text = _read(Path(words[1]))
+                found = (line for line in (text or "").splitlines() if re.search(words[0], line))
+                return None if text is None else list(found)
             case "run":
                 clean = {**env, "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
                 done = run.capture(words, env=clean, timeout=TIMEOUT)
