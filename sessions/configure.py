@@ -176,6 +176,8 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
     elif spec.cache == "none":
         flags.append(f'"-Xcompiler=-ffile-prefix-map={places.stage}=src"')
     root = _slashes(toolkit.root)
+    # CMake would prefer the library of an installed driver to the stub: a build must not hang on it.
+    stub = spec.platform == "linux" and toolkit.origin == "pypi"
     nvcc = "nvcc.exe" if spec.platform == "windows" else "nvcc"
     return {
         "GGML_CUDA": "ON",
@@ -184,6 +186,7 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
         "CMAKE_CUDA_COMPILER": f"{root}/bin/{nvcc}",
         "CMAKE_CUDA_HOST_COMPILER": _slashes(compiler.cxx),
         "CUDAToolkit_ROOT": root,
+        **({"CUDA_cuda_driver_LIBRARY": f"{root}/lib64/stubs/libcuda.so"} if stub else {}),
         **({"CMAKE_CUDA_FLAGS": " ".join(flags)} if flags else {}),
     }
 

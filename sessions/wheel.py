@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -117,7 +118,10 @@ def _compile(ctx: Context, build: BuildEnv, chain: Toolchain) -> tuple[int, dict
     start, cuda_total = time.monotonic(), 0
     title = f"llama-cpp-python {ctx.spec.version} for {', '.join(ctx.spec.archs) or 'the CPU'}"
     console.say(f"Building {title} with {chain.jobs} jobs; the log is {log_path}")
-    with log_path.open("w", encoding="utf-8") as log, console.Meter("building") as meter:
+    with (
+        log_path.open("w", encoding="utf-8", buffering=1) as log,
+        console.Meter("building") as meter,
+    ):
 
         def follow(line: str) -> None:
             nonlocal cuda_total
@@ -213,11 +217,14 @@ def contents_problems(members: Sequence[str] | dict[str, int], *, cuda: bool) ->
         for name in members
         if not name.startswith("llama_cpp/") and not name.split("/")[0].endswith(".dist-info")
     ]
-    libraries = [n.split("/")[-1] for n in members if n.endswith((".so", ".dll"))]
-    for library in (*LIBRARIES, *(["ggml-cuda"] if cuda else [])):
-        count = sum(name in (f"lib{library}.so", f"{library}.dll") for name in libraries)
-        if count != 1:
-            wrong.append(f"{count} copies of {library} instead of one")
+    library_name = re.compile(r"llama_cpp/.*?(?:lib)?([^/]+?)\.(?:so|dll)(?:\.|$)")
+    found = [library_name.match(name) for name in members]
+    libraries = [match[1] for match in found if match]
+    wanted = [*LIBRARIES, *(["ggml-cuda"] if cuda else [])]
+    for library in wanted:
+        if libraries.count(library) != 1:
+            wrong.append(f"{libraries.count(library)} copies of {library} instead of one")
+    wrong += [f"not asked for: {name}" for name in libraries if name not in (*wanted, "gomp")]
     if cuda and f"llama_cpp/{staging.LOADER}" not in members:
         wrong.append(f"missing: llama_cpp/{staging.LOADER}")
     return wrong

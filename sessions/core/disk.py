@@ -27,7 +27,7 @@ def mark(folder: Path) -> None:
     """Make a folder if need be, and sign it as ours."""
     folder.mkdir(parents=True, exist_ok=True)
     tag = folder / TAG
-    if not tag.exists():
+    if not tag.exists() or tag.stat().st_size == 0:  # empty: a power cut came between
         tag.write_text(_TAG_TEXT, encoding="ascii", newline="\n")
 
 

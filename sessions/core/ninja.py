@@ -60,11 +60,12 @@ def time_left(steps: Sequence[Step], cuda_total: int, elapsed: float) -> float |
     return unit * (left + (CUDA_WEIGHT - 1) * cuda_left)
 
 
+_QUOTED = re.compile(r"^\s*\d* \|")  # a source line that gcc shows under a message
 _ERRORS = (
     re.compile(r"(?:^|[\s:])(?:fatal )?error(?: [A-Z]*\d+)?\s*:", re.IGNORECASE),
     re.compile(r"^CMake Error"),
     re.compile(r"undefined reference to|cannot find -l|collect2:|ld returned"),
-    re.compile(r"^(?:ptxas|nvcc|nvlink) fatal"),
+    re.compile(r"^(?:ptxas|nvcc|nvlink) fatal|died due to signal"),
     re.compile(r"^ERROR (?!Backend)|^Traceback|No space left on device|Killed"),
 )
 
@@ -76,7 +77,8 @@ def first_error(lines: Iterable[str], *, context: int = 8) -> str:
     """
     kept: list[str] = []
     for line in lines:
-        if kept or any(pattern.search(line) for pattern in _ERRORS):
+        error = any(pattern.search(line) for pattern in _ERRORS) and not _QUOTED.match(line)
+        if kept or error:
             kept.append(line.rstrip()[:400])
         if len(kept) > context:
             break
@@ -91,7 +93,9 @@ def failure(error: str, log: str, jobs: int) -> Problem:
             evidence=error,
             remedy="free some space, then run the same command again: it goes on where it stopped",
         )
-    if re.search(r"\bKilled\b|out of memory|cannot allocate memory", error, re.IGNORECASE):
+    if re.search(
+        r"\bKilled\b|Kill signal|out of memory|cannot allocate memory", error, re.IGNORECASE
+    ):
         return Problem(
             f"The build ran out of memory with {jobs} compile steps at once.",
             evidence=error,
@@ -119,14 +123,15 @@ def parse_statslog(text: str) -> dict[str, int]:
 def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
     """Entries of a CMakeCache that name a CUDA file outside ``root``: another toolkit leaked in.
 
-    Not those that are the system's by nature: host compiler, cache, librt.
+    Not those that are the system's by nature: host compiler, cache, librt, the driver's library.
     """
     found = []
     for name, kind, value in re.findall(r"^([^#/\s:][^:]*):(\w+)=(.*)$", cmake_cache, re.MULTILINE):
         about = name.upper().startswith(("CUDA", "CMAKE_CUDA")) and kind in ("FILEPATH", "PATH")
-        other = name.startswith("CMAKE_CUDA_HOST") or "LAUNCHER" in name or "_rt_" in name
+        other = re.search(r"CUDA_HOST|LAUNCHER|_rt_|_cuda_driver_", name)
         absolute = re.match(r"(/|[A-Za-z]:[\\/])", value)
-        inside = value.replace("\\", "/").startswith(root.replace("\\", "/").rstrip("/"))
+        inside = value.replace("\\", "/").startswith(root.replace("\\", "/").rstrip("/") + "/")
+        inside = inside or value == root
         if about and absolute and not other and not inside:
             found.append(f"{name}={value}")
     return found

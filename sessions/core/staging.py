@@ -29,7 +29,9 @@ def build_reads(relative: str) -> bool:
     parts = relative.split("/")
     if "__pycache__" in parts:
         return False
-    return not any(relative.startswith(folder) for folder in facts.staging_excludes())
+    # With the "/" of a folder: a submodule's .git is a file.
+    whole = relative if relative.endswith("/") else f"{relative}/"
+    return not any(whole.startswith(folder) for folder in facts.staging_excludes())
 
 
 def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
@@ -42,14 +44,20 @@ def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
     wanted = {
         relative: path
         for relative, path in disk.files(source, build_reads)
-        if relative not in additions
+        if relative not in additions and path.is_file()  # no links to folders, none to nowhere
     }
+    _prune(folder, {*wanted, *additions, disk.TAG})
     written = sum(_put(folder / name, path.read_bytes()) for name, path in wanted.items())
-    written += sum(_put(folder / name, text.encode()) for name, text in additions.items())
+    return written + sum(_put(folder / name, text.encode()) for name, text in additions.items())
+
+
+def _prune(folder: Path, wanted: set[str]) -> None:
     for relative, path in disk.files(folder, lambda _: True):
-        if relative not in wanted and relative not in additions and relative != disk.TAG:
+        if relative not in wanted:
             path.unlink()
-    return written
+    for child in sorted(folder.rglob("*/"), reverse=True):
+        if not any(child.iterdir()):
+            child.rmdir()
 
 
 def _put(path: Path, data: bytes) -> bool:
@@ -72,9 +80,9 @@ def additions(
         return {}
     init = (source / "llama_cpp" / "__init__.py").read_text(encoding="utf-8")
     project = tomlkit.parse((source / "pyproject.toml").read_text(encoding="utf-8"))
-    dependencies = project["project"]["dependencies"]  # type: ignore[index]
+    dependencies = project["project"]["dependencies"]
     for requirement in requires:
-        dependencies.append(requirement)  # type: ignore[union-attr]
+        dependencies.append(requirement)
     filled = loader.replace("@CUDA@", cuda).replace("@MINIMUM_DRIVER@", str(driver))
     return {
         "llama_cpp/__init__.py": _HOOK + init,

@@ -1,0 +1,31 @@
+"""What every test has: ``sessions`` importable, and a guard that no unit test runs a program."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+UNIT = ROOT / "tests" / "unit"
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+@pytest.fixture(autouse=True)
+def _no_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit test that reaches a real tool would start a build, or hang on the network.
+
+    A test that means to may put its own function in these places; the tests of ``run`` itself
+    import ``capture`` by name, which this does not touch.
+    """
+    if UNIT not in request.path.parents:
+        return
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("a unit test may not run programs")
+
+    monkeypatch.setattr("sessions.core.run.capture", refuse)
+    monkeypatch.setattr("sessions.core.run.stream", refuse)

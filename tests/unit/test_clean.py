@@ -1,0 +1,203 @@
+"""What is stale and why; what goes when asked; and what never does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from sessions import clean
+from sessions.core import disk, inputs, records
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BuildSpec, Toolchain
+from tests import fakes
+
+SOURCES = "llama-cpp-python-src"
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    """A project in which rtx50 was built of today's inputs."""
+    context = fakes.context(tmp_path, session="clean")
+    disk.mark(tmp_path / "build")
+    disk.mark(context.build)
+    disk.mark(context.build / "tree")
+    (context.build / "tree" / "build.ninja").write_text("")
+    records.write(context.record("probe"), "probe", fakes.chain())
+    built_from(context, context.spec, fakes.chain())
+    disk.mark(tmp_path / SOURCES / "0.3.16")
+    (tmp_path / SOURCES / "README.md").write_text("kept")
+    return context
+
+
+def built_from(ctx: Context, spec: BuildSpec, chain: Toolchain) -> None:
+    records.write(ctx.build / "inputs.json", "inputs", inputs.inputs(spec, chain))
+
+
+def told(ctx: Context, *words: str) -> Context:
+    return dataclasses.replace(ctx, options=fakes.parsed(*words))
+
+
+def names(ctx: Context, removals: list[clean.Removal]) -> list[str]:
+    return [str(removal.path.relative_to(ctx.root)) for removal in removals]
+
+
+def test_a_tree_of_todays_inputs_stays(ctx: Context) -> None:
+    assert clean.stale(ctx) == []
+    clean.main(ctx)
+    assert (ctx.build / "tree" / "build.ninja").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "chain", "why"),
+    [
+        (
+            {},
+            {"compiler": fakes.compiler(version="11.4.0")},
+            "compiler: gnu 11.4.0 /usr/bin/g++ then, gnu 12.2.0 /usr/bin/g++ now",
+        ),
+        ({"archs": ("90-real",)}, {}, "architectures: 90-real then, 120-real now"),
+        ({"cache": "none"}, {}, "compiler cache: none then, ccache now"),
+        ({"source": "/src/mine"}, {}, "source: /src/mine then, 0.3.16 34ed0f9bd943 now"),
+        (
+            {},
+            {"python": fakes.python(version="3.11.9")},
+            "python: 3.11.9 /usr/bin/python3.11 then, 3.11.2 /usr/bin/python3.11 now",
+        ),
+        (
+            {"cache": "none", "archs": ("90-real",)},
+            {},
+            "architectures: 90-real then, 120-real now; compiler cache: none then, ccache now",
+        ),
+    ],
+    ids=["compiler", "arch", "cache", "source", "python", "two"],
+)
+def test_a_tree_of_other_inputs_goes_and_each_difference_is_told(
+    spec: dict[str, object], chain: dict[str, object], why: str, ctx: Context
+) -> None:
+    built_from(ctx, fakes.spec(**spec), fakes.chain(**chain))
+    assert clean.stale(ctx) == [clean.Removal(ctx.build / "tree", why, marked=True)]
+
+
+def test_a_tree_of_another_toolkit_goes(ctx: Context) -> None:
+    system = fakes.spec(toolkit="system")
+    built_from(ctx, system, fakes.chain(toolkit=fakes.installed()))
+    (removal,) = clean.stale(ctx)
+    assert removal.why.startswith("toolkit: /usr/local/cuda-13.0 13.0.88 then, CUDA 13.1 ")
+
+
+def test_a_tree_of_unknown_inputs_goes(ctx: Context) -> None:
+    (ctx.build / "inputs.json").unlink()
+    (removal,) = clean.stale(ctx)
+    assert removal.why == "not known what it was made from"
+
+
+def test_a_tree_is_not_judged_before_there_is_a_probe(ctx: Context) -> None:
+    ctx.record("probe").unlink()
+    (ctx.build / "inputs.json").unlink()
+    assert clean.stale(ctx) == []
+
+
+def test_fresh_removes_the_tree_of_a_wheel_that_was_asked_for(ctx: Context) -> None:
+    fresh = told(ctx, "--fresh")
+    assert [removal.why for removal in clean.stale(fresh)] == ["--fresh"]
+    other = dataclasses.replace(fresh, asked=frozenset({"source"}))
+    assert clean.stale(other) == []
+
+
+def test_libraries_that_upstream_left_in_an_unpacked_source_go(ctx: Context) -> None:
+    left = ctx.root / SOURCES / "0.3.16" / "llama_cpp" / "lib"
+    left.mkdir(parents=True)
+    (left / "libllama.so").write_text("")
+    assert names(ctx, clean.stale(ctx)) == [f"{SOURCES}/0.3.16/llama_cpp/lib"]
+    clean.main(ctx)
+    assert not left.exists()
+    assert left.parent.exists()
+
+
+def test_libraries_in_a_source_that_is_not_ours_stay(ctx: Context) -> None:
+    (ctx.root / SOURCES / "mine" / "llama_cpp" / "lib").mkdir(parents=True)
+    assert clean.stale(ctx) == []
+
+
+def test_everything_is_every_marked_folder_and_no_other(ctx: Context) -> None:
+    disk.mark(ctx.root / "build" / "cpu")
+    (ctx.root / "build" / "notes").mkdir()
+    (ctx.root / SOURCES / "mine").mkdir()
+    assert names(ctx, clean.everything(ctx)) == [f"{SOURCES}/0.3.16", "build/cpu", "build/rtx50"]
+
+
+def test_all_deletes_what_was_made_and_leaves_what_was_not(ctx: Context) -> None:
+    notes = ctx.root / "build" / "notes"
+    notes.mkdir()
+    (notes / "mine.txt").write_text("mine")
+    wheel = finished(ctx)
+    clean.main(told(ctx, "--all"))
+    assert not ctx.build.exists()
+    assert not (ctx.root / SOURCES / "0.3.16").exists()
+    assert (notes / "mine.txt").read_text() == "mine"
+    assert (ctx.root / SOURCES / "README.md").exists()
+    assert wheel.exists()
+
+
+def finished(ctx: Context) -> Path:
+    """A finished wheel, its record, and a file of the user's beside them."""
+    record = fakes.wheel()
+    ctx.wheels.mkdir(parents=True)
+    (ctx.wheels / record.file).write_text("wheel")
+    (ctx.wheels / "mine.whl").write_text("not ours")
+    records.write(ctx.wheels / "wheel.json", "wheel", record)
+    return ctx.wheels / record.file
+
+
+def test_finished_wheels_go_only_when_asked_and_only_those_on_record(ctx: Context) -> None:
+    wheel = finished(ctx)
+    clean.main(ctx)
+    assert wheel.exists()
+    clean.main(told(ctx, "--wheels"))
+    assert [path.name for path in ctx.wheels.iterdir()] == ["mine.whl"]
+
+
+def test_caches_go_only_when_asked(ctx: Context) -> None:
+    disk.mark(ctx.cache)
+    (ctx.cache / "ccache").mkdir()
+    clean.main(told(ctx, "--all"))
+    assert (ctx.cache / "ccache").exists()
+    (ctx.root / "build").mkdir(exist_ok=True)
+    clean.main(told(ctx, "--caches"))
+    assert not ctx.cache.exists()
+
+
+def test_a_cache_folder_that_is_not_ours_is_not_deleted(ctx: Context) -> None:
+    (ctx.cache / "precious").mkdir(parents=True)
+    with pytest.raises(Problem, match="does not carry blackwheel's mark"):
+        clean.main(told(ctx, "--caches"))
+    assert (ctx.cache / "precious").exists()
+
+
+def test_a_dry_run_lists_and_deletes_nothing(
+    ctx: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel = finished(ctx)
+    clean.main(told(ctx, "--all", "--wheels", "--dry-run"))
+    said = capsys.readouterr().out
+    assert f"would delete {ctx.build}: --all" in said
+    assert f"would delete {wheel}: --wheels" in said
+    assert "deleting" not in said
+    assert (ctx.build / "tree" / "build.ninja").exists()
+    assert wheel.exists()
+
+
+def test_what_is_deleted_is_said_with_the_reason(
+    ctx: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built_from(ctx, fakes.spec(archs=("90-real",)), fakes.chain())
+    clean.main(ctx)
+    assert (
+        f"deleting {ctx.build / 'tree'}: architectures: 90-real then, 120-real now"
+        in capsys.readouterr().out
+    )
+    assert not (ctx.build / "tree").exists()
+    assert ctx.record("probe").exists()

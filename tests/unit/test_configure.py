@@ -1,0 +1,481 @@
+"""``configure``: golden files, what scikit-build-core makes of them, and what must never happen.
+
+A golden file is all that the compiler is told of one target on one system. After a change that is
+meant, write them anew with
+
+    BLACKWHEEL_REGOLD=1 python -m pytest tests/unit/test_configure.py
+
+and read the difference in git before you commit it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scikit_build_core.settings.skbuild_read_settings import SettingsReader
+
+from sessions import configure
+from sessions.configure import Places
+from sessions.core import facts, options, records
+from sessions.core import spec as specs
+from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolkit
+from tests import fakes
+
+GOLDEN = fakes.ROOT / "tests" / "data" / "golden"
+REGOLD = os.environ.get("BLACKWHEEL_REGOLD") == "1"
+PLATFORMS = ("linux", "windows")
+VERSIONS = ("0.3.16", "0.3.36")
+TARGETS = tuple(specs.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux"))
+CASES = [(p, v, t) for p in PLATFORMS for v in VERSIONS for t in TARGETS]
+CALLER = {
+    "linux": {"HOME": "/home/user", "LANG": "en_GB.UTF-8"},
+    "windows": {
+        "SYSTEMROOT": r"C:\Windows",
+        "TEMP": r"C:\Users\José Pérez\AppData\Local\Temp",
+        "USERPROFILE": r"C:\Users\José Pérez",
+    },
+}
+# [tool.scikit-build] of both releases, whole: its minimum-version decides which names are known.
+UPSTREAM = """\
+[build-system]
+requires = ["scikit-build-core[pyproject]>=0.9.2"]
+build-backend = "scikit_build_core.build"
+
+[project]
+name = "llama_cpp_python"
+dynamic = ["version"]
+
+[tool.scikit-build]
+wheel.packages = ["llama_cpp"]
+{py_api}
+cmake.verbose = true
+cmake.minimum-version = "3.21"
+minimum-version = "0.5.1"
+sdist.include = [".git", "vendor/llama.cpp/*"]
+
+[tool.scikit-build.metadata.version]
+provider = "scikit_build_core.metadata.regex"
+input = "llama_cpp/__init__.py"
+"""
+PY_API = {"0.3.16": "", "0.3.36": 'wheel.py-api = "py3"'}
+
+
+def build(
+    spec: BuildSpec | None = None,
+    *,
+    compiler: Compiler | None = None,
+    toolkit: Toolkit | None = None,
+    source: Source | None = None,
+    places: Places | None = None,
+    env: Mapping[str, str] | None = None,
+) -> BuildEnv:
+    """``configure`` of rtx50 on Linux, with what is given in place of that."""
+    spec = spec or fakes.spec()
+    return configure.configure(
+        spec,
+        compiler or fakes.compiler(),
+        (toolkit or fakes.toolkit()) if spec.cuda else None,
+        source or fakes.source(),
+        places or fakes.places(),
+        env or {},
+    )
+
+
+def on_windows(spec: BuildSpec | None = None, msvc: str = "1944") -> BuildEnv:
+    """``configure`` of rtx50 on Windows."""
+    return build(
+        spec or fakes.spec(platform="windows"),
+        compiler=fakes.msvc(msvc),
+        toolkit=fakes.windows_toolkit(),
+        places=fakes.windows_places(),
+        env=CALLER["windows"],
+    )
+
+
+def case(platform: str, version: str, target: str) -> BuildEnv:
+    """One golden case. The newer release on Windows is built by a compiler that 13.1 refuses."""
+    tables = specs.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
+    chosen = specs.choose(tables, fakes.parsed("--target", target, "--version", version))
+    windows = platform == "windows"
+    return build(
+        chosen,
+        compiler=fakes.msvc("1944" if version == "0.3.16" else "1950")
+        if windows
+        else fakes.compiler(),
+        toolkit=fakes.windows_toolkit() if windows else fakes.toolkit(),
+        source=fakes.source(version=version, epoch=facts.sdists()[version].epoch),
+        places=fakes.windows_places(target) if windows else fakes.places(target),
+        env=CALLER[platform],
+    )
+
+
+def rendered(env: BuildEnv) -> str:
+    """What a golden file holds: no fingerprint, and no path of the machine of the tests."""
+    whole = records.to_json(env)
+    del whole["fingerprint"]
+    text = json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=True)
+    return text.replace(str(configure.OVERLAY).replace("\\", "/"), "<overlay>") + "\n"
+
+
+def golden(platform: str, version: str, target: str) -> Path:
+    return GOLDEN / f"{platform}-{version}-{target}.json"
+
+
+@pytest.mark.parametrize(("platform", "version", "target"), CASES)
+def test_the_build_is_told_exactly_what_the_golden_file_says(
+    platform: str, version: str, target: str
+) -> None:
+    text = rendered(case(platform, version, target))
+    path = golden(platform, version, target)
+    if REGOLD:
+        GOLDEN.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    assert path.exists(), "no golden file: see the top of this module"
+    assert text == path.read_text(encoding="utf-8")
+
+
+def test_no_golden_file_is_left_of_a_target_that_is_gone() -> None:
+    there = {path.name for path in GOLDEN.iterdir()}
+    assert there == {golden(*words).name for words in CASES}
+
+
+def defines(env: BuildEnv) -> dict[str, str]:
+    prefix = "cmake.define."
+    return {n.removeprefix(prefix): v for n, v in env.settings.items() if n.startswith(prefix)}
+
+
+def read_back(settings: Mapping[str, str], version: str, folder: Path) -> SettingsReader:
+    """The settings as scikit-build-core has them after ``python -m build -Ckey=value``."""
+    words = [f"{name}={value}" for name, value in settings.items()]
+    given: dict[str, str | list[str] | bool] = {}
+    for word in words:  # as build.__main__ splits them
+        name, _, value = word.partition("=")
+        given[name] = value
+    project = folder / "pyproject.toml"
+    project.write_text(UPSTREAM.format(py_api=PY_API[version]), encoding="utf-8")
+    # An empty env would be replaced by the environment of the tests.
+    return SettingsReader.from_file(project, given, state="wheel", env={"UNSET": ""})
+
+
+@pytest.mark.parametrize(("platform", "version", "target"), CASES)
+def test_scikit_build_core_reads_back_every_define_as_it_was_given(
+    platform: str, version: str, target: str, tmp_path: Path
+) -> None:
+    env = case(platform, version, target)
+    reader = read_back(env.settings, version, tmp_path)
+    reader.validate_may_exit()
+    settings = reader.settings
+    assert {name: str(value) for name, value in settings.cmake.define.items()} == defines(env)
+    assert settings.build_dir == env.settings["build-dir"]
+    assert settings.build.targets == ["blackwheel"]
+    assert settings.install.components == ["blackwheel"]
+    assert settings.install.strip is True
+    assert settings.cmake.args == ["-GNinja"]
+    assert settings.cmake.build_type == "Release"
+    assert settings.build.verbose is False
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "100;120",
+        "two words",
+        r"C:\Users\José Pérez\black wheel",
+        r'/d1trimfile:"C:\black wheel\src\\"',
+        '"-ffile-prefix-map=/a b=src" -x=y',
+        "ends in a backslash\\",
+        "Ω≠ß",
+        "",
+        "FALSE",
+    ],
+)
+def test_a_define_of_any_text_survives_scikit_build_core(value: str, tmp_path: Path) -> None:
+    reader = read_back({"cmake.define.SOME_NAME": value}, "0.3.16", tmp_path)
+    assert dict(reader.settings.cmake.define) == {"SOME_NAME": value}
+
+
+def test_a_misspelt_setting_is_refused_by_scikit_build_core(tmp_path: Path) -> None:
+    # Else the two tests above would prove nothing of the names.
+    reader = read_back({"install.component": "blackwheel"}, "0.3.16", tmp_path)
+    with pytest.raises(SystemExit):
+        reader.validate_may_exit()
+
+
+def test_several_architectures_are_one_cmake_list() -> None:
+    env = build(fakes.spec(archs=("100", "120-real")))
+    assert env.settings["cmake.define.CMAKE_CUDA_ARCHITECTURES"] == "100;120-real"
+
+
+def test_cmake_gets_no_backslash_in_a_windows_path() -> None:
+    told = defines(on_windows())
+    paths = [
+        "CMAKE_C_COMPILER",
+        "CMAKE_CXX_COMPILER",
+        "CMAKE_CUDA_COMPILER",
+        "CMAKE_CUDA_HOST_COMPILER",
+        "CUDAToolkit_ROOT",
+        "CMAKE_CUDA_COMPILER_LAUNCHER",
+    ]
+    assert [name for name in paths if "\\" in told[name]] == []
+    assert told["CMAKE_CUDA_COMPILER"] == (
+        "C:/Users/José Pérez/AppData/Local/blackwheel/Cache/"
+        "cuda-13.1-0123456789ab/nvidia/cu13/bin/nvcc.exe"
+    )
+
+
+@pytest.mark.parametrize(
+    ("compiler", "line", "told"),
+    [
+        (fakes.msvc("1944"), "13.1", False),
+        (fakes.msvc("1949"), "13.1", False),
+        (fakes.msvc("1950"), "13.1", True),
+        (fakes.msvc("1950"), "13.4", False),
+        (fakes.compiler(version="15.2.0"), "13.1", False),
+        (fakes.compiler(version="16.1.0"), "13.1", True),
+        (fakes.compiler(version="16.1.0"), "13.4", False),
+        (fakes.clang("21.1.0"), "13.1", False),
+        (fakes.clang("22.1.0"), "13.1", True),
+    ],
+    ids=lambda value: f"{value.family}-{value.version}" if isinstance(value, Compiler) else None,
+)
+def test_nvcc_is_told_to_allow_a_compiler_only_where_it_would_refuse_it(
+    compiler: Compiler, line: str, told: bool
+) -> None:
+    windows = compiler.family == "msvc"
+    accepts = facts.toolkit(line).accepts
+    env = build(
+        fakes.spec(cuda=line, platform="windows" if windows else "linux"),
+        compiler=compiler,
+        toolkit=(fakes.windows_toolkit if windows else fakes.toolkit)(accepts=accepts),
+        places=fakes.windows_places() if windows else fakes.places(),
+    )
+    flags = env.settings.get("cmake.define.CMAKE_CUDA_FLAGS", "").split()
+    assert ("-allow-unsupported-compiler" in flags) is told
+
+
+def test_a_cpu_build_names_nothing_of_cuda_but_that_it_is_off() -> None:
+    env = build(fakes.cpu_spec())
+    cuda = {name: value for name, value in defines(env).items() if "CUDA" in name}
+    assert cuda == {"GGML_CUDA": "OFF"}
+    assert env.requires == ()
+    assert "cuda" not in env.variables["PATH"]
+
+
+def test_the_wheel_requires_the_runtime_it_was_linked_with_or_newer() -> None:
+    assert build().requires == (
+        "cuda-pathfinder>=1.3",
+        "nvidia-cuda-runtime>=13.1.80,<14",
+        "nvidia-cublas>=13.2.2.2,<14",
+    )
+
+
+def caller(tmp_path: Path) -> dict[str, str]:
+    """A caller's environment full of things that change what a compiler does."""
+    leaks = (
+        "AR CC CFLAGS CL CMAKE_ARGS CMAKE_CUDA_COMPILER CMAKE_GENERATOR CMAKE_PREFIX_PATH "
+        "CONDA_PREFIX CPATH CPLUS_INCLUDE_PATH CUDACXX CUDAFLAGS CUDAHOSTCXX CUDA_HOME CUDA_PATH "
+        "CUDAARCHS CUDAToolkit_ROOT CXX CXXFLAGS C_INCLUDE_PATH FORCE_CMAKE INCLUDE "
+        "LD_LIBRARY_PATH LD_PRELOAD LDFLAGS LIB LIBRARY_PATH MAKEFLAGS NINJAFLAGS "
+        "NVCC_APPEND_FLAGS NVCC_CCBIN NVCC_PREPEND_FLAGS PATH PKG_CONFIG_PATH PYTHONHOME "
+        "PYTHONPATH SCCACHE_DIR SKBUILD_CMAKE_ARGS SKBUILD_CMAKE_DEFINE VIRTUAL_ENV"
+    )
+    env = {name: f"/leak/of/{name}" for name in leaks.split()}
+    return {**env, "HOME": str(tmp_path), "TMPDIR": "/scratch", "CCACHE_DIR": "/shared/ccache"}
+
+
+def run_main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: Mapping[str, str]) -> BuildEnv:
+    """The stage itself, from the records that it reads to the one that it leaves."""
+    monkeypatch.setattr("sessions.core.pyenv.tools", lambda _: Path(fakes.places().tools))
+    ctx = fakes.context(tmp_path, session="configure", env=env)
+    records.write(ctx.record("probe"), "probe", fakes.chain())
+    records.write(ctx.record("source"), "source", fakes.source())
+    records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit())
+    configure.main(ctx)
+    return records.need(ctx.record("configure"), "configure", BuildEnv)
+
+
+def test_nothing_of_the_callers_compiler_settings_reaches_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = run_main(tmp_path, monkeypatch, caller(tmp_path))
+    assert [n for n, v in {**env.variables, **env.settings}.items() if "/leak/" in v] == []
+    assert env.variables["TMPDIR"] == "/scratch"
+    assert env.variables["CCACHE_DIR"] == "/shared/ccache"
+
+
+def test_the_stage_leaves_the_same_record_whatever_the_callers_shell_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_leaks = run_main(tmp_path, monkeypatch, caller(tmp_path))
+    bare = run_main(tmp_path, monkeypatch, {"HOME": str(tmp_path)})
+    assert with_leaks.fingerprint == bare.fingerprint
+
+
+def test_the_users_source_date_epoch_is_honoured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = run_main(tmp_path, monkeypatch, {"SOURCE_DATE_EPOCH": "1700000000"})
+    assert env.variables["SOURCE_DATE_EPOCH"] == "1700000000"
+
+
+def test_path_holds_the_tools_the_toolkit_the_compiler_and_the_system_alone() -> None:
+    assert build().variables["PATH"].split(":") == [
+        "/home/user/.cache/blackwheel/tools-py3.11-0123456789ab/bin",
+        "/home/user/.cache/blackwheel/cuda-13.1-0123456789ab/nvidia/cu13/bin",
+        "/usr/bin",
+        "/bin",
+    ]
+
+
+def test_the_path_of_windows_is_spelt_as_windows_does() -> None:
+    folders = on_windows().variables["PATH"].split(";")
+    assert folders[0] == (
+        r"C:\Users\José Pérez\AppData\Local\blackwheel\Cache\tools-py3.11-0123456789ab\Scripts"
+    )
+    assert folders[1].endswith(r"\nvidia\cu13\bin")
+    assert folders[2].endswith(r"\bin\Hostx64\x64")
+
+
+def test_another_toolkit_never_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The machine of the fakes has 13.0 in /usr/local, and so has this caller's shell.
+    other = {"CUDA_PATH": "/usr/local/cuda-13.0", "PATH": "/usr/local/cuda-13.0/bin:/usr/bin"}
+    env = run_main(tmp_path, monkeypatch, other)
+    told = {**env.variables, **env.settings}
+    assert [name for name, value in told.items() if "/usr/local" in value] == []
+    assert env.settings["cmake.define.CUDAToolkit_ROOT"] == fakes.toolkit().root
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("CCACHE_DIR", "/shared/ccache"),
+        ("CCACHE_MAXSIZE", "50G"),
+        ("CCACHE_BASEDIR", "/"),
+        ("CCACHE_COMPILERCHECK", "content"),
+    ],
+)
+def test_the_users_ccache_settings_win_over_ours(name: str, theirs: str) -> None:
+    assert build().variables[name] != theirs
+    assert build(env={name: theirs}).variables[name] == theirs
+
+
+def test_a_ccache_setting_that_we_do_not_have_comes_through() -> None:
+    env = {"CCACHE_REMOTE_STORAGE": "redis://cache.example", "CCACHE_SLOPPINESS": "time_macros"}
+    passed = options.cache_environment({**env, "SCCACHE_DIR": "/s"}, "ccache")
+    assert passed == env
+    assert env.items() <= build(env=passed).variables.items()
+
+
+@pytest.mark.parametrize(
+    ("cache", "launcher"),
+    [("ccache", "bin/ccache"), ("sccache", "bin/sccache"), ("none", None)],
+)
+def test_the_cache_launches_every_compiler_or_none(cache: str, launcher: str | None) -> None:
+    told = defines(build(fakes.spec(cache=cache)))
+    launchers = {name: value for name, value in told.items() if "LAUNCHER" in name}
+    if launcher is None:
+        assert launchers == {}
+    else:
+        path = f"{fakes.places().tools}/{launcher}"
+        assert launchers == {
+            f"CMAKE_{language}_COMPILER_LAUNCHER": path for language in ("C", "CXX", "CUDA")
+        }
+
+
+@pytest.mark.parametrize("cache", ["ccache", "sccache", "none"])
+def test_no_cache_leaves_variables_of_another(cache: str) -> None:
+    variables = build(fakes.spec(cache=cache)).variables
+    named = {name.partition("_")[0].lower() for name in variables if "CCACHE_" in name}
+    assert named == ({cache} if cache != "none" else set())
+
+
+def test_every_instruction_set_of_the_baseline_is_on_and_native_is_off() -> None:
+    told = defines(build())
+    assert told["GGML_NATIVE"] == "OFF"
+    for name in ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C"):
+        assert told[f"GGML_{name}"] == "ON"
+    assert not [name for name, value in told.items() if "AVX512" in name and value == "ON"]
+
+
+def test_the_same_inputs_have_the_same_fingerprint() -> None:
+    assert build().fingerprint == build().fingerprint
+    assert len(build().fingerprint) == 64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"source": fakes.source(digest="e" * 64)}, id="source"),
+        pytest.param({"spec": fakes.spec(archs=("121-real",))}, id="arch"),
+        pytest.param({"spec": fakes.spec(archs=("120",))}, id="ptx"),
+        pytest.param({"spec": fakes.spec(python="3.12")}, id="python"),
+        pytest.param({"spec": fakes.cpu_spec()}, id="cpu"),
+        pytest.param({"compiler": fakes.compiler(version="13.1.0")}, id="compiler-version"),
+        pytest.param({"compiler": fakes.compiler(cxx="/opt/gcc/bin/g++")}, id="compiler-path"),
+        pytest.param({"toolkit": fakes.toolkit(fingerprint="b" * 64)}, id="toolkit"),
+        pytest.param({"toolkit": fakes.toolkit(components={"nvidia-cublas": "13.9"})}, id="cublas"),
+        pytest.param({"env": {"SOURCE_DATE_EPOCH": "1"}}, id="epoch"),
+    ],
+)
+def test_whatever_changes_the_wheel_changes_the_fingerprint(change: dict[str, Any]) -> None:
+    assert build(**change).fingerprint != build().fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"spec": fakes.spec(summary="other words", warning="mind")}, id="words"),
+        pytest.param({"env": {"HOME": "/elsewhere", "TZ": "UTC"}}, id="home"),
+        pytest.param({"env": {"CCACHE_DIR": "/shared"}}, id="ccache"),
+    ],
+)
+def test_what_does_not_change_the_wheel_leaves_the_fingerprint(change: dict[str, Any]) -> None:
+    assert build(**change).fingerprint == build().fingerprint
+
+
+def test_a_changed_overlay_changes_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configure, "OVERLAY", tmp_path)
+    (tmp_path / "wheel.cmake").write_text("# one\n")
+    before = build()
+    (tmp_path / "wheel.cmake").write_text("# two\n")
+    after = build()
+    assert before.settings == after.settings
+    assert before.fingerprint != after.fingerprint
+
+
+def test_changed_build_tools_change_the_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = build()
+    lock = tmp_path / "tools.txt"
+    lock.write_text("ninja==2\n")
+    monkeypatch.setattr(facts, "tools_lock", lambda: lock)
+    assert build().fingerprint != before.fingerprint
+
+
+def test_a_build_finds_no_git_and_no_index_and_no_user_site() -> None:
+    variables = build().variables
+    assert variables["GIT_CEILING_DIRECTORIES"] == fakes.places().stage
+    assert variables["PIP_NO_INDEX"] == "1"
+    assert variables["PYTHONNOUSERSITE"] == "1"
+
+
+@pytest.mark.parametrize("cache", ["ccache", "none"])
+def test_the_build_folder_is_mapped_out_of_messages(cache: str) -> None:
+    told = defines(build(fakes.spec(cache=cache)))
+    mapped = f'"-ffile-prefix-map={fakes.places().stage}=src"'
+    assert mapped in told["CMAKE_C_FLAGS"]
+    assert told["CMAKE_C_FLAGS"] == told["CMAKE_CXX_FLAGS"]
+
+
+def test_without_a_cache_nvcc_maps_the_build_folder_itself() -> None:
+    told = defines(build(fakes.spec(cache="none")))
+    stage = fakes.places().stage
+    assert told["CMAKE_CUDA_FLAGS"] == f'"-Xcompiler=-ffile-prefix-map={stage}=src"'

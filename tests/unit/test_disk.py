@@ -1,0 +1,210 @@
+"""Folders: what is ours, what may be deleted, what has changed, whose turn it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+
+from sessions.core import disk
+from sessions.core.errors import Problem
+
+
+def anything(_: str) -> bool:
+    return True
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    """A marked folder with a folder, files and a link to a file outside in it."""
+    folder = tmp_path / "ours"
+    disk.mark(folder)
+    (folder / "a" / "b").mkdir(parents=True)
+    (folder / "a" / "b" / "c.txt").write_text("c")
+    (folder / "d.txt").write_text("d")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "kept.txt").write_text("kept")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    return folder
+
+
+def test_a_mark_is_a_cache_directory_tag(tmp_path: Path) -> None:
+    disk.mark(tmp_path / "new" / "folder")
+    tag = (tmp_path / "new" / "folder" / "CACHEDIR.TAG").read_text()
+    assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+    assert disk.is_marked(tmp_path / "new" / "folder")
+
+
+def test_marking_twice_changes_nothing(ours: Path) -> None:
+    before = (ours / disk.TAG).stat().st_mtime_ns
+    disk.mark(ours)
+    assert (ours / disk.TAG).stat().st_mtime_ns == before
+
+
+def test_a_marked_folder_is_removed_whole_and_nothing_outside_it(ours: Path) -> None:
+    disk.remove(ours)
+    assert not ours.exists()
+    assert (ours.parent / "outside" / "kept.txt").read_text() == "kept"
+
+
+def test_a_folder_without_a_mark_is_refused(ours: Path) -> None:
+    (ours / disk.TAG).unlink()
+    with pytest.raises(Problem, match="does not carry blackwheel's mark") as caught:
+        disk.remove(ours)
+    assert str(ours) in caught.value.remedy
+    assert (ours / "a" / "b" / "c.txt").exists()
+
+
+def test_the_mark_of_another_program_is_not_ours(ours: Path) -> None:
+    (ours / disk.TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# of pip\n")
+    with pytest.raises(Problem):
+        disk.remove(ours)
+    disk.mark(ours)
+    assert not disk.is_marked(ours), "another program's mark was overwritten"
+
+
+def test_a_link_to_a_marked_folder_is_refused(ours: Path) -> None:
+    link = ours.parent / "also"
+    link.symlink_to(ours)
+    with pytest.raises(Problem):
+        disk.remove(link)
+    assert (ours / "d.txt").exists()
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Problem):
+        disk.remove(tmp_path / "none")
+
+
+def test_a_removal_that_was_interrupted_can_be_taken_up_again(
+    ours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ctrl_c(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", ctrl_c)
+        with pytest.raises(KeyboardInterrupt):
+            disk.remove(ours)
+    assert disk.is_marked(ours)
+    disk.remove(ours)
+    assert not ours.exists()
+
+
+def test_files_come_sorted_and_a_refused_folder_is_not_entered(ours: Path) -> None:
+    asked: list[str] = []
+
+    def keep(relative: str) -> bool:
+        asked.append(relative)
+        return relative != "a/"
+
+    assert [name for name, _ in disk.files(ours, keep)] == ["CACHEDIR.TAG", "d.txt", "link"]
+    assert "a/b/" not in asked
+
+
+def test_a_digest_covers_bytes_and_the_target_of_a_link(ours: Path) -> None:
+    before = disk.tree_digest(ours, anything)
+    assert list(before) == ["CACHEDIR.TAG", "a/b/c.txt", "d.txt", "link"]
+    assert before["d.txt"] == "18ac3e7343f016890c510e93f935261169d9e3f565436429830faf0934f4f8e4"
+    (ours / "link").unlink()
+    (ours / "link").symlink_to("elsewhere")
+    after = disk.tree_digest(ours, anything)
+    assert [name for name in before if before[name] != after[name]] == ["link"]
+
+
+def _grow(folder: Path) -> None:
+    (folder / "d.txt").write_text("longer")
+
+
+def _touch(folder: Path) -> None:
+    os.utime(folder / "d.txt", ns=(1, 1))
+
+
+def _add(folder: Path) -> None:
+    (folder / "a" / "new.txt").write_text("")
+
+
+def _delete(folder: Path) -> None:
+    (folder / "a" / "b" / "c.txt").unlink()
+
+
+def _rename(folder: Path) -> None:
+    (folder / "d.txt").rename(folder / "e.txt")
+
+
+@pytest.mark.parametrize("change", [_grow, _touch, _add, _delete, _rename])
+def test_a_signature_notices(change: Callable[[Path], None], ours: Path) -> None:
+    before = disk.signature(ours, anything)
+    assert disk.signature(ours, anything) == before
+    change(ours)
+    assert disk.signature(ours, anything) != before
+
+
+def test_a_signature_does_not_notice_what_a_build_does_not_read(ours: Path) -> None:
+    def keep(name: str) -> bool:
+        return not name.startswith("a/")
+
+    before = disk.signature(ours, keep)
+    _add(ours)
+    assert disk.signature(ours, keep) == before
+
+
+def test_a_free_lock_is_taken_without_a_word(tmp_path: Path) -> None:
+    said: list[str] = []
+    with disk.lock(tmp_path / "locks" / "rtx50.lock", said.append) as taken:
+        assert taken.is_locked
+    assert said == []
+
+
+def test_who_has_to_wait_for_a_lock_is_told_for_what(tmp_path: Path) -> None:
+    path = tmp_path / "rtx50+v0.3.36.lock"
+    other = filelock.FileLock(path)
+    other.acquire()
+    said: list[str] = []
+
+    def waiting(text: str) -> None:
+        said.append(text)
+        other.release()
+
+    with disk.lock(path, waiting) as taken:
+        assert taken.is_locked
+    assert len(said) == 1
+    assert "Another run is at work on rtx50+v0.3.36" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        (errno.ENOSPC, "The disk is full."),
+        (errno.EACCES, "A file or folder cannot be written."),
+        (errno.EPERM, "A file or folder cannot be written."),
+        (errno.EROFS, "A file or folder cannot be written."),
+    ],
+)
+def test_an_error_of_the_system_that_a_user_can_mend(number: int, what: str) -> None:
+    problem = disk.problem_of(OSError(number, os.strerror(number), "/some/file"))
+    assert problem is not None
+    assert problem.what == what
+    assert "/some/file" in problem.evidence
+    assert problem.remedy
+
+
+def test_any_other_error_of_the_system_is_a_bug_of_ours() -> None:
+    assert disk.problem_of(OSError(errno.ENOENT, "No such file", "/some/file")) is None
+
+
+def test_an_error_that_names_no_file_is_told_too() -> None:
+    problem: Any = disk.problem_of(OSError(errno.ENOSPC, "No space left on device"))
+    assert problem.evidence == ""
+
+
+def test_a_mark_that_a_power_cut_left_empty_is_made_good(tmp_path: Path) -> None:
+    (tmp_path / disk.TAG).write_bytes(b"")
+    disk.mark(tmp_path)
+    assert disk.is_marked(tmp_path)

@@ -1,0 +1,219 @@
+"""The data of the project, and the parsers of the texts it was read from."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from typing import Any
+
+import pytest
+
+from sessions.core import facts
+from sessions.core.errors import Problem
+from sessions.core.model import HostRange
+
+# The lines of crt/host_config.h of CUDA 13.1.115 that say which compilers it takes, as they are:
+# four times clang, and only the last of them for clang itself.
+HOST_CONFIG = """\
+#if defined(__GRCO_CLANG_COMPILER__)
+#if (__GRCO_CLANG_COMPILER__ == 1) && ((__clang_major__ < 16) || (__clang_major__ > 21))
+#error -- unsupported Grace clang version! The version must be 16.x to 21.x.
+#endif  /* (__GRCO_CLANG_COMPILER__ == 1) && ((__clang_major__ < 16) || (__clang_major__ > 21)) */
+#endif /* __GRCO_CLANG_COMPILER__  */
+
+#if defined(__GNUC__)
+
+#if __GNUC__ > 15
+
+#error -- unsupported GNU version! gcc versions later than 15 are not supported!
+
+#endif /* __GNUC__ > 15 */
+
+#if defined(__HORIZON__)
+#if (__clang_major__ >= 19) || (__clang_major__ < 3) || ((__clang_major__ == 3) &&  (__clang_minor__ < 3))
+#error -- unsupported HOS clang version!
+#endif
+#endif /* __HORIZON__  */
+
+#if defined(__clang__) && !defined(__ibmxl_vrm__) && !defined(__ICC) && !defined(__HORIZON__)
+
+#if (__clang_major__ >= 22) || (__clang_major__ < 3) || ((__clang_major__ == 3) &&  (__clang_minor__ < 3))
+#error -- unsupported clang version! clang version must be less than 22 and greater than 3.2 .
+
+#endif
+#endif
+
+#endif /* __GNUC__ */
+
+#if defined(_WIN32)
+
+#if _MSC_VER < 1920 || _MSC_VER >= 1950
+
+#error -- unsupported Microsoft Visual Studio version!
+
+#endif /* (_MSC_VER < 1910 || _MSC_VER >= 1950) */
+
+#endif /* _WIN32 */
+"""  # noqa: E501
+LINES = list(facts.toolkits())
+LOCKED = sorted(path.stem.removeprefix("cuda-") for path in facts.FACTS.glob("cuda-*.txt"))
+
+
+def test_the_accepted_compilers_are_read_from_nvidias_header() -> None:
+    assert facts.parse_host_config(HOST_CONFIG) == HostRange(
+        gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_max=1949
+    )
+
+
+def test_the_row_of_13_1_is_what_its_header_says() -> None:
+    assert facts.toolkit("13.1").accepts == facts.parse_host_config(HOST_CONFIG)
+
+
+@pytest.mark.parametrize("gone", ["__GNUC__ >", "_MSC_VER <", "(__clang_major__ >="])
+def test_a_header_that_lacks_a_line_is_not_guessed_at(gone: str) -> None:
+    assert facts.parse_host_config(HOST_CONFIG.replace(gone, "?")) is None
+
+
+def test_an_empty_header_is_unreadable() -> None:
+    assert facts.parse_host_config("") is None
+
+
+@pytest.mark.parametrize(
+    ("arch", "parts"),
+    [
+        ("120", (120, "", "")),
+        ("120-real", (120, "", "real")),
+        ("120a-real", (120, "a", "real")),
+        ("100f-virtual", (100, "f", "virtual")),
+        ("86-real", (86, "", "real")),
+    ],
+)
+def test_an_architecture_is_number_feature_and_kind(arch: str, parts: tuple[int, str, str]) -> None:
+    assert facts.parse_arch(arch) == parts
+
+
+@pytest.mark.parametrize(
+    "arch", ["", "sm_120", "12.0", "120b", "120-sass", "all", "native", "119-real", "120-real "]
+)
+def test_anything_else_is_no_architecture(arch: str) -> None:
+    with pytest.raises(Problem) as caught:
+        facts.parse_arch(arch)
+    assert repr(arch) in caught.value.what
+    assert "--arch 120-real" in caught.value.remedy
+
+
+@pytest.mark.parametrize("version", ["13.1", "13.1.115", "13.1.2.0"])
+def test_a_release_belongs_to_its_line(version: str) -> None:
+    assert facts.toolkit(version).version == "13.1"
+
+
+def test_an_unknown_line_lists_the_known() -> None:
+    with pytest.raises(Problem, match=r"CUDA 12\.9 is not one") as caught:
+        facts.toolkit("12.9")
+    assert caught.value.evidence == "known: " + ", ".join(LINES)
+
+
+def test_only_13_2_is_known_bad_and_says_why() -> None:
+    bad = {version: known.bad for version, known in facts.toolkits().items() if known.bad}
+    assert list(bad) == ["13.2"]
+    assert "ggml-org/llama.cpp#21255" in (bad["13.2"] or "")
+
+
+def test_the_promised_releases_are_locked() -> None:
+    assert {"0.3.16", "0.3.36"} <= set(facts.sdists())
+    assert "13.1" in LOCKED
+    assert any(tuple(map(int, line.split("."))) >= (13, 3) for line in LOCKED)
+
+
+def _sourceless(table: dict[str, Any], name: str = "") -> list[str]:
+    """Rows without a source: of a table of tables each row, else the table itself."""
+    rows = {key: value for key, value in table.items() if isinstance(value, dict)}
+    if not name or (rows and "source" not in table and len(rows) == len(table)):
+        return [bad for key, row in rows.items() for bad in _sourceless(row, f"{name}.{key}")]
+    return [] if str(table.get("source", "")).strip() else [name]
+
+
+def test_every_row_of_what_is_known_of_cuda_has_a_source() -> None:
+    tables = tomllib.loads((facts.FACTS / "cuda.toml").read_text(encoding="utf-8"))
+    assert len(tables["toolkit"]) >= 5
+    assert _sourceless(tables) == []
+
+
+def test_a_row_without_a_source_would_be_seen() -> None:
+    assert _sourceless({"toolkit": {"13.1": {"driver": 580}, "13.0": {"source": "x"}}}) == [
+        ".toolkit.13.1"
+    ]
+    assert _sourceless({"host": {"gnu_min": 9}}) == [".host"]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_toolkit_row_is_plausible(line: str) -> None:
+    known = facts.toolkit(line)
+    assert known.accepts.clang_min <= known.accepts.clang_max
+    assert known.accepts.msvc_min <= known.accepts.msvc_max
+    assert known.driver >= 580
+    assert {90, 100, 120} <= set(known.archs)
+    assert list(known.archs) == sorted(known.archs)
+    assert set(known.archs) <= set(facts.capability_names())
+
+
+@pytest.mark.parametrize("version", list(facts.sdists()))
+def test_an_sdist_is_locked_by_name_hash_and_time(version: str) -> None:
+    sdist = facts.sdists()[version]
+    assert sdist.file == f"llama_cpp_python-{version}.tar.gz"
+    assert re.fullmatch(r"[0-9a-f]{64}", sdist.sha256)
+    assert sdist.epoch > 315532800, "a zip holds no time before 1980"
+
+
+def test_the_newer_release_makes_a_wheel_of_any_python() -> None:
+    assert facts.sdists()["0.3.16"].py_api is None
+    assert facts.sdists()["0.3.36"].py_api == "py3"
+
+
+@pytest.mark.parametrize("line", LOCKED)
+def test_every_component_of_a_locked_toolkit_has_a_hash_for_each_system(line: str) -> None:
+    text = facts.toolkit_lock(line).read_text(encoding="utf-8")
+    hashes = {
+        block.split("==")[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block)
+        for block in re.split(r"\n(?=\S)", text)
+        if not block.startswith("#")
+    }
+    assert sorted(hashes) == [
+        "nvidia-cublas",
+        "nvidia-cuda-cccl",
+        "nvidia-cuda-crt",
+        "nvidia-cuda-nvcc",
+        "nvidia-cuda-runtime",
+        "nvidia-nvvm",
+    ]
+    assert {name: len(set(found)) for name, found in hashes.items()} == dict.fromkeys(hashes, 2)
+
+
+@pytest.mark.parametrize("line", LOCKED)
+def test_the_compiler_of_a_locked_toolkit_is_of_that_line(line: str) -> None:
+    pins = facts.parse_requirements(facts.toolkit_lock(line).read_text(encoding="utf-8"))
+    of_the_line = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime")
+    for name in of_the_line:
+        assert pins[name].startswith(f"{line}."), name
+    assert line in LINES
+
+
+@pytest.mark.parametrize("name", ["dev.txt", "runtime.txt", "tools.txt"])
+def test_every_pin_of_a_tool_is_exact_and_hashed(name: str) -> None:
+    text = (facts.FACTS / name).read_text(encoding="utf-8")
+    blocks = [b for b in re.split(r"\n(?=\S)", text) if not b.startswith("#")]
+    assert len(blocks) > 5
+    assert [b for b in blocks if not re.match(r"[A-Za-z0-9._-]+==\S+", b)] == []
+    assert [b for b in blocks if "--hash=sha256:" not in b] == []
+
+
+def test_a_line_without_a_lock_names_those_that_have_one() -> None:
+    with pytest.raises(Problem, match=r"CUDA 13\.0 has no lock file") as caught:
+        facts.toolkit_lock("13.0")
+    assert caught.value.evidence == "locked: " + ", ".join(LOCKED)
+    assert "nox -s lock -- --add cuda==13.0" in caught.value.remedy
+
+
+def test_pins_are_read_from_a_requirements_file() -> None:
+    text = "# c\nnvidia-cuda-nvcc==13.1.115 \\\n    --hash=sha256:aa\nninja==1.13 ; os == 'x'\n"
+    assert facts.parse_requirements(text) == {"nvidia-cuda-nvcc": "13.1.115", "ninja": "1.13"}

@@ -1,0 +1,298 @@
+"""Choosing from what was found, and judging the choice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sessions.core import facts, judge
+from sessions.core.model import BuildSpec, Check, Compiler, Driver, HostRange, Toolchain
+from tests import fakes
+
+ACCEPTS = facts.toolkit("13.1").accepts
+
+
+@pytest.mark.parametrize(
+    ("cores", "free", "asked", "jobs"),
+    [
+        (8, 30000, None, 8),
+        (64, 4500, None, 4),
+        (64, 1023, None, 1),
+        (1, 30000, None, 1),
+        (8, 30000, 32, 32),
+        (8, 500, 3, 3),
+    ],
+    ids=["cores", "memory", "hardly-any-memory", "one-core", "asked-more", "asked-in-spite"],
+)
+def test_jobs_follow_cores_and_memory_unless_asked_for(
+    cores: int, free: int, asked: int | None, jobs: int
+) -> None:
+    assert judge.job_count(fakes.host(cores=cores, memory_free_mib=free), asked) == jobs
+
+
+def test_the_python_of_the_right_version_and_width_is_chosen() -> None:
+    right = fakes.python(path="/right")
+    others = [
+        fakes.python(path="/new", version="3.12.1"),
+        fakes.python(path="/old", version="3.1.1"),
+        fakes.python(path="/narrow", bits=32),
+    ]
+    assert judge.choose_python([*others, right], "3.11") == right
+    assert judge.choose_python(others, "3.11") is None
+
+
+def test_a_python_that_can_make_a_venv_goes_before_one_that_cannot() -> None:
+    bare, whole = fakes.python(path="/bare", can_venv=False), fakes.python(path="/whole")
+    assert judge.choose_python([bare, whole], "3.11") == whole
+    assert judge.choose_python([bare], "3.11") == bare
+
+
+def test_an_installed_toolkit_is_chosen_only_when_asked_for() -> None:
+    old, same = fakes.installed(), fakes.installed(root="/opt/cuda-13.1", version="13.1.115")
+    assert judge.choose_toolkit([old, same], fakes.spec()) is None
+    assert judge.choose_toolkit([old, same], fakes.spec(toolkit="system")) == same
+    assert judge.choose_toolkit([old], fakes.spec(toolkit="system")) is None
+    assert judge.choose_toolkit([old, same], fakes.cpu_spec(toolkit="system")) is None
+
+
+def test_a_named_toolkit_is_chosen_whatever_its_version() -> None:
+    named = fakes.installed(root="/mine", found_via="--toolkit")
+    same = fakes.installed(root="/opt/cuda-13.1", version="13.1.115")
+    assert judge.choose_toolkit([same, named], fakes.spec(toolkit="/mine")) == named
+    assert judge.choose_toolkit([same], fakes.spec(toolkit="/mine")) is None
+
+
+def test_the_first_compiler_that_fits_is_chosen() -> None:
+    new, fits, also = (
+        fakes.compiler(version="16.1.0", cxx="/a"),
+        fakes.compiler(version="14.2.0", cxx="/b"),
+        fakes.compiler(version="12.2.0", cxx="/c"),
+    )
+    chosen, why = judge.choose_compiler([new, fits, also], ACCEPTS, None)
+    assert chosen == fits
+    assert why == "gnu 14.2.0 (/b): the first on PATH that fits"
+
+
+def test_too_old_a_compiler_is_passed_over() -> None:
+    old, fits = fakes.compiler(version="8.5.0"), fakes.compiler(version="9.1.0")
+    assert judge.choose_compiler([old, fits], ACCEPTS, None)[0] == fits
+
+
+def test_too_new_a_compiler_is_taken_where_there_is_no_other_and_said_so() -> None:
+    chosen, why = judge.choose_compiler(
+        [fakes.compiler(version="8.5.0"), fakes.compiler(version="16.1.0")], ACCEPTS, None
+    )
+    assert chosen is not None
+    assert chosen.version == "16.1.0"
+    assert "CUDA accepts gnu any to 15" in why
+    assert "told to allow it" in why
+
+
+def test_too_new_a_compiler_is_fine_for_the_cpu() -> None:
+    new = fakes.compiler(version="16.1.0")
+    chosen, why = judge.choose_compiler([new], None, None)
+    assert chosen == new
+    assert why.endswith("the first on PATH that fits")
+
+
+def test_with_old_compilers_alone_none_is_chosen_and_each_reason_is_given() -> None:
+    old = [fakes.compiler(version="8.5.0"), fakes.clang("9.0.1")]
+    assert judge.choose_compiler(old, ACCEPTS, None) == (
+        None,
+        "gnu 8.5.0 (/usr/bin/g++): too old: upstream needs gnu 9; "
+        "clang 9.0.1 (/usr/bin/clang++): too old: upstream needs clang 10",
+    )
+
+
+def test_without_a_compiler_none_is_chosen() -> None:
+    assert judge.choose_compiler([], ACCEPTS, None) == (None, "no C++ compiler was found")
+
+
+def test_the_named_compiler_is_chosen_before_one_that_fits_better() -> None:
+    named = fakes.compiler(version="8.5.0", cxx="/mine", found_via="--compiler")
+    chosen, why = judge.choose_compiler([fakes.compiler(), named], ACCEPTS, "/mine")
+    assert chosen == named
+    assert why == "gnu 8.5.0 (/mine): named by --compiler"
+
+
+def test_a_named_compiler_that_does_not_run_is_not_replaced_by_another() -> None:
+    chosen, why = judge.choose_compiler([fakes.compiler()], ACCEPTS, "/mine")
+    assert chosen is None
+    assert why == "--compiler /mine is no C++ compiler that runs"
+
+
+@pytest.mark.parametrize(
+    ("compiler", "fits"),
+    [
+        (fakes.compiler(version="8.5.0"), False),
+        (fakes.compiler(version="9.1.0"), True),
+        (fakes.compiler(version="15.2.0"), True),
+        (fakes.compiler(version="16.1.0"), False),
+        (fakes.clang("9.0.1"), False),
+        (fakes.clang("10.0.0"), True),
+        (fakes.clang("21.1.0"), True),
+        (fakes.clang("22.1.0"), False),
+    ],
+    ids=lambda value: f"{value.family}-{value.version}" if isinstance(value, Compiler) else None,
+)
+def test_the_range_of_13_1_has_both_ends_in_it(compiler: Compiler, fits: bool) -> None:
+    assert (judge.refusal(compiler, ACCEPTS) is None) is fits
+
+
+@pytest.mark.parametrize(
+    ("line", "newest"),
+    [("13.0", 1949), ("13.1", 1949), ("13.2", 1959), ("13.3", 1959), ("13.4", 1959)],
+)
+def test_visual_studio_2026_needs_cuda_13_2_or_newer(line: str, newest: int) -> None:
+    accepts = facts.toolkit(line).accepts
+
+    def fits(number: int) -> bool:
+        return judge.refusal(fakes.msvc(str(number)), accepts) is None
+
+    assert [fits(n) for n in (1919, 1920, newest, newest + 1)] == [False, True, True, False]
+    assert fits(1950) is (line not in ("13.0", "13.1"))
+
+
+def test_a_refused_visual_studio_is_told_the_range() -> None:
+    assert judge.refusal(fakes.msvc("1950"), ACCEPTS) == "CUDA accepts msvc 1920 to 1949"
+
+
+def judged(
+    spec: BuildSpec | None = None, flags: dict[str, str] | None = None, **changes: Any
+) -> dict[str, Check]:
+    """The checks of a good machine with these changes, by id."""
+    checks = judge.judge(fakes.chain(**changes), spec or fakes.spec(), flags or {})
+    return {check.id: check for check in checks}
+
+
+def test_a_machine_with_everything_has_no_complaint() -> None:
+    checks = judged()
+    assert [check.id for check in checks.values() if check.status != "ok"] == []
+    assert set(checks) == {
+        "platform",
+        "memory",
+        "disk",
+        "python",
+        "compiler",
+        "toolkit",
+        "architecture",
+        "gpu",
+        "driver",
+    }
+
+
+def test_a_cpu_target_is_not_judged_by_its_cards() -> None:
+    assert set(judged(fakes.cpu_spec(), driver=None, gpus=())) == {
+        "platform",
+        "memory",
+        "disk",
+        "python",
+        "compiler",
+    }
+
+
+SYSTEM = fakes.spec(toolkit="system")
+OLD = fakes.compiler(version="8.5.0")
+NEW = fakes.compiler(version="16.1.0")
+WINDOWS = {"system": "windows", "machine": "AMD64"}
+COMPLAINTS: dict[str, tuple[str, str, BuildSpec | None, dict[str, str], dict[str, Any]]] = {
+    "arm": ("platform", "fail", None, {}, {"host": fakes.host(machine="aarch64")}),
+    "mac": ("platform", "fail", None, {}, {"host": fakes.host(system="darwin")}),
+    "memory": ("memory", "warn", None, {}, {"host": fakes.host(memory_free_mib=900)}),
+    "disk": ("disk", "warn", None, {}, {"host": fakes.host(disk_free_mib=3000)}),
+    "no-python": ("python", "fail", None, {}, {"python": None}),
+    "no-venv": ("python", "fail", None, {}, {"python": fakes.python(can_venv=False)}),
+    "no-compiler": ("compiler", "fail", None, {}, {"compiler": None, "compiler_why": "none"}),
+    "old-compiler": ("compiler", "fail", None, {}, {"compiler": OLD}),
+    "new-compiler": ("compiler", "warn", None, {}, {"compiler": NEW}),
+    "windows": ("compiler", "fail", None, {}, {"host": fakes.host(**WINDOWS)}),
+    "flags": ("compiler-environment", "warn", None, {"CFLAGS": "-O0"}, {}),
+    "no-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": None}),
+    "other-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": fakes.installed()}),
+    "no-driver": ("gpu", "warn", None, {}, {"driver": None, "gpus": ()}),
+    "no-card": ("gpu", "warn", None, {}, {"gpus": ()}),
+    "other-card": ("gpu", "warn", None, {}, {"gpus": (fakes.gpu(compute_capability="9.0"),)}),
+    "old-driver": ("driver", "warn", None, {}, {"driver": Driver("535.183.01", "12.2")}),
+}
+
+
+@pytest.mark.parametrize("name", COMPLAINTS)
+def test_what_is_wrong_is_found_and_its_remedy_named(name: str) -> None:
+    id_, status, spec, flags, changes = COMPLAINTS[name]
+    check = judged(spec, flags, **changes)[id_]
+    assert check.status == status
+    assert check.summary
+    assert check.remedy
+
+
+def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
+    nothing = Toolchain(
+        host=fakes.host(machine="riscv64", memory_free_mib=10, disk_free_mib=10),
+        pythons=(),
+        compilers=(),
+        toolkits=(),
+        tools=(),
+        driver=None,
+        gpus=(),
+        python=None,
+        compiler=None,
+        compiler_why="no C++ compiler was found",
+        toolkit=None,
+        jobs=1,
+        checks=(),
+    )
+    checks = judge.judge(nothing, SYSTEM, {"CC": "tcc", "CFLAGS": "-w"})
+    bad = [check for check in checks if check.status != "ok"]
+    assert [check.id for check in bad] == [
+        "platform",
+        "memory",
+        "disk",
+        "python",
+        "compiler",
+        "compiler-environment",
+        "toolkit",
+        "gpu",
+    ]
+    assert [check.id for check in bad if not check.remedy] == []
+
+
+def test_a_toolkit_that_is_not_used_is_mentioned() -> None:
+    assert judged()["toolkit"].summary == (
+        "toolkit: CUDA 13.1 from NVIDIA's packages (not used: 13.0.88 in /usr/local/cuda-13.0)"
+    )
+
+
+def test_a_missing_system_toolkit_names_those_that_are_there() -> None:
+    check = judged(SYSTEM)["toolkit"]
+    assert "13.0.88 in /usr/local/cuda-13.0" in check.evidence
+    assert check.remedy == "--toolkit pypi gets it without installing anything"
+
+
+def test_a_system_toolkit_judges_the_compiler_by_its_own_header() -> None:
+    strict = fakes.installed(
+        version="13.1.115", accepts=HostRange(11, 3, 21, 1920, 1949), found_via="/opt"
+    )
+    check = judged(SYSTEM, toolkit=strict)["compiler"]
+    assert check.status == "warn"
+    assert check.evidence.startswith("CUDA accepts gnu any to 11.")
+
+
+def test_flags_of_the_shell_are_shown_and_not_used() -> None:
+    check = judged(flags={"CC": "gcc-9", "CFLAGS": "-O0"})["compiler-environment"]
+    assert check.summary == "CC, CFLAGS of your shell are not used"
+    assert check.evidence == "CC=gcc-9\nCFLAGS=-O0"
+
+
+def test_each_card_of_the_architecture_is_named() -> None:
+    cards = (fakes.gpu(), fakes.gpu(index=1, compute_capability="8.9"), fakes.gpu(index=2))
+    checks = judge.judge(fakes.chain(gpus=cards), fakes.spec(), {})
+    assert [c.summary for c in checks if c.id == "gpu"] == [
+        "GPU 0: NVIDIA GeForce RTX 5090, 12.0",
+        "GPU 2: NVIDIA GeForce RTX 5090, 12.0",
+    ]
+
+
+def test_too_old_a_driver_is_told_the_oldest_that_will_do() -> None:
+    check = judged(driver=Driver("535.183.01", "12.2"))["driver"]
+    assert check.evidence == "CUDA 13.1 needs 580 or newer"

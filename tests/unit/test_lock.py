@@ -1,0 +1,137 @@
+"""The maintainers' session: what it reads from NVIDIA's metadata and writes down."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sessions import lock
+from sessions.core import facts, records
+from sessions.core.errors import Problem
+from tests import fakes
+
+# Lines of METADATA of cuda-toolkit 13.1.2.0, as they are: pinned by pattern, each more than once.
+MARK = (
+    "(sys_platform == 'linux' and platform_machine == 'x86_64' or sys_platform == 'win32' and "
+    "platform_machine == 'AMD64')"
+)
+METADATA = f"""\
+Metadata-Version: 2.4
+Name: cuda-toolkit
+Version: 13.1.2.0
+Requires-Dist: nvidia-cublas==13.2.2.2.*; {MARK} and extra == 'all'
+Requires-Dist: nvidia-cuda-cccl==13.1.115.*; {MARK} and extra == 'all'
+Requires-Dist: nvidia-cuda-crt==13.1.115.*; {MARK} and extra == 'all'
+Requires-Dist: nvidia-cuda-nvcc==13.1.115.*; {MARK} and extra == 'all'
+Requires-Dist: nvidia-cuda-nvrtc==13.1.115.*; {MARK} and extra == 'all'
+Requires-Dist: nvidia-cuda-runtime==13.1.80.*; {MARK} and extra == 'all'
+Requires-Dist: nvidia-nvvm==13.1.115.*; {MARK} and extra == 'all'
+Requires-Dist: nvidia-cuda-runtime==13.1.80.*; {MARK} and extra == 'cudart'
+Provides-Extra: all
+"""
+
+
+def test_the_release_and_the_pin_of_every_component_are_read_from_the_bundle() -> None:
+    release, pins = lock.bundle_pins(METADATA)
+    assert release == "13.1.2.0"
+    assert {name: pins[name] for name in lock.COMPONENTS} == {
+        "nvidia-cuda-nvcc": "13.1.115.*",
+        "nvidia-nvvm": "13.1.115.*",
+        "nvidia-cuda-crt": "13.1.115.*",
+        "nvidia-cuda-runtime": "13.1.80.*",
+        "nvidia-cuda-cccl": "13.1.115.*",
+        "nvidia-cublas": "13.2.2.2.*",
+    }
+
+
+def test_a_bundle_that_leaves_a_component_unpinned_is_refused() -> None:
+    text = METADATA.replace("nvidia-nvvm==13.1.115.*;", "nvidia-nvvm;")
+    with pytest.raises(Problem, match=r"cuda-toolkit 13\.1\.2\.0 does not say") as caught:
+        lock.bundle_pins(text)
+    assert caught.value.evidence == "not named: nvidia-nvvm"
+
+
+def item(name: str, version: str, digest: str) -> dict[str, object]:
+    """One package of pip's installation report, with what else is in it."""
+    return {
+        "download_info": {
+            "url": f"https://files.example/{name}-{version}.whl",
+            "archive_info": {"hash": f"sha256={digest}", "hashes": {"sha256": digest}},
+        },
+        "is_direct": False,
+        "requested": True,
+        "metadata": {"metadata_version": "2.1", "name": name, "version": version},
+    }
+
+
+def test_hashes_are_read_from_pips_report() -> None:
+    report = {
+        "version": "1",
+        "install": [item("nvidia-nvvm", "13.1.115", "ab"), item("nvidia-cublas", "13.2", "cd")],
+    }
+    assert lock.report_hashes(report) == {
+        "nvidia-nvvm==13.1.115": "ab",
+        "nvidia-cublas==13.2": "cd",
+    }
+
+
+def test_a_lock_file_is_what_pip_and_we_can_read() -> None:
+    text = lock.toolkit_text("13.1.2.0", {"a==1": {"ff", "ee"}, "b==2": {"dd"}})
+    assert text == (
+        "# CUDA 13.1.2.0: NVIDIA's own packages, for Linux x64 and Windows x64.\n"
+        "a==1 \\\n    --hash=sha256:ee \\\n    --hash=sha256:ff\n"
+        "b==2 \\\n    --hash=sha256:dd\n"
+    )
+    assert facts.parse_requirements(text) == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize("line", ["13.1", "13.4"])
+def test_a_lock_file_of_the_project_is_as_this_would_write_it(line: str) -> None:
+    text = facts.toolkit_lock(line).read_text(encoding="utf-8")
+    release = text.split(":")[0].removeprefix("# CUDA ")
+    hashes: dict[str, set[str]] = {}
+    for block in text.replace(" \\\n    ", " ").splitlines()[1:]:
+        pin, *options = block.split()
+        hashes[pin] = {option.removeprefix("--hash=sha256:") for option in options}
+    assert lock.toolkit_text(release, hashes) == text
+
+
+def sdist(folder: Path, settings: str) -> Path:
+    path = folder / "llama_cpp_python-9.9.9.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, text in (("PKG-INFO", "Name: x\n"), ("pyproject.toml", settings)):
+            info = tarfile.TarInfo(f"llama_cpp_python-9.9.9/{name}")
+            info.size, info.mtime = len(text.encode()), 1667997441
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [
+        ('[tool.scikit-build]\nwheel.packages = ["llama_cpp"]\n', {}),
+        ('[tool.scikit-build]\nwheel.py-api = "py3"\n', {"py_api": "py3"}),
+    ],
+    ids=["bound", "any-python"],
+)
+def test_the_row_of_an_sdist_is_read_from_it(
+    settings: str, more: dict[str, str], tmp_path: Path
+) -> None:
+    path = sdist(tmp_path, settings)
+    assert lock.sdist_row(path) == {
+        "file": "llama_cpp_python-9.9.9.tar.gz",
+        "sha256": records.file_sha256(path),
+        "epoch": 1667997441,
+        **more,
+    }
+
+
+@pytest.mark.parametrize("name", [None, "numpy==2", "llama-cpp-python", "cuda==", "cuda"])
+def test_what_cannot_be_locked_is_refused(name: str | None, tmp_path: Path) -> None:
+    words = ["--add", name] if name else []
+    with pytest.raises(Problem, match="names nothing that can be locked") as caught:
+        lock.main(fakes.context(tmp_path, *words))
+    assert "--add cuda==13.4" in caught.value.remedy

@@ -1,0 +1,360 @@
+"""Reading a build's output."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sessions.core import ninja
+from sessions.core.ninja import Step
+
+CU = "vendor/llama.cpp/ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir"
+CXX = "Building CXX object vendor/llama.cpp/src/CMakeFiles/llama.dir/llama-vocab.cpp.o"
+CUDA = f"Building CUDA object {CU}/template-instances/fattn-mma-f16.cu.o"
+
+
+@pytest.mark.parametrize(
+    ("line", "step", "cuda", "file"),
+    [
+        (f"[12/170] {CXX}", Step(12, 170, CXX), False, "llama-vocab.cpp"),
+        (f"[3/170] {CUDA}", Step(3, 170, CUDA), True, "fattn-mma-f16.cu"),
+        (
+            "[170/170] Linking CXX shared library bin/libllama.so",
+            Step(170, 170, "Linking CXX shared library bin/libllama.so"),
+            False,
+            "libllama.so",
+        ),
+        (
+            r"[7/9] Building C object src\CMakeFiles\ggml.dir/ggml.c.obj",
+            Step(7, 9, r"Building C object src\CMakeFiles\ggml.dir/ggml.c.obj"),
+            False,
+            "ggml.c",
+        ),
+        (
+            "[1/170] Generating build details from Git",
+            Step(1, 170, "Generating build details from Git"),
+            False,
+            "",
+        ),
+    ],
+    ids=["c++", "cuda", "link", "windows", "custom"],
+)
+def test_a_step_says_how_far_the_build_is_and_what_it_makes(
+    line: str, step: Step, cuda: bool, file: str
+) -> None:
+    parsed = ninja.parse_step(line)
+    assert parsed == step
+    assert (parsed.cuda, parsed.file) == (cuda, file)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "-- Configuring done (0.5s)", "  [1/2] indented", "[1/2]no space", "[a/b] c", "[ 50%] x"],
+)
+def test_any_other_line_is_no_step(line: str) -> None:
+    assert ninja.parse_step(line) is None
+
+
+def test_cuda_files_are_counted_by_their_suffix() -> None:
+    commands = [{"file": f"/src/{name}"} for name in ("a.cu", "b.cu", "c.cpp", "d.cuh.c", "cu")]
+    assert ninja.cuda_steps(json.dumps(commands)) == 2
+
+
+def done(cxx: int, cuda: int, total: int) -> list[Step]:
+    """The steps of a build so far, the quick ones first."""
+    whats = [CXX] * cxx + [CUDA] * cuda
+    return [Step(n, total, what) for n, what in enumerate(whats, 1)]
+
+
+def test_no_guess_is_made_from_the_first_steps() -> None:
+    assert ninja.time_left(done(4, 0, 10), 0, 60.0) is None
+    assert ninja.time_left([], 0, 0.0) is None
+
+
+def test_steps_of_one_kind_take_what_they_took() -> None:
+    assert ninja.time_left(done(5, 0, 10), 0, 50.0) == pytest.approx(50.0)
+
+
+def test_a_cuda_step_to_come_counts_as_several() -> None:
+    # 10 s a step so far; 5 to go, all CUDA.
+    assert ninja.time_left(done(5, 0, 10), 5, 50.0) == pytest.approx(10 * 5 * ninja.CUDA_WEIGHT)
+
+
+def test_a_cuda_step_done_counts_as_several() -> None:
+    left = ninja.time_left(done(5, 5, 15), 5, 10 * (5 + 5 * ninja.CUDA_WEIGHT))
+    assert left == pytest.approx(50.0)
+
+
+def test_nothing_is_left_at_the_end() -> None:
+    assert ninja.time_left(done(5, 5, 10), 5, 100.0) == 0.0
+
+
+def test_a_build_that_goes_on_does_not_wait_for_steps_of_the_last_run() -> None:
+    # The tree names 100 CUDA files, of which 95 were made before the interruption.
+    left = ninja.time_left(done(5, 0, 10), 100, 50.0)
+    assert left == pytest.approx(10 * 5 * ninja.CUDA_WEIGHT)
+
+
+def test_more_cuda_steps_than_were_counted_do_no_harm() -> None:
+    left = ninja.time_left(done(0, 6, 10), 2, 60.0)
+    assert left is not None
+    assert left >= 0
+
+
+STEPS = [f"[{n}/170] {CXX}" for n in range(1, 20)]
+NOISE = [
+    "fatal: not a git repository: /b/src/vendor/llama.cpp/../../.git/modules/vendor/llama.cpp",
+    "-- Performing Test HAS_WERROR",
+    "-- Performing Test HAS_WERROR - Failed",
+    "CMake Warning (author) at CMakeLists.txt:13 (install):",
+    "  Target llama has PUBLIC_HEADER files but no PUBLIC_HEADER DESTINATION.",
+    "CMake Warning at common/CMakeLists.txt:29 (message):",
+    "  Git index not found in git repository.",
+    "../src/ggml-cpu/repack.cpp:1032:19: warning: writing 32 bytes into a region of size 0",
+    "gcc -Werror=implicit-int -Werror=implicit-function-declaration -c ggml.c",
+    "ptxas warning : Stack size for entry function cannot be determined",
+    f"[20/170] Building CXX object {CU}/error-handling.cpp.o",
+    "ggml/src/ggml-cuda/fattn.cu(12): warning #177-D: variable was declared but never referenced",
+]
+LOGS = {
+    "gcc": (
+        [
+            f"FAILED: [code=1] {CU}/ggml.cpp.o ",
+            "/usr/bin/g++ -DGGML_BUILD -o ggml.cpp.o -c ggml.cpp",
+            "../src/ggml.cpp: In function 'int main()':",
+            "../src/ggml.cpp:7:5: error: 'foo' was not declared in this scope",
+            "    7 |     foo();",
+            "      |     ^~~",
+            "ninja: build stopped: subcommand failed.",
+            "*** CMake build failed",
+        ],
+        "../src/ggml.cpp:7:5: error: 'foo' was not declared in this scope",
+    ),
+    "missing header": (
+        ["../src/a.cpp:1:10: fatal error: nope.h: No such file or directory", "    1 | #include"],
+        "../src/a.cpp:1:10: fatal error: nope.h: No such file or directory",
+    ),
+    "nvcc": (
+        [
+            '/b/src/ggml-cuda/fattn.cu(33): error: identifier "foo" is undefined',
+            "    foo();",
+            '1 error detected in the compilation of "/b/src/ggml-cuda/fattn.cu".',
+        ],
+        '/b/src/ggml-cuda/fattn.cu(33): error: identifier "foo" is undefined',
+    ),
+    "nvcc refuses the compiler": (
+        [
+            "In file included from <command-line>:",
+            "/t/include/crt/host_config.h:137:2: error: #error -- unsupported GNU version!",
+        ],
+        "/t/include/crt/host_config.h:137:2: error: #error -- unsupported GNU version!",
+    ),
+    "nvcc architecture": (
+        ["nvcc fatal   : Unsupported gpu architecture 'compute_130'"],
+        "nvcc fatal   : Unsupported gpu architecture 'compute_130'",
+    ),
+    "ptxas": (
+        [
+            "ptxas fatal   : Unresolved extern function 'foo'",
+            "ninja: build stopped: subcommand failed.",
+        ],
+        "ptxas fatal   : Unresolved extern function 'foo'",
+    ),
+    "ptxas error": (
+        [
+            "ptxas error   : Entry function 'k' uses too much shared data",
+            "ptxas fatal   : Ptx assembly aborted due to errors",
+        ],
+        "ptxas error   : Entry function 'k' uses too much shared data",
+    ),
+    "linker": (
+        [
+            "/usr/bin/ld: a.o: in function `main':",
+            "a.cpp:(.text+0x5): undefined reference to `foo()'",
+            "collect2: error: ld returned 1 exit status",
+        ],
+        "a.cpp:(.text+0x5): undefined reference to `foo()'",
+    ),
+    "missing library": (
+        ["/usr/bin/ld: cannot find -lcublas: No such file or directory"],
+        "/usr/bin/ld: cannot find -lcublas: No such file or directory",
+    ),
+    "cmake": (
+        [
+            "CMake Error at /t/share/cmake/Modules/FindPackageHandleStandardArgs.cmake:227 "
+            "(message):",
+            "  Could NOT find CUDAToolkit (missing: CUDA_CUDART)",
+            "-- Configuring incomplete, errors occurred!",
+        ],
+        "CMake Error at /t/share/cmake/Modules/FindPackageHandleStandardArgs.cmake:227 (message):",
+    ),
+    "msvc": (
+        [r"C:\b\src\ggml.c(12): error C2065: 'foo': undeclared identifier"],
+        r"C:\b\src\ggml.c(12): error C2065: 'foo': undeclared identifier",
+    ),
+    "msvc linker": (
+        ["LINK : fatal error LNK1104: cannot open file 'cublas.lib'"],
+        "LINK : fatal error LNK1104: cannot open file 'cublas.lib'",
+    ),
+    "disk": (
+        [
+            "/tmp/cc1.s: Assembler messages:",
+            "/tmp/cc1.s: Fatal error: can't write 96 bytes to section .text of a.o: "
+            "'No space left on device'",
+        ],
+        "/tmp/cc1.s: Fatal error: can't write 96 bytes to section .text of a.o: "
+        "'No space left on device'",
+    ),
+    "memory": (
+        ["g++: fatal error: Killed signal terminated program cc1plus", "compilation terminated."],
+        "g++: fatal error: Killed signal terminated program cc1plus",
+    ),
+    "backend": (
+        ["Traceback (most recent call last):", '  File "x.py", line 1, in <module>'],
+        "Traceback (most recent call last):",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_the_first_real_error_of_a_log_is_found(name: str) -> None:
+    lines, first = LOGS[name]
+    shown = ninja.first_error([*STEPS, *NOISE, *lines]).splitlines()
+    assert shown[0] == first
+    assert shown == lines[lines.index(first) :]
+
+
+def test_a_log_of_warnings_holds_no_error() -> None:
+    assert ninja.first_error([*NOISE, *STEPS]) == ""
+    assert ninja.first_error([]) == ""
+
+
+def test_an_error_comes_with_a_few_lines_after_it_and_no_more() -> None:
+    lines = ["a.cpp:1:1: error: one", *(f"note {n}" for n in range(50))]
+    assert ninja.first_error(lines, context=3) == "a.cpp:1:1: error: one\nnote 0\nnote 1\nnote 2"
+
+
+def test_an_endless_line_is_cut() -> None:
+    assert len(ninja.first_error(["a.cpp:1:1: error: " + "x" * 5000])) == 400
+
+
+def test_a_message_of_the_source_that_a_warning_quotes_is_no_error() -> None:
+    lines = [
+        "../src/mtmd.cpp:12:5: warning: format '%d' expects argument of type 'int' [-Wformat=]",
+        '   12 |     fprintf(stderr, "%s: error: cannot load %d\\n", __func__, path);',
+        "      |                      ^~~~~~~~~~~~~~~~~~~~~~~~~~",
+    ]
+    assert ninja.first_error(lines) == ""
+
+
+def problem(name: str, jobs: int = 8) -> str:
+    return str(ninja.failure(ninja.first_error(LOGS[name][0]), "/b/wheel.log", jobs))
+
+
+def test_a_full_disk_is_called_that() -> None:
+    text = problem("disk")
+    assert text.startswith("The disk is full: the build stopped.")
+    assert "No space left on device" in text
+    assert "free some space" in text
+
+
+@pytest.mark.parametrize(("jobs", "fewer"), [(8, 4), (3, 1), (1, 1)])
+def test_a_killed_compiler_asks_for_fewer_jobs(jobs: int, fewer: int) -> None:
+    text = problem("memory", jobs)
+    assert text.startswith(f"The build ran out of memory with {jobs} compile steps at once.")
+    assert f"--jobs {fewer}:" in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cc1plus: out of memory allocating 65536 bytes after a total of 1000 bytes",
+        "virtual memory exhausted: Cannot allocate memory",
+    ],
+)
+def test_a_compiler_that_gets_no_memory_asks_for_fewer_jobs(line: str) -> None:
+    assert "ran out of memory" in ninja.failure(line, "/b/wheel.log", 8).what
+
+
+def test_a_cicc_that_was_killed_asks_for_fewer_jobs() -> None:
+    line = "nvcc error   : 'cicc' died due to signal 9 (Kill signal)"
+    assert ninja.first_error([line]) == line
+    assert "ran out of memory" in ninja.failure(line, "/b/wheel.log", 8).what
+
+
+def test_any_other_failure_shows_the_error_and_names_the_log() -> None:
+    text = problem("nvcc")
+    assert text.startswith("The build failed. The first error:")
+    assert 'identifier "foo" is undefined' in text
+    assert "the whole log is /b/wheel.log" in text
+
+
+def test_a_failure_without_an_error_says_so() -> None:
+    assert ninja.failure("", "/b/wheel.log", 8).evidence == "no line of the log looks like an error"
+
+
+def test_hits_and_misses_are_counted_from_the_log_of_ccache() -> None:
+    text = (
+        "# /b/src/ggml.c\ndirect_cache_hit\nlocal_storage_hit\n"
+        "# /b/src/ggml.cpp\npreprocessed_cache_hit\n"
+        "# /b/src/a.cu\ncache_miss\nlocal_storage_miss\ndirect_cache_miss\n"
+    )
+    assert ninja.parse_statslog(text) == {"hits": 2, "misses": 1}
+    assert ninja.parse_statslog("") == {"hits": 0, "misses": 0}
+
+
+ROOT = "/home/user/.cache/blackwheel/cuda-13.1-0123/nvidia/cu13"
+OWN = f"""\
+# This is the CMakeCache file.
+//Path to a program.
+CMAKE_CUDA_COMPILER:STRING={ROOT}/bin/nvcc
+CMAKE_CUDA_COMPILER_LAUNCHER:STRING=/home/user/.cache/blackwheel/tools/bin/ccache
+CMAKE_CUDA_HOST_COMPILER:FILEPATH=/usr/bin/g++
+CUDAToolkit_BIN_DIR:PATH={ROOT}/bin
+CUDAToolkit_CUPTI_INCLUDE_DIR:PATH=CUDAToolkit_CUPTI_INCLUDE_DIR-NOTFOUND
+CUDAToolkit_rt_LIBRARY:FILEPATH=/usr/lib/x86_64-linux-gnu/librt.a
+CUDA_CUDART:FILEPATH={ROOT}/lib/libcudart.so
+CUDA_cublas_LIBRARY:FILEPATH={ROOT}/lib/libcublas.so
+CUDA_cuda_driver_LIBRARY:FILEPATH={ROOT}/lib64/stubs/libcuda.so
+CUDA_cufft_LIBRARY:FILEPATH=CUDA_cufft_LIBRARY-NOTFOUND
+CMAKE_CXX_COMPILER:FILEPATH=/usr/bin/g++
+"""
+
+
+def test_a_tree_of_one_toolkit_names_no_other() -> None:
+    assert ninja.foreign_cuda(OWN, ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        "CUDA_cublas_LIBRARY:FILEPATH=/usr/local/cuda-13.0/lib64/libcublas.so",
+        "CUDAToolkit_NVCC_EXECUTABLE:FILEPATH=/usr/local/cuda/bin/nvcc",
+        "CUDAToolkit_BIN_DIR:PATH=/usr/local/cuda-13.0/bin",
+    ],
+)
+def test_a_library_of_another_toolkit_is_found(leak: str) -> None:
+    name, _, value = leak.partition("=")
+    assert ninja.foreign_cuda(OWN + leak + "\n", ROOT) == [f"{name.partition(':')[0]}={value}"]
+
+
+def test_a_windows_root_is_compared_in_cmakes_spelling() -> None:
+    root = r"C:\Users\José Pérez\cuda\nvidia\cu13"
+    cache = (
+        "CUDA_CUDART:FILEPATH=C:/Users/José Pérez/cuda/nvidia/cu13/lib/x64/cudart.lib\n"
+        "CUDA_cublas_LIBRARY:FILEPATH=C:/Program Files/NVIDIA GPU Computing Toolkit/cublas.lib\n"
+    )
+    assert ninja.foreign_cuda(cache, root) == [
+        "CUDA_cublas_LIBRARY=C:/Program Files/NVIDIA GPU Computing Toolkit/cublas.lib"
+    ]
+
+
+def test_a_neighbour_whose_name_begins_the_same_is_another_toolkit() -> None:
+    leak = "CUDA_CUDART:FILEPATH=/usr/local/cuda-13.0/lib64/libcudart.so\n"
+    assert len(ninja.foreign_cuda(leak, "/usr/local/cuda-13")) == 1
+
+
+def test_the_library_of_an_installed_driver_is_no_other_toolkit() -> None:
+    driver = "CUDA_cuda_driver_LIBRARY:FILEPATH=/usr/lib/x86_64-linux-gnu/libcuda.so\n"
+    assert ninja.foreign_cuda(driver, ROOT) == []

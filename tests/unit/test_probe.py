@@ -1,0 +1,181 @@
+"""The probe on recorded machines, and its parsers on what tools print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import probe
+from sessions.core import machine
+from sessions.core.errors import Problem
+from sessions.core.machine import Machine
+from sessions.core.model import Toolchain
+from tests import fakes
+
+MACHINES = fakes.ROOT / "tests" / "data" / "machines"
+
+
+def replayed(name: str, **changes: Any) -> Toolchain:
+    ask = machine.replay(MACHINES / name / "machine.json")
+    return probe.probe(ask, fakes.spec(**changes), None)
+
+
+def statuses(chain: Toolchain) -> dict[str, str]:
+    return {check.id: check.status for check in chain.checks}
+
+
+def with_answers(name: str, answers: dict[tuple[str, ...], Any]) -> Machine:
+    """A recorded machine that answers some questions otherwise."""
+    recorded = machine.replay(MACHINES / name / "machine.json")
+
+    def ask(question: str, *words: str) -> Any:
+        key = (question, *words)
+        return answers[key] if key in answers else recorded(question, *words)
+
+    return ask
+
+
+def test_debian_with_a_wrong_toolkit_installed_builds_with_nvidias_packages() -> None:
+    chain = replayed("debian12-cuda13.0")
+    assert chain.python is not None
+    assert (chain.python.path, chain.python.version) == ("/usr/bin/python3.11", "3.11.2")
+    assert chain.compiler is not None
+    assert (chain.compiler.family, chain.compiler.version) == ("gnu", "12.2.0")
+    assert chain.compiler.cc == "/usr/bin/gcc"
+    assert [t.version for t in chain.toolkits] == ["13.0.88"]
+    assert chain.toolkit is None
+    assert {tool.name for tool in chain.tools} == {"cmake", "ninja", "git"}
+    assert statuses(chain)["gpu"] == "warn"
+    assert "fail" not in statuses(chain).values()
+    toolkit = next(check for check in chain.checks if check.id == "toolkit")
+    assert "not used: 13.0.88 in /usr/local/cuda-13.0" in toolkit.summary
+
+
+def test_the_installed_toolkit_is_used_when_asked_for() -> None:
+    chain = replayed("debian12-cuda13.0", toolkit="system", cuda="13.0")
+    assert chain.toolkit is not None
+    assert chain.toolkit.root == "/usr/local/cuda-13.0"
+    assert chain.toolkit.accepts is not None
+    assert (chain.toolkit.accepts.gnu_max, chain.toolkit.accepts.msvc_max) == (15, 1949)
+
+
+def test_an_installed_toolkit_of_another_release_is_fatal_when_asked_for() -> None:
+    chain = replayed("debian12-cuda13.0", toolkit="system", cuda="13.1")
+    assert statuses(chain)["toolkit"] == "fail"
+
+
+def test_an_nvcc_that_only_calls_another_is_no_toolkit() -> None:
+    ask = machine.replay(MACHINES / "debian12-cuda13.0" / "machine.json")
+    assert ask("which", "nvcc") == ["/usr/local/bin/nvcc"]  # a wrapper script
+    found = probe.find_toolkits(ask, "linux", "pypi")
+    assert [toolkit.root for toolkit in found] == ["/usr/local/cuda-13.0"]
+
+
+def test_a_machine_with_nothing_fails_with_a_remedy_for_each() -> None:
+    chain = replayed("bare")
+    assert chain.pythons == chain.compilers == chain.toolkits == chain.tools == chain.gpus == ()
+    failed = {check.id: check.remedy for check in chain.checks if check.status == "fail"}
+    assert failed.keys() == {"python", "compiler"}
+    assert "apt install python3.11-venv" in failed["python"]
+    assert "apt install g++" in failed["compiler"]
+
+
+def test_the_h200_box_has_the_card_of_the_hopper_target() -> None:
+    chain = replayed("ubuntu24-h200", target="hopper", archs=("90-real",))
+    assert [(gpu.name, gpu.compute_capability) for gpu in chain.gpus] == [("NVIDIA H200", "9.0")]
+    assert chain.driver is not None
+    assert chain.driver.release.startswith("580.")
+    assert (statuses(chain)["gpu"], statuses(chain)["driver"]) == ("ok", "ok")
+
+
+def test_another_targets_card_is_said_not_to_fit() -> None:
+    chain = replayed("ubuntu24-h200", archs=("120-real",))
+    gpu = next(check for check in chain.checks if check.id == "gpu")
+    assert gpu.status == "warn"
+    assert "9.0" in gpu.evidence
+
+
+def test_an_old_driver_is_said_not_to_run_the_wheel() -> None:
+    nvml = machine.replay(MACHINES / "ubuntu24-h200" / "machine.json")("nvml")
+    ask = with_answers("ubuntu24-h200", {("nvml",): {**nvml, "release": "570.86"}})
+    chain = probe.probe(ask, fakes.spec(archs=("90-real",)), None)
+    assert statuses(chain)["driver"] == "warn"
+
+
+def test_a_replay_refuses_a_question_it_was_never_asked() -> None:
+    ask = machine.replay(MACHINES / "bare" / "machine.json")
+    with pytest.raises(Problem, match="never asked"):
+        ask("which", "rustc")
+
+
+def test_a_recording_replays_to_the_same_answers(tmp_path: Path) -> None:
+    tape: dict[str, Any] = {}
+    ask = machine.recording(machine.replay(MACHINES / "bare" / "machine.json"), tape)
+    first = probe.probe(ask, fakes.spec(), None)
+    again = machine.replay(machine.save(tape, tmp_path / "copy"))
+    assert probe.probe(again, fakes.spec(), None) == first
+
+
+def test_flags_of_the_shell_are_said_not_to_be_used() -> None:
+    ask = with_answers("debian12-cuda13.0", {("env", "CFLAGS"): "-march=native"})
+    chain = probe.probe(ask, fakes.spec(), None)
+    check = next(check for check in chain.checks if check.id == "compiler-environment")
+    assert (check.status, check.evidence) == ("warn", "CFLAGS=-march=native")
+
+
+def test_a_python_that_says_nothing_sensible_is_passed_over() -> None:
+    keys = [("run", f"{d}/python3.11", "-I", "-c", probe._ASK_PYTHON) for d in ("/usr/bin", "/bin")]
+    for answer in ({"returncode": 0, "output": "Fatal Python error"}, {"returncode": 127}):
+        ask = with_answers("debian12-cuda13.0", {key: {"output": "", **answer} for key in keys})
+        pythons = probe.find_pythons(ask, "3.11", "linux")
+        assert "python3.11 on PATH" not in [python.found_via for python in pythons]
+
+
+def test_a_python_that_only_a_venv_leads_to_comes_last() -> None:
+    def ask(question: str, *words: str) -> Any:
+        if question == "which":
+            return {"python3.11": ["/venv/bin/python3.11", "/usr/bin/python3.11"]}.get(words[0], [])
+        said = {
+            "path": "/opt/managed/python3.11" if words[0].startswith("/venv") else words[0],
+            "version": "3.11.9",
+            "bits": 64,
+            "in_venv": words[0].startswith("/venv"),
+            "can_venv": True,
+        }
+        return {"returncode": 0, "output": json.dumps(said)}
+
+    found = [python.path for python in probe.find_pythons(ask, "3.11", "linux")]
+    assert found == ["/usr/bin/python3.11", "/opt/managed/python3.11"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "g++ (Debian 12.2.0-14+deb12u1) 12.2.0\nCopyright (C) 2022 Free Software Foundation",
+            ("gnu", "12.2.0"),
+        ),
+        (
+            "g++-13 (Ubuntu 13.3.0-6ubuntu2~24.04) 13.3.0\nCopyright (C) Free Software Foundation",
+            ("gnu", "13.3.0"),
+        ),
+        (
+            "Ubuntu clang version 18.1.3 (1ubuntu1)\nTarget: x86_64-pc-linux-gnu",
+            ("clang", "18.1.3"),
+        ),
+        ("Apple clang version 15.0.0", ("clang", "15.0.0")),
+        ("icpx 2024", None),
+        ("", None),
+    ],
+)
+def test_compilers_are_read_from_what_they_print(
+    text: str, expected: tuple[str, str] | None
+) -> None:
+    assert probe.parse_compiler(text) == expected
+
+
+def test_nvml_that_does_not_start_is_no_driver_and_no_card() -> None:
+    assert probe.read_nvml({"error": "NVML Shared Library Not Found"}) == (None, ())

@@ -1,0 +1,184 @@
+"""Records: they carry every noun unchanged, and are whole or not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from sessions.core import model, records
+from sessions.core.errors import Problem
+from sessions.core.model import Check, Driver, InstalledToolkit, Toolchain
+from tests import fakes
+
+VALUES: list[Any] = [
+    fakes.spec(warning="mind", compiler="/usr/bin/g++"),
+    fakes.chain().tools[0],
+    fakes.python(),
+    fakes.compiler(),
+    fakes.ACCEPTS,
+    fakes.installed(),
+    fakes.gpu(),
+    Driver("580.159.04", "13.0"),
+    fakes.host(cpu="José's ☃"),
+    Check("id", "warn", "summary", "evidence\nof two lines", "remedy"),
+    fakes.chain(toolkit=fakes.installed(accepts=None)),
+    fakes.source(edited=("llama_cpp/llama.py",)),
+    fakes.toolkit(),
+    fakes.build_env(settings={"cmake.define.A": '"C:\\a b" é;x'}),
+    fakes.wheel(),
+]
+KINDS = [
+    kind
+    for _, kind in inspect.getmembers(model, dataclasses.is_dataclass)
+    if kind.__module__ == model.__name__
+]
+
+
+def test_every_noun_is_tested_here() -> None:
+    assert {type(value) for value in VALUES} == set(KINDS)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_a_noun_comes_back_from_its_record_as_it_was(value: Any, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "record.json"
+    records.write(path, "kind", value)
+    back = records.read(path, "kind", type(value))
+    assert back == value
+    assert type(back) is type(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        fakes.cpu_spec(),
+        fakes.chain(python=None, compiler=None, driver=None, gpus=(), toolkits=()),
+        fakes.source(sdist_sha256=None),
+        fakes.wheel(cuda=None, cpu_seconds=None, archs=()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_not_there_comes_back_as_none(value: Any, tmp_path: Path) -> None:
+    records.write(tmp_path / "r.json", "kind", value)
+    assert records.read(tmp_path / "r.json", "kind", type(value)) == value
+
+
+def test_what_lies_inside_comes_back_as_a_noun_too(tmp_path: Path) -> None:
+    records.write(tmp_path / "r.json", "probe", fakes.chain())
+    chain = records.need(tmp_path / "r.json", "probe", Toolchain)
+    assert isinstance(chain.toolkits, tuple)
+    assert isinstance(chain.toolkits[0], InstalledToolkit)
+    assert chain.toolkits[0].accepts == fakes.ACCEPTS
+
+
+def test_a_record_says_what_it_is(tmp_path: Path) -> None:
+    records.write(tmp_path / "r.json", "driver", Driver("580", "13.0"))
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == {
+        "schema": 1,
+        "kind": "driver",
+        "ok": True,
+        "driver": {"release": "580", "cuda": "13.0"},
+    }
+
+
+GOOD = {"schema": 1, "kind": "driver", "ok": True, "driver": {"release": "580", "cuda": "13.0"}}
+
+
+def test_a_good_record_is_read(tmp_path: Path) -> None:
+    # Else the damage below would prove nothing.
+    (tmp_path / "r.json").write_text(json.dumps(GOOD))
+    assert records.read(tmp_path / "r.json", "driver", Driver) == Driver("580", "13.0")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        json.dumps(GOOD)[:-10],
+        "null",
+        "[]",
+        "3",
+        json.dumps({**GOOD, "schema": 0}),
+        json.dumps({**GOOD, "ok": False}),
+        json.dumps({"schema": 1, "ok": True}),
+        json.dumps({**GOOD, "driver": {"release": "580"}}),
+        json.dumps({**GOOD, "driver": "580"}),
+        json.dumps({**GOOD, "driver": None}),
+        "\x00\x00\x00",
+    ],
+)
+def test_a_damaged_record_is_as_if_it_were_not_there(text: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(text)
+    assert records.read(tmp_path / "r.json", "driver", Driver) is None
+
+
+def test_bytes_that_are_no_text_are_damage_too(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_bytes(b"\xff\xfe\x00{")
+    assert records.read(tmp_path / "r.json", "driver", Driver) is None
+
+
+def test_a_missing_record_is_none(tmp_path: Path) -> None:
+    assert records.read(tmp_path / "r.json", "driver", Driver) is None
+
+
+def test_a_record_that_is_needed_names_the_session_that_leaves_it(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="record of 'probe' is missing") as caught:
+        records.need(tmp_path / "probe.json", "probe", Toolchain)
+    assert caught.value.remedy == "nox -s probe"
+
+
+def full_disk(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "r.json"
+    records.write_text(path, "old\n")
+    monkeypatch.setattr(os if step == "fsync" else Path, step, full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        records.write_text(path, "new\n")
+    assert path.read_text() == "old\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ctrl_c(_: int) -> NoReturn:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "r.json"
+    records.write_text(path, "old\n")
+    monkeypatch.setattr(os, "fsync", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        records.write_text(path, "new\n")
+    assert path.read_text() == "old\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_text_is_written_as_it_is_on_every_system(tmp_path: Path) -> None:
+    records.write_text(tmp_path / "t", "é\nb\n")
+    assert (tmp_path / "t").read_bytes() == b"\xc3\xa9\nb\n"
+
+
+def test_a_fingerprint_does_not_depend_on_the_order_of_names() -> None:
+    assert records.fingerprint({"a": 1, "b": (2, 3)}) == records.fingerprint({"b": [2, 3], "a": 1})
+    assert records.fingerprint({"a": 1}) != records.fingerprint({"a": 2})
+    assert records.fingerprint(["a", "b"]) != records.fingerprint(["b", "a"])
+
+
+def test_a_files_hash_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"abc")
+    assert records.file_sha256(tmp_path / "f") == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )

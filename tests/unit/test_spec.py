@@ -1,0 +1,191 @@
+"""``targets.toml`` and the options laid over it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sessions.core import facts, spec
+from sessions.core.errors import Problem
+from sessions.core.model import BuildSpec
+from tests import fakes
+
+TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
+TARGETS = spec.load(TEXT, "linux")
+TABLE = '[one]\nsummary = "s"\nversion = "0.3.16"\narchs = ["120-real"]\npython = "3.11"\n'
+
+
+def choose(*words: str) -> BuildSpec:
+    return spec.choose(TARGETS, fakes.parsed(*words))
+
+
+def refused(*words: str) -> Problem:
+    with pytest.raises(Problem) as caught:
+        choose(*words)
+    return caught.value
+
+
+def test_targets_toml_has_the_promised_targets_and_rtx50_first() -> None:
+    assert list(TARGETS) == [
+        "rtx50",
+        "rtx50-fp4",
+        "b200",
+        "spark",
+        "hopper",
+        "ada",
+        "ampere",
+        "seed",
+        "cpu",
+    ]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_every_target_can_be_chosen_as_it_is(name: str) -> None:
+    assert choose("--target", name) == TARGETS[name]
+
+
+@pytest.mark.parametrize("name", [n for n, s in TARGETS.items() if s.cuda])
+def test_every_cuda_target_can_be_made_from_nvidias_packages(name: str) -> None:
+    assert facts.toolkit_lock(TARGETS[name].cuda or "").is_file()
+
+
+def test_no_option_chooses_the_rtx_50() -> None:
+    chosen = choose()
+    assert (chosen.target, chosen.version, chosen.cuda) == ("rtx50", "0.3.16", "13.1")
+    assert (chosen.archs, chosen.python) == (("120-real",), "3.11")
+    assert (chosen.toolkit, chosen.source, chosen.cache) == ("pypi", None, "ccache")
+
+
+def test_only_the_seed_carries_a_warning_and_ptx() -> None:
+    assert [name for name, target in TARGETS.items() if target.warning] == ["seed"]
+    assert TARGETS["seed"].archs == ("100",)
+    assert all(a.endswith("-real") for n, t in TARGETS.items() if n != "seed" for a in t.archs)
+
+
+def test_the_platform_is_the_callers() -> None:
+    assert spec.load(TABLE, "windows")["one"].platform == "windows"
+
+
+def test_text_that_is_not_toml_is_a_problem_that_names_the_place() -> None:
+    with pytest.raises(Problem, match="is not TOML") as caught:
+        spec.load("[one\n", "linux")
+    assert "line 1" in caught.value.evidence
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (TABLE + 'arch = "120"\n', "arch"),
+        (TABLE.replace('version = "0.3.16"\n', ""), "version"),
+        (TABLE.replace("python", "pyhton"), "pyhton, python"),
+    ],
+    ids=["unknown", "missing", "misspelt"],
+)
+def test_a_wrong_key_of_a_table_is_named(text: str, named: str) -> None:
+    with pytest.raises(Problem, match=r"The table \[one\]") as caught:
+        spec.load(text, "linux")
+    assert caught.value.evidence == f"unknown or missing: {named}"
+    assert "summary" in caught.value.remedy
+
+
+def test_an_unknown_target_lists_those_there_are() -> None:
+    problem = refused("--target", "rtx60")
+    assert problem.what == "There is no target 'rtx60'."
+    assert "rtx50, rtx50-fp4" in problem.evidence
+    assert "--target rtx50" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        (["--arch", "120-real"], "rtx50"),
+        (["--version", "0.3.16", "--cuda", "13.1", "--python", "3.11"], "rtx50"),
+        (["--cache", "none"], "rtx50"),
+        (["--jobs", "3", "--fresh", "--offline"], "rtx50"),
+        (["--compiler", "/usr/bin/g++-11"], "rtx50"),
+        (["--arch", "90-real"], "rtx50+arch90-real"),
+        (["--arch", "120-real;90-real"], "rtx50+arch120-real-90-real"),
+        (["--version", "0.3.36"], "rtx50+v0.3.36"),
+        (["--cuda", "13.4"], "rtx50+cuda13.4"),
+        (["--python", "3.12"], "rtx50+py3.12"),
+        (["--toolkit", "system"], "rtx50+toolkit-system"),
+        (["--toolkit", "/opt/my cuda"], "rtx50+toolkit-my_cuda"),
+        (["--source", "/src/llama cpp"], "rtx50+source-llama_cpp"),
+        (["--target", "ada", "--version", "0.3.36", "--cuda", "13.4"], "ada+v0.3.36+cuda13.4"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_spec_is_named_for_what_it_builds_otherwise_than_its_table(
+    words: list[str], label: str
+) -> None:
+    assert choose(*words).target == label
+
+
+@pytest.mark.parametrize("given", ["120-real;90a-real", "120-real,90a-real"])
+def test_architectures_are_parted_by_semicolon_or_comma(given: str) -> None:
+    assert choose("--arch", given).archs == ("120-real", "90a-real")
+
+
+def test_a_relative_source_is_named_for_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert choose("--source", ".").target == "rtx50+source-mine"
+
+
+def test_cuda_13_2_is_refused_with_the_reason() -> None:
+    problem = refused("--cuda", "13.2")
+    assert "miscompiles" in problem.what
+    assert "ggml-org/llama.cpp#21255" in problem.what
+    assert "--force" in problem.remedy
+
+
+def test_cuda_13_2_is_built_with_when_forced() -> None:
+    assert choose("--cuda", "13.2", "--force").cuda == "13.2"
+
+
+@pytest.mark.parametrize("cuda", ["12.8", "14.0", "13"])
+def test_an_unknown_cuda_lists_those_that_are_known(cuda: str) -> None:
+    problem = refused("--cuda", cuda)
+    assert problem.what == f"CUDA {cuda} is not one this project knows."
+    assert "13.1" in problem.evidence
+
+
+@pytest.mark.parametrize("arch", ["130-real", "sm_120", "120-sass", "120x", "native", "12.0", ""])
+def test_an_unknown_architecture_is_refused(arch: str) -> None:
+    problem = refused("--arch", f"120-real;{arch}")
+    assert problem.what == f"{arch!r} is not a CUDA architecture this project knows."
+    assert "120 (Blackwell: RTX 50" in problem.evidence
+
+
+def test_an_architecture_that_this_cuda_cannot_build_is_refused() -> None:
+    problem = refused("--arch", "107-real")
+    assert problem.what == "CUDA 13.1 cannot build architecture 107-real."
+    assert choose("--arch", "107-real", "--cuda", "13.4").archs == ("107-real",)
+
+
+def test_an_unknown_version_names_the_command_that_locks_it() -> None:
+    problem = refused("--version", "0.3.17")
+    assert problem.evidence == "locked: " + ", ".join(facts.sdists())
+    assert "nox -s lock -- --add llama-cpp-python==0.3.17" in problem.remedy
+
+
+def test_an_unknown_version_of_ones_own_checkout_is_fine() -> None:
+    assert choose("--version", "0.4.0", "--source", "/src/mine").version == "0.4.0"
+
+
+def test_an_architecture_means_nothing_to_the_cpu_target() -> None:
+    problem = refused("--target", "cpu", "--arch", "120-real")
+    assert "builds for the CPU" in problem.what
+    assert "--target rtx50" in problem.remedy
+
+
+def test_cuda_for_the_cpu_target_needs_an_architecture() -> None:
+    assert "names no GPU architecture" in refused("--target", "cpu", "--cuda", "13.1").what
+
+
+@pytest.mark.parametrize("python", ["3", "2.7", "python3.11", "3.11.2", "3.x"])
+def test_what_is_no_python_version_is_refused(python: str) -> None:
+    assert refused("--python", python).what == f"--python {python} is not a Python version."

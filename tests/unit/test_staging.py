@@ -1,0 +1,214 @@
+"""The staged source: what a build reads, and our additions, with no file touched in vain."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from sessions.core import disk, staging
+from tests import fakes
+
+LOADER = (fakes.ROOT / "sessions" / "overlay" / staging.LOADER).read_text(encoding="utf-8")
+REQUIRES = ("cuda-pathfinder>=1.3", "nvidia-cuda-runtime>=13.1.80,<14")
+# As upstream has them.
+INIT = 'from .llama_cpp import *\nfrom .llama import *\n\n__version__ = "0.3.16"\n'
+PROJECT = """\
+[project]
+name = "llama_cpp_python"
+dynamic = ["version"]
+dependencies = [
+    "typing-extensions>=4.5.0",
+    "jinja2>=2.11.3",
+]
+requires-python = ">=3.8"  # kept
+
+[project.optional-dependencies]
+server = ["uvicorn>=0.22.0"]
+"""
+READ = {
+    "CMakeLists.txt": "project(llama_cpp)\n",
+    "pyproject.toml": PROJECT,
+    "README.md": "# readme\n",
+    "llama_cpp/__init__.py": INIT,
+    "llama_cpp/server/app.py": "",
+    "vendor/llama.cpp/CMakeLists.txt": "",
+    "vendor/llama.cpp/src/llama.cpp": "int a;\n",
+    "vendor/llama.cpp/tools/mtmd/clip.cpp": "",
+    "vendor/llama.cpp/tools/mtmd/models/a.cpp": "",
+}
+NOT_READ = [
+    ".git/HEAD",
+    "llama_cpp/lib/libllama.so",
+    "llama_cpp/__pycache__/llama.cpython-311.pyc",
+    "build/CMakeCache.txt",
+    "dist/old.whl",
+    "docs/index.md",
+    "tests/test_llama.py",
+    "vendor/llama.cpp/.github/x.yml",
+    "vendor/llama.cpp/docs/a.md",
+    "vendor/llama.cpp/examples/a.cpp",
+    "vendor/llama.cpp/models/a.gguf",
+    "vendor/llama.cpp/tests/a.cpp",
+    "vendor/llama.cpp/tools/server/server.cpp",
+    "vendor/llama.cpp/tools/CMakeLists.txt",
+    "CACHEDIR.TAG",
+    ".blackwheel.json",
+]
+
+
+def put(root: Path, relative: str, text: str) -> Path:
+    path = root / relative
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    root = tmp_path / "source"
+    for relative, text in READ.items():
+        put(root, relative, text)
+    for relative in NOT_READ:
+        put(root, relative, "not read")
+    return root
+
+
+def held(folder: Path) -> list[str]:
+    return sorted(name for name, _ in disk.files(folder, lambda _: True) if name != disk.TAG)
+
+
+def aged(folder: Path) -> None:
+    """Give every file a time long gone, so that a later write shows."""
+    for _, path in disk.files(folder, lambda _: True):
+        os.utime(path, (1, 1))
+
+
+def rewritten(folder: Path) -> list[str]:
+    return [n for n, path in disk.files(folder, lambda _: True) if path.stat().st_mtime > 1]
+
+
+@pytest.mark.parametrize("relative", READ)
+def test_a_build_reads(relative: str) -> None:
+    folders = [relative[: n + 1] for n, sign in enumerate(relative) if sign == "/"]
+    assert [name for name in (*folders, relative) if not staging.build_reads(name)] == []
+
+
+@pytest.mark.parametrize("relative", NOT_READ)
+def test_a_build_does_not_read(relative: str) -> None:
+    folders = [relative[: n + 1] for n, sign in enumerate(relative) if sign == "/"]
+    assert not all(staging.build_reads(name) for name in (*folders, relative))
+
+
+def test_the_first_time_everything_that_is_read_is_copied(source: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    assert staging.stage(source, stage, {}) == len(READ)
+    assert held(stage) == sorted(READ)
+    assert {name: (stage / name).read_text(encoding="utf-8") for name in READ} == READ
+    assert disk.is_marked(stage)
+
+
+def test_the_second_time_no_file_is_touched(source: Path, tmp_path: Path) -> None:
+    stage, added = tmp_path / "stage", {"llama_cpp/new.py": "x = 1\n"}
+    staging.stage(source, stage, added)
+    aged(stage)
+    assert staging.stage(source, stage, added) == 0
+    assert rewritten(stage) == []
+
+
+def test_only_the_file_that_changed_is_written(source: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    staging.stage(source, stage, {})
+    aged(stage)
+    put(source, "vendor/llama.cpp/src/llama.cpp", "int b;\n")
+    put(source, "README.md", READ["README.md"])  # written anew, with the same bytes
+    assert staging.stage(source, stage, {}) == 1
+    assert rewritten(stage) == ["vendor/llama.cpp/src/llama.cpp"]
+    assert (stage / "vendor/llama.cpp/src/llama.cpp").read_text() == "int b;\n"
+
+
+def test_a_file_that_is_gone_from_the_source_goes_from_the_stage(
+    source: Path, tmp_path: Path
+) -> None:
+    stage = tmp_path / "stage"
+    staging.stage(source, stage, {"llama_cpp/old.py": ""})
+    (source / "README.md").unlink()
+    put(stage, "llama_cpp/lib/libllama.so", "left by a build")
+    assert staging.stage(source, stage, {}) == 0
+    assert held(stage) == sorted(set(READ) - {"README.md"})
+
+
+def test_an_addition_goes_over_the_file_of_the_source(source: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    staging.stage(source, stage, {"llama_cpp/__init__.py": "# ours\n"})
+    assert (stage / "llama_cpp/__init__.py").read_text() == "# ours\n"
+    assert (source / "llama_cpp/__init__.py").read_text() == INIT
+
+
+def test_the_source_stays_as_it_was(source: Path, tmp_path: Path) -> None:
+    before = disk.signature(source, lambda _: True)
+    staging.stage(source, tmp_path / "stage", {"pyproject.toml": ""})
+    assert disk.signature(source, lambda _: True) == before
+
+
+def additions(source: Path, cuda: str | None = "13.1") -> dict[str, str]:
+    return staging.additions(source, LOADER, cuda=cuda, driver=580, requires=REQUIRES)
+
+
+def test_a_cpu_wheel_is_as_upstream_has_it(source: Path) -> None:
+    assert additions(source, cuda=None) == {}
+
+
+def test_a_cuda_wheel_gets_the_loader_and_its_requirements(source: Path) -> None:
+    assert sorted(additions(source)) == [
+        "llama_cpp/__init__.py",
+        "llama_cpp/_cuda_runtime.py",
+        "pyproject.toml",
+    ]
+
+
+def test_the_loader_is_called_before_anything_of_the_package(source: Path) -> None:
+    first, _, rest = additions(source)["llama_cpp/__init__.py"].partition("\n")
+    assert first == "from ._cuda_runtime import load as _load_cuda; _load_cuda()"
+    assert rest == INIT
+
+
+def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
+    text = additions(source)["llama_cpp/_cuda_runtime.py"]
+    assert 'CUDA = "13.1"' in text
+    assert 'MINIMUM_DRIVER = "580"' in text
+    assert "@" not in text
+
+
+@pytest.mark.parametrize("name", ["llama_cpp/__init__.py", "llama_cpp/_cuda_runtime.py"])
+def test_what_is_added_is_python(name: str, source: Path) -> None:
+    compile(additions(source)[name], name, "exec", dont_inherit=True)
+
+
+def test_the_requirements_come_after_upstreams_own(source: Path) -> None:
+    text = additions(source)["pyproject.toml"]
+    project = tomllib.loads(text)["project"]
+    assert project["dependencies"] == ["typing-extensions>=4.5.0", "jinja2>=2.11.3", *REQUIRES]
+    before = tomllib.loads(PROJECT)["project"]
+    assert {**project, "dependencies": before["dependencies"]} == before
+    assert 'requires-python = ">=3.8"  # kept' in text
+
+
+def test_a_checkout_with_a_link_to_a_folder_can_be_staged(source: Path, tmp_path: Path) -> None:
+    (source / "venv" / "lib").mkdir(parents=True)
+    (source / "venv" / "lib64").symlink_to("lib")
+    assert staging.stage(source, tmp_path / "stage", {}) == len(READ)
+
+
+def test_the_git_file_of_a_submodule_is_not_staged() -> None:
+    assert not staging.build_reads("vendor/llama.cpp/.git")
+
+
+def test_a_file_that_became_a_folder_can_be_staged(source: Path, tmp_path: Path) -> None:
+    staging.stage(source, tmp_path / "stage", {})
+    (source / "README.md").unlink()
+    put(source, "README.md/text", "now a folder")
+    staging.stage(source, tmp_path / "stage", {})
+    assert (tmp_path / "stage" / "README.md" / "text").exists()

@@ -1,0 +1,215 @@
+"""The finished wheel: what it must hold, whether it is current, and how it gets into its folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from sessions import wheel
+from sessions.core import records
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import Host
+from tests import fakes
+
+INFO = "llama_cpp_python-0.3.16.dist-info"
+CPU = [
+    "llama_cpp/__init__.py",
+    "llama_cpp/server/app.py",
+    "llama_cpp/lib/libggml.so",
+    "llama_cpp/lib/libggml-base.so",
+    "llama_cpp/lib/libggml-cpu.so",
+    "llama_cpp/lib/libllama.so",
+    "llama_cpp/lib/libmtmd.so",
+    "llama_cpp/lib/libgomp.so.1",
+    f"{INFO}/METADATA",
+    f"{INFO}/licenses/LICENSE.md",
+    f"{INFO}/RECORD",
+]
+CUDA = [*CPU, "llama_cpp/_cuda_runtime.py", "llama_cpp/lib/libggml-cuda.so"]
+NAME = fakes.wheel().file
+
+
+def problems(members: list[str], *, cuda: bool = True) -> list[str]:
+    return wheel.contents_problems(members, cuda=cuda)
+
+
+def test_a_good_cuda_wheel_has_no_problem() -> None:
+    assert problems(CUDA) == []
+
+
+def test_a_good_cpu_wheel_has_no_problem() -> None:
+    assert problems(CPU, cuda=False) == []
+
+
+def test_a_windows_wheel_has_libraries_of_other_names() -> None:
+    windows = [
+        name.replace("/lib/lib", "/lib/").removesuffix(".so") + ".dll"
+        if name.endswith(".so")
+        else name
+        for name in CUDA
+        if "gomp" not in name
+    ]
+    assert "llama_cpp/lib/ggml-cuda.dll" in windows
+    assert problems(windows) == []
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        "lib/libllama.a",
+        "include/llama.h",
+        "bin/llama-mtmd-cli",
+        "llama_cpp_python.libs/libgomp-a34b3233.so.1",
+        "llama_cpp.py",
+    ],
+)
+def test_what_lies_outside_the_package_is_a_stray(stray: str) -> None:
+    assert problems([*CUDA, stray]) == [f"stray: {stray}"]
+
+
+def test_a_library_that_is_there_twice_is_counted() -> None:
+    assert problems([*CUDA, "llama_cpp/lib64/libllama.so"]) == ["2 copies of llama instead of one"]
+
+
+@pytest.mark.parametrize("library", ["ggml", "ggml-base", "ggml-cpu", "llama", "mtmd"])
+def test_a_missing_library_is_named(library: str) -> None:
+    less = [name for name in CPU if name != f"llama_cpp/lib/lib{library}.so"]
+    assert problems(less, cuda=False) == [f"0 copies of {library} instead of one"]
+
+
+def test_a_cuda_wheel_without_its_cuda_is_refused() -> None:
+    assert problems(CPU) == [
+        "0 copies of ggml-cuda instead of one",
+        "missing: llama_cpp/_cuda_runtime.py",
+    ]
+
+
+def test_every_problem_is_found_and_not_the_first_alone() -> None:
+    assert problems(["x.so"], cuda=False) == [
+        "stray: x.so",
+        *(f"0 copies of {name} instead of one" for name in wheel.LIBRARIES),
+    ]
+
+
+def test_an_empty_wheel_is_refused() -> None:
+    assert len(problems([], cuda=False)) == len(wheel.LIBRARIES)
+
+
+def test_a_versioned_name_is_another_copy_of_its_library() -> None:
+    # What upstream's install leaves, and a zip holds thrice.
+    assert problems([*CUDA, "llama_cpp/lib/libllama.so.0"]) == ["2 copies of llama instead of one"]
+
+
+def test_a_cpu_wheel_with_the_cuda_library_of_another_build_is_refused() -> None:
+    assert problems([*CPU, "llama_cpp/lib/libggml-cuda.so"], cuda=False) != []
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A wheel as the build left it."""
+    path = tmp_path / "repaired" / NAME
+    path.parent.mkdir()
+    path.write_bytes(b"new wheel")
+    return path
+
+
+def test_a_wheel_of_the_same_inputs_that_lies_unchanged_is_current(made: Path) -> None:
+    record = fakes.wheel(sha256=records.file_sha256(made))
+    assert wheel.is_current(record, record.fingerprint, made.parent)
+
+
+def test_a_wheel_of_other_inputs_is_not_current(made: Path) -> None:
+    record = fakes.wheel(sha256=records.file_sha256(made))
+    assert not wheel.is_current(record, "e" * 64, made.parent)
+
+
+def test_a_wheel_that_is_gone_is_not_current(made: Path) -> None:
+    record = fakes.wheel(sha256=records.file_sha256(made))
+    made.unlink()
+    assert not wheel.is_current(record, record.fingerprint, made.parent)
+
+
+def test_a_wheel_that_was_changed_is_not_current(made: Path) -> None:
+    record = fakes.wheel(sha256=records.file_sha256(made))
+    made.write_bytes(b"other wheel")
+    assert not wheel.is_current(record, record.fingerprint, made.parent)
+
+
+def test_a_wheel_is_published_whole(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "wheels" / "rtx50"
+    assert wheel.publish(made, folder) == folder / NAME
+    assert (folder / NAME).read_bytes() == b"new wheel"
+    assert [p.name for p in folder.iterdir()] == [NAME]
+    assert made.exists()
+
+
+def test_a_wheel_takes_the_place_of_an_older_one(made: Path, tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"old wheel")
+    wheel.publish(made, tmp_path)
+    assert (tmp_path / NAME).read_bytes() == b"new wheel"
+
+
+def full_disk(*_: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def ctrl_c(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [(shutil, "copyfileobj"), (os, "fsync"), (Path, "replace")],
+    ids=["copy", "fsync", "rename"],
+)
+@pytest.mark.parametrize("end", [full_disk, ctrl_c])
+def test_a_publication_that_breaks_leaves_the_older_wheel_and_nothing_else(
+    where: object,
+    name: str,
+    end: object,
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    (folder / NAME).write_bytes(b"old wheel")
+    monkeypatch.setattr(where, name, end)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        wheel.publish(made, folder)
+    assert (folder / NAME).read_bytes() == b"old wheel"
+    assert [p.name for p in folder.iterdir()] == [NAME]
+
+
+def with_records(root: Path, *words: str, host: Host | None = None) -> Context:
+    ctx = fakes.context(root, *words)
+    records.write(ctx.record("configure"), "configure", fakes.build_env())
+    records.write(ctx.record("probe"), "probe", fakes.chain(host=host or fakes.host()))
+    records.write(ctx.record("source"), "source", fakes.source())
+    return ctx
+
+
+def test_a_current_wheel_is_not_built_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ctx = with_records(tmp_path)
+    ctx.wheels.mkdir(parents=True)
+    (ctx.wheels / NAME).write_bytes(b"wheel")
+    sha256 = records.file_sha256(ctx.wheels / NAME)
+    records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=sha256))
+    wheel.main(ctx)
+    assert f"up to date, {ctx.wheels / NAME}" in capsys.readouterr().out
+
+
+def test_a_disk_that_cannot_hold_a_build_is_said_before_it_begins(tmp_path: Path) -> None:
+    ctx = with_records(tmp_path, host=fakes.host(disk_free_mib=500))
+    with pytest.raises(Problem, match="500 MiB are free") as caught:
+        wheel.main(ctx)
+    assert "clean -- --all" in caught.value.remedy
+    assert not (ctx.build / "src").exists()
