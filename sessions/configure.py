@@ -176,7 +176,7 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
     elif spec.cache == "none":
         flags.append(f'"-Xcompiler=-ffile-prefix-map={places.stage}=src"')
     root = _slashes(toolkit.root)
-    # CMake would prefer the library of an installed driver to the stub: a build must not hang on it.
+    # CMake prefers the library of an installed driver to the stub; a build must not hang on that.
     stub = spec.platform == "linux" and toolkit.origin == "pypi"
     nvcc = "nvcc.exe" if spec.platform == "windows" else "nvcc"
     return {

@@ -130,8 +130,7 @@ def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
         about = name.upper().startswith(("CUDA", "CMAKE_CUDA")) and kind in ("FILEPATH", "PATH")
         other = re.search(r"CUDA_HOST|LAUNCHER|_rt_|_cuda_driver_", name)
         absolute = re.match(r"(/|[A-Za-z]:[\\/])", value)
-        inside = value.replace("\\", "/").startswith(root.replace("\\", "/").rstrip("/") + "/")
-        inside = inside or value == root
+        inside = f"{value}/".replace("\\", "/").startswith(f"{root}/".replace("\\", "/"))
         if about and absolute and not other and not inside:
             found.append(f"{name}={value}")
     return found

@@ -76,7 +76,8 @@ def test_an_nvcc_that_only_calls_another_is_no_toolkit() -> None:
 
 def test_a_machine_with_nothing_fails_with_a_remedy_for_each() -> None:
     chain = replayed("bare")
-    assert chain.pythons == chain.compilers == chain.toolkits == chain.tools == chain.gpus == ()
+    found = (chain.pythons, chain.compilers, chain.toolkits, chain.tools, chain.gpus)
+    assert found == ((), (), (), (), ())
     failed = {check.id: check.remedy for check in chain.checks if check.status == "fail"}
     assert failed.keys() == {"python", "compiler"}
     assert "apt install python3.11-venv" in failed["python"]
