@@ -64,7 +64,7 @@ def stale(ctx: Context) -> list[Removal]:
 
 def everything(ctx: Context) -> list[Removal]:
     """All that was built, unpacked and recorded in this checkout; wheels and caches stay."""
-    sources = sorted((ctx.root / "llama-cpp-python-src").iterdir())
+    sources = sorted((ctx.root / "llama-cpp-python-src").glob("*"))
     found = [
         Removal(folder, "--all: unpacked source", True)
         for folder in sources
@@ -93,7 +93,7 @@ def finished(ctx: Context) -> list[Removal]:
 def _delete(removal: Removal) -> None:
     if removal.marked:
         disk.remove(removal.path)
-    elif removal.path.is_dir():
+    elif removal.path.is_dir() and not removal.path.is_symlink():
         shutil.rmtree(removal.path)
     else:
         removal.path.unlink(missing_ok=True)

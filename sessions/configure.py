@@ -151,7 +151,9 @@ def _host(spec: BuildSpec, compiler: Compiler, places: Places) -> dict[str, str]
     return {
         "CMAKE_C_COMPILER": _slashes(compiler.cc),
         "CMAKE_CXX_COMPILER": _slashes(compiler.cxx),
-        **({"CMAKE_C_FLAGS": flags, "CMAKE_CXX_FLAGS": flags} if flags else {}),
+        # _INIT adds to CMake's own flags, of which MSVC needs some (/EHsc).
+        "CMAKE_C_FLAGS_INIT": flags,
+        "CMAKE_CXX_FLAGS_INIT": flags,
     }
 
 
@@ -162,7 +164,8 @@ def _path_flags(spec: BuildSpec, places: Places) -> list[str]:
     both spellings are mapped: with and without a cache the result is the same.
     """
     if spec.platform == "windows":
-        return ["/Brepro", f'/d1trimfile:"{places.stage}\\"']
+        # The backslash before a quote is doubled: cl.exe would take the pair for a quote.
+        return ["/Brepro", f'/d1trimfile:"{places.stage}\\\\"']
     return [f'"-ffile-prefix-map={places.stage}=src"', "-ffile-prefix-map=../src=src"]
 
 
@@ -173,7 +176,7 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
     if spec.platform == "windows":
         # CCCL of CUDA 13.2 and later wants the standard preprocessor of MSVC.
         flags.append("-Xcompiler=/Zc:preprocessor")
-    elif spec.cache == "none":
+    elif spec.cache != "ccache":  # which makes the paths of .cu files relative by itself
         flags.append(f'"-Xcompiler=-ffile-prefix-map={places.stage}=src"')
     root = _slashes(toolkit.root)
     # CMake prefers the library of an installed driver to the stub; a build must not hang on that.

@@ -59,9 +59,16 @@ def remove(folder: Path) -> None:
     folder.rmdir()
 
 
-def _make_writable(function: Callable[[str], object], path: str, _: object) -> None:
-    Path(path).chmod(stat.S_IRWXU)
-    function(path)
+def _make_writable(function: Callable[..., object], path: str, _: object) -> None:
+    """What Windows and a read-only folder need before a file in it can be deleted."""
+    target = Path(path)
+    for entry in (target.parent, target):
+        if not entry.is_symlink():
+            entry.chmod(stat.S_IRWXU)
+    if function in (os.unlink, os.rmdir):
+        function(path)
+    else:
+        shutil.rmtree(path)
 
 
 def files(root: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:

@@ -155,7 +155,9 @@ def parse_host_config(text: str) -> HostRange | None:
 def parse_arch(arch: str) -> tuple[int, str, str]:
     """Split "120a-real" into (120, "a", "real"). Raises Problem for anything else."""
     match = re.fullmatch(r"(\d{2,3})([af]?)(?:-(real|virtual))?", arch)
-    if not match or int(match[1]) not in capability_names():
+    # "a" begins with 9.0, "f" with 10.0 (CUDA C++ Programming Guide, feature-set suffixes).
+    oldest = {"": 0, "a": 90, "f": 100}[match[2]] if match else 0
+    if not match or int(match[1]) not in capability_names() or int(match[1]) < oldest:
         raise Problem(
             f"{arch!r} is not a CUDA architecture this project knows.",
             evidence="known: "

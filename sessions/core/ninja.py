@@ -120,17 +120,20 @@ def parse_statslog(text: str) -> dict[str, int]:
     return counts
 
 
-def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
-    """Entries of a CMakeCache that name a CUDA file outside ``root``: another toolkit leaked in.
+# What of a toolkit the shipped libraries are compiled with and linked to. FindCUDAToolkit looks for
+# much else besides (cufft, npp, NVML …) and may find that elsewhere: it goes into no library.
+_USED = (
+    "CMAKE_CUDA_COMPILER", "CUDAToolkit_BIN_DIR", "CUDAToolkit_NVCC_EXECUTABLE", "CUDA_CUDART",
+    "CUDA_cudart_LIBRARY", "CUDA_cublas_LIBRARY", "CUDA_cublasLt_LIBRARY",
+)  # fmt: skip
 
-    Not those that are the system's by nature: host compiler, cache, librt, the driver's library.
-    """
-    found = []
-    for name, kind, value in re.findall(r"^([^#/\s:][^:]*):(\w+)=(.*)$", cmake_cache, re.MULTILINE):
-        about = name.upper().startswith(("CUDA", "CMAKE_CUDA")) and kind in ("FILEPATH", "PATH")
-        other = re.search(r"CUDA_HOST|LAUNCHER|_rt_|_cuda_driver_", name)
-        absolute = re.match(r"(/|[A-Za-z]:[\\/])", value)
-        inside = f"{value}/".replace("\\", "/").startswith(f"{root}/".replace("\\", "/"))
-        if about and absolute and not other and not inside:
-            found.append(f"{name}={value}")
-    return found
+
+def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
+    """Entries of a CMakeCache that take a part from outside ``root``: another toolkit leaked in."""
+    entries = re.findall(r"^([^#/\s:][^:]*):\w+=(.*)$", cmake_cache, re.MULTILINE)
+    inside = f"{root}/".replace("\\", "/")
+    return [
+        f"{name}={value}"
+        for name, value in entries
+        if name in _USED and not f"{value}/".replace("\\", "/").startswith(inside)
+    ]

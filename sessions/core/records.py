@@ -88,7 +88,7 @@ def read(path: Path, kind: str, type_: type[T]) -> T | None:
         if record["schema"] != SCHEMA or record["ok"] is not True:
             return None
         return typing.cast(T, from_json(type_, record[kind]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

@@ -27,7 +27,10 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
         ) from error
     specs = {}
     for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise Problem(f"{name} in targets.toml is no table.", remedy=f"write it as [{name}]")
         wrong = (set(table) - _KEYS) | (_NEEDED - set(table))
+        wrong |= set() if isinstance(table.get("archs"), list) else {"archs as a list"}
         if wrong:
             raise Problem(
                 f"The table [{name}] of targets.toml is wrong.",
@@ -53,6 +56,8 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     A spec that differs from its table in what it builds gets a name of its own
     ("rtx50+arch90-real"), so that it never passes for the target it came from.
     """
+    if not targets:
+        raise Problem("targets.toml names no target.", remedy="git checkout targets.toml")
     name = options.target or next(iter(targets))
     if name not in targets:
         raise Problem(

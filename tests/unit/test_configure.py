@@ -471,8 +471,8 @@ def test_a_build_finds_no_git_and_no_index_and_no_user_site() -> None:
 def test_the_build_folder_is_mapped_out_of_messages(cache: str) -> None:
     told = defines(build(fakes.spec(cache=cache)))
     mapped = f'"-ffile-prefix-map={fakes.places().stage}=src"'
-    assert mapped in told["CMAKE_C_FLAGS"]
-    assert told["CMAKE_C_FLAGS"] == told["CMAKE_CXX_FLAGS"]
+    assert mapped in told["CMAKE_C_FLAGS_INIT"]
+    assert told["CMAKE_C_FLAGS_INIT"] == told["CMAKE_CXX_FLAGS_INIT"]
 
 
 def test_without_a_cache_nvcc_maps_the_build_folder_itself() -> None:

@@ -358,3 +358,13 @@ def test_a_neighbour_whose_name_begins_the_same_is_another_toolkit() -> None:
 def test_the_library_of_an_installed_driver_is_no_other_toolkit() -> None:
     driver = "CUDA_cuda_driver_LIBRARY:FILEPATH=/usr/lib/x86_64-linux-gnu/libcuda.so\n"
     assert ninja.foreign_cuda(driver, ROOT) == []
+
+
+def test_a_library_that_nothing_links_may_be_found_anywhere() -> None:
+    other = "CUDA_cufft_LIBRARY:FILEPATH=/usr/lib/x86_64-linux-gnu/libcufft.so\n"
+    assert ninja.foreign_cuda(other, ROOT) == []
+
+
+def test_a_library_that_is_linked_and_was_not_found_is_a_finding() -> None:
+    gone = "CUDA_cublas_LIBRARY:FILEPATH=CUDA_cublas_LIBRARY-NOTFOUND\n"
+    assert len(ninja.foreign_cuda(gone, ROOT)) == 1
