@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import tomllib
 
@@ -19,8 +20,9 @@ TARGETS = tomllib.loads((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"
 def rows(heading: str) -> list[list[str]]:
     """The cells of the first table under a heading of the README."""
     section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    lines = itertools.dropwhile(lambda line: not line.startswith("|"), section.splitlines())
+    table = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
 
 
 def sessions() -> set[str]:

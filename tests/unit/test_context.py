@@ -1,0 +1,92 @@
+"""How a stage's errors reach nox, and what the user sees of them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+
+from sessions.core import context
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from tests import fakes
+
+
+class Aborted(Exception):
+    """What nox raises when a session gives up."""
+
+
+def session(*words: str, asked: tuple[str, ...] = ("wheel",)) -> Any:
+    def error(text: str) -> NoReturn:
+        raise Aborted(text)
+
+    runner = SimpleNamespace(global_config=SimpleNamespace(sessions=asked))
+    return SimpleNamespace(posargs=list(words), name="wheel", error=error, _runner=runner)
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    targets = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
+    (tmp_path / "targets.toml").write_text(targets, encoding="utf-8")
+    monkeypatch.setattr(context, "ROOT", tmp_path)
+    monkeypatch.setattr("sessions.core.context.signal.signal", lambda *_: None)
+    monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def raising(error: BaseException) -> Callable[[Context], None]:
+    def work(_: Context) -> None:
+        raise error
+
+    return work
+
+
+def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path) -> None:
+    problem = Problem("The moon is down.", evidence="no light", remedy="wait for the sun")
+    with pytest.raises(Aborted) as told:
+        context.stage(session(), raising(problem))
+    assert str(told.value) == "The moon is down.\n    no light\nTo mend it: wait for the sun"
+    assert list((project / "build").glob("bug-*.log")) == []
+
+
+def test_a_full_disk_is_no_bug() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+    with pytest.raises(Aborted, match="The disk is full"):
+        context.stage(session(), raising(full))
+
+
+def test_a_bug_leaves_its_traceback_in_a_log_and_says_where(project: Path) -> None:
+    with pytest.raises(Aborted, match="A bug of blackwheel: KeyError: 'lost'"):
+        context.stage(session(), raising(KeyError("lost")))
+    log = (project / "build" / "bug-wheel.log").read_text(encoding="utf-8")
+    assert log.startswith("Traceback")
+    assert "raise error" in log
+
+
+def test_a_wrong_option_is_told_before_anything_is_made(project: Path) -> None:
+    with pytest.raises(Aborted, match="--tarpet"):
+        context.stage(session("--tarpet", "rtx50"), raising(AssertionError("never reached")))
+    assert not (project / "build").exists()
+
+
+def test_help_prints_the_options_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    context.stage(session("--help"), raising(AssertionError("never reached")))
+    assert "--toolkit" in capsys.readouterr().out
+
+
+def test_fresh_counts_for_the_sessions_that_were_asked_for() -> None:
+    seen: list[bool] = []
+    work = seen.append
+    context.stage(session("--fresh"), lambda ctx: work(ctx.fresh))
+    context.stage(session("--fresh", asked=("release",)), lambda ctx: work(ctx.fresh))
+    assert seen == [True, False]
+
+
+def test_the_folders_of_a_run_are_marked_as_ours(project: Path) -> None:
+    context.stage(session("--target", "hopper"), lambda _: None)
+    for folder in ("build", "build/hopper", "cache"):
+        assert (project / folder / "CACHEDIR.TAG").is_file()
