@@ -198,6 +198,7 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, int]:
             remedy="nox -s wheel -- --fresh; if it stays, report it",
         )
     tools = pyenv.tools(ctx)
+    # W004 takes libggml-base.so for a Python module with a name that cannot be imported.
     for name, words in (("twine", ["check"]), ("check-wheel-contents", ["--ignore", "W004"])):
         program = str(pyenv.program(tools, name))
         done = run.capture([program, *words, str(wheel)], env=build.variables)
