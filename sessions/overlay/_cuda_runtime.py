@@ -43,9 +43,21 @@ def load():
                 missing.append("{}: pip install {} [{}]".format(name, PACKAGES, reason))
             else:
                 loaded[name] = (found.abs_path, found.found_via)
+                if not of_major(found.abs_path, CUDA.split(".")[0]):
+                    missing.append(
+                        "{} of CUDA {}: pip install {} [found {}]".format(
+                            name, CUDA.split(".")[0], PACKAGES, found.abs_path
+                        )
+                    )
     if missing:
         lines = ["llama_cpp was built for CUDA {} and cannot start without:".format(CUDA)]
         raise ImportError("\n  - ".join(lines + missing))
+
+
+def of_major(path, major):
+    """Whether a library's file name says that CUDA major: libcudart.so.13, cublas64_13.dll."""
+    name = path.replace("\\", "/").split("/")[-1]
+    return ".so.{}".format(major) in name or "64_{}.".format(major) in name
 
 
 # Filled in when the wheel is built.

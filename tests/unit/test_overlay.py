@@ -187,3 +187,26 @@ def test_what_python_3_8_does_not_know_would_be_seen() -> None:
 def test_both_blanks_are_there_to_be_filled_in() -> None:
     assert SOURCE.count("@CUDA@") == 1
     assert SOURCE.count("@MINIMUM_DRIVER@") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "major", "fits"),
+    [
+        ("/venv/nvidia/cu13/lib/libcudart.so.13", "13", True),
+        ("/usr/local/cuda/lib64/libcudart.so.13.0.96", "13", True),
+        ("/venv/nvidia/cuda_runtime/lib/libcudart.so.12", "13", False),
+        (r"C:\venv\nvidia\cu13\bin\x86_64\cublas64_13.dll", "13", True),
+        (r"C:\CUDA\v12.8\bin\cublas64_12.dll", "13", False),
+    ],
+)
+def test_a_library_says_its_cuda_major(loader: Load, path: str, major: str, *, fits: bool) -> None:
+    assert loader(Machine()).of_major(path, major) is fits
+
+
+def test_a_runtime_of_another_cuda_major_is_missing_not_loaded_in_silence(loader: Load) -> None:
+    module = loader(Machine())
+    module.CUDA = "14.0"  # type: ignore[attr-defined]
+    with pytest.raises(ImportError) as error:
+        module.load()
+    assert "cudart of CUDA 14: pip install nvidia-cuda-runtime" in str(error.value)
+    assert "libcublas.so.13" in str(error.value)

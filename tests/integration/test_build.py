@@ -1,0 +1,181 @@
+"""What a build promises when nothing goes wrong, and when the source is at fault."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import LIBRARIES, MINI, SOURCES, Checkout, snapshot, which
+
+
+def test_wheel_holds_one_copy_of_each_library_and_no_stray(built: Checkout) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
+        members = [name for name in archive.namelist() if not name.endswith("/")]
+    shipped = sorted(n for n in members if not n.startswith("llama_cpp_python-0.0.1.dist-info/"))
+    libraries = [f"llama_cpp/lib/{name}" for name in (*LIBRARIES, "libgomp.so.1")]
+    assert shipped == sorted(["llama_cpp/__init__.py", "llama_cpp/py.typed", *libraries])
+    assert len(built.compiled()) == SOURCES  # the tools are not even compiled
+
+
+def test_libraries_look_for_each_other_in_their_own_folder_alone(
+    built: Checkout, tmp_path: Path
+) -> None:
+    readelf = which("readelf", built.project.env["PATH"])
+    for name, data in built.libraries().items():
+        (tmp_path / name).write_bytes(data)
+        words = [readelf, "-d", str(tmp_path / name)]
+        said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        paths = re.findall(r"\((?:RPATH|RUNPATH)\)\s.*\[(.*)\]", said)
+        assert paths == ["$ORIGIN"], f"{name}: {said}"
+
+
+def test_libraries_name_no_folder_of_the_build_machine(built: Checkout) -> None:
+    for name, data in built.libraries().items():
+        assert str(built.project.root.parent).encode() not in data, name
+    assert b"src/vendor/llama.cpp/tools/mtmd/mtmd.cpp" in built.libraries()["libmtmd.so"]
+
+
+def test_wheel_works_once_unpacked(built: Checkout, tmp_path: Path) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
+        archive.extractall(tmp_path)
+    words = [sys.executable, "-c", "import llama_cpp; print(llama_cpp.answer())"]
+    env = {"PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(words, env=env, check=False, capture_output=True, text=True)
+    assert done.stdout == "42\n", done.stderr
+
+
+def test_stale_library_of_the_checkout_neither_ships_nor_goes(built: Checkout) -> None:
+    stale = "llama_cpp/lib/libllama.so"
+    text = (MINI / stale).read_bytes()
+    assert (built.path / stale).read_bytes() == text
+    assert built.member(stale) != text
+    assert built.member(stale).startswith(b"\x7fELF")
+
+
+def test_record_beside_the_wheel_is_true(built: Checkout) -> None:
+    record = built.record  # its sha256 is compared with the file's
+    assert record["size"] == built.wheel.stat().st_size
+    assert record["target"] == built.label
+    assert record["version"] == "0.0.1"
+    assert record["steps"] == SOURCES + len(LIBRARIES)
+    assert record["source_edited"] is True  # not a locked release
+
+
+def test_second_run_is_up_to_date_and_quick(built: Checkout) -> None:
+    before = snapshot(built.wheels)
+    log = (built.build / "wheel.log").stat().st_mtime_ns
+    runs = [built.nox().well() for _ in range(3)]
+    assert all("wheel: up to date" in run.output for run in runs)
+    assert snapshot(built.wheels) == before
+    assert (built.build / "wheel.log").stat().st_mtime_ns == log
+    seconds = [round(run.seconds, 1) for run in runs]
+    print(f"up to date in {seconds} s")
+    assert min(seconds) < 4, seconds
+
+
+def test_edited_source_compiles_that_file_alone(mini: Checkout) -> None:
+    mini.nox().well()
+    assert b"greeting of the first edition" in mini.libraries()["libmtmd.so"]
+    before = mini.record
+    mini.edit("vendor/llama.cpp/tools/mtmd/clip.cpp", "first edition", "second edition")
+    mini.nox().well()
+    assert mini.compiled() == ["clip.cpp"]
+    assert mini.record["steps"] == 2  # compile, link
+    assert b"greeting of the second edition" in mini.libraries()["libmtmd.so"]
+    assert mini.record["fingerprint"] != before["fingerprint"]
+
+
+def test_compile_error_is_shown_and_the_old_wheel_stays(mini: Checkout) -> None:
+    mini.nox().well()
+    before = snapshot(mini.wheels)
+    mini.edit("vendor/llama.cpp/src/llama-model.cpp", "size()", "size_of_it()")
+    run = mini.nox().badly("The build failed. The first error:", str(mini.build / "wheel.log"))
+    assert re.search(r"llama-model\.cpp:6:\d+: error: .*size_of_it", run.output), run.output
+    assert snapshot(mini.wheels) == before
+    # And the next run does not take the old wheel for the new one.
+    mini.nox().badly("size_of_it")
+    mini.edit("vendor/llama.cpp/src/llama-model.cpp", "size_of_it()", "size()")
+    mini.nox().well()
+
+
+def test_compile_error_in_a_first_build_leaves_no_wheel(mini: Checkout) -> None:
+    mini.edit("vendor/llama.cpp/ggml/src/ggml-alloc.c", "int ggml_alloc", "nit ggml_alloc")
+    mini.nox().badly("ggml-alloc.c:3:1: error: unknown type name")
+    assert not mini.wheels.exists() or not list(mini.wheels.iterdir())
+
+
+def test_broken_cmake_is_shown(mini: Checkout) -> None:
+    mini.edit("CMakeLists.txt", "add_subdirectory(vendor/llama.cpp)", "add_subdirectory(gone)")
+    mini.nox().badly("CMake Error at CMakeLists.txt", "gone")
+
+
+NONSENSE = {
+    "CC": "/nonsense/cc",
+    "CXX": "/nonsense/c++",
+    "CUDACXX": "/nonsense/nvcc",
+    "CFLAGS": "-fnonsense",
+    "CXXFLAGS": "-fnonsense",
+    "CPPFLAGS": "-fnonsense",
+    "LDFLAGS": "-Wl,--nonsense",
+    "CPATH": "/nonsense",
+    "LIBRARY_PATH": "/nonsense",
+    "CMAKE_ARGS": "-DLLAMA_BUILD=OFF",
+    "CMAKE_GENERATOR": "Nonsense Makefiles",
+    "CMAKE_BUILD_TYPE": "Debug",
+    "CMAKE_PREFIX_PATH": "/nonsense",
+    "CMAKE_TOOLCHAIN_FILE": "/nonsense.cmake",
+    "SKBUILD_CMAKE_ARGS": "-DLLAMA_BUILD=OFF",
+    "SKBUILD_CMAKE_BUILD_TYPE": "Debug",
+    "SKBUILD_CMAKE_DEFINE": "LLAMA_BUILD=OFF",
+    "SKBUILD_BUILD_DIR": "/nonsense",
+    "SKBUILD_WHEEL_PACKAGES": "nonsense",
+    "NINJA_STATUS": "nonsense ",
+    "MAKEFLAGS": "--nonsense",
+    "CUDA_PATH": "/nonsense",
+    "GGML_CUDA": "1",
+    "FORCE_CMAKE": "1",
+}
+
+
+def test_settings_of_the_callers_shell_do_not_reach_the_build(mini: Checkout) -> None:
+    mini.nox("--cache", "none").well()
+    clean, libraries = mini.record, mini.libraries()
+    run = mini.nox("--cache", "none", "--fresh", env=NONSENSE).well()
+    assert len(mini.compiled()) == SOURCES, "not built again"
+    assert mini.record["fingerprint"] == clean["fingerprint"]
+    assert mini.record["sha256"] == clean["sha256"]
+    assert mini.libraries() == libraries
+    assert "CFLAGS" in run.output  # the user is told that it has no effect
+
+
+def test_without_a_cache_and_elsewhere_the_libraries_are_the_same(
+    built: Checkout, mini: Checkout
+) -> None:
+    mini.nox().well()
+    assert mini.record["cache"]["hits"] == SOURCES  # from the first build, in another folder
+    cached = mini.libraries()
+    mini.nox("--cache", "none").well()
+    assert mini.record["cache"] == {}
+    assert len(mini.compiled()) == SOURCES
+    for name, data in mini.libraries().items():
+        assert data == cached[name], name
+        assert data == built.libraries()[name], name
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [
+        ("vendor/llama.cpp", ("lacks llama.cpp", "submodule update")),
+        ("llama_cpp", ("no source of llama-cpp-python", "--source PATH")),
+    ],
+)
+def test_checkout_that_is_none_is_refused(
+    mini: Checkout, missing: str, words: tuple[str, ...]
+) -> None:
+    (mini.path / missing).rename(mini.path.parent / "moved away")
+    mini.nox().badly(*words)

@@ -1,0 +1,98 @@
+"""What is stale goes, with the reason; what was not made here stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.conftest import (
+    SOURCES,
+    Checkout,
+    Project,
+    SlowCompiler,
+    snapshot,
+    write_program,
+)
+
+
+def test_tree_of_other_inputs_is_listed_with_the_reason_and_removed(
+    mini: Checkout, slow_compiler: SlowCompiler
+) -> None:
+    mini.nox().well()
+    left = mini.build / "tree" / "left by the first build"
+    left.touch()
+    run = mini.nox("--compiler", slow_compiler.options[1]).well()
+    lines = [line for line in run.output.splitlines() if line.startswith("deleting ")]
+    assert len(lines) == 1, run.output
+    assert lines[0].startswith(f"deleting {mini.build / 'tree'}: compiler: gnu ")
+    assert f"{slow_compiler.options[1]} now" in lines[0]
+    assert not left.exists()
+    assert len(mini.compiled()) == SOURCES
+
+
+def test_tree_of_the_same_inputs_stays(mini: Checkout) -> None:
+    mini.nox().well()
+    tree = snapshot(mini.build / "tree")
+    run = mini.project.nox("clean", *mini.options).well()
+    assert "clean: nothing stale" in run.output
+    assert snapshot(mini.build / "tree") == tree
+
+
+def test_probe_that_fails_deletes_nothing(mini: Checkout, tmp_path: Path) -> None:
+    mini.nox().well()
+    before = snapshot(mini.build / "tree")
+    write_program(tmp_path / "no compiler" / "g++", "#!/bin/sh\nexit 1\n")
+    mini.nox("--compiler", str(tmp_path / "no compiler" / "g++")).badly("--compiler")
+    assert snapshot(mini.build / "tree") == before
+
+
+def test_clean_all(mini: Checkout, tmp_path: Path) -> None:
+    mini.nox().well()
+    project, cache = mini.project, Path(mini.project.env["BLACKWHEEL_CACHE"])
+    foreign = project.root / "build" / "not ours" / "work.txt"
+    foreign.parent.mkdir()
+    foreign.write_text("of someone else")
+    sources = project.root / "llama-cpp-python-src" / "of mine" / "work.txt"
+    sources.parent.mkdir(parents=True)
+    sources.write_text("of someone else")
+    wheels, tools = snapshot(mini.wheels), sorted(p.name for p in cache.iterdir())
+    checkout = snapshot(mini.path)
+
+    before = snapshot(mini.build)
+    run = project.nox("clean", *mini.options, "--all", "--dry-run").well()
+    assert f"would delete {mini.build}: " in run.output
+    assert "not ours" not in run.output
+    assert {n: s for n, s in snapshot(mini.build).items() if n in before} == before
+
+    run = project.nox("clean", *mini.options, "--all").well()
+    assert f"deleting {mini.build}: " in run.output
+    assert not mini.build.exists()
+
+    assert foreign.read_text() == sources.read_text() == "of someone else"
+    assert snapshot(mini.wheels) == wheels
+    assert sorted(p.name for p in cache.iterdir()) == tools
+    assert snapshot(mini.path) == checkout
+
+    mini.nox().well()
+    assert mini.record["cache"] == {"hits": SOURCES, "misses": 0}
+
+
+def test_clean_all_in_a_fresh_clone(project: Project) -> None:
+    project.nox("clean", "--all").well()
+
+
+def test_clean_wheels_deletes_the_wheels_that_a_record_names(mini: Checkout) -> None:
+    mini.nox().well()
+    (mini.wheels / "notes.txt").write_text("of the user")
+    mini.project.nox("clean", *mini.options, "--wheels").well()
+    assert [p.name for p in mini.wheels.iterdir()] == ["notes.txt"]
+
+
+def test_clean_of_another_target_leaves_a_link_alone(mini: Checkout, tmp_path: Path) -> None:
+    """A link in build/ to a folder with our mark is not followed."""
+    mini.nox().well()
+    elsewhere = tmp_path / "elsewhere"
+    mini.build.rename(elsewhere)
+    mini.build.symlink_to(elsewhere)
+    before = snapshot(elsewhere / "src")
+    mini.project.nox("clean", "--target", "cpu", "--all").well()
+    assert snapshot(elsewhere / "src") == before

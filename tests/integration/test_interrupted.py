@@ -1,0 +1,125 @@
+"""Runs that are stopped half-way, and runs that meet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.integration.conftest import (
+    SOURCES,
+    Checkout,
+    Project,
+    SlowCompiler,
+    kill_tree,
+    processes_of,
+)
+
+
+def nothing_half_made(mini: Checkout) -> None:
+    """No wheel, whole or not: the run was stopped before there could be one."""
+    assert not mini.wheels.exists() or not list(mini.wheels.iterdir())
+
+
+def goes_on(mini: Checkout, compiler: SlowCompiler) -> None:
+    """The next run compiles what is missing, not what is there, and its wheel is sound."""
+    mini.nox(*compiler.options).well()
+    assert 0 < len(mini.compiled()) < SOURCES
+    assert mini.record["version"] == "0.0.1"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_ends_its_compilers_and_the_next_goes_on(
+    mini: Checkout, slow_compiler: SlowCompiler, tmp_path: Path, number: signal.Signals
+) -> None:
+    slow_compiler.slow(300)
+    running = mini.start(*slow_compiler.options)
+    slow_compiler.wait_until_half_way(running, mini.build / "tree")
+    os.killpg(running.process.pid, number)
+    ended = running.end(timeout=15)
+    assert ended.code not in (0, 1), ended.output
+    assert "Traceback" not in ended.output, ended.output
+    assert processes_of(tmp_path) == []
+    nothing_half_made(mini)
+    slow_compiler.quick()
+    goes_on(mini, slow_compiler)
+
+
+def test_kill_9_of_everything(mini: Checkout, slow_compiler: SlowCompiler, tmp_path: Path) -> None:
+    slow_compiler.slow(300)
+    running = mini.start(*slow_compiler.options)
+    slow_compiler.wait_until_half_way(running, mini.build / "tree")
+    kill_tree(running.process.pid)
+    running.end()
+    assert processes_of(tmp_path) == []
+    nothing_half_made(mini)
+    slow_compiler.quick()
+    goes_on(mini, slow_compiler)
+
+
+def test_kill_9_of_nox_alone_leaves_no_compiler_to_disturb_the_next_run(
+    mini: Checkout, slow_compiler: SlowCompiler
+) -> None:
+    """The compilers are in a group of their own; either they end too or the next run waits."""
+    slow_compiler.slow(20)
+    running = mini.start(*slow_compiler.options)
+    orphan = slow_compiler.wait_until_half_way(running, mini.build / "tree")
+    os.killpg(running.process.pid, signal.SIGKILL)
+    running.end()
+    nothing_half_made(mini)
+    slow_compiler.quick()
+    goes_on(mini, slow_compiler)
+    assert not (orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE), (
+        "the compiler of the killed run was still at work in the tree of the next"
+    )
+
+
+def test_stopped_between_build_and_publish(mini: Checkout) -> None:
+    """Killed at moments spread over the whole run: never a broken wheel, and the last succeeds."""
+    whole = mini.nox().well().seconds
+    good = mini.record["sha256"]
+    for part in (0.5, 0.7, 0.8, 0.9):
+        mini.edit("vendor/llama.cpp/tools/mtmd/clip.cpp", "edition", "edition, again")
+        running = mini.start()
+        time.sleep(whole * part)
+        kill_tree(running.process.pid)
+        running.process.wait()
+        leftovers = [p.name for p in mini.wheels.iterdir() if p.suffix not in (".whl", ".json")]
+        assert len(list(mini.wheels.glob("*.whl"))) == 1
+        assert all(name.startswith(".") or ".part" in name for name in leftovers), leftovers
+    mini.nox().well()
+    assert mini.record["sha256"] != good  # which also finds leftovers of the killed runs
+    assert b"edition, again" in mini.libraries()["libmtmd.so"]
+
+
+def test_two_runs_of_one_target_take_turns(mini: Checkout, slow_compiler: SlowCompiler) -> None:
+    slow_compiler.slow(4)
+    first = mini.start(*slow_compiler.options)
+    slow_compiler.wait_until_half_way(first, mini.build / "tree")
+    second = mini.start(*slow_compiler.options)
+    one, two = first.end().well(), second.end().well()
+    assert "waiting for it to end" not in one.output
+    assert "waiting for it to end" in two.output
+    assert "wheel: up to date" in two.output
+    assert mini.record["version"] == "0.0.1"
+
+
+def test_two_first_runs_at_once(mini: Checkout) -> None:
+    runs = [mini.start(), mini.start()]
+    outputs = [running.end().well().output for running in runs]
+    assert sum("waiting for it to end" in output for output in outputs) == 1, outputs
+    assert mini.record["version"] == "0.0.1"
+
+
+def test_two_targets_at_once(project: Project) -> None:
+    checkouts = [project.checkout("mini-a"), project.checkout("mini-b")]
+    runs = [checkout.start() for checkout in checkouts]
+    for running in runs:
+        running.end().well()
+    for checkout in checkouts:
+        assert checkout.record["target"] == checkout.label
+    assert checkouts[0].libraries() == checkouts[1].libraries()
