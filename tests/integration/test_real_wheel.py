@@ -1,0 +1,110 @@
+"""The real rtx50 wheel, as ``nox -s wheel`` left it. Build it first: these tests build nothing."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import REPOSITORY
+
+WHEELS = REPOSITORY / "wheels" / "rtx50"
+
+
+@pytest.fixture(scope="module")
+def record() -> dict[str, Any]:
+    path = WHEELS / "wheel.json"
+    if not path.exists():
+        pytest.fail("There is no rtx50 wheel to look at. Build it first: nox -s wheel")
+    wheel: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["wheel"]
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def unpacked(record: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rtx50")
+    with zipfile.ZipFile(WHEELS / record["file"]) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def libraries(unpacked: Path) -> list[Path]:
+    found = sorted((unpacked / "llama_cpp" / "lib").iterdir())
+    assert len(found) == 7, found
+    return found
+
+
+def dynamic(library: Path) -> str:
+    return subprocess.run(
+        ["readelf", "-d", str(library)], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_it_takes_20_mb_or_less(record: dict[str, Any]) -> None:
+    assert (WHEELS / record["file"]).stat().st_size == record["size"] <= 20_000_000
+
+
+def test_it_depends_on_nvidias_runtime(unpacked: Path) -> None:
+    (metadata,) = unpacked.glob("*.dist-info/METADATA")
+    text = metadata.read_text(encoding="utf-8")
+    for package in ("cuda-pathfinder", "nvidia-cuda-runtime<14", "nvidia-cublas<14"):
+        assert f"Requires-Dist: {package}" in text
+
+
+def test_the_libraries_look_for_each_other_beside_themselves_alone(unpacked: Path) -> None:
+    for library in libraries(unpacked):
+        paths = [line for line in dynamic(library).splitlines() if "PATH" in line]
+        assert all(line.endswith("[$ORIGIN]") for line in paths), library
+
+
+def test_the_device_library_is_linked_with_cuda_13(unpacked: Path) -> None:
+    needed = dynamic(unpacked / "llama_cpp" / "lib" / "libggml-cuda.so")
+    for library in ("libcudart.so.13", "libcublas.so.13", "libcuda.so.1"):
+        assert f"[{library}]" in needed
+
+
+def test_no_folder_of_this_machine_is_in_it(unpacked: Path) -> None:
+    for library in libraries(unpacked):
+        data = library.read_bytes()
+        for folder in (REPOSITORY, Path.home() / ".cache"):
+            assert bytes(folder) not in data, library
+
+
+def test_nothing_of_an_installed_toolkit_went_into_the_build() -> None:
+    cache = REPOSITORY / "build" / "rtx50" / "tree" / "CMakeCache.txt"
+    toolkit = json.loads((REPOSITORY / "build" / "rtx50" / "toolkit.json").read_text())["toolkit"]
+    entries = dict(
+        line.split("=", 1)
+        for line in cache.read_text(encoding="utf-8").splitlines()
+        if "=" in line and not line.startswith(("//", "#"))
+    )
+    for name in ("CUDA_CUDART:FILEPATH", "CUDA_cublas_LIBRARY:FILEPATH"):
+        assert entries[name].startswith(toolkit["root"])
+    assert not [value for value in entries.values() if "/usr/local/cuda" in value]
+
+
+def test_import_works_or_says_what_is_missing(unpacked: Path, tmp_path: Path) -> None:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+        driver = True
+    except OSError:
+        driver = False
+    done = subprocess.run(
+        [sys.executable, "-c", "from llama_cpp import _cuda_runtime"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(unpacked)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # Neither cuda-pathfinder nor the runtime is installed here, so it can never succeed.
+    assert done.returncode != 0
+    assert "llama_cpp was built for CUDA 13.1 and cannot start without:" in done.stderr
+    assert "cuda-pathfinder: pip install cuda-pathfinder" in done.stderr
+    assert ("the NVIDIA driver (libcuda.so.1)" in done.stderr) is not driver
