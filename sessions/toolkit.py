@@ -67,7 +67,11 @@ def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
     console.say(f"Getting CUDA {cuda} from NVIDIA's packages (about 700 MB unpacked, once).")
     words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
     words += ["--target", str(part), "-r", str(lock)]
-    pyenv.pip(ctx, pyenv.tools(ctx), words, f"CUDA {cuda}")
+    try:
+        pyenv.pip(ctx, pyenv.tools(ctx), words, f"CUDA {cuda}")
+    except Problem:
+        disk.remove(part)
+        raise
     root = part / "nvidia" / f"cu{cuda.split('.')[0]}"
     if sys.platform != "win32":
         chain = records.need(ctx.record("probe"), "probe", Toolchain)

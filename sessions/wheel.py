@@ -39,10 +39,11 @@ def main(ctx: Context) -> None:
             remedy="free some space, or nox -s clean -- --all, then run the same command again",
         )
     start, cpu = time.monotonic(), _cpu_seconds()
+    ctx.wheels.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails now
     _stage(ctx, build, source)
     records.write(ctx.build / "inputs.json", "inputs", inputs.inputs(ctx.spec, chain))
     disk.mark(ctx.build / "tree")
-    steps, counts = _compile(ctx, build, chain)
+    steps, counts = _compile(ctx, build, chain, source.version)
     raw = _only_wheel(ctx.build / "dist")
     finished = _repair(ctx, build, raw)
     libraries = _judge(ctx, build, finished)
@@ -101,7 +102,9 @@ def _stage(ctx: Context, build: BuildEnv, source: Source) -> None:
         staging.stage(Path(source.path), ctx.build / "src", added)
 
 
-def _compile(ctx: Context, build: BuildEnv, chain: Toolchain) -> tuple[int, dict[str, int]]:
+def _compile(
+    ctx: Context, build: BuildEnv, chain: Toolchain, version: str
+) -> tuple[int, dict[str, int]]:
     """Run the build. Returns the number of ninja's steps and the cache's hits and misses."""
     tree, dist, log_path = ctx.build / "tree", ctx.build / "dist", ctx.build / "wheel.log"
     shutil.rmtree(dist, ignore_errors=True)
@@ -110,13 +113,17 @@ def _compile(ctx: Context, build: BuildEnv, chain: Toolchain) -> tuple[int, dict
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
     command = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist)]
     command += [f"-C{name}={value}" for name, value in build.settings.items()]
-    env = {**build.variables, "CMAKE_BUILD_PARALLEL_LEVEL": str(chain.jobs)}
+    env = {
+        **build.variables,
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(chain.jobs),
+        run.BUILD_MARK: str(ctx.build),
+    }
     if ctx.spec.cache == "ccache":
         env.setdefault("CCACHE_STATSLOG", str(statslog))
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
     steps: list[ninja.Step] = []
     start, cuda_total = time.monotonic(), 0
-    title = f"llama-cpp-python {ctx.spec.version} for {', '.join(ctx.spec.archs) or 'the CPU'}"
+    title = f"llama-cpp-python {version} for {', '.join(ctx.spec.archs) or 'the CPU'}"
     console.say(f"Building {title} with {chain.jobs} jobs; the log is {log_path}")
     with (
         log_path.open("w", encoding="utf-8", buffering=1) as log,

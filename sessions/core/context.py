@@ -14,7 +14,7 @@ import filelock
 import nox
 import platformdirs
 
-from sessions.core import console, disk, options, spec
+from sessions.core import console, disk, options, run, spec
 from sessions.core.errors import Problem
 from sessions.core.machine import Machine, real
 from sessions.core.model import BuildSpec
@@ -104,6 +104,7 @@ def _context(session: nox.Session, chosen: Options) -> Context:
     disk.mark(context.root / "build")
     disk.mark(context.cache)
     context.target_lock(context.spec.target)
+    run.end_leftovers(run.BUILD_MARK, str(context.build))
     disk.mark(context.build)
     return context
 
@@ -130,4 +131,5 @@ def _bug(stage: str, error: BaseException) -> Problem:
 
 def _terminated(*_: object) -> NoReturn:
     # SystemExit unwinds the stack, so that run.stream ends the compilers it started.
+    console.say("Terminated; the next run goes on where this one was.")
     sys.exit(143)

@@ -138,6 +138,12 @@ def problem_of(error: OSError) -> Problem | None:
             remedy="free some space (nox -s clean -- --all frees what was built here), then run "
             "the same command again: it goes on where it stopped",
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR) and error.filename:
+        return Problem(
+            "Something else is where a file or folder of blackwheel belongs.",
+            evidence=f"{error.strerror}: {where}",
+            remedy="move it away, then run the same command again",
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Problem(
             "A file or folder cannot be written.",

@@ -181,7 +181,9 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "compiler",
             "fail",
             f"C++ compiler: {why}",
-            remedy="install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)",
+            remedy="name another with --compiler, or leave it to the probe"
+            if spec.compiler
+            else "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)",
         )
     elif reason := refusal(chain.compiler, accepts):
         yield Check(

@@ -77,11 +77,11 @@ def first_error(lines: Iterable[str], *, context: int = 8) -> str:
     """
     kept: list[str] = []
     for line in lines:
+        if "No space left on device" in line:
+            return line.rstrip()[:400]  # whatever else is wrong follows from this
         error = any(pattern.search(line) for pattern in _ERRORS) and not _QUOTED.match(line)
-        if kept or error:
+        if (kept or error) and len(kept) <= context:
             kept.append(line.rstrip()[:400])
-        if len(kept) > context:
-            break
     return "\n".join(kept)
 
 

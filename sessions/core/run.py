@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+BUILD_MARK = "BLACKWHEEL_BUILD"  # in the environment of a compiler: the folder it works in
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,25 @@ def stream(
         _end_group(child)
         raise
     return Finished(tuple(command), code, "", time.monotonic() - start)
+
+
+@functools.cache
+def end_leftovers(name: str, value: str) -> None:
+    """End, once a run, every process that has ``name`` as ``value`` in its environment.
+
+    They are what a killed run left behind: compilers that would write into the next build.
+    """
+    import psutil  # not at the top: the bootstrap has the standard library alone
+
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(name) == value:
+                process.kill()
+                found.append(process)
+        except psutil.Error:
+            continue
+    psutil.wait_procs(found, timeout=10)
 
 
 def _end_group(child: subprocess.Popen[str]) -> None:

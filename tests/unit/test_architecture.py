@@ -107,7 +107,9 @@ def test_only_context_and_the_noxfile_know_nox() -> None:
 
 def reads_environment(text: str) -> bool:
     return any(
-        isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
+        isinstance(node, ast.Attribute)
+        and node.attr in ("environ", "environb", "getenv")
+        and ast.unparse(node.value) == "os"
         for node in ast.walk(ast.parse(text))
     )
 
