@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 from pathlib import Path
+
+from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on; Debian 12 is before
 
 from sessions.core import console, disk, facts, pyenv, records
 from sessions.core.context import Context
