@@ -1,0 +1,112 @@
+"""Unpacking a source, noticing edits, and taking the user's own checkout."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sessions import source
+from sessions.core import disk, records
+from sessions.core.errors import Problem
+from sessions.core.facts import Sdist
+from sessions.core.staging import PRISTINE
+
+SDIST = Sdist("1.0", "llama_cpp_python-1.0.tar.gz", "00ff", 1667997441, None)
+
+
+def archive(path: Path, members: dict[str, bytes], links: dict[str, str] | None = None) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            tar.addfile(info)
+    return path
+
+
+def test_a_source_is_unpacked_whole_with_the_digests_of_its_files(tmp_path: Path) -> None:
+    sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x", "top-1.0/docs/a": b"y"})
+    folder = tmp_path / "src" / "1.0"
+    source.unpack(sdist, folder, SDIST)
+    assert (folder / "docs" / "a").read_bytes() == b"y"
+    noted = records.read(folder / PRISTINE, SDIST.sha256, dict)
+    assert noted is not None
+    assert set(noted) == {"CMakeLists.txt"}  # docs are no input of a build
+    assert [p.name for p in folder.parent.iterdir()] == ["1.0"]
+
+
+def test_unpacking_again_restores_an_edited_source(tmp_path: Path) -> None:
+    sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x"})
+    folder = tmp_path / "1.0"
+    source.unpack(sdist, folder, SDIST)
+    (folder / "CMakeLists.txt").write_bytes(b"edited")
+    source.unpack(sdist, folder, SDIST)
+    assert (folder / "CMakeLists.txt").read_bytes() == b"x"
+
+
+def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
+    sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x"})
+    (tmp_path / "1.0").mkdir()
+    (tmp_path / "1.0" / "mine").touch()
+    with pytest.raises(Problem, match="does not carry blackwheel's mark"):
+        source.unpack(sdist, tmp_path / "1.0", SDIST)
+    assert (tmp_path / "1.0" / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("members", "links"),
+    [
+        ({"top-1.0/../../outside": b"x"}, {}),
+        ({"top-1.0/ok": b"x"}, {"top-1.0/link": "/etc/passwd"}),
+        ({"top-1.0/ok": b"x"}, {"top-1.0/link": "../../../outside"}),
+    ],
+)
+def test_an_archive_that_reaches_outside_is_refused(
+    tmp_path: Path, members: dict[str, bytes], links: dict[str, str]
+) -> None:
+    (tmp_path / "deep").mkdir()
+    sdist = archive(tmp_path / "a.tar.gz", members, links)
+    with pytest.raises(Problem, match="must not be unpacked"):
+        source.unpack(sdist, tmp_path / "deep" / "1.0", SDIST)
+    assert not (tmp_path / "deep" / "1.0").exists()
+    assert not (tmp_path / "outside").exists()
+
+
+def checkout(folder: Path) -> Path:
+    for name in ("llama_cpp/__init__.py", "vendor/llama.cpp/CMakeLists.txt", "llama_cpp/lib/a.so"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('__version__ = "0.3.99"\n')
+    return folder
+
+
+def test_a_checkout_says_its_version_and_its_libraries_do_not_count(tmp_path: Path) -> None:
+    first = source.checkout(checkout(tmp_path))
+    assert (first.version, first.sdist_sha256) == ("0.3.99", None)
+    (tmp_path / "llama_cpp" / "lib" / "a.so").write_text("another build")
+    assert source.checkout(tmp_path).digest == first.digest
+    (tmp_path / "vendor" / "llama.cpp" / "CMakeLists.txt").write_text("edited")
+    assert source.checkout(tmp_path).digest != first.digest
+
+
+def test_a_checkout_without_its_submodule_is_told_how_to_get_it(tmp_path: Path) -> None:
+    (checkout(tmp_path) / "vendor" / "llama.cpp" / "CMakeLists.txt").unlink()
+    with pytest.raises(Problem) as error:
+        source.checkout(tmp_path)
+    assert error.value.remedy == f"git -C {tmp_path} submodule update --init --recursive"
+
+
+def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="no source of llama-cpp-python"):
+        source.checkout(tmp_path)
+
+
+def test_the_mark_of_a_source_lets_clean_delete_it(tmp_path: Path) -> None:
+    source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), tmp_path / "1.0", SDIST)
+    disk.remove(tmp_path / "1.0")
+    assert not (tmp_path / "1.0").exists()
