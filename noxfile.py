@@ -23,7 +23,6 @@ import sessions.toolkit
 import sessions.wheel
 from sessions.core.context import stage
 
-nox.needs_version = ">=2026.8.10"
 nox.options.sessions = ["wheel"]
 nox.options.stop_on_first_error = True  # nothing is cleaned away after a probe that failed
 nox.options.default_venv_backend = "none"

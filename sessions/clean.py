@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sessions.core import console, disk, inputs, records
 from sessions.core.context import Context
+from sessions.core.errors import Problem
 from sessions.core.model import Toolchain, Wheel
 
 
@@ -23,6 +24,12 @@ class Removal:
 def main(ctx: Context) -> None:
     """List what goes and why, then delete it."""
     options = ctx.options
+    asked = options.all or options.wheels or options.caches or options.dry_run
+    if asked and "clean" not in ctx.asked:
+        raise Problem(
+            "--all, --wheels, --caches and --dry-run are for the session clean alone.",
+            remedy="nox -s clean -- --all, and then the other session",
+        )
     removals = stale(ctx)
     if options.all:
         removals = [*everything(ctx)]
@@ -34,7 +41,9 @@ def main(ctx: Context) -> None:
         verb = "would delete" if options.dry_run else "deleting"
         console.say(f"{verb} {removal.path}: {removal.why}")
         if not options.dry_run:
-            _delete(removal)
+            # A source goes only when no other run is copying it.
+            with ctx.source_lock(removal.path.name):
+                _delete(removal)
     if not removals:
         console.done("clean: nothing stale")
     else:
@@ -71,11 +80,12 @@ def everything(ctx: Context) -> list[Removal]:
         if disk.is_marked(folder)
     ]
     for folder in sorted((ctx.root / "build").iterdir()):
-        if disk.is_marked(folder):
-            ctx.target_lock(folder.name)  # another run may be building there
-            found.append(
-                Removal(folder, "--all: records, logs, staged source and CMake tree", True)
-            )
+        if not disk.is_marked(folder):
+            continue
+        if folder != ctx.build and not disk.is_free(folder.with_name(f"{folder.name}.lock")):
+            console.warn(f"{folder} stays: another run is at work there")
+            continue
+        found.append(Removal(folder, "--all: records, logs, staged source and CMake tree", True))
     return found
 
 

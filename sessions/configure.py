@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from sessions.core import console, facts, options, pyenv, records
+from sessions.core import console, facts, options, pyenv, records, staging
 from sessions.core.context import Context
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, HostRange, Source, Toolchain, Toolkit
 
@@ -94,7 +94,9 @@ def configure(
         "PIP_NO_INDEX": "1",
     }
     requires = _requires(spec, toolkit)
-    overlay = {p.name: records.file_sha256(p) for p in sorted(OVERLAY.iterdir()) if p.is_file()}
+    # Whatever else goes into the wheel: our additions, and the code that adds and finishes.
+    ours = [*sorted(OVERLAY.iterdir()), Path(staging.__file__), OVERLAY.parent / "wheel.py"]
+    overlay = {p.name: records.file_sha256(p) for p in ours if p.is_file()}
     return BuildEnv(
         variables=variables,
         settings=settings,
@@ -108,6 +110,7 @@ def configure(
                 "epoch": variables["SOURCE_DATE_EPOCH"],
                 "requires": requires,
                 "overlay": overlay,
+                "driver": facts.toolkit(spec.cuda).driver if spec.cuda else None,
                 "tools": records.file_sha256(facts.tools_lock()),
             }
         ),
@@ -154,6 +157,8 @@ def _host(spec: BuildSpec, compiler: Compiler, places: Places) -> dict[str, str]
         # _INIT adds to CMake's own flags, of which MSVC needs some (/EHsc).
         "CMAKE_C_FLAGS_INIT": flags,
         "CMAKE_CXX_FLAGS_INIT": flags,
+        # clang's OpenMP runtime is not one that the wheel could bring along.
+        **({"GGML_OPENMP": "OFF"} if compiler.family == "clang" else {}),
     }
 
 

@@ -132,7 +132,8 @@ def find_compilers(ask: Machine, system: str, named: str | None) -> tuple[Compil
     if system == "windows":
         return ()
     found: dict[str, Compiler] = {}
-    candidates = [(named, "--compiler")] if named else []
+    on_path = ask("which", named) if named and "/" not in named else []
+    candidates = [((on_path or [named])[0], "--compiler")] if named else []
     for name in (*_GNU, *_CLANG):
         candidates.extend((path, f"{name} on PATH") for path in ask("which", name))
     for path, via in candidates:
@@ -150,7 +151,7 @@ def ask_compiler(ask: Machine, path: str, via: str) -> Compiler | None:
         return None
     parsed = parse_compiler(answer["output"])
     cxx = PurePosixPath(path)
-    cc = cxx.with_name(re.sub(r"\+\+", "cc" if cxx.name.startswith("g") else "", cxx.name, count=1))
+    cc = cxx.with_name(re.sub(r"(?<![a-z])g\+\+", "gcc", cxx.name).replace("++", ""))
     if cxx.name in ("c++", "cxx"):
         cc = cxx.with_name("cc")
     if parsed is None or ask("run", str(cc), "--version")["returncode"] != 0:

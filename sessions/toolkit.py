@@ -60,9 +60,8 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
 
 def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
     part = folder.with_name(folder.name + ".part")
-    for old in (part, folder):
-        if old.exists():
-            disk.remove(old)
+    if part.exists():
+        disk.remove(part)
     disk.mark(part)
     console.say(f"Getting CUDA {cuda} from NVIDIA's packages (about 700 MB unpacked, once).")
     words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
@@ -79,6 +78,8 @@ def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
         assemble(root)
         _driver_stub(ctx, root, chain.compiler.cc)
     records.write_text(part / _READY, "{}\n")
+    if folder.exists():
+        disk.remove(folder)
     part.rename(folder)
 
 

@@ -47,7 +47,10 @@ def main(ctx: Context) -> None:
     raw = _only_wheel(ctx.build / "dist")
     finished = _repair(ctx, build, raw)
     libraries = _judge(ctx, build, finished)
+    before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
     path = publish(finished, ctx.wheels)
+    if before and before.file != path.name:
+        (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
     assert chain.compiler is not None
     wheel = Wheel(
         file=path.name,

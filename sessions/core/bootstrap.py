@@ -23,14 +23,21 @@ LOCK = Path(__file__).parent.parent / "facts" / "runtime.txt"
 def enter(root: Path) -> None:
     """Return if this process runs in the project's venv; else go on in it and never return."""
     lock = LOCK.read_bytes()
-    version = ".".join(map(str, sys.version_info[:3]))
-    digest = hashlib.sha256(lock + version.encode()).hexdigest()
+    base = getattr(sys, "_base_executable", sys.executable)
+    python_is = f"{sys.version} {Path(base).resolve()}"
+    digest = hashlib.sha256(lock + python_is.encode()).hexdigest()
     venv = root / ".nox" / f"blackwheel-{digest[:12]}"
     if Path(sys.prefix).resolve() == venv.resolve():
         return
     python = _python(venv)
     if not python.exists():
-        _make(venv)
+        try:
+            _make(venv)
+        except OSError as error:
+            sys.exit(
+                f"blackwheel: {venv} cannot be made: {error}\nTo mend it: free some disk space, "
+                "make this folder writable for you, or work in a folder of your own."
+            )
     words = ["-m", "nox", "-f", str(root / "noxfile.py"), *arguments(sys.argv[1:])]
     os.environ["NOX_SCRIPT_MODE"] = "none"
     sys.stdout.flush()

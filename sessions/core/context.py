@@ -6,11 +6,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-import filelock
 import nox
 import platformdirs
 
@@ -55,11 +55,11 @@ class Context:
         """Whether this very session's work is to be done again."""
         return self.options.fresh and self.session in self.asked
 
-    def cache_lock(self, name: str) -> filelock.BaseFileLock:
+    def cache_lock(self, name: str) -> AbstractContextManager[object]:
         """Have one part of the cache for this process alone: a with statement."""
         return disk.lock(self.cache / "locks" / f"{name}.lock", console.say)
 
-    def source_lock(self, version: str) -> filelock.BaseFileLock:
+    def source_lock(self, version: str) -> AbstractContextManager[object]:
         """Have one unpacked source for this process alone: a with statement."""
         return disk.lock(self.root / "build" / f"source-{version}.lock", console.say)
 
@@ -99,14 +99,18 @@ def _context(session: nox.Session, chosen: Options) -> Context:
         env=env,
         machine=real(env, ROOT),
         root=ROOT,
-        cache=Path(env.get("BLACKWHEEL_CACHE") or platformdirs.user_cache_path("blackwheel")),
+        cache=_cache(env.get("BLACKWHEEL_CACHE")),
     )
     disk.mark(context.root / "build")
-    disk.mark(context.cache)
+    disk.claim(context.cache)
     context.target_lock(context.spec.target)
     run.end_leftovers(run.BUILD_MARK, str(context.build))
     disk.mark(context.build)
     return context
+
+
+def _cache(named: str | None) -> Path:
+    return Path(named or platformdirs.user_cache_path("blackwheel")).expanduser().resolve()
 
 
 def _fail(session: nox.Session, problem: Problem) -> NoReturn:

@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import filelock
@@ -29,6 +30,17 @@ def mark(folder: Path) -> None:
     tag = folder / TAG
     if not tag.exists() or tag.stat().st_size == 0:  # empty: a power cut came between
         tag.write_text(_TAG_TEXT, encoding="ascii", newline="\n")
+
+
+def claim(folder: Path) -> None:
+    """``mark`` for a folder the user named: never one that holds somebody else's files."""
+    if folder.is_dir() and any(folder.iterdir()) and not is_marked(folder):
+        raise Problem(
+            "The cache folder holds other files, which blackwheel would not dare to delete.",
+            evidence=str(folder),
+            remedy=f"name a folder of its own: BLACKWHEEL_CACHE={folder / 'blackwheel'}",
+        )
+    mark(folder)
 
 
 def is_marked(folder: Path) -> bool:
@@ -110,22 +122,31 @@ def signature(root: Path, keep: Callable[[str], bool]) -> str:
     return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def lock(path: Path, waiting: Callable[[str], None]) -> filelock.BaseFileLock:
+def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
     """Take the lock ``path``, for a with statement; say so if another run has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     taken = filelock.FileLock(path)
     try:
-        taken.acquire(timeout=0)
+        return taken.acquire(timeout=0)
     except filelock.Timeout:
         waiting(f"Another run is at work on {path.stem}; waiting for it to end (Ctrl-C stops).")
-        taken.acquire()
-    return taken
+        return taken.acquire()
 
 
 @functools.cache
-def hold(path: Path, waiting: Callable[[str], None]) -> filelock.BaseFileLock:
+def hold(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
     """Take the lock ``path`` until this process ends."""
     return lock(path, waiting)
+
+
+def is_free(path: Path) -> bool:
+    """Whether no run, this one included, has the lock ``path`` at this moment."""
+    probe = filelock.FileLock(path)
+    try:
+        with probe.acquire(timeout=0):
+            return True
+    except filelock.Timeout:
+        return False
 
 
 def problem_of(error: OSError) -> Problem | None:

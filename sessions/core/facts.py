@@ -121,6 +121,11 @@ def toolkit_lock(cuda: str) -> Path:
     return path
 
 
+def is_locked(cuda: str) -> bool:
+    """Whether the toolkit of a release line can be made from NVIDIA's packages."""
+    return (FACTS / f"cuda-{cuda}.txt").exists()
+
+
 def tools_lock() -> Path:
     """The requirements file, pinned and hashed, of the build tools."""
     return FACTS / "tools.txt"

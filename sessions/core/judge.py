@@ -208,7 +208,14 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
 def _judge_cuda(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
     assert spec.cuda is not None
     known = facts.toolkit(spec.cuda)
-    if spec.toolkit == "pypi":
+    if spec.toolkit == "pypi" and not facts.is_locked(spec.cuda):
+        yield Check(
+            "toolkit",
+            "fail",
+            f"toolkit: CUDA {spec.cuda} has no lock file here",
+            remedy=f"use --cuda 13.1 or --cuda 13.4, or: nox -s lock -- --add cuda=={spec.cuda}",
+        )
+    elif spec.toolkit == "pypi":
         ignored = [f"{t.version} in {t.root}" for t in chain.toolkits]
         also = f" (not used: {', '.join(ignored)})" if ignored else ""
         yield Check("toolkit", "ok", f"toolkit: CUDA {spec.cuda} from NVIDIA's packages{also}")
@@ -226,6 +233,10 @@ def _judge_cuda(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
         yield Check("toolkit", "ok", f"toolkit: CUDA {chain.toolkit.version}, {chain.toolkit.root}")
     yield Check("architecture", "ok", f"architecture: {', '.join(spec.archs)}, {_cards(spec)}")
     yield from _judge_gpu(chain, spec, known.driver)
+
+
+def _line(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
 
 
 def _cards(spec: BuildSpec) -> str:
@@ -253,6 +264,15 @@ def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int) -> Iterator[Check
             "GPU: no card of the target's architecture here",
             evidence=", ".join(f"{g.name} ({g.compute_capability})" for g in chain.gpus),
             remedy="nothing for a build; choose the target of this card to try the wheel here",
+        )
+    ptx = [arch for arch in spec.archs if facts.parse_arch(arch)[2] != "real"]
+    if ptx and _line(chain.driver.cuda) < _line(spec.cuda or "0"):
+        yield Check(
+            "ptx",
+            "warn",
+            f"PTX: the driver is of CUDA {chain.driver.cuda} and cannot load that of {spec.cuda}",
+            evidence=f"{', '.join(ptx)} adds PTX, which needs a driver of the toolkit's version",
+            remedy="build machine code alone (for example --arch 120-real), or update the driver",
         )
     if int(chain.driver.release.split(".")[0]) < oldest:
         yield Check(

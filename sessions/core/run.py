@@ -119,7 +119,8 @@ def end_leftovers(name: str, value: str) -> None:
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(name) == value:
+            # A server of sccache serves other builds too, whoever's environment it began with.
+            if process.environ().get(name) == value and process.name() != "sccache":
                 process.kill()
                 found.append(process)
         except psutil.Error:

@@ -37,7 +37,7 @@ def built_from(ctx: Context, spec: BuildSpec, chain: Toolchain) -> None:
 
 
 def told(ctx: Context, *words: str) -> Context:
-    return dataclasses.replace(ctx, options=fakes.parsed(*words))
+    return dataclasses.replace(ctx, options=fakes.parsed(*words), asked=frozenset({"clean"}))
 
 
 def names(ctx: Context, removals: list[clean.Removal]) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_tree_is_not_judged_before_there_is_a_probe(ctx: Context) -> None:
 
 
 def test_fresh_removes_the_tree_of_a_wheel_that_was_asked_for(ctx: Context) -> None:
-    fresh = told(ctx, "--fresh")
+    fresh = dataclasses.replace(told(ctx, "--fresh"), asked=frozenset({"wheel"}))
     assert [removal.why for removal in clean.stale(fresh)] == ["--fresh"]
     other = dataclasses.replace(fresh, asked=frozenset({"source"}))
     assert clean.stale(other) == []
@@ -201,3 +201,20 @@ def test_what_is_deleted_is_said_with_the_reason(
     )
     assert not (ctx.build / "tree").exists()
     assert ctx.record("probe").exists()
+
+
+@pytest.mark.parametrize("word", ["--all", "--wheels", "--caches", "--dry-run"])
+def test_a_word_for_clean_does_nothing_in_a_chain(ctx: Context, word: str) -> None:
+    chain = dataclasses.replace(told(ctx, word), asked=frozenset({"wheel"}))
+    with pytest.raises(Problem, match="for the session clean alone"):
+        clean.main(chain)
+    assert (ctx.build / "tree" / "build.ninja").exists()
+
+
+def test_all_leaves_the_folder_another_run_is_at_work_in(ctx: Context) -> None:
+    busy = ctx.root / "build" / "hopper+v0.3.36"
+    disk.mark(busy)
+    with disk.lock(busy.with_name(f"{busy.name}.lock"), lambda _: None):
+        clean.main(told(ctx, "--all"))
+    assert busy.exists()
+    assert not ctx.build.exists()

@@ -157,8 +157,10 @@ def test_a_signature_does_not_notice_what_a_build_does_not_read(ours: Path) -> N
 
 def test_a_free_lock_is_taken_without_a_word(tmp_path: Path) -> None:
     said: list[str] = []
-    with disk.lock(tmp_path / "locks" / "rtx50.lock", said.append) as taken:
-        assert taken.is_locked
+    path = tmp_path / "locks" / "rtx50.lock"
+    with disk.lock(path, said.append):
+        assert not disk.is_free(path)
+    assert disk.is_free(path)
     assert said == []
 
 
@@ -172,8 +174,9 @@ def test_who_has_to_wait_for_a_lock_is_told_for_what(tmp_path: Path) -> None:
         said.append(text)
         other.release()
 
-    with disk.lock(path, waiting) as taken:
-        assert taken.is_locked
+    with disk.lock(path, waiting):
+        assert not disk.is_free(path)
+    assert disk.is_free(path)
     assert len(said) == 1
     assert "Another run is at work on rtx50+v0.3.36" in said[0]
 
@@ -208,3 +211,15 @@ def test_a_mark_that_a_power_cut_left_empty_is_made_good(tmp_path: Path) -> None
     (tmp_path / disk.TAG).write_bytes(b"")
     disk.mark(tmp_path)
     assert disk.is_marked(tmp_path)
+
+
+def test_a_folder_the_user_named_is_claimed_only_when_it_is_empty_or_ours(tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "thesis.tex").touch()
+    with pytest.raises(Problem, match="holds other files"):
+        disk.claim(tmp_path / "others")
+    assert not (tmp_path / "others" / disk.TAG).exists()
+    disk.claim(tmp_path / "new")
+    (tmp_path / "new" / "ccache").mkdir()
+    disk.claim(tmp_path / "new")
+    assert disk.is_marked(tmp_path / "new")
