@@ -17,9 +17,9 @@ from sessions.core.model import (
 )
 
 # What one compile step may take at most, with room. Measured, resident: 814 MB for cicc on
-# argsort.cu, 612 MB for llama-model.cpp (0.3.36 for 12.0a); 652 and 350 MB in 0.3.16 for 9.0.
+# argsort.cu, 612 MB for llama-model.cpp (0.3.36 for 12.0a); 652 and 350 MB in 0.3.16 for 12.0.
 STEP_MIB = 1024
-DISK_MIB = 6144  # toolkit 830, source 400, build tools 250, tree and wheel 300, compiler cache
+DISK_MIB = 6144  # with room; measured: toolkit 826, build tools 217, a source and its download 240, tree 140
 
 
 def job_count(host: Host, asked: int | None) -> int:
