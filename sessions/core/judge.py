@@ -19,7 +19,7 @@ from sessions.core.model import (
 # What one compile step may take at most, with room. Measured, resident: 814 MB for cicc on
 # argsort.cu, 612 MB for llama-model.cpp (0.3.36 for 12.0a); 652 and 350 MB in 0.3.16 for 12.0.
 STEP_MIB = 1024
-DISK_MIB = 6144  # with room; measured: toolkit 826, build tools 217, a source and its download 240, tree 140
+DISK_MIB = 6144  # with room; measured: toolkit 826, tools 217, source and download 240, tree 140
 
 
 def job_count(host: Host, asked: int | None) -> int:
