@@ -20,8 +20,12 @@ import sessions.lock
 import sessions.probe
 import sessions.source
 import sessions.toolkit
+import sessions.verify
 import sessions.wheel
 from sessions.core.context import stage
+
+# A wheel that is given need not be built first.
+BUILT = [] if any(w.split("=")[0] == "--wheel" for w in sys.argv) else ["wheel"]
 
 nox.options.sessions = ["wheel"]
 nox.options.stop_on_first_error = True  # nothing is cleaned away after a probe that failed
@@ -63,6 +67,12 @@ def configure(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the wheel of a target into wheels/. Options: --target --jobs --fresh and all above."""
     stage(session, sessions.wheel.main)
+
+
+@nox.session(requires=BUILT)
+def verify(session: nox.Session) -> None:
+    """Prove what is inside a wheel, without running it. Options: --target --wheel PATH."""
+    stage(session, sessions.verify.main)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -196,8 +197,8 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
     return _only_wheel(out)
 
 
-def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, int]:
-    """Refuse a wheel that is not what it should be. Returns its libraries' sizes by name."""
+def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
+    """Refuse a wheel that is not what it should be. Returns its libraries' sha256 by name."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
     wrong = contents_problems(sizes, cuda=ctx.spec.cuda is not None)
@@ -218,7 +219,9 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, int]:
                 evidence=pyenv.tail(done.output),
                 remedy="nox -s wheel -- --fresh; if it stays, report it",
             )
-    return {Path(name).name: size for name, size in sizes.items() if "/lib/" in name}
+    with zipfile.ZipFile(wheel) as archive:
+        libraries = [name for name in sizes if "/lib/" in name]
+        return {Path(n).name: hashlib.sha256(archive.read(n)).hexdigest() for n in libraries}
 
 
 def contents_problems(members: Sequence[str] | dict[str, int], *, cuda: bool) -> list[str]:

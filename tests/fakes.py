@@ -230,7 +230,7 @@ def wheel(**changes: Any) -> Wheel:
         wall_seconds=900.5,
         cpu_seconds=1700.1,
         cache={"hits": 0, "misses": 165},
-        libraries={"libllama.so": 2_000_000},
+        libraries={"libllama.so": "1" * 64},
         requires=("cuda-pathfinder>=1.3",),
     )
     return dataclasses.replace(base, **changes)

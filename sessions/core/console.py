@@ -74,7 +74,8 @@ def duration(seconds: float) -> str:
 class Meter:
     """A progress bar on a terminal; elsewhere a line whenever another tenth is done."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, unit: str = "steps") -> None:
+        self._unit = unit
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),
@@ -103,4 +104,4 @@ class Meter:
         tenth = 10 * done // max(total, 1)
         if self._bar.disable and tenth > self._tenth:
             self._tenth = tenth
-            say(f"{self._title}: {done} of {total} steps, {text or 'estimating'}; {now}")
+            say(f"{self._title}: {done} of {total} {self._unit}, {text or 'estimating'}; {now}")

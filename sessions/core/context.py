@@ -21,6 +21,7 @@ from sessions.core.model import BuildSpec
 from sessions.core.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
+TAKE_A_WHEEL = ("verify",)  # sessions that work on a wheel that was not built here
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ def _context(session: nox.Session, chosen: Options) -> Context:
     targets = spec.load((ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
     # nox has no public word for which sessions were asked for and which only required.
     asked = session._runner.global_config.sessions or ()
+    if chosen.wheel and session.name not in TAKE_A_WHEEL:
+        raise Problem(
+            f"--wheel means nothing to the session {session.name}.",
+            remedy=f"it is for {', '.join(TAKE_A_WHEEL)}: nox -s verify -- --wheel PATH",
+        )
     context = Context(
         session=session.name,
         asked=frozenset(map(str, asked)),
@@ -103,6 +109,8 @@ def _context(session: nox.Session, chosen: Options) -> Context:
     )
     disk.mark(context.root / "build")
     disk.claim(context.cache)
+    if chosen.wheel:
+        return context  # nothing of the target is touched, so nobody need wait
     context.target_lock(context.spec.target)
     run.end_leftovers(run.BUILD_MARK, str(context.build))
     disk.mark(context.build)

@@ -39,7 +39,8 @@ class Sdist:
 
 
 @functools.cache
-def _load(name: str) -> dict[str, Any]:
+def load(name: str) -> dict[str, Any]:
+    """One of the data files, parsed once."""
     return tomllib.loads((FACTS / name).read_text(encoding="utf-8"))
 
 
@@ -54,7 +55,7 @@ def toolkits() -> dict[str, ToolkitFacts]:
             source=row["source"],
             bad=row.get("bad"),
         )
-        for version, row in _load("cuda.toml")["toolkit"].items()
+        for version, row in load("cuda.toml")["toolkit"].items()
     }
 
 
@@ -73,13 +74,13 @@ def toolkit(version: str) -> ToolkitFacts:
 
 def host_minimum() -> dict[str, int]:
     """The oldest host compiler upstream's C++17 needs, by family, as major version."""
-    row = _load("cuda.toml")["host"]
+    row = load("cuda.toml")["host"]
     return {"gnu": row["gnu_min"], "clang": row["clang_min"]}
 
 
 def capability_names() -> dict[int, str]:
     """Compute capability times ten -> the cards that have it."""
-    rows = _load("cuda.toml")["capability"]
+    rows = load("cuda.toml")["capability"]
     return {int(key): text for key, text in rows.items() if key != "source"}
 
 
@@ -93,18 +94,18 @@ def sdists() -> dict[str, Sdist]:
             epoch=row["epoch"],
             py_api=row.get("py_api"),
         )
-        for version, row in _load("sources.toml")["sdist"].items()
+        for version, row in load("sources.toml")["sdist"].items()
     }
 
 
 def staging_excludes() -> tuple[str, ...]:
     """Folders of an upstream source that no build reads, relative to its root."""
-    return tuple(_load("sources.toml")["staging"]["exclude"])
+    return tuple(load("sources.toml")["staging"]["exclude"])
 
 
 def staging_keeps() -> tuple[str, ...]:
     """Folders inside the excluded ones that a build does read."""
-    return tuple(_load("sources.toml")["staging"]["keep"])
+    return tuple(load("sources.toml")["staging"]["keep"])
 
 
 def toolkit_lock(cuda: str) -> Path:

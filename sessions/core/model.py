@@ -30,6 +30,8 @@ class BuildSpec:
     cache: CacheName = "ccache"
     compiler: str | None = None  # path of a C++ compiler; None lets the probe choose
     warning: str | None = None
+    budget_mb: int = 0  # what the wheel may weigh, in megabytes
+    device_features: tuple[str, ...] = ()  # tensor-core instructions it claims: "OMMA.E2M1"
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,14 @@ class Check:
 
 
 @dataclass(frozen=True)
+class CheckGroup:
+    """Judgements of one kind, with a heading for people."""
+
+    name: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
 class Toolchain:
     """Everything the probe found, what it chose for the target, and its judgement."""
 
@@ -211,5 +221,17 @@ class Wheel:
     wall_seconds: float
     cpu_seconds: float | None
     cache: dict[str, int]
-    libraries: dict[str, int]
+    libraries: dict[str, str]  # file name -> sha256
     requires: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The judgement of one wheel. ``fingerprint`` is of everything it was judged by."""
+
+    file: str
+    sha256: str
+    target: str
+    fingerprint: str
+    seconds: float
+    groups: tuple[CheckGroup, ...]

@@ -24,6 +24,7 @@ class Options:
     python: str | None
     toolkit: str | None
     source: str | None
+    wheel: str | None
     compiler: str | None
     cache: CacheName
     jobs: int | None
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     add("--python", metavar="X.Y", help="Python the wheel is for")
     add("--toolkit", metavar="pypi|system|PATH", help="where the CUDA toolkit comes from")
     add("--source", metavar="PATH", help="your own checkout of llama-cpp-python")
+    add("--wheel", metavar="PATH", help="verify: any wheel instead of the one built here")
     add("--compiler", metavar="PATH", help="C++ compiler to use instead of the probe's choice")
     add(
         "--cache",

@@ -58,6 +58,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def text_sha256(text: bytes) -> str:
+    """SHA-256 of a text, whatever its line ends are."""
+    return hashlib.sha256(text.replace(b"\r\n", b"\n")).hexdigest()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all: beside, fsync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,9 +77,9 @@ def write_text(path: Path, text: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def write(path: Path, kind: str, value: Any) -> None:
-    """Write a record. ``ok`` is true: a stage that fails leaves no record."""
-    record = {"schema": SCHEMA, "kind": kind, "ok": True, kind: to_json(value)}
+def write(path: Path, kind: str, value: Any, *, ok: bool = True) -> None:
+    """Write a record. One that is not ``ok`` is for people and programs; no stage takes it."""
+    record = {"schema": SCHEMA, "kind": kind, "ok": ok, kind: to_json(value)}
     write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 

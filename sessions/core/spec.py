@@ -13,8 +13,8 @@ from sessions.core.errors import Problem
 from sessions.core.model import BuildSpec
 from sessions.core.options import Options
 
-_KEYS = {"summary", "version", "cuda", "archs", "python", "warning"}
-_NEEDED = {"summary", "version", "archs", "python"}
+_NEEDED = {"summary", "version", "archs", "python", "budget_mb"}
+_KEYS = _NEEDED | {"cuda", "warning", "device_features"}
 
 
 def load(text: str, platform: str) -> dict[str, BuildSpec]:
@@ -46,6 +46,8 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
             python=table["python"],
             platform=platform,
             warning=table.get("warning"),
+            budget_mb=table["budget_mb"],
+            device_features=tuple(table.get("device_features", ())),
         )
     return specs
 

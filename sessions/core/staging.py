@@ -16,7 +16,7 @@ from sessions.core import disk, facts
 
 PRISTINE = ".blackwheel.json"  # in an unpacked sdist: the digests of its files as they came
 LOADER = "_cuda_runtime.py"
-_HOOK = f"from .{LOADER.removesuffix('.py')} import load as _load_cuda; _load_cuda()\n"
+HOOK = f"from .{LOADER.removesuffix('.py')} import load as _load_cuda; _load_cuda()\n"
 
 
 def build_reads(relative: str) -> bool:
@@ -83,9 +83,13 @@ def additions(
     dependencies = project["project"]["dependencies"]
     for requirement in requires:
         dependencies.append(requirement)
-    filled = loader.replace("@CUDA@", cuda).replace("@MINIMUM_DRIVER@", str(driver))
     return {
-        "llama_cpp/__init__.py": _HOOK + init,
-        f"llama_cpp/{LOADER}": filled,
+        "llama_cpp/__init__.py": HOOK + init,
+        f"llama_cpp/{LOADER}": filled(loader, cuda, driver),
         "pyproject.toml": tomlkit.dumps(project),
     }
+
+
+def filled(loader: str, cuda: str, driver: int) -> str:
+    """The loader's text with the CUDA release and the oldest driver of one target."""
+    return loader.replace("@CUDA@", cuda).replace("@MINIMUM_DRIVER@", str(driver))

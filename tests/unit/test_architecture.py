@@ -12,6 +12,8 @@ from tests.fakes import ROOT
 SESSIONS = ROOT / "sessions"
 STAGES = sorted(SESSIONS.glob("*.py"))
 CORE = sorted((SESSIONS / "core").glob("*.py"))
+WHEELFILE = sorted((SESSIONS / "wheelfile").glob("*.py"))
+PACKAGES = {"verify": "wheelfile"}  # what a stage has beside its own file
 OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
 ALL = [ROOT / "noxfile.py", *sorted(SESSIONS.rglob("*.py"))]
 STAGE_NAMES = {f"sessions.{path.stem}" for path in STAGES if path.stem != "__init__"}
@@ -71,9 +73,16 @@ def test_the_stages_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
-def test_of_ours_a_stage_imports_the_core_alone(path: Path) -> None:
+def test_of_ours_a_stage_imports_the_core_and_its_own_package(path: Path) -> None:
     ours = within(of(path), "sessions") - within(of(path), "sessions.core")
-    assert ours == set()
+    own = PACKAGES.get(path.stem)
+    assert ours - (within(of(path), f"sessions.{own}") if own else set()) == set()
+
+
+@pytest.mark.parametrize("path", WHEELFILE, ids=lambda path: path.stem)
+def test_of_ours_the_reading_of_wheels_imports_the_core_and_itself(path: Path) -> None:
+    ours = within(of(path), "sessions") - within(of(path), "sessions.core")
+    assert ours - within(of(path), "sessions.wheelfile") == set()
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)

@@ -40,7 +40,7 @@ def test_no_words_leave_every_choice_to_the_target() -> None:
 
 def test_every_option_has_a_field_of_its_name() -> None:
     line = (
-        "--target a --version b --cuda c --arch d --python e --toolkit f --source g --compiler h "
+        "--target a --version b --cuda c --arch d --python e --toolkit f --source g --wheel k --compiler h "
         "--cache sccache --jobs 3 --record i --add j --offline --fresh --force --all --wheels "
         "--caches --dry-run --help"
     )
@@ -53,6 +53,7 @@ def test_every_option_has_a_field_of_its_name() -> None:
         python="e",
         toolkit="f",
         source="g",
+        wheel="k",
         compiler="h",
         cache="sccache",
         jobs=3,

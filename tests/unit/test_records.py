@@ -14,7 +14,15 @@ import pytest
 
 from sessions.core import model, records
 from sessions.core.errors import Problem
-from sessions.core.model import Check, Driver, InstalledToolkit, Toolchain
+from sessions.core.model import (
+    Check,
+    CheckGroup,
+    Driver,
+    InstalledToolkit,
+    Toolchain,
+    VerifyReport,
+    Wheel,
+)
 from tests import fakes
 
 VALUES: list[Any] = [
@@ -33,12 +41,20 @@ VALUES: list[Any] = [
     fakes.toolkit(),
     fakes.build_env(settings={"cmake.define.A": '"C:\\a b" é;x'}),
     fakes.wheel(),
+    CheckGroup("The file", (Check("archive", "ok", "archive: 37 members"),)),
+    VerifyReport("a.whl", "0" * 64, "rtx50", "f" * 64, 7.5, (CheckGroup("The file", ()),)),
 ]
 KINDS = [
     kind
     for _, kind in inspect.getmembers(model, dataclasses.is_dataclass)
     if kind.__module__ == model.__name__
 ]
+
+
+def test_a_record_that_is_not_ok_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    records.write(path, "wheel", fakes.wheel(), ok=False)
+    assert records.read(path, "wheel", Wheel) is None
 
 
 def test_every_noun_is_tested_here() -> None:

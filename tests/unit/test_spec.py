@@ -13,7 +13,10 @@ from tests import fakes
 
 TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
 TARGETS = spec.load(TEXT, "linux")
-TABLE = '[one]\nsummary = "s"\nversion = "0.3.16"\narchs = ["120-real"]\npython = "3.11"\n'
+TABLE = (
+    '[one]\nsummary = "s"\nversion = "0.3.16"\narchs = ["120-real"]\npython = "3.11"\n'
+    "budget_mb = 30\n"
+)
 
 
 def choose(*words: str) -> BuildSpec:

@@ -1,0 +1,106 @@
+"""Prove what is inside a wheel: facts of the file first, then judgement. Nothing of it is run."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+
+from sessions.core import console, disk, facts, options, records, staging
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import CheckGroup, VerifyReport, Wheel
+from sessions.wheelfile import reader
+from sessions.wheelfile.case import Case
+from sessions.wheelfile.judge import judge
+
+HERE = Path(__file__).parent
+
+
+def main(ctx: Context) -> None:
+    """Judge the target's wheel, or the one that --wheel names; leave facts and verdict."""
+    start = time.monotonic()
+    path, record, folder = _chosen(ctx)
+    digest = records.file_sha256(path)
+    fingerprint = records.fingerprint([ctx.spec, record, _rules()])
+    done = records.read(folder / "verify.json", "verify", VerifyReport)
+    if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, fingerprint):
+        console.done(f"verify: up to date, {_count(done.groups)} checks hold for {path.name}")
+        return
+    console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
+    with (
+        tempfile.TemporaryDirectory(prefix="blackwheel-") as scratch,
+        console.Meter("reading libraries", unit="MiB") as meter,
+    ):
+        found = reader.read(
+            path,
+            Path(scratch),
+            options.system_environment(ctx.env),
+            os.cpu_count() or 1,
+            lambda n, total, name: meter.update(
+                n >> 20, total >> 20, _left(n, total, start), name.rsplit("/", 1)[-1]
+            ),
+        )
+    disk.mark(folder)
+    records.write(folder / "facts.json", "facts", found)
+    case = Case(found, ctx.spec, record, ctx.options.wheel is None, _loader(ctx))
+    groups = judge(case)
+    failed = [c.id for g in groups for c in g.checks if c.status == "fail"]
+    seconds = round(time.monotonic() - start, 1)
+    report = VerifyReport(path.name, digest, ctx.spec.target, fingerprint, seconds, groups)
+    records.write(folder / "verify.json", "verify", report, ok=not failed)
+    for group in groups:
+        console.say(f"{group.name}")
+        console.checks(group.checks)
+    if failed:
+        raise Problem(
+            f"{len(failed)} of {_count(groups)} checks of {path.name} fail for the target "
+            f"{ctx.spec.target}: {', '.join(failed)}.",
+            evidence=f"all that was found is in {folder / 'facts.json'}",
+            remedy="above, under each; for a wheel of your own: nox -s wheel -- --fresh "
+            f"--target {ctx.spec.target}",
+        )
+    console.done(
+        f"verify: {_count(groups)} checks hold for {path.name}, in {console.duration(seconds)}"
+    )
+
+
+def _chosen(ctx: Context) -> tuple[Path, Wheel | None, Path]:
+    """The wheel, the record of its build, and the folder for what is found."""
+    if ctx.options.wheel is None:
+        wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
+        return ctx.wheels / wheel.file, wheel, ctx.build
+    path = Path(ctx.options.wheel).expanduser()
+    if not path.is_file():
+        raise Problem(
+            f"There is no wheel {path}.",
+            remedy="name a file: nox -s verify -- --wheel wheels/rtx50/NAME.whl",
+        )
+    beside = records.read(path.parent / "wheel.json", "wheel", Wheel)
+    record = beside if beside and beside.file == path.name else None
+    return path, record, ctx.build / "given" / path.stem
+
+
+def _left(done: int, total: int, start: float) -> float:
+    """Seconds, supposing that every byte takes the same time."""
+    return (time.monotonic() - start) * (total - done) / max(done, 1)
+
+
+def _rules() -> dict[str, str]:
+    """Digests of everything that reads and judges."""
+    ours = [Path(__file__), *sorted((HERE / "wheelfile").glob("*.py")), facts.FACTS / "wheels.toml"]
+    ours += [facts.FACTS / "sources.toml", facts.FACTS / "runtime.txt"]
+    return {path.name: records.file_sha256(path) for path in ours}
+
+
+def _loader(ctx: Context) -> str | None:
+    if ctx.spec.cuda is None:
+        return None
+    text = (HERE / "overlay" / staging.LOADER).read_text(encoding="utf-8")
+    filled = staging.filled(text, ctx.spec.cuda, facts.toolkit(ctx.spec.cuda).driver)
+    return records.text_sha256(filled.encode())
+
+
+def _count(groups: tuple[CheckGroup, ...]) -> int:
+    return sum(len(group.checks) for group in groups)

@@ -1,0 +1,140 @@
+"""The zip file itself, read without trusting it. Nothing is written under a name it chooses."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import stat
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Far above any wheel of this kind: 42 members here; upstream's wheels for six architectures unpack
+# to less than 1 GiB.
+MEMBERS = 2000
+UNPACKED = 4 << 30
+TEXT = 4 << 20  # bytes; a larger text is not kept
+LIBRARY = re.compile(r"\.(so(\.\d+)*|dll|pyd|dylib|exe)$")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a zip file held: sizes and digests of members, small texts, copies of libraries."""
+
+    members: dict[str, int]
+    digests: dict[str, str]  # sha256
+    texts: dict[str, bytes]
+    libraries: dict[str, Path]
+    times: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def read(path: Path, folder: Path) -> Contents:
+    """Read a zip file whole, copying its libraries into ``folder`` under names of ours.
+
+    Whatever is wrong becomes a line of ``problems``; a file that could be meant to do harm is
+    not read any further.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            problems = list(_harmful(archive.infolist(), path.stat().st_size))
+            if problems:
+                return Contents({}, {}, {}, {}, (), tuple(problems))
+            problems = list(_unsound(infos))
+            digests: dict[str, str] = {}
+            texts: dict[str, bytes] = {}
+            libraries: dict[str, Path] = {}
+            for number, info in enumerate(infos):
+                copy = folder / f"{number}{Path(info.filename).suffix[:4]}"
+                try:
+                    digest, text, library = _member(archive, info, copy)
+                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+                    problems.append(f"{info.filename} cannot be read: {error}")
+                    continue
+                digests[info.filename] = digest
+                if library:
+                    libraries[info.filename] = copy
+                elif text is not None:
+                    texts[info.filename] = text
+    except (zipfile.BadZipFile, zlib.error, ValueError, OSError) as error:
+        return Contents({}, {}, {}, {}, (), (f"not a zip file that can be read: {error}",))
+    times = {"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*i.date_time) for i in infos}
+    return Contents(
+        {info.filename: info.file_size for info in infos},
+        digests,
+        texts,
+        libraries,
+        tuple(sorted(times)),
+        tuple(problems),
+    )
+
+
+def _member(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, copy: Path
+) -> tuple[str, bytes | None, bool]:
+    """Digest of a member, its text if small, and whether it is a library (then it is copied)."""
+    digest = hashlib.sha256()
+    kept: list[bytes] = []
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(archive.open(info))
+        chunk = stream.read(_CHUNK)
+        library = is_library(info.filename, chunk)
+        small = not library and info.file_size <= TEXT
+        write: Callable[[bytes], object] = len  # of a large text the digest is enough
+        if library:
+            write = stack.enter_context(copy.open("wb")).write
+        elif small:
+            write = kept.append
+        while chunk:
+            digest.update(chunk)
+            write(chunk)
+            chunk = stream.read(_CHUNK)
+    return digest.hexdigest(), b"".join(kept) if small else None, library
+
+
+def is_library(name: str, head: bytes) -> bool:
+    """Whether a member is machine code: by its name, or by how it begins."""
+    executable = head.startswith(b"\x7fELF") or (head.startswith(b"MZ") and b"\0" in head[:64])
+    return executable or LIBRARY.search(name) is not None
+
+
+def _harmful(infos: Sequence[zipfile.ZipInfo], size: int) -> Iterator[str]:
+    """What speaks against reading the members at all."""
+    if len(infos) > MEMBERS:
+        yield f"{len(infos)} members; more than {MEMBERS} are not read"
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > UNPACKED:
+        yield f"it unpacks to {unpacked} bytes; more than {UNPACKED} are not read"
+    if sum(info.compress_size for info in infos) > size:
+        yield "members overlap: together they are larger than the file"
+
+
+def _unsound(infos: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
+    """What a wheel's member must not be."""
+    names = [info.filename for info in infos]
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield f"{name}: {count} members of that name"
+    for name, count in Counter(n.casefold() for n in set(names)).items():
+        if count > 1:
+            yield f"{name}: {count} names that Windows takes for one"
+    for info in infos:
+        # orig_filename: Python ends the other at a NUL and turns the system's separator into "/".
+        name = info.orig_filename
+        if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+            yield f"{name!r}: absolute path"
+        if ".." in re.split(r"[/\\]", name):
+            yield f"{name!r}: leaves its folder"
+        if "\\" in name or not name.isprintable():
+            yield f"{name!r}: no name for a file on every system"
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):
+            yield f"{name}: {'a symbolic link' if stat.S_ISLNK(kind) else 'no regular file'}"
+        if info.flag_bits & 1:
+            yield f"{name}: encrypted"

@@ -1,0 +1,81 @@
+"""What every check of a wheel is given, and what it is made with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from sessions.core.model import BuildSpec, Check, Wheel
+from sessions.wheelfile.model import Library, WheelFacts
+from sessions.wheelfile.papers import PACKAGE
+
+SHOWN = 8  # lines of evidence of one check; facts.json has the rest
+REBUILD = "build it anew: nox -s wheel -- --fresh"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is judged, and against what. ``record`` is that of the wheel's build, if there is one.
+
+    ``ours`` is whether this checkout is to have built it: then a missing record is a failure.
+    ``loader`` is the sha256 of the CUDA loader as this target's wheel has it.
+    """
+
+    facts: WheelFacts
+    spec: BuildSpec
+    record: Wheel | None
+    ours: bool
+    loader: str | None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """By the file name; where that is none of a wheel, by WHEEL."""
+        return self.facts.tags or self.facts.wheel_tags
+
+    @property
+    def windows(self) -> bool:
+        """Whether the wheel is for Windows."""
+        return any("-win" in tag for tag in self.tags)
+
+    @property
+    def libraries(self) -> tuple[Library, ...]:
+        """Its ELF and PE files."""
+        return self.facts.libraries
+
+
+def check(
+    id_: str, problems: Iterable[str], *, ok: str, fail: str, remedy: str, soft: bool = False
+) -> Check:
+    """Ok where there is no problem; else a failure, or where it is ``soft`` a warning."""
+    lines = list(problems)
+    if not lines:
+        return Check(id_, "ok", f"{id_}: {ok}")
+    if len(lines) > SHOWN:
+        lines = [*lines[:SHOWN], f"… and {len(lines) - SHOWN} more"]
+    return Check(id_, "warn" if soft else "fail", f"{id_}: {fail}", "\n".join(lines), remedy)
+
+
+def unread(case: Case) -> Iterator[str]:
+    """What keeps a check of the libraries from being made."""
+    if not case.libraries:
+        yield "not judged: there is no library in it"
+    for library in case.libraries:
+        if library.error:
+            yield f"{library.member}: not judged, {library.error}"
+
+
+def stem(member: str) -> str:
+    """A library's base name: llama_cpp/lib/libggml-cpu.so.0 and ggml-cpu.dll -> ggml-cpu."""
+    name = re.sub(r"\.(so|dll|pyd|dylib|exe)(\.\d+)*$", "", member.rsplit("/", 1)[-1])
+    # auditwheel and delvewheel put a hash into the names of what they copy in.
+    return re.sub(r"-[0-9a-f]{8,}$", "", name.removeprefix("lib"))
+
+
+def find(case: Case, name: str) -> Library | None:
+    """The library of that base name where the bindings look for it."""
+    folder = f"{PACKAGE}/lib/"
+    for library in case.libraries:
+        if library.member.startswith(folder) and stem(library.member) == name:
+            return library
+    return None

@@ -1,0 +1,217 @@
+"""Checks of the file, its papers, and of where it comes from. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from sessions.core import facts
+from sessions.core.model import BuildSpec, Check
+from sessions.wheelfile.case import REBUILD, Case, check, find, stem
+from sessions.wheelfile.papers import PACKAGE
+
+
+def archive(case: Case) -> Check:
+    """The zip is sane: no path that leaves its folder, no doubles, no link, nothing hidden."""
+    return check(
+        "archive",
+        case.facts.archive_problems,
+        ok=f"{len(case.facts.members)} members, {case.facts.size / 1e6:.1f} MB",
+        fail="the zip file is not sound",
+        remedy="do not install it; get it again, or " + REBUILD,
+    )
+
+
+def record(case: Case) -> Check:
+    """Every member is in RECORD with its hash and size, and nothing else is."""
+    return check(
+        "record",
+        case.facts.record_problems,
+        ok=f"{len(case.facts.members) - 1} hashes agree",
+        fail="RECORD and the members differ",
+        remedy="something changed the wheel after it was made: " + REBUILD,
+    )
+
+
+def metadata(case: Case) -> Check:
+    """File name, METADATA, WHEEL and tags agree with one another and with the target."""
+    return check(
+        "metadata",
+        _metadata(case),
+        ok=f"{case.facts.name} {case.facts.version}, {', '.join(case.facts.tags)}",
+        fail="file name, METADATA, WHEEL and target do not agree",
+        remedy="never rename a wheel (python -m wheel tags does it right); " + REBUILD,
+    )
+
+
+def _metadata(case: Case) -> Iterator[str]:
+    found, spec = case.facts, case.spec
+    yield from found.papers_problems
+    if canonicalize_name(found.metadata_name) != found.name or found.name != "llama-cpp-python":
+        yield f"name: {found.name} by the file, {found.metadata_name or 'none'} by METADATA"
+    if not _same_version(found.version, found.metadata_version):
+        yield f"version: {found.version} by the file, {found.metadata_version} by METADATA"
+    if not _same_version(found.metadata_version.split("+")[0], spec.version):
+        yield f"version: {found.metadata_version}, and the target's is {spec.version}"
+    if found.tags != found.wheel_tags:
+        yield f"tags: {', '.join(found.tags)} by the file, {', '.join(found.wheel_tags)} by WHEEL"
+    wanted = _python_tags(spec)
+    for tag in found.tags:
+        python = "-".join(tag.split("-")[:2])
+        if wanted and python != wanted:
+            yield f"Python tag: {python}, and the target's is {wanted}"
+    if found.purelib:
+        yield "Root-Is-Purelib is not false, and it holds machine code"
+    try:
+        if not SpecifierSet(found.requires_python).contains(spec.python):
+            yield f"Requires-Python {found.requires_python} refuses the target's {spec.python}"
+    except InvalidSpecifier:
+        yield f"Requires-Python {found.requires_python!r} cannot be read"
+    if case.ours and case.windows != (spec.platform == "windows"):
+        yield f"platform: {', '.join(found.tags)}, and the target's is {spec.platform}"
+
+
+def _same_version(one: str, other: str) -> bool:
+    try:
+        return Version(one) == Version(other)
+    except InvalidVersion:
+        return False
+
+
+def _python_tags(spec: BuildSpec) -> str | None:
+    """Python and ABI tag as upstream sets them for that release; None where it is not known."""
+    known = facts.sdists().get(spec.version)
+    if spec.source or known is None:
+        return None
+    if known.py_api:
+        return f"{known.py_api}-none"
+    number = spec.python.replace(".", "")
+    return f"cp{number}-cp{number}"
+
+
+def layout(case: Case) -> Check:
+    """Nothing outside the package and .dist-info; each library once; all that is loaded there."""
+    count = len(case.libraries)
+    return check(
+        "layout",
+        _layout(case),
+        ok=f"{PACKAGE}/ and .dist-info/ alone, {count} libraries, each once",
+        fail="it holds what it should not, or lacks what it should hold",
+        remedy=REBUILD,
+    )
+
+
+def _layout(case: Case) -> Iterator[str]:
+    strays: dict[str, int] = {}
+    for name in case.facts.members:
+        top = name.split("/")[0]
+        # llama_cpp_python.libs is where auditwheel and delvewheel put what they copy in.
+        if top not in (PACKAGE, "llama_cpp_python.libs") and not top.endswith(".dist-info"):
+            strays[top] = strays.get(top, 0) + 1
+    for top, count in strays.items():
+        yield f"stray: {top}{'/' if '/' in _first(case, top) else ''} ({count} files)"
+    stems: dict[str, list[str]] = {}
+    for library in case.libraries:
+        stems.setdefault(stem(library.member), []).append(library.member)
+    for members in stems.values():
+        if len(members) > 1:
+            yield f"{len(members)} copies: {', '.join(members)}"
+    loaded = [b for b in case.facts.bindings if b.reached]
+    if not loaded:
+        yield f"no module of {PACKAGE} loads a library, as upstream's do"
+    wanted = {b.library: b.module for b in loaded}
+    # Of a CUDA target's wheel without ggml-cuda, gpu-code says more.
+    for name, why in wanted.items():
+        if find(case, name) is None:
+            yield f"missing: {name}, which {why} loads from {PACKAGE}/lib/"
+
+
+def _first(case: Case, top: str) -> str:
+    return next(name for name in case.facts.members if name.split("/")[0] == top)
+
+
+def size(case: Case) -> Check:
+    """The wheel is not larger than the target's budget."""
+    budget, found = case.spec.budget_mb, case.facts.size / 1e6
+    over = [f"{found:.1f} MB, and the target allows {budget}"] if found > budget else []
+    largest = sorted(case.libraries, key=lambda item: -item.size)[:4]
+    over += [f"{item.member}: {item.size / 1e6:.1f} MB unpacked" for item in largest if over]
+    return check(
+        "size",
+        over,
+        ok=f"{found:.1f} of {budget} MB",
+        fail="larger than the target allows",
+        remedy="find what grew (layout and ptx above), or raise budget_mb in targets.toml",
+    )
+
+
+def reproducible(case: Case) -> Check:
+    """The members carry one time, the source's; and the build's inputs are on record."""
+    return check(
+        "reproducible",
+        _reproducible(case),
+        ok=f"every member is of {case.facts.times[0] if case.facts.times else '?'}",
+        fail="it could not be made again to the byte",
+        remedy=REBUILD,
+        soft=not case.ours,
+    )
+
+
+def _reproducible(case: Case) -> Iterator[str]:
+    times = case.facts.times
+    if len(times) != 1:
+        yield f"{len(times)} different times, {times[0]} to {times[-1]}" if times else "no time"
+    if case.record is None:
+        yield "there is no record of what it was made from"
+    elif not (case.record.fingerprint and case.record.source_digest and case.record.compiler):
+        yield "the record of its build lacks the digests of its inputs"
+
+
+def loader(case: Case) -> Check:
+    """The loader of the CUDA runtime is there, unmodified, and called before anything else."""
+    problems = []
+    if case.spec.cuda and case.facts.loader is None:
+        problems.append("it is not there: nothing finds cudart and cuBLAS in NVIDIA's packages")
+    elif case.spec.cuda and case.facts.loader != case.loader:
+        problems.append("it is not the one that this target's wheel has")
+    if case.spec.cuda and case.facts.loader and not case.facts.loader_called:
+        problems.append(f"{PACKAGE}/__init__.py does not call it first")
+    return check(
+        "loader",
+        problems,
+        ok="finds the CUDA runtime" if case.spec.cuda else "none, and none is needed",
+        fail="without CUDA on the search path, import llama_cpp fails",
+        remedy=REBUILD,
+    )
+
+
+def freshness(case: Case) -> Check:
+    """The libraries are those that the recorded build made."""
+    return check(
+        "freshness",
+        _freshness(case),
+        ok="every library is the recorded build's",
+        fail="not proven to be what the recorded build made",
+        remedy=REBUILD,
+        soft=case.record is None and not case.ours,
+    )
+
+
+def _freshness(case: Case) -> Iterator[str]:
+    if case.record is None:
+        yield "there is no record of its build beside it"
+        return
+    made = case.record.libraries
+    found = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in case.libraries}
+    for name in sorted(found.keys() - made.keys()):
+        yield f"{name}: not made by that build"
+    for name in sorted(made.keys() - found.keys()):
+        yield f"{name}: made by that build, and not here"
+    for name in sorted(made.keys() & found.keys()):
+        if made[name] != found[name]:
+            yield f"{name}: of another build"
+    if case.record.sha256 != case.facts.sha256:
+        yield "the wheel's own sha256 is not the recorded one"

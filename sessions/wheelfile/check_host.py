@@ -1,0 +1,226 @@
+"""Checks of the host code: what the libraries need of a machine, and what they carry. All pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from sessions.core.model import Check
+from sessions.wheelfile import rules
+from sessions.wheelfile.case import REBUILD, Case, check, find, unread
+
+
+def libraries(case: Case) -> Check:
+    """Every library can be read to its end, is for x86-64, and can be loaded by any system."""
+    return check(
+        "libraries",
+        _libraries(case),
+        ok=f"{len(case.libraries)} × {'PE' if case.windows else 'ELF'} for x86-64",
+        fail="a library is damaged, or of another system",
+        remedy=REBUILD,
+    )
+
+
+def _libraries(case: Case) -> Iterator[str]:
+    yield from unread(case)
+    wanted = "pe" if case.windows else "elf"
+    for library in case.libraries:
+        if library.error and not library.format:
+            continue
+        if library.format != wanted:
+            yield f"{library.member}: {library.format.upper()}, and the tag says {wanted.upper()}"
+        if library.machine != "x86_64":
+            yield f"{library.member}: for {library.machine or 'an unknown machine'}"
+        elif not library.instructions:
+            yield f"{library.member}: no machine code in it"
+        if library.executable_stack:
+            yield f"{library.member}: wants an executable stack, which glibc 2.41 refuses"
+
+
+def imports(case: Case) -> Check:
+    """Each needed library comes with the system, the wheel, the driver or a package it requires."""
+    needed = sorted({name for lib in case.libraries for name in lib.imports})
+    return check(
+        "imports",
+        [*unread(case), *_imports(case, needed)],
+        ok=f"{len(needed)} libraries, each from the system, the wheel, the driver "
+        "or a required package",
+        fail="a library would not be found on the user's machine",
+        remedy=REBUILD + "; what a wheel needs belongs into it or into its requirements",
+    )
+
+
+def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
+    known = rules.platform_libraries("windows" if case.windows else "linux")
+    inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
+    inside |= {name.lower() for name in inside} if case.windows else set()
+    who = {
+        name: ", ".join(
+            lib.member.rsplit("/", 1)[-1] for lib in case.libraries if name in lib.imports
+        )
+        for name in needed
+    }
+    for name in needed:
+        if name in inside or name in known.system or name.startswith(known.prefixes):
+            continue
+        if name in known.driver:
+            if not case.spec.archs:
+                yield f"{name}: the driver's, and the target is for machines without one"
+            continue
+        runtime = known.runtime(name)
+        if runtime is None:
+            yield f"{name}: from nowhere (needed by {who[name]})"
+            continue
+        package, major = runtime
+        if case.spec.cuda is None:
+            yield f"{name}: CUDA, and the target is for the CPU alone"
+        elif major != case.spec.cuda.split(".")[0]:
+            yield f"{name}: CUDA {major}, and the target is CUDA {case.spec.cuda}"
+        else:
+            yield from _requirement(case, name, package, major)
+
+
+def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[str]:
+    """What is wrong with METADATA's requirement of the package that brings a CUDA library."""
+    found = []
+    for text in case.facts.requires:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        extra = requirement.marker is not None and "extra" in str(requirement.marker)
+        if canonicalize_name(requirement.name) in (package, f"{package}-cu{major}") and not extra:
+            found.append(requirement)
+    if not found:
+        yield f"{name}: METADATA requires no {package}, so nothing brings it"
+        return
+    low = {_major(s.version) for r in found for s in r.specifier if s.operator in _LOWER}
+    high = {_major(s.version) for r in found for s in r.specifier if s.operator in _UPPER}
+    after = str(int(major) + 1)
+    if low != {major} or not high <= {major, after} or not high:
+        yield f"{name}: {found[0]} does not hold pip to CUDA {major}"
+
+
+_LOWER = (">=", ">", "==", "~=")
+_UPPER = ("<", "<=", "==", "~=")
+
+
+def _major(version: str) -> str:
+    return version.split(".")[0]
+
+
+def api(case: Case) -> Check:
+    """Every function that the package's Python looks up is exported by the library it asks."""
+    return check(
+        "api",
+        _api(case),
+        ok=f"{sum(len(b.functions) for b in case.facts.bindings if b.reached)} functions are there",
+        fail="the bindings look up what the libraries do not export: the import fails",
+        remedy="source and libraries are of different releases: " + REBUILD,
+    )
+
+
+def _api(case: Case) -> Iterator[str]:
+    if not any(b.functions for b in case.facts.bindings):
+        yield "not judged: no module looks up a function, as upstream's do"
+    for binding in case.facts.bindings:
+        library = find(case, binding.library)
+        if library and binding.reached:
+            missing = sorted(set(binding.functions) - set(library.exports))
+            for name in missing:
+                yield f"{binding.module}: {name} is not in {library.member}"
+
+
+def cpu_baseline(case: Case) -> Check:
+    """No instruction beyond the level that every supported CPU has, unless behind dispatch."""
+    cpu = rules.cpu()
+    variants = [lib for lib in case.libraries if cpu.dispatch_export in lib.exports]
+    aside = f"; {len(variants)} variants that ggml chooses from" if variants else ""
+    total = sum(lib.instructions for lib in case.libraries)
+    return check(
+        "cpu-baseline",
+        [*unread(case), *_beyond(case, cpu)],
+        ok=f"{total} instructions, none beyond {cpu.level}{aside}",
+        fail=f"it would crash (illegal instruction) on a CPU that has {cpu.level} and no more",
+        remedy="build without -march=native (GGML_NATIVE=OFF): " + REBUILD,
+    )
+
+
+def _beyond(case: Case, cpu: rules.CpuRules) -> Iterator[str]:
+    for library in case.libraries:
+        if cpu.dispatch_export in library.exports:
+            continue
+        for feature, count in library.cpu_features.items():
+            # Data between functions reads as instructions that do not exist; a file of nothing
+            # else is not code.
+            if feature == "INVALID" and count < library.instructions / 100:
+                continue
+            if feature not in cpu.features:
+                shown = "; ".join(library.first_use.get(feature, []))
+                yield f"{library.member}: {count} × {feature}, such as {shown}"
+
+
+def paths(case: Case) -> Check:
+    """No search path and no source path of the build machine."""
+    return check(
+        "paths",
+        [*unread(case), *_paths(case)],
+        ok="none of the build machine",
+        fail="folders of the build machine are in it",
+        remedy=REBUILD,
+    )
+
+
+def _paths(case: Case) -> Iterator[str]:
+    for library in case.libraries:
+        for path in library.search_paths:
+            if not re.match(r"\$(ORIGIN|\{ORIGIN\})(/|$)", path):
+                yield f"{library.member}: searches for libraries in {path or 'an empty path'}"
+        if library.build_paths:
+            count, first = len(library.build_paths), library.build_paths[0]
+            yield f"{library.member}: {count} of source and debug files, such as {first}"
+
+
+def platform_tag(case: Case) -> Check:
+    """The platform tag promises no older system than the libraries need."""
+    needs: dict[str, str] = {}
+    for library in case.libraries:
+        for name, version in library.symbol_versions.items():
+            needs[name] = max(needs.get(name, "0"), version, key=Version)
+    held = ", ".join(f"{name} {version}" for name, version in sorted(needs.items()))
+    return check(
+        "platform-tag",
+        [*unread(case), *_platform(case, needs)],
+        ok=f"{', '.join(sorted(_platforms(case)))} is true{f' ({held})' if held else ''}",
+        fail="the platform tag is not true",
+        remedy="auditwheel repair finds the true one; " + REBUILD,
+    )
+
+
+def _platforms(case: Case) -> set[str]:
+    return {tag.split("-", 2)[2] for tag in case.tags if tag.count("-") >= 2}
+
+
+def _platform(case: Case, needs: dict[str, str]) -> Iterator[str]:
+    platforms = _platforms(case)
+    if not platforms:
+        yield "there is no platform tag"
+    for platform in sorted(platforms):
+        if case.windows and platform == "win_amd64":
+            continue
+        allowed = rules.manylinux(platform)
+        if allowed is None:
+            yield f"{platform} is no tag of Windows x64 or manylinux x86_64"
+            continue
+        for name, version in sorted(needs.items()):
+            if Version(version) > Version(allowed[name]):
+                who = [
+                    lib.member.rsplit("/", 1)[-1]
+                    for lib in case.libraries
+                    if lib.symbol_versions.get(name) == version
+                ]
+                yield f"{platform} has {name} {allowed[name]}; {', '.join(who)} needs {version}"

@@ -1,0 +1,173 @@
+"""GPU code: what NVIDIA's cuobjdump and nvdisasm find in a library."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import lief
+
+from sessions.core import run
+from sessions.wheelfile.model import DeviceCode
+
+# How a fat binary begins (CUDA's fatbinary_section.h and what nvcc 13 writes): magic 0xBA55ED50,
+# version 1, a header of 16 bytes; then, in 8 bytes, the size of what follows the header.
+MAGIC = bytes.fromhex("50ed55ba01001000")
+_HEADER = 16
+TIMEOUT = 60  # seconds; the 98 cubins of an rtx50 wheel are extracted in half a second
+_INSTRUCTION = 16  # bytes, since Volta (compute capability 7.0)
+
+
+def read(data: bytes, folder: Path) -> DeviceCode | None:
+    """The device code of a library; None where it has none. ``folder`` takes what is unpacked.
+
+    Fat binaries are found by how they begin, whatever the section and the kind of file they
+    are in: cuobjdump for Linux reads no PE file.
+    """
+    containers = data.count(MAGIC)
+    if not containers:
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        carved = folder / "all.fatbin"
+        carved.write_bytes(b"".join(fat_binaries(data)))
+        sass = listed(_program("cuobjdump", "--list-elf", str(carved)), "ELF file")
+        ptx = listed(_program("cuobjdump", "--list-ptx", str(carved)), "PTX file")
+        _program("cuobjdump", "--extract-elf", "all", str(carved.resolve()), cwd=folder)
+        instructions, tensor = 0, Counter[str]()
+        for arch in sass:
+            code = [c for p in sorted(folder.glob(f"*.{arch}.cubin")) for c in _code(p)]
+            instructions += sum(map(len, code)) // _INSTRUCTION
+            tensor += tensor_instructions(code, _disassembler(arch, folder))
+        error = None
+    except Unreadable as problem:
+        return DeviceCode(containers, {}, {}, 0, {}, str(problem))
+    if sum(sass.values()) + sum(ptx.values()) < containers:
+        error = f"{containers} fat binaries, but only {sass} and {ptx} can be read in them"
+    elif sass and not instructions:
+        error = "machine code without an instruction"
+    return DeviceCode(containers, sass, ptx, instructions, dict(sorted(tensor.items())), error)
+
+
+def fat_binaries(data: bytes) -> Iterator[bytes]:
+    """Every fat binary in a file. Raises Unreadable where one reaches past the file's end."""
+    at = data.find(MAGIC)
+    while at >= 0:
+        size = _HEADER + int.from_bytes(data[at + 8 : at + _HEADER], "little")
+        if at + size > len(data):
+            raise Unreadable(f"a fat binary of {size} bytes reaches past the end of the file")
+        yield data[at : at + size]
+        at = data.find(MAGIC, at + size)
+
+
+class Unreadable(Exception):
+    """One of NVIDIA's tools refused the library, or is not there."""
+
+
+def _program(name: str, *words: str, cwd: Path | None = None) -> str:
+    """Run a tool of NVIDIA's packages in this very environment, and return its output."""
+    command = [str(installed(name)), *words]
+    done = run.capture(command, env={}, cwd=cwd, timeout=TIMEOUT)
+    if done.returncode:
+        last = " ".join(done.output.split())[-300:]
+        raise Unreadable(f"{name} ended with {done.returncode}: {last}")
+    return done.output
+
+
+def installed(name: str) -> Path:
+    """A program of the package ``nvidia-cuda-<name>`` as pip installed it. Raises Unreadable."""
+    wanted = f"{name}.exe" if sys.platform == "win32" else name
+    try:
+        files = importlib.metadata.files(f"nvidia-cuda-{name}") or []
+    except importlib.metadata.PackageNotFoundError as error:
+        raise Unreadable(f"the package nvidia-cuda-{name} is not installed") from error
+    for file in files:
+        if file.name == wanted:
+            return Path(str(file.locate()))
+    raise Unreadable(f"the package nvidia-cuda-{name} holds no {wanted}")
+
+
+def listed(output: str, word: str) -> dict[str, int]:
+    """How many of each architecture: of cuobjdump's "ELF file    1: x.1.sm_120.cubin"."""
+    found = re.findall(rf"^{word} +\d+: .*\.((?:sm|compute)_\w+)\.\w+$", output, re.MULTILINE)
+    counts = Counter(found)
+    if word == "PTX file":  # listed by the architecture it was meant for, not its own
+        counts = Counter({arch.replace("sm_", "compute_"): n for arch, n in counts.items()})
+    return dict(sorted(counts.items()))
+
+
+def _code(cubin: Path) -> list[bytes]:
+    """The machine code of every kernel of a cubin."""
+    binary = lief.ELF.parse(str(cubin))
+    if binary is None:
+        raise Unreadable(f"{cubin.name} is no ELF file")
+    return [bytes(s.content) for s in binary.sections if str(s.name).startswith(".text")]
+
+
+def tensor_instructions(
+    code: Sequence[bytes], disassemble: Callable[[bytes], Sequence[str]]
+) -> Counter[str]:
+    """Count tensor-core instructions by mnemonic.
+
+    An instruction has 16 bytes, its opcode in the low 12 bits. One instruction of each opcode
+    is disassembled; of the opcodes that are tensor cores', one of each variant (all bits but
+    registers, predicate and scheduling).
+    """
+    opcodes: dict[int, bytes] = {}
+    for piece in code:
+        words = memoryview(piece).cast("H")[::8].tolist()
+        for word in set(words) if len(words) > 1 else words:
+            if word & 0xFFF not in opcodes:
+                at = 16 * words.index(word)
+                opcodes[word & 0xFFF] = piece[at : at + 16]
+    names = dict(zip(opcodes, disassemble(b"".join(opcodes.values())), strict=True))
+    wanted = {number for number, name in names.items() if is_tensor(name)}
+    variants: dict[int, bytes] = {}
+    counts: Counter[int] = Counter()
+    for piece in code:
+        words = memoryview(piece).cast("H")[::8].tolist()
+        for index, word in enumerate(words):
+            if word & 0xFFF in wanted:
+                sample = piece[16 * index : 16 * index + 16]
+                key = int.from_bytes(sample, "little") & _VARIANT
+                variants.setdefault(key, sample)
+                counts[key] += 1
+    mnemonics = disassemble(b"".join(variants.values())) if variants else []
+    total: Counter[str] = Counter()
+    for key, mnemonic in zip(variants, mnemonics, strict=True):
+        total[mnemonic] += counts[key]
+    return total
+
+
+# Bits 0-11 opcode, 12-15 predicate, 16-39 and 64-71 registers, 105-127 scheduling and reuse.
+_VARIANT = ((1 << 105) - 1) & ~(0xF << 12) & ~(0xFFFFFF << 16) & ~(0xFF << 64)
+
+
+def is_tensor(mnemonic: str) -> bool:
+    """Whether a mnemonic is a matrix multiplication: HMMA, IMMA, OMMA, HGMMA, and so on."""
+    return mnemonic.split(".")[0].endswith("MMA")
+
+
+def _disassembler(arch: str, folder: Path) -> Callable[[bytes], list[str]]:
+    def disassemble(code: bytes) -> list[str]:
+        path = folder / "sample.bin"
+        path.write_bytes(code)
+        binary = arch.replace("sm_", "SM")
+        return mnemonics(_program("nvdisasm", "--binary", binary, str(path)), len(code) // 16)
+
+    return disassemble
+
+
+def mnemonics(output: str, count: int) -> list[str]:
+    """The mnemonics of nvdisasm's listing, without predicate and operands.
+
+    Raises Unreadable if there are not ``count`` of them.
+    """
+    found = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", output, re.MULTILINE)
+    if len(found) != count:
+        raise Unreadable(f"nvdisasm shows {len(found)} of {count} instructions")
+    return found

@@ -1,0 +1,47 @@
+"""x86-64 machine code: the features of a CPU that its instructions need. All of it is decoded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from iced_x86 import CpuidFeature, Decoder, Formatter, FormatterSyntax, Instruction
+
+SHOWN = 3  # instructions of each feature that are kept as evidence
+_NAMES = {value: name for name, value in vars(CpuidFeature).items() if isinstance(value, int)}
+
+
+def scan(pieces: Iterable[tuple[int, bytes]]) -> tuple[int, dict[str, int], dict[str, list[str]]]:
+    """Decode pieces of code (address, bytes), each from its first byte to its last.
+
+    Returns the number of instructions, how many need each CPU feature, and the first few of
+    each feature as text. What is no instruction counts as the feature "INVALID".
+    """
+    counts: Counter[int] = Counter()
+    firsts: dict[int, list[Instruction]] = {}
+    for address, code in pieces:
+        for instruction in Decoder(64, code, ip=address):
+            number = int(instruction.code)
+            counts[number] += 1
+            if counts[number] <= SHOWN:
+                firsts.setdefault(number, []).append(instruction.copy())
+    features: Counter[str] = Counter()
+    shown: dict[str, list[Instruction]] = {}
+    for number, count in counts.items():
+        for name in _features(firsts[number][0]):
+            features[name] += count
+            shown.setdefault(name, []).extend(firsts[number])
+    formatter = Formatter(FormatterSyntax.INTEL)
+    first = {
+        name: [
+            f"{i.ip:#x} {formatter.format(i)}" for i in sorted(found, key=lambda i: i.ip)[:SHOWN]
+        ]
+        for name, found in shown.items()
+    }
+    return sum(counts.values()), dict(sorted(features.items())), dict(sorted(first.items()))
+
+
+def _features(instruction: Instruction) -> list[str]:
+    if instruction.is_invalid:
+        return ["INVALID"]
+    return [_NAMES[number] for number in instruction.cpuid_features()]

@@ -1,0 +1,88 @@
+"""The facts of a wheel. They say what is there; nothing here says whether it is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DeviceCode:
+    """GPU code in one library.
+
+    ``sass`` and ``ptx`` count pieces of code by architecture ("sm_120", "compute_100").
+    ``containers`` is the number of fat binaries that hold them. ``tensor`` counts every
+    tensor-core instruction of the machine code by its whole mnemonic ("HMMA.16816.F32");
+    ``instructions`` is how many were looked at.
+    """
+
+    containers: int
+    sass: dict[str, int]
+    ptx: dict[str, int]
+    instructions: int
+    tensor: dict[str, int]
+    error: str | None  # what could not be read
+
+
+@dataclass(frozen=True)
+class Library:
+    """One ELF or PE file. Lists are sorted; sizes in bytes.
+
+    ``cpu_features`` counts machine instructions by the CPU feature they need (names of iced-x86's
+    CpuidFeature), ``first_use`` has the first three of each. ``build_paths`` are absolute paths
+    of source files, debug files and search paths of the machine that built it.
+    """
+
+    member: str
+    sha256: str
+    size: int
+    format: str  # "elf" | "pe" | "" where it cannot be read
+    machine: str
+    imports: tuple[str, ...]
+    search_paths: tuple[str, ...]  # RUNPATH and RPATH
+    exports: tuple[str, ...]  # C names alone
+    symbol_versions: dict[str, str]  # newest needed of each: GLIBC -> 2.35
+    executable_stack: bool
+    build_paths: tuple[str, ...]
+    instructions: int
+    cpu_features: dict[str, int]
+    first_use: dict[str, list[str]]
+    device: DeviceCode | None
+    error: str | None  # what could not be read
+
+
+@dataclass(frozen=True)
+class Binding:
+    """A library that the package's Python loads, and the functions it looks up in it."""
+
+    module: str  # member of the wheel
+    library: str  # base name: "llama"
+    functions: tuple[str, ...]
+    reached: bool  # whether any other module of the package imports that module
+
+
+@dataclass(frozen=True)
+class WheelFacts:
+    """Everything that was read of one wheel. Sizes in bytes."""
+
+    file: str
+    sha256: str
+    size: int
+    members: dict[str, int]
+    times: tuple[str, ...]  # the members' distinct times, ISO 8601
+    archive_problems: tuple[str, ...]
+    record_problems: tuple[str, ...]
+    name: str  # from the file name, like version and tags
+    version: str
+    tags: tuple[str, ...]
+    metadata_name: str
+    metadata_version: str
+    requires_python: str
+    requires: tuple[str, ...]
+    wheel_tags: tuple[str, ...]  # from WHEEL
+    purelib: bool
+    generator: str
+    papers_problems: tuple[str, ...]
+    bindings: tuple[Binding, ...]
+    loader: str | None  # sha256 of the CUDA loader's text
+    loader_called: bool
+    libraries: tuple[Library, ...]

@@ -1,0 +1,73 @@
+"""The data in ``sessions/facts/wheels.toml``, typed."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from sessions.core import facts
+
+
+@dataclass(frozen=True)
+class PlatformLibraries:
+    """Which libraries a wheel may need that are not in it."""
+
+    system: frozenset[str]
+    prefixes: tuple[str, ...]
+    driver: frozenset[str]
+    cuda: tuple[tuple[str, str], ...]  # (pattern with the CUDA major as group 1, package)
+
+    def runtime(self, name: str) -> tuple[str, str] | None:
+        """(package, CUDA major) for a library of NVIDIA's runtime."""
+        for pattern, package in self.cuda:
+            if match := re.fullmatch(pattern, name):
+                return package, match[1]
+        return None
+
+
+@dataclass(frozen=True)
+class CpuRules:
+    """The CPU every wheel is for; what a library that ggml dispatches to exports."""
+
+    level: str
+    features: frozenset[str]
+    dispatch_export: str
+
+
+def platform_libraries(platform: str) -> PlatformLibraries:
+    """The rules for "linux" or "windows"; there, names are in lower case."""
+    data = facts.load("wheels.toml")
+    table: dict[str, Any] = data[platform]
+    key = "dll" if platform == "windows" else "library"
+    return PlatformLibraries(
+        system=frozenset(table["system"]),
+        prefixes=tuple(table.get("prefixes", ())),
+        driver=frozenset(table["driver"]),
+        cuda=tuple((row[key], row["package"]) for row in data["cuda"]),
+    )
+
+
+@functools.cache
+def cpu() -> CpuRules:
+    """The rules for host code."""
+    data = facts.load("wheels.toml")
+    return CpuRules(
+        level=data["cpu"]["level"],
+        features=frozenset(data["cpu"]["features"]),
+        dispatch_export=data["dispatch"]["export"],
+    )
+
+
+def manylinux(platform: str) -> dict[str, str] | None:
+    """The newest symbol versions (GLIBC …) that a manylinux tag allows; None for no such tag."""
+    table: dict[str, Any] = facts.load("wheels.toml")["manylinux"]
+    match = re.fullmatch(r"(manylinux\d+)_x86_64|manylinux_2_(\d+)_x86_64", platform)
+    if not match or (match[1] and match[1] not in table["aliases"]):
+        return None
+    minor = table["aliases"][match[1]] if match[1] else int(match[2])
+    rows = sorted(int(key) for key in table if key.isdecimal() and int(key) <= minor)
+    if not rows:
+        return None
+    return {"GLIBC": f"2.{minor}", **table[str(rows[-1])]}
