@@ -14,10 +14,12 @@ bootstrap.enter(ROOT)
 
 import nox
 
+import sessions.bundle
 import sessions.clean
 import sessions.configure
 import sessions.lock
 import sessions.probe
+import sessions.smoke
 import sessions.source
 import sessions.toolkit
 import sessions.verify
@@ -75,6 +77,18 @@ def verify(session: nox.Session) -> None:
     stage(session, sessions.verify.main)
 
 
+@nox.session(requires=["probe", *(["verify"] if BUILT else [])])
+def smoke(session: nox.Session) -> None:
+    """Prove that the wheel computes. Options: --device N|cpu --model PATH --report FILE --wheel."""
+    stage(session, sessions.smoke.main)
+
+
+@nox.session(requires=["verify"])
+def bundle(session: nox.Session) -> None:
+    """One file that proves the wheel on another machine. Options: --target --sign KEY."""
+    stage(session, sessions.bundle.main)
+
+
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests(session: nox.Session) -> None:
     """Unit tests: no network, no compiler, under a minute. Options: words for pytest."""
@@ -94,7 +108,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def integration(session: nox.Session) -> None:
     """Tests with real tools on a small upstream: minutes. Options: words for pytest."""
-    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/integration.txt")
     session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sessions.core import console, facts, machine, records
+from sessions.core import console, facts, job, machine, records
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.judge import choose_compiler, choose_python, choose_toolkit, job_count, judge
@@ -51,7 +51,9 @@ def main(ctx: Context) -> None:
     if alone:
         show(chain)
     console.checks(check for check in chain.checks if alone or check.status != "ok")
-    fatal = [check for check in chain.checks if check.status == "fail"]
+    # To try a wheel that is there already, a machine needs no compiler.
+    needed = {"python"} if ctx.options.wheel else {check.id for check in chain.checks}
+    fatal = [check for check in chain.checks if check.status == "fail" and check.id in needed]
     if fatal:
         ctx.record("probe").unlink(missing_ok=True)
         raise Problem(
@@ -59,6 +61,8 @@ def main(ctx: Context) -> None:
             "above stand in the way.",
             remedy="do what each of them says, then run the same command again",
         )
+    if job.wants_card(ctx):
+        job.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no card
     records.write(ctx.record("probe"), "probe", chain)
     console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
 
@@ -228,7 +232,8 @@ def read_nvml(answer: dict[str, Any]) -> tuple[Driver | None, tuple[Gpu, ...]]:
     if "error" in answer:
         return None, ()
     driver = Driver(release=answer["release"], cuda=answer["cuda"])
-    return driver, tuple(Gpu(**device) for device in answer["devices"])
+    names = [field.name for field in dataclasses.fields(Gpu)]
+    return driver, tuple(Gpu(**{n: device[n] for n in names}) for device in answer["devices"])
 
 
 def show(chain: Toolchain) -> None:

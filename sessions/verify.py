@@ -21,12 +21,13 @@ HERE = Path(__file__).parent
 def main(ctx: Context) -> None:
     """Judge the target's wheel, or the one that --wheel names; leave facts and verdict."""
     start = time.monotonic()
-    path, record, folder = _chosen(ctx)
+    path, record = _chosen(ctx)
     digest = records.file_sha256(path)
+    folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     fingerprint = records.fingerprint([ctx.spec, record, _rules()])
     done = records.read(folder / "verify.json", "verify", VerifyReport)
     if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, fingerprint):
-        console.done(f"verify: up to date, {_count(done.groups)} checks hold for {path.name}")
+        console.done(f"verify: up to date, {_held(done.groups)} for {path.name}")
         return
     console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
     with (
@@ -46,7 +47,8 @@ def main(ctx: Context) -> None:
     records.write(folder / "facts.json", "facts", found)
     case = Case(found, ctx.spec, record, ctx.options.wheel is None, _loader(ctx))
     groups = judge(case)
-    failed = [c.id for g in groups for c in g.checks if c.status == "fail"]
+    checks = [check for group in groups for check in group.checks]
+    failed = [check.id for check in checks if check.status == "fail"]
     seconds = round(time.monotonic() - start, 1)
     report = VerifyReport(path.name, digest, ctx.spec.target, fingerprint, seconds, groups)
     records.write(folder / "verify.json", "verify", report, ok=not failed)
@@ -55,22 +57,20 @@ def main(ctx: Context) -> None:
         console.checks(group.checks)
     if failed:
         raise Problem(
-            f"{len(failed)} of {_count(groups)} checks of {path.name} fail for the target "
+            f"{len(failed)} of {len(checks)} checks of {path.name} fail for the target "
             f"{ctx.spec.target}: {', '.join(failed)}.",
             evidence=f"all that was found is in {folder / 'facts.json'}",
             remedy="above, under each; for a wheel of your own: nox -s wheel -- --fresh "
             f"--target {ctx.spec.target}",
         )
-    console.done(
-        f"verify: {_count(groups)} checks hold for {path.name}, in {console.duration(seconds)}"
-    )
+    console.done(f"verify: {_held(groups)} for {path.name}, in {console.duration(seconds)}")
 
 
-def _chosen(ctx: Context) -> tuple[Path, Wheel | None, Path]:
-    """The wheel, the record of its build, and the folder for what is found."""
+def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
+    """The wheel and the record of its build."""
     if ctx.options.wheel is None:
         wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
-        return ctx.wheels / wheel.file, wheel, ctx.build
+        return ctx.wheels / wheel.file, wheel
     path = Path(ctx.options.wheel).expanduser()
     if not path.is_file():
         raise Problem(
@@ -79,7 +79,7 @@ def _chosen(ctx: Context) -> tuple[Path, Wheel | None, Path]:
         )
     beside = records.read(path.parent / "wheel.json", "wheel", Wheel)
     record = beside if beside and beside.file == path.name else None
-    return path, record, ctx.build / "given" / path.stem
+    return path, record
 
 
 def _left(done: int, total: int, start: float) -> float:
@@ -88,10 +88,10 @@ def _left(done: int, total: int, start: float) -> float:
 
 
 def _rules() -> dict[str, str]:
-    """Digests of everything that reads and judges."""
-    ours = [Path(__file__), *sorted((HERE / "wheelfile").glob("*.py")), facts.FACTS / "wheels.toml"]
-    ours += [facts.FACTS / "sources.toml", facts.FACTS / "runtime.txt"]
-    return {path.name: records.file_sha256(path) for path in ours}
+    """Digests of everything that reads and judges, the loader that is wanted included."""
+    patterns = ("verify.py", "core/*.py", "wheelfile/*.py", "facts/*.toml", "facts/runtime.txt")
+    ours = [p for pattern in (*patterns, f"overlay/{staging.LOADER}") for p in HERE.glob(pattern)]
+    return {path.relative_to(HERE).as_posix(): records.file_sha256(path) for path in ours}
 
 
 def _loader(ctx: Context) -> str | None:
@@ -102,5 +102,7 @@ def _loader(ctx: Context) -> str | None:
     return records.text_sha256(filled.encode())
 
 
-def _count(groups: tuple[CheckGroup, ...]) -> int:
-    return sum(len(group.checks) for group in groups)
+def _held(groups: tuple[CheckGroup, ...]) -> str:
+    statuses = [check.status for group in groups for check in group.checks]
+    warned = f" (warnings: {statuses.count('warn')})" if "warn" in statuses else ""
+    return f"{statuses.count('ok')} checks hold{warned}"

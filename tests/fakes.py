@@ -1,4 +1,4 @@
-"""Values of ``sessions.core.model`` for tests: a machine on which rtx50 builds, with overrides."""
+"""Values for tests, with overrides: a machine on which rtx50 builds, and the wheel it builds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.configure import Places
-from sessions.core import facts, options
+from sessions.core import facts, options, records
 from sessions.core.context import Context
 from sessions.core.model import (
     BuildEnv,
@@ -27,6 +27,8 @@ from sessions.core.model import (
     Wheel,
 )
 from sessions.core.options import Options
+from sessions.wheelfile.case import Case
+from sessions.wheelfile.model import Binding, DeviceCode, Library, WheelFacts
 
 ROOT = Path(__file__).resolve().parent.parent
 ACCEPTS = HostRange(gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_max=1949)
@@ -236,6 +238,194 @@ def wheel(**changes: Any) -> Wheel:
     return dataclasses.replace(base, **changes)
 
 
+INFO = "llama_cpp_python-0.3.16.dist-info"
+LOADER = "c" * 64  # stands for the digest of the loader that the target's wheel has
+BASELINE = {"AVX2": 40, "CET_IBT": 2, "INTEL386": 60_000, "SSE2": 9_000, "X64": 30_958}
+
+
+def claiming(**changes: Any) -> BuildSpec:
+    """The rtx50 target with all that ``verify`` holds its wheel to."""
+    return spec(**{"budget_mb": 30, "device_features": ("HMMA", "IMMA"), **changes})
+
+
+def device(**changes: Any) -> DeviceCode:
+    """The GPU code of rtx50's ggml-cuda."""
+    base = DeviceCode(
+        containers=98,
+        sass={"sm_120": 98},
+        ptx={},
+        instructions=4_485_528,
+        tensor={"HMMA.16816.F32": 23_424, "IMMA.16832.S8.S8": 36_288},
+        error=None,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def library(member: str = "llama_cpp/lib/libllama.so", **changes: Any) -> Library:
+    """A sound ELF library for the CPU. Its digest follows from its name."""
+    base = Library(
+        member=member,
+        sha256=records.text_sha256(member.rsplit("/", 1)[-1].encode()),
+        size=2_000_000,
+        format="elf",
+        machine="x86_64",
+        imports=("libc.so.6", "libstdc++.so.6"),
+        search_paths=("$ORIGIN",),
+        exports=(),
+        symbol_versions={"CXXABI": "1.3.13", "GCC": "3.4", "GLIBC": "2.34", "GLIBCXX": "3.4.29"},
+        executable_stack=False,
+        build_paths=(),
+        instructions=100_000,
+        cpu_features=BASELINE,
+        first_use={},
+        device=None,
+        error=None,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def libraries() -> tuple[Library, ...]:
+    """The libraries of an rtx50 wheel for Linux, each needing what it does need."""
+    lib = "llama_cpp/lib"
+    cuda = ("libcublas.so.13", "libcuda.so.1", "libcudart.so.13")
+    ggml = ("libggml-base.so", "libggml-cpu.so", "libggml-cuda.so")
+    system = ("libc.so.6", "libgcc_s.so.1", "libm.so.6", "libstdc++.so.6")
+    newer = {"GLIBC": "2.27", "GLIBCXX": "3.4.30"}
+    return (
+        library(f"{lib}/libggml-base.so", imports=system),
+        library(f"{lib}/libggml-cpu.so", imports=("libggml-base.so", "libgomp.so.1", *system)),
+        library(
+            f"{lib}/libggml-cuda.so",
+            imports=(*cuda, "libggml-base.so", *system),
+            symbol_versions=newer,
+            size=25_000_000,
+            device=device(),
+        ),
+        library(f"{lib}/libggml.so", imports=(*ggml, *system)),
+        library(f"{lib}/libgomp.so.1", imports=("libc.so.6",), search_paths=()),
+        library(
+            f"{lib}/libllama.so",
+            imports=("ld-linux-x86-64.so.2", "libggml-base.so", "libggml.so", *system),
+            exports=("llama_decode", "llama_free", "llama_new_context"),
+        ),
+        library(
+            f"{lib}/libmtmd.so",
+            imports=("libggml.so", "libllama.so", *system),
+            exports=("mtmd_free", "mtmd_init"),
+        ),
+    )
+
+
+def wheel_facts(**changes: Any) -> WheelFacts:
+    """What is read of a sound rtx50 wheel for Linux. Its members follow from its libraries.
+
+    As upstream has them: a module for llava, of which there is no library, and nothing imports it.
+    """
+    tags = ("cp311-cp311-manylinux_2_35_x86_64",)
+    inside: tuple[Library, ...] = changes.get("libraries", libraries())
+    papers = ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE.md")
+    modules = ("__init__", "_cuda_runtime", "llama_cpp", "llava_cpp", "mtmd_cpp", "server/app")
+    base = WheelFacts(
+        file=f"llama_cpp_python-0.3.16-{tags[0]}.whl",
+        sha256="0" * 64,
+        size=19_400_000,
+        members={
+            **{f"llama_cpp/{name}.py": 1_000 for name in modules},
+            **{found.member: found.size for found in inside},
+            **{f"{INFO}/{name}": 1_000 for name in papers},
+        },
+        times=("2022-11-09T12:37:20",),
+        archive_problems=(),
+        record_problems=(),
+        name="llama-cpp-python",
+        version="0.3.16",
+        tags=tags,
+        metadata_name="llama_cpp_python",
+        metadata_version="0.3.16",
+        requires_python=">=3.8",
+        requires=(
+            "numpy>=1.20.0",
+            "cuda-pathfinder>=1.3",
+            "nvidia-cuda-runtime<14,>=13.1.80",
+            "nvidia-cublas<14,>=13.2.2.2",
+            'PyYAML>=5.1; extra == "server"',
+        ),
+        wheel_tags=tags,
+        purelib=False,
+        generator="scikit-build-core 1.1.2",
+        papers_problems=(),
+        bindings=(
+            Binding("llama_cpp/llama_cpp.py", "llama", ("llama_decode", "llama_free"), True),
+            Binding("llama_cpp/llava_cpp.py", "llava", ("llava_eval",), False),
+            Binding("llama_cpp/mtmd_cpp.py", "mtmd", ("mtmd_init",), True),
+        ),
+        unparsed=(),
+        loader=LOADER,
+        loader_called=True,
+        libraries=inside,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def cpu_facts(**changes: Any) -> WheelFacts:
+    """What is read of a sound wheel of the cpu target."""
+    inside = tuple(
+        dataclasses.replace(found, imports=tuple(n for n in found.imports if "cuda" not in n))
+        for found in libraries()
+        if "cuda" not in found.member
+    )
+    base = {"size": 3_000_000, "requires": ("numpy>=1.20.0",), "loader": None}
+    return wheel_facts(**{"libraries": inside, "loader_called": False, **base, **changes})
+
+
+def windows_libraries() -> tuple[Library, ...]:
+    """The libraries of an rtx50 wheel for Windows. No search paths, no symbol versions."""
+    ours = ("api-ms-win-crt-heap-l1-1-0.dll", "kernel32.dll", "vcruntime140.dll")
+    needs = {
+        "ggml-base": (),
+        "ggml-cpu": ("ggml-base.dll",),
+        "ggml-cuda": ("cublas64_13.dll", "cudart64_13.dll", "ggml-base.dll", "nvcuda.dll"),
+        "ggml": ("ggml-base.dll", "ggml-cpu.dll", "ggml-cuda.dll"),
+        "llama": ("ggml-base.dll", "ggml.dll", "vcruntime140_1.dll"),
+        "mtmd": ("ggml.dll", "llama.dll"),
+    }
+    exports = {"llama": ("llama_decode", "llama_free"), "mtmd": ("mtmd_init",)}
+    return tuple(
+        library(
+            f"llama_cpp/lib/{name}.dll",
+            format="pe",
+            imports=(*ours, *others),
+            search_paths=(),
+            exports=exports.get(name, ()),
+            symbol_versions={},
+            device=device() if name == "ggml-cuda" else None,
+        )
+        for name, others in needs.items()
+    )
+
+
+def windows_facts(**changes: Any) -> WheelFacts:
+    """What is read of a sound rtx50 wheel for Windows."""
+    tags = ("cp311-cp311-win_amd64",)
+    file = f"llama_cpp_python-0.3.16-{tags[0]}.whl"
+    base = {"libraries": windows_libraries(), "file": file, "tags": tags, "wheel_tags": tags}
+    return wheel_facts(**{**base, **changes})
+
+
+def recorded(found: WheelFacts, **changes: Any) -> Wheel:
+    """The record of the build that made the wheel of these facts."""
+    made = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
+    base = {"file": found.file, "sha256": found.sha256, "size": found.size, "libraries": made}
+    return wheel(**{**base, **changes})
+
+
+def case(found: WheelFacts | None = None, **changes: Any) -> Case:
+    """A wheel before its judge, built here for the rtx50 target, with the record of its build."""
+    found = found or wheel_facts()
+    base = Case(found, claiming(), recorded(found), True, LOADER)
+    return dataclasses.replace(base, **changes)
+
+
 def no_machine(question: str, *words: str) -> Any:
     """A machine that must not be asked."""
     raise AssertionError(f"asked the machine: {question} {words}")
@@ -257,3 +447,164 @@ def context(root: Path, *words: str, **changes: Any) -> Context:
         cache=root / "cache",
     )
     return dataclasses.replace(base, **changes)
+
+
+def card(**changes: Any) -> dict[str, Any]:
+    """A GeForce RTX 5090 as NVML shows it."""
+    base: dict[str, Any] = {
+        "index": 0,
+        "name": "NVIDIA GeForce RTX 5090",
+        "compute_capability": "12.0",
+        "memory_mib": 32607,
+        "memory_free_mib": 32000,
+    }
+    return {**base, **changes}
+
+
+def nvml(*devices: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What NVML answers on a machine with these cards; with an RTX 5090 if none is named."""
+    base = {"release": "580.159.04", "cuda": "13.0", "devices": list(devices or [card()])}
+    return {**base, **changes}
+
+
+def smoke_job(**changes: Any) -> dict[str, Any]:
+    """What the payload is told of the rtx50 wheel, with a card, and two types to try."""
+    base: dict[str, Any] = {
+        "identity": {
+            "file": wheel().file,
+            "sha256": "0" * 64,
+            "target": "rtx50",
+            "device": "NVIDIA GeForce RTX 5090",
+            "capability": "12.0",
+            "driver": "580.159.04",
+        },
+        "version": "0.3.16",
+        "capabilities": ["12.0"],
+        "types": ["F16", "Q4_K"],
+        "needed": ["F16", "Q4_K"],
+        "questions": [["The capital of France is", "Paris"]],
+        "native_fp4": False,
+        "threads": 1,
+        "loads": 20,
+        "folder": "/work/run",
+        "layers": 999,
+        "index": 0,
+        "jobs": 4,
+        "venv": "/work/venv",
+        "model": None,
+    }
+    return {**base, **changes}
+
+
+def smoke_answers(type_: str) -> dict[str, Any]:
+    """What the payload's child finds of one GGML type on a sound card: each of its cases."""
+    attention = ((False, "f16"), (True, "f16"), (True, "q8_0"), (True, "q4_0"))
+    cases = [
+        {
+            "batch": batch,
+            "flash": flash,
+            "kv": kv,
+            "type": type_,
+            "nmse": 1e-5,
+            "finite": True,
+            "tokens": 20,
+            "equal": 20,
+            "repeats": True,
+        }
+        for batch in (1, 4, 32, 512)
+        for flash, kv in attention
+    ]
+    buffers = {"CPU_Mapped model": 1.0, "CUDA0 model": 13.2, "CUDA0 KV": 2.0}
+    return {"error": None, "offloaded": [3, 3], "buffers": buffers, "results": cases}
+
+
+def smoke_found(**changes: Any) -> dict[str, Any]:
+    """All that the payload's children find of a sound rtx50 wheel on its card."""
+    site = "/work/venv/lib/python3.11/site-packages"
+    runtime = f"{site}/nvidia/cu13/lib"
+    base: dict[str, Any] = {
+        "device": {
+            "error": None,
+            "version": "0.3.16",
+            "package": f"{site}/llama_cpp",
+            "offload": True,
+            "runtime": {
+                "cudart": [f"{runtime}/libcudart.so.13", "site-packages"],
+                "cublas": [f"{runtime}/libcublas.so.13", "site-packages"],
+            },
+            "libraries": [
+                "/usr/lib/x86_64-linux-gnu/libcuda.so.580.159.04",
+                f"{site}/llama_cpp/lib/libggml-base.so",
+                f"{site}/llama_cpp/lib/libggml-cuda.so",
+                f"{site}/llama_cpp/lib/libllama.so",
+                f"{runtime}/libcublas.so.13",
+                f"{runtime}/libcublasLt.so.13",
+                f"{runtime}/libcudart.so.13",
+            ],
+            "devices": [["NVIDIA GeForce RTX 5090", "12.0"]],
+            "system": "CUDA : ARCHS = 1200",
+            "import_seconds": 0.5,
+        },
+        "offload": {
+            "error": None,
+            "offloaded": [3, 3],
+            "buffers": {"CPU_Mapped model": 1.0, "CUDA0 model": 10.0, "CUDA0 KV": 2.0},
+            "grew": 20_000_000,
+            "weights": 11_000_000,
+            "free_after_first": 30_000_000_000,
+            "free_after_last": 30_000_000_000,
+            "loads": 20,
+        },
+        "api": {
+            "error": None,
+            "chat": "yes",
+            "text": "Hola, señor",
+            "back": "Hola, señor",
+            "wanted": [300, 301, 302],
+            "one": [300, 301, 302],
+            "other": [300, 301, 302],
+            "embedding": 1e-9,
+        },
+        "times": {
+            "error": None,
+            "child_seconds": 2.0,
+            "load_seconds": 0.25,
+            "first_token_seconds": 0.01,
+            "prompt_per_second": 5000.0,
+        },
+        "answers": {name: smoke_answers(name) for name in ("F16", "Q4_K")},
+        "jit_files": 0,
+    }
+    return {**base, **changes}
+
+
+def smoke_report(**changes: Any) -> dict[str, Any]:
+    """What a report says of a sound rtx50 wheel, before it is sealed."""
+    cases = [{**case, "bound": 1e-4} for case in smoke_answers("F16")["results"]]
+    base: dict[str, Any] = {
+        **smoke_job()["identity"],
+        "python": "3.11.2",
+        "system": "Linux 6.1.0 x86_64",
+        "started": "2026-01-02T03:04:05Z",
+        "seconds": 61.5,
+        "checks": [
+            {
+                "id": "known-answers",
+                "status": "ok",
+                "summary": "known-answers: 16 cases of 1 types within their bounds",
+                "evidence": "",
+                "remedy": "",
+            },
+            {
+                "id": "memory",
+                "status": "ok",
+                "summary": "memory: 20 loads and unloads, 0 MiB lost",
+                "evidence": "",
+                "remedy": "",
+            },
+        ],
+        "cases": cases,
+        "times": {"import_seconds": 0.5, "prompt_per_second": 5000.0},
+        "system_info": "CUDA : ARCHS = 1200",
+    }
+    return {**base, **changes}

@@ -20,7 +20,13 @@ def _unicode() -> bool:
 
 
 def _line(text: str) -> Text:
+    text = visible(text)
     return Text(text if _unicode() else text.encode("ascii", "replace").decode())
+
+
+def visible(text: str) -> str:
+    """A text that can only be read: whatever would command a terminal is written as its number."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def say(text: str) -> None:
@@ -81,7 +87,7 @@ class Meter:
             BarColumn(bar_width=30),
             TaskProgressColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}  {task.fields[now]}"),
+            TextColumn("{task.fields[left]}  {task.fields[now]}", markup=False),
             console=_console,
             transient=True,
             disable=not _console.is_terminal,
@@ -100,7 +106,7 @@ class Meter:
     def update(self, done: int, total: int, left: float | None, now: str) -> None:
         """``left`` is an estimate in seconds, None where there is none yet."""
         text = f"about {duration(left)} left" if left is not None else ""
-        self._bar.update(self._task, completed=done, total=total, left=text, now=now)
+        self._bar.update(self._task, completed=done, total=total, left=text, now=visible(now))
         tenth = 10 * done // max(total, 1)
         if self._bar.disable and tenth > self._tenth:
             self._tenth = tenth

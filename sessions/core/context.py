@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 import traceback
@@ -21,7 +22,7 @@ from sessions.core.model import BuildSpec
 from sessions.core.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
-TAKE_A_WHEEL = ("verify",)  # sessions that work on a wheel that was not built here
+TAKE_A_WHEEL = ("probe", "verify", "smoke")  # sessions that work on a wheel that was not built here
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Context:
     def wheels(self) -> Path:
         """Finished wheels of the target."""
         return self.root / "wheels" / self.spec.target
+
+    def given(self, wheel: Path, sha256: str) -> Path:
+        """Where records of a wheel lie that was not built here; that of no other wheel."""
+        name = re.sub("[^A-Za-z0-9._+-]", "_", wheel.stem)[:100]
+        return self.build / "given" / f"{name}-{sha256[:8]}"
 
     def record(self, stage: str) -> Path:
         """Where a stage's record lies."""
@@ -109,10 +115,9 @@ def _context(session: nox.Session, chosen: Options) -> Context:
     )
     disk.mark(context.root / "build")
     disk.claim(context.cache)
-    if chosen.wheel:
-        return context  # nothing of the target is touched, so nobody need wait
-    context.target_lock(context.spec.target)
-    run.end_leftovers(run.BUILD_MARK, str(context.build))
+    if not chosen.wheel:  # else nothing of the target is touched, and nobody need wait
+        context.target_lock(context.spec.target)
+        run.end_leftovers(run.BUILD_MARK, str(context.build))
     disk.mark(context.build)
     return context
 
@@ -122,7 +127,7 @@ def _cache(named: str | None) -> Path:
 
 
 def _fail(session: nox.Session, problem: Problem) -> NoReturn:
-    session.error(str(problem))
+    session.error(console.visible(str(problem)))
 
 
 def _bug(stage: str, error: BaseException) -> Problem:

@@ -132,6 +132,11 @@ def tools_lock() -> Path:
     return FACTS / "tools.txt"
 
 
+def payload_lock() -> Path:
+    """The requirements file, pinned and hashed, of what the proofs import beside the wheel."""
+    return FACTS / "payload.txt"
+
+
 def parse_requirements(text: str) -> dict[str, str]:
     """Package -> version of a pinned requirements file."""
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", text, re.MULTILINE))

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
 from sessions.core import records, run
 from sessions.core.errors import Problem
+from sessions.payload import card
 
 Machine = Callable[..., Any]
 MIB = 1024 * 1024
@@ -53,7 +53,7 @@ def real(env: Mapping[str, str], root: Path) -> Machine:
                 done = run.capture(words, env=clean, timeout=TIMEOUT)
                 return {"returncode": done.returncode, "output": done.output}
             case "nvml":
-                return _nvml()
+                return card.read()
         raise ValueError(f"no such question: {question}")
 
     return ask
@@ -135,34 +135,3 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-
-
-def _nvml() -> dict[str, Any]:
-    """Driver and devices; an ``error`` in place of them where NVML will not start."""
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return {"error": str(error)}
-    try:
-        number = pynvml.nvmlSystemGetCudaDriverVersion_v2()
-        devices = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            device = pynvml.nvmlDeviceGetHandleByIndex(index)
-            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
-            devices.append(
-                {
-                    "index": index,
-                    "name": pynvml.nvmlDeviceGetName(device),
-                    "compute_capability": f"{major}.{minor}",
-                    "memory_mib": pynvml.nvmlDeviceGetMemoryInfo(device).total // MIB,
-                }
-            )
-        return {
-            "release": pynvml.nvmlSystemGetDriverVersion(),
-            "cuda": f"{number // 1000}.{number % 1000 // 10}",
-            "devices": devices,
-        }
-    except pynvml.NVMLError as error:
-        return {"error": str(error)}
-    finally:
-        pynvml.nvmlShutdown()

@@ -8,7 +8,7 @@ a record of a Windows machine is read on Linux by the tests.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Status = Literal["ok", "warn", "fail"]
 CacheName = Literal["ccache", "sccache", "none"]
@@ -223,6 +223,30 @@ class Wheel:
     cache: dict[str, int]
     libraries: dict[str, str]  # file name -> sha256
     requires: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SmokeReport:
+    """What was proven by running a wheel. Times in seconds.
+
+    ``device`` is the card's name, or "cpu"; ``origin`` "here", or the file that brought the report.
+    Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal.
+    """
+
+    file: str
+    sha256: str
+    target: str
+    device: str
+    capability: str | None
+    driver: str | None
+    python: str
+    system: str
+    origin: str
+    started: str
+    seconds: float
+    checks: tuple[Check, ...]
+    cases: tuple[dict[str, Any], ...]
+    times: dict[str, float]
 
 
 @dataclass(frozen=True)

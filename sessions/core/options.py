@@ -25,6 +25,11 @@ class Options:
     toolkit: str | None
     source: str | None
     wheel: str | None
+    device: str | None
+    model: str | None
+    report: str | None
+    sign: str | None
+    signers: str | None
     compiler: str | None
     cache: CacheName
     jobs: int | None
@@ -54,6 +59,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _device(text: str) -> str:
+    if text != "cpu" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither the number of a card nor cpu")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """The one parser of the project."""
     p = _Parser(
@@ -67,7 +78,12 @@ def parser() -> argparse.ArgumentParser:
     add("--python", metavar="X.Y", help="Python the wheel is for")
     add("--toolkit", metavar="pypi|system|PATH", help="where the CUDA toolkit comes from")
     add("--source", metavar="PATH", help="your own checkout of llama-cpp-python")
-    add("--wheel", metavar="PATH", help="verify: any wheel instead of the one built here")
+    add("--wheel", metavar="PATH", help="verify, smoke: any wheel instead of the one built here")
+    add("--device", metavar="N|cpu", type=_device, help="smoke: which card; or the CPU alone")
+    add("--model", metavar="PATH", help="smoke: a real GGUF model to ask for facts too")
+    add("--report", metavar="PATH", help="smoke: take the report that a bundle wrote elsewhere")
+    add("--sign", metavar="KEY", help="bundle: sign it with this SSH key")
+    add("--signers", metavar="PATH", help="smoke --report: SSH keys whose signature is asked for")
     add("--compiler", metavar="PATH", help="C++ compiler to use instead of the probe's choice")
     add(
         "--cache",

@@ -32,23 +32,25 @@ def capture(
     env: Mapping[str, str],
     cwd: Path | None = None,
     timeout: float | None = None,
+    stdin: Path | None = None,
 ) -> Finished:
     """Run to the end and return stdout and stderr as one text. Never raises for its failure."""
     start = time.monotonic()
     try:
-        done = subprocess.run(
-            list(command),
-            env=dict(env),
-            cwd=cwd,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
+        with Path(stdin or os.devnull).open("rb") as given:
+            done = subprocess.run(
+                list(command),
+                env=dict(env),
+                cwd=cwd,
+                timeout=timeout,
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+            )
         code, text = done.returncode, done.stdout
     except subprocess.TimeoutExpired as error:
         so_far = error.stdout or b""

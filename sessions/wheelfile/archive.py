@@ -7,16 +7,17 @@ import hashlib
 import re
 import stat
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 # Far above any wheel of this kind: 42 members here; upstream's wheels for six architectures unpack
-# to less than 1 GiB.
+# to less than 1 GiB. RATIO: ours unpack to less than four times their size.
 MEMBERS = 2000
-UNPACKED = 4 << 30
+UNPACKED = 2 << 30
+RATIO = 200
+SMALL = 64 << 20  # bytes; whatever unpacks to less may do so from any size
 TEXT = 4 << 20  # bytes; a larger text is not kept
 LIBRARY = re.compile(r"\.(so(\.\d+)*|dll|pyd|dylib|exe)$")
 _CHUNK = 1 << 20
@@ -42,11 +43,13 @@ def read(path: Path, folder: Path) -> Contents:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
+            infos = [info for info in archive.infolist() if not _is_folder(info)]
             problems = list(_harmful(archive.infolist(), path.stat().st_size))
+            if not infos:
+                problems.append("it holds no file")
             if problems:
                 return Contents({}, {}, {}, {}, (), tuple(problems))
-            problems = list(_unsound(infos))
+            problems = list(_unsound(archive.infolist()))
             digests: dict[str, str] = {}
             texts: dict[str, bytes] = {}
             libraries: dict[str, Path] = {}
@@ -54,7 +57,7 @@ def read(path: Path, folder: Path) -> Contents:
                 copy = folder / f"{number}{Path(info.filename).suffix[:4]}"
                 try:
                     digest, text, library = _member(archive, info, copy)
-                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError) as error:
+                except Exception as error:
                     problems.append(f"{info.filename} cannot be read: {error}")
                     continue
                 digests[info.filename] = digest
@@ -62,7 +65,7 @@ def read(path: Path, folder: Path) -> Contents:
                     libraries[info.filename] = copy
                 elif text is not None:
                     texts[info.filename] = text
-    except (zipfile.BadZipFile, zlib.error, ValueError, OSError) as error:
+    except Exception as error:  # zipfile does not say what it raises for a file that means harm
         return Contents({}, {}, {}, {}, (), (f"not a zip file that can be read: {error}",))
     times = {"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*i.date_time) for i in infos}
     return Contents(
@@ -79,6 +82,9 @@ def _member(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, copy: Path
 ) -> tuple[str, bytes | None, bool]:
     """Digest of a member, its text if small, and whether it is a library (then it is copied)."""
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # zipfile unpacks the others without a bound: a chunk of them may be of any size.
+        raise zipfile.BadZipFile(f"neither stored nor deflated, but method {info.compress_type}")
     digest = hashlib.sha256()
     kept: list[bytes] = []
     with contextlib.ExitStack() as stack:
@@ -104,19 +110,25 @@ def is_library(name: str, head: bytes) -> bool:
     return executable or LIBRARY.search(name) is not None
 
 
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.filename.endswith("/")  # is_dir() fails for a member without a name
+
+
 def _harmful(infos: Sequence[zipfile.ZipInfo], size: int) -> Iterator[str]:
     """What speaks against reading the members at all."""
     if len(infos) > MEMBERS:
         yield f"{len(infos)} members; more than {MEMBERS} are not read"
-    unpacked = sum(info.file_size for info in infos)
-    if unpacked > UNPACKED:
-        yield f"it unpacks to {unpacked} bytes; more than {UNPACKED} are not read"
+    unpacked, limit = sum(info.file_size for info in infos), min(UNPACKED, max(SMALL, RATIO * size))
+    if unpacked > limit:
+        yield f"it unpacks to {unpacked} bytes; more than {limit} are not read"
     if sum(info.compress_size for info in infos) > size:
         yield "members overlap: together they are larger than the file"
 
 
 def _unsound(infos: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
-    """What a wheel's member must not be."""
+    """What a wheel's member must not be, folders included."""
+    if (before := min(info.header_offset for info in infos)) > 0:
+        yield f"{before} bytes before its first member, as in a program that unpacks itself"
     names = [info.filename for info in infos]
     for name, count in Counter(names).items():
         if count > 1:
@@ -131,10 +143,10 @@ def _unsound(infos: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
             yield f"{name!r}: absolute path"
         if ".." in re.split(r"[/\\]", name):
             yield f"{name!r}: leaves its folder"
-        if "\\" in name or not name.isprintable():
+        if not name or "\\" in name or not name.isprintable():
             yield f"{name!r}: no name for a file on every system"
         kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFREG):
+        if kind not in (0, stat.S_IFDIR if _is_folder(info) else stat.S_IFREG):
             yield f"{name}: {'a symbolic link' if stat.S_ISLNK(kind) else 'no regular file'}"
         if info.flag_bits & 1:
             yield f"{name}: encrypted"

@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from sessions.core.model import BuildSpec, Check, Wheel
 from sessions.wheelfile.model import Library, WheelFacts
 from sessions.wheelfile.papers import PACKAGE
@@ -63,6 +66,40 @@ def unread(case: Case) -> Iterator[str]:
     for library in case.libraries:
         if library.error:
             yield f"{library.member}: not judged, {library.error}"
+
+
+def required(case: Case, *names: str) -> list[Requirement]:
+    """What METADATA requires of these packages on the wheel's platform; extras do not count.
+
+    Environment markers are evaluated as PEP 508 has them, for CPython of the target's release.
+    """
+    found = []
+    for text in case.facts.requires:
+        try:
+            requirement = Requirement(text)
+            holds = requirement.marker is None or requirement.marker.evaluate(_environment(case))
+        except (ValueError, RecursionError):  # no requirement, or a marker that compares nothing
+            continue
+        if holds and canonicalize_name(requirement.name) in names:
+            found.append(requirement)
+    return found
+
+
+def _environment(case: Case) -> dict[str, str]:
+    system = {
+        "os_name": "nt" if case.windows else "posix",
+        "sys_platform": "win32" if case.windows else "linux",
+        "platform_system": "Windows" if case.windows else "Linux",
+        "platform_machine": "AMD64" if case.windows else "x86_64",
+    }
+    python = {
+        "python_version": case.spec.python,
+        "python_full_version": f"{case.spec.python}.0",
+        "implementation_name": "cpython",
+        "implementation_version": f"{case.spec.python}.0",
+        "platform_python_implementation": "CPython",
+    }
+    return {**system, **python, "platform_release": "", "platform_version": "", "extra": ""}
 
 
 def stem(member: str) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from sessions.core import facts
 from sessions.core.model import BuildSpec, Check
 from sessions.wheelfile.case import REBUILD, Case, check, stem, unread
+from sessions.wheelfile.model import Library
 
 
 def gpu_code(case: Case) -> Check:
-    """Machine code for exactly the target's architectures in every library with device code."""
+    """Machine code for exactly the target's architectures in every piece of device code."""
     wanted = [a for a, kind in _wanted(case.spec) if kind != "virtual"]
     held = ", ".join(
         f"{sum(lib.device.sass.values())} × SASS in {lib.member.rsplit('/', 1)[-1]}"
@@ -46,9 +47,7 @@ def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
     for library in devices:
         assert library.device is not None
         found = library.device.sass
-        for arch in wanted:
-            if arch not in found:
-                yield f"{library.member}: no SASS for {arch}"
+        yield from _missing(library, "SASS", wanted, found)
         for arch, count in found.items():
             if arch not in wanted:
                 yield f"{library.member}: {count} × SASS for {arch}, which the target does not name"
@@ -73,8 +72,19 @@ def _ptx(case: Case, wanted: set[str]) -> Iterator[str]:
         for arch, count in found.items():
             if arch not in wanted:
                 yield f"{library.member}: {count} × PTX for {arch}, to be compiled by the driver"
-        if library.device:
-            yield from (f"{library.member}: no PTX for {a}" for a in sorted(wanted - set(found)))
+        yield from _missing(library, "PTX", sorted(wanted), found)
+
+
+def _missing(
+    library: Library, kind: str, wanted: Sequence[str], found: Mapping[str, int]
+) -> Iterator[str]:
+    """Of each architecture every fat binary has one: each source file makes one of its own."""
+    pieces = library.device.containers if library.device else 0
+    for arch in wanted:
+        count = found.get(arch, 0)
+        if count != pieces:
+            how = f"{count} × {kind} for {arch} in {pieces} fat binaries"
+            yield f"{library.member}: {how if count else f'no {kind} for {arch}'}"
 
 
 def gpu_features(case: Case) -> Check:

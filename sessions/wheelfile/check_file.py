@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 
 from sessions.core import facts
 from sessions.core.model import BuildSpec, Check
-from sessions.wheelfile.case import REBUILD, Case, check, find, stem
+from sessions.wheelfile.case import REBUILD, Case, check, find, required, stem
 from sessions.wheelfile.papers import PACKAGE
 
 
@@ -32,7 +32,7 @@ def record(case: Case) -> Check:
         case.facts.record_problems,
         ok=f"{len(case.facts.members) - 1} hashes agree",
         fail="RECORD and the members differ",
-        remedy="something changed the wheel after it was made: " + REBUILD,
+        remedy="something changed the wheel after it was made; " + REBUILD,
     )
 
 
@@ -119,6 +119,7 @@ def _layout(case: Case) -> Iterator[str]:
     for members in stems.values():
         if len(members) > 1:
             yield f"{len(members)} copies: {', '.join(members)}"
+    yield from (f"{module}: it cannot be read as Python" for module in case.facts.unparsed)
     loaded = [b for b in case.facts.bindings if b.reached]
     if not loaded:
         yield f"no module of {PACKAGE} loads a library, as upstream's do"
@@ -172,20 +173,30 @@ def _reproducible(case: Case) -> Iterator[str]:
 
 def loader(case: Case) -> Check:
     """The loader of the CUDA runtime is there, unmodified, and called before anything else."""
-    problems = []
-    if case.spec.cuda and case.facts.loader is None:
-        problems.append("it is not there: nothing finds cudart and cuBLAS in NVIDIA's packages")
-    elif case.spec.cuda and case.facts.loader != case.loader:
-        problems.append("it is not the one that this target's wheel has")
-    if case.spec.cuda and case.facts.loader and not case.facts.loader_called:
-        problems.append(f"{PACKAGE}/__init__.py does not call it first")
     return check(
         "loader",
-        problems,
+        _loader(case) if case.spec.cuda else _no_loader(case),
         ok="finds the CUDA runtime" if case.spec.cuda else "none, and none is needed",
         fail="without CUDA on the search path, import llama_cpp fails",
         remedy=REBUILD,
     )
+
+
+def _loader(case: Case) -> Iterator[str]:
+    if case.facts.loader is None:
+        yield "it is not there: nothing finds cudart and cuBLAS in NVIDIA's packages"
+        return
+    if case.facts.loader != case.loader:
+        yield "it is not the one that this target's wheel has"
+    if not case.facts.loader_called:
+        yield f"{PACKAGE}/__init__.py does not call it first"
+    if not required(case, "cuda-pathfinder"):
+        yield "METADATA requires no cuda-pathfinder, by which it finds them"
+
+
+def _no_loader(case: Case) -> Iterator[str]:
+    if case.facts.loader is not None or case.facts.loader_called:
+        yield "it is there or called, and the target is for the CPU alone"
 
 
 def freshness(case: Case) -> Check:

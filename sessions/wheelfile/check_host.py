@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-from packaging.version import Version
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
 
 from sessions.core.model import Check
 from sessions.wheelfile import rules
-from sessions.wheelfile.case import REBUILD, Case, check, find, unread
+from sessions.wheelfile.case import REBUILD, Case, check, find, required, unread
+from sessions.wheelfile.model import Binding, Library
+
+_ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})(?=/|$)")
 
 
 def libraries(case: Case) -> Check:
@@ -46,7 +49,7 @@ def imports(case: Case) -> Check:
     needed = sorted({name for lib in case.libraries for name in lib.imports})
     return check(
         "imports",
-        [*unread(case), *_imports(case, needed)],
+        [*unread(case), *_imports(case, needed), *_neighbours(case)],
         ok=f"{len(needed)} libraries, each from the system, the wheel, the driver "
         "or a required package",
         fail="a library would not be found on the user's machine",
@@ -86,31 +89,46 @@ def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
 
 def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[str]:
     """What is wrong with METADATA's requirement of the package that brings a CUDA library."""
-    found = []
-    for text in case.facts.requires:
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement:
-            continue
-        extra = requirement.marker is not None and "extra" in str(requirement.marker)
-        if canonicalize_name(requirement.name) in (package, f"{package}-cu{major}") and not extra:
-            found.append(requirement)
+    found = required(case, package, f"{package}-cu{major}")
     if not found:
         yield f"{name}: METADATA requires no {package}, so nothing brings it"
-        return
-    low = {_major(s.version) for r in found for s in r.specifier if s.operator in _LOWER}
-    high = {_major(s.version) for r in found for s in r.specifier if s.operator in _UPPER}
-    after = str(int(major) + 1)
-    if low != {major} or not high <= {major, after} or not high:
+    elif _majors(SpecifierSet(",".join(str(r.specifier) for r in found))) != {int(major)}:
         yield f"{name}: {found[0]} does not hold pip to CUDA {major}"
 
 
-_LOWER = (">=", ">", "==", "~=")
-_UPPER = ("<", "<=", "==", "~=")
+def _majors(specifiers: SpecifierSet) -> set[int]:
+    """The majors of which a version is admitted: of those named, those after them, and a grid."""
+    named = [s.version.removesuffix(".*") for s in specifiers]
+    grid = [f"{major}.{minor}" for major in range(100) for minor in (0, 5)]
+    found = set()
+    for text in [*named, *(f"{version}.1" for version in named), *grid]:
+        try:
+            if specifiers.contains(text):
+                found.add(Version(text).major)
+        except InvalidVersion:
+            continue
+    return found
 
 
-def _major(version: str) -> str:
-    return version.split(".")[0]
+def _neighbours(case: Case) -> Iterator[str]:
+    """Where a library of the wheel would not find another of it."""
+    if case.windows:  # the bindings name the folder
+        return
+    inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
+    system = rules.platform_libraries("linux").system
+    for library in case.libraries:
+        places = _searched(library)
+        for name in library.imports:
+            found = any(f"{place}/{name}" in case.facts.members for place in places)
+            if name in inside - system and not found:
+                yield f"{library.member}: no search path leads it to {name}, which is in the wheel"
+
+
+def _searched(library: Library) -> list[str]:
+    """The folders of the wheel in which a library looks for others."""
+    here = posixpath.dirname(library.member)
+    inside = [path for path in library.search_paths if _ORIGIN.match(path)]
+    return [posixpath.normpath(_ORIGIN.sub(lambda _: here, path, count=1)) for path in inside]
 
 
 def api(case: Case) -> Check:
@@ -118,21 +136,28 @@ def api(case: Case) -> Check:
     return check(
         "api",
         _api(case),
-        ok=f"{sum(len(b.functions) for b in case.facts.bindings if b.reached)} functions are there",
+        ok=f"{sum(len(binding.functions) for binding, _ in _asked(case))} functions are there",
         fail="the bindings look up what the libraries do not export: the import fails",
-        remedy="source and libraries are of different releases: " + REBUILD,
+        remedy="source and libraries are of different releases; " + REBUILD,
     )
 
 
+def _asked(case: Case) -> list[tuple[Binding, Library]]:
+    """Who looks up functions where; of a library that is not there, layout says more."""
+    found = [(b, find(case, b.library)) for b in case.facts.bindings if b.reached]
+    return [(binding, library) for binding, library in found if library]
+
+
 def _api(case: Case) -> Iterator[str]:
-    if not any(b.functions for b in case.facts.bindings):
-        yield "not judged: no module looks up a function, as upstream's do"
-    for binding in case.facts.bindings:
-        library = find(case, binding.library)
-        if library and binding.reached:
-            missing = sorted(set(binding.functions) - set(library.exports))
-            for name in missing:
-                yield f"{binding.module}: {name} is not in {library.member}"
+    yield from (f"{module}: not judged, it cannot be read" for module in case.facts.unparsed)
+    asked = _asked(case)
+    if not any(binding.functions for binding, _ in asked):
+        yield "not judged: no module looks up a function in a library of the wheel"
+    for binding, library in asked:
+        if library.error:
+            yield f"{library.member}: not judged, {library.error}"
+        for name in sorted(set(binding.functions) - set(library.exports)):
+            yield f"{binding.module}: {name} is not in {library.member}"
 
 
 def cpu_baseline(case: Case) -> Check:
@@ -146,7 +171,8 @@ def cpu_baseline(case: Case) -> Check:
         [*unread(case), *_beyond(case, cpu)],
         ok=f"{total} instructions, none beyond {cpu.level}{aside}",
         fail=f"it would crash (illegal instruction) on a CPU that has {cpu.level} and no more",
-        remedy="build without -march=native (GGML_NATIVE=OFF): " + REBUILD,
+        remedy="it takes -march=native (GGML_NATIVE=ON) or an option like it; without that, "
+        + REBUILD,
     )
 
 
@@ -178,7 +204,7 @@ def paths(case: Case) -> Check:
 def _paths(case: Case) -> Iterator[str]:
     for library in case.libraries:
         for path in library.search_paths:
-            if not re.match(r"\$(ORIGIN|\{ORIGIN\})(/|$)", path):
+            if not _ORIGIN.match(path):
                 yield f"{library.member}: searches for libraries in {path or 'an empty path'}"
         if library.build_paths:
             count, first = len(library.build_paths), library.build_paths[0]
@@ -191,7 +217,9 @@ def platform_tag(case: Case) -> Check:
     for library in case.libraries:
         for name, version in library.symbol_versions.items():
             needs[name] = max(needs.get(name, "0"), version, key=Version)
-    held = ", ".join(f"{name} {version}" for name, version in sorted(needs.items()))
+    held = ", ".join(
+        f"{name} {version}".removesuffix(" 0") for name, version in sorted(needs.items())
+    )
     return check(
         "platform-tag",
         [*unread(case), *_platform(case, needs)],
@@ -217,10 +245,12 @@ def _platform(case: Case, needs: dict[str, str]) -> Iterator[str]:
             yield f"{platform} is no tag of Windows x64 or manylinux x86_64"
             continue
         for name, version in sorted(needs.items()):
-            if Version(version) > Version(allowed[name]):
+            if name not in allowed or Version(version) > Version(allowed[name]):
                 who = [
                     lib.member.rsplit("/", 1)[-1]
                     for lib in case.libraries
                     if lib.symbol_versions.get(name) == version
                 ]
-                yield f"{platform} has {name} {allowed[name]}; {', '.join(who)} needs {version}"
+                has = f"{name} {allowed[name]}" if name in allowed else f"no {name}"
+                needed = version if name in allowed else "it"
+                yield f"{platform} has {has}; {', '.join(who)} needs {needed}"

@@ -33,8 +33,10 @@ def read(data: bytes, folder: Path) -> DeviceCode | None:
         return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        pieces = list(fat_binaries(data))
+        containers = len(pieces)
         carved = folder / "all.fatbin"
-        carved.write_bytes(b"".join(fat_binaries(data)))
+        carved.write_bytes(b"".join(pieces))
         sass = listed(_program("cuobjdump", "--list-elf", str(carved)), "ELF file")
         ptx = listed(_program("cuobjdump", "--list-ptx", str(carved)), "PTX file")
         _program("cuobjdump", "--extract-elf", "all", str(carved.resolve()), cwd=folder)

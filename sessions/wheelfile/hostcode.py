@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from iced_x86 import CpuidFeature, Decoder, Formatter, FormatterSyntax, Instruction
+from iced_x86 import Code, CpuidFeature, Decoder, Formatter, FormatterSyntax, Instruction
 
 SHOWN = 3  # instructions of each feature that are kept as evidence
 _NAMES = {value: name for name, value in vars(CpuidFeature).items() if isinstance(value, int)}
@@ -15,13 +15,17 @@ def scan(pieces: Iterable[tuple[int, bytes]]) -> tuple[int, dict[str, int], dict
     """Decode pieces of code (address, bytes), each from its first byte to its last.
 
     Returns the number of instructions, how many need each CPU feature, and the first few of
-    each feature as text. What is no instruction counts as the feature "INVALID".
+    each feature as text. A byte that begins no instruction counts as the feature "INVALID".
     """
     counts: Counter[int] = Counter()
     firsts: dict[int, list[Instruction]] = {}
     for address, code in pieces:
-        for instruction in Decoder(64, code, ip=address):
+        decoder = Decoder(64, code, ip=address)
+        for instruction in decoder:
             number = int(instruction.code)
+            if number == Code.INVALID:  # it took operands that may well be instructions
+                decoder.ip = instruction.ip + 1
+                decoder.position = decoder.ip - address
             counts[number] += 1
             if counts[number] <= SHOWN:
                 firsts.setdefault(number, []).append(instruction.copy())

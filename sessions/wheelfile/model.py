@@ -40,7 +40,7 @@ class Library:
     imports: tuple[str, ...]
     search_paths: tuple[str, ...]  # RUNPATH and RPATH
     exports: tuple[str, ...]  # C names alone
-    symbol_versions: dict[str, str]  # newest needed of each: GLIBC -> 2.35
+    symbol_versions: dict[str, str]  # newest needed of each: GLIBC -> 2.35; "0" of no number
     executable_stack: bool
     build_paths: tuple[str, ...]
     instructions: int
@@ -57,7 +57,7 @@ class Binding:
     module: str  # member of the wheel
     library: str  # base name: "llama"
     functions: tuple[str, ...]
-    reached: bool  # whether any other module of the package imports that module
+    reached: bool  # whether importing the package leads to that module, be it in a function
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class WheelFacts:
     generator: str
     papers_problems: tuple[str, ...]
     bindings: tuple[Binding, ...]
+    unparsed: tuple[str, ...]  # modules of which the bindings are not known
     loader: str | None  # sha256 of the CUDA loader's text
     loader_called: bool
     libraries: tuple[Library, ...]

@@ -6,16 +6,23 @@ import ast
 import base64
 import csv
 import email
+import hashlib
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import (
+    InvalidWheelFilename,
+    canonicalize_name,
+    canonicalize_version,
+    parse_wheel_filename,
+)
 
 from sessions.wheelfile.model import Binding
 
 PACKAGE = "llama_cpp"
+MODULE = 1 << 20  # bytes; upstream's largest module has 150 KB
 _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")  # binary distribution format specification
 
 
@@ -50,8 +57,11 @@ def read(file: str, texts: Mapping[str, bytes]) -> Papers:
     if len(folders) != 1:
         problems.append(f"{len(folders)} .dist-info folders: {', '.join(folders) or 'none'}")
     folder = folders[0] if folders else ""
-    if folder and canonicalize_name(folder.split("-")[0]) != name:
+    owner, _, number = folder.removesuffix(".dist-info").partition("-")
+    if folder and canonicalize_name(owner) != name:
         problems.append(f"{folder} is not of {name or 'the file name'}")
+    elif folder and canonicalize_version(number) != canonicalize_version(version):
+        problems.append(f"{folder} is not of version {version}")
     for part in ("METADATA", "WHEEL", "RECORD"):
         if f"{folder}/{part}" not in texts:
             problems.append(f"no {part}")
@@ -89,7 +99,12 @@ def record_problems(
         return
     listed = {}
     text = texts[path].decode("utf-8", "replace")
-    for row in csv.reader(io.StringIO(text, newline="")):
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline="")))
+    except csv.Error as error:
+        yield f"RECORD cannot be read: {error}"
+        return
+    for row in rows:
         if len(row) != 3:
             yield f"a line that is no record: {','.join(row)[:80]!r}"
             continue
@@ -102,18 +117,31 @@ def record_problems(
     for name in sorted(listed.keys() - members.keys()):
         yield f"{name}: listed, and not there"
     for name in sorted(members.keys() & listed.keys() - unrecorded):
-        digest, size = listed[name]
+        code, size = listed[name]
         if name not in digests:
             yield f"{name}: could not be read"
-        elif digest != _record_hash(digests[name]):
-            yield f"{name}: another hash than in RECORD"
+        elif problem := _hash_problem(code, digests[name], texts.get(name)):
+            yield f"{name}: {problem}"
         elif size != str(members[name]):
             yield f"{name}: {members[name]} bytes, {size or 'no size'} in RECORD"
 
 
-def _record_hash(sha256: str) -> str:
-    code = base64.urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=")
-    return f"sha256={code.decode()}"
+def _hash_problem(code: str, sha256: str, text: bytes | None) -> str | None:
+    algorithm, digest = code.partition("=")[0], sha256
+    if algorithm not in ("sha384", "sha512"):  # the specification allows what is longer
+        algorithm = "sha256"
+    elif text is None:
+        return f"RECORD has its {algorithm}, which is judged of small texts alone"
+    else:
+        digest = hashlib.new(algorithm, text).hexdigest()
+    right = base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode()
+    return None if code == f"{algorithm}={right}" else "another hash than in RECORD"
+
+
+def unparsed(members: Iterable[str], texts: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The modules of the package that cannot be read as Python, or are too large or too deep."""
+    modules = filter(_is_module, members)
+    return tuple(m for m in modules if m not in texts or _tree(texts[m]) is None)
 
 
 def bindings(texts: Mapping[str, bytes]) -> tuple[Binding, ...]:
@@ -122,23 +150,42 @@ def bindings(texts: Mapping[str, bytes]) -> tuple[Binding, ...]:
     As upstream writes it: ``load_shared_library("llama", path)``, the name given as it is or by
     a constant of the module, and ``@ctypes_function("llama_decode", …)``.
     """
-    trees = {}
-    for member, text in texts.items():
-        if member.startswith(f"{PACKAGE}/") and member.endswith(".py"):
-            try:
-                trees[member] = ast.parse(text)
-            except (SyntaxError, ValueError):
-                continue  # the check of the bindings finds that none is left
-    imported = {member: _imports(tree, member) for member, tree in trees.items()}
-    found = []
-    for member, tree in trees.items():
-        library = _loads(tree)
-        if library:
-            module = member.removesuffix(".py").replace("/", ".")
-            others = (names for other, names in imported.items() if other != member)
-            reached = any(module in names for names in others)
-            found.append(Binding(member, library, tuple(_looks_up(tree)), reached))
-    return tuple(found)
+    trees = {m: tree for m, text in texts.items() if _is_module(m) and (tree := _tree(text))}
+    reached = _reached({_name(member): _imports(tree, member) for member, tree in trees.items()})
+    return tuple(
+        Binding(member, library, tuple(_looks_up(tree)), _name(member) in reached)
+        for member, tree in trees.items()
+        if (library := _loads(tree))
+    )
+
+
+def _is_module(member: str) -> bool:
+    return member.startswith(f"{PACKAGE}/") and member.endswith(".py")
+
+
+def _name(member: str) -> str:
+    return member.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _tree(text: bytes) -> ast.Module | None:
+    if len(text) > MODULE:
+        return None
+    try:
+        return ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _reached(imports: Mapping[str, set[str]]) -> set[str]:
+    """The modules that importing the package leads to, later imports in functions included."""
+    found: set[str] = set()
+    waiting = [PACKAGE]
+    while waiting:
+        name = waiting.pop()
+        if name in imports and name not in found:
+            found.add(name)
+            waiting += [*imports[name], name.rpartition(".")[0]]  # its package is imported first
+    return found
 
 
 def _loads(tree: ast.Module) -> str | None:

@@ -53,6 +53,7 @@ def read(
         generator=paper.generator,
         papers_problems=paper.problems,
         bindings=papers.bindings(texts),
+        unparsed=papers.unparsed(contents.members, texts),
         loader=records.text_sha256(loader) if loader is not None else None,
         loader_called=init.decode("utf-8", "replace").replace("\r\n", "\n").startswith(HOOK),
         libraries=_libraries(contents, scratch, env, jobs, progress),

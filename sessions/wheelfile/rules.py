@@ -61,13 +61,17 @@ def cpu() -> CpuRules:
 
 
 def manylinux(platform: str) -> dict[str, str] | None:
-    """The newest symbol versions (GLIBC …) that a manylinux tag allows; None for no such tag."""
+    """The newest symbol versions (GLIBC …) that a manylinux tag allows; None for no such tag.
+
+    A symbol version without a number has "0".
+    """
     table: dict[str, Any] = facts.load("wheels.toml")["manylinux"]
-    match = re.fullmatch(r"(manylinux\d+)_x86_64|manylinux_2_(\d+)_x86_64", platform)
+    match = re.fullmatch(r"(manylinux\d+)_x86_64|manylinux_2_(\d{1,3})_x86_64", platform)
     if not match or (match[1] and match[1] not in table["aliases"]):
         return None
     minor = table["aliases"][match[1]] if match[1] else int(match[2])
     rows = sorted(int(key) for key in table if key.isdecimal() and int(key) <= minor)
     if not rows:
         return None
-    return {"GLIBC": f"2.{minor}", **table[str(rows[-1])]}
+    plain = {name: "0" for name, since in table["plain"].items() if since <= minor}
+    return {"GLIBC": f"2.{minor}", **table[str(rows[-1])], **plain}

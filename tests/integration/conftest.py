@@ -274,7 +274,7 @@ def which(name: str, path: str) -> str:
     return found
 
 
-def _copy_project(root: Path) -> None:
+def copy_project(root: Path) -> None:
     """What git has of the project, and no more: a fresh clone."""
     root.mkdir()
     for name in ("noxfile.py", "pyproject.toml", "targets.toml"):
@@ -310,7 +310,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def built(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """The miniature, built once from nothing. Not to be changed by a test."""
     root = tmp_path_factory.mktemp("built") / ODD
-    _copy_project(root)
+    copy_project(root)
     checkout = Project(root, environment).checkout()
     before = snapshot(checkout.path)
     # The venvs of nox and of the tools are made here: minutes, where the network is slow.
@@ -323,7 +323,7 @@ def built(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
 def project(built: Checkout, tmp_path: Path) -> Project:
     """A fresh clone for one test, with the session's venv of nox."""
     root = tmp_path / ODD
-    _copy_project(root)
+    copy_project(root)
     (root / ".nox").symlink_to(built.project.root / ".nox")
     return Project(root, built.project.env)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,24 @@ CORE = sorted((SESSIONS / "core").glob("*.py"))
 WHEELFILE = sorted((SESSIONS / "wheelfile").glob("*.py"))
 PACKAGES = {"verify": "wheelfile"}  # what a stage has beside its own file
 OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
+PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
+BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
+# Of what runs where the wheel is, the core takes what judges a card and what opens a report.
+SHARED = {"sessions.payload", "sessions.payload.card", "sessions.payload.seal"}
+# What each of the payload's modules imports but the standard library. What a bundle needs before
+# it has installed anything, and what judges, needs nothing at all.
+PAYLOAD_NEEDS: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": {"child", "proofs", "seal"},
+    "card": {"pynvml"},
+    "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "tinymodel"},
+    "launch": {"card"},
+    "llama": {"llama_cpp", "numpy"},
+    "oracle": {"numpy", "tinymodel"},
+    "proofs": set(),
+    "seal": set(),
+    "tinymodel": {"gguf", "numpy"},
+}
 ALL = [ROOT / "noxfile.py", *sorted(SESSIONS.rglob("*.py"))]
 STAGE_NAMES = {f"sessions.{path.stem}" for path in STAGES if path.stem != "__init__"}
 
@@ -67,8 +86,8 @@ def test_imports_are_seen_however_they_are_written() -> None:
 
 def test_the_stages_are_found() -> None:
     # Else nothing below would test anything.
-    assert {"sessions.probe", "sessions.configure", "sessions.wheel"} <= STAGE_NAMES
-    assert {"run.py", "context.py", "options.py"} <= {path.name for path in CORE}
+    assert {"sessions.probe", "sessions.wheel", "sessions.smoke", "sessions.bundle"} <= STAGE_NAMES
+    assert {"run.py", "context.py", "options.py", "job.py"} <= {path.name for path in CORE}
     assert [path.name for path in OVERLAY] == ["_cuda_runtime.py"]
 
 
@@ -86,9 +105,32 @@ def test_of_ours_the_reading_of_wheels_imports_the_core_and_itself(path: Path) -
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
-def test_of_ours_the_core_imports_itself_alone(path: Path) -> None:
+def test_of_ours_the_core_imports_itself_and_two_of_the_payloads_modules(path: Path) -> None:
     ours = within(of(path), "sessions") - within(of(path), "sessions.core")
-    assert ours == set()
+    assert ours - SHARED == set()
+
+
+def test_what_the_core_takes_of_the_payload_it_takes_in_two_places() -> None:
+    assert where("sessions.payload") == ["sessions/core/job.py", "sessions/core/machine.py"]
+
+
+@pytest.mark.parametrize("path", PAYLOAD, ids=lambda path: path.stem)
+def test_what_runs_where_the_wheel_is_imports_nothing_of_ours(path: Path) -> None:
+    assert within(of(path), "sessions") == set()
+    foreign = {name.split(".")[0] for name in of(path)} - sys.stdlib_module_names
+    assert foreign == PAYLOAD_NEEDS[path.stem]
+
+
+def test_no_module_of_the_payload_hides_one_of_the_standard_library() -> None:
+    # They lie beside the program, so their names come first.
+    assert BESIDE & sys.stdlib_module_names == set()
+
+
+def test_a_child_that_does_not_start_can_still_say_so() -> None:
+    # The parent imports child.py too, and it is in the standard library alone.
+    tree = ast.parse((SESSIONS / "payload" / "child.py").read_text(encoding="utf-8"))
+    top = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
+    assert {name.split(".")[0] for name in imported(ast.unparse(top))} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -107,7 +149,12 @@ def test_the_noxfile_imports_each_stage() -> None:
 
 
 def test_only_run_runs_programs() -> None:
-    assert where("subprocess") == ["sessions/core/run.py"]
+    # And what runs without the project: a bundle's program, and the one that starts the proofs.
+    assert where("subprocess") == [
+        "sessions/core/run.py",
+        "sessions/payload/__main__.py",
+        "sessions/payload/launch.py",
+    ]
 
 
 def test_only_context_and_the_noxfile_know_nox() -> None:
@@ -130,7 +177,8 @@ def test_only_options_reads_the_environment() -> None:
         for path in ALL
         if reads_environment(path.read_text(encoding="utf-8"))
     ]
-    assert found == ["core/bootstrap.py", "core/options.py"]
+    standing_alone = ["payload/__main__.py", "payload/launch.py"]
+    assert found == ["core/bootstrap.py", "core/options.py", *standing_alone]
 
 
 @pytest.mark.parametrize("text", ["os.environ['X']", "os.getenv('X')", "x = dict(os.environ)"])

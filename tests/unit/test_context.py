@@ -53,6 +53,13 @@ def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path) -> None:
     assert list((project / "build").glob("bug-*.log")) == []
 
 
+def test_a_problem_cannot_command_the_terminal() -> None:
+    problem = Problem("No wheel \x1b[2J.", remedy="look at it")
+    with pytest.raises(Aborted) as told:
+        context.stage(session(), raising(problem))
+    assert str(told.value) == "No wheel \\x1b[2J.\nTo mend it: look at it"
+
+
 def test_a_full_disk_is_no_bug() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
     with pytest.raises(Aborted, match="The disk is full"):
@@ -86,7 +93,10 @@ def test_fresh_counts_for_the_sessions_that_were_asked_for() -> None:
     assert seen == [True, False]
 
 
-def test_the_folders_of_a_run_are_marked_as_ours(project: Path) -> None:
-    context.stage(session("--target", "hopper"), lambda _: None)
+@pytest.mark.parametrize("words", [(), ("--wheel", "some.whl")], ids=["target", "wheel"])
+def test_the_folders_of_a_run_are_marked_as_ours(project: Path, words: tuple[str, ...]) -> None:
+    asked = session("--target", "hopper", *words)
+    asked.name = "verify"
+    context.stage(asked, lambda _: None)
     for folder in ("build", "build/hopper", "cache"):
         assert (project / folder / "CACHEDIR.TAG").is_file()

@@ -198,7 +198,7 @@ def test_the_compiler_of_a_locked_toolkit_is_of_that_line(line: str) -> None:
     assert line in LINES
 
 
-@pytest.mark.parametrize("name", ["dev.txt", "runtime.txt", "tools.txt"])
+@pytest.mark.parametrize("name", ["dev.txt", "integration.txt", "runtime.txt", "tools.txt"])
 def test_every_pin_of_a_tool_is_exact_and_hashed(name: str) -> None:
     text = (facts.FACTS / name).read_text(encoding="utf-8")
     blocks = [b for b in re.split(r"\n(?=\S)", text) if not b.startswith("#")]

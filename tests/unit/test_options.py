@@ -40,9 +40,10 @@ def test_no_words_leave_every_choice_to_the_target() -> None:
 
 def test_every_option_has_a_field_of_its_name() -> None:
     line = (
-        "--target a --version b --cuda c --arch d --python e --toolkit f --source g --wheel k --compiler h "
-        "--cache sccache --jobs 3 --record i --add j --offline --fresh --force --all --wheels "
-        "--caches --dry-run --help"
+        "--target a --version b --cuda c --arch d --python e --toolkit f --source g --wheel k "
+        "--device 1 --model l --report m --sign n --signers o --compiler h --cache sccache "
+        "--jobs 3 --record i --add j --offline --fresh --force --all --wheels --caches --dry-run "
+        "--help"
     )
     chosen = options.parse(line.split())
     assert chosen == options.Options(
@@ -54,6 +55,11 @@ def test_every_option_has_a_field_of_its_name() -> None:
         toolkit="f",
         source="g",
         wheel="k",
+        device="1",
+        model="l",
+        report="m",
+        sign="n",
+        signers="o",
         compiler="h",
         cache="sccache",
         jobs=3,
@@ -81,6 +87,11 @@ def test_every_option_has_a_field_of_its_name() -> None:
         (["--jobs", "-2"], "no number of 1 or more"),
         (["--jobs", "many"], "many"),
         (["--cache", "distcc"], "distcc"),
+        (["--device", "gpu"], "'gpu' is neither the number of a card nor cpu"),
+        (["--device", "CPU"], "'CPU' is neither"),
+        (["--device=-1"], "'-1' is neither"),
+        (["--device", "0,1"], "'0,1' is neither"),
+        (["--device", ""], "'' is neither"),
         (["--fresh=yes"], "--fresh"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -91,6 +102,11 @@ def test_a_wrong_option_is_a_problem_that_names_it(words: list[str], named: str)
     assert caught.value.what.startswith("The options after -- are wrong:")
     assert named in caught.value.what
     assert caught.value.remedy == "see all of them: nox -s probe -- --help"
+
+
+@pytest.mark.parametrize("word", ["cpu", "0", "13"])
+def test_a_device_is_a_number_or_the_cpu(word: str) -> None:
+    assert options.parse(["--device", word]).device == word
 
 
 def test_the_help_names_every_option() -> None:

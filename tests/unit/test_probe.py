@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from sessions import probe
-from sessions.core import machine
+from sessions.core import machine, records
+from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.machine import Machine
 from sessions.core.model import Toolchain
@@ -180,3 +181,96 @@ def test_compilers_are_read_from_what_they_print(
 
 def test_nvml_that_does_not_start_is_no_driver_and_no_card() -> None:
     assert probe.read_nvml({"error": "NVML Shared Library Not Found"}) == (None, ())
+
+
+def test_of_a_card_the_record_keeps_what_does_not_change_from_hour_to_hour() -> None:
+    driver, (gpu,) = probe.read_nvml(fakes.nvml(fakes.card(memory_free_mib=17)))
+    assert driver is not None
+    assert (driver.release, gpu) == ("580.159.04", fakes.gpu())
+
+
+# ---- what smoke will need -----------------------------------------------------------------------
+
+
+def probing(
+    root: Path, *words: str, nvml: dict[str, Any], asked: str = "smoke", **changes: Any
+) -> Context:
+    """The surroundings of the probe in ``nox -s smoke -- …``, on a machine that can build."""
+    named: dict[str, Any] = {
+        "session": "probe",
+        "asked": frozenset({asked}),
+        "machine": with_answers("debian12-cuda13.0", {("nvml",): nvml}),
+    }
+    return fakes.context(root, *words, **{**named, **changes})
+
+
+NO_DRIVER = {"error": "NVML Shared Library Not Found"}
+
+
+def test_smoke_without_a_driver_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    ctx = probing(tmp_path, nvml=NO_DRIVER)
+    with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
+        probe.main(ctx)
+    assert "nox -s bundle" in caught.value.remedy
+    assert "--report FILE" in caught.value.remedy
+    assert "--device cpu" in caught.value.remedy
+    assert not ctx.record("probe").exists()  # so no stage after it begins
+
+
+def test_smoke_with_a_card_of_another_kind_is_refused(tmp_path: Path) -> None:
+    nvml = fakes.nvml(fakes.card(name="NVIDIA H200", compute_capability="9.0"))
+    with pytest.raises(Problem, match=r"for compute capability 12\.0; NVIDIA H200 is of 9\.0"):
+        probe.main(probing(tmp_path, nvml=nvml))
+
+
+def test_smoke_with_its_card_goes_on(tmp_path: Path) -> None:
+    ctx = probing(tmp_path, nvml=fakes.nvml())
+    probe.main(ctx)
+    chain = records.read(ctx.record("probe"), "probe", Toolchain)
+    assert chain is not None
+    assert chain.gpus == (fakes.gpu(),)
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ((), {"asked": "wheel"}),
+        (("--device", "cpu"), {}),
+        (("--report", "smoke-report.json"), {}),
+        ((), {"spec": fakes.cpu_spec()}),
+    ],
+    ids=["not-asked-for", "on-the-cpu", "a-report", "the-cpu-target"],
+)
+def test_what_needs_no_card_is_not_refused_for_want_of_one(
+    words: tuple[str, ...], changes: dict[str, Any], tmp_path: Path
+) -> None:
+    ctx = probing(tmp_path, *words, nvml=NO_DRIVER, **changes)
+    probe.main(ctx)
+    assert ctx.record("probe").exists()
+
+
+def bare_of(*programs: str) -> Machine:
+    """The Debian machine without the programs of these names, and with a card."""
+    names = (*probe._GNU, *probe._CLANG, *programs)
+    gone = {("which", name): [] for name in names}
+    return with_answers("debian12-cuda13.0", {**gone, ("nvml",): fakes.nvml()})
+
+
+def test_a_wheel_that_is_given_is_tried_without_a_compiler(tmp_path: Path) -> None:
+    ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=bare_of())
+    probe.main(ctx)
+    chain = records.read(ctx.record("probe"), "probe", Toolchain)
+    assert chain is not None
+    assert statuses(chain)["compiler"] == "fail"
+
+
+def test_a_wheel_that_is_built_first_needs_the_compiler(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="cannot be built here: 1 of the findings"):
+        probe.main(probing(tmp_path, nvml={}, machine=bare_of()))
+
+
+def test_a_wheel_that_is_given_needs_the_targets_python(tmp_path: Path) -> None:
+    no_python = bare_of("python3.11", "python3", "python")
+    ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=no_python)
+    with pytest.raises(Problem, match="1 of the findings"):
+        probe.main(ctx)

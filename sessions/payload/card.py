@@ -1,0 +1,95 @@
+"""The NVIDIA driver and its cards, as NVML reports them, and whether they can run a wheel.
+
+Imports nothing of ours and nothing but pynvml, so that it also runs from a bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+MIB = 1024 * 1024
+MEMORY_MIB = 1024  # free on the card: CUDA itself takes about 600 MiB, the proofs about 100
+
+
+def read() -> dict[str, Any]:
+    """Driver and devices; an ``error`` in place of them where NVML will not start."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return {"error": str(error)}
+    try:
+        number = pynvml.nvmlSystemGetCudaDriverVersion_v2()
+        devices = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
+            memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+            devices.append(
+                {
+                    "index": index,
+                    "name": pynvml.nvmlDeviceGetName(device),
+                    "compute_capability": f"{major}.{minor}",
+                    "memory_mib": memory.total // MIB,
+                    "memory_free_mib": memory.free // MIB,
+                }
+            )
+        return {
+            "release": pynvml.nvmlSystemGetDriverVersion(),
+            "cuda": f"{number // 1000}.{number % 1000 // 10}",
+            "devices": devices,
+        }
+    except pynvml.NVMLError as error:
+        return {"error": str(error)}
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def choose(
+    nvml: dict[str, Any], capabilities: Sequence[str], driver: int, asked: str | None
+) -> tuple[dict[str, Any] | None, str, str]:
+    """The card to prove a wheel on: (device, "", ""), or (None, what is wrong, what mends it).
+
+    ``capabilities`` are those of the wheel's machine code, ``driver`` the oldest driver release
+    that runs it, ``asked`` the index the user named.
+    """
+    wanted = " or ".join(capabilities)
+    elsewhere = (
+        "take it to a machine with the card: nox -s bundle writes one file that proves the wheel "
+        "there, nox -s smoke -- --report FILE brings the proof back"
+    )
+    if "error" in nvml:
+        return None, f"No NVIDIA driver answers here ({nvml['error']}).", elsewhere
+    devices = nvml["devices"]
+    if not devices:
+        return None, "The NVIDIA driver finds no card here.", elsewhere
+    if int(nvml["release"].split(".")[0]) < driver:
+        return (
+            None,
+            f"The NVIDIA driver {nvml['release']} is too old: this wheel needs {driver} or newer.",
+            "install a newer driver: https://www.nvidia.com/drivers",
+        )
+    if asked is not None:
+        devices = [device for device in devices if str(device["index"]) == asked]
+        if not devices:
+            known = ", ".join(f"{d['index']} ({d['name']})" for d in nvml["devices"])
+            return None, f"There is no card {asked}.", f"name one of these with --device: {known}"
+    fitting = [d for d in devices if d["compute_capability"] in capabilities]
+    if not fitting:
+        here = ", ".join(f"{d['name']} is of {d['compute_capability']}" for d in devices)
+        return (
+            None,
+            f"No card here runs this wheel: it is for compute capability {wanted}; {here}.",
+            "build for this card (nox -s probe names its target), or " + elsewhere,
+        )
+    free = [d for d in fitting if d["memory_free_mib"] >= MEMORY_MIB]
+    if not free:
+        most = max(d["memory_free_mib"] for d in fitting)
+        return (
+            None,
+            f"No memory is left on the card: {most} MiB are free, {MEMORY_MIB} are needed.",
+            "end what uses the card (nvidia-smi lists it), then run the same command again",
+        )
+    return free[0], "", ""

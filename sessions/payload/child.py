@@ -1,0 +1,302 @@
+"""What one child process does: load the wheel, prove one thing, say so in JSON lines.
+
+A crash, an abort or a hang here is a finding of the parent's, not the end of the run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Job = dict[str, Any]
+
+# Tokens to evaluate, by how many at once: 1 takes the vector kernels, 4 the small-batch ones, 32
+# the tensor-core ones, 512 the large matrix products.
+LENGTHS = {1: 32, 4: 64, 32: 128, 512: 512}
+# Without flash attention the value cache cannot be quantised: upstream refuses it.
+ATTENTION = ((False, "f16"), (True, "f16"), (True, "q8_0"), (True, "q4_0"))
+CASES: list[Job] = [
+    {"batch": batch, "flash": flash, "kv": kv}
+    for batch, (flash, kv) in itertools.product(LENGTHS, ATTENTION)
+]
+GREEDY = 12  # tokens to follow from a prompt of this seed: each is 0.09 ahead of the next best
+GREEDY_SEED = 8
+MARGIN = 0.05  # how far the best logit must be ahead for its token to be compared
+
+
+def say(**line: Any) -> None:
+    """One line for the parent."""
+    print("@" + json.dumps(line), flush=True)
+
+
+def answers(job: Job) -> None:
+    """Logits of every case of one GGML type against the oracle."""
+    import llama
+    import numpy as np
+    import oracle
+    import tinymodel
+    from gguf import GGMLQuantizationType
+
+    llama.start()
+    name = job["type"]
+    if not llama.knows(int(GGMLQuantizationType[name])):
+        say(unknown=name)
+        return
+    path = Path(job["folder"]) / f"{name}.gguf"
+    made = tinymodel.make(path, name)
+    weights = made.weights
+    if job.get("oracle_seed"):
+        other = path.with_suffix(".other.gguf")
+        weights = tinymodel.make(other, name, job["oracle_seed"]).weights
+    if job.get("flip"):
+        flip(path)
+    tokens = tinymodel.prompt(max(LENGTHS.values()))
+    wanted, _ = oracle.forward(weights, tokens)
+    best = np.sort(wanted, axis=1)
+    clear = best[:, -1] - best[:, -2] >= MARGIN
+    say(model=name, sha256=made.sha256)
+    with llama.model(path, job["layers"]) as loaded:
+        say(type=name, offloaded=llama.LOG.offloaded(), buffers=llama.LOG.buffers())
+        for number, case in enumerate(CASES):
+            if number < job.get("first", 0):
+                continue
+            say(case=number)
+            length = LENGTHS[case["batch"]]
+            shown = {**case, "type": name}
+            if number >= job.get("last", len(CASES)):
+                return
+
+            def run(case: Job = case, length: int = length) -> Any:
+                with llama.context(
+                    loaded, **case, threads=job["threads"], length=max(LENGTHS.values())
+                ) as context:
+                    return llama.evaluate(context, tokens[:length], case["batch"], tinymodel.VOCAB)
+
+            try:
+                found = run()
+                again = run() if number % 4 == 1 else found
+            except llama.Refused as refusal:
+                say(result={**shown, "error": str(refusal)})
+                continue
+            judged = int(clear[:length].sum())
+            equal = (found.argmax(axis=1) == wanted[:length].argmax(axis=1))[clear[:length]]
+            say(
+                result={
+                    **shown,
+                    "nmse": oracle.nmse(found, wanted[:length]),
+                    "finite": bool(np.isfinite(found).all()),
+                    "tokens": judged,
+                    "equal": int(equal.sum()),
+                    "repeats": bool(np.array_equal(found, again, equal_nan=True)),
+                }
+            )
+
+
+def flip(path: Path) -> None:
+    """Damage the weights of one tensor of a model file: the proof that this is noticed."""
+    import gguf
+
+    tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == "blk.1.ffn_down.weight")
+    with path.open("r+b") as file:
+        file.seek(int(tensor.data_offset) + int(tensor.n_bytes) // 4)
+        half = file.read(int(tensor.n_bytes) // 2)
+        file.seek(-len(half), 1)
+        file.write(bytes(byte ^ 0x55 for byte in half))
+
+
+def device(job: Job) -> None:
+    """What the wheel sees and loads: its libraries, their places, the device's name."""
+    start = time.monotonic()
+    import llama_cpp
+
+    imported = time.monotonic() - start
+    import llama
+
+    llama.start()
+    offload = bool(llama_cpp.llama_supports_gpu_offload())
+    try:
+        from llama_cpp import _cuda_runtime
+
+        found = dict(_cuda_runtime.loaded)
+    except ImportError:
+        found = {}
+    say(
+        version=llama_cpp.__version__,
+        package=str(Path(llama_cpp.__file__).parent),
+        offload=offload,
+        runtime=found,
+        libraries=llama.loaded_libraries(),
+        devices=llama.LOG.devices(),
+        system=llama_cpp.llama_print_system_info().decode(),
+        import_seconds=imported,
+    )
+
+
+def offload(job: Job) -> None:
+    """Layers, buffers and device memory of one model; memory again after many loads."""
+    import llama
+    import tinymodel
+
+    llama.start()
+    path = Path(job["folder"]) / "offload.gguf"
+    tinymodel.make(path, "F16")
+    on_card = job["layers"] > 0
+    weights = path.stat().st_size
+    frees = []
+    for number in range(job["loads"] + 1):
+        llama.LOG.clear()
+        before = llama.memory()[0] if on_card else 0
+        with (
+            llama.model(path, job["layers"]) as loaded,
+            llama.context(
+                loaded, batch=32, flash=True, kv="f16", threads=job["threads"], length=512
+            ) as context,
+        ):
+            llama.evaluate(context, tinymodel.prompt(32), 32, tinymodel.VOCAB)
+            during = llama.memory()[0] if on_card else 0
+            if number == 1:  # the first load also pays for CUDA itself
+                say(
+                    offloaded=llama.LOG.offloaded(),
+                    buffers=llama.LOG.buffers(),
+                    grew=before - during,
+                    weights=weights,
+                )
+        frees.append(llama.memory()[0] if on_card else 0)
+    say(free_after_first=frees[1], free_after_last=frees[-1], loads=job["loads"])
+
+
+def api(job: Job) -> None:
+    """The package's own interface: grammar, embeddings, state, vocabulary."""
+    import numpy as np
+    import oracle
+    import tinymodel
+    from llama_cpp import Llama, LlamaGrammar
+
+    path = Path(job["folder"]) / "api.gguf"
+    made = tinymodel.make(path, "F16")
+    common = {
+        "model_path": str(path),
+        "n_gpu_layers": job["layers"],
+        "n_threads": job["threads"],
+        "verbose": False,
+        "n_ctx": 512,
+        "seed": 1,
+    }
+    llm = Llama(**common)
+    grammar = LlamaGrammar.from_string('root ::= "yes" | "no"', verbose=False)
+    chat = llm.create_chat_completion(
+        [{"role": "user", "content": "Is it proven?"}],
+        grammar=grammar,
+        temperature=0.0,
+        max_tokens=8,
+    )
+    say(chat=chat["choices"][0]["message"]["content"])
+    text = "Hola, se\u00f1or: \u6f22\u5b57 and \U0001f600 in 2 lines\nof text."
+    ids = llm.tokenize(text.encode(), add_bos=False)
+    say(text=text, back=llm.detokenize(ids).decode("utf-8", "replace").lstrip(" "), ids=len(ids))
+    tokens = tinymodel.prompt(16, GREEDY_SEED)
+    wanted: list[int] = []
+    for _ in range(GREEDY):
+        logits, _ = oracle.forward(made.weights, [*tokens, *wanted])
+        wanted.append(int(logits[-1].argmax()))
+    other = Llama(**common)
+    other.eval(tokens)
+    state = other.save_state()
+
+    def follow() -> list[int]:
+        found = []
+        for _ in range(GREEDY):
+            found.append(int(other.sample(temp=0.0)))
+            other.eval(found[-1:])
+        return found
+
+    one = follow()
+    other.load_state(state)
+    say(wanted=wanted, one=one, other=follow())
+    embedder = Llama(**common, embedding=True, pooling_type=1)  # 1: mean over the tokens
+    found = np.asarray(embedder.embed(text, normalize=False))
+    ids = embedder.tokenize(text.encode())
+    _, hidden = oracle.forward(made.weights, ids)
+    say(embedding=oracle.nmse(found, hidden.mean(axis=0)), width=len(found))
+
+
+def times(job: Job) -> None:
+    """Load, first token, prompt and generation speed on the tiny model; medians."""
+    import statistics
+
+    import llama
+    import tinymodel
+
+    llama.start()
+    path = Path(job["folder"]) / "times.gguf"
+    tinymodel.make(path, "Q4_K")
+    start = time.monotonic()
+    with llama.model(path, job["layers"]) as loaded:
+        load = time.monotonic() - start
+        tokens = tinymodel.prompt(512)
+        settings: Job = {"flash": True, "kv": "f16", "threads": job["threads"], "length": 640}
+        with llama.context(loaded, batch=512, **settings) as context:
+            start = time.monotonic()
+            llama.evaluate(context, tokens[:1], 1, tinymodel.VOCAB)
+            first = time.monotonic() - start
+        prompts, generations = [], []
+        for _ in range(5):
+            with llama.context(loaded, batch=512, **settings) as context:
+                start = time.monotonic()
+                llama.evaluate(context, tokens, 512, tinymodel.VOCAB)
+                prompts.append(len(tokens) / (time.monotonic() - start))
+            with llama.context(loaded, batch=1, **settings) as context:
+                start = time.monotonic()
+                llama.evaluate(context, tokens[:128], 1, tinymodel.VOCAB)
+                generations.append(128 / (time.monotonic() - start))
+    say(
+        load_seconds=load,
+        first_token_seconds=first,
+        prompt_per_second=statistics.median(prompts),
+        generation_per_second=statistics.median(generations),
+    )
+
+
+def real(job: Job) -> None:
+    """Greedy answers of a real model to factual prompts."""
+    import llama
+    from llama_cpp import Llama
+
+    llama.start()
+    llm = Llama(
+        model_path=job["model"],
+        n_gpu_layers=job["layers"],
+        n_threads=job["threads"],
+        n_ctx=512,
+        verbose=True,
+    )
+    say(offloaded=llama.LOG.offloaded(), buffers=llama.LOG.buffers())
+    for question, fact in job["questions"]:
+        start = time.monotonic()
+        said = llm.create_completion(question, max_tokens=12, temperature=0.0)
+        text = said["choices"][0]["text"]
+        say(question=question, fact=fact, answer=text, seconds=time.monotonic() - start)
+
+
+WORK: dict[str, Callable[[Job], None]] = {
+    "answers": answers,
+    "device": device,
+    "offload": offload,
+    "api": api,
+    "times": times,
+    "real": real,
+}
+
+
+def lines(output: str) -> Iterator[Job]:
+    """What a child said, from all that it printed."""
+    for line in output.splitlines():
+        if line.startswith("@{"):
+            try:
+                yield json.loads(line[1:])
+            except ValueError:
+                return  # cut off in the middle of a line

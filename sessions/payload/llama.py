@@ -1,0 +1,189 @@
+"""llama.cpp through the wheel's own low-level bindings, whichever release it is of."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
+
+
+class Refused(Exception):
+    """llama.cpp would not do it: the model, the context or the batch."""
+
+
+@dataclass
+class Log:
+    """Everything llama.cpp and ggml said since the last ``clear``."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget it."""
+        self.lines.clear()
+
+    def tail(self) -> str:
+        """The end, for an error."""
+        return "".join(self.lines)[-600:].strip()
+
+    def devices(self) -> list[tuple[str, str]]:
+        """(name, compute capability) of the cards that CUDA started with."""
+        pattern = r"Device \d+: (.+?), compute capability ([\d.]+)"
+        return re.findall(pattern, "".join(self.lines))
+
+    def offloaded(self) -> tuple[int, int] | None:
+        """(layers on the device, layers in all) as the model's loading said."""
+        found = re.search(r"offloaded (\d+)/(\d+) layers to GPU", "".join(self.lines))
+        return (int(found[1]), int(found[2])) if found else None
+
+    def buffers(self) -> dict[str, float]:
+        """Buffers of model, cache and computation: "CUDA0 model" -> MiB."""
+        pattern = r"(\S+) +(model|KV|compute|output) +buffer size = +([\d.]+) MiB"
+        found: dict[str, float] = {}
+        for device, kind, size in re.findall(pattern, "".join(self.lines)):
+            found[f"{device} {kind}"] = found.get(f"{device} {kind}", 0.0) + float(size)
+        return found
+
+
+LOG = Log()
+_ERROR = 4  # enum ggml_log_level
+
+
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+def _on_log(level: int, text: bytes, _data: object) -> None:
+    line = text.decode("utf-8", "replace")
+    LOG.lines.append(line)
+    if level == _ERROR:  # what it says before an abort must outlive this process
+        sys.stderr.write(line)
+        sys.stderr.flush()
+
+
+def start() -> None:
+    """Take the log, and start the backends."""
+    llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+
+
+@contextlib.contextmanager
+def model(path: Path, layers: int) -> Iterator[Any]:
+    """A loaded model, ``layers`` of it on the device."""
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = layers
+    loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if not loaded:
+        raise Refused(f"the model does not load: {LOG.tail()}")
+    try:
+        yield loaded
+    finally:
+        llama_cpp.llama_model_free(loaded)
+
+
+@contextlib.contextmanager
+def context(
+    loaded: Any, *, batch: int, flash: bool, kv: str, threads: int, length: int
+) -> Iterator[Any]:
+    """A context that evaluates ``batch`` tokens at once."""
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = length
+    params.n_batch = params.n_ubatch = batch
+    params.n_threads = params.n_threads_batch = threads
+    params.type_k = params.type_v = KV_TYPES[kv]
+    if "flash_attn_type" in {name for name, *_ in params._fields_}:
+        params.flash_attn_type = int(flash)  # enum llama_flash_attn_type: 0 off, 1 on
+    else:
+        params.flash_attn = flash
+    made = llama_cpp.llama_init_from_model(loaded, params)
+    if not made:
+        raise Refused(f"no context: {LOG.tail()}")
+    try:
+        yield made
+    finally:
+        llama_cpp.llama_free(made)
+
+
+def evaluate(
+    made: Any, tokens: Sequence[int], batch: int, vocabulary: int
+) -> npt.NDArray[np.float32]:
+    """Logits of every token (tokens × vocabulary), evaluated ``batch`` at a time."""
+    rows = []
+    for at in range(0, len(tokens), batch):
+        part = tokens[at : at + batch]
+        space = llama_cpp.llama_batch_init(len(part), 0, 1)
+        try:
+            space.n_tokens = len(part)
+            for i, token in enumerate(part):
+                space.token[i], space.pos[i], space.logits[i] = token, at + i, 1
+                space.n_seq_id[i], space.seq_id[i][0] = 1, 0
+            code = llama_cpp.llama_decode(made, space)
+            if code:
+                raise Refused(f"llama_decode returned {code}: {LOG.tail()}")
+            logits = llama_cpp.llama_get_logits(made)
+            shape = (len(part), vocabulary)
+            rows.append(np.ctypeslib.as_array(logits, shape).copy())
+        finally:
+            llama_cpp.llama_batch_free(space)
+    return np.concatenate(rows)
+
+
+def knows(type_number: int) -> bool:
+    """Whether this release of ggml knows a type, asked of the library itself."""
+    name = _library("ggml-base").ggml_type_name
+    name.argtypes, name.restype = [ctypes.c_int], ctypes.c_char_p
+    said = name(type_number)
+    return bool(said) and said.decode().upper() not in ("NONE", "COUNT", "DEPRECATED")
+
+
+def memory(device: int = 0) -> tuple[int, int]:
+    """(free, total) bytes of the device, as CUDA says."""
+    ask = _library("ggml-cuda").ggml_backend_cuda_get_device_memory
+    size = ctypes.POINTER(ctypes.c_size_t)
+    ask.argtypes, ask.restype = [ctypes.c_int, size, size], None
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    ask(device, ctypes.byref(free), ctypes.byref(total))
+    return free.value, total.value
+
+
+def _library(name: str) -> ctypes.CDLL:
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    names = (f"{name}.dll", f"lib{name}.dll") if sys.platform == "win32" else (f"lib{name}.so",)
+    for candidate in names:
+        if (folder / candidate).exists():
+            return ctypes.CDLL(str(folder / candidate))
+    raise Refused(f"the wheel holds no {name}")
+
+
+def loaded_libraries() -> list[str]:
+    """Paths of the CUDA and llama.cpp libraries in this process."""
+    wanted = re.compile(r"cuda|cublas|nvrtc|nvjitlink|ggml|libllama|llama\.dll|mtmd", re.IGNORECASE)
+    return sorted({path for path in _modules() if wanted.search(Path(path).name)})
+
+
+def _modules() -> Iterator[str]:
+    if sys.platform == "win32":
+        from ctypes import wintypes
+
+        kernel, psapi = ctypes.windll.kernel32, ctypes.windll.psapi
+        kernel.GetCurrentProcess.restype = wintypes.HANDLE
+        handles = (wintypes.HMODULE * 1024)()
+        needed = wintypes.DWORD()
+        process = wintypes.HANDLE(kernel.GetCurrentProcess())
+        psapi.EnumProcessModules(process, handles, ctypes.sizeof(handles), ctypes.byref(needed))
+        for handle in handles[: needed.value // ctypes.sizeof(wintypes.HMODULE)]:
+            name = ctypes.create_unicode_buffer(32768)
+            kernel.GetModuleFileNameW(wintypes.HMODULE(handle), name, len(name))
+            yield name.value
+    else:
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            path = line.partition("/")[2]
+            if path:
+                yield f"/{path}"

@@ -1,0 +1,351 @@
+"""Judgement of what the children found. Pure; standard library alone.
+
+A check is {"id", "status", "summary", "evidence", "remedy"}; one that lacks what it needs fails.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+Job = dict[str, Any]
+EXACT = ("F32", "F16", "BF16")  # types whose tokens must be the oracle's
+HOST = ("TQ1_0", "TQ2_0")  # ggml-cuda.cu of 0.3.16: no case in supports_op's MUL_MAT
+LEAK_MIB = 32  # less than twenty times the model
+BOUNDS: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encoding="utf-8"))
+
+
+def judge(job: Job, found: Job) -> list[Job]:
+    """Every check, in the order in which people should read them."""
+    card = job["layers"] != 0 or bool(job.get("plant"))
+    checks = [device(job, found["device"], card)]
+    if found["device"]["error"]:
+        return checks
+    if card:
+        checks += [
+            native(found),
+            libraries(job, found["device"]),
+            offload(found["offload"]),
+            memory(found["offload"]),
+        ]
+    checks += [known_answers(job, found), tokens(found), repeats(found), types(job, found, card)]
+    checks += list(api(found["api"]))
+    if "real" in found:
+        checks.append(real(found["real"]))
+    return checks
+
+
+def _check(id_: str, problems: list[str], ok: str, fail: str, remedy: str) -> Job:
+    if not problems:
+        return {"id": id_, "status": "ok", "summary": f"{id_}: {ok}", "evidence": "", "remedy": ""}
+    shown = problems[:8] + ([f"… and {len(problems) - 8} more"] if len(problems) > 8 else [])
+    return {
+        "id": id_,
+        "status": "fail",
+        "summary": f"{id_}: {fail}",
+        "evidence": "\n".join(shown),
+        "remedy": remedy,
+    }
+
+
+def _crash(part: Job) -> list[str]:
+    return [part["error"]] if part.get("error") else []
+
+
+def device(job: Job, part: Job, card: bool) -> Job:
+    """The wheel imports, is the one meant, and sees a card of its architecture."""
+    problems = _crash(part)
+    if not problems and card:
+        seen = part.get("devices", [])
+        if not part.get("offload"):
+            problems.append("llama.cpp says that it supports no GPU: a wheel for the CPU alone")
+        if not seen:
+            problems.append("CUDA finds no device")
+        for name, capability in seen:
+            if capability not in job["capabilities"]:
+                wanted = " or ".join(job["capabilities"])
+                problems.append(f"{name} is of {capability}; the wheel is for {wanted}")
+    if not problems and part["version"] != job["version"]:
+        problems.append(f"llama_cpp is {part['version']}, and the wheel is {job['version']}")
+    where = (
+        ", ".join(f"{name} ({cc})" for name, cc in part.get("devices", [])) if card else "the CPU"
+    )
+    return _check(
+        "device",
+        problems,
+        f"llama_cpp {part.get('version')} computes on {where}",
+        "the wheel does not start on this device",
+        "see the evidence; nox -s verify says what the wheel is made for",
+    )
+
+
+def native(found: Job) -> Job:
+    """No kernel was compiled by the driver: none may be, and its cache stayed empty."""
+    problems = (
+        [f"{found['jit_files']} files in the driver's compile cache"] if found["jit_files"] else []
+    )
+    if not found["device"].get("devices"):
+        problems.append("no card was used")
+    problems += [
+        f"{name}: {why}"
+        for name in ("offload", "api", "times")
+        for why in _crash(found[name])
+        if re.search(r"PTX|no kernel image|JIT|device kernel", why)
+    ]
+    return _check(
+        "native-sass",
+        problems,
+        "ran with CUDA_DISABLE_PTX_JIT=1; the driver compiled nothing",
+        "the card's machine code is not in the wheel",
+        "build for the card's architecture: nox -s probe shows it, targets.toml has the targets",
+    )
+
+
+def libraries(job: Job, part: Job) -> Job:
+    """Each CUDA library is loaded once: the runtime from a known place, the rest from the wheel."""
+    places = [job["venv"], *job.get("runtime_places", [])]
+    named: dict[str, list[str]] = {}
+    for path in part["libraries"]:
+        named.setdefault(re.sub(r"[\d.]+$", "", Path(path).name), []).append(path)
+    problems = [f"{len(p)} copies: {', '.join(p)}" for p in named.values() if len(p) > 1]
+    for path in part["libraries"]:
+        runtime = re.search(r"cudart|cublas", Path(path).name, re.IGNORECASE)
+        driver = re.match(r"(lib)?(cuda\.so|nvcuda|nvidia)", Path(path).name)
+        ours = re.search(r"ggml|llama|mtmd", Path(path).name)
+        if ours and not _within(path, [part["package"]]):
+            problems.append(f"{path}: not of this wheel")
+        elif runtime and not driver and not _within(path, places):
+            problems.append(f"{path}: not where this wheel's runtime should be")
+    for name in ("cudart", "cublas"):
+        if not any(re.search(name, Path(p).name, re.IGNORECASE) for p in part["libraries"]):
+            problems.append(f"{name}: not loaded")
+    how = sorted({via for _, via in part["runtime"].values()})
+    return _check(
+        "libraries",
+        problems,
+        f"{len(part['libraries'])} from the wheel, the driver and the runtime ({', '.join(how)})",
+        "a library came from a place that should not help",
+        "a fresh venv without CUDA_PATH and LD_LIBRARY_PATH finds NVIDIA's packages first",
+    )
+
+
+def _within(path: str, places: list[str]) -> bool:
+    return any(Path(path).resolve().is_relative_to(Path(place).resolve()) for place in places)
+
+
+def offload(part: Job) -> Job:
+    """All layers on the device, by the load log, the buffers, and the memory that was taken."""
+    problems = _crash(part)
+    if not problems:
+        layers, total = part["offloaded"] or (0, 0)
+        if not layers or layers != total:
+            problems.append(f"{layers} of {total or 'unknown'} layers are on the device")
+        for kind in ("model", "KV"):
+            if not any(re.match(rf"CUDA\d+ {kind}", name) for name in part["buffers"]):
+                problems.append(f"no {kind} buffer on the device: {part['buffers']}")
+        if part["grew"] < part["weights"] // 2:
+            problems.append(
+                f"device memory grew by {part['grew']} bytes for {part['weights']} of weights"
+            )
+    layers, total = part.get("offloaded") or (0, 0)
+    grew = part.get("grew", 0) / 2**20
+    return _check(
+        "full-offload",
+        problems,
+        f"{layers}/{total} layers, buffers on CUDA0, device memory grew by {grew:.0f} MiB",
+        "not everything is on the card",
+        "a wheel for the CPU alone does this, or a driver that hides the card",
+    )
+
+
+def memory(part: Job) -> Job:
+    """What a model took is given back, load after load."""
+    problems = _crash(part)
+    lost = 0.0
+    if not problems:
+        lost = (part["free_after_first"] - part["free_after_last"]) / 2**20
+        if lost > LEAK_MIB:
+            problems.append(f"{lost:.0f} MiB less are free after {part['loads']} loads")
+    return _check(
+        "memory",
+        problems,
+        f"{part.get('loads')} loads and unloads, {max(lost, 0):.0f} MiB lost",
+        "device memory leaks",
+        "see that nothing else uses the card, then run it again",
+    )
+
+
+def results(found: Job) -> Iterator[Job]:
+    """Every case of every type."""
+    for part in found["answers"].values():
+        yield from part["results"]
+
+
+def bound(job: Job, case: Job) -> float:
+    """The largest NMSE a case may have."""
+    native = BOUNDS["native_fp4"] if job.get("native_fp4") else {}
+    base: float = native.get(case["type"], BOUNDS["type"][case["type"]])
+    extra: float = BOUNDS["kv"][case["kv"]]
+    return base + extra
+
+
+def cases(job: Job, found: Job) -> list[Job]:
+    """Every case with its bound: the table of proofs."""
+    if "answers" not in found:
+        return []
+    return [
+        {**case, "bound": bound(job, case)} if "nmse" in case else case for case in results(found)
+    ]
+
+
+def _name(case: Job) -> str:
+    if "batch" not in case:
+        return str(case["type"])
+    flash = "flash" if case["flash"] else "plain"
+    return f"{case['type']}, batch {case['batch']}, {flash} attention, KV {case['kv']}"
+
+
+def known_answers(job: Job, found: Job) -> Job:
+    """Logits of each case against the float64 oracle."""
+    problems, worst, count = [], (0.0, ""), 0
+    for case in results(found):
+        count += 1
+        if "error" in case:
+            problems.append(f"{_name(case)}: {case['error']}")
+        elif not case["finite"] or not case["nmse"] <= bound(job, case):
+            problems.append(
+                f"{_name(case)}: NMSE {case['nmse']:.2e}, allowed {bound(job, case):.0e}"
+            )
+        else:
+            worst = max(worst, (case["nmse"] / bound(job, case), _name(case)))
+    if not count:
+        problems.append("no case was computed")
+    kinds = len({case["type"] for case in results(found)})
+    return _check(
+        "known-answers",
+        problems,
+        f"{count} cases of {kinds} types within their bounds "
+        f"(closest: {worst[0]:.0%} of its bound, {worst[1]})",
+        f"{len(problems)} of {count} cases are wrong",
+        "do not use this wheel on this card; report it with the report file",
+    )
+
+
+def tokens(found: Job) -> Job:
+    """For the types that lose nothing, the best token is the oracle's wherever it is clear."""
+    problems, judged = [], 0
+    for case in results(found):
+        if case["type"] in EXACT and case.get("kv") == "f16" and "nmse" in case:
+            judged += case["tokens"]
+            if case["equal"] != case["tokens"]:
+                problems.append(f"{_name(case)}: {case['equal']} of {case['tokens']}")
+    if not judged:
+        problems.append("no token was compared")
+    return _check(
+        "greedy-tokens",
+        problems,
+        f"{judged} of {judged} are the oracle's ({', '.join(EXACT)})",
+        "tokens differ from the oracle's",
+        "do not use this wheel on this card; report it with the report file",
+    )
+
+
+def repeats(found: Job) -> Job:
+    """The same evaluation gives the same bits again."""
+    done = [case for case in results(found) if "repeats" in case]
+    problems = [_name(case) for case in done if not case["repeats"]]
+    if not done:
+        problems.append("nothing was computed twice")
+    return _check(
+        "repeatable",
+        problems,
+        "the same evaluation gave the same bits",
+        "the same evaluation gave other bits",
+        "a card that computes differently each time is faulty: try another",
+    )
+
+
+def types(job: Job, found: Job, card: bool) -> Job:
+    """Every GGML type that this release should know was tried."""
+    unknown = [name for name, part in found["answers"].items() if part.get("unknown")]
+    tried = sorted({case["type"] for case in results(found)})
+    problems = [f"{name}: not known to the wheel" for name in unknown if name in job["needed"]]
+    problems += [f"{name}: not tried" for name in job["needed"] if name not in [*tried, *unknown]]
+    aside = f"; this release does not know {', '.join(unknown)}" if unknown else ""
+    if card:
+        at_home = [name for name in tried if on_host(found["answers"][name])]
+        problems += [f"{name}: its weights stay on the CPU" for name in at_home if name not in HOST]
+        if at_home and not problems:
+            aside += f"; {', '.join(at_home)} on the CPU, upstream has no CUDA kernel for them"
+    return _check(
+        "types",
+        problems,
+        f"{len(tried)} quantisations tried{aside}",
+        "a quantisation is missing",
+        "the wheel's llama.cpp is older than its version says",
+    )
+
+
+def on_host(part: Job) -> bool:
+    """Whether more of a model lies in host memory than its token embedding (1 MiB)."""
+    buffers = part.get("buffers") or {}
+    host = [float(size) for name, size in buffers.items() if re.match(r"CPU\S* model", name)]
+    return sum(host) > 1.5
+
+
+def api(part: Job) -> Iterator[Job]:
+    """The package's own interface."""
+    remedy = "do not use this wheel on this card; report it with the report file"
+    crash = _crash(part)
+
+    def one(id_: str, holds: bool, ok: str, fail: str) -> Job:
+        return _check(id_, crash or ([] if holds else [fail]), ok, "it does not work", remedy)
+
+    said = part.get("chat")
+    yield one(
+        "grammar",
+        said in ("yes", "no"),
+        f"a chat answered {said!r}, as the grammar allows",
+        f"{said!r}",
+    )
+    error = part.get("embedding", 1.0)
+    yield one(
+        "embeddings", error <= 1e-4, f"NMSE {error:.0e} against the oracle", f"NMSE {error:.2e}"
+    )
+    one_, other, wanted = part.get("one"), part.get("other"), part.get("wanted")
+    yield one(
+        "state",
+        bool(one_) and one_ == other == wanted,
+        f"{len(one_ or [])} greedy tokens are the oracle's, and again after save and load",
+        f"{one_}, after the load {other}, oracle {wanted}",
+    )
+    text, back = part.get("text"), part.get("back")
+    yield one(
+        "vocabulary",
+        bool(text) and text == back,
+        "text to tokens and back",
+        f"{text!r} became {back!r}",
+    )
+
+
+def real(part: Job) -> Job:
+    """A real model knows the facts it is asked for."""
+    problems = _crash(part)
+    answers = part.get("answers", [])
+    for answer in answers:
+        if answer["fact"].lower() not in answer["answer"].lower():
+            problems.append(
+                f"{answer['question']} … {answer['answer']!r}, and not {answer['fact']}"
+            )
+    if not answers and not problems:
+        problems.append("nothing was asked")
+    return _check(
+        "real-model",
+        problems,
+        f"{len(answers)} of {len(answers)} facts known",
+        "the model's answers are wrong",
+        "see that the model itself knows them: run it on the CPU with --device cpu",
+    )

@@ -1,0 +1,183 @@
+"""Prove that a wheel computes on the card, and computes right: in a fresh venv, as a user's."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sessions.core import console, disk, facts, job, options, pyenv, records, run
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import SmokeReport, Toolchain, Wheel
+
+
+def main(ctx: Context) -> None:
+    """Run every proof, or take the report of a bundle that ran them; leave the record."""
+    path, wheel = _chosen(ctx)
+    digest = records.file_sha256(path)
+    folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
+    if ctx.options.report:
+        text = _read(Path(ctx.options.report).expanduser())
+        if ctx.options.signers:
+            _signed(ctx, Path(ctx.options.report), Path(ctx.options.signers))
+        report = job.opened(text, wheel, digest, Path(ctx.options.report).name)
+    else:
+        report = job.opened(_run(ctx, path, digest, folder), wheel, digest, "here")
+    _judge(ctx, report, folder)
+
+
+def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
+    if ctx.options.wheel is None:
+        wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
+        return ctx.wheels / wheel.file, wheel
+    path = Path(ctx.options.wheel).expanduser().resolve()
+    if not path.is_file():
+        raise Problem(
+            f"There is no wheel {path}.",
+            remedy="name a file: nox -s smoke -- --wheel wheels/rtx50/NAME.whl",
+        )
+    return path, None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Problem(
+            f"The report {path} cannot be read.",
+            evidence=str(error),
+            remedy="name the file that python smoke-….pyz wrote: nox -s smoke -- --report FILE",
+        ) from error
+
+
+def _signed(ctx: Context, report: Path, signers: Path) -> None:
+    """Refuse a report that none of the named keys signed."""
+    ssh = shutil.which("ssh-keygen", path=ctx.env.get("PATH"))
+    if ssh is None:
+        raise Problem("ssh-keygen is not on PATH.", remedy="install OpenSSH's client")
+    signature = report.with_name(report.name + ".sig")
+    env = options.system_environment(ctx.env)
+    words = ["-s", str(signature), "-f", str(signers)]
+    who = run.capture([ssh, "-Y", "find-principals", *words], env=env)
+    name = (who.output.split() or [""])[0]
+    words += ["-n", "blackwheel", "-I", name]
+    done = run.capture([ssh, "-Y", "verify", *words], env=env, stdin=report)
+    if who.returncode or done.returncode:
+        raise Problem(
+            "The report is not signed by any of the keys that are asked for.",
+            evidence=pyenv.tail((who.output if who.returncode else done.output), 4),
+            remedy=f"sign it where it was made: ssh-keygen -Y sign -n blackwheel -f KEY {report}, "
+            f"and bring {signature.name} along",
+        )
+    console.say(f"Signed by {name}")
+
+
+def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
+    """Install the wheel into a fresh venv and run the payload there. Returns the report's text."""
+    device = job.card_for(ctx, ctx.machine("nvml")) if job.wants_card(ctx) else None
+    nvml = ctx.machine("nvml") if device else {}
+    if device is None:
+        console.warn("on the CPU: this proves the wheel's Python side, nothing of a card")
+    work = folder / "smoke"
+    if work.exists():
+        disk.remove(work)
+    disk.mark(work)
+    venv = _install(ctx, wheel, work)
+    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=wheel.name.split("-")[1])
+    if ctx.options.model and not Path(ctx.options.model).is_file():
+        raise Problem(f"There is no model {ctx.options.model}.", remedy="name a GGUF file")
+    told |= {
+        "folder": str(work / "run"),
+        "layers": 999 if device else 0,
+        "index": device["index"] if device else 0,
+        "jobs": 4 if device else os.cpu_count() or 1,
+        "venv": str(venv),
+        "model": str(Path(ctx.options.model).resolve()) if ctx.options.model else None,
+        "identity": {
+            **told["identity"],
+            "device": device["name"] if device else "cpu",
+            "capability": device["compute_capability"] if device else None,
+            "driver": nvml.get("release"),
+        },
+    }
+    disk.mark(work / "run")
+    records.write_text(work / "job.json", json.dumps(told, indent=1))
+    answer = work / "report.json"
+    words = ["-I", str(job.PAYLOAD), str(work / "job.json"), str(answer)]
+    with (
+        (work / "smoke.log").open("w", encoding="utf-8") as log,
+        console.Meter("proving", unit="proofs") as meter,
+    ):
+
+        def follow(line: str) -> None:
+            if line.startswith("@{"):
+                said: dict[str, Any] = json.loads(line[1:])
+                meter.update(said["done"], said["total"], said["left"], said["now"])
+
+        command = [str(pyenv.program(venv, "python")), *words]
+        env = options.system_environment(ctx.env)
+        done = run.stream(command, env=env, log=log, on_line=follow, cwd=work / "run")
+    if done.returncode or not answer.exists():
+        raise Problem(
+            f"The proofs ended with {done.returncode} and no report.",
+            evidence=pyenv.tail((work / "smoke.log").read_text(encoding="utf-8")),
+            remedy=f"report it with {work / 'smoke.log'}",
+        )
+    return answer.read_text(encoding="utf-8")
+
+
+def _install(ctx: Context, wheel: Path, work: Path) -> Path:
+    """A fresh venv with the wheel as pip installs it for a user, and what the payload imports."""
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    assert chain.python is not None
+    venv = work / "venv"
+    console.say(f"Installing {wheel.name} into a fresh venv of Python {chain.python.version}")
+    env = options.pip_environment(ctx.env)
+    made = run.capture([chain.python.path, "-m", "venv", str(venv)], env=env)
+    if made.returncode:
+        raise Problem(
+            "Python could not make a venv.",
+            evidence=pyenv.tail(made.output),
+            remedy=f"install the venv module of Python {ctx.spec.python}",
+        )
+    pyenv.pip(ctx, venv, ["install", str(wheel)], "the wheel and what it requires")
+    needs = ["install", "--no-deps", "--require-hashes", "-r", str(facts.payload_lock())]
+    pyenv.pip(ctx, venv, needs, "what the proofs need (gguf)")
+    return venv
+
+
+def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
+    """Show the report, leave it as a record, and fail if any proof did."""
+    where = "on the CPU" if report.device == "cpu" else f"on {report.device} ({report.capability})"
+    worst: dict[str, dict[str, Any]] = {}
+    for case in report.cases:
+        if "nmse" in case:
+            before = worst.get(case["type"])
+            if before is None or case["nmse"] / case["bound"] > before["nmse"] / before["bound"]:
+                worst[case["type"]] = case
+    rows = [
+        (name, f"{case['nmse']:.1e}", f"{case['bound']:.0e}", f"{case['batch']}", case["kv"])
+        for name, case in worst.items()
+    ]
+    columns = ("type", "worst NMSE", "bound", "at batch", "KV cache")
+    console.table(f"Known answers {where}: the case closest to its bound", columns, rows)
+    console.checks(report.checks)
+    figures = ", ".join(f"{name.replace('_', ' ')} {v:.3g}" for name, v in report.times.items())
+    console.say(f"times: {figures}")
+    failed = [check.id for check in report.checks if check.status == "fail"]
+    ok = bool(report.checks) and not failed
+    disk.mark(folder)
+    records.write(folder / "smoke.json", "smoke", report, ok=ok)
+    if not ok:
+        raise Problem(
+            f"{len(failed)} of {len(report.checks)} proofs fail {where}: {', '.join(failed)}.",
+            evidence=f"every case is in {folder / 'smoke.json'}",
+            remedy="above, under each",
+        )
+    console.done(
+        f"smoke: {len(report.checks)} proofs with {len(report.cases)} known answers hold {where}, "
+        f"in {console.duration(report.seconds)}"
+    )

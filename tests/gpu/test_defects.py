@@ -1,0 +1,125 @@
+"""On a card: each proof of smoke fails for the defect it is meant for, and none is an abort."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Report = dict[str, Any]
+
+
+class Bench:
+    """A bundle unpacked, its wheel in a venv, and the card that NVML shows."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        bundle = Path(os.environ["BLACKWHEEL_BUNDLE"]).resolve()
+        with zipfile.ZipFile(bundle) as archive:
+            archive.extractall(folder / "bundle")
+        self.manifest = json.loads((folder / "bundle" / "manifest.json").read_text())
+        sys.path[:0] = [str(folder / "bundle" / name) for name in ("payload", "nvml")]
+        import card
+        import launch
+
+        self.launch = launch
+        options = argparse.Namespace(device=None, offline=True)
+        nvml = card.read()
+        found, what, _ = card.choose(nvml, self.manifest["capabilities"], 580, None)
+        assert found, what
+        self.card = {**found, "release": nvml["release"]}
+        self.python = launch._install(folder)
+        self.places = launch._runtime(folder / "venv", self.manifest, options)
+
+    def install(self, pattern: str) -> None:
+        """Put another wheel in place of the bundle's."""
+        others = Path(os.environ["BLACKWHEEL_OTHERS"]).resolve()
+        (found,) = others.glob(pattern)
+        wheel = self.folder / found.name.split("-", 1)[1]
+        shutil.copy(found, wheel)
+        command = [self.python, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+        subprocess.run([*command, "--force-reinstall", str(wheel)], check=True)
+
+    def prove(self, name: str, **changes: Any) -> Report:
+        """The report of a run with some of the job changed."""
+        work = self.folder / name
+        work.mkdir()
+        job = {
+            **self.manifest["job"],
+            "folder": str(work / "run"),
+            "layers": 999,
+            "index": self.card["index"],
+            "jobs": 2,
+            "venv": str(self.folder / "venv"),
+            "runtime_places": self.places,
+            "types": ["F16", "Q4_K"],
+            "needed": ["F16", "Q4_K"],
+            "loads": 2,
+            "timeout": 60,
+            **changes,
+        }
+        (work / "run").mkdir()
+        (work / "job.json").write_text(json.dumps(job))
+        payload = self.folder / "bundle" / "payload"
+        command = [self.python, "-I", str(payload), str(work / "job.json"), str(work / "report")]
+        subprocess.run(command, check=True, env={"HOME": str(work)}, cwd=work / "run")
+        report: Report = json.loads((work / "report").read_text())["report"]
+        for check in report["checks"]:
+            print(check["status"], check["summary"], check["evidence"][:1500], sep="\n    ")
+        return report
+
+
+def failed(report: Report) -> set[str]:
+    return {check["id"] for check in report["checks"] if check["status"] == "fail"}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+def test_the_sound_wheel_passes(bench: Bench) -> None:
+    assert failed(bench.prove("sound")) == set()
+
+
+def test_damaged_weights_are_noticed(bench: Bench) -> None:
+    assert failed(bench.prove("flip", flip=True)) == {"known-answers", "greedy-tokens"}
+
+
+def test_an_oracle_of_another_seed_is_noticed(bench: Bench) -> None:
+    assert failed(bench.prove("seed", oracle_seed=7)) == {"known-answers", "greedy-tokens"}
+
+
+def test_no_layer_on_the_card_is_noticed(bench: Bench) -> None:
+    assert failed(bench.prove("none", layers=0, plant=True)) == {"full-offload", "types"}
+
+
+def test_a_child_that_hangs_is_a_finding(bench: Bench) -> None:
+    found = failed(bench.prove("hang", timeout=0.01))
+    assert found == {"device"}
+
+
+# From here on the venv holds another wheel.
+
+
+def test_machine_code_of_another_card_is_a_finding_and_no_abort(bench: Bench) -> None:
+    bench.install("other-*.whl")
+    assert {"native-sass", "known-answers", "full-offload"} <= failed(bench.prove("other"))
+
+
+def test_ptx_alone_is_not_native(bench: Bench) -> None:
+    bench.install("ptx-*.whl")
+    assert "native-sass" in failed(bench.prove("ptx"))
+
+
+def test_a_wheel_for_the_cpu_is_noticed(bench: Bench) -> None:
+    bench.install("cpu-*.whl")
+    assert {"device", "full-offload", "libraries"} <= failed(bench.prove("cpu"))

@@ -1,0 +1,360 @@
+"""One file for another machine: what is in it, what is not, and that Python runs it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import runpy
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+
+from sessions import bundle
+from sessions.core import job, pyenv, records, spec
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.run import Finished
+from tests import fakes
+
+NAME = fakes.wheel().file
+TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+REQUIRES = (
+    "cuda-pathfinder>=1.3",
+    "nvidia-cuda-runtime<14,>=13.1.80",
+    "NVIDIA_cublas<14,>=13.2.2.2",
+)
+Told = pytest.CaptureFixture[str]
+
+
+def bundling(root: Path, *words: str, **changes: Any) -> Context:
+    """The surroundings of ``nox -s bundle -- …``, with the wheel that was built before it."""
+    named: dict[str, Any] = {"session": "bundle", "asked": frozenset({"bundle"}), **changes}
+    ctx = fakes.context(root, *words, **named)
+    path = ctx.wheels / NAME
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"a wheel" * 100)
+    wheel = fakes.wheel(sha256=records.file_sha256(path), requires=REQUIRES)
+    records.write(ctx.record("wheel"), "wheel", wheel)
+    return ctx
+
+
+class Pip:
+    """Plays pip: a plan of what the wheel requires, and downloads that leave a file."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.required = [
+            ("numpy", "2.4.6"),
+            ("cuda-pathfinder", "1.3.3"),
+            ("nvidia-cuda-runtime", "13.1.80"),
+            ("nvidia_cublas", "13.2.2.2"),
+        ]
+
+    def __call__(self, ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
+        self.commands.append(list(words))
+        named = dict(itertools.pairwise(words))
+        if "--report" in words:
+            wheel = Path(words[-1])
+            items = [("llama_cpp_python", "0.3.16", wheel.resolve().as_uri())]
+            items += [(name, v, f"https://x/{name}.whl") for name, v in self.required]
+            plan = [
+                {"metadata": {"name": name, "version": v}, "download_info": {"url": url}}
+                for name, v, url in items
+            ]
+            Path(named["--report"]).write_text(json.dumps({"install": plan}), encoding="utf-8")
+        elif "--target" in words:
+            cached = Path(named["--target"]) / "__pycache__"
+            cached.mkdir(parents=True)
+            (cached / "pynvml.cpython-311.pyc").write_bytes(b"stale")
+            (cached.parent / "pynvml.py").write_text("# NVML\n", encoding="utf-8")
+        elif words[0] == "download":
+            folder = Path(named["-d"])
+            folder.mkdir(parents=True, exist_ok=True)
+            name = "gguf-0.19.0" if "-r" in named else words[-1].replace("==", "-")
+            (folder / f"{name}-py3-none-any.whl").write_bytes(b"what is needed")
+        return ""
+
+    def downloads(self) -> list[str]:
+        return [command[-1] for command in self.commands if command[0] == "download"]
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
+    played = Pip()
+    monkeypatch.setattr(pyenv, "pip", played)
+    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    return played
+
+
+@pytest.fixture
+def made(tmp_path: Path, pip: Pip) -> Iterator[zipfile.ZipFile]:
+    """The bundle of a wheel."""
+    ctx = bundling(tmp_path)
+    bundle.main(ctx)
+    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
+        yield archive
+
+
+# ---- what is in it ------------------------------------------------------------------------------
+
+
+def test_a_bundle_has_the_wheel_what_it_needs_and_the_proofs(made: zipfile.ZipFile) -> None:
+    names = set(made.namelist())
+    assert len(names) == len(made.namelist())
+    assert {name for name in names if not name.startswith("payload/")} == {
+        "__main__.py",
+        "manifest.json",
+        "nvml/pynvml.py",
+        f"wheels/{NAME}",
+        "wheels/numpy-2.4.6-py3-none-any.whl",
+        "wheels/cuda-pathfinder-1.3.3-py3-none-any.whl",
+        "wheels/gguf-0.19.0-py3-none-any.whl",
+    }
+
+
+def test_the_payload_is_in_it_whole_and_nothing_compiled(made: zipfile.ZipFile) -> None:
+    names = {name for name in made.namelist() if name.startswith("payload/")}
+    content = {name: made.read(name) for name in names}
+    there = {path for path in job.PAYLOAD.iterdir() if path.is_file() and path.suffix != ".pyc"}
+    assert content == {f"payload/{path.name}": path.read_bytes() for path in there}
+    assert "payload/bounds.json" in names
+    assert not any("__pycache__" in name for name in names)
+
+
+def test_the_program_of_a_bundle_is_the_payloads_launcher(made: zipfile.ZipFile) -> None:
+    assert made.read("__main__.py") == (job.PAYLOAD / "launch.py").read_bytes()
+
+
+def test_wheels_are_stored_as_they_are_and_the_rest_compressed(made: zipfile.ZipFile) -> None:
+    kinds = {info.filename: info.compress_type for info in made.infolist()}
+    for name, kind in kinds.items():
+        whole = name.endswith(".whl")
+        assert kind == (zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED), name
+
+
+def test_the_wheel_in_it_is_the_one_that_was_built(made: zipfile.ZipFile) -> None:
+    wheel = made.read(f"wheels/{NAME}")
+    manifest = json.loads(made.read("manifest.json"))
+    assert hashlib.sha256(wheel).hexdigest() == manifest["job"]["identity"]["sha256"]
+
+
+def test_nvidias_runtime_is_left_out(made: zipfile.ZipFile, pip: Pip) -> None:
+    assert [name for name in made.namelist() if "nvidia" in name.lower()] == []
+    assert not any("nvidia" in pin for pin in pip.downloads())
+
+
+def test_the_wheel_itself_is_not_looked_for_on_an_index(made: zipfile.ZipFile, pip: Pip) -> None:
+    assert pip.downloads()[:2] == ["numpy==2.4.6", "cuda-pathfinder==1.3.3"]
+    assert not any("llama" in pin for pin in pip.downloads())
+
+
+def test_nothing_in_it_is_compiled_from_source(made: zipfile.ZipFile, pip: Pip) -> None:
+    downloads = [command for command in pip.commands if command[0] == "download"]
+    assert all("--only-binary=:all:" in command for command in downloads)
+    assert all("--no-deps" in command for command in downloads)
+
+
+def test_what_the_project_locks_is_taken_by_its_hashes(made: zipfile.ZipFile, pip: Pip) -> None:
+    locked = [command for command in pip.commands if "-r" in command]
+    assert len(locked) == 2
+    assert all("--require-hashes" in command for command in locked)
+    # Of what the sessions import, the other machine needs the one package that reads the card.
+    assert bundle._requirement("nvidia-ml-py").startswith("nvidia-ml-py==")
+    assert "--hash=sha256:" in bundle._requirement("nvidia-ml-py")
+    assert bundle._requirement("nvidia-ml-py").count("==") == 1
+
+
+def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
+    tmp_path: Path, pip: Pip, capsys: Told
+) -> None:
+    ctx = bundling(tmp_path)
+    bundle.main(ctx)
+    told = capsys.readouterr().out
+    path = ctx.wheels / "smoke-rtx50.pyz"
+    assert f"  {path}" in told
+    assert "on the machine with the card: python3.11 smoke-rtx50.pyz" in told
+    assert records.file_sha256(path) in told
+
+
+# ---- the file itself ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What goes into a bundle."""
+    folder = tmp_path / "bundle"
+    (folder / "wheels").mkdir(parents=True)
+    (folder / "wheels" / "x.whl").write_bytes(b"x" * 1000)
+    (folder / "manifest.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def test_a_bundle_begins_with_the_program_that_runs_it(folder: Path, tmp_path: Path) -> None:
+    bundle.pack(folder, tmp_path / "x.pyz")
+    assert (tmp_path / "x.pyz").read_bytes().startswith(b"#!/usr/bin/env python3\nPK")
+
+
+def test_a_bundle_is_a_sound_zip_for_all_that(folder: Path, tmp_path: Path) -> None:
+    bundle.pack(folder, tmp_path / "x.pyz")
+    with zipfile.ZipFile(tmp_path / "x.pyz") as archive:
+        assert archive.testzip() is None
+        assert archive.read("wheels/x.whl") == b"x" * 1000
+
+
+def test_python_runs_a_bundle(folder: Path, tmp_path: Path) -> None:
+    # Under another name than __main__ it defines all and does nothing.
+    bundle.pack(folder, tmp_path / "x.pyz")
+    found = runpy.run_path(str(tmp_path / "x.pyz"), run_name="a_bundle")
+    assert callable(found["main"])
+
+
+def test_what_was_compiled_on_the_way_is_left_out(folder: Path, tmp_path: Path) -> None:
+    deep = folder / "nvml" / "__pycache__"
+    deep.mkdir(parents=True)
+    (deep / "pynvml.cpython-311.pyc").write_bytes(b"stale")
+    bundle.pack(folder, tmp_path / "x.pyz")
+    with zipfile.ZipFile(tmp_path / "x.pyz") as archive:
+        assert not any("pyc" in name for name in archive.namelist())
+
+
+def full_disk(*_: object) -> NoReturn:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_bundle_that_breaks_leaves_the_older_one_and_nothing_else(
+    tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = bundling(tmp_path)
+    target = ctx.wheels / "smoke-rtx50.pyz"
+    target.write_bytes(b"older")
+    monkeypatch.setattr(zipfile.ZipFile, "write", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        bundle.main(ctx)
+    assert target.read_bytes() == b"older"
+    assert {path.name for path in ctx.wheels.iterdir()} == {NAME, target.name}
+
+
+def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Problem) as caught:
+        bundle.main(fakes.context(tmp_path))
+    assert caught.value.remedy == "nox -s wheel"
+
+
+# ---- the manifest -------------------------------------------------------------------------------
+
+
+def manifest(target: str, root: Path, **changes: Any) -> dict[str, Any]:
+    of = dataclasses.replace(TARGETS[target], **changes)
+    wheel = fakes.wheel(version=of.version, requires=REQUIRES if of.cuda else ())
+    return dict(bundle.manifest(fakes.context(root, spec=of), wheel))
+
+
+def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
+    found = manifest("rtx50", tmp_path)
+    told = found.pop("job")
+    assert found == {
+        "target": "rtx50",
+        "python": "3.11",
+        "platforms": ["linux_x86_64"],
+        "driver": 580,
+        "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "NVIDIA_cublas<14,>=13.2.2.2"],
+        "capabilities": ["12.0"],
+    }
+    assert told["identity"] == {"file": NAME, "sha256": "0" * 64, "target": "rtx50"}
+    assert told["version"] == "0.3.16"
+
+
+def test_a_manifest_of_a_windows_wheel_names_windows(tmp_path: Path) -> None:
+    assert manifest("rtx50", tmp_path, platform="windows")["platforms"] == ["win_amd64"]
+
+
+def test_a_manifest_of_the_cpu_target_asks_for_no_card(tmp_path: Path) -> None:
+    found = manifest("cpu", tmp_path)
+    assert (found["driver"], found["runtime"], found["capabilities"]) == (0, [], [])
+
+
+def test_a_manifest_of_native_fp4_says_so(tmp_path: Path) -> None:
+    assert manifest("rtx50-fp4", tmp_path)["job"]["native_fp4"] is True
+    assert manifest("rtx50", tmp_path)["job"]["native_fp4"] is False
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_the_manifest_of_every_target_can_be_written(target: str, tmp_path: Path) -> None:
+    found = manifest(target, tmp_path)
+    assert json.loads(json.dumps(found))["target"] == target
+
+
+# ---- signatures ---------------------------------------------------------------------------------
+
+
+class Keygen:
+    """Plays ssh-keygen: leaves a signature beside what it signs."""
+
+    def __init__(self) -> None:
+        self.command: list[str] = []
+        self.env: Mapping[str, str] = {}
+        self.done = Finished((), 0, "", 0.0)
+        self.overwrote = False
+
+    def __call__(self, command: Sequence[str], *, env: Mapping[str, str]) -> Finished:
+        self.command, self.env = list(command), env
+        signature = Path(command[-1] + ".sig")
+        self.overwrote = signature.exists()
+        if not self.done.returncode:
+            signature.write_text("signature", encoding="utf-8")
+        return self.done
+
+
+@pytest.fixture
+def keygen(monkeypatch: pytest.MonkeyPatch) -> Keygen:
+    played = Keygen()
+    monkeypatch.setattr("sessions.core.run.capture", played)
+    return played
+
+
+def test_a_bundle_is_signed_for_this_project_alone(
+    tmp_path: Path, pip: Pip, keygen: Keygen, capsys: Told
+) -> None:
+    ctx = bundling(tmp_path, "--sign", "/home/user/.ssh/key", env={"PATH": "/usr/bin", "X": "1"})
+    bundle.main(ctx)
+    target = ctx.wheels / "smoke-rtx50.pyz"
+    words = ["-Y", "sign", "-f", "/home/user/.ssh/key", "-n", "blackwheel", str(target)]
+    assert keygen.command == ["ssh-keygen", *words]
+    assert keygen.env == {"PATH": "/usr/bin"}
+    assert f"{target}.sig" in capsys.readouterr().out
+
+
+def test_an_older_signature_makes_way(tmp_path: Path, pip: Pip, keygen: Keygen) -> None:
+    # ssh-keygen would ask whether it may overwrite, and nobody would answer.
+    ctx = bundling(tmp_path, "--sign", "key")
+    signature = ctx.wheels / "smoke-rtx50.pyz.sig"
+    signature.write_text("of another bundle", encoding="utf-8")
+    bundle.main(ctx)
+    assert not keygen.overwrote
+    assert signature.read_text(encoding="utf-8") == "signature"
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(255, "Couldn't load private key"), (127, "ssh-keygen: No such file or directory")],
+    ids=["no-such-key", "no-ssh-keygen"],
+)
+def test_a_bundle_that_cannot_be_signed_is_a_problem(
+    code: int, text: str, tmp_path: Path, pip: Pip, keygen: Keygen
+) -> None:
+    keygen.done = Finished((), code, text, 0.0)
+    with pytest.raises(Problem, match="could not sign the bundle") as caught:
+        bundle.main(bundling(tmp_path, "--sign", "gone"))
+    assert text in caught.value.evidence
+
+
+def test_nothing_is_signed_unasked(tmp_path: Path, pip: Pip) -> None:
+    # The guard of these tests refuses any program.
+    ctx = bundling(tmp_path)
+    bundle.main(ctx)
+    assert not (ctx.wheels / "smoke-rtx50.pyz.sig").exists()

@@ -1,0 +1,52 @@
+"""What people see cannot be more than text, wherever it came from."""
+
+from __future__ import annotations
+
+import pytest
+
+from sessions.core import console
+from sessions.core.model import Check
+from tests import fakes
+from tests.unit.test_wheelfile_judge import checks
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain × text…", "plain × text…"),
+        ("two\nlines", "two\nlines"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\rb\x07\x9b\t", "a\\rb\\x07\\x9b\\t"),
+        ("abc\u202egpj.exe", "abc\\u202egpj.exe"),
+        ("\udc80", "\\udc80"),
+        ("José 日本", "José 日本"),
+    ],
+)
+def test_what_would_command_a_terminal_is_written_out(text: str, shown: str) -> None:
+    assert console.visible(text) == shown
+
+
+def test_no_text_of_a_check_reaches_the_terminal_raw(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = "\x1b[2Jllama.py"
+    for check in (Check("a", "fail", evil, evil, evil), Check("b", "ok", evil)):
+        console.checks([check])
+    for say in (console.say, console.warn, console.done):
+        say(evil)
+    console.table("title", ["column"], [[evil]])
+    assert "\x1b[2J" not in capsys.readouterr().out
+
+
+def test_a_name_in_a_wheel_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    found = fakes.wheel_facts(record_problems=("\x1b[2Jllama.py: not listed",))
+    console.checks([checks(fakes.case(found))["record"]])
+    assert "\\x1b[2Jllama.py: not listed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["[/red]", "[bold]a", "\x1b[2J"])
+def test_a_name_is_no_markup_of_the_progress_bar(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.Meter("reading") as meter:
+        meter.update(1, 2, 1.0, name)
+        console._console.print(meter._bar.make_tasks_table(meter._bar.tasks))
+    assert name.replace("\x1b", "\\x1b") in capsys.readouterr().out

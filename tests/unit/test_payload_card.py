@@ -1,0 +1,178 @@
+"""Which card a wheel is proven on, and what is said where none fits."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+
+from sessions.payload import card
+from tests import fakes
+
+DRIVER = 580
+H200 = fakes.card(name="NVIDIA H200", compute_capability="9.0")
+
+
+def chosen(
+    nvml: dict[str, Any], asked: str | None = None, capabilities: tuple[str, ...] = ("12.0",)
+) -> tuple[dict[str, Any] | None, str, str]:
+    return card.choose(nvml, capabilities, DRIVER, asked)
+
+
+def test_the_card_of_the_wheel_is_chosen() -> None:
+    assert chosen(fakes.nvml()) == (fakes.card(), "", "")
+
+
+def test_of_two_cards_the_one_that_fits_is_chosen() -> None:
+    fitting = fakes.card(index=1)
+    assert chosen(fakes.nvml(H200, fitting)) == (fitting, "", "")
+
+
+def test_of_two_that_fit_the_one_with_memory_left_is_chosen() -> None:
+    free = fakes.card(index=1, memory_free_mib=card.MEMORY_MIB)
+    full = fakes.card(memory_free_mib=card.MEMORY_MIB - 1)
+    assert chosen(fakes.nvml(full, free)) == (free, "", "")
+
+
+def test_of_two_that_fit_the_first_is_chosen_unless_one_is_named() -> None:
+    both = fakes.nvml(fakes.card(), fakes.card(index=1))
+    assert chosen(both)[0] == fakes.card()
+    assert chosen(both, "1")[0] == fakes.card(index=1)
+
+
+def test_a_wheel_for_two_kinds_runs_on_either() -> None:
+    assert chosen(fakes.nvml(H200), capabilities=("9.0", "12.0"))[0] == H200
+
+
+@pytest.mark.parametrize(
+    ("nvml", "asked", "what", "remedy"),
+    [
+        (
+            {"error": "NVML Shared Library Not Found"},
+            None,
+            "No NVIDIA driver answers here (NVML Shared Library Not Found).",
+            "nox -s bundle",
+        ),
+        (
+            {"release": "580.159.04", "cuda": "13.0", "devices": []},
+            None,
+            "The NVIDIA driver finds no card here.",
+            "nox -s bundle",
+        ),
+        (
+            fakes.nvml(release="570.86.15"),
+            None,
+            "The NVIDIA driver 570.86.15 is too old: this wheel needs 580 or newer.",
+            "https://www.nvidia.com/drivers",
+        ),
+        (
+            fakes.nvml(),
+            "3",
+            "There is no card 3.",
+            "name one of these with --device: 0 (NVIDIA GeForce RTX 5090)",
+        ),
+        (
+            fakes.nvml(H200),
+            None,
+            "No card here runs this wheel: it is for compute capability 12.0; "
+            "NVIDIA H200 is of 9.0.",
+            "nox -s bundle",
+        ),
+        (
+            fakes.nvml(H200, fakes.card(index=1)),
+            "0",
+            "No card here runs this wheel: it is for compute capability 12.0; "
+            "NVIDIA H200 is of 9.0.",
+            "build for this card",
+        ),
+        (
+            fakes.nvml(fakes.card(memory_free_mib=900), fakes.card(index=1, memory_free_mib=1000)),
+            None,
+            "No memory is left on the card: 1000 MiB are free, 1024 are needed.",
+            "nvidia-smi",
+        ),
+    ],
+    ids=[
+        "no-driver",
+        "no-device",
+        "old-driver",
+        "named-card-missing",
+        "other-capability",
+        "named-card-of-another-capability",
+        "no-memory",
+    ],
+)
+def test_no_card_comes_with_what_is_wrong_and_what_mends_it(
+    nvml: dict[str, Any], asked: str | None, what: str, remedy: str
+) -> None:
+    device, said, mend = chosen(nvml, asked)
+    assert (device, said) == (None, what)
+    assert remedy in mend
+
+
+def test_the_way_to_another_machine_is_named_whole() -> None:
+    _, _, remedy = chosen({"error": "gone"})
+    assert "nox -s bundle" in remedy
+    assert "nox -s smoke -- --report FILE" in remedy
+
+
+def test_the_oldest_driver_that_runs_the_wheel_is_new_enough() -> None:
+    assert chosen(fakes.nvml(release="580.0"))[0] == fakes.card()
+
+
+# ---- NVML itself --------------------------------------------------------------------------------
+
+
+class Refusal(Exception):
+    """What pynvml raises."""
+
+
+def refuse(*_: object) -> NoReturn:
+    raise Refusal("Not Supported")
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Plays pynvml, with one card."""
+    played = SimpleNamespace(
+        NVMLError=Refusal,
+        ended=0,
+        nvmlInit=lambda: None,
+        nvmlSystemGetCudaDriverVersion_v2=lambda: 13010,
+        nvmlSystemGetDriverVersion=lambda: "590.44.01",
+        nvmlDeviceGetCount=lambda: 1,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetCudaComputeCapability=lambda _: (12, 0),
+        nvmlDeviceGetName=lambda _: "NVIDIA GeForce RTX 5090",
+        nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(
+            total=32607 * card.MIB, free=32000 * card.MIB
+        ),
+    )
+
+    def shutdown() -> None:
+        played.ended += 1
+
+    played.nvmlShutdown = shutdown
+    monkeypatch.setitem(sys.modules, "pynvml", played)
+    return played
+
+
+def test_driver_and_cards_are_read(library: SimpleNamespace) -> None:
+    assert card.read() == fakes.nvml(release="590.44.01", cuda="13.1")
+    assert library.ended == 1
+
+
+def test_a_driver_that_does_not_start_is_an_error_in_place_of_them(
+    library: SimpleNamespace,
+) -> None:
+    library.nvmlInit = refuse
+    assert card.read() == {"error": "Not Supported"}
+    assert library.ended == 0  # what never started is not ended
+
+
+def test_a_driver_that_fails_later_is_an_error_too_and_is_ended(library: SimpleNamespace) -> None:
+    library.nvmlDeviceGetCount = refuse
+    assert card.read() == {"error": "Not Supported"}
+    assert library.ended == 1

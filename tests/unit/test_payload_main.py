@@ -1,0 +1,366 @@
+"""The program that runs every proof in a process of its own, its processes played here."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.core import job
+from sessions.payload import child, proofs, seal
+from tests import fakes
+
+Found = dict[str, Any]
+Told = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The program, its modules found beside it as they are where it runs."""
+    monkeypatch.syspath_prepend(str(job.PAYLOAD))
+    yield importlib.import_module("sessions.payload.__main__")
+    for name in ("sessions.payload.__main__", "child", "proofs", "seal"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Found:
+    """A job in a folder of its own."""
+    return fakes.smoke_job(folder=str(tmp_path / "run"), jit_cache=str(tmp_path / "run" / "c"))
+
+
+# ---- one child ----------------------------------------------------------------------------------
+
+
+class Process:
+    """Plays subprocess.run."""
+
+    def __init__(self) -> None:
+        self.output = b""
+        self.errors = b""
+        self.code = 0
+        self.late = False
+        self.command: list[str] = []
+        self.given: Found = {}
+
+    def __call__(self, command: list[str], **given: Any) -> subprocess.CompletedProcess[bytes]:
+        self.command, self.given = command, given
+        if self.late:
+            raise subprocess.TimeoutExpired(command, 1.0, self.output or None, self.errors or None)
+        return subprocess.CompletedProcess(command, self.code, self.output, self.errors)
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch, told: Found) -> Process:
+    Path(told["folder"]).mkdir()
+    played = Process()
+    monkeypatch.setattr(subprocess, "run", played)
+    return played
+
+
+def test_what_a_child_said_is_laid_over_one_another(
+    payload: Any, told: Found, process: Process
+) -> None:
+    process.output = b'noise\n@{"a": 1, "b": 1}\nmore noise\n@{"b": 2}\n'
+    found = payload.run_child(told, "device")
+    assert found.pop("child_seconds") >= 0
+    assert found == {"a": 1, "b": 2, "error": None}
+
+
+def test_a_child_is_told_its_work_in_a_file(payload: Any, told: Found, process: Process) -> None:
+    payload.run_child(told, "answers", type="Q4_K", first=3)
+    assert process.command[:2] == [sys.executable, "-I"]
+    assert Path(process.command[2]) == job.PAYLOAD
+    assert process.command[3] == "--child"
+    given = json.loads(Path(process.command[4]).read_text(encoding="utf-8"))
+    assert given == {**told, "work": "answers", "type": "Q4_K", "first": 3}
+
+
+def test_two_children_of_one_work_have_files_of_their_own(
+    payload: Any, told: Found, process: Process
+) -> None:
+    names = set()
+    for type_, first in (("F16", 0), ("Q4_K", 0), ("Q4_K", 4)):
+        payload.run_child(told, "answers", type=type_, first=first)
+        names.add(process.command[4])
+    assert len(names) == 3
+
+
+def test_a_child_sees_the_one_card_and_no_compiler_of_the_driver(
+    payload: Any, told: Found, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setenv("BLACKWHEEL_TEST", "handed on")
+    payload.run_child({**told, "index": 3}, "device")
+    env = process.given["env"]
+    assert env["CUDA_VISIBLE_DEVICES"] == "3"
+    assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # as NVML counts them
+    assert env["CUDA_DISABLE_PTX_JIT"] == "1"
+    assert env["CUDA_CACHE_PATH"] == told["jit_cache"]
+    assert env["BLACKWHEEL_TEST"] == "handed on"
+    assert process.given["stdin"] == subprocess.DEVNULL
+    assert process.given["timeout"] == payload.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [({"layers": 0}, "-1"), ({"layers": 0, "plant": True}, "0"), ({}, "0")],
+    ids=["cpu", "card-without-layers", "card"],
+)
+def test_on_the_cpu_a_child_sees_no_card(
+    changes: Found, seen: str, payload: Any, told: Found, process: Process
+) -> None:
+    payload.run_child({**told, **changes}, "device")
+    assert process.given["env"]["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_a_crash_is_a_finding_with_the_last_words(
+    payload: Any, told: Found, process: Process
+) -> None:
+    process.code = -6
+    process.output = b'@{"a": 1}\n@{"b": '
+    process.errors = b"first\n" * 99 + b"CUDA error:\n   no kernel image is available \xff\n"
+    found = payload.run_child(told, "offload")
+    assert found["error"].startswith("ended by -6: first")
+    assert found["error"].endswith(
+        "CUDA error: no kernel image is available \N{REPLACEMENT CHARACTER}"
+    )
+    assert (found["a"], "b" in found) == (1, False)
+
+
+def test_the_last_words_are_not_a_whole_log(payload: Any, told: Found, process: Process) -> None:
+    process.code, process.errors = 1, b"x" * 10_000 + b" the end"
+    error = payload.run_child(told, "device")["error"]
+    assert error.endswith("x the end")
+    assert len(error) < 600
+
+
+@pytest.mark.parametrize("output", [b"", b'@{"case": 7}\n'], ids=["silent", "said-something"])
+def test_a_hang_is_a_finding(output: bytes, payload: Any, told: Found, process: Process) -> None:
+    process.late, process.output = True, output
+    found = payload.run_child({**told, "timeout": 1.0}, "answers", type="F16", first=0)
+    assert found["error"].startswith("ended by the time limit:")
+    assert found.get("case") == (7 if output else None)
+    assert process.given["timeout"] == 1.0
+
+
+def test_the_results_of_a_type_are_a_list(payload: Any, told: Found, process: Process) -> None:
+    process.output = b'@{"result": {"nmse": 1}}\n@{"case": 1}\n@{"result": {"nmse": NaN}}\n'
+    found = payload.run_child(told, "answers", type="F16", first=0)
+    assert str(found["results"]) == "[{'nmse': 1}, {'nmse': nan}]"
+    assert "result" not in found
+    process.output = b""
+    assert payload.run_child(told, "answers", type="F16", first=0)["results"] == []
+
+
+def test_the_answers_of_a_real_model_are_a_list(
+    payload: Any, told: Found, process: Process
+) -> None:
+    lines = [{"offloaded": [3, 3]}, {"question": "a", "fact": "b"}, {"question": "c", "fact": "d"}]
+    process.output = "".join(f"@{json.dumps(line)}\n" for line in lines).encode()
+    found = payload.run_child(told, "real")
+    assert [answer["question"] for answer in found["answers"]] == ["a", "c"]
+
+
+# ---- all cases of one type ----------------------------------------------------------------------
+
+CRASH = "ended by -11: "
+
+
+def playing(*parts: Found) -> Callable[..., Found]:
+    """Plays run_child: each call takes the next part, and must go on where the last one ended."""
+    waiting = list(parts)
+
+    def run_child(_: Found, work: str, *, type: str, first: int) -> Found:  # noqa: A002
+        assert work == "answers"
+        part = waiting.pop(0)
+        assert first == part.pop("first")
+        return {"child_seconds": 1.0, "error": None, **part}
+
+    return run_child
+
+
+def done(*numbers: int) -> list[Found]:
+    return [{"type": "F16", **child.CASES[n], "nmse": 0.0} for n in numbers]
+
+
+def answered(payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch, *parts: Found) -> Found:
+    monkeypatch.setattr(payload, "run_child", playing(*parts))
+    found: Found = payload.answers(told, "F16")
+    return found
+
+
+def test_a_type_that_computes_takes_one_child(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = done(*range(len(child.CASES)))
+    part = {"first": 0, "results": every, "buffers": {"CUDA0 model": 1.0}}
+    found = answered(payload, told, monkeypatch, part)
+    assert found["results"] == every
+    assert found["buffers"] == {"CUDA0 model": 1.0}
+
+
+def test_after_a_crash_the_cases_after_it_are_tried(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = answered(
+        payload,
+        told,
+        monkeypatch,
+        {"first": 0, "results": done(0, 1), "case": 2, "error": CRASH},
+        {"first": 3, "results": done(*range(3, 16)), "case": 15},
+    )
+    assert len(found["results"]) == len(child.CASES)
+    (crashed,) = [case for case in found["results"] if "error" in case]
+    assert crashed == {"type": "F16", **child.CASES[2], "error": CRASH}
+
+
+def test_a_crash_in_the_last_case_ends_it(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = {"first": 0, "results": done(*range(15)), "case": 15, "error": CRASH}
+    assert len(answered(payload, told, monkeypatch, part)["results"]) == 16
+
+
+def test_a_model_that_does_not_load_is_one_finding(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = {"first": 0, "results": [], "error": CRASH}
+    found = answered(payload, told, monkeypatch, part)
+    assert found["results"] == [{"type": "F16", "error": CRASH}]
+
+
+def test_after_three_crashes_a_type_is_given_up(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [{"first": n, "results": [], "case": n, "error": CRASH} for n in range(3)]
+    found = answered(payload, told, monkeypatch, *parts)
+    assert len(found["results"]) == 4
+    assert found["results"][3] == {"type": "F16", "error": "given up after three crashes"}
+
+
+def test_a_type_that_the_wheel_does_not_know_has_no_results(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = answered(payload, told, monkeypatch, {"first": 0, "results": [], "unknown": "F16"})
+    assert (found["unknown"], found["results"]) == ("F16", [])
+
+
+# ---- all of it ----------------------------------------------------------------------------------
+
+
+def sound(changes: Found) -> Callable[..., Found]:
+    """Plays run_child: every child finds what it finds of a sound wheel, but for the changes."""
+    known = {**fakes.smoke_found(real={"error": None, "answers": []}), **changes}
+
+    def run_child(_: Found, work: str, **more: Any) -> Found:
+        part: Found = known[work] if work in known else {}
+        return dict(fakes.smoke_answers(more["type"]) if work == "answers" else part)
+
+    return run_child
+
+
+def proven(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch, **changes: Found
+) -> dict[str, Any]:
+    monkeypatch.setattr(payload, "run_child", sound(changes))
+    report: dict[str, Any] = payload.prove(told)
+    return report
+
+
+def test_a_sound_wheel_makes_a_sound_report(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = proven(payload, told, monkeypatch)
+    assert {check["status"] for check in report["checks"]} == {"ok"}
+    assert report["checks"] == proofs.judge(told, fakes.smoke_found())
+    assert len(report["cases"]) == 32
+    assert all("bound" in case for case in report["cases"])
+    assert report["times"] == {
+        "import_seconds": 0.5,
+        "load_seconds": 0.25,
+        "first_token_seconds": 0.01,
+        "prompt_per_second": 5000.0,
+    }
+
+
+def test_a_report_is_one_that_is_taken(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = proven(payload, told, monkeypatch)
+    found = job.opened(seal.seal(report), fakes.wheel(), "0" * 64, "here")
+    assert (found.device, found.capability) == ("NVIDIA GeForce RTX 5090", "12.0")
+    assert set(report) == set(fakes.smoke_report())
+
+
+def test_a_report_of_a_wheel_that_does_not_import_is_taken_and_has_one_finding(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = proven(payload, told, monkeypatch, device={"error": "ended by 1: ImportError"})
+    assert [(check["id"], check["status"]) for check in report["checks"]] == [("device", "fail")]
+    found = job.opened(seal.seal(report), fakes.wheel(), "0" * 64, "here")
+    assert (found.cases, found.times) == ((), {})
+
+
+def test_what_the_driver_left_in_its_cache_is_counted(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Path(told["folder"]) / "jit-cache" / "0" / "1"
+    left.mkdir(parents=True)
+    (left / "kernel").write_bytes(b"compiled")
+    report = proven(payload, told, monkeypatch)
+    failed = [check for check in report["checks"] if check["status"] == "fail"]
+    assert [check["id"] for check in failed] == ["native-sass"]
+    assert failed[0]["evidence"] == "1 files in the driver's compile cache"
+
+
+@pytest.mark.parametrize(("model", "asked"), [(None, False), ("/m.gguf", True)])
+def test_a_real_model_is_asked_if_there_is_one(
+    model: str | None, asked: bool, payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = proven(payload, {**told, "model": model}, monkeypatch)
+    assert ("real-model" in {check["id"] for check in report["checks"]}) is asked
+
+
+def test_progress_is_told_line_by_line_to_the_end(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    proven(payload, told, monkeypatch)
+    lines = list(child.lines(capsys.readouterr().out))
+    assert [line["done"] for line in lines] == [0, 1, 2, 3, 5, 6]
+    assert {line["total"] for line in lines} == {6}
+    assert [line["now"] for line in lines[:4]] == ["device", "offload", "api", "times"]
+    assert [line["left"] is None for line in lines] == [True, True, True, True, False, False]
+
+
+def test_the_program_reads_a_job_and_writes_a_sealed_report(
+    payload: Any, told: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
+    words = ["payload", str(tmp_path / "job.json"), str(tmp_path / "report.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(payload, "run_child", sound({}))
+    payload.main()
+    report = seal.opened((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert report["file"] == fakes.wheel().file
+
+
+def test_the_program_does_a_childs_work(
+    payload: Any, told: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Found] = []
+    (tmp_path / "job.json").write_text(json.dumps({**told, "work": "device"}), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["payload", "--child", str(tmp_path / "job.json")])
+    monkeypatch.setitem(payload.child.WORK, "device", done.append)
+    payload.main()
+    assert done == [{**told, "work": "device"}]
+
+
+def test_every_work_that_is_given_out_is_known() -> None:
+    assert set(child.WORK) == {"device", "offload", "api", "times", "real", "answers"}

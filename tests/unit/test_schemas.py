@@ -1,0 +1,72 @@
+"""The documented schemas of the records for programs are those of the types that are written.
+
+``BLACKWHEEL_REGOLD=1`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import TypeAdapter
+
+from sessions.core import records
+from sessions.core.model import CheckGroup, SmokeReport, VerifyReport, Wheel
+from sessions.wheelfile.model import WheelFacts
+from tests import fakes
+
+KINDS: dict[str, Any] = {
+    "wheel": Wheel,
+    "facts": WheelFacts,
+    "verify": VerifyReport,
+    "smoke": SmokeReport,
+}
+
+
+def schema(kind: str) -> dict[str, Any]:
+    inner = TypeAdapter(KINDS[kind]).json_schema()
+    definitions = inner.pop("$defs", {})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"{kind}.json",
+        "type": "object",
+        "properties": {
+            "schema": {"const": records.SCHEMA},
+            "kind": {"const": kind},
+            "ok": {"type": "boolean", "description": "whether a later stage may build on it"},
+            kind: inner,
+        },
+        "required": ["schema", "kind", "ok", kind],
+        "$defs": definitions,
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_documented_schema_is_that_of_the_type(kind: str) -> None:
+    path = fakes.ROOT / "docs" / f"{kind}.schema.json"
+    text = json.dumps(schema(kind), indent=2) + "\n"
+    if os.environ.get("BLACKWHEEL_REGOLD"):
+        path.write_text(text, encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("wheel", fakes.wheel()),
+        ("facts", fakes.wheel_facts()),
+        ("verify", VerifyReport("a.whl", "0" * 64, "cpu", "f", 1.5, (CheckGroup("The file", ()),))),
+    ],
+    ids=["wheel", "facts", "verify"],
+)
+def test_a_record_holds_to_its_schema_and_one_without_a_field_does_not(
+    kind: str, value: Any
+) -> None:
+    record = {"schema": 1, "kind": kind, "ok": True, kind: records.to_json(value)}
+    jsonschema.validate(record, schema(kind))
+    record[kind].popitem()
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(record, schema(kind))

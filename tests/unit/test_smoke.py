@@ -1,0 +1,550 @@
+"""The stage: how a wheel is run here, which reports are taken, and what is left of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from sessions import smoke
+from sessions.core import disk, job, records
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import SmokeReport
+from sessions.core.run import Finished
+from sessions.payload import seal
+from tests import fakes
+
+NAME = fakes.wheel().file
+CARD = "NVIDIA GeForce RTX 5090"
+Told = pytest.CaptureFixture[str]
+
+
+def smoking(root: Path, *words: str, **changes: Any) -> Context:
+    """The surroundings of ``nox -s smoke -- …`` on a machine with an RTX 5090."""
+
+    def machine(question: str, *_: str) -> Any:
+        assert question == "nvml"
+        return fakes.nvml()
+
+    named: dict[str, Any] = {"session": "smoke", "asked": frozenset({"smoke"}), "machine": machine}
+    return fakes.context(root, *words, **{**named, **changes})
+
+
+def build(ctx: Context, content: bytes = b"a wheel") -> str:
+    """The target's wheel with its record, and the record of the probe. Returns its digest."""
+    path = ctx.wheels / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    digest = records.file_sha256(path)
+    records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=digest))
+    records.write(ctx.record("probe"), "probe", fakes.chain())
+    return digest
+
+
+def report_file(root: Path, digest: str, **changes: Any) -> str:
+    """A report that came back from another machine."""
+    path = root / "smoke-report.json"
+    path.write_text(seal.seal(fakes.smoke_report(sha256=digest, **changes)), encoding="utf-8")
+    return str(path)
+
+
+def left(ctx: Context) -> dict[str, Any]:
+    """The record, whether its proofs hold or not."""
+    record: dict[str, Any] = json.loads(ctx.record("smoke").read_text(encoding="utf-8"))
+    return record
+
+
+def failing(id_: str) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "status": "fail",
+        "summary": f"{id_}: it does not",
+        "evidence": "what was seen",
+        "remedy": "what to do",
+    }
+
+
+# ---- a report of another machine ----------------------------------------------------------------
+
+
+def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: Told) -> None:
+    digest = build(smoking(tmp_path))
+    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest))
+    smoke.main(ctx)
+    found = records.read(ctx.record("smoke"), "smoke", SmokeReport)
+    assert found is not None
+    assert (found.origin, found.sha256, found.device) == ("smoke-report.json", digest, CARD)
+    assert left(ctx)["ok"] is True
+    told = capsys.readouterr().out
+    assert "known-answers: 16 cases of 1 types within their bounds" in told
+    assert "times: import seconds 0.5, prompt per second 5e+03" in told
+    assert f"smoke: 2 proofs with 16 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
+
+
+def test_to_take_a_report_no_card_is_asked_for(tmp_path: Path) -> None:
+    digest = build(smoking(tmp_path))
+    report = report_file(tmp_path, digest)
+    smoke.main(smoking(tmp_path, "--report", report, machine=fakes.no_machine))
+    assert records.read(smoking(tmp_path).record("smoke"), "smoke", SmokeReport) is not None
+
+
+def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, capsys: Told) -> None:
+    case = {"type": "Q4_K", "batch": 4, "flash": True, "kv": "f16", "tokens": 1, "equal": 1}
+    cases = [
+        {**case, "nmse": 1e-3, "bound": 5e-3},
+        {**case, "nmse": 2e-3, "bound": 3e-2, "kv": "q4_0"},  # larger, and further from its bound
+        {**case, "type": "F16", "nmse": 3e-5, "bound": 1e-4, "batch": 512},
+        {"type": "IQ1_M", "error": "a crash"},
+    ]
+    digest = build(smoking(tmp_path))
+    smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["Q4_K", "1.0e-03", "5e-03", "4", "f16"] in rows
+    assert ["F16", "3.0e-05", "1e-04", "512", "f16"] in rows
+    assert not any(row[:1] == ["IQ1_M"] for row in rows)
+
+
+def test_a_report_of_the_cpu_says_so(tmp_path: Path, capsys: Told) -> None:
+    digest = build(smoking(tmp_path))
+    report = report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
+    smoke.main(smoking(tmp_path, "--report", report))
+    told = capsys.readouterr().out
+    assert "Known answers on the CPU" in told
+    assert "hold on the CPU, in" in told
+    assert CARD not in told
+
+
+def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
+    tmp_path: Path, capsys: Told
+) -> None:
+    digest = build(smoking(tmp_path))
+    checks = [*fakes.smoke_report()["checks"], failing("state"), failing("grammar")]
+    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=checks))
+    with pytest.raises(Problem) as caught:
+        smoke.main(ctx)
+    assert caught.value.what == f"2 of 4 proofs fail on {CARD} (12.0): state, grammar."
+    assert str(ctx.record("smoke")) in caught.value.evidence
+    assert left(ctx)["ok"] is False
+    assert left(ctx)["smoke"]["checks"][2]["status"] == "fail"
+    assert records.read(ctx.record("smoke"), "smoke", SmokeReport) is None  # no stage takes it
+    told = capsys.readouterr().out
+    assert "what was seen" in told
+    assert "to mend it: what to do" in told
+    assert "proofs with" not in told
+
+
+def test_a_report_that_fails_takes_the_place_of_one_that_did_not(tmp_path: Path) -> None:
+    digest = build(smoking(tmp_path))
+    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest))
+    smoke.main(ctx)
+    report_file(tmp_path, digest, checks=[failing("memory")])
+    with pytest.raises(Problem, match="1 of 1 proofs fail"):
+        smoke.main(ctx)
+    assert records.read(ctx.record("smoke"), "smoke", SmokeReport) is None
+
+
+def test_a_report_in_which_nothing_was_checked_proves_nothing(tmp_path: Path) -> None:
+    digest = build(smoking(tmp_path))
+    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=[]))
+    with pytest.raises(Problem, match="0 of 0 proofs"):
+        smoke.main(ctx)
+    assert left(ctx)["ok"] is False
+
+
+def test_a_report_that_is_not_there_is_named_with_what_writes_one(tmp_path: Path) -> None:
+    build(smoking(tmp_path))
+    with pytest.raises(Problem, match=r"The report .*gone\.json cannot be read") as caught:
+        smoke.main(smoking(tmp_path, "--report", str(tmp_path / "gone.json")))
+    assert "python smoke-….pyz" in caught.value.remedy
+
+
+def test_a_report_that_is_no_text_cannot_be_read(tmp_path: Path) -> None:
+    build(smoking(tmp_path))
+    (tmp_path / "photo.json").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(Problem, match="cannot be read"):
+        smoke.main(smoking(tmp_path, "--report", str(tmp_path / "photo.json")))
+
+
+def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Path) -> None:
+    ctx = smoking(tmp_path)
+    build(ctx)
+    report = report_file(tmp_path, "1" * 64)
+    with pytest.raises(Problem, match="This report is of another wheel"):
+        smoke.main(smoking(tmp_path, "--report", report))
+    assert not ctx.record("smoke").exists()
+
+
+def test_a_report_is_of_the_wheel_that_lies_there_and_not_of_the_recorded_one(
+    tmp_path: Path,
+) -> None:
+    ctx = smoking(tmp_path)
+    digest = build(ctx)
+    (ctx.wheels / NAME).write_bytes(b"swapped")
+    with pytest.raises(Problem, match="This report is of another wheel"):
+        smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest)))
+
+
+def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Problem) as caught:
+        smoke.main(smoking(tmp_path))
+    assert caught.value.remedy == "nox -s wheel"
+
+
+# ---- signatures ---------------------------------------------------------------------------------
+
+
+class Keys:
+    """Plays ssh-keygen."""
+
+    def __init__(self) -> None:
+        self.known = Finished((), 0, "ana@example.com\n", 0.0)
+        self.good = Finished((), 0, 'Good "blackwheel" signature for ana@example.com', 0.0)
+        self.commands: list[list[str]] = []
+        self.given: list[Path | None] = []
+
+    def __call__(
+        self, command: Sequence[str], *, env: Mapping[str, str], stdin: Path | None = None
+    ) -> Finished:
+        self.commands.append(list(command))
+        self.given.append(stdin)
+        return self.known if "find-principals" in command else self.good
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
+    played = Keys()
+    monkeypatch.setattr("sessions.core.run.capture", played)
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
+    return played
+
+
+def signed(root: Path) -> Context:
+    digest = build(smoking(root))
+    return smoking(root, "--report", report_file(root, digest), "--signers", str(root / "signers"))
+
+
+def test_a_report_that_one_of_the_keys_signed_is_taken(
+    tmp_path: Path, keys: Keys, capsys: Told
+) -> None:
+    ctx = signed(tmp_path)
+    smoke.main(ctx)
+    assert left(ctx)["ok"] is True
+    assert "Signed by ana@example.com" in capsys.readouterr().out
+    report = tmp_path / "smoke-report.json"
+    files = ["-s", f"{report}.sig", "-f", str(tmp_path / "signers")]
+    asked, verified = keys.commands
+    assert asked == ["/usr/bin/ssh-keygen", "-Y", "find-principals", *files]
+    for_us = ["-n", "blackwheel", "-I", "ana@example.com"]
+    assert verified == ["/usr/bin/ssh-keygen", "-Y", "verify", *files, *for_us]
+    assert keys.given[1] == report  # what was signed is the report itself
+
+
+@pytest.mark.parametrize(
+    ("known", "good", "evidence"),
+    [
+        (Finished((), 255, "No principal matched.", 0.0), None, "No principal matched."),
+        (None, Finished((), 255, "Signature verification failed", 0.0), "verification failed"),
+        (Finished((), 255, "Couldn't read signature", 0.0), None, "Couldn't read signature"),
+    ],
+    ids=["another-key", "wrong-signature", "no-signature"],
+)
+def test_a_report_that_none_of_the_keys_signed_is_refused(
+    known: Finished | None, good: Finished | None, evidence: str, tmp_path: Path, keys: Keys
+) -> None:
+    keys.known, keys.good = known or keys.known, good or keys.good
+    ctx = signed(tmp_path)
+    with pytest.raises(Problem, match="not signed by any of the keys") as caught:
+        smoke.main(ctx)
+    assert evidence in caught.value.evidence
+    assert "ssh-keygen -Y sign -n blackwheel" in caught.value.remedy
+    assert not ctx.record("smoke").exists()
+
+
+def test_a_key_that_is_unknown_is_refused_whatever_the_verification_says(
+    tmp_path: Path, keys: Keys
+) -> None:
+    keys.known = Finished((), 255, "", 0.0)
+    with pytest.raises(Problem, match="not signed by any of the keys"):
+        smoke.main(signed(tmp_path))
+
+
+def test_without_ssh_keygen_a_signature_cannot_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    ctx = signed(tmp_path)
+    with pytest.raises(Problem, match="ssh-keygen is not on PATH") as caught:
+        smoke.main(ctx)
+    assert "OpenSSH" in caught.value.remedy
+    assert not ctx.record("smoke").exists()
+
+
+# ---- a run here ---------------------------------------------------------------------------------
+
+
+class Bench:
+    """Plays the venv, pip in it, and the payload that writes a report."""
+
+    def __init__(self) -> None:
+        self.installed: list[list[str]] = []
+        self.command: list[str] = []
+        self.env: Mapping[str, str] = {}
+        self.cwd: Path | None = None
+        self.job: dict[str, Any] = {}
+        self.changes: dict[str, Any] = {}
+        self.venv = Finished((), 0, "", 0.0)
+        self.code = 0
+        self.writes = True
+
+    def capture(self, command: Sequence[str], *, env: Mapping[str, str], **_: Any) -> Finished:
+        if list(command[1:3]) == ["-m", "venv"]:
+            return self.venv
+        self.installed.append(list(command))
+        return Finished((), 0, "", 0.0)
+
+    def stream(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: IO[str],
+        on_line: Callable[[str], None],
+        cwd: Path | None = None,
+    ) -> Finished:
+        self.command, self.env, self.cwd = list(command), env, cwd
+        self.job = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
+        for line in ("a word of Python's own", '@{"done":1,"total":9,"now":"device","left":null}'):
+            log.write(line + "\n")
+            on_line(line)
+        if self.writes:
+            said = fakes.smoke_report(**{**self.job["identity"], **self.changes})
+            Path(command[-1]).write_text(seal.seal(said), encoding="utf-8")
+        return Finished((), self.code, "", 0.0)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    played = Bench()
+    monkeypatch.setattr("sessions.core.run.capture", played.capture)
+    monkeypatch.setattr("sessions.core.run.stream", played.stream)
+    return played
+
+
+def test_a_wheel_is_proven_on_the_card(tmp_path: Path, bench: Bench, capsys: Told) -> None:
+    ctx = smoking(tmp_path)
+    digest = build(ctx)
+    smoke.main(ctx)
+    found = records.read(ctx.record("smoke"), "smoke", SmokeReport)
+    assert found is not None
+    assert (found.origin, found.sha256, found.device) == ("here", digest, CARD)
+    told = capsys.readouterr().out
+    assert f"Installing {NAME} into a fresh venv of Python 3.11.2" in told
+    assert f"hold on {CARD} (12.0)" in told
+
+
+def test_the_payload_is_told_of_the_card_and_all_layers_go_there(
+    tmp_path: Path, bench: Bench
+) -> None:
+    second = fakes.nvml(fakes.card(compute_capability="8.9"), fakes.card(index=1))
+    ctx = smoking(tmp_path, machine=lambda *_: second)
+    digest = build(ctx)
+    smoke.main(ctx)
+    assert (bench.job["index"], bench.job["layers"], bench.job["jobs"]) == (1, 999, 4)
+    assert bench.job["version"] == "0.3.16"
+    assert bench.job["capabilities"] == ["12.0"]
+    assert bench.job["model"] is None
+    assert bench.job["identity"] == {
+        "file": NAME,
+        "sha256": digest,
+        "target": "rtx50",
+        "device": CARD,
+        "capability": "12.0",
+        "driver": "580.159.04",
+    }
+
+
+def test_on_the_cpu_the_payload_is_told_of_no_card(
+    tmp_path: Path, bench: Bench, capsys: Told
+) -> None:
+    ctx = smoking(tmp_path, "--device", "cpu", machine=fakes.no_machine)
+    build(ctx)
+    smoke.main(ctx)
+    assert (bench.job["index"], bench.job["layers"]) == (0, 0)
+    assert bench.job["jobs"] >= 1
+    identity = bench.job["identity"]
+    assert (identity["device"], identity["capability"], identity["driver"]) == ("cpu", None, None)
+    told = capsys.readouterr().out
+    assert "warning: on the CPU: this proves the wheel's Python side, nothing of a card" in told
+    assert "hold on the CPU" in told
+
+
+def test_the_wheel_goes_into_a_fresh_venv_as_a_users_would(tmp_path: Path, bench: Bench) -> None:
+    ctx = smoking(tmp_path)
+    build(ctx)
+    stale = ctx.build / "smoke" / "venv" / "stale.py"
+    disk.mark(ctx.build / "smoke")
+    stale.parent.mkdir()
+    stale.write_text("")
+    smoke.main(ctx)
+    assert not stale.exists()
+    wheel, needs = ([*command[4:]] for command in bench.installed)
+    assert wheel == ["install", str(ctx.wheels / NAME)]  # with what it requires, and no more
+    assert needs[:3] == ["install", "--no-deps", "--require-hashes"]
+    assert Path(needs[-1]).name == "payload.txt"
+    assert "gguf==" in Path(needs[-1]).read_text(encoding="utf-8")
+
+
+def test_a_folder_of_somebody_else_is_not_deleted_for_the_venv(
+    tmp_path: Path, bench: Bench
+) -> None:
+    ctx = smoking(tmp_path)
+    build(ctx)
+    (ctx.build / "smoke").mkdir()
+    with pytest.raises(Problem, match="does not carry blackwheel's mark"):
+        smoke.main(ctx)
+
+
+def test_the_payload_runs_in_that_venv_alone(tmp_path: Path, bench: Bench) -> None:
+    env = {"HOME": "/home/user", "PATH": "/usr/bin", "LD_LIBRARY_PATH": "/x", "CUDA_PATH": "/y"}
+    ctx = smoking(tmp_path, env=env)
+    build(ctx)
+    smoke.main(ctx)
+    venv = ctx.build / "smoke" / "venv"
+    assert Path(bench.command[0]).is_relative_to(venv)
+    assert bench.command[1:3] == ["-I", str(job.PAYLOAD)]
+    assert bench.env == {"HOME": "/home/user"}
+    assert bench.cwd == ctx.build / "smoke" / "run" == Path(bench.job["folder"])
+    assert bench.job["venv"] == str(venv)
+
+
+def test_proofs_that_fail_here_are_recorded_as_failing(tmp_path: Path, bench: Bench) -> None:
+    bench.changes = {"checks": [failing("known-answers")]}
+    ctx = smoking(tmp_path)
+    build(ctx)
+    with pytest.raises(Problem, match=r"1 of 1 proofs fail on .*: known-answers"):
+        smoke.main(ctx)
+    assert left(ctx)["ok"] is False
+
+
+@pytest.mark.parametrize(("code", "writes"), [(1, False), (1, True), (0, False)])
+def test_proofs_that_end_without_a_report_are_a_problem_with_their_last_words(
+    code: int, writes: bool, tmp_path: Path, bench: Bench
+) -> None:
+    bench.code, bench.writes = code, writes
+    ctx = smoking(tmp_path)
+    build(ctx)
+    with pytest.raises(Problem, match=f"ended with {code} and no report") as caught:
+        smoke.main(ctx)
+    assert "a word of Python's own" in caught.value.evidence
+    assert "smoke.log" in caught.value.remedy
+    assert not ctx.record("smoke").exists()
+
+
+def test_a_report_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path, bench: Bench) -> None:
+    ctx = smoking(tmp_path)
+    build(ctx)
+    smoke.main(ctx)
+    bench.writes = False
+    with pytest.raises(Problem, match="no report"):
+        smoke.main(ctx)
+
+
+def test_a_python_without_venv_is_said(tmp_path: Path, bench: Bench) -> None:
+    bench.venv = Finished((), 1, "No module named ensurepip", 0.0)
+    ctx = smoking(tmp_path)
+    build(ctx)
+    with pytest.raises(Problem, match="could not make a venv") as caught:
+        smoke.main(ctx)
+    assert "ensurepip" in caught.value.evidence
+
+
+def test_without_the_card_nothing_is_installed(tmp_path: Path, bench: Bench) -> None:
+    ctx = smoking(tmp_path, machine=lambda *_: {"error": "gone"})
+    build(ctx)
+    with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
+        smoke.main(ctx)
+    assert "nox -s bundle" in caught.value.remedy
+    assert bench.installed == []
+    assert not (ctx.build / "smoke").exists()
+
+
+def test_a_real_model_is_named_to_the_payload(tmp_path: Path, bench: Bench) -> None:
+    model = tmp_path / "real.gguf"
+    model.write_bytes(b"GGUF")
+    ctx = smoking(tmp_path, "--model", str(model))
+    build(ctx)
+    smoke.main(ctx)
+    assert bench.job["model"] == str(model.resolve())
+    assert bench.job["questions"] == [list(pair) for pair in job.QUESTIONS]
+
+
+def test_a_real_model_that_is_not_there_is_a_problem(tmp_path: Path, bench: Bench) -> None:
+    ctx = smoking(tmp_path, "--model", str(tmp_path / "gone.gguf"))
+    build(ctx)
+    with pytest.raises(Problem, match=r"There is no model .*gone\.gguf"):
+        smoke.main(ctx)
+
+
+# ---- --wheel ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """A wheel that somebody hands us."""
+    path = tmp_path / "downloads" / "llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl"
+    path.parent.mkdir()
+    path.write_bytes(b"a wheel of others")
+    return path
+
+
+def test_a_given_wheel_is_proven_and_its_record_lies_apart(
+    given: Path, tmp_path: Path, bench: Bench
+) -> None:
+    ctx = smoking(tmp_path, "--wheel", str(given))
+    build(ctx)
+    smoke.main(ctx)
+    assert not ctx.record("smoke").exists()  # that is of the wheel that was built here
+    record = ctx.build / "given" / given.stem / "smoke.json"
+    found = records.read(record, "smoke", SmokeReport)
+    assert found is not None
+    assert (found.file, found.sha256) == (given.name, records.file_sha256(given))
+    assert (bench.job["version"], "NVFP4" in bench.job["needed"]) == ("0.3.36", True)
+
+
+def test_a_given_wheel_needs_no_record_of_a_build(
+    given: Path, tmp_path: Path, bench: Bench
+) -> None:
+    ctx = smoking(tmp_path, "--wheel", str(given))
+    records.write(ctx.record("probe"), "probe", fakes.chain())
+    smoke.main(ctx)
+    assert (ctx.build / "given" / given.stem / "smoke.json").exists()
+
+
+def test_a_report_of_a_given_wheel_is_taken(given: Path, tmp_path: Path) -> None:
+    report = report_file(tmp_path, records.file_sha256(given), target="another")
+    ctx = smoking(tmp_path, "--wheel", str(given), "--report", report)
+    smoke.main(ctx)
+    assert (ctx.build / "given" / given.stem / "smoke.json").exists()
+
+
+def test_a_given_wheel_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match=r"There is no wheel .*gone\.whl") as caught:
+        smoke.main(smoking(tmp_path, "--wheel", str(tmp_path / "gone.whl")))
+    assert "nox -s smoke -- --wheel" in caught.value.remedy
+
+
+def test_a_folder_is_no_wheel(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="There is no wheel"):
+        smoke.main(smoking(tmp_path, "--wheel", str(tmp_path)))
+
+
+def test_a_report_has_every_field_of_its_record(tmp_path: Path) -> None:
+    # A field that the record gains must come from somewhere.
+    said = set(fakes.smoke_report()) - {"system_info"}
+    assert {field.name for field in dataclasses.fields(SmokeReport)} == said | {"origin"}

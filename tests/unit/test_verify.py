@@ -1,0 +1,472 @@
+"""The stage: what it judges, what it leaves, and when it need not read again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import verify
+from sessions.core import facts, records, staging
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import VerifyReport
+from sessions.wheelfile.model import WheelFacts
+from tests import fakes
+
+NAME = fakes.wheel_facts().file
+SESSIONS = fakes.ROOT / "sessions"
+Told = pytest.CaptureFixture[str]
+
+
+def loader() -> str:
+    """The digest of the loader that rtx50's wheel has."""
+    text = (SESSIONS / "overlay" / staging.LOADER).read_text(encoding="utf-8")
+    filled = staging.filled(text, "13.1", facts.toolkit("13.1").driver)
+    return records.text_sha256(filled.encode())
+
+
+class Reader:
+    """Plays the reading of a wheel: sound facts of the very file, with what is planted."""
+
+    def __init__(self) -> None:
+        self.read_files: list[Path] = []
+        self.planted: dict[str, Any] = {}
+        self.scratch = Path()
+        self.env: Mapping[str, str] = {}
+
+    def __call__(
+        self,
+        wheel: Path,
+        scratch: Path,
+        env: Mapping[str, str],
+        jobs: int,
+        progress: Callable[[int, int, str], None],
+    ) -> WheelFacts:
+        assert scratch.is_dir()
+        assert jobs >= 1
+        self.read_files.append(wheel)
+        self.scratch, self.env = scratch, env
+        progress(0, 0, "llama_cpp/lib/libllama.so")
+        progress(5 << 20, 5 << 20, "llama_cpp/lib/libggml-cuda.so")
+        found = fakes.wheel_facts(
+            file=wheel.name, sha256=records.file_sha256(wheel), loader=loader()
+        )
+        return dataclasses.replace(found, **self.planted)
+
+
+@pytest.fixture(autouse=True)
+def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
+    played = Reader()
+    monkeypatch.setattr("sessions.verify.reader.read", played)
+    return played
+
+
+def verifying(root: Path, *words: str, **changes: Any) -> Context:
+    """The surroundings of ``nox -s verify -- …`` for the rtx50 target."""
+    named: dict[str, Any] = {"session": "verify", "asked": frozenset({"verify"})}
+    return fakes.context(root, *words, **{**named, "spec": fakes.claiming(), **changes})
+
+
+def build(ctx: Context, content: bytes = b"a wheel") -> Path:
+    """The target's wheel with the record of its build, as the stage before this leaves them."""
+    path = ctx.wheels / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    found = fakes.wheel_facts(sha256=records.file_sha256(path))
+    records.write(ctx.record("wheel"), "wheel", fakes.recorded(found))
+    return path
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    context = verifying(tmp_path)
+    build(context)
+    return context
+
+
+def report(ctx: Context) -> VerifyReport | None:
+    return records.read(ctx.record("verify"), "verify", VerifyReport)
+
+
+def test_a_sound_wheel_passes_and_that_is_said(ctx: Context, capsys: Told) -> None:
+    verify.main(ctx)
+    told = capsys.readouterr().out
+    assert f"Reading {NAME}" in told
+    assert "Device code\n" in told
+    assert "gpu-code: sm_120: 98 × SASS in libggml-cuda.so" in told
+    assert f"verify: 17 checks hold for {NAME}, in " in told
+
+
+def test_a_sound_wheel_leaves_its_verdict_and_all_that_was_found(ctx: Context) -> None:
+    verify.main(ctx)
+    verdict = report(ctx)
+    assert verdict is not None
+    assert (verdict.file, verdict.target) == (NAME, "rtx50")
+    assert verdict.sha256 == records.file_sha256(ctx.wheels / NAME)
+    assert [g.name for g in verdict.groups] == [
+        "The file",
+        "Device code",
+        "Host code",
+        "Its build",
+    ]
+    assert {c.status for g in verdict.groups for c in g.checks} == {"ok"}
+    found = records.read(ctx.record("facts"), "facts", WheelFacts)
+    assert found == fakes.wheel_facts(sha256=verdict.sha256, loader=loader())
+
+
+def test_what_is_unpacked_is_gone_afterwards(ctx: Context, reader: Reader) -> None:
+    verify.main(ctx)
+    assert reader.scratch.name.startswith("blackwheel-")
+    assert not reader.scratch.exists()
+
+
+def test_what_is_unpacked_is_gone_after_a_failure_too(ctx: Context, reader: Reader) -> None:
+    reader.planted = {"purelib": True}
+    with pytest.raises(Problem):
+        verify.main(ctx)
+    assert not reader.scratch.exists()
+
+
+def test_readers_get_no_more_of_the_environment_than_any_program_needs(
+    ctx: Context, reader: Reader
+) -> None:
+    env = {"HOME": "/home/user", "PATH": "/usr/bin", "LD_PRELOAD": "/x.so", "PYTHONPATH": "/y"}
+    verify.main(dataclasses.replace(ctx, env=env))
+    assert reader.env == {"HOME": "/home/user"}
+
+
+def test_a_wheel_that_was_judged_is_not_read_again(
+    ctx: Context, reader: Reader, capsys: Told
+) -> None:
+    verify.main(ctx)
+    first = ctx.record("verify").read_bytes()
+    capsys.readouterr()
+    verify.main(ctx)
+    assert len(reader.read_files) == 1
+    assert ctx.record("verify").read_bytes() == first
+    assert f"verify: up to date, 17 checks hold for {NAME}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "reads"), [({"verify"}, 2), ({"release"}, 1)], ids=["this", "another"]
+)
+def test_fresh_reads_again_when_this_session_was_asked_for(
+    asked: set[str], reads: int, tmp_path: Path, reader: Reader
+) -> None:
+    ctx = verifying(tmp_path, "--fresh", asked=frozenset(asked))
+    build(ctx)
+    verify.main(verifying(tmp_path))
+    verify.main(ctx)
+    assert len(reader.read_files) == reads
+
+
+def test_a_new_wheel_is_read(ctx: Context, reader: Reader) -> None:
+    verify.main(ctx)
+    build(ctx, b"another wheel")
+    verify.main(ctx)
+    assert len(reader.read_files) == 2
+
+
+def test_a_wheel_that_was_swapped_after_its_judgement_is_read_and_refused(
+    ctx: Context, reader: Reader
+) -> None:
+    verify.main(ctx)
+    (ctx.wheels / NAME).write_bytes(b"swapped")
+    with pytest.raises(Problem, match=r"1 of 17 checks of .* fail .*: freshness\."):
+        verify.main(ctx)
+    assert len(reader.read_files) == 2
+
+
+def test_another_record_of_the_same_wheel_is_judged_again(ctx: Context, reader: Reader) -> None:
+    verify.main(ctx)
+    found = fakes.wheel_facts(sha256=records.file_sha256(ctx.wheels / NAME))
+    records.write(ctx.record("wheel"), "wheel", fakes.recorded(found, compiler="gnu 13.1.0"))
+    verify.main(ctx)
+    assert len(reader.read_files) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"budget_mb": 20}, {"archs": ("120",)}, {"device_features": ()}],
+    ids=["budget", "architectures", "features"],
+)
+def test_a_changed_target_is_judged_again(
+    changes: dict[str, Any], ctx: Context, reader: Reader
+) -> None:
+    verify.main(ctx)
+    other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes))
+    if changes.get("archs"):
+        with pytest.raises(Problem, match=r"fail .*: ptx\."):
+            verify.main(other)
+    else:
+        verify.main(other)
+    assert len(reader.read_files) == 2
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "wheelfile/case.py",
+        "wheelfile/check_device.py",
+        "wheelfile/hostcode.py",
+        "wheelfile/judge.py",
+        "core/judge.py",
+        "core/staging.py",
+        "facts/cuda.toml",
+        "facts/wheels.toml",
+        "facts/sources.toml",
+        "facts/runtime.txt",
+    ],
+)
+def test_a_changed_rule_is_judged_by_again(
+    rule: str, ctx: Context, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "sessions"
+    shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(verify, "HERE", copy)
+    monkeypatch.setattr(facts, "FACTS", copy / "facts")
+    verify.main(ctx)
+    verify.main(ctx)
+    assert len(reader.read_files) == 1
+    with (copy / rule).open("a", encoding="utf-8") as text:
+        text.write("# a change\n")
+    verify.main(ctx)
+    assert len(reader.read_files) == 2
+
+
+def test_a_changed_loader_is_judged_by_again(
+    ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "sessions"
+    shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(verify, "HERE", copy)
+    verify.main(ctx)
+    with (copy / "overlay" / staging.LOADER).open("a", encoding="utf-8") as text:
+        text.write("# a change\n")
+    with pytest.raises(Problem, match=r": loader\."):
+        verify.main(ctx)
+
+
+@pytest.mark.parametrize("record", ["", "{}", '{"schema": 1, "ok": true}'])
+def test_a_damaged_verdict_is_no_verdict(record: str, ctx: Context, reader: Reader) -> None:
+    verify.main(ctx)
+    ctx.record("verify").write_text(record, encoding="utf-8")
+    verify.main(ctx)
+    assert len(reader.read_files) == 2
+    assert report(ctx) is not None
+
+
+def test_a_wheel_that_fails_is_refused_with_the_checks_named(
+    ctx: Context, reader: Reader, capsys: Told
+) -> None:
+    reader.planted = {"purelib": True, "size": 31_000_000}
+    with pytest.raises(Problem) as caught:
+        verify.main(ctx)
+    assert caught.value.what == (
+        f"2 of 17 checks of {NAME} fail for the target rtx50: metadata, size."
+    )
+    assert str(ctx.record("facts")) in caught.value.evidence
+    assert "--fresh --target rtx50" in caught.value.remedy
+    told = capsys.readouterr().out
+    assert "Root-Is-Purelib is not false" in told
+    assert "31.0 MB, and the target allows 30" in told
+    assert "checks hold" not in told
+
+
+def test_no_stage_takes_the_verdict_of_a_wheel_that_fails(ctx: Context, reader: Reader) -> None:
+    reader.planted = {"purelib": True}
+    with pytest.raises(Problem):
+        verify.main(ctx)
+    assert report(ctx) is None
+    # It is there for people and programs.
+    left = json.loads(ctx.record("verify").read_text(encoding="utf-8"))
+    assert left["ok"] is False
+    assert left["verify"]["groups"][0]["checks"][2]["status"] == "fail"
+    assert records.read(ctx.record("facts"), "facts", WheelFacts) is not None
+
+
+def test_a_wheel_that_failed_is_read_again(ctx: Context, reader: Reader) -> None:
+    reader.planted = {"purelib": True}
+    for _ in range(2):
+        with pytest.raises(Problem):
+            verify.main(ctx)
+    assert len(reader.read_files) == 2
+    reader.planted = {}
+    verify.main(ctx)
+    assert report(ctx) is not None
+
+
+def test_a_failure_takes_the_place_of_an_older_verdict(ctx: Context, reader: Reader) -> None:
+    verify.main(ctx)
+    build(ctx, b"a worse wheel")
+    reader.planted = {"purelib": True}
+    with pytest.raises(Problem):
+        verify.main(ctx)
+    assert report(ctx) is None
+
+
+def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Problem) as caught:
+        verify.main(verifying(tmp_path))
+    assert caught.value.remedy == "nox -s wheel"
+
+
+# ---- --wheel ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Path:
+    """A wheel that somebody hands us."""
+    path = tmp_path / "downloads" / NAME
+    path.parent.mkdir()
+    path.write_bytes(b"a wheel of others")
+    return path
+
+
+def test_a_given_wheel_without_a_record_passes_with_warnings(
+    given: Path, tmp_path: Path, reader: Reader, capsys: Told
+) -> None:
+    verify.main(verifying(tmp_path, "--wheel", str(given)))
+    assert reader.read_files == [given]
+    told = capsys.readouterr().out
+    assert "freshness: not proven to be what the recorded build made" in told
+    assert "there is no record of what it was made from" in told
+    assert "verify: 15 checks hold (warnings: 2) for" in told
+
+
+def left(ctx: Context, given: Path) -> Path:
+    """The folder of what was found of a given wheel."""
+    return ctx.build / "given" / f"{given.stem}-{records.file_sha256(given)[:8]}"
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    left = json.loads((folder / "verify.json").read_text(encoding="utf-8"))["verify"]
+    return {check["id"]: check["status"] for group in left["groups"] for check in group["checks"]}
+
+
+def test_a_given_wheel_without_a_record_leaves_its_warnings(given: Path, tmp_path: Path) -> None:
+    ctx = verifying(tmp_path, "--wheel", str(given))
+    verify.main(ctx)
+    found = statuses(left(ctx, given))
+    warned = {id_ for id_, status in found.items() if status != "ok"}
+    assert warned == {"freshness", "reproducible"}
+
+
+def test_a_given_wheel_is_judged_by_the_record_beside_it(given: Path, tmp_path: Path) -> None:
+    made = fakes.recorded(fakes.wheel_facts(sha256=records.file_sha256(given)))
+    records.write(given.parent / "wheel.json", "wheel", made)
+    ctx = verifying(tmp_path, "--wheel", str(given))
+    verify.main(ctx)
+    assert set(statuses(left(ctx, given)).values()) == {"ok"}
+
+
+def test_a_given_wheel_that_is_not_what_the_record_beside_it_says_fails(
+    given: Path, tmp_path: Path
+) -> None:
+    records.write(given.parent / "wheel.json", "wheel", fakes.recorded(fakes.wheel_facts()))
+    with pytest.raises(Problem, match=r"1 of 17 .*: freshness\."):
+        verify.main(verifying(tmp_path, "--wheel", str(given)))
+
+
+def test_a_record_of_another_file_is_not_the_given_wheels(given: Path, tmp_path: Path) -> None:
+    other = fakes.recorded(fakes.wheel_facts(), file="llama_cpp_python-0.3.15-py3-none-any.whl")
+    records.write(given.parent / "wheel.json", "wheel", other)
+    ctx = verifying(tmp_path, "--wheel", str(given))
+    verify.main(ctx)
+    assert statuses(left(ctx, given))["freshness"] == "warn"
+
+
+def test_a_given_wheel_needs_nothing_of_the_target_and_changes_nothing_of_it(
+    given: Path, ctx: Context, tmp_path: Path
+) -> None:
+    verify.main(ctx)
+    names = ("verify", "facts", "wheel")
+    before = {name: ctx.record(name).read_bytes() for name in names}
+    handed = verifying(tmp_path, "--wheel", str(given))
+    verify.main(handed)
+    assert {name: ctx.record(name).read_bytes() for name in names} == before
+    folder = left(handed, given)
+    assert {path.name for path in folder.iterdir()} == {"CACHEDIR.TAG", "facts.json", "verify.json"}
+    verdict = records.read(folder / "verify.json", "verify", VerifyReport)
+    assert verdict is not None
+    assert verdict.sha256 == records.file_sha256(given)
+
+
+def test_a_given_wheel_that_was_judged_is_not_read_again(
+    given: Path, tmp_path: Path, reader: Reader, capsys: Told
+) -> None:
+    ctx = verifying(tmp_path, "--wheel", str(given))
+    verify.main(ctx)
+    verify.main(ctx)
+    assert len(reader.read_files) == 1
+    assert "up to date" in capsys.readouterr().out
+
+
+def test_wheels_of_one_name_in_two_folders_are_not_taken_for_each_other(
+    given: Path, tmp_path: Path, reader: Reader
+) -> None:
+    other = tmp_path / "elsewhere" / NAME
+    other.parent.mkdir()
+    other.write_bytes(b"yet another")
+    for path in (given, other, given):
+        verify.main(verifying(tmp_path, "--wheel", str(path)))
+    assert reader.read_files == [given, other]
+    assert statuses(left(verifying(tmp_path), given)) == statuses(left(verifying(tmp_path), other))
+
+
+@pytest.mark.parametrize("name", ["...whl", "..", "a b\x1b[2Jñ.whl", "x" * 250 + ".whl"])
+def test_a_given_wheel_of_any_name_has_a_folder_of_its_own(
+    name: str, given: Path, tmp_path: Path, reader: Reader
+) -> None:
+    odd = given.with_name(name) if name != ".." else given.with_name("..whl")
+    given.rename(odd)
+    ctx = verifying(tmp_path, "--wheel", str(odd))
+    verify.main(ctx)
+    (folder,) = (ctx.build / "given").iterdir()
+    assert (folder / "verify.json").is_file()
+    assert folder.name.isascii()
+    assert len(folder.name) <= 109
+    assert not ctx.record("verify").exists()
+
+
+@pytest.mark.parametrize("kind", ["nothing", "folder"])
+def test_a_wheel_that_is_not_there_is_told_of(kind: str, tmp_path: Path, reader: Reader) -> None:
+    path = tmp_path / "downloads" / "x.whl"
+    if kind == "folder":
+        path.mkdir(parents=True)
+    with pytest.raises(Problem) as caught:
+        verify.main(verifying(tmp_path, "--wheel", str(path)))
+    assert caught.value.what == f"There is no wheel {path}."
+    assert "--wheel" in caught.value.remedy
+    assert reader.read_files == []
+
+
+def test_a_wheel_in_the_users_home_may_be_named_by_a_tilde(
+    tmp_path: Path, reader: Reader, given: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(given.parent))
+    verify.main(verifying(tmp_path, "--wheel", f"~/{NAME}"))
+    assert reader.read_files == [given]
+
+
+def test_the_cpu_target_wants_no_loader(tmp_path: Path, reader: Reader) -> None:
+    ctx = verifying(tmp_path, spec=fakes.cpu_spec(budget_mb=4))
+    build(ctx)
+    cpu = fakes.cpu_facts(sha256=records.file_sha256(ctx.wheels / NAME))
+    records.write(ctx.record("wheel"), "wheel", fakes.recorded(cpu))
+    reader.planted = {f.name: getattr(cpu, f.name) for f in dataclasses.fields(cpu)}
+    verify.main(ctx)
+    assert set(statuses(ctx.build).values()) == {"ok"}
+
+
+def test_a_loader_of_another_cuda_release_is_not_the_targets(ctx: Context, reader: Reader) -> None:
+    other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, cuda="13.2"))
+    with pytest.raises(Problem, match=r": loader\."):
+        verify.main(other)

@@ -1,0 +1,1065 @@
+"""Judgement of a wheel: a sound one passes, and what is planted in it is found by its check."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from sessions.core import records
+from sessions.core.model import BuildSpec, Check
+from sessions.wheelfile.case import SHOWN, Case, stem
+from sessions.wheelfile.check_device import has_feature
+from sessions.wheelfile.judge import judge
+from sessions.wheelfile.model import Binding, Library, WheelFacts
+from tests import fakes
+
+LIB = "llama_cpp/lib"
+LLAMA, MTMD = fakes.wheel_facts().bindings[0], fakes.wheel_facts().bindings[2]
+IDS = {
+    "archive", "record", "metadata", "layout", "size", "reproducible",
+    "gpu-code", "ptx", "gpu-features",
+    "libraries", "imports", "api", "cpu-baseline", "paths", "platform-tag",
+    "loader", "freshness",
+}  # fmt: skip
+
+
+def checks(case: Case) -> dict[str, Check]:
+    """The judgement, by id."""
+    return {check.id: check for group in judge(case) for check in group.checks}
+
+
+def complaints(case: Case, status: str = "fail") -> set[str]:
+    return {id_ for id_, check in checks(case).items() if check.status == status}
+
+
+# ---- What is planted ----------------------------------------------------------------------------
+
+
+def edited(
+    file: str, libraries: tuple[Library, ...] | None = None, **changes: Any
+) -> tuple[Library, ...]:
+    """The libraries with changes to the one of that file name."""
+    inside = fakes.libraries() if libraries is None else libraries
+    assert [found for found in inside if found.member == f"{LIB}/{file}"]  # else nothing is planted
+    return tuple(
+        dataclasses.replace(found, **changes) if found.member == f"{LIB}/{file}" else found
+        for found in inside
+    )
+
+
+def linux(file: str, **changes: Any) -> Case:
+    """The rtx50 wheel with one library changed."""
+    return fakes.case(fakes.wheel_facts(libraries=edited(file, **changes)))
+
+
+def cuda(**changes: Any) -> Case:
+    """The rtx50 wheel with other GPU code."""
+    return linux("libggml-cuda.so", device=fakes.device(**changes))
+
+
+def needing(file: str, *names: str) -> Case:
+    """The rtx50 wheel, one library of which needs these too."""
+    (found,) = (found for found in fakes.libraries() if found.member == f"{LIB}/{file}")
+    return linux(file, imports=(*found.imports, *names))
+
+
+def without(file: str) -> Case:
+    """The rtx50 wheel without a library, as a build that does not make it would have it."""
+    left = tuple(found for found in fakes.libraries() if found.member != f"{LIB}/{file}")
+    return fakes.case(fakes.wheel_facts(libraries=left))
+
+
+def with_more(*more: Library) -> Case:
+    """The rtx50 wheel with further libraries, all of them the recorded build's."""
+    return fakes.case(fakes.wheel_facts(libraries=(*fakes.libraries(), *more)))
+
+
+def facts(**changes: Any) -> Case:
+    """The rtx50 wheel with other facts."""
+    return fakes.case(fakes.wheel_facts(**changes))
+
+
+def strays(*members: str) -> Case:
+    """The rtx50 wheel with further members."""
+    return facts(members={**fakes.wheel_facts().members, **dict.fromkeys(members, 1)})
+
+
+def tagged(*tags: str, **changes: Any) -> Case:
+    """The rtx50 wheel with other tags, in its name and in WHEEL."""
+    return facts(tags=tags, wheel_tags=tags, **changes)
+
+
+def platform(name: str, **changes: Any) -> Case:
+    return tagged(f"cp311-cp311-{name}", **changes)
+
+
+def requiring(*requirements: str) -> Case:
+    """The rtx50 wheel with these in the place of its requirement of nvidia-cublas."""
+    others = [text for text in fakes.wheel_facts().requires if "cublas" not in text]
+    return facts(requires=(*others, *requirements))
+
+
+def recorded(**changes: Any) -> Case:
+    """The rtx50 wheel with another record of its build."""
+    return fakes.case(record=fakes.recorded(fakes.wheel_facts(), **changes))
+
+
+def for_spec(**changes: Any) -> Case:
+    """The rtx50 wheel for another target."""
+    return fakes.case(spec=fakes.claiming(**changes))
+
+
+def release(number: str, tag: str, **changes: Any) -> Case:
+    """A wheel of another release, tagged like this, for a target of that release."""
+    tags = (f"{tag}-manylinux_2_35_x86_64",)
+    found = fakes.wheel_facts(version=number, metadata_version=number, tags=tags, wheel_tags=tags)
+    return fakes.case(found, spec=fakes.claiming(**{"version": number, **changes}))
+
+
+CPU_SPEC = fakes.cpu_spec(budget_mb=4)
+
+
+def cpu(file: str = "libggml-cpu.so", **changes: Any) -> Case:
+    """The wheel of the cpu target with one library changed."""
+    inside = edited(file, fakes.cpu_facts().libraries, **changes)
+    return fakes.case(fakes.cpu_facts(libraries=inside), spec=CPU_SPEC, loader=None)
+
+
+WINDOWS_SPEC = fakes.claiming(platform="windows")
+
+
+def windows(found: WheelFacts | None = None, **changes: Any) -> Case:
+    found = found or fakes.windows_facts(**changes)
+    return fakes.case(found, spec=WINDOWS_SPEC)
+
+
+def dll(file: str, *imports: str, more: tuple[Library, ...] = (), **changes: Any) -> Case:
+    """The Windows wheel, one library of which is changed or needs these too."""
+    (found,) = (f for f in fakes.windows_libraries() if f.member == f"{LIB}/{file}")
+    inside = edited(
+        file, fakes.windows_libraries(), **{"imports": (*found.imports, *imports), **changes}
+    )
+    return windows(libraries=(*inside, *more))
+
+
+def native(name: str) -> Library:
+    """A library that Windows wheels carry beside their own."""
+    return fakes.library(
+        f"{LIB}/{name}", format="pe", imports=(), search_paths=(), symbol_versions={}
+    )
+
+
+MADE = fakes.recorded(fakes.wheel_facts()).libraries
+FP4 = ("HMMA", "IMMA", "OMMA.E2M1")
+OMMA = {"HMMA.16816.F32": 5, "IMMA.16832.S8.S8": 6, "OMMA.SF.16864.F32.E2M1.E2M1.E8": 7}
+AVX512: dict[str, Any] = {
+    "cpu_features": {**fakes.BASELINE, "AVX512F": 9},
+    "first_use": {"AVX512F": ["0x1a2b vaddps zmm0,zmm0,zmm1"]},
+}
+OLD = {"GLIBC": "2.17", "GLIBCXX": "3.4.19", "CXXABI": "1.3.7", "GCC": "4.8.0"}
+OLD_LIBRARIES = tuple(
+    dataclasses.replace(found, symbol_versions=OLD) for found in fakes.libraries()
+)
+UNREAD: dict[str, Any] = {
+    "format": "",
+    "machine": "",
+    "imports": (),
+    "search_paths": (),
+    "exports": (),
+    "symbol_versions": {},
+    "instructions": 0,
+    "cpu_features": {},
+    "device": None,
+    "error": "its reader ended with -11: it said nothing",
+}
+# The checks that look into libraries, but for api, which looks into those that are bound alone.
+NEED_LIBRARIES = {
+    "gpu-code", "ptx", "gpu-features", "libraries", "imports", "cpu-baseline", "paths",
+    "platform-tag",
+}  # fmt: skip
+
+
+def ids(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# What is planted, which checks must fail for it and no other, a phrase of their evidence.
+PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
+    # -- GPU code
+    "other-architecture": (
+        cuda(sass={"sm_100": 98}),
+        ids("gpu-code"),
+        "no SASS for sm_120\n"
+        "llama_cpp/lib/libggml-cuda.so: 98 × SASS for sm_100, which the target does not name",
+    ),
+    "ptx-alone": (
+        cuda(sass={}, ptx={"compute_120": 98}, instructions=0, tensor={}),
+        ids("gpu-code ptx gpu-features"),
+        "no SASS for sm_120",
+    ),
+    "ptx-beside": (
+        cuda(ptx={"compute_120": 98}),
+        ids("ptx"),
+        "98 × PTX for compute_120, to be compiled by the driver",
+    ),
+    "two-architectures": (
+        cuda(sass={"sm_120": 98, "sm_90": 98}),
+        ids("gpu-code"),
+        "98 × SASS for sm_90, which the target does not name",
+    ),
+    "specific-instead-of-portable": (
+        cuda(sass={"sm_120a": 98}),
+        ids("gpu-code"),
+        "98 × SASS for sm_120a",
+    ),
+    "portable-instead-of-specific": (
+        for_spec(archs=("120a-real",)),
+        ids("gpu-code"),
+        "no SASS for sm_120a",
+    ),
+    "cpu-libraries-under-the-cuda-name": (
+        linux("libggml-cuda.so", device=None),
+        ids("gpu-code gpu-features"),
+        "this wheel computes on the CPU alone",
+    ),
+    "code-in-the-wrong-library": (
+        fakes.case(
+            fakes.wheel_facts(
+                libraries=edited(
+                    "libggml-cuda.so",
+                    edited("libllama.so", device=fakes.device()),
+                    device=None,
+                )
+            )
+        ),
+        ids("gpu-code"),
+        "libggml-cuda.so: no device code in it",
+    ),
+    "code-of-another-architecture-beside": (
+        linux("libllama.so", device=fakes.device(sass={"sm_89": 1})),
+        ids("gpu-code"),
+        "libllama.so: 1 × SASS for sm_89",
+    ),
+    "no-ggml-cuda": (
+        without("libggml-cuda.so"),
+        ids("gpu-code gpu-features imports"),
+        "there is no ggml-cuda library",
+    ),
+    "one-of-two-targeted-architectures": (
+        for_spec(archs=("120-real", "90-real")),
+        ids("gpu-code"),
+        "no SASS for sm_90",
+    ),
+    "an-architecture-in-one-of-98-pieces": (
+        fakes.case(
+            cuda(sass={"sm_120": 98, "sm_90": 1}).facts,
+            spec=fakes.claiming(archs=("120-real", "90-real")),
+        ),
+        ids("gpu-code"),
+        "libggml-cuda.so: 1 × SASS for sm_90 in 98 fat binaries",
+    ),
+    "machine-code-in-one-of-98-pieces": (
+        fakes.case(
+            cuda(sass={"sm_120": 1}, ptx={"compute_120": 98}).facts,
+            spec=fakes.claiming(archs=("120",)),
+        ),
+        ids("gpu-code"),
+        "1 × SASS for sm_120 in 98 fat binaries",
+    ),
+    "ptx-in-97-of-98-pieces": (
+        fakes.case(cuda(ptx={"compute_120": 97}).facts, spec=fakes.claiming(archs=("120",))),
+        ids("ptx"),
+        "97 × PTX for compute_120 in 98 fat binaries",
+    ),
+    "no-ptx-where-it-is-wanted": (for_spec(archs=("120",)), ids("ptx"), "no PTX for compute_120"),
+    "ptx-of-another-architecture": (
+        fakes.case(cuda(ptx={"compute_90": 98}).facts, spec=fakes.claiming(archs=("120",))),
+        ids("ptx"),
+        "98 × PTX for compute_90",
+    ),
+    "sass-where-ptx-alone-is-wanted": (
+        fakes.case(
+            cuda(ptx={"compute_120": 98}).facts, spec=fakes.claiming(archs=("120-virtual",))
+        ),
+        ids("gpu-code"),
+        "98 × SASS for sm_120, which the target does not name",
+    ),
+    "no-fp4": (
+        for_spec(device_features=FP4),
+        ids("gpu-features"),
+        "no OMMA.E2M1 instruction; there are 23424 × HMMA, 36288 × IMMA",
+    ),
+    "no-tensor-cores": (
+        cuda(tensor={}),
+        ids("gpu-features"),
+        "no HMMA instruction; there are no tensor-core instructions",
+    ),
+    # -- The libraries' host code
+    "executable-stack": (
+        linux("libllama.so", executable_stack=True),
+        ids("libraries"),
+        "libllama.so: wants an executable stack",
+    ),
+    "other-machine": (
+        linux("libllama.so", machine="aarch64", instructions=0, cpu_features={}),
+        ids("libraries"),
+        "libllama.so: for aarch64",
+    ),
+    "unknown-machine": (linux("libllama.so", machine=""), ids("libraries"), "an unknown machine"),
+    "no-machine-code": (
+        linux("libllama.so", instructions=0, cpu_features={}),
+        ids("libraries"),
+        "libllama.so: no machine code in it",
+    ),
+    "pe-under-a-tag-of-linux": (
+        linux("libllama.so", format="pe"),
+        ids("libraries"),
+        "libllama.so: PE, and the tag says ELF",
+    ),
+    "unread": (
+        linux("libllama.so", **UNREAD),
+        frozenset(NEED_LIBRARIES | {"api"}),
+        "libllama.so: not judged, its reader ended with -11",
+    ),
+    "partly-read": (
+        linux("libggml-cuda.so", error="cut short: 10 bytes of 20"),
+        frozenset(NEED_LIBRARIES),
+        "libggml-cuda.so: not judged, cut short: 10 bytes of 20",
+    ),
+    "partly-read-and-asked-for-functions": (
+        linux("libllama.so", error="cut short: 10 bytes of 20"),
+        frozenset(NEED_LIBRARIES | {"api"}),
+        "libllama.so: not judged, cut short: 10 bytes of 20",
+    ),
+    "cublas-of-another-major": (
+        needing("libggml-cuda.so", "libcublas.so.12"),
+        ids("imports"),
+        "libcublas.so.12: CUDA 12, and the target is CUDA 13.1",
+    ),
+    "cublaslt-of-another-major": (
+        needing("libggml-cuda.so", "libcublasLt.so.12"),
+        ids("imports"),
+        "libcublasLt.so.12: CUDA 12",
+    ),
+    "cudart-of-another-major": (
+        needing("libggml-cuda.so", "libcudart.so.14"),
+        ids("imports"),
+        "libcudart.so.14: CUDA 14",
+    ),
+    "library-from-nowhere": (
+        needing("libmtmd.so", "libopenblas.so.0"),
+        ids("imports"),
+        "libopenblas.so.0: from nowhere (needed by libmtmd.so)",
+    ),
+    "library-under-a-versioned-name": (
+        needing("libmtmd.so", "libllama.so.0"),
+        ids("imports"),
+        "libllama.so.0: from nowhere",
+    ),
+    "neighbours-that-nothing-leads-to": (
+        linux("libllama.so", search_paths=()),
+        ids("imports"),
+        "libllama.so: no search path leads it to libggml-base.so, which is in the wheel",
+    ),
+    "neighbours-looked-for-elsewhere": (
+        linux("libmtmd.so", search_paths=("$ORIGIN/..",)),
+        ids("imports"),
+        "libmtmd.so: no search path leads it to libggml.so",
+    ),
+    "nothing-brings-cublas": (
+        requiring(),
+        ids("imports"),
+        "libcublas.so.13: METADATA requires no nvidia-cublas, so nothing brings it",
+    ),
+    "cublas-for-an-extra-alone": (
+        requiring('nvidia-cublas<14,>=13.2; extra == "cuda"'),
+        ids("imports"),
+        "METADATA requires no nvidia-cublas",
+    ),
+    "cublas-requirement-unreadable": (
+        requiring("nvidia-cublas about 13"),
+        ids("imports"),
+        "METADATA requires no nvidia-cublas",
+    ),
+    "cublas-without-a-bound": (
+        requiring("nvidia-cublas"),
+        ids("imports"),
+        "libcublas.so.13: nvidia-cublas does not hold pip to CUDA 13",
+    ),
+    "cublas-without-an-upper-bound": (
+        requiring("nvidia-cublas>=13"),
+        ids("imports"),
+        "nvidia-cublas>=13 does not hold pip to CUDA 13",
+    ),
+    "cublas-without-a-lower-bound": (
+        requiring("nvidia-cublas<14"),
+        ids("imports"),
+        "nvidia-cublas<14 does not hold pip to CUDA 13",
+    ),
+    "cublas-requirement-of-another-major": (
+        requiring("nvidia-cublas<13,>=12.1"),
+        ids("imports"),
+        "does not hold pip to CUDA 13",
+    ),
+    "cublas-of-two-majors": (
+        requiring("nvidia-cublas<15,>=13.1"),
+        ids("imports"),
+        "does not hold pip to CUDA 13",
+    ),
+    **{
+        f"cublas-{name}": (requiring(text), ids("imports"), "does not hold pip to CUDA 13")
+        for name, text in {
+            "into-the-next-major": "nvidia-cublas<14.9,>=13.2",
+            "to-the-next-major": "nvidia-cublas<=14,>=13.2",
+            "with-gaps": "nvidia-cublas<15,>=13.2,!=14.0,!=14.5",
+            "of-another-version": "nvidia-cublas==14.1.2.3",
+            "from-somewhere": "nvidia-cublas @ https://example.org/nvidia_cublas.whl",
+            "of-any-name": "nvidia-cublas===new",
+        }.items()
+    },
+    **{
+        f"cublas-{name}": (requiring(text), ids("imports"), "METADATA requires no nvidia-cublas")
+        for name, text in {
+            "for-windows": "nvidia-cublas<14,>=13.2; sys_platform == 'win32'",
+            "for-old-pythons": "nvidia-cublas<14,>=13.2; python_version < '3.9'",
+            "for-arm": "nvidia-cublas<14,>=13.2; platform_machine == 'aarch64'",
+            "for-no-release": "nvidia-cublas<14,>=13.2; platform_release > '5'",
+            "behind-too-many-brackets": f"nvidia-cublas; {'(' * 9_000}os_name == 'nt'{')' * 9_000}",
+            "for-what-cannot-be-compared": "nvidia-cublas<14,>=13.2; os_name ~= 'posix'",
+        }.items()
+    },
+    "cublas-package-of-another-major": (
+        requiring("nvidia-cublas-cu12<13,>=12.1"),
+        ids("imports"),
+        "METADATA requires no nvidia-cublas",
+    ),
+    "function-not-exported": (
+        linux("libllama.so", exports=("llama_free",)),
+        ids("api"),
+        "llama_cpp/llama_cpp.py: llama_decode is not in llama_cpp/lib/libllama.so",
+    ),
+    "no-function-looked-up": (
+        facts(
+            bindings=(
+                dataclasses.replace(LLAMA, functions=()),
+                dataclasses.replace(MTMD, functions=()),
+            )
+        ),
+        ids("api"),
+        "no module looks up a function",
+    ),
+    "module-that-cannot-be-read": (
+        facts(unparsed=("llama_cpp/deep.py",)),
+        ids("layout api"),
+        "llama_cpp/deep.py: it cannot be read as Python",
+    ),
+    "avx512": (
+        linux("libggml-cpu.so", **AVX512),
+        ids("cpu-baseline"),
+        "libggml-cpu.so: 9 × AVX512F, such as 0x1a2b vaddps zmm0,zmm0,zmm1",
+    ),
+    "avx512-in-the-library-that-is-no-variant": (
+        fakes.case(
+            fakes.wheel_facts(
+                libraries=edited(
+                    "libggml-cpu.so",
+                    edited("libllama.so", **AVX512),
+                    exports=("ggml_backend_score",),
+                )
+            )
+        ),
+        ids("cpu-baseline"),
+        "libllama.so: 9 × AVX512F",
+    ),
+    "hardly-any-of-it-is-code": (
+        linux("libllama.so", instructions=100_000, cpu_features={"INVALID": 1_000}),
+        ids("cpu-baseline"),
+        "1000 × INVALID",
+    ),
+    "runpath-into-a-home": (
+        linux("libllama.so", search_paths=("$ORIGIN", "/home/user/build/bin")),
+        ids("paths"),
+        "libllama.so: searches for libraries in /home/user/build/bin",
+    ),
+    "empty-runpath-entry": (
+        linux("libllama.so", search_paths=("", "$ORIGIN")),
+        ids("paths"),
+        "searches for libraries in an empty path",
+    ),
+    "relative-runpath": (
+        linux("libllama.so", search_paths=("$ORIGIN", "lib")),
+        ids("paths"),
+        "in lib",
+    ),
+    "runpath-that-looks-like-origin": (
+        linux("libllama.so", search_paths=("$ORIGIN", "$ORIGINAL/lib")),
+        ids("paths"),
+        "in $ORIGINAL/lib",
+    ),
+    "source-path": (
+        linux("libllama.so", build_paths=("/home/user/a.cpp", "/home/user/b.cpp")),
+        ids("paths"),
+        "libllama.so: 2 of source and debug files, such as /home/user/a.cpp",
+    ),
+    "tag-too-old-for-glibc": (
+        platform("manylinux_2_31_x86_64"),
+        ids("platform-tag"),
+        "manylinux_2_31_x86_64 has GLIBC 2.31; libggml-base.so, libggml-cpu.so",
+    ),
+    "tag-too-old-for-libstdc++": (
+        platform("manylinux_2_34_x86_64"),
+        ids("platform-tag"),
+        "manylinux_2_34_x86_64 has GLIBCXX 3.4.29; libggml-cuda.so needs 3.4.30",
+    ),
+    "one-of-two-tags-too-old": (
+        tagged("cp311-cp311-manylinux_2_31_x86_64", "cp311-cp311-manylinux_2_35_x86_64"),
+        ids("platform-tag"),
+        "manylinux_2_31_x86_64 has GLIBC 2.31",
+    ),
+    "plain-linux-tag": (
+        platform("linux_x86_64"),
+        ids("platform-tag"),
+        "linux_x86_64 is no tag of Windows x64 or manylinux x86_64",
+    ),
+    "tag-of-another-machine": (
+        platform("manylinux_2_35_aarch64"),
+        ids("platform-tag"),
+        "manylinux_2_35_aarch64 is no tag",
+    ),
+    "tag-of-any-machine": (platform("any"), ids("platform-tag"), "any is no tag"),
+    "packed-relocations-under-an-older-tag": (
+        linux("libllama.so", symbol_versions={"GLIBC": "2.34", "GLIBC_ABI_DT_RELR": "0"}),
+        ids("platform-tag"),
+        "manylinux_2_35_x86_64 has no GLIBC_ABI_DT_RELR; libllama.so needs it",
+    ),
+    "what-is-glibc's-own": (
+        platform(
+            "manylinux_2_41_x86_64",
+            libraries=edited("libllama.so", symbol_versions={"GLIBC_PRIVATE": "0"}),
+        ),
+        ids("platform-tag"),
+        "has no GLIBC_PRIVATE; libllama.so needs it",
+    ),
+    "legacy-tag-too-old": (
+        platform("manylinux2014_x86_64"),
+        ids("platform-tag"),
+        "manylinux2014_x86_64 has GLIBC 2.17",
+    ),
+    # -- The file
+    "archive": (
+        facts(archive_problems=("llama_cpp/a.py: 2 members of that name",)),
+        ids("archive"),
+        "llama_cpp/a.py: 2 members of that name",
+    ),
+    "record": (
+        facts(record_problems=("llama_cpp/a.py: another hash than in RECORD",)),
+        ids("record"),
+        "llama_cpp/a.py: another hash than in RECORD",
+    ),
+    "renamed-without-metadata": (
+        facts(version="0.3.16+cu131"),
+        ids("metadata"),
+        "version: 0.3.16+cu131 by the file, 0.3.16 by METADATA",
+    ),
+    "other-release-than-the-target": (
+        release("0.3.15", "cp311-cp311", version="0.3.16"),
+        ids("metadata"),
+        "version: 0.3.15, and the target's is 0.3.16",
+    ),
+    "no-version": (
+        facts(version="", metadata_version=""),
+        ids("metadata"),
+        "version:  by the file",
+    ),
+    "other-project": (
+        facts(name="llama-cpp", metadata_name="llama_cpp"),
+        ids("metadata"),
+        "name: llama-cpp by the file, llama_cpp by METADATA",
+    ),
+    "no-name-in-metadata": (facts(metadata_name=""), ids("metadata"), "none by METADATA"),
+    "papers": (facts(papers_problems=("no WHEEL",)), ids("metadata"), "no WHEEL"),
+    "other-python-tag": (
+        tagged("cp312-cp312-manylinux_2_35_x86_64"),
+        ids("metadata"),
+        "Python tag: cp312-cp312, and the target's is cp311-cp311",
+    ),
+    "portable-python-tag-where-there-is-none": (
+        tagged("py3-none-manylinux_2_35_x86_64"),
+        ids("metadata"),
+        "Python tag: py3-none, and the target's is cp311-cp311",
+    ),
+    "one-python's-tag-where-it-is-portable": (
+        release("0.3.36", "cp311-cp311"),
+        ids("metadata"),
+        "Python tag: cp311-cp311, and the target's is py3-none",
+    ),
+    "tags-differ": (
+        facts(wheel_tags=("cp311-cp311-linux_x86_64",)),
+        ids("metadata"),
+        "cp311-cp311-manylinux_2_35_x86_64 by the file, cp311-cp311-linux_x86_64 by WHEEL",
+    ),
+    "python-refused": (
+        facts(requires_python=">=3.12"),
+        ids("metadata"),
+        "Requires-Python >=3.12 refuses the target's 3.11",
+    ),
+    "python-unreadable": (
+        facts(requires_python="3 or so"),
+        ids("metadata"),
+        "Requires-Python '3 or so' cannot be read",
+    ),
+    "purelib": (facts(purelib=True), ids("metadata"), "Root-Is-Purelib is not false"),
+    "no-tag-of-linux-from-a-build-on-linux": (
+        fakes.case(fakes.windows_facts()),
+        ids("metadata"),
+        "platform: cp311-cp311-win_amd64, and the target's is linux",
+    ),
+    "stray-folders": (
+        strays("bin/llama-mtmd-cli", "include/llama.h", "include/ggml.h"),
+        ids("layout"),
+        "stray: bin/ (1 files)\nstray: include/ (2 files)",
+    ),
+    "stray-file": (strays("README.md"), ids("layout"), "stray: README.md (1 files)"),
+    "libraries-twice": (
+        with_more(fakes.library("lib/libllama.so"), fakes.library("lib/libmtmd.so")),
+        ids("layout"),
+        "stray: lib/ (2 files)\n2 copies: llama_cpp/lib/libllama.so, lib/libllama.so",
+    ),
+    "versioned-copy": (
+        with_more(fakes.library(f"{LIB}/libllama.so.0")),
+        ids("layout"),
+        "2 copies: llama_cpp/lib/libllama.so, llama_cpp/lib/libllama.so.0",
+    ),
+    "copy-that-auditwheel-named": (
+        with_more(fakes.library("llama_cpp_python.libs/libgomp-a34b3233.so.1.0.0")),
+        ids("layout"),
+        "2 copies: llama_cpp/lib/libgomp.so.1, llama_cpp_python.libs/libgomp-a34b3233.so.1.0.0",
+    ),
+    "no-mtmd": (
+        without("libmtmd.so"),
+        ids("layout"),
+        "missing: mtmd, which llama_cpp/mtmd_cpp.py loads from llama_cpp/lib/",
+    ),
+    "library-where-nothing-looks": (
+        fakes.case(
+            fakes.wheel_facts(
+                libraries=edited(
+                    "libmtmd.so", member="llama_cpp/libmtmd.so", search_paths=("$ORIGIN/lib",)
+                )
+            )
+        ),
+        ids("layout"),
+        "missing: mtmd",
+    ),
+    "llava-that-something-imports": (
+        facts(
+            bindings=(LLAMA, MTMD, Binding("llama_cpp/llava_cpp.py", "llava", ("llava_a",), True))
+        ),
+        ids("layout"),
+        "missing: llava",
+    ),
+    "nothing-loads-a-library": (
+        facts(bindings=()),
+        ids("layout api"),
+        "no module of llama_cpp loads a library",
+    ),
+    "nothing-that-is-imported-loads-a-library": (
+        facts(bindings=(dataclasses.replace(LLAMA, reached=False),)),
+        ids("layout api"),
+        "no module of llama_cpp loads a library",
+    ),
+    "over-budget": (
+        facts(size=30_100_000),
+        ids("size"),
+        "30.1 MB, and the target allows 30\nllama_cpp/lib/libggml-cuda.so: 25.0 MB unpacked",
+    ),
+    "two-times": (
+        facts(times=("2022-11-09T12:37:20", "2026-01-01T00:00:00")),
+        ids("reproducible"),
+        "2 different times, 2022-11-09T12:37:20 to 2026-01-01T00:00:00",
+    ),
+    "no-time": (facts(times=()), ids("reproducible"), "no time"),
+    "inputs-not-on-record": (
+        recorded(source_digest=""),
+        ids("reproducible"),
+        "lacks the digests of its inputs",
+    ),
+    # -- Its build
+    "no-loader": (facts(loader=None), ids("loader"), "nothing finds cudart and cuBLAS"),
+    "other-loader": (facts(loader="d" * 64), ids("loader"), "not the one that this target's wheel"),
+    "loader-not-called": (
+        facts(loader_called=False),
+        ids("loader"),
+        "llama_cpp/__init__.py does not call it first",
+    ),
+    "loader-that-cannot-find-anything": (
+        facts(requires=tuple(r for r in fakes.wheel_facts().requires if "pathfinder" not in r)),
+        ids("loader"),
+        "METADATA requires no cuda-pathfinder",
+    ),
+    "no-record-of-our-own-build": (
+        fakes.case(record=None),
+        ids("reproducible freshness"),
+        "there is no record of its build beside it",
+    ),
+    "library-of-another-build": (
+        recorded(libraries={**MADE, "libllama.so": "e" * 64}),
+        ids("freshness"),
+        "libllama.so: of another build",
+    ),
+    "library-that-the-build-did-not-make": (
+        fakes.case(
+            fakes.wheel_facts(
+                libraries=(*fakes.libraries(), fakes.library(f"{LIB}/libggml-rpc.so"))
+            ),
+            record=fakes.recorded(fakes.wheel_facts()),
+        ),
+        ids("freshness"),
+        "libggml-rpc.so: not made by that build",
+    ),
+    "library-that-the-build-made-and-is-not-there": (
+        recorded(libraries={**MADE, "libggml-rpc.so": "e" * 64}),
+        ids("freshness"),
+        "libggml-rpc.so: made by that build, and not here",
+    ),
+    "other-bytes-than-the-recorded-wheel": (
+        recorded(sha256="e" * 64),
+        ids("freshness"),
+        "the wheel's own sha256 is not the recorded one",
+    ),
+    # -- The cpu target
+    "cpu-with-cuda": (
+        cpu(imports=("libc.so.6", "libcudart.so.13")),
+        ids("imports"),
+        "libcudart.so.13: CUDA, and the target is for the CPU alone",
+    ),
+    "cpu-with-the-driver": (
+        cpu(imports=("libc.so.6", "libcuda.so.1")),
+        ids("imports"),
+        "libcuda.so.1: the driver's, and the target is for machines without one",
+    ),
+    "cpu-with-the-loader": (
+        fakes.case(fakes.cpu_facts(loader=fakes.LOADER, loader_called=True), spec=CPU_SPEC),
+        ids("loader"),
+        "it is there or called, and the target is for the CPU alone",
+    ),
+    "cpu-that-calls-a-loader": (
+        fakes.case(fakes.cpu_facts(loader_called=True), spec=CPU_SPEC),
+        ids("loader"),
+        "it is there or called, and the target is for the CPU alone",
+    ),
+    "cpu-with-machine-code-of-a-gpu": (
+        cpu(device=fakes.device()),
+        ids("gpu-code"),
+        "98 × SASS for sm_120, which the target does not name",
+    ),
+    "cpu-with-ptx": (
+        cpu(device=fakes.device(sass={}, ptx={"compute_120": 1})),
+        ids("ptx"),
+        "1 × PTX for compute_120",
+    ),
+    # -- Windows
+    "windows-cublas-of-another-major": (
+        dll("ggml-cuda.dll", "cublas64_12.dll"),
+        ids("imports"),
+        "cublas64_12.dll: CUDA 12, and the target is CUDA 13.1",
+    ),
+    "windows-nothing-brings-cudart": (
+        windows(requires=("cuda-pathfinder", "nvidia-cublas<14,>=13.2")),
+        ids("imports"),
+        "cudart64_13.dll: METADATA requires no nvidia-cuda-runtime",
+    ),
+    "windows-without-the-c++-library": (
+        dll("llama.dll", "msvcp140.dll"),
+        ids("imports"),
+        "msvcp140.dll: from nowhere (needed by llama.dll)",
+    ),
+    "windows-without-openmp": (
+        dll("ggml-cpu.dll", "vcomp140.dll"),
+        ids("imports"),
+        "vcomp140.dll: from nowhere (needed by ggml-cpu.dll)",
+    ),
+    "windows-with-a-library-of-linux": (
+        dll("llama.dll", "libstdc++.so.6"),
+        ids("imports"),
+        "libstdc++.so.6: from nowhere",
+    ),
+    "elf-under-a-tag-of-windows": (
+        dll("llama.dll", format="elf"),
+        ids("libraries"),
+        "llama.dll: ELF, and the tag says PE",
+    ),
+    "windows-of-32-bits": (
+        windows(tags=("cp311-cp311-win32",), wheel_tags=("cp311-cp311-win32",)),
+        ids("platform-tag"),
+        "win32 is no tag of Windows x64",
+    ),
+    "windows-other-architecture": (
+        dll("ggml-cuda.dll", device=fakes.device(sass={"sm_100": 98})),
+        ids("gpu-code"),
+        "ggml-cuda.dll: 98 × SASS for sm_100",
+    ),
+    "windows-debug-file": (
+        dll("llama.dll", build_paths=(r"D:\a\llama\llama.pdb",)),
+        ids("paths"),
+        r"llama.dll: 1 of source and debug files, such as D:\a\llama\llama.pdb",
+    ),
+    "windows-no-mtmd": (
+        windows(
+            libraries=tuple(f for f in fakes.windows_libraries() if not f.member.endswith("md.dll"))
+        ),
+        ids("layout"),
+        "missing: mtmd",
+    ),
+    "windows-function-not-exported": (
+        dll("mtmd.dll", exports=()),
+        ids("api"),
+        "mtmd_init is not in llama_cpp/lib/mtmd.dll",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_what_is_planted_is_found_by_its_checks_and_no_others(name: str) -> None:
+    case, failing, phrase = PLANTED[name]
+    found = checks(case)
+    assert {id_ for id_, check in found.items() if check.status != "ok"} == failing
+    assert phrase in "\n".join(found[id_].evidence for id_ in sorted(failing))
+    assert {found[id_].status for id_ in failing} == {"fail"}
+    assert [id_ for id_ in failing if not found[id_].remedy] == []
+
+
+def test_every_check_has_a_planted_failure() -> None:
+    # A new check must come with the facts for which it fails.
+    assert set(checks(fakes.case())) == set().union(
+        *(failing for _, failing, _ in PLANTED.values())
+    )
+
+
+# What looks alike, and is sound.
+SOUND: dict[str, Case] = {
+    "rtx50": fakes.case(),
+    "cpu": fakes.case(fakes.cpu_facts(), spec=CPU_SPEC, loader=None),
+    "windows": windows(),
+    "sass-and-ptx-where-both-are-wanted": fakes.case(
+        cuda(ptx={"compute_120": 98}).facts, spec=fakes.claiming(archs=("120",))
+    ),
+    "ptx-alone-where-it-is-wanted": fakes.case(
+        cuda(sass={}, ptx={"compute_120": 98}, tensor={}).facts,
+        spec=fakes.claiming(archs=("120-virtual",), device_features=()),
+    ),
+    "two-architectures-where-both-are-wanted": fakes.case(
+        cuda(sass={"sm_120": 98, "sm_90": 98}).facts,
+        spec=fakes.claiming(archs=("120-real", "90-real")),
+    ),
+    "specific-where-it-is-wanted": fakes.case(
+        cuda(sass={"sm_120a": 98}).facts, spec=fakes.claiming(archs=("120a-real",))
+    ),
+    "fp4": fakes.case(cuda(tensor=OMMA).facts, spec=fakes.claiming(device_features=FP4)),
+    "avx512-behind-dispatch": linux(
+        "libggml-cpu.so", exports=("ggml_backend_init", "ggml_backend_score"), **AVX512
+    ),
+    "data-between-functions": linux(
+        "libllama.so", cpu_features={**fakes.BASELINE, "INVALID": 999}, instructions=100_000
+    ),
+    "llava-that-nothing-imports": facts(bindings=fakes.wheel_facts().bindings),
+    "search-beside-the-folder": linux(
+        "libllama.so", search_paths=("$ORIGIN", "$ORIGIN/..", "${ORIGIN}/lib")
+    ),
+    "search-nowhere-for-system-libraries": linux("libgomp.so.1", search_paths=()),
+    "auditwheel's-folder": fakes.case(
+        fakes.wheel_facts(
+            libraries=edited(
+                "libggml-cpu.so",
+                edited("libgomp.so.1", member="llama_cpp_python.libs/libgomp-a34b3233.so.1.0.0"),
+                imports=("libc.so.6", "libgomp-a34b3233.so.1.0.0"),
+                search_paths=("$ORIGIN/../../llama_cpp_python.libs",),
+            )
+        )
+    ),
+    "renamed-with-metadata": facts(version="0.3.16+cu131", metadata_version="0.3.16+cu131"),
+    "portable-release": release("0.3.36", "py3-none"),
+    "tag-of-an-unknown-release": release("0.3.99", "cp313-cp313"),
+    "tag-of-a-checkout": release("0.3.16", "py3-none", source="/home/user/llama-cpp-python"),
+    "no-requires-python": facts(requires_python=""),
+    "legacy-tag-that-is-true": platform("manylinux2014_x86_64", libraries=OLD_LIBRARIES),
+    "both-tags-that-are-true": tagged(
+        "cp311-cp311-manylinux2014_x86_64",
+        "cp311-cp311-manylinux_2_17_x86_64",
+        libraries=OLD_LIBRARIES,
+    ),
+    "cublas-to-a-minor": requiring("nvidia-cublas~=13.2"),
+    "cublas-to-the-letter": requiring("nvidia-cublas==13.2.2.2"),
+    "cublas-below-a-minor": requiring("nvidia-cublas<13.9,>=13.2"),
+    "cublas-for-this-very-platform": requiring(
+        "nvidia-cublas<14,>=13.2; sys_platform == 'linux' and platform_machine == 'x86_64'"
+        " and python_version >= '3.11' and implementation_name == 'cpython'"
+    ),
+    "cublas-of-another-major-for-others": requiring(
+        "nvidia-cublas<14,>=13.2", "nvidia-cublas<13,>=12; sys_platform == 'win32'"
+    ),
+    "cublas-above-a-version": requiring("nvidia-cublas<13.3,>13.2"),
+    "cublas-of-one-minor": requiring("nvidia-cublas==13.2.*"),
+    "packed-relocations-under-a-true-tag": platform(
+        "manylinux_2_36_x86_64",
+        libraries=edited(
+            "libllama.so", symbol_versions={"GLIBC": "2.36", "GLIBC_ABI_DT_RELR": "0"}
+        ),
+    ),
+    "cublas-of-two-lines": requiring("nvidia-cublas>=13.2", "nvidia-cublas<14"),
+    "cublas-spelt-otherwise": requiring("NVIDIA.cuBLAS<14,>=13.2"),
+    "cublas-package-of-the-major": requiring("nvidia-cublas-cu13<14,>=13.2"),
+    "as-large-as-the-budget": facts(size=30_000_000),
+    "windows-with-the-c++-library-in-it": dll(
+        "llama.dll", "msvcp140.dll", more=(native("msvcp140.dll"),)
+    ),
+    "windows-with-openmp-in-it": dll(
+        "ggml-cpu.dll", "vcomp140.dll", more=(native("VCOMP140.DLL"),)
+    ),
+    "windows-with-cublaslt": dll("ggml-cuda.dll", "cublaslt64_13.dll", "ext-ms-win-a-l1.dll"),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_wheel_has_no_complaint(name: str) -> None:
+    found = checks(SOUND[name])
+    assert [f"{c.summary}: {c.evidence}" for c in found.values() if c.status != "ok"] == []
+    assert set(found) == IDS
+
+
+def test_the_facts_of_a_real_wheel_have_no_complaint() -> None:
+    """They are what ``verify`` left of rtx50's wheel of 0.3.16: build/rtx50/facts.json."""
+    path = fakes.ROOT / "tests" / "data" / "wheelfile" / "rtx50.json"
+    found = records.read(path, "facts", WheelFacts)
+    assert found is not None, "of another form than now: verify the wheel, and copy its facts"
+    made = checks(fakes.case(found, loader=found.loader))
+    assert [f"{c.summary}: {c.evidence}" for c in made.values() if c.status != "ok"] == []
+    told = {id_: check.summary for id_, check in made.items()}
+    assert told["gpu-code"] == "gpu-code: sm_120: 98 × SASS in libggml-cuda.so"
+    assert told["cpu-baseline"].startswith("cpu-baseline: 1752676 instructions, none beyond")
+    assert told["api"] == "api: 236 functions are there"
+    assert told["platform-tag"].endswith("(CXXABI 1.3.13, GCC 3.4, GLIBC 2.34, GLIBCXX 3.4.30)")
+
+
+def test_each_check_is_made_once_and_in_groups_for_people() -> None:
+    groups = judge(fakes.case())
+    made = [check.id for group in groups for check in group.checks]
+    assert len(made) == len(set(made))
+    assert [group.name for group in groups] == [
+        "The file",
+        "Device code",
+        "Host code",
+        "Its build",
+    ]
+
+
+def test_a_sound_wheel_is_told_with_what_was_found() -> None:
+    told = {id_: check.summary for id_, check in checks(fakes.case()).items()}
+    assert told["gpu-code"] == "gpu-code: sm_120: 98 × SASS in libggml-cuda.so"
+    assert told["gpu-features"] == "gpu-features: 23424 × HMMA, 36288 × IMMA"
+    assert told["size"] == "size: 19.4 of 30 MB"
+    assert told["api"] == "api: 3 functions are there"
+    assert told["libraries"] == "libraries: 7 × ELF for x86-64"
+    assert told["platform-tag"].endswith("(CXXABI 1.3.13, GCC 3.4, GLIBC 2.34, GLIBCXX 3.4.30)")
+    packed = checks(SOUND["packed-relocations-under-a-true-tag"])["platform-tag"].summary
+    assert packed.endswith("GLIBC 2.36, GLIBCXX 3.4.30, GLIBC_ABI_DT_RELR)")
+
+
+def test_variants_that_ggml_chooses_from_are_mentioned() -> None:
+    check = checks(SOUND["avx512-behind-dispatch"])["cpu-baseline"]
+    assert check.summary.endswith("none beyond x86-64-v3; 1 variants that ggml chooses from")
+
+
+def test_a_given_wheel_without_a_record_is_warned_of_and_not_refused() -> None:
+    given = fakes.case(record=None, ours=False)
+    assert complaints(given) == set()
+    assert complaints(given, "warn") == {"reproducible", "freshness"}
+
+
+def test_a_given_wheel_that_is_not_what_its_record_says_is_refused() -> None:
+    assert complaints(dataclasses.replace(recorded(sha256="e" * 64), ours=False)) == {"freshness"}
+
+
+def test_times_of_a_given_wheel_are_a_warning() -> None:
+    given = dataclasses.replace(facts(times=("2020-01-01T00:00:00", "2021")), ours=False)
+    assert complaints(given) == set()
+    assert complaints(given, "warn") == {"reproducible"}
+
+
+def test_a_given_wheel_may_be_for_the_other_system() -> None:
+    assert complaints(fakes.case(fakes.windows_facts(), ours=False)) == set()
+
+
+@pytest.mark.parametrize("spec", [fakes.claiming(), CPU_SPEC], ids=lambda spec: spec.target)
+def test_without_libraries_no_check_of_them_passes(spec: BuildSpec) -> None:
+    found = checks(fakes.case(fakes.wheel_facts(libraries=()), spec=spec))
+    told = {id_ for id_, check in found.items() if "there is no library in it" in check.evidence}
+    assert told == NEED_LIBRARIES
+    assert {found[id_].status for id_ in told | {"api"}} == {"fail"}
+
+
+def test_of_a_file_that_was_not_read_nothing_but_that_is_said() -> None:
+    unread = fakes.case(
+        dataclasses.replace(fakes.wheel_facts(), members={}, archive_problems=("not a zip file",))
+    )
+    found = checks(unread)
+    assert set(found) == {"archive"}
+    assert found["archive"].status == "fail"
+    assert "not a zip file" in found["archive"].evidence
+
+
+def test_where_the_file_name_has_no_tags_those_in_the_papers_say_the_system() -> None:
+    renamed = fakes.case(fakes.windows_facts(tags=()), spec=WINDOWS_SPEC)
+    assert renamed.windows
+    assert complaints(renamed) == {"metadata"}
+
+
+def test_without_any_tag_the_platform_is_not_taken_for_true() -> None:
+    assert "platform-tag" in complaints(tagged())
+
+
+def test_evidence_is_cut_where_there_is_too_much_of_it() -> None:
+    many = tuple(f"a{n}.py: not listed" for n in range(SHOWN + 3))
+    lines = checks(facts(record_problems=many))["record"].evidence.splitlines()
+    assert lines == [*many[:SHOWN], "… and 3 more"]
+
+
+def test_as_much_evidence_as_is_shown_is_not_cut() -> None:
+    many = tuple(f"a{n}.py: not listed" for n in range(SHOWN))
+    assert checks(facts(record_problems=many))["record"].evidence.splitlines() == list(many)
+
+
+@pytest.mark.parametrize(
+    ("member", "name"),
+    [
+        ("llama_cpp/lib/libggml-cpu.so", "ggml-cpu"),
+        ("llama_cpp/lib/libggml-cpu.so.0", "ggml-cpu"),
+        ("llama_cpp/lib/libgomp.so.1.0.0", "gomp"),
+        ("llama_cpp_python.libs/libgomp-a34b3233.so.1.0.0", "gomp"),
+        ("llama_cpp/lib/ggml-cuda.dll", "ggml-cuda"),
+        ("llama_cpp_python.libs/msvcp140-0123456789abcdef.dll", "msvcp140"),
+        ("llama_cpp/lib/libggml-cpu-haswell.so", "ggml-cpu-haswell"),
+        ("bin/llama-cli", "llama-cli"),
+    ],
+)
+def test_a_library_has_one_base_name_on_every_system(member: str, name: str) -> None:
+    assert stem(member) == name
+
+
+@pytest.mark.parametrize(
+    ("mnemonic", "claim", "has"),
+    [
+        ("HMMA.16816.F32", "HMMA", True),
+        ("HMMA.16816.F32", "IMMA", False),
+        ("OMMA.SF.16864.F32.E2M1.E2M1.E8", "OMMA.E2M1", True),
+        ("QMMA.SF.16832.F32.E2M1.E2M1.E8", "OMMA.E2M1", False),
+        ("OMMA.SF.16864.F32.E4M3.E4M3.E8", "OMMA.E2M1", False),
+        ("HMMA.16816.F32", "HMM", False),
+    ],
+)
+def test_an_instruction_is_what_is_claimed_when_every_part_is_in_it(
+    mnemonic: str, claim: str, has: bool
+) -> None:
+    assert has_feature(mnemonic, claim) is has

@@ -1,0 +1,518 @@
+"""What a wheel says of itself: its name, METADATA, WHEEL and RECORD, and what its Python loads."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import pytest
+
+from sessions.wheelfile import papers
+from sessions.wheelfile.model import Binding
+from sessions.wheelfile.papers import Papers
+
+INFO = "llama_cpp_python-0.3.16.dist-info"
+FILE = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"
+METADATA = b"""\
+Metadata-Version: 2.2
+Name: llama_cpp_python
+Version: 0.3.16
+Requires-Python: >=3.8
+Requires-Dist: numpy>=1.20.0
+Requires-Dist: PyYAML>=5.1; extra == "server"
+
+# A readme
+
+Requires-Dist: nothing, for this is no header
+"""
+WHEEL = b"""\
+Wheel-Version: 1.0
+Generator: scikit-build-core 1.1.2
+Root-Is-Purelib: false
+Tag: cp311-cp311-manylinux_2_35_x86_64
+"""
+TEXTS = {f"{INFO}/METADATA": METADATA, f"{INFO}/WHEEL": WHEEL, f"{INFO}/RECORD": b""}
+
+
+def read(file: str = FILE, *, metadata: bytes = METADATA, wheel: bytes = WHEEL) -> Papers:
+    """The papers of a sound wheel, under another name or with other texts."""
+    return papers.read(file, {**TEXTS, f"{INFO}/METADATA": metadata, f"{INFO}/WHEEL": wheel})
+
+
+def test_sound_papers_are_read() -> None:
+    assert read() == Papers(
+        name="llama-cpp-python",
+        version="0.3.16",
+        tags=("cp311-cp311-manylinux_2_35_x86_64",),
+        metadata_name="llama_cpp_python",
+        metadata_version="0.3.16",
+        requires_python=">=3.8",
+        requires=("numpy>=1.20.0", 'PyYAML>=5.1; extra == "server"'),
+        wheel_tags=("cp311-cp311-manylinux_2_35_x86_64",),
+        purelib=False,
+        generator="scikit-build-core 1.1.2",
+        problems=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "version", "tags"),
+    [
+        (
+            "llama_cpp_python-0.3.36-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+            "0.3.36",
+            ("py3-none-manylinux2014_x86_64", "py3-none-manylinux_2_17_x86_64"),
+        ),
+        (
+            "llama_cpp_python-0.3.16+cu131-cp311-cp311-win_amd64.whl",
+            "0.3.16+cu131",
+            ("cp311-cp311-win_amd64",),
+        ),
+        (
+            "llama_cpp_python-0.3.16-1local-cp311-cp311-linux_x86_64.whl",
+            "0.3.16",
+            ("cp311-cp311-linux_x86_64",),
+        ),
+    ],
+    ids=["two-platforms", "local-version", "build-number"],
+)
+def test_a_file_name_is_taken_apart(file: str, version: str, tags: tuple[str, ...]) -> None:
+    found = papers.read(file, {m.replace("0.3.16", version): text for m, text in TEXTS.items()})
+    assert (found.name, found.version, found.tags) == ("llama-cpp-python", version, tags)
+    assert found.problems == ()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "llama.whl",
+        "llama_cpp_python.zip",
+        "llama_cpp_python-0.3.16-cp311-cp311.whl",
+        "llama_cpp_python-new-cp311-cp311-linux_x86_64.whl",
+        "llama__cpp-0.3.16-cp311-cp311-linux_x86_64.whl",
+        "llama_cpp_python-0.3.16-local-cp311-cp311-linux_x86_64.whl",
+        "",
+    ],
+)
+def test_a_file_name_that_is_none_of_a_wheel_is_a_problem_and_no_error(file: str) -> None:
+    found = read(file)
+    assert (found.name, found.version, found.tags) == ("", "", ())
+    assert [line for line in found.problems if line.startswith("the file name: ")]
+    # What is inside is read all the same.
+    assert found.metadata_version == "0.3.16"
+
+
+@pytest.mark.parametrize("part", ["METADATA", "WHEEL", "RECORD"])
+def test_a_missing_part_is_named(part: str) -> None:
+    left = {name: text for name, text in TEXTS.items() if name != f"{INFO}/{part}"}
+    assert papers.read(FILE, left).problems == (f"no {part}",)
+
+
+def test_without_papers_nothing_is_known_and_that_is_said() -> None:
+    found = papers.read(FILE, {"llama_cpp/__init__.py": b""})
+    assert found.problems == ("0 .dist-info folders: none", "no METADATA", "no WHEEL", "no RECORD")
+    assert (found.metadata_name, found.metadata_version, found.wheel_tags) == ("", "", ())
+
+
+def test_two_folders_of_papers_are_a_problem() -> None:
+    found = papers.read(FILE, {**TEXTS, "numpy-2.0.dist-info/METADATA": b"Name: numpy\n"})
+    assert found.problems == (f"2 .dist-info folders: {INFO}, numpy-2.0.dist-info",)
+
+
+def test_papers_of_another_project_are_a_problem() -> None:
+    other = {name.replace("llama_cpp_python", "numpy"): text for name, text in TEXTS.items()}
+    assert papers.read(FILE, other).problems == (
+        "numpy-0.3.16.dist-info is not of llama-cpp-python",
+    )
+
+
+@pytest.mark.parametrize("version", ["9.9", "0.3.16+cu131", "", "new"])
+def test_papers_of_another_version_are_a_problem(version: str) -> None:
+    folder = f"llama_cpp_python-{version}.dist-info"
+    other = {name.replace(INFO, folder): text for name, text in TEXTS.items()}
+    assert papers.read(FILE, other).problems == (f"{folder} is not of version 0.3.16",)
+
+
+def test_a_version_may_be_spelt_otherwise_in_the_papers() -> None:
+    other = {name.replace("0.3.16", "0.3.16.0"): text for name, text in TEXTS.items()}
+    assert papers.read(FILE, other).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "purelib"),
+    [
+        (b"Root-Is-Purelib: false\n", False),
+        (b"root-is-purelib: False\n", False),
+        (b"Root-Is-Purelib: true\n", True),
+        (b"Root-Is-Purelib: 0\n", True),
+        (b"", True),
+    ],
+    ids=["false", "spelt-otherwise", "true", "neither", "missing"],
+)
+def test_what_does_not_say_that_it_holds_machine_code_is_taken_for_pure(
+    line: bytes, purelib: bool
+) -> None:
+    assert read(wheel=b"Wheel-Version: 1.0\n" + line).purelib is purelib
+
+
+def test_every_tag_of_the_wheel_file_is_read() -> None:
+    found = read(wheel=b"Tag: py3-none-b\nTag: py3-none-a\n")
+    assert found.wheel_tags == ("py3-none-a", "py3-none-b")
+
+
+def test_line_ends_of_windows_are_no_part_of_a_value() -> None:
+    found = read(metadata=METADATA.replace(b"\n", b"\r\n"), wheel=WHEEL.replace(b"\n", b"\r\n"))
+    assert found == read()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"\x00\xff" * 100, b"Name", b": x\n", b"Name: \xff\xfe\n", b"\n\nName: x\n"],
+    ids=["empty", "binary", "no-colon", "no-key", "no-utf8", "body-alone"],
+)
+def test_a_text_without_headers_is_no_error(text: bytes) -> None:
+    found = read(metadata=text, wheel=text)
+    assert (found.metadata_version, found.requires, found.wheel_tags) == ("", (), ())
+
+
+# ---- RECORD -------------------------------------------------------------------------------------
+
+RECORD = f"{INFO}/RECORD"
+FILES = {"llama_cpp/a.py": b"a = 1\n", "llama_cpp/b.py": b"", 'llama_cpp/"c", d.py': b"c"}
+
+
+def line(name: str, data: bytes, digest: str | None = None, size: str | None = None) -> str:
+    code = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    quoted = '"' + name.replace('"', '""') + '"' if '"' in name else name
+    return (
+        f"{quoted},{f'sha256={code}' if digest is None else digest},"
+        f"{len(data) if size is None else size}\n"
+    )
+
+
+LINES = {name: line(name, data) for name, data in FILES.items()}
+OWN = f"{RECORD},,\n"
+
+
+def differences(text: str, *more: str, unread: str = "") -> list[str]:
+    """What is wrong with a RECORD of the three files and more; ``unread`` is one damaged."""
+    members = {name: len(data) for name, data in FILES.items()}
+    members |= {RECORD: len(text), **dict.fromkeys(more, 9)}
+    digests = {
+        name: hashlib.sha256(data).hexdigest() for name, data in FILES.items() if name != unread
+    }
+    return list(papers.record_problems({RECORD: text.encode()}, members, digests))
+
+
+WHOLE = "".join(LINES.values()) + OWN
+A, B, C = LINES
+
+
+def test_a_sound_record_has_no_problem() -> None:
+    assert differences(WHOLE) == []
+
+
+def test_a_record_with_line_ends_of_windows_has_no_problem() -> None:
+    assert differences(WHOLE.replace("\n", "\r\n")) == []
+
+
+def test_a_record_need_not_list_itself_nor_its_signatures() -> None:
+    assert differences(WHOLE.removesuffix(OWN), f"{RECORD}.jws", f"{RECORD}.p7s") == []
+
+
+RECORDS: dict[str, tuple[str, list[str]]] = {
+    "not-listed": (WHOLE.replace(LINES[A], ""), [f"{A}: not listed"]),
+    "not-there": (
+        WHOLE + "llama_cpp/z.py,sha256=x,1\n",
+        ["llama_cpp/z.py: listed, and not there"],
+    ),
+    "listed-twice": (WHOLE + LINES[A], [f"{A}: listed twice"]),
+    "other-hash": (
+        WHOLE.replace(LINES[A], line(A, FILES[A], digest="sha256=AAAA")),
+        [f"{A}: another hash than in RECORD"],
+    ),
+    "no-hash": (
+        WHOLE.replace(LINES[A], line(A, FILES[A], digest="")),
+        [f"{A}: another hash than in RECORD"],
+    ),
+    "padded-hash": (
+        WHOLE.replace(LINES[A], LINES[A].replace(",6", "=,6")),
+        [f"{A}: another hash than in RECORD"],
+    ),
+    "other-size": (
+        WHOLE.replace(LINES[A], line(A, FILES[A], size="7")),
+        [f"{A}: 6 bytes, 7 in RECORD"],
+    ),
+    "no-size": (
+        WHOLE.replace(LINES[A], line(A, FILES[A], size="")),
+        [f"{A}: 6 bytes, no size in RECORD"],
+    ),
+    "no-record": (
+        WHOLE + "three, is, not, four\n",
+        ["a line that is no record: 'three, is, not, "],
+    ),
+    "empty": (
+        "",
+        [f"{C}: not listed", f"{A}: not listed", f"{B}: not listed"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_where_record_and_members_differ_it_is_said(name: str) -> None:
+    text, said = RECORDS[name]
+    found = differences(text)
+    assert len(found) == len(said)
+    assert [line for line, begins in zip(found, said, strict=True) if line.startswith(begins)] == (
+        found
+    )
+
+
+def test_a_member_that_could_not_be_read_is_no_match() -> None:
+    assert differences(WHOLE, unread=A) == [f"{A}: could not be read"]
+
+
+def test_every_difference_is_found_and_not_the_first_alone() -> None:
+    assert differences(OWN + "x,,\n", unread=A) == [
+        f"{C}: not listed",
+        f"{A}: not listed",
+        f"{B}: not listed",
+        "x: listed, and not there",
+    ]
+
+
+def test_without_a_record_that_is_the_problem() -> None:
+    assert list(papers.record_problems({}, {A: 6}, {})) == ["there is no RECORD"]
+    # One that lies elsewhere is none.
+    nested = {f"llama_cpp/{RECORD}": WHOLE.encode()}
+    assert list(papers.record_problems(nested, {A: 6}, {})) == ["there is no RECORD"]
+
+
+def test_a_record_that_is_no_text_is_no_error() -> None:
+    found = list(papers.record_problems({RECORD: b"\xff\xfe\x00\n"}, {RECORD: 4}, {}))
+    assert [line for line in found if line.startswith("a line that is no record: ")]
+
+
+def test_a_record_with_an_endless_field_is_no_error() -> None:
+    text = b'"' + b"x" * 200_000
+    assert list(papers.record_problems({RECORD: text}, {A: 6}, {})) == [
+        "RECORD cannot be read: field larger than field limit (131072)"
+    ]
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_a_longer_hash_is_judged_where_the_text_is_at_hand(algorithm: str) -> None:
+    def said(data: bytes, texts: dict[str, bytes]) -> list[str]:
+        code = base64.urlsafe_b64encode(hashlib.new(algorithm, data).digest()).rstrip(b"=")
+        record = line(A, FILES[A], digest=f"{algorithm}={code.decode()}") + OWN
+        members = {A: len(FILES[A]), RECORD: len(record)}
+        digests = {A: hashlib.sha256(FILES[A]).hexdigest()}
+        return list(papers.record_problems({RECORD: record.encode(), **texts}, members, digests))
+
+    assert said(FILES[A], {A: FILES[A]}) == []
+    assert said(b"other", {A: FILES[A]}) == [f"{A}: another hash than in RECORD"]
+    assert said(FILES[A], {}) == [
+        f"{A}: RECORD has its {algorithm}, which is judged of small texts alone"
+    ]
+
+
+# ---- What the package's Python loads ------------------------------------------------------------
+
+IMPORTER = "from . import llama_cpp\n"
+LOADS_BY_CONSTANT = """\
+_lib_base_name = "llama"
+_lib = load_shared_library(_lib_base_name, _base_path)
+ctypes_function = ctypes_function_for_shared_library(_lib)
+"""
+
+
+def bindings(module: str, importer: str = IMPORTER, **more: str) -> tuple[Binding, ...]:
+    """The bindings of a package of two modules and what else is named."""
+    texts = {"llama_cpp/llama_cpp.py": module, "llama_cpp/__init__.py": importer}
+    texts |= {f"llama_cpp/{name.replace('__', '/', 1)}.py": text for name, text in more.items()}
+    return papers.bindings({name: text.encode() for name, text in texts.items()})
+
+
+def bound(library: str = "llama", *functions: str, reached: bool = True) -> tuple[Binding, ...]:
+    return (Binding("llama_cpp/llama_cpp.py", library, functions, reached),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LOADS_BY_CONSTANT,
+        'load_shared_library("llama", path)',
+        'import ctypes_extensions\nlib = ctypes_extensions.load_shared_library("llama", path)',
+        'def _load():\n    return load_shared_library("llama", path)',
+    ],
+    ids=["constant", "literal", "attribute", "within-a-function"],
+)
+def test_the_library_that_a_module_loads_is_found(text: str) -> None:
+    assert bindings(text) == bound()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = 1",
+        'ctypes.CDLL("llama")',
+        "load_shared_library()",
+        "load_shared_library(name_of_elsewhere, path)",
+        "load_shared_library(7, path)",
+        'load_shared_library(f"lib{name}", path)',
+        '# load_shared_library("llama", path)',
+        '"""load_shared_library("llama", path)"""',
+    ],
+)
+def test_a_module_that_loads_nothing_we_know_binds_nothing(text: str) -> None:
+    assert bindings(text) == ()
+
+
+def test_the_functions_that_are_looked_up_are_found() -> None:
+    text = LOADS_BY_CONSTANT + (
+        '@ctypes_function("llama_free", [c], None)\n'
+        "def llama_free(ctx): ...\n"
+        '@_ext.ctypes_function("llama_decode", [c, b], ctypes.c_int)\n'
+        "def decode(ctx, batch): ...\n"
+        "@functools.cache\n"
+        "def mine(): ...\n"
+        "@ctypes_function\n"
+        "def no_call(): ...\n"
+        "@ctypes_function()\n"
+        "def no_name(): ...\n"
+        "@ctypes_function(NAME, [], None)\n"
+        "def name_of_elsewhere(): ...\n"
+    )
+    assert bindings(text) == bound("llama", "llama_free", "llama_decode")
+
+
+@pytest.mark.parametrize(
+    "words",
+    ['"llama_new", [], None, enabled=False', '"llama_new", [], None, False'],
+    ids=["by-name", "by-place"],
+)
+def test_a_function_that_is_looked_up_under_a_condition_is_not_required(words: str) -> None:
+    text = LOADS_BY_CONSTANT + f"@ctypes_function({words})\ndef llama_new(): ...\n"
+    assert bindings(text) == bound()
+
+
+@pytest.mark.parametrize(
+    "importer",
+    [
+        "from . import llama_cpp",
+        "from .llama_cpp import *",
+        "from .llama_cpp import llama_decode",
+        "import llama_cpp.llama_cpp",
+        "import llama_cpp.llama_cpp as low",
+        "from llama_cpp import llama_cpp",
+        "from llama_cpp.llama_cpp import llama_decode as d",
+        "def f():\n    from .llama_cpp import llama_decode",
+        "if TYPE_CHECKING:\n    import llama_cpp.llama_cpp",
+    ],
+)
+def test_a_module_that_another_imports_is_reached(importer: str) -> None:
+    assert bindings(LOADS_BY_CONSTANT, importer) == bound()
+
+
+@pytest.mark.parametrize(
+    "importer",
+    [
+        "",
+        "from . import llama",
+        "import llama_cpp",
+        "from .server import llama_cpp",
+        "from ..llama_cpp import x",
+        "import llama_cpp.llama_cpp_more",
+        "# import llama_cpp.llama_cpp",
+    ],
+)
+def test_a_module_that_none_imports_is_not_reached(importer: str) -> None:
+    assert bindings(LOADS_BY_CONSTANT, importer) == bound(reached=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "reached"),
+    [("from ..llama_cpp import x", True), ("from .llama_cpp import x", False)],
+    ids=["the-folder-above", "its-own-folder"],
+)
+def test_a_relative_import_counts_from_its_own_folder(text: str, reached: bool) -> None:
+    found = bindings(LOADS_BY_CONSTANT, "import llama_cpp.server.app", server__app=text)
+    assert found == bound(reached=reached)
+
+
+@pytest.mark.parametrize(
+    ("importer", "more", "reached"),
+    [
+        ("", {"server__app": "import llama_cpp.llama_cpp"}, False),
+        ("", {"a": "from . import b", "b": "from . import a, llama_cpp"}, False),
+        ("from . import a", {"a": "from . import b", "b": "from . import a, llama_cpp"}, True),
+        ("import llama_cpp.s.a", {"s____init__": "from .. import llama_cpp", "s__a": ""}, True),
+        ("from . import s", {"s____init__": "from .. import llama_cpp"}, True),
+    ],
+    ids=["a-program", "each-other", "by-way-of-others", "a-package-on-the-way", "a-package"],
+)
+def test_what_importing_the_package_leads_to_is_reached(
+    importer: str, more: dict[str, str], reached: bool
+) -> None:
+    assert bindings(LOADS_BY_CONSTANT, importer, **more) == bound(reached=reached)
+
+
+def test_a_library_that_the_package_itself_loads_is_reached() -> None:
+    found = bindings("", 'load_shared_library("llama", path)')
+    assert found == (Binding("llama_cpp/__init__.py", "llama", (), True),)
+
+
+def test_a_module_that_imports_itself_is_not_reached() -> None:
+    assert bindings("import llama_cpp.llama_cpp\n" + LOADS_BY_CONSTANT, "") == bound(reached=False)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["def f(:\n", "x = (\n", "print 'x'\n", "a = 1\x00\n", "# coding: nonsense\n"],
+    ids=["parameters", "bracket", "python-2", "nul", "encoding"],
+)
+def test_a_module_that_is_no_python_is_passed_over(broken: str) -> None:
+    assert bindings(LOADS_BY_CONSTANT, broken_one=broken) == bound()
+    assert bindings(broken) == ()
+    assert papers.unparsed(["llama_cpp/a.py"], {"llama_cpp/a.py": broken.encode()})
+
+
+DEEP = ["-" * 100_000 + "1", "x" + ".a" * 3_000, "x = 1" + "+1" * 6_000]
+
+
+@pytest.mark.parametrize("text", [*DEEP, "#" * (papers.MODULE + 1)])
+def test_a_module_that_is_too_deep_or_too_large_is_passed_over_and_named(text: str) -> None:
+    texts = {"llama_cpp/a.py": text.encode(), "llama_cpp/b.py": b""}
+    assert papers.bindings(texts) == ()
+    assert papers.unparsed(texts, texts) == ("llama_cpp/a.py",)
+
+
+def test_a_module_whose_text_is_not_at_hand_is_named() -> None:
+    members = ["llama_cpp/a.py", "llama_cpp/lib/libllama.so", "setup.py"]
+    assert papers.unparsed(members, {}) == ("llama_cpp/a.py",)
+
+
+def test_a_module_that_is_no_text_is_passed_over() -> None:
+    texts = {"llama_cpp/a.py": b"\xff\xfe\x00", "llama_cpp/b.py": b'load_shared_library("b", p)'}
+    assert papers.bindings(texts) == (Binding("llama_cpp/b.py", "b", (), False),)
+
+
+def test_only_the_package_itself_is_looked_at() -> None:
+    text = b'load_shared_library("evil", p)'
+    elsewhere = {"other/a.py": text, "llama_cpp/a.txt": text, "llama_cpp_more/a.py": text}
+    assert papers.bindings(elsewhere) == ()
+
+
+def test_each_binding_of_a_package_is_found() -> None:
+    found = bindings(
+        LOADS_BY_CONSTANT,
+        "from . import llama_cpp, llama_chat_format",
+        mtmd_cpp='load_shared_library("mtmd", p)',
+        llava_cpp='load_shared_library("llava", p)',
+        llama_chat_format="def f():\n    import llama_cpp.mtmd_cpp as mtmd\n",
+    )
+    assert {(b.library, b.reached) for b in found} == {
+        ("llama", True),
+        ("llava", False),
+        ("mtmd", True),
+    }
