@@ -1,4 +1,4 @@
-"""``smoke`` where there is no card: it says so at once, and a CUDA wheel's Python side still runs."""
+"""``smoke`` without a card: it says so at once, and a CUDA wheel's Python side still runs."""
 
 from __future__ import annotations
 

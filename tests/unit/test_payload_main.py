@@ -120,25 +120,36 @@ def test_on_the_cpu_a_child_sees_no_card(
     assert process.given["env"]["CUDA_VISIBLE_DEVICES"] == seen
 
 
-def test_a_crash_is_a_finding_with_the_last_words(
+def test_a_crash_is_a_finding_with_what_was_said_of_it(
     payload: Any, told: Found, process: Process
 ) -> None:
     process.code = -6
     process.output = b'@{"a": 1}\n@{"b": '
     process.errors = b"first\n" * 99 + b"CUDA error:\n   no kernel image is available \xff\n"
     found = payload.run_child(told, "offload")
-    assert found["error"].startswith("ended by -6: first")
-    assert found["error"].endswith(
-        "CUDA error: no kernel image is available \N{REPLACEMENT CHARACTER}"
-    )
+    assert found["error"] == "ended by -6: CUDA error: no kernel image is available \ufffd"
     assert (found["a"], "b" in found) == (1, False)
 
 
-def test_the_last_words_are_not_a_whole_log(payload: Any, told: Found, process: Process) -> None:
-    process.code, process.errors = 1, b"x" * 10_000 + b" the end"
-    error = payload.run_child(told, "device")["error"]
-    assert error.endswith("x the end")
-    assert len(error) < 600
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ""),
+        ("one\n\n  two\nthree\nfour\nfive\n", "two three four five"),
+        # What is said of an error is followed by where it was: registers, frames, modules.
+        (
+            "CUDA error: out of memory\nframe 1\nframe 2\nframe 3\nframe 4\n",
+            "CUDA error: out of memory",
+        ),
+        ("GGML_ASSERT(x) failed\nframe\n", "GGML_ASSERT(x) failed"),
+        ("x" * 10_000 + " the end", "x" * 492 + " the end"),
+    ],
+    ids=["silent", "no-error-named", "then-frames", "assertion", "one-long-line"],
+)
+def test_the_reason_of_a_crash_is_short_and_to_the_point(
+    text: str, expected: str, payload: Any
+) -> None:
+    assert payload.reason(text) == expected
 
 
 @pytest.mark.parametrize("output", [b"", b'@{"case": 7}\n'], ids=["silent", "said-something"])
@@ -177,7 +188,7 @@ def playing(*parts: Found) -> Callable[..., Found]:
     """Plays run_child: each call takes the next part, and must go on where the last one ended."""
     waiting = list(parts)
 
-    def run_child(_: Found, work: str, *, type: str, first: int) -> Found:  # noqa: A002
+    def run_child(_: Found, work: str, *, type: str, first: int) -> Found:
         assert work == "answers"
         part = waiting.pop(0)
         assert first == part.pop("first")
@@ -260,8 +271,7 @@ def sound(changes: Found) -> Callable[..., Found]:
     known = {**fakes.smoke_found(real={"error": None, "answers": []}), **changes}
 
     def run_child(_: Found, work: str, **more: Any) -> Found:
-        part: Found = known[work] if work in known else {}
-        return dict(fakes.smoke_answers(more["type"]) if work == "answers" else part)
+        return dict(fakes.smoke_answers(more["type"]) if work == "answers" else known[work])
 
     return run_child
 

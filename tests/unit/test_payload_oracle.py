@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cmath
 import importlib
+import itertools
 import math
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,6 @@ Array = npt.NDArray[np.float64]
 Matrix = list[list[float]]
 LAYERS, HEADS, KV_HEADS, HEAD, FF, VOCAB = 2, 4, 2, 4, 6, 5
 WIDTH = HEADS * HEAD
-RNG = np.random.Generator(np.random.PCG64(1))
 
 
 @pytest.fixture
@@ -35,11 +35,16 @@ def oracle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         sys.modules.pop(name, None)
 
 
+def noise(*shape: int, seed: int = 1) -> Array:
+    return np.random.Generator(np.random.PCG64(seed)).normal(size=shape)
+
+
 def weights() -> dict[str, npt.NDArray[np.float32]]:
     """Random ones for that small model."""
+    seeds = itertools.count(1)
 
     def drawn(*shape: int) -> npt.NDArray[np.float32]:
-        return (RNG.normal(size=shape) / 2).astype(np.float32)
+        return (noise(*shape, seed=next(seeds)) / 2).astype(np.float32)
 
     found = {
         "token_embd.weight": drawn(VOCAB, WIDTH),
@@ -158,7 +163,7 @@ def test_every_weight_counts(oracle: Any) -> None:
 
 
 def test_rope_leaves_the_first_position_as_it_is(oracle: Any) -> None:
-    x = RNG.normal(size=(1, 3, HEAD))
+    x = noise(1, 3, HEAD)
     assert np.array_equal(oracle._rope(x)[:, 0], x[:, 0])
 
 
@@ -170,15 +175,15 @@ def test_rope_turns_neighbours_and_not_halves(oracle: Any) -> None:
 
 
 def test_rope_keeps_lengths_and_what_is_between_two_positions(oracle: Any) -> None:
-    x = np.repeat(RNG.normal(size=(1, 1, HEAD)), 6, axis=1)
-    y = np.repeat(RNG.normal(size=(1, 1, HEAD)), 6, axis=1)
+    x = np.repeat(noise(1, 1, HEAD), 6, axis=1)
+    y = np.repeat(noise(1, 1, HEAD, seed=2), 6, axis=1)
     q, k = oracle._rope(x)[0], oracle._rope(y)[0]
     assert np.linalg.norm(q, axis=1) == pytest.approx(np.full(6, np.linalg.norm(x[0, 0])))
     assert q[3] @ k[1] == pytest.approx(q[5] @ k[3])
 
 
 def test_shares_are_of_what_was_seen_and_make_one(oracle: Any) -> None:
-    shares = oracle._softmax_causal(RNG.normal(size=(2, 4, 4)))
+    shares = oracle._softmax_causal(noise(2, 4, 4))
     assert shares.sum(axis=-1) == pytest.approx(np.ones((2, 4)))
     assert (shares[:, ~np.tri(4, dtype=bool)] == 0).all()
     equal = oracle._softmax_causal(np.full((1, 3, 3), 1000.0))  # exp(1000) alone would overflow

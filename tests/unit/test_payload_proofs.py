@@ -23,17 +23,16 @@ REAL = {
         {"question": "The chemical symbol of water is", "fact": "H2O", "answer": " H2O."},
     ],
 }
-CPU_JOB = fakes.smoke_job(layers=0)
 Place = tuple[str | int, ...]
 
 
 def planted(*plants: tuple[Place, Any]) -> dict[str, Any]:
     """What is found of a sound wheel, with another value at each of these places."""
-    found = copy.deepcopy(fakes.smoke_found())
+    found: Any = copy.deepcopy(fakes.smoke_found())
     for place, value in plants:
         inner: Any = functools.reduce(lambda part, key: part[key], place[:-1], found)
         inner[place[-1]] = value
-    return found
+    return dict(found)
 
 
 def judged(found: dict[str, Any], **changes: Any) -> dict[str, dict[str, Any]]:

@@ -252,7 +252,7 @@ def test_what_needs_no_card_is_not_refused_for_want_of_one(
 def bare_of(*programs: str) -> Machine:
     """The Debian machine without the programs of these names, and with a card."""
     names = (*probe._GNU, *probe._CLANG, *programs)
-    gone = {("which", name): [] for name in names}
+    gone: dict[tuple[str, ...], Any] = {("which", name): [] for name in names}
     return with_answers("debian12-cuda13.0", {**gone, ("nvml",): fakes.nvml()})
 
 

@@ -510,7 +510,7 @@ def test_a_given_wheel_is_proven_and_its_record_lies_apart(
     build(ctx)
     smoke.main(ctx)
     assert not ctx.record("smoke").exists()  # that is of the wheel that was built here
-    record = ctx.build / "given" / given.stem / "smoke.json"
+    record = ctx.given(given, records.file_sha256(given)) / "smoke.json"
     found = records.read(record, "smoke", SmokeReport)
     assert found is not None
     assert (found.file, found.sha256) == (given.name, records.file_sha256(given))
@@ -523,14 +523,27 @@ def test_a_given_wheel_needs_no_record_of_a_build(
     ctx = smoking(tmp_path, "--wheel", str(given))
     records.write(ctx.record("probe"), "probe", fakes.chain())
     smoke.main(ctx)
-    assert (ctx.build / "given" / given.stem / "smoke.json").exists()
+    assert (ctx.given(given, records.file_sha256(given)) / "smoke.json").exists()
+
+
+def test_another_wheel_of_the_same_name_has_a_record_of_its_own(
+    given: Path, tmp_path: Path, bench: Bench
+) -> None:
+    ctx = smoking(tmp_path, "--wheel", str(given))
+    records.write(ctx.record("probe"), "probe", fakes.chain())
+    smoke.main(ctx)
+    given.write_bytes(b"another wheel of others")
+    smoke.main(ctx)
+    left = ctx.build.glob("given/*/smoke.json")
+    said = [json.loads(path.read_text(encoding="utf-8"))["smoke"]["sha256"] for path in left]
+    assert len(set(said)) == 2
 
 
 def test_a_report_of_a_given_wheel_is_taken(given: Path, tmp_path: Path) -> None:
     report = report_file(tmp_path, records.file_sha256(given), target="another")
     ctx = smoking(tmp_path, "--wheel", str(given), "--report", report)
     smoke.main(ctx)
-    assert (ctx.build / "given" / given.stem / "smoke.json").exists()
+    assert (ctx.given(given, records.file_sha256(given)) / "smoke.json").exists()
 
 
 def test_a_given_wheel_that_is_not_there_is_a_problem(tmp_path: Path) -> None:

@@ -943,6 +943,22 @@ def test_the_facts_of_a_real_wheel_have_no_complaint() -> None:
     assert told["platform-tag"].endswith("(CXXABI 1.3.13, GCC 3.4, GLIBC 2.34, GLIBCXX 3.4.30)")
 
 
+def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it() -> None:
+    """Facts that ``verify`` left of it, built as the note says but for architecture 120."""
+    path = fakes.ROOT / "tests" / "data" / "wheelfile" / "seed-procedure.json"
+    found = records.read(path, "facts", WheelFacts)
+    assert found is not None, "of another form than now: verify the wheel, and copy its facts"
+    made = checks(fakes.case(found, record=None, ours=False))
+    failed = {id_: check for id_, check in made.items() if check.status == "fail"}
+    assert set(failed) == {
+        "layout", "size", "ptx", "imports", "paths", "platform-tag", "loader",
+    }  # fmt: skip
+    assert "stray: include/ (19 files)" in failed["layout"].evidence
+    assert "72.4 MB" in failed["size"].evidence
+    assert "98 × PTX for compute_120" in failed["ptx"].evidence
+    assert {id_ for id_, c in made.items() if c.status == "warn"} == {"reproducible", "freshness"}
+
+
 def test_each_check_is_made_once_and_in_groups_for_people() -> None:
     groups = judge(fakes.case())
     made = [check.id for group in groups for check in group.checks]

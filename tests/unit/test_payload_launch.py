@@ -1,0 +1,486 @@
+"""The program of a bundle: where it refuses, what it installs, and what it says at the end."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import json
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import pytest
+
+from sessions.payload import card, launch, proofs, seal
+from tests import fakes
+
+Told = pytest.CaptureFixture[str]
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+PLATFORM = sysconfig.get_platform().replace("-", "_")
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    """A manifest that fits this Python and system."""
+    told = {k: v for k, v in fakes.smoke_job().items() if k not in ("folder", "layers", "venv")}
+    base: dict[str, Any] = {
+        "target": "rtx50",
+        "python": HERE,
+        "platforms": [PLATFORM],
+        "driver": 580,
+        "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "nvidia-cublas<14,>=13.2.2.2"],
+        "capabilities": ["12.0"],
+        "job": told,
+    }
+    return {**base, **changes}
+
+
+def options(**changes: Any) -> argparse.Namespace:
+    """The options of a command line without any."""
+    base = {"device": None, "report": "r.json", "model": None, "offline": False, "sign": None}
+    return argparse.Namespace(**{**base, **changes})
+
+
+def stopped(work: Callable[[], object], capsys: Told) -> str:
+    """What is told of a run that could not be made."""
+    with pytest.raises(SystemExit) as caught:
+        work()
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+# ---- where it refuses ---------------------------------------------------------------------------
+
+
+def test_the_python_and_the_system_of_the_wheel_are_taken() -> None:
+    launch._fits(manifest())
+    launch._fits(manifest(platforms=["plan9_mips", PLATFORM]))
+
+
+def test_another_python_is_refused_with_the_command_to_type(
+    capsys: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/downloads/smoke-rtx50.pyz"])
+    said = stopped(lambda: launch._fits(manifest(python="3.99")), capsys)
+    assert f"The wheel is for Python 3.99; this is {HERE}." in said
+    assert "To mend it: python3.99 smoke-rtx50.pyz" in said
+
+
+def test_another_system_is_refused(capsys: Told) -> None:
+    said = stopped(lambda: launch._fits(manifest(platforms=["plan9_mips"])), capsys)
+    assert "The wheel is for plan9_mips; this is" in said
+    assert "To mend it: make the bundle of a wheel for this system" in said
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
+    """Lets NVML show what a test names."""
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
+    def show(nvml: dict[str, Any]) -> None:
+        beside = SimpleNamespace(read=lambda: nvml, choose=card.choose)
+        monkeypatch.setitem(sys.modules, "card", beside)
+
+    return show
+
+
+def test_without_a_card_it_ends_with_what_mends_it(
+    shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
+) -> None:
+    shown({"error": "NVML Shared Library Not Found"})
+    said = stopped(lambda: launch._card(tmp_path, manifest(), options()), capsys)
+    assert "No NVIDIA driver answers here (NVML Shared Library Not Found)." in said
+    assert "To mend it: take it to a machine with the card" in said
+
+
+def test_another_card_is_refused(
+    shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
+) -> None:
+    shown(fakes.nvml(fakes.card(name="NVIDIA H200", compute_capability="9.0")))
+    said = stopped(lambda: launch._card(tmp_path, manifest(), options()), capsys)
+    assert "it is for compute capability 12.0; NVIDIA H200 is of 9.0" in said
+
+
+def test_the_card_is_taken_with_its_driver(
+    shown: Callable[[dict[str, Any]], None], tmp_path: Path
+) -> None:
+    shown(fakes.nvml(fakes.card(), fakes.card(index=1)))
+    found = launch._card(tmp_path, manifest(), options(device="1"))
+    assert found == {**fakes.card(index=1), "release": "580.159.04"}
+    beside = [str(tmp_path / "bundle" / name) for name in ("payload", "nvml")]
+    assert sys.path[:2] == beside  # nothing is installed yet
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [({}, "cpu"), ({"capabilities": []}, None)],
+    ids=["asked-for", "a-wheel-for-the-cpu"],
+)
+def test_on_the_cpu_no_card_is_looked_for(
+    changes: dict[str, Any],
+    asked: str | None,
+    shown: Callable[[dict[str, Any]], None],
+    tmp_path: Path,
+) -> None:
+    shown({"error": "gone"})
+    assert launch._card(tmp_path, manifest(**changes), options(device=asked)) is None
+
+
+# ---- what it installs ---------------------------------------------------------------------------
+
+
+class Programs:
+    """Plays subprocess.run."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.codes: list[int] = []
+
+    def __call__(self, command: Sequence[str], **given: Any) -> Any:
+        self.commands.append(list(command))
+        code = self.codes.pop(0) if self.codes else 0
+        text: Any = "what it says" if given.get("text") else b"what it says"
+        return subprocess.CompletedProcess(list(command), code, text, text)
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
+    played = Programs()
+    monkeypatch.setattr(subprocess, "run", played)
+    return played
+
+
+def test_the_bundles_wheels_are_installed_and_nothing_else(
+    programs: Programs, tmp_path: Path
+) -> None:
+    wheels = tmp_path / "bundle" / "wheels"
+    wheels.mkdir(parents=True)
+    for name in ("b.whl", "a.whl", "notes.txt"):
+        (wheels / name).write_bytes(b"")
+    python = launch._install(tmp_path)
+    assert Path(python).is_relative_to(tmp_path / "venv")
+    made, installed = programs.commands
+    assert made == [sys.executable, "-m", "venv", str(tmp_path / "venv")]
+    assert installed[0] == python
+    assert installed[-4:-2] == ["--no-index", "--no-deps"]
+    assert [Path(word).name for word in installed[-2:]] == ["a.whl", "b.whl"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "what"),
+    [
+        ([1], "Python could not make a venv."),
+        ([0, 1], "pip could not install the bundle's wheels."),
+    ],
+    ids=["venv", "pip"],
+)
+def test_an_installation_that_fails_ends_it_with_what_was_said(
+    codes: list[int], what: str, programs: Programs, tmp_path: Path, capsys: Told
+) -> None:
+    programs.codes = codes
+    said = stopped(lambda: launch._install(tmp_path), capsys)
+    assert what in said
+    assert "what it says" in said
+
+
+# ---- NVIDIA's runtime ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    """A venv as Python makes it here."""
+    inside = "Lib" if sys.platform == "win32" else f"lib/python{HERE}"
+    (tmp_path / "venv" / inside / "site-packages").mkdir(parents=True)
+    return tmp_path / "venv"
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """NVIDIA's packages in the Python that runs this."""
+    folder = tmp_path / "python" / "nvidia" / "cu13"
+    (folder / "lib").mkdir(parents=True)
+    (folder / "lib" / "libcudart.so.13").write_bytes(b"runtime")
+    spec = importlib.machinery.ModuleSpec("nvidia.cu13", None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: spec if name == "nvidia.cu13" else real(name)
+    )
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "13.1.80")
+    return folder
+
+
+def no_packages(name: str) -> NoReturn:
+    raise importlib.metadata.PackageNotFoundError(name)
+
+
+def linked(venv: Path) -> list[Path]:
+    return list(venv.glob("**/site-packages/nvidia/cu13"))
+
+
+def test_the_runtime_comes_from_pip_where_there_is_a_network(
+    programs: Programs, venv: Path, packages: Path
+) -> None:
+    assert launch._runtime(venv, manifest(), options()) == []
+    (command,) = programs.commands
+    assert command[-2:] == manifest()["runtime"]
+    assert Path(command[0]).is_relative_to(venv)
+    assert linked(venv) == []
+
+
+def test_where_pip_fails_it_comes_from_the_packages_of_the_running_python(
+    programs: Programs, venv: Path, packages: Path
+) -> None:
+    programs.codes = [1]
+    assert launch._runtime(venv, manifest(), options()) == [str(packages)]
+    (place,) = linked(venv)
+    assert (place / "lib" / "libcudart.so.13").read_bytes() == b"runtime"
+
+
+def test_offline_pip_is_not_asked(programs: Programs, venv: Path, packages: Path) -> None:
+    assert launch._runtime(venv, manifest(), options(offline=True)) == [str(packages)]
+    assert programs.commands == []
+
+
+def test_where_links_are_not_allowed_the_packages_are_copied(
+    programs: Programs, venv: Path, packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError("A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    launch._runtime(venv, manifest(), options(offline=True))
+    (place,) = linked(venv)
+    assert not place.is_symlink()
+    assert (place / "lib" / "libcudart.so.13").read_bytes() == b"runtime"
+
+
+def test_without_packages_an_installed_toolkit_is_left(
+    programs: Programs, venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", no_packages)
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("/usr/local/cuda-13.1")]))
+    monkeypatch.setenv("CUDA_PATH", "/opt/cuda")
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    programs.codes = [1]
+    places = launch._runtime(venv, manifest(), options())
+    assert places == ["/opt/cuda", str(Path("/usr/local/cuda-13.1"))]
+    assert "an installed toolkit must have them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kept", ["nvidia-cuda-runtime", "nvidia-cublas"])
+def test_one_package_of_two_is_not_enough(
+    kept: str, programs: Programs, venv: Path, packages: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        return "13.1.80" if name == kept else no_packages(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert str(packages) not in launch._runtime(venv, manifest(), options(offline=True))
+    assert linked(venv) == []
+
+
+# ---- the proofs ---------------------------------------------------------------------------------
+
+
+class Payload:
+    """Plays subprocess.Popen with the payload in it."""
+
+    def __init__(self) -> None:
+        self.command: list[str] = []
+        self.given: dict[str, Any] = {}
+        self.stdout = ["noise\n", '@{"done": 1, "total": 9, "now": "offload", "left": null}\n']
+        self.returncode = 0
+        self.told: dict[str, Any] = {}
+
+    def __call__(self, command: list[str], **given: Any) -> Payload:
+        self.command, self.given = command, given
+        self.told = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
+        Path(command[-1]).write_text(seal.seal(fakes.smoke_report()), encoding="utf-8")
+        return self
+
+    def __enter__(self) -> Payload:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def payload(monkeypatch: pytest.MonkeyPatch) -> Payload:
+    played = Payload()
+    monkeypatch.setattr(subprocess, "Popen", played)
+    return played
+
+
+def proven(folder: Path, device: dict[str, Any] | None, **changes: Any) -> str:
+    return launch._prove(folder, manifest(), options(**changes), device, "/venv/python", ["/rt"])
+
+
+def test_the_payload_is_told_of_the_card(payload: Payload, tmp_path: Path, capsys: Told) -> None:
+    text = proven(tmp_path, {**fakes.card(index=2), "release": "580.159.04"})
+    assert seal.opened(text)["device"] == "NVIDIA GeForce RTX 5090"
+    told = payload.told
+    assert (told["layers"], told["index"], told["jobs"]) == (999, 2, 4)
+    assert told["runtime_places"] == ["/rt"]
+    assert told["folder"] == str(tmp_path / "run")
+    identity = told["identity"]
+    assert identity["file"] == fakes.wheel().file
+    assert (identity["device"], identity["capability"]) == ("NVIDIA GeForce RTX 5090", "12.0")
+    assert identity["driver"] == "580.159.04"
+    assert "1 of 9: offload" in capsys.readouterr().out
+
+
+def test_on_the_cpu_the_payload_is_told_of_none(payload: Payload, tmp_path: Path) -> None:
+    proven(tmp_path, None)
+    assert payload.told["layers"] == 0
+    assert payload.told["jobs"] >= 1
+    identity = payload.told["identity"]
+    assert (identity["device"], identity["capability"], identity["driver"]) == ("cpu", None, None)
+
+
+def test_the_payload_gets_what_a_job_here_gets(payload: Payload, tmp_path: Path) -> None:
+    # A proof that asked for more would fail on the other machine alone.
+    proven(tmp_path, None)
+    assert fakes.smoke_job().keys() <= payload.told.keys()
+
+
+def test_nothing_of_the_callers_environment_helps_the_wheel(
+    payload: Payload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "GGML_CUDA_X"):
+        monkeypatch.setenv(name, "/x")
+    proven(tmp_path, None)
+    assert payload.given["env"]["HOME"] == "/x"
+    assert {"LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "GGML_CUDA_X"}.isdisjoint(
+        payload.given["env"]
+    )
+    assert payload.command[:2] == ["/venv/python", "-I"]
+
+
+def test_proofs_that_end_badly_end_it(payload: Payload, tmp_path: Path, capsys: Told) -> None:
+    payload.returncode = 1
+    assert "The proofs ended with 1." in stopped(lambda: proven(tmp_path, None), capsys)
+
+
+# ---- all of it ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle that was started in a folder of its own, its steps played."""
+    path = tmp_path / "smoke-rtx50.pyz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "_card", lambda *_: None)
+    monkeypatch.setattr(launch, "_install", lambda _: "/venv/python")
+    monkeypatch.setattr(launch, "_runtime", lambda *_: ["/rt"])
+    return path
+
+
+def ran(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, *words: str, checks: list[dict[str, Any]]
+) -> int:
+    """The exit code of a run whose proofs find these checks."""
+    text = seal.seal(fakes.smoke_report(checks=checks))
+    monkeypatch.setattr(launch, "_prove", lambda *_: text)
+    monkeypatch.setattr(sys, "argv", [str(bundle), *words])
+    with pytest.raises(SystemExit) as caught:
+        launch.main()
+    return int(caught.value.code or 0)
+
+
+GOOD = fakes.smoke_report()["checks"]
+BAD = {
+    "id": "state",
+    "status": "fail",
+    "summary": "state: it does not work",
+    "evidence": "one\ntwo",
+    "remedy": "report it",
+}
+
+
+def test_proofs_that_hold_end_well_and_leave_their_report(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+    report = bundle.with_name("smoke-report.json")
+    assert seal.opened(report.read_text(encoding="utf-8")) == fakes.smoke_report()
+    said = capsys.readouterr().out
+    assert "ok   known-answers: 16 cases" in said
+    assert f"report: {report.resolve()}" in said
+    assert "take it back: nox -s smoke -- --target rtx50 --report smoke-report.json" in said
+
+
+def test_a_proof_that_fails_is_told_and_is_the_exit_code(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    assert ran(bundle, monkeypatch, "--report", "mine.json", checks=[*GOOD, BAD]) == 1
+    said = capsys.readouterr().out.splitlines()
+    at = said.index("FAIL state: it does not work")
+    assert [line.strip() for line in said[at + 1 : at + 4]] == [
+        "one",
+        "two",
+        "to mend it: report it",
+    ]
+    assert bundle.with_name("mine.json").exists()  # a failure is worth a report too
+
+
+def test_a_wheel_without_a_runtime_gets_none(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest(runtime=[])))
+
+    def refuse(*_: object) -> NoReturn:
+        raise AssertionError("NVIDIA's runtime was asked for")
+
+    monkeypatch.setattr(launch, "_runtime", refuse)
+    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+
+
+def test_nothing_is_left_of_what_was_unpacked(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[Path] = []
+    monkeypatch.setattr(launch, "_install", used.append)
+    ran(bundle, monkeypatch, checks=GOOD)
+    assert len(used) == 1
+    assert not used[0].exists()
+
+
+def test_a_report_can_be_signed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
+) -> None:
+    assert ran(bundle, monkeypatch, "--sign", "/k", checks=GOOD) == 0
+    (command,) = programs.commands
+    words = ["-Y", "sign", "-f", "/k", "-n", "blackwheel", "smoke-report.json"]
+    assert command == ["ssh-keygen", *words]
+
+
+def test_a_report_that_cannot_be_signed_ends_it(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs, capsys: Told
+) -> None:
+    programs.codes = [255]
+    assert ran(bundle, monkeypatch, "--sign", "/k", checks=GOOD) == 2
+    assert "ssh-keygen could not sign the report" in capsys.readouterr().err
+
+
+def test_its_own_options_are_explained(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    assert ran(bundle, monkeypatch, "--help", checks=GOOD) == 0
+    said = capsys.readouterr().out
+    for option in ("--device", "--report", "--model", "--offline", "--sign"):
+        assert option in said
+
+
+def test_every_status_of_a_proof_has_a_mark() -> None:
+    judged = proofs.judge(fakes.smoke_job(), fakes.smoke_found())
+    judged += proofs.judge(fakes.smoke_job(), {"device": {"error": "a crash"}})
+    assert {check["status"] for check in judged} == set(launch.MARKS)
