@@ -36,6 +36,7 @@ def main(ctx: Context) -> None:
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
+    target.with_name(target.name + ".sig").unlink(missing_ok=True)  # of the bundle before
     if ctx.options.sign:
         _sign(ctx, target, ctx.options.sign)
     console.say(f"  {target}")
@@ -105,7 +106,6 @@ def pack(folder: Path, target: Path) -> None:
 
 def _sign(ctx: Context, target: Path, key: str) -> None:
     command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", "blackwheel", str(target)]
-    target.with_name(target.name + ".sig").unlink(missing_ok=True)
     done = run.capture(command, env=options.pip_environment(ctx.env))
     if done.returncode:
         raise Problem(

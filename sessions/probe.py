@@ -61,10 +61,13 @@ def main(ctx: Context) -> None:
             "above stand in the way.",
             remedy="do what each of them says, then run the same command again",
         )
-    if job.wants_card(ctx):
+    if "smoke" in ctx.asked and job.wants_card(ctx):
         job.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no card
     records.write(ctx.record("probe"), "probe", chain)
-    console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
+    if ctx.options.wheel:
+        console.done(f"probe: Python {ctx.spec.python} is here; nothing is to be built")
+    else:
+        console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
 
 
 def probe(ask: Machine, spec: BuildSpec, jobs: int | None) -> Toolchain:

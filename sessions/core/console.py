@@ -59,7 +59,13 @@ def checks(items: Iterable[Check]) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table for people."""
-    view = Table(title=title, title_justify="left", box=None, pad_edge=False, safe_box=True)
+    view = Table(
+        title=Text(_line(title).plain),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        safe_box=True,
+    )
     for column in columns:
         view.add_column(column, overflow="fold")
     for row in rows:

@@ -54,8 +54,9 @@ class Context:
         return self.build / "given" / f"{name}-{sha256[:8]}"
 
     def record(self, stage: str) -> Path:
-        """Where a stage's record lies."""
-        return self.build / f"{stage}.json"
+        """Where a stage's record lies; of a given wheel apart from those of the target's build."""
+        folder = self.build / "given" if self.options.wheel else self.build
+        return folder / f"{stage}.json"
 
     @property
     def fresh(self) -> bool:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from sessions.core import facts
 from sessions.core.context import Context
 from sessions.core.errors import Problem
@@ -30,8 +32,7 @@ def capabilities(spec: BuildSpec) -> list[str]:
 def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, Any]:
     """The part of a job that does not depend on the machine."""
     bounds = json.loads((PAYLOAD / "bounds.json").read_text(encoding="utf-8"))
-    release = tuple(int(part) for part in version.split("+")[0].split(".")[:3])
-    late = {name for name, since in bounds["since"].items() if release < tuple(since)}
+    late = {n for n, since in bounds["since"].items() if Version(version).release < tuple(since)}
     return {
         "identity": {"file": file, "sha256": sha256, "target": spec.target},
         "version": version,
@@ -46,9 +47,9 @@ def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, A
 
 
 def wants_card(ctx: Context) -> bool:
-    """Whether this run is going to need a card of the target's kind."""
-    asked = "smoke" in ctx.asked and ctx.options.report is None
-    return asked and bool(ctx.spec.archs) and ctx.options.device != "cpu"
+    """Whether a smoke run with these options needs a card of the target's kind."""
+    here = ctx.options.report is None and ctx.options.device != "cpu"
+    return here and bool(ctx.spec.archs)
 
 
 def card_for(ctx: Context, nvml: dict[str, Any]) -> dict[str, Any]:
@@ -70,12 +71,13 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
         report = seal.opened(text)
         found = SmokeReport(
             origin=origin,
-            checks=tuple(Check(**item) for item in report["checks"]),
-            cases=tuple(report["cases"]),
+            checks=tuple(_check(item) for item in report["checks"]),
+            cases=tuple(_case(item) for item in report["cases"]),
             times={name: float(value) for name, value in report["times"].items() if value},
-            **{name: report[name] for name in _PLAIN},
+            seconds=float(report["seconds"]),
+            **{name: _text(report[name]) for name in _PLAIN},
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem(
             "This is no report that can be trusted.", evidence=str(error), remedy=again
         ) from error
@@ -94,5 +96,38 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
 
 _PLAIN = (
     "file", "sha256", "target", "device", "capability", "driver", "python", "system", "started",
-    "seconds",
 )  # fmt: skip
+_ANYWHERE = frozenset(
+    {
+        "device", "known-answers", "greedy-tokens", "repeatable", "types", "grammar", "embeddings",
+        "state", "vocabulary",
+    }
+)  # fmt: skip
+_ON_A_CARD = frozenset(["native-sass", "libraries", "full-offload", "memory"])
+
+
+def failed(report: SmokeReport) -> list[str]:
+    """Ids of the proofs that do not hold, and of those that should be there and are not."""
+    wanted = _ANYWHERE if report.device == "cpu" else _ANYWHERE | _ON_A_CARD
+    held = {check.id for check in report.checks if check.status == "ok"}
+    return sorted((wanted | {check.id for check in report.checks}) - held)
+
+
+def _text(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _check(item: dict[str, Any]) -> Check:
+    if item["status"] not in ("ok", "fail"):
+        raise ValueError(f"{item['status']!r} is no verdict")
+    if set(item) != set(Check.__dataclass_fields__):
+        raise ValueError(f"{sorted(item)} are not what a check has")
+    return Check(**{name: _text(item[name]) for name in Check.__dataclass_fields__})
+
+
+def _case(item: dict[str, Any]) -> dict[str, Any]:
+    if "nmse" in item:
+        return {**item, "nmse": float(item["nmse"]), "bound": float(item["bound"])}
+    return {**item, "error": _text(item["error"])}

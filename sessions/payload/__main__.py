@@ -54,7 +54,7 @@ def prove(job: Job) -> Job:
     folder = Path(job["folder"])
     cache = folder / "jit-cache"
     cache.mkdir(parents=True, exist_ok=True)
-    job = {**job, "jit_cache": str(cache)}
+    job = {**job, "jit_cache": str(cache), "cases": len(child.CASES)}
     alone = ["device", "offload", "api", "times", *(["real"] if job.get("model") else [])]
     total = len(alone) + len(job["types"])
     found: Job = {}
@@ -169,8 +169,18 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
 
 def reason(text: str) -> str:
     """What a process that failed said of it: the lines that name an error, else its last ones."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    named = [n for n in lines if re.search(r"error|assert|abort|PTX|kernel image|Refused", n, re.I)]
+    frame = re.compile(r"\[0x[0-9a-f]+\]$")  # of a C backtrace
+    lines = [n.strip() for n in text.splitlines() if n.strip() and not frame.search(n.strip())]
+    raised = [
+        n for n, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception|Refused)\b", line)
+    ]
+    if raised:  # a traceback: its exception, whose text may go on for some lines
+        return " ".join(" ".join(lines[raised[-1] :]).split())[:900]
+    named = [
+        n
+        for n in lines
+        if re.search(r"error|assert|abort|PTX|kernel image|compiled|Refused", n, re.I)
+    ]
     return " ".join(" ".join((named or lines)[-4:]).split())[-500:]
 
 

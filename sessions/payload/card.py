@@ -26,14 +26,18 @@ def read() -> dict[str, Any]:
         for index in range(pynvml.nvmlDeviceGetCount()):
             device = pynvml.nvmlDeviceGetHandleByIndex(index)
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(device)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+            try:
+                memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+                total, free = memory.total // MIB, memory.free // MIB
+            except pynvml.NVMLError:  # a card that shares the system's memory
+                total, free = 0, None
             devices.append(
                 {
                     "index": index,
                     "name": pynvml.nvmlDeviceGetName(device),
                     "compute_capability": f"{major}.{minor}",
-                    "memory_mib": memory.total // MIB,
-                    "memory_free_mib": memory.free // MIB,
+                    "memory_mib": total,
+                    "memory_free_mib": free,
                 }
             )
         return {
@@ -84,7 +88,8 @@ def choose(
             f"No card here runs this wheel: it is for compute capability {wanted}; {here}.",
             "build for this card (nox -s probe names its target), or " + elsewhere,
         )
-    free = [d for d in fitting if d["memory_free_mib"] >= MEMORY_MIB]
+    unknown = [d for d in fitting if d["memory_free_mib"] is None]
+    free = [d for d in fitting if (d["memory_free_mib"] or 0) >= MEMORY_MIB] + unknown
     if not free:
         most = max(d["memory_free_mib"] for d in fitting)
         return (

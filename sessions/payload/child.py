@@ -84,16 +84,23 @@ def answers(job: Job) -> None:
                 continue
             judged = int(clear[:length].sum())
             equal = (found.argmax(axis=1) == wanted[:length].argmax(axis=1))[clear[:length]]
+            twice = {} if again is found else {"repeats": _same(found, again)}
             say(
                 result={
                     **shown,
+                    **twice,
                     "nmse": oracle.nmse(found, wanted[:length]),
                     "finite": bool(np.isfinite(found).all()),
                     "tokens": judged,
                     "equal": int(equal.sum()),
-                    "repeats": bool(np.array_equal(found, again, equal_nan=True)),
                 }
             )
+
+
+def _same(one: Any, other: Any) -> bool:
+    import numpy as np
+
+    return bool(np.array_equal(one, other, equal_nan=True))
 
 
 def flip(path: Path) -> None:

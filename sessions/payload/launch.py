@@ -28,6 +28,8 @@ MARKS = {"ok": "ok  ", "fail": "FAIL"}
 def main() -> None:
     """Everything, and a report; exit code 1 if a proof fails, 2 if none could be made."""
     options = _options()
+    if not Path(options.report).resolve().parent.is_dir():
+        _stop(f"There is no folder for {options.report}.", "name a file in one that is there")
     with tempfile.TemporaryDirectory(prefix="blackwheel-smoke-") as name:
         folder = Path(name).resolve()
         with zipfile.ZipFile(sys.argv[0]) as bundle:
@@ -48,10 +50,16 @@ def main() -> None:
                 print("    ", line)
     print(f"report: {path.resolve()}")
     print(f"take it back: nox -s smoke -- --target {manifest['target']} --report {path.name}")
+    path.with_name(path.name + ".sig").unlink(missing_ok=True)
     if options.sign:
         command = ["ssh-keygen", "-Y", "sign", "-f", options.sign, "-n", "blackwheel", str(path)]
-        if subprocess.run(command, check=False).returncode:
-            _stop("ssh-keygen could not sign the report.", "name a private key with --sign")
+        try:
+            signed = subprocess.run(command, check=False).returncode == 0
+        except OSError:  # there is none
+            signed = False
+        if not signed:
+            remedy = "install OpenSSH's client and name a private key with --sign"
+            _stop("ssh-keygen could not sign the report, which is written.", remedy)
     sys.exit(any(check["status"] == "fail" for check in checks))
 
 
@@ -187,7 +195,19 @@ def _prove(
     }
     (folder / "run").mkdir()
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    keep = ("HOME", "USER", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "WINDIR", "USERPROFILE")
+    keep: tuple[str, ...] = (
+        "HOME",
+        "USER",
+        "LANG",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "SYSTEMROOT",
+        "WINDIR",
+        "USERPROFILE",
+    )
+    if places:  # no package: the toolkit's own variables are what finds it
+        keep = (*keep, "CUDA_PATH", "CUDA_HOME")
     env = {name: value for name, value in os.environ.items() if name.upper() in keep}
     words = [str(folder / "bundle" / "payload"), str(folder / "job.json")]
     with subprocess.Popen(

@@ -21,6 +21,7 @@ BOUNDS: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encod
 def judge(job: Job, found: Job) -> list[Job]:
     """Every check, in the order in which people should read them."""
     card = job["layers"] != 0 or bool(job.get("plant"))
+    found = {name: _whole(name, part) for name, part in found.items()}
     checks = [device(job, found["device"], card)]
     if found["device"]["error"]:
         return checks
@@ -34,7 +35,7 @@ def judge(job: Job, found: Job) -> list[Job]:
     checks += [known_answers(job, found), tokens(found), repeats(found), types(job, found, card)]
     checks += list(api(found["api"]))
     if "real" in found:
-        checks.append(real(found["real"]))
+        checks.append(real(job, found["real"]))
     return checks
 
 
@@ -49,6 +50,17 @@ def _check(id_: str, problems: list[str], ok: str, fail: str, remedy: str) -> Jo
         "evidence": "\n".join(shown),
         "remedy": remedy,
     }
+
+
+# What a child says last, by what it does.
+_LAST = {"device": "import_seconds", "offload": "free_after_last", "api": "embedding"}
+
+
+def _whole(name: str, part: Any) -> Any:
+    """A part as it is; with an error if its child ended well and did not say all."""
+    if name in _LAST and not part.get("error") and _LAST[name] not in part:
+        return {**part, "error": "it ended well, but did not say all that it should"}
+    return part
 
 
 def _crash(part: Job) -> list[str]:
@@ -68,7 +80,7 @@ def device(job: Job, part: Job, card: bool) -> Job:
             if capability not in job["capabilities"]:
                 wanted = " or ".join(job["capabilities"])
                 problems.append(f"{name} is of {capability}; the wheel is for {wanted}")
-    if not problems and part["version"] != job["version"]:
+    if not problems and part["version"] != job["version"].split("+")[0]:
         problems.append(f"llama_cpp is {part['version']}, and the wheel is {job['version']}")
     where = (
         ", ".join(f"{name} ({cc})" for name, cc in part.get("devices", [])) if card else "the CPU"
@@ -93,7 +105,7 @@ def native(found: Job) -> Job:
         f"{name}: {why}"
         for name in ("offload", "api", "times")
         for why in _crash(found[name])
-        if re.search(r"PTX|no kernel image|JIT|device kernel", why)
+        if re.search(r"PTX|no kernel image|JIT|not compiled with any CUDA arch|no device code", why)
     ]
     return _check(
         "native-sass",
@@ -221,6 +233,9 @@ def known_answers(job: Job, found: Job) -> Job:
             )
         else:
             worst = max(worst, (case["nmse"] / bound(job, case), _name(case)))
+    for name, part in found["answers"].items():
+        if not part.get("unknown") and len(part["results"]) < job["cases"]:
+            problems.append(f"{name}: {len(part['results'])} of {job['cases']} cases came back")
     if not count:
         problems.append("no case was computed")
     kinds = len({case["type"] for case in results(found)})
@@ -331,7 +346,7 @@ def api(part: Job) -> Iterator[Job]:
     )
 
 
-def real(part: Job) -> Job:
+def real(job: Job, part: Job) -> Job:
     """A real model knows the facts it is asked for."""
     problems = _crash(part)
     answers = part.get("answers", [])
@@ -340,8 +355,8 @@ def real(part: Job) -> Job:
             problems.append(
                 f"{answer['question']} … {answer['answer']!r}, and not {answer['fact']}"
             )
-    if not answers and not problems:
-        problems.append("nothing was asked")
+    if len(answers) < max(1, len(job["questions"])) and not problems:
+        problems.append(f"{len(answers)} of {len(job['questions'])} questions were answered")
     return _check(
         "real-model",
         problems,

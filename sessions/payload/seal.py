@@ -30,7 +30,7 @@ def opened(text: str) -> dict[str, Any]:
     try:
         record = json.loads(text)
         report, kind, said = record["report"], record["kind"], record["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a report: {error}") from error
     if (kind, record.get("schema")) != (KIND, SCHEMA) or not isinstance(report, dict):
         raise ValueError(f"not a report of schema {SCHEMA}")

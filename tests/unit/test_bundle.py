@@ -358,3 +358,11 @@ def test_nothing_is_signed_unasked(tmp_path: Path, pip: Pip) -> None:
     ctx = bundling(tmp_path)
     bundle.main(ctx)
     assert not (ctx.wheels / "smoke-rtx50.pyz.sig").exists()
+
+
+def test_an_unsigned_bundle_leaves_no_signature_of_an_older_one(tmp_path: Path, pip: Pip) -> None:
+    ctx = bundling(tmp_path)
+    signature = ctx.wheels / "smoke-rtx50.pyz.sig"
+    signature.write_text("of another bundle", encoding="utf-8")
+    bundle.main(ctx)
+    assert not signature.exists()

@@ -43,6 +43,12 @@ def test_a_name_in_a_wheel_cannot_command_the_terminal(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize("name", ["[/red]", "[bold]a", "\x1b[2J"])
+def test_the_title_of_a_table_is_text_alone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console.table(name, ["a column wider than the title"], [["cell"]])
+    assert name.replace("\x1b", "\\x1b") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["[/red]", "[bold]a", "\x1b[2J"])
 def test_a_name_is_no_markup_of_the_progress_bar(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

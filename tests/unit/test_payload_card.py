@@ -164,6 +164,16 @@ def test_driver_and_cards_are_read(library: SimpleNamespace) -> None:
     assert library.ended == 1
 
 
+def test_a_card_that_shares_the_systems_memory_is_a_card_all_the_same(
+    library: SimpleNamespace,
+) -> None:
+    library.nvmlDeviceGetMemoryInfo = refuse
+    found = card.read()
+    shared = fakes.card(memory_mib=0, memory_free_mib=None)
+    assert found["devices"] == [shared]
+    assert chosen(found) == (shared, "", "")
+
+
 def test_a_driver_that_does_not_start_is_an_error_in_place_of_them(
     library: SimpleNamespace,
 ) -> None:

@@ -364,6 +364,19 @@ def test_nothing_of_the_callers_environment_helps_the_wheel(
     assert payload.command[:2] == ["/venv/python", "-I"]
 
 
+@pytest.mark.parametrize(("places", "seen"), [(["/opt/cuda"], "/opt/cuda"), ([], None)])
+def test_the_variables_of_a_toolkit_are_handed_on_where_no_package_has_the_runtime(
+    places: list[str],
+    seen: str | None,
+    payload: Payload,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_PATH", "/opt/cuda")
+    launch._prove(tmp_path, manifest(), options(), None, "/venv/python", places)
+    assert payload.given["env"].get("CUDA_PATH") == seen
+
+
 def test_proofs_that_end_badly_end_it(payload: Payload, tmp_path: Path, capsys: Told) -> None:
     payload.returncode = 1
     assert "The proofs ended with 1." in stopped(lambda: proven(tmp_path, None), capsys)
@@ -469,6 +482,37 @@ def test_a_report_that_cannot_be_signed_ends_it(
     programs.codes = [255]
     assert ran(bundle, monkeypatch, "--sign", "/k", checks=GOOD) == 2
     assert "ssh-keygen could not sign the report" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [(), ("--sign", "/k")], ids=["unsigned", "signed"])
+def test_an_older_signature_of_a_report_makes_way(
+    words: tuple[str, ...], bundle: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
+) -> None:
+    # ssh-keygen would ask whether it may overwrite.
+    signature = bundle.with_name("smoke-report.json.sig")
+    signature.write_text("of another report", encoding="utf-8")
+    ran(bundle, monkeypatch, *words, checks=GOOD)
+    assert not signature.exists()  # the program that would write one is played
+
+
+def test_without_ssh_keygen_the_report_is_written_and_the_end_is_told(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    def gone(*_: object, **__: object) -> NoReturn:
+        raise FileNotFoundError("ssh-keygen")
+
+    monkeypatch.setattr(subprocess, "run", gone)
+    assert ran(bundle, monkeypatch, "--sign", "/k", checks=GOOD) == 2
+    assert "install OpenSSH's client" in capsys.readouterr().err
+    assert bundle.with_name("smoke-report.json").exists()
+
+
+def test_a_report_that_has_nowhere_to_go_is_said_before_anything_is_unpacked(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    bundle.unlink()
+    assert ran(bundle, monkeypatch, "--report", "no/such/folder.json", checks=GOOD) == 2
+    assert "There is no folder for no/such/folder.json." in capsys.readouterr().err
 
 
 def test_its_own_options_are_explained(

@@ -152,6 +152,20 @@ def test_the_reason_of_a_crash_is_short_and_to_the_point(
     assert payload.reason(text) == expected
 
 
+def test_the_reason_of_a_traceback_is_all_that_its_exception_says(payload: Any) -> None:
+    text = (
+        "Traceback (most recent call last):\n"
+        '  File "/v/llama_cpp/_cuda_runtime.py", line 54, in load\n'
+        '    raise ImportError("\\n  - ".join(lines + missing))\n'
+        "ImportError: llama_cpp was built for CUDA 13.1 and cannot start without:\n"
+        "  - the NVIDIA driver (libcuda.so.1): install a driver of release 580 or newer\n"
+    )
+    assert payload.reason(text) == (
+        "ImportError: llama_cpp was built for CUDA 13.1 and cannot start without: "
+        "- the NVIDIA driver (libcuda.so.1): install a driver of release 580 or newer"
+    )
+
+
 @pytest.mark.parametrize("output", [b"", b'@{"case": 7}\n'], ids=["silent", "said-something"])
 def test_a_hang_is_a_finding(output: bytes, payload: Any, told: Found, process: Process) -> None:
     process.late, process.output = True, output

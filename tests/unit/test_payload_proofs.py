@@ -13,6 +13,7 @@ from tests import fakes
 
 SITE = "/work/venv/lib/python3.11/site-packages"
 CRASH = "ended by -6: CUDA error: an illegal memory access was encountered"
+SILENT = "it ended well, but did not say all that it should"
 ON_A_CARD = ["device", "native-sass", "libraries", "full-offload", "memory"]
 ANYWHERE = ["known-answers", "greedy-tokens", "repeatable", "types"]
 INTERFACE = ["grammar", "embeddings", "state", "vocabulary"]
@@ -122,6 +123,16 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
         "another-version",
         [(("device", "version"), "0.3.15")],
         {"device": "llama_cpp is 0.3.15, and the wheel is 0.3.16"},
+    ),
+    (
+        "nothing-said-of-the-device",
+        [(("device",), {"error": None})],
+        {"device": SILENT},
+    ),
+    (
+        "nothing-said-of-the-offload",
+        [(("offload",), {"error": None})],
+        {"full-offload": SILENT, "memory": SILENT},
     ),
     (
         "files-in-the-compile-cache",
@@ -270,7 +281,11 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "no-token-compared",
         [(("answers", "F16"), {"results": []})],
-        {"greedy-tokens": "no token was compared", "types": "F16: not tried"},
+        {
+            "known-answers": "F16: 0 of 16 cases came back",
+            "greedy-tokens": "no token was compared",
+            "types": "F16: not tried",
+        },
     ),
     (
         "other-bits-the-second-time",
@@ -285,7 +300,7 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "a-needed-type-not-tried",
         [(("answers", "Q4_K"), {"results": []})],
-        {"types": "Q4_K: not tried"},
+        {"known-answers": "Q4_K: 0 of 16 cases came back", "types": "Q4_K: not tried"},
     ),
     (
         "weights-that-stay-on-the-cpu",
@@ -330,10 +345,10 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
         "nothing-said-of-the-interface",
         [(("api",), {"error": None})],
         {
-            "grammar": "None",
-            "embeddings": "NMSE 1.00e+00",
-            "state": "None, after the load None",
-            "vocabulary": "None became None",
+            "grammar": SILENT,
+            "embeddings": SILENT,
+            "state": SILENT,
+            "vocabulary": SILENT,
         },
     ),
     (
@@ -341,7 +356,11 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
         [(("real",), {"answers": [{"question": "2 + 2 =", "fact": "4", "answer": " 5"}]})],
         {"real-model": "2 + 2 = … ' 5', and not 4"},
     ),
-    ("nothing-asked", [(("real",), {"answers": []})], {"real-model": "nothing was asked"}),
+    (
+        "nothing-asked",
+        [(("real",), {"answers": []})],
+        {"real-model": "0 of 1 questions were answered"},
+    ),
     (
         "a-real-model-that-does-not-load",
         [(("real",), {"error": CRASH, "answers": []})],
@@ -359,6 +378,24 @@ def test_a_defect_fails_the_checks_that_are_meant_for_it_and_no_other(
     found = failed(judged(planted(*plants)))
     assert found.keys() == expected.keys()
     assert {id_: part for id_, part in expected.items() if part not in found[id_]} == {}
+
+
+@pytest.mark.parametrize("count", [1, 4, 15])
+def test_a_type_of_which_cases_are_missing_is_noticed(count: int) -> None:
+    cases = fakes.smoke_answers("Q4_K")["results"][:count]
+    checks = judged(planted((("answers", "Q4_K", "results"), cases)))
+    assert failed(checks) == {"known-answers": f"Q4_K: {count} of 16 cases came back"}
+
+
+def test_on_the_cpu_too_a_child_must_say_what_it_found() -> None:
+    found = planted((("device",), {"error": None}))
+    assert failed(judged(found, layers=0)) == {"device": SILENT}
+
+
+def test_a_real_model_that_answered_only_some_questions_is_noticed() -> None:
+    questions = [*fakes.smoke_job()["questions"], ["2 + 2 =", "4"], ["3 + 3 =", "6"]]
+    checks = judged(fakes.smoke_found(real=REAL), questions=questions)
+    assert failed(checks) == {"real-model": f"2 of {len(questions)} questions were answered"}
 
 
 def test_every_check_has_a_defect_in_which_it_fails() -> None:
@@ -416,6 +453,10 @@ def test_on_the_cpu_all_weights_are_there() -> None:
 def test_a_token_embedding_is_always_on_the_cpu() -> None:
     assert not proofs.on_host({"buffers": {"CPU_Mapped model": 1.0, "CUDA0 model": 13.0}})
     assert proofs.on_host({"buffers": {"CPU_Mapped model": 1.0, "CPU_REPACK model": 1.0}})
+
+
+def test_a_local_part_in_a_wheels_version_is_no_other_version() -> None:
+    assert failed(judged(fakes.smoke_found(), version="0.3.16+cu131")) == {}
 
 
 @pytest.mark.parametrize("place", ["/opt/python/nvidia/cu13", "/opt/python"])

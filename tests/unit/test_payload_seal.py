@@ -68,6 +68,7 @@ def test_a_changed_digest_is_found() -> None:
     [
         "",
         "PK\x03\x04",
+        "[" * 200_000,
         "[]",
         "null",
         '"text"',
@@ -82,6 +83,7 @@ def test_a_changed_digest_is_found() -> None:
     ids=[
         "empty",
         "zip",
+        "too-deep",
         "list",
         "null",
         "string",

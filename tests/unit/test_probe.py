@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -274,3 +275,18 @@ def test_a_wheel_that_is_given_needs_the_targets_python(tmp_path: Path) -> None:
     ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=no_python)
     with pytest.raises(Problem, match="1 of the findings"):
         probe.main(ctx)
+
+
+@pytest.mark.parametrize("gone", [(), ("python3.11", "python3", "python")], ids=["ok", "refused"])
+def test_a_wheel_that_is_given_leaves_the_targets_own_record_as_it_is(
+    gone: tuple[str, ...], tmp_path: Path
+) -> None:
+    # With --wheel no lock is taken, so a build of the target may be at work with its record.
+    own = probing(tmp_path, nvml={}).record("probe")
+    records.write(own, "probe", fakes.chain())
+    before = own.read_bytes()
+    ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=bare_of(*gone))
+    with pytest.raises(Problem) if gone else contextlib.nullcontext():
+        probe.main(ctx)
+    assert own.read_bytes() == before
+    assert ctx.record("probe").exists() is not bool(gone)
