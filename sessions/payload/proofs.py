@@ -105,7 +105,7 @@ def native(found: Job) -> Job:
         f"{name}: {why}"
         for name in ("offload", "api", "times")
         for why in _crash(found[name])
-        if re.search(r"PTX|no kernel image|JIT|not compiled with any CUDA arch|no device code", why)
+        if re.search(r"PTX|kernel image|JIT|not compiled with any CUDA arch|no device code", why)
     ]
     return _check(
         "native-sass",

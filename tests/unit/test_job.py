@@ -232,3 +232,13 @@ def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
 def test_a_report_of_other_forms_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(Problem, match="no report that can be trusted"):
         opened(fakes.smoke_report(**changes), fakes.wheel())
+
+
+def test_the_report_that_an_h200_wrote_is_taken_and_holds() -> None:
+    text = (fakes.ROOT / "tests/data/smoke/h200-hopper.json").read_text(encoding="utf-8")
+    sha256 = seal.opened(text)["sha256"]
+    found = job.opened(text, None, sha256, "h200-hopper.json")
+    assert (found.device, found.capability, found.target) == ("NVIDIA H200", "9.0", "hopper")
+    assert job.failed(found) == []
+    assert len(found.cases) == 400
+    assert all(case["nmse"] <= case["bound"] for case in found.cases)
