@@ -211,10 +211,11 @@ def api(job: Job) -> None:
         logits, _ = oracle.forward(made.weights, [*tokens, *wanted])
         wanted.append(int(logits[-1].argmax()))
     other = Llama(**common)
-    other.eval(tokens)
+    other.eval(tokens[:-1])
     state = other.save_state()
 
     def follow() -> list[int]:
+        other.eval(tokens[-1:])  # newer releases keep no logits in a state
         found = []
         for _ in range(GREEDY):
             found.append(int(other.sample(temp=0.0)))
