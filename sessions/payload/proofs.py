@@ -13,7 +13,6 @@ from typing import Any
 
 Job = dict[str, Any]
 EXACT = ("F32", "F16", "BF16")  # types whose tokens must be the oracle's
-HOST = ("TQ1_0", "TQ2_0")  # ggml-cuda.cu of 0.3.16: no case in supports_op's MUL_MAT
 LEAK_MIB = 32  # less than twenty times the model
 BOUNDS: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encoding="utf-8"))
 
@@ -292,7 +291,8 @@ def types(job: Job, found: Job, card: bool) -> Job:
     aside = f"; this release does not know {', '.join(unknown)}" if unknown else ""
     if card:
         at_home = [name for name in tried if on_host(found["answers"][name])]
-        problems += [f"{name}: its weights stay on the CPU" for name in at_home if name not in HOST]
+        known = BOUNDS["host"]
+        problems += [f"{n}: its weights stay on the CPU" for n in at_home if n not in known]
         if at_home and not problems:
             aside += f"; {', '.join(at_home)} on the CPU, upstream has no CUDA kernel for them"
     return _check(

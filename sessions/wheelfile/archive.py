@@ -6,14 +6,18 @@ import contextlib
 import hashlib
 import re
 import stat
+import struct
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Far above any wheel of this kind: 42 members here; upstream's wheels for six architectures unpack
-# to less than 1 GiB. RATIO: ours unpack to less than four times their size.
+from sessions.core import disk
+
+# Far above our wheels: they have less than 50 members, and unpack to 30 MB, less than four times
+# their size.
 MEMBERS = 2000
 UNPACKED = 2 << 30
 RATIO = 200
@@ -21,6 +25,11 @@ SMALL = 64 << 20  # bytes; whatever unpacks to less may do so from any size
 TEXT = 4 << 20  # bytes; a larger text is not kept
 LIBRARY = re.compile(r"\.(so(\.\d+)*|dll|pyd|dylib|exe)$")
 _CHUNK = 1 << 20
+# What zipfile raises for a file that is damaged or means harm; anything else is a bug of ours.
+_BROKEN = (
+    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, LookupError, RuntimeError,
+    OverflowError, MemoryError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,8 @@ def read(path: Path, folder: Path) -> Contents:
                 copy = folder / f"{number}{Path(info.filename).suffix[:4]}"
                 try:
                     digest, text, library = _member(archive, info, copy)
-                except Exception as error:
+                except (*_BROKEN, OSError) as error:
+                    _ours(error)
                     problems.append(f"{info.filename} cannot be read: {error}")
                     continue
                 digests[info.filename] = digest
@@ -65,7 +75,8 @@ def read(path: Path, folder: Path) -> Contents:
                     libraries[info.filename] = copy
                 elif text is not None:
                     texts[info.filename] = text
-    except Exception as error:  # zipfile does not say what it raises for a file that means harm
+    except (*_BROKEN, OSError) as error:
+        _ours(error)
         return Contents({}, {}, {}, {}, (), (f"not a zip file that can be read: {error}",))
     times = {"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*i.date_time) for i in infos}
     return Contents(
@@ -76,6 +87,12 @@ def read(path: Path, folder: Path) -> Contents:
         tuple(sorted(times)),
         tuple(problems),
     )
+
+
+def _ours(error: BaseException) -> None:
+    """Raise what speaks of this machine and not of the wheel: a full disk, no permission."""
+    if isinstance(error, OSError) and disk.problem_of(error):
+        raise error
 
 
 def _member(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import random
 import stat
@@ -426,3 +427,29 @@ def test_a_library_under_an_innocent_name_is_copied_and_judged(path: Path, scrat
         "llama_cpp/notes.txt": ELF
     }
     assert set(found.texts) == {"llama_cpp/notes.md"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES], ids=["full-disk", "no-permission"])
+def test_what_is_wrong_with_this_machine_is_no_finding_about_the_wheel(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "refused")
+
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("a.so", b"\x7fELF")
+    monkeypatch.setattr(archive, "_member", refuse)
+    with pytest.raises(OSError, match="refused"):
+        archive.read(path, tmp_path)
+
+
+def test_a_bug_of_ours_is_no_finding_about_the_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr("a.so", b"\x7fELF")
+    monkeypatch.setattr(archive, "_member", lambda archive, info: None)  # a wrong number of words
+    with pytest.raises(TypeError):
+        archive.read(path, tmp_path)
