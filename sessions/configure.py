@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from sessions.core import console, facts, options, pyenv, records, staging
+from sessions.core import console, facts, judge, options, pyenv, records, sbom, staging
 from sessions.core.context import Context
-from sessions.core.model import BuildEnv, BuildSpec, Compiler, HostRange, Source, Toolchain, Toolkit
+from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain, Toolkit
 
 OVERLAY = Path(__file__).parent / "overlay"
 
@@ -16,6 +16,7 @@ OVERLAY = Path(__file__).parent / "overlay"
 # came 2017). Each is set, not left to default: ggml turns all of them off when it finds
 # SOURCE_DATE_EPOCH set (ggml/CMakeLists.txt, INS_ENB).
 BASELINE = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
+_LINK = "/Brepro /DEBUG /OPT:REF /OPT:ICF /PDBALTPATH:%_PDB%"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def configure(
     identity = _identity(compiler, toolkit)
     variables = {
         **env,
+        **{name: value for name, value in compiler.variables.items() if name != "PATH"},
         **_cache_variables(spec, places, env, identity),
         "PATH": _path(spec, compiler, toolkit, places),
         "SOURCE_DATE_EPOCH": env.get("SOURCE_DATE_EPOCH", str(source.epoch)),
@@ -96,6 +98,7 @@ def configure(
     requires = _requires(spec, toolkit)
     # Whatever else goes into the wheel: our additions, and the code that adds and finishes.
     ours = [*sorted(OVERLAY.iterdir()), Path(staging.__file__), OVERLAY.parent / "wheel.py"]
+    ours += [Path(sbom.__file__), facts.FACTS / "parts.toml"]
     overlay = {p.name: records.file_sha256(p) for p in ours if p.is_file()}
     return BuildEnv(
         variables=variables,
@@ -105,6 +108,7 @@ def configure(
             {
                 "settings": settings,
                 "identity": identity,
+                "environment": compiler.variables,
                 "source": source.digest,
                 "python": spec.python,
                 "epoch": variables["SOURCE_DATE_EPOCH"],
@@ -115,18 +119,6 @@ def configure(
             }
         ),
     )
-
-
-def allow_unsupported(compiler: Compiler, accepts: HostRange) -> bool:
-    """Whether the toolkit refuses this compiler unless told to go on."""
-    number = int(compiler.version.split(".")[0])
-    match compiler.family:
-        case "msvc":
-            return not accepts.msvc_min <= number <= accepts.msvc_max
-        case "clang":
-            return not accepts.clang_min <= number <= accepts.clang_max
-        case _:
-            return number > accepts.gnu_max
 
 
 def _libraries() -> dict[str, str]:
@@ -154,6 +146,8 @@ def _host(spec: BuildSpec, compiler: Compiler, places: Places) -> dict[str, str]
     return {
         "CMAKE_C_COMPILER": _slashes(compiler.cc),
         "CMAKE_CXX_COMPILER": _slashes(compiler.cxx),
+        # PDB files with all symbols beside the build; in the library only a name without a path.
+        **({"CMAKE_SHARED_LINKER_FLAGS_INIT": _LINK} if compiler.family == "msvc" else {}),
         # _INIT adds to CMake's own flags, of which MSVC needs some (/EHsc).
         "CMAKE_C_FLAGS_INIT": flags,
         "CMAKE_CXX_FLAGS_INIT": flags,
@@ -170,17 +164,17 @@ def _path_flags(spec: BuildSpec, places: Places) -> list[str]:
     """
     if spec.platform == "windows":
         # The backslash before a quote is doubled: cl.exe would take the pair for a quote.
-        return ["/Brepro", f'/d1trimfile:"{places.stage}\\\\"']
+        return ["/Brepro", "/Z7", f'/d1trimfile:"{places.stage}\\\\"']
     return [f'"-ffile-prefix-map={places.stage}=src"', "-ffile-prefix-map=../src=src"]
 
 
 def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places) -> dict[str, str]:
     flags = []
-    if allow_unsupported(compiler, toolkit.accepts):
+    if judge.outside(compiler, toolkit.accepts):
         flags.append("-allow-unsupported-compiler")
     if spec.platform == "windows":
         # CCCL of CUDA 13.2 and later wants the standard preprocessor of MSVC.
-        flags.append("-Xcompiler=/Zc:preprocessor")
+        flags.append("-Xcompiler=/Zc:preprocessor,/Brepro")
     elif spec.cache != "ccache":  # which makes the paths of .cu files relative by itself
         flags.append(f'"-Xcompiler=-ffile-prefix-map={places.stage}=src"')
     root = _slashes(toolkit.root)
@@ -195,7 +189,8 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
         "CMAKE_CUDA_HOST_COMPILER": _slashes(compiler.cxx),
         "CUDAToolkit_ROOT": root,
         **({"CUDA_cuda_driver_LIBRARY": f"{root}/lib64/stubs/libcuda.so"} if stub else {}),
-        **({"CMAKE_CUDA_FLAGS": " ".join(flags)} if flags else {}),
+        # Seen by CMake's identification of the compiler too (CMakeDetermineCompilerId.cmake).
+        **({"CMAKE_CUDA_FLAGS_INIT": " ".join(flags)} if flags else {}),
     }
 
 
@@ -241,10 +236,11 @@ def _path(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: 
     folders = [str(_program(spec, places.tools, "python").parent)]
     if toolkit:
         folders.append(str(_pure(spec, toolkit.root) / "bin"))
-    folders.append(str(_pure(spec, compiler.cxx).parent))
-    if spec.platform == "linux":
-        folders += ["/usr/bin", "/bin"]
-    return (";" if spec.platform == "windows" else ":").join(dict.fromkeys(folders))
+    if spec.platform == "windows":
+        folders += compiler.variables["PATH"].split(";")  # the compiler's, the SDK's, the system's
+        return ";".join(dict.fromkeys(folders))
+    folders += [str(_pure(spec, compiler.cxx).parent), "/usr/bin", "/bin"]
+    return ":".join(dict.fromkeys(folders))
 
 
 def _requires(spec: BuildSpec, toolkit: Toolkit | None) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sessions.core import console, facts, job, machine, records
+from sessions.core import console, facts, job, machine, msvc, records
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.judge import choose_compiler, choose_python, choose_toolkit, job_count, judge
@@ -75,9 +75,9 @@ def probe(ask: Machine, spec: BuildSpec, jobs: int | None) -> Toolchain:
     host = Host(**ask("host"))
     with ThreadPoolExecutor(max_workers=8) as pool:
         pythons = pool.submit(find_pythons, ask, spec.python, host.system)
-        compilers = pool.submit(find_compilers, ask, host.system, spec.compiler)
+        compilers = pool.submit(find_compilers, ask, host.system, spec)
         toolkits = pool.submit(find_toolkits, ask, host.system, spec.toolkit)
-        tools = pool.submit(find_tools, ask)
+        tools = pool.submit(find_tools, ask, host.system)
         nvml = pool.submit(ask, "nvml")
     driver, gpus = read_nvml(nvml.result())
     found = Toolchain(
@@ -91,6 +91,7 @@ def probe(ask: Machine, spec: BuildSpec, jobs: int | None) -> Toolchain:
         python=None,
         compiler=None,
         compiler_why="",
+        setup_problem="",
         toolkit=None,
         jobs=job_count(host, jobs),
         checks=(),
@@ -98,11 +99,16 @@ def probe(ask: Machine, spec: BuildSpec, jobs: int | None) -> Toolchain:
     toolkit = choose_toolkit(found.toolkits, spec)
     accepts = (toolkit and toolkit.accepts) or (spec.cuda and facts.toolkit(spec.cuda).accepts)
     compiler, why = choose_compiler(found.compilers, accepts or None, spec.compiler)
+    setup_problem = ""
+    if compiler and compiler.family == "msvc":
+        variables, setup_problem = msvc.environment(ask, compiler)
+        compiler = dataclasses.replace(compiler, variables=variables)
     chosen = dataclasses.replace(
         found,
         python=choose_python(found.pythons, spec.python),
         compiler=compiler,
         compiler_why=why,
+        setup_problem=setup_problem,
         toolkit=toolkit,
     )
     env = {name: ask("env", name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
@@ -114,9 +120,11 @@ def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
     """Every Python on PATH, the one of the target's version first; one entry an interpreter."""
     names = [f"python{version}", "python3", "python"]
     found: dict[str, tuple[bool, Python]] = {}
-    for name in names if system != "windows" else ["python"]:
+    launcher = [("py", f"-{version}")]  # Windows' own way to every Python that is installed
+    named = [*launcher, ("python",)] if system == "windows" else [(name,) for name in names]
+    for name, *words in named:
         for path in ask("which", name):
-            answer = ask("run", path, "-I", "-c", _ASK_PYTHON)
+            answer = ask("run", path, *words, "-I", "-c", _ASK_PYTHON)
             try:
                 said = json.loads(answer["output"]) if answer["returncode"] == 0 else None
             except ValueError:
@@ -125,7 +133,7 @@ def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
                 python = Python(
                     path=said["path"],
                     version=said["version"],
-                    found_via=f"{name} on PATH",
+                    found_via=" ".join((name, *words)) + " on PATH",
                     can_venv=said["can_venv"],
                     bits=said["bits"],
                 )
@@ -134,10 +142,14 @@ def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
     return tuple(python for _, python in sorted(found.values(), key=lambda pair: pair[0]))
 
 
-def find_compilers(ask: Machine, system: str, named: str | None) -> tuple[Compiler, ...]:
-    """Every gcc and clang on PATH, and the one named, in the order of PATH's names."""
+def find_compilers(ask: Machine, system: str, spec: BuildSpec) -> tuple[Compiler, ...]:
+    """Every compiler and the one named, the preferred first.
+
+    On Linux gcc and clang, in the order of PATH's names; on Windows those of Visual Studio.
+    """
+    named = spec.compiler
     if system == "windows":
-        return ()
+        return msvc.find(ask, named, prerelease=spec.prerelease)
     found: dict[str, Compiler] = {}
     on_path = ask("which", named) if named and "/" not in named else []
     candidates = [((on_path or [named])[0], "--compiler")] if named else []
@@ -219,9 +231,9 @@ def ask_toolkit(ask: Machine, root: PurePath, via: str) -> InstalledToolkit | No
     )
 
 
-def find_tools(ask: Machine) -> tuple[Tool, ...]:
+def find_tools(ask: Machine, system: str) -> tuple[Tool, ...]:
     """The other programs a build uses. A build brings its own cmake, ninja and ccache."""
-    found = []
+    found = [*msvc.tools(ask)] if system == "windows" else []
     for name in _TOOLS:
         for path in {ask("real", path): path for path in reversed(ask("which", name))}.values():
             output = ask("run", path, "--version")["output"]
@@ -255,7 +267,8 @@ def _rows(chain: Toolchain) -> Iterable[tuple[str, str, str, str]]:
         used = " (used)" if python == chain.python else ""
         yield f"Python{used}", python.version, python.path, python.found_via
     for compiler in chain.compilers:
-        used = " (used)" if compiler == chain.compiler else ""
+        used = " (used)" if chain.compiler and compiler.cxx == chain.compiler.cxx else ""
+        used = f" ({compiler.unfit})" if compiler.unfit else used
         yield f"{compiler.family}{used}", compiler.version, compiler.cxx, compiler.found_via
     for toolkit in chain.toolkits:
         used = " (used)" if toolkit == chain.toolkit else ""

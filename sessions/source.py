@@ -106,7 +106,7 @@ def _download(ctx: Context, sdist: Sdist) -> Path:
 
 
 def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
-    """Unpack beside, note the digests, and put into place whole."""
+    """Unpack what a build reads beside, note the digests, and put into place whole."""
     part = folder.with_name(f".{folder.name}.part")
     for old in (part, folder):
         if old.exists():
@@ -114,19 +114,26 @@ def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
     disk.mark(part)
     with tarfile.open(archive) as tar:
         try:
-            tar.extractall(part / "unpacked", filter="data")
+            tar.extractall(part, filter=_member)
         except tarfile.FilterError as error:
             raise Problem(
                 "The source archive holds something that must not be unpacked; it was not used.",
                 evidence=str(error),
                 remedy=f"delete {archive} and try again",
             ) from error
-    (top,) = (part / "unpacked").iterdir()
-    for child in top.iterdir():
-        child.rename(part / child.name)
-    shutil.rmtree(part / "unpacked")
     records.write(part / PRISTINE, sdist.sha256, disk.tree_digest(part, build_reads))
     part.rename(folder)
+
+
+def _member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """A member of the archive, less its top folder; None for what no build reads.
+
+    Upstream's deepest paths are among the latter, and Windows has a greatest length.
+    """
+    _, _, relative = member.name.partition("/")
+    if not relative or not build_reads(relative + "/" * member.isdir()):
+        return None
+    return tarfile.data_filter(member.replace(name=relative, deep=False), folder)
 
 
 def checkout(path: Path) -> Source:

@@ -75,7 +75,7 @@ def toolkit(version: str) -> ToolkitFacts:
 def host_minimum() -> dict[str, int]:
     """The oldest host compiler upstream's C++17 needs, by family, as major version."""
     row = load("cuda.toml")["host"]
-    return {"gnu": row["gnu_min"], "clang": row["clang_min"]}
+    return {"gnu": row["gnu_min"], "clang": row["clang_min"], "msvc": row["msvc_min"]}
 
 
 def capability_names() -> dict[int, str]:

@@ -1,11 +1,19 @@
-"""What a CMake tree was made from, in words, so that a stale one is known and explained."""
+"""What a CMake tree was made from, in words; and what a verdict was, as a digest."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
-from sessions.core import facts, records
-from sessions.core.model import BuildSpec, Toolchain
+from sessions.core import facts, records, staging
+from sessions.core.model import BuildSpec, Toolchain, Wheel
+
+SESSIONS = Path(__file__).resolve().parents[1]
+# Everything that reads a wheel and judges it, the loader that is wanted included.
+_JUDGES = (
+    "verify.py", "core/*.py", "wheelfile/*.py", "facts/*.toml", "facts/runtime.txt",
+    f"overlay/{staging.LOADER}",
+)  # fmt: skip
 
 
 def inputs(spec: BuildSpec, chain: Toolchain) -> dict[str, str]:
@@ -17,6 +25,7 @@ def inputs(spec: BuildSpec, chain: Toolchain) -> dict[str, str]:
         "architectures": ";".join(spec.archs) or "none",
         "python": f"{chain.python.version} {chain.python.path}" if chain.python else "none",
         "compiler": f"{compiler.family} {compiler.version} {compiler.cxx}" if compiler else "none",
+        "Windows SDK": compiler.variables.get("WINDOWSSDKVERSION", "none") if compiler else "none",
         "compiler cache": spec.cache,
         "build tools": records.file_sha256(facts.tools_lock())[:12],
     }
@@ -36,3 +45,10 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name in {**then, **now}
         if then.get(name) != now.get(name)
     ]
+
+
+def verdict(spec: BuildSpec, record: Wheel | None) -> str:
+    """Fingerprint of all that ``verify`` judges a wheel by."""
+    files = [path for pattern in _JUDGES for path in SESSIONS.glob(pattern)]
+    rules = {p.relative_to(SESSIONS).as_posix(): records.file_sha256(p) for p in files}
+    return records.fingerprint([spec, record, rules])

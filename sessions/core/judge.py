@@ -47,18 +47,34 @@ def choose_toolkit(
     return next((t for t in toolkits if t.version.split(".")[:2] == line), None)
 
 
+def number(compiler: Compiler) -> int:
+    """The number that CUDA's host_config.h judges a compiler by.
+
+    The major version of gcc and clang; ``_MSC_VER`` of cl.exe, which is 1944 for 19.44.
+    """
+    major, minor = [*compiler.version.split("."), "0"][:2]
+    return int(major) * 100 + int(minor) if compiler.family == "msvc" else int(major)
+
+
 def refusal(compiler: Compiler, accepts: HostRange | None) -> str | None:
     """Why a compiler does not fit, None where it does. ``accepts`` is None for a CPU build."""
-    number = int(compiler.version.split(".")[0])
-    minimum = facts.host_minimum().get(compiler.family, 0)
-    if number < minimum:
-        return f"too old: upstream needs {compiler.family} {minimum}"
+    if unusable(compiler):
+        return unusable(compiler)
     return outside(compiler, accepts) if accepts else None
+
+
+def unusable(compiler: Compiler) -> str | None:
+    """Why no build can have this compiler, None where one can."""
+    minimum = facts.host_minimum()[compiler.family]
+    if compiler.unfit:
+        return compiler.unfit
+    if number(compiler) < minimum:
+        return f"too old: upstream needs {compiler.family} {minimum}"
+    return None
 
 
 def outside(compiler: Compiler, accepts: HostRange) -> str | None:
     """Why a toolkit refuses this compiler, None where it accepts it."""
-    number = int(compiler.version.split(".")[0])
     match compiler.family:
         case "msvc":
             low, high = accepts.msvc_min, accepts.msvc_max
@@ -66,7 +82,7 @@ def outside(compiler: Compiler, accepts: HostRange) -> str | None:
             low, high = accepts.clang_min, accepts.clang_max
         case _:
             low, high = 0, accepts.gnu_max
-    if low <= number <= high:
+    if low <= number(compiler) <= high:
         return None
     return f"CUDA accepts {compiler.family} {low or 'any'} to {high}"
 
@@ -76,8 +92,8 @@ def choose_compiler(
 ) -> tuple[Compiler | None, str]:
     """The compiler of a build and why it.
 
-    The named one; else the first that fits; else the first that is new enough,
-    which CUDA then has to be told to take.
+    The named one; else the first that fits; else the first that could be used at all,
+    which CUDA then has to be told to take. They come in the order of preference.
     """
     if named:
         for compiler in compilers:
@@ -88,9 +104,10 @@ def choose_compiler(
         return None, "no C++ compiler was found"
     for compiler in compilers:
         if refusal(compiler, accepts) is None:
-            return compiler, f"{_name(compiler)}: the first on PATH that fits"
+            order = "newest" if compiler.family == "msvc" else "first on PATH"
+            return compiler, f"{_name(compiler)}: the {order} that fits"
     for compiler in compilers:
-        if refusal(compiler, None) is None:
+        if unusable(compiler) is None:
             why = refusal(compiler, accepts)
             return compiler, f"{_name(compiler)}: none fits ({why}), so CUDA is told to allow it"
     return None, "; ".join(f"{_name(c)}: {refusal(c, accepts)}" for c in compilers)
@@ -107,6 +124,7 @@ def judge(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> tuple[
     """
     return (
         *_judge_host(chain.host),
+        *(_judge_paths(chain.host, spec) if chain.host.system == "windows" else ()),
         *_judge_python(chain.python, spec),
         *_judge_compiler(chain, spec, flags),
         *(_judge_cuda(chain, spec) if spec.cuda else ()),
@@ -169,29 +187,50 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
     accepts = (chain.toolkit and chain.toolkit.accepts) or (
         facts.toolkit(spec.cuda).accepts if spec.cuda else None
     )
-    if chain.host.system == "windows":
-        yield Check(
-            "compiler",
-            "fail",
-            "C++ compiler: Visual Studio is not searched for yet",
-            remedy="build on Linux x86-64 for now",
-        )
-    elif chain.compiler is None:
+    windows = chain.host.system == "windows"
+    if chain.compiler is None:
         yield Check(
             "compiler",
             "fail",
             f"C++ compiler: {why}",
+            evidence=_studios(chain) if windows else "",
             remedy="name another with --compiler, or leave it to the probe"
             if spec.compiler
+            else _INSTALL_STUDIO
+            if windows
             else "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)",
         )
-    elif reason := refusal(chain.compiler, accepts):
+    elif reason := unusable(chain.compiler):
         yield Check(
             "compiler",
-            "warn" if refusal(chain.compiler, None) is None else "fail",
+            "fail",
             f"C++ compiler: {why}",
-            evidence=f"{reason}. Wheels built so have crashed (abetlen/llama-cpp-python#1543).",
-            remedy="install a compiler in that range, or use a newer toolkit: --cuda 13.4",
+            evidence=reason,
+            remedy="name another with --compiler, or leave it to the probe",
+        )
+    elif windows and not chain.compiler.variables:
+        yield Check(
+            "compiler",
+            "fail",
+            f"C++ compiler: {why}, but its environment could not be set",
+            evidence=chain.setup_problem,
+            remedy="Visual Studio Installer, Modify: add MSVC C++ x64/x86 build tools and a Windows "
+            "SDK, or Repair; or name another compiler with --compiler PATH (of a cl.exe)",
+        )
+    elif accepts and (reason := outside(chain.compiler, accepts)):
+        yield Check(
+            "compiler",
+            "warn",
+            f"C++ compiler: {why}",
+            evidence=f"{reason}. Wheels built so have crashed (abetlen/llama-cpp-python#1543): "
+            "release none that did not pass nox -s smoke on the card",
+            remedy="use a newer toolkit (--cuda 13.4), or "
+            + (
+                "add an older toolset in the Visual Studio Installer, Modify, Individual "
+                "components: MSVC v143 - VS 2022 C++ x64/x86 build tools"
+                if windows
+                else "install a compiler in that range"
+            ),
         )
     else:
         yield Check("compiler", "ok", f"C++ compiler: {why}")
@@ -203,6 +242,43 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             evidence="\n".join(f"{name}={value}" for name, value in flags.items()),
             remedy="nothing, unless you meant it: --compiler PATH chooses a compiler",
         )
+
+
+_INSTALL_STUDIO = (
+    "install the Build Tools for Visual Studio with C++ (winget install "
+    "Microsoft.VisualStudio.2022.BuildTools --override "
+    '"--add Microsoft.VisualStudio.Workload.VCTools --includeRecommended --passive"), '
+    "or add the workload Desktop development with C++ to the one you have"
+)
+
+
+def _studios(chain: Toolchain) -> str:
+    found = [tool for tool in chain.tools if tool.found_via.startswith("vswhere")]
+    rows = [f"{t.name} {t.version} ({t.found_via}), {t.path}" for t in found]
+    return "\n".join(rows) or "no Visual Studio 2019 or later is installed (vswhere)"
+
+
+def _judge_paths(host: Host, spec: BuildSpec) -> Iterator[Check]:
+    known = facts.load("windows.toml")["paths"]
+    target = len(spec.target) + known["target"]
+    for folder, below, name in (
+        (host.root, max(known["checkout"], target), "this folder"),
+        (host.cache, known["cache"], "the cache folder"),
+    ):
+        longest = len(folder) + 1 + below
+        if longest > known["limit"]:
+            yield Check(
+                "paths",
+                "fail",
+                f"paths: {name} is too deep for Windows' compilers",
+                evidence=f"{folder} is {len(folder)} characters long; a path below it would be "
+                f"{longest}, and {known['limit']} is the greatest length",
+                remedy="move it to a short path, for example C:\\bw"
+                if folder == host.root
+                else "set BLACKWHEEL_CACHE=C:\\bw-cache",
+            )
+            return
+    yield Check("paths", "ok", "paths: short enough for Windows")
 
 
 def _judge_cuda(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:

@@ -20,22 +20,24 @@ from typing import Any
 
 import psutil
 
-from sessions.core import records, run
+from sessions.core import facts, options, records, run
 from sessions.core.errors import Problem
 from sessions.payload import card
 
 Machine = Callable[..., Any]
 MIB = 1024 * 1024
 TIMEOUT = 10.0  # seconds for any one tool to say its version
+VCVARS_TIMEOUT = 120.0  # vcvars64.bat may ask a slow disk for every Windows SDK
+_MARK = "blackwheel-environment: "
 
 
-def real(env: Mapping[str, str], root: Path) -> Machine:
+def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
     """This machine, seen with the caller's environment; free disk is that of ``root``."""
 
     def ask(question: str, *words: str) -> Any:
         match question:
             case "host":
-                return _host(root)
+                return {**_host(root), "root": str(root), "cache": str(cache)}
             case "env":
                 return env.get(words[0])
             case "which":
@@ -52,6 +54,8 @@ def real(env: Mapping[str, str], root: Path) -> Machine:
                 clean = {**env, "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
                 done = run.capture(words, env=clean, timeout=TIMEOUT)
                 return {"returncode": done.returncode, "output": done.output}
+            case "vcvars":
+                return _vcvars(words[0], words[1], env)
             case "nvml":
                 return card.read()
         raise ValueError(f"no such question: {question}")
@@ -107,6 +111,35 @@ def _host(root: Path) -> dict[str, Any]:
         "memory_mib": memory.total // MIB,
         "memory_free_mib": memory.available // MIB,
         "disk_free_mib": shutil.disk_usage(root).free // MIB,
+    }
+
+
+def _vcvars(script: str, toolset: str, env: Mapping[str, str]) -> dict[str, Any]:
+    """What of the environment ``script`` sets for a toolset, and what it says.
+
+    It starts from a clean environment: one that is set already, by a developer prompt say, changes
+    what the script does, and with a long PATH it fails.
+    """
+    system = env.get("SYSTEMROOT", r"C:\Windows")
+    path = (rf"{system}\System32", system, rf"{system}\System32\Wbem")
+    clean = {
+        **options.system_environment(env),
+        "PATH": ";".join((*path, rf"{system}\System32\WindowsPowerShell\v1.0")),
+        "VSCMD_SKIP_SENDTELEMETRY": "1",
+    }
+    # Not by "set": its output is in the console's code page, and a value may hold a line break.
+    tell = f"import json, os; print({_MARK!r} + json.dumps(dict(os.environ)))"
+    line = (
+        f'cmd.exe /d /s /c ""{script}" -vcvars_ver={toolset} & '
+        f'"{sys.executable}" -I -X utf8 -c "{tell}""'
+    )
+    done = run.capture(line, env=clean, timeout=VCVARS_TIMEOUT)
+    said, _, told = done.output.partition(_MARK)
+    found = json.loads(told) if told else {}
+    keep = facts.load("windows.toml")["vcvars"]["keep"]
+    return {
+        "variables": {n.upper(): v for n, v in found.items() if n.upper() in keep},
+        "output": said.strip()[-2000:],
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+# Windows opens a console for a console program whose parent has none (a run from an editor).
+NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
 BUILD_MARK = "BLACKWHEEL_BUILD"  # in the environment of a compiler: the folder it works in
 
 
@@ -27,19 +30,23 @@ class Finished:
 
 
 def capture(
-    command: Sequence[str],
+    command: Sequence[str] | str,
     *,
     env: Mapping[str, str],
     cwd: Path | None = None,
     timeout: float | None = None,
     stdin: Path | None = None,
 ) -> Finished:
-    """Run to the end and return stdout and stderr as one text. Never raises for its failure."""
+    """Run to the end and return stdout and stderr as one text. Never raises for its failure.
+
+    A string is a whole command line of Windows: cmd.exe does not read quotes as other programs do.
+    """
+    words = [command] if isinstance(command, str) else list(command)
     start = time.monotonic()
     try:
         with Path(stdin or os.devnull).open("rb") as given:
             done = subprocess.run(
-                list(command),
+                command if isinstance(command, str) else words,
                 env=dict(env),
                 cwd=cwd,
                 timeout=timeout,
@@ -50,6 +57,7 @@ def capture(
                 encoding="utf-8",
                 errors="replace",
                 check=False,
+                creationflags=NO_WINDOW,
             )
         code, text = done.returncode, done.stdout
     except subprocess.TimeoutExpired as error:
@@ -57,13 +65,24 @@ def capture(
         code = 124
         text = so_far if isinstance(so_far, str) else so_far.decode("utf-8", "replace")
     except OSError as error:
-        code, text = 127, f"{command[0]}: {error.strerror or error}"
-    return Finished(tuple(command), code, text, time.monotonic() - start)
+        code, text = 127, f"{words[0]}: {error.strerror or error}"
+    return Finished(tuple(words), code, text, time.monotonic() - start)
 
 
 def inherit(command: Sequence[str]) -> int:
-    """Run to the end with this process's own terminal and environment; return the exit code."""
-    return subprocess.run(list(command), check=False).returncode
+    """Run to the end with this process's own terminal and environment; return the exit code.
+
+    When this process is interrupted, the program gets the time to end what it started.
+    """
+    child = subprocess.Popen(list(command))
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=20)
+        child.kill()
+        raise
 
 
 def stream(
@@ -94,6 +113,7 @@ def stream(
             errors="replace",
             bufsize=1,
             start_new_session=True,
+            creationflags=NO_WINDOW,
         )
     except OSError as error:
         text = f"{command[0]}: {error.strerror or error}"
@@ -130,9 +150,24 @@ def end_leftovers(name: str, value: str) -> None:
     psutil.wait_procs(found, timeout=10)
 
 
+def _end_tree(pid: int) -> None:
+    """Windows has no process groups to end: each descendant is ended by itself."""
+    import psutil
+
+    try:
+        parent = psutil.Process(pid)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.Error:
+        return
+    for process in family:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(family, timeout=10)
+
+
 def _end_group(child: subprocess.Popen[str]) -> None:
     if sys.platform == "win32":
-        child.kill()
+        _end_tree(child.pid)
     else:
         os.killpg(child.pid, signal.SIGTERM)
         try:
