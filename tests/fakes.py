@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 from sessions.configure import Places
 from sessions.core import facts, options, records
@@ -27,10 +30,11 @@ from sessions.core.model import (
     Wheel,
 )
 from sessions.core.options import Options
-from sessions.wheelfile.case import Case
-from sessions.wheelfile.model import Binding, DeviceCode, Library, WheelFacts
+from sessions.wheelfile.case import Case, required
+from sessions.wheelfile.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
 
 ROOT = Path(__file__).resolve().parent.parent
+KIT = r"C:\Program Files (x86)\Windows Kits\10"
 ACCEPTS = HostRange(gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_max=1949)
 
 
@@ -79,12 +83,28 @@ def clang(version: str = "19.1.7", **changes: Any) -> Compiler:
 def msvc(version: str = "1944", **changes: Any) -> Compiler:
     """Visual Studio's compiler, by ``_MSC_VER``: 1944 is of VS 2022, 1950 of VS 2026."""
     year = "2022" if int(version) < 1950 else "18"
-    cl = (
-        rf"C:\Program Files\Microsoft Visual Studio\{year}\BuildTools\VC\Tools\MSVC"
-        r"\14.44.35207\bin\Hostx64\x64\cl.exe"
-    )
-    named = {"family": "msvc", "cxx": cl, "cc": cl, "found_via": "vswhere"}
-    return compiler(**{**named, "version": version, **changes})
+    vc = rf"C:\Program Files\Microsoft Visual Studio\{year}\BuildTools\VC"
+    toolset = f"14.{version[2:]}.35207"
+    bin_ = rf"{vc}\Tools\MSVC\{toolset}\bin\Hostx64\x64"
+    named = {
+        "family": "msvc",
+        "version": f"19.{version[2:]}.35207",
+        "cxx": rf"{bin_}\cl.exe",
+        "cc": rf"{bin_}\cl.exe",
+        "found_via": f"Visual Studio Build Tools {year}",
+        "vcvars": rf"{vc}\Auxiliary\Build\vcvars64.bat",
+        "toolset": toolset,
+        "variables": {
+            "PATH": rf"{bin_};C:\Windows\System32;C:\Windows",
+            "INCLUDE": rf"{vc}\Tools\MSVC\{toolset}\include;{KIT}\Include\10.0.26100.0\ucrt",
+            "LIB": rf"{vc}\Tools\MSVC\{toolset}\lib\x64;{KIT}\Lib\10.0.26100.0\ucrt\x64",
+            "VCTOOLSVERSION": toolset,
+            "VCTOOLSREDISTDIR": rf"{vc}\Redist\MSVC\{toolset}" + "\\",
+            "VSCMD_ARG_TGT_ARCH": "x64",
+            "WINDOWSSDKVERSION": "10.0.26100.0\\",
+        },
+    }
+    return compiler(**{**named, **changes})
 
 
 def toolkit(**changes: Any) -> Toolkit:
@@ -196,6 +216,7 @@ def chain(**changes: Any) -> Toolchain:
         python=python(),
         compiler=compiler(),
         compiler_why="gnu 12.2.0 (/usr/bin/g++): the first on PATH that fits",
+        setup_problem="",
         toolkit=None,
         jobs=8,
         checks=(Check("platform", "ok", "platform: linux x86_64"),),
@@ -232,8 +253,10 @@ def wheel(**changes: Any) -> Wheel:
         wall_seconds=900.5,
         cpu_seconds=1700.1,
         cache={"hits": 0, "misses": 165},
+        timing={"seconds": 880.1, "busy_seconds": 1750.2, "efficiency": 0.9943},
         libraries={"libllama.so": "1" * 64},
         requires=("cuda-pathfinder>=1.3",),
+        sbom="b" * 64,
     )
     return dataclasses.replace(base, **changes)
 
@@ -256,6 +279,7 @@ def device(**changes: Any) -> DeviceCode:
         ptx={},
         instructions=4_485_528,
         tensor={"HMMA.16816.F32": 23_424, "IMMA.16832.S8.S8": 36_288},
+        kernels={"mul_mat_q": 35_538_304, "cub": 91_904},
         error=None,
     )
     return dataclasses.replace(base, **changes)
@@ -316,6 +340,42 @@ def libraries() -> tuple[Library, ...]:
     )
 
 
+def material(name: str, **changes: Any) -> Material:
+    """A component of a bill of materials: upstream's own, compiled in."""
+    base = Material(name, "", ("compiled in",), "", "", "")
+    return dataclasses.replace(base, **changes)
+
+
+def bill(found: WheelFacts, **changes: Any) -> Bill:
+    """The bill of materials that says what this wheel for the rtx50 target holds."""
+    names = {canonicalize_name(re.split(r"[^\w.-]", text)[0]) for text in found.requires}
+    wanted = [name for name in names if name.startswith(("nvidia-", "cuda-"))]
+    needs = required(Case(found, claiming(), None, True, None), *sorted(wanted))
+    files = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
+    base = Bill(
+        member=f"{INFO}/sboms/blackwheel.cdx.json",
+        sha256="b" * 64,
+        name=found.name,
+        version=found.metadata_version.split("+")[0],
+        materials=(
+            material("llama.cpp", version="4227c9be4268ac844921b90f31595f81236bd317"),
+            material("ggml"),
+            *(
+                material(file, roles=("a file of it",), file=file, sha256=digest)
+                for file, digest in files.items()
+                if not re.match(r"(lib)?(ggml|llama|mtmd)[.-]", file)
+            ),
+            *(
+                material(canonicalize_name(need.name), roles=("required",), requirement=str(need))
+                for need in needs
+            ),
+            material("gcc", version="12.2.0", roles=("built with",)),
+        ),
+        problems=(),
+    )
+    return dataclasses.replace(base, **changes)
+
+
 def wheel_facts(**changes: Any) -> WheelFacts:
     """What is read of a sound rtx50 wheel for Linux. Its members follow from its libraries.
 
@@ -362,9 +422,11 @@ def wheel_facts(**changes: Any) -> WheelFacts:
         unparsed=(),
         loader=LOADER,
         loader_called=True,
+        bills=(),
         libraries=inside,
     )
-    return dataclasses.replace(base, **changes)
+    found = dataclasses.replace(base, **changes)
+    return found if "bills" in changes else dataclasses.replace(found, bills=(bill(found),))
 
 
 def cpu_facts(**changes: Any) -> WheelFacts:

@@ -278,7 +278,17 @@ def _judge_paths(host: Host, spec: BuildSpec) -> Iterator[Check]:
                 else "set BLACKWHEEL_CACHE=C:\\bw-cache",
             )
             return
-    yield Check("paths", "ok", "paths: short enough for Windows")
+    if not (host.root + host.cache).isascii():
+        yield Check(
+            "paths",
+            "warn",
+            "paths: letters beyond ASCII, which not every compiler of Windows reads",
+            evidence=f"{host.root}\n{host.cache}",
+            remedy="nothing, unless the build fails to open a file: then work in C:\\bw and set "
+            "BLACKWHEEL_CACHE=C:\\bw-cache",
+        )
+        return
+    yield Check("paths", "ok", "paths: short enough for Windows, ASCII alone")
 
 
 def _judge_cuda(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:

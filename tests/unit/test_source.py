@@ -34,10 +34,11 @@ def test_a_source_is_unpacked_whole_with_the_digests_of_its_files(tmp_path: Path
     sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x", "top-1.0/docs/a": b"y"})
     folder = tmp_path / "src" / "1.0"
     source.unpack(sdist, folder, SDIST)
-    assert (folder / "docs" / "a").read_bytes() == b"y"
+    assert (folder / "CMakeLists.txt").read_bytes() == b"x"
+    assert not (folder / "docs").exists()  # what no build reads is not unpacked
     noted = records.read(folder / PRISTINE, SDIST.sha256, dict)
     assert noted is not None
-    assert set(noted) == {"CMakeLists.txt"}  # docs are no input of a build
+    assert set(noted) == {"CMakeLists.txt"}
     assert [p.name for p in folder.parent.iterdir()] == ["1.0"]
 
 

@@ -237,6 +237,16 @@ def test_a_path_that_would_be_too_long_is_known_before_anything_starts(
         assert said.remedy
 
 
+def test_letters_that_a_compiler_may_not_read_are_warned_of() -> None:
+    host = fakes.host(system="windows", root=r"C:\Users\José\bw", cache=r"C:\bw-cache")
+    found = probe.judge(
+        fakes.chain(host=host, compiler=fakes.msvc()), fakes.spec(platform="windows"), {}
+    )
+    (said,) = [c for c in found if c.id == "paths"]
+    assert said.status == "warn"
+    assert "BLACKWHEEL_CACHE" in said.remedy
+
+
 def test_a_long_target_name_counts_too() -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * 100, cache="c")
     named = fakes.spec(platform="windows", target="rtx50+arch120-real-121-real")
