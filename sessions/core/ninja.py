@@ -132,9 +132,13 @@ _USED = (
 def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
     """Entries of a CMakeCache that take a part from outside ``root``: another toolkit leaked in."""
     entries = re.findall(r"^([^#/\s:][^:]*):\w+=(.*)$", cmake_cache, re.MULTILINE)
-    inside = f"{root}/".replace("\\", "/")
+    windows = re.match(r"[A-Za-z]:", root) is not None
+
+    def folder(path: str) -> str:
+        return f"{path}/".replace("\\", "/").lower() if windows else f"{path}/"
+
     return [
         f"{name}={value}"
         for name, value in entries
-        if name in _USED and not f"{value}/".replace("\\", "/").startswith(inside)
+        if name in _USED and not folder(value).startswith(folder(root))
     ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sessions.core import facts
 from tests.integration.conftest import REPOSITORY
 
 WHEELS = REPOSITORY / "wheels" / "rtx50"
@@ -108,3 +109,16 @@ def test_import_works_or_says_what_is_missing(unpacked: Path, tmp_path: Path) ->
     assert "llama_cpp was built for CUDA 13.1 and cannot start without:" in done.stderr
     assert "cuda-pathfinder: pip install cuda-pathfinder" in done.stderr
     assert ("the NVIDIA driver (libcuda.so.1)" in done.stderr) is not driver
+
+
+def test_no_path_of_a_build_is_deeper_than_is_judged_on_windows() -> None:
+    """What ``windows.toml`` says of depths, compared with this build; there objects end in .obj."""
+    known = facts.load("windows.toml")["paths"]
+    tree = REPOSITORY / "build" / "rtx50" / "tree"
+    objects = [str(path.relative_to(tree)) for path in tree.rglob("*.o")]
+    assert len(objects) > 100
+    assert max(map(len, objects)) + len("bj.d") + len("build//tree/") == known["target"]
+    nox = [str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / ".nox").rglob("*")]
+    # lib/python3.11/site-packages is Lib/site-packages there.
+    blackwheel = [path for path in nox if path.startswith(".nox/blackwheel-")]
+    assert 100 < max(map(len, blackwheel)) - len("python3.11/") <= known["checkout"]

@@ -342,7 +342,7 @@ def test_a_library_of_another_toolkit_is_found(leak: str) -> None:
 def test_a_windows_root_is_compared_in_cmakes_spelling() -> None:
     root = r"C:\Users\José Pérez\cuda\nvidia\cu13"
     cache = (
-        "CUDA_CUDART:FILEPATH=C:/Users/José Pérez/cuda/nvidia/cu13/lib/x64/cudart.lib\n"
+        "CUDA_CUDART:FILEPATH=c:/Users/josé pérez/cuda/nvidia/cu13/lib/x64/cudart.lib\n"
         "CUDA_cublas_LIBRARY:FILEPATH=C:/Program Files/NVIDIA GPU Computing Toolkit/cublas.lib\n"
     )
     assert ninja.foreign_cuda(cache, root) == [
