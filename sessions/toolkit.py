@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.core import console, disk, facts, pyenv, records, run
+from sessions.core import console, disk, facts, options, pyenv, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import InstalledToolkit, Toolchain, Toolkit
@@ -72,11 +73,14 @@ def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
         disk.remove(part)
         raise
     root = part / "nvidia" / f"cu{cuda.split('.')[0]}"
-    if sys.platform != "win32":
-        chain = records.need(ctx.record("probe"), "probe", Toolchain)
-        assert chain.compiler is not None  # the probe fails without one
+    compiler = records.need(ctx.record("probe"), "probe", Toolchain).compiler
+    assert compiler is not None  # the probe fails without one
+    if sys.platform == "win32":
+        librarian = str(Path(compiler.cxx).with_name("lib.exe"))
+        import_libraries(root, librarian, options.system_environment(ctx.env) | compiler.variables)
+    else:
         assemble(root)
-        _driver_stub(ctx, root, chain.compiler.cc)
+        _driver_stub(ctx, root, compiler.cc)
     records.write_text(part / _READY, "{}\n")
     if folder.exists():
         disk.remove(folder)
@@ -96,6 +100,51 @@ def assemble(root: Path) -> None:
     if not (root / "lib64").exists():
         (root / "lib64").symlink_to("lib")
     (lib / "stubs").mkdir(exist_ok=True)
+
+
+def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None:
+    """Complete NVIDIA's Windows packages: a library is linked through its import library.
+
+    The package of cuBLAS has the DLLs alone. ``librarian`` is Visual Studio's lib.exe.
+    """
+    for name in ("cublas", "cublasLt"):
+        (dll,) = (root / "bin" / "x86_64").glob(f"{name}64_*.dll")
+        library = root / "lib" / "x64" / f"{name}.lib"
+        listed = library.with_suffix(".def")
+        listed.write_text(module_definition(dll.name, exports(dll)), encoding="ascii")
+        words = [librarian, "/NOLOGO", "/MACHINE:X64", f"/DEF:{listed}", f"/OUT:{library}"]
+        made = run.capture(words, env=env)
+        if made.returncode or not library.is_file():
+            raise Problem(
+                f"The import library of {dll.name} could not be made.",
+                evidence=pyenv.tail(made.output),
+                remedy="Visual Studio Installer, Repair; or use another: --compiler PATH of a "
+                "cl.exe, or an installed toolkit: --toolkit system",
+            )
+
+
+def exports(dll: Path) -> list[str]:
+    """The C functions that a DLL exports, sorted. Raises Problem where it has none."""
+    import lief  # a quarter of a second, which no other run of this stage needs
+
+    config = lief.PE.ParserConfig()
+    config.parse_signature = config.parse_reloc = config.parse_rsrc = False
+    binary = lief.PE.parse(str(dll), config)
+    table = binary.get_export() if binary else None
+    names = [str(entry.name) for entry in table.entries] if table else []
+    found = sorted(name for name in names if re.fullmatch(r"[A-Za-z_]\w*", name))
+    if not found:
+        raise Problem(
+            f"{dll.name} of NVIDIA's package exports no function.",
+            evidence=str(dll),
+            remedy="nox -s toolkit -- --fresh gets it again",
+        )
+    return found
+
+
+def module_definition(dll: str, names: Sequence[str]) -> str:
+    """A .def file, from which a librarian makes the import library of a DLL."""
+    return "".join([f"LIBRARY {dll}\n", "EXPORTS\n", *(f"  {name}\n" for name in names)])
 
 
 def driver_functions(cuda_h: str) -> list[str]:

@@ -116,7 +116,8 @@ def test_a_developer_prompt_of_another_architecture_changes_nothing(
         "VSINSTALLDIR": r"C:\elsewhere" + "\\",
         "INCLUDE": r"C:\elsewhere\include",
         "LIB": r"C:\elsewhere\lib",
-        "PATH": r"C:\Python311;C:\windows\system32;" + ";".join(f"C:\\long\\{n}" for n in range(900)),
+        "PATH": r"C:\Python311;C:\windows\system32;"
+        + ";".join(f"C:\\long\\{n}" for n in range(900)),
     }
     nox(lab, project, "-s", "probe", env=active).well()
     assert record(project, "rtx50", "probe", Toolchain).compiler == before
@@ -146,10 +147,11 @@ def test_nvidias_windows_compiler_makes_code_for_the_card_as_the_product_tells_i
     nox(lab, project, "-s", "configure").well()
     build = record(project, "rtx50", "configure", BuildEnv)
     toolkit = record(project, "rtx50", "toolkit", Toolkit)
-    defines = {
-        name.removeprefix("cmake.define."): value for name, value in build.settings.items()
-    }
+    defines = {name.removeprefix("cmake.define."): value for name, value in build.settings.items()}
     assert toolkit.components["nvidia-cuda-nvcc"].startswith("13.1.")
+    # NVIDIA's package brings cuBLAS without it; the stand-in for lib.exe copies what it is given.
+    library = lab.drive / toolkit.root[3:].replace("\\", "/") / "lib" / "x64" / "cublas.lib"
+    assert "  cublasGemmEx\n" in library.read_text(encoding="ascii")
     (folder / "kernel.cu").write_text(KERNEL, encoding="utf-8")
     number = defines["CMAKE_CUDA_ARCHITECTURES"].removesuffix("-real")
     # What CMake makes of these settings: Platform/Windows-NVIDIA-CUDA.cmake.
