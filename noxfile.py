@@ -19,6 +19,7 @@ import sessions.clean
 import sessions.configure
 import sessions.lock
 import sessions.probe
+import sessions.publish
 import sessions.smoke
 import sessions.source
 import sessions.toolkit
@@ -87,6 +88,12 @@ def smoke(session: nox.Session) -> None:
 def bundle(session: nox.Session) -> None:
     """One file that proves the wheel on another machine. Options: --target --sign KEY."""
     stage(session, sessions.bundle.main)
+
+
+@nox.session
+def publish(session: nox.Session) -> None:
+    """Print how to publish what was released, or upload it. Options: --target --to URL."""
+    stage(session, sessions.publish.main)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)

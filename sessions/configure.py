@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from sessions.core import console, facts, judge, options, pyenv, records, sbom, staging
+from sessions.core import (
+    console,
+    facts,
+    judge,
+    options,
+    pyenv,
+    records,
+    redist,
+    repair,
+    sbom,
+    staging,
+)
 from sessions.core.context import Context
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain, Toolkit
 
@@ -98,7 +109,8 @@ def configure(
     requires = _requires(spec, toolkit)
     # Whatever else goes into the wheel: our additions, and the code that adds and finishes.
     ours = [*sorted(OVERLAY.iterdir()), Path(staging.__file__), OVERLAY.parent / "wheel.py"]
-    ours += [Path(sbom.__file__), facts.FACTS / "parts.toml"]
+    ours += [Path(module.__file__) for module in (sbom, redist, repair)]
+    ours += [facts.FACTS / "parts.toml"]
     overlay = {p.name: records.file_sha256(p) for p in ours if p.is_file()}
     return BuildEnv(
         variables=variables,

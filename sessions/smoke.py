@@ -20,16 +20,22 @@ def main(ctx: Context) -> None:
     path, wheel = _chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
+    signature = ""
     if ctx.options.report:
         file = Path(ctx.options.report).expanduser()
-        text = _read(file)
+        text, origin = _read(file), file.name
         if ctx.options.signers:
-            _signed(ctx, file, Path(ctx.options.signers).expanduser())
-        report = job.opened(text, wheel, digest, file.name)
+            signature = _signed(ctx, file, Path(ctx.options.signers).expanduser())
     else:
         disk.mark(folder)
         with disk.lock(folder / "smoke.lock", console.say):
-            report = job.opened(_run(ctx, path, digest, folder), wheel, digest, "here")
+            text, origin = _run(ctx, path, digest, folder), "here"
+    report = job.opened(text, wheel, digest, origin)
+    disk.mark(folder)
+    records.write_text(folder / job.SEALED, text)  # a release hands it on as it is
+    (folder / f"{job.SEALED}.sig").unlink(missing_ok=True)
+    if signature:
+        records.write_text(folder / f"{job.SEALED}.sig", signature)
     _judge(ctx, report, folder)
 
 
@@ -48,7 +54,7 @@ def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")  # its line ends too are signed
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(
             f"The report {path} cannot be read.",
@@ -57,8 +63,8 @@ def _read(path: Path) -> str:
         ) from error
 
 
-def _signed(ctx: Context, report: Path, signers: Path) -> None:
-    """Refuse a report that none of the named keys signed."""
+def _signed(ctx: Context, report: Path, signers: Path) -> str:
+    """Refuse a report that none of the named keys signed; return the signature."""
     ssh = shutil.which("ssh-keygen", path=ctx.env.get("PATH"))
     if ssh is None:
         raise Problem("ssh-keygen is not on PATH.", remedy="install OpenSSH's client")
@@ -77,6 +83,7 @@ def _signed(ctx: Context, report: Path, signers: Path) -> None:
             f"and bring {signature.name} along",
         )
     console.say(f"Signed by {name}")
+    return signature.read_text(encoding="utf-8")
 
 
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
@@ -179,7 +186,6 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     figures = ", ".join(f"{name.replace('_', ' ')} {v:.3g}" for name, v in report.times.items())
     console.say(f"times: {figures}")
     failed = job.failed(report)
-    disk.mark(folder)
     # Of a target with a card, a run on the CPU proves nothing that a release could build on.
     enough = report.device != "cpu" or not ctx.spec.archs
     records.write(folder / "smoke.json", "smoke", report, ok=enough and not failed)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sessions.core import console, disk, facts, options, records, staging
+from sessions.core import console, disk, facts, inputs, options, records, staging
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import CheckGroup, VerifyReport, Wheel
@@ -24,7 +24,7 @@ def main(ctx: Context) -> None:
     path, record = _chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    fingerprint = records.fingerprint([ctx.spec, record, _rules()])
+    fingerprint = inputs.verdict(ctx.spec, record)
     done = records.read(folder / "verify.json", "verify", VerifyReport)
     if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, fingerprint):
         console.done(f"verify: up to date, {_held(done.groups)} for {path.name}")
@@ -45,7 +45,8 @@ def main(ctx: Context) -> None:
         )
     disk.mark(folder)
     records.write(folder / "facts.json", "facts", found)
-    case = Case(found, ctx.spec, record, ctx.options.wheel is None, _loader(ctx))
+    ours = ctx.options.wheel is None
+    case = Case(found, ctx.spec, record, ours, _loader(ctx), _preload())
     groups = judge(case)
     checks = [check for group in groups for check in group.checks]
     failed = [check.id for check in checks if check.status == "fail"]
@@ -87,19 +88,17 @@ def _left(done: int, total: int, start: float) -> float:
     return (time.monotonic() - start) * (total - done) / max(done, 1)
 
 
-def _rules() -> dict[str, str]:
-    """Digests of everything that reads and judges, the loader that is wanted included."""
-    patterns = ("verify.py", "core/*.py", "wheelfile/*.py", "facts/*.toml", "facts/runtime.txt")
-    ours = [p for pattern in (*patterns, f"overlay/{staging.LOADER}") for p in HERE.glob(pattern)]
-    return {path.relative_to(HERE).as_posix(): records.file_sha256(path) for path in ours}
-
-
 def _loader(ctx: Context) -> str | None:
     if ctx.spec.cuda is None:
         return None
     text = (HERE / "overlay" / staging.LOADER).read_text(encoding="utf-8")
     filled = staging.filled(text, ctx.spec.cuda, facts.toolkit(ctx.spec.cuda).driver)
     return records.text_sha256(filled.encode())
+
+
+def _preload() -> str:
+    text = (HERE / "overlay" / staging.DLLS).read_text(encoding="utf-8")
+    return records.text_sha256(text.encode())
 
 
 def _held(groups: tuple[CheckGroup, ...]) -> str:

@@ -12,13 +12,25 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.core import console, disk, facts, inputs, ninja, pyenv, records, run, staging
+from sessions.core import (
+    console,
+    disk,
+    facts,
+    inputs,
+    ninja,
+    pyenv,
+    records,
+    redist,
+    repair,
+    run,
+    sbom,
+    staging,
+)
+from sessions.core import timeline as timelines
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import BuildEnv, Source, Toolchain, Toolkit, Wheel
 
-# What a driver or NVIDIA's packages bring: never copied into the wheel.
-EXCLUDED = ("libcuda.so.*", "libcudart.so.*", "libcublas.so.*", "libcublasLt.so.*")
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd")
 DISK_MIB = 2048  # a tree, a staged source and three copies of the wheel, with room
 
@@ -41,10 +53,15 @@ def main(ctx: Context) -> None:
         )
     start, cpu = time.monotonic(), _cpu_seconds()
     ctx.wheels.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails now
-    _stage(ctx, build, source)
+    assert chain.compiler is not None  # the probe fails without one
+    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    needs = build.requires
+    bill = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)
+    _stage(ctx, build, source, bill)
     records.write(ctx.build / "inputs.json", "inputs", inputs.inputs(ctx.spec, chain))
     disk.mark(ctx.build / "tree")
     steps, counts = _compile(ctx, build, chain, source.version)
+    timing = _timing(ctx, chain.jobs, counts) if steps else {}
     raw = _only_wheel(ctx.build / "dist")
     finished = _repair(ctx, build, raw)
     libraries = _judge(ctx, build, finished)
@@ -52,7 +69,6 @@ def main(ctx: Context) -> None:
     path = publish(finished, ctx.wheels)
     if before and before.file != path.name:
         (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
-    assert chain.compiler is not None
     wheel = Wheel(
         file=path.name,
         sha256=records.file_sha256(path),
@@ -69,8 +85,10 @@ def main(ctx: Context) -> None:
         wall_seconds=round(time.monotonic() - start, 1),
         cpu_seconds=round(_cpu_seconds() - cpu, 1) if sys.platform != "win32" else None,
         cache=counts,
+        timing=timing,
         libraries=libraries,
         requires=build.requires,
+        sbom=records.text_sha256(bill.encode()),
     )
     records.write(ctx.record("wheel"), "wheel", wheel)
     records.write(ctx.wheels / "wheel.json", "wheel", wheel)
@@ -92,14 +110,15 @@ def is_current(wheel: Wheel, fingerprint: str, folder: Path) -> bool:
     )
 
 
-def _stage(ctx: Context, build: BuildEnv, source: Source) -> None:
-    driver = facts.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0
-    loader = Path(__file__).parent / "overlay" / staging.LOADER
+def _stage(ctx: Context, build: BuildEnv, source: Source, bill: str) -> None:
+    overlay = Path(__file__).parent / "overlay"
     added = staging.additions(
         Path(source.path),
-        loader.read_text(encoding="utf-8"),
+        {path.name: path.read_text(encoding="utf-8") for path in overlay.glob("*.py")},
+        bill,
+        platform=ctx.spec.platform,
         cuda=ctx.spec.cuda,
-        driver=driver,
+        driver=facts.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0,
         requires=build.requires,
     )
     with ctx.source_lock(source.version):
@@ -158,6 +177,16 @@ def _compile(
     return len(steps), counts
 
 
+def _timing(ctx: Context, jobs: int, cache: dict[str, int]) -> dict[str, float]:
+    """Leave what ran when in ``steps.json``, and return its sum."""
+    log, graph = (ctx.build / "tree" / name for name in (".ninja_log", "build.ninja"))
+    timeline = timelines.read(
+        log.read_text(encoding="utf-8"), graph.read_text(encoding="utf-8"), jobs=jobs, cache=cache
+    )
+    records.write(ctx.record("steps"), "steps", timeline)
+    return timelines.summary(timeline)
+
+
 def _refuse_foreign_cuda(tree: Path, toolkit: Toolkit) -> None:
     cache = (tree / "CMakeCache.txt").read_text(encoding="utf-8")
     foreign = ninja.foreign_cuda(cache, toolkit.root)
@@ -181,19 +210,15 @@ def _only_wheel(folder: Path) -> Path:
 
 
 def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
-    """Give the wheel the platform tag that its libraries truly have."""
+    """Give the wheel the platform tag, and on Windows the runtime, that its libraries need."""
     out = ctx.build / "repaired"
     shutil.rmtree(out, ignore_errors=True)
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
-    excludes = [word for name in EXCLUDED for word in ("--exclude", name)]
-    command = [python, "-m", "auditwheel", "repair", *excludes, "-w", str(out), str(raw)]
-    done = run.capture(command, env=build.variables)
-    if done.returncode:
-        raise Problem(
-            "auditwheel refuses the wheel.",
-            evidence=pyenv.tail(done.output),
-            remedy="nox -s clean -- --all, then build again; if it stays, report it",
-        )
+    if ctx.spec.platform == "windows":
+        folders = {path.parent for path in redist.find(build.variables).values()}
+        repair.windows(python, raw, out, sorted(folders), build.variables)
+    else:
+        repair.linux(python, raw, out, build.variables)
     return _only_wheel(out)
 
 
@@ -201,7 +226,8 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
     """Refuse a wheel that is not what it should be. Returns its libraries' sha256 by name."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
-    wrong = contents_problems(sizes, cuda=ctx.spec.cuda is not None)
+    brought = redist.files() if ctx.spec.platform == "windows" else ()
+    wrong = contents_problems(sizes, cuda=ctx.spec.cuda is not None, brought=brought)
     if wrong:
         raise Problem(
             "The finished wheel does not hold what it should.",
@@ -220,17 +246,29 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
                 remedy="nox -s wheel -- --fresh; if it stays, report it",
             )
     with zipfile.ZipFile(wheel) as archive:
-        libraries = [name for name in sizes if "/lib/" in name]
+        libraries = [n for n in sizes if "/lib/" in n or (is_brought(n) and n.endswith(".dll"))]
         return {Path(n).name: hashlib.sha256(archive.read(n)).hexdigest() for n in libraries}
 
 
-def contents_problems(members: Sequence[str] | dict[str, int], *, cuda: bool) -> list[str]:
-    """What is wrong with a wheel's list of members: strays, doubles, and what is missing."""
+def contents_problems(
+    members: Sequence[str] | dict[str, int], *, cuda: bool, brought: Sequence[str] = ()
+) -> list[str]:
+    """What is wrong with a wheel's list of members: strays, doubles, and what is missing.
+
+    ``brought`` are the libraries that delvewheel has to bring into a wheel for Windows.
+    """
     wrong = [
         f"stray: {name}"
         for name in members
-        if not name.startswith("llama_cpp/") and not name.split("/")[0].endswith(".dist-info")
+        if not name.startswith("llama_cpp/")
+        and not name.split("/")[0].endswith(".dist-info")
+        and not (brought and is_brought(name))
     ]
+    bundled = [redist.original(n) for n in members if brought and is_brought(n) and ".dll" in n]
+    for library in brought:
+        if bundled.count(library) != 1:
+            wrong.append(f"{bundled.count(library)} copies of {library} instead of one")
+    wrong += [f"not asked for: {name}" for name in bundled if name not in brought]
     library_name = re.compile(r"llama_cpp/.*?(?:lib)?([^/]+?)\.(?:so|dll)(?:\.|$)")
     found = [library_name.match(name) for name in members]
     libraries = [match[1] for match in found if match]
@@ -239,9 +277,14 @@ def contents_problems(members: Sequence[str] | dict[str, int], *, cuda: bool) ->
         if libraries.count(library) != 1:
             wrong.append(f"{libraries.count(library)} copies of {library} instead of one")
     wrong += [f"not asked for: {name}" for name in libraries if name not in (*wanted, "gomp")]
-    if cuda and f"llama_cpp/{staging.LOADER}" not in members:
-        wrong.append(f"missing: llama_cpp/{staging.LOADER}")
+    added = [*([staging.LOADER] if cuda else []), *([staging.DLLS] if brought else [])]
+    wrong += [f"missing: llama_cpp/{n}" for n in added if f"llama_cpp/{n}" not in members]
     return wrong
+
+
+def is_brought(member: str) -> bool:
+    """Whether a member lies where delvewheel puts what it copies in."""
+    return member.startswith(f"{redist.FOLDER}/")
 
 
 def publish(wheel: Path, folder: Path) -> Path:

@@ -9,8 +9,9 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from sessions import configure
 from sessions.configure import Places
-from sessions.core import facts, options, records
+from sessions.core import facts, inputs, job, options, records
 from sessions.core.context import Context
 from sessions.core.model import (
     BuildEnv,
@@ -27,10 +28,14 @@ from sessions.core.model import (
     Tool,
     Toolchain,
     Toolkit,
+    VerifyReport,
     Wheel,
 )
 from sessions.core.options import Options
+from sessions.papers.evidence import Evidence
+from sessions.payload import seal
 from sessions.wheelfile.case import Case, required
+from sessions.wheelfile.judge import judge
 from sessions.wheelfile.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -263,6 +268,7 @@ def wheel(**changes: Any) -> Wheel:
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
 LOADER = "c" * 64  # stands for the digest of the loader that the target's wheel has
+PRELOAD = "d" * 64  # and of what loads a Windows wheel's libraries
 BASELINE = {"AVX2": 40, "CET_IBT": 2, "INTEL386": 60_000, "SSE2": 9_000, "X64": 30_958}
 
 
@@ -350,7 +356,7 @@ def bill(found: WheelFacts, **changes: Any) -> Bill:
     """The bill of materials that says what this wheel for the rtx50 target holds."""
     names = {canonicalize_name(re.split(r"[^\w.-]", text)[0]) for text in found.requires}
     wanted = [name for name in names if name.startswith(("nvidia-", "cuda-"))]
-    needs = required(Case(found, claiming(), None, True, None), *sorted(wanted))
+    needs = required(Case(found, claiming(), None, True, None, ""), *sorted(wanted))
     files = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
     base = Bill(
         member=f"{INFO}/sboms/blackwheel.cdx.json",
@@ -422,6 +428,8 @@ def wheel_facts(**changes: Any) -> WheelFacts:
         unparsed=(),
         loader=LOADER,
         loader_called=True,
+        preload=None,
+        preload_called=False,
         bills=(),
         libraries=inside,
     )
@@ -443,18 +451,21 @@ def cpu_facts(**changes: Any) -> WheelFacts:
 def windows_libraries() -> tuple[Library, ...]:
     """The libraries of an rtx50 wheel for Windows. No search paths, no symbol versions."""
     ours = ("api-ms-win-crt-heap-l1-1-0.dll", "kernel32.dll", "vcruntime140.dll")
+    runtime = {name: f"{name}-{'0f' * 16}.dll" for name in ("msvcp140", "vcomp140")}
     needs = {
-        "ggml-base": (),
-        "ggml-cpu": ("ggml-base.dll",),
+        "ggml-base": (runtime["msvcp140"],),
+        "ggml-cpu": ("ggml-base.dll", runtime["vcomp140"]),
         "ggml-cuda": ("cublas64_13.dll", "cudart64_13.dll", "ggml-base.dll", "nvcuda.dll"),
         "ggml": ("ggml-base.dll", "ggml-cpu.dll", "ggml-cuda.dll"),
         "llama": ("ggml-base.dll", "ggml.dll", "vcruntime140_1.dll"),
         "mtmd": ("ggml.dll", "llama.dll"),
     }
     exports = {"llama": ("llama_decode", "llama_free"), "mtmd": ("mtmd_init",)}
+    places = {f"llama_cpp/lib/{name}.dll": (name, others) for name, others in needs.items()}
+    places |= {f"llama_cpp_python.libs/{file}": (name, ()) for name, file in runtime.items()}
     return tuple(
         library(
-            f"llama_cpp/lib/{name}.dll",
+            member,
             format="pe",
             imports=(*ours, *others),
             search_paths=(),
@@ -462,7 +473,7 @@ def windows_libraries() -> tuple[Library, ...]:
             symbol_versions={},
             device=device() if name == "ggml-cuda" else None,
         )
-        for name, others in needs.items()
+        for member, (name, others) in places.items()
     )
 
 
@@ -471,7 +482,8 @@ def windows_facts(**changes: Any) -> WheelFacts:
     tags = ("cp311-cp311-win_amd64",)
     file = f"llama_cpp_python-0.3.16-{tags[0]}.whl"
     base = {"libraries": windows_libraries(), "file": file, "tags": tags, "wheel_tags": tags}
-    return wheel_facts(**{**base, **changes})
+    preloaded = {"preload": PRELOAD, "preload_called": True}
+    return wheel_facts(**{**base, **preloaded, **changes})
 
 
 def recorded(found: WheelFacts, **changes: Any) -> Wheel:
@@ -484,7 +496,7 @@ def recorded(found: WheelFacts, **changes: Any) -> Wheel:
 def case(found: WheelFacts | None = None, **changes: Any) -> Case:
     """A wheel before its judge, built here for the rtx50 target, with the record of its build."""
     found = found or wheel_facts()
-    base = Case(found, claiming(), recorded(found), True, LOADER)
+    base = Case(found, claiming(), recorded(found), True, LOADER, PRELOAD)
     return dataclasses.replace(base, **changes)
 
 
@@ -675,3 +687,86 @@ def smoke_report(**changes: Any) -> dict[str, Any]:
         "system_info": "CUDA : ARCHS = 1200",
     }
     return {**base, **changes}
+
+
+def sealed(found: WheelFacts, target: str = "rtx50", **changes: Any) -> str:
+    """The report of sound proofs of a wheel, as the payload writes it."""
+    named = {"file": found.file, "sha256": found.sha256, "target": target}
+    return seal.seal(smoke_report(**{**named, **changes}))
+
+
+def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
+    """All records of an rtx50 wheel that may be released: built here, proven on the card."""
+    found = found or wheel_facts()
+    wanted: BuildSpec = changes.get("spec", claiming())
+    base_source = source(sdist_sha256=facts.sdists()[wanted.version].sha256, version=wanted.version)
+    kit = toolkit() if wanted.cuda else None
+    made = configure.configure(
+        wanted, compiler(), kit, base_source, places(wanted.target), {"LANG": "C.UTF-8"}
+    )
+    record = recorded(
+        found,
+        fingerprint=made.fingerprint,
+        target=wanted.target,
+        version=wanted.version,
+        archs=wanted.archs,
+        cuda=wanted.cuda,
+        requires=made.requires,
+    )
+    text = sealed(found, wanted.target)
+    loader = LOADER if wanted.cuda else None
+    groups = judge(Case(found, wanted, record, True, loader, None))
+    verdict = inputs.verdict(wanted, record)
+    base = Evidence(
+        spec=wanted,
+        path=ROOT / "wheels" / wanted.target / found.file,
+        sha256=found.sha256,
+        toolchain=chain(),
+        source=base_source,
+        toolkit=kit,
+        build=made,
+        wheel=record,
+        facts=found,
+        verify=VerifyReport(found.file, found.sha256, wanted.target, verdict, 7.5, groups),
+        smoke=job.opened(text, record, found.sha256, "here"),
+        sealed=text,
+        signature=None,
+        timeline=None,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def fp4_evidence(**changes: Any) -> Evidence:
+    """All records of an rtx50-fp4 wheel, proven on the card."""
+    tags = ("py3-none-manylinux_2_35_x86_64",)
+    tensor = {**device().tensor, "OMMA.SF.16864.F32.E2M1.E2M1.E8": 6_144}
+    code = device(sass={"sm_120a": 98}, tensor=tensor)
+    inside = tuple(
+        dataclasses.replace(lib, device=code) if lib.device else lib for lib in libraries()
+    )
+    found = wheel_facts(
+        file=f"llama_cpp_python-0.3.36-{tags[0]}.whl",
+        version="0.3.36",
+        metadata_version="0.3.36",
+        tags=tags,
+        wheel_tags=tags,
+        libraries=inside,
+    )
+    wanted = claiming(
+        target="rtx50-fp4",
+        version="0.3.36",
+        archs=("120a-real",),
+        device_features=("HMMA", "IMMA", "OMMA.E2M1"),
+    )
+    return evidence(found, spec=wanted, **changes)
+
+
+def cpu_evidence(**changes: Any) -> Evidence:
+    """All records of a cpu wheel, proven on the CPU."""
+    found, wanted = cpu_facts(), cpu_spec(budget_mb=4)
+    gone = ("native-sass", "libraries", "full-offload", "memory")
+    checks = [check for check in smoke_checks() if check["id"] not in gone]
+    where = {"device": "cpu", "capability": None, "driver": None, "checks": checks}
+    text = sealed(found, "cpu", **where)
+    report = job.opened(text, None, found.sha256, "here")
+    return evidence(found, **{"spec": wanted, "smoke": report, "sealed": text, **changes})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import signal
 import sys
@@ -23,6 +24,7 @@ from sessions.core.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
 TAKE_A_WHEEL = ("probe", "verify", "smoke")  # sessions that work on a wheel that was not built here
+MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Context:
     machine: Machine
     root: Path  # of the project
     cache: Path  # toolkits, downloads, build tools, compiler cache: kept between builds
+    specs: tuple[BuildSpec, ...] = ()  # of a session that takes several targets: all of them
 
     @property
     def build(self) -> Path:
@@ -104,18 +107,25 @@ def _context(session: nox.Session, chosen: Options) -> Context:
             f"--wheel means nothing to the session {session.name}.",
             remedy=f"it is for {', '.join(TAKE_A_WHEEL)}: nox -s verify -- --wheel PATH",
         )
+    cache = _cache(env.get("BLACKWHEEL_CACHE"))
+    many = session.name in MANY
+    names = dict.fromkeys((chosen.target or "").split(",") if many else [chosen.target or ""])
+    specs = [spec.choose(targets, dataclasses.replace(chosen, target=n or None)) for n in names]
     context = Context(
         session=session.name,
         asked=frozenset(map(str, asked)),
         options=chosen,
-        spec=spec.choose(targets, chosen),
+        spec=specs[0],
+        specs=tuple(specs) if many else (),
         env=env,
-        machine=real(env, ROOT),
+        machine=real(env, ROOT, cache),
         root=ROOT,
-        cache=_cache(env.get("BLACKWHEEL_CACHE")),
+        cache=cache,
     )
     disk.mark(context.root / "build")
     disk.claim(context.cache)
+    if many:
+        return context
     if not chosen.wheel:  # else nothing of the target is touched, and nobody need wait
         context.target_lock(context.spec.target)
         run.end_leftovers(run.BUILD_MARK, str(context.build))

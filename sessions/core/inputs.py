@@ -9,10 +9,10 @@ from sessions.core import facts, records, staging
 from sessions.core.model import BuildSpec, Toolchain, Wheel
 
 SESSIONS = Path(__file__).resolve().parents[1]
-# Everything that reads a wheel and judges it, the loader that is wanted included.
+# Everything that reads a wheel and judges it, the additions that are wanted included.
 _JUDGES = (
     "verify.py", "core/*.py", "wheelfile/*.py", "facts/*.toml", "facts/runtime.txt",
-    f"overlay/{staging.LOADER}",
+    f"overlay/{staging.LOADER}", f"overlay/{staging.DLLS}",
 )  # fmt: skip
 
 

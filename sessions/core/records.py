@@ -79,18 +79,31 @@ def write_text(path: Path, text: str) -> None:
 
 def write(path: Path, kind: str, value: Any, *, ok: bool = True) -> None:
     """Write a record. One that is not ``ok`` is for people and programs; no stage takes it."""
+    write_text(path, text(kind, value, ok=ok))
+
+
+def text(kind: str, value: Any, *, ok: bool = True) -> str:
+    """The text of a record.
+
+    Its own digest goes with it, so that one which was changed by hand counts as damaged.
+    """
     record = {"schema": SCHEMA, "kind": kind, "ok": ok, kind: to_json(value)}
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    record["sha256"] = fingerprint(record)
+    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
-def read(path: Path, kind: str, type_: type[T]) -> T | None:
-    """The value of a record; None where it is missing, of another schema, or damaged.
+def read(path: Path, kind: str, type_: type[T], *, failed: bool = False) -> T | None:
+    """The value of a record; None where it is missing, of another schema, damaged or changed.
 
-    A record is only ever a shortcut: whoever gets None does the work again.
+    A record is only ever a shortcut: whoever gets None does the work again. With ``failed``,
+    what is not ok is read too: for whoever tells of it.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record["schema"] != SCHEMA or record["ok"] is not True:
+        said = record.pop("sha256")
+        if record["schema"] != SCHEMA or said != fingerprint(record):
+            return None
+        if not failed and record["ok"] is not True:
             return None
         return typing.cast(T, from_json(type_, record[kind]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
         source=options.source,
         cache=options.cache,
         compiler=options.compiler,
+        prerelease=options.prerelease,
     )
     label = "+".join([name, *_differences(base, spec)])
     spec = dataclasses.replace(spec, target=label)
@@ -100,6 +102,23 @@ def _differences(base: BuildSpec, spec: BuildSpec) -> list[str]:
     if spec.source:
         parts.append("source-" + Path(spec.source).resolve().name)
     return [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for part in parts]
+
+
+def command(session: str, spec: BuildSpec, *more: str) -> str:
+    """The command line that runs a session for this very spec."""
+    name, *parts = spec.target.split("+")
+    words = ["nox", "-s", session, "--", "--target", name]
+    for prefix, option, value in (
+        ("v", "--version", spec.version),
+        ("cuda", "--cuda", spec.cuda),
+        ("arch", "--arch", ";".join(spec.archs)),
+        ("py", "--python", spec.python),
+        ("toolkit-", "--toolkit", spec.toolkit),
+        ("source-", "--source", spec.source),
+    ):
+        if value and any(part.startswith(prefix) for part in parts):
+            words += [option, value]
+    return shlex.join([*words, *more])
 
 
 def _judge(spec: BuildSpec, *, force: bool) -> None:

@@ -7,16 +7,19 @@ it was unpacked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import tomlkit
 
-from sessions.core import disk, facts
+from sessions.core import disk, facts, sbom
 
 PRISTINE = ".blackwheel.json"  # in an unpacked sdist: the digests of its files as they came
 LOADER = "_cuda_runtime.py"
 HOOK = f"from .{LOADER.removesuffix('.py')} import load as _load_cuda; _load_cuda()\n"
+DLLS = "_bundled_dlls.py"  # of a Windows wheel
+DLLS_HOOK = f"from .{DLLS.removesuffix('.py')} import load as _load_dlls; _load_dlls()\n"
 
 
 def build_reads(relative: str) -> bool:
@@ -69,27 +72,45 @@ def _put(path: Path, data: bytes) -> bool:
 
 
 def additions(
-    source: Path, loader: str, *, cuda: str | None, driver: int, requires: tuple[str, ...]
+    source: Path,
+    overlay: Mapping[str, str],
+    bill: str,
+    *,
+    platform: str,
+    cuda: str | None,
+    driver: int,
+    requires: tuple[str, ...],
 ) -> dict[str, str]:
     """The files of the source that the wheel has otherwise: relative path -> text.
 
-    A CUDA wheel gets the loader of NVIDIA's runtime, called before anything of
-    the package, and the packages that bring that runtime as dependencies.
+    ``overlay`` has the texts of ``LOADER`` and ``DLLS``. Every wheel gets its bill of materials.
+    A CUDA wheel gets the loader of NVIDIA's runtime and the packages that bring that runtime as
+    dependencies; a Windows wheel gets what loads its own libraries. Both are called before
+    anything of the package.
     """
-    if cuda is None:
-        return {}
-    init = (source / "llama_cpp" / "__init__.py").read_text(encoding="utf-8")
-    project = tomlkit.parse((source / "pyproject.toml").read_text(encoding="utf-8"))
-    dependencies = project["project"]["dependencies"]
-    for requirement in requires:
-        dependencies.append(requirement)
-    return {
-        "llama_cpp/__init__.py": HOOK + init,
-        f"llama_cpp/{LOADER}": filled(loader, cuda, driver),
-        "pyproject.toml": tomlkit.dumps(project),
-    }
+    files = {sbom.FILE: bill}
+    hooks = ""
+    if cuda:
+        files[f"llama_cpp/{LOADER}"] = filled(overlay[LOADER], cuda, driver)
+        project = tomlkit.parse((source / "pyproject.toml").read_text(encoding="utf-8"))
+        project["project"]["dependencies"].extend(requires)
+        files["pyproject.toml"] = tomlkit.dumps(project)
+        hooks += HOOK
+    if platform == "windows":
+        files[f"llama_cpp/{DLLS}"] = overlay[DLLS]
+        hooks += DLLS_HOOK
+    if hooks:
+        init = (source / "llama_cpp" / "__init__.py").read_text(encoding="utf-8")
+        files["llama_cpp/__init__.py"] = hooks + init
+    return files
 
 
 def filled(loader: str, cuda: str, driver: int) -> str:
     """The loader's text with the CUDA release and the oldest driver of one target."""
     return loader.replace("@CUDA@", cuda).replace("@MINIMUM_DRIVER@", str(driver))
+
+
+def unpatched(text: str) -> str:
+    """The text of ``DLLS`` as it was before delvewheel wrote into it where it is told to."""
+    patch = r"^# start delvewheel patch\n.*^# end delvewheel patch$"
+    return re.sub(patch, "# delvewheel: patch", text, flags=re.MULTILINE | re.DOTALL)

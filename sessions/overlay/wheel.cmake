@@ -22,6 +22,10 @@ function(blackwheel_ship)
         set_property(TARGET ${library} PROPERTY VERSION)
         set_property(TARGET ${library} PROPERTY SOVERSION)
     endforeach()
+    # llama.dll, whichever compiler makes it: MinGW's would be libllama.dll.
+    if(WIN32)
+        set_target_properties(${present} PROPERTIES PREFIX "")
+    endif()
     set_target_properties(${present} PROPERTIES
         INSTALL_RPATH "$<$<PLATFORM_ID:Linux>:$ORIGIN>"
         INSTALL_RPATH_USE_LINK_PATH OFF
@@ -34,6 +38,11 @@ function(blackwheel_ship)
         RUNTIME DESTINATION "${SKBUILD_PLATLIB_DIR}/llama_cpp/lib" COMPONENT blackwheel
         ARCHIVE DESTINATION "${SKBUILD_PLATLIB_DIR}/llama_cpp/lib" COMPONENT blackwheel-unshipped
         PUBLIC_HEADER DESTINATION "unshipped" COMPONENT blackwheel-unshipped
+    )
+
+    # The bill of materials (PEP 770), which the staged source has at its top.
+    install(FILES "${CMAKE_SOURCE_DIR}/blackwheel.cdx.json"
+        DESTINATION "${SKBUILD_METADATA_DIR}/sboms" COMPONENT blackwheel
     )
 
     # The OpenMP runtime of the compiler goes with the libraries that need it.

@@ -22,7 +22,8 @@ class Case:
     """What is judged, and against what. ``record`` is that of the wheel's build, if there is one.
 
     ``ours`` is whether this checkout is to have built it: then a missing record is a failure.
-    ``loader`` is the sha256 of the CUDA loader as this target's wheel has it.
+    ``loader`` is the sha256 of the CUDA loader as this target's wheel has it, ``preload`` that of
+    what loads the libraries of a Windows wheel.
     """
 
     facts: WheelFacts
@@ -30,6 +31,7 @@ class Case:
     record: Wheel | None
     ours: bool
     loader: str | None
+    preload: str
 
     @property
     def tags(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -11,7 +12,9 @@ from packaging.version import InvalidVersion, Version
 from sessions.core import facts
 from sessions.core.model import BuildSpec, Check
 from sessions.wheelfile.case import REBUILD, Case, check, find, required, stem
+from sessions.wheelfile.model import Material
 from sessions.wheelfile.papers import PACKAGE
+from sessions.wheelfile.rules import platform_libraries
 
 
 def archive(case: Case) -> Check:
@@ -147,6 +150,65 @@ def size(case: Case) -> Check:
         fail="larger than the target allows",
         remedy="find what grew (layout and ptx above), or raise budget_mb in targets.toml",
     )
+
+
+def sbom(case: Case) -> Check:
+    """The bill of materials (PEP 770) is there, can be read, and says what the wheel holds."""
+    bills = case.facts.bills
+    named = len(bills[0].materials) if bills else 0
+    return check(
+        "sbom",
+        _sbom(case),
+        ok=f"{named} components, as the wheel has them",
+        fail="the bill of materials is missing or untrue",
+        remedy=REBUILD,
+        soft=not bills and not case.ours,
+    )
+
+
+def _sbom(case: Case) -> Iterator[str]:
+    if len(case.facts.bills) != 1:
+        yield f"{len(case.facts.bills)} bills of materials of ours instead of one"
+        return
+    (bill,) = case.facts.bills
+    if bill.problems:
+        yield from (f"{bill.member} cannot be read: {line}" for line in bill.problems)
+        return
+    if (bill.name, bill.version) != (case.facts.name, case.facts.metadata_version.split("+")[0]):
+        yield f"it is of {bill.name} {bill.version}"
+    if case.record and case.record.sbom != bill.sha256:
+        yield "it is not the one that the recorded build put there"
+    yield from _materials(case, {part.name: part for part in bill.materials})
+
+
+def _materials(case: Case, parts: dict[str, Material]) -> Iterator[str]:
+    for name in ("llama.cpp", "ggml"):
+        if name not in parts:
+            yield f"{name}: in the wheel, and not named"
+    needed = {name for name in parts if parts[name].requirement}
+    runtime = {package for _, package in platform_libraries("linux").cuda} | {"cuda-pathfinder"}
+    asked = {str(canonicalize_name(r.name)): r for r in required(case, *runtime, *needed)}
+    for name in sorted(needed | asked.keys()):
+        part, requirement = parts.get(name), asked.get(name)
+        if part is None or not part.requirement:
+            yield f"{name}: METADATA requires it, and it is not named as required"
+        elif requirement is None:
+            yield f"{name}: named as required, and METADATA does not require it"
+        elif part.version and not requirement.specifier.contains(part.version):
+            yield f"{name}: {part.version}, and METADATA requires {requirement}"
+    files = {stem(part.file): part for part in parts.values() if part.file}
+    others = {stem(item.member): item for item in case.libraries if not _upstreams(item.member)}
+    for name in sorted(files.keys() | others.keys()):
+        if name not in others:
+            yield f"{files[name].file}: named, and not in the wheel"
+        elif name not in files:
+            yield f"{others[name].member}: in the wheel, and not named"
+        elif files[name].sha256 not in ("", others[name].sha256):
+            yield f"{others[name].member}: not the file that is named"
+
+
+def _upstreams(member: str) -> bool:
+    return re.fullmatch(r"ggml(-.*)?|llama|mtmd", stem(member)) is not None
 
 
 def reproducible(case: Case) -> Check:

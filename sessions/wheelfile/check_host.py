@@ -13,6 +13,7 @@ from sessions.core.model import Check
 from sessions.wheelfile import rules
 from sessions.wheelfile.case import REBUILD, Case, check, find, required, unread
 from sessions.wheelfile.model import Binding, Library
+from sessions.wheelfile.papers import PACKAGE
 
 _ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})(?=/|$)")
 
@@ -112,7 +113,8 @@ def _majors(specifiers: SpecifierSet) -> set[int]:
 
 def _neighbours(case: Case) -> Iterator[str]:
     """Where a library of the wheel would not find another of it."""
-    if case.windows:  # the bindings name the folder
+    if case.windows:
+        yield from _apart(case)
         return
     inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
     system = rules.platform_libraries("linux").system
@@ -122,6 +124,23 @@ def _neighbours(case: Case) -> Iterator[str]:
             found = any(f"{place}/{name}" in case.facts.members for place in places)
             if name in inside - system and not found:
                 yield f"{library.member}: no search path leads it to {name}, which is in the wheel"
+
+
+def _apart(case: Case) -> Iterator[str]:
+    """Where a library for Windows needs one that is in another folder of the wheel.
+
+    Upstream loads llama.dll with winmode=0: of other folders, Windows searches those on PATH alone,
+    on which upstream puts llama_cpp/lib.
+    """
+    found = case.facts
+    if found.preload == case.preload and found.preload_called:
+        return
+    places = {lib.member.rsplit("/", 1)[-1].lower(): lib.member for lib in case.libraries}
+    for library in case.libraries:
+        for name in library.imports:
+            place = posixpath.dirname(places.get(name, library.member))
+            if place not in (posixpath.dirname(library.member), f"{PACKAGE}/lib"):
+                yield f"{library.member}: needs {name}, and nothing loads it from {place} first"
 
 
 def _searched(library: Library) -> list[str]:

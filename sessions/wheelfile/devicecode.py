@@ -40,19 +40,25 @@ def read(data: bytes, folder: Path) -> DeviceCode | None:
         sass = listed(_program("cuobjdump", "--list-elf", str(carved)), "ELF file")
         ptx = listed(_program("cuobjdump", "--list-ptx", str(carved)), "PTX file")
         _program("cuobjdump", "--extract-elf", "all", str(carved.resolve()), cwd=folder)
-        instructions, tensor = 0, Counter[str]()
+        instructions, tensor, kernels = 0, Counter[str](), Counter[str]()
         for arch in sass:
-            code = [c for p in sorted(folder.glob(f"*.{arch}.cubin")) for c in _code(p)]
+            found = [c for p in sorted(folder.glob(f"*.{arch}.cubin")) for c in _code(p)]
+            for name, piece in found:
+                kernels[family(name)] += len(piece)
+            code = [piece for _, piece in found]
             instructions += sum(map(len, code)) // _INSTRUCTION
             tensor += tensor_instructions(code, _disassembler(arch, folder))
         error = None
     except Unreadable as problem:
-        return DeviceCode(containers, {}, {}, 0, {}, str(problem))
+        return DeviceCode(containers, {}, {}, 0, {}, {}, str(problem))
     if sum(sass.values()) + sum(ptx.values()) < containers:
         error = f"{containers} fat binaries, but only {sass} and {ptx} can be read in them"
     elif sass and not instructions:
         error = "machine code without an instruction"
-    return DeviceCode(containers, sass, ptx, instructions, dict(sorted(tensor.items())), error)
+    by_name = dict(sorted(tensor.items()))
+    return DeviceCode(
+        containers, sass, ptx, instructions, by_name, dict(sorted(kernels.items())), error
+    )
 
 
 def fat_binaries(data: bytes) -> Iterator[bytes]:
@@ -102,12 +108,28 @@ def listed(output: str, word: str) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _code(cubin: Path) -> list[bytes]:
-    """The machine code of every kernel of a cubin."""
+def _code(cubin: Path) -> list[tuple[str, bytes]]:
+    """The mangled name and the machine code of every kernel of a cubin."""
     binary = lief.ELF.parse(str(cubin))
     if binary is None:
         raise Unreadable(f"{cubin.name} is no ELF file")
-    return [bytes(s.content) for s in binary.sections if str(s.name).startswith(".text")]
+    code = [s for s in binary.sections if str(s.name).startswith(".text")]
+    return [(str(s.name).removeprefix(".text."), bytes(s.content)) for s in code]
+
+
+def family(kernel: str) -> str:
+    """The function, or outermost namespace, that a kernel is of: every instance of a template.
+
+    ``_Z9mul_mat_qIL9ggml_type10E…`` is mul_mat_q; ``_ZN3cub…`` is cub. A name that is not
+    mangled is its own.
+    """
+    rest = re.sub(r"^_Z(?:N[KVr]*)?", "", kernel)
+    while rest != kernel and (length := re.match(r"L?(\d+)", rest)):
+        end = length.end() + int(length[1])
+        name, rest = rest[length.end() : end], rest[end:]
+        if not name.startswith(("_GLOBAL__N_", "_INTERNAL_")):  # a namespace without a name
+            return name
+    return kernel
 
 
 def tensor_instructions(

@@ -17,7 +17,8 @@ def judge(case: Case) -> tuple[CheckGroup, ...]:
     file, device, host = check_file, check_device, check_host
     groups = {
         "The file": (
-            file.archive, file.record, file.metadata, file.layout, file.size, file.reproducible,
+            file.archive, file.record, file.metadata, file.layout, file.size, file.sbom,
+            file.reproducible,
         ),
         "Device code": (device.gpu_code, device.ptx, device.gpu_features),
         "Host code": (

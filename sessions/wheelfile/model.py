@@ -12,7 +12,8 @@ class DeviceCode:
     ``sass`` and ``ptx`` count pieces of code by architecture ("sm_120", "compute_100").
     ``containers`` is the number of fat binaries that hold them. ``tensor`` counts every
     tensor-core instruction of the machine code by its whole mnemonic ("HMMA.16816.F32");
-    ``instructions`` is how many were looked at.
+    ``instructions`` is how many were looked at. ``kernels`` is the size of that machine code, not
+    compressed, by the function it is of.
     """
 
     containers: int
@@ -20,6 +21,7 @@ class DeviceCode:
     ptx: dict[str, int]
     instructions: int
     tensor: dict[str, int]
+    kernels: dict[str, int]
     error: str | None  # what could not be read
 
 
@@ -61,6 +63,30 @@ class Binding:
 
 
 @dataclass(frozen=True)
+class Material:
+    """A component that a bill of materials names. What it does not say is ""."""
+
+    name: str
+    version: str
+    roles: tuple[str, ...]  # "compiled in", "a file of it", "required", "built with"
+    file: str  # base name
+    sha256: str  # of that file
+    requirement: str  # as METADATA is to have it
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A CycloneDX bill of materials in ``.dist-info/sboms``, as blackwheel writes it (PEP 770)."""
+
+    member: str
+    sha256: str
+    name: str
+    version: str
+    materials: tuple[Material, ...]
+    problems: tuple[str, ...]  # what of it cannot be read
+
+
+@dataclass(frozen=True)
 class WheelFacts:
     """Everything that was read of one wheel. Sizes in bytes."""
 
@@ -86,4 +112,7 @@ class WheelFacts:
     unparsed: tuple[str, ...]  # modules of which the bindings are not known
     loader: str | None  # sha256 of the CUDA loader's text
     loader_called: bool
+    preload: str | None  # sha256 of what loads a Windows wheel's libraries
+    preload_called: bool
+    bills: tuple[Bill, ...]
     libraries: tuple[Library, ...]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sessions.core import records, run
-from sessions.core.staging import HOOK, LOADER
-from sessions.wheelfile import archive, papers
+from sessions.core.staging import DLLS, DLLS_HOOK, HOOK, LOADER, unpatched
+from sessions.wheelfile import archive, bill, papers
 from sessions.wheelfile.model import Library, WheelFacts
 
 TIMEOUT = 600  # seconds for one library; that of rtx50's ggml-cuda takes 6
@@ -32,7 +32,8 @@ def read(
     texts = contents.texts
     paper = papers.read(wheel.name, texts)
     loader = texts.get(f"{papers.PACKAGE}/{LOADER}")
-    init = texts.get(f"{papers.PACKAGE}/__init__.py", b"")
+    preload = texts.get(f"{papers.PACKAGE}/{DLLS}")
+    init = _text(texts.get(f"{papers.PACKAGE}/__init__.py", b""))
     return WheelFacts(
         file=wheel.name,
         sha256=records.file_sha256(wheel),
@@ -55,9 +56,16 @@ def read(
         bindings=papers.bindings(texts),
         unparsed=papers.unparsed(contents.members, texts),
         loader=records.text_sha256(loader) if loader is not None else None,
-        loader_called=init.decode("utf-8", "replace").replace("\r\n", "\n").startswith(HOOK),
+        loader_called=init.startswith(HOOK),
+        preload=records.text_sha256(unpatched(_text(preload)).encode()) if preload else None,
+        preload_called=init.removeprefix(HOOK).startswith(DLLS_HOOK),
+        bills=tuple(bill.read(texts)),
         libraries=_libraries(contents, scratch, env, jobs, progress),
     )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 def _libraries(

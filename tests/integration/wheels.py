@@ -219,8 +219,10 @@ def _built(path: Path, libraries: dict[str, str]) -> Wheel:
         wall_seconds=1.0,
         cpu_seconds=1.0,
         cache={},
+        timing={},
         libraries=libraries,
         requires=REQUIRES,
+        sbom="",
     )
 
 
@@ -254,6 +256,11 @@ def _filled(loader: str) -> str:
     return staging.filled(loader, "13.1", facts.toolkit("13.1").driver)
 
 
+def preload() -> str:
+    """The digest of what loads a Windows wheel's libraries."""
+    return records.text_sha256((REPOSITORY / "sessions" / "overlay" / staging.DLLS).read_bytes())
+
+
 # ---- The judgement, in this process ------------------------------------------------------------
 
 
@@ -270,7 +277,7 @@ def judged(path: Path, wanted: BuildSpec, scratch: Path) -> dict[str, Check]:
     found = reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
     loader = (REPOSITORY / "sessions" / "overlay" / staging.LOADER).read_text(encoding="utf-8")
     digest = records.text_sha256(_filled(loader).encode())
-    groups = judge(Case(found, wanted, record, record is not None, digest))
+    groups = judge(Case(found, wanted, record, record is not None, digest, preload()))
     return {check.id: check for group in groups for check in group.checks}
 
 

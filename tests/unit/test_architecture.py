@@ -14,7 +14,8 @@ SESSIONS = ROOT / "sessions"
 STAGES = sorted(SESSIONS.glob("*.py"))
 CORE = sorted((SESSIONS / "core").glob("*.py"))
 WHEELFILE = sorted((SESSIONS / "wheelfile").glob("*.py"))
-PACKAGES = {"verify": "wheelfile"}  # what a stage has beside its own file
+PAPERS = sorted((SESSIONS / "papers").glob("*.py"))
+PACKAGES = {"publish": "papers", "verify": "wheelfile"}  # what a stage has beside its own file
 OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
@@ -102,6 +103,13 @@ def test_of_ours_a_stage_imports_the_core_and_its_own_package(path: Path) -> Non
 def test_of_ours_the_reading_of_wheels_imports_the_core_and_itself(path: Path) -> None:
     ours = within(of(path), "sessions") - within(of(path), "sessions.core")
     assert ours - within(of(path), "sessions.wheelfile") == set()
+
+
+@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
+def test_of_ours_the_papers_import_the_core_what_reads_wheels_and_themselves(path: Path) -> None:
+    ours = within(of(path), "sessions") - within(of(path), "sessions.core")
+    ours -= within(of(path), "sessions.wheelfile")
+    assert ours - within(of(path), "sessions.papers") == set()
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)

@@ -254,7 +254,7 @@ def test_nvcc_is_told_to_allow_a_compiler_only_where_it_would_refuse_it(
         toolkit=(fakes.windows_toolkit if windows else fakes.toolkit)(accepts=accepts),
         places=fakes.windows_places() if windows else fakes.places(),
     )
-    flags = env.settings.get("cmake.define.CMAKE_CUDA_FLAGS", "").split()
+    flags = env.settings.get("cmake.define.CMAKE_CUDA_FLAGS_INIT", "").split()
     assert ("-allow-unsupported-compiler" in flags) is told
 
 
@@ -478,4 +478,4 @@ def test_the_build_folder_is_mapped_out_of_messages(cache: str) -> None:
 def test_without_a_cache_nvcc_maps_the_build_folder_itself() -> None:
     told = defines(build(fakes.spec(cache="none")))
     stage = fakes.places().stage
-    assert told["CMAKE_CUDA_FLAGS"] == f'"-Xcompiler=-ffile-prefix-map={stage}=src"'
+    assert told["CMAKE_CUDA_FLAGS_INIT"] == f'"-Xcompiler=-ffile-prefix-map={stage}=src"'

@@ -30,7 +30,7 @@ def test_a_stage_that_would_run_pip_is_refused(tmp_path: Path) -> None:
 
 def test_the_real_machine_cannot_be_asked_to_run(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=REFUSAL):
-        machine.real({}, tmp_path)("run", "nvcc", "--version")
+        machine.real({}, tmp_path, tmp_path)("run", "nvcc", "--version")
 
 
 def test_a_test_may_put_its_own_in_place(monkeypatch: pytest.MonkeyPatch) -> None:

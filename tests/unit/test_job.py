@@ -194,6 +194,24 @@ def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
     assert field in caught.value.evidence
 
 
+CASE = {
+    "type": "F16",
+    "batch": 4,
+    "flash": True,
+    "kv": "f16",
+    "finite": True,
+    "tokens": 26,
+    "equal": 26,
+    "nmse": 1e-6,
+    "bound": 1e-4,
+}
+
+
+def test_a_case_with_all_it_must_have_is_read() -> None:
+    # Else the damaged ones below would prove nothing.
+    assert opened(fakes.smoke_report(cases=[CASE]), fakes.wheel()).cases == (CASE,)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -205,8 +223,11 @@ def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
         {"checks": [{**fakes.smoke_report()["checks"][0], "status": "warn"}]},
         {"cases": None},
         {"cases": ["F16"]},
-        {"cases": [{"type": "F16", "nmse": 0.1}]},
-        {"cases": [{"type": "F16", "nmse": None, "bound": 1}]},
+        {"cases": [{**CASE, "batch": "4"}]},
+        {"cases": [{**CASE, "type": 4}]},
+        {"cases": [{n: v for n, v in CASE.items() if n != "kv"}]},
+        {"cases": [{n: v for n, v in CASE.items() if n != "bound"}]},
+        {"cases": [{**CASE, "nmse": None}]},
         {"times": {"load_seconds": "soon"}},
         {"times": {"load_seconds": [1]}},
         {"times": []},
@@ -221,6 +242,9 @@ def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
         "a-check-that-warns",
         "no-cases",
         "a-case-that-is-text",
+        "a-case-of-a-batch-that-is-text",
+        "a-case-of-a-type-that-is-a-number",
+        "a-case-without-a-cache",
         "a-case-without-bound",
         "a-case-without-error",
         "a-time-that-is-text",

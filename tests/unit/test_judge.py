@@ -238,6 +238,7 @@ def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
         python=None,
         compiler=None,
         compiler_why="no C++ compiler was found",
+        setup_problem="",
         toolkit=None,
         jobs=1,
         checks=(),

@@ -42,8 +42,8 @@ def test_every_option_has_a_field_of_its_name() -> None:
     line = (
         "--target a --version b --cuda c --arch d --python e --toolkit f --source g --wheel k "
         "--device 1 --model l --report m --sign n --signers o --compiler h --cache sccache "
-        "--jobs 3 --record i --add j --offline --fresh --force --all --wheels --caches --dry-run "
-        "--help"
+        "--jobs 3 --record i --add j --to p --offline --fresh --prerelease --force --all --wheels "
+        "--caches --dry-run --lang es --allow-untested-gpu --reproduce --sigstore --help"
     )
     chosen = options.parse(line.split())
     assert chosen == options.Options(
@@ -65,13 +65,19 @@ def test_every_option_has_a_field_of_its_name() -> None:
         jobs=3,
         offline=True,
         fresh=True,
+        prerelease=True,
         force=True,
         all=True,
         wheels=True,
         caches=True,
         dry_run=True,
+        lang="es",
+        allow_untested_gpu=True,
+        reproduce=True,
+        sigstore=True,
         record="i",
         add="j",
+        to="p",
         help=True,
     )
 

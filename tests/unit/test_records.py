@@ -19,6 +19,7 @@ from sessions.core.model import (
     CheckGroup,
     Driver,
     InstalledToolkit,
+    Release,
     SmokeReport,
     Toolchain,
     VerifyReport,
@@ -60,6 +61,7 @@ VALUES: list[Any] = [
         {"import_seconds": 0.2},
     ),
     VerifyReport("a.whl", "0" * 64, "rtx50", "f" * 64, 7.5, (CheckGroup("The file", ()),)),
+    Release("cpu", "a.whl", "0" * 64, 7, "0.3.16", None, (), tested=True, proven=None),
 ]
 KINDS = [
     kind
@@ -72,6 +74,11 @@ def test_a_record_that_is_not_ok_is_none(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     records.write(path, "wheel", fakes.wheel(), ok=False)
     assert records.read(path, "wheel", Wheel) is None
+
+
+def test_one_that_is_not_ok_is_read_by_whoever_tells_of_it(tmp_path: Path) -> None:
+    records.write(tmp_path / "r.json", "wheel", fakes.wheel(), ok=False)
+    assert records.read(tmp_path / "r.json", "wheel", Wheel, failed=True) == fakes.wheel()
 
 
 def test_every_noun_is_tested_here() -> None:
@@ -117,15 +124,20 @@ def test_a_record_says_what_it_is(tmp_path: Path) -> None:
         "kind": "driver",
         "ok": True,
         "driver": {"release": "580", "cuda": "13.0"},
+        "sha256": "962bf9a0ab37541209d483a6ca9e9acaacabce4c1733e33018385c89aabf17a7",
     }
 
 
 GOOD = {"schema": 1, "kind": "driver", "ok": True, "driver": {"release": "580", "cuda": "13.0"}}
 
 
+def sealed(record: dict[str, Any]) -> str:
+    return json.dumps({**record, "sha256": records.fingerprint(record)})
+
+
 def test_a_good_record_is_read(tmp_path: Path) -> None:
     # Else the damage below would prove nothing.
-    (tmp_path / "r.json").write_text(json.dumps(GOOD))
+    (tmp_path / "r.json").write_text(sealed(GOOD))
     assert records.read(tmp_path / "r.json", "driver", Driver) == Driver("580", "13.0")
 
 
@@ -134,16 +146,20 @@ def test_a_good_record_is_read(tmp_path: Path) -> None:
     [
         "",
         "{",
-        json.dumps(GOOD)[:-10],
+        sealed(GOOD)[:-10],
         "null",
         "[]",
         "3",
-        json.dumps({**GOOD, "schema": 0}),
-        json.dumps({**GOOD, "ok": False}),
-        json.dumps({"schema": 1, "ok": True}),
-        json.dumps({**GOOD, "driver": {"release": "580"}}),
-        json.dumps({**GOOD, "driver": "580"}),
-        json.dumps({**GOOD, "driver": None}),
+        sealed({**GOOD, "schema": 0}),
+        sealed({**GOOD, "ok": False}),
+        sealed({"schema": 1, "ok": True}),
+        sealed({**GOOD, "driver": {"release": "580"}}),
+        sealed({**GOOD, "driver": "580"}),
+        sealed({**GOOD, "driver": None}),
+        json.dumps(GOOD),
+        json.dumps({**GOOD, "sha256": "0" * 64}),
+        sealed(GOOD).replace("580", "610"),
+        sealed({**GOOD, "ok": False}).replace("false", "true"),
         "\x00\x00\x00",
     ],
 )

@@ -85,7 +85,8 @@ def test_to_take_a_report_no_card_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, capsys: Told) -> None:
-    case = {"type": "Q4_K", "batch": 4, "flash": True, "kv": "f16", "tokens": 1, "equal": 1}
+    case = {"type": "Q4_K", "batch": 4, "flash": True, "kv": "f16", "finite": True}
+    case |= {"tokens": 1, "equal": 1}
     cases = [
         {**case, "nmse": 1e-3, "bound": 5e-3},
         {**case, "nmse": 2e-3, "bound": 3e-2, "kv": "q4_0"},  # larger, and further from its bound
@@ -103,7 +104,8 @@ def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, cap
 def test_a_case_that_is_no_number_is_the_furthest_from_its_bound(
     tmp_path: Path, capsys: Told
 ) -> None:
-    case = {"type": "Q4_K", "flash": True, "kv": "f16", "bound": 1.0}
+    case = {"type": "Q4_K", "flash": True, "kv": "f16", "bound": 1.0, "finite": True}
+    case |= {"tokens": 1, "equal": 1}
     figures = enumerate([0.1, float("nan"), 0.2])
     cases = [{**case, "nmse": nmse, "batch": 4 + n} for n, nmse in figures]
     digest = build(smoking(tmp_path))
@@ -247,6 +249,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
 
 def signed(root: Path) -> Context:
     digest = build(smoking(root))
+    (root / "smoke-report.json.sig").write_text("a signature\n")
     return smoking(root, "--report", report_file(root, digest), "--signers", str(root / "signers"))
 
 
@@ -264,6 +267,17 @@ def test_a_report_that_one_of_the_keys_signed_is_taken(
     for_us = ["-n", "blackwheel", "-I", "ana@example.com"]
     assert verified == ["/usr/bin/ssh-keygen", "-Y", "verify", *files, *for_us]
     assert keys.given[1] == report  # what was signed is the report itself
+    kept = ctx.build / "smoke-report.json"
+    assert kept.read_bytes() == report.read_bytes()
+    assert kept.with_name("smoke-report.json.sig").read_text() == "a signature\n"
+
+
+def test_the_signature_of_another_report_does_not_stay(tmp_path: Path, keys: Keys) -> None:
+    ctx = signed(tmp_path)
+    smoke.main(ctx)
+    smoke.main(smoking(tmp_path, "--report", str(tmp_path / "smoke-report.json")))
+    assert (ctx.build / "smoke-report.json").exists()
+    assert not (ctx.build / "smoke-report.json.sig").exists()
 
 
 def test_the_home_of_a_report_and_of_its_keys_is_found(
@@ -272,6 +286,7 @@ def test_the_home_of_a_report_and_of_its_keys_is_found(
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
     report_file(tmp_path, build(smoking(tmp_path)))
+    (tmp_path / "smoke-report.json.sig").touch()
     smoke.main(smoking(tmp_path, "--report=~/smoke-report.json", "--signers=~/signers"))
     report = tmp_path / "smoke-report.json"
     assert keys.given[1] == report

@@ -11,7 +11,10 @@ import pytest
 from sessions.core import disk, staging
 from tests import fakes
 
-LOADER = (fakes.ROOT / "sessions" / "overlay" / staging.LOADER).read_text(encoding="utf-8")
+OVERLAY = {
+    name: (fakes.ROOT / "sessions" / "overlay" / name).read_text(encoding="utf-8")
+    for name in (staging.LOADER, staging.DLLS)
+}
 REQUIRES = ("cuda-pathfinder>=1.3", "nvidia-cuda-runtime>=13.1.80,<14")
 # As upstream has them.
 INIT = 'from .llama_cpp import *\nfrom .llama import *\n\n__version__ = "0.3.16"\n'
@@ -153,16 +156,20 @@ def test_the_source_stays_as_it_was(source: Path, tmp_path: Path) -> None:
     assert disk.signature(source, lambda _: True) == before
 
 
-def additions(source: Path, cuda: str | None = "13.1") -> dict[str, str]:
-    return staging.additions(source, LOADER, cuda=cuda, driver=580, requires=REQUIRES)
+def additions(source: Path, cuda: str | None = "13.1", platform: str = "linux") -> dict[str, str]:
+    requires = REQUIRES if cuda else ()
+    return staging.additions(
+        source, OVERLAY, "{}\n", platform=platform, cuda=cuda, driver=580, requires=requires
+    )
 
 
-def test_a_cpu_wheel_is_as_upstream_has_it(source: Path) -> None:
-    assert additions(source, cuda=None) == {}
+def test_a_cpu_wheel_is_as_upstream_has_it_but_for_its_bill_of_materials(source: Path) -> None:
+    assert additions(source, cuda=None) == {"blackwheel.cdx.json": "{}\n"}
 
 
 def test_a_cuda_wheel_gets_the_loader_and_its_requirements(source: Path) -> None:
     assert sorted(additions(source)) == [
+        "blackwheel.cdx.json",
         "llama_cpp/__init__.py",
         "llama_cpp/_cuda_runtime.py",
         "pyproject.toml",
@@ -175,6 +182,33 @@ def test_the_loader_is_called_before_anything_of_the_package(source: Path) -> No
     assert rest == INIT
 
 
+def test_a_cpu_wheel_for_windows_loads_its_libraries_before_anything_of_the_package(
+    source: Path,
+) -> None:
+    added = additions(source, cuda=None, platform="windows")
+    assert sorted(added) == [
+        "blackwheel.cdx.json",
+        "llama_cpp/__init__.py",
+        "llama_cpp/_bundled_dlls.py",
+    ]
+    assert added["llama_cpp/__init__.py"] == (
+        "from ._bundled_dlls import load as _load_dlls; _load_dlls()\n" + INIT
+    )
+
+
+def test_in_a_cuda_wheel_for_windows_the_cuda_runtime_is_loaded_first(source: Path) -> None:
+    text = additions(source, platform="windows")["llama_cpp/__init__.py"]
+    assert text == staging.HOOK + staging.DLLS_HOOK + INIT
+
+
+def test_what_delvewheel_writes_into_the_loading_of_libraries_is_taken_out_again() -> None:
+    patch = "# start delvewheel patch\ndef _p():\n    import os\n\n\n_p()\n# end delvewheel patch"
+    ours = OVERLAY[staging.DLLS]
+    assert ours.count("\n# delvewheel: patch\n") == 1
+    assert staging.unpatched(ours.replace("# delvewheel: patch", patch)) == ours
+    assert staging.unpatched(ours) == ours
+
+
 def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
     text = additions(source)["llama_cpp/_cuda_runtime.py"]
     assert 'CUDA = "13.1"' in text
@@ -182,9 +216,10 @@ def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
     assert "@" not in text
 
 
-@pytest.mark.parametrize("name", ["llama_cpp/__init__.py", "llama_cpp/_cuda_runtime.py"])
+@pytest.mark.parametrize("name", ["__init__.py", staging.LOADER, staging.DLLS])
 def test_what_is_added_is_python(name: str, source: Path) -> None:
-    compile(additions(source)[name], name, "exec", dont_inherit=True)
+    text = additions(source, platform="windows")[f"llama_cpp/{name}"]
+    compile(text, name, "exec", dont_inherit=True)
 
 
 def test_the_requirements_come_after_upstreams_own(source: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sessions import verify
-from sessions.core import facts, records, staging
+from sessions.core import facts, inputs, records, staging
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import VerifyReport
@@ -100,7 +100,7 @@ def test_a_sound_wheel_passes_and_that_is_said(ctx: Context, capsys: Told) -> No
     assert f"Reading {NAME}" in told
     assert "Device code\n" in told
     assert "gpu-code: sm_120: 98 × SASS in libggml-cuda.so" in told
-    assert f"verify: 17 checks hold for {NAME}, in " in told
+    assert f"verify: 18 checks hold for {NAME}, in " in told
 
 
 def test_a_sound_wheel_leaves_its_verdict_and_all_that_was_found(ctx: Context) -> None:
@@ -150,7 +150,7 @@ def test_a_wheel_that_was_judged_is_not_read_again(
     verify.main(ctx)
     assert len(reader.read_files) == 1
     assert ctx.record("verify").read_bytes() == first
-    assert f"verify: up to date, 17 checks hold for {NAME}" in capsys.readouterr().out
+    assert f"verify: up to date, 18 checks hold for {NAME}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_wheel_that_was_swapped_after_its_judgement_is_read_and_refused(
 ) -> None:
     verify.main(ctx)
     (ctx.wheels / NAME).write_bytes(b"swapped")
-    with pytest.raises(Problem, match=r"1 of 17 checks of .* fail .*: freshness\."):
+    with pytest.raises(Problem, match=r"1 of 18 checks of .* fail .*: freshness\."):
         verify.main(ctx)
     assert len(reader.read_files) == 2
 
@@ -230,6 +230,7 @@ def test_a_changed_rule_is_judged_by_again(
     copy = tmp_path / "sessions"
     shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(verify, "HERE", copy)
+    monkeypatch.setattr(inputs, "SESSIONS", copy)
     monkeypatch.setattr(facts, "FACTS", copy / "facts")
     verify.main(ctx)
     verify.main(ctx)
@@ -246,6 +247,7 @@ def test_a_changed_loader_is_judged_by_again(
     copy = tmp_path / "sessions"
     shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(verify, "HERE", copy)
+    monkeypatch.setattr(inputs, "SESSIONS", copy)
     verify.main(ctx)
     with (copy / "overlay" / staging.LOADER).open("a", encoding="utf-8") as text:
         text.write("# a change\n")
@@ -269,7 +271,7 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
     with pytest.raises(Problem) as caught:
         verify.main(ctx)
     assert caught.value.what == (
-        f"2 of 17 checks of {NAME} fail for the target rtx50: metadata, size."
+        f"2 of 18 checks of {NAME} fail for the target rtx50: metadata, size."
     )
     assert str(ctx.record("facts")) in caught.value.evidence
     assert "--fresh --target rtx50" in caught.value.remedy
@@ -337,7 +339,7 @@ def test_a_given_wheel_without_a_record_passes_with_warnings(
     told = capsys.readouterr().out
     assert "freshness: not proven to be what the recorded build made" in told
     assert "there is no record of what it was made from" in told
-    assert "verify: 15 checks hold (warnings: 2) for" in told
+    assert "verify: 16 checks hold (warnings: 2) for" in told
 
 
 def left(ctx: Context, given: Path) -> Path:
@@ -370,7 +372,7 @@ def test_a_given_wheel_that_is_not_what_the_record_beside_it_says_fails(
     given: Path, tmp_path: Path
 ) -> None:
     records.write(given.parent / "wheel.json", "wheel", fakes.recorded(fakes.wheel_facts()))
-    with pytest.raises(Problem, match=r"1 of 17 .*: freshness\."):
+    with pytest.raises(Problem, match=r"1 of 18 .*: freshness\."):
         verify.main(verifying(tmp_path, "--wheel", str(given)))
 
 

