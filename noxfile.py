@@ -20,6 +20,7 @@ import sessions.configure
 import sessions.lock
 import sessions.probe
 import sessions.publish
+import sessions.release
 import sessions.smoke
 import sessions.source
 import sessions.toolkit
@@ -88,6 +89,12 @@ def smoke(session: nox.Session) -> None:
 def bundle(session: nox.Session) -> None:
     """One file that proves the wheel on another machine. Options: --target --sign KEY."""
     stage(session, sessions.bundle.main)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Prove, judge, write dist/. Options: --target A,B --report --lang --reproduce and others."""
+    stage(session, sessions.release.main)
 
 
 @nox.session

@@ -187,8 +187,6 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
     if spec.platform == "windows":
         # CCCL of CUDA 13.2 and later wants the standard preprocessor of MSVC.
         flags.append("-Xcompiler=/Zc:preprocessor,/Brepro")
-    elif spec.cache != "ccache":  # which makes the paths of .cu files relative by itself
-        flags.append(f'"-Xcompiler=-ffile-prefix-map={places.stage}=src"')
     root = _slashes(toolkit.root)
     # CMake prefers the library of an installed driver to the stub; a build must not hang on that.
     stub = spec.platform == "linux" and toolkit.origin == "pypi"

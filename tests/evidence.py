@@ -86,7 +86,7 @@ def untested(**changes: Any) -> Evidence:
     return dataclasses.replace(_base(made, found), **changes)
 
 
-def tested(**changes: Any) -> Evidence:
+def proven(**changes: Any) -> Evidence:
     """Of a hopper wheel, with the report of an H200 on it."""
     report = h200()
     found = dataclasses.replace(facts(), file=report.file, sha256=report.sha256)

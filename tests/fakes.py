@@ -715,7 +715,7 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
     )
     text = sealed(found, wanted.target)
     loader = LOADER if wanted.cuda else None
-    groups = judge(Case(found, wanted, record, True, loader, None))
+    groups = judge(Case(found, wanted, record, True, loader, PRELOAD))
     verdict = inputs.verdict(wanted, record)
     base = Evidence(
         spec=wanted,

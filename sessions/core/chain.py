@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sessions.core import run
@@ -27,6 +27,13 @@ def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str
     return [*nox, "-s", *sessions, "--", f"--target={target}", *more]
 
 
-def follow(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> int:
+def follow(
+    root: Path,
+    sessions: Sequence[str],
+    target: str,
+    more: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+) -> int:
     """Run it to the end, its output on this terminal; return the exit code."""
-    return run.inherit(command(root, sessions, target, more))
+    return run.inherit(command(root, sessions, target, more), env=env)

@@ -20,7 +20,11 @@ def linux(python: str, raw: Path, out: Path, env: Mapping[str, str]) -> None:
     """Leave the wheel in ``out`` with the platform tag that its libraries truly have."""
     excludes = [word for name in EXCLUDED for word in ("--exclude", name)]
     command = [python, "-m", "auditwheel", "repair", *excludes, "-w", str(out), str(raw)]
-    done = run.capture(command, env=env)
+    before = os.umask(0o022)  # auditwheel packs the wheel's folders with the modes it unpacked to
+    try:
+        done = run.capture(command, env=env)
+    finally:
+        os.umask(before)
     if done.returncode:
         raise Problem(
             "auditwheel refuses the wheel.",

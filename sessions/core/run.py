@@ -69,12 +69,13 @@ def capture(
     return Finished(tuple(words), code, text, time.monotonic() - start)
 
 
-def inherit(command: Sequence[str]) -> int:
-    """Run to the end with this process's own terminal and environment; return the exit code.
+def inherit(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+    """Run to the end with this process's own terminal; return the exit code.
 
+    Its environment is this process's own too, or ``env``.
     When this process is interrupted, the program gets the time to end what it started.
     """
-    child = subprocess.Popen(list(command))
+    child = subprocess.Popen(list(command), env=dict(env) if env is not None else None)
     try:
         return child.wait()
     except BaseException:

@@ -105,7 +105,7 @@ def _entries(log: str) -> Iterator[_Entry]:
 
 
 def _kind(rule: str) -> StepKind:
-    """CMake names its rules CXX_COMPILER__<target>…, CXX_SHARED_LIBRARY_LINKER__<target>…"""
+    """By CMake's names of rules: CXX_COMPILER__a_Release, CXX_SHARED_LIBRARY_LINKER__a_Release."""
     language, _, what = rule.split("__")[0].partition("_")
     if what.endswith("LINKER"):
         return "link"

@@ -32,6 +32,11 @@ function(blackwheel_ship)
         BUILD_WITH_INSTALL_RPATH ON
     )
 
+    blackwheel_plain_includes("${CMAKE_SOURCE_DIR}")
+    if(TARGET ggml-cuda)
+        blackwheel_same_anywhere(ggml-cuda)
+    endif()
+
     add_custom_target(blackwheel DEPENDS ${present})
     install(TARGETS ${present}
         LIBRARY DESTINATION "${SKBUILD_PLATLIB_DIR}/llama_cpp/lib" COMPONENT blackwheel
@@ -56,6 +61,54 @@ function(blackwheel_ship)
             DESTINATION "${SKBUILD_PLATLIB_DIR}/llama_cpp/lib" RENAME libgomp.so.1
             COMPONENT blackwheel
         )
+    endif()
+endfunction()
+
+# Upstream names folders as "src/ggml-cuda/..", and __FILE__ in a header there repeats that. ccache
+# tells the compiler the shortest spelling: without it, it is told the same.
+function(blackwheel_plain_includes folder)
+    get_property(targets DIRECTORY "${folder}" PROPERTY BUILDSYSTEM_TARGETS)
+    foreach(target IN LISTS targets)
+        foreach(property IN ITEMS INCLUDE_DIRECTORIES INTERFACE_INCLUDE_DIRECTORIES)
+            get_target_property(includes ${target} ${property})
+            if(includes)
+                set(plain)
+                foreach(include IN LISTS includes)
+                    cmake_path(NORMAL_PATH include)
+                    string(REGEX REPLACE "/$" "" include "${include}")
+                    list(APPEND plain "${include}")
+                endforeach()
+                set_property(TARGET ${target} PROPERTY ${property} "${plain}")
+            endif()
+        endforeach()
+    endforeach()
+    get_property(children DIRECTORY "${folder}" PROPERTY SUBDIRECTORIES)
+    foreach(child IN LISTS children)
+        blackwheel_plain_includes("${child}")
+    endforeach()
+endfunction()
+
+# nvcc's part of a library, the same whatever folder it was made in and whether or not from a cache.
+function(blackwheel_same_anywhere target)
+    # Names of what is local to a file hold a CRC of its absolute path, links resolved, which nvcc
+    # gives its front ends in this option (see --dryrun). Of two they take the last: ours.
+    get_target_property(sources ${target} SOURCES)
+    list(FILTER sources INCLUDE REGEX "\\.cu$")
+    foreach(source IN LISTS sources)
+        file(RELATIVE_PATH path "${CMAKE_SOURCE_DIR}" "${source}")
+        set_property(SOURCE "${source}" TARGET_DIRECTORY ${target} APPEND PROPERTY
+            COMPILE_OPTIONS "-Xcudafe=--orig_src_path_name=${path}"
+        )
+    endforeach()
+
+    if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+        # __FILE__, on host and device; with ccache the source is spelled from the tree.
+        file(RELATIVE_PATH up "${CMAKE_BINARY_DIR}" "${CMAKE_SOURCE_DIR}")
+        set(maps "-ffile-prefix-map=${CMAKE_SOURCE_DIR}=src" "-ffile-prefix-map=${up}=src")
+        target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${maps}>")
+        # Objects name nvcc's temporary files, which hold its process id. Stripped after the link
+        # they would still be in the build id. (--objdir-as-tempdir would do; sccache fails on it.)
+        target_link_options(${target} PRIVATE -s)
     endif()
 endfunction()
 

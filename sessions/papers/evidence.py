@@ -105,6 +105,23 @@ def state(record: Path) -> str:
     return "damaged, or was changed by hand" if record.exists() else "missing"
 
 
+def handed_on(found: Evidence) -> dict[str, str]:
+    """The records that go with a released wheel, as files: name -> text."""
+    made = {
+        f"{kind}.json": records.text(kind, value)
+        for kind, value in (
+            ("wheel", found.wheel),
+            ("facts", found.facts),
+            ("verify", found.verify),
+            ("steps", found.timeline),
+        )
+        if value is not None
+    }
+    # The report as it was written there: only so do its digest and its signature hold.
+    given = {"smoke.json": found.sealed, "smoke.json.sig": found.signature}
+    return {**made, **{name: text for name, text in given.items() if text is not None}}
+
+
 def _texts(*paths: Path) -> list[str | None]:
     return [path.read_bytes().decode("utf-8") if path.is_file() else None for path in paths]
 

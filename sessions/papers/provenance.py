@@ -5,13 +5,14 @@ No clock is read: the same records give the same statement.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from sessions.core import facts, records
-from sessions.papers.evidence import Evidence, unproven
+from sessions.papers.evidence import Evidence, handed_on, unproven
 
 STATEMENT = "https://in-toto.io/Statement/v1"  # in-toto attestation framework, spec v1.1
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -44,8 +45,8 @@ def statement(found: Evidence, commit: str) -> dict[str, Any]:
         **({"untested": f"UNTESTED on {', '.join(untested)}"} if untested else {}),
     }
     byproducts = [
-        {"name": f"{kind}.json", "digest": {"sha256": records.fingerprint(value)}}
-        for kind, value in (("facts", found.facts), ("verify", found.verify))
+        {"name": name, "digest": {"sha256": hashlib.sha256(text.encode()).hexdigest()}}
+        for name, text in handed_on(found).items()
     ]
     return {
         "_type": STATEMENT,

@@ -62,6 +62,11 @@ class Part:
 
 def render(found: Evidence, commit: str, bench: Sequence[Chart] = ()) -> str:
     """The page. ``commit`` is that of this project, ``bench`` what was measured of its speed."""
+    return _template().render(view(found, commit, bench))
+
+
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -80,7 +85,7 @@ def render(found: Evidence, commit: str, bench: Sequence[Chart] = ()) -> str:
         base=lambda member: member.rsplit("/", 1)[-1],
         sci=lambda value: f"{value:.2e}",
     )
-    return environment.get_template("report.html").render(view(found, commit, bench))
+    return environment.get_template("report.html")
 
 
 def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]:

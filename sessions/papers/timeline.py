@@ -84,7 +84,7 @@ def chain(timeline: Timeline) -> Sequence[BuildStep]:
 
 def name(output: str) -> str:
     """The file a step makes or compiles: "mean.cu" for "…/ggml-cuda.dir/mean.cu.o"."""
-    return re.sub(r"\.o(bj)?$", "", output.rsplit("/", 1)[-1])
+    return re.sub(r"\.o(bj)?$", "", re.split(r"[/\\]", output)[-1])
 
 
 def _said(seconds: float) -> str:

@@ -2,17 +2,15 @@
 
 ``python -I payload JOB REPORT`` with two JSON files: what to prove, and where the answer goes. Each
 proof runs in a process of its own (``python -I payload --child JOB``). Standard library alone here:
-what the wheel brings is imported in the children.
+what the wheel brings is imported in the children. With ``--bench`` before them, wheels are measured
+instead (bench.py).
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import json
-import os
 import platform
-import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from typing import Any
 import child
 import proofs
 import seal
+import spawn
 
 Job = dict[str, Any]
 TIMEOUT = 300.0  # seconds for one child; on a card the longest takes a few, on two CPU cores 60
@@ -32,6 +31,11 @@ def main() -> None:
         _quiet_crashes()
         job = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
         child.WORK[job["work"]](job)
+        return
+    if sys.argv[1] == "--bench":
+        import bench
+
+        bench.main(Path(sys.argv[2]), Path(sys.argv[3]))
         return
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     report = prove(job)
@@ -128,33 +132,13 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
     path = Path(job["folder"]) / f"{name}.json"
     path.write_text(json.dumps({**job, **more, "work": work}), encoding="utf-8")
     environment = {
-        **os.environ,
         "CUDA_CACHE_PATH": job["jit_cache"],
         "CUDA_DISABLE_PTX_JIT": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": str(job["index"]) if job["layers"] or job.get("plant") else "-1",
-        "PYTHONFAULTHANDLER": "1",
     }
     start = time.monotonic()
-    try:
-        done = subprocess.run(
-            [sys.executable, "-I", str(Path(__file__).parent), "--child", str(path)],
-            env=environment,
-            cwd=job["folder"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=job.get("timeout", TIMEOUT),
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            check=False,
-        )
-        code: int | str = done.returncode
-        output, errors = done.stdout, done.stderr
-    except subprocess.TimeoutExpired as late:
-        code, output, errors = "the time limit", late.stdout or b"", late.stderr or b""
-    said = list(child.lines(output.decode("utf-8", "replace")))
-    error = None
-    if code != 0:
-        error = f"ended by {code}: {reason(errors.decode('utf-8', 'replace'))}"
+    said, error = spawn.spawn(sys.executable, path, environment, job.get("timeout", TIMEOUT))
     merged: Job = {}
     for line in said:
         merged.update(line)
@@ -165,23 +149,6 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
         lines = {"answers": [line for line in said if "question" in line]}
     seconds = round(time.monotonic() - start, 2)
     return {**merged, **lines, "error": error, "child_seconds": seconds}
-
-
-def reason(text: str) -> str:
-    """What a process that failed said of it: the lines that name an error, else its last ones."""
-    frame = re.compile(r"\[0x[0-9a-f]+\]$")  # of a C backtrace
-    lines = [n.strip() for n in text.splitlines() if n.strip() and not frame.search(n.strip())]
-    raised = [
-        n for n, line in enumerate(lines) if re.match(r"[\w.]+(Error|Exception|Refused)\b", line)
-    ]
-    if raised:  # a traceback: its exception, whose text may go on for some lines
-        return " ".join(" ".join(lines[raised[-1] :]).split())[:900]
-    named = [
-        n
-        for n in lines
-        if re.search(r"error|assert|abort|PTX|kernel image|compiled|Refused", n, re.I)
-    ]
-    return " ".join(" ".join((named or lines)[-4:]).split())[-500:]
 
 
 if __name__ == "__main__":

@@ -2,105 +2,98 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
-from types import TracebackType
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+Look = dict[str, Any]
 MIB = 1024 * 1024
 EVERY = 0.02  # seconds between two looks
-# NVML's reasons for a clock below what was asked for; idle and the user's own setting are none.
+# NVML's reasons for a clock below the one asked for (nvmlClocksEventReason…); that the card idles,
+# or that its owner set the clock, is none.
 SLOWED = {
     0x04: "power cap",
     0x08: "hardware",
-    0x20: "thermal, by software",
-    0x40: "thermal, by hardware",
+    0x20: "heat, by software",
+    0x40: "heat, by hardware",
     0x80: "power brake",
 }
 
 
-class Watch:
-    """Looks at one card until it is closed: a with statement. Without a card it sees nothing."""
+@contextlib.contextmanager
+def watching(index: int | None) -> Iterator[list[Look]]:
+    """Looks at one card, from before the first to the end; none where there is no card."""
+    looks: list[Look] = []
+    if index is None:
+        yield looks
+        return
+    import pynvml
 
-    def __init__(self, index: int | None) -> None:
-        self._index = index
-        self._looks: list[dict[str, Any]] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._before = 0.0
+    pynvml.nvmlInit()
+    try:
+        device = pynvml.nvmlDeviceGetHandleByIndex(index)
+        looks.append(look(device))
+        stop = threading.Event()
 
-    def __enter__(self) -> Watch:
-        if self._index is not None:
-            import pynvml
+        def keep_looking() -> None:
+            while not stop.wait(EVERY):
+                looks.append(look(device))
 
-            pynvml.nvmlInit()
-            self._card = pynvml.nvmlDeviceGetHandleByIndex(self._index)
-            self._before = self._used()
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        if self._index is None:
-            return
-        import pynvml
-
-        self._stop.set()
-        self._thread.join()
+        thread = threading.Thread(target=keep_looking, daemon=True)
+        thread.start()
+        try:
+            yield looks
+        finally:
+            stop.set()
+            thread.join()
+    finally:
         pynvml.nvmlShutdown()
 
-    def seen(self) -> dict[str, Any]:
-        """The summary: clocks in MHz (medians), temperature in °C and memory in MiB (highest).
 
-        ``vram_mib`` is what the card's used memory grew by. None is what the card would not say.
-        """
-        if not self._looks:
-            return {}
+def look(device: object) -> Look:
+    """The card at this moment; None is what it would not say."""
+    import pynvml
 
-        def all_of(name: str) -> list[float]:
-            return [look[name] for look in self._looks if look[name] is not None]
+    def ask(name: str, *words: int) -> Any:
+        try:
+            return getattr(pynvml, name)(device, *words)
+        except pynvml.NVMLError:
+            return None
 
-        reasons = 0
-        for look in self._looks:
-            reasons |= look["reasons"] or 0
-        clocks = {n: all_of(n) for n in ("sm_mhz", "memory_mhz")}
-        return {
-            **{name: statistics.median(found) if found else None for name, found in clocks.items()},
-            "celsius": max(all_of("celsius"), default=None),
-            "watts": max(all_of("watts"), default=None),
-            "slowed": [name for bit, name in SLOWED.items() if reasons & bit],
-            "before_mib": self._before,
-            "vram_mib": max(all_of("used")) - self._before,
-            "looks": len(self._looks),
-        }
+    memory, milliwatts = ask("nvmlDeviceGetMemoryInfo"), ask("nvmlDeviceGetPowerUsage")
+    return {
+        "used_mib": memory.used / MIB if memory else None,
+        "sm_mhz": ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM),
+        "memory_mhz": ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_MEM),
+        "celsius": ask("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
+        "watts": milliwatts / 1000 if milliwatts is not None else None,
+        "reasons": ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
+    }
 
-    def _used(self) -> float:
-        import pynvml
 
-        used: float = pynvml.nvmlDeviceGetMemoryInfo(self._card).used / MIB
-        return used
+def summary(looks: Sequence[Look]) -> dict[str, Any]:
+    """All looks in one: of clocks the median and the highest, of the rest the highest.
 
-    def _look(self) -> None:
-        import pynvml
-
-        def ask(name: str, *words: int) -> Any:
-            try:
-                return getattr(pynvml, name)(self._card, *words)
-            except pynvml.NVMLError:
-                return None
-
-        while True:
-            milliwatts = ask("nvmlDeviceGetPowerUsage")
-            self._looks.append(
-                {
-                    "used": self._used(),
-                    "sm_mhz": ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_SM),
-                    "memory_mhz": ask("nvmlDeviceGetClockInfo", pynvml.NVML_CLOCK_MEM),
-                    "celsius": ask("nvmlDeviceGetTemperature", pynvml.NVML_TEMPERATURE_GPU),
-                    "watts": None if milliwatts is None else milliwatts / 1000,
-                    "reasons": ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
-                }
-            )
-            if self._stop.wait(EVERY):
-                return
+    ``vram_mib`` is what the used memory grew by since the first look.
+    """
+    if not looks:
+        return {}
+    seen = {name: [x[name] for x in looks if x[name] is not None] for name in looks[0]}
+    highest = {name: max(found, default=None) for name, found in seen.items()}
+    used = seen["used_mib"]
+    reasons = 0
+    for said in seen["reasons"]:
+        reasons |= said
+    return {
+        "sm_mhz": statistics.median(seen["sm_mhz"]) if seen["sm_mhz"] else None,
+        "sm_mhz_highest": highest["sm_mhz"],
+        "memory_mhz_highest": highest["memory_mhz"],
+        "celsius": highest["celsius"],
+        "watts": highest["watts"],
+        "slowed": [name for bit, name in SLOWED.items() if reasons & bit],
+        "before_mib": used[0] if used else None,
+        "vram_mib": max(used) - used[0] if used else None,
+        "looks": len(looks),
+    }

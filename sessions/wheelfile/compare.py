@@ -1,4 +1,4 @@
-"""Two wheels that should be the same bytes: which member differs, and in what. Pure but for reading."""
+"""Two wheels that should be the same bytes: which member of them differs, and in what."""
 
 from __future__ import annotations
 

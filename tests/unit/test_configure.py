@@ -473,9 +473,3 @@ def test_the_build_folder_is_mapped_out_of_messages(cache: str) -> None:
     mapped = f'"-ffile-prefix-map={fakes.places().stage}=src"'
     assert mapped in told["CMAKE_C_FLAGS_INIT"]
     assert told["CMAKE_C_FLAGS_INIT"] == told["CMAKE_CXX_FLAGS_INIT"]
-
-
-def test_without_a_cache_nvcc_maps_the_build_folder_itself() -> None:
-    told = defines(build(fakes.spec(cache="none")))
-    stage = fakes.places().stage
-    assert told["CMAKE_CUDA_FLAGS_INIT"] == f'"-Xcompiler=-ffile-prefix-map={stage}=src"'

@@ -15,9 +15,11 @@ import pytest
 from sessions.core import model, records
 from sessions.core.errors import Problem
 from sessions.core.model import (
+    BuildStep,
     Check,
     CheckGroup,
     Driver,
+    Gate,
     InstalledToolkit,
     Release,
     SmokeReport,
@@ -25,7 +27,7 @@ from sessions.core.model import (
     VerifyReport,
     Wheel,
 )
-from tests import fakes
+from tests import evidence, fakes
 
 VALUES: list[Any] = [
     fakes.spec(warning="mind", compiler="/usr/bin/g++"),
@@ -61,6 +63,9 @@ VALUES: list[Any] = [
         {"import_seconds": 0.2},
     ),
     VerifyReport("a.whl", "0" * 64, "rtx50", "f" * 64, 7.5, (CheckGroup("The file", ()),)),
+    BuildStep("a.dir/x.cpp.o", "c++", 5, 105),
+    evidence.cold(),
+    Gate("cpu", "a.whl", "0" * 64, ("12.0",), ()),
     Release("cpu", "a.whl", "0" * 64, 7, "0.3.16", None, (), tested=True, proven=None),
 ]
 KINDS = [

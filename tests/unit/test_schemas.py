@@ -14,15 +14,16 @@ import pytest
 from pydantic import TypeAdapter
 
 from sessions.core import records
-from sessions.core.model import CheckGroup, SmokeReport, VerifyReport, Wheel
+from sessions.core.model import CheckGroup, SmokeReport, Timeline, VerifyReport, Wheel
 from sessions.wheelfile.model import WheelFacts
-from tests import fakes
+from tests import evidence, fakes
 
 KINDS: dict[str, Any] = {
     "wheel": Wheel,
     "facts": WheelFacts,
     "verify": VerifyReport,
     "smoke": SmokeReport,
+    "steps": Timeline,
 }
 
 
@@ -59,8 +60,9 @@ def test_the_documented_schema_is_that_of_the_type(kind: str) -> None:
         ("wheel", fakes.wheel()),
         ("facts", fakes.wheel_facts()),
         ("verify", VerifyReport("a.whl", "0" * 64, "cpu", "f", 1.5, (CheckGroup("The file", ()),))),
+        ("steps", evidence.cold()),
     ],
-    ids=["wheel", "facts", "verify"],
+    ids=["wheel", "facts", "verify", "steps"],
 )
 def test_a_record_holds_to_its_schema_and_one_without_a_field_does_not(
     kind: str, value: Any

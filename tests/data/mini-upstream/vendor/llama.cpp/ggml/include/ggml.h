@@ -14,3 +14,8 @@ int ggml_answer(void);
 
 // As upstream's: __FILE__ would carry the build machine's folders into the library.
 #define GGML_ASSERT(x) if (!(x)) ggml_abort(__FILE__, __LINE__)
+
+static inline int ggml_checked(int size) {
+    GGML_ASSERT(size > 0);
+    return size;
+}

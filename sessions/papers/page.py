@@ -1,0 +1,48 @@
+"""The one page of a release: RELEASE or NOT RELEASABLE, with every reason and its command. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sessions.core.model import Check, Gate
+from sessions.papers.gate import failed
+
+NOT = "NOT RELEASABLE"
+_MARKS = {"ok": "yes", "warn": "yes, but", "fail": "**no**"}
+
+
+def verdict(gate: Gate) -> str:
+    """RELEASE, RELEASE, UNTESTED on …, or NOT RELEASABLE."""
+    if failed(gate.checks):
+        return NOT
+    return f"RELEASE, UNTESTED on {', '.join(gate.untested)}" if gate.untested else "RELEASE"
+
+
+def render(gates: Sequence[Gate]) -> str:
+    """The page, in Markdown: the targets as they are given."""
+    lines = ["# Release", "", "| target | verdict | wheel |", "| --- | --- | --- |"]
+    lines += [f"| {g.target} | {verdict(g)} | {_cell(g.file or 'none')} |" for g in gates]
+    for gate in gates:
+        lines += ["", f"## {gate.target}: {verdict(gate)}", ""]
+        lines += [f"SHA-256 `{gate.sha256}`", ""] if gate.sha256 else []
+        reasons = failed(gate.checks)
+        if reasons:
+            said = "reason" if len(reasons) == 1 else "reasons"
+            lines += [f"{len(reasons)} {said}:", "", *(_reason(check) for check in reasons), ""]
+        lines += ["| check | holds | found |", "| --- | --- | --- |"]
+        lines += [_row(check) for check in gate.checks]
+    return "\n".join(lines) + "\n"
+
+
+def _reason(check: Check) -> str:
+    evidence = "".join(f"\n  - {line}" for line in check.evidence.splitlines())
+    return f"- **{check.summary}**{evidence}\n  - to mend it: {check.remedy}"
+
+
+def _row(check: Check) -> str:
+    found = check.summary.removeprefix(f"{check.id}: ")
+    return f"| {check.id} | {_MARKS[check.status]} | {_cell(found)} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

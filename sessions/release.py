@@ -1,0 +1,346 @@
+"""The ritual before publishing: prove the wheels of some targets, judge them, write their papers.
+
+A wheel that may not be released gets no place in ``dist/``, and every reason is said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sessions.core import chain, console, disk, job, options, pyenv, records, run
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import Gate, Release, SmokeReport, Wheel
+from sessions.papers import card, gate, index, page, provenance, report
+from sessions.papers.evidence import Evidence, handed_on, read, unproven
+from sessions.papers.gate import Checkout, Situation
+from sessions.wheelfile import compare
+
+RECORD = "release.json"
+PAGE = "RELEASE.md"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One target's verdict; where it may be released, its record and the files beside its wheel."""
+
+    gate: Gate
+    changed: bool  # whether dist/ is not as it was written
+    release: Release | None = None
+    wheel: Path | None = None
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def main(ctx: Context) -> None:
+    """Judge each target, and make ``dist/`` of those that may be released."""
+    if ctx.options.report and len(ctx.specs) > 1:
+        raise Problem("A report is of one target.", remedy="--report FILE --target NAME")
+    dist = ctx.root / "dist"
+    if dist.exists() and not disk.is_marked(dist):
+        raise Problem(
+            "dist/ was not made by blackwheel, so nothing is put there.",
+            evidence=str(dist),
+            remedy=f"move it away: {dist}",
+        )
+    checkout = _checkout(ctx)
+    outcomes = [_one(dataclasses.replace(ctx, spec=spec), dist, checkout) for spec in ctx.specs]
+    for made in outcomes:
+        console.say(f"{made.gate.target}: {page.verdict(made.gate)}")
+        console.checks(made.gate.checks)
+    if any(made.changed for made in outcomes):
+        console.say(f"{dist} stays as it is")
+    else:
+        with disk.lock(ctx.root / "build" / "dist.lock", console.say):
+            _assemble(ctx, dist, outcomes)
+        console.say(f"  {dist / PAGE}")
+    refused = {m.gate.target: gate.failed(m.gate.checks) for m in outcomes}
+    reasons = [f"{name}: {check.summary}" for name, found in refused.items() for check in found]
+    if reasons:
+        names = ", ".join(name for name, found in refused.items() if found)
+        count = f"{len(reasons)} reason{'s' if len(reasons) > 1 else ''}"
+        raise Problem(
+            f"{page.NOT}: {names}, for {count}.",
+            evidence="\n".join(reasons),
+            remedy="above, under each",
+        )
+    for made in outcomes:
+        console.done(f"release: {made.gate.target}, {page.verdict(made.gate)}, in {dist}")
+
+
+def _one(ctx: Context, dist: Path, checkout: Checkout) -> Outcome:
+    """Run what is left of the target's chain, then judge, then write its papers."""
+    code = _prove(ctx)
+    again = _again(ctx) if ctx.options.reproduce else None
+    ctx.target_lock(ctx.spec.target)
+    disk.mark(ctx.build)
+    before = records.read(ctx.record("release"), "release", Release)
+    there = _there(dist / ctx.spec.target)
+    changed = gate.changed(_expected(before), there) if before and there else ()
+    situation = Situation(
+        checkout=checkout,
+        beside=records.read(ctx.wheels / "wheel.json", "wheel", Wheel),
+        changed=() if ctx.options.fresh else changed,
+        chain=code,
+        allow_untested=ctx.options.allow_untested_gpu,
+        differs=again,
+    )
+    try:
+        found = read(ctx.spec, ctx.build, ctx.wheels)
+    except Problem as problem:
+        checks = gate.unreadable(problem, situation)
+        return _refused(ctx, Gate(ctx.spec.target, "", "", (), checks), situation)
+    checks = gate.judge(found, situation)
+    made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
+    if gate.failed(checks):
+        return _refused(ctx, made, situation)
+    files = _papers(ctx, found, made, checkout.commit)
+    release = Release(
+        target=ctx.spec.target,
+        file=found.wheel.file,
+        sha256=found.sha256,
+        size=found.wheel.size,
+        version=found.wheel.version,
+        cuda=ctx.spec.cuda,
+        archs=ctx.spec.archs,
+        tested=not made.untested,
+        proven=found.smoke.started if found.smoke and not made.untested else None,
+        commit=checkout.commit,
+        files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    )
+    records.write(ctx.record("release"), "release", release)
+    return Outcome(made, False, release, found.path, files)
+
+
+def _refused(ctx: Context, made: Gate, situation: Situation) -> Outcome:
+    if not situation.changed:
+        ctx.record("release").unlink(missing_ok=True)  # what it names is about to leave dist/
+    return Outcome(made, bool(situation.changed))
+
+
+def _prove(ctx: Context) -> int:
+    """Run the sessions that prove the wheel; smoke where it can be, and is not yet."""
+    words = chain.words(ctx.options)
+    name = (ctx.spec.target).split("+")[0]
+    if ctx.options.report:
+        more = ["--report", ctx.options.report]
+        more += ["--signers", ctx.options.signers] if ctx.options.signers else []
+        return chain.follow(ctx.root, ["smoke"], name, [*words, *more])
+    code = chain.follow(ctx.root, ["verify"], name, words)
+    if code or _proven(ctx) or not _can_smoke(ctx):
+        return code
+    device = [] if ctx.spec.archs else ["--device=cpu"]
+    return chain.follow(ctx.root, ["smoke"], name, [*words, *device])
+
+
+def _proven(ctx: Context) -> bool:
+    """Whether a report on this very wheel is there, good or bad."""
+    wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
+    found = records.read(ctx.record("smoke"), "smoke", SmokeReport)
+    if found is None or wheel is None or found.sha256 != wheel.sha256:
+        return False
+    return found.device != "cpu" or not ctx.spec.archs
+
+
+def _can_smoke(ctx: Context) -> bool:
+    if not ctx.spec.archs:
+        return True
+    try:
+        job.card_for(ctx, ctx.machine("nvml"))
+    except Problem as problem:
+        console.say(f"smoke: not run here. {problem.what}")
+        return False
+    return True
+
+
+def _papers(ctx: Context, found: Evidence, passed: Gate, commit: str) -> dict[str, bytes]:
+    """Every file beside the wheel, by name. The same records give the same bytes."""
+    languages = ["en", "es"] if ctx.options.lang == "all" else [ctx.options.lang]
+    texts = {card.LANGUAGES[name]: card.render(found, commit, name) for name in languages}
+    texts["report.html"] = report.render(found, commit)
+    texts["provenance.intoto.json"] = provenance.text(found, commit)
+    texts |= handed_on(found)
+    texts["gate.json"] = records.text("gate", passed)
+    files = {name: text.encode() for name, text in texts.items()}
+    with zipfile.ZipFile(found.path) as archive:
+        files["sbom.cdx.json"] = archive.read(found.facts.bills[0].member)
+    files |= _signature(ctx, found, commit)
+    return {**files, "SHA256SUMS": _sums(found, files).encode()}
+
+
+def _sums(found: Evidence, files: Mapping[str, bytes]) -> str:
+    """The list that ``sha256sum --check`` reads; a line that begins with # is none of its."""
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    digests[found.wheel.file] = found.sha256
+    missing = unproven(found)
+    head = [f"# UNTESTED on {', '.join(missing)}"] if missing else []
+    return "\n".join([*head, *(f"{digests[name]}  {name}" for name in sorted(digests))]) + "\n"
+
+
+def _signature(ctx: Context, found: Evidence, commit: str) -> dict[str, bytes]:
+    """The provenance signed by sigstore, if it was asked for, now or for the same one before."""
+    predicate = json.dumps(provenance.statement(found, commit)["predicate"], indent=1) + "\n"
+    digest = records.fingerprint([found.sha256, predicate])
+    kept = ctx.build / f"provenance-{digest[:16]}.sigstore.json"
+    if ctx.options.sigstore and not kept.exists():
+        told = kept.with_name("predicate.json")
+        records.write_text(told, predicate)
+        _sign(ctx, found.path, told, kept)
+    return {f"{found.wheel.file}.sigstore.json": kept.read_bytes()} if kept.exists() else {}
+
+
+def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
+    program = shutil.which("sigstore", path=ctx.env.get("PATH"))
+    if program is None:
+        raise Problem("sigstore is not on PATH.", remedy="pipx install sigstore")
+    kind = ["--predicate", str(predicate), "--predicate-type", provenance.PREDICATE]
+    part = bundle.with_name("sigstore.part")
+    part.unlink(missing_ok=True)
+    code = run.inherit([program, "attest", *kind, "--bundle", str(part), str(wheel)])
+    if code or not part.is_file():
+        raise Problem(
+            f"sigstore ended with {code} and no signature; nothing was written to dist/.",
+            evidence="what it said is above",
+            remedy="sign in as it asks, or release without --sigstore",
+        )
+    part.replace(bundle)
+
+
+def _checkout(ctx: Context) -> Checkout:
+    """What git says of this project's own files."""
+    env = options.pip_environment(ctx.env)
+
+    def git(*words: str) -> run.Finished:
+        return run.capture(["git", "-C", str(ctx.root), *words], env=env)
+
+    top, head = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
+    status = git("status", "--porcelain")
+    for asked in (top, head, status):
+        if asked.returncode:
+            return Checkout("", (), f"git: {pyenv.tail(asked.output, 2)}")
+    if Path(top.output.strip()).resolve() != ctx.root.resolve():
+        return Checkout("", (), f"{ctx.root} is no git checkout of its own")
+    return Checkout(head.output.strip(), tuple(status.output.splitlines()))
+
+
+def _again(ctx: Context) -> tuple[str, ...]:
+    """Build the wheel a second time, from nothing and in another folder; how the two differ."""
+    folder = ctx.build / "again"
+    if folder.exists():
+        disk.remove(folder)
+    disk.mark(ctx.build)
+    disk.mark(folder)
+    copy = folder / "checkout"
+    env = options.pip_environment(ctx.env)
+    listed = run.capture(["git", "-C", str(ctx.root), "ls-files", "-z"], env=env)
+    if listed.returncode:
+        return (f"not built again: git ls-files: {pyenv.tail(listed.output, 2)}",)
+    for name in filter(None, listed.output.split("\0")):
+        if (ctx.root / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ctx.root / name, copy / name)
+    if sys.platform != "win32" and (ctx.root / ".nox").exists():
+        (copy / ".nox").symlink_to(ctx.root / ".nox")  # else the sessions' venv is made anew
+    # Toolkit, tools and source are pinned by hash: only what was compiled must not come back.
+    asked = ctx.options
+    again = dataclasses.replace(
+        asked,
+        cache="none",
+        source=_absolute(asked.source),
+        toolkit=_absolute(asked.toolkit),
+        compiler=_absolute(asked.compiler),
+    )
+    env = {**ctx.env, "BLACKWHEEL_CACHE": str(ctx.cache)}
+    console.say(f"Building {ctx.spec.target} a second time, from nothing, in {copy}")
+    name = ctx.spec.target.split("+")[0]
+    code = chain.follow(copy, ["wheel"], name, chain.words(again), env=env)
+    wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
+    made = copy / "wheels" / ctx.spec.target
+    second = records.read(made / "wheel.json", "wheel", Wheel)
+    if code or wheel is None or second is None:
+        return (f"the second build ended with {code} and no wheel; what it said is above",)
+    one, other = ctx.wheels / wheel.file, made / second.file
+    found = compare.differences(one, other)
+    if found and (program := shutil.which("diffoscope", path=ctx.env.get("PATH"))):
+        told = folder / "diffoscope.txt"
+        run.capture([program, "--text", str(told), str(one), str(other)], env=env)
+        found = (*found, f"diffoscope says more: {told}")
+    if not found:
+        disk.remove(folder)
+    return found
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().resolve()) if path and Path(path).exists() else path
+
+
+def _there(folder: Path) -> dict[str, str]:
+    """What lies in a target's folder of dist/: name -> sha256; the index's part is not of it."""
+    return {
+        path.name: records.file_sha256(path)
+        for path in sorted(folder.glob("*"))
+        if path.is_file() and not path.name.endswith(".whl.metadata")
+    }
+
+
+def _expected(release: Release) -> dict[str, str]:
+    text = records.text("release", release)
+    record = hashlib.sha256(text.encode()).hexdigest()
+    return {**release.files, release.file: release.sha256, RECORD: record}
+
+
+def _assemble(ctx: Context, dist: Path, outcomes: Iterable[Outcome]) -> None:
+    """Make dist/ anew beside and rename it: what was released now, and what was before."""
+    part, old = dist.with_name(".dist.part"), dist.with_name(".dist.old")
+    for leftover in (part, old):
+        if leftover.exists():
+            disk.remove(leftover)
+    disk.mark(part)
+    made = {outcome.gate.target: outcome for outcome in outcomes}
+    gates = {name: outcome.gate for name, outcome in made.items()}
+    for folder in sorted(path.parent for path in dist.glob(f"*/{RECORD}")):
+        if folder.name not in made:
+            gates[folder.name] = _keep(ctx, folder, part / folder.name)
+    for name, outcome in made.items():
+        if outcome.release and outcome.wheel:
+            place = part / name
+            place.mkdir()
+            shutil.copyfile(outcome.wheel, place / outcome.release.file)
+            for file, data in outcome.files.items():
+                (place / file).write_bytes(data)
+            records.write(place / RECORD, "release", outcome.release)
+    index.write(part)
+    records.write_text(part / PAGE, page.render([gates[name] for name in sorted(gates)]))
+    if dist.exists():
+        dist.rename(old)
+    part.rename(dist)
+    if old.exists():
+        disk.remove(old)
+
+
+def _keep(ctx: Context, folder: Path, place: Path) -> Gate:
+    """Take over what was released before, if it is as it was written."""
+    build = ctx.root / "build" / folder.name
+    release = records.read(build / RECORD, "release", Release)
+    # After clean -- --all there is only the record that lies there.
+    release = release or records.read(folder / RECORD, "release", Release)
+    passed = records.read(folder / "gate.json", "gate", Gate)
+    lines = ["its records cannot be read"]
+    if release and passed:
+        lines = list(gate.changed(_expected(release), _there(folder)))
+    if lines or passed is None:
+        raise Problem(
+            f"dist/{folder.name}/ is not as it was released.",
+            evidence="\n".join(lines),
+            remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it anew;"
+            f" or delete {folder}",
+        )
+    shutil.copytree(folder, place)
+    return passed

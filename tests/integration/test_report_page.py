@@ -1,0 +1,245 @@
+"""The report page in a real browser: headless Chromium, light and dark, on a phone and a desk.
+
+``BLACKWHEEL_SCREENSHOTS=FOLDER`` leaves a picture of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+from sessions.core.model import BuildStep, Check, CheckGroup
+from sessions.papers import report
+from sessions.papers.evidence import Evidence
+from tests.evidence import CHARTS, COMMIT, proven, untested
+
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+)  # fmt: skip
+SCHEMES = ("light", "dark")
+WIDTHS = (360, 1280)
+LONG = "a" * 300
+PARTS = "llama_cpp/lib/" + "very-long-name-" * 8 + ".so"
+
+
+def crowded() -> Evidence:
+    """What no good wheel has: every shade of an answer, failures, long names, many jobs."""
+    found = proven()
+    assert found.smoke is not None
+    assert found.timeline is not None
+    cases = list(found.smoke.cases)
+    for tenth in range(12):  # up to 110% of the bound
+        cases[tenth] = {**cases[tenth], "nmse": (tenth + 0.05) * 0.1, "bound": 1.0}
+    cases[12] = {**cases[12], "finite": False}
+    cases.append({"type": "NVFP4", "error": LONG})
+    checks = (
+        Check("ptx", "fail", f"ptx: {LONG}", f"{LONG}\n{LONG}", f"nox -s wheel -- {LONG}"),
+        Check("reproducible", "warn", "reproducible: it could not be made again", "why", "how"),
+        Check(LONG, "ok", LONG),
+    )
+    groups = (CheckGroup(LONG, checks),)
+    library = dataclasses.replace(found.facts.libraries[0], member=PARTS)
+    facts = dataclasses.replace(
+        found.facts,
+        members={**found.facts.members, PARTS: 10_000_000},
+        libraries=(library, *found.facts.libraries),
+        requires=(LONG,),
+    )
+    steps = tuple(BuildStep(f"{LONG}{n}.cu.o", "cuda", n, 9000 - n) for n in range(64))
+    return dataclasses.replace(
+        found,
+        facts=facts,
+        spec=dataclasses.replace(found.spec, warning=LONG),
+        wheel=dataclasses.replace(found.wheel, file=LONG, source_edited=True),
+        verify=dataclasses.replace(found.verify, groups=groups),
+        smoke=dataclasses.replace(found.smoke, cases=tuple(cases), origin=LONG, system=LONG),
+        build=dataclasses.replace(
+            found.build, settings={**found.build.settings, LONG: f"{LONG} {LONG}"}
+        ),
+        timeline=dataclasses.replace(found.timeline, steps=steps, critical=(steps[0].output,)),
+    )
+
+
+PAGES = {"proven": proven, "untested": untested, "crowded": crowded}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Chromium with an empty profile."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.fail("There is no Chromium: apt-get install --no-install-recommends chromium")
+    with sync_playwright() as driver:
+        context = driver.chromium.launch_persistent_context(
+            tmp_path_factory.mktemp("profile"), executable_path=program, args=list(FLAGS)
+        )
+        yield context
+        context.close()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """Opens a file and returns the page, and lists of what it asked for and complained of."""
+    pages = []
+
+    def opened(file: Path, scheme: str = "light", width: int = 1280) -> tuple[Any, list[str]]:
+        page, seen = browser.new_page(), []
+        pages.append(page)
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        page.on("request", lambda request: seen.append(f"asked for {request.url[:100]}"))
+        page.on("console", lambda message: seen.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: seen.append(f"error: {error}"))
+        page.goto(file.as_uri())
+        seen.remove(f"asked for {file.as_uri()}"[: len("asked for ") + 100])
+        return page, seen
+
+    yield opened
+    for page in pages:
+        page.close()
+
+
+def complaints(page: Any) -> list[str]:
+    """What is wrong with a page as it is shown: too wide, or hard to read or to use."""
+    wide = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+    found = [f"{wide} pixels too wide"] if wide else []
+    # Text that is cut off, or painted outside of its box, in no region that scrolls.
+    found += page.evaluate(
+        """() => [...document.querySelectorAll("body *")]
+          .filter(e => e.checkVisibility() && !e.closest(".scroll, svg, .skip, .checks thead"))
+          .filter(e => e.getBoundingClientRect().right > innerWidth + 1)
+          .map(e => `outside: ${e.outerHTML.slice(0, 80)}`)"""
+    )
+    for violation in Axe().run(page).response["violations"]:
+        nodes = [node["html"][:80] for node in violation["nodes"]]
+        found.append(f"{violation['impact']}: {violation['id']}: {nodes[:3]}")
+    return found
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_sound(name: str, scheme: str, width: int, visit: Any, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(report.render(PAGES[name](), COMMIT, CHARTS), encoding="utf-8")
+    page, seen = visit(file, scheme, width)
+    assert seen == []
+    assert complaints(page) == []
+    if folder := os.environ.get("BLACKWHEEL_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}-{scheme}-{width}.png", full_page=True)
+    for detail in page.locator("details").all():
+        detail.locator("summary").click()
+    assert complaints(page) == []
+    assert seen == []
+
+
+def test_the_scheme_is_the_readers(visit: Any, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(report.render(proven(), COMMIT), encoding="utf-8")
+    colours = [
+        visit(file, scheme)[0].evaluate("getComputedStyle(document.body).backgroundColor")
+        for scheme in SCHEMES
+    ]
+    light, dark = (sum(map(int, colour[4:-1].split(","))) for colour in colours)
+    assert light > 3 * 230
+    assert dark < 3 * 40
+
+
+def test_it_can_be_used_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(report.render(proven(), COMMIT, CHARTS), encoding="utf-8")
+    page, _ = visit(file, width=360)
+    focused = "document.activeElement"
+    page.keyboard.press("Tab")
+    box = page.locator(".skip").bounding_box()
+    assert box["x"] >= 0  # seen once it has the focus
+    page.keyboard.press("Enter")
+    assert page.evaluate(f"{focused}.id") == "main"
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"{focused}.matches('.scroll')"):
+            break
+    assert page.evaluate(f"{focused}.getAttribute('aria-labelledby')") == "heat-title"
+    outline = page.evaluate(f"getComputedStyle({focused}).outlineStyle")
+    assert outline == "solid"
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"{focused}.scrollLeft > 0")
+    page.keyboard.press("Tab")
+    assert page.evaluate(f"{focused}.tagName") == "SUMMARY"
+    page.keyboard.press("Enter")
+    assert page.evaluate(f"{focused}.parentElement.open")
+
+
+def test_the_tables_are_tables_to_a_screen_reader_on_a_phone_too(
+    visit: Any, tmp_path: Path
+) -> None:
+    # A style that takes the layout of a table away takes what it means with it in some browsers.
+    file = tmp_path / "report.html"
+    file.write_text(report.render(proven(), COMMIT), encoding="utf-8")
+    page, _ = visit(file, width=360)
+    table = page.get_by_role("table", name="Device code")
+    assert table.get_by_role("rowheader").all_inner_texts() == [
+        "PTX, which the driver would have to compile"
+    ]
+    assert table.get_by_role("cell").all_inner_texts() == ["none"]
+    drawing = page.get_by_role("img", name="Timeline of the build")
+    assert drawing.count() == 1
+
+
+@pytest.mark.parametrize(("motion", "behaviour"), [("reduce", "auto"), ("no-preference", "smooth")])
+def test_nothing_moves_for_who_asked_for_rest(
+    motion: str, behaviour: str, visit: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(report.render(proven(), COMMIT), encoding="utf-8")
+    page, _ = visit(file)
+    page.emulate_media(reduced_motion=motion)
+    shown = page.evaluate("getComputedStyle(document.documentElement).scrollBehavior")
+    assert shown == behaviour
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "noticed"),
+    [
+        ('<img alt="x" src="http://127.0.0.1:9/x.png">', "asked for http://127.0.0.1:9/x.png"),
+        ("<script>console.log('hello')</script>", "console: hello"),
+        ("<script>throw new Error('bad')</script>", "error: bad"),
+        ('<p style="width:90rem">x</p>', "pixels too wide"),
+        ('<p style="width:90rem">x</p>', "outside: <p style"),
+        ('<p style="color:#ccc;background:#fff">hardly to be read</p>', "serious: color-contrast"),
+        ('<h2>a</h2><h5 id="proofs">b</h5>', "moderate: heading-order"),
+        ('<img src="data:,">', "critical: image-alt"),
+    ],
+)
+def test_a_spoilt_page_is_noticed(spoilt: str, noticed: str, visit: Any, tmp_path: Path) -> None:
+    """Else the tests above would prove nothing. Its own policy, which stops it, is taken away."""
+    text = report.render(untested(), COMMIT)
+    head, _, rest = text.partition('<meta http-equiv="Content-Security-Policy"')
+    rest = rest.partition("\n")[2]
+    file = tmp_path / "report.html"
+    file.write_text(f"{head}{rest.replace('<footer>', f'{spoilt}<footer>')}", encoding="utf-8")
+    page, seen = visit(file, width=360)
+    assert any(noticed in line for line in [*seen, *complaints(page)])
+
+
+def test_its_policy_stops_what_a_hostile_record_would_load(visit: Any, tmp_path: Path) -> None:
+    text = report.render(untested(), COMMIT)
+    spoilt = '<img alt="x" src="http://127.0.0.1:9/x.png"><script>document.title = "x"</script>'
+    file = tmp_path / "report.html"
+    file.write_text(text.replace("<footer>", f"{spoilt}<footer>"), encoding="utf-8")
+    page, seen = visit(file)
+    assert page.title() == "llama-cpp-python 0.3.16 for rtx50: UNTESTED"
+    assert all("Content Security Policy" in line for line in seen)
+    assert len(seen) == 2
