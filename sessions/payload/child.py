@@ -290,6 +290,20 @@ def real(job: Job) -> None:
         say(question=question, fact=fact, answer=text, seconds=time.monotonic() - start)
 
 
+def tiny(job: Job) -> None:
+    """The tiny model that wheels are measured with."""
+    import tinymodel
+
+    say(sha256=tinymodel.make(Path(job["model"]), job["type"]).sha256)
+
+
+def speed(job: Job) -> None:
+    """What a benchmark takes from one process."""
+    import speed as measured
+
+    measured.measure(job, say)
+
+
 WORK: dict[str, Callable[[Job], None]] = {
     "answers": answers,
     "device": device,
@@ -297,6 +311,8 @@ WORK: dict[str, Callable[[Job], None]] = {
     "api": api,
     "times": times,
     "real": real,
+    "tiny": tiny,
+    "speed": speed,
 }
 
 

@@ -135,6 +135,20 @@ def evaluate(
     return np.concatenate(rows)
 
 
+def decode(made: Any, tokens: Sequence[int]) -> None:
+    """Evaluate tokens after those before them, in one batch, to the end; logits of the last."""
+    given = (llama_cpp.llama_token * len(tokens))(*tokens)
+    code = llama_cpp.llama_decode(made, llama_cpp.llama_batch_get_one(given, len(tokens)))
+    if code:
+        raise Refused(f"llama_decode returned {code}: {LOG.tail()}")
+    llama_cpp.llama_synchronize(made)
+
+
+def forget(made: Any) -> None:
+    """Empty a context's cache."""
+    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(made), False)
+
+
 def knows(type_number: int) -> bool:
     """Whether this release of ggml knows a type, asked of the library itself."""
     name = _library("ggml-base").ggml_type_name

@@ -10,12 +10,13 @@ import json
 from typing import Any
 
 KIND = "smoke-report"
+BENCH = "bench-report"
 SCHEMA = 1
 
 
-def seal(report: dict[str, Any]) -> str:
+def seal(report: dict[str, Any], kind: str = KIND) -> str:
     """The text of a report file."""
-    record = {"schema": SCHEMA, "kind": KIND, "report": report, "sha256": digest(report)}
+    record = {"schema": SCHEMA, "kind": kind, "report": report, "sha256": digest(report)}
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -25,15 +26,15 @@ def digest(report: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def opened(text: str) -> dict[str, Any]:
+def opened(text: str, kind: str = KIND) -> dict[str, Any]:
     """The report in a file's text. Raises ValueError that says why it is none."""
     try:
         record = json.loads(text)
-        report, kind, said = record["report"], record["kind"], record["sha256"]
+        report, found, said = record["report"], record["kind"], record["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a report: {error}") from error
-    if (kind, record.get("schema")) != (KIND, SCHEMA) or not isinstance(report, dict):
-        raise ValueError(f"not a report of schema {SCHEMA}")
+    if (found, record.get("schema")) != (kind, SCHEMA) or not isinstance(report, dict):
+        raise ValueError(f"not a {kind} of schema {SCHEMA}")
     if digest(report) != said:
         raise ValueError("its digest is not that of its content: it was changed or damaged")
     return report

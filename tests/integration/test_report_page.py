@@ -190,12 +190,10 @@ def test_the_tables_are_tables_to_a_screen_reader_on_a_phone_too(
     file.write_text(report.render(proven(), COMMIT), encoding="utf-8")
     page, _ = visit(file, width=360)
     table = page.get_by_role("table", name="Device code")
-    assert table.get_by_role("rowheader").all_inner_texts() == [
-        "PTX, which the driver would have to compile"
-    ]
+    header = table.get_by_role("rowheader", name="PTX, which the driver would have to compile")
+    assert header.count() == 1
     assert table.get_by_role("cell").all_inner_texts() == ["none"]
-    drawing = page.get_by_role("img", name="Timeline of the build")
-    assert drawing.count() == 1
+    assert page.get_by_role("img", name="Timeline of the build").count() == 1
 
 
 @pytest.mark.parametrize(("motion", "behaviour"), [("reduce", "auto"), ("no-preference", "smooth")])
@@ -241,5 +239,5 @@ def test_its_policy_stops_what_a_hostile_record_would_load(visit: Any, tmp_path:
     file.write_text(text.replace("<footer>", f"{spoilt}<footer>"), encoding="utf-8")
     page, seen = visit(file)
     assert page.title() == "llama-cpp-python 0.3.16 for rtx50: UNTESTED"
-    assert all("Content Security Policy" in line for line in seen)
+    assert all("Content Security Policy" in line for line in seen), seen
     assert len(seen) == 2

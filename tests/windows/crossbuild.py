@@ -29,12 +29,19 @@ from tests.windows.lab import Lab
 CC, CXX = "x86_64-w64-mingw32-gcc-posix", "x86_64-w64-mingw32-g++-posix"
 VERSION = "14.44.35112"  # of Microsoft's runtime in the lab (requirements.txt)
 RUNTIME = """\
-__declspec(dllimport) long long _Query_perf_frequency(void);  /* msvcp140.dll */
-__declspec(dllimport) int omp_get_max_threads(void);          /* vcomp140.dll */
-static long long said;
-__attribute__((constructor)) static void start(void) {
+#include <cstdlib>
+#include <random>
+#include <string>
+extern "C" __declspec(dllimport) long long _Query_perf_frequency();  // msvcp140.dll
+extern "C" __declspec(dllimport) int omp_get_max_threads();          // vcomp140.dll
+static volatile long long said;
+__attribute__((constructor)) static void start() {
     said = _Query_perf_frequency() + omp_get_max_threads();
 }
+// libstdc++'s asks the processor for RDRAND and takes it if it can: more than a wheel may need.
+void std::random_device::_M_init(const std::string &) {}
+unsigned std::random_device::_M_getval() { return std::rand(); }
+void std::random_device::_M_fini() {}
 """
 NEEDED = {"msvcp140.dll": "_Query_perf_frequency", "vcomp140.dll": "omp_get_max_threads"}
 TOOLCHAIN = """\
@@ -134,8 +141,8 @@ def _toolchain(root: Path, compiler: Compiler, redist: Path) -> Path:
     """A toolchain file, by which every library is linked with ``RUNTIME``."""
     folder = root / "mingw"
     folder.mkdir(exist_ok=True)
-    (folder / "runtime.c").write_text(RUNTIME)
-    _run(compiler.cc, "-O2", "-c", folder / "runtime.c", "-o", folder / "runtime.o")
+    (folder / "runtime.cpp").write_text(RUNTIME)
+    _run(compiler.cxx, "-O2", "-c", folder / "runtime.cpp", "-o", folder / "runtime.o")
     linked = [folder / "runtime.o"]
     for name, function in NEEDED.items():
         (dll,) = redist.rglob(name)

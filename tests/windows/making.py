@@ -87,7 +87,8 @@ def need_programs() -> None:
 def identity() -> str:
     """A digest of all that a lab is made from."""
     digest = hashlib.sha256()
-    for path in (Path(__file__), REQUIREMENTS, *sorted(SOURCES.iterdir())):
+    sources = [path for path in SOURCES.iterdir() if path.suffix != ".bat"]  # laid out later
+    for path in (Path(__file__), REQUIREMENTS, *sorted(sources)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     digest.update(str(stdlib()).encode())
     wine = run.capture(["wine", "--version"], env={**os.environ, "WINEDEBUG": "-all"})

@@ -1,0 +1,355 @@
+"""Measures wheels in turn: A B A B …, each time in a fresh process. Runs where the wheels are run.
+
+``python -I payload --bench JOB REPORT`` with two JSON files. Each wheel is installed into a venv of
+its own, as pip does for a user, from files alone: no network is in the times. Standard library, and
+pynvml on a card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterable
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any, NoReturn
+
+import launch
+import seal
+import spawn
+import stats
+import watch
+
+Job = dict[str, Any]
+Values = dict[str, list[float]]
+TIMEOUT = 600.0  # seconds for one child: a driver that compiles PTX may take long
+INSTALLS = 3
+TYPE = "Q4_K"
+EXTRAS = ("gguf", "pyyaml", "tqdm")  # what makes the tiny model; installed when all is measured
+# What each child adds to a round, by what the child calls it.
+COLD = {
+    "import_seconds": "import_seconds",
+    "load_seconds": "first_load_seconds",
+    "first_token_seconds": "first_token_cold_seconds",
+}
+WARM = {
+    "first_token_seconds": "first_token_warm_seconds",
+    "prompt_per_second": "prompt_per_second",
+    "generation_per_second": "generation_per_second",
+    "vram_mib": "vram_mib",
+}
+REAL = {
+    "load_seconds": "real_load_seconds",
+    "first_token_seconds": "real_first_token_seconds",
+    "prompt_per_second": "real_prompt_per_second",
+    "generation_per_second": "real_generation_per_second",
+    "vram_mib": "real_vram_mib",
+}
+
+
+def main(told: Path, report: Path) -> None:
+    """Measure, and write the sealed report. Exit code 2 and a word on stderr where it cannot be."""
+    job = json.loads(told.read_text(encoding="utf-8"))
+    sys.path += [job["nvml"]] if job.get("nvml") else []
+    report.write_text(seal.seal(Bench(job).measure(), seal.BENCH), encoding="utf-8")
+
+
+def stop(what: str) -> NoReturn:
+    """End it: a benchmark that lacks a value is none."""
+    print(what, file=sys.stderr)
+    sys.exit(2)
+
+
+class Bench:
+    """One benchmark: its job, what was measured so far, and how long each kind of step took."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.folder = Path(job["folder"])
+        self.card = job["index"] if job["layers"] else None
+        self.wheels: list[Job] = [
+            {**wheel, "values": {}, "jit_files": 0, "file": Path(wheel["path"]).name}
+            for wheel in job["wheels"]
+        ]
+        self.conditions: list[Job] = []
+        self.said: Job = {}
+        self.took: dict[tuple[str, str], float] = {}
+
+    def measure(self) -> Job:
+        """Everything, and the report of it."""
+        start, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        steps = self.plan()
+        for number, (wheel, kind, round_) in enumerate(steps):
+            self.progress(number, steps)
+            begun = time.monotonic()
+            self.step(wheel, kind, round_)
+            self.took[wheel["label"], kind] = time.monotonic() - begun
+        self.progress(len(steps), steps)
+        report = {
+            **self.job["identity"],
+            "python": self.said["python"],
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "started": started,
+            "seconds": round(time.monotonic() - start, 1),
+            "rounds": self.job["rounds"],
+            "threads": self.job["threads"],
+            "runtime": self.job["runtime"],
+            "model": self.job["model"] and described(Path(self.job["model"])),
+            "wheels": [
+                {name: wheel[name] for name in SHOWN} for wheel in map(without_gaps, self.wheels)
+            ],
+            "conditions": self.conditions,
+        }
+        stats.ratios(report)  # refuses what cannot be judged
+        return report
+
+    def plan(self) -> list[tuple[Job, str, int]]:
+        """Every step in its order: in each round every wheel takes its turn.
+
+        Round 0 is not measured: it fills the caches of disk and driver.
+        """
+        used = ["warm", *(["real"] if self.job["model"] else [])]
+        steps = [(w, "install", n) for n in range(self.job["installs"]) for w in self.wheels]
+        steps += [(self.wheels[0], "tiny", 0)]
+        steps += [(wheel, kind, 0) for wheel in self.wheels for kind in used]
+        rounds = range(1, self.job["rounds"] + 1)
+        return steps + [(w, k, n) for n in rounds for w in self.wheels for k in ("cold", *used)]
+
+    def progress(self, done: int, steps: list[tuple[Job, str, int]]) -> None:
+        """One line for whoever started this; ``left`` is an estimate in seconds."""
+        left: float | None = None
+        if self.took:
+            usual = statistics.mean(self.took.values())
+            left = sum(self.took.get((w["label"], kind), usual) for w, kind, _ in steps[done:])
+        now = f"{steps[done][1]}, {steps[done][0]['label']}" if done < len(steps) else ""
+        line = {"done": done, "total": len(steps), "now": now, "left": left}
+        print("@" + json.dumps(line), flush=True)
+
+    def step(self, wheel: Job, kind: str, round_: int) -> None:
+        """One measurement of one wheel."""
+        if kind == "install":
+            self.install(wheel)
+        elif kind == "tiny":
+            self.tiny()
+        else:
+            names = {"cold": COLD, "warm": WARM, "real": REAL}[kind]
+            found = self.child(wheel, kind, round_)
+            for said, metric in names.items() if round_ else ():
+                if self.card is not None or said != "vram_mib":
+                    wheel["values"].setdefault(metric, []).append(found.get(said))
+
+    # ---- installing -----------------------------------------------------------------------------
+
+    def install(self, wheel: Job) -> None:
+        """A fresh venv with the wheel, timed; all that it requires lies beside it as files."""
+        venv = self.folder / f"venv-{self.wheels.index(wheel)}"
+        if venv.exists():
+            shutil.rmtree(venv)
+        run([self.job["python"], "-m", "venv", str(venv)], "Python could not make a venv")
+        before = size(venv)
+        if self.job["link"]:
+            launch.link(venv, Path(self.job["link"]))
+        path, packages = Path(wheel["path"]), Path(self.job["packages"])
+        files = [path, *required(path, packages, linked=self.job["runtime"] != "packages")]
+        wheel["brings_runtime"] = any(name.startswith("nvidia-") for name, _ in needs(path))
+        if self.job["runtime"] == "packages":  # a wheel that names none needs it all the same
+            files += [f for f in sorted(packages.glob("nvidia_*.whl")) if f not in files]
+        start = time.monotonic()
+        pip(venv, files, wheel["label"])
+        self.add(wheel, "install_seconds", time.monotonic() - start)
+        wheel["values"]["wheel_bytes"] = [path.stat().st_size]
+        wheel["values"]["installed_bytes"] = [size(venv) - before]
+        wheel["packages"] = sorted(file.name for file in files)
+        wheel["venv"] = venv
+
+    def tiny(self) -> None:
+        """The tiny model, once and for all wheels, with what the first one's venv has besides."""
+        first = self.wheels[0]
+        packages = Path(self.job["packages"])
+        for wheel in self.wheels:
+            pip(wheel["venv"], list(within(packages, EXTRAS)), wheel["label"])
+        model = str(self.folder / "tiny.gguf")
+        self.spawn(first, {"work": "tiny", "model": model, "type": TYPE}, {})
+
+    # ---- running --------------------------------------------------------------------------------
+
+    def child(self, wheel: Job, kind: str, round_: int) -> Job:
+        """What one fresh process measures, and what the card was like meanwhile."""
+        name = f"jit-{self.wheels.index(wheel)}"
+        cache = self.folder / (f"{name}-cold" if kind == "cold" else name)
+        if kind == "cold" and cache.exists():
+            shutil.rmtree(cache)
+        cache.mkdir(exist_ok=True)
+        told = {
+            "work": "speed",
+            "model": self.job["model"] if kind == "real" else str(self.folder / "tiny.gguf"),
+            "layers": self.job["layers"],
+            "threads": self.job["threads"],
+            "speeds": kind != "cold",
+        }
+        with watch.watching(self.card) as looks:
+            found = self.spawn(wheel, told, {"CUDA_CACHE_PATH": str(cache)})
+        if self.card is not None:
+            self.on_the_card(wheel, found)
+            seen = watch.summary(looks)
+            found["vram_mib"] = seen["vram_mib"]
+            self.conditions.append({"wheel": wheel["label"], "kind": kind, "round": round_, **seen})
+        if kind == "cold":
+            compiled = sum(path.is_file() for path in cache.rglob("*"))
+            wheel["jit_files"] = max(wheel["jit_files"], compiled)
+        wheel["version"], self.said = found["version"], found
+        return found
+
+    def on_the_card(self, wheel: Job, found: Job) -> None:
+        layers = found["offloaded"]
+        if not found["devices"] or not layers or layers[0] != layers[1]:
+            stop(
+                f"{wheel['label']} does not compute on the card: devices {found['devices']}, "
+                f"layers on it {layers}."
+            )
+
+    def spawn(self, wheel: Job, told: Job, environment: dict[str, str]) -> Job:
+        """What a child of a wheel's venv said, if it ended well."""
+        path = self.folder / "child.json"
+        path.write_text(json.dumps(told), encoding="utf-8")
+        python = launch.python_of(wheel["venv"])
+        environment = {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": "-1" if self.card is None else str(self.card),
+            **self.loader(wheel),
+            **environment,
+        }
+        lines, error = spawn.spawn(python, path, environment, self.job.get("timeout", TIMEOUT))
+        if error:
+            stop(f"{wheel['label']} ({wheel['file']}) could not be measured: {error}")
+        merged: Job = {}
+        for line in lines:
+            merged.update(line)
+        return merged
+
+    def loader(self, wheel: Job) -> dict[str, str]:
+        """Where the system's loader is to look, for a wheel that does not find the runtime itself.
+
+        Its user would set this up by hand; a wheel that requires the packages is left to find them.
+        """
+        if wheel["brings_runtime"] or self.job["runtime"] == "none":
+            return {}
+        roots = [Path(place) for place in self.job["places"]]
+        roots += wheel["venv"].glob("**/site-packages/nvidia/cu13")
+        inside = ("bin/x86_64", "bin/x64", "bin") if sys.platform == "win32" else ("lib", "lib64")
+        folders = [str(root / name) for root in roots for name in inside if (root / name).is_dir()]
+        if sys.platform == "win32":
+            return {"PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")])}
+        return {"LD_LIBRARY_PATH": os.pathsep.join(folders)}
+
+    def add(self, wheel: Job, metric: str, value: float) -> None:
+        wheel["values"].setdefault(metric, []).append(value)
+
+
+SHOWN = (
+    "label", "file", "sha256", "version", "brings_runtime", "packages", "jit_files", "values",
+)  # fmt: skip
+
+
+def without_gaps(wheel: Job) -> Job:
+    """A wheel with its series in their order, each of them whole."""
+    order = [metric for metric in stats.METRICS if metric in wheel["values"]]
+    try:
+        return {**wheel, "values": {m: stats.checked(m, wheel["values"][m]) for m in order}}
+    except (TypeError, ValueError) as error:
+        stop(f"{wheel['label']}: {error}")
+
+
+def described(model: Path) -> Job:
+    """Which model it was."""
+    digest = hashlib.sha256()
+    with model.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return {"file": model.name, "size": model.stat().st_size, "sha256": digest.hexdigest()}
+
+
+# ---- files ----------------------------------------------------------------------------------------
+
+
+def run(command: list[str], what: str) -> None:
+    """Run to the end, or end with it."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+    )
+    if done.returncode:
+        stop(f"{what}: {(done.stdout + done.stderr)[-800:].strip()}")
+
+
+def pip(venv: Path, files: Iterable[Path], label: str) -> None:
+    """Install these files and nothing else, by no settings but these."""
+    words = ["-m", "pip", "--isolated", "--disable-pip-version-check", "install", "-q"]
+    words += ["--no-index", "--no-deps", *map(str, files)]
+    run([launch.python_of(venv), "-I", *words], f"pip could not install {label}")
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below a folder; what is only linked to is not in it."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            total += 0 if path.is_symlink() else path.stat().st_size
+    return total
+
+
+def canonical(name: str) -> str:
+    """A project's name as PEP 503 has it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needs(wheel: Path) -> list[tuple[str, bool]]:
+    """Names of what a wheel requires, and whether each is required everywhere; no extras."""
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(member))
+    found = []
+    for line in metadata.get_all("Requires-Dist") or []:
+        requirement, _, marker = str(line).partition(";")
+        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
+        if name and "extra" not in marker:
+            found.append((canonical(name[1]), not marker.strip()))
+    return found
+
+
+def required(wheel: Path, packages: Path, *, linked: bool) -> list[Path]:
+    """Files of all that a wheel requires, and they, from one folder.
+
+    ``linked``: NVIDIA's runtime is not among them; the venv is linked to it.
+    """
+    there = {canonical(file.name.split("-")[0]): file for file in packages.glob("*.whl")}
+    found: dict[str, Path] = {}
+    waiting = [wheel]
+    while waiting:
+        for name, everywhere in needs(waiting.pop()):
+            if name in found or (linked and name.startswith("nvidia-")):
+                continue
+            if name in there:
+                found[name] = there[name]
+                waiting.append(there[name])
+            elif everywhere:
+                stop(f"{wheel.name} requires {name}, which is not in {packages}.")
+    return list(found.values())
+
+
+def within(packages: Path, names: Iterable[str]) -> Iterable[Path]:
+    """The files of some packages."""
+    for name in names:
+        found = [p for p in packages.glob("*.whl") if canonical(p.name.split("-")[0]) == name]
+        if not found:
+            stop(f"{name} is not in {packages}.")
+        yield found[0]

@@ -1,0 +1,184 @@
+"""All records of a target, read together: none is missed, and none that was changed is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from sessions.core import records
+from sessions.core.errors import Problem
+from sessions.core.model import BuildStep, Timeline
+from sessions.papers.evidence import Evidence, handed_on, read
+from tests import fakes
+
+WHEEL = b"a wheel"
+TIMELINE = Timeline("2026-01-02T03:04:05Z", 2, 0, {}, (BuildStep("a.o", "c", 0, 9),), ("a.o",))
+STAGES = ("probe", "source", "toolkit", "configure", "wheel", "facts", "verify", "smoke")
+
+
+def lay(root: Path, found: Evidence) -> None:
+    """The records and the wheel, as the stages leave them."""
+    values = {
+        "probe": found.toolchain,
+        "source": found.source,
+        "toolkit": found.toolkit,
+        "configure": found.build,
+        "wheel": found.wheel,
+        "facts": found.facts,
+        "verify": found.verify,
+        "smoke": found.smoke,
+        "steps": found.timeline,
+    }
+    for name, value in values.items():
+        if value is not None:
+            records.write(root / "build" / f"{name}.json", name, value)
+    if found.sealed is not None:
+        (root / "build" / "smoke-report.json").write_bytes(found.sealed.encode())
+    (root / "wheels").mkdir()
+    (root / "wheels" / found.wheel.file).write_bytes(WHEEL)
+
+
+def whole(root: Path) -> Evidence:
+    sha256 = hashlib.sha256(WHEEL).hexdigest()
+    found = fakes.evidence(fakes.wheel_facts(sha256=sha256), timeline=TIMELINE)
+    found = dataclasses.replace(found, path=root / "wheels" / found.wheel.file)
+    lay(root, found)
+    return found
+
+
+def of(root: Path, found: Evidence) -> Evidence:
+    return read(found.spec, root / "build", root / "wheels")
+
+
+def test_every_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    assert of(tmp_path, found) == found
+
+
+def test_the_hash_is_that_of_the_file_that_lies_there(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    found.path.write_bytes(b"another wheel")
+    assert of(tmp_path, found).sha256 == hashlib.sha256(b"another wheel").hexdigest()
+
+
+@pytest.mark.parametrize("stage", STAGES[:-1])
+def test_a_record_that_is_missing_is_named(stage: str, tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    (tmp_path / "build" / f"{stage}.json").unlink()
+    with pytest.raises(Problem, match="Not all records of rtx50 are there") as caught:
+        of(tmp_path, found)
+    assert caught.value.evidence == f"{stage}.json is missing"
+    assert caught.value.remedy == "nox -s verify -- --target rtx50"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_record_that_was_changed_by_hand_is_noticed(stage: str, tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    path = tmp_path / "build" / f"{stage}.json"
+    text = path.read_text(encoding="utf-8")
+    assert '"0.3.16"' in text or "rtx50" in text or "13.1" in text or "8" in text
+    path.write_text(text.replace("8", "9", 1), encoding="utf-8")
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert f"{stage}.json is damaged, or was changed by hand" in caught.value.evidence
+    assert ("nox -s smoke" in caught.value.remedy) is (stage == "smoke")
+
+
+def test_a_failed_verdict_that_was_turned_into_a_good_one_is_noticed(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    path = tmp_path / "build" / "verify.json"
+    records.write(path, "verify", found.verify, ok=False)
+    path.write_text(path.read_text().replace('"ok": false', '"ok": true'))
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert "verify.json" in caught.value.evidence
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (None, "smoke-report.json: missing"),
+        (("1e-05", "1e-06"), "smoke-report.json: its digest is not that of its content"),
+        (("{", "["), "smoke-report.json: not a report"),
+    ],
+    ids=["missing", "changed", "damaged"],
+)
+def test_the_report_that_was_handed_in_is_there_and_whole(
+    change: tuple[str, str] | None, words: str, tmp_path: Path
+) -> None:
+    found = whole(tmp_path)
+    path = tmp_path / "build" / "smoke-report.json"
+    if change is None:
+        path.unlink()
+    else:
+        assert change[0] in path.read_text()
+        path.write_text(path.read_text().replace(*change, 1))
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert words in caught.value.evidence
+    assert "nox -s smoke" in caught.value.remedy
+
+
+def test_a_report_that_says_otherwise_than_its_record_is_noticed(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    other = fakes.sealed(found.facts, seconds=1.0)
+    (tmp_path / "build" / "smoke-report.json").write_bytes(other.encode())
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert caught.value.evidence == "smoke-report.json: smoke.json says otherwise"
+
+
+def test_a_wheel_that_is_missing_is_named(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    found.path.unlink()
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert caught.value.evidence == f"{found.wheel.file} is missing"
+
+
+def test_what_a_wheel_need_not_have_may_be_missing(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    for name in ("smoke.json", "smoke-report.json", "steps.json"):
+        (tmp_path / "build" / name).unlink()
+    again = of(tmp_path, found)
+    assert (again.smoke, again.sealed, again.signature, again.timeline) == (None, None, None, None)
+
+
+def test_a_wheel_for_the_cpu_has_no_toolkit(tmp_path: Path) -> None:
+    found = fakes.cpu_evidence()
+    lay(tmp_path, found)
+    assert not (tmp_path / "build" / "toolkit.json").exists()
+    assert of(tmp_path, found).toolkit is None
+
+
+def test_a_failed_smoke_is_read_like_any_other(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    records.write(tmp_path / "build" / "smoke.json", "smoke", found.smoke, ok=False)
+    assert of(tmp_path, found).smoke == found.smoke
+
+
+def test_what_is_handed_on_are_the_records_as_they_are(tmp_path: Path) -> None:
+    found = dataclasses.replace(whole(tmp_path), signature="signed\n")
+    files = handed_on(found)
+    assert sorted(files) == [
+        "facts.json", "smoke.json", "smoke.json.sig", "steps.json", "verify.json", "wheel.json",
+    ]  # fmt: skip
+    for name in ("wheel", "facts", "verify", "steps"):
+        assert files[f"{name}.json"] == (tmp_path / "build" / f"{name}.json").read_text()
+    assert json.loads(files["smoke.json"])["report"]["seconds"] == 61.5
+    assert files["smoke.json.sig"] == "signed\n"
+
+
+def test_signatures_come_along(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    (tmp_path / "build" / "smoke-report.json.sig").write_text("signed\n")
+    assert of(tmp_path, found).signature == "signed\n"
+
+
+def test_no_host_is_in_what_is_handed_on() -> None:
+    text = "".join(handed_on(fakes.evidence(timeline=TIMELINE)).values())
+    assert "/home/user" not in text
