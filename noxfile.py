@@ -14,6 +14,7 @@ bootstrap.enter(ROOT)
 
 import nox
 
+import sessions.bench
 import sessions.bundle
 import sessions.clean
 import sessions.configure
@@ -83,6 +84,12 @@ def verify(session: nox.Session) -> None:
 def smoke(session: nox.Session) -> None:
     """Prove that the wheel computes. Options: --device N|cpu --model PATH --report FILE --wheel."""
     stage(session, sessions.smoke.main)
+
+
+@nox.session(requires=["probe", *BUILT])
+def bench(session: nox.Session) -> None:
+    """Measure the wheel, and others in turn. Options: --baseline WHEEL|NAME --rounds --model."""
+    stage(session, sessions.bench.main)
 
 
 @nox.session(requires=["verify"])

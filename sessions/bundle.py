@@ -8,7 +8,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from sessions.core import console, facts, job, options, pyenv, records, run
+from sessions.core import baseline, console, facts, job, options, pyenv, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Wheel
@@ -21,6 +21,7 @@ def main(ctx: Context) -> None:
     """Write ``wheels/<target>/smoke-<target>.pyz``."""
     wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
     path = ctx.wheels / wheel.file
+    others = baseline.wheels(ctx)
     target = ctx.wheels / f"smoke-{ctx.spec.target}.pyz"
     with tempfile.TemporaryDirectory(prefix="blackwheel-") as name:
         folder, scratch = Path(name) / "bundle", Path(name) / "scratch"
@@ -41,6 +42,11 @@ def main(ctx: Context) -> None:
         _sign(ctx, target, ctx.options.sign)
     console.say(f"  {target}")
     console.say(f"  on the machine with the card: python{ctx.spec.python} {target.name}")
+    if others:
+        given = " ".join(f"--baseline {other.parent.name}/{other.name}" for other in others)
+        console.say(f"  to measure there: python{ctx.spec.python} {target.name} --bench {given}")
+        for other in others:
+            console.say(f"  and take along, in its folder: {other}")
     console.done(
         f"bundle: {target.stat().st_size / 1e6:.1f} MB, sha256 {records.file_sha256(target)}"
     )

@@ -109,7 +109,7 @@ def configure(
     requires = _requires(spec, toolkit)
     # Whatever else goes into the wheel: our additions, and the code that adds and finishes.
     ours = [*sorted(OVERLAY.iterdir()), Path(staging.__file__), OVERLAY.parent / "wheel.py"]
-    ours += [Path(module.__file__) for module in (sbom, redist, repair)]
+    ours += [Path(str(module.__file__)) for module in (sbom, redist, repair)]
     ours += [facts.FACTS / "parts.toml"]
     overlay = {p.name: records.file_sha256(p) for p in ours if p.is_file()}
     return BuildEnv(
@@ -262,7 +262,7 @@ def _requires(spec: BuildSpec, toolkit: Toolkit | None) -> tuple[str, ...]:
     runtime = parts.get("nvidia-cuda-runtime", spec.cuda)
     cublas = parts.get("nvidia-cublas", str(major))
     return (
-        "cuda-pathfinder>=1.3",
+        "cuda-pathfinder>=1.3.1",  # the first that says where it found a library
         f"nvidia-cuda-runtime>={runtime},<{major + 1}",
         f"nvidia-cublas>={cublas},<{major + 1}",
     )

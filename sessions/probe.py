@@ -61,7 +61,7 @@ def main(ctx: Context) -> None:
             "above stand in the way.",
             remedy="do what each of them says, then run the same command again",
         )
-    if "smoke" in ctx.asked and job.wants_card(ctx):
+    if {"smoke", "bench"} & ctx.asked and job.wants_card(ctx):
         job.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no card
     records.write(ctx.record("probe"), "probe", chain)
     if ctx.options.wheel:

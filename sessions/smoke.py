@@ -5,27 +5,26 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
-from sessions.core import console, disk, facts, job, options, pyenv, records, run
+from sessions.core import brought, console, disk, facts, job, options, pyenv, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
-from sessions.core.model import SmokeReport, Toolchain, Wheel
+from sessions.core.model import SmokeReport, Toolchain
 
 
 def main(ctx: Context) -> None:
     """Run every proof, or take the report of a bundle that ran them; leave the record."""
-    path, wheel = _chosen(ctx)
+    path, wheel = job.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     signature = ""
     if ctx.options.report:
         file = Path(ctx.options.report).expanduser()
-        text, origin = _read(file), file.name
+        text, origin = brought.read(file, "smoke"), file.name
         if ctx.options.signers:
-            signature = _signed(ctx, file, Path(ctx.options.signers).expanduser())
+            signature = brought.signed(ctx, file, Path(ctx.options.signers).expanduser())
     else:
         disk.mark(folder)
         with disk.lock(folder / "smoke.lock", console.say):
@@ -39,58 +38,9 @@ def main(ctx: Context) -> None:
     _judge(ctx, report, folder)
 
 
-def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
-    if ctx.options.wheel is None:
-        wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
-        return ctx.wheels / wheel.file, wheel
-    path = Path(ctx.options.wheel).expanduser().resolve()
-    if not path.is_file():
-        raise Problem(
-            f"There is no wheel {path}.",
-            remedy="name a file: nox -s smoke -- --wheel wheels/rtx50/NAME.whl",
-        )
-    return path, None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")  # its line ends too are signed
-    except (OSError, UnicodeDecodeError) as error:
-        raise Problem(
-            f"The report {path} cannot be read.",
-            evidence=str(error),
-            remedy="name the file that python smoke-….pyz wrote: nox -s smoke -- --report FILE",
-        ) from error
-
-
-def _signed(ctx: Context, report: Path, signers: Path) -> str:
-    """Refuse a report that none of the named keys signed; return the signature."""
-    ssh = shutil.which("ssh-keygen", path=ctx.env.get("PATH"))
-    if ssh is None:
-        raise Problem("ssh-keygen is not on PATH.", remedy="install OpenSSH's client")
-    signature = report.with_name(report.name + ".sig")
-    env = options.system_environment(ctx.env)
-    words = ["-s", str(signature), "-f", str(signers)]
-    who = run.capture([ssh, "-Y", "find-principals", *words], env=env)
-    name = (who.output.split() or [""])[0]
-    words += ["-n", "blackwheel", "-I", name]
-    done = run.capture([ssh, "-Y", "verify", *words], env=env, stdin=report)
-    if who.returncode or done.returncode:
-        raise Problem(
-            "The report is not signed by any of the keys that are asked for.",
-            evidence=pyenv.tail((who.output if who.returncode else done.output), 4),
-            remedy=f"sign it where it was made: ssh-keygen -Y sign -n blackwheel -f KEY {report}, "
-            f"and bring {signature.name} along",
-        )
-    console.say(f"Signed by {name}")
-    return signature.read_text(encoding="utf-8")
-
-
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     """Install the wheel into a fresh venv and run the payload there. Returns the report's text."""
-    model = Path(ctx.options.model).expanduser().resolve() if ctx.options.model else None
-    if model and not model.is_file():
-        raise Problem(f"There is no model {model}.", remedy="name a GGUF file: --model PATH")
+    model = job.model(ctx)
     device = job.card_for(ctx, ctx.machine("nvml")) if job.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None:
@@ -108,12 +58,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "jobs": 4 if device else os.cpu_count() or 1,
         "venv": str(venv),
         "model": str(model) if model else None,
-        "identity": {
-            **told["identity"],
-            "device": device["name"] if device else "cpu",
-            "capability": device["compute_capability"] if device else None,
-            "driver": nvml.get("release"),
-        },
+        "identity": job.identity(told, device, nvml),
     }
     disk.mark(work / "run")
     records.write_text(work / "job.json", json.dumps(told, indent=1))

@@ -51,7 +51,7 @@ def main(ctx: Context) -> None:
             f"A build needs {DISK_MIB} MiB of disk; {chain.host.disk_free_mib} MiB are free.",
             remedy="free some space, or nox -s clean -- --all, then run the same command again",
         )
-    start, cpu = time.monotonic(), _cpu_seconds()
+    start, cpu = time.monotonic(), run.cpu_seconds()
     ctx.wheels.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails now
     assert chain.compiler is not None  # the probe fails without one
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
@@ -83,7 +83,7 @@ def main(ctx: Context) -> None:
         source_edited=bool(source.edited) or source.sdist_sha256 is None,
         steps=steps,
         wall_seconds=round(time.monotonic() - start, 1),
-        cpu_seconds=round(_cpu_seconds() - cpu, 1) if sys.platform != "win32" else None,
+        cpu_seconds=round(run.cpu_seconds() - cpu, 1) if sys.platform != "win32" else None,
         cache=counts,
         timing=timing,
         libraries=libraries,
@@ -302,13 +302,3 @@ def publish(wheel: Path, folder: Path) -> Path:
     finally:
         part.unlink(missing_ok=True)
     return path
-
-
-def _cpu_seconds() -> float:
-    """CPU time of the children that have ended, in seconds; 0 where the system does not say."""
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

@@ -23,7 +23,8 @@ from sessions.core.model import BuildSpec
 from sessions.core.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
-TAKE_A_WHEEL = ("probe", "verify", "smoke")  # sessions that work on a wheel that was not built here
+# Sessions that work on a wheel that was not built here.
+TAKE_A_WHEEL = ("probe", "verify", "smoke", "bench")
 MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
 
 

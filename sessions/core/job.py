@@ -8,7 +8,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from sessions.core import facts
+from sessions.core import facts, records
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import BuildSpec, Check, SmokeReport, Wheel
@@ -47,8 +47,42 @@ def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, A
     }
 
 
+def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
+    """The wheel to run: the one that --wheel names, or the target's with its record."""
+    if ctx.options.wheel is None:
+        wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
+        return ctx.wheels / wheel.file, wheel
+    path = Path(ctx.options.wheel).expanduser().resolve()
+    if not path.is_file():
+        raise Problem(
+            f"There is no wheel {path}.",
+            remedy=f"name a file: nox -s {ctx.session} -- --wheel wheels/rtx50/NAME.whl",
+        )
+    return path, None
+
+
+def model(ctx: Context) -> Path | None:
+    """The real model that --model names. Raises Problem where there is no such file."""
+    path = Path(ctx.options.model).expanduser().resolve() if ctx.options.model else None
+    if path and not path.is_file():
+        raise Problem(f"There is no model {path}.", remedy="name a GGUF file: --model PATH")
+    return path
+
+
+def identity(
+    told: dict[str, Any], device: dict[str, Any] | None, nvml: dict[str, Any]
+) -> dict[str, Any]:
+    """What a report is of: the wheel of a job, and the card it ran on."""
+    return {
+        **told["identity"],
+        "device": device["name"] if device else "cpu",
+        "capability": device["compute_capability"] if device else None,
+        "driver": nvml.get("release"),
+    }
+
+
 def wants_card(ctx: Context) -> bool:
-    """Whether a smoke run with these options needs a card of the target's kind."""
+    """Whether a run with these options needs a card of the target's kind."""
     here = ctx.options.report is None and ctx.options.device != "cpu"
     return here and bool(ctx.spec.archs)
 
@@ -59,9 +93,10 @@ def card_for(ctx: Context, nvml: dict[str, Any]) -> dict[str, Any]:
     driver = facts.toolkit(ctx.spec.cuda).driver
     device, what, remedy = card.choose(nvml, capabilities(ctx.spec), driver, ctx.options.device)
     if device is None:
-        raise Problem(
-            what, remedy=f"{remedy}; to try its Python side alone: nox -s smoke -- --device cpu"
-        )
+        more = "to try its Python side alone: nox -s smoke -- --device cpu"
+        if "bench" in ctx.asked:
+            more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
+        raise Problem(what, remedy=f"{remedy}; {more}")
     return device
 
 

@@ -292,6 +292,70 @@ class SmokeReport:
 
 
 @dataclass(frozen=True)
+class BenchWheel:
+    """One wheel of a benchmark: ``values`` has a series a metric, in the units of payload/stats.py.
+
+    ``brings_runtime`` is whether it requires NVIDIA's packages; where it does not, they were put
+    on the loader's path. ``jit_files`` is what the driver left in an empty cache: compiled PTX.
+    """
+
+    label: str
+    file: str
+    sha256: str
+    version: str
+    brings_runtime: bool
+    packages: tuple[str, ...]  # files that were installed with it
+    jit_files: int
+    values: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class BenchRatio:
+    """The median of the target's wheel over a baseline's, and the interval it lies in.
+
+    ``verdict`` is of the interval: better, worse, same (it holds 1), or unsure (too few values).
+    """
+
+    baseline: str
+    metric: str
+    ratio: float
+    low: float
+    high: float
+    count: int
+    verdict: Literal["better", "worse", "same", "unsure"]
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Wheels measured in turn, the target's first. Times in seconds.
+
+    ``runtime`` says where NVIDIA's came from: packages (and then it is in the installed size),
+    linked, toolkit or none. ``model`` is the real one: file, size in bytes, sha256.
+    ``conditions`` are the card's at each step: clocks, temperature, memory.
+    """
+
+    file: str
+    sha256: str
+    target: str
+    device: str
+    capability: str | None
+    driver: str | None
+    python: str
+    system: str
+    origin: str
+    started: str
+    seconds: float
+    rounds: int
+    threads: int
+    runtime: str
+    confidence: float
+    model: dict[str, Any] | None
+    wheels: tuple[BenchWheel, ...]
+    ratios: tuple[BenchRatio, ...]
+    conditions: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class VerifyReport:
     """The judgement of one wheel. ``fingerprint`` is of everything it was judged by."""
 

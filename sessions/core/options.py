@@ -27,6 +27,8 @@ class Options:
     wheel: str | None
     device: str | None
     model: str | None
+    baseline: tuple[str, ...]
+    rounds: int
     report: str | None
     sign: str | None
     signers: str | None
@@ -84,12 +86,25 @@ def parser() -> argparse.ArgumentParser:
     add("--python", metavar="X.Y", help="Python the wheel is for")
     add("--toolkit", metavar="pypi|system|PATH", help="where the CUDA toolkit comes from")
     add("--source", metavar="PATH", help="your own checkout of llama-cpp-python")
-    add("--wheel", metavar="PATH", help="verify, smoke: any wheel instead of the one built here")
-    add("--device", metavar="N|cpu", type=_device, help="smoke: which card; or the CPU alone")
-    add("--model", metavar="PATH", help="smoke: a real GGUF model to ask for facts too")
-    add("--report", metavar="PATH", help="smoke: take the report that a bundle wrote elsewhere")
+    add("--wheel", metavar="PATH", help="verify, smoke, bench: any wheel, not the one built here")
+    add("--device", metavar="N|cpu", type=_device, help="smoke, bench: which card; or the CPU")
+    add("--model", metavar="PATH", help="smoke, bench: a real GGUF model to ask, or measure, too")
+    add(
+        "--baseline",
+        metavar="WHEEL|seed|upstream|ptx",
+        action="append",
+        help="bench, bundle: measure in turn with it; a name is built. May be given several times",
+    )
+    add(
+        "--rounds",
+        metavar="N",
+        type=_positive,
+        default=10,
+        help="bench: how often each wheel is measured (default: 10; 8 for a verdict)",
+    )
+    add("--report", metavar="PATH", help="smoke, bench: take the report that a bundle wrote")
     add("--sign", metavar="KEY", help="bundle: sign it with this SSH key")
-    add("--signers", metavar="PATH", help="smoke --report: SSH keys whose signature is asked for")
+    add("--signers", metavar="PATH", help="--report: SSH keys whose signature is asked for")
     add("--compiler", metavar="PATH", help="C++ compiler to use instead of the probe's choice")
     add(
         "--cache",
@@ -124,7 +139,8 @@ def parser() -> argparse.ArgumentParser:
 
 def parse(words: Sequence[str]) -> Options:
     """Options from the words after ``--``. Raises Problem for a wrong one."""
-    return Options(**vars(parser().parse_args(list(words))))
+    found = vars(parser().parse_args(list(words)))
+    return Options(**{**found, "baseline": tuple(found["baseline"] or ())})
 
 
 def environment() -> dict[str, str]:

@@ -131,6 +131,16 @@ def stream(
     return Finished(tuple(command), code, "", time.monotonic() - start)
 
 
+def cpu_seconds() -> float:
+    """CPU time of the children that have ended, in seconds; 0 where the system does not say."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @functools.cache
 def end_leftovers(name: str, value: str) -> None:
     """End, once a run, every process that has ``name`` as ``value`` in its environment.

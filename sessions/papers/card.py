@@ -44,7 +44,13 @@ class Proof:
 
 def render(found: Evidence, commit: str, language: str) -> str:
     """The card in "en" or "es". ``commit`` is that of this project."""
-    environment = jinja2.Environment(
+    template = _environment().get_template(f"card.{language}.md")
+    return template.render(view(found, commit, language))
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -52,9 +58,8 @@ def render(found: Evidence, commit: str, language: str) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown
     )
-    environment.filters["cell"] = _cell
-    environment.filters["code"] = _code
-    return environment.get_template(f"card.{language}.md").render(view(found, commit, language))
+    made.filters["code"] = _code
+    return made
 
 
 def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:

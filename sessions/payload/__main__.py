@@ -27,8 +27,8 @@ TIMEOUT = 300.0  # seconds for one child; on a card the longest takes a few, on 
 
 def main() -> None:
     """Run one child, or all of them."""
+    spawn.quiet_crashes()
     if sys.argv[1] == "--child":
-        _quiet_crashes()
         job = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
         child.WORK[job["work"]](job)
         return
@@ -40,15 +40,6 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     report = prove(job)
     Path(sys.argv[2]).write_text(seal.seal(report), encoding="utf-8")
-
-
-def _quiet_crashes() -> None:
-    """On Windows a crash would open a dialogue and wait for somebody to close it."""
-    if sys.platform == "win32":
-        import ctypes
-
-        # SEM_FAILCRITICALERRORS, SEM_NOGPFAULTERRORBOX, SEM_NOOPENFILEERRORBOX
-        ctypes.windll.kernel32.SetErrorMode(0x8003)
 
 
 def prove(job: Job) -> Job:

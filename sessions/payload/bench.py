@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ Job = dict[str, Any]
 Values = dict[str, list[float]]
 TIMEOUT = 600.0  # seconds for one child: a driver that compiles PTX may take long
 INSTALLS = 3
+USUAL = 5.0  # seconds that a step is thought to take before one of its kind was done
 TYPE = "Q4_K"
 EXTRAS = ("gguf", "pyyaml", "tqdm")  # what makes the tiny model; installed when all is measured
 # What each child adds to a round, by what the child calls it.
@@ -104,12 +104,13 @@ class Bench:
             "threads": self.job["threads"],
             "runtime": self.job["runtime"],
             "model": self.job["model"] and described(Path(self.job["model"])),
-            "wheels": [
-                {name: wheel[name] for name in SHOWN} for wheel in map(without_gaps, self.wheels)
-            ],
+            "wheels": [{name: wheel[name] for name in SHOWN} for wheel in self.wheels],
             "conditions": self.conditions,
         }
-        stats.ratios(report)  # refuses what cannot be judged
+        try:
+            stats.complete(report)
+        except (TypeError, ValueError) as error:
+            stop(f"This benchmark is none: {error}.")
         return report
 
     def plan(self) -> list[tuple[Job, str, int]]:
@@ -118,7 +119,9 @@ class Bench:
         Round 0 is not measured: it fills the caches of disk and driver.
         """
         used = ["warm", *(["real"] if self.job["model"] else [])]
-        steps = [(w, "install", n) for n in range(self.job["installs"]) for w in self.wheels]
+        steps = [
+            (w, "install", n) for n in range(min(INSTALLS, self.job["rounds"])) for w in self.wheels
+        ]
         steps += [(self.wheels[0], "tiny", 0)]
         steps += [(wheel, kind, 0) for wheel in self.wheels for kind in used]
         rounds = range(1, self.job["rounds"] + 1)
@@ -126,10 +129,15 @@ class Bench:
 
     def progress(self, done: int, steps: list[tuple[Job, str, int]]) -> None:
         """One line for whoever started this; ``left`` is an estimate in seconds."""
-        left: float | None = None
-        if self.took:
-            usual = statistics.mean(self.took.values())
-            left = sum(self.took.get((w["label"], kind), usual) for w, kind, _ in steps[done:])
+        kinds = {kind: seconds for (_, kind), seconds in self.took.items()}
+        left = (
+            None
+            if not done
+            else sum(
+                self.took.get((wheel["label"], kind), kinds.get(kind, USUAL))
+                for wheel, kind, _ in steps[done:]
+            )
+        )
         now = f"{steps[done][1]}, {steps[done][0]['label']}" if done < len(steps) else ""
         line = {"done": done, "total": len(steps), "now": now, "left": left}
         print("@" + json.dumps(line), flush=True)
@@ -155,9 +163,9 @@ class Bench:
         if venv.exists():
             shutil.rmtree(venv)
         run([self.job["python"], "-m", "venv", str(venv)], "Python could not make a venv")
-        before = size(venv)
         if self.job["link"]:
             launch.link(venv, Path(self.job["link"]))
+        before = size(venv)
         path, packages = Path(wheel["path"]), Path(self.job["packages"])
         files = [path, *required(path, packages, linked=self.job["runtime"] != "packages")]
         wheel["brings_runtime"] = any(name.startswith("nvidia-") for name, _ in needs(path))
@@ -165,7 +173,7 @@ class Bench:
             files += [f for f in sorted(packages.glob("nvidia_*.whl")) if f not in files]
         start = time.monotonic()
         pip(venv, files, wheel["label"])
-        self.add(wheel, "install_seconds", time.monotonic() - start)
+        wheel["values"].setdefault("install_seconds", []).append(time.monotonic() - start)
         wheel["values"]["wheel_bytes"] = [path.stat().st_size]
         wheel["values"]["installed_bytes"] = [size(venv) - before]
         wheel["packages"] = sorted(file.name for file in files)
@@ -199,7 +207,7 @@ class Bench:
         with watch.watching(self.card) as looks:
             found = self.spawn(wheel, told, {"CUDA_CACHE_PATH": str(cache)})
         if self.card is not None:
-            self.on_the_card(wheel, found)
+            on_the_card(wheel["label"], found)
             seen = watch.summary(looks)
             found["vram_mib"] = seen["vram_mib"]
             self.conditions.append({"wheel": wheel["label"], "kind": kind, "round": round_, **seen})
@@ -208,14 +216,6 @@ class Bench:
             wheel["jit_files"] = max(wheel["jit_files"], compiled)
         wheel["version"], self.said = found["version"], found
         return found
-
-    def on_the_card(self, wheel: Job, found: Job) -> None:
-        layers = found["offloaded"]
-        if not found["devices"] or not layers or layers[0] != layers[1]:
-            stop(
-                f"{wheel['label']} does not compute on the card: devices {found['devices']}, "
-                f"layers on it {layers}."
-            )
 
     def spawn(self, wheel: Job, told: Job, environment: dict[str, str]) -> Job:
         """What a child of a wheel's venv said, if it ended well."""
@@ -243,16 +243,13 @@ class Bench:
         """
         if wheel["brings_runtime"] or self.job["runtime"] == "none":
             return {}
-        roots = [Path(place) for place in self.job["places"]]
-        roots += wheel["venv"].glob("**/site-packages/nvidia/cu13")
+        roots = [Path(place) for place in self.job["runtime_places"]]
+        roots.append(launch.site_packages(wheel["venv"]) / "nvidia" / "cu13")
         inside = ("bin/x86_64", "bin/x64", "bin") if sys.platform == "win32" else ("lib", "lib64")
         folders = [str(root / name) for root in roots for name in inside if (root / name).is_dir()]
         if sys.platform == "win32":
             return {"PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")])}
         return {"LD_LIBRARY_PATH": os.pathsep.join(folders)}
-
-    def add(self, wheel: Job, metric: str, value: float) -> None:
-        wheel["values"].setdefault(metric, []).append(value)
 
 
 SHOWN = (
@@ -260,13 +257,14 @@ SHOWN = (
 )  # fmt: skip
 
 
-def without_gaps(wheel: Job) -> Job:
-    """A wheel with its series in their order, each of them whole."""
-    order = [metric for metric in stats.METRICS if metric in wheel["values"]]
-    try:
-        return {**wheel, "values": {m: stats.checked(m, wheel["values"][m]) for m in order}}
-    except (TypeError, ValueError) as error:
-        stop(f"{wheel['label']}: {error}")
+def on_the_card(label: str, found: Job) -> None:
+    """End it where a child did not have every layer on the card: its times would be of a CPU."""
+    layers = found["offloaded"]
+    if not found["devices"] or not layers or layers[0] != layers[1]:
+        stop(
+            f"{label} does not compute on the card: it sees {found['devices'] or 'none'}, and has "
+            f"{layers or 'no'} layers there."
+        )
 
 
 def described(model: Path) -> Job:
@@ -278,13 +276,19 @@ def described(model: Path) -> Job:
     return {"file": model.name, "size": model.stat().st_size, "sha256": digest.hexdigest()}
 
 
-# ---- files ----------------------------------------------------------------------------------------
+# ---- files --------------------------------------------------------------------------------------
 
 
 def run(command: list[str], what: str) -> None:
     """Run to the end, or end with it."""
     done = subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False
+        command,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        creationflags=spawn.NO_WINDOW,
+        check=False,
     )
     if done.returncode:
         stop(f"{what}: {(done.stdout + done.stderr)[-800:].strip()}")

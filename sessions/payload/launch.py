@@ -1,8 +1,9 @@
 """The program of a smoke bundle: proves one wheel on this machine, with Python and a driver alone.
 
 ``python smoke-TARGET.pyz`` makes a venv of its own, installs the wheel that the bundle holds, runs
-every proof and writes a report. NVIDIA's runtime comes from pip if there is a network, else from
-the packages of the Python that runs this, else from an installed toolkit.
+every proof and writes a report; with --bench it measures the wheel instead, in turn with others
+that are named. NVIDIA's runtime comes from pip if there is a network, else from the packages of the
+Python that runs this, else from an installed toolkit.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -23,33 +25,51 @@ from typing import Any, NoReturn
 
 RUNTIME = ("nvidia-cuda-runtime", "nvidia-cublas")
 MARKS = {"ok": "ok  ", "fail": "FAIL"}
+KEPT = (
+    "HOME", "USER", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR",
+    "COMSPEC", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "NUMBER_OF_PROCESSORS",
+    "PROCESSOR_ARCHITECTURE",
+)  # fmt: skip
+# Windows opens a console for a console program whose parent has none.
+NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
 
 
 def main() -> None:
     """Everything, and a report; exit code 1 if a proof fails, 2 if none could be made."""
     options = _options()
-    if not Path(options.report).resolve().parent.is_dir():
-        _stop(f"There is no folder for {options.report}.", "name a file in one that is there")
-    with tempfile.TemporaryDirectory(prefix="blackwheel-smoke-") as name:
+    _at_home()
+    path = Path(options.report or f"{'bench' if options.bench else 'smoke'}-report.json")
+    if not path.resolve().parent.is_dir():
+        _stop(f"There is no folder for {path}.", "name a file in one that is there")
+    others = _others(options)
+    # What a virus scanner has open cannot be deleted on Windows.
+    with tempfile.TemporaryDirectory(
+        prefix="blackwheel-smoke-", ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name).resolve()
         with zipfile.ZipFile(sys.argv[0]) as bundle:
             bundle.extractall(folder / "bundle")
         manifest = json.loads((folder / "bundle" / "manifest.json").read_text(encoding="utf-8"))
         _fits(manifest)
         device = _card(folder, manifest, options)
-        python = _install(folder)
-        places = _runtime(folder / "venv", manifest, options) if manifest["runtime"] else []
-        report = _prove(folder, manifest, options, device, python, places)
-    path = Path(options.report)
-    path.write_text(report, encoding="utf-8")
-    checks = json.loads(report)["report"]["checks"]
-    for check in checks:
+        if options.bench:
+            report = _bench(folder, manifest, options, device, others)
+        else:
+            python = _install(folder)
+            places = _runtime(folder / "venv", manifest, options) if manifest["runtime"] else []
+            report = _prove(folder, manifest, options, device, python, places)
+        path.write_text(report, encoding="utf-8")
+        found = json.loads(report)["report"]
+        if options.bench:
+            _show(found)
+    for check in found.get("checks", ()):
         print(MARKS[check["status"]], check["summary"])
         if check["status"] != "ok":
             for line in [*check["evidence"].splitlines(), f"to mend it: {check['remedy']}"]:
                 print("    ", line)
     print(f"report: {path.resolve()}")
-    print(f"take it back: nox -s smoke -- --target {manifest['target']} --report {path.name}")
+    session = "bench" if options.bench else "smoke"
+    print(f"take it back: nox -s {session} -- --target {manifest['target']} --report {path.name}")
     path.with_name(path.name + ".sig").unlink(missing_ok=True)
     if options.sign:
         command = ["ssh-keygen", "-Y", "sign", "-f", options.sign, "-n", "blackwheel", str(path)]
@@ -60,18 +80,50 @@ def main() -> None:
         if not signed:
             remedy = "install OpenSSH's client and name a private key with --sign"
             _stop("ssh-keygen could not sign the report, which is written.", remedy)
-    sys.exit(any(check["status"] == "fail" for check in checks))
+    sys.exit(any(check["status"] == "fail" for check in found.get("checks", ())))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("--device", metavar="N|cpu", help="which card, by its index; or the CPU alone")
-    add("--report", metavar="FILE", default="smoke-report.json", help="where the report goes")
-    add("--model", metavar="FILE", help="a real GGUF model to ask for facts too")
+    add("--report", metavar="FILE", help="where the report goes")
+    add("--model", metavar="FILE", help="a real GGUF model to ask for facts, or to measure with")
+    add("--bench", action="store_true", help="measure the wheel instead of proving it")
+    add("--baseline", metavar="WHEEL", action="append", help="--bench: one to measure in turn")
+    add("--rounds", metavar="N", type=int, default=10, help="--bench: how often (10)")
     add("--offline", action="store_true", help="ask no package index for NVIDIA's runtime")
     add("--sign", metavar="KEY", help="sign the report with this SSH key")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if (options.baseline or options.rounds != 10) and not options.bench:
+        parser.error("--baseline and --rounds are for --bench")
+    if options.rounds < 1:
+        parser.error("--rounds is a number of 1 or more")
+    return options
+
+
+def _at_home() -> None:
+    """On Windows: no dialogue for a crash of a child, and no failure over a sign of the text."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.SetErrorMode(
+            msvcrt.SEM_FAILCRITICALERRORS
+            | msvcrt.SEM_NOGPFAULTERRORBOX
+            | msvcrt.SEM_NOOPENFILEERRORBOX
+        )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _others(options: argparse.Namespace) -> list[Path]:
+    """The wheels to measure in turn with the bundle's."""
+    found = [Path(name).resolve() for name in options.baseline or ()]
+    for path in found:
+        if path.suffix != ".whl" or not path.is_file():
+            _stop(f"There is no wheel {path}.", "name a file: --baseline seed/llama….whl")
+    return found
 
 
 def _stop(what: str, remedy: str) -> NoReturn:
@@ -98,9 +150,9 @@ def _card(
     folder: Path, manifest: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """The card to use, with the driver's release; None for the CPU. Nothing is installed yet."""
+    sys.path[:0] = [str(folder / "bundle" / "payload"), str(folder / "bundle" / "nvml")]
     if options.device == "cpu" or not manifest["capabilities"]:
         return None
-    sys.path[:0] = [str(folder / "bundle" / "payload"), str(folder / "bundle" / "nvml")]
     import card
 
     nvml = card.read()
@@ -119,19 +171,27 @@ def _install(folder: Path) -> str:
     wheels = sorted(map(str, (folder / "bundle" / "wheels").glob("*.whl")))
     command = [*_pip(venv), "--no-index", "--no-deps", *wheels]
     _run(command, "pip could not install the bundle's wheels.")
-    return _python(venv)
+    return python_of(venv)
 
 
-def _python(venv: Path) -> str:
+def python_of(venv: Path) -> str:
+    """The Python of a venv."""
     return str(venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
 
 
 def _pip(venv: Path) -> list[str]:
-    return [_python(venv), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    return [python_of(venv), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
 
 
 def _run(command: list[str], what: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        creationflags=NO_WINDOW,
+        check=False,
+    )
     if done.returncode:
         _stop(f"{what}\n{(done.stdout + done.stderr)[-800:]}", "see what it says above")
 
@@ -144,28 +204,50 @@ def _runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) 
     if not options.offline:
         print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
         command = [*_pip(venv), "--retries", "1", "--timeout", "10"]
-        done = subprocess.run([*command, *manifest["runtime"]], capture_output=True, check=False)
+        command += manifest["runtime"]
+        done = subprocess.run(command, capture_output=True, creationflags=NO_WINDOW, check=False)
         if done.returncode == 0:
             return []
+    source = _packages()
+    if source is None:
+        return _toolkits()
+    link(venv, source)
+    return [str(source)]
+
+
+def _packages() -> Path | None:
+    """The folder of NVIDIA's runtime in the packages of this Python."""
     try:
         for name in RUNTIME:
             importlib.metadata.version(name)
         found = importlib.util.find_spec("nvidia.cu13")
     except (importlib.metadata.PackageNotFoundError, ImportError):
-        found = None
+        return None
     if found is None or not found.submodule_search_locations:
-        print("NVIDIA's runtime packages are not here; an installed toolkit must have them.")
-        named = [os.environ[n] for n in ("CUDA_PATH", "CUDA_HOME") if n in os.environ]
-        return [*named, *map(str, Path("/usr/local").glob("cuda*"))]
-    source = Path(found.submodule_search_locations[0])
-    site = next(venv.glob("Lib/site-packages"), None) or next(venv.glob("lib/*/site-packages"))
-    target = site / "nvidia" / "cu13"
+        return None
+    return Path(found.submodule_search_locations[0])
+
+
+def _toolkits() -> list[str]:
+    """Where an installed toolkit may be."""
+    print("NVIDIA's runtime packages are not here; an installed toolkit must have them.")
+    named = [os.environ[n] for n in ("CUDA_PATH", "CUDA_HOME") if n in os.environ]
+    return [*named, *map(str, Path("/usr/local").glob("cuda*"))]
+
+
+def link(venv: Path, source: Path) -> None:
+    """Have a venv see NVIDIA's runtime of another Python."""
+    target = site_packages(venv) / "nvidia" / "cu13"
     target.parent.mkdir(exist_ok=True)
     try:
         target.symlink_to(source, target_is_directory=True)
     except OSError:  # Windows lets only some make links
         shutil.copytree(source, target)
-    return [str(source)]
+
+
+def site_packages(venv: Path) -> Path:
+    """Where a venv's packages are."""
+    return next(venv.glob("Lib/site-packages"), None) or next(venv.glob("lib/*/site-packages"))
 
 
 def _prove(
@@ -186,30 +268,91 @@ def _prove(
         "venv": str(folder / "venv"),
         "runtime_places": places,
         "model": str(Path(options.model).resolve()) if options.model else None,
-        "identity": {
-            **manifest["job"]["identity"],
-            "device": device["name"] if device else "cpu",
-            "capability": device["compute_capability"] if device else None,
-            "driver": device["release"] if device else None,
-        },
+        "identity": _identity(manifest, device),
     }
+    return _payload(folder, python, job)
+
+
+def _identity(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
+    """What a report is of."""
+    return {
+        **manifest["job"]["identity"],
+        "device": device["name"] if device else "cpu",
+        "capability": device["compute_capability"] if device else None,
+        "driver": device["release"] if device else None,
+    }
+
+
+def _bench(
+    folder: Path,
+    manifest: dict[str, Any],
+    options: argparse.Namespace,
+    device: dict[str, Any] | None,
+    others: list[Path],
+) -> str:
+    """Measure the bundle's wheel in turn with others. Returns the report's text."""
+    import stats
+
+    packages = folder / "bundle" / "wheels"
+    this = packages / manifest["job"]["identity"]["file"]
+    job = {
+        "wheels": stats.wheels(manifest["target"], [this, *others]),
+        "packages": str(packages),
+        "python": sys.executable,
+        "nvml": str(folder / "bundle" / "nvml"),
+        "layers": 999 if device else 0,
+        "index": device["index"] if device else 0,
+        "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
+        "rounds": options.rounds,
+        "model": str(Path(options.model).resolve()) if options.model else None,
+        "identity": _identity(manifest, device),
+        **_runtime_files(packages, manifest, options),
+    }
+    return _payload(folder, sys.executable, job, "--bench")
+
+
+def _show(report: dict[str, Any]) -> None:
+    """The tables of what was measured."""
+    import stats
+
+    for title, columns, rows in stats.tables(report):
+        print(title)
+        lines = [columns, *rows]
+        widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
+        for line in lines:
+            print("  " + "  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def _runtime_files(
+    packages: Path, manifest: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    """NVIDIA's runtime for venvs that are yet to be made, from where ``_runtime`` has it."""
+    found: dict[str, Any] = {"runtime": "none", "link": None, "runtime_places": []}
+    if not manifest["runtime"]:
+        return found
+    if not options.offline:
+        print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
+        words = ["download", "-q", "--retries", "1", "--timeout", "10", "-d", str(packages)]
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
+        command += manifest["runtime"]
+        done = subprocess.run(command, capture_output=True, creationflags=NO_WINDOW, check=False)
+        if done.returncode == 0:
+            return {**found, "runtime": "packages"}
+    source = _packages()
+    if source is None:
+        return {**found, "runtime": "toolkit", "runtime_places": _toolkits()}
+    return {**found, "runtime": "linked", "link": str(source), "runtime_places": [str(source)]}
+
+
+def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str:
+    """Run the payload, showing its progress. Returns the report's text."""
     (folder / "run").mkdir()
+    job = {**job, "folder": str(folder / "run")}
     (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
-    keep: tuple[str, ...] = (
-        "HOME",
-        "USER",
-        "LANG",
-        "TMPDIR",
-        "TEMP",
-        "TMP",
-        "SYSTEMROOT",
-        "WINDIR",
-        "USERPROFILE",
-    )
-    if places:  # no package: the toolkit's own variables are what finds it
-        keep = (*keep, "CUDA_PATH", "CUDA_HOME")
+    # No package: the toolkit's own variables are what finds it.
+    keep = (*KEPT, "CUDA_PATH", "CUDA_HOME") if job.get("runtime_places") else KEPT
     env = {name: value for name, value in os.environ.items() if name.upper() in keep}
-    words = [str(folder / "bundle" / "payload"), str(folder / "job.json")]
+    words = [str(folder / "bundle" / "payload"), *first, str(folder / "job.json")]
     with subprocess.Popen(
         [python, "-I", *words, str(folder / "report.json")],
         env=env,
@@ -217,15 +360,18 @@ def _prove(
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        creationflags=NO_WINDOW,
     ) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if line.startswith("@{"):
                 said = json.loads(line[1:])
-                print(f"\r{said['done']} of {said['total']}: {said['now']:<12}", end="", flush=True)
+                left = "" if said["left"] is None else f", about {said['left']:.0f} s left"
+                done = f"{said['done']} of {said['total']}{left}: {said['now']}"
+                print(f"\r{done:<70}", end="", flush=True)
     print()
     if child.returncode:
-        _stop(f"The proofs ended with {child.returncode}.", "report it with the text above")
+        _stop(f"It ended with {child.returncode}.", "see what it says above")
     return (folder / "report.json").read_text(encoding="utf-8")
 
 

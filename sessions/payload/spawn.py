@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,33 @@ from typing import Any
 import child
 
 PAYLOAD = Path(__file__).parent
+# Windows opens a console for a console program whose parent has none.
+NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
+
+
+def quiet_crashes() -> None:
+    """Have no dialogue opened on Windows for a crash, here or in a child.
+
+    It would wait for somebody to close it.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.SetErrorMode(
+            msvcrt.SEM_FAILCRITICALERRORS  # a library that a library needs is missing
+            | msvcrt.SEM_NOGPFAULTERRORBOX
+            | msvcrt.SEM_NOOPENFILEERRORBOX
+        )
+
+
+def search_path() -> dict[str, str]:
+    """PATH as a child has it: on Windows, libraries are looked for there too.
+
+    Windows' own folder alone; with no PATH at all, upstream's package fails.
+    """
+    if sys.platform == "win32":
+        return {"PATH": str(Path(os.environ["SYSTEMROOT"], "System32"))}
+    return {}
 
 
 def spawn(
@@ -23,16 +51,17 @@ def spawn(
     """
     try:
         done = subprocess.run(
-            [python, "-I", str(PAYLOAD), "--child", str(told)],
-            env={**os.environ, "PYTHONFAULTHANDLER": "1", **environment},
+            [python, "-I", "-X", "faulthandler", str(PAYLOAD), "--child", str(told)],
+            env={**os.environ, **search_path(), **environment},
             cwd=told.parent,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            creationflags=NO_WINDOW,
             check=False,
         )
-        code: int | str = done.returncode
+        # Windows' codes of crashes are known by their hexadecimal numbers: 0xc0000005.
+        code: int | str = done.returncode if done.returncode < 256 else hex(done.returncode)
         output, errors = done.stdout, done.stderr
     except subprocess.TimeoutExpired as late:
         code, output, errors = "the time limit", late.stdout or b"", late.stderr or b""
@@ -54,6 +83,6 @@ def reason(text: str) -> str:
     named = [
         n
         for n in lines
-        if re.search(r"error|assert|abort|PTX|kernel image|compiled|Refused", n, re.I)
+        if re.search(r"error|exception|assert|abort|PTX|kernel image|compiled|Refused", n, re.I)
     ]
     return " ".join(" ".join((named or lines)[-4:]).split())[-500:]

@@ -5,36 +5,52 @@ Imports the standard library alone, so that a bundle can show its table too.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 Report = dict[str, Any]
 
 # What is measured: its name for people, its unit, and whether less or more of it is better.
 METRICS: dict[str, tuple[str, str, str]] = {
-    "wheel_bytes": ("wheel", "B", "less"),
-    "installed_bytes": ("installed, with what it requires", "B", "less"),
-    "install_seconds": ("install, from files", "s", "less"),
+    "wheel_bytes": ("wheel size", "B", "less"),
+    "installed_bytes": ("installed size", "B", "less"),
+    "install_seconds": ("install", "s", "less"),
     "import_seconds": ("import", "s", "less"),
     "first_load_seconds": ("first load", "s", "less"),
-    "first_token_cold_seconds": ("first token, nothing compiled yet", "s", "less"),
+    "first_token_cold_seconds": ("first token, cold", "s", "less"),
     "first_token_warm_seconds": ("first token, warm", "s", "less"),
     "prompt_per_second": ("prompt", "tokens/s", "more"),
     "generation_per_second": ("generation", "tokens/s", "more"),
     "vram_mib": ("peak VRAM", "MiB", "less"),
-    "real_load_seconds": ("real model: load", "s", "less"),
-    "real_first_token_seconds": ("real model: first token", "s", "less"),
-    "real_prompt_per_second": ("real model: prompt", "tokens/s", "more"),
-    "real_generation_per_second": ("real model: generation", "tokens/s", "more"),
-    "real_vram_mib": ("real model: peak VRAM", "MiB", "less"),
+    "real_load_seconds": ("real: load", "s", "less"),
+    "real_first_token_seconds": ("real: first token", "s", "less"),
+    "real_prompt_per_second": ("real: prompt", "tokens/s", "more"),
+    "real_generation_per_second": ("real: generation", "tokens/s", "more"),
+    "real_vram_mib": ("real: peak VRAM", "MiB", "less"),
 }
 CONFIDENCE = 0.99  # a dozen intervals are read at once: at 0.95 one of two equal wheels would lie
+ENOUGH = 8  # values: all on one side of 1 have a chance of 2 ** (1 - 8) by luck, under 1%
+NOTHING = 1e-3  # of a size; pip notes where a wheel lay, and some paths are longer
 RESAMPLES = 5000
 SEED = 2026
-COLUMNS = ("", "this", "the other", "this / other", f"{CONFIDENCE:.0%} interval", "so it is")
+COLUMNS = ("", "this", "other", "ratio", f"{CONFIDENCE:.0%}", "this is")
+
+
+def wheels(target: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Wheels as a job has them, the one of the target first; the others go by their folders."""
+    found: list[dict[str, Any]] = []
+    for path in paths:
+        label = (path.parent.name or path.stem) if found else target
+        same = sum(wheel["label"].split(" #")[0] == label for wheel in found)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        shown = f"{label} #{same + 1}" if same else label
+        found.append({"label": shown, "path": str(path), "sha256": digest})
+    return found
 
 
 def checked(metric: str, values: Sequence[float]) -> list[float]:
@@ -75,27 +91,52 @@ def ratio(metric: str, one: Sequence[float], other: Sequence[float]) -> dict[str
         "high": drawn[min(int((1 - tail) * RESAMPLES), RESAMPLES - 1)],
         "count": len(first),
     }
-    return {"metric": metric, **found, "verdict": verdict(metric, found["low"], found["high"])}
+    said = verdict(metric, found["low"], found["high"], len(first))
+    return {"metric": metric, **found, "verdict": said}
 
 
-def verdict(metric: str, low: float, high: float) -> str:
-    """What an interval of ratios says: "better", "worse", or "same" where it holds 1."""
-    if low <= 1 <= high:
+def verdict(metric: str, low: float, high: float, count: int) -> str:
+    """What an interval of ratios says: "better", "worse", or "same" where it holds 1.
+
+    "unsure" where too few values were measured to say so; sizes are no matter of luck.
+    """
+    exact = METRICS[metric][1] == "B"
+    if count < ENOUGH and not exact:
+        return "unsure"
+    if low <= 1 <= high or (exact and max(abs(low - 1), abs(high - 1)) < NOTHING):
         return "same"
     return "better" if (low > 1) == (METRICS[metric][2] == "more") else "worse"
 
 
+def complete(report: Report) -> None:
+    """Raises ValueError for a report that lacks a series, or a value in one."""
+    for wheel in report["wheels"]:
+        found = {name: checked(name, values) for name, values in wheel["values"].items()}
+        for metric, (_, unit, _) in METRICS.items():
+            if metric.startswith("real_") and not report["model"]:
+                continue
+            if metric.endswith("vram_mib") and report["device"] == "cpu":
+                continue
+            least = 1 if unit == "B" or metric == "install_seconds" else report["rounds"]
+            count = len(found.get(metric, ()))
+            if count < max(least, 1):
+                raise ValueError(f"{wheel['label']}: {count} values of {metric} instead of {least}")
+
+
 def ratios(report: Report) -> list[dict[str, Any]]:
     """The first wheel of a report against each of the others. Raises ValueError."""
+    complete(report)
     this, *others = report["wheels"]
-    for wheel in report["wheels"]:
-        if not wheel["values"] or set(wheel["values"]) != set(this["values"]):
-            raise ValueError(f"{wheel['label']} was not measured as {this['label']} was")
     return [
-        {"baseline": other["label"], **ratio(metric, values, other["values"][metric])}
+        {"baseline": other["label"], **ratio(metric, values, other["values"].get(metric, ()))}
         for other in others
-        for metric, values in this["values"].items()
+        for metric, values in in_order(this["values"])
     ]
+
+
+def in_order(values: dict[str, list[float]]) -> list[tuple[str, list[float]]]:
+    """Series as ``METRICS`` has them."""
+    return [(metric, values[metric]) for metric in METRICS if metric in values]
 
 
 def shown(value: float, unit: str) -> str:
@@ -104,7 +145,8 @@ def shown(value: float, unit: str) -> str:
         return f"{value / 1e6:.1f} MB"
     if unit == "s":
         return f"{value:.2f} s" if value >= 1 else f"{value * 1000:.3g} ms"
-    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    short = unit.replace("tokens", "tok")
+    return f"{value:.0f} {short}" if value >= 100 else f"{value:.3g} {short}"
 
 
 Table = tuple[str, Sequence[str], list[tuple[str, ...]]]
@@ -114,13 +156,13 @@ def tables(report: Report) -> list[Table]:
     """What people are shown: title, columns, rows; one table for each baseline."""
     this, *others = report["wheels"]
     if not others:
-        rows = []
-        for metric, values in this["values"].items():
+        rows: list[tuple[str, ...]] = []
+        for metric, values in in_order(this["values"]):
             title, unit, _ = METRICS[metric]
-            ends = " to ".join(shown(end, unit) for end in (min(values), max(values)))
+            ends = "-".join(shown(end, unit) for end in (min(values), max(values)))
             middle = shown(statistics.median(values), unit)
             rows.append((title, middle, ends, f"{len(values)}"))
-        return [(this["label"], ("", "median", "from to", "times"), rows)]
+        return [(this["label"], ("", "median", "range", "times"), rows)]
     found: dict[str, list[tuple[str, ...]]] = {other["label"]: [] for other in others}
     medians = {
         (wheel["label"], metric): shown(statistics.median(values), METRICS[metric][1])
@@ -135,7 +177,7 @@ def tables(report: Report) -> list[Table]:
                 medians[this["label"], metric],
                 medians[label, metric],
                 f"{item['ratio']:.3g}",
-                f"{item['low']:.3g} to {item['high']:.3g}" if item["count"] > 1 else "",
+                f"{item['low']:.3g}-{item['high']:.3g}" if item["count"] > 1 else "",
                 item["verdict"],
             )
         )

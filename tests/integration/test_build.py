@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sessions.core import records, timeline
+from sessions.core.model import Timeline
 from tests.integration.conftest import LIBRARIES, MINI, SOURCES, Checkout, snapshot, which
 
 
@@ -66,6 +68,28 @@ def test_record_beside_the_wheel_is_true(built: Checkout) -> None:
     assert record["source_edited"] is True  # not a locked release
 
 
+def test_what_ran_when_is_on_record(built: Checkout) -> None:
+    line = steps(built)
+    assert len(line.steps) == SOURCES + len(LIBRARIES)
+    assert line.earlier == 0
+    assert line.cache == built.record["cache"]
+    assert all(0 <= step.start <= step.end for step in line.steps)
+    kinds = [step.kind for step in line.steps]
+    assert (kinds.count("c") + kinds.count("c++"), kinds.count("link")) == (SOURCES, len(LIBRARIES))
+    # A file is compiled, then each library linked that needs the one before.
+    assert [name.rsplit("/", 1)[-1] for name in line.critical][-2:] == [
+        "libllama.so",
+        "libmtmd.so",
+    ]
+    assert built.record["timing"] == timeline.summary(line)
+    assert 0 < built.record["timing"]["efficiency"] <= 1
+    assert built.record["timing"]["seconds"] <= built.record["wall_seconds"]
+
+
+def steps(checkout: Checkout) -> Timeline:
+    return records.need(checkout.build / "steps.json", "steps", Timeline)
+
+
 def test_second_run_is_up_to_date_and_quick(built: Checkout) -> None:
     before = snapshot(built.wheels)
     log = (built.build / "wheel.log").stat().st_mtime_ns
@@ -86,8 +110,19 @@ def test_edited_source_compiles_that_file_alone(mini: Checkout) -> None:
     mini.nox().well()
     assert mini.compiled() == ["clip.cpp"]
     assert mini.record["steps"] == 2  # compile, link
+    assert [step.kind for step in steps(mini).steps] == ["c++", "link"]
+    assert steps(mini).earlier == SOURCES + len(LIBRARIES) - 2
     assert b"greeting of the second edition" in mini.libraries()["libmtmd.so"]
     assert mini.record["fingerprint"] != before["fingerprint"]
+
+
+def test_a_run_that_compiles_nothing_leaves_what_is_on_record(mini: Checkout) -> None:
+    mini.nox().well()
+    before = steps(mini)
+    mini.edit("llama_cpp/__init__.py", "A miniature", "A small copy")
+    mini.nox().well()
+    assert (mini.record["steps"], mini.record["timing"]) == (0, {})
+    assert steps(mini) == before
 
 
 def test_compile_error_is_shown_and_the_old_wheel_stays(mini: Checkout) -> None:

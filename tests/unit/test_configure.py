@@ -268,7 +268,7 @@ def test_a_cpu_build_names_nothing_of_cuda_but_that_it_is_off() -> None:
 
 def test_the_wheel_requires_the_runtime_it_was_linked_with_or_newer() -> None:
     assert build().requires == (
-        "cuda-pathfinder>=1.3",
+        "cuda-pathfinder>=1.3.1",
         "nvidia-cuda-runtime>=13.1.80,<14",
         "nvidia-cublas>=13.2.2.2,<14",
     )

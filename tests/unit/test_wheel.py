@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from sessions import wheel
-from sessions.core import records
+from sessions.core import records, redist
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Host
@@ -35,8 +36,13 @@ CUDA = [*CPU, "llama_cpp/_cuda_runtime.py", "llama_cpp/lib/libggml-cuda.so"]
 NAME = fakes.wheel().file
 
 
-def problems(members: list[str], *, cuda: bool = True) -> list[str]:
-    return wheel.contents_problems(members, cuda=cuda)
+# What delvewheel brings into a wheel for Windows, and how it names that.
+BROUGHT = ("msvcp140.dll", "vcomp140.dll")
+BUNDLED = [f"llama_cpp_python.libs/{n}-{'0f' * 16}.dll" for n in ("msvcp140", "vcomp140")]
+
+
+def problems(members: list[str], *, cuda: bool = True, brought: Sequence[str] = ()) -> list[str]:
+    return wheel.contents_problems(members, cuda=cuda, brought=brought)
 
 
 def test_a_good_cuda_wheel_has_no_problem() -> None:
@@ -47,16 +53,48 @@ def test_a_good_cpu_wheel_has_no_problem() -> None:
     assert problems(CPU, cuda=False) == []
 
 
-def test_a_windows_wheel_has_libraries_of_other_names() -> None:
-    windows = [
+def windows() -> list[str]:
+    ours = [
         name.replace("/lib/lib", "/lib/").removesuffix(".so") + ".dll"
         if name.endswith(".so")
         else name
         for name in CUDA
         if "gomp" not in name
     ]
-    assert "llama_cpp/lib/ggml-cuda.dll" in windows
-    assert problems(windows) == []
+    return [*ours, "llama_cpp/_bundled_dlls.py", *BUNDLED, f"{INFO}/DELVEWHEEL"]
+
+
+def test_a_windows_wheel_has_libraries_of_other_names_and_microsofts_runtime() -> None:
+    assert "llama_cpp/lib/ggml-cuda.dll" in windows()
+    assert problems(windows(), brought=BROUGHT) == []
+
+
+def test_of_a_wheel_for_any_python_delvewheel_leaves_a_list_too() -> None:
+    order = "llama_cpp_python.libs/.load-order-llama_cpp_python-0.3.36"
+    assert problems([*windows(), order], brought=BROUGHT) == []
+
+
+@pytest.mark.parametrize("library", BUNDLED)
+def test_a_windows_wheel_without_microsofts_runtime_is_refused(library: str) -> None:
+    less = [name for name in windows() if name != library]
+    name = redist.original(library)
+    assert problems(less, brought=BROUGHT) == [f"0 copies of {name} instead of one"]
+
+
+@pytest.mark.parametrize("name", ["cublas64_13.dll", "vcruntime140.dll", "libgomp-1.dll"])
+def test_a_windows_wheel_that_brings_more_is_refused(name: str) -> None:
+    stem = name.removesuffix(".dll")
+    more = [*windows(), f"llama_cpp_python.libs/{stem}-{'1e' * 16}.dll"]
+    assert problems(more, brought=BROUGHT) == [f"not asked for: {name}"]
+
+
+def test_a_windows_wheel_whose_libraries_nothing_loads_is_refused() -> None:
+    less = [name for name in windows() if "_bundled_dlls" not in name]
+    assert problems(less, brought=BROUGHT) == ["missing: llama_cpp/_bundled_dlls.py"]
+
+
+def test_on_linux_delvewheels_folder_is_a_stray() -> None:
+    assert problems([*CUDA, BUNDLED[0]]) == [f"stray: {BUNDLED[0]}"]
 
 
 @pytest.mark.parametrize(

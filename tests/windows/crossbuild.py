@@ -22,7 +22,7 @@ from sessions import configure, probe, source, wheel
 from sessions.configure import Places
 from sessions.core import disk, machine, options, pyenv, records, spec
 from sessions.core.context import Context
-from sessions.core.model import BuildEnv, Compiler, Source, Toolchain
+from sessions.core.model import BuildEnv, Compiler, Source, Toolchain, Wheel
 from tests import fakes
 from tests.windows.lab import Lab
 
@@ -40,6 +40,7 @@ __attribute__((constructor)) static void start() {
 }
 // libstdc++'s asks the processor for RDRAND and takes it if it can: more than a wheel may need.
 void std::random_device::_M_init(const std::string &) {}
+void std::random_device::_M_init(const char *, std::size_t) {}
 unsigned std::random_device::_M_getval() { return std::rand(); }
 void std::random_device::_M_fini() {}
 """
@@ -75,6 +76,10 @@ def build(lab: Lab) -> Context:
     )
     settings = _settings(linux, compiler, unpacked, redist)
     records.write(windows.record("configure"), "configure", settings)
+    before = records.read(windows.record("wheel"), "wheel", Wheel)
+    tree = windows.build / "tree"
+    if tree.exists() and (before is None or before.fingerprint != settings.fingerprint):
+        disk.remove(tree)  # ninja does not see ``RUNTIME`` change
     wheel.main(windows)
     return windows
 

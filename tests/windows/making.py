@@ -205,6 +205,7 @@ def _python(home: Path, downloads: Path) -> None:
     """Lay out C:\\Python311 as python.org's installer does."""
     library = home / "Lib"
     shutil.copytree(stdlib(), library, ignore=_UNUSED)
+    _as_3_11_9(library)
     dlls = home / "DLLs"
     dlls.mkdir()
     for name, data in _members(downloads, "panda3d", "deploy_libs/*"):
@@ -228,6 +229,15 @@ def _visual_studio(programs: Path) -> None:
     programs.mkdir()
     for name in ("cl", "lib", "vswhere", "tool"):
         _compile(f"{name}.c", programs / f"{name}.exe", "-municode", "-static")
+
+
+def _as_3_11_9(library: Path) -> None:
+    """What python311.dll, of 3.11.9, asks of the stdlib otherwise than 3.11.8 and older have it."""
+    metadata = library / "importlib" / "metadata" / "__init__.py"
+    text = metadata.read_text(encoding="utf-8")
+    old = "\n    def invalidate_caches(cls)"
+    if f"@classmethod{old}" not in text:
+        metadata.write_text(text.replace(old, f"\n    @classmethod{old}"), encoding="utf-8")
 
 
 def _pip(library: Path, downloads: Path) -> None:

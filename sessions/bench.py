@@ -1,0 +1,156 @@
+"""Measure the wheel, and others in turn with it: A B A B …, each time in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sessions.core import (
+    baseline,
+    benched,
+    brought,
+    console,
+    disk,
+    facts,
+    job,
+    options,
+    pyenv,
+    records,
+    run,
+)
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BenchReport, Toolchain
+
+
+def main(ctx: Context) -> None:
+    """Measure, or take the report of a bundle that did; show it and leave the record."""
+    path, _ = job.chosen(ctx)
+    digest = records.file_sha256(path)
+    folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
+    if ctx.options.report:
+        file = Path(ctx.options.report).expanduser()
+        text, origin = brought.read(file, "bench"), file.name
+        if ctx.options.signers:
+            brought.signed(ctx, file, Path(ctx.options.signers).expanduser())
+    else:
+        disk.mark(folder)
+        with disk.lock(folder / "bench.lock", console.say):
+            text, origin = _run(ctx, path, folder), "here"
+    report = benched.opened(text, ctx.spec.target, digest, origin)
+    disk.mark(folder)
+    records.write_text(folder / benched.SEALED, text)
+    records.write(folder / "bench.json", "bench", report)
+    _show(report, text)
+    console.say(f"  {folder / 'bench.json'}")
+    console.done(
+        f"bench: {len(report.wheels)} wheels in {report.rounds} rounds on {report.device}, "
+        f"in {console.duration(report.seconds)}"
+    )
+
+
+def _run(ctx: Context, wheel: Path, folder: Path) -> str:
+    """Have the payload measure. Returns the report's text."""
+    model = job.model(ctx)
+    device = job.card_for(ctx, ctx.machine("nvml")) if job.wants_card(ctx) else None
+    nvml = ctx.machine("nvml") if device else {}
+    if device is None:
+        console.warn("on the CPU: this measures nothing of a card")
+    if ctx.options.rounds < benched.LEAST:
+        console.warn(f"fewer than {benched.LEAST} rounds: no difference of speed will be certain")
+    wheels = [wheel, *baseline.wheels(ctx)]
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    assert chain.python is not None
+    work = folder / "bench"
+    if work.exists():
+        disk.remove(work)
+    disk.mark(work)
+    _collect(ctx, wheels, work / "wheels")
+    disk.mark(work / "run")
+    told = job.job(
+        ctx.spec,
+        file=wheel.name,
+        sha256=records.file_sha256(wheel),
+        version=wheel.name.split("-")[1],
+    )
+    given = {
+        "wheels": benched.wheels(ctx.spec.target, wheels),
+        "packages": str(work / "wheels"),
+        "python": chain.python.path,
+        "folder": str(work / "run"),
+        "layers": 999 if device else 0,
+        "index": device["index"] if device else 0,
+        "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
+        "rounds": ctx.options.rounds,
+        "model": str(model) if model else None,
+        "runtime": "packages" if ctx.spec.cuda else "none",
+        "link": None,
+        "runtime_places": [],
+        "identity": job.identity(told, device, nvml),
+    }
+    records.write_text(work / "job.json", json.dumps(given, indent=1))
+    answer, log_path = work / "report.json", work / "bench.log"
+    # This Python, which has NVML's bindings; the wheels run in the target's own.
+    words = [sys.executable, "-I", str(job.PAYLOAD), "--bench", str(work / "job.json"), str(answer)]
+    with (
+        log_path.open("w", encoding="utf-8") as log,
+        console.Meter("measuring") as meter,
+    ):
+
+        def follow(line: str) -> None:
+            if line.startswith("@{"):
+                said: dict[str, Any] = json.loads(line[1:])
+                meter.update(said["done"], said["total"], said["left"], said["now"])
+
+        env = options.system_environment(ctx.env)
+        done = run.stream(words, env=env, log=log, on_line=follow, cwd=work / "run")
+    if done.returncode or not answer.exists():
+        said = log_path.read_text(encoding="utf-8").splitlines()
+        raise Problem(
+            "The wheels could not be measured.",
+            evidence=pyenv.tail("\n".join(line for line in said if not line.startswith("@{"))),
+            remedy="see whether each computes here: nox -s smoke -- --wheel PATH; "
+            f"the log is {log_path}",
+        )
+    return answer.read_text(encoding="utf-8")
+
+
+def _collect(ctx: Context, wheels: Sequence[Path], folder: Path) -> None:
+    """What the wheels require, and what makes the tiny model, as files: no network is timed."""
+    console.say("Collecting what the wheels require")
+    tools = pyenv.tools(ctx)
+    words = ["download", "--only-binary=:all:", "-d", str(folder)]
+    for wheel in wheels:
+        pyenv.pip(ctx, tools, [*words, str(wheel)], f"what {wheel.name} requires")
+    if ctx.spec.cuda:  # for those that do not name it; what lies there already is taken
+        major = int(ctx.spec.cuda.split(".")[0])
+        names = [f"nvidia-{name}>={major},<{major + 1}" for name in ("cuda-runtime", "cublas")]
+        found = ["--find-links", str(folder)]
+        pyenv.pip(ctx, tools, [*words, *found, *names], "NVIDIA's CUDA runtime")
+    lock = ["--no-deps", "--require-hashes", "-r", str(facts.payload_lock())]
+    pyenv.pip(ctx, tools, [*words, *lock], "what makes the tiny model (gguf)")
+
+
+def _show(report: BenchReport, text: str) -> None:
+    """The tables, and what the card was like meanwhile."""
+    for title, columns, rows in benched.tables(text):
+        console.table(title, columns, rows)
+    for wheel in report.wheels:
+        if wheel.jit_files:
+            console.say(f"{wheel.label}: the driver compiled its code at the first token")
+    if not report.conditions:
+        return
+    clocks = [found["sm_mhz_highest"] for found in report.conditions if found["sm_mhz_highest"]]
+    heat = [found["celsius"] for found in report.conditions if found["celsius"]]
+    slowed = sorted({reason for found in report.conditions for reason in found["slowed"]})
+    if clocks and heat:
+        console.say(
+            f"The card: {min(clocks):.0f} to {max(clocks):.0f} MHz, "
+            f"{min(heat):.0f} to {max(heat):.0f} °C"
+        )
+    if slowed:
+        console.warn(f"the card was slowed down: {', '.join(slowed)}")

@@ -1,0 +1,59 @@
+"""A chain of sessions: what it is told, and that it is run with this process's terminal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.core import chain, options, run
+from tests import fakes
+
+
+def test_what_decides_the_build_is_handed_on_and_nothing_else() -> None:
+    line = (
+        "--target rtx50 --version 0.3.36 --cuda 13.4 --arch 120a-real;90-real --python 3.12 "
+        "--toolkit system --source /a --compiler /b --cache none --jobs 3 --offline --force "
+        "--prerelease --fresh --report r --lang es --reproduce"
+    )
+    asked = fakes.parsed(*line.split())
+    words = chain.words(asked)
+    assert words == [
+        "--version=0.3.36",
+        "--cuda=13.4",
+        "--arch=120a-real;90-real",
+        "--python=3.12",
+        "--toolkit=system",
+        "--source=/a",
+        "--compiler=/b",
+        "--cache=none",
+        "--jobs=3",
+        "--offline",
+        "--prerelease",
+        "--force",
+    ]
+    again = options.parse(words)
+    assert chain.words(again) == words
+
+
+def test_what_was_not_asked_for_stays_the_targets_choice() -> None:
+    assert chain.words(fakes.parsed()) == ["--cache=ccache"]
+
+
+def test_it_is_run_by_this_python_with_that_projects_noxfile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ran: list[Any] = []
+
+    def inherit(command: list[str], *, env: Any = None) -> int:
+        ran.append((command, env))
+        return 7
+
+    monkeypatch.setattr(run, "inherit", inherit)
+    code = chain.follow(Path("/work"), ["verify"], "rtx50", ["--jobs=2"], env={"A": "1"})
+    assert code == 7
+    noxfile = str(Path("/work") / "noxfile.py")
+    words = ["-s", "verify", "--", "--target=rtx50", "--jobs=2"]
+    assert ran == [([sys.executable, "-m", "nox", "-f", noxfile, *words], {"A": "1"})]

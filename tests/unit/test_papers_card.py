@@ -1,0 +1,304 @@
+"""The card: every section of the founding note's, and nothing that a record does not back."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from typing import Any
+
+import pytest
+
+from sessions.core import facts, job, records
+from sessions.papers import card
+from sessions.papers.evidence import Evidence
+from sessions.papers.gate import UNSUPPORTED
+from sessions.wheelfile.model import WheelFacts
+from tests import fakes
+from tests.unit.test_wheelfile_judge import IDS
+
+COMMIT = "4" * 40
+WHEELS = {
+    "rtx50": fakes.evidence(),
+    "rtx50-fp4": fakes.fp4_evidence(),
+    "cpu": fakes.cpu_evidence(),
+    "untested": fakes.evidence(smoke=None, sealed=None),
+    "ptx": fakes.evidence(
+        fakes.wheel_facts(
+            libraries=tuple(
+                dataclasses.replace(lib, device=fakes.device(ptx={"compute_120": 98}))
+                if lib.device
+                else lib
+                for lib in fakes.libraries()
+            )
+        ),
+        spec=fakes.claiming(archs=("120",), warning="Mind the PTX."),
+    ),
+}
+# The headings of the founding note, in its order, and what stands for them here.
+FOUNDING = [
+    "Detalles del archivo",
+    "Especificaciones de compilación",
+    "Eficiencia y tamaño",
+    "Requisitos de instalación",
+    "Instrucciones de uso",
+    "Notas técnicas",
+    "Procedimiento de compilación (reproducción)",
+    "1. Preparación del entorno",
+    "2. Configuración de variables",
+    "3. Ejecución del build",
+]
+
+
+def of(found: Evidence, language: str = "en") -> str:
+    return card.render(found, COMMIT, language)
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^##+ (.*)$", text, re.MULTILINE)
+
+
+def section(text: str, title: str) -> str:
+    return text.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def shape(text: str) -> list[str]:
+    """What two languages must share: headings by depth, code, tables by size, lists."""
+    found, fenced = [], False
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+            found.append("fence")
+        elif fenced:
+            found.append(line)
+        elif line.startswith(("#", "|", "- ", "> ")) or re.match(r"\d\. ", line):
+            mark = line.split(" ", 1)[0]
+            code = re.findall(r"`[^`]+`", line) if not line.startswith("|") else []
+            found.append(f"{mark} {line.count('|')} {code}")
+    return found
+
+
+def test_every_section_of_the_founding_note_is_there_in_its_order() -> None:
+    there = [title for title in headings(of(WHEELS["rtx50"], "es")) if title in FOUNDING]
+    assert there == FOUNDING
+
+
+@pytest.mark.parametrize("name", WHEELS)
+def test_both_languages_say_the_same(name: str) -> None:
+    english, spanish = of(WHEELS[name]), of(WHEELS[name], "es")
+    assert shape(english) == shape(spanish)
+    assert len(headings(english)) == len(FOUNDING) + 2
+    numbers = [sorted(re.findall(r"\d[\d.]*", text)) for text in (english, spanish)]
+    if "compared" not in english.lower() or name not in ("rtx50", "untested", "ptx"):
+        assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize("name", WHEELS)
+@pytest.mark.parametrize("language", card.LANGUAGES)
+def test_the_same_records_give_the_same_card(name: str, language: str) -> None:
+    text = of(WHEELS[name], language)
+    assert text == of(WHEELS[name], language)
+    assert text.endswith("\n")
+    assert "{{" not in text
+    assert "{%" not in text
+    assert "None" not in text.replace("None need to be set", "")
+    assert "\n\n\n\n" not in text
+
+
+def test_side_by_side_only_the_fp4_wheel_claims_native_fp4() -> None:
+    for language, claim in (("en", "**Native FP4**: 6144 of them"), ("es", "**FP4 nativo**: 6144")):
+        assert claim in of(WHEELS["rtx50-fp4"], language)
+        for name in ("rtx50", "cpu", "untested", "ptx"):
+            assert not re.search("native fp4|fp4 nativo", of(WHEELS[name], language), re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spec": dataclasses.replace(fakes.fp4_evidence().spec, device_features=("HMMA",))},
+        {"facts": fakes.wheel_facts()},
+        {"verify": dataclasses.replace(fakes.fp4_evidence().verify, groups=())},
+    ],
+    ids=["not-claimed", "not-in-the-code", "not-proven"],
+)
+def test_native_fp4_is_claimed_where_verify_proved_it_and_nowhere_else(
+    change: dict[str, Any],
+) -> None:
+    assert card.fp4(WHEELS["rtx50-fp4"]) == 6144
+    found = dataclasses.replace(WHEELS["rtx50-fp4"], **change)
+    assert card.fp4(found) == 0
+    assert "Native FP4" not in of(found)
+
+
+def test_untested_is_said_wherever_it_is_so_and_only_there() -> None:
+    for language in card.LANGUAGES:
+        assert of(WHEELS["untested"], language).count("UNTESTED") >= 3
+        for name in ("rtx50", "rtx50-fp4", "cpu"):
+            assert "UNTESTED" not in of(WHEELS[name], language)
+
+
+def test_of_an_untested_wheel_nothing_is_claimed_that_only_a_run_shows() -> None:
+    text = of(WHEELS["untested"])
+    assert "It was run nowhere." in text
+    assert "**CUDA offload**: UNTESTED on the card" in text
+    assert "no quantisation was tried" in text
+    assert "RTX 5090" not in text
+
+
+def test_a_report_of_another_wheel_proves_nothing() -> None:
+    found = fakes.evidence()
+    other = dataclasses.replace(found, smoke=dataclasses.replace(found.smoke, sha256="e" * 64))  # type: ignore[type-var]
+    assert of(other) == of(dataclasses.replace(found, smoke=None))
+
+
+def test_a_run_on_the_cpu_says_nothing_of_the_card() -> None:
+    found = fakes.evidence()
+    gone = ("native-sass", "libraries", "full-offload", "memory")
+    checks = [check for check in fakes.smoke_checks() if check["id"] not in gone]
+    text = fakes.sealed(found.facts, device="cpu", capability=None, driver=None, checks=checks)
+    report = job.opened(text, None, found.sha256, "here")
+    told = of(dataclasses.replace(found, smoke=report, sealed=text))
+    assert "By running it on the CPU, Linux 6.1.0 x86_64" in told
+    assert "> **UNTESTED** on a card of compute capability 12.0" in told
+    assert "**CUDA offload**: UNTESTED on the card" in told
+
+
+def test_every_number_of_the_proofs_is_the_records() -> None:
+    found = WHEELS["rtx50"]
+    text = section(of(found), "What was proven")
+    for check in (c for group in found.verify.groups for c in group.checks):
+        assert f"`{check.summary.removeprefix(check.id + ': ')}`" in text
+    assert found.smoke is not None
+    for check in found.smoke.checks:
+        assert check.summary.removeprefix(check.id + ": ") in text
+    for words in (
+        "NVIDIA GeForce RTX 5090",
+        "12.0",
+        "580.159.04",
+        "2026-01-02T03:04:05Z",
+        "61.5 s",
+    ):
+        assert words in text
+
+
+def test_a_check_that_does_not_hold_is_not_among_what_was_proven() -> None:
+    found = fakes.evidence()
+    text = fakes.sealed(found.facts, checks=fakes.smoke_checks("memory"))
+    report = job.opened(text, None, found.sha256, "here")
+    told = section(of(dataclasses.replace(found, smoke=report)), "What was proven")
+    assert "No device memory is lost" not in told
+    assert "Every layer was on the card" in told
+
+
+def test_requirements_follow_from_what_is_in_the_wheel() -> None:
+    text = section(of(WHEELS["rtx50"]), "What it requires")
+    assert "compute capability 12.0 (Blackwell: RTX 50, RTX PRO)" in text
+    assert "NVIDIA 580 or newer" in text
+    assert "CPython 3.11, 64-bit" in text
+    assert "Linux x86-64, glibc 2.35 or newer" in text
+    assert "`nvidia-cublas<14,>=13.2.2.2`" in text
+    assert "PyYAML" not in text
+    cpu = section(of(WHEELS["cpu"]), "What it requires")
+    assert "no card" in cpu
+    assert "**Driver**: none" in cpu
+    ptx = section(of(WHEELS["ptx"]), "What it requires")
+    assert "for its PTX one of CUDA 13.1 or newer" in ptx
+
+
+@pytest.mark.parametrize(
+    ("tags", "requires", "only", "since"),
+    [
+        (("cp311-cp311-manylinux_2_35_x86_64",), ">=3.8", "3.11", ""),
+        (("py3-none-win_amd64",), ">=3.8", "", ">=3.8"),
+        (("py3-none-win_amd64",), "", "", ">=3"),
+        (("cp311-cp311-a", "cp312-cp312-a"), ">=3.8", "3.11, 3.12", ""),
+    ],
+)
+def test_the_python_is_that_of_the_tags(
+    tags: tuple[str, ...], requires: str, only: str, since: str
+) -> None:
+    assert card.python(tags, requires) == {"only": only, "from": since}
+
+
+def test_the_system_is_that_of_the_tags() -> None:
+    assert card.platform(("py3-none-win_amd64",)) == "Windows x64"
+    assert card.glibc(("py3-none-win_amd64",)) == ""
+    both = ("cp311-cp311-manylinux2014_x86_64", "cp311-cp311-manylinux_2_17_x86_64")
+    assert (card.platform(both), card.glibc(both)) == ("Linux x86-64", "2.17")
+
+
+def test_how_to_check_the_file_is_the_systems_own_way() -> None:
+    assert "sha256sum --check --ignore-missing SHA256SUMS" in of(WHEELS["rtx50"])
+    windows = dataclasses.replace(
+        WHEELS["cpu"], spec=dataclasses.replace(WHEELS["cpu"].spec, platform="windows")
+    )
+    assert f"certutil -hashfile {windows.wheel.file} SHA256" in of(windows)
+
+
+def test_sizes_are_compared_with_what_was_measured_and_nothing_else() -> None:
+    assert "gave 72.4 MB" in of(WHEELS["rtx50"])
+    assert "3.7 times as much" in of(WHEELS["rtx50"])
+    for name in ("rtx50-fp4", "cpu"):
+        assert "**Compared**: with nothing" in of(WHEELS[name])
+    hopper = dataclasses.replace(WHEELS["rtx50"], spec=fakes.claiming(archs=("90-real",)))
+    assert card.comparison(hopper) is None
+    assert "450 MB" not in of(WHEELS["rtx50"])
+
+
+def test_the_measured_wheel_is_the_one_whose_facts_are_kept() -> None:
+    path = fakes.ROOT / "tests" / "data" / "wheelfile" / "seed-procedure.json"
+    found = records.read(path, "facts", WheelFacts)
+    assert found is not None
+    (row,) = facts.load("measured.toml")["wheel"]
+    assert (row["size"], row["sha256"], row["version"]) == (found.size, found.sha256, found.version)
+    (code,) = {tuple(lib.device.sass) for lib in found.libraries if lib.device}
+    assert code == (f"sm_{row['arch']}",)
+
+
+def test_the_flag_that_cuda_needed_is_told_and_only_where_it_was_given() -> None:
+    assert "allow-unsupported" not in of(WHEELS["rtx50"])
+    found = fakes.evidence()
+    settings = {**found.build.settings, "cmake.define.CMAKE_CUDA_FLAGS_INIT": UNSUPPORTED}
+    flagged = dataclasses.replace(found, build=dataclasses.replace(found.build, settings=settings))
+    assert "`-allow-unsupported-compiler`, because CUDA 13.1" in of(flagged)
+
+
+def test_the_procedure_is_that_of_the_records() -> None:
+    text = section(of(WHEELS["rtx50"]), "How to build it again")
+    assert f"git checkout {COMMIT}\nnox -s clean -- --all\n" in text
+    assert "nox -s verify -- --target rtx50\n" in text
+    assert "    -Ccmake.define.CMAKE_CUDA_ARCHITECTURES=120-real \\\n" in text
+    assert f"has SHA-256 `{'0' * 64}`" in text
+    assert "SOURCE_DATE_EPOCH" in text
+    for setting in WHEELS["rtx50"].build.settings:
+        assert f"-C{setting}=" in text
+
+
+@pytest.mark.parametrize("name", WHEELS)
+def test_no_folder_of_the_build_machine_is_told(name: str) -> None:
+    assert "/home/user" not in of(WHEELS[name]) + of(WHEELS[name], "es")
+
+
+def test_the_quantisations_are_those_of_which_every_case_held() -> None:
+    report = WHEELS["rtx50"].smoke
+    assert report is not None
+    assert card.types(report) == ["F16"]
+    bad = {**report.cases[0], "type": "Q4_K", "nmse": 1.0}
+    lost = {"type": "Q8_0", "error": "no answer"}
+    more = dataclasses.replace(report, cases=(*report.cases, bad, lost))
+    assert card.types(more) == ["F16"]
+
+
+def test_every_check_has_words_in_both_languages() -> None:
+    words = card._words()
+    assert set(words["verify"]) == IDS
+    smoke = {check["id"] for check in fakes.smoke_checks()} | {"real-model"}
+    assert set(words["smoke"]) == smoke
+    for row in itertools.chain(words["verify"].values(), words["smoke"].values()):
+        assert set(row) == set(card.LANGUAGES)
+        assert all(row.values())
+
+
+def test_what_would_break_a_table_does_not() -> None:
+    assert card._cell("a|b\nc") == "a\\|b c"
+    assert card._code("a `b`") == "`` a `b` ``"

@@ -1,0 +1,50 @@
+"""The page of a release: its verdict, every reason with its command, every check."""
+
+from __future__ import annotations
+
+from sessions.core.model import Check, Gate
+from sessions.papers import page
+
+GOOD = Check("wheel", "ok", "wheel: it is the one | that was built")
+WARNED = Check("smoke", "warn", "smoke: UNTESTED on 12.0", "run nowhere", "nox -s smoke")
+BAD = Check("smoke", "fail", "smoke: no smoke", "run\nnowhere", "nox -s smoke -- --target rtx50")
+WORSE = Check("source", "fail", "source: edited", "a.py", "nox -s source")
+
+
+def gate(target: str, *checks: Check, untested: tuple[str, ...] = ()) -> Gate:
+    return Gate(target, "a.whl", "e" * 64, untested, checks)
+
+
+def test_the_verdict_is_that_of_the_checks() -> None:
+    assert page.verdict(gate("a", GOOD)) == "RELEASE"
+    assert page.verdict(gate("a", GOOD, BAD)) == "NOT RELEASABLE"
+    told = page.verdict(gate("a", GOOD, WARNED, untested=("12.0",)))
+    assert told == "RELEASE, UNTESTED on 12.0"
+
+
+def test_every_reason_is_there_with_its_command() -> None:
+    text = page.render([gate("rtx50", GOOD, BAD, WORSE)])
+    assert "## rtx50: NOT RELEASABLE" in text
+    assert "2 reasons:" in text
+    assert (
+        "- **smoke: no smoke**\n  - run\n  - nowhere\n"
+        "  - to mend it: nox -s smoke -- --target rtx50\n"
+    ) in text
+    assert "- **source: edited**" in text
+    assert "  - to mend it: nox -s source" in text
+
+
+def test_one_reason_is_one() -> None:
+    assert "1 reason:" in page.render([gate("rtx50", GOOD, BAD)])
+    assert "reason" not in page.render([gate("rtx50", GOOD)])
+
+
+def test_every_target_and_every_check_is_on_it() -> None:
+    text = page.render([gate("a", GOOD), gate("b", GOOD, BAD), Gate("c", "", "", (), (BAD,))])
+    assert "| a | RELEASE | a.whl |" in text
+    assert "| b | NOT RELEASABLE | a.whl |" in text
+    assert "| c | NOT RELEASABLE | none |" in text
+    assert "| wheel | yes | it is the one \\| that was built |" in text
+    assert "| smoke | **no** | no smoke |" in text
+    warned = page.render([gate("a", WARNED, untested=("12.0",))])
+    assert "| smoke | yes, but | UNTESTED on 12.0 |" in warned

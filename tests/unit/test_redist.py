@@ -1,0 +1,85 @@
+"""Microsoft's runtime in the folder that Visual Studio has for redistribution."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sessions.core import redist
+from sessions.core.errors import Problem
+
+HASH = "0f885b509a685d2bbfa652fed26b5fb3"
+
+
+def put(root: Path, *relative: str) -> dict[str, str]:
+    for name in relative:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"MZ")
+    return {"VCTOOLSREDISTDIR": f"{root}/"}
+
+
+def test_a_windows_wheel_brings_the_cpp_and_the_openmp_runtime() -> None:
+    assert redist.files() == ("msvcp140.dll", "vcomp140.dll")
+
+
+@pytest.mark.parametrize("toolset", ["VC142", "VC143", "VC145"])
+def test_each_is_found_in_its_folder(tmp_path: Path, toolset: str) -> None:
+    crt, openmp = f"x64/Microsoft.{toolset}.CRT", f"x64/Microsoft.{toolset}.OpenMP"
+    variables = put(
+        tmp_path,
+        f"{crt}/msvcp140.dll",
+        f"{crt}/msvcp140_1.dll",
+        f"{crt}/vcruntime140.dll",
+        f"{openmp}/vcomp140.dll",
+    )
+    assert redist.find(variables) == {
+        "msvcp140.dll": tmp_path / crt / "msvcp140.dll",
+        "vcomp140.dll": tmp_path / openmp / "vcomp140.dll",
+    }
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        "x86/Microsoft.VC143.OpenMP/vcomp140.dll",
+        "onecore/x64/Microsoft.VC143.OpenMP/vcomp140.dll",
+        "debug_nonredist/x64/Microsoft.VC143.OpenMP/vcomp140.dll",
+        "x64/Microsoft.VC143.CXXAMP/vcomp140.dll",
+        "x64/vcomp140.dll",
+    ],
+)
+def test_of_no_other_folder_is_any_taken(tmp_path: Path, elsewhere: str) -> None:
+    variables = put(tmp_path, "x64/Microsoft.VC143.CRT/msvcp140.dll", elsewhere)
+    with pytest.raises(Problem) as caught:
+        redist.find(variables)
+    assert caught.value.evidence.startswith("vcomp140.dll: not in x64 of VCToolsRedistDir (")
+    assert "VC.Redist" in caught.value.remedy
+
+
+@pytest.mark.parametrize("variables", [{}, {"VCTOOLSREDISTDIR": ""}])
+def test_without_the_variable_the_current_folder_is_not_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    put(tmp_path, "x64/Microsoft.VC143.CRT/msvcp140.dll", "x64/Microsoft.VC143.OpenMP/vcomp140.dll")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Problem, match=r"msvcp140\.dll, vcomp140\.dll: .* does not set"):
+        redist.find(variables)
+
+
+@pytest.mark.parametrize(
+    ("member", "name"),
+    [
+        (f"llama_cpp_python.libs/msvcp140-{HASH}.dll", "msvcp140.dll"),
+        (f"llama_cpp_python.libs/msvcp140_1-{HASH}.dll", "msvcp140_1.dll"),
+        ("llama_cpp_python.libs/msvcp140.dll", "msvcp140.dll"),
+        ("llama_cpp/lib/ggml-base.dll", "ggml-base.dll"),
+        (
+            "llama_cpp_python.libs/.load-order-llama_cpp_python-0.3.36",
+            ".load-order-llama_cpp_python-0.3.36",
+        ),
+    ],
+)
+def test_the_name_before_delvewheel_changed_it(member: str, name: str) -> None:
+    assert redist.original(member) == name

@@ -1,0 +1,653 @@
+"""``release``: what is proven gets its papers in dist/, what is not gets reasons, and no place."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import release
+from sessions.core import chain, disk, job, records, run
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BuildSpec, Gate, Release, SmokeReport
+from sessions.core.run import Finished
+from sessions.papers import index
+from sessions.papers.evidence import Evidence
+from tests import fakes
+
+COMMIT = "4" * 40
+NAME = fakes.wheel().file
+HOPPER = fakes.claiming(target="hopper", archs=("90-real",))
+CPU = fakes.cpu_spec(budget_mb=4)
+NO_DRIVER = {"error": "NVML Shared Library Not Found"}
+Told = pytest.CaptureFixture[str]
+
+
+def pack(content: str) -> bytes:
+    """A wheel as far as a release reads it: METADATA and the bill of materials."""
+    members = {
+        "llama_cpp/__init__.py": content,
+        f"{fakes.INFO}/METADATA": "Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 0.3.16\n"
+        "Requires-Python: >=3.8\n",
+        f"{fakes.INFO}/sboms/blackwheel.cdx.json": f'{{"of": "{content}"}}\n',
+        f"{fakes.INFO}/RECORD": "",
+        f"{fakes.INFO}/WHEEL": "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux_2_35_x86_64\n",
+    }
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(zipfile.ZipInfo(name, (2022, 11, 9, 12, 37, 20)), text)
+    return data.getvalue()
+
+
+@dataclasses.dataclass
+class World:
+    """A project whose sessions and git are played: what they were told, and what they leave."""
+
+    root: Path
+    monkeypatch: pytest.MonkeyPatch
+    calls: list[tuple[list[str], str, list[str]]] = dataclasses.field(default_factory=list)
+    codes: dict[str, int] = dataclasses.field(default_factory=dict)  # target -> how it ends
+    content: str = "one"
+    proven: bool = True
+    status: str = ""
+    head: tuple[int, str] = (0, COMMIT)
+    top: str = ""
+    cards: tuple[dict[str, Any], ...] | None = ()
+    second: str | None = None  # the content of the wheel that a second build gives
+    plant: Callable[[Evidence], Evidence] = lambda found: found
+    inherited: list[list[str]] = dataclasses.field(default_factory=list)
+
+    def follow(
+        self,
+        root: Path,
+        sessions: Sequence[str],
+        target: str,
+        words: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+    ) -> int:
+        self.calls.append((list(sessions), target, list(words)))
+        spec = {"rtx50": fakes.claiming(), "hopper": HOPPER, "cpu": CPU}[target]
+        code = self.codes.get(target, 0)
+        if root != self.root:
+            assert (root / "noxfile.py").read_text() == "tracked\n"
+            assert not (root / "untracked").exists()
+            assert env is not None
+            assert env["BLACKWHEEL_CACHE"] == str(self.root / "cache")
+            if self.second is not None:
+                self.leave(root, spec, self.second, smoke=False)
+        elif code == 0:
+            self.leave(root, spec, self.content, smoke="smoke" in sessions or self.proven)
+        return code
+
+    def leave(self, root: Path, spec: BuildSpec, content: str, *, smoke: bool) -> None:
+        """The wheel and the records of a chain."""
+        data = pack(content)
+        digest = hashlib.sha256(data).hexdigest()
+        if spec is CPU:
+            facts = fakes.cpu_facts(sha256=digest, size=len(data))
+        else:
+            facts = fakes.wheel_facts(sha256=digest, size=len(data))
+            if spec is HOPPER:
+                code = fakes.device(sass={"sm_90": 98})
+                inside = [
+                    dataclasses.replace(lib, device=code) if lib.device else lib
+                    for lib in fakes.libraries()
+                ]
+                facts = fakes.wheel_facts(sha256=digest, size=len(data), libraries=tuple(inside))
+        found = fakes.evidence(facts, spec=spec)
+        card = job.capabilities(spec)
+        gone = () if card else ("native-sass", "libraries", "full-offload", "memory")
+        where = {
+            "device": "A card" if card else "cpu",
+            "capability": card[0] if card else None,
+            "checks": [check for check in fakes.smoke_checks() if check["id"] not in gone],
+        }
+        sealed = fakes.sealed(facts, spec.target, **where)
+        found = dataclasses.replace(
+            found, sealed=sealed, smoke=job.opened(sealed, None, digest, "here")
+        )
+        found = self.plant(found)
+        build, wheels = root / "build" / spec.target, root / "wheels" / spec.target
+        wheels.mkdir(parents=True, exist_ok=True)
+        (wheels / NAME).write_bytes(data)
+        records.write(wheels / "wheel.json", "wheel", found.wheel)
+        for name, value in (
+            ("probe", found.toolchain),
+            ("source", found.source),
+            ("toolkit", found.toolkit),
+            ("configure", found.build),
+            ("wheel", found.wheel),
+            ("facts", found.facts),
+            ("verify", found.verify),
+            ("smoke", found.smoke if smoke else None),
+        ):
+            if value is not None:
+                records.write(build / f"{name}.json", name, value)
+        if smoke and found.sealed:
+            (build / "smoke-report.json").write_bytes(found.sealed.encode())
+
+    def capture(self, command: list[str], *, env: Any, cwd: Path | None = None) -> Finished:
+        words = " ".join(command[3:])
+        answers = {
+            "rev-parse --show-toplevel": (0, self.top or str(self.root)),
+            "rev-parse HEAD": self.head,
+            "status --porcelain": (0, self.status),
+            "ls-files -z": (0, "noxfile.py\0gone.py\0"),
+        }
+        if command[0] == "git":
+            code, text = answers[words]
+        else:
+            assert command[0].endswith("diffoscope")
+            Path(command[2]).write_text("a long text")
+            code, text = 1, ""
+        return Finished(tuple(command), code, text, 0.0)
+
+    def context(self, *words: str) -> Context:
+        asked = fakes.parsed(*words)
+        known = {"rtx50": fakes.claiming(), "hopper": HOPPER, "cpu": CPU}
+        specs = tuple(known[name] for name in (asked.target or "rtx50").split(","))
+
+        def machine(question: str, *_: str) -> Any:
+            assert question == "nvml"
+            return NO_DRIVER if self.cards is None else fakes.nvml(*self.cards)
+
+        return fakes.context(
+            self.root,
+            *words,
+            session="release",
+            asked=frozenset({"release"}),
+            spec=specs[0],
+            specs=specs,
+            machine=machine,
+            env={"PATH": "/usr/bin"},
+        )
+
+    def release(self, *words: str) -> None:
+        release.main(self.context(*words))
+
+    def refused(self, *words: str) -> Problem:
+        with pytest.raises(Problem, match=r"^NOT RELEASABLE: ") as caught:
+            self.release(*words)
+        return caught.value
+
+    @property
+    def dist(self) -> Path:
+        return self.root / "dist"
+
+    @property
+    def page(self) -> str:
+        return (self.dist / "RELEASE.md").read_text(encoding="utf-8")
+
+    def files(self, folder: str = "") -> dict[str, bytes]:
+        base = self.dist / folder
+        return {
+            path.relative_to(base).as_posix(): path.read_bytes()
+            for path in sorted(base.rglob("*"))
+            if path.is_file()
+        }
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    root = tmp_path / "black wheel ñ"
+    (root / "build").mkdir(parents=True)
+    (root / "noxfile.py").write_text("tracked\n")
+    (root / "untracked").write_text("")
+    made = World(root, monkeypatch)
+    monkeypatch.setattr(chain, "follow", made.follow)
+    monkeypatch.setattr(run, "capture", made.capture)
+    monkeypatch.setattr(Context, "target_lock", lambda *_: None)
+    return made
+
+
+PAPERS = [
+    "SHA256SUMS", "WHEEL.es.md", "WHEEL.md", "facts.json", "gate.json", NAME, f"{NAME}.metadata",
+    "provenance.intoto.json", "release.json", "report.html", "sbom.cdx.json", "smoke.json",
+    "verify.json", "wheel.json",
+]  # fmt: skip
+
+
+def test_what_is_proven_is_released_with_all_its_papers(world: World, capsys: Told) -> None:
+    world.release()
+    assert sorted(p.name for p in (world.dist / "rtx50").iterdir()) == sorted(PAPERS)
+    assert world.calls == [(["verify"], "rtx50", ["--cache=ccache"])]
+    assert "## rtx50: RELEASE\n" in world.page
+    assert (world.dist / "simple" / "llama-cpp-python" / "index.html").exists()
+    assert (world.dist / "cu131-sm120" / "simple" / "llama-cpp-python" / "index.html").exists()
+    assert disk.is_marked(world.dist)
+    told = capsys.readouterr().out
+    assert "✓ release: rtx50, RELEASE" in told or "+ release: rtx50, RELEASE" in told
+    wheel = (world.dist / "rtx50" / NAME).read_bytes()
+    assert wheel == pack("one")
+    assert world.files("rtx50")["sbom.cdx.json"] == b'{"of": "one"}\n'
+
+
+def test_its_record_says_what_was_released(world: World) -> None:
+    world.release()
+    found = records.need(world.dist / "rtx50" / "release.json", "release", Release)
+    assert found == records.need(world.root / "build/rtx50/release.json", "release", Release)
+    assert (found.target, found.file, found.tested) == ("rtx50", NAME, True)
+    assert found.sha256 == hashlib.sha256(pack("one")).hexdigest()
+    assert found.proven == "2026-01-02T03:04:05Z"
+    assert found.commit == COMMIT
+    there = world.files("rtx50")
+    assert sorted(found.files) == sorted({*there} - {NAME, f"{NAME}.metadata", "release.json"})
+    for name, digest in found.files.items():
+        assert hashlib.sha256(there[name]).hexdigest() == digest
+    passed = records.need(world.dist / "rtx50" / "gate.json", "gate", Gate)
+    assert {check.status for check in passed.checks} == {"ok"}
+
+
+def test_the_list_of_hashes_is_one_that_sha256sum_takes(world: World) -> None:
+    world.release()
+    tool = shutil.which("sha256sum")
+    assert tool is not None, "sha256sum is of coreutils"
+    folder = world.dist / "rtx50"
+    words = [tool, "--check", "--strict", "SHA256SUMS"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"{NAME}: OK" in done.stdout
+    assert done.stdout.count(": OK") == len(PAPERS) - 3
+
+
+def test_the_same_records_give_the_same_bytes(world: World) -> None:
+    world.release()
+    before = world.files()
+    world.release()
+    assert world.files() == before
+
+
+@pytest.mark.parametrize(("lang", "there"), [("en", {"WHEEL.md"}), ("es", {"WHEEL.es.md"})])
+def test_the_card_is_in_the_language_that_was_asked_for(
+    lang: str, there: set[str], world: World
+) -> None:
+    world.release("--lang", lang)
+    assert {name for name in world.files("rtx50") if name.startswith("WHEEL")} == there
+
+
+# ---- What is not proven ----
+
+
+def test_without_the_card_there_is_one_reason_and_nothing_is_released(
+    world: World, capsys: Told
+) -> None:
+    world.proven, world.cards = False, None
+    problem = world.refused()
+    assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
+    assert problem.evidence == "rtx50: smoke: no smoke on a card of compute capability 12.0"
+    assert not (world.dist / "rtx50").exists()
+    assert "## rtx50: NOT RELEASABLE" in world.page
+    assert "nox -s bundle -- --target rtx50" in world.page
+    assert not (world.dist / "simple").exists()
+    assert [sessions for sessions, _, _ in world.calls] == [["verify"]]
+    assert "smoke: not run here. No NVIDIA driver answers here" in capsys.readouterr().out
+
+
+def test_with_the_card_smoke_is_run(world: World) -> None:
+    world.proven, world.cards = False, (fakes.card(),)
+    world.release()
+    assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"]]
+
+
+def test_a_report_on_this_wheel_is_not_made_again(world: World) -> None:
+    world.cards = (fakes.card(),)
+    world.release()
+    world.release()
+    assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["verify"]]
+
+
+def test_a_report_on_the_cpu_is_none_for_a_card(world: World) -> None:
+    world.cards = (fakes.card(),)
+    on_cpu: dict[str, Any] = {"device": "cpu", "capability": None}
+
+    def plant(found: Evidence) -> Evidence:
+        if len(world.calls) > 1:
+            return found
+        sealed = fakes.sealed(found.facts, **on_cpu)
+        return dataclasses.replace(
+            found, sealed=sealed, smoke=job.opened(sealed, None, found.sha256, "here")
+        )
+
+    world.plant = plant
+    world.release()
+    assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"]]
+
+
+def test_a_cpu_target_is_proven_on_the_cpu(world: World) -> None:
+    world.proven, world.cards = False, None
+    world.release("--target", "cpu")
+    assert world.calls[1] == (["smoke"], "cpu", ["--cache=ccache", "--device=cpu"])
+    assert "sm120" not in "".join(world.files())
+    assert (world.dist / "cpu" / "simple" / "llama-cpp-python" / "index.html").exists()
+
+
+def test_untested_is_in_every_paper_where_it_is_allowed(world: World) -> None:
+    world.proven, world.cards = False, None
+    world.release("--allow-untested-gpu")
+    files = world.files("rtx50")
+    for name in ("WHEEL.md", "WHEEL.es.md", "report.html", "provenance.intoto.json", "SHA256SUMS"):
+        assert b"UNTESTED" in files[name], name
+    assert b"UNTESTED" in files["gate.json"]
+    assert json.loads(files["release.json"])["release"]["tested"] is False
+    assert "RELEASE, UNTESTED on 12.0" in world.page
+    assert b"UNTESTED" in world.files()["index.html"]
+    words = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
+    subprocess.run(words, cwd=world.dist / "rtx50", check=True, capture_output=True)
+
+
+def test_a_tested_wheel_is_nowhere_called_untested(world: World) -> None:
+    world.release("--allow-untested-gpu")
+    assert [name for name, data in world.files("rtx50").items() if b"UNTESTED" in data] == []
+
+
+def test_a_report_is_handed_to_smoke(world: World) -> None:
+    world.release("--report", "r.json", "--signers", "keys")
+    words = ["--cache=ccache", "--report", "r.json", "--signers", "keys"]
+    assert world.calls == [(["smoke"], "rtx50", words)]
+
+
+def test_a_report_is_of_one_target() -> None:
+    asked = fakes.parsed("--report", "r", "--target", "rtx50,hopper")
+    specs = (fakes.claiming(), HOPPER)
+    ctx = fakes.context(Path("/none"), specs=specs)
+    with pytest.raises(Problem, match="A report is of one target"):
+        release.main(dataclasses.replace(ctx, options=asked))
+
+
+# ---- Several targets ----
+
+
+def test_the_release_of_several_goes_on_after_one_that_fails(world: World) -> None:
+    world.codes["rtx50"] = 1
+    problem = world.refused("--target", "rtx50,hopper")
+    assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
+    assert "Not all records of rtx50 are there" in problem.evidence
+    assert not (world.dist / "rtx50").exists()
+    assert (world.dist / "hopper" / NAME).exists()
+    assert "| hopper | RELEASE |" in world.page
+    assert "| rtx50 | NOT RELEASABLE |" in world.page
+
+
+def test_what_was_released_before_stays_beside_it(world: World) -> None:
+    world.release("--target", "hopper")
+    before = world.files("hopper")
+    world.release("--target", "rtx50")
+    assert world.files("hopper") == before
+    assert "| hopper | RELEASE |" in world.page
+    assert "| rtx50 | RELEASE |" in world.page
+    assert {"cu131-sm120", "cu131-sm90"} <= {p.name for p in world.dist.iterdir()}
+
+
+def test_one_by_one_and_together_give_the_same_bytes(world: World) -> None:
+    world.release("--target", "hopper")
+    world.release("--target", "rtx50")
+    one_by_one = world.files()
+    disk.remove(world.dist)
+    world.release("--target", "rtx50,hopper")
+    assert world.files() == one_by_one
+
+
+def test_what_may_no_longer_be_released_leaves_dist(world: World) -> None:
+    world.release("--target", "rtx50,hopper")
+    world.status = " M noxfile.py\n"
+    world.refused("--target", "rtx50")
+    assert not (world.dist / "rtx50").exists()
+    assert not (world.dist / "cu131-sm120").exists()
+    assert (world.dist / "hopper" / NAME).exists()
+
+
+def test_a_new_wheel_takes_the_place_of_the_old(world: World) -> None:
+    world.release()
+    world.content = "two"
+    world.release()
+    assert (world.dist / "rtx50" / NAME).read_bytes() == pack("two")
+
+
+# ---- Tampering ----
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("WHEEL.md", "changed since it was written"),
+        ("provenance.intoto.json", "changed since it was written"),
+        ("SHA256SUMS", "changed since it was written"),
+        ("release.json", "changed since it was written"),
+        (NAME, "changed since it was written"),
+        ("report.html", "missing"),
+        ("more.txt", "not written by release"),
+    ],
+)
+def test_a_paper_or_wheel_in_dist_that_was_tampered_with_is_noticed(
+    name: str, how: str, world: World
+) -> None:
+    world.release()
+    path = world.dist / "rtx50" / name
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + b"!")
+    before = world.files()
+    problem = world.refused()
+    assert problem.evidence == "rtx50: papers: dist/rtx50/ is not as it was written"
+    assert world.files() == before  # what happened can be looked at
+    world.release("--fresh")
+    world.release()
+
+
+def test_the_reason_names_the_paper(world: World, capsys: Told) -> None:
+    world.release()
+    (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
+    capsys.readouterr()
+    world.refused()
+    assert "WHEEL.md: changed since it was written" in capsys.readouterr().out
+
+
+def test_a_paper_of_another_target_that_was_tampered_with_is_noticed(world: World) -> None:
+    world.release("--target", "hopper")
+    (world.dist / "hopper" / "WHEEL.md").write_text("better\n")
+    with pytest.raises(Problem, match="dist/hopper/ is not as it was released") as caught:
+        world.release("--target", "rtx50")
+    assert caught.value.evidence == "WHEEL.md: changed since it was written"
+    assert not (world.dist / "rtx50").exists()
+    (world.dist / "hopper" / "gate.json").unlink()
+    with pytest.raises(Problem) as caught:
+        world.release("--target", "rtx50")
+    assert caught.value.evidence == "its records cannot be read"
+
+
+def test_what_lies_in_dist_is_known_after_all_records_were_cleaned_away(world: World) -> None:
+    world.release("--target", "hopper")
+    shutil.rmtree(world.root / "build" / "hopper")
+    world.release("--target", "rtx50")
+    assert (world.dist / "hopper" / NAME).exists()
+
+
+def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
+    def follow(*_: Any, **__: Any) -> int:
+        return 0  # nothing is mended on the way
+
+    world.release()
+    world.monkeypatch.setattr(chain, "follow", follow)
+    path = world.root / "build" / "rtx50" / "verify.json"
+    text = path.read_text()
+    path.write_text(text.replace("7 × ELF", "8 × ELF"))
+    assert path.read_text() != text
+    problem = world.refused()
+    assert problem.evidence == "rtx50: records: Not all records of rtx50 are there."
+
+
+def test_a_wheel_that_was_tampered_with_is_noticed(world: World) -> None:
+    world.release()
+    world.monkeypatch.setattr(chain, "follow", lambda *_, **__: 0)
+    (world.root / "wheels" / "rtx50" / NAME).write_bytes(pack("evil"))
+    told = world.refused().evidence
+    assert "wheel: the file is not the one that was built" in told
+    assert not (world.dist / "rtx50").exists()
+
+
+def test_a_folder_that_is_not_ours_is_not_touched(world: World) -> None:
+    world.dist.mkdir()
+    (world.dist / "thesis.tex").write_text("mine")
+    with pytest.raises(Problem, match="was not made by blackwheel"):
+        world.release()
+    assert (world.dist / "thesis.tex").read_text() == "mine"
+    assert world.calls == []
+
+
+def test_an_interrupted_release_leaves_the_old_one(world: World) -> None:
+    world.release()
+    before = world.files()
+    world.content = "two"
+
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(index, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            world.release()
+    assert world.files() == before
+    world.release("--fresh")
+    assert sorted(p.name for p in world.root.iterdir() if "dist" in p.name) == ["dist"]
+
+
+# ---- The checkout ----
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"status": " M noxfile.py\n?? x\n"}, "blackwheel has changes that no commit has"),
+        ({"head": (128, "fatal: not a git repository")}, "nobody can tell which blackwheel"),
+        ({"top": "/elsewhere"}, "nobody can tell which blackwheel"),
+    ],
+)
+def test_the_checkout_must_be_a_clean_one(
+    changes: dict[str, Any], words: str, world: World
+) -> None:
+    for name, value in changes.items():
+        setattr(world, name, value)
+    assert f"rtx50: checkout: {words}" in world.refused().evidence
+
+
+# ---- Twice ----
+
+
+def test_a_second_build_that_gives_the_same_is_said(world: World) -> None:
+    world.second = "one"
+    world.release("--reproduce")
+    assert "a second build, from nothing and in another folder, gave the same bytes" in world.page
+    (sessions, target, words) = world.calls[1]
+    assert (sessions, target) == (["wheel"], "rtx50")
+    assert "--cache=none" in words
+    assert not (world.root / "build" / "rtx50" / "again").exists()
+
+
+def test_a_second_build_that_differs_says_in_what_and_is_kept(
+    world: World, capsys: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
+    world.second = "two"
+    problem = world.refused("--reproduce")
+    assert problem.evidence == "rtx50: reproduce: a second build gave another wheel"
+    told = capsys.readouterr().out
+    assert "llama_cpp/__init__.py: line 1 is 'one', and 'two'" in told
+    kept = world.root / "build" / "rtx50" / "again" / "diffoscope.txt"
+    assert f"diffoscope says more: {kept}" in told
+    assert kept.exists()
+
+
+def test_a_second_build_that_fails_is_a_reason(world: World, capsys: Told) -> None:
+    problem = world.refused("--reproduce")
+    assert "reproduce: a second build gave another wheel" in problem.evidence
+    assert "the second build ended with 0 and no wheel" in capsys.readouterr().out
+
+
+def test_the_paths_of_the_caller_hold_in_the_other_folder(world: World, tmp_path: Path) -> None:
+    world.second = "one"
+    compiler = tmp_path / "g++"
+    compiler.touch()
+    world.monkeypatch.chdir(tmp_path)
+    world.release("--reproduce", "--compiler", "g++")
+    assert f"--compiler={compiler}" in world.calls[1][2]
+    assert "--compiler=g++" in world.calls[0][2]
+
+
+# ---- Signing ----
+
+
+def signing(world: World, code: int, *, writes: bool = True) -> None:
+    def inherit(command: list[str], *, env: Any = None) -> int:
+        world.inherited.append(command)
+        if writes:
+            Path(command[command.index("--bundle") + 1]).write_text(f"{len(world.inherited)}")
+        return code
+
+    world.monkeypatch.setattr(run, "inherit", inherit)
+
+
+def test_sigstore_signs_the_provenance_of_the_wheel_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
+    signing(world, 0)
+    world.release("--sigstore")
+    (command,) = world.inherited
+    assert command[:2] == ["/usr/bin/sigstore", "attest"]
+    assert command[command.index("--predicate-type") + 1] == "https://slsa.dev/provenance/v1"
+    assert command[-1] == str(world.root / "wheels" / "rtx50" / NAME)
+    told = json.loads(Path(command[command.index("--predicate") + 1]).read_text())
+    papers = world.files("rtx50")
+    assert told == json.loads(papers["provenance.intoto.json"])["predicate"]
+    assert papers[f"{NAME}.sigstore.json"] == b"1"
+    before = world.files()
+    world.release("--sigstore")
+    world.release()
+    assert len(world.inherited) == 1
+    assert world.files() == before
+
+
+def test_without_sigstore_it_says_how_to_get_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with pytest.raises(Problem, match="sigstore is not on PATH") as caught:
+        world.release("--sigstore")
+    assert caught.value.remedy == "pipx install sigstore"
+    assert not world.dist.exists()
+
+
+@pytest.mark.parametrize(("code", "writes"), [(1, True), (0, False)])
+def test_a_signature_that_was_not_made_stops_the_release(
+    code: int, writes: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
+    signing(world, code, writes=writes)
+    with pytest.raises(Problem, match=f"sigstore ended with {code} and no signature"):
+        world.release("--sigstore")
+    assert not world.dist.exists()
+
+
+def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) -> None:
+    world.release()
+    build = world.root / "build" / "rtx50"
+    (build / "smoke-report.json.sig").write_text("signed\n")
+    world.release()
+    papers = world.files("rtx50")
+    assert papers["smoke.json"] == (build / "smoke-report.json").read_bytes()
+    assert papers["smoke.json.sig"] == b"signed\n"
+    report = records.need(build / "smoke.json", "smoke", SmokeReport)
+    assert job.opened(papers["smoke.json"].decode(), None, report.sha256, "here") == report

@@ -1,0 +1,319 @@
+"""The bill of materials: valid CycloneDX, true of the source, the same every time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packageurl import PackageURL
+
+from sessions.core import facts, records, run, sbom
+from sessions.core.model import Source
+from sessions.core.run import Finished
+from sessions.wheelfile import bill
+from tests import fakes
+
+COMPONENTS = {
+    "nvidia-cuda-nvcc": "13.1.115",
+    "nvidia-nvvm": "13.1.115",
+    "nvidia-cuda-crt": "13.1.115",
+    "nvidia-cuda-runtime": "13.1.80",
+    "nvidia-cuda-cccl": "13.1.115",
+    "nvidia-cublas": "13.2.2.2",
+}
+REQUIRES = ("cuda-pathfinder>=1.3", "nvidia-cuda-runtime>=13.1.80,<14", "nvidia-cublas>=13.2,<14")
+LOG = """# Changelog
+
+## [Unreleased]
+
+## [0.3.16]
+
+- feat: Update llama.cpp to ggerganov/llama.cpp@4227c9be4268ac844921b90f31595f81236bd317
+
+## [0.3.15]
+
+- feat: Update llama.cpp to ggerganov/llama.cpp@9a96389544a08fd829fccda28142ce2066017fde
+"""
+VENDOR = "vendor/llama.cpp/vendor"
+FILES = {
+    "CHANGELOG.md": LOG,
+    "vendor/llama.cpp/ggml/CMakeLists.txt": "set(GGML_VERSION_MAJOR 0)\n"
+    "set(GGML_VERSION_MINOR 25)\nset(GGML_VERSION_PATCH 3)\n",
+    f"{VENDOR}/stb/stb_image.h": "/* stb_image - v2.30 - public domain image loader\n",
+    f"{VENDOR}/miniaudio/miniaudio.h": "#define MA_VERSION_MAJOR    0\n"
+    "#define MA_VERSION_MINOR    11\n#define MA_VERSION_REVISION 22\n",
+}
+GOMP = b"\x7fELF the OpenMP runtime"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    for name, text in FILES.items():
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return fakes.source(path=str(tmp_path / "source"))
+
+
+class System:
+    """A compiler that has an OpenMP runtime, and dpkg, which knows whose it is."""
+
+    def __init__(self, library: Path) -> None:
+        self.answers: dict[str, tuple[int, str]] = {
+            "/usr/bin/gcc -print-file-name=libgomp.so.1": (0, f"{library}\n"),
+            f"dpkg-query --search {library}": (0, f"libgomp1:amd64: {library}\n"),
+            "dpkg-query --show -f ${Version} libgomp1:amd64": (0, "12.2.0-14+deb12u1"),
+        }
+
+    def __call__(self, command: list[str], *, env: Any) -> Finished:
+        code, text = self.answers.get(" ".join(command), (127, f"{command[0]}: not found"))
+        return Finished(tuple(command), code, text, 0.0)
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    library = tmp_path / "libgomp.so.1.0.0"
+    library.write_bytes(GOMP)
+    played = System(library)
+    monkeypatch.setattr(run, "capture", played)
+    return played
+
+
+def made(source: Source, **changes: Any) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "spec": fakes.spec(),
+        "compiler": fakes.compiler(),
+        "toolkit": fakes.toolkit(components=COMPONENTS),
+        "requires": REQUIRES,
+        "env": {"PATH": "/usr/bin:/bin"},
+        **changes,
+    }
+    found: dict[str, Any] = json.loads(sbom.text(source=source, **asked))
+    return found
+
+
+def parts(bill_: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {part["name"]: part for part in bill_["components"]}
+
+
+def said(part: dict[str, Any], name: str) -> list[str]:
+    return [p["value"] for p in part["properties"] if p["name"] == f"blackwheel:{name}"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"spec": fakes.cpu_spec(), "toolkit": None, "requires": ()},
+        {"toolkit": fakes.toolkit(origin="system", components={})},
+        {"compiler": fakes.clang()},
+    ],
+    ids=["cuda", "cpu", "installed-toolkit", "clang"],
+)
+def test_it_is_valid_cyclonedx(changes: dict[str, Any], source: Source, system: System) -> None:
+    text = json.dumps(made(source, **changes))
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+
+
+def test_what_is_not_valid_would_be_noticed(source: Source, system: System) -> None:
+    found = made(source)
+    found["components"][0]["scope"] = "perhaps"
+    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(found))
+    assert problem is not None
+    assert "perhaps" in str(problem)
+
+
+def test_upstream_and_its_sdist_are_what_it_is_of(source: Source, system: System) -> None:
+    root = made(source)["metadata"]["component"]
+    assert root["purl"] == "pkg:pypi/llama-cpp-python@0.3.16"
+    (where,) = root["externalReferences"]
+    assert where["type"] == "source-distribution"
+    assert where["url"] == "llama_cpp_python-0.3.16.tar.gz"
+    assert where["hashes"] == [{"alg": "SHA-256", "content": "5" * 64}]
+
+
+def test_the_parts_that_are_compiled_in_are_named_with_their_versions(
+    source: Source, system: System
+) -> None:
+    found = parts(made(source))
+    purls = {name: found[name]["purl"] for name in ("llama.cpp", "ggml", "stb_image", "miniaudio")}
+    assert purls == {
+        "llama.cpp": "pkg:github/ggml-org/llama.cpp@4227c9be4268ac844921b90f31595f81236bd317",
+        "ggml": "pkg:github/ggml-org/ggml@0.25.3",
+        "stb_image": "pkg:github/nothings/stb@2.30",
+        "miniaudio": "pkg:github/mackron/miniaudio@0.11.22",
+    }
+    assert all(said(found[name], "role") == ["compiled in"] for name in purls)
+    assert "xxHash" not in found  # this source has none
+
+
+def test_a_source_that_does_not_say_has_no_version(source: Source, system: System) -> None:
+    Path(source.path, "CHANGELOG.md").write_text(LOG.replace("0.3.16", "0.3.99"))
+    Path(source.path, "vendor/llama.cpp/ggml/CMakeLists.txt").unlink()
+    found = parts(made(source))
+    for name in ("llama.cpp", "ggml"):
+        assert "version" not in found[name]
+        assert found[name]["purl"] == f"pkg:github/ggml-org/{name}"
+
+
+def test_the_compilers_runtime_is_named_with_its_package_and_hash(
+    source: Source, system: System
+) -> None:
+    gomp = parts(made(source))["libgomp"]
+    assert PackageURL.from_string(gomp["purl"]) == PackageURL(
+        "deb", "debian", "libgomp1", "12.2.0-14+deb12u1"
+    )
+    assert gomp["hashes"][0]["content"] == records.text_sha256(GOMP)
+    assert (said(gomp, "role"), said(gomp, "file")) == (["a file of it"], ["libgomp.so.1"])
+    assert gomp["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
+
+
+def test_rpm_is_asked_where_there_is_no_dpkg(source: Source, system: System) -> None:
+    library = system.answers["/usr/bin/gcc -print-file-name=libgomp.so.1"][1].strip()
+    form = "--queryformat %{NAME} %{VERSION}-%{RELEASE}\n"
+    system.answers = {
+        "/usr/bin/gcc -print-file-name=libgomp.so.1": (0, f"{library}\n"),
+        f"rpm --query {form} --file {library}": (0, "libgomp 14.2.1-3.fc41\n"),
+    }
+    assert parts(made(source))["libgomp"]["purl"] == "pkg:rpm/libgomp@14.2.1-3.fc41"
+
+
+def test_a_runtime_that_nobody_knows_has_its_hash_and_no_version(
+    source: Source, system: System
+) -> None:
+    first = next(iter(system.answers))
+    system.answers = {first: system.answers[first]}
+    gomp = parts(made(source))["libgomp"]
+    assert gomp["purl"] == "pkg:generic/libgomp"
+    assert "version" not in gomp
+    assert gomp["hashes"]
+
+
+def test_what_of_cuda_is_in_it_runs_beside_it_and_built_it(source: Source, system: System) -> None:
+    found = parts(made(source))
+    roles = {name: said(found[name], "role") for name in [*COMPONENTS, "cuda-pathfinder"]}
+    assert roles == {
+        "nvidia-cuda-nvcc": ["built with"],
+        "nvidia-nvvm": ["built with"],
+        "nvidia-cuda-crt": ["compiled in"],
+        "nvidia-cuda-runtime": ["compiled in", "required"],
+        "nvidia-cuda-cccl": ["compiled in"],
+        "nvidia-cublas": ["required"],
+        "cuda-pathfinder": ["required"],
+    }
+    assert found["nvidia-cublas"]["purl"] == "pkg:pypi/nvidia-cublas@13.2.2.2"
+    assert said(found["nvidia-cublas"], "requirement") == ["nvidia-cublas>=13.2,<14"]
+    assert {n for n, p in found.items() if p["scope"] == "excluded"} == {
+        "nvidia-cuda-nvcc", "nvidia-nvvm", "gcc",
+    }  # fmt: skip
+
+
+def test_an_installed_toolkit_is_named_as_one(source: Source, system: System) -> None:
+    found = parts(made(source, toolkit=fakes.toolkit(origin="system", components={})))
+    assert found["CUDA toolkit"]["version"] == "13.1"
+    assert "version" not in found["nvidia-cublas"]
+
+
+def test_a_wheel_for_the_cpu_names_nothing_of_cuda(source: Source, system: System) -> None:
+    found = made(source, spec=fakes.cpu_spec(), toolkit=None, requires=())
+    assert "nvidia" not in json.dumps(found)
+    assert "libgomp" in parts(found)
+
+
+def test_clang_brings_no_runtime(source: Source, system: System) -> None:
+    assert "libgomp" not in parts(made(source, compiler=fakes.clang()))
+
+
+def test_a_checkout_of_ones_own_has_no_sdist(source: Source, system: System) -> None:
+    own = fakes.source(path=source.path, sdist_sha256=None)
+    assert "externalReferences" not in made(own)["metadata"]["component"]
+
+
+def test_every_component_is_in_the_graph_once(source: Source, system: System) -> None:
+    found = made(source)
+    refs = [part["bom-ref"] for part in found["components"]]
+    assert len(refs) == len(set(refs))
+    root, *others = found["dependencies"]
+    assert [item["ref"] for item in others] == refs
+    assert set(root["dependsOn"]) == {
+        part["bom-ref"] for part in found["components"] if part["scope"] == "required"
+    }
+
+
+def test_the_same_inputs_give_the_same_bytes_and_others_another_number(
+    source: Source, system: System
+) -> None:
+    assert made(source) == made(source)
+    other = made(source, spec=fakes.spec(archs=("90-real",)))
+    assert other["serialNumber"] != made(source)["serialNumber"]
+
+
+def test_its_time_is_the_builds_and_not_the_clocks(source: Source, system: System) -> None:
+    assert made(source)["metadata"]["timestamp"] == "2022-11-09T12:37:21Z"
+    set_ = made(source, env={"SOURCE_DATE_EPOCH": "0"})
+    assert set_["metadata"]["timestamp"] == "1970-01-01T00:00:00Z"
+
+
+def test_what_is_written_is_what_is_read_of_a_wheel(source: Source, system: System) -> None:
+    text = json.dumps(made(source)).encode()
+    member = f"{fakes.INFO}/sboms/{sbom.FILE}"
+    (read,) = bill.read({member: text, "other.dist-info/sboms/auditwheel.cdx.json": b"{}"})
+    assert read.problems == ()
+    assert (read.name, read.version, read.member) == ("llama-cpp-python", "0.3.16", member)
+    found = {part.name: part for part in read.materials}
+    assert found["libgomp"].file == "libgomp.so.1"
+    assert found["libgomp"].sha256 == records.text_sha256(GOMP)
+    assert found["nvidia-cuda-runtime"].roles == ("compiled in", "required")
+    assert found["nvidia-cuda-runtime"].requirement == "nvidia-cuda-runtime>=13.1.80,<14"
+
+
+GOOD: dict[str, Any] = {
+    "bomFormat": "CycloneDX",
+    "specVersion": "1.6",
+    "metadata": {"component": {"name": "llama-cpp-python", "version": "0.3.16"}},
+    "components": [],
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        json.dumps({**GOOD, "specVersion": "1.4"}).encode(),
+        json.dumps({**GOOD, "bomFormat": "SPDX"}).encode(),
+        json.dumps({**GOOD, "metadata": {}}).encode(),
+        json.dumps({**GOOD, "components": None}).encode(),
+        json.dumps({**GOOD, "components": [{"version": "1"}]}).encode(),
+        json.dumps({**GOOD, "components": [{"name": 1}]}).encode(),
+        json.dumps({**GOOD, "components": ["ggml"]}).encode(),
+        json.dumps({**GOOD, "components": [{"name": "a", "properties": [{}]}]}).encode(),
+        json.dumps({**GOOD, "components": [{"name": "a", "hashes": [{"alg": 1}]}]}).encode(),
+    ],
+)
+def test_a_bill_that_cannot_be_read_says_why(text: bytes) -> None:
+    (read,) = bill.read({f"x.dist-info/sboms/{sbom.FILE}": text})
+    assert read.problems
+    assert read.materials == ()
+
+
+def test_a_bill_that_can_be_read_has_no_problem() -> None:
+    # Else the damage above would prove nothing.
+    (read,) = bill.read({f"x.dist-info/sboms/{sbom.FILE}": json.dumps(GOOD).encode()})
+    assert read.problems == ()
+
+
+def test_every_row_of_the_facts_has_a_purl_and_a_licence() -> None:
+    rows = facts.load("parts.toml")
+    for row in [*rows["part"], *rows["runtime"]]:
+        assert row["licence"]
+        if "purl" in row:
+            assert str(PackageURL.from_string(row["purl"])) == row["purl"]
