@@ -14,6 +14,17 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 
+@pytest.fixture
+def links(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Symbolic links: Windows lets only some users make them."""
+    try:
+        (tmp_path_factory.mktemp("links") / "link").symlink_to("nowhere")
+    except OSError as error:
+        if sys.platform != "win32":
+            raise
+        pytest.skip(f"no symbolic links here: {error}")
+
+
 @pytest.fixture(autouse=True)
 def _no_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A unit test that reaches a real tool would start a build, or hang on the network.

@@ -33,7 +33,7 @@ from sessions.core.model import (
 )
 from sessions.core.options import Options
 from sessions.papers.evidence import Evidence
-from sessions.payload import seal
+from sessions.payload import seal, stats
 from sessions.wheelfile.case import Case, required
 from sessions.wheelfile.judge import judge
 from sessions.wheelfile.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
@@ -489,7 +489,12 @@ def windows_facts(**changes: Any) -> WheelFacts:
 def recorded(found: WheelFacts, **changes: Any) -> Wheel:
     """The record of the build that made the wheel of these facts."""
     made = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
-    base = {"file": found.file, "sha256": found.sha256, "size": found.size, "libraries": made}
+    base: dict[str, Any] = {
+        "file": found.file,
+        "sha256": found.sha256,
+        "size": found.size,
+        "libraries": made,
+    }
     return wheel(**{**base, **changes})
 
 
@@ -685,6 +690,58 @@ def smoke_report(**changes: Any) -> dict[str, Any]:
         "cases": cases,
         "times": {"import_seconds": 0.5, "prompt_per_second": 5000.0},
         "system_info": "CUDA : ARCHS = 1200",
+    }
+    return {**base, **changes}
+
+
+def bench_wheel(label: str = "rtx50", rounds: int = 8, **changes: Any) -> dict[str, Any]:
+    """One wheel of a benchmark's report: each metric has the values 1.00, 1.01 …, times 100."""
+    values = {
+        metric: [100.0 + n for n in range(1 if unit == "B" else rounds)]
+        for metric, (_, unit, _) in stats.METRICS.items()
+        if not metric.startswith("real_")
+    }
+    base: dict[str, Any] = {
+        "label": label,
+        "file": wheel().file,
+        "sha256": "0" * 64,
+        "version": "0.3.16",
+        "brings_runtime": True,
+        "packages": ["numpy-2.4.6.whl"],
+        "jit_files": 0,
+        "values": values,
+    }
+    return {**base, **changes}
+
+
+def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """What a benchmark says of wheels on a card, before it is sealed."""
+    condition = {
+        "wheel": "rtx50",
+        "kind": "warm",
+        "round": 1,
+        "sm_mhz": 2400.0,
+        "sm_mhz_highest": 2500,
+        "memory_mhz_highest": 14000,
+        "celsius": 41,
+        "watts": 90.5,
+        "slowed": [],
+        "before_mib": 500.0,
+        "vram_mib": 620.0,
+        "looks": 99,
+    }
+    base: dict[str, Any] = {
+        **smoke_job()["identity"],
+        "python": "3.11.2",
+        "system": "Linux 6.1.0 x86_64",
+        "started": "2026-01-02T03:04:05Z",
+        "seconds": 61.5,
+        "rounds": 8,
+        "threads": 1,
+        "runtime": "packages",
+        "model": None,
+        "wheels": list(wheels or [bench_wheel(), bench_wheel("seed", sha256="1" * 64)]),
+        "conditions": [condition],
     }
     return {**base, **changes}
 

@@ -18,7 +18,7 @@ STATEMENT = "https://in-toto.io/Statement/v1"  # in-toto attestation framework, 
 PREDICATE = "https://slsa.dev/provenance/v1"
 # What blackwheel's two names mean is in docs/release.md.
 BUILD_TYPE = "urn:blackwheel:build:1"
-BUILDER = "urn:blackwheel:builder:own-machine"
+BUILDER = "urn:blackwheel:builder:self"
 
 
 def text(found: Evidence, commit: str) -> str:

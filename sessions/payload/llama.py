@@ -197,7 +197,7 @@ def _modules() -> Iterator[str]:
             kernel.GetModuleFileNameW(wintypes.HMODULE(handle), name, len(name))
             yield name.value
     else:
-        for line in Path("/proc/self/maps").read_text().splitlines():
+        for line in Path("/proc/self/maps").read_text("utf-8").splitlines():
             path = line.partition("/")[2]
             if path:
                 yield f"/{path}"

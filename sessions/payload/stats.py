@@ -36,7 +36,7 @@ METRICS: dict[str, tuple[str, str, str]] = {
 CONFIDENCE = 0.99  # a dozen intervals are read at once: at 0.95 one of two equal wheels would lie
 ENOUGH = 8  # values: all on one side of 1 have a chance of 2 ** (1 - 8) by luck, under 1%
 NOTHING = 1e-3  # of a size; pip notes where a wheel lay, and some paths are longer
-RESAMPLES = 5000
+RESAMPLES = 2000
 SEED = 2026
 COLUMNS = ("", "this", "other", "ratio", f"{CONFIDENCE:.0%}", "this is")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -122,3 +123,20 @@ def test_no_path_of_a_build_is_deeper_than_is_judged_on_windows() -> None:
     # lib/python3.11/site-packages is Lib/site-packages there.
     blackwheel = [path for path in nox if path.startswith(".nox/blackwheel-")]
     assert 100 < max(map(len, blackwheel)) - len("python3.11/") <= known["checkout"]
+
+
+def test_what_of_others_was_compiled_is_in_the_bill_of_materials(unpacked: Path) -> None:
+    tree = REPOSITORY / "build" / "rtx50" / "tree"
+    cache = (tree / "CMakeCache.txt").read_text(encoding="utf-8")
+    (ninja,) = re.findall(r"^CMAKE_MAKE_PROGRAM:\w+=(.*)$", cache, re.MULTILINE)
+    told = subprocess.run(
+        [ninja, "-C", str(tree), "-t", "deps"], check=True, capture_output=True, text=True
+    )
+    read = set(re.findall(r"src/(vendor/llama\.cpp/vendor/\S+)$", told.stdout, re.MULTILINE))
+    assert read, "ninja knows of nothing that was compiled"
+    parts = {row["file"].rsplit("/", 1)[0]: row["name"] for row in facts.load("parts.toml")["part"]}
+    (bill,) = unpacked.glob("*.dist-info/sboms/blackwheel.cdx.json")
+    named = {part["name"] for part in json.loads(bill.read_text(encoding="utf-8"))["components"]}
+    own = ("vendor/llama.cpp/vendor/hash/hash.cpp", "vendor/llama.cpp/vendor/hash/hash.h")
+    for file in read - set(own):  # those two are llama.cpp's, around the hashes of others
+        assert parts[file.rsplit("/", 1)[0]] in named, file

@@ -62,6 +62,7 @@ def test_the_projects_own_venv_goes_straight_on(
 
     started: list[list[str]] = []
     monkeypatch.setattr(run, "capture", make)
+    monkeypatch.setattr(sys, "platform", "linux")  # Windows has no exec, and goes another way
     monkeypatch.setattr("sessions.core.bootstrap.os.execv", lambda _, words: started.append(words))
     monkeypatch.setattr(sys, "argv", ["nox", "-s", "wheel"])
     monkeypatch.setenv("NOX_SCRIPT_MODE", "")

@@ -41,7 +41,7 @@ def told(ctx: Context, *words: str) -> Context:
 
 
 def names(ctx: Context, removals: list[clean.Removal]) -> list[str]:
-    return [str(removal.path.relative_to(ctx.root)) for removal in removals]
+    return [removal.path.relative_to(ctx.root).as_posix() for removal in removals]
 
 
 def test_a_tree_of_todays_inputs_stays(ctx: Context) -> None:

@@ -100,3 +100,38 @@ def test_the_folders_of_a_run_are_marked_as_ours(project: Path, words: tuple[str
     context.stage(asked, lambda _: None)
     for folder in ("build", "build/hopper", "cache"):
         assert (project / folder / "CACHEDIR.TAG").is_file()
+
+
+def asking(name: str, *words: str) -> Any:
+    made = session(*words, asked=(name,))
+    made.name = name
+    return made
+
+
+def test_release_is_given_each_target_once_and_takes_none_for_itself(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else the sessions that it runs for a target would wait for it for ever.
+    locked: list[str] = []
+    monkeypatch.setattr(Context, "target_lock", lambda _, target: locked.append(target))
+    seen: list[Context] = []
+    words = ("--target", "rtx50,hopper,rtx50", "--cuda", "13.4")
+    context.stage(asking("release", *words), seen.append)
+    (ctx,) = seen
+    assert [spec.target for spec in ctx.specs] == ["rtx50+cuda13.4", "hopper+cuda13.4"]
+    assert ctx.spec == ctx.specs[0]
+    assert locked == []
+    context.stage(asking("verify", "--target", "hopper"), seen.append)
+    assert locked == ["hopper"]
+    assert seen[1].specs == ()
+
+
+def test_release_takes_the_first_target_where_none_is_named() -> None:
+    seen: list[Context] = []
+    context.stage(asking("release"), seen.append)
+    assert [spec.target for spec in seen[0].specs] == ["rtx50"]
+
+
+def test_other_sessions_take_one_target() -> None:
+    with pytest.raises(Aborted, match="There is no target 'rtx50,hopper'"):
+        context.stage(asking("verify", "--target", "rtx50,hopper"), lambda _: None)

@@ -13,6 +13,7 @@ from sessions.core import options
 from tests import fakes
 
 README = (fakes.ROOT / "README.md").read_text(encoding="utf-8")
+SPANISH = (fakes.ROOT / "README.es.md").read_text(encoding="utf-8")
 ARCHITECTURE = (fakes.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 TARGETS = tomllib.loads((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"))
 
@@ -64,3 +65,69 @@ def test_every_core_module_is_in_the_architecture() -> None:
 
 def test_the_documents_have_no_gaps_left() -> None:
     assert re.findall(r"@[A-Z0-9]+@", README + ARCHITECTURE) == []
+
+
+# ---- README.es.md says the same -----------------------------------------------------------------
+
+
+def blocks(text: str) -> list[str]:
+    """Everything in code fences, without the comments behind commands, which are translated."""
+    found = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(r" +# .*$", "", block, flags=re.MULTILINE) for block in found]
+
+
+def outline(text: str) -> list[str]:
+    """What both languages share, in its order: headings by depth, tables by what a row holds."""
+    made, fenced = [], False
+    for line in text.splitlines():
+        fenced ^= line.startswith("```")
+        if fenced:
+            continue
+        if line.startswith("#"):
+            made.append(line.split(" ")[0])
+        elif line.startswith("|"):
+            cells = line.strip("|").split("|")
+            made.append(" ".join(f"{len(cells)}: {sorted(facts(cell))}" for cell in cells))
+    return made
+
+
+def facts(text: str) -> list[str]:
+    """Code, numbers and the targets of links: what no language changes."""
+    return re.findall(r"`[^`]+`|\]\([^)]+\)|\d[\d.]*\d|\d", text)
+
+
+def test_both_readmes_have_the_same_commands_and_outputs() -> None:
+    assert blocks(SPANISH) == blocks(README)
+    assert len(blocks(README)) > 5
+
+
+def test_both_readmes_have_the_same_headings_and_tables() -> None:
+    for mine, theirs in zip(outline(SPANISH), outline(README), strict=True):
+        assert mine == theirs
+
+
+def prose(text: str) -> set[str]:
+    """The code, numbers and links outside of code fences."""
+    plain = re.sub(r"^```\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    found = {" ".join(fact.split()) for fact in facts(plain)}
+    return found - {"](README.md)", "](README.es.md)"}
+
+
+def test_both_readmes_name_the_same_code_numbers_and_pages() -> None:
+    assert prose(SPANISH) == prose(README)
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "README.es.md", "ARCHITECTURE.md", "docs/release.md"]
+)
+def test_every_page_that_a_document_links_to_is_there(name: str) -> None:
+    path = fakes.ROOT / name
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (path.parent / link).exists(), link
+
+
+def test_a_difference_between_the_readmes_would_be_noticed() -> None:
+    assert outline(SPANISH.replace("19.4 MB", "19.5 MB")) != outline(README)
+    assert outline(SPANISH.replace("| `spark`", "| `sparks`")) != outline(README)
+    assert blocks(SPANISH.replace("-s wheel ", "-s wheels ")) != blocks(README)

@@ -168,14 +168,14 @@ def test_what_is_handed_on_are_the_records_as_they_are(tmp_path: Path) -> None:
         "facts.json", "smoke.json", "smoke.json.sig", "steps.json", "verify.json", "wheel.json",
     ]  # fmt: skip
     for name in ("wheel", "facts", "verify", "steps"):
-        assert files[f"{name}.json"] == (tmp_path / "build" / f"{name}.json").read_text()
+        assert files[f"{name}.json"] == (tmp_path / "build" / f"{name}.json").read_text("utf-8")
     assert json.loads(files["smoke.json"])["report"]["seconds"] == 61.5
     assert files["smoke.json.sig"] == "signed\n"
 
 
 def test_signatures_come_along(tmp_path: Path) -> None:
     found = whole(tmp_path)
-    (tmp_path / "build" / "smoke-report.json.sig").write_text("signed\n")
+    (tmp_path / "build" / "smoke-report.json.sig").write_bytes(b"signed\n")
     assert of(tmp_path, found).signature == "signed\n"
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import posixpath
 import re
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -316,7 +317,9 @@ def test_the_cpu_alone_needs_no_variants(tmp_path: Path) -> None:
 
 
 def test_a_name_with_odd_signs_is_quoted(tmp_path: Path) -> None:
-    release = tiny.release(tmp_path, 'a b+"<ñ>', None)
+    # Windows has no files with the signs of HTML in their names.
+    name = "a b+&ñ" if sys.platform == "win32" else 'a b+"<ñ>'
+    release = tiny.release(tmp_path, name, None)
     index.write(tmp_path)
     for folder in (tmp_path / PROJECT, tmp_path / "cpu" / PROJECT):
         href = unquote(urldefrag(str(anchors(folder)[release.file]["href"]))[0])

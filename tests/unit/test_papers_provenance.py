@@ -160,9 +160,7 @@ def test_windows_folders_are_not_told_either() -> None:
     spec = fakes.claiming(platform="windows")
     kit = fakes.windows_toolkit()
     found = fakes.evidence()
-    build = configure.configure(
-        spec, fakes.msvc(), kit, found.source, fakes.windows_places(), {}
-    )
+    build = configure.configure(spec, fakes.msvc(), kit, found.source, fakes.windows_places(), {})
     text = provenance.text(dataclasses.replace(found, spec=spec, toolkit=kit, build=build), COMMIT)
     assert "José" not in json.dumps(json.loads(text), ensure_ascii=False)
 

@@ -512,7 +512,8 @@ def test_a_report_that_has_nowhere_to_go_is_said_before_anything_is_unpacked(
 ) -> None:
     bundle.unlink()
     assert ran(bundle, monkeypatch, "--report", "no/such/folder.json", checks=GOOD) == 2
-    assert "There is no folder for no/such/folder.json." in capsys.readouterr().err
+    where = Path("no/such/folder.json")
+    assert f"There is no folder for {where}." in capsys.readouterr().err
 
 
 def test_its_own_options_are_explained(

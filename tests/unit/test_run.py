@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sessions.core.run import capture
+from sessions.core.run import capture, inherit
 
 
 @pytest.fixture
@@ -45,3 +48,41 @@ def test_a_file_that_is_not_there_is_a_failure_and_no_exception(
     assert done.returncode == 127
     assert "No such file" in done.output
     assert read == []
+
+
+def test_a_program_with_this_terminal_gets_the_environment_it_is_given() -> None:
+    code = "import os, sys; sys.exit(int(os.environ['CODE']))"
+    assert inherit([sys.executable, "-c", code], env={**os.environ, "CODE": "7"}) == 7
+
+
+def test_a_program_with_this_terminal_is_ended_with_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And gets the time to end what it started."""
+    code = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_):\n"
+        "    pathlib.Path(sys.argv[1]).write_text('ended')\n"
+        "    sys.exit(0)\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "pathlib.Path(sys.argv[1]).write_text('ready')\n"
+        "time.sleep(60)\n"
+    )
+    told = tmp_path / "told"
+    real = subprocess.Popen.wait
+    waits: list[float | None] = []
+
+    def wait(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        waits.append(timeout)
+        if len(waits) == 1:
+            while not told.exists():  # till then it could not be told to end
+                time.sleep(0.05)
+            raise KeyboardInterrupt
+        return real(self, timeout)
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        inherit([sys.executable, "-c", code, str(told)])
+    assert waits == [None, 20]
+    if sys.platform != "win32":  # which ends a program without a word
+        assert told.read_text() == "ended"

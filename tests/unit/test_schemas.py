@@ -14,7 +14,15 @@ import pytest
 from pydantic import TypeAdapter
 
 from sessions.core import records
-from sessions.core.model import CheckGroup, SmokeReport, Timeline, VerifyReport, Wheel
+from sessions.core.model import (
+    CheckGroup,
+    Gate,
+    Release,
+    SmokeReport,
+    Timeline,
+    VerifyReport,
+    Wheel,
+)
 from sessions.wheelfile.model import WheelFacts
 from tests import evidence, fakes
 
@@ -24,6 +32,8 @@ KINDS: dict[str, Any] = {
     "verify": VerifyReport,
     "smoke": SmokeReport,
     "steps": Timeline,
+    "gate": Gate,
+    "release": Release,
 }
 
 
@@ -39,8 +49,9 @@ def schema(kind: str) -> dict[str, Any]:
             "kind": {"const": kind},
             "ok": {"type": "boolean", "description": "whether a later stage may build on it"},
             kind: inner,
+            "sha256": {"type": "string", "description": "of the canonical JSON of the rest"},
         },
-        "required": ["schema", "kind", "ok", kind],
+        "required": ["schema", "kind", "ok", kind, "sha256"],
         "$defs": definitions,
     }
 
@@ -67,7 +78,7 @@ def test_the_documented_schema_is_that_of_the_type(kind: str) -> None:
 def test_a_record_holds_to_its_schema_and_one_without_a_field_does_not(
     kind: str, value: Any
 ) -> None:
-    record = {"schema": 1, "kind": kind, "ok": True, kind: records.to_json(value)}
+    record = json.loads(records.text(kind, value))
     jsonschema.validate(record, schema(kind))
     record[kind].popitem()
     with pytest.raises(jsonschema.ValidationError):

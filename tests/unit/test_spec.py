@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,30 @@ def test_a_spec_is_named_for_what_it_builds_otherwise_than_its_table(
     words: list[str], label: str
 ) -> None:
     assert choose(*words).target == label
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "--target rtx50"),
+        (["--version", "0.3.36"], "--target rtx50 --version 0.3.36"),
+        (["--cuda", "13.4"], "--target rtx50 --cuda 13.4"),
+        (
+            ["--arch", "120-real;90-real"],
+            "--target rtx50 --arch '120-real;90-real'",
+        ),
+        (["--python", "3.12"], "--target rtx50 --python 3.12"),
+        (["--toolkit", "/my cuda"], "--target rtx50 --toolkit '/my cuda'"),
+        (["--source", "/llama cpp"], "--target rtx50 --source '/llama cpp'"),
+        (["--target", "ada", "--cuda", "13.4"], "--target ada --cuda 13.4"),
+    ],
+)
+def test_the_command_of_a_spec_chooses_that_spec_again(words: list[str], line: str) -> None:
+    made = choose(*words)
+    told = spec.command("smoke", made)
+    assert told == f"nox -s smoke -- {line}"
+    assert choose(*shlex.split(told)[4:]) == made
+    assert spec.command("release", made, "--fresh").endswith(" --fresh")
 
 
 @pytest.mark.parametrize("given", ["120-real;90a-real", "120-real,90a-real"])

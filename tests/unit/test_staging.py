@@ -231,6 +231,7 @@ def test_the_requirements_come_after_upstreams_own(source: Path) -> None:
     assert 'requires-python = ">=3.8"  # kept' in text
 
 
+@pytest.mark.usefixtures("links")
 def test_a_checkout_with_a_link_to_a_folder_can_be_staged(source: Path, tmp_path: Path) -> None:
     (source / "venv" / "lib").mkdir(parents=True)
     (source / "venv" / "lib64").symlink_to("lib")

@@ -1,11 +1,11 @@
-"""A real win_amd64 wheel of the cpu target, made from the real source by mingw-w64 on this machine.
+"""A real win_amd64 wheel of the cpu target, cross-built from the real source by mingw-w64.
 
-All is the product's own: source, staging, ``wheel.cmake``, settings, delvewheel, judgement, records.
-Otherwise than on Windows are the compiler, and that the C++ and OpenMP runtimes that do the work are
-MinGW's, linked in. So that the libraries need Microsoft's as those of MSVC do, each calls a function
-of msvcp140.dll and one of vcomp140.dll when it is loaded (``RUNTIME``).
+All is the product's own: source, staging, ``wheel.cmake``, settings, delvewheel, judgement and
+records. Otherwise than on Windows are the compiler, and the C++ and OpenMP runtimes that do the
+work: MinGW's, linked in. So that the libraries need Microsoft's too, as those of MSVC do, each
+calls a function of msvcp140.dll and one of vcomp140.dll when it is loaded (``RUNTIME``).
 
-The second time it is there already; after a change, the compiler cache knows most of it.
+The second time the wheel is there already; after a change, the compiler cache knows most of it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sessions.core import disk, machine, options, pyenv, records, spec
 from sessions.core.context import Context
 from sessions.core.model import BuildEnv, Compiler, Source, Toolchain, Wheel
 from tests import fakes
+from tests.windows import making, visualstudio
 from tests.windows.lab import Lab
 
 CC, CXX = "x86_64-w64-mingw32-gcc-posix", "x86_64-w64-mingw32-g++-posix"
-VERSION = "14.44.35112"  # of Microsoft's runtime in the lab (requirements.txt)
 RUNTIME = """\
 #include <cstdlib>
 #include <random>
@@ -66,14 +66,12 @@ def build(lab: Lab) -> Context:
     source.main(linux)
     chain = records.need(linux.record("probe"), "probe", Toolchain)
     unpacked = records.need(linux.record("source"), "source", Source)
-    redist = _redist(lab, root)
+    redist = _redist(lab)
     compiler = _compiler()
     windows = _context(root, lab.folder.parent, "windows")
     # By its record the compiler is MSVC: as to what the wheel has to bring along, it is.
     stand_in = dataclasses.replace(compiler, family="msvc")
-    records.write(
-        windows.record("probe"), "probe", dataclasses.replace(chain, compiler=stand_in)
-    )
+    records.write(windows.record("probe"), "probe", dataclasses.replace(chain, compiler=stand_in))
     settings = _settings(linux, compiler, unpacked, redist)
     records.write(windows.record("configure"), "configure", settings)
     before = records.read(windows.record("wheel"), "wheel", Wheel)
@@ -100,14 +98,10 @@ def _compiler() -> Compiler:
     return Compiler("gnu", said.stdout.strip(), paths[CXX], paths[CC], "mingw-w64")
 
 
-def _redist(lab: Lab, root: Path) -> Path:
-    """Microsoft's runtime as Visual Studio lays it out, from the lab's Python."""
-    folder = root / "Redist" / VERSION
-    for kind, name in zip(("CRT", "OpenMP"), NEEDED, strict=True):
-        place = folder / "x64" / f"Microsoft.VC143.{kind}"
-        place.mkdir(parents=True, exist_ok=True)
-        shutil.copy(lab.drive / "Python311" / name, place)
-    return folder
+def _redist(lab: Lab) -> Path:
+    """Microsoft's runtime as Visual Studio has it for redistribution."""
+    installed = visualstudio.install(lab, "2022")
+    return installed.root / "VC/Redist/MSVC" / visualstudio.RELEASES["2022"].redist
 
 
 def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) -> BuildEnv:
@@ -135,11 +129,16 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
     }
     # Paths are the same as long as the cache folder is.
     identity = records.fingerprint(
-        [made.fingerprint, settings, RUNTIME, TOOLCHAIN, compiler.version, VERSION]
+        [
+            made.fingerprint,
+            settings,
+            RUNTIME,
+            TOOLCHAIN,
+            compiler.version,
+            making.REQUIREMENTS.read_text(),
+        ]
     )
-    return dataclasses.replace(
-        made, settings=settings, variables=variables, fingerprint=identity
-    )
+    return dataclasses.replace(made, settings=settings, variables=variables, fingerprint=identity)
 
 
 def _toolchain(root: Path, compiler: Compiler, redist: Path) -> Path:
@@ -157,7 +156,7 @@ def _toolchain(root: Path, compiler: Compiler, redist: Path) -> Path:
         linked.append(definition.with_suffix(".a"))
         _run("x86_64-w64-mingw32-dlltool", "-d", definition, "-l", linked[-1])
     file = folder / "mingw.cmake"
-    words = " ".join(f"\\\"{path}\\\"" for path in linked)
+    words = " ".join(f'\\"{path}\\"' for path in linked)
     file.write_text(TOOLCHAIN.replace("@NEEDED@", words))
     return file
 
@@ -177,3 +176,12 @@ def _run(*words: str | Path) -> str:
     done = subprocess.run([str(w) for w in words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{words}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def compiled(path: Path, code: str, *needs: Path) -> None:
+    """Make a library for Windows of a few lines of C, and of those it needs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = path.with_suffix(".c")
+    source.write_text(code)
+    _run(CC, "-shared", "-s", "-o", path, source, *needs)
+    source.unlink()

@@ -206,6 +206,7 @@ def _python(home: Path, downloads: Path) -> None:
     library = home / "Lib"
     shutil.copytree(stdlib(), library, ignore=_UNUSED)
     _as_3_11_9(library)
+    shutil.copy(SOURCES / "sitecustomize.py", library)
     dlls = home / "DLLs"
     dlls.mkdir()
     for name, data in _members(downloads, "panda3d", "deploy_libs/*"):

@@ -7,75 +7,25 @@ vswhere, vcvars64.bat and cl.exe (``visualstudio.py``).
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sessions.core import facts, records
+from sessions.core import facts
 from sessions.core.model import BuildEnv, Toolchain, Toolkit
 from sessions.wheelfile import devicecode
-from tests import fakes
-from tests.windows import network, visualstudio
-from tests.windows.lab import Lab, Ran
+from tests.windows import visualstudio
+from tests.windows.checkout import nox, record
+from tests.windows.lab import Lab
 
-KEPT = {".nox", "build", "llama-cpp-python-src", "wheels"}
-HOME = r"C:\users\José Pérez"
 # Without CUDA's headers, which the stand-in for cl.exe does not include.
 KERNEL = "__declspec(__global__) void scale(float *x, float a) { *x *= a; }\n"
-
-
-@pytest.fixture(scope="module")
-def project(lab: Lab) -> Path:
-    """The checkout on drive C, below a home with a space and letters that are not ASCII.
-
-    Not below "Users": Wine made "users", and this file system has both.
-    """
-    folder = lab.drive / "users" / "José Pérez" / "black wheel"
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.iterdir():
-        if old.name not in KEPT:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=fakes.ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (fakes.ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(fakes.ROOT / name, folder / name)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def studios(lab: Lab) -> dict[str, visualstudio.Installed]:
     visualstudio.clear(lab)
     return {year: visualstudio.install(lab, year) for year in ("2022", "2026")}
-
-
-def nox(lab: Lab, project: Path, *words: str, env: dict[str, str] | None = None) -> Ran:
-    caller = {
-        "PATH": r"C:\Python311;C:\windows\system32",
-        "USERPROFILE": HOME,
-        "LOCALAPPDATA": HOME + r"\AppData\Local",
-        "BLACKWHEEL_CACHE": HOME + r"\AppData\Local\bw",
-        "TEMP": r"C:\windows\temp",
-        "TMP": r"C:\windows\temp",
-        **network.settings(lab),
-        **(env or {}),
-    }
-    return lab.run(
-        lab.python, project / "noxfile.py", *words, env=caller, cwd=project, timeout=1800
-    )
-
-
-def record(project: Path, target: str, stage: str, type_: type[Any]) -> Any:
-    return records.need(project / "build" / target / f"{stage}.json", stage, type_)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,469 @@
+"""The program that measures wheels in turn; its processes are played, its files are real."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.core import job
+from sessions.payload import seal
+from tests import fakes
+
+Found = dict[str, Any]
+Told = pytest.CaptureFixture[str]
+BESIDE = ("bench", "child", "launch", "seal", "spawn", "stats", "watch")
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The program, its modules found beside it as they are where it runs."""
+    monkeypatch.syspath_prepend(str(job.PAYLOAD))
+    yield importlib.import_module("bench")
+    for name in BESIDE:
+        sys.modules.pop(name, None)
+
+
+def write_wheel(path: Path, *requires: str) -> Path:
+    """A wheel with METADATA alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name, version = path.name.split("-")[:2]
+    lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {r}" for r in requires)]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}-{version}.dist-info/METADATA", "\n".join(lines) + "\n\nText\n")
+    return path
+
+
+PACKAGES = ("numpy", "jinja2", "markupsafe", "gguf", "pyyaml", "tqdm")
+WHEEL = "llama_cpp_python-0.3.16-py3-none-any.whl"
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Found:
+    """A job: two wheels, three rounds, no card."""
+    packages = tmp_path / "packages"
+    for name in PACKAGES:
+        requires = ["MarkupSafe>=2.0"] if name == "jinja2" else []
+        write_wheel(packages / f"{name}-1.0-py3-none-any.whl", *requires)
+    wheels = [write_wheel(tmp_path / n / WHEEL, "numpy>=1.20", "Jinja2") for n in ("a", "b")]
+    (tmp_path / "run").mkdir()
+    return {
+        "wheels": [
+            {"label": path.parent.name, "path": str(path), "sha256": path.parent.name * 64}
+            for path in wheels
+        ],
+        "packages": str(packages),
+        "python": "/usr/bin/python3.11",
+        "folder": str(tmp_path / "run"),
+        "layers": 0,
+        "index": 0,
+        "threads": 1,
+        "rounds": 3,
+        "model": None,
+        "runtime": "none",
+        "link": None,
+        "runtime_places": [],
+        "identity": {**fakes.smoke_job()["identity"], "device": "cpu"},
+    }
+
+
+class Machine:
+    """Plays venvs, pip and the children; notes what each was given, in order."""
+
+    def __init__(self, bench: Any) -> None:
+        self.ran: list[list[str]] = []
+        self.children: list[tuple[str, Found, dict[str, str]]] = []
+        self.says: Callable[[str, Found], Found] = lambda python, told: {}
+        self.error: str | None = None
+        self.compiles: set[str] = set()
+        self.base = {
+            "version": "0.3.16",
+            "python": "3.11.2",
+            "devices": [],
+            "offloaded": None,
+            "import_seconds": 0.5,
+            "load_seconds": 0.25,
+            "first_token_seconds": 0.01,
+            "prompt_per_second": 5000.0,
+            "generation_per_second": 400.0,
+        }
+
+    def run(self, command: list[str], what: str) -> None:
+        self.ran.append(command)
+        if command[1:3] == ["-m", "venv"]:
+            inside = "Lib" if sys.platform == "win32" else f"lib/python{HERE}"
+            site = Path(command[3]) / inside / "site-packages"
+            site.mkdir(parents=True)
+        else:
+            site = next(Path(command[0]).parents[1].glob("[lL]ib/**/site-packages"))
+            for word in command[command.index("--no-deps") + 1 :]:
+                (site / Path(word).name).write_bytes(b"x" * 1000)
+
+    def spawn(
+        self, python: str, told: Path, environment: dict[str, str], timeout: float
+    ) -> tuple[list[Found], str | None]:
+        given = json.loads(told.read_text(encoding="utf-8"))
+        venv = Path(python).parents[1].name
+        self.children.append((venv, given, environment))
+        if given["work"] == "tiny":
+            Path(given["model"]).write_bytes(b"GGUF")
+            return [{"sha256": "3" * 64}], None
+        if venv in self.compiles:
+            (Path(environment["CUDA_CACHE_PATH"]) / "kernel").write_bytes(b"compiled")
+        return [{**self.base, **self.says(venv, given)}], self.error
+
+
+@pytest.fixture
+def machine(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    played = Machine(bench)
+    monkeypatch.setattr(bench, "run", played.run)
+    monkeypatch.setattr(bench.spawn, "spawn", played.spawn)
+    return played
+
+
+def measured(bench: Any, told: Found) -> Found:
+    report: Found = bench.Bench(told).measure()
+    return report
+
+
+def stopped(work: Callable[[], object], capsys: Told) -> str:
+    with pytest.raises(SystemExit) as caught:
+        work()
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+# ---- the order ----------------------------------------------------------------------------------
+
+
+def kinds(machine: Machine) -> list[tuple[str, str]]:
+    """(venv, "cold" or "warm") of each child that measured."""
+    return [
+        (venv, "warm" if given["speeds"] else "cold")
+        for venv, given, _ in machine.children
+        if given["work"] == "speed"
+    ]
+
+
+def test_wheels_take_turns_and_each_measurement_is_a_process_of_its_own(
+    bench: Any, told: Found, machine: Machine
+) -> None:
+    measured(bench, told)
+    a, b = "venv-0", "venv-1"
+    once = [(a, "cold"), (a, "warm"), (b, "cold"), (b, "warm")]
+    assert kinds(machine) == [(a, "warm"), (b, "warm"), *once, *once, *once]
+
+
+def test_with_three_wheels_each_round_has_each_once(
+    bench: Any, told: Found, machine: Machine, tmp_path: Path
+) -> None:
+    path = write_wheel(tmp_path / "c" / WHEEL, "numpy")
+    told["wheels"].append({"label": "c", "path": str(path), "sha256": "c" * 64})
+    report = measured(bench, told)
+    warm = [venv for venv, kind in kinds(machine) if kind == "warm"]
+    assert warm == ["venv-0", "venv-1", "venv-2"] * 4
+    assert [wheel["label"] for wheel in report["wheels"]] == ["a", "b", "c"]
+
+
+def test_installing_takes_turns_too_each_time_in_a_fresh_venv(
+    bench: Any, told: Found, machine: Machine
+) -> None:
+    report = measured(bench, told)
+    made = [Path(c[3]).name for c in machine.ran if c[1:3] == ["-m", "venv"]]
+    assert made == ["venv-0", "venv-1"] * 3
+    assert all(len(w["values"]["install_seconds"]) == 3 for w in report["wheels"])
+
+
+def test_the_first_round_counts_for_nothing(bench: Any, told: Found, machine: Machine) -> None:
+    calls = {"n": 0}
+
+    def says(venv: str, given: Found) -> Found:
+        calls["n"] += 1
+        return {"first_token_seconds": float(calls["n"])}
+
+    machine.says = says
+    report = measured(bench, told)
+    values = report["wheels"][0]["values"]
+    assert values["first_token_cold_seconds"] == [3.0, 7.0, 11.0]
+    assert values["first_token_warm_seconds"] == [4.0, 8.0, 12.0]
+
+
+def test_a_real_model_is_measured_in_each_round_as_well(
+    bench: Any, told: Found, machine: Machine, tmp_path: Path
+) -> None:
+    model = tmp_path / "real.gguf"
+    model.write_bytes(b"GGUF of size")
+    report = measured(bench, {**told, "model": str(model)})
+    assert report["model"]["file"] == "real.gguf"
+    assert report["model"]["size"] == 12
+    for wheel in report["wheels"]:
+        assert len(wheel["values"]["real_prompt_per_second"]) == 3
+    used = [given["model"] for _, given, _ in machine.children if given.get("speeds")]
+    assert used.count(str(model)) == 8
+
+
+# ---- the report ---------------------------------------------------------------------------------
+
+
+def test_a_report_is_sealed_and_says_what_it_is_of(
+    bench: Any, told: Found, machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
+    bench.main(tmp_path / "job.json", tmp_path / "report.json")
+    report = seal.opened((tmp_path / "report.json").read_text(encoding="utf-8"), seal.BENCH)
+    assert (report["device"], report["rounds"], report["python"]) == ("cpu", 3, "3.11.2")
+    first = report["wheels"][0]
+    assert (first["label"], first["file"], first["version"]) == ("a", WHEEL, "0.3.16")
+    assert first["values"]["wheel_bytes"] == [Path(told["wheels"][0]["path"]).stat().st_size]
+    assert first["values"]["installed_bytes"] == [4000]  # numpy, jinja2, markupsafe and itself
+    assert first["packages"] == sorted(
+        [WHEEL, *(f"{n}-1.0-py3-none-any.whl" for n in ("numpy", "jinja2", "markupsafe"))]
+    )
+
+
+def test_a_child_that_fails_ends_it_and_is_named(
+    bench: Any, told: Found, machine: Machine, capsys: Told
+) -> None:
+    machine.error = "ended by -4: Illegal instruction"
+    said = stopped(lambda: measured(bench, told), capsys)
+    assert said.startswith(f"a ({WHEEL}) could not be measured: ended by -4: Illegal instruction")
+
+
+@pytest.mark.parametrize("value", [None, 0.0, float("nan")])
+def test_a_value_that_is_none_ends_it(
+    value: float | None, bench: Any, told: Found, machine: Machine, capsys: Told
+) -> None:
+    machine.says = lambda venv, given: {"prompt_per_second": value} if given["speeds"] else {}
+    assert "This benchmark is none" in stopped(lambda: measured(bench, told), capsys)
+
+
+def test_progress_is_told_with_an_estimate(
+    bench: Any, told: Found, machine: Machine, capsys: Told
+) -> None:
+    measured(bench, told)
+    lines = [json.loads(x[1:]) for x in capsys.readouterr().out.splitlines() if x[:2] == "@{"]
+    assert [line["done"] for line in lines] == list(range(lines[-1]["total"] + 1))
+    assert lines[0]["now"] == "install, a"
+    assert lines[0]["left"] is None
+    assert all(line["left"] is not None for line in lines[1:])
+    assert lines[1]["left"] > bench.USUAL  # what was never done has a guess
+    assert lines[-1] == {"done": 21, "total": 21, "now": "", "left": 0}
+
+
+# ---- a card -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def carded(bench: Any, told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Found:
+    """The job on a card, which every layer is on."""
+    look = {"sm_mhz": 1980, "memory_mhz": 3201, "celsius": 41, "watts": 99.0, "reasons": 0}
+
+    @contextlib.contextmanager
+    def watching(index: int | None) -> Iterator[list[Found]]:
+        assert index == 2
+        yield [{**look, "used_mib": 500.0}, {**look, "used_mib": 1120.0}]
+
+    monkeypatch.setattr(bench.watch, "watching", watching)
+    machine.base |= {"devices": [["NVIDIA H200", "9.0"]], "offloaded": [3, 3]}
+    identity = {**told["identity"], "device": "NVIDIA H200"}
+    return {**told, "layers": 999, "index": 2, "identity": identity}
+
+
+def test_on_a_card_its_memory_and_clocks_are_noted(
+    bench: Any, carded: Found, machine: Machine
+) -> None:
+    report = measured(bench, carded)
+    assert report["wheels"][0]["values"]["vram_mib"] == [620.0] * 3
+    assert len(report["conditions"]) == 2 + 3 * 4
+    assert report["conditions"][-1] == {
+        "wheel": "b",
+        "kind": "warm",
+        "round": 3,
+        "sm_mhz": 1980,
+        "sm_mhz_highest": 1980,
+        "memory_mhz_highest": 3201,
+        "celsius": 41,
+        "watts": 99.0,
+        "slowed": [],
+        "before_mib": 500.0,
+        "vram_mib": 620.0,
+        "looks": 2,
+    }
+    for _, _, environment in machine.children:
+        assert environment["CUDA_VISIBLE_DEVICES"] == "2"
+        assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # as NVML counts them
+        assert "CUDA_DISABLE_PTX_JIT" not in environment
+
+
+def test_without_a_card_none_is_seen(bench: Any, told: Found, machine: Machine) -> None:
+    report = measured(bench, told)
+    assert {env["CUDA_VISIBLE_DEVICES"] for _, _, env in machine.children} == {"-1"}
+    assert report["conditions"] == []
+    assert "vram_mib" not in report["wheels"][0]["values"]
+
+
+def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
+    bench: Any, carded: Found, machine: Machine
+) -> None:
+    machine.compiles = {"venv-1"}
+    left: list[tuple[str, bool, bool]] = []
+
+    def says(venv: str, given: Found) -> Found:
+        cache = Path(machine.children[-1][2]["CUDA_CACHE_PATH"])
+        left.append((venv, given["speeds"], len(list(cache.iterdir())) > 1))
+        (cache / f"{len(left)}").write_bytes(b"")
+        return {}
+
+    machine.says = says
+    report = measured(bench, carded)
+    cold = [filled for _, speeds, filled in left if not speeds]
+    warm = [filled for venv, speeds, filled in left if speeds and venv == "venv-1"]
+    assert cold == [False] * 6
+    assert warm == [False, True, True, True]
+    assert [wheel["jit_files"] for wheel in report["wheels"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"offloaded": [0, 3]}, {"offloaded": None}, {"devices": []}],
+    ids=["no-layer", "nothing-said", "no-device"],
+)
+def test_a_wheel_that_computes_beside_the_card_is_not_compared(
+    changes: Found, bench: Any, carded: Found, machine: Machine, capsys: Told
+) -> None:
+    machine.says = lambda venv, given: changes if venv == "venv-1" else {}
+    said = stopped(lambda: measured(bench, carded), capsys)
+    assert "b does not compute on the card" in said
+
+
+def test_a_card_that_will_not_tell_its_memory_ends_it(
+    bench: Any, carded: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    nothing = {"vram_mib": None, "slowed": []}
+    monkeypatch.setattr(bench.watch, "summary", lambda looks: nothing)
+    assert "This benchmark is none" in stopped(lambda: measured(bench, carded), capsys)
+
+
+# ---- NVIDIA's runtime ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runtime(bench: Any, carded: Found, tmp_path: Path) -> Found:
+    """Wheels of CUDA, of which the first requires NVIDIA's packages and the other does not."""
+    packages = Path(carded["packages"])
+    for name in ("nvidia_cuda_runtime", "nvidia_cublas"):
+        write_wheel(packages / f"{name}-13.1-py3-none-any.whl")
+    first = Path(carded["wheels"][0]["path"])
+    write_wheel(first, "numpy", "nvidia-cuda-runtime<14,>=13.1.80", "nvidia_cublas>=13")
+    return {**carded, "runtime": "packages"}
+
+
+def test_a_wheel_that_names_no_runtime_gets_it_all_the_same(
+    bench: Any, runtime: Found, machine: Machine
+) -> None:
+    report = measured(bench, runtime)
+    assert [wheel["brings_runtime"] for wheel in report["wheels"]] == [True, False]
+    for wheel in report["wheels"]:
+        assert {"nvidia_cuda_runtime-13.1-py3-none-any.whl"} <= set(wheel["packages"])
+        assert len(set(wheel["packages"])) == len(wheel["packages"])
+
+
+def test_it_alone_is_shown_the_way_to_it(bench: Any, runtime: Found, machine: Machine) -> None:
+    name = "PATH" if sys.platform == "win32" else "LD_LIBRARY_PATH"
+    inside = "bin" if sys.platform == "win32" else "lib"
+    played = machine.spawn
+
+    def spawn(python: str, told: Path, environment: dict[str, str], timeout: float) -> Any:
+        return played(python, told, environment, timeout)
+
+    machine.says = lambda venv, given: {}
+    instance = bench.Bench(runtime)
+    site = Path(runtime["folder"]) / "venv-1" / "lib" / "python3.11" / "site-packages"
+    (site / "nvidia" / "cu13" / inside).mkdir(parents=True)
+    wheels = [
+        {"venv": Path(runtime["folder"]) / "venv-0", "brings_runtime": True},
+        {"venv": Path(runtime["folder"]) / "venv-1", "brings_runtime": False},
+    ]
+    assert instance.loader(wheels[0]) == {}
+    assert str(site / "nvidia" / "cu13" / inside) in instance.loader(wheels[1])[name]
+
+
+def test_offline_each_venv_is_linked_to_the_runtime_that_is_there(
+    bench: Any, carded: Found, machine: Machine, tmp_path: Path
+) -> None:
+    source = tmp_path / "python" / "nvidia" / "cu13"
+    (source / "lib").mkdir(parents=True)
+    (source / "lib" / "libcudart.so.13").write_bytes(b"x" * 10_000_000)
+    first = Path(carded["wheels"][0]["path"])
+    write_wheel(first, "numpy", "nvidia-cuda-runtime<14,>=13.1.80")
+    places = [str(source)]
+    named = {"runtime": "linked", "link": str(source), "runtime_places": places}
+    report = measured(bench, {**carded, **named})
+    for venv in ("venv-0", "venv-1"):
+        (there,) = (Path(carded["folder"]) / venv).glob("**/site-packages/nvidia/cu13")
+        assert (there / "lib" / "libcudart.so.13").exists()
+    assert report["wheels"][0]["values"]["installed_bytes"] == [2000]  # it was there already
+    assert report["runtime"] == "linked"
+
+
+# ---- what a wheel requires ----------------------------------------------------------------------
+
+
+def test_what_a_wheel_requires_is_taken_with_what_that_requires(bench: Any, told: Found) -> None:
+    found = bench.required(Path(told["wheels"][0]["path"]), Path(told["packages"]), linked=False)
+    assert sorted(path.name.split("-")[0] for path in found) == ["jinja2", "markupsafe", "numpy"]
+
+
+def test_extras_are_left_out_and_what_is_not_for_every_python_may_be_missing(
+    bench: Any, told: Found, tmp_path: Path
+) -> None:
+    wheel = write_wheel(
+        tmp_path / "x" / WHEEL, "pytest; extra == 'dev'", "tomli; python_version < '3.11'", "tqdm"
+    )
+    (found,) = bench.required(wheel, Path(told["packages"]), linked=False)
+    assert found.name.startswith("tqdm-")
+
+
+def test_a_requirement_that_is_not_there_ends_it(
+    bench: Any, told: Found, tmp_path: Path, capsys: Told
+) -> None:
+    wheel = write_wheel(tmp_path / "x" / WHEEL, "nvidia-cublas>=13")
+    packages = Path(told["packages"])
+    assert bench.required(wheel, packages, linked=True) == []
+    said = stopped(lambda: bench.required(wheel, packages, linked=False), capsys)
+    assert f"requires nvidia-cublas, which is not in {packages}" in said
+
+
+def test_without_what_makes_the_model_it_ends(
+    bench: Any, told: Found, machine: Machine, capsys: Told
+) -> None:
+    (Path(told["packages"]) / "gguf-1.0-py3-none-any.whl").unlink()
+    assert "gguf is not in" in stopped(lambda: measured(bench, told), capsys)
+
+
+def test_pip_takes_the_files_and_no_settings(bench: Any, told: Found, machine: Machine) -> None:
+    measured(bench, told)
+    for command in (c for c in machine.ran if "pip" in c):
+        assert {"--isolated", "--no-index", "--no-deps", "-I"} <= set(command)
+
+
+def test_a_program_that_fails_ends_it_with_what_it_said(bench: Any, capsys: Told) -> None:
+    words = [sys.executable, "-c", "import sys; sys.exit('it broke')"]
+    assert "pip could not: it broke" in stopped(lambda: bench.run(words, "pip could not"), capsys)
+
+
+def test_a_size_counts_what_is_there_and_not_what_is_linked_to(bench: Any, tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a").write_bytes(b"x" * 10)
+    (tmp_path / "b").write_bytes(b"x" * 5)
+    if sys.platform != "win32":
+        (tmp_path / "deep" / "c").symlink_to(tmp_path / "b")
+    assert bench.size(tmp_path) == 15

@@ -1,0 +1,204 @@
+"""What is said of measurements: it holds for equal wheels, shows a slower one, and needs enough."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.payload import stats
+from tests import fakes
+
+SPEED = "generation_per_second"
+TIME = "import_seconds"
+
+
+def around(middle: float, seed: int, count: int = 10, spread: float = 0.03) -> list[float]:
+    draw = random.Random(seed)
+    return [middle * draw.lognormvariate(0, spread) for _ in range(count)]
+
+
+# ---- one ratio ----------------------------------------------------------------------------------
+
+
+def test_the_same_values_have_the_ratio_one_and_no_doubt() -> None:
+    values = around(5.0, 1)
+    found = stats.ratio(TIME, values, values)
+    assert (found["ratio"], found["low"], found["high"]) == (1.0, 1.0, 1.0)
+    assert (found["count"], found["verdict"]) == (10, "same")
+
+
+def test_of_two_equal_wheels_the_interval_holds_one() -> None:
+    # At 99%, of 40 pairs; how many it is does not change from run to run.
+    pairs = [(around(5.0, n), around(5.0, 1000 + n)) for n in range(40)]
+    verdicts = [stats.ratio(TIME, *pair)["verdict"] for pair in pairs]
+    assert verdicts.count("same") >= 39
+
+
+@pytest.mark.parametrize(
+    ("metric", "factor", "verdict"),
+    [(TIME, 1.2, "worse"), (TIME, 0.8, "better"), (SPEED, 1.2, "better"), (SPEED, 0.8, "worse")],
+)
+def test_a_difference_of_a_fifth_shows(metric: str, factor: float, verdict: str) -> None:
+    found = stats.ratio(metric, around(5.0 * factor, 1), around(5.0, 2))
+    assert found["verdict"] == verdict
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert found["ratio"] == pytest.approx(factor, rel=0.05)
+
+
+def test_what_both_had_to_bear_in_a_round_is_no_difference() -> None:
+    # The machine was ten times slower in half of the rounds; this wheel takes 1.1 times as long.
+    load = [1.0, 10.0] * 5
+    one = [1.1 * a * b for a, b in zip(load, around(1.0, 1, spread=0.001), strict=True)]
+    other = [a * b for a, b in zip(load, around(1.0, 2, spread=0.001), strict=True)]
+    found = stats.ratio(TIME, one, other)
+    assert found["verdict"] == "worse"
+    assert found["low"] == pytest.approx(1.1, rel=0.02)
+
+
+def test_a_single_outlier_decides_nothing() -> None:
+    found = stats.ratio(TIME, [*around(5.0, 1)[:9], 500.0], around(5.0, 2))
+    assert found["verdict"] == "same"
+    assert found["ratio"] == pytest.approx(1, rel=0.05)
+
+
+def test_an_interval_is_the_same_in_every_run() -> None:
+    assert stats.ratio(TIME, around(5, 1), around(5, 2)) == stats.ratio(
+        TIME, around(5, 1), around(5, 2)
+    )
+
+
+def test_fewer_values_than_an_interval_needs_decide_nothing() -> None:
+    few = stats.ENOUGH - 1
+    assert stats.ratio(TIME, [9.0] * few, [1.0] * few)["verdict"] == "unsure"
+    assert stats.ratio(TIME, [9.0] * (few + 1), [1.0] * (few + 1))["verdict"] == "worse"
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(50, "better"), (200, "worse"), (100.05, "same")])
+def test_of_a_size_one_value_is_enough_and_a_thousandth_nothing(size: float, verdict: str) -> None:
+    assert stats.ratio("wheel_bytes", [size], [100])["verdict"] == verdict
+
+
+# ---- what is no measurement ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([], "was never measured"),
+        ([1.0, 0.0], "no measurements"),
+        ([1.0, -1.0], "no measurements"),
+        ([float("nan")], "no measurements"),
+        ([float("inf")], "no measurements"),
+    ],
+)
+def test_a_series_that_is_none_is_refused(values: list[float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        stats.checked(TIME, values)
+    with pytest.raises(ValueError, match=said):
+        stats.ratio(TIME, [1.0], values)
+
+
+def test_a_metric_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing that is measured"):
+        stats.checked("beauty", [1.0])
+
+
+def test_rounds_that_do_not_match_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 values against 2"):
+        stats.ratio(TIME, [1.0, 2.0, 3.0], [1.0, 2.0])
+
+
+def test_a_report_with_every_series_is_complete() -> None:
+    stats.complete(fakes.bench_report())
+    stats.complete(fakes.bench_report(fakes.bench_wheel()))
+
+
+@pytest.mark.parametrize("metric", [m for m in stats.METRICS if not m.startswith("real_")])
+def test_a_report_that_lacks_one_is_not(metric: str) -> None:
+    other = fakes.bench_wheel("seed")
+    del other["values"][metric]
+    with pytest.raises(ValueError, match=f"seed: 0 values of {metric}"):
+        stats.ratios(fakes.bench_report(fakes.bench_wheel(), other))
+
+
+def test_a_round_that_is_missing_is_noticed() -> None:
+    this = fakes.bench_wheel()
+    this["values"][SPEED].pop()
+    with pytest.raises(ValueError, match=f"rtx50: 7 values of {SPEED} instead of 8"):
+        stats.complete(fakes.bench_report(this))
+
+
+def test_with_a_model_its_series_are_missed_and_on_the_cpu_no_memory_of_a_card() -> None:
+    with pytest.raises(ValueError, match="0 values of real_load_seconds"):
+        stats.complete(fakes.bench_report(model={"file": "m", "size": 1, "sha256": "2" * 64}))
+    wheel = fakes.bench_wheel()
+    del wheel["values"]["vram_mib"]
+    stats.complete(fakes.bench_report(wheel, device="cpu"))
+
+
+# ---- labels and tables --------------------------------------------------------------------------
+
+
+def test_a_wheel_goes_by_its_folder_and_the_first_by_its_target(tmp_path: Path) -> None:
+    names = ("wheels/rtx50", "seed", "more/seed", "ptx")
+    paths = [tmp_path / name / "llama_cpp_python-1-py3-none-any.whl" for name in names]
+    for n, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"%d" % n)
+    found = stats.wheels("rtx50", paths)
+    assert [wheel["label"] for wheel in found] == ["rtx50", "seed", "seed #2", "ptx"]
+    assert [wheel["path"] for wheel in found] == list(map(str, paths))
+    assert len({wheel["sha256"] for wheel in found}) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (19_420_341, "B", "19.4 MB"),
+        (0.0123, "s", "12.3 ms"),
+        (4.968, "s", "4.97 s"),
+        (130341.4, "tokens/s", "130341 tok/s"),
+        (7.25, "tokens/s", "7.25 tok/s"),
+        (612.4, "MiB", "612 MiB"),
+    ],
+)
+def test_values_are_shown_as_people_read_them(value: float, unit: str, text: str) -> None:
+    assert stats.shown(value, unit) == text
+
+
+def rows(report: dict[str, Any]) -> dict[str, dict[str, tuple[str, ...]]]:
+    return {title: {row[0]: row[1:] for row in found} for title, _, found in stats.tables(report)}
+
+
+def test_there_is_a_table_for_each_baseline() -> None:
+    slow = fakes.bench_wheel("slow")
+    slow["values"][SPEED] = [value / 2 for value in slow["values"][SPEED]]
+    found = rows(fakes.bench_report(fakes.bench_wheel(), fakes.bench_wheel("seed"), slow))
+    assert list(found) == ["rtx50 against seed", "rtx50 against slow"]
+    assert found["rtx50 against seed"]["generation"] == (
+        "104 tok/s", "104 tok/s", "1", "1-1", "same",
+    )  # fmt: skip
+    assert found["rtx50 against slow"]["generation"] == (
+        "104 tok/s", "51.8 tok/s", "2", "2-2", "better",
+    )  # fmt: skip
+    assert found["rtx50 against slow"]["wheel size"] == ("0.0 MB", "0.0 MB", "1", "", "same")
+
+
+def test_a_wheel_alone_has_its_medians_and_how_often_it_was_measured() -> None:
+    (found,) = rows(fakes.bench_report(fakes.bench_wheel())).values()
+    assert found["peak VRAM"] == ("104 MiB", "100 MiB-107 MiB", "8")
+    assert found["wheel size"][-1] == "1"
+
+
+def test_rows_come_in_one_order_and_each_fits_its_columns() -> None:
+    wheel = fakes.bench_wheel()
+    wheel["values"] = dict(reversed(wheel["values"].items()))
+    for report in (fakes.bench_report(wheel), fakes.bench_report(wheel, fakes.bench_wheel("b"))):
+        ((_, columns, found),) = stats.tables(report)
+        assert [row[0] for row in found] == [
+            title for m, (title, *_) in stats.METRICS.items() if not m.startswith("real_")
+        ]
+        assert {len(row) for row in found} == {len(columns)}

@@ -1,0 +1,194 @@
+"""The CUDA loader of a wheel in the Windows Python, beside stand-ins for NVIDIA's libraries."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from sessions.core import facts, staging
+from sessions.wheelfile.papers import PACKAGE
+from tests.fakes import ROOT
+from tests.integration.wheels import Draft
+from tests.windows import checkout
+from tests.windows.crossbuild import compiled
+from tests.windows.lab import Lab, Ran
+
+ALONE = {"PATH": r"C:\windows\system32"}  # as little as a program may have
+VERSIONS = {  # of cuda-pathfinder: the oldest that a wheel admits, and a new one
+    "1.3.1": "0f04527f647e16ee26055447d3e4479bd608acce60f6506b14043f51d71736e7",
+    "1.9.0": "622df7440f7702f36b7a02a1699aa0b084fe04034d9939188fee9b16d0c36366",
+}
+TOOLKIT = "Program Files/NVIDIA GPU Computing Toolkit/CUDA"
+STAND_INS = {
+    "cudart64_13.dll": "int cudaGetDeviceCount(void) { return 0; }",
+    "cublasLt64_13.dll": "int cublasLtCreate(void) { return 0; }",
+    # As NVIDIA's, it needs the one above.
+    "cublas64_13.dll": "int cublasLtCreate(void); int cublasCreate_v2(void) "
+    "{ return cublasLtCreate(); }",
+}
+OLDER = {name.replace("_13", "_12"): "int nothing(void) { return 0; }" for name in STAND_INS}
+
+
+def lay_out(folder: Path, libraries: Mapping[str, str]) -> None:
+    """Stand-ins for NVIDIA's libraries, each after those it needs."""
+    for name, code in libraries.items():
+        lt = folder / "cublasLt64_13.dll"
+        compiled(folder / name, code, *([lt] if name == "cublas64_13.dll" else []))
+
+
+@pytest.fixture(scope="module")
+def cuda_wheel(sound: Draft, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same wheel with the additions of a CUDA target."""
+    overlay = ROOT / "sessions" / "overlay"
+    texts = {p.name: p.read_text(encoding="utf-8") for p in overlay.glob("*.py")}
+    source = tmp_path_factory.mktemp("source")
+    (source / PACKAGE).mkdir()
+    init = sound.members[f"{PACKAGE}/__init__.py"].removeprefix(staging.DLLS_HOOK.encode())
+    (source / PACKAGE / "__init__.py").write_bytes(init)
+    (source / "pyproject.toml").write_text('[project]\ndependencies = ["numpy"]\n')
+    driver = facts.toolkit("13.1").driver
+    added = staging.additions(
+        source, texts, "{}", platform="windows", cuda="13.1", driver=driver, requires=()
+    )
+    with_cuda = sound.copy()
+    with_cuda.members |= {n: t.encode() for n, t in added.items() if n.startswith(PACKAGE)}
+    return with_cuda.pack(tmp_path_factory.mktemp("cuda"), recorded=False)
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def cuda_venv(
+    request: pytest.FixtureRequest, lab: Lab, smoked: Path, cuda_wheel: Path
+) -> Iterator[Path]:
+    """A venv with that wheel and one release of cuda-pathfinder, and with no CUDA."""
+    venv = lab.drive / "CUDA wheel"
+    shutil.rmtree(venv, ignore_errors=True)
+    lab.run(lab.python, "-m", "venv", "--without-pip", venv).well()
+    needs = venv / "requirements.txt"
+    needs.write_text(f"cuda-pathfinder=={request.param} --hash=sha256:{VERSIONS[request.param]}\n")
+    shutil.copy(cuda_wheel, venv)
+    for words in (("--require-hashes", "-r", needs), (venv / cuda_wheel.name,)):
+        pip = ("-m", "pip", "--python", venv, "install", "--no-deps", "-q", *words)
+        lab.run(lab.python, *pip, env=checkout.environment(lab), timeout=600).well()
+    # What else the package needs is where smoke installed it.
+    others = lab.windows(smoked / "venv" / "Lib" / "site-packages")
+    (venv / "Lib" / "site-packages" / "others.pth").write_text(f"{others}\n", encoding="utf-8")
+    yield venv
+    shutil.rmtree(venv)
+
+
+@pytest.fixture
+def driver(lab: Lab) -> Iterator[Path]:
+    path = lab.drive / "windows" / "system32" / "nvcuda.dll"
+    compiled(path, "int cuInit(unsigned flags) { return 100; }")
+    yield path
+    path.unlink()
+
+
+@pytest.fixture
+def places(lab: Lab, cuda_venv: Path) -> Iterator[dict[str, Path]]:
+    """Where NVIDIA's libraries may be; empty."""
+    toolkit = lab.drive / TOOLKIT
+    nvidia = cuda_venv / "Lib" / "site-packages" / "nvidia"
+    yield {
+        "pip": nvidia / "cu13" / "bin" / "x86_64",
+        "bin-x64": toolkit / "v13.1" / "bin" / "x64",
+        "bin": toolkit / "v13.1" / "bin",
+        "older": toolkit / "v12.8" / "bin",
+    }
+    shutil.rmtree(toolkit, ignore_errors=True)
+    shutil.rmtree(nvidia, ignore_errors=True)
+
+
+CUDA_LOADED = """if True:
+    import json, sys
+    import llama_cpp
+    from llama_cpp import _cuda_runtime
+    sys.path.insert(0, sys.argv[1])
+    import llama
+    print(json.dumps([list(llama._modules()), _cuda_runtime.loaded]))
+"""
+
+
+def import_cuda(
+    lab: Lab, project: Path, venv: Path, env: dict[str, str]
+) -> tuple[Ran, list[str], dict[str, str]]:
+    """Import the CUDA wheel. Returns modules, and how each library was found."""
+    python = venv / "Scripts" / "python.exe"
+    payload = project / "sessions" / "payload"
+    ran = lab.run(python, "-c", CUDA_LOADED, payload, env={**ALONE, **env})
+    if ran.returncode:
+        return ran, [], {}
+    modules, found = json.loads(ran.output.splitlines()[-1])
+    return ran, [m.lower() for m in modules], {name: via for name, (_, via) in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("place", "via"), [("pip", "site-packages"), ("bin-x64", "CUDA"), ("bin", "CUDA")]
+)
+def test_the_cuda_runtime_is_found_in_each_place(
+    lab: Lab,
+    project: Path,
+    cuda_venv: Path,
+    driver: Path,
+    places: dict[str, Path],
+    place: str,
+    via: str,
+) -> None:
+    places["bin"].mkdir(parents=True)  # in a toolkit of CUDA 13 it is there, with nvcc
+    lay_out(places[place], STAND_INS)
+    root = lab.windows(places["bin"].parent)
+    env = {} if place == "pip" else {"CUDA_PATH": root}
+    ran, modules, found = import_cuda(lab, project, cuda_venv, env)
+    ran.well()
+    for name in STAND_INS:
+        expected = f"{lab.windows(places[place])}\\{name}".lower()
+        assert [m for m in modules if re.search(r"\\(cudart|cublas)", m) and name.lower() in m] == [
+            expected
+        ]
+    assert all(how.startswith(via) for how in found.values()), found
+    assert set(found) == {"cudart", "cublasLt", "cublas"}
+
+
+def test_nvidias_packages_come_before_a_toolkit_on_path(
+    lab: Lab, project: Path, cuda_venv: Path, driver: Path, places: dict[str, Path]
+) -> None:
+    for place in ("pip", "bin-x64"):
+        lay_out(places[place], STAND_INS)
+    lay_out(places["older"], OLDER)
+    on_path = ";".join(lab.windows(places[place]) for place in ("older", "bin-x64"))
+    env = {
+        "PATH": f"{ALONE['PATH']};{on_path}",
+        "CUDA_PATH": lab.windows(places["bin"].parent),
+    }
+    ran, modules, _ = import_cuda(lab, project, cuda_venv, env)
+    ran.well()
+    loaded = [m for m in modules if re.search(r"\\(cudart|cublas)", m)]
+    assert {m.rpartition("\\")[0] for m in loaded} == {lab.windows(places["pip"]).lower()}
+
+
+def test_without_cuda_the_import_says_what_is_missing_and_how_to_get_it(
+    lab: Lab, project: Path, cuda_venv: Path
+) -> None:
+    ran, _, _ = import_cuda(lab, project, cuda_venv, {})
+    assert ran.returncode == 1
+    lines = ran.output.split("ImportError: ")[-1].splitlines()
+    assert lines[0] == "llama_cpp was built for CUDA 13.1 and cannot start without:"
+    told = [line.strip(" -").split(":")[0] for line in lines[1:]]
+    assert told == ["the NVIDIA driver (nvcuda.dll)", "cudart", "cublasLt", "cublas"]
+    assert "pip install nvidia-cuda-runtime nvidia-cublas" in ran.output
+
+
+def test_a_cuda_12_alone_is_named_as_of_no_use(
+    lab: Lab, project: Path, cuda_venv: Path, driver: Path, places: dict[str, Path]
+) -> None:
+    lay_out(places["older"], OLDER)
+    root = lab.windows(places["older"].parent)
+    ran, _, _ = import_cuda(lab, project, cuda_venv, {"CUDA_PATH": root})
+    assert ran.returncode == 1
+    assert "cudart of CUDA 13: pip install nvidia-cuda-runtime nvidia-cublas [found " in ran.output
+    assert "cudart64_12.dll" in ran.output

@@ -1,0 +1,356 @@
+"""A real wheel for Windows, from its repair to its proofs, in the Windows Python.
+
+It is the cpu target of the real source, cross-built (``crossbuild.py``). verify, smoke and bundle
+run in the Windows Python, in a checkout below a folder with a space and letters that are not ASCII.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import verify
+from sessions.core import job, options, pyenv, records, redist, repair, staging
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BuildEnv, SmokeReport, VerifyReport, Wheel
+from sessions.wheelfile.papers import PACKAGE
+from tests.integration.wheels import Draft, judged
+from tests.windows import checkout
+from tests.windows.crossbuild import compiled
+from tests.windows.lab import Lab, Ran
+
+ALONE = {"PATH": r"C:\windows\system32"}  # as little as a program may have
+
+
+# ---- The file ----------------------------------------------------------------------------------
+
+
+def test_it_brings_microsofts_runtime_under_names_of_its_own(sound: Draft) -> None:
+    brought = [name for name in sound.members if name.startswith(f"{redist.FOLDER}/")]
+    assert sorted(map(redist.original, brought)) == ["msvcp140.dll", "vcomp140.dll"]
+    assert all(redist.original(name) not in name for name in brought)
+    libraries = {name for name in sound.members if name.startswith(f"{PACKAGE}/lib/")}
+    names = ("ggml-base", "ggml-cpu", "ggml", "llama", "mtmd")
+    assert libraries == {f"{PACKAGE}/lib/{name}.dll" for name in names}
+
+
+def test_the_same_build_is_repaired_to_the_same_bytes(
+    built: Context, wheel: Path, tmp_path: Path
+) -> None:
+    (raw,) = (built.build / "dist").glob("*.whl")
+    settings = records.need(built.record("configure"), "configure", BuildEnv)
+    folders = sorted({path.parent for path in redist.find(settings.variables).values()})
+    python = str(pyenv.program(pyenv.tools(built), "python"))
+    repair.windows(python, raw, tmp_path, folders, settings.variables)
+    assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
+
+
+def test_a_library_that_visual_studio_does_not_redistribute_is_refused(
+    built: Context, tmp_path: Path
+) -> None:
+    (raw,) = (built.build / "dist").glob("*.whl")
+    settings = records.need(built.record("configure"), "configure", BuildEnv)
+    crt = redist.find(settings.variables)["msvcp140.dll"].parent
+    python = str(pyenv.program(pyenv.tools(built), "python"))
+    with pytest.raises(Problem, match="delvewheel refuses") as caught:
+        repair.windows(python, raw, tmp_path, [crt], settings.variables)
+    assert "Unable to find library: vcomp140.dll" in caught.value.evidence
+
+
+def test_every_check_of_verify_holds(built: Context) -> None:
+    verifying = dataclasses.replace(built, session="verify", asked=frozenset({"verify"}))
+    (built.build / "verify.json").unlink(missing_ok=True)
+    verify.main(verifying)
+    report = records.need(built.record("verify"), "verify", VerifyReport)
+    checks = [check for group in report.groups for check in group.checks]
+    assert {check.status for check in checks} == {"ok"}
+
+
+def test_on_linux_a_wheel_for_windows_is_judged_by_the_rules_of_windows(
+    built: Context, wheel: Path, tmp_path: Path
+) -> None:
+    given = tmp_path / wheel.name  # with no record beside it
+    shutil.copy(wheel, given)
+    linux = dataclasses.replace(
+        built,
+        session="verify",
+        root=tmp_path,
+        spec=dataclasses.replace(built.spec, platform="linux"),
+        options=options.parse(["--target", "cpu", "--wheel", str(given)]),
+    )
+    verify.main(linux)
+    (left,) = linux.build.glob("given/*/verify.json")
+    report = records.need(left, "verify", VerifyReport)
+    checks = {check.id: check for group in report.groups for check in group.checks}
+    assert {n for n, c in checks.items() if c.status != "ok"} == {"reproducible", "freshness"}
+    assert {c.status for c in checks.values()} == {"ok", "warn"}
+    assert checks["libraries"].summary == "libraries: 7 × PE for x86-64"
+
+
+def as_built(built: Context, wheel: Draft) -> None:
+    """As it came from the compiler, before delvewheel."""
+    (raw,) = (built.build / "dist").glob("*.whl")
+    with zipfile.ZipFile(raw) as archive:
+        wheel.members = {n: archive.read(n) for n in archive.namelist() if "RECORD" not in n}
+
+
+def by_delvewheels_own_way(_: Context, wheel: Draft) -> None:
+    """With os.add_dll_directory alone, which upstream's way to load a library does not heed."""
+    name = f"{PACKAGE}/__init__.py"
+    wheel.members[name] = wheel.members[name].removeprefix(staging.DLLS_HOOK.encode())
+    del wheel.members[f"{PACKAGE}/{staging.DLLS}"]
+
+
+def without_openmp(_: Context, wheel: Draft) -> None:
+    (name,) = (n for n in wheel.members if "vcomp140" in n)
+    del wheel.members[name]
+
+
+def with_another_runtime(_: Context, wheel: Draft) -> None:
+    one, other = sorted(n for n in wheel.members if n.startswith(f"{redist.FOLDER}/"))
+    wheel.members[one] = wheel.members[other]
+
+
+TAMPERED: dict[str, tuple[Callable[[Context, Draft], None], set[str], str]] = {
+    "as built": (as_built, {"imports", "sbom"}, "msvcp140.dll: from nowhere"),
+    "by delvewheel's own way": (by_delvewheels_own_way, {"imports"}, "nothing loads it from"),
+    "without OpenMP": (without_openmp, {"imports", "sbom"}, "from nowhere (needed by ggml-base"),
+    "with another runtime": (with_another_runtime, {"sbom"}, "not the file that is named"),
+}
+
+
+@pytest.mark.parametrize(("plant", "expected", "word"), TAMPERED.values(), ids=list(TAMPERED))
+def test_a_wheel_that_would_not_start_on_windows_fails(
+    built: Context,
+    sound: Draft,
+    tmp_path: Path,
+    plant: Callable[[Context, Draft], None],
+    expected: set[str],
+    word: str,
+) -> None:
+    bad = sound.copy()
+    plant(built, bad)
+    path = bad.pack(tmp_path / "wheel", recorded=False)
+    checks = judged(path, built.spec, tmp_path / "scratch")
+    assert {c.id for c in checks.values() if c.status == "fail"} == expected
+    assert word in "\n".join(check.evidence for check in checks.values())
+
+
+# ---- In the Windows Python ---------------------------------------------------------------------
+
+
+def test_verify_and_smoke_hold_in_the_windows_python(project: Path, proven: Ran) -> None:
+    assert re.search(r"verify: (up to date, )?18 checks hold", proven.output)
+    report = checkout.record(project, "cpu", "smoke", SmokeReport)
+    assert {check.status for check in report.checks} == {"ok"}
+    assert len(report.cases) == 400
+    assert report.system.startswith("Windows")
+
+
+def test_delvewheel_in_the_windows_python_makes_the_same_wheel(
+    lab: Lab, project: Path, proven: Ran, built: Context, wheel: Path, folder: Path
+) -> None:
+    (raw,) = (built.build / "dist").glob("*.whl")
+    shutil.copy(raw, folder)
+    code = """if True:
+        import sys
+        from pathlib import Path
+        sys.path.insert(0, ".")
+        from sessions.core import pyenv, records, redist, repair
+        from sessions.core.model import BuildEnv
+        build = records.need(Path("build/cpu/configure.json"), "configure", BuildEnv)
+        folders = {path.parent for path in redist.find(build.variables).values()}
+        python, raw, out = sys.argv[1:]
+        repair.windows(python, Path(raw), Path(out), sorted(folders), build.variables)
+    """
+    local = lab.drive / "users" / "José Pérez" / "AppData" / "Local" / "bw"
+    (tools,) = local.glob("tools-py3.11-*/Scripts/python.exe")
+    (nox, *_) = sorted(project.glob(".nox/blackwheel-*/Scripts/python.exe"))
+    out = folder / "repaired"
+    env = checkout.environment(lab)
+    lab.run(nox, "-c", code, tools, folder / raw.name, out, env=env, cwd=project).well()
+    assert (out / wheel.name).read_bytes() == wheel.read_bytes()
+
+
+LOADED = """if True:
+    import json, sys
+    {before}
+    import llama_cpp
+    sys.path.insert(0, sys.argv[1])
+    import llama
+    print(json.dumps([list(llama._modules()), llama_cpp.llama_supports_mmap()]))
+"""
+# Where nothing of ours loads the libraries: upstream's way to do it alone.
+UPSTREAM = """import os, types
+    name = "llama_cpp._bundled_dlls"
+    sys.modules[name] = types.SimpleNamespace(load=lambda: None)
+"""
+
+
+def import_it(
+    lab: Lab, project: Path, smoked: Path, before: str = "", **more: Any
+) -> tuple[Ran, list[str]]:
+    """Import the wheel in the venv of the smoke run. Returns the libraries that were loaded."""
+    python = smoked / "venv" / "Scripts" / "python.exe"
+    code = LOADED.format(before=before)
+    payload = project / "sessions" / "payload"
+    ran = lab.run(python, "-I", "-c", code, payload, **{"env": ALONE, **more})
+    if ran.returncode:
+        return ran, []
+    modules, works = json.loads(ran.output.splitlines()[-1])
+    assert works
+    return ran, [name.lower() for name in modules]
+
+
+def loaded_from(modules: list[str], name: str) -> str:
+    (path,) = (m for m in modules if re.search(rf"\\{name}[^\\]*$", m))
+    return path.rpartition("\\")[0]
+
+
+def test_it_is_imported_and_loads_its_own_libraries_alone(
+    lab: Lab, project: Path, smoked: Path
+) -> None:
+    ran, modules = import_it(lab, project, smoked)
+    ran.well()
+    site = lab.windows(smoked / "venv" / "Lib" / "site-packages").lower()
+    for name in ("llama.dll", "ggml.dll", "ggml-base.dll", "ggml-cpu.dll"):
+        assert loaded_from(modules, re.escape(name)) == rf"{site}\llama_cpp\lib"
+    for name in ("msvcp140-", "vcomp140-"):
+        assert loaded_from(modules, name) == rf"{site}\{redist.FOLDER}"
+
+
+@pytest.mark.parametrize("more", ["", "os.add_dll_directory(sys.prefix + FOLDER)"])
+def test_by_upstreams_way_and_delvewheels_alone_it_would_not_start(
+    lab: Lab, project: Path, smoked: Path, more: str
+) -> None:
+    more = more.replace("FOLDER", repr(rf"\Lib\site-packages\{redist.FOLDER}"))
+    ran, _ = import_it(lab, project, smoked, UPSTREAM + f"    {more}")
+    assert ran.returncode == 1
+    assert "Failed to load shared library" in ran.output
+
+
+@pytest.fixture
+def decoys(folder: Path) -> Path:
+    """A folder with libraries of llama.cpp that are none of the wheel's, and are broken."""
+    for name in ("ggml.dll", "ggml-base.dll", "ggml-cpu.dll", "llama.dll"):
+        compiled(folder / name, "int nothing(void) { return 0; }")
+    return folder
+
+
+def test_libraries_of_another_llama_cpp_in_the_current_folder_are_left_alone(
+    lab: Lab, project: Path, smoked: Path, decoys: Path
+) -> None:
+    ran, modules = import_it(lab, project, smoked, cwd=decoys)
+    ran.well()
+    assert loaded_from(modules, r"ggml\.dll").endswith(r"\llama_cpp\lib")
+    # And by upstream's way they would be taken.
+    runtime = smoked / "venv" / "Lib" / "site-packages" / redist.FOLDER
+    env = {"PATH": ALONE["PATH"] + ";" + lab.windows(runtime)}
+    import_it(lab, project, smoked, UPSTREAM, env=env)[0].well()
+    ran, _ = import_it(lab, project, smoked, UPSTREAM, env=env, cwd=decoys)
+    assert "Failed to load shared library" in ran.output
+
+
+def test_libraries_that_the_user_names_are_taken(
+    lab: Lab, project: Path, smoked: Path, folder: Path
+) -> None:
+    lib = smoked / "venv" / "Lib" / "site-packages" / PACKAGE / "lib"
+    shutil.copytree(lib, folder / "own lib")
+    env = {**ALONE, "LLAMA_CPP_LIB_PATH": lab.windows(folder / "own lib")}
+    ran, modules = import_it(lab, project, smoked, env=env)
+    ran.well()
+    for name in (r"llama\.dll", r"ggml\.dll", r"ggml-base\.dll"):
+        assert loaded_from(modules, name) == lab.windows(folder / "own lib").lower()
+
+
+# ---- Crashes -----------------------------------------------------------------------------------
+
+PLANTED = """
+
+def _crash(job):
+    import faulthandler
+    say(model=job["type"])
+    if job["type"] == "Q8_0":
+        time.sleep(600)
+    say(case=3)
+    faulthandler._read_null()
+
+
+def _null(job):
+    import ctypes
+    ctypes.string_at(0)
+
+
+WORK.update(answers=_crash, api=_null)
+"""
+
+
+def test_a_crash_and_a_hang_are_findings(
+    lab: Lab, project: Path, smoked: Path, folder: Path
+) -> None:
+    shutil.copytree(project / "sessions" / "payload", folder / "payload")
+    with (folder / "payload" / "child.py").open("a", encoding="utf-8") as text:
+        text.write(PLANTED)
+    whole = json.loads((smoked / "job.json").read_text(encoding="utf-8"))
+    types = ["F16", "Q8_0"]
+    more = {"types": types, "needed": types, "timeout": 60, "folder": lab.windows(folder / "run")}
+    (folder / "run").mkdir()
+    (folder / "job.json").write_text(json.dumps({**whole, **more}), encoding="utf-8")
+    python = smoked / "venv" / "Scripts" / "python.exe"
+    start = time.monotonic()
+    payload, told, report = (folder / n for n in ("payload", "job.json", "report.json"))
+    lab.run(python, "-I", payload, told, report, env=checkout.environment(lab), timeout=400).well()
+    assert time.monotonic() - start < 300
+    checks = json.loads(report.read_text(encoding="utf-8"))["report"]["checks"]
+    found = {check["id"]: check for check in checks}
+    assert found["device"]["status"] == "ok"
+    answers = found["known-answers"]["evidence"]
+    assert "F16, batch 1, flash attention, KV q4_0: ended by 0xc0000005: " in answers
+    assert "Windows fatal exception: access violation" in answers
+    assert "Q8_0: ended by the time limit" in answers
+    assert "access violation" in found["grammar"]["evidence"]
+    assert {found[id_]["status"] for id_ in ("known-answers", "grammar", "state")} == {"fail"}
+
+
+# ---- The bundle --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short(project: Path, proven: Ran, folder: Path) -> Path:
+    """The bundle with two types instead of all: what it holds else is as ``bundle`` made it."""
+    whole = project / "wheels" / "cpu" / "smoke-cpu.pyz"
+    path = folder / "smoke-cpu.pyz"
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            if info.filename == "manifest.json":
+                manifest = json.loads(data)
+                manifest["job"] |= {"types": ["F16", "Q4_K"], "needed": ["F16", "Q4_K"]}
+                data = json.dumps(manifest).encode()
+            new.writestr(info, data)
+    return path
+
+
+def test_the_bundle_proves_the_wheel_with_python_alone(
+    lab: Lab, wheel: Path, record: Wheel, short: Path
+) -> None:
+    env = {**checkout.environment(lab), "PIP_NO_INDEX": "1"}
+    cwd = short.parent / "Größe 日本"
+    cwd.mkdir()
+    ran = lab.run(lab.python, short, env=env, cwd=cwd, timeout=1800).well()
+    text = (cwd / "smoke-report.json").read_text(encoding="utf-8")
+    report = job.opened(text, record, records.file_sha256(wheel), "there")
+    assert job.failed(report) == []
+    assert len(report.cases) == 32
+    assert "ok   known-answers: 32 cases" in ran.output
+    assert not list((lab.drive / "windows" / "temp").glob("blackwheel-smoke-*"))
