@@ -133,6 +133,13 @@ def integration(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
 
 
+@nox.session(venv_backend="virtualenv", reuse_venv=True)
+def tests_windows(session: nox.Session) -> None:
+    """Tests in a Windows Python under Wine, which it installs: minutes. Options: for pytest."""
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/integration.txt")
+    session.run("python", "-m", "pytest", "tests/windows", *session.posargs)
+
+
 @nox.session(requires=["probe"])
 def lock(session: nox.Session) -> None:
     """Maintainers: pin another upstream release or CUDA line. Options: --add NAME==VERSION."""

@@ -128,6 +128,8 @@ def stream(
     except BaseException:
         _end_group(child)
         raise
+    finally:
+        child.stdout.close()
     return Finished(tuple(command), code, "", time.monotonic() - start)
 
 

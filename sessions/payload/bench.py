@@ -248,7 +248,7 @@ class Bench:
         inside = ("bin/x86_64", "bin/x64", "bin") if sys.platform == "win32" else ("lib", "lib64")
         folders = [str(root / name) for root in roots for name in inside if (root / name).is_dir()]
         if sys.platform == "win32":
-            return {"PATH": os.pathsep.join([*folders, os.environ.get("PATH", "")])}
+            return {"PATH": os.pathsep.join([*folders, *spawn.search_path().values()])}
         return {"LD_LIBRARY_PATH": os.pathsep.join(folders)}
 
 

@@ -371,7 +371,8 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
                 print(f"\r{done:<70}", end="", flush=True)
     print()
     if child.returncode:
-        _stop(f"It ended with {child.returncode}.", "see what it says above")
+        what = "The measurements" if first else "The proofs"
+        _stop(f"{what} ended with {child.returncode}.", "see what it says above")
     return (folder / "report.json").read_text(encoding="utf-8")
 
 

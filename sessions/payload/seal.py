@@ -34,7 +34,7 @@ def opened(text: str, kind: str = KIND) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"not a report: {error}") from error
     if (found, record.get("schema")) != (kind, SCHEMA) or not isinstance(report, dict):
-        raise ValueError(f"not a {kind} of schema {SCHEMA}")
+        raise ValueError(f"not a report: no {kind} of schema {SCHEMA}")
     if digest(report) != said:
         raise ValueError("its digest is not that of its content: it was changed or damaged")
     return report

@@ -21,7 +21,7 @@ OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # Of what runs where the wheel is, the core takes what judges a card and what opens a report.
-SHARED = {"sessions.payload", "sessions.payload.card", "sessions.payload.seal"}
+SHARED = {"sessions.payload", *(f"sessions.payload.{n}" for n in ("card", "seal", "stats"))}
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
@@ -120,13 +120,17 @@ def test_of_ours_the_papers_import_the_core_what_reads_wheels_and_themselves(pat
 
 
 @pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
-def test_of_ours_the_core_imports_itself_and_two_of_the_payloads_modules(path: Path) -> None:
+def test_of_ours_the_core_imports_itself_and_three_of_the_payloads_modules(path: Path) -> None:
     ours = within(of(path), "sessions") - within(of(path), "sessions.core")
     assert ours - SHARED == set()
 
 
-def test_what_the_core_takes_of_the_payload_it_takes_in_two_places() -> None:
-    assert where("sessions.payload") == ["sessions/core/job.py", "sessions/core/machine.py"]
+def test_what_the_core_takes_of_the_payload_it_takes_in_three_places() -> None:
+    assert where("sessions.payload") == [
+        "sessions/core/benched.py",
+        "sessions/core/job.py",
+        "sessions/core/machine.py",
+    ]
 
 
 @pytest.mark.parametrize("path", PAYLOAD, ids=lambda path: path.stem)

@@ -376,15 +376,9 @@ def test_a_wheel_that_names_no_runtime_gets_it_all_the_same(
         assert len(set(wheel["packages"])) == len(wheel["packages"])
 
 
-def test_it_alone_is_shown_the_way_to_it(bench: Any, runtime: Found, machine: Machine) -> None:
+def test_it_alone_is_shown_the_way_to_it(bench: Any, runtime: Found) -> None:
     name = "PATH" if sys.platform == "win32" else "LD_LIBRARY_PATH"
     inside = "bin" if sys.platform == "win32" else "lib"
-    played = machine.spawn
-
-    def spawn(python: str, told: Path, environment: dict[str, str], timeout: float) -> Any:
-        return played(python, told, environment, timeout)
-
-    machine.says = lambda venv, given: {}
     instance = bench.Bench(runtime)
     site = Path(runtime["folder"]) / "venv-1" / "lib" / "python3.11" / "site-packages"
     (site / "nvidia" / "cu13" / inside).mkdir(parents=True)

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import card, launch, proofs, seal
+from sessions.payload import card, launch, proofs, seal, stats
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -529,3 +529,113 @@ def test_every_status_of_a_proof_has_a_mark() -> None:
     judged = proofs.judge(fakes.smoke_job(), fakes.smoke_found())
     judged += proofs.judge(fakes.smoke_job(), {"device": {"error": "a crash"}})
     assert {check["status"] for check in judged} == set(launch.MARKS)
+
+
+# ---- a benchmark --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--baseline", "x.whl"], ["--rounds", "3"], ["--bench", "--rounds", "0"]],
+    ids=["baseline", "rounds", "no-rounds"],
+)
+def test_what_only_a_benchmark_takes_is_refused_without_it(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["smoke.pyz", *words])
+    assert "--rounds" in stopped(launch._options, capsys)
+
+
+def test_a_baseline_that_is_not_there_is_refused_before_anything_is_unpacked(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(bundle), "--bench", "--baseline", "gone.whl"])
+    said = stopped(launch.main, capsys)
+    assert "There is no wheel" in said
+    assert "gone.whl" in said
+
+
+@pytest.fixture
+def benching(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    """Runs a bundle's benchmark; returns what the payload was told."""
+    named = manifest()
+    file = named["job"]["identity"]["file"]
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(named))
+        archive.writestr(f"wheels/{file}", b"this wheel")
+    (tmp_path / "seed").mkdir()
+    (tmp_path / "seed" / file).write_bytes(b"another")
+    told: dict[str, Any] = {}
+
+    def payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str:
+        assert Path(job["wheels"][0]["path"]).read_bytes() == b"this wheel"
+        told.update(job, python_used=python, first=first)
+        return seal.seal(fakes.bench_report(), seal.BENCH)
+
+    monkeypatch.setattr(launch, "_payload", payload)
+    monkeypatch.setitem(sys.modules, "stats", stats)
+
+    def run(*words: str, device: dict[str, Any] | None = None) -> dict[str, Any]:
+        monkeypatch.setattr(launch, "_card", lambda *_: device)
+        monkeypatch.setattr(sys, "argv", [str(bundle), "--bench", *words])
+        with pytest.raises(SystemExit) as caught:
+            launch.main()
+        assert not caught.value.code
+        return told
+
+    return run
+
+
+def test_a_bundle_measures_its_wheel_in_turn_with_others(
+    benching: Callable[..., dict[str, Any]], programs: Programs, tmp_path: Path, capsys: Told
+) -> None:
+    file = manifest()["job"]["identity"]["file"]
+    told = benching("--baseline", f"seed/{file}", "--rounds", "12", "--device", "cpu")
+    assert [wheel["label"] for wheel in told["wheels"]] == ["rtx50", "seed"]
+    assert told["wheels"][1]["path"] == str(tmp_path / "seed" / file)
+    assert (told["rounds"], told["layers"], told["identity"]["device"]) == (12, 0, "cpu")
+    assert (told["python_used"], told["first"]) == (sys.executable, ("--bench",))
+    assert told["runtime"] == "packages"  # pip had it
+    (command,) = programs.commands
+    assert command[:4] == [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    assert command[-2:] == manifest()["runtime"]
+    said = capsys.readouterr().out
+    assert "rtx50 against seed" in said
+    assert "  generation" in said
+    assert "take it back: nox -s bench -- --target rtx50 --report bench-report.json" in said
+    text = (tmp_path / "bench-report.json").read_text(encoding="utf-8")
+    assert seal.opened(text, seal.BENCH) == fakes.bench_report()
+
+
+def test_on_a_card_every_layer_goes_there(
+    benching: Callable[..., dict[str, Any]], programs: Programs
+) -> None:
+    told = benching(device={**fakes.card(index=1), "release": "580.159.04"})
+    assert (told["layers"], told["index"], told["threads"]) == (999, 1, 1)
+    assert told["identity"]["device"] == "NVIDIA GeForce RTX 5090"
+    assert told["identity"]["driver"] == "580.159.04"
+    assert told["nvml"].endswith("nvml")
+
+
+def test_offline_the_runtime_of_the_running_python_is_linked(
+    benching: Callable[..., dict[str, Any]], programs: Programs, packages: Path
+) -> None:
+    told = benching("--offline")
+    assert programs.commands == []
+    assert (told["runtime"], told["link"]) == ("linked", str(packages))
+    assert told["runtime_places"] == [str(packages)]
+
+
+def test_without_packages_a_benchmark_is_left_an_installed_toolkit(
+    benching: Callable[..., dict[str, Any]],
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(launch, "_packages", lambda: None)
+    monkeypatch.setattr(launch, "_toolkits", lambda: ["/opt/cuda"])
+    programs.codes = [1]
+    told = benching()
+    assert (told["runtime"], told["link"]) == ("toolkit", None)
+    assert told["runtime_places"] == ["/opt/cuda"]

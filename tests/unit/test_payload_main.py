@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The program, its modules found beside it as they are where it runs."""
     monkeypatch.syspath_prepend(str(job.PAYLOAD))
     yield importlib.import_module("sessions.payload.__main__")
-    for name in ("sessions.payload.__main__", "child", "proofs", "seal"):
+    for name in ("sessions.payload.__main__", "child", "proofs", "seal", "spawn", "bench"):
         sys.modules.pop(name, None)
 
 
@@ -76,9 +77,9 @@ def test_what_a_child_said_is_laid_over_one_another(
 def test_a_child_is_told_its_work_in_a_file(payload: Any, told: Found, process: Process) -> None:
     payload.run_child(told, "answers", type="Q4_K", first=3)
     assert process.command[:2] == [sys.executable, "-I"]
-    assert Path(process.command[2]) == job.PAYLOAD
-    assert process.command[3] == "--child"
-    given = json.loads(Path(process.command[4]).read_text(encoding="utf-8"))
+    assert Path(process.command[-3]) == job.PAYLOAD
+    assert process.command[-2] == "--child"
+    given = json.loads(Path(process.command[-1]).read_text(encoding="utf-8"))
     assert given == {**told, "work": "answers", "type": "Q4_K", "first": 3}
 
 
@@ -88,7 +89,7 @@ def test_two_children_of_one_work_have_files_of_their_own(
     names = set()
     for type_, first in (("F16", 0), ("Q4_K", 0), ("Q4_K", 4)):
         payload.run_child(told, "answers", type=type_, first=first)
-        names.add(process.command[4])
+        names.add(process.command[-1])
     assert len(names) == 3
 
 
@@ -149,7 +150,7 @@ def test_a_crash_is_a_finding_with_what_was_said_of_it(
 def test_the_reason_of_a_crash_is_short_and_to_the_point(
     text: str, expected: str, payload: Any
 ) -> None:
-    assert payload.reason(text) == expected
+    assert payload.spawn.reason(text) == expected
 
 
 def test_the_reason_of_a_traceback_is_all_that_its_exception_says(payload: Any) -> None:
@@ -160,7 +161,7 @@ def test_the_reason_of_a_traceback_is_all_that_its_exception_says(payload: Any) 
         "ImportError: llama_cpp was built for CUDA 13.1 and cannot start without:\n"
         "  - the NVIDIA driver (libcuda.so.1): install a driver of release 580 or newer\n"
     )
-    assert payload.reason(text) == (
+    assert payload.spawn.reason(text) == (
         "ImportError: llama_cpp was built for CUDA 13.1 and cannot start without: "
         "- the NVIDIA driver (libcuda.so.1): install a driver of release 580 or newer"
     )
@@ -386,5 +387,16 @@ def test_the_program_does_a_childs_work(
     assert done == [{**told, "work": "device"}]
 
 
+def test_with_bench_before_its_files_it_measures_instead(
+    payload: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[Path, Path]] = []
+    monkeypatch.setitem(sys.modules, "bench", SimpleNamespace(main=lambda *a: measured.append(a)))
+    monkeypatch.setattr(sys, "argv", ["payload", "--bench", "job.json", "report.json"])
+    payload.main()
+    assert measured == [(Path("job.json"), Path("report.json"))]
+
+
 def test_every_work_that_is_given_out_is_known() -> None:
-    assert set(child.WORK) == {"device", "offload", "api", "times", "real", "answers"}
+    proofs = {"device", "offload", "api", "times", "real", "answers"}
+    assert set(child.WORK) == proofs | {"tiny", "speed"}

@@ -99,3 +99,12 @@ def test_a_changed_digest_is_found() -> None:
 def test_what_is_no_report_of_this_schema_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a report"):
         seal.opened(text)
+
+
+def test_a_report_of_another_kind_is_none() -> None:
+    text = seal.seal(fakes.bench_report(), seal.BENCH)
+    assert seal.opened(text, seal.BENCH) == fakes.bench_report()
+    with pytest.raises(ValueError, match="no smoke-report of schema 1"):
+        seal.opened(text)
+    with pytest.raises(ValueError, match="no bench-report of schema 1"):
+        seal.opened(seal.seal(fakes.smoke_report()), seal.BENCH)

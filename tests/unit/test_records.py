@@ -12,9 +12,11 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.core import model, records
+from sessions.core import benched, model, records
 from sessions.core.errors import Problem
 from sessions.core.model import (
+    BenchRatio,
+    BenchWheel,
     BuildStep,
     Check,
     CheckGroup,
@@ -27,6 +29,7 @@ from sessions.core.model import (
     VerifyReport,
     Wheel,
 )
+from sessions.payload import seal
 from tests import evidence, fakes
 
 VALUES: list[Any] = [
@@ -62,6 +65,9 @@ VALUES: list[Any] = [
         ({"type": "F16", "nmse": 1e-6, "bound": 1e-4},),
         {"import_seconds": 0.2},
     ),
+    BenchWheel("seed", "a.whl", "0" * 64, "0.3.16", False, (), 3, {"wheel_bytes": (5.0,)}),
+    BenchRatio("seed", "import_seconds", 0.5, 0.4, 0.6, 10, "better"),
+    benched.opened(seal.seal(fakes.bench_report(), seal.BENCH), "rtx50", "0" * 64, "here"),
     VerifyReport("a.whl", "0" * 64, "rtx50", "f" * 64, 7.5, (CheckGroup("The file", ()),)),
     BuildStep("a.dir/x.cpp.o", "c++", 5, 105),
     evidence.cold(),

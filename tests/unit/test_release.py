@@ -452,8 +452,14 @@ def test_a_paper_or_wheel_in_dist_that_was_tampered_with_is_noticed(
     problem = world.refused()
     assert problem.evidence == "rtx50: papers: dist/rtx50/ is not as it was written"
     assert world.files() == before  # what happened can be looked at
-    world.release("--fresh")
+
+
+def test_what_was_tampered_with_is_written_anew_when_told_so(world: World) -> None:
     world.release()
+    before = world.files()
+    (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
+    world.release("--fresh")
+    assert world.files() == before
 
 
 def test_the_reason_names_the_paper(world: World, capsys: Told) -> None:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from sessions.core import records
 from sessions.core.model import (
+    BenchReport,
     CheckGroup,
     Gate,
     Release,
@@ -31,6 +32,7 @@ KINDS: dict[str, Any] = {
     "facts": WheelFacts,
     "verify": VerifyReport,
     "smoke": SmokeReport,
+    "bench": BenchReport,
     "steps": Timeline,
     "gate": Gate,
     "release": Release,
