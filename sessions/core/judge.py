@@ -214,8 +214,8 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "fail",
             f"C++ compiler: {why}, but its environment could not be set",
             evidence=chain.setup_problem,
-            remedy="Visual Studio Installer, Modify: add MSVC C++ x64/x86 build tools and a Windows "
-            "SDK, or Repair; or name another compiler with --compiler PATH (of a cl.exe)",
+            remedy="Visual Studio Installer, Modify: add MSVC C++ x64/x86 build tools and a "
+            "Windows SDK, or Repair; or name another compiler with --compiler PATH (of a cl.exe)",
         )
     elif accepts and (reason := outside(chain.compiler, accepts)):
         yield Check(

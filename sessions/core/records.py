@@ -38,6 +38,8 @@ def from_json(kind: Any, value: Any) -> Any:
         return from_json(inner, value)
     if origin is tuple:
         return tuple(from_json(typing.get_args(kind)[0], item) for item in value)
+    if origin is dict:
+        return {name: from_json(typing.get_args(kind)[1], item) for name, item in value.items()}
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return typing.cast(Any, kind)(

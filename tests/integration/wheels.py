@@ -8,7 +8,9 @@ import dataclasses
 import hashlib
 import importlib.util
 import io
+import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -18,14 +20,16 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import facts, options, records, spec, staging
+from sessions.core import facts, options, records, sbom, spec, staging
 from sessions.core.model import BuildSpec, Check, Toolchain, Toolkit, Wheel
 from sessions.wheelfile import reader
 from sessions.wheelfile.case import Case
 from sessions.wheelfile.judge import judge
+from tests import fakes
 from tests.integration.conftest import REPOSITORY, sha256
 
 LIB = "llama_cpp/lib"
+UPSTREAM = ("llama.cpp", "ggml")
 TIME = (2022, 11, 9, 12, 37, 20)
 MANYLINUX = "cp311-cp311-manylinux_2_17_x86_64"
 WINDOWS = "cp311-cp311-win_amd64"
@@ -198,11 +202,12 @@ class Draft:
                 archive.writestr(info, data)
         if recorded:
             made = self.libraries if self.made is None else self.made
-            records.write(folder / "wheel.json", "wheel", _built(path, made))
+            bill = self.members.get(f"{self.info}/sboms/{sbom.FILE}", b"")
+            records.write(folder / "wheel.json", "wheel", _built(path, made, sha256(bill)))
         return path
 
 
-def _built(path: Path, libraries: dict[str, str]) -> Wheel:
+def _built(path: Path, libraries: dict[str, str], bill: str) -> Wheel:
     return Wheel(
         file=path.name,
         sha256=records.file_sha256(path),
@@ -222,7 +227,7 @@ def _built(path: Path, libraries: dict[str, str]) -> Wheel:
         timing={},
         libraries=libraries,
         requires=REQUIRES,
-        sbom="",
+        sbom=bill,
     )
 
 
@@ -248,8 +253,23 @@ def draft(
         **{f"{LIB}/{name}": data for name, data in libraries.items()},
         f"{info}/METADATA": "\n".join([*metadata, "", "Bindings.\n"]).encode(),
         f"{info}/WHEEL": wheel.encode(),
+        f"{info}/sboms/{sbom.FILE}": _bill(version, libraries).encode(),
     }
     return Draft(members, f"llama_cpp_python-{version}-{tag}.whl")
+
+
+def _bill(version: str, libraries: Mapping[str, bytes]) -> str:
+    """The bill of materials that a build would put there."""
+    kit = fakes.toolkit(components={"nvidia-cuda-runtime": "13.1.80", "nvidia-cublas": "13.2.2.2"})
+    inside = [sbom.Part(n, "", f"pkg:github/x/{n}", "MIT", ("compiled in",)) for n in UPSTREAM]
+    others = [
+        sbom.Part(name, "", f"pkg:generic/{name}", "MIT", ("a file of it",), name, sha256(data))
+        for name, data in libraries.items()
+        if not re.match(r"(lib)?(ggml|llama|mtmd)[.-]", name)
+    ]
+    parts = [*inside, *others, *sbom.cuda(kit, REQUIRES)]
+    source = fakes.source(version=version)
+    return json.dumps(sbom.document(fakes.spec(), source, source.epoch, parts))
 
 
 def _filled(loader: str) -> str:

@@ -31,15 +31,20 @@ OVERLAY_NEEDS = {
 # it has installed anything, and what judges, needs nothing at all.
 PAYLOAD_NEEDS: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"child", "proofs", "seal"},
+    "__main__": {"bench", "child", "proofs", "seal", "spawn"},
+    "bench": {"launch", "seal", "spawn", "stats", "watch"},
     "card": {"pynvml"},
-    "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "tinymodel"},
-    "launch": {"card"},
+    "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
+    "launch": {"card", "stats"},
     "llama": {"llama_cpp", "numpy"},
     "oracle": {"numpy", "tinymodel"},
     "proofs": set(),
     "seal": set(),
+    "spawn": {"child"},
+    "speed": {"llama", "llama_cpp"},
+    "stats": set(),
     "tinymodel": {"gguf", "numpy"},
+    "watch": {"pynvml"},
 }
 ALL = [ROOT / "noxfile.py", *sorted(SESSIONS.rglob("*.py"))]
 STAGE_NAMES = {f"sessions.{path.stem}" for path in STAGES if path.stem != "__init__"}
@@ -168,11 +173,12 @@ def test_the_noxfile_imports_each_stage() -> None:
 
 
 def test_only_run_runs_programs() -> None:
-    # And what runs without the project: a bundle's program, and the one that starts the proofs.
+    # And what runs without the project, where the wheel is.
     assert where("subprocess") == [
         "sessions/core/run.py",
-        "sessions/payload/__main__.py",
+        "sessions/payload/bench.py",
         "sessions/payload/launch.py",
+        "sessions/payload/spawn.py",
     ]
 
 
@@ -196,7 +202,7 @@ def test_only_options_reads_the_environment() -> None:
         for path in ALL
         if reads_environment(path.read_text(encoding="utf-8"))
     ]
-    standing_alone = ["payload/__main__.py", "payload/launch.py"]
+    standing_alone = ["overlay/_bundled_dlls.py", "payload/launch.py", "payload/spawn.py"]
     assert found == ["core/bootstrap.py", "core/options.py", *standing_alone]
 
 

@@ -1001,7 +1001,7 @@ def test_a_sound_wheel_has_no_complaint(name: str) -> None:
 
 
 def test_the_facts_of_a_real_wheel_have_no_complaint() -> None:
-    """They are what ``verify`` left of an rtx50 wheel of 0.3.16, built with CUDA 13.0 and GCC 13.3."""
+    """They are what ``verify`` left of an rtx50 wheel of 0.3.16: CUDA 13.0, GCC 13.3."""
     path = fakes.ROOT / "tests" / "data" / "wheelfile" / "rtx50.json"
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"

@@ -1,0 +1,345 @@
+"""The stage: what it collects and tells the payload, which reports it takes, what it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from sessions import bench
+from sessions.core import baseline, disk, job, pyenv, records
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BenchReport
+from sessions.core.run import Finished
+from sessions.payload import seal
+from tests import fakes
+
+NAME = fakes.wheel().file
+CARD = "NVIDIA GeForce RTX 5090"
+Told = pytest.CaptureFixture[str]
+
+
+def benching(root: Path, *words: str, **changes: Any) -> Context:
+    """The surroundings of ``nox -s bench -- …`` on a machine with an RTX 5090."""
+
+    def machine(question: str, *_: str) -> Any:
+        assert question == "nvml"
+        return fakes.nvml()
+
+    named: dict[str, Any] = {"session": "bench", "asked": frozenset({"bench"}), "machine": machine}
+    return fakes.context(root, *words, **{**named, **changes})
+
+
+def build(ctx: Context) -> str:
+    """The target's wheel with its record, and the record of the probe. Returns its digest."""
+    path = ctx.wheels / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"a wheel")
+    digest = records.file_sha256(path)
+    records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=digest))
+    records.write(ctx.record("probe"), "probe", fakes.chain())
+    return digest
+
+
+def sealed(digest: str, **changes: Any) -> str:
+    wheels = [fakes.bench_wheel(sha256=digest), fakes.bench_wheel("seed", sha256="1" * 64)]
+    return seal.seal(fakes.bench_report(*wheels, sha256=digest, **changes), seal.BENCH)
+
+
+def report_file(root: Path, digest: str, **changes: Any) -> str:
+    path = root / "bench-report.json"
+    path.write_text(sealed(digest, **changes), encoding="utf-8")
+    return str(path)
+
+
+# ---- a report of another machine ----------------------------------------------------------------
+
+
+def test_a_report_is_taken_shown_and_recorded(tmp_path: Path, capsys: Told) -> None:
+    digest = build(benching(tmp_path))
+    ctx = benching(tmp_path, "--report", report_file(tmp_path, digest), machine=fakes.no_machine)
+    bench.main(ctx)
+    found = records.read(ctx.record("bench"), "bench", BenchReport)
+    assert found is not None
+    assert (found.origin, found.device) == ("bench-report.json", CARD)
+    assert (ctx.build / "bench-report.json").read_text(encoding="utf-8") == sealed(digest)
+    told = capsys.readouterr().out
+    assert "rtx50 against seed" in told
+    assert "The card: 2500 to 2500 MHz, 41 to 41 °C" in told
+    assert f"bench: 2 wheels in 8 rounds on {CARD}, in 1 min 2 s" in told
+
+
+def test_a_card_that_was_slowed_down_and_ptx_that_was_compiled_are_told(
+    tmp_path: Path, capsys: Told
+) -> None:
+    digest = build(benching(tmp_path))
+    condition = {**fakes.bench_report()["conditions"][0], "slowed": ["power cap"]}
+    wheels = [fakes.bench_wheel(sha256=digest), fakes.bench_wheel("ptx", jit_files=7)]
+    path = report_file(tmp_path, digest, conditions=[condition])
+    report = fakes.bench_report(*wheels, sha256=digest, conditions=[condition])
+    Path(path).write_text(seal.seal(report, seal.BENCH), encoding="utf-8")
+    bench.main(benching(tmp_path, "--report", path))
+    told = capsys.readouterr().out
+    assert "the card was slowed down: power cap" in told
+    assert "ptx: the driver compiled its code at the first token" in told
+    assert "rtx50: the driver" not in told
+
+
+def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Path) -> None:
+    ctx = benching(tmp_path)
+    build(ctx)
+    with pytest.raises(Problem, match="of another wheel"):
+        bench.main(benching(tmp_path, "--report", report_file(tmp_path, "9" * 64)))
+    assert not ctx.record("bench").exists()
+
+
+def test_a_report_that_is_not_there_is_named_with_what_takes_one(tmp_path: Path) -> None:
+    build(benching(tmp_path))
+    with pytest.raises(Problem, match="cannot be read") as caught:
+        bench.main(benching(tmp_path, "--report", str(tmp_path / "gone.json")))
+    assert "nox -s bench -- --report FILE" in caught.value.remedy
+
+
+def test_a_signature_that_is_asked_for_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = build(benching(tmp_path))
+    asked: list[tuple[str, str]] = []
+
+    def signed(_: Context, report: Path, signers: Path) -> str:
+        asked.append((report.name, signers.name))
+        return ""
+
+    monkeypatch.setattr("sessions.core.brought.signed", signed)
+    words = ["--report", report_file(tmp_path, digest), "--signers", str(tmp_path / "keys")]
+    bench.main(benching(tmp_path, *words))
+    assert asked == [("bench-report.json", "keys")]
+
+
+def test_of_a_wheel_that_was_given_the_record_lies_apart(tmp_path: Path) -> None:
+    other = tmp_path / "other" / NAME
+    other.parent.mkdir()
+    other.write_bytes(b"a wheel")
+    digest = records.file_sha256(other)
+    path = report_file(tmp_path, digest)
+    ctx = benching(tmp_path, "--wheel", str(other), "--report", path)
+    bench.main(ctx)
+    assert not (ctx.build / "bench.json").exists()
+    assert (ctx.given(other, digest) / "bench.json").exists()
+
+
+# ---- a run here ---------------------------------------------------------------------------------
+
+
+class Payload:
+    """Plays pip and the payload that writes a report."""
+
+    def __init__(self) -> None:
+        self.downloads: list[list[str]] = []
+        self.command: list[str] = []
+        self.env: Mapping[str, str] = {}
+        self.job: dict[str, Any] = {}
+        self.code = 0
+        self.writes = True
+
+    def pip(self, ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
+        self.downloads.append(list(words))
+        return ""
+
+    def stream(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: IO[str],
+        on_line: Callable[[str], None],
+        cwd: Path | None = None,
+    ) -> Finished:
+        self.command, self.env = list(command), env
+        self.job = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
+        for line in ('@{"done": 1, "total": 9, "now": "warm, rtx50", "left": 3.5}', "it broke"):
+            log.write(line + "\n")
+            on_line(line)
+        if self.writes:
+            text = sealed(self.job["identity"]["sha256"], device=self.job["identity"]["device"])
+            Path(command[-1]).write_text(text, encoding="utf-8")
+        return Finished((), self.code, "", 0.0)
+
+
+@pytest.fixture
+def payload(monkeypatch: pytest.MonkeyPatch) -> Payload:
+    played = Payload()
+    monkeypatch.setattr(pyenv, "pip", played.pip)
+    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr("sessions.core.run.stream", played.stream)
+    return played
+
+
+def test_the_payload_is_told_of_the_wheels_and_of_the_card(
+    tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "seed" / NAME
+    other.parent.mkdir()
+    other.write_bytes(b"by another procedure")
+    ctx = benching(tmp_path, "--baseline", str(other), "--rounds", "12", "--device", "0")
+    digest = build(ctx)
+    bench.main(ctx)
+    told = payload.job
+    assert [(w["label"], Path(w["path"])) for w in told["wheels"]] == [
+        ("rtx50", ctx.wheels / NAME),
+        ("seed", other),
+    ]
+    assert told["wheels"][0]["sha256"] == digest
+    assert (told["layers"], told["index"], told["rounds"]) == (999, 0, 12)
+    assert (told["runtime"], told["link"], told["python"]) == (
+        "packages",
+        None,
+        "/usr/bin/python3.11",
+    )
+    assert told["identity"] == {
+        "file": NAME,
+        "sha256": digest,
+        "target": "rtx50",
+        "device": CARD,
+        "capability": "12.0",
+        "driver": "580.159.04",
+    }
+    # This Python: NVML's bindings are in its packages.
+    assert payload.command[:4] == [sys.executable, "-I", str(job.PAYLOAD), "--bench"]
+    assert disk.is_marked(ctx.build / "bench" / "run")
+
+
+def test_what_the_wheels_require_is_there_as_files_before_anything_is_timed(
+    tmp_path: Path, payload: Payload
+) -> None:
+    other = tmp_path / "seed" / NAME
+    other.parent.mkdir()
+    other.write_bytes(b"by another procedure")
+    ctx = benching(tmp_path, "--baseline", str(other))
+    build(ctx)
+    bench.main(ctx)
+    this, another, runtime, model = payload.downloads
+    folder = str(ctx.build / "bench" / "wheels")
+    for words in payload.downloads:
+        assert words[:4] == ["download", "--only-binary=:all:", "-d", folder]
+    assert this[-1] == str(ctx.wheels / NAME)
+    assert another[-1] == str(other)
+    assert runtime[-2:] == ["nvidia-cuda-runtime>=13,<14", "nvidia-cublas>=13,<14"]
+    assert "--require-hashes" in model
+    assert payload.job["packages"] == folder
+
+
+def test_on_the_cpu_no_runtime_is_fetched_and_no_card_asked_for(
+    tmp_path: Path, payload: Payload, capsys: Told
+) -> None:
+    ctx = benching(tmp_path, machine=fakes.no_machine, spec=fakes.cpu_spec())
+    digest = build(ctx)
+    payload.writes = False
+
+    def stream(command: Sequence[str], **_: Any) -> Finished:
+        payload.job = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
+        report = fakes.bench_report(
+            fakes.bench_wheel("cpu", sha256=digest), sha256=digest, target="cpu", device="cpu"
+        )
+        Path(command[-1]).write_text(seal.seal(report, seal.BENCH), encoding="utf-8")
+        return Finished((), 0, "", 0.0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sessions.core.run.stream", stream)
+        bench.main(ctx)
+    assert (payload.job["layers"], payload.job["runtime"]) == (0, "none")
+    assert not any("nvidia" in word for words in payload.downloads for word in words)
+    assert "on the CPU: this measures nothing of a card" in capsys.readouterr().out
+
+
+def test_without_the_card_it_stops_before_anything_is_fetched(
+    tmp_path: Path, payload: Payload
+) -> None:
+    ctx = benching(tmp_path, machine=lambda *_: {"error": "NVML Shared Library Not Found"})
+    build(ctx)
+    with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
+        bench.main(ctx)
+    assert "smoke-….pyz --bench" in caught.value.remedy
+    assert payload.downloads == []
+    assert not ctx.record("bench").exists()
+
+
+def test_too_few_rounds_are_measured_with_a_warning(
+    tmp_path: Path, payload: Payload, capsys: Told
+) -> None:
+    ctx = benching(tmp_path, "--rounds", "3")
+    build(ctx)
+    bench.main(ctx)
+    assert "fewer than 8 rounds" in capsys.readouterr().out
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path, payload: Payload) -> None:
+    ctx = benching(tmp_path, "--model", str(tmp_path / "gone.gguf"))
+    build(ctx)
+    with pytest.raises(Problem, match=r"There is no model .*gone\.gguf"):
+        bench.main(ctx)
+    assert payload.downloads == []
+
+
+@pytest.mark.parametrize(("code", "writes"), [(2, False), (2, True), (0, False)])
+def test_measurements_that_end_badly_are_a_problem_with_what_was_said(
+    code: int, writes: bool, tmp_path: Path, payload: Payload
+) -> None:
+    payload.code, payload.writes = code, writes
+    ctx = benching(tmp_path)
+    build(ctx)
+    with pytest.raises(Problem, match="could not be measured") as caught:
+        bench.main(ctx)
+    assert caught.value.evidence == "it broke"
+    assert not ctx.record("bench").exists()
+
+
+def test_a_folder_of_somebody_else_is_not_deleted(tmp_path: Path, payload: Payload) -> None:
+    ctx = benching(tmp_path)
+    build(ctx)
+    (ctx.build / "bench").mkdir()
+    with pytest.raises(Problem, match="does not carry blackwheel's mark"):
+        bench.main(ctx)
+
+
+def test_no_variable_of_the_caller_reaches_what_is_measured(
+    tmp_path: Path, payload: Payload
+) -> None:
+    env = {"HOME": "/home/user", "LD_LIBRARY_PATH": "/x", "CUDA_PATH": "/y", "CUDA_CACHE_PATH": "z"}
+    ctx = benching(tmp_path, env=env)
+    build(ctx)
+    bench.main(ctx)
+    assert payload.env == {"HOME": "/home/user"}
+
+
+def test_baselines_are_built_before_the_folder_is_made(
+    tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Context) -> list[Path]:
+        raise Problem("It cannot be built.", remedy="build another")
+
+    monkeypatch.setattr(baseline, "wheels", refuse)
+    ctx = benching(tmp_path)
+    build(ctx)
+    with pytest.raises(Problem, match="It cannot be built"):
+        bench.main(ctx)
+    assert not (ctx.build / "bench").exists()
+
+
+def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Problem) as caught:
+        bench.main(benching(tmp_path))
+    assert caught.value.remedy == "nox -s wheel"
+
+
+def test_the_stage_takes_a_wheel_by_name(tmp_path: Path) -> None:
+    ctx = benching(tmp_path, "--wheel", str(tmp_path / "gone.whl"))
+    with pytest.raises(Problem, match=r"There is no wheel .*gone\.whl") as caught:
+        bench.main(dataclasses.replace(ctx))
+    assert "nox -s bench -- --wheel" in caught.value.remedy

@@ -1,0 +1,117 @@
+"""A benchmark's report is read with distrust: what it measured, not what it concludes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sessions.core import benched
+from sessions.core.errors import Problem
+from sessions.core.model import BenchReport
+from sessions.payload import seal
+from tests import fakes
+
+DIGEST = "0" * 64
+
+
+def opened(report: dict[str, Any], target: str = "rtx50", sha256: str = DIGEST) -> BenchReport:
+    return benched.opened(seal.seal(report, seal.BENCH), target, sha256, "here")
+
+
+def test_a_report_is_taken_with_its_ratios() -> None:
+    found = opened(fakes.bench_report())
+    assert (found.target, found.device, found.rounds) == ("rtx50", "NVIDIA GeForce RTX 5090", 8)
+    assert [wheel.label for wheel in found.wheels] == ["rtx50", "seed"]
+    assert found.wheels[0].values["import_seconds"] == tuple(100.0 + n for n in range(8))
+    assert {ratio.metric for ratio in found.ratios} == set(found.wheels[0].values)
+    assert {(ratio.baseline, ratio.ratio) for ratio in found.ratios} == {("seed", 1.0)}
+    assert found.confidence == 0.99
+    assert found.conditions[0]["celsius"] == 41
+
+
+def test_a_wheel_alone_has_no_ratios() -> None:
+    assert opened(fakes.bench_report(fakes.bench_wheel())).ratios == ()
+
+
+def test_ratios_are_those_of_the_values_whatever_else_a_report_says() -> None:
+    slow = fakes.bench_wheel("slow")
+    slow["values"]["import_seconds"] = [2 * v for v in slow["values"]["import_seconds"]]
+    report = fakes.bench_report(fakes.bench_wheel(), slow, ratios=[{"ratio": 9.0}])
+    (found,) = [r for r in opened(report).ratios if r.metric == "import_seconds"]
+    assert (found.ratio, found.verdict, found.count) == (0.5, "better", 8)
+
+
+def test_the_model_that_was_used_is_named_without_its_folder() -> None:
+    model = {"file": "/home/me/real.gguf", "size": 7, "sha256": "2" * 64}
+    wheels = [fakes.bench_wheel(), fakes.bench_wheel("seed")]
+    for wheel in wheels:
+        for metric in ("load_seconds", "first_token_seconds", "vram_mib"):
+            wheel["values"][f"real_{metric}"] = [1.0] * 8
+        for metric in ("prompt_per_second", "generation_per_second"):
+            wheel["values"][f"real_{metric}"] = [1.0] * 8
+    found = opened(fakes.bench_report(*wheels, model=model))
+    assert found.model == {"file": "real.gguf", "size": 7, "sha256": "2" * 64}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"wheels": []},
+        {"wheels": None},
+        {"rounds": "many"},
+        {"model": 7},
+        {"device": 7},
+        {"seconds": None},
+        {"conditions": 3},
+    ],
+    ids=str,
+)
+def test_what_is_no_report_is_refused_with_what_makes_one(change: dict[str, Any]) -> None:
+    with pytest.raises(Problem, match="no report that can be trusted") as caught:
+        opened(fakes.bench_report(**change))
+    assert "nox -s bench" in caught.value.remedy
+
+
+def test_a_series_that_is_empty_is_refused() -> None:
+    wheel = fakes.bench_wheel()
+    wheel["values"]["first_load_seconds"] = []
+    with pytest.raises(Problem) as caught:
+        opened(fakes.bench_report(wheel))
+    assert "first_load_seconds" in caught.value.evidence
+
+
+def test_a_report_that_was_changed_is_refused() -> None:
+    text = seal.seal(fakes.bench_report(), seal.BENCH).replace("100.0", "50.0")
+    with pytest.raises(Problem) as caught:
+        benched.opened(text, "rtx50", DIGEST, "here")
+    assert "its digest is not that of its content" in caught.value.evidence
+
+
+def test_a_smoke_report_is_none_of_a_benchmark() -> None:
+    with pytest.raises(Problem):
+        benched.opened(seal.seal(fakes.smoke_report()), "rtx50", DIGEST, "here")
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        fakes.bench_report(sha256="9" * 64),
+        fakes.bench_report(fakes.bench_wheel(sha256="9" * 64)),
+    ],
+    ids=["its-head", "its-first-wheel"],
+)
+def test_a_report_of_another_wheel_is_refused(report: dict[str, Any]) -> None:
+    with pytest.raises(Problem, match="of another wheel"):
+        opened(report)
+
+
+def test_a_report_of_another_target_is_refused() -> None:
+    with pytest.raises(Problem, match="of the target rtx50, not hopper"):
+        opened(fakes.bench_report(), target="hopper")
+
+
+def test_people_are_shown_a_table() -> None:
+    ((title, _, rows),) = benched.tables(seal.seal(fakes.bench_report(), seal.BENCH))
+    assert title == "rtx50 against seed"
+    assert rows
