@@ -9,7 +9,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from sessions.core import facts
+from sessions.core import facts, redist
 from sessions.core.model import BuildSpec, Check
 from sessions.wheelfile.case import REBUILD, Case, check, find, required, stem
 from sessions.wheelfile.model import Material
@@ -98,10 +98,12 @@ def _python_tags(spec: BuildSpec) -> str | None:
 def layout(case: Case) -> Check:
     """Nothing outside the package and .dist-info; each library once; all that is loaded there."""
     count = len(case.libraries)
+    brought = any(name.startswith(f"{redist.FOLDER}/") for name in case.facts.members)
+    held = f"{PACKAGE}/, {redist.FOLDER}/" if brought else f"{PACKAGE}/"
     return check(
         "layout",
         _layout(case),
-        ok=f"{PACKAGE}/ and .dist-info/ alone, {count} libraries, each once",
+        ok=f"{held} and .dist-info/ alone, {count} libraries, each once",
         fail="it holds what it should not, or lacks what it should hold",
         remedy=REBUILD,
     )
@@ -111,8 +113,8 @@ def _layout(case: Case) -> Iterator[str]:
     strays: dict[str, int] = {}
     for name in case.facts.members:
         top = name.split("/")[0]
-        # llama_cpp_python.libs is where auditwheel and delvewheel put what they copy in.
-        if top not in (PACKAGE, "llama_cpp_python.libs") and not top.endswith(".dist-info"):
+        # Where auditwheel and delvewheel put what they copy in.
+        if top not in (PACKAGE, redist.FOLDER) and not top.endswith(".dist-info"):
             strays[top] = strays.get(top, 0) + 1
     for top, count in strays.items():
         yield f"stray: {top}{'/' if '/' in _first(case, top) else ''} ({count} files)"

@@ -409,7 +409,8 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
         library_of_another_build, {"freshness"}, "libllama.so: of another build",
     ),
     "library not of the build": (
-        library_that_the_build_did_not_make, {"freshness"}, "libextra.so: not made by that build",
+        library_that_the_build_did_not_make, {"freshness", "sbom"},
+        "libextra.so: not made by that build",
     ),
     "second copy and strays": (
         second_copy_and_strays, {"layout", "imports"},
@@ -417,7 +418,7 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     ),
     "AVX-512": (avx512, {"cpu-baseline"}, "× AVX512F, such as"),
     "AVX-512 under another name": (
-        avx512_under_another_name, {"cpu-baseline", "freshness"}, "llama_cpp/cpu.dat",
+        avx512_under_another_name, {"cpu-baseline", "freshness", "sbom"}, "llama_cpp/cpu.dat",
     ),
     "no libmtmd": (no_mtmd, {"layout"}, "missing: mtmd"),
     "function gone": (function_gone, {"api"}, "llama_decode is not in"),
@@ -459,9 +460,9 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "fat binary of another version": (
         no_fat_binary_of_that_version, {"gpu-code", "gpu-features"}, "no library holds device code",
     ),
-    "requires no cuBLAS": (requires_no_cublas, {"imports"}, "requires no nvidia-cublas"),
+    "requires no cuBLAS": (requires_no_cublas, {"imports", "sbom"}, "requires no nvidia-cublas"),
     "requires cuBLAS on Windows alone": (
-        requires_cublas_on_windows_alone, {"imports"}, "nvidia-cublas",
+        requires_cublas_on_windows_alone, {"imports", "sbom"}, "nvidia-cublas",
     ),
     "requires any cuBLAS": (requires_any_cublas, {"imports"}, "does not hold pip to CUDA 13"),
     "requires another Python": (requires_another_python, {"metadata"}, ">=3.12 refuses"),
@@ -564,7 +565,7 @@ def windows_library_for_linux(shop: Workshop, wheel: Draft) -> None:
 PLANTED_ON_WINDOWS: dict[str, tuple[Defect, set[str], str]] = {
     "cuBLAS 12": (windows_cublas_12, {"imports"}, "cublas64_12.dll: CUDA 12"),
     "vcomp140 not in the wheel": (
-        windows_vcomp_not_in_the_wheel, {"imports"}, "vcomp140.dll: from nowhere",
+        windows_vcomp_not_in_the_wheel, {"imports", "sbom"}, "vcomp140.dll: from nowhere",
     ),
     "AVX-512": (windows_avx512, {"cpu-baseline"}, "× AVX512F, such as"),
     "debug file": (windows_debug_file, {"paths"}, r"D:\a\llama\build\llama.pdb"),

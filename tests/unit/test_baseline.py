@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -298,8 +296,3 @@ def test_the_names_are_those_of_the_help() -> None:
 
     action = options.parser()._option_string_actions["--baseline"]
     assert action.metavar == "|".join(["WHEEL", *baseline.names()])
-
-
-def test_the_facts_are_a_table_each() -> None:
-    text = (facts.FACTS / "baselines.toml").read_text(encoding="utf-8")
-    assert json.loads(json.dumps(tomllib.loads(text))) == ROWS

@@ -42,8 +42,9 @@ def test_every_option_has_a_field_of_its_name() -> None:
     line = (
         "--target a --version b --cuda c --arch d --python e --toolkit f --source g --wheel k "
         "--device 1 --model l --baseline q --baseline r --rounds 5 --report m --sign n "
-        "--signers o --compiler h --cache sccache --jobs 3 --record i "
-        "--add j --to p --offline --fresh --prerelease --force --all --wheels --caches --dry-run --lang es --allow-untested-gpu --reproduce --sigstore --help"
+        "--signers o --compiler h --cache sccache --jobs 3 --record i --add j --to p --offline "
+        "--fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
+        "--allow-untested-gpu --reproduce --sigstore --help"
     )
     chosen = options.parse(line.split())
     assert chosen == options.Options(

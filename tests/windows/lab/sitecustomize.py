@@ -1,9 +1,12 @@
-"""Wine's links are said to be made, and are not; Windows refuses them to most users, and says so."""
+"""Wine says that it makes links, and makes none; Windows refuses most users, and says so."""
 
 import os
+from typing import NoReturn
 
 
-def refuse(src, dst, target_is_directory=False, *, dir_fd=None):
+def refuse(
+    src: str, dst: str, target_is_directory: bool = False, *, dir_fd: int | None = None
+) -> NoReturn:
     raise OSError(22, "A required privilege is not held by the client", src, 1314, dst)
 
 
