@@ -114,9 +114,7 @@ def test_no_cache_of_ours_and_no_date_reach_it() -> None:
 def test_upstreams_flags_are_its_releases_whatever_the_target_is() -> None:
     env = told("upstream", archs=("120-real",))
     words = env["CMAKE_ARGS"].split()
-    assert (
-        "-DCMAKE_CUDA_ARCHITECTURES=75-real;80-real;86-real;89-real;90-real;90-virtual" in words
-    )
+    assert "-DCMAKE_CUDA_ARCHITECTURES=75-real;80-real;86-real;89-real;90-real;90-virtual" in words
     assert "-DGGML_CUDA_FORCE_MMQ=ON" in words
     assert "SKBUILD_CMAKE_ARGS" not in env
 

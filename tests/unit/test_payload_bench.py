@@ -84,7 +84,7 @@ class Machine:
         self.says: Callable[[str, Found], Found] = lambda python, told: {}
         self.error: str | None = None
         self.compiles: set[str] = set()
-        self.base = {
+        self.base: Found = {
             "version": "0.3.16",
             "python": "3.11.2",
             "devices": [],
@@ -347,7 +347,7 @@ def test_a_wheel_that_computes_beside_the_card_is_not_compared(
 def test_a_card_that_will_not_tell_its_memory_ends_it(
     bench: Any, carded: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
-    nothing = {"vram_mib": None, "slowed": []}
+    nothing: dict[str, Any] = {"vram_mib": None, "slowed": []}
     monkeypatch.setattr(bench.watch, "summary", lambda looks: nothing)
     assert "This benchmark is none" in stopped(lambda: measured(bench, carded), capsys)
 
