@@ -136,6 +136,7 @@ def integration(session: nox.Session) -> None:
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests_windows(session: nox.Session) -> None:
     """Tests in a Windows Python under Wine, which it installs: minutes. Options: for pytest."""
+    session.run(sys.executable, "-m", "tests.windows.lab", external=True)  # or why there is none
     session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/integration.txt")
     session.run("python", "-m", "pytest", "tests/windows", *session.posargs)
 

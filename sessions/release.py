@@ -19,7 +19,7 @@ from sessions.core import chain, console, disk, job, options, pyenv, records, ru
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Gate, Release, SmokeReport, Wheel
-from sessions.papers import card, gate, index, page, provenance, report
+from sessions.papers import card, gate, index, page, provenance, report, speed
 from sessions.papers.evidence import Evidence, handed_on, read, unproven
 from sessions.papers.gate import Checkout, Situation
 from sessions.wheelfile import compare
@@ -164,7 +164,8 @@ def _papers(ctx: Context, found: Evidence, passed: Gate, commit: str) -> dict[st
     """Every file beside the wheel, by name. The same records give the same bytes."""
     languages = ["en", "es"] if ctx.options.lang == "all" else [ctx.options.lang]
     texts = {card.LANGUAGES[name]: card.render(found, commit, name) for name in languages}
-    texts["report.html"] = report.render(found, commit)
+    charts = speed.charts(found.bench) if found.bench else []
+    texts["report.html"] = report.render(found, commit, charts)
     texts["provenance.intoto.json"] = provenance.text(found, commit)
     texts |= handed_on(found)
     texts["gate.json"] = records.text("gate", passed)

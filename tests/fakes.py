@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from sessions import configure
 from sessions.configure import Places
-from sessions.core import facts, inputs, job, options, records
+from sessions.core import benched, facts, inputs, job, options, records
 from sessions.core.context import Context
 from sessions.core.model import (
     BuildEnv,
@@ -750,6 +750,17 @@ def sealed(found: WheelFacts, target: str = "rtx50", **changes: Any) -> str:
     """The report of sound proofs of a wheel, as the payload writes it."""
     named = {"file": found.file, "sha256": found.sha256, "target": target}
     return seal.seal(smoke_report(**{**named, **changes}))
+
+
+def measured(found: Evidence, *others: str, **changes: Any) -> Evidence:
+    """The same with a benchmark in turn with other wheels, opened as every report is."""
+    name, digest = found.spec.target, found.sha256
+    these = [bench_wheel(name, sha256=digest)]
+    these += [bench_wheel(label, sha256="1" * 64) for label in others]
+    report = bench_report(*these, **{"target": name, "sha256": digest, **changes})
+    text = seal.seal(report, seal.BENCH)
+    opened = benched.opened(text, name, digest, "here")
+    return dataclasses.replace(found, bench=opened, measured=text)
 
 
 def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:

@@ -12,7 +12,9 @@ from sessions.payload import seal, stats
 SEALED = "bench-report.json"  # the report as it was written where the wheels were measured
 CONFIDENCE = stats.CONFIDENCE
 LEAST = stats.ENOUGH  # rounds from which an interval can say anything
+METRICS = stats.METRICS  # metric -> its name for people, its unit, whether less or more is better
 wheels = stats.wheels
+shown = stats.shown
 _PLAIN = (
     "file", "sha256", "target", "device", "capability", "driver", "python", "system", "started",
     "runtime",

@@ -20,6 +20,7 @@ import jinja2
 from sessions.core import facts
 from sessions.core.model import Check, SmokeReport
 from sessions.core.spec import command
+from sessions.papers import speed
 from sessions.papers.evidence import Evidence, unproven
 from sessions.papers.gate import UNSUPPORTED
 from sessions.papers.provenance import neutral
@@ -101,6 +102,9 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "fp4": fp4(found),
         "offload": _said(report, "full-offload") if report and not missing and on_card else "",
         "real_model": _said(report, "real-model") if report else "",
+        "bench": found.bench,
+        "confidence": f"{found.bench.confidence:.0%}" if found.bench else "",
+        "speeds": speed.comparisons(found.bench) if found.bench else [],
         "commands": {
             "check": CHECK[spec.platform].format(file=wheel.file),
             "clean": "nox -s clean -- --all",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sessions.core import job, records
+from sessions.core import benched, job, records
 from sessions.core.errors import Problem
 from sessions.core.model import (
+    BenchReport,
     BuildEnv,
     BuildSpec,
     SmokeReport,
@@ -46,6 +47,8 @@ class Evidence:
     sealed: str | None  # the smoke report as it was written where the proofs ran
     signature: str | None  # of that, by one of the keys that were asked for
     timeline: Timeline | None  # None where the wheel's build compiled nothing
+    bench: BenchReport | None = None  # None where this wheel was not measured
+    measured: str | None = None  # the benchmark's report as it was written where it ran
 
 
 def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
@@ -70,17 +73,26 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     verify = need("verify", VerifyReport)
     report = need("smoke", SmokeReport) if (build / "smoke.json").exists() else None
     sealed, signature = _texts(build / job.SEALED, build / f"{job.SEALED}.sig")
+    bench = need("bench", BenchReport) if (build / "bench.json").exists() else None
+    if bench and wheel and bench.sha256 != wheel.sha256:
+        bench = None  # of an earlier wheel: it is no proof, and need not be made again
+    (measured,) = _texts(build / benched.SEALED)
     path = wheels / (wheel.file if wheel else "")
     if wheel and not path.is_file():
         missing.append(f"{path.name} is missing")
     if report and (problem := _unlike(report, sealed)):
         missing.append(f"{job.SEALED}: {problem}")
+    if bench and (problem := _unlike_bench(bench, measured)):
+        missing.append(f"{benched.SEALED}: {problem}")
     if missing or not (toolchain and source and configured and wheel and facts and verify):
         raise Problem(
             f"Not all records of {spec.target} are there.",
             evidence="\n".join(missing),
-            remedy=command("verify", spec)
-            + (f"; {command('smoke', spec)}" if "smoke" in "".join(missing) else ""),
+            remedy="; ".join(
+                command(stage, spec)
+                for stage in ("verify", "smoke", "bench")
+                if stage == "verify" or any(line.startswith(stage) for line in missing)
+            ),
         )
     return Evidence(
         spec=spec,
@@ -97,6 +109,8 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
         sealed=sealed if report else None,
         signature=signature if report else None,
         timeline=records.read(build / "steps.json", "steps", Timeline),
+        bench=bench,
+        measured=measured if bench else None,
     )
 
 
@@ -118,7 +132,11 @@ def handed_on(found: Evidence) -> dict[str, str]:
         if value is not None
     }
     # The report as it was written there: only so do its digest and its signature hold.
-    given = {"smoke.json": found.sealed, "smoke.json.sig": found.signature}
+    given = {
+        "smoke.json": found.sealed,
+        "smoke.json.sig": found.signature,
+        "bench.json": found.measured,
+    }
     return {**made, **{name: text for name, text in given.items() if text is not None}}
 
 
@@ -135,6 +153,16 @@ def _unlike(report: SmokeReport, sealed: str | None) -> str:
     except Problem as problem:
         return problem.evidence or problem.what
     return "" if opened == report else "smoke.json says otherwise"
+
+
+def _unlike_bench(report: BenchReport, sealed: str | None) -> str:
+    if sealed is None:
+        return "missing"
+    try:
+        opened = benched.opened(sealed, report.target, report.sha256, report.origin)
+    except Problem as problem:
+        return problem.evidence or problem.what
+    return "" if opened == report else "bench.json says otherwise"
 
 
 def unproven(found: Evidence) -> tuple[str, ...]:

@@ -182,3 +182,41 @@ def test_signatures_come_along(tmp_path: Path) -> None:
 def test_no_host_is_in_what_is_handed_on() -> None:
     text = "".join(handed_on(fakes.evidence(timeline=TIMELINE)).values())
     assert "/home/user" not in text
+
+
+def measured(root: Path, **changes: str) -> Evidence:
+    found = fakes.measured(whole(root), "seed", **changes)
+    records.write(root / "build" / "bench.json", "bench", found.bench)
+    assert found.measured is not None
+    (root / "build" / "bench-report.json").write_bytes(found.measured.encode())
+    return found
+
+
+def test_a_benchmark_of_this_wheel_comes_along(tmp_path: Path) -> None:
+    found = measured(tmp_path)
+    again = of(tmp_path, found)
+    assert again == found
+    assert handed_on(again)["bench.json"] == found.measured
+
+
+def test_a_benchmark_of_an_earlier_wheel_is_none_of_this(tmp_path: Path) -> None:
+    found = measured(tmp_path)
+    assert found.bench is not None
+    earlier = dataclasses.replace(found.bench, sha256="e" * 64)
+    records.write(tmp_path / "build" / "bench.json", "bench", earlier)
+    again = of(tmp_path, found)
+    assert (again.bench, again.measured) == (None, None)
+    assert "bench.json" not in handed_on(again)
+
+
+@pytest.mark.parametrize("name", ["bench.json", "bench-report.json"])
+def test_a_benchmark_that_was_changed_by_hand_is_noticed(name: str, tmp_path: Path) -> None:
+    found = measured(tmp_path)
+    path = tmp_path / "build" / name
+    text = path.read_text(encoding="utf-8")
+    assert "104.0" in text
+    path.write_text(text.replace("104.0", "204.0"), encoding="utf-8")
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert caught.value.evidence.startswith(name)
+    assert "nox -s bench -- --target rtx50" in caught.value.remedy

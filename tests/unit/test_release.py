@@ -19,7 +19,7 @@ from sessions import release
 from sessions.core import chain, disk, job, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
-from sessions.core.model import BuildSpec, Gate, Release, SmokeReport
+from sessions.core.model import BuildSpec, Gate, Release, SmokeReport, Wheel
 from sessions.core.run import Finished
 from sessions.papers import index
 from sessions.papers.evidence import Evidence
@@ -666,3 +666,18 @@ def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) ->
     assert papers["smoke.json.sig"] == b"signed\n"
     report = records.need(build / "smoke.json", "smoke", SmokeReport)
     assert job.opened(papers["smoke.json"].decode(), None, report.sha256, "here") == report
+
+
+def test_what_was_measured_is_in_the_papers(world: World) -> None:
+    world.release()
+    build = world.root / "build" / "rtx50"
+    wheel = records.need(build / "wheel.json", "wheel", Wheel)
+    found = fakes.measured(fakes.evidence(fakes.wheel_facts(sha256=wheel.sha256)), "seed")
+    assert found.measured is not None
+    records.write(build / "bench.json", "bench", found.bench)
+    (build / "bench-report.json").write_bytes(found.measured.encode())
+    world.release()
+    papers = world.files("rtx50")
+    assert papers["bench.json"] == found.measured.encode()
+    assert b"| seed | generation | 1 |" in papers["WHEEL.md"]
+    assert b"over seed: same" in papers["report.html"]
