@@ -181,6 +181,22 @@ def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
     assert records.file_sha256(path) in told
 
 
+def test_a_bundle_says_what_to_take_along_to_measure_with(
+    tmp_path: Path, pip: Pip, capsys: Told
+) -> None:
+    other = tmp_path / "wheels" / "rtx50+seed" / NAME
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"by another procedure")
+    ctx = bundling(tmp_path, "--baseline", str(other))
+    bundle.main(ctx)
+    told = capsys.readouterr().out
+    assert f"python3.11 smoke-rtx50.pyz --bench --baseline rtx50+seed/{NAME}" in told
+    assert f"take along, in its folder: {other}" in told
+    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
+        assert f"wheels/{NAME}" in archive.namelist()
+        assert archive.read(f"wheels/{NAME}") == b"a wheel" * 100
+
+
 # ---- the file itself ----------------------------------------------------------------------------
 
 

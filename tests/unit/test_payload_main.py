@@ -76,7 +76,8 @@ def test_what_a_child_said_is_laid_over_one_another(
 
 def test_a_child_is_told_its_work_in_a_file(payload: Any, told: Found, process: Process) -> None:
     payload.run_child(told, "answers", type="Q4_K", first=3)
-    assert process.command[:2] == [sys.executable, "-I"]
+    # -I hides PYTHONFAULTHANDLER, so the option says it.
+    assert process.command[:4] == [sys.executable, "-I", "-X", "faulthandler"]
     assert Path(process.command[-3]) == job.PAYLOAD
     assert process.command[-2] == "--child"
     given = json.loads(Path(process.command[-1]).read_text(encoding="utf-8"))
@@ -130,6 +131,33 @@ def test_a_crash_is_a_finding_with_what_was_said_of_it(
     found = payload.run_child(told, "offload")
     assert found["error"] == "ended by -6: CUDA error: no kernel image is available \ufffd"
     assert (found["a"], "b" in found) == (1, False)
+
+
+FAULT = b"""Windows fatal exception: access violation
+
+Current thread 0x000000a8 (most recent call first):
+  File "C:\\w\\payload\\llama.py", line 118 in evaluate
+  File "C:\\w\\payload\\child.py", line 80 in run
+
+Extension modules: numpy._core._multiarray_umath, numpy.linalg._umath_linalg (total: 2)
+"""
+
+
+def test_a_crash_on_windows_has_the_number_that_it_is_known_by(
+    payload: Any, told: Found, process: Process
+) -> None:
+    process.code, process.errors = 3221225477, FAULT
+    found = payload.run_child(told, "offload")
+    assert found["error"] == "ended by 0xc0000005: Windows fatal exception: access violation"
+
+
+def test_on_windows_a_child_has_no_folder_on_path_but_windows_own(
+    payload: Any, told: Found, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setenv("SYSTEMROOT", str(Path("C:/Windows")))
+    payload.run_child(told, "device")
+    assert process.given["env"]["PATH"] == str(Path("C:/Windows/System32"))
 
 
 @pytest.mark.parametrize(
