@@ -19,6 +19,7 @@ import sessions.bundle
 import sessions.clean
 import sessions.configure
 import sessions.lock
+import sessions.matrix
 import sessions.probe
 import sessions.publish
 import sessions.release
@@ -72,6 +73,12 @@ def configure(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """Build the wheel of a target into wheels/. Options: --target --jobs --fresh and all above."""
     stage(session, sessions.wheel.main)
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """Wheels of several targets for several Pythons. Options: --targets A,B --pythons X,Y."""
+    stage(session, sessions.matrix.main)
 
 
 @nox.session(requires=BUILT)

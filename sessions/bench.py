@@ -26,6 +26,8 @@ from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import BenchReport, Toolchain
 
+STATE = "state.json"  # what was measured so far: payload/bench.py
+
 
 def main(ctx: Context) -> None:
     """Measure, or take the report of a bundle that did; show it and leave the record."""
@@ -66,11 +68,6 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     assert chain.python is not None
     work = folder / "bench"
-    if work.exists():
-        disk.remove(work)
-    disk.mark(work)
-    _collect(ctx, wheels, work / "wheels")
-    disk.mark(work / "run")
     told = job.job(
         ctx.spec,
         file=wheel.name,
@@ -92,7 +89,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "runtime_places": [],
         "identity": job.identity(told, device, nvml),
     }
-    records.write_text(work / "job.json", json.dumps(given, indent=1))
+    _prepare(ctx, wheels, work, json.dumps(given, indent=1))
     answer, log_path = work / "report.json", work / "bench.log"
     # This Python, which has NVML's bindings; the wheels run in the target's own.
     words = [sys.executable, "-I", str(job.PAYLOAD), "--bench", str(work / "job.json"), str(answer)]
@@ -119,6 +116,20 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     return answer.read_text(encoding="utf-8")
 
 
+def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) -> None:
+    """An empty folder with the job and all it takes; or the one of this job, stopped half-way."""
+    path, state = work / "job.json", work / "run" / STATE
+    if not ctx.fresh and state.exists() and path.read_text(encoding="utf-8") == job_text:
+        console.say("Going on where the last run was stopped; to start anew: --fresh")
+        return
+    if work.exists():
+        disk.remove(work)
+    disk.mark(work)
+    _collect(ctx, wheels, work / "wheels")
+    disk.mark(work / "run")
+    records.write_text(path, job_text)
+
+
 def _collect(ctx: Context, wheels: Sequence[Path], folder: Path) -> None:
     """What the wheels require, and what makes the tiny model, as files: no network is timed."""
     console.say("Collecting what the wheels require")
@@ -142,6 +153,8 @@ def _show(report: BenchReport, text: str) -> None:
     for wheel in report.wheels:
         if wheel.jit_files:
             console.say(f"{wheel.label}: the driver compiled its code at the first token")
+    if report.stops:
+        console.say(f"It was stopped and went on {report.stops} times")
     if not report.conditions:
         return
     clocks = [found["sm_mhz_highest"] for found in report.conditions if found["sm_mhz_highest"]]

@@ -46,10 +46,7 @@ def main(ctx: Context) -> None:
     source = records.need(ctx.record("source"), "source", Source)
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
     assert chain.compiler is not None  # the probe fails without one
-    env = {
-        **options.system_environment(ctx.env),
-        **options.cache_environment(ctx.env, ctx.spec.cache),
-    }
+    env = options.system_environment(ctx.env)
     tools = pyenv.tools(ctx)
     places = Places(
         stage=str(ctx.build / "src"),
@@ -72,8 +69,9 @@ def configure(
 ) -> BuildEnv:
     """The whole environment and every setting of a build.
 
-    ``env`` is what of the caller's environment may reach a compiler: system
-    names and the compiler cache's own settings, no PATH, no flags.
+    ``env`` is what of the caller's environment may reach a compiler: system names, no PATH, no
+    flags. The user's settings of the compiler cache are not in it: they decide nothing of the
+    wheel, may hold a password, and come to the build when it runs.
     """
     defines = {
         **_libraries(),
@@ -96,7 +94,7 @@ def configure(
     variables = {
         **env,
         **{name: value for name, value in compiler.variables.items() if name != "PATH"},
-        **_cache_variables(spec, places, env, identity),
+        **_cache_variables(spec, places, identity),
         "PATH": _path(spec, compiler, toolkit, places),
         "SOURCE_DATE_EPOCH": env.get("SOURCE_DATE_EPOCH", str(source.epoch)),
         # No git of this project may name the commit of a build inside its folder.
@@ -212,14 +210,12 @@ def _cache(spec: BuildSpec, places: Places) -> dict[str, str]:
     return {f"CMAKE_{language}_COMPILER_LAUNCHER": launcher for language in languages}
 
 
-def _cache_variables(
-    spec: BuildSpec, places: Places, env: Mapping[str, str], identity: str
-) -> dict[str, str]:
-    """The cache's defaults; whatever the user has set for it stays."""
+def _cache_variables(spec: BuildSpec, places: Places, identity: str) -> dict[str, str]:
+    """The cache's defaults; ``wheel`` puts the user's own settings over them."""
     build = str(_pure(spec, places.tree).parent)
     match spec.cache:
         case "ccache":
-            defaults = {
+            return {
                 "CCACHE_DIR": str(_pure(spec, places.cache) / "ccache"),
                 "CCACHE_MAXSIZE": "10G",
                 "CCACHE_BASEDIR": build,
@@ -228,10 +224,9 @@ def _cache_variables(
                 "CCACHE_COMPILERCHECK": f"string:{identity}",
             }
         case "sccache":
-            defaults = {"SCCACHE_DIR": str(_pure(spec, places.cache) / "sccache")}
+            return {"SCCACHE_DIR": str(_pure(spec, places.cache) / "sccache")}
         case _:
-            defaults = {}
-    return {name: value for name, value in defaults.items() if name not in env}
+            return {}
 
 
 def _identity(compiler: Compiler, toolkit: Toolkit | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import configparser
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,11 +85,11 @@ def commands(release: Release) -> list[str]:
         "",
         f"# to a package server, into an index that is for {name} alone: one of these",
         index.command("publish", release, "--to", "URL"),
-        shlex.join(["twine", "upload", "--repository-url", "URL", wheel]),
-        shlex.join(["uv", "publish", "--publish-url", "URL", wheel]),
+        run.typed(["twine", "upload", "--repository-url", "URL", wheel]),
+        run.typed(["uv", "publish", "--publish-url", "URL", wheel]),
         "# to GitHub, as a release of its own (another card's wheel may have the same name)",
-        shlex.join(create),
-        shlex.join(["gh", "release", "upload", tag, *assets]),
+        run.typed(create),
+        run.typed(["gh", "release", "upload", tag, *assets]),
     ]
 
 

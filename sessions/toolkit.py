@@ -129,7 +129,8 @@ def exports(dll: Path) -> list[str]:
 
     config = lief.PE.ParserConfig()
     config.parse_signature = config.parse_reloc = config.parse_rsrc = False
-    binary = lief.PE.parse(str(dll), config)
+    # Its bytes: on Windows LIEF opens no path with letters beyond ASCII.
+    binary = lief.PE.parse(dll.read_bytes(), config)
     table = binary.get_export() if binary else None
     names = [str(entry.name) for entry in table.entries] if table else []
     found = sorted(name for name in names if re.fullmatch(r"[A-Za-z_]\w*", name))

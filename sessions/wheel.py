@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -9,15 +10,17 @@ import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sessions.core import (
+    cachestats,
     console,
     disk,
     facts,
     inputs,
     ninja,
+    options,
     pyenv,
     records,
     redist,
@@ -93,10 +96,12 @@ def main(ctx: Context) -> None:
     records.write(ctx.record("wheel"), "wheel", wheel)
     records.write(ctx.wheels / "wheel.json", "wheel", wheel)
     console.say(f"  {path}")
-    cached = f", {counts['hits']} of {sum(counts.values())} from the cache" if counts else ""
+    trouble = cachestats.trouble(counts)
+    if trouble:
+        console.warn(f"{trouble}: the wheel is sound, but took longer than it need")
     console.done(
         f"wheel: {wheel.size / 1e6:.1f} MB in {console.duration(wheel.wall_seconds)} "
-        f"({steps} steps{cached}), sha256 {wheel.sha256}"
+        f"({steps} steps{cachestats.said(counts)}), sha256 {wheel.sha256}"
     )
 
 
@@ -138,6 +143,7 @@ def _compile(
     command += [f"-C{name}={value}" for name, value in build.settings.items()]
     env = {
         **build.variables,
+        **options.cache_environment(ctx.env, ctx.spec.cache),
         "CMAKE_BUILD_PARALLEL_LEVEL": str(chain.jobs),
         run.BUILD_MARK: str(ctx.build),
     }
@@ -168,13 +174,53 @@ def _compile(
             meter.update(step.done, step.total, left, step.file)
 
         source = str(ctx.build / "src")
-        done = run.stream([*command, source], env=env, log=log, on_line=follow, cwd=ctx.build)
+        with _sccache(ctx, env) as stats:
+            done = run.stream([*command, source], env=env, log=log, on_line=follow, cwd=ctx.build)
     if done.returncode:
         with log_path.open(encoding="utf-8", errors="replace") as lines:
             error = ninja.first_error(lines) or done.output
         raise ninja.failure(error, str(log_path), chain.jobs)
-    counts = ninja.parse_statslog(statslog.read_text()) if statslog.exists() else {}
-    return len(steps), counts
+    if ctx.spec.cache == "sccache":
+        return len(steps), cachestats.sccache(stats[0])
+    return len(steps), cachestats.ccache(statslog.read_text()) if statslog.exists() else {}
+
+
+@contextlib.contextmanager
+def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
+    """A server of sccache for this build alone, and what it counted once it has ended.
+
+    One that runs already has the environment of whoever began it: another store, or none.
+    """
+    stats: list[str] = []
+    if ctx.spec.cache != "sccache":
+        yield stats
+        return
+    program = str(pyenv.program(pyenv.tools(ctx), "sccache"))
+    env.pop("SCCACHE_SERVER_UDS", None)
+    env["SCCACHE_SERVER_PORT"] = str(run.free_port())
+    started = run.capture([program, "--start-server"], env=env)
+    if started.returncode:
+        raise Problem(
+            "sccache does not start.",
+            evidence=pyenv.tail(started.output),
+            remedy="mend its settings (SCCACHE_*, AWS_*) or its store; or build without: "
+            "nox -s wheel -- --cache none",
+        )
+    trouble = cachestats.no_servers(run.capture([program, "--dist-status"], env=env).output)
+    if trouble:
+        console.warn(trouble)
+    try:
+        yield stats
+        asked = run.capture([program, "--show-stats", "--stats-format=json"], env=env)
+        if asked.returncode:
+            raise Problem(
+                "sccache ended during the build.",
+                evidence=pyenv.tail(asked.output),
+                remedy="run the same command again; or without it: --cache none",
+            )
+        stats.append(asked.output)
+    finally:
+        run.capture([program, "--stop-server"], env=env, timeout=60)
 
 
 def _timing(ctx: Context, jobs: int, cache: dict[str, int]) -> dict[str, float]:

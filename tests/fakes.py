@@ -23,6 +23,7 @@ from sessions.core.model import (
     Host,
     HostRange,
     InstalledToolkit,
+    MatrixRow,
     Python,
     Source,
     Tool,
@@ -262,6 +263,24 @@ def wheel(**changes: Any) -> Wheel:
         libraries={"libllama.so": "1" * 64},
         requires=("cuda-pathfinder>=1.3",),
         sbom="b" * 64,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def matrix_row(**changes: Any) -> MatrixRow:
+    """A wheel that a matrix repacked."""
+    base = MatrixRow(
+        target="cpu",
+        python="3.12",
+        outcome="repacked",
+        folder="cpu+py3.12",
+        file="llama_cpp_python-0.3.16-cp312-cp312-manylinux_2_34_x86_64.whl",
+        sha256="0" * 64,
+        size=1_983_484,
+        wall_seconds=10.2,
+        cpu_seconds=9.4,
+        cache={},
+        shared=("the wheel of 3.11",),
     )
     return dataclasses.replace(base, **changes)
 
@@ -737,6 +756,7 @@ def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "started": "2026-01-02T03:04:05Z",
         "seconds": 61.5,
         "rounds": 8,
+        "stops": 0,
         "threads": 1,
         "runtime": "packages",
         "model": None,

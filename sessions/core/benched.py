@@ -30,6 +30,7 @@ def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
             origin=origin,
             seconds=float(report["seconds"]),
             rounds=int(report["rounds"]),
+            stops=int(report["stops"]),
             threads=int(report["threads"]),
             confidence=CONFIDENCE,
             model=_model(report["model"]),

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Sessions that work on a wheel that was not built here.
 TAKE_A_WHEEL = ("probe", "verify", "smoke", "bench")
 MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
+MATRIX = "matrix"  # takes --targets and --pythons: every wheel that these name
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,18 @@ def _context(session: nox.Session, chosen: Options) -> Context:
             f"--wheel means nothing to the session {session.name}.",
             remedy=f"it is for {', '.join(TAKE_A_WHEEL)}: nox -s verify -- --wheel PATH",
         )
+    if session.name != MATRIX and (chosen.targets is not None or chosen.pythons is not None):
+        raise Problem(
+            f"--targets and --pythons mean nothing to the session {session.name}.",
+            remedy=f"they are for {MATRIX}; others take --target NAME and --python X.Y",
+        )
     cache = _cache(env.get("BLACKWHEEL_CACHE"))
-    many = session.name in MANY
-    names = dict.fromkeys((chosen.target or "").split(",") if many else [chosen.target or ""])
-    specs = [spec.choose(targets, dataclasses.replace(chosen, target=n or None)) for n in names]
+    many = session.name in (*MANY, MATRIX)
+    if session.name == MATRIX:
+        specs = spec.matrix(targets, chosen)
+    else:
+        names = dict.fromkeys((chosen.target or "").split(",") if many else [chosen.target or ""])
+        specs = [spec.choose(targets, dataclasses.replace(chosen, target=n or None)) for n in names]
     context = Context(
         session=session.name,
         asked=frozenset(map(str, asked)),

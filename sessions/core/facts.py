@@ -98,6 +98,11 @@ def sdists() -> dict[str, Sdist]:
     }
 
 
+def pythons() -> tuple[str, ...]:
+    """The Pythons that wheels are made for, as "3.12"."""
+    return tuple(load("sources.toml")["python"]["known"])
+
+
 def staging_excludes() -> tuple[str, ...]:
     """Folders of an upstream source that no build reads, relative to its root."""
     return tuple(load("sources.toml")["staging"]["exclude"])

@@ -227,7 +227,7 @@ class Timeline:
 
     ``earlier`` counts the outputs that were there already. ``critical`` names the outputs of the
     chain of steps, each needing the one before, that took longest: with any number of cores, the
-    run would have taken no less. ``cache`` is the compiler cache's hits and misses.
+    run would have taken no less. ``cache`` is what cachestats.py counts.
     """
 
     began: str  # ISO 8601, UTC
@@ -331,7 +331,8 @@ class BenchReport:
 
     ``runtime`` says where NVIDIA's came from: packages (and then it is in the installed size),
     linked, toolkit or none. ``model`` is the real one: file, size in bytes, sha256.
-    ``conditions`` are the card's at each step: clocks, temperature, memory.
+    ``conditions`` are the card's at each step: clocks, temperature, memory. ``stops`` counts how
+    often the measuring was stopped and went on later; that time is not in ``seconds``.
     """
 
     file: str
@@ -346,6 +347,7 @@ class BenchReport:
     started: str
     seconds: float
     rounds: int
+    stops: int
     threads: int
     runtime: str
     confidence: float
@@ -397,3 +399,37 @@ class Gate:
     sha256: str
     untested: tuple[str, ...]  # compute capabilities, or "cpu", on which it was not proven
     checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class MatrixRow:
+    """The wheel of one target for one Python, and what it took. Size in bytes, times in seconds.
+
+    ``outcome``: "repacked" is another Python's wheel under this one's tag, "same" that very wheel,
+    which serves both. ``folder`` is where it lies in wheels/. ``shared`` names what earlier rows,
+    or an earlier build's compiler cache, had made already. A row that failed has no file, but a
+    ``reason`` and a ``remedy``: in most cases the command that makes this one alone.
+    """
+
+    target: str
+    python: str
+    outcome: Literal["built", "up to date", "repacked", "same", "failed"]
+    folder: str
+    file: str
+    sha256: str
+    size: int
+    wall_seconds: float
+    cpu_seconds: float | None
+    cache: dict[str, int]
+    shared: tuple[str, ...]
+    reason: str = ""
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The wheels of several targets, for several Pythons. ``began`` is ISO 8601 in UTC."""
+
+    began: str
+    seconds: float
+    rows: tuple[MatrixRow, ...]

@@ -31,7 +31,7 @@ class Step:
     @property
     def file(self) -> str:
         """The file being made, without its folders and object suffix."""
-        last = self.what.split("/")[-1].split(" ")[-1]
+        last = re.split(r"[/\\ ]", self.what)[-1]  # on Windows CMake writes either
         return re.sub(r"\.o(bj)?$", "", last) if "." in last else ""
 
 
@@ -108,17 +108,6 @@ def failure(error: str, log: str, jobs: int) -> Problem:
         evidence=error or "no line of the log looks like an error",
         remedy=f"mend it and run the same command again; the whole log is {log}",
     )
-
-
-def parse_statslog(text: str) -> dict[str, int]:
-    """Hits and misses from ccache's log of one build (``CCACHE_STATSLOG``)."""
-    counts = {"hits": 0, "misses": 0}
-    for line in text.splitlines():
-        if line in ("direct_cache_hit", "preprocessed_cache_hit"):
-            counts["hits"] += 1
-        elif line == "cache_miss":
-            counts["misses"] += 1
-    return counts
 
 
 # What of a toolkit the shipped libraries are compiled with and linked to. FindCUDAToolkit looks for

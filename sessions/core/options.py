@@ -18,10 +18,12 @@ class Options:
     """Every option of every session; None is "as the target has it"."""
 
     target: str | None
+    targets: str | None
     version: str | None
     cuda: str | None
     arch: str | None
     python: str | None
+    pythons: str | None
     toolkit: str | None
     source: str | None
     wheel: str | None
@@ -80,10 +82,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add = p.add_argument
     add("--target", metavar="NAME", help="a table of targets.toml (default: its first)")
+    add("--targets", metavar="A,B", help="matrix: tables of targets.toml")
     add("--version", metavar="V", help="llama-cpp-python release, of those locked")
     add("--cuda", metavar="X.Y", help="CUDA release line, of those locked")
     add("--arch", metavar="A[;B]", help='CUDA architectures, for example "120-real"')
     add("--python", metavar="X.Y", help="Python the wheel is for")
+    add("--pythons", metavar="X.Y,X.Z", help="matrix: Pythons that wheels are for")
     add("--toolkit", metavar="pypi|system|PATH", help="where the CUDA toolkit comes from")
     add("--source", metavar="PATH", help="your own checkout of llama-cpp-python")
     add("--wheel", metavar="PATH", help="verify, smoke, bench: any wheel, not the one built here")
@@ -190,5 +194,11 @@ def twine_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def cache_environment(env: Mapping[str, str], cache: CacheName) -> dict[str, str]:
-    """The compiler cache's own settings as the user has them (``CCACHE_*``, ``SCCACHE_*``)."""
-    return {n: v for n, v in env.items() if cache != "none" and n.startswith(cache.upper() + "_")}
+    """The compiler cache's own settings as the user has them (``CCACHE_*``, ``SCCACHE_*``).
+
+    sccache takes the credentials of an S3 store as Amazon's own tools do (``AWS_*``), and a way
+    to it through proxies. These may hold passwords: they are for a process, not for a record.
+    """
+    prefixes = {"ccache": ("CCACHE_",), "sccache": ("SCCACHE_", "AWS_"), "none": ()}[cache]
+    network = _NETWORK if cache == "sccache" else ()
+    return {n: v for n, v in env.items() if n.startswith(prefixes) or n.upper() in network}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -131,6 +133,19 @@ def stream(
     finally:
         child.stdout.close()
     return Finished(tuple(command), code, "", time.monotonic() - start)
+
+
+def typed(words: Sequence[str]) -> str:
+    """A command as one types it: cmd and PowerShell do not quote as a POSIX shell does."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def cpu_seconds() -> float:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shlex
 import tomllib
 from pathlib import Path
 from typing import Any
 
-from sessions.core import facts
+from sessions.core import facts, run
 from sessions.core.errors import Problem
 from sessions.core.model import BuildSpec
 from sessions.core.options import Options
@@ -87,6 +86,43 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     return spec
 
 
+def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
+    """The specs of every wheel that --targets and --pythons name.
+
+    Of each target first the one that is built: by its own Python, or --python.
+    """
+    if options.target:
+        raise Problem("The session matrix takes --targets.", remedy=f"--targets {options.target}")
+    names = _listed("--targets", options.targets or "")
+    pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
+    unknown = [python for python in pythons if python not in facts.pythons()]
+    if unknown:
+        raise Problem(
+            f"There is no Python {', '.join(unknown)} that a wheel could be for.",
+            evidence="known: " + ", ".join(facts.pythons()),
+            remedy="choose of those with --pythons",
+        )
+    found = []
+    for name in names:
+        built = choose(targets, dataclasses.replace(options, target=name))
+        found.append(built)
+        for python in pythons:
+            if python != built.python:
+                asked = dataclasses.replace(options, target=name, python=python)
+                found.append(choose(targets, asked))
+    return found
+
+
+def _listed(option: str, text: str) -> list[str]:
+    found = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+    if not found:
+        raise Problem(
+            f"{option} names nothing.",
+            remedy="nox -s matrix -- --targets rtx50,ada --pythons 3.11,3.12",
+        )
+    return found
+
+
 def _differences(base: BuildSpec, spec: BuildSpec) -> list[str]:
     parts = []
     if spec.version != base.version:
@@ -118,7 +154,7 @@ def command(session: str, spec: BuildSpec, *more: str) -> str:
     ):
         if value and any(part.startswith(prefix) for part in parts):
             words += [option, value]
-    return shlex.join([*words, *more])
+    return run.typed([*words, *more])
 
 
 def _judge(spec: BuildSpec, *, force: bool) -> None:

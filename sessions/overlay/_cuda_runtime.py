@@ -7,7 +7,9 @@ toolkit; on Linux and on Windows.
 """
 
 import ctypes
+import os
 import sys
+from pathlib import Path
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 LIBRARIES = ("cudart", "cublasLt", "cublas")
@@ -49,6 +51,15 @@ def load():
                             name, CUDA.split(".")[0], PACKAGES, found.abs_path
                         )
                     )
+    if sys.platform == "win32" and os.environ.get("CUDA_PATH"):
+        # Upstream adds both to the folders that are searched, and one that is not there ends it.
+        for name in ("bin", "lib"):
+            folder = Path(os.environ["CUDA_PATH"], name)
+            if not folder.is_dir():
+                missing.append(
+                    "{}: CUDA_PATH names a toolkit that is not whole; clear that variable, or "
+                    "have it name one that is".format(folder)
+                )
     if missing:
         lines = ["llama_cpp was built for CUDA {} and cannot start without:".format(CUDA)]
         raise ImportError("\n  - ".join(lines + missing))

@@ -1,8 +1,9 @@
 """Measures wheels in turn: A B A B …, each time in a fresh process. Runs where the wheels are run.
 
 ``python -I payload --bench JOB REPORT`` with two JSON files. Each wheel is installed into a venv of
-its own, as pip does for a user, from files alone: no network is in the times. Standard library, and
-pynvml on a card.
+its own, as pip does for a user, from files alone: no network is in the times. What was measured is
+kept after each step: stopped half-way and given the same job, it goes on from there. Standard
+library, and pynvml on a card.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ Job = dict[str, Any]
 Values = dict[str, list[float]]
 TIMEOUT = 600.0  # seconds for one child: a driver that compiles PTX may take long
 INSTALLS = 3
+STATE = "state.json"  # what was measured so far, in the job's folder
 USUAL = 5.0  # seconds that a step is thought to take before one of its kind was done
 TYPE = "Q4_K"
 EXTRAS = ("gguf", "pyyaml", "tqdm")  # what makes the tiny model; installed when all is measured
@@ -83,23 +85,29 @@ class Bench:
         self.conditions: list[Job] = []
         self.said: Job = {}
         self.took: dict[tuple[str, str], float] = {}
+        self.started, self.seconds, self.stops = "", 0.0, 0
+        self.state = self.folder / STATE
 
     def measure(self) -> Job:
         """Everything, and the report of it."""
-        start, started = time.monotonic(), time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        done = self.resume()
         steps = self.plan()
-        for number, (wheel, kind, round_) in enumerate(steps):
+        for number, (wheel, kind, round_) in enumerate(steps[done:], done):
             self.progress(number, steps)
             begun = time.monotonic()
             self.step(wheel, kind, round_)
             self.took[wheel["label"], kind] = time.monotonic() - begun
+            self.seconds += time.monotonic() - begun
+            self.keep(number + 1)
         self.progress(len(steps), steps)
+        self.state.unlink()
         report = {
             **self.job["identity"],
             "python": self.said["python"],
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-            "started": started,
-            "seconds": round(time.monotonic() - start, 1),
+            "started": self.started,
+            "seconds": round(self.seconds, 1),
+            "stops": self.stops,
             "rounds": self.job["rounds"],
             "threads": self.job["threads"],
             "runtime": self.job["runtime"],
@@ -112,6 +120,37 @@ class Bench:
         except (TypeError, ValueError) as error:
             stop(f"This benchmark is none: {error}.")
         return report
+
+    def resume(self) -> int:
+        """How many steps a run of this very job did before it was stopped; they are not repeated."""
+        if not self.state.exists():
+            self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            return 0
+        kept = json.loads(self.state.read_text(encoding="utf-8"))
+        self.wheels = [{**wheel, "venv": Path(wheel["venv"])} for wheel in kept["wheels"]]
+        self.took = {(label, kind): seconds for label, kind, seconds in kept["took"]}
+        self.conditions, self.said = kept["conditions"], kept["said"]
+        self.started, self.seconds = kept["started"], kept["seconds"]
+        self.stops = kept["stops"] + 1
+        return int(kept["done"])
+
+    def keep(self, done: int) -> None:
+        """Write down what is known after so many steps: whole, or as it was."""
+        text = json.dumps(
+            {
+                "done": done,
+                "wheels": [{**w, "venv": str(w.get("venv", ""))} for w in self.wheels],
+                "took": [[label, kind, seconds] for (label, kind), seconds in self.took.items()],
+                "conditions": self.conditions,
+                "said": self.said,
+                "started": self.started,
+                "seconds": self.seconds,
+                "stops": self.stops,
+            }
+        )
+        part = self.state.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(self.state)
 
     def plan(self) -> list[tuple[Job, str, int]]:
         """Every step in its order: in each round every wheel takes its turn.

@@ -49,22 +49,27 @@ def spawn(
 
     ``told`` is the job it reads; it works beside it. ``environment`` goes over this process's own.
     """
+    said, failed = told.with_suffix(".out"), told.with_suffix(".err")
     try:
-        done = subprocess.run(
-            [python, "-I", "-X", "faulthandler", str(PAYLOAD), "--child", str(told)],
-            env={**os.environ, **search_path(), **environment},
-            cwd=told.parent,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            creationflags=NO_WINDOW,
-            check=False,
-        )
+        # Files: of a pipe, Windows' Python waits for the end, time limit or not, and what a child
+        # started (a debugger, at a crash) holds it open.
+        with said.open("wb") as out, failed.open("wb") as err:
+            done = subprocess.run(
+                [python, "-I", "-X", "faulthandler", str(PAYLOAD), "--child", str(told)],
+                env={**os.environ, **search_path(), **environment},
+                cwd=told.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                timeout=timeout,
+                creationflags=NO_WINDOW,
+                check=False,
+            )
         # Windows' codes of crashes are known by their hexadecimal numbers: 0xc0000005.
         code: int | str = done.returncode if done.returncode < 256 else hex(done.returncode)
-        output, errors = done.stdout, done.stderr
-    except subprocess.TimeoutExpired as late:
-        code, output, errors = "the time limit", late.stdout or b"", late.stderr or b""
+    except subprocess.TimeoutExpired:
+        code = "the time limit"
+    output, errors = said.read_bytes(), failed.read_bytes()
     error = None
     if code != 0:
         error = f"ended by {code}: {reason(errors.decode('utf-8', 'replace'))}"

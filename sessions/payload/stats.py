@@ -5,6 +5,7 @@ Imports the standard library alone, so that a bundle can show its table too.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import random
@@ -74,6 +75,20 @@ def ratio(metric: str, one: Sequence[float], other: Sequence[float]) -> dict[str
     first, second = checked(metric, one), checked(metric, other)
     if len(first) != len(second):
         raise ValueError(f"{metric}: {len(first)} values against {len(second)}")
+    low, high = interval(tuple(first), tuple(second))
+    found = {
+        "ratio": statistics.median(first) / statistics.median(second),
+        "low": low,
+        "high": high,
+        "count": len(first),
+    }
+    said = verdict(metric, found["low"], found["high"], len(first))
+    return {"metric": metric, **found, "verdict": said}
+
+
+@functools.lru_cache
+def interval(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, float]:
+    """Between which two ratios ``CONFIDENCE`` of those of resampled rounds lie."""
     draw = random.Random(SEED)
     rounds = range(len(first))
     drawn = []
@@ -85,14 +100,7 @@ def ratio(metric: str, one: Sequence[float], other: Sequence[float]) -> dict[str
         )
     drawn.sort()
     tail = (1 - CONFIDENCE) / 2
-    found = {
-        "ratio": statistics.median(first) / statistics.median(second),
-        "low": drawn[int(tail * RESAMPLES)],
-        "high": drawn[min(int((1 - tail) * RESAMPLES), RESAMPLES - 1)],
-        "count": len(first),
-    }
-    said = verdict(metric, found["low"], found["high"], len(first))
-    return {"metric": metric, **found, "verdict": said}
+    return drawn[int(tail * RESAMPLES)], drawn[min(int((1 - tail) * RESAMPLES), RESAMPLES - 1)]
 
 
 def verdict(metric: str, low: float, high: float, count: int) -> str:

@@ -110,7 +110,8 @@ def listed(output: str, word: str) -> dict[str, int]:
 
 def _code(cubin: Path) -> list[tuple[str, bytes]]:
     """The mangled name and the machine code of every kernel of a cubin."""
-    binary = lief.ELF.parse(str(cubin))
+    # Its bytes: on Windows LIEF opens no path with letters beyond ASCII.
+    binary = lief.ELF.parse(cubin.read_bytes())
     if binary is None:
         raise Unreadable(f"{cubin.name} is no ELF file")
     code = [s for s in binary.sections if str(s.name).startswith(".text")]

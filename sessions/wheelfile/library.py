@@ -38,7 +38,7 @@ def read(path: Path, member: str, folder: Path) -> Library:
     lief.logging.disable()
     data = path.read_bytes()
     device = devicecode.read(data, folder)
-    binary = lief.parse(path)
+    binary = lief.parse(data)  # on Windows LIEF opens no path with letters beyond ASCII
     if isinstance(binary, lief.ELF.Binary):
         return _elf(binary, data, member, device)
     if isinstance(binary, lief.PE.Binary):

@@ -16,7 +16,12 @@ CORE = sorted((SESSIONS / "core").glob("*.py"))
 WHEELFILE = sorted((SESSIONS / "wheelfile").glob("*.py"))
 PAPERS = sorted((SESSIONS / "papers").glob("*.py"))
 # What a stage has beside its own file.
-PACKAGES = {"publish": ("papers",), "release": ("papers", "wheelfile"), "verify": ("wheelfile",)}
+PACKAGES = {
+    "matrix": ("wheelfile",),
+    "publish": ("papers",),
+    "release": ("papers", "wheelfile"),
+    "verify": ("wheelfile",),
+}
 OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
@@ -25,7 +30,7 @@ SHARED = {"sessions.payload", *(f"sessions.payload.{n}" for n in ("card", "seal"
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
-    "_cuda_runtime": {"ctypes", "sys", "cuda"},
+    "_cuda_runtime": {"ctypes", "os", "pathlib", "sys", "cuda"},
 }
 # What each of the payload's modules imports but the standard library. What a bundle needs before
 # it has installed anything, and what judges, needs nothing at all.
@@ -202,8 +207,9 @@ def test_only_options_reads_the_environment() -> None:
         for path in ALL
         if reads_environment(path.read_text(encoding="utf-8"))
     ]
-    standing_alone = ["overlay/_bundled_dlls.py", "payload/launch.py", "payload/spawn.py"]
-    assert found == ["core/bootstrap.py", "core/options.py", *standing_alone]
+    overlay = ["overlay/_bundled_dlls.py", "overlay/_cuda_runtime.py"]
+    payload = ["payload/launch.py", "payload/spawn.py"]
+    assert found == ["core/bootstrap.py", "core/options.py", *overlay, *payload]
 
 
 @pytest.mark.parametrize("text", ["os.environ['X']", "os.getenv('X')", "x = dict(os.environ)"])

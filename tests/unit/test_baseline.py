@@ -101,7 +101,7 @@ def test_the_founding_notes_procedure_is_its_own_for_the_targets_architecture() 
         '-DCMAKE_CUDA_FLAGS="-allow-unsupported-compiler"'
     )
     root = fakes.toolkit().root
-    assert (env["CUDA_PATH"], env["CUDACXX"]) == (root, f"{root}/bin/nvcc")
+    assert (env["CUDA_PATH"], env["CUDACXX"]) == (root, str(Path(root, "bin", "nvcc")))
     assert (env["CC"], env["CXX"]) == ("/usr/bin/gcc", "/usr/bin/g++")
     assert (env["PATH"], env["HOME"]) == ("/tools:/usr/bin", "/home/user")
 

@@ -318,6 +318,27 @@ def test_no_variable_of_the_caller_reaches_what_is_measured(
     assert payload.env == {"HOME": "/home/user"}
 
 
+@pytest.mark.parametrize(
+    ("words", "goes_on"), [((), True), (("--rounds", "9"), False), (("--fresh",), False)], ids=str
+)
+def test_stopped_half_way_it_goes_on_unless_something_else_is_asked_for(
+    tmp_path: Path, payload: Payload, words: tuple[str, ...], goes_on: bool, capsys: Told
+) -> None:
+    ctx = benching(tmp_path, "--device", "cpu")
+    build(ctx)
+    payload.code, payload.writes = 1, False
+    with pytest.raises(Problem, match="could not be measured"):
+        bench.main(ctx)
+    (ctx.build / "bench" / "run" / bench.STATE).write_text("{}", encoding="utf-8")
+    payload.code, payload.writes = 0, True
+    payload.downloads.clear()
+    again = benching(tmp_path, "--device", "cpu", *words)
+    bench.main(dataclasses.replace(again, asked=frozenset({"bench"})))
+    assert bool(payload.downloads) != goes_on
+    assert ("Going on where" in capsys.readouterr().out) == goes_on
+    assert (ctx.build / "bench" / "run" / bench.STATE).exists() == goes_on
+
+
 def test_baselines_are_built_before_the_folder_is_made(
     tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
 ) -> None:

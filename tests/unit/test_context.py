@@ -135,3 +135,33 @@ def test_release_takes_the_first_target_where_none_is_named() -> None:
 def test_other_sessions_take_one_target() -> None:
     with pytest.raises(Aborted, match="There is no target 'rtx50,hopper'"):
         context.stage(asking("verify", "--target", "rtx50,hopper"), lambda _: None)
+
+
+def test_matrix_is_given_every_wheel_and_takes_no_target_for_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    locked: list[str] = []
+    monkeypatch.setattr(Context, "target_lock", lambda _, target: locked.append(target))
+    seen: list[Context] = []
+    context.stage(asking("matrix", "--targets", "cpu,ada", "--pythons", "3.12"), seen.append)
+    assert [s.target for s in seen[0].specs] == ["cpu", "cpu+py3.12", "ada", "ada+py3.12"]
+    assert locked == []
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--targets", "cpu,nothing"), ("--targets", "cpu", "--pythons", "")]
+)
+def test_a_wrong_matrix_is_told_before_anything_is_made(
+    project: Path, words: tuple[str, ...]
+) -> None:
+    with pytest.raises(Aborted, match="To mend it"):
+        context.stage(asking("matrix", *words), raising(AssertionError("never reached")))
+    assert not (project / "build").exists()
+
+
+@pytest.mark.parametrize("words", [("--targets", "ada"), ("--pythons", "3.12"), ("--targets", "")])
+def test_no_other_session_takes_the_lists_of_a_matrix(words: tuple[str, ...]) -> None:
+    # It would build something else than was meant.
+    for name in ("wheel", "release"):
+        with pytest.raises(Aborted, match=f"mean nothing to the session {name}"):
+            context.stage(asking(name, *words), raising(AssertionError("never reached")))

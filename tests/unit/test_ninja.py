@@ -32,13 +32,19 @@ CUDA = f"Building CUDA object {CU}/template-instances/fattn-mma-f16.cu.o"
             "ggml.c",
         ),
         (
+            r"[8/9] Linking CXX shared library bin\ggml-base.dll",
+            Step(8, 9, r"Linking CXX shared library bin\ggml-base.dll"),
+            False,
+            "ggml-base.dll",
+        ),
+        (
             "[1/170] Generating build details from Git",
             Step(1, 170, "Generating build details from Git"),
             False,
             "",
         ),
     ],
-    ids=["c++", "cuda", "link", "windows", "custom"],
+    ids=["c++", "cuda", "link", "windows", "windows-link", "custom"],
 )
 def test_a_step_says_how_far_the_build_is_and_what_it_makes(
     line: str, step: Step, cuda: bool, file: str
@@ -292,16 +298,6 @@ def test_any_other_failure_shows_the_error_and_names_the_log() -> None:
 
 def test_a_failure_without_an_error_says_so() -> None:
     assert ninja.failure("", "/b/wheel.log", 8).evidence == "no line of the log looks like an error"
-
-
-def test_hits_and_misses_are_counted_from_the_log_of_ccache() -> None:
-    text = (
-        "# /b/src/ggml.c\ndirect_cache_hit\nlocal_storage_hit\n"
-        "# /b/src/ggml.cpp\npreprocessed_cache_hit\n"
-        "# /b/src/a.cu\ncache_miss\nlocal_storage_miss\ndirect_cache_miss\n"
-    )
-    assert ninja.parse_statslog(text) == {"hits": 2, "misses": 1}
-    assert ninja.parse_statslog("") == {"hits": 0, "misses": 0}
 
 
 ROOT = "/home/user/.cache/blackwheel/cuda-13.1-0123/nvidia/cu13"

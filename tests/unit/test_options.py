@@ -40,7 +40,8 @@ def test_no_words_leave_every_choice_to_the_target() -> None:
 
 def test_every_option_has_a_field_of_its_name() -> None:
     line = (
-        "--target a --version b --cuda c --arch d --python e --toolkit f --source g --wheel k "
+        "--target a --targets s --pythons t --version b --cuda c --arch d --python e --toolkit f "
+        "--source g --wheel k "
         "--device 1 --model l --baseline q --baseline r --rounds 5 --report m --sign n "
         "--signers o --compiler h --cache sccache --jobs 3 --record i --add j --to p --offline "
         "--fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
@@ -49,6 +50,8 @@ def test_every_option_has_a_field_of_its_name() -> None:
     chosen = options.parse(line.split())
     assert chosen == options.Options(
         target="a",
+        targets="s",
+        pythons="t",
         version="b",
         cuda="c",
         arch="d",
@@ -158,7 +161,14 @@ def test_pip_without_a_path_gets_none() -> None:
     ("cache", "given"),
     [
         ("ccache", {"CCACHE_DIR": "/shared/ccache"}),
-        ("sccache", {"SCCACHE_REDIS": "redis://cache"}),
+        (
+            "sccache",
+            {
+                "SCCACHE_REDIS": "redis://cache",
+                "AWS_SECRET_ACCESS_KEY": CALLER["AWS_SECRET_ACCESS_KEY"],
+                **{name: CALLER[name] for name in ("https_proxy", "NO_PROXY", "SSL_CERT_FILE")},
+            },
+        ),
         ("none", {}),
     ],
 )

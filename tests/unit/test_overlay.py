@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -102,9 +103,31 @@ def test_the_driver_is_looked_for_by_the_name_it_has(
     system: str, name: str, loader: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", system)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
     machine = Machine()
     loader(machine).load()
     assert machine.asked[0] == name
+
+
+@pytest.mark.parametrize("there", [(), ("bin",), ("lib",), ("bin", "lib")], ids="-".join)
+def test_on_windows_a_toolkit_that_is_gone_is_named_before_upstream_trips_over_it(
+    there: tuple[str, ...], loader: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in there:
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "linux")
+    loader(Machine()).load()
+    monkeypatch.setattr("sys.platform", "win32")
+    gone = [name for name in ("bin", "lib") if name not in there]
+    if not gone:
+        loader(Machine()).load()
+        return
+    (_, *told) = missing(loader(Machine()))
+    expected = "CUDA_PATH names a toolkit that is not whole; clear that variable"
+    assert len(told) == len(gone)
+    for name, line in zip(gone, told, strict=True):
+        assert line.startswith(f"  - {tmp_path / name}: {expected}")
 
 
 def test_without_anything_one_error_names_each_thing_and_how_to_get_it(

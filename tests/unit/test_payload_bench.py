@@ -237,6 +237,29 @@ def test_a_child_that_fails_ends_it_and_is_named(
     assert said.startswith(f"a ({WHEEL}) could not be measured: ended by -4: Illegal instruction")
 
 
+def test_what_was_measured_before_it_was_stopped_is_not_measured_again(
+    bench: Any, told: Found, machine: Machine, capsys: Told
+) -> None:
+    whole = bench.Bench(told).plan()
+    good = machine.spawn
+    bench.spawn.spawn = lambda *given: (
+        ([], "killed") if len(machine.children) == 7 else good(*given)
+    )
+    stopped(lambda: measured(bench, told), capsys)
+    ran, children = len(machine.ran), len(machine.children)
+    assert children == 7
+    bench.spawn.spawn = good
+    report = measured(bench, told)
+    assert len(machine.ran) == ran  # nothing was installed again
+    assert len(machine.children) == len([kind for _, kind, _ in whole if kind != "install"])
+    assert report["stops"] == 1
+    for wheel in report["wheels"]:
+        assert len(wheel["values"]["generation_per_second"]) == 3
+        assert len(wheel["values"]["install_seconds"]) == 3
+    # What is done is not taken for half of the next one.
+    assert measured(bench, told)["stops"] == 0
+
+
 @pytest.mark.parametrize("value", [None, 0.0, float("nan")])
 def test_a_value_that_is_none_ends_it(
     value: float | None, bench: Any, told: Found, machine: Machine, capsys: Told

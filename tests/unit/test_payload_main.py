@@ -6,6 +6,7 @@ import importlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,9 +53,11 @@ class Process:
 
     def __call__(self, command: list[str], **given: Any) -> subprocess.CompletedProcess[bytes]:
         self.command, self.given = command, given
+        given["stdout"].write(self.output)
+        given["stderr"].write(self.errors)
         if self.late:
-            raise subprocess.TimeoutExpired(command, 1.0, self.output or None, self.errors or None)
-        return subprocess.CompletedProcess(command, self.code, self.output, self.errors)
+            raise subprocess.TimeoutExpired(command, 1.0)
+        return subprocess.CompletedProcess(command, self.code)
 
 
 @pytest.fixture
@@ -72,6 +75,25 @@ def test_what_a_child_said_is_laid_over_one_another(
     found = payload.run_child(told, "device")
     assert found.pop("child_seconds") >= 0
     assert found == {"a": 1, "b": 2, "error": None}
+
+
+def test_what_a_child_that_hangs_has_started_keeps_nobody_waiting(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A debugger at a crash: it has the child's output open after the child was ended."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import subprocess, sys, time\n"
+        "print('@{\"a\": 1}', flush=True)\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'])\n"
+        "time.sleep(30)\n"
+    )
+    monkeypatch.setattr(payload.spawn, "PAYLOAD", program)
+    Path(told["folder"]).mkdir()
+    start = time.monotonic()
+    found = payload.run_child({**told, "timeout": 4}, "device")
+    assert time.monotonic() - start < 20
+    assert (found["a"], found["error"]) == (1, "ended by the time limit: ")
 
 
 def test_a_child_is_told_its_work_in_a_file(payload: Any, told: Found, process: Process) -> None:

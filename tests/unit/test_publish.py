@@ -126,10 +126,9 @@ def test_the_commands_of_one_release(tmp_path: Path, said: list[str]) -> None:
     assert f"twine upload --repository-url URL {wheel}" in lines
     assert f"uv publish --publish-url URL {wheel}" in lines
     tag = "v0.3.16-hopper"
-    assert (
-        f"gh release create {tag} --title 'llama-cpp-python {tag}' "
-        "--notes-file dist/hopper/WHEEL.md" in lines
-    )
+    title = run.typed([f"llama-cpp-python {tag}"])  # as the system's own shell has it quoted
+    notes = "--notes-file dist/hopper/WHEEL.md"
+    assert f"gh release create {tag} --title {title} {notes}" in lines
     papers = "dist/hopper/SHA256SUMS dist/hopper/WHEEL.md dist/hopper/release.json"
     assert f"gh release upload {tag} {wheel} {papers}" in lines
 

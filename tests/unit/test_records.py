@@ -23,6 +23,7 @@ from sessions.core.model import (
     Driver,
     Gate,
     InstalledToolkit,
+    Matrix,
     Release,
     SmokeReport,
     Toolchain,
@@ -73,6 +74,8 @@ VALUES: list[Any] = [
     evidence.cold(),
     Gate("cpu", "a.whl", "0" * 64, ("12.0",), ()),
     Release("cpu", "a.whl", "0" * 64, 7, "0.3.16", None, (), tested=True, proven=None),
+    fakes.matrix_row(),
+    Matrix("2026", 30.5, (fakes.matrix_row(outcome="failed", reason="why", remedy="do this"),)),
 ]
 KINDS = [
     kind

@@ -250,7 +250,6 @@ def test_its_record_says_what_was_released(world: World) -> None:
     assert {check.status for check in passed.checks} == {"ok"}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no sha256sum")
 def sums(world: World) -> dict[str, str]:
     """What sha256sum --check would compare: the lines that are no comment."""
     text = world.files("rtx50")["SHA256SUMS"].decode()

@@ -1,4 +1,4 @@
-"""What a program is given to read; the program itself is played."""
+"""What a program is given to read, where it is played; how it ends; how a command is told."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sessions.core.run import capture, inherit
+from sessions.core.run import capture, inherit, typed
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def test_a_program_with_this_terminal_is_ended_with_this_process(
         waits.append(timeout)
         if len(waits) == 1:
             while not told.exists():  # till then it could not be told to end
+                assert self.poll() is None
                 time.sleep(0.05)
             raise KeyboardInterrupt
         return real(self, timeout)
@@ -86,3 +87,15 @@ def test_a_program_with_this_terminal_is_ended_with_this_process(
     assert waits == [None, 20]
     if sys.platform != "win32":  # which ends a program without a word
         assert told.read_text() == "ended"
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [("linux", r"nox '--wheel=C:\a b\x.whl'"), ("win32", r'nox "--wheel=C:\a b\x.whl"')],
+)
+def test_a_command_to_type_is_quoted_as_the_systems_own_shell_reads_it(
+    platform: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert typed(["nox", r"--wheel=C:\a b\x.whl"]) == expected
+    assert typed(["nox", "--target=cpu"]) == "nox --target=cpu"

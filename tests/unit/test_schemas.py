@@ -18,6 +18,7 @@ from sessions.core.model import (
     BenchReport,
     CheckGroup,
     Gate,
+    Matrix,
     Release,
     SmokeReport,
     Timeline,
@@ -36,6 +37,7 @@ KINDS: dict[str, Any] = {
     "steps": Timeline,
     "gate": Gate,
     "release": Release,
+    "matrix": Matrix,
 }
 
 
@@ -74,8 +76,9 @@ def test_the_documented_schema_is_that_of_the_type(kind: str) -> None:
         ("facts", fakes.wheel_facts()),
         ("verify", VerifyReport("a.whl", "0" * 64, "cpu", "f", 1.5, (CheckGroup("The file", ()),))),
         ("steps", evidence.cold()),
+        ("matrix", Matrix("2026-11-24T04:00:00+00:00", 30.5, (fakes.matrix_row(),))),
     ],
-    ids=["wheel", "facts", "verify", "steps"],
+    ids=["wheel", "facts", "verify", "steps", "matrix"],
 )
 def test_a_record_holds_to_its_schema_and_one_without_a_field_does_not(
     kind: str, value: Any

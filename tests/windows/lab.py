@@ -13,6 +13,8 @@ What Wine 8 does otherwise than Windows, beside what ``test_behaviour.py`` shows
 - in cmd ``A && B`` and ``A || B`` always run B, and ``call`` loses exit codes;
 - where, findstr, tasklist and powershell are stubs that end with 0 and print nothing;
 - there are no symlinks, no junctions, no limit of 260 characters, no Ctrl-Break;
+- a crash starts a debugger, which waits for ever, whatever the error mode says: the lab has none;
+- a library may need functions that are not there, until they are called;
 - PATH and TEMP do not come from the Unix side: ``run`` gives a PATH as WINEPATH, which Wine puts
   before its own; what needs another environment is started from the Windows Python.
 """

@@ -285,11 +285,13 @@ def _programs(home: Path) -> None:
 
 
 def _register(env: Mapping[str, str]) -> None:
-    """Be Windows 10, and prefer Microsoft's ucrtbase.dll to Wine's."""
+    """Be Windows 10, prefer Microsoft's ucrtbase.dll to Wine's, and start no debugger."""
     words = ("wine", "reg", "add")
     _wine(env, *words, r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f")
     overrides = r"HKCU\Software\Wine\DllOverrides"
     _wine(env, *words, overrides, "/v", "ucrtbase", "/d", "native,builtin", "/f")
+    crashes = r"HKLM\Software\Microsoft\Windows NT\CurrentVersion\AeDebug"
+    _wine(env, *words, crashes, "/v", "Debugger", "/d", "false", "/f")  # a name of no program
 
 
 def _wheel(downloads: Path, project: str) -> Path:

@@ -16,7 +16,16 @@ NAMES = [
     if isinstance(node, ast.FunctionDef)
 ]
 
+# What Wine 8 does not do as Windows does, by Microsoft's documentation; strict: it says if it does.
+OTHER_IN_WINE = {"a_folder_with_an_open_file_is_not_renamed": "Wine renames it"}
+SHOWN = [
+    pytest.param(name, marks=pytest.mark.xfail(reason=OTHER_IN_WINE[name]))
+    if name in OTHER_IN_WINE
+    else name
+    for name in NAMES
+]
 
-@pytest.mark.parametrize("name", NAMES)
+
+@pytest.mark.parametrize("name", SHOWN)
 def test_windows(lab: Lab, folder: Path, name: str) -> None:
     lab.run(lab.python, PROGRAM, name, folder).well()

@@ -76,7 +76,8 @@ def cuda_venv(
         lab.run(lab.python, *pip, env=checkout.environment(lab), timeout=600).well()
     # What else the package needs is where smoke installed it.
     others = lab.windows(smoked / "venv" / "Lib" / "site-packages")
-    (venv / "Lib" / "site-packages" / "others.pth").write_text(f"{others}\n", encoding="utf-8")
+    # Python 3.11 reads it in the code page of the system.
+    (venv / "Lib" / "site-packages" / "others.pth").write_text(f"{others}\n", encoding="cp1252")
     yield venv
     shutil.rmtree(venv)
 
@@ -94,6 +95,9 @@ def places(lab: Lab, cuda_venv: Path) -> Iterator[dict[str, Path]]:
     """Where NVIDIA's libraries may be; empty."""
     toolkit = lab.drive / TOOLKIT
     nvidia = cuda_venv / "Lib" / "site-packages" / "nvidia"
+    for name in ("bin", "lib"):  # in a toolkit of CUDA 13 they are there, with nvcc and lib\x64
+        for version in ("v12.8", "v13.1"):
+            (toolkit / version / name).mkdir(parents=True)
     yield {
         "pip": nvidia / "cu13" / "bin" / "x86_64",
         "bin-x64": toolkit / "v13.1" / "bin" / "x64",
@@ -139,7 +143,6 @@ def test_the_cuda_runtime_is_found_in_each_place(
     place: str,
     via: str,
 ) -> None:
-    places["bin"].mkdir(parents=True)  # in a toolkit of CUDA 13 it is there, with nvcc
     lay_out(places[place], STAND_INS)
     root = lab.windows(places["bin"].parent)
     env = {} if place == "pip" else {"CUDA_PATH": root}
@@ -192,3 +195,13 @@ def test_a_cuda_12_alone_is_named_as_of_no_use(
     assert ran.returncode == 1
     assert "cudart of CUDA 13: pip install nvidia-cuda-runtime nvidia-cublas [found " in ran.output
     assert "cudart64_12.dll" in ran.output
+
+
+def test_a_toolkit_that_was_removed_is_named_though_the_runtime_is_there(
+    lab: Lab, project: Path, cuda_venv: Path, driver: Path, places: dict[str, Path]
+) -> None:
+    lay_out(places["pip"], STAND_INS)
+    gone = lab.windows(places["bin"].parent.with_name("v11.8"))
+    ran, _, _ = import_cuda(lab, project, cuda_venv, {"CUDA_PATH": gone})
+    assert ran.returncode == 1
+    assert rf"{gone}\lib: CUDA_PATH names a toolkit that is not whole" in ran.output

@@ -225,8 +225,12 @@ def test_it_is_imported_and_loads_its_own_libraries_alone(
     site = lab.windows(smoked / "venv" / "Lib" / "site-packages").lower()
     for name in ("llama.dll", "ggml.dll", "ggml-base.dll", "ggml-cpu.dll"):
         assert loaded_from(modules, re.escape(name)) == rf"{site}\llama_cpp\lib"
-    for name in ("msvcp140-", "vcomp140-"):
-        assert loaded_from(modules, name) == rf"{site}\{redist.FOLDER}"
+    # By their whole names: NumPy brings an msvcp140-….dll too, which is another.
+    brought = [*(smoked / "venv" / "Lib" / "site-packages" / redist.FOLDER).glob("*.dll")]
+    originals = sorted(redist.original(path.name) for path in brought)
+    assert originals == ["msvcp140.dll", "vcomp140.dll"]
+    for path in brought:
+        assert loaded_from(modules, re.escape(path.name)) == rf"{site}\{redist.FOLDER}"
 
 
 @pytest.mark.parametrize("more", ["", "os.add_dll_directory(sys.prefix + FOLDER)"])
@@ -258,7 +262,9 @@ def test_libraries_of_another_llama_cpp_in_the_current_folder_are_left_alone(
     env = {"PATH": ALONE["PATH"] + ";" + lab.windows(runtime)}
     import_it(lab, project, smoked, UPSTREAM, env=env)[0].well()
     ran, _ = import_it(lab, project, smoked, UPSTREAM, env=env, cwd=decoys)
-    assert "Failed to load shared library" in ran.output
+    assert ran.returncode == 1
+    # Windows loads nothing that needs a function that is not there; Wine fails at its call.
+    assert "unimplemented function ggml-base.dll." in ran.output
 
 
 def test_libraries_that_the_user_names_are_taken(

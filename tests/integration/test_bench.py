@@ -1,0 +1,121 @@
+"""``bench`` end to end: real venvs, pip and processes; of the wheels only llama.cpp is played."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import REPOSITORY, Project
+
+WHEEL = "llama_cpp_python-0.3.16-py3-none-any.whl"
+# As much of upstream's package as a benchmark uses.
+PACKAGE = """\
+import ctypes, time
+
+time.sleep({imported})
+__version__ = "0.3.16"
+llama_token = ctypes.c_int32
+
+
+class Params:
+    _fields_ = [("flash_attn", int)]
+
+
+def nothing(*_):
+    return 0
+
+
+def llama_decode(*_):
+    time.sleep({decode})
+    return {code}
+
+
+def llama_log_callback(function):
+    return function
+
+
+llama_log_set = llama_backend_init = llama_model_free = llama_free = nothing
+llama_get_memory = llama_memory_clear = llama_synchronize = llama_batch_get_one = nothing
+llama_model_get_vocab = nothing
+llama_model_default_params = llama_context_default_params = Params
+llama_model_load_from_file = llama_init_from_model = lambda *_: object()
+llama_vocab_n_tokens = lambda _: 512
+"""
+
+
+def stub(folder: Path, *, imported: float, decode: float, code: int = 0) -> Path:
+    """A wheel whose import and decoding take as long as it is told."""
+    folder.mkdir()
+    info = "llama_cpp_python-0.3.16.dist-info"
+    metadata = "Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 0.3.16\n"
+    kind = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    members = {
+        "llama_cpp/__init__.py": PACKAGE.format(imported=imported, decode=decode, code=code),
+        f"{info}/METADATA": f"{metadata}Requires-Dist: numpy\n",
+        f"{info}/WHEEL": kind,
+    }
+    names = [*members, f"{info}/RECORD"]
+    members[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in names)
+    with zipfile.ZipFile(folder / WHEEL, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return folder / WHEEL
+
+
+@pytest.mark.slow
+def test_a_wheel_that_was_made_slower_is_shown_to_be(project: Project, tmp_path: Path) -> None:
+    this = stub(tmp_path / "this", imported=0.0, decode=0.001)
+    slow = stub(tmp_path / "slow", imported=1.0, decode=0.004)
+    words = ["--target", "cpu", "--wheel", str(this), "--baseline", str(slow), "--rounds", "8"]
+    ran = project.start("bench", *words).end(timeout=900).well()
+    assert "cpu against slow" in ran.output
+    (path,) = (project.root / "build" / "cpu" / "given").glob("*/bench.json")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["bench"]
+    assert [wheel["label"] for wheel in report["wheels"]] == ["cpu", "slow"]
+    found = {ratio["metric"]: ratio for ratio in report["ratios"]}
+    for metric in ("import_seconds", "generation_per_second"):
+        assert found[metric]["verdict"] == "better", found[metric]
+        assert found[metric]["count"] == 8
+    # What was slept is in the medians: 4 ms a token are less than 250 tokens a second.
+    slept = sorted(report["wheels"][1]["values"]["generation_per_second"])
+    assert 50 < slept[4] < 250
+    assert found["wheel_bytes"]["verdict"] == "same"
+    assert found["install_seconds"]["verdict"] == "unsure"
+    sealed = path.with_name("bench-report.json")
+    again = project.nox("bench", *words[:4], "--report", str(sealed)).well()
+    assert "cpu against slow" in again.output
+    sealed.write_text(sealed.read_text(encoding="utf-8").replace("0.3.16", "0.3.17", 1))
+    project.nox("bench", *words[:4], "--report", str(sealed)).badly("changed or damaged")
+
+
+@pytest.mark.slow
+def test_a_wheel_that_does_not_compute_ends_it(project: Project, tmp_path: Path) -> None:
+    this = stub(tmp_path / "this", imported=0.0, decode=0.0)
+    bad = stub(tmp_path / "bad", imported=0.0, decode=0.0, code=1)
+    words = ["--target", "cpu", "--wheel", str(this), "--baseline", str(bad), "--rounds", "1"]
+    ran = project.start("bench", *words).end(timeout=600)
+    ran.badly("could not be measured", "bad", "llama_decode returned 1")
+    assert not list((project.root / "build").rglob("bench.json"))
+
+
+@pytest.mark.parametrize("words", [(), ("--baseline", "seed")])
+def test_without_the_card_it_stops_before_anything_is_built(words: tuple[str, ...]) -> None:
+    # Of a kind that is hardly where tests run; with a driver or without, the way out is the same.
+    done = subprocess.run(
+        [sys.executable, "noxfile.py", "-s", "bench", "--", "--target", "spark", *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "No NVIDIA driver answers here" in said or "No card here runs this wheel" in said
+    assert "smoke-….pyz --bench" in said
+    assert "session clean" not in said

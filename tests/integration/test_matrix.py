@@ -1,0 +1,349 @@
+"""``matrix`` end to end on a locked miniature: what is shared, what goes on, what is resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.wheelfile import compare
+from tests.integration.conftest import (
+    REPOSITORY,
+    SOURCES,
+    Checkout,
+    Project,
+    Ran,
+    SlowCompiler,
+    copy_project,
+    kill_tree,
+    processes_of,
+    sha256,
+    snapshot,
+)
+from tests.integration.test_release import BINDINGS, Locked, fresh, lock
+from tests.integration.wheels import _KERNEL
+
+LOCKED = "llama_cpp_python-0.3.16-cp{0}-cp{0}-manylinux_2_34_x86_64.whl"
+
+
+def table(root: Path, name: str, base: str = "cpu") -> None:
+    """A target like another, in the project's own targets.toml."""
+    path = root / "targets.toml"
+    text = path.read_text(encoding="utf-8")
+    own = text.split(f"\n[{base}]\n", 1)[1].split("\n[", 1)[0]
+    path.write_text(f"{text}\n[{name}]\n{own}", encoding="utf-8")
+
+
+def rows(project: Project) -> list[dict[str, Any]]:
+    record = json.loads((project.root / "build" / "matrix.json").read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = record["matrix"]["rows"]
+    assert record["ok"] is all(row["outcome"] != "failed" for row in found)
+    for row in found:
+        if row["outcome"] != "failed":
+            path = project.root / "wheels" / row["folder"] / row["file"]
+            data = path.read_bytes()
+            assert (row["sha256"], row["size"]) == (sha256(data), len(data))
+            with zipfile.ZipFile(path) as archive:
+                assert archive.testzip() is None
+    return found
+
+
+def outcomes(project: Project) -> list[tuple[str, str, str]]:
+    return [(row["target"], row["python"], row["outcome"]) for row in rows(project)]
+
+
+def run(project: Project, targets: str, pythons: str, *more: str) -> Ran:
+    started = project.start("matrix", "--targets", targets, "--pythons", pythons, *more)
+    return started.end(timeout=600)
+
+
+def compiled(project: Project, target: str) -> int:
+    """How many files a compiler, or its cache, was asked for in the last build."""
+    log = (project.root / "build" / target / "wheel.log").read_text(encoding="utf-8")
+    return log.count("] Building C")
+
+
+def another_python() -> Path:
+    """A Python that is not 3.11, to build with; its folder can go on PATH."""
+    folders = [*map(Path, os.environ["PATH"].split(":"))]
+    folders += sorted(Path.home().glob(".pyenv/versions/*/bin"), reverse=True)
+    for minor in (12, 13, 10, 14, 9):
+        for folder in folders:
+            program = folder / f"python3.{minor}"
+            words = [str(program), "-c", "import venv, ensurepip"]
+            if program.exists() and not subprocess.run(words, capture_output=True).returncode:
+                return program
+    pytest.fail("these tests need another Python than 3.11, with its venv module: install 3.12")
+
+
+@pytest.fixture(scope="module")
+def made(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Locked:
+    """Two targets for three Pythons, of which one is installed. Not to be changed by a test."""
+    locked = fresh(built, tmp_path_factory.mktemp("matrix"))
+    table(locked.root, "cpu-again")
+    ran = run(locked.project, "cpu,cpu-again", "3.10,3.11,3.12").well()
+    assert "matrix: 6 wheels in" in ran.output
+    return locked
+
+
+def test_every_wheel_is_made_of_the_least_new_work(made: Locked) -> None:
+    assert outcomes(made.project) == [
+        ("cpu", "3.11", "built"),
+        ("cpu", "3.10", "repacked"),
+        ("cpu", "3.12", "repacked"),
+        ("cpu-again", "3.11", "built"),
+        ("cpu-again", "3.10", "repacked"),
+        ("cpu-again", "3.12", "repacked"),
+    ]
+    found = rows(made.project)
+    # A second target: every object from the cache, the source as it was unpacked for the first.
+    assert compiled(made.project, "cpu-again") == SOURCES
+    assert found[3]["cache"] == {"hits": SOURCES, "misses": 0}
+    assert found[3]["shared"] == ["source 0.3.16", f"{SOURCES} objects"]
+    for row in (found[1], found[2], found[4], found[5]):
+        assert row["shared"] == ["the wheel of 3.11"]
+        assert row["cache"] == {}
+    # A second Python: no source staged, nothing configured, nothing compiled.
+    for label in ("cpu+py3.10", "cpu+py3.12", "cpu-again+py3.12"):
+        there = {path.name for path in (made.root / "build" / label).iterdir()}
+        assert there == {"CACHEDIR.TAG", "given", "matrix.log", "repack.json"}
+
+
+def test_every_wheel_is_proven_and_says_what_it_is(made: Locked) -> None:
+    for label, number in (("cpu", 311), ("cpu+py3.10", 310), ("cpu-again+py3.12", 312)):
+        path = made.root / "wheels" / label / LOCKED.format(number)
+        told = made.project.nox(
+            "verify", "--target", label.split("+")[0], "--python", f"3.{number - 300}",
+            "--wheel", str(path),
+        ).well()  # fmt: skip
+        assert "18 checks hold" in told.output
+        assert "warnings" not in told.output
+        with zipfile.ZipFile(path) as archive:
+            (bill,) = [n for n in archive.namelist() if "/sboms/b" in n]
+            text = archive.read(bill).decode()
+        assert f'"{label}"' in text
+
+
+def test_a_repacked_wheel_is_to_the_byte_what_that_python_builds(
+    made: Locked, built: Checkout, tmp_path: Path
+) -> None:
+    program = another_python()
+    version = program.name.removeprefix("python")
+    locked = fresh(built, tmp_path)
+    run(locked.project, "cpu", version).well()
+    (repacked,) = (locked.root / "wheels" / f"cpu+py{version}").glob("*.whl")
+    kept = Path(shutil.copy(repacked, tmp_path))
+    path = f"{locked.project.env['PATH']}:{program.parent}"
+    words = ("--target", "cpu", "--python", version)
+    # The build tools' venv of that Python is made here.
+    started = locked.project.start("wheel", *words, env={"PATH": path})
+    started.end(timeout=900).well()
+    record = json.loads((repacked.parent / "wheel.json").read_text())["wheel"]
+    assert record["steps"] > 0, "not built"
+    assert compare.differences(kept, repacked) == ()
+    # The matrix takes what was built for what it would make.
+    before = snapshot(repacked.parent)
+    run(locked.project, "cpu", version).well()
+    assert snapshot(repacked.parent) == before
+
+
+def test_a_second_run_is_up_to_date(made: Locked) -> None:
+    before = snapshot(made.root / "wheels")
+    first = rows(made.project)
+    ran = run(made.project, "cpu,cpu-again", "3.10,3.11,3.12").well()
+    assert {row["outcome"] for row in rows(made.project)} == {"up to date"}
+    assert [row["sha256"] for row in rows(made.project)] == [row["sha256"] for row in first]
+    assert snapshot(made.root / "wheels") == before
+    print(f"6 wheels up to date in {ran.seconds:.1f} s")
+
+
+def py3(source: Path) -> None:
+    """As 0.3.36 has it: a wheel for any Python 3."""
+    path = source / "pyproject.toml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("wheel.packages", 'wheel.py-api = "py3"\nwheel.packages'))
+
+
+def test_a_py3_wheel_serves_every_python(built: Checkout, project: Project) -> None:
+    checkout = project.checkout("py3")
+    py3(checkout.path)
+    bindings(checkout.path)
+    ran = run(project, "cpu", "3.9,3.11,3.14", "--source", str(checkout.path)).well()
+    assert outcomes(project) == [
+        ("cpu", "3.11", "built"),
+        ("cpu", "3.9", "same"),
+        ("cpu", "3.14", "same"),
+    ]
+    found = rows(project)
+    assert len({row["file"] for row in found}) == 1
+    assert "-py3-none-" in found[0]["file"]
+    assert [(row["wall_seconds"], row["cpu_seconds"]) for row in found[1:]] == [(0, 0), (0, 0)]
+    assert sorted(p.name for p in (project.root / "wheels").iterdir() if p.is_dir()) == [
+        "cpu+source-py3"
+    ]
+    assert ran.output.count("Running session verify") == 1
+
+
+def bindings(source: Path) -> None:
+    """What verify asks of a package: that its Python loads its libraries."""
+    init = source / "llama_cpp" / "__init__.py"
+    text = init.read_text(encoding="utf-8").replace("0.0.1", "0.3.16")
+    init.write_text(f"{text}\n\nfrom .llama_cpp import *\n", encoding="utf-8")
+    (source / "llama_cpp" / "llama_cpp.py").write_text(BINDINGS, encoding="utf-8")
+
+
+def test_one_that_fails_leaves_the_others_to_go_on(built: Checkout, tmp_path: Path) -> None:
+    locked = fresh(built, tmp_path)
+    table(locked.root, "cpu-small")
+    path = locked.root / "targets.toml"
+    head, tail = path.read_text(encoding="utf-8").rsplit("budget_mb = 4", 1)
+    path.write_text(f"{head}budget_mb = 0{tail}", encoding="utf-8")  # refused by verify
+    ran = run(locked.project, "cpu-small,cpu", "3.11,3.12")
+    ran.badly(
+        "2 of 4 wheels were not made; the others are there.",
+        "1 of 18 checks of",
+        "size: larger than the target allows",
+        "nox -s verify -- --target=cpu-small",
+    )
+    assert ran.code == 1
+    assert outcomes(locked.project) == [
+        ("cpu-small", "3.11", "failed"),
+        ("cpu-small", "3.12", "failed"),
+        ("cpu", "3.11", "built"),
+        ("cpu", "3.12", "repacked"),
+    ]
+    # Its command does what it says: it shows that failure alone.
+    locked.project.nox("verify", "--target=cpu-small").badly("size: larger")
+    path.write_text(f"{head}budget_mb = 4{tail}", encoding="utf-8")
+    run(locked.project, "cpu-small,cpu", "3.11,3.12").well()
+    assert [outcome for _, _, outcome in outcomes(locked.project)] == [
+        "up to date", "repacked", "up to date", "up to date",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["term", "kill"])
+def test_stopped_half_way_it_goes_on_from_there(
+    built: Checkout, tmp_path: Path, slow_compiler: SlowCompiler, how: str
+) -> None:
+    locked = fresh(built, tmp_path)
+    table(locked.root, "cpu-slow")
+    words = ("cpu,cpu-slow", "3.11,3.12")
+    run(locked.project, "cpu", "3.11,3.12", *slow_compiler.options).well()
+    done = snapshot(locked.root / "wheels")
+    slow_compiler.slow(300)
+    given = ("--targets", words[0], "--pythons", words[1], *slow_compiler.options)
+    running = locked.project.start("matrix", *given)
+    slow_compiler.wait_until_half_way(running, locked.root / "build" / "cpu-slow" / "tree")
+    if how == "term":
+        os.killpg(running.process.pid, signal.SIGTERM)
+        ended = running.end(timeout=30)
+        assert "Traceback" not in ended.output, ended.output
+    else:
+        kill_tree(running.process.pid)
+        ended = running.end()
+    assert ended.code != 0
+    assert processes_of(tmp_path) == []
+    assert not (locked.root / "build" / "matrix.json").exists()
+    assert snapshot(locked.root / "wheels") == done
+    slow_compiler.quick()
+    run(locked.project, *words, *slow_compiler.options).well()
+    assert outcomes(locked.project) == [
+        ("cpu", "3.11", "up to date"),
+        ("cpu", "3.12", "up to date"),
+        ("cpu-slow", "3.11", "built"),
+        ("cpu-slow", "3.12", "repacked"),
+    ]
+    assert 0 < compiled(locked.project, "cpu-slow") < SOURCES
+    assert {n: t for n, t in snapshot(locked.root / "wheels").items() if n in done} == done
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--targets", "cpu", "--pythons", "3.12", "--python", "3.14"), "Python 3.14: none found"),
+        (("--targets", "cpu,nothing"), "There is no target 'nothing'"),
+        (("--targets", "all"), "There is no target 'all'"),
+        (("--targets", "cpu", "--pythons", "3.12,3.99"), "There is no Python 3.99"),
+        (("--targets", ""), "--targets names nothing"),
+        ((), "--targets names nothing"),
+    ],
+    ids=["not installed", "target", "all", "python", "empty", "none"],
+)
+def test_what_cannot_be_made_is_refused_before_anything_is(
+    project: Project, words: tuple[str, ...], told: str
+) -> None:
+    project.nox("matrix", *words).badly(told)
+    assert not list((project.root / "build").glob("*/wheel.log"))
+    assert not list((project.root / "wheels").glob("*/*.whl"))
+
+
+CUDA = """
+if(GGML_CUDA)
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    add_library(ggml-cuda ${CMAKE_CURRENT_SOURCE_DIR}/src/ggml-cuda/ggml-cuda.cu)
+    target_link_libraries(ggml-cuda PRIVATE ggml-base CUDA::cudart CUDA::cublas CUDA::cuda_driver)
+endif()
+"""
+
+
+def with_cuda(source: Path) -> None:
+    """One file for the GPU, beside those for the CPU."""
+    ggml = source / "vendor" / "llama.cpp" / "ggml"
+    with (ggml / "CMakeLists.txt").open("a", encoding="utf-8") as stream:
+        stream.write(CUDA)
+    (ggml / "src" / "ggml-cuda").mkdir()
+    (ggml / "src" / "ggml-cuda" / "ggml-cuda.cu").write_text(_KERNEL, encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def toolkit(built: Checkout) -> Path:
+    """The toolkit that the rtx50 wheel was built with, in the session's cache, to be linked to."""
+    record = REPOSITORY / "build" / "rtx50" / "toolkit.json"
+    if not record.is_file():
+        pytest.fail("There is no toolkit of the rtx50 wheel. Build it first: nox -s wheel")
+    root = Path(json.loads(record.read_text(encoding="utf-8"))["toolkit"]["root"])
+    folder = Path(built.project.env["BLACKWHEEL_CACHE"]) / root.parents[1].name
+    if not folder.exists():
+        # A file of its own, or another name of the same: no link that leads out of the folder.
+        shutil.copytree(root.parents[1], folder, symlinks=True, copy_function=link)
+    return folder
+
+
+def link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def test_a_second_architecture_compiles_device_code_alone(
+    built: Checkout, toolkit: Path, tmp_path: Path
+) -> None:
+    # In a folder without a space: nvcc hands -ffile-prefix-map to gcc unquoted.
+    root = tmp_path / "plain"
+    copy_project(root)
+    lock(root, Path(built.project.env["BLACKWHEEL_CACHE"]), with_cuda)
+    (root / ".nox").symlink_to(built.project.root / ".nox")
+    locked = Locked(Project(root, built.project.env))
+    run(locked.project, "rtx50,hopper", "3.11,3.12").well()
+    assert outcomes(locked.project) == [
+        ("rtx50", "3.11", "built"),
+        ("rtx50", "3.12", "repacked"),
+        ("hopper", "3.11", "built"),
+        ("hopper", "3.12", "repacked"),
+    ]
+    found = rows(locked.project)
+    assert found[2]["cache"] == {"hits": SOURCES, "misses": 1}
+    assert found[2]["shared"] == ["source 0.3.16", "CUDA 13.1", f"{SOURCES} objects"]
+    for name, arch in (("rtx50", "sm_120"), ("hopper", "sm_90")):
+        facts = json.loads((locked.root / "build" / name / "facts.json").read_text())["facts"]
+        sass = [lib["device"]["sass"] for lib in facts["libraries"] if lib["device"]]
+        assert sass == [{arch: 1}]

@@ -1,0 +1,1 @@
+"""More than one machine, played on one: shared caches, build servers, and what they bring."""

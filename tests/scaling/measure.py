@@ -1,0 +1,185 @@
+"""What shared caches and build servers bring, measured on one machine: docs/scaling.md.
+
+    python -m tests.scaling.measure shared --work DIR --cache DIR --warm CCACHE_DIR --out FILE
+    python -m tests.scaling.measure dist --servers N --work DIR --cache DIR --out FILE
+    python -m tests.scaling.model build/rtx50/steps.json [--physical 2]
+
+``--cache`` is a BLACKWHEEL_CACHE with toolkit and build tools; its compiler caches are not used.
+``dist`` needs root and the programs of docs/scaling.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.scaling import cluster
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A checkout of the project, and what its runs have in their environment."""
+
+    root: Path
+    target: str
+    env: Mapping[str, str]
+
+    def nox(self, session: str, *options: str, env: Mapping[str, str] | None = None) -> float:
+        """Run a session to its end. Returns its seconds."""
+        words = [sys.executable, "noxfile.py", "-s", session, "--", "--target", self.target]
+        start = time.monotonic()
+        done = subprocess.run(
+            [*words, *options],
+            cwd=self.root,
+            env={**self.env, **(env or {})},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{session} failed:\n{done.stdout[-4000:]}")
+        for line in done.stdout.splitlines():
+            if line.startswith(("✓ wheel", "warning: ")):
+                print(f"  {line}", flush=True)
+        return round(time.monotonic() - start, 1)
+
+    def wheel(self, *options: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Build the wheel, and take from its record what counts here."""
+        seconds = self.nox("wheel", *options, env=env)
+        path = self.root / "wheels" / self.target / "wheel.json"
+        record = json.loads(path.read_text())["wheel"]
+        keys = ("wall_seconds", "cpu_seconds", "cache", "timing", "sha256", "libraries")
+        return {"session_seconds": seconds, **{key: record[key] for key in keys}}
+
+
+def checkout(root: Path, target: str, cache: Path, source: Path = REPOSITORY) -> Builder:
+    """A fresh copy of the project, made ready for a build (sources, toolkit, settings)."""
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    for name in ("noxfile.py", "pyproject.toml", "targets.toml"):
+        shutil.copy2(source / name, root)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(source / "sessions", root / "sessions", ignore=ignored)
+    kept = ("HOME", "USER", "PATH", "TMPDIR", "LANG", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    env = {n: v for n, v in os.environ.items() if n in kept or n.startswith("PIP_")}
+    builder = Builder(root, target, {**env, "BLACKWHEEL_CACHE": str(cache)})
+    builder.nox("configure")
+    return builder
+
+
+def shared(args: argparse.Namespace) -> dict[str, Any]:
+    """Builder A's ccache is warm; B, with an empty disk, takes its work from each kind of store."""
+    local = {"CCACHE_DIR": str(args.warm)}
+    a = checkout(args.work / "a", args.target, args.cache)
+    print("A, its own ccache")
+    found: dict[str, Any] = {"first": a.wheel(env=local)}
+    for name, store in (("redis", cluster.redis), ("http", cluster.http)):
+        with store(args.work / name) as remote:
+            print(f"{name}: A fills it")
+            a.nox("clean", "--all")
+            fill = a.wheel(env={**local, **remote, "CCACHE_RESHARE": "true"})
+            shutil.rmtree(args.work / "empty", ignore_errors=True)
+            b = checkout(args.work / "b", args.target, args.cache)
+            print(f"{name}: B takes it")
+            take = b.wheel(env={**remote, "CCACHE_DIR": str(args.work / "empty")})
+        found[name] = {"fill": fill, "take": take, "same": take["sha256"] == fill["sha256"]}
+    return found
+
+
+def dist(args: argparse.Namespace) -> dict[str, Any]:
+    """A builds by build servers and fills an S3 store; B, with an empty disk, takes it from there.
+
+    B is at the same path, and knows the same scheduler: with sccache 0.16, a file's key is another
+    for another path of the checkout, and where nothing can be distributed.
+    """
+    root, jobs = args.work / "s", args.jobs or 2 * args.servers
+    a = checkout(root, args.target, args.cache)
+    tools = next(args.cache.glob("tools-*/bin/sccache-dist"))
+    found: dict[str, Any] = {"servers": args.servers, "jobs": jobs}
+    shutil.rmtree(args.work / "s3", ignore_errors=True)
+    options = ("--cache", "sccache")
+    with (
+        cluster.s3(args.work / "s3", args.nanio) as store,
+        cluster.build_servers(args.work / "dist", str(tools), args.servers) as servers,
+    ):
+        print("packing the compilers")
+        found["packing_seconds"] = pack(a, servers.env, tools.with_name("sccache"), args.work)
+        print(f"A, {args.servers} build servers")
+        if args.kill_after:
+            found["killed"] = doomed = next(iter(servers.servers))
+            killer = threading.Timer(args.kill_after, servers.kill, [doomed])
+            killer.start()
+        found["dist"] = a.wheel(*options, "--jobs", str(jobs), env={**servers.env, **store})
+        if args.kill_after:
+            killer.join()
+        (args.out.with_suffix(".part")).write_text(json.dumps(found, indent=2) + "\n")
+        shutil.copy2(root / "build" / args.target / "steps.json", args.work / "dist-steps.json")
+        b = checkout(root, args.target, args.cache)
+        print("B takes it from S3")
+        found["s3"] = b.wheel(*options, env={**servers.env, **store})
+    found["same"] = found["dist"]["sha256"] == found["s3"]["sha256"]
+    return found
+
+
+def pack(builder: Builder, env: Mapping[str, str], sccache: Path, work: Path) -> float:
+    """Compile something small by the servers: sccache then packs the compilers, once and for all.
+
+    Each server gets them with its first job, which is part of a build's time.
+    """
+    record = builder.root / "build" / builder.target / "configure.json"
+    told = json.loads(record.read_text())["configure"]
+    settings = told["settings"]
+    own = {**told["variables"], **env, "SCCACHE_DIR": str(work / "packing")}
+    own["SCCACHE_SERVER_PORT"] = str(cluster.free_port())
+    folder = work / "packing"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    start = time.monotonic()
+    try:
+        for language, suffix in (("C", "c"), ("CXX", "cpp"), ("CUDA", "cu")):
+            compiler = settings.get(f"cmake.define.CMAKE_{language}_COMPILER")
+            if compiler is None:
+                continue
+            (folder / f"a.{suffix}").write_text("int f() { return 1; }\n")
+            words = [str(sccache), compiler, "-c", f"a.{suffix}", "-o", f"{suffix}.o"]
+            if language == "CUDA":
+                host = settings["cmake.define.CMAKE_CUDA_HOST_COMPILER"]
+                words += ["-ccbin", host, "-arch=sm_90"]
+            subprocess.run(words, cwd=folder, env=own, check=True)
+    finally:
+        subprocess.run([str(sccache), "--stop-server"], env=own, check=False, capture_output=True)
+    return round(time.monotonic() - start, 1)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    p.add_argument("what", choices=("shared", "dist"))
+    p.add_argument("--target", default="cpu")
+    p.add_argument("--servers", type=int, default=2)
+    p.add_argument("--jobs", type=int)
+    p.add_argument("--kill-after", type=float, metavar="SECONDS")
+    p.add_argument("--nanio", default=sys.executable, help="a Python that has nanio")
+    for name in ("--work", "--cache", "--warm", "--out"):
+        p.add_argument(name, type=lambda text: Path(text).resolve(), required=name != "--warm")
+    args = p.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    found = {"target": args.target, **(shared(args) if args.what == "shared" else dist(args))}
+    args.out.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"written: {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What compiler caches say of a build."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sessions.core import cachestats
+
+LOCAL = (
+    "# /b/src/ggml.c\ndirect_cache_hit\nlocal_storage_hit\n"
+    "# /b/src/ggml.cpp\npreprocessed_cache_hit\n"
+    "# /b/src/a.cu\ncache_miss\nlocal_storage_miss\ndirect_cache_miss\n"
+)
+# As ccache 4.14 writes it: a hit of a Redis, and a miss when it had gone.
+FAR_HIT = (
+    "# b.c\ndirect_cache_hit\nlocal_storage_miss\nlocal_storage_read_miss\n"
+    "remote_storage_hit\nremote_storage_read_hit\nremote_storage_read_hit\n"
+)
+FAR_GONE = (
+    "# c.c\ncache_miss\ndirect_cache_miss\nlocal_storage_miss\nlocal_storage_write\n"
+    "remote_storage_error\nremote_storage_miss\n"
+)
+FAR_LATE = "# d.c\ncache_miss\nremote_storage_timeout\nremote_storage_miss\n"
+
+
+def sccache(**changed: Any) -> str:
+    """As sccache 0.16 writes it, cut to what is read."""
+    stats = {
+        "cache_hits": {"counts": {"C/C++": 54, "CUDA": 98, "PTX": 98}},
+        "cache_misses": {"counts": {"CUDA": 1, "CUBIN": 1, "CUDA (Device code)": 1}},
+        "cache_timeouts": 0,
+        "cache_read_errors": 0,
+        "cache_write_errors": 0,
+        "dist_compiles": {},
+        "dist_errors": 0,
+    }
+    location = changed.pop("location", 'Local disk: "/c/sccache"')
+    return json.dumps({"stats": {**stats, **changed}, "cache_location": location})
+
+
+def test_hits_and_misses_are_counted_from_the_log_of_ccache() -> None:
+    assert cachestats.ccache(LOCAL) == {"hits": 2, "misses": 1}
+    assert cachestats.ccache("") == {"hits": 0, "misses": 0}
+
+
+def test_what_a_shared_store_did_is_counted_too() -> None:
+    assert cachestats.ccache(LOCAL + FAR_HIT + FAR_GONE + FAR_LATE) == {
+        "hits": 3,
+        "misses": 3,
+        "remote_hits": 1,
+        "remote_errors": 1,
+        "remote_timeouts": 1,
+    }
+
+
+def test_sccache_counts_files_and_not_nvccs_parts() -> None:
+    assert cachestats.sccache(sccache()) == {"hits": 152, "misses": 1}
+
+
+def test_sccache_with_a_store_elsewhere() -> None:
+    told = sccache(location="s3, name: b, prefix: /", cache_write_errors=2, cache_timeouts=3)
+    assert cachestats.sccache(told) == {
+        "hits": 152,
+        "misses": 1,
+        "remote_hits": 152,
+        "remote_errors": 2,
+        "remote_timeouts": 3,
+    }
+
+
+def test_sccache_with_build_servers() -> None:
+    told = sccache(dist_compiles={"10.0.0.2:10501": 4, "10.0.0.3:10501": 3}, dist_errors=1)
+    counts = cachestats.sccache(told)
+    assert (counts["distributed"], counts["dist_errors"]) == (7, 1)
+    assert cachestats.sccache(sccache(dist_errors=2))["dist_errors"] == 2
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ({}, ""),
+        ({"hits": 2, "misses": 1}, ", 2 of 3 from the cache"),
+        (
+            {"hits": 2, "misses": 1, "remote_hits": 1, "remote_errors": 5, "remote_timeouts": 0},
+            ", 2 of 3 from the cache, 1 of them from the shared one",
+        ),
+        (
+            {"hits": 0, "misses": 3, "distributed": 9, "dist_errors": 0},
+            ", 0 of 3 from the cache, 9 compiled on build servers",
+        ),
+    ],
+)
+def test_the_last_line_of_a_build(counts: dict[str, int], text: str) -> None:
+    assert cachestats.said(counts) == text
+
+
+def test_a_store_or_server_that_fails_is_named() -> None:
+    assert cachestats.trouble({}) == ""
+    assert cachestats.trouble({"hits": 1, "misses": 0}) == ""
+    fine = {"hits": 1, "misses": 0, "remote_hits": 1, "remote_errors": 0, "remote_timeouts": 0}
+    assert cachestats.trouble(fine) == ""
+    assert "failed 4 times" in cachestats.trouble({**fine, "remote_errors": 4})
+    assert "was late 2 times" in cachestats.trouble({**fine, "remote_timeouts": 2})
+    assert "build servers refused or failed 3" in cachestats.trouble(
+        {"dist_errors": 3, "distributed": 1}
+    )
+
+
+def test_a_scheduler_that_does_not_answer_or_knows_no_server_is_named() -> None:
+    fine = '{"SchedulerStatus":["http://s/",{"num_servers":2,"num_cpus":2,"in_progress":0}]}'
+    assert cachestats.no_servers(fine) == ""
+    assert cachestats.no_servers('{"Disabled":"disabled"}') == ""
+    assert "knows none" in cachestats.no_servers(fine.replace(":2,", ":0,"))
+    gone = '{"NotConnected":["http://s/","connection refused"]}'
+    assert "connection refused" in cachestats.no_servers(gone)

@@ -1,0 +1,594 @@
+"""``matrix``: what is made, in which order, at what cost; and what a failure leaves to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import matrix
+from sessions.core import chain, console, disk, facts, records, run, spec
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.model import BuildSpec, Matrix, MatrixRow, Wheel
+from sessions.wheelfile import compare, retag
+from tests import fakes
+from tests.unit.test_wheelfile_retag import LINUX, pack
+
+TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+Told = pytest.CaptureFixture[str]
+
+
+# ---- what is asked for ---------------------------------------------------------------------------
+
+
+def labels(*words: str) -> list[str]:
+    return [found.target for found in spec.matrix(TARGETS, fakes.parsed(*words))]
+
+
+def test_of_each_target_its_own_python_builds_whether_or_not_it_was_named() -> None:
+    words = ("--targets", "rtx50,ada", "--pythons", "3.10,3.11,3.12")
+    assert labels(*words) == [
+        "rtx50", "rtx50+py3.10", "rtx50+py3.12",
+        "ada", "ada+py3.10", "ada+py3.12",
+    ]  # fmt: skip
+    assert labels("--targets", "cpu", "--pythons", "3.12") == ["cpu", "cpu+py3.12"]
+
+
+def test_without_pythons_each_target_has_its_own() -> None:
+    assert labels("--targets", "cpu,hopper") == ["cpu", "hopper"]
+
+
+def test_another_python_can_be_told_to_build() -> None:
+    words = ("--targets", "cpu", "--pythons", "3.10,3.11", "--python", "3.12")
+    assert labels(*words) == ["cpu+py3.12", "cpu+py3.10", "cpu"]
+
+
+def test_lists_are_read_as_people_write_them() -> None:
+    assert labels("--targets", " cpu, rtx50,,cpu ", "--pythons", "3.12 ,3.12") == [
+        "cpu", "cpu+py3.12", "rtx50", "rtx50+py3.12",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ((), "--targets names nothing"),
+        (("--targets", ""), "--targets names nothing"),
+        (("--targets", " , "), "--targets names nothing"),
+        (("--targets", "cpu", "--pythons", ""), "--pythons names nothing"),
+        (("--targets", "cpu", "--pythons", ","), "--pythons names nothing"),
+        (("--targets", "cpu,rtx5"), "There is no target 'rtx5'"),
+        (("--targets", "all"), "There is no target 'all'"),
+        (("--targets", "cpu", "--pythons", "3.11,3.99"), "There is no Python 3.99"),
+        (("--targets", "cpu", "--pythons", "3.7,12"), "There is no Python 3.7, 12"),
+        (("--targets", "cpu", "--python", "two"), "--python two is not a Python version"),
+        (("--targets", "cpu,rtx50", "--cuda", "13.2"), "CUDA 13.2 is refused"),
+        (("--target", "cpu"), "The session matrix takes --targets"),
+        (("--target", "cpu", "--targets", "cpu"), "The session matrix takes --targets"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_meant_is_a_problem_with_a_remedy(words: tuple[str, ...], what: str) -> None:
+    with pytest.raises(Problem) as caught:
+        labels(*words)
+    assert caught.value.what.startswith(what)
+    assert caught.value.remedy
+
+
+def test_the_pythons_that_are_known_hold_those_of_every_target() -> None:
+    assert {found.python for found in TARGETS.values()} <= set(facts.pythons())
+    assert facts.pythons()[0] == "3.8"
+
+
+# ---- a project whose chains are played -----------------------------------------------------------
+
+
+@dataclasses.dataclass
+class World:
+    """What the children were told, and what they leave."""
+
+    root: Path
+    calls: list[tuple[list[str], str, list[str]]] = dataclasses.field(default_factory=list)
+    codes: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    tags: dict[str, str] = dataclasses.field(default_factory=dict)
+    metadata: str = "Name: llama_cpp_python\nRequires-Python: >=3.8\n"
+    said: str = "nox > Session wheel aborted: The build failed.\n    the first error\n"
+    locks: list[str] = dataclasses.field(default_factory=list)
+
+    def heard(
+        self,
+        root: Path,
+        sessions: Sequence[str],
+        target: str,
+        more: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        log: Path,
+    ) -> int:
+        assert (root, env) == (self.root, {"PATH": "/usr/bin"})
+        self.calls.append((list(sessions), target, list(more)))
+        code = self.codes.get((sessions[0], target), 0)
+        log.write_text(self.said if code else "✓ all is well\n", encoding="utf-8")
+        if sessions[0] == "wheel" and not code:
+            self.build(target, "--fresh" in more)
+        return code
+
+    def build(self, target: str, fresh: bool) -> None:
+        """What ``nox -s wheel verify`` leaves, the first time or when it is asked to."""
+        record = self.root / "build" / target / "wheel.json"
+        if record.exists() and not fresh:
+            return
+        tag = self.tags.get(target, "cp311-cp311")
+        folder = self.root / "wheels" / target
+        folder.mkdir(parents=True, exist_ok=True)
+        path = pack(folder / LINUX.replace("cp311-cp311", tag), tag, target, metadata=self.metadata)
+        made = fakes.wheel(
+            file=path.name,
+            sha256=records.file_sha256(path),
+            size=path.stat().st_size,
+            target=target,
+            cache={"hits": 51, "misses": 101},
+        )
+        records.write(record, "wheel", made)
+        records.write(folder / "wheel.json", "wheel", made)
+        records.write(record.with_name("source.json"), "source", fakes.source())
+        records.write(record.with_name("toolkit.json"), "toolkit", fakes.toolkit())
+
+    def context(self, *words: str) -> Context:
+        specs = spec.matrix(TARGETS, fakes.parsed(*words))
+        return fakes.context(
+            self.root,
+            *words,
+            session="matrix",
+            asked=frozenset({"matrix"}),
+            spec=specs[0],
+            specs=tuple(specs),
+            env={"PATH": "/usr/bin"},
+        )
+
+    def run(self, *words: str) -> tuple[MatrixRow, ...]:
+        matrix.main(self.context(*words))
+        return self.rows()
+
+    def rows(self) -> tuple[MatrixRow, ...]:
+        return self.matrix().rows
+
+    def matrix(self) -> Matrix:
+        path = self.root / "build" / "matrix.json"
+        found = records.read(path, "matrix", Matrix, failed=True)
+        assert found is not None
+        return found
+
+    def asked(self) -> list[tuple[str, str]]:
+        """Session and target of each child, probes left out."""
+        return [(s[0], target) for s, target, _ in self.calls if s != ["probe"]]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path)
+    monkeypatch.setattr(chain, "heard", made.heard)
+    real = disk.lock
+
+    def lock(path: Path, waiting: Any) -> Any:
+        made.locks.append(path.name)
+        return real(path, waiting)
+
+    monkeypatch.setattr(disk, "lock", lock)
+    (tmp_path / "build").mkdir()
+    return made
+
+
+def outcomes(rows: Sequence[MatrixRow]) -> list[tuple[str, str, str]]:
+    return [(row.target, row.python, row.outcome) for row in rows]
+
+
+BOTH = ("--targets", "rtx50,ada", "--pythons", "3.10,3.11")
+
+
+def test_a_second_python_is_a_repack_and_a_second_target_shares(world: World, capsys: Told) -> None:
+    rows = world.run(*BOTH)
+    assert outcomes(rows) == [
+        ("rtx50", "3.11", "built"),
+        ("rtx50", "3.10", "repacked"),
+        ("ada", "3.11", "built"),
+        ("ada", "3.10", "repacked"),
+    ]
+    # Two builds; of the others only the proof.
+    steps = [("wheel", "rtx50"), ("verify", "rtx50"), ("wheel", "ada"), ("verify", "ada")]
+    assert world.asked() == steps
+    assert rows[0].shared == ("51 objects",)
+    assert rows[1].shared == ("the wheel of 3.11",)
+    assert rows[2].shared == ("source 0.3.16", "CUDA 13.1", "51 objects")
+    assert [sum(row.cache.values()) for row in rows] == [152, 0, 152, 0]
+    told = capsys.readouterr().out
+    for row in rows:
+        path = world.root / "wheels" / row.folder / row.file
+        assert row.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert row.size == path.stat().st_size
+        assert str(path) in told
+    assert "51 of 152" in told
+    assert "matrix: 4 wheels in" in told
+
+
+def test_the_proof_is_of_the_repacked_wheel_as_of_that_python(world: World) -> None:
+    rows = world.run("--targets", "rtx50", "--pythons", "3.12", "--jobs", "3")
+    assert rows[1].folder == "rtx50+py3.12"
+    path = world.root / "wheels" / "rtx50+py3.12" / LINUX.replace("cp311", "cp312")
+    assert world.calls[-1][2] == [
+        "--python=3.12", "--cache=ccache", "--jobs=3", f"--wheel={path}",
+    ]  # fmt: skip
+    assert world.calls[1][2] == ["--cache=ccache", "--jobs=3"]
+
+
+def test_the_repacked_wheel_is_what_a_build_makes_and_its_record_is_true(
+    world: World, tmp_path: Path
+) -> None:
+    (_, row) = world.run("--targets", "cpu", "--pythons", "3.12")
+    path = world.root / "wheels" / "cpu+py3.12" / row.file
+    (tmp_path / "whole").mkdir()
+    whole = pack(
+        tmp_path / "whole" / row.file, "cp312-cp312", "cpu+py3.12", metadata=world.metadata
+    )
+    assert compare.differences(path, whole) == ()
+    beside = records.need(path.parent / "wheel.json", "wheel", Wheel)
+    base = records.need(world.root / "build" / "cpu" / "wheel.json", "wheel", Wheel)
+    assert (beside.file, beside.sha256, beside.target) == (row.file, row.sha256, "cpu+py3.12")
+    assert (beside.libraries, beside.source_digest) == (base.libraries, base.source_digest)
+    assert (beside.steps, beside.cache, beside.timing) == (0, {}, {})
+    assert beside.sbom != base.sbom
+    assert sorted(p.name for p in path.parent.iterdir()) == [row.file, "wheel.json"]
+    assert "cpu+py3.12.lock" in world.locks
+
+
+def test_a_wheel_that_serves_every_python_is_made_once_and_costs_nothing_more(
+    world: World, capsys: Told
+) -> None:
+    world.tags["rtx50-fp4"] = "py3-none"
+    rows = world.run("--targets", "rtx50-fp4", "--pythons", "3.9,3.11,3.14")
+    assert outcomes(rows) == [
+        ("rtx50-fp4", "3.11", "built"),
+        ("rtx50-fp4", "3.9", "same"),
+        ("rtx50-fp4", "3.14", "same"),
+    ]
+    assert len({(row.folder, row.file, row.sha256) for row in rows}) == 1
+    assert [(r.wall_seconds, r.cpu_seconds, r.cache) for r in rows[1:]] == [(0.0, 0.0, {})] * 2
+    assert rows[1].shared == ("the wheel of 3.11",)
+    assert world.asked() == [("wheel", "rtx50-fp4")]
+    assert not (world.root / "wheels" / "rtx50-fp4+py3.9").exists()
+    assert capsys.readouterr().out.count("-py3-none-") == 1
+
+
+def test_a_second_run_does_nothing_again(world: World) -> None:
+    first = world.run(*BOTH)
+    world.calls.clear()
+    files = {p: p.stat().st_mtime_ns for p in (world.root / "wheels").rglob("*") if p.is_file()}
+    rows = world.run(*BOTH)
+    assert {row.outcome for row in rows} == {"up to date"}
+    assert [r.sha256 for r in rows] == [r.sha256 for r in first]
+    assert {row.shared for row in rows} == {()}
+    assert world.asked() == [("wheel", "rtx50"), ("wheel", "ada")]  # which are up to date
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+
+
+def test_fresh_makes_all_of_it_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run("--targets", "cpu", "--pythons", "3.12")
+    made = fakes.wheel
+    monkeypatch.setattr(fakes, "wheel", lambda **c: made(**{"wall_seconds": 1.0, **c}))
+    rows = world.run("--targets", "cpu", "--pythons", "3.12", "--fresh")
+    assert [row.outcome for row in rows] == ["built", "repacked"]
+    assert world.calls[-2][0] == ["wheel", "verify"]
+    assert "--fresh" in world.calls[-2][2]
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed", "record", "base"])
+def test_what_is_no_longer_as_it_was_made_is_made_again(world: World, damage: str) -> None:
+    words = ("--targets", "cpu", "--pythons", "3.12")
+    _, row = world.run(*words)
+    path = world.root / "wheels" / "cpu+py3.12" / row.file
+    match damage:
+        case "gone":
+            path.unlink()
+        case "changed":
+            path.write_bytes(b"something else")
+        case "record":
+            (world.root / "build" / "cpu+py3.12" / "repack.json").write_text("{}")
+        case "base":
+            world.metadata += "Summary: another\n"
+            (world.root / "build" / "cpu" / "wheel.json").unlink()
+    world.calls.clear()
+    _, again = world.run(*words)
+    assert again.outcome == "repacked"
+    assert ("verify", "cpu") in world.asked()
+    assert (again.sha256 == row.sha256) is (damage != "base")
+    assert records.file_sha256(path) == again.sha256
+
+
+def test_a_repack_that_was_not_proven_is_not_up_to_date(world: World) -> None:
+    """Killed between the wheel and its proof, or refused by it: the next run proves it."""
+    world.codes["verify", "cpu"] = 1
+    with pytest.raises(Problem):
+        world.run("--targets", "cpu", "--pythons", "3.12")
+    world.codes.clear()
+    world.calls.clear()
+    _, row = world.run("--targets", "cpu", "--pythons", "3.12")
+    assert row.outcome == "repacked"
+    assert world.asked() == [("wheel", "cpu"), ("verify", "cpu")]
+
+
+def test_the_record_of_a_build_that_made_the_same_bytes_stays(world: World, tmp_path: Path) -> None:
+    _, row = world.run("--targets", "cpu", "--pythons", "3.12")
+    beside = world.root / "wheels" / "cpu+py3.12" / "wheel.json"
+    full = dataclasses.replace(records.need(beside, "wheel", Wheel), steps=59, fingerprint="full")
+    records.write(beside, "wheel", full)
+    (world.root / "build" / "cpu+py3.12" / "repack.json").unlink()
+    _, again = world.run("--targets", "cpu", "--pythons", "3.12")
+    assert (again.outcome, again.sha256) == ("repacked", row.sha256)
+    assert records.need(beside, "wheel", Wheel) == full
+
+
+def test_a_wheel_of_another_name_makes_room(world: World) -> None:
+    folder = world.root / "wheels" / "cpu+py3.12"
+    folder.mkdir(parents=True)
+    (folder / "old.whl").write_bytes(b"old")
+    records.write(folder / "wheel.json", "wheel", fakes.wheel(file="old.whl"))
+    _, row = world.run("--targets", "cpu", "--pythons", "3.12")
+    assert sorted(p.name for p in folder.iterdir()) == [row.file, "wheel.json"]
+
+
+# ---- failures ------------------------------------------------------------------------------------
+
+
+def test_one_that_fails_leaves_the_others_to_go_on(world: World, capsys: Told) -> None:
+    world.codes["wheel", "rtx50"] = 1
+    with pytest.raises(Problem) as caught:
+        world.run(*BOTH, "--jobs", "2")
+    assert outcomes(world.rows()) == [
+        ("rtx50", "3.11", "failed"),
+        ("rtx50", "3.10", "failed"),
+        ("ada", "3.11", "built"),
+        ("ada", "3.10", "repacked"),
+    ]
+    mend = "nox -s verify -- --target=rtx50 --jobs=2"
+    assert world.rows()[0].reason == "The build failed."
+    assert world.rows()[0].remedy == mend
+    assert world.rows()[1].reason == "the wheel of Python 3.11, of which this one is made, failed"
+    assert caught.value.what == "2 of 4 wheels were not made; the others are there."
+    assert "rtx50, Python 3.11: The build failed." in caught.value.evidence
+    assert caught.value.remedy.splitlines() == [
+        mend, "then the same matrix again, which goes on from here",
+    ]  # fmt: skip
+    assert "failed" in capsys.readouterr().out
+    record = world.root / "build" / "matrix.json"
+    assert records.read(record, "matrix", Matrix) is None  # it is not ok
+
+
+def test_a_repacked_wheel_that_does_not_pass_is_a_failure_with_its_command(world: World) -> None:
+    world.codes["verify", "cpu"] = 1
+    world.said = "✗ sbom: untrue\n✗ record: untrue\nnox > Session verify aborted: 2 checks fail.\n"
+    with pytest.raises(Problem, match="1 of 2 wheels were not made"):
+        world.run("--targets", "cpu", "--pythons", "3.12")
+    row = world.rows()[1]
+    assert row.reason == "2 checks fail. (sbom: untrue; record: untrue)"
+    name = LINUX.replace("cp311", "cp312")
+    path = world.root / "wheels" / "cpu+py3.12" / name
+    assert row.remedy.split()[-3:] == ["--target=cpu", "--python=3.12", f"--wheel={path}"]
+
+
+def test_a_python_that_the_release_refuses_is_told_in_its_row(world: World) -> None:
+    world.metadata = "Requires-Python: >=3.9\n"
+    with pytest.raises(Problem, match="1 of 3 wheels were not made"):
+        world.run("--targets", "cpu", "--pythons", "3.8,3.9")
+    (_, old, new) = world.rows()
+    assert (old.outcome, new.outcome) == ("failed", "repacked")
+    assert old.reason == "the wheel of 3.11 can be none of 3.8: Requires-Python is >=3.9"
+    assert old.remedy == "leave 3.8 out of --pythons"
+
+
+def test_what_calls_python_is_not_repacked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retag, "calls", lambda _: ["PyInit_x in llama_cpp/x.so"])
+    with pytest.raises(Problem):
+        world.run("--targets", "cpu", "--pythons", "3.12")
+    row = world.rows()[1]
+    assert row.reason == (
+        "PyInit_x in llama_cpp/x.so is Python's own, so each Python needs a build."
+    )
+    assert row.remedy == "nox -s verify -- --target=cpu --python=3.12"
+    assert not (world.root / "wheels" / "cpu+py3.12").exists()
+
+
+def test_a_wheel_that_was_changed_since_is_not_repacked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = world.build
+
+    def spoil(target: str, fresh: bool) -> None:
+        real(target, fresh)
+        (path,) = (world.root / "wheels" / target).glob("*.whl")
+        other = pack(path, "cp311-cp311", "somebody else's")
+        assert other == path
+
+    monkeypatch.setattr(world, "build", spoil)
+    with pytest.raises(Problem):
+        world.run("--targets", "cpu", "--pythons", "3.12")
+    assert "was changed since it was proven" in world.rows()[1].reason
+
+
+def test_a_full_disk_at_one_wheel_stops_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = retag.retagged
+
+    def retagged(wheel: Path, path: Path, python: str, target: str) -> str:
+        if python == "3.10":
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device", str(path))
+        return real(wheel, path, python, target)
+
+    monkeypatch.setattr(retag, "retagged", retagged)
+    with pytest.raises(Problem):
+        world.run("--targets", "cpu", "--pythons", "3.10,3.12")
+    assert [row.outcome for row in world.rows()] == ["built", "failed", "repacked"]
+    assert world.rows()[1].reason.startswith("The disk is full.")
+    assert list((world.root / "wheels" / "cpu+py3.10").iterdir()) == []
+
+
+def test_a_bug_is_not_told_as_a_failure(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def retagged(*_: object) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(retag, "retagged", retagged)
+    with pytest.raises(OSError, match="Input/output"):
+        world.run("--targets", "cpu", "--pythons", "3.12")
+
+
+def test_nothing_is_built_where_the_python_that_builds_is_missing(world: World) -> None:
+    world.codes["probe", "rtx50"] = 1
+    world.said = (
+        "✗ Python 3.11: none found (64-bit, on PATH)\n"
+        "nox > Session probe aborted: The target 'rtx50' cannot be built here.\n"
+    )
+    (world.root / "build" / "matrix.json").write_text("of an earlier run")
+    with pytest.raises(Problem) as caught:
+        world.run(*BOTH)
+    assert caught.value.what == (
+        "Nothing was built. The target 'rtx50' cannot be built here. "
+        "(Python 3.11: none found (64-bit, on PATH))"
+    )
+    assert "--python X.Y" in caught.value.remedy
+    assert world.asked() == []
+    assert not (world.root / "build" / "matrix.json").exists()
+    assert not (world.root / "wheels").exists()
+
+
+def test_each_python_that_builds_is_looked_for_once_and_no_other(world: World) -> None:
+    world.run(*BOTH)
+    probes = [(target, words) for s, target, words in world.calls if s == ["probe"]]
+    assert probes == [("rtx50", ["--cache=ccache"])]
+
+
+# ---- pure parts ----------------------------------------------------------------------------------
+
+
+def test_groups_keep_their_order() -> None:
+    specs = spec.matrix(TARGETS, fakes.parsed(*BOTH))
+    found = [[s.target for s in group] for group in matrix.groups([*specs[2:], *specs[:2]])]
+    assert found == [["ada", "ada+py3.10"], ["rtx50", "rtx50+py3.10"]]
+
+
+def row(**changes: Any) -> MatrixRow:
+    base = MatrixRow(
+        "rtx50", "3.11", "built", "rtx50", LINUX, "0" * 64, 19_440_000, 1362.04, 2638.0,
+        {"hits": 51, "misses": 101, "remote_hits": 3}, ("source 0.3.16", "51 objects"),
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def test_a_row_for_people() -> None:
+    assert matrix.cells(row()) == (
+        "rtx50", "3.11", "built", "19.4", "1362.0 s", "2638.0 s", "51 of 152",
+        "source 0.3.16, 51 objects",
+    )  # fmt: skip
+    assert len(matrix.cells(row())) == len(matrix.COLUMNS)
+    assert matrix.cells(row(cpu_seconds=None, cache={}))[5:7] == ("", "")
+
+
+def test_a_failed_row_has_no_figures() -> None:
+    spec_ = fakes.spec()
+    failed = matrix.failed(spec_, "why", "the command")
+    assert matrix.cells(failed) == ("rtx50", "3.11", "failed", "", "", "", "", "why: below")
+    assert (failed.file, failed.reason, failed.remedy) == ("", "why", "the command")
+
+
+def test_nothing_is_said_to_be_shared_that_was_not() -> None:
+    mine, kit = fakes.source(), fakes.toolkit()
+    other = fakes.source(path="/elsewhere"), fakes.toolkit(root="/other")
+    assert matrix.shared((mine, kit, {"hits": 0, "misses": 5}), []) == ()
+    assert matrix.shared((mine, kit, {}), [other]) == ()
+    assert matrix.shared((mine, None, {}), [(mine, kit)]) == ("source 0.3.16",)
+    assert matrix.shared((mine, kit, {}), [other, (None, kit)]) == ("CUDA 13.1",)
+    assert matrix.shared((None, None, {"hits": 3}), [(None, None)]) == ("3 objects",)
+
+
+def command(label: BuildSpec, *words: str) -> str:
+    ctx = World(Path("/work")).context("--targets", "rtx50", *words)
+    return matrix.command(ctx, label)
+
+
+def test_the_command_for_one_wheel_has_the_options_of_the_run() -> None:
+    base, other = spec.matrix(TARGETS, fakes.parsed("--targets", "rtx50", "--pythons", "3.12"))
+    assert command(base) == "nox -s verify -- --target=rtx50"
+    assert command(other) == "nox -s verify -- --target=rtx50 --python=3.12"
+    words = ("--cache", "none", "--source", "/my checkout")
+    assert command(base, *words) == (
+        "nox -s verify -- --target=rtx50 '--source=/my checkout' --cache=none"
+    )
+
+
+def test_the_command_names_the_python_that_was_told_to_build() -> None:
+    asked = fakes.parsed("--targets", "rtx50", "--python", "3.12", "--pythons", "3.11")
+    built, own = spec.matrix(TARGETS, asked)
+    assert command(built, "--python", "3.12") == "nox -s verify -- --target=rtx50 --python=3.12"
+    assert command(own, "--python", "3.12") == "nox -s verify -- --target=rtx50"
+
+
+# ---- a chain that is listened to -----------------------------------------------------------------
+
+
+def test_a_chain_is_heard_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    ran: list[Any] = []
+
+    def stream(command: Sequence[str], *, env: Any, log: Any, on_line: Any) -> run.Finished:
+        ran.append((list(command), env))
+        log.write("one\n")
+        on_line("one")
+        return run.Finished(tuple(command), 3, "", 0.1)
+
+    monkeypatch.setattr(run, "stream", stream)
+    log = tmp_path / "deep" / "matrix.log"
+    code = chain.heard(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"], env={"A": "1"}, log=log)
+    assert code == 3
+    told = chain.command(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"])
+    assert ran == [(told, {"A": "1"})]
+    assert told[-5:] == ["wheel", "verify", "--", "--target=cpu", "--jobs=2"]
+    assert log.read_text() == "one\n"
+    assert capsys.readouterr().out == "one\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (
+            "nox > Session wheel aborted: The build failed. The first error:\n    a.cpp:6: error\n"
+            "To mend it: read it.\nnox > Ran 2 sessions\nnox > * wheel: failed\n",
+            "The build failed. The first error: a.cpp:6: error",
+        ),
+        (
+            "✓ memory: fine\n✗ Python 3.13: none found\n    to mend it: install\n"
+            "nox > Session probe aborted: It cannot be built here.\n",
+            "It cannot be built here. (Python 3.13: none found)",
+        ),
+        ("x disk: full\nnox > Session probe aborted: No.\n", "No. (disk: full)"),
+        ("Traceback\nMemoryError\n\n", "MemoryError"),
+        ("", "it said nothing"),
+    ],
+    ids=["problem", "checks", "ascii", "no nox", "silence"],
+)
+def test_the_reason_is_what_the_chain_said(said: str, expected: str) -> None:
+    assert chain.reason(said) == expected
+
+
+def test_the_table_fits_a_terminal_of_80(capsys: Told) -> None:
+    console.table(
+        "", matrix.COLUMNS, [matrix.cells(row()), matrix.cells(row(outcome="up to date"))]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert any("up to date" in line for line in lines)

@@ -1,0 +1,171 @@
+"""A wheel under the tag of another Python: what changes, what does not, and where it may not."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import importlib.util
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.core import records, sbom
+from sessions.core.errors import Problem
+from sessions.wheelfile import compare, retag
+from tests import fakes
+
+LINUX = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"
+TEXTS = {"METADATA": "Metadata-Version: 2.1\nName: llama_cpp_python\nRequires-Python: >=3.8\n"}
+
+
+def bill(target: str) -> str:
+    source = fakes.source()
+    gomp = sbom.Part("libgomp", "12.2.0", "pkg:generic/libgomp", "MIT", (sbom.SHIPPED,))
+    spec = fakes.cpu_spec(target=target)
+    return json.dumps(sbom.document(spec, source, source.epoch, (gomp,)), indent=1) + "\n"
+
+
+def digest(data: bytes) -> str:
+    """As RECORD has it."""
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+
+
+def pack(
+    path: Path,
+    tag: str,
+    target: str,
+    *,
+    end: str = "\r\n",
+    metadata: str = TEXTS["METADATA"],
+    extra: dict[str, bytes] | None = None,
+) -> Path:
+    """A wheel as a build leaves it, in auditwheel's order: RECORD is not its last member."""
+    tags = [f"{tag}-manylinux_2_35_x86_64", f"{tag}-linux_x86_64"]
+    lines = ["Wheel-Version: 1.0", "Root-Is-Purelib: false", *(f"Tag: {t}" for t in tags)]
+    first = {
+        "llama_cpp/": b"",
+        "llama_cpp/odd, name.py": b"pass\n",
+        "llama_cpp/lib.txt": b"cp311-cp311 in a text" * 100,
+        **(extra or {}),
+        f"{fakes.INFO}/METADATA": metadata.encode(),
+        f"{fakes.INFO}/WHEEL": ("\n".join(lines) + "\n").encode(),
+    }
+    last = {f"{fakes.INFO}/sboms/blackwheel.cdx.json": bill(target).encode()}
+    listed = {n: d for n, d in {**first, **last}.items() if not n.endswith("/")}
+    rows = [(n, f"sha256={digest(d)}", str(len(d))) for n, d in listed.items()]
+    rows.append((f"{fakes.INFO}/RECORD", "", ""))
+    with path.with_suffix(".record").open("w", newline="") as stream:
+        csv.writer(stream, lineterminator=end).writerows(rows)
+    record = {f"{fakes.INFO}/RECORD": path.with_suffix(".record").read_bytes()}
+    path.with_suffix(".record").unlink()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**first, **record, **last}.items():
+            info = zipfile.ZipInfo(name, (2022, 11, 9, 12, 37, 20))
+            info.compress_type = zipfile.ZIP_DEFLATED if data else zipfile.ZIP_STORED
+            info.external_attr = (0o40755 << 16 | 0x10) if name.endswith("/") else 0o100644 << 16
+            archive.writestr(info, data)
+    return path
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"], ids=["auditwheel", "scikit-build-core"])
+@pytest.mark.parametrize("python", ["3.8", "3.12"])
+def test_it_is_to_the_byte_what_a_build_by_that_python_makes(
+    tmp_path: Path, python: str, end: str
+) -> None:
+    tag = f"cp{python.replace('.', '')}"
+    name = retag.name(LINUX, python)
+    assert name == LINUX.replace("cp311", tag)
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", end=end)
+    whole = pack(there / name, f"{tag}-{tag}", f"cpu+py{python}", end=end)
+    told = retag.retagged(base, here / name, python, f"cpu+py{python}")
+    assert compare.differences(here / name, whole) == ()
+    assert told == records.text_sha256(bill(f"cpu+py{python}").encode())
+    # And it was no copy.
+    assert compare.differences(base, whole) != ()
+
+
+def test_a_name_that_differs_in_the_bill_would_be_seen(tmp_path: Path) -> None:
+    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu")
+    (tmp_path / "b").mkdir()
+    other = tmp_path / "b" / LINUX
+    retag.retagged(base, other, "3.11", "rtx50")
+    found = compare.differences(base, other)
+    assert any("sboms" in line for line in found)
+    assert any("RECORD" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("tag", "python", "expected"),
+    [
+        ("cp311-cp311", "3.11", True),
+        ("cp311-cp311", "3.12", False),
+        ("cp311-cp311", "3.1", False),
+        ("py3-none", "3.8", True),
+        ("py3-none", "3.14", True),
+        ("py2.py3-none", "3.12", True),
+        ("py2-none", "3.12", False),
+        ("cp310-abi3", "3.12", True),
+        ("cp310-abi3", "3.10", True),
+        ("cp312-abi3", "3.10", False),
+        ("cp312-none", "3.12", True),
+        ("cp313-cp313t", "3.13", False),
+    ],
+)
+def test_whom_a_wheel_serves_its_tag_says(tag: str, python: str, expected: bool) -> None:
+    assert retag.serves(f"llama_cpp_python-0.3.36-{tag}-win_amd64.whl", python) is expected
+
+
+def test_a_python_that_the_release_refuses_gets_no_wheel(tmp_path: Path) -> None:
+    metadata = TEXTS["METADATA"].replace(">=3.8", ">=3.9,<3.13")
+    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=metadata)
+    assert retag.refusal(base, "3.9") is None
+    assert retag.refusal(base, "3.12") is None
+    assert retag.refusal(base, "3.8") == "Requires-Python is >=3.9,<3.13"
+    assert retag.refusal(base, "3.13") == "Requires-Python is >=3.9,<3.13"
+
+
+def test_without_requires_python_any_will_do(tmp_path: Path) -> None:
+    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata="Name: llama_cpp_python\n")
+    assert retag.refusal(base, "3.8") is None
+
+
+@pytest.mark.parametrize("tag", ["cp312-abi3", "cp313-cp313t", "cp311-none"])
+def test_a_tag_that_is_not_of_one_python_alone_is_not_changed(tmp_path: Path, tag: str) -> None:
+    base = pack(tmp_path / LINUX.replace("cp311-cp311", tag), tag, "cpu")
+    assert retag.refusal(base, "3.9") == f"its tag is {tag}-manylinux_2_35_x86_64"
+
+
+def extension() -> Path:
+    """A module of this Python's own that is machine code."""
+    for name in ("_ctypes", "_bz2", "_json", "_socket"):
+        found = importlib.util.find_spec(name)
+        if found and found.origin and Path(found.origin).suffix in (".so", ".pyd"):
+            return Path(found.origin)
+    raise AssertionError("this Python has no extension module as a file")
+
+
+def test_an_extension_module_is_found_to_call_python(tmp_path: Path) -> None:
+    path = extension()
+    extra: dict[str, Any] = {f"llama_cpp/{path.name}": path.read_bytes()}
+    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
+    (found,) = retag.calls(base)
+    assert found.endswith(f" in llama_cpp/{path.name}")
+    assert found.startswith(("Py", "_Py", "python3"))
+
+
+def test_a_library_that_cannot_be_read_is_not_taken_for_one_without_calls(tmp_path: Path) -> None:
+    extra = {"llama_cpp/lib/libllama.so": b"no library"}
+    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
+    with pytest.raises(Problem, match="cannot be read"):
+        retag.calls(base)
+
+
+def test_what_is_no_library_is_not_asked(tmp_path: Path) -> None:
+    assert retag.calls(pack(tmp_path / LINUX, "cp311-cp311", "cpu")) == []
