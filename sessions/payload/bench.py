@@ -122,7 +122,7 @@ class Bench:
         return report
 
     def resume(self) -> int:
-        """How many steps a run of this very job did before it was stopped; they are not repeated."""
+        """How many steps of this very job were done when it was stopped; they are not repeated."""
         if not self.state.exists():
             self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             return 0
