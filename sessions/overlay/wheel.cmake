@@ -104,7 +104,9 @@ function(blackwheel_same_anywhere target)
     if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
         # __FILE__, on host and device; with ccache the source is spelled from the tree.
         file(RELATIVE_PATH up "${CMAKE_BINARY_DIR}" "${CMAKE_SOURCE_DIR}")
-        set(maps "-ffile-prefix-map=${CMAKE_SOURCE_DIR}=src" "-ffile-prefix-map=${up}=src")
+        # nvcc hands this on through a shell, and quotes no option that it does not know itself.
+        string(REGEX REPLACE "([][ '\"()&<>|*?#~!{}^`])" "\\\\\\1" here "${CMAKE_SOURCE_DIR}")
+        set(maps "-ffile-prefix-map=${here}=src" "-ffile-prefix-map=${up}=src")
         target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${maps}>")
         # Objects name nvcc's temporary files, which hold its process id. Stripped after the link
         # they would still be in the build id. (--objdir-as-tempdir would do; sccache fails on it.)

@@ -15,6 +15,7 @@ import pytest
 
 from sessions.wheelfile import compare
 from tests.integration.conftest import (
+    ODD,
     REPOSITORY,
     SOURCES,
     Checkout,
@@ -327,8 +328,7 @@ def link(source: str, target: str) -> None:
 def test_a_second_architecture_compiles_device_code_alone(
     built: Checkout, toolkit: Path, tmp_path: Path
 ) -> None:
-    # In a folder without a space: nvcc hands -ffile-prefix-map to gcc unquoted.
-    root = tmp_path / "plain"
+    root = tmp_path / ODD
     copy_project(root)
     lock(root, Path(built.project.env["BLACKWHEEL_CACHE"]), with_cuda)
     (root / ".nox").symlink_to(built.project.root / ".nox")
