@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shlex
 import signal
 import socket
@@ -136,8 +137,10 @@ def stream(
 
 
 def typed(words: Sequence[str]) -> str:
-    """A command as one types it: cmd and PowerShell do not quote as a POSIX shell does."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+    """A command as one types it; what cmd or PowerShell would read otherwise is in quotes."""
+    if sys.platform != "win32":
+        return shlex.join(words)
+    return " ".join(w if re.fullmatch(r"[\w+=:./\\-]+", w) else f'"{w}"' for w in words)
 
 
 def free_port() -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
@@ -99,7 +100,8 @@ def neutral(found: Evidence, text: str) -> str:
     project = tree.parents[2]
     separator = ";" if found.spec.platform == "windows" else ":"
     tools = pure(found.build.variables["PATH"].split(separator)[0])
+    case = re.IGNORECASE if found.spec.platform == "windows" else re.NOFLAG
     for folder, name in ((project, "."), (tools.parents[1], "$BLACKWHEEL_CACHE")):
         for spelt in {str(folder), folder.as_posix()}:
-            text = text.replace(spelt, name)
+            text = re.sub(re.escape(spelt), name, text, flags=case)
     return text

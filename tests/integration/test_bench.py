@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.conftest import REPOSITORY, Project
+from tests.integration.conftest import REPOSITORY, Project, kill_tree
 
+RUN = "build/cpu/given/*/bench/run"
 WHEEL = "llama_cpp_python-0.3.16-py3-none-any.whl"
 # As much of upstream's package as a benchmark uses.
 PACKAGE = """\
@@ -92,6 +95,36 @@ def test_a_wheel_that_was_made_slower_is_shown_to_be(project: Project, tmp_path:
     assert "cpu against slow" in again.output
     sealed.write_text(sealed.read_text(encoding="utf-8").replace("0.3.16", "0.3.17", 1))
     project.nox("bench", *words[:4], "--report", str(sealed)).badly("changed or damaged")
+
+
+@pytest.mark.slow
+def test_killed_half_way_it_goes_on(project: Project, tmp_path: Path) -> None:
+    this = stub(tmp_path / "this", imported=0.0, decode=0.0)
+    same = stub(tmp_path / "same", imported=0.0, decode=0.0)
+    words = ["--target", "cpu", "--wheel", str(this), "--baseline", str(same), "--rounds", "8"]
+    running = project.start("bench", *words)
+    until = time.monotonic() + 300
+    while not (kept := list(project.root.glob(f"{RUN}/state.json"))) or measured(kept[0]) < 12:
+        assert time.monotonic() < until, running.end().output
+        time.sleep(0.2)
+    kill_tree(running.process.pid)
+    running.end()
+    before = measured(kept[0])
+    ran = project.start("bench", *words).end(timeout=600).well()
+    assert "Going on where the last run was stopped" in ran.output
+    path = kept[0].parents[2] / "bench.json"
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["bench"]
+    assert report["stops"] == 1
+    assert min(map(int, re.findall(r"measuring: (\d+) of", ran.output))) >= before
+    for wheel in report["wheels"]:
+        assert len(wheel["values"]["import_seconds"]) == 8
+    assert not kept[0].exists()
+
+
+def measured(state: Path) -> int:
+    """How many steps a run has done."""
+    done: int = json.loads(state.read_text(encoding="utf-8"))["done"]
+    return done
 
 
 @pytest.mark.slow

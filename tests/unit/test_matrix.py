@@ -525,9 +525,8 @@ def test_the_command_for_one_wheel_has_the_options_of_the_run() -> None:
     assert command(base) == "nox -s verify -- --target=rtx50"
     assert command(other) == "nox -s verify -- --target=rtx50 --python=3.12"
     words = ("--cache", "none", "--source", "/my checkout")
-    assert command(base, *words) == (
-        "nox -s verify -- --target=rtx50 '--source=/my checkout' --cache=none"
-    )
+    told = ["--target=rtx50", "--source=/my checkout", "--cache=none"]
+    assert command(base, *words) == run.typed(["nox", "-s", "verify", "--", *told])
 
 
 def test_the_command_names_the_python_that_was_told_to_build() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from sessions.core.run import capture, inherit, typed
+
+POPEN = subprocess.Popen
 
 
 @pytest.fixture
@@ -50,11 +53,21 @@ def test_a_file_that_is_not_there_is_a_failure_and_no_exception(
     assert read == []
 
 
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be pytest's capture: Wine hands on the numbers of its handles alone."""
+    names = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    given: Any = functools.partial(subprocess.Popen, **names)
+    monkeypatch.setattr("sessions.core.run.subprocess.Popen", given)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_a_program_with_this_terminal_gets_the_environment_it_is_given() -> None:
     code = "import os, sys; sys.exit(int(os.environ['CODE']))"
     assert inherit([sys.executable, "-c", code], env={**os.environ, "CODE": "7"}) == 7
 
 
+@pytest.mark.usefixtures("terminal")
 def test_a_program_with_this_terminal_is_ended_with_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +82,7 @@ def test_a_program_with_this_terminal_is_ended_with_this_process(
         "time.sleep(60)\n"
     )
     told = tmp_path / "told"
-    real = subprocess.Popen.wait
+    real = POPEN.wait
     waits: list[float | None] = []
 
     def wait(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
@@ -81,7 +94,7 @@ def test_a_program_with_this_terminal_is_ended_with_this_process(
             raise KeyboardInterrupt
         return real(self, timeout)
 
-    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    monkeypatch.setattr(POPEN, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
         inherit([sys.executable, "-c", code, str(told)])
     assert waits == [None, 20]
@@ -99,3 +112,11 @@ def test_a_command_to_type_is_quoted_as_the_systems_own_shell_reads_it(
     monkeypatch.setattr(sys, "platform", platform)
     assert typed(["nox", r"--wheel=C:\a b\x.whl"]) == expected
     assert typed(["nox", "--target=cpu"]) == "nox --target=cpu"
+
+
+@pytest.mark.parametrize("word", ["--arch=120-real;90-real", "--targets=ada,cpu", "a b", "x&y", ""])
+def test_what_powershell_or_cmd_would_split_is_in_quotes(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert typed(["nox", word]) == f'nox "{word}"'

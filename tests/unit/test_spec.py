@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import facts, spec
+from sessions.core import facts, run, spec
 from sessions.core.errors import Problem
 from sessions.core.model import BuildSpec
 from tests import fakes
@@ -145,7 +145,7 @@ def test_a_spec_is_named_for_what_it_builds_otherwise_than_its_table(
 def test_the_command_of_a_spec_chooses_that_spec_again(words: list[str], line: str) -> None:
     made = choose(*words)
     told = spec.command("smoke", made)
-    assert told == f"nox -s smoke -- {line}"
+    assert told == run.typed(shlex.split(f"nox -s smoke -- {line}"))
     assert choose(*shlex.split(told)[4:]) == made
     assert spec.command("release", made, "--fresh").endswith(" --fresh")
 
