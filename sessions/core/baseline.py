@@ -77,10 +77,13 @@ def environment(
 ) -> dict[str, str]:
     """What a procedure's user has set: its variable, the toolkit, and this machine's compiler.
 
-    Not what our own build sets besides: SOURCE_DATE_EPOCH would change what ggml compiles.
+    Not what our own build sets besides: SOURCE_DATE_EPOCH would change what ggml compiles. And no
+    compiler cache, though ggml takes the ccache that it finds among our tools: a second build
+    would measure that.
     """
     ours = ("CCACHE_", "SCCACHE_", "SOURCE_DATE_EPOCH")
     env = {name: value for name, value in build.variables.items() if not name.startswith(ours)}
+    env["CCACHE_DISABLE"] = "1"
     if of.platform != "windows":  # there, cl.exe is found on the PATH that Visual Studio sets
         env |= {"CC": compiler.cc, "CXX": compiler.cxx}
     if kit is None:

@@ -54,33 +54,45 @@ def serve() -> Iterator[Serve]:
         server.server_close()
 
 
+@pytest.fixture
+def empty_cache(tmp_path: Path) -> Path:
+    """That of the session may hold already what these tests have fetched badly."""
+    return tmp_path / "empty cäche"
+
+
 def folders(parent: Path) -> list[str]:
     return sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.exists() else []
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["wrong file", "cut short"])
-def test_bad_download_of_the_source(project: Project, serve: Serve, cut: bool) -> None:
+def test_bad_download_of_the_source(
+    project: Project, serve: Serve, empty_cache: Path, cut: bool
+) -> None:
     env = serve("llama_cpp_python-0.3.16.tar.gz", os.urandom(50_000), cut=cut)
+    env = {**env, "BLACKWHEEL_CACHE": str(empty_cache)}
     run = project.nox("source", "--target", "cpu", env=env)
     run.badly("the source of llama-cpp-python 0.3.16")
     if not cut:
         assert "not the file that was locked" in run.output
-    downloads = Path(project.env["BLACKWHEEL_CACHE"]) / "downloads"
-    assert list(downloads.iterdir()) == []
+    assert list((empty_cache / "downloads").iterdir()) == []
     assert folders(project.root / "llama-cpp-python-src") == []
     assert not (project.root / "build" / "cpu" / "source.json").exists()
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["wrong file", "cut short"])
-def test_bad_download_of_the_toolkit(project: Project, serve: Serve, cut: bool) -> None:
+def test_bad_download_of_the_toolkit(
+    project: Project, serve: Serve, empty_cache: Path, cut: bool
+) -> None:
     lock = (project.root / "sessions" / "facts" / "cuda-13.1.txt").read_text(encoding="utf-8")
     version = re.findall(r"^nvidia-cuda-nvcc==(\S+)", lock, re.MULTILINE)[0]
     wheel = f"nvidia_cuda_nvcc-{version}-py3-none-manylinux2014_x86_64.whl"
-    run = project.nox("toolkit", "--target", "rtx50", env=serve(wheel, os.urandom(50_000), cut=cut))
+    env = serve(wheel, os.urandom(50_000), cut=cut)
+    env = {**env, "BLACKWHEEL_CACHE": str(empty_cache)}
+    run = project.nox("toolkit", "--target", "rtx50", env=env)
     run.badly("CUDA 13.1")
     if not cut:
         assert "not the file that was locked" in run.output
-    assert [name for name in folders(Path(project.env["BLACKWHEEL_CACHE"])) if "cuda" in name] == []
+    assert [name for name in folders(empty_cache) if "cuda" in name] == []
     assert not (project.root / "build" / "rtx50" / "toolkit.json").exists()
 
 
