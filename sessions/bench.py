@@ -1,4 +1,4 @@
-"""Measure the wheel, and others in turn with it: A B A B …, each time in a fresh process."""
+"""Measure the wheel, and others in turn with it: A B B A …, each time in a fresh process."""
 
 from __future__ import annotations
 
@@ -42,11 +42,15 @@ def main(ctx: Context) -> None:
     else:
         disk.mark(folder)
         with disk.lock(folder / "bench.lock", console.say):
+            # What a nox that was killed left behind would measure beside this one.
+            run.end_leftovers(run.BUILD_MARK, str(folder))
             text, origin = _run(ctx, path, folder), "here"
     report = benched.opened(text, ctx.spec.target, digest, origin)
     disk.mark(folder)
     records.write_text(folder / benched.SEALED, text)
     records.write(folder / "bench.json", "bench", report)
+    if not ctx.options.report:  # last: until here, the next run would go on from what was measured
+        (folder / "bench" / "run" / STATE).unlink(missing_ok=True)
     _show(report, text)
     console.say(f"  {folder / 'bench.json'}")
     console.done(
@@ -83,7 +87,8 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "index": device["index"] if device else 0,
         "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
         "rounds": ctx.options.rounds,
-        "model": str(model) if model else None,
+        "model": benched.model(model),
+        "code": benched.code(),
         "runtime": "packages" if ctx.spec.cuda else "none",
         "link": None,
         "runtime_places": [],
@@ -103,7 +108,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
                 said: dict[str, Any] = json.loads(line[1:])
                 meter.update(said["done"], said["total"], said["left"], said["now"])
 
-        env = options.system_environment(ctx.env)
+        env = {**options.system_environment(ctx.env), run.BUILD_MARK: str(folder)}
         done = run.stream(words, env=env, log=log, on_line=follow, cwd=work / "run")
     if done.returncode or not answer.exists():
         said = log_path.read_text(encoding="utf-8").splitlines()
@@ -119,10 +124,12 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
 def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) -> None:
     """An empty folder with the job and all it takes; or the one of this job, stopped half-way."""
     path, state = work / "job.json", work / "run" / STATE
-    if not ctx.fresh and state.exists() and path.read_text(encoding="utf-8") == job_text:
+    kept = state.exists() and path.exists() and path.read_text(encoding="utf-8") == job_text
+    if kept and not ctx.fresh:
         console.say("Going on where the last run was stopped; to start anew: --fresh")
         return
     if work.exists():
+        path.unlink(missing_ok=True)  # first: a state without its job is none
         disk.remove(work)
     disk.mark(work)
     _collect(ctx, wheels, work / "wheels")

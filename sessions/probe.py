@@ -43,7 +43,8 @@ def main(ctx: Context) -> None:
     """Print what was found and how it is judged; leave the record. Fails on a fatal finding."""
     tape: dict[str, Any] = {}
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
-    chain = probe(ask, ctx.spec, ctx.options.jobs)
+    given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
+    chain = probe(ask, ctx.spec, ctx.options.jobs, given)
     if ctx.options.record:
         folder = Path(ctx.options.record)
         console.done(f"probe: recorded in {machine.save(tape, folder)}")
@@ -52,7 +53,7 @@ def main(ctx: Context) -> None:
         show(chain)
     console.checks(check for check in chain.checks if alone or check.status != "ok")
     # To try a wheel that is there already, a machine needs no compiler.
-    needed = {"python"} if ctx.options.wheel else {check.id for check in chain.checks}
+    needed = {"python", "paths"} if given else {check.id for check in chain.checks}
     fatal = [check for check in chain.checks if check.status == "fail" and check.id in needed]
     if fatal:
         ctx.record("probe").unlink(missing_ok=True)
@@ -70,8 +71,11 @@ def main(ctx: Context) -> None:
         console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
 
 
-def probe(ask: Machine, spec: BuildSpec, jobs: int | None) -> Toolchain:
-    """Everything found on the machine behind ``ask``, chosen from and judged for the target."""
+def probe(ask: Machine, spec: BuildSpec, jobs: int | None, given: str = "") -> Toolchain:
+    """Everything found on the machine behind ``ask``, chosen from and judged for the target.
+
+    ``given`` is the name of a wheel that is to be tried, not built.
+    """
     host = Host(**ask("host"))
     with ThreadPoolExecutor(max_workers=8) as pool:
         pythons = pool.submit(find_pythons, ask, spec.python, host.system)
@@ -112,7 +116,9 @@ def probe(ask: Machine, spec: BuildSpec, jobs: int | None) -> Toolchain:
         toolkit=toolkit,
     )
     env = {name: ask("env", name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
-    checks = judge(chosen, spec, {name: value for name, value in env.items() if value})
+    temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
+    flags = {name: value for name, value in env.items() if value}
+    checks = judge(chosen, spec, flags, temporary, given)
     return dataclasses.replace(chosen, checks=checks)
 
 
@@ -195,7 +201,9 @@ def find_toolkits(ask: Machine, system: str, named: str) -> tuple[InstalledToolk
     roots: list[tuple[str, str]] = []
     if named not in ("pypi", "system"):
         roots.append((named, "--toolkit"))
-    for variable in ("CUDA_PATH", "CUDA_HOME"):
+    # Windows: NVIDIA's installer sets one for each release beside that of the last.
+    each = [f"CUDA_PATH_V{line.replace('.', '_')}" for line in facts.toolkits()]
+    for variable in ("CUDA_PATH", "CUDA_HOME", *(each if system == "windows" else ())):
         if value := ask("env", variable):
             roots.append((value, variable))
     for nvcc in ask("which", "nvcc"):

@@ -13,7 +13,7 @@ from sessions.core import chain, console, options, pyenv, records, remote, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Release, Toolchain
-from sessions.papers import index
+from sessions.papers import card, index
 
 _HOURS = 3600.0  # seconds that one upload may take
 _AGAIN = "run the same command again: it uploads only what is missing"
@@ -77,8 +77,9 @@ def commands(release: Release) -> list[str]:
     assets = [wheel, *(f"{folder}/{f}" for f in release.files), f"{folder}/release.json"]
     state = "" if release.tested else ", UNTESTED on such a card"
     create = ["gh", "release", "create", tag, "--title", f"{index.PROJECT} {tag}"]
-    card = "WHEEL.md" in release.files
-    create += ["--notes-file", f"{folder}/WHEEL.md"] if card else ["--notes", release.file]
+    create += ["--target", release.commit]
+    notes = [name for name in card.LANGUAGES.values() if name in release.files]
+    create += ["--notes-file", f"{folder}/{notes[0]}"] if notes else ["--notes", wheel + state]
     return [
         f"{release.target}: {wheel}, {release.size / 1e6:.1f} MB{state}",
         f"sha256 {release.sha256}",
@@ -107,30 +108,53 @@ def hosting() -> list[str]:
 def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
     """The server that ``--to`` means: an address, or the name of a server in ``~/.pypirc``."""
     servers = _servers(pypirc)
-    address = urlsplit(to)
-    if address.username or address.password:
+    if to in servers:
+        name: str | None = to
+    elif _holds_name(to):
         raise Problem(
             "The address after --to holds a name or a password, which every user of this machine "
             "could read in the list of processes.",
             remedy="leave it out, and set TWINE_USERNAME and TWINE_PASSWORD",
         )
-    if address.scheme in ("http", "https") and address.netloc:
+    elif _is_address(to):
         same = (n for n, s in servers.items() if s["repository"].rstrip("/") == to.rstrip("/"))
         name = next(same, None)
-    elif to in servers:
-        name = to
     else:
         raise Problem(
             f"{to!r} is no address of a package server.",
             evidence=f"servers in ~/.pypirc: {', '.join(servers) or 'none'}",
             remedy="give the address that it takes uploads at: --to https://HOST/PATH/",
         )
-    server = servers[name] if name else {}
+    server = servers[name] if name else {"repository": to}
+    if _holds_name(server["repository"]):  # it is printed
+        raise Problem(
+            f"The repository of {name} in ~/.pypirc holds a name or a password.",
+            remedy="put them into lines of their own there: username = …, password = …",
+        )
+    if not _is_address(server["repository"]):
+        raise Problem(
+            f"The repository of {name} in ~/.pypirc is no address of a package server.",
+            remedy="give it the address that it takes uploads at: https://HOST/PATH/",
+        )
     user = env.get("TWINE_USERNAME") or server.get("username", "")
     secret = env.get("TWINE_PASSWORD") or server.get("password", "")
     if name is None:
         return Place(to, ("--repository-url", to), user, secret)
     return Place(server["repository"], ("--repository", name), user, secret)
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is an address on the web."""
+    try:
+        found = urlsplit(text)
+        return found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:  # "http://[x", a port that is no number
+        return False
+
+
+def _holds_name(text: str) -> bool:
+    """Whether there is a name, and so maybe a password, in an address, or what may be one."""
+    return "@" in (urlsplit(text).netloc if _is_address(text) else text)
 
 
 def _pypirc(env: Mapping[str, str]) -> str:

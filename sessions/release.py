@@ -5,13 +5,15 @@ A wheel that may not be released gets no place in ``dist/``, and every reason is
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +22,13 @@ from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Gate, Release, SmokeReport, Wheel
 from sessions.papers import card, gate, index, page, provenance, report, speed
-from sessions.papers.evidence import Evidence, handed_on, read, unproven
+from sessions.papers.evidence import Evidence, Reproduced, handed_on, read, state, unproven
 from sessions.papers.gate import Checkout, Situation
 from sessions.wheelfile import compare
 
 RECORD = "release.json"
 PAGE = "RELEASE.md"
+CONTENTS = "contents.json"  # sha256 of all else in dist/; in there, so that it comes with the rest
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,32 @@ def main(ctx: Context) -> None:
     if ctx.options.report and len(ctx.specs) > 1:
         raise Problem("A report is of one target.", remedy="--report FILE --target NAME")
     dist = ctx.root / "dist"
-    if dist.exists() and not disk.is_marked(dist):
-        raise Problem(
-            "dist/ was not made by blackwheel, so nothing is put there.",
-            evidence=str(dist),
-            remedy=f"move it away: {dist}",
-        )
-    checkout = _checkout(ctx)
-    outcomes = [_one(dataclasses.replace(ctx, spec=spec), dist, checkout) for spec in ctx.specs]
+    with _alone(ctx, dist):
+        changed = _changed(dist)
+        targets = {spec.target for spec in ctx.specs} | {place.name for place in _released(dist)}
+        checkout = _checkout(ctx)
+    each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs]
+    codes = [_prove(one) for one in each]
+    # All now and in one order: two runs that want each other's would wait for ever.
+    for target in sorted(spec.target for spec in ctx.specs):
+        ctx.target_lock(target)
+    outcomes = [
+        _one(one, code, checkout, _about(one.spec.target, targets, changed))
+        for one, code in zip(each, codes, strict=True)
+    ]
     for made in outcomes:
         console.say(f"{made.gate.target}: {page.verdict(made.gate)}")
         console.checks(made.gate.checks)
     if any(made.changed for made in outcomes):
         console.say(f"{dist} stays as it is")
     else:
-        with disk.lock(ctx.root / "build" / "dist.lock", console.say):
-            _assemble(ctx, dist, outcomes)
+        with _alone(ctx, dist):
+            _assemble(dist, outcomes)
+            for one, made in zip(each, outcomes, strict=True):
+                if made.release:
+                    records.write(one.record("release"), "release", made.release)
+                else:
+                    one.record("release").unlink(missing_ok=True)
         console.say(f"  {dist / PAGE}")
     refused = {m.gate.target: gate.failed(m.gate.checks) for m in outcomes}
     reasons = [f"{name}: {check.summary}" for name, found in refused.items() for check in found]
@@ -75,32 +88,34 @@ def main(ctx: Context) -> None:
         console.done(f"release: {made.gate.target}, {page.verdict(made.gate)}, in {dist}")
 
 
-def _one(ctx: Context, dist: Path, checkout: Checkout) -> Outcome:
-    """Run what is left of the target's chain, then judge, then write its papers."""
-    code = _prove(ctx)
-    again = _again(ctx) if ctx.options.reproduce else None
-    ctx.target_lock(ctx.spec.target)
+def _one(ctx: Context, code: int, checkout: Checkout, changed: tuple[str, ...]) -> Outcome:
+    """Judge one target, then write its papers. ``code`` is how its sessions ended."""
     disk.mark(ctx.build)
-    before = records.read(ctx.record("release"), "release", Release)
-    there = _there(dist / ctx.spec.target)
-    changed = gate.changed(_expected(before), there) if before and there else ()
+    if changed and ctx.options.fresh:
+        what = "dist/ is not as it was written; --fresh writes it anew:"
+        console.warn("\n".join([what, *changed]))
+        changed = ()
     situation = Situation(
         checkout=checkout,
         beside=records.read(ctx.wheels / "wheel.json", "wheel", Wheel),
-        changed=() if ctx.options.fresh else changed,
+        changed=changed,
         chain=code,
         allow_untested=ctx.options.allow_untested_gpu,
-        differs=again,
     )
     try:
         found = read(ctx.spec, ctx.build, ctx.wheels)
     except Problem as problem:
         checks = gate.unreadable(problem, situation)
-        return _refused(ctx, Gate(ctx.spec.target, "", "", (), checks), situation)
+        return Outcome(Gate(ctx.spec.target, "", "", (), checks), bool(changed))
     checks = gate.judge(found, situation)
+    if ctx.options.reproduce:
+        if {check.id for check in gate.failed(checks)} <= {"reproduce"}:
+            checks = gate.judge(found, dataclasses.replace(situation, differs=_again(ctx, found)))
+        else:
+            console.say(f"{ctx.spec.target}: not built a second time: see below what is to mend")
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
-        return _refused(ctx, made, situation)
+        return Outcome(made, bool(changed))
     files = _papers(ctx, found, made, checkout.commit)
     release = Release(
         target=ctx.spec.target,
@@ -115,14 +130,7 @@ def _one(ctx: Context, dist: Path, checkout: Checkout) -> Outcome:
         commit=checkout.commit,
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
-    records.write(ctx.record("release"), "release", release)
     return Outcome(made, False, release, found.path, files)
-
-
-def _refused(ctx: Context, made: Gate, situation: Situation) -> Outcome:
-    if not situation.changed:
-        ctx.record("release").unlink(missing_ok=True)  # what it names is about to leave dist/
-    return Outcome(made, bool(situation.changed))
 
 
 def _prove(ctx: Context) -> int:
@@ -222,21 +230,27 @@ def _checkout(ctx: Context) -> Checkout:
         return run.capture(["git", "-C", str(ctx.root), *words], env=env)
 
     top, head = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
-    status = git("status", "--porcelain")
+    status = git("status", "--porcelain", "--untracked-files=normal")  # whatever is configured
     for asked in (top, head, status):
         if asked.returncode:
             return Checkout("", (), f"git: {pyenv.tail(asked.output, 2)}")
-    if Path(top.output.strip()).resolve() != ctx.root.resolve():
+    # Among its answers there may be warnings.
+    if ctx.root.resolve() not in [Path(line).resolve() for line in top.output.splitlines()]:
         return Checkout("", (), f"{ctx.root} is no git checkout of its own")
-    return Checkout(head.output.strip(), tuple(status.output.splitlines()))
+    commit = re.search(r"^[0-9a-f]{40}$", head.output, re.MULTILINE)
+    if commit is None:
+        return Checkout("", (), f"git names no commit: {pyenv.tail(head.output, 2)}")
+    return Checkout(commit[0], tuple(status.output.splitlines()))
 
 
-def _again(ctx: Context) -> tuple[str, ...]:
-    """Build the wheel a second time, from nothing and in another folder; how the two differ."""
+def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
+    """Build the wheel a second time, from nothing and in another folder; how the two differ.
+
+    What came out is recorded. That no second one could be built says nothing of the wheel.
+    """
     folder = ctx.build / "again"
     if folder.exists():
         disk.remove(folder)
-    disk.mark(ctx.build)
     disk.mark(folder)
     copy = folder / "checkout"
     env = options.pip_environment(ctx.env)
@@ -244,9 +258,10 @@ def _again(ctx: Context) -> tuple[str, ...]:
     if listed.returncode:
         return (f"not built again: git ls-files: {pyenv.tail(listed.output, 2)}",)
     for name in filter(None, listed.output.split("\0")):
-        if (ctx.root / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ctx.root / name, copy / name)
+        if not (ctx.root / name).is_file():
+            return (f"not built again: git ls-files names {name!r}, which is no file here",)
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ctx.root / name, copy / name)
     if sys.platform != "win32" and (ctx.root / ".nox").exists():
         (copy / ".nox").symlink_to(ctx.root / ".nox")  # else the sessions' venv is made anew
     # Toolkit, tools and source are pinned by hash: only what was compiled must not come back.
@@ -262,17 +277,17 @@ def _again(ctx: Context) -> tuple[str, ...]:
     console.say(f"Building {ctx.spec.target} a second time, from nothing, in {copy}")
     name = ctx.spec.target.split("+")[0]
     code = chain.follow(copy, ["wheel"], name, chain.words(again), env=env)
-    wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
     made = copy / "wheels" / ctx.spec.target
     second = records.read(made / "wheel.json", "wheel", Wheel)
-    if code or wheel is None or second is None:
+    if code or second is None:
         return (f"the second build ended with {code} and no wheel; what it said is above",)
-    one, other = ctx.wheels / wheel.file, made / second.file
+    one, other = first.path, made / second.file
     found = compare.differences(one, other)
     if found and (program := shutil.which("diffoscope", path=ctx.env.get("PATH"))):
         told = folder / "diffoscope.txt"
         run.capture([program, "--text", str(told), str(one), str(other)], env=env)
         found = (*found, f"diffoscope says more: {told}")
+    records.write(ctx.record("reproduce"), "reproduce", Reproduced(first.sha256, found))
     if not found:
         disk.remove(folder)
     return found
@@ -282,33 +297,70 @@ def _absolute(path: str | None) -> str | None:
     return str(Path(path).expanduser().resolve()) if path and Path(path).exists() else path
 
 
-def _there(folder: Path) -> dict[str, str]:
-    """What lies in a target's folder of dist/: name -> sha256; the index's part is not of it."""
-    return {
-        path.name: records.file_sha256(path)
-        for path in sorted(folder.glob("*"))
-        if path.is_file() and not path.name.endswith(".whl.metadata")
-    }
+# ---- dist/ ----
 
 
-def _expected(release: Release) -> dict[str, str]:
-    text = records.text("release", release)
-    record = hashlib.sha256(text.encode()).hexdigest()
-    return {**release.files, release.file: release.sha256, RECORD: record}
+@contextlib.contextmanager
+def _alone(ctx: Context, dist: Path) -> Iterator[None]:
+    """Have dist/ for this process alone, whole, and with nothing beside it that git would see."""
+    with disk.lock(ctx.root / "build" / "dist.lock", console.say):
+        _restore(dist)
+        for leftover in _beside(dist):
+            if leftover.exists():
+                disk.remove(leftover)
+        if dist.exists() and not disk.is_marked(dist):
+            raise Problem(
+                "dist/ was not made by blackwheel, so nothing is put there.",
+                evidence=str(dist),
+                remedy=f"move it away: {dist}",
+            )
+        yield
 
 
-def _assemble(ctx: Context, dist: Path, outcomes: Iterable[Outcome]) -> None:
+def _beside(dist: Path) -> tuple[Path, Path]:
+    """Where the next dist/ is made, and where the last one waits for it."""
+    return dist.with_name(".dist.part"), dist.with_name(".dist.old")
+
+
+def _restore(dist: Path) -> None:
+    """Put the last dist/ back where a run ended before it put the next one there."""
+    _, old = _beside(dist)
+    if disk.is_marked(old) and not dist.exists():
+        old.rename(dist)
+
+
+def _changed(dist: Path) -> tuple[str, ...]:
+    """How dist/ differs from what was written. Whoever releases a target may delete its folder."""
+    if not dist.exists():
+        return ()
+    there = disk.tree_digest(dist, lambda name: name != CONTENTS)
+    written = records.read(dist / CONTENTS, "contents", dict[str, str])
+    if written is None:
+        return (f"{CONTENTS}: {state(dist / CONTENTS)}", *gate.changed({}, there))
+    tops = {name.split("/")[0] for name in written}
+    gone = {t for t in tops if f"{t}/{RECORD}" in written and not (dist / t).exists()}
+    kept = {name: digest for name, digest in written.items() if name.split("/")[0] not in gone}
+    return gate.changed(kept, there)
+
+
+def _released(dist: Path) -> list[Path]:
+    """The folder of each target in dist/."""
+    return sorted(path.parent for path in dist.glob(f"*/{RECORD}"))
+
+
+def _about(target: str, targets: Iterable[str], changed: Iterable[str]) -> tuple[str, ...]:
+    """The changes that are of this target or of the pages of all, and of no other target."""
+    others = tuple(f"{name}/" for name in targets if name != target)
+    return tuple(line for line in changed if not line.startswith(others))
+
+
+def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> None:
     """Make dist/ anew beside and rename it: what was released now, and what was before."""
-    part, old = dist.with_name(".dist.part"), dist.with_name(".dist.old")
-    for leftover in (part, old):
-        if leftover.exists():
-            disk.remove(leftover)
+    part, old = _beside(dist)
     disk.mark(part)
     made = {outcome.gate.target: outcome for outcome in outcomes}
     gates = {name: outcome.gate for name, outcome in made.items()}
-    for folder in sorted(path.parent for path in dist.glob(f"*/{RECORD}")):
-        if folder.name not in made:
-            gates[folder.name] = _keep(ctx, folder, part / folder.name)
+    gates |= _keep(dist, part, [p for p in _released(dist) if p.name not in made])
     for name, outcome in made.items():
         if outcome.release and outcome.wheel:
             place = part / name
@@ -319,29 +371,34 @@ def _assemble(ctx: Context, dist: Path, outcomes: Iterable[Outcome]) -> None:
             records.write(place / RECORD, "release", outcome.release)
     index.write(part)
     records.write_text(part / PAGE, page.render([gates[name] for name in sorted(gates)]))
+    records.write(part / CONTENTS, "contents", disk.tree_digest(part, lambda _: True))
     if dist.exists():
         dist.rename(old)
-    part.rename(dist)
+    try:
+        part.rename(dist)
+    finally:
+        _restore(dist)
     if old.exists():
-        disk.remove(old)
+        old.rename(part)  # what is half deleted must never be taken for the last dist/
+        disk.remove(part)
 
 
-def _keep(ctx: Context, folder: Path, place: Path) -> Gate:
+def _keep(dist: Path, part: Path, folders: Iterable[Path]) -> dict[str, Gate]:
     """Take over what was released before, if it is as it was written."""
-    build = ctx.root / "build" / folder.name
-    release = records.read(build / RECORD, "release", Release)
-    # After clean -- --all there is only the record that lies there.
-    release = release or records.read(folder / RECORD, "release", Release)
-    passed = records.read(folder / "gate.json", "gate", Gate)
-    lines = ["its records cannot be read"]
-    if release and passed:
-        lines = list(gate.changed(_expected(release), _there(folder)))
-    if lines or passed is None:
-        raise Problem(
-            f"dist/{folder.name}/ is not as it was released.",
-            evidence="\n".join(lines),
-            remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it anew;"
-            f" or delete {folder}",
-        )
-    shutil.copytree(folder, place)
+    changed, passed = _changed(dist), {}
+    for folder in folders:
+        lines = [line for line in changed if line.startswith(f"{folder.name}/")]
+        release = records.read(folder / RECORD, "release", Release)
+        found = records.read(folder / "gate.json", "gate", Gate)
+        if lines or release is None or found is None:
+            raise Problem(
+                f"dist/{folder.name}/ is not as it was released.",
+                evidence="\n".join(lines or ["its records cannot be read"]),
+                remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it "
+                f"anew (several in one run: --target A,B); or delete {folder}",
+            )
+        (part / folder.name).mkdir()
+        for name in (release.file, *release.files, RECORD):  # and nothing else that lies there
+            shutil.copyfile(folder / name, part / folder.name / name)
+        passed[folder.name] = found
     return passed

@@ -122,7 +122,7 @@ def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
                 remedy=f"delete {archive} and try again",
             ) from error
     records.write(part / PRISTINE, sdist.sha256, disk.tree_digest(part, build_reads))
-    part.rename(folder)
+    disk.put(part, folder)
 
 
 def _member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:

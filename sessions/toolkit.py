@@ -10,11 +10,11 @@ from pathlib import Path
 from sessions.core import console, disk, facts, options, pyenv, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
-from sessions.core.model import InstalledToolkit, Toolchain, Toolkit
+from sessions.core.model import HostRange, InstalledToolkit, Toolchain, Toolkit
 
 _READY = "ready.json"
-# What the assembly below adds to NVIDIA's files. Raise it whenever that changes.
-_LAYOUT = 1
+# What the assembly below adds to NVIDIA's files. Raise one whenever that changes.
+_LAYOUT = 2 if sys.platform == "win32" else 1
 
 
 def main(ctx: Context) -> None:
@@ -45,7 +45,7 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
             if fresh:
                 _make(ctx, folder, lock, cuda)
     root = folder / "nvidia" / f"cu{cuda.split('.')[0]}"
-    accepts = facts.parse_host_config(_host_config(root).read_text(encoding="utf-8"))
+    accepts = accepted(_host_config(root).read_text(encoding="utf-8"), cuda)
     return (
         Toolkit(
             origin="pypi",
@@ -53,10 +53,28 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
             version=cuda,
             fingerprint=identity,
             components=facts.parse_requirements(text),
-            accepts=accepts or facts.toolkit(cuda).accepts,
+            accepts=accepts,
         ),
         fresh,
     )
+
+
+def accepted(host_config: str, cuda: str) -> HostRange:
+    """The host compilers that a toolkit's own header takes.
+
+    The probe chose one by our row for the release, before there was a header. Raises Problem where
+    the two differ.
+    """
+    said, known = facts.parse_host_config(host_config), facts.toolkit(cuda).accepts
+    if said != known:
+        raise Problem(
+            f"CUDA {cuda} accepts other compilers than the probe chose from.",
+            evidence=f"its crt/host_config.h: {said or 'not in a form that is known'}\n"
+            f"sessions/facts/cuda.toml: {known}",
+            remedy=f'correct accepts of toolkit."{cuda}" in sessions/facts/cuda.toml, and run the '
+            "same command again; until then --toolkit system takes an installed one at its word",
+        )
+    return known
 
 
 def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
@@ -84,7 +102,7 @@ def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
     records.write_text(part / _READY, "{}\n")
     if folder.exists():
         disk.remove(folder)
-    part.rename(folder)
+    disk.put(part, folder)
 
 
 def assemble(root: Path) -> None:

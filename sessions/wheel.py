@@ -72,6 +72,10 @@ def main(ctx: Context) -> None:
     path = publish(finished, ctx.wheels)
     if before and before.file != path.name:
         (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
+    wall = round(time.monotonic() - start, 1)
+    used = round(run.cpu_seconds() - cpu, 1) if sys.platform != "win32" else None
+    if timing and used is not None:
+        timing["cpu_efficiency"] = round(used / (chain.jobs * max(wall, 0.1)), 4)
     wheel = Wheel(
         file=path.name,
         sha256=records.file_sha256(path),
@@ -85,8 +89,8 @@ def main(ctx: Context) -> None:
         source_digest=source.digest,
         source_edited=bool(source.edited) or source.sdist_sha256 is None,
         steps=steps,
-        wall_seconds=round(time.monotonic() - start, 1),
-        cpu_seconds=round(run.cpu_seconds() - cpu, 1) if sys.platform != "win32" else None,
+        wall_seconds=wall,
+        cpu_seconds=used,
         cache=counts,
         timing=timing,
         libraries=libraries,
@@ -148,7 +152,7 @@ def _compile(
         run.BUILD_MARK: str(ctx.build),
     }
     if ctx.spec.cache == "ccache":
-        env.setdefault("CCACHE_STATSLOG", str(statslog))
+        env["CCACHE_STATSLOG"] = str(statslog)
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
     steps: list[ninja.Step] = []
     start, cuda_total = time.monotonic(), 0

@@ -1,7 +1,8 @@
 """Windows machines composed from documentation, for the replay tests.
 
 Nobody has run the probe on these: each answer is written as Microsoft's and NVIDIA's documents, and
-issue trackers, show it. ``BLACKWHEEL_REGOLD=1`` writes them to ``tests/data/machines``.
+issue trackers, show it. ``BLACKWHEEL_REGOLD=1`` writes them to ``tests/data/machines``, each with
+``COMPOSED`` at its top.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from typing import Any
 
 from sessions.core.machine import Machine
 
+# No question: a replay never meets it.
+COMPOSED = {"COMPOSED": "written by tests/machines.py from documentation; run on no machine"}
 KIT = r"C:\Program Files (x86)\Windows Kits\10"
 SDK = "10.0.26100.0"
 VSWHERE = r"C:\Program Files (x86)\Microsoft Visual Studio\Installer\vswhere.exe"
 PYTHON = r"C:\Users\Ana\AppData\Local\Programs\Python\Python311\python.exe"
 LAUNCHER = r"C:\Users\Ana\AppData\Local\Programs\Python\Launcher\py.exe"
 ROOT, CACHE = r"C:\Users\Ana\blackwheel", r"C:\Users\Ana\AppData\Local\blackwheel\blackwheel\Cache"
+TEMP = r"C:\Users\Ana\AppData\Local\Temp"
 # The lines of crt/host_config.h that tell the host compilers a toolkit takes: gcc to, clang below,
 # _MSC_VER from and below. 12.8 is from its release notes, the others are NVIDIA's own headers.
 HOST_CONFIG = {
@@ -142,8 +146,10 @@ def _host(windows: Windows) -> dict[str, Any]:
 
 
 def _environment(windows: Windows) -> dict[str, str]:
-    newest = [{"CUDA_PATH": _cuda(version)} for version in windows.toolkits[-1:]]
-    return {"PROGRAMFILES(X86)": r"C:\Program Files (x86)", **(newest[0] if newest else {})}
+    each = {f"CUDA_PATH_V{v.replace('.', '_')}": _cuda(v) for v in windows.toolkits}
+    last = {"CUDA_PATH": _cuda(windows.toolkits[-1])} if windows.toolkits else {}
+    folders = {"PROGRAMFILES(X86)": r"C:\Program Files (x86)", "TEMP": TEMP, "TMP": TEMP}
+    return {**folders, **each, **last}
 
 
 def _cuda(version: str) -> str:

@@ -113,11 +113,14 @@ def _foreign(ctx: Context, name: str) -> Path:
     label = f"{ctx.spec.target}+{name}"
     folder, target = ctx.root / "build" / label, ctx.root / "wheels" / label
     ctx.target_lock(label)
+    run.end_leftovers(run.BUILD_MARK, str(folder))
     parts = [env, source.digest, found.compiler.version, kit and kit.fingerprint]
     fingerprint = records.fingerprint([*parts, records.file_sha256(facts.tools_lock())])
     done = records.read(target / "wheel.json", "wheel", Wheel)
-    if done and done.fingerprint == fingerprint and (target / done.file).is_file():
-        return target / done.file
+    if done and done.fingerprint == fingerprint:
+        path = target / done.file
+        if path.is_file() and records.file_sha256(path) == done.sha256:
+            return path
     before = records.read(folder / "inputs.json", "inputs", str)
     if folder.exists() and before != fingerprint:
         disk.remove(folder)
@@ -137,7 +140,9 @@ def _foreign(ctx: Context, name: str) -> Path:
         )
     target.mkdir(parents=True, exist_ok=True)
     path = target / made[0].name
-    shutil.move(made[0], path)
+    part = path.with_name(f".{path.name}.part")
+    shutil.move(made[0], part)  # a copy, where wheels/ is on another disk
+    part.replace(path)
     wheel = Wheel(
         file=path.name,
         sha256=records.file_sha256(path),

@@ -14,6 +14,8 @@ CONFIDENCE = stats.CONFIDENCE
 LEAST = stats.ENOUGH  # rounds from which an interval can say anything
 METRICS = stats.METRICS  # metric -> its name for people, its unit, whether less or more is better
 wheels = stats.wheels
+model = stats.model
+code = stats.code
 shown = stats.shown
 _PLAIN = (
     "file", "sha256", "target", "device", "capability", "driver", "python", "system", "started",

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.core import run
+from sessions.core import disk, facts, run
 
 LOCK = Path(__file__).parent.parent / "facts" / "runtime.txt"
 
@@ -29,6 +29,8 @@ def enter(root: Path) -> None:
     venv = root / ".nox" / f"blackwheel-{digest[:12]}"
     if Path(sys.prefix).resolve() == venv.resolve():
         return
+    if sys.platform == "win32" and (problem := too_deep(str(root))):
+        sys.exit(problem)
     python = _python(venv)
     if not python.exists():
         try:
@@ -45,6 +47,22 @@ def enter(root: Path) -> None:
         # Windows has no exec: the shell would not wait for the program that takes over.
         sys.exit(run.inherit([str(python), *words]))
     os.execv(python, [str(python), *words])
+
+
+def too_deep(root: str) -> str | None:
+    """Why nothing can be made in this folder on Windows; None where it can.
+
+    ``probe`` judges all of the folders, but already needs the venv.
+    """
+    known = facts.load("windows.toml")["paths"]
+    longest = len(root) + 1 + known["checkout"]
+    if longest <= known["limit"]:
+        return None
+    return (
+        f"blackwheel: {root} is too deep for Windows' programs: it is {len(root)} characters long, "
+        f"a path below it would be {longest}, and {known['limit']} is the greatest length.\n"
+        "To mend it: move this folder to a short path, for example C:\\bw"
+    )
 
 
 def arguments(words: Sequence[str]) -> list[str]:
@@ -93,7 +111,7 @@ def _make(venv: Path) -> None:
                     "(pip config list)."
                 )
         try:
-            part.rename(venv)
+            disk.put(part, venv)
         except OSError:
             if not _python(venv).exists():  # else another first run was quicker
                 raise

@@ -119,7 +119,8 @@ def _context(session: nox.Session, chosen: Options) -> Context:
     if session.name == MATRIX:
         specs = spec.matrix(targets, chosen)
     else:
-        names = dict.fromkeys((chosen.target or "").split(",") if many else [chosen.target or ""])
+        named = [n for n in chosen.target.split(",") if n] if many and chosen.target else []
+        names = dict.fromkeys(named or [chosen.target or ""])
         specs = [spec.choose(targets, dataclasses.replace(chosen, target=n or None)) for n in names]
     context = Context(
         session=session.name,

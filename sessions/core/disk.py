@@ -8,11 +8,11 @@ import hashlib
 import os
 import shutil
 import stat
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-
-import filelock
 
 from sessions.core.errors import Problem
 
@@ -22,6 +22,7 @@ _TAG_TEXT = """\
 Signature: 8a477f597d28d172789f06886806bc55
 # This folder was made by blackwheel, which may delete it.
 """
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
 
 
 def mark(folder: Path) -> None:
@@ -83,6 +84,21 @@ def _make_writable(function: Callable[..., object], path: str, _: object) -> Non
         shutil.rmtree(path)
 
 
+def put(part: Path, whole: Path) -> None:
+    """Rename a file or a folder that is whole; a file takes the place of an older one.
+
+    On Windows a virus scanner or an indexer has what was just written open for a moment, and
+    neither moves meanwhile.
+    """
+    for pause in _PAUSES if sys.platform == "win32" else ():
+        try:
+            part.replace(whole)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    part.replace(whole)
+
+
 def files(root: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
     """Every file below ``root`` whose relative POSIX path ``keep`` accepts, sorted.
 
@@ -124,6 +140,8 @@ def signature(root: Path, keep: Callable[[str], bool]) -> str:
 
 def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
     """Take the lock ``path``, for a with statement; say so if another run has it."""
+    import filelock  # not at the top: the bootstrap has the standard library alone
+
     path.parent.mkdir(parents=True, exist_ok=True)
     taken = filelock.FileLock(path)
     try:
@@ -141,6 +159,8 @@ def hold(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[o
 
 def is_free(path: Path) -> bool:
     """Whether no run, this one included, has the lock ``path`` at this moment."""
+    import filelock
+
     probe = filelock.FileLock(path)
     try:
         with probe.acquire(timeout=0):

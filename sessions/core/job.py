@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ def capabilities(spec: BuildSpec) -> list[str]:
 
 def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, Any]:
     """The part of a job that does not depend on the machine."""
-    bounds = json.loads((PAYLOAD / "bounds.json").read_text(encoding="utf-8"))
+    bounds = _bounds()
     late = {n for n, since in bounds["since"].items() if Version(version).release < tuple(since)}
     return {
         "identity": {"file": file, "sha256": sha256, "target": spec.target},
@@ -105,15 +108,16 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
     again = "run the bundle of this wheel: nox -s bundle, then python smoke-….pyz there"
     try:
         report = seal.opened(text)
+        json.dumps(report, ensure_ascii=False).encode()  # no half characters
         found = SmokeReport(
             origin=origin,
             checks=tuple(_check(item) for item in report["checks"]),
             cases=tuple(_case(item) for item in report["cases"]),
-            times={name: float(value) for name, value in report["times"].items() if value},
-            seconds=float(report["seconds"]),
+            times={name: _number(value) for name, value in report["times"].items() if value},
+            seconds=_number(report["seconds"]),
             **{name: _text(report[name]) for name in _PLAIN},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Problem(
             "This is no report that can be trusted.", evidence=str(error), remedy=again
         ) from error
@@ -145,8 +149,34 @@ _ON_A_CARD = frozenset(["native-sass", "libraries", "full-offload", "memory"])
 def failed(report: SmokeReport) -> list[str]:
     """Ids of the proofs that do not hold, and of those that should be there and are not."""
     wanted = _ANYWHERE if report.device == "cpu" else _ANYWHERE | _ON_A_CARD
-    held = {check.id for check in report.checks if check.status == "ok"}
-    return sorted((wanted | {check.id for check in report.checks}) - held)
+    bad = {check.id for check in report.checks if check.status != "ok"}
+    if not report.cases or not all(map(holds, report.cases)):  # whatever it says of them
+        bad.add("known-answers")
+    return sorted(bad | (wanted - {check.id for check in report.checks}))
+
+
+def holds(case: Mapping[str, Any]) -> bool:
+    """Whether an answer is a number and within its bound, and that no wider than it may be."""
+    if "nmse" not in case or not case["finite"]:
+        return False
+    bounds, name = _bounds(), case["type"]
+    if name not in bounds["type"] or case["kv"] not in bounds["kv"]:
+        return False
+    # A report does not say whether the kernels of its wheel compute in FP4.
+    widest = bounds["native_fp4"].get(name, bounds["type"][name]) + bounds["kv"][case["kv"]]
+    return bool(0 <= case["nmse"] <= case["bound"] and 0 < case["bound"] <= widest)
+
+
+@functools.cache
+def _bounds() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((PAYLOAD / "bounds.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _number(value: Any) -> float:
+    if not math.isfinite(found := float(value)):
+        raise ValueError(f"{value!r} is no number")
+    return found
 
 
 def _text(value: Any) -> Any:

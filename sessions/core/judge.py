@@ -117,15 +117,24 @@ def _name(compiler: Compiler) -> str:
     return f"{compiler.family} {compiler.version} ({compiler.cxx})"
 
 
-def judge(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> tuple[Check, ...]:
+def judge(
+    chain: Toolchain,
+    spec: BuildSpec,
+    flags: Mapping[str, str],
+    temporary: Sequence[str] = (),
+    given: str = "",
+) -> tuple[Check, ...]:
     """Every judgement of the machine for the target; "fail" means that it cannot be built.
 
     ``flags`` are the caller's CC, CXX, CFLAGS … that are set: none of them reaches the build.
+    ``temporary`` is where Windows' programs put temporary files: TEMP and TMP. ``given`` is the
+    name of a wheel that is to be tried, not built.
     """
     return (
         *_judge_host(chain.host),
-        *(_judge_paths(chain.host, spec) if chain.host.system == "windows" else ()),
-        *_judge_python(chain.python, spec),
+        *(_judge_paths(chain.host, spec, given) if chain.host.system == "windows" else ()),
+        *(_judge_temporary(temporary) if spec.cuda else ()),
+        *_judge_python(chain, spec),
         *_judge_compiler(chain, spec, flags),
         *(_judge_cuda(chain, spec) if spec.cuda else ()),
     )
@@ -164,19 +173,24 @@ def _judge_host(host: Host) -> Iterator[Check]:
         yield Check("disk", "ok", f"disk: {host.disk_free_mib} MiB free")
 
 
-def _judge_python(python: Python | None, spec: BuildSpec) -> Iterator[Check]:
-    package = f"python{spec.python}-venv"
-    install = f"install Python {spec.python} (Debian, Ubuntu: apt install {package}), or --python"
+def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
+    python = chain.python
+    debian = f"Debian, Ubuntu: apt install python{spec.python}-venv"
+    windows = f"winget install Python.Python.{spec.python}"
+    how = windows if chain.host.system == "windows" else debian
     if python is None:
         yield Check(
-            "python", "fail", f"Python {spec.python}: none found (64-bit, on PATH)", remedy=install
+            "python",
+            "fail",
+            f"Python {spec.python}: none found (64-bit, on PATH)",
+            remedy=f"install Python {spec.python} ({how}), or --python",
         )
     elif not python.can_venv:
         yield Check(
             "python",
             "fail",
             f"Python {spec.python}: {python.path} has no venv module",
-            remedy=f"install it (Debian, Ubuntu: apt install {package})",
+            remedy=f"install it ({how})",
         )
     else:
         yield Check("python", "ok", f"Python: {python.version}, {python.path}")
@@ -258,9 +272,12 @@ def _studios(chain: Toolchain) -> str:
     return "\n".join(rows) or "no Visual Studio 2019 or later is installed (vswhere)"
 
 
-def _judge_paths(host: Host, spec: BuildSpec) -> Iterator[Check]:
+def _judge_paths(host: Host, spec: BuildSpec, given: str) -> Iterator[Check]:
     known = facts.load("windows.toml")["paths"]
     target = len(spec.target) + known["target"]
+    if given:
+        folder = f"build/{spec.target}/given/{given.removesuffix('.whl')[:100]}-01234567/"
+        target = max(target, len(folder) + known["smoke"])
     for folder, below, name in (
         (host.root, max(known["checkout"], target), "this folder"),
         (host.cache, known["cache"], "the cache folder"),
@@ -283,12 +300,25 @@ def _judge_paths(host: Host, spec: BuildSpec) -> Iterator[Check]:
             "paths",
             "warn",
             "paths: letters beyond ASCII, which not every compiler of Windows reads",
-            evidence=f"{host.root}\n{host.cache}",
+            evidence=f"{host.root}\n{host.cache}\n"
+            "letters of Windows' own code page were tried (Wine, stand-ins for MSVC), others not",
             remedy="nothing, unless the build fails to open a file: then work in C:\\bw and set "
             "BLACKWHEEL_CACHE=C:\\bw-cache",
         )
         return
     yield Check("paths", "ok", "paths: short enough for Windows, ASCII alone")
+
+
+def _judge_temporary(folders: Sequence[str]) -> Iterator[Check]:
+    spaced = [folder for folder in folders if " " in folder]
+    if spaced:  # seldom: where Windows' short names are on, it has C:\Users\JOSPRE~1\… there
+        yield Check(
+            "temporary",
+            "fail",
+            "temporary files: their folder has a space in its path",
+            evidence=f"{spaced[0]}: nvcc names its files there to cl.exe without quotes",
+            remedy="make a folder without one, for example C:\\bw-temp, and set TEMP and TMP to it",
+        )
 
 
 def _judge_cuda(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:

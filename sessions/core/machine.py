@@ -26,7 +26,7 @@ from sessions.payload import card
 
 Machine = Callable[..., Any]
 MIB = 1024 * 1024
-TIMEOUT = 10.0  # seconds for any one tool to say its version
+TIMEOUT = 30.0  # seconds for any one tool to say its version, of which a scanner may take most
 VCVARS_TIMEOUT = 120.0  # vcvars64.bat may ask a slow disk for every Windows SDK
 _MARK = "blackwheel-environment: "
 

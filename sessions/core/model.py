@@ -243,7 +243,8 @@ class Wheel:
     """A finished wheel and how it was made. Sizes in bytes, times in seconds.
 
     ``timing`` sums up ninja's steps (steps.json has each): seconds, busy_seconds, efficiency
-    (busy over jobs and seconds), critical_seconds. Empty where nothing was compiled.
+    (busy over jobs and seconds), critical_seconds; and cpu_efficiency: the session's cpu_seconds
+    over jobs and wall_seconds, where the system tells them. Empty where nothing was compiled.
     """
 
     file: str
@@ -311,7 +312,7 @@ class BenchWheel:
 
 @dataclass(frozen=True)
 class BenchRatio:
-    """The median of the target's wheel over a baseline's, and the interval it lies in.
+    """The median of the rounds' ratios, the target's wheel over a baseline's, and its interval.
 
     ``verdict`` is of the interval: better, worse, same (it holds 1), or unsure (too few values).
     """

@@ -193,12 +193,28 @@ def twine_environment(env: Mapping[str, str]) -> dict[str, str]:
     return {**pip_environment(env), **own, "PYTHONUTF8": "1", "COLUMNS": "500"}
 
 
-def cache_environment(env: Mapping[str, str], cache: CacheName) -> dict[str, str]:
-    """The compiler cache's own settings as the user has them (``CCACHE_*``, ``SCCACHE_*``).
+# Of ccache's own settings, where its stores are and how they are used. Not which compiler runs
+# (CCACHE_COMPILER, CCACHE_PREFIX), nor what counts as a hit (CCACHE_COMPILERCHECK,
+# CCACHE_SLOPPINESS): these are ours.
+_CCACHE = (
+    "CCACHE_DIR", "CCACHE_TEMPDIR", "CCACHE_MAXSIZE", "CCACHE_MAXFILES", "CCACHE_UMASK",
+    "CCACHE_COMPRESS", "CCACHE_NOCOMPRESS", "CCACHE_COMPRESSLEVEL", "CCACHE_REMOTE_STORAGE",
+    "CCACHE_REMOTE_ONLY", "CCACHE_LIBEXEC_DIRS", "CCACHE_RESHARE", "CCACHE_NAMESPACE",
+    "CCACHE_READONLY", "CCACHE_READONLY_DIRECT", "CCACHE_RECACHE", "CCACHE_DISABLE",
+    "CCACHE_LOGFILE", "CCACHE_DEBUG", "CCACHE_DEBUGDIR", "CCACHE_DEBUGLEVEL",
+)  # fmt: skip
 
-    sccache takes the credentials of an S3 store as Amazon's own tools do (``AWS_*``), and a way
-    to it through proxies. These may hold passwords: they are for a process, not for a record.
+
+def cache_environment(env: Mapping[str, str], cache: CacheName) -> dict[str, str]:
+    """The compiler cache's own settings as the user has them.
+
+    All of sccache's (``SCCACHE_*``) are of its stores and servers: the compiler is in its command.
+    It takes the credentials of an S3 store as Amazon's own tools do (``AWS_*``), and a way to it
+    through proxies. These may hold passwords: they are for a process, not for a record.
     """
-    prefixes = {"ccache": ("CCACHE_",), "sccache": ("SCCACHE_", "AWS_"), "none": ()}[cache]
-    network = _NETWORK if cache == "sccache" else ()
-    return {n: v for n, v in env.items() if n.startswith(prefixes) or n.upper() in network}
+    if cache == "ccache":
+        return {name: env[name] for name in _CCACHE if name in env}
+    if cache == "sccache":
+        own = {n: v for n, v in env.items() if n.startswith(("SCCACHE_", "AWS_"))}
+        return {**own, **{n: v for n, v in env.items() if n.upper() in _NETWORK}}
+    return {}

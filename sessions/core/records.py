@@ -11,6 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sessions.core import disk
 from sessions.core.errors import Problem
 
 SCHEMA = 1
@@ -74,7 +75,7 @@ def write_text(path: Path, text: str) -> None:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        part.replace(path)
+        disk.put(part, path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import jinja2
 
-from sessions.core import facts
+from sessions.core import facts, job, options
 from sessions.core.model import Check, SmokeReport
 from sessions.core.spec import command
-from sessions.papers import speed
+from sessions.papers import page, speed
 from sessions.papers.evidence import Evidence, unproven
 from sessions.papers.gate import UNSUPPORTED
 from sessions.papers.provenance import neutral
@@ -59,7 +59,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown
     )
-    made.filters["code"] = _code
+    made.filters.update(code=_code, plain=page.plain)
     return made
 
 
@@ -114,6 +114,8 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "variables": {
             n: neutral(found, v) for n, v in found.build.variables.items() if n in _SHOWN
         },
+        # Of the caller's: by name alone, as the values are the caller's own business.
+        "passed": sorted(options.system_environment(found.build.variables).keys() - set(_SHOWN)),
         "line": _build_line(found),
     }
 
@@ -134,7 +136,10 @@ def _proofs(
     words: Mapping[str, Mapping[str, str]], checks: Iterable[Check], language: str
 ) -> list[Proof]:
     return [
-        Proof(words[check.id][language], check.summary.removeprefix(f"{check.id}: "))
+        Proof(
+            words[check.id][language] if check.id in words else page.plain(check.id),
+            check.summary.removeprefix(f"{check.id}: "),
+        )
         for check in checks
         if check.status == "ok"
     ]
@@ -209,14 +214,8 @@ def fp4(found: Evidence) -> int:
 
 def types(report: SmokeReport) -> list[str]:
     """The quantisations of which every case was within its bound."""
-    cases = [case for case in report.cases if "nmse" in case]
     names = dict.fromkeys(case["type"] for case in report.cases)
-    return [
-        name
-        for name in names
-        if all(c["nmse"] <= c["bound"] for c in cases if c["type"] == name)
-        and all("nmse" in c for c in report.cases if c["type"] == name)
-    ]
+    return [n for n in names if all(job.holds(c) for c in report.cases if c["type"] == n)]
 
 
 def comparison(found: Evidence) -> dict[str, Any] | None:
@@ -257,12 +256,8 @@ def _build_line(found: Evidence) -> str:
     return " \\\n    ".join(["python -m build --wheel --no-isolation", *words])
 
 
-def _cell(text: object) -> str:
-    """A text inside a cell of a table."""
-    return str(text).replace("|", "\\|").replace("\n", " ")
-
-
 def _code(text: object) -> str:
-    """A text as code, whatever it holds."""
-    body = _cell(text)
-    return f"`` {body} ``" if "`" in body else f"`{body}`"
+    """A text as code, whatever it holds; inside a table too."""
+    body = page.line(text).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", body)), default=0))
+    return f"{fence} {body} {fence}" if "`" in body else f"`{body}`"

@@ -24,9 +24,18 @@ from sessions.core.model import (
     Wheel,
 )
 from sessions.core.spec import command
+from sessions.core.timeline import summary
 from sessions.wheelfile.model import WheelFacts
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came out of building the wheel of this sha256 a second time: how the two differ."""
+
+    sha256: str
+    differs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -45,10 +54,11 @@ class Evidence:
     verify: VerifyReport
     smoke: SmokeReport | None  # None where it was run nowhere
     sealed: str | None  # the smoke report as it was written where the proofs ran
-    signature: str | None  # of that, by one of the keys that were asked for
+    signature: str | None  # that came with it; whose it is was asked when it came
     timeline: Timeline | None  # None where the wheel's build compiled nothing
     bench: BenchReport | None = None  # None where this wheel was not measured
     measured: str | None = None  # the benchmark's report as it was written where it ran
+    again: Reproduced | None = None  # None where this wheel was not built a second time
 
 
 def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
@@ -56,13 +66,17 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
 
     Raises Problem that names each one that is missing, damaged or was changed by hand.
     """
-    missing: list[str] = []
+    missing: dict[str, str] = {}  # what is wrong -> the command that mends it
 
-    def need(stage: str, kind: type[T]) -> T | None:
+    def need(stage: str, kind: type[T], mend: str = "") -> T | None:
         found = records.read(build / f"{stage}.json", stage, kind, failed=True)
         if found is None:
-            missing.append(f"{stage}.json is {state(build / f'{stage}.json')}")
+            told = f"{stage}.json is {state(build / f'{stage}.json')}"
+            missing[told] = mend or command("verify", spec)
         return found
+
+    def may(stage: str, kind: type[T], mend: str) -> T | None:
+        return need(stage, kind, mend) if (build / f"{stage}.json").exists() else None
 
     toolchain = need("probe", Toolchain)
     source = need("source", Source)
@@ -71,28 +85,34 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     wheel = need("wheel", Wheel)
     facts = need("facts", WheelFacts)
     verify = need("verify", VerifyReport)
-    report = need("smoke", SmokeReport) if (build / "smoke.json").exists() else None
-    sealed, signature = _texts(build / job.SEALED, build / f"{job.SEALED}.sig")
-    bench = need("bench", BenchReport) if (build / "bench.json").exists() else None
+    smoke, measure = command("smoke", spec), command("bench", spec)
+    report = may("smoke", SmokeReport, smoke)
+    sealed, signature = _text(build / job.SEALED), _text(build / f"{job.SEALED}.sig")
+    bench = may("bench", BenchReport, measure)
     if bench and wheel and bench.sha256 != wheel.sha256:
         bench = None  # of an earlier wheel: it is no proof, and need not be made again
-    (measured,) = _texts(build / benched.SEALED)
+    measured = _text(build / benched.SEALED)
+    again = may("reproduce", Reproduced, f"delete {build / 'reproduce.json'}")
+    if again and wheel and again.sha256 != wheel.sha256:
+        again = None
+    rebuild = command("wheel", spec, "--fresh")
+    timed = bool(wheel and wheel.timing)  # else nothing was compiled for it
+    steps = need if timed else may
+    timeline = steps("steps", Timeline, rebuild)
+    if timeline and wheel and timed and not _sums_up(wheel, timeline):
+        missing["steps.json is of another build than the wheel's"] = rebuild
     path = wheels / (wheel.file if wheel else "")
     if wheel and not path.is_file():
-        missing.append(f"{path.name} is missing")
+        missing[f"{path.name} is missing"] = command("verify", spec)
     if report and (problem := _unlike(report, sealed)):
-        missing.append(f"{job.SEALED}: {problem}")
+        missing[f"{job.SEALED}: {problem}"] = smoke
     if bench and (problem := _unlike_bench(bench, measured)):
-        missing.append(f"{benched.SEALED}: {problem}")
+        missing[f"{benched.SEALED}: {problem}"] = measure
     if missing or not (toolchain and source and configured and wheel and facts and verify):
         raise Problem(
             f"Not all records of {spec.target} are there.",
             evidence="\n".join(missing),
-            remedy="; ".join(
-                command(stage, spec)
-                for stage in ("verify", "smoke", "bench")
-                if stage == "verify" or any(line.startswith(stage) for line in missing)
-            ),
+            remedy="; ".join(dict.fromkeys(missing.values())),
         )
     return Evidence(
         spec=spec,
@@ -108,9 +128,10 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
         smoke=report,
         sealed=sealed if report else None,
         signature=signature if report else None,
-        timeline=records.read(build / "steps.json", "steps", Timeline),
+        timeline=timeline,
         bench=bench,
         measured=measured if bench else None,
+        again=again,
     )
 
 
@@ -140,8 +161,14 @@ def handed_on(found: Evidence) -> dict[str, str]:
     return {**made, **{name: text for name, text in given.items() if text is not None}}
 
 
-def _texts(*paths: Path) -> list[str | None]:
-    return [path.read_bytes().decode("utf-8") if path.is_file() else None for path in paths]
+def _text(path: Path) -> str | None:
+    """A file's text, if it is there. Where it is no UTF-8, no digest and no signature holds."""
+    return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None
+
+
+def _sums_up(wheel: Wheel, timeline: Timeline) -> bool:
+    """Whether a wheel's record, which has more beside, was made of these steps."""
+    return bool(timeline.steps) and summary(timeline).items() <= wheel.timing.items()
 
 
 def _unlike(report: SmokeReport, sealed: str | None) -> str:

@@ -35,7 +35,7 @@ class Situation:
     changed: tuple[str, ...]  # papers that are not as they were written
     chain: int  # how the target's sessions ended
     allow_untested: bool
-    differs: tuple[str, ...] | None = None  # from the wheel of a second build; None: not asked
+    differs: tuple[str, ...] | None = None  # from the wheel of a second build; None: not now
 
 
 def unreadable(problem: Problem, situation: Situation) -> tuple[Check, ...]:
@@ -83,15 +83,18 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
         _check(
             "papers",
             situation.changed,
-            ok="none in dist/ was changed since it was written",
-            fail=f"dist/{spec.target}/ is not as it was written",
+            ok=f"dist/{spec.target}/ and the index hold what was written and nothing else",
+            fail="dist/ is not as it was written",
             remedy=f"see what changed it; to write it anew: {command('release', spec, '--fresh')}",
         ),
     ]
-    if situation.differs is not None:
+    differs = situation.differs
+    if differs is None and found.again:
+        differs = found.again.differs
+    if differs is not None:
         again = _check(
             "reproduce",
-            situation.differs,
+            differs,
             ok="a second build, from nothing and in another folder, gave the same bytes",
             fail="a second build gave another wheel",
             remedy="docs/release.md says where to look: Two builds that differ",

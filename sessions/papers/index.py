@@ -147,6 +147,7 @@ def _file(dist: Path, path: Path, release: Release) -> File:
         uploaded=release.proven,
         metadata_sha256=hashlib.sha256(text).hexdigest(),
         requires_python=BytesHeaderParser().parsebytes(text)["Requires-Python"],
+        tested=release.tested,
     )
 
 
@@ -248,5 +249,5 @@ def _offer(name: str, release: Release) -> str:
         f'<p><a href="{quote(release.target)}/{quote(release.file)}">{file}</a>, '
         f"{release.size / 1e6:.1f} MB.{state} {' '.join(papers)}</p>\n"
         f"<pre>pip install --only-binary {PROJECT} --extra-index-url "
-        f"{_HERE}{html.escape(name)}/{ALL}/ {PROJECT}=={release.version}</pre>"
+        f"{_HERE}{html.escape(name)}/{ALL}/ {PROJECT}=={html.escape(release.version)}</pre>"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 
 from sessions.core.model import Check, Gate
@@ -21,7 +23,7 @@ def verdict(gate: Gate) -> str:
 def render(gates: Sequence[Gate]) -> str:
     """The page, in Markdown: the targets as they are given."""
     lines = ["# Release", "", "| target | verdict | wheel |", "| --- | --- | --- |"]
-    lines += [f"| {g.target} | {verdict(g)} | {_cell(g.file or 'none')} |" for g in gates]
+    lines += [f"| {g.target} | {verdict(g)} | {plain(g.file or 'none')} |" for g in gates]
     for gate in gates:
         lines += ["", f"## {gate.target}: {verdict(gate)}", ""]
         lines += [f"SHA-256 `{gate.sha256}`", ""] if gate.sha256 else []
@@ -35,14 +37,21 @@ def render(gates: Sequence[Gate]) -> str:
 
 
 def _reason(check: Check) -> str:
-    evidence = "".join(f"\n  - {line}" for line in check.evidence.splitlines())
-    return f"- **{check.summary}**{evidence}\n  - to mend it: {check.remedy}"
+    evidence = "".join(f"\n  - {plain(told)}" for told in check.evidence.splitlines())
+    return f"- **{plain(check.summary)}**{evidence}\n  - to mend it: {plain(check.remedy)}"
 
 
 def _row(check: Check) -> str:
     found = check.summary.removeprefix(f"{check.id}: ")
-    return f"| {check.id} | {_MARKS[check.status]} | {_cell(found)} |"
+    return f"| {check.id} | {_MARKS[check.status]} | {plain(found)} |"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def plain(text: object) -> str:
+    """A text in Markdown that shows as it is, on one line and inside a table too."""
+    shown = html.escape(line(text), quote=False)  # with entities: not all know "\\<"
+    return re.sub(r"[\\`*\[\]|#~]", r"\\\g<0>", shown)
+
+
+def line(text: object) -> str:
+    """A text without what ends a line, commands a terminal or turns the direction of writing."""
+    return "".join(c if c.isprintable() else " " for c in str(text))

@@ -148,26 +148,21 @@ def answers(report: SmokeReport) -> dict[str, Any]:
     rows: dict[str, dict[Any, Mapping[str, Any]]] = {}
     for case in cases:
         rows.setdefault(case["type"], {})[case["kv"], case["flash"], case["batch"]] = case
-    held = [case for case in cases if holds(case)]
+    held = [case for case in cases if job.holds(case)]
     return {
         "ways": ways,
         "batches": batches,
         "rows": {name: [cell(row.get(c)) for c in columns] for name, row in rows.items()},
         "closest": max(held, key=_share, default=None),
-        "failed": [case for case in report.cases if not holds(case)],
+        "failed": [case for case in report.cases if not job.holds(case)],
     }
-
-
-def holds(case: Mapping[str, Any]) -> bool:
-    """Whether an answer is a number and within its bound."""
-    return "nmse" in case and bool(case["finite"] and 0 <= case["nmse"] <= case["bound"] > 0)
 
 
 def cell(case: Mapping[str, Any] | None) -> dict[str, Any]:
     """A case in the table: the share of its bound in percent, and how dark it is, 0 to 10."""
     if case is None:
         return {"said": "none", "heat": "none"}
-    if not holds(case):
+    if not job.holds(case):
         wrong = "nmse" in case and case["finite"]
         return {"said": f"{_share(case):.0f} !" if wrong else "error", "heat": "over"}
     share = _share(case)

@@ -23,7 +23,7 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class File:
-    """One file of an index; the last two are of wheels alone."""
+    """One file of an index; the last three are of wheels alone."""
 
     path: str  # below the folder that all indexes are in, with "/"
     version: str
@@ -32,6 +32,7 @@ class File:
     uploaded: str | None = None  # ISO 8601, UTC
     metadata_sha256: str | None = None
     requires_python: str | None = None
+    tested: bool = True
 
     @property
     def name(self) -> str:
@@ -96,7 +97,8 @@ def _anchor(file: File, folder: str) -> str:
         attributes["data-core-metadata"] = f"sha256={file.metadata_sha256}"
         attributes["data-dist-info-metadata"] = f"sha256={file.metadata_sha256}"
     words = " ".join(f'{key}="{html.escape(value)}"' for key, value in attributes.items())
-    return f"<a {words}>{html.escape(file.name)}</a>"
+    state = "" if file.tested else " <strong>UNTESTED</strong> on such a card"
+    return f"<a {words}>{html.escape(file.name)}</a>{state}"
 
 
 def _entry(file: File, folder: str) -> dict[str, object]:
@@ -113,4 +115,6 @@ def _entry(file: File, folder: str) -> dict[str, object]:
         entry["dist-info-metadata"] = {"sha256": file.metadata_sha256}
     if file.uploaded:
         entry["upload-time"] = file.uploaded
+    if not file.tested:
+        entry["_untested"] = True  # PEP 691 leaves such names to whoever serves the index
     return entry

@@ -12,7 +12,7 @@ from sessions.papers.report import Bar, Chart
 
 @dataclass(frozen=True)
 class Comparison:
-    """The target's wheel over another in one thing: the ratio of medians and its interval."""
+    """The target's wheel over another in one thing: the median of the rounds' ratios."""
 
     other: str
     metric: str

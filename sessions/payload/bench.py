@@ -1,14 +1,13 @@
-"""Measures wheels in turn: A B A B …, each time in a fresh process. Runs where the wheels are run.
+"""Measures wheels in turn: A B B A …, each time in a fresh process. Runs where the wheels are run.
 
 ``python -I payload --bench JOB REPORT`` with two JSON files. Each wheel is installed into a venv of
 its own, as pip does for a user, from files alone: no network is in the times. What was measured is
-kept after each step: stopped half-way and given the same job, it goes on from there. Standard
-library, and pynvml on a card.
+kept after each step: stopped half-way, it goes on from there. Whoever starts it sees to it that it
+is of this very job, and deletes it once the report is safe. Standard library, and pynvml on a card.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -62,7 +61,14 @@ def main(told: Path, report: Path) -> None:
     """Measure, and write the sealed report. Exit code 2 and a word on stderr where it cannot be."""
     job = json.loads(told.read_text(encoding="utf-8"))
     sys.path += [job["nvml"]] if job.get("nvml") else []
-    report.write_text(seal.seal(Bench(job).measure(), seal.BENCH), encoding="utf-8")
+    write(report, seal.seal(Bench(job).measure(), seal.BENCH))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole, or leave it as it was."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def stop(what: str) -> NoReturn:
@@ -87,6 +93,7 @@ class Bench:
         self.took: dict[tuple[str, str], float] = {}
         self.started, self.seconds, self.stops = "", 0.0, 0
         self.state = self.folder / STATE
+        self.tiny_model = str(self.folder / "tiny.gguf")
 
     def measure(self) -> Job:
         """Everything, and the report of it."""
@@ -100,7 +107,7 @@ class Bench:
             self.seconds += time.monotonic() - begun
             self.keep(number + 1)
         self.progress(len(steps), steps)
-        self.state.unlink()
+        model = self.job["model"]
         report = {
             **self.job["identity"],
             "python": self.said["python"],
@@ -111,7 +118,7 @@ class Bench:
             "rounds": self.job["rounds"],
             "threads": self.job["threads"],
             "runtime": self.job["runtime"],
-            "model": self.job["model"] and described(Path(self.job["model"])),
+            "model": model and {name: model[name] for name in ("file", "size", "sha256")},
             "wheels": [{name: wheel[name] for name in SHOWN} for wheel in self.wheels],
             "conditions": self.conditions,
         }
@@ -148,14 +155,13 @@ class Bench:
                 "stops": self.stops,
             }
         )
-        part = self.state.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.state)
+        write(self.state, text)
 
     def plan(self) -> list[tuple[Job, str, int]]:
         """Every step in its order: in each round every wheel takes its turn.
 
-        Round 0 is not measured: it fills the caches of disk and driver.
+        Round 0 is not measured: it fills the caches of disk and driver. Every other round goes
+        backwards, so that what drifts slows down no wheel more than another.
         """
         used = ["warm", *(["real"] if self.job["model"] else [])]
         steps = [
@@ -163,8 +169,10 @@ class Bench:
         ]
         steps += [(self.wheels[0], "tiny", 0)]
         steps += [(wheel, kind, 0) for wheel in self.wheels for kind in used]
-        rounds = range(1, self.job["rounds"] + 1)
-        return steps + [(w, k, n) for n in rounds for w in self.wheels for k in ("cold", *used)]
+        for number in range(1, self.job["rounds"] + 1):
+            turns = self.wheels if number % 2 else self.wheels[::-1]
+            steps += [(wheel, kind, number) for wheel in turns for kind in ("cold", *used)]
+        return steps
 
     def progress(self, done: int, steps: list[tuple[Job, str, int]]) -> None:
         """One line for whoever started this; ``left`` is an estimate in seconds."""
@@ -192,7 +200,7 @@ class Bench:
             found = self.child(wheel, kind, round_)
             for said, metric in names.items() if round_ else ():
                 if self.card is not None or said != "vram_mib":
-                    wheel["values"].setdefault(metric, []).append(found.get(said))
+                    add(wheel, metric, found.get(said))
 
     # ---- installing -----------------------------------------------------------------------------
 
@@ -212,7 +220,7 @@ class Bench:
             files += [f for f in sorted(packages.glob("nvidia_*.whl")) if f not in files]
         start = time.monotonic()
         pip(venv, files, wheel["label"])
-        wheel["values"].setdefault("install_seconds", []).append(time.monotonic() - start)
+        add(wheel, "install_seconds", time.monotonic() - start)
         wheel["values"]["wheel_bytes"] = [path.stat().st_size]
         wheel["values"]["installed_bytes"] = [size(venv) - before]
         wheel["packages"] = sorted(file.name for file in files)
@@ -224,8 +232,7 @@ class Bench:
         packages = Path(self.job["packages"])
         for wheel in self.wheels:
             pip(wheel["venv"], list(within(packages, EXTRAS)), wheel["label"])
-        model = str(self.folder / "tiny.gguf")
-        self.spawn(first, {"work": "tiny", "model": model, "type": TYPE}, {})
+        self.spawn(first, {"work": "tiny", "model": self.tiny_model, "type": TYPE}, {})
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -238,7 +245,7 @@ class Bench:
         cache.mkdir(exist_ok=True)
         told = {
             "work": "speed",
-            "model": self.job["model"] if kind == "real" else str(self.folder / "tiny.gguf"),
+            "model": self.job["model"]["path"] if kind == "real" else self.tiny_model,
             "layers": self.job["layers"],
             "threads": self.job["threads"],
             "speeds": kind != "cold",
@@ -306,13 +313,12 @@ def on_the_card(label: str, found: Job) -> None:
         )
 
 
-def described(model: Path) -> Job:
-    """Which model it was."""
-    digest = hashlib.sha256()
-    with model.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return {"file": model.name, "size": model.stat().st_size, "sha256": digest.hexdigest()}
+def add(wheel: Job, metric: str, value: Any) -> None:
+    """Note a value; end it where that is none, before anything else is measured."""
+    try:
+        wheel["values"].setdefault(metric, []).extend(stats.checked(metric, [value]))
+    except (TypeError, ValueError) as error:
+        stop(f"This benchmark is none: {wheel['label']}: {metric} is {value}: {error}.")
 
 
 # ---- files --------------------------------------------------------------------------------------
@@ -374,16 +380,15 @@ def required(wheel: Path, packages: Path, *, linked: bool) -> list[Path]:
 
     ``linked``: NVIDIA's runtime is not among them; the venv is linked to it.
     """
-    there = {canonical(file.name.split("-")[0]): file for file in packages.glob("*.whl")}
     found: dict[str, Path] = {}
     waiting = [wheel]
     while waiting:
         for name, everywhere in needs(waiting.pop()):
             if name in found or (linked and name.startswith("nvidia-")):
                 continue
-            if name in there:
-                found[name] = there[name]
-                waiting.append(there[name])
+            if there := package(packages, name):
+                found[name] = there
+                waiting.append(there)
             elif everywhere:
                 stop(f"{wheel.name} requires {name}, which is not in {packages}.")
     return list(found.values())
@@ -392,7 +397,16 @@ def required(wheel: Path, packages: Path, *, linked: bool) -> list[Path]:
 def within(packages: Path, names: Iterable[str]) -> Iterable[Path]:
     """The files of some packages."""
     for name in names:
-        found = [p for p in packages.glob("*.whl") if canonical(p.name.split("-")[0]) == name]
-        if not found:
+        there = package(packages, name)
+        if there is None:
             stop(f"{name} is not in {packages}.")
-        yield found[0]
+        yield there
+
+
+def package(packages: Path, name: str) -> Path | None:
+    """The file of a project; of two, none could be told to be the right one."""
+    files = sorted(packages.glob("*.whl"))
+    found = [file for file in files if canonical(file.name.split("-")[0]) == name]
+    if len(found) > 1:
+        stop(f"{packages} holds {found[0].name} and {found[1].name}: one of them has to go.")
+    return found[0] if found else None

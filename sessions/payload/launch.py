@@ -2,13 +2,14 @@
 
 ``python smoke-TARGET.pyz`` makes a venv of its own, installs the wheel that the bundle holds, runs
 every proof and writes a report; with --bench it measures the wheel instead, in turn with others
-that are named. NVIDIA's runtime comes from pip if there is a network, else from the packages of the
-Python that runs this, else from an installed toolkit.
+that are named, and goes on where such a run was stopped. NVIDIA's runtime comes from pip if there
+is a network, else from the packages of the Python that runs this, else from an installed toolkit.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import importlib.util
 import io
@@ -20,9 +21,11 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+STATE = "state.json"  # of a benchmark, in its folder: what was measured so far (bench.py)
 RUNTIME = ("nvidia-cuda-runtime", "nvidia-cublas")
 MARKS = {"ok": "ok  ", "fail": "FAIL"}
 KEPT = (
@@ -41,12 +44,10 @@ def main() -> None:
     path = Path(options.report or f"{'bench' if options.bench else 'smoke'}-report.json")
     if not path.resolve().parent.is_dir():
         _stop(f"There is no folder for {path}.", "name a file in one that is there")
+    if options.model and not Path(options.model).is_file():
+        _stop(f"There is no model {options.model}.", "name a GGUF file: --model PATH")
     others = _others(options)
-    # What a virus scanner has open cannot be deleted on Windows.
-    with tempfile.TemporaryDirectory(
-        prefix="blackwheel-smoke-", ignore_cleanup_errors=True
-    ) as name:
-        folder = Path(name).resolve()
+    with _folder(path if options.bench else None) as folder:
         with zipfile.ZipFile(sys.argv[0]) as bundle:
             bundle.extractall(folder / "bundle")
         manifest = json.loads((folder / "bundle" / "manifest.json").read_text(encoding="utf-8"))
@@ -58,7 +59,10 @@ def main() -> None:
             python = _install(folder)
             places = _runtime(folder / "venv", manifest, options) if manifest["runtime"] else []
             report = _prove(folder, manifest, options, device, python, places)
-        path.write_text(report, encoding="utf-8")
+        part = path.with_name(path.name + ".part")
+        part.write_text(report, encoding="utf-8")
+        part.replace(path)
+        (folder / "run" / STATE).unlink(missing_ok=True)  # last: until here, the next run goes on
         found = json.loads(report)["report"]
         if options.bench:
             _show(found)
@@ -81,6 +85,25 @@ def main() -> None:
             remedy = "install OpenSSH's client and name a private key with --sign"
             _stop("ssh-keygen could not sign the report, which is written.", remedy)
     sys.exit(any(check["status"] == "fail" for check in found.get("checks", ())))
+
+
+@contextlib.contextmanager
+def _folder(report: Path | None) -> Iterator[Path]:
+    """The folder to work in. Of a benchmark beside its report, for it stays if that is stopped."""
+    # What a virus scanner has open cannot be deleted on Windows.
+    if report is None:
+        with tempfile.TemporaryDirectory(
+            prefix="blackwheel-smoke-", ignore_cleanup_errors=True
+        ) as name:
+            yield Path(name).resolve()
+        return
+    folder = report.resolve().with_suffix(".unfinished")
+    shutil.rmtree(folder / "bundle", ignore_errors=True)  # it may be another one's
+    try:
+        yield folder
+    finally:
+        if not (folder / "run" / STATE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _options() -> argparse.Namespace:
@@ -304,7 +327,8 @@ def _bench(
         "index": device["index"] if device else 0,
         "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
         "rounds": options.rounds,
-        "model": str(Path(options.model).resolve()) if options.model else None,
+        "model": stats.model(Path(options.model).resolve() if options.model else None),
+        "code": stats.code(),
         "identity": _identity(manifest, device),
         **_runtime_files(packages, manifest, options),
     }
@@ -346,13 +370,19 @@ def _runtime_files(
 
 def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str:
     """Run the payload, showing its progress. Returns the report's text."""
-    (folder / "run").mkdir()
-    job = {**job, "folder": str(folder / "run")}
-    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    told, text = folder / "job.json", json.dumps({**job, "folder": str(folder / "run")})
+    kept = (folder / "run" / STATE).exists() and told.exists()
+    if kept and told.read_text(encoding="utf-8") == text:
+        print("Going on where the last run was stopped.")
+    else:
+        told.unlink(missing_ok=True)  # first: a state without its job is none
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        (folder / "run").mkdir()
+        told.write_text(text, encoding="utf-8")
     # No package: the toolkit's own variables are what finds it.
     keep = (*KEPT, "CUDA_PATH", "CUDA_HOME") if job.get("runtime_places") else KEPT
     env = {name: value for name, value in os.environ.items() if name.upper() in keep}
-    words = [str(folder / "bundle" / "payload"), *first, str(folder / "job.json")]
+    words = [str(folder / "bundle" / "payload"), *first, str(told)]
     with subprocess.Popen(
         [python, "-I", *words, str(folder / "report.json")],
         env=env,

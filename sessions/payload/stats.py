@@ -1,14 +1,13 @@
-"""What series of measurements say: medians, ratios, and how sure they are. Pure.
+"""What series of measurements say: medians, ratios, and how sure they are.
 
-Imports the standard library alone, so that a bundle can show its table too.
+Pure, but for what describes a job's files. Imports the standard library alone, so that a bundle can
+show its table too.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import math
-import random
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +36,6 @@ METRICS: dict[str, tuple[str, str, str]] = {
 CONFIDENCE = 0.99  # a dozen intervals are read at once: at 0.95 one of two equal wheels would lie
 ENOUGH = 8  # values: all on one side of 1 have a chance of 2 ** (1 - 8) by luck, under 1%
 NOTHING = 1e-3  # of a size; pip notes where a wheel lay, and some paths are longer
-RESAMPLES = 2000
-SEED = 2026
 COLUMNS = ("", "this", "other", "ratio", f"{CONFIDENCE:.0%}", "this is")
 
 
@@ -48,10 +45,32 @@ def wheels(target: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
     for path in paths:
         label = (path.parent.name or path.stem) if found else target
         same = sum(wheel["label"].split(" #")[0] == label for wheel in found)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
         shown = f"{label} #{same + 1}" if same else label
-        found.append({"label": shown, "path": str(path), "sha256": digest})
+        found.append({"label": shown, "path": str(path), "sha256": digest(path)})
     return found
+
+
+def model(path: Path | None) -> dict[str, Any] | None:
+    """The real model as a job has it: which one it is, whatever its name."""
+    if path is None:
+        return None
+    size = path.stat().st_size
+    return {"path": str(path), "file": path.name, "size": size, "sha256": digest(path)}
+
+
+def code() -> str:
+    """Which program measures: values of two programs are no series."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, which may be large."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def checked(metric: str, values: Sequence[float]) -> list[float]:
@@ -67,40 +86,39 @@ def checked(metric: str, values: Sequence[float]) -> list[float]:
 
 
 def ratio(metric: str, one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """The ratio of two medians and its interval, by resampling rounds: one's median on top.
+    """The median of the rounds' ratios, one's value over the other's, and its interval.
 
-    Both were measured in turn, so a round's two values share what else went on in the machine, and
-    are drawn together. The draws are the same in every run. Raises ValueError where rounds differ.
+    Both were measured in turn, so a round's two values share what else went on in the machine.
+    Raises ValueError where rounds differ.
     """
     first, second = checked(metric, one), checked(metric, other)
     if len(first) != len(second):
         raise ValueError(f"{metric}: {len(first)} values against {len(second)}")
-    low, high = interval(tuple(first), tuple(second))
-    found = {
-        "ratio": statistics.median(first) / statistics.median(second),
+    found = sorted(a / b for a, b in zip(first, second, strict=True))
+    out = outside(len(found))
+    low, high = found[out], found[-1 - out]
+    return {
+        "metric": metric,
+        "ratio": statistics.median(found),
         "low": low,
         "high": high,
-        "count": len(first),
+        "count": len(found),
+        "verdict": verdict(metric, low, high, len(found)),
     }
-    said = verdict(metric, found["low"], found["high"], len(first))
-    return {"metric": metric, **found, "verdict": said}
 
 
-@functools.lru_cache
-def interval(first: tuple[float, ...], second: tuple[float, ...]) -> tuple[float, float]:
-    """Between which two ratios ``CONFIDENCE`` of those of resampled rounds lie."""
-    draw = random.Random(SEED)
-    rounds = range(len(first))
-    drawn = []
-    for _ in range(RESAMPLES):
-        chosen = draw.choices(rounds, k=len(first))
-        drawn.append(
-            statistics.median([first[n] for n in chosen])
-            / statistics.median([second[n] for n in chosen])
-        )
-    drawn.sort()
-    tail = (1 - CONFIDENCE) / 2
-    return drawn[int(tail * RESAMPLES)], drawn[min(int((1 - tail) * RESAMPLES), RESAMPLES - 1)]
+def outside(count: int) -> int:
+    """How many of so many values, at each end, lie outside of their median's interval.
+
+    Each is above the true median with a chance of a half, whatever they are distributed like: the
+    interval misses it where no more than these are on one side. Of fewer values than ``ENOUGH``
+    none is left out, and the chance is higher than it should be.
+    """
+    out, miss = 0, 2 / 2**count
+    while miss + 2 * math.comb(count, out + 1) / 2**count <= 1 - CONFIDENCE:
+        out += 1
+        miss += 2 * math.comb(count, out) / 2**count
+    return out
 
 
 def verdict(metric: str, low: float, high: float, count: int) -> str:

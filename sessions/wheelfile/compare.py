@@ -7,8 +7,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import lief
-
 from sessions.core import records
 
 SHOWN = 3  # texts of a section that are quoted
@@ -58,6 +56,8 @@ def _why(data: bytes, again: bytes) -> str:
 
 
 def _sections(data: bytes, again: bytes) -> str:
+    import lief  # here: every run of nox imports this module, and lief takes a while
+
     found = []
     for content in (data, again):
         binary = lief.parse(content)

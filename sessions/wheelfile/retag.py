@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import lief
 from packaging.specifiers import SpecifierSet
 from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
@@ -126,6 +125,8 @@ def _recorded(record: bytes, changed: Mapping[str, bytes]) -> bytes:
 
 
 def _symbols(library: bytes) -> list[str]:
+    import lief  # here: every run of nox imports this module, and lief takes a while
+
     binary = lief.parse(library)
     if isinstance(binary, lief.PE.Binary):
         names = [str(entry.name) for entry in binary.imports]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.integration.conftest import REPOSITORY, Project, kill_tree
+from sessions import bundle
+from tests.integration.conftest import REPOSITORY, Project, kill_tree, sha256
 
 RUN = "build/cpu/given/*/bench/run"
 WHEEL = "llama_cpp_python-0.3.16-py3-none-any.whl"
@@ -97,8 +103,16 @@ def test_a_wheel_that_was_made_slower_is_shown_to_be(project: Project, tmp_path:
     project.nox("bench", *words[:4], "--report", str(sealed)).badly("changed or damaged")
 
 
+def kill_alone(pid: int) -> None:
+    """Kill -9 of nox, and of nothing that it started."""
+    os.kill(pid, signal.SIGKILL)
+
+
 @pytest.mark.slow
-def test_killed_half_way_it_goes_on(project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kill", [kill_tree, kill_alone])
+def test_killed_half_way_it_goes_on(
+    project: Project, tmp_path: Path, kill: Callable[[int], None]
+) -> None:
     this = stub(tmp_path / "this", imported=0.0, decode=0.0)
     same = stub(tmp_path / "same", imported=0.0, decode=0.0)
     words = ["--target", "cpu", "--wheel", str(this), "--baseline", str(same), "--rounds", "8"]
@@ -107,10 +121,11 @@ def test_killed_half_way_it_goes_on(project: Project, tmp_path: Path) -> None:
     while not (kept := list(project.root.glob(f"{RUN}/state.json"))) or measured(kept[0]) < 12:
         assert time.monotonic() < until, running.end().output
         time.sleep(0.2)
-    kill_tree(running.process.pid)
+    kill(running.process.pid)
     running.end()
     before = measured(kept[0])
-    ran = project.start("bench", *words).end(timeout=600).well()
+    again = project.start("bench", *words)
+    ran = again.end(timeout=600).well()
     assert "Going on where the last run was stopped" in ran.output
     path = kept[0].parents[2] / "bench.json"
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["bench"]
@@ -119,6 +134,54 @@ def test_killed_half_way_it_goes_on(project: Project, tmp_path: Path) -> None:
     for wheel in report["wheels"]:
         assert len(wheel["values"]["import_seconds"]) == 8
     assert not kept[0].exists()
+
+
+@pytest.mark.slow
+def test_a_bundle_that_was_killed_half_way_goes_on(tmp_path: Path) -> None:
+    this = stub(tmp_path / "this", imported=0.0, decode=0.0)
+    same = stub(tmp_path / "same", imported=0.0, decode=0.0)
+    words = [sys.executable, str(bundle_of(this, tmp_path / "in")), "--bench"]
+    words += ["--baseline", str(same), "--rounds", "2"]
+    state = tmp_path / "bench-report.unfinished" / "run" / "state.json"
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL) as running:
+        until = time.monotonic() + 300
+        while not state.exists() or measured(state) < 8:
+            assert running.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        kill_tree(running.pid)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "Going on where the last run was stopped" in done.stdout
+    report = json.loads((tmp_path / "bench-report.json").read_text(encoding="utf-8"))["report"]
+    assert report["stops"] == 1
+    for wheel in report["wheels"]:
+        assert len(wheel["values"]["import_seconds"]) == 2
+    assert not state.parents[1].exists()
+
+
+def bundle_of(wheel: Path, folder: Path) -> Path:
+    """A bundle of a wheel for the CPU, with what it and the tiny model require."""
+    (folder / "wheels").mkdir(parents=True)
+    shutil.copy(wheel, folder / "wheels")
+    words = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:"]
+    words += ["-d", str(folder / "wheels")]
+    subprocess.run([*words, "numpy"], check=True)
+    lock = REPOSITORY / "sessions" / "facts" / "payload.txt"
+    subprocess.run([*words, "--no-deps", "--require-hashes", "-r", str(lock)], check=True)
+    named = {"file": wheel.name, "sha256": sha256(wheel.read_bytes()), "target": "cpu"}
+    manifest = {
+        "target": "cpu",
+        "python": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "platforms": [sysconfig.get_platform().replace("-", "_")],
+        "driver": 0,
+        "runtime": [],
+        "capabilities": [],
+        "job": {"identity": named},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    path = folder.with_suffix(".pyz")
+    bundle.pack(folder, path)
+    return path
 
 
 def measured(state: Path) -> int:

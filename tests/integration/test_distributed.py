@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import SOURCES, Checkout
+from tests.integration.conftest import ODD, REPOSITORY, SOURCES, Checkout
+from tests.integration.test_matrix import lock_cuda
 from tests.scaling import cluster
 
 pytestmark = pytest.mark.slow
@@ -19,12 +24,52 @@ pytestmark = pytest.mark.slow
 def sccache_dist(built: Checkout) -> str:
     if os.geteuid() != 0:
         pytest.fail("network namespaces and build servers need root")
-    (found,) = Path(built.project.env["BLACKWHEEL_CACHE"]).glob("tools-*/bin/sccache-dist")
-    return str(found)
+    return cluster.sccache_dist(built.build / "configure.json")
+
+
+def test_what_a_killed_run_left_of_the_network_makes_way() -> None:
+    code = "import os, tests.scaling.cluster as c\nwith c.network(2): os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY)
+    assert killed.returncode == -9
+    assert f"{cluster.BRIDGE}-12" in namespaces()
+    with cluster.network(1):
+        assert f"{cluster.BRIDGE}-11" in namespaces()
+        assert f"{cluster.BRIDGE}-12" not in namespaces()
+    assert cluster.BRIDGE not in namespaces()
+
+
+def namespaces() -> str:
+    return subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+
+
+def test_a_server_that_does_not_listen_is_no_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    port = cluster.free_port()
+    silent = cluster.running(["sleep", "100"], tmp_path / "log", port)
+    with pytest.raises(RuntimeError, match=f"sleep does not listen at 127.0.0.1:{port}"), silent:
+        pass
 
 
 def told(folder: Path, servers: cluster.Cluster) -> dict[str, str]:
     return {**servers.env, "SCCACHE_DIR": str(folder / "sccache")}
+
+
+def when(so: Callable[[], bool], do: Callable[[], object]) -> threading.Thread:
+    """Does something once something is so, if it is within a minute; beside the test."""
+
+    def wait() -> None:
+        until = time.monotonic() + 60
+        while not so():
+            if time.monotonic() > until:
+                return
+            time.sleep(0.01)
+        do()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
 
 
 def test_build_servers_make_the_wheel_that_this_machine_makes(
@@ -36,6 +81,22 @@ def test_build_servers_make_the_wheel_that_this_machine_makes(
     assert mini.record["cache"]["distributed"] == SOURCES
     assert f"{SOURCES} compiled on build servers" in ran.output
     assert mini.libraries() == built.libraries()
+
+
+def test_a_file_for_the_gpu_is_compiled_on_build_servers(
+    built: Checkout, tmp_path: Path, sccache_dist: str
+) -> None:
+    project = lock_cuda(built, tmp_path / ODD)
+    words = ("--target", "rtx50", "--cache", "sccache", "--jobs", "2")
+    with cluster.build_servers(tmp_path / "dist", sccache_dist, 1) as servers:
+        project.start("wheel", *words, env=told(tmp_path, servers)).end(timeout=300).well()
+        (server,) = servers.servers
+        given = servers.given(server)
+    text = (project.root / "wheels" / "rtx50" / "wheel.json").read_text()
+    counts = json.loads(text)["wheel"]["cache"]
+    assert (counts["misses"], counts["dist_errors"]) == (SOURCES + 1, 0)
+    # Each file for the CPU is one job; of nvcc's work several are.
+    assert counts["distributed"] == given > SOURCES + 1
 
 
 def test_what_build_servers_made_is_taken_from_a_store_by_the_next_builder(
@@ -63,22 +124,17 @@ def test_a_build_server_that_dies_loses_nothing(
 ) -> None:
     with cluster.build_servers(tmp_path / "dist", sccache_dist, 2) as servers:
         doomed = next(iter(servers.servers))
-
-        def kill_half_way() -> None:
-            log = mini.build / "wheel.log"
-            while not log.exists() or "[2/" not in log.read_text(errors="replace"):
-                time.sleep(0.05)
-            servers.kill(doomed)
-
-        killer = threading.Thread(target=kill_half_way)
-        killer.start()
+        # As soon as it has been given work, so that there is more to come.
+        killer = when(lambda: servers.given(doomed) > 0, lambda: servers.kill(doomed))
         options = ("--cache", "sccache", "--jobs", "4")
-        mini.nox(*options, env=told(tmp_path, servers)).well()
-        killer.join()
+        ran = mini.nox(*options, env=told(tmp_path, servers)).well()
+        killer.join(10)
     assert doomed not in servers.servers
     counts = mini.record["cache"]
     assert counts["misses"] == SOURCES
+    assert counts["dist_errors"] > 0
     assert counts["distributed"] + counts["dist_errors"] >= SOURCES
+    assert "build servers refused or failed" in " ".join(ran.output.split())
     assert mini.libraries() == built.libraries()
 
 

@@ -304,9 +304,17 @@ def with_cuda(source: Path) -> None:
     (ggml / "src" / "ggml-cuda" / "ggml-cuda.cu").write_text(_KERNEL, encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def toolkit(built: Checkout) -> Path:
-    """The toolkit that the rtx50 wheel was built with, in the session's cache, to be linked to."""
+def lock_cuda(built: Checkout, root: Path) -> Project:
+    """A project whose one release is the miniature with a file for the GPU; a toolkit is there."""
+    copy_project(root)
+    lock(root, Path(built.project.env["BLACKWHEEL_CACHE"]), with_cuda)
+    (root / ".nox").symlink_to(built.project.root / ".nox")
+    link_toolkit(built)
+    return built.project.at(root)
+
+
+def link_toolkit(built: Checkout) -> None:
+    """Put the toolkit that the rtx50 wheel was built with into the session's cache."""
     record = REPOSITORY / "build" / "rtx50" / "toolkit.json"
     if not record.is_file():
         pytest.fail("There is no toolkit of the rtx50 wheel. Build it first: nox -s wheel")
@@ -315,7 +323,6 @@ def toolkit(built: Checkout) -> Path:
     if not folder.exists():
         # A file of its own, or another name of the same: no link that leads out of the folder.
         shutil.copytree(root.parents[1], folder, symlinks=True, copy_function=link)
-    return folder
 
 
 def link(source: str, target: str) -> None:
@@ -325,14 +332,8 @@ def link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def test_a_second_architecture_compiles_device_code_alone(
-    built: Checkout, toolkit: Path, tmp_path: Path
-) -> None:
-    root = tmp_path / ODD
-    copy_project(root)
-    lock(root, Path(built.project.env["BLACKWHEEL_CACHE"]), with_cuda)
-    (root / ".nox").symlink_to(built.project.root / ".nox")
-    locked = Locked(Project(root, built.project.env))
+def test_a_second_architecture_compiles_device_code_alone(built: Checkout, tmp_path: Path) -> None:
+    locked = Locked(lock_cuda(built, tmp_path / ODD))
     run(locked.project, "rtx50,hopper", "3.11,3.12").well()
     assert outcomes(locked.project) == [
         ("rtx50", "3.11", "built"),

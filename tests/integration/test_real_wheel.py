@@ -125,6 +125,27 @@ def test_no_path_of_a_build_is_deeper_than_is_judged_on_windows() -> None:
     assert 100 < max(map(len, blackwheel)) - len("python3.11/") <= known["checkout"]
 
 
+def test_without_the_card_one_thing_alone_is_between_it_and_a_release() -> None:
+    """By the real gate: no smoke on a card of 12.0. Work that is not committed is a second one."""
+    done = subprocess.run(
+        [sys.executable, "noxfile.py", "-s", "release", "--", "--target", "rtx50"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    if "✓ smoke" in said:
+        pytest.fail("this machine has the card: nox -s release releases the wheel here")
+    changed = ["git", "status", "--porcelain", "--untracked-files=all"]
+    dirty = subprocess.run(changed, cwd=REPOSITORY, check=True, capture_output=True).stdout
+    assert done.returncode != 0, said
+    assert "rtx50: NOT RELEASABLE" in said
+    failed = dict(re.findall(r"^✗ ([a-z-]+): (.*)$", said, re.MULTILINE))
+    assert failed.pop("smoke", "") == "no smoke on a card of compute capability 12.0"
+    assert list(failed) == (["checkout"] if dirty else [])
+
+
 def test_what_of_others_was_compiled_is_in_the_bill_of_materials(unpacked: Path) -> None:
     tree = REPOSITORY / "build" / "rtx50" / "tree"
     cache = (tree / "CMakeCache.txt").read_text(encoding="utf-8")

@@ -253,6 +253,26 @@ def test_a_paper_that_was_tampered_with_is_noticed(released: Locked) -> None:
     assert card.read_text(encoding="utf-8") == good
 
 
+def test_a_page_of_the_index_that_was_tampered_with_is_noticed(released: Locked) -> None:
+    page = released.dist / "cpu" / "simple" / "llama-cpp-python" / "index.html"
+    good = page.read_bytes()
+    page.write_bytes(good.replace(b"../../", b"https://evil.example/"))
+    run = released.release().badly("NOT RELEASABLE: cpu, for 1 reason")
+    assert "cpu/simple/llama-cpp-python/index.html: changed since it was written" in run.output
+    released.release("--fresh").well()
+    assert page.read_bytes() == good
+
+
+def test_a_release_that_is_killed_as_it_swaps_dist_leaves_the_last_one(released: Locked) -> None:
+    before = {name: digest for name, (digest, _) in snapshot(released.dist).items()}
+    released.dist.rename(released.root / ".dist.old")
+    shutil.copytree(released.root / ".dist.old", released.root / ".dist.part")
+    (released.root / ".dist.part" / "RELEASE.md").unlink()
+    released.release().well()
+    assert {name: digest for name, (digest, _) in snapshot(released.dist).items()} == before
+    assert not list(released.root.glob(".dist*"))
+
+
 def test_a_wheel_in_dist_that_was_swapped_is_noticed(released: Locked) -> None:
     wheel = released.dist / "cpu" / released.wheel.name
     wheel.write_bytes(wheel.read_bytes() + b"!")
@@ -299,7 +319,8 @@ def test_a_second_build_elsewhere_gives_the_same_bytes(released: Locked) -> None
     assert "from the cache" not in run.output.split("a second time, from nothing", 1)[1]
     assert released.wheel.read_bytes() == before
     assert not (released.root / "build" / "cpu" / "again").exists()
-    released.release().well()
+    # Of the same wheel it is known from now on.
+    assert "reproduce: a second build" in released.release().well().output
 
 
 def test_it_is_installed_from_the_index_by_one_pip_line(

@@ -7,12 +7,16 @@ They are set up as docs/scaling.md says.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import json
 import os
+import re
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -86,8 +90,17 @@ def program(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if found is None:
         raise RuntimeError(
-            f"there is no {name}: apt install redis-server nginx bubblewrap iproute2"
+            f"there is no {name}: apt install redis-server nginx bubblewrap iproute2 util-linux"
         )
+    return found
+
+
+def sccache_dist(configured: Path) -> str:
+    """The program beside the build tools that a checkout's record of ``configure`` names."""
+    path = json.loads(configured.read_text())["configure"]["variables"]["PATH"]
+    found = shutil.which("sccache-dist", path=path)
+    if found is None:
+        raise RuntimeError(f"there is no sccache-dist in {path}")
     return found
 
 
@@ -107,20 +120,29 @@ def running(
     host: str = "127.0.0.1",
     env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server's program, from when it listens until the end of the with statement."""
+    """A server's program, from when it listens until the end of the with statement.
+
+    Or of this process, however it ends: one left behind would answer the next run.
+    """
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            words, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
+            [program("setpriv"), "--pdeathsig", "KILL", *words],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(env or {})},
         )
+    listens = False
     try:
         for _ in range(300):
             if process.poll() is not None:
                 break
             with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
+                listens = process.poll() is None  # else somebody else does
                 break
             time.sleep(0.1)
-        if process.poll() is not None:
-            raise RuntimeError(f"{words[0]} ended: {log.read_text(errors='replace')[-2000:]}")
+        if not listens:
+            said = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{words[0]} does not listen at {host}:{port}: {said}")
         yield process
     finally:
         process.terminate()
@@ -173,19 +195,19 @@ def s3(folder: Path, python: str = sys.executable) -> Iterator[dict[str, str]]:
 class Cluster:
     """Build servers: what a builder needs to use them, and their processes by their address."""
 
+    folder: Path
     env: dict[str, str]
     servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def kill(self, address: str) -> None:
         """End a build server and the compilers it runs, as a machine that loses power does."""
-        namespace = f"{BRIDGE}-{address.rpartition('.')[2]}"
-        inside = subprocess.run(
-            ["ip", "netns", "pids", namespace], capture_output=True, text=True, check=True
-        )
-        for pid in inside.stdout.split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), 9)
+        _kill(f"{BRIDGE}-{address.rpartition('.')[2]}")
         self.servers.pop(address).wait()
+
+    def given(self, address: str) -> int:
+        """How many compilations a server has been given, by its log."""
+        text = (self.folder / address / "log").read_text(errors="replace")
+        return text.count("Performing build in ")
 
 
 @contextlib.contextmanager
@@ -198,8 +220,8 @@ def build_servers(folder: Path, sccache_dist: str, count: int) -> Iterator[Clust
     config.write_text(BUILDER.format(scheduler=CLIENT, folder=folder, client=client))
     scheduler = folder / "scheduler.toml"
     scheduler.write_text(SCHEDULER.format(address=CLIENT, client=client, secret=secret))
-    cluster = Cluster({"SCCACHE_CONF": str(config)})
-    daemon = {"SCCACHE_NO_DAEMON": "1", "SCCACHE_LOG": "info"}
+    cluster = Cluster(folder, {"SCCACHE_CONF": str(config)})
+    daemon = {"SCCACHE_NO_DAEMON": "1", "SCCACHE_LOG": "info,sccache_dist=debug"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(network(count))
         words = [sccache_dist, "scheduler", "--config", str(scheduler)]
@@ -208,7 +230,7 @@ def build_servers(folder: Path, sccache_dist: str, count: int) -> Iterator[Clust
         )
         for number in range(count):
             address = f"10.77.0.{11 + number}"
-            home = folder / f"server-{number}"
+            home = folder / address
             home.mkdir(exist_ok=True)
             token = _said(
                 *(sccache_dist, "auth", "generate-jwt-hs256-server-token"),
@@ -249,25 +271,53 @@ def _wait_for(cluster: Cluster, count: int) -> None:
 
 @contextlib.contextmanager
 def network(count: int) -> Iterator[None]:
-    """A bridge, and namespaces on it at 10.77.0.11 and on; needs root."""
+    """A bridge, and namespaces on it at 10.77.0.11 and on; needs root. One run at a time has them.
+
+    What a run that was killed left of them goes first.
+    """
     names = [f"{BRIDGE}-{11 + number}" for number in range(count)]
-    try:
-        _ip("link add", BRIDGE, "type bridge")
-        _ip(f"addr add {CLIENT}/24 dev", BRIDGE)
-        _ip("link set", BRIDGE, "up")
-        for name in names:
-            number = name.rpartition("-")[2]
-            _ip("netns add", name)
-            _ip(f"link add bw{number} type veth peer name eth0 netns", name)
-            _ip(f"link set bw{number} up master", BRIDGE)
-            _ip("-n", name, f"addr add 10.77.0.{number}/24 dev eth0")
-            _ip("-n", name, "link set eth0 up")
-            _ip("-n", name, "link set lo up")
-        yield
-    finally:
-        for name in names:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "del", BRIDGE], check=False, capture_output=True)
+    with (Path(tempfile.gettempdir()) / f"{BRIDGE}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _remove()
+        try:
+            _join(names)
+            yield
+        finally:
+            _remove()
+
+
+def _join(names: list[str]) -> None:
+    _ip("link add", BRIDGE, "type bridge")
+    _ip(f"addr add {CLIENT}/24 dev", BRIDGE)
+    _ip("link set", BRIDGE, "up")
+    for name in names:
+        number = name.rpartition("-")[2]
+        _ip("netns add", name)
+        _ip(f"link add bw{number} type veth peer name eth0 netns", name)
+        _ip(f"link set bw{number} up master", BRIDGE)
+        _ip("-n", name, f"addr add 10.77.0.{number}/24 dev eth0")
+        _ip("-n", name, "link set eth0 up")
+        _ip("-n", name, "link set lo up")
+
+
+def _remove() -> None:
+    """Every namespace of ours with what runs in it, and the bridge."""
+    for line in _said(program("ip"), "netns", "list").splitlines():
+        name = line.split()[0]
+        if name.startswith(f"{BRIDGE}-"):
+            _kill(name)
+            _ip("netns del", name)
+    for link in _said(program("ip"), "-o", "link").splitlines():
+        name = link.split()[1].rstrip(":").split("@")[0]
+        if re.fullmatch(rf"{BRIDGE}|bw\d+", name):
+            # Of a pair, the end here goes with the one in a namespace, but not at once.
+            subprocess.run([program("ip"), "link", "del", name], check=False, capture_output=True)
+
+
+def _kill(namespace: str) -> None:
+    for pid in _said(program("ip"), "netns", "pids", namespace).split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), 9)
 
 
 def _ip(*words: str) -> None:

@@ -1,16 +1,19 @@
 """What shared caches and build servers bring, measured on one machine: docs/scaling.md.
 
-    python -m tests.scaling.measure shared --work DIR --cache DIR --warm CCACHE_DIR --out FILE
+    python -m tests.scaling.measure shared --cold --work DIR --cache DIR --out FILE
+    python -m tests.scaling.measure shared --warm CCACHE_DIR --work DIR --cache DIR --out FILE
     python -m tests.scaling.measure dist --servers N --work DIR --cache DIR --out FILE
-    python -m tests.scaling.model build/rtx50/steps.json [--physical 2]
+    python -m tests.scaling.model DIR/cold-steps.json [--physical 2]
 
 ``--cache`` is a BLACKWHEEL_CACHE with toolkit and build tools; its compiler caches are not used.
-``dist`` needs root and the programs of docs/scaling.md.
+``--cold`` builds from nothing first, which takes long, and fills A's own ccache; without it that is
+``--warm``. ``dist`` needs root and the programs of docs/scaling.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -64,6 +67,9 @@ class Builder:
         keys = ("wall_seconds", "cpu_seconds", "cache", "timing", "sha256", "libraries")
         return {"session_seconds": seconds, **{key: record[key] for key in keys}}
 
+    def record(self, stage: str) -> Path:
+        return self.root / "build" / self.target / f"{stage}.json"
+
 
 def checkout(root: Path, target: str, cache: Path, source: Path = REPOSITORY) -> Builder:
     """A fresh copy of the project, made ready for a build (sources, toolkit, settings)."""
@@ -82,10 +88,19 @@ def checkout(root: Path, target: str, cache: Path, source: Path = REPOSITORY) ->
 
 def shared(args: argparse.Namespace) -> dict[str, Any]:
     """Builder A's ccache is warm; B, with an empty disk, takes its work from each kind of store."""
-    local = {"CCACHE_DIR": str(args.warm)}
+    found: dict[str, Any] = {}
+    local = {"CCACHE_DIR": str(args.warm or args.work / "cold-ccache")}
     a = checkout(args.work / "a", args.target, args.cache)
+    if args.cold:
+        shutil.rmtree(local["CCACHE_DIR"], ignore_errors=True)
+        print("A, from nothing")
+        found["cold"] = a.wheel(env=local)
+        if found["cold"]["cache"]["hits"]:
+            raise RuntimeError(f"that was not cold: {found['cold']['cache']}")
+        shutil.copy2(a.record("steps"), args.work / "cold-steps.json")
+        a = checkout(args.work / "a", args.target, args.cache)
     print("A, its own ccache")
-    found: dict[str, Any] = {"first": a.wheel(env=local)}
+    found["first"] = a.wheel(env=local)
     for name, store in (("redis", cluster.redis), ("http", cluster.http)):
         with store(args.work / name) as remote:
             print(f"{name}: A fills it")
@@ -107,16 +122,22 @@ def dist(args: argparse.Namespace) -> dict[str, Any]:
     """
     root, jobs = args.work / "s", args.jobs or 2 * args.servers
     a = checkout(root, args.target, args.cache)
-    tools = next(args.cache.glob("tools-*/bin/sccache-dist"))
+    tools = cluster.sccache_dist(a.record("configure"))
     found: dict[str, Any] = {"servers": args.servers, "jobs": jobs}
     shutil.rmtree(args.work / "s3", ignore_errors=True)
     options = ("--cache", "sccache")
-    with (
-        cluster.s3(args.work / "s3", args.nanio) as store,
-        cluster.build_servers(args.work / "dist", str(tools), args.servers) as servers,
-    ):
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(
+            cluster.build_servers(args.work / "dist", tools, args.servers)
+        )
+        store = {"SCCACHE_DIR": str(args.work / "sccache")}
+        if args.s3:
+            store = stack.enter_context(cluster.s3(args.work / "s3", args.nanio))
+        else:
+            shutil.rmtree(store["SCCACHE_DIR"], ignore_errors=True)
         print("packing the compilers")
-        found["packing_seconds"] = pack(a, servers.env, tools.with_name("sccache"), args.work)
+        sccache = Path(tools).with_name("sccache")
+        found["packing_seconds"] = pack(a, servers.env, sccache, args.work)
         print(f"A, {args.servers} build servers")
         if args.kill_after:
             found["killed"] = doomed = next(iter(servers.servers))
@@ -124,9 +145,15 @@ def dist(args: argparse.Namespace) -> dict[str, Any]:
             killer.start()
         found["dist"] = a.wheel(*options, "--jobs", str(jobs), env={**servers.env, **store})
         if args.kill_after:
-            killer.join()
+            if killer.is_alive():
+                killer.cancel()
+                raise RuntimeError(f"the build ended before {doomed} was killed")
+            if not found["dist"]["cache"]["dist_errors"]:
+                raise RuntimeError(f"{doomed} had nothing to lose: {found['dist']['cache']}")
         (args.out.with_suffix(".part")).write_text(json.dumps(found, indent=2) + "\n")
-        shutil.copy2(root / "build" / args.target / "steps.json", args.work / "dist-steps.json")
+        shutil.copy2(a.record("steps"), args.work / "dist-steps.json")
+        if not args.s3:
+            return found
         b = checkout(root, args.target, args.cache)
         print("B takes it from S3")
         found["s3"] = b.wheel(*options, env={**servers.env, **store})
@@ -139,8 +166,7 @@ def pack(builder: Builder, env: Mapping[str, str], sccache: Path, work: Path) ->
 
     Each server gets them with its first job, which is part of a build's time.
     """
-    record = builder.root / "build" / builder.target / "configure.json"
-    told = json.loads(record.read_text())["configure"]
+    told = json.loads(builder.record("configure").read_text())["configure"]
     settings = told["settings"]
     own = {**told["variables"], **env, "SCCACHE_DIR": str(work / "packing")}
     own["SCCACHE_SERVER_PORT"] = str(cluster.free_port())
@@ -159,6 +185,10 @@ def pack(builder: Builder, env: Mapping[str, str], sccache: Path, work: Path) ->
                 host = settings["cmake.define.CMAKE_CUDA_HOST_COMPILER"]
                 words += ["-ccbin", host, "-arch=sm_90"]
             subprocess.run(words, cwd=folder, env=own, check=True)
+        words = [str(sccache), "--show-stats", "--stats-format=json"]
+        stats = subprocess.run(words, env=own, check=True, capture_output=True).stdout
+        if not json.loads(stats)["stats"]["dist_compiles"]:
+            raise RuntimeError(f"nothing was compiled on a build server: {stats.decode()}")
     finally:
         subprocess.run([str(sccache), "--stop-server"], env=own, check=False, capture_output=True)
     return round(time.monotonic() - start, 1)
@@ -171,10 +201,14 @@ def main() -> None:
     p.add_argument("--servers", type=int, default=2)
     p.add_argument("--jobs", type=int)
     p.add_argument("--kill-after", type=float, metavar="SECONDS")
+    p.add_argument("--no-s3", dest="s3", action="store_false", help="dist: A alone, and no store")
+    p.add_argument("--cold", action="store_true", help="shared: build from nothing first")
     p.add_argument("--nanio", default=sys.executable, help="a Python that has nanio")
     for name in ("--work", "--cache", "--warm", "--out"):
         p.add_argument(name, type=lambda text: Path(text).resolve(), required=name != "--warm")
     args = p.parse_args()
+    if args.what == "shared" and args.cold == bool(args.warm):
+        p.error("shared takes --cold, or --warm CCACHE_DIR")
     args.work.mkdir(parents=True, exist_ok=True)
     found = {"target": args.target, **(shared(args) if args.what == "shared" else dist(args))}
     args.out.write_text(json.dumps(found, indent=2) + "\n")

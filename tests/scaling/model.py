@@ -29,9 +29,9 @@ class Work:
     remote: float
 
 
-def split(kind: str, seconds: float, shares: Mapping[str, float] = SHARES) -> Work:
-    """A step of a Timeline, by the share of its kind that stays with the builder (1 by default)."""
-    local = seconds * shares.get(kind, 1.0)
+def split(kind: str, seconds: float) -> Work:
+    """A step of a Timeline, by the share of its kind that stays with the builder."""
+    local = seconds * SHARES.get(kind, 1.0)
     return Work(local, seconds - local)
 
 
@@ -42,15 +42,12 @@ def wall(
     cores: int,
     builder: int,
     jobs: int,
-    before: float = 0.0,
-    after: float = 0.0,
     physical: int | None = None,
 ) -> float:
     """Seconds of a build: list scheduling of its steps, in order, with ``jobs`` at once.
 
     A step has a core of the ``builder``'s for its local part, then one of ``servers`` x ``cores``
-    for the rest. ``before`` (configuring) and ``after`` (the last link, packing) are the builder's
-    alone. Where all of them are one machine, it has ``physical`` cores, and none works twice.
+    for the rest. Where all are one machine, it has ``physical`` cores, and none works twice.
     """
     if jobs < 1 or builder < 1 or servers < 0 or (servers and cores < 1):
         raise ValueError(f"{jobs} jobs, {builder} cores here, {servers} servers of {cores} cores")
@@ -67,7 +64,7 @@ def wall(
         end = max(end, done)
     if physical:
         end = max(end, sum(step.local + step.remote for step in steps) / physical)
-    return before + end + after
+    return end
 
 
 def _run(cores: list[float], ready: float, seconds: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -175,6 +176,16 @@ def test_what_ships_in_the_wheel_imports_nothing_of_ours(path: Path) -> None:
 
 def test_the_noxfile_imports_each_stage() -> None:
     assert within(of(ROOT / "noxfile.py"), "sessions") >= STAGE_NAMES
+
+
+def test_loading_the_graph_loads_nothing_that_takes_long() -> None:
+    # Every run of nox does so, one that finds all up to date too.
+    words = f"import sys, {', '.join(sorted(STAGE_NAMES))}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert {"sessions.wheel", "nox"} <= set(loaded)
+    assert {"lief", "iced_x86", "numpy"} & set(loaded) == set()
 
 
 def test_only_run_runs_programs() -> None:

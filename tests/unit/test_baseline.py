@@ -111,6 +111,11 @@ def test_no_cache_of_ours_and_no_date_reach_it() -> None:
     assert not {"CCACHE_DIR", "SOURCE_DATE_EPOCH"} & set(told("seed"))
 
 
+def test_it_is_built_without_the_compiler_cache_that_ggml_finds_among_our_tools() -> None:
+    # Else a second build of it would measure the cache.
+    assert told("seed")["CCACHE_DISABLE"] == "1"
+
+
 def test_upstreams_flags_are_its_releases_whatever_the_target_is() -> None:
     env = told("upstream", archs=("120-real",))
     words = env["CMAKE_ARGS"].split()
@@ -195,12 +200,40 @@ def test_it_is_built_once_and_again_when_something_changed(
     path.unlink()
     baseline.wheels(ctx)
     assert len(builder.commands) == 2
+    path.write_bytes(b"by anoth")  # half of it, or another
+    baseline.wheels(ctx)
+    assert path.read_bytes() == b"by another procedure"
+    assert len(builder.commands) == 3
     old = tmp_path / "build" / "rtx50+seed" / "tree"
     old.mkdir()
     records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit(fingerprint="b" * 64))
     baseline.wheels(ctx)
-    assert len(builder.commands) == 3
+    assert len(builder.commands) == 4
     assert not old.exists()  # what another toolkit compiled
+
+
+def test_a_wheel_is_there_whole_or_not_at_all(
+    tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_: Path, target: Path) -> None:
+        Path(target).write_bytes(b"by anoth")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.move", killed)
+    with pytest.raises(KeyboardInterrupt):
+        baseline.wheels(benching(tmp_path, "--baseline", "seed"))
+    assert not (tmp_path / "wheels" / "rtx50+seed" / NAME).exists()
+
+
+def test_what_a_killed_run_left_behind_is_ended_first(
+    tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        "sessions.core.run.end_leftovers", lambda name, value: ended.append((name, value))
+    )
+    baseline.wheels(benching(tmp_path, "--baseline", "seed"))
+    assert ended == [("BLACKWHEEL_BUILD", builder.env["BLACKWHEEL_BUILD"])]
 
 
 def test_after_an_interruption_it_goes_on(tmp_path: Path, builder: Builder) -> None:

@@ -12,7 +12,7 @@ from typing import IO, Any
 import pytest
 
 from sessions import bench
-from sessions.core import baseline, disk, job, pyenv, records
+from sessions.core import baseline, benched, disk, job, pyenv, records
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import BenchReport
@@ -315,7 +315,29 @@ def test_no_variable_of_the_caller_reaches_what_is_measured(
     ctx = benching(tmp_path, env=env)
     build(ctx)
     bench.main(ctx)
-    assert payload.env == {"HOME": "/home/user"}
+    assert payload.env == {"HOME": "/home/user", "BLACKWHEEL_BUILD": str(ctx.build)}
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["built-here", "given"])
+def test_a_payload_that_a_killed_run_left_behind_is_ended_first(
+    given: bool, tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[tuple[str, str]] = []
+
+    def end(name: str, value: str) -> None:
+        assert payload.command == []
+        ended.append((name, value))
+
+    monkeypatch.setattr("sessions.core.run.end_leftovers", end)
+    ctx = benching(tmp_path, "--device", "cpu")
+    digest, folder = build(ctx), ctx.build
+    if given:
+        ctx = benching(tmp_path, "--device", "cpu", "--wheel", str(ctx.wheels / NAME))
+        records.write(ctx.record("probe"), "probe", fakes.chain())
+        folder = ctx.given(ctx.wheels / NAME, digest)
+    bench.main(ctx)
+    assert ended == [("BLACKWHEEL_BUILD", str(folder))]
+    assert payload.env["BLACKWHEEL_BUILD"] == str(folder)
 
 
 @pytest.mark.parametrize(
@@ -336,7 +358,65 @@ def test_stopped_half_way_it_goes_on_unless_something_else_is_asked_for(
     bench.main(dataclasses.replace(again, asked=frozenset({"bench"})))
     assert bool(payload.downloads) != goes_on
     assert ("Going on where" in capsys.readouterr().out) == goes_on
-    assert (ctx.build / "bench" / "run" / bench.STATE).exists() == goes_on
+    # What was recorded is not gone on with.
+    assert not (ctx.build / "bench" / "run" / bench.STATE).exists()
+
+
+@pytest.mark.parametrize("changed", ["model", "code", "nothing"])
+def test_a_series_is_of_one_model_and_one_program(
+    changed: str,
+    tmp_path: Path,
+    payload: Payload,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Told,
+) -> None:
+    model = tmp_path / "real.gguf"
+    model.write_bytes(b"GGUF")
+    ctx = benching(tmp_path, "--device", "cpu", "--model", str(model))
+    build(ctx)
+    payload.code, payload.writes = 1, False
+    with pytest.raises(Problem, match="could not be measured"):
+        bench.main(ctx)
+    (ctx.build / "bench" / "run" / bench.STATE).write_text("{}", encoding="utf-8")
+    if changed == "model":
+        model.write_bytes(b"gguf")
+    elif changed == "code":
+        monkeypatch.setattr(benched, "code", lambda: "c" * 64)
+    payload.code, payload.writes = 0, True
+    bench.main(ctx)
+    assert ("Going on where" in capsys.readouterr().out) == (changed == "nothing")
+
+
+def test_a_state_without_its_job_is_none(tmp_path: Path, payload: Payload, capsys: Told) -> None:
+    ctx = benching(tmp_path, "--device", "cpu")
+    build(ctx)
+    disk.mark(ctx.build / "bench")
+    disk.mark(ctx.build / "bench" / "run")
+    (ctx.build / "bench" / "run" / bench.STATE).write_text("{}", encoding="utf-8")
+    bench.main(ctx)
+    assert "Going on where" not in capsys.readouterr().out
+
+
+def test_what_was_measured_is_kept_until_it_is_recorded(
+    tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    ctx = benching(tmp_path, "--device", "cpu")
+    build(ctx)
+    stream = payload.stream
+
+    def measure(command: Sequence[str], **given: Any) -> Finished:
+        (given["cwd"] / bench.STATE).write_text("{}", encoding="utf-8")
+        return stream(command, **given)
+
+    monkeypatch.setattr("sessions.core.run.stream", measure)
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write", full)
+        with pytest.raises(OSError, match="No space"):
+            bench.main(ctx)
+    assert (ctx.build / "bench" / "run" / bench.STATE).exists()
 
 
 def test_baselines_are_built_before_the_folder_is_made(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sessions.core import bootstrap, run
+from sessions.core.run import capture
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,29 @@ def test_a_python_without_venv_is_told_what_to_install_and_leaves_nothing(
     assert "No module named ensurepip" in str(error.value)
     assert f"apt install python3.{sys.version_info.minor}-venv" in str(error.value)
     assert list((tmp_path / ".nox").iterdir()) == []
+
+
+@pytest.mark.parametrize(("length", "fits"), [(103, True), (104, False)])
+def test_on_windows_a_folder_that_is_too_deep_is_told_of_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, fits: bool
+) -> None:
+    # The same limit as the probe's: test_windows_machines.py.
+    said = bootstrap.too_deep("C:\\" + "r" * (length - 3))
+    assert (said is None) is fits
+    deep = tmp_path / ("d" * 100)
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match="is the greatest length") as error:
+        bootstrap.enter(deep)
+    assert r"C:\bw" in str(error.value)
+    assert not deep.exists()
+
+
+def test_the_bootstrap_needs_nothing_but_the_standard_library() -> None:
+    # In a Python of its own, which has no packages.
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import sessions.core.bootstrap"
+    words = [sys.executable, "-I", "-S", "-c", code, str(Path(bootstrap.__file__).parents[2])]
+    done = capture(words, env=os.environ)
+    assert done.returncode == 0, done.output
 
 
 def test_the_projects_own_venv_goes_straight_on(

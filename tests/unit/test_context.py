@@ -132,6 +132,12 @@ def test_release_takes_the_first_target_where_none_is_named() -> None:
     assert [spec.target for spec in seen[0].specs] == ["rtx50"]
 
 
+def test_a_comma_too_many_names_no_target() -> None:
+    seen: list[Context] = []
+    context.stage(asking("release", "--target", "hopper,"), seen.append)
+    assert [spec.target for spec in seen[0].specs] == ["hopper"]
+
+
 def test_other_sessions_take_one_target() -> None:
     with pytest.raises(Aborted, match="There is no target 'rtx50,hopper'"):
         context.stage(asking("verify", "--target", "rtx50,hopper"), lambda _: None)

@@ -6,6 +6,8 @@ import contextlib
 import errno
 import os
 import shutil
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,40 @@ def test_a_marked_folder_is_removed_whole_and_nothing_outside_it(ours: Path) -> 
     disk.remove(ours)
     assert not ours.exists()
     assert (ours.parent / "outside" / "kept.txt").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("platform", "held", "waited"),
+    [("win32", 0, 0), ("win32", 3, 3), ("win32", 99, 6), ("linux", 99, 0)],
+)
+def test_what_a_scanner_holds_for_a_moment_is_put_in_place_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, held: int, waited: int
+) -> None:
+    tried, pauses, replace = 0, list[float](), Path.replace
+
+    def busy(part: Path, whole: Path) -> Path:
+        nonlocal tried
+        tried += 1
+        if tried <= held:
+            raise PermissionError(13, "The process cannot access the file", str(part))
+        return replace(part, whole)
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    monkeypatch.setattr(Path, "replace", busy)
+    (tmp_path / "part").mkdir()
+    with contextlib.suppress(PermissionError) if held > 6 else contextlib.nullcontext():
+        disk.put(tmp_path / "part", tmp_path / "whole")
+    assert (tmp_path / "whole").exists() is (tried > held)
+    assert len(pauses) == waited
+    assert sum(pauses) < 10
+
+
+def test_a_file_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    (tmp_path / "part").write_text("new")
+    (tmp_path / "whole").write_text("old")
+    disk.put(tmp_path / "part", tmp_path / "whole")
+    assert (tmp_path / "whole").read_text() == "new"
 
 
 def test_a_folder_without_a_mark_is_refused(ours: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sessions import toolkit
 from sessions.core import facts
 from sessions.core.errors import Problem
 from sessions.core.model import HostRange
@@ -76,6 +77,23 @@ def test_a_header_that_lacks_a_line_is_not_guessed_at(gone: str) -> None:
 
 def test_an_empty_header_is_unreadable() -> None:
     assert facts.parse_host_config("") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "cuda", "said"),
+    [
+        (HOST_CONFIG.replace("_MSC_VER >= 1950", "_MSC_VER >= 1960"), "13.1", "msvc_max=1959"),
+        (HOST_CONFIG, "13.4", "gnu_max=15"),
+        ("", "13.1", "not in a form that is known"),
+    ],
+)
+def test_a_toolkit_that_takes_other_compilers_than_the_probe_chose_from_is_refused(
+    text: str, cuda: str, said: str
+) -> None:
+    assert toolkit.accepted(HOST_CONFIG, "13.1") == facts.toolkit("13.1").accepts
+    with pytest.raises(Problem, match="accepts other compilers") as caught:
+        toolkit.accepted(text, cuda)
+    assert said in caught.value.evidence
 
 
 @pytest.mark.parametrize(

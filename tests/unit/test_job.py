@@ -232,6 +232,9 @@ def test_a_case_with_all_it_must_have_is_read() -> None:
         {"times": {"load_seconds": [1]}},
         {"times": []},
         {"seconds": "many"},
+        {"seconds": float("inf")},
+        {"seconds": 10**400},
+        {"device": "half \ud800"},
     ],
     ids=[
         "no-checks",
@@ -251,6 +254,9 @@ def test_a_case_with_all_it_must_have_is_read() -> None:
         "a-time-that-is-a-list",
         "times-in-a-list",
         "seconds-that-are-text",
+        "seconds-without-end",
+        "seconds-no-float-can-hold",
+        "half-a-character",
     ],
 )
 def test_a_report_of_other_forms_is_refused(changes: dict[str, Any]) -> None:
@@ -266,3 +272,51 @@ def test_the_report_that_an_h200_wrote_is_taken_and_holds() -> None:
     assert job.failed(found) == []
     assert len(found.cases) == 400
     assert all(case["nmse"] <= case["bound"] for case in found.cases)
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [],
+        [CASE, {**CASE, "nmse": 2e-4}],
+        [{**CASE, "nmse": -1e-6}],
+        [{**CASE, "nmse": float("nan")}],
+        [{**CASE, "finite": False}],
+        [{**CASE, "nmse": 2e-4, "bound": 1e-3}],
+        [{**CASE, "type": "MXFP4", "bound": 0.2}],
+        [{**CASE, "bound": 0.0, "nmse": 0.0}],
+        [{**CASE, "type": "Q9_9"}],
+        [{**CASE, "kv": "q9_9"}],
+        [CASE, {"type": "Q4_K", "error": "a crash"}],
+    ],
+    ids=[
+        "none",
+        "over-its-bound",
+        "less-than-nothing",
+        "no-number",
+        "not-finite",
+        "a-wider-bound-than-there-is",
+        "a-wider-bound-than-fp4-has",
+        "no-bound",
+        "of-no-type",
+        "of-no-cache",
+        "an-error",
+    ],
+)
+def test_what_a_report_says_of_its_cases_does_not_count_against_them(
+    cases: list[dict[str, Any]],
+) -> None:
+    found = opened(fakes.smoke_report(cases=cases))
+    assert {check.status for check in found.checks} == {"ok"}
+    assert job.failed(found) == ["known-answers"]
+
+
+def test_cases_within_the_bounds_there_are_hold() -> None:
+    fp4 = {**CASE, "type": "MXFP4", "nmse": 0.05, "bound": 0.1}
+    cached = {**CASE, "kv": "q4_0", "nmse": 0.02, "bound": 0.0251}
+    assert job.failed(opened(fakes.smoke_report(cases=[CASE, fp4, cached]))) == []
+
+
+def test_a_proof_that_both_holds_and_fails_does_not_hold() -> None:
+    checks = [*fakes.smoke_checks(), *fakes.smoke_checks("memory")]
+    assert job.failed(opened(fakes.smoke_report(checks=checks))) == ["memory"]

@@ -176,6 +176,24 @@ def test_a_cache_gets_its_own_settings_alone(cache: CacheName, given: dict[str, 
     assert options.cache_environment(CALLER, cache) == given
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "COMPILER", "COMPILERCHECK", "COMPILERTYPE", "PREFIX", "PREFIX_CPP", "SLOPPINESS",
+        "BASEDIR", "NOHASHDIR", "HASHDIR", "IGNOREOPTIONS", "EXTRAFILES", "CONFIGPATH", "PATH",
+        "STATSLOG", "HARDLINK", "DEPEND",
+    ],
+)  # fmt: skip
+def test_no_setting_of_ccaches_says_which_compiler_runs_or_what_is_a_hit(name: str) -> None:
+    assert options.cache_environment({f"CCACHE_{name}": "x"}, "ccache") == {}
+
+
+@pytest.mark.parametrize("name", ["REMOTE_STORAGE", "REMOTE_ONLY", "RESHARE", "MAXSIZE", "DISABLE"])
+def test_where_ccaches_store_is_and_how_it_is_used_is_the_users(name: str) -> None:
+    given = {f"CCACHE_{name}": "x"}
+    assert options.cache_environment(given, "ccache") == given
+
+
 def test_the_environment_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLACKWHEEL_TEST", "1")
     seen = options.environment()

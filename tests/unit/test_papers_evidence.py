@@ -12,12 +12,18 @@ import pytest
 from sessions.core import records
 from sessions.core.errors import Problem
 from sessions.core.model import BuildStep, Timeline
-from sessions.papers.evidence import Evidence, handed_on, read
+from sessions.core.timeline import summary
+from sessions.papers.evidence import Evidence, Reproduced, handed_on, read
 from tests import fakes
 
 WHEEL = b"a wheel"
 TIMELINE = Timeline("2026-01-02T03:04:05Z", 2, 0, {}, (BuildStep("a.o", "c", 0, 9),), ("a.o",))
-STAGES = ("probe", "source", "toolkit", "configure", "wheel", "facts", "verify", "smoke")
+STAGES = ("probe", "source", "toolkit", "configure", "wheel", "facts", "verify", "steps", "smoke")
+# What mends a record: to prove anew does nothing about what the build left.
+MENDS = {
+    "smoke": "nox -s smoke -- --target rtx50",
+    "steps": "nox -s wheel -- --target rtx50 --fresh",
+}
 
 
 def lay(root: Path, found: Evidence) -> None:
@@ -45,7 +51,8 @@ def lay(root: Path, found: Evidence) -> None:
 def whole(root: Path) -> Evidence:
     sha256 = hashlib.sha256(WHEEL).hexdigest()
     found = fakes.evidence(fakes.wheel_facts(sha256=sha256), timeline=TIMELINE)
-    found = dataclasses.replace(found, path=root / "wheels" / found.wheel.file)
+    wheel = dataclasses.replace(found.wheel, timing={**summary(TIMELINE), "cpu_efficiency": 0.9})
+    found = dataclasses.replace(found, wheel=wheel, path=root / "wheels" / wheel.file)
     lay(root, found)
     return found
 
@@ -72,7 +79,7 @@ def test_a_record_that_is_missing_is_named(stage: str, tmp_path: Path) -> None:
     with pytest.raises(Problem, match="Not all records of rtx50 are there") as caught:
         of(tmp_path, found)
     assert caught.value.evidence == f"{stage}.json is missing"
-    assert caught.value.remedy == "nox -s verify -- --target rtx50"
+    assert caught.value.remedy == MENDS.get(stage, "nox -s verify -- --target rtx50")
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -85,7 +92,45 @@ def test_a_record_that_was_changed_by_hand_is_noticed(stage: str, tmp_path: Path
     with pytest.raises(Problem) as caught:
         of(tmp_path, found)
     assert f"{stage}.json is damaged, or was changed by hand" in caught.value.evidence
-    assert ("nox -s smoke" in caught.value.remedy) is (stage == "smoke")
+    assert caught.value.remedy == MENDS.get(stage, "nox -s verify -- --target rtx50")
+
+
+def test_the_steps_are_those_of_the_wheels_own_build(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    slower = dataclasses.replace(TIMELINE, steps=(BuildStep("a.o", "c", 0, 10),))
+    records.write(tmp_path / "build" / "steps.json", "steps", slower)
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert caught.value.evidence == "steps.json is of another build than the wheel's"
+    assert caught.value.remedy == MENDS["steps"]
+    # Of a wheel that was packed again, with nothing compiled for it, they are all there is.
+    wheel = dataclasses.replace(found.wheel, timing={})
+    records.write(tmp_path / "build" / "wheel.json", "wheel", wheel)
+    assert of(tmp_path, found).timeline == slower
+
+
+def test_what_a_second_build_gave_is_known_of_this_wheel_alone(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    path = tmp_path / "build" / "reproduce.json"
+    for sha256, known in ((found.sha256, True), ("e" * 64, False)):
+        again = Reproduced(sha256, ("llama_cpp/lib/libllama.so: other",))
+        records.write(path, "reproduce", again)
+        assert of(tmp_path, found).again == (again if known else None)
+    path.write_text(path.read_text().replace("other", "so"), encoding="utf-8")
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert caught.value.evidence == "reproduce.json is damaged, or was changed by hand"
+    assert caught.value.remedy == f"delete {path}"
+
+
+@pytest.mark.parametrize("name", ["smoke-report.json", "bench-report.json"])
+def test_a_report_that_is_no_text_is_a_reason(name: str, tmp_path: Path) -> None:
+    found = measured(tmp_path)
+    path = tmp_path / "build" / name
+    path.write_bytes(path.read_bytes().replace(b"Linux", b"Linu\xff"))
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert caught.value.evidence.startswith(f"{name}: its digest is not that of its content")
 
 
 def test_a_failed_verdict_that_was_turned_into_a_good_one_is_noticed(tmp_path: Path) -> None:
@@ -142,6 +187,8 @@ def test_a_wheel_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_what_a_wheel_need_not_have_may_be_missing(tmp_path: Path) -> None:
     found = whole(tmp_path)
+    wheel = dataclasses.replace(found.wheel, timing={})
+    records.write(tmp_path / "build" / "wheel.json", "wheel", wheel)
     for name in ("smoke.json", "smoke-report.json", "steps.json"):
         (tmp_path / "build" / name).unlink()
     again = of(tmp_path, found)
@@ -150,6 +197,7 @@ def test_what_a_wheel_need_not_have_may_be_missing(tmp_path: Path) -> None:
 
 def test_a_wheel_for_the_cpu_has_no_toolkit(tmp_path: Path) -> None:
     found = fakes.cpu_evidence()
+    found = dataclasses.replace(found, wheel=dataclasses.replace(found.wheel, timing={}))
     lay(tmp_path, found)
     assert not (tmp_path / "build" / "toolkit.json").exists()
     assert of(tmp_path, found).toolkit is None

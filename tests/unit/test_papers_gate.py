@@ -12,7 +12,7 @@ from sessions.core import facts, inputs, job
 from sessions.core.errors import Problem
 from sessions.core.model import Check, VerifyReport
 from sessions.papers import gate
-from sessions.papers.evidence import Evidence, unproven
+from sessions.papers.evidence import Evidence, Reproduced, unproven
 from sessions.papers.gate import Checkout, Situation
 from tests import fakes
 
@@ -171,6 +171,11 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
         "smoke",
         "proofs that fail or are missing: memory",
     ),
+    "smoke-without-an-answer": (
+        report(cases=[]),
+        "smoke",
+        "proofs that fail or are missing: known-answers",
+    ),
     "smoke-with-a-proof-missing": (
         report(checks=fakes.smoke_checks()[1:]),
         "smoke",
@@ -230,6 +235,15 @@ def test_a_second_build_that_was_not_asked_for_is_not_spoken_of() -> None:
     found = fakes.evidence()
     asked = {c.id for c in gate.judge(found, situation(found, differs=()))}
     assert asked - {c.id for c in gate.judge(found, situation(found))} == {"reproduce"}
+
+
+def test_what_a_second_build_gave_earlier_still_counts() -> None:
+    found = fakes.evidence(again=Reproduced("0" * 64, ("libggml.so: section .text",)))
+    assert reasons(found)["reproduce"].evidence == "libggml.so: section .text"
+    assert reasons(found, differs=()) == {}  # a newer one goes before it
+    same = fakes.evidence(again=Reproduced("0" * 64, ()))
+    (told,) = [c for c in gate.judge(same, situation(same)) if c.id == "reproduce"]
+    assert told.status == "ok"
 
 
 @pytest.mark.parametrize("plant", ["smoke-failed", "smoke-with-a-proof-missing"])

@@ -116,6 +116,25 @@ def test_each_card_has_an_index_with_its_wheel_alone(dist: Path) -> None:
         assert path.resolve() == (dist / target / PLAIN).resolve()
 
 
+def test_a_record_cannot_write_into_the_front_page(tmp_path: Path) -> None:
+    release = tiny.release(tmp_path, "cpu", None)
+    evil = dataclasses.replace(release, version="1<script>", files={"<b>": "0" * 64})
+    offer = index._offer("<i>", evil)
+    assert not re.search("<script|<b>|<i>", offer)
+    assert "1&lt;script&gt;" in offer
+
+
+def test_what_is_untested_is_said_so_on_every_page_and_nothing_else_is(dist: Path) -> None:
+    pages = {path.parent: path.read_text() for path in dist.glob(f"*/{PROJECT}/index.html")}
+    pages[dist / PROJECT] = (dist / PROJECT / "index.html").read_text()
+    for folder, page in pages.items():
+        of_fp4 = [name for name in anchors(folder) if "0.3.36" in name and name.endswith(".whl")]
+        assert page.count("UNTESTED") == len(of_fp4)
+        said = [entry["filename"] for entry in data(folder)["files"] if entry.get("_untested")]
+        assert said == of_fp4
+    assert sum("UNTESTED" in page for page in pages.values()) == 2
+
+
 def test_the_index_of_all_has_no_plain_wheel_of_a_card(dist: Path) -> None:
     # Else an installer that knows nothing of cards would take one of them.
     names = list(anchors(dist / PROJECT))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import json
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from sessions.core import job
-from sessions.payload import seal
+from sessions.payload import seal, stats
 from tests import fakes
 
 Found = dict[str, Any]
@@ -158,8 +159,9 @@ def test_wheels_take_turns_and_each_measurement_is_a_process_of_its_own(
 ) -> None:
     measured(bench, told)
     a, b = "venv-0", "venv-1"
-    once = [(a, "cold"), (a, "warm"), (b, "cold"), (b, "warm")]
-    assert kinds(machine) == [(a, "warm"), (b, "warm"), *once, *once, *once]
+    there = [(a, "cold"), (a, "warm"), (b, "cold"), (b, "warm")]
+    back = [*there[2:], *there[:2]]
+    assert kinds(machine) == [(a, "warm"), (b, "warm"), *there, *back, *there]
 
 
 def test_with_three_wheels_each_round_has_each_once(
@@ -169,7 +171,8 @@ def test_with_three_wheels_each_round_has_each_once(
     told["wheels"].append({"label": "c", "path": str(path), "sha256": "c" * 64})
     report = measured(bench, told)
     warm = [venv for venv, kind in kinds(machine) if kind == "warm"]
-    assert warm == ["venv-0", "venv-1", "venv-2"] * 4
+    there, back = ["venv-0", "venv-1", "venv-2"], ["venv-2", "venv-1", "venv-0"]
+    assert warm == [*there, *there, *back, *there]
     assert [wheel["label"] for wheel in report["wheels"]] == ["a", "b", "c"]
 
 
@@ -192,8 +195,8 @@ def test_the_first_round_counts_for_nothing(bench: Any, told: Found, machine: Ma
     machine.says = says
     report = measured(bench, told)
     values = report["wheels"][0]["values"]
-    assert values["first_token_cold_seconds"] == [3.0, 7.0, 11.0]
-    assert values["first_token_warm_seconds"] == [4.0, 8.0, 12.0]
+    assert values["first_token_cold_seconds"] == [3.0, 9.0, 11.0]
+    assert values["first_token_warm_seconds"] == [4.0, 10.0, 12.0]
 
 
 def test_a_real_model_is_measured_in_each_round_as_well(
@@ -201,9 +204,9 @@ def test_a_real_model_is_measured_in_each_round_as_well(
 ) -> None:
     model = tmp_path / "real.gguf"
     model.write_bytes(b"GGUF of size")
-    report = measured(bench, {**told, "model": str(model)})
-    assert report["model"]["file"] == "real.gguf"
-    assert report["model"]["size"] == 12
+    report = measured(bench, {**told, "model": stats.model(model)})
+    digest = hashlib.sha256(b"GGUF of size").hexdigest()
+    assert report["model"] == {"file": "real.gguf", "size": 12, "sha256": digest}
     for wheel in report["wheels"]:
         assert len(wheel["values"]["real_prompt_per_second"]) == 3
     used = [given["model"] for _, given, _ in machine.children if given.get("speeds")]
@@ -256,16 +259,35 @@ def test_what_was_measured_before_it_was_stopped_is_not_measured_again(
     for wheel in report["wheels"]:
         assert len(wheel["values"]["generation_per_second"]) == 3
         assert len(wheel["values"]["install_seconds"]) == 3
-    # What is done is not taken for half of the next one.
-    assert measured(bench, told)["stops"] == 0
+    # A report that was not written can be made again without measuring anything.
+    again = measured(bench, told)
+    assert (len(machine.ran), again["wheels"]) == (ran, report["wheels"])
 
 
 @pytest.mark.parametrize("value", [None, 0.0, float("nan")])
-def test_a_value_that_is_none_ends_it(
+def test_a_value_that_is_none_ends_it_at_once_and_what_was_measured_before_stays(
     value: float | None, bench: Any, told: Found, machine: Machine, capsys: Told
 ) -> None:
-    machine.says = lambda venv, given: {"prompt_per_second": value} if given["speeds"] else {}
-    assert "This benchmark is none" in stopped(lambda: measured(bench, told), capsys)
+    machine.says = lambda venv, given: (
+        {"prompt_per_second": value} if len(machine.children) == 9 else {}
+    )
+    said = stopped(lambda: measured(bench, told), capsys)
+    assert f"This benchmark is none: b: prompt_per_second is {value}" in said
+    assert len(machine.children) == 9
+    machine.says = lambda venv, given: {}
+    report = measured(bench, told)
+    assert report["stops"] == 1
+    for wheel in report["wheels"]:
+        assert wheel["values"]["prompt_per_second"] == [5000.0] * 3
+
+
+def test_a_report_is_written_whole_and_the_measurements_outlive_it(
+    bench: Any, told: Found, machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
+    bench.main(tmp_path / "job.json", tmp_path / "report.json")
+    assert (tmp_path / "run" / bench.STATE).exists()
+    assert [p.name for p in tmp_path.glob("report*")] == ["report.json"]
 
 
 def test_progress_is_told_with_an_estimate(
@@ -457,6 +479,15 @@ def test_a_requirement_that_is_not_there_ends_it(
     assert bench.required(wheel, packages, linked=True) == []
     said = stopped(lambda: bench.required(wheel, packages, linked=False), capsys)
     assert f"requires nvidia-cublas, which is not in {packages}" in said
+
+
+@pytest.mark.parametrize("name", ["numpy", "gguf"])
+def test_of_two_versions_none_is_taken(
+    name: str, bench: Any, told: Found, machine: Machine, capsys: Told
+) -> None:
+    write_wheel(Path(told["packages"]) / f"{name}-2.0-py3-none-any.whl")
+    said = stopped(lambda: measured(bench, told), capsys)
+    assert f"holds {name}-1.0-py3-none-any.whl and {name}-2.0-py3-none-any.whl" in said
 
 
 def test_without_what_makes_the_model_it_ends(

@@ -555,16 +555,22 @@ def test_a_baseline_that_is_not_there_is_refused_before_anything_is_unpacked(
     assert "gone.whl" in said
 
 
+def pack(bundle: Path, wheel: bytes) -> str:
+    """A bundle of a wheel. Returns the wheel's name."""
+    named = manifest()
+    file: str = named["job"]["identity"]["file"]
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(named))
+        archive.writestr(f"wheels/{file}", wheel)
+    return file
+
+
 @pytest.fixture
 def benching(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., dict[str, Any]]:
     """Runs a bundle's benchmark; returns what the payload was told."""
-    named = manifest()
-    file = named["job"]["identity"]["file"]
-    with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(named))
-        archive.writestr(f"wheels/{file}", b"this wheel")
+    file = pack(bundle, b"this wheel")
     (tmp_path / "seed").mkdir()
     (tmp_path / "seed" / file).write_bytes(b"another")
     told: dict[str, Any] = {}
@@ -639,3 +645,97 @@ def test_without_packages_a_benchmark_is_left_an_installed_toolkit(
     told = benching()
     assert (told["runtime"], told["link"]) == ("toolkit", None)
     assert told["runtime_places"] == ["/opt/cuda"]
+
+
+class Measuring(Payload):
+    """Plays a benchmark that notes what it measured, and is stopped where its code says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.went_on: list[bool] = []
+
+    def __call__(self, command: list[str], **given: Any) -> Payload:
+        super().__call__(command, **given)
+        Path(command[-1]).write_text(seal.seal(fakes.bench_report(), seal.BENCH), encoding="utf-8")
+        state = Path(given["cwd"]) / launch.STATE
+        self.went_on.append(state.exists())
+        state.write_text("{}", encoding="utf-8")
+        return self
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_is_unpacked(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    bundle.unlink()
+    assert bench(bundle, monkeypatch, "--model", "gone.gguf") == 2
+    assert "There is no model gone.gguf." in capsys.readouterr().err
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> Measuring:
+    played = Measuring()
+    monkeypatch.setattr(subprocess, "Popen", played)
+    monkeypatch.setitem(sys.modules, "stats", stats)
+    return played
+
+
+def bench(bundle: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit code of a bundle's benchmark."""
+    monkeypatch.setattr(sys, "argv", [str(bundle), "--bench", *words])
+    with pytest.raises(SystemExit) as caught:
+        launch.main()
+    return int(caught.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "wheel", "goes_on"),
+    [
+        ((), b"this wheel", True),
+        (("--rounds", "9"), b"this wheel", False),
+        ((), b"another one", False),
+        (("--report", "other.json"), b"this wheel", False),
+    ],
+    ids=["the-same", "other-rounds", "another-wheel", "another-report"],
+)
+def test_a_benchmark_that_was_stopped_goes_on_where_the_same_is_asked_for(
+    words: tuple[str, ...],
+    wheel: bytes,
+    goes_on: bool,
+    bundle: Path,
+    measuring: Measuring,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Told,
+) -> None:
+    pack(bundle, b"this wheel")
+    measuring.returncode = 1
+    assert bench(bundle, monkeypatch) == 2
+    measuring.returncode = 0
+    pack(bundle, wheel)
+    assert bench(bundle, monkeypatch, *words) == 0
+    assert measuring.went_on == [False, goes_on]
+    assert ("Going on where" in capsys.readouterr().out) == goes_on
+    if "--report" not in words:
+        left = sorted(path.name for path in bundle.parent.iterdir())
+        assert left == ["bench-report.json", bundle.name]
+
+
+def test_a_benchmark_that_measured_nothing_leaves_nothing(
+    bundle: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest(python="3.99")))
+    assert bench(bundle, monkeypatch) == 2
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_a_report_that_cannot_be_written_costs_no_measurement(
+    bundle: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(bundle, b"this wheel")
+    (bundle.parent / "bench-report.json").mkdir()
+    monkeypatch.setattr(sys, "argv", [str(bundle), "--bench"])
+    with pytest.raises(OSError, match="bench-report"):
+        launch.main()
+    (bundle.parent / "bench-report.json").rmdir()
+    assert bench(bundle, monkeypatch) == 0
+    assert measuring.went_on == [False, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,30 @@ def test_a_single_outlier_decides_nothing() -> None:
     assert found["ratio"] == pytest.approx(1, rel=0.05)
 
 
-def test_an_interval_is_the_same_in_every_run() -> None:
-    assert stats.ratio(TIME, around(5, 1), around(5, 2)) == stats.ratio(
-        TIME, around(5, 1), around(5, 2)
-    )
+@pytest.mark.parametrize("count", [8, 10, 12, 25, 100])
+def test_an_interval_is_as_narrow_as_its_confidence_allows(count: int) -> None:
+    def misses(out: int) -> float:
+        return sum(math.comb(count, n) for n in range(out + 1)) / float(2 ** (count - 1))
+
+    out = stats.outside(count)
+    assert misses(out) <= 1 - stats.CONFIDENCE < misses(out + 1)
+
+
+def test_of_few_values_the_interval_is_all_of_them() -> None:
+    assert [stats.outside(count) for count in (1, 2, 7, 8, 11, 12)] == [0, 0, 0, 0, 0, 1]
+    enough = [n for n in range(1, 50) if 2 / 2**n <= 1 - stats.CONFIDENCE]
+    assert enough[0] == stats.ENOUGH
+
+
+def test_of_equal_wheels_with_few_and_crooked_values_one_in_a_hundred_is_missed() -> None:
+    draw = random.Random(2026)
+    count = 2000
+    verdicts = [
+        stats.ratio(TIME, *([1 + draw.paretovariate(2) for _ in range(8)] for _ in range(2)))
+        for _ in range(count)
+    ]
+    missed = sum(found["verdict"] != "same" for found in verdicts)
+    assert missed <= 0.012 * count
 
 
 def test_fewer_values_than_an_interval_needs_decide_nothing() -> None:
@@ -137,6 +158,31 @@ def test_with_a_model_its_series_are_missed_and_on_the_cpu_no_memory_of_a_card()
     wheel = fakes.bench_wheel()
     del wheel["values"]["vram_mib"]
     stats.complete(fakes.bench_report(wheel, device="cpu"))
+
+
+# ---- what a job is told of files ----------------------------------------------------------------
+
+
+def test_a_model_goes_by_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "real.gguf"
+    path.write_bytes(b"GGUF")
+    found = stats.model(path)
+    assert found is not None
+    assert (found["path"], found["file"], found["size"]) == (str(path), "real.gguf", 4)
+    path.write_bytes(b"gguf")
+    assert stats.model(path) != found
+    assert stats.model(None) is None
+
+
+def test_the_program_that_measures_goes_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "__file__", str(tmp_path / "stats.py"))
+    (tmp_path / "speed.py").write_bytes(b"REPEATS = 3")
+    before = stats.code()
+    assert stats.code() == before
+    (tmp_path / "speed.py").write_bytes(b"REPEATS = 4")
+    assert stats.code() != before
 
 
 # ---- labels and tables --------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from sessions import publish
 from sessions.core import chain, console, options, pyenv, records, remote, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
+from sessions.core.model import Release
 from sessions.core.run import Finished
 from sessions.papers import index
 from tests import fakes, tiny
@@ -128,16 +129,27 @@ def test_the_commands_of_one_release(tmp_path: Path, said: list[str]) -> None:
     tag = "v0.3.16-hopper"
     title = run.typed([f"llama-cpp-python {tag}"])  # as the system's own shell has it quoted
     notes = "--notes-file dist/hopper/WHEEL.md"
-    assert f"gh release create {tag} --title {title} {notes}" in lines
+    assert f"gh release create {tag} --title {title} --target {'c' * 40} {notes}" in lines
     papers = "dist/hopper/SHA256SUMS dist/hopper/WHEEL.md dist/hopper/release.json"
     assert f"gh release upload {tag} {wheel} {papers}" in lines
 
 
 def test_a_release_without_a_card_has_notes_all_the_same(tmp_path: Path) -> None:
     release = dataclasses.replace(tiny.release(tmp_path, "cpu", None), files={})
-    lines = publish.commands(release)
-    create = next(line for line in lines if line.startswith("gh release create"))
-    assert create.endswith(f"--notes {release.file}")
+    assert shlex.split(created(release))[-2:] == ["--notes", f"dist/cpu/{release.file}"]
+    untested = dataclasses.replace(release, tested=False)
+    assert shlex.split(created(untested))[-1].endswith(".whl, UNTESTED on such a card")
+
+
+@pytest.mark.parametrize("card", ["WHEEL.md", "WHEEL.es.md"])
+def test_the_notes_are_the_card_in_the_language_there_is(tmp_path: Path, card: str) -> None:
+    release = tiny.release(tmp_path, "cpu", None, tested=False)
+    release = dataclasses.replace(release, files={"SHA256SUMS": "0" * 64, card: "0" * 64})
+    assert created(release).endswith(f"--notes-file dist/cpu/{card}")
+
+
+def created(release: Release) -> str:
+    return next(line for line in publish.commands(release) if line.startswith("gh release create"))
 
 
 # ---- Where it goes ----------------------------------------------------------------------------
@@ -166,18 +178,44 @@ def test_a_name_of_pypirc_will_do() -> None:
 
 
 @pytest.mark.parametrize(
-    "to", ["nowhere", "wheels.example.org", "ftp://a/b", "file:///x", "", "https://"]
-)
+    "to",
+    [
+        "nowhere", "wheels.example.org", "ftp://a/b", "file:///x", "", "https://", "http://[x",
+        "https://h:port/",
+    ],
+)  # fmt: skip
 def test_what_is_no_server_is_refused(to: str) -> None:
     with pytest.raises(Problem, match="no address of a package server") as caught:
         publish.place(to, PYPIRC, {})
     assert caught.value.evidence == "servers in ~/.pypirc: ours, other"
 
 
-@pytest.mark.parametrize("to", [f"https://ana:{'s3cret'}@h/", "https://ana@h/"])
+@pytest.mark.parametrize(
+    "to",
+    [
+        f"https://ana:{'s3cret'}@h/", "https://ana@h/", "ftp://ana:s3cret@h/", "ana:s3cret@h",
+        "https://ana:s3cret/more@h/", "http://ana:s3cret@[h",
+    ],
+)  # fmt: skip
 def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
     with pytest.raises(Problem, match="holds a name or a password") as caught:
         publish.place(to, "", {})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("repository", "words"),
+    [
+        (f"https://ana:{'s3cret'}@h/", "holds a name or a password"),
+        ("https://ana:s3cret@[h/", "holds a name or a password"),
+        ("https://[h/", "is no address of a package server"),
+        ("wheels.example.org", "is no address of a package server"),
+    ],
+)
+def test_an_address_in_pypirc_is_as_good_as_any_other(repository: str, words: str) -> None:
+    text = f"[distutils]\nindex-servers = ours@home\n[ours@home]\nrepository = {repository}\n"
+    with pytest.raises(Problem, match=f"ours@home in ~/.pypirc {words}") as caught:
+        publish.place("ours@home", text, {})
     assert "s3cret" not in str(caught.value)
 
 

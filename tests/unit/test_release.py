@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sessions import release
-from sessions.core import chain, disk, job, records, run
+from sessions.core import chain, disk, inputs, job, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import BuildSpec, Gate, Release, SmokeReport, Wheel
@@ -65,6 +65,7 @@ class World:
     top: str = ""
     cards: tuple[dict[str, Any], ...] | None = ()
     second: str | None = None  # the content of the wheel that a second build gives
+    tracked: str = "noxfile.py\0"
     plant: Callable[[Evidence], Evidence] = lambda found: found
     inherited: list[list[str]] = dataclasses.field(default_factory=list)
 
@@ -107,6 +108,11 @@ class World:
                 ]
                 facts = fakes.wheel_facts(sha256=digest, size=len(data), libraries=tuple(inside))
         found = fakes.evidence(facts, spec=spec)
+        # Nothing was compiled for it, so there is no record of steps.
+        wheel = dataclasses.replace(found.wheel, timing={})
+        verdict = inputs.verdict(spec, wheel)
+        verify = dataclasses.replace(found.verify, fingerprint=verdict)
+        found = dataclasses.replace(found, wheel=wheel, verify=verify)
         card = job.capabilities(spec)
         gone = () if card else ("native-sass", "libraries", "full-offload", "memory")
         where = {
@@ -140,11 +146,12 @@ class World:
 
     def capture(self, command: list[str], *, env: Any, cwd: Path | None = None) -> Finished:
         words = " ".join(command[3:])
+        beside = "".join(f"?? {path.name}/\n" for path in sorted(self.root.glob(".dist*")))
         answers = {
             "rev-parse --show-toplevel": (0, self.top or str(self.root)),
             "rev-parse HEAD": self.head,
-            "status --porcelain": (0, self.status),
-            "ls-files -z": (0, "noxfile.py\0gone.py\0"),
+            "status --porcelain --untracked-files=normal": (0, self.status + beside),
+            "ls-files -z": (0, self.tracked),
         }
         if command[0] == "git":
             code, text = answers[words]
@@ -435,30 +442,49 @@ def test_a_new_wheel_takes_the_place_of_the_old(world: World) -> None:
         ("release.json", "changed since it was written"),
         (NAME, "changed since it was written"),
         ("report.html", "missing"),
+        (f"{NAME}.metadata", "changed since it was written"),
         ("more.txt", "not written by release"),
+        ("more/more.txt", "not written by release"),
+        ("../RELEASE.md", "changed since it was written"),
+        ("../index.html", "changed since it was written"),
+        ("../contents.json", "damaged, or was changed by hand"),
+        ("../simple/llama-cpp-python/index.html", "changed since it was written"),
+        ("../cu131-sm120/simple/llama-cpp-python/index.json", "missing"),
+        ("../more/index.html", "not written by release"),
     ],
 )
 def test_a_paper_or_wheel_in_dist_that_was_tampered_with_is_noticed(
-    name: str, how: str, world: World
+    name: str, how: str, world: World, capsys: Told
 ) -> None:
     world.release()
     path = world.dist / "rtx50" / name
+    path.parent.mkdir(exist_ok=True)
     if how == "missing":
         path.unlink()
     else:
         path.write_bytes((path.read_bytes() if path.exists() else b"") + b"!")
     before = world.files()
     problem = world.refused()
-    assert problem.evidence == "rtx50: papers: dist/rtx50/ is not as it was written"
+    assert problem.evidence == "rtx50: papers: dist/ is not as it was written"
+    told = f"{path.resolve().relative_to(world.dist).as_posix()}: "
+    told += "is damaged, or was changed by hand" if "contents" in name else how
+    assert told.replace("contents.json: is", "contents.json:") in capsys.readouterr().out
     assert world.files() == before  # what happened can be looked at
 
 
-def test_what_was_tampered_with_is_written_anew_when_told_so(world: World) -> None:
+def test_what_was_tampered_with_is_written_anew_when_told_so(world: World, capsys: Told) -> None:
     world.release()
     before = world.files()
     (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
+    (world.dist / "rtx50" / "more").mkdir()
+    (world.dist / "rtx50" / "more" / "more.txt").write_text("planted\n")
+    (world.dist / "index.html").write_text("pip install something-else\n")
+    capsys.readouterr()
     world.release("--fresh")
     assert world.files() == before
+    told = capsys.readouterr().out
+    assert "dist/ is not as it was written; --fresh writes it anew" in told
+    assert "rtx50/WHEEL.md: changed since it was written" in told
 
 
 def test_the_reason_names_the_paper(world: World, capsys: Told) -> None:
@@ -466,7 +492,7 @@ def test_the_reason_names_the_paper(world: World, capsys: Told) -> None:
     (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
     capsys.readouterr()
     world.refused()
-    assert "WHEEL.md: changed since it was written" in capsys.readouterr().out
+    assert "rtx50/WHEEL.md: changed since it was written" in capsys.readouterr().out
 
 
 def test_a_paper_of_another_target_that_was_tampered_with_is_noticed(world: World) -> None:
@@ -474,12 +500,39 @@ def test_a_paper_of_another_target_that_was_tampered_with_is_noticed(world: Worl
     (world.dist / "hopper" / "WHEEL.md").write_text("better\n")
     with pytest.raises(Problem, match="dist/hopper/ is not as it was released") as caught:
         world.release("--target", "rtx50")
-    assert caught.value.evidence == "WHEEL.md: changed since it was written"
+    assert caught.value.evidence == "hopper/WHEEL.md: changed since it was written"
+    assert "nox -s release -- --target hopper --fresh" in caught.value.remedy
     assert not (world.dist / "rtx50").exists()
-    (world.dist / "hopper" / "gate.json").unlink()
-    with pytest.raises(Problem) as caught:
-        world.release("--target", "rtx50")
-    assert caught.value.evidence == "its records cannot be read"
+    world.release("--target", "hopper", "--fresh")
+    world.release("--target", "rtx50")
+
+
+def test_where_nothing_says_what_was_written_nothing_of_it_is_thrown_away(world: World) -> None:
+    world.release("--target", "rtx50,hopper")
+    before = world.files()
+    (world.dist / "contents.json").write_text("{}\n")
+    with pytest.raises(Problem, match="dist/hopper/ is not as it was released"):
+        world.release("--target", "rtx50", "--fresh")
+    assert (world.dist / "hopper" / NAME).exists()
+    world.release("--target", "rtx50,hopper", "--fresh")
+    assert world.files() == before
+
+
+def test_a_target_whose_folder_was_deleted_is_released_no_longer(world: World) -> None:
+    world.release("--target", "rtx50,hopper")
+    shutil.rmtree(world.dist / "hopper")
+    world.release("--target", "rtx50")
+    assert not (world.dist / "cu131-sm90").exists()
+
+
+def test_what_was_planted_beside_another_target_is_not_taken_over(world: World) -> None:
+    world.release("--target", "hopper")
+    evil = world.dist / "evil"
+    evil.mkdir()
+    (evil / "index.html").write_text("pip install something-else\n")
+    world.release("--target", "rtx50", "--fresh")
+    assert not evil.exists()
+    assert (world.dist / "hopper" / NAME).exists()
 
 
 def test_what_lies_in_dist_is_known_after_all_records_were_cleaned_away(world: World) -> None:
@@ -534,8 +587,95 @@ def test_an_interrupted_release_leaves_the_old_one(world: World) -> None:
         with pytest.raises(KeyboardInterrupt):
             world.release()
     assert world.files() == before
-    world.release("--fresh")
+    world.release()
+    assert world.files("rtx50")[NAME] == pack("two")
     assert sorted(p.name for p in world.root.iterdir() if "dist" in p.name) == ["dist"]
+
+
+def test_what_stops_a_release_is_not_taken_for_tampering(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.release()
+    world.content = "two"
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            world.release()
+    world.release()
+    assert world.files("rtx50")[NAME] == pack("two")
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(world: World) -> None:
+    world.release("--target", "hopper")
+    before = world.files()
+    world.dist.rename(world.root / ".dist.old")
+    disk.mark(world.root / ".dist.part")
+    (world.root / ".dist.part" / "RELEASE.md").write_text("the next one\n")
+    world.release("--target", "rtx50")
+    after = world.files("hopper")
+    assert after == {
+        n.removeprefix("hopper/"): d for n, d in before.items() if n.startswith("hopper/")
+    }
+    assert sorted(p.name for p in world.root.iterdir() if "dist" in p.name) == ["dist"]
+
+
+def test_a_rename_that_fails_leaves_the_old_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.release()
+    before, rename = world.files(), Path.rename
+
+    def held(path: Path, target: Path) -> Path:
+        if path.name == ".dist.part":
+            raise PermissionError(13, "a virus scanner has it open")
+        return rename(path, target)
+
+    world.content = "two"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", held)
+        with pytest.raises(PermissionError):
+            world.release()
+    assert world.files() == before
+
+
+def test_what_is_half_deleted_is_not_put_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.release()
+    remove = disk.remove
+
+    def killed(folder: Path) -> None:
+        (folder / "RELEASE.md").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "remove", killed)
+        with pytest.raises(KeyboardInterrupt):
+            world.release()
+    remove(world.dist)
+    world.release()
+    assert NAME in world.files("rtx50")
+
+
+def test_the_targets_are_taken_in_one_order_and_after_all_are_proven(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else two runs could each have what the other waits for.
+    order: list[str] = []
+    monkeypatch.setattr(Context, "target_lock", lambda _, target: order.append(target))
+    follow = world.follow
+
+    def proven(root: Path, sessions: Sequence[str], target: str, words: Sequence[str]) -> int:
+        order.append(f"prove {target}")
+        return follow(root, sessions, target, words)
+
+    monkeypatch.setattr(chain, "follow", proven)
+    world.release("--target", "rtx50,hopper")
+    assert order == ["prove rtx50", "prove hopper", "hopper", "rtx50"]
 
 
 # ---- The checkout ----
@@ -546,6 +686,7 @@ def test_an_interrupted_release_leaves_the_old_one(world: World) -> None:
     [
         ({"status": " M noxfile.py\n?? x\n"}, "blackwheel has changes that no commit has"),
         ({"head": (128, "fatal: not a git repository")}, "nobody can tell which blackwheel"),
+        ({"head": (0, "warning: a hint\nfatal")}, "nobody can tell which blackwheel"),
         ({"top": "/elsewhere"}, "nobody can tell which blackwheel"),
     ],
 )
@@ -555,6 +696,14 @@ def test_the_checkout_must_be_a_clean_one(
     for name, value in changes.items():
         setattr(world, name, value)
     assert f"rtx50: checkout: {words}" in world.refused().evidence
+
+
+def test_a_warning_of_gits_is_no_commit(world: World) -> None:
+    world.head = (0, f"warning: refname 'HEAD' is ambiguous.\n{COMMIT}\n")
+    world.top = f"warning: a hint\n{world.root}\n"
+    world.release()
+    record = world.dist / "rtx50" / "release.json"
+    assert records.need(record, "release", Release).commit == COMMIT
 
 
 # ---- Twice ----
@@ -568,6 +717,56 @@ def test_a_second_build_that_gives_the_same_is_said(world: World) -> None:
     assert (sessions, target) == (["wheel"], "rtx50")
     assert "--cache=none" in words
     assert not (world.root / "build" / "rtx50" / "again").exists()
+
+
+def test_what_a_second_build_gave_is_said_by_later_releases_too(world: World) -> None:
+    world.second = "one"
+    world.release("--reproduce")
+    before = world.files()
+    world.release()
+    assert world.files() == before
+    world.content = "two"  # of this wheel nothing is known
+    world.release()
+    assert "reproduce" not in world.page
+    world.refused("--reproduce")
+    assert "reproduce: a second build gave another wheel" in world.refused().evidence
+    world.second = "two"
+    world.release("--reproduce")
+
+
+def test_what_may_not_be_released_is_not_built_twice(world: World, capsys: Told) -> None:
+    world.second, world.status = "one", "?? x\n"
+    world.refused("--reproduce")
+    assert [sessions for sessions, _, _ in world.calls] == [["verify"]]
+    assert "rtx50: not built a second time" in capsys.readouterr().out
+
+
+def test_a_target_is_this_runs_own_while_it_is_built_twice(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(Context, "target_lock", lambda *_: taken.append(len(world.calls)))
+    world.second = "one"
+    world.release("--reproduce")
+    assert taken == [1]
+    assert len(world.calls) == 2
+
+
+def test_a_first_wheel_that_is_gone_is_a_reason(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.release()
+    monkeypatch.setattr(chain, "follow", lambda *_, **__: 0)
+    (world.root / "wheels" / "rtx50" / NAME).unlink()
+    assert "records: Not all records" in world.refused("--reproduce").evidence
+
+
+def test_what_git_lists_and_is_not_there_is_not_left_out(world: World, capsys: Told) -> None:
+    world.tracked = "noxfile.py\0warning: a hint\nsessions/release.py\0"
+    world.second = "one"
+    world.refused("--reproduce")
+    assert "not built again: git ls-files names 'warning: a hint" in capsys.readouterr().out
+    world.release()  # which says nothing of the wheel
 
 
 def test_a_second_build_that_differs_says_in_what_and_is_kept(

@@ -50,13 +50,9 @@ def test_on_one_machine_no_core_works_twice() -> None:
     assert modelled(REMOTE, servers=1, physical=2) == 80
 
 
-def test_what_comes_before_and_after_is_added() -> None:
-    assert modelled(REMOTE, before=3, after=2) == 85
-
-
 def test_a_step_is_split_by_its_kind() -> None:
-    assert split("cuda", 10, {"cuda": 0.25}) == Work(2.5, 7.5)
-    assert split("link", 10, {"cuda": 0.25}) == Work(10, 0)
+    assert split("cuda", 1000) == Work(62, 938)
+    assert split("link", 10) == Work(10, 0)
 
 
 @pytest.mark.parametrize("wrong", [{"jobs": 0}, {"builder": 0}, {"servers": 1, "cores": 0}])

@@ -152,17 +152,17 @@ def test_a_real_build_from_nothing() -> None:
     assert len(found.steps) == 158
     assert {step.kind for step in found.steps} == {"cuda", "c++", "c", "link"}
     assert [output.rsplit("/", 1)[-1] for output in found.critical] == [
-        "mmq-instance-q5_k.cu.o",
+        "mmf.cu.o",
         "libggml-cuda.so",
         "libggml.so",
         "libllama.so",
         "libmtmd.so",
     ]
     assert timeline.summary(found) == {
-        "seconds": 1405.767,
-        "busy_seconds": 2810.711,
-        "efficiency": 0.9997,
-        "critical_seconds": 132.383,
+        "seconds": 501.352,
+        "busy_seconds": 994.635,
+        "efficiency": 0.992,
+        "critical_seconds": 37.978,
     }
 
 

@@ -42,7 +42,7 @@ def chosen(chain: Toolchain) -> Compiler:
 
 @pytest.mark.parametrize("name", machines.MACHINES)
 def test_the_kept_recordings_are_what_the_probe_asks_of_the_composed_machines(name: str) -> None:
-    tape: dict[str, Any] = {}
+    tape: dict[str, Any] = dict(machines.COMPOSED)
     ask = machine.recording(machines.machine(machines.MACHINES[name]), tape)
     for cuda in ("13.1", "13.4"):
         probe.probe(ask, fakes.spec(platform="windows", cuda=cuda), None)
@@ -51,6 +51,20 @@ def test_the_kept_recordings_are_what_the_probe_asks_of_the_composed_machines(na
         machine.save(tape, FOLDER / name)
     kept = json.loads((FOLDER / name / "machine.json").read_text(encoding="utf-8"))
     assert tape == kept
+
+
+def test_each_kept_machine_says_whether_it_was_run_or_composed() -> None:
+    tables = (FOLDER / "README.md").read_text(encoding="utf-8").split("Composed")
+    assert len(tables) == 2
+    told: dict[str, str] = {}
+    for kind, text in zip(("recorded", "composed"), tables, strict=True):
+        told |= {line.split("`")[1]: kind for line in text.splitlines() if line.startswith("| `")}
+    kept = {}
+    for path in FOLDER.glob("*/machine.json"):
+        tape = json.loads(path.read_text(encoding="utf-8"))
+        kept[path.parent.name] = "composed" if "COMPOSED" in tape else "recorded"
+    assert told == kept
+    assert {name for name, kind in kept.items() if kind == "composed"} == set(machines.MACHINES)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +114,15 @@ def test_no_visual_studio_is_an_error_that_says_how_to_get_the_build_tools() -> 
     assert (said.status, chain.compiler) == ("fail", None)
     assert "no Visual Studio 2019 or later" in said.evidence
     assert "winget install" in said.remedy
+
+
+def test_a_missing_python_is_got_as_windows_does() -> None:
+    chain = fakes.chain(host=fakes.host(system="windows"), python=None, compiler=fakes.msvc())
+    found = judge.judge(chain, fakes.spec(platform="windows"), {})
+    (said,) = [c for c in found if c.id == "python"]
+    assert said.status == "fail"
+    assert "winget install Python.Python.3.11" in said.remedy
+    assert "apt" not in said.remedy
 
 
 def test_a_half_installed_visual_studio_is_shown_and_not_used() -> None:
@@ -207,12 +230,29 @@ def test_a_vswhere_that_prints_no_json_finds_nothing() -> None:
 
 def test_the_installed_toolkit_of_the_target_is_chosen_among_three() -> None:
     chain = replayed("windows11-cuda12.8-13.0-13.1-rtx5090", toolkit="system")
-    assert [t.version for t in chain.toolkits] == ["13.1.115", "12.8.93", "13.0.88"]
+    assert [t.version for t in chain.toolkits] == ["13.1.115", "13.0.88", "12.8.93"]
     assert chain.toolkit is not None
     assert chain.toolkit.version == "13.1.115"
     assert chain.toolkit.accepts == facts.toolkit("13.1").accepts
     assert check(chain, "gpu").summary == "GPU 0: NVIDIA GeForce RTX 5090, 12.0"
     assert "fail" not in {c.status for c in chain.checks}
+
+
+def test_a_toolkit_that_lies_elsewhere_is_found_by_the_variable_of_its_release() -> None:
+    usual = machines.machine(Windows((COMMUNITY_2022,), ("13.1",)))
+    folder = r"C:\Program Files\NVIDIA GPU Computing Toolkit\CUDA\v13.1"
+
+    def ask(question: str, *words: str) -> Any:
+        if question == "glob" and "NVIDIA" in words[0]:
+            return []
+        answer = usual(question, *(word.replace(r"D:\CUDA", folder) for word in words))
+        if question == "env":  # a newer one is installed too, and CUDA_PATH names that
+            return {"CUDA_PATH_V13_1": r"D:\CUDA"}.get(words[0])
+        return r"D:\CUDA" if question == "real" and words[0] == r"D:\CUDA" else answer
+
+    spec = fakes.spec(platform="windows", toolkit="system")
+    (found,) = probe.probe(ask, spec, None).toolkits
+    assert (found.root, found.found_via) == (r"D:\CUDA", "CUDA_PATH_V13_1")
 
 
 def test_with_nvidias_packages_the_installed_ones_are_named_as_not_used() -> None:
@@ -245,6 +285,22 @@ def test_letters_that_a_compiler_may_not_read_are_warned_of() -> None:
     (said,) = [c for c in found if c.id == "paths"]
     assert said.status == "warn"
     assert "BLACKWHEEL_CACHE" in said.remedy
+    assert "code page were tried" in said.evidence
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"), [({}, ["temporary"]), ({"cuda": None, "archs": ()}, [])]
+)
+def test_a_folder_for_temporary_files_that_nvcc_cannot_use_is_known_before(
+    changes: dict[str, Any], found: list[str]
+) -> None:
+    folder = r"C:\Users\José Pérez\AppData\Local\Temp"
+    windows = Windows((COMMUNITY_2022,), env={"TEMP": folder, "TMP": folder})
+    failing = [c for c in composed(windows, **changes).checks if c.status == "fail"]
+    assert [c.id for c in failing] == found
+    for said in failing:
+        assert folder in said.evidence
+        assert "set TEMP and TMP" in said.remedy
 
 
 def test_a_long_target_name_counts_too() -> None:
@@ -252,6 +308,14 @@ def test_a_long_target_name_counts_too() -> None:
     named = fakes.spec(platform="windows", target="rtx50+arch120-real-121-real")
     found = judge.judge(fakes.chain(host=host, compiler=fakes.msvc()), named, {})
     assert [c.status for c in found if c.id == "paths"] == ["fail"]
+
+
+@pytest.mark.parametrize(("length", "status"), [(55, "ok"), (56, "fail")])
+def test_a_wheel_that_is_given_is_proven_in_a_deeper_folder(length: int, status: str) -> None:
+    host = fakes.host(system="windows", root="C:\\" + "r" * (length - 3), cache="c")
+    chain, wheel = fakes.chain(host=host), "llama_cpp_python-0.3.16-cp311-cp311-win_amd64.whl"
+    found = judge.judge(chain, fakes.spec(platform="windows"), {}, given=wheel)
+    assert [c.status for c in found if c.id == "paths"] == [status]
 
 
 def test_a_recording_holds_nothing_of_vcvars_but_what_a_build_needs(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from sessions.core.model import BuildEnv, Compiler, Source, Toolchain, Wheel
 from tests import fakes
 from tests.windows import making, visualstudio
 from tests.windows.lab import Lab
+from tests.windows.making import CC, CXX, DLLTOOL
 
-CC, CXX = "x86_64-w64-mingw32-gcc-posix", "x86_64-w64-mingw32-g++-posix"
 RUNTIME = """\
 #include <cstdlib>
 #include <random>
@@ -154,7 +154,7 @@ def _toolchain(root: Path, compiler: Compiler, redist: Path) -> Path:
         definition = folder / f"{name}.def"
         definition.write_text(f"LIBRARY {name}\nEXPORTS\n{function}\n")
         linked.append(definition.with_suffix(".a"))
-        _run("x86_64-w64-mingw32-dlltool", "-d", definition, "-l", linked[-1])
+        _run(DLLTOOL, "-d", definition, "-l", linked[-1])
     file = folder / "mingw.cmake"
     words = " ".join(f'\\"{path}\\"' for path in linked)
     file.write_text(TOOLCHAIN.replace("@NEEDED@", words))

@@ -1,7 +1,7 @@
 r"""A Windows Python under Wine, for tests: made once, kept in the project's cache folder.
 
     lab.run(lab.python, "-c", "print(1)").output       # a Windows program, as a test sees it
-    lab.drive / "Users"                                # C:\Users, as this machine names it
+    lab.drive / "users"                                # C:\users, as this machine names it
     lab.windows(path)                                  # and the other way round
 
 Fixtures (``conftest.py``): ``lab``, and ``folder``, an empty folder on its drive C.
@@ -63,11 +63,12 @@ class Lab:
         *args: str | Path,
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-        timeout: float = 120,
+        timeout: float = 600,
     ) -> Ran:
         """Run a Windows program to its end, with pipes and a clean environment and ``env``.
 
-        Every Path is written as Windows names it. ``cwd`` is drive C unless given.
+        Every Path is written as Windows names it. ``cwd`` is drive C unless given. The time limit
+        is for what hangs; what it started ends with it.
         """
         words = [self.windows(w) if isinstance(w, Path) else w for w in (program, *args)]
         more = dict(env or {})
@@ -89,6 +90,7 @@ class Lab:
             output, _ = child.communicate(timeout=timeout)
         except BaseException as error:
             os.killpg(child.pid, signal.SIGKILL)
+            making.start(self.folder)  # what it started has its pipe, and would meet the next test
             output, _ = child.communicate()
             if isinstance(error, subprocess.TimeoutExpired):
                 told = f"{' '.join(words)} did not end within {timeout} s"

@@ -28,10 +28,10 @@ from sessions.core.errors import Problem
 HERE = Path(__file__).parent
 SOURCES = HERE / "lab"
 REQUIREMENTS = HERE / "requirements.txt"
-CC = "x86_64-w64-mingw32-gcc"
-WINDRES = "x86_64-w64-mingw32-windres"
-# g++ is for the tests that build libraries for Windows.
-PROGRAMS = ("wine", "wineserver", CC, "x86_64-w64-mingw32-g++", WINDRES)
+# With POSIX threads, which the C++ of llama.cpp needs: Debian has both kinds of compilers.
+CC, CXX = "x86_64-w64-mingw32-gcc-posix", "x86_64-w64-mingw32-g++-posix"
+WINDRES, DLLTOOL = "x86_64-w64-mingw32-windres", "x86_64-w64-mingw32-dlltool"
+PROGRAMS = ("wine", "wineserver", CC, CXX, WINDRES, DLLTOOL)
 DEBIAN = ("wine", "wine64", "gcc-mingw-w64-x86-64-posix", "g++-mingw-w64-x86-64-posix")
 APT = "apt-get update && apt-get install -y --no-install-recommends " + " ".join(DEBIAN)
 # Of the stdlib, what no test needs or what is of this machine.
@@ -90,7 +90,7 @@ def identity() -> str:
     sources = [path for path in SOURCES.iterdir() if path.suffix != ".bat"]  # laid out later
     for path in (Path(__file__), REQUIREMENTS, *sorted(sources)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    digest.update(str(stdlib()).encode())
+    digest.update(f"{stdlib()} {_release(stdlib())}".encode())
     wine = run.capture(["wine", "--version"], env={**os.environ, "WINEDEBUG": "-all"})
     digest.update(wine.output.encode())
     return digest.hexdigest()[:12]
@@ -111,6 +111,12 @@ def stdlib() -> Path:
             "elsewhere: uv python install 3.11)",
         )
     return Path(said[1])
+
+
+def _release(library: Path) -> str:
+    """Which 3.11 a standard library is of: an upgrade keeps its folder."""
+    topics = library / "pydoc_data" / "topics.py"  # written anew for each release
+    return hashlib.sha256(topics.read_bytes()).hexdigest()
 
 
 def environment(lab: Path) -> dict[str, str]:

@@ -1,62 +1,133 @@
 """The product's own sessions in the Windows Python, as far as a machine without MSVC can go.
 
-Real: noxfile, bootstrap, pip, venv, cmd.exe with a vcvars64.bat, NVIDIA's Windows nvcc. Stand-ins:
-vswhere, vcvars64.bat and cl.exe (``visualstudio.py``).
+Real: noxfile, bootstrap, pip, venv, cmd.exe with a vcvars64.bat, CMake, ninja, ccache, NVIDIA's
+Windows nvcc. Stand-ins: vswhere, vcvars64.bat, cl.exe and lib.exe (``visualstudio.py``).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sessions.core import facts
 from sessions.core.model import BuildEnv, Toolchain, Toolkit
 from sessions.wheelfile import devicecode
-from tests.windows import visualstudio
+from tests.windows import checkout, visualstudio
 from tests.windows.checkout import nox, record
 from tests.windows.lab import Lab
+from tests.windows.visualstudio import Installed
 
-# Without CUDA's headers, which the stand-in for cl.exe does not include.
-KERNEL = "__declspec(__global__) void scale(float *x, float a) { *x *= a; }\n"
+BOTH: tuple[dict[str, Any], ...] = ({"year": "2022"}, {"year": "2026"})
 
 
-@pytest.fixture(scope="module")
-def studios(lab: Lab) -> dict[str, visualstudio.Installed]:
+@pytest.fixture(scope="module", autouse=True)
+def _as_other_modules_have_it(lab: Lab) -> Iterator[None]:
+    yield
+    have(lab, BOTH)
+
+
+def have(lab: Lab, studios: tuple[dict[str, Any], ...]) -> list[Installed]:
+    """Have these Visual Studios installed and no others."""
     visualstudio.clear(lab)
-    return {year: visualstudio.install(lab, year) for year in ("2022", "2026")}
+    return [visualstudio.install(lab, **studio) for studio in studios]
 
 
-@pytest.mark.parametrize(
-    ("cuda", "target", "year", "toolset"),
-    [
-        ("13.1", "rtx50", "2022", "14.44.35207"),
-        ("13.3", "rtx50+cuda13.3", "2026", "14.50.35717"),
-    ],
-)
-def test_the_probe_takes_the_visual_studio_that_the_cuda_in_use_accepts(
-    lab: Lab,
-    project: Path,
-    studios: dict[str, visualstudio.Installed],
-    cuda: str,
-    target: str,
-    year: str,
-    toolset: str,
+# ---- Visual Studio -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is installed; which toolset of the last of it is chosen, None where the probe fails.
+
+    ``said`` is said, or is why another compiler is not used.
+    """
+
+    studios: tuple[dict[str, Any], ...]
+    toolset: str | None
+    said: str = ""
+    words: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+
+
+PREVIEW = ({"year": "2022"}, {"year": "2026", "prerelease": True})
+MACHINES = {
+    "2019": Machine(({"year": "2019"},), "14.29.30133"),
+    "2022": Machine(BOTH[::-1], "14.44.35207"),
+    "2026 for 13.3": Machine(BOTH, "14.50.35717", words=("--cuda", "13.3")),
+    "2026 for 13.1": Machine(BOTH[1:], "14.50.35717", "so CUDA is told to allow it"),
+    "an older toolset in 2026": Machine(
+        ({"year": "2026", "toolsets": ("14.50.35717", "14.44.35207")},), "14.44.35207"
+    ),
+    "Build Tools": Machine(({"year": "2022", "product": "BuildTools"},), "14.44.35207"),
+    "a preview": Machine(PREVIEW[::-1], "14.44.35207", "a preview", ("--cuda", "13.3")),
+    "a preview that is allowed": Machine(
+        PREVIEW, "14.50.35717", words=("--cuda", "13.3", "--prerelease")
+    ),
+    "half installed": Machine(
+        ({"year": "2022", "complete": False},), None, "its installation is not complete"
+    ),
+    "half installed, and an older one": Machine(
+        ({"year": "2022", "complete": False}, {"year": "2019"}), "14.29.30133", "not complete"
+    ),
+    "parentheses and letters": Machine(
+        ({"year": "2022", "folder": r"Größe (x86)\VS & ñ"},), "14.44.35207"
+    ),
+    "without C++": Machine(
+        ({"year": "2022", "toolsets": ()},), None, "Desktop development with C++"
+    ),
+    "without a Windows SDK": Machine(({"year": "2022", "sdk": None},), None, "no Windows SDK"),
+    "none": Machine((), None, "winget install"),
+    "vswhere on PATH": Machine(
+        ({"year": "2022"},),
+        "14.44.35207",
+        env={"PATH": r"C:\Python311;C:\windows\system32;C:\vswhere"},
+    ),
+}
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=list(MACHINES))
+def test_the_probe_takes_the_newest_compiler_that_fits_and_says_why_not_another(
+    lab: Lab, project: Path, machine: Machine
 ) -> None:
-    ran = nox(lab, project, "-s", "probe", "--", "--cuda", cuda).well()
+    studios = have(lab, machine.studios)
+    elsewhere = lab.drive / "vswhere"
+    shutil.rmtree(elsewhere, ignore_errors=True)
+    if machine.env:
+        (lab.drive / visualstudio.INSTALLER).rename(elsewhere)
+    ran = nox(lab, project, "-s", "probe", "--", *machine.words, env=machine.env)
+    assert "Traceback" not in ran.output
+    if machine.toolset is None:
+        assert ran.returncode != 0
+        assert machine.said in ran.output
+        return
+    ran.well()
+    target = "rtx50+cuda13.3" if "13.3" in machine.words else "rtx50"
     chain = record(project, target, "probe", Toolchain)
-    assert {c.toolset for c in chain.compilers} == {"14.38.33130", "14.44.35207", "14.50.35717"}
-    assert (chain.compiler.toolset, chain.compiler.vcvars) == (toolset, studios[year].vcvars)
-    assert chain.compiler.variables["VCTOOLSVERSION"] == toolset
-    assert set(chain.compiler.variables) <= set(facts.load("windows.toml")["vcvars"]["keep"])
-    assert "Visual Studio" in ran.output
+    everything = {t for s in machine.studios for t in s.get("toolsets", toolsets(s["year"]))}
+    assert {c.toolset for c in chain.compilers} == everything
+    assert machine.said in "\n".join([ran.output, *(c.unfit for c in chain.compilers)])
+    used = chain.compiler
+    assert (used.toolset, used.vcvars) == (machine.toolset, studios[-1].vcvars)
+    assert used.variables["VCTOOLSVERSION"] == machine.toolset
+    assert set(used.variables) <= set(facts.load("windows.toml")["vcvars"]["keep"])
     assert not [check for check in chain.checks if check.status == "fail"]
 
 
+def toolsets(year: visualstudio.Year) -> tuple[str, ...]:
+    return visualstudio.RELEASES[year].toolsets
+
+
 def test_a_developer_prompt_of_another_architecture_changes_nothing(
-    lab: Lab, project: Path, studios: dict[str, visualstudio.Installed]
+    lab: Lab, project: Path
 ) -> None:
+    have(lab, BOTH)
     nox(lab, project, "-s", "probe").well()
     before = record(project, "rtx50", "probe", Toolchain).compiler
     active = {
@@ -73,56 +144,99 @@ def test_a_developer_prompt_of_another_architecture_changes_nothing(
     assert record(project, "rtx50", "probe", Toolchain).compiler == before
 
 
-def test_without_visual_studio_the_probe_says_how_to_get_it(
-    lab: Lab, project: Path, studios: dict[str, visualstudio.Installed]
-) -> None:
-    visualstudio.clear(lab)
-    try:
-        ran = nox(lab, project, "-s", "probe")
-    finally:
-        for year in ("2022", "2026"):
-            visualstudio.install(lab, year)
-    assert ran.returncode != 0
-    assert "winget install" in ran.output
-    assert "Traceback" not in ran.output
+# ---- nvcc --------------------------------------------------------------------------------------
+
+# Without CUDA's headers, which the stand-in for cl.exe does not include.
+KERNEL = "__declspec(__global__) void scale(float *x, float a) { *x *= a; }\n"
+# What CMake finds out by compiling with cl.exe is told to it; all else is as in a build.
+UPSTREAM = """\
+cmake_minimum_required(VERSION 3.21)
+project(llama_cpp LANGUAGES NONE)
+set(CMAKE_CUDA_COMPILER_ID_RUN 1)
+set(CMAKE_CUDA_COMPILER_ID NVIDIA)
+set(CMAKE_CUDA_COMPILER_VERSION 13.1.115)
+set(CMAKE_CUDA_COMPILER_FORCED 1)
+set(CMAKE_CUDA_COMPILER_PRODUCED_OUTPUT
+    "#$ LIBRARIES= none\\n#$ INCLUDES= -Inone\\nlink.exe CompilerIdCUDA.exe\\n")
+set(CMAKE_CUDA_SIMULATE_ID MSVC)
+set(CMAKE_CUDA_SIMULATE_VERSION 19.44.35207)
+enable_language(CUDA)
+add_library(ggml-cuda SHARED "${CMAKE_SOURCE_DIR}/ggml/kernel.cu")
+target_include_directories(ggml-cuda PRIVATE include)
+# In a folder whose name is ASCII: others nvcc only writes to, if it is told to keep its files.
+target_compile_options(ggml-cuda PRIVATE --keep "--keep-dir=@KEPT@")
+"""
+SOURCE = "ggml/kernel.cu"
+OBJECT = f"CMakeFiles/ggml-cuda.dir/{SOURCE}.obj"
+START = """if True:
+    import json, pathlib, subprocess, sys
+    told = json.loads(pathlib.Path("told.json").read_text("utf-8"))
+    for words in told["commands"]:
+        done = subprocess.run(words, env=told["env"], capture_output=True)
+        sys.stdout.buffer.write(done.stdout + done.stderr)
+        if done.returncode:
+            sys.exit(done.returncode)
+"""
 
 
 def test_nvidias_windows_compiler_makes_code_for_the_card_as_the_product_tells_it(
-    lab: Lab,
-    project: Path,
-    studios: dict[str, visualstudio.Installed],
-    folder: Path,
-    tmp_path: Path,
+    lab: Lab, project: Path, folder: Path, tmp_path: Path
 ) -> None:
+    studio = have(lab, BOTH)[0]
+    work = project / "build" / "rtx50"
+    for name in ("src", "tree"):
+        shutil.rmtree(work / name, ignore_errors=True)
     nox(lab, project, "-s", "configure").well()
     build = record(project, "rtx50", "configure", BuildEnv)
     toolkit = record(project, "rtx50", "toolkit", Toolkit)
-    defines = {name.removeprefix("cmake.define."): value for name, value in build.settings.items()}
     assert toolkit.components["nvidia-cuda-nvcc"].startswith("13.1.")
+    libraries = lab.drive / toolkit.root[3:].replace("\\", "/") / "lib" / "x64"
+    for name in ("cuda.lib", "cudart.lib"):
+        assert (libraries / name).read_bytes()[:8] == b"!<arch>\n"
     # NVIDIA's package brings cuBLAS without it; the stand-in for lib.exe copies what it is given.
-    library = lab.drive / toolkit.root[3:].replace("\\", "/") / "lib" / "x64" / "cublas.lib"
-    assert "  cublasGemmEx\n" in library.read_text(encoding="ascii")
-    (folder / "kernel.cu").write_text(KERNEL, encoding="utf-8")
-    number = defines["CMAKE_CUDA_ARCHITECTURES"].removesuffix("-real")
-    # What CMake makes of these settings: Platform/Windows-NVIDIA-CUDA.cmake.
-    words = [
-        defines["CMAKE_CUDA_COMPILER"],
-        f"-ccbin={defines['CMAKE_CUDA_HOST_COMPILER']}",
-        *defines["CMAKE_CUDA_FLAGS_INIT"].split(),
-        f"--generate-code=arch=compute_{number},code=[sm_{number}]",
-        "-c", "kernel.cu", "-o", "kernel.obj", "--keep",
-    ]  # fmt: skip
-    told = json.dumps({"words": words, "env": build.variables})
-    (folder / "kernel.json").write_text(told, encoding="utf-8")
-    start = (
-        "import json, pathlib, subprocess, sys; t = json.loads(pathlib.Path('kernel.json')"
-        ".read_text('utf-8')); d = subprocess.run(t['words'], env=t['env'], capture_output=True); "
-        "sys.stdout.buffer.write(d.stdout + d.stderr); sys.exit(d.returncode)"
-    )
-    lab.run(lab.python, "-c", start, cwd=folder).well()
+    assert "  cublasGemmEx\n" in (libraries / "cublas.lib").read_text(encoding="ascii")
+
+    (work / "src" / SOURCE).parent.mkdir(parents=True)
+    (work / "src" / SOURCE).write_text(KERNEL, encoding="utf-8")
+    lists = UPSTREAM.replace("@KEPT@", lab.windows(folder).replace("\\", "/"))
+    (work / "src" / "CMakeLists.txt").write_text(lists, encoding="utf-8")
+    called = studio.cl("14.44.35207").with_name("cl.log")
+    called.unlink(missing_ok=True)
+    run(lab, work, build)
+
     code = devicecode.read((folder / "kernel.fatbin").read_bytes(), tmp_path)
     assert code is not None
-    assert (set(code.sass), code.ptx) == ({f"sm_{number}"}, {})
-    called = studios["2022"].cl("14.44.35207").with_name("cl.log").read_text("utf-8", "replace")
-    assert "/Zc:preprocessor" in called
-    assert "/Brepro" in called
+    assert (set(code.sass), code.ptx) == ({"sm_120"}, {})
+    # Names within it have the CRC of the path that wheel.cmake gives, whatever the folder.
+    named = (folder / "kernel.module_id").read_text(encoding="ascii")
+    assert named.startswith(f"_{zlib.crc32(SOURCE.encode()):08x}_")
+    calls = [line.split("\t") for line in called.read_text(encoding="utf-8").splitlines()]
+    compiling = [words for words in calls if len(words) > 2]  # else nvcc asks for its version
+    assert {"-E", "-c"} <= {word for words in compiling for word in words}
+    source = checkout.HOME + r"\black wheel\build\rtx50\src" + "\\"
+    for words in compiling:
+        assert {"/Zc:preprocessor", "/Brepro", f"/d1trimfile:{source}"} <= set(words)
+    # By the name that __FILE__ begins with, on the host and on the device.
+    read = {words[-1] for words in compiling if "-E" in words}
+    assert read == {source + SOURCE.replace("/", "\\")}
+
+
+def run(lab: Lab, work: Path, build: BuildEnv) -> None:
+    """Have CMake and ninja, those of the build, compile ``OBJECT`` by its settings."""
+    prefix = "cmake.define."
+    defines = {n[len(prefix) :]: v for n, v in build.settings.items() if n.startswith(prefix)}
+    tools = build.variables["PATH"].split(";")[0]
+    commands = [
+        [
+            *(rf"{tools}\cmake.exe", "-S", "src", "-B", "tree", build.settings["cmake.args"]),
+            *(f"-D{name}={value}" for name, value in defines.items()),
+            *("-DCMAKE_BUILD_TYPE=Release", "-DSKBUILD_PLATLIB_DIR=x", "-DSKBUILD_METADATA_DIR=x"),
+        ],
+        [rf"{tools}\ninja.exe", "-C", "tree", OBJECT],
+    ]
+    # In ccache's presence, but never from it: nvcc has to run.
+    told = {"commands": commands, "env": {**build.variables, "CCACHE_RECACHE": "1"}}
+    (work / "told.json").write_text(json.dumps(told), encoding="utf-8")
+    lab.run(lab.python, "-c", START, cwd=work).well()
+    for name in ("src", "tree"):
+        shutil.rmtree(work / name)

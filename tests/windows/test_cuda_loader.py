@@ -23,6 +23,7 @@ VERSIONS = {  # of cuda-pathfinder: the oldest that a wheel admits, and a new on
     "1.3.1": "0f04527f647e16ee26055447d3e4479bd608acce60f6506b14043f51d71736e7",
     "1.9.0": "622df7440f7702f36b7a02a1699aa0b084fe04034d9939188fee9b16d0c36366",
 }
+DRIVER = "windows/system32/nvcuda.dll"
 TOOLKIT = "Program Files/NVIDIA GPU Computing Toolkit/CUDA"
 STAND_INS = {
     "cudart64_13.dll": "int cudaGetDeviceCount(void) { return 0; }",
@@ -66,7 +67,9 @@ def cuda_venv(
 ) -> Iterator[Path]:
     """A venv with that wheel and one release of cuda-pathfinder, and with no CUDA."""
     venv = lab.drive / "CUDA wheel"
-    shutil.rmtree(venv, ignore_errors=True)
+    for left in (venv, lab.drive / TOOLKIT):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    (lab.drive / DRIVER).unlink(missing_ok=True)
     lab.run(lab.python, "-m", "venv", "--without-pip", venv).well()
     needs = venv / "requirements.txt"
     needs.write_text(f"cuda-pathfinder=={request.param} --hash=sha256:{VERSIONS[request.param]}\n")
@@ -84,7 +87,7 @@ def cuda_venv(
 
 @pytest.fixture
 def driver(lab: Lab) -> Iterator[Path]:
-    path = lab.drive / "windows" / "system32" / "nvcuda.dll"
+    path = lab.drive / DRIVER
     compiled(path, "int cuInit(unsigned flags) { return 100; }")
     yield path
     path.unlink()

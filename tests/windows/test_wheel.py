@@ -10,7 +10,6 @@ import dataclasses
 import json
 import re
 import shutil
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import pytest
 
 from sessions import verify
-from sessions.core import job, options, pyenv, records, redist, repair, staging
+from sessions.core import facts, job, options, pyenv, records, redist, repair, staging
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import BuildEnv, SmokeReport, VerifyReport, Wheel
@@ -157,6 +156,15 @@ def test_verify_and_smoke_hold_in_the_windows_python(project: Path, proven: Ran)
     assert report.system.startswith("Windows")
 
 
+def test_no_path_is_deeper_than_the_probe_judges(lab: Lab, project: Path, smoked: Path) -> None:
+    known = facts.load("windows.toml")["paths"]
+    cache = lab.drive / "users" / "José Pérez" / "AppData" / "Local" / "bw"
+    for top, name in ((smoked.parent, "smoke"), (cache, "cache"), (project, "checkout")):
+        parts = [path for path in top.iterdir() if path.name in ("smoke", ".nox") or top == cache]
+        depths = [len(str(path.relative_to(top))) for part in parts for path in part.rglob("*")]
+        assert known[name] - 15 <= max(depths) <= known[name], name
+
+
 def test_delvewheel_in_the_windows_python_makes_the_same_wheel(
     lab: Lab, project: Path, proven: Ran, built: Context, wheel: Path, folder: Path
 ) -> None:
@@ -173,9 +181,10 @@ def test_delvewheel_in_the_windows_python_makes_the_same_wheel(
         python, raw, out = sys.argv[1:]
         repair.windows(python, Path(raw), Path(out), sorted(folders), build.variables)
     """
-    local = lab.drive / "users" / "José Pérez" / "AppData" / "Local" / "bw"
-    (tools,) = local.glob("tools-py3.11-*/Scripts/python.exe")
-    (nox, *_) = sorted(project.glob(".nox/blackwheel-*/Scripts/python.exe"))
+    settings = checkout.record(project, "cpu", "configure", BuildEnv)
+    tools = settings.variables["PATH"].split(";")[0] + r"\python.exe"
+    made = project.glob(".nox/blackwheel-*/Scripts/python.exe")  # by today's lock and older ones
+    nox = max(made, key=lambda python: python.stat().st_mtime)
     out = folder / "repaired"
     env = checkout.environment(lab)
     lab.run(nox, "-c", code, tools, folder / raw.name, out, env=env, cwd=project).well()
@@ -287,7 +296,7 @@ def _crash(job):
     import faulthandler
     say(model=job["type"])
     if job["type"] == "Q8_0":
-        time.sleep(600)
+        time.sleep(3600)
     say(case=3)
     faulthandler._read_null()
 
@@ -313,10 +322,8 @@ def test_a_crash_and_a_hang_are_findings(
     (folder / "run").mkdir()
     (folder / "job.json").write_text(json.dumps({**whole, **more}), encoding="utf-8")
     python = smoked / "venv" / "Scripts" / "python.exe"
-    start = time.monotonic()
     payload, told, report = (folder / n for n in ("payload", "job.json", "report.json"))
-    lab.run(python, "-I", payload, told, report, env=checkout.environment(lab), timeout=400).well()
-    assert time.monotonic() - start < 300
+    lab.run(python, "-I", payload, told, report, env=checkout.environment(lab)).well()
     checks = json.loads(report.read_text(encoding="utf-8"))["report"]["checks"]
     found = {check["id"]: check for check in checks}
     assert found["device"]["status"] == "ok"
@@ -351,6 +358,8 @@ def test_the_bundle_proves_the_wheel_with_python_alone(
     lab: Lab, wheel: Path, record: Wheel, short: Path
 ) -> None:
     env = {**checkout.environment(lab), "PIP_NO_INDEX": "1"}
+    temporary = lab.drive / "windows" / "temp"
+    before = set(temporary.iterdir())
     cwd = short.parent / "Größe 日本"
     cwd.mkdir()
     ran = lab.run(lab.python, short, env=env, cwd=cwd, timeout=1800).well()
@@ -359,4 +368,4 @@ def test_the_bundle_proves_the_wheel_with_python_alone(
     assert job.failed(report) == []
     assert len(report.cases) == 32
     assert "ok   known-answers: 32 cases" in ran.output
-    assert not list((lab.drive / "windows" / "temp").glob("blackwheel-smoke-*"))
+    assert set(temporary.iterdir()) == before
