@@ -56,7 +56,7 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def empty_cache(tmp_path: Path) -> Path:
-    """That of the session may hold already what these tests have fetched badly."""
+    """Of this test alone: the session's may hold what is to be fetched here."""
     return tmp_path / "empty cäche"
 
 
@@ -131,10 +131,6 @@ def test_wrong_option(project: Project, options: tuple[str, ...], words: tuple[s
     assert folders(project.root / "llama-cpp-python-src") == []
 
 
-def empty_cache(tmp_path: Path) -> Path:
-    return tmp_path / "empty cache"
-
-
 def fetched(cache: Path) -> list[str]:
     return [p.name for p in cache.rglob("*") if p.is_file() and p.name != "CACHEDIR.TAG"]
 
@@ -149,30 +145,31 @@ def python_alone(project: Project, folder: Path) -> str:
 
 @pytest.mark.parametrize("target", ["cpu", "rtx50"])
 def test_no_compiler_is_said_before_anything_is_fetched(
-    project: Project, tmp_path: Path, target: str
+    project: Project, tmp_path: Path, empty_cache: Path, target: str
 ) -> None:
-    cache = empty_cache(tmp_path)
-    env = {"PATH": python_alone(project, tmp_path / "bin"), "BLACKWHEEL_CACHE": str(cache)}
+    env = {"PATH": python_alone(project, tmp_path / "bin"), "BLACKWHEEL_CACHE": str(empty_cache)}
     run = project.nox("wheel", "--target", target, env=env)
     run.badly("no C++ compiler was found", "apt install g++", "dnf install gcc-c++")
     assert "Session source was successful" not in run.output
-    assert fetched(cache) == []
+    assert fetched(empty_cache) == []
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["on PATH", "by --compiler"])
-def test_too_old_a_compiler(project: Project, tmp_path: Path, named: bool) -> None:
-    cache, old = empty_cache(tmp_path), tmp_path / "old"
+def test_too_old_a_compiler(
+    project: Project, tmp_path: Path, empty_cache: Path, named: bool
+) -> None:
+    old = tmp_path / "old"
     for name in ("g++", "gcc"):
         says = f"{name} (Debian 7.5.0-1) 7.5.0\nCopyright (C) 2017 Free Software Foundation, Inc."
         write_program(old / name, f"#!/bin/sh\necho '{says}'\n")
     path = python_alone(project, tmp_path / "bin")
     options = ("--compiler", str(old / "g++")) if named else ()
-    env = {"PATH": path if named else f"{old}:{path}", "BLACKWHEEL_CACHE": str(cache)}
+    env = {"PATH": path if named else f"{old}:{path}", "BLACKWHEEL_CACHE": str(empty_cache)}
     run = project.nox("wheel", "--target", "cpu", *options, env=env)
     run.badly("7.5.0")
     assert re.search(r"needs gnu \d+", run.output), run.output
     assert "Session source was successful" not in run.output
-    assert fetched(cache) == []
+    assert fetched(empty_cache) == []
 
 
 def test_old_compiler_is_passed_over_where_there_is_a_good_one(
