@@ -155,7 +155,8 @@ def _compile(
         env["CCACHE_STATSLOG"] = str(statslog)
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
     steps: list[ninja.Step] = []
-    start, cuda_total = time.monotonic(), 0
+    cuda: list[str] = []
+    start = time.monotonic()
     title = f"llama-cpp-python {version} for {', '.join(ctx.spec.archs) or 'the CPU'}"
     console.say(f"Building {title} with {chain.jobs} jobs; the log is {log_path}")
     with (
@@ -164,7 +165,6 @@ def _compile(
     ):
 
         def follow(line: str) -> None:
-            nonlocal cuda_total
             step = ninja.parse_step(line)
             if step is None:
                 return
@@ -172,9 +172,9 @@ def _compile(
                 if toolkit:
                     _refuse_foreign_cuda(tree, toolkit)
                 commands = tree / "compile_commands.json"
-                cuda_total = ninja.cuda_steps(commands.read_text(encoding="utf-8"))
+                cuda.extend(ninja.cuda_files(commands.read_text(encoding="utf-8")))
             steps.append(step)
-            left = ninja.time_left(steps, cuda_total, time.monotonic() - start)
+            left = ninja.time_left(steps, cuda, time.monotonic() - start)
             meter.update(step.done, step.total, left, step.file)
 
         source = str(ctx.build / "src")

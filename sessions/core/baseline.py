@@ -176,7 +176,8 @@ def _build(ctx: Context, folder: Path, env: Mapping[str, str], jobs: int) -> int
     command = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist")]
     # The tree is named only so that what was compiled before an interruption is not lost.
     command += [f"-Cbuild-dir={(folder / 'tree').as_posix()}", "-Ccmake.verbose=false"]
-    kernels = sum(1 for _ in (folder / "src").rglob("ggml-cuda/**/*.cu")) if ctx.spec.cuda else 0
+    found = (folder / "src").rglob("ggml-cuda/**/*.cu")
+    kernels = [path.name for path in found] if ctx.spec.cuda else []
     steps: list[ninja.Step] = []
     start, log_path = time.monotonic(), folder / "build.log"
     with (

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from sessions.core.errors import Problem
 
 _STEP = re.compile(r"^\[(\d+)/(\d+)\] (.*)")
-# Time of a CUDA step over that of another. Cold builds of 0.3.16 under other load gave 5.7: rtx50
-# took 2408 CPU seconds more than cpu over its 98 CUDA steps, cpu 256 over its 59.
-CUDA_WEIGHT = 6.4
+# Times of steps over that of a C or C++ file, by what is in the file's name: a cold build of 0.3.16
+# for rtx50 on two cores (tests/data/ninja/cold.ninja_log): 25.6, 8.6, 4.1 and 1.8 s. The first
+# part that a name has counts.
+WEIGHTS = (("mmq-instance", 14.0), ("fattn-mma", 4.7), (".cu", 2.2), ("", 1.0))
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,6 @@ class Step:
     done: int
     total: int
     what: str
-
-    @property
-    def cuda(self) -> bool:
-        """Whether nvcc made it."""
-        return "CUDA object" in self.what
 
     @property
     def file(self) -> str:
@@ -41,24 +37,31 @@ def parse_step(line: str) -> Step | None:
     return Step(int(match[1]), int(match[2]), match[3]) if match else None
 
 
-def cuda_steps(compile_commands: str) -> int:
-    """How many CUDA files ``compile_commands.json`` names; all are in the shipped ggml-cuda."""
-    return sum(entry["file"].endswith(".cu") for entry in json.loads(compile_commands))
+def cuda_files(compile_commands: str) -> list[str]:
+    """Names of the CUDA files in ``compile_commands.json``; all are in the shipped ggml-cuda."""
+    files = [str(entry["file"]) for entry in json.loads(compile_commands)]
+    return [re.split(r"[/\\]", file)[-1] for file in files if file.endswith(".cu")]
 
 
-def time_left(steps: Sequence[Step], cuda_total: int, elapsed: float) -> float | None:
+def weight(file: str) -> float:
+    """How long a file's step takes, over one of C++."""
+    return next(weight for part, weight in WEIGHTS if part in file)
+
+
+def time_left(steps: Sequence[Step], cuda: Sequence[str], elapsed: float) -> float | None:
     """Seconds still to go, from the steps done in ``elapsed`` seconds.
 
-    A CUDA step counts as several others. None until there is something to go by.
+    ``cuda`` names all CUDA files, of which some may have been compiled in an earlier run. None
+    until there is something to go by.
     """
     if len(steps) < 5:
         return None
-    last = steps[-1]
-    cuda_done = sum(step.cuda for step in steps)
-    left = last.total - last.done
-    cuda_left = min(max(cuda_total - cuda_done, 0), left)
-    unit = elapsed / (len(steps) + (CUDA_WEIGHT - 1) * cuda_done)
-    return unit * (left + (CUDA_WEIGHT - 1) * cuda_left)
+    done = {step.file for step in steps}
+    heavy = [weight(file) for file in cuda if file not in done]
+    left = steps[-1].total - steps[-1].done
+    count = min(len(heavy), left)
+    to_come = left - count + (count * sum(heavy) / len(heavy) if heavy else 0)
+    return elapsed * to_come / sum(weight(step.file) for step in steps)
 
 
 _QUOTED = re.compile(r"^\s*\d* \|")  # a source line that gcc shows under a message

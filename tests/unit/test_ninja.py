@@ -3,55 +3,54 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from sessions.core import ninja
 from sessions.core.ninja import Step
 
+COLD = Path(__file__).parents[1] / "data" / "ninja" / "cold.ninja_log"
 CU = "vendor/llama.cpp/ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir"
 CXX = "Building CXX object vendor/llama.cpp/src/CMakeFiles/llama.dir/llama-vocab.cpp.o"
 CUDA = f"Building CUDA object {CU}/template-instances/fattn-mma-f16.cu.o"
 
 
 @pytest.mark.parametrize(
-    ("line", "step", "cuda", "file"),
+    ("line", "step", "file"),
     [
-        (f"[12/170] {CXX}", Step(12, 170, CXX), False, "llama-vocab.cpp"),
-        (f"[3/170] {CUDA}", Step(3, 170, CUDA), True, "fattn-mma-f16.cu"),
+        (f"[12/170] {CXX}", Step(12, 170, CXX), "llama-vocab.cpp"),
+        (f"[3/170] {CUDA}", Step(3, 170, CUDA), "fattn-mma-f16.cu"),
         (
             "[170/170] Linking CXX shared library bin/libllama.so",
             Step(170, 170, "Linking CXX shared library bin/libllama.so"),
-            False,
             "libllama.so",
         ),
         (
             r"[7/9] Building C object src\CMakeFiles\ggml.dir/ggml.c.obj",
             Step(7, 9, r"Building C object src\CMakeFiles\ggml.dir/ggml.c.obj"),
-            False,
             "ggml.c",
         ),
         (
             r"[8/9] Linking CXX shared library bin\ggml-base.dll",
             Step(8, 9, r"Linking CXX shared library bin\ggml-base.dll"),
-            False,
             "ggml-base.dll",
         ),
         (
             "[1/170] Generating build details from Git",
             Step(1, 170, "Generating build details from Git"),
-            False,
             "",
         ),
     ],
     ids=["c++", "cuda", "link", "windows", "windows-link", "custom"],
 )
 def test_a_step_says_how_far_the_build_is_and_what_it_makes(
-    line: str, step: Step, cuda: bool, file: str
+    line: str, step: Step, file: str
 ) -> None:
     parsed = ninja.parse_step(line)
     assert parsed == step
-    assert (parsed.cuda, parsed.file) == (cuda, file)
+    assert parsed.file == file
 
 
 @pytest.mark.parametrize(
@@ -62,50 +61,69 @@ def test_any_other_line_is_no_step(line: str) -> None:
     assert ninja.parse_step(line) is None
 
 
-def test_cuda_files_are_counted_by_their_suffix() -> None:
-    commands = [{"file": f"/src/{name}"} for name in ("a.cu", "b.cu", "c.cpp", "d.cuh.c", "cu")]
-    assert ninja.cuda_steps(json.dumps(commands)) == 2
+def test_cuda_files_are_known_by_their_suffix() -> None:
+    names = ("/src/a.cu", "C:\\src\\b.cu", "/src/c.cpp", "/src/d.cuh.c", "/src/cu")
+    commands = json.dumps([{"file": name} for name in names])
+    assert ninja.cuda_files(commands) == ["a.cu", "b.cu"]
+
+
+CUDA_FILES = [f"{n}.cu" for n in range(5)]
 
 
 def done(cxx: int, cuda: int, total: int) -> list[Step]:
     """The steps of a build so far, the quick ones first."""
-    whats = [CXX] * cxx + [CUDA] * cuda
+    whats = [f"Building CXX object a/{n}.cpp.o" for n in range(cxx)]
+    whats += [f"Building CUDA object a/{n}.cu.o" for n in range(cuda)]
     return [Step(n, total, what) for n, what in enumerate(whats, 1)]
 
 
 def test_no_guess_is_made_from_the_first_steps() -> None:
-    assert ninja.time_left(done(4, 0, 10), 0, 60.0) is None
-    assert ninja.time_left([], 0, 0.0) is None
+    assert ninja.time_left(done(4, 0, 10), [], 60.0) is None
+    assert ninja.time_left([], [], 0.0) is None
 
 
 def test_steps_of_one_kind_take_what_they_took() -> None:
-    assert ninja.time_left(done(5, 0, 10), 0, 50.0) == pytest.approx(50.0)
+    assert ninja.time_left(done(5, 0, 10), [], 50.0) == pytest.approx(50.0)
 
 
 def test_a_cuda_step_to_come_counts_as_several() -> None:
     # 10 s a step so far; 5 to go, all CUDA.
-    assert ninja.time_left(done(5, 0, 10), 5, 50.0) == pytest.approx(10 * 5 * ninja.CUDA_WEIGHT)
+    left = ninja.time_left(done(5, 0, 10), CUDA_FILES, 50.0)
+    assert left == pytest.approx(10 * 5 * ninja.weight("0.cu"))
 
 
 def test_a_cuda_step_done_counts_as_several() -> None:
-    left = ninja.time_left(done(5, 5, 15), 5, 10 * (5 + 5 * ninja.CUDA_WEIGHT))
-    assert left == pytest.approx(50.0)
+    elapsed = 10 * (5 + 5 * ninja.weight("0.cu"))
+    assert ninja.time_left(done(5, 5, 15), CUDA_FILES, elapsed) == pytest.approx(50.0)
 
 
 def test_nothing_is_left_at_the_end() -> None:
-    assert ninja.time_left(done(5, 5, 10), 5, 100.0) == 0.0
+    assert ninja.time_left(done(5, 5, 10), CUDA_FILES, 100.0) == 0.0
 
 
 def test_a_build_that_goes_on_does_not_wait_for_steps_of_the_last_run() -> None:
     # The tree names 100 CUDA files, of which 95 were made before the interruption.
-    left = ninja.time_left(done(5, 0, 10), 100, 50.0)
-    assert left == pytest.approx(10 * 5 * ninja.CUDA_WEIGHT)
+    left = ninja.time_left(done(5, 0, 10), [f"{n}.cu" for n in range(100)], 50.0)
+    assert left == pytest.approx(10 * 5 * ninja.weight("0.cu"))
 
 
 def test_more_cuda_steps_than_were_counted_do_no_harm() -> None:
-    left = ninja.time_left(done(0, 6, 10), 2, 60.0)
+    left = ninja.time_left(done(0, 6, 10), CUDA_FILES[:2], 60.0)
     assert left is not None
     assert left >= 0
+
+
+def test_of_a_cold_build_the_rest_is_told_within_a_third_from_the_first_tenth_on() -> None:
+    lines = [line.split("\t") for line in COLD.read_text(encoding="utf-8").splitlines()[1:]]
+    ends = sorted((int(end), output) for _, end, _, output, _ in lines)
+    whole = ends[-1][0]
+    cuda = [re.sub(r".*/(.*)\.o", r"\1", output) for _, output in ends if output.endswith(".cu.o")]
+    steps: list[Step] = []
+    for end, output in ends:
+        steps.append(Step(len(steps) + 1, len(ends), f"Building object {output}"))
+        if whole / 10 < end < whole - 60_000:
+            told = ninja.time_left(steps, cuda, end)
+            assert told == pytest.approx(whole - end, rel=1 / 3), output
 
 
 STEPS = [f"[{n}/170] {CXX}" for n in range(1, 20)]

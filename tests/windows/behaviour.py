@@ -130,16 +130,22 @@ def a_lock_keeps_others_out(folder: Path) -> None:
 
 def what_a_killed_program_started_lives_on(folder: Path) -> None:
     # Hence each descendant is ended by itself (run.py, spawn.py).
-    held = str(folder / "held")
-    child = f"import time; file = open({held!r}, 'w'); time.sleep(10)"
+    held, end = str(folder / "held"), folder / "end"
+    child = (
+        f"import os, time; file = open({held!r}, 'w')\n"
+        f"while not os.path.exists({str(end)!r}): time.sleep(0.05)"
+    )
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     parent = subprocess.Popen([sys.executable, "-c", code])
     while not Path(held).exists():
         time.sleep(0.05)
     parent.kill()
     parent.wait()
-    with raises(PermissionError):
-        Path(held).unlink()
+    try:
+        with raises(PermissionError):
+            Path(held).unlink()
+    finally:
+        end.touch()
 
 
 if __name__ == "__main__":
