@@ -60,39 +60,49 @@ def empty_cache(tmp_path: Path) -> Path:
     return tmp_path / "empty cäche"
 
 
+@pytest.fixture
+def tools_alone(project: Project, empty_cache: Path) -> Path:
+    """A cache that has the session's build tools, and nothing that was fetched for a target."""
+    session = Path(project.env["BLACKWHEEL_CACHE"])
+    empty_cache.mkdir()
+    for path in (session / "CACHEDIR.TAG", *session.glob("tools-*")):
+        (empty_cache / path.name).symlink_to(path)
+    return empty_cache
+
+
 def folders(parent: Path) -> list[str]:
     return sorted(p.name for p in parent.iterdir() if p.is_dir()) if parent.exists() else []
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["wrong file", "cut short"])
 def test_bad_download_of_the_source(
-    project: Project, serve: Serve, empty_cache: Path, cut: bool
+    project: Project, serve: Serve, tools_alone: Path, cut: bool
 ) -> None:
     env = serve("llama_cpp_python-0.3.16.tar.gz", os.urandom(50_000), cut=cut)
-    env = {**env, "BLACKWHEEL_CACHE": str(empty_cache)}
+    env = {**env, "BLACKWHEEL_CACHE": str(tools_alone)}
     run = project.nox("source", "--target", "cpu", env=env)
     run.badly("the source of llama-cpp-python 0.3.16")
     if not cut:
         assert "not the file that was locked" in run.output
-    assert list((empty_cache / "downloads").iterdir()) == []
+    assert list((tools_alone / "downloads").iterdir()) == []
     assert folders(project.root / "llama-cpp-python-src") == []
     assert not (project.root / "build" / "cpu" / "source.json").exists()
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["wrong file", "cut short"])
 def test_bad_download_of_the_toolkit(
-    project: Project, serve: Serve, empty_cache: Path, cut: bool
+    project: Project, serve: Serve, tools_alone: Path, cut: bool
 ) -> None:
     lock = (project.root / "sessions" / "facts" / "cuda-13.1.txt").read_text(encoding="utf-8")
     version = re.findall(r"^nvidia-cuda-nvcc==(\S+)", lock, re.MULTILINE)[0]
     wheel = f"nvidia_cuda_nvcc-{version}-py3-none-manylinux2014_x86_64.whl"
     env = serve(wheel, os.urandom(50_000), cut=cut)
-    env = {**env, "BLACKWHEEL_CACHE": str(empty_cache)}
+    env = {**env, "BLACKWHEEL_CACHE": str(tools_alone)}
     run = project.nox("toolkit", "--target", "rtx50", env=env)
     run.badly("CUDA 13.1")
     if not cut:
         assert "not the file that was locked" in run.output
-    assert [name for name in folders(empty_cache) if "cuda" in name] == []
+    assert [name for name in folders(tools_alone) if "cuda" in name] == []
     assert not (project.root / "build" / "rtx50" / "toolkit.json").exists()
 
 
