@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,7 +17,6 @@ from sessions.core import facts, staging
 from sessions.wheelfile.papers import PACKAGE
 from tests.fakes import ROOT
 from tests.integration.wheels import Draft
-from tests.windows import checkout
 from tests.windows.crossbuild import compiled
 from tests.windows.lab import Lab, Ran
 
@@ -71,18 +73,29 @@ def cuda_venv(
         shutil.rmtree(left, ignore_errors=True)
     (lab.drive / DRIVER).unlink(missing_ok=True)
     lab.run(lab.python, "-m", "venv", "--without-pip", venv).well()
-    needs = venv / "requirements.txt"
-    needs.write_text(f"cuda-pathfinder=={request.param} --hash=sha256:{VERSIONS[request.param]}\n")
-    shutil.copy(cuda_wheel, venv)
-    for words in (("--require-hashes", "-r", needs), (venv / cuda_wheel.name,)):
-        pip = ("-m", "pip", "--python", venv, "install", "--no-deps", "-q", *words)
-        lab.run(lab.python, *pip, env=checkout.environment(lab), timeout=600).well()
+    site = venv / "Lib" / "site-packages"
+    for wheel in (pathfinder(request.param, venv), cuda_wheel):  # pip's way: test_wheel.py
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
     # What else the package needs is where smoke installed it.
     others = lab.windows(smoked / "venv" / "Lib" / "site-packages")
     # Python 3.11 reads it in the code page of the system.
-    (venv / "Lib" / "site-packages" / "others.pth").write_text(f"{others}\n", encoding="cp1252")
+    (site / "others.pth").write_text(f"{others}\n", encoding="cp1252")
     yield venv
     shutil.rmtree(venv)
+
+
+def pathfinder(version: str, folder: Path) -> Path:
+    """The wheel of a cuda-pathfinder, which is the same for every system."""
+    needs = folder / "requirements.txt"
+    needs.write_text(f"cuda-pathfinder=={version} --hash=sha256:{VERSIONS[version]}\n")
+    words = ("download", "--quiet", "--no-deps", "--require-hashes", "-r", needs, "-d", folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *map(str, words)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("cuda_pathfinder-*.whl")
+    return wheel
 
 
 @pytest.fixture
