@@ -75,7 +75,7 @@ class Lab:
         if "PATH" in more:
             more["WINEPATH"] = more.pop("PATH")
         child = subprocess.Popen(
-            ["wine", *words],
+            making.command("wine", *words),
             env={**making.environment(self.folder), **more},
             cwd=cwd or self.drive,
             stdin=subprocess.DEVNULL,
