@@ -15,7 +15,8 @@ from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.machine import Machine
 from sessions.core.model import Toolchain
-from tests import fakes
+from tests import fakes, machines
+from tests.machines import Windows
 
 MACHINES = fakes.ROOT / "tests" / "data" / "machines"
 
@@ -275,6 +276,15 @@ def test_a_wheel_that_is_given_needs_the_targets_python(tmp_path: Path) -> None:
     ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=no_python)
     with pytest.raises(Problem, match="1 of the findings"):
         probe.main(ctx)
+
+
+def test_a_wheel_that_is_given_is_refused_where_its_venv_would_lie_too_deep(tmp_path: Path) -> None:
+    deep = Windows(gpu="NVIDIA GeForce RTX 5090", root="C:\\" + "r" * 90)  # no Visual Studio either
+    spec = fakes.spec(platform="windows")
+    for name, fits in (("x.whl", True), (f"{'x' * 60}.whl", False)):
+        ctx = probing(tmp_path, "--wheel", name, nvml={}, machine=machines.machine(deep), spec=spec)
+        with contextlib.nullcontext() if fits else pytest.raises(Problem, match="1 of the finding"):
+            probe.main(ctx)
 
 
 @pytest.mark.parametrize("gone", [(), ("python3.11", "python3", "python")], ids=["ok", "refused"])

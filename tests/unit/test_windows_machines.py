@@ -148,6 +148,27 @@ def test_a_preview_is_used_only_when_allowed() -> None:
     assert chosen(composed(windows, cuda="13.4", prerelease=True)).version == VS2026
 
 
+def test_vswhere_is_found_on_path_where_it_is_not_in_its_documented_place() -> None:
+    usual, other = machines.machine(Windows((COMMUNITY_2022,))), r"C:\tools\vswhere.exe"
+
+    def ask(question: str, *words: str) -> Any:
+        if (question, *words) == ("which", "vswhere"):
+            return [other]
+        if question == "run" and words[0] == machines.VSWHERE:
+            return {"returncode": 127, "output": "cannot find the file"}
+        return usual(question, *(word.replace(other, machines.VSWHERE) for word in words))
+
+    assert chosen(probe.probe(ask, fakes.spec(platform="windows"), None)).version == VS2022
+
+
+def test_visual_studio_2019_serves_every_cuda_13() -> None:
+    folder = r"C:\Program Files (x86)\Microsoft Visual Studio\2019\Professional"
+    old = Studio("Visual Studio Professional 2019", folder, "16.11.36107.9", ("14.29.30133",))
+    for cuda in ("13.1", "13.4"):
+        chain = composed(Windows((old,)), cuda=cuda)
+        assert (chosen(chain).version, check(chain, "compiler").status) == ("19.29.30133", "ok")
+
+
 def test_visual_studio_2017_is_not_looked_at() -> None:
     old = Studio("Visual Studio Community 2017", r"C:\VS2017", "15.9.28307.2092", ("14.16.27023",))
     chain = composed(Windows((old,)))
