@@ -226,7 +226,7 @@ def _cache_variables(spec: BuildSpec, places: Places, identity: str) -> dict[str
                 "CCACHE_BASEDIR": build,
                 "CCACHE_NOHASHDIR": "1",
                 # What a file includes comes from the compile itself, not from one more run of the
-                # preprocessor before it: of nvcc's that takes as long as a tenth of a short file.
+                # preprocessor before it: a twentieth of a short file's time (docs/performance.md).
                 **({"CCACHE_DEPEND": "1"} if spec.platform == "linux" else {}),
                 # nvcc only calls cicc and ptxas: its own bytes say nothing of theirs.
                 "CCACHE_COMPILERCHECK": f"string:{identity}",

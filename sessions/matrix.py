@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sessions.core import chain, console, disk, inputs, records, run
+from sessions.core import chain, console, disk, finished, inputs, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import BuildSpec, Matrix, MatrixRow, Source, Toolkit, Wheel
@@ -192,10 +192,8 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     fingerprint = _fingerprint(ctx.spec, built, base)
     disk.mark(ctx.build)
     done = records.read(ctx.build / "repack.json", "repack", Wheel)
-    if done and not ctx.fresh and done.fingerprint == fingerprint:
-        path = ctx.wheels / done.file
-        if path.is_file() and records.file_sha256(path) == done.sha256:
-            return done, False
+    if done and not ctx.fresh and finished.is_current(done, fingerprint, ctx.wheels):
+        return done, False
     if calls := retag.calls(wheel):
         raise Problem(
             f"{calls[0]} is Python's own, so each Python needs a build.",
@@ -213,7 +211,7 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
         before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
         if before and before.file != path.name:
             (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
-        part.replace(path)
+        disk.put(part, path)
     finally:
         part.unlink(missing_ok=True)
     made = dataclasses.replace(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 import sys
@@ -18,6 +17,7 @@ from sessions.core import (
     console,
     disk,
     facts,
+    finished,
     inputs,
     ninja,
     options,
@@ -46,7 +46,7 @@ def main(ctx: Context) -> None:
     if ctx.spec.warning:
         console.warn(ctx.spec.warning)
     done = records.read(ctx.record("wheel"), "wheel", Wheel)
-    if done and not ctx.fresh and is_current(done, build.fingerprint, ctx.wheels):
+    if done and not ctx.fresh and finished.is_current(done, build.fingerprint, ctx.wheels):
         console.done(f"wheel: up to date, {ctx.wheels / done.file}")
         return
     if chain.host.disk_free_mib < DISK_MIB:
@@ -66,10 +66,10 @@ def main(ctx: Context) -> None:
     steps, counts = _compile(ctx, build, chain, source.version)
     timing = _timing(ctx, chain.jobs, counts) if steps else {}
     raw = _only_wheel(ctx.build / "dist")
-    finished = _repair(ctx, build, raw)
-    libraries = _judge(ctx, build, finished)
+    repaired = _repair(ctx, build, raw)
+    libraries = _judge(ctx, build, repaired)
     before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
-    path = publish(finished, ctx.wheels)
+    path = finished.publish(repaired, ctx.wheels)
     if before and before.file != path.name:
         (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
     wall = round(time.monotonic() - start, 1)
@@ -106,16 +106,6 @@ def main(ctx: Context) -> None:
     console.done(
         f"wheel: {wheel.size / 1e6:.1f} MB in {console.duration(wheel.wall_seconds)} "
         f"({steps} steps{cachestats.said(counts)}), sha256 {wheel.sha256}"
-    )
-
-
-def is_current(wheel: Wheel, fingerprint: str, folder: Path) -> bool:
-    """Whether the recorded wheel was made from these inputs and still lies there unchanged."""
-    path = folder / wheel.file
-    return (
-        wheel.fingerprint == fingerprint
-        and path.is_file()
-        and records.file_sha256(path) == wheel.sha256
     )
 
 
@@ -337,18 +327,3 @@ def contents_problems(
 def is_brought(member: str) -> bool:
     """Whether a member lies where delvewheel puts what it copies in."""
     return member.startswith(f"{redist.FOLDER}/")
-
-
-def publish(wheel: Path, folder: Path) -> Path:
-    """Put a finished wheel into its folder whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part, path = folder / f".{wheel.name}.part", folder / wheel.name
-    try:
-        with wheel.open("rb") as source, part.open("wb") as target:
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

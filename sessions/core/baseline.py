@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.core import chain, console, disk, facts, ninja, pyenv, records, run, spec
+from sessions.core import chain, console, disk, facts, finished, ninja, pyenv, records, run, spec
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain, Toolkit, Wheel
@@ -117,10 +117,8 @@ def _foreign(ctx: Context, name: str) -> Path:
     parts = [env, source.digest, found.compiler.version, kit and kit.fingerprint]
     fingerprint = records.fingerprint([*parts, records.file_sha256(facts.tools_lock())])
     done = records.read(target / "wheel.json", "wheel", Wheel)
-    if done and done.fingerprint == fingerprint:
-        path = target / done.file
-        if path.is_file() and records.file_sha256(path) == done.sha256:
-            return path
+    if done and finished.is_current(done, fingerprint, target):
+        return target / done.file
     before = records.read(folder / "inputs.json", "inputs", str)
     if folder.exists() and before != fingerprint:
         disk.remove(folder)
@@ -138,11 +136,7 @@ def _foreign(ctx: Context, name: str) -> Path:
             f"The build of the baseline {name} left {len(made)} wheels instead of one.",
             remedy=f"look into {folder / 'build.log'}",
         )
-    target.mkdir(parents=True, exist_ok=True)
-    path = target / made[0].name
-    part = path.with_name(f".{path.name}.part")
-    shutil.move(made[0], part)  # a copy, where wheels/ is on another disk
-    part.replace(path)
+    path = finished.publish(made[0], target)
     wheel = Wheel(
         file=path.name,
         sha256=records.file_sha256(path),

@@ -3,8 +3,8 @@
     python -m tests.scaling.levers build/rtx50 --option=-Xcompiler=-O1 --option=--split-compile=2
     python -m tests.scaling.levers build/rtx50 --take=-compress-mode=size
 
-Every so-manieth step by length is compiled as the build did and with each change, A B C A B C, with
-no compiler cache and into a folder that goes; CPU and wall times are added up. Nothing else of
+A sample of the steps, short and long, is compiled as the build did and with each change, in turn,
+with no compiler cache and into a folder that goes; CPU and wall times are added up. Nothing else of
 weight may run.
 """
 

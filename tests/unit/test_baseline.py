@@ -215,11 +215,11 @@ def test_it_is_built_once_and_again_when_something_changed(
 def test_a_wheel_is_there_whole_or_not_at_all(
     tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_: Path, target: Path) -> None:
-        Path(target).write_bytes(b"by anoth")
+    def killed(_: IO[bytes], target: IO[bytes]) -> None:
+        target.write(b"by anoth")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shutil.move", killed)
+    monkeypatch.setattr("shutil.copyfileobj", killed)
     with pytest.raises(KeyboardInterrupt):
         baseline.wheels(benching(tmp_path, "--baseline", "seed"))
     assert not (tmp_path / "wheels" / "rtx50+seed" / NAME).exists()
