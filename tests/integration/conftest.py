@@ -6,6 +6,7 @@ ASCII. The venvs of nox and of the build tools, and the compiler cache, are made
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -251,13 +252,24 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill -9 of everything at once: a process and all that it started, and those started."""
-    top = psutil.Process(pid)
-    for process in [top, *top.children(recursive=True)]:
-        try:
+    """Kill -9 of everything at once: a process and all that it started, and those started.
+
+    Each stands still before its children are listed, as ninja would begin another one meanwhile;
+    and all but the first, whose end is its starter's to hear of, are gone in the end.
+    """
+    family = [psutil.Process(pid)]
+    for process in family:  # which grows
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.suspend()
+            for _ in range(200):
+                if process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+                    break
+                time.sleep(0.005)
+            family += process.children()
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
+    psutil.wait_procs(family[1:], timeout=10)
 
 
 def write_program(path: Path, text: str) -> None:
