@@ -194,6 +194,8 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
     # CMake prefers the library of an installed driver to the stub; a build must not hang on that.
     stub = spec.platform == "linux" and toolkit.origin == "pypi"
     nvcc = "nvcc.exe" if spec.platform == "windows" else "nvcc"
+    # Of a checkout nobody knows whether its files go together.
+    merged = () if spec.source else facts.sdists()[spec.version].merged
     return {
         "GGML_CUDA": "ON",
         "GGML_CUDA_NCCL": "OFF",
@@ -204,6 +206,7 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
         **({"CUDA_cuda_driver_LIBRARY": f"{root}/lib64/stubs/libcuda.so"} if stub else {}),
         # Seen by CMake's identification of the compiler too (CMakeDetermineCompilerId.cmake).
         **({"CMAKE_CUDA_FLAGS_INIT": " ".join(flags)} if flags else {}),
+        **({"BLACKWHEEL_MERGED": ";".join(map(" ".join, merged))} if merged else {}),
     }
 
 

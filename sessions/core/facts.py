@@ -36,6 +36,7 @@ class Sdist:
     sha256: str
     epoch: int
     py_api: str | None  # "py3": the wheel is py3-none; None: it carries the Python it was built by
+    merged: tuple[tuple[str, ...], ...] = ()  # files of ggml-cuda that are compiled as one
 
 
 @functools.cache
@@ -93,6 +94,7 @@ def sdists() -> dict[str, Sdist]:
             sha256=row["sha256"],
             epoch=row["epoch"],
             py_api=row.get("py_api"),
+            merged=tuple(map(tuple, row.get("merged", ()))),
         )
         for version, row in load("sources.toml")["sdist"].items()
     }

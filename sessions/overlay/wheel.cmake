@@ -34,6 +34,7 @@ function(blackwheel_ship)
 
     blackwheel_plain_includes("${CMAKE_SOURCE_DIR}")
     if(TARGET ggml-cuda)
+        blackwheel_merge(ggml-cuda)
         blackwheel_same_anywhere(ggml-cuda)
     endif()
 
@@ -85,6 +86,34 @@ function(blackwheel_plain_includes folder)
     get_property(children DIRECTORY "${folder}" PROPERTY SUBDIRECTORIES)
     foreach(child IN LISTS children)
         blackwheel_plain_includes("${child}")
+    endforeach()
+endfunction()
+
+# Files that BLACKWHEEL_MERGED names ("acc arange;mean sum": a list of files to compile as one), in
+# one. CMake's own unity builds take no file with options of its own, which all of these get below.
+function(blackwheel_merge target)
+    get_target_property(folder ${target} SOURCE_DIR)
+    get_target_property(tree ${target} BINARY_DIR)
+    foreach(group IN LISTS BLACKWHEEL_MERGED)
+        string(REPLACE " " ";" names "${group}")
+        list(GET names 0 first)
+        set(text)
+        foreach(name IN LISTS names)
+            if(EXISTS "${folder}/${name}.cu")  # the user may have edited the source
+                string(APPEND text "#include \"${name}.cu\"\n")
+                set_property(SOURCE "${folder}/${name}.cu" TARGET_DIRECTORY ${target}
+                    PROPERTY HEADER_FILE_ONLY ON
+                )
+            endif()
+        endforeach()
+        if(text)
+            set(merged "${tree}/${first}-and-more.cu")
+            file(CONFIGURE OUTPUT "${merged}" CONTENT "${text}" @ONLY)
+            target_sources(${target} PRIVATE "${merged}")
+            set_property(SOURCE "${merged}" TARGET_DIRECTORY ${target}
+                PROPERTY INCLUDE_DIRECTORIES "${folder}"
+            )
+        endif()
     endforeach()
 endfunction()
 

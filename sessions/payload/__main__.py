@@ -143,4 +143,7 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # Ctrl-C: what it was started by says so
+        sys.exit(130)

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -393,12 +394,16 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
         creationflags=NO_WINDOW,
     ) as child:
         assert child.stdout is not None
-        for line in child.stdout:
-            if line.startswith("@{"):
-                said = json.loads(line[1:])
-                left = "" if said["left"] is None else f", about {said['left']:.0f} s left"
-                done = f"{said['done']} of {said['total']}{left}: {said['now']}"
-                print(f"\r{done:<70}", end="", flush=True)
+        try:
+            for line in child.stdout:
+                if line.startswith("@{"):
+                    said = json.loads(line[1:])
+                    left = "" if said["left"] is None else f", about {said['left']:.0f} s left"
+                    done = f"{said['done']} of {said['total']}{left}: {said['now']}"
+                    print(f"\r{done:<70}", end="", flush=True)
+        except KeyboardInterrupt:
+            _interrupt(child)
+            raise
     print()
     if child.returncode:
         what = "The measurements" if first else "The proofs"
@@ -406,5 +411,18 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
     return (folder / "report.json").read_text(encoding="utf-8")
 
 
+def _interrupt(child: subprocess.Popen[str]) -> None:
+    """Have a child end that a terminal has told already, or that nobody has."""
+    try:
+        child.wait(2)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+        child.wait()
+
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nStopped. With --bench, the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from sessions import bundle
-from tests.integration.conftest import REPOSITORY, Project, kill_tree, sha256
+from tests.integration.conftest import REPOSITORY, Project, kill_tree, processes_of, sha256
 
 RUN = "build/cpu/given/*/bench/run"
 WHEEL = "llama_cpp_python-0.3.16-py3-none-any.whl"
@@ -136,20 +136,49 @@ def test_killed_half_way_it_goes_on(
     assert not kept[0].exists()
 
 
+def interrupt(pid: int) -> None:
+    """Ctrl-C in a terminal: the whole group is told."""
+    os.killpg(pid, signal.SIGINT)
+
+
+def interrupt_alone(pid: int) -> None:
+    """SIGINT for the program, and for nothing that it started."""
+    os.kill(pid, signal.SIGINT)
+
+
 @pytest.mark.slow
-def test_a_bundle_that_was_killed_half_way_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [kill_tree, interrupt, interrupt_alone])
+def test_a_bundle_that_was_stopped_half_way_goes_on(
+    tmp_path: Path, stop: Callable[[int], None]
+) -> None:
     this = stub(tmp_path / "this", imported=0.0, decode=0.0)
     same = stub(tmp_path / "same", imported=0.0, decode=0.0)
     words = [sys.executable, str(bundle_of(this, tmp_path / "in")), "--bench"]
     words += ["--baseline", str(same), "--rounds", "2"]
     state = tmp_path / "bench-report.unfinished" / "run" / "state.json"
-    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL) as running:
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(
+            words,
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        ) as running,
+    ):
         until = time.monotonic() + 300
         while not state.exists() or measured(state) < 8:
             assert running.poll() is None
             assert time.monotonic() < until
             time.sleep(0.1)
-        kill_tree(running.pid)
+        stop(running.pid)
+    told = (tmp_path / "log").read_text()
+    assert "Traceback" not in told, told
+    if stop is not kill_tree:
+        assert running.returncode == 130
+        assert "Stopped. With --bench, the same command goes on" in told
+    assert processes_of(tmp_path) == []
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "Going on where the last run was stopped" in done.stdout
     report = json.loads((tmp_path / "bench-report.json").read_text(encoding="utf-8"))["report"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -304,10 +306,10 @@ def with_cuda(source: Path) -> None:
     (ggml / "src" / "ggml-cuda" / "ggml-cuda.cu").write_text(_KERNEL, encoding="utf-8")
 
 
-def lock_cuda(built: Checkout, root: Path) -> Project:
-    """A project whose one release is the miniature with a file for the GPU; a toolkit is there."""
+def lock_cuda(built: Checkout, root: Path, change: Callable[[Path], None] = with_cuda) -> Project:
+    """A project whose one release is the miniature with files for the GPU; a toolkit is there."""
     copy_project(root)
-    lock(root, Path(built.project.env["BLACKWHEEL_CACHE"]), with_cuda)
+    lock(root, Path(built.project.env["BLACKWHEEL_CACHE"]), change)
     (root / ".nox").symlink_to(built.project.root / ".nox")
     link_toolkit(built)
     return built.project.at(root)
@@ -348,3 +350,50 @@ def test_a_second_architecture_compiles_device_code_alone(built: Checkout, tmp_p
         facts = json.loads((locked.root / "build" / name / "facts.json").read_text())["facts"]
         sass = [lib["device"]["sass"] for lib in facts["libraries"] if lib["device"]]
         assert sass == [{arch: 1}]
+
+
+MERGED = """
+if(GGML_CUDA)
+    target_sources(ggml-cuda PRIVATE one.cu two.cu three.cu)
+endif()
+"""
+
+
+def with_more_cuda(source: Path) -> None:
+    """Three files more, each with a kernel and a function; two have a name in common."""
+    with_cuda(source)
+    ggml = source / "vendor" / "llama.cpp" / "ggml"
+    with (ggml / "CMakeLists.txt").open("a", encoding="utf-8") as stream:
+        stream.write(MERGED)
+    for name, own in (("one", "a"), ("two", "b"), ("three", "a")):
+        (ggml / f"{name}.cu").write_text(
+            f"static __global__ void {own}(int *p) {{ *p = 1; }}\n"
+            f'extern "C" void told_{name}(int *p) {{ {own}<<<1, 1>>>(p); }}\n',
+            encoding="utf-8",
+        )
+
+
+def test_files_that_the_lock_merges_are_compiled_as_one(built: Checkout, tmp_path: Path) -> None:
+    root = tmp_path / ODD
+    locked = lock_cuda(built, root, with_more_cuda)
+    sources = root / "sessions" / "facts" / "sources.toml"
+    text = sources.read_text(encoding="utf-8")
+    row = re.compile(r"^merged = \[\n(    .*\n)+\]$", re.MULTILINE)
+    assert row.search(text)
+    # "four" is not there: of a source that somebody has edited.
+    sources.write_text(row.sub('merged = [["one", "two", "four"]]', text), encoding="utf-8")
+    locked.nox("verify", "--target", "rtx50").well()
+    steps = json.loads((root / "build" / "rtx50" / "steps.json").read_text())["steps"]["steps"]
+    compiled = {Path(step["output"]).name for step in steps if step["kind"] == "cuda"}
+    assert compiled == {"ggml-cuda.cu.o", "one-and-more.cu.o", "three.cu.o"}
+    facts = json.loads((root / "build" / "rtx50" / "facts.json").read_text())["facts"]
+    (library,) = [lib for lib in facts["libraries"] if lib["device"]]
+    assert library["device"]["sass"] == {"sm_120": 3}
+    (wheel,) = (root / "wheels" / "rtx50").glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        binary = archive.read("llama_cpp/lib/libggml-cuda.so")
+    for name in ("one", "two", "three"):
+        assert f"told_{name}".encode() in binary
+    # What must not be in one file is found out by whoever writes the list.
+    sources.write_text(row.sub('merged = [["one", "two", "three"]]', text), encoding="utf-8")
+    locked.nox("wheel", "--target", "rtx50").badly("has already been defined")

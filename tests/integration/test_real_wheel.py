@@ -125,6 +125,17 @@ def test_no_path_of_a_build_is_deeper_than_is_judged_on_windows() -> None:
     assert 100 < max(map(len, blackwheel)) - len("python3.11/") <= known["checkout"]
 
 
+def test_files_that_the_lock_merges_were_compiled_as_one() -> None:
+    tree = REPOSITORY / "build" / "rtx50" / "tree"
+    commands = json.loads((tree / "compile_commands.json").read_text(encoding="utf-8"))
+    files = [Path(entry["file"]) for entry in commands if entry["file"].endswith(".cu")]
+    for group in facts.sdists()["0.3.16"].merged:
+        (merged,) = [file for file in files if file.stem == f"{group[0]}-and-more"]
+        included = merged.read_text(encoding="utf-8").split()[1::2]
+        assert included == [f'"{name}.cu"' for name in group]
+        assert not {file.stem for file in files} & {*group}
+
+
 def test_without_the_card_one_thing_alone_is_between_it_and_a_release() -> None:
     """By the real gate: no smoke on a card of 12.0. Work that is not committed is a second one."""
     done = subprocess.run(

@@ -211,6 +211,17 @@ def test_several_architectures_are_one_cmake_list() -> None:
     assert env.settings["cmake.define.CMAKE_CUDA_ARCHITECTURES"] == "100;120-real"
 
 
+def test_files_of_a_locked_release_are_merged_and_of_a_checkout_are_not(tmp_path: Path) -> None:
+    merged = facts.sdists()["0.3.16"].merged
+    groups = defines(build(fakes.spec()))["BLACKWHEEL_MERGED"].split(";")
+    assert [tuple(group.split(" ")) for group in groups] == list(merged)
+    names = [name for group in merged for name in group]
+    assert len(names) == len(set(names)) > len(groups)
+    checkout = build(fakes.spec(source=str(tmp_path), version="0.3.16"))
+    assert "BLACKWHEEL_MERGED" not in defines(checkout)
+    assert "BLACKWHEEL_MERGED" not in defines(build(fakes.spec(version="0.3.36")))
+
+
 def test_cmake_gets_no_backslash_in_a_windows_path() -> None:
     told = defines(on_windows())
     paths = [
