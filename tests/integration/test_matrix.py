@@ -354,7 +354,8 @@ def test_a_second_architecture_compiles_device_code_alone(built: Checkout, tmp_p
 
 MERGED = """
 if(GGML_CUDA)
-    target_sources(ggml-cuda PRIVATE one.cu two.cu three.cu)
+    file(GLOB more ${CMAKE_CURRENT_SOURCE_DIR}/*.cu)
+    target_sources(ggml-cuda PRIVATE ${more})
 endif()
 """
 
