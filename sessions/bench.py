@@ -114,6 +114,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         said = log_path.read_text(encoding="utf-8").splitlines()
         raise Problem(
             "The wheels could not be measured.",
+            id="bench-failed",
             evidence=pyenv.tail("\n".join(line for line in said if not line.startswith("@{"))),
             remedy="see whether each computes here: nox -s smoke -- --wheel PATH; "
             f"the log is {log_path}",

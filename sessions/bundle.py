@@ -116,6 +116,7 @@ def _sign(ctx: Context, target: Path, key: str) -> None:
     if done.returncode:
         raise Problem(
             "ssh-keygen could not sign the bundle.",
+            id="bundle-sign-failed",
             evidence=pyenv.tail(done.output, 4),
             remedy="name a private SSH key: --sign ~/.ssh/id_ed25519",
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sessions.core import console, disk, inputs, records
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import Toolchain, Wheel
 
 
@@ -28,6 +28,8 @@ def main(ctx: Context) -> None:
     if asked and "clean" not in ctx.asked:
         raise Problem(
             "--all, --wheels, --caches and --dry-run are for the session clean alone.",
+            id="option-not-for-session",
+            code=USAGE,
             remedy="nox -s clean -- --all, and then the other session",
         )
     removals = stale(ctx)

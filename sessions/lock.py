@@ -14,7 +14,7 @@ import tomlkit
 
 from sessions.core import console, facts, pyenv, records
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 
 # What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
 # and leaves some of these unpinned in its early releases, so each is pinned here by its own row.
@@ -44,6 +44,8 @@ def main(ctx: Context) -> None:
         case _:
             raise Problem(
                 f"--add {ctx.options.add or ''} names nothing that can be locked.",
+                id="lock-name-unknown",
+                code=USAGE,
                 remedy="nox -s lock -- --add llama-cpp-python==0.3.36, or --add cuda==13.4",
             )
 
@@ -117,6 +119,7 @@ def bundle_pins(metadata: str) -> tuple[str, dict[str, str]]:
     if missing:
         raise Problem(
             f"cuda-toolkit {release[1]} does not say which versions it is made of.",
+            id="lock-cuda-parts-unknown",
             evidence="not named: " + ", ".join(missing),
             remedy="choose another CUDA release line",
         )

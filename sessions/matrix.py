@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sessions.core import chain, console, disk, finished, inputs, records, run
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import BuildSpec, Matrix, MatrixRow, Source, Toolkit, Wheel
 from sessions.wheelfile import retag
 
@@ -48,6 +48,8 @@ def main(ctx: Context) -> None:
     if failed:
         raise Problem(
             f"{len(failed)} of {len(rows)} wheels were not made; the others are there.",
+            id="matrix-incomplete",
+            code=CHECK_FAILED,
             evidence="\n".join(f"{r.target}, Python {r.python}: {r.reason}" for r in failed),
             remedy="\n".join(dict.fromkeys(row.remedy for row in failed))
             + "\nthen the same matrix again, which goes on from here",
@@ -187,6 +189,8 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     if not base.sha256 == built.sha256 == records.file_sha256(wheel):
         raise Problem(
             f"{wheel} was changed since it was proven, by another run or by hand.",
+            id="matrix-wheel-changed",
+            code=CHECK_FAILED,
             remedy="run the same matrix again",
         )
     fingerprint = _fingerprint(ctx.spec, built, base)
@@ -197,6 +201,7 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     if calls := retag.calls(wheel):
         raise Problem(
             f"{calls[0]} is Python's own, so each Python needs a build.",
+            id="matrix-needs-a-build",
             remedy=command(ctx, ctx.spec),
         )
     start, cpu = time.monotonic(), time.process_time()
@@ -259,6 +264,7 @@ def _find_pythons(ctx: Context) -> None:
         if chain.heard(ctx.root, ["probe"], _name(spec), words, env=ctx.env, log=log):
             raise Problem(
                 f"Nothing was built. {chain.reason(log.read_text(encoding='utf-8'))}",
+                id="matrix-nothing-built",
                 evidence=f"what the session probe said is above, and in {log}",
                 remedy=f"do what it says; if Python {spec.python} is missing, one that is here may "
                 "build all the same: --python X.Y",

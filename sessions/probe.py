@@ -60,6 +60,7 @@ def main(ctx: Context) -> None:
         raise Problem(
             f"The target {ctx.spec.target!r} cannot be built here: {len(fatal)} of the findings "
             "above stand in the way.",
+            id="probe-target-not-buildable",
             remedy="do what each of them says, then run the same command again",
         )
     if {"smoke", "bench"} & ctx.asked and job.wants_card(ctx):

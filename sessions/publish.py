@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sessions.core import chain, console, options, pyenv, records, remote, run
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import Release, Toolchain
 from sessions.papers import card, index
 
@@ -54,12 +54,16 @@ def chosen(found: Sequence[Release], targets: Sequence[str]) -> tuple[Release, .
         if target not in have:
             raise Problem(
                 f"{target} has not been released.",
+                id="publish-target-not-released",
+                code=CHECK_FAILED,
                 evidence=f"released, in dist/: {', '.join(have) or 'nothing'}",
                 remedy=f"nox -s release -- --target {target}",
             )
     if not have:
         raise Problem(
             "Nothing has been released: dist/ holds no wheel that may be published.",
+            id="publish-nothing-released",
+            code=CHECK_FAILED,
             remedy="nox -s release -- --target NAME",
         )
     return tuple(have[target] for target in targets or have)
@@ -114,6 +118,8 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
         raise Problem(
             "The address after --to holds a name or a password, which every user of this machine "
             "could read in the list of processes.",
+            id="publish-url-with-password",
+            code=USAGE,
             remedy="leave it out, and set TWINE_USERNAME and TWINE_PASSWORD",
         )
     elif _is_address(to):
@@ -122,6 +128,8 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
     else:
         raise Problem(
             f"{to!r} is no address of a package server.",
+            id="publish-url-invalid",
+            code=USAGE,
             evidence=f"servers in ~/.pypirc: {', '.join(servers) or 'none'}",
             remedy="give the address that it takes uploads at: --to https://HOST/PATH/",
         )
@@ -129,11 +137,15 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
     if _holds_name(server["repository"]):  # it is printed
         raise Problem(
             f"The repository of {name} in ~/.pypirc holds a name or a password.",
+            id="pypirc-url-with-password",
+            code=USAGE,
             remedy="put them into lines of their own there: username = …, password = …",
         )
     if not _is_address(server["repository"]):
         raise Problem(
             f"The repository of {name} in ~/.pypirc is no address of a package server.",
+            id="pypirc-url-invalid",
+            code=USAGE,
             remedy="give it the address that it takes uploads at: https://HOST/PATH/",
         )
     user = env.get("TWINE_USERNAME") or server.get("username", "")
@@ -172,6 +184,8 @@ def _servers(pypirc: str) -> dict[str, dict[str, str]]:
         # What the parser says may quote a line, and a line may be a password.
         raise Problem(
             "~/.pypirc cannot be read.",
+            id="pypirc-unreadable",
+            code=USAGE,
             evidence=type(error).__name__,
             remedy="mend it as packaging.python.org/specifications/pypirc says",
         ) from None
@@ -208,6 +222,8 @@ def _refuse_doubles(found: Sequence[Release]) -> None:
             raise Problem(
                 f"The wheels of {other.target} and {release.target} have one name, so that one "
                 "index cannot hold both.",
+                id="publish-same-name",
+                code=CHECK_FAILED,
                 evidence=release.file,
                 remedy="give each an index of its own: "
                 + index.command("publish", other, "--to", "URL"),
@@ -220,6 +236,8 @@ def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
     if state == "other":
         raise Problem(
             "The server has another file of this name, and a published file is not replaced.",
+            id="publish-file-conflict",
+            code=CHECK_FAILED,
             evidence=f"{wheel.name} at {to.url}",
             remedy="wheels of two cards have one name: upload this one to an index of its own; "
             "if it is the same card's, release another version",
@@ -234,6 +252,7 @@ def _twine(ctx: Context) -> str:
         if chain.follow(ctx.root, ["probe"], target, chain.words(ctx.options)):
             raise Problem(
                 "twine, which uploads, could not be set up: it comes with the build tools.",
+                id="twine-missing",
                 remedy=f"mend what the probe says: nox -s probe -- --target {target}",
             )
     return str(pyenv.program(pyenv.tools(ctx), "twine"))
@@ -305,4 +324,4 @@ def problem(output: str, file: str, url: str) -> Problem:
     elif re.search(r"(Connection|Protocol|ChunkedEncoding)\w*Error|Timeout", output):
         what = f"The connection broke off while {file} was on its way."
         remedy = _AGAIN
-    return Problem(what, evidence=evidence, remedy=remedy)
+    return Problem(what, id="upload-failed", evidence=evidence, remedy=remedy)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sessions.core import chain, console, disk, job, options, pyenv, records, run
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import Gate, Release, SmokeReport, Wheel
 from sessions.papers import card, gate, index, page, provenance, report, speed
 from sessions.papers.evidence import Evidence, Reproduced, handed_on, read, state, unproven
@@ -45,7 +45,12 @@ class Outcome:
 def main(ctx: Context) -> None:
     """Judge each target, and make ``dist/`` of those that may be released."""
     if ctx.options.report and len(ctx.specs) > 1:
-        raise Problem("A report is of one target.", remedy="--report FILE --target NAME")
+        raise Problem(
+            "A report is of one target.",
+            id="release-one-report-per-target",
+            code=USAGE,
+            remedy="--report FILE --target NAME",
+        )
     dist = ctx.root / "dist"
     with _alone(ctx, dist):
         changed = _changed(dist)
@@ -81,6 +86,8 @@ def main(ctx: Context) -> None:
         count = f"{len(reasons)} reason{'s' if len(reasons) > 1 else ''}"
         raise Problem(
             f"{page.NOT}: {names}, for {count}.",
+            id="release-not-releasable",
+            code=CHECK_FAILED,
             evidence="\n".join(reasons),
             remedy="above, under each",
         )
@@ -208,7 +215,9 @@ def _signature(ctx: Context, found: Evidence, commit: str) -> dict[str, bytes]:
 def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
     program = shutil.which("sigstore", path=ctx.env.get("PATH"))
     if program is None:
-        raise Problem("sigstore is not on PATH.", remedy="pipx install sigstore")
+        raise Problem(
+            "sigstore is not on PATH.", id="sigstore-missing", remedy="pipx install sigstore"
+        )
     kind = ["--predicate", str(predicate), "--predicate-type", provenance.PREDICATE]
     part = bundle.with_name("sigstore.part")
     part.unlink(missing_ok=True)
@@ -216,6 +225,7 @@ def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
     if code or not part.is_file():
         raise Problem(
             f"sigstore ended with {code} and no signature; nothing was written to dist/.",
+            id="sigstore-failed",
             evidence="what it said is above",
             remedy="sign in as it asks, or release without --sigstore",
         )
@@ -311,6 +321,7 @@ def _alone(ctx: Context, dist: Path) -> Iterator[None]:
         if dist.exists() and not disk.is_marked(dist):
             raise Problem(
                 "dist/ was not made by blackwheel, so nothing is put there.",
+                id="dist-not-ours",
                 evidence=str(dist),
                 remedy=f"move it away: {dist}",
             )
@@ -393,6 +404,8 @@ def _keep(dist: Path, part: Path, folders: Iterable[Path]) -> dict[str, Gate]:
         if lines or release is None or found is None:
             raise Problem(
                 f"dist/{folder.name}/ is not as it was released.",
+                id="dist-changed",
+                code=CHECK_FAILED,
                 evidence="\n".join(lines or ["its records cannot be read"]),
                 remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it "
                 f"anew (several in one run: --target A,B); or delete {folder}",

@@ -10,7 +10,7 @@ from typing import Any
 
 from sessions.core import brought, console, disk, facts, job, options, pyenv, records, run
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import SmokeReport, Toolchain
 
 
@@ -80,6 +80,8 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     if done.returncode or not answer.exists():
         raise Problem(
             f"The proofs ended with {done.returncode} and no report.",
+            id="smoke-no-report",
+            code=CHECK_FAILED,
             evidence=pyenv.tail((work / "smoke.log").read_text(encoding="utf-8")),
             remedy=f"report it with {work / 'smoke.log'}",
         )
@@ -97,6 +99,7 @@ def _install(ctx: Context, wheel: Path, work: Path) -> Path:
     if made.returncode:
         raise Problem(
             "Python could not make a venv.",
+            id="smoke-venv-failed",
             evidence=pyenv.tail(made.output),
             remedy=f"install the venv module of Python {ctx.spec.python}",
         )
@@ -137,6 +140,8 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     if failed:
         raise Problem(
             f"{len(failed)} proofs fail or are missing {where}: {', '.join(failed)}.",
+            id="smoke-failed",
+            code=CHECK_FAILED,
             evidence=f"every case is in {folder / 'smoke.json'}",
             remedy="above, under each",
         )

@@ -9,7 +9,7 @@ from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on;
 
 from sessions.core import console, disk, facts, pyenv, records
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.facts import Sdist
 from sessions.core.model import Source
 from sessions.core.staging import PRISTINE, build_reads
@@ -99,6 +99,7 @@ def _download(ctx: Context, sdist: Sdist) -> Path:
         kept.unlink()
         raise Problem(
             "The downloaded source is not the one that was locked; it was not used.",
+            id="source-hash-mismatch",
             evidence=f"sha256 {found}, locked {sdist.sha256}",
             remedy="try again; if it stays, check the index of pip: pip config list",
         )
@@ -118,6 +119,7 @@ def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
         except tarfile.FilterError as error:
             raise Problem(
                 "The source archive holds something that must not be unpacked; it was not used.",
+                id="source-archive-unsafe",
                 evidence=str(error),
                 remedy=f"delete {archive} and try again",
             ) from error
@@ -142,12 +144,16 @@ def checkout(path: Path) -> Source:
     if version is None:
         raise Problem(
             "This is no source of llama-cpp-python.",
+            id="source-not-upstream",
+            code=USAGE,
             evidence=f"{path} has no llama_cpp/__init__.py with a __version__",
             remedy="give the top folder of a checkout: --source PATH",
         )
     if not (path / "vendor" / "llama.cpp" / "CMakeLists.txt").exists():
         raise Problem(
             "This checkout lacks llama.cpp.",
+            id="source-without-llama-cpp",
+            code=USAGE,
             evidence=f"{path / 'vendor' / 'llama.cpp'} is empty",
             remedy=f"git -C {path} submodule update --init --recursive",
         )

@@ -69,6 +69,7 @@ def accepted(host_config: str, cuda: str) -> HostRange:
     if said != known:
         raise Problem(
             f"CUDA {cuda} accepts other compilers than the probe chose from.",
+            id="toolkit-compiler-mismatch",
             evidence=f"its crt/host_config.h: {said or 'not in a form that is known'}\n"
             f"sessions/facts/cuda.toml: {known}",
             remedy=f'correct accepts of toolkit."{cuda}" in sessions/facts/cuda.toml, and run the '
@@ -135,6 +136,7 @@ def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None
         if made.returncode or not library.is_file():
             raise Problem(
                 f"The import library of {dll.name} could not be made.",
+                id="toolkit-import-library-failed",
                 evidence=pyenv.tail(made.output),
                 remedy="Visual Studio Installer, Repair; or use another: --compiler PATH of a "
                 "cl.exe, or an installed toolkit: --toolkit system",
@@ -155,6 +157,7 @@ def exports(dll: Path) -> list[str]:
     if not found:
         raise Problem(
             f"{dll.name} of NVIDIA's package exports no function.",
+            id="toolkit-dll-without-exports",
             evidence=str(dll),
             remedy="nox -s toolkit -- --fresh gets it again",
         )
@@ -188,6 +191,7 @@ def _driver_stub(ctx: Context, root: Path, cc: str) -> None:
     if built.returncode:
         raise Problem(
             "The stub of the driver library could not be made.",
+            id="toolkit-stub-failed",
             evidence=pyenv.tail(built.output),
             remedy="nox -s probe shows the compiler in use; choose another with --compiler PATH",
         )
@@ -198,11 +202,13 @@ def from_system(found: InstalledToolkit | None, cuda: str) -> Toolkit:
     if found is None:
         raise Problem(
             f"No installed CUDA {cuda} toolkit was found.",
+            id="toolkit-not-installed",
             remedy="nox -s probe shows those found; use --toolkit PATH, or --toolkit pypi",
         )
     if found.version.split(".")[:2] != cuda.split("."):
         raise Problem(
             f"The toolkit in {found.root} is CUDA {found.version}; the target asks for {cuda}.",
+            id="toolkit-other-version",
             remedy=f"--cuda {'.'.join(found.version.split('.')[:2])} builds with it, "
             f"--toolkit pypi gets {cuda}",
         )

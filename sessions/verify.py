@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sessions.core import console, disk, facts, inputs, options, records, staging
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import CheckGroup, VerifyReport, Wheel
 from sessions.wheelfile import reader
 from sessions.wheelfile.case import Case
@@ -60,6 +60,8 @@ def main(ctx: Context) -> None:
         raise Problem(
             f"{len(failed)} of {len(checks)} checks of {path.name} fail for the target "
             f"{ctx.spec.target}: {', '.join(failed)}.",
+            id="verify-failed",
+            code=CHECK_FAILED,
             evidence=f"all that was found is in {folder / 'facts.json'}",
             remedy="above, under each; for a wheel of your own: nox -s wheel -- --fresh "
             f"--target {ctx.spec.target}",
@@ -76,6 +78,8 @@ def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
     if not path.is_file():
         raise Problem(
             f"There is no wheel {path}.",
+            id="wheel-missing",
+            code=USAGE,
             remedy="name a file: nox -s verify -- --wheel wheels/rtx50/NAME.whl",
         )
     beside = records.read(path.parent / "wheel.json", "wheel", Wheel)

@@ -31,7 +31,7 @@ from sessions.core import (
 )
 from sessions.core import timeline as timelines
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import BuildEnv, Source, Toolchain, Toolkit, Wheel
 
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd")
@@ -52,6 +52,7 @@ def main(ctx: Context) -> None:
     if chain.host.disk_free_mib < DISK_MIB:
         raise Problem(
             f"A build needs {DISK_MIB} MiB of disk; {chain.host.disk_free_mib} MiB are free.",
+            id="disk-too-small",
             remedy="free some space, or nox -s clean -- --all, then run the same command again",
         )
     start, cpu = time.monotonic(), run.cpu_seconds()
@@ -196,6 +197,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
     if started.returncode:
         raise Problem(
             "sccache does not start.",
+            id="sccache-not-starting",
             evidence=pyenv.tail(started.output),
             remedy="mend its settings (SCCACHE_*, AWS_*) or its store; or build without: "
             "nox -s wheel -- --cache none",
@@ -209,6 +211,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
         if asked.returncode:
             raise Problem(
                 "sccache ended during the build.",
+                id="sccache-ended",
                 evidence=pyenv.tail(asked.output),
                 remedy="run the same command again; or without it: --cache none",
             )
@@ -233,6 +236,7 @@ def _refuse_foreign_cuda(tree: Path, toolkit: Toolkit) -> None:
     if foreign:
         raise Problem(
             "CMake found parts of another CUDA toolkit than the one the target asks for.",
+            id="build-foreign-cuda",
             evidence="\n".join(foreign),
             remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it anew",
         )
@@ -243,6 +247,7 @@ def _only_wheel(folder: Path) -> Path:
     if len(found) != 1:
         raise Problem(
             f"The build ended well, but left {len(found)} wheels instead of one.",
+            id="build-output",
             evidence=str(folder),
             remedy="run it again from nothing: nox -s wheel -- --fresh",
         )
@@ -271,6 +276,8 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
     if wrong:
         raise Problem(
             "The finished wheel does not hold what it should.",
+            id="wheel-contents",
+            code=CHECK_FAILED,
             evidence="\n".join(wrong),
             remedy="nox -s wheel -- --fresh; if it stays, report it",
         )
@@ -284,6 +291,8 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
         if done.returncode:
             raise Problem(
                 f"{name} refuses the wheel.",
+                id="wheel-check-refused",
+                code=CHECK_FAILED,
                 evidence=pyenv.tail(done.output),
                 remedy="nox -s wheel -- --fresh; if it stays, report it",
             )

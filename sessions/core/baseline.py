@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sessions.core import chain, console, disk, facts, finished, ninja, pyenv, records, run, spec
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain, Toolkit, Wheel
 
 PTX = "ptx"  # the project's own build of the target, with PTX instead of machine code
@@ -33,12 +33,16 @@ def _wheel(ctx: Context, word: str) -> Path:
         if path.suffix != ".whl" or not path.is_file():
             raise Problem(
                 f"There is no wheel {path}.",
+                id="baseline-wheel-missing",
+                code=USAGE,
                 remedy=f"--baseline names a wheel, or one of {', '.join(names())}, which is built",
             )
         return path
     if ctx.options.wheel:
         raise Problem(
             f"The baseline {word} is built as the target's own wheel is, and none is built here.",
+            id="baseline-is-the-target",
+            code=USAGE,
             remedy="leave --wheel out, or name a wheel: --baseline PATH",
         )
     return _ptx(ctx) if word == PTX else _foreign(ctx, word)
@@ -48,7 +52,10 @@ def _ptx(ctx: Context) -> Path:
     """The target with PTX alone: a build of ours, in a run of its own."""
     if not ctx.spec.archs:
         raise Problem(
-            "A wheel for the CPU holds no PTX.", remedy="choose a CUDA target, or --baseline seed"
+            "A wheel for the CPU holds no PTX.",
+            id="baseline-ptx-of-cpu",
+            code=USAGE,
+            remedy="choose a CUDA target, or --baseline seed",
         )
     archs = ";".join(f"{number}-virtual" for number in numbers(ctx.spec))
     words = [w for w in chain.words(ctx.options) if not w.startswith("--arch=")]
@@ -61,6 +68,7 @@ def _ptx(ctx: Context) -> Path:
     if code or built is None:
         raise Problem(
             "The wheel with PTX alone could not be built.",
+            id="baseline-ptx-build-failed",
             evidence=f"it ended with {code}",
             remedy=f"what it says above; alone: nox -s wheel -- --target {name} --arch '{archs}'",
         )
@@ -102,6 +110,8 @@ def _foreign(ctx: Context, name: str) -> Path:
     if "{arch}" in row["value"] and len(ctx.spec.archs) > 1:
         raise Problem(
             f"The procedure of {name} cannot name two architectures: its variable is cut at each ;",
+            id="baseline-two-architectures",
+            code=USAGE,
             remedy="choose a target of one architecture",
         )
     build = records.need(ctx.record("configure"), "configure", BuildEnv)
@@ -134,6 +144,7 @@ def _foreign(ctx: Context, name: str) -> Path:
     if len(made) != 1:
         raise Problem(
             f"The build of the baseline {name} left {len(made)} wheels instead of one.",
+            id="baseline-build-output",
             remedy=f"look into {folder / 'build.log'}",
         )
     path = finished.publish(made[0], target)

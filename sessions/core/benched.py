@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import BenchRatio, BenchReport, BenchWheel
 from sessions.payload import seal, stats
 
@@ -43,16 +43,27 @@ def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Problem(
-            "This is no report that can be trusted.", evidence=str(error), remedy=again
+            "This is no report that can be trusted.",
+            id="bench-report-invalid",
+            code=CHECK_FAILED,
+            evidence=str(error),
+            remedy=again,
         ) from error
     if (found.sha256, found.wheels[0].sha256) != (sha256, sha256):
         raise Problem(
             "This report is of another wheel.",
+            id="bench-report-other-wheel",
+            code=CHECK_FAILED,
             evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
             remedy=again,
         )
     if found.target != target:
-        raise Problem(f"This report is of the target {found.target}, not {target}.", remedy=again)
+        raise Problem(
+            f"This report is of the target {found.target}, not {target}.",
+            id="bench-report-other-target",
+            code=CHECK_FAILED,
+            remedy=again,
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sessions.core import console, options, pyenv, run
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 
 
 def read(path: Path, session: str) -> str:
@@ -17,6 +17,8 @@ def read(path: Path, session: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise Problem(
             f"The report {path} cannot be read.",
+            id="report-unreadable",
+            code=USAGE,
             evidence=str(error),
             remedy="name the file that python smoke-….pyz wrote: "
             f"nox -s {session} -- --report FILE",
@@ -27,7 +29,9 @@ def signed(ctx: Context, report: Path, signers: Path) -> str:
     """Refuse a report that none of the named keys signed; return the signature."""
     ssh = shutil.which("ssh-keygen", path=ctx.env.get("PATH"))
     if ssh is None:
-        raise Problem("ssh-keygen is not on PATH.", remedy="install OpenSSH's client")
+        raise Problem(
+            "ssh-keygen is not on PATH.", id="ssh-keygen-missing", remedy="install OpenSSH's client"
+        )
     signature = report.with_name(report.name + ".sig")
     env = options.system_environment(ctx.env)
     words = ["-s", str(signature), "-f", str(signers)]
@@ -38,6 +42,8 @@ def signed(ctx: Context, report: Path, signers: Path) -> str:
     if who.returncode or done.returncode:
         raise Problem(
             "The report is not signed by any of the keys that are asked for.",
+            id="report-signature-invalid",
+            code=CHECK_FAILED,
             evidence=pyenv.tail((who.output if who.returncode else done.output), 4),
             remedy=f"sign it where it was made: ssh-keygen -Y sign -n blackwheel -f KEY {report}, "
             f"and bring {signature.name} along",

@@ -17,7 +17,7 @@ import nox
 import platformdirs
 
 from sessions.core import console, disk, options, run, spec
-from sessions.core.errors import Problem
+from sessions.core.errors import BUG, USAGE, Problem
 from sessions.core.machine import Machine, real
 from sessions.core.model import BuildSpec
 from sessions.core.options import Options
@@ -107,11 +107,15 @@ def _context(session: nox.Session, chosen: Options) -> Context:
     if chosen.wheel and session.name not in TAKE_A_WHEEL:
         raise Problem(
             f"--wheel means nothing to the session {session.name}.",
+            id="option-not-for-session",
+            code=USAGE,
             remedy=f"it is for {', '.join(TAKE_A_WHEEL)}: nox -s verify -- --wheel PATH",
         )
     if session.name != MATRIX and (chosen.targets is not None or chosen.pythons is not None):
         raise Problem(
             f"--targets and --pythons mean nothing to the session {session.name}.",
+            id="option-not-for-session",
+            code=USAGE,
             remedy=f"they are for {MATRIX}; others take --target NAME and --python X.Y",
         )
     cache = _cache(env.get("BLACKWHEEL_CACHE"))
@@ -163,6 +167,8 @@ def _bug(stage: str, error: BaseException) -> Problem:
         where = text
     return Problem(
         f"A bug of blackwheel: {type(error).__name__}: {error}",
+        id="bug",
+        code=BUG,
         evidence=where,
         remedy="report it with that text; until then, nox -s clean -- --all starts afresh",
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 
 TAG = "CACHEDIR.TAG"
 # The signature is fixed by the Cache Directory Tagging Specification (bford.info/cachedir).
@@ -38,6 +38,8 @@ def claim(folder: Path) -> None:
     if folder.is_dir() and any(folder.iterdir()) and not is_marked(folder):
         raise Problem(
             "The cache folder holds other files, which blackwheel would not dare to delete.",
+            id="cache-folder-foreign",
+            code=USAGE,
             evidence=str(folder),
             remedy=f"name a folder of its own: BLACKWHEEL_CACHE={folder / 'blackwheel'}",
         )
@@ -58,6 +60,7 @@ def remove(folder: Path) -> None:
     if not is_marked(folder):
         raise Problem(
             "This folder is not deleted, because it does not carry blackwheel's mark.",
+            id="folder-not-ours",
             evidence=f"{folder} has no {TAG} of ours",
             remedy=f"look into it, and delete it yourself if it may go: {folder}",
         )
@@ -175,6 +178,7 @@ def problem_of(error: OSError) -> Problem | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Problem(
             "The disk is full.",
+            id="disk-full",
             evidence=where,
             remedy="free some space (nox -s clean -- --all frees what was built here), then run "
             "the same command again: it goes on where it stopped",
@@ -182,12 +186,14 @@ def problem_of(error: OSError) -> Problem | None:
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR) and error.filename:
         return Problem(
             "Something else is where a file or folder of blackwheel belongs.",
+            id="path-occupied",
             evidence=f"{error.strerror}: {where}",
             remedy="move it away, then run the same command again",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Problem(
             "A file or folder cannot be written.",
+            id="path-not-writable",
             evidence=f"{error.strerror}: {where}",
             remedy="make it writable for you, or work in a folder of your own",
         )

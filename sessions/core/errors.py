@@ -1,20 +1,31 @@
-"""The one error that a user may see."""
+"""The one error that a user may see, and the exit codes that it can end with."""
 
 from __future__ import annotations
 
+CHECK_FAILED = 1  # something was checked and is not as it should be
+USAGE = 2  # the command line or a file of the user's is wrong
+ENVIRONMENT = 3  # the machine lacks something: a tool, a GPU, disk space, the network
+BUG = 4  # an error of this project
+
 
 class Problem(Exception):
-    """Something the user can mend.
+    """Something the user can fix.
 
     ``what`` happened, the ``evidence`` for it, and the ``remedy``: a command
-    to run or a thing to change. Anything else that is raised is a bug of ours.
+    to run or a thing to change. ``id`` is stable, in kebab case: tests and scripts
+    rely on it, not on the words. ``code`` is the exit code. Anything else that is
+    raised is a bug of ours.
     """
 
-    def __init__(self, what: str, *, remedy: str, evidence: str = "") -> None:
+    def __init__(
+        self, what: str, *, id: str, remedy: str, evidence: str = "", code: int = ENVIRONMENT
+    ) -> None:
         super().__init__(what)
         self.what = what
+        self.id = id
         self.evidence = evidence
         self.remedy = remedy
+        self.code = code
 
     def __str__(self) -> str:
         parts = [self.what]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import HostRange
 
 FACTS = Path(__file__).parent.parent / "facts"
@@ -67,6 +67,8 @@ def toolkit(version: str) -> ToolkitFacts:
     if line not in known:
         raise Problem(
             f"CUDA {version} is not one this project knows.",
+            id="cuda-unknown",
+            code=USAGE,
             evidence="known: " + ", ".join(known),
             remedy="choose one of those with --cuda, or add a row to sessions/facts/cuda.toml",
         )
@@ -122,6 +124,8 @@ def toolkit_lock(cuda: str) -> Path:
         locked = sorted(p.stem.removeprefix("cuda-") for p in FACTS.glob("cuda-*.txt"))
         raise Problem(
             f"CUDA {cuda} has no lock file, so it cannot be made from NVIDIA's packages.",
+            id="cuda-not-locked",
+            code=USAGE,
             evidence="locked: " + ", ".join(locked),
             remedy=f"choose one of those with --cuda, use --toolkit system, "
             f"or lock it: nox -s lock -- --add cuda=={cuda}",
@@ -178,6 +182,8 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
     if not match or int(match[1]) not in capability_names() or int(match[1]) < oldest:
         raise Problem(
             f"{arch!r} is not a CUDA architecture this project knows.",
+            id="arch-unknown",
+            code=USAGE,
             evidence="known: "
             + ", ".join(f"{n} ({text})" for n, text in sorted(capability_names().items())),
             remedy="write --arch as CMAKE_CUDA_ARCHITECTURES has it, for example --arch 120-real",

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from sessions.core import facts, records
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import BuildSpec, Check, SmokeReport, Wheel
 from sessions.payload import card, seal
 
@@ -59,6 +59,8 @@ def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
     if not path.is_file():
         raise Problem(
             f"There is no wheel {path}.",
+            id="wheel-missing",
+            code=USAGE,
             remedy=f"name a file: nox -s {ctx.session} -- --wheel wheels/rtx50/NAME.whl",
         )
     return path, None
@@ -68,7 +70,12 @@ def model(ctx: Context) -> Path | None:
     """The real model that --model names. Raises Problem where there is no such file."""
     path = Path(ctx.options.model).expanduser().resolve() if ctx.options.model else None
     if path and not path.is_file():
-        raise Problem(f"There is no model {path}.", remedy="name a GGUF file: --model PATH")
+        raise Problem(
+            f"There is no model {path}.",
+            id="model-missing",
+            code=USAGE,
+            remedy="name a GGUF file: --model PATH",
+        )
     return path
 
 
@@ -99,7 +106,7 @@ def card_for(ctx: Context, nvml: dict[str, Any]) -> dict[str, Any]:
         more = "to try its Python side alone: nox -s smoke -- --device cpu"
         if "bench" in ctx.asked:
             more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
-        raise Problem(what, remedy=f"{remedy}; {more}")
+        raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
     return device
 
 
@@ -119,17 +126,26 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise Problem(
-            "This is no report that can be trusted.", evidence=str(error), remedy=again
+            "This is no report that can be trusted.",
+            id="smoke-report-invalid",
+            code=CHECK_FAILED,
+            evidence=str(error),
+            remedy=again,
         ) from error
     if found.sha256 != sha256:
         raise Problem(
             "This report is of another wheel.",
+            id="smoke-report-other-wheel",
+            code=CHECK_FAILED,
             evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
             remedy=again,
         )
     if wheel and found.target != wheel.target:
         raise Problem(
-            f"This report is of the target {found.target}, not {wheel.target}.", remedy=again
+            f"This report is of the target {found.target}, not {wheel.target}.",
+            id="smoke-report-other-target",
+            code=CHECK_FAILED,
+            remedy=again,
         )
     return found
 

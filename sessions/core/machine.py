@@ -91,6 +91,7 @@ def replay(path: Path) -> Machine:
         if key not in tape:
             raise Problem(
                 "The recorded machine was never asked this.",
+                id="recording-incomplete",
                 evidence=f"{key} is not in {path}",
                 remedy="record the machine again: nox -s probe -- --record DIR",
             )

@@ -94,6 +94,7 @@ def failure(error: str, log: str, jobs: int) -> Problem:
     if "No space left on device" in error:
         return Problem(
             "The disk is full: the build stopped.",
+            id="build-disk-full",
             evidence=error,
             remedy="free some space, then run the same command again: it goes on where it stopped",
         )
@@ -102,12 +103,14 @@ def failure(error: str, log: str, jobs: int) -> Problem:
     ):
         return Problem(
             f"The build ran out of memory with {jobs} compile steps at once.",
+            id="build-out-of-memory",
             evidence=error,
             remedy=f"run the same command with --jobs {max(1, jobs // 2)}: it goes on where it "
             "stopped",
         )
     return Problem(
         "The build failed. The first error:",
+        id="build-failed",
         evidence=error or "no line of the log looks like an error",
         remedy=f"mend it and run the same command again; the whole log is {log}",
     )

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, get_args
 
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import CacheName
 
 
@@ -59,6 +59,8 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Problem(
             f"The options after -- are wrong: {message}",
+            id="options-invalid",
+            code=USAGE,
             remedy="see all of them: nox -s probe -- --help",
         )
 

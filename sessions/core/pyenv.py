@@ -28,6 +28,7 @@ def tools(ctx: Context) -> Path:
     if chain.python is None:
         raise Problem(
             f"There is no Python {ctx.spec.python} for the build.",
+            id="python-missing",
             remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
         )
     lock = facts.tools_lock()
@@ -52,6 +53,7 @@ def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
     if made.returncode:
         raise Problem(
             "Python could not make a venv for the build tools.",
+            id="tools-venv-failed",
             evidence=tail(made.output),
             remedy=f"install the venv module of Python {ctx.spec.python} "
             f"(Debian, Ubuntu: apt install python{ctx.spec.python}-venv)",
@@ -77,6 +79,7 @@ def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:
         return Problem(
             f"A download for {what} is not the file that was locked: damaged on the way, or "
             "another file under the same name. It was not used.",
+            id="download-hash-mismatch",
             evidence=tail(output, 6),
             remedy="try again (pip cache purge removes a damaged copy); if it stays, check the "
             "index that pip is configured to use: pip config list",
@@ -84,17 +87,20 @@ def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:
     if "No space left on device" in output:
         return Problem(
             f"The disk is full: {what} could not be installed.",
+            id="install-disk-full",
             evidence=tail(output, 3),
             remedy="free some space, then run the same command again",
         )
     if "No matching distribution found" in output and offline:
         return Problem(
             f"{what.capitalize()} cannot be had offline.",
+            id="offline-missing",
             evidence=tail(output, 3),
             remedy="run once without --offline, or point PIP_FIND_LINKS to a folder that has it",
         )
     return Problem(
         f"pip could not get {what}.",
+        id="pip-failed",
         evidence=tail(output),
         remedy="check the network and pip's configuration (pip config list), then run the same "
         "command again",

@@ -119,6 +119,7 @@ def need(path: Path, kind: str, type_: type[T]) -> T:
     if value is None:
         raise Problem(
             f"The record of {kind!r} is missing or cannot be read.",
+            id="record-missing",
             evidence=str(path),
             remedy=f"nox -s {kind}",
         )

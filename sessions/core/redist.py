@@ -41,6 +41,7 @@ def find(variables: Mapping[str, str]) -> dict[str, Path]:
     if missing:
         raise Problem(
             "Microsoft's C++ runtime is not where Visual Studio keeps it for redistribution.",
+            id="msvc-runtime-missing",
             evidence=f"{', '.join(missing)}: not in x64 of VCToolsRedistDir "
             f"({root or 'which vcvars64.bat does not set'})",
             remedy='in the Visual Studio Installer add the component "C++ Redistributable Update" '

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sessions.core import pyenv, run
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, Problem
 
 # What a driver, NVIDIA's packages or Python bring: never copied into the wheel.
 EXCLUDED = ("libcuda.so.*", "libcudart.so.*", "libcublas.so.*", "libcublasLt.so.*")
@@ -28,6 +28,8 @@ def linux(python: str, raw: Path, out: Path, env: Mapping[str, str]) -> None:
     if done.returncode:
         raise Problem(
             "auditwheel refuses the wheel.",
+            id="auditwheel-refused",
+            code=CHECK_FAILED,
             evidence=pyenv.tail(done.output),
             remedy="nox -s clean -- --all, then build again; if it stays, report it",
         )
@@ -54,6 +56,8 @@ def windows(
     if done.returncode:
         raise Problem(
             "delvewheel refuses the wheel.",
+            id="delvewheel-refused",
+            code=CHECK_FAILED,
             evidence=pyenv.tail(done.output),
             remedy="nox -s clean -- --all, then build again; if it stays, report it",
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.core import facts, run
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildSpec
 from sessions.core.options import Options
 
@@ -23,17 +23,28 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
         tables: dict[str, dict[str, Any]] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Problem(
-            "targets.toml is not TOML.", evidence=str(error), remedy="mend that line"
+            "targets.toml is not TOML.",
+            id="targets-not-toml",
+            code=USAGE,
+            evidence=str(error),
+            remedy="mend that line",
         ) from error
     specs = {}
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise Problem(f"{name} in targets.toml is no table.", remedy=f"write it as [{name}]")
+            raise Problem(
+                f"{name} in targets.toml is no table.",
+                id="target-not-a-table",
+                code=USAGE,
+                remedy=f"write it as [{name}]",
+            )
         wrong = (set(table) - _KEYS) | (_NEEDED - set(table))
         wrong |= set() if isinstance(table.get("archs"), list) else {"archs as a list"}
         if wrong:
             raise Problem(
                 f"The table [{name}] of targets.toml is wrong.",
+                id="target-table-invalid",
+                code=USAGE,
                 evidence="unknown or missing: " + ", ".join(sorted(wrong)),
                 remedy="a target has " + ", ".join(sorted(_KEYS)),
             )
@@ -59,11 +70,18 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     ("rtx50+arch90-real"), so that it never passes for the target it came from.
     """
     if not targets:
-        raise Problem("targets.toml names no target.", remedy="git checkout targets.toml")
+        raise Problem(
+            "targets.toml names no target.",
+            id="targets-empty",
+            code=USAGE,
+            remedy="git checkout targets.toml",
+        )
     name = options.target or next(iter(targets))
     if name not in targets:
         raise Problem(
             f"There is no target {name!r}.",
+            id="target-unknown",
+            code=USAGE,
             evidence="targets.toml has: " + ", ".join(targets),
             remedy=f"choose one of those: nox -s wheel -- --target {next(iter(targets))}",
         )
@@ -92,13 +110,20 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
     Of each target first the one that is built: by its own Python, or --python.
     """
     if options.target:
-        raise Problem("The session matrix takes --targets.", remedy=f"--targets {options.target}")
+        raise Problem(
+            "The session matrix takes --targets.",
+            id="matrix-takes-targets",
+            code=USAGE,
+            remedy=f"--targets {options.target}",
+        )
     names = _listed("--targets", options.targets or "")
     pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
     unknown = [python for python in pythons if python not in facts.pythons()]
     if unknown:
         raise Problem(
             f"There is no Python {', '.join(unknown)} that a wheel could be for.",
+            id="python-unknown",
+            code=USAGE,
             evidence="known: " + ", ".join(facts.pythons()),
             remedy="choose of those with --pythons",
         )
@@ -118,6 +143,8 @@ def _listed(option: str, text: str) -> list[str]:
     if not found:
         raise Problem(
             f"{option} names nothing.",
+            id="option-names-nothing",
+            code=USAGE,
             remedy="nox -s matrix -- --targets rtx50,ada --pythons 3.11,3.12",
         )
     return found
@@ -160,11 +187,16 @@ def command(session: str, spec: BuildSpec, *more: str) -> str:
 def _judge(spec: BuildSpec, *, force: bool) -> None:
     if not re.fullmatch(r"3\.\d+", spec.python):
         raise Problem(
-            f"--python {spec.python} is not a Python version.", remedy="write it as --python 3.11"
+            f"--python {spec.python} is not a Python version.",
+            id="python-invalid",
+            code=USAGE,
+            remedy="write it as --python 3.11",
         )
     if spec.source is None and spec.version not in facts.sdists():
         raise Problem(
             f"llama-cpp-python {spec.version} is not locked here.",
+            id="version-not-locked",
+            code=USAGE,
             evidence="locked: " + ", ".join(facts.sdists()),
             remedy="choose one of those, or lock it: nox -s lock -- --add "
             f"llama-cpp-python=={spec.version}",
@@ -173,6 +205,8 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
         if spec.archs:
             raise Problem(
                 f"The target {spec.target!r} builds for the CPU, so --arch means nothing to it.",
+                id="arch-for-cpu-target",
+                code=USAGE,
                 remedy="choose a CUDA target, for example --target rtx50",
             )
         return
@@ -180,11 +214,15 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
     if known.bad and not force:
         raise Problem(
             f"CUDA {spec.cuda} is refused: {known.bad}.",
+            id="cuda-refused",
+            code=USAGE,
             remedy="use --cuda 13.1 or --cuda 13.4; to build with it all the same, add --force",
         )
     if not spec.archs:
         raise Problem(
             f"The target {spec.target!r} names no GPU architecture.",
+            id="target-without-arch",
+            code=USAGE,
             remedy="name one, for example --arch 120-real",
         )
     for arch in spec.archs:
@@ -192,6 +230,8 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
         if number not in known.archs:
             raise Problem(
                 f"CUDA {spec.cuda} cannot build architecture {arch}.",
+                id="arch-not-in-cuda",
+                code=USAGE,
                 evidence=f"it builds {', '.join(map(str, known.archs))} ({known.source})",
                 remedy="choose one of those with --arch, or a newer toolkit with --cuda",
             )

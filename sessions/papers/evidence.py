@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sessions.core import benched, job, records
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import (
     BenchReport,
     BuildEnv,
@@ -111,6 +111,8 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     if missing or not (toolchain and source and configured and wheel and facts and verify):
         raise Problem(
             f"Not all records of {spec.target} are there.",
+            id="release-records-missing",
+            code=CHECK_FAILED,
             evidence="\n".join(missing),
             remedy="; ".join(dict.fromkeys(missing.values())),
         )

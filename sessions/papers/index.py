@@ -21,7 +21,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sessions.core import facts, records, spec
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import BuildSpec, Release
 from sessions.papers import simple, variants
 from sessions.papers.simple import File
@@ -51,6 +51,8 @@ def releases(dist: Path) -> tuple[Release, ...]:
         if release is None or release.target != path.parent.name:
             raise Problem(
                 "The record of a release cannot be read.",
+                id="index-record-unreadable",
+                code=CHECK_FAILED,
                 evidence=str(path),
                 remedy=f"nox -s release -- --target {path.parent.name.split('+')[0]}",
             )
@@ -59,6 +61,8 @@ def releases(dist: Path) -> tuple[Release, ...]:
             if not file.is_file() or records.file_sha256(file) != sha256:
                 raise Problem(
                     "A file in dist/ is not the one that was released.",
+                    id="index-file-changed",
+                    code=CHECK_FAILED,
                     evidence=f"{file}\nreleased: sha256 {sha256}",
                     remedy=command("release", release),
                 )
@@ -117,6 +121,8 @@ def _by_label(found: Iterable[Release]) -> dict[str, list[Release]]:
             raise Problem(
                 f"Two releases would have one name in one index, {name}, and no installer could "
                 "tell them apart.",
+                id="index-same-name",
+                code=CHECK_FAILED,
                 evidence=f"dist/{other.target}/{other.file}\ndist/{release.target}/{release.file}",
                 remedy="keep one of them: delete the other's folder, then run the same command "
                 "again",

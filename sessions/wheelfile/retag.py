@@ -19,7 +19,7 @@ from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
 from sessions.core import records, sbom
-from sessions.core.errors import Problem
+from sessions.core.errors import CHECK_FAILED, Problem
 
 # A wheel for one Python alone: cp311-cp311.
 _ONE = re.compile(r"(.+)-(cp\d+)-\2-([^-]+\.whl)")
@@ -135,4 +135,9 @@ def _symbols(library: bytes) -> list[str]:
         # Not imported_symbols: those of Python have no type, and are left out there.
         names = [str(symbol.name) for symbol in binary.dynamic_symbols]
         return [name for name in names if re.match(r"_?Py[A-Z]\w*_|_?Py_", name)]
-    raise Problem("A library of the wheel cannot be read.", remedy="nox -s wheel -- --fresh")
+    raise Problem(
+        "A library of the wheel cannot be read.",
+        id="library-unreadable",
+        code=CHECK_FAILED,
+        remedy="nox -s wheel -- --fresh",
+    )

@@ -423,7 +423,7 @@ def test_baselines_are_built_before_the_folder_is_made(
     tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: Context) -> list[Path]:
-        raise Problem("It cannot be built.", remedy="build another")
+        raise Problem("It cannot be built.", id="build", remedy="build another")
 
     monkeypatch.setattr(baseline, "wheels", refuse)
     ctx = benching(tmp_path)

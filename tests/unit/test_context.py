@@ -46,7 +46,9 @@ def raising(error: BaseException) -> Callable[[Context], None]:
 
 
 def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path) -> None:
-    problem = Problem("The moon is down.", evidence="no light", remedy="wait for the sun")
+    problem = Problem(
+        "The moon is down.", id="moon", evidence="no light", remedy="wait for the sun"
+    )
     with pytest.raises(Aborted) as told:
         context.stage(session(), raising(problem))
     assert str(told.value) == "The moon is down.\n    no light\nTo mend it: wait for the sun"
@@ -54,7 +56,7 @@ def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path) -> None:
 
 
 def test_a_problem_cannot_command_the_terminal() -> None:
-    problem = Problem("No wheel \x1b[2J.", remedy="look at it")
+    problem = Problem("No wheel \x1b[2J.", id="wheel", remedy="look at it")
     with pytest.raises(Aborted) as told:
         context.stage(session(), raising(problem))
     assert str(told.value) == "No wheel \\x1b[2J.\nTo mend it: look at it"

@@ -288,7 +288,12 @@ def test_a_wheel_for_two_architectures_is_to_be_proven_on_both() -> None:
 
 
 def test_records_that_are_missing_are_the_reason_beside_the_checkouts() -> None:
-    problem = Problem("Not all records are there.", evidence="verify.json", remedy="nox -s verify")
+    problem = Problem(
+        "Not all records are there.",
+        id="release-records-missing",
+        evidence="verify.json",
+        remedy="nox -s verify",
+    )
     dirty = Checkout(COMMIT, ("?? a",))
     made = gate.unreadable(problem, situation(fakes.evidence(), checkout=dirty))
     assert [(c.id, c.status) for c in made] == [("records", "fail"), ("checkout", "fail")]

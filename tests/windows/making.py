@@ -47,6 +47,7 @@ def need_programs() -> None:
         here = "nox -s tests, on Windows itself" if sys.platform == "win32" else "a Linux machine"
         raise Problem(
             f"tests_windows plays Windows with Wine on Linux; this is {sys.platform}.",
+            id="windows-lab-1",
             remedy=f"run the tests with: {here}",
         )
     missing = _missing()
@@ -56,6 +57,7 @@ def need_programs() -> None:
     if not shutil.which("apt-get"):
         raise Problem(
             "Wine or mingw-w64 is missing, and there is no apt-get to install them with.",
+            id="windows-lab-2",
             evidence=absent,
             remedy="install Wine (64 bits) and mingw-w64 (gcc, g++ and binutils for x86_64, POSIX "
             "threads) with this system's own package manager",
@@ -63,6 +65,7 @@ def need_programs() -> None:
     if os.geteuid() != 0:
         raise Problem(
             "Wine or mingw-w64 is missing, and only root may install them.",
+            id="windows-lab-3",
             evidence=absent,
             remedy=f"sudo sh -c '{APT}'",
         )
@@ -72,6 +75,7 @@ def need_programs() -> None:
     if done.returncode:
         raise Problem(
             "apt-get could not install Wine and mingw-w64.",
+            id="windows-lab-4",
             evidence=_tail(done.output),
             remedy=f"check the network and /etc/apt/sources.list, then run: {APT}",
         )
@@ -79,6 +83,7 @@ def need_programs() -> None:
     if missing:
         raise Problem(
             "Wine and mingw-w64 are installed, but some of their programs are not on PATH.",
+            id="windows-lab-5",
             evidence=f"not on PATH: {', '.join(missing)}\nPATH={os.environ.get('PATH', '')}",
             remedy="put /usr/bin on PATH",
         )
@@ -106,6 +111,7 @@ def stdlib() -> Path:
     if done.returncode or not said:
         raise Problem(
             "The Windows Python takes its standard library from a CPython 3.11; there is none.",
+            id="windows-lab-6",
             evidence=f"this is Python {sys.version.split()[0]}; python3.11: {_tail(done.output)}",
             remedy="put a python3.11 on PATH (Debian 12: apt-get install python3.11; "
             "elsewhere: uv python install 3.11)",
@@ -187,6 +193,7 @@ def _wine(env: Mapping[str, str], *words: str) -> None:
     if done.returncode:
         raise Problem(
             f"Wine failed: {' '.join(words)} ended with {done.returncode}.",
+            id="windows-lab-7",
             evidence=f"WINEPREFIX={env['WINEPREFIX']}",
             remedy="see what it says: "
             f"HOME={env['HOME']} WINEPREFIX={env['WINEPREFIX']} {' '.join(words)}",
@@ -205,6 +212,7 @@ def _download(folder: Path) -> None:
     if done.returncode:
         raise Problem(
             "pip could not get the parts of the Windows Python.",
+            id="windows-lab-8",
             evidence=_tail(done.output),
             remedy="check the network and pip's configuration (pip config list), then run the "
             "same command again",
@@ -332,6 +340,7 @@ def _run(command: list[str]) -> None:
     if done.returncode:
         raise Problem(
             f"{command[0]} failed.",
+            id="windows-lab-9",
             evidence=_tail(done.output),
             remedy=f"install it anew: {APT}",
         )
