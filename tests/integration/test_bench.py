@@ -233,7 +233,7 @@ def test_a_wheel_that_does_not_compute_ends_it(project: Project, tmp_path: Path)
 def test_without_the_card_it_stops_before_anything_is_built(words: tuple[str, ...]) -> None:
     # Of a kind that is hardly where tests run; with a driver or without, the way out is the same.
     done = subprocess.run(
-        [sys.executable, "noxfile.py", "-s", "bench", "--", "--target", "spark", *words],
+        [sys.executable, "noxfile.py", "-s", "bench", "--", "--target", "b200", *words],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import cluster
 from tests.integration.conftest import ODD, REPOSITORY, SOURCES, Checkout
 from tests.integration.test_matrix import lock_cuda
-from tests.scaling import cluster
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def sccache_dist(built: Checkout) -> str:
 
 
 def test_what_a_killed_run_left_of_the_network_makes_way() -> None:
-    code = "import os, tests.scaling.cluster as c\nwith c.network(2): os.kill(os.getpid(), 9)"
+    code = "import os, lab.cluster as c\nwith c.network(2): os.kill(os.getpid(), 9)"
     killed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY)
     assert killed.returncode == -9
     assert f"{cluster.BRIDGE}-12" in namespaces()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lab import cluster
 from tests.integration.conftest import ODD, SOURCES, Checkout, Project, copy_project
-from tests.scaling import cluster
 
 Store = Callable[[Path], AbstractContextManager[dict[str, str]]]
 

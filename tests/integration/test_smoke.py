@@ -26,7 +26,7 @@ def record(path: Path, kind: str) -> dict[str, Any]:
 
 def test_without_the_card_it_stops_before_anything_is_built() -> None:
     # Of a kind that is hardly where tests run; with a driver or without, the way out is the same.
-    words = ["-s", "smoke", "--", "--target", "spark"]
+    words = ["-s", "smoke", "--", "--target", "b200"]
     done = subprocess.run(
         [sys.executable, "noxfile.py", *words],
         cwd=REPOSITORY,
@@ -40,7 +40,7 @@ def test_without_the_card_it_stops_before_anything_is_built() -> None:
     assert "nox -s bundle" in said
     assert "--device cpu" in said
     assert "session clean" not in said
-    assert not (REPOSITORY / "build" / "spark" / "tree").exists()
+    assert not (REPOSITORY / "build" / "b200" / "tree").exists()
 
 
 @pytest.mark.slow

@@ -35,7 +35,6 @@ def test_targets_toml_has_the_promised_targets_and_rtx50_first() -> None:
         "rtx50",
         "rtx50-fp4",
         "b200",
-        "spark",
         "hopper",
         "ada",
         "ampere",

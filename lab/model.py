@@ -1,6 +1,6 @@
 """How long a build would take with more machines, from how long its steps took on one.
 
-    python -m tests.scaling.model build/rtx50/steps.json [--physical 2]
+    python -m lab.model build/rtx50/steps.json [--physical 2]
 
 prints a table: build servers of one core each, and of 16, beside a builder of two cores.
 """

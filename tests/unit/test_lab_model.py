@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from lab.model import Work, split, table, wall
 from tests import evidence
-from tests.scaling.model import Work, split, table, wall
 
 REMOTE = [Work(0, 10)] * 8
 

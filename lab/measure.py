@@ -1,9 +1,9 @@
 """What shared caches and build servers bring, measured on one machine: docs/scaling.md.
 
-    python -m tests.scaling.measure shared --cold --work DIR --cache DIR --out FILE
-    python -m tests.scaling.measure shared --warm CCACHE_DIR --work DIR --cache DIR --out FILE
-    python -m tests.scaling.measure dist --servers N --work DIR --cache DIR --out FILE
-    python -m tests.scaling.model DIR/cold-steps.json [--physical 2]
+    python -m lab.measure shared --cold --work DIR --cache DIR --out FILE
+    python -m lab.measure shared --warm CCACHE_DIR --work DIR --cache DIR --out FILE
+    python -m lab.measure dist --servers N --work DIR --cache DIR --out FILE
+    python -m lab.model DIR/cold-steps.json [--physical 2]
 
 ``--cache`` is a BLACKWHEEL_CACHE with toolkit and build tools; its compiler caches are not used.
 ``--cold`` builds from nothing first, which takes long, and fills A's own ccache; without it that is
@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.scaling import cluster
+from lab import cluster
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)

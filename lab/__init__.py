@@ -1,0 +1,1 @@
+"""Experiments on shared caches and build servers: run by hand, their conclusions are in docs/."""

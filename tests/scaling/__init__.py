@@ -1,1 +1,0 @@
-"""More than one machine, played on one: shared caches, build servers, and what they bring."""
