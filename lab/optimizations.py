@@ -1,7 +1,7 @@
 """What a change of nvcc's options is worth: CUDA steps of a finished build, compiled in turn.
 
-    python -m lab.levers build/rtx50 --option=-Xcompiler=-O1 --option=--split-compile=2
-    python -m lab.levers build/rtx50 --take=-compress-mode=size
+    python -m lab.optimizations build/rtx50 --option=-Xcompiler=-O1 --option=--split-compile=2
+    python -m lab.optimizations build/rtx50 --take=-compress-mode=size
 
 A sample of the steps, short and long, is compiled as the build did and with each change, in turn,
 with no compiler cache and into a folder that goes; CPU and wall times are added up. Nothing else of
