@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sessions.core import (
+    bindings,
     cachestats,
     console,
     disk,
@@ -60,6 +61,7 @@ def main(ctx: Context) -> None:
     assert chain.compiler is not None  # the probe fails without one
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
     needs = build.requires
+    _compare_bindings(ctx, Path(source.path), chain)
     bill = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)
     _stage(ctx, build, source, bill)
     records.write(ctx.build / "inputs.json", "inputs", inputs.inputs(ctx.spec, chain))
@@ -107,6 +109,46 @@ def main(ctx: Context) -> None:
     console.done(
         f"wheel: {wheel.size / 1e6:.1f} MB in {console.duration(wheel.wall_seconds)} "
         f"({steps} steps{cachestats.said(counts)}), sha256 {wheel.sha256}"
+    )
+
+
+def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
+    """Refuse a source whose Python declares other structures or functions than its headers."""
+    texts, headers = bindings.read(source)
+    if "llama_cpp" not in texts or not headers:
+        console.warn("bindings: llama_cpp/llama_cpp.py or llama.h is not there, nothing compared")
+        return
+    assert chain.compiler is not None
+    declared = bindings.declarations(texts)
+    text, about = bindings.assertions(declared, headers)
+    path = ctx.build / "bindings.cpp"
+    records.write_text(path, text)
+    env = options.system_environment(ctx.env) | chain.compiler.variables
+    done = run.capture(bindings.command(chain.compiler, source, path), env=env, timeout=300)
+    found = bindings.compared(declared, text, about, done.output, done.returncode)
+    if found is None:
+        raise Problem(
+            "The Python bindings could not be compared with the C headers.",
+            id="bindings-not-compared",
+            evidence=pyenv.tail(done.output),
+            remedy=f"compile {path} by hand to see why",
+        )
+    records.write(ctx.record("bindings"), "bindings", found)
+    known = [row["name"] for row in facts.load("bindings.toml")["known"]]
+    wrong = bindings.unexpected(found, known)
+    if wrong:
+        raise Problem(
+            f"{len(wrong)} declarations of llama_cpp/ differ from the headers of vendor/llama.cpp: "
+            "the wheel would read memory at wrong places.",
+            id="bindings-disagree",
+            code=CHECK_FAILED,
+            evidence="\n".join(f"{name}: {why}" for name, why in list(wrong.items())[:8]),
+            remedy="check out the submodule that belongs to this release: "
+            f"git -C {source} submodule update --init --recursive",
+        )
+    console.say(
+        f"Bindings: {found.structures} structures and {found.functions} functions agree with the "
+        f"headers, but for {len(found.wrong)} that are known"
     )
 
 
