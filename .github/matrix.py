@@ -1,7 +1,7 @@
-"""The matrix of release.yml as JSON: a row for every target of targets.toml on every system.
+"""The matrix of release.yml as JSON: one row per target of targets.toml and system.
 
-``python3 matrix.py TARGETS RUNNERS``: which targets, in words (none: all), and which self-hosted
-runners with a card there are, as "linux-sm120 windows-sm120".
+``python3 matrix.py TARGETS RUNNERS``: the targets, separated by spaces (none: all that are
+released, so not ``seed``), and the self-hosted runners with a GPU: "linux-sm120 windows-sm120".
 """
 
 import json
@@ -15,13 +15,14 @@ from typing import Any
 # wheels are manylinux_2_35. ubuntu-24.04 itself has glibc 2.39, and a wheel made there would not
 # run on Debian 12; ubuntu-22.04 ends in April 2027 (actions/runner-images#14254). The container has
 # Python, git and GCC, and no CUDA, which comes from PyPI as everywhere. It is named by its tag, for
-# Debian's security fixes; what of it reaches a wheel, verify reads.
+# Debian's security fixes; verify checks what reaches a wheel.
 #
-# Windows: the compiler of Visual Studio 2022 is one that CUDA 13.1 accepts, so its wheels are
-# released. Those of 2026 have the same names; they are built and proven to see that it works.
+# Windows: the compiler of Visual Studio 2022 is supported by CUDA 13.1, so its wheels are
+# released. Those of 2026 have the same names; they are built and tested to see that it works.
 # Its label: actions/runner-images#14016. windows-latest is that image too, so none is named so.
 #
-# "cpu" is where a wheel without GPU code is proven: not where it was built.
+# "cpu" is the runner that tests a wheel without GPU code: not the one that built it.
+NOT_RELEASED = ("seed",)  # only there to be compared with
 SYSTEMS: dict[str, dict[str, Any]] = {
     "linux": {
         "image": "ubuntu-24.04",
@@ -48,9 +49,9 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 
 
 def rows(targets: dict[str, Any], asked: list[str], runners: list[str]) -> list[dict[str, Any]]:
-    """A row a job. Its "card" is the labels of where it is proven, as JSON; "" for nowhere."""
-    cards = {name: _capability(table["archs"]) for name, table in targets.items()}
-    known = {f"{system}-{card}" for system in ("linux", "windows") for card in cards.values()}
+    """One row per job. "runner" is the labels of the runner that tests it, as JSON; "" for none."""
+    gpus = {name: _capability(table["archs"]) for name, table in targets.items()}
+    known = {f"{system}-{gpu}" for system in ("linux", "windows") for gpu in gpus.values()}
     wrong = [*(set(asked) - set(targets)), *(set(runners) - known)]
     if wrong:
         sys.exit(
@@ -64,23 +65,23 @@ def rows(targets: dict[str, Any], asked: list[str], runners: list[str]) -> list[
             "image": about["image"],
             "container": about["container"],
             "release": about["release"],
-            "card": _card(about, cards[target], runners),
+            "runner": _runner(about, gpus[target], runners),
         }
-        for target in asked or targets
+        for target in asked or [name for name in targets if name not in NOT_RELEASED]
         for system, about in SYSTEMS.items()
     ]
 
 
 def _capability(archs: list[str]) -> str:
-    """The label of a card: "120a-real" -> "sm120"."""
+    """The label of a GPU architecture: "120a-real" -> "sm120"."""
     return "sm" + re.findall(r"^\d+", archs[0])[0] if archs else "cpu"
 
 
-def _card(about: dict[str, Any], card: str, runners: list[str]) -> str:
-    if card == "cpu":
+def _runner(about: dict[str, Any], gpu: str, runners: list[str]) -> str:
+    if gpu == "cpu":
         return json.dumps([about["cpu"]])
-    there = f"{about['labels'][0].lower()}-{card}" in runners
-    return json.dumps(["self-hosted", *about["labels"], "gpu", card]) if there else ""
+    there = f"{about['labels'][0].lower()}-{gpu}" in runners
+    return json.dumps(["self-hosted", *about["labels"], "gpu", gpu]) if there else ""
 
 
 if __name__ == "__main__":
