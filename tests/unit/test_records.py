@@ -103,8 +103,8 @@ def test_every_noun_is_tested_here() -> None:
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_a_noun_comes_back_from_its_record_as_it_was(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "record.json"
-    records.write(path, "kind", value)
-    back = records.read(path, "kind", type(value))
+    records.write(path, "value", value)
+    back = records.read(path, "value", type(value))
     assert back == value
     assert type(back) is type(value)
 
@@ -120,8 +120,8 @@ def test_a_noun_comes_back_from_its_record_as_it_was(value: Any, tmp_path: Path)
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_not_there_comes_back_as_none(value: Any, tmp_path: Path) -> None:
-    records.write(tmp_path / "r.json", "kind", value)
-    assert records.read(tmp_path / "r.json", "kind", type(value)) == value
+    records.write(tmp_path / "r.json", "value", value)
+    assert records.read(tmp_path / "r.json", "value", type(value)) == value
 
 
 def test_what_lies_inside_comes_back_as_a_noun_too(tmp_path: Path) -> None:
