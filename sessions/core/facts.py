@@ -189,3 +189,9 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
             remedy="write --arch as CMAKE_CUDA_ARCHITECTURES has it, for example --arch 120-real",
         )
     return int(match[1]), match[2], match[3] or ""
+
+
+def compiled_to(arch: str) -> frozenset[tuple[int, str, str]]:
+    """What an architecture stands for: of "120", (120, "", "real") and (120, "", "virtual")."""
+    number, suffix, kind = parse_arch(arch)
+    return frozenset((number, suffix, each) for each in ((kind,) if kind else ("real", "virtual")))
