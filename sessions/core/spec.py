@@ -285,7 +285,7 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
             code=USAGE,
             remedy="name one, for example --arch 120-real",
         )
-    seen: set[tuple[int, str, str]] = set()
+    seen: set[str] = set()
     for arch in spec.archs:
         if seen & facts.compiled_to(arch):
             raise Problem(
