@@ -371,10 +371,20 @@ GRAPH = "build a.o: CXX_COMPILER__a /s/a.cpp\n"
         (None, GRAPH.encode()),
         ((HEADER + STEP.replace("1795000000105000000", "9" * 30)).encode(), GRAPH.encode()),
     ],
-    ids=(
-        "version empty no-step path-not-utf-8 graph-not-utf-8 no-number cut no-colon circle "
-        "no-graph no-log year-beyond-all"
-    ).split(),
+    ids=[
+        "version",
+        "empty",
+        "no-step",
+        "path-not-utf-8",
+        "graph-not-utf-8",
+        "no-number",
+        "cut",
+        "no-colon",
+        "circle",
+        "no-graph",
+        "no-log",
+        "year-beyond-all",
+    ],
 )
 def test_timing_is_said_to_be_unknown_where_the_log_cannot_be_read(
     log: bytes | None,
