@@ -58,8 +58,8 @@ def stale(ctx: Context) -> list[Removal]:
     tree = ctx.build / "tree"
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
     if tree.exists() and chain:
-        then = records.read(ctx.build / "inputs.json", "inputs", dict)
-        now = inputs.inputs(ctx.spec, chain)
+        then = records.read(ctx.build / "inputs.json", "inputs", dict[str, str])
+        now = inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
         changes = inputs.differences(then, now) if then else ["not known what it was made from"]
         if changes:
             found.append(Removal(tree, "; ".join(changes), True))

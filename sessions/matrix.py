@@ -286,7 +286,7 @@ def _served(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
 
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
     """Of everything that decides a repacked wheel, and whether it holds what verify asks."""
-    ours = records.file_sha256(Path(retag.__file__))
+    ours = inputs.code(Path(retag.__file__))
     return records.fingerprint([built.sha256, ours, inputs.verdict(spec, record)])
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sessions.core import console, facts, job, machine, msvc, records
+from sessions.core import console, facts, identity, job, machine, msvc, records
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.judge import choose_compiler, choose_python, choose_toolkit, job_count, judge
@@ -45,6 +45,8 @@ def main(ctx: Context) -> None:
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
     given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
     chain = probe(ask, ctx.spec, ctx.options.jobs, given)
+    if not given:
+        chain = identity.of(ask, chain)
     if ctx.options.record:
         folder = Path(ctx.options.record)
         console.done(f"probe: recorded in {machine.save(tape, folder)}")

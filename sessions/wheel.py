@@ -65,8 +65,7 @@ def main(ctx: Context) -> None:
     _compare_bindings(ctx, Path(source.path), chain)
     bill = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)
     _stage(ctx, build, source, bill)
-    records.write(ctx.build / "inputs.json", "inputs", inputs.inputs(ctx.spec, chain))
-    disk.mark(ctx.build / "tree")
+    _tree(ctx, build, chain)
     steps, counts = _compile(ctx, build, chain, source.version)
     timing = _timing(ctx, chain.jobs, counts) if steps else {}
     raw = _only_wheel(ctx.build / "dist")
@@ -151,6 +150,22 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
         f"Bindings: {found.structures} structures and {found.functions} functions agree with the "
         f"headers, but for {len(found.wrong)} that are known"
     )
+
+
+def _tree(ctx: Context, build: BuildEnv, chain: Toolchain) -> None:
+    """Note what the CMake tree is made from. One of other settings goes.
+
+    CMake takes some of them (CMAKE_CXX_FLAGS_INIT) when it first configures, and never again.
+    ``clean`` has deleted a tree of another machine's inputs.
+    """
+    tree, record = ctx.build / "tree", ctx.build / "inputs.json"
+    then = records.read(record, "inputs", dict[str, str])
+    if disk.is_marked(tree) and (then or {}).get("settings") != build.inputs.get("settings"):
+        console.say("The settings of the build have changed: it begins from nothing.")
+        disk.remove(tree)
+    now = build.inputs | inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
+    records.write(record, "inputs", now)
+    disk.mark(tree)
 
 
 def _stage(ctx: Context, build: BuildEnv, source: Source, bill: str) -> None:

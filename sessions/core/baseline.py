@@ -9,7 +9,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.core import chain, console, disk, facts, finished, ninja, pyenv, records, run, spec
+from sessions.core import (
+    chain,
+    console,
+    disk,
+    facts,
+    finished,
+    inputs,
+    ninja,
+    pyenv,
+    records,
+    run,
+    spec,
+)
 from sessions.core.context import Context
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain, Toolkit, Wheel
@@ -124,8 +136,10 @@ def _foreign(ctx: Context, name: str) -> Path:
     folder, target = ctx.root / "build" / label, ctx.root / "wheels" / label
     ctx.target_lock(label)
     run.end_leftovers(run.BUILD_MARK, str(folder))
-    parts = [env, source.digest, found.compiler.version, kit and kit.fingerprint]
-    fingerprint = records.fingerprint([*parts, records.file_sha256(facts.tools_lock())])
+    python = found.python.version if found.python else ""
+    before_it = inputs.machine(ctx.spec, found.compiler, python, kit.fingerprint if kit else "")
+    procedure = [row["variable"], row["value"], row["cpu"], inputs.code(Path(__file__))]
+    fingerprint = records.fingerprint([before_it, source.digest, procedure])
     done = records.read(target / "wheel.json", "wheel", Wheel)
     if done and finished.is_current(done, fingerprint, target):
         return target / done.file
