@@ -65,7 +65,11 @@ def _redistributed(ask: Machine, found: Compiler) -> dict[str, str]:
     """The libraries of Microsoft's runtime that delvewheel copies into the wheel."""
     root = PureWindowsPath(found.variables.get("VCTOOLSREDISTDIR", ""))
     paths = ask("glob", str(root / "x64" / "Microsoft.VC*" / "*.dll")) if root.name else []
-    named = {PureWindowsPath(path).name.lower(): path for path in paths}
+    named = {
+        PureWindowsPath(path).name.lower(): path
+        for path in paths
+        if PureWindowsPath(path).parent.suffix in (".CRT", ".OpenMP")
+    }
     return {name: _digest(ask, named.get(name, "")) for name in redist.files()}
 
 

@@ -30,7 +30,7 @@ LAYOUT = {"linux": 1, "windows": 2}
 _JUDGES = ("wheelfile/reader.py", "wheelfile/judge.py")
 _SESSION = "verify.py"
 # What of a target and of a wheel's record no check of verify reads.
-WORDS = ("summary", "warning", "toolkit", "source", "cache", "compiler", "prerelease")
+WORDS = ("summary", "warning", "toolkit", "cache", "compiler", "prerelease")
 VOLATILE = ("steps", "wall_seconds", "cpu_seconds", "cache", "timing")
 _SHOWN = 16  # hexadecimal digits of a digest
 
@@ -52,7 +52,7 @@ def machine(
         "python": python or "none",
         "compiler": "none",
         "build tools": records.file_sha256(facts.tools_lock())[:_SHOWN],
-        "toolkit": f"CUDA {spec.cuda} {toolkit[:_SHOWN]}" if spec.cuda else "none",
+        "toolkit": f"CUDA {spec.cuda} {spec.toolkit} {toolkit[:_SHOWN]}" if spec.cuda else "none",
     }
     if compiler is None:
         return found
@@ -146,9 +146,10 @@ def judging() -> list[Path]:
     """The files by which a wheel is judged: modules, data, and what is added to each wheel."""
     modules = {SESSIONS / _SESSION, *imported(SESSIONS / name for name in _JUDGES)}
     names = {name for path in modules for name in _module(_text(path)).words}
-    data = [facts.FACTS / name for name in names if name.endswith(".toml")]
+    data = [SESSIONS / "facts" / name for name in names if name.endswith(".toml")]
     overlay = [SESSIONS / "overlay" / name for name in (staging.LOADER, staging.DLLS)]
-    return sorted({*modules, *filter(Path.is_file, data), *overlay, facts.FACTS / "runtime.txt"})
+    readers = SESSIONS / "facts" / "runtime.txt"  # the versions of what decodes libraries
+    return sorted({*modules, *filter(Path.is_file, data), *overlay, readers})
 
 
 def imported(paths: Iterable[Path]) -> set[Path]:
