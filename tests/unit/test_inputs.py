@@ -63,10 +63,10 @@ def test_code_of_what_ships_is_its_bytes(tmp_path: Path) -> None:
 class Wordless(ast.NodeTransformer):
     """Leaves out what is said to people: docstrings and errors."""
 
-    def visit_Raise(self, node: ast.Raise) -> ast.Pass:  # noqa: N802
+    def visit_Raise(self, node: ast.Raise) -> ast.Pass:
         return ast.Pass()
 
-    def visit_Expr(self, node: ast.Expr) -> ast.AST:  # noqa: N802
+    def visit_Expr(self, node: ast.Expr) -> ast.AST:
         return ast.Pass() if isinstance(node.value, ast.Constant) else node
 
 
