@@ -282,7 +282,7 @@ def _rows(chain: Toolchain) -> Iterable[tuple[str, str, str, str]]:
         used = f" ({compiler.unfit})" if compiler.unfit else used
         yield f"{compiler.family}{used}", compiler.version, compiler.cxx, compiler.found_via
     for toolkit in chain.toolkits:
-        used = " (used)" if toolkit == chain.toolkit else ""
+        used = " (used)" if chain.toolkit and toolkit.root == chain.toolkit.root else ""
         yield f"CUDA{used}", toolkit.version, toolkit.root, toolkit.found_via
     for tool in chain.tools:
         yield tool.name, tool.version or "does not say", tool.path, tool.found_via

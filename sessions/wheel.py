@@ -220,8 +220,7 @@ def _compile(
             if step is None:
                 return
             if not steps:
-                commands = tree / "compile_commands.json"
-                cuda.extend(ninja.cuda_files(commands.read_text(encoding="utf-8")))
+                cuda.extend(ninja.cuda_files(_text(tree / "compile_commands.json")))
             steps.append(step)
             left = ninja.time_left(steps, cuda, time.monotonic() - start)
             meter.update(step.done, step.total, left, step.file)
@@ -309,6 +308,11 @@ def _timing(ctx: Context, jobs: int, cache: dict[str, int]) -> dict[str, float]:
     return summary
 
 
+def _text(path: Path) -> str:
+    """A file of CMake's, which writes the bytes of a path as they are."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 def check_tree(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
     """Refuse a configured CMake tree that would build another wheel than the target asks for.
 
@@ -316,7 +320,7 @@ def check_tree(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
     0.3.36 takes 120a where it is told 120. Raises Problem.
     """
     if toolkit:
-        cache = (tree / "CMakeCache.txt").read_text(encoding="utf-8")
+        cache = _text(tree / "CMakeCache.txt")
         foreign = ninja.foreign_cuda(cache, toolkit.root)
         if foreign:
             raise Problem(
@@ -326,7 +330,7 @@ def check_tree(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
                 remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it "
                 "anew",
             )
-    commands = (tree / "compile_commands.json").read_text(encoding="utf-8")
+    commands = _text(tree / "compile_commands.json")
     wanted = frozenset(name for arch in spec.archs for name in facts.compiled_to(arch))
     files = ninja.architectures(commands)
     compiled = set(files.values())

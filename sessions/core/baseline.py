@@ -144,10 +144,11 @@ def _foreign(ctx: Context, name: str) -> Path:
     if done and finished.is_current(done, fingerprint, target):
         return target / done.file
     before = records.read(folder / "inputs.json", "inputs", str)
-    if folder.exists() and before != fingerprint:
+    now = records.fingerprint([fingerprint, inputs.places(found, ctx.spec, ctx.root, ctx.cache)])
+    if folder.exists() and before != now:
         disk.remove(folder)
     disk.mark(folder)
-    records.write(folder / "inputs.json", "inputs", fingerprint)
+    records.write(folder / "inputs.json", "inputs", now)
     shutil.rmtree(folder / "src", ignore_errors=True)
     with ctx.source_lock(source.version):
         shutil.copytree(source.path, folder / "src")

@@ -57,8 +57,7 @@ def compiler(ask: Machine, found: Compiler) -> Compiler:
 
 def toolkit(ask: Machine, found: InstalledToolkit) -> InstalledToolkit:
     """An installed toolkit with a digest of its files' names, sizes and times."""
-    patterns = facts.load("compilers.toml")["toolkit"]["files"]
-    return dataclasses.replace(found, files=ask("listing", found.root, *patterns)[:_SHOWN])
+    return dataclasses.replace(found, files=ask("toolkit", found.root)[:_SHOWN])
 
 
 def _redistributed(ask: Machine, found: Compiler) -> dict[str, str]:

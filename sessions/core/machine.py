@@ -49,8 +49,8 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
             case "sha256":
                 path = Path(words[0])
                 return records.file_sha256(path) if path.is_file() else None
-            case "listing":
-                return _listing(Path(words[0]), words[1:])
+            case "toolkit":
+                return _listing(Path(words[0]), facts.load("compilers.toml")["toolkit"]["files"])
             case "grep":
                 text = _read(Path(words[1]))
                 found = (line for line in (text or "").splitlines() if re.search(words[0], line))

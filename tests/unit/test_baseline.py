@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +12,7 @@ import pytest
 from sessions.core import baseline, chain, disk, facts, pyenv, records
 from sessions.core.context import Context
 from sessions.core.errors import Problem
-from sessions.core.model import Wheel
+from sessions.core.model import BuildEnv, Wheel
 from sessions.core.run import Finished
 from tests import fakes
 
@@ -210,6 +211,24 @@ def test_it_is_built_once_and_again_when_something_changed(
     baseline.wheels(ctx)
     assert len(builder.commands) == 4
     assert not old.exists()  # what another toolkit compiled
+
+
+def test_foreign_is_built_again_for_another_revision_of_the_compiler_and_for_no_folder(
+    tmp_path: Path, builder: Builder
+) -> None:
+    ctx = benching(tmp_path, "--baseline", "seed")
+    baseline.wheels(ctx)
+    build = records.need(ctx.record("configure"), "configure", BuildEnv)
+    elsewhere = {**build.variables, "TMPDIR": "/scratch", "HOME": "/home/other"}
+    moved = dataclasses.replace(build, variables=elsewhere)
+    records.write(ctx.record("configure"), "configure", moved)
+    baseline.wheels(ctx)
+    assert len(builder.commands) == 1
+    for field in ("identity", "linked"):
+        compiler = fakes.compiler(**{field: {"cc1plus": "of a later revision"}})
+        records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
+        baseline.wheels(ctx)
+    assert len(builder.commands) == 3
 
 
 def test_a_wheel_is_there_whole_or_not_at_all(

@@ -239,6 +239,14 @@ def test_check_tree_refuses_other_architectures_and_names_the_option(
     assert caught.value.remedy.endswith(told)
 
 
+def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
+    tree = configured(tmp_path, "120-real")
+    for path in tree.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"/s/", b"/\xff/") + b"\n")
+    (tree / "CMakeCache.txt").write_bytes(b"X:PATH=/\xff\n")
+    wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
+
+
 def test_check_tree_refuses_another_toolkit(tmp_path: Path) -> None:
     tree = configured(tmp_path, "120-real", kit="/usr/local/cuda-13.0")
     with pytest.raises(Problem) as caught:
