@@ -11,6 +11,8 @@ from sessions.core.context import Context
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import Toolchain, Wheel
 
+SHOWN = 4  # differences of inputs that are told: a compiler's update has ten
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -62,7 +64,8 @@ def stale(ctx: Context) -> list[Removal]:
         now = inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
         changes = inputs.differences(then, now) if then else ["not known what it was made from"]
         if changes:
-            found.append(Removal(tree, "; ".join(changes), True))
+            more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+            found.append(Removal(tree, "; ".join(changes[:SHOWN]) + more, True))
         elif ctx.options.fresh and "wheel" in ctx.asked:
             found.append(Removal(tree, "--fresh", True))
     sources = ctx.root / "llama-cpp-python-src"

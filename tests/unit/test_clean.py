@@ -110,6 +110,15 @@ def test_a_tree_of_the_same_release_by_another_revision_goes(
     assert [removal.why for removal in clean.stale(ctx)] == [why]
 
 
+def test_of_many_differences_the_first_are_told(ctx: Context) -> None:
+    compiler = fakes.compiler(version="13.1.0", identity=dict.fromkeys("abcdef", "b"))
+    records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
+    (removal,) = clean.stale(ctx)
+    assert removal.why.startswith("compiler: gnu 12.2.0 ")
+    assert removal.why.count(" then, ") == clean.SHOWN
+    assert removal.why.endswith("; and 3 more")
+
+
 def test_a_tree_of_another_openmp_runtime_goes(ctx: Context) -> None:
     built_from(ctx, ctx.spec, fakes.chain(compiler=fakes.compiler(linked={"libgomp.so.1": "a"})))
     chain = fakes.chain(compiler=fakes.compiler(linked={"libgomp.so.1": "b"}))
