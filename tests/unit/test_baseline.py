@@ -323,7 +323,7 @@ def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
 
 
 def test_the_names_are_those_of_the_help() -> None:
-    from sessions.core import options
+    from sessions.core import arguments, declared
 
-    action = options.parser()._option_string_actions["--baseline"]
-    assert action.metavar == "|".join(["WHEEL", *baseline.names()])
+    metavar = declared.BY_FIELD["baseline"].metavar
+    assert metavar == "|".join(["WHEEL", *arguments.baselines()])
