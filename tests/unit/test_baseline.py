@@ -303,7 +303,7 @@ def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
     (path,) = baseline.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+arch120-virtual" / "ptx.whl"
     assert nested == [
-        (["wheel"], "rtx50", ["--cache=ccache", "--jobs=3", "--arch=120-virtual"]),
+        (["wheel"], "rtx50", ["--jobs=3", "--arch=120-virtual"]),
     ]
 
 

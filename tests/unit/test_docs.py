@@ -9,7 +9,7 @@ import tomllib
 
 import pytest
 
-from sessions.core import options
+from sessions.core import declared
 from tests import fakes
 
 README = (fakes.ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,7 +46,7 @@ def test_every_session_that_the_readme_names_is_one() -> None:
 
 
 def test_every_option_the_documents_name_is_one() -> None:
-    known = set(options.parser()._option_string_actions)
+    known = {option.flag for option in declared.OPTIONS}
     foreign = {
         "--force-reinstall",
         "--no-deps",

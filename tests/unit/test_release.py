@@ -229,7 +229,7 @@ PAPERS = [
 def test_what_is_proven_is_released_with_all_its_papers(world: World, capsys: Told) -> None:
     world.release()
     assert sorted(p.name for p in (world.dist / "rtx50").iterdir()) == sorted(PAPERS)
-    assert world.calls == [(["verify"], "rtx50", ["--cache=ccache"])]
+    assert world.calls == [(["verify"], "rtx50", [])]
     assert "## rtx50: RELEASE\n" in world.page
     assert (world.dist / "simple" / "llama-cpp-python" / "index.html").exists()
     assert (world.dist / "cu131-sm120" / "simple" / "llama-cpp-python" / "index.html").exists()
@@ -342,7 +342,7 @@ def test_a_report_on_the_cpu_is_none_for_a_card(world: World) -> None:
 def test_a_cpu_target_is_proven_on_the_cpu(world: World) -> None:
     world.proven, world.cards = False, None
     world.release("--target", "cpu")
-    assert world.calls[1] == (["smoke"], "cpu", ["--cache=ccache", "--device=cpu"])
+    assert world.calls[1] == (["smoke"], "cpu", ["--device=cpu"])
     assert "sm120" not in "".join(world.files())
     assert (world.dist / "cpu" / "simple" / "llama-cpp-python" / "index.html").exists()
 
@@ -369,7 +369,7 @@ def test_a_tested_wheel_is_nowhere_called_untested(world: World) -> None:
 
 def test_a_report_is_handed_to_smoke(world: World) -> None:
     world.release("--report", "r.json", "--signers", "keys")
-    words = ["--cache=ccache", "--report", "r.json", "--signers", "keys"]
+    words = ["--report", "r.json", "--signers", "keys"]
     assert world.calls == [(["smoke"], "rtx50", words)]
 
 
