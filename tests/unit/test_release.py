@@ -879,3 +879,44 @@ def test_what_was_measured_is_in_the_papers(world: World) -> None:
     assert papers["bench.json"] == found.measured.encode()
     assert b"| seed | generation | 1 |" in papers["WHEEL.md"]
     assert b"over seed: same" in papers["report.html"]
+
+
+# ---- A dry run -----------------------------------------------------------------------------------
+
+
+def state_of(root: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_dry_run_says_each_step_and_does_none(world: World, capsys: Told, released: bool) -> None:
+    if released:
+        world.release()
+        world.calls.clear()
+        capsys.readouterr()
+    before = state_of(world.root)
+    words = ["--reproduce", "--sigstore", "--lang", "es"]
+    world.release("--target", "rtx50,cpu", "--dry-run", *words)
+    assert world.calls == world.inherited == []
+    assert state_of(world.root) == before
+    said = capsys.readouterr().out
+    assert "nox -s verify -- --target rtx50" in said
+    assert f"{'replace' if released else 'write'} dist/rtx50/" in said
+    assert "write dist/cpu/" in said
+    assert "compute capability 12.0" in said or released
+    assert "recorded for this wheel" in said or not released
+    assert "sigstore" in said
+    assert "compare" in said
+    assert "(es)" in said
+
+
+def test_a_dry_run_names_the_report_that_it_would_take(world: World, capsys: Told) -> None:
+    world.release("--report", "r.json", "--dry-run")
+    said = capsys.readouterr().out
+    assert "r.json" in said
+    assert "sigstore" not in said
+    assert "compare" not in said
+    assert world.calls == []
