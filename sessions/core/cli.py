@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,14 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
                 remedy="see what each does: nox -l",
                 code=USAGE,
             )
+    parallel = any(re.match("-j|--parallel", word) for word in rest)
+    if parallel and set(names) & set(graph.REQUIRES):
+        raise Problem(
+            "Sessions build one upon another, so that nox cannot run them at once (-j).",
+            id="sessions-in-parallel",
+            remedy="leave -j out; compile steps at once are set with -- --jobs N",
+            code=USAGE,
+        )
     if names == (graph.LINT,) and after:
         raise Problem(
             "The session lint takes no options.",

@@ -26,6 +26,7 @@ from tests import fakes
         ("-k wheel", {}, [], []),
         ("-r -s wheel --report nox.json -- -h", {}, None, None),
         ("-s tests --report nox.json", {}, ["tests"], []),
+        ("-j 2 -s tests lint", {}, ["tests", "lint"], []),
         ("--python 3.11", {}, ["wheel"], []),  # nox's own; no session of ours has a Python
     ],
 )
@@ -63,6 +64,8 @@ def test_what_nox_answers_by_itself_runs_nothing(line: str) -> None:
         ("-s verify xyzzy", "session-unknown", "bundle"),
         ("-k wheel -- --target cpu", "sessions-not-named", "nox -s NAME"),
         ("-s lint -- --fix", "lint-takes-none", "--fix"),
+        ("-j 4 -s wheel", "sessions-in-parallel", "-- --jobs N"),
+        ("-j4 -s verify -- --target cpu", "sessions-in-parallel", "-- --jobs N"),
     ],
 )
 def test_what_nox_would_misread_is_one_sentence_and_a_remedy(line: str, id: str, said: str) -> None:
