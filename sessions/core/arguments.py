@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Collection
@@ -11,13 +12,14 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from sessions.core import facts
-from sessions.core.declared import BY_FIELD
+from sessions.core.declared import BY_FIELD, REQUIRED
 from sessions.core.errors import USAGE, Problem
 from sessions.core.options import Options
 
 PTX = "ptx"  # the project's own build of the target, with PTX instead of machine code
 _PATHS = ("wheel", "model", "report", "sign", "signers", "source", "record")
 _FILES = ("wheel", "model", "report", "sign", "signers")
+_LARGEST = 64 << 20  # bytes of a report; they are about a megabyte
 _KITS = ("pypi", "system")  # what --toolkit names beside a folder
 
 
@@ -57,6 +59,15 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
 
     Raises Problem: a build of twenty minutes must not end in "there is no such file".
     """
+    for session, field in REQUIRED.items():
+        if session in asked and getattr(options, field) is None:
+            option = BY_FIELD[field]
+            raise Problem(
+                f"nox -s {session} needs {option.flag}.",
+                id="option-missing",
+                remedy=f"nox -s {session} -- {option.shown} ({option.help})",
+                code=USAGE,
+            )
     for field in _FILES:
         if value := getattr(options, field):
             _file(field, Path(value))
@@ -77,12 +88,35 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
     if options.compiler and not shutil.which(options.compiler, path=path):
         where = "is not a program" if _is_path(options.compiler) else "is not on PATH"
         raise _wrong("compiler", options.compiler, where)
+    if options.report and not _is_json(Path(options.report)):
+        raise _wrong("report", options.report, "is not a report: it is not JSON")
+    if options.report and options.signers:
+        _file("report", Path(f"{options.report}.sig"))
+    for wanted, program in (
+        (options.sign or options.signers, "ssh-keygen"),
+        (options.sigstore, "sigstore"),
+    ):
+        if wanted and not shutil.which(program, path=path):
+            raise Problem(
+                f"{program} is not on PATH.",
+                id=f"{program}-missing-at-start",
+                remedy="install OpenSSH's client"
+                if program == "ssh-keygen"
+                else "pipx install sigstore",
+            )
     if options.record and Path(options.record).exists() and not Path(options.record).is_dir():
         raise _wrong("record", options.record, "is not a folder")
 
 
 def _is_path(text: str) -> bool:
     return any(sign and sign in text for sign in ("/", os.sep, os.altsep)) or text.startswith("~")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= _LARGEST and isinstance(json.loads(path.read_bytes()), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _has_nvcc(root: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -29,6 +30,13 @@ def device(value: str) -> str:
     """The number of a GPU, or ``cpu``."""
     if value != "cpu" and not (value.isascii() and value.isdecimal()):
         raise argparse.ArgumentTypeError(f"{value!r} is neither the number of a GPU nor cpu")
+    return value
+
+
+def pin(value: str) -> str:
+    """What can be locked, at a version."""
+    if not re.fullmatch(r"(llama-cpp-python|cuda)==[0-9][0-9A-Za-z.]*", value):
+        raise argparse.ArgumentTypeError(f"{value!r} names nothing that can be locked")
     return value
 
 
@@ -185,7 +193,7 @@ OPTIONS = (
     Option("reproduce", "build again from nothing, and compare", ("release",)),
     Option("sigstore", "sign the provenance (opens a browser)", ("release",)),
     Option("record", "save every answer of this machine for replay", ("probe",), "DIR"),
-    Option("add", "llama-cpp-python==0.3.36 or cuda==13.4", ("lock",), "NAME==V"),
+    Option("add", "llama-cpp-python==0.3.36 or cuda==13.4", ("lock",), "NAME==V", pin),
     Option(
         "to",
         "upload to this package server: an address, or a name of ~/.pypirc",
@@ -201,6 +209,7 @@ IDLE = {
     "source": ("version",),  # the checkout has its own
 }
 NEEDS = {"signers": "report"}
+REQUIRED = {"lock": "add", "matrix": "targets"}  # without it there is nothing to do
 
 
 def takes(option: Option, asked: Collection[str], *, given: bool = False) -> bool:

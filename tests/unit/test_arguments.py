@@ -87,6 +87,7 @@ FILES = ("wheel", "model", "report", "sign", "signers")
     [
         *((name, make) for name in FILES for make in (nothing, folder, fifo)),
         ("model", text),  # not a GGUF file
+        ("report", text),  # not JSON
         ("baseline", nothing),
         ("baseline", text),  # not the name of a wheel
         ("wheel", text),
@@ -121,20 +122,27 @@ def test_what_is_there_and_of_the_right_kind_is_taken(tmp_path: Path) -> None:
     wheel.touch()
     model.write_bytes(b"GGUF\x03\0\0\0")
     plain.touch()
+    report = tmp_path / "r.json"
+    report.write_text("{}")
+    report.with_name("r.json.sig").touch()
+    for name in ("ssh-keygen", "sigstore"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
     (tmp_path / "source" / "llama_cpp").mkdir(parents=True)
     (tmp_path / "source" / "llama_cpp" / "__init__.py").touch()
     (tmp_path / "cuda" / "bin").mkdir(parents=True)
     (tmp_path / "cuda" / "bin" / "nvcc").touch()
     for words in (
         ["--wheel", wheel, "--model", model, "--baseline", wheel, "--baseline", "upstream"],
-        ["--report", plain, "--signers", plain],
+        ["--report", report, "--signers", plain, "--sigstore"],
         ["--sign", plain, "--record", tmp_path / "new", "--toolkit", "system"],
         ["--record", tmp_path, "--toolkit", tmp_path / "cuda"],
         ["--source", tmp_path / "source", "--compiler", sys.executable],
         ["--compiler", Path(sys.executable).name],
     ):
         chosen = options.parse(list(map(str, words)))
-        arguments.check(chosen, ["bench"], str(Path(sys.executable).parent))
+        folders = (str(tmp_path), str(Path(sys.executable).parent))
+        arguments.check(chosen, ["bench"], os.pathsep.join(folders))
 
 
 def test_a_compiler_that_is_not_on_the_path_is_refused(tmp_path: Path) -> None:
@@ -151,3 +159,51 @@ def test_verify_itself_says_what_is_wrong_with_the_name_of_a_wheel(tmp_path: Pat
     for session in ("smoke", "bench"):
         with pytest.raises(Problem, match="name of a wheel"):
             arguments.check(chosen, ["verify", session], "")
+
+
+@pytest.mark.parametrize(
+    ("words", "id"),
+    [
+        (["--sign", "key"], "ssh-keygen-missing-at-start"),
+        (["--report", "r.json", "--signers", "key"], "ssh-keygen-missing-at-start"),
+        (["--sigstore"], "sigstore-missing-at-start"),
+    ],
+)
+def test_a_program_that_is_needed_at_the_end_is_looked_for_at_the_start(
+    tmp_path: Path, words: list[str], id: str
+) -> None:
+    for name, content in (("key", ""), ("r.json", "{}"), ("r.json.sig", "")):
+        (tmp_path / name).write_text(content)
+    chosen = arguments.resolve(options.parse(words), tmp_path)
+    with pytest.raises(Problem) as caught:
+        arguments.check(chosen, ["release"], str(tmp_path))
+    assert (caught.value.id, caught.value.code) == (id, errors.ENVIRONMENT)
+
+
+def test_a_report_without_its_signature_is_refused_where_one_is_asked_for(tmp_path: Path) -> None:
+    for name, content in (("key", ""), ("r.json", "{}")):
+        (tmp_path / name).write_text(content)
+    words = ["--report", "r.json", "--signers", "key"]
+    chosen = arguments.resolve(options.parse(words), tmp_path)
+    with pytest.raises(Problem) as caught:
+        arguments.check(chosen, ["smoke"], os.environ["PATH"])
+    assert caught.value.id == "report-argument"
+    assert "r.json.sig" in caught.value.what
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, "{", "\0", "1"])
+def test_a_report_that_is_not_json_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(content)
+    with pytest.raises(Problem) as caught:
+        arguments.check(options.parse(["--report", str(path)]), ["smoke"], "")
+    assert caught.value.id == "report-argument"
+
+
+@pytest.mark.parametrize(("session", "flag"), [("lock", "--add"), ("matrix", "--targets")])
+def test_a_session_without_what_it_works_on_does_not_begin(session: str, flag: str) -> None:
+    with pytest.raises(Problem) as caught:
+        arguments.check(options.parse([]), [session], "")
+    assert (caught.value.id, caught.value.code) == ("option-missing", errors.USAGE)
+    assert flag in caught.value.what
+    arguments.check(options.parse([]), ["wheel"], "")

@@ -47,8 +47,8 @@ def test_every_option_has_a_field_of_its_name() -> None:
         "--target a --targets s --pythons t --version b --cuda c --arch d --python e --toolkit f "
         "--source g --wheel k "
         "--device 1 --model l --baseline q --baseline r --rounds 5 --report m --sign n "
-        "--signers o --compiler h --cache sccache --jobs 3 --record i --add j --to p --offline "
-        "--fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
+        "--signers o --compiler h --cache sccache --jobs 3 --record i --add cuda==1 --to p "
+        "--offline --fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
         "--allow-untested-gpu --reproduce --sigstore --help"
     )
     chosen = options.parse(line.split())
@@ -86,7 +86,7 @@ def test_every_option_has_a_field_of_its_name() -> None:
         reproduce=True,
         sigstore=True,
         record="i",
-        add="j",
+        add="cuda==1",
         to="p",
         help=True,
     )
@@ -112,6 +112,10 @@ def test_every_option_has_a_field_of_its_name() -> None:
         (["--device=-1"], "options-wrong", "-1"),
         (["--device", "0,1"], "options-wrong", "0,1"),
         (["--fresh=yes"], "options-wrong", "--fresh"),
+        (["--add", "cuda"], "options-wrong", "cuda"),
+        (["--add", "cuda=13.4"], "options-wrong", "cuda=13.4"),
+        (["--add", "numpy==1"], "options-wrong", "numpy"),
+        (["--add", "cuda==../x"], "options-wrong", "../x"),
         (["--target", "cpu", "--target", "ada"], "options-wrong", "twice"),
         (["--lang", "es", "--lang", "en"], "options-wrong", "twice"),
     ],
@@ -138,7 +142,14 @@ def test_no_value_may_be_empty(option: Option, value: str) -> None:
         assert option.flag in caught.value.what
 
 
-VALUES = {"cache": "none", "lang": "es", "device": "0", "rounds": "8", "jobs": "2"}
+VALUES = {
+    "add": "cuda==13.4",
+    "cache": "none",
+    "lang": "es",
+    "device": "0",
+    "rounds": "8",
+    "jobs": "2",
+}
 NEEDED = {"signers": ["--report", "r.json"]}
 
 

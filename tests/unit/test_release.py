@@ -900,7 +900,7 @@ def test_a_dry_run_says_each_step_and_does_none(world: World, capsys: Told, rele
     before = state_of(world.root)
     words = ["--reproduce", "--sigstore", "--lang", "es"]
     world.release("--target", "rtx50,cpu", "--dry-run", *words)
-    assert world.calls == world.inherited == []
+    assert (world.calls, world.inherited) == ([], [])
     assert state_of(world.root) == before
     said = capsys.readouterr().out
     assert "nox -s verify -- --target rtx50" in said
