@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sessions.core import console, disk, inputs, records
 from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
 from sessions.core.model import Toolchain, Wheel
 
 SHOWN = 4  # differences of inputs that are told: a compiler's update has ten
@@ -26,14 +25,6 @@ class Removal:
 def main(ctx: Context) -> None:
     """List what goes and why, then delete it."""
     options = ctx.options
-    asked = options.all or options.wheels or options.caches or options.dry_run
-    if asked and "clean" not in ctx.asked:
-        raise Problem(
-            "--all, --wheels, --caches and --dry-run are for the session clean alone.",
-            id="option-not-for-session",
-            code=USAGE,
-            remedy="nox -s clean -- --all, and then the other session",
-        )
     removals = stale(ctx)
     if options.all:
         removals = [*everything(ctx)]

@@ -22,16 +22,10 @@ from sessions.core import (
     run,
     spec,
 )
+from sessions.core.arguments import PTX, baselines
 from sessions.core.context import Context
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain, Toolkit, Wheel
-
-PTX = "ptx"  # the project's own build of the target, with PTX instead of machine code
-
-
-def names() -> tuple[str, ...]:
-    """What ``--baseline`` may name beside a file."""
-    return (*facts.load("baselines.toml"), PTX)
 
 
 def wheels(ctx: Context) -> list[Path]:
@@ -40,14 +34,14 @@ def wheels(ctx: Context) -> list[Path]:
 
 
 def _wheel(ctx: Context, word: str) -> Path:
-    if word not in names():
+    if word not in baselines():
         path = Path(word).expanduser().resolve()
         if path.suffix != ".whl" or not path.is_file():
             raise Problem(
                 f"There is no wheel {path}.",
                 id="baseline-wheel-missing",
                 code=USAGE,
-                remedy=f"--baseline names a wheel, or one of {', '.join(names())}, which is built",
+                remedy="--baseline names a wheel, or what is built: " + ", ".join(baselines()),
             )
         return path
     if ctx.options.wheel:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -30,6 +31,7 @@ class Table:
     device_features: tuple[str, ...] = ()
 
 
+_LAID_OVER = ("version", "cuda", "python", "toolkit")  # over the table, where an option is given
 # What dist/ has beside a folder for each target (papers/index.py).
 _TAKEN = re.compile(r"simple|cu\d+-.*")
 _FORMS = {
@@ -136,23 +138,20 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
             code=USAGE,
             remedy="git checkout targets.toml",
         )
-    name = options.target or next(iter(targets))
+    name = next(iter(targets)) if options.target is None else options.target
     if name not in targets:
         raise Problem(
             f"There is no target {name!r}.",
             id="target-unknown",
             code=USAGE,
-            evidence="targets.toml has: " + ", ".join(targets),
+            evidence="\n".join([*near(name, targets), "targets.toml has: " + ", ".join(targets)]),
             remedy=f"choose one of those: nox -s wheel -- --target {next(iter(targets))}",
         )
     base = targets[name]
     spec = dataclasses.replace(
         base,
-        version=options.version or base.version,
-        cuda=options.cuda or base.cuda,
-        archs=tuple(re.split("[;,]", options.arch)) if options.arch else base.archs,
-        python=options.python or base.python,
-        toolkit=options.toolkit or base.toolkit,
+        **{name: value for name in _LAID_OVER if (value := getattr(options, name)) is not None},
+        archs=base.archs if options.arch is None else tuple(re.split("[;,]", options.arch)),
         source=options.source,
         cache=options.cache,
         compiler=options.compiler,
@@ -164,18 +163,17 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     return spec
 
 
+def near(name: str, targets: Iterable[str]) -> list[str]:
+    """The target that a wrong name was probably meant as, as a line; none where there is none."""
+    found = difflib.get_close_matches(name.lower(), list(targets), 1)
+    return [f"did you mean {found[0]}?"] if found else []
+
+
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
     """The specs of every wheel that --targets and --pythons name.
 
     Of each target first the one that is built: by its own Python, or --python.
     """
-    if options.target:
-        raise Problem(
-            "The session matrix takes --targets.",
-            id="matrix-takes-targets",
-            code=USAGE,
-            remedy=f"--targets {options.target}",
-        )
     names = _listed("--targets", options.targets or "")
     pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
     unknown = [python for python in pythons if python not in facts.pythons()]
@@ -268,6 +266,13 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
                 id="arch-for-cpu-target",
                 code=USAGE,
                 remedy="choose a CUDA target, for example --target rtx50",
+            )
+        if spec.toolkit != "pypi":
+            raise Problem(
+                f"The target {spec.target!r} builds for the CPU, so --toolkit has no effect on it.",
+                id="cpu-target-with-toolkit",
+                code=USAGE,
+                remedy="choose a CUDA target, or leave out --toolkit",
             )
         return
     known = facts.toolkit(spec.cuda)

@@ -322,7 +322,7 @@ def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
     (path,) = baseline.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+arch120-virtual" / "ptx.whl"
     assert nested == [
-        (["wheel"], "rtx50", ["--cache=ccache", "--jobs=3", "--arch=120-virtual"]),
+        (["wheel"], "rtx50", ["--jobs=3", "--arch=120-virtual"]),
     ]
 
 
@@ -342,7 +342,7 @@ def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
 
 
 def test_the_names_are_those_of_the_help() -> None:
-    from sessions.core import options
+    from sessions.core import arguments, declared
 
-    action = options.parser()._option_string_actions["--baseline"]
-    assert action.metavar == "|".join(["WHEEL", *baseline.names()])
+    metavar = declared.BY_FIELD["baseline"].metavar
+    assert metavar == "|".join(["WHEEL", *arguments.baselines()])

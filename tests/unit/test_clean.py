@@ -261,14 +261,6 @@ def test_what_is_deleted_is_said_with_the_reason(
     assert ctx.record("probe").exists()
 
 
-@pytest.mark.parametrize("word", ["--all", "--wheels", "--caches", "--dry-run"])
-def test_a_word_for_clean_does_nothing_in_a_chain(ctx: Context, word: str) -> None:
-    chain = dataclasses.replace(told(ctx, word), asked=frozenset({"wheel"}))
-    with pytest.raises(Problem, match="for the session clean alone"):
-        clean.main(chain)
-    assert (ctx.build / "tree" / "build.ninja").exists()
-
-
 def test_all_leaves_the_folder_another_run_is_at_work_in(ctx: Context) -> None:
     busy = ctx.root / "build" / "hopper+v0.3.36"
     disk.mark(busy)

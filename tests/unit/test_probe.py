@@ -131,6 +131,13 @@ def test_flags_of_the_shell_are_said_not_to_be_used() -> None:
     assert (check.status, check.evidence) == ("warn", "CFLAGS=-march=native")
 
 
+def test_variables_of_other_builds_are_said_not_to_be_used() -> None:
+    ask = machine.replay(MACHINES / "debian12-cuda13.0" / "machine.json")
+    chain = probe.probe(ask, fakes.spec(), None, "", {"CMAKE_ARGS": "-DGGML_CUDA=on"})
+    check = next(check for check in chain.checks if check.id == "build-environment")
+    assert (check.status, check.evidence) == ("warn", "CMAKE_ARGS=-DGGML_CUDA=on")
+
+
 def test_a_python_that_says_nothing_sensible_is_passed_over() -> None:
     keys = [("run", f"{d}/python3.11", "-I", "-c", probe._ASK_PYTHON) for d in ("/usr/bin", "/bin")]
     for answer in ({"returncode": 0, "output": "Fatal Python error"}, {"returncode": 127}):

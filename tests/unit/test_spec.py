@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import facts, run, spec
+from sessions.core import errors, facts, run, spec
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildSpec
 from tests import fakes
@@ -323,6 +323,31 @@ def test_an_architecture_means_nothing_to_the_cpu_target() -> None:
     problem = refused("--target", "cpu", "--arch", "120-real")
     assert "builds for the CPU" in problem.what
     assert "--target rtx50" in problem.remedy
+
+
+def test_a_toolkit_means_nothing_to_the_cpu_target() -> None:
+    with pytest.raises(Problem) as caught:
+        spec.choose(TARGETS, fakes.parsed("--target", "cpu", "--toolkit", "system"))
+    assert (caught.value.id, caught.value.code) == ("cpu-target-with-toolkit", errors.USAGE)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("RTX50", "rtx50"), ("rtx5090", "rtx50"), ("Hoper", "hopper"), ("xyzzy", None), ("", None)],
+)
+def test_a_target_that_was_probably_meant_is_named(name: str, near: str | None) -> None:
+    with pytest.raises(Problem) as caught:
+        spec.choose(TARGETS, fakes.parsed(target=name))
+    assert caught.value.id == "target-unknown"
+    assert (f"did you mean {near}?" in caught.value.evidence) is (near is not None)
+    assert "did you mean" not in caught.value.evidence or near
+
+
+@pytest.mark.parametrize("field", ["version", "cuda", "arch", "python"])
+def test_an_empty_value_is_never_the_default(field: str) -> None:
+    with pytest.raises(Problem) as caught:
+        spec.choose(TARGETS, fakes.parsed(**{field: ""}))
+    assert caught.value.code == errors.USAGE
 
 
 def test_cuda_for_the_cpu_target_needs_an_architecture() -> None:
