@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from sessions.core import graph
 from sessions.core.declared import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takers, takes
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import CacheName
@@ -58,11 +59,13 @@ class Options:
 
 
 class _Parser(argparse.ArgumentParser):
+    sessions = graph.DEFAULT  # whose help a remedy names
+
     def error(self, message: str) -> NoReturn:
         raise Problem(
             f"The options after -- are wrong: {message}",
             id="options-wrong",
-            remedy="see all options of a session: nox -s wheel -- --help",
+            remedy=f"see all options: nox -s {self.sessions} -- --help",
             code=USAGE,
         )
 
@@ -82,7 +85,7 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> _Parser:
     """The one parser of the project. What was not given is not in its namespace."""
     made = _Parser(
         prog="nox -s SESSION --",
@@ -114,9 +117,11 @@ def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options
     With ``asked``, the sessions that were asked for by name, an option that none of them takes is
     wrong, and so is one that has no effect beside another.
     """
-    found, stray = parser().parse_known_args(list(words))
+    reader = parser()
+    reader.sessions = " ".join(asked or [graph.DEFAULT])
+    found, stray = reader.parse_known_args(list(words))
     if stray:
-        raise _unknown(stray)
+        raise _unknown(stray, reader.sessions)
     given = vars(found)
     if asked is not None and "help" not in given:
         _refuse(given, asked)
@@ -129,7 +134,7 @@ def _default(option: Option) -> object:
     return False if switch else option.default
 
 
-def _unknown(stray: Sequence[str]) -> Problem:
+def _unknown(stray: Sequence[str], sessions: str) -> Problem:
     """What a word that no option knows may have been meant as."""
     word = next((w for w in stray if w.startswith("-")), stray[0])
     name = word.partition("=")[0]
@@ -139,7 +144,7 @@ def _unknown(stray: Sequence[str]) -> Problem:
         what,
         id="option-unknown",
         evidence=f"did you mean {near[0]}?" if near else "",
-        remedy="see all options of a session: nox -s wheel -- --help",
+        remedy=f"see all options: nox -s {sessions} -- --help",
         code=USAGE,
     )
 

@@ -126,6 +126,9 @@ def test_a_wrong_option_is_a_problem_that_names_it(words: list[str], id: str, na
         options.parse(words)
     assert (caught.value.id, caught.value.code) == (id, errors.USAGE)
     assert named in caught.value.what + caught.value.evidence
+    with pytest.raises(Problem) as caught:
+        options.parse(words, ["verify", "smoke"])
+    assert caught.value.remedy == "see all options: nox -s verify smoke -- --help"
 
 
 VALUED = [option for option in OPTIONS if option.metavar or option.choices]
