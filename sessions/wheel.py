@@ -274,7 +274,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
             remedy="mend its settings (SCCACHE_*, AWS_*) or its store; or build without: "
             "nox -s wheel -- --cache none",
         )
-    trouble = cachestats.no_servers(run.capture([program, "--dist-status"], env=env).output)
+    trouble = cachestats.no_servers(run.capture([program, "--dist-status"], env=env).stdout)
     if trouble:
         console.warn(trouble)
     try:
@@ -283,7 +283,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
         if asked.returncode:
             _warn_untold("what the compiler cache did", asked.output or "sccache ended")
         else:
-            stats.append(asked.output)
+            stats.append(asked.stdout)
     finally:
         run.capture([program, "--stop-server"], env=env, timeout=60)
 

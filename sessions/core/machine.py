@@ -58,7 +58,11 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
             case "run":
                 clean = {**env, "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
                 done = run.capture(words, env=clean, timeout=TIMEOUT)
-                return {"returncode": done.returncode, "output": done.output}
+                return {
+                    "returncode": done.returncode,
+                    "output": done.stdout,
+                    "errors": done.stderr,
+                }
             case "vcvars":
                 return _vcvars(words[0], words[1], env)
             case "nvml":
@@ -140,12 +144,12 @@ def _vcvars(script: str, toolset: str, env: Mapping[str, str]) -> dict[str, Any]
         f'"{sys.executable}" -I -X utf8 -c "{tell}""'
     )
     done = run.capture(line, env=clean, timeout=VCVARS_TIMEOUT)
-    said, _, told = done.output.partition(_MARK)
+    said, _, told = done.stdout.partition(_MARK)
     found = json.loads(told) if told else {}
     keep = facts.load("windows.toml")["vcvars"]["keep"]
     return {
         "variables": {n.upper(): v for n, v in found.items() if n.upper() in keep},
-        "output": said.strip()[-2000:],
+        "output": f"{said}\n{done.stderr}".strip()[-2000:],
     }
 
 

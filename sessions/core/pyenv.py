@@ -71,7 +71,7 @@ def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     done = run.capture(command, env={**options.pip_environment(ctx.env), "PYTHONUTF8": "1"})
     if done.returncode:
         raise _pip_problem(done.output, what, offline=ctx.options.offline)
-    return done.output
+    return done.stdout
 
 
 def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:

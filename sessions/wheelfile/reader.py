@@ -96,7 +96,7 @@ def _library(
     words = ["-m", "sessions.wheelfile.library", str(copy), member, str(scratch / f"{copy.stem}.d")]
     done = run.capture([sys.executable, *words], env=env, cwd=ROOT, timeout=TIMEOUT)
     try:
-        found: Library = records.from_json(Library, json.loads(done.output.splitlines()[-1]))
+        found: Library = records.from_json(Library, json.loads(done.stdout.splitlines()[-1]))
         return found
     except (ValueError, IndexError, KeyError, TypeError):
         last = done.output.strip().splitlines()[-1:] or ["it said nothing"]
