@@ -95,7 +95,7 @@ def _install(ctx: Context, wheel: Path, work: Path) -> Path:
     venv = work / "venv"
     console.say(f"Installing {wheel.name} into a fresh venv of Python {chain.python.version}")
     env = options.pip_environment(ctx.env)
-    made = run.capture([chain.python.path, "-m", "venv", str(venv)], env=env)
+    made = run.capture([chain.python.path, "-I", "-m", "venv", str(venv)], env=env)
     if made.returncode:
         raise Problem(
             "Python could not make a venv.",

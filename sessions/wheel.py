@@ -192,7 +192,8 @@ def _compile(
     statslog = ctx.build / "ccache.log"
     statslog.unlink(missing_ok=True)
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
-    command = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist)]
+    command = [python, "-I", "-m", "build", "--wheel", "--no-isolation"]
+    command += ["--outdir", str(dist)]
     command += [f"-C{name}={value}" for name, value in build.settings.items()]
     env = {
         **build.variables,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.core import console, run
+from sessions.core import bootstrap, console, run
 from sessions.core.options import Options
 
 # What decides how a wheel is built and proven; every other option is of one session alone.
@@ -24,7 +24,7 @@ def words(options: Options) -> list[str]:
 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
     """The command line that runs sessions, and those they need, for one target."""
-    nox = [sys.executable, "-m", "nox", "-f", str(root / "noxfile.py")]
+    nox = [sys.executable, *bootstrap.NOX, "-f", str(root / "noxfile.py")]
     return [*nox, "-s", *sessions, "--", f"--target={target}", *more]
 
 

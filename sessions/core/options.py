@@ -11,6 +11,7 @@ from typing import NoReturn, get_args
 
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import CacheName
+from sessions.payload import pipconfig
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,12 @@ def system_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def pip_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What the user's own pip would see: its settings, proxies and certificates, and PATH."""
+    """What pip gets of the user's: where packages come from, proxies, certificates, and PATH.
+
+    Nothing that says where or how it installs; of its files, ``pyenv.pip`` does the same.
+    """
     network = {n: v for n, v in env.items() if n.upper() in _NETWORK}
-    pip = {n: v for n, v in env.items() if n.startswith(("PIP_", "XDG_"))}
+    pip = {**pipconfig.passed(env), **{n: v for n, v in env.items() if n.startswith("XDG_")}}
     path = {"PATH": env["PATH"]} if "PATH" in env else {}
     return {**system_environment(env), **network, **pip, **path}
 

@@ -209,7 +209,7 @@ class Bench:
         venv = self.folder / f"venv-{self.wheels.index(wheel)}"
         if venv.exists():
             shutil.rmtree(venv)
-        run([self.job["python"], "-m", "venv", str(venv)], "Python could not make a venv")
+        run([self.job["python"], "-I", "-m", "venv", str(venv)], "Python could not make a venv")
         if self.job["link"]:
             launch.link(venv, Path(self.job["link"]))
         before = size(venv)
@@ -328,6 +328,8 @@ def run(command: list[str], what: str) -> None:
     """Run to the end, or end with it."""
     done = subprocess.run(
         command,
+        # pip's option --isolated leaves the file of the whole machine, which may name a target.
+        env={**os.environ, "PIP_CONFIG_FILE": os.devnull},
         capture_output=True,
         text=True,
         encoding="utf-8",

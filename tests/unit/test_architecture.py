@@ -27,7 +27,10 @@ OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # Of what runs where the wheel is, the core takes what judges a card and what opens a report.
-SHARED = {"sessions.payload", *(f"sessions.payload.{n}" for n in ("card", "seal", "stats"))}
+SHARED = {
+    "sessions.payload",
+    *(f"sessions.payload.{n}" for n in ("card", "pipconfig", "seal", "stats")),
+}
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
@@ -41,9 +44,10 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     "bench": {"launch", "seal", "spawn", "stats", "watch"},
     "card": {"pynvml"},
     "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
-    "launch": {"card", "stats"},
+    "launch": {"card", "pipconfig", "stats"},
     "llama": {"llama_cpp", "numpy"},
     "oracle": {"numpy", "tinymodel"},
+    "pipconfig": set(),
     "proofs": set(),
     "seal": set(),
     "spawn": {"child"},
