@@ -85,6 +85,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "folder": str(work / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
+        "visible": device["visible"] if device else "-1",
         "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
         "rounds": ctx.options.rounds,
         "model": benched.model(model),

@@ -55,6 +55,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "folder": str(work / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
+        "visible": device["visible"] if device else "-1",
         "jobs": 4 if device else os.cpu_count() or 1,
         "venv": str(venv),
         "model": str(model) if model else None,

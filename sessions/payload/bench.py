@@ -270,7 +270,7 @@ class Bench:
         python = launch.python_of(wheel["venv"])
         environment = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": "-1" if self.card is None else str(self.card),
+            "CUDA_VISIBLE_DEVICES": "-1" if self.card is None else self.job["visible"],
             **self.loader(wheel),
             **environment,
         }
@@ -328,8 +328,7 @@ def run(command: list[str], what: str) -> None:
     """Run to the end, or end with it."""
     done = subprocess.run(
         command,
-        # pip's option --isolated leaves the file of the whole machine, which may name a target.
-        env={**os.environ, "PIP_CONFIG_FILE": os.devnull},
+        env=launch.without_files(),
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -180,12 +180,13 @@ def _card(
     import card
 
     nvml = card.read()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     device, what, remedy = card.choose(
-        nvml, manifest["capabilities"], manifest["driver"], options.device
+        nvml, manifest["capabilities"], manifest["driver"], options.device, visible
     )
     if device is None:
         _stop(what, remedy)
-    return {**device, "release": nvml["release"]}
+    return {**device, "visible": card.selector(device), "release": nvml["release"]}
 
 
 def _install(folder: Path) -> str:
@@ -223,6 +224,11 @@ def _pip_environment(python: str, command: str) -> dict[str, str]:
     )
     env: dict[str, str] = pipconfig.environment(os.environ, asked.stdout, command)
     return env
+
+
+def without_files() -> dict[str, str]:
+    """This environment, in which pip reads no file; --isolated would leave the machine's own."""
+    return {**os.environ, "PIP_CONFIG_FILE": os.devnull}
 
 
 def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> None:
@@ -312,6 +318,7 @@ def _prove(
         "folder": str(folder / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
+        "visible": device["visible"] if device else "-1",
         "jobs": 4 if device else max(1, (os.cpu_count() or 2) // 2),
         "venv": str(folder / "venv"),
         "runtime_places": places,
@@ -350,6 +357,7 @@ def _bench(
         "nvml": str(folder / "bundle" / "nvml"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
+        "visible": device["visible"] if device else "-1",
         "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
         "rounds": options.rounds,
         "model": stats.model(Path(options.model).resolve() if options.model else None),

@@ -140,11 +140,14 @@ def test_of_ours_the_core_imports_itself_and_three_of_the_payloads_modules(path:
     assert ours - SHARED == set()
 
 
-def test_what_the_core_takes_of_the_payload_it_takes_in_three_places() -> None:
+def test_what_the_core_takes_of_the_payload_it_takes_in_these_places() -> None:
     assert where("sessions.payload") == [
         "sessions/core/benched.py",
+        "sessions/core/bootstrap.py",
         "sessions/core/job.py",
         "sessions/core/machine.py",
+        "sessions/core/options.py",
+        "sessions/core/pyenv.py",
     ]
 
 
