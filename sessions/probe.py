@@ -20,7 +20,6 @@ from sessions.core.model import (
     Compiler,
     Driver,
     Gpu,
-    Host,
     InstalledToolkit,
     Python,
     Tool,
@@ -79,7 +78,7 @@ def probe(ask: Machine, spec: BuildSpec, jobs: int | None, given: str = "") -> T
 
     ``given`` is the name of a wheel that is to be tried, not built.
     """
-    host = Host(**ask("host"))
+    host, limits = machine.host(ask("host"))
     with ThreadPoolExecutor(max_workers=8) as pool:
         pythons = pool.submit(find_pythons, ask, spec.python, host.system)
         compilers = pool.submit(find_compilers, ask, host.system, spec)
@@ -121,7 +120,8 @@ def probe(ask: Machine, spec: BuildSpec, jobs: int | None, given: str = "") -> T
     env = {name: ask("env", name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
     temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
     flags = {name: value for name, value in env.items() if value}
-    checks = judge(chosen, spec, flags, temporary, given)
+    given_up = nvml.result().get("error", "")
+    checks = judge(chosen, spec, flags, temporary, given, limits, given_up)
     return dataclasses.replace(chosen, checks=checks)
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
-from sessions.core import brought, console, disk, facts, job, options, pyenv, records, run
+from sessions.core import brought, console, disk, facts, job, machine, options, pyenv, records, run
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import SmokeReport, Toolchain
@@ -56,7 +55,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "jobs": 4 if device else os.cpu_count() or 1,
+        "jobs": 4 if device else machine.cores(),
         "venv": str(venv),
         "model": str(model) if model else None,
         "identity": job.identity(told, device, nvml),

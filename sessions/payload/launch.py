@@ -319,13 +319,20 @@ def _prove(
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "jobs": 4 if device else max(1, (os.cpu_count() or 2) // 2),
+        "jobs": 4 if device else _half(),
         "venv": str(folder / "venv"),
         "runtime_places": places,
         "model": str(Path(options.model).resolve()) if options.model else None,
         "identity": _identity(manifest, device),
     }
     return _payload(folder, python, job)
+
+
+def _half() -> int:
+    """Half of the processors that this process may use, at least 1."""
+    import cgroups
+
+    return max(1, int(cgroups.cores(cgroups.limits(cgroups.read()))) // 2)
 
 
 def _identity(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
@@ -358,7 +365,7 @@ def _bench(
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
+        "threads": 1 if device else _half(),
         "rounds": options.rounds,
         "model": stats.model(Path(options.model).resolve() if options.model else None),
         "code": stats.code(),

@@ -29,7 +29,7 @@ BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # Of what runs where the wheel is, the core takes what judges a card and what opens a report.
 SHARED = {
     "sessions.payload",
-    *(f"sessions.payload.{n}" for n in ("card", "pipconfig", "seal", "stats")),
+    *(f"sessions.payload.{n}" for n in ("card", "cgroups", "pipconfig", "seal", "stats")),
 }
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
@@ -43,8 +43,9 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     "__main__": {"bench", "child", "proofs", "seal", "spawn"},
     "bench": {"launch", "seal", "spawn", "stats", "watch"},
     "card": {"pynvml"},
+    "cgroups": set(),
     "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
-    "launch": {"card", "pipconfig", "stats"},
+    "launch": {"card", "cgroups", "pipconfig", "stats"},
     "llama": {"llama_cpp", "numpy"},
     "oracle": {"numpy", "tinymodel"},
     "pipconfig": set(),
@@ -145,6 +146,7 @@ def test_what_the_core_takes_of_the_payload_it_takes_in_these_places() -> None:
         "sessions/core/benched.py",
         "sessions/core/bootstrap.py",
         "sessions/core/job.py",
+        "sessions/core/judge.py",
         "sessions/core/machine.py",
         "sessions/core/options.py",
         "sessions/core/pyenv.py",
