@@ -22,7 +22,7 @@ from sessions.payload import pipconfig
 
 LOCK = Path(__file__).parent.parent / "facts" / "runtime.txt"
 # Neither the caller's folder nor a user's packages are where modules are looked for.
-NOX = ("-P", "-s", "-m", "nox")
+FLAGS = ("-P", "-s")
 _INSTALLED = "installed.txt"  # in the venv: names of the folders that list its packages' files
 _HARMLESS = frozenset(
     {"PYTHONUTF8", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHON_KEYRING_BACKEND"}
@@ -53,7 +53,7 @@ def enter(root: Path) -> None:
             f"blackwheel: {venv} cannot be made: {error}\nTo mend it: {_remedy(error)}, "
             "or work in a folder of your own."
         )
-    words = [*NOX, "-f", str(root / "noxfile.py"), *arguments(sys.argv[1:])]
+    words = [*FLAGS, "-m", "nox", "-f", str(root / "noxfile.py"), *arguments(sys.argv[1:])]
     if sys.platform == "win32":
         # Windows has no exec: the shell would not wait for the program that takes over.
         sys.exit(run.inherit([str(python), *words], env=env))

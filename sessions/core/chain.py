@@ -24,7 +24,7 @@ def words(options: Options) -> list[str]:
 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
     """The command line that runs sessions, and those they need, for one target."""
-    nox = [sys.executable, *bootstrap.NOX, "-f", str(root / "noxfile.py")]
+    nox = [sys.executable, *bootstrap.FLAGS, "-m", "nox", "-f", str(root / "noxfile.py")]
     return [*nox, "-s", *sessions, "--", f"--target={target}", *more]
 
 

@@ -15,7 +15,7 @@ from sessions.core.model import (
     Python,
     Toolchain,
 )
-from sessions.payload.cgroups import Limits
+from sessions.payload import cgroups
 
 # What one compile step may take at most, with room. Measured, resident: 814 MB for cicc on
 # argsort.cu, 612 MB for llama-model.cpp (0.3.36 for 12.0a); 652 and 350 MB in 0.3.16 for 12.0.
@@ -124,7 +124,7 @@ def judge(
     flags: Mapping[str, str],
     temporary: Sequence[str] = (),
     given: str = "",
-    limits: Limits | None = None,
+    limits: cgroups.Limits | None = None,
     nvml: str = "",
 ) -> tuple[Check, ...]:
     """Every judgement of the machine for the target; "fail" means that it cannot be built.
@@ -178,7 +178,7 @@ def _judge_host(host: Host) -> Iterator[Check]:
         yield Check("disk", "ok", f"disk: {host.disk_free_mib} MiB free")
 
 
-def _judge_limits(host: Host, limits: Limits) -> Iterator[Check]:
+def _judge_limits(host: Host, limits: cgroups.Limits) -> Iterator[Check]:
     if limits.cpus is not None or limits.memory_mib is not None:
         cpus = f"{limits.cpus:g} CPUs" if limits.cpus is not None else "no limit of CPUs"
         memory = f"{host.memory_mib} MiB memory" if limits.memory_mib is not None else ""

@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, Any
 
 # Windows opens a console for a console program whose parent has none (a run from an editor).
 NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
@@ -181,6 +182,16 @@ def stream(
     finally:
         child.stdout.close()
     return Finished(tuple(command), code, "", time.monotonic() - start)
+
+
+def ended_by_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Have the ends that others wish this process call ``handler``: SIGTERM, and SIGHUP.
+
+    The latter is that of a terminal that was closed; where nohup has it ignored, it stays so.
+    """
+    signal.signal(signal.SIGTERM, handler)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handler)
 
 
 def typed(words: Sequence[str]) -> str:
