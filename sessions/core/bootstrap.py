@@ -8,7 +8,6 @@ nox was installed. Nox's script mode would do the like, at a second for every ru
 from __future__ import annotations
 
 import csv
-import errno
 import hashlib
 import os
 import shutil
@@ -32,6 +31,8 @@ _HARMLESS = frozenset(
 def enter(root: Path) -> None:
     """Return if this process runs in the project's venv; else go on in it and never return."""
     _open_streams()
+    if sys.platform != "win32" and (problem := too_narrow()):
+        sys.exit(problem)
     lock = LOCK.read_bytes()
     base = getattr(sys, "_base_executable", sys.executable)
     python_is = f"{sys.version} {Path(base).resolve()}"
@@ -50,8 +51,8 @@ def enter(root: Path) -> None:
             _make(venv, env)
     except OSError as error:
         sys.exit(
-            f"blackwheel: {venv} cannot be made: {error}\nTo mend it: {_remedy(error)}, "
-            "or work in a folder of your own."
+            f"blackwheel: {venv} cannot be made: {error}\nTo mend it: free some disk space, "
+            "make this folder writable for you, or work in a folder of your own."
         )
     words = [*FLAGS, "-m", "nox", "-f", str(root / "noxfile.py"), *arguments(sys.argv[1:])]
     if sys.platform == "win32":
@@ -60,10 +61,36 @@ def enter(root: Path) -> None:
     os.execve(python, [str(python), *words], env)
 
 
-def _remedy(error: OSError) -> str:
-    if error.errno in (errno.EMFILE, errno.EFBIG):
-        return "raise this shell's limits (ulimit -n 1024; ulimit -f unlimited)"
-    return "free some disk space, make this folder writable for you"
+# What a shell's ulimit may have made too little: its option, the least that a build can do with,
+# and what it gets where the system lets it have that much (-1: without limit).
+_LIMITS = {
+    "RLIMIT_NOFILE": ("n", "open files", 64, 1024),
+    "RLIMIT_STACK": ("s", "stack", 1 << 20, 8 << 20),
+    "RLIMIT_FSIZE": ("f", "size of a file", 1 << 30, -1),
+    "RLIMIT_AS": ("v", "memory of a process", 2 << 30, -1),
+}
+
+
+def too_narrow() -> str | None:
+    """Widen this process's limits as far as the system lets it; which of them is too narrow.
+
+    Else a compiler, or Python itself, would end with no word of the reason.
+    """
+    import resource
+
+    for name, (option, what, least, enough) in _LIMITS.items():
+        kind = getattr(resource, name)
+        soft, hard = resource.getrlimit(kind)
+        wanted = hard if enough < 0 or -1 < hard < enough else max(soft, enough)
+        if soft != -1 and soft != wanted:
+            resource.setrlimit(kind, (wanted, hard))
+        if -1 < hard < least:
+            return (
+                f"blackwheel: the limit on {what} is too low here: {hard}; a build needs {least}.\n"
+                f"To mend it: raise it (ulimit -{option}), where it was set: this shell, its "
+                "profile, /etc/security/limits.conf or the container's options."
+            )
+    return None
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:

@@ -251,3 +251,49 @@ def test_a_file_beside_the_noxfile_takes_the_place_of_no_module(tmp_path: Path, 
     done = capture(words, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, cwd=tmp_path)
     assert "executed" not in done.output
     assert str(tmp_path) not in done.stdout
+
+
+LIMITS = {"n": "RLIMIT_NOFILE", "s": "RLIMIT_STACK", "f": "RLIMIT_FSIZE", "v": "RLIMIT_AS"}
+ASK = (
+    "import resource as r, sys; sys.path.append(sys.argv[1]); k = getattr(r, sys.argv[2])\n"
+    "soft, hard = int(sys.argv[3]), int(sys.argv[4])\n"
+    "r.setrlimit(k, (soft, hard))\n"
+    "from sessions.core import bootstrap\n"
+    "print(bootstrap.too_narrow(), r.getrlimit(k)[0])\n"
+)
+
+
+def narrowed(option: str, soft: int, hard: int) -> str:
+    root = str(Path(bootstrap.__file__).parents[2])
+    words = [sys.executable, "-I", "-S", "-c", ASK, root, LIMITS[option], str(soft), str(hard)]
+    done = capture(words, env=os.environ)
+    assert done.returncode == 0, done.output
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX")
+@pytest.mark.parametrize(
+    ("option", "hard"), [("n", 40), ("s", 900_000), ("f", 10**6), ("v", 10**9)]
+)
+def test_a_limit_that_is_too_low_is_the_reason_that_is_said(option: str, hard: int) -> None:
+    said = narrowed(option, hard, hard)
+    assert f"too low here: {hard}" in said
+    assert f"ulimit -{option}" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX")
+@pytest.mark.parametrize(
+    ("option", "soft", "hard", "then"),
+    [
+        ("n", 40, 900, 900),
+        ("n", 40, 5000, 1024),
+        ("n", 3000, 5000, 3000),
+        ("s", 1 << 19, 1 << 26, 8 << 20),
+        ("f", 1000, 1 << 40, 1 << 40),
+        ("f", 1 << 20, 1 << 31, 1 << 31),
+    ],
+)
+def test_a_limit_that_this_process_may_raise_is_raised(
+    option: str, soft: int, hard: int, then: int
+) -> None:
+    assert narrowed(option, soft, hard) == f"None {then}"
