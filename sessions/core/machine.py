@@ -206,7 +206,8 @@ def _which(name: str, path: str) -> list[str]:
     for folder in path.split(os.pathsep):
         for suffix in suffixes:
             program = Path(folder) / (name + suffix)
-            if folder and program.is_file() and os.access(program, os.X_OK):
+            # access first: of a folder that this user may not enter, is_file would raise.
+            if folder and os.access(program, os.X_OK) and program.is_file():
                 found.append(str(program))
     return found
 

@@ -56,7 +56,13 @@ def test_a_compiler_that_warns_on_stderr_is_found(tmp_path: Path, asking: Any) -
 @POSIX
 def test_a_tool_is_asked_in_an_environment_like_the_builds(tmp_path: Path, asking: Any) -> None:
     tool = program(tmp_path / "bin" / "tool", "/usr/bin/env")
-    foreign = ("LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "GCC_EXEC_PREFIX")
+    foreign: tuple[str, ...] = (
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "GCC_EXEC_PREFIX",
+    )
     foreign += ("CPATH", "LIBRARY_PATH", "COMPILER_PATH", "CCACHE_PREFIX", "BASH_ENV")
     given = dict.fromkeys((*foreign, "PYENV_VERSION"), "x")
     lines = asking(**given)("run", str(tool))["output"].splitlines()
@@ -67,3 +73,14 @@ def test_a_tool_is_asked_in_an_environment_like_the_builds(tmp_path: Path, askin
 
 def test_the_processors_of_this_process_are_a_number() -> None:
     assert machine.cores() >= 1
+
+
+def test_a_folder_on_path_that_this_user_may_not_enter_has_no_programs(
+    asking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    ask = asking()
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert ask("which", "python3") == []
