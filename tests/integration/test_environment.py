@@ -145,7 +145,7 @@ def stranger(environment: dict[str, str]) -> Iterator[tuple[Project, tuple[str, 
 def test_a_user_without_rights_and_with_a_foreign_environment_builds_from_nothing(
     stranger: tuple[Project, tuple[str, ...]],
 ) -> None:
-    """The first run of all: the sessions' venv, the build tools' venv, probe, build, verify."""
+    """The first run of all: the venvs of the sessions and of the build tools, probe and build."""
     project, user = stranger
     home, mini = Path(project.env["HOME"]), project.root.parent / "mini"
     # pip's settings of this machine are the index that its packages come from.
@@ -176,7 +176,7 @@ def test_a_user_without_rights_and_with_a_foreign_environment_builds_from_nothin
     ask = [*user, python, "-c", "import sys; print(sys.base_prefix)"]
     env["PYTHONHOME"] = run.capture(ask, env={}).stdout.strip()
     words = ["--target", "cpu", "--source", str(mini)]
-    ran = project.start("verify", *words, env=env, prefix=user, python=python).end(timeout=900)
+    ran = project.start("wheel", *words, env=env, prefix=user, python=python).end(timeout=900)
     assert "hijacked" not in ran.well().output
     assert not elsewhere.exists()
     theirs = Checkout(mini, project)
