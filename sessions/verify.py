@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -31,12 +30,12 @@ def main(ctx: Context) -> None:
         return
     console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
     with (
-        tempfile.TemporaryDirectory(prefix="blackwheel-") as scratch,
+        ctx.scratch() as scratch,
         console.Meter("reading libraries", unit="MiB") as meter,
     ):
         found = reader.read(
             path,
-            Path(scratch),
+            scratch,
             options.system_environment(ctx.env),
             os.cpu_count() or 1,
             lambda n, total, name: meter.update(

@@ -36,7 +36,6 @@ from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import BuildEnv, Source, Toolchain, Toolkit, Wheel
 
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd")
-DISK_MIB = 2048  # a tree, a staged source and three copies of the wheel, with room
 
 
 def main(ctx: Context) -> None:
@@ -50,12 +49,10 @@ def main(ctx: Context) -> None:
     if done and not ctx.fresh and finished.is_current(done, build.fingerprint, ctx.wheels):
         console.done(f"wheel: up to date, {ctx.wheels / done.file}")
         return
-    if chain.host.disk_free_mib < DISK_MIB:
-        raise Problem(
-            f"A build needs {DISK_MIB} MiB of disk; {chain.host.disk_free_mib} MiB are free.",
-            id="disk-too-small",
-            remedy="free some space, or nox -s clean -- --all, then run the same command again",
-        )
+    mib = facts.disk_mib
+    disk.room({ctx.build: mib("build"), ctx.wheels: mib("wheel")}, "A build")
+    if ctx.spec.cache != "none":
+        ctx.use_cached(ctx.spec.cache)
     start, cpu = time.monotonic(), run.cpu_seconds()
     ctx.wheels.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails now
     assert chain.compiler is not None  # the probe fails without one
@@ -219,7 +216,8 @@ def _compile(
         raise ninja.failure(error, str(log_path), chain.jobs)
     if ctx.spec.cache == "sccache":
         return len(steps), cachestats.sccache(stats[0])
-    return len(steps), cachestats.ccache(statslog.read_text()) if statslog.exists() else {}
+    said = statslog.read_text(encoding="utf-8", errors="replace") if statslog.exists() else None
+    return len(steps), cachestats.ccache(said) if said is not None else {}
 
 
 @contextlib.contextmanager

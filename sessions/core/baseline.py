@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.core import chain, console, disk, facts, finished, ninja, pyenv, records, run, spec
+from sessions.core import (
+    chain,
+    console,
+    disk,
+    facts,
+    finished,
+    job,
+    ninja,
+    pyenv,
+    records,
+    run,
+    spec,
+)
 from sessions.core.context import Context
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain, Toolkit, Wheel
 
-PTX = "ptx"  # the project's own build of the target, with PTX instead of machine code
-
 
 def names() -> tuple[str, ...]:
     """What ``--baseline`` may name beside a file."""
-    return (*facts.load("baselines.toml"), PTX)
+    return (*facts.load("baselines.toml"), spec.PTX)
 
 
 def wheels(ctx: Context) -> list[Path]:
@@ -37,6 +46,7 @@ def _wheel(ctx: Context, word: str) -> Path:
                 code=USAGE,
                 remedy=f"--baseline names a wheel, or one of {', '.join(names())}, which is built",
             )
+        job.version(path)
         return path
     if ctx.options.wheel:
         raise Problem(
@@ -45,25 +55,17 @@ def _wheel(ctx: Context, word: str) -> Path:
             code=USAGE,
             remedy="leave --wheel out, or name a wheel: --baseline PATH",
         )
-    return _ptx(ctx) if word == PTX else _foreign(ctx, word)
+    return _ptx(ctx) if word == spec.PTX else _foreign(ctx, word)
 
 
 def _ptx(ctx: Context) -> Path:
-    """The target with PTX alone: a build of ours, in a run of its own."""
-    if not ctx.spec.archs:
-        raise Problem(
-            "A wheel for the CPU holds no PTX.",
-            id="baseline-ptx-of-cpu",
-            code=USAGE,
-            remedy="choose a CUDA target, or --baseline seed",
-        )
-    archs = ";".join(f"{number}-virtual" for number in numbers(ctx.spec))
+    """The target with PTX only: a build of ours, in a run of its own."""
+    targets = spec.load((ctx.root / "targets.toml").read_text(encoding="utf-8"), ctx.spec.platform)
+    label = spec.ptx(targets, ctx.options).target
+    archs = ";".join(spec.virtual(ctx.spec))
     words = [w for w in chain.words(ctx.options) if not w.startswith("--arch=")]
     name = ctx.spec.target.split("+")[0]
     code = chain.follow(ctx.root, ["wheel"], name, [*words, f"--arch={archs}"])
-    targets = spec.load((ctx.root / "targets.toml").read_text(encoding="utf-8"), ctx.spec.platform)
-    options = dataclasses.replace(ctx.options, target=name, arch=archs)
-    label = spec.choose(targets, options).target
     built = records.read(ctx.root / "build" / label / "wheel.json", "wheel", Wheel)
     if code or built is None:
         raise Problem(

@@ -24,7 +24,9 @@ def words(options: Options) -> list[str]:
 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
     """The command line that runs sessions, and those they need, for one target."""
-    nox = [sys.executable, "-m", "nox", "-f", str(root / "noxfile.py")]
+    # UTF-8 also on Windows, where a child would write in the system's own code page; by an option,
+    # which holds in isolated mode too.
+    nox = [sys.executable, "-X", "utf8", "-m", "nox", "-f", str(root / "noxfile.py")]
     return [*nox, "-s", *sessions, "--", f"--target={target}", *more]
 
 

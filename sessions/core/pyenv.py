@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,9 +31,12 @@ def tools(ctx: Context) -> Path:
             remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
         )
     lock = facts.tools_lock()
-    identity = records.fingerprint([chain.python.path, chain.python.version, lock.read_text()])
+    identity = records.fingerprint(
+        [chain.python.path, chain.python.version, lock.read_text("utf-8")]
+    )
     name = f"tools-py{ctx.spec.python}-{identity[:12]}"
     venv = ctx.cache / name
+    ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
@@ -44,10 +46,8 @@ def tools(ctx: Context) -> Path:
 
 
 def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
-    if disk.is_marked(venv):
-        disk.remove(venv)
-    elif venv.exists():
-        shutil.rmtree(venv)
+    disk.room({venv: facts.disk_mib("tools")}, "The venv of the build tools")
+    disk.discard(venv)  # what a run that was stopped left
     console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
     made = run.capture([python, "-m", "venv", str(venv)], env=options.pip_environment(ctx.env))
     if made.returncode:
@@ -68,7 +68,12 @@ def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     command = [str(program(venv, "python")), "-m", "pip", "--disable-pip-version-check", *words]
     if ctx.options.offline:
         command.append("--no-index")
-    done = run.capture(command, env={**options.pip_environment(ctx.env), "PYTHONUTF8": "1"})
+    with ctx.scratch() as scratch:
+        # pip downloads and unpacks in the temporary folder: beside what comes of it, and marked, so
+        # that the next run ends and deletes what a killed one left.
+        temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP", run.BUILD_MARK), str(scratch))
+        env = {**options.pip_environment(ctx.env), "PYTHONUTF8": "1", **temporary}
+        done = run.capture(command, env=env)
     if done.returncode:
         raise _pip_problem(done.output, what, offline=ctx.options.offline)
     return done.output

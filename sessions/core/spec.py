@@ -13,6 +13,7 @@ from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildSpec
 from sessions.core.options import Options
 
+PTX = "ptx"  # a baseline: the project's own build of the target, with PTX only
 _NEEDED = {"summary", "version", "archs", "python", "budget_mb"}
 _KEYS = _NEEDED | {"cuda", "warning", "device_features"}
 
@@ -102,6 +103,36 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     spec = dataclasses.replace(spec, target=label)
     _judge(spec, force=options.force)
     return spec
+
+
+def virtual(spec: BuildSpec) -> list[str]:
+    """The target's architectures with PTX instead of machine code: "120a-real" -> "120-virtual"."""
+    return [f"{facts.parse_arch(arch)[0]}-virtual" for arch in spec.archs]
+
+
+def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
+    """The spec of ``--baseline ptx``: what a run builds, with PTX instead of machine code.
+
+    Raises Problem where there is none, or where it would be the run's own target, which a second
+    build would wait for without end.
+    """
+    spec = choose(targets, options)
+    if not spec.archs:
+        raise Problem(
+            "A wheel for the CPU contains no PTX.",
+            id="baseline-ptx-of-cpu",
+            code=USAGE,
+            remedy="choose a CUDA target, or --baseline seed",
+        )
+    other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
+    if other.target == spec.target:
+        raise Problem(
+            f"The baseline {PTX} of {spec.target} is that target itself.",
+            id="baseline-is-the-target",
+            code=USAGE,
+            remedy="leave --baseline ptx out, or --arch",
+        )
+    return other
 
 
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:

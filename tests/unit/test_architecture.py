@@ -18,6 +18,7 @@ WHEELFILE = sorted((SESSIONS / "wheelfile").glob("*.py"))
 PAPERS = sorted((SESSIONS / "papers").glob("*.py"))
 # What a stage has beside its own file.
 PACKAGES = {
+    "bundle": ("wheelfile",),
     "matrix": ("wheelfile",),
     "publish": ("papers",),
     "release": ("papers", "wheelfile"),

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import pytest
 
 from sessions import bundle
-from sessions.core import job, pyenv, records, spec
+from sessions.core import facts, job, pyenv, records, spec
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.run import Finished
@@ -164,9 +164,10 @@ def test_what_the_project_locks_is_taken_by_its_hashes(made: zipfile.ZipFile, pi
     assert len(locked) == 2
     assert all("--require-hashes" in command for command in locked)
     # Of what the sessions import, the other machine needs the one package that reads the card.
-    assert bundle._requirement("nvidia-ml-py").startswith("nvidia-ml-py==")
-    assert "--hash=sha256:" in bundle._requirement("nvidia-ml-py")
-    assert bundle._requirement("nvidia-ml-py").count("==") == 1
+    locked_nvml = bundle._requirement(facts.FACTS / "runtime.txt", "nvidia-ml-py")
+    assert locked_nvml.startswith("nvidia-ml-py==")
+    assert "--hash=sha256:" in locked_nvml
+    assert locked_nvml.count("==") == 1
 
 
 def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
@@ -177,7 +178,7 @@ def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
     told = capsys.readouterr().out
     path = ctx.wheels / "smoke-rtx50.pyz"
     assert f"  {path}" in told
-    assert "on the machine with the card: python3.11 smoke-rtx50.pyz" in told
+    assert "on the machine with the GPU: python3.11 smoke-rtx50.pyz" in told
     assert records.file_sha256(path) in told
 
 
@@ -267,7 +268,7 @@ def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> 
 def manifest(target: str, root: Path, **changes: Any) -> dict[str, Any]:
     of = dataclasses.replace(TARGETS[target], **changes)
     wheel = fakes.wheel(version=of.version, requires=REQUIRES if of.cuda else ())
-    return dict(bundle.manifest(fakes.context(root, spec=of), wheel))
+    return dict(bundle.manifest(fakes.context(root, spec=of), wheel, ["3.11"]))
 
 
 def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
     told = found.pop("job")
     assert found == {
         "target": "rtx50",
-        "python": "3.11",
+        "pythons": ["3.11"],
         "platforms": ["linux_x86_64"],
         "driver": 580,
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "NVIDIA_cublas<14,>=13.2.2.2"],

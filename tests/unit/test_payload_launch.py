@@ -31,7 +31,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
     told = {k: v for k, v in fakes.smoke_job().items() if k not in ("folder", "layers", "venv")}
     base: dict[str, Any] = {
         "target": "rtx50",
-        "python": HERE,
+        "pythons": [HERE],
         "platforms": [PLATFORM],
         "driver": 580,
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "nvidia-cublas<14,>=13.2.2.2"],
@@ -67,7 +67,7 @@ def test_another_python_is_refused_with_the_command_to_type(
     capsys: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/downloads/smoke-rtx50.pyz"])
-    said = stopped(lambda: launch._fits(manifest(python="3.99")), capsys)
+    said = stopped(lambda: launch._fits(manifest(pythons=["3.99"])), capsys)
     assert f"The wheel is for Python 3.99; this is {HERE}." in said
     assert "To mend it: python3.99 smoke-rtx50.pyz" in said
 
@@ -723,7 +723,7 @@ def test_a_benchmark_that_measured_nothing_leaves_nothing(
     bundle: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest(python="3.99")))
+        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99"])))
     assert bench(bundle, monkeypatch) == 2
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 
