@@ -269,7 +269,7 @@ def described(pid: int) -> str:
         process = psutil.Process(pid)
         words = process.cmdline()
         nox = next((n for n, word in enumerate(words) if word in ("-s", "--session")), None)
-        command = " ".join(["nox", *words[nox:]]) if nox else " ".join(words)
+        command = " ".join(" ".join(["nox", *words[nox:]] if nox else words).split())[:200]
         return f"Process {pid} ({command}, in {process.cwd()})"
     except psutil.Error:
         return f"Process {pid}"
