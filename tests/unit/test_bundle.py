@@ -18,6 +18,7 @@ from sessions import bundle
 from sessions.core import facts, job, pyenv, records, spec
 from sessions.core.context import Context
 from sessions.core.errors import Problem
+from sessions.core.model import Wheel
 from sessions.core.run import Finished
 from tests import fakes
 
@@ -198,6 +199,53 @@ def test_a_bundle_says_what_to_take_along_to_measure_with(
         assert archive.read(f"wheels/{NAME}") == b"a wheel" * 100
 
 
+# ---- a wheel that serves every Python -----------------------------------------------------------
+
+SERVES_ALL = "llama_cpp_python-0.3.16-py3-none-manylinux_2_35_x86_64.whl"
+
+
+class PipOfMany(Pip):
+    """Plays pip where numpy is made for each Python, and for 3.14 not at all."""
+
+    def __call__(self, ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
+        named = dict(itertools.pairwise(words))
+        python = named.get("--python-version", "3.11")
+        if words[-1].startswith("numpy==") and "-d" in named:
+            self.commands.append(list(words))
+            if python == "3.14":
+                raise Problem("There is no numpy.", id="pip-failed", remedy="none")
+            folder, tag = Path(named["-d"]), f"cp{python.replace('.', '')}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"numpy-2.4.6-{tag}-{tag}-manylinux_2_27_x86_64.whl").write_text(python)
+            return ""
+        return super().__call__(ctx, venv, words, what)
+
+
+def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    played = PipOfMany()
+    monkeypatch.setattr(pyenv, "pip", played)
+    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    ctx = bundling(tmp_path)
+    (ctx.wheels / NAME).rename(ctx.wheels / SERVES_ALL)
+    found = records.need(ctx.record("wheel"), "wheel", Wheel)
+    wheel = dataclasses.replace(found, file=SERVES_ALL)
+    records.write(ctx.record("wheel"), "wheel", wheel)
+    bundle.main(ctx)
+    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
+        names = [name for name in archive.namelist() if "numpy" in name]
+        manifest = json.loads(archive.read("manifest.json"))
+    assert names == [
+        "python3.12/numpy-2.4.6-cp312-cp312-manylinux_2_27_x86_64.whl",
+        "python3.13/numpy-2.4.6-cp313-cp313-manylinux_2_27_x86_64.whl",
+        "wheels/numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.whl",
+    ]
+    assert manifest["pythons"] == ["3.11", "3.12", "3.13"]
+    told = capsys.readouterr().out
+    assert "the bundle is not for Python 3.14" in " ".join(told.split())
+
+
 # ---- the file itself ----------------------------------------------------------------------------
 
 
@@ -337,13 +385,16 @@ def keygen(monkeypatch: pytest.MonkeyPatch) -> Keygen:
 def test_a_bundle_is_signed_for_this_project_alone(
     tmp_path: Path, pip: Pip, keygen: Keygen, capsys: Told
 ) -> None:
-    ctx = bundling(tmp_path, "--sign", "/home/user/.ssh/key", env={"PATH": "/usr/bin", "X": "1"})
+    ctx = bundling(tmp_path, "--sign", "/home/user/.ssh/key", env=ENV)
     bundle.main(ctx)
     target = ctx.wheels / "smoke-rtx50.pyz"
     words = ["-Y", "sign", "-f", "/home/user/.ssh/key", "-n", "blackwheel", str(target)]
     assert keygen.command == ["ssh-keygen", *words]
-    assert keygen.env == {"PATH": "/usr/bin"}
+    assert keygen.env == {"PATH": "/usr/bin", "SSH_AUTH_SOCK": "/run/agent"}
     assert f"{target}.sig" in capsys.readouterr().out
+
+
+ENV = {"PATH": "/usr/bin", "X": "1", "SSH_AUTH_SOCK": "/run/agent"}
 
 
 def test_an_older_signature_makes_way(tmp_path: Path, pip: Pip, keygen: Keygen) -> None:

@@ -82,6 +82,27 @@ def test_a_wrong_option_is_told_before_anything_is_made(project: Path) -> None:
     assert not (project / "build").exists()
 
 
+@pytest.mark.parametrize("name", ["bench", "bundle"])
+def test_a_target_as_its_own_baseline_is_refused_before_anything_is_made(
+    project: Path, name: str
+) -> None:
+    asked = session("--target=rtx50", "--arch=120-virtual", "--baseline=ptx", asked=(name,))
+    with pytest.raises(Aborted, match="that target itself"):
+        context.stage(asked, raising(AssertionError("it ran")))
+    assert not (project / "build").exists()
+
+
+@pytest.mark.usefixtures("links")
+def test_a_build_folder_that_is_a_link_has_its_real_path(project: Path) -> None:
+    """As CMake has it: else the one of the flags would not be the one in the libraries."""
+    (project / "other disk").mkdir()
+    (project / "build").symlink_to(project / "other disk")
+    found: list[Context] = []
+    context.stage(session("--target=cpu"), found.append)
+    assert found[0].build == project / "other disk" / "cpu"
+    assert found[0].lock_of("cpu") == project / "build" / "cpu.lock"
+
+
 def test_help_prints_the_options_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     context.stage(session("--help"), raising(AssertionError("never reached")))
     assert "--toolkit" in capsys.readouterr().out
