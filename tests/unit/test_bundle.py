@@ -225,6 +225,7 @@ def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
     played = PipOfMany()
+    played.required = [("numpy", "2.4.6")]
     monkeypatch.setattr(pyenv, "pip", played)
     monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
     ctx = bundling(tmp_path)
