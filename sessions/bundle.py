@@ -136,7 +136,7 @@ def _requirement(lock: Path, name: str) -> str:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Write the bundle: a zip that Python runs, the payload's ``launch.py`` its program."""
+    """Write the bundle: a zip that Python runs, the payload's ``start.py`` its program."""
     with target.open("wb") as stream:
         stream.write(b"#!/usr/bin/env python3\n")
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -148,7 +148,7 @@ def pack(folder: Path, target: Path) -> None:
             for path in sorted(job.PAYLOAD.iterdir()):
                 if path.suffix in (".py", ".json"):
                     archive.write(path, f"payload/{path.name}")
-            archive.write(job.PAYLOAD / "launch.py", "__main__.py")
+            archive.write(job.PAYLOAD / "start.py", "__main__.py")
 
 
 def _sign(ctx: Context, target: Path, key: str) -> None:

@@ -134,6 +134,7 @@ def _foreign(ctx: Context, name: str) -> Path:
     before = records.read(folder / "inputs.json", "inputs", str)
     if folder.exists() and before != fingerprint:
         disk.remove(folder)
+    disk.room({folder: facts.disk_mib("build"), target: facts.disk_mib("wheel")}, "The baseline")
     disk.mark(folder)
     records.write(folder / "inputs.json", "inputs", fingerprint)
     shutil.rmtree(folder / "src", ignore_errors=True)

@@ -485,7 +485,8 @@ def _interrupt(child: subprocess.Popen[str]) -> None:
         child.wait()
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """``main``, and what Ctrl-C means."""
     try:
         main()
     except KeyboardInterrupt:

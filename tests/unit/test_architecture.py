@@ -49,6 +49,7 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     "seal": set(),
     "spawn": {"child"},
     "speed": {"llama", "llama_cpp"},
+    "start": {"launch"},
     "stats": set(),
     "tinymodel": {"gguf", "numpy"},
     "watch": {"pynvml"},
