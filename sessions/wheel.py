@@ -20,6 +20,7 @@ from sessions.core import (
     facts,
     finished,
     inputs,
+    locks,
     ninja,
     options,
     pyenv,
@@ -299,11 +300,13 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
     out = ctx.build / "repaired"
     shutil.rmtree(out, ignore_errors=True)
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
-    if ctx.spec.platform == "windows":
-        folders = {path.parent for path in redist.find(build.variables).values()}
-        repair.windows(python, raw, out, sorted(folders), build.variables)
-    else:
-        repair.linux(python, raw, out, build.variables)
+    with ctx.scratch() as scratch:
+        env = {**build.variables, **locks.temporary(scratch)}
+        if ctx.spec.platform == "windows":
+            folders = {path.parent for path in redist.find(build.variables).values()}
+            repair.windows(python, raw, out, sorted(folders), env)
+        else:
+            repair.linux(python, raw, out, env)
     return _only_wheel(out)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -33,8 +34,7 @@ def share(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[
     """
     users = _users_folder(path)
     with disk.lock(path.with_suffix(".gate"), waiting):
-        # The process's number tells people which run it is; another host or container may have one
-        # of the same number, so it is not the whole name.
+        # The process's number is not the whole name: another host or container may have the same.
         number, name = tempfile.mkstemp(f"-{os.getpid()}.lock", "", users)
         os.close(number)
         return filelock.FileLock(name).acquire()
@@ -90,8 +90,10 @@ def _users(folder: Path) -> Iterator[str]:
     for file in sorted(folder.glob("*.lock")):
         if disk.is_free(file):
             file.unlink(missing_ok=True)
-        else:
+        elif sys.platform == "win32":
             yield disk.described(int(file.stem.rpartition("-")[2]))
+        else:  # by its open files: a run in a container may have a number that is another's here
+            yield disk.owner(file)[0]
 
 
 @contextlib.contextmanager
@@ -116,6 +118,11 @@ def scratch(parent: Path) -> Iterator[Path]:
             # What a virus scanner has open cannot be deleted on Windows: the next run does it.
             with contextlib.suppress(OSError):
                 _discard(folder)
+
+
+def temporary(scratch: Path) -> dict[str, str]:
+    """What makes ``scratch`` the temporary folder of a child, which ends when the folder goes."""
+    return dict.fromkeys(("TMPDIR", "TEMP", "TMP", run.BUILD_MARK), str(scratch))
 
 
 def _sweep(parent: Path) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.core import console, disk, facts, options, records, run
+from sessions.core import console, disk, facts, locks, options, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Toolchain
@@ -71,8 +71,8 @@ def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     with ctx.scratch() as scratch:
         # pip downloads and unpacks in the temporary folder: beside what comes of it, and marked, so
         # that the next run ends and deletes what a killed one left.
-        temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP", run.BUILD_MARK), str(scratch))
-        env = {**options.pip_environment(ctx.env), "PYTHONUTF8": "1", **temporary}
+        own = {"PYTHONUTF8": "1", **locks.temporary(scratch)}
+        env = {**options.pip_environment(ctx.env), **own}
         done = run.capture(command, env=env)
     if done.returncode:
         raise _pip_problem(done.output, what, offline=ctx.options.offline)
