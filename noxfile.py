@@ -1,5 +1,9 @@
-"""The graph of the project: one session a stage. ``nox -l`` lists them."""
+"""The graph of the project: one session a stage. ``nox -l`` lists them.
 
+``nox -s SESSION -- --help`` prints the options of one; docs/cli.md has all of them.
+"""
+
+import functools
 import sys
 from pathlib import Path
 
@@ -28,10 +32,12 @@ import sessions.source
 import sessions.toolkit
 import sessions.verify
 import sessions.wheel
+from sessions.core import context, graph
 from sessions.core.context import stage
 
 # A wheel that is given need not be built first.
-BUILT = [] if any(w.split("=")[0] == "--wheel" for w in sys.argv) else ["wheel"]
+GIVEN = any(word.split("=")[0] == "--wheel" for word in sys.argv)
+first = functools.partial(graph.requires, given=GIVEN)
 
 nox.options.sessions = ["wheel"]
 nox.options.stop_on_first_error = True  # nothing is cleaned away after a probe that failed
@@ -41,85 +47,85 @@ nox.options.error_on_missing_interpreters = True
 
 @nox.session
 def probe(session: nox.Session) -> None:
-    """What is on this machine; can the target be built with it. Options: --target --record DIR."""
+    """What is on this machine; can the target be built with it."""
     stage(session, sessions.probe.main)
 
 
 @nox.session
 def clean(session: nox.Session) -> None:
-    """Delete what is stale. Options: --all --wheels --caches --dry-run."""
+    """Delete what is stale."""
     stage(session, sessions.clean.main)
 
 
-@nox.session(requires=["probe", "clean"])
+@nox.session(requires=first("source"))
 def source(session: nox.Session) -> None:
-    """Get, check and unpack the upstream source. Options: --version --source PATH --offline."""
+    """Get, check and unpack the upstream source."""
     stage(session, sessions.source.main)
 
 
-@nox.session(requires=["probe", "clean"])
+@nox.session(requires=first("toolkit"))
 def toolkit(session: nox.Session) -> None:
-    """Get the CUDA toolkit. Options: --cuda --toolkit pypi|system|PATH --offline."""
+    """Get the CUDA toolkit."""
     stage(session, sessions.toolkit.main)
 
 
-@nox.session(requires=["source", "toolkit"])
+@nox.session(requires=first("configure"))
 def configure(session: nox.Session) -> None:
-    """Decide what the compiler is told. Options: --arch --cache --compiler."""
+    """Decide what the compiler is told."""
     stage(session, sessions.configure.main)
 
 
-@nox.session(requires=["configure"])
+@nox.session(requires=first("wheel"))
 def wheel(session: nox.Session) -> None:
-    """Build the wheel of a target into wheels/. Options: --target --jobs --fresh and all above."""
+    """Build the wheel of a target into wheels/."""
     stage(session, sessions.wheel.main)
 
 
-@nox.session
+@nox.session(requires=first("matrix"))
 def matrix(session: nox.Session) -> None:
-    """Wheels of several targets for several Pythons. Options: --targets A,B --pythons X,Y."""
+    """Wheels of several targets for several Pythons."""
     stage(session, sessions.matrix.main)
 
 
-@nox.session(requires=BUILT)
+@nox.session(requires=first("verify"))
 def verify(session: nox.Session) -> None:
-    """Prove what is inside a wheel, without running it. Options: --target --wheel PATH."""
+    """Prove what is inside a wheel, without running it."""
     stage(session, sessions.verify.main)
 
 
-@nox.session(requires=["probe", *(["verify"] if BUILT else [])])
+@nox.session(requires=first("smoke"))
 def smoke(session: nox.Session) -> None:
-    """Prove that the wheel computes. Options: --device N|cpu --model PATH --report FILE --wheel."""
+    """Prove that the wheel computes."""
     stage(session, sessions.smoke.main)
 
 
-@nox.session(requires=["probe", *BUILT])
+@nox.session(requires=first("bench"))
 def bench(session: nox.Session) -> None:
-    """Measure the wheel, and others in turn. Options: --baseline WHEEL|NAME --rounds --model."""
+    """Measure the wheel, and others in turn."""
     stage(session, sessions.bench.main)
 
 
-@nox.session(requires=["verify"])
+@nox.session(requires=first("bundle"))
 def bundle(session: nox.Session) -> None:
-    """One file that proves the wheel on another machine. Options: --target --sign KEY."""
+    """One file that proves the wheel on another machine."""
     stage(session, sessions.bundle.main)
 
 
-@nox.session
+@nox.session(requires=first("release"))
 def release(session: nox.Session) -> None:
-    """Prove, judge, write dist/. Options: --target A,B --report --lang --reproduce and others."""
+    """Prove, judge, write dist/."""
     stage(session, sessions.release.main)
 
 
-@nox.session
+@nox.session(requires=first("publish"))
 def publish(session: nox.Session) -> None:
-    """Print how to publish what was released, or upload it. Options: --target --to URL."""
+    """Print how to publish what was released, or upload it."""
     stage(session, sessions.publish.main)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests(session: nox.Session) -> None:
-    """Unit tests: no network, no compiler, under a minute. Options: words for pytest."""
+    """Unit tests: no network, no compiler, under a minute."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
     session.run("python", "-m", "pytest", "tests/unit", *session.posargs)
 
@@ -135,24 +141,24 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def integration(session: nox.Session) -> None:
-    """Tests with real tools on a small upstream: minutes. Options: words for pytest."""
+    """Tests with real tools on a small upstream: minutes."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/integration.txt")
     session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests_windows(session: nox.Session) -> None:
-    """Tests in a Windows Python under Wine, which it installs: minutes. Options: for pytest."""
+    """Tests in a Windows Python under Wine, which it installs: minutes."""
     session.run(sys.executable, "-m", "tests.windows.lab", external=True)  # or why there is none
     session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/integration.txt")
     session.run("python", "-m", "pytest", "tests/windows", *session.posargs)
 
 
-@nox.session(requires=["probe"])
+@nox.session(requires=first("lock"))
 def lock(session: nox.Session) -> None:
-    """Maintainers: pin another upstream release or CUDA line. Options: --add NAME==VERSION."""
+    """Maintainers: pin another upstream release or CUDA line."""
     stage(session, sessions.lock.main)
 
 
 if __name__ == "__main__":
-    nox.main()
+    context.main(ROOT)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sessions.core import console, disk, inputs, locks, records
 from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
 from sessions.core.model import Toolchain, Wheel
 
 SOURCES = "llama-cpp-python-src"
 _KILLED = "left by a run that was stopped"
+SHOWN = 4  # differences of inputs that are told: a compiler's update has ten
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,6 @@ class Removal:
 def main(ctx: Context) -> None:
     """List what goes and why, then delete it."""
     options = ctx.options
-    asked = options.all or options.wheels or options.caches or options.dry_run
-    if asked and "clean" not in ctx.asked:
-        raise Problem(
-            "--all, --wheels, --caches and --dry-run are for the session clean alone.",
-            id="option-not-for-session",
-            code=USAGE,
-            remedy="nox -s clean -- --all, and then the other session",
-        )
     removals = stale(ctx)
     if options.all:
         removals = [*everything(ctx)]
@@ -81,11 +73,12 @@ def stale(ctx: Context) -> list[Removal]:
     tree = ctx.build / "tree"
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
     if tree.exists() and chain:
-        then = records.read(ctx.build / "inputs.json", "inputs", dict)
-        now = inputs.inputs(ctx.spec, chain)
+        then = records.read(ctx.build / "inputs.json", "inputs", dict[str, str])
+        now = inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
         changes = inputs.differences(then, now) if then else ["not known what it was made from"]
         if changes:
-            found.append(Removal(tree, "; ".join(changes), True, own))
+            more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+            found.append(Removal(tree, "; ".join(changes[:SHOWN]) + more, True, own))
         elif ctx.options.fresh and "wheel" in ctx.asked:
             found.append(Removal(tree, "--fresh", True, own))
     sources = ctx.root / SOURCES

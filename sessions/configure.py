@@ -9,6 +9,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from sessions.core import (
     console,
     facts,
+    inputs,
     judge,
     options,
     pyenv,
@@ -54,7 +55,8 @@ def main(ctx: Context) -> None:
         cache=str(ctx.cache),
         tools=str(tools),
     )
-    build = configure(ctx.spec, chain.compiler, toolkit, source, places, env)
+    python = chain.python.version if chain.python else ""
+    build = configure(ctx.spec, chain.compiler, toolkit, source, places, env, python=python)
     records.write(ctx.record("configure"), "configure", build)
     console.done(f"configure: {', '.join(ctx.spec.archs) or 'CPU'}, {chain.compiler_why}")
 
@@ -66,8 +68,10 @@ def configure(
     source: Source,
     places: Places,
     env: Mapping[str, str],
+    *,
+    python: str = "",
 ) -> BuildEnv:
-    """The whole environment and every setting of a build.
+    """The whole environment and every setting of a build. ``python`` is the builder's version.
 
     ``env`` is what of the caller's environment may reach a compiler: system names, no PATH, no
     flags. The user's settings of the compiler cache are not in it: they decide nothing of the
@@ -108,29 +112,49 @@ def configure(
     }
     requires = _requires(spec, toolkit)
     # Whatever else goes into the wheel: our additions, and the code that adds and finishes.
-    ours = [*sorted(OVERLAY.iterdir()), Path(staging.__file__), OVERLAY.parent / "wheel.py"]
-    ours += [Path(str(module.__file__)) for module in (sbom, redist, repair)]
+    ours = [
+        *sorted(p for p in OVERLAY.iterdir() if p.is_file()),
+        Path(__file__).with_name("wheel.py"),
+    ]
+    ours += [Path(str(module.__file__)) for module in (staging, sbom, redist, repair)]
     ours += [facts.FACTS / "parts.toml"]
-    overlay = {p.name: records.file_sha256(p) for p in ours if p.is_file()}
+    made_from = inputs.everything(
+        inputs.machine(
+            spec, compiler, python or spec.python, toolkit.fingerprint if toolkit else ""
+        ),
+        source,
+        neutral(settings, places, toolkit),
+        requires,
+        variables["SOURCE_DATE_EPOCH"],
+        ours,
+        facts.toolkit(spec.cuda).driver if spec.cuda else None,
+    )
     return BuildEnv(
         variables=variables,
         settings=settings,
         requires=requires,
-        fingerprint=records.fingerprint(
-            {
-                "settings": settings,
-                "identity": identity,
-                "environment": compiler.variables,
-                "source": source.digest,
-                "python": spec.python,
-                "epoch": variables["SOURCE_DATE_EPOCH"],
-                "requires": requires,
-                "overlay": overlay,
-                "driver": facts.toolkit(spec.cuda).driver if spec.cuda else None,
-                "tools": records.file_sha256(facts.tools_lock()),
-            }
-        ),
+        fingerprint=records.fingerprint(made_from),
+        inputs=made_from,
     )
+
+
+def neutral(settings: Mapping[str, str], places: Places, toolkit: Toolkit | None) -> dict[str, str]:
+    """The settings that decide bytes of the wheel, without this machine's folders.
+
+    The path of a folder goes into none (the builds of two folders are equal to the byte), nor does
+    a compiler cache.
+    """
+    folders = [(places.stage, "STAGE"), (places.tree, "TREE"), (places.tools, "TOOLS")]
+    folders += [(str(OVERLAY), "OVERLAY"), (toolkit.root if toolkit else "", "TOOLKIT")]
+    spelt = [(form, name) for path, name in folders for form in (path, _slashes(path)) if path]
+    found = {}
+    for name, value in settings.items():
+        if name == "build-dir" or name.endswith("_COMPILER_LAUNCHER"):
+            continue
+        for form, word in sorted(spelt, key=lambda pair: -len(pair[0])):
+            value = value.replace(form, word)
+        found[name] = value
+    return found
 
 
 def _libraries() -> dict[str, str]:
@@ -241,10 +265,9 @@ def _cache_variables(spec: BuildSpec, places: Places, identity: str) -> dict[str
 
 
 def _identity(compiler: Compiler, toolkit: Toolkit | None) -> str:
-    """What decides the code that comes out: compiler release and every toolkit component."""
-    return records.fingerprint(
-        [compiler.family, compiler.version, toolkit.fingerprint if toolkit else None]
-    )[:32]
+    """What decides an object file: the compiler, to its last revision, and the whole toolkit."""
+    kit = toolkit.fingerprint if toolkit else None
+    return records.fingerprint([compiler.family, compiler.version, compiler.identity, kit])[:32]
 
 
 def _path(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: Places) -> str:

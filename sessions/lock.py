@@ -13,7 +13,7 @@ import tomlkit
 
 from sessions.core import console, facts, pyenv, records
 from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
+from sessions.core.errors import Problem
 
 # What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
 # and leaves some of these unpinned in its early releases, so each is pinned here by its own row.
@@ -34,19 +34,12 @@ PLATFORMS = {
 
 def main(ctx: Context) -> None:
     """Lock what ``--add`` names."""
-    name, _, version = (ctx.options.add or "").partition("==")
-    match name:
-        case "llama-cpp-python" if version:
-            lock_sdist(ctx, version)
-        case "cuda" if version:
-            lock_toolkit(ctx, version)
-        case _:
-            raise Problem(
-                f"--add {ctx.options.add or ''} names nothing that can be locked.",
-                id="lock-name-unknown",
-                code=USAGE,
-                remedy="nox -s lock -- --add llama-cpp-python==0.3.36, or --add cuda==13.4",
-            )
+    assert ctx.options.add is not None  # or the command was refused
+    name, _, version = ctx.options.add.partition("==")
+    if name == "cuda":
+        lock_toolkit(ctx, version)
+    else:
+        lock_sdist(ctx, version)
 
 
 def lock_sdist(ctx: Context, version: str) -> None:

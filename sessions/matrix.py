@@ -159,7 +159,7 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
     path = at.wheels / made.file
     if new:
         asked = dataclasses.replace(ctx.options, python=spec.python)
-        words = [*chain.words(asked), f"--wheel={path}"]
+        words = [*chain.words(asked, given=True), f"--wheel={path}"]
         log = at.build / "matrix.log"
         code = chain.heard(ctx.root, ["verify"], _name(spec), words, env=ctx.env, log=log)
         if code:
@@ -242,7 +242,8 @@ def command(ctx: Context, spec: BuildSpec, *more: str) -> str:
     """The command line that makes and proves this one wheel, with the options of this run."""
     other = f"py{spec.python}" in spec.target.split("+")  # than the target's own
     asked = dataclasses.replace(ctx.options, python=spec.python if other else None)
-    words = [word for word in chain.words(asked) if word != "--cache=ccache"]
+    given = any(word.startswith("--wheel=") for word in more)
+    words = chain.words(asked, given=given)
     return run.typed(["nox", "-s", "verify", "--", f"--target={_name(spec)}", *words, *more])
 
 
@@ -252,7 +253,7 @@ def _find_pythons(ctx: Context) -> None:
     for spec in builders.values():
         folder = dataclasses.replace(ctx, spec=spec).build
         disk.mark(folder)
-        log, words = folder / "matrix.log", chain.words(ctx.options)
+        log, words = folder / "matrix.log", chain.words(ctx.options, "probe")
         if chain.heard(ctx.root, ["probe"], _name(spec), words, env=ctx.env, log=log):
             raise Problem(
                 f"Nothing was built. {chain.reason(log.read_text(encoding='utf-8'))}",
@@ -278,7 +279,7 @@ def _served(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
 
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
     """Of everything that decides a repacked wheel, and whether it holds what verify asks."""
-    ours = records.file_sha256(Path(retag.__file__))
+    ours = inputs.code(Path(retag.__file__))
     return records.fingerprint([built.sha256, ours, inputs.verdict(spec, record)])
 
 

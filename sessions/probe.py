@@ -5,15 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sessions.core import console, facts, job, machine, msvc, records
+from sessions.core import console, facts, identity, job, machine, msvc, records
 from sessions.core.context import Context
 from sessions.core.errors import Problem
-from sessions.core.judge import choose_compiler, choose_python, choose_toolkit, job_count, judge
+from sessions.core.judge import (
+    choose_compiler,
+    choose_python,
+    choose_toolkit,
+    job_count,
+    judge,
+    unused,
+)
 from sessions.core.machine import Machine
 from sessions.core.model import (
     BuildSpec,
@@ -44,7 +51,9 @@ def main(ctx: Context) -> None:
     tape: dict[str, Any] = {}
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
     given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
-    chain = probe(ask, ctx.spec, ctx.options.jobs, given)
+    chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env))
+    if not given:
+        chain = identity.of(ask, chain)
     if ctx.options.record:
         folder = Path(ctx.options.record)
         console.done(f"probe: recorded in {machine.save(tape, folder)}")
@@ -72,10 +81,17 @@ def main(ctx: Context) -> None:
         console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
 
 
-def probe(ask: Machine, spec: BuildSpec, jobs: int | None, given: str = "") -> Toolchain:
+def probe(
+    ask: Machine,
+    spec: BuildSpec,
+    jobs: int | None,
+    given: str = "",
+    ignored: Mapping[str, str] | None = None,
+) -> Toolchain:
     """Everything found on the machine behind ``ask``, chosen from and judged for the target.
 
-    ``given`` is the name of a wheel that is to be tried, not built.
+    ``given`` is the name of a wheel that is to be tried, not built. ``ignored`` are variables of
+    the caller that are said not to be used.
     """
     host = Host(**ask("host"))
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -118,7 +134,7 @@ def probe(ask: Machine, spec: BuildSpec, jobs: int | None, given: str = "") -> T
     )
     env = {name: ask("env", name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
     temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
-    flags = {name: value for name, value in env.items() if value}
+    flags = {**{name: value for name, value in env.items() if value}, **(ignored or {})}
     checks = judge(chosen, spec, flags, temporary, given)
     return dataclasses.replace(chosen, checks=checks)
 
@@ -280,7 +296,7 @@ def _rows(chain: Toolchain) -> Iterable[tuple[str, str, str, str]]:
         used = f" ({compiler.unfit})" if compiler.unfit else used
         yield f"{compiler.family}{used}", compiler.version, compiler.cxx, compiler.found_via
     for toolkit in chain.toolkits:
-        used = " (used)" if toolkit == chain.toolkit else ""
+        used = " (used)" if chain.toolkit and toolkit.root == chain.toolkit.root else ""
         yield f"CUDA{used}", toolkit.version, toolkit.root, toolkit.found_via
     for tool in chain.tools:
         yield tool.name, tool.version or "does not say", tool.path, tool.found_via

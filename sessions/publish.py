@@ -37,7 +37,12 @@ def main(ctx: Context) -> None:
             console.say("\n".join([*commands(release), ""]))
         console.say("\n".join(hosting()))
         return
-    upload(ctx, found, place(ctx.options.to, _pypirc(ctx.env), ctx.env))
+    to = place(ctx.options.to, _pypirc(ctx.env), ctx.env)
+    if ctx.options.dry_run:
+        _refuse_doubles(found)
+        console.say("\n".join(plan(found, to)))
+        return
+    upload(ctx, found, to)
 
 
 def wanted(ctx: Context) -> tuple[str, ...]:
@@ -191,6 +196,15 @@ def _servers(pypirc: str) -> dict[str, dict[str, str]]:
         ) from None
     names = parser.get("distutils", "index-servers", fallback="").split()
     return {n: dict(parser[n]) for n in names if parser.has_option(n, "repository")}
+
+
+def plan(found: Sequence[Release], to: Place) -> list[str]:
+    """What an upload would do. Nobody is asked, so what the server has is not known."""
+    return [
+        f"would ask {to.url} for each of these files, and upload those that it does not have:",
+        *(f"  dist/{r.target}/{r.file}, {r.size / 1e6:.1f} MB, sha256 {r.sha256}" for r in found),
+        "--dry-run: no connection was made and nothing was uploaded",
+    ]
 
 
 # ---- The upload -------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from sessions.core import chain, console, disk, job, options, pyenv, records, ru
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import Gate, Release, SmokeReport, Wheel
+from sessions.core.spec import command
 from sessions.papers import card, gate, index, page, provenance, report, speed
 from sessions.papers.evidence import Evidence, Reproduced, handed_on, read, state, unproven
 from sessions.papers.gate import Checkout, Situation
@@ -52,6 +53,13 @@ def main(ctx: Context) -> None:
             remedy="--report FILE --target NAME",
         )
     dist = ctx.root / "dist"
+    if ctx.options.dry_run:
+        for spec in ctx.specs:
+            one = dataclasses.replace(ctx, spec=spec)
+            released = (dist / spec.target / RECORD).is_file()
+            console.say("\n".join(plan(one, proven=_proven(one), released=released)))
+        console.say("--dry-run: nothing was built, tested or written")
+        return
     with _alone(ctx, dist):
         changed = _changed(dist)
         targets = {spec.target for spec in ctx.specs} | {place.name for place in _released(dist)}
@@ -93,6 +101,33 @@ def main(ctx: Context) -> None:
         )
     for made in outcomes:
         console.done(f"release: {made.gate.target}, {page.verdict(made.gate)}, in {dist}")
+
+
+def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
+    """What a release of one target would do, in its order.
+
+    ``proven``: a report on the built wheel is recorded; ``released``: dist/ has the target.
+    """
+    asked = ctx.options
+    steps = [f"build what is not up to date, and check it: {command('verify', ctx.spec)}"]
+    if asked.report:
+        steps = [f"build what is not up to date, check it, and take the report {asked.report}"]
+    elif proven:
+        steps.append("take the report of the smoke test that is recorded for this wheel")
+    elif ctx.spec.archs:
+        needed = ", ".join(job.capabilities(ctx.spec))
+        steps.append(f"test it, if a GPU of compute capability {needed} is here")
+    else:
+        steps.append("test it on the CPU")
+    steps.append("decide from the records whether it may be released")
+    if asked.reproduce:
+        steps.append("build it again from nothing in another folder, and compare")
+    if asked.sigstore:
+        steps.append("sign the provenance with sigstore, which opens a browser")
+    verb = "replace" if released else "write"
+    languages = "en, es" if asked.lang == "all" else asked.lang
+    steps.append(f"{verb} dist/{ctx.spec.target}/: wheel and documents ({languages})")
+    return [f"{ctx.spec.target}: a release would", *(f"  {step}" for step in steps)]
 
 
 def _one(ctx: Context, code: int, checkout: Checkout, changed: tuple[str, ...]) -> Outcome:

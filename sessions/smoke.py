@@ -20,10 +20,10 @@ def main(ctx: Context) -> None:
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     signature = ""
-    if ctx.options.report:
+    if ctx.options.report is not None:
         file = Path(ctx.options.report).expanduser()
         text, origin = brought.read(file, "smoke"), file.name
-        if ctx.options.signers:
+        if ctx.options.signers is not None:
             signature = brought.signed(ctx, file, Path(ctx.options.signers).expanduser())
     else:
         disk.mark(folder)

@@ -10,7 +10,7 @@ from sessions.core import console, disk, facts, pyenv, records
 from sessions.core.context import Context
 from sessions.core.errors import USAGE, Problem
 from sessions.core.facts import Sdist
-from sessions.core.model import Source
+from sessions.core.model import Pristine, Source
 from sessions.core.staging import PRISTINE, build_reads
 
 
@@ -62,16 +62,23 @@ def _locked(ctx: Context, sdist: Sdist) -> tuple[Source, bool]:
 
 
 def _pristine(folder: Path, sdist: Sdist) -> dict[str, str] | None:
-    """The digests noted when this very sdist was unpacked whole; None where it was not."""
-    noted = records.read(folder / PRISTINE, sdist.sha256, dict)
-    return noted if disk.is_marked(folder) else None
+    """The digests noted when this very sdist was unpacked whole, by today's filter; else None."""
+    noted = records.read(folder / PRISTINE, "pristine", Pristine)
+    if noted is None or not disk.is_marked(folder):
+        return None
+    return noted.files if (noted.sdist, noted.filter) == (sdist.sha256, _filter()) else None
+
+
+def _filter() -> str:
+    """A digest of what decides which files of an archive are unpacked."""
+    return records.fingerprint([facts.staging_excludes(), facts.staging_keeps()])
 
 
 def _digests(ctx: Context, folder: Path) -> dict[str, str]:
     """The digests of what a build reads; from the last run's where no file was touched since."""
     memo = ctx.record("source-digests")
     signature = disk.signature(folder, build_reads)
-    known = records.read(memo, signature, dict)
+    known = records.read(memo, signature, dict[str, str])
     if known is None:
         known = disk.tree_digest(folder, build_reads)
         records.write(memo, signature, known)
@@ -124,7 +131,8 @@ def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
                 evidence=str(error),
                 remedy=f"delete {archive} and try again",
             ) from error
-    records.write(part / PRISTINE, sdist.sha256, disk.tree_digest(part, build_reads))
+    noted = Pristine(sdist.sha256, _filter(), disk.tree_digest(part, build_reads))
+    records.write(part / PRISTINE, "pristine", noted)
     disk.put(part, folder)
 
 

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.core import console, disk, facts, options, pyenv, records, run
+from sessions.core import console, disk, facts, inputs, options, pyenv, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import HostRange, InstalledToolkit, Toolchain, Toolkit
 
 _READY = "ready.json"
-# What the assembly below adds to NVIDIA's files. Raise one whenever that changes.
-_LAYOUT = 2 if sys.platform == "win32" else 1
 
 
 def main(ctx: Context) -> None:
@@ -26,7 +24,8 @@ def main(ctx: Context) -> None:
         toolkit, fresh = from_pypi(ctx, ctx.spec.cuda)
     else:
         chain = records.need(ctx.record("probe"), "probe", Toolchain)
-        toolkit, fresh = from_system(chain.toolkit, ctx.spec.cuda), False
+        identity = inputs.toolkit_identity(ctx.spec, chain.toolkit)
+        toolkit, fresh = from_system(chain.toolkit, ctx.spec.cuda, identity), False
     records.write(ctx.record("toolkit"), "toolkit", toolkit)
     state = "made" if fresh else "up to date" if toolkit.origin == "pypi" else "installed"
     console.done(f"toolkit: CUDA {toolkit.version} ({state}), {toolkit.root}")
@@ -36,7 +35,7 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
     """The toolkit of a locked release line, and whether it had to be made."""
     lock = facts.toolkit_lock(cuda)
     text = lock.read_text(encoding="utf-8")
-    identity = records.fingerprint([text, _LAYOUT])
+    identity = inputs.toolkit_identity(ctx.spec, None)
     folder = ctx.cache / f"cuda-{cuda}-{identity[:12]}"
     fresh = ctx.fresh
     if fresh:
@@ -202,7 +201,7 @@ def _driver_stub(root: Path, cc: str) -> None:
         )
 
 
-def from_system(found: InstalledToolkit | None, cuda: str) -> Toolkit:
+def from_system(found: InstalledToolkit | None, cuda: str, identity: str) -> Toolkit:
     """An installed toolkit as the probe found it. Raises Problem where it is not the target's."""
     if found is None:
         raise Problem(
@@ -221,7 +220,7 @@ def from_system(found: InstalledToolkit | None, cuda: str) -> Toolkit:
         origin="system",
         root=found.root,
         version=cuda,
-        fingerprint=records.fingerprint([found.root, found.version]),
+        fingerprint=identity,
         components={},
         accepts=found.accepts or facts.toolkit(cuda).accepts,
     )

@@ -33,10 +33,11 @@ from sessions.core import (
 )
 from sessions.core import timeline as timelines
 from sessions.core.context import Context
-from sessions.core.errors import CHECK_FAILED, Problem
-from sessions.core.model import BuildEnv, Source, Toolchain, Toolkit, Wheel
+from sessions.core.errors import CHECK_FAILED, USAGE, Problem
+from sessions.core.model import BuildEnv, BuildSpec, Source, Toolchain, Toolkit, Wheel
 
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd")
+_CONFIGURED = "-- Build files have been written to"  # CMake's last line
 
 
 def main(ctx: Context) -> None:
@@ -62,8 +63,7 @@ def main(ctx: Context) -> None:
     _compare_bindings(ctx, Path(source.path), chain)
     bill = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)
     _stage(ctx, build, source, bill)
-    records.write(ctx.build / "inputs.json", "inputs", inputs.inputs(ctx.spec, chain))
-    disk.mark(ctx.build / "tree")
+    _tree(ctx, build, chain)
     steps, counts = _compile(ctx, build, chain, source.version)
     timing = _timing(ctx, chain.jobs, counts) if steps else {}
     raw = _only_wheel(ctx.build / "dist")
@@ -150,6 +150,22 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
     )
 
 
+def _tree(ctx: Context, build: BuildEnv, chain: Toolchain) -> None:
+    """Note what the CMake tree is made from. One of other settings goes.
+
+    CMake takes some of them (CMAKE_CXX_FLAGS_INIT) when it first configures, and never again.
+    ``clean`` has deleted a tree of another machine's inputs.
+    """
+    tree, record = ctx.build / "tree", ctx.build / "inputs.json"
+    then = records.read(record, "inputs", dict[str, str])
+    if disk.is_marked(tree) and (then or {}).get("settings") != build.inputs.get("settings"):
+        console.say("The settings of the build have changed: it begins from nothing.")
+        disk.remove(tree)
+    now = build.inputs | inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
+    records.write(record, "inputs", now)
+    disk.mark(tree)
+
+
 def _stage(ctx: Context, build: BuildEnv, source: Source, bill: str) -> None:
     overlay = Path(__file__).parent / "overlay"
     added = staging.additions(
@@ -196,14 +212,13 @@ def _compile(
     ):
 
         def follow(line: str) -> None:
+            if line.startswith(_CONFIGURED):  # by CMake; nothing is compiled yet
+                check_tree(tree, ctx.spec, toolkit)
             step = ninja.parse_step(line)
             if step is None:
                 return
             if not steps:
-                if toolkit:
-                    _refuse_foreign_cuda(tree, toolkit)
-                commands = tree / "compile_commands.json"
-                cuda.extend(ninja.cuda_files(commands.read_text(encoding="utf-8")))
+                cuda.extend(ninja.cuda_files(_text(tree / "compile_commands.json")))
             steps.append(step)
             left = ninja.time_left(steps, cuda, time.monotonic() - start)
             meter.update(step.done, step.total, left, step.file)
@@ -215,10 +230,24 @@ def _compile(
         with log_path.open(encoding="utf-8", errors="replace") as lines:
             error = ninja.first_error(lines) or done.output
         raise ninja.failure(error, str(log_path), chain.jobs)
-    if ctx.spec.cache == "sccache":
-        return len(steps), cachestats.sccache(stats[0])
-    said = statslog.read_text(encoding="utf-8", errors="replace") if statslog.exists() else None
-    return len(steps), cachestats.ccache(said) if said is not None else {}
+    check_tree(tree, ctx.spec, toolkit)
+    return len(steps), _cache_counts(ctx, statslog, stats)
+
+
+def _cache_counts(ctx: Context, statslog: Path, stats: Sequence[str]) -> dict[str, int]:
+    """What the compiler cache did; empty where it does not say."""
+    try:
+        if ctx.spec.cache == "sccache":
+            return cachestats.sccache(stats[0]) if stats else {}
+        return cachestats.ccache(statslog.read_text(encoding="utf-8")) if statslog.exists() else {}
+    except Exception as error:  # a decoration: no build fails for want of it
+        _warn_untold("what the compiler cache did", error)
+        return {}
+
+
+def _warn_untold(what: str, error: object) -> None:
+    reason = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
+    console.warn(f"the wheel is sound, but {what} is not known: {' '.join(reason.split())[:200]}")
 
 
 @contextlib.contextmanager
@@ -250,37 +279,77 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
         yield stats
         asked = run.capture([program, "--show-stats", "--stats-format=json"], env=env)
         if asked.returncode:
-            raise Problem(
-                "sccache ended during the build.",
-                id="sccache-ended",
-                evidence=pyenv.tail(asked.output),
-                remedy="run the same command again; or without it: --cache none",
-            )
-        stats.append(asked.output)
+            _warn_untold("what the compiler cache did", asked.output or "sccache ended")
+        else:
+            stats.append(asked.output)
     finally:
         run.capture([program, "--stop-server"], env=env, timeout=60)
 
 
 def _timing(ctx: Context, jobs: int, cache: dict[str, int]) -> dict[str, float]:
-    """Leave what ran when in ``steps.json``, and return its sum."""
+    """Leave what ran when in ``steps.json``, and return its sum; empty where it is not known."""
     log, graph = (ctx.build / "tree" / name for name in (".ninja_log", "build.ninja"))
-    timeline = timelines.read(
-        log.read_text(encoding="utf-8"), graph.read_text(encoding="utf-8"), jobs=jobs, cache=cache
-    )
-    records.write(ctx.record("steps"), "steps", timeline)
-    return timelines.summary(timeline)
-
-
-def _refuse_foreign_cuda(tree: Path, toolkit: Toolkit) -> None:
-    cache = (tree / "CMakeCache.txt").read_text(encoding="utf-8")
-    foreign = ninja.foreign_cuda(cache, toolkit.root)
-    if foreign:
-        raise Problem(
-            "CMake found parts of another CUDA toolkit than the one the target asks for.",
-            id="build-foreign-cuda",
-            evidence="\n".join(foreign),
-            remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it anew",
+    record = ctx.record("steps")
+    try:
+        record.unlink(missing_ok=True)  # else an earlier build's would pass for this one's
+        timeline = timelines.read(
+            log.read_text(encoding="utf-8"),
+            graph.read_text(encoding="utf-8"),
+            jobs=jobs,
+            cache=cache,
         )
+        summary = timelines.summary(timeline)
+        records.write(record, "steps", timeline)
+    except Exception as error:  # a decoration: no build fails for want of it
+        _warn_untold("what ran when", error)
+        return {}
+    return summary
+
+
+def _text(path: Path) -> str:
+    """A file of CMake's, which writes the bytes of a path as they are."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def check_tree(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
+    """Refuse a configured CMake tree that would build another wheel than the target asks for.
+
+    Upstream's CMake may take another toolkit's libraries, and it replaces architectures:
+    0.3.36 takes 120a where it is told 120. Raises Problem.
+    """
+    if toolkit:
+        cache = _text(tree / "CMakeCache.txt")
+        foreign = ninja.foreign_cuda(cache, toolkit.root)
+        if foreign:
+            raise Problem(
+                "CMake found parts of another CUDA toolkit than the one the target asks for.",
+                id="build-foreign-cuda",
+                evidence="\n".join(foreign),
+                remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it "
+                "anew",
+            )
+    commands = _text(tree / "compile_commands.json")
+    wanted = frozenset(name for arch in spec.archs for name in facts.compiled_to(arch))
+    files = ninja.architectures(commands)
+    compiled = set(files.values())
+    if compiled == ({wanted} if spec.archs else set()):
+        return
+    lines = [] if files else ["no CUDA file is compiled"]
+    for names in sorted(compiled, key=sorted):
+        named = [re.split(r"[/\\]", file)[-1] for file in files if files[file] == names]
+        what = ";".join(facts.shortest(names)) or "none that it names"
+        lines.append(f"{what}: {len(named)} of {len(files)} CUDA files, {named[0]} the first")
+    only = facts.shortest(compiled.pop()) if len(compiled) == 1 else ()
+    asked = ";".join(spec.archs) or "the CPU only"
+    raise Problem(
+        f"Upstream's CMake compiles for other GPU architectures than the build asks for: {asked}.",
+        id="build-other-architectures",
+        code=USAGE,
+        evidence="\n".join(lines),
+        remedy=f"ask for what it compiles: {run.typed(['--arch', ';'.join(only)])}"
+        if only and spec.archs
+        else "choose another release with --version",
+    )
 
 
 def _only_wheel(folder: Path) -> Path:

@@ -14,6 +14,7 @@ from sessions.core import (
     disk,
     facts,
     finished,
+    inputs,
     job,
     ninja,
     pyenv,
@@ -21,14 +22,10 @@ from sessions.core import (
     run,
     spec,
 )
+from sessions.core.arguments import PTX, baselines
 from sessions.core.context import Context
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain, Toolkit, Wheel
-
-
-def names() -> tuple[str, ...]:
-    """What ``--baseline`` may name beside a file."""
-    return (*facts.load("baselines.toml"), spec.PTX)
 
 
 def wheels(ctx: Context) -> list[Path]:
@@ -37,14 +34,14 @@ def wheels(ctx: Context) -> list[Path]:
 
 
 def _wheel(ctx: Context, word: str) -> Path:
-    if word not in names():
+    if word not in baselines():
         path = Path(word).expanduser().resolve()
         if path.suffix != ".whl" or not path.is_file():
             raise Problem(
                 f"There is no wheel {path}.",
                 id="baseline-wheel-missing",
                 code=USAGE,
-                remedy=f"--baseline names a wheel, or one of {', '.join(names())}, which is built",
+                remedy="--baseline names a wheel, or what is built: " + ", ".join(baselines()),
             )
         job.version(path)
         return path
@@ -55,7 +52,7 @@ def _wheel(ctx: Context, word: str) -> Path:
             code=USAGE,
             remedy="leave --wheel out, or name a wheel: --baseline PATH",
         )
-    return _ptx(ctx) if word == spec.PTX else _foreign(ctx, word)
+    return _ptx(ctx) if word == PTX else _foreign(ctx, word)
 
 
 def _ptx(ctx: Context) -> Path:
@@ -126,17 +123,20 @@ def _foreign(ctx: Context, name: str) -> Path:
     folder, target = ctx.root / "build" / label, ctx.root / "wheels" / label
     ctx.target_lock(label)
     run.end_leftovers(run.BUILD_MARK, str(folder))
-    parts = [env, source.digest, found.compiler.version, kit and kit.fingerprint]
-    fingerprint = records.fingerprint([*parts, records.file_sha256(facts.tools_lock())])
+    python = found.python.version if found.python else ""
+    before_it = inputs.machine(ctx.spec, found.compiler, python, kit.fingerprint if kit else "")
+    procedure = [row["variable"], row["value"], row["cpu"], inputs.code(Path(__file__))]
+    fingerprint = records.fingerprint([before_it, source.digest, procedure])
     done = records.read(target / "wheel.json", "wheel", Wheel)
     if done and finished.is_current(done, fingerprint, target):
         return target / done.file
     before = records.read(folder / "inputs.json", "inputs", str)
-    if folder.exists() and before != fingerprint:
+    now = records.fingerprint([fingerprint, inputs.places(found, ctx.spec, ctx.root, ctx.cache)])
+    if folder.exists() and before != now:
         disk.remove(folder)
     disk.room({folder: facts.disk_mib("build"), target: facts.disk_mib("wheel")}, "The baseline")
     disk.mark(folder)
-    records.write(folder / "inputs.json", "inputs", fingerprint)
+    records.write(folder / "inputs.json", "inputs", now)
     shutil.rmtree(folder / "src", ignore_errors=True)
     with ctx.source_lock(source.version):
         shutil.copytree(source.path, folder / "src")

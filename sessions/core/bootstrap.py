@@ -41,7 +41,9 @@ def enter(root: Path) -> None:
                 f"blackwheel: {venv} cannot be made: {error}\nTo mend it: free some disk space, "
                 "make this folder writable for you, or work in a folder of your own."
             )
-    words = ["-m", "nox", "-f", str(root / "noxfile.py"), *arguments(sys.argv[1:])]
+    if folder := invoked_from(root, sys.argv[1:], os.environ.get("PWD", "")):
+        os.chdir(folder)
+    words = [str(root / "noxfile.py"), *arguments(sys.argv[1:])]
     os.environ["NOX_SCRIPT_MODE"] = "none"
     sys.stdout.flush()
     if sys.platform == "win32":
@@ -78,6 +80,17 @@ def arguments(words: Sequence[str]) -> list[str]:
         elif not word.startswith("--noxfile="):
             kept.append(word)
     return kept
+
+
+def invoked_from(root: Path, words: Sequence[str], pwd: str) -> Path | None:
+    """The folder where the user stands, if nox went from there to the noxfile's folder.
+
+    It does so only for a noxfile that ``-f`` names. ``pwd`` is the shell's PWD.
+    """
+    before = words[: words.index("--")] if "--" in words else words
+    named = any(w in ("-f", "--noxfile") or w.startswith("--noxfile=") for w in before)
+    here = Path.cwd().resolve() == root.resolve()
+    return Path(pwd) if named and here and pwd and Path(pwd).is_dir() else None
 
 
 def _python(venv: Path) -> Path:

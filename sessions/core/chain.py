@@ -8,26 +8,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sessions.core import console, run
+from sessions.core.declared import BY_FIELD, takes
 from sessions.core.options import Options
 
-# What decides how a wheel is built and proven; every other option is of one session alone.
+# What decides how a wheel is built and tested; every other option is of one session only.
 _VALUES = ("version", "cuda", "arch", "python", "toolkit", "source", "compiler", "cache", "jobs")
 _SWITCHES = ("offline", "prerelease", "force")
 
 
-def words(options: Options) -> list[str]:
-    """The options that every session of a chain is given, but for the target, as words."""
-    found = [(name, getattr(options, name)) for name in _VALUES]
-    given = [f"--{name}={value}" for name, value in found if value is not None]
-    return given + [f"--{name}" for name in _SWITCHES if getattr(options, name)]
+def words(options: Options, session: str = "verify", *, given: bool = False) -> list[str]:
+    """The options, but for the target, that a session and those it runs first are handed.
+
+    ``given`` where it is handed a finished wheel, so that it takes no options of a build.
+    """
+    found = []
+    for name in (*_VALUES, *_SWITCHES):
+        option, value = BY_FIELD[name], getattr(options, name)
+        if value not in (None, False, option.default) and takes(option, [session], given=given):
+            found.append(option.flag if value is True else f"{option.flag}={value}")
+    return found
 
 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
     """The command line that runs sessions, and those they need, for one target."""
     # UTF-8 also on Windows, where a child would write in the system's own code page; by an option,
     # which holds in isolated mode too.
-    nox = [sys.executable, "-X", "utf8", "-m", "nox", "-f", str(root / "noxfile.py")]
-    return [*nox, "-s", *sessions, "--", f"--target={target}", *more]
+    words = ["-s", *sessions, "--", f"--target={target}", *more]
+    return [sys.executable, "-X", "utf8", str(root / "noxfile.py"), *words]
 
 
 def follow(
@@ -60,7 +67,7 @@ def heard(
 
 def reason(said: str) -> str:
     """Why a chain failed, from what it said: its Problem, and what it found to be wrong."""
-    aborted = re.findall(r"^nox > Session \S+ aborted: (.+\n(?: {4}.+\n)*)", said, re.MULTILINE)
+    aborted = re.findall(r"^error: (.+\n(?: {4}.+\n)*)", said, re.MULTILINE)
     wrong = re.findall(r"^[✗x] (.+)$", said, re.MULTILINE)
     lines = [line.strip() for line in (aborted[-1] if aborted else said).splitlines()]
     lines = [line for line in lines if line] or ["it said nothing"]

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from sessions.core.errors import Problem
 from sessions.core.model import Check
 
 _MARKS = {"ok": ("✓", "+", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
@@ -37,6 +38,12 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Something the user should know and need not mend."""
     _console.print(Text("warning: ", style="yellow") + _line(text))
+
+
+def problem(problem: Problem) -> None:
+    """Why a session or the command failed, whole and as it is: its remedy can be pasted."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    errors.print(Text("error: ", style="red") + _line(str(problem)))
 
 
 def done(text: str) -> None:

@@ -16,17 +16,28 @@ from typing import ClassVar, NoReturn
 import nox
 import platformdirs
 
-from sessions.core import console, disk, locks, options, run, spec
+from sessions.core import (
+    arguments,
+    bootstrap,
+    cli,
+    console,
+    disk,
+    locks,
+    options,
+    run,
+    spec,
+    usage,
+)
+from sessions.core.cli import Request
 from sessions.core.errors import BUG, USAGE, Problem
 from sessions.core.machine import Machine, real
 from sessions.core.model import BuildSpec
 from sessions.core.options import Options
 
 ROOT = Path(__file__).resolve().parents[2]
-# Sessions that work on a wheel that was not built here.
-TAKE_A_WHEEL = ("probe", "verify", "smoke", "bench")
 MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
 MATRIX = "matrix"  # takes --targets and --pythons: every wheel that these name
+_failed: list[int] = []  # the exit codes of the sessions that failed in this process
 
 
 @dataclass(frozen=True)
@@ -111,15 +122,65 @@ class Context:
         disk.hold(self.lock_of(target), console.say)
 
 
+def main(root: Path) -> NoReturn:
+    """Check the whole command line, have nox run it, and end with the code of what failed.
+
+    nox by itself ends with 1 whatever failed.
+    """
+    code = _prepared()
+    if code is not None:
+        sys.exit(code)
+    # nox takes a noxfile from the current folder, which the user chose.
+    noxfile = str(root / "noxfile.py")
+    sys.argv = [noxfile, "-f", noxfile, *bootstrap.arguments(sys.argv[1:])]
+    try:
+        nox.main()
+    except SystemExit as end:
+        sys.exit(exit_code(end.code))
+    sys.exit(0)
+
+
+def exit_code(of_nox: str | int | None) -> str | int | None:
+    """The exit code of a run that nox ends with ``of_nox``: that of the session that failed."""
+    return _failed[-1] if of_nox == 1 and _failed else of_nox
+
+
+def _prepared() -> int | None:
+    """The exit code of a command that ends before nox does anything; None where nox goes on."""
+    try:
+        request = cli.read(sys.argv[1:], options.environment())
+        if not request.runs or not request.stages:
+            return None
+        chosen = _chosen(request, Path.cwd())
+        if chosen.help:
+            console.say(usage.text(request.stages, _targets()))
+            return 0
+        specs = {name: _specs(name, chosen) for name in request.stages}
+        if arguments.PTX in chosen.baseline:
+            spec.ptx(_targets(), chosen)
+        for name in {"smoke", "bench"} & set(specs):
+            _early(chosen, specs[name][0])
+    except Problem as problem:
+        console.problem(problem)
+        return problem.code
+    except Exception as error:
+        bug = _bug("start", error)
+        console.problem(bug)
+        return bug.code
+    return None
+
+
 def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
     """Run one stage. Every error of the project becomes nox's here, and only here."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        chosen = options.parse(session.posargs)
-        if chosen.help:
-            console.say(options.parser().format_help())
+        request = cli.read(sys.argv[1:], options.environment())
+        request = dataclasses.replace(request, words=tuple(session.posargs))
+        chosen = _chosen(request, Path(session.invoked_from))
+        if chosen.help:  # of a nox that was started past main
+            console.say(usage.text([session.name], _targets()))
             return
-        work(_context(session, chosen))
+        work(_context(session.name, request, chosen))
     except Problem as problem:
         _fail(session, problem)
     except OSError as error:
@@ -128,39 +189,55 @@ def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
         _fail(session, _bug(session.name, error))
 
 
-def _context(session: nox.Session, chosen: Options) -> Context:
-    env = options.environment()
+def _chosen(request: Request, folder: Path) -> Options:
+    """The options of a command that was given in ``folder``, their values looked at."""
+    chosen = options.parse(request.words, request.stages)
+    if chosen.help:
+        return chosen
+    chosen = arguments.resolve(chosen, folder)
+    arguments.check(chosen, request.stages, options.environment().get("PATH", ""))
+    return chosen
+
+
+def _targets() -> dict[str, BuildSpec]:
     platform = "windows" if sys.platform == "win32" else "linux"
-    targets = spec.load((ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
-    # nox has no public word for which sessions were asked for and which only required.
-    asked = session._runner.global_config.sessions or ()
-    if chosen.wheel and session.name not in TAKE_A_WHEEL:
+    return spec.load((ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
+
+
+def _specs(session: str, chosen: Options) -> list[BuildSpec]:
+    """What a session is to work on. Raises Problem for a target that there is not."""
+    targets = _targets()
+    if session == MATRIX:
+        return spec.matrix(targets, chosen)
+    if session not in MANY or chosen.target is None:
+        return [spec.choose(targets, chosen)]
+    names = dict.fromkeys(n for n in chosen.target.split(",") if n) or {chosen.target: None}
+    return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in names]
+
+
+def _early(chosen: Options, found: BuildSpec) -> None:
+    """What would be known to be of no use after a build only. Raises Problem."""
+    if chosen.device != "cpu" or chosen.wheel or not found.archs:
+        return
+    if not (ROOT / "wheels" / found.target / "wheel.json").is_file():
         raise Problem(
-            f"--wheel means nothing to the session {session.name}.",
-            id="option-not-for-session",
+            f"--device cpu tests only the Python side of a wheel of {found.target}, nothing of a "
+            "GPU, and no such wheel has been built.",
+            id="cpu-of-cuda-target",
+            remedy=f"build it first: {spec.command('wheel', found)}",
             code=USAGE,
-            remedy=f"it is for {', '.join(TAKE_A_WHEEL)}: nox -s verify -- --wheel PATH",
         )
-    if session.name != MATRIX and (chosen.targets is not None or chosen.pythons is not None):
-        raise Problem(
-            f"--targets and --pythons mean nothing to the session {session.name}.",
-            id="option-not-for-session",
-            code=USAGE,
-            remedy=f"they are for {MATRIX}; others take --target NAME and --python X.Y",
-        )
+    console.warn("--device cpu: this tests the Python side of the wheel, nothing of a GPU")
+
+
+def _context(session: str, request: Request, chosen: Options) -> Context:
+    env = options.environment()
     cache = _cache(env.get("BLACKWHEEL_CACHE"))
-    many = session.name in (*MANY, MATRIX)
-    if session.name == MATRIX:
-        specs = spec.matrix(targets, chosen)
-    else:
-        named = [n for n in chosen.target.split(",") if n] if many and chosen.target else []
-        names = dict.fromkeys(named or [chosen.target or ""])
-        specs = [spec.choose(targets, dataclasses.replace(chosen, target=n or None)) for n in names]
-    if spec.PTX in chosen.baseline:
-        spec.ptx(targets, chosen)  # what cannot be is refused before anything is built
+    many = session in (*MANY, MATRIX)
+    specs = _specs(session, chosen)
     context = Context(
-        session=session.name,
-        asked=frozenset(map(str, asked)),
+        session=session,
+        asked=frozenset(request.sessions),
         options=chosen,
         spec=specs[0],
         specs=tuple(specs) if many else (),
@@ -169,6 +246,8 @@ def _context(session: nox.Session, chosen: Options) -> Context:
         root=ROOT,
         cache=cache,
     )
+    if many and chosen.dry_run:
+        return context
     disk.mark(context.root / "build")
     disk.claim(context.cache)
     if many:
@@ -187,7 +266,10 @@ def _cache(named: str | None) -> Path:
 
 
 def _fail(session: nox.Session, problem: Problem) -> NoReturn:
-    session.error(console.visible(str(problem)))
+    # nox ends each error with a dot or a time, which would be pasted with the remedy.
+    console.problem(problem)
+    _failed.append(problem.code)
+    session.error(f"the reason is above (exit code {problem.code})")
 
 
 def _bug(stage: str, error: BaseException) -> Problem:

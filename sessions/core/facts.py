@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import HostRange
 
+_KINDS = ("real", "virtual")
 FACTS = Path(__file__).parent.parent / "facts"
 
 
@@ -195,3 +197,24 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
             remedy="write --arch as CMAKE_CUDA_ARCHITECTURES has it, for example --arch 120-real",
         )
     return int(match[1]), match[2], match[3] or ""
+
+
+def compiled_to(arch: str) -> frozenset[str]:
+    """What an architecture stands for: "120" for "120-real" (code) and "120-virtual" (PTX)."""
+    number, suffix, kind = parse_arch(arch)
+    return frozenset(f"{number}{suffix}-{each}" for each in ((kind,) if kind else _KINDS))
+
+
+def shortest(names: Iterable[str]) -> tuple[str, ...]:
+    """The inverse of ``compiled_to`` for several: "120" where both its parts are there."""
+    both = sorted(set(names))
+    stems = dict.fromkeys(name.rpartition("-")[0] or name for name in both)
+    return tuple(
+        name
+        for stem in stems
+        for name in (
+            [stem]
+            if all(f"{stem}-{kind}" in both for kind in _KINDS)
+            else [name for name in both if (name.rpartition("-")[0] or name) == stem]
+        )
+    )

@@ -120,7 +120,7 @@ def card_for(ctx: Context, nvml: dict[str, Any]) -> dict[str, Any]:
     driver = facts.toolkit(ctx.spec.cuda).driver
     device, what, remedy = card.choose(nvml, capabilities(ctx.spec), driver, ctx.options.device)
     if device is None:
-        more = "to try its Python side alone: nox -s smoke -- --device cpu"
+        more = "to test only its Python side: nox -s wheel, then nox -s smoke -- --device cpu"
         if "bench" in ctx.asked:
             more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")

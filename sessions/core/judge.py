@@ -127,7 +127,7 @@ def judge(
 ) -> tuple[Check, ...]:
     """Every judgement of the machine for the target; "fail" means that it cannot be built.
 
-    ``flags`` are the caller's CC, CXX, CFLAGS … that are set: none of them reaches the build.
+    ``flags`` are the caller's CC, CFLAGS, CMAKE_ARGS … that are set: none reaches the build.
     ``temporary`` is where Windows' programs put temporary files: TEMP and TMP. ``given`` is the
     name of a wheel that is to be tried, not built.
     """
@@ -249,14 +249,35 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
         )
     else:
         yield Check("compiler", "ok", f"C++ compiler: {why}")
-    if flags:
-        yield Check(
-            "compiler-environment",
-            "warn",
-            f"{', '.join(flags)} of your shell {'is' if len(flags) == 1 else 'are'} not used",
-            evidence="\n".join(f"{name}={value}" for name, value in flags.items()),
-            remedy="nothing, unless you meant it: --compiler PATH chooses a compiler",
-        )
+    of_build = unused(flags)
+    of_compiler = {name: value for name, value in flags.items() if name not in of_build}
+    for id, found, instead in (
+        ("compiler-environment", of_compiler, "--compiler PATH chooses a compiler"),
+        (
+            "build-environment",
+            of_build,
+            "a table of targets.toml says what is built, --version, --cuda, --arch and --toolkit "
+            "change it, and --fresh builds it again",
+        ),
+    ):
+        if found:
+            yield Check(
+                id,
+                "warn",
+                f"{', '.join(found)} of your shell {'is' if len(found) == 1 else 'are'} not used",
+                evidence="\n".join(f"{name}={value}" for name, value in found.items()),
+                remedy=f"nothing, unless you meant it: {instead}",
+            )
+
+
+def unused(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables that other builds of llama-cpp-python read, and this one does not; those set.
+
+    CMake's, scikit-build-core's, nvcc's and those of ggml's options (CMakeLists.txt of each).
+    """
+    names = ("FORCE_CMAKE", "CUDAARCHS", "CUDACXX", "CUDAHOSTCXX", "CUDAFLAGS")
+    prefixes = ("CMAKE_", "GGML_", "SKBUILD_", "NVCC_")
+    return {n: v for n, v in sorted(env.items()) if v and (n in names or n.startswith(prefixes))}
 
 
 _INSTALL_STUDIO = (

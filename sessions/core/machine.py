@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
                 return sorted(glob.glob(words[0]))
             case "real":
                 return str(Path(words[0]).resolve())
+            case "sha256":
+                path = Path(words[0])
+                return records.file_sha256(path) if path.is_file() else None
+            case "toolkit":
+                return _listing(Path(words[0]), facts.load("compilers.toml")["toolkit"]["files"])
             case "grep":
                 text = _read(Path(words[1]))
                 found = (line for line in (text or "").splitlines() if re.search(words[0], line))
@@ -142,6 +147,17 @@ def _vcvars(script: str, toolset: str, env: Mapping[str, str]) -> dict[str, Any]
         "variables": {n.upper(): v for n, v in found.items() if n.upper() in keep},
         "output": said.strip()[-2000:],
     }
+
+
+def _listing(root: Path, patterns: Iterable[str]) -> str:
+    """A digest of names, sizes and times of the files below ``root`` that the patterns name."""
+    found = {}
+    for path in (path for pattern in patterns for path in root.glob(pattern)):
+        if path.is_file():
+            status = path.stat()  # in whole seconds: as an archive has them
+            name = path.relative_to(root).as_posix()
+            found[name] = [status.st_size, int(status.st_mtime)]
+    return records.fingerprint(found)
 
 
 def _cpu_name() -> str:

@@ -61,8 +61,11 @@ class Python:
 class Compiler:
     """A C++ compiler and the C compiler of the same release beside it.
 
-    ``family`` is gnu, clang or msvc; ``version`` is the compiler's own. The last four are of
-    msvc alone: one compiler of a Visual Studio runs in the environment that its script sets.
+    ``family`` is gnu, clang or msvc; ``version`` is the compiler's own. ``vcvars``, ``toolset``,
+    ``unfit`` and ``variables`` are of msvc only: one compiler of a Visual Studio runs in the
+    environment that its script sets. ``identity`` is of the programs that make object files, and
+    ``linked`` of what a library is linked with or the wheel gets a copy of: name -> version and
+    digest; of the chosen compiler only (core/identity.py).
     """
 
     family: str
@@ -74,6 +77,8 @@ class Compiler:
     toolset: str = ""  # "14.44.35207", as -vcvars_ver takes it
     unfit: str = ""  # why it is not used, whatever CUDA accepts
     variables: dict[str, str] = field(default_factory=dict)  # of the chosen one, reduced
+    identity: dict[str, str] = field(default_factory=dict)
+    linked: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class InstalledToolkit:
     version: str  # "13.0.88"
     found_via: str
     accepts: HostRange | None  # None: no readable host_config.h
+    files: str = ""  # digest of the files of the chosen one that a build reads (core/identity.py)
 
 
 @dataclass(frozen=True)
@@ -186,6 +192,19 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Pristine:
+    """What was unpacked of an sdist: each file's digest. ``filter`` is that of what was left out.
+
+    ``sdist`` and ``filter`` are SHA-256: the archive's, and that of the two lists of folders in
+    facts/sources.toml.
+    """
+
+    sdist: str
+    filter: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Toolkit:
     """A CUDA toolkit ready for CMake. ``components`` are package or component versions."""
 
@@ -202,13 +221,15 @@ class BuildEnv:
     """Everything that decides what the compiler does.
 
     ``variables`` are the whole environment of the build; ``settings`` are
-    scikit-build-core's config settings (``python -m build -Ckey=value``).
+    scikit-build-core's config settings (``python -m build -Ckey=value``). ``inputs`` are what
+    the wheel is made from, in words (core/inputs.py), and ``fingerprint`` their digest.
     """
 
     variables: dict[str, str]
     settings: dict[str, str]
     requires: tuple[str, ...]  # added to the wheel's Requires-Dist
     fingerprint: str
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,36 @@ def cuda_files(compile_commands: str) -> list[str]:
     return [re.split(r"[/\\]", file)[-1] for file in files if file.endswith(".cu")]
 
 
+_CODE = re.compile(r"arch=compute_(\d+[af]?),code=\[?([\w,]+)|-arch(?:itecture)?[= ]\"?(\w+)")
+
+
+def architectures(compile_commands: str) -> dict[str, frozenset[str]]:
+    """What each CUDA file of ``compile_commands.json`` is compiled to, each as CMake names it.
+
+    "120-real" is machine code, "120-virtual" PTX; nvcc's own names (compute_120, sm_120) are in its
+    manual under --gpu-architecture and --gpu-code. A word that is neither stands for itself.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for entry in json.loads(compile_commands):
+        if not str(entry["file"]).endswith(".cu"):
+            continue
+        text = str(entry.get("command") or " ".join(entry.get("arguments", ())))
+        names: set[str] = set()
+        for compute, codes, alone in _CODE.findall(text):
+            # With --gpu-architecture=sm_90 alone, nvcc embeds the PTX too.
+            parts = codes.split(",") if compute else [alone, alone.replace("sm_", "compute_")]
+            names |= {_NAMES.sub(_cmake_name, part) for part in parts}
+        found[str(entry.get("output") or entry["file"])] = frozenset(names)
+    return found
+
+
+_NAMES = re.compile(r"^(sm|compute)_(\d+[af]?)$")
+
+
+def _cmake_name(match: re.Match[str]) -> str:
+    return f"{match[2]}-{'real' if match[1] == 'sm' else 'virtual'}"
+
+
 def weight(file: str) -> float:
     """How long a file's step takes, over one of C++."""
     return next(weight for part, weight in WEIGHTS if part in file)

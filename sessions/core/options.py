@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, get_args
+from typing import NoReturn
 
+from sessions.core import graph
+from sessions.core.declared import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takers, takes
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import CacheName
 
@@ -56,97 +59,135 @@ class Options:
 
 
 class _Parser(argparse.ArgumentParser):
+    sessions = graph.DEFAULT  # whose help a remedy names
+
     def error(self, message: str) -> NoReturn:
         raise Problem(
             f"The options after -- are wrong: {message}",
-            id="options-invalid",
+            id="options-wrong",
+            remedy=f"see all options: nox -s {self.sessions} -- --help",
             code=USAGE,
-            remedy="see all of them: nox -s probe -- --help",
         )
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
-    return int(text)
+class _Once(argparse.Action):
+    """A value that is given once: of two, one would be ignored."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            parser.error(f"argument {option_string}: given twice")
+        setattr(namespace, self.dest, values)
 
 
-def _device(text: str) -> str:
-    if text != "cpu" and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is neither the number of a card nor cpu")
-    return text
-
-
-def parser() -> argparse.ArgumentParser:
-    """The one parser of the project."""
-    p = _Parser(
-        prog="nox -s SESSION --", add_help=False, allow_abbrev=False, usage="%(prog)s [options]"
+def parser() -> _Parser:
+    """The one parser of the project. What was not given is not in its namespace."""
+    made = _Parser(
+        prog="nox -s SESSION --",
+        add_help=False,
+        allow_abbrev=False,
+        usage="%(prog)s [options]",
+        argument_default=argparse.SUPPRESS,
     )
-    add = p.add_argument
-    add("--target", metavar="NAME", help="a table of targets.toml (default: its first)")
-    add("--targets", metavar="A,B", help="matrix: tables of targets.toml")
-    add("--version", metavar="V", help="llama-cpp-python release, of those locked")
-    add("--cuda", metavar="X.Y", help="CUDA release line, of those locked")
-    add("--arch", metavar="A[;B]", help='CUDA architectures, for example "120-real"')
-    add("--python", metavar="X.Y", help="Python the wheel is for")
-    add("--pythons", metavar="X.Y,X.Z", help="matrix: Pythons that wheels are for")
-    add("--toolkit", metavar="pypi|system|PATH", help="where the CUDA toolkit comes from")
-    add("--source", metavar="PATH", help="your own checkout of llama-cpp-python")
-    add("--wheel", metavar="PATH", help="verify, smoke, bench: any wheel, not the one built here")
-    add("--device", metavar="N|cpu", type=_device, help="smoke, bench: which card; or the CPU")
-    add("--model", metavar="PATH", help="smoke, bench: a real GGUF model to ask, or measure, too")
-    add(
-        "--baseline",
-        metavar="WHEEL|seed|upstream|ptx",
-        action="append",
-        help="bench, bundle: measure in turn with it; a name is built. May be given several times",
-    )
-    add(
-        "--rounds",
-        metavar="N",
-        type=_positive,
-        default=10,
-        help="bench: how often each wheel is measured (default: 10; 8 for a verdict)",
-    )
-    add("--report", metavar="PATH", help="smoke, bench: take the report that a bundle wrote")
-    add("--sign", metavar="KEY", help="bundle: sign it with this SSH key")
-    add("--signers", metavar="PATH", help="--report: SSH keys whose signature is asked for")
-    add("--compiler", metavar="PATH", help="C++ compiler to use instead of the probe's choice")
-    add(
-        "--cache",
-        choices=get_args(CacheName),
-        default="ccache",
-        help="compiler cache (default: ccache)",
-    )
-    add("--jobs", metavar="N", type=_positive, help="compile steps at once (default: by the probe)")
-    add("--offline", action="store_true", help="use only what is already on this machine")
-    add("--fresh", action="store_true", help="do the session's work again even if up to date")
-    add("--prerelease", action="store_true", help="a preview of Visual Studio will do too")
-    add("--force", action="store_true", help="go on with a combination known to be bad")
-    add("--all", action="store_true", help="clean: all that was built, unpacked and recorded here")
-    add("--wheels", action="store_true", help="clean: finished wheels too")
-    add("--caches", action="store_true", help="clean: toolkits, downloads and compiler cache too")
-    add("--dry-run", action="store_true", help="clean: list only")
-    add(
-        "--lang",
-        choices=("en", "es", "all"),
-        default="all",
-        help="release: language of the wheel's card (default: all)",
-    )
-    add("--allow-untested-gpu", action="store_true", help="release: without a run on the card")
-    add("--reproduce", action="store_true", help="release: build again from nothing, and compare")
-    add("--sigstore", action="store_true", help="release: sign the provenance (opens a browser)")
-    add("--record", metavar="DIR", help="probe: save every answer of this machine for replay")
-    add("--add", metavar="NAME==V", help="lock: llama-cpp-python==0.3.36 or cuda==13.4")
-    add("--to", metavar="URL", help="publish: upload to this package server, or name in ~/.pypirc")
-    add("--help", action="store_true", help="print this and do nothing")
-    return p
+    for option in OPTIONS:
+        flags = [option.flag, *(["-h"] if option.name == "help" else [])]
+        if not (option.metavar or option.choices):
+            made.add_argument(*flags, action="store_true", help=option.help)
+        elif option.choices:
+            made.add_argument(*flags, action=_Once, choices=option.choices, help=option.help)
+        else:
+            made.add_argument(
+                *flags,
+                action="append" if option.many else _Once,
+                type=option.kind,
+                metavar=option.metavar,
+                help=option.help,
+            )
+    return made
 
 
-def parse(words: Sequence[str]) -> Options:
-    """Options from the words after ``--``. Raises Problem for a wrong one."""
-    found = vars(parser().parse_args(list(words)))
-    return Options(**{**found, "baseline": tuple(found["baseline"] or ())})
+def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options:
+    """Options from the words after ``--``. Raises Problem for a wrong one.
+
+    With ``asked``, the sessions that were asked for by name, an option that none of them takes is
+    wrong, and so is one that has no effect beside another.
+    """
+    reader = parser()
+    reader.sessions = " ".join(asked or [graph.DEFAULT])
+    found, stray = reader.parse_known_args(list(words))
+    if stray:
+        raise _unknown(stray, reader.sessions)
+    given = vars(found)
+    if asked is not None and "help" not in given:
+        _refuse(given, asked)
+    values = {o.field: given.get(o.field, _default(o)) for o in OPTIONS}
+    return Options(**{**values, "baseline": tuple(values["baseline"] or ())})
+
+
+def _default(option: Option) -> object:
+    switch = not (option.metavar or option.choices)
+    return False if switch else option.default
+
+
+def _unknown(stray: Sequence[str], sessions: str) -> Problem:
+    """What a word that no option knows may have been meant as."""
+    word = next((w for w in stray if w.startswith("-")), stray[0])
+    name = word.partition("=")[0]
+    near = difflib.get_close_matches(name, [option.flag for option in OPTIONS], 1, 0.7)
+    what = f"There is no option {name}." if word.startswith("-") else f"{word} is not an option."
+    return Problem(
+        what,
+        id="option-unknown",
+        evidence=f"did you mean {near[0]}?" if near else "",
+        remedy=f"see all options: nox -s {sessions} -- --help",
+        code=USAGE,
+    )
+
+
+def _refuse(given: Mapping[str, object], asked: Collection[str]) -> None:
+    wheel = "wheel" in given
+    for option in OPTIONS:
+        if option.field in given and not takes(option, asked, given=wheel):
+            others = [s for s in asked if s not in option.sessions]
+            names = " ".join(others if option.reach == "all" else asked)
+            idle = wheel and takes(option, asked)
+            near = [o.flag for o in OPTIONS if o.field in _KIN.get(option.field, ())]
+            near = [f for f in near if takes(BY_FIELD[f[2:]], asked, given=wheel)]
+            raise Problem(
+                f"{option.flag} has no effect on nox -s {names} with --wheel: nothing is built."
+                if idle
+                else f"{option.flag} is not an option of nox -s {names}.",
+                id="option-without-effect" if idle else "option-of-other-session",
+                evidence=f"sessions that take it: {', '.join(takers(option))}"
+                + "".join(f"\nfor {names} there is {flag}" for flag in near),
+                remedy=f"leave it out; all options: nox -s {names} -- --help",
+                code=USAGE,
+            )
+    for field, idle_ones in IDLE.items():
+        for other in idle_ones:
+            if field in given and other in given:
+                raise Problem(
+                    f"{BY_FIELD[other].flag} has no effect together with {BY_FIELD[field].flag}.",
+                    id="option-without-effect",
+                    remedy=f"leave out {BY_FIELD[other].flag} or {BY_FIELD[field].flag}",
+                    code=USAGE,
+                )
+    for field, needed in NEEDS.items():
+        if field in given and needed not in given:
+            raise Problem(
+                f"{BY_FIELD[field].flag} has no effect without {BY_FIELD[needed].flag}.",
+                id="option-without-effect",
+                remedy=f"add {BY_FIELD[needed].flag}, or leave out {BY_FIELD[field].flag}",
+                code=USAGE,
+            )
+
+
+_KIN = {"target": ("targets",), "targets": ("target",), "pythons": ("python",)}
 
 
 def environment() -> dict[str, str]:

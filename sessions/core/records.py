@@ -3,54 +3,116 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-import types
+import math
+import os
+import re
+import stat
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sessions.core import disk
 from sessions.core.errors import Problem
 
+if TYPE_CHECKING:
+    from cattrs import Converter
+
 SCHEMA = 1
+LIMIT = 64 << 20  # bytes; the largest that a stage leaves, facts.json, has less than one MB
 T = TypeVar("T")
 
 
 def to_json(value: Any) -> Any:
     """A dataclass, or a container of them, as JSON values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
-    return value
+    return json.loads(json.dumps(value, default=dataclasses.asdict))
 
 
-def from_json(kind: Any, value: Any) -> Any:
-    """The inverse of ``to_json`` for the annotated type ``kind``. Raises TypeError, KeyError."""
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        (inner,) = (arg for arg in typing.get_args(kind) if arg is not type(None))
-        return from_json(inner, value)
-    if origin is tuple:
-        return tuple(from_json(typing.get_args(kind)[0], item) for item in value)
-    if origin is dict:
-        return {name: from_json(typing.get_args(kind)[1], item) for name, item in value.items()}
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return typing.cast(Any, kind)(
-            **{f.name: from_json(hints[f.name], value[f.name]) for f in dataclasses.fields(kind)}
-        )
-    return value
+def from_json(kind: Any, value: Any, *, whole: bool = True, name: str = "record") -> Any:
+    """The inverse of ``to_json`` for the annotated type ``kind``.
+
+    Nothing is converted: each value has its field's type, and no field is unknown. With ``whole``
+    no field is missing either; else one that has a default may be. Raises ValueError that says for
+    every field what is wrong, as "NAME.field: …".
+    """
+    from cattrs import transform_error  # a tenth of a second, which not every run needs
+
+    try:
+        return _converter(whole).structure(value, kind)
+    except Exception as error:  # cattrs hands on whatever a hook or a constructor raises
+        lines = [line.rpartition(" @ ") for line in transform_error(error, name, _reason)]
+        raise ValueError("\n".join(f"{path}: {reason}" for reason, _, path in lines)) from error
+
+
+def _reason(error: BaseException, kind: type | None) -> str:
+    from cattrs.v import format_exception
+
+    return str(error) if type(error) is ValueError else format_exception(error, kind)
+
+
+@functools.cache
+def _converter(whole: bool) -> Converter:
+    """A converter that lacks cattrs' own conversions, of 13.1 to "13.1" and of "abc" to a list."""
+    from cattrs import Converter, cols
+    from cattrs.gen import make_dict_structure_fn
+
+    converter = Converter(forbid_extra_keys=True)
+
+    def checked(inner: Callable[[Any, Any], Any], what: str, *kinds: type) -> Any:
+        def structure(value: Any, kind: Any) -> Any:
+            if type(value) not in kinds:
+                raise ValueError(f"{value!r:.60} is not {what}")
+            return inner(value, kind)
+
+        return structure
+
+    def number(value: Any, _: Any) -> Any:
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not finite")
+        return value
+
+    def fields(kind: Any) -> Any:
+        names = [field.name for field in dataclasses.fields(kind)]
+        inner = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+
+        def structure(value: Any, _: Any) -> Any:
+            missing = [name for name in names if name not in value]
+            if whole and missing:
+                raise ValueError(f"missing: {', '.join(missing)}")
+            return inner(value, kind)
+
+        return checked(structure, "an object", dict)
+
+    def same(value: Any, _: Any) -> Any:
+        return value
+
+    for kind, what in ((str, "a string"), (int, "an integer"), (bool, "true or false")):
+        converter.register_structure_hook(kind, checked(same, what, kind))
+    converter.register_structure_hook(float, checked(number, "a number", float, int))
+    converter.register_structure_hook_factory(dataclasses.is_dataclass, fields)
+    for origin, make, what, plain in (
+        (tuple, cols.homogenous_tuple_structure_factory, "a list", list),
+        (list, cols.list_structure_factory, "a list", list),
+        (dict, cols.mapping_structure_factory, "an object", dict),
+    ):
+
+        def factory(kind: Any, make: Any = make, what: str = what, plain: type = plain) -> Any:
+            return checked(make(kind, converter), what, plain)
+
+        def is_kind(kind: Any, origin: type = origin) -> bool:
+            return typing.get_origin(kind) is origin
+
+        converter.register_structure_hook_factory(is_kind, factory)
+    converter.register_structure_hook(dict, checked(same, "an object", dict))
+    return converter
 
 
 def fingerprint(value: Any) -> str:
     """SHA-256 of a value's canonical JSON."""
-    text = json.dumps(to_json(value), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=dataclasses.asdict)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -77,13 +139,21 @@ def write(path: Path, kind: str, value: Any, *, ok: bool = True) -> None:
 
 
 def text(kind: str, value: Any, *, ok: bool = True) -> str:
-    """The text of a record.
+    r"""The text of a record.
 
-    Its own digest goes with it, so that one which was changed by hand counts as damaged.
+    Its own digest goes with it, so that one which was changed by hand counts as damaged. Half of a
+    surrogate pair, which a hostile file or a path may have in its name, is written as "\ud800":
+    no text of UTF-8 can hold it.
     """
-    record = {"schema": SCHEMA, "kind": kind, "ok": ok, kind: to_json(value)}
+    record = {"schema": SCHEMA, "kind": kind, "ok": ok, kind: value}
+    plain = json.dumps(record, ensure_ascii=False, default=dataclasses.asdict)
+    record = json.loads(re.sub("[\ud800-\udfff]", _half, plain))
     record["sha256"] = fingerprint(record)
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+
+
+def _half(match: re.Match[str]) -> str:
+    return rf"\\u{ord(match[0]):04x}"
 
 
 def read(path: Path, kind: str, type_: type[T], *, failed: bool = False) -> T | None:
@@ -93,15 +163,61 @@ def read(path: Path, kind: str, type_: type[T], *, failed: bool = False) -> T | 
     what is not ok is read too: for whoever tells of it.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        said = record.pop("sha256")
-        if record["schema"] != SCHEMA or said != fingerprint(record):
+        record = loads(_bytes(path))
+        digest = record.pop("sha256")
+        if type(record["schema"]) is not int or (record["schema"], record["kind"]) != (
+            SCHEMA,
+            kind,
+        ):
+            return None
+        if set(record) != {"schema", "kind", "ok", kind} or digest != fingerprint(record):
             return None
         if not failed and record["ok"] is not True:
             return None
         return typing.cast(T, from_json(type_, record[kind]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def loads(data: bytes) -> Any:
+    """JSON of an untrusted file. Raises ValueError, or RecursionError where it is nested too deep.
+
+    Refused, though Python's json takes it: NaN, infinity and numbers beyond a float's, a name that
+    an object has twice, half of a surrogate pair.
+    """
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(f"{text[:40]} is not a number that a record may hold")
+        return value
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a name is there twice")
+        return found
+
+    value = json.loads(
+        data.decode("utf-8"), parse_float=number, parse_constant=number, object_pairs_hook=once
+    )
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
+
+
+def _bytes(path: Path) -> bytes:
+    """A record's bytes. A fifo or a device in its place, which may never end, is not read."""
+    with open(path, "rb", opener=_without_waiting) as stream:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            raise ValueError(f"{path} is not a file")
+        data = stream.read(LIMIT + 1)
+    if len(data) > LIMIT:
+        raise ValueError(f"{path} is larger than any record")
+    return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def need(path: Path, kind: str, type_: type[T]) -> T:

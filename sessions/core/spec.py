@@ -3,65 +3,126 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 import tomllib
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from sessions.core import facts, run
+from sessions.core import facts, records, run
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildSpec
 from sessions.core.options import Options
 
-PTX = "ptx"  # a baseline: the project's own build of the target, with PTX only
-_NEEDED = {"summary", "version", "archs", "python", "budget_mb"}
-_KEYS = _NEEDED | {"cuda", "warning", "device_features"}
+
+@dataclass(frozen=True)
+class Table:
+    """A table of ``targets.toml``, with the fields of BuildSpec that it may set."""
+
+    summary: str
+    version: str
+    archs: tuple[str, ...]
+    python: str
+    budget_mb: int
+    cuda: str | None = None
+    warning: str | None = None
+    device_features: tuple[str, ...] = ()
+
+
+_LAID_OVER = ("version", "cuda", "python", "toolkit")  # over the table, where an option is given
+# What dist/ has beside a folder for each target (papers/index.py).
+_TAKEN = re.compile(r"simple|cu\d+-.*")
+_FORMS = {
+    "version": (r"\d+(\.\d+)+[a-z0-9.]*", "0.3.16"),
+    "cuda": (r"\d+\.\d+", "13.1"),
+    "python": (r"3\.\d+", "3.11"),
+}
 
 
 def load(text: str, platform: str) -> dict[str, BuildSpec]:
-    """Every target of a ``targets.toml``, in its order. Raises Problem for a wrong table."""
+    """Every target of a ``targets.toml``, in its order.
+
+    Raises Problem for a wrong table, which says all that is wrong with it. Whether a CUDA release
+    has an architecture, or a version is locked, is asked of the chosen target only.
+    """
     try:
-        tables: dict[str, dict[str, Any]] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tables: dict[str, Any] = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise Problem(
             "targets.toml is not TOML.",
             id="targets-not-toml",
             code=USAGE,
             evidence=str(error),
-            remedy="mend that line",
+            remedy="correct that line",
         ) from error
     specs = {}
-    for name, table in tables.items():
-        if not isinstance(table, dict):
+    for name, value in tables.items():
+        if not isinstance(value, dict):
             raise Problem(
-                f"{name} in targets.toml is no table.",
+                f"{name} in targets.toml is not a table.",
                 id="target-not-a-table",
                 code=USAGE,
                 remedy=f"write it as [{name}]",
             )
-        wrong = (set(table) - _KEYS) | (_NEEDED - set(table))
-        wrong |= set() if isinstance(table.get("archs"), list) else {"archs as a list"}
-        if wrong:
-            raise Problem(
-                f"The table [{name}] of targets.toml is wrong.",
-                id="target-table-invalid",
-                code=USAGE,
-                evidence="unknown or missing: " + ", ".join(sorted(wrong)),
-                remedy="a target has " + ", ".join(sorted(_KEYS)),
-            )
-        specs[name] = BuildSpec(
-            target=name,
-            summary=table["summary"],
-            version=table["version"],
-            cuda=table.get("cuda"),
-            archs=tuple(table["archs"]),
-            python=table["python"],
-            platform=platform,
-            warning=table.get("warning"),
-            budget_mb=table["budget_mb"],
-            device_features=tuple(table.get("device_features", ())),
-        )
+        try:
+            table: Table = records.from_json(Table, value, whole=False, name=name)
+        except ValueError as error:
+            raise _wrong(name, str(error)) from error
+        if faults := [*_name_faults(name), *_faults(table)]:
+            raise _wrong(name, "\n".join(f"{name}{fault}" for fault in faults))
+        specs[name] = BuildSpec(target=name, platform=platform, **vars(table))
     return specs
+
+
+def _wrong(name: str, faults: str) -> Problem:
+    needed = [field.name for field in dataclasses.fields(Table)]
+    return Problem(
+        f"The table [{name}] of targets.toml is wrong.",
+        id="target-table-invalid",
+        code=USAGE,
+        evidence=faults,
+        remedy=f"a target has {', '.join(needed)}; the comment in targets.toml says what they are",
+    )
+
+
+def _name_faults(name: str) -> Iterator[str]:
+    """A target's name is that of folders, and of options: "+" begins what differs from a table."""
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or len(name) > 40:
+        yield ": a name is of a-z, 0-9 and - between them, and no longer than 40"
+    elif PureWindowsPath(name).is_reserved():
+        yield ": Windows has no folder of this name"
+    elif _TAKEN.fullmatch(name):
+        yield ": dist/ has a folder of this name for the package index"
+
+
+def _faults(table: Table) -> Iterator[str]:
+    for field, (form, example) in _FORMS.items():
+        value = getattr(table, field)
+        if value is not None and (not re.fullmatch(form, value, re.ASCII) or len(value) > 40):
+            yield f".{field}: {value!r:.60} is not written as {example!r}"
+    for field in ("summary", "warning"):
+        if getattr(table, field) is not None and not getattr(table, field).strip():
+            yield f".{field}: it is empty"
+    if table.budget_mb < 0:
+        yield f".budget_mb: {table.budget_mb} is less than nothing"
+    if table.cuda is not None and not table.archs:
+        yield ".archs: it is empty, and the target has a cuda"
+    if table.archs and table.cuda is None:
+        yield ".archs: it is for a target with a cuda"
+    if table.device_features and table.cuda is None:
+        yield ".device_features: it is for a target with a cuda"
+    for field in ("archs", "device_features"):
+        items = getattr(table, field)
+        yield from (f".{field}[{n}]: it is empty" for n, item in enumerate(items) if not item)
+        twice = {item for item in items if items.count(item) > 1}
+        yield from (f".{field}: {item!r} is there twice" for item in sorted(twice))
+    for arch in filter(None, table.archs):
+        try:
+            facts.parse_arch(arch)
+        except Problem as problem:
+            yield f".archs: {problem.what}"
 
 
 def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
@@ -77,23 +138,20 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
             code=USAGE,
             remedy="git checkout targets.toml",
         )
-    name = options.target or next(iter(targets))
+    name = next(iter(targets)) if options.target is None else options.target
     if name not in targets:
         raise Problem(
             f"There is no target {name!r}.",
             id="target-unknown",
             code=USAGE,
-            evidence="targets.toml has: " + ", ".join(targets),
+            evidence="\n".join([*near(name, targets), "targets.toml has: " + ", ".join(targets)]),
             remedy=f"choose one of those: nox -s wheel -- --target {next(iter(targets))}",
         )
     base = targets[name]
     spec = dataclasses.replace(
         base,
-        version=options.version or base.version,
-        cuda=options.cuda or base.cuda,
-        archs=tuple(re.split("[;,]", options.arch)) if options.arch else base.archs,
-        python=options.python or base.python,
-        toolkit=options.toolkit or base.toolkit,
+        **{name: value for name in _LAID_OVER if (value := getattr(options, name)) is not None},
+        archs=base.archs if options.arch is None else tuple(re.split("[;,]", options.arch)),
         source=options.source,
         cache=options.cache,
         compiler=options.compiler,
@@ -127,7 +185,7 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
     if other.target == spec.target:
         raise Problem(
-            f"The baseline {PTX} of {spec.target} is that target itself.",
+            f"The baseline ptx of {spec.target} is that target itself.",
             id="baseline-is-the-target",
             code=USAGE,
             remedy="leave --baseline ptx out, or --arch",
@@ -135,18 +193,17 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     return other
 
 
+def near(name: str, targets: Iterable[str]) -> list[str]:
+    """The target that a wrong name was probably meant as, as a line; none where there is none."""
+    found = difflib.get_close_matches(name.lower(), list(targets), 1)
+    return [f"did you mean {found[0]}?"] if found else []
+
+
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
     """The specs of every wheel that --targets and --pythons name.
 
     Of each target first the one that is built: by its own Python, or --python.
     """
-    if options.target:
-        raise Problem(
-            "The session matrix takes --targets.",
-            id="matrix-takes-targets",
-            code=USAGE,
-            remedy=f"--targets {options.target}",
-        )
     names = _listed("--targets", options.targets or "")
     pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
     unknown = [python for python in pythons if python not in facts.pythons()]
@@ -240,6 +297,13 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
                 code=USAGE,
                 remedy="choose a CUDA target, for example --target rtx50",
             )
+        if spec.toolkit != "pypi":
+            raise Problem(
+                f"The target {spec.target!r} builds for the CPU, so --toolkit has no effect on it.",
+                id="cpu-target-with-toolkit",
+                code=USAGE,
+                remedy="choose a CUDA target, or leave out --toolkit",
+            )
         return
     known = facts.toolkit(spec.cuda)
     if known.bad and not force:
@@ -256,7 +320,17 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
             code=USAGE,
             remedy="name one, for example --arch 120-real",
         )
+    seen: set[str] = set()
     for arch in spec.archs:
+        if seen & facts.compiled_to(arch):
+            raise Problem(
+                f"Architecture {arch} is named twice.",
+                id="arch-twice",
+                code=USAGE,
+                evidence=";".join(spec.archs),
+                remedy="name each once: 120 is both 120-real (machine code) and 120-virtual (PTX)",
+            )
+        seen |= facts.compiled_to(arch)
         number, _, _ = facts.parse_arch(arch)
         if number not in known.archs:
             raise Problem(

@@ -12,7 +12,15 @@ import pytest
 
 from sessions.core import records, timeline
 from sessions.core.model import Timeline
-from tests.integration.conftest import LIBRARIES, MINI, SOURCES, Checkout, snapshot, which
+from tests.integration.conftest import (
+    LIBRARIES,
+    MINI,
+    SOURCES,
+    Checkout,
+    snapshot,
+    which,
+    write_program,
+)
 
 
 def test_wheel_holds_one_copy_of_each_library_and_no_stray(built: Checkout) -> None:
@@ -152,6 +160,39 @@ def test_broken_cmake_is_shown(mini: Checkout) -> None:
     mini.nox().badly("CMake Error at CMakeLists.txt", "gone")
 
 
+def test_a_changed_openmp_runtime_is_built_in_and_ships(mini: Checkout, tmp_path: Path) -> None:
+    """As a distribution's update of libgomp1 changes it: the compiler's release stays."""
+    real = {name: which(name, mini.project.env["PATH"]) for name in ("g++", "gcc")}
+    words = [real["gcc"], "-print-file-name=libgomp.so.1"]
+    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    runtime = tmp_path / "libgomp.so.1"
+    runtime.write_bytes(Path(told).read_bytes())
+    for name, program in real.items():
+        text = f'#!/bin/sh\ncase "$*" in *libgomp.so.1*) echo "{runtime}" ;; '
+        write_program(tmp_path / name, text + f'*) exec {program} "$@" ;; esac\n')
+    options = ("--compiler", str(tmp_path / "g++"))
+    mini.nox(*options).well()
+    assert "wheel: up to date" in mini.nox(*options).well().output
+    before = mini.member("llama_cpp/lib/libgomp.so.1")
+    runtime.write_bytes(runtime.read_bytes() + b"a later revision")
+    run = mini.nox(*options).well()
+    assert "wheel: up to date" not in run.output
+    assert re.search(r"linked libgomp\.so\.1: \w+ then, \w+ now", run.output), run.output
+    assert mini.member("llama_cpp/lib/libgomp.so.1") != before
+
+
+def test_cuda_files_that_the_target_has_none_of_are_refused_before_any_is_compiled(
+    mini: Checkout,
+) -> None:
+    stray = "add_library(stray STATIC stray.cu)\nset_source_files_properties(stray.cu PROPERTIES "
+    stray += "LANGUAGE CXX)\nset_target_properties(stray PROPERTIES LINKER_LANGUAGE CXX)\n"
+    mini.edit("CMakeLists.txt", "if(LLAMA_BUILD)\n", f"{stray}if(LLAMA_BUILD)\n")
+    (mini.path / "stray.cu").write_text("int stray;\n")
+    mini.nox().badly("other GPU architectures", "stray.cu")
+    assert mini.compiled() == []
+    assert not mini.wheels.exists() or not list(mini.wheels.iterdir())
+
+
 NONSENSE = {
     "CC": "/nonsense/cc",
     "CXX": "/nonsense/c++",
@@ -197,7 +238,9 @@ def test_without_a_cache_and_elsewhere_the_libraries_are_the_same(
     mini.nox().well()
     assert mini.record["cache"]["hits"] == SOURCES  # from the first build, in another folder
     cached = mini.libraries()
-    mini.nox("--cache", "none").well()
+    # The cache decides no byte, so a wheel that was made with it is current.
+    assert "wheel: up to date" in mini.nox("--cache", "none").well().output
+    mini.nox("--cache", "none", "--fresh").well()
     assert mini.record["cache"] == {}
     assert len(mini.compiled()) == SOURCES
     for name, data in mini.libraries().items():

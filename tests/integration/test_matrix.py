@@ -274,8 +274,8 @@ def test_stopped_half_way_it_goes_on_from_there(
         (("--targets", "cpu,nothing"), "There is no target 'nothing'"),
         (("--targets", "all"), "There is no target 'all'"),
         (("--targets", "cpu", "--pythons", "3.12,3.99"), "There is no Python 3.99"),
-        (("--targets", ""), "--targets names nothing"),
-        ((), "--targets names nothing"),
+        (("--targets", ""), "--targets: the value is empty"),
+        ((), "needs --targets"),
     ],
     ids=["not installed", "target", "all", "python", "empty", "none"],
 )

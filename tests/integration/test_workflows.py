@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import options
+from sessions.core import graph, options
 from sessions.core.errors import Problem
 from tests.integration.conftest import REPOSITORY, Checkout, copy_project
 from tests.unit.test_docs import sessions
@@ -153,7 +153,9 @@ def unknown(text: str) -> list[str]:
         assert words[0] == "-s"
         found += sorted(set(words[1:dashes]) - sessions())
         try:
-            options.parse(words[dashes + 1 :])
+            options.parse(
+                words[dashes + 1 :], [s for s in words[1:dashes] if s in graph.REQUIRES] or None
+            )
         except Problem as problem:
             found.append(str(problem))
     return found
@@ -166,6 +168,7 @@ def test_every_session_and_option_is_one() -> None:
     assert unknown(text) == []
     assert unknown(text.replace("-s lint", "-s lints")) == ["lints"]
     assert "--nonsense" in str(unknown(text.replace("--target ", "--nonsense ")))
+    assert "--sign" in str(unknown(text.replace("--target ", "--sign ")))
 
 
 def test_what_a_job_takes_another_hands_on() -> None:

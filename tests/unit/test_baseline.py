@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from sessions.core import baseline, chain, disk, facts, pyenv, records
 from sessions.core.context import Context
 from sessions.core.errors import USAGE, Problem
-from sessions.core.model import Wheel
+from sessions.core.model import BuildEnv, Wheel
 from sessions.core.run import Finished
 from tests import fakes
 
@@ -213,6 +214,24 @@ def test_it_is_built_once_and_again_when_something_changed(
     assert not old.exists()  # what another toolkit compiled
 
 
+def test_foreign_is_built_again_for_another_revision_of_the_compiler_and_for_no_folder(
+    tmp_path: Path, builder: Builder
+) -> None:
+    ctx = benching(tmp_path, "--baseline", "seed")
+    baseline.wheels(ctx)
+    build = records.need(ctx.record("configure"), "configure", BuildEnv)
+    elsewhere = {**build.variables, "TMPDIR": "/scratch", "HOME": "/home/other"}
+    moved = dataclasses.replace(build, variables=elsewhere)
+    records.write(ctx.record("configure"), "configure", moved)
+    baseline.wheels(ctx)
+    assert len(builder.commands) == 1
+    for field in ("identity", "linked"):
+        compiler = fakes.compiler(**{field: {"cc1plus": "of a later revision"}})
+        records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
+        baseline.wheels(ctx)
+    assert len(builder.commands) == 3
+
+
 def test_a_wheel_is_there_whole_or_not_at_all(
     tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,7 +327,7 @@ def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
     (path,) = baseline.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+arch120-virtual" / "ptx.whl"
     assert nested == [
-        (["wheel"], "rtx50", ["--cache=ccache", "--jobs=3", "--arch=120-virtual"]),
+        (["wheel"], "rtx50", ["--jobs=3", "--arch=120-virtual"]),
     ]
 
 
@@ -338,7 +357,7 @@ def test_the_target_is_no_baseline_of_itself(tmp_path: Path) -> None:
 
 
 def test_the_names_are_those_of_the_help() -> None:
-    from sessions.core import options
+    from sessions.core import arguments, declared
 
-    action = options.parser()._option_string_actions["--baseline"]
-    assert action.metavar == "|".join(["WHEEL", *baseline.names()])
+    metavar = declared.BY_FIELD["baseline"].metavar
+    assert metavar == "|".join(["WHEEL", *arguments.baselines()])

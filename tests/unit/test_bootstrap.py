@@ -30,6 +30,30 @@ def test_the_noxfile_is_named_once(given: list[str], kept: list[str]) -> None:
     assert bootstrap.arguments(given) == kept
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["-f", "there/noxfile.py", "-s", "verify"], True),
+        (["--noxfile=there/noxfile.py"], True),
+        (["-s", "verify"], False),  # nox found the noxfile where the user stands
+        (["-s", "verify", "--", "-f", "x"], False),
+    ],
+)
+def test_where_the_user_stands_is_known_after_nox_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], found: bool
+) -> None:
+    root, stands = tmp_path / "there", tmp_path / "here"
+    root.mkdir()
+    stands.mkdir()
+    monkeypatch.chdir(root)
+    here = bootstrap.invoked_from(root, words, str(stands))
+    assert here == (stands if found else None)
+    assert bootstrap.invoked_from(root, words, str(tmp_path / "gone")) is None
+    assert bootstrap.invoked_from(root, words, "") is None
+    monkeypatch.chdir(stands)  # python there/noxfile.py: nobody has gone anywhere
+    assert bootstrap.invoked_from(root, words, str(tmp_path)) is None
+
+
 def test_every_requirement_of_the_sessions_is_hashed() -> None:
     text = bootstrap.LOCK.read_text(encoding="utf-8")
     pins = re.findall(r"^[a-z][\w.-]*==", text, re.MULTILINE)
@@ -95,9 +119,7 @@ def test_the_projects_own_venv_goes_straight_on(
     monkeypatch.setenv("NOX_SCRIPT_MODE", "")
     bootstrap.enter(tmp_path)
     (venv,) = (tmp_path / ".nox").iterdir()
-    assert started == [
-        [str(venv / "bin/python"), "-m", "nox", "-f", str(tmp_path / "noxfile.py"), "-s", "wheel"]
-    ]
+    assert started == [[str(venv / "bin/python"), str(tmp_path / "noxfile.py"), "-s", "wheel"]]
     monkeypatch.setattr(sys, "prefix", str(venv))
     bootstrap.enter(tmp_path)
     assert len(started) == len(made) == 1

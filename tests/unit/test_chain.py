@@ -39,7 +39,19 @@ def test_what_decides_the_build_is_handed_on_and_nothing_else() -> None:
 
 
 def test_what_was_not_asked_for_stays_the_targets_choice() -> None:
-    assert chain.words(fakes.parsed()) == ["--cache=ccache"]
+    assert chain.words(fakes.parsed()) == []
+    assert chain.words(fakes.parsed("--cache", "ccache", "--target", "ada")) == []
+
+
+def test_a_session_is_handed_only_what_it_takes() -> None:
+    asked = fakes.parsed(
+        *["--python", "3.12", "--cache", "none", "--jobs", "3", "--offline", "--force"]
+    )
+    assert chain.words(asked, given=True) == ["--python=3.12", "--force"]
+    assert chain.words(asked, "probe") == ["--python=3.12", "--jobs=3", "--force"]
+    for given, session in ((True, "verify"), (False, "verify"), (False, "probe")):
+        words = chain.words(asked, session, given=given) + ["--wheel=x.whl"] * given
+        options.parse(words, [session])  # or it would refuse them
 
 
 def test_it_is_run_by_this_python_with_that_projects_noxfile(
@@ -56,4 +68,4 @@ def test_it_is_run_by_this_python_with_that_projects_noxfile(
     assert code == 7
     noxfile = str(Path("/work") / "noxfile.py")
     words = ["-s", "verify", "--", "--target=rtx50", "--jobs=2"]
-    assert ran == [([sys.executable, "-X", "utf8", "-m", "nox", "-f", noxfile, *words], {"A": "1"})]
+    assert ran == [([sys.executable, "-X", "utf8", noxfile, *words], {"A": "1"})]

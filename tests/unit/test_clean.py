@@ -33,7 +33,8 @@ def ctx(tmp_path: Path) -> Context:
 
 
 def built_from(ctx: Context, spec: BuildSpec, chain: Toolchain) -> None:
-    records.write(ctx.build / "inputs.json", "inputs", inputs.inputs(spec, chain))
+    noted = inputs.tree(spec, chain, ctx.root, ctx.cache) | {"source files": "of then"}
+    records.write(ctx.build / "inputs.json", "inputs", noted)
 
 
 def told(ctx: Context, *words: str) -> Context:
@@ -60,11 +61,16 @@ def test_a_tree_of_todays_inputs_stays(ctx: Context) -> None:
         ),
         ({"archs": ("90-real",)}, {}, "architectures: 90-real then, 120-real now"),
         ({"cache": "none"}, {}, "compiler cache: none then, ccache now"),
-        ({"source": "/src/mine"}, {}, "source: /src/mine then, 0.3.16 34ed0f9bd943 now"),
+        ({"source": "/src/mine"}, {}, "source: a checkout then, 0.3.16 34ed0f9bd9431af0 now"),
         (
             {},
             {"python": fakes.python(version="3.11.9")},
-            "python: 3.11.9 /usr/bin/python3.11 then, 3.11.2 /usr/bin/python3.11 now",
+            "python: 3.11.9 then, 3.11.2 now",
+        ),
+        (
+            {},
+            {"python": fakes.python(path="/opt/python3.11")},
+            "Python's path: /opt/python3.11 then, /usr/bin/python3.11 now",
         ),
         (
             {"cache": "none", "archs": ("90-real",)},
@@ -72,7 +78,7 @@ def test_a_tree_of_todays_inputs_stays(ctx: Context) -> None:
             "architectures: 90-real then, 120-real now; compiler cache: none then, ccache now",
         ),
     ],
-    ids=["compiler", "arch", "cache", "source", "python", "two"],
+    ids=["compiler", "arch", "cache", "source", "python", "python-path", "two"],
 )
 def test_a_tree_of_other_inputs_goes_and_each_difference_is_told(
     spec: dict[str, object], chain: dict[str, object], why: str, ctx: Context
@@ -87,7 +93,59 @@ def test_a_tree_of_another_toolkit_goes(ctx: Context) -> None:
     system = fakes.spec(toolkit="system")
     built_from(ctx, system, fakes.chain(toolkit=fakes.installed()))
     (removal,) = clean.stale(ctx)
-    assert removal.why.startswith("toolkit: /usr/local/cuda-13.0 13.0.88 then, CUDA 13.1 ")
+    assert removal.why.startswith("toolkit: CUDA 13.1 system ")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "why"),
+    [
+        ({"cc1plus": "a"}, {"cc1plus": "b"}, "compiler's cc1plus: a then, b now"),
+        ({}, {"cc1plus": "b"}, "compiler's cc1plus: unknown then, b now"),
+    ],
+)
+def test_a_tree_of_the_same_release_by_another_revision_goes(
+    then: dict[str, str], now: dict[str, str], why: str, ctx: Context
+) -> None:
+    built_from(ctx, ctx.spec, fakes.chain(compiler=fakes.compiler(identity=then)))
+    chain = fakes.chain(compiler=fakes.compiler(identity=now))
+    records.write(ctx.record("probe"), "probe", chain)
+    assert [removal.why for removal in clean.stale(ctx)] == [why]
+
+
+def test_of_many_differences_the_first_are_told(ctx: Context) -> None:
+    compiler = fakes.compiler(version="13.1.0", identity=dict.fromkeys("abcdef", "b"))
+    records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
+    (removal,) = clean.stale(ctx)
+    assert removal.why.startswith("compiler: gnu 12.2.0 ")
+    assert removal.why.count(" then, ") == clean.SHOWN
+    assert removal.why.endswith("; and 3 more")
+
+
+def test_a_tree_of_another_openmp_runtime_goes(ctx: Context) -> None:
+    built_from(ctx, ctx.spec, fakes.chain(compiler=fakes.compiler(linked={"libgomp.so.1": "a"})))
+    chain = fakes.chain(compiler=fakes.compiler(linked={"libgomp.so.1": "b"}))
+    records.write(ctx.record("probe"), "probe", chain)
+    assert [removal.why for removal in clean.stale(ctx)] == ["linked libgomp.so.1: a then, b now"]
+
+
+def test_a_tree_of_an_installed_toolkit_whose_files_changed_goes(ctx: Context) -> None:
+    system = dataclasses.replace(ctx, spec=fakes.spec(toolkit="system"))
+    built_from(system, system.spec, fakes.chain(toolkit=fakes.installed(files="a")))
+    records.write(ctx.record("probe"), "probe", fakes.chain(toolkit=fakes.installed(files="a")))
+    assert clean.stale(system) == []
+    records.write(ctx.record("probe"), "probe", fakes.chain(toolkit=fakes.installed(files="b")))
+    (removal,) = clean.stale(system)
+    assert removal.why.startswith("toolkit: ")
+
+
+def test_a_tree_whose_cache_was_moved_goes(ctx: Context) -> None:
+    (removal,) = clean.stale(dataclasses.replace(ctx, cache=ctx.root / "elsewhere"))
+    assert removal.why.startswith("folders: ")
+
+
+def test_a_tree_stays_where_a_target_is_only_said_to_be_otherwise(ctx: Context) -> None:
+    words = dataclasses.replace(ctx.spec, summary="other", warning="mind", budget_mb=99)
+    assert clean.stale(dataclasses.replace(ctx, spec=words)) == []
 
 
 def test_a_tree_of_unknown_inputs_goes(ctx: Context) -> None:
@@ -206,14 +264,6 @@ def test_what_is_deleted_is_said_with_the_reason(
     )
     assert not (ctx.build / "tree").exists()
     assert ctx.record("probe").exists()
-
-
-@pytest.mark.parametrize("word", ["--all", "--wheels", "--caches", "--dry-run"])
-def test_a_word_for_clean_does_nothing_in_a_chain(ctx: Context, word: str) -> None:
-    chain = dataclasses.replace(told(ctx, word), asked=frozenset({"wheel"}))
-    with pytest.raises(Problem, match="for the session clean alone"):
-        clean.main(chain)
-    assert (ctx.build / "tree" / "build.ninja").exists()
 
 
 def test_all_leaves_the_folder_another_run_is_at_work_in(ctx: Context) -> None:

@@ -117,7 +117,7 @@ def case(platform: str, version: str, target: str) -> BuildEnv:
 def rendered(env: BuildEnv) -> str:
     """What a golden file holds: no fingerprint, and no path of the machine of the tests."""
     whole = records.to_json(env)
-    del whole["fingerprint"]
+    del whole["fingerprint"], whole["inputs"]
     text = json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=True)
     return text.replace(str(configure.OVERLAY).replace("\\", "/"), "<overlay>") + "\n"
 
@@ -427,6 +427,18 @@ def test_the_same_inputs_have_the_same_fingerprint() -> None:
         pytest.param({"toolkit": fakes.toolkit(fingerprint="b" * 64)}, id="toolkit"),
         pytest.param({"toolkit": fakes.toolkit(components={"nvidia-cublas": "13.9"})}, id="cublas"),
         pytest.param({"env": {"SOURCE_DATE_EPOCH": "1"}}, id="epoch"),
+        pytest.param({"spec": fakes.spec(target="rtx50+mine")}, id="label-in-the-sbom"),
+        *(
+            pytest.param({"compiler": fakes.compiler(**{kind: {name: "b"}})}, id=name)
+            for kind, name in (
+                ("identity", "release"),
+                ("identity", "cc1plus"),
+                ("identity", "as"),
+                ("linked", "linker"),
+                ("linked", "C library"),
+                ("linked", "libgomp.so.1"),
+            )
+        ),
     ],
 )
 def test_whatever_changes_the_wheel_changes_the_fingerprint(change: dict[str, Any]) -> None:
@@ -439,19 +451,66 @@ def test_whatever_changes_the_wheel_changes_the_fingerprint(change: dict[str, An
         pytest.param({"spec": fakes.spec(summary="other words", warning="mind")}, id="words"),
         pytest.param({"env": {"HOME": "/elsewhere", "TZ": "UTC"}}, id="home"),
         pytest.param({"env": {"CCACHE_DIR": "/shared"}}, id="ccache"),
+        pytest.param({"spec": fakes.spec(cache="none")}, id="no-cache"),
+        pytest.param({"spec": fakes.spec(cache="sccache")}, id="another-cache"),
+        pytest.param({"spec": fakes.spec(compiler="/usr/bin/g++")}, id="named-compiler"),
+        pytest.param({"spec": fakes.spec(budget_mb=1, device_features=("X",))}, id="verify's"),
+        pytest.param(
+            {
+                "places": fakes.places(cache="/other", tools="/other/tools-py3.11"),
+                "toolkit": fakes.toolkit(root="/other/cuda-13.1-0123456789ab/nvidia/cu13"),
+            },
+            id="cache-moved",
+        ),
+        pytest.param(
+            {"places": fakes.places(stage="/b/rtx50/src", tree="/b/rtx50/tree")}, id="moved"
+        ),
     ],
 )
 def test_what_does_not_change_the_wheel_leaves_the_fingerprint(change: dict[str, Any]) -> None:
     assert build(**change).fingerprint == build().fingerprint
 
 
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"identity": {"release": "g++ (Debian 12.2.0-14+deb12u2) 12.2.0"}}, False),
+        ({"identity": {"cc1plus": "b"}}, False),
+        ({"linked": {"libgomp.so.1": "b"}}, True),
+    ],
+)
+def test_the_compiler_cache_knows_the_compiler_to_its_revision(
+    changes: dict[str, Any], same: bool
+) -> None:
+    # What is linked later decides no object file.
+    name = "CCACHE_COMPILERCHECK"
+    other = build(compiler=fakes.compiler(**changes)).variables[name]
+    assert (other == build().variables[name]) is same
+
+
+def test_no_folder_of_the_machine_is_among_the_settings_that_count() -> None:
+    for env, places, kit in (
+        (build(), fakes.places(), fakes.toolkit()),
+        (on_windows(), fakes.windows_places(), fakes.windows_toolkit()),
+    ):
+        counted = configure.neutral(env.settings, places, kit)
+        text = json.dumps(counted).replace("\\\\", "/").replace("\\", "/")
+        assert "black wheel" not in text
+        assert ".cache" not in text
+        assert "AppData" not in text
+        assert str(configure.OVERLAY) not in text
+        assert counted["cmake.define.CMAKE_CUDA_COMPILER"].startswith("TOOLKIT/bin/nvcc")
+
+
 def test_a_changed_overlay_changes_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(configure, "OVERLAY", tmp_path)
-    (tmp_path / "wheel.cmake").write_text("# one\n")
+    (tmp_path / "wheel.cmake").write_text("# one\nset(A B)\n")
     before = build()
-    (tmp_path / "wheel.cmake").write_text("# two\n")
+    (tmp_path / "wheel.cmake").write_text("\n  # two\nset(A B)\n")
+    assert build().fingerprint == before.fingerprint
+    (tmp_path / "wheel.cmake").write_text("# one\nset(A C)\n")
     after = build()
     assert before.settings == after.settings
     assert before.fingerprint != after.fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.core import context
+from sessions.core import context, errors
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from tests import fakes
@@ -21,11 +22,22 @@ class Aborted(Exception):
 
 
 def session(*words: str, asked: tuple[str, ...] = ("wheel",)) -> Any:
+    """The session wheel as nox runs it for a command line."""
+
     def error(text: str) -> NoReturn:
         raise Aborted(text)
 
-    runner = SimpleNamespace(global_config=SimpleNamespace(sessions=asked))
-    return SimpleNamespace(posargs=list(words), name="wheel", error=error, _runner=runner)
+    sys.argv = ["noxfile.py", "-s", *asked, "--", *words]  # put back by the fixture below
+    return SimpleNamespace(
+        posargs=list(words), name="wheel", error=error, invoked_from=str(Path.cwd())
+    )
+
+
+def refused(made: Any, capsys: pytest.CaptureFixture[str]) -> str:
+    """The exit code and what is said of a session that may not begin, as one text."""
+    with pytest.raises(Aborted):
+        context.stage(made, raising(AssertionError("never reached")))
+    return f"{context.exit_code(1)}\n{capsys.readouterr().err}"
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +45,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     targets = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
     (tmp_path / "targets.toml").write_text(targets, encoding="utf-8")
     monkeypatch.setattr(context, "ROOT", tmp_path)
+    monkeypatch.setattr(context, "_failed", [])
+    monkeypatch.setattr(sys, "argv", ["noxfile.py"])
+    monkeypatch.delenv("NOXSESSION", raising=False)
     monkeypatch.setattr("sessions.core.context.signal.signal", lambda *_: None)
     monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -45,41 +60,83 @@ def raising(error: BaseException) -> Callable[[Context], None]:
     return work
 
 
-def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path) -> None:
-    problem = Problem(
-        "The moon is down.", id="moon", evidence="no light", remedy="wait for the sun"
-    )
+Said = pytest.CaptureFixture[str]
+
+
+def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path, capsys: Said) -> None:
+    problem = Problem("The moon is down.", id="moon", evidence="no light", remedy="wait for it")
     with pytest.raises(Aborted) as told:
         context.stage(session(), raising(problem))
-    assert str(told.value) == "The moon is down.\n    no light\nTo mend it: wait for the sun"
+    # nox adds a dot or a time to what it is given, so that is no part of the remedy.
+    assert str(told.value) == "the reason is above (exit code 3)"
+    assert capsys.readouterr().err == f"error: {problem}\n"
     assert list((project / "build").glob("bug-*.log")) == []
 
 
-def test_a_problem_cannot_command_the_terminal() -> None:
-    problem = Problem("No wheel \x1b[2J.", id="wheel", remedy="look at it")
-    with pytest.raises(Aborted) as told:
+def test_a_problem_cannot_command_the_terminal(capsys: Said) -> None:
+    problem = Problem("No wheel \x1b[2J.", id="t", remedy="look at it")
+    with pytest.raises(Aborted):
         context.stage(session(), raising(problem))
-    assert str(told.value) == "No wheel \\x1b[2J.\nTo mend it: look at it"
+    assert "\x1b" not in (said := capsys.readouterr().err)
+    assert "No wheel \\x1b[2J." in said
 
 
-def test_a_full_disk_is_no_bug() -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
-    with pytest.raises(Aborted, match="The disk is full"):
-        context.stage(session(), raising(full))
+@pytest.mark.parametrize("code", [errors.CHECK_FAILED, errors.USAGE, errors.ENVIRONMENT])
+def test_the_exit_code_is_that_of_the_problem(code: int) -> None:
+    with pytest.raises(Aborted):
+        context.stage(session(), raising(Problem("No.", id="t", remedy="yes", code=code)))
+    assert context.exit_code(1) == code
 
 
-def test_a_bug_leaves_its_traceback_in_a_log_and_says_where(project: Path) -> None:
-    with pytest.raises(Aborted, match="A bug of blackwheel: KeyError: 'lost'"):
+@pytest.mark.parametrize("code", [0, 1, 2, 130, 143, None])
+def test_where_no_session_of_ours_failed_the_code_is_that_of_nox(code: int | None) -> None:
+    assert context.exit_code(code) == code
+
+
+def test_an_interrupt_after_a_failure_is_an_interrupt() -> None:
+    with pytest.raises(Aborted):
         context.stage(session(), raising(KeyError("lost")))
-    log = (project / "build" / "bug-wheel.log").read_text(encoding="utf-8")
+    assert context.exit_code(130) == 130
+
+
+def test_a_full_disk_is_no_bug(capsys: Said) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
+    with pytest.raises(Aborted):
+        context.stage(session(), raising(full))
+    assert context.exit_code(1) == errors.ENVIRONMENT
+    assert "The disk is full" in capsys.readouterr().err
+
+
+def test_a_bug_leaves_its_traceback_in_a_log_and_says_where(project: Path, capsys: Said) -> None:
+    with pytest.raises(Aborted):
+        context.stage(session(), raising(KeyError("lost")))
+    assert context.exit_code(1) == errors.BUG
+    path = project / "build" / "bug-wheel.log"
+    assert str(path) in capsys.readouterr().err
+    log = path.read_text(encoding="utf-8")
     assert log.startswith("Traceback")
     assert "raise error" in log
 
 
-def test_a_wrong_option_is_told_before_anything_is_made(project: Path) -> None:
-    with pytest.raises(Aborted, match="--tarpet"):
-        context.stage(session("--tarpet", "rtx50"), raising(AssertionError("never reached")))
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--tarpet", "rtx50"),
+        ("--target", ""),
+        ("--target", "rtx5090"),
+        ("--to", "https://host/"),
+        ("--toolkit", "nosuch"),
+        ("--targets", "ada"),
+        ("--pythons", "3.12"),
+        ("--wheel", "x.whl"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_is_made(
+    project: Path, capsys: Said, words: tuple[str, ...]
+) -> None:
+    assert refused(session(*words), capsys).startswith("2\nerror: ")
     assert not (project / "build").exists()
+    assert not (project / "cache").exists()
 
 
 @pytest.mark.parametrize("name", ["bench", "bundle"])
@@ -112,15 +169,17 @@ def test_fresh_counts_for_the_sessions_that_were_asked_for() -> None:
     seen: list[bool] = []
     work = seen.append
     context.stage(session("--fresh"), lambda ctx: work(ctx.fresh))
-    context.stage(session("--fresh", asked=("release",)), lambda ctx: work(ctx.fresh))
+    context.stage(session("--fresh", asked=("verify",)), lambda ctx: work(ctx.fresh))
     assert seen == [True, False]
 
 
 @pytest.mark.parametrize("words", [(), ("--wheel", "some.whl")], ids=["target", "wheel"])
-def test_the_folders_of_a_run_are_marked_as_ours(project: Path, words: tuple[str, ...]) -> None:
-    asked = session("--target", "hopper", *words)
-    asked.name = "verify"
-    context.stage(asked, lambda _: None)
+def test_the_folders_of_a_run_are_marked_as_ours(
+    project: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    (project / "some.whl").touch()
+    context.stage(asking("verify", "--target", "hopper", *words), lambda _: None)
     for folder in ("build", "build/hopper", "cache"):
         assert (project / folder / "CACHEDIR.TAG").is_file()
 
@@ -161,9 +220,9 @@ def test_a_comma_too_many_names_no_target() -> None:
     assert [spec.target for spec in seen[0].specs] == ["hopper"]
 
 
-def test_other_sessions_take_one_target() -> None:
-    with pytest.raises(Aborted, match="There is no target 'rtx50,hopper'"):
-        context.stage(asking("verify", "--target", "rtx50,hopper"), lambda _: None)
+def test_other_sessions_take_one_target(capsys: Said) -> None:
+    said = refused(asking("verify", "--target", "rtx50,hopper"), capsys)
+    assert said.startswith("2\nerror: There is no target 'rtx50,hopper'")
 
 
 def test_matrix_is_given_every_wheel_and_takes_no_target_for_itself(
@@ -178,19 +237,151 @@ def test_matrix_is_given_every_wheel_and_takes_no_target_for_itself(
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("--targets", "cpu,nothing"), ("--targets", "cpu", "--pythons", "")]
+    "words", [(), ("--targets", "cpu,nothing"), ("--targets", "cpu", "--pythons", ",")]
 )
 def test_a_wrong_matrix_is_told_before_anything_is_made(
-    project: Path, words: tuple[str, ...]
+    project: Path, capsys: Said, words: tuple[str, ...]
 ) -> None:
-    with pytest.raises(Aborted, match="To mend it"):
-        context.stage(asking("matrix", *words), raising(AssertionError("never reached")))
+    assert refused(asking("matrix", *words), capsys).startswith("2\nerror: ")
     assert not (project / "build").exists()
 
 
-@pytest.mark.parametrize("words", [("--targets", "ada"), ("--pythons", "3.12"), ("--targets", "")])
-def test_no_other_session_takes_the_lists_of_a_matrix(words: tuple[str, ...]) -> None:
-    # It would build something else than was meant.
-    for name in ("wheel", "release"):
-        with pytest.raises(Aborted, match=f"mean nothing to the session {name}"):
-            context.stage(asking(name, *words), raising(AssertionError("never reached")))
+@pytest.mark.parametrize("name", ["release", "publish"])
+def test_a_dry_run_makes_no_folder(project: Path, name: str) -> None:
+    before = sorted(project.iterdir())
+    seen: list[Context] = []
+    context.stage(asking(name, "--dry-run"), seen.append)
+    assert seen[0].options.dry_run
+    assert sorted(project.iterdir()) == before
+
+
+# ---- The whole command ---------------------------------------------------------------------------
+
+
+class Nox:
+    """Stands in for nox: what it was started with, and how it ends."""
+
+    def __init__(self, ends: int = 0) -> None:
+        self.ends = ends
+        self.started: list[list[str]] = []
+
+    def __call__(self) -> NoReturn:
+        self.started.append(sys.argv)
+        raise SystemExit(self.ends)
+
+
+@pytest.fixture
+def nox(monkeypatch: pytest.MonkeyPatch, project: Path) -> Nox:
+    stand_in = Nox()
+    monkeypatch.setattr("sessions.core.context.nox.main", stand_in)
+    monkeypatch.chdir(project)
+    return stand_in
+
+
+def command(project: Path, *words: str) -> int | str | None:
+    """Run the command line; its exit code."""
+    sys.argv = ["noxfile.py", *words]
+    with pytest.raises(SystemExit) as end:
+        context.main(project)
+    return end.value.code
+
+
+def test_a_right_command_is_handed_to_nox_with_this_noxfile(nox: Nox, project: Path) -> None:
+    words = ["-s", "verify", "--", "--target", "cpu"]
+    assert command(project, *words) == 0
+    noxfile = str(project / "noxfile.py")
+    assert nox.started == [[noxfile, "-f", noxfile, *words]]
+
+
+def test_the_command_ends_with_the_code_of_the_session_that_failed(
+    nox: Nox, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nox.ends = 1
+    monkeypatch.setattr(context, "_failed", [errors.ENVIRONMENT])
+    assert command(project, "-s", "probe") == errors.ENVIRONMENT
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("-s wheel --target cpu", "nox -s wheel -- --target cpu"),
+        ("-s whell", "did you mean wheel?"),
+        ("-s wheel -- --target RTX50", "did you mean rtx50?"),
+        ("-s wheel -- --target rtx5090", "did you mean rtx50?"),
+        ("-s wheel -- --targt cpu", "did you mean --target?"),
+        ("-s verify release -- --target ada,hopper", "There is no target 'ada,hopper'"),
+        ("-s smoke -- --report nosuch.json", "nosuch.json does not exist"),
+        ("-s smoke -- --model nosuch.gguf", "nosuch.gguf does not exist"),
+        ("-s bench -- --baseline nosuch.whl", "nosuch.whl does not exist"),
+        ("-s bench -- --wheel targets.toml", "name of a wheel"),
+        ("-s smoke -- --target rtx50 --device cpu", "nox -s wheel -- --target rtx50"),
+        ("-s bench -- --device cpu --arch 90-real", "--arch 90-real"),
+        ("-s publish -- --to https://host/ --dry-run --jobs 2", "--jobs"),
+        ("-s wheel -- --target cpu --toolkit system", "--toolkit"),
+        ("-s lock -- --add cuda==13.4 --dry-run", "--dry-run"),
+    ],
+)
+def test_what_can_be_refused_is_refused_first(
+    nox: Nox, project: Path, capsys: Said, line: str, said: str
+) -> None:
+    before = sorted(project.iterdir())
+    assert command(project, *line.split()) == errors.USAGE
+    assert nox.started == []
+    assert said in capsys.readouterr().err
+    assert sorted(project.iterdir()) == before
+
+
+def test_help_is_printed_once_and_nothing_runs(nox: Nox, project: Path, capsys: Said) -> None:
+    for word in ("--help", "-h"):
+        assert command(project, "-s", "smoke", "bench", "--", word) == 0
+        said = capsys.readouterr().out
+        assert said.count("--device N|cpu") == 1
+        assert "\n  hopper " in said
+    assert nox.started == []
+
+
+def test_the_cpu_of_a_cuda_target_is_said_first_where_a_wheel_is_there(
+    nox: Nox, project: Path, capsys: Said
+) -> None:
+    place = project / "wheels" / "ada"
+    place.mkdir(parents=True)
+    (place / "wheel.json").touch()
+    assert command(project, "-s", "smoke", "--", "--target=ada", "--device=cpu") == 0
+    assert "nothing of a GPU" in capsys.readouterr().out
+    # Of a CPU target it proves all there is.
+    assert command(project, "-s", "smoke", "--", "--target=cpu", "--device=cpu") == 0
+    assert capsys.readouterr().out == ""
+    assert len(nox.started) == 2
+
+
+def test_a_bug_before_nox_is_told_as_one(
+    nox: Nox, project: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(*_: object) -> NoReturn:
+        raise KeyError("lost")
+
+    monkeypatch.setattr("sessions.core.options.parse", parse)
+    assert command(project, "-s", "wheel", "--", "--jobs", "2") == errors.BUG
+    assert "bug-start.log" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ["-l", "-s tests -- -k x", "-s lint"])
+def test_what_has_no_options_of_ours_goes_straight_to_nox(
+    nox: Nox, project: Path, line: str
+) -> None:
+    assert command(project, *line.split()) == 0
+    assert len(nox.started) == 1
+
+
+def test_a_relative_path_is_from_where_the_user_stands(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = project / "elsewhere"
+    here.mkdir()
+    (here / "some.whl").touch()
+    monkeypatch.chdir(project)  # where nox goes
+    made = asking("verify", "--wheel", "some.whl")
+    made.invoked_from = str(here)
+    seen: list[Context] = []
+    context.stage(made, seen.append)
+    assert seen[0].options.wheel == str(here / "some.whl")

@@ -6,10 +6,11 @@ import ast
 import itertools
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 
-from sessions.core import options
+from sessions.core import declared, graph
 from tests import fakes
 
 README = (fakes.ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,7 +47,7 @@ def test_every_session_that_the_readme_names_is_one() -> None:
 
 
 def test_every_option_the_documents_name_is_one() -> None:
-    known = set(options.parser()._option_string_actions)
+    known = {option.flag for option in declared.OPTIONS}
     foreign = {
         "--force-reinstall",
         "--no-deps",
@@ -57,6 +58,38 @@ def test_every_option_the_documents_name_is_one() -> None:
     }
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README + ARCHITECTURE))
     assert named - foreign <= known
+
+
+TEXTS = sorted(
+    path
+    for pattern in ("*.md", "docs/*.md", "sessions/**/*.py", "targets.toml", "noxfile.py")
+    for path in fakes.ROOT.glob(pattern)
+)
+
+
+def commands(text: str) -> list[tuple[list[str], list[str]]]:
+    """Sessions and options of every nox command in a text; in code, over the ends of strings."""
+    joined = re.sub(r"\"\s*\n\s*f?\"", "", text)
+    found = re.findall(r"(?:nox|noxfile\.py) -s ((?:[a-z_]+ )+)-- ([^\n`#;:,()]*)", joined)
+    return [(names.split(), re.findall(r"--[a-z-]+", words)) for names, words in found]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(fakes.ROOT).as_posix())
+def test_every_command_that_a_text_names_is_taken(path: Path) -> None:
+    for names, flags in commands(path.read_text(encoding="utf-8")):
+        assert set(names) <= set(graph.SESSIONS)
+        stages = [name for name in names if name in graph.REQUIRES]
+        for flag in flags if stages else []:
+            option = declared.BY_FIELD[flag[2:].replace("-", "_")]
+            assert declared.takes(option, stages, given="--wheel" in flags), (names, flag)
+
+
+def test_the_commands_of_the_texts_are_found() -> None:
+    found = [command for path in TEXTS for command in commands(path.read_text(encoding="utf-8"))]
+    assert len(found) > 30
+    assert commands('"nox -s wheel -- --fresh "\n    f"--target {x}"') == [
+        (["wheel"], ["--fresh", "--target"])
+    ]
 
 
 @pytest.mark.parametrize(

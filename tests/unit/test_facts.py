@@ -235,3 +235,21 @@ def test_a_line_without_a_lock_names_those_that_have_one() -> None:
 def test_pins_are_read_from_a_requirements_file() -> None:
     text = "# c\nnvidia-cuda-nvcc==13.1.115 \\\n    --hash=sha256:aa\nninja==1.13 ; os == 'x'\n"
     assert facts.parse_requirements(text) == {"nvidia-cuda-nvcc": "13.1.115", "ninja": "1.13"}
+
+
+@pytest.mark.parametrize(
+    ("archs", "names"),
+    [
+        (["120"], {"120-real", "120-virtual"}),
+        (["120a-real", "90"], {"120a-real", "90-real", "90-virtual"}),
+        (["100-virtual"], {"100-virtual"}),
+        ([], set()),
+    ],
+)
+def test_shortest_is_the_inverse_of_compiled_to(archs: list[str], names: set[str]) -> None:
+    assert {name for arch in archs for name in facts.compiled_to(arch)} == names
+    assert sorted(facts.shortest(names)) == sorted(archs)
+
+
+def test_shortest_leaves_words_that_are_not_architectures() -> None:
+    assert facts.shortest({"native", "90-real"}) == ("90-real", "native")

@@ -208,6 +208,7 @@ COMPLAINTS: dict[str, tuple[str, str, BuildSpec | None, dict[str, str], dict[str
     "new-compiler": ("compiler", "warn", None, {}, {"compiler": NEW}),
     "windows": ("compiler", "fail", None, {}, {"host": fakes.host(**WINDOWS)}),
     "flags": ("compiler-environment", "warn", None, {"CFLAGS": "-O0"}, {}),
+    "cmake-args": ("build-environment", "warn", None, {"CMAKE_ARGS": "-DX=1"}, {}),
     "no-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": None}),
     "other-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": fakes.installed()}),
     "no-driver": ("gpu", "warn", None, {}, {"driver": None, "gpus": ()}),
@@ -283,6 +284,32 @@ def test_flags_of_the_shell_are_shown_and_not_used() -> None:
     check = judged(flags={"CC": "gcc-9", "CFLAGS": "-O0"})["compiler-environment"]
     assert check.summary == "CC, CFLAGS of your shell are not used"
     assert check.evidence == "CC=gcc-9\nCFLAGS=-O0"
+
+
+def test_variables_of_other_builds_are_shown_with_what_to_use_instead() -> None:
+    checks = judged(flags={"CC": "gcc-9", "CMAKE_ARGS": "-DGGML_CUDA=on", "FORCE_CMAKE": "1"})
+    assert checks["compiler-environment"].evidence == "CC=gcc-9"
+    found = checks["build-environment"]
+    assert found.evidence == "CMAKE_ARGS=-DGGML_CUDA=on\nFORCE_CMAKE=1"
+    for word in ("targets.toml", "--arch", "--cuda", "--fresh"):
+        assert word in found.remedy
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CMAKE_ARGS", "FORCE_CMAKE", "GGML_CUDA", "GGML_NATIVE", "SKBUILD_CMAKE_ARGS", "CUDAARCHS",
+        "CMAKE_CUDA_ARCHITECTURES", "CMAKE_BUILD_PARALLEL_LEVEL", "CUDACXX", "NVCC_APPEND_FLAGS",
+    ],
+)  # fmt: skip
+def test_a_variable_that_another_build_reads_is_named(name: str) -> None:
+    assert judge.unused({name: "1", "PATH": "/bin"}) == {name: "1"}
+    assert judge.unused({name: ""}) == {}
+
+
+@pytest.mark.parametrize("name", ["PATH", "CUDA_PATH", "CUDA_HOME", "CC", "LLAMA_CACHE", "CMAKE"])
+def test_a_variable_that_is_used_or_no_builds_is_not_named(name: str) -> None:
+    assert judge.unused({name: "1"}) == {}
 
 
 def test_each_card_of_the_architecture_is_named() -> None:

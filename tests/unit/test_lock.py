@@ -11,7 +11,6 @@ import pytest
 from sessions import lock
 from sessions.core import facts, records
 from sessions.core.errors import Problem
-from tests import fakes
 
 # Lines of METADATA of cuda-toolkit 13.1.2.0, as they are: pinned by pattern, each more than once.
 MARK = (
@@ -127,11 +126,3 @@ def test_the_row_of_an_sdist_is_read_from_it(
         "epoch": 1667997441,
         **more,
     }
-
-
-@pytest.mark.parametrize("name", [None, "numpy==2", "llama-cpp-python", "cuda==", "cuda"])
-def test_what_cannot_be_locked_is_refused(name: str | None, tmp_path: Path) -> None:
-    words = ["--add", name] if name else []
-    with pytest.raises(Problem, match="names nothing that can be locked") as caught:
-        lock.main(fakes.context(tmp_path, *words))
-    assert "--add cuda==13.4" in caught.value.remedy

@@ -10,6 +10,7 @@ import pytest
 
 from sessions.core import ninja
 from sessions.core.ninja import Step
+from tests import fakes
 
 COLD = Path(__file__).parents[1] / "data" / "ninja" / "cold.ninja_log"
 CU = "vendor/llama.cpp/ggml/src/ggml-cuda/CMakeFiles/ggml-cuda.dir"
@@ -65,6 +66,36 @@ def test_cuda_files_are_known_by_their_suffix() -> None:
     names = ("/src/a.cu", "C:\\src\\b.cu", "/src/c.cpp", "/src/d.cuh.c", "/src/cu")
     commands = json.dumps([{"file": name} for name in names])
     assert ninja.cuda_files(commands) == ["a.cu", "b.cu"]
+
+
+def test_architectures_are_those_that_nvcc_is_told() -> None:
+    # Recorded: CMake 4.4.4 and nvcc 13.1, CUDA_ARCHITECTURES as the folders are called.
+    path = fakes.ROOT / "tests" / "data" / "ninja" / "architectures.compile_commands.json"
+    found = ninja.architectures(path.read_text(encoding="utf-8"))
+    assert {name.split(".dir")[0].split("t_")[1]: names for name, names in found.items()} == {
+        "120-real": {"120-real"},
+        "120": {"120-real", "120-virtual"},
+        "120a-real": {"120a-real"},
+        "120-virtual": {"120-virtual"},
+        "90a-real_120f-virtual_86": {"90a-real", "120f-virtual", "86-real", "86-virtual"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ("-gencode arch=compute_90,code=sm_90", {"90-real"}),
+        ("-gencode=arch=compute_90,code=sm_90 -arch=sm_80", {"90-real", "80-real", "80-virtual"}),
+        ("--generate-code arch=compute_90,code=[sm_90,compute_90]", {"90-real", "90-virtual"}),
+        ("--gpu-architecture=sm_90a", {"90a-real", "90a-virtual"}),
+        ("-arch=native", {"native"}),
+        ("-O3 -march=x86-64-v3 -Xcompiler=-march=haswell", set()),
+    ],
+)
+def test_architectures_are_read_however_they_are_written(flags: str, names: set[str]) -> None:
+    for entry in ({"command": f"nvcc {flags} -c a.cu"}, {"arguments": ["nvcc", *flags.split()]}):
+        commands = json.dumps([{"file": "/s/a.cu", **entry}, {"file": "b.cpp", "command": flags}])
+        assert ninja.architectures(commands) == {"/s/a.cu": names}
 
 
 CUDA_FILES = [f"{n}.cu" for n in range(5)]

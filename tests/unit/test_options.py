@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
-from sessions.core import options
+from sessions.core import errors, graph, options
+from sessions.core.declared import BY_FIELD, OPTIONS, Option, takes
 from sessions.core.errors import Problem
 from sessions.core.model import CacheName
+from tests import fakes
 
 CALLER = {
     "HOME": "/home/user",
@@ -43,8 +47,8 @@ def test_every_option_has_a_field_of_its_name() -> None:
         "--target a --targets s --pythons t --version b --cuda c --arch d --python e --toolkit f "
         "--source g --wheel k "
         "--device 1 --model l --baseline q --baseline r --rounds 5 --report m --sign n "
-        "--signers o --compiler h --cache sccache --jobs 3 --record i --add j --to p --offline "
-        "--fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
+        "--signers o --compiler h --cache sccache --jobs 3 --record i --add cuda==1 --to p "
+        "--offline --fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
         "--allow-untested-gpu --reproduce --sigstore --help"
     )
     chosen = options.parse(line.split())
@@ -82,38 +86,175 @@ def test_every_option_has_a_field_of_its_name() -> None:
         reproduce=True,
         sigstore=True,
         record="i",
-        add="j",
+        add="cuda==1",
         to="p",
         help=True,
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "named"),
+    ("words", "id", "named"),
     [
-        (["--taget", "rtx50"], "--taget"),
-        (["--targ", "rtx50"], "--targ"),
-        (["rtx50"], "rtx50"),
-        (["--target"], "--target"),
-        (["--jobs", "0"], "no number of 1 or more"),
-        (["--jobs", "-2"], "no number of 1 or more"),
-        (["--jobs", "many"], "many"),
-        (["--cache", "distcc"], "distcc"),
-        (["--device", "gpu"], "'gpu' is neither the number of a card nor cpu"),
-        (["--device", "CPU"], "'CPU' is neither"),
-        (["--device=-1"], "'-1' is neither"),
-        (["--device", "0,1"], "'0,1' is neither"),
-        (["--device", ""], "'' is neither"),
-        (["--fresh=yes"], "--fresh"),
+        (["--taget", "rtx50"], "option-unknown", "--target"),
+        (["--targt=rtx50"], "option-unknown", "--target"),
+        (["--dryrun"], "option-unknown", "--dry-run"),
+        (["--xyzzy"], "option-unknown", "--xyzzy"),
+        (["rtx50"], "option-unknown", "rtx50"),
+        (["--target"], "options-wrong", "--target"),
+        (["--jobs", "0"], "options-wrong", "--jobs"),
+        (["--jobs", "-2"], "options-wrong", "--jobs"),
+        (["--jobs", "many"], "options-wrong", "many"),
+        (["--jobs", "٣"], "options-wrong", "٣"),
+        (["--jobs", "9" * 5000], "options-wrong", "--jobs"),
+        (["--cache", "distcc"], "options-wrong", "distcc"),
+        (["--device", "gpu"], "options-wrong", "gpu"),
+        (["--device", "CPU"], "options-wrong", "CPU"),
+        (["--device=-1"], "options-wrong", "-1"),
+        (["--device", "0,1"], "options-wrong", "0,1"),
+        (["--fresh=yes"], "options-wrong", "--fresh"),
+        (["--add", "cuda"], "options-wrong", "cuda"),
+        (["--add", "cuda=13.4"], "options-wrong", "cuda=13.4"),
+        (["--add", "numpy==1"], "options-wrong", "numpy"),
+        (["--add", "cuda==../x"], "options-wrong", "../x"),
+        (["--target", "cpu", "--target", "ada"], "options-wrong", "twice"),
+        (["--lang", "es", "--lang", "en"], "options-wrong", "twice"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
 )
-def test_a_wrong_option_is_a_problem_that_names_it(words: list[str], named: str) -> None:
+def test_a_wrong_option_is_a_problem_that_names_it(words: list[str], id: str, named: str) -> None:
     with pytest.raises(Problem) as caught:
         options.parse(words)
-    assert caught.value.what.startswith("The options after -- are wrong:")
-    assert named in caught.value.what
-    assert caught.value.remedy == "see all of them: nox -s probe -- --help"
+    assert (caught.value.id, caught.value.code) == (id, errors.USAGE)
+    assert named in caught.value.what + caught.value.evidence
+    with pytest.raises(Problem) as caught:
+        options.parse(words, ["verify", "smoke"])
+    assert caught.value.remedy == "see all options: nox -s verify smoke -- --help"
+
+
+VALUED = [option for option in OPTIONS if option.metavar or option.choices]
+
+
+@pytest.mark.parametrize("option", VALUED, ids=lambda option: option.name)
+@pytest.mark.parametrize("value", ["", " "])
+def test_no_value_may_be_empty(option: Option, value: str) -> None:
+    # A variable of a shell that is not set must not mean "the default".
+    for words in ([option.flag, value], [f"{option.flag}={value}"]):
+        with pytest.raises(Problem) as caught:
+            options.parse(words)
+        assert (caught.value.id, caught.value.code) == ("options-wrong", errors.USAGE)
+        assert option.flag in caught.value.what
+
+
+VALUES = {
+    "add": "cuda==13.4",
+    "cache": "none",
+    "lang": "es",
+    "device": "0",
+    "rounds": "8",
+    "jobs": "2",
+}
+NEEDED = {"signers": ["--report", "r.json"]}
+
+
+def words_of(option: Option) -> list[str]:
+    """A command line with an option, and with what it needs."""
+    value = [VALUES.get(option.name, "x")] if option in VALUED else []
+    return [option.flag, *value, *NEEDED.get(option.name, [])]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+@pytest.mark.parametrize("session", graph.REQUIRES)
+def test_a_session_takes_its_own_options_and_refuses_each_other(
+    session: str, option: Option
+) -> None:
+    chain = {session} | set(graph.closure([session], given=option.name == "wheel"))
+    own = {session} if option.reach != "chain" else chain
+    if own & set(option.sessions):
+        assert getattr(options.parse(words_of(option), [session]), option.field)
+        return
+    with pytest.raises(Problem) as caught:
+        options.parse(words_of(option)[:2], [session])
+    assert (caught.value.id, caught.value.code) == ("option-of-other-session", errors.USAGE)
+    assert option.flag in caught.value.what
+    for name in option.sessions:
+        assert name in caught.value.evidence
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("--to URL --dry-run --jobs 3", ["publish"]),
+        ("--targets cpu --dry-run", ["matrix"]),
+        ("--add cuda==13.4 --dry-run", ["lock"]),
+        ("--all", ["wheel"]),  # it runs clean first, which would take it
+        ("--fresh", ["smoke"]),  # of sessions that smoke runs first, not of its own
+        ("--wheel x.whl", ["wheel"]),
+        ("--wheel x.whl", ["verify", "bundle"]),
+        ("--dry-run", ["clean", "wheel"]),  # the wheel would really be built
+        ("--dry-run", ["wheel", "publish"]),
+        ("--reproduce", ["wheel"]),
+        ("--baseline seed", ["smoke"]),
+        ("--lang es", ["verify"]),
+        ("--device cpu", ["bundle"]),
+    ],
+)
+def test_what_a_session_would_ignore_is_refused(line: str, asked: list[str]) -> None:
+    with pytest.raises(Problem) as caught:
+        options.parse(line.split(), asked)
+    assert caught.value.id == "option-of-other-session"
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("--wheel x.whl --jobs 3", ["verify"]),  # nothing is built
+        ("--wheel x.whl --compiler g++ --cache none", ["verify"]),
+        ("--signers keys", ["smoke"]),
+        ("--signers keys", ["release"]),
+        ("--report r --device cpu", ["smoke"]),
+        ("--report r --model m", ["smoke"]),
+        ("--report r --baseline seed", ["bench"]),
+        ("--report r --rounds 8", ["bench"]),
+        ("--source . --version 0.3.36", ["wheel"]),
+    ],
+)
+def test_an_option_without_effect_beside_another_is_refused(line: str, asked: list[str]) -> None:
+    with pytest.raises(Problem) as caught:
+        options.parse(line.split(), asked)
+    assert (caught.value.id, caught.value.code) == ("option-without-effect", errors.USAGE)
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("--device cpu --fresh", ["verify", "smoke"]),  # each from one of them
+        ("--report r --signers k", ["smoke"]),
+        ("--wheel x.whl --device 1 --jobs 3", ["smoke"]),  # probe reads --jobs
+        ("--dry-run", ["release", "publish"]),
+        ("--all", ["clean", "wheel"]),
+        ("--jobs 3 --compiler g++ --record d", ["bundle"]),
+    ],
+)
+def test_several_sessions_take_what_one_of_them_takes(line: str, asked: list[str]) -> None:
+    options.parse(line.split(), asked)
+
+
+def test_help_is_given_beside_anything() -> None:
+    assert options.parse(["-h", "--to", "x"], ["wheel"]).help
+    assert options.parse(["--help"], ["lock"]).help
+
+
+STAGES = sorted((fakes.ROOT / "sessions").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
+def test_a_session_reads_no_option_that_is_not_declared_its_own(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    fields = set(re.findall(r"\boptions\.(\w+)", text)) & set(BY_FIELD)
+    fields |= {"fresh"} if "ctx.fresh" in text else set()
+    if path.stem == "clean":
+        fields -= {"fresh"}  # the session wheel's, for which it removes the tree
+    assert {f for f in fields if takes(BY_FIELD[f], [path.stem])} == fields
 
 
 @pytest.mark.parametrize("word", ["cpu", "0", "13"])
@@ -121,11 +262,11 @@ def test_a_device_is_a_number_or_the_cpu(word: str) -> None:
     assert options.parse(["--device", word]).device == word
 
 
-def test_the_help_names_every_option() -> None:
-    text = options.parser().format_help()
-    fields = options.Options.__dataclass_fields__
-    missing = [name for name in fields if f"--{name.replace('_', '-')}" not in text]
-    assert missing == []
+def test_every_declaration_is_a_field_and_every_field_declared() -> None:
+    assert set(BY_FIELD) == set(options.Options.__dataclass_fields__)
+    assert len(OPTIONS) == len(BY_FIELD)
+    for option in OPTIONS:
+        assert set(option.sessions) <= set(graph.REQUIRES)
 
 
 def test_a_compiler_gets_the_system_and_nothing_else() -> None:

@@ -18,6 +18,7 @@ from sessions.core.model import Toolchain
 from tests import fakes, machines
 from tests.machines import Windows
 
+FILE = "machine.json"
 MACHINES = fakes.ROOT / "tests" / "data" / "machines"
 
 
@@ -130,6 +131,13 @@ def test_flags_of_the_shell_are_said_not_to_be_used() -> None:
     assert (check.status, check.evidence) == ("warn", "CFLAGS=-march=native")
 
 
+def test_variables_of_other_builds_are_said_not_to_be_used() -> None:
+    ask = machine.replay(MACHINES / "debian12-cuda13.0" / "machine.json")
+    chain = probe.probe(ask, fakes.spec(), None, "", {"CMAKE_ARGS": "-DGGML_CUDA=on"})
+    check = next(check for check in chain.checks if check.id == "build-environment")
+    assert (check.status, check.evidence) == ("warn", "CMAKE_ARGS=-DGGML_CUDA=on")
+
+
 def test_a_python_that_says_nothing_sensible_is_passed_over() -> None:
     keys = [("run", f"{d}/python3.11", "-I", "-c", probe._ASK_PYTHON) for d in ("/usr/bin", "/bin")]
     for answer in ({"returncode": 0, "output": "Fatal Python error"}, {"returncode": 127}):
@@ -231,6 +239,31 @@ def test_smoke_with_its_card_goes_on(tmp_path: Path) -> None:
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
     assert chain is not None
     assert chain.gpus == (fakes.gpu(),)
+
+
+def test_main_leaves_which_revision_of_the_compiler_it_is(tmp_path: Path) -> None:
+    ctx = probing(tmp_path, "--record", str(tmp_path / "tape"), nvml=fakes.nvml())
+    probe.main(ctx)
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    assert chain.compiler is not None
+    assert chain.compiler.identity["release"] == "g++ (Debian 12.2.0-14+deb12u1) 12.2.0"
+    assert "libgomp.so.1" in chain.compiler.linked
+    # What was asked for it is in the recording, so that a replay can be asked too.
+    again = probing(tmp_path / "again", nvml={}, machine=machine.replay(tmp_path / "tape" / FILE))
+    probe.main(again)
+    assert records.need(again.record("probe"), "probe", Toolchain).compiler == chain.compiler
+
+
+def test_main_leaves_what_the_files_of_an_installed_toolkit_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = fakes.spec(cuda="13.0", toolkit="system")
+    ctx = probing(tmp_path, nvml=fakes.nvml(), spec=spec, asked="probe")
+    probe.main(ctx)
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    assert chain.toolkit is not None
+    assert len(chain.toolkit.files) == 16
+    assert "CUDA (used)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,41 @@ def test_an_override_means_the_target_it_makes(tmp_path: Path) -> None:
     ctx = context(tmp_path, "--version", "0.3.36")
     specs = (dataclasses.replace(ctx.spec, target="rtx50+v0.3.36"),)
     assert publish.wanted(dataclasses.replace(ctx, specs=specs)) == ("rtx50+v0.3.36",)
+
+
+# ---- A dry run ---------------------------------------------------------------------------------
+
+
+def test_a_dry_run_names_every_upload_and_connects_to_nobody(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Any:
+        raise AssertionError("a dry run did something")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for module, name in ((run, "capture"), (chain, "follow"), (pyenv, "tools")):
+        monkeypatch.setattr(module, name, refuse)
+    releases = [
+        tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",)),
+        tiny.release(tmp_path / "dist", "cpu", None),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    publish.main(context(tmp_path, "--target", "hopper", "--to", URL, "--dry-run"))
+    text = "\n".join(said)
+    assert URL in text
+    assert releases[0].sha256 in text
+    assert f"dist/hopper/{releases[0].file}" in text
+    assert "dist/cpu" not in text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dry_run_refuses_what_the_upload_would_refuse(tmp_path: Path) -> None:
+    tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
+    with pytest.raises(Problem, match="is no address"):
+        publish.main(context(tmp_path, "--target", "hopper", "--to", "nowhere at all", "--dry-run"))
+    with pytest.raises(Problem, match="has not been released"):
+        publish.main(context(tmp_path, "--target", "ada", "--to", URL, "--dry-run"))
 
 
 # ---- What is printed --------------------------------------------------------------------------

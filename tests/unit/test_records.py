@@ -24,6 +24,7 @@ from sessions.core.model import (
     Gate,
     InstalledToolkit,
     Matrix,
+    Pristine,
     Release,
     SmokeReport,
     Toolchain,
@@ -46,6 +47,7 @@ VALUES: list[Any] = [
     Check("id", "warn", "summary", "evidence\nof two lines", "remedy"),
     fakes.chain(toolkit=fakes.installed(accepts=None)),
     fakes.source(edited=("llama_cpp/llama.py",)),
+    Pristine("0" * 64, "1" * 64, {"CMakeLists.txt": "2" * 64}),
     fakes.toolkit(),
     fakes.build_env(settings={"cmake.define.A": '"C:\\a b" é;x'}),
     fakes.wheel(),
@@ -77,6 +79,7 @@ VALUES: list[Any] = [
     fakes.matrix_row(),
     Matrix("2026", 30.5, (fakes.matrix_row(outcome="failed", reason="why", remedy="do this"),)),
 ]
+CHECK = Check("id", "warn", "summary", "evidence", "remedy")
 KINDS = [
     kind
     for _, kind in inspect.getmembers(model, dataclasses.is_dataclass)
@@ -102,8 +105,8 @@ def test_every_noun_is_tested_here() -> None:
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
 def test_a_noun_comes_back_from_its_record_as_it_was(value: Any, tmp_path: Path) -> None:
     path = tmp_path / "deep" / "record.json"
-    records.write(path, "kind", value)
-    back = records.read(path, "kind", type(value))
+    records.write(path, "value", value)
+    back = records.read(path, "value", type(value))
     assert back == value
     assert type(back) is type(value)
 
@@ -119,8 +122,8 @@ def test_a_noun_comes_back_from_its_record_as_it_was(value: Any, tmp_path: Path)
     ids=lambda value: type(value).__name__,
 )
 def test_what_is_not_there_comes_back_as_none(value: Any, tmp_path: Path) -> None:
-    records.write(tmp_path / "r.json", "kind", value)
-    assert records.read(tmp_path / "r.json", "kind", type(value)) == value
+    records.write(tmp_path / "r.json", "value", value)
+    assert records.read(tmp_path / "r.json", "value", type(value)) == value
 
 
 def test_what_lies_inside_comes_back_as_a_noun_too(tmp_path: Path) -> None:
@@ -185,6 +188,140 @@ def test_a_damaged_record_is_as_if_it_were_not_there(text: str, tmp_path: Path) 
 def test_bytes_that_are_no_text_are_damage_too(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_bytes(b"\xff\xfe\x00{")
     assert records.read(tmp_path / "r.json", "driver", Driver) is None
+
+
+STEPS = {"file": "a.whl", "steps": 3, "wall_seconds": 1.5, "archs": ["120-real"], "cuda": None}
+
+
+def wheel_record(**changes: Any) -> dict[str, Any]:
+    """A record of a wheel, with other values in it and its digest right."""
+    whole = json.loads(records.text("wheel", fakes.wheel()))
+    del whole["sha256"]
+    whole["wheel"] |= changes
+    return {**whole, "sha256": records.fingerprint(whole)}
+
+
+@pytest.mark.parametrize("changes", [{}, STEPS, {"wall_seconds": 2}, {"timing": {"seconds": 1}}])
+def test_read_takes_values_of_the_fields_types(changes: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(wheel_record(**changes)))
+    assert records.read(tmp_path / "r.json", "wheel", Wheel) is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": "x"},
+        {"steps": True},
+        {"steps": 1.5},
+        {"steps": None},
+        {"file": 3},
+        {"file": None},
+        {"archs": "120-real"},
+        {"archs": {"120-real": 1}},
+        {"archs": [120]},
+        {"archs": None},
+        {"libraries": ["libllama.so"]},
+        {"libraries": {"libllama.so": 1}},
+        {"libraries": "libllama.so"},
+        {"source_edited": 1},
+        {"source_edited": "false"},
+        {"cuda": 13.1},
+        {"wall_seconds": "1.5"},
+        {"wall_seconds": True},
+        {"cache": {"hits": "0"}},
+        {"cache": []},
+        {"unknown": 1},
+    ],
+    ids=json.dumps,
+)
+def test_read_refuses_a_value_of_another_type(changes: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(wheel_record(**changes)))
+    assert records.read(tmp_path / "r.json", "wheel", Wheel) is None
+
+
+def test_read_refuses_a_word_that_is_not_among_those_of_a_field(tmp_path: Path) -> None:
+    record = {"schema": 1, "kind": "check", "ok": True, "check": records.to_json(CHECK)}
+    for status, good in (("warn", True), ("fine", False), (1, False), ([], False)):
+        record["check"] = {**records.to_json(CHECK), "status": status}
+        (tmp_path / "r.json").write_text(sealed(record))
+        assert (records.read(tmp_path / "r.json", "check", Check) is not None) is good
+
+
+def test_read_refuses_what_lacks_a_field_that_has_a_default(tmp_path: Path) -> None:
+    # An older version's record: what it does not say was not found out.
+    record = {"schema": 1, "kind": "check", "ok": True, "check": records.to_json(CHECK)}
+    del record["check"]["remedy"]
+    (tmp_path / "r.json").write_text(sealed(record))
+    assert records.read(tmp_path / "r.json", "check", Check) is None
+
+
+def test_from_json_says_of_every_wrong_field_where_it_is_and_why() -> None:
+    value = records.to_json(fakes.wheel(archs=("a", "b")))
+    value |= {"steps": "x", "more": 1, "archs": ["a", 2]}
+    with pytest.raises(ValueError, match="is not") as caught:
+        records.from_json(Wheel, value, name="wheel")
+    assert set(str(caught.value).splitlines()) == {
+        "wheel.steps: 'x' is not an integer",
+        "wheel.archs[1]: 2 is not a string",
+        "wheel: extra fields found (more)",
+    }
+
+
+HOSTILE = {
+    "nested lists": '{"schema": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "nested objects": '{"a": ' * 100_000 + "1" + "}" * 100_000,
+    "nested, closed late": sealed({**GOOD, "driver": "@"}).replace(
+        '"@"', "[" * 50_000 + "]" * 50_000
+    ),
+    "integer of 5,000 digits": sealed({**GOOD, "driver": "@"}).replace('"@"', "9" * 5_000),
+    "number beyond a float's": sealed(GOOD).replace('"580"', "1e999"),
+    "NaN": sealed({**GOOD, "driver": {"release": float("nan"), "cuda": "13.0"}}),
+    "infinity": sealed({**GOOD, "schema": float("inf")}),
+    "half a surrogate pair": sealed({**GOOD, "driver": {"release": "\ud800", "cuda": "13.0"}}),
+    "half a pair in a name": sealed({**GOOD, "\udfff": 1}),
+    "a name twice": sealed(GOOD).replace('"ok": true', '"ok": false, "ok": true'),
+    "another kind": sealed({**GOOD, "kind": "gpu"}),
+    "an unknown name beside": sealed({**GOOD, "more": 1}),
+    "schema true": sealed({**GOOD, "schema": True}),
+    "digest of another type": json.dumps({**GOOD, "sha256": 5}),
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_read_takes_a_hostile_text_for_no_valid_record(text: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(text)
+    assert records.read(tmp_path / "r.json", "driver", Driver) is None
+    with pytest.raises(Problem) as caught:
+        records.need(tmp_path / "r.json", "driver", Driver)
+    assert caught.value.id == "record-missing"
+
+
+def test_read_takes_a_folder_for_no_valid_record(tmp_path: Path) -> None:
+    assert records.read(tmp_path, "driver", Driver) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a fifo is a thing of Unix")
+@pytest.mark.parametrize("linked", [False, True])
+def test_read_does_not_wait_for_a_fifo(linked: bool, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    assert records.read(tmp_path / ("link" if linked else "fifo"), "driver", Driver) is None
+
+
+def test_read_takes_a_file_beyond_the_limit_for_no_valid_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.json").write_text(sealed(GOOD))
+    monkeypatch.setattr(records, "LIMIT", len(sealed(GOOD)))
+    assert records.read(tmp_path / "r.json", "driver", Driver) is not None
+    monkeypatch.setattr(records, "LIMIT", len(sealed(GOOD)) - 1)
+    assert records.read(tmp_path / "r.json", "driver", Driver) is None
+
+
+def test_write_spells_out_half_a_surrogate_pair(tmp_path: Path) -> None:
+    # As a hostile wheel may have it in a library's name, or a path that is not UTF-8.
+    records.write(tmp_path / "r.json", "driver", Driver("a\udcff\\", "😀"))
+    assert records.read(tmp_path / "r.json", "driver", Driver) == Driver("a\\udcff\\", "😀")
 
 
 def test_a_missing_record_is_none(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ PAPERS = [
 def test_what_is_proven_is_released_with_all_its_papers(world: World, capsys: Told) -> None:
     world.release()
     assert sorted(p.name for p in (world.dist / "rtx50").iterdir()) == sorted(PAPERS)
-    assert world.calls == [(["verify"], "rtx50", ["--cache=ccache"])]
+    assert world.calls == [(["verify"], "rtx50", [])]
     assert "## rtx50: RELEASE\n" in world.page
     assert (world.dist / "simple" / "llama-cpp-python" / "index.html").exists()
     assert (world.dist / "cu131-sm120" / "simple" / "llama-cpp-python" / "index.html").exists()
@@ -342,7 +342,7 @@ def test_a_report_on_the_cpu_is_none_for_a_card(world: World) -> None:
 def test_a_cpu_target_is_proven_on_the_cpu(world: World) -> None:
     world.proven, world.cards = False, None
     world.release("--target", "cpu")
-    assert world.calls[1] == (["smoke"], "cpu", ["--cache=ccache", "--device=cpu"])
+    assert world.calls[1] == (["smoke"], "cpu", ["--device=cpu"])
     assert "sm120" not in "".join(world.files())
     assert (world.dist / "cpu" / "simple" / "llama-cpp-python" / "index.html").exists()
 
@@ -369,7 +369,7 @@ def test_a_tested_wheel_is_nowhere_called_untested(world: World) -> None:
 
 def test_a_report_is_handed_to_smoke(world: World) -> None:
     world.release("--report", "r.json", "--signers", "keys")
-    words = ["--cache=ccache", "--report", "r.json", "--signers", "keys"]
+    words = ["--report", "r.json", "--signers", "keys"]
     assert world.calls == [(["smoke"], "rtx50", words)]
 
 
@@ -879,3 +879,44 @@ def test_what_was_measured_is_in_the_papers(world: World) -> None:
     assert papers["bench.json"] == found.measured.encode()
     assert b"| seed | generation | 1 |" in papers["WHEEL.md"]
     assert b"over seed: same" in papers["report.html"]
+
+
+# ---- A dry run -----------------------------------------------------------------------------------
+
+
+def state_of(root: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in sorted(root.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_dry_run_says_each_step_and_does_none(world: World, capsys: Told, released: bool) -> None:
+    if released:
+        world.release()
+        world.calls.clear()
+        capsys.readouterr()
+    before = state_of(world.root)
+    words = ["--reproduce", "--sigstore", "--lang", "es"]
+    world.release("--target", "rtx50,cpu", "--dry-run", *words)
+    assert (world.calls, world.inherited) == ([], [])
+    assert state_of(world.root) == before
+    said = capsys.readouterr().out
+    assert "nox -s verify -- --target rtx50" in said
+    assert f"{'replace' if released else 'write'} dist/rtx50/" in said
+    assert "write dist/cpu/" in said
+    assert "compute capability 12.0" in said or released
+    assert "recorded for this wheel" in said or not released
+    assert "sigstore" in said
+    assert "compare" in said
+    assert "(es)" in said
+
+
+def test_a_dry_run_names_the_report_that_it_would_take(world: World, capsys: Told) -> None:
+    world.release("--report", "r.json", "--dry-run")
+    said = capsys.readouterr().out
+    assert "r.json" in said
+    assert "sigstore" not in said
+    assert "compare" not in said
+    assert world.calls == []

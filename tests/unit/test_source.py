@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import io
 import itertools
 import shutil
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from sessions import source
-from sessions.core import disk, pyenv, records
+from sessions.core import disk, facts, pyenv, records
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.facts import Sdist
+from sessions.core.model import Pristine
 from sessions.core.staging import PRISTINE
 from tests import fakes
 
@@ -42,10 +44,33 @@ def test_a_source_is_unpacked_whole_with_the_digests_of_its_files(tmp_path: Path
     source.unpack(sdist, folder, SDIST)
     assert (folder / "CMakeLists.txt").read_bytes() == b"x"
     assert not (folder / "docs").exists()  # what no build reads is not unpacked
-    noted = records.read(folder / PRISTINE, SDIST.sha256, dict)
+    noted = records.read(folder / PRISTINE, "pristine", Pristine)
     assert noted is not None
-    assert set(noted) == {"CMakeLists.txt"}
+    assert noted.sdist == SDIST.sha256
+    assert set(noted.files) == {"CMakeLists.txt"}
     assert [p.name for p in folder.parent.iterdir()] == ["1.0"]
+
+
+@pytest.mark.parametrize("which", ["staging_excludes", "staging_keeps"])
+def test_a_source_that_was_unpacked_by_another_filter_is_not_pristine(
+    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x", "top-1.0/docs/a": b"y"})
+    folder = tmp_path / "1.0"
+    source.unpack(sdist, folder, SDIST)
+    assert source._pristine(folder, SDIST) == {"CMakeLists.txt": hashlib.sha256(b"x").hexdigest()}
+    folders = {"staging_excludes": (), "staging_keeps": ("docs/",)}[which]
+    monkeypatch.setattr(facts, which, lambda: folders)
+    assert source._pristine(folder, SDIST) is None
+    source.unpack(sdist, folder, SDIST)
+    assert set(source._pristine(folder, SDIST) or ()) == {"CMakeLists.txt", "docs/a"}
+
+
+def test_a_source_of_another_sdist_is_not_pristine(tmp_path: Path) -> None:
+    folder = tmp_path / "1.0"
+    source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), folder, SDIST)
+    assert source._pristine(folder, SDIST) is not None
+    assert source._pristine(folder, dataclasses.replace(SDIST, sha256="11" * 32)) is None
 
 
 def test_unpacking_again_restores_an_edited_source(tmp_path: Path) -> None:

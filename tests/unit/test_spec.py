@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import facts, run, spec
-from sessions.core.errors import Problem
+from sessions.core import errors, facts, run, spec
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildSpec
 from tests import fakes
 
@@ -16,7 +16,7 @@ TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
 TARGETS = spec.load(TEXT, "linux")
 TABLE = (
     '[one]\nsummary = "s"\nversion = "0.3.16"\narchs = ["120-real"]\npython = "3.11"\n'
-    "budget_mb = 30\n"
+    'cuda = "13.1"\nbudget_mb = 30\n'
 )
 
 
@@ -76,20 +76,136 @@ def test_text_that_is_not_toml_is_a_problem_that_names_the_place() -> None:
     assert "line 1" in caught.value.evidence
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        (TABLE + 'arch = "120"\n', "arch"),
-        (TABLE.replace('version = "0.3.16"\n', ""), "version"),
-        (TABLE.replace("python", "pyhton"), "pyhton, python"),
-    ],
-    ids=["unknown", "missing", "misspelt"],
-)
-def test_a_wrong_key_of_a_table_is_named(text: str, named: str) -> None:
-    with pytest.raises(Problem, match=r"The table \[one\]") as caught:
+def without(field: str, line: str = "") -> str:
+    """The table without a field, or with another line in its place."""
+    lines = TABLE.splitlines(keepends=True)
+    return "".join(kept for kept in lines if not kept.startswith(f"{field} =")) + line + "\n"
+
+
+def load_refused(text: str) -> Problem:
+    with pytest.raises(Problem) as caught:
         spec.load(text, "linux")
-    assert caught.value.evidence == f"unknown or missing: {named}"
-    assert "summary" in caught.value.remedy
+    assert caught.value.code == USAGE
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("line", "field"),
+    [
+        ("cuda = 13.1", "cuda"),
+        ('cuda = "13"', "cuda"),
+        ('cuda = "13.1\\n"', "cuda"),
+        ('cuda = ""', "cuda"),
+        ("python = 3.11", "python"),
+        ('python = "python3.11"', "python"),
+        ('python = "3.²"', "python"),
+        ("archs = [120]", "archs[0]"),
+        ('archs = ["120-real", 90]', "archs[1]"),
+        ('archs = "120-real"', "archs"),
+        ("archs = { a = 1 }", "archs"),
+        ("archs = []", "archs"),
+        ('archs = [""]', "archs[0]"),
+        ('archs = ["sm_120"]', "archs"),
+        ('archs = ["120-real", "120-real"]', "archs"),
+        ('budget_mb = "30"', "budget_mb"),
+        ("budget_mb = 30.5", "budget_mb"),
+        ("budget_mb = true", "budget_mb"),
+        ("budget_mb = -1", "budget_mb"),
+        ("version = 1", "version"),
+        ('version = "../../x"', "version"),
+        ('version = ""', "version"),
+        (f'version = "{"1" * 5000}.0"', "version"),
+        ('summary = ["s"]', "summary"),
+        ('summary = " "', "summary"),
+        ("warning = false", "warning"),
+        ('warning = ""', "warning"),
+        ('device_features = "HMMA"', "device_features"),
+        ("device_features = [1]", "device_features[0]"),
+        ('device_features = [""]', "device_features[0]"),
+        ('device_features = ["HMMA", "HMMA"]', "device_features"),
+    ],
+)
+def test_load_names_the_field_that_is_wrong(line: str, field: str) -> None:
+    problem = load_refused(without(line.split(" = ")[0], line))
+    assert problem.id == "target-table-invalid"
+    assert {told.split(": ")[0] for told in problem.evidence.splitlines()} == {f"one.{field}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        (TABLE + 'arch = "120"\n', {"one"}),
+        (TABLE + 'target = "two"\n', {"one"}),
+        (without("version"), {"one.version"}),
+        (TABLE.replace("python", "pyhton"), {"one.python", "one"}),
+        (without("cuda"), {"one.archs"}),
+        (without("cuda", 'device_features = ["HMMA"]').replace('["120-real"]', "[]"), None),
+        ("[one]\n", {f"one.{f}" for f in ("summary", "version", "archs", "python", "budget_mb")}),
+    ],
+    ids=["unknown", "not-theirs", "missing", "misspelt", "no-cuda", "features-of-cpu", "nothing"],
+)
+def test_load_names_every_field_that_is_unknown_missing_or_out_of_place(
+    text: str, fields: set[str] | None
+) -> None:
+    problem = load_refused(text)
+    assert problem.id == "target-table-invalid"
+    named = {told.split(": ")[0] for told in problem.evidence.splitlines()}
+    assert named == (fields or {"one.device_features"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "rtx50+mine",
+        "../../x",
+        "a/b",
+        "..",
+        "a b",
+        "a.b",
+        "RTX50",
+        "-x",
+        "x-",
+        "é",
+        "x" * 41,
+        "aux",
+        "com1",
+        "nul",
+        "simple",
+        "cu131-sm120",
+        "x\\ny",
+    ],
+)
+def test_load_refuses_a_name_that_is_not_one_of_a_folder(name: str) -> None:
+    problem = load_refused(TABLE.replace("[one]", f'["{name}"]'))
+    assert problem.id == "target-table-invalid"
+
+
+@pytest.mark.parametrize("name", ["rtx50", "rtx50-fp4", "1", "cu131", "x" * 40])
+def test_load_takes_a_name_of_letters_digits_and_hyphens(name: str) -> None:
+    assert list(spec.load(TABLE.replace("[one]", f"[{name}]"), "linux")) == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [
+        (TABLE + TABLE, "targets-not-toml"),
+        (TABLE + "budget_mb = 31\n", "targets-not-toml"),
+        ("a = " + "[" * 5000, "targets-not-toml"),
+        ("a = " + "1" * 5000, "targets-not-toml"),
+        ("one = 1\n", "target-not-a-table"),
+        ("[[one]]\n", "target-not-a-table"),
+    ],
+    ids=["table-twice", "field-twice", "nested", "huge", "value", "list"],
+)
+def test_load_refuses_a_text_that_is_not_tables(text: str, id: str) -> None:
+    assert load_refused(text).id == id
+
+
+@pytest.mark.parametrize("archs", ["120-real;120-real", "120;120-real", "120-virtual,120"])
+def test_choose_refuses_an_architecture_that_is_named_twice(archs: str) -> None:
+    assert refused("--arch", archs).id == "arch-twice"
+    assert choose("--arch", "120-real;120-virtual;120a-real").archs != ()
 
 
 def test_an_unknown_target_lists_those_there_are() -> None:
@@ -207,6 +323,31 @@ def test_an_architecture_means_nothing_to_the_cpu_target() -> None:
     problem = refused("--target", "cpu", "--arch", "120-real")
     assert "builds for the CPU" in problem.what
     assert "--target rtx50" in problem.remedy
+
+
+def test_a_toolkit_means_nothing_to_the_cpu_target() -> None:
+    with pytest.raises(Problem) as caught:
+        spec.choose(TARGETS, fakes.parsed("--target", "cpu", "--toolkit", "system"))
+    assert (caught.value.id, caught.value.code) == ("cpu-target-with-toolkit", errors.USAGE)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("RTX50", "rtx50"), ("rtx5090", "rtx50"), ("Hoper", "hopper"), ("xyzzy", None), ("", None)],
+)
+def test_a_target_that_was_probably_meant_is_named(name: str, near: str | None) -> None:
+    with pytest.raises(Problem) as caught:
+        spec.choose(TARGETS, fakes.parsed(target=name))
+    assert caught.value.id == "target-unknown"
+    assert (f"did you mean {near}?" in caught.value.evidence) is (near is not None)
+    assert "did you mean" not in caught.value.evidence or near
+
+
+@pytest.mark.parametrize("field", ["version", "cuda", "arch", "python"])
+def test_an_empty_value_is_never_the_default(field: str) -> None:
+    with pytest.raises(Problem) as caught:
+        spec.choose(TARGETS, fakes.parsed(**{field: ""}))
+    assert caught.value.code == errors.USAGE
 
 
 def test_cuda_for_the_cpu_target_needs_an_architecture() -> None:

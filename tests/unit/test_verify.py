@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -210,47 +212,138 @@ def test_a_changed_target_is_judged_again(
     assert len(reader.read_files) == 2
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        "wheelfile/case.py",
-        "wheelfile/check_device.py",
-        "wheelfile/hostcode.py",
-        "wheelfile/judge.py",
-        "core/judge.py",
-        "core/staging.py",
-        "facts/cuda.toml",
-        "facts/wheels.toml",
-        "facts/sources.toml",
-        "facts/runtime.txt",
-    ],
-)
-def test_a_changed_rule_is_judged_by_again(
-    rule: str, ctx: Context, reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project's files, by which ``verify`` judges."""
     copy = tmp_path / "sessions"
     shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(verify, "HERE", copy)
     monkeypatch.setattr(inputs, "SESSIONS", copy)
-    monkeypatch.setattr(facts, "FACTS", copy / "facts")
+    return copy
+
+
+JUDGES = [
+    "verify.py",
+    "wheelfile/archive.py",
+    "wheelfile/case.py",
+    "wheelfile/check_device.py",
+    "wheelfile/hostcode.py",
+    "wheelfile/judge.py",
+    "wheelfile/library.py",
+    "core/facts.py",
+    "core/staging.py",
+    "facts/cuda.toml",
+    "facts/wheels.toml",
+    "facts/sources.toml",
+    "facts/runtime.txt",
+]
+
+
+@pytest.mark.parametrize("rule", JUDGES)
+def test_a_changed_rule_is_judged_by_again(
+    rule: str, ctx: Context, reader: Reader, rules: Path
+) -> None:
     verify.main(ctx)
     verify.main(ctx)
     assert len(reader.read_files) == 1
-    with (copy / rule).open("a", encoding="utf-8") as text:
-        text.write("# a change\n")
+    with (rules / rule).open("a", encoding="utf-8") as text:
+        text.write("\nX==1\n" if rule.endswith(".txt") else "\nX = 1\n")
     verify.main(ctx)
     assert len(reader.read_files) == 2
 
 
-def test_a_changed_loader_is_judged_by_again(
-    ctx: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("rule", JUDGES)
+def test_a_comment_is_no_reason_to_judge_again(
+    rule: str, ctx: Context, reader: Reader, rules: Path
 ) -> None:
-    copy = tmp_path / "sessions"
-    shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(verify, "HERE", copy)
-    monkeypatch.setattr(inputs, "SESSIONS", copy)
     verify.main(ctx)
-    with (copy / "overlay" / staging.LOADER).open("a", encoding="utf-8") as text:
+    text = (rules / rule).read_text(encoding="utf-8")
+    if rule.endswith(".py"):
+        text = text.replace('"""', '"""Otherwise: ', 1).replace("\n\n\n", "\n\n\n# why\n\n")
+    (rules / rule).write_text(f"# a comment\n{text}\n# another\n", encoding="utf-8")
+    verify.main(ctx)
+    assert len(reader.read_files) == 1
+
+
+def test_what_judges_no_wheel_is_no_reason_to_judge_again(
+    ctx: Context, reader: Reader, rules: Path
+) -> None:
+    verify.main(ctx)
+    judging = {path.relative_to(rules).as_posix() for path in inputs.judging()}
+    others = [p for p in rules.rglob("*") if p.suffix in (".py", ".toml", ".txt")]
+    others = [path for path in others if path.relative_to(rules).as_posix() not in judging]
+    names = {path.relative_to(rules).as_posix() for path in others}
+    assert {"core/remote.py", "publish.py", "papers/card.py", "payload/bench.py"} <= names
+    assert {"facts/measured.toml", "facts/baselines.toml", "core/baseline.py"} <= names
+    for path in others:
+        with path.open("a", encoding="utf-8") as text:
+            text.write("\nX = 1\n")
+    verify.main(ctx)
+    assert len(reader.read_files) == 1
+
+
+def test_what_is_imported_by_what_judges_judges_too() -> None:
+    # Whatever runs while a wheel is read and judged: told by Python itself.
+    program = (
+        "import sys, runpy; sys.argv = ['library']\n"
+        "import sessions.wheelfile.reader, sessions.wheelfile.judge, sessions.wheelfile.library\n"
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('sessions.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=fakes.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {Path(name) for name in done.stdout.split()}
+    assert SESSIONS / "wheelfile" / "library.py" in loaded
+    assert loaded <= set(inputs.judging())
+
+
+@pytest.mark.parametrize(
+    ("value", "fields"),
+    [("spec", inputs.WORDS), ("record", inputs.VOLATILE)],
+)
+def test_no_check_reads_a_field_that_the_fingerprint_leaves_out(
+    value: str, fields: tuple[str, ...]
+) -> None:
+    read = {
+        node.attr
+        for path in (SESSIONS / "wheelfile").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in (value, f"case.{value}")
+    }
+    assert read & {"target", "sha256"}  # else nothing was found
+    assert read & set(fields) == set()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"summary": "other words", "warning": "mind"},
+        {"cache": "none"},
+        {"compiler": "/usr/bin/g++", "prerelease": True},
+    ],
+)
+def test_what_no_check_reads_is_no_reason_to_judge_again(
+    changes: dict[str, Any], ctx: Context, reader: Reader
+) -> None:
+    verify.main(ctx)
+    verify.main(dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes)))
+    assert len(reader.read_files) == 1
+
+
+def test_how_long_a_build_took_is_no_reason_to_judge_again() -> None:
+    slow = fakes.wheel(steps=1, wall_seconds=1.0, cpu_seconds=None, cache={}, timing={})
+    assert inputs.verdict(fakes.spec(), slow) == inputs.verdict(fakes.spec(), fakes.wheel())
+    other = fakes.wheel(sbom="c" * 64)
+    assert inputs.verdict(fakes.spec(), other) != inputs.verdict(fakes.spec(), fakes.wheel())
+
+
+def test_a_changed_loader_is_judged_by_again(ctx: Context, rules: Path) -> None:
+    verify.main(ctx)
+    with (rules / "overlay" / staging.LOADER).open("a", encoding="utf-8") as text:
         text.write("# a change\n")
     with pytest.raises(Problem, match=r": loader\."):
         verify.main(ctx)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sessions import wheel
-from sessions.core import records, redist
+from sessions.core import records, redist, run
 from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.model import Host
+from sessions.core.errors import USAGE, Problem
+from sessions.core.model import Host, Timeline
+from sessions.core.run import Finished
 from tests import fakes
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
@@ -182,3 +184,249 @@ def test_a_disk_that_cannot_hold_a_build_is_said_before_it_begins(
         wheel.main(ctx)
     assert (caught.value.id, asked) == ("disk-too-small", [ctx.build])
     assert not (ctx.build / "src").exists()
+
+
+def configured(tree: Path, *archs: str, kit: str = fakes.toolkit().root) -> Path:
+    """A tree as CMake leaves it: a CUDA file for each of ``archs`` (several: "90-real;120")."""
+    flags = {
+        "120-real": "--generate-code=arch=compute_120,code=[sm_120]",
+        "120a-real": "--generate-code=arch=compute_120a,code=[sm_120a]",
+        "120": "--generate-code=arch=compute_120,code=[compute_120,sm_120]",
+        "90-real": "--generate-code=arch=compute_90,code=[sm_90]",
+    }
+    commands = [{"file": "/s/a.cpp", "command": "g++ -c /s/a.cpp"}] + [
+        {
+            "file": f"/s/{n}.cu",
+            "command": " ".join(["nvcc", *(f'"{flags[a]}"' for a in named.split(";") if a)]),
+        }
+        for n, named in enumerate(archs)
+    ]
+    tree.mkdir(parents=True, exist_ok=True)
+    (tree / "compile_commands.json").write_text(json.dumps(commands))
+    (tree / "CMakeCache.txt").write_text(f"CUDA_CUDART:FILEPATH={kit}/lib64/libcudart.so\n")
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("asked", "compiled"),
+    [
+        (("120-real",), ["120-real", "120-real"]),
+        (("120",), ["120"]),
+        (("120-real", "120-virtual"), ["120"]),
+        (("90-real", "120a-real"), ["120a-real;90-real"]),
+        ((), []),
+    ],
+)
+def test_check_tree_takes_what_was_asked_for(
+    asked: tuple[str, ...], compiled: list[str], tmp_path: Path
+) -> None:
+    spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
+    wheel.check_tree(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
+
+
+@pytest.mark.parametrize(
+    ("asked", "compiled", "option"),
+    [
+        (("120-real",), ["120a-real", "120a-real"], "--arch 120a-real"),
+        (("120",), ["120-real"], "--arch 120-real"),
+        (("120-real",), ["120"], "--arch 120"),
+        (("120-real",), ["90-real;120-real"], "--arch '120-real;90-real'"),
+        (("120-real", "90-real"), ["120-real", "90-real"], None),
+        (("120-real",), ["120-real", "120a-real"], None),
+        (("120-real",), [""], None),
+        (("120-real",), [], None),
+        ((), ["120-real"], None),
+    ],
+)
+def test_check_tree_refuses_other_architectures_and_names_the_option(
+    asked: tuple[str, ...], compiled: list[str], option: str | None, tmp_path: Path
+) -> None:
+    spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
+    with pytest.raises(Problem) as caught:
+        wheel.check_tree(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
+    assert (caught.value.id, caught.value.code) == ("build-other-architectures", USAGE)
+    words = option.split(" ", 1)[1].strip("'") if option else ""
+    told = run.typed(["--arch", words]) if option else "--version"
+    assert caught.value.remedy.endswith(told)
+
+
+def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
+    tree = configured(tmp_path, "120-real")
+    for path in tree.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"/s/", b"/\xff/") + b"\n")
+    (tree / "CMakeCache.txt").write_bytes(b"X:PATH=/\xff\n")
+    wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
+
+
+def test_check_tree_refuses_another_toolkit(tmp_path: Path) -> None:
+    tree = configured(tmp_path, "120-real", kit="/usr/local/cuda-13.0")
+    with pytest.raises(Problem) as caught:
+        wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
+    assert caught.value.id == "build-foreign-cuda"
+
+
+CONFIGURED = "-- Build files have been written to: /b/tree"
+
+
+def building(root: Path, monkeypatch: pytest.MonkeyPatch, played: Callable[[Any], None]) -> Context:
+    """A target about to be compiled, by a program that calls ``played`` with its reader of lines"""
+    ctx = with_records(root)
+    records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit())
+    monkeypatch.setattr("sessions.core.pyenv.tools", lambda _: Path("/tools"))
+
+    def stream(words: Sequence[str], **told: Any) -> Finished:
+        played(told["on_line"])
+        return Finished(tuple(words), 0, "", 1.0)
+
+    monkeypatch.setattr(run, "stream", stream)
+    return ctx
+
+
+def compile_(ctx: Context) -> tuple[int, dict[str, int]]:
+    return wheel._compile(ctx, fakes.build_env(), fakes.chain(), "0.3.16")
+
+
+def test_compile_stops_before_the_first_file_where_cmake_has_other_architectures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = []
+
+    def played(on_line: Callable[[str], None]) -> None:
+        for line in ("-- Configuring done (3.2s)", CONFIGURED, "[1/9] Building CUDA object a.cu.o"):
+            lines.append(line)
+            on_line(line)
+
+    ctx = building(tmp_path, monkeypatch, played)
+    configured(ctx.build / "tree", "120a-real")
+    with pytest.raises(Problem) as caught:
+        compile_(ctx)
+    assert caught.value.id == "build-other-architectures"
+    assert lines[-1] == CONFIGURED
+
+
+def test_compile_asks_again_where_nothing_said_that_cmake_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = building(tmp_path, monkeypatch, lambda _: None)
+    configured(ctx.build / "tree", "120a-real")
+    with pytest.raises(Problem) as caught:
+        compile_(ctx)
+    assert caught.value.id == "build-other-architectures"
+
+
+STATS = "# /s/a.cpp\ndirect_cache_hit\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "counts"),
+    [(STATS.encode(), {"hits": 1, "misses": 0}), (b"\xff\xfe", {}), (None, {}), ("folder", {})],
+    ids=["good", "not-utf-8", "missing", "folder"],
+)
+def test_compile_ends_well_whatever_the_statistics_of_the_cache_are(
+    data: Any,
+    counts: dict[str, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def played(on_line: Callable[[str], None]) -> None:
+        on_line(CONFIGURED)
+        log = ctx.build / "ccache.log"
+        if data == "folder":
+            log.mkdir()
+        elif data is not None:
+            log.write_bytes(data)
+
+    ctx = building(tmp_path, monkeypatch, played)
+    configured(ctx.build / "tree", "120-real")
+    assert compile_(ctx) == (0, counts)
+    warned = [line for line in capsys.readouterr().out.splitlines() if "is not known" in line]
+    assert len(warned) == (0 if counts or data is None else 1)
+
+
+@pytest.mark.parametrize("stats", ["", "{}", "[]", '{"stats": 1}', "null"])
+def test_cache_counts_are_none_where_sccache_says_something_else(
+    stats: str, tmp_path: Path
+) -> None:
+    ctx = fakes.context(tmp_path, spec=fakes.spec(cache="sccache"))
+    assert wheel._cache_counts(ctx, tmp_path / "none", [stats]) == {}
+    assert wheel._cache_counts(ctx, tmp_path / "none", []) == {}
+
+
+def test_an_sccache_that_has_ended_is_told_of_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def capture(words: Sequence[str], **_: Any) -> Finished:
+        gone = "--show-stats" in words
+        return Finished(tuple(words), int(gone), "cannot\nconnect" if gone else "", 0.0)
+
+    monkeypatch.setattr(run, "capture", capture)
+    monkeypatch.setattr("sessions.core.pyenv.tools", lambda _: Path("/tools"))
+    ctx = fakes.context(tmp_path, spec=fakes.spec(cache="sccache"))
+    with wheel._sccache(ctx, {}) as stats:
+        pass
+    assert stats == []
+    assert "cannot connect" in capsys.readouterr().out
+
+
+HEADER = "# ninja log v7\n"
+STEP = "5\t105\t1795000000105000000\ta.o\tc0ffee\n"
+GRAPH = "build a.o: CXX_COMPILER__a /s/a.cpp\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "graph"),
+    [
+        (b"# ninja log v8\n" + STEP.encode(), GRAPH.encode()),
+        (b"", GRAPH.encode()),
+        (HEADER.encode(), GRAPH.encode()),
+        ((HEADER + STEP).replace("a.o", "a\u00ff.o").encode("latin-1"), GRAPH.encode()),
+        ((HEADER + STEP).encode(), b"build a.o: CXX_COMPILER__a /s/\xff.cpp\n"),
+        ((HEADER + "5\tx\t1\ta.o\tc\n").encode(), GRAPH.encode()),
+        ((HEADER + "5\t105\n").encode(), GRAPH.encode()),
+        ((HEADER + STEP).encode(), b"build a.o CXX_COMPILER__a /s/a.cpp\n"),
+        ((HEADER + STEP).encode(), b"build a.o: CXX_COMPILER__a a.o\n"),
+        ((HEADER + STEP).encode(), None),
+        (None, GRAPH.encode()),
+        ((HEADER + STEP.replace("1795000000105000000", "9" * 30)).encode(), GRAPH.encode()),
+    ],
+    ids=[
+        "version",
+        "empty",
+        "no-step",
+        "path-not-utf-8",
+        "graph-not-utf-8",
+        "no-number",
+        "cut",
+        "no-colon",
+        "circle",
+        "no-graph",
+        "no-log",
+        "year-beyond-all",
+    ],
+)
+def test_timing_is_said_to_be_unknown_where_the_log_cannot_be_read(
+    log: bytes | None,
+    graph: bytes | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ctx = fakes.context(tmp_path)
+    (ctx.build / "tree").mkdir(parents=True)
+    for name, data in ((".ninja_log", log), ("build.ninja", graph)):
+        if data is not None:
+            (ctx.build / "tree" / name).write_bytes(data)
+    records.write(ctx.record("steps"), "steps", {"of": "an earlier build"})
+    assert wheel._timing(ctx, 2, {}) == {}
+    assert not ctx.record("steps").exists()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "what ran when is not known" in line
+
+
+def test_timing_is_told_of_a_good_log(tmp_path: Path) -> None:
+    ctx = fakes.context(tmp_path)
+    (ctx.build / "tree").mkdir(parents=True)
+    (ctx.build / "tree" / ".ninja_log").write_text(HEADER + STEP)
+    (ctx.build / "tree" / "build.ninja").write_text(GRAPH)
+    assert wheel._timing(ctx, 2, {})["seconds"] == 0.1
+    assert records.read(ctx.record("steps"), "steps", Timeline) is not None

@@ -1,0 +1,56 @@
+"""Help and ``docs/cli.md`` are what the declarations say."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+
+import pytest
+
+from sessions.core import errors, graph, spec, usage
+from sessions.core.declared import OPTIONS, takes
+from tests import fakes
+
+TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
+TARGETS = spec.load(TEXT, "linux")
+
+
+def test_the_page_is_that_of_the_declarations() -> None:
+    path = fakes.ROOT / "docs" / "cli.md"
+    if os.environ.get("BLACKWHEEL_REGOLD"):
+        path.write_text(usage.markdown(), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == usage.markdown()
+
+
+@pytest.mark.parametrize("session", graph.REQUIRES)
+def test_help_names_the_options_of_a_session_once_and_no_other(session: str) -> None:
+    said = usage.text([session], TARGETS)
+    options = said.split("options:\n", 1)[1].split("\n\n", 1)[0]
+    flags = [line.split()[0] for line in options.splitlines()]
+    assert flags == [option.flag for option in OPTIONS if takes(option, [session])]
+
+
+def test_help_lists_the_targets_with_their_summaries() -> None:
+    said = usage.text(["verify"], TARGETS)
+    for name, table in tomllib.loads(TEXT).items():
+        assert f"\n  {name} " in said
+        assert table["summary"] in said
+
+
+def test_help_of_several_sessions_has_the_options_of_all() -> None:
+    said = usage.text(["clean", "bench"], TARGETS)
+    assert "--all " in said
+    assert "--rounds N " in said
+    assert "runs first: probe, source" in said
+
+
+def test_the_page_has_every_exit_code_session_and_option() -> None:
+    page = usage.markdown()
+    codes = {errors.CHECK_FAILED, errors.USAGE, errors.ENVIRONMENT, errors.BUG, 0, 130, 143}
+    assert set(usage.EXIT_CODES) == codes
+    for code in codes:
+        assert f"\n| {code} | " in page
+    for option in OPTIONS:
+        assert f"\n| `{option.flag}" in page
+    for name in graph.SESSIONS:
+        assert f"`{name}`" in page
