@@ -262,5 +262,4 @@ def test_a_target_as_its_own_baseline_is_refused_at_once(project: Project, sessi
     """Its build would wait for the lock of the run that waits for it."""
     words = ("--target", "rtx50", "--arch", "120-virtual", "--baseline", "ptx")
     run = project.nox(session, *words).badly("that target itself")
-    assert "probe" not in run.output.replace("nox -s probe", "").partition("aborted")[2]
     assert not (project.root / "build").exists()
