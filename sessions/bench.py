@@ -76,7 +76,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         ctx.spec,
         file=wheel.name,
         sha256=records.file_sha256(wheel),
-        version=wheel.name.split("-")[1],
+        version=job.version(wheel),
     )
     given = {
         "wheels": benched.wheels(ctx.spec.target, wheels),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,11 @@ def main(ctx: Context) -> None:
 
 def lock_sdist(ctx: Context, version: str) -> None:
     """Add one release of llama-cpp-python to ``facts/sources.toml``."""
-    with tempfile.TemporaryDirectory() as folder:
+    with ctx.scratch() as folder:
         name = f"llama-cpp-python=={version}"
         words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
-        pyenv.pip(ctx, pyenv.tools(ctx), [*words, "-d", folder, name], f"the sdist {name}")
-        (sdist,) = Path(folder).glob("*.tar.gz")
+        pyenv.pip(ctx, pyenv.tools(ctx), [*words, "-d", str(folder), name], f"the sdist {name}")
+        (sdist,) = folder.glob("*.tar.gz")
         path = facts.FACTS / "sources.toml"
         document = tomlkit.parse(path.read_text(encoding="utf-8"))
         tables: Any = document["sdist"]
@@ -75,21 +74,22 @@ def sdist_row(sdist: Path) -> dict[str, Any]:
 def lock_toolkit(ctx: Context, cuda: str) -> None:
     """Write ``facts/cuda-X.Y.txt``: every component at its version, hashed for both systems."""
     venv = pyenv.tools(ctx)
-    with tempfile.TemporaryDirectory() as folder:
+    with ctx.scratch() as folder:
         bundle = f"cuda-toolkit=={cuda}.*"
-        words = ["download", "--no-deps", "-d", folder, bundle]
+        words = ["download", "--no-deps", "-d", str(folder), bundle]
         pyenv.pip(ctx, venv, words, bundle)
-        (wheel,) = Path(folder).glob("*.whl")
+        (wheel,) = folder.glob("*.whl")
         release, pins = bundle_pins(_metadata(wheel))
         hashes: dict[str, set[str]] = {}
         for platform, tags in PLATFORMS.items():
-            report = Path(folder) / f"{platform}.json"
-            words = ["install", "--dry-run", "--ignore-installed", "--no-deps", "--target", folder]
+            report = folder / f"{platform}.json"
+            words = ["install", "--dry-run", "--ignore-installed", "--no-deps"]
+            words += ["--target", str(folder)]
             words += ["--only-binary=:all:", "--report", str(report)]
             words += [word for tag in tags for word in ("--platform", tag)]
             words += [f"{name}=={pins[name]}" for name in COMPONENTS]
             pyenv.pip(ctx, venv, words, f"CUDA {cuda} for {platform}")
-            for pin, digest in report_hashes(json.loads(report.read_text())).items():
+            for pin, digest in report_hashes(json.loads(report.read_bytes())).items():
                 hashes.setdefault(pin, set()).add(digest)
     path = facts.FACTS / f"cuda-{cuda}.txt"
     records.write_text(path, toolkit_text(release, hashes))

@@ -254,17 +254,15 @@ def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
             "sigstore is not on PATH.", id="sigstore-missing", remedy="pipx install sigstore"
         )
     kind = ["--predicate", str(predicate), "--predicate-type", provenance.PREDICATE]
-    part = bundle.with_name("sigstore.part")
-    part.unlink(missing_ok=True)
-    code = run.inherit([program, "attest", *kind, "--bundle", str(part), str(wheel)])
-    if code or not part.is_file():
-        raise Problem(
-            f"sigstore ended with {code} and no signature; nothing was written to dist/.",
-            id="sigstore-failed",
-            evidence="what it said is above",
-            remedy="sign in as it asks, or release without --sigstore",
-        )
-    part.replace(bundle)
+    with disk.whole(bundle) as part:
+        code = run.inherit([program, "attest", *kind, "--bundle", str(part), str(wheel)])
+        if code or not part.is_file():
+            raise Problem(
+                f"sigstore ended with {code} and no signature; nothing was written to dist/.",
+                id="sigstore-failed",
+                evidence="what it said is above",
+                remedy="sign in as it asks, or release without --sigstore",
+            )
 
 
 def _checkout(ctx: Context) -> Checkout:
@@ -371,7 +369,7 @@ def _restore(dist: Path) -> None:
     """Put the last dist/ back where a run ended before it put the next one there."""
     _, old = _beside(dist)
     if disk.is_marked(old) and not dist.exists():
-        old.rename(dist)
+        disk.put(old, dist)
 
 
 def _changed(dist: Path) -> tuple[str, ...]:
@@ -418,13 +416,13 @@ def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> None:
     records.write_text(part / PAGE, page.render([gates[name] for name in sorted(gates)]))
     records.write(part / CONTENTS, "contents", disk.tree_digest(part, lambda _: True))
     if dist.exists():
-        dist.rename(old)
+        disk.put(dist, old)
     try:
-        part.rename(dist)
+        disk.put(part, dist)
     finally:
         _restore(dist)
     if old.exists():
-        old.rename(part)  # what is half deleted must never be taken for the last dist/
+        disk.put(old, part)  # what is half deleted must never be taken for the last dist/
         disk.remove(part)
 
 

@@ -49,7 +49,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         disk.remove(work)
     disk.mark(work)
     venv = _install(ctx, wheel, work)
-    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=wheel.name.split("-")[1])
+    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=job.version(wheel))
     told |= {
         "folder": str(work / "run"),
         "layers": 999 if device else 0,

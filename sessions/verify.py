@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 
@@ -30,12 +29,12 @@ def main(ctx: Context) -> None:
         return
     console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
     with (
-        tempfile.TemporaryDirectory(prefix="blackwheel-") as scratch,
+        ctx.scratch() as scratch,
         console.Meter("reading libraries", unit="MiB") as meter,
     ):
         found = reader.read(
             path,
-            Path(scratch),
+            scratch,
             options.system_environment(ctx.env),
             machine.cores(),
             lambda n, total, name: meter.update(

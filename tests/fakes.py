@@ -221,7 +221,7 @@ def chain(**changes: Any) -> Toolchain:
         gpus=(gpu(),),
         python=python(),
         compiler=compiler(),
-        compiler_why="gnu 12.2.0 (/usr/bin/g++): the first on PATH that fits",
+        compiler_why="gnu 12.2.0 (/usr/bin/g++): the first that fits of g++, g++-N, clang++",
         setup_problem="",
         toolkit=None,
         jobs=8,

@@ -7,6 +7,7 @@ nox was installed. Nox's script mode would do the like, at a second for every ru
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import os
@@ -187,11 +188,33 @@ def _python(venv: Path) -> Path:
     return venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
+def _sweep(folder: Path) -> None:
+    """Delete what first runs left that were killed; one that lives has its own part."""
+    for part in folder.glob("blackwheel-*.*"):
+        with contextlib.suppress(OSError):
+            if sys.platform == "win32":  # where no folder is renamed while a program in it runs
+                part = part.rename(part.with_name(f"{part.name}.gone"))
+            else:
+                _hold(part)
+            shutil.rmtree(part)
+
+
+def _hold(part: Path) -> None:
+    """Lock a folder until this process ends or becomes another. Raises OSError if one has it."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(os.open(part, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _make(venv: Path, env: Mapping[str, str]) -> None:
     """Make the venv beside and rename it: two first runs at once do not meet half of it."""
     print("blackwheel: installing what the sessions need into .nox (once)", flush=True)
     venv.parent.mkdir(exist_ok=True)
+    _sweep(venv.parent)
     part = Path(tempfile.mkdtemp(prefix=f"{venv.name}.", dir=venv.parent))
+    with contextlib.suppress(OSError):  # a file system without locks
+        _hold(part)
     python = str(_python(part))
     try:
         _run([sys.executable, "-I", "-m", "venv", str(part)], env, "make a venv")

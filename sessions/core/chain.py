@@ -31,8 +31,10 @@ def words(options: Options, session: str = "verify", *, given: bool = False) -> 
 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
     """The command line that runs sessions, and those they need, for one target."""
+    # UTF-8 also on Windows, where a child would write in the system's own code page; by an option,
+    # which holds in isolated mode too.
     words = ["-s", *sessions, "--", f"--target={target}", *more]
-    return [sys.executable, *bootstrap.FLAGS, str(root / "noxfile.py"), *words]
+    return [sys.executable, *bootstrap.FLAGS, "-X", "utf8", str(root / "noxfile.py"), *words]
 
 
 def follow(

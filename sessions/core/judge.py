@@ -105,8 +105,9 @@ def choose_compiler(
         return None, "no C++ compiler was found"
     for compiler in compilers:
         if refusal(compiler, accepts) is None:
-            order = "newest" if compiler.family == "msvc" else "first on PATH"
-            return compiler, f"{_name(compiler)}: the {order} that fits"
+            if compiler.family == "msvc":
+                return compiler, f"{_name(compiler)}: the newest that fits"
+            return compiler, f"{_name(compiler)}: the first that fits of g++, g++-N, clang++"
     for compiler in compilers:
         if unusable(compiler) is None:
             why = refusal(compiler, accepts)

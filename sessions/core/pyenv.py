@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.core import console, disk, facts, options, records, run
+from sessions.core import console, disk, facts, locks, options, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Toolchain
@@ -34,9 +33,12 @@ def tools(ctx: Context) -> Path:
             remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
         )
     lock = facts.tools_lock()
-    identity = records.fingerprint([chain.python.path, chain.python.version, lock.read_text()])
+    identity = records.fingerprint(
+        [chain.python.path, chain.python.version, lock.read_text("utf-8")]
+    )
     name = f"tools-py{ctx.spec.python}-{identity[:12]}"
     venv = ctx.cache / name
+    ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
@@ -46,10 +48,8 @@ def tools(ctx: Context) -> Path:
 
 
 def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
-    if disk.is_marked(venv):
-        disk.remove(venv)
-    elif venv.exists():
-        shutil.rmtree(venv)
+    disk.room({venv: facts.disk_mib("tools")}, "The venv of the build tools")
+    disk.discard(venv)  # what a run that was stopped left
     console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
     made = run.capture(
         [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
@@ -74,9 +74,12 @@ def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     command = [python, "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check", *words]
     if ctx.options.offline:
         command.append("--no-index")
-    done = run.capture(
-        command, env={**pipconfig.environment(env, listed, words[0]), "PYTHONUTF8": "1"}
-    )
+    with ctx.scratch() as scratch:
+        # pip downloads and unpacks in the temporary folder: beside what comes of it, and marked, so
+        # that the next run ends and deletes what a killed one left.
+        own = {"PYTHONUTF8": "1", **locks.temporary(scratch)}
+        env = {**pipconfig.environment(env, listed, words[0]), **own}
+        done = run.capture(command, env=env)
     if done.returncode:
         raise _pip_problem(done.output, what, offline=ctx.options.offline)
     return done.stdout

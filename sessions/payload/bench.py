@@ -61,14 +61,7 @@ def main(told: Path, report: Path) -> None:
     """Measure, and write the sealed report. Exit code 2 and a word on stderr where it cannot be."""
     job = json.loads(told.read_text(encoding="utf-8"))
     sys.path += [job["nvml"]] if job.get("nvml") else []
-    write(report, seal.seal(Bench(job).measure(), seal.BENCH))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole, or leave it as it was."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    launch.write(report, seal.seal(Bench(job).measure(), seal.BENCH))
 
 
 def stop(what: str) -> NoReturn:
@@ -155,7 +148,7 @@ class Bench:
                 "stops": self.stops,
             }
         )
-        write(self.state, text)
+        launch.write(self.state, text)
 
     def plan(self) -> list[tuple[Job, str, int]]:
         """Every step in its order: in each round every wheel takes its turn.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lief
 
-from sessions.core import run
+from sessions.core import options, run
 from sessions.wheelfile.model import DeviceCode
 
 # How a fat binary begins (CUDA's fatbinary_section.h and what nvcc 13 writes): magic 0xBA55ED50,
@@ -79,7 +79,9 @@ class Unreadable(Exception):
 def _program(name: str, *words: str, cwd: Path | None = None) -> str:
     """Run a tool of NVIDIA's packages in this very environment, and return its output."""
     command = [str(installed(name)), *words]
-    done = run.capture(command, env={}, cwd=cwd, timeout=TIMEOUT)
+    # Windows' programs need SystemRoot and a temporary folder.
+    env = options.system_environment(options.environment())
+    done = run.capture(command, env=env, cwd=cwd, timeout=TIMEOUT)
     if done.returncode:
         last = " ".join(done.output.split())[-300:]
         raise Unreadable(f"{name} ended with {done.returncode}: {last}")

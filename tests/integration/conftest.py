@@ -371,6 +371,22 @@ exec {real} "$@"
         kill_tree(int(pid.read_text()))
 
 
+@pytest.fixture
+def empty_cache(tmp_path: Path) -> Path:
+    """Of this test alone: the session's may hold what is to be fetched here."""
+    return tmp_path / "empty cäche"
+
+
+@pytest.fixture
+def tools_alone(project: Project, empty_cache: Path) -> Path:
+    """A cache that has the session's build tools, and nothing that was fetched for a target."""
+    session = Path(project.env["BLACKWHEEL_CACHE"])
+    empty_cache.mkdir()
+    for path in (session / "CACHEDIR.TAG", *session.glob("tools-*")):
+        (empty_cache / path.name).symlink_to(path)
+    return empty_cache
+
+
 Mounted = Callable[..., tuple[str, ...]]
 
 

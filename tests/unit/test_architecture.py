@@ -18,6 +18,7 @@ WHEELFILE = sorted((SESSIONS / "wheelfile").glob("*.py"))
 PAPERS = sorted((SESSIONS / "papers").glob("*.py"))
 # What a stage has beside its own file.
 PACKAGES = {
+    "bundle": ("wheelfile",),
     "matrix": ("wheelfile",),
     "publish": ("papers",),
     "release": ("papers", "wheelfile"),
@@ -53,6 +54,7 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     "seal": set(),
     "spawn": {"child"},
     "speed": {"llama", "llama_cpp"},
+    "start": {"launch"},
     "stats": set(),
     "tinymodel": {"gguf", "numpy"},
     "watch": {"pynvml"},

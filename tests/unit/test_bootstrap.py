@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from sessions.core import bootstrap, run
 from sessions.core.run import capture
+from tests import fakes
 
 
 @pytest.mark.parametrize(
@@ -319,3 +321,27 @@ def test_a_limit_that_this_process_may_raise_is_raised(
     option: str, soft: int, hard: int, then: int
 ) -> None:
     assert narrowed(option, soft, hard) == f"None {then}"
+
+
+def test_what_killed_first_runs_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+    killed, living, venv = (
+        tmp_path / name
+        for name in ("blackwheel-0123.aaaa", "blackwheel-0123.bbbb", "blackwheel-0123")
+    )
+    for folder in (killed, living, venv):
+        (folder / "bin").mkdir(parents=True)
+    code = "import sys; from pathlib import Path; from sessions.core import bootstrap as b; "
+    code += "b._hold(Path(sys.argv[1])); print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(living)],
+        cwd=fakes.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == b"ready"
+        bootstrap._sweep(tmp_path)
+        assert sorted(tmp_path.iterdir()) == [venv, living]
+        other.communicate()
+    bootstrap._sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [venv]

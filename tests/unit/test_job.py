@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sessions.core import job, spec
-from sessions.core.errors import Problem
+from sessions.core import baseline, job, spec
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildSpec, Wheel
 from sessions.payload import seal
 from tests import fakes
@@ -329,3 +329,38 @@ def test_cases_within_the_bounds_there_are_hold() -> None:
 def test_a_proof_that_both_holds_and_fails_does_not_hold() -> None:
     checks = [*fakes.smoke_checks(), *fakes.smoke_checks("memory")]
     assert job.failed(opened(fakes.smoke_report(checks=checks))) == ["memory"]
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl", "0.3.16"),
+        ("llama_cpp_python-0.3.16+cu131-1-cp311-cp311-win_amd64.whl", "0.3.16+cu131"),
+        ("my-wheel.whl", None),
+        ("wheel.whl", None),
+        ("llama_cpp_python-new-py3-none-any.whl", None),
+    ],
+)
+def test_the_version_in_a_wheels_name(name: str, version: str | None) -> None:
+    if version is not None:
+        assert job.version(Path(name)) == version
+        return
+    with pytest.raises(Problem) as caught:
+        job.version(Path(name))
+    assert (caught.value.id, caught.value.code) == ("wheel-name-invalid", USAGE)
+
+
+@pytest.mark.parametrize("session", ["smoke", "bench"])
+def test_a_wheel_that_has_no_wheels_name_is_refused(tmp_path: Path, session: str) -> None:
+    (tmp_path / "my-wheel.whl").touch()
+    ctx = fakes.context(tmp_path, "--wheel", str(tmp_path / "my-wheel.whl"), session=session)
+    with pytest.raises(Problem) as caught:
+        job.chosen(ctx)
+    assert caught.value.id == "wheel-name-invalid"
+
+
+def test_a_baseline_that_has_no_wheels_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my-wheel.whl").touch()
+    with pytest.raises(Problem) as caught:
+        baseline.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
+    assert caught.value.id == "wheel-name-invalid"

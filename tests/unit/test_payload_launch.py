@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -32,7 +33,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
     told = {k: v for k, v in fakes.smoke_job().items() if k not in ("folder", "layers", "venv")}
     base: dict[str, Any] = {
         "target": "rtx50",
-        "python": HERE,
+        "pythons": [HERE],
         "platforms": [PLATFORM],
         "driver": 580,
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "nvidia-cublas<14,>=13.2.2.2"],
@@ -68,7 +69,7 @@ def test_another_python_is_refused_with_the_command_to_type(
     capsys: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/downloads/smoke-rtx50.pyz"])
-    said = stopped(lambda: launch._fits(manifest(python="3.99")), capsys)
+    said = stopped(lambda: launch._fits(manifest(pythons=["3.99"])), capsys)
     assert f"The wheel is for Python 3.99; this is {HERE}." in said
     assert "To mend it: python3.99 smoke-rtx50.pyz" in said
 
@@ -482,6 +483,100 @@ def test_a_wheel_without_a_runtime_gets_none(bundle: Path, monkeypatch: pytest.M
     assert ran(bundle, monkeypatch, checks=GOOD) == 0
 
 
+def test_the_packages_for_this_python_are_put_to_the_others(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99", HERE])))
+        archive.writestr("wheels/gguf.whl", "for every one")
+        archive.writestr(f"python{HERE}/numpy.whl", "for this one")
+        archive.writestr("python3.99/numpy.whl", "for another")
+    found: dict[str, str] = {}
+
+    def install(folder: Path) -> str:
+        for path in (folder / "bundle" / "wheels").iterdir():
+            found[path.name] = path.read_text()
+        return "/venv/python"
+
+    monkeypatch.setattr(launch, "_install", install)
+    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+    assert found == {"gguf.whl": "for every one", "numpy.whl": "for this one"}
+
+
+def test_another_python_is_told_before_anything_is_unpacked(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99"])))
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("an older Python may not be able to run this")
+
+    monkeypatch.setattr(launch, "_folder", refuse)
+    assert ran(bundle, monkeypatch, checks=GOOD) == 2
+
+
+def test_what_a_killed_run_left_goes_with_the_next(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is beside the report, not in the system's temporary folder, where it would stay."""
+    left = bundle.with_name("smoke-report.unfinished")
+    (left / "venv").mkdir(parents=True)
+    (left / "venv" / "600 MB").touch()
+    (left / "lock").touch()
+    used: list[Path] = []
+
+    def install(folder: Path) -> str:
+        assert not (folder / "venv").exists()
+        used.append(folder)
+        return "/venv/python"
+
+    monkeypatch.setattr(launch, "_install", install)
+    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+    assert used == [left]
+    assert sorted(path.name for path in bundle.parent.iterdir()) == [
+        "smoke-report.json",
+        bundle.name,
+    ]
+
+
+def test_two_runs_with_one_report_do_not_meet(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    report = bundle.with_name("smoke-report.json")
+    with launch._folder(report, kept=False) as folder:
+        (folder / "mine").touch()
+        assert ran(bundle, monkeypatch, checks=GOOD) == 2
+        assert (folder / "mine").exists()
+        assert ran(bundle, monkeypatch, "--report", "other.json", checks=GOOD) == 0
+    assert "Another run works in" in capsys.readouterr().err
+    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+
+
+@pytest.mark.parametrize(("held", "waited"), [(0, 0), (3, 3), (99, 6)])
+def test_what_a_scanner_of_windows_holds_for_a_moment_is_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, waited: int
+) -> None:
+    tried, pauses, replace = 0, list[float](), Path.replace
+    (tmp_path / "report.json").write_text("old")
+
+    def busy(part: Path, whole: Path) -> Path:
+        nonlocal tried
+        tried += 1
+        if tried <= held:
+            raise PermissionError(13, "The process cannot access the file", str(part))
+        return replace(part, whole)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr(Path, "replace", busy)
+    with contextlib.suppress(PermissionError):
+        launch.write(tmp_path / "report.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert (tmp_path / "report.json").read_text() == ("new" if held < 7 else "old")
+    assert len(pauses) == waited
+
+
 def test_nothing_is_left_of_what_was_unpacked(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -749,7 +844,7 @@ def test_a_benchmark_that_measured_nothing_leaves_nothing(
     bundle: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest(python="3.99")))
+        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99"])))
     assert bench(bundle, monkeypatch) == 2
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 

@@ -627,16 +627,16 @@ def test_a_rename_that_fails_leaves_the_old_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.release()
-    before, rename = world.files(), Path.rename
+    before, replace = world.files(), Path.replace
 
     def held(path: Path, target: Path) -> Path:
         if path.name == ".dist.part":
             raise PermissionError(13, "a virus scanner has it open")
-        return rename(path, target)
+        return replace(path, target)
 
     world.content = "two"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", held)
+        patch.setattr(Path, "replace", held)
         with pytest.raises(PermissionError):
             world.release()
     assert world.files() == before
