@@ -22,7 +22,7 @@ from sessions.core.errors import Problem
 from sessions.core.model import BuildSpec, Gate, Release, SmokeReport, Wheel
 from sessions.core.run import Finished
 from sessions.papers import index
-from sessions.papers.evidence import Evidence
+from sessions.papers.evidence import Evidence, Run
 from tests import fakes
 
 COMMIT = "4" * 40
@@ -122,7 +122,7 @@ class World:
         }
         sealed = fakes.sealed(facts, spec.target, **where)
         found = dataclasses.replace(
-            found, sealed=sealed, smoke=job.opened(sealed, None, digest, "here")
+            found, runs=(Run(job.opened(sealed, None, digest, "here"), sealed),)
         )
         found = self.plant(found)
         build, wheels = root / "build" / spec.target, root / "wheels" / spec.target
@@ -137,12 +137,12 @@ class World:
             ("wheel", found.wheel),
             ("facts", found.facts),
             ("verify", found.verify),
-            ("smoke", found.smoke if smoke else None),
         ):
             if value is not None:
                 records.write(build / f"{name}.json", name, value)
-        if smoke and found.sealed:
-            (build / "smoke-report.json").write_bytes(found.sealed.encode())
+        for run_ in found.runs if smoke else ():
+            records.write(build / f"smoke-{run_.place}.json", "smoke", run_.report)
+            (build / f"smoke-report-{run_.place}.json").write_bytes(run_.sealed.encode())
 
     def capture(self, command: list[str], *, env: Any, cwd: Path | None = None) -> Finished:
         words = " ".join(command[3:])
@@ -221,7 +221,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 PAPERS = [
     "SHA256SUMS", "WHEEL.es.md", "WHEEL.md", "facts.json", "gate.json", NAME, f"{NAME}.metadata",
-    "provenance.intoto.json", "release.json", "report.html", "sbom.cdx.json", "smoke.json",
+    "provenance.intoto.json", "release.json", "report.html", "sbom.cdx.json", "smoke-12.0.json",
     "verify.json", "wheel.json",
 ]  # fmt: skip
 
@@ -329,10 +329,7 @@ def test_a_report_on_the_cpu_is_none_for_a_card(world: World) -> None:
     def plant(found: Evidence) -> Evidence:
         if len(world.calls) > 1:
             return found
-        sealed = fakes.sealed(found.facts, **on_cpu)
-        return dataclasses.replace(
-            found, sealed=sealed, smoke=job.opened(sealed, None, found.sha256, "here")
-        )
+        return fakes.rerun(found, **on_cpu)
 
     world.plant = plant
     world.release()
@@ -857,13 +854,13 @@ def test_a_signature_that_was_not_made_stops_the_release(
 def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) -> None:
     world.release()
     build = world.root / "build" / "rtx50"
-    (build / "smoke-report.json.sig").write_bytes(b"signed\n")
+    (build / "smoke-report-12.0.json.sig").write_bytes(b"signed\n")
     world.release()
     papers = world.files("rtx50")
-    assert papers["smoke.json"] == (build / "smoke-report.json").read_bytes()
-    assert papers["smoke.json.sig"] == b"signed\n"
-    report = records.need(build / "smoke.json", "smoke", SmokeReport)
-    assert job.opened(papers["smoke.json"].decode(), None, report.sha256, "here") == report
+    assert papers["smoke-12.0.json"] == (build / "smoke-report-12.0.json").read_bytes()
+    assert papers["smoke-12.0.json.sig"] == b"signed\n"
+    report = records.need(build / "smoke-12.0.json", "smoke", SmokeReport)
+    assert job.opened(papers["smoke-12.0.json"].decode(), None, report.sha256, "here") == report
 
 
 def test_what_was_measured_is_in_the_papers(world: World) -> None:
