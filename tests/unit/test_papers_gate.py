@@ -327,7 +327,7 @@ def test_what_failed_on_one_of_two_architectures_is_not_untested() -> None:
     assert set(reasons(found, allow_untested=True)) == {"smoke"}
     assert "proofs that fail or are missing: memory" in reasons(found)["smoke"].evidence
     # A run that failed counts, wherever it was; and where all others hold.
-    cpu = {"device": "cpu", "capability": None, "cases": []}
+    cpu: dict[str, Any] = {"device": "cpu", "capability": None, "cases": []}
     assert set(reasons(two(H200, RTX, cpu), allow_untested=True)) == {"smoke"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sessions.core.model import Check, Gate
 from sessions.papers import page
+from sessions.papers.gate import failed
 
 GOOD = Check("wheel", "ok", "wheel: it is the one | that was built")
 WARNED = Check("smoke", "warn", "smoke: UNTESTED on 12.0", "run nowhere", "nox -s smoke")
@@ -17,7 +18,7 @@ def gate(target: str, *checks: Check, untested: tuple[str, ...] = ()) -> Gate:
 
 def rendered(*gates: Gate) -> str:
     """The page of a run that judged these."""
-    bad = {g.target: g for g in gates if page.failed(g.checks)}
+    bad = {g.target: g for g in gates if failed(g.checks)}
     return page.render({g.target: g for g in gates if g.target not in bad}, bad)
 
 
