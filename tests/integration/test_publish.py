@@ -16,7 +16,6 @@ from urllib.parse import urljoin
 import pytest
 
 from sessions.core import remote
-from sessions.papers import index
 from tests import tiny
 from tests.integration import servers
 from tests.integration.conftest import Project, Ran, sha256, snapshot
@@ -88,7 +87,7 @@ def publish(project: Project, *words: str, **env: str) -> Ran:
 def test_nothing_released_and_then_the_commands(project: Project) -> None:
     publish(project).badly("Nothing has been released", "nox -s release -- --target NAME")
     tiny.all_cards(project.root / "dist")
-    index.write(project.root / "dist")
+    tiny.indexed(project.root / "dist")
     before = snapshot(project.root / "dist")
     output = publish(project).well().output
     assert "twine upload --repository-url URL dist/hopper/llama_cpp_python-0.3.16-" in output
