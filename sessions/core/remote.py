@@ -21,7 +21,6 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
@@ -141,7 +140,7 @@ def _state(server: Server, link: str, file: Path) -> str:
         return "unseen"
 
 
-def _equal(answer: IO[bytes], file: Path) -> bool:
+def _equal(answer: http.client.HTTPResponse, file: Path) -> bool:
     """Whether an answer has a file's bytes; no more of it is read than that takes."""
     with file.open("rb") as stream:
         for block in _blocks(answer, file.stat().st_size + 1):
@@ -205,14 +204,19 @@ def _silent(server: Server, error: OSError) -> Problem:
     )
 
 
-def _blocks(answer: IO[bytes], most: int) -> Iterator[bytes]:
-    """An answer piece by piece. Raises TimeoutError where a server keeps this one waiting."""
+def _blocks(answer: http.client.HTTPResponse, most: int) -> Iterator[bytes]:
+    """An answer piece by piece, no more than ``most`` bytes.
+
+    Raises TimeoutError where a server keeps this one waiting, IncompleteRead where it ends early.
+    """
     end = time.monotonic() + _WHOLE
     while most > 0 and (block := answer.read(min(_BLOCK, most))):
         most -= len(block)
         yield block
         if time.monotonic() > end:
             raise TimeoutError(f"not done after {_WHOLE:.0f} s")
+    if most > 0 and answer.length:
+        raise http.client.IncompleteRead(b"", answer.length)
 
 
 @contextlib.contextmanager

@@ -147,8 +147,8 @@ def test_a_connection_that_breaks_loses_nothing_and_the_rest_follows(
 
 def test_no_server_and_no_index_there(project: Project, devpi: servers.Devpi) -> None:
     tiny.release(project.root / "dist", "cpu", None)
-    gone = publish(project, "--to", "http://127.0.0.1:9/", **CREDENTIALS)
-    gone.badly("The connection broke off", "Connection refused")
+    gone = publish(project, "--to", "http://127.0.0.1:9/")
+    gone.badly("Nobody answers at the address", "Connection refused")
     missing = publish(project, "--to", f"{devpi.url}{USER}/none/", **CREDENTIALS)
     missing.badly("no index at this address", "docs/index.md")
 
@@ -269,7 +269,3 @@ def test_what_another_host_has_is_not_what_this_server_has(tmp_path: Path) -> No
             assert state(url, wheel) == "unseen"
             (tmp_path / "server" / "packages" / wheel.name).write_bytes(wheel.read_bytes())
             assert state(url, wheel) == "same"
-
-
-def test_a_server_that_is_not_there_has_nothing_that_can_be_seen(tmp_path: Path) -> None:
-    assert state("http://127.0.0.1:9/", tiny.wheel(tmp_path / "a", "a")) == "unseen"
