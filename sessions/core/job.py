@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import parse_wheel_filename
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 from sessions.core import facts, fields, records
@@ -64,6 +64,16 @@ def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
             code=USAGE,
             remedy=f"name a file: nox -s {ctx.session} -- --wheel wheels/rtx50/NAME.whl",
         )
+    try:
+        parse_wheel_filename(path.name)
+    except InvalidWheelFilename as error:
+        raise Problem(
+            f"{path.name} is not the file name of a wheel, which says its version and tags.",
+            id="wheel-name-invalid",
+            code=USAGE,
+            evidence=str(error),
+            remedy="give it the name that its build gave it: NAME-VERSION-PYTHON-ABI-PLATFORM.whl",
+        ) from error
     return path, None
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessions.core import benched, job, spec
-from sessions.core.errors import CHECK_FAILED, Problem
+from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import BuildSpec, Wheel
 from sessions.payload import child, seal
 from tests import fakes
@@ -144,6 +144,18 @@ def test_no_card_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
 def test_the_driver_must_be_new_enough_for_the_targets_cuda(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"570\.1 is too old: this wheel needs 580"):
         job.card_for(fakes.context(tmp_path), fakes.nvml(release="570.1"))
+
+
+@pytest.mark.parametrize("session", ["smoke", "bench"])
+@pytest.mark.parametrize("name", ["my-wheel.whl", "wheel.whl", "a-b-c-d-e.whl", "x.zip"])
+def test_a_wheel_whose_name_says_nothing_is_refused(
+    name: str, session: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"a wheel")
+    ctx = fakes.context(tmp_path, "--wheel", str(tmp_path / name), session=session)
+    with pytest.raises(Problem) as caught:
+        job.chosen(ctx)
+    assert (caught.value.id, caught.value.code) == ("wheel-name-invalid", USAGE)
 
 
 # ---- reports ------------------------------------------------------------------------------------
