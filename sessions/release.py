@@ -23,7 +23,7 @@ from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import Gate, Release, SmokeReport, Wheel
 from sessions.core.spec import command
 from sessions.papers import card, contents, gate, index, page, provenance, report, speed
-from sessions.papers.evidence import Evidence, Reproduced, handed_on, ran, read, unproven
+from sessions.papers.evidence import Evidence, Reproduced, handed_on, needed, ran, read, unproven
 from sessions.papers.gate import Checkout, Situation
 from sessions.wheelfile import compare
 
@@ -196,13 +196,16 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
         cuda=ctx.spec.cuda,
         archs=ctx.spec.archs,
         tested=not made.untested,
-        proven=max((run.report.started for run in ran(found)), default=None)
-        if not made.untested
-        else None,
+        proven=None if made.untested else max(_started(found)),
         commit=checkout.commit,
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
     return Outcome(made, False, release, found.path, files)
+
+
+def _started(found: Evidence) -> list[str]:
+    """When the runs that a release stands on began, ISO 8601."""
+    return [run.report.started for run in ran(found) if run.place in needed(found)]
 
 
 def _prove(ctx: Context) -> int:
