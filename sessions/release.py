@@ -231,7 +231,7 @@ def _prove(ctx: Context) -> int:
 
 
 def _unproven(ctx: Context) -> list[str]:
-    """Where the wheel is yet to be run: of what place there is no good report on this very wheel."""
+    """Where the wheel is yet to be run: no good report on this very wheel is there of it."""
     wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
     places = job.capabilities(ctx.spec) or ["cpu"]
     found = {p: records.read(job.record(ctx.build, p), "smoke", SmokeReport) for p in places}
