@@ -36,9 +36,10 @@ def main(ctx: Context) -> None:
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     if ctx.options.report:
         file = Path(ctx.options.report).expanduser()
-        text, origin = brought.read(file, "bench"), file.name
-        if ctx.options.signers:
-            brought.signed(ctx, file, Path(ctx.options.signers).expanduser())
+        data, origin = brought.read(file, "bench"), brought.origin(file)
+        if ctx.options.signers is not None:
+            brought.signed(ctx, file, data, Path(ctx.options.signers).expanduser())
+        text = data.decode("utf-8")
     else:
         disk.mark(folder)
         with disk.lock(folder / "bench.lock", console.say):

@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 from sessions.core import chain, console, options, pyenv, records, remote, run
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
+from sessions.core.masking import masked
 from sessions.core.model import Release, Toolchain
-from sessions.papers import card, index
+from sessions.papers import card, contents, index
 
+_CONFLICT = "publish-file-conflict"
 _HOURS = 3600.0  # seconds that one upload may take
 _AGAIN = "run the same command again: it uploads only what is missing"
 
@@ -28,9 +30,15 @@ class Place:
     user: str = ""
     secret: str = field(default="", repr=False)
 
+    @property
+    def shown(self) -> str:
+        """Its address, as it can be printed."""
+        return masked(self.url, self.user, self.secret)
+
 
 def main(ctx: Context) -> None:
     """Print the commands that publish the releases in ``dist/``; with ``--to``, upload them."""
+    _refuse_changed(ctx.root / "dist")
     found = chosen(index.releases(ctx.root / "dist"), wanted(ctx))
     if ctx.options.to is None:
         for release in found:
@@ -43,6 +51,20 @@ def main(ctx: Context) -> None:
         console.say("\n".join(plan(found, to)))
         return
     upload(ctx, found, to)
+
+
+def _refuse_changed(dist: Path) -> None:
+    """Refuse to publish pages or files that are not as ``release`` wrote them."""
+    if lines := contents.changed(dist):
+        more = [f"and {len(lines) - 8} more"] if len(lines) > 8 else []
+        raise Problem(
+            "dist/ is not as it was released, so nothing of it is published.",
+            id="publish-dist-changed",
+            code=CHECK_FAILED,
+            evidence="\n".join([*lines[:8], *more]),
+            remedy="see what changed it; to write it anew: nox -s release -- --fresh --target "
+            f"{','.join(name.split('+')[0] for name in contents.released(dist)) or 'NAME'}",
+        )
 
 
 def wanted(ctx: Context) -> tuple[str, ...]:
@@ -119,20 +141,21 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
     servers = _servers(pypirc)
     if to in servers:
         name: str | None = to
-    elif _holds_name(to):
+    elif _holds_name(to) or _holds_query(to):
         raise Problem(
-            "The address after --to holds a name or a password, which every user of this machine "
-            "could read in the list of processes.",
+            "The address after --to holds a name, a password or a query, which every user of this "
+            "machine could read in the list of processes.",
             id="publish-url-with-password",
             code=USAGE,
-            remedy="leave it out, and set TWINE_USERNAME and TWINE_PASSWORD",
+            remedy="leave it out, and set TWINE_USERNAME and TWINE_PASSWORD; an address with a "
+            "query can be the repository of a server in ~/.pypirc: --to NAME",
         )
     elif _is_address(to):
         same = (n for n, s in servers.items() if s["repository"].rstrip("/") == to.rstrip("/"))
         name = next(same, None)
     else:
         raise Problem(
-            f"{to!r} is no address of a package server.",
+            f"{masked(to)!r} is no address of a package server.",
             id="publish-url-invalid",
             code=USAGE,
             evidence=f"servers in ~/.pypirc: {', '.join(servers) or 'none'}",
@@ -174,10 +197,18 @@ def _holds_name(text: str) -> bool:
     return "@" in (urlsplit(text).netloc if _is_address(text) else text)
 
 
+def _holds_query(text: str) -> bool:
+    """Whether an address has more than a path: ?token=…, which may be a secret."""
+    return "?" in text or "#" in text
+
+
 def _pypirc(env: Mapping[str, str]) -> str:
     home = env.get("HOME") or env.get("USERPROFILE")
     path = Path(home or "/") / ".pypirc"
-    return path.read_text(encoding="utf-8") if home and path.is_file() else ""
+    try:
+        return path.read_text(encoding="utf-8") if home and path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise _bad_pypirc(error) from None
 
 
 def _servers(pypirc: str) -> dict[str, dict[str, str]]:
@@ -186,14 +217,7 @@ def _servers(pypirc: str) -> dict[str, dict[str, str]]:
     try:
         parser.read_string(pypirc)
     except configparser.Error as error:
-        # What the parser says may quote a line, and a line may be a password.
-        raise Problem(
-            "~/.pypirc cannot be read.",
-            id="pypirc-unreadable",
-            code=USAGE,
-            evidence=type(error).__name__,
-            remedy="mend it as packaging.python.org/specifications/pypirc says",
-        ) from None
+        raise _bad_pypirc(error) from None
     names = parser.get("distutils", "index-servers", fallback="").split()
     return {n: dict(parser[n]) for n in names if parser.has_option(n, "repository")}
 
@@ -201,10 +225,21 @@ def _servers(pypirc: str) -> dict[str, dict[str, str]]:
 def plan(found: Sequence[Release], to: Place) -> list[str]:
     """What an upload would do. Nobody is asked, so what the server has is not known."""
     return [
-        f"would ask {to.url} for each of these files, and upload those that it does not have:",
+        f"would ask {to.shown} for each of these files, and upload those that it does not have:",
         *(f"  dist/{r.target}/{r.file}, {r.size / 1e6:.1f} MB, sha256 {r.sha256}" for r in found),
         "--dry-run: no connection was made and nothing was uploaded",
     ]
+
+
+def _bad_pypirc(error: Exception) -> Problem:
+    # What the parser says may quote a line, and a line may be a password.
+    return Problem(
+        "~/.pypirc cannot be read.",
+        id="pypirc-unreadable",
+        code=USAGE,
+        evidence=type(error).__name__,
+        remedy="mend it as packaging.python.org/specifications/pypirc says",
+    )
 
 
 # ---- The upload -------------------------------------------------------------------------------
@@ -222,10 +257,10 @@ def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
             missing.append(name)
     twine = _twine(ctx) if missing else ""
     for name in missing:
-        console.say(f"Uploading {name} ({wheels[name].stat().st_size / 1e6:.1f} MB) to {to.url}")
+        console.say(f"Uploading {name} ({wheels[name].stat().st_size / 1e6:.1f} MB) to {to.shown}")
         _upload(ctx, twine, wheels[name], to)
     there = len(wheels) - len(missing)
-    console.done(f"publish: {len(missing)} uploaded, {there} there before, {to.url}")
+    console.done(f"publish: {len(missing)} uploaded, {there} there before, {to.shown}")
 
 
 def _refuse_doubles(found: Sequence[Release]) -> None:
@@ -250,9 +285,9 @@ def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
     if state == "other":
         raise Problem(
             "The server has another file of this name, and a published file is not replaced.",
-            id="publish-file-conflict",
+            id=_CONFLICT,
             code=CHECK_FAILED,
-            evidence=f"{wheel.name} at {to.url}",
+            evidence=f"{wheel.name} at {to.shown}",
             remedy="wheels of two cards have one name: upload this one to an index of its own; "
             "if it is the same card's, release another version",
         )
@@ -274,26 +309,34 @@ def _twine(ctx: Context) -> str:
 
 def _upload(ctx: Context, twine: str, wheel: Path, to: Place) -> None:
     command = [twine, "upload", "--non-interactive", "--disable-progress-bar", *to.words]
-    done = run.capture(
-        [*command, str(wheel)], env=options.twine_environment(ctx.env), timeout=_HOURS
-    )
+    # So wide that no line is broken: half a password would not be known as one.
+    env = {**options.twine_environment(ctx.env), "COLUMNS": "20000"}
+    done = run.capture([*command, str(wheel)], env=env, timeout=_HOURS)
     # Also after a failure: another run was quicker, or the answer alone was lost.
-    if _is_there(wheel, to, ctx.env):
+    if _is_there_now(wheel, to, ctx.env):
         return
     if done.returncode == 0:
         console.warn("uploaded, but no page of the server lists it yet: nothing was compared")
         return
-    output = readable(done.output, to.secret)
+    output = readable(done.output, to)
     if done.returncode == 124:
         output += f"\nTimeout: not done after {_HOURS:.0f} s"
-    raise problem(output, wheel.name, to.url)
+    raise problem(output, wheel.name, to.shown)
 
 
-def readable(output: str, secret: str) -> str:
-    """What twine said, without colours, padding and password."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", output)
-    if secret:
-        text = text.replace(secret, "***")
+def _is_there_now(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
+    """The same after an upload. That the server does not answer is no news: twine says why."""
+    try:
+        return _is_there(wheel, to, env)
+    except Problem as found:
+        if found.id == _CONFLICT:
+            raise
+        return False
+
+
+def readable(output: str, to: Place) -> str:
+    """What twine said, without colours, padding and secrets."""
+    text = masked(re.sub(r"\x1b\[[0-9;]*m", "", output), to.user, to.secret)
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 

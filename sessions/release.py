@@ -22,14 +22,12 @@ from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import Gate, Release, SmokeReport, Wheel
 from sessions.core.spec import command
-from sessions.papers import card, gate, index, page, provenance, report, speed
-from sessions.papers.evidence import Evidence, Reproduced, handed_on, read, state, unproven
+from sessions.papers import card, contents, gate, index, page, provenance, report, speed
+from sessions.papers.evidence import Evidence, Reproduced, handed_on, needed, ran, read, unproven
 from sessions.papers.gate import Checkout, Situation
 from sessions.wheelfile import compare
 
-RECORD = "release.json"
 PAGE = "RELEASE.md"
-CONTENTS = "contents.json"  # sha256 of all else in dist/; in there, so that it comes with the rest
 
 
 @dataclass(frozen=True)
@@ -52,51 +50,58 @@ def main(ctx: Context) -> None:
             code=USAGE,
             remedy="--report FILE --target NAME",
         )
-    dist = ctx.root / "dist"
+    _refuse_epoch(ctx)
+    dist, mine = ctx.root / "dist", {spec.target for spec in ctx.specs}
     if ctx.options.dry_run:
         for spec in ctx.specs:
             one = dataclasses.replace(ctx, spec=spec)
-            released = (dist / spec.target / RECORD).is_file()
-            console.say("\n".join(plan(one, proven=_proven(one), released=released)))
+            released = (dist / spec.target / contents.RELEASE).is_file()
+            console.say("\n".join(plan(one, proven=not _unproven(one), released=released)))
         console.say("--dry-run: nothing was built, tested or written")
         return
     with _alone(ctx, dist):
-        changed = _changed(dist)
-        targets = {spec.target for spec in ctx.specs} | {place.name for place in _released(dist)}
-        checkout = _checkout(ctx)
+        changed = contents.changed(dist)
+        targets = mine.union(contents.released(dist))
+        for target in sorted(targets - mine):  # before anything is built for it
+            _refuse_changed(dist / target, changed)
+        before = _checkout(ctx)
     each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs]
     codes = [_prove(one) for one in each]
     # All now and in one order: two runs that want each other's would wait for ever.
-    for target in sorted(spec.target for spec in ctx.specs):
+    for target in sorted(mine):
         ctx.target_lock(target)
     outcomes = [
-        _one(one, code, checkout, _about(one.spec.target, targets, changed))
+        _one(one, code, before, _about(one.spec.target, targets, changed))
         for one, code in zip(each, codes, strict=True)
     ]
     for made in outcomes:
         console.say(f"{made.gate.target}: {page.verdict(made.gate)}")
         console.checks(made.gate.checks)
+    kept: tuple[str, ...] = ()
     if any(made.changed for made in outcomes):
         console.say(f"{dist} stays as it is")
     else:
         with _alone(ctx, dist):
-            _assemble(dist, outcomes)
+            kept = _assemble(dist, outcomes)
             for one, made in zip(each, outcomes, strict=True):
                 if made.release:
                     records.write(one.record("release"), "release", made.release)
-                else:
+                elif made.gate.target not in kept:
                     one.record("release").unlink(missing_ok=True)
         console.say(f"  {dist / PAGE}")
+    for target in kept:
+        console.warn(f"{target}: what was released of it before stays in {dist / target}")
     refused = {m.gate.target: gate.failed(m.gate.checks) for m in outcomes}
     reasons = [f"{name}: {check.summary}" for name, found in refused.items() for check in found]
     if reasons:
         names = ", ".join(name for name, found in refused.items() if found)
         count = f"{len(reasons)} reason{'s' if len(reasons) > 1 else ''}"
+        stays = [f"{name}: its last release stays in dist/{name}/" for name in kept]
         raise Problem(
             f"{page.NOT}: {names}, for {count}.",
             id="release-not-releasable",
             code=CHECK_FAILED,
-            evidence="\n".join(reasons),
+            evidence="\n".join([*reasons, *stays]),
             remedy="above, under each",
         )
     for made in outcomes:
@@ -130,13 +135,33 @@ def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
     return [f"{ctx.spec.target}: a release would", *(f"  {step}" for step in steps)]
 
 
-def _one(ctx: Context, code: int, checkout: Checkout, changed: tuple[str, ...]) -> Outcome:
-    """Judge one target, then write its papers. ``code`` is how its sessions ended."""
+def _refuse_epoch(ctx: Context) -> None:
+    """A time of the caller's in the environment changes the wheel's bytes in silence."""
+    if epoch := ctx.env.get("SOURCE_DATE_EPOCH"):
+        raise Problem(
+            "SOURCE_DATE_EPOCH is set, and would give the wheel other bytes than the target has.",
+            id="release-source-date-epoch",
+            code=USAGE,
+            evidence=f"SOURCE_DATE_EPOCH={epoch}",
+            remedy="unset SOURCE_DATE_EPOCH; the time of a build is that of the locked source",
+        )
+
+
+def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) -> Outcome:
+    """Judge one target, then write its papers. ``code`` is how its sessions ended.
+
+    ``before`` is what git said before the first of them began.
+    """
     disk.mark(ctx.build)
+    target = f"{ctx.spec.target}/"
+    broken = bool(changed) and not ctx.options.fresh
+    # Even with --fresh: where nothing takes its place, what is there is left to be looked at.
+    own = broken or any(line.startswith(target) for line in changed)
     if changed and ctx.options.fresh:
         what = "dist/ is not as it was written; --fresh writes it anew:"
         console.warn("\n".join([what, *changed]))
         changed = ()
+    checkout = _still(ctx, before)
     situation = Situation(
         checkout=checkout,
         beside=records.read(ctx.wheels / "wheel.json", "wheel", Wheel),
@@ -148,16 +173,19 @@ def _one(ctx: Context, code: int, checkout: Checkout, changed: tuple[str, ...]) 
         found = read(ctx.spec, ctx.build, ctx.wheels)
     except Problem as problem:
         checks = gate.unreadable(problem, situation)
-        return Outcome(Gate(ctx.spec.target, "", "", (), checks), bool(changed))
+        return Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
     checks = gate.judge(found, situation)
     if ctx.options.reproduce:
         if {check.id for check in gate.failed(checks)} <= {"reproduce"}:
-            checks = gate.judge(found, dataclasses.replace(situation, differs=_again(ctx, found)))
+            differs = _again(ctx, found)
+            checkout = _still(ctx, before)  # a second build takes as long as the first
+            situation = dataclasses.replace(situation, differs=differs, checkout=checkout)
+            checks = gate.judge(found, situation)
         else:
             console.say(f"{ctx.spec.target}: not built a second time: see below what is to mend")
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
-        return Outcome(made, bool(changed))
+        return Outcome(made, own)
     files = _papers(ctx, found, made, checkout.commit)
     release = Release(
         target=ctx.spec.target,
@@ -168,46 +196,56 @@ def _one(ctx: Context, code: int, checkout: Checkout, changed: tuple[str, ...]) 
         cuda=ctx.spec.cuda,
         archs=ctx.spec.archs,
         tested=not made.untested,
-        proven=found.smoke.started if found.smoke and not made.untested else None,
+        proven=None if made.untested else max(_started(found)),
         commit=checkout.commit,
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
     return Outcome(made, False, release, found.path, files)
 
 
+def _started(found: Evidence) -> list[str]:
+    """When the runs that a release stands on began, ISO 8601."""
+    return [run.report.started for run in ran(found) if run.place in needed(found)]
+
+
 def _prove(ctx: Context) -> int:
-    """Run the sessions that prove the wheel; smoke where it can be, and is not yet."""
+    """Run the sessions that prove the wheel; smoke on each GPU it can be, and is not yet."""
     words = chain.words(ctx.options)
     name = (ctx.spec.target).split("+")[0]
     if ctx.options.report:
         more = ["--report", ctx.options.report]
-        more += ["--signers", ctx.options.signers] if ctx.options.signers else []
+        more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
         return chain.follow(ctx.root, ["smoke"], name, [*words, *more])
     code = chain.follow(ctx.root, ["verify"], name, words)
-    if code or _proven(ctx) or not _can_smoke(ctx):
-        return code
-    device = [] if ctx.spec.archs else ["--device=cpu"]
-    return chain.follow(ctx.root, ["smoke"], name, [*words, *device])
+    capabilities = job.capabilities(ctx.spec)
+    for place in _unproven(ctx):
+        if code:
+            break
+        device = "cpu" if place == "cpu" else _device(ctx, place)
+        if device is None:
+            continue
+        # Of one kind, smoke finds the GPU itself.
+        more = [f"--device={device}"] if len(capabilities) != 1 else []
+        code = chain.follow(ctx.root, ["smoke"], name, [*words, *more])
+    return code
 
 
-def _proven(ctx: Context) -> bool:
-    """Whether a report on this very wheel is there, good or bad."""
+def _unproven(ctx: Context) -> list[str]:
+    """Where the wheel is yet to be run: no good report on this very wheel is there of it."""
     wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
-    found = records.read(ctx.record("smoke"), "smoke", SmokeReport)
-    if found is None or wheel is None or found.sha256 != wheel.sha256:
-        return False
-    return found.device != "cpu" or not ctx.spec.archs
+    places = job.capabilities(ctx.spec) or ["cpu"]
+    found = {p: records.read(job.record(ctx.build, p), "smoke", SmokeReport) for p in places}
+    same = {p for p, report in found.items() if report and wheel and report.sha256 == wheel.sha256}
+    return [place for place in places if place not in same]
 
 
-def _can_smoke(ctx: Context) -> bool:
-    if not ctx.spec.archs:
-        return True
+def _device(ctx: Context, capability: str) -> str | None:
+    """The index of a GPU here that has this compute capability and is free to be used."""
     try:
-        job.card_for(ctx, ctx.machine("nvml"))
+        return str(job.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
     except Problem as problem:
         console.say(f"smoke: not run here. {problem.what}")
-        return False
-    return True
+        return None
 
 
 def _papers(ctx: Context, found: Evidence, passed: Gate, commit: str) -> dict[str, bytes]:
@@ -263,6 +301,21 @@ def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
                 evidence="what it said is above",
                 remedy="sign in as it asks, or release without --sigstore",
             )
+
+
+def _still(ctx: Context, before: Checkout) -> Checkout:
+    """What git says now, if it is what it said before the build; else that it is not."""
+    with _alone(ctx, ctx.root / "dist"):  # else another run's .dist.part would be a change
+        after = _checkout(ctx)
+    if after == before:
+        return before
+    lines = [f"before: {line}" for line in _words(before)]
+    lines += [f"after: {line}" for line in _words(after)]
+    return Checkout(before.commit, after.changes, "\n".join(["it changed meanwhile", *lines]))
+
+
+def _words(checkout: Checkout) -> list[str]:
+    return [checkout.problem or checkout.commit or "no commit", *checkout.changes]
 
 
 def _checkout(ctx: Context) -> Checkout:
@@ -372,49 +425,35 @@ def _restore(dist: Path) -> None:
         disk.put(old, dist)
 
 
-def _changed(dist: Path) -> tuple[str, ...]:
-    """How dist/ differs from what was written. Whoever releases a target may delete its folder."""
-    if not dist.exists():
-        return ()
-    there = disk.tree_digest(dist, lambda name: name != CONTENTS)
-    written = records.read(dist / CONTENTS, "contents", dict[str, str])
-    if written is None:
-        return (f"{CONTENTS}: {state(dist / CONTENTS)}", *gate.changed({}, there))
-    tops = {name.split("/")[0] for name in written}
-    gone = {t for t in tops if f"{t}/{RECORD}" in written and not (dist / t).exists()}
-    kept = {name: digest for name, digest in written.items() if name.split("/")[0] not in gone}
-    return gate.changed(kept, there)
-
-
-def _released(dist: Path) -> list[Path]:
-    """The folder of each target in dist/."""
-    return sorted(path.parent for path in dist.glob(f"*/{RECORD}"))
-
-
 def _about(target: str, targets: Iterable[str], changed: Iterable[str]) -> tuple[str, ...]:
     """The changes that are of this target or of the pages of all, and of no other target."""
     others = tuple(f"{name}/" for name in targets if name != target)
     return tuple(line for line in changed if not line.startswith(others))
 
 
-def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> None:
-    """Make dist/ anew beside and rename it: what was released now, and what was before."""
+def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """Make dist/ anew beside and rename it: what was released now, and what was before.
+
+    Returns the targets that were refused now and of which the last release stays.
+    """
     part, old = _beside(dist)
     disk.mark(part)
     made = {outcome.gate.target: outcome for outcome in outcomes}
-    gates = {name: outcome.gate for name, outcome in made.items()}
-    gates |= _keep(dist, part, [p for p in _released(dist) if p.name not in made])
+    refused = {name: outcome.gate for name, outcome in made.items() if not outcome.release}
+    stay = [name for name in contents.released(dist) if name not in made or name in refused]
+    gates = _keep(dist, part, stay)
     for name, outcome in made.items():
         if outcome.release and outcome.wheel:
+            gates[name] = outcome.gate
             place = part / name
             place.mkdir()
             shutil.copyfile(outcome.wheel, place / outcome.release.file)
             for file, data in outcome.files.items():
                 (place / file).write_bytes(data)
-            records.write(place / RECORD, "release", outcome.release)
+            records.write(place / contents.RELEASE, "release", outcome.release)
     index.write(part)
-    records.write_text(part / PAGE, page.render([gates[name] for name in sorted(gates)]))
-    records.write(part / CONTENTS, "contents", disk.tree_digest(part, lambda _: True))
+    records.write_text(part / PAGE, page.render(gates, refused))
+    contents.write(part)
     if dist.exists():
         disk.put(dist, old)
     try:
@@ -424,26 +463,37 @@ def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> None:
     if old.exists():
         disk.put(old, part)  # what is half deleted must never be taken for the last dist/
         disk.remove(part)
+    return tuple(name for name in stay if name in refused)
 
 
-def _keep(dist: Path, part: Path, folders: Iterable[Path]) -> dict[str, Gate]:
+def _refuse_changed(folder: Path, changed: Iterable[str]) -> None:
+    """Refuse a target's folder in dist/ that is not as it was released: nothing is taken over."""
+    lines = [line for line in changed if line.startswith(f"{folder.name}/")]
+    if lines:
+        raise Problem(
+            f"dist/{folder.name}/ is not as it was released.",
+            id="dist-changed",
+            code=CHECK_FAILED,
+            evidence="\n".join(lines),
+            remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it "
+            f"anew (several in one run: --target A,B); or delete {folder}",
+        )
+
+
+def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
     """Take over what was released before, if it is as it was written."""
-    changed, passed = _changed(dist), {}
-    for folder in folders:
-        lines = [line for line in changed if line.startswith(f"{folder.name}/")]
-        release = records.read(folder / RECORD, "release", Release)
+    changed, passed = contents.changed(dist), {}
+    for name in names:
+        folder = dist / name
+        _refuse_changed(folder, changed)
+        release = records.read(folder / contents.RELEASE, "release", Release)
         found = records.read(folder / "gate.json", "gate", Gate)
-        if lines or release is None or found is None:
-            raise Problem(
-                f"dist/{folder.name}/ is not as it was released.",
-                id="dist-changed",
-                code=CHECK_FAILED,
-                evidence="\n".join(lines or ["its records cannot be read"]),
-                remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it "
-                f"anew (several in one run: --target A,B); or delete {folder}",
-            )
-        (part / folder.name).mkdir()
-        for name in (release.file, *release.files, RECORD):  # and nothing else that lies there
-            shutil.copyfile(folder / name, part / folder.name / name)
-        passed[folder.name] = found
+        if release is None or found is None:
+            unreadable = f"{name}/: its records are of another version, or cannot be read"
+            _refuse_changed(folder, [unreadable])
+            continue
+        (part / name).mkdir()
+        for file in (release.file, *release.files, contents.RELEASE):  # and nothing else there
+            shutil.copyfile(folder / file, part / name / file)
+        passed[name] = found
     return passed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,22 @@ def main(ctx: Context) -> None:
     signature = ""
     if ctx.options.report is not None:
         file = Path(ctx.options.report).expanduser()
-        text, origin = brought.read(file, "smoke"), file.name
+        data, origin = brought.read(file, "smoke"), brought.origin(file)
         if ctx.options.signers is not None:
-            signature = brought.signed(ctx, file, Path(ctx.options.signers).expanduser())
+            signature = brought.signed(ctx, file, data, Path(ctx.options.signers).expanduser())
+        text = data.decode("utf-8")
     else:
         disk.mark(folder)
         with disk.lock(folder / "smoke.lock", console.say):
             text, origin = _run(ctx, path, digest, folder), "here"
     report = job.opened(text, wheel, digest, origin)
     disk.mark(folder)
-    records.write_text(folder / job.SEALED, text)  # a release hands it on as it is
-    (folder / f"{job.SEALED}.sig").unlink(missing_ok=True)
+    kept = job.sealed(folder, job.place(report.capability))
+    records.write_text(kept, text)  # a release hands it on as it is
+    beside = kept.with_name(f"{kept.name}.sig")
+    beside.unlink(missing_ok=True)
     if signature:
-        records.write_text(folder / f"{job.SEALED}.sig", signature)
+        records.write_text(beside, signature)
     _judge(ctx, report, folder)
 
 
@@ -109,12 +111,6 @@ def _install(ctx: Context, wheel: Path, work: Path) -> Path:
     return venv
 
 
-def _share(case: dict[str, Any]) -> float:
-    """How much of its bound a case took; what is not a number counts as the most."""
-    share: float = case["nmse"] / case["bound"]
-    return math.inf if math.isnan(share) else share
-
-
 def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     """Show the report, leave it as a record, and fail if any proof did."""
     where = "on the CPU" if report.device == "cpu" else f"on {report.device} ({report.capability})"
@@ -122,7 +118,7 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     for case in report.cases:
         if "nmse" in case:
             before = worst.get(case["type"])
-            if before is None or not _share(case) <= _share(before):
+            if before is None or job.share(case) > job.share(before):
                 worst[case["type"]] = case
     rows = [
         (name, f"{case['nmse']:.1e}", f"{case['bound']:.0e}", f"{case['batch']}", case["kv"])
@@ -136,13 +132,14 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     failed = job.failed(report)
     # Of a target with a card, a run on the CPU proves nothing that a release could build on.
     enough = report.device != "cpu" or not ctx.spec.archs
-    records.write(folder / "smoke.json", "smoke", report, ok=enough and not failed)
+    path = job.record(folder, job.place(report.capability))
+    records.write(path, "smoke", report, ok=enough and not failed)
     if failed:
         raise Problem(
             f"{len(failed)} proofs fail or are missing {where}: {', '.join(failed)}.",
             id="smoke-failed",
             code=CHECK_FAILED,
-            evidence=f"every case is in {folder / 'smoke.json'}",
+            evidence="\n".join([*job.gaps(report)[:8], f"every case is in {path}"]),
             remedy="above, under each",
         )
     console.done(

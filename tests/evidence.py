@@ -10,12 +10,13 @@ from typing import Any
 
 from sessions.core import records, spec, timeline
 from sessions.core.model import Check, CheckGroup, SmokeReport, Timeline, VerifyReport, Wheel
-from sessions.papers.evidence import Evidence
+from sessions.papers.evidence import Evidence, Run
 from sessions.papers.report import Bar, Chart
 from sessions.wheelfile.model import Bill, WheelFacts
 from tests import fakes
 
 DATA = fakes.ROOT / "tests" / "data"
+H200 = (DATA / "smoke" / "h200-hopper.json").read_text(encoding="utf-8")
 COMMIT = "5e5b536a0b1c2d3e4f5061728394a5b6c7d8e9f0"
 CHARTS = (
     Chart(
@@ -49,8 +50,7 @@ def facts() -> WheelFacts:
 @functools.cache
 def h200() -> SmokeReport:
     """The report of a run on an H200."""
-    text = (DATA / "smoke" / "h200-hopper.json").read_text(encoding="utf-8")
-    report = {**json.loads(text)["report"], "origin": "h200-hopper.json"}
+    report = {**json.loads(H200)["report"], "origin": "h200-hopper.json"}
     del report["system_info"]  # of the report, and not of the record made of it
     made: SmokeReport = records.from_json(SmokeReport, report)
     return made
@@ -93,7 +93,7 @@ def proven(**changes: Any) -> Evidence:
     found = dataclasses.replace(facts(), file=report.file, sha256=report.sha256)
     archs = {"target": "hopper", "archs": ("90-real",)}
     made = fakes.wheel(**{**_as_dict(untested().wheel), **archs, "sha256": report.sha256})
-    base = dataclasses.replace(_base(made, found), spec=_spec("hopper"), smoke=report)
+    base = dataclasses.replace(_base(made, found), spec=_spec("hopper"), runs=(Run(report, H200),))
     return dataclasses.replace(base, **changes)
 
 
@@ -111,9 +111,7 @@ def _base(made: Wheel, found: WheelFacts) -> Evidence:
         wheel=made,
         facts=found,
         verify=VerifyReport(made.file, made.sha256, "rtx50", "f" * 64, 12.0, groups()),
-        smoke=None,
-        sealed=None,
-        signature=None,
+        runs=(),
         timeline=cold(),
     )
 

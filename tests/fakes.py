@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
 
 from sessions import configure
 from sessions.configure import Places
@@ -25,6 +26,7 @@ from sessions.core.model import (
     InstalledToolkit,
     MatrixRow,
     Python,
+    SmokeReport,
     Source,
     Tool,
     Toolchain,
@@ -33,7 +35,7 @@ from sessions.core.model import (
     Wheel,
 )
 from sessions.core.options import Options
-from sessions.papers.evidence import Evidence
+from sessions.papers.evidence import Evidence, Run
 from sessions.payload import seal, stats
 from sessions.wheelfile.case import Case, required
 from sessions.wheelfile.judge import judge
@@ -598,7 +600,6 @@ def smoke_job(**changes: Any) -> dict[str, Any]:
 
 def smoke_answers(type_: str) -> dict[str, Any]:
     """What the payload's child finds of one GGML type on a sound card: each of its cases."""
-    attention = ((False, "f16"), (True, "f16"), (True, "q8_0"), (True, "q4_0"))
     cases = [
         {
             "batch": batch,
@@ -609,10 +610,10 @@ def smoke_answers(type_: str) -> dict[str, Any]:
             "finite": True,
             "tokens": 20,
             "equal": 20,
-            "repeats": True,
+            **({"repeats": True} if (flash, kv) == (True, "f16") else {}),
         }
         for batch in (1, 4, 32, 512)
-        for flash, kv in attention
+        for flash, kv in ((False, "f16"), (True, "f16"), (True, "q8_0"), (True, "q4_0"))
     ]
     buffers = {"CPU_Mapped model": 1.0, "CUDA0 model": 13.2, "CUDA0 KV": 2.0}
     return {"error": None, "offloaded": [3, 3], "buffers": buffers, "results": cases}
@@ -697,9 +698,22 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
     ]
 
 
+def smoke_cases(file: str = "", types: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Every case of these types, or of all that the release of a wheel's file name knows."""
+    bounds = job._bounds()
+    if not types:
+        late = job._late(parse_wheel_filename(file)[1])
+        types = [name for name in bounds["type"] if name not in late]
+    return [
+        {**case, "bound": bounds["type"][name] + bounds["kv"][case["kv"]]}
+        for name in types
+        for case in smoke_answers(name)["results"]
+    ]
+
+
 def smoke_report(**changes: Any) -> dict[str, Any]:
     """What a report says of a sound rtx50 wheel, before it is sealed."""
-    cases = [{**case, "bound": 1e-4} for case in smoke_answers("F16")["results"]]
+    cases = changes.get("cases", ()) or smoke_cases(changes.get("file", wheel().file))
     base: dict[str, Any] = {
         **smoke_job()["identity"],
         "python": "3.11.2",
@@ -817,12 +831,30 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
         wheel=record,
         facts=found,
         verify=VerifyReport(found.file, found.sha256, wanted.target, verdict, 7.5, groups),
-        smoke=job.opened(text, record, found.sha256, "here"),
-        sealed=text,
-        signature=None,
+        runs=(Run(job.opened(text, record, found.sha256, "here"), text),),
         timeline=None,
     )
     return dataclasses.replace(base, **changes)
+
+
+def report(found: Evidence) -> SmokeReport:
+    """The one report that there is."""
+    (run,) = found.runs
+    return run.report
+
+
+def reported(found: Evidence, **changes: Any) -> Evidence:
+    """The same with another record of the one run; its file stays as it was."""
+    (run,) = found.runs
+    changed = dataclasses.replace(run, report=dataclasses.replace(run.report, **changes))
+    return dataclasses.replace(found, runs=(changed,))
+
+
+def rerun(found: Evidence, **changes: Any) -> Evidence:
+    """The same after one other run of its wheel, whose report was opened as each is."""
+    text = sealed(found.facts, found.spec.target, **changes)
+    sha256 = changes.get("sha256", found.sha256)
+    return dataclasses.replace(found, runs=(Run(job.opened(text, None, sha256, "here"), text),))
 
 
 def fp4_evidence(**changes: Any) -> Evidence:
@@ -858,4 +890,4 @@ def cpu_evidence(**changes: Any) -> Evidence:
     where = {"device": "cpu", "capability": None, "driver": None, "checks": checks}
     text = sealed(found, "cpu", **where)
     report = job.opened(text, None, found.sha256, "here")
-    return evidence(found, **{"spec": wanted, "smoke": report, "sealed": text, **changes})
+    return evidence(found, **{"spec": wanted, "runs": (Run(report, text),), **changes})

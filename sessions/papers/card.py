@@ -21,7 +21,7 @@ from sessions.core import facts, job, options
 from sessions.core.model import Check, SmokeReport
 from sessions.core.spec import command
 from sessions.papers import page, speed
-from sessions.papers.evidence import Evidence, unproven
+from sessions.papers.evidence import Evidence, ran, unproven
 from sessions.papers.gate import UNSUPPORTED
 from sessions.papers.provenance import neutral
 from sessions.wheelfile import rules
@@ -66,9 +66,8 @@ def _environment() -> jinja2.Environment:
 def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
     """Every value that a card shows."""
     wheel, spec = found.wheel, found.spec
-    # A report of another wheel says nothing of this one.
-    report = found.smoke if found.smoke and found.smoke.sha256 == found.sha256 else None
-    on_card = report is not None and report.device != "cpu"
+    reports = [run.report for run in ran(found)]
+    on_card = any(report.device != "cpu" for report in reports)
     missing = unproven(found)
     words, runtime = _words(), {_name(need) for need in wheel.requires}
     return {
@@ -94,14 +93,14 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "compared": comparison(found),
         "untested": missing,
         "verify": _proofs(words["verify"], _verified(found), language),
-        "smoke": _proofs(words["smoke"], report.checks, language) if report else [],
-        "report": report,
+        "runs": [(report, _proofs(words["smoke"], report.checks, language)) for report in reports],
         "on_card": on_card,
-        "types": types(report) if report else [],
+        "with_driver": any(report.driver for report in reports),
+        "types": types(reports),
         "tensor": tensor(found),
         "fp4": fp4(found),
-        "offload": _said(report, "full-offload") if report and not missing and on_card else "",
-        "real_model": _said(report, "real-model") if report else "",
+        "offload": [] if missing else _offload(reports),
+        "real_model": any(_said(report, "real-model") for report in reports),
         "bench": found.bench,
         "confidence": f"{found.bench.confidence:.0%}" if found.bench else "",
         "speeds": speed.comparisons(found.bench) if found.bench else [],
@@ -149,8 +148,14 @@ def _verified(found: Evidence) -> list[Check]:
     return [check for group in found.verify.groups for check in group.checks]
 
 
-def _said(report: SmokeReport | None, id_: str) -> str:
-    held = [c for c in (report.checks if report else ()) if c.id == id_ and c.status == "ok"]
+def _offload(reports: Iterable[SmokeReport]) -> list[tuple[str, str]]:
+    """What was found of the offload to each GPU, and the GPU's name."""
+    gpus = [report for report in reports if report.device != "cpu"]
+    return [(_said(gpu, "full-offload"), gpu.device) for gpu in gpus if _said(gpu, "full-offload")]
+
+
+def _said(report: SmokeReport, id_: str) -> str:
+    held = [check for check in report.checks if check.id == id_ and check.status == "ok"]
     return held[0].summary.removeprefix(f"{id_}: ") if held else ""
 
 
@@ -212,10 +217,11 @@ def fp4(found: Evidence) -> int:
     return sum(n for table in counts for name, n in table.items() if FP4 in name.split("."))
 
 
-def types(report: SmokeReport) -> list[str]:
-    """The quantisations of which every case was within its bound."""
-    names = dict.fromkeys(case["type"] for case in report.cases)
-    return [n for n in names if all(job.holds(c) for c in report.cases if c["type"] == n)]
+def types(reports: Iterable[SmokeReport]) -> list[str]:
+    """The quantisations of which every case of every run was within its bound."""
+    cases = [case for report in reports for case in report.cases]
+    bad = {case["type"] for case in cases if not job.holds(case)}
+    return [name for name in dict.fromkeys(case["type"] for case in cases) if name not in bad]
 
 
 def comparison(found: Evidence) -> dict[str, Any] | None:

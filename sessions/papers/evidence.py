@@ -39,6 +39,20 @@ class Reproduced:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One run of smoke: what it found, and the report as it was written where the wheel ran."""
+
+    report: SmokeReport
+    sealed: str
+    signature: str | None = None  # that came with it; whose it is was asked when it came
+
+    @property
+    def place(self) -> str:
+        """The compute capability of its GPU, or "cpu"."""
+        return job.place(self.report.capability)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known of one target's wheel. ``sha256`` is that of the file as it lies there now."""
 
@@ -52,9 +66,7 @@ class Evidence:
     wheel: Wheel
     facts: WheelFacts
     verify: VerifyReport
-    smoke: SmokeReport | None  # None where it was run nowhere
-    sealed: str | None  # the smoke report as it was written where the proofs ran
-    signature: str | None  # that came with it; whose it is was asked when it came
+    runs: tuple[Run, ...]  # one for each compute capability it ran on, and one for the CPU
     timeline: Timeline | None  # None where the wheel's build compiled nothing
     bench: BenchReport | None = None  # None where this wheel was not measured
     measured: str | None = None  # the benchmark's report as it was written where it ran
@@ -68,11 +80,11 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     """
     missing: dict[str, str] = {}  # what is wrong -> the command that mends it
 
-    def need(stage: str, kind: type[T], mend: str = "") -> T | None:
-        found = records.read(build / f"{stage}.json", stage, kind, failed=True)
+    def need(stage: str, kind: type[T], mend: str = "", path: Path | None = None) -> T | None:
+        path = path or build / f"{stage}.json"
+        found = records.read(path, stage, kind, failed=True)
         if found is None:
-            told = f"{stage}.json is {state(build / f'{stage}.json')}"
-            missing[told] = mend or command("verify", spec)
+            missing[f"{path.name} is {state(path)}"] = mend or command("verify", spec)
         return found
 
     def may(stage: str, kind: type[T], mend: str) -> T | None:
@@ -86,8 +98,14 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     facts = need("facts", WheelFacts)
     verify = need("verify", VerifyReport)
     smoke, measure = command("smoke", spec), command("bench", spec)
-    report = may("smoke", SmokeReport, smoke)
-    sealed, signature = _text(build / job.SEALED), _text(build / f"{job.SEALED}.sig")
+    runs = []
+    for place in job.places(build):
+        sealed = job.sealed(build, place)
+        report, text = need("smoke", SmokeReport, smoke, job.record(build, place)), _text(sealed)
+        if report and (problem := _unlike(report, text, place, wheel)):
+            missing[f"{sealed.name}: {problem}"] = smoke
+        elif report and text is not None:
+            runs.append(Run(report, text, _text(sealed.with_name(f"{sealed.name}.sig"))))
     bench = may("bench", BenchReport, measure)
     if bench and wheel and bench.sha256 != wheel.sha256:
         bench = None  # of an earlier wheel: it is no proof, and need not be made again
@@ -104,8 +122,6 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     path = wheels / (wheel.file if wheel else "")
     if wheel and not path.is_file():
         missing[f"{path.name} is missing"] = command("verify", spec)
-    if report and (problem := _unlike(report, sealed)):
-        missing[f"{job.SEALED}: {problem}"] = smoke
     if bench and (problem := _unlike_bench(bench, measured)):
         missing[f"{benched.SEALED}: {problem}"] = measure
     if missing or not (toolchain and source and configured and wheel and facts and verify):
@@ -127,9 +143,7 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
         wheel=wheel,
         facts=facts,
         verify=verify,
-        smoke=report,
-        sealed=sealed if report else None,
-        signature=signature if report else None,
+        runs=tuple(runs),
         timeline=timeline,
         bench=bench,
         measured=measured if bench else None,
@@ -154,13 +168,12 @@ def handed_on(found: Evidence) -> dict[str, str]:
         )
         if value is not None
     }
-    # The report as it was written there: only so do its digest and its signature hold.
-    given = {
-        "smoke.json": found.sealed,
-        "smoke.json.sig": found.signature,
-        "bench.json": found.measured,
-    }
-    return {**made, **{name: text for name, text in given.items() if text is not None}}
+    # The reports as they were written there: only so do their digests and signatures hold.
+    for run in ran(found):
+        made[f"smoke-{run.place}.json"] = run.sealed
+        if run.signature is not None:
+            made[f"smoke-{run.place}.json.sig"] = run.signature
+    return made if found.measured is None else {**made, "bench.json": found.measured}
 
 
 def _text(path: Path) -> str | None:
@@ -173,7 +186,7 @@ def _sums_up(wheel: Wheel, timeline: Timeline) -> bool:
     return bool(timeline.steps) and summary(timeline).items() <= wheel.timing.items()
 
 
-def _unlike(report: SmokeReport, sealed: str | None) -> str:
+def _unlike(report: SmokeReport, sealed: str | None, place: str, wheel: Wheel | None) -> str:
     """How the report that was handed in differs from the record made of it; "" if not."""
     if sealed is None:
         return "missing"
@@ -181,7 +194,12 @@ def _unlike(report: SmokeReport, sealed: str | None) -> str:
         opened = job.opened(sealed, None, report.sha256, report.origin)
     except Problem as problem:
         return problem.evidence or problem.what
-    return "" if opened == report else "smoke.json says otherwise"
+    if opened != report:
+        return f"{job.record(Path(), place)} says otherwise"
+    if wheel and (report.sha256 == wheel.sha256) > (report.file == wheel.file):
+        return f"it calls the wheel {report.file}"  # and so another release, with other cases
+    found = job.place(report.capability)
+    return "" if found == place else f"it was run on {found}, not on {place}"
 
 
 def _unlike_bench(report: BenchReport, sealed: str | None) -> str:
@@ -194,15 +212,26 @@ def _unlike_bench(report: BenchReport, sealed: str | None) -> str:
     return "" if opened == report else "bench.json says otherwise"
 
 
+def ran(found: Evidence) -> tuple[Run, ...]:
+    """The runs of this very file: a report of another wheel says nothing of it."""
+    return tuple(run for run in found.runs if run.report.sha256 == found.sha256)
+
+
+def refuted(found: Evidence) -> tuple[Run, ...]:
+    """The runs of this very file in which a test failed or is missing."""
+    return tuple(run for run in ran(found) if job.failed(run.report))
+
+
+def needed(found: Evidence) -> tuple[str, ...]:
+    """Where the wheel is to run, and so must have run: compute capabilities, or "cpu"."""
+    return tuple(job.capabilities(found.spec)) or ("cpu",)
+
+
 def unproven(found: Evidence) -> tuple[str, ...]:
     """Where the wheel is to run and was not proven to: compute capabilities, or "cpu".
 
     Empty where the proofs of this very wheel hold on a device of each kind it is for. Every paper
     of a wheel for which this is not empty has the word UNTESTED in it.
     """
-    wanted = tuple(job.capabilities(found.spec)) or ("cpu",)
-    report = found.smoke
-    if report is None or report.sha256 != found.sha256 or job.failed(report):
-        return wanted
-    proven = "cpu" if report.device == "cpu" else report.capability
-    return tuple(device for device in wanted if device != proven)
+    proven = {run.place for run in ran(found)} - {run.place for run in refuted(found)}
+    return tuple(place for place in needed(found) if place not in proven)

@@ -12,7 +12,7 @@ from sessions.core import facts, inputs, job
 from sessions.core.errors import Problem
 from sessions.core.model import Check, Wheel
 from sessions.core.spec import command
-from sessions.papers.evidence import Evidence, unproven
+from sessions.papers.evidence import Evidence, Run, needed, ran, refuted, unproven
 
 UNSUPPORTED = "-allow-unsupported-compiler"
 
@@ -188,22 +188,16 @@ def _verify(found: Evidence) -> Iterator[str]:
 
 
 def _smoke(found: Evidence, allow_untested: bool) -> Check:
-    """Proven on a device of each kind the wheel is for, by a report on this very file."""
-    report, missing, spec = found.smoke, unproven(found), found.spec
-    if report is not None and not missing:
-        device = "" if report.device == "cpu" else f"{report.device}, "
-        came = "" if report.origin == "here" else f", by {report.origin}"
-        return Check(
-            "smoke",
-            "ok",
-            f"smoke: {len(report.checks)} proofs with {len(report.cases)} known answers hold on "
-            f"{device}{_on(report.capability or 'cpu')}{came}",
-        )
-    lines, devices = list(_why_unproven(found)), ", ".join(map(_on, missing))
+    """Proven on a device of each kind the wheel is for, by reports on this very file."""
+    missing, bad, spec = unproven(found), refuted(found), found.spec
+    if not missing and not bad:
+        held = "; ".join(_held(run) for run in ran(found) if run.place in needed(found))
+        return Check("smoke", "ok", f"smoke: {held}")
+    lines = list(_why_unproven(found, missing))
     # What was tried and failed is not untested; nor may a compiler go by that CUDA refuses.
-    refuted = report is not None and report.sha256 == found.sha256 and bool(job.failed(report))
-    what = "proofs failed" if refuted else "no smoke"
-    if missing == ("cpu",):
+    what = "proofs failed" if bad else "no smoke"
+    devices = ", ".join(map(_on, [run.place for run in bad] or missing))
+    if needed(found) == ("cpu",):
         remedy = command("smoke", spec)
         return Check("smoke", "fail", f"smoke: {what} on the CPU", "\n".join(lines), remedy)
     unsupported = any(UNSUPPORTED in value for value in found.build.settings.values())
@@ -213,7 +207,9 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
         f"where the card is: {command('smoke', spec)}; or here {command('bundle', spec)}, run it "
         f"there, and here {command('release', spec, '--report', 'FILE')}"
     )
-    if refuted or unsupported:
+    if len(missing) > 1:
+        remedy += "; one report for each compute capability"
+    if bad or unsupported:
         return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
     if allow_untested:
         return Check("smoke", "warn", f"smoke: UNTESTED on {devices}", "\n".join(lines), remedy)
@@ -221,21 +217,37 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
     return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
 
 
+def _held(run: Run) -> str:
+    report = run.report
+    device = "" if report.device == "cpu" else f"{report.device}, "
+    came = "" if report.origin == "here" else f", by {report.origin}"
+    return (
+        f"{len(report.checks)} proofs with {len(report.cases)} known answers hold on "
+        f"{device}{_on(run.place)}{came}"
+    )
+
+
 def _on(device: str) -> str:
     return "the CPU" if device == "cpu" else f"a card of compute capability {device}"
 
 
-def _why_unproven(found: Evidence) -> Iterator[str]:
-    report = found.smoke
-    if report is None:
-        yield "the wheel was run nowhere"
-    elif report.sha256 != found.sha256:
-        yield f"the report is of another wheel, sha256 {report.sha256}"
-    else:
-        kind = f" ({report.capability})" if report.capability else ""
-        yield f"it was run on {report.device}{kind}"
+def _why_unproven(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
+    for run in found.runs:
+        report = run.report
+        if run not in ran(found):
+            yield f"the report of {report.device} is of another wheel, sha256 {report.sha256}"
+            continue
+        yield f"it was run on {report.device}" + (
+            f" ({report.capability})" if report.capability else ""
+        )
         if bad := job.failed(report):
             yield f"proofs that fail or are missing: {', '.join(bad)}"
+        yield from job.gaps(report)
+    yield from (f"it was not run on {_on(place)}" for place in missing if not _there(found, place))
+
+
+def _there(found: Evidence, place: str) -> bool:
+    return any(run.place == place for run in ran(found))
 
 
 def _checkout(checkout: Checkout) -> Check:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from sessions.core.model import Check, Gate
 from sessions.papers.gate import failed
@@ -20,12 +20,21 @@ def verdict(gate: Gate) -> str:
     return f"RELEASE, UNTESTED on {', '.join(gate.untested)}" if gate.untested else "RELEASE"
 
 
-def render(gates: Sequence[Gate]) -> str:
-    """The page, in Markdown: the targets as they are given."""
+def render(released: Mapping[str, Gate], refused: Mapping[str, Gate]) -> str:
+    """The page, in Markdown: what is in dist/ by target, and what was refused in this run.
+
+    A target can be in both: what was released of it before stays where a newer wheel is refused.
+    """
+    shown = [
+        (gate, f"{name}, released before" if name in refused and gates is released else name)
+        for name in sorted({*released, *refused})
+        for gates in (refused, released)
+        if (gate := gates.get(name))
+    ]
     lines = ["# Release", "", "| target | verdict | wheel |", "| --- | --- | --- |"]
-    lines += [f"| {g.target} | {verdict(g)} | {plain(g.file or 'none')} |" for g in gates]
-    for gate in gates:
-        lines += ["", f"## {gate.target}: {verdict(gate)}", ""]
+    lines += [f"| {name} | {verdict(g)} | {plain(g.file or 'none')} |" for g, name in shown]
+    for gate, name in shown:
+        lines += ["", f"## {name}: {verdict(gate)}", ""]
         lines += [f"SHA-256 `{gate.sha256}`", ""] if gate.sha256 else []
         reasons = failed(gate.checks)
         if reasons:

@@ -6,7 +6,6 @@ Made from records alone. It holds all it needs: no script, no font, nothing from
 from __future__ import annotations
 
 import functools
-import math
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from sessions.core import console, facts, job
 from sessions.core.model import SmokeReport
 from sessions.core.timeline import summary
 from sessions.papers import timeline
-from sessions.papers.evidence import Evidence, unproven
+from sessions.papers.evidence import Evidence, ran, refuted, unproven
 from sessions.papers.provenance import neutral
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -48,6 +47,16 @@ class Chart:
     bars: tuple[Bar, ...]
     note: str = ""
     reference: float | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run as the page shows it. ``key`` ends the ids of its elements: "" for the first run."""
+
+    key: str
+    report: SmokeReport
+    signed: bool
+    answers: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ def _template() -> jinja2.Template:
         clock=clock,
         file=timeline.name,
         base=lambda member: member.rsplit("/", 1)[-1],
+        share=job.share,
         sci=lambda value: f"{value:.2e}",
     )
     return environment.get_template("report.html")
@@ -90,21 +100,33 @@ def _template() -> jinja2.Template:
 
 def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]:
     """Every value that the page shows."""
-    # A report of another wheel says nothing of this one.
-    report = found.smoke if found.smoke and found.smoke.sha256 == found.sha256 else None
+    runs = [
+        Shown(
+            key=f"-{number}" if number > 1 else "",
+            report=run.report,
+            signed=run.signature is not None,
+            answers=answers(run.report),
+        )
+        for number, run in enumerate(ran(found), 1)
+    ]
+    tables = [run.answers for run in runs]
     checks = [check for group in found.verify.groups for check in group.checks]
-    proofs = [*checks, *(report.checks if report else ())]
+    proofs = [*checks, *(check for run in runs for check in run.report.checks)]
     return {
         "found": found,
         "commit": commit,
-        "report": report,
+        "runs": runs,
+        "answers": sum(len(run.report.cases) for run in runs),
+        "out_of_bounds": sum(len(table["failed"]) for table in tables),
+        "closest": max(
+            (table["closest"] for table in tables if table["closest"]), key=job.share, default=None
+        ),
         "verdict": verdict(found),
         "untested": unproven(found),
         "about": about(),
         "counts": Counter(check.status for check in proofs),
         "checks": checks,
         "cards": facts.capability_names(),
-        "answers": answers(report) if report else None,
         "parts": parts(found),
         "sass": pieces(found, "sass"),
         "ptx": pieces(found, "ptx"),
@@ -120,11 +142,8 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
 def verdict(found: Evidence) -> str:
     """In one word: "RELEASE", "UNTESTED", or "FAILED" where a proof did not hold."""
     checks = [check for group in found.verify.groups for check in group.checks]
-    of_this = found.smoke is not None and found.smoke.sha256 == found.sha256
     bad = [check for check in checks if check.status == "fail"]
-    if bad or not checks or found.verify.sha256 != found.sha256:
-        return "FAILED"
-    if found.smoke and of_this and job.failed(found.smoke):
+    if bad or not checks or found.verify.sha256 != found.sha256 or refuted(found):
         return "FAILED"
     return "UNTESTED" if unproven(found) else "RELEASE"
 
@@ -153,7 +172,7 @@ def answers(report: SmokeReport) -> dict[str, Any]:
         "ways": ways,
         "batches": batches,
         "rows": {name: [cell(row.get(c)) for c in columns] for name, row in rows.items()},
-        "closest": max(held, key=_share, default=None),
+        "closest": max(held, key=job.share, default=None),
         "failed": [case for case in report.cases if not job.holds(case)],
     }
 
@@ -164,13 +183,9 @@ def cell(case: Mapping[str, Any] | None) -> dict[str, Any]:
         return {"said": "none", "heat": "none"}
     if not job.holds(case):
         wrong = "nmse" in case and case["finite"]
-        return {"said": f"{_share(case):.0f} !" if wrong else "error", "heat": "over"}
-    share = _share(case)
+        return {"said": f"{100 * job.share(case):.0f} !" if wrong else "error", "heat": "over"}
+    share = 100 * job.share(case)
     return {"said": f"{share:.0f}" if share >= 1 else "<1", "heat": f"h{min(int(share / 10), 9)}"}
-
-
-def _share(case: Mapping[str, Any]) -> Any:
-    return 100 * case["nmse"] / case["bound"] if case["bound"] > 0 else math.inf
 
 
 def parts(found: Evidence) -> list[Part]:

@@ -14,11 +14,10 @@ from typing import Any
 
 Job = dict[str, Any]
 
-# Tokens to evaluate, by how many at once: 1 takes the vector kernels, 4 the small-batch ones, 32
-# the tensor-core ones, 512 the large matrix products.
-LENGTHS = {1: 32, 4: 64, 32: 128, 512: 512}
-# Without flash attention the value cache cannot be quantised: upstream refuses it.
-ATTENTION = ((False, "f16"), (True, "f16"), (True, "q8_0"), (True, "q4_0"))
+# What is computed of every type; whoever reads a report asks for each of these cases.
+_WHAT: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encoding="utf-8"))
+LENGTHS: dict[int, int] = {int(batch): length for batch, length in _WHAT["tokens"].items()}
+ATTENTION: list[tuple[bool, str]] = [(flash, kv) for flash, kv in _WHAT["attention"]]
 CASES: list[Job] = [
     {"batch": batch, "flash": flash, "kv": kv}
     for batch, (flash, kv) in itertools.product(LENGTHS, ATTENTION)
@@ -78,17 +77,18 @@ def answers(job: Job) -> None:
 
             try:
                 found = run()
-                again = run() if number % 4 == 1 else found
+                twice = [case["flash"], case["kv"]] == _WHAT["repeated"]
+                again = run() if twice else found
             except llama.Refused as refusal:
                 say(result={**shown, "error": str(refusal)})
                 continue
             judged = int(clear[:length].sum())
             equal = (found.argmax(axis=1) == wanted[:length].argmax(axis=1))[clear[:length]]
-            twice = {} if again is found else {"repeats": _same(found, again)}
+            compared = {"repeats": _same(found, again)} if twice else {}
             say(
                 result={
                     **shown,
-                    **twice,
+                    **compared,
                     "nmse": oracle.nmse(found, wanted[:length]),
                     "finite": bool(np.isfinite(found).all()),
                     "tokens": judged,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
-EXACT = ("F32", "F16", "BF16")  # types whose tokens must be the oracle's
 LEAK_MIB = 32  # less than twenty times the model
 BOUNDS: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encoding="utf-8"))
+EXACT = tuple(BOUNDS["exact"])  # types whose tokens must be the oracle's
 
 
 def judge(job: Job, found: Job) -> list[Job]:

@@ -27,14 +27,32 @@ def digest(report: dict[str, Any]) -> str:
 
 
 def opened(text: str, kind: str = KIND) -> dict[str, Any]:
-    """The report in a file's text. Raises ValueError that says why it is none."""
+    """The report in a file's text. Raises ValueError that says why it is not one.
+
+    Refused are also texts that two readers could read differently: a name that an object has
+    twice, half a character (a lone surrogate), and values nested too deeply for this Python.
+    """
     try:
-        record = json.loads(text)
-        report, found, said = record["report"], record["kind"], record["sha256"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        record = json.loads(text, object_pairs_hook=_once)
+        report, found, expected = record["report"], record["kind"], record["sha256"]
+        actual = digest(report)
+        json.dumps(report, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("not a report: its values are nested too deeply") from None
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"not a report: {error}") from error
     if (found, record.get("schema")) != (kind, SCHEMA) or not isinstance(report, dict):
         raise ValueError(f"not a report: no {kind} of schema {SCHEMA}")
-    if digest(report) != said:
+    if actual != expected:
         raise ValueError("its digest is not that of its content: it was changed or damaged")
     return report
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON in which each name is there once."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    return found

@@ -20,6 +20,7 @@ from playwright.sync_api import sync_playwright
 from sessions.core.model import BuildStep, Check, CheckGroup
 from sessions.papers import report
 from sessions.papers.evidence import Evidence
+from tests import fakes
 from tests.evidence import CHARTS, COMMIT, proven, untested
 
 FLAGS = (
@@ -35,9 +36,8 @@ PARTS = "llama_cpp/lib/" + "very-long-name-" * 8 + ".so"
 def crowded() -> Evidence:
     """What no good wheel has: every shade of an answer, failures, long names, many jobs."""
     found = proven()
-    assert found.smoke is not None
     assert found.timeline is not None
-    cases = list(found.smoke.cases[:32])
+    cases = list(fakes.report(found).cases[:32])
     for tenth in range(12):  # up to 110% of the bound
         cases[tenth] = {**cases[tenth], "nmse": (tenth + 0.05) * 0.1, "bound": 1.0}
     cases[12] = {**cases[12], "finite": False}
@@ -62,7 +62,7 @@ def crowded() -> Evidence:
         spec=dataclasses.replace(found.spec, warning=LONG),
         wheel=dataclasses.replace(found.wheel, file=LONG, source_edited=True),
         verify=dataclasses.replace(found.verify, groups=groups),
-        smoke=dataclasses.replace(found.smoke, cases=tuple(cases), origin=LONG, system=LONG),
+        runs=fakes.reported(found, cases=tuple(cases), origin=LONG, system=LONG).runs,
         build=dataclasses.replace(
             found.build, settings={**found.build.settings, LONG: f"{LONG} {LONG}"}
         ),

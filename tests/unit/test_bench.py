@@ -112,7 +112,8 @@ def test_a_signature_that_is_asked_for_is_checked(
     digest = build(benching(tmp_path))
     asked: list[tuple[str, str]] = []
 
-    def signed(_: Context, report: Path, signers: Path) -> str:
+    def signed(_: Context, report: Path, data: bytes, signers: Path) -> str:
+        assert data == report.read_bytes()
         asked.append((report.name, signers.name))
         return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -17,6 +18,17 @@ DIGEST = "0" * 64
 
 def opened(report: dict[str, Any], target: str = "rtx50", sha256: str = DIGEST) -> BenchReport:
     return benched.opened(seal.seal(report, seal.BENCH), target, sha256, "here")
+
+
+BAD: tuple[Any, ...] = (math.inf, -math.inf, 10**400, math.nan, "5", True, [], {}, None)
+CONDITION = fakes.bench_report()["conditions"][0]
+
+
+def with_value(value: Any, metric: str = "import_seconds") -> dict[str, Any]:
+    """A wheel with one other value."""
+    wheel = fakes.bench_wheel()
+    series = wheel["values"].get(metric, [1.0] * 8)
+    return {**wheel, "values": {**wheel["values"], metric: [value, *series[1:]]}}
 
 
 def test_a_report_is_taken_with_its_ratios() -> None:
@@ -64,13 +76,57 @@ def test_the_model_that_was_used_is_named_without_its_folder() -> None:
         {"device": 7},
         {"seconds": None},
         {"conditions": 3},
+        *({"seconds": value} for value in BAD),
+        *({"rounds": value} for value in (*BAD, 1.5)),
+        {"rounds": -1},
+        {"rounds": 9},
+        {"threads": True},
+        {"device": "half \ud800"},
+        {"device": "two\nlines"},
+        {"driver": 580},
+        {"model": {"file": "a.gguf", "size": "7", "sha256": "2" * 64}},
+        {"model": {"file": "a.gguf"}},
+        {"model": []},
+        {"wheels": [[]]},
+        *({"wheels": [{**fakes.bench_wheel(), "label": label}]} for label in ("", 7, None)),
+        {"wheels": [fakes.bench_wheel(), fakes.bench_wheel()]},
+        {"wheels": [fakes.bench_wheel(packages="numpy")]},
+        {"wheels": [fakes.bench_wheel(packages=[7])]},
+        {"wheels": [fakes.bench_wheel(jit_files=-1)]},
+        {"wheels": [fakes.bench_wheel(brings_runtime=1)]},
+        {"wheels": [fakes.bench_wheel(more=1)]},
+        {"wheels": [fakes.bench_wheel(values=[])]},
+        *({"wheels": [with_value(value)]} for value in (*BAD, 0, -1.0, 1e308, 5e-324)),
+        {"wheels": [with_value(1.0, metric="nobody_knows")]},
+        {"wheels": [with_value(1.0), fakes.bench_wheel("seed", rounds=9)]},
+        *({"conditions": [{**CONDITION, "sm_mhz": value}]} for value in (*BAD[:-1], {})),
+        {"conditions": [{**CONDITION, "slowed": "heat"}]},
+        {"conditions": [{**CONDITION, "slowed": [1]}]},
+        {"conditions": [{**CONDITION, "more": 1}]},
+        {"conditions": [{n: v for n, v in CONDITION.items() if n != "sm_mhz_highest"}]},
+        {"more": 1},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:60],
 )
 def test_what_is_no_report_is_refused_with_what_makes_one(change: dict[str, Any]) -> None:
-    with pytest.raises(Problem, match="no report that can be trusted") as caught:
+    with pytest.raises(Problem) as caught:
         opened(fakes.bench_report(**change))
+    assert caught.value.id == "bench-report-invalid"
     assert "nox -s bench" in caught.value.remedy
+
+
+@pytest.mark.parametrize("field", sorted(set(fakes.bench_report()) - {"ratios"}))
+def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
+    report = fakes.bench_report()
+    del report[field]
+    with pytest.raises(Problem) as caught:
+        opened(report)
+    assert caught.value.id == "bench-report-invalid"
+
+
+def test_what_a_gpu_does_not_say_may_be_missing() -> None:
+    found = opened(fakes.bench_report(conditions=[{**CONDITION, "sm_mhz": None, "watts": None}]))
+    assert found.conditions[0]["sm_mhz"] is None
 
 
 def test_a_series_that_is_empty_is_refused() -> None:

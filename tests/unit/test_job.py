@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sessions.core import baseline, job, spec
-from sessions.core.errors import USAGE, Problem
+from sessions.core import baseline, benched, job, spec
+from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import BuildSpec, Wheel
-from sessions.payload import seal
+from sessions.payload import child, seal
 from tests import fakes
 
 TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
@@ -145,6 +146,18 @@ def test_the_driver_must_be_new_enough_for_the_targets_cuda(tmp_path: Path) -> N
         job.card_for(fakes.context(tmp_path), fakes.nvml(release="570.1"))
 
 
+@pytest.mark.parametrize("session", ["smoke", "bench"])
+@pytest.mark.parametrize("name", ["my-wheel.whl", "wheel.whl", "a-b-c-d-e.whl", "x.zip"])
+def test_a_wheel_whose_name_says_nothing_is_refused(
+    name: str, session: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"a wheel")
+    ctx = fakes.context(tmp_path, "--wheel", str(tmp_path / name), session=session)
+    with pytest.raises(Problem) as caught:
+        job.chosen(ctx)
+    assert (caught.value.id, caught.value.code) == ("wheel-name-invalid", USAGE)
+
+
 # ---- reports ------------------------------------------------------------------------------------
 
 
@@ -189,7 +202,7 @@ def test_of_a_wheel_that_is_given_the_target_is_not_known() -> None:
 
 def test_a_damaged_report_is_refused() -> None:
     text = seal.seal(fakes.smoke_report()).replace("GeForce", "Geforce")
-    with pytest.raises(Problem, match="no report that can be trusted") as caught:
+    with pytest.raises(Problem, match="not a report that can be trusted") as caught:
         job.opened(text, fakes.wheel(), DIGEST, "report.json")
     assert "changed or damaged" in caught.value.evidence
 
@@ -198,7 +211,7 @@ def test_a_damaged_report_is_refused() -> None:
 def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
     said = fakes.smoke_report()
     del said[field]
-    with pytest.raises(Problem, match="no report that can be trusted") as caught:
+    with pytest.raises(Problem, match="not a report that can be trusted") as caught:
         opened(said, fakes.wheel())
     assert field in caught.value.evidence
 
@@ -221,6 +234,29 @@ def test_a_case_with_all_it_must_have_is_read() -> None:
     assert opened(fakes.smoke_report(cases=[CASE]), fakes.wheel()).cases == (CASE,)
 
 
+BAD: tuple[Any, ...] = (
+    0,
+    math.inf,
+    -math.inf,
+    10**400,
+    math.nan,
+    -1e-4,
+    0.0,
+    "1e-4",
+    None,
+    True,
+    [],
+    {},
+)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 0
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -237,6 +273,35 @@ def test_a_case_with_all_it_must_have_is_read() -> None:
         {"cases": [{n: v for n, v in CASE.items() if n != "kv"}]},
         {"cases": [{n: v for n, v in CASE.items() if n != "bound"}]},
         {"cases": [{**CASE, "nmse": None}]},
+        *({"cases": [{**CASE, "bound": bound}]} for bound in BAD),
+        *({"seconds": value} for value in BAD[1:4]),
+        {"cases": [{**CASE, "nmse": 10**400}]},
+        {"cases": [{**CASE, "nmse": "1e-6"}]},
+        {"cases": [{**CASE, "batch": True}]},
+        {"cases": [{**CASE, "flash": 1}]},
+        {"cases": [{**CASE, "tokens": -1}]},
+        {"cases": [{**CASE, "tokens": 1.5}]},
+        {"cases": [{**CASE, "more": []}]},
+        {"cases": [{**CASE, "repeats": None}]},
+        {"cases": [{**CASE, "type": "half \udc00"}]},
+        {"cases": [{"type": "F16", "error": 3}]},
+        {"cases": [{"error": "no type"}]},
+        {"cases": {}},
+        {"checks": [{**fakes.smoke_report()["checks"][0], "summary": 1}]},
+        {"times": {"load_seconds": True}},
+        {"times": {"load\nseconds": 1.0}},
+        {"capability": None},
+        {"capability": "../../x"},
+        {"capability": 12.0},
+        {"device": "cpu"},
+        {"driver": 580},
+        {"driver": "580\n"},
+        {"started": "yesterday"},
+        {"file": "../x.whl", "cases": [CASE]},
+        {"file": "x.whl", "cases": [CASE]},
+        {"target": ""},
+        {"python": "3" * 5000},
+        {"more": nested(30)},
         {"times": {"load_seconds": "soon"}},
         {"times": {"load_seconds": [1]}},
         {"times": []},
@@ -245,32 +310,63 @@ def test_a_case_with_all_it_must_have_is_read() -> None:
         {"seconds": 10**400},
         {"device": "half \ud800"},
     ],
-    ids=[
-        "no-checks",
-        "a-check-that-is-text",
-        "a-check-without-summary",
-        "a-check-with-more",
-        "a-check-of-unknown-status",
-        "a-check-that-warns",
-        "no-cases",
-        "a-case-that-is-text",
-        "a-case-of-a-batch-that-is-text",
-        "a-case-of-a-type-that-is-a-number",
-        "a-case-without-a-cache",
-        "a-case-without-bound",
-        "a-case-without-error",
-        "a-time-that-is-text",
-        "a-time-that-is-a-list",
-        "times-in-a-list",
-        "seconds-that-are-text",
-        "seconds-without-end",
-        "seconds-no-float-can-hold",
-        "half-a-character",
-    ],
+    ids=lambda changes: str(changes)[:60],
 )
 def test_a_report_of_other_forms_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(Problem, match="no report that can be trusted"):
-        opened(fakes.smoke_report(**changes), fakes.wheel())
+    with pytest.raises(Problem) as caught:
+        opened(fakes.smoke_report(**changes))
+    assert caught.value.id == "smoke-report-invalid"
+    assert caught.value.code == CHECK_FAILED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000 + "]" * 100_000,
+        '{"a":' * 100_000 + "1" + "}" * 100_000,
+        "9" * 5000,
+        "[]",
+        "null",
+        "",
+        "{}",
+        '{"schema": 1, "kind": "smoke-report", "report": [], "sha256": ""}',
+        '{"schema": 1, "kind": ["smoke-report"], "report": {}, "sha256": {}}',
+    ],
+    ids=lambda text: text[:20] or "empty",
+)
+@pytest.mark.parametrize("kind", ["smoke", "bench"])
+def test_a_text_that_is_not_a_report_is_refused(kind: str, text: str) -> None:
+    words = (None, DIGEST) if kind == "smoke" else ("rtx50", DIGEST)
+    read: Any = job.opened if kind == "smoke" else benched.opened
+    with pytest.raises(Problem) as caught:
+        read(text, *words, "report.json")
+    assert caught.value.id == f"{kind}-report-invalid"
+
+
+def test_a_report_that_nests_deeply_where_nobody_looks_is_refused() -> None:
+    said = fakes.smoke_report()
+    text = seal.seal(said).replace(
+        '"system_info": ', f'"system_info": {"[" * 5000}{"]" * 5000}, "x": '
+    )
+    with pytest.raises(Problem) as caught:
+        job.opened(text, None, DIGEST, "report.json")
+    assert caught.value.id == "smoke-report-invalid"
+
+
+def test_a_name_that_is_there_twice_is_refused() -> None:
+    text = seal.seal(fakes.smoke_report()).replace(
+        '"device": ', '"device": "NVIDIA H200", "device": ', 1
+    )
+    with pytest.raises(Problem) as caught:
+        job.opened(text, None, DIGEST, "report.json")
+    assert caught.value.evidence == "not a report: 'device' is there twice"
+
+
+def test_the_report_of_a_wheel_of_another_name_is_refused() -> None:
+    said = fakes.smoke_report(file="llama_cpp_python-0.3.9-py3-none-linux_x86_64.whl")
+    with pytest.raises(Problem) as caught:
+        opened(said, fakes.wheel())
+    assert caught.value.id == "smoke-report-other-wheel"
 
 
 def test_the_report_that_an_h200_wrote_is_taken_and_holds() -> None:
@@ -283,30 +379,51 @@ def test_the_report_that_an_h200_wrote_is_taken_and_holds() -> None:
     assert all(case["nmse"] <= case["bound"] for case in found.cases)
 
 
+GOOD = fakes.smoke_cases(fakes.wheel().file)
+
+
+def planted(type_: str = "F16", number: int = 4, **changes: Any) -> list[dict[str, Any]]:
+    """All cases, one of them changed."""
+    at = next(n for n, case in enumerate(GOOD) if case["type"] == type_) + number
+    return [{**case, **changes} if n == at else case for n, case in enumerate(GOOD)]
+
+
 @pytest.mark.parametrize(
     "cases",
     [
         [],
-        [CASE, {**CASE, "nmse": 2e-4}],
-        [{**CASE, "nmse": -1e-6}],
-        [{**CASE, "nmse": float("nan")}],
-        [{**CASE, "finite": False}],
-        [{**CASE, "nmse": 2e-4, "bound": 1e-3}],
-        [{**CASE, "type": "MXFP4", "bound": 0.2}],
-        [{**CASE, "bound": 0.0, "nmse": 0.0}],
-        [{**CASE, "type": "Q9_9"}],
-        [{**CASE, "kv": "q9_9"}],
-        [CASE, {"type": "Q4_K", "error": "a crash"}],
+        GOOD[:1],
+        GOOD[:-1],
+        [case for case in GOOD if case["type"] != "IQ1_M"],
+        [case for case in GOOD if case["kv"] != "q4_0"],
+        [*GOOD, GOOD[0]],
+        [*GOOD, {**GOOD[0], "batch": 2}],
+        [*GOOD, *fakes.smoke_cases(types=["NVFP4"])[:3]],
+        planted(nmse=2e-4),
+        planted(nmse=-1e-6),
+        planted(nmse=float("nan")),
+        planted(finite=False),
+        planted(nmse=2e-4, bound=1e-3),
+        planted("MXFP4", bound=0.2),
+        planted(type="Q9_9"),
+        planted(kv="q9_9"),
+        [*GOOD[:-1], {"type": "Q4_K", "error": "a crash"}],
     ],
     ids=[
         "none",
+        "one-of-400",
+        "all-but-one",
+        "a-type-less",
+        "a-cache-less",
+        "one-twice",
+        "one-that-nobody-asks-for",
+        "half-of-a-type-that-need-not-be-there",
         "over-its-bound",
         "less-than-nothing",
         "no-number",
         "not-finite",
         "a-wider-bound-than-there-is",
         "a-wider-bound-than-fp4-has",
-        "no-bound",
         "of-no-type",
         "of-no-cache",
         "an-error",
@@ -317,13 +434,47 @@ def test_what_a_report_says_of_its_cases_does_not_count_against_them(
 ) -> None:
     found = opened(fakes.smoke_report(cases=cases))
     assert {check.status for check in found.checks} == {"ok"}
-    assert job.failed(found) == ["known-answers"]
+    assert "known-answers" in job.failed(found)
+
+
+@pytest.mark.parametrize(
+    ("cases", "id_"),
+    [
+        (planted("F32", 0, equal=19), "greedy-tokens"),
+        (planted("BF16", 1, equal=0, tokens=0), "greedy-tokens"),
+        (planted("Q4_K", 1, repeats=False), "repeatable"),
+        ([{n: v for n, v in case.items() if n != "repeats"} for case in GOOD], "repeatable"),
+    ],
+)
+def test_what_answers_show_is_derived_from_them(cases: list[dict[str, Any]], id_: str) -> None:
+    assert job.failed(opened(fakes.smoke_report(cases=cases))) == [id_]
+
+
+def test_which_cases_are_missing_is_said() -> None:
+    found = opened(fakes.smoke_report(cases=GOOD[:-1]))
+    assert job.gaps(found) == ["IQ1_M: 1 of 16 cases are missing"]
+
+
+def test_a_release_must_have_the_types_that_it_knows() -> None:
+    file = "llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl"
+    for cases, gaps in (
+        (fakes.smoke_cases(file), []),
+        (GOOD, ["NVFP4: 16 of 16 cases are missing"]),
+    ):
+        assert job.gaps(opened(fakes.smoke_report(file=file, cases=cases))) == gaps
+
+
+def test_the_payload_computes_the_cases_that_are_asked_for() -> None:
+    every = [{**case, "type": name} for name in told()["needed"] for case in child.CASES]
+    keys = ("type", "batch", "flash", "kv")
+    assert [{name: case[name] for name in keys} for case in GOOD] == [
+        {name: case[name] for name in keys} for case in every
+    ]
 
 
 def test_cases_within_the_bounds_there_are_hold() -> None:
-    fp4 = {**CASE, "type": "MXFP4", "nmse": 0.05, "bound": 0.1}
-    cached = {**CASE, "kv": "q4_0", "nmse": 0.02, "bound": 0.0251}
-    assert job.failed(opened(fakes.smoke_report(cases=[CASE, fp4, cached]))) == []
+    for cases in (planted("MXFP4", nmse=0.05, bound=0.1), planted(number=7, nmse=0.02)):
+        assert job.failed(opened(fakes.smoke_report(cases=cases))) == []
 
 
 def test_a_proof_that_both_holds_and_fails_does_not_hold() -> None:
@@ -364,3 +515,43 @@ def test_a_baseline_that_has_no_wheels_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
         baseline.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
     assert caught.value.id == "wheel-name-invalid"
+
+
+@pytest.mark.parametrize(
+    ("nmse", "bound", "share"),
+    [
+        (0.5, 1.0, 0.5),
+        (0.0, 1.0, 0.0),
+        (1.0, 0.0, math.inf),
+        (0.0, 0.0, math.inf),
+        (1.0, -1.0, math.inf),
+        (math.nan, 1.0, math.inf),
+        (math.inf, 1.0, math.inf),
+        (1.0, math.nan, math.inf),
+    ],
+)
+def test_the_share_of_a_bound_is_a_number_or_infinite(
+    nmse: float, bound: float, share: float
+) -> None:
+    assert job.share({"nmse": nmse, "bound": bound}) == share
+
+
+@pytest.mark.parametrize(("capability", "place"), [("9.0", "9.0"), ("12.1", "12.1"), (None, "cpu")])
+def test_a_run_has_files_of_its_own(capability: str | None, place: str, tmp_path: Path) -> None:
+    assert job.place(capability) == place
+    job.record(tmp_path, place).touch()
+    job.sealed(tmp_path, place).touch()
+    for other in (
+        "smoke.json",
+        "smoke-x.json",
+        "smoke-report-8.0.json.sig",
+        "smoke-9.0.json.1.part",
+    ):
+        (tmp_path / other).touch()
+    assert job.places(tmp_path) == (place,)
+
+
+def test_runs_are_in_the_order_of_their_capabilities(tmp_path: Path) -> None:
+    for place in ("cpu", "12.0", "9.0", "8.6"):
+        job.record(tmp_path, place).touch()
+    assert job.places(tmp_path) == ("8.6", "9.0", "12.0", "cpu")

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sessions.core import facts, job, records
+from sessions.core import facts, records
+from sessions.core.model import Check
 from sessions.papers import card, page
 from sessions.papers.evidence import Evidence
 from sessions.papers.gate import UNSUPPORTED
@@ -22,7 +23,7 @@ WHEELS = {
     "rtx50": fakes.evidence(),
     "rtx50-fp4": fakes.fp4_evidence(),
     "cpu": fakes.cpu_evidence(),
-    "untested": fakes.evidence(smoke=None, sealed=None),
+    "untested": fakes.evidence(runs=()),
     "measured": fakes.measured(fakes.evidence(), "seed", "upstream"),
     "ptx": fakes.evidence(
         fakes.wheel_facts(
@@ -147,17 +148,15 @@ def test_of_an_untested_wheel_nothing_is_claimed_that_only_a_run_shows() -> None
 
 def test_a_report_of_another_wheel_proves_nothing() -> None:
     found = fakes.evidence()
-    other = dataclasses.replace(found, smoke=dataclasses.replace(found.smoke, sha256="e" * 64))  # type: ignore[type-var]
-    assert of(other) == of(dataclasses.replace(found, smoke=None))
+    other = fakes.reported(found, sha256="e" * 64)
+    assert of(other) == of(dataclasses.replace(found, runs=()))
 
 
 def test_a_run_on_the_cpu_says_nothing_of_the_card() -> None:
     found = fakes.evidence()
     gone = ("native-sass", "libraries", "full-offload", "memory")
     checks = [check for check in fakes.smoke_checks() if check["id"] not in gone]
-    text = fakes.sealed(found.facts, device="cpu", capability=None, driver=None, checks=checks)
-    report = job.opened(text, None, found.sha256, "here")
-    told = of(dataclasses.replace(found, smoke=report, sealed=text))
+    told = of(fakes.rerun(found, device="cpu", capability=None, driver=None, checks=checks))
     assert "By running it on the CPU, Linux 6.1.0 x86_64" in told
     assert "> **UNTESTED** on a card of compute capability 12.0" in told
     assert "**CUDA offload**: UNTESTED on the card" in told
@@ -168,8 +167,7 @@ def test_every_number_of_the_proofs_is_the_records() -> None:
     text = section(of(found), "What was proven")
     for check in (c for group in found.verify.groups for c in group.checks):
         assert f"`{check.summary.removeprefix(check.id + ': ')}`" in text
-    assert found.smoke is not None
-    for check in found.smoke.checks:
+    for check in fakes.report(found).checks:
         assert check.summary.removeprefix(check.id + ": ") in text
     for words in (
         "NVIDIA GeForce RTX 5090",
@@ -183,9 +181,7 @@ def test_every_number_of_the_proofs_is_the_records() -> None:
 
 def test_a_check_that_does_not_hold_is_not_among_what_was_proven() -> None:
     found = fakes.evidence()
-    text = fakes.sealed(found.facts, checks=fakes.smoke_checks("memory"))
-    report = job.opened(text, None, found.sha256, "here")
-    told = section(of(dataclasses.replace(found, smoke=report)), "What was proven")
+    told = section(of(fakes.rerun(found, checks=fakes.smoke_checks("memory"))), "What was proven")
     assert "No device memory is lost" not in told
     assert "Every layer was on the card" in told
 
@@ -291,13 +287,16 @@ def test_no_folder_of_the_build_machine_is_told(name: str) -> None:
 
 
 def test_the_quantisations_are_those_of_which_every_case_held() -> None:
-    report = WHEELS["rtx50"].smoke
-    assert report is not None
-    assert card.types(report) == ["F16"]
+    report = fakes.report(WHEELS["rtx50"])
+    every = list(dict.fromkeys(case["type"] for case in report.cases))
+    assert len(every) == 25
+    assert card.types([report]) == every
     bad = {**report.cases[0], "type": "Q4_K", "nmse": 1.0}
     lost = {"type": "Q8_0", "error": "no answer"}
     more = dataclasses.replace(report, cases=(*report.cases, bad, lost))
-    assert card.types(more) == ["F16"]
+    good = [name for name in every if name not in ("Q4_K", "Q8_0")]
+    assert card.types([more]) == good
+    assert card.types([report, more]) == good  # of two GPUs, what held on both
 
 
 def test_every_check_has_words_in_both_languages() -> None:
@@ -328,11 +327,9 @@ def hostile(**changes: Any) -> Evidence:
         {"id": HOSTILE, "status": "ok", "summary": HOSTILE, "evidence": "", "remedy": ""},
     ]
     words = dict.fromkeys(("device", "driver", "system", "python", "started"), HOSTILE)
-    text = fakes.sealed(
-        found.facts, **{**words, "checks": checks, "times": {HOSTILE: 1.0}, **changes}
-    )
-    report = job.opened(text, None, found.sha256, HOSTILE)
-    return dataclasses.replace(found, smoke=report, sealed=text)
+    told = fakes.reported(found, **words, times={HOSTILE: 1.0}, origin=HOSTILE)
+    made = tuple(Check(**check) for check in checks)
+    return fakes.reported(told, checks=made, **changes)
 
 
 @pytest.mark.parametrize("language", card.LANGUAGES)

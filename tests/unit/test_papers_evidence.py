@@ -18,10 +18,20 @@ from tests import fakes
 
 WHEEL = b"a wheel"
 TIMELINE = Timeline("2026-01-02T03:04:05Z", 2, 0, {}, (BuildStep("a.o", "c", 0, 9),), ("a.o",))
-STAGES = ("probe", "source", "toolkit", "configure", "wheel", "facts", "verify", "steps", "smoke")
+STAGES = (
+    "probe",
+    "source",
+    "toolkit",
+    "configure",
+    "wheel",
+    "facts",
+    "verify",
+    "steps",
+    "smoke-12.0",
+)
 # What mends a record: to prove anew does nothing about what the build left.
 MENDS = {
-    "smoke": "nox -s smoke -- --target rtx50",
+    "smoke-12.0": "nox -s smoke -- --target rtx50",
     "steps": "nox -s wheel -- --target rtx50 --fresh",
 }
 
@@ -36,14 +46,17 @@ def lay(root: Path, found: Evidence) -> None:
         "wheel": found.wheel,
         "facts": found.facts,
         "verify": found.verify,
-        "smoke": found.smoke,
         "steps": found.timeline,
     }
     for name, value in values.items():
         if value is not None:
             records.write(root / "build" / f"{name}.json", name, value)
-    if found.sealed is not None:
-        (root / "build" / "smoke-report.json").write_bytes(found.sealed.encode())
+    for run in found.runs:
+        records.write(root / "build" / f"smoke-{run.place}.json", "smoke", run.report)
+        report = root / "build" / f"smoke-report-{run.place}.json"
+        report.write_bytes(run.sealed.encode())
+        if run.signature is not None:
+            report.with_name(f"{report.name}.sig").write_bytes(run.signature.encode())
     (root / "wheels").mkdir()
     (root / "wheels" / found.wheel.file).write_bytes(WHEEL)
 
@@ -123,7 +136,7 @@ def test_what_a_second_build_gave_is_known_of_this_wheel_alone(tmp_path: Path) -
     assert caught.value.remedy == f"delete {path}"
 
 
-@pytest.mark.parametrize("name", ["smoke-report.json", "bench-report.json"])
+@pytest.mark.parametrize("name", ["smoke-report-12.0.json", "bench-report.json"])
 def test_a_report_that_is_no_text_is_a_reason(name: str, tmp_path: Path) -> None:
     found = measured(tmp_path)
     path = tmp_path / "build" / name
@@ -146,9 +159,9 @@ def test_a_failed_verdict_that_was_turned_into_a_good_one_is_noticed(tmp_path: P
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (None, "smoke-report.json: missing"),
-        (("1e-05", "1e-06"), "smoke-report.json: its digest is not that of its content"),
-        (("{", "["), "smoke-report.json: not a report"),
+        (None, "smoke-report-12.0.json: missing"),
+        (("1e-05", "1e-06"), "smoke-report-12.0.json: its digest is not that of its content"),
+        (("{", "["), "smoke-report-12.0.json: not a report"),
     ],
     ids=["missing", "changed", "damaged"],
 )
@@ -156,7 +169,7 @@ def test_the_report_that_was_handed_in_is_there_and_whole(
     change: tuple[str, str] | None, words: str, tmp_path: Path
 ) -> None:
     found = whole(tmp_path)
-    path = tmp_path / "build" / "smoke-report.json"
+    path = tmp_path / "build" / "smoke-report-12.0.json"
     if change is None:
         path.unlink()
     else:
@@ -171,10 +184,10 @@ def test_the_report_that_was_handed_in_is_there_and_whole(
 def test_a_report_that_says_otherwise_than_its_record_is_noticed(tmp_path: Path) -> None:
     found = whole(tmp_path)
     other = fakes.sealed(found.facts, seconds=1.0)
-    (tmp_path / "build" / "smoke-report.json").write_bytes(other.encode())
+    (tmp_path / "build" / "smoke-report-12.0.json").write_bytes(other.encode())
     with pytest.raises(Problem) as caught:
         of(tmp_path, found)
-    assert caught.value.evidence == "smoke-report.json: smoke.json says otherwise"
+    assert caught.value.evidence == "smoke-report-12.0.json: smoke-12.0.json says otherwise"
 
 
 def test_a_wheel_that_is_missing_is_named(tmp_path: Path) -> None:
@@ -189,10 +202,10 @@ def test_what_a_wheel_need_not_have_may_be_missing(tmp_path: Path) -> None:
     found = whole(tmp_path)
     wheel = dataclasses.replace(found.wheel, timing={})
     records.write(tmp_path / "build" / "wheel.json", "wheel", wheel)
-    for name in ("smoke.json", "smoke-report.json", "steps.json"):
+    for name in ("smoke-12.0.json", "smoke-report-12.0.json", "steps.json"):
         (tmp_path / "build" / name).unlink()
     again = of(tmp_path, found)
-    assert (again.smoke, again.sealed, again.signature, again.timeline) == (None, None, None, None)
+    assert (again.runs, again.timeline) == ((), None)
 
 
 def test_a_wheel_for_the_cpu_has_no_toolkit(tmp_path: Path) -> None:
@@ -205,26 +218,29 @@ def test_a_wheel_for_the_cpu_has_no_toolkit(tmp_path: Path) -> None:
 
 def test_a_failed_smoke_is_read_like_any_other(tmp_path: Path) -> None:
     found = whole(tmp_path)
-    records.write(tmp_path / "build" / "smoke.json", "smoke", found.smoke, ok=False)
-    assert of(tmp_path, found).smoke == found.smoke
+    records.write(tmp_path / "build" / "smoke-12.0.json", "smoke", fakes.report(found), ok=False)
+    assert of(tmp_path, found).runs == found.runs
 
 
 def test_what_is_handed_on_are_the_records_as_they_are(tmp_path: Path) -> None:
-    found = dataclasses.replace(whole(tmp_path), signature="signed\n")
+    found = whole(tmp_path)
+    (run,) = found.runs
+    found = dataclasses.replace(found, runs=(dataclasses.replace(run, signature="signed\n"),))
     files = handed_on(found)
     assert sorted(files) == [
-        "facts.json", "smoke.json", "smoke.json.sig", "steps.json", "verify.json", "wheel.json",
+        "facts.json", "smoke-12.0.json", "smoke-12.0.json.sig", "steps.json", "verify.json",
+        "wheel.json",
     ]  # fmt: skip
     for name in ("wheel", "facts", "verify", "steps"):
         assert files[f"{name}.json"] == (tmp_path / "build" / f"{name}.json").read_text("utf-8")
-    assert json.loads(files["smoke.json"])["report"]["seconds"] == 61.5
-    assert files["smoke.json.sig"] == "signed\n"
+    assert json.loads(files["smoke-12.0.json"])["report"]["seconds"] == 61.5
+    assert files["smoke-12.0.json.sig"] == "signed\n"
 
 
 def test_signatures_come_along(tmp_path: Path) -> None:
     found = whole(tmp_path)
-    (tmp_path / "build" / "smoke-report.json.sig").write_bytes(b"signed\n")
-    assert of(tmp_path, found).signature == "signed\n"
+    (tmp_path / "build" / "smoke-report-12.0.json.sig").write_bytes(b"signed\n")
+    assert of(tmp_path, found).runs[0].signature == "signed\n"
 
 
 def test_no_host_is_in_what_is_handed_on() -> None:
@@ -268,3 +284,43 @@ def test_a_benchmark_that_was_changed_by_hand_is_noticed(name: str, tmp_path: Pa
         of(tmp_path, found)
     assert caught.value.evidence.startswith(name)
     assert "nox -s bench -- --target rtx50" in caught.value.remedy
+
+
+def test_the_runs_on_two_gpus_are_both_read(tmp_path: Path) -> None:
+    found = whole(tmp_path)
+    (more,) = fakes.rerun(found, device="NVIDIA H200", capability="9.0").runs
+    records.write(tmp_path / "build" / "smoke-9.0.json", "smoke", more.report)
+    (tmp_path / "build" / "smoke-report-9.0.json").write_bytes(more.sealed.encode())
+    again = of(tmp_path, found)
+    assert again.runs == (more, *found.runs)  # in the order of the compute capabilities
+    files = handed_on(again)
+    assert files["smoke-9.0.json"] == more.sealed
+    assert files["smoke-12.0.json"] == found.runs[0].sealed
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"capability": "9.0"}, "it was run on 9.0, not on 12.0"),
+        (
+            {"file": "llama_cpp_python-0.3.9-py3-none-linux_x86_64.whl"},
+            "it calls the wheel llama_cpp_python-0.3.9-py3-none-linux_x86_64.whl",
+        ),
+    ],
+)
+def test_a_report_stands_for_nothing_but_what_it_is_of(
+    changes: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    found = whole(tmp_path)
+    (run,) = fakes.rerun(found, **changes).runs
+    records.write(tmp_path / "build" / "smoke-12.0.json", "smoke", run.report)
+    (tmp_path / "build" / "smoke-report-12.0.json").write_bytes(run.sealed.encode())
+    with pytest.raises(Problem) as caught:
+        of(tmp_path, found)
+    assert caught.value.id == "release-records-missing"
+    assert caught.value.evidence == f"smoke-report-12.0.json: {reason}"
+
+
+def test_the_report_of_another_wheel_is_not_handed_on(tmp_path: Path) -> None:
+    found = fakes.reported(whole(tmp_path), sha256="e" * 64)
+    assert "smoke-12.0.json" not in handed_on(found)

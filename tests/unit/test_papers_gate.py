@@ -12,7 +12,7 @@ from sessions.core import facts, inputs, job
 from sessions.core.errors import Problem
 from sessions.core.model import Check, VerifyReport
 from sessions.papers import gate
-from sessions.papers.evidence import Evidence, Reproduced, unproven
+from sessions.papers.evidence import Evidence, Reproduced, Run, unproven
 from sessions.papers.gate import Checkout, Situation
 from tests import fakes
 
@@ -37,7 +37,7 @@ def with_report(found: Evidence, **changes: Any) -> Evidence:
     """With another smoke report, opened as every report is."""
     text = fakes.sealed(found.facts, found.spec.target, **changes)
     sha256 = changes.get("sha256", found.sha256)
-    return dataclasses.replace(found, sealed=text, smoke=job.opened(text, None, sha256, "there"))
+    return dataclasses.replace(found, runs=(Run(job.opened(text, None, sha256, "there"), text),))
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_what_is_proven_is_let_through(found: Evidence) -> None:
 
 
 def test_without_a_smoke_there_is_exactly_one_reason() -> None:
-    found = fakes.evidence(smoke=None, sealed=None)
+    found = fakes.evidence(runs=())
     (reason,) = reasons(found).values()
     assert reason.summary == "smoke: no smoke on a card of compute capability 12.0"
-    assert reason.evidence == "the wheel was run nowhere"
+    assert reason.evidence == "it was not run on a card of compute capability 12.0"
     assert "nox -s smoke -- --target rtx50" in reason.remedy
     assert "nox -s bundle -- --target rtx50" in reason.remedy
     assert "nox -s release -- --target rtx50 --report FILE" in reason.remedy
@@ -63,7 +63,7 @@ def test_without_a_smoke_there_is_exactly_one_reason() -> None:
 
 
 def test_untested_is_a_warning_where_it_is_allowed() -> None:
-    found = fakes.evidence(smoke=None, sealed=None)
+    found = fakes.evidence(runs=())
     assert reasons(found, allow_untested=True) == {}
     (warned,) = [
         check
@@ -159,7 +159,7 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
     ),
     "verify-by-other-rules": (verdict(fingerprint="e" * 64), "verify", "other rules"),
     "verify-without-a-check": (verdict(groups=()), "verify", "no check was made"),
-    "smoke-of-another-wheel": (report(sha256="e" * 64), "smoke", "the report is of another wheel"),
+    "smoke-of-another-wheel": (report(sha256="e" * 64), "smoke", "is of another wheel, sha256 eee"),
     "smoke-on-another-card": (
         report(device="NVIDIA H200", capability="9.0"),
         "smoke",
@@ -174,7 +174,12 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
     "smoke-without-an-answer": (
         report(cases=[]),
         "smoke",
-        "proofs that fail or are missing: known-answers",
+        "F32: 16 of 16 cases are missing",
+    ),
+    "smoke-of-one-type": (
+        report(cases=fakes.smoke_cases(types=["F32"])),
+        "smoke",
+        "F16: 16 of 16 cases are missing",
     ),
     "smoke-with-a-proof-missing": (
         report(checks=fakes.smoke_checks()[1:]),
@@ -228,7 +233,7 @@ def test_every_check_can_fail() -> None:
 
 
 def test_a_session_that_failed_is_no_second_reason() -> None:
-    assert set(reasons(fakes.evidence(smoke=None), chain=1)) == {"smoke"}
+    assert set(reasons(fakes.evidence(runs=()), chain=1)) == {"smoke"}
 
 
 def test_a_second_build_that_was_not_asked_for_is_not_spoken_of() -> None:
@@ -261,7 +266,7 @@ def test_a_run_on_another_card_or_the_cpu_leaves_it_untested() -> None:
 
 
 def test_a_wheel_of_a_compiler_that_cuda_refuses_must_be_run() -> None:
-    found = fakes.evidence(smoke=None)
+    found = fakes.evidence(runs=())
     settings = {**found.build.settings, "cmake.define.CMAKE_CUDA_FLAGS_INIT": gate.UNSUPPORTED}
     found = dataclasses.replace(found, build=dataclasses.replace(found.build, settings=settings))
     failing = reasons(found, allow_untested=True)
@@ -270,21 +275,60 @@ def test_a_wheel_of_a_compiler_that_cuda_refuses_must_be_run() -> None:
 
 
 def test_a_wheel_for_the_cpu_is_never_untested() -> None:
-    found = fakes.cpu_evidence(smoke=None)
+    found = fakes.cpu_evidence(runs=())
     failing = reasons(found, allow_untested=True)
     assert failing["smoke"].summary == "smoke: no smoke on the CPU"
     assert failing["smoke"].remedy == "nox -s smoke -- --target cpu"
 
 
-def test_a_wheel_for_two_architectures_is_to_be_proven_on_both() -> None:
-    both = ("120-real", "90-real")
+def two(*reports: dict[str, Any]) -> Evidence:
+    """A wheel for two compute capabilities, with these reports on it."""
     code = fakes.device(sass={"sm_120": 98, "sm_90": 98})
     inside = tuple(
         dataclasses.replace(lib, device=code) if lib.device else lib for lib in fakes.libraries()
     )
-    found = fakes.evidence(fakes.wheel_facts(libraries=inside), spec=fakes.claiming(archs=both))
-    assert unproven(found) == ("9.0",)
-    assert reasons(found)["smoke"].summary.endswith("on a card of compute capability 9.0")
+    both = fakes.claiming(archs=("120-real", "90-real"))
+    found = fakes.evidence(fakes.wheel_facts(libraries=inside), spec=both)
+    runs = [run for changes in reports for run in fakes.rerun(found, **changes).runs]
+    return dataclasses.replace(found, runs=tuple(runs))
+
+
+H200: dict[str, Any] = {"device": "NVIDIA H200", "capability": "9.0"}
+RTX: dict[str, Any] = {}
+
+
+def test_a_wheel_for_two_architectures_is_released_when_it_was_run_on_both() -> None:
+    found = two(H200, RTX)
+    assert reasons(found) == {}
+    assert unproven(found) == ()
+    (told,) = [check for check in gate.judge(found, situation(found)) if check.id == "smoke"]
+    assert "NVIDIA H200, a card of compute capability 9.0" in told.summary
+    assert "NVIDIA GeForce RTX 5090, a card of compute capability 12.0" in told.summary
+
+
+@pytest.mark.parametrize(
+    ("reports", "missing"),
+    [((RTX,), ("9.0",)), ((H200,), ("12.0",)), ((), ("9.0", "12.0"))],
+)
+def test_each_architecture_that_was_not_run_is_named(
+    reports: tuple[dict[str, Any], ...], missing: tuple[str, ...]
+) -> None:
+    found = two(*reports)
+    assert unproven(found) == missing
+    reason = reasons(found)["smoke"]
+    for place in missing:
+        assert f"it was not run on a card of compute capability {place}" in reason.evidence
+    assert reasons(found, allow_untested=True) == {}
+
+
+def test_what_failed_on_one_of_two_architectures_is_not_untested() -> None:
+    found = two(H200, {"checks": fakes.smoke_checks("memory")})
+    assert unproven(found) == ("12.0",)
+    assert set(reasons(found, allow_untested=True)) == {"smoke"}
+    assert "proofs that fail or are missing: memory" in reasons(found)["smoke"].evidence
+    # A run that failed counts, wherever it was; and where all others hold.
+    cpu: dict[str, Any] = {"device": "cpu", "capability": None, "cases": []}
+    assert set(reasons(two(H200, RTX, cpu), allow_untested=True)) == {"smoke"}
 
 
 def test_records_that_are_missing_are_the_reason_beside_the_checkouts() -> None:
@@ -302,7 +346,7 @@ def test_records_that_are_missing_are_the_reason_beside_the_checkouts() -> None:
 
 
 def test_the_commands_are_for_the_very_spec() -> None:
-    found = fakes.evidence(spec=fakes.claiming(target="rtx50+cuda13.4", cuda="13.4"), smoke=None)
+    found = fakes.evidence(spec=fakes.claiming(target="rtx50+cuda13.4", cuda="13.4"), runs=())
     assert "-s smoke -- --target rtx50 --cuda 13.4;" in reasons(found)["smoke"].remedy
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sessions.core.model import Check, Gate
 from sessions.papers import page
+from sessions.papers.gate import failed
 
 GOOD = Check("wheel", "ok", "wheel: it is the one | that was built")
 WARNED = Check("smoke", "warn", "smoke: UNTESTED on 12.0", "run nowhere", "nox -s smoke")
@@ -15,6 +16,12 @@ def gate(target: str, *checks: Check, untested: tuple[str, ...] = ()) -> Gate:
     return Gate(target, "a.whl", "e" * 64, untested, checks)
 
 
+def rendered(*gates: Gate) -> str:
+    """The page of a run that judged these."""
+    bad = {g.target: g for g in gates if failed(g.checks)}
+    return page.render({g.target: g for g in gates if g.target not in bad}, bad)
+
+
 def test_the_verdict_is_that_of_the_checks() -> None:
     assert page.verdict(gate("a", GOOD)) == "RELEASE"
     assert page.verdict(gate("a", GOOD, BAD)) == "NOT RELEASABLE"
@@ -23,7 +30,7 @@ def test_the_verdict_is_that_of_the_checks() -> None:
 
 
 def test_every_reason_is_there_with_its_command() -> None:
-    text = page.render([gate("rtx50", GOOD, BAD, WORSE)])
+    text = rendered(gate("rtx50", GOOD, BAD, WORSE))
     assert "## rtx50: NOT RELEASABLE" in text
     assert "2 reasons:" in text
     assert (
@@ -35,26 +42,33 @@ def test_every_reason_is_there_with_its_command() -> None:
 
 
 def test_one_reason_is_one() -> None:
-    assert "1 reason:" in page.render([gate("rtx50", GOOD, BAD)])
-    assert "reason" not in page.render([gate("rtx50", GOOD)])
+    assert "1 reason:" in rendered(gate("rtx50", GOOD, BAD))
+    assert "reason" not in rendered(gate("rtx50", GOOD))
 
 
 def test_every_target_and_every_check_is_on_it() -> None:
-    text = page.render([gate("a", GOOD), gate("b", GOOD, BAD), Gate("c", "", "", (), (BAD,))])
+    text = rendered(gate("a", GOOD), gate("b", GOOD, BAD), Gate("c", "", "", (), (BAD,)))
     assert "| a | RELEASE | a.whl |" in text
     assert "| b | NOT RELEASABLE | a.whl |" in text
     assert "| c | NOT RELEASABLE | none |" in text
     assert "| wheel | yes | it is the one \\| that was built |" in text
     assert "| smoke | **no** | no smoke |" in text
-    warned = page.render([gate("a", WARNED, untested=("12.0",))])
+    warned = rendered(gate("a", WARNED, untested=("12.0",)))
     assert "| smoke | yes, but | UNTESTED on 12.0 |" in warned
 
 
 def test_what_a_report_says_is_no_markup() -> None:
     said = "on <b>*A card* | [x](y) \x1b[2J"
     evil = Check("smoke", "fail", f"smoke: {said}", f"# {said}\n- b", said)
-    text = page.render([Gate("a", said, "e" * 64, (), (evil,))])
+    text = rendered(Gate("a", said, "e" * 64, (), (evil,)))
     shown = r"on &lt;b&gt;\*A card\* \| \[x\](y)  \[2J"
     assert text.count(shown) == 5
     assert f"  - \\# {shown}\n" in text
     assert "\x1b" not in text
+
+
+def test_what_was_released_before_a_refusal_is_on_it_with_its_own_verdict() -> None:
+    before, now = gate("a", GOOD), Gate("a", "b.whl", "f" * 64, (), (BAD,))
+    text = page.render({"a": before}, {"a": now})
+    assert "| a | NOT RELEASABLE | b.whl |\n| a, released before | RELEASE | a.whl |" in text
+    assert f"## a, released before: RELEASE\n\nSHA-256 `{'e' * 64}`" in text

@@ -25,7 +25,7 @@ WHEELS = {
     "rtx50": fakes.evidence(),
     "rtx50-fp4": fakes.fp4_evidence(),
     "cpu": fakes.cpu_evidence(),
-    "untested": fakes.evidence(smoke=None, sealed=None),
+    "untested": fakes.evidence(runs=()),
     "installed toolkit": fakes.evidence(toolkit=fakes.toolkit(origin="system", components={})),
     "checkout": fakes.evidence(source=fakes.source(sdist_sha256=None)),
 }
@@ -145,7 +145,7 @@ def test_the_records_that_go_with_the_wheel_are_its_byproducts() -> None:
         "wheel.json",
         "facts.json",
         "verify.json",
-        "smoke.json",
+        "smoke-12.0.json",
     ]
 
 

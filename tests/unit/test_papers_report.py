@@ -16,7 +16,7 @@ from sessions.core.model import BuildStep, Check, CheckGroup, Timeline
 from sessions.papers import report, timeline
 from sessions.papers.evidence import Evidence
 from sessions.papers.report import Bar, Chart
-from tests import evidence
+from tests import fakes
 from tests.evidence import CHARTS, COMMIT, proven, untested
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=y>&{{ 7*7 }}{% x %}</style></svg>"
@@ -69,10 +69,9 @@ def with_checks(found: Evidence, *checks: Check) -> Evidence:
 def with_case(**changes: Any) -> Evidence:
     """The tested wheel, but for its first case."""
     found = proven()
-    assert found.smoke is not None
-    first, *others = found.smoke.cases
+    first, *others = fakes.report(found).cases
     cases = ({**first, **changes}, *others)
-    return dataclasses.replace(found, smoke=dataclasses.replace(found.smoke, cases=cases))
+    return fakes.reported(found, cases=cases)
 
 
 @pytest.mark.parametrize("found", [untested(), proven()], ids=["untested", "tested"])
@@ -144,8 +143,8 @@ def values(found: Evidence) -> Iterator[str]:
     yield from found.build.settings
     if found.toolkit:
         yield from (f"{name} {version}" for name, version in found.toolkit.components.items())
-    if found.smoke:
-        report_ = found.smoke
+    for run in found.runs:
+        report_ = run.report
         yield from (report_.device, report_.python, report_.system, report_.started, report_.origin)
         yield from (f"driver {report_.driver}", f"compute capability {report_.capability}")
         for check in report_.checks:
@@ -171,7 +170,6 @@ def test_what_the_records_say_is_there(found: Evidence) -> None:
 
 def test_nothing_a_record_holds_becomes_markup() -> None:
     found = proven()
-    assert found.smoke is not None
     assert found.timeline is not None
     assert found.toolkit is not None
     library, *others = found.facts.libraries
@@ -198,8 +196,8 @@ def test_nothing_a_record_holds_becomes_markup() -> None:
             requires=(HOSTILE,),
             bills=(dataclasses.replace(bill, materials=(part,)),),
         ),
-        smoke=dataclasses.replace(
-            found.smoke,
+        runs=fakes.reported(
+            found,
             device=HOSTILE,
             python=HOSTILE,
             system=HOSTILE,
@@ -207,9 +205,9 @@ def test_nothing_a_record_holds_becomes_markup() -> None:
             started=HOSTILE,
             origin=HOSTILE,
             checks=(check,),
-            cases=({**found.smoke.cases[0], "type": HOSTILE, "kv": HOSTILE},),
+            cases=({**fakes.report(found).cases[0], "type": HOSTILE, "kv": HOSTILE},),
             times={HOSTILE: 1.0},
-        ),
+        ).runs,
         toolkit=dataclasses.replace(found.toolkit, components={HOSTILE: HOSTILE}),
         spec=dataclasses.replace(found.spec, target=HOSTILE, warning=HOSTILE),
         timeline=dataclasses.replace(found.timeline, steps=(step,), critical=(HOSTILE,)),
@@ -227,7 +225,9 @@ def test_nothing_a_record_holds_becomes_markup() -> None:
 
 def test_of_a_signature_it_is_said_that_it_came_along_and_no_more() -> None:
     # Whose it is was asked when the report came in; a file of that name proves nothing.
-    assert ", with a signature." in page(proven(signature="signed\n")).said
+    (run,) = proven().runs
+    signed = dataclasses.replace(run, signature="signed\n")
+    assert ", with a signature." in page(proven(runs=(signed,))).said
     assert "signature" not in page(proven()).said
 
 
@@ -268,7 +268,7 @@ def test_a_report_of_another_wheel_counts_for_nothing() -> None:
             "of another file",
         ),
         (
-            dataclasses.replace(proven(), smoke=dataclasses.replace(evidence.h200(), checks=())),
+            fakes.reported(proven(), checks=()),
             "no proof was made",
         ),
     ],
@@ -295,7 +295,7 @@ def test_a_failing_check_says_why_and_what_mends_it() -> None:
         ({"nmse": 1.5e-4, "bound": 1e-4}, "150 !", "over"),
         ({"nmse": 1e-7, "bound": 0.0}, "inf !", "over"),
         ({"nmse": -1.0, "bound": 1e-4}, "-1000000 !", "over"),
-        ({"nmse": float("nan"), "bound": 1e-4}, "nan !", "over"),
+        ({"nmse": float("nan"), "bound": 1e-4}, "inf !", "over"),
         ({"nmse": float("nan"), "finite": False}, "error", "over"),
     ],
 )
@@ -303,28 +303,39 @@ def test_an_answer_is_shown_as_a_share_of_its_bound(
     changes: dict[str, Any], said: str, heat: str
 ) -> None:
     found = with_case(**changes)
-    assert found.smoke is not None
-    assert report.cell(found.smoke.cases[0]) == {"said": said, "heat": heat}
+    assert report.cell(fakes.report(found).cases[0]) == {"said": said, "heat": heat}
     assert f'<td class="{heat}">{html.escape(said)}</td>' in report.render(found, COMMIT)
 
 
 def test_a_case_that_ended_in_an_error_says_so() -> None:
     found = proven()
-    assert found.smoke is not None
     broken = {"type": "F16", "batch": 4, "flash": True, "kv": "f16", "error": "it crashed"}
     never = {"type": "NVFP4", "error": "it hung"}
-    smoke = dataclasses.replace(found.smoke, cases=(*found.smoke.cases[:3], broken, never))
-    said = page(dataclasses.replace(found, smoke=smoke)).said
+    changed = fakes.reported(found, cases=(*fakes.report(found).cases[:3], broken, never))
+    said = page(changed).said
     assert "known answers, 2 out of bounds 5" in said
     assert "F16 it crashed" in said
     assert "NVFP4 it hung" in said
 
 
+def test_the_runs_on_two_gpus_are_each_shown() -> None:
+    (run,) = proven().runs
+    other = dataclasses.replace(run.report, device="Another GPU", capability="12.0")
+    found = proven(runs=(run, dataclasses.replace(run, report=other)))
+    text = report.render(found, COMMIT)
+    said = page(found).said
+    assert "Every proof holds, on NVIDIA H200 (compute capability 9.0) and Another GPU" in said
+    assert "known answers, none out of bounds 800" in said
+    assert "by type of the weights, on Another GPU" in said
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {"run", "run-2", "heat-title", "heat-title-2"} <= set(ids)
+
+
 def test_a_case_that_was_not_tried_is_none() -> None:
     found = proven()
-    assert found.smoke is not None
-    smoke = dataclasses.replace(found.smoke, cases=found.smoke.cases[1:])
-    text = report.render(dataclasses.replace(found, smoke=smoke), COMMIT)
+    changed = fakes.reported(found, cases=fakes.report(found).cases[1:])
+    text = report.render(changed, COMMIT)
     assert '<td class="none">none</td>' in text
 
 
@@ -432,5 +443,4 @@ def test_a_moment_is_minutes_and_seconds() -> None:
 def test_every_check_is_named_in_plain_words() -> None:
     words = report.about()
     found = proven()
-    assert found.smoke is not None
-    assert {check.id for check in found.smoke.checks} <= words["smoke"].keys()
+    assert {check.id for check in fakes.report(found).checks} <= words["smoke"].keys()

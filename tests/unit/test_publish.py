@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shlex
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sessions.core.errors import Problem
 from sessions.core.model import Release
 from sessions.core.run import Finished
 from sessions.papers import index
+from sessions.publish import Place
 from tests import fakes, tiny
 
 URL = "https://wheels.example.org/cu131-sm90/"
@@ -136,7 +138,7 @@ def test_a_dry_run_refuses_what_the_upload_would_refuse(tmp_path: Path) -> None:
 def test_the_commands_are_for_the_files_that_lie_there(tmp_path: Path, said: list[str]) -> None:
     dist = tmp_path / "dist"
     tiny.all_cards(dist)
-    index.write(dist)
+    tiny.indexed(dist)
     publish.main(context(tmp_path))
     text = "\n".join(said)
     commands = [line for line in text.splitlines() if re.match("nox|twine|uv|gh", line)]
@@ -230,11 +232,12 @@ def test_what_is_no_server_is_refused(to: str) -> None:
     "to",
     [
         f"https://ana:{'s3cret'}@h/", "https://ana@h/", "ftp://ana:s3cret@h/", "ana:s3cret@h",
-        "https://ana:s3cret/more@h/", "http://ana:s3cret@[h",
+        "https://ana:s3cret/more@h/", "http://ana:s3cret@[h", "https://h/?token=s3cret",
+        "https://h/#s3cret", "ftp://h/?token=s3cret",
     ],
 )  # fmt: skip
 def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
-    with pytest.raises(Problem, match="holds a name or a password") as caught:
+    with pytest.raises(Problem, match="holds a name, a password or a query") as caught:
         publish.place(to, "", {})
     assert "s3cret" not in str(caught.value)
 
@@ -301,6 +304,7 @@ class Server:
     """A server that has some files, seen through twine's answers and its pages."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.url = URL
         self.has: dict[str, str] = {}  # name -> "same" or "other"
         self.pages = True
         self.fails: dict[str, str] = {}  # name -> what twine says
@@ -322,7 +326,7 @@ class Server:
         return int(self.probe_fails)
 
     def state(self, url: str, project: str, file: Path, *_: Any) -> str:
-        assert (url, project) == (URL, "llama-cpp-python")
+        assert (url, project) == (self.url, "llama-cpp-python")
         return self.has.get(file.name, "unseen") if self.pages else "unseen"
 
     def twine(self, command: list[str], *, env: dict[str, str], timeout: float) -> Finished:
@@ -336,6 +340,9 @@ class Server:
         self.uploads.append(name)
         self.has[name] = "same"
         return Finished(tuple(command), 0, "Uploading", 1.0)
+
+
+TO = Place(URL, (), "ana", SECRET)
 
 
 def twine_says(status: str, reason: str = "no") -> str:
@@ -498,13 +505,13 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
     ],
 )
 def test_what_a_failed_upload_stands_for(output: str, what: str, remedy: str) -> None:
-    problem = publish.problem(publish.readable(output, ""), "a.whl", URL)
+    problem = publish.problem(publish.readable(output, Place(URL, ())), "a.whl", URL)
     assert what in problem.what
     assert remedy in problem.remedy
 
 
 def test_the_evidence_is_what_the_server_said_without_paint_and_password() -> None:
-    text = publish.readable(twine_says("409 Conflict", f"exists; you sent {SECRET}"), SECRET)
+    text = publish.readable(twine_says("409 Conflict", f"exists; you sent {SECRET}"), TO)
     problem = publish.problem(text, "a.whl", URL)
     assert problem.evidence == (
         f"ERROR    HTTPError: 409 Conflict from {URL}\n         exists; you sent ***"
@@ -519,3 +526,80 @@ def test_an_upload_that_takes_too_long_broke_off(
     with pytest.raises(Problem, match="broke off") as caught:
         publish.main(context(tmp_path, "--to", URL))
     assert "not done after 3600 s" in caught.value.evidence
+
+
+def test_an_address_with_a_token_is_not_printed(
+    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
+) -> None:
+    url = f"{URL}?token=t0psecret"
+    (tmp_path / ".pypirc").write_text(
+        f"[distutils]\nindex-servers = ours\n[ours]\nrepository = {url}\n", encoding="utf-8"
+    )
+    server.url = url
+    ctx = context(tmp_path, "--to", "ours")
+    publish.main(ctx)
+    assert "t0psecret" not in "\n".join(said)
+    assert f"to {URL}?***" in "\n".join(said)
+    server.fails, server.has = {two[0]: twine_says("404 Not Found").replace(URL, url)}, {}
+    with pytest.raises(Problem) as caught:
+        publish.main(ctx)
+    assert caught.value.id == "upload-failed"
+    assert "t0psecret" not in str(caught.value)
+    server.fails = {two[0]: "NonInteractive: Credential not found"}
+    with pytest.raises(Problem) as caught:
+        publish.main(ctx)
+    assert "t0psecret" not in str(caught.value)
+    server.has[two[0]] = "other"
+    with pytest.raises(Problem) as caught:
+        publish.main(ctx)
+    assert "t0psecret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", None], ids=["not-utf-8", "a-folder"])
+def test_a_pypirc_that_is_no_text_is_a_problem_or_none(data: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / ".pypirc"
+    if data is None:
+        path.mkdir()
+        assert publish._pypirc({"HOME": str(tmp_path)}) == ""
+        return
+    path.write_bytes(data)
+    with pytest.raises(Problem) as caught:
+        publish._pypirc({"HOME": str(tmp_path)})
+    assert caught.value.id == "pypirc-unreadable"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["simple/llama-cpp-python/index.html", "contents.json", "index.html", "more.html", "cpu/x.txt"],
+)
+@pytest.mark.parametrize("words", [(), ("--to", URL)])
+def test_pages_that_were_changed_are_not_published(
+    name: str, words: tuple[str, ...], tmp_path: Path, server: Server, said: list[str]
+) -> None:
+    dist = tmp_path / "dist"
+    tiny.release(dist, "cpu", None)
+    tiny.indexed(dist)
+    publish.main(context(tmp_path, *words))
+    said.clear()
+    (dist / name).write_text("pip install something-else", encoding="utf-8")
+    server.commands.clear()
+    with pytest.raises(Problem) as caught:
+        publish.main(context(tmp_path, *words))
+    assert caught.value.id == "publish-dist-changed"
+    assert name in caught.value.evidence
+    assert (said, server.commands) == ([], [])
+
+
+def test_a_server_that_is_gone_after_the_upload_does_not_hide_what_twine_says(
+    tmp_path: Path, server: Server, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answers() -> Iterator[str]:
+        yield from ("unseen", "unseen")
+        raise Problem("Nobody answers.", id="server-unreachable", remedy="start it")
+
+    said = answers()
+    monkeypatch.setattr(remote, "has", lambda *_: next(said))
+    server.fails[two[0]] = "requests.exceptions.ConnectionError: aborted"
+    with pytest.raises(Problem) as caught:
+        publish.main(context(tmp_path, "--to", URL))
+    assert caught.value.id == "upload-failed"

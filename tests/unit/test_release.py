@@ -18,11 +18,11 @@ import pytest
 from sessions import release
 from sessions.core import chain, disk, inputs, job, records, run
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildSpec, Gate, Release, SmokeReport, Wheel
 from sessions.core.run import Finished
 from sessions.papers import index
-from sessions.papers.evidence import Evidence
+from sessions.papers.evidence import Evidence, Run
 from tests import fakes
 
 COMMIT = "4" * 40
@@ -122,7 +122,7 @@ class World:
         }
         sealed = fakes.sealed(facts, spec.target, **where)
         found = dataclasses.replace(
-            found, sealed=sealed, smoke=job.opened(sealed, None, digest, "here")
+            found, runs=(Run(job.opened(sealed, None, digest, "here"), sealed),)
         )
         found = self.plant(found)
         build, wheels = root / "build" / spec.target, root / "wheels" / spec.target
@@ -137,12 +137,12 @@ class World:
             ("wheel", found.wheel),
             ("facts", found.facts),
             ("verify", found.verify),
-            ("smoke", found.smoke if smoke else None),
         ):
             if value is not None:
                 records.write(build / f"{name}.json", name, value)
-        if smoke and found.sealed:
-            (build / "smoke-report.json").write_bytes(found.sealed.encode())
+        for run_ in found.runs if smoke else ():
+            records.write(build / f"smoke-{run_.place}.json", "smoke", run_.report)
+            (build / f"smoke-report-{run_.place}.json").write_bytes(run_.sealed.encode())
 
     def capture(self, command: list[str], *, env: Any, cwd: Path | None = None) -> Finished:
         words = " ".join(command[3:])
@@ -221,7 +221,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 PAPERS = [
     "SHA256SUMS", "WHEEL.es.md", "WHEEL.md", "facts.json", "gate.json", NAME, f"{NAME}.metadata",
-    "provenance.intoto.json", "release.json", "report.html", "sbom.cdx.json", "smoke.json",
+    "provenance.intoto.json", "release.json", "report.html", "sbom.cdx.json", "smoke-12.0.json",
     "verify.json", "wheel.json",
 ]  # fmt: skip
 
@@ -329,10 +329,7 @@ def test_a_report_on_the_cpu_is_none_for_a_card(world: World) -> None:
     def plant(found: Evidence) -> Evidence:
         if len(world.calls) > 1:
             return found
-        sealed = fakes.sealed(found.facts, **on_cpu)
-        return dataclasses.replace(
-            found, sealed=sealed, smoke=job.opened(sealed, None, found.sha256, "here")
-        )
+        return fakes.rerun(found, **on_cpu)
 
     world.plant = plant
     world.release()
@@ -414,13 +411,49 @@ def test_one_by_one_and_together_give_the_same_bytes(world: World) -> None:
     assert world.files() == one_by_one
 
 
-def test_what_may_no_longer_be_released_leaves_dist(world: World) -> None:
+def test_a_refusal_keeps_what_was_released_before(world: World, capsys: Told) -> None:
     world.release("--target", "rtx50,hopper")
+    before = world.files()
+    record = (world.root / "build/rtx50/release.json").read_bytes()
+    world.content, world.status = "two", " M noxfile.py\n"
+    problem = world.refused("--target", "rtx50")
+    assert problem.evidence.endswith("rtx50: its last release stays in dist/rtx50/")
+    assert "what was released of it before stays in" in capsys.readouterr().out
+    after = world.files()
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed == {"RELEASE.md", "contents.json"}
+    assert after.keys() == before.keys()
+    assert "| rtx50 | NOT RELEASABLE |" in world.page
+    assert "| rtx50, released before | RELEASE |" in world.page
+    assert (world.root / "build/rtx50/release.json").read_bytes() == record
+    world.status = ""
+    world.release("--target", "rtx50")
+    assert world.files("rtx50")[NAME] == pack("two")
+    assert "released before" not in world.page
+
+
+def test_a_refusal_of_one_releases_the_other_and_keeps_both(world: World) -> None:
+    world.release("--target", "rtx50,hopper")
+    world.content, world.codes = "two", {"rtx50": 1}
+    world.refused("--target", "rtx50,hopper")
+    assert world.files("rtx50")[NAME] == pack("one")
+    assert world.files("hopper")[NAME] == pack("two")
+
+
+def test_a_refusal_with_nothing_released_before_keeps_nothing(world: World) -> None:
     world.status = " M noxfile.py\n"
-    world.refused("--target", "rtx50")
-    assert not (world.dist / "rtx50").exists()
-    assert not (world.dist / "cu131-sm120").exists()
-    assert (world.dist / "hopper" / NAME).exists()
+    assert "stays" not in world.refused().evidence
+    assert not (world.root / "build/rtx50/release.json").exists()
+
+
+def test_what_was_changed_is_not_kept_as_a_release(world: World, capsys: Told) -> None:
+    world.release()
+    (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
+    before = world.files()
+    world.status = " M noxfile.py\n"
+    assert "stays" not in world.refused("--fresh").evidence
+    assert world.files() == before
+    assert "dist stays as it is" in capsys.readouterr().out
 
 
 def test_a_new_wheel_takes_the_place_of_the_old(world: World) -> None:
@@ -500,8 +533,10 @@ def test_a_paper_of_another_target_that_was_tampered_with_is_noticed(world: Worl
     (world.dist / "hopper" / "WHEEL.md").write_text("better\n")
     with pytest.raises(Problem, match="dist/hopper/ is not as it was released") as caught:
         world.release("--target", "rtx50")
+    assert caught.value.id == "dist-changed"
     assert caught.value.evidence == "hopper/WHEEL.md: changed since it was written"
     assert "nox -s release -- --target hopper --fresh" in caught.value.remedy
+    assert [target for _, target, _ in world.calls] == ["hopper"]  # before any build
     assert not (world.dist / "rtx50").exists()
     world.release("--target", "hopper", "--fresh")
     world.release("--target", "rtx50")
@@ -511,8 +546,10 @@ def test_where_nothing_says_what_was_written_nothing_of_it_is_thrown_away(world:
     world.release("--target", "rtx50,hopper")
     before = world.files()
     (world.dist / "contents.json").write_text("{}\n")
+    calls = len(world.calls)
     with pytest.raises(Problem, match="dist/hopper/ is not as it was released"):
         world.release("--target", "rtx50", "--fresh")
+    assert len(world.calls) == calls
     assert (world.dist / "hopper" / NAME).exists()
     world.release("--target", "rtx50,hopper", "--fresh")
     assert world.files() == before
@@ -553,7 +590,10 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
     path.write_text(text.replace("7 × ELF", "8 × ELF"), encoding="utf-8")
     assert path.read_text(encoding="utf-8") != text
     problem = world.refused()
-    assert problem.evidence == "rtx50: records: Not all records of rtx50 are there."
+    assert problem.evidence.splitlines() == [
+        "rtx50: records: Not all records of rtx50 are there.",
+        "rtx50: its last release stays in dist/rtx50/",
+    ]
 
 
 def test_a_wheel_that_was_tampered_with_is_noticed(world: World) -> None:
@@ -562,7 +602,7 @@ def test_a_wheel_that_was_tampered_with_is_noticed(world: World) -> None:
     (world.root / "wheels" / "rtx50" / NAME).write_bytes(pack("evil"))
     told = world.refused().evidence
     assert "wheel: the file is not the one that was built" in told
-    assert not (world.dist / "rtx50").exists()
+    assert world.files("rtx50")[NAME] == pack("one")
 
 
 def test_a_folder_that_is_not_ours_is_not_touched(world: World) -> None:
@@ -696,6 +736,82 @@ def test_the_checkout_must_be_a_clean_one(
     for name, value in changes.items():
         setattr(world, name, value)
     assert f"rtx50: checkout: {words}" in world.refused().evidence
+
+
+@pytest.mark.parametrize(
+    "changes", [{"status": " M noxfile.py\n"}, {"head": (0, "5" * 40)}, {"head": (128, "gone")}]
+)
+@pytest.mark.parametrize("when", ["verify", "wheel"])
+def test_a_checkout_that_changes_during_the_build_is_refused(
+    changes: dict[str, Any], when: str, world: World, capsys: Told
+) -> None:
+    follow, world.second = world.follow, "one"
+
+    def edited(root: Path, sessions: Sequence[str], *words: Any, **env: Any) -> int:
+        code = follow(root, sessions, *words, **env)
+        if when in sessions:
+            for name, value in changes.items():
+                setattr(world, name, value)
+        return code
+
+    world.monkeypatch.setattr(chain, "follow", edited)
+    problem = world.refused("--reproduce")
+    assert "rtx50: checkout:" in problem.evidence
+    told = capsys.readouterr().out
+    assert "it changed meanwhile" in told
+    assert f"before: {COMMIT}" in told
+    assert not (world.dist / "rtx50").exists()
+
+
+def test_a_change_that_was_undone_or_is_of_dist_is_none(world: World) -> None:
+    world.release()  # git sees .dist.part of another run
+    disk.mark(world.root / ".dist.part")
+    world.release()
+
+
+def test_a_time_of_the_callers_is_refused_before_anything_is_built(world: World) -> None:
+    ctx = world.context()
+    for value, refused in (("1700000000", True), ("", False)):
+        env = {**ctx.env, "SOURCE_DATE_EPOCH": value}
+        if not refused:
+            release.main(dataclasses.replace(ctx, env=env))
+            continue
+        with pytest.raises(Problem) as caught:
+            release.main(dataclasses.replace(ctx, env=env))
+        assert (caught.value.id, caught.value.code) == ("release-source-date-epoch", USAGE)
+        assert world.calls == []
+
+
+# ---- Two architectures ----
+
+
+def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = fakes.claiming(archs=("90-real", "120-real"))
+    h200 = fakes.card(index=1, name="NVIDIA H200", compute_capability="9.0")
+    world.cards = (fakes.card(), h200)
+    ctx = dataclasses.replace(world.context(), spec=both)
+    calls: list[list[str]] = []
+
+    def follow(_: Path, sessions: list[str], __: str, words: list[str]) -> int:
+        calls.append([*sessions, *(word for word in words if "device" in word)])
+        return 0
+
+    monkeypatch.setattr(chain, "follow", follow)
+    wheel = fakes.wheel()
+    records.write(ctx.record("wheel"), "wheel", wheel)
+    assert release._prove(ctx) == 0
+    assert calls == [["verify"], ["smoke", "--device=1"], ["smoke", "--device=0"]]
+    # One that is there already is not made again; nor is one without its GPU.
+    report = fakes.report(fakes.evidence())
+    records.write(job.record(ctx.build, "12.0"), "smoke", report)
+    calls.clear()
+    assert release._prove(ctx) == 0
+    assert calls == [["verify"], ["smoke", "--device=1"]]
+    world.cards, calls[:] = None, []
+    assert release._prove(ctx) == 0
+    assert calls == [["verify"]]
 
 
 def test_a_warning_of_gits_is_no_commit(world: World) -> None:
@@ -857,13 +973,13 @@ def test_a_signature_that_was_not_made_stops_the_release(
 def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) -> None:
     world.release()
     build = world.root / "build" / "rtx50"
-    (build / "smoke-report.json.sig").write_bytes(b"signed\n")
+    (build / "smoke-report-12.0.json.sig").write_bytes(b"signed\n")
     world.release()
     papers = world.files("rtx50")
-    assert papers["smoke.json"] == (build / "smoke-report.json").read_bytes()
-    assert papers["smoke.json.sig"] == b"signed\n"
-    report = records.need(build / "smoke.json", "smoke", SmokeReport)
-    assert job.opened(papers["smoke.json"].decode(), None, report.sha256, "here") == report
+    assert papers["smoke-12.0.json"] == (build / "smoke-report-12.0.json").read_bytes()
+    assert papers["smoke-12.0.json.sig"] == b"signed\n"
+    report = records.need(build / "smoke-12.0.json", "smoke", SmokeReport)
+    assert job.opened(papers["smoke-12.0.json"].decode(), None, report.sha256, "here") == report
 
 
 def test_what_was_measured_is_in_the_papers(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
 from email.message import Message
@@ -15,8 +16,31 @@ def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
     page = (
         '<A HREF="a.whl#sha256=1">a</A><a class=x href=b.whl>b</a> <a name="c">c</a> <img src="d">'
         "<a data-requires-python='&gt;=3' href='../f/e%2B1.whl?x=1&amp;y=2'>e</a><a href>"
+        '<a data-requires-python=">=3" href="g.whl" href="h.whl">g</a><a\nhref = "i.whl" >i</a>'
+        "<!-- <a href='j.whl'> --><abbr href='k.whl'><a href=''>"
     )
-    assert list(remote.links(page)) == ["a.whl#sha256=1", "b.whl", "../f/e%2B1.whl?x=1&y=2"]
+    assert list(remote.links(page)) == [
+        "a.whl#sha256=1", "b.whl", "../f/e%2B1.whl?x=1&y=2", "g.whl", "i.whl",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "<a ", "<!--", "<![", "<", "<a href='", '<a b="', "<a b=", "<a b ", "&", "</", "-->",
+        "<a b= ", "<a >", "<a '>", "<a b>", "<a ''>",
+    ],
+)  # fmt: skip
+def test_a_hostile_page_takes_no_longer_than_its_length(unit: str) -> None:
+    page = unit * (160_000 // len(unit))
+    begun = time.process_time()
+    assert list(remote.links(page)) == []
+    assert time.process_time() - begun < 4  # of these, Python's HTML parser takes minutes
+
+
+def test_a_page_of_too_many_links_is_not_read() -> None:
+    with pytest.raises(ValueError, match="more than 50000 links"):
+        list(remote.links("<a href=x>" * 50_001))
 
 
 @pytest.mark.parametrize(
@@ -24,12 +48,15 @@ def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
     [
         ("http://h:1/other/", True),
         ("http://h:2/simple/", False),
+        ("https://h:1/simple/", False),
+        ("http://ana:x@h:1/other/", True),
         ("https://pypi.example/simple/", False),
+        ("file:///etc/passwd", False),
     ],
 )
-def test_a_redirect_to_another_host_is_not_followed(target: str, follows: bool) -> None:
+def test_a_redirect_to_another_server_is_not_followed(target: str, follows: bool) -> None:
     request = urllib.request.Request("http://h:1/simple/")
-    handler = remote._SameHost()
+    handler = remote._SameOrigin()
     if follows:
         made = handler.redirect_request(request, None, 302, "", Message(), target)
         assert made is not None
@@ -37,3 +64,10 @@ def test_a_redirect_to_another_host_is_not_followed(target: str, follows: bool) 
     else:
         with pytest.raises(urllib.error.HTTPError):
             handler.redirect_request(request, None, 302, "", Message(), target)
+
+
+def test_a_server_does_not_show_its_secrets() -> None:
+    server = remote.Server("https://h/x/?token=abc", {"A": "env"}, "ana", "s3cret")
+    assert server.page("simple", "p") == "https://h/x/simple/p/?token=abc"
+    assert server.shown == "https://h/x/?***"
+    assert "s3cret" not in repr(server)

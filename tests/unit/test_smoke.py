@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -12,9 +14,9 @@ from typing import IO, Any
 import pytest
 
 from sessions import smoke
-from sessions.core import disk, job, records
+from sessions.core import brought, disk, job, records
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import SmokeReport
 from sessions.core.run import Finished
 from sessions.payload import seal
@@ -54,9 +56,9 @@ def report_file(root: Path, digest: str, **changes: Any) -> str:
     return str(path)
 
 
-def left(ctx: Context) -> dict[str, Any]:
+def left(ctx: Context, place: str = "12.0") -> dict[str, Any]:
     """The record, whether its proofs hold or not."""
-    record: dict[str, Any] = json.loads(ctx.record("smoke").read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads(job.record(ctx.build, place).read_text(encoding="utf-8"))
     return record
 
 
@@ -67,21 +69,23 @@ def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: 
     digest = build(smoking(tmp_path))
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest))
     smoke.main(ctx)
-    found = records.read(ctx.record("smoke"), "smoke", SmokeReport)
+    found = records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport)
     assert found is not None
     assert (found.origin, found.sha256, found.device) == ("smoke-report.json", digest, CARD)
     assert left(ctx)["ok"] is True
     told = capsys.readouterr().out
     assert "known-answers: 16 cases of 1 types within their bounds" in told
     assert "times: import seconds 0.5, prompt per second 5e+03" in told
-    assert f"smoke: 13 proofs with 16 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
+    assert f"smoke: 13 proofs with 400 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
 
 
 def test_to_take_a_report_no_card_is_asked_for(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     report = report_file(tmp_path, digest)
     smoke.main(smoking(tmp_path, "--report", report, machine=fakes.no_machine))
-    assert records.read(smoking(tmp_path).record("smoke"), "smoke", SmokeReport) is not None
+    assert (
+        records.read(job.record(smoking(tmp_path).build, "12.0"), "smoke", SmokeReport) is not None
+    )
 
 
 def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, capsys: Told) -> None:
@@ -94,7 +98,7 @@ def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, cap
         {"type": "IQ1_M", "error": "a crash"},
     ]
     digest = build(smoking(tmp_path))
-    with pytest.raises(Problem, match=r"1 proofs fail or are missing .*: known-answers"):
+    with pytest.raises(Problem, match=r"2 proofs fail or are missing"):
         smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Q4_K", "1.0e-03", "5e-03", "4", "f16"] in rows
@@ -105,12 +109,13 @@ def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, cap
 def test_a_case_that_is_no_number_is_the_furthest_from_its_bound(
     tmp_path: Path, capsys: Told
 ) -> None:
-    case = {"type": "Q4_K", "flash": True, "kv": "f16", "bound": 1.0, "finite": True}
+    case: dict[str, Any] = {"type": "Q4_K", "flash": True, "kv": "f16", "bound": 1.0}
+    case["finite"] = True
     case |= {"tokens": 1, "equal": 1}
     figures = enumerate([0.1, float("nan"), 0.2])
     cases = [{**case, "nmse": nmse, "batch": 4 + n} for n, nmse in figures]
     digest = build(smoking(tmp_path))
-    with pytest.raises(Problem, match=r"1 proofs fail or are missing .*: known-answers"):
+    with pytest.raises(Problem, match=r"3 proofs fail or are missing"):
         smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Q4_K", "nan", "1e+00", "5", "f16"] in rows
@@ -135,13 +140,15 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
     with pytest.raises(Problem) as caught:
         smoke.main(ctx)
     assert caught.value.what == f"2 proofs fail or are missing on {CARD} (12.0): grammar, state."
-    assert str(ctx.record("smoke")) in caught.value.evidence
+    assert str(job.record(ctx.build, "12.0")) in caught.value.evidence
     assert left(ctx)["ok"] is False
     assert [c["id"] for c in left(ctx)["smoke"]["checks"] if c["status"] == "fail"] == [
         "grammar",
         "state",
     ]
-    assert records.read(ctx.record("smoke"), "smoke", SmokeReport) is None  # no stage takes it
+    assert (
+        records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
+    )  # no stage takes it
     told = capsys.readouterr().out
     assert "what was found" in told
     assert "to mend it: what mends it" in told
@@ -155,7 +162,7 @@ def test_a_report_that_fails_takes_the_place_of_one_that_did_not(tmp_path: Path)
     report_file(tmp_path, digest, checks=fakes.smoke_checks("memory"))
     with pytest.raises(Problem, match="1 proofs fail or are missing"):
         smoke.main(ctx)
-    assert records.read(ctx.record("smoke"), "smoke", SmokeReport) is None
+    assert records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
 
 
 def test_a_report_that_lacks_a_proof_is_not_enough(tmp_path: Path) -> None:
@@ -171,7 +178,66 @@ def test_on_the_cpu_a_wheel_for_cards_is_not_proven_enough_for_a_release(tmp_pat
     report = report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
     ctx = smoking(tmp_path, "--report", report)
     smoke.main(ctx)
+    assert left(ctx, "cpu")["ok"] is False
+
+
+def test_a_run_on_another_gpu_overwrites_nothing(tmp_path: Path) -> None:
+    digest = build(smoking(tmp_path))
+    first = report_file(tmp_path, digest)
+    ctx = smoking(tmp_path, "--report", first)
+    smoke.main(ctx)
+    before = {path.name: path.read_bytes() for path in ctx.build.glob("smoke-*12.0*")}
+    assert sorted(before) == ["smoke-12.0.json", "smoke-report-12.0.json"]
+    report_file(tmp_path, digest, device="NVIDIA H200", capability="9.0")
+    smoke.main(ctx)
+    report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
+    smoke.main(ctx)
+    assert job.places(ctx.build) == ("9.0", "12.0", "cpu")
+    assert {path.name: path.read_bytes() for path in ctx.build.glob("smoke-*12.0*")} == before
+    assert left(ctx, "9.0")["smoke"]["device"] == "NVIDIA H200"
+
+
+def test_a_report_of_one_answer_is_not_enough(tmp_path: Path) -> None:
+    digest = build(smoking(tmp_path))
+    cases = fakes.smoke_cases(NAME)[:1]
+    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases))
+    with pytest.raises(Problem) as caught:
+        smoke.main(ctx)
+    assert caught.value.id == "smoke-failed"
+    assert "F32: 15 of 16 cases are missing" in caught.value.evidence
     assert left(ctx)["ok"] is False
+
+
+@pytest.mark.parametrize("session", ["smoke", "bench"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "large", "not-utf-8"])
+def test_what_is_not_a_file_of_text_is_not_waited_for(
+    kind: str, session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.json"
+    if kind == "fifo":
+        if sys.platform == "win32":
+            pytest.skip("Windows has no such files")
+        os.mkfifo(path)
+    elif kind == "device":
+        if not Path("/dev/zero").exists():
+            pytest.skip("no /dev/zero here")
+        path = Path("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "large":
+        monkeypatch.setattr(brought, "LARGEST", 100)
+        path.write_bytes(b" " * 101)
+    else:
+        path.write_bytes(b"\xff")
+    with pytest.raises(Problem) as caught:
+        brought.read(path, session)
+    assert (caught.value.id, caught.value.code) == ("report-unreadable", USAGE)
+
+
+def test_a_largest_report_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brought, "LARGEST", 100)
+    (tmp_path / "report.json").write_bytes(b" " * 100)
+    assert brought.read(tmp_path / "report.json", "smoke") == b" " * 100
 
 
 def test_a_report_in_which_nothing_was_checked_proves_nothing(tmp_path: Path) -> None:
@@ -202,7 +268,7 @@ def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Pat
     report = report_file(tmp_path, "1" * 64)
     with pytest.raises(Problem, match="This report is of another wheel"):
         smoke.main(smoking(tmp_path, "--report", report))
-    assert not ctx.record("smoke").exists()
+    assert not job.record(ctx.build, "12.0").exists()
 
 
 def test_a_report_is_of_the_wheel_that_lies_there_and_not_of_the_recorded_one(
@@ -231,13 +297,17 @@ class Keys:
         self.known = Finished((), 0, "ana@example.com\n", 0.0)
         self.good = Finished((), 0, 'Good "blackwheel" signature for ana@example.com', 0.0)
         self.commands: list[list[str]] = []
-        self.given: list[Path | None] = []
+        self.given: list[bytes | None] = []
+        self.signatures: list[bytes] = []
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def __call__(
         self, command: Sequence[str], *, env: Mapping[str, str], stdin: Path | None = None
     ) -> Finished:
         self.commands.append(list(command))
-        self.given.append(stdin)
+        self.given.append(stdin.read_bytes() if stdin else None)
+        self.signatures.append(Path(command[command.index("-s") + 1]).read_bytes())
+        self.meanwhile()
         return self.known if "find-principals" in command else self.good
 
 
@@ -263,23 +333,66 @@ def test_a_report_that_one_of_the_keys_signed_is_taken(
     assert left(ctx)["ok"] is True
     assert "Signed by ana@example.com" in capsys.readouterr().out
     report = tmp_path / "smoke-report.json"
-    files = ["-s", f"{report}.sig", "-f", str(tmp_path / "signers")]
     asked, verified = keys.commands
+    copied = asked[asked.index("-s") + 1]
+    files = ["-s", copied, "-f", str(tmp_path / "signers")]
     assert asked == ["/usr/bin/ssh-keygen", "-Y", "find-principals", *files]
     for_us = ["-n", "blackwheel", "-I", "ana@example.com"]
     assert verified == ["/usr/bin/ssh-keygen", "-Y", "verify", *files, *for_us]
-    assert keys.given[1] == report  # what was signed is the report itself
-    kept = ctx.build / "smoke-report.json"
+    assert keys.given[1] == report.read_bytes()  # what was signed is the report itself
+    assert keys.signatures == [b"a signature\n"] * 2
+    assert not Path(copied).exists()
+    kept = job.sealed(ctx.build, "12.0")
     assert kept.read_bytes() == report.read_bytes()
-    assert kept.with_name("smoke-report.json.sig").read_text() == "a signature\n"
+    assert kept.with_name(f"{kept.name}.sig").read_text() == "a signature\n"
+
+
+def test_a_report_that_is_exchanged_while_it_is_checked_is_not_taken(
+    tmp_path: Path, keys: Keys
+) -> None:
+    ctx = signed(tmp_path)
+    report = tmp_path / "smoke-report.json"
+    genuine = report.read_bytes()
+
+    def exchange() -> None:
+        report.write_bytes(b"forged")
+        report.with_name("smoke-report.json.sig").write_bytes(b"another")
+
+    keys.meanwhile = exchange
+    smoke.main(ctx)
+    assert keys.given == [None, genuine]
+    kept = job.sealed(ctx.build, "12.0")
+    assert kept.read_bytes() == genuine
+    assert kept.with_name(f"{kept.name}.sig").read_bytes() == b"a signature\n"
+
+
+@pytest.mark.parametrize("kind", ["missing", "fifo", "large", "not-utf-8"])
+def test_a_signature_that_cannot_be_read_is_not_waited_for(
+    kind: str, tmp_path: Path, keys: Keys
+) -> None:
+    ctx = signed(tmp_path)
+    path = tmp_path / "smoke-report.json.sig"
+    path.unlink()
+    if kind == "fifo":
+        if sys.platform == "win32":
+            pytest.skip("Windows has no such files")
+        os.mkfifo(path)
+    elif kind == "large":
+        path.write_bytes(b" " * (brought.LARGEST_SIGNATURE + 1))
+    elif kind == "not-utf-8":
+        path.write_bytes(b"\xff")
+    with pytest.raises(Problem) as caught:
+        smoke.main(ctx)
+    assert caught.value.id == "report-signature-invalid"
+    assert keys.commands == []
 
 
 def test_the_signature_of_another_report_does_not_stay(tmp_path: Path, keys: Keys) -> None:
     ctx = signed(tmp_path)
     smoke.main(ctx)
     smoke.main(smoking(tmp_path, "--report", str(tmp_path / "smoke-report.json")))
-    assert (ctx.build / "smoke-report.json").exists()
-    assert not (ctx.build / "smoke-report.json.sig").exists()
+    assert job.sealed(ctx.build, "12.0").exists()
+    assert not (ctx.build / "smoke-report-12.0.json.sig").exists()
 
 
 def test_the_home_of_a_report_and_of_its_keys_is_found(
@@ -290,9 +403,8 @@ def test_the_home_of_a_report_and_of_its_keys_is_found(
     report_file(tmp_path, build(smoking(tmp_path)))
     (tmp_path / "smoke-report.json.sig").touch()
     smoke.main(smoking(tmp_path, "--report=~/smoke-report.json", "--signers=~/signers"))
-    report = tmp_path / "smoke-report.json"
-    assert keys.given[1] == report
-    assert keys.commands[1][3:7] == ["-s", f"{report}.sig", "-f", str(tmp_path / "signers")]
+    assert keys.given[1] == (tmp_path / "smoke-report.json").read_bytes()
+    assert keys.commands[1][5:7] == ["-f", str(tmp_path / "signers")]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +425,7 @@ def test_a_report_that_none_of_the_keys_signed_is_refused(
         smoke.main(ctx)
     assert evidence in caught.value.evidence
     assert "ssh-keygen -Y sign -n blackwheel" in caught.value.remedy
-    assert not ctx.record("smoke").exists()
+    assert not job.record(ctx.build, "12.0").exists()
 
 
 def test_a_key_that_is_unknown_is_refused_whatever_the_verification_says(
@@ -332,7 +444,7 @@ def test_without_ssh_keygen_a_signature_cannot_be_asked_for(
     with pytest.raises(Problem, match="ssh-keygen is not on PATH") as caught:
         smoke.main(ctx)
     assert "OpenSSH" in caught.value.remedy
-    assert not ctx.record("smoke").exists()
+    assert not job.record(ctx.build, "12.0").exists()
 
 
 # ---- a run here ---------------------------------------------------------------------------------
@@ -392,7 +504,7 @@ def test_a_wheel_is_proven_on_the_card(tmp_path: Path, bench: Bench, capsys: Tol
     ctx = smoking(tmp_path)
     digest = build(ctx)
     smoke.main(ctx)
-    found = records.read(ctx.record("smoke"), "smoke", SmokeReport)
+    found = records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport)
     assert found is not None
     assert (found.origin, found.sha256, found.device) == ("here", digest, CARD)
     told = capsys.readouterr().out
@@ -504,7 +616,7 @@ def test_proofs_that_end_without_a_report_are_a_problem_with_their_last_words(
         smoke.main(ctx)
     assert "a word of Python's own" in caught.value.evidence
     assert "smoke.log" in caught.value.remedy
-    assert not ctx.record("smoke").exists()
+    assert not job.record(ctx.build, "12.0").exists()
 
 
 def test_a_report_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path, bench: Bench) -> None:
@@ -573,8 +685,8 @@ def test_a_given_wheel_is_proven_and_its_record_lies_apart(
     ctx = smoking(tmp_path, "--wheel", str(given))
     build(ctx)
     smoke.main(ctx)
-    assert not ctx.record("smoke").exists()  # that is of the wheel that was built here
-    record = ctx.given(given, records.file_sha256(given)) / "smoke.json"
+    assert not job.record(ctx.build, "12.0").exists()  # that is of the wheel that was built here
+    record = ctx.given(given, records.file_sha256(given)) / "smoke-12.0.json"
     found = records.read(record, "smoke", SmokeReport)
     assert found is not None
     assert (found.file, found.sha256) == (given.name, records.file_sha256(given))
@@ -587,7 +699,7 @@ def test_a_given_wheel_needs_no_record_of_a_build(
     ctx = smoking(tmp_path, "--wheel", str(given))
     records.write(ctx.record("probe"), "probe", fakes.chain())
     smoke.main(ctx)
-    assert (ctx.given(given, records.file_sha256(given)) / "smoke.json").exists()
+    assert (ctx.given(given, records.file_sha256(given)) / "smoke-12.0.json").exists()
 
 
 def test_another_wheel_of_the_same_name_has_a_record_of_its_own(
@@ -598,7 +710,7 @@ def test_another_wheel_of_the_same_name_has_a_record_of_its_own(
     smoke.main(ctx)
     given.write_bytes(b"another wheel of others")
     smoke.main(ctx)
-    left = ctx.build.glob("given/*/smoke.json")
+    left = ctx.build.glob("given/*/smoke-12.0.json")
     said = [json.loads(path.read_text(encoding="utf-8"))["smoke"]["sha256"] for path in left]
     assert len(set(said)) == 2
 
@@ -607,7 +719,7 @@ def test_a_report_of_a_given_wheel_is_taken(given: Path, tmp_path: Path) -> None
     report = report_file(tmp_path, records.file_sha256(given), target="another")
     ctx = smoking(tmp_path, "--wheel", str(given), "--report", report)
     smoke.main(ctx)
-    assert (ctx.given(given, records.file_sha256(given)) / "smoke.json").exists()
+    assert (ctx.given(given, records.file_sha256(given)) / "smoke-12.0.json").exists()
 
 
 def test_a_given_wheel_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
