@@ -155,8 +155,8 @@ def test_call_raises_what_speaks_of_this_machine(tmp_path: Path) -> None:
 def test_call_all_ends_all_when_the_time_of_the_whole_is_over(tmp_path: Path) -> None:
     tasks = [task("sleep") for _ in range(3)]
     start = time.monotonic()
-    found = dict(limited.call_all(tasks, scratch=tmp_path, env={}, jobs=1, seconds=1))
-    assert found == dict.fromkeys(
+    found = list(limited.call_all(tasks, scratch=tmp_path, env={}, jobs=1, seconds=1))
+    assert dict(found) == dict.fromkeys(
         range(3), Ended("the limit of 1 s for the whole wheel was reached")
     )
     assert time.monotonic() - start < 10
@@ -164,8 +164,8 @@ def test_call_all_ends_all_when_the_time_of_the_whole_is_over(tmp_path: Path) ->
 
 def test_call_all_yields_each_result_with_its_index(tmp_path: Path) -> None:
     tasks = [Task(f"{HERE}:material", Material, ("some", n)) for n in range(5)]
-    found = dict(limited.call_all(tasks, scratch=tmp_path, env={}, jobs=2, seconds=60))
-    assert found == {n: material("some", n) for n in range(5)}
+    found = list(limited.call_all(tasks, scratch=tmp_path, env={}, jobs=2, seconds=60))
+    assert dict(found) == {n: material("some", n) for n in range(5)}
 
 
 # ---- Its end -----------------------------------------------------------------------------------
