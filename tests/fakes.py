@@ -305,6 +305,7 @@ def device(**changes: Any) -> DeviceCode:
         instructions=4_485_528,
         tensor={"HMMA.16816.F32": 23_424, "IMMA.16832.S8.S8": 36_288},
         kernels={"mul_mat_q": 35_538_304, "cub": 91_904},
+        hidden=(),
         error=None,
     )
     return dataclasses.replace(base, **changes)
@@ -319,7 +320,9 @@ def library(member: str = "llama_cpp/lib/libllama.so", **changes: Any) -> Librar
         format="elf",
         machine="x86_64",
         imports=("libc.so.6", "libstdc++.so.6"),
+        soname="",
         search_paths=("$ORIGIN",),
+        inherited_paths=(),
         exports=(),
         symbol_versions={"CXXABI": "1.3.13", "GCC": "3.4", "GLIBC": "2.34", "GLIBCXX": "3.4.29"},
         executable_stack=False,
@@ -327,7 +330,9 @@ def library(member: str = "llama_cpp/lib/libllama.so", **changes: Any) -> Librar
         instructions=100_000,
         cpu_features=BASELINE,
         first_use={},
+        guarded=(),
         device=None,
+        faults=(),
         error=None,
     )
     return dataclasses.replace(base, **changes)

@@ -1,20 +1,19 @@
-"""All facts of a wheel: the archive and its papers here, each library in a process of its own."""
+"""All facts of a wheel: the archive and its papers here, each library in a process with limits."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import json
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sessions.core import records, run
+from sessions.core import records
 from sessions.core.staging import DLLS, DLLS_HOOK, HOOK, LOADER, unpatched
-from sessions.wheelfile import archive, bill, papers
+from sessions.wheelfile import archive, bill, limited, papers
 from sessions.wheelfile.model import Library, WheelFacts
 
-TIMEOUT = 600  # seconds for one library; that of rtx50's ggml-cuda takes 6
-ROOT = Path(__file__).resolve().parents[2]
+# Of the reader of one library: bytes, and bytes for each of the file; seconds, and bytes a second.
+MEMORY, MEMORY_FACTOR = 1 << 30, 16
+TIME, SPEED = 60, 1 << 20
+SECONDS = 600  # for all libraries of a wheel
 
 
 def read(
@@ -76,32 +75,49 @@ def _libraries(
     progress: Callable[[int, int, str], None],
 ) -> tuple[Library, ...]:
     largest_first = sorted(contents.libraries, key=lambda name: -contents.members[name])
+    tasks = [_task(contents, member, scratch) for member in largest_first]
     found: dict[str, Library] = {}
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        waiting = {
-            pool.submit(_library, contents, member, scratch, env): member
-            for member in largest_first
-        }
-        total = sum(contents.members[member] for member in largest_first)
-        for done in concurrent.futures.as_completed(waiting):
-            found[waiting[done]] = done.result()
-            progress(sum(contents.members[member] for member in found), total, waiting[done])
+    total = sum(contents.members[member] for member in largest_first)
+    results = limited.call_all(tasks, scratch=scratch, env=env, jobs=jobs, seconds=SECONDS)
+    for index, result in results:
+        member = largest_first[index]
+        if isinstance(result, limited.Ended):
+            why = f"its reader gave no answer: {result.why}"
+            result = unread(member, contents.digests.get(member, ""), contents.members[member], why)
+        found[member] = result
+        progress(sum(contents.members[member] for member in found), total, member)
     return tuple(found[member] for member in contents.libraries)
 
 
-def _library(
-    contents: archive.Contents, member: str, scratch: Path, env: Mapping[str, str]
-) -> Library:
+def _task(contents: archive.Contents, member: str, scratch: Path) -> limited.Task[Library]:
     copy = contents.libraries[member]
-    words = ["-m", "sessions.wheelfile.library", str(copy), member, str(scratch / f"{copy.stem}.d")]
-    done = run.capture([sys.executable, *words], env=env, cwd=ROOT, timeout=TIMEOUT)
-    try:
-        found: Library = records.from_json(Library, json.loads(done.output.splitlines()[-1]))
-        return found
-    except (ValueError, IndexError, KeyError, TypeError):
-        last = done.output.strip().splitlines()[-1:] or ["it said nothing"]
-        why = f"its reader ended with {done.returncode}: {last[0][:200]}"
-    digest, size = contents.digests.get(member, ""), contents.members[member]
+    size = contents.members[member]
+    limits = limited.Limits(MEMORY + MEMORY_FACTOR * size, TIME + size / SPEED)
+    words = (str(copy), member, str(scratch / f"{copy.stem}.d"))
+    return limited.Task("sessions.wheelfile.library:read", Library, words, limits)
+
+
+def unread(member: str, sha256: str, size: int, error: str) -> Library:
+    """A library of which nothing is known but that."""
     return Library(
-        member, digest, size, "", "", (), (), (), {}, False, (), 0, {}, {}, None, why
-    )  # fmt: skip
+        member=member,
+        sha256=sha256,
+        size=size,
+        format="",
+        machine="",
+        imports=(),
+        soname="",
+        search_paths=(),
+        inherited_paths=(),
+        exports=(),
+        symbol_versions={},
+        executable_stack=False,
+        build_paths=(),
+        instructions=0,
+        cpu_features={},
+        first_use={},
+        guarded=(),
+        device=None,
+        faults=(),
+        error=error,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +59,20 @@ def cpu() -> CpuRules:
         features=frozenset(data["cpu"]["features"]),
         dispatch_export=data["dispatch"]["export"],
     )
+
+
+def guarded(data: bytes, features: Collection[str]) -> tuple[str, ...]:
+    """Those CPU features of a library's instructions that its runtime asks the CPU for first."""
+    rows = facts.load("wheels.toml")["guarded"]
+    held = {f for row in rows if row["sign"].encode() in data for f in row["features"]}
+    return tuple(sorted(held & set(features))) if "CPUID" in features else ()
+
+
+@functools.cache
+def libraries(platform: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Base names of a wheel's own libraries, and patterns of those of runtimes it may carry."""
+    table: dict[str, Any] = facts.load("wheels.toml")["libraries"]
+    return frozenset(table["own"]), tuple(table[platform])
 
 
 def manylinux(platform: str) -> dict[str, str] | None:

@@ -11,8 +11,9 @@ import subprocess
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import iced_x86
 import lief
@@ -20,7 +21,7 @@ import pytest
 
 from sessions.core import options, records
 from sessions.core.model import Check, Wheel
-from sessions.wheelfile import archive, devicecode, library, reader
+from sessions.wheelfile import devicecode, fatbin, library, limited, reader
 from sessions.wheelfile.case import Case
 from sessions.wheelfile.judge import judge
 from sessions.wheelfile.model import Library
@@ -51,22 +52,25 @@ def _each_library_is_read_once_and_here() -> Iterator[None]:
 
     What ends its process badly is read by the real thing; so is all that the command reads.
     """
-    real, known = reader._library, dict[tuple[str, str], Library]()
+    real, known = limited.call_all, dict[tuple[str, str], Library]()
 
     def once(
-        contents: archive.Contents, member: str, scratch: Path, env: Mapping[str, str]
-    ) -> Library:
-        copy = contents.libraries[member]
-        key = (member, contents.digests[member])
-        if key not in known:
-            try:
-                known[key] = library.read(copy, member, scratch / f"{copy.stem}.d")
-            except Exception:
-                known[key] = real(contents, member, scratch, env)
-        return known[key]
+        tasks: Sequence[limited.Task[Library]], **how: Any
+    ) -> Iterator[tuple[int, Library | limited.Ended]]:
+        for index, task in enumerate(tasks):
+            copy, member, folder = map(str, task.args)
+            key = (member, records.file_sha256(Path(copy)))
+            if key not in known:
+                try:
+                    known[key] = library.read(copy, member, folder)
+                except Exception:
+                    ((_, result),) = real([task], **how)
+                    yield index, result
+                    continue
+            yield index, known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "_library", once)
+        patch.setattr(limited, "call_all", once)
         yield
 
 
@@ -614,7 +618,7 @@ def test_without_cuobjdump_nothing_is_known_of_device_code_and_nothing_passes(
     found = reader.read(path, tmp_path / "scratch", env, 2, lambda *_: None)
 
     def none(name: str) -> Path:
-        raise devicecode.Unreadable(f"the package nvidia-cuda-{name} is not installed")
+        raise fatbin.Unreadable(f"the package nvidia-cuda-{name} is not installed")
 
     monkeypatch.setattr(devicecode, "installed", none)
     (tmp_path / "libggml-cuda.so").write_bytes(sound.members[CUDA])

@@ -89,6 +89,7 @@ IMPORT int cudaGetDeviceCount(int *);
 IMPORT int cublasCreate_v2(void **);
 IMPORT int cuInit(unsigned);
 __asm__(".section .nv_fatb,\\"dr\\"\\n.balign 16\\ncode: .incbin \\"@FATBIN@\\"\\n.text\\n");
+__asm__(".section .nvFatBi,\\"dw\\"\\n.balign 8\\n.long 0x466243b1, 1\\n.quad code, 0\\n.text\\n");
 extern const char code[];
 EXPORT const char *ggml_cuda_code(void) {
     void *handle;

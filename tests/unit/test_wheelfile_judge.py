@@ -1023,7 +1023,7 @@ def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it(
     made = checks(fakes.case(found, record=None, ours=False))
     failed = {id_: check for id_, check in made.items() if check.status == "fail"}
     assert set(failed) == {
-        "layout", "size", "ptx", "imports", "paths", "platform-tag", "loader",
+        "layout", "size", "ptx", "libraries", "imports", "paths", "platform-tag", "loader",
     }  # fmt: skip
     assert "stray: include/ (19 files)" in failed["layout"].evidence
     assert "72.4 MB" in failed["size"].evidence

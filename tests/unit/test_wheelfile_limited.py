@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -87,6 +89,12 @@ def call(task: Task[str], tmp_path: Path) -> str | Ended:
     return limited.call(task, scratch=tmp_path, env={})
 
 
+def all_of(
+    tasks: Sequence[Task[Any]], tmp_path: Path, jobs: int, seconds: float
+) -> dict[int, object]:
+    return dict(limited.call_all(tasks, scratch=tmp_path, env={}, jobs=jobs, seconds=seconds))
+
+
 # ---- What comes of it --------------------------------------------------------------------------
 
 
@@ -155,8 +163,7 @@ def test_call_raises_what_speaks_of_this_machine(tmp_path: Path) -> None:
 def test_call_all_ends_all_when_the_time_of_the_whole_is_over(tmp_path: Path) -> None:
     tasks = [task("sleep") for _ in range(3)]
     start = time.monotonic()
-    found = list(limited.call_all(tasks, scratch=tmp_path, env={}, jobs=1, seconds=1))
-    assert dict(found) == dict.fromkeys(
+    assert all_of(tasks, tmp_path, 1, 1) == dict.fromkeys(
         range(3), Ended("the limit of 1 s for the whole wheel was reached")
     )
     assert time.monotonic() - start < 10
@@ -164,8 +171,7 @@ def test_call_all_ends_all_when_the_time_of_the_whole_is_over(tmp_path: Path) ->
 
 def test_call_all_yields_each_result_with_its_index(tmp_path: Path) -> None:
     tasks = [Task(f"{HERE}:material", Material, ("some", n)) for n in range(5)]
-    found = list(limited.call_all(tasks, scratch=tmp_path, env={}, jobs=2, seconds=60))
-    assert dict(found) == {n: material("some", n) for n in range(5)}
+    assert all_of(tasks, tmp_path, 2, 60) == {n: material("some", n) for n in range(5)}
 
 
 # ---- Its end -----------------------------------------------------------------------------------
