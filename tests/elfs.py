@@ -77,6 +77,13 @@ def library(
     return body.ljust(writable, b"\0") + dynamic + data + names + headers
 
 
+def dynamic_size(data: bytes) -> int:
+    """The size of a library's dynamic section in bytes."""
+    (found,) = [at for at in _headers(data) if data[at : at + 4] == struct.pack("<I", DYNAMIC)]
+    size: int = struct.unpack_from("<Q", data, found + 32)[0]
+    return size
+
+
 # ---- What can be wrong with any library --------------------------------------------------------
 
 Change = Callable[[bytearray], None]
@@ -102,7 +109,7 @@ def segment(kind: int, field: int, value: int, *, number: int = 0) -> Change:
     return change
 
 
-def _headers(data: bytearray) -> range:
+def _headers(data: bytes | bytearray) -> range:
     start, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
     return range(start, start + 56 * count, 56)
 
@@ -170,26 +177,26 @@ REFUSED: dict[str, Change] = {
     "no program headers": at(56, "<H", 0),
     "program headers past the end": at(32, "<Q", 1 << 40),
     "no segment to load": every_load_gone,
-    "alignment of no page": segment(LOAD, 48, 0x100, number=1),
-    "alignment no power of two": segment(LOAD, 48, 0x3000, number=1),
     "address and offset apart": segment(LOAD, 16, 0x1008, number=1),
     "no dynamic segment": segment(DYNAMIC, 0, 0x6FFFFFFF),
     "dynamic segment outside": segment(DYNAMIC, 16, 0x7000000),
     "no strings": dynamic_tag(5, 0x6FFFFFFF),
     "no symbols": dynamic_tag(6, 0x6FFFFFFF),
-    "size of symbols": dynamic_value(11, 16),
     "strings outside": dynamic_value(5, 0x70000000),
     "symbols outside": dynamic_value(6, 0x70000000),
     "a header's half": cut(40),
     "headers alone": cut(64),
     "half of it": cut(0x1004),
 }
-# glibc maps these, and who reads there dies, or something else is loaded than there seems to be.
+# Some releases of glibc load these; others do not, or who reads there dies.
 ODD: dict[str, Change] = {
     "segment past the end": segment(LOAD, 32, 1 << 20, number=1),
     "more in the file than in memory": segment(LOAD, 40, 1, number=1),
     "segments overlap": segment(LOAD, 40, 0x9000, number=1),
     "segments out of order": segment(LOAD, 16, 0x900000, number=0),
     "segment beyond memory": segment(LOAD, 40, 1 << 60, number=1),
+    "alignment of no page": segment(LOAD, 48, 0x100, number=1),
+    "alignment no power of two": segment(LOAD, 48, 0x3000, number=1),
+    "size of symbols": dynamic_value(11, 16),
     "size of the header": at(52, "<H", 32),
 }

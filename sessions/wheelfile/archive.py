@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sessions.core import disk
+from sessions.wheelfile import kinds
 
 # Far above our wheels: they have less than 50 members, and unpack to 30 MB, less than four times
 # their size.
@@ -107,7 +108,7 @@ def _member(
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(archive.open(info))
         chunk = stream.read(_CHUNK)
-        library = is_library(info.filename, chunk)
+        library = is_library(info.filename, chunk, info.external_attr >> 16)
         small = not library and info.file_size <= TEXT
         write: Callable[[bytes], object] = len  # of a large text the digest is enough
         if library:
@@ -121,10 +122,11 @@ def _member(
     return digest.hexdigest(), b"".join(kept) if small else None, library
 
 
-def is_library(name: str, head: bytes) -> bool:
-    """Whether a member is machine code: by its name, or by how it begins."""
+def is_library(name: str, head: bytes, mode: int = 0) -> bool:
+    """Whether a member is code, be it hidden: by its name, or by how it begins."""
     executable = head.startswith(b"\x7fELF") or (head.startswith(b"MZ") and b"\0" in head[:64])
-    return executable or LIBRARY.search(name) is not None
+    hidden = kinds.code(name, head, mode) is not None
+    return executable or hidden or LIBRARY.search(name) is not None
 
 
 def _is_folder(info: zipfile.ZipInfo) -> bool:

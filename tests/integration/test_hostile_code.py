@@ -1,4 +1,4 @@
-"""Machine code that hides, ends the loader or takes all memory: each is a finding, in little time."""
+"""Machine code that the loader refuses, or that takes time or memory: each is a finding."""
 
 from __future__ import annotations
 

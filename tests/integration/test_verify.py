@@ -413,7 +413,7 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
         library_of_another_build, {"freshness"}, "libllama.so: of another build",
     ),
     "library not of the build": (
-        library_that_the_build_did_not_make, {"freshness", "sbom"},
+        library_that_the_build_did_not_make, {"freshness", "sbom", "libraries"},
         "libextra.so: not made by that build",
     ),
     "second copy and strays": (
@@ -422,7 +422,8 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     ),
     "AVX-512": (avx512, {"cpu-baseline"}, "× AVX512F, such as"),
     "AVX-512 under another name": (
-        avx512_under_another_name, {"cpu-baseline", "freshness", "sbom"}, "llama_cpp/cpu.dat",
+        avx512_under_another_name, {"cpu-baseline", "freshness", "sbom", "libraries"},
+        "llama_cpp/cpu.dat",
     ),
     "no libmtmd": (no_mtmd, {"layout"}, "missing: mtmd"),
     "function gone": (function_gone, {"api"}, "llama_decode is not in"),

@@ -87,14 +87,8 @@ def rela(*rows: tuple[int, int, int]) -> bytes:
     """A library with relocations (address, type, addend), which are at 0x2100."""
     table = b"".join(struct.pack("<QQq", *row) for row in rows)
     entries = [(7, 0x2100), (8, len(table)), (9, 24)]
-    empty = elfs.library(*entries)
-    data = table.rjust(len(table) + 0x100 - _dynamic_size(empty), b"\0")
-    return elfs.library(*entries, data=data + bytes(64))
-
-
-def _dynamic_size(data: bytes) -> int:
-    (place,) = [s for s in elf.segments(data) if s.kind == elfs.DYNAMIC]
-    return place.filesz
+    before = 0x100 - elfs.dynamic_size(elfs.library(*entries))
+    return elfs.library(*entries, data=bytes(before) + table + bytes(64))
 
 
 def test_relocations_that_write_where_they_may_pass() -> None:

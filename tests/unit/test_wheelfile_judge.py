@@ -9,6 +9,8 @@ import pytest
 
 from sessions.core import records
 from sessions.core.model import BuildSpec, Check
+from sessions.wheelfile import check_host as host
+from sessions.wheelfile import rules
 from sessions.wheelfile.case import SHOWN, Case, stem
 from sessions.wheelfile.check_device import has_feature
 from sessions.wheelfile.judge import judge
@@ -732,7 +734,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
             ),
             record=fakes.recorded(fakes.wheel_facts()),
         ),
-        ids("freshness"),
+        ids("freshness libraries"),
         "libggml-rpc.so: not made by that build",
     ),
     "library-that-the-build-made-and-is-not-there": (
@@ -887,6 +889,70 @@ BILLS: dict[str, tuple[Case, str]] = {
         "llama_cpp/lib/libgomp.so.1: not the file that is named",
     ),
 }
+# What the loader would load, and what hides from it.
+HOSTILE: dict[str, tuple[Case, frozenset[str], str]] = {
+    "device-code-beside-the-fat-binaries": (
+        cuda(hidden=("a cubin at 0x100, outside of every fat binary",)),
+        ids("gpu-code"),
+        "libggml-cuda.so: a cubin at 0x100",
+    ),
+    "device-code-in-a-library-without-fat-binaries": (
+        linux("libllama.so", device=fakes.device(containers=0, sass={}, hidden=("PTX at 0x1",))),
+        ids("gpu-code"),
+        "libllama.so: PTX at 0x1",
+    ),
+    "loader-fault": (
+        linux("libllama.so", faults=("it loads another library by DT_FILTER: libevil.so",)),
+        ids("libraries"),
+        "libllama.so: it loads another library by DT_FILTER: libevil.so",
+    ),
+    "soname-of-another": (
+        linux("libllama.so", soname="libggml.so"), ids("libraries"), "its SONAME is libggml.so",
+    ),
+    "library-of-no-target": (
+        fakes.case(
+            fakes.wheel_facts(
+                libraries=edited("libmtmd.so", member="llama_cpp/lib/libggml-evil.so"),
+                bindings=(),
+            ),
+        ),
+        ids("libraries layout api"),
+        "libggml-evil.so: not a library that a wheel",
+    ),
+    "search-path-that-leaves-the-wheel": (
+        linux("libllama.so", search_paths=("$ORIGIN", "$ORIGIN/../../../../tmp")),
+        ids("paths"),
+        "a search path leaves the wheel: ../../tmp",
+    ),
+    "search-path-that-leaves-the-wheel-in-braces": (
+        linux("libllama.so", search_paths=("$ORIGIN", "${ORIGIN}/../../..")),
+        ids("paths"),
+        "a search path leaves the wheel: ..",
+    ),
+    "search-path-by-platform": (
+        linux("libllama.so", search_paths=("$ORIGIN", "$ORIGIN/$PLATFORM")),
+        ids("paths"),
+        "$ORIGIN/$PLATFORM, which each system reads otherwise",
+    ),
+    "search-path-by-lib": (
+        linux("libllama.so", search_paths=("$ORIGIN", "$LIB")), ids("paths"), "in $LIB",
+    ),
+    "empty-search-path": (
+        linux("libllama.so", search_paths=("$ORIGIN", "")), ids("paths"), "an empty path",
+    ),
+    "needed-by-a-path": (
+        needing("libllama.so", "../../evil/libggml.so"),
+        ids("imports"),
+        "../../evil/libggml.so: a path, not a name",
+    ),
+    "needed-by-origin": (
+        needing("libllama.so", "$ORIGIN"), ids("imports"), "$ORIGIN: a path, not a name",
+    ),
+    "needed-by-a-path-of-windows": (
+        dll("llama.dll", "..\\evil.dll"), ids("imports"), "evil.dll: a path, not a name",
+    ),
+}  # fmt: skip
+PLANTED |= HOSTILE
 PLANTED |= {f"bill-{name}": (case, ids("sbom"), phrase) for name, (case, phrase) in BILLS.items()}
 
 
@@ -898,6 +964,73 @@ def test_what_is_planted_is_found_by_its_checks_and_no_others(name: str) -> None
     assert phrase in "\n".join(found[id_].evidence for id_ in sorted(failing))
     assert {found[id_].status for id_ in failing} == {"fail"}
     assert [id_ for id_ in failing if not found[id_].remedy] == []
+
+
+@pytest.mark.parametrize(
+    ("needing_it", "own", "found"),
+    [
+        (
+            {"search_paths": ("$ORIGIN/../x.libs",), "inherited_paths": ("$ORIGIN/../x.libs",)},
+            {},
+            True,
+        ),
+        ({"search_paths": ("$ORIGIN/../x.libs",)}, {}, False),  # DT_RUNPATH holds for itself alone
+        (
+            {"search_paths": ("$ORIGIN/../x.libs",), "inherited_paths": ("$ORIGIN/../x.libs",)},
+            {"search_paths": ("$ORIGIN/lib",)},  # which takes the other's away
+            False,
+        ),
+    ],
+    ids=["rpath", "runpath", "runpath-of-its-own"],
+)
+def test_imports_follows_the_rpath_of_what_needs_a_library(
+    needing_it: dict[str, Any], own: dict[str, Any], found: bool
+) -> None:
+    libraries = (
+        fakes.library("llama_cpp/libllama.so", imports=("libggml.so",), **needing_it),
+        fakes.library(
+            "x.libs/libggml.so", imports=("libgomp-1a2b3c4d.so.1",), **{"search_paths": (), **own}
+        ),
+        fakes.library("x.libs/libgomp-1a2b3c4d.so.1", imports=()),
+    )
+    members = {lib.member: 1 for lib in libraries}
+    case = fakes.case(fakes.wheel_facts(libraries=libraries, members=members))
+    lost = "x.libs/libggml.so: no search path leads it to libgomp-1a2b3c4d.so.1"
+    assert (lost not in host.imports(case).evidence) is found
+
+
+@pytest.mark.parametrize(("guarded", "status"), [(("RDRAND",), "ok"), ((), "fail")])
+def test_an_instruction_that_the_runtime_asks_for_first_is_not_beyond_the_level(
+    guarded: tuple[str, ...], status: str
+) -> None:
+    features = {**fakes.BASELINE, "CPUID": 2, "RDRAND": 1}
+    case = linux("libllama.so", cpu_features=features, guarded=guarded)
+    assert host.cpu_baseline(case).status == status
+
+
+def test_names_of_copies_of_one_file_are_those_of_its_links() -> None:
+    same = {"sha256": "1" * 64, "soname": "libggml.so.0"}
+    both = [fakes.library(f"llama_cpp/lib/{n}", **same) for n in ("libggml.so", "libggml.so.0")]
+    case = fakes.case(fakes.wheel_facts(libraries=tuple(both)))
+    assert "SONAME" not in host.libraries(case).evidence
+    case = fakes.case(fakes.wheel_facts(libraries=(both[0],)))
+    assert "libggml.so: its SONAME is libggml.so.0" in host.libraries(case).evidence
+
+
+@pytest.mark.parametrize(
+    ("data", "features", "held"),
+    [
+        (b"..random_device could not be read..", ["CPUID", "RDRAND", "SSE"], ("RDRAND",)),
+        (b"..random_device..", ["CPUID", "RDRAND", "RDSEED"], ("RDRAND", "RDSEED")),
+        (b"..random_device..", ["RDRAND"], ()),
+        (b"nothing of it", ["CPUID", "RDRAND"], ()),
+        (b"..random_device..", ["CPUID", "AVX512F"], ()),
+    ],
+)
+def test_guarded_features_are_those_of_a_runtime_that_asks(
+    data: bytes, features: list[str], held: tuple[str, ...]
+) -> None:
+    assert rules.guarded(data, features) == held
 
 
 def test_every_check_has_a_planted_failure() -> None:
