@@ -156,8 +156,9 @@ def faults(data: bytes) -> Iterator[str]:
     ident, kind, machine, version, _, at, _, _, ehsize, entry, count, *_ = _HEADER.unpack_from(data)
     if ident[:4] != b"\x7fELF":
         yield "its first bytes are not those of an ELF file"
-    if ident[4] != 2:
+    if ident[4] != 2:  # then its fields are elsewhere
         yield f"its class is {ident[4]}, not 64-bit"
+        return
     if ident[5] != 1:
         yield f"its byte order is {ident[5]}, not little-endian"
     if ident[6] != 1 or version != 1:

@@ -72,7 +72,7 @@ def _elf(binary: lief.ELF.Binary, data: bytes, member: str, device: DeviceCode |
             for start, end in [*code, *_unmarked(data, loads, code)]
         ],
         faults=elf.faults(data),
-        error=_cut_short(data, _parts(binary)) or _hidden(binary, data, loads, code),
+        error=_cut_short(data, _parts(binary)) or _hidden(binary, loads, code),
     )
 
 
@@ -112,15 +112,15 @@ def _unmarked(data: bytes, loads: Sequence[elf.Segment], code: Sequence[Part]) -
 
 
 def _hidden(
-    binary: lief.ELF.Binary, data: bytes, loads: Sequence[elf.Segment], code: Sequence[Part]
+    binary: lief.ELF.Binary, loads: Sequence[elf.Segment], code: Sequence[Part]
 ) -> str | None:
     """Why not all of the machine code is known, where that is so."""
+    if not loads:
+        return None  # of 32 bits, or with other faults that say so
     if not code and any(s.executed and s.filesz for s in loads):
         return "machine code, but no section that is marked as such"
-    marked = [*code, *_unmarked(data, loads, code)]
-    marked.sort()
     functions = [s for s in binary.dynamic_symbols if s.is_function and s.shndx and s.value]
-    stray = [s for s in functions if not _within(marked, elf.offset_of(loads, s.value))]
+    stray = [s for s in functions if not _within(code, elf.offset_of(loads, s.value))]
     return (
         f"{len(stray)} functions outside of its code, such as {stray[0].name!s}" if stray else None
     )

@@ -25,6 +25,7 @@ from sessions.core import disk, records, run
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER = 32 << 20  # bytes; the facts of the largest library of rtx50 have less than 1 MB
+MEMORY = 8 << 30  # bytes, of all tasks that run at a time
 FILE = 2 << 30  # bytes; what a task may write into one file
 _POLL = 0.02  # seconds between two looks at the processes
 _WEIGH = 0.25  # seconds between two looks at their memory
@@ -75,21 +76,28 @@ def call_all(
     env: Mapping[str, str],
     jobs: int,
     seconds: float,
+    memory: int = MEMORY,
 ) -> Iterator[tuple[int, T | Ended]]:
     """Run tasks, ``jobs`` at a time in their order; yield (index, result) as each ends.
 
+    Fewer where their limits of memory come to more than ``memory`` bytes, or than are free.
     ``scratch`` takes what they are told and answer. After ``seconds`` those that run are ended
     and the rest are not begun. Whatever ends this process or this loop ends them too, at once.
     Raises OSError where this machine's disk was full, and the like.
     """
     waiting, running = list(enumerate(tasks)), dict[int, _Running]()
     start = time.monotonic()
+    room = min(memory, psutil.virtual_memory().available)
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         try:
             while waiting or running:
                 late = time.monotonic() - start > seconds
                 while waiting and not late and len(running) < max(jobs, 1):
-                    index, task = waiting.pop(0)
+                    index, task = waiting[0]
+                    taken = sum(process.task.limits.memory for process in running.values())
+                    if running and taken + task.limits.memory > room:
+                        break
+                    del waiting[0]
                     running[index] = _Running(task, Path(folder) / str(index), env)
                 for index, process in list(running.items()):
                     result = process.look()

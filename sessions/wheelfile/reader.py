@@ -11,7 +11,7 @@ from sessions.wheelfile import archive, bill, limited, papers
 from sessions.wheelfile.model import Library, WheelFacts
 
 # Of the reader of one library: bytes, and bytes for each of the file; seconds, and bytes a second.
-MEMORY, MEMORY_FACTOR = 1 << 30, 16
+MEMORY, MEMORY_FACTOR = 768 << 20, 16  # rtx50's ggml-cuda, 24 MB, takes 240 MB
 TIME, SPEED = 60, 1 << 20
 SECONDS = 600  # for all libraries of a wheel
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from sessions.wheelfile import elf
+from sessions.core import options
+from sessions.wheelfile import elf, reader
+from sessions.wheelfile.model import Library
 from tests import elfs
+from tests.integration import wheels
+from tests.integration.conftest import sha256
 
 LOAD = "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).f())"
 
@@ -55,3 +62,53 @@ def test_what_glibc_refuses_has_a_fault(name: str, sound: bytes, tmp_path: Path)
     path.write_bytes(data)
     assert loaded(path).returncode != 0  # else the table is wrong
     assert list(elf.faults(bytes(data))) != []
+
+
+# ---- Time and memory ---------------------------------------------------------------------------
+
+
+def read(data: bytes, folder: Path) -> Library:
+    """The one library of a wheel, as ``verify`` reads it."""
+    (folder / "scratch").mkdir()
+    path = wheels.draft({"libllama.so": data}).pack(folder / "wheel")
+    env = options.system_environment(os.environ)
+    (found,) = reader.read(path, folder / "scratch", env, 2, lambda *_: None).libraries
+    return found
+
+
+def test_hundred_sections_over_the_same_bytes_take_the_memory_of_one(tmp_path: Path) -> None:
+    # With a copy of each it was 1.7 GB.
+    code = elfs.CODE * ((16 << 20) // len(elfs.CODE))
+    start = time.monotonic()
+    found = read(elfs.library(code=code, sections=[(0x1000, len(code))] * 100), tmp_path)
+    assert found.error is None
+    assert found.instructions == 3 * len(code) // len(elfs.CODE)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 400 << 10  # KiB
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("text", [b"/a(/a(", b"/a.c(/a(", b"/a a   a"])
+def test_a_library_of_text_like_paths_is_read_in_seconds(text: bytes, tmp_path: Path) -> None:
+    start = time.monotonic()
+    found = read(elfs.library(data=text * 100_000), tmp_path)
+    assert found.error is None
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "word"),
+    [
+        ("MEMORY", 64 << 20, "its reader gave no answer: it needed more than 64 MiB"),
+        ("TIME", -60, "its reader gave no answer: it needed more than"),
+        ("SECONDS", 0, "its reader gave no answer: the limit of 0 s for the whole wheel"),
+    ],
+)
+def test_a_reader_that_reaches_a_limit_is_a_finding_that_names_it(
+    limit: str, value: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, limit, value)
+    monkeypatch.setattr(reader, "MEMORY_FACTOR", 0)
+    found = read(elfs.library(), tmp_path)
+    assert found.error is not None
+    assert found.error.startswith(word)
+    assert (found.format, found.sha256) == ("", sha256(elfs.library()))

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from sessions.core import run
 from sessions.wheelfile import limited
 from sessions.wheelfile.limited import Ended, Limits, Task
 from sessions.wheelfile.model import Material
@@ -172,6 +173,32 @@ def test_call_all_ends_all_when_the_time_of_the_whole_is_over(tmp_path: Path) ->
 def test_call_all_yields_each_result_with_its_index(tmp_path: Path) -> None:
     tasks = [Task(f"{HERE}:material", Material, ("some", n)) for n in range(5)]
     assert all_of(tasks, tmp_path, 2, 60) == {n: material("some", n) for n in range(5)}
+
+
+@pytest.mark.parametrize(("memory", "most"), [(2 * SMALL, 2), (SMALL, 1), (1, 1)])
+def test_call_all_runs_no_more_than_there_is_memory_for(
+    memory: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, high = set[int](), 0
+    begin, end = run.begin, run.end
+
+    def begun(*words: Any, **how: Any) -> Any:
+        nonlocal high
+        child = begin(*words, **how)
+        running.add(child.pid)
+        high = max(high, len(running))
+        return child
+
+    def ended(child: Any) -> None:
+        running.discard(child.pid)
+        end(child)
+
+    monkeypatch.setattr(run, "begin", begun)
+    monkeypatch.setattr(run, "end", ended)
+    tasks = [Task(f"{HERE}:material", Material, ("some", n), Limits(SMALL)) for n in range(4)]
+    made = limited.call_all(tasks, scratch=tmp_path, env={}, jobs=4, seconds=60, memory=memory)
+    assert len(list(made)) == 4
+    assert (high, running) == (most, set())
 
 
 # ---- Its end -----------------------------------------------------------------------------------
