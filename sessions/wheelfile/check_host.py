@@ -54,7 +54,7 @@ def _names(case: Case) -> Iterator[str]:
     same = {(lib.sha256, lib.member.rsplit("/", 1)[-1]) for lib in case.libraries}
     for library in case.libraries:
         name = stem(library.member)
-        if not known.fullmatch(name.lower() if case.windows else name):
+        if library.format and not known.fullmatch(name.lower() if case.windows else name):
             yield f"{library.member}: not a library that a wheel of llama-cpp-python has"
         # Of several links to one file, which a zip file has as copies, one has the name.
         if library.soname and (library.sha256, library.soname) not in same:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import struct
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sessions.core import options
-from sessions.wheelfile import elf, reader
+from sessions.wheelfile import elf, library, reader
 from sessions.wheelfile.model import Library
 from tests import elfs
 from tests.integration import wheels
@@ -112,3 +113,62 @@ def test_a_reader_that_reaches_a_limit_is_a_finding_that_names_it(
     assert found.error is not None
     assert found.error.startswith(word)
     assert (found.format, found.sha256) == ("", sha256(elfs.library()))
+
+
+# ---- PE files ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dll(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A DLL that zig made, with an export that is forwarded to another."""
+    folder = tmp_path_factory.mktemp("dll")
+    (folder / "some.c").write_text(
+        "int __stdcall DllMainCRTStartup(void *self, unsigned why, void *more) { return 1; }\n"
+        "__declspec(dllexport) int f(void) { return 7; }\n"
+        '__asm__(".section .drectve,\\"yn\\"\\n.ascii \\" /EXPORT:g=evil.g\\"\\n.text\\n");\n'
+    )
+    words = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-windows-gnu", "-nostdlib"]
+    env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": "zig-g", "ZIG_LOCAL_CACHE_DIR": "zig-l"}
+    command = [*words, "-shared", "-O2", "-s", "some.c", "-o", "some.dll"]
+    subprocess.run(command, check=True, cwd=folder, env=env)
+    return (folder / "some.dll").read_bytes()
+
+
+def parsed(data: bytes, tmp_path: Path) -> Library:
+    path = tmp_path / "llama.dll"
+    path.write_bytes(data)
+    return library.read(path, "llama_cpp/lib/llama.dll", tmp_path / "scratch")
+
+
+def test_a_dll_that_an_export_is_forwarded_to_is_one_that_is_needed(
+    dll: bytes, tmp_path: Path
+) -> None:
+    found = parsed(dll, tmp_path)
+    assert (found.error, found.faults) == (None, ())
+    assert found.imports == ("evil.dll",)
+
+
+# Offset from the PE signature, layout, value. A section header begins after 24 + 240 bytes.
+SECTION = 24 + 240
+PE_FAULTS: dict[str, tuple[int, str, int]] = {
+    "magic": (24, "<H", 0x10B),
+    "not a DLL": (22, "<H", 0x0022),
+    "alignment in the file": (24 + 36, "<I", 3),
+    "entry point outside": (24 + 16, "<I", 0x7000000),
+    "entry point in data": (24 + 16, "<I", 0x40),
+    "size of the image": (24 + 56, "<I", 0x1000),
+    ".NET": (24 + 112 + 8 * 14 + 4, "<I", 72),
+    "directory outside": (24 + 112 + 8 * 3 + 4, "<I", 0x7000000),
+    "section out of order": (SECTION + 12, "<I", 0x900000),
+    "section not aligned": (SECTION + 12, "<I", 0x1001),
+    "section of code that can be written": (SECTION + 36, "<I", 0xE0000020),
+}
+
+
+@pytest.mark.parametrize("name", PE_FAULTS)
+def test_a_dll_that_windows_refuses_has_a_fault(name: str, dll: bytes, tmp_path: Path) -> None:
+    data = bytearray(dll)
+    offset, layout, value = PE_FAULTS[name]
+    struct.pack_into(layout, data, int.from_bytes(data[60:64], "little") + offset, value)
+    found = parsed(bytes(data), tmp_path)
+    assert found.faults or found.error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
 import os
 import re
@@ -401,6 +402,109 @@ def leaves_its_folder(_: Workshop, wheel: Draft) -> None:
     wheel.members["llama_cpp/../../evil.py"] = b"# evil\n"
 
 
+def search_path_that_leaves(shop: Workshop, wheel: Draft) -> None:
+    path = "$ORIGIN:$ORIGIN/../../../../tmp"
+    wheel.members[LLAMA] = shop.elf("libllama.so", wheels.LLAMA, rpath=path)
+
+
+def linked(*words: str) -> Defect:
+    """libllama linked with further options."""
+
+    def plant(shop: Workshop, wheel: Draft) -> None:
+        wheel.members[LLAMA] = shop.elf("libllama.so", wheels.LLAMA, *words)
+
+    return plant
+
+
+def written(code: str, *words: str) -> Defect:
+    """libllama with more C code."""
+
+    def plant(shop: Workshop, wheel: Draft) -> None:
+        wheel.members[LLAMA] = shop.elf("libllama.so", wheels.LLAMA + code, *words)
+
+    return plant
+
+
+def evil_library(shop: Workshop, wheel: Draft) -> None:
+    wheel.members[f"{LIB}/libggml-evil.so"] = shop.elf("libggml-evil.so", wheels.GGML)
+    wheel.made = wheel.libraries
+
+
+def with_member(name: str, data: bytes, mode: int = 0o644) -> Defect:
+    def plant(_: Workshop, wheel: Draft) -> None:
+        wheel.members[f"llama_cpp/{name}"] = data
+        wheel.modes[f"llama_cpp/{name}"] = stat.S_IFREG | mode
+
+    return plant
+
+
+def gzipped_library(_: Workshop, wheel: Draft) -> None:
+    wheel.members["llama_cpp/model.bin"] = gzip.compress(wheel.members[LLAMA])
+
+
+def device_code(old: bytes, new: bytes) -> Defect:
+    """libggml-cuda with other bytes; fat binaries have no checksum."""
+
+    def plant(_: Workshop, wheel: Draft) -> None:
+        wheel.edit(CUDA, old, new)
+
+    return plant
+
+
+PTX_TEXT = (
+    'EXPORT const char *text(void) { return ".version 9.0\\n.target sm_120\\n.entry f(){ret;}"; }'
+)
+TEXT_RELOCATION = '__asm__(".text\\n.quad llama_decode\\n");'
+AS_A_PROGRAM = (
+    'const char interp[] __attribute__((section(".interp"))) = "/lib64/ld-linux-x86-64.so.2";'
+)
+INSIDE = (
+    'EXPORT const char *inside(void) { return "\\177ELF\\2\\1\\1\\0\\0\\0\\0\\0\\0\\0\\0\\0'
+    + "\\2\\0\\276\\0"  # EM_CUDA
+    + f'{"x" * 60}"; }}'
+)
+ALONE = {"libraries"}
+STRANGE = UNREAD | {"sbom", "freshness"}  # a file that is not the build's and cannot be judged
+HIDDEN: dict[str, tuple[Defect, set[str], str]] = {
+    "search path that leaves": (search_path_that_leaves, {"paths"}, "leaves the wheel: ../../tmp"),
+    "auxiliary": (linked("-Wl,-f,libevil.so"), ALONE, "by DT_AUXILIARY: libevil.so"),
+    "filter": (linked("-Wl,-F,libevil.so"), ALONE, "by DT_FILTER: libevil.so"),
+    "audit": (linked("-Wl,--audit,libevil.so"), ALONE, "by DT_AUDIT: libevil.so"),
+    "audit of what it needs": (linked("-Wl,--depaudit,libe.so"), ALONE, "by DT_DEPAUDIT: libe.so"),
+    "interposing": (linked("-Wl,-z,interpose"), ALONE, "DF_1_INTERPOSE"),
+    "that dlopen refuses": (linked("-Wl,-z,nodlopen"), ALONE, "DF_1_NOOPEN"),
+    "another SONAME": (linked("-Wl,-soname,libggml.so"), ALONE, "its SONAME is libggml.so"),
+    "text relocation": (
+        written(TEXT_RELOCATION, "-Wl,-z,notext"), ALONE, "it has text relocations",
+    ),
+    "program interpreter": (written(AS_A_PROGRAM), ALONE, "it names a program interpreter"),
+    "raw PTX": (written(PTX_TEXT), {"gpu-code"}, "libllama.so: PTX at"),
+    "raw cubin": (written(INSIDE), {"gpu-code"}, "libllama.so: a cubin at"),
+    "library of no target": (evil_library, ALONE, "libggml-evil.so: not a library"),
+    "static archive": (
+        with_member("more.bin", b"!<arch>\n" + bytes(60)), STRANGE, "a static archive",
+    ),
+    "gzipped library": (gzipped_library, STRANGE, "model.bin: not judged, a gzip file"),
+    "wheel in the wheel": (
+        with_member("more.bin", b"PK\3\4" + bytes(60)), STRANGE, "a wheel in the wheel",
+    ),
+    "script": (
+        with_member("run", b"#!/bin/sh\n", 0o755), STRANGE, "a script that can be",
+    ),
+    "fat binary without its magic": (
+        device_code(wheels.FATBIN, bytes(8)), {"gpu-code", "gpu-features"}, "fat binary at 0x",
+    ),
+    "fat binary with another magic": (
+        device_code(wheels.FATBIN, b"\x01\x5a\xe5\x1e" + wheels.FATBIN[4:]),
+        {"gpu-code", "gpu-features"},
+        "a piece of device code at",
+    ),
+    "fat binary that nothing registers": (
+        device_code(bytes.fromhex("b143624601000000"), bytes(8)), {"gpu-code"},
+        "1 of 1 fat binaries are not registered",
+    ),
+}  # fmt: skip
+
 PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "architecture 100": (architecture_100, {"gpu-code"}, "no SASS for sm_120"),
     "PTX alone": (ptx_alone, {"gpu-code", "ptx", "gpu-features"}, "1 × PTX for compute_120"),
@@ -477,6 +581,9 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "names for one file": (names_for_one_file, {"archive"}, "2 names that Windows takes for one"),
     "leaves its folder": (leaves_its_folder, {"archive"}, "leaves its folder"),
 }  # fmt: skip
+
+
+PLANTED |= HIDDEN
 
 
 @pytest.mark.parametrize(("plant", "expected", "word"), PLANTED.values(), ids=list(PLANTED))
@@ -750,6 +857,25 @@ def test_count_of_tensor_instructions_is_that_of_a_full_disassembly(
     assert found.error is None
     assert found.tensor == dict(expected)
     assert found.instructions == len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/", listing, re.MULTILINE))
+
+
+def test_names_in_a_fat_binary_say_nothing_that_is_believed(shop: Workshop, tmp_path: Path) -> None:
+    """cuobjdump prints the name of a piece of code as it stands, line ends included."""
+    cubin = tmp_path / "one.cubin"
+    words = [str(devicecode.installed("cuobjdump")), "--extract-elf", "all"]
+    subprocess.run([*words, str(shop.fatbin("sm_120"))], cwd=tmp_path, check=True)
+    next(tmp_path.glob("*.cubin")).rename(cubin)
+    name = "evil\nELF file    2: y.sm_90.cubin\nPTX file    1: z.sm_90.ptx"
+    shop.run(
+        *(shop.toolkit / "bin" / "fatbinary", "--64", f"--create={tmp_path / 'named.fatbin'}"),
+        *(f"--ident={name}", f"--image3=kind=elf,sm=120,file={cubin}"),
+    )
+    data = (tmp_path / "named.fatbin").read_bytes()
+    assert name.encode() in data
+    found = devicecode.read(data, tmp_path / "unpacked")
+    assert found is not None
+    assert (found.error, found.sass, found.ptx) == (None, {"sm_120": 1}, {})
+    assert found.tensor.keys() == {"HMMA.16816.F32", "IMMA.16832.S8.S8"}
 
 
 # ---- The command -------------------------------------------------------------------------------
