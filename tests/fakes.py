@@ -38,6 +38,7 @@ from sessions.payload import seal, stats
 from sessions.wheelfile.case import Case, required
 from sessions.wheelfile.judge import judge
 from sessions.wheelfile.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
+from sessions.wheelfile.rules import Upstream
 
 ROOT = Path(__file__).resolve().parent.parent
 KIT = r"C:\Program Files (x86)\Windows Kits\10"
@@ -380,13 +381,15 @@ def bill(found: WheelFacts, **changes: Any) -> Bill:
     """The bill of materials that says what this wheel for the rtx50 target holds."""
     names = {canonicalize_name(re.split(r"[^\w.-]", text)[0]) for text in found.requires}
     wanted = [name for name in names if name.startswith(("nvidia-", "cuda-"))]
-    needs = required(Case(found, claiming(), None, True, None, ""), *sorted(wanted))
+    all_needs = required(Case(found, claiming(), None, True, None, ""), *sorted(wanted))
+    needs = {canonicalize_name(need.name): need for need in all_needs}.values()
     files = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
     base = Bill(
         member=f"{INFO}/sboms/blackwheel.cdx.json",
         sha256="b" * 64,
         name=found.name,
         version=found.metadata_version.split("+")[0],
+        sdist_sha256=SDIST,
         materials=(
             material("llama.cpp", version="4227c9be4268ac844921b90f31595f81236bd317"),
             material("ggml"),
@@ -402,6 +405,28 @@ def bill(found: WheelFacts, **changes: Any) -> Bill:
             material("gcc", version="12.2.0", roles=("built with",)),
         ),
         problems=(),
+    )
+    return dataclasses.replace(base, **changes)
+
+
+SDIST = "5d" * 32
+OURS = ("llama_cpp/_cuda_runtime.py", "llama_cpp/_bundled_dlls.py")
+
+
+def digest(name: str) -> str:
+    """The digest of a file of upstream's package."""
+    return records.text_sha256(name.encode())
+
+
+def upstream(**changes: Any) -> Upstream:
+    """What is known of the release that the wheel is of: a module fewer, the loader being ours."""
+    modules = ("__init__", "llama_cpp", "llava_cpp", "mtmd_cpp", "server/app")
+    base = Upstream(
+        version="0.3.16",
+        sdist_sha256=SDIST,
+        files={f"llama_cpp/{name}.py": digest(name) for name in modules},
+        parts={"llama.cpp": "4227c9be4268ac844921b90f31595f81236bd317", "ggml": ""},
+        requires=frozenset({"numpy>=1.20.0", 'PyYAML>=5.1; extra == "server"'}),
     )
     return dataclasses.replace(base, **changes)
 
@@ -444,6 +469,7 @@ def wheel_facts(**changes: Any) -> WheelFacts:
         purelib=False,
         generator="scikit-build-core 1.1.2",
         papers_problems=(),
+        package_files={f"llama_cpp/{name}.py": digest(name) for name in modules},
         bindings=(
             Binding("llama_cpp/llama_cpp.py", "llama", ("llama_decode", "llama_free"), True),
             Binding("llama_cpp/llava_cpp.py", "llava", ("llava_eval",), False),
@@ -456,6 +482,7 @@ def wheel_facts(**changes: Any) -> WheelFacts:
         preload_called=False,
         bills=(),
         libraries=inside,
+        tracebacks={},
     )
     found = dataclasses.replace(base, **changes)
     return found if "bills" in changes else dataclasses.replace(found, bills=(bill(found),))
@@ -469,7 +496,8 @@ def cpu_facts(**changes: Any) -> WheelFacts:
         if "cuda" not in found.member
     )
     base = {"size": 3_000_000, "requires": ("numpy>=1.20.0",), "loader": None}
-    return wheel_facts(**{"libraries": inside, "loader_called": False, **base, **changes})
+    base |= {"package_files": upstream().files, "loader_called": False}
+    return wheel_facts(**{"libraries": inside, **base, **changes})
 
 
 def windows_libraries() -> tuple[Library, ...]:
@@ -506,7 +534,8 @@ def windows_facts(**changes: Any) -> WheelFacts:
     tags = ("cp311-cp311-win_amd64",)
     file = f"llama_cpp_python-0.3.16-{tags[0]}.whl"
     base = {"libraries": windows_libraries(), "file": file, "tags": tags, "wheel_tags": tags}
-    preloaded = {"preload": PRELOAD, "preload_called": True}
+    files = {**upstream().files, **dict.fromkeys(OURS, "0" * 64)}
+    preloaded = {"preload": PRELOAD, "preload_called": True, "package_files": files}
     return wheel_facts(**{**base, **preloaded, **changes})
 
 
@@ -525,7 +554,7 @@ def recorded(found: WheelFacts, **changes: Any) -> Wheel:
 def case(found: WheelFacts | None = None, **changes: Any) -> Case:
     """A wheel before its judge, built here for the rtx50 target, with the record of its build."""
     found = found or wheel_facts()
-    base = Case(found, claiming(), recorded(found), True, LOADER, PRELOAD)
+    base = Case(found, claiming(), recorded(found), True, LOADER, PRELOAD, upstream())
     return dataclasses.replace(base, **changes)
 
 
@@ -808,7 +837,7 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
     )
     text = sealed(found, wanted.target)
     loader = LOADER if wanted.cuda else None
-    groups = judge(Case(found, wanted, record, True, loader, PRELOAD))
+    groups = judge(Case(found, wanted, record, True, loader, PRELOAD, upstream()))
     verdict = inputs.verdict(wanted, record)
     base = Evidence(
         spec=wanted,

@@ -89,6 +89,7 @@ class Bill:
     sha256: str
     name: str
     version: str
+    sdist_sha256: str  # of the source distribution that it names
     materials: tuple[Material, ...]
     problems: tuple[str, ...]  # what of it cannot be read
 
@@ -115,6 +116,7 @@ class WheelFacts:
     purelib: bool
     generator: str
     papers_problems: tuple[str, ...]
+    package_files: dict[str, str]  # sha256 of each but the libraries, without our lines
     bindings: tuple[Binding, ...]
     unparsed: tuple[str, ...]  # modules of which the bindings are not known
     loader: str | None  # sha256 of the CUDA loader's text
@@ -123,3 +125,4 @@ class WheelFacts:
     preload_called: bool
     bills: tuple[Bill, ...]
     libraries: tuple[Library, ...]
+    tracebacks: dict[str, str]  # of readers that failed, by what they read

@@ -1,19 +1,24 @@
-"""All facts of a wheel: the archive and its papers here, each library in a process with limits."""
+"""All facts of a wheel: its documents in a process with limits, each library in another."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from sessions.core import records
-from sessions.core.staging import DLLS, DLLS_HOOK, HOOK, LOADER, unpatched
-from sessions.wheelfile import archive, bill, limited, papers
+from sessions.wheelfile import archive, limited
+from sessions.wheelfile.documents import Documents
+from sessions.wheelfile.limited import Ended, Limits, Task
 from sessions.wheelfile.model import Library, WheelFacts
 
 # Of the reader of one library: bytes, and bytes for each of the file; seconds, and bytes a second.
 MEMORY, MEMORY_FACTOR = 768 << 20, 16  # rtx50's ggml-cuda, 24 MB, takes 240 MB
 TIME, SPEED = 60, 1 << 20
 SECONDS = 600  # for all libraries of a wheel
+# Of the reader of all else. The rtx50 wheel takes 2 s; the most that is unpacked is 100 times that.
+DOCUMENTS = Limits(memory=1 << 30, seconds=300)
 
 
 def read(
@@ -27,44 +32,50 @@ def read(
 
     ``progress`` is told how many of how many bytes of libraries are read, and the last one's name.
     """
-    contents = archive.read(wheel, scratch)
-    texts = contents.texts
-    paper = papers.read(wheel.name, texts)
-    loader = texts.get(f"{papers.PACKAGE}/{LOADER}")
-    preload = texts.get(f"{papers.PACKAGE}/{DLLS}")
-    init = _text(texts.get(f"{papers.PACKAGE}/__init__.py", b""))
-    return WheelFacts(
-        file=wheel.name,
-        sha256=records.file_sha256(wheel),
-        size=wheel.stat().st_size,
-        members=contents.members,
-        times=contents.times,
-        archive_problems=contents.problems,
-        record_problems=tuple(papers.record_problems(texts, contents.members, contents.digests)),
-        name=paper.name,
-        version=paper.version,
-        tags=paper.tags,
-        metadata_name=paper.metadata_name,
-        metadata_version=paper.metadata_version,
-        requires_python=paper.requires_python,
-        requires=paper.requires,
-        wheel_tags=paper.wheel_tags,
-        purelib=paper.purelib,
-        generator=paper.generator,
-        papers_problems=paper.problems,
-        bindings=papers.bindings(texts),
-        unparsed=papers.unparsed(contents.members, texts),
-        loader=records.text_sha256(loader) if loader is not None else None,
-        loader_called=init.startswith(HOOK),
-        preload=records.text_sha256(unpatched(_text(preload)).encode()) if preload else None,
-        preload_called=init.removeprefix(HOOK).startswith(DLLS_HOOK),
-        bills=tuple(bill.read(texts)),
-        libraries=_libraries(contents, scratch, env, jobs, progress),
+    args = (str(wheel.absolute()), str(scratch))
+    task = Task("sessions.wheelfile.documents:read", Documents, args, DOCUMENTS)
+    found = limited.call(task, scratch=scratch, env=env)
+    if isinstance(found, Ended):
+        return _plain(_unread(wheel, found.why))
+    facts = found.facts
+    contents = archive.Contents(
+        facts.members,
+        found.digests,
+        {},
+        {member: Path(copy) for member, copy in found.copies.items()},
+        facts.times,
+        facts.archive_problems,
     )
+    libraries = _libraries(contents, scratch, env, jobs, progress)
+    return _plain(dataclasses.replace(facts, libraries=libraries))
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace").replace("\r\n", "\n")
+def _unread(wheel: Path, why: str) -> WheelFacts:
+    """The facts of a wheel of which nothing could be read."""
+    return WheelFacts(
+        file=wheel.name, sha256=records.file_sha256(wheel), size=wheel.stat().st_size, members={},
+        times=(), archive_problems=(f"it could not be read: {why}",), record_problems=(), name="",
+        version="", tags=(), metadata_name="", metadata_version="", requires_python="",
+        requires=(), wheel_tags=(), purelib=True, generator="", papers_problems=(),
+        package_files={}, bindings=(), unparsed=(), loader=None, loader_called=False,
+        preload=None, preload_called=False, bills=(), libraries=(), tracebacks={},
+    )  # fmt: skip
+
+
+def _plain(facts: WheelFacts) -> WheelFacts:
+    """The facts without half characters (lone surrogates), which no record can hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        if isinstance(value, dict):
+            return {plain(key): plain(item) for key, item in value.items()}
+        return value
+
+    whole: WheelFacts = records.from_json(WheelFacts, plain(records.to_json(facts)))
+    return whole
 
 
 def _libraries(

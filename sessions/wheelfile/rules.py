@@ -1,4 +1,4 @@
-"""The data in ``sessions/facts/wheels.toml``, typed."""
+"""The data in ``sessions/facts/wheels.toml`` and ``upstream.toml``, typed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from sessions.core import facts
 
@@ -35,6 +38,36 @@ class CpuRules:
     level: str
     features: frozenset[str]
     dispatch_export: str
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """What is known of a locked upstream release.
+
+    ``files`` is the SHA-256 of each file of its package, whatever its line ends are; ``parts`` the
+    version of each component of others that is compiled in; ``requires`` what its METADATA
+    requires, each as ``packaging`` writes it.
+    """
+
+    version: str
+    sdist_sha256: str
+    files: dict[str, str]
+    parts: dict[str, str]
+    requires: frozenset[str]
+
+
+def upstream(version: str) -> Upstream | None:
+    """The release of that version ("0.3.16", or with a local part); None where it is not locked."""
+    try:
+        wanted = Version(version.split("+")[0])
+    except ValueError:  # InvalidVersion, and a number with more digits than Python converts
+        return None
+    for name, row in facts.load("upstream.toml")["release"].items():
+        if Version(name) == wanted and name in facts.sdists():
+            requires = frozenset(str(Requirement(text)) for text in row["requires"])
+            sdist = facts.sdists()[name].sha256
+            return Upstream(name, sdist, row["files"], row["parts"], requires)
+    return None
 
 
 def platform_libraries(platform: str) -> PlatformLibraries:

@@ -30,7 +30,7 @@ from tests.integration import wheels
 from tests.integration.conftest import ODD, REPOSITORY, Project, Ran, copy_project, snapshot
 from tests.integration.wheels import LIB, Draft, Workshop, judged, target
 
-CHECKS = 18
+CHECKS = 19
 REAL = REPOSITORY / "wheels" / "rtx50"
 CUDA = f"{LIB}/libggml-cuda.so"
 LLAMA = f"{LIB}/libllama.so"

@@ -25,6 +25,7 @@ from sessions.core.model import BuildSpec, Check, Toolchain, Toolkit, Wheel
 from sessions.wheelfile import reader
 from sessions.wheelfile.case import Case
 from sessions.wheelfile.judge import judge
+from sessions.wheelfile.rules import Upstream
 from tests import fakes
 from tests.integration.conftest import REPOSITORY, sha256
 
@@ -282,6 +283,20 @@ def preload() -> str:
     return records.text_sha256((REPOSITORY / "sessions" / "overlay" / staging.DLLS).read_bytes())
 
 
+def known(version: str) -> Upstream:
+    """What is known of the release that the wheel of a draft is of."""
+    members = draft({}).members
+    text = members["llama_cpp/__init__.py"].removeprefix(staging.HOOK.encode())
+    files = {
+        name: records.text_sha256(data)
+        for name, data in {**members, "llama_cpp/__init__.py": text}.items()
+        if name.startswith("llama_cpp/") and not name.endswith(staging.LOADER)
+    }
+    sdist = fakes.source().sdist_sha256
+    assert sdist is not None
+    return Upstream(version, sdist, files, dict.fromkeys(UPSTREAM, ""), frozenset())
+
+
 # ---- The judgement, in this process ------------------------------------------------------------
 
 
@@ -298,7 +313,8 @@ def judged(path: Path, wanted: BuildSpec, scratch: Path) -> dict[str, Check]:
     found = reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
     loader = (REPOSITORY / "sessions" / "overlay" / staging.LOADER).read_text(encoding="utf-8")
     digest = records.text_sha256(_filled(loader).encode())
-    groups = judge(Case(found, wanted, record, record is not None, digest, preload()))
+    case = Case(found, wanted, record, record is not None, digest, preload(), known(found.version))
+    groups = judge(case)
     return {check.id: check for group in groups for check in group.checks}
 
 
