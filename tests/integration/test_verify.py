@@ -58,6 +58,9 @@ def _each_library_is_read_once_and_here() -> Iterator[None]:
     def once(
         tasks: Sequence[limited.Task[Library]], **how: Any
     ) -> Iterator[tuple[int, Library | limited.Ended]]:
+        if any(task.kind is not Library for task in tasks):  # all else of the wheel
+            yield from real(tasks, **how)
+            return
         for index, task in enumerate(tasks):
             copy, member, folder = map(str, task.args)
             key = (member, records.file_sha256(Path(copy)))
@@ -544,12 +547,18 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "tag too old": (tag_too_old, {"platform-tag"}, "libllama.so needs 2.25"),
     "packed relocations": (packed_relocations, {"platform-tag"}, "libllama.so needs"),
     "linux tag": (linux_tag, {"platform-tag"}, "linux_x86_64 is no tag"),
-    "another hash than recorded": (another_hash_than_recorded, {"record"}, "another hash"),
-    "not in RECORD": (not_in_the_record, {"record"}, "more.py: not listed"),
+    "another hash than recorded": (
+        another_hash_than_recorded, {"record", "python-files"}, "another hash",
+    ),
+    "not in RECORD": (
+        not_in_the_record, {"record", "python-files"}, "more.py: not listed",
+    ),
     "recorded and gone": (recorded_and_gone, {"record"}, "more.py: listed, and not there"),
     "no loader": (no_loader, {"loader"}, "it is not there"),
     "loader changed": (loader_changed, {"loader"}, "not the one that this target's wheel has"),
-    "loader not called first": (loader_not_called_first, {"loader"}, "does not call it first"),
+    "loader not called first": (
+        loader_not_called_first, {"loader", "python-files"}, "does not call it first",
+    ),
     "executable stack": (executable_stack, {"libraries"}, "wants an executable stack"),
     "for aarch64": (for_aarch64, {"libraries"}, "libllama.so: for aarch64"),
     "of 32 bits": (of_32_bits, {"libraries"}, "libllama.so: for i386"),
@@ -576,10 +585,12 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "requires any cuBLAS": (requires_any_cublas, {"imports"}, "does not hold pip to CUDA 13"),
     "requires another Python": (requires_another_python, {"metadata"}, ">=3.12 refuses"),
     "another time": (another_time, {"reproducible"}, "2 different times"),
-    "too large": (too_large, {"size"}, "the target allows 30"),
-    "link": (link, {"archive"}, "llama_cpp/link: a symbolic link"),
-    "names for one file": (names_for_one_file, {"archive"}, "2 names that Windows takes for one"),
-    "leaves its folder": (leaves_its_folder, {"archive"}, "leaves its folder"),
+    "too large": (too_large, {"size", "python-files"}, "the target allows 30"),
+    "link": (link, {"archive", "python-files"}, "llama_cpp/link: a symbolic link"),
+    "names for one file": (
+        names_for_one_file, {"archive", "layout", "python-files"}, "2 names that Windows or macOS",
+    ),
+    "leaves its folder": (leaves_its_folder, {"archive", "python-files"}, "leaves its folder"),
 }  # fmt: skip
 
 
@@ -1104,17 +1115,17 @@ Hostile = Callable[[Path], Path]
 HOSTILE: dict[str, tuple[Hostile, str]] = {
     "link": (link_member, "llama_cpp/lib/libllama.so: a symbolic link"),
     "parent folder": (parent_member, "leaves its folder"),
-    "control characters": (control_characters, "no name for a file on every system"),
+    "control characters": (control_characters, "not a name for a file on every system"),
     "10,000 members": (ten_thousand_members, "more than 2000 are not read"),
     "bomb": (bomb, "more than 67108864 are not read"),
-    "overlapping": (overlapping, "together they are larger than the file"),
-    "size that lies": (liar, "llama_cpp/0.so cannot be read"),
+    "overlapping": (overlapping, "members overlap: "),
+    "size that lies": (liar, "llama_cpp/0.so: its local header has another size"),
     "no zip": (no_zip, "not a zip file that can be read"),
     "empty zip": (empty_zip, "archive: "),
     "folders alone": (folders_alone, "archive: "),
-    "zip of the future": (zip_of_the_future, "not a zip file that can be read"),
-    "damaged LZMA": (damaged_lzma, "llama_cpp/more.py cannot be read"),
-    "offset beyond measure": (offset_beyond_measure, "more.py cannot be read"),
+    "zip of the future": (zip_of_the_future, "it needs version 25.5 of zip"),
+    "damaged LZMA": (damaged_lzma, "llama_cpp/more.py: neither stored nor deflated"),
+    "offset beyond measure": (offset_beyond_measure, "more.py"),
     "member without a name": (no_name, "archive: "),
     "huge field of RECORD": (huge_field_of_record, "RECORD"),
     "deep Python": (deep_python, "no library in it"),
