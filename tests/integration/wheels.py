@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from sessions import lock as locking
 from sessions.core import facts, options, records, sbom, spec, staging
 from sessions.core.model import BuildSpec, Check, Toolchain, Toolkit, Wheel
 from sessions.wheelfile import reader
@@ -295,6 +296,20 @@ def known(version: str) -> Upstream:
     sdist = fakes.source().sdist_sha256
     assert sdist is not None
     return Upstream(version, sdist, files, dict.fromkeys(UPSTREAM, ""), frozenset())
+
+
+def lock(root: Path, version: str = "0.3.16") -> None:
+    """Have the project in ``root`` know that release by what a draft has of it."""
+    row = known(version)
+    path = root / "sessions" / "facts" / "upstream.toml"
+    facts_ = {"requires": list(row.requires), "parts": row.parts, "files": row.files}
+    locking.put(path, "release", version, facts_)
+    sources = root / "sessions" / "facts" / "sources.toml"
+    text = sources.read_text(encoding="utf-8")
+    table = rf'(\[sdist."{re.escape(version)}"\][^\[]*sha256 = )"\w+"'
+    changed = re.sub(table, rf'\1"{row.sdist_sha256}"', text, flags=re.S)
+    assert changed != text
+    sources.write_text(changed, encoding="utf-8")
 
 
 # ---- The judgement, in this process ------------------------------------------------------------
