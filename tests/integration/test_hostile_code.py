@@ -118,6 +118,14 @@ def test_a_reader_that_reaches_a_limit_is_a_finding_that_names_it(
 # ---- PE files ----------------------------------------------------------------------------------
 
 
+DLL = ("cc", "-target", "x86_64-windows-gnu", "-nostdlib", "-shared", "-O2", "-s")
+
+
+def zig(folder: Path, *words: str) -> None:
+    env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": "zig-g", "ZIG_LOCAL_CACHE_DIR": "zig-l"}
+    subprocess.run([sys.executable, "-m", "ziglang", *words], check=True, cwd=folder, env=env)
+
+
 @pytest.fixture(scope="module")
 def dll(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A DLL that zig made, with an export that is forwarded to another."""
@@ -127,10 +135,7 @@ def dll(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         "__declspec(dllexport) int f(void) { return 7; }\n"
         '__asm__(".section .drectve,\\"yn\\"\\n.ascii \\" /EXPORT:g=evil.g\\"\\n.text\\n");\n'
     )
-    words = [sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-windows-gnu", "-nostdlib"]
-    env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": "zig-g", "ZIG_LOCAL_CACHE_DIR": "zig-l"}
-    command = [*words, "-shared", "-O2", "-s", "some.c", "-o", "some.dll"]
-    subprocess.run(command, check=True, cwd=folder, env=env)
+    zig(folder, *DLL, "some.c", "-o", "some.dll")
     return (folder / "some.dll").read_bytes()
 
 
@@ -146,6 +151,39 @@ def test_a_dll_that_an_export_is_forwarded_to_is_one_that_is_needed(
     found = parsed(dll, tmp_path)
     assert (found.error, found.faults) == (None, ())
     assert found.imports == ("evil.dll",)
+
+
+MANIFEST = """<assembly xmlns="urn:schemas-microsoft-com:asm.v1" manifestVersion="1.0">
+<file name="evil.dll"/></assembly>
+"""
+TLS = """int __stdcall DllMainCRTStartup(void *self, unsigned why, void *more) { return 1; }
+__declspec(dllexport) int f(void) { return 7; }
+__asm__(".data\\n.globl _tls_used\\n.balign 8\\n_tls_used:\\n.quad 0,0,index,calls\\n.long 0,0\\n"
+        "index: .quad 0\\ncalls: .quad CALLED,0\\nplain: .quad 0\\n.text\\n");
+"""
+
+
+@pytest.mark.parametrize(
+    ("called", "manifest", "fault"),
+    [
+        ("f", "<assembly/>", None),
+        ("plain", "<assembly/>", "a TLS callback at"),
+        ("f", MANIFEST, "its manifest has <file>"),
+    ],
+    ids=["sound", "callback", "manifest"],
+)
+def test_what_windows_runs_or_loads_besides_is_read(
+    called: str, manifest: str, fault: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "some.c").write_text(TLS.replace("CALLED", called))
+    (tmp_path / "some.manifest").write_text(manifest)
+    (tmp_path / "some.rc").write_text('2 24 "some.manifest"\n')
+    zig(tmp_path, "rc", "some.rc", "some.res")
+    zig(tmp_path, *DLL, "some.c", "some.res", "-o", "some.dll")
+    found = parsed((tmp_path / "some.dll").read_bytes(), tmp_path)
+    assert found.error is None
+    assert [line for line in found.faults if fault is None or fault not in line] == []
+    assert len(found.faults) == (fault is not None)
 
 
 # Offset from the PE signature, layout, value. A section header begins after 24 + 240 bytes.
