@@ -122,7 +122,8 @@ DLL = ("cc", "-target", "x86_64-windows-gnu", "-nostdlib", "-shared", "-O2", "-s
 
 
 def zig(folder: Path, *words: str) -> None:
-    env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": "zig-g", "ZIG_LOCAL_CACHE_DIR": "zig-l"}
+    cache = str(folder.parent / "zig")  # of all tests: what zig itself needs is built once
+    env = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
     subprocess.run([sys.executable, "-m", "ziglang", *words], check=True, cwd=folder, env=env)
 
 
