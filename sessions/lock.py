@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import re
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import tomlkit
+from packaging.metadata import parse_email
 
-from sessions.core import console, facts, pyenv, records
+from sessions.core import console, facts, pyenv, records, sbom, staging
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 
+PACKAGE = "llama_cpp"
 # What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
 # and leaves some of these unpinned in its early releases, so each is pinned here by its own row.
 COMPONENTS = (
@@ -50,12 +53,18 @@ def lock_sdist(ctx: Context, version: str) -> None:
         pyenv.pip(ctx, pyenv.tools(ctx), [*words, "-d", str(folder), name], f"the sdist {name}")
         (sdist,) = folder.glob("*.tar.gz")
         path = facts.FACTS / "sources.toml"
-        document = tomlkit.parse(path.read_text(encoding="utf-8"))
-        tables: Any = document["sdist"]
-        tables.pop(version, None)
-        tables[version] = sdist_row(sdist)
-        records.write_text(path, tomlkit.dumps(document))
+        put(facts.FACTS / "upstream.toml", "release", version, upstream_row(sdist, version))
+        put(path, "sdist", version, sdist_row(sdist))
     console.done(f"Locked llama-cpp-python {version} in {path.relative_to(ctx.root)}.")
+
+
+def put(path: Path, table: str, version: str, row: dict[str, Any]) -> None:
+    """Put the row of a release into a file of facts, in the place of an older one."""
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    rows: Any = document[table]
+    rows.pop(version, None)
+    rows[version] = row
+    records.write_text(path, tomlkit.dumps(document))
 
 
 def sdist_row(sdist: Path) -> dict[str, Any]:
@@ -69,6 +78,32 @@ def sdist_row(sdist: Path) -> dict[str, Any]:
     py_api = wheel.get("wheel", {}).get("py-api")
     row = {"file": sdist.name, "sha256": records.file_sha256(sdist), "epoch": int(info.mtime)}
     return {**row, "py_api": py_api} if py_api else row
+
+
+def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
+    """What ``verify`` knows of a release: each file of its package, its parts and requirements."""
+    files: dict[str, str] = {}
+    requires: list[str] = []
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(sdist) as archive:
+        # Those that the version of a part is read from.
+        wanted = sbom.sources()
+        for member in archive:
+            relative = member.name.partition("/")[2]
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream is None:
+                continue
+            if relative.startswith(f"{PACKAGE}/") and staging.build_reads(relative):
+                files[relative] = records.text_sha256(stream.read())
+            elif relative == "PKG-INFO":
+                requires = parse_email(stream.read())[0].get("requires_dist", [])
+            elif relative in wanted:
+                path = Path(folder) / relative
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(stream.read())
+        parts = {part.name: part.version for part in sbom.vendored(Path(folder), version)}
+    lines = tomlkit.array()
+    lines.extend(requires)
+    return {"requires": lines.multiline(True), "parts": parts, "files": dict(sorted(files.items()))}
 
 
 def lock_toolkit(ctx: Context, cuda: str) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from sessions.core import console, disk, facts, inputs, machine, options, records, staging
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import CheckGroup, VerifyReport, Wheel
-from sessions.wheelfile import reader
+from sessions.wheelfile import reader, rules
 from sessions.wheelfile.case import Case
 from sessions.wheelfile.judge import judge
 
 HERE = Path(__file__).parent
+LARGEST = 2 << 30  # bytes; upstream's largest wheel has 784 MB
+RECORD = 4 << 20  # bytes; the record of an rtx50 wheel has less than 100 KB
 
 
 def main(ctx: Context) -> None:
@@ -44,8 +47,11 @@ def main(ctx: Context) -> None:
     disk.mark(folder)
     records.write(folder / "facts.json", "facts", found)
     ours = ctx.options.wheel is None
-    case = Case(found, ctx.spec, record, ours, _loader(ctx), _preload())
-    groups = judge(case)
+    upstream = rules.upstream(found.metadata_version)
+    case = Case(found, ctx.spec, record, ours, _loader(ctx), _preload(), upstream)
+    bugs: dict[str, str] = {}
+    groups = judge(case, bugs)
+    log = _logged(folder / "verify-errors.log", {**found.tracebacks, **bugs})
     checks = [check for group in groups for check in group.checks]
     failed = [check.id for check in checks if check.status == "fail"]
     seconds = round(time.monotonic() - start, 1)
@@ -54,6 +60,8 @@ def main(ctx: Context) -> None:
     for group in groups:
         console.say(f"{group.name}")
         console.checks(group.checks)
+    if log:
+        console.say(f"What could not be read or judged, with tracebacks: {log}")
     if failed:
         raise Problem(
             f"{len(failed)} of {len(checks)} checks of {path.name} fail for the target "
@@ -80,9 +88,47 @@ def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
             code=USAGE,
             remedy="name a file: nox -s verify -- --wheel wheels/rtx50/NAME.whl",
         )
-    beside = records.read(path.parent / "wheel.json", "wheel", Wheel)
-    record = beside if beside and beside.file == path.name else None
-    return path, record
+    if path.stat().st_size > LARGEST:
+        raise Problem(
+            "The wheel is larger than any that is read.",
+            id="verify-size",
+            evidence=f"{path.stat().st_size >> 20} MiB of at most {LARGEST >> 20}",
+            remedy="name another file",
+            code=USAGE,
+        )
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Problem(
+            "The name of the wheel is not a text.",
+            id="verify-name",
+            evidence=repr(path.name),
+            remedy="give the file the name that it was published under",
+            code=USAGE,
+        ) from error
+    return path, _beside(path)
+
+
+def _beside(path: Path) -> Wheel | None:
+    """The record beside a wheel, if it is this wheel's: an ordinary file of no unusual size."""
+    file = path.parent / "wheel.json"
+    try:
+        if not file.is_file() or file.stat().st_size > RECORD:
+            return None
+        record = records.read(file, "wheel", Wheel)
+        return record if record and record.file == path.name else None
+    except RecursionError:  # JSON of many brackets
+        return None
+
+
+def _logged(log: Path, tracebacks: Mapping[str, str]) -> Path | None:
+    """The log of what raised an error; None where nothing did, and then an older one goes."""
+    if not tracebacks:
+        log.unlink(missing_ok=True)
+        return None
+    text = "\n".join(f"{what}\n{lines}" for what, lines in tracebacks.items())
+    records.write_text(log, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    return log
 
 
 def _left(done: int, total: int, start: float) -> float:

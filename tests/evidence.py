@@ -43,7 +43,7 @@ def facts() -> WheelFacts:
     found = records.read(DATA / "wheelfile" / "rtx50.json", "facts", WheelFacts)
     assert found is not None
     parts = (fakes.material("llama.cpp", version="b6122"), fakes.material("ggml"))
-    bill = Bill("a/sboms/b.json", "b" * 64, "llama-cpp-python", "0.3.16", parts, ())
+    bill = Bill("a/sboms/b.json", "b" * 64, "llama-cpp-python", "0.3.16", "", parts, ())
     return found if found.bills else dataclasses.replace(found, bills=(bill,))
 
 

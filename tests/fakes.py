@@ -40,6 +40,7 @@ from sessions.payload import seal, stats
 from sessions.wheelfile.case import Case, required
 from sessions.wheelfile.judge import judge
 from sessions.wheelfile.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
+from sessions.wheelfile.rules import Upstream
 
 ROOT = Path(__file__).resolve().parent.parent
 KIT = r"C:\Program Files (x86)\Windows Kits\10"
@@ -307,6 +308,7 @@ def device(**changes: Any) -> DeviceCode:
         instructions=4_485_528,
         tensor={"HMMA.16816.F32": 23_424, "IMMA.16832.S8.S8": 36_288},
         kernels={"mul_mat_q": 35_538_304, "cub": 91_904},
+        hidden=(),
         error=None,
     )
     return dataclasses.replace(base, **changes)
@@ -321,7 +323,9 @@ def library(member: str = "llama_cpp/lib/libllama.so", **changes: Any) -> Librar
         format="elf",
         machine="x86_64",
         imports=("libc.so.6", "libstdc++.so.6"),
+        soname="",
         search_paths=("$ORIGIN",),
+        inherited_paths=(),
         exports=(),
         symbol_versions={"CXXABI": "1.3.13", "GCC": "3.4", "GLIBC": "2.34", "GLIBCXX": "3.4.29"},
         executable_stack=False,
@@ -329,7 +333,9 @@ def library(member: str = "llama_cpp/lib/libllama.so", **changes: Any) -> Librar
         instructions=100_000,
         cpu_features=BASELINE,
         first_use={},
+        guarded=(),
         device=None,
+        faults=(),
         error=None,
     )
     return dataclasses.replace(base, **changes)
@@ -377,13 +383,15 @@ def bill(found: WheelFacts, **changes: Any) -> Bill:
     """The bill of materials that says what this wheel for the rtx50 target holds."""
     names = {canonicalize_name(re.split(r"[^\w.-]", text)[0]) for text in found.requires}
     wanted = [name for name in names if name.startswith(("nvidia-", "cuda-"))]
-    needs = required(Case(found, claiming(), None, True, None, ""), *sorted(wanted))
+    all_needs = required(Case(found, claiming(), None, True, None, ""), *sorted(wanted))
+    needs = {canonicalize_name(need.name): need for need in all_needs}.values()
     files = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
     base = Bill(
         member=f"{INFO}/sboms/blackwheel.cdx.json",
         sha256="b" * 64,
         name=found.name,
         version=found.metadata_version.split("+")[0],
+        sdist_sha256=SDIST,
         materials=(
             material("llama.cpp", version="4227c9be4268ac844921b90f31595f81236bd317"),
             material("ggml"),
@@ -399,6 +407,28 @@ def bill(found: WheelFacts, **changes: Any) -> Bill:
             material("gcc", version="12.2.0", roles=("built with",)),
         ),
         problems=(),
+    )
+    return dataclasses.replace(base, **changes)
+
+
+SDIST = "5d" * 32
+OURS = ("llama_cpp/_cuda_runtime.py", "llama_cpp/_bundled_dlls.py")
+
+
+def digest(name: str) -> str:
+    """The digest of a file of upstream's package."""
+    return records.text_sha256(name.encode())
+
+
+def upstream(**changes: Any) -> Upstream:
+    """What is known of the release that the wheel is of: a module fewer, the loader being ours."""
+    modules = ("__init__", "llama_cpp", "llava_cpp", "mtmd_cpp", "server/app")
+    base = Upstream(
+        version="0.3.16",
+        sdist_sha256=SDIST,
+        files={f"llama_cpp/{name}.py": digest(name) for name in modules},
+        parts={"llama.cpp": "4227c9be4268ac844921b90f31595f81236bd317", "ggml": ""},
+        requires=frozenset({"numpy>=1.20.0", 'PyYAML>=5.1; extra == "server"'}),
     )
     return dataclasses.replace(base, **changes)
 
@@ -441,6 +471,7 @@ def wheel_facts(**changes: Any) -> WheelFacts:
         purelib=False,
         generator="scikit-build-core 1.1.2",
         papers_problems=(),
+        package_files={f"llama_cpp/{name}.py": digest(name) for name in modules},
         bindings=(
             Binding("llama_cpp/llama_cpp.py", "llama", ("llama_decode", "llama_free"), True),
             Binding("llama_cpp/llava_cpp.py", "llava", ("llava_eval",), False),
@@ -453,6 +484,7 @@ def wheel_facts(**changes: Any) -> WheelFacts:
         preload_called=False,
         bills=(),
         libraries=inside,
+        tracebacks={},
     )
     found = dataclasses.replace(base, **changes)
     return found if "bills" in changes else dataclasses.replace(found, bills=(bill(found),))
@@ -466,7 +498,8 @@ def cpu_facts(**changes: Any) -> WheelFacts:
         if "cuda" not in found.member
     )
     base = {"size": 3_000_000, "requires": ("numpy>=1.20.0",), "loader": None}
-    return wheel_facts(**{"libraries": inside, "loader_called": False, **base, **changes})
+    base |= {"package_files": upstream().files, "loader_called": False}
+    return wheel_facts(**{"libraries": inside, **base, **changes})
 
 
 def windows_libraries() -> tuple[Library, ...]:
@@ -503,7 +536,8 @@ def windows_facts(**changes: Any) -> WheelFacts:
     tags = ("cp311-cp311-win_amd64",)
     file = f"llama_cpp_python-0.3.16-{tags[0]}.whl"
     base = {"libraries": windows_libraries(), "file": file, "tags": tags, "wheel_tags": tags}
-    preloaded = {"preload": PRELOAD, "preload_called": True}
+    files = {**upstream().files, **dict.fromkeys(OURS, "0" * 64)}
+    preloaded = {"preload": PRELOAD, "preload_called": True, "package_files": files}
     return wheel_facts(**{**base, **preloaded, **changes})
 
 
@@ -522,7 +556,7 @@ def recorded(found: WheelFacts, **changes: Any) -> Wheel:
 def case(found: WheelFacts | None = None, **changes: Any) -> Case:
     """A wheel before its judge, built here for the rtx50 target, with the record of its build."""
     found = found or wheel_facts()
-    base = Case(found, claiming(), recorded(found), True, LOADER, PRELOAD)
+    base = Case(found, claiming(), recorded(found), True, LOADER, PRELOAD, upstream())
     return dataclasses.replace(base, **changes)
 
 
@@ -818,7 +852,7 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
     )
     text = sealed(found, wanted.target)
     loader = LOADER if wanted.cuda else None
-    groups = judge(Case(found, wanted, record, True, loader, PRELOAD))
+    groups = judge(Case(found, wanted, record, True, loader, PRELOAD, upstream()))
     verdict = inputs.verdict(wanted, record)
     base = Evidence(
         spec=wanted,

@@ -154,7 +154,7 @@ def judging() -> list[Path]:
 
 
 def imported(paths: Iterable[Path]) -> set[Path]:
-    """Modules of ours with all that they import of ours, or run by name ("python -m NAME")."""
+    """Modules of ours with all that they import of ours, or run by name ("NAME:function")."""
     found: set[Path] = set()
     waiting = list(paths)
     while waiting:
@@ -162,7 +162,8 @@ def imported(paths: Iterable[Path]) -> set[Path]:
         if path not in found:
             found.add(path)
             for name in _module(_text(path)).words:
-                waiting += _files(name) if name.startswith("sessions.") else []
+                # A task of limited.py is named "sessions.module:function".
+                waiting += _files(name.partition(":")[0]) if name.startswith("sessions.") else []
     return found
 
 

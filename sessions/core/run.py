@@ -194,6 +194,38 @@ def ended_by_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
         signal.signal(signal.SIGHUP, handler)
 
 
+def begin(
+    command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: IO[bytes]
+) -> subprocess.Popen[bytes]:
+    """Start a program in a process group of its own, for ``end``. Raises OSError.
+
+    Its stdin is a pipe that closes when this process ends, however it ends.
+    """
+    return subprocess.Popen(
+        list(command),
+        env=dict(env),
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        creationflags=NO_WINDOW,
+    )
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End at once what ``begin`` started, and all that it started."""
+    if sys.platform == "win32":
+        _end_tree(child.pid)
+    else:
+        # Of a child that has ended the group may still have members.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    if child.stdin:
+        child.stdin.close()
+
+
 def typed(words: Sequence[str]) -> str:
     """A command as one types it; what cmd or PowerShell would read otherwise is in quotes."""
     if sys.platform != "win32":

@@ -125,6 +125,13 @@ def _component(part: Part) -> dict[str, Any]:
     }
 
 
+def sources() -> frozenset[str]:
+    """The files of a source, by relative path, that ``vendored`` reads."""
+    rows = facts.load("parts.toml")
+    llama = rows["llama"]
+    return frozenset({llama["file"], llama["ggml"], *(row["file"] for row in rows["part"])})
+
+
 def vendored(source: Path, version: str) -> Iterator[Part]:
     """llama.cpp, ggml, and what else of others is compiled into the shipped libraries."""
     rows = facts.load("parts.toml")

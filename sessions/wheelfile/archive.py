@@ -6,15 +6,15 @@ import contextlib
 import hashlib
 import re
 import stat
-import struct
-import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sessions.core import disk
+from sessions.wheelfile import framing, kinds, membernames
+from sessions.wheelfile.framing import Entry
 
 # Far above our wheels: they have less than 50 members, and unpack to 30 MB, less than four times
 # their size.
@@ -22,14 +22,12 @@ MEMBERS = 2000
 UNPACKED = 2 << 30
 RATIO = 200
 SMALL = 64 << 20  # bytes; whatever unpacks to less may do so from any size
-TEXT = 4 << 20  # bytes; a larger text is not kept
+TEXT = 2 << 20  # bytes; a larger text is not kept
+TEXTS = 16 << 20  # bytes; when so much text is kept, further texts are not
 LIBRARY = re.compile(r"\.(so(\.\d+)*|dll|pyd|dylib|exe)$")
 _CHUNK = 1 << 20
-# What zipfile raises for a file that is damaged or means harm; anything else is a bug of ours.
-_BROKEN = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, LookupError, RuntimeError,
-    OverflowError, MemoryError,
-)  # fmt: skip
+_HEAD = 512  # bytes that ``is_library`` looks at
+_FOLDER = 0x10  # of the external attributes: a folder, as MS-DOS has it
 
 
 @dataclass(frozen=True)
@@ -44,126 +42,179 @@ class Contents:
     problems: tuple[str, ...]
 
 
+class _Broken(Exception):
+    """A member's data is not what its headers say."""
+
+
 def read(path: Path, folder: Path) -> Contents:
     """Read a zip file whole, copying its libraries into ``folder`` under names of ours.
 
-    Whatever is wrong becomes a line of ``problems``; a file that could be meant to do harm is
-    not read any further.
+    Whatever is wrong becomes a line of ``problems``. A file that two readers may take for two
+    different ones, or that could be meant to do harm, is not read any further.
+    Raises OSError where this machine's disk is full, and the like.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not _is_folder(info)]
-            problems = list(_harmful(archive.infolist(), path.stat().st_size))
-            if not infos:
-                problems.append("it holds no file")
-            if problems:
-                return Contents({}, {}, {}, {}, (), tuple(problems))
-            problems = list(_unsound(archive.infolist()))
-            digests: dict[str, str] = {}
-            texts: dict[str, bytes] = {}
-            libraries: dict[str, Path] = {}
-            for number, info in enumerate(infos):
-                copy = folder / f"{number}{Path(info.filename).suffix[:4]}"
-                try:
-                    digest, text, library = _member(archive, info, copy)
-                except (*_BROKEN, OSError) as error:
-                    _ours(error)
-                    problems.append(f"{info.filename} cannot be read: {error}")
-                    continue
-                digests[info.filename] = digest
-                if library:
-                    libraries[info.filename] = copy
-                elif text is not None:
-                    texts[info.filename] = text
-    except (*_BROKEN, OSError) as error:
-        _ours(error)
-        return Contents({}, {}, {}, {}, (), (f"not a zip file that can be read: {error}",))
-    times = {"{:04}-{:02}-{:02}T{:02}:{:02}:{:02}".format(*i.date_time) for i in infos}
+        entries, problems = framing.read(path, MEMBERS)
+        size = path.stat().st_size
+    except OSError as error:
+        if disk.problem_of(error):
+            raise
+        return _nothing(f"not a zip file that can be read: {error}")
+    files = [entry for entry in entries if not entry.folder]
+    lines = [*problems, *_harmful(entries, size)]
+    if not files and not lines:
+        lines.append("it holds no file")
+    if lines:
+        return _nothing(*lines)
+    lines += [*membernames.problems([entry.name for entry in entries]), *_unsound(entries)]
+    digests: dict[str, str] = {}
+    texts: dict[str, bytes] = {}
+    libraries: dict[str, Path] = {}
+    with path.open("rb") as stream:
+        for number, entry in enumerate(files):
+            copy = folder / f"{number}{_suffix(entry.name)}"
+            room = TEXTS - sum(map(len, texts.values()))
+            try:
+                digest, text, library = _member(stream, entry, copy, room)
+            except _Broken as error:
+                lines.append(f"{membernames.shown(entry.name)} cannot be read: {error}")
+                continue
+            digests[entry.name] = digest
+            if library:
+                libraries[entry.name] = copy
+            elif text is not None:
+                texts[entry.name] = text
     return Contents(
-        {info.filename: info.file_size for info in infos},
+        {entry.name: entry.size for entry in files},
         digests,
         texts,
         libraries,
-        tuple(sorted(times)),
-        tuple(problems),
+        tuple(sorted({entry.time for entry in files})),
+        tuple(lines),
     )
 
 
-def _ours(error: BaseException) -> None:
-    """Raise what speaks of this machine and not of the wheel: a full disk, no permission."""
-    if isinstance(error, OSError) and disk.problem_of(error):
-        raise error
+def _nothing(*problems: str) -> Contents:
+    return Contents({}, {}, {}, {}, (), problems)
+
+
+def _suffix(name: str) -> str:
+    """A suffix for a copy's name, as readers go by it; no more than letters and digits."""
+    match = re.search(r"\.[A-Za-z0-9]{1,3}$", name)
+    return match[0] if match else ""
 
 
 def _member(
-    archive: zipfile.ZipFile, info: zipfile.ZipInfo, copy: Path
+    stream: BinaryIO, entry: Entry, copy: Path, room: int
 ) -> tuple[str, bytes | None, bool]:
-    """Digest of a member, its text if small, and whether it is a library (then it is copied)."""
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        # zipfile unpacks the others without a bound: a chunk of them may be of any size.
-        raise zipfile.BadZipFile(f"neither stored nor deflated, but method {info.compress_type}")
-    digest = hashlib.sha256()
+    """Digest of a member, its text if small, and whether it is a library (then it is copied).
+
+    ``room`` is how many bytes of text may still be kept.
+    """
+    digest, crc, size = hashlib.sha256(), 0, 0
     kept: list[bytes] = []
+    library = small = False
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(archive.open(info))
-        chunk = stream.read(_CHUNK)
-        library = is_library(info.filename, chunk)
-        small = not library and info.file_size <= TEXT
         write: Callable[[bytes], object] = len  # of a large text the digest is enough
-        if library:
-            write = stack.enter_context(copy.open("wb")).write
-        elif small:
-            write = kept.append
-        while chunk:
+        for number, chunk in enumerate(_chunks(stream, entry)):
+            if number == 0:
+                library = is_library(entry.name, chunk, entry.attributes >> 16)
+                small = not library and entry.size <= min(TEXT, room)
+                if library:
+                    write = stack.enter_context(copy.open("wb")).write
+                elif small:
+                    write = kept.append
             digest.update(chunk)
+            crc = zlib.crc32(chunk, crc)
+            size += len(chunk)
             write(chunk)
-            chunk = stream.read(_CHUNK)
+    if size != entry.size:
+        raise _Broken(f"it unpacks to {size} bytes, and not to {entry.size}")
+    if crc != entry.crc:
+        raise _Broken("its checksum is another")
     return digest.hexdigest(), b"".join(kept) if small else None, library
 
 
-def is_library(name: str, head: bytes) -> bool:
-    """Whether a member is machine code: by its name, or by how it begins."""
+def _chunks(stream: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    """The member's data in pieces: at least one, and the first long enough to know its kind.
+
+    Compressed data may be such that the first megabyte of it unpacks to one byte.
+    """
+    pieces, head = _data(stream, entry), b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= _HEAD:
+            break
+    yield head
+    yield from pieces
+
+
+def _data(stream: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    """The member's data in pieces of at most ``_CHUNK`` bytes.
+
+    Raises _Broken as soon as there is more than the headers say, and at the end if there is less.
+    """
+    if entry.method == framing.STORED:
+        if entry.compressed != entry.size:
+            raise _Broken("stored, and of two sizes")
+        yield from _raw(stream, entry)
+        return
+    unpacker, left = zlib.decompressobj(-zlib.MAX_WBITS), entry.size
+    try:
+        for piece in _raw(stream, entry):
+            waiting = piece
+            while waiting or not unpacker.eof:
+                if unpacker.eof:
+                    raise _Broken("more data than its compressed content")
+                chunk = unpacker.decompress(waiting, _CHUNK)
+                left -= len(chunk)
+                if left < 0:
+                    raise _Broken(f"it unpacks to more than {entry.size} bytes")
+                yield chunk
+                waiting = unpacker.unused_data or unpacker.unconsumed_tail
+                if not waiting and len(chunk) < _CHUNK:
+                    break
+    except zlib.error as error:
+        raise _Broken(str(error)) from error
+    if not unpacker.eof:
+        raise _Broken("its compressed content does not end")
+
+
+def _raw(stream: BinaryIO, entry: Entry) -> Iterator[bytes]:
+    left = entry.compressed
+    stream.seek(entry.offset)
+    while left:
+        piece = stream.read(min(left, _CHUNK))
+        if not piece:
+            raise _Broken("the file ends within it")
+        left -= len(piece)
+        yield piece
+
+
+def is_library(name: str, head: bytes, mode: int = 0) -> bool:
+    """Whether a member is code, be it hidden: by its name, or by how it begins."""
     executable = head.startswith(b"\x7fELF") or (head.startswith(b"MZ") and b"\0" in head[:64])
-    return executable or LIBRARY.search(name) is not None
+    hidden = kinds.code(name, head, mode) is not None
+    return executable or hidden or LIBRARY.search(name) is not None
 
 
-def _is_folder(info: zipfile.ZipInfo) -> bool:
-    return info.filename.endswith("/")  # is_dir() fails for a member without a name
-
-
-def _harmful(infos: Sequence[zipfile.ZipInfo], size: int) -> Iterator[str]:
+def _harmful(entries: Sequence[Entry], size: int) -> Iterator[str]:
     """What speaks against reading the members at all."""
-    if len(infos) > MEMBERS:
-        yield f"{len(infos)} members; more than {MEMBERS} are not read"
-    unpacked, limit = sum(info.file_size for info in infos), min(UNPACKED, max(SMALL, RATIO * size))
+    if any(len(entry.name) > membernames.LONGEST for entry in entries):
+        yield f"a name of more than {membernames.LONGEST} characters, too long for some systems"
+    unpacked, limit = sum(e.size for e in entries), min(UNPACKED, max(SMALL, RATIO * size))
     if unpacked > limit:
         yield f"it unpacks to {unpacked} bytes; more than {limit} are not read"
-    if sum(info.compress_size for info in infos) > size:
-        yield "members overlap: together they are larger than the file"
 
 
-def _unsound(infos: Sequence[zipfile.ZipInfo]) -> Iterator[str]:
+def _unsound(entries: Sequence[Entry]) -> Iterator[str]:
     """What a wheel's member must not be, folders included."""
-    if (before := min(info.header_offset for info in infos)) > 0:
-        yield f"{before} bytes before its first member, as in a program that unpacks itself"
-    names = [info.filename for info in infos]
-    for name, count in Counter(names).items():
-        if count > 1:
-            yield f"{name}: {count} members of that name"
-    for name, count in Counter(n.casefold() for n in set(names)).items():
-        if count > 1:
-            yield f"{name}: {count} names that Windows takes for one"
-    for info in infos:
-        # orig_filename: Python ends the other at a NUL and turns the system's separator into "/".
-        name = info.orig_filename
-        if name.startswith("/") or re.match(r"[A-Za-z]:", name):
-            yield f"{name!r}: absolute path"
-        if ".." in re.split(r"[/\\]", name):
-            yield f"{name!r}: leaves its folder"
-        if not name or "\\" in name or not name.isprintable():
-            yield f"{name!r}: no name for a file on every system"
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        if kind not in (0, stat.S_IFDIR if _is_folder(info) else stat.S_IFREG):
-            yield f"{name}: {'a symbolic link' if stat.S_ISLNK(kind) else 'no regular file'}"
-        if info.flag_bits & 1:
-            yield f"{name}: encrypted"
+    for entry in entries:
+        kind = stat.S_IFMT(entry.attributes >> 16)
+        if kind not in (0, stat.S_IFDIR if entry.folder else stat.S_IFREG):
+            what = "a symbolic link" if stat.S_ISLNK(kind) else "not a regular file"
+            yield f"{entry.name}: {what}"
+        if entry.folder and entry.size:
+            yield f"{entry.name}: a folder with content"
+        if not entry.folder and entry.attributes & _FOLDER:
+            yield f"{entry.name}: a file that is marked as a folder"

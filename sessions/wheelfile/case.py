@@ -12,8 +12,13 @@ from packaging.utils import canonicalize_name
 from sessions.core.model import BuildSpec, Check, Wheel
 from sessions.wheelfile.model import Library, WheelFacts
 from sessions.wheelfile.papers import PACKAGE
+from sessions.wheelfile.rules import Upstream
 
 SHOWN = 8  # lines of evidence of one check; facts.json has the rest
+LINE = 400  # characters of such a line
+# What ``packaging`` raises for a requirement that is none, a marker that compares what cannot be
+# compared or names what only a lock file has, numbers of thousands of digits, or deep brackets.
+REFUSED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 REBUILD = "build it anew: nox -s wheel -- --fresh"
 
 
@@ -22,6 +27,7 @@ class Case:
     """What is judged, and against what. ``record`` is that of the wheel's build, if there is one.
 
     ``ours`` is whether this checkout is to have built it: then a missing record is a failure.
+    ``upstream`` is what is known of the release that METADATA names, if it is locked.
     ``loader`` is the sha256 of the CUDA loader as this target's wheel has it, ``preload`` that of
     what loads the libraries of a Windows wheel.
     """
@@ -32,6 +38,7 @@ class Case:
     ours: bool
     loader: str | None
     preload: str
+    upstream: Upstream | None = None
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -53,7 +60,7 @@ def check(
     id_: str, problems: Iterable[str], *, ok: str, fail: str, remedy: str, soft: bool = False
 ) -> Check:
     """Ok where there is no problem; else a failure, or where it is ``soft`` a warning."""
-    lines = list(problems)
+    lines = [line if len(line) <= LINE else f"{line[:LINE]}…" for line in problems]
     if not lines:
         return Check(id_, "ok", f"{id_}: {ok}")
     if len(lines) > SHOWN:
@@ -78,13 +85,19 @@ def required(case: Case, *names: str) -> list[Requirement]:
     found = []
     for text in case.facts.requires:
         try:
-            requirement = Requirement(text)
-            holds = requirement.marker is None or requirement.marker.evaluate(_environment(case))
-        except (ValueError, RecursionError):  # no requirement, or a marker that compares nothing
+            requirement, holds = requirement_of(case, text)
+        except REFUSED:  # the check of the metadata names it
             continue
         if holds and canonicalize_name(requirement.name) in names:
             found.append(requirement)
     return found
+
+
+def requirement_of(case: Case, text: str) -> tuple[Requirement, bool]:
+    """A requirement, and whether its marker holds. Raises one of ``REFUSED`` for a bad one."""
+    requirement = Requirement(text)
+    marker = requirement.marker
+    return requirement, marker is None or marker.evaluate(_environment(case))
 
 
 def _environment(case: Case) -> dict[str, str]:

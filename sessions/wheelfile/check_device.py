@@ -35,12 +35,15 @@ def _wanted(spec: BuildSpec) -> list[tuple[str, str]]:
 
 def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
     yield from unread(case)
-    devices = [lib for lib in case.libraries if lib.device]
+    for library in case.libraries:
+        for what in library.device.hidden if library.device else ():
+            yield f"{library.member}: {what}"
+    devices = [lib for lib in case.libraries if lib.device and lib.device.containers]
     if case.spec.archs and not devices:
         yield "no library holds device code: this wheel computes on the CPU alone"
     cuda = [lib for lib in case.libraries if stem(lib.member) == "ggml-cuda"]
     for library in cuda:
-        if library.device is None and devices:
+        if library not in devices and devices:
             yield f"{library.member}: no device code in it"
     if case.spec.archs and not cuda:
         yield "there is no ggml-cuda library"

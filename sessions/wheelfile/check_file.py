@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from sessions.core import facts, redist
 from sessions.core.model import BuildSpec, Check
-from sessions.wheelfile.case import REBUILD, Case, check, find, required, stem
-from sessions.wheelfile.model import Material
+from sessions.core.sbom import INSIDE
+from sessions.wheelfile import check_python
+from sessions.wheelfile.case import (
+    REBUILD,
+    REFUSED,
+    Case,
+    check,
+    find,
+    required,
+    requirement_of,
+    stem,
+)
+from sessions.wheelfile.model import Bill, Material
 from sessions.wheelfile.papers import PACKAGE
 from sessions.wheelfile.rules import platform_libraries
 
@@ -71,16 +84,39 @@ def _metadata(case: Case) -> Iterator[str]:
     try:
         if not SpecifierSet(found.requires_python).contains(spec.python):
             yield f"Requires-Python {found.requires_python} refuses the target's {spec.python}"
-    except InvalidSpecifier:
-        yield f"Requires-Python {found.requires_python!r} cannot be read"
+    except ValueError:  # InvalidSpecifier, and numbers with more digits than Python converts
+        yield f"Requires-Python {found.requires_python!r:.80} cannot be read"
+    yield from _requirements(case)
     if case.ours and case.windows != (spec.platform == "windows"):
         yield f"platform: {', '.join(found.tags)}, and the target's is {spec.platform}"
+
+
+def _requirements(case: Case) -> Iterator[str]:
+    """What METADATA requires that cannot be read, or that neither upstream nor a build adds.
+
+    An installer brings it, so it is code that runs as part of the wheel.
+    """
+    packages = {package for _, package in platform_libraries("linux").cuda} | {"cuda-pathfinder"}
+    ours = re.compile("|".join(rf"{re.escape(package)}(-cu\d+)?" for package in packages))
+    for text in case.facts.requires:
+        try:
+            requirement, _ = requirement_of(case, text)
+            requirement.specifier.contains("1")
+        except REFUSED:
+            yield f"Requires-Dist {text!r:.80} cannot be read"
+            continue
+        name = canonicalize_name(requirement.name)
+        known = case.upstream is None or str(requirement) in case.upstream.requires
+        if known or case.spec.source is not None:
+            continue
+        if case.spec.cuda is None or not ours.fullmatch(name):
+            yield f"Requires-Dist {text!r:.80}: upstream does not require it"
 
 
 def _same_version(one: str, other: str) -> bool:
     try:
         return Version(one) == Version(other)
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion, and numbers with more digits than Python converts
         return False
 
 
@@ -118,6 +154,7 @@ def _layout(case: Case) -> Iterator[str]:
             strays[top] = strays.get(top, 0) + 1
     for top, count in strays.items():
         yield f"stray: {top}{'/' if '/' in _first(case, top) else ''} ({count} files)"
+    yield from check_python.hidden(case.facts.members)
     stems: dict[str, list[str]] = {}
     for library in case.libraries:
         stems.setdefault(stem(library.member), []).append(library.member)
@@ -180,7 +217,24 @@ def _sbom(case: Case) -> Iterator[str]:
         yield f"it is of {bill.name} {bill.version}"
     if case.record and case.record.sbom != bill.sha256:
         yield "it is not the one that the recorded build put there"
+    names = Counter(part.name for part in bill.materials)
+    yield from (f"{name}: named {count} times" for name, count in names.items() if count > 1)
+    yield from _release(case, bill)
     yield from _materials(case, {part.name: part for part in bill.materials})
+
+
+def _release(case: Case, bill: Bill) -> Iterator[str]:
+    """Where the bill says other things of a locked release than are known of it."""
+    if case.upstream is None or case.spec.source is not None:
+        return
+    if bill.sdist_sha256 != case.upstream.sdist_sha256:
+        yield f"made from another sdist than that of {case.upstream.version}, or from none"
+    named = {part.name: part for part in bill.materials if INSIDE in part.roles}
+    for name, version in case.upstream.parts.items():
+        if name not in named:
+            yield f"{name}: in {case.upstream.version}, and not named"
+        elif named[name].version != version:
+            yield f"{name}: {named[name].version or 'no version'}, and it is {version or 'unknown'}"
 
 
 def _materials(case: Case, parts: dict[str, Material]) -> Iterator[str]:
@@ -196,7 +250,7 @@ def _materials(case: Case, parts: dict[str, Material]) -> Iterator[str]:
             yield f"{name}: METADATA requires it, and it is not named as required"
         elif requirement is None:
             yield f"{name}: named as required, and METADATA does not require it"
-        elif part.version and not requirement.specifier.contains(part.version):
+        elif part.version and not _allows(requirement, part.version):
             yield f"{name}: {part.version}, and METADATA requires {requirement}"
     files = {stem(part.file): part for part in parts.values() if part.file}
     others = {stem(item.member): item for item in case.libraries if not _upstreams(item.member)}
@@ -205,8 +259,15 @@ def _materials(case: Case, parts: dict[str, Material]) -> Iterator[str]:
             yield f"{files[name].file}: named, and not in the wheel"
         elif name not in files:
             yield f"{others[name].member}: in the wheel, and not named"
-        elif files[name].sha256 not in ("", others[name].sha256):
+        elif files[name].sha256 != others[name].sha256:
             yield f"{others[name].member}: not the file that is named"
+
+
+def _allows(requirement: Requirement, version: str) -> bool:
+    try:
+        return requirement.specifier.contains(version)
+    except ValueError:
+        return False
 
 
 def _upstreams(member: str) -> bool:

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 
 from packaging.specifiers import SpecifierSet
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from sessions.core.model import Check
 from sessions.wheelfile import rules
-from sessions.wheelfile.case import REBUILD, Case, check, find, required, unread
+from sessions.wheelfile.case import REBUILD, Case, check, find, required, stem, unread
 from sessions.wheelfile.model import Binding, Library
 from sessions.wheelfile.papers import PACKAGE
 
@@ -41,8 +41,24 @@ def _libraries(case: Case) -> Iterator[str]:
             yield f"{library.member}: for {library.machine or 'an unknown machine'}"
         elif not library.instructions:
             yield f"{library.member}: no machine code in it"
-        if library.executable_stack:
+        if library.executable_stack and library.format == "elf":
             yield f"{library.member}: wants an executable stack, which glibc 2.41 refuses"
+        yield from (f"{library.member}: {fault}" for fault in library.faults)
+    yield from _names(case)
+
+
+def _names(case: Case) -> Iterator[str]:
+    """Libraries that no target's wheel has, and those that say that they are another."""
+    own, carried = rules.libraries("windows" if case.windows else "linux")
+    known = re.compile("|".join([*map(re.escape, sorted(own)), *carried]))
+    same = {(lib.sha256, lib.member.rsplit("/", 1)[-1]) for lib in case.libraries}
+    for library in case.libraries:
+        name = stem(library.member)
+        if library.format and not known.fullmatch(name.lower() if case.windows else name):
+            yield f"{library.member}: not a library that a wheel of llama-cpp-python has"
+        # Of several links to one file, which a zip file has as copies, one has the name.
+        if library.soname and (library.sha256, library.soname) not in same:
+            yield f"{library.member}: its SONAME is {library.soname}"
 
 
 def imports(case: Case) -> Check:
@@ -69,6 +85,9 @@ def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
         for name in needed
     }
     for name in needed:
+        if re.search(r"[/\\$]", name):
+            yield f"{name}: a path, not a name: it is loaded from there (needed by {who[name]})"
+            continue
         if name in inside or name in known.system or name.startswith(known.prefixes):
             continue
         if name in known.driver:
@@ -106,7 +125,7 @@ def _majors(specifiers: SpecifierSet) -> set[int]:
         try:
             if specifiers.contains(text):
                 found.add(Version(text).major)
-        except InvalidVersion:
+        except ValueError:  # no version, or one with more digits than Python converts
             continue
     return found
 
@@ -119,7 +138,13 @@ def _neighbours(case: Case) -> Iterator[str]:
     inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
     system = rules.platform_libraries("linux").system
     for library in case.libraries:
-        places = _searched(library)
+        places = [
+            place
+            for each in [library, *_needing(case, library)]
+            for place in _searched(
+                each, library.search_paths if each is library else each.inherited_paths
+            )
+        ]
         for name in library.imports:
             found = any(f"{place}/{name}" in case.facts.members for place in places)
             if name in inside - system and not found:
@@ -143,10 +168,27 @@ def _apart(case: Case) -> Iterator[str]:
                 yield f"{library.member}: needs {name}, and nothing loads it from {place} first"
 
 
-def _searched(library: Library) -> list[str]:
-    """The folders of the wheel in which a library looks for others."""
+def _needing(case: Case, library: Library) -> list[Library]:
+    """What in the wheel needs a library, directly or not: their DT_RPATH holds for it too.
+
+    Unless it has a DT_RUNPATH of its own (ld.so(8)).
+    """
+    found: list[Library] = []
+    if library.search_paths and not library.inherited_paths:
+        return found
+    waiting = [library]
+    while waiting:
+        name = waiting.pop().member.rsplit("/", 1)[-1]
+        more = [each for each in case.libraries if name in each.imports and each not in found]
+        found += more
+        waiting += more
+    return found
+
+
+def _searched(library: Library, paths: Sequence[str]) -> list[str]:
+    """The folders of the wheel to which search paths of a library lead."""
     here = posixpath.dirname(library.member)
-    inside = [path for path in library.search_paths if _ORIGIN.match(path)]
+    inside = [path for path in paths if _ORIGIN.match(path)]
     return [posixpath.normpath(_ORIGIN.sub(lambda _: here, path, count=1)) for path in inside]
 
 
@@ -204,7 +246,7 @@ def _beyond(case: Case, cpu: rules.CpuRules) -> Iterator[str]:
             # else is not code.
             if feature == "INVALID" and count < library.instructions / 100:
                 continue
-            if feature not in cpu.features:
+            if feature not in cpu.features and feature not in library.guarded:
                 shown = "; ".join(library.first_use.get(feature, []))
                 yield f"{library.member}: {count} × {feature}, such as {shown}"
 
@@ -225,6 +267,11 @@ def _paths(case: Case) -> Iterator[str]:
         for path in library.search_paths:
             if not _ORIGIN.match(path):
                 yield f"{library.member}: searches for libraries in {path or 'an empty path'}"
+            elif "$" in path[1:]:
+                yield f"{library.member}: searches in {path}, which each system reads otherwise"
+        for place in _searched(library, library.search_paths):
+            if place.split("/")[0] == "..":
+                yield f"{library.member}: a search path leaves the wheel: {place}"
         if library.build_paths:
             count, first = len(library.build_paths), library.build_paths[0]
             yield f"{library.member}: {count} of source and debug files, such as {first}"

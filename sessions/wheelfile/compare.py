@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,11 @@ def differences(one: Path, other: Path) -> tuple[str, ...]:
     if one.name == other.name and records.file_sha256(one) == records.file_sha256(other):
         return ()
     lines = [] if one.name == other.name else [f"name: {one.name}, and {other.name}"]
-    with zipfile.ZipFile(one) as a, zipfile.ZipFile(other) as b:
-        lines += _members(a, b)
+    try:
+        with zipfile.ZipFile(one) as a, zipfile.ZipFile(other) as b:
+            lines += _members(a, b)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
+        lines.append(f"one of the two is not a zip file that can be read: {error}")
     return tuple(lines) or ("the zip files differ outside their members",)
 
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import lief
 
 from sessions.core import options, run
+from sessions.wheelfile import fatbin
+from sessions.wheelfile.fatbin import Unreadable
 from sessions.wheelfile.model import DeviceCode
 
-# How a fat binary begins (CUDA's fatbinary_section.h and what nvcc 13 writes): magic 0xBA55ED50,
-# version 1, a header of 16 bytes; then, in 8 bytes, the size of what follows the header.
-MAGIC = bytes.fromhex("50ed55ba01001000")
-_HEADER = 16
+HIDDEN = 100  # findings of one library that are kept
 TIMEOUT = 60  # seconds; the 98 cubins of an rtx50 wheel are extracted in half a second
 _INSTRUCTION = 16  # bytes, since Volta (compute capability 7.0)
 
@@ -28,52 +28,65 @@ def read(data: bytes, folder: Path) -> DeviceCode | None:
     Fat binaries are found by how they begin, whatever the section and the kind of file they
     are in: cuobjdump for Linux reads no PE file.
     """
-    containers = data.count(MAGIC)
-    if not containers:
-        return None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        pieces = list(fat_binaries(data))
-        containers = len(pieces)
-        carved = folder / "all.fatbin"
-        carved.write_bytes(b"".join(pieces))
-        sass = listed(_program("cuobjdump", "--list-elf", str(carved)), "ELF file")
-        ptx = listed(_program("cuobjdump", "--list-ptx", str(carved)), "PTX file")
-        _program("cuobjdump", "--extract-elf", "all", str(carved.resolve()), cwd=folder)
-        instructions, tensor, kernels = 0, Counter[str](), Counter[str]()
-        for arch in sass:
-            found = [c for p in sorted(folder.glob(f"*.{arch}.cubin")) for c in _code(p)]
-            for name, piece in found:
-                kernels[family(name)] += len(piece)
-            code = [piece for _, piece in found]
-            instructions += sum(map(len, code)) // _INSTRUCTION
-            tensor += tensor_instructions(code, _disassembler(arch, folder))
-        error = None
+        found = fatbin.places(data)
+        hidden = tuple(itertools.islice(fatbin.hidden(data, found), HIDDEN))
     except Unreadable as problem:
-        return DeviceCode(containers, {}, {}, 0, {}, {}, str(problem))
-    if sum(sass.values()) + sum(ptx.values()) < containers:
-        error = f"{containers} fat binaries, but only {sass} and {ptx} can be read in them"
-    elif sass and not instructions:
-        error = "machine code without an instruction"
-    by_name = dict(sorted(tensor.items()))
+        return DeviceCode(data.count(fatbin.MAGIC), {}, {}, 0, {}, {}, (), str(problem))
+    if not found:
+        return DeviceCode(0, {}, {}, 0, {}, {}, hidden, None) if hidden else None
+    try:
+        return _read([data[start:end] for start, end in found], folder, hidden)
+    except Unreadable as problem:
+        return DeviceCode(len(found), {}, {}, 0, {}, {}, hidden, str(problem))
+
+
+def _read(pieces: Sequence[bytes], folder: Path, hidden: tuple[str, ...]) -> DeviceCode:
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [fatbin.entries(piece) for piece in pieces]
+    expected = Counter((entry.kind, entry.arch) for found in entries for entry in found)
+    carved = folder / "all.fatbin"
+    carved.write_bytes(b"".join(map(fatbin.nameless, pieces, entries)))
+    sass = listed(_program("cuobjdump", "--list-elf", str(carved)), "ELF file")
+    ptx = listed(_program("cuobjdump", "--list-ptx", str(carved)), "PTX file")
+    if _numbered(sass, fatbin.ELF) + _numbered(ptx, fatbin.PTX) != expected:
+        raise Unreadable(
+            f"{expected.total()} pieces of device code, but cuobjdump reads {sass} and {ptx}"
+        )
+    if empty := sum(not found for found in entries):
+        raise Unreadable(f"{empty} of {len(pieces)} fat binaries have no code in them")
+    _program("cuobjdump", "--extract-elf", "all", str(carved.resolve()), cwd=folder)
+    instructions, tensor, kernels = 0, Counter[str](), Counter[str]()
+    for arch, count in sass.items():
+        cubins = sorted(folder.glob(f"*.{arch}.cubin"))
+        if len(cubins) != count:
+            raise Unreadable(f"{len(cubins)} of {count} cubins for {arch} can be extracted")
+        found = [named for path in cubins for named in _code(path)]
+        for name, piece in found:
+            kernels[family(name)] += len(piece)
+        code = [piece for _, piece in found]
+        instructions += sum(map(len, code)) // _INSTRUCTION
+        tensor += tensor_instructions(code, _disassembler(arch, folder))
+    if sass and not instructions:
+        raise Unreadable("machine code without an instruction")
     return DeviceCode(
-        containers, sass, ptx, instructions, by_name, dict(sorted(kernels.items())), error
+        len(pieces),
+        sass,
+        ptx,
+        instructions,
+        dict(sorted(tensor.items())),
+        dict(sorted(kernels.items())),
+        hidden,
+        None,
     )
 
 
-def fat_binaries(data: bytes) -> Iterator[bytes]:
-    """Every fat binary in a file. Raises Unreadable where one reaches past the file's end."""
-    at = data.find(MAGIC)
-    while at >= 0:
-        size = _HEADER + int.from_bytes(data[at + 8 : at + _HEADER], "little")
-        if at + size > len(data):
-            raise Unreadable(f"a fat binary of {size} bytes reaches past the end of the file")
-        yield data[at : at + size]
-        at = data.find(MAGIC, at + size)
-
-
-class Unreadable(Exception):
-    """One of NVIDIA's tools refused the library, or is not there."""
+def _numbered(counts: Mapping[str, int], kind: int) -> Counter[tuple[int, int]]:
+    """{"sm_120a": 2} as a fat binary says it, which has no letters: {(2, 120): 2}."""
+    found = Counter[tuple[int, int]]()
+    for arch, count in counts.items():
+        found[kind, int(re.sub(r"\D", "", arch))] += count
+    return found
 
 
 def _program(name: str, *words: str, cwd: Path | None = None) -> str:
@@ -115,8 +128,11 @@ def _code(cubin: Path) -> list[tuple[str, bytes]]:
     # Its bytes: on Windows LIEF opens no path with letters beyond ASCII.
     binary = lief.ELF.parse(cubin.read_bytes())
     if binary is None:
-        raise Unreadable(f"{cubin.name} is no ELF file")
-    code = [s for s in binary.sections if str(s.name).startswith(".text")]
+        raise Unreadable(f"{cubin.name} is not an ELF file")
+    flag = lief.ELF.Section.FLAGS.EXECINSTR
+    code = [s for s in binary.sections if str(s.name).startswith(".text") or s.has(flag)]
+    if any(s.size % _INSTRUCTION for s in code):
+        raise Unreadable(f"{cubin.name} has a kernel that is not of whole instructions")
     return [(str(s.name).removeprefix(".text."), bytes(s.content)) for s in code]
 
 

@@ -1,24 +1,32 @@
-"""Judgement of a wheel's facts against a target. Pure; every check says all it finds.
+"""Judgement of a wheel's facts against a target. Every check says all it finds.
 
-A check that lacks the facts it needs fails: nothing passes by absence.
+A check that lacks the facts it needs fails: nothing passes by absence. One that raises fails too:
+whatever a file can hold, it ends in a finding.
 """
 
 from __future__ import annotations
 
-from sessions.core.model import CheckGroup
-from sessions.wheelfile import check_device, check_file, check_host
+import traceback
+from collections.abc import Callable
+
+from sessions.core.model import Check, CheckGroup
+from sessions.wheelfile import check_device, check_file, check_host, check_python
 from sessions.wheelfile.case import Case
 
 
-def judge(case: Case) -> tuple[CheckGroup, ...]:
-    """Every check, in groups. A wheel is sound if none of them fails."""
+def judge(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, ...]:
+    """Every check, in groups. A wheel is sound if none of them fails.
+
+    ``bugs`` gets the traceback of each check that raised, by its name.
+    """
     if not case.facts.members:
-        return (CheckGroup("The file", (check_file.archive(case),)),)  # nothing of it was read
+        # Nothing of it was read.
+        return (CheckGroup("The file", (_made(check_file.archive, case, bugs),)),)
     file, device, host = check_file, check_device, check_host
     groups = {
         "The file": (
-            file.archive, file.record, file.metadata, file.layout, file.size, file.sbom,
-            file.reproducible,
+            file.archive, file.record, file.metadata, file.layout, check_python.python_files,
+            file.size, file.sbom, file.reproducible,
         ),
         "Device code": (device.gpu_code, device.ptx, device.gpu_features),
         "Host code": (
@@ -28,5 +36,22 @@ def judge(case: Case) -> tuple[CheckGroup, ...]:
         "Its build": (file.loader, file.freshness),
     }  # fmt: skip
     return tuple(
-        CheckGroup(name, tuple(check(case) for check in checks)) for name, checks in groups.items()
+        CheckGroup(name, tuple(_made(check, case, bugs) for check in checks))
+        for name, checks in groups.items()
     )
+
+
+def _made(check: Callable[[Case], Check], case: Case, bugs: dict[str, str] | None) -> Check:
+    try:
+        return check(case)
+    except Exception as error:
+        id_ = check.__name__.replace("_", "-")
+        if bugs is not None:
+            bugs[id_] = traceback.format_exc()
+        return Check(
+            id_,
+            "fail",
+            f"{id_}: the check ended with an error of this project",
+            f"{type(error).__name__}: {str(error)[:200]}",
+            "report it, with the traceback that verify names",
+        )

@@ -1,61 +1,56 @@
-"""The facts of one library, as a program of its own: what it reads may crash or hang a reader.
-
-``python -m sessions.wheelfile.library FILE MEMBER FOLDER`` prints a Library as JSON.
-"""
+"""The facts of one library, read in a process of its own: see limited.py."""
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-import json
+import itertools
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import lief
 from packaging.version import Version
 
-from sessions.core import records
-from sessions.wheelfile import devicecode, hostcode
+from sessions.wheelfile import devicecode, elf, hostcode, kinds, pe, rules, sourcepaths
 from sessions.wheelfile.model import DeviceCode, Library
 
-# A source or debug file by an absolute path that is not one every machine has. Names are UTF-8,
-# and may have a space inside; a path begins where no name of another goes on.
-_SIGN = rb"(?:[\w.+@~()-]|[\xc2-\xf4][\x80-\xbf]{1,3})"
-_NAME = rb"%b+(?: +%b+)*" % (_SIGN, _SIGN)
-_SOURCE = re.compile(
-    rb"(?<![\w.+@~)/\\\x80-\xff-])"
-    rb"(?:/(?!usr/(?:include|lib)/)%b(?:/%b)+|[A-Za-z]:[\\/](?!Program Files)%b(?:[\\/]%b)+)"
-    rb"\.(?:c|cc|cpp|cxx|cu|cuh|h|hpp|inl|pdb|o|obj)(?!\w)" % ((_NAME,) * 4)
-)
 _C_NAME = re.compile(r"[A-Za-z]\w*")
-_VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d+(?:\.\d+)+)|(GLIBC_.*)")
+_VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d{1,9}(?:\.\d{1,9})+)|(GLIBC_.*)")
+FAULTS = 100  # of one library that are kept
+Part = tuple[int, int]  # start and end of a part of a file
 
 
-def read(path: Path, member: str, folder: Path) -> Library:
+def read(file: Path | str, member: str, folder: Path | str) -> Library:
     """The facts of a file that is or should be a library; ``folder`` takes what is unpacked."""
     lief.logging.disable()
-    data = path.read_bytes()
-    device = devicecode.read(data, folder)
+    data = Path(file).read_bytes()
+    if kind := kinds.code(member, data[:512], 0o111):
+        return _library(data, member, None, format="", error=f"{kind}, not a library")
+    device = devicecode.read(data, Path(folder))
     binary = lief.parse(data)  # on Windows LIEF opens no path with letters beyond ASCII
     if isinstance(binary, lief.ELF.Binary):
         return _elf(binary, data, member, device)
     if isinstance(binary, lief.PE.Binary):
         return _pe(binary, data, member, device)
+    if data[:4] == b"\x7fELF":
+        faults = next(elf.faults(data), "its headers cannot be read")
+        return _library(data, member, device, format="", error=f"not an ELF file: {faults}")
     return _library(data, member, device, format="", error="neither an ELF nor a PE file")
 
 
 def _elf(binary: lief.ELF.Binary, data: bytes, member: str, device: DeviceCode | None) -> Library:
-    tags = lief.ELF.DynamicEntry.TAG
-    paths = [e for e in binary.dynamic_entries if e.tag in (tags.RPATH, tags.RUNPATH)]
     stack = binary.get(lief.ELF.Segment.TYPE.GNU_STACK)
-    code = [s for s in binary.sections if s.has(lief.ELF.Section.FLAGS.EXECINSTR) and s.size]
+    code = _union(
+        (s.offset, s.offset + s.size) for s in elf.sections(data) if s.executed and s.size
+    )
     needs = [
         str(version.name)
         for library in binary.symbols_version_requirement
         for version in library.get_auxiliary_symbols()
     ]
+    dynamic = elf.dynamic(data)
+    loads = elf.segments(data)
     return _library(
         data,
         member,
@@ -63,15 +58,21 @@ def _elf(binary: lief.ELF.Binary, data: bytes, member: str, device: DeviceCode |
         format="elf",
         machine=_machine(binary.header.machine_type),
         imports=_sorted(binary.libraries),
-        search_paths=_sorted(p for e in paths for p in _search_path(e).split(":")),
+        soname=dynamic.soname,
+        search_paths=_sorted((*dynamic.rpath, *dynamic.runpath)),
+        inherited_paths=_sorted(dynamic.rpath if not dynamic.runpath else ()),
         exports=_sorted(
             s.name for s in binary.dynamic_symbols if s.exported and _C_NAME.fullmatch(str(s.name))
         ),
         symbol_versions=newest(needs),
         # Without that segment the system takes the stack to be executable.
         executable_stack=stack is None or bool(stack.flags & lief.ELF.Segment.FLAGS.X),
-        code=[*((s.virtual_address, bytes(s.content)) for s in code), *_unmarked(binary, code)],
-        error=_cut_short(data, _parts(binary)) or _hidden(binary, code),
+        code=[
+            (elf.address_of(loads, start) or 0, start, end)
+            for start, end in [*code, *_unmarked(data, loads, code)]
+        ],
+        faults=elf.faults(data),
+        error=_cut_short(data, _parts(binary)) or _hidden(binary, loads, code),
     )
 
 
@@ -84,42 +85,52 @@ def _parts(binary: lief.ELF.Binary) -> Iterator[tuple[int, int]]:
     yield from ((s.file_offset, s.size) for s in binary.sections if s.type != nowhere)
 
 
-def _executed(binary: lief.ELF.Binary) -> list[lief.ELF.Segment]:
-    load, flag = lief.ELF.Segment.TYPE.LOAD, lief.ELF.Segment.FLAGS.X
-    return [s for s in binary.segments if s.type == load and s.has(flag) and s.physical_size]
+def _union(parts: Iterable[Part]) -> list[Part]:
+    """The same parts in order, of which none has a byte of another: each is decoded once."""
+    found: list[Part] = []
+    at = 0
+    for start, end in sorted(parts):
+        if end > max(start, at):
+            found.append((max(start, at), end))
+            at = end
+    return found
 
 
-def _unmarked(
-    binary: lief.ELF.Binary, code: Sequence[lief.ELF.Section]
-) -> Iterator[tuple[int, bytes]]:
+def _unmarked(data: bytes, loads: Sequence[elf.Segment], code: Sequence[Part]) -> Iterator[Part]:
     """What the system would execute outside of every section that is marked as code.
 
     Not of a segment with the file's headers: there, older linkers put read-only data too
     (binutils 2.31 made -z separate-code the default).
     """
-    for segment in _executed(binary):
-        if segment.file_offset == 0:
-            continue
-        content, base = bytes(segment.content), segment.virtual_address
-        marked = sorted((s.virtual_address - base, s.size) for s in code)
-        at = 0
-        for start, size in [*marked, (len(content), 0)]:
-            rest = content[at : max(start, 0)]
-            if rest.strip(b"\0\xcc"):  # else it is padding
-                yield base + at, rest
-            at = max(at, start + size)
+    executed = _union((s.offset, s.offset + s.filesz) for s in loads if s.executed and s.offset)
+    for start, end in executed:
+        at = start
+        for first, last in [*code, (end, end)]:
+            if min(first, end) > at and data[at : min(first, end)].strip(b"\0\xcc"):
+                yield at, min(first, end)  # else it is padding
+            at = max(at, last)
 
 
-def _hidden(binary: lief.ELF.Binary, code: Sequence[lief.ELF.Section]) -> str | None:
+def _hidden(
+    binary: lief.ELF.Binary, loads: Sequence[elf.Segment], code: Sequence[Part]
+) -> str | None:
     """Why not all of the machine code is known, where that is so."""
-    if not code and _executed(binary):
+    if not loads:
+        return None  # of 32 bits, or with other faults that say so
+    if not code and any(s.executed and s.filesz for s in loads):
         return "machine code, but no section that is marked as such"
-    parts = [range(s.virtual_address, s.virtual_address + s.size) for s in code]
     functions = [s for s in binary.dynamic_symbols if s.is_function and s.shndx and s.value]
-    stray = [s for s in functions if not any(s.value in part for part in parts)]
+    stray = [s for s in functions if not _within(code, elf.offset_of(loads, s.value))]
     return (
         f"{len(stray)} functions outside of its code, such as {stray[0].name!s}" if stray else None
     )
+
+
+def _within(parts: Sequence[Part], offset: int | None) -> bool:
+    if offset is None:
+        return False
+    index = bisect.bisect(parts, (offset, 1 << 64)) - 1
+    return index >= 0 and offset < parts[index][1]
 
 
 def _machine(value: object) -> str:
@@ -127,14 +138,17 @@ def _machine(value: object) -> str:
     return str(getattr(value, "name", f"machine {value}")).lower()
 
 
-def _search_path(entry: Any) -> str:
-    return str(entry.runpath if entry.tag == lief.ELF.DynamicEntry.TAG.RUNPATH else entry.rpath)
-
-
 def _pe(binary: lief.PE.Binary, data: bytes, member: str, device: DeviceCode | None) -> Library:
     execute = lief.PE.Section.CHARACTERISTICS.MEM_EXECUTE
-    code = [s for s in binary.sections if s.has_characteristic(execute)]
-    base = binary.imagebase
+    places = {
+        s.pointerto_raw_data: (
+            binary.imagebase + s.virtual_address,
+            s.pointerto_raw_data + min(s.sizeof_raw_data, s.virtual_size),
+        )
+        for s in binary.sections
+        if s.has_characteristic(execute)
+    }
+    code = _union((start, end) for start, (_, end) in places.items())
     exported = binary.get_export()
     return _library(
         data,
@@ -142,11 +156,12 @@ def _pe(binary: lief.PE.Binary, data: bytes, member: str, device: DeviceCode | N
         device,
         format="pe",
         machine=_machine(binary.header.machine).replace("amd64", "x86_64"),
-        imports=_sorted(str(i.name).lower() for i in [*binary.imports, *binary.delay_imports]),
+        imports=_sorted(pe.imports(binary)),
         exports=_sorted(
             e.name for e in (exported.entries if exported else []) if _C_NAME.fullmatch(str(e.name))
         ),
-        code=[(base + s.virtual_address, bytes(s.content)[: s.virtual_size]) for s in code],
+        code=[(places[start][0] if start in places else 0, start, end) for start, end in code],
+        faults=pe.faults(binary, len(data)),
         error=_cut_short(data, ((s.pointerto_raw_data, s.sizeof_raw_data) for s in binary.sections))
         or ("no section with machine code" if not code else None),
     )
@@ -161,14 +176,18 @@ def _library(
     error: str | None,
     machine: str = "",
     imports: tuple[str, ...] = (),
+    soname: str = "",
     search_paths: tuple[str, ...] = (),
+    inherited_paths: tuple[str, ...] = (),
     exports: tuple[str, ...] = (),
     symbol_versions: dict[str, str] | None = None,
     executable_stack: bool = False,
-    code: Sequence[tuple[int, bytes]] = (),
+    code: Sequence[tuple[int, int, int]] = (),
+    faults: Iterable[str] = (),
 ) -> Library:
-    instructions, features, first = hostcode.scan(code if machine == "x86_64" else ())
-    found = {match[0].decode("utf-8", "replace") for match in _SOURCE.finditer(data)}
+    """``code`` is where there is machine code: its address, its start and end in the file."""
+    pieces = ((address, data[start:end]) for address, start, end in code)
+    instructions, features, first = hostcode.scan(pieces if machine == "x86_64" else ())
     return Library(
         member=member,
         sha256=hashlib.sha256(data).hexdigest(),
@@ -176,15 +195,19 @@ def _library(
         format=format,
         machine=machine,
         imports=imports,
+        soname=soname,
         search_paths=search_paths,
+        inherited_paths=inherited_paths,
         exports=exports,
         symbol_versions=symbol_versions or {},
         executable_stack=executable_stack,
-        build_paths=_sorted(found),
+        build_paths=sourcepaths.find(data),
         instructions=instructions,
         cpu_features=features,
         first_use=first,
+        guarded=rules.guarded(data, features),
         device=device,
+        faults=tuple(itertools.islice(faults, FAULTS)),
         error=error or (device.error if device else None),
     )
 
@@ -211,9 +234,3 @@ def newest(versions: Iterable[str]) -> dict[str, str]:
         kind, number = match[1] or match[3], match[2] or "0"
         found[kind] = max(found.get(kind, "0"), number, key=Version)
     return dict(sorted(found.items()))
-
-
-if __name__ == "__main__":
-    file, name, scratch = sys.argv[1:]
-    facts = read(Path(file), name, Path(scratch))
-    print(json.dumps(records.to_json(facts)))

@@ -22,6 +22,7 @@ class DeviceCode:
     instructions: int
     tensor: dict[str, int]
     kernels: dict[str, int]
+    hidden: tuple[str, ...]  # what is, or may be, device code and is in none of the containers
     error: str | None  # what could not be read
 
 
@@ -31,7 +32,9 @@ class Library:
 
     ``cpu_features`` counts machine instructions by the CPU feature they need (names of iced-x86's
     CpuidFeature), ``first_use`` has the first three of each. ``build_paths`` are absolute paths
-    of source files, debug files and search paths of the machine that built it.
+    of source files, debug files and search paths of the machine that built it. ``inherited_paths``
+    are those search paths that also hold for what the library needs: DT_RPATH without DT_RUNPATH.
+    ``faults`` is what the system's loader refuses, or would do besides loading the file.
     """
 
     member: str
@@ -40,7 +43,9 @@ class Library:
     format: str  # "elf" | "pe" | "" where it cannot be read
     machine: str
     imports: tuple[str, ...]
+    soname: str  # "" where it has none
     search_paths: tuple[str, ...]  # RUNPATH and RPATH
+    inherited_paths: tuple[str, ...]
     exports: tuple[str, ...]  # C names alone
     symbol_versions: dict[str, str]  # newest needed of each: GLIBC -> 2.35; "0" of no number
     executable_stack: bool
@@ -48,7 +53,9 @@ class Library:
     instructions: int
     cpu_features: dict[str, int]
     first_use: dict[str, list[str]]
+    guarded: tuple[str, ...]  # CPU features that the library's runtime asks the CPU for first
     device: DeviceCode | None
+    faults: tuple[str, ...]
     error: str | None  # what could not be read
 
 
@@ -82,6 +89,7 @@ class Bill:
     sha256: str
     name: str
     version: str
+    sdist_sha256: str  # of the source distribution that it names
     materials: tuple[Material, ...]
     problems: tuple[str, ...]  # what of it cannot be read
 
@@ -108,6 +116,7 @@ class WheelFacts:
     purelib: bool
     generator: str
     papers_problems: tuple[str, ...]
+    package_files: dict[str, str]  # sha256 of each but the libraries, without our lines
     bindings: tuple[Binding, ...]
     unparsed: tuple[str, ...]  # modules of which the bindings are not known
     loader: str | None  # sha256 of the CUDA loader's text
@@ -116,3 +125,4 @@ class WheelFacts:
     preload_called: bool
     bills: tuple[Bill, ...]
     libraries: tuple[Library, ...]
+    tracebacks: dict[str, str]  # of readers that failed, by what they read

@@ -1,25 +1,24 @@
-"""All facts of a wheel: the archive and its papers here, each library in a process of its own."""
+"""All facts of a wheel: its documents in a process with limits, each library in another."""
 
 from __future__ import annotations
 
-import concurrent.futures
-import json
-import sys
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from sessions.core import records, run
-from sessions.core.staging import DLLS, DLLS_HOOK, HOOK, LOADER, unpatched
-from sessions.wheelfile import archive, bill, papers
+from sessions.core import records
+from sessions.wheelfile import archive, limited
+from sessions.wheelfile.documents import Documents
+from sessions.wheelfile.limited import Ended, Limits, Task
 from sessions.wheelfile.model import Library, WheelFacts
 
-TIMEOUT = 600  # seconds for one library; that of rtx50's ggml-cuda takes 6
-ROOT = Path(__file__).resolve().parents[2]
-# The module library as a program, in isolated mode: no file of the folder it runs in is a module.
-READER = (
-    "import runpy, sys; sys.path.append(sys.argv.pop(1)); "
-    "runpy.run_module('sessions.wheelfile.library', run_name='__main__', alter_sys=True)"
-)
+# Of the reader of one library: bytes, and bytes for each of the file; seconds, and bytes a second.
+MEMORY, MEMORY_FACTOR = 768 << 20, 16  # rtx50's ggml-cuda, 24 MB, takes 240 MB
+TIME, SPEED = 60, 1 << 20
+SECONDS = 600  # for all libraries of a wheel
+# Of the reader of all else. The rtx50 wheel takes 2 s; the most that is unpacked is 100 times that.
+DOCUMENTS = Limits(memory=1 << 30, seconds=300)
 
 
 def read(
@@ -33,44 +32,50 @@ def read(
 
     ``progress`` is told how many of how many bytes of libraries are read, and the last one's name.
     """
-    contents = archive.read(wheel, scratch)
-    texts = contents.texts
-    paper = papers.read(wheel.name, texts)
-    loader = texts.get(f"{papers.PACKAGE}/{LOADER}")
-    preload = texts.get(f"{papers.PACKAGE}/{DLLS}")
-    init = _text(texts.get(f"{papers.PACKAGE}/__init__.py", b""))
-    return WheelFacts(
-        file=wheel.name,
-        sha256=records.file_sha256(wheel),
-        size=wheel.stat().st_size,
-        members=contents.members,
-        times=contents.times,
-        archive_problems=contents.problems,
-        record_problems=tuple(papers.record_problems(texts, contents.members, contents.digests)),
-        name=paper.name,
-        version=paper.version,
-        tags=paper.tags,
-        metadata_name=paper.metadata_name,
-        metadata_version=paper.metadata_version,
-        requires_python=paper.requires_python,
-        requires=paper.requires,
-        wheel_tags=paper.wheel_tags,
-        purelib=paper.purelib,
-        generator=paper.generator,
-        papers_problems=paper.problems,
-        bindings=papers.bindings(texts),
-        unparsed=papers.unparsed(contents.members, texts),
-        loader=records.text_sha256(loader) if loader is not None else None,
-        loader_called=init.startswith(HOOK),
-        preload=records.text_sha256(unpatched(_text(preload)).encode()) if preload else None,
-        preload_called=init.removeprefix(HOOK).startswith(DLLS_HOOK),
-        bills=tuple(bill.read(texts)),
-        libraries=_libraries(contents, scratch, env, jobs, progress),
+    args = (str(wheel.absolute()), str(scratch))
+    task = Task("sessions.wheelfile.documents:read", Documents, args, DOCUMENTS)
+    found = limited.call(task, scratch=scratch, env=env)
+    if isinstance(found, Ended):
+        return _plain(_unread(wheel, found.why))
+    facts = found.facts
+    contents = archive.Contents(
+        facts.members,
+        found.digests,
+        {},
+        {member: Path(copy) for member, copy in found.copies.items()},
+        facts.times,
+        facts.archive_problems,
     )
+    libraries = _libraries(contents, scratch, env, jobs, progress)
+    return _plain(dataclasses.replace(facts, libraries=libraries))
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace").replace("\r\n", "\n")
+def _unread(wheel: Path, why: str) -> WheelFacts:
+    """The facts of a wheel of which nothing could be read."""
+    return WheelFacts(
+        file=wheel.name, sha256=records.file_sha256(wheel), size=wheel.stat().st_size, members={},
+        times=(), archive_problems=(f"it could not be read: {why}",), record_problems=(), name="",
+        version="", tags=(), metadata_name="", metadata_version="", requires_python="",
+        requires=(), wheel_tags=(), purelib=True, generator="", papers_problems=(),
+        package_files={}, bindings=(), unparsed=(), loader=None, loader_called=False,
+        preload=None, preload_called=False, bills=(), libraries=(), tracebacks={},
+    )  # fmt: skip
+
+
+def _plain(facts: WheelFacts) -> WheelFacts:
+    """The facts without half characters (lone surrogates), which no record can hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.encode("utf-8", "backslashreplace").decode("utf-8")
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        if isinstance(value, dict):
+            return {plain(key): plain(item) for key, item in value.items()}
+        return value
+
+    whole: WheelFacts = records.from_json(WheelFacts, plain(records.to_json(facts)))
+    return whole
 
 
 def _libraries(
@@ -81,32 +86,49 @@ def _libraries(
     progress: Callable[[int, int, str], None],
 ) -> tuple[Library, ...]:
     largest_first = sorted(contents.libraries, key=lambda name: -contents.members[name])
+    tasks = [_task(contents, member, scratch) for member in largest_first]
     found: dict[str, Library] = {}
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        waiting = {
-            pool.submit(_library, contents, member, scratch, env): member
-            for member in largest_first
-        }
-        total = sum(contents.members[member] for member in largest_first)
-        for done in concurrent.futures.as_completed(waiting):
-            found[waiting[done]] = done.result()
-            progress(sum(contents.members[member] for member in found), total, waiting[done])
+    total = sum(contents.members[member] for member in largest_first)
+    results = limited.call_all(tasks, scratch=scratch, env=env, jobs=jobs, seconds=SECONDS)
+    for index, result in results:
+        member = largest_first[index]
+        if isinstance(result, limited.Ended):
+            why = f"its reader gave no answer: {result.why}"
+            result = unread(member, contents.digests.get(member, ""), contents.members[member], why)
+        found[member] = result
+        progress(sum(contents.members[member] for member in found), total, member)
     return tuple(found[member] for member in contents.libraries)
 
 
-def _library(
-    contents: archive.Contents, member: str, scratch: Path, env: Mapping[str, str]
-) -> Library:
+def _task(contents: archive.Contents, member: str, scratch: Path) -> limited.Task[Library]:
     copy = contents.libraries[member]
-    words = ["-I", "-c", READER, str(ROOT), str(copy), member, str(scratch / f"{copy.stem}.d")]
-    done = run.capture([sys.executable, *words], env=env, timeout=TIMEOUT)
-    try:
-        found: Library = records.from_json(Library, json.loads(done.stdout.splitlines()[-1]))
-        return found
-    except (ValueError, IndexError, KeyError, TypeError):
-        last = done.output.strip().splitlines()[-1:] or ["it said nothing"]
-        why = f"its reader ended with {done.returncode}: {last[0][:200]}"
-    digest, size = contents.digests.get(member, ""), contents.members[member]
+    size = contents.members[member]
+    limits = limited.Limits(MEMORY + MEMORY_FACTOR * size, TIME + size / SPEED)
+    words = (str(copy), member, str(scratch / f"{copy.stem}.d"))
+    return limited.Task("sessions.wheelfile.library:read", Library, words, limits)
+
+
+def unread(member: str, sha256: str, size: int, error: str) -> Library:
+    """A library of which nothing is known but that."""
     return Library(
-        member, digest, size, "", "", (), (), (), {}, False, (), 0, {}, {}, None, why
-    )  # fmt: skip
+        member=member,
+        sha256=sha256,
+        size=size,
+        format="",
+        machine="",
+        imports=(),
+        soname="",
+        search_paths=(),
+        inherited_paths=(),
+        exports=(),
+        symbol_versions={},
+        executable_stack=False,
+        build_paths=(),
+        instructions=0,
+        cpu_features={},
+        first_use={},
+        guarded=(),
+        device=None,
+        faults=(),
+        error=error,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
-import email
+import email.parser
 import hashlib
 import json
 import re
@@ -39,10 +39,14 @@ def serves(file: str, python: str) -> bool:
 def refusal(wheel: Path, python: str) -> str | None:
     """Why the wheel is for this Python neither as it is nor under another tag; None where it is."""
     with zipfile.ZipFile(wheel) as archive:
-        metadata = email.message_from_bytes(archive.read(_member(archive, "METADATA")))
-    wanted = metadata.get("Requires-Python", "")
-    if not SpecifierSet(wanted).contains(f"{python}.0"):
-        return f"Requires-Python is {wanted}"
+        text = archive.read(_member(archive, "METADATA")).decode("utf-8", "replace")
+    # Of the headers alone: the text below may be made to be taken apart without an end.
+    wanted = email.parser.HeaderParser().parsestr(text).get("Requires-Python", "")
+    try:
+        if not SpecifierSet(wanted).contains(f"{python}.0"):
+            return f"Requires-Python is {wanted}"
+    except ValueError:  # InvalidSpecifier, and numbers with more digits than Python converts
+        return f"Requires-Python is {wanted!r:.80}, which cannot be read"
     if not serves(wheel.name, python) and not _ONE.fullmatch(wheel.name):
         return f"its tag is {'-'.join(wheel.stem.split('-')[-3:])}"
     return None

@@ -1,11 +1,15 @@
-"""The data in ``sessions/facts/wheels.toml``, typed."""
+"""The data in ``sessions/facts/wheels.toml`` and ``upstream.toml``, typed."""
 
 from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from sessions.core import facts
 
@@ -36,6 +40,36 @@ class CpuRules:
     dispatch_export: str
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """What is known of a locked upstream release.
+
+    ``files`` is the SHA-256 of each file of its package, whatever its line ends are; ``parts`` the
+    version of each component of others that is compiled in; ``requires`` what its METADATA
+    requires, each as ``packaging`` writes it.
+    """
+
+    version: str
+    sdist_sha256: str
+    files: dict[str, str]
+    parts: dict[str, str]
+    requires: frozenset[str]
+
+
+def upstream(version: str) -> Upstream | None:
+    """The release of that version ("0.3.16", or with a local part); None where it is not locked."""
+    try:
+        wanted = Version(version.split("+")[0])
+    except ValueError:  # InvalidVersion, and a number with more digits than Python converts
+        return None
+    for name, row in facts.load("upstream.toml")["release"].items():
+        if Version(name) == wanted and name in facts.sdists():
+            requires = frozenset(str(Requirement(text)) for text in row["requires"])
+            sdist = facts.sdists()[name].sha256
+            return Upstream(name, sdist, row["files"], row["parts"], requires)
+    return None
+
+
 def platform_libraries(platform: str) -> PlatformLibraries:
     """The rules for "linux" or "windows"; there, names are in lower case."""
     data = facts.load("wheels.toml")
@@ -58,6 +92,20 @@ def cpu() -> CpuRules:
         features=frozenset(data["cpu"]["features"]),
         dispatch_export=data["dispatch"]["export"],
     )
+
+
+def guarded(data: bytes, features: Collection[str]) -> tuple[str, ...]:
+    """Those CPU features of a library's instructions that its runtime asks the CPU for first."""
+    rows = facts.load("wheels.toml")["guarded"]
+    held = {f for row in rows if row["sign"].encode() in data for f in row["features"]}
+    return tuple(sorted(held & set(features))) if "CPUID" in features else ()
+
+
+@functools.cache
+def libraries(platform: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Base names of a wheel's own libraries, and patterns of those of runtimes it may carry."""
+    table: dict[str, Any] = facts.load("wheels.toml")["libraries"]
+    return frozenset(table["own"]), tuple(table[platform])
 
 
 def manylinux(platform: str) -> dict[str, str] | None:

@@ -20,11 +20,13 @@ from pathlib import Path
 
 import pytest
 
+from sessions import lock as locking
 from sessions.core import facts, options, records, sbom, spec, staging
 from sessions.core.model import BuildSpec, Check, Toolchain, Toolkit, Wheel
 from sessions.wheelfile import reader
 from sessions.wheelfile.case import Case
 from sessions.wheelfile.judge import judge
+from sessions.wheelfile.rules import Upstream
 from tests import fakes
 from tests.integration.conftest import REPOSITORY, sha256
 
@@ -89,6 +91,7 @@ IMPORT int cudaGetDeviceCount(int *);
 IMPORT int cublasCreate_v2(void **);
 IMPORT int cuInit(unsigned);
 __asm__(".section .nv_fatb,\\"dr\\"\\n.balign 16\\ncode: .incbin \\"@FATBIN@\\"\\n.text\\n");
+__asm__(".section .nvFatBi,\\"dw\\"\\n.balign 8\\n.long 0x466243b1, 1\\n.quad code, 0\\n.text\\n");
 extern const char code[];
 EXPORT const char *ggml_cuda_code(void) {
     void *handle;
@@ -281,6 +284,34 @@ def preload() -> str:
     return records.text_sha256((REPOSITORY / "sessions" / "overlay" / staging.DLLS).read_bytes())
 
 
+def known(version: str) -> Upstream:
+    """What is known of the release that the wheel of a draft is of."""
+    members = draft({}).members
+    text = members["llama_cpp/__init__.py"].removeprefix(staging.HOOK.encode())
+    files = {
+        name: records.text_sha256(data)
+        for name, data in {**members, "llama_cpp/__init__.py": text}.items()
+        if name.startswith("llama_cpp/") and not name.endswith(staging.LOADER)
+    }
+    sdist = fakes.source().sdist_sha256
+    assert sdist is not None
+    return Upstream(version, sdist, files, dict.fromkeys(UPSTREAM, ""), frozenset())
+
+
+def lock(root: Path, version: str = "0.3.16") -> None:
+    """Have the project in ``root`` know that release by what a draft has of it."""
+    row = known(version)
+    path = root / "sessions" / "facts" / "upstream.toml"
+    facts_ = {"requires": list(row.requires), "parts": row.parts, "files": row.files}
+    locking.put(path, "release", version, facts_)
+    sources = root / "sessions" / "facts" / "sources.toml"
+    text = sources.read_text(encoding="utf-8")
+    table = rf'(\[sdist."{re.escape(version)}"\][^\[]*sha256 = )"\w+"'
+    changed = re.sub(table, rf'\1"{row.sdist_sha256}"', text, flags=re.S)
+    assert changed != text
+    sources.write_text(changed, encoding="utf-8")
+
+
 # ---- The judgement, in this process ------------------------------------------------------------
 
 
@@ -297,7 +328,8 @@ def judged(path: Path, wanted: BuildSpec, scratch: Path) -> dict[str, Check]:
     found = reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
     loader = (REPOSITORY / "sessions" / "overlay" / staging.LOADER).read_text(encoding="utf-8")
     digest = records.text_sha256(_filled(loader).encode())
-    groups = judge(Case(found, wanted, record, record is not None, digest, preload()))
+    case = Case(found, wanted, record, record is not None, digest, preload(), known(found.version))
+    groups = judge(case)
     return {check.id: check for group in groups for check in group.checks}
 
 

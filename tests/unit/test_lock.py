@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,36 @@ def test_the_row_of_an_sdist_is_read_from_it(
         "epoch": 1667997441,
         **more,
     }
+
+
+def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: Path) -> None:
+    path = tmp_path / "llama_cpp_python-9.9.9.tar.gz"
+    texts = {
+        "PKG-INFO": b'Name: x\nRequires-Dist: numpy>=1\nRequires-Dist: a; extra == "b"\n',
+        "llama_cpp/__init__.py": b'__version__ = "9.9.9"\r\n',
+        "llama_cpp/server/app.py": b"",
+        "llama_cpp/lib/libllama.so": b"left over",
+        "llama_cpp/__pycache__/a.pyc": b"left over",
+        "tests/test_llama.py": b"",
+        "CHANGELOG.md": b"## [9.9.9]\n- feat: llama.cpp@4227c9be42\n\n## [9.9.8]\n",
+        "vendor/llama.cpp/vendor/stb/stb_image.h": b"/* stb_image - v2.30 */",
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in texts.items():
+            info = tarfile.TarInfo(f"llama_cpp_python-9.9.9/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    row = lock.upstream_row(path, "9.9.9")
+    assert row == {
+        "requires": ["numpy>=1", 'a; extra == "b"'],
+        "parts": {"llama.cpp": "4227c9be42", "ggml": "", "stb_image": "2.30"},
+        "files": {
+            "llama_cpp/__init__.py": records.text_sha256(b'__version__ = "9.9.9"\n'),
+            "llama_cpp/server/app.py": records.text_sha256(b""),
+        },
+    }
+    known = tmp_path / "upstream.toml"
+    known.write_text('# kept\n[release]\n[release."9.9.9".files]\n"a" = "old"\n')
+    lock.put(known, "release", "9.9.9", row)
+    assert known.read_text().startswith("# kept\n")
+    assert tomllib.loads(known.read_text()) == {"release": {"9.9.9": row}}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from sessions import verify
 from sessions.core import facts, inputs, records, staging
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import VerifyReport
 from sessions.wheelfile.model import WheelFacts
 from tests import fakes
@@ -67,6 +69,7 @@ class Reader:
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     played = Reader()
     monkeypatch.setattr("sessions.verify.reader.read", played)
+    monkeypatch.setattr("sessions.verify.rules.upstream", lambda _: fakes.upstream())
     return played
 
 
@@ -103,7 +106,7 @@ def test_a_sound_wheel_passes_and_that_is_said(ctx: Context, capsys: Told) -> No
     assert f"Reading {NAME}" in told
     assert "Device code\n" in told
     assert "gpu-code: sm_120: 98 × SASS in libggml-cuda.so" in told
-    assert f"verify: 18 checks hold for {NAME}, in " in told
+    assert f"verify: 19 checks hold for {NAME}, in " in told
 
 
 def test_a_sound_wheel_leaves_its_verdict_and_all_that_was_found(ctx: Context) -> None:
@@ -153,7 +156,7 @@ def test_a_wheel_that_was_judged_is_not_read_again(
     verify.main(ctx)
     assert len(reader.read_files) == 1
     assert ctx.record("verify").read_bytes() == first
-    assert f"verify: up to date, 18 checks hold for {NAME}" in capsys.readouterr().out
+    assert f"verify: up to date, 19 checks hold for {NAME}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -181,7 +184,7 @@ def test_a_wheel_that_was_swapped_after_its_judgement_is_read_and_refused(
 ) -> None:
     verify.main(ctx)
     (ctx.wheels / NAME).write_bytes(b"swapped")
-    with pytest.raises(Problem, match=r"1 of 18 checks of .* fail .*: freshness\."):
+    with pytest.raises(Problem, match=r"1 of 19 checks of .* fail .*: freshness\."):
         verify.main(ctx)
     assert len(reader.read_files) == 2
 
@@ -365,7 +368,7 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
     with pytest.raises(Problem) as caught:
         verify.main(ctx)
     assert caught.value.what == (
-        f"2 of 18 checks of {NAME} fail for the target rtx50: metadata, size."
+        f"2 of 19 checks of {NAME} fail for the target rtx50: metadata, size."
     )
     assert str(ctx.record("facts")) in caught.value.evidence
     assert "--fresh --target rtx50" in caught.value.remedy
@@ -433,7 +436,7 @@ def test_a_given_wheel_without_a_record_passes_with_warnings(
     told = capsys.readouterr().out
     assert "freshness: not proven to be what the recorded build made" in told
     assert "there is no record of what it was made from" in told
-    assert "verify: 16 checks hold (warnings: 2) for" in told
+    assert "verify: 17 checks hold (warnings: 2) for" in told
 
 
 def left(ctx: Context, given: Path) -> Path:
@@ -466,7 +469,7 @@ def test_a_given_wheel_that_is_not_what_the_record_beside_it_says_fails(
     given: Path, tmp_path: Path
 ) -> None:
     records.write(given.parent / "wheel.json", "wheel", fakes.recorded(fakes.wheel_facts()))
-    with pytest.raises(Problem, match=r"1 of 18 .*: freshness\."):
+    with pytest.raises(Problem, match=r"1 of 19 .*: freshness\."):
         verify.main(verifying(tmp_path, "--wheel", str(given)))
 
 
@@ -568,3 +571,81 @@ def test_a_loader_of_another_cuda_release_is_not_the_targets(ctx: Context, reade
     other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, cuda="13.2"))
     with pytest.raises(Problem, match=r": loader\."):
         verify.main(other)
+
+
+# ---- What is beside a wheel, and errors of our own ----------------------------------------------
+
+
+def mine(ctx: Context, beside: Callable[[Path], None]) -> Path:
+    """A wheel of one's own in a folder, with something beside it."""
+    folder = ctx.root / "mine"
+    folder.mkdir()
+    path = folder / NAME
+    path.write_bytes(b"a wheel")
+    beside(folder / "wheel.json")
+    return path
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        lambda path: os.mkfifo(path),
+        lambda path: path.mkdir(),
+        lambda path: path.write_text('{"a":' * 100_000 + "1" + "}" * 100_000),
+        lambda path: path.write_text("[" * 100_000),
+        lambda path: path.write_bytes(b" " * (verify.RECORD + 1)),
+        lambda path: path.write_bytes(b"\xff\xfe"),
+        lambda path: path.write_text('{"sha256": NaN}'),
+        lambda path: path.symlink_to("/dev/zero"),
+    ],
+    ids=["fifo", "folder", "objects", "lists", "large", "no-text", "nan", "endless"],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fifo")
+def test_what_is_no_record_beside_a_wheel_counts_as_none(
+    beside: Callable[[Path], None], tmp_path: Path
+) -> None:
+    path = mine(verifying(tmp_path), beside)
+    start = time.monotonic()
+    verify.main(verifying(tmp_path, "--wheel", str(path)))
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_wheel_whose_name_is_not_a_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"a\xff.whl")
+    path.write_bytes(b"a wheel")
+    with pytest.raises(Problem) as caught:
+        verify.main(verifying(tmp_path, "--wheel", str(path)))
+    assert (caught.value.id, caught.value.code) == ("verify-name", USAGE)
+
+
+def test_a_wheel_of_a_terabyte_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)  # of which the disk holds nothing
+    with pytest.raises(Problem) as caught:
+        verify.main(verifying(tmp_path, "--wheel", str(path)))
+    assert (caught.value.id, caught.value.code) == ("verify-size", USAGE)
+
+
+def test_what_a_reader_or_a_check_raised_is_logged_and_named(
+    ctx: Context, reader: Reader, capsys: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def size(_: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    log = ctx.build / "verify-errors.log"
+    reader.planted = {"tracebacks": {"RECORD": "a traceback"}}
+    with monkeypatch.context() as patch:
+        patch.setattr("sessions.wheelfile.judge.check_file.size", size)
+        with pytest.raises(Problem) as caught:
+            verify.main(ctx)
+    assert caught.value.id == "verify-failed"
+    assert str(log) in capsys.readouterr().out
+    text = log.read_text(encoding="utf-8")
+    assert "a traceback" in text
+    assert "ZeroDivisionError: planted" in text
+    # It is of this run: one without errors leaves none.
+    reader.planted = {}
+    verify.main(ctx)
+    assert not log.exists()

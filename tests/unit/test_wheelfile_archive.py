@@ -162,35 +162,44 @@ def named(name: str) -> Callable[[Path], Path]:
 # How the file is made, and what must be said of it.
 HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "duplicate": (pair("a.txt", "a.txt"), "a.txt: 2 members of that name"),
-    "equal-but-for-case": (pair("Dir/A.py", "dir/a.py"), "dir/a.py: 2 names that Windows takes"),
+    "equal-but-for-case": (
+        pair("Dir/A.py", "dir/a.py"),
+        "dir/a.py: 2 names that Windows or macOS takes",
+    ),
     "absolute": (named("/etc/passwd"), "'/etc/passwd': absolute path"),
     "drive": (named("C:/x.txt"), "'C:/x.txt': absolute path"),
     "drive-relative": (named("c:x.txt"), "'c:x.txt': absolute path"),
     "leaves": (named("../evil.txt"), "'../evil.txt': leaves its folder"),
     "leaves-from-within": (named("a/b/../../../e.txt"), "leaves its folder"),
     "leaves-on-windows": (named("..\\evil.txt"), "leaves its folder"),
-    "backslash": (named("a\\b.txt"), r"'a\\b.txt': no name for a file on every system"),
-    "control-sign": (named("a\x1b[2Jb.txt"), r"'a\x1b[2Jb.txt': no name for a file"),
-    "hidden-from-its-first-byte": (named("\0.txt"), r"'\x00.txt': no name for a file"),
-    "no-name": (lambda path: zipped(path, (zipfile.ZipInfo(""), b"x")), "'': no name for a file"),
+    "backslash": (named("a\\b.txt"), r"'a\\b.txt': not a name for a file on every system"),
+    "control-sign": (named("a\x1b[2Jb.txt"), r"not a name for a file on every system"),
+    "hidden-from-its-first-byte": (named("\0.txt"), r"not a name for a file on every system"),
+    "no-name": (
+        lambda path: zipped(path, (zipfile.ZipInfo(""), b"x")),
+        "'': not a name for a file",
+    ),
     "folder-that-leaves": (pair("a.txt", "../../evil/"), "'../../evil/': leaves its folder"),
     "link-as-a-folder": (link_as_a_folder, "llama_cpp/lib/: a symbolic link"),
-    "bzip2": (packed_by(zipfile.ZIP_BZIP2), "a.bin cannot be read: neither stored nor deflated"),
-    "lzma": (packed_by(zipfile.ZIP_LZMA), "a.bin cannot be read: neither stored nor deflated"),
-    "damaged-lzma": (damaged_lzma, "a.bin cannot be read: "),
-    "newer-zip": (from_the_future, "not a zip file that can be read: "),
+    "bzip2": (packed_by(zipfile.ZIP_BZIP2), "a.bin: neither stored nor deflated, but method "),
+    "lzma": (packed_by(zipfile.ZIP_LZMA), "a.bin: neither stored nor deflated, but method "),
+    "damaged-lzma": (damaged_lzma, "a.bin: neither stored nor deflated, but method 14"),
+    "newer-zip": (from_the_future, "a.txt: it needs version 9.9 of zip"),
     "behind-a-program": (behind_a_program, "10 bytes before its first member"),
     "no-member": (zipped, "it holds no file"),
     "folders-alone": (lambda path: zipped(path, ("../folder/", b"")), "it holds no file"),
-    "hidden-by-nul": (named("a.txt\x00.so"), r"'a.txt\x00.so': no name for a file"),
+    "hidden-by-nul": (named("a.txt\x00.so"), r"'a.txt\x00.so': not a name for a file"),
     "link": (lambda path: of_kind(path, stat.S_IFLNK), "libllama.so: a symbolic link"),
-    "device": (lambda path: of_kind(path, stat.S_IFBLK), "libllama.so: no regular file"),
-    "pipe": (lambda path: of_kind(path, stat.S_IFIFO), "libllama.so: no regular file"),
+    "device": (lambda path: of_kind(path, stat.S_IFBLK), "libllama.so: not a regular file"),
+    "pipe": (lambda path: of_kind(path, stat.S_IFIFO), "libllama.so: not a regular file"),
     "encrypted": (encrypted, "a.txt: encrypted"),
     "crowded": (crowded, "10000 members; more than 2000 are not read"),
-    "overlapping": (overlapping, "members overlap: together they are larger than the file"),
-    "larger-than-it-says": (larger_than_it_says, "a.txt cannot be read: Bad CRC-32"),
-    "damaged": (damaged, "b.txt cannot be read: Bad CRC-32"),
+    "overlapping": (overlapping, "members overlap: "),
+    "larger-than-it-says": (
+        larger_than_it_says,
+        "a.txt: its local header has another size, 100000",
+    ),
+    "damaged": (damaged, "b.txt cannot be read: its checksum is another"),
     "garbled": (garbled, "a.bin cannot be read: "),
     "cut": (cut, "not a zip file that can be read: "),
     "without-its-beginning": (without_its_beginning, "read: "),
@@ -238,9 +247,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written_outside_the_scratch_folder
     assert {member: tree(tmp_path)[member] for member in before} == before
 
 
-@pytest.mark.parametrize(
-    "name", ["crowded", "overlapping", "no-zip", "empty", "no-member", "folders-alone"]
-)
+@pytest.mark.parametrize("name", ["crowded", "no-zip", "empty", "no-member", "folders-alone"])
 def test_of_a_file_that_could_do_harm_nothing_is_read(name: str, path: Path, scratch: Path) -> None:
     HOSTILE[name][0](path)
     found = archive.read(path, scratch)
@@ -436,9 +443,7 @@ def test_what_is_wrong_with_this_machine_is_no_finding_about_the_wheel(
     def refuse(*_: object) -> None:
         raise OSError(number, "refused")
 
-    path = tmp_path / "a.whl"
-    with zipfile.ZipFile(path, "w") as made:
-        made.writestr("a.so", b"\x7fELF")
+    path = zipped(tmp_path / "a.whl", ("a.so", b"\x7fELF"))
     monkeypatch.setattr(archive, "_member", refuse)
     with pytest.raises(OSError, match="refused"):
         archive.read(path, tmp_path)

@@ -124,3 +124,11 @@ def test_what_is_hidden_between_the_members_is_noticed(tmp_path: Path) -> None:
     with zipfile.ZipFile(other, "a") as archive:
         archive.comment = b"made elsewhere"
     assert compare.differences(one, other) == ("the zip files differ outside their members",)
+
+
+def test_a_file_that_is_no_zip_is_a_difference_and_no_error(tmp_path: Path) -> None:
+    one, other = pack(tmp_path / "one", FILES), tmp_path / "other.whl"
+    other.write_bytes(b"PK\x05\x06")
+    assert "cannot be read" not in "".join(compare.differences(one, one))
+    assert len(compare.differences(one, other)) == 2  # its name, and that it cannot be read
+    assert "can be read" in compare.differences(one, other)[1]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import pytest
 
+from sessions.core import facts as locked
 from sessions.core import records
 from sessions.core.model import BuildSpec, Check
+from sessions.wheelfile import check_file, rules
+from sessions.wheelfile import check_host as host
 from sessions.wheelfile.case import SHOWN, Case, stem
 from sessions.wheelfile.check_device import has_feature
 from sessions.wheelfile.judge import judge
@@ -18,7 +22,7 @@ from tests import fakes
 LIB = "llama_cpp/lib"
 LLAMA, MTMD = fakes.wheel_facts().bindings[0], fakes.wheel_facts().bindings[2]
 IDS = {
-    "archive", "record", "metadata", "layout", "size", "sbom", "reproducible",
+    "archive", "record", "metadata", "layout", "python-files", "size", "sbom", "reproducible",
     "gpu-code", "ptx", "gpu-features",
     "libraries", "imports", "api", "cpu-baseline", "paths", "platform-tag",
     "loader", "freshness",
@@ -396,7 +400,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     ),
     "cublas-requirement-unreadable": (
         requiring("nvidia-cublas about 13"),
-        ids("imports"),
+        ids("imports metadata"),
         "METADATA requires no nvidia-cublas",
     ),
     "cublas-without-a-bound": (
@@ -442,8 +446,21 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
             "for-old-pythons": "nvidia-cublas<14,>=13.2; python_version < '3.9'",
             "for-arm": "nvidia-cublas<14,>=13.2; platform_machine == 'aarch64'",
             "for-no-release": "nvidia-cublas<14,>=13.2; platform_release > '5'",
+        }.items()
+    },
+    **{
+        f"cublas-{name}": (
+            requiring(text),
+            ids("imports metadata"),
+            f"Requires-Dist {text!r:.80} cannot be read",
+        )
+        for name, text in {
             "behind-too-many-brackets": f"nvidia-cublas; {'(' * 9_000}os_name == 'nt'{')' * 9_000}",
             "for-what-cannot-be-compared": "nvidia-cublas<14,>=13.2; os_name ~= 'posix'",
+            "for-what-only-a-lock-file-has": "nvidia-cublas<14,>=13.2; 'cuda' in extras",
+            "for-a-group": "nvidia-cublas<14,>=13.2; 'cuda' in dependency_groups",
+            "of-too-many-digits": f"nvidia-cublas>={'9' * 5_000}",
+            "for-a-python-of-too-many-digits": f"nvidia-cublas; python_version > '{'9' * 5_000}'",
         }.items()
     },
     "cublas-package-of-another-major": (
@@ -732,7 +749,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
             ),
             record=fakes.recorded(fakes.wheel_facts()),
         ),
-        ids("freshness"),
+        ids("freshness libraries"),
         "libggml-rpc.so: not made by that build",
     ),
     "library-that-the-build-made-and-is-not-there": (
@@ -804,7 +821,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     ),
     "windows-what-loads-the-runtime-was-changed": (
         windows(preload="e" * 64),
-        ids("imports"),
+        ids("imports python-files"),
         f"ggml-base.dll: needs msvcp140-{'0f' * 16}.dll, and nothing loads it",
     ),
     "windows-what-loads-the-runtime-is-not-called": (
@@ -852,7 +869,91 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
 }
 
 
+REQUIRES = fakes.wheel_facts().requires
+PLANTED |= {
+    f"requires-{name}": (facts(requires=(*REQUIRES, text)), ids("metadata"), "does not require it")
+    for name, text in {
+        "another-package": "evil",
+        "another-package-for-an-extra": "evil; extra == 'server'",
+        "from-somewhere": "numpy @ https://example.org/numpy.whl",
+        "another-version": "numpy==1.20.1",
+        "a-name-alike": "nvidia-cublas-evil",
+    }.items()
+}
+FILES = fakes.wheel_facts().package_files
+MODULE = "llama_cpp/llama_cpp.py"
+PLANTED |= {
+    f"python-{name}": (facts(package_files=files), ids("python-files"), phrase)
+    for name, (files, phrase) in {
+        "changed-line": ({**FILES, MODULE: "e" * 64}, f"{MODULE}: not as upstream has it"),
+        "damaged-module": ({**FILES, MODULE: ""}, f"{MODULE}: not as upstream has it"),
+        "module-too-many": ({**FILES, "llama_cpp/evil.py": "e" * 64}, "evil.py: not upstream's"),
+        "data-too-many": ({**FILES, "llama_cpp/lib/a.bin": "e" * 64}, "a.bin: not upstream's"),
+        "module-missing": (
+            {name: digest for name, digest in FILES.items() if name != MODULE},
+            f"{MODULE}: upstream has it, and it is missing",
+        ),
+        "loader-of-windows": (
+            {**FILES, "llama_cpp/_bundled_dlls.py": "e" * 64},
+            "_bundled_dlls.py: not upstream's",
+        ),
+    }.items()
+}
+PLANTED |= {
+    "python-hook-of-windows": (
+        facts(preload_called=True),
+        ids("python-files"),
+        "calls what only a wheel for Windows has",
+    ),
+    "python-loader-in-a-cpu-wheel": (
+        fakes.case(fakes.cpu_facts(package_files=FILES), spec=CPU_SPEC, loader=None),
+        ids("python-files"),
+        "_cuda_runtime.py: not upstream's",
+    ),
+}
+
+INFO = fakes.INFO
+# Members that Python or an installer would run or read.
+HIDDEN = {
+    "bytecode": "llama_cpp/llama_cpp.pyc",
+    "old-bytecode": "llama_cpp/llama_cpp.PYO",
+    "cached-bytecode": "llama_cpp/__pycache__/llama_cpp.cpython-311.pyc",
+    "in-a-cache": "llama_cpp/__pycache__/x.py",
+    "path-file": "llama_cpp/a.pth",
+    "path-file-in-capitals": "llama_cpp/A.PTH",
+    "sitecustomize": "llama_cpp/sitecustomize.py",
+    "entry-points": f"{INFO}/entry_points.txt",
+    "direct-url": f"{INFO}/direct_url.json",
+    "installer": f"{INFO}/INSTALLER",
+    "script": f"{INFO}/setup.py",
+    "package-in-the-place-of-a-module": "llama_cpp/llama_cpp/__init__.py",
+    "extension-in-the-place-of-a-module": "llama_cpp/llama_cpp.cpython-311-x86_64-linux-gnu.so",
+    "plain-extension": "llama_cpp/llama_cpp.so",
+    "stable-extension": "llama_cpp/llama_cpp.abi3.so",
+    "extension-of-windows": "llama_cpp/llama_cpp.pyd",
+    "extension-in-capitals": "llama_cpp/LLAMA_CPP.PYD",
+    "module-in-the-place-of-a-package": "llama_cpp/server.py",
+    "python-among-vendored-libraries": "llama_cpp_python.libs/a.py",
+}
+PLANTED |= {
+    f"hidden-{name}": (strays(member), ids("layout"), member.removesuffix("__init__.py"))
+    for name, member in HIDDEN.items()
+}
+PLANTED |= {
+    f"hidden-{name}": (strays(member), ids("layout"), "stray: ")
+    for name, member in {
+        "scripts": "llama_cpp_python-0.3.16.data/scripts/llama",
+        "purelib": "llama_cpp_python-0.3.16.data/purelib/numpy/__init__.py",
+        "path-file-at-the-top": "evil.pth",
+        "module-at-the-top": "numpy.py",
+        "module-at-the-top-of-our-name": "llama_cpp.py",
+        "start-of-python": "usercustomize.py",
+        "egg": "numpy.egg-info/PKG-INFO",
+    }.items()
+}  # fmt: skip
+
 # What is wrong with a bill of materials: changes of a component by name, or of the whole.
+BILL = fakes.bill(fakes.wheel_facts())
 BILLS: dict[str, tuple[Case, str]] = {
     "none": (facts(bills=()), "0 bills of materials of ours instead of one"),
     "two": (facts(bills=(fakes.bill(fakes.wheel_facts()),) * 2), "2 bills of materials"),
@@ -882,11 +983,95 @@ BILLS: dict[str, tuple[Case, str]] = {
         component("gcc", file="libstdc++.so.6"),
         "libstdc++.so.6: named, and not in the wheel",
     ),
+    "without-the-hash-of-a-file": (
+        component("libgomp.so.1", sha256=""),
+        "llama_cpp/lib/libgomp.so.1: not the file that is named",
+    ),
+    "of-another-sdist": (billed(sdist_sha256="e" * 64), "made from another sdist"),
+    "of-no-sdist": (billed(sdist_sha256=""), "made from another sdist"),
+    "of-another-llama.cpp": (component("llama.cpp", version="e" * 40), "llama.cpp: eeee"),
+    "of-a-llama.cpp-without-a-version": (component("llama.cpp", version=""), "no version"),
+    "with-a-component-twice": (
+        billed(materials=(*BILL.materials, fakes.material("gcc", roles=("built with",)))),
+        "gcc: named 2 times",
+    ),
+    "of-a-component-that-is-not-inside": (
+        component("ggml", roles=("built with",)),
+        "ggml: in 0.3.16, and not named",
+    ),
+    "of-a-version-of-5000-digits": (
+        component("nvidia-cublas", version="9" * 5_000),
+        "nvidia-cublas: 9999",
+    ),
     "with-another-file": (
         component("libgomp.so.1", sha256="0" * 64),
         "llama_cpp/lib/libgomp.so.1: not the file that is named",
     ),
 }
+# What the loader would load, and what hides from it.
+HOSTILE: dict[str, tuple[Case, frozenset[str], str]] = {
+    "device-code-beside-the-fat-binaries": (
+        cuda(hidden=("a cubin at 0x100, outside of every fat binary",)),
+        ids("gpu-code"),
+        "libggml-cuda.so: a cubin at 0x100",
+    ),
+    "device-code-in-a-library-without-fat-binaries": (
+        linux("libllama.so", device=fakes.device(containers=0, sass={}, hidden=("PTX at 0x1",))),
+        ids("gpu-code"),
+        "libllama.so: PTX at 0x1",
+    ),
+    "loader-fault": (
+        linux("libllama.so", faults=("it loads another library by DT_FILTER: libevil.so",)),
+        ids("libraries"),
+        "libllama.so: it loads another library by DT_FILTER: libevil.so",
+    ),
+    "soname-of-another": (
+        linux("libllama.so", soname="libggml.so"), ids("libraries"), "its SONAME is libggml.so",
+    ),
+    "library-of-no-target": (
+        fakes.case(
+            fakes.wheel_facts(
+                libraries=edited("libmtmd.so", member="llama_cpp/lib/libggml-evil.so"),
+                bindings=(),
+            ),
+        ),
+        ids("libraries layout api"),
+        "libggml-evil.so: not a library that a wheel",
+    ),
+    "search-path-that-leaves-the-wheel": (
+        linux("libllama.so", search_paths=("$ORIGIN", "$ORIGIN/../../../../tmp")),
+        ids("paths"),
+        "a search path leaves the wheel: ../../tmp",
+    ),
+    "search-path-that-leaves-the-wheel-in-braces": (
+        linux("libllama.so", search_paths=("$ORIGIN", "${ORIGIN}/../../..")),
+        ids("paths"),
+        "a search path leaves the wheel: ..",
+    ),
+    "search-path-by-platform": (
+        linux("libllama.so", search_paths=("$ORIGIN", "$ORIGIN/$PLATFORM")),
+        ids("paths"),
+        "$ORIGIN/$PLATFORM, which each system reads otherwise",
+    ),
+    "search-path-by-lib": (
+        linux("libllama.so", search_paths=("$ORIGIN", "$LIB")), ids("paths"), "in $LIB",
+    ),
+    "empty-search-path": (
+        linux("libllama.so", search_paths=("$ORIGIN", "")), ids("paths"), "an empty path",
+    ),
+    "needed-by-a-path": (
+        needing("libllama.so", "../../evil/libggml.so"),
+        ids("imports"),
+        "../../evil/libggml.so: a path, not a name",
+    ),
+    "needed-by-origin": (
+        needing("libllama.so", "$ORIGIN"), ids("imports"), "$ORIGIN: a path, not a name",
+    ),
+    "needed-by-a-path-of-windows": (
+        dll("llama.dll", "..\\evil.dll"), ids("imports"), "evil.dll: a path, not a name",
+    ),
+}  # fmt: skip
+PLANTED |= HOSTILE
 PLANTED |= {f"bill-{name}": (case, ids("sbom"), phrase) for name, (case, phrase) in BILLS.items()}
 
 
@@ -898,6 +1083,73 @@ def test_what_is_planted_is_found_by_its_checks_and_no_others(name: str) -> None
     assert phrase in "\n".join(found[id_].evidence for id_ in sorted(failing))
     assert {found[id_].status for id_ in failing} == {"fail"}
     assert [id_ for id_ in failing if not found[id_].remedy] == []
+
+
+@pytest.mark.parametrize(
+    ("needing_it", "own", "found"),
+    [
+        (
+            {"search_paths": ("$ORIGIN/../x.libs",), "inherited_paths": ("$ORIGIN/../x.libs",)},
+            {},
+            True,
+        ),
+        ({"search_paths": ("$ORIGIN/../x.libs",)}, {}, False),  # DT_RUNPATH holds for itself alone
+        (
+            {"search_paths": ("$ORIGIN/../x.libs",), "inherited_paths": ("$ORIGIN/../x.libs",)},
+            {"search_paths": ("$ORIGIN/lib",)},  # which takes the other's away
+            False,
+        ),
+    ],
+    ids=["rpath", "runpath", "runpath-of-its-own"],
+)
+def test_imports_follows_the_rpath_of_what_needs_a_library(
+    needing_it: dict[str, Any], own: dict[str, Any], found: bool
+) -> None:
+    libraries = (
+        fakes.library("llama_cpp/libllama.so", imports=("libggml.so",), **needing_it),
+        fakes.library(
+            "x.libs/libggml.so", imports=("libgomp-1a2b3c4d.so.1",), **{"search_paths": (), **own}
+        ),
+        fakes.library("x.libs/libgomp-1a2b3c4d.so.1", imports=()),
+    )
+    members = {lib.member: 1 for lib in libraries}
+    case = fakes.case(fakes.wheel_facts(libraries=libraries, members=members))
+    lost = "x.libs/libggml.so: no search path leads it to libgomp-1a2b3c4d.so.1"
+    assert (lost not in host.imports(case).evidence) is found
+
+
+@pytest.mark.parametrize(("guarded", "status"), [(("RDRAND",), "ok"), ((), "fail")])
+def test_an_instruction_that_the_runtime_asks_for_first_is_not_beyond_the_level(
+    guarded: tuple[str, ...], status: str
+) -> None:
+    features = {**fakes.BASELINE, "CPUID": 2, "RDRAND": 1}
+    case = linux("libllama.so", cpu_features=features, guarded=guarded)
+    assert host.cpu_baseline(case).status == status
+
+
+def test_names_of_copies_of_one_file_are_those_of_its_links() -> None:
+    same = {"sha256": "1" * 64, "soname": "libggml.so.0"}
+    both = [fakes.library(f"llama_cpp/lib/{n}", **same) for n in ("libggml.so", "libggml.so.0")]
+    case = fakes.case(fakes.wheel_facts(libraries=tuple(both)))
+    assert "SONAME" not in host.libraries(case).evidence
+    case = fakes.case(fakes.wheel_facts(libraries=(both[0],)))
+    assert "libggml.so: its SONAME is libggml.so.0" in host.libraries(case).evidence
+
+
+@pytest.mark.parametrize(
+    ("data", "features", "held"),
+    [
+        (b"..random_device could not be read..", ["CPUID", "RDRAND", "SSE"], ("RDRAND",)),
+        (b"..random_device..", ["CPUID", "RDRAND", "RDSEED"], ("RDRAND", "RDSEED")),
+        (b"..random_device..", ["RDRAND"], ()),
+        (b"nothing of it", ["CPUID", "RDRAND"], ()),
+        (b"..random_device..", ["CPUID", "AVX512F"], ()),
+    ],
+)
+def test_guarded_features_are_those_of_a_runtime_that_asks(
+    data: bytes, features: list[str], held: tuple[str, ...]
+) -> None:
+    assert rules.guarded(data, features) == held
 
 
 def test_every_check_has_a_planted_failure() -> None:
@@ -1006,7 +1258,8 @@ def test_the_facts_of_a_real_wheel_have_no_complaint() -> None:
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"
     record = fakes.recorded(found, sbom=found.bills[0].sha256)
-    made = checks(fakes.case(found, loader=found.loader, record=record))
+    known = rules.upstream("0.3.16")
+    made = checks(fakes.case(found, loader=found.loader, record=record, upstream=known))
     assert [f"{c.summary}: {c.evidence}" for c in made.values() if c.status != "ok"] == []
     told = {id_: check.summary for id_, check in made.items()}
     assert told["gpu-code"] == "gpu-code: sm_120: 98 × SASS in libggml-cuda.so"
@@ -1020,10 +1273,11 @@ def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it(
     path = fakes.ROOT / "tests" / "data" / "wheelfile" / "seed-procedure.json"
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"
-    made = checks(fakes.case(found, record=None, ours=False))
+    known = rules.upstream("0.3.16")
+    made = checks(fakes.case(found, record=None, ours=False, upstream=known))
     failed = {id_: check for id_, check in made.items() if check.status == "fail"}
     assert set(failed) == {
-        "layout", "size", "ptx", "imports", "paths", "platform-tag", "loader",
+        "layout", "size", "ptx", "libraries", "imports", "paths", "platform-tag", "loader",
     }  # fmt: skip
     assert "stray: include/ (19 files)" in failed["layout"].evidence
     assert "72.4 MB" in failed["size"].evidence
@@ -1107,6 +1361,65 @@ def test_where_the_file_name_has_no_tags_those_in_the_papers_say_the_system() ->
 
 def test_without_any_tag_the_platform_is_not_taken_for_true() -> None:
     assert "platform-tag" in complaints(tagged())
+
+
+@pytest.mark.parametrize("source", [None, "/home/user/llama-cpp-python"])
+def test_a_release_that_is_not_locked_is_a_warning_and_not_a_pass(source: str | None) -> None:
+    unknown = fakes.case(upstream=None, spec=fakes.claiming(source=source))
+    assert complaints(unknown, "warn") == {"python-files"}
+    assert complaints(unknown) == set()
+
+
+def test_what_differs_of_a_source_of_ones_own_is_named_and_a_warning() -> None:
+    own = fakes.claiming(source="/home/user/llama-cpp-python")
+    found = fakes.wheel_facts(package_files={**FILES, MODULE: "e" * 64})
+    made = checks(fakes.case(found, spec=own))["python-files"]
+    assert made.status == "warn"
+    assert MODULE in made.evidence
+
+
+@pytest.mark.parametrize("version", ["0.3.16", "0.3.16.0", "0.3.16+cu131", "v0.3.16"])
+def test_a_release_is_known_however_its_version_is_spelt(version: str) -> None:
+    known = rules.upstream(version)
+    assert known is not None
+    assert known.version == "0.3.16"
+    assert known.sdist_sha256 == locked.sdists()["0.3.16"].sha256
+    assert known.files["llama_cpp/py.typed"] == hashlib.sha256(b"").hexdigest()
+
+
+@pytest.mark.parametrize("version", ["", "0.3.15", "new", "9" * 5_000, "0.3.16.1"])
+def test_another_version_is_not_taken_for_it(version: str) -> None:
+    assert rules.upstream(version) is None
+
+
+def test_every_locked_release_is_known_file_by_file() -> None:
+    for version in locked.sdists():
+        known = rules.upstream(version)
+        assert known is not None
+        assert {"llama_cpp/__init__.py", "llama_cpp/llama_cpp.py"} <= known.files.keys()
+        assert known.parts["llama.cpp"]
+
+
+@pytest.mark.parametrize("error", [RecursionError, ZeroDivisionError, UnicodeEncodeError])
+def test_a_check_that_raises_fails_and_leaves_a_traceback(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def size(case: Case) -> Check:
+        raise error(*(("utf-8", "x", 0, 1, "planted") if error is UnicodeEncodeError else ("x",)))
+
+    monkeypatch.setattr(check_file, "size", size)
+    bugs: dict[str, str] = {}
+    made = {c.id: c for group in judge(fakes.case(), bugs) for c in group.checks}
+    assert {id_ for id_, check in made.items() if check.status != "ok"} == {"size"}
+    assert set(made) == IDS
+    assert made["size"].evidence.startswith(error.__name__)
+    assert set(bugs) == {"size"}
+    assert "in size" in bugs["size"]
+
+
+def test_a_line_of_evidence_is_cut() -> None:
+    evidence = checks(facts(record_problems=("x" * 100_000,)))["record"].evidence
+    assert len(evidence) < 1_000
 
 
 def test_evidence_is_cut_where_there_is_too_much_of_it() -> None:

@@ -169,3 +169,19 @@ def test_a_library_that_cannot_be_read_is_not_taken_for_one_without_calls(tmp_pa
 
 def test_what_is_no_library_is_not_asked(tmp_path: Path) -> None:
     assert retag.calls(pack(tmp_path / LINUX, "cp311-cp311", "cpu")) == []
+
+
+@pytest.mark.parametrize("wanted", ["3 or so", f">={'9' * 5_000}"])
+def test_a_requires_python_that_cannot_be_read_is_a_refusal(wanted: str, tmp_path: Path) -> None:
+    text = TEXTS["METADATA"].replace(">=3.8", wanted)
+    path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=text)
+    refused = retag.refusal(path, "3.12")
+    assert refused is not None
+    assert refused.endswith("which cannot be read")
+    assert len(refused) < 200
+
+
+def test_a_metadata_of_letters_in_letters_is_no_error(tmp_path: Path) -> None:
+    deep = TEXTS["METADATA"] + "Content-Type: message/rfc822\n\n" * 5_000
+    path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=deep)
+    assert retag.refusal(path, "3.12") is None

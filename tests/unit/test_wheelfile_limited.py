@@ -1,0 +1,235 @@
+"""Tasks in processes of their own: what they answer, what limits and signals do to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from sessions.core import run
+from sessions.wheelfile import limited
+from sessions.wheelfile.limited import Ended, Limits, Task
+from sessions.wheelfile.model import Material
+from tests.fakes import ROOT
+
+HERE = "tests.unit.test_wheelfile_limited"
+SMALL = 1 << 30
+posix = pytest.mark.skipif(sys.platform == "win32", reason="no such limit or signal on Windows")
+
+
+# ---- What the tasks do -------------------------------------------------------------------------
+
+
+def material(name: str, count: int) -> Material:
+    return Material(name, str(count), ("a role",), "", "", "")
+
+
+def where() -> list[str]:
+    return [os.environ.get("PYTHONPATH", ""), str(Path.cwd() in map(Path, sys.path))]
+
+
+def take_memory() -> str:
+    return "x" * (4 << 30)
+
+
+def take_memory_in_a_program() -> str:
+    # One that has taken off what it inherited cannot be played; one that sums up to it can.
+    code = "import time; x = b'x' * (400 << 20); time.sleep(60)"
+    children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    return str([child.wait() for child in children])
+
+
+def sleep() -> str:
+    time.sleep(600)
+    return ""
+
+
+def spin() -> str:
+    while True:
+        pass
+
+
+def start_and_sleep(note: str) -> str:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(note).write_text(f"{os.getpid()} {child.pid}")
+    return str(child.wait())
+
+
+def die() -> str:
+    os.kill(os.getpid(), signal.SIGSEGV)
+    return ""
+
+
+def fail() -> str:
+    raise LookupError("no such thing")
+
+
+def say_much() -> str:
+    return "x" * (limited.ANSWER + 1)
+
+
+def full_disk() -> str:
+    import errno
+
+    raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
+
+
+def task(name: str, *args: str | int, memory: int = SMALL, seconds: float = 60) -> Task[str]:
+    return Task(f"{HERE}:{name}", str, args, Limits(memory, seconds))
+
+
+def call(task: Task[str], tmp_path: Path) -> str | Ended:
+    return limited.call(task, scratch=tmp_path, env={})
+
+
+def all_of(
+    tasks: Sequence[Task[Any]], tmp_path: Path, jobs: int, seconds: float
+) -> dict[int, object]:
+    return dict(limited.call_all(tasks, scratch=tmp_path, env={}, jobs=jobs, seconds=seconds))
+
+
+# ---- What comes of it --------------------------------------------------------------------------
+
+
+def test_call_returns_what_the_function_returned(tmp_path: Path) -> None:
+    name = "\udcff'\"\n\0é"
+    work = Task(f"{HERE}:material", Material, (name, 7))
+    assert limited.call(work, scratch=tmp_path, env={}) == material(name, 7)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_call_imports_nothing_from_where_the_caller_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("json", "psutil", "sessions"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    work = Task(f"{HERE}:where", list[str], ())
+    found = limited.call(work, scratch=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+    assert found == [str(tmp_path), "False"]
+
+
+@posix
+def test_call_says_that_the_memory_limit_ended_it(tmp_path: Path) -> None:
+    found = call(task("take_memory"), tmp_path)
+    assert found == Ended("it needed more than 1024 MiB, its limit of memory")
+
+
+def test_call_counts_the_memory_of_what_the_task_started(tmp_path: Path) -> None:
+    start = time.monotonic()
+    found = call(task("take_memory_in_a_program"), tmp_path)
+    assert found == Ended("it needed more than 1024 MiB, its limit of memory")
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("name", ["sleep", "spin"])
+def test_call_says_that_the_time_limit_ended_it(name: str, tmp_path: Path) -> None:
+    assert call(task(name, seconds=1), tmp_path) == Ended(
+        "it needed more than 1 s, its limit of time"
+    )
+
+
+@posix
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("die", "it ended with -11: it said nothing"),
+        ("fail", "it ended with 1: LookupError: no such thing"),
+        ("nosuch", "it ended with 1: AttributeError: "),
+        ("say_much", "it found more than 32 MiB of facts, which are not read"),
+    ],
+)
+def test_call_says_how_a_task_ended_that_gave_no_answer(
+    name: str, why: str, tmp_path: Path
+) -> None:
+    found = call(task(name), tmp_path)
+    assert isinstance(found, Ended)
+    assert found.why.startswith(why)
+
+
+def test_call_raises_what_speaks_of_this_machine(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left") as caught:
+        call(task("full_disk"), tmp_path)
+    assert caught.value.filename == "/some/file"
+
+
+def test_call_all_ends_all_when_the_time_of_the_whole_is_over(tmp_path: Path) -> None:
+    tasks = [task("sleep") for _ in range(3)]
+    start = time.monotonic()
+    assert all_of(tasks, tmp_path, 1, 1) == dict.fromkeys(
+        range(3), Ended("the limit of 1 s for the whole wheel was reached")
+    )
+    assert time.monotonic() - start < 10
+
+
+def test_call_all_yields_each_result_with_its_index(tmp_path: Path) -> None:
+    tasks = [Task(f"{HERE}:material", Material, ("some", n)) for n in range(5)]
+    assert all_of(tasks, tmp_path, 2, 60) == {n: material("some", n) for n in range(5)}
+
+
+@pytest.mark.parametrize(("memory", "most"), [(2 * SMALL, 2), (SMALL, 1), (1, 1)])
+def test_call_all_runs_no_more_than_there_is_memory_for(
+    memory: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, high = set[int](), 0
+    begin, end = run.begin, run.end
+
+    def begun(*words: Any, **how: Any) -> Any:
+        nonlocal high
+        child = begin(*words, **how)
+        running.add(child.pid)
+        high = max(high, len(running))
+        return child
+
+    def ended(child: Any) -> None:
+        running.discard(child.pid)
+        end(child)
+
+    monkeypatch.setattr(run, "begin", begun)
+    monkeypatch.setattr(run, "end", ended)
+    tasks = [Task(f"{HERE}:material", Material, ("some", n), Limits(SMALL)) for n in range(4)]
+    made = limited.call_all(tasks, scratch=tmp_path, env={}, jobs=4, seconds=60, memory=memory)
+    assert len(list(made)) == 4
+    assert (high, running) == (most, set())
+
+
+# ---- Its end -----------------------------------------------------------------------------------
+
+PARENT = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from sessions.wheelfile import limited
+def stop(*_): sys.exit(143)
+import signal
+signal.signal(signal.SIGTERM, stop)
+task = limited.Task("{here}:start_and_sleep", str, ({note!r},))
+list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, seconds=600))
+"""
+
+
+@posix
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
+def test_a_signal_that_ends_the_parent_ends_all_at_once(name: str, tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    code = PARENT.format(root=str(ROOT), here=HERE, note=str(note), scratch=str(tmp_path))
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    for _ in range(1000):
+        if note.exists() and len(note.read_text().split()) == 2:
+            break
+        time.sleep(0.02)
+    family = [psutil.Process(int(pid)) for pid in note.read_text().split()]
+    parent.send_signal(getattr(signal, name))
+    start = time.monotonic()
+    parent.wait(10)
+    _, alive = psutil.wait_procs(family, timeout=5)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    assert time.monotonic() - start < 5
