@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
+import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.core import baseline, console, facts, job, options, pyenv, records, run
+from packaging.utils import parse_wheel_filename
+from packaging.version import Version
+
+from sessions.core import baseline, console, disk, facts, job, options, pyenv, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Wheel
+from sessions.wheelfile import retag
 
 # NVIDIA's runtime and what it requires: brought by pip or found on the other machine; 0.6 GB.
 RUNTIME = re.compile(r"nvidia[-_]", re.IGNORECASE)
+
+OLDEST = Version("3.11")  # of a Python that the payload was tried with
 
 
 def main(ctx: Context) -> None:
@@ -23,25 +30,24 @@ def main(ctx: Context) -> None:
     path = ctx.wheels / wheel.file
     others = baseline.wheels(ctx)
     target = ctx.wheels / f"smoke-{ctx.spec.target}.pyz"
-    with tempfile.TemporaryDirectory(prefix="blackwheel-") as name:
-        folder, scratch = Path(name) / "bundle", Path(name) / "scratch"
-        _collect(ctx, wheel, path, folder / "wheels", scratch)
+    with ctx.scratch() as scratch:
+        folder = scratch / "bundle"
+        pythons = _collect(ctx, wheel, path, folder / "wheels", scratch)
         words = ["install", "--no-deps", "--require-hashes", "--target", str(folder / "nvml")]
         lock = scratch / "nvml.txt"
-        records.write_text(lock, _requirement("nvidia-ml-py"))
+        records.write_text(lock, _requirement(facts.FACTS / "runtime.txt", "nvidia-ml-py"))
         pyenv.pip(ctx, pyenv.tools(ctx), [*words, "-r", str(lock)], "nvidia-ml-py")
-        records.write_text(folder / "manifest.json", json.dumps(manifest(ctx, wheel), indent=1))
-        part = target.with_name(f".{target.name}.part")
-        try:
+        text = json.dumps(manifest(ctx, wheel, pythons), indent=1)
+        records.write_text(folder / "manifest.json", text)
+        with disk.whole(target) as part:
             pack(folder, part)
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
     target.with_name(target.name + ".sig").unlink(missing_ok=True)  # of the bundle before
     if ctx.options.sign:
         _sign(ctx, target, ctx.options.sign)
     console.say(f"  {target}")
-    console.say(f"  on the machine with the card: python{ctx.spec.python} {target.name}")
+    console.say(f"  on the machine with the GPU: python{ctx.spec.python} {target.name}")
+    if len(pythons) > 1:
+        console.say(f"  or by any of Python {', '.join(pythons)}")
     if others:
         given = " ".join(f"--baseline {other.parent.name}/{other.name}" for other in others)
         console.say(f"  to measure there: python{ctx.spec.python} {target.name} --bench {given}")
@@ -52,12 +58,12 @@ def main(ctx: Context) -> None:
     )
 
 
-def manifest(ctx: Context, wheel: Wheel) -> dict[str, object]:
+def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, object]:
     """What the bundle's program is told."""
     platform = "win_amd64" if ctx.spec.platform == "windows" else "linux_x86_64"
     return {
         "target": ctx.spec.target,
-        "python": ctx.spec.python,
+        "pythons": list(pythons),
         "platforms": [platform],
         "driver": facts.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0,
         "runtime": [need for need in wheel.requires if RUNTIME.match(need)],
@@ -66,12 +72,16 @@ def manifest(ctx: Context, wheel: Wheel) -> dict[str, object]:
     }
 
 
-def _collect(ctx: Context, wheel: Wheel, path: Path, folder: Path, scratch: Path) -> None:
-    """The wheel, and all that it and the payload import but NVIDIA's runtime, as wheels."""
+def _collect(
+    ctx: Context, wheel: Wheel, path: Path, folder: Path, scratch: Path
+) -> tuple[str, ...]:
+    """The wheel, and all that it and the payload import but NVIDIA's runtime, as wheels.
+
+    Returns the Pythons that all of them are for: one, or each that a py3-none wheel serves.
+    """
     console.say("Collecting what the wheel and its proofs need")
     tools = pyenv.tools(ctx)
     plan = scratch / "plan.json"
-    scratch.mkdir()
     words = ["install", "--dry-run", "--ignore-installed", "--report", str(plan), str(path)]
     pyenv.pip(ctx, tools, words, "the wheel's requirements")
     for item in json.loads(plan.read_text(encoding="utf-8"))["install"]:
@@ -83,19 +93,50 @@ def _collect(ctx: Context, wheel: Wheel, path: Path, folder: Path, scratch: Path
         pyenv.pip(ctx, tools, words, pin)
     words = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder)]
     pyenv.pip(ctx, tools, [*words, "-r", str(facts.payload_lock())], "what the proofs need")
-    (folder / wheel.file).write_bytes(path.read_bytes())
+    shutil.copyfile(path, folder / wheel.file)
+    pythons = tuple(
+        python
+        for python in facts.pythons()
+        if retag.serves(wheel.file, python)
+        and (python == ctx.spec.python or Version(python) >= OLDEST)
+    )
+    return tuple(p for p in pythons if p == ctx.spec.python or _collect_for(ctx, folder, p))
 
 
-def _requirement(name: str) -> str:
-    """The lines of one package in the lock of what the sessions import."""
-    text = (facts.FACTS / "runtime.txt").read_text(encoding="utf-8")
-    match = re.search(rf"^{name}==.*(?:\n    .*)*", text, re.MULTILINE)
-    assert match is not None
-    return match[0] + "\n"
+def _collect_for(ctx: Context, folder: Path, python: str) -> bool:
+    """The packages that are made for each Python, for another than the target's, in ``pythonX.Y``.
+
+    Whether they could be had.
+    """
+    words = ["download", "--no-deps", "--only-binary=:all:", "--python-version", python]
+    words += ["-d", str(folder.with_name(f"python{python}"))]
+    for name, version in needed(folder, python):
+        lock = folder.parent / "one.txt"
+        records.write_text(lock, _requirement(facts.payload_lock(), name))
+        pinned = ["--require-hashes", "-r", str(lock)] if lock.stat().st_size else []
+        pin = f"{name}=={version}"
+        try:
+            pyenv.pip(ctx, pyenv.tools(ctx), [*words, *(pinned or [pin])], pin)
+        except Problem as problem:
+            console.warn(f"the bundle is not for Python {python}: {problem.what}")
+            return False
+    return True
+
+
+def needed(folder: Path, python: str) -> list[tuple[str, str]]:
+    """Name and version of each wheel in ``folder`` that is not for that Python."""
+    found = [path.name for path in folder.glob("*.whl") if not retag.serves(path.name, python)]
+    return sorted((str(n), str(v)) for n, v, *_ in map(parse_wheel_filename, found))
+
+
+def _requirement(lock: Path, name: str) -> str:
+    """The lines of one package in a lock; empty where it has none."""
+    match = re.search(rf"^{name}==.*(?:\n    .*)*", lock.read_text(encoding="utf-8"), re.MULTILINE)
+    return match[0] + "\n" if match else ""
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Write the bundle: a zip that Python runs, the payload's ``launch.py`` its program."""
+    """Write the bundle: a zip that Python runs, the payload's ``start.py`` its program."""
     with target.open("wb") as stream:
         stream.write(b"#!/usr/bin/env python3\n")
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -107,12 +148,13 @@ def pack(folder: Path, target: Path) -> None:
             for path in sorted(job.PAYLOAD.iterdir()):
                 if path.suffix in (".py", ".json"):
                     archive.write(path, f"payload/{path.name}")
-            archive.write(job.PAYLOAD / "launch.py", "__main__.py")
+            archive.write(job.PAYLOAD / "start.py", "__main__.py")
 
 
 def _sign(ctx: Context, target: Path, key: str) -> None:
     command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", "blackwheel", str(target)]
-    done = run.capture(command, env=options.pip_environment(ctx.env))
+    agent = {name: ctx.env[name] for name in ("SSH_AUTH_SOCK",) if name in ctx.env}
+    done = run.capture(command, env={**options.pip_environment(ctx.env), **agent})
     if done.returncode:
         raise Problem(
             "ssh-keygen could not sign the bundle.",

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from sessions.core import console, disk, inputs, records
+from sessions.core import console, disk, inputs, locks, records
 from sessions.core.context import Context
 from sessions.core.model import Toolchain, Wheel
 
+SOURCES = "llama-cpp-python-src"
+_KILLED = "left by a run that was stopped"
 SHOWN = 4  # differences of inputs that are told: a compiler's update has ten
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Something to delete, and why. ``marked`` folders are deleted only if they carry our mark."""
+    """Something to delete, and why.
+
+    ``marked`` folders are deleted only if they carry our mark. What another run uses stays:
+    ``lock`` is the lock file that stands for it.
+    """
 
     path: Path
     why: str
     marked: bool
+    lock: Path
 
 
 def main(ctx: Context) -> None:
@@ -31,23 +37,39 @@ def main(ctx: Context) -> None:
     if options.wheels:
         removals += finished(ctx)
     if options.caches:
-        removals.append(Removal(ctx.cache, "--caches: downloads, toolkits, compiler cache", True))
-    for removal in removals:
-        verb = "would delete" if options.dry_run else "deleting"
-        console.say(f"{verb} {removal.path}: {removal.why}")
-        if not options.dry_run:
-            # A source goes only when no other run is copying it.
-            with ctx.source_lock(removal.path.name):
-                _delete(removal)
+        removals += caches(ctx)
+    count = sum(_remove(ctx, removal) for removal in removals)
     if not removals:
         console.done("clean: nothing stale")
     else:
-        console.done(f"clean: {len(removals)} {'listed' if options.dry_run else 'deleted'}")
+        console.done(f"clean: {count} {'listed' if options.dry_run else 'deleted'}")
+
+
+def _remove(ctx: Context, removal: Removal) -> bool:
+    """Delete one thing, or say why it stays."""
+    with locks.unused(removal.lock, console.say) as users:
+        if users:
+            console.warn(f"{removal.path} stays, another run uses it: {', '.join(users)}")
+            return False
+        verb = "would delete" if ctx.options.dry_run else "deleting"
+        console.say(f"{verb} {removal.path}: {removal.why}")
+        if ctx.options.dry_run:
+            return True
+        if removal.marked:
+            disk.remove(removal.path)
+        elif removal.path.parent == ctx.cache:
+            # At once: half a toolkit must never pass for a whole one.
+            with ctx.scratch() as scratch:
+                disk.put(removal.path, scratch / "old")
+        else:
+            disk.discard(removal.path)
+        return True
 
 
 def stale(ctx: Context) -> list[Removal]:
-    """The target's tree if it was made from other inputs, and libraries left in a source."""
-    found = []
+    """The target's tree if it was made from other inputs, and what should not be in a source."""
+    found = leftovers(ctx)
+    own = ctx.lock_of(ctx.spec.target)
     tree = ctx.build / "tree"
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
     if tree.exists() and chain:
@@ -56,33 +78,57 @@ def stale(ctx: Context) -> list[Removal]:
         changes = inputs.differences(then, now) if then else ["not known what it was made from"]
         if changes:
             more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-            found.append(Removal(tree, "; ".join(changes[:SHOWN]) + more, True))
+            found.append(Removal(tree, "; ".join(changes[:SHOWN]) + more, True, own))
         elif ctx.options.fresh and "wheel" in ctx.asked:
-            found.append(Removal(tree, "--fresh", True))
-    sources = ctx.root / "llama-cpp-python-src"
+            found.append(Removal(tree, "--fresh", True, own))
+    sources = ctx.root / SOURCES
     for libraries in sorted(sources.glob("*/llama_cpp/lib")):
         if disk.is_marked(libraries.parents[1]):
             why = "libraries of a build in the source tree; they would ship as if new"
-            found.append(Removal(libraries, why, False))
+            version = libraries.parents[1].name
+            found.append(Removal(libraries, why, False, ctx.lock_of(f"source-{version}")))
+    return found
+
+
+def leftovers(ctx: Context) -> list[Removal]:
+    """What runs left that were killed while they unpacked, deleted or wrote it."""
+    found = []
+    own = ctx.lock_of(ctx.spec.target)
+    for folder in sorted((ctx.root / "build").glob(f".*{disk.GONE}")):
+        found.append(Removal(folder, _KILLED, True, ctx.lock_of(folder.stem[1:])))
+    for folder in sorted(ctx.build.glob(f".*{disk.GONE}")):
+        found.append(Removal(folder, _KILLED, True, own))
+    for folder in sorted((ctx.root / SOURCES).glob(".*")):
+        if folder.suffix in (disk.GONE, disk.PART):
+            lock = ctx.lock_of(f"source-{folder.stem[1:]}")
+            found.append(Removal(folder, _KILLED, True, lock))
+    for file in sorted(ctx.wheels.glob(f".*{disk.PART}")):
+        found.append(Removal(file, _KILLED, False, own))
     return found
 
 
 def everything(ctx: Context) -> list[Removal]:
     """All that was built, unpacked and recorded in this checkout; wheels and caches stay."""
-    sources = sorted((ctx.root / "llama-cpp-python-src").glob("*"))
     found = [
-        Removal(folder, "--all: unpacked source", True)
-        for folder in sources
+        Removal(folder, "--all: unpacked source", True, ctx.lock_of(f"source-{folder.name}"))
+        for folder in sorted((ctx.root / SOURCES).glob("[!.]*"))
         if disk.is_marked(folder)
     ]
-    for folder in sorted((ctx.root / "build").iterdir()):
-        if not disk.is_marked(folder):
-            continue
-        if folder != ctx.build and not disk.is_free(folder.with_name(f"{folder.name}.lock")):
-            console.warn(f"{folder} stays: another run is at work there")
-            continue
-        found.append(Removal(folder, "--all: records, logs, staged source and CMake tree", True))
-    return found
+    why = "--all: records, logs, staged source and CMake tree"
+    for folder in sorted((ctx.root / "build").glob("[!.]*")):
+        if disk.is_marked(folder):
+            found.append(Removal(folder, why, True, ctx.lock_of(folder.name)))
+    return leftovers(ctx) + found
+
+
+def caches(ctx: Context) -> list[Removal]:
+    """Everything in the cache but the locks, which other runs may hold or wait for."""
+    disk.claim(ctx.cache)
+    return [
+        Removal(path, "--caches", False, ctx.cached_lock(path.name))
+        for path in sorted(ctx.cache.iterdir())
+        if path.name not in (disk.TAG, ctx.LOCKS, ctx.SCRATCH)
+    ]
 
 
 def finished(ctx: Context) -> list[Removal]:
@@ -91,15 +137,7 @@ def finished(ctx: Context) -> list[Removal]:
     for record in sorted((ctx.root / "wheels").glob("*/wheel.json")):
         wheel = records.read(record, "wheel", Wheel)
         if wheel:
-            found.append(Removal(record.parent / wheel.file, "--wheels", False))
-            found.append(Removal(record, "--wheels: its record", False))
+            lock = ctx.lock_of(record.parent.name)
+            found.append(Removal(record.parent / wheel.file, "--wheels", False, lock))
+            found.append(Removal(record, "--wheels: its record", False, lock))
     return found
-
-
-def _delete(removal: Removal) -> None:
-    if removal.marked:
-        disk.remove(removal.path)
-    elif removal.path.is_dir() and not removal.path.is_symlink():
-        shutil.rmtree(removal.path)
-    else:
-        removal.path.unlink(missing_ok=True)

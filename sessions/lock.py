@@ -15,7 +15,7 @@ from packaging.metadata import parse_email
 
 from sessions.core import console, facts, pyenv, records, sbom, staging
 from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
+from sessions.core.errors import Problem
 
 PACKAGE = "llama_cpp"
 # What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
@@ -37,28 +37,21 @@ PLATFORMS = {
 
 def main(ctx: Context) -> None:
     """Lock what ``--add`` names."""
-    name, _, version = (ctx.options.add or "").partition("==")
-    match name:
-        case "llama-cpp-python" if version:
-            lock_sdist(ctx, version)
-        case "cuda" if version:
-            lock_toolkit(ctx, version)
-        case _:
-            raise Problem(
-                f"--add {ctx.options.add or ''} names nothing that can be locked.",
-                id="lock-name-unknown",
-                code=USAGE,
-                remedy="nox -s lock -- --add llama-cpp-python==0.3.36, or --add cuda==13.4",
-            )
+    assert ctx.options.add is not None  # or the command was refused
+    name, _, version = ctx.options.add.partition("==")
+    if name == "cuda":
+        lock_toolkit(ctx, version)
+    else:
+        lock_sdist(ctx, version)
 
 
 def lock_sdist(ctx: Context, version: str) -> None:
     """Add one release of llama-cpp-python to ``facts/sources.toml``."""
-    with tempfile.TemporaryDirectory() as folder:
+    with ctx.scratch() as folder:
         name = f"llama-cpp-python=={version}"
         words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
-        pyenv.pip(ctx, pyenv.tools(ctx), [*words, "-d", folder, name], f"the sdist {name}")
-        (sdist,) = Path(folder).glob("*.tar.gz")
+        pyenv.pip(ctx, pyenv.tools(ctx), [*words, "-d", str(folder), name], f"the sdist {name}")
+        (sdist,) = folder.glob("*.tar.gz")
         path = facts.FACTS / "sources.toml"
         put(facts.FACTS / "upstream.toml", "release", version, upstream_row(sdist, version))
         put(path, "sdist", version, sdist_row(sdist))
@@ -116,21 +109,22 @@ def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
 def lock_toolkit(ctx: Context, cuda: str) -> None:
     """Write ``facts/cuda-X.Y.txt``: every component at its version, hashed for both systems."""
     venv = pyenv.tools(ctx)
-    with tempfile.TemporaryDirectory() as folder:
+    with ctx.scratch() as folder:
         bundle = f"cuda-toolkit=={cuda}.*"
-        words = ["download", "--no-deps", "-d", folder, bundle]
+        words = ["download", "--no-deps", "-d", str(folder), bundle]
         pyenv.pip(ctx, venv, words, bundle)
-        (wheel,) = Path(folder).glob("*.whl")
+        (wheel,) = folder.glob("*.whl")
         release, pins = bundle_pins(_metadata(wheel))
         hashes: dict[str, set[str]] = {}
         for platform, tags in PLATFORMS.items():
-            report = Path(folder) / f"{platform}.json"
-            words = ["install", "--dry-run", "--ignore-installed", "--no-deps", "--target", folder]
+            report = folder / f"{platform}.json"
+            words = ["install", "--dry-run", "--ignore-installed", "--no-deps"]
+            words += ["--target", str(folder)]
             words += ["--only-binary=:all:", "--report", str(report)]
             words += [word for tag in tags for word in ("--platform", tag)]
             words += [f"{name}=={pins[name]}" for name in COMPONENTS]
             pyenv.pip(ctx, venv, words, f"CUDA {cuda} for {platform}")
-            for pin, digest in report_hashes(json.loads(report.read_text())).items():
+            for pin, digest in report_hashes(json.loads(report.read_bytes())).items():
                 hashes.setdefault(pin, set()).add(digest)
     path = facts.FACTS / f"cuda-{cuda}.txt"
     records.write_text(path, toolkit_text(release, hashes))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -155,7 +154,7 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
         )
     at = dataclasses.replace(ctx, spec=spec)
     start, cpu = time.monotonic(), run.cpu_seconds() + time.process_time()
-    with disk.lock(ctx.root / "build" / f"{spec.target}.lock", console.say):
+    with disk.lock(ctx.lock_of(spec.target), console.say):
         made, new = repack(at, wheel, built)
     path = at.wheels / made.file
     if new:
@@ -205,20 +204,13 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
             remedy=command(ctx, ctx.spec),
         )
     start, cpu = time.monotonic(), time.process_time()
-    ctx.wheels.mkdir(parents=True, exist_ok=True)
     path = ctx.wheels / retag.name(built.file, ctx.spec.python)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with disk.whole(path) as part:
         bill = retag.retagged(wheel, part, ctx.spec.python, ctx.spec.target)
-        with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
         digest, size = records.file_sha256(part), part.stat().st_size
         before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
         if before and before.file != path.name:
             (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
-        disk.put(part, path)
-    finally:
-        part.unlink(missing_ok=True)
     made = dataclasses.replace(
         base,
         file=path.name,

@@ -254,17 +254,15 @@ def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
             "sigstore is not on PATH.", id="sigstore-missing", remedy="pipx install sigstore"
         )
     kind = ["--predicate", str(predicate), "--predicate-type", provenance.PREDICATE]
-    part = bundle.with_name("sigstore.part")
-    part.unlink(missing_ok=True)
-    code = run.inherit([program, "attest", *kind, "--bundle", str(part), str(wheel)])
-    if code or not part.is_file():
-        raise Problem(
-            f"sigstore ended with {code} and no signature; nothing was written to dist/.",
-            id="sigstore-failed",
-            evidence="what it said is above",
-            remedy="sign in as it asks, or release without --sigstore",
-        )
-    part.replace(bundle)
+    with disk.whole(bundle) as part:
+        code = run.inherit([program, "attest", *kind, "--bundle", str(part), str(wheel)])
+        if code or not part.is_file():
+            raise Problem(
+                f"sigstore ended with {code} and no signature; nothing was written to dist/.",
+                id="sigstore-failed",
+                evidence="what it said is above",
+                remedy="sign in as it asks, or release without --sigstore",
+            )
 
 
 def _checkout(ctx: Context) -> Checkout:
@@ -279,13 +277,12 @@ def _checkout(ctx: Context) -> Checkout:
     for asked in (top, head, status):
         if asked.returncode:
             return Checkout("", (), f"git: {pyenv.tail(asked.output, 2)}")
-    # Among its answers there may be warnings.
-    if ctx.root.resolve() not in [Path(line).resolve() for line in top.output.splitlines()]:
+    if ctx.root.resolve() not in [Path(line).resolve() for line in top.stdout.splitlines()]:
         return Checkout("", (), f"{ctx.root} is no git checkout of its own")
-    commit = re.search(r"^[0-9a-f]{40}$", head.output, re.MULTILINE)
+    commit = re.search(r"^[0-9a-f]{40}$", head.stdout, re.MULTILINE)
     if commit is None:
         return Checkout("", (), f"git names no commit: {pyenv.tail(head.output, 2)}")
-    return Checkout(commit[0], tuple(status.output.splitlines()))
+    return Checkout(commit[0], tuple(status.stdout.splitlines()))
 
 
 def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
@@ -302,7 +299,7 @@ def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
     listed = run.capture(["git", "-C", str(ctx.root), "ls-files", "-z"], env=env)
     if listed.returncode:
         return (f"not built again: git ls-files: {pyenv.tail(listed.output, 2)}",)
-    for name in filter(None, listed.output.split("\0")):
+    for name in filter(None, listed.stdout.split("\0")):
         if not (ctx.root / name).is_file():
             return (f"not built again: git ls-files names {name!r}, which is no file here",)
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -372,7 +369,7 @@ def _restore(dist: Path) -> None:
     """Put the last dist/ back where a run ended before it put the next one there."""
     _, old = _beside(dist)
     if disk.is_marked(old) and not dist.exists():
-        old.rename(dist)
+        disk.put(old, dist)
 
 
 def _changed(dist: Path) -> tuple[str, ...]:
@@ -419,13 +416,13 @@ def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> None:
     records.write_text(part / PAGE, page.render([gates[name] for name in sorted(gates)]))
     records.write(part / CONTENTS, "contents", disk.tree_digest(part, lambda _: True))
     if dist.exists():
-        dist.rename(old)
+        disk.put(dist, old)
     try:
-        part.rename(dist)
+        disk.put(part, dist)
     finally:
         _restore(dist)
     if old.exists():
-        old.rename(part)  # what is half deleted must never be taken for the last dist/
+        disk.put(old, part)  # what is half deleted must never be taken for the last dist/
         disk.remove(part)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on; Debian 12 is before
@@ -35,11 +34,16 @@ def main(ctx: Context) -> None:
 
 def _locked(ctx: Context, sdist: Sdist) -> tuple[Source, bool]:
     folder = ctx.root / "llama-cpp-python-src" / sdist.version
+    ctx.use_source(sdist.version)
     with ctx.source_lock(sdist.version):
         pristine = _pristine(folder, sdist)
         fresh = pristine is None or ctx.fresh
         if fresh:
-            unpack(_download(ctx, sdist), folder, sdist)
+            ctx.use_cached("downloads")
+            with ctx.cache_lock(sdist.file):
+                archive = _download(ctx, sdist)
+            disk.room({folder: facts.disk_mib("source")}, "The unpacked source")
+            unpack(archive, folder, sdist)
             pristine = _pristine(folder, sdist)
         assert pristine is not None
         digests = _digests(ctx, folder)
@@ -83,24 +87,21 @@ def _digests(ctx: Context, folder: Path) -> dict[str, str]:
 
 def _download(ctx: Context, sdist: Sdist) -> Path:
     """The sdist by the user's own pip, kept in the cache. pip checks the hash, and so do we."""
-    folder = ctx.cache / "downloads"
-    kept = folder / sdist.file
+    kept = ctx.cache / "downloads" / sdist.file
     if kept.exists() and records.file_sha256(kept) == sdist.sha256:
         return kept
-    part = folder / f"{sdist.file}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    disk.room({kept.parent: facts.disk_mib("download")}, "The download of the source")
+    with ctx.scratch() as part:
         pin = part / "requirements.txt"
-        pin.write_text(f"llama-cpp-python=={sdist.version} --hash=sha256:{sdist.sha256}\n")
+        text = f"llama-cpp-python=={sdist.version} --hash=sha256:{sdist.sha256}\n"
+        records.write_text(pin, text)
         console.say(f"Getting the source of llama-cpp-python {sdist.version} (once).")
         # The build tools' venv has scikit-build-core, so pip needs no network to read metadata.
         words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=:all:"]
         words += ["--require-hashes", "-d", str(part), "-r", str(pin)]
         pyenv.pip(ctx, pyenv.tools(ctx), words, f"the source of llama-cpp-python {sdist.version}")
-        (part / sdist.file).replace(kept)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        kept.parent.mkdir(exist_ok=True)
+        disk.put(part / sdist.file, kept)
     found = records.file_sha256(kept)
     if found != sdist.sha256:
         kept.unlink()

@@ -37,11 +37,15 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
     text = lock.read_text(encoding="utf-8")
     identity = inputs.toolkit_identity(ctx.spec, None)
     folder = ctx.cache / f"cuda-{cuda}-{identity[:12]}"
-    fresh = not (folder / _READY).exists() or ctx.fresh
+    fresh = ctx.fresh
     if fresh:
+        with ctx.replace_cached(folder.name):
+            _make(ctx, folder, lock, cuda)
+    ctx.use_cached(folder.name)
+    if not (folder / _READY).exists():
         with ctx.cache_lock(folder.name):
-            fresh = not (folder / _READY).exists() or ctx.fresh
-            if fresh:
+            if not (folder / _READY).exists():
+                fresh = True
                 _make(ctx, folder, lock, cuda)
     root = folder / "nvidia" / f"cu{cuda.split('.')[0]}"
     accepts = accepted(_host_config(root).read_text(encoding="utf-8"), cuda)
@@ -78,19 +82,24 @@ def accepted(host_config: str, cuda: str) -> HostRange:
 
 
 def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
-    part = folder.with_name(folder.name + ".part")
-    if part.exists():
-        disk.remove(part)
-    disk.mark(part)
-    console.say(f"Getting CUDA {cuda} from NVIDIA's packages (about 700 MB unpacked, once).")
-    words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
-    words += ["--target", str(part), "-r", str(lock)]
-    try:
+    """Make the toolkit beside and put it into place whole."""
+    disk.room({folder: facts.disk_mib("toolkit")}, f"CUDA {cuda}")
+    console.say(f"Getting CUDA {cuda} from NVIDIA's packages (about 800 MB unpacked, once).")
+    with ctx.scratch() as scratch:
+        part = scratch / "part"
+        disk.mark(part)
+        words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
+        words += ["--target", str(part), "-r", str(lock)]
         pyenv.pip(ctx, pyenv.tools(ctx), words, f"CUDA {cuda}")
-    except Problem:
-        disk.remove(part)
-        raise
-    root = part / "nvidia" / f"cu{cuda.split('.')[0]}"
+        _complete(ctx, part / "nvidia" / f"cu{cuda.split('.')[0]}")
+        records.write_text(part / _READY, "{}\n")
+        if folder.exists():
+            disk.put(folder, scratch / "old")
+        disk.put(part, folder)
+
+
+def _complete(ctx: Context, root: Path) -> None:
+    """Add what NVIDIA's packages lack, with the compiler that the probe chose."""
     compiler = records.need(ctx.record("probe"), "probe", Toolchain).compiler
     assert compiler is not None  # the probe fails without one
     if sys.platform == "win32":
@@ -98,11 +107,7 @@ def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
         import_libraries(root, librarian, options.system_environment(ctx.env) | compiler.variables)
     else:
         assemble(root)
-        _driver_stub(ctx, root, compiler.cc)
-    records.write_text(part / _READY, "{}\n")
-    if folder.exists():
-        disk.remove(folder)
-    disk.put(part, folder)
+        _driver_stub(root, compiler.cc)
 
 
 def assemble(root: Path) -> None:
@@ -175,7 +180,7 @@ def driver_functions(cuda_h: str) -> list[str]:
     return sorted({*declared, *renamed})
 
 
-def _driver_stub(ctx: Context, root: Path, cc: str) -> None:
+def _driver_stub(root: Path, cc: str) -> None:
     """A ``libcuda.so`` to link with, as an installed toolkit has in ``lib64/stubs``.
 
     The real one comes with the driver, which a build machine need not have; no
@@ -183,7 +188,7 @@ def _driver_stub(ctx: Context, root: Path, cc: str) -> None:
     """
     names = driver_functions((root / "include" / "cuda.h").read_text(encoding="utf-8"))
     source = root / "lib" / "stubs" / "libcuda.c"
-    source.write_text("".join(f"int {name}(void) {{ return 34; }}\n" for name in names))
+    source.write_text("".join(f"int {name}(void) {{ return 34; }}\n" for name in names), "ascii")
     target = source.with_suffix(".so")
     words = [cc, "-shared", "-fPIC", "-fno-builtin", "-Wl,-soname,libcuda.so.1"]
     built = run.capture([*words, "-o", str(target), str(source)], env={"PATH": "/usr/bin:/bin"})

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.core import console, disk, facts, inputs, options, records, staging
+from sessions.core import console, disk, facts, inputs, machine, options, records, staging
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import CheckGroup, VerifyReport, Wheel
@@ -34,14 +32,14 @@ def main(ctx: Context) -> None:
         return
     console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
     with (
-        tempfile.TemporaryDirectory(prefix="blackwheel-") as scratch,
+        ctx.scratch() as scratch,
         console.Meter("reading libraries", unit="MiB") as meter,
     ):
         found = reader.read(
             path,
-            Path(scratch),
+            scratch,
             options.system_environment(ctx.env),
-            os.cpu_count() or 1,
+            machine.cores(),
             lambda n, total, name: meter.update(
                 n >> 20, total >> 20, _left(n, total, start), name.rsplit("/", 1)[-1]
             ),

@@ -20,6 +20,7 @@ from sessions.core import (
     facts,
     finished,
     inputs,
+    locks,
     ninja,
     options,
     pyenv,
@@ -37,7 +38,6 @@ from sessions.core.model import BuildEnv, BuildSpec, Source, Toolchain, Toolkit,
 
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd")
 _CONFIGURED = "-- Build files have been written to"  # CMake's last line
-DISK_MIB = 2048  # a tree, a staged source and three copies of the wheel, with room
 
 
 def main(ctx: Context) -> None:
@@ -51,12 +51,10 @@ def main(ctx: Context) -> None:
     if done and not ctx.fresh and finished.is_current(done, build.fingerprint, ctx.wheels):
         console.done(f"wheel: up to date, {ctx.wheels / done.file}")
         return
-    if chain.host.disk_free_mib < DISK_MIB:
-        raise Problem(
-            f"A build needs {DISK_MIB} MiB of disk; {chain.host.disk_free_mib} MiB are free.",
-            id="disk-too-small",
-            remedy="free some space, or nox -s clean -- --all, then run the same command again",
-        )
+    mib = facts.disk_mib
+    disk.room({ctx.build: mib("build"), ctx.wheels: mib("wheel")}, "A build")
+    if ctx.spec.cache != "none":
+        ctx.use_cached(ctx.spec.cache)
     start, cpu = time.monotonic(), run.cpu_seconds()
     ctx.wheels.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails now
     assert chain.compiler is not None  # the probe fails without one
@@ -192,7 +190,8 @@ def _compile(
     statslog = ctx.build / "ccache.log"
     statslog.unlink(missing_ok=True)
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
-    command = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist)]
+    command = [python, "-I", "-m", "build", "--wheel", "--no-isolation"]
+    command += ["--outdir", str(dist)]
     command += [f"-C{name}={value}" for name, value in build.settings.items()]
     env = {
         **build.variables,
@@ -274,7 +273,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
             remedy="mend its settings (SCCACHE_*, AWS_*) or its store; or build without: "
             "nox -s wheel -- --cache none",
         )
-    trouble = cachestats.no_servers(run.capture([program, "--dist-status"], env=env).output)
+    trouble = cachestats.no_servers(run.capture([program, "--dist-status"], env=env).stdout)
     if trouble:
         console.warn(trouble)
     try:
@@ -283,7 +282,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
         if asked.returncode:
             _warn_untold("what the compiler cache did", asked.output or "sccache ended")
         else:
-            stats.append(asked.output)
+            stats.append(asked.stdout)
     finally:
         run.capture([program, "--stop-server"], env=env, timeout=60)
 
@@ -371,11 +370,13 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
     out = ctx.build / "repaired"
     shutil.rmtree(out, ignore_errors=True)
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
-    if ctx.spec.platform == "windows":
-        folders = {path.parent for path in redist.find(build.variables).values()}
-        repair.windows(python, raw, out, sorted(folders), build.variables)
-    else:
-        repair.linux(python, raw, out, build.variables)
+    with ctx.scratch() as scratch:
+        env = {**build.variables, **locks.temporary(scratch)}
+        if ctx.spec.platform == "windows":
+            folders = {path.parent for path in redist.find(build.variables).values()}
+            repair.windows(python, raw, out, sorted(folders), env)
+        else:
+            repair.linux(python, raw, out, env)
     return _only_wheel(out)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import sys
 import time
@@ -16,6 +15,7 @@ from sessions.core import (
     facts,
     finished,
     inputs,
+    job,
     ninja,
     pyenv,
     records,
@@ -43,6 +43,7 @@ def _wheel(ctx: Context, word: str) -> Path:
                 code=USAGE,
                 remedy="--baseline names a wheel, or what is built: " + ", ".join(baselines()),
             )
+        job.version(path)
         return path
     if ctx.options.wheel:
         raise Problem(
@@ -55,21 +56,13 @@ def _wheel(ctx: Context, word: str) -> Path:
 
 
 def _ptx(ctx: Context) -> Path:
-    """The target with PTX alone: a build of ours, in a run of its own."""
-    if not ctx.spec.archs:
-        raise Problem(
-            "A wheel for the CPU holds no PTX.",
-            id="baseline-ptx-of-cpu",
-            code=USAGE,
-            remedy="choose a CUDA target, or --baseline seed",
-        )
-    archs = ";".join(f"{number}-virtual" for number in numbers(ctx.spec))
+    """The target with PTX only: a build of ours, in a run of its own."""
+    targets = spec.load((ctx.root / "targets.toml").read_text(encoding="utf-8"), ctx.spec.platform)
+    label = spec.ptx(targets, ctx.options).target
+    archs = ";".join(spec.virtual(ctx.spec))
     words = [w for w in chain.words(ctx.options) if not w.startswith("--arch=")]
     name = ctx.spec.target.split("+")[0]
     code = chain.follow(ctx.root, ["wheel"], name, [*words, f"--arch={archs}"])
-    targets = spec.load((ctx.root / "targets.toml").read_text(encoding="utf-8"), ctx.spec.platform)
-    options = dataclasses.replace(ctx.options, target=name, arch=archs)
-    label = spec.choose(targets, options).target
     built = records.read(ctx.root / "build" / label / "wheel.json", "wheel", Wheel)
     if code or built is None:
         raise Problem(
@@ -141,6 +134,7 @@ def _foreign(ctx: Context, name: str) -> Path:
     now = records.fingerprint([fingerprint, inputs.places(found, ctx.spec, ctx.root, ctx.cache)])
     if folder.exists() and before != now:
         disk.remove(folder)
+    disk.room({folder: facts.disk_mib("build"), target: facts.disk_mib("wheel")}, "The baseline")
     disk.mark(folder)
     records.write(folder / "inputs.json", "inputs", now)
     shutil.rmtree(folder / "src", ignore_errors=True)
@@ -187,7 +181,8 @@ def _build(ctx: Context, folder: Path, env: Mapping[str, str], jobs: int) -> int
     """Run it, its output in ``build.log``; return the number of ninja's steps."""
     shutil.rmtree(folder / "dist", ignore_errors=True)
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
-    command = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist")]
+    command = [python, "-I", "-m", "build", "--wheel", "--no-isolation"]
+    command += ["--outdir", str(folder / "dist")]
     # The tree is named only so that what was compiled before an interruption is not lost.
     command += [f"-Cbuild-dir={(folder / 'tree').as_posix()}", "-Ccmake.verbose=false"]
     found = (folder / "src").rglob("ggml-cuda/**/*.cu")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.core import console, run
+from sessions.core import bootstrap, console, run
 from sessions.core.declared import BY_FIELD, takes
 from sessions.core.options import Options
 
@@ -31,8 +31,10 @@ def words(options: Options, session: str = "verify", *, given: bool = False) -> 
 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
     """The command line that runs sessions, and those they need, for one target."""
+    # UTF-8 also on Windows, where a child would write in the system's own code page; by an option,
+    # which holds in isolated mode too.
     words = ["-s", *sessions, "--", f"--target={target}", *more]
-    return [sys.executable, str(root / "noxfile.py"), *words]
+    return [sys.executable, *bootstrap.FLAGS, "-X", "utf8", str(root / "noxfile.py"), *words]
 
 
 def follow(

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import nox
 import platformdirs
 
-from sessions.core import arguments, bootstrap, cli, console, disk, options, run, spec, usage
+from sessions.core import (
+    arguments,
+    bootstrap,
+    cli,
+    console,
+    disk,
+    locks,
+    options,
+    run,
+    spec,
+    usage,
+)
 from sessions.core.cli import Request
 from sessions.core.errors import BUG, USAGE, Problem
 from sessions.core.machine import Machine, real
@@ -33,6 +44,9 @@ _failed: list[int] = []  # the exit codes of the sessions that failed in this pr
 class Context:
     """Everything a stage may know of its surroundings."""
 
+    LOCKS: ClassVar = "locks"  # in the cache: never deleted, as runs may wait for any of them
+    SCRATCH: ClassVar = "tmp"  # in the cache: what runs unpack, deleted as they end
+
     session: str  # the session that runs
     asked: frozenset[str]  # the sessions that were asked for by name
     options: Options
@@ -45,8 +59,11 @@ class Context:
 
     @property
     def build(self) -> Path:
-        """Records, logs, staged source and CMake tree of the target."""
-        return self.root / "build" / self.spec.target
+        """Records, logs, staged source and CMake tree of the target.
+
+        Without links, as CMake has it: else its real path would be in the libraries.
+        """
+        return (self.root / "build" / self.spec.target).resolve()
 
     @property
     def wheels(self) -> Path:
@@ -69,16 +86,40 @@ class Context:
         return self.options.fresh and self.session in self.asked
 
     def cache_lock(self, name: str) -> AbstractContextManager[object]:
-        """Have one part of the cache for this process alone: a with statement."""
-        return disk.lock(self.cache / "locks" / f"{name}.lock", console.say)
+        """Be the one run that makes a part of the cache: a with statement."""
+        return disk.lock(self.cached_lock(name), console.say)
+
+    def use_cached(self, name: str) -> None:
+        """Use a part of the cache until this process ends: no run deletes or replaces it."""
+        locks.share(self.cached_lock(name), console.say)
+
+    def replace_cached(self, name: str) -> AbstractContextManager[None]:
+        """Wait until no other run uses a part of the cache, and have it: a with statement."""
+        return locks.sole(self.cached_lock(name), console.say)
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A folder of this run's own on the disk of the cache, deleted at the end."""
+        return locks.scratch(self.cache / self.SCRATCH)
+
+    def cached_lock(self, name: str) -> Path:
+        """The lock file that stands for a part of the cache."""
+        return self.cache / self.LOCKS / f"{name}.lock"
+
+    def lock_of(self, name: str) -> Path:
+        """The lock file that stands for a target, or for an unpacked source ("source-0.3.16")."""
+        return self.root / "build" / f"{name}.lock"
+
+    def use_source(self, version: str) -> None:
+        """Use an unpacked source until this process ends: no run deletes it."""
+        locks.share(self.lock_of(f"source-{version}"), console.say)
 
     def source_lock(self, version: str) -> AbstractContextManager[object]:
         """Have one unpacked source for this process alone: a with statement."""
-        return disk.lock(self.root / "build" / f"source-{version}.lock", console.say)
+        return disk.lock(self.lock_of(f"source-{version}"), console.say)
 
     def target_lock(self, target: str) -> None:
         """Have one target's build folder for this process alone, until it ends."""
-        disk.hold(self.root / "build" / f"{target}.lock", console.say)
+        disk.hold(self.lock_of(target), console.say)
 
 
 def main(root: Path) -> NoReturn:
@@ -115,6 +156,8 @@ def _prepared() -> int | None:
             console.say(usage.text(request.stages, _targets()))
             return 0
         specs = {name: _specs(name, chosen) for name in request.stages}
+        if arguments.PTX in chosen.baseline:
+            spec.ptx(_targets(), chosen)
         for name in {"smoke", "bench"} & set(specs):
             _early(chosen, specs[name][0])
     except Problem as problem:
@@ -129,7 +172,7 @@ def _prepared() -> int | None:
 
 def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
     """Run one stage. Every error of the project becomes nox's here, and only here."""
-    signal.signal(signal.SIGTERM, _terminated)
+    run.ended_by_signals(_terminated)
     try:
         request = cli.read(sys.argv[1:], options.environment())
         request = dataclasses.replace(request, words=tuple(session.posargs))
@@ -209,7 +252,9 @@ def _context(session: str, request: Request, chosen: Options) -> Context:
     disk.claim(context.cache)
     if many:
         return context
-    if not chosen.wheel:  # else nothing of the target is touched, and nobody need wait
+    if chosen.wheel:  # nothing of the target is touched, and nobody need wait
+        locks.share(context.lock_of(context.spec.target), console.say)
+    else:
         context.target_lock(context.spec.target)
         run.end_leftovers(run.BUILD_MARK, str(context.build))
     disk.mark(context.build)
@@ -245,7 +290,8 @@ def _bug(stage: str, error: BaseException) -> Problem:
     )
 
 
-def _terminated(*_: object) -> NoReturn:
+def _terminated(number: int, _: object) -> NoReturn:
     # SystemExit unwinds the stack, so that run.stream ends the compilers it started.
-    console.say("Terminated; the next run goes on where this one was.")
-    sys.exit(143)
+    with contextlib.suppress(OSError):  # the terminal is gone
+        console.say("Terminated; the next run goes on where this one was.")
+    sys.exit(128 + number)

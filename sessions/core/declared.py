@@ -36,7 +36,9 @@ def device(value: str) -> str:
 def pin(value: str) -> str:
     """What can be locked, at a version."""
     if not re.fullmatch(r"(llama-cpp-python|cuda)==[0-9][0-9A-Za-z.]*", value):
-        raise argparse.ArgumentTypeError(f"{value!r} names nothing that can be locked")
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is neither llama-cpp-python==VERSION nor cuda==X.Y"
+        )
     return value
 
 

@@ -1,16 +1,18 @@
-"""Folders and files: marks, safe deletion, digests, locks."""
+"""Folders and files: marks, safe deletion, files that are written whole, digests, space, locks."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
+import glob
 import hashlib
 import os
 import shutil
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,6 +24,10 @@ _TAG_TEXT = """\
 Signature: 8a477f597d28d172789f06886806bc55
 # This folder was made by blackwheel, which may delete it.
 """
+GONE = ".gone"  # of a folder that is being deleted
+PART = ".part"  # of a file or folder that is being written
+MIB = 1024 * 1024
+_held: set[Path] = set()  # the locks that this process has until it ends
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
 
 
@@ -55,24 +61,39 @@ def is_marked(folder: Path) -> bool:
 def remove(folder: Path) -> None:
     """Delete a folder that carries our mark, and refuse any other.
 
-    The mark goes last: an interrupted deletion leaves a folder that can still be deleted.
+    It is renamed first, so that no run takes half of it for the whole, and the mark goes last: what
+    an interrupted deletion leaves (``.NAME.gone``) can still be deleted.
     """
     if not is_marked(folder):
         raise Problem(
             "This folder is not deleted, because it does not carry blackwheel's mark.",
-            id="folder-not-ours",
+            id="folder-without-mark",
             evidence=f"{folder} has no {TAG} of ours",
             remedy=f"look into it, and delete it yourself if it may go: {folder}",
         )
+    if not (folder.name.startswith(".") and folder.suffix in (GONE, PART)):  # else no run takes it
+        gone = folder.with_name(f".{folder.name}{GONE}")
+        if is_marked(gone):
+            _empty(gone)
+        put(folder, gone)
+        folder = gone
+    _empty(folder)
+
+
+def _empty(folder: Path) -> None:
     for child in folder.iterdir():
-        if child.name == TAG:
-            continue
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child, onerror=_make_writable)
-        else:
-            child.unlink()
+        if child.name != TAG:
+            discard(child)
     (folder / TAG).unlink()
     folder.rmdir()
+
+
+def discard(path: Path) -> None:
+    """Delete a file, a link, or a folder with all that is in it, whatever its permissions."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=_make_writable)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _make_writable(function: Callable[..., object], path: str, _: object) -> None:
@@ -100,6 +121,64 @@ def put(part: Path, whole: Path) -> None:
         except PermissionError:
             time.sleep(pause)
     part.replace(whole)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Put a file in place whole or not at all: yields the name to write it under meanwhile.
+
+    It is written beside ``path``, flushed to the disk and renamed. What a run that was killed left
+    beside is deleted.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+        if not _writes(old):
+            old.unlink(missing_ok=True)
+    try:
+        yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        put(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _writes(part: Path) -> bool:
+    """Whether the process that a file of ``whole`` is named after may still write it."""
+    import psutil  # not at the top: the bootstrap has the standard library alone
+
+    number = part.name.removesuffix(PART).rpartition(".")[2]
+    return number.isdecimal() and psutil.pid_exists(int(number))
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file whole or not at all."""
+    with whole(path) as part:
+        shutil.copyfile(source, part)
+
+
+def room(needs: Mapping[Path, int], what: str) -> None:
+    """Raise Problem where a disk has less space than is needed of it; asked now.
+
+    ``needs`` are MiB by the folder that gets them. The folders may be on one disk or on several,
+    and need not exist yet.
+    """
+    disks: dict[int, list[tuple[Path, int]]] = {}
+    for folder, mib in needs.items():
+        there = next(f for f in (folder, *folder.parents) if f.exists())
+        disks.setdefault(there.stat().st_dev, []).append((there, mib))
+    for folders in disks.values():
+        needed = sum(mib for _, mib in folders)
+        free = shutil.disk_usage(folders[0][0]).free // MIB
+        if free < needed:
+            raise Problem(
+                f"{what} needs {needed} MiB of disk; {free} MiB are free.",
+                id="disk-too-small",
+                evidence="\n".join(str(folder) for folder, _ in folders),
+                remedy="free some space there, or nox -s clean -- --all, then run the same command "
+                "again",
+            )
 
 
 def files(root: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
@@ -142,7 +221,10 @@ def signature(root: Path, keep: Callable[[str], bool]) -> str:
 
 
 def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
-    """Take the lock ``path``, for a with statement; say so if another run has it."""
+    """Take the lock ``path``, for a with statement; say so if another run has it.
+
+    Raises Problem where that run waits for this one: it would never end.
+    """
     import filelock  # not at the top: the bootstrap has the standard library alone
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,14 +232,60 @@ def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[o
     try:
         return taken.acquire(timeout=0)
     except filelock.Timeout:
-        waiting(f"Another run is at work on {path.stem}; waiting for it to end (Ctrl-C stops).")
+        who, is_parent = owner(path)
+        if is_parent:
+            raise Problem(
+                f"This run needs {path.stem}, which the run that began it has and keeps.",
+                id="lock-of-parent",
+                evidence=who,
+                remedy="run the two one after the other: first the command that is named above",
+            ) from None
+        waiting(f"{who} is at work on {path.stem}; waiting for it to end (Ctrl-C stops).")
         return taken.acquire()
+
+
+def owner(path: Path) -> tuple[str, bool]:
+    """Which process has the lock ``path``, in words, and whether it is a parent of this one.
+
+    On Windows no process but a parent can be asked for its open files without a wait.
+    """
+    import psutil
+
+    parents = psutil.Process().parents()
+    others = () if sys.platform == "win32" else psutil.process_iter()
+    for process in (*parents, *others):
+        with contextlib.suppress(psutil.Error):
+            is_open = any(Path(file.path) == path.resolve() for file in process.open_files())
+            if is_open and process.pid != os.getpid():
+                return described(process.pid), process in parents
+    return "Another run", False
+
+
+def described(pid: int) -> str:
+    """A process in words that tell its owner which run it is."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        words = process.cmdline()
+        nox = next((n for n, word in enumerate(words) if word in ("-s", "--session")), None)
+        command = " ".join(" ".join(["nox", *words[nox:]] if nox else words).split())[:200]
+        return f"Process {pid} ({command}, in {process.cwd()})"
+    except psutil.Error:
+        return f"Process {pid}"
 
 
 @functools.cache
 def hold(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
     """Take the lock ``path`` until this process ends."""
-    return lock(path, waiting)
+    taken = lock(path, waiting)
+    _held.add(path)
+    return taken
+
+
+def is_held(path: Path) -> bool:
+    """Whether this process has the lock ``path`` until it ends."""
+    return path in _held
 
 
 def is_free(path: Path) -> bool:

@@ -104,6 +104,12 @@ def sdists() -> dict[str, Sdist]:
     }
 
 
+def disk_mib(step: str) -> int:
+    """Free space in MiB that a step needs on the disk that it writes to."""
+    mib: int = load("disk.toml")[step]["mib"]
+    return mib
+
+
 def pythons() -> tuple[str, ...]:
     """The Pythons that wheels are made for, as "3.12"."""
     return tuple(load("sources.toml")["python"]["known"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from sessions.core import disk, records
@@ -22,14 +20,6 @@ def is_current(wheel: Wheel, fingerprint: str, folder: Path) -> bool:
 
 def publish(wheel: Path, folder: Path) -> Path:
     """Put a finished wheel into its folder whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    part, path = folder / f".{wheel.name}.part", folder / wheel.name
-    try:
-        with wheel.open("rb") as source, part.open("wb") as target:
-            shutil.copyfileobj(source, target)
-            target.flush()
-            os.fsync(target.fileno())
-        disk.put(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    path = folder / wheel.name
+    disk.copy(wheel, path)
     return path

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from packaging.version import Version
 
 from sessions.core import facts, records
@@ -50,6 +51,21 @@ def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, A
     }
 
 
+def version(wheel: Path) -> str:
+    """The version in a wheel's file name. Raises Problem where pip would not take the name."""
+    try:
+        return str(parse_wheel_filename(wheel.name)[1])
+    except InvalidWheelFilename as error:
+        raise Problem(
+            f"{wheel.name} is not the name of a wheel, and pip would not install it.",
+            id="wheel-name-invalid",
+            code=USAGE,
+            evidence=str(error),
+            remedy="give the file the name that it was built under, for example "
+            "llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl",
+        ) from error
+
+
 def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
     """The wheel to run: the one that --wheel names, or the target's with its record."""
     if ctx.options.wheel is None:
@@ -63,6 +79,7 @@ def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
             code=USAGE,
             remedy=f"name a file: nox -s {ctx.session} -- --wheel wheels/rtx50/NAME.whl",
         )
+    version(path)
     return path, None
 
 
@@ -101,13 +118,15 @@ def card_for(ctx: Context, nvml: dict[str, Any]) -> dict[str, Any]:
     """The card to prove the target's wheel on. Raises Problem where there is none."""
     assert ctx.spec.cuda is not None
     driver = facts.toolkit(ctx.spec.cuda).driver
-    device, what, remedy = card.choose(nvml, capabilities(ctx.spec), driver, ctx.options.device)
+    visible = ctx.env.get("CUDA_VISIBLE_DEVICES")
+    asked = ctx.options.device
+    device, what, remedy = card.choose(nvml, capabilities(ctx.spec), driver, asked, visible)
     if device is None:
         more = "to test only its Python side: nox -s wheel, then nox -s smoke -- --device cpu"
         if "bench" in ctx.asked:
             more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
-    return device
+    return {**device, "visible": card.selector(device)}
 
 
 def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeReport:

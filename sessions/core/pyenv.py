@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.core import console, disk, facts, options, records, run
+from sessions.core import console, disk, facts, locks, options, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Toolchain
+from sessions.payload import pipconfig
 
 _READY = "ready.json"
 
@@ -32,9 +33,12 @@ def tools(ctx: Context) -> Path:
             remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
         )
     lock = facts.tools_lock()
-    identity = records.fingerprint([chain.python.path, chain.python.version, lock.read_text()])
+    identity = records.fingerprint(
+        [chain.python.path, chain.python.version, lock.read_text("utf-8")]
+    )
     name = f"tools-py{ctx.spec.python}-{identity[:12]}"
     venv = ctx.cache / name
+    ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
@@ -44,12 +48,12 @@ def tools(ctx: Context) -> Path:
 
 
 def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
-    if disk.is_marked(venv):
-        disk.remove(venv)
-    elif venv.exists():
-        shutil.rmtree(venv)
+    disk.room({venv: facts.disk_mib("tools")}, "The venv of the build tools")
+    disk.discard(venv)  # what a run that was stopped left
     console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
-    made = run.capture([python, "-m", "venv", str(venv)], env=options.pip_environment(ctx.env))
+    made = run.capture(
+        [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
+    )
     if made.returncode:
         raise Problem(
             "Python could not make a venv for the build tools.",
@@ -65,13 +69,34 @@ def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
 
 def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     """Run pip and return its output. A failure becomes the Problem it stands for."""
-    command = [str(program(venv, "python")), "-m", "pip", "--disable-pip-version-check", *words]
+    python, env = str(program(venv, "python")), options.pip_environment(ctx.env)
+    listed = _settings(python, tuple(env.items()))
+    command = [python, "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check", *words]
     if ctx.options.offline:
         command.append("--no-index")
-    done = run.capture(command, env={**options.pip_environment(ctx.env), "PYTHONUTF8": "1"})
+    with ctx.scratch() as scratch:
+        # pip downloads and unpacks in the temporary folder: beside what comes of it, and marked, so
+        # that the next run ends and deletes what a killed one left.
+        own = {"PYTHONUTF8": "1", **locks.temporary(scratch)}
+        env = {**pipconfig.environment(env, listed, words[0]), **own}
+        done = run.capture(command, env=env)
     if done.returncode:
         raise _pip_problem(done.output, what, offline=ctx.options.offline)
-    return done.output
+    return done.stdout
+
+
+@functools.cache
+def _settings(python: str, env: tuple[tuple[str, str], ...]) -> str:
+    """What pip's own files set, as pip lists it."""
+    done = run.capture([python, *pipconfig.LIST], env={**dict(env), "PYTHONUTF8": "1"})
+    if done.returncode:
+        raise Problem(
+            "pip cannot read its own settings.",
+            id="pip-settings",
+            evidence=tail(done.output),
+            remedy="repair the file that it names (pip config debug lists where they are)",
+        )
+    return done.stdout
 
 
 def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:

@@ -128,17 +128,9 @@ def text_sha256(text: bytes) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        disk.put(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a file whole or not at all: UTF-8, each line ended by a line feed."""
+    with disk.whole(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write(path: Path, kind: str, value: Any, *, ok: bool = True) -> None:

@@ -163,6 +163,36 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     return spec
 
 
+def virtual(spec: BuildSpec) -> list[str]:
+    """The target's architectures with PTX instead of machine code: "120a-real" -> "120-virtual"."""
+    return [f"{facts.parse_arch(arch)[0]}-virtual" for arch in spec.archs]
+
+
+def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
+    """The spec of ``--baseline ptx``: what a run builds, with PTX instead of machine code.
+
+    Raises Problem where there is none, or where it would be the run's own target, which a second
+    build would wait for without end.
+    """
+    spec = choose(targets, options)
+    if not spec.archs:
+        raise Problem(
+            "A wheel for the CPU contains no PTX.",
+            id="baseline-ptx-of-cpu",
+            code=USAGE,
+            remedy="choose a CUDA target, or --baseline seed",
+        )
+    other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
+    if other.target == spec.target:
+        raise Problem(
+            f"The baseline ptx of {spec.target} is that target itself.",
+            id="baseline-is-the-target",
+            code=USAGE,
+            remedy="leave --baseline ptx out, or --arch",
+        )
+    return other
+
+
 def near(name: str, targets: Iterable[str]) -> list[str]:
     """The target that a wrong name was probably meant as, as a line; none where there is none."""
     found = difflib.get_close_matches(name.lower(), list(targets), 1)

@@ -61,14 +61,7 @@ def main(told: Path, report: Path) -> None:
     """Measure, and write the sealed report. Exit code 2 and a word on stderr where it cannot be."""
     job = json.loads(told.read_text(encoding="utf-8"))
     sys.path += [job["nvml"]] if job.get("nvml") else []
-    write(report, seal.seal(Bench(job).measure(), seal.BENCH))
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole, or leave it as it was."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    launch.write(report, seal.seal(Bench(job).measure(), seal.BENCH))
 
 
 def stop(what: str) -> NoReturn:
@@ -155,7 +148,7 @@ class Bench:
                 "stops": self.stops,
             }
         )
-        write(self.state, text)
+        launch.write(self.state, text)
 
     def plan(self) -> list[tuple[Job, str, int]]:
         """Every step in its order: in each round every wheel takes its turn.
@@ -209,7 +202,7 @@ class Bench:
         venv = self.folder / f"venv-{self.wheels.index(wheel)}"
         if venv.exists():
             shutil.rmtree(venv)
-        run([self.job["python"], "-m", "venv", str(venv)], "Python could not make a venv")
+        run([self.job["python"], "-I", "-m", "venv", str(venv)], "Python could not make a venv")
         if self.job["link"]:
             launch.link(venv, Path(self.job["link"]))
         before = size(venv)
@@ -270,7 +263,7 @@ class Bench:
         python = launch.python_of(wheel["venv"])
         environment = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": "-1" if self.card is None else str(self.card),
+            "CUDA_VISIBLE_DEVICES": "-1" if self.card is None else self.job["visible"],
             **self.loader(wheel),
             **environment,
         }
@@ -328,6 +321,7 @@ def run(command: list[str], what: str) -> None:
     """Run to the end, or end with it."""
     done = subprocess.run(
         command,
+        env=launch.without_files(),
         capture_output=True,
         text=True,
         encoding="utf-8",

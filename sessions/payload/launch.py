@@ -20,11 +20,11 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 STATE = "state.json"  # of a benchmark, in its folder: what was measured so far (bench.py)
 RUNTIME = ("nvidia-cuda-runtime", "nvidia-cublas")
@@ -34,6 +34,8 @@ KEPT = (
     "COMSPEC", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "NUMBER_OF_PROCESSORS",
     "PROCESSOR_ARCHITECTURE",
 )  # fmt: skip
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
 # Windows opens a console for a console program whose parent has none.
 NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
 
@@ -48,11 +50,14 @@ def main() -> None:
     if options.model and not Path(options.model).is_file():
         _stop(f"There is no model {options.model}.", "name a GGUF file: --model PATH")
     others = _others(options)
-    with _folder(path if options.bench else None) as folder:
+    with zipfile.ZipFile(sys.argv[0]) as bundle:
+        manifest = json.loads(bundle.read("manifest.json").decode("utf-8"))
+    _fits(manifest)  # before what an older Python cannot run
+    with _folder(path, kept=options.bench) as folder:
         with zipfile.ZipFile(sys.argv[0]) as bundle:
             bundle.extractall(folder / "bundle")
-        manifest = json.loads((folder / "bundle" / "manifest.json").read_text(encoding="utf-8"))
-        _fits(manifest)
+        for file in (folder / "bundle" / f"python{HERE}").glob("*.whl"):
+            file.replace(folder / "bundle" / "wheels" / file.name)
         device = _card(folder, manifest, options)
         if options.bench:
             report = _bench(folder, manifest, options, device, others)
@@ -60,9 +65,7 @@ def main() -> None:
             python = _install(folder)
             places = _runtime(folder / "venv", manifest, options) if manifest["runtime"] else []
             report = _prove(folder, manifest, options, device, python, places)
-        part = path.with_name(path.name + ".part")
-        part.write_text(report, encoding="utf-8")
-        part.replace(path)
+        write(path, report)
         (folder / "run" / STATE).unlink(missing_ok=True)  # last: until here, the next run goes on
         found = json.loads(report)["report"]
         if options.bench:
@@ -89,22 +92,84 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _folder(report: Path | None) -> Iterator[Path]:
-    """The folder to work in. Of a benchmark beside its report, for it stays if that is stopped."""
-    # What a virus scanner has open cannot be deleted on Windows.
-    if report is None:
-        with tempfile.TemporaryDirectory(
-            prefix="blackwheel-smoke-", ignore_cleanup_errors=True
-        ) as name:
-            yield Path(name).resolve()
-        return
+def _folder(report: Path, *, kept: bool) -> Iterator[Path]:
+    """The folder to work in, beside the report: what a run that is killed left goes with the next.
+
+    ``kept``: a benchmark goes on from what its last run measured.
+    """
     folder = report.resolve().with_suffix(".unfinished")
-    shutil.rmtree(folder / "bundle", ignore_errors=True)  # it may be another one's
     try:
-        yield folder
+        folder.mkdir(exist_ok=True)
+        lock = (folder / "lock").open("a+b")
+    except OSError as error:
+        _stop(f"{folder} cannot be made: {error}", "name a report in a folder of yours: --report")
+    with lock:
+        if (
+            not _locked(lock) or not (folder / "lock").exists()
+        ):  # deleted by its last owner just now
+            remedy = "wait until it ends, or name another report: --report FILE"
+            _stop(f"Another run works in {folder}.", remedy)
+        if not kept:
+            _empty(folder)
+        shutil.rmtree(folder / "bundle", ignore_errors=True)  # it may be another one's
+        try:
+            yield folder
+        finally:
+            if not (folder / "run" / STATE).exists():
+                _empty(folder)
+                if sys.platform == "win32":  # which deletes no file that is open
+                    lock.close()
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    for child in folder.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child, ignore_errors=True)
+        elif child.name != "lock":
+            child.unlink()
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Lock an open file for this process; whether no other one has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole, or leave it as it was.
+
+    On Windows a virus scanner may have the new file open for a moment, which then cannot be moved.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        for pause in PAUSES if sys.platform == "win32" else ():
+            try:
+                part.replace(path)
+                return
+            except PermissionError:
+                time.sleep(pause)
+        part.replace(path)
     finally:
-        if not (folder / "run" / STATE).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _options() -> argparse.Namespace:
@@ -156,11 +221,11 @@ def _stop(what: str, remedy: str) -> NoReturn:
 
 
 def _fits(manifest: dict[str, Any]) -> None:
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if here != manifest["python"]:
+    pythons = manifest["pythons"]
+    if HERE not in pythons:
         _stop(
-            f"The wheel is for Python {manifest['python']}; this is {here}.",
-            f"python{manifest['python']} {Path(sys.argv[0]).name}",
+            f"The wheel is for Python {' or '.join(pythons)}; this is {HERE}.",
+            f"python{pythons[0]} {Path(sys.argv[0]).name}",
         )
     if sysconfig.get_platform().replace("-", "_") not in manifest["platforms"]:
         _stop(
@@ -180,21 +245,23 @@ def _card(
     import card
 
     nvml = card.read()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     device, what, remedy = card.choose(
-        nvml, manifest["capabilities"], manifest["driver"], options.device
+        nvml, manifest["capabilities"], manifest["driver"], options.device, visible
     )
     if device is None:
         _stop(what, remedy)
-    return {**device, "release": nvml["release"]}
+    return {**device, "visible": card.selector(device), "release": nvml["release"]}
 
 
 def _install(folder: Path) -> str:
     """A fresh venv with the wheel. Returns its Python."""
     venv = folder / "venv"
-    _run([sys.executable, "-m", "venv", str(venv)], "Python could not make a venv.")
+    _run([sys.executable, "-I", "-m", "venv", str(venv)], "Python could not make a venv.")
     wheels = sorted(map(str, (folder / "bundle" / "wheels").glob("*.whl")))
     command = [*_pip(venv), "--no-index", "--no-deps", *wheels]
-    _run(command, "pip could not install the bundle's wheels.")
+    env = _pip_environment(python_of(venv), "install")
+    _run(command, "pip could not install the bundle's wheels.", env)
     return python_of(venv)
 
 
@@ -204,12 +271,35 @@ def python_of(venv: Path) -> str:
 
 
 def _pip(venv: Path) -> list[str]:
-    return [python_of(venv), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    return [python_of(venv), "-I", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
 
 
-def _run(command: list[str], what: str) -> None:
+def _pip_environment(python: str, command: str) -> dict[str, str]:
+    """An environment in which pip's settings say where packages come from, and nothing else."""
+    import pipconfig
+
+    asked = subprocess.run(
+        [python, *pipconfig.LIST],
+        env={**os.environ, "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        creationflags=NO_WINDOW,
+        check=False,
+    )
+    env: dict[str, str] = pipconfig.environment(os.environ, asked.stdout, command)
+    return env
+
+
+def without_files() -> dict[str, str]:
+    """This environment, in which pip reads no file; --isolated would leave the machine's own."""
+    return {**os.environ, "PIP_CONFIG_FILE": os.devnull}
+
+
+def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> None:
     done = subprocess.run(
         command,
+        env=env,
         capture_output=True,
         text=True,
         errors="replace",
@@ -220,6 +310,13 @@ def _run(command: list[str], what: str) -> None:
         _stop(f"{what}\n{(done.stdout + done.stderr)[-800:]}", "see what it says above")
 
 
+def _well(command: list[str], env: dict[str, str]) -> bool:
+    done = subprocess.run(
+        command, env=env, capture_output=True, creationflags=NO_WINDOW, check=False
+    )
+    return done.returncode == 0
+
+
 def _runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) -> list[str]:
     """NVIDIA's runtime for the venv: from pip, else from this Python's packages, else a toolkit.
 
@@ -227,10 +324,8 @@ def _runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) 
     """
     if not options.offline:
         print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
-        command = [*_pip(venv), "--retries", "1", "--timeout", "10"]
-        command += manifest["runtime"]
-        done = subprocess.run(command, capture_output=True, creationflags=NO_WINDOW, check=False)
-        if done.returncode == 0:
+        command = [*_pip(venv), "--retries", "1", "--timeout", "10", *manifest["runtime"]]
+        if _well(command, _pip_environment(python_of(venv), "install")):
             return []
     source = _packages()
     if source is None:
@@ -288,13 +383,21 @@ def _prove(
         "folder": str(folder / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
-        "jobs": 4 if device else max(1, (os.cpu_count() or 2) // 2),
+        "visible": device["visible"] if device else "-1",
+        "jobs": 4 if device else _half(),
         "venv": str(folder / "venv"),
         "runtime_places": places,
         "model": str(Path(options.model).resolve()) if options.model else None,
         "identity": _identity(manifest, device),
     }
     return _payload(folder, python, job)
+
+
+def _half() -> int:
+    """Half of the processors that this process may use, at least 1."""
+    import cgroups
+
+    return max(1, int(cgroups.cores(cgroups.limits(cgroups.read()))) // 2)
 
 
 def _identity(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
@@ -326,7 +429,8 @@ def _bench(
         "nvml": str(folder / "bundle" / "nvml"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
-        "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
+        "visible": device["visible"] if device else "-1",
+        "threads": 1 if device else _half(),
         "rounds": options.rounds,
         "model": stats.model(Path(options.model).resolve() if options.model else None),
         "code": stats.code(),
@@ -358,10 +462,9 @@ def _runtime_files(
     if not options.offline:
         print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
         words = ["download", "-q", "--retries", "1", "--timeout", "10", "-d", str(packages)]
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
+        command = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", *words]
         command += manifest["runtime"]
-        done = subprocess.run(command, capture_output=True, creationflags=NO_WINDOW, check=False)
-        if done.returncode == 0:
+        if _well(command, _pip_environment(sys.executable, "download")):
             return {**found, "runtime": "packages"}
     source = _packages()
     if source is None:
@@ -420,7 +523,8 @@ def _interrupt(child: subprocess.Popen[str]) -> None:
         child.wait()
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """``main``, and what Ctrl-C means."""
     try:
         main()
     except KeyboardInterrupt:

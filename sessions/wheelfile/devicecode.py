@@ -92,12 +92,13 @@ def _numbered(counts: Mapping[str, int], kind: int) -> Counter[tuple[int, int]]:
 def _program(name: str, *words: str, cwd: Path | None = None) -> str:
     """Run a tool of NVIDIA's packages in this very environment, and return its output."""
     command = [str(installed(name)), *words]
+    # Windows' programs need SystemRoot and a temporary folder.
     env = options.system_environment(options.environment())
     done = run.capture(command, env=env, cwd=cwd, timeout=TIMEOUT)
     if done.returncode:
         last = " ".join(done.output.split())[-300:]
         raise Unreadable(f"{name} ended with {done.returncode}: {last}")
-    return done.output
+    return done.stdout
 
 
 def installed(name: str) -> Path:

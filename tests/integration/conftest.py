@@ -96,11 +96,12 @@ class Project:
         *options: str,
         env: Mapping[str, str] | None = None,
         prefix: tuple[str, ...] = (),
+        python: str = sys.executable,
     ) -> Running:
         """``nox -s SESSION -- OPTIONS`` in a process group of its own."""
         number = len(list(self.root.parent.glob("nox-*.log")))
         log = self.root.parent / f"nox-{number}.log"
-        command = [*prefix, sys.executable, str(self.root / "noxfile.py"), "-s", session]
+        command = [*prefix, python, str(self.root / "noxfile.py"), "-s", session]
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [*command, "--", *options],
@@ -368,6 +369,22 @@ exec {real} "$@"
     pid = folder / "pid"
     if pid.exists() and psutil.pid_exists(int(pid.read_text())):
         kill_tree(int(pid.read_text()))
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path) -> Path:
+    """Of this test alone: the session's may hold what is to be fetched here."""
+    return tmp_path / "empty cäche"
+
+
+@pytest.fixture
+def tools_alone(project: Project, empty_cache: Path) -> Path:
+    """A cache that has the session's build tools, and nothing that was fetched for a target."""
+    session = Path(project.env["BLACKWHEEL_CACHE"])
+    empty_cache.mkdir()
+    for path in (session / "CACHEDIR.TAG", *session.glob("tools-*")):
+        (empty_cache / path.name).symlink_to(path)
+    return empty_cache
 
 
 Mounted = Callable[..., tuple[str, ...]]

@@ -260,3 +260,22 @@ def test_checkout_that_is_none_is_refused(
 ) -> None:
     (mini.path / missing).rename(mini.path.parent / "moved away")
     mini.nox().badly(*words)
+
+
+@pytest.mark.parametrize("which", ["all targets", "this target"])
+def test_a_build_folder_on_another_disk_gives_the_same_bytes(
+    built: Checkout, mini: Checkout, tmp_path: Path, which: str
+) -> None:
+    """CMake knows its folders by their real paths: so must the options that keep them out."""
+    elsewhere = tmp_path / "another disk ñ"
+    link = mini.build.parent if which == "all targets" else mini.build
+    link.parent.mkdir(exist_ok=True)
+    elsewhere.mkdir()
+    link.symlink_to(elsewhere)
+    mini.nox("--cache", "none").well()
+    assert mini.libraries() == built.libraries()
+    assert mini.record["sha256"] == built.record["sha256"]
+    assert link.is_symlink()
+    assert (
+        elsewhere / "src" if which == "this target" else elsewhere / mini.label / "src"
+    ).is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +12,7 @@ import pytest
 
 from sessions.core import baseline, chain, disk, facts, pyenv, records
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildEnv, Wheel
 from sessions.core.run import Finished
 from tests import fakes
@@ -234,14 +235,18 @@ def test_foreign_is_built_again_for_another_revision_of_the_compiler_and_for_no_
 def test_a_wheel_is_there_whole_or_not_at_all(
     tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_: IO[bytes], target: IO[bytes]) -> None:
-        target.write(b"by anoth")
+    copyfile = shutil.copyfile
+
+    def killed(source: Path, target: Path, **how: Any) -> object:
+        if not str(target).endswith(".part"):
+            return copyfile(source, target, **how)
+        target.write_bytes(b"by anoth")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("shutil.copyfileobj", killed)
+    monkeypatch.setattr("shutil.copyfile", killed)
     with pytest.raises(KeyboardInterrupt):
         baseline.wheels(benching(tmp_path, "--baseline", "seed"))
-    assert not (tmp_path / "wheels" / "rtx50+seed" / NAME).exists()
+    assert list((tmp_path / "wheels" / "rtx50+seed").iterdir()) == []
 
 
 def test_what_a_killed_run_left_behind_is_ended_first(
@@ -336,9 +341,19 @@ def test_one_that_cannot_be_built_is_a_problem_with_its_command(
 
 
 def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
-    ctx = fakes.context(tmp_path, "--baseline", "ptx", spec=fakes.cpu_spec())
-    with pytest.raises(Problem, match="holds no PTX"):
+    (tmp_path / "targets.toml").write_text(TARGETS, encoding="utf-8")
+    words = ("--target", "cpu", "--baseline", "ptx")
+    with pytest.raises(Problem) as caught:
+        baseline.wheels(fakes.context(tmp_path, *words, spec=fakes.cpu_spec()))
+    assert caught.value.id == "baseline-ptx-of-cpu"
+
+
+def test_the_target_is_no_baseline_of_itself(tmp_path: Path) -> None:
+    """Its build would wait for the lock that this run has until it ends."""
+    ctx = benching(tmp_path, "--baseline", "ptx", "--arch", "120-virtual")
+    with pytest.raises(Problem) as caught:
         baseline.wheels(ctx)
+    assert (caught.value.id, caught.value.code) == ("baseline-is-the-target", USAGE)
 
 
 def test_the_names_are_those_of_the_help() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import itertools
 import json
 import runpy
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any, NoReturn
 import pytest
 
 from sessions import bundle
-from sessions.core import job, pyenv, records, spec
+from sessions.core import facts, job, pyenv, records, spec
 from sessions.core.context import Context
 from sessions.core.errors import Problem
+from sessions.core.model import Wheel
 from sessions.core.run import Finished
 from tests import fakes
 
@@ -127,7 +130,7 @@ def test_the_payload_is_in_it_whole_and_nothing_compiled(made: zipfile.ZipFile) 
 
 
 def test_the_program_of_a_bundle_is_the_payloads_launcher(made: zipfile.ZipFile) -> None:
-    assert made.read("__main__.py") == (job.PAYLOAD / "launch.py").read_bytes()
+    assert made.read("__main__.py") == (job.PAYLOAD / "start.py").read_bytes()
 
 
 def test_wheels_are_stored_as_they_are_and_the_rest_compressed(made: zipfile.ZipFile) -> None:
@@ -164,9 +167,10 @@ def test_what_the_project_locks_is_taken_by_its_hashes(made: zipfile.ZipFile, pi
     assert len(locked) == 2
     assert all("--require-hashes" in command for command in locked)
     # Of what the sessions import, the other machine needs the one package that reads the card.
-    assert bundle._requirement("nvidia-ml-py").startswith("nvidia-ml-py==")
-    assert "--hash=sha256:" in bundle._requirement("nvidia-ml-py")
-    assert bundle._requirement("nvidia-ml-py").count("==") == 1
+    locked_nvml = bundle._requirement(facts.FACTS / "runtime.txt", "nvidia-ml-py")
+    assert locked_nvml.startswith("nvidia-ml-py==")
+    assert "--hash=sha256:" in locked_nvml
+    assert locked_nvml.count("==") == 1
 
 
 def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
@@ -177,7 +181,7 @@ def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
     told = capsys.readouterr().out
     path = ctx.wheels / "smoke-rtx50.pyz"
     assert f"  {path}" in told
-    assert "on the machine with the card: python3.11 smoke-rtx50.pyz" in told
+    assert "on the machine with the GPU: python3.11 smoke-rtx50.pyz" in told
     assert records.file_sha256(path) in told
 
 
@@ -195,6 +199,54 @@ def test_a_bundle_says_what_to_take_along_to_measure_with(
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
         assert f"wheels/{NAME}" in archive.namelist()
         assert archive.read(f"wheels/{NAME}") == b"a wheel" * 100
+
+
+# ---- a wheel that serves every Python -----------------------------------------------------------
+
+SERVES_ALL = "llama_cpp_python-0.3.16-py3-none-manylinux_2_35_x86_64.whl"
+
+
+class PipOfMany(Pip):
+    """Plays pip where numpy is made for each Python, and for 3.14 not at all."""
+
+    def __call__(self, ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
+        named = dict(itertools.pairwise(words))
+        python = named.get("--python-version", "3.11")
+        if words[-1].startswith("numpy==") and "-d" in named:
+            self.commands.append(list(words))
+            if python == "3.14":
+                raise Problem("There is no numpy.", id="pip-failed", remedy="none")
+            folder, tag = Path(named["-d"]), f"cp{python.replace('.', '')}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"numpy-2.4.6-{tag}-{tag}-manylinux_2_27_x86_64.whl").write_text(python)
+            return ""
+        return super().__call__(ctx, venv, words, what)
+
+
+def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    played = PipOfMany()
+    played.required = [("numpy", "2.4.6")]
+    monkeypatch.setattr(pyenv, "pip", played)
+    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    ctx = bundling(tmp_path)
+    (ctx.wheels / NAME).rename(ctx.wheels / SERVES_ALL)
+    found = records.need(ctx.record("wheel"), "wheel", Wheel)
+    wheel = dataclasses.replace(found, file=SERVES_ALL)
+    records.write(ctx.record("wheel"), "wheel", wheel)
+    bundle.main(ctx)
+    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
+        names = [name for name in archive.namelist() if "numpy" in name]
+        manifest = json.loads(archive.read("manifest.json"))
+    assert names == [
+        "python3.12/numpy-2.4.6-cp312-cp312-manylinux_2_27_x86_64.whl",
+        "python3.13/numpy-2.4.6-cp313-cp313-manylinux_2_27_x86_64.whl",
+        "wheels/numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.whl",
+    ]
+    assert manifest["pythons"] == ["3.11", "3.12", "3.13"]
+    told = capsys.readouterr().out
+    assert "the bundle is not for Python 3.14" in " ".join(told.split())
 
 
 # ---- the file itself ----------------------------------------------------------------------------
@@ -222,11 +274,28 @@ def test_a_bundle_is_a_sound_zip_for_all_that(folder: Path, tmp_path: Path) -> N
         assert archive.read("wheels/x.whl") == b"x" * 1000
 
 
-def test_python_runs_a_bundle(folder: Path, tmp_path: Path) -> None:
+def test_python_runs_a_bundle(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Under another name than __main__ it defines all and does nothing.
     bundle.pack(folder, tmp_path / "x.pyz")
+    monkeypatch.delitem(sys.modules, "launch", raising=False)
     found = runpy.run_path(str(tmp_path / "x.pyz"), run_name="a_bundle")
-    assert callable(found["main"])
+    assert Path(found["launch"].__file__) == tmp_path / "x.pyz" / "payload" / "launch.py"
+    assert callable(found["launch"].start)
+    monkeypatch.delitem(sys.modules, "launch")
+
+
+def test_the_first_file_of_a_bundle_can_be_read_by_any_python() -> None:
+    """Python 2.7's grammar is not here to try; what newer ones brought is not in it."""
+    text = (job.PAYLOAD / "start.py").read_text(encoding="utf-8")
+    tree = ast.parse(text, feature_version=(3, 4))
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef, ast.Match)
+    assert not [node for node in ast.walk(tree) if isinstance(node, newer)]
+    first = next(node for node in tree.body if isinstance(node, ast.If))
+    before = tree.body[: tree.body.index(first)]
+    assert [ast.unparse(node) for node in before[1:]] == ["import sys"]
+    assert "from __future__" not in text
 
 
 def test_what_was_compiled_on_the_way_is_left_out(folder: Path, tmp_path: Path) -> None:
@@ -267,7 +336,7 @@ def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> 
 def manifest(target: str, root: Path, **changes: Any) -> dict[str, Any]:
     of = dataclasses.replace(TARGETS[target], **changes)
     wheel = fakes.wheel(version=of.version, requires=REQUIRES if of.cuda else ())
-    return dict(bundle.manifest(fakes.context(root, spec=of), wheel))
+    return dict(bundle.manifest(fakes.context(root, spec=of), wheel, ["3.11"]))
 
 
 def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
@@ -275,7 +344,7 @@ def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
     told = found.pop("job")
     assert found == {
         "target": "rtx50",
-        "python": "3.11",
+        "pythons": ["3.11"],
         "platforms": ["linux_x86_64"],
         "driver": 580,
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "NVIDIA_cublas<14,>=13.2.2.2"],
@@ -336,13 +405,16 @@ def keygen(monkeypatch: pytest.MonkeyPatch) -> Keygen:
 def test_a_bundle_is_signed_for_this_project_alone(
     tmp_path: Path, pip: Pip, keygen: Keygen, capsys: Told
 ) -> None:
-    ctx = bundling(tmp_path, "--sign", "/home/user/.ssh/key", env={"PATH": "/usr/bin", "X": "1"})
+    ctx = bundling(tmp_path, "--sign", "/home/user/.ssh/key", env=ENV)
     bundle.main(ctx)
     target = ctx.wheels / "smoke-rtx50.pyz"
     words = ["-Y", "sign", "-f", "/home/user/.ssh/key", "-n", "blackwheel", str(target)]
     assert keygen.command == ["ssh-keygen", *words]
-    assert keygen.env == {"PATH": "/usr/bin"}
+    assert keygen.env == {"PATH": "/usr/bin", "SSH_AUTH_SOCK": "/run/agent"}
     assert f"{target}.sig" in capsys.readouterr().out
+
+
+ENV = {"PATH": "/usr/bin", "X": "1", "SSH_AUTH_SOCK": "/run/agent"}
 
 
 def test_an_older_signature_makes_way(tmp_path: Path, pip: Pip, keygen: Keygen) -> None:

@@ -68,4 +68,5 @@ def test_it_is_run_by_this_python_with_that_projects_noxfile(
     assert code == 7
     noxfile = str(Path("/work") / "noxfile.py")
     words = ["-s", "verify", "--", "--target=rtx50", "--jobs=2"]
-    assert ran == [([sys.executable, noxfile, *words], {"A": "1"})]
+    flags = ["-P", "-s", "-X", "utf8"]
+    assert ran == [([sys.executable, *flags, noxfile, *words], {"A": "1"})]

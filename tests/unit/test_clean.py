@@ -84,7 +84,9 @@ def test_a_tree_of_other_inputs_goes_and_each_difference_is_told(
     spec: dict[str, object], chain: dict[str, object], why: str, ctx: Context
 ) -> None:
     built_from(ctx, fakes.spec(**spec), fakes.chain(**chain))
-    assert clean.stale(ctx) == [clean.Removal(ctx.build / "tree", why, marked=True)]
+    assert clean.stale(ctx) == [
+        clean.Removal(ctx.build / "tree", why, marked=True, lock=ctx.lock_of("rtx50"))
+    ]
 
 
 def test_a_tree_of_another_toolkit_goes(ctx: Context) -> None:
@@ -225,13 +227,16 @@ def test_caches_go_only_when_asked(ctx: Context) -> None:
     assert (ctx.cache / "ccache").exists()
     (ctx.root / "build").mkdir(exist_ok=True)
     clean.main(told(ctx, "--caches"))
-    assert not ctx.cache.exists()
+    # The locks stay: who waits for one would have another file of the same name than the next run.
+    assert sorted(path.name for path in ctx.cache.iterdir()) == [disk.TAG, "locks", "tmp"]
+    assert not [path for path in (ctx.cache / "tmp").iterdir() if path.is_dir()]
 
 
 def test_a_cache_folder_that_is_not_ours_is_not_deleted(ctx: Context) -> None:
     (ctx.cache / "precious").mkdir(parents=True)
-    with pytest.raises(Problem, match="does not carry blackwheel's mark"):
+    with pytest.raises(Problem) as caught:
         clean.main(told(ctx, "--caches"))
+    assert caught.value.id == "cache-folder-foreign"
     assert (ctx.cache / "precious").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from sessions.core import context, errors
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 from tests import fakes
 
 
@@ -48,7 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(context, "_failed", [])
     monkeypatch.setattr(sys, "argv", ["noxfile.py"])
     monkeypatch.delenv("NOXSESSION", raising=False)
-    monkeypatch.setattr("sessions.core.context.signal.signal", lambda *_: None)
+    monkeypatch.setattr("sessions.core.context.run.ended_by_signals", lambda _: None)
     monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -137,6 +137,28 @@ def test_a_wrong_option_is_told_before_anything_is_made(
     assert refused(session(*words), capsys).startswith("2\nerror: ")
     assert not (project / "build").exists()
     assert not (project / "cache").exists()
+
+
+@pytest.mark.parametrize("name", ["bench", "bundle"])
+def test_a_target_as_its_own_baseline_is_refused_before_anything_is_made(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    words = ["--target=rtx50", "--arch=120-virtual", "--baseline=ptx"]
+    monkeypatch.setattr("sys.argv", ["noxfile.py", "-s", name, "--", *words])
+    assert context._prepared() == USAGE
+    assert "that target itself" in capsys.readouterr().err
+    assert not (project / "build").exists()
+
+
+@pytest.mark.usefixtures("links")
+def test_a_build_folder_that_is_a_link_has_its_real_path(project: Path) -> None:
+    """As CMake has it: else the one of the flags would not be the one in the libraries."""
+    (project / "other disk").mkdir()
+    (project / "build").symlink_to(project / "other disk")
+    found: list[Context] = []
+    context.stage(session("--target=cpu"), found.append)
+    assert found[0].build == project / "other disk" / "cpu"
+    assert found[0].lock_of("cpu") == project / "build" / "cpu.lock"
 
 
 def test_help_prints_the_options_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:

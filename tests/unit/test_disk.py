@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,102 @@ def test_a_removal_that_was_interrupted_can_be_taken_up_again(
         patch.setattr(shutil, "rmtree", ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             disk.remove(ours)
-    assert disk.is_marked(ours)
+    # Whatever is left of it passes for no whole folder, and a second removal clears it.
+    assert not ours.exists()
+    left = ours.with_name(".ours.gone")
+    assert disk.is_marked(left)
+    disk.mark(ours)
     disk.remove(ours)
     assert not ours.exists()
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("name", [".ours.gone", ".ours.part"])
+def test_what_no_run_takes_for_a_whole_is_deleted_where_it_is(tmp_path: Path, name: str) -> None:
+    disk.mark(tmp_path / name)
+    disk.remove(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- files ----
+
+
+def test_a_file_is_written_whole(tmp_path: Path) -> None:
+    with disk.whole(tmp_path / "new" / "record.json") as part:
+        part.write_text("half")
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [part.name]
+        part.write_text("whole")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["record.json"]
+    assert (tmp_path / "new" / "record.json").read_text() == "whole"
+
+
+def test_a_file_that_breaks_half_way_leaves_the_older_one(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("old")
+    with contextlib.suppress(KeyboardInterrupt), disk.whole(tmp_path / "record.json") as part:
+        part.write_text("half")
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+    assert (tmp_path / "record.json").read_text() == "old"
+
+
+def test_what_a_killed_run_left_beside_a_file_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead, living, other = ".a[1].json.77.part", ".a[1].json.78.part", ".a1.json.77.part"
+    for name in (dead, living, other):
+        (tmp_path / name).write_text("half")
+    monkeypatch.setattr("psutil.pid_exists", lambda number: number == 78)
+    with disk.whole(tmp_path / "a[1].json") as part:
+        part.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {living, other, "a[1].json"}
+
+
+# ---- space ----
+
+
+def space(monkeypatch: pytest.MonkeyPatch, free: dict[Path, int]) -> list[Path]:
+    """Play disks: each folder of ``free`` is one, with so many MiB. Returns what is asked."""
+    asked: list[Path] = []
+    stat = Path.stat
+
+    def of(folder: Path) -> Path:
+        return next(f for f in (folder, *folder.parents) if f in free)
+
+    def device(folder: Path, **how: bool) -> Any:
+        found = stat(folder, **how)
+        values = [*found[:2], 1000 + list(free).index(of(folder)), *found[3:]]
+        return os.stat_result(values)
+
+    def usage(folder: Path) -> Any:
+        asked.append(folder)
+        return types.SimpleNamespace(free=free[of(folder)] * disk.MIB)
+
+    monkeypatch.setattr(Path, "stat", device)
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    return asked
+
+
+def test_space_is_asked_of_the_disk_that_it_concerns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, checkout = tmp_path / "cache", tmp_path / "checkout"
+    for folder in (cache, checkout):
+        folder.mkdir()
+    space(monkeypatch, {cache: 500, checkout: 2000})
+    disk.room({checkout / "build" / "rtx50": 1000, cache / "ccache": 400}, "A build")
+    with pytest.raises(Problem) as caught:
+        disk.room({checkout / "build" / "rtx50": 1000, cache / "ccache": 501}, "A build")
+    assert caught.value.id == "disk-too-small"
+    assert caught.value.evidence == str(cache)
+
+
+def test_what_goes_to_one_disk_is_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = space(monkeypatch, {tmp_path: 1200})
+    disk.room({tmp_path / "build": 1000, tmp_path / "wheels": 200}, "A build")
+    assert asked == [tmp_path]
+    with pytest.raises(Problem) as caught:
+        disk.room({tmp_path / "build": 1000, tmp_path / "wheels": 201}, "A build")
+    assert caught.value.id == "disk-too-small"
 
 
 @pytest.mark.usefixtures("links")
@@ -219,7 +313,7 @@ def test_who_has_to_wait_for_a_lock_is_told_for_what(tmp_path: Path) -> None:
         assert not disk.is_free(path)
     assert disk.is_free(path)
     assert len(said) == 1
-    assert "Another run is at work on rtx50+v0.3.36" in said[0]
+    assert "is at work on rtx50+v0.3.36" in said[0]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def ctrl_c(*_: object) -> NoReturn:
 
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(shutil, "copyfileobj"), (os, "fsync"), (Path, "replace")],
+    [(shutil, "copyfile"), (os, "fsync"), (Path, "replace")],
     ids=["copy", "fsync", "rename"],
 )
 @pytest.mark.parametrize("end", [full_disk, ctrl_c])

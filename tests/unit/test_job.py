@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sessions.core import job, spec
-from sessions.core.errors import Problem
+from sessions.core import baseline, job, spec
+from sessions.core.errors import USAGE, Problem
 from sessions.core.model import BuildSpec, Wheel
 from sessions.payload import seal
 from tests import fakes
@@ -116,7 +116,16 @@ def test_a_card_is_wanted_where_the_wheel_will_run_on_one(
 def test_the_card_of_the_target_is_taken(tmp_path: Path) -> None:
     second = fakes.card(index=1)
     nvml = fakes.nvml(fakes.card(compute_capability="8.9"), second)
-    assert job.card_for(fakes.context(tmp_path), nvml) == second
+    assert job.card_for(fakes.context(tmp_path), nvml) == {**second, "visible": "1"}
+
+
+def test_a_gpu_that_a_scheduler_hides_is_not_taken(tmp_path: Path) -> None:
+    nvml = fakes.nvml(fakes.card(), fakes.card(index=1))
+    ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": "1"})
+    assert job.card_for(ctx, nvml)["visible"] == "1"
+    ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
+    with pytest.raises(Problem, match="hides every GPU"):
+        job.card_for(ctx, nvml)
 
 
 def test_the_card_that_is_named_is_taken(tmp_path: Path) -> None:
@@ -320,3 +329,38 @@ def test_cases_within_the_bounds_there_are_hold() -> None:
 def test_a_proof_that_both_holds_and_fails_does_not_hold() -> None:
     checks = [*fakes.smoke_checks(), *fakes.smoke_checks("memory")]
     assert job.failed(opened(fakes.smoke_report(checks=checks))) == ["memory"]
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl", "0.3.16"),
+        ("llama_cpp_python-0.3.16+cu131-1-cp311-cp311-win_amd64.whl", "0.3.16+cu131"),
+        ("my-wheel.whl", None),
+        ("wheel.whl", None),
+        ("llama_cpp_python-new-py3-none-any.whl", None),
+    ],
+)
+def test_the_version_in_a_wheels_name(name: str, version: str | None) -> None:
+    if version is not None:
+        assert job.version(Path(name)) == version
+        return
+    with pytest.raises(Problem) as caught:
+        job.version(Path(name))
+    assert (caught.value.id, caught.value.code) == ("wheel-name-invalid", USAGE)
+
+
+@pytest.mark.parametrize("session", ["smoke", "bench"])
+def test_a_wheel_that_has_no_wheels_name_is_refused(tmp_path: Path, session: str) -> None:
+    (tmp_path / "my-wheel.whl").touch()
+    ctx = fakes.context(tmp_path, "--wheel", str(tmp_path / "my-wheel.whl"), session=session)
+    with pytest.raises(Problem) as caught:
+        job.chosen(ctx)
+    assert caught.value.id == "wheel-name-invalid"
+
+
+def test_a_baseline_that_has_no_wheels_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my-wheel.whl").touch()
+    with pytest.raises(Problem) as caught:
+        baseline.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
+    assert caught.value.id == "wheel-name-invalid"

@@ -71,7 +71,7 @@ def test_the_first_compiler_that_fits_is_chosen() -> None:
     )
     chosen, why = judge.choose_compiler([new, fits, also], ACCEPTS, None)
     assert chosen == fits
-    assert why == "gnu 14.2.0 (/b): the first on PATH that fits"
+    assert why == "gnu 14.2.0 (/b): the first that fits of g++, g++-N, clang++"
 
 
 def test_too_old_a_compiler_is_passed_over() -> None:
@@ -93,7 +93,7 @@ def test_too_new_a_compiler_is_fine_for_the_cpu() -> None:
     new = fakes.compiler(version="16.1.0")
     chosen, why = judge.choose_compiler([new], None, None)
     assert chosen == new
-    assert why.endswith("the first on PATH that fits")
+    assert why.endswith("the first that fits of g++, g++-N, clang++")
 
 
 def test_with_old_compilers_alone_none_is_chosen_and_each_reason_is_given() -> None:

@@ -12,7 +12,6 @@ import pytest
 from sessions import lock
 from sessions.core import facts, records
 from sessions.core.errors import Problem
-from tests import fakes
 
 # Lines of METADATA of cuda-toolkit 13.1.2.0, as they are: pinned by pattern, each more than once.
 MARK = (
@@ -161,11 +160,3 @@ def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: 
     lock.put(known, "release", "9.9.9", row)
     assert known.read_text().startswith("# kept\n")
     assert tomllib.loads(known.read_text()) == {"release": {"9.9.9": row}}
-
-
-@pytest.mark.parametrize("name", [None, "numpy==2", "llama-cpp-python", "cuda==", "cuda"])
-def test_what_cannot_be_locked_is_refused(name: str | None, tmp_path: Path) -> None:
-    words = ["--add", name] if name else []
-    with pytest.raises(Problem, match="names nothing that can be locked") as caught:
-        lock.main(fakes.context(tmp_path, *words))
-    assert "--add cuda==13.4" in caught.value.remedy

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import card, launch, proofs, seal, stats
+from sessions.payload import card, launch, pipconfig, proofs, seal, stats
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -31,7 +33,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
     told = {k: v for k, v in fakes.smoke_job().items() if k not in ("folder", "layers", "venv")}
     base: dict[str, Any] = {
         "target": "rtx50",
-        "python": HERE,
+        "pythons": [HERE],
         "platforms": [PLATFORM],
         "driver": 580,
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "nvidia-cublas<14,>=13.2.2.2"],
@@ -67,7 +69,7 @@ def test_another_python_is_refused_with_the_command_to_type(
     capsys: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/downloads/smoke-rtx50.pyz"])
-    said = stopped(lambda: launch._fits(manifest(python="3.99")), capsys)
+    said = stopped(lambda: launch._fits(manifest(pythons=["3.99"])), capsys)
     assert f"The wheel is for Python 3.99; this is {HERE}." in said
     assert "To mend it: python3.99 smoke-rtx50.pyz" in said
 
@@ -84,7 +86,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     monkeypatch.setattr(sys, "path", sys.path.copy())
 
     def show(nvml: dict[str, Any]) -> None:
-        beside = SimpleNamespace(read=lambda: nvml, choose=card.choose)
+        beside = SimpleNamespace(read=lambda: nvml, choose=card.choose, selector=card.selector)
         monkeypatch.setitem(sys.modules, "card", beside)
 
     return show
@@ -112,9 +114,24 @@ def test_the_card_is_taken_with_its_driver(
 ) -> None:
     shown(fakes.nvml(fakes.card(), fakes.card(index=1)))
     found = launch._card(tmp_path, manifest(), options(device="1"))
-    assert found == {**fakes.card(index=1), "release": "580.159.04"}
+    assert found == {**fakes.card(index=1), "visible": "1", "release": "580.159.04"}
     beside = [str(tmp_path / "bundle" / name) for name in ("payload", "nvml")]
     assert sys.path[:2] == beside  # nothing is installed yet
+
+
+def test_a_gpu_that_a_scheduler_hides_is_not_taken(
+    shown: Callable[[dict[str, Any]], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Told,
+) -> None:
+    shown(fakes.nvml(fakes.card(), fakes.card(index=1)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = launch._card(tmp_path, manifest(), options())
+    assert found
+    assert (found["index"], found["visible"]) == (1, "1")
+    said = stopped(lambda: launch._card(tmp_path, manifest(), options(device="0")), capsys)
+    assert "CUDA_VISIBLE_DEVICES=1" in said
 
 
 @pytest.mark.parametrize(
@@ -143,6 +160,12 @@ class Programs:
         self.codes: list[int] = []
 
     def __call__(self, command: Sequence[str], **given: Any) -> Any:
+        if list(command[-2:]) == ["config", "list"]:
+            return subprocess.CompletedProcess(list(command), 0, "global.target='/x'\n", "")
+        if "pip" in command:
+            assert {"PIP_TARGET", "PIP_USER"} & given["env"].keys() == set()
+            assert given["env"]["PIP_CONFIG_FILE"] == os.devnull
+        assert {"-m", "-I"} & set(command) != {"-m"}  # no file of this folder is a module
         self.commands.append(list(command))
         code = self.codes.pop(0) if self.codes else 0
         text: Any = "what it says" if given.get("text") else b"what it says"
@@ -153,6 +176,8 @@ class Programs:
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
     played = Programs()
     monkeypatch.setattr(subprocess, "run", played)
+    monkeypatch.setitem(sys.modules, "pipconfig", pipconfig)
+    monkeypatch.setenv("PIP_USER", "1")
     return played
 
 
@@ -166,7 +191,7 @@ def test_the_bundles_wheels_are_installed_and_nothing_else(
     python = launch._install(tmp_path)
     assert Path(python).is_relative_to(tmp_path / "venv")
     made, installed = programs.commands
-    assert made == [sys.executable, "-m", "venv", str(tmp_path / "venv")]
+    assert made == [sys.executable, "-I", "-m", "venv", str(tmp_path / "venv")]
     assert installed[0] == python
     assert installed[-4:-2] == ["--no-index", "--no-deps"]
     assert [Path(word).name for word in installed[-2:]] == ["a.whl", "b.whl"]
@@ -324,10 +349,11 @@ def proven(folder: Path, device: dict[str, Any] | None, **changes: Any) -> str:
 
 
 def test_the_payload_is_told_of_the_card(payload: Payload, tmp_path: Path, capsys: Told) -> None:
-    text = proven(tmp_path, {**fakes.card(index=2), "release": "580.159.04"})
+    text = proven(tmp_path, {**fakes.card(index=2), "visible": "GPU-2", "release": "580.159.04"})
     assert seal.opened(text)["device"] == "NVIDIA GeForce RTX 5090"
     told = payload.told
     assert (told["layers"], told["index"], told["jobs"]) == (999, 2, 4)
+    assert told["visible"] == "GPU-2"
     assert told["runtime_places"] == ["/rt"]
     assert told["folder"] == str(tmp_path / "run")
     identity = told["identity"]
@@ -455,6 +481,100 @@ def test_a_wheel_without_a_runtime_gets_none(bundle: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(launch, "_runtime", refuse)
     assert ran(bundle, monkeypatch, checks=GOOD) == 0
+
+
+def test_the_packages_for_this_python_are_put_to_the_others(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99", HERE])))
+        archive.writestr("wheels/gguf.whl", "for every one")
+        archive.writestr(f"python{HERE}/numpy.whl", "for this one")
+        archive.writestr("python3.99/numpy.whl", "for another")
+    found: dict[str, str] = {}
+
+    def install(folder: Path) -> str:
+        for path in (folder / "bundle" / "wheels").iterdir():
+            found[path.name] = path.read_text()
+        return "/venv/python"
+
+    monkeypatch.setattr(launch, "_install", install)
+    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+    assert found == {"gguf.whl": "for every one", "numpy.whl": "for this one"}
+
+
+def test_another_python_is_told_before_anything_is_unpacked(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99"])))
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("an older Python may not be able to run this")
+
+    monkeypatch.setattr(launch, "_folder", refuse)
+    assert ran(bundle, monkeypatch, checks=GOOD) == 2
+
+
+def test_what_a_killed_run_left_goes_with_the_next(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is beside the report, not in the system's temporary folder, where it would stay."""
+    left = bundle.with_name("smoke-report.unfinished")
+    (left / "venv").mkdir(parents=True)
+    (left / "venv" / "600 MB").touch()
+    (left / "lock").touch()
+    used: list[Path] = []
+
+    def install(folder: Path) -> str:
+        assert not (folder / "venv").exists()
+        used.append(folder)
+        return "/venv/python"
+
+    monkeypatch.setattr(launch, "_install", install)
+    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+    assert used == [left]
+    assert sorted(path.name for path in bundle.parent.iterdir()) == [
+        "smoke-report.json",
+        bundle.name,
+    ]
+
+
+def test_two_runs_with_one_report_do_not_meet(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    report = bundle.with_name("smoke-report.json")
+    with launch._folder(report, kept=False) as folder:
+        (folder / "mine").touch()
+        assert ran(bundle, monkeypatch, checks=GOOD) == 2
+        assert (folder / "mine").exists()
+        assert ran(bundle, monkeypatch, "--report", "other.json", checks=GOOD) == 0
+    assert "Another run works in" in capsys.readouterr().err
+    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+
+
+@pytest.mark.parametrize(("held", "waited"), [(0, 0), (3, 3), (99, 6)])
+def test_what_a_scanner_of_windows_holds_for_a_moment_is_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, waited: int
+) -> None:
+    tried, pauses, replace = 0, list[float](), Path.replace
+    (tmp_path / "report.json").write_text("old")
+
+    def busy(part: Path, whole: Path) -> Path:
+        nonlocal tried
+        tried += 1
+        if tried <= held:
+            raise PermissionError(13, "The process cannot access the file", str(part))
+        return replace(part, whole)
+
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr("time.sleep", pauses.append)
+    monkeypatch.setattr(Path, "replace", busy)
+    with contextlib.suppress(PermissionError):
+        launch.write(tmp_path / "report.json", "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
+    assert (tmp_path / "report.json").read_text() == ("new" if held < 7 else "old")
+    assert len(pauses) == waited
 
 
 def test_nothing_is_left_of_what_was_unpacked(
@@ -605,7 +725,7 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
     assert (told["python_used"], told["first"]) == (sys.executable, ("--bench",))
     assert told["runtime"] == "packages"  # pip had it
     (command,) = programs.commands
-    assert command[:4] == [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    assert command[:5] == [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check"]
     assert command[-2:] == manifest()["runtime"]
     said = capsys.readouterr().out
     assert "rtx50 against seed" in said
@@ -618,8 +738,9 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
 def test_on_a_card_every_layer_goes_there(
     benching: Callable[..., dict[str, Any]], programs: Programs
 ) -> None:
-    told = benching(device={**fakes.card(index=1), "release": "580.159.04"})
+    told = benching(device={**fakes.card(index=1), "visible": "GPU-1", "release": "580.159.04"})
     assert (told["layers"], told["index"], told["threads"]) == (999, 1, 1)
+    assert told["visible"] == "GPU-1"
     assert told["identity"]["device"] == "NVIDIA GeForce RTX 5090"
     assert told["identity"]["driver"] == "580.159.04"
     assert told["nvml"].endswith("nvml")
@@ -723,7 +844,7 @@ def test_a_benchmark_that_measured_nothing_leaves_nothing(
     bundle: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest(python="3.99")))
+        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99"])))
     assert bench(bundle, monkeypatch) == 2
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 

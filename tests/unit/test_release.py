@@ -159,7 +159,7 @@ class World:
             assert command[0].endswith("diffoscope")
             Path(command[2]).write_text("a long text")
             code, text = 1, ""
-        return Finished(tuple(command), code, text, 0.0)
+        return Finished(tuple(command), code, text, 0.0, "warning: cannot set locale")
 
     def context(self, *words: str) -> Context:
         asked = fakes.parsed(*words)
@@ -627,16 +627,16 @@ def test_a_rename_that_fails_leaves_the_old_one(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.release()
-    before, rename = world.files(), Path.rename
+    before, replace = world.files(), Path.replace
 
     def held(path: Path, target: Path) -> Path:
         if path.name == ".dist.part":
             raise PermissionError(13, "a virus scanner has it open")
-        return rename(path, target)
+        return replace(path, target)
 
     world.content = "two"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", held)
+        patch.setattr(Path, "replace", held)
         with pytest.raises(PermissionError):
             world.release()
     assert world.files() == before

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
+import shutil
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from sessions import source
-from sessions.core import disk, facts, records
+from sessions.core import disk, facts, pyenv, records
+from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.facts import Sdist
 from sessions.core.model import Pristine
 from sessions.core.staging import PRISTINE
+from tests import fakes
 
 SDIST = Sdist("1.0", "llama_cpp_python-1.0.tar.gz", "00ff", 1667997441, None)
 
@@ -137,3 +142,35 @@ def test_the_mark_of_a_source_lets_clean_delete_it(tmp_path: Path) -> None:
     source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), tmp_path / "1.0", SDIST)
     disk.remove(tmp_path / "1.0")
     assert not (tmp_path / "1.0").exists()
+
+
+def test_two_checkouts_download_a_source_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one cache: the second waits, and takes what the first has brought."""
+    sdist = archive(tmp_path / SDIST.file, {"top-1.0/CMakeLists.txt": b"x"})
+    locked = dataclasses.replace(SDIST, sha256=records.file_sha256(sdist))
+    downloads: list[Path] = []
+    asked: list[str] = []
+
+    def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
+        assert not disk.is_free(ctx.cached_lock(SDIST.file))
+        folder = Path(dict(itertools.pairwise(words))["-d"])
+        downloads.append(folder)
+        shutil.copyfile(sdist, folder / SDIST.file)
+        return ""
+
+    def room(needs: dict[Path, int], what: str) -> None:
+        asked.extend(folder.name for folder in needs)
+
+    monkeypatch.setattr(pyenv, "pip", pip)
+    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(disk, "room", room)
+    for name in ("one", "two"):
+        ctx = fakes.context(tmp_path / name, session="source", cache=tmp_path / "cache")
+        _, fresh = source._locked(ctx, locked)
+        assert fresh
+        assert (tmp_path / name / "llama-cpp-python-src" / "1.0" / "CMakeLists.txt").exists()
+    assert [folder.parent for folder in downloads] == [tmp_path / "cache" / "tmp"]
+    assert asked == ["downloads", "1.0", "1.0"]
+    assert [path.name for path in (tmp_path / "cache" / "downloads").iterdir()] == [SDIST.file]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,11 +168,21 @@ def test_a_current_wheel_is_not_built_again(
     assert f"up to date, {ctx.wheels / NAME}" in capsys.readouterr().out
 
 
-def test_a_disk_that_cannot_hold_a_build_is_said_before_it_begins(tmp_path: Path) -> None:
-    ctx = with_records(tmp_path, host=fakes.host(disk_free_mib=500))
-    with pytest.raises(Problem, match="500 MiB are free") as caught:
+def test_a_disk_that_cannot_hold_a_build_is_said_before_it_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the probe saw counts for nothing: since then 1.3 GB may have been downloaded."""
+    ctx = with_records(tmp_path, host=fakes.host(disk_free_mib=100000))
+    asked: list[Path] = []
+
+    def usage(folder: Path) -> Any:
+        asked.append(folder)
+        return types.SimpleNamespace(free=500 << 20)
+
+    monkeypatch.setattr("shutil.disk_usage", usage)
+    with pytest.raises(Problem) as caught:
         wheel.main(ctx)
-    assert "clean -- --all" in caught.value.remedy
+    assert (caught.value.id, asked) == ("disk-too-small", [ctx.build])
     assert not (ctx.build / "src").exists()
 
 

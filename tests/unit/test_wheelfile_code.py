@@ -334,9 +334,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     def capture(command: Sequence[str], **how: object) -> Finished:
         name, word = Path(command[0]).name, command[1]
-        environment = how["env"]
-        assert isinstance(environment, dict)
-        assert {"PATH", "PYTHONPATH"} & environment.keys() == set()
+        assert how["env"] == {"SYSTEMROOT": r"C:\Windows", "TEMP": r"C:\T"}
         assert how["timeout"]
         if says["fails"] in (name, word):
             return Finished(tuple(command), 255, "cuobjdump fatal   : cannot\nread it", 0.1)
@@ -351,8 +349,10 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             assert command[1:3] == ["--binary", "SM120"]
             names = Disassembler()(Path(command[3]).read_bytes())
             text = "".join(f"   /*{16 * n:04x}*/   {name} R1 ;\n" for n, name in enumerate(names))
-        return Finished(tuple(command), 0, text, 0.1)
+        return Finished(tuple(command), 0, text, 0.1, "warning: cannot set locale")
 
+    env = {"SYSTEMROOT": r"C:\Windows", "TEMP": r"C:\T", "LD_PRELOAD": "/x.so", "PATH": "/x"}
+    monkeypatch.setattr("sessions.core.options.environment", lambda: env)
     monkeypatch.setattr("sessions.core.run.capture", capture)
     monkeypatch.setattr(devicecode, "installed", Path)
     return says

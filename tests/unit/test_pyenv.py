@@ -1,0 +1,135 @@
+"""The build tools' venv, pip in it, and the toolkit that it unpacks: whole, and no leftovers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import toolkit
+from sessions.core import disk, facts, locks, pyenv, records, run
+from sessions.core.context import Context
+from sessions.core.errors import Problem
+from sessions.core.run import Finished
+from tests import fakes
+
+CUDA_H = "CUresult CUDAAPI cuInit(unsigned int Flags);"
+HOST_CONFIG = """
+#if __GNUC__ > 15
+#error -- unsupported GNU version! gcc versions later than 15 are not supported!
+"""
+
+
+class Pip:
+    """Plays every program: a venv is a folder, pip unpacks a toolkit by way of TMPDIR."""
+
+    def __init__(self) -> None:
+        self.temporary: list[Path] = []
+        self.killed = False
+
+    def __call__(self, command: Sequence[str], *, env: Mapping[str, str], **_: object) -> Finished:
+        named = dict(itertools.pairwise(command))
+        if "pip" in command:
+            folder = Path(env["TMPDIR"])
+            assert env["TEMP"] == env["TMP"] == env[run.BUILD_MARK] == str(folder)
+            (folder / "pip-unpack").mkdir()
+            self.temporary.append(folder)
+            if self.killed:
+                raise KeyboardInterrupt
+        if "--target" in named:
+            root = Path(named["--target"]) / "nvidia" / "cu13"
+            (root / "include" / "crt").mkdir(parents=True)
+            (root / "lib").mkdir()
+            (root / "include" / "cuda.h").write_text(CUDA_H)
+            (root / "include" / "crt" / "host_config.h").write_text(HOST_CONFIG)
+        return Finished(tuple(command), 0, "", 0.1)
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
+    played = Pip()
+    monkeypatch.setattr(run, "capture", played)
+    monkeypatch.setattr(toolkit, "accepted", lambda *_: facts.toolkit("13.1").accepts)
+    return played
+
+
+@pytest.fixture
+def ctx(tmp_path: Path) -> Context:
+    found = fakes.context(tmp_path, session="toolkit", asked=frozenset({"toolkit"}))
+    records.write(found.record("probe"), "probe", fakes.chain())
+    disk.mark(found.cache)
+    return found
+
+
+def folders(ctx: Context) -> list[str]:
+    return sorted(p.name.rpartition("-")[0] for p in ctx.cache.iterdir() if "-" in p.name)
+
+
+@pytest.mark.skipif("sys.platform == 'win32'")
+def test_a_toolkit_is_unpacked_in_the_cache_and_nothing_else_stays(ctx: Context, pip: Pip) -> None:
+    found, fresh = toolkit.from_pypi(ctx, "13.1")
+    assert fresh
+    assert (Path(found.root) / "lib" / "stubs").is_dir()
+    assert folders(ctx) == ["cuda-13.1", "tools-py3.11"]
+    assert {folder.parent for folder in pip.temporary} == {ctx.cache / "tmp"}
+    assert not [path for path in (ctx.cache / "tmp").iterdir() if path.is_dir()]
+    assert toolkit.from_pypi(ctx, "13.1") == (found, False)
+
+
+def test_a_toolkit_that_breaks_is_not_there(ctx: Context, pip: Pip) -> None:
+    pyenv.tools(ctx)
+    pip.killed = True
+    with pytest.raises(KeyboardInterrupt):
+        toolkit.from_pypi(ctx, "13.1")
+    assert folders(ctx) == ["tools-py3.11"]
+    assert not [path for path in (ctx.cache / "tmp").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("step", ["tools", "toolkit"])
+def test_space_is_asked_before_anything_is_downloaded(
+    ctx: Context, pip: Pip, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    if step == "toolkit":
+        pyenv.tools(ctx)
+        pip.temporary.clear()
+    asked: list[dict[Path, int]] = []
+
+    def room(needs: dict[Path, int], what: str) -> None:
+        asked.append(needs)
+        raise Problem("full", id="disk-too-small", remedy="none")
+
+    monkeypatch.setattr(disk, "room", room)
+    with pytest.raises(Problem):
+        toolkit.from_pypi(ctx, "13.1") if step == "toolkit" else pyenv.tools(ctx)
+    assert pip.temporary == []
+    ((folder, mib),) = asked[0].items()
+    assert (folder.parent, mib) == (ctx.cache, facts.disk_mib(step))
+
+
+@pytest.mark.skipif("sys.platform == 'win32'")
+def test_a_toolkit_that_is_made_anew_waits_until_nobody_uses_it(
+    ctx: Context, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _ = toolkit.from_pypi(ctx, "13.1")
+    name = Path(found.root).parents[1].name
+    # This process uses it now, as another would.
+    waited: list[str] = []
+    monkeypatch.setattr("sessions.core.console.say", waited.append)
+
+    def ended(_: Any) -> None:
+        locks.share.cache_clear()  # its users' locks go with it
+
+    monkeypatch.setattr("time.sleep", ended)
+    fresh = fakes.context(ctx.root, "--fresh", session="toolkit", asked=frozenset({"toolkit"}))
+    assert toolkit.from_pypi(fresh, "13.1") == (found, True)
+    assert any(f"{name} is in use" in text for text in waited)
+    assert folders(ctx) == ["cuda-13.1", "tools-py3.11"]
+
+
+def test_every_need_of_space_says_where_it_is_from() -> None:
+    for step, row in facts.load("disk.toml").items():
+        assert row["mib"] > 0, step
+        assert row["source"], step
