@@ -226,16 +226,6 @@ def end(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def ended_by_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Have the ends that others wish this process call ``handler``: SIGTERM, and SIGHUP.
-
-    The latter is that of a terminal that was closed; where nohup has it ignored, it stays so.
-    """
-    signal.signal(signal.SIGTERM, handler)
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, handler)
-
-
 def typed(words: Sequence[str]) -> str:
     """A command as one types it; what cmd or PowerShell would read otherwise is in quotes."""
     if sys.platform != "win32":
