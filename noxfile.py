@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent
 # Ours by its path alone, and nothing else of this folder, whoever's nox this is so far.
 _spec = importlib.util.spec_from_file_location("sessions", ROOT / "sessions" / "__init__.py")
 assert _spec
-sys.modules["sessions"] = importlib.util.module_from_spec(_spec)
+if getattr(sys.modules.get("sessions"), "__file__", None) != _spec.origin:
+    sys.modules["sessions"] = importlib.util.module_from_spec(_spec)
 
 from sessions.core import bootstrap
 

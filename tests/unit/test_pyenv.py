@@ -32,7 +32,7 @@ class Pip:
 
     def __call__(self, command: Sequence[str], *, env: Mapping[str, str], **_: object) -> Finished:
         named = dict(itertools.pairwise(command))
-        if "pip" in command:
+        if "pip" in command and "config" not in command:
             folder = Path(env["TMPDIR"])
             assert env["TEMP"] == env["TMP"] == env[run.BUILD_MARK] == str(folder)
             (folder / "pip-unpack").mkdir()
