@@ -3,14 +3,22 @@
 ``nox -s SESSION -- --help`` prints the options of one; docs/cli.md has all of them.
 """
 
-import functools
 import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # this folder: no file of it takes the place of a module
+import functools
+import importlib.util
 from pathlib import Path
 
 if sys.version_info < (3, 11):
     sys.exit("blackwheel needs Python 3.11 or newer: python3.11 noxfile.py -s wheel")
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT))
+# Ours by its path alone, and nothing else of this folder, whoever's nox this is so far.
+_spec = importlib.util.spec_from_file_location("sessions", ROOT / "sessions" / "__init__.py")
+assert _spec
+if getattr(sys.modules.get("sessions"), "__file__", None) != _spec.origin:
+    sys.modules["sessions"] = importlib.util.module_from_spec(_spec)
 
 from sessions.core import bootstrap
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from sessions.core import (
     disk,
     facts,
     job,
+    machine,
     options,
     pyenv,
     records,
@@ -85,7 +85,8 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "folder": str(work / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
-        "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
+        "visible": device["visible"] if device else "-1",
+        "threads": 1 if device else max(1, machine.cores() // 2),
         "rounds": ctx.options.rounds,
         "model": benched.model(model),
         "code": benched.code(),

@@ -95,12 +95,13 @@ def configure(
         **{f"cmake.define.{name}": value for name, value in defines.items()},
     }
     identity = _identity(compiler, toolkit)
+    epoch = options.source_date_epoch(env)
     variables = {
         **env,
         **{name: value for name, value in compiler.variables.items() if name != "PATH"},
         **_cache_variables(spec, places, identity),
         "PATH": _path(spec, compiler, toolkit, places),
-        "SOURCE_DATE_EPOCH": env.get("SOURCE_DATE_EPOCH", str(source.epoch)),
+        "SOURCE_DATE_EPOCH": str(source.epoch if epoch is None else epoch),
         # cl.exe in English, if it has it: ninja learns of headers from what it says of them.
         **({"VSLANG": "1033"} if spec.platform == "windows" else {}),
         # No git of this project may name the commit of a build inside its folder.
@@ -249,6 +250,9 @@ def _cache_variables(spec: BuildSpec, places: Places, identity: str) -> dict[str
         case "ccache":
             return {
                 "CCACHE_DIR": str(_pure(spec, places.cache) / "ccache"),
+                # An empty file of configuration: else the machine's and the store's own would
+                # decide what counts as a hit (sloppiness) and what runs (prefix_command).
+                "CCACHE_CONFIGPATH": "NUL" if spec.platform == "windows" else "/dev/null",
                 "CCACHE_MAXSIZE": "10G",
                 "CCACHE_BASEDIR": build,
                 "CCACHE_NOHASHDIR": "1",

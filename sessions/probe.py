@@ -27,7 +27,6 @@ from sessions.core.model import (
     Compiler,
     Driver,
     Gpu,
-    Host,
     InstalledToolkit,
     Python,
     Tool,
@@ -93,7 +92,7 @@ def probe(
     ``given`` is the name of a wheel that is to be tried, not built. ``ignored`` are variables of
     the caller that are said not to be used.
     """
-    host = Host(**ask("host"))
+    host, limits = machine.host(ask("host"))
     with ThreadPoolExecutor(max_workers=8) as pool:
         pythons = pool.submit(find_pythons, ask, spec.python, host.system)
         compilers = pool.submit(find_compilers, ask, host.system, spec)
@@ -135,7 +134,8 @@ def probe(
     env = {name: ask("env", name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
     temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
     flags = {**{name: value for name, value in env.items() if value}, **(ignored or {})}
-    checks = judge(chosen, spec, flags, temporary, given)
+    given_up = nvml.result().get("error", "")
+    checks = judge(chosen, spec, flags, temporary, given, limits, given_up)
     return dataclasses.replace(chosen, checks=checks)
 
 

@@ -279,13 +279,12 @@ def _checkout(ctx: Context) -> Checkout:
     for asked in (top, head, status):
         if asked.returncode:
             return Checkout("", (), f"git: {pyenv.tail(asked.output, 2)}")
-    # Among its answers there may be warnings.
-    if ctx.root.resolve() not in [Path(line).resolve() for line in top.output.splitlines()]:
+    if ctx.root.resolve() not in [Path(line).resolve() for line in top.stdout.splitlines()]:
         return Checkout("", (), f"{ctx.root} is no git checkout of its own")
-    commit = re.search(r"^[0-9a-f]{40}$", head.output, re.MULTILINE)
+    commit = re.search(r"^[0-9a-f]{40}$", head.stdout, re.MULTILINE)
     if commit is None:
         return Checkout("", (), f"git names no commit: {pyenv.tail(head.output, 2)}")
-    return Checkout(commit[0], tuple(status.output.splitlines()))
+    return Checkout(commit[0], tuple(status.stdout.splitlines()))
 
 
 def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
@@ -302,7 +301,7 @@ def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
     listed = run.capture(["git", "-C", str(ctx.root), "ls-files", "-z"], env=env)
     if listed.returncode:
         return (f"not built again: git ls-files: {pyenv.tail(listed.output, 2)}",)
-    for name in filter(None, listed.output.split("\0")):
+    for name in filter(None, listed.stdout.split("\0")):
         if not (ctx.root / name).is_file():
             return (f"not built again: git ls-files names {name!r}, which is no file here",)
         (copy / name).parent.mkdir(parents=True, exist_ok=True)

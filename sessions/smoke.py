@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
-from sessions.core import brought, console, disk, facts, job, options, pyenv, records, run
+from sessions.core import brought, console, disk, facts, job, machine, options, pyenv, records, run
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, Problem
 from sessions.core.model import SmokeReport, Toolchain
@@ -55,7 +54,8 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "folder": str(work / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
-        "jobs": 4 if device else os.cpu_count() or 1,
+        "visible": device["visible"] if device else "-1",
+        "jobs": 4 if device else machine.cores(),
         "venv": str(venv),
         "model": str(model) if model else None,
         "identity": job.identity(told, device, nvml),
@@ -95,7 +95,7 @@ def _install(ctx: Context, wheel: Path, work: Path) -> Path:
     venv = work / "venv"
     console.say(f"Installing {wheel.name} into a fresh venv of Python {chain.python.version}")
     env = options.pip_environment(ctx.env)
-    made = run.capture([chain.python.path, "-m", "venv", str(venv)], env=env)
+    made = run.capture([chain.python.path, "-I", "-m", "venv", str(venv)], env=env)
     if made.returncode:
         raise Problem(
             "Python could not make a venv.",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
 
-from sessions.core import console, disk, facts, inputs, options, records, staging
+from sessions.core import console, disk, facts, inputs, machine, options, records, staging
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import CheckGroup, VerifyReport, Wheel
@@ -38,7 +37,7 @@ def main(ctx: Context) -> None:
             path,
             Path(scratch),
             options.system_environment(ctx.env),
-            os.cpu_count() or 1,
+            machine.cores(),
             lambda n, total, name: meter.update(
                 n >> 20, total >> 20, _left(n, total, start), name.rsplit("/", 1)[-1]
             ),

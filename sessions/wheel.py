@@ -192,7 +192,8 @@ def _compile(
     statslog = ctx.build / "ccache.log"
     statslog.unlink(missing_ok=True)
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
-    command = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist)]
+    command = [python, "-I", "-m", "build", "--wheel", "--no-isolation"]
+    command += ["--outdir", str(dist)]
     command += [f"-C{name}={value}" for name, value in build.settings.items()]
     env = {
         **build.variables,
@@ -274,7 +275,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
             remedy="mend its settings (SCCACHE_*, AWS_*) or its store; or build without: "
             "nox -s wheel -- --cache none",
         )
-    trouble = cachestats.no_servers(run.capture([program, "--dist-status"], env=env).output)
+    trouble = cachestats.no_servers(run.capture([program, "--dist-status"], env=env).stdout)
     if trouble:
         console.warn(trouble)
     try:
@@ -283,7 +284,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
         if asked.returncode:
             _warn_untold("what the compiler cache did", asked.output or "sccache ended")
         else:
-            stats.append(asked.output)
+            stats.append(asked.stdout)
     finally:
         run.capture([program, "--stop-server"], env=env, timeout=60)
 

@@ -588,6 +588,7 @@ def smoke_job(**changes: Any) -> dict[str, Any]:
         "folder": "/work/run",
         "layers": 999,
         "index": 0,
+        "visible": "0",
         "jobs": 4,
         "venv": "/work/venv",
         "model": None,

@@ -187,7 +187,8 @@ def _build(ctx: Context, folder: Path, env: Mapping[str, str], jobs: int) -> int
     """Run it, its output in ``build.log``; return the number of ninja's steps."""
     shutil.rmtree(folder / "dist", ignore_errors=True)
     python = str(pyenv.program(pyenv.tools(ctx), "python"))
-    command = [python, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder / "dist")]
+    command = [python, "-I", "-m", "build", "--wheel", "--no-isolation"]
+    command += ["--outdir", str(folder / "dist")]
     # The tree is named only so that what was compiled before an interruption is not lost.
     command += [f"-Cbuild-dir={(folder / 'tree').as_posix()}", "-Ccmake.verbose=false"]
     found = (folder / "src").rglob("ggml-cuda/**/*.cu")

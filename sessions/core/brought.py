@@ -36,7 +36,7 @@ def signed(ctx: Context, report: Path, signers: Path) -> str:
     env = options.system_environment(ctx.env)
     words = ["-s", str(signature), "-f", str(signers)]
     who = run.capture([ssh, "-Y", "find-principals", *words], env=env)
-    name = (who.output.split() or [""])[0]
+    name = (who.stdout.split() or [""])[0]
     words += ["-n", "blackwheel", "-I", name]
     done = run.capture([ssh, "-Y", "verify", *words], env=env, stdin=report)
     if who.returncode or done.returncode:

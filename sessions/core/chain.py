@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.core import console, run
+from sessions.core import bootstrap, console, run
 from sessions.core.declared import BY_FIELD, takes
 from sessions.core.options import Options
 
@@ -32,7 +32,7 @@ def words(options: Options, session: str = "verify", *, given: bool = False) -> 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
     """The command line that runs sessions, and those they need, for one target."""
     words = ["-s", *sessions, "--", f"--target={target}", *more]
-    return [sys.executable, str(root / "noxfile.py"), *words]
+    return [sys.executable, *bootstrap.FLAGS, str(root / "noxfile.py"), *words]
 
 
 def follow(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -129,7 +129,7 @@ def _prepared() -> int | None:
 
 def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
     """Run one stage. Every error of the project becomes nox's here, and only here."""
-    signal.signal(signal.SIGTERM, _terminated)
+    run.ended_by_signals(_terminated)
     try:
         request = cli.read(sys.argv[1:], options.environment())
         request = dataclasses.replace(request, words=tuple(session.posargs))
@@ -245,7 +245,8 @@ def _bug(stage: str, error: BaseException) -> Problem:
     )
 
 
-def _terminated(*_: object) -> NoReturn:
+def _terminated(number: int, _: object) -> NoReturn:
     # SystemExit unwinds the stack, so that run.stream ends the compilers it started.
-    console.say("Terminated; the next run goes on where this one was.")
-    sys.exit(143)
+    with contextlib.suppress(OSError):  # the terminal is gone
+        console.say("Terminated; the next run goes on where this one was.")
+    sys.exit(128 + number)

@@ -101,13 +101,15 @@ def card_for(ctx: Context, nvml: dict[str, Any]) -> dict[str, Any]:
     """The card to prove the target's wheel on. Raises Problem where there is none."""
     assert ctx.spec.cuda is not None
     driver = facts.toolkit(ctx.spec.cuda).driver
-    device, what, remedy = card.choose(nvml, capabilities(ctx.spec), driver, ctx.options.device)
+    visible = ctx.env.get("CUDA_VISIBLE_DEVICES")
+    asked = ctx.options.device
+    device, what, remedy = card.choose(nvml, capabilities(ctx.spec), driver, asked, visible)
     if device is None:
         more = "to test only its Python side: nox -s wheel, then nox -s smoke -- --device cpu"
         if "bench" in ctx.asked:
             more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
-    return device
+    return {**device, "visible": card.selector(device)}
 
 
 def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeReport:

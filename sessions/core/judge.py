@@ -15,6 +15,7 @@ from sessions.core.model import (
     Python,
     Toolchain,
 )
+from sessions.payload import cgroups
 
 # What one compile step may take at most, with room. Measured, resident: 814 MB for cicc on
 # argsort.cu, 612 MB for llama-model.cpp (0.3.36 for 12.0a); 652 and 350 MB in 0.3.16 for 12.0.
@@ -123,20 +124,24 @@ def judge(
     flags: Mapping[str, str],
     temporary: Sequence[str] = (),
     given: str = "",
+    limits: cgroups.Limits | None = None,
+    nvml: str = "",
 ) -> tuple[Check, ...]:
     """Every judgement of the machine for the target; "fail" means that it cannot be built.
 
     ``flags`` are the caller's CC, CFLAGS, CMAKE_ARGS … that are set: none reaches the build.
     ``temporary`` is where Windows' programs put temporary files: TEMP and TMP. ``given`` is the
-    name of a wheel that is to be tried, not built.
+    name of a wheel that is to be tried, not built. ``limits`` are those of a container that
+    narrow the host, ``nvml`` is why NVIDIA's driver does not answer.
     """
     return (
         *_judge_host(chain.host),
+        *(_judge_limits(chain.host, limits) if limits else ()),
         *(_judge_paths(chain.host, spec, given) if chain.host.system == "windows" else ()),
         *(_judge_temporary(temporary) if spec.cuda else ()),
         *_judge_python(chain, spec),
         *_judge_compiler(chain, spec, flags),
-        *(_judge_cuda(chain, spec) if spec.cuda else ()),
+        *(_judge_cuda(chain, spec, nvml) if spec.cuda else ()),
     )
 
 
@@ -171,6 +176,15 @@ def _judge_host(host: Host) -> Iterator[Check]:
         )
     else:
         yield Check("disk", "ok", f"disk: {host.disk_free_mib} MiB free")
+
+
+def _judge_limits(host: Host, limits: cgroups.Limits) -> Iterator[Check]:
+    if limits.cpus is not None or limits.memory_mib is not None:
+        cpus = f"{limits.cpus:g} CPUs" if limits.cpus is not None else "no limit of CPUs"
+        memory = f"{host.memory_mib} MiB memory" if limits.memory_mib is not None else ""
+        yield Check(
+            "limits", "ok", f"limits of this container: {', '.join(filter(None, (cpus, memory)))}"
+        )
 
 
 def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
@@ -342,7 +356,7 @@ def _judge_temporary(folders: Sequence[str]) -> Iterator[Check]:
         )
 
 
-def _judge_cuda(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
+def _judge_cuda(chain: Toolchain, spec: BuildSpec, nvml: str) -> Iterator[Check]:
     assert spec.cuda is not None
     known = facts.toolkit(spec.cuda)
     if spec.toolkit == "pypi" and not facts.is_locked(spec.cuda):
@@ -369,7 +383,16 @@ def _judge_cuda(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
     else:
         yield Check("toolkit", "ok", f"toolkit: CUDA {chain.toolkit.version}, {chain.toolkit.root}")
     yield Check("architecture", "ok", f"architecture: {', '.join(spec.archs)}, {_cards(spec)}")
-    yield from _judge_gpu(chain, spec, known.driver)
+    yield from _judge_gpu(chain, spec, known.driver, nvml)
+
+
+_NO_DRIVER = "NVML Shared Library Not Found"  # NVML's own text where no driver is installed
+_NVML = {
+    "mismatch": "restart the machine: its driver was updated while the old one was loaded",
+    "permission": "let this user open /dev/nvidia* (in a container: --gpus all)",
+    "not loaded": "load the driver (modprobe nvidia), or start the container with --gpus all",
+    "lost": "restart the machine: a GPU has fallen off the bus (dmesg tells of it)",
+}
 
 
 def _line(version: str) -> tuple[int, ...]:
@@ -381,7 +404,19 @@ def _cards(spec: BuildSpec) -> str:
     return "; ".join(names[facts.parse_arch(arch)[0]] for arch in spec.archs)
 
 
-def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int) -> Iterator[Check]:
+def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str) -> Iterator[Check]:
+    if nvml and nvml != _NO_DRIVER:
+        yield Check(
+            "gpu",
+            "warn",
+            f"GPU: NVIDIA's driver does not answer: {nvml}",
+            evidence="NVML, its management library, is installed here and failed",
+            remedy=next(
+                (how for word, how in _NVML.items() if word in nvml.lower()),
+                "nothing for a build; to test the wheel here, see what nvidia-smi says",
+            ),
+        )
+        return
     if chain.driver is None or not chain.gpus:
         yield Check(
             "gpu",

@@ -7,6 +7,7 @@ replay refuses a question that was not asked when it was recorded.
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import os
@@ -22,12 +23,18 @@ import psutil
 
 from sessions.core import facts, options, records, run
 from sessions.core.errors import Problem
-from sessions.payload import card
+from sessions.core.model import Host
+from sessions.payload import card, cgroups
 
 Machine = Callable[..., Any]
 MIB = 1024 * 1024
 TIMEOUT = 30.0  # seconds for any one tool to say its version, of which a scanner may take most
 VCVARS_TIMEOUT = 120.0  # vcvars64.bat may ask a slow disk for every Windows SDK
+# What would have a compiler or a Python be another one than the build's, which gets none of it.
+_NOT_FOR_TOOLS = (
+    "LD_", "PYTHON", "GCC_", "COMPILER_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH",
+    "LIBRARY_PATH", "NVCC_", "CL", "_CL_", "BASH_ENV", "CCACHE_", "CMAKE_",
+)  # fmt: skip
 _MARK = "blackwheel-environment: "
 
 
@@ -56,9 +63,14 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
                 found = (line for line in (text or "").splitlines() if re.search(words[0], line))
                 return None if text is None else list(found)
             case "run":
-                clean = {**env, "LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
+                clean = {n: v for n, v in env.items() if not n.startswith(_NOT_FOR_TOOLS)}
+                clean |= {"LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
                 done = run.capture(words, env=clean, timeout=TIMEOUT)
-                return {"returncode": done.returncode, "output": done.output}
+                return {
+                    "returncode": done.returncode,
+                    "output": done.stdout,
+                    "errors": done.stderr,
+                }
             case "vcvars":
                 return _vcvars(words[0], words[1], env)
             case "nvml":
@@ -66,6 +78,24 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
         raise ValueError(f"no such question: {question}")
 
     return ask
+
+
+def cores() -> int:
+    """Processors that this process may use at once, here and now."""
+    return cgroups.cores(cgroups.limits(cgroups.read()))
+
+
+def host(answer: dict[str, Any]) -> tuple[Host, cgroups.Limits]:
+    """The machine, as far as its cgroups let this process have it."""
+    limits = cgroups.limits(answer.get("cgroups", {}))
+    whole = Host(**{name: value for name, value in answer.items() if name != "cgroups"})
+    memory = [n for n in (whole.memory_mib, limits.memory_mib) if n is not None]
+    free = [n for n in (whole.memory_free_mib, limits.free_mib) if n is not None]
+    cores = cgroups.bounded(whole.cores, limits)
+    bounded = dataclasses.replace(
+        whole, cores=cores, memory_mib=min(memory), memory_free_mib=min(free)
+    )
+    return bounded, limits if bounded != whole else cgroups.NONE
 
 
 def recording(machine: Machine, tape: dict[str, Any]) -> Machine:
@@ -107,16 +137,17 @@ def replay(path: Path) -> Machine:
 
 def _host(root: Path) -> dict[str, Any]:
     memory = psutil.virtual_memory()
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    limits = cgroups.read()
     return {
         "system": platform.system().lower(),
         "release": platform.release(),
         "machine": platform.machine(),
         "cpu": _cpu_name(),
-        "cores": cores or 1,
+        "cores": cgroups.cores(cgroups.NONE),
         "memory_mib": memory.total // MIB,
         "memory_free_mib": memory.available // MIB,
         "disk_free_mib": shutil.disk_usage(root).free // MIB,
+        **({"cgroups": limits} if limits else {}),
     }
 
 
@@ -140,12 +171,12 @@ def _vcvars(script: str, toolset: str, env: Mapping[str, str]) -> dict[str, Any]
         f'"{sys.executable}" -I -X utf8 -c "{tell}""'
     )
     done = run.capture(line, env=clean, timeout=VCVARS_TIMEOUT)
-    said, _, told = done.output.partition(_MARK)
+    said, _, told = done.stdout.partition(_MARK)
     found = json.loads(told) if told else {}
     keep = facts.load("windows.toml")["vcvars"]["keep"]
     return {
         "variables": {n.upper(): v for n, v in found.items() if n.upper() in keep},
-        "output": said.strip()[-2000:],
+        "output": f"{said}\n{done.stderr}".strip()[-2000:],
     }
 
 
@@ -175,7 +206,8 @@ def _which(name: str, path: str) -> list[str]:
     for folder in path.split(os.pathsep):
         for suffix in suffixes:
             program = Path(folder) / (name + suffix)
-            if folder and program.is_file() and os.access(program, os.X_OK):
+            # access first: of a folder that this user may not enter, is_file would raise.
+            if folder and os.access(program, os.X_OK) and program.is_file():
                 found.append(str(program))
     return found
 

@@ -91,7 +91,8 @@ def _unfit(studio: Mapping[str, Any], prerelease: bool) -> str:
 
 def _compiler(ask: Machine, path: str, via: str, unfit: str) -> Compiler | None:
     """The compiler at ``path``; None where it does not say that it is cl.exe for x64."""
-    version = parse_cl(ask("run", path)["output"])
+    answer = ask("run", path)  # the banner is on stderr, the usage on stdout
+    version = parse_cl(answer.get("errors", "")) or parse_cl(answer["output"])
     cl = PureWindowsPath(path)
     if version is None or len(cl.parents) < 7:
         return None

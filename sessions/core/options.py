@@ -14,6 +14,7 @@ from sessions.core import graph
 from sessions.core.declared import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takers, takes
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import CacheName
+from sessions.payload import pipconfig
 
 
 @dataclass(frozen=True)
@@ -191,10 +192,39 @@ _KIN = {"target": ("targets",), "targets": ("target",), "pythons": ("python",)}
 
 
 def environment() -> dict[str, str]:
-    """The caller's environment, names in upper case on Windows as Windows compares them."""
+    """The caller's environment, names in upper case on Windows as Windows compares them.
+
+    Raises Problem where a variable that reaches the build has no meaning.
+    """
+    env = dict(os.environ)
     if sys.platform == "win32":
-        return {name.upper(): value for name, value in os.environ.items()}
-    return dict(os.environ)
+        env = {name.upper(): value for name, value in env.items()}
+    source_date_epoch(env)
+    return env
+
+
+_EPOCHS = range(4354819200)  # to the end of 2107: a zip archive, which a wheel is, has none later
+
+
+def source_date_epoch(env: Mapping[str, str]) -> int | None:
+    """The caller's SOURCE_DATE_EPOCH in seconds; None where it is not set. Raises Problem.
+
+    It takes the place of the source's own time, so other bytes come out: a release has none.
+    Its meaning: reproducible-builds.org/specs/source-date-epoch.
+    """
+    text = env.get("SOURCE_DATE_EPOCH")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 12 and int(text) in _EPOCHS):
+        raise Problem(
+            f"SOURCE_DATE_EPOCH is {text!r}, which is not a time that a wheel can have.",
+            id="source-date-epoch",
+            code=USAGE,
+            evidence="it is a number of seconds since 1970-01-01, to the end of 2107",
+            remedy="unset SOURCE_DATE_EPOCH (the build then takes the time of the source), or set "
+            "it to such a number",
+        )
+    return int(text)
 
 
 # What reaches a child, by what the child is for. Nothing else does.
@@ -218,9 +248,12 @@ def system_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def pip_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What the user's own pip would see: its settings, proxies and certificates, and PATH."""
+    """What pip gets of the user's: where packages come from, proxies, certificates, and PATH.
+
+    Nothing that says where or how it installs; of its files, ``pyenv.pip`` does the same.
+    """
     network = {n: v for n, v in env.items() if n.upper() in _NETWORK}
-    pip = {n: v for n, v in env.items() if n.startswith(("PIP_", "XDG_"))}
+    pip = {**pipconfig.passed(env), **{n: v for n, v in env.items() if n.startswith("XDG_")}}
     path = {"PATH": env["PATH"]} if "PATH" in env else {}
     return {**system_environment(env), **network, **pip, **path}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from sessions.core import console, disk, facts, options, records, run
 from sessions.core.context import Context
 from sessions.core.errors import Problem
 from sessions.core.model import Toolchain
+from sessions.payload import pipconfig
 
 _READY = "ready.json"
 
@@ -49,7 +51,9 @@ def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
     elif venv.exists():
         shutil.rmtree(venv)
     console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
-    made = run.capture([python, "-m", "venv", str(venv)], env=options.pip_environment(ctx.env))
+    made = run.capture(
+        [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
+    )
     if made.returncode:
         raise Problem(
             "Python could not make a venv for the build tools.",
@@ -65,13 +69,31 @@ def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
 
 def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     """Run pip and return its output. A failure becomes the Problem it stands for."""
-    command = [str(program(venv, "python")), "-m", "pip", "--disable-pip-version-check", *words]
+    python, env = str(program(venv, "python")), options.pip_environment(ctx.env)
+    listed = _settings(python, tuple(env.items()))
+    command = [python, "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check", *words]
     if ctx.options.offline:
         command.append("--no-index")
-    done = run.capture(command, env={**options.pip_environment(ctx.env), "PYTHONUTF8": "1"})
+    done = run.capture(
+        command, env={**pipconfig.environment(env, listed, words[0]), "PYTHONUTF8": "1"}
+    )
     if done.returncode:
         raise _pip_problem(done.output, what, offline=ctx.options.offline)
-    return done.output
+    return done.stdout
+
+
+@functools.cache
+def _settings(python: str, env: tuple[tuple[str, str], ...]) -> str:
+    """What pip's own files set, as pip lists it."""
+    done = run.capture([python, *pipconfig.LIST], env={**dict(env), "PYTHONUTF8": "1"})
+    if done.returncode:
+        raise Problem(
+            "pip cannot read its own settings.",
+            id="pip-settings",
+            evidence=tail(done.output),
+            remedy="repair the file that it names (pip config debug lists where they are)",
+        )
+    return done.stdout
 
 
 def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:

@@ -19,7 +19,7 @@ EXCLUDED_DLLS = ("nvcuda.dll", "cudart64_*.dll", "cublas*64_*.dll", "vcruntime14
 def linux(python: str, raw: Path, out: Path, env: Mapping[str, str]) -> None:
     """Leave the wheel in ``out`` with the platform tag that its libraries truly have."""
     excludes = [word for name in EXCLUDED for word in ("--exclude", name)]
-    command = [python, "-m", "auditwheel", "repair", *excludes, "-w", str(out), str(raw)]
+    command = [python, "-I", "-m", "auditwheel", "repair", *excludes, "-w", str(out), str(raw)]
     before = os.umask(0o022)  # auditwheel packs the wheel's folders with the modes it unpacked to
     try:
         done = run.capture(command, env=env)
@@ -52,6 +52,8 @@ def windows(
         [python, *words, "-w", str(out / "delvewheel"), str(raw)],
         # It writes sets of names out, whose order hangs on their hashes.
         env={**env, "PATH": os.pathsep.join(map(str, folders)), "PYTHONHASHSEED": "0"},
+        # Not by -I, which would leave PYTHONHASHSEED out: a folder with nothing but the wheel.
+        cwd=raw.parent,
     )
     if done.returncode:
         raise Problem(

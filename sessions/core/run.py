@@ -11,25 +11,38 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from types import FrameType
+from typing import IO, Any
 
 # Windows opens a console for a console program whose parent has none (a run from an editor).
 NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
+_GRACE = 2.0  # seconds for the rest of an output, where another process holds the pipe open
 BUILD_MARK = "BLACKWHEEL_BUILD"  # in the environment of a compiler: the folder it works in
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A program's end. ``returncode`` is 127 where it was not found, 124 after the time limit."""
+    """A program's end. ``returncode`` is 127 where it was not found, 124 after the time limit.
+
+    What is read by a program is ``stdout``: a warning on stderr is not part of an answer.
+    """
 
     command: tuple[str, ...]
     returncode: int
-    output: str
+    stdout: str
     seconds: float
+    stderr: str = ""
+
+    @property
+    def output(self) -> str:
+        """All that it printed, for people: stdout, then stderr."""
+        gap = "\n" if self.stdout and self.stderr and not self.stdout.endswith("\n") else ""
+        return f"{self.stdout}{gap}{self.stderr}"
 
 
 def capture(
@@ -40,36 +53,71 @@ def capture(
     timeout: float | None = None,
     stdin: Path | None = None,
 ) -> Finished:
-    """Run to the end and return stdout and stderr as one text. Never raises for its failure.
+    """Run to the end and return what it printed. Never raises for its failure.
 
-    A string is a whole command line of Windows: cmd.exe does not read quotes as other programs do.
+    ``timeout`` is in seconds; after it the program and all that it started are ended. A string is
+    a whole command line of Windows: cmd.exe does not read quotes as other programs do.
     """
     words = [command] if isinstance(command, str) else list(command)
     start = time.monotonic()
     try:
         with Path(stdin or os.devnull).open("rb") as given:
-            done = subprocess.run(
+            child = subprocess.Popen(
                 command if isinstance(command, str) else words,
                 env=dict(env),
                 cwd=cwd,
-                timeout=timeout,
                 stdin=given,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                check=False,
+                stderr=subprocess.PIPE,
                 creationflags=NO_WINDOW,
             )
-        code, text = done.returncode, done.stdout
-    except subprocess.TimeoutExpired as error:
-        so_far = error.stdout or b""
-        code = 124
-        text = so_far if isinstance(so_far, str) else so_far.decode("utf-8", "replace")
     except OSError as error:
-        code, text = 127, f"{words[0]}: {error.strerror or error}"
-    return Finished(tuple(words), code, text, time.monotonic() - start)
+        text = f"{words[0]}: {error.strerror or error}"
+        return Finished(tuple(words), 127, "", time.monotonic() - start, text)
+    code, streams = _heard(child, timeout)
+    out, err = map(_text, streams)
+    return Finished(tuple(words), code, out, time.monotonic() - start, err)
+
+
+def _text(stream: bytearray) -> str:
+    return stream.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _heard(
+    child: subprocess.Popen[bytes], timeout: float | None
+) -> tuple[int, tuple[bytearray, bytearray]]:
+    """The exit code of a program, 124 after the time limit, and its stdout and stderr.
+
+    Not ``communicate``: it waits for the end of the pipes, which a server that the program left
+    behind holds open for as long as that runs, and on Windows it does so in spite of a time limit.
+    """
+    heard = bytearray(), bytearray()
+
+    def read(stream: IO[bytes], into: bytearray) -> None:
+        with stream:
+            while block := os.read(stream.fileno(), 65536):
+                into += block
+
+    assert child.stdout is not None
+    assert child.stderr is not None
+    pairs = zip((child.stdout, child.stderr), heard, strict=True)
+    readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in pairs]
+    try:
+        for reader in readers:
+            reader.start()
+        code = child.wait(timeout)
+    except subprocess.TimeoutExpired:
+        code = 124
+        _end_tree(child.pid)
+        child.wait()
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    until = time.monotonic() + _GRACE
+    for reader in readers:
+        reader.join(max(0.0, until - time.monotonic()))
+    return code, heard
 
 
 def inherit(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
@@ -101,7 +149,7 @@ def stream(
 
     The program gets a process group of its own, which is ended whole when this
     one is interrupted: a compiler left behind would write into the next build.
-    ``output`` of the result is empty; the log has it.
+    ``stdout`` of the result is empty; the log has it.
     """
     start = time.monotonic()
     try:
@@ -134,6 +182,16 @@ def stream(
     finally:
         child.stdout.close()
     return Finished(tuple(command), code, "", time.monotonic() - start)
+
+
+def ended_by_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Have the ends that others wish this process call ``handler``: SIGTERM, and SIGHUP.
+
+    The latter is that of a terminal that was closed; where nohup has it ignored, it stays so.
+    """
+    signal.signal(signal.SIGTERM, handler)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handler)
 
 
 def typed(words: Sequence[str]) -> str:
@@ -182,7 +240,7 @@ def end_leftovers(name: str, value: str) -> None:
 
 
 def _end_tree(pid: int) -> None:
-    """Windows has no process groups to end: each descendant is ended by itself."""
+    """End a process and all that it started, each by itself: they may have no group."""
     import psutil
 
     try:
@@ -200,9 +258,11 @@ def _end_group(child: subprocess.Popen[str]) -> None:
     if sys.platform == "win32":
         _end_tree(child.pid)
     else:
-        os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
+        # A child that was waited for already has no group, or none that is ours to end.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGTERM)
+            try:
+                child.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
     child.wait()

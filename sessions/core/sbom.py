@@ -178,7 +178,7 @@ def shipped_runtime(compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part
             continue
         for file in row["files"]:
             asked = run.capture([compiler.cc, f"-print-file-name={file}"], env=env)
-            path = Path(asked.output.strip())
+            path = Path(asked.stdout.strip())
             # A compiler that has no such file prints the bare name.
             whole = path.resolve() if path.is_absolute() and path.is_file() else None
             digest = records.file_sha256(whole) if whole else ""
@@ -198,13 +198,13 @@ def _redistributed(row: Mapping[str, Any], env: Mapping[str, str]) -> Iterator[P
 def _owner(path: Path, env: Mapping[str, str]) -> tuple[str, str]:
     """Version and package URL of the system's package that a file is of; "" where none says."""
     found = run.capture(["dpkg-query", "--search", str(path)], env=env)
-    package = found.output.split(": ")[0]
+    package = found.stdout.split(": ")[0]
     if found.returncode == 0 and re.fullmatch(r"[a-z0-9.+-]+(:[a-z0-9]+)?", package):
         version = run.capture(["dpkg-query", "--show", "-f", "${Version}", package], env=env)
-        return version.output.strip(), f"pkg:deb/debian/{package.split(':')[0]}"
+        return version.stdout.strip(), f"pkg:deb/debian/{package.split(':')[0]}"
     form = ["--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\n"]
     found = run.capture(["rpm", "--query", *form, "--file", str(path)], env=env)
-    words = found.output.split()
+    words = found.stdout.split()
     if found.returncode == 0 and len(words) == 2:
         return words[1], f"pkg:rpm/{words[0]}"
     return "", ""

@@ -126,7 +126,7 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
         "CUDA_CACHE_PATH": job["jit_cache"],
         "CUDA_DISABLE_PTX_JIT": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": str(job["index"]) if job["layers"] or job.get("plant") else "-1",
+        "CUDA_VISIBLE_DEVICES": job["visible"] if job["layers"] or job.get("plant") else "-1",
     }
     start = time.monotonic()
     said, error = spawn.spawn(sys.executable, path, environment, job.get("timeout", TIMEOUT))

@@ -209,7 +209,7 @@ class Bench:
         venv = self.folder / f"venv-{self.wheels.index(wheel)}"
         if venv.exists():
             shutil.rmtree(venv)
-        run([self.job["python"], "-m", "venv", str(venv)], "Python could not make a venv")
+        run([self.job["python"], "-I", "-m", "venv", str(venv)], "Python could not make a venv")
         if self.job["link"]:
             launch.link(venv, Path(self.job["link"]))
         before = size(venv)
@@ -270,7 +270,7 @@ class Bench:
         python = launch.python_of(wheel["venv"])
         environment = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": "-1" if self.card is None else str(self.card),
+            "CUDA_VISIBLE_DEVICES": "-1" if self.card is None else self.job["visible"],
             **self.loader(wheel),
             **environment,
         }
@@ -328,6 +328,7 @@ def run(command: list[str], what: str) -> None:
     """Run to the end, or end with it."""
     done = subprocess.run(
         command,
+        env=launch.without_files(),
         capture_output=True,
         text=True,
         encoding="utf-8",

@@ -5,6 +5,7 @@ Imports nothing of ours and nothing but pynvml, so that it also runs from a bund
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ def read() -> dict[str, Any]:
                     "compute_capability": f"{major}.{minor}",
                     "memory_mib": total,
                     "memory_free_mib": free,
+                    **_names(device),
                 }
             )
         return {
@@ -51,13 +53,66 @@ def read() -> dict[str, Any]:
         pynvml.nvmlShutdown()
 
 
+def _names(device: Any) -> dict[str, Any]:
+    """What CUDA_VISIBLE_DEVICES may call a GPU but its number, where NVML says it."""
+    import pynvml
+
+    found: dict[str, Any] = {}
+    with contextlib.suppress(pynvml.NVMLError):
+        found["uuid"] = pynvml.nvmlDeviceGetUUID(device)
+        parts = []
+        for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(device)):
+            with contextlib.suppress(pynvml.NVMLError):  # there are fewer
+                part = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(device, number)
+                parts.append(pynvml.nvmlDeviceGetUUID(part))
+        found.update({"mig": parts} if parts else {})
+    return found
+
+
+def selector(device: dict[str, Any]) -> str:
+    """CUDA_VISIBLE_DEVICES of a process that is to see this GPU and no other (PCI_BUS_ID order)."""
+    return str(device.get("visible", device["index"]))
+
+
+def within(devices: Sequence[dict[str, Any]], visible: str) -> list[dict[str, Any]]:
+    """Those of the GPUs that CUDA_VISIBLE_DEVICES leaves visible, each with its word for it.
+
+    A number is read as nvidia-smi counts and schedulers write it, in PCI order; a UUID may be
+    shortened (CUDA C++ Programming Guide, "CUDA Environment Variables"). What follows a word that
+    names no GPU does not count, as in CUDA.
+    """
+    found: list[dict[str, Any]] = []
+    for word in (part.strip() for part in visible.split(",")):
+        named = [device for device in devices if _is(device, word)]
+        if len(named) != 1:
+            break
+        found.append({**named[0], "visible": word})
+    return found
+
+
+def _is(device: dict[str, Any], word: str) -> bool:
+    if word.isdecimal():
+        return bool(device["index"] == int(word))
+    uuid = str(device.get("uuid", ""))
+    if word.startswith("MIG-GPU-"):  # drivers before R470: MIG-GPU-UUID/instance/instance
+        return word.removeprefix("MIG-").partition("/")[0] == uuid
+    if word.startswith("MIG-"):
+        return any(part.startswith(word) for part in device.get("mig", ()))
+    return word.startswith("GPU-") and uuid.startswith(word)
+
+
 def choose(
-    nvml: dict[str, Any], capabilities: Sequence[str], driver: int, asked: str | None
+    nvml: dict[str, Any],
+    capabilities: Sequence[str],
+    driver: int,
+    asked: str | None,
+    visible: str | None = None,
 ) -> tuple[dict[str, Any] | None, str, str]:
     """The card to prove a wheel on: (device, "", ""), or (None, what is wrong, what mends it).
 
     ``capabilities`` are those of the wheel's machine code, ``driver`` the oldest driver release
-    that runs it, ``asked`` the index the user named.
+    that runs it, ``asked`` the index the user named, ``visible`` CUDA_VISIBLE_DEVICES where it is
+    set: GPUs that a scheduler or the user has hidden are not used.
     """
     wanted = " or ".join(capabilities)
     elsewhere = (
@@ -75,11 +130,26 @@ def choose(
             f"The NVIDIA driver {nvml['release']} is too old: this wheel needs {driver} or newer.",
             "install a newer driver: https://www.nvidia.com/drivers",
         )
+    hidden = ""
+    if visible is not None:
+        devices = within(devices, visible)
+        hidden = f" that CUDA_VISIBLE_DEVICES={visible} leaves visible"
+        if not devices:
+            return (
+                None,
+                f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU of this machine.",
+                "ask the scheduler for a GPU, or set the variable to one that nvidia-smi -L lists, "
+                "or unset it",
+            )
     if asked is not None:
+        known = ", ".join(f"{d['index']} ({d['name']})" for d in devices)
         devices = [device for device in devices if str(device["index"]) == asked]
         if not devices:
-            known = ", ".join(f"{d['index']} ({d['name']})" for d in nvml["devices"])
-            return None, f"There is no card {asked}.", f"name one of these with --device: {known}"
+            return (
+                None,
+                f"There is no card {asked}{hidden}.",
+                f"name one of these with --device: {known}",
+            )
     fitting = [d for d in devices if d["compute_capability"] in capabilities]
     if not fitting:
         here = ", ".join(f"{d['name']} is of {d['compute_capability']}" for d in devices)

@@ -180,21 +180,23 @@ def _card(
     import card
 
     nvml = card.read()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     device, what, remedy = card.choose(
-        nvml, manifest["capabilities"], manifest["driver"], options.device
+        nvml, manifest["capabilities"], manifest["driver"], options.device, visible
     )
     if device is None:
         _stop(what, remedy)
-    return {**device, "release": nvml["release"]}
+    return {**device, "visible": card.selector(device), "release": nvml["release"]}
 
 
 def _install(folder: Path) -> str:
     """A fresh venv with the wheel. Returns its Python."""
     venv = folder / "venv"
-    _run([sys.executable, "-m", "venv", str(venv)], "Python could not make a venv.")
+    _run([sys.executable, "-I", "-m", "venv", str(venv)], "Python could not make a venv.")
     wheels = sorted(map(str, (folder / "bundle" / "wheels").glob("*.whl")))
     command = [*_pip(venv), "--no-index", "--no-deps", *wheels]
-    _run(command, "pip could not install the bundle's wheels.")
+    env = _pip_environment(python_of(venv), "install")
+    _run(command, "pip could not install the bundle's wheels.", env)
     return python_of(venv)
 
 
@@ -204,12 +206,35 @@ def python_of(venv: Path) -> str:
 
 
 def _pip(venv: Path) -> list[str]:
-    return [python_of(venv), "-m", "pip", "--disable-pip-version-check", "install", "-q"]
+    return [python_of(venv), "-I", "-m", "pip", "--disable-pip-version-check", "install", "-q"]
 
 
-def _run(command: list[str], what: str) -> None:
+def _pip_environment(python: str, command: str) -> dict[str, str]:
+    """An environment in which pip's settings say where packages come from, and nothing else."""
+    import pipconfig
+
+    asked = subprocess.run(
+        [python, *pipconfig.LIST],
+        env={**os.environ, "PYTHONUTF8": "1"},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        creationflags=NO_WINDOW,
+        check=False,
+    )
+    env: dict[str, str] = pipconfig.environment(os.environ, asked.stdout, command)
+    return env
+
+
+def without_files() -> dict[str, str]:
+    """This environment, in which pip reads no file; --isolated would leave the machine's own."""
+    return {**os.environ, "PIP_CONFIG_FILE": os.devnull}
+
+
+def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> None:
     done = subprocess.run(
         command,
+        env=env,
         capture_output=True,
         text=True,
         errors="replace",
@@ -220,6 +245,13 @@ def _run(command: list[str], what: str) -> None:
         _stop(f"{what}\n{(done.stdout + done.stderr)[-800:]}", "see what it says above")
 
 
+def _well(command: list[str], env: dict[str, str]) -> bool:
+    done = subprocess.run(
+        command, env=env, capture_output=True, creationflags=NO_WINDOW, check=False
+    )
+    return done.returncode == 0
+
+
 def _runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) -> list[str]:
     """NVIDIA's runtime for the venv: from pip, else from this Python's packages, else a toolkit.
 
@@ -227,10 +259,8 @@ def _runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) 
     """
     if not options.offline:
         print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
-        command = [*_pip(venv), "--retries", "1", "--timeout", "10"]
-        command += manifest["runtime"]
-        done = subprocess.run(command, capture_output=True, creationflags=NO_WINDOW, check=False)
-        if done.returncode == 0:
+        command = [*_pip(venv), "--retries", "1", "--timeout", "10", *manifest["runtime"]]
+        if _well(command, _pip_environment(python_of(venv), "install")):
             return []
     source = _packages()
     if source is None:
@@ -288,13 +318,21 @@ def _prove(
         "folder": str(folder / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
-        "jobs": 4 if device else max(1, (os.cpu_count() or 2) // 2),
+        "visible": device["visible"] if device else "-1",
+        "jobs": 4 if device else _half(),
         "venv": str(folder / "venv"),
         "runtime_places": places,
         "model": str(Path(options.model).resolve()) if options.model else None,
         "identity": _identity(manifest, device),
     }
     return _payload(folder, python, job)
+
+
+def _half() -> int:
+    """Half of the processors that this process may use, at least 1."""
+    import cgroups
+
+    return max(1, int(cgroups.cores(cgroups.limits(cgroups.read()))) // 2)
 
 
 def _identity(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
@@ -326,7 +364,8 @@ def _bench(
         "nvml": str(folder / "bundle" / "nvml"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
-        "threads": 1 if device else max(1, (os.cpu_count() or 2) // 2),
+        "visible": device["visible"] if device else "-1",
+        "threads": 1 if device else _half(),
         "rounds": options.rounds,
         "model": stats.model(Path(options.model).resolve() if options.model else None),
         "code": stats.code(),
@@ -358,10 +397,9 @@ def _runtime_files(
     if not options.offline:
         print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
         words = ["download", "-q", "--retries", "1", "--timeout", "10", "-d", str(packages)]
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *words]
+        command = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", *words]
         command += manifest["runtime"]
-        done = subprocess.run(command, capture_output=True, creationflags=NO_WINDOW, check=False)
-        if done.returncode == 0:
+        if _well(command, _pip_environment(sys.executable, "download")):
             return {**found, "runtime": "packages"}
     source = _packages()
     if source is None:

@@ -83,7 +83,7 @@ def _program(name: str, *words: str, cwd: Path | None = None) -> str:
     if done.returncode:
         last = " ".join(done.output.split())[-300:]
         raise Unreadable(f"{name} ended with {done.returncode}: {last}")
-    return done.output
+    return done.stdout
 
 
 def installed(name: str) -> Path:

@@ -15,6 +15,11 @@ from sessions.wheelfile.model import Library, WheelFacts
 
 TIMEOUT = 600  # seconds for one library; that of rtx50's ggml-cuda takes 6
 ROOT = Path(__file__).resolve().parents[2]
+# The module library as a program, in isolated mode: no file of the folder it runs in is a module.
+READER = (
+    "import runpy, sys; sys.path.append(sys.argv.pop(1)); "
+    "runpy.run_module('sessions.wheelfile.library', run_name='__main__', alter_sys=True)"
+)
 
 
 def read(
@@ -93,10 +98,10 @@ def _library(
     contents: archive.Contents, member: str, scratch: Path, env: Mapping[str, str]
 ) -> Library:
     copy = contents.libraries[member]
-    words = ["-m", "sessions.wheelfile.library", str(copy), member, str(scratch / f"{copy.stem}.d")]
-    done = run.capture([sys.executable, *words], env=env, cwd=ROOT, timeout=TIMEOUT)
+    words = ["-I", "-c", READER, str(ROOT), str(copy), member, str(scratch / f"{copy.stem}.d")]
+    done = run.capture([sys.executable, *words], env=env, timeout=TIMEOUT)
     try:
-        found: Library = records.from_json(Library, json.loads(done.output.splitlines()[-1]))
+        found: Library = records.from_json(Library, json.loads(done.stdout.splitlines()[-1]))
         return found
     except (ValueError, IndexError, KeyError, TypeError):
         last = done.output.strip().splitlines()[-1:] or ["it said nothing"]

@@ -35,7 +35,7 @@ class Bench:
         nvml = card.read()
         found, what, _ = card.choose(nvml, self.manifest["capabilities"], 580, None)
         assert found, what
-        self.card = {**found, "release": nvml["release"]}
+        self.card = {**found, "visible": card.selector(found), "release": nvml["release"]}
         self.python = launch._install(folder)
         self.places = launch._runtime(folder / "venv", self.manifest, options)
 
@@ -45,7 +45,7 @@ class Bench:
         (found,) = others.glob(pattern)
         wheel = self.folder / found.name.split("-", 1)[1]
         shutil.copy(found, wheel)
-        command = [self.python, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+        command = [self.python, "-I", "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
         subprocess.run([*command, "--force-reinstall", str(wheel)], check=True)
 
     def prove(self, name: str, **changes: Any) -> Report:
@@ -57,6 +57,7 @@ class Bench:
             "folder": str(work / "run"),
             "layers": 999,
             "index": self.card["index"],
+            "visible": self.card["visible"],
             "jobs": 2,
             "venv": str(self.folder / "venv"),
             "runtime_places": self.places,

@@ -96,11 +96,12 @@ class Project:
         *options: str,
         env: Mapping[str, str] | None = None,
         prefix: tuple[str, ...] = (),
+        python: str = sys.executable,
     ) -> Running:
         """``nox -s SESSION -- OPTIONS`` in a process group of its own."""
         number = len(list(self.root.parent.glob("nox-*.log")))
         log = self.root.parent / f"nox-{number}.log"
-        command = [*prefix, sys.executable, str(self.root / "noxfile.py"), "-s", session]
+        command = [*prefix, python, str(self.root / "noxfile.py"), "-s", session]
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [*command, "--", *options],

@@ -32,7 +32,7 @@ def goes_on(mini: Checkout, compiler: SlowCompiler) -> None:
     assert mini.record["version"] == "0.0.1"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopped_run_ends_its_compilers_and_the_next_goes_on(
     mini: Checkout, slow_compiler: SlowCompiler, tmp_path: Path, number: signal.Signals
 ) -> None:

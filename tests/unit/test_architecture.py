@@ -27,7 +27,10 @@ OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # Of what runs where the wheel is, the core takes what judges a card and what opens a report.
-SHARED = {"sessions.payload", *(f"sessions.payload.{n}" for n in ("card", "seal", "stats"))}
+SHARED = {
+    "sessions.payload",
+    *(f"sessions.payload.{n}" for n in ("card", "cgroups", "pipconfig", "seal", "stats")),
+}
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
@@ -40,10 +43,12 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     "__main__": {"bench", "child", "proofs", "seal", "spawn"},
     "bench": {"launch", "seal", "spawn", "stats", "watch"},
     "card": {"pynvml"},
+    "cgroups": set(),
     "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
-    "launch": {"card", "stats"},
+    "launch": {"card", "cgroups", "pipconfig", "stats"},
     "llama": {"llama_cpp", "numpy"},
     "oracle": {"numpy", "tinymodel"},
+    "pipconfig": set(),
     "proofs": set(),
     "seal": set(),
     "spawn": {"child"},
@@ -136,11 +141,15 @@ def test_of_ours_the_core_imports_itself_and_three_of_the_payloads_modules(path:
     assert ours - SHARED == set()
 
 
-def test_what_the_core_takes_of_the_payload_it_takes_in_three_places() -> None:
+def test_what_the_core_takes_of_the_payload_it_takes_in_these_places() -> None:
     assert where("sessions.payload") == [
         "sessions/core/benched.py",
+        "sessions/core/bootstrap.py",
         "sessions/core/job.py",
+        "sessions/core/judge.py",
         "sessions/core/machine.py",
+        "sessions/core/options.py",
+        "sessions/core/pyenv.py",
     ]
 
 

@@ -96,28 +96,226 @@ def test_the_bootstrap_needs_nothing_but_the_standard_library() -> None:
     assert done.returncode == 0, done.output
 
 
-def test_the_projects_own_venv_goes_straight_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[Path] = []
+SITE = "Lib/site-packages" if sys.platform == "win32" else f"lib/python3.{sys.version_info[1]}"
+SITE = SITE if sys.platform == "win32" else f"{SITE}/site-packages"
 
-    def make(command: list[str], **_: object) -> run.Finished:
-        python = Path(command[-1]) / "bin" / "python"
-        if command[1:3] == ["-m", "venv"]:
+
+def fill(venv: Path) -> None:
+    """What pip would leave: nox, and its list of files."""
+    info = venv / SITE / "nox-2026.1.dist-info"
+    info.mkdir(parents=True)
+    (venv / SITE / "nox.py").write_text("nox")
+    (info / "RECORD").write_text("nox.py,sha256=x,3\nnox-2026.1.dist-info/RECORD,,\n")
+
+
+class Tools:
+    """Python and pip as the bootstrap calls them: each call with its environment."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[list[str], dict[str, str]]] = []
+        self.listed = ""
+        self.installs = True
+
+    def __call__(self, command: list[str], env: dict[str, str], **_: object) -> run.Finished:
+        self.calls.append((command, env))
+        words = command[1:]
+        if words[:3] == ["-I", "-m", "venv"]:
+            python = Path(command[-1]) / "bin" / "python"
             python.parent.mkdir(parents=True)
             python.touch()
-            made.append(Path(command[-1]))
-        return run.Finished(tuple(command), 0, "", 0.1)
+        if "install" in words and self.installs:
+            fill(Path(command[0]).parents[1])
+        return run.Finished(tuple(command), 0, self.listed if "list" in words else "", 0.1)
 
-    started: list[list[str]] = []
-    monkeypatch.setattr(run, "capture", make)
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> Tools:
+    found = Tools()
+    monkeypatch.setattr(run, "capture", found)
     monkeypatch.setattr(sys, "platform", "linux")  # Windows has no exec, and goes another way
-    monkeypatch.setattr("sessions.core.bootstrap.os.execv", lambda _, words: started.append(words))
     monkeypatch.setattr(sys, "argv", ["nox", "-s", "wheel"])
-    monkeypatch.setenv("NOX_SCRIPT_MODE", "")
+    return found
+
+
+Started = list[tuple[list[str], dict[str, str]]]
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    found: Started = []
+    place = "sessions.core.bootstrap.os.execve"
+    monkeypatch.setattr(place, lambda _, words, env: found.append((words, env)))
+    return found
+
+
+def test_the_projects_own_venv_goes_straight_on(
+    tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bootstrap.enter(tmp_path)
     (venv,) = (tmp_path / ".nox").iterdir()
-    assert started == [[str(venv / "bin/python"), str(tmp_path / "noxfile.py"), "-s", "wheel"]]
+    noxfile = str(tmp_path / "noxfile.py")
+    assert started[0][0] == [str(venv / "bin/python"), "-P", "-s", noxfile, "-s", "wheel"]
+    monkeypatch.setattr(os, "environ", started[0][1])
+    monkeypatch.setattr(bootstrap, "isolated", lambda env: env == os.environ)
     monkeypatch.setattr(sys, "prefix", str(venv))
     bootstrap.enter(tmp_path)
-    assert len(started) == len(made) == 1
+    assert len(started) == 1
+    assert len(tools.calls) == 3
+
+
+FOREIGN = {
+    "PYTHONPATH": "/broken",
+    "PYTHONHOME": "/usr",
+    "PYTHONUSERBASE": "/broken",
+    "PYTHONSTARTUP": "/broken",
+    "PYTHONWARNINGS": "error",
+    "NOXSESSION": "lock",
+    "NOX_DEFAULT_VENV_BACKEND": "uv",
+}
+
+
+def test_nothing_that_moves_pythons_modules_reaches_the_projects_nox(
+    tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**FOREIGN, "PYTHONUTF8": "1", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    bootstrap.enter(tmp_path)
+    for env in (started[0][1], *(env for _, env in tools.calls)):
+        assert FOREIGN.keys() & env.keys() == set()
+        assert env["NO_COLOR"] == env["PYTHONUTF8"] == "1"
+
+
+def test_in_the_venv_but_not_isolated_it_starts_once_more(
+    tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bootstrap.enter(tmp_path)
+    (venv,) = (tmp_path / ".nox").iterdir()
+    monkeypatch.setattr(sys, "prefix", str(venv))
+    monkeypatch.setenv("PYTHONPATH", "/broken")
+    bootstrap.enter(tmp_path)
+    assert len(started) == 2
+    assert len(tools.calls) == 3  # it is whole: nothing is installed
+
+
+@pytest.mark.parametrize("hurt", ["python", "RECORD", "nox.py", "cut", "installed.txt", "empty"])
+def test_a_venv_that_is_not_whole_is_made_anew(
+    tmp_path: Path, tools: Tools, started: Started, hurt: str
+) -> None:
+    bootstrap.enter(tmp_path)
+    (venv,) = (tmp_path / ".nox").iterdir()
+    assert bootstrap.damage(venv) == ""
+    if hurt == "cut":
+        (venv / SITE / "nox.py").write_text("n")
+    elif hurt == "empty":
+        (venv / "installed.txt").write_text("")
+    else:
+        next(venv.rglob(hurt)).unlink()
+    assert bootstrap.damage(venv)
+    bootstrap.enter(tmp_path)
+    assert len(tools.calls) == 6
+    assert list((tmp_path / ".nox").iterdir()) == [venv]
+    assert bootstrap.damage(venv) == ""
+    assert not (venv / "before").exists()
+    assert len(started) == 2
+
+
+def test_pip_that_installs_elsewhere_leaves_nothing_and_is_told_of(
+    tmp_path: Path, tools: Tools, started: Started
+) -> None:
+    tools.installs = False
+    with pytest.raises(SystemExit, match="no nox"):
+        bootstrap.enter(tmp_path)
+    assert started == []
+    assert list((tmp_path / ".nox").iterdir()) == []
+
+
+def test_pip_of_the_bootstrap_gets_the_settings_that_count(
+    tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_USER", "1")
+    tools.listed = "global.index-url='https://a/simple'\ninstall.target='/elsewhere'\n"
+    bootstrap.enter(tmp_path)
+    ((words, env),) = [call for call in tools.calls if "install" in call[0]]
+    assert words[1] == "-I"
+    assert env["PIP_INDEX_URL"] == "https://a/simple"
+    assert env["PIP_CONFIG_FILE"] == os.devnull
+    assert {"PIP_USER", "PIP_TARGET"} & env.keys() == set()
+    assert started
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file descriptors are POSIX")
+def test_a_stream_that_is_closed_is_opened_for_who_comes_after() -> None:
+    code = (
+        "import os, sys; os.close(1); sys.path.append(sys.argv[1])\n"
+        "from sessions.core import bootstrap\n"
+        "bootstrap._open_streams()\n"
+        "assert os.fstat(1).st_rdev == os.stat(os.devnull).st_rdev and os.get_inheritable(1)\n"
+    )
+    root = str(Path(bootstrap.__file__).parents[2])
+    done = capture([sys.executable, "-I", "-S", "-c", code, root], env=os.environ)
+    assert done.returncode == 0, done.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the script is the same there")
+@pytest.mark.parametrize("name", ["nox", "rich", "hashlib", "importlib", "tempfile", "psutil"])
+def test_a_file_beside_the_noxfile_takes_the_place_of_no_module(tmp_path: Path, name: str) -> None:
+    root = Path(bootstrap.__file__).parents[2]
+    (tmp_path / "noxfile.py").write_bytes((root / "noxfile.py").read_bytes())
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('executed')")
+    core = tmp_path / "sessions" / "core"
+    core.mkdir(parents=True)
+    (tmp_path / "sessions" / "__init__.py").touch()
+    (core / "__init__.py").touch()
+    (core / "bootstrap.py").write_text(
+        f"def enter(root):\n    import {name}, sys\n    print({name}.__file__)\n    sys.exit()\n"
+    )
+    words = [sys.executable, str(tmp_path / "noxfile.py")]
+    done = capture(words, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, cwd=tmp_path)
+    assert "executed" not in done.output
+    assert str(tmp_path) not in done.stdout
+
+
+LIMITS = {"n": "RLIMIT_NOFILE", "s": "RLIMIT_STACK", "f": "RLIMIT_FSIZE", "v": "RLIMIT_AS"}
+ASK = (
+    "import resource as r, sys; sys.path.append(sys.argv[1]); k = getattr(r, sys.argv[2])\n"
+    "soft, hard = int(sys.argv[3]), int(sys.argv[4])\n"
+    "r.setrlimit(k, (soft, hard))\n"
+    "from sessions.core import bootstrap\n"
+    "print(bootstrap.too_narrow(), r.getrlimit(k)[0])\n"
+)
+
+
+def narrowed(option: str, soft: int, hard: int) -> str:
+    root = str(Path(bootstrap.__file__).parents[2])
+    words = [sys.executable, "-I", "-S", "-c", ASK, root, LIMITS[option], str(soft), str(hard)]
+    done = capture(words, env=os.environ)
+    assert done.returncode == 0, done.output
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX")
+@pytest.mark.parametrize(
+    ("option", "hard"), [("n", 40), ("s", 900_000), ("f", 10**6), ("v", 10**9)]
+)
+def test_a_limit_that_is_too_low_is_the_reason_that_is_said(option: str, hard: int) -> None:
+    said = narrowed(option, hard, hard)
+    assert f"too low here: {hard}" in said
+    assert f"ulimit -{option}" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX")
+@pytest.mark.parametrize(
+    ("option", "soft", "hard", "then"),
+    [
+        ("n", 40, 900, 900),
+        ("n", 40, 5000, 1024),
+        ("n", 3000, 5000, 3000),
+        ("s", 1 << 19, 1 << 26, 8 << 20),
+        ("f", 1000, 1 << 40, 1 << 40),
+        ("f", 1 << 20, 1 << 31, 1 << 31),
+    ],
+)
+def test_a_limit_that_this_process_may_raise_is_raised(
+    option: str, soft: int, hard: int, then: int
+) -> None:
+    assert narrowed(option, soft, hard) == f"None {then}"

@@ -68,4 +68,4 @@ def test_it_is_run_by_this_python_with_that_projects_noxfile(
     assert code == 7
     noxfile = str(Path("/work") / "noxfile.py")
     words = ["-s", "verify", "--", "--target=rtx50", "--jobs=2"]
-    assert ran == [([sys.executable, noxfile, *words], {"A": "1"})]
+    assert ran == [([sys.executable, "-P", "-s", noxfile, *words], {"A": "1"})]

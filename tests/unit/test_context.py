@@ -48,7 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(context, "_failed", [])
     monkeypatch.setattr(sys, "argv", ["noxfile.py"])
     monkeypatch.delenv("NOXSESSION", raising=False)
-    monkeypatch.setattr("sessions.core.context.signal.signal", lambda *_: None)
+    monkeypatch.setattr("sessions.core.run.ended_by_signals", lambda _: None)
     monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
     return tmp_path
 

@@ -116,7 +116,16 @@ def test_a_card_is_wanted_where_the_wheel_will_run_on_one(
 def test_the_card_of_the_target_is_taken(tmp_path: Path) -> None:
     second = fakes.card(index=1)
     nvml = fakes.nvml(fakes.card(compute_capability="8.9"), second)
-    assert job.card_for(fakes.context(tmp_path), nvml) == second
+    assert job.card_for(fakes.context(tmp_path), nvml) == {**second, "visible": "1"}
+
+
+def test_a_gpu_that_a_scheduler_hides_is_not_taken(tmp_path: Path) -> None:
+    nvml = fakes.nvml(fakes.card(), fakes.card(index=1))
+    ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": "1"})
+    assert job.card_for(ctx, nvml)["visible"] == "1"
+    ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
+    with pytest.raises(Problem, match="hides every GPU"):
+        job.card_for(ctx, nvml)
 
 
 def test_the_card_that_is_named_is_taken(tmp_path: Path) -> None:

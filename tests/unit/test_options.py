@@ -347,3 +347,18 @@ def test_names_are_in_upper_case_on_windows(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setattr(os, "environ", {"SystemRoot": r"C:\Windows", "Path": "C:\\"})
     assert options.environment() == {"SYSTEMROOT": r"C:\Windows", "PATH": "C:\\"}
+
+
+@pytest.mark.parametrize("text", ["", " ", "nonsense", "-1", "1.5", "٣", "9" * 11, "9" * 5000])
+def test_a_time_that_is_none_is_refused_first(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
+    with pytest.raises(Problem) as caught:
+        options.environment()
+    assert (caught.value.id, caught.value.code) == ("source-date-epoch", 2)
+
+
+@pytest.mark.parametrize(
+    ("env", "epoch"), [({}, None), ({"SOURCE_DATE_EPOCH": "1667997441"}, 1667997441)]
+)
+def test_the_callers_time_is_a_number_of_seconds(env: dict[str, str], epoch: int | None) -> None:
+    assert options.source_date_epoch(env) == epoch

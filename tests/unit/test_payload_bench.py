@@ -66,6 +66,7 @@ def told(tmp_path: Path) -> Found:
         "folder": str(tmp_path / "run"),
         "layers": 0,
         "index": 0,
+        "visible": "0",
         "threads": 1,
         "rounds": 3,
         "model": None,
@@ -99,9 +100,9 @@ class Machine:
 
     def run(self, command: list[str], what: str) -> None:
         self.ran.append(command)
-        if command[1:3] == ["-m", "venv"]:
+        if command[1:4] == ["-I", "-m", "venv"]:
             inside = "Lib" if sys.platform == "win32" else f"lib/python{HERE}"
-            site = Path(command[3]) / inside / "site-packages"
+            site = Path(command[4]) / inside / "site-packages"
             site.mkdir(parents=True)
         else:
             site = next(Path(command[0]).parents[1].glob("[lL]ib/**/site-packages"))
@@ -180,7 +181,7 @@ def test_installing_takes_turns_too_each_time_in_a_fresh_venv(
     bench: Any, told: Found, machine: Machine
 ) -> None:
     report = measured(bench, told)
-    made = [Path(c[3]).name for c in machine.ran if c[1:3] == ["-m", "venv"]]
+    made = [Path(c[4]).name for c in machine.ran if c[1:4] == ["-I", "-m", "venv"]]
     assert made == ["venv-0", "venv-1"] * 3
     assert all(len(w["values"]["install_seconds"]) == 3 for w in report["wheels"])
 
@@ -319,7 +320,7 @@ def carded(bench: Any, told: Found, machine: Machine, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bench.watch, "watching", watching)
     machine.base |= {"devices": [["NVIDIA H200", "9.0"]], "offloaded": [3, 3]}
     identity = {**told["identity"], "device": "NVIDIA H200"}
-    return {**told, "layers": 999, "index": 2, "identity": identity}
+    return {**told, "layers": 999, "index": 2, "visible": "GPU-2", "identity": identity}
 
 
 def test_on_a_card_its_memory_and_clocks_are_noted(
@@ -343,7 +344,7 @@ def test_on_a_card_its_memory_and_clocks_are_noted(
         "looks": 2,
     }
     for _, _, environment in machine.children:
-        assert environment["CUDA_VISIBLE_DEVICES"] == "2"
+        assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-2"
         assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # as NVML counts them
         assert "CUDA_DISABLE_PTX_JIT" not in environment
 

@@ -122,6 +122,54 @@ def test_the_oldest_driver_that_runs_the_wheel_is_new_enough() -> None:
     assert chosen(fakes.nvml(release="580.0"))[0] == fakes.card()
 
 
+FIRST = fakes.card(uuid="GPU-aaaa1111-0000")
+SECOND = fakes.card(index=1, uuid="GPU-bbbb2222-0000", mig=["MIG-cccc3333-0000", "MIG-dddd"])
+BOTH = fakes.nvml(FIRST, SECOND)
+
+
+@pytest.mark.parametrize(
+    ("visible", "index"),
+    [
+        ("0", 0),
+        ("1", 1),
+        ("1,0", 1),
+        (" 1 , 0", 1),
+        ("GPU-bbbb2222-0000", 1),
+        ("GPU-bbbb", 1),
+        ("MIG-cccc3333-0000", 1),
+        ("MIG-dddd", 1),
+        ("MIG-GPU-bbbb2222-0000/3/0", 1),
+        ("1,-1", 1),
+        ("1,7,0", 1),
+    ],
+)
+def test_of_what_a_scheduler_leaves_visible_the_first_is_chosen(visible: str, index: int) -> None:
+    device, what, _ = card.choose(BOTH, ("12.0",), DRIVER, None, visible)
+    assert (device and device["index"], what) == (index, "")
+    assert device
+    assert card.selector(device) == visible.split(",")[0].strip()
+
+
+def test_what_is_not_hidden_is_named_by_its_number() -> None:
+    assert card.selector(FIRST) == "0"
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "7", "-1,0", "GPU-", "GPU-eeee", "MIG-eeee", "none"])
+def test_that_every_gpu_is_hidden_is_what_is_said(visible: str) -> None:
+    device, what, remedy = card.choose(BOTH, ("12.0",), DRIVER, None, visible)
+    assert device is None
+    assert f"CUDA_VISIBLE_DEVICES={visible!r}" in what
+    assert "unset" in remedy
+
+
+def test_a_gpu_that_is_hidden_cannot_be_named() -> None:
+    device, what, remedy = card.choose(BOTH, ("12.0",), DRIVER, "0", "1")
+    assert device is None
+    assert "CUDA_VISIBLE_DEVICES=1" in what
+    assert "--device: 1 (" in remedy
+    assert card.choose(BOTH, ("12.0",), DRIVER, "1", "0,1")[0] == {**SECOND, "visible": "1"}
+
+
 # ---- NVML itself --------------------------------------------------------------------------------
 
 
@@ -145,6 +193,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         nvmlDeviceGetCount=lambda: 1,
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetCudaComputeCapability=lambda _: (12, 0),
+        nvmlDeviceGetUUID=refuse,
         nvmlDeviceGetName=lambda _: "NVIDIA GeForce RTX 5090",
         nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(
             total=32607 * card.MIB, free=32000 * card.MIB
@@ -162,6 +211,14 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_driver_and_cards_are_read(library: SimpleNamespace) -> None:
     assert card.read() == fakes.nvml(release="590.44.01", cuda="13.1")
     assert library.ended == 1
+
+
+def test_a_gpu_has_its_uuid_and_those_of_its_parts(library: SimpleNamespace) -> None:
+    library.nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}" if handle == 0 else handle
+    library.nvmlDeviceGetMaxMigDeviceCount = lambda _: 7
+    library.nvmlDeviceGetMigDeviceHandleByIndex = lambda _, n: f"MIG-{n}" if n < 2 else refuse()
+    (device,) = card.read()["devices"]
+    assert (device["uuid"], device["mig"]) == ("GPU-0", ["MIG-0", "MIG-1"])
 
 
 def test_a_card_that_shares_the_systems_memory_is_a_card_all_the_same(

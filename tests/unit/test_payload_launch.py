@@ -7,6 +7,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import sysconfig
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import card, launch, proofs, seal, stats
+from sessions.payload import card, cgroups, launch, pipconfig, proofs, seal, stats
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -84,7 +85,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     monkeypatch.setattr(sys, "path", sys.path.copy())
 
     def show(nvml: dict[str, Any]) -> None:
-        beside = SimpleNamespace(read=lambda: nvml, choose=card.choose)
+        beside = SimpleNamespace(read=lambda: nvml, choose=card.choose, selector=card.selector)
         monkeypatch.setitem(sys.modules, "card", beside)
 
     return show
@@ -112,9 +113,24 @@ def test_the_card_is_taken_with_its_driver(
 ) -> None:
     shown(fakes.nvml(fakes.card(), fakes.card(index=1)))
     found = launch._card(tmp_path, manifest(), options(device="1"))
-    assert found == {**fakes.card(index=1), "release": "580.159.04"}
+    assert found == {**fakes.card(index=1), "visible": "1", "release": "580.159.04"}
     beside = [str(tmp_path / "bundle" / name) for name in ("payload", "nvml")]
     assert sys.path[:2] == beside  # nothing is installed yet
+
+
+def test_a_gpu_that_a_scheduler_hides_is_not_taken(
+    shown: Callable[[dict[str, Any]], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Told,
+) -> None:
+    shown(fakes.nvml(fakes.card(), fakes.card(index=1)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    found = launch._card(tmp_path, manifest(), options())
+    assert found
+    assert (found["index"], found["visible"]) == (1, "1")
+    said = stopped(lambda: launch._card(tmp_path, manifest(), options(device="0")), capsys)
+    assert "CUDA_VISIBLE_DEVICES=1" in said
 
 
 @pytest.mark.parametrize(
@@ -135,6 +151,13 @@ def test_on_the_cpu_no_card_is_looked_for(
 # ---- what it installs ---------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def _beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a bundle the payload's modules are beside one another."""
+    monkeypatch.setitem(sys.modules, "pipconfig", pipconfig)
+    monkeypatch.setitem(sys.modules, "cgroups", cgroups)
+
+
 class Programs:
     """Plays subprocess.run."""
 
@@ -143,6 +166,12 @@ class Programs:
         self.codes: list[int] = []
 
     def __call__(self, command: Sequence[str], **given: Any) -> Any:
+        if list(command[-2:]) == ["config", "list"]:
+            return subprocess.CompletedProcess(list(command), 0, "global.target='/x'\n", "")
+        if "pip" in command:
+            assert {"PIP_TARGET", "PIP_USER"} & given["env"].keys() == set()
+            assert given["env"]["PIP_CONFIG_FILE"] == os.devnull
+        assert {"-m", "-I"} & set(command) != {"-m"}  # no file of this folder is a module
         self.commands.append(list(command))
         code = self.codes.pop(0) if self.codes else 0
         text: Any = "what it says" if given.get("text") else b"what it says"
@@ -153,6 +182,7 @@ class Programs:
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
     played = Programs()
     monkeypatch.setattr(subprocess, "run", played)
+    monkeypatch.setenv("PIP_USER", "1")
     return played
 
 
@@ -166,7 +196,7 @@ def test_the_bundles_wheels_are_installed_and_nothing_else(
     python = launch._install(tmp_path)
     assert Path(python).is_relative_to(tmp_path / "venv")
     made, installed = programs.commands
-    assert made == [sys.executable, "-m", "venv", str(tmp_path / "venv")]
+    assert made == [sys.executable, "-I", "-m", "venv", str(tmp_path / "venv")]
     assert installed[0] == python
     assert installed[-4:-2] == ["--no-index", "--no-deps"]
     assert [Path(word).name for word in installed[-2:]] == ["a.whl", "b.whl"]
@@ -324,10 +354,11 @@ def proven(folder: Path, device: dict[str, Any] | None, **changes: Any) -> str:
 
 
 def test_the_payload_is_told_of_the_card(payload: Payload, tmp_path: Path, capsys: Told) -> None:
-    text = proven(tmp_path, {**fakes.card(index=2), "release": "580.159.04"})
+    text = proven(tmp_path, {**fakes.card(index=2), "visible": "GPU-2", "release": "580.159.04"})
     assert seal.opened(text)["device"] == "NVIDIA GeForce RTX 5090"
     told = payload.told
     assert (told["layers"], told["index"], told["jobs"]) == (999, 2, 4)
+    assert told["visible"] == "GPU-2"
     assert told["runtime_places"] == ["/rt"]
     assert told["folder"] == str(tmp_path / "run")
     identity = told["identity"]
@@ -605,7 +636,7 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
     assert (told["python_used"], told["first"]) == (sys.executable, ("--bench",))
     assert told["runtime"] == "packages"  # pip had it
     (command,) = programs.commands
-    assert command[:4] == [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    assert command[:5] == [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check"]
     assert command[-2:] == manifest()["runtime"]
     said = capsys.readouterr().out
     assert "rtx50 against seed" in said
@@ -618,8 +649,9 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
 def test_on_a_card_every_layer_goes_there(
     benching: Callable[..., dict[str, Any]], programs: Programs
 ) -> None:
-    told = benching(device={**fakes.card(index=1), "release": "580.159.04"})
+    told = benching(device={**fakes.card(index=1), "visible": "GPU-1", "release": "580.159.04"})
     assert (told["layers"], told["index"], told["threads"]) == (999, 1, 1)
+    assert told["visible"] == "GPU-1"
     assert told["identity"]["device"] == "NVIDIA GeForce RTX 5090"
     assert told["identity"]["driver"] == "580.159.04"
     assert told["nvml"].endswith("nvml")

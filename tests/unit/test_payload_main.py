@@ -121,9 +121,9 @@ def test_a_child_sees_the_one_card_and_no_compiler_of_the_driver(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     monkeypatch.setenv("BLACKWHEEL_TEST", "handed on")
-    payload.run_child({**told, "index": 3}, "device")
+    payload.run_child({**told, "index": 3, "visible": "GPU-3"}, "device")
     env = process.given["env"]
-    assert env["CUDA_VISIBLE_DEVICES"] == "3"
+    assert env["CUDA_VISIBLE_DEVICES"] == "GPU-3"
     assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # as NVML counts them
     assert env["CUDA_DISABLE_PTX_JIT"] == "1"
     assert env["CUDA_CACHE_PATH"] == told["jit_cache"]

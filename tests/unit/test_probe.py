@@ -58,6 +58,58 @@ def test_debian_with_a_wrong_toolkit_installed_builds_with_nvidias_packages() ->
     assert "not used: 13.0.88 in /usr/local/cuda-13.0" in toolkit.summary
 
 
+def test_in_a_container_its_limits_bound_the_jobs() -> None:
+    chain = replayed("debian12-container")
+    assert (chain.host.cores, chain.host.memory_mib) == (1, 3000)
+    assert 2900 < chain.host.memory_free_mib < 3000
+    assert chain.jobs == 1
+    limits = next(check for check in chain.checks if check.id == "limits")
+    assert limits.status == "ok"
+    assert "1 CPUs, 3000 MiB" in limits.summary
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory", "jobs"), [(6, 64, 6), (64, 8, 8), (64, 2, 2), (1, 64, 1), (64, 0.5, 1)]
+)
+def test_of_the_limits_of_a_container_the_narrowest_bounds_the_jobs(
+    cpus: int, memory: float, jobs: int
+) -> None:
+    recorded = machine.replay(MACHINES / "debian12-container" / "machine.json")("host")
+    folder = "/sys/fs/cgroup"
+    files = {
+        f"{folder}/cpu.max": f"{cpus}00000 100000\n",
+        f"{folder}/memory.max": f"{int(memory * 2**30)}\n",
+        f"{folder}/memory.current": "0\n",
+    }
+    large = {"cores": 128, "memory_mib": 2**19, "memory_free_mib": 2**19, "cgroups": files}
+    ask = with_answers("debian12-container", {("host",): {**recorded, **large}})
+    assert probe.probe(ask, fakes.spec(), None).jobs == jobs
+    assert probe.probe(ask, fakes.spec(), 99).jobs == 99  # as asked
+
+
+def test_a_machine_without_limits_is_told_of_none() -> None:
+    assert "limits" not in statuses(replayed("debian12-cuda13.0"))
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        ("Driver/library version mismatch", "restart"),
+        ("Insufficient Permissions", "/dev/nvidia"),
+        ("Driver Not Loaded", "modprobe"),
+        ("GPU is lost", "dmesg"),
+        ("Unknown Error", "nvidia-smi"),
+    ],
+)
+def test_a_driver_that_does_not_answer_is_a_finding_with_its_reason(said: str, word: str) -> None:
+    ask = with_answers("debian12-cuda13.0", {("nvml",): {"error": said}})
+    (gpu,) = [c for c in probe.probe(ask, fakes.spec(), None).checks if c.id == "gpu"]
+    assert gpu.status == "warn"
+    assert said in gpu.summary
+    assert "none here" not in gpu.summary
+    assert word in gpu.remedy
+
+
 def test_the_installed_toolkit_is_used_when_asked_for() -> None:
     chain = replayed("debian12-cuda13.0", toolkit="system", cuda="13.0")
     assert chain.toolkit is not None

@@ -159,7 +159,7 @@ class World:
             assert command[0].endswith("diffoscope")
             Path(command[2]).write_text("a long text")
             code, text = 1, ""
-        return Finished(tuple(command), code, text, 0.0)
+        return Finished(tuple(command), code, text, 0.0, "warning: cannot set locale")
 
     def context(self, *words: str) -> Context:
         asked = fakes.parsed(*words)

@@ -38,7 +38,10 @@ class Tools:
         self.code, self.env = code, dict[str, str]()
         monkeypatch.setattr("sessions.core.run.capture", self)
 
-    def __call__(self, command: Sequence[str], *, env: Mapping[str, str]) -> Finished:
+    def __call__(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None
+    ) -> Finished:
+        assert "-I" in command or cwd  # no file where the command was typed is a module
         self.command, self.env = list(command), dict(env)
         if self.code == 0:
             out = Path(command[command.index("-w") + 1])
@@ -60,7 +63,7 @@ def test_on_linux_the_driver_and_nvidias_runtime_stay_out(
 ) -> None:
     tools = Tools(monkeypatch)
     repair.linux("python", raw, tmp_path / "out", {"PATH": "/usr/bin"})
-    assert tools.command[:4] == ["python", "-m", "auditwheel", "repair"]
+    assert tools.command[:4] == ["python", "-I", "-m", "auditwheel"]
     assert set(tools.excluded) >= {"libcuda.so.*", "libcublasLt.so.*"}
     assert tools.env == {"PATH": "/usr/bin"}
 

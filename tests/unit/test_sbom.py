@@ -71,7 +71,7 @@ class System:
 
     def __call__(self, command: list[str], *, env: Any) -> Finished:
         code, text = self.answers.get(" ".join(command), (127, f"{command[0]}: not found"))
-        return Finished(tuple(command), code, text, 0.0)
+        return Finished(tuple(command), code, text, 0.0, "warning: cannot set locale")
 
 
 @pytest.fixture

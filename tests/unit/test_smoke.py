@@ -353,8 +353,10 @@ class Bench:
         self.writes = True
 
     def capture(self, command: Sequence[str], *, env: Mapping[str, str], **_: Any) -> Finished:
-        if list(command[1:3]) == ["-m", "venv"]:
+        if list(command[1:4]) == ["-I", "-m", "venv"]:
             return self.venv
+        if command[-2:] == ["config", "list"]:
+            return Finished((), 0, "", 0.0)
         self.installed.append(list(command))
         return Finished((), 0, "", 0.0)
 
@@ -452,7 +454,7 @@ def test_the_wheel_goes_into_a_fresh_venv_as_a_users_would(tmp_path: Path, bench
     stale.write_text("")
     smoke.main(ctx)
     assert not stale.exists()
-    wheel, needs = ([*command[4:]] for command in bench.installed)
+    wheel, needs = ([*command[7:]] for command in bench.installed)
     assert wheel == ["install", str(ctx.wheels / NAME)]  # with what it requires, and no more
     assert needs[:3] == ["install", "--no-deps", "--require-hashes"]
     assert Path(needs[-1]).name == "payload.txt"

@@ -334,7 +334,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             assert command[1:3] == ["--binary", "SM120"]
             names = Disassembler()(Path(command[3]).read_bytes())
             text = "".join(f"   /*{16 * n:04x}*/   {name} R1 ;\n" for n, name in enumerate(names))
-        return Finished(tuple(command), 0, text, 0.1)
+        return Finished(tuple(command), 0, text, 0.1, "warning: cannot set locale")
 
     monkeypatch.setattr("sessions.core.run.capture", capture)
     monkeypatch.setattr(devicecode, "installed", Path)

@@ -1,0 +1,184 @@
+"""What is set or lies around where a run is started decides nothing of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sessions.core import run
+from sessions.payload import pipconfig
+from tests.integration.conftest import (
+    ODD,
+    REPOSITORY,
+    Checkout,
+    Project,
+    copy_project,
+)
+
+# As ROS, HPC modules and Conda have them for everybody, of other versions.
+FOREIGN = ("packaging", "psutil", "rich", "tomli", "nox", "pip", "build", "filelock", "lief")
+NOBODY = 65534
+
+
+def hijack(folder: Path, names: tuple[str, ...] = FOREIGN) -> Path:
+    """Modules in a folder that end whatever imports them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / f"{name}.py").write_text(f"raise SystemExit('hijacked: {name}')\n")
+    return folder
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    return hijack(tmp_path / "foreign")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"PYTHONPATH": "{foreign}"},
+        {"PYTHONPATH": "{foreign}", "PYTHONSAFEPATH": "1"},
+        {"PYTHONHOME": "{home}"},
+        {"PYTHONUSERBASE": "{foreign}", "PYTHONSTARTUP": "{foreign}/rich.py"},
+        {"PYTHONWARNINGS": "error", "PYTHONOPTIMIZE": "2"},
+        {"NOXSESSION": "lock", "NOX_DEFAULT_VENV_BACKEND": "uv", "NOXFORCEPYTHON": "9"},
+        {"LD_PRELOAD": "/nonexistent/hook.so"},  # the loader complains on everybody's stderr
+        {"CC": "false", "CXX": "false", "CFLAGS": "-Werror -fnonsense", "LDFLAGS": "-nonsense"},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_a_build_is_the_same_whatever_is_set(
+    mini: Checkout, foreign: Path, built: Checkout, changes: dict[str, str]
+) -> None:
+    values = {"foreign": foreign, "home": sys.base_prefix}
+    env = {name: value.format(**values) for name, value in changes.items()}
+    ran = mini.nox(env=env).well()
+    assert "hijacked" not in ran.output
+    assert mini.libraries() == built.libraries()
+
+
+def test_no_file_where_the_command_is_typed_is_executed(mini: Checkout) -> None:
+    names = (*FOREIGN, "hashlib", "tempfile", "venv", "importlib")
+    hijack(mini.project.root, names)
+    hijack(mini.build, names)  # where python -m build runs
+    ran = mini.nox().well()
+    assert "hijacked" not in ran.output
+    assert mini.record["version"] == "0.0.1"
+
+
+@pytest.mark.parametrize("text", ["", "yesterday"])
+def test_a_time_of_the_source_that_is_none_is_refused(mini: Checkout, text: str) -> None:
+    mini.nox(env={"SOURCE_DATE_EPOCH": text}).badly("SOURCE_DATE_EPOCH")
+    assert not mini.build.exists()
+
+
+def test_a_store_of_ccaches_cannot_say_what_runs_or_what_is_a_hit(
+    mini: Checkout, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    # Each of them would be an error of ccache's, or of the compile.
+    (store / "ccache.conf").write_text("prefix_command = /nonexistent\nsloppiness = nonsense\n")
+    mini.nox(env={"CCACHE_DIR": str(store)}).well()
+    assert [path for path in store.iterdir() if path.name != "ccache.conf"]  # it was used
+
+
+@pytest.mark.parametrize(
+    "shell", ['exec "$@" >&-', 'exec "$@" >&- 2>&- <&-', '"$@" | head -n 1', '"$@" | true']
+)
+def test_without_an_output_there_is_no_traceback(project: Project, shell: str) -> None:
+    ran = project.nox("probe", "--target", "cpu", prefix=("sh", "-c", shell, "sh"))
+    assert "Traceback" not in ran.output
+    assert "bug of blackwheel" not in ran.output
+    assert "Exception ignored" not in ran.output
+    assert ran.code == 0
+
+
+@pytest.mark.parametrize("limit", ["-n 16", "-s 512", "-f 1000"])
+def test_a_limit_of_the_shell_is_named(project: Project, limit: str) -> None:
+    shell = f'ulimit {limit}; exec "$@"'
+    ran = project.nox("probe", "--target", "cpu", prefix=("sh", "-c", shell, "sh"))
+    ran.badly(f"ulimit {limit.split()[0]}")
+
+
+def test_a_venv_of_the_sessions_that_lost_a_package_is_made_anew(project: Project) -> None:
+    whole = (project.root / ".nox").resolve()
+    (project.root / ".nox").unlink()
+    shutil.copytree(whole, project.root / ".nox", symlinks=True)
+    (venv,) = (project.root / ".nox").iterdir()
+    shutil.rmtree(next(venv.rglob("site-packages/rich")))
+    ran = project.start("probe", "--target", "cpu").end(timeout=600).well()
+    assert "is made anew" in ran.output
+    assert [path.name for path in (project.root / ".nox").iterdir()] == [venv.name]
+    assert "is made anew" not in project.nox("probe", "--target", "cpu").well().output
+
+
+@pytest.fixture
+def stranger(environment: dict[str, str]) -> Iterator[tuple[Project, tuple[str, ...]]]:
+    """A fresh clone, a home and a cache of a user without rights; words to run as that user."""
+    user: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        ids = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+        user = ("setpriv", *ids, "--no-new-privs")
+    folder = Path(tempfile.mkdtemp(prefix="blackwheel-stranger-", dir="/var/tmp"))
+    try:
+        root = folder / ODD
+        copy_project(root)
+        shutil.copytree(REPOSITORY / "tests" / "data" / "mini-upstream", folder / "mini")
+        (folder / "home").mkdir()
+        env = {**environment, "HOME": str(folder / "home")}
+        env |= {"BLACKWHEEL_CACHE": str(folder / "cache"), "TMPDIR": str(folder)}
+        if user:
+            for path in (folder, *folder.rglob("*")):
+                os.lchown(path, NOBODY, NOBODY)
+        yield Project(root, env), user
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_a_user_without_rights_and_with_a_foreign_environment_builds_from_nothing(
+    stranger: tuple[Project, tuple[str, ...]],
+) -> None:
+    """The first run of all: the venvs of the sessions and of the build tools, probe and build."""
+    project, user = stranger
+    home, mini = Path(project.env["HOME"]), project.root.parent / "mini"
+    # pip's settings of this machine are the index that its packages come from.
+    listed = run.capture([sys.executable, *pipconfig.LIST], env=os.environ).stdout
+    index = pipconfig.environment(project.env, listed, "install")
+    index.pop("PIP_CONFIG_FILE")
+    elsewhere = home / "elsewhere"
+    (home / ".config" / "pip").mkdir(parents=True)
+    (home / ".config" / "pip" / "pip.conf").write_text(
+        f"[global]\nuser = true\n[install]\ntarget = {elsewhere}\nno-deps = true\n"
+    )
+    hijack(home / "foreign")
+    env = {
+        **index,
+        "PYTHONPATH": str(home / "foreign"),
+        "PIP_TARGET": str(elsewhere),
+        "PIP_USER": "1",
+        "PIP_PREFIX": str(elsewhere),
+        "PIP_ROOT": str(elsewhere),
+        "PIP_REQUIRE_HASHES": "1",
+        "PIP_DRY_RUN": "1",
+        "PIP_ONLY_BINARY": ":none:",
+        "PIP_CONSTRAINT": "/nonexistent",
+    }
+    # The tests' own Python may be in a folder that another user cannot enter.
+    system = ["/usr/bin/python3.11"] if user else []
+    python = next(found for found in (*system, sys.executable) if Path(found).exists())
+    ask = [*user, python, "-c", "import sys; print(sys.base_prefix)"]
+    env["PYTHONHOME"] = run.capture(ask, env={}).stdout.strip()
+    words = ["--target", "cpu", "--source", str(mini)]
+    ran = project.start("wheel", *words, env=env, prefix=user, python=python).end(timeout=900)
+    assert "hijacked" not in ran.well().output
+    assert not elsewhere.exists()
+    theirs = Checkout(mini, project)
+    assert theirs.record["version"] == "0.0.1"
+    assert theirs.wheel.stat().st_uid == (NOBODY if user else os.geteuid())

@@ -1,0 +1,86 @@
+"""What the real machine asks of programs, and with which environment."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions import probe
+from sessions.core import machine
+from sessions.core.run import capture
+from tests import fakes
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="programs are shell scripts")
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """This machine with a PATH of one folder."""
+    monkeypatch.setattr("sessions.core.run.capture", capture)
+    (tmp_path / "bin").mkdir()
+
+    def ask(**env: str) -> machine.Machine:
+        return machine.real({"PATH": str(tmp_path / "bin"), **env}, tmp_path, tmp_path)
+
+    return ask
+
+
+@POSIX
+def test_a_python_that_warns_on_stderr_is_found(tmp_path: Path, asking: Any) -> None:
+    shim = f'echo "pyenv: cannot rehash: no write permission" >&2; exec {sys.executable} "$@"'
+    program(tmp_path / "bin" / "python3", shim)
+    found = probe.find_pythons(asking(), f"3.{sys.version_info.minor}", "linux")
+    assert [python.found_via for python in found] == ["python3 on PATH"]
+
+
+@POSIX
+def test_a_compiler_that_warns_on_stderr_is_found(tmp_path: Path, asking: Any) -> None:
+    says = "echo 'cannot set locale' >&2; echo 'g++ (Debian 12.2.0-14) 12.2.0'; "
+    says += "echo 'Copyright (C) 2022 Free Software Foundation, Inc.'"
+    for name in ("g++", "gcc"):
+        program(tmp_path / "bin" / name, says)
+    (found,) = probe.find_compilers(asking(), "linux", fakes.spec())
+    assert (found.family, found.version) == ("gnu", "12.2.0")
+
+
+@POSIX
+def test_a_tool_is_asked_in_an_environment_like_the_builds(tmp_path: Path, asking: Any) -> None:
+    tool = program(tmp_path / "bin" / "tool", "/usr/bin/env")
+    foreign: tuple[str, ...] = (
+        "LD_PRELOAD",
+        "LD_LIBRARY_PATH",
+        "PYTHONPATH",
+        "PYTHONHOME",
+        "GCC_EXEC_PREFIX",
+    )
+    foreign += ("CPATH", "LIBRARY_PATH", "COMPILER_PATH", "CCACHE_PREFIX", "BASH_ENV")
+    given = dict.fromkeys((*foreign, "PYENV_VERSION"), "x")
+    lines = asking(**given)("run", str(tool))["output"].splitlines()
+    seen = {line.partition("=")[0] for line in lines}
+    assert set(foreign) & seen == set()
+    assert {"PATH", "PYENV_VERSION", "LC_ALL"} <= seen
+
+
+def test_the_processors_of_this_process_are_a_number() -> None:
+    assert machine.cores() >= 1
+
+
+def test_a_folder_on_path_that_this_user_may_not_enter_has_no_programs(
+    asking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    ask = asking()
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert ask("which", "python3") == []

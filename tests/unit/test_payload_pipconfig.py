@@ -1,0 +1,82 @@
+"""pip's settings: where packages come from counts, where and how they are installed does not."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from sessions.core.run import capture
+from sessions.payload import pipconfig
+
+LISTED = """\
+global.find-links='/opt/wheels\\n/more'
+global.index-url='https://a/simple'
+global.user='true'
+global.timeout='60'
+download.timeout='9'
+install.target='/elsewhere'
+install.timeout='5'
+wheel.no-deps='true'
+:env:.cert='/from/env.pem'
+a line that is none
+"""
+
+
+def test_of_pips_files_only_where_packages_come_from_counts() -> None:
+    assert pipconfig.environment({"HOME": "/h"}, LISTED, "install") == {
+        "HOME": "/h",
+        "PIP_FIND_LINKS": "/opt/wheels\n/more",
+        "PIP_INDEX_URL": "https://a/simple",
+        "PIP_TIMEOUT": "5",  # the command's own section after the general one, as in pip
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    assert pipconfig.environment({}, LISTED, "download")["PIP_TIMEOUT"] == "9"
+
+
+def test_the_environment_comes_before_pips_files() -> None:
+    env = {"PIP_INDEX_URL": "https://b/simple", "PIP_CONFIG_FILE": "/my/pip.conf"}
+    found = pipconfig.environment(env, LISTED, "install")
+    assert found["PIP_INDEX_URL"] == "https://b/simple"
+    assert found["PIP_CONFIG_FILE"] == os.devnull
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "TARGET", "USER", "PREFIX", "ROOT", "REQUIRE_HASHES", "NO_DEPS", "DRY_RUN", "CONSTRAINT",
+        "REQUIREMENT", "EDITABLE", "PYTHON", "PLATFORM", "ONLY_BINARY", "NO_BINARY", "PRE",
+        "IGNORE_INSTALLED", "NO_COMPILE", "REPORT", "ISOLATED", "REQUIRE_VIRTUALENV", "LOG",
+        "BREAK_SYSTEM_PACKAGES", "SRC", "UPGRADE", "NO_BUILD_ISOLATION", "CONFIG_SETTINGS",
+    ],
+)  # fmt: skip
+def test_what_says_where_or_how_pip_installs_does_not_count(name: str) -> None:
+    env = {f"PIP_{name}": "1", f"pip_{name.lower()}": "1"}
+    assert pipconfig.passed(env) == {}
+    listed = f"global.{name.lower().replace('_', '-')}='1'"
+    assert pipconfig.environment(env, listed, "install") == {"PIP_CONFIG_FILE": os.devnull}
+
+
+@pytest.mark.parametrize("name", sorted(pipconfig.HONOURED - {"use-feature", "use-deprecated"}))
+def test_what_says_where_packages_come_from_counts(name: str) -> None:
+    variable = f"PIP_{name.upper().replace('-', '_')}"
+    assert pipconfig.passed({variable: "x"}) == {variable: "x"}
+    assert pipconfig.environment({}, f"global.{name}='x'", "install")[variable] == "x"
+
+
+def test_of_pips_features_only_those_of_certificates_count() -> None:
+    given = {"PIP_USE_FEATURE": "fast-deps truststore", "PIP_USE_DEPRECATED": "legacy-resolver"}
+    assert pipconfig.passed(given) == {"PIP_USE_FEATURE": "truststore"}
+
+
+def test_pip_itself_lists_its_settings_as_they_are_read_here(tmp_path: Path) -> None:
+    file = tmp_path / "pip.conf"
+    file.write_text("[global]\nindex-url = https://it's\nuser = true\n[install]\ntarget = x\n")
+    env = {**os.environ, "PIP_CONFIG_FILE": str(file)}
+    done = capture([sys.executable, *pipconfig.LIST], env=env)
+    assert done.returncode == 0, done.output
+    found = pipconfig.environment({}, done.stdout, "install")
+    assert found["PIP_INDEX_URL"] == "https://it's"
+    assert {"PIP_USER", "PIP_TARGET"} & found.keys() == set()
