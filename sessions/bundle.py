@@ -66,6 +66,7 @@ def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, ob
         "pythons": list(pythons),
         "platforms": [platform],
         "driver": facts.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0,
+        "bad_drivers": facts.bad_drivers(ctx.spec.archs),
         "runtime": [need for need in wheel.requires if RUNTIME.match(need)],
         "capabilities": job.capabilities(ctx.spec),
         "job": job.job(ctx.spec, file=wheel.file, sha256=wheel.sha256, version=wheel.version),

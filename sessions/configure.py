@@ -24,10 +24,6 @@ from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolchain
 
 OVERLAY = Path(__file__).parent / "overlay"
 
-# x86-64-v3 without the parts that ggml does not name: every x86-64 since 2013 (Haswell), 2015 (Zen
-# came 2017). Each is set, not left to default: ggml turns all of them off when it finds
-# SOURCE_DATE_EPOCH set (ggml/CMakeLists.txt, INS_ENB).
-BASELINE = ("SSE42", "AVX", "AVX2", "BMI2", "FMA", "F16C")
 _LINK = "/Brepro /DEBUG /OPT:REF /OPT:ICF /PDBALTPATH:%_PDB%"
 
 
@@ -111,7 +107,7 @@ def configure(
         "PYTHONNOUSERSITE": "1",
         "PIP_NO_INDEX": "1",
     }
-    requires = _requires(spec, toolkit)
+    requires = _requires(spec)
     # Whatever else goes into the wheel: our additions, and the code that adds and finishes.
     ours = [
         *sorted(p for p in OVERLAY.iterdir() if p.is_file()),
@@ -167,7 +163,7 @@ def _libraries() -> dict[str, str]:
         "CMAKE_PROJECT_llama_cpp_INCLUDE": _slashes(str(OVERLAY / "wheel.cmake")),
         "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         "GGML_NATIVE": "OFF",
-        **{f"GGML_{name}": "ON" for name in BASELINE},
+        **{f"GGML_{name}": "ON" for name in facts.cpu_baseline()},
         "GGML_CCACHE": "OFF",
         "LLAMA_CURL": "OFF",
         "LLAMA_OPENSSL": "OFF",
@@ -286,18 +282,19 @@ def _path(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: 
     return ":".join(dict.fromkeys(folders))
 
 
-def _requires(spec: BuildSpec, toolkit: Toolkit | None) -> tuple[str, ...]:
-    """NVIDIA's runtime packages, at least as new as what the wheel was linked with."""
-    if toolkit is None or spec.cuda is None:
+def _requires(spec: BuildSpec) -> tuple[str, ...]:
+    """NVIDIA's runtime packages, from the oldest release that has all that the libraries need.
+
+    Not from the one that the wheel was linked with: PyTorch pins older ones.
+    """
+    if spec.cuda is None:
         return ()
-    major = int(spec.cuda.split(".")[0])
-    parts = toolkit.components
-    runtime = parts.get("nvidia-cuda-runtime", spec.cuda)
-    cublas = parts.get("nvidia-cublas", str(major))
+    major = spec.cuda.split(".")[0]
+    pathfinder = facts.load("cuda.toml")["pathfinder"]["oldest"]
+    floors = facts.floors(major).values()
     return (
-        "cuda-pathfinder>=1.3.1",  # the first that says where it found a library
-        f"nvidia-cuda-runtime>={runtime},<{major + 1}",
-        f"nvidia-cublas>={cublas},<{major + 1}",
+        f"cuda-pathfinder>={pathfinder}",
+        *(f"{floor.package}>={floor.version},<{int(major) + 1}" for floor in floors),
     )
 
 

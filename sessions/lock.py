@@ -6,16 +6,19 @@ import json
 import re
 import tarfile
 import tempfile
+import textwrap
 import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomlkit
 from packaging.metadata import parse_email
+from packaging.version import Version
 
 from sessions.core import console, facts, pyenv, records, sbom, staging
 from sessions.core.context import Context
-from sessions.core.errors import Problem
+from sessions.core.errors import USAGE, Problem
 
 PACKAGE = "llama_cpp"
 # What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
@@ -39,10 +42,13 @@ def main(ctx: Context) -> None:
     """Lock what ``--add`` names."""
     assert ctx.options.add is not None  # or the command was refused
     name, _, version = ctx.options.add.partition("==")
-    if name == "cuda":
-        lock_toolkit(ctx, version)
-    else:
-        lock_sdist(ctx, version)
+    match name:
+        case "cuda":
+            lock_toolkit(ctx, version)
+        case "runtime":
+            lock_floors(ctx, Path(version))
+        case _:
+            lock_sdist(ctx, version)
 
 
 def lock_sdist(ctx: Context, version: str) -> None:
@@ -129,6 +135,108 @@ def lock_toolkit(ctx: Context, cuda: str) -> None:
     path = facts.FACTS / f"cuda-{cuda}.txt"
     records.write_text(path, toolkit_text(release, hashes))
     console.done(f"Locked CUDA {release} in {path.relative_to(ctx.root)}.")
+
+
+def lock_floors(ctx: Context, built: Path) -> None:
+    """Write ``facts/floors.toml``: the oldest releases that have what wheels need of them.
+
+    The needs are those of the wheel ``built`` and of the wheels that were looked at before.
+    """
+    from sessions.wheelfile import symbols  # lief: a quarter of a second
+
+    major, found = symbols.needed(built) if built.is_file() else ("", {})
+    if not found:
+        raise Problem(
+            f"{built} is not a wheel with libraries that need the CUDA runtime.",
+            id="lock-no-runtime",
+            remedy="name one of a CUDA target: nox -s lock -- --add runtime==wheels/rtx50/NAME.whl",
+            code=USAGE,
+        )
+    known = {each: facts.floors(each) for each in facts.load("floors.toml")}
+    before = known.get(major, {})
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {}
+        for package, functions in found.items():
+            row = before.get(package)
+            functions |= row.needs if row else frozenset()
+            wheels = {*(row.wheels if row else ()), built.name}
+            rows[package] = _floor(ctx, Path(folder), package, major, functions, sorted(wheels))
+    path = facts.FACTS / "floors.toml"
+    records.write_text(path, floors_text({**known, major: rows}))
+    console.done(f"Locked {', '.join(f'{n} {r.version}' for n, r in rows.items())} in {path.name}.")
+
+
+def _floor(
+    ctx: Context,
+    folder: Path,
+    package: str,
+    major: str,
+    functions: frozenset[str],
+    wheels: Sequence[str],
+) -> facts.Floor:
+    """The oldest release of a package that exports those functions on both systems."""
+    from sessions.wheelfile import symbols
+
+    venv = pyenv.tools(ctx)
+    listed = pyenv.pip(ctx, venv, ["index", "versions", package], f"the releases of {package}")
+    lacking = ""
+    for version in releases(listed, major):
+        files, exported = [], []
+        for platform, tags in PLATFORMS.items():
+            into = folder / f"{package}-{version}-{platform}"
+            words = ["download", "--no-deps", "--only-binary=:all:", "-d", str(into)]
+            words += [word for tag in tags for word in ("--platform", tag)]
+            pin = f"{package}=={version}"
+            pyenv.pip(ctx, venv, [*words, pin], f"{pin} for {platform}")
+            (wheel,) = into.glob("*.whl")
+            files.append(f"{wheel.name} sha256:{records.file_sha256(wheel)}")
+            exported.append(symbols.exported(wheel))
+            wheel.unlink()  # 400 MB
+        both = exported[0] & exported[1]
+        if functions <= both:
+            return facts.Floor(package, version, tuple(files), tuple(wheels), functions, both)
+        lacking = ", ".join(sorted(functions - both))
+        console.say(f"{package} {version} lacks {lacking}")
+    raise Problem(
+        f"No release of {package} for CUDA {major} has all that the wheels need.",
+        id="lock-no-floor",
+        evidence=f"the newest lacks {lacking}",
+        remedy="a wheel for one system only is not supported here; look at the functions named",
+    )
+
+
+def releases(listed: str, major: str) -> list[str]:
+    """From the output of ``pip index versions``: the releases of a CUDA major, oldest first."""
+    found = re.search(r"^Available versions: (.+)$", listed, re.MULTILINE)
+    versions = [text.strip() for text in found[1].split(",")] if found else []
+    fitting = [text for text in versions if text.split(".")[0] == major]
+    return sorted(fitting, key=Version)
+
+
+def floors_text(majors: Mapping[str, Mapping[str, facts.Floor]]) -> str:
+    """The file of facts about the runtime packages of each CUDA major."""
+    lines = [
+        "# The oldest releases of NVIDIA's packages that have every function which the libraries "
+        "of our",
+        "# wheels take from them, by CUDA major. Written by:",
+        "#     nox -s lock -- --add runtime==wheels/rtx50/NAME.whl",
+        "# source: the files whose exports were read; wheels: those whose needs were read;",
+        "# exports: the C functions that the libraries of that release have on both systems.",
+    ]
+    found = [(major, row) for major, rows in sorted(majors.items()) for row in rows.values()]
+    for major, row in found:
+        lines += ["", f"[{major}.{row.package}]", f'version = "{row.version}"']
+        lines += [f"source = {_strings(row.source)}", f"wheels = {_strings(row.wheels)}"]
+        lines += [f'{name} = """\n{_wrapped(names)}\n"""' for name, names in row.lists()]
+    return "\n".join(lines) + "\n"
+
+
+def _strings(texts: Sequence[str]) -> str:
+    return "[\n" + "".join(f'    "{text}",\n' for text in texts) + "]"
+
+
+def _wrapped(names: Iterable[str]) -> str:
+    return textwrap.fill(" ".join(sorted(names)), 100, break_on_hyphens=False)
 
 
 def _metadata(wheel: Path) -> str:

@@ -35,18 +35,20 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
     """The toolkit of a locked release line, and whether it had to be made."""
     lock = facts.toolkit_lock(cuda)
     text = lock.read_text(encoding="utf-8")
-    identity = inputs.toolkit_identity(ctx.spec, None)
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    identity = inputs.toolkit_identity(ctx.spec, None, chain.host.glibc)
+    headers = facts.headers(cuda, chain.host.glibc)
     folder = ctx.cache / f"cuda-{cuda}-{identity[:12]}"
     fresh = ctx.fresh
     if fresh:
         with ctx.replace_cached(folder.name):
-            _make(ctx, folder, lock, cuda)
+            _make(ctx, folder, lock, cuda, headers)
     ctx.use_cached(folder.name)
     if not (folder / _READY).exists():
         with ctx.cache_lock(folder.name):
             if not (folder / _READY).exists():
                 fresh = True
-                _make(ctx, folder, lock, cuda)
+                _make(ctx, folder, lock, cuda, headers)
     root = folder / "nvidia" / f"cu{cuda.split('.')[0]}"
     accepts = accepted(_host_config(root).read_text(encoding="utf-8"), cuda)
     return (
@@ -81,7 +83,9 @@ def accepted(host_config: str, cuda: str) -> HostRange:
     return known
 
 
-def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
+def _make(
+    ctx: Context, folder: Path, lock: Path, cuda: str, headers: Sequence[facts.Header]
+) -> None:
     """Make the toolkit beside and put it into place whole."""
     disk.room({folder: facts.disk_mib("toolkit")}, f"CUDA {cuda}")
     console.say(f"Getting CUDA {cuda} from NVIDIA's packages (about 800 MB unpacked, once).")
@@ -91,7 +95,9 @@ def _make(ctx: Context, folder: Path, lock: Path, cuda: str) -> None:
         words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
         words += ["--target", str(part), "-r", str(lock)]
         pyenv.pip(ctx, pyenv.tools(ctx), words, f"CUDA {cuda}")
-        _complete(ctx, part / "nvidia" / f"cu{cuda.split('.')[0]}")
+        root = part / "nvidia" / f"cu{cuda.split('.')[0]}"
+        correct(root / "include", headers)
+        _complete(ctx, root)
         records.write_text(part / _READY, "{}\n")
         if folder.exists():
             disk.put(folder, scratch / "old")
@@ -108,6 +114,21 @@ def _complete(ctx: Context, root: Path) -> None:
     else:
         assemble(root)
         _driver_stub(root, compiler.cc)
+
+
+def correct(include: Path, headers: Sequence[facts.Header]) -> None:
+    """Have headers compile with this machine's glibc. Raises Problem for one of another text."""
+    for header in headers:
+        path = include / header.file
+        text, times = re.subn(header.old, header.new, path.read_text(encoding="utf-8"))
+        if times != header.times:
+            raise Problem(
+                f"{header.file} of NVIDIA's package is not as expected, so it was not corrected.",
+                id="toolkit-header-unknown",
+                evidence=f"{header.what}\n{times} × {header.old} instead of {header.times}",
+                remedy=f"build with --cuda {header.fixed}, which needs no correction",
+            )
+        records.write_text(path, text)
 
 
 def assemble(root: Path) -> None:

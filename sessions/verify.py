@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.core import console, disk, facts, inputs, machine, options, records, staging
+from sessions.core import console, disk, inputs, machine, options, records, staging
 from sessions.core.context import Context
 from sessions.core.errors import CHECK_FAILED, USAGE, Problem
 from sessions.core.model import CheckGroup, VerifyReport, Wheel
@@ -136,12 +136,11 @@ def _left(done: int, total: int, start: float) -> float:
     return (time.monotonic() - start) * (total - done) / max(done, 1)
 
 
-def _loader(ctx: Context) -> str | None:
-    if ctx.spec.cuda is None:
-        return None
-    text = (HERE / "overlay" / staging.LOADER).read_text(encoding="utf-8")
-    filled = staging.filled(text, ctx.spec.cuda, facts.toolkit(ctx.spec.cuda).driver)
-    return records.text_sha256(filled.encode())
+def _loader(ctx: Context) -> str:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in HERE.glob("overlay/*.py")}
+    spec = ctx.spec
+    ours = staging.modules(texts, platform=spec.platform, cuda=spec.cuda, archs=spec.archs)
+    return records.text_sha256(staging.loader_text(ours).encode())
 
 
 def _preload() -> str:

@@ -174,7 +174,7 @@ def _stage(ctx: Context, build: BuildEnv, source: Source, bill: str) -> None:
         bill,
         platform=ctx.spec.platform,
         cuda=ctx.spec.cuda,
-        driver=facts.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0,
+        archs=ctx.spec.archs,
         requires=build.requires,
     )
     with ctx.source_lock(source.version):
@@ -441,7 +441,8 @@ def contents_problems(
         if libraries.count(library) != 1:
             wrong.append(f"{libraries.count(library)} copies of {library} instead of one")
     wrong += [f"not asked for: {name}" for name in libraries if name not in (*wanted, "gomp")]
-    added = [*([staging.LOADER] if cuda else []), *([staging.DLLS] if brought else [])]
+    added = [staging.CPU, *([staging.LOADER, staging.GPUS] if cuda else [])]
+    added += [staging.DLLS] if brought else []
     wrong += [f"missing: llama_cpp/{n}" for n in added if f"llama_cpp/{n}" not in members]
     return wrong
 

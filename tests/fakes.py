@@ -341,33 +341,44 @@ def library(member: str = "llama_cpp/lib/libllama.so", **changes: Any) -> Librar
     return dataclasses.replace(base, **changes)
 
 
+RUNTIME = {"libcublas.so.13": ("cublasCreate_v2",), "libcudart.so.13": ("cudaMalloc",)}
+
+
 def libraries() -> tuple[Library, ...]:
     """The libraries of an rtx50 wheel for Linux, each needing what it does need."""
     lib = "llama_cpp/lib"
     cuda = ("libcublas.so.13", "libcuda.so.1", "libcudart.so.13")
-    ggml = ("libggml-base.so", "libggml-cpu.so", "libggml-cuda.so")
+    ggml = ("$ORIGIN/libggml-base.so", "$ORIGIN/libggml-cpu.so", "$ORIGIN/libggml-cuda.so")
     system = ("libc.so.6", "libgcc_s.so.1", "libm.so.6", "libstdc++.so.6")
     newer = {"GLIBC": "2.27", "GLIBCXX": "3.4.30"}
     return (
         library(f"{lib}/libggml-base.so", imports=system),
-        library(f"{lib}/libggml-cpu.so", imports=("libggml-base.so", "libgomp.so.1", *system)),
+        library(
+            f"{lib}/libggml-cpu.so", imports=("$ORIGIN/libggml-base.so", "libgomp.so.1", *system)
+        ),
         library(
             f"{lib}/libggml-cuda.so",
-            imports=(*cuda, "libggml-base.so", *system),
+            imports=(*cuda, "$ORIGIN/libggml-base.so", *system),
             symbol_versions=newer,
             size=25_000_000,
             device=device(),
+            runtime=RUNTIME,
         ),
         library(f"{lib}/libggml.so", imports=(*ggml, *system)),
         library(f"{lib}/libgomp.so.1", imports=("libc.so.6",), search_paths=()),
         library(
             f"{lib}/libllama.so",
-            imports=("ld-linux-x86-64.so.2", "libggml-base.so", "libggml.so", *system),
+            imports=(
+                "ld-linux-x86-64.so.2",
+                "$ORIGIN/libggml-base.so",
+                "$ORIGIN/libggml.so",
+                *system,
+            ),
             exports=("llama_decode", "llama_free", "llama_new_context"),
         ),
         library(
             f"{lib}/libmtmd.so",
-            imports=("libggml.so", "libllama.so", *system),
+            imports=("$ORIGIN/libggml.so", "$ORIGIN/libllama.so", *system),
             exports=("mtmd_free", "mtmd_init"),
         ),
     )
@@ -383,7 +394,7 @@ def bill(found: WheelFacts, **changes: Any) -> Bill:
     """The bill of materials that says what this wheel for the rtx50 target holds."""
     names = {canonicalize_name(re.split(r"[^\w.-]", text)[0]) for text in found.requires}
     wanted = [name for name in names if name.startswith(("nvidia-", "cuda-"))]
-    all_needs = required(Case(found, claiming(), None, True, None, ""), *sorted(wanted))
+    all_needs = required(Case(found, claiming(), None, True, "", ""), *sorted(wanted))
     needs = {canonicalize_name(need.name): need for need in all_needs}.values()
     files = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
     base = Bill(
@@ -497,8 +508,8 @@ def cpu_facts(**changes: Any) -> WheelFacts:
         for found in libraries()
         if "cuda" not in found.member
     )
-    base = {"size": 3_000_000, "requires": ("numpy>=1.20.0",), "loader": None}
-    base |= {"package_files": upstream().files, "loader_called": False}
+    base = {"size": 3_000_000, "requires": ("numpy>=1.20.0",)}
+    base |= {"package_files": upstream().files}
     return wheel_facts(**{"libraries": inside, **base, **changes})
 
 
@@ -515,6 +526,7 @@ def windows_libraries() -> tuple[Library, ...]:
         "mtmd": ("ggml.dll", "llama.dll"),
     }
     exports = {"llama": ("llama_decode", "llama_free"), "mtmd": ("mtmd_init",)}
+    dlls = {"cublas64_13.dll": ("cublasCreate_v2",), "cudart64_13.dll": ("cudaMalloc",)}
     places = {f"llama_cpp/lib/{name}.dll": (name, others) for name, others in needs.items()}
     places |= {f"llama_cpp_python.libs/{file}": (name, ()) for name, file in runtime.items()}
     return tuple(
@@ -526,6 +538,7 @@ def windows_libraries() -> tuple[Library, ...]:
             exports=exports.get(name, ()),
             symbol_versions={},
             device=device() if name == "ggml-cuda" else None,
+            runtime=dlls if name == "ggml-cuda" else {},
         )
         for member, (name, others) in places.items()
     )
@@ -851,8 +864,7 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
         requires=made.requires,
     )
     text = sealed(found, wanted.target)
-    loader = LOADER if wanted.cuda else None
-    groups = judge(Case(found, wanted, record, True, loader, PRELOAD, upstream()))
+    groups = judge(Case(found, wanted, record, True, LOADER, PRELOAD, upstream()))
     verdict = inputs.verdict(wanted, record)
     base = Evidence(
         spec=wanted,

@@ -34,10 +34,10 @@ def device(value: str) -> str:
 
 
 def pin(value: str) -> str:
-    """What can be locked, at a version."""
-    if not re.fullmatch(r"(llama-cpp-python|cuda)==[0-9][0-9A-Za-z.]*", value):
+    """What can be locked, at a version; or a wheel, whose needs of NVIDIA's packages are read."""
+    if not re.fullmatch(r"(llama-cpp-python|cuda)==[0-9][0-9A-Za-z.]*|runtime==.+\.whl", value):
         raise argparse.ArgumentTypeError(
-            f"{value!r} is neither llama-cpp-python==VERSION nor cuda==X.Y"
+            f"{value!r} is neither llama-cpp-python==VERSION nor cuda==X.Y nor runtime==FILE.whl"
         )
     return value
 
@@ -195,7 +195,13 @@ OPTIONS = (
     Option("reproduce", "build again from nothing, and compare", ("release",)),
     Option("sigstore", "sign the provenance (opens a browser)", ("release",)),
     Option("record", "save every answer of this machine for replay", ("probe",), "DIR"),
-    Option("add", "llama-cpp-python==0.3.36 or cuda==13.4", ("lock",), "NAME==V", pin),
+    Option(
+        "add",
+        "llama-cpp-python==0.3.36, cuda==13.4 or runtime==FILE.whl",
+        ("lock",),
+        "NAME==V",
+        pin,
+    ),
     Option(
         "to",
         "upload to this package server: an address, or a name of ~/.pypirc",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,34 @@ class Sdist:
     epoch: int
     py_api: str | None  # "py3": the wheel is py3-none; None: it carries the Python it was built by
     merged: tuple[tuple[str, ...], ...] = ()  # files of ggml-cuda that are compiled as one
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The oldest release of one of NVIDIA's packages that has all that the wheels need of it."""
+
+    package: str
+    version: str
+    source: tuple[str, ...]  # the files whose exports were read, with their digests
+    wheels: tuple[str, ...]  # those whose needs were read
+    needs: frozenset[str]  # functions
+    exports: frozenset[str]  # functions that the release has on Linux and on Windows
+
+    def lists(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        """The lists of functions, with their names."""
+        return ("needs", self.needs), ("exports", self.exports)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is wrong with a header of a CUDA release line on a newer glibc, and its correction."""
+
+    what: str
+    fixed: str  # the CUDA release line to use instead
+    file: str  # below the include folder
+    old: str  # regular expression
+    new: str  # what re.sub puts in its place
+    times: int  # how often it occurs
 
 
 @functools.cache
@@ -77,10 +106,90 @@ def toolkit(version: str) -> ToolkitFacts:
     return known[line]
 
 
+def floors(major: str) -> dict[str, Floor]:
+    """The runtime packages of one CUDA major, by name. Raises Problem for an unknown major."""
+    rows = load("floors.toml")
+    if major not in rows:
+        raise Problem(
+            f"It is not known which releases of NVIDIA's packages a wheel for CUDA {major} needs.",
+            id="floors-unknown",
+            remedy="nox -s lock -- --add runtime==FILE finds them from a wheel of that major",
+        )
+    return {
+        package: Floor(
+            package=package,
+            version=row["version"],
+            source=tuple(row["source"]),
+            wheels=tuple(row["wheels"]),
+            needs=frozenset(row["needs"].split()),
+            exports=frozenset(row["exports"].split()),
+        )
+        for package, row in rows[major].items()
+    }
+
+
+def bad_drivers(archs: Sequence[str]) -> dict[str, str]:
+    """Driver release -> what is reported to fail with it on GPUs of these architectures."""
+    numbers = {parse_arch(arch)[0] for arch in archs}
+    return {
+        release: f"{row['what']} ({row['source']})"
+        for row in load("drivers.toml")["bad"]
+        if numbers & set(row["capabilities"])
+        for release in row["releases"]
+    }
+
+
+def has_code(archs: Sequence[str], capability: str) -> bool:
+    """Whether a GPU ("12.0") can run code of these architectures; its driver is not looked at.
+
+    CUDA C++ Programming Guide, compute capability: machine code runs on GPUs of its major and of
+    its minor or a newer one, PTX on every newer GPU. Code with the suffix a runs on that very
+    capability only, with f on those of its major. overlay/_gpu_check.py has the same rule.
+    """
+    has = _numbers(capability)
+    for arch in archs:
+        number, suffix, kind = parse_arch(arch)
+        built = divmod(number, 10)
+        of_major = has[0] == built[0] and has[1] >= built[1]
+        if suffix == "a":
+            fits = has == built
+        elif suffix == "f" or kind == "real":
+            fits = of_major
+        else:
+            fits = has >= built
+        if fits:
+            return True
+    return False
+
+
+def headers(cuda: str, glibc: str) -> tuple[Header, ...]:
+    """The headers of a release line that do not compile with this glibc ("2.42"; "" for none)."""
+    version = _numbers(glibc)
+    names = [field.name for field in dataclasses.fields(Header)]
+    return tuple(
+        Header(**{name: row[name] for name in names})
+        for row in load("cuda.toml")["header"]
+        if cuda in row["cuda"] and version >= _numbers(row["glibc"])
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
+
+
 def host_minimum() -> dict[str, int]:
     """The oldest host compiler upstream's C++17 needs, by family, as major version."""
     row = load("cuda.toml")["host"]
     return {"gnu": row["gnu_min"], "clang": row["clang_min"], "msvc": row["msvc_min"]}
+
+
+def cpu_baseline() -> dict[str, str]:
+    """What every CPU has that a wheel is for: ggml's name of a feature -> Linux's.
+
+    Each is set in a build, not left to default: ggml turns all of them off when it finds
+    SOURCE_DATE_EPOCH set (ggml/CMakeLists.txt, INS_ENB).
+    """
+    return dict(load("wheels.toml")["cpu"]["baseline"])
 
 
 def capability_names() -> dict[int, str]:

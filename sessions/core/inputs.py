@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sessions.core import facts, records, staging
+from sessions.core import facts, records
 from sessions.core.model import BuildSpec, Compiler, InstalledToolkit, Source, Toolchain, Wheel
 
 SESSIONS = Path(__file__).resolve().parents[1]
@@ -102,16 +102,20 @@ def places(chain: Toolchain, spec: BuildSpec, root: Path, cache: Path) -> dict[s
     }
 
 
-def toolkit_identity(spec: BuildSpec, installed: InstalledToolkit | None) -> str:
+def toolkit_identity(spec: BuildSpec, installed: InstalledToolkit | None, glibc: str = "") -> str:
     """A digest of the toolkit that a target is built with; "" where it needs none or none is there.
 
+    Only where a header is corrected for this ``glibc`` does one from packages differ by machine.
     Raises Problem where it is to be made from packages that are not locked.
     """
     if spec.cuda is None:
         return ""
     if spec.toolkit == "pypi":
         lock = facts.toolkit_lock(spec.cuda).read_text(encoding="utf-8")
-        return records.fingerprint([lock, LAYOUT[spec.platform]])
+        corrected = facts.headers(spec.cuda, glibc)
+        return records.fingerprint(
+            [lock, LAYOUT[spec.platform], *([corrected] if corrected else [])]
+        )
     if installed is None:
         return ""
     return records.fingerprint([installed.root, installed.version, installed.files])
@@ -120,7 +124,7 @@ def toolkit_identity(spec: BuildSpec, installed: InstalledToolkit | None) -> str
 def tree(spec: BuildSpec, chain: Toolchain, root: Path, cache: Path) -> dict[str, str]:
     """All that a CMake tree is made from and that is known before anything is fetched."""
     python = chain.python.version if chain.python else ""
-    kit = toolkit_identity(spec, chain.toolkit)
+    kit = toolkit_identity(spec, chain.toolkit, chain.host.glibc)
     return machine(spec, chain.compiler, python, kit) | places(chain, spec, root, cache)
 
 
@@ -148,7 +152,7 @@ def judging() -> list[Path]:
     modules = {SESSIONS / _SESSION, *imported(SESSIONS / name for name in _JUDGES)}
     names = {name for path in modules for name in _module(_text(path)).words}
     data = [SESSIONS / "facts" / name for name in names if name.endswith(".toml")]
-    overlay = [SESSIONS / "overlay" / name for name in (staging.LOADER, staging.DLLS)]
+    overlay = (SESSIONS / "overlay").glob("*.py")
     readers = SESSIONS / "facts" / "runtime.txt"  # the versions of what decodes libraries
     return sorted({*modules, *filter(Path.is_file, data), *overlay, readers})
 

@@ -383,6 +383,8 @@ def _judge_cuda(chain: Toolchain, spec: BuildSpec, nvml: str) -> Iterator[Check]
         )
     else:
         yield Check("toolkit", "ok", f"toolkit: CUDA {chain.toolkit.version}, {chain.toolkit.root}")
+    for header in facts.headers(spec.cuda, chain.host.glibc):
+        yield _judge_header(header, chain, spec)
     yield Check("architecture", "ok", f"architecture: {', '.join(spec.archs)}, {_cards(spec)}")
     yield from _judge_gpu(chain, spec, known.driver, nvml)
 
@@ -394,6 +396,20 @@ _NVML = {
     "not loaded": "load the driver (modprobe nvidia), or start the container with --gpus all",
     "lost": "restart the machine: a GPU has fallen off the bus (dmesg tells of it)",
 }
+
+
+def _judge_header(header: facts.Header, chain: Toolchain, spec: BuildSpec) -> Check:
+    glibc = f"glibc {chain.host.glibc}"
+    if spec.toolkit == "pypi":
+        summary = f"{glibc}: a header of CUDA {spec.cuda} is corrected for it"
+        return Check("glibc", "ok", summary, evidence=header.what)
+    return Check(
+        "glibc",
+        "fail",
+        f"{glibc}: the headers of the installed CUDA {spec.cuda} do not compile with it",
+        evidence=header.what,
+        remedy=f"--toolkit pypi, where the header is corrected, or --cuda {header.fixed}",
+    )
 
 
 def _line(version: str) -> tuple[int, ...]:
@@ -426,10 +442,21 @@ def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str) -> Ite
             remedy="nothing for a build; to try the wheel, take it to a machine with the card",
         )
         return
-    wanted = {facts.parse_arch(arch)[0] for arch in spec.archs}
-    fitting = [g for g in chain.gpus if int(g.compute_capability.replace(".", "")) in wanted]
-    for gpu in fitting:
-        yield Check("gpu", "ok", f"GPU {gpu.index}: {gpu.name}, {gpu.compute_capability}")
+    fitting = [g for g in chain.gpus if facts.has_code(spec.archs, g.compute_capability)]
+    for gpu in chain.gpus:
+        told = f"GPU {gpu.index}: {gpu.name}, {gpu.compute_capability}"
+        if gpu in fitting:
+            yield Check("gpu", "ok", told)
+        elif fitting:
+            yield Check(
+                "gpu",
+                "warn",
+                f"{told}: this wheel has no code for it",
+                evidence="a model of which a part is put on it aborts; without a setting, "
+                "llama.cpp divides a model among all GPUs",
+                remedy="hide it from llama.cpp: CUDA_DEVICE_ORDER=PCI_BUS_ID "
+                f"CUDA_VISIBLE_DEVICES={','.join(str(g.index) for g in fitting)}",
+            )
     if not fitting:
         yield Check(
             "gpu",
@@ -454,6 +481,14 @@ def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str) -> Ite
             f"driver: {chain.driver.release} is too old to run this wheel",
             evidence=f"CUDA {spec.cuda} needs {oldest} or newer",
             remedy="install a newer driver from nvidia.com/drivers",
+        )
+    elif trouble := facts.bad_drivers(spec.archs).get(chain.driver.release):
+        yield Check(
+            "driver",
+            "warn",
+            f"driver: {chain.driver.release} is reported to fail",
+            evidence=trouble,
+            remedy="install another release: https://www.nvidia.com/drivers",
         )
     else:
         yield Check("driver", "ok", f"driver: {chain.driver.release}, CUDA {chain.driver.cuda}")

@@ -148,6 +148,7 @@ def _host(root: Path) -> dict[str, Any]:
         "memory_free_mib": memory.available // MIB,
         "disk_free_mib": shutil.disk_usage(root).free // MIB,
         **({"cgroups": limits} if limits else {}),
+        "glibc": platform.libc_ver()[1] if platform.libc_ver()[0] == "glibc" else "",
     }
 
 

@@ -138,6 +138,7 @@ class Host:
     disk_free_mib: int
     root: str = ""  # of the project; judged on Windows, where a path has a greatest length
     cache: str = ""
+    glibc: str = ""  # "2.36", as its headers are taken to be; "" of a system without
 
 
 @dataclass(frozen=True)

@@ -108,14 +108,23 @@ def first_error(lines: Iterable[str], *, context: int = 8) -> str:
     """The first real error of a build log and the lines after it; "" where there is none.
 
     What follows a first error mostly follows from it; the last lines of a log hold none of either.
+    Where CMake tells what a program that it tried said, the first error in that is the cause. A
+    line with an error is cut at 4000 characters, others at 400.
     """
     kept: list[str] = []
+    quoting = False  # inside a message of CMake's, which is indented
     for line in lines:
         if "No space left on device" in line:
             return line.rstrip()[:400]  # whatever else is wrong follows from this
         error = any(pattern.search(line) for pattern in _ERRORS) and not _QUOTED.match(line)
+        if quoting and error:
+            kept, quoting = kept[:1], False
+        elif not kept and error:
+            quoting = line.startswith("CMake Error")
+        elif line.strip() and not line.startswith(" "):
+            quoting = False
         if (kept or error) and len(kept) <= context:
-            kept.append(line.rstrip()[:400])
+            kept.append(line.rstrip()[: 4000 if error else 400])
     return "\n".join(kept)
 
 

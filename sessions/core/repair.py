@@ -11,8 +11,9 @@ from pathlib import Path
 from sessions.core import pyenv, run
 from sessions.core.errors import CHECK_FAILED, Problem
 
-# What a driver, NVIDIA's packages or Python bring: never copied into the wheel.
-EXCLUDED = ("libcuda.so.*", "libcudart.so.*", "libcublas.so.*", "libcublasLt.so.*")
+# What a driver, NVIDIA's packages or Python bring: never copied into the wheel. What begins with
+# $ORIGIN/ is in it (overlay/wheel.cmake), where auditwheel does not look.
+EXCLUDED = ("$ORIGIN/*", "libcuda.so.*", "libcudart.so.*", "libcublas.so.*", "libcublasLt.so.*")
 EXCLUDED_DLLS = ("nvcuda.dll", "cudart64_*.dll", "cublas*64_*.dll", "vcruntime140*.dll")
 
 

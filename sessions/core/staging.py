@@ -16,10 +16,16 @@ import tomlkit
 from sessions.core import disk, facts, sbom
 
 PRISTINE = ".blackwheel.json"  # in an unpacked sdist: the digests of its files as they came
-LOADER = "_cuda_runtime.py"
-HOOK = f"from .{LOADER.removesuffix('.py')} import load as _load_cuda; _load_cuda()\n"
+CPU = "_cpu_check.py"
+LOADER = "_cuda_runtime.py"  # of a CUDA wheel, like the check of the GPUs
+GPUS = "_gpu_check.py"
 DLLS = "_bundled_dlls.py"  # of a Windows wheel
-DLLS_HOOK = f"from .{DLLS.removesuffix('.py')} import load as _load_dlls; _load_dlls()\n"
+# What calls them in __init__.py, in this order, before anything of the package.
+CPU_HOOK = "from ._cpu_check import check as _check_cpu; _check_cpu()\n"
+HOOK = "from ._cuda_runtime import load as _load_cuda; _load_cuda()\n"
+DLLS_HOOK = "from ._bundled_dlls import load as _load_dlls; _load_dlls()\n"
+GPUS_HOOK = "from ._gpu_check import watch as _watch_gpus; _watch_gpus()\n"
+HOOKS = {CPU: CPU_HOOK, LOADER: HOOK, DLLS: DLLS_HOOK, GPUS: GPUS_HOOK}
 
 
 def build_reads(relative: str) -> bool:
@@ -78,36 +84,60 @@ def additions(
     *,
     platform: str,
     cuda: str | None,
-    driver: int,
+    archs: tuple[str, ...],
     requires: tuple[str, ...],
 ) -> dict[str, str]:
     """The files of the source that the wheel has otherwise: relative path -> text.
 
-    ``overlay`` has the texts of ``LOADER`` and ``DLLS``. Every wheel gets its bill of materials.
-    A CUDA wheel gets the loader of NVIDIA's runtime and the packages that bring that runtime as
-    dependencies; a Windows wheel gets what loads its own libraries. Both are called before
-    anything of the package.
+    ``overlay`` has the texts of our modules. Every wheel gets its bill of materials and those of
+    them that ``modules`` names, which are called before anything of the package. A CUDA wheel gets
+    the packages that bring NVIDIA's runtime as dependencies.
     """
     files = {sbom.FILE: bill}
-    hooks = ""
     if cuda:
-        files[f"llama_cpp/{LOADER}"] = filled(overlay[LOADER], cuda, driver)
         project = tomlkit.parse((source / "pyproject.toml").read_text(encoding="utf-8"))
         project["project"]["dependencies"].extend(requires)
         files["pyproject.toml"] = tomlkit.dumps(project)
-        hooks += HOOK
-    if platform == "windows":
-        files[f"llama_cpp/{DLLS}"] = overlay[DLLS]
-        hooks += DLLS_HOOK
-    if hooks:
-        init = (source / "llama_cpp" / "__init__.py").read_text(encoding="utf-8")
-        files["llama_cpp/__init__.py"] = hooks + init
+    ours = modules(overlay, platform=platform, cuda=cuda, archs=archs)
+    files |= {f"llama_cpp/{name}": text for name, text in ours.items()}
+    init = (source / "llama_cpp" / "__init__.py").read_text(encoding="utf-8")
+    files["llama_cpp/__init__.py"] = "".join(HOOKS[name] for name in ours) + init
     return files
 
 
-def filled(loader: str, cuda: str, driver: int) -> str:
-    """The loader's text with the CUDA release and the oldest driver of one target."""
-    return loader.replace("@CUDA@", cuda).replace("@MINIMUM_DRIVER@", str(driver))
+def modules(
+    overlay: Mapping[str, str], *, platform: str, cuda: str | None, archs: tuple[str, ...]
+) -> dict[str, str]:
+    """The modules that we add to a target's wheel, filled in for it, in the order of their calls.
+
+    The check of the CPU goes into every wheel, the loader of the CUDA runtime and the check of the
+    GPUs into a CUDA wheel, and what loads the libraries of a Windows wheel into that.
+    """
+    wanted = {CPU: True, LOADER: cuda, DLLS: platform == "windows", GPUS: cuda}
+    blanks = {"@CPU@": " ".join(facts.cpu_baseline().values())}
+    if cuda:
+        driver = facts.toolkit(cuda).driver
+        blanks |= {"@CUDA@": cuda, "@MINIMUM_DRIVER@": str(driver), "@ARCHS@": " ".join(archs)}
+    texts = {name: overlay[name] for name, needed in wanted.items() if needed}
+    for blank, value in blanks.items():
+        texts = {name: text.replace(blank, value) for name, text in texts.items()}
+    return texts
+
+
+def loader_text(texts: Mapping[str, str]) -> str:
+    """What a wheel's import is judged by: all of our modules but ``DLLS``, which may be edited."""
+    return "".join(texts[name] for name in (CPU, LOADER, GPUS) if name in texts)
+
+
+def called(init: str) -> list[str]:
+    """Which of our modules an ``__init__.py`` calls before anything else."""
+    names = {hook: name for name, hook in HOOKS.items()}
+    found = []
+    for line in init.splitlines(keepends=True):
+        if line not in names:
+            break
+        found.append(names[line])
+    return found
 
 
 def unpatched(text: str) -> str:

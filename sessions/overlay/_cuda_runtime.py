@@ -1,9 +1,10 @@
 """Find and load the CUDA runtime before the libraries of this package need it.
 
 Added to llama-cpp-python by blackwheel. The libraries in ``llama_cpp/lib`` are linked with
-cudart and cuBLAS, which a driver does not bring. NVIDIA's ``cuda-pathfinder`` finds them wherever
-they are: NVIDIA's packages from PyPI (which this wheel depends on), conda, or an installed
-toolkit; on Linux and on Windows.
+cudart and cuBLAS, which a driver does not bring. NVIDIA's packages from PyPI (which this wheel
+depends on) have them beside this package or elsewhere on sys.path; NVIDIA's ``cuda-pathfinder``
+finds those of conda and of an installed toolkit. Only libraries of this wheel's CUDA major are
+taken: those of another may be in the process too, for example PyTorch's.
 """
 
 import ctypes
@@ -12,10 +13,10 @@ import sys
 from pathlib import Path
 
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-LIBRARIES = ("cudart", "cublasLt", "cublas")
+LIBRARIES = ("cudart", "cublasLt", "cublas")  # each after those that it needs
 PACKAGES = "nvidia-cuda-runtime nvidia-cublas"
 
-# name -> (absolute path, how cuda-pathfinder found it), for whoever wants to know
+# name -> (path, how it was found), for whoever wants to know
 loaded = {}
 
 
@@ -32,25 +33,12 @@ def load():
             "the NVIDIA driver ({}): install a driver of release {} or newer from "
             "https://www.nvidia.com/drivers [{}]".format(DRIVER, MINIMUM_DRIVER, error)
         )
-    try:
-        from cuda.pathfinder import DynamicLibNotFoundError, load_nvidia_dynamic_lib
-    except ImportError as error:
-        missing.append("cuda-pathfinder: pip install cuda-pathfinder [{}]".format(error))
-    else:
-        for name in LIBRARIES:
-            try:
-                found = load_nvidia_dynamic_lib(name)
-            except (DynamicLibNotFoundError, RuntimeError, OSError) as error:
-                reason = " ".join(str(error).split())[:300]
-                missing.append("{}: pip install {} [{}]".format(name, PACKAGES, reason))
-            else:
-                loaded[name] = (found.abs_path, found.found_via)
-                if not of_major(found.abs_path, CUDA.split(".")[0]):
-                    missing.append(
-                        "{} of CUDA {}: pip install {} [found {}]".format(
-                            name, CUDA.split(".")[0], PACKAGES, found.abs_path
-                        )
-                    )
+    for name in LIBRARIES:
+        try:
+            loaded[name] = find(name)
+        except OSError as error:
+            reason = " ".join(str(error).split())[:400]
+            missing.append("{}: pip install {} [{}]".format(name, PACKAGES, reason))
     if sys.platform == "win32" and os.environ.get("CUDA_PATH"):
         # Upstream adds both to the folders that are searched, and one that is not there ends it.
         for name in ("bin", "lib"):
@@ -65,6 +53,92 @@ def load():
         raise ImportError("\n  - ".join(lines + missing))
 
 
+def find(name):
+    """Load one library of this wheel's CUDA major. Returns its path and how it was found.
+
+    Raises OSError where there is none, or it does not load.
+    """
+    file = file_name(name)
+    if is_loaded(file):
+        return file, "in the process already"
+    for how, folder in wheel_folders():
+        if (folder / file).is_file():
+            ctypes.CDLL(str(folder / file))
+            return str(folder / file), how
+    found, reason = ask_pathfinder(name)
+    if found and of_major(found.abs_path or "", MAJOR):  # releases before 1.3 may not know it
+        return found.abs_path, getattr(found, "found_via", "cuda-pathfinder")
+    # Where one of another major is in the process, cuda-pathfinder looks no further.
+    for how, folder in toolkit_folders():
+        if (folder / file).is_file():
+            ctypes.CDLL(str(folder / file))
+            return str(folder / file), how
+    try:
+        ctypes.CDLL(file)
+    except OSError as error:
+        reason = reason or "found {}".format(found.abs_path or "one of another CUDA major")
+        raise OSError("{}; {}".format(error, reason)) from error
+    return file, "system search"
+
+
+def ask_pathfinder(name):
+    """(what cuda-pathfinder found and loaded, ""), or (None, why it found nothing).
+
+    It is asked only where NVIDIA's packages are not found: its import takes some 30 ms.
+    """
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib
+    except ImportError as error:
+        return None, "pip install cuda-pathfinder: {}".format(error)
+    try:
+        return load_nvidia_dynamic_lib(name), ""
+    except (RuntimeError, OSError) as error:  # its own are RuntimeErrors
+        return None, str(error)
+
+
+def wheel_folders():
+    """(how, folder) where NVIDIA's packages may have put their libraries."""
+    parts = ("bin", "x86_64") if sys.platform == "win32" else ("lib",)
+    beside = Path(__file__).absolute().parent.parent
+    places = [("beside the package", beside)]
+    places += [("on sys.path", Path(entry)) for entry in sys.path if entry]
+    return [(how, root.joinpath("nvidia", "cu" + MAJOR, *parts)) for how, root in places]
+
+
+def toolkit_folders():
+    """(variable, folder) of conda's and a toolkit's libraries, as the environment names them."""
+    windows = sys.platform == "win32"
+    conda = ("Library/bin/x64", "Library/bin") if windows else ("lib",)
+    toolkit = ("bin/x64", "bin") if windows else ("lib64", "lib")
+    places = (("CONDA_PREFIX", conda), ("CUDA_PATH", toolkit), ("CUDA_HOME", toolkit))
+    return [
+        (variable, Path(os.environ[variable], part))
+        for variable, parts in places
+        if os.environ.get(variable)
+        for part in parts
+    ]
+
+
+def is_loaded(file):
+    """Whether the process has a library of that name: the wheel's libraries would get that one."""
+    if sys.platform == "win32":
+        handle = ctypes.WinDLL("kernel32").GetModuleHandleW
+        handle.restype = ctypes.c_void_p
+        return bool(handle(ctypes.c_wchar_p(file)))
+    try:
+        ctypes.CDLL(file, mode=os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    return True
+
+
+def file_name(name):
+    """The file of a library of this wheel's CUDA major: libcudart.so.13, cublas64_13.dll."""
+    if sys.platform == "win32":
+        return "{}64_{}.dll".format(name, MAJOR)
+    return "lib{}.so.{}".format(name, MAJOR)
+
+
 def of_major(path, major):
     """Whether a library's file name says that CUDA major: libcudart.so.13, cublas64_13.dll."""
     name = path.replace("\\", "/").split("/")[-1]
@@ -74,3 +148,5 @@ def of_major(path, major):
 # Filled in when the wheel is built.
 CUDA = "@CUDA@"
 MINIMUM_DRIVER = "@MINIMUM_DRIVER@"
+
+MAJOR = CUDA.partition(".")[0]

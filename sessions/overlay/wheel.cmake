@@ -22,6 +22,11 @@ function(blackwheel_ship)
         set_property(TARGET ${library} PROPERTY VERSION)
         set_property(TARGET ${library} PROPERTY SOVERSION)
     endforeach()
+    if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+        foreach(library IN LISTS present)
+            blackwheel_by_path(${library})
+        endforeach()
+    endif()
     # llama.dll, whichever compiler makes it: MinGW's would be libllama.dll.
     if(WIN32)
         set_target_properties(${present} PROPERTIES PREFIX "")
@@ -63,6 +68,18 @@ function(blackwheel_ship)
             COMPONENT blackwheel
         )
     endif()
+endfunction()
+
+# The libraries of a wheel need each other by path, "$ORIGIN/libggml.so", not by name: ld.so expands
+# that in DT_NEEDED (ld.so(8), dynamic string tokens). A name is looked for in the process first,
+# where another package may have a libggml.so, then in LD_LIBRARY_PATH, then in the search path of
+# the library. A linker copies the name from DT_SONAME of the library that it links with.
+function(blackwheel_by_path library)
+    set_target_properties(${library} PROPERTIES NO_SONAME ON)
+    # Not target_link_options, which leaves nothing of a dollar sign.
+    set_property(TARGET ${library} APPEND_STRING PROPERTY
+        LINK_FLAGS " -Wl,-soname,'$ORIGIN/lib${library}.so'"
+    )
 endfunction()
 
 # Upstream names folders as "src/ggml-cuda/..", and __FILE__ in a header there repeats that. ccache

@@ -101,6 +101,16 @@ def _is(device: dict[str, Any], word: str) -> bool:
     return word.startswith("GPU-") and uuid.startswith(word)
 
 
+def driver_warning(release: str, known: dict[str, str]) -> str:
+    """What to say of a driver release that is among those ``known`` to fail; "" of any other."""
+    if release not in known:
+        return ""
+    return (
+        f"the NVIDIA driver {release} is reported to fail: {known[release]}. If it does, install "
+        "another release: https://www.nvidia.com/drivers"
+    )
+
+
 def choose(
     nvml: dict[str, Any],
     capabilities: Sequence[str],

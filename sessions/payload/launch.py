@@ -251,6 +251,8 @@ def _card(
     )
     if device is None:
         _stop(what, remedy)
+    if warning := card.driver_warning(nvml["release"], manifest["bad_drivers"]):
+        print(f"! {warning}", file=sys.stderr)
     return {**device, "visible": card.selector(device), "release": nvml["release"]}
 
 

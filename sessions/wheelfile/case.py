@@ -28,15 +28,15 @@ class Case:
 
     ``ours`` is whether this checkout is to have built it: then a missing record is a failure.
     ``upstream`` is what is known of the release that METADATA names, if it is locked.
-    ``loader`` is the sha256 of the CUDA loader as this target's wheel has it, ``preload`` that of
-    what loads the libraries of a Windows wheel.
+    ``loader`` is the sha256 of our loader and checks as this target's wheel has them, ``preload``
+    that of what loads the libraries of a Windows wheel.
     """
 
     facts: WheelFacts
     spec: BuildSpec
     record: Wheel | None
     ours: bool
-    loader: str | None
+    loader: str
     preload: str
     upstream: Upstream | None = None
 

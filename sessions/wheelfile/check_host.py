@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+from sessions.core import facts
 from sessions.core.model import Check
 from sessions.wheelfile import rules
 from sessions.wheelfile.case import REBUILD, Case, check, find, required, stem, unread
 from sessions.wheelfile.model import Binding, Library
 from sessions.wheelfile.papers import PACKAGE
 
+_LOWER_BOUNDS = (">=", "==", "~=", ">")
+BY_PATH = "$ORIGIN/"  # before the name of a needed library: beside this one, whatever is loaded
 _ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})(?=/|$)")
 
 
@@ -57,7 +60,8 @@ def _names(case: Case) -> Iterator[str]:
         if library.format and not known.fullmatch(name.lower() if case.windows else name):
             yield f"{library.member}: not a library that a wheel of llama-cpp-python has"
         # Of several links to one file, which a zip file has as copies, one has the name.
-        if library.soname and (library.sha256, library.soname) not in same:
+        named = library.soname.removeprefix(BY_PATH)
+        if named and (library.sha256, named) not in same:
             yield f"{library.member}: its SONAME is {library.soname}"
 
 
@@ -85,10 +89,14 @@ def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
         for name in needed
     }
     for name in needed:
-        if re.search(r"[/\\$]", name):
+        if re.search(r"[/\\$]", name.removeprefix(BY_PATH)):
             yield f"{name}: a path, not a name: it is loaded from there (needed by {who[name]})"
             continue
-        if name in inside or name in known.system or name.startswith(known.prefixes):
+        if (
+            name.removeprefix(BY_PATH) in inside
+            or name in known.system
+            or name.startswith(known.prefixes)
+        ):
             continue
         if name in known.driver:
             if not case.spec.archs:
@@ -112,8 +120,24 @@ def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[st
     found = required(case, package, f"{package}-cu{major}")
     if not found:
         yield f"{name}: METADATA requires no {package}, so nothing brings it"
-    elif _majors(SpecifierSet(",".join(str(r.specifier) for r in found))) != {int(major)}:
+        return
+    specifiers = SpecifierSet(",".join(str(r.specifier) for r in found))
+    if _majors(specifiers) != {int(major)}:
         yield f"{name}: {found[0]} does not hold pip to CUDA {major}"
+    floor = facts.floors(major)[package]
+    lower = [s.version.removesuffix(".*") for s in specifiers if s.operator in _LOWER_BOUNDS]
+    oldest = max(map(Version, lower), default=None)
+    if oldest is None or oldest < Version(floor.version):
+        yield f"{name}: {found[0]} admits releases older than {floor.version}, the oldest known"
+    taken = {f for library in case.libraries for f in library.runtime.get(name, ())}
+    if not taken:
+        yield f"{name}: not judged, it is not known which functions of it are needed"
+    lacking = sorted(taken - floor.exports)
+    if lacking:
+        yield (
+            f"{name}: {package} {floor.version}, which METADATA admits, lacks "
+            f"{len(lacking)} functions that are needed, such as {lacking[0]}"
+        )
 
 
 def _majors(specifiers: SpecifierSet) -> set[int]:
@@ -137,6 +161,9 @@ def _neighbours(case: Case) -> Iterator[str]:
         return
     inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
     system = rules.platform_libraries("linux").system
+    home = f"{PACKAGE}/lib/"  # what auditwheel copies in is elsewhere, by names of its own
+    private = {m.removeprefix(home) for m in case.facts.members if m.startswith(home)}
+    private -= rules.platform_libraries("linux").shared
     for library in case.libraries:
         places = [
             place
@@ -146,9 +173,19 @@ def _neighbours(case: Case) -> Iterator[str]:
             )
         ]
         for name in library.imports:
+            if name.startswith(BY_PATH):
+                beside = f"{posixpath.dirname(library.member)}/{name.removeprefix(BY_PATH)}"
+                if beside not in case.facts.members:
+                    yield f"{library.member}: needs {beside}, which is not in the wheel"
+                continue
             found = any(f"{place}/{name}" in case.facts.members for place in places)
             if name in inside - system and not found:
                 yield f"{library.member}: no search path leads it to {name}, which is in the wheel"
+            if case.ours and name in private - system:
+                yield (
+                    f"{library.member}: needs {name} by its name, so another one that is "
+                    "loaded already, or in LD_LIBRARY_PATH, would be taken for it"
+                )
 
 
 def _apart(case: Case) -> Iterator[str]:
@@ -179,7 +216,11 @@ def _needing(case: Case, library: Library) -> list[Library]:
     waiting = [library]
     while waiting:
         name = waiting.pop().member.rsplit("/", 1)[-1]
-        more = [each for each in case.libraries if name in each.imports and each not in found]
+        more = [
+            each
+            for each in case.libraries
+            if {name, BY_PATH + name} & {*each.imports} and each not in found
+        ]
         found += more
         waiting += more
     return found

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from sessions.core import redist
 from sessions.core.model import Check
-from sessions.core.staging import DLLS, LOADER
+from sessions.core.staging import CPU, DLLS, GPUS, LOADER
 from sessions.wheelfile.case import REBUILD, Case, check
 from sessions.wheelfile.papers import PACKAGE
 
@@ -39,10 +39,11 @@ def python_files(case: Case) -> Check:
 def _differences(case: Case) -> Iterator[str]:
     assert case.upstream is not None
     found, known = case.facts.package_files, case.upstream.files
-    ours = {f"{PACKAGE}/{LOADER}": case.loader}
-    ours |= {f"{PACKAGE}/{DLLS}": case.preload if case.windows else None}
+    # Their texts are compared elsewhere: by the check `loader`, and below.
+    added = [CPU, *([LOADER, GPUS] if case.spec.cuda else []), *([DLLS] if case.windows else [])]
+    ours = {f"{PACKAGE}/{name}" for name in added}
     for name in sorted(found.keys() - known.keys()):
-        if name not in ours or ours[name] is None:
+        if name not in ours:
             yield f"{name}: not upstream's"
     for name in sorted(known.keys() - found.keys()):
         yield f"{name}: upstream has it, and it is missing"

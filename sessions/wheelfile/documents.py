@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sessions.core import disk, records
-from sessions.core.staging import DLLS, DLLS_HOOK, HOOK, LOADER, unpatched
+from sessions.core.staging import CPU, DLLS, GPUS, HOOKS, LOADER, called, loader_text, unpatched
 from sessions.wheelfile import archive, bill, papers
 from sessions.wheelfile.model import Bill, WheelFacts
 
@@ -71,9 +71,10 @@ def read(file: str, scratch: str) -> Documents:
         lambda: tuple(bill.read(texts, members)),
         lambda why: (Bill("sboms/", "", "", "", "", (), (why,)),),
     )
-    loader = texts.get(f"{papers.PACKAGE}/{LOADER}")
+    added = {name: texts.get(f"{papers.PACKAGE}/{name}") for name in (CPU, LOADER, GPUS)}
+    loader = {name: _text(text) for name, text in added.items() if text is not None}
     preload = texts.get(f"{papers.PACKAGE}/{DLLS}")
-    init = _text(texts.get(INIT, b""))
+    calls = called(_text(texts.get(INIT, b"")))
     facts = WheelFacts(
         file=wheel.name,
         sha256=records.file_sha256(wheel),
@@ -96,10 +97,10 @@ def read(file: str, scratch: str) -> Documents:
         package_files=package_files(contents),
         bindings=bindings,
         unparsed=unparsed,
-        loader=records.text_sha256(loader) if loader is not None else None,
-        loader_called=init.startswith(HOOK),
+        loader=records.text_sha256(loader_text(loader).encode()) if loader else None,
+        loader_called=bool(loader) and [name for name in calls if name != DLLS] == [*loader],
         preload=records.text_sha256(unpatched(_text(preload)).encode()) if preload else None,
-        preload_called=init.removeprefix(HOOK).startswith(DLLS_HOOK),
+        preload_called=DLLS in calls,
         bills=bills,
         libraries=(),
         tracebacks=tracebacks,
@@ -127,7 +128,9 @@ def package_files(contents: archive.Contents) -> dict[str, str]:
 def _plain(init: bytes) -> bytes:
     """The text of ``__init__.py`` as upstream has it."""
     text = init.replace(b"\r\n", b"\n")
-    return text.removeprefix(HOOK.encode()).removeprefix(DLLS_HOOK.encode())
+    for hook in HOOKS.values():
+        text = text.removeprefix(hook.encode())
+    return text
 
 
 def _text(data: bytes) -> str:

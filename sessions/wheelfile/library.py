@@ -12,7 +12,7 @@ from pathlib import Path
 import lief
 from packaging.version import Version
 
-from sessions.wheelfile import devicecode, elf, hostcode, kinds, pe, rules, sourcepaths
+from sessions.wheelfile import devicecode, elf, hostcode, kinds, pe, rules, sourcepaths, symbols
 from sessions.wheelfile.model import DeviceCode, Library
 
 _C_NAME = re.compile(r"[A-Za-z]\w*")
@@ -73,6 +73,7 @@ def _elf(binary: lief.ELF.Binary, data: bytes, member: str, device: DeviceCode |
         ],
         faults=elf.faults(data),
         error=_cut_short(data, _parts(binary)) or _hidden(binary, loads, code),
+        runtime=_runtime(binary),
     )
 
 
@@ -164,6 +165,7 @@ def _pe(binary: lief.PE.Binary, data: bytes, member: str, device: DeviceCode | N
         faults=pe.faults(binary, len(data)),
         error=_cut_short(data, ((s.pointerto_raw_data, s.sizeof_raw_data) for s in binary.sections))
         or ("no section with machine code" if not code else None),
+        runtime=_runtime(binary),
     )
 
 
@@ -184,6 +186,7 @@ def _library(
     executable_stack: bool = False,
     code: Sequence[tuple[int, int, int]] = (),
     faults: Iterable[str] = (),
+    runtime: dict[str, tuple[str, ...]] | None = None,
 ) -> Library:
     """``code`` is where there is machine code: its address, its start and end in the file."""
     pieces = ((address, data[start:end]) for address, start, end in code)
@@ -209,7 +212,13 @@ def _library(
         device=device,
         faults=tuple(itertools.islice(faults, FAULTS)),
         error=error or (device.error if device else None),
+        runtime=runtime or {},
     )
+
+
+def _runtime(binary: symbols.Binary) -> dict[str, tuple[str, ...]]:
+    known = rules.platform_libraries("linux" if isinstance(binary, lief.ELF.Binary) else "windows")
+    return {n: names for n, names in symbols.functions(binary).items() if known.runtime(n)}
 
 
 def _sorted(names: Iterable[object]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Library:
     device: DeviceCode | None
     faults: tuple[str, ...]
     error: str | None  # what could not be read
+    # What it takes of NVIDIA's runtime: library -> names of functions.
+    runtime: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ class WheelFacts:
     package_files: dict[str, str]  # sha256 of each but the libraries, without our lines
     bindings: tuple[Binding, ...]
     unparsed: tuple[str, ...]  # modules of which the bindings are not known
-    loader: str | None  # sha256 of the CUDA loader's text
-    loader_called: bool
+    loader: str | None  # sha256 of what we add to be called on import: the CUDA loader, checks
+    loader_called: bool  # all of it, before anything else
     preload: str | None  # sha256 of what loads a Windows wheel's libraries
     preload_called: bool
     bills: tuple[Bill, ...]

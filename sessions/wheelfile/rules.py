@@ -21,6 +21,7 @@ class PlatformLibraries:
     system: frozenset[str]
     prefixes: tuple[str, ...]
     driver: frozenset[str]
+    shared: frozenset[str]  # may be in the wheel, and one that is in the process will do too
     cuda: tuple[tuple[str, str], ...]  # (pattern with the CUDA major as group 1, package)
 
     def runtime(self, name: str) -> tuple[str, str] | None:
@@ -79,6 +80,7 @@ def platform_libraries(platform: str) -> PlatformLibraries:
         system=frozenset(table["system"]),
         prefixes=tuple(table.get("prefixes", ())),
         driver=frozenset(table["driver"]),
+        shared=frozenset(table.get("shared", ())),
         cuda=tuple((row[key], row["package"]) for row in data["cuda"]),
     )
 

@@ -203,6 +203,7 @@ def bundle_of(wheel: Path, folder: Path) -> Path:
         "python": f"{sys.version_info.major}.{sys.version_info.minor}",
         "platforms": [sysconfig.get_platform().replace("-", "_")],
         "driver": 0,
+        "bad_drivers": {},
         "runtime": [],
         "capabilities": [],
         "job": {"identity": named},

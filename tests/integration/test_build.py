@@ -28,7 +28,8 @@ def test_wheel_holds_one_copy_of_each_library_and_no_stray(built: Checkout) -> N
         members = [name for name in archive.namelist() if not name.endswith("/")]
     shipped = sorted(n for n in members if not n.startswith("llama_cpp_python-0.0.1.dist-info/"))
     libraries = [f"llama_cpp/lib/{name}" for name in (*LIBRARIES, "libgomp.so.1")]
-    assert shipped == sorted(["llama_cpp/__init__.py", "llama_cpp/py.typed", *libraries])
+    modules = [f"llama_cpp/{name}" for name in ("__init__.py", "_cpu_check.py", "py.typed")]
+    assert shipped == sorted([*modules, *libraries])
     assert len(built.compiled()) == SOURCES  # the tools are not even compiled
 
 
@@ -42,6 +43,34 @@ def test_libraries_look_for_each_other_in_their_own_folder_alone(
         said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
         paths = re.findall(r"\((?:RPATH|RUNPATH)\)\s.*\[(.*)\]", said)
         assert paths == ["$ORIGIN"], f"{name}: {said}"
+        needed = re.findall(r"\(NEEDED\)\s.*\[(.*)\]", said)
+        assert not set(needed) & set(LIBRARIES), f"{name} needs one by its name: {said}"
+        assert f"[$ORIGIN/{name}]" in said  # its SONAME, by which others come to need it
+
+
+@pytest.mark.parametrize("how", ["LD_LIBRARY_PATH", "RTLD_LOCAL", "RTLD_GLOBAL"])
+def test_other_libraries_of_the_same_names_are_not_taken(
+    built: Checkout, tmp_path: Path, how: str
+) -> None:
+    """Of a llama.cpp build in LD_LIBRARY_PATH, or of a package that was imported first."""
+    with zipfile.ZipFile(built.wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "other.c").write_text("int other(void) { return 0; }\n")
+    before = []
+    for name in LIBRARIES:
+        words = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(other / name)]
+        subprocess.run([*words, str(other / "other.c")], check=True)
+        before.append(f"ctypes.CDLL({str(other / name)!r}, mode=ctypes.{how})")
+    env = {"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"}
+    if how == "LD_LIBRARY_PATH":
+        before, env = [], {**env, how: str(other)}
+    code = "\n".join(["import ctypes", *before, "import llama_cpp; print(llama_cpp.answer())"])
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, check=False, capture_output=True, text=True
+    )
+    assert done.stdout == "42\n", done.stderr
 
 
 def test_libraries_name_no_folder_of_the_build_machine(built: Checkout) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from sessions import lock as locking
-from sessions.core import facts, options, records, sbom, spec, staging
+from sessions.core import options, records, sbom, spec, staging
 from sessions.core.model import BuildSpec, Check, Toolchain, Toolkit, Wheel
 from sessions.wheelfile import reader
 from sessions.wheelfile.case import Case
@@ -241,13 +241,13 @@ def draft(
     info = f"llama_cpp_python-{version}.dist-info"
     metadata = [f"Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: {version}"]
     metadata += ["Requires-Python: >=3.8", *(f"Requires-Dist: {r}" for r in REQUIRES)]
-    loader = (REPOSITORY / "sessions" / "overlay" / staging.LOADER).read_text(encoding="utf-8")
+    ours = added()
     wheel = f"Wheel-Version: 1.0\nGenerator: test 1\nRoot-Is-Purelib: false\nTag: {tag}\n"
     members = {
-        "llama_cpp/__init__.py": (staging.HOOK + "from .llama_cpp import *\n").encode()
-        + b"from .llama import *\n",
+        "llama_cpp/__init__.py": "".join(staging.HOOKS[name] for name in ours).encode()
+        + b"from .llama_cpp import *\nfrom .llama import *\n",
         "llama_cpp/_ctypes_extensions.py": _EXTENSIONS.encode(),
-        f"llama_cpp/{staging.LOADER}": _filled(loader).encode(),
+        **{f"llama_cpp/{name}": text.encode() for name, text in ours.items()},
         "llama_cpp/llama.py": b"from . import llama_cpp, mtmd_cpp\n",
         "llama_cpp/llama_cpp.py": _bindings(
             "llama", "llama_backend_init", "llama_max_devices", "llama_decode"
@@ -275,8 +275,11 @@ def _bill(version: str, libraries: Mapping[str, bytes]) -> str:
     return json.dumps(sbom.document(fakes.spec(), source, source.epoch, parts))
 
 
-def _filled(loader: str) -> str:
-    return staging.filled(loader, "13.1", facts.toolkit("13.1").driver)
+def added(platform: str = "linux", archs: tuple[str, ...] = ("120-real",)) -> dict[str, str]:
+    """The modules that we add to an rtx50 wheel."""
+    overlay = REPOSITORY / "sessions" / "overlay"
+    texts = {path.name: path.read_text(encoding="utf-8") for path in overlay.glob("*.py")}
+    return staging.modules(texts, platform=platform, cuda="13.1", archs=archs)
 
 
 def preload() -> str:
@@ -287,11 +290,13 @@ def preload() -> str:
 def known(version: str) -> Upstream:
     """What is known of the release that the wheel of a draft is of."""
     members = draft({}).members
-    text = members["llama_cpp/__init__.py"].removeprefix(staging.HOOK.encode())
+    text = members["llama_cpp/__init__.py"]
+    for hook in staging.HOOKS.values():
+        text = text.removeprefix(hook.encode())
     files = {
         name: records.text_sha256(data)
         for name, data in {**members, "llama_cpp/__init__.py": text}.items()
-        if name.startswith("llama_cpp/") and not name.endswith(staging.LOADER)
+        if name.startswith("llama_cpp/") and not name.endswith(tuple(staging.HOOKS))
     }
     sdist = fakes.source().sdist_sha256
     assert sdist is not None
@@ -326,8 +331,7 @@ def judged(path: Path, wanted: BuildSpec, scratch: Path) -> dict[str, Check]:
     record = beside if beside and beside.file == path.name else None
     env = options.system_environment(os.environ)
     found = reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
-    loader = (REPOSITORY / "sessions" / "overlay" / staging.LOADER).read_text(encoding="utf-8")
-    digest = records.text_sha256(_filled(loader).encode())
+    digest = records.text_sha256(staging.loader_text(added()).encode())
     case = Case(found, wanted, record, record is not None, digest, preload(), known(found.version))
     groups = judge(case)
     return {check.id: check for group in groups for check in group.checks}

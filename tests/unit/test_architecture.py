@@ -23,6 +23,7 @@ PACKAGES = {
     "publish": ("papers",),
     "release": ("papers", "wheelfile"),
     "verify": ("wheelfile",),
+    "lock": ("wheelfile",),  # which functions a wheel takes of NVIDIA's packages
 }
 OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
@@ -35,7 +36,9 @@ SHARED = {
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
+    "_cpu_check": {"ctypes", "pathlib", "sys"},
     "_cuda_runtime": {"ctypes", "os", "pathlib", "sys", "cuda"},
+    "_gpu_check": {"ctypes", "functools", "importlib", "os", "sys", "warnings"},
 }
 # What each of the payload's modules imports but the standard library. What a bundle needs before
 # it has installed anything, and what judges, needs nothing at all.
@@ -229,7 +232,8 @@ def test_only_options_reads_the_environment() -> None:
         for path in ALL
         if reads_environment(path.read_text(encoding="utf-8"))
     ]
-    overlay = ["overlay/_bundled_dlls.py", "overlay/_cuda_runtime.py"]
+    ours = ("_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
+    overlay = [f"overlay/{name}" for name in ours]
     payload = ["payload/launch.py", "payload/spawn.py"]
     assert found == ["core/bootstrap.py", "core/options.py", *overlay, *payload]
 

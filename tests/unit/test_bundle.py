@@ -347,6 +347,7 @@ def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
         "pythons": ["3.11"],
         "platforms": ["linux_x86_64"],
         "driver": 580,
+        "bad_drivers": facts.bad_drivers(("120-real",)),
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "NVIDIA_cublas<14,>=13.2.2.2"],
         "capabilities": ["12.0"],
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,3 +254,43 @@ def test_shortest_is_the_inverse_of_compiled_to(archs: list[str], names: set[str
 
 def test_shortest_leaves_words_that_are_not_architectures() -> None:
     assert facts.shortest({"native", "90-real"}) == ("90-real", "native")
+
+
+def test_a_header_is_corrected_as_often_as_it_is_expected_to_be(tmp_path: Path) -> None:
+    (header,) = facts.headers("13.1", "2.42")
+    path = tmp_path / header.file
+    path.parent.mkdir()
+    path.write_text(
+        "extern double rsqrt(double x);\nextern float  rsqrtf(float x);\nfloat r(int);\n"
+    )
+    toolkit.correct(tmp_path, [header])
+    assert path.read_text() == (
+        "extern double rsqrt(double x) noexcept(true);\n"
+        "extern float  rsqrtf(float x) noexcept(true);\nfloat r(int);\n"
+    )
+    with pytest.raises(Problem) as caught:  # of a release that has the correction
+        toolkit.correct(tmp_path, [header])
+    assert caught.value.id == "toolkit-header-unknown"
+
+
+@pytest.mark.parametrize("glibc", ["", "2.36", "2.41"])
+def test_an_older_glibc_needs_no_correction(glibc: str) -> None:
+    assert facts.headers("13.1", glibc) == ()
+
+
+def test_the_release_to_use_instead_needs_no_correction() -> None:
+    for header in facts.headers("13.1", "99.0"):
+        assert header.fixed in facts.toolkits()
+        assert facts.headers(header.fixed, "99.0") == ()
+
+
+def test_a_wheel_and_the_probe_agree_on_which_gpus_have_code() -> None:
+    """The rule is written twice: what ships in a wheel imports nothing of ours."""
+    text = (facts.FACTS.parent / "overlay" / "_gpu_check.py").read_text(encoding="utf-8")
+    for arch in ("75", "86-real", "89", "90a-real", "100f-real", "120-real", "120a", "90-virtual"):
+        module: dict[str, Any] = {}
+        exec(text.replace("@ARCHS@", arch).replace("@CUDA@", "13.1"), module)
+        for number in facts.capability_names():
+            capability = divmod(number, 10)
+            expected = facts.has_code((arch,), "{}.{}".format(*capability))
+            assert module["has_code"](capability) is expected, (arch, capability)

@@ -166,6 +166,34 @@ def judged(
     return {check.id: check for check in checks}
 
 
+@pytest.mark.parametrize(
+    ("glibc", "cuda", "toolkit", "status"),
+    [
+        ("2.41", "13.1", "pypi", None),
+        ("", "13.1", "pypi", None),  # Windows
+        ("2.42", "13.1", "pypi", "ok"),
+        ("2.43", "13.0", "system", "fail"),
+        ("3.0", "13.1", "system", "fail"),
+        ("2.42", "13.4", "system", None),
+    ],
+)
+def test_headers_that_do_not_compile_with_this_glibc_are_corrected_or_refused(
+    glibc: str, cuda: str, toolkit: str, status: str | None
+) -> None:
+    installed = fakes.installed(version=f"{cuda}.1")
+    checks = judged(
+        fakes.spec(cuda=cuda, toolkit=toolkit),
+        host=fakes.host(glibc=glibc),
+        toolkits=(installed,),
+        toolkit=installed if toolkit == "system" else None,
+    )
+    assert ("glibc" in checks) == (status is not None)
+    if status:
+        assert checks["glibc"].status == status
+    if status == "fail":
+        assert "--cuda 13.4" in checks["glibc"].remedy
+
+
 def test_a_machine_with_everything_has_no_complaint() -> None:
     checks = judged()
     assert [check.id for check in checks.values() if check.status != "ok"] == []
@@ -312,13 +340,29 @@ def test_a_variable_that_is_used_or_no_builds_is_not_named(name: str) -> None:
     assert judge.unused({name: "1"}) == {}
 
 
-def test_each_card_of_the_architecture_is_named() -> None:
+def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> None:
     cards = (fakes.gpu(), fakes.gpu(index=1, compute_capability="8.9"), fakes.gpu(index=2))
     checks = judge.judge(fakes.chain(gpus=cards), fakes.spec(), {})
     assert [c.summary for c in checks if c.id == "gpu"] == [
         "GPU 0: NVIDIA GeForce RTX 5090, 12.0",
+        "GPU 1: NVIDIA GeForce RTX 5090, 8.9: this wheel has no code for it",
         "GPU 2: NVIDIA GeForce RTX 5090, 12.0",
     ]
+    assert [c.status for c in checks if c.id == "gpu"] == ["ok", "warn", "ok"]
+    (warning,) = [c for c in checks if c.id == "gpu" and c.status == "warn"]
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0,2" in warning.remedy
+
+
+@pytest.mark.parametrize(
+    ("archs", "status"), [(("120-real",), "warn"), (("90-real",), "ok")], ids=["rtx50", "hopper"]
+)
+@pytest.mark.parametrize("release", ["590.48.01", "591.86"])
+def test_a_driver_that_is_reported_to_fail_is_a_warning(
+    release: str, archs: tuple[str, ...], status: str
+) -> None:
+    check = judged(fakes.spec(archs=archs), driver=Driver(release, "13.1"))["driver"]
+    assert check.status == status
+    assert ("llama.cpp issues 23385 and 22499" in check.evidence) is (status == "warn")
 
 
 def test_too_old_a_driver_is_told_the_oldest_that_will_do() -> None:

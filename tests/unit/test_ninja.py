@@ -54,6 +54,26 @@ def test_a_step_says_how_far_the_build_is_and_what_it_makes(
     assert parsed.file == file
 
 
+def test_the_cause_of_an_error_of_cmakes_is_shown_whole() -> None:
+    """A log of CMake 4.4 with CUDA 13.1 and the headers of glibc 2.42."""
+    text = (COLD.parent / "glibc-2.42.log").read_text(encoding="utf-8")
+    first, cause, *_ = ninja.first_error(text.splitlines()).splitlines()
+    assert first.startswith("CMake Error at ")
+    assert cause.startswith("    /usr/include/x86_64-linux-gnu/bits/mathcalls.h(207): error: ")
+    assert cause.endswith("/include/crt/math_functions.h)")
+
+
+def test_a_message_of_cmakes_that_quotes_no_program_is_shown_with_what_follows() -> None:
+    lines = ["CMake Error at CMakeLists.txt:3 (message):", "  no such thing", "", "Call Stack:"]
+    lines += ["  x.cpp:1: error: of a later step"]
+    assert ninja.first_error(lines).splitlines() == lines
+
+
+def test_a_long_error_is_whole_and_what_follows_it_is_not() -> None:
+    error, command = f"x.cu(1): error: {'x' * 2000}", "y" * 2000
+    assert ninja.first_error([error, command]).splitlines() == [error, "y" * 400]
+
+
 @pytest.mark.parametrize(
     "line",
     ["", "-- Configuring done (0.5s)", "  [1/2] indented", "[1/2]no space", "[a/b] c", "[ 50%] x"],
@@ -293,7 +313,7 @@ def test_an_error_comes_with_a_few_lines_after_it_and_no_more() -> None:
 
 
 def test_an_endless_line_is_cut() -> None:
-    assert len(ninja.first_error(["a.cpp:1:1: error: " + "x" * 5000])) == 400
+    assert len(ninja.first_error(["a.cpp:1:1: error: " + "x" * 5000])) == 4000
 
 
 def test_a_message_of_the_source_that_a_warning_quotes_is_no_error() -> None:

@@ -1,8 +1,12 @@
-"""The loader that ships in a CUDA wheel, with a machine of fakes under it."""
+"""Our modules in a wheel, with a machine of fakes under them; a real one: test_loader.py.
+
+The loader of the CUDA runtime, and the check of the CPU.
+"""
 
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +17,8 @@ import pytest
 
 from tests.fakes import ROOT
 
-PATH = ROOT / "sessions" / "overlay" / "_cuda_runtime.py"
+OVERLAY = ROOT / "sessions" / "overlay"
+PATH = OVERLAY / "_cuda_runtime.py"
 SOURCE = PATH.read_text(encoding="utf-8")
 
 
@@ -34,28 +39,49 @@ class Machine:
     driver: bool = True
     libraries: tuple[str, ...] = ("cudart", "cublasLt", "cublas")
     error: type[Exception] = NotFound
+    files: tuple[str, ...] = ()  # that load by their path
+    in_process: tuple[str, ...] = ()
+    windows: bool = False
+    major: int = 13  # of what cuda-pathfinder returns
+    keeps: tuple[str, ...] = ()  # variables of the environment
 
     def __post_init__(self) -> None:
         self.asked: list[str] = []
 
-    def cdll(self, name: str) -> object:
+    def cdll(self, name: str, mode: int = 0) -> object:
+        if mode == os.RTLD_NOLOAD:
+            if name in self.in_process:
+                return object()
+            raise OSError(f"{name}: cannot open shared object file")
         self.asked.append(name)
-        if not self.driver:
+        driver = self.driver and name in ("libcuda.so.1", "nvcuda.dll")
+        if not driver and name not in self.files:
             raise OSError(f"{name}: cannot open shared object file: No such file or directory")
         return object()
+
+    def windll(self, _: str) -> object:
+        kernel = ModuleType("kernel32")
+
+        def handle(name: object) -> int:
+            return int(getattr(name, "value", "") in self.in_process)
+
+        kernel.__dict__["GetModuleHandleW"] = handle
+        return kernel
 
     def load(self, name: str) -> Found:
         self.asked.append(name)
         if name not in self.libraries:
             raise self.error(f'Failure finding "lib{name}.so":\n   No such file:\n   listed\n')
-        return Found(f"/site-packages/nvidia/cu13/lib/lib{name}.so.13", "site-packages")
+        if self.windows:
+            return Found(rf"C:\CUDA\bin\x64\{name}64_13.dll", "CUDA_PATH")
+        return Found(f"/usr/local/cuda/lib64/lib{name}.so.{self.major}", "system-search")
 
 
 Load = Callable[[Machine], ModuleType]
 
 
 @pytest.fixture
-def loader(monkeypatch: pytest.MonkeyPatch) -> Load:
+def loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     """The module as it ships, on a machine."""
 
     def make(machine: Machine) -> ModuleType:
@@ -66,7 +92,12 @@ def loader(monkeypatch: pytest.MonkeyPatch) -> Load:
         monkeypatch.setitem(sys.modules, "cuda", ModuleType("cuda"))
         monkeypatch.setitem(sys.modules, "cuda.pathfinder", pathfinder)
         monkeypatch.setattr("ctypes.CDLL", machine.cdll)
+        monkeypatch.setattr("ctypes.WinDLL", machine.windll, raising=False)
+        for variable in ("CONDA_PREFIX", "CUDA_PATH", "CUDA_HOME"):
+            if variable not in machine.keeps:
+                monkeypatch.delenv(variable, raising=False)
         module = ModuleType("_cuda_runtime")
+        module.__dict__["__file__"] = str(tmp_path / "site" / "llama_cpp" / PATH.name)
         text = SOURCE.replace("@CUDA@", "13.1").replace("@MINIMUM_DRIVER@", "580")
         exec(compile(text, str(PATH), "exec"), module.__dict__)
         return module
@@ -84,18 +115,18 @@ def missing(module: ModuleType) -> list[str]:
 def test_with_everything_there_it_says_what_was_loaded_and_from_where(loader: Load) -> None:
     module = loader(Machine())
     module.load()
-    lib = "/site-packages/nvidia/cu13/lib"
+    lib = "/usr/local/cuda/lib64"
     assert module.loaded == {
-        "cudart": (f"{lib}/libcudart.so.13", "site-packages"),
-        "cublasLt": (f"{lib}/libcublasLt.so.13", "site-packages"),
-        "cublas": (f"{lib}/libcublas.so.13", "site-packages"),
+        "cudart": (f"{lib}/libcudart.so.13", "system-search"),
+        "cublasLt": (f"{lib}/libcublasLt.so.13", "system-search"),
+        "cublas": (f"{lib}/libcublas.so.13", "system-search"),
     }
 
 
 def test_each_library_comes_after_those_it_needs(loader: Load) -> None:
     machine = Machine()
     loader(machine).load()
-    assert machine.asked[1:] == ["cudart", "cublasLt", "cublas"]
+    assert machine.asked == ["libcuda.so.1", "cudart", "cublasLt", "cublas"]
 
 
 @pytest.mark.parametrize(("system", "name"), [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")])
@@ -103,8 +134,7 @@ def test_the_driver_is_looked_for_by_the_name_it_has(
     system: str, name: str, loader: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", system)
-    monkeypatch.delenv("CUDA_PATH", raising=False)
-    machine = Machine()
+    machine = Machine(windows=system == "win32")
     loader(machine).load()
     assert machine.asked[0] == name
 
@@ -117,13 +147,14 @@ def test_on_windows_a_toolkit_that_is_gone_is_named_before_upstream_trips_over_i
         (tmp_path / name).mkdir()
     monkeypatch.setenv("CUDA_PATH", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
-    loader(Machine()).load()
+    loader(Machine(keeps=("CUDA_PATH",))).load()
     monkeypatch.setattr("sys.platform", "win32")
+    windows = Machine(windows=True, keeps=("CUDA_PATH",))
     gone = [name for name in ("bin", "lib") if name not in there]
     if not gone:
-        loader(Machine()).load()
+        loader(windows).load()
         return
-    (_, *told) = missing(loader(Machine()))
+    (_, *told) = missing(loader(windows))
     expected = "CUDA_PATH names a toolkit that is not whole; clear that variable"
     assert len(told) == len(gone)
     for name, line in zip(gone, told, strict=True):
@@ -165,7 +196,7 @@ def test_one_missing_library_is_the_only_complaint(loader: Load) -> None:
 
 def test_the_reason_of_the_pathfinder_is_told_in_one_line(loader: Load) -> None:
     (_, line) = missing(loader(Machine(libraries=("cudart", "cublasLt"))))
-    assert line.endswith('[Failure finding "libcublas.so": No such file: listed]')
+    assert line.endswith('Failure finding "libcublas.so": No such file: listed]')
 
 
 @pytest.mark.parametrize("error", [NotFound, RuntimeError, OSError])
@@ -187,9 +218,11 @@ def test_without_the_pathfinder_it_says_how_to_get_it(
     module = loader(Machine(driver=False))
     monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
     lines = missing(module)
-    assert len(lines) == 3
+    assert len(lines) == 5
     assert "the NVIDIA driver" in lines[1]
-    assert lines[2].startswith("  - cuda-pathfinder: pip install cuda-pathfinder [")
+    for line in lines[2:]:
+        assert "pip install nvidia-cuda-runtime nvidia-cublas [" in line
+        assert "pip install cuda-pathfinder: " in line
 
 
 def test_to_import_it_loads_nothing(loader: Load) -> None:
@@ -198,8 +231,78 @@ def test_to_import_it_loads_nothing(loader: Load) -> None:
     assert machine.asked == []
 
 
-def test_it_is_python_3_8_as_upstream_supports() -> None:
-    ast.parse(SOURCE, feature_version=(3, 8))
+WINDOWS = ("nvidia", "cu13", "bin", "x86_64")
+LINUX = ("nvidia", "cu13", "lib")
+
+
+@pytest.mark.parametrize(
+    ("system", "parts", "file"),
+    [("linux", LINUX, "lib{}.so.13"), ("win32", WINDOWS, "{}64_13.dll")],
+)
+def test_beside_the_package_comes_before_everything_else(
+    system: str, parts: tuple[str, ...], file: str, loader: Load,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sys.platform", system)
+    folder = (tmp_path / "site").joinpath(*parts)
+    folder.mkdir(parents=True)
+    paths = [folder / file.format(name) for name in ("cudart", "cublasLt", "cublas")]
+    for path in paths:
+        path.touch()
+    machine = Machine(files=tuple(map(str, paths)), libraries=(), windows=system == "win32")
+    module = loader(machine)
+    module.load()
+    assert machine.asked[1:] == [str(path) for path in paths]
+    assert {how for _, how in module.loaded.values()} == {"beside the package"}
+
+
+@pytest.mark.parametrize(("system", "file"), [("linux", "lib{}.so.13"), ("win32", "{}64_13.dll")])
+def test_what_is_in_the_process_already_is_taken(
+    system: str, file: str, loader: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", system)
+    names = tuple(file.format(name) for name in ("cudart", "cublasLt", "cublas"))
+    machine = Machine(in_process=names, libraries=())
+    module = loader(machine)
+    module.load()
+    assert len(machine.asked) == 1  # the driver
+    assert [path for path, _ in module.loaded.values()] == list(names)
+
+
+@pytest.mark.parametrize(
+    ("system", "variable", "parts", "file"),
+    [
+        ("linux", "CONDA_PREFIX", ("lib",), "lib{}.so.13"),
+        ("linux", "CUDA_HOME", ("lib64",), "lib{}.so.13"),
+        ("win32", "CONDA_PREFIX", ("Library", "bin", "x64"), "{}64_13.dll"),
+        ("win32", "CUDA_PATH", ("bin", "x64"), "{}64_13.dll"),
+    ],
+)
+def test_where_pathfinder_returns_another_major_the_environment_is_looked_at(
+    system: str, variable: str, parts: tuple[str, ...], file: str, loader: Load,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sys.platform", system)
+    monkeypatch.setenv(variable, str(tmp_path))
+    folder = tmp_path.joinpath(*parts)
+    folder.mkdir(parents=True)
+    for name in ("bin", "lib"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    paths = [folder / file.format(name) for name in ("cudart", "cublasLt", "cublas")]
+    for path in paths:
+        path.touch()
+    machine = Machine(files=tuple(map(str, paths)), major=12, keeps=(variable,))
+    module = loader(machine)
+    module.load()
+    assert [path for path, _ in module.loaded.values()] == [str(path) for path in paths]
+
+
+OURS = sorted(OVERLAY.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
+def test_it_is_python_3_8_as_upstream_supports(path: Path) -> None:
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
 def test_what_python_3_8_does_not_know_would_be_seen() -> None:
@@ -227,9 +330,53 @@ def test_a_library_says_its_cuda_major(loader: Load, path: str, major: str, *, f
 
 
 def test_a_runtime_of_another_cuda_major_is_missing_not_loaded_in_silence(loader: Load) -> None:
-    module = loader(Machine())
-    module.CUDA = "14.0"  # type: ignore[attr-defined]
-    with pytest.raises(ImportError) as error:
-        module.load()
-    assert "cudart of CUDA 14: pip install nvidia-cuda-runtime" in str(error.value)
-    assert "libcublas.so.13" in str(error.value)
+    (_, *lines) = missing(loader(Machine(major=12)))
+    assert [line.split(":")[0] for line in lines] == ["  - cudart", "  - cublasLt", "  - cublas"]
+    assert "found /usr/local/cuda/lib64/libcudart.so.12" in lines[0]
+
+
+# ---- The check of the CPU ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def cpu() -> ModuleType:
+    module = ModuleType("_cpu_check")
+    text = (OVERLAY / "_cpu_check.py").read_text(encoding="utf-8")
+    exec(text.replace("@CPU@", "sse4_2 avx avx2 bmi2"), module.__dict__)
+    return module
+
+
+def test_the_flags_of_the_first_cpu_are_read_and_no_more(cpu: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "cpuinfo"
+    path.write_text("processor\t: 0\nflags\t\t: fpu sse4_2 avx\nflags\t\t: avx2\n")
+    assert cpu.cpu_flags(str(path)) == ["fpu", "sse4_2", "avx"]
+
+
+def test_where_the_system_does_not_tell_nothing_is_refused(
+    cpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cpu.cpu_flags(str(tmp_path / "none")) == []
+    monkeypatch.setattr("sys.platform", "linux")
+    cpu.__dict__["cpu_flags"] = list
+    cpu.check()
+
+
+@pytest.mark.parametrize(
+    ("build", "has", "lacks"),
+    [
+        (19045, {38, 39, 40}, []),
+        (19045, {38, 39}, ["avx2"]),
+        (19045, set(), ["sse4_2", "avx", "avx2"]),
+        (17763, set(), []),  # a Windows that does not know of these features says no to all
+    ],
+)
+def test_windows_is_asked_for_what_it_knows_of(
+    cpu: ModuleType, monkeypatch: pytest.MonkeyPatch, build: int, has: set[int], lacks: list[str]
+) -> None:
+    kernel, version = ModuleType("kernel32"), ModuleType("version")
+    kernel.__dict__["IsProcessorFeaturePresent"] = lambda number: number in has
+    version.__dict__["build"] = build
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("sys.getwindowsversion", lambda: version, raising=False)
+    monkeypatch.setattr("ctypes.WinDLL", lambda _: kernel, raising=False)
+    assert cpu.lacks() == lacks

@@ -36,6 +36,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "pythons": [HERE],
         "platforms": [PLATFORM],
         "driver": 580,
+        "bad_drivers": {},
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "nvidia-cublas<14,>=13.2.2.2"],
         "capabilities": ["12.0"],
         "job": told,
@@ -86,7 +87,12 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     monkeypatch.setattr(sys, "path", sys.path.copy())
 
     def show(nvml: dict[str, Any]) -> None:
-        beside = SimpleNamespace(read=lambda: nvml, choose=card.choose, selector=card.selector)
+        beside = SimpleNamespace(
+            read=lambda: nvml,
+            choose=card.choose,
+            selector=card.selector,
+            driver_warning=card.driver_warning,
+        )
         monkeypatch.setitem(sys.modules, "card", beside)
 
     return show
@@ -132,6 +138,19 @@ def test_a_gpu_that_a_scheduler_hides_is_not_taken(
     assert (found["index"], found["visible"]) == (1, "1")
     said = stopped(lambda: launch._card(tmp_path, manifest(), options(device="0")), capsys)
     assert "CUDA_VISIBLE_DEVICES=1" in said
+
+
+@pytest.mark.parametrize(("known", "times"), [({"580.159.04": "it aborts"}, 1), ({}, 0)])
+def test_a_driver_that_is_reported_to_fail_is_told(
+    shown: Callable[[dict[str, Any]], None],
+    tmp_path: Path,
+    capsys: Told,
+    known: dict[str, str],
+    times: int,
+) -> None:
+    shown(fakes.nvml(fakes.card()))
+    launch._card(tmp_path, manifest(bad_drivers=known), options())
+    assert capsys.readouterr().err.count("580.159.04 is reported to fail: it aborts") == times
 
 
 @pytest.mark.parametrize(

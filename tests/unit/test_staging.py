@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests import fakes
 
 OVERLAY = {
     name: (fakes.ROOT / "sessions" / "overlay" / name).read_text(encoding="utf-8")
-    for name in (staging.LOADER, staging.DLLS)
+    for name in staging.HOOKS
 }
 REQUIRES = ("cuda-pathfinder>=1.3", "nvidia-cuda-runtime>=13.1.80,<14")
 # As upstream has them.
@@ -159,46 +160,54 @@ def test_the_source_stays_as_it_was(source: Path, tmp_path: Path) -> None:
 def additions(source: Path, cuda: str | None = "13.1", platform: str = "linux") -> dict[str, str]:
     requires = REQUIRES if cuda else ()
     return staging.additions(
-        source, OVERLAY, "{}\n", platform=platform, cuda=cuda, driver=580, requires=requires
+        source,
+        OVERLAY,
+        "{}\n",
+        platform=platform,
+        cuda=cuda,
+        archs=("120-real",),
+        requires=requires,
     )
 
 
-def test_a_cpu_wheel_is_as_upstream_has_it_but_for_its_bill_of_materials(source: Path) -> None:
-    assert additions(source, cuda=None) == {"blackwheel.cdx.json": "{}\n"}
+OF_ALL = ["blackwheel.cdx.json", "llama_cpp/__init__.py", "llama_cpp/_cpu_check.py"]
+OF_CUDA = ["llama_cpp/_cuda_runtime.py", "llama_cpp/_gpu_check.py", "pyproject.toml"]
 
 
-def test_a_cuda_wheel_gets_the_loader_and_its_requirements(source: Path) -> None:
-    assert sorted(additions(source)) == [
-        "blackwheel.cdx.json",
-        "llama_cpp/__init__.py",
-        "llama_cpp/_cuda_runtime.py",
-        "pyproject.toml",
-    ]
-
-
-def test_the_loader_is_called_before_anything_of_the_package(source: Path) -> None:
-    first, _, rest = additions(source)["llama_cpp/__init__.py"].partition("\n")
-    assert first == "from ._cuda_runtime import load as _load_cuda; _load_cuda()"
-    assert rest == INIT
-
-
-def test_a_cpu_wheel_for_windows_loads_its_libraries_before_anything_of_the_package(
-    source: Path,
+@pytest.mark.parametrize(
+    ("cuda", "platform", "files", "hooks"),
+    [
+        (None, "linux", OF_ALL, (staging.CPU_HOOK,)),
+        ("13.1", "linux", OF_ALL + OF_CUDA, (staging.CPU_HOOK, staging.HOOK, staging.GPUS_HOOK)),
+        (
+            None,
+            "windows",
+            [*OF_ALL, "llama_cpp/_bundled_dlls.py"],
+            (staging.CPU_HOOK, staging.DLLS_HOOK),
+        ),
+        (
+            "13.1",
+            "windows",
+            [*OF_ALL, *OF_CUDA, "llama_cpp/_bundled_dlls.py"],
+            (staging.CPU_HOOK, staging.HOOK, staging.DLLS_HOOK, staging.GPUS_HOOK),
+        ),
+    ],
+)
+def test_a_wheel_gets_what_its_target_needs_called_before_anything_of_the_package(
+    source: Path, cuda: str | None, platform: str, files: list[str], hooks: tuple[str, ...]
 ) -> None:
-    added = additions(source, cuda=None, platform="windows")
-    assert sorted(added) == [
-        "blackwheel.cdx.json",
-        "llama_cpp/__init__.py",
-        "llama_cpp/_bundled_dlls.py",
-    ]
-    assert added["llama_cpp/__init__.py"] == (
-        "from ._bundled_dlls import load as _load_dlls; _load_dlls()\n" + INIT
-    )
+    added = additions(source, cuda, platform)
+    assert sorted(added) == sorted(files)
+    assert added["llama_cpp/__init__.py"] == "".join(hooks) + INIT
+    names = [name for name, hook in staging.HOOKS.items() if hook in hooks]
+    assert staging.called(added["llama_cpp/__init__.py"]) == names
 
 
-def test_in_a_cuda_wheel_for_windows_the_cuda_runtime_is_loaded_first(source: Path) -> None:
-    text = additions(source, platform="windows")["llama_cpp/__init__.py"]
-    assert text == staging.HOOK + staging.DLLS_HOOK + INIT
+def test_each_hook_calls_a_function_that_its_module_has() -> None:
+    for name, hook in staging.HOOKS.items():
+        words = hook.split()
+        assert words[1] == f".{name.removesuffix('.py')}"
+        assert f"def {words[3]}()" in OVERLAY[name]
 
 
 def test_what_delvewheel_writes_into_the_loading_of_libraries_is_taken_out_again() -> None:
@@ -213,10 +222,14 @@ def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
     text = additions(source)["llama_cpp/_cuda_runtime.py"]
     assert 'CUDA = "13.1"' in text
     assert 'MINIMUM_DRIVER = "580"' in text
-    assert "@" not in text
+    checks = additions(source)["llama_cpp/_gpu_check.py"]
+    assert 'ARCHS = "120-real".split()' in checks
+    cpu = additions(source)["llama_cpp/_cpu_check.py"]
+    assert 'NEEDS = "sse4_2 avx avx2 bmi2 fma f16c".split()' in cpu
+    assert re.findall(r"@[A-Z_]+@", text + checks + cpu) == []
 
 
-@pytest.mark.parametrize("name", ["__init__.py", staging.LOADER, staging.DLLS])
+@pytest.mark.parametrize("name", ["__init__.py", *staging.HOOKS])
 def test_what_is_added_is_python(name: str, source: Path) -> None:
     text = additions(source, platform="windows")[f"llama_cpp/{name}"]
     compile(text, name, "exec", dont_inherit=True)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from sessions import verify
-from sessions.core import facts, inputs, records, staging
+from sessions.core import inputs, records, staging
 from sessions.core.context import Context
 from sessions.core.errors import USAGE, Problem
 from sessions.core.model import VerifyReport
@@ -29,10 +29,12 @@ SESSIONS = fakes.ROOT / "sessions"
 Told = pytest.CaptureFixture[str]
 
 
-def loader() -> str:
-    """The digest of the loader that rtx50's wheel has."""
-    text = (SESSIONS / "overlay" / staging.LOADER).read_text(encoding="utf-8")
-    filled = staging.filled(text, "13.1", facts.toolkit("13.1").driver)
+def loader(cuda: str | None = "13.1") -> str:
+    """The digest of what rtx50's wheel has of ours, or a CPU wheel."""
+    texts = {p.name: p.read_text(encoding="utf-8") for p in SESSIONS.glob("overlay/*.py")}
+    archs = ("120-real",) if cuda else ()
+    ours = staging.modules(texts, platform="linux", cuda=cuda, archs=archs)
+    filled = staging.loader_text(ours)
     return records.text_sha256(filled.encode())
 
 
@@ -208,7 +210,7 @@ def test_a_changed_target_is_judged_again(
     verify.main(ctx)
     other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes))
     if changes.get("archs"):
-        with pytest.raises(Problem, match=r"fail .*: ptx\."):
+        with pytest.raises(Problem, match=r"fail .*: ptx, loader\."):
             verify.main(other)
     else:
         verify.main(other)
@@ -557,10 +559,13 @@ def test_a_wheel_in_the_users_home_may_be_named_by_a_tilde(
     assert reader.read_files == [given]
 
 
-def test_the_cpu_target_wants_no_loader(tmp_path: Path, reader: Reader) -> None:
+def test_the_cpu_target_wants_the_check_of_the_cpu_and_no_more(
+    tmp_path: Path, reader: Reader
+) -> None:
     ctx = verifying(tmp_path, spec=fakes.cpu_spec(budget_mb=4))
     build(ctx)
-    cpu = fakes.cpu_facts(sha256=records.file_sha256(ctx.wheels / NAME))
+    digest = records.file_sha256(ctx.wheels / NAME)
+    cpu = fakes.cpu_facts(sha256=digest, loader=loader(cuda=None))
     records.write(ctx.record("wheel"), "wheel", fakes.recorded(cpu))
     reader.planted = {f.name: getattr(cpu, f.name) for f in dataclasses.fields(cpu)}
     verify.main(ctx)

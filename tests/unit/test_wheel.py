@@ -21,6 +21,7 @@ from tests import fakes
 INFO = "llama_cpp_python-0.3.16.dist-info"
 CPU = [
     "llama_cpp/__init__.py",
+    "llama_cpp/_cpu_check.py",
     "llama_cpp/server/app.py",
     "llama_cpp/lib/libggml.so",
     "llama_cpp/lib/libggml-base.so",
@@ -32,7 +33,12 @@ CPU = [
     f"{INFO}/licenses/LICENSE.md",
     f"{INFO}/RECORD",
 ]
-CUDA = [*CPU, "llama_cpp/_cuda_runtime.py", "llama_cpp/lib/libggml-cuda.so"]
+CUDA = [
+    *CPU,
+    "llama_cpp/_cuda_runtime.py",
+    "llama_cpp/_gpu_check.py",
+    "llama_cpp/lib/libggml-cuda.so",
+]
 NAME = fakes.wheel().file
 
 
@@ -125,6 +131,7 @@ def test_a_cuda_wheel_without_its_cuda_is_refused() -> None:
     assert problems(CPU) == [
         "0 copies of ggml-cuda instead of one",
         "missing: llama_cpp/_cuda_runtime.py",
+        "missing: llama_cpp/_gpu_check.py",
     ]
 
 
@@ -132,11 +139,12 @@ def test_every_problem_is_found_and_not_the_first_alone() -> None:
     assert problems(["x.so"], cuda=False) == [
         "stray: x.so",
         *(f"0 copies of {name} instead of one" for name in wheel.LIBRARIES),
+        "missing: llama_cpp/_cpu_check.py",
     ]
 
 
 def test_an_empty_wheel_is_refused() -> None:
-    assert len(problems([], cuda=False)) == len(wheel.LIBRARIES)
+    assert len(problems([], cuda=False)) == len(wheel.LIBRARIES) + 1
 
 
 def test_a_versioned_name_is_another_copy_of_its_library() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sessions.core import facts as knowledge
 from sessions.core import facts as locked
 from sessions.core import records
 from sessions.core.model import BuildSpec, Check
@@ -138,13 +139,14 @@ def release(number: str, tag: str, **changes: Any) -> Case:
     return fakes.case(found, spec=fakes.claiming(**{"version": number, **changes}))
 
 
+CUBLAS = knowledge.floors("13")["nvidia-cublas"]
 CPU_SPEC = fakes.cpu_spec(budget_mb=4)
 
 
 def cpu(file: str = "libggml-cpu.so", **changes: Any) -> Case:
     """The wheel of the cpu target with one library changed."""
     inside = edited(file, fakes.cpu_facts().libraries, **changes)
-    return fakes.case(fakes.cpu_facts(libraries=inside), spec=CPU_SPEC, loader=None)
+    return fakes.case(fakes.cpu_facts(libraries=inside), spec=CPU_SPEC)
 
 
 WINDOWS_SPEC = fakes.claiming(platform="windows")
@@ -379,12 +381,37 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         "libllama.so.0: from nowhere",
     ),
     "neighbours-that-nothing-leads-to": (
-        linux("libllama.so", search_paths=()),
+        linux("libllama.so", imports=("libggml-base.so",), search_paths=()),
         ids("imports"),
         "libllama.so: no search path leads it to libggml-base.so, which is in the wheel",
     ),
+    "neighbours-needed-by-name": (
+        linux("libllama.so", imports=("libggml-base.so",)),
+        ids("imports"),
+        "libllama.so: needs libggml-base.so by its name",
+    ),
+    "neighbours-that-are-not-there": (
+        linux("libllama.so", imports=("$ORIGIN/libggml-new.so",)),
+        ids("imports"),
+        "$ORIGIN/libggml-new.so: from nowhere (needed by libllama.so)",
+    ),
+    "a-runtime-older-than-all-that-is-known": (
+        requiring("nvidia-cublas>=13,<14"),
+        ids("imports"),
+        f"admits releases older than {CUBLAS.version}",
+    ),
+    "a-runtime-that-lacks-a-function": (
+        linux("libggml-cuda.so", runtime={**fakes.RUNTIME, "libcublas.so.13": ("cublasNew",)}),
+        ids("imports"),
+        f"nvidia-cublas {CUBLAS.version}, which METADATA admits, lacks 1 functions",
+    ),
+    "a-runtime-of-which-the-functions-are-not-known": (
+        linux("libggml-cuda.so", runtime={}),
+        ids("imports"),
+        "libcudart.so.13: not judged, it is not known which functions of it are needed",
+    ),
     "neighbours-looked-for-elsewhere": (
-        linux("libmtmd.so", search_paths=("$ORIGIN/..",)),
+        linux("libmtmd.so", imports=("libggml.so",), search_paths=("$ORIGIN/..",)),
         ids("imports"),
         "libmtmd.so: no search path leads it to libggml.so",
     ),
@@ -683,7 +710,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
                 )
             )
         ),
-        ids("layout"),
+        ids("layout imports"),
         "missing: mtmd",
     ),
     "llava-that-something-imports": (
@@ -773,15 +800,15 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         ids("imports"),
         "libcuda.so.1: the driver's, and the target is for machines without one",
     ),
-    "cpu-with-the-loader": (
-        fakes.case(fakes.cpu_facts(loader=fakes.LOADER, loader_called=True), spec=CPU_SPEC),
+    "cpu-with-another-loader": (
+        fakes.case(fakes.cpu_facts(loader="e" * 64), spec=CPU_SPEC),
         ids("loader"),
-        "it is there or called, and the target is for the CPU alone",
+        "it is not the one that this target's wheel has",
     ),
-    "cpu-that-calls-a-loader": (
-        fakes.case(fakes.cpu_facts(loader_called=True), spec=CPU_SPEC),
+    "cpu-without-the-check-of-the-cpu": (
+        fakes.case(fakes.cpu_facts(loader=None), spec=CPU_SPEC),
         ids("loader"),
-        "it is there or called, and the target is for the CPU alone",
+        "nothing checks the CPU",
     ),
     "cpu-with-machine-code-of-a-gpu": (
         cpu(device=fakes.device()),
@@ -1162,7 +1189,7 @@ def test_every_check_has_a_planted_failure() -> None:
 # What looks alike, and is sound.
 SOUND: dict[str, Case] = {
     "rtx50": fakes.case(),
-    "cpu": fakes.case(fakes.cpu_facts(), spec=CPU_SPEC, loader=None),
+    "cpu": fakes.case(fakes.cpu_facts(), spec=CPU_SPEC),
     "windows": windows(),
     "sass-and-ptx-where-both-are-wanted": fakes.case(
         cuda(ptx={"compute_120": 98}).facts, spec=fakes.claiming(archs=("120",))
@@ -1213,6 +1240,7 @@ SOUND: dict[str, Case] = {
     ),
     "cublas-to-a-minor": requiring("nvidia-cublas~=13.2"),
     "cublas-to-the-letter": requiring("nvidia-cublas==13.2.2.2"),
+    "cublas-of-the-oldest-release": requiring(f"nvidia-cublas>={CUBLAS.version},<14"),
     "cublas-below-a-minor": requiring("nvidia-cublas<13.9,>=13.2"),
     "cublas-for-this-very-platform": requiring(
         "nvidia-cublas<14,>=13.2; sys_platform == 'linux' and platform_machine == 'x86_64'"
@@ -1241,7 +1269,16 @@ SOUND: dict[str, Case] = {
         preload=None,
         preload_called=False,
     ),
-    "windows-with-cublaslt": dll("ggml-cuda.dll", "cublaslt64_13.dll", "ext-ms-win-a-l1.dll"),
+    "windows-with-cublaslt": dll(
+        "ggml-cuda.dll",
+        "cublaslt64_13.dll",
+        "ext-ms-win-a-l1.dll",
+        runtime={
+            "cublas64_13.dll": ("cublasCreate_v2",),
+            "cublaslt64_13.dll": ("cublasLtCreate",),
+            "cudart64_13.dll": ("cudaMalloc",),
+        },
+    ),
 }
 
 

@@ -1,0 +1,167 @@
+"""Say why this wheel would run on the CPU in silence, or abort: the driver, or the GPUs.
+
+Added to llama-cpp-python by blackwheel. All that it finds is one RuntimeWarning.
+"""
+
+import ctypes
+import functools
+import importlib
+import os
+import sys
+import warnings
+
+# Filled in when the wheel is built.
+CUDA = "@CUDA@"
+MINIMUM_DRIVER = "@MINIMUM_DRIVER@"
+ARCHS = ["@ARCHS@"]  # noqa: SIM905; as CMAKE_CUDA_ARCHITECTURES has them
+
+DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+DRIVERS = "https://www.nvidia.com/drivers"
+NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE; cuda.h, like the two attributes
+CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+
+
+def watch():
+    """Warn of a driver that cannot run this wheel; have the GPUs checked before the first model.
+
+    Not on import: to ask for them starts the driver. That takes time, a fork of the process
+    cannot use the driver afterwards, and CUDA_VISIBLE_DEVICES is not read again.
+    """
+    library = ctypes.CDLL(DRIVER)
+    trouble = driver_trouble(library)
+    if trouble:
+        warn(*trouble)
+        return
+    bindings = importlib.import_module(__package__ + ".llama_cpp")
+    upstream = getattr(bindings, "llama_model_default_params", None)
+    if upstream is None:
+        return
+    waiting = [library]
+
+    @functools.wraps(upstream)
+    def llama_model_default_params():
+        while waiting:
+            trouble = gpu_trouble(waiting.pop())
+            if trouble:
+                warn(*trouble)
+        return upstream()
+
+    bindings.llama_model_default_params = llama_model_default_params
+
+
+def warn(what, fix):
+    """One warning that names what is wrong and how to fix it."""
+    warnings.warn("llama_cpp: {}. Fix: {}".format(what, fix), RuntimeWarning, stacklevel=3)
+
+
+def driver_trouble(library):
+    """(what, fix) of a driver that is a stub or too old; None of any other. Starts nothing."""
+    number = ctypes.c_int(0)
+    code = getattr(library, "cuDriverGetVersion", lambda _: "missing")(ctypes.byref(number))
+    if code != 0:
+        return (
+            "{} is a stub and not an NVIDIA driver (cuDriverGetVersion: {}), so everything runs "
+            "on the CPU".format(DRIVER, code),
+            "where there is a GPU, remove folders named stubs from the library search path, and "
+            "install a driver of release {} or newer: {}".format(MINIMUM_DRIVER, DRIVERS),
+        )
+    has = (number.value // 1000, number.value % 1000 // 10)  # 13010: 13.1
+    needs = tuple(int(part) for part in CUDA.split("."))
+    if any(not arch.endswith("-virtual") for arch in ARCHS):
+        needs = (needs[0], 0)  # for machine code every driver of the major will do
+    if has < needs:
+        return (
+            "the NVIDIA driver supports CUDA {}.{}, and this wheel needs CUDA {}.{} (driver "
+            "release {} or newer), so everything runs on the CPU".format(
+                *has, *needs, MINIMUM_DRIVER
+            ),
+            "install a newer driver: {}".format(DRIVERS),
+        )
+    return None
+
+
+def gpu_trouble(library):
+    """(what, fix) where there is no GPU, or one that this wheel has no code for; else None."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    code = library.cuInit(0)
+    gpus = devices(library) if code == 0 else []
+    fitting = [uuid for _, capability, uuid in gpus if has_code(capability)]
+    others = ", ".join(
+        "{} (compute capability {}.{})".format(name, *capability)
+        for name, capability, _ in gpus
+        if not has_code(capability)
+    )
+    code_for = "this wheel has code for CUDA architecture {}".format(", ".join(ARCHS))
+    if not gpus and code in (0, NO_DEVICE) and hidden is not None:
+        return (
+            "CUDA_VISIBLE_DEVICES={!r} hides every GPU, so everything runs on the CPU".format(
+                hidden
+            ),
+            "clear that variable to use a GPU",
+        )
+    if not gpus:
+        return (
+            "the NVIDIA driver finds no GPU (cuInit: {}), so everything runs on the CPU".format(
+                code
+            ),
+            "nvidia-smi shows what the driver finds; a container has to be given the GPU",
+        )
+    if not fitting:
+        return (
+            "no GPU here can run this wheel: {}, and here is {}. A model that is put on it "
+            "aborts".format(code_for, others),
+            "install a wheel for this GPU, or set CUDA_VISIBLE_DEVICES=-1 to use the CPU",
+        )
+    if others:
+        return (
+            "{}, and here is also {}. A model of which a part is put on it aborts".format(
+                code_for, others
+            ),
+            "hide it: CUDA_VISIBLE_DEVICES={}".format(",".join(fitting)),
+        )
+    return None
+
+
+def devices(library):
+    """(name, (major, minor), UUID) of each GPU that the process can see."""
+    count = ctypes.c_int(0)
+    library.cuDeviceGetCount(ctypes.byref(count))
+    get_uuid = getattr(library, "cuDeviceGetUuid_v2", None) or library.cuDeviceGetUuid
+    found = []
+    for index in range(count.value):
+        device, name = ctypes.c_int(0), ctypes.create_string_buffer(256)
+        numbers, uuid = (ctypes.c_int * 2)(), (ctypes.c_ubyte * 16)()
+        library.cuDeviceGet(ctypes.byref(device), index)
+        library.cuDeviceGetName(name, len(name), device)
+        for number, attribute in enumerate(CAPABILITY):
+            value = ctypes.c_int(0)
+            library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+            numbers[number] = value.value
+        get_uuid(ctypes.byref(uuid), device)
+        hexadecimal = bytes(uuid).hex()
+        ends = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
+        named = "GPU-" + "-".join(hexadecimal[start:end] for start, end in ends)
+        found.append((name.value.decode("utf-8", "replace"), tuple(numbers), named))
+    return found
+
+
+def has_code(capability):
+    """Whether a GPU can run the code of this wheel (CUDA C++ Programming Guide, compatibility).
+
+    Machine code runs on GPUs of its major and of its minor or a newer one, PTX on every newer
+    GPU. Code with the suffix a runs on that very capability only, with f on those of its major.
+    """
+    for arch in ARCHS:
+        number, _, kind = arch.partition("-")
+        digits = number.rstrip("af")
+        built = (int(digits[:-1]), int(digits[-1]))
+        of_major = capability[0] == built[0] and capability[1] >= built[1]
+        if number.endswith("a"):
+            fits = capability == built
+        elif number.endswith("f") or kind == "real":
+            fits = of_major
+        else:
+            fits = capability >= built
+        if fits:
+            return True
+    return False

@@ -1,0 +1,65 @@
+"""The wheel's requirements beside each PyTorch of the last year: resolved, nothing is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sessions import configure
+from sessions.core import spec as specs
+from tests.integration.conftest import REPOSITORY
+
+TORCH = ("2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
+BY_PIP = ("2.11.0", "2.14.1", "2.15.0")  # its resolver takes a minute for each
+# What wheels required before: the releases that they were linked with.
+LINKED = ("nvidia-cuda-runtime>=13.1.80,<14", "nvidia-cublas>=13.2.2.2,<14")
+
+
+def requires() -> tuple[str, ...]:
+    text = (REPOSITORY / "targets.toml").read_text(encoding="utf-8")
+    return configure._requires(specs.load(text, "linux")["rtx50"])
+
+
+def by_uv(folder: Path, *needs: str) -> subprocess.CompletedProcess[str]:
+    if importlib.util.find_spec("uv") is None:
+        pytest.fail("There is no uv: nox -s integration installs it")
+    wanted = folder / "wanted.in"
+    wanted.write_text("\n".join(needs))
+    words = ["-m", "uv", "pip", "compile", "--python-version", "3.11", "--no-header"]
+    words += ["--python-platform", "x86_64-manylinux_2_35", "--no-annotate", str(wanted)]
+    return subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("release", TORCH)
+def test_uv_resolves_the_wheel_beside_torch(release: str, tmp_path: Path) -> None:
+    done = by_uv(tmp_path, f"torch=={release}", *requires())
+    assert done.returncode == 0, done.stderr
+    assert f"torch=={release}\n" in done.stdout
+
+
+def test_what_wheels_required_before_does_not_resolve_beside_torch(tmp_path: Path) -> None:
+    """So the tests above can fail."""
+    done = by_uv(tmp_path, "torch==2.14.1", *LINKED)
+    assert done.returncode == 1
+    assert "No solution found" in done.stderr
+
+
+@pytest.mark.parametrize("release", BY_PIP)
+def test_pip_resolves_the_wheel_beside_torch(release: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    words = ["-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:"]
+    words += ["-q", "--report", str(report), f"torch=={release}", *requires()]
+    # No constraint of this machine's may decide what there is of torch.
+    env = {**os.environ, "PIP_CONFIG_FILE": os.devnull}
+    done = subprocess.run(
+        [sys.executable, *words], env=env, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = {item["metadata"]["name"] for item in json.loads(report.read_text())["install"]}
+    assert {"torch", "nvidia-cuda-runtime", "nvidia-cublas", "cuda-pathfinder"} <= found

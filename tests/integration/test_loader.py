@@ -1,0 +1,427 @@
+"""What our modules in a wheel do on a machine: real libraries, made by gcc, in real processes.
+
+The driver is a stub whose version and GPUs are set by the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sessions.core import staging
+from tests.integration.conftest import REPOSITORY
+
+OVERLAY = {p.name: p.read_text(encoding="utf-8") for p in REPOSITORY.glob("sessions/overlay/*.py")}
+PATHFINDERS = ("1.0.0", "1.9.1")  # the oldest that a wheel admits, and a new one
+RTX_5090, RTX_3090 = "NVIDIA GeForce RTX 5090:12:0", "NVIDIA GeForce RTX 3090:8:6"
+DRIVER = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static int number(const char *name, int usual) {
+    const char *value = getenv(name);
+    return value ? atoi(value) : usual;
+}
+static const char *gpu(int index) {  /* "NAME:MAJOR:MINOR;..." */
+    const char *at = getenv("STUB_GPUS");
+    while (at && index-- > 0) { at = strchr(at, ';'); at = at ? at + 1 : NULL; }
+    return at && *at ? at : NULL;
+}
+int cuDriverGetVersion(int *version) {
+    *version = number("STUB_CUDA", 13010);
+    return number("STUB_ERROR", 0);
+}
+int cuInit(unsigned flags) {
+    const char *hidden = getenv("CUDA_VISIBLE_DEVICES");
+    FILE *log = fopen(getenv("STUB_LOG"), "a");
+    fputs("cuInit\n", log);
+    fclose(log);
+    return (hidden && atoi(hidden) < 0) || !gpu(0) ? 100 : 0;
+}
+int cuDeviceGetCount(int *count) { for (*count = 0; gpu(*count); ++*count); return 0; }
+int cuDeviceGet(int *device, int index) { *device = index; return 0; }
+int cuDeviceGetName(char *name, int size, int device) {
+    snprintf(name, size, "%.*s", (int)strcspn(gpu(device), ":"), gpu(device));
+    return 0;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    const char *major = strchr(gpu(device), ':') + 1;
+    *value = atoi(attribute == 75 ? major : strchr(major, ':') + 1);
+    return attribute == 75 || attribute == 76 ? 0 : 1;
+}
+int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
+    for (int i = 0; i < 16; ++i) uuid[i] = 16 * device + i;
+    return 0;
+}
+"""
+# What stands for upstream's bindings and its library.
+BINDINGS = """
+import ctypes
+from pathlib import Path
+_lib = ctypes.CDLL(str(Path(__file__).parent / "lib" / "libllama.so"))
+llama_model_default_params = _lib.llama_model_default_params
+"""
+SAY = """
+import json, sys, warnings
+warnings.simplefilter("always")
+{before}
+import llama_cpp
+print(json.dumps([llama_cpp.llama_model_default_params() for _ in range(2)]))
+loaded = getattr(sys.modules.get("llama_cpp._cuda_runtime"), "loaded", None)
+print(json.dumps(loaded))
+print(json.dumps("cuda.pathfinder" in sys.modules))
+maps = [line.rstrip() for line in open("/proc/self/maps") if ".so" in line]
+print(json.dumps(sorted({{line.split(maxsplit=5)[5] for line in maps}})))
+"""
+
+# A system whose own search finds no library but those in its usual folders.
+_MOUNT = 'mount --bind /dev/null /etc/ld.so.cache && exec "$@"'
+_ROOT = () if os.geteuid() == 0 else ("--map-root-user",)
+BARE = ("unshare", "--mount", *_ROOT, "sh", "-c", _MOUNT, "sh")
+
+
+def gcc(output: Path, code: str, *words: str | Path, soname: str = "") -> Path:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    source = output.with_name(f"{output.name}.c")
+    source.write_text(code)
+    named = f"-Wl,-soname,{soname or output.name}"
+    command = ["gcc", "-shared", "-fPIC", "-w", named, "-o", output, source, *words]
+    subprocess.run([str(word) for word in command], check=True)
+    source.unlink()
+    return output
+
+
+def runtime(folder: Path, major: int) -> Path:
+    """The three libraries of a CUDA major; cudart says which."""
+    # As NVIDIA's, their functions have the library's name as their version.
+    for name in ("cudart", "cublasLt", "cublas"):
+        script = folder / f"{name}.map"
+        folder.mkdir(parents=True, exist_ok=True)
+        script.write_text(f"lib{name}.so.{major} {{ global: *; }};\n")
+        code = f"int {name}_major(void) {{ return {major}; }}"
+        needs = [folder / f"libcublasLt.so.{major}"] if name == "cublas" else []
+        gcc(folder / f"lib{name}.so.{major}", code, f"-Wl,--version-script={script}", *needs)
+        script.unlink()
+    return folder
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    stderr: str
+    answers: tuple[int, ...] = ()
+    loaded: Mapping[str, tuple[str, str]] | None = None
+    pathfinder: bool = False
+    libraries: tuple[str, ...] = ()
+
+    def warnings(self) -> list[str]:
+        return [line for line in self.stderr.splitlines() if "RuntimeWarning: llama_cpp:" in line]
+
+    def found_by(self) -> set[str]:
+        assert self.loaded is not None, self.stderr
+        return {how for _, how in self.loaded.values()}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A folder with an installed wheel, and one with the driver."""
+
+    root: Path
+
+    @property
+    def site(self) -> Path:
+        return self.root / "site"
+
+    def run(
+        self,
+        before: str = "",
+        *,
+        prefix: tuple[str, ...] = (),
+        path: Path | None = None,
+        **env: str,
+    ) -> Ran:
+        places = [self.root / "driver", *([path] if path else [])]
+        base = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(self.site),
+            "LD_LIBRARY_PATH": ":".join(map(str, places)),
+            "STUB_GPUS": RTX_5090,
+            "STUB_LOG": str(self.root / "log"),
+        }
+        done = subprocess.run(
+            [*prefix, sys.executable, "-S", "-c", SAY.format(before=before)],
+            env={**base, **env},
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            return Ran(done.returncode, done.stderr)
+        answers, loaded, pathfinder, libraries = map(json.loads, done.stdout.splitlines())
+        return Ran(0, done.stderr, tuple(answers), loaded, pathfinder, tuple(libraries))
+
+
+def install(root: Path, *, cuda: str | None, archs: tuple[str, ...]) -> Machine:
+    """Our additions around stand-ins for upstream's bindings and library."""
+    source = root / "source"
+    (source / "llama_cpp").mkdir(parents=True)
+    (source / "llama_cpp" / "__init__.py").write_text("from .llama_cpp import *\n")
+    (source / "llama_cpp" / "llama_cpp.py").write_text(BINDINGS)
+    (source / "pyproject.toml").write_text("[project]\ndependencies = []\n")
+    added = staging.additions(
+        source, OVERLAY, "{}", platform="linux", cuda=cuda, archs=archs, requires=()
+    )
+    package = root / "site" / "llama_cpp"
+    package.parent.mkdir()
+    (source / "llama_cpp").rename(package)
+    for name, text in added.items():
+        if name.startswith("llama_cpp/"):
+            (root / "site" / name).write_text(text)
+    code = "int llama_model_default_params(void) { return 0; }"
+    driver = gcc(root / "driver" / "libcuda.so.1", DRIVER)
+    if cuda:
+        kit = runtime(root / "kit", 13)
+        code = (
+            "int cudart_major(void), cublas_major(void), cuInit(unsigned);"
+            "int unused(void) { return cuInit(0); }"
+            "int llama_model_default_params(void) "
+            "{ return 100 * cudart_major() + cublas_major(); }"
+        )
+        words = [kit / "libcudart.so.13", kit / "libcublas.so.13", driver]
+        gcc(package / "lib" / "libllama.so", code, *words, f"-Wl,-rpath-link,{kit}")
+    else:
+        gcc(package / "lib" / "libllama.so", code)
+    return Machine(root)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine with an rtx50 wheel; NVIDIA's libraries are in kit/, which nothing finds."""
+    return install(tmp_path / "Jörg [x64]", cuda="13.1", archs=("120-real",))
+
+
+def beside(machine: Machine) -> Path:
+    """The runtime where pip puts it."""
+    folder = machine.site / "nvidia" / "cu13" / "lib"
+    folder.parent.mkdir(parents=True)
+    return (machine.root / "kit").rename(folder)
+
+
+# ---- Where the runtime is ----------------------------------------------------------------------
+
+
+def test_in_one_folder_with_the_package_it_is_found_and_pathfinder_is_not_asked(
+    machine: Machine,
+) -> None:
+    """As ``pip install --target DIR`` leaves it: no site-packages, no metadata is looked at."""
+    folder = beside(machine)
+    ran = machine.run()
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert ran.found_by() == {"beside the package"}
+    assert not ran.pathfinder
+    assert {Path(lib).parent for lib in ran.libraries if "/libcu" in lib} >= {folder}
+    assert ran.warnings() == []
+
+
+def test_in_another_folder_of_sys_path_it_is_found(machine: Machine, tmp_path: Path) -> None:
+    beside(machine)
+    (machine.site / "nvidia").rename(tmp_path / "nvidia")
+    ran = machine.run(f"sys.path.append({str(tmp_path)!r})")
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert ran.found_by() == {"on sys.path"}
+
+
+@pytest.mark.parametrize("scope", ["RTLD_LOCAL", "RTLD_GLOBAL"])
+def test_another_cuda_major_in_the_process_is_not_taken(machine: Machine, scope: str) -> None:
+    """As after ``import torch`` of a build for CUDA 12, which loads its libraries globally."""
+    beside(machine)
+    old = runtime(machine.root / "cu12", 12)
+    load = "import ctypes; " + "; ".join(
+        f"ctypes.CDLL({str(old / file)!r}, mode=ctypes.{scope})"
+        for file in ("libcudart.so.12", "libcublasLt.so.12", "libcublas.so.12")
+    )
+    ran = machine.run(load)
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert str(old / "libcudart.so.12") in ran.libraries
+
+
+def test_a_runtime_of_this_major_that_is_in_the_process_is_not_loaded_twice(
+    machine: Machine, tmp_path: Path
+) -> None:
+    beside(machine)
+    other = runtime(tmp_path / "torch", 13)
+    load = "import ctypes; " + "; ".join(
+        f"ctypes.CDLL({str(other / f'lib{name}.so.13')!r})"
+        for name in ("cudart", "cublasLt", "cublas")
+    )
+    ran = machine.run(load)
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert ran.found_by() == {"in the process already"}
+    assert [lib for lib in ran.libraries if "libcudart" in lib] == [str(other / "libcudart.so.13")]
+
+
+@pytest.fixture(scope="session", params=PATHFINDERS)
+def pathfinder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pathfinder")
+    words = ["install", "-q", "--no-deps", "--target", str(folder)]
+    name = f"cuda-pathfinder=={request.param}"
+    subprocess.run([sys.executable, "-m", "pip", *words, name], check=True)
+    return folder
+
+
+def test_a_toolkit_is_found_by_each_pathfinder_that_the_wheel_admits(
+    machine: Machine, pathfinder: Path
+) -> None:
+    """The oldest release that METADATA admits does what our loader asks of it."""
+    (machine.root / "lib64").symlink_to("kit")
+    for name in ("cudart", "cublasLt", "cublas"):  # as a toolkit has them
+        (machine.root / "kit" / f"lib{name}.so").symlink_to(f"lib{name}.so.13")
+    home = str(machine.root)
+    ran = machine.run(
+        f"sys.path.append({str(pathfinder)!r})", CUDA_HOME=home, CUDA_PATH=home, prefix=BARE
+    )
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert ran.pathfinder
+
+
+@pytest.mark.parametrize("variable", ["CONDA_PREFIX", "CUDA_PATH"])
+def test_beside_another_major_that_pathfinder_returns_the_environment_is_looked_at(
+    machine: Machine, pathfinder: Path, variable: str
+) -> None:
+    (machine.root / ("lib" if variable == "CONDA_PREFIX" else "lib64")).symlink_to("kit")
+    old = runtime(machine.root / "cu12", 12)
+    load = f"sys.path.append({str(pathfinder)!r}); import ctypes; " + "; ".join(
+        f"ctypes.CDLL({str(old / file)!r}, mode=ctypes.RTLD_GLOBAL)"
+        for file in ("libcudart.so.12", "libcublasLt.so.12", "libcublas.so.12")
+    )
+    ran = machine.run(load, prefix=BARE, **{variable: str(machine.root)})
+    assert ran.answers == (1313, 1313), ran.stderr
+
+
+def test_the_search_path_of_the_system_comes_last(machine: Machine) -> None:
+    ran = machine.run(path=machine.root / "kit")
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert ran.found_by() == {"system search"}
+
+
+def test_with_only_another_major_the_import_fails_and_names_what_was_found(
+    machine: Machine,
+) -> None:
+    runtime(machine.site / "nvidia" / "cu12" / "lib", 12)
+    ran = machine.run(prefix=BARE)
+    assert ran.code == 1
+    assert "ImportError: llama_cpp was built for CUDA 13.1 and cannot start without:" in ran.stderr
+    for name in ("cudart", "cublasLt", "cublas"):
+        assert f"  - {name}: pip install nvidia-cuda-runtime nvidia-cublas [" in ran.stderr
+
+
+# ---- The driver and the GPUs -------------------------------------------------------------------
+
+
+def test_an_import_starts_no_driver(machine: Machine) -> None:
+    beside(machine)
+    ran = machine.run("import llama_cpp; from pathlib import Path; "
+                      "assert not Path('log').exists(), 'cuInit on import'")  # fmt: skip
+    assert ran.code == 0, ran.stderr
+    assert (machine.root / "log").read_text() == "cuInit\n"  # once, with the first model
+
+
+SILENT_CPU = {
+    "old-driver": ({"STUB_CUDA": "12080"}, ["CUDA 12.8", "CUDA 13.0", "580", "nvidia.com/drivers"]),
+    "stub": ({"STUB_ERROR": "34"}, ["stub", "34", "580"]),
+    "hidden": ({"CUDA_VISIBLE_DEVICES": "-1"}, ["CUDA_VISIBLE_DEVICES='-1'", "clear"]),
+    "no-gpu": ({"STUB_GPUS": ""}, ["finds no GPU", "100"]),
+    "other-gpu": ({"STUB_GPUS": RTX_3090}, ["RTX 3090", "8.6", "120-real", "aborts"]),
+    "both": (
+        {"STUB_GPUS": f"{RTX_3090};{RTX_5090}"},
+        ["RTX 3090", "8.6", "CUDA_VISIBLE_DEVICES=GPU-10111213-1415-1617-1819-1a1b1c1d1e1f"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("env", "words"), SILENT_CPU.values(), ids=SILENT_CPU)
+def test_what_would_run_on_the_cpu_in_silence_or_abort_is_one_warning(
+    machine: Machine, env: dict[str, str], words: list[str]
+) -> None:
+    beside(machine)
+    ran = machine.run(**env)
+    assert ran.answers == (1313, 1313), ran.stderr
+    (warning,) = ran.warnings()
+    assert [word for word in words if word not in warning] == []
+    assert "Fix: " in warning
+
+
+FITS = {
+    "its-own": ("120-real", RTX_5090),
+    "newer-minor": ("120-real", "GB10:12:1"),
+    "ptx": ("80", "H100:9:0"),
+    "feature-set": ("120a-real", RTX_5090),
+    "family": ("100f-real", "B300:10:3"),
+}
+
+
+@pytest.mark.parametrize(("arch", "gpu"), FITS.values(), ids=FITS)
+def test_a_gpu_that_the_wheel_has_code_for_is_no_warning(
+    tmp_path: Path, arch: str, gpu: str
+) -> None:
+    machine = install(tmp_path / "m", cuda="13.1", archs=(arch,))
+    beside(machine)
+    assert machine.run(STUB_GPUS=gpu).warnings() == []
+
+
+UNFIT = {
+    "older-minor": ("89-real", "RTX 3090:8:6"),
+    "newer-major": ("90-real", RTX_5090),
+    "feature-set": ("120a-real", "GB10:12:1"),
+    "older-than-ptx": ("90", "RTX 3090:8:6"),
+}
+
+
+@pytest.mark.parametrize(("arch", "gpu"), UNFIT.values(), ids=UNFIT)
+def test_a_gpu_that_the_wheel_has_no_code_for_is_named(tmp_path: Path, arch: str, gpu: str) -> None:
+    machine = install(tmp_path / "m", cuda="13.1", archs=(arch,))
+    beside(machine)
+    (warning,) = machine.run(STUB_GPUS=gpu).warnings()
+    assert gpu.split(":")[0] in warning
+
+
+def test_ptx_needs_a_driver_of_the_toolkits_own_version(tmp_path: Path) -> None:
+    machine = install(tmp_path / "m", cuda="13.1", archs=("90-virtual",))
+    beside(machine)
+    (warning,) = machine.run(STUB_CUDA="13000").warnings()
+    assert "supports CUDA 13.0, and this wheel needs CUDA 13.1" in warning
+    assert machine.run(STUB_CUDA="13010", STUB_GPUS="H100:9:0").warnings() == []
+
+
+# ---- The CPU -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cuda", ["13.1", None])
+@pytest.mark.parametrize("lacks", [(), ("avx2",), ("avx2", "bmi2", "fma")], ids="+".join)
+def test_an_older_cpu_is_told_what_it_lacks_before_a_library_is_loaded(
+    tmp_path: Path, cuda: str | None, lacks: tuple[str, ...]
+) -> None:
+    machine = install(tmp_path / "m", cuda=cuda, archs=("120-real",) if cuda else ())
+    if cuda:
+        beside(machine)
+    flags = ["fpu", "sse4_2", "avx", "avx2", "bmi2", "fma", "f16c"]
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nflags\t\t: " + " ".join(f for f in flags if f not in lacks) + "\n"
+    )
+    mount = f'mount --bind "{cpuinfo}" /proc/cpuinfo && exec "$@"'
+    ran = machine.run(prefix=("unshare", "--mount", *_ROOT, "sh", "-c", mount, "sh"))
+    if not lacks:
+        assert ran.code == 0, ran.stderr
+        return
+    assert ran.code == 1
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("ImportError: ")]
+    assert line.endswith(f"this CPU does not have: {', '.join(lacks)}.")
