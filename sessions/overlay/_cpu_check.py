@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 # Names as Linux has them in /proc/cpuinfo. Filled in when the wheel is built.
-NEEDS = "@CPU@".split()  # noqa: SIM905
+BUILT_FOR = "@CPU@"
+NEEDS = BUILT_FOR.split()
 # IsProcessorFeaturePresent knows these from build 19041 (Windows 10, version 2004); winnt.h.
 WINDOWS = {"sse4_2": 38, "avx": 39, "avx2": 40}
 WINDOWS_BUILD = 19041

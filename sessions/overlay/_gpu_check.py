@@ -13,8 +13,9 @@ import warnings
 # Filled in when the wheel is built.
 CUDA = "@CUDA@"
 MINIMUM_DRIVER = "@MINIMUM_DRIVER@"
-ARCHS = ["@ARCHS@"]  # noqa: SIM905; as CMAKE_CUDA_ARCHITECTURES has them
+BUILT_FOR = "@ARCHS@"  # as CMAKE_CUDA_ARCHITECTURES has them
 
+ARCHS = BUILT_FOR.split()
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 DRIVERS = "https://www.nvidia.com/drivers"
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE; cuda.h, like the two attributes

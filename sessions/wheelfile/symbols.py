@@ -41,7 +41,8 @@ def functions(binary: Binary) -> dict[str, tuple[str, ...]]:
         for symbol in binary.dynamic_symbols:
             version = symbol.symbol_version
             if symbol.imported and version is not None and version.has_auxiliary_version:
-                library = owner.get(version.symbol_version_auxiliary.name)
+                auxiliary = version.symbol_version_auxiliary
+                library = owner.get(auxiliary.name) if auxiliary else None
                 if library:
                     found.setdefault(library, set()).add(str(symbol.name))
     else:

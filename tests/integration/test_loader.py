@@ -145,7 +145,7 @@ class Machine:
         *,
         prefix: tuple[str, ...] = (),
         path: Path | None = None,
-        **env: str,
+        env: Mapping[str, str] | None = None,
     ) -> Ran:
         places = [self.root / "driver", *([path] if path else [])]
         base = {
@@ -157,7 +157,7 @@ class Machine:
         }
         done = subprocess.run(
             [*prefix, sys.executable, "-S", "-c", SAY.format(before=before)],
-            env={**base, **env},
+            env={**base, **(env or {})},
             cwd=self.root,
             capture_output=True,
             text=True,
@@ -286,7 +286,9 @@ def test_a_toolkit_is_found_by_each_pathfinder_that_the_wheel_admits(
         (machine.root / "kit" / f"lib{name}.so").symlink_to(f"lib{name}.so.13")
     home = str(machine.root)
     ran = machine.run(
-        f"sys.path.append({str(pathfinder)!r})", CUDA_HOME=home, CUDA_PATH=home, prefix=BARE
+        f"sys.path.append({str(pathfinder)!r})",
+        env={"CUDA_HOME": home, "CUDA_PATH": home},
+        prefix=BARE,
     )
     assert ran.answers == (1313, 1313), ran.stderr
     assert ran.pathfinder
@@ -302,7 +304,7 @@ def test_beside_another_major_that_pathfinder_returns_the_environment_is_looked_
         f"ctypes.CDLL({str(old / file)!r}, mode=ctypes.RTLD_GLOBAL)"
         for file in ("libcudart.so.12", "libcublasLt.so.12", "libcublas.so.12")
     )
-    ran = machine.run(load, prefix=BARE, **{variable: str(machine.root)})
+    ran = machine.run(load, prefix=BARE, env={variable: str(machine.root)})
     assert ran.answers == (1313, 1313), ran.stderr
 
 
@@ -352,7 +354,7 @@ def test_what_would_run_on_the_cpu_in_silence_or_abort_is_one_warning(
     machine: Machine, env: dict[str, str], words: list[str]
 ) -> None:
     beside(machine)
-    ran = machine.run(**env)
+    ran = machine.run(env=env)
     assert ran.answers == (1313, 1313), ran.stderr
     (warning,) = ran.warnings()
     assert [word for word in words if word not in warning] == []
@@ -374,7 +376,7 @@ def test_a_gpu_that_the_wheel_has_code_for_is_no_warning(
 ) -> None:
     machine = install(tmp_path / "m", cuda="13.1", archs=(arch,))
     beside(machine)
-    assert machine.run(STUB_GPUS=gpu).warnings() == []
+    assert machine.run(env={"STUB_GPUS": gpu}).warnings() == []
 
 
 UNFIT = {
@@ -389,16 +391,16 @@ UNFIT = {
 def test_a_gpu_that_the_wheel_has_no_code_for_is_named(tmp_path: Path, arch: str, gpu: str) -> None:
     machine = install(tmp_path / "m", cuda="13.1", archs=(arch,))
     beside(machine)
-    (warning,) = machine.run(STUB_GPUS=gpu).warnings()
+    (warning,) = machine.run(env={"STUB_GPUS": gpu}).warnings()
     assert gpu.split(":")[0] in warning
 
 
 def test_ptx_needs_a_driver_of_the_toolkits_own_version(tmp_path: Path) -> None:
     machine = install(tmp_path / "m", cuda="13.1", archs=("90-virtual",))
     beside(machine)
-    (warning,) = machine.run(STUB_CUDA="13000").warnings()
+    (warning,) = machine.run(env={"STUB_CUDA": "13000"}).warnings()
     assert "supports CUDA 13.0, and this wheel needs CUDA 13.1" in warning
-    assert machine.run(STUB_CUDA="13010", STUB_GPUS="H100:9:0").warnings() == []
+    assert machine.run(env={"STUB_CUDA": "13010", "STUB_GPUS": "H100:9:0"}).warnings() == []
 
 
 # ---- The CPU -----------------------------------------------------------------------------------

@@ -634,7 +634,7 @@ def test_wheel_of_ours_without_a_record_is_neither_fresh_nor_reproducible(
     found = reader.read(
         path, tmp_path / "scratch", options.system_environment(os.environ), 2, lambda *_: None
     )
-    groups = judge(Case(found, target("rtx50"), None, True, found.loader, wheels.preload()))
+    groups = judge(Case(found, target("rtx50"), None, True, found.loader or "", wheels.preload()))
     checks = {check.id: check for group in groups for check in group.checks}
     assert failing(checks) == {"reproducible", "freshness"}
 
@@ -747,7 +747,7 @@ def test_without_cuobjdump_nothing_is_known_of_device_code_and_nothing_passes(
     others = [item for item in found.libraries if item.member != CUDA]
     found = dataclasses.replace(found, libraries=(*others, read))
     record = records.read(path.parent / "wheel.json", "wheel", Wheel)
-    groups = judge(Case(found, target("rtx50"), record, True, found.loader, wheels.preload()))
+    groups = judge(Case(found, target("rtx50"), record, True, found.loader or "", wheels.preload()))
     checks = {check.id: check for group in groups for check in group.checks}
     assert failing(checks) == UNREAD
     assert "nvidia-cuda-cuobjdump is not installed" in checks["gpu-code"].evidence

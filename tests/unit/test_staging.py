@@ -223,9 +223,9 @@ def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
     assert 'CUDA = "13.1"' in text
     assert 'MINIMUM_DRIVER = "580"' in text
     checks = additions(source)["llama_cpp/_gpu_check.py"]
-    assert 'ARCHS = "120-real".split()' in checks
+    assert 'BUILT_FOR = "120-real"' in checks
     cpu = additions(source)["llama_cpp/_cpu_check.py"]
-    assert 'NEEDS = "sse4_2 avx avx2 bmi2 fma f16c".split()' in cpu
+    assert 'BUILT_FOR = "sse4_2 avx avx2 bmi2 fma f16c"' in cpu
     assert re.findall(r"@[A-Z_]+@", text + checks + cpu) == []
 
 

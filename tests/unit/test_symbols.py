@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import zipfile
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from sessions.wheelfile import symbols
 
 def numpy_core() -> Path:
     """A compiled library that is there wherever the tests run on Linux."""
-    import numpy._core._multiarray_umath as core
-
+    core = importlib.import_module("numpy._core._multiarray_umath")
+    assert core.__file__ is not None
     return Path(core.__file__)
 
 
