@@ -241,10 +241,17 @@ def searches_a_home_folder(shop: Workshop, wheel: Draft) -> None:
 
 
 def searches_the_folder_above(shop: Workshop, wheel: Draft) -> None:
-    needs = shop.folder / "linux" / "libllama.so"
+    needs = shop.folder / "libllama.so"
+    needs.write_bytes(shop.elf(needs.name, wheels.LLAMA, by_name=True))
     wheel.members[f"{LIB}/libmtmd.so"] = shop.elf(
         "libmtmd.so", wheels.MTMD, needs, rpath="$ORIGIN/.."
     )
+
+
+def needs_a_neighbour_by_its_name(shop: Workshop, wheel: Draft) -> None:
+    needs = shop.folder / "libllama.so"
+    needs.write_bytes(shop.elf(needs.name, wheels.LLAMA, by_name=True))
+    wheel.members[f"{LIB}/libmtmd.so"] = shop.elf("libmtmd.so", wheels.MTMD, needs)
 
 
 def source_path(shop: Workshop, wheel: Draft) -> None:
@@ -304,7 +311,8 @@ def recorded_and_gone(_: Workshop, wheel: Draft) -> None:
 
 
 def no_loader(_: Workshop, wheel: Draft) -> None:
-    del wheel.members[LOADER]
+    for name in wheels.added():
+        del wheel.members[f"llama_cpp/{name}"]
 
 
 def loader_changed(_: Workshop, wheel: Draft) -> None:
@@ -538,6 +546,9 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "library from nowhere": (library_from_nowhere, {"imports"}, "libopenblas.so.0: from nowhere"),
     "searches the folder above": (
         searches_the_folder_above, {"imports"}, "no search path leads it to libllama.so",
+    ),
+    "needs a neighbour by its name": (
+        needs_a_neighbour_by_its_name, {"imports"}, "libmtmd.so: needs libllama.so by its name",
     ),
     "searches a home folder": (searches_a_home_folder, {"paths"}, "/home/builder/lib"),
     "source path": (source_path, {"paths"}, "/home/builder/work/llama.cpp"),

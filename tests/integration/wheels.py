@@ -340,6 +340,11 @@ def judged(path: Path, wanted: BuildSpec, scratch: Path) -> dict[str, Check]:
 # ---- The compilers -----------------------------------------------------------------------------
 
 
+def soname(name: str) -> str:
+    """As our builds have it: the libraries of a wheel need each other by path."""
+    return f"$ORIGIN/{name}" if re.match("lib(ggml|llama|mtmd)", name) else name
+
+
 class Workshop:
     """gcc and nvcc as the rtx50 wheel was built with them, and zig for everything else."""
 
@@ -374,14 +379,19 @@ class Workshop:
         folder.mkdir()
         return folder / name
 
-    def elf(self, name: str, code: str, *words: object, rpath: str = "$ORIGIN") -> bytes:
-        """A Linux library as our builds link them."""
+    def elf(
+        self, name: str, code: str, *words: object, rpath: str = "$ORIGIN", by_name: bool = False
+    ) -> bytes:
+        """A Linux library as our builds link them, or one that others come to need by its name."""
         out = self._fresh(name)
         source = out.with_suffix(".c")
         source.write_text(_ELF + code)
         self.run(
             *(self.cc, "-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-s", source, "-o", out),
-            *(f"-ffile-prefix-map={out.parent}=.", f"-Wl,-soname,{name}"),
+            *(
+                f"-ffile-prefix-map={out.parent}=.",
+                f"-Wl,-soname,{name if by_name else soname(name)}",
+            ),
             *(f"-Wl,-rpath,{rpath}", "-Wl,--enable-new-dtags,--no-as-needed"),
             *words,
         )
@@ -403,7 +413,7 @@ class Workshop:
         lib = self.toolkit / "lib64"
         self.run(
             *(self.cxx, "-shared", "-s", self._object(*codes, fp4=fp4), "-o", out),
-            *(f"-Wl,-soname,{out.name}", "-Wl,-rpath,$ORIGIN"),
+            *(f"-Wl,-soname,{soname(out.name)}", "-Wl,-rpath,$ORIGIN"),
             *("-Wl,--enable-new-dtags,--no-as-needed", f"-L{lib}", f"-L{lib / 'stubs'}"),
             *("-lcudart", cublas or "-lcublas", "-lcuda"),
         )
