@@ -933,7 +933,7 @@ PLANTED |= {
         "calls what only a wheel for Windows has",
     ),
     "python-loader-in-a-cpu-wheel": (
-        fakes.case(fakes.cpu_facts(package_files=FILES), spec=CPU_SPEC, loader=None),
+        fakes.case(fakes.cpu_facts(package_files=FILES), spec=CPU_SPEC),
         ids("python-files"),
         "_cuda_runtime.py: not upstream's",
     ),
