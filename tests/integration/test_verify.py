@@ -453,7 +453,7 @@ def gzipped_library(_: Workshop, wheel: Draft) -> None:
     wheel.members["llama_cpp/model.bin"] = gzip.compress(wheel.members[LLAMA])
 
 
-def device_code(old: bytes, new: bytes) -> Defect:
+def altered_code(old: bytes, new: bytes) -> Defect:
     """libggml-cuda with other bytes; fat binaries have no checksum."""
 
     def plant(_: Workshop, wheel: Draft) -> None:
@@ -511,7 +511,7 @@ HIDDEN: dict[str, tuple[Defect, set[str], str]] = {
         "a piece of device code at",
     ),
     "fat binary that nothing registers": (
-        device_code(bytes.fromhex("b143624601000000"), bytes(8)), {"gpu-code"},
+        altered_code(bytes.fromhex("b143624601000000"), bytes(8)), {"gpu-code"},
         "1 of 1 fat binaries are not registered",
     ),
 }  # fmt: skip

@@ -34,9 +34,9 @@ Tag: cp311-cp311-manylinux_2_35_x86_64
 TEXTS = {f"{INFO}/METADATA": METADATA, f"{INFO}/WHEEL": WHEEL, f"{INFO}/RECORD": b""}
 
 
-def read(file: str = FILE, *, metadata: bytes = METADATA, wheel: bytes = WHEEL) -> Papers:
+def read(file: str = FILE, *, core: bytes = METADATA, wheel: bytes = WHEEL) -> Papers:
     """The papers of a sound wheel, under another name or with other texts."""
-    return papers.read(file, {**TEXTS, f"{INFO}/METADATA": metadata, f"{INFO}/WHEEL": wheel})
+    return papers.read(file, {**TEXTS, f"{INFO}/METADATA": core, f"{INFO}/WHEEL": wheel})
 
 
 def test_sound_papers_are_read() -> None:
@@ -161,7 +161,7 @@ def test_every_tag_of_the_wheel_file_is_read() -> None:
 
 
 def test_line_ends_of_windows_are_no_part_of_a_value() -> None:
-    found = read(metadata=METADATA.replace(b"\n", b"\r\n"), wheel=WHEEL.replace(b"\n", b"\r\n"))
+    found = read(core=METADATA.replace(b"\n", b"\r\n"), wheel=WHEEL.replace(b"\n", b"\r\n"))
     assert found == read()
 
 
@@ -171,7 +171,7 @@ def test_line_ends_of_windows_are_no_part_of_a_value() -> None:
     ids=["empty", "binary", "no-colon", "no-key", "no-utf8", "body-alone"],
 )
 def test_a_text_without_headers_is_no_error(text: bytes) -> None:
-    found = read(metadata=text, wheel=text)
+    found = read(core=text, wheel=text)
     assert (found.metadata_version, found.requires, found.wheel_tags) == ("", (), ())
 
 
