@@ -20,28 +20,22 @@ assert _spec
 if getattr(sys.modules.get("sessions"), "__file__", None) != _spec.origin:
     sys.modules["sessions"] = importlib.util.module_from_spec(_spec)
 
-from sessions.core import bootstrap
+from sessions.shared import bootstrap
 
 bootstrap.enter(ROOT)
 
 import nox
 
-import sessions.bench
-import sessions.bundle
-import sessions.clean
-import sessions.configure
-import sessions.lock
-import sessions.matrix
-import sessions.probe
-import sessions.publish
-import sessions.release
-import sessions.smoke
-import sessions.source
-import sessions.toolkit
-import sessions.verify
-import sessions.wheel
-from sessions.core import context, graph
-from sessions.core.context import stage
+from sessions.build import main_clean, main_configure, main_wheel
+from sessions.fetch import main_source, main_toolkit
+from sessions.lock import main_lock
+from sessions.matrix import main_matrix
+from sessions.probe import main_probe
+from sessions.release import main_publish, main_release
+from sessions.run import main_bench, main_bundle, main_smoke
+from sessions.shared import graph, nox_session
+from sessions.shared.nox_session import stage
+from sessions.verify import main_verify
 
 # A wheel that is given need not be built first.
 GIVEN = any(word.split("=")[0] == "--wheel" for word in sys.argv)
@@ -56,92 +50,92 @@ nox.options.error_on_missing_interpreters = True
 @nox.session
 def probe(session: nox.Session) -> None:
     """What is on this machine; can the target be built with it."""
-    stage(session, sessions.probe.main)
+    stage(session, main_probe.main)
 
 
 @nox.session
 def clean(session: nox.Session) -> None:
     """Delete what is stale."""
-    stage(session, sessions.clean.main)
+    stage(session, main_clean.main)
 
 
 @nox.session(requires=first("source"))
 def source(session: nox.Session) -> None:
     """Get, check and unpack the upstream source."""
-    stage(session, sessions.source.main)
+    stage(session, main_source.main)
 
 
 @nox.session(requires=first("toolkit"))
 def toolkit(session: nox.Session) -> None:
     """Get the CUDA toolkit."""
-    stage(session, sessions.toolkit.main)
+    stage(session, main_toolkit.main)
 
 
 @nox.session(requires=first("configure"))
 def configure(session: nox.Session) -> None:
     """Decide what the compiler is told."""
-    stage(session, sessions.configure.main)
+    stage(session, main_configure.main)
 
 
 @nox.session(requires=first("wheel"))
 def wheel(session: nox.Session) -> None:
     """Build the wheel of a target into wheels/."""
-    stage(session, sessions.wheel.main)
+    stage(session, main_wheel.main)
 
 
 @nox.session(requires=first("matrix"))
 def matrix(session: nox.Session) -> None:
     """Wheels of several targets for several Pythons."""
-    stage(session, sessions.matrix.main)
+    stage(session, main_matrix.main)
 
 
 @nox.session(requires=first("verify"))
 def verify(session: nox.Session) -> None:
     """Prove what is inside a wheel, without running it."""
-    stage(session, sessions.verify.main)
+    stage(session, main_verify.main)
 
 
 @nox.session(requires=first("smoke"))
 def smoke(session: nox.Session) -> None:
     """Prove that the wheel computes."""
-    stage(session, sessions.smoke.main)
+    stage(session, main_smoke.main)
 
 
 @nox.session(requires=first("bench"))
 def bench(session: nox.Session) -> None:
     """Measure the wheel, and others in turn."""
-    stage(session, sessions.bench.main)
+    stage(session, main_bench.main)
 
 
 @nox.session(requires=first("bundle"))
 def bundle(session: nox.Session) -> None:
     """One file that proves the wheel on another machine."""
-    stage(session, sessions.bundle.main)
+    stage(session, main_bundle.main)
 
 
 @nox.session(requires=first("release"))
 def release(session: nox.Session) -> None:
     """Prove, judge, write dist/."""
-    stage(session, sessions.release.main)
+    stage(session, main_release.main)
 
 
 @nox.session(requires=first("publish"))
 def publish(session: nox.Session) -> None:
     """Print how to publish what was released, or upload it."""
-    stage(session, sessions.publish.main)
+    stage(session, main_publish.main)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests(session: nox.Session) -> None:
     """Unit tests: no network, no compiler, under a minute."""
-    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
     session.run("python", "-m", "pytest", "tests/unit", *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def lint(session: nox.Session) -> None:
     """Check with ruff and mypy --strict."""
-    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/dev.txt")
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -150,7 +144,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def integration(session: nox.Session) -> None:
     """Tests with real tools on a small upstream: minutes."""
-    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/integration.txt")
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/integration.txt")
     session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
 
 
@@ -158,15 +152,15 @@ def integration(session: nox.Session) -> None:
 def tests_windows(session: nox.Session) -> None:
     """Tests in a Windows Python under Wine, which it installs: minutes."""
     session.run(sys.executable, "-m", "tests.windows.lab", external=True)  # or why there is none
-    session.install("--no-deps", "--require-hashes", "-r", "sessions/facts/integration.txt")
+    session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/integration.txt")
     session.run("python", "-m", "pytest", "tests/windows", *session.posargs)
 
 
 @nox.session(requires=first("lock"))
 def lock(session: nox.Session) -> None:
     """Maintainers: pin another upstream release or CUDA line."""
-    stage(session, sessions.lock.main)
+    stage(session, main_lock.main)
 
 
 if __name__ == "__main__":
-    context.main(ROOT)
+    nox_session.main(ROOT)

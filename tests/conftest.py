@@ -38,5 +38,5 @@ def _no_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a unit test may not run programs")
 
-    monkeypatch.setattr("sessions.core.run.capture", refuse)
-    monkeypatch.setattr("sessions.core.run.stream", refuse)
+    monkeypatch.setattr("sessions.shared.programs.capture", refuse)
+    monkeypatch.setattr("sessions.shared.programs.stream", refuse)

@@ -8,11 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sessions.core import records, spec, timeline
-from sessions.core.model import Check, CheckGroup, SmokeReport, Timeline, VerifyReport, Wheel
-from sessions.papers.evidence import Evidence, Run
-from sessions.papers.report import Bar, Chart
-from sessions.wheelfile.model import Bill, WheelFacts
+from sessions.build import ninja_log
+from sessions.build.model import Timeline, Wheel
+from sessions.release.documents.report_page import Bar, Chart
+from sessions.release.evidence import Evidence, Run
+from sessions.run.model import SmokeReport
+from sessions.shared import records, spec
+from sessions.shared.checks import Check, CheckGroup
+from sessions.verify.model import Bill, WheelFacts
+from sessions.verify.report_model import VerifyReport
 from tests import fakes
 
 DATA = fakes.ROOT / "tests" / "data"
@@ -34,7 +38,7 @@ def cold() -> Timeline:
     """A build of 98 CUDA steps from nothing, on two cores: ninja's own log of it."""
     log = (DATA / "ninja" / "cold.ninja_log").read_text(encoding="utf-8")
     graph = (DATA / "ninja" / "cold.build.ninja").read_text(encoding="utf-8")
-    return timeline.read(log, graph, jobs=2, cache={"hits": 0, "misses": 152})
+    return ninja_log.read(log, graph, jobs=2, cache={"hits": 0, "misses": 152})
 
 
 @functools.cache
@@ -82,7 +86,7 @@ def untested(**changes: Any) -> Evidence:
         size=found.size,
         steps=158,
         cache={"hits": 0, "misses": 152},
-        timing=timeline.summary(cold()),
+        timing=ninja_log.summary(cold()),
     )
     return dataclasses.replace(_base(made, found), **changes)
 

@@ -10,37 +10,35 @@ from typing import Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from sessions import configure
-from sessions.configure import Places
-from sessions.core import benched, facts, inputs, job, options, records
-from sessions.core.context import Context
-from sessions.core.model import (
-    BuildEnv,
-    BuildSpec,
-    Check,
+from sessions.build import inputs, main_configure
+from sessions.build.main_configure import Places
+from sessions.build.model import BuildEnv, Wheel
+from sessions.fetch.model import Source, Toolkit
+from sessions.matrix.model import MatrixRow
+from sessions.payload import seal, stats
+from sessions.probe.model import (
     Compiler,
     Driver,
     Gpu,
     Host,
-    HostRange,
     InstalledToolkit,
-    MatrixRow,
     Python,
-    SmokeReport,
-    Source,
     Tool,
     Toolchain,
-    Toolkit,
-    VerifyReport,
-    Wheel,
 )
-from sessions.core.options import Options
-from sessions.papers.evidence import Evidence, Run
-from sessions.payload import seal, stats
-from sessions.wheelfile.case import Case, required
-from sessions.wheelfile.judge import judge
-from sessions.wheelfile.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
-from sessions.wheelfile.rules import Upstream
+from sessions.release.evidence import Evidence, Run
+from sessions.run import bench_results, job
+from sessions.run.model import SmokeReport
+from sessions.shared import knowledge, options, records
+from sessions.shared.checks import Check
+from sessions.shared.nox_session import Context
+from sessions.shared.options import Options
+from sessions.shared.target import BuildSpec, HostRange
+from sessions.verify.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
+from sessions.verify.policy import Upstream
+from sessions.verify.report_model import VerifyReport
+from sessions.verify.run_checks import judge
+from sessions.verify.subject import Case, required
 
 ROOT = Path(__file__).resolve().parent.parent
 KIT = r"C:\Program Files (x86)\Windows Kits\10"
@@ -124,7 +122,7 @@ def toolkit(**changes: Any) -> Toolkit:
         version="13.1",
         fingerprint="a" * 64,
         components={"nvidia-cuda-runtime": "13.1.80", "nvidia-cublas": "13.2.2.2"},
-        accepts=facts.toolkit("13.1").accepts,
+        accepts=knowledge.toolkit("13.1").accepts,
     )
     return dataclasses.replace(base, **changes)
 
@@ -841,7 +839,7 @@ def measured(found: Evidence, *others: str, **changes: Any) -> Evidence:
     these += [bench_wheel(label, sha256="1" * 64) for label in others]
     report = bench_report(*these, **{"target": name, "sha256": digest, **changes})
     text = seal.seal(report, seal.BENCH)
-    opened = benched.opened(text, name, digest, "here")
+    opened = bench_results.opened(text, name, digest, "here")
     return dataclasses.replace(found, bench=opened, measured=text)
 
 
@@ -849,9 +847,11 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
     """All records of an rtx50 wheel that may be released: built here, proven on the card."""
     found = found or wheel_facts()
     wanted: BuildSpec = changes.get("spec", claiming())
-    base_source = source(sdist_sha256=facts.sdists()[wanted.version].sha256, version=wanted.version)
+    base_source = source(
+        sdist_sha256=knowledge.sdists()[wanted.version].sha256, version=wanted.version
+    )
     kit = toolkit() if wanted.cuda else None
-    made = configure.configure(
+    made = main_configure.configure(
         wanted, compiler(), kit, base_source, places(wanted.target), {"LANG": "C.UTF-8"}
     )
     record = recorded(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sessions.core.machine import Machine
+from sessions.shared.machine import Machine
 
 # No question: a replay never meets it.
 COMPOSED = {"COMPOSED": "written by tests/machines.py from documentation; run on no machine"}

@@ -8,9 +8,10 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.core import records
-from sessions.core.model import Release
-from sessions.papers import contents, index
+from sessions.release import contents
+from sessions.release.index import builder
+from sessions.release.model import Release
+from sessions.shared import records
 
 TAG = "cp311-cp311-manylinux_2_17_x86_64"
 TIME = (2022, 11, 9, 12, 37, 20)
@@ -80,7 +81,7 @@ def release(
 
 def indexed(dist: Path) -> None:
     """The index of the releases in ``dist/``, as the release stage leaves it."""
-    index.write(dist)
+    builder.write(dist)
     contents.write(dist)
 
 

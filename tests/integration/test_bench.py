@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from sessions import bundle
+from sessions.run import main_bundle
 from tests.integration.conftest import REPOSITORY, Project, kill_tree, processes_of, sha256
 
 RUN = "build/cpu/given/*/bench/run"
@@ -195,7 +195,7 @@ def bundle_of(wheel: Path, folder: Path) -> Path:
     words = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:"]
     words += ["-d", str(folder / "wheels")]
     subprocess.run([*words, "numpy"], check=True)
-    lock = REPOSITORY / "sessions" / "facts" / "payload.txt"
+    lock = REPOSITORY / "sessions" / "data" / "locks" / "payload.txt"
     subprocess.run([*words, "--no-deps", "--require-hashes", "-r", str(lock)], check=True)
     named = {"file": wheel.name, "sha256": sha256(wheel.read_bytes()), "target": "cpu"}
     manifest = {
@@ -210,7 +210,7 @@ def bundle_of(wheel: Path, folder: Path) -> Path:
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     path = folder.with_suffix(".pyz")
-    bundle.pack(folder, path)
+    main_bundle.pack(folder, path)
     return path
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import bindings, facts
+from sessions.build import bindings
+from sessions.shared import knowledge
 from tests import fakes
 from tests.integration.conftest import REPOSITORY
 
@@ -98,7 +99,7 @@ def test_bindings_of_a_locked_release_differ_as_is_known(tmp_path: Path) -> None
     if not source.is_dir():
         pytest.fail(f"There is no {source}. Unpack it first: nox -s source")
     found = compare(source, tmp_path)
-    known = {row["name"] for row in facts.load("bindings.toml")["known"]}
+    known = {row["name"] for row in knowledge.load("bindings.toml")["known"]}
     assert found.structures >= 17
     assert found.functions >= 236
     assert found.unread == ()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import records, timeline
-from sessions.core.model import Timeline
+from sessions.build import ninja_log
+from sessions.build.model import Timeline
+from sessions.shared import records
 from tests.integration.conftest import (
     LIBRARIES,
     MINI,
@@ -121,7 +122,7 @@ def test_what_ran_when_is_on_record(built: Checkout) -> None:
     timing = built.record["timing"]
     used = built.record["cpu_seconds"] / built.record["wall_seconds"] / line.jobs
     assert timing.pop("cpu_efficiency") == pytest.approx(used, abs=1e-3)
-    assert timing == timeline.summary(line)
+    assert timing == ninja_log.summary(line)
     assert 0 < timing["efficiency"] <= 1
     assert timing["seconds"] <= built.record["wall_seconds"]
 

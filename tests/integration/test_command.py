@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import errors
+from sessions.shared import errors
 from tests import tiny
 from tests.integration.conftest import Project, snapshot
 

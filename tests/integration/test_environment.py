@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import run
 from sessions.payload import pipconfig
+from sessions.shared import programs
 from tests.integration.conftest import (
     ODD,
     REPOSITORY,
@@ -149,7 +149,7 @@ def test_a_user_without_rights_and_with_a_foreign_environment_builds_from_nothin
     project, user = stranger
     home, mini = Path(project.env["HOME"]), project.root.parent / "mini"
     # pip's settings of this machine are the index that its packages come from.
-    listed = run.capture([sys.executable, *pipconfig.LIST], env=os.environ).stdout
+    listed = programs.capture([sys.executable, *pipconfig.LIST], env=os.environ).stdout
     index = pipconfig.environment(project.env, listed, "install")
     index.pop("PIP_CONFIG_FILE")
     elsewhere = home / "elsewhere"
@@ -174,7 +174,7 @@ def test_a_user_without_rights_and_with_a_foreign_environment_builds_from_nothin
     system = ["/usr/bin/python3.11"] if user else []
     python = next(found for found in (*system, sys.executable) if Path(found).exists())
     ask = [*user, python, "-c", "import sys; print(sys.base_prefix)"]
-    env["PYTHONHOME"] = run.capture(ask, env={}).stdout.strip()
+    env["PYTHONHOME"] = programs.capture(ask, env={}).stdout.strip()
     words = ["--target", "cpu", "--source", str(mini)]
     ran = project.start("wheel", *words, env=env, prefix=user, python=python).end(timeout=900)
     assert "hijacked" not in ran.well().output

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import options
-from sessions.wheelfile import elf, library, reader
-from sessions.wheelfile.model import Library
+from sessions.shared import options
+from sessions.verify import elf, library, reader
+from sessions.verify.model import Library
 from tests import elfs
 from tests.integration import wheels
 from tests.integration.conftest import sha256

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pypi_simple
 import pytest
 
-from sessions.papers import index
+from sessions.release.index import builder
 from tests import tiny
 from tests.integration import servers
 from tests.integration.conftest import sha256
@@ -59,7 +59,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # On the host it lies below a path with a space and a letter beyond ASCII.
     folder = tmp_path_factory.mktemp("host") / "some where" / "ñ"
     tiny.all_cards(folder)
-    index.write(folder)
+    builder.write(folder)
     return folder
 
 
@@ -152,7 +152,7 @@ def test_from_the_index_of_all_pip_takes_no_cards_wheel(
     gpu_alone = tmp_path / "gpu alone"
     shutil.copytree(dist, gpu_alone)
     (gpu_alone / "cpu" / "release.json").unlink()
-    index.write(gpu_alone)
+    builder.write(gpu_alone)
     with servers.static(gpu_alone) as host:
         words = ("download", "--no-deps", "-d", str(tmp_path / "got"), "--index-url")
         done = venv.pip(*words, f"{host.url}simple/", PROJECT, "--isolated")

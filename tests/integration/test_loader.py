@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import staging
+from sessions.build import staging
 from tests.integration.conftest import REPOSITORY
 
-OVERLAY = {p.name: p.read_text(encoding="utf-8") for p in REPOSITORY.glob("sessions/overlay/*.py")}
+OVERLAY = {
+    p.name: p.read_text(encoding="utf-8") for p in REPOSITORY.glob("sessions/build/overlay/*.py")
+}
 PATHFINDERS = ("1.0.0", "1.9.1")  # the oldest that a wheel admits, and a new one
 RTX_5090, RTX_3090 = "NVIDIA GeForce RTX 5090:12:0", "NVIDIA GeForce RTX 3090:8:6"
 DRIVER = r"""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sessions.wheelfile import compare
+from sessions.verify import diff
 from tests.integration.conftest import (
     ODD,
     REPOSITORY,
@@ -150,7 +150,7 @@ def test_a_repacked_wheel_is_to_the_byte_what_that_python_builds(
     started.end(timeout=900).well()
     record = json.loads((repacked.parent / "wheel.json").read_text())["wheel"]
     assert record["steps"] > 0, "not built"
-    assert compare.differences(kept, repacked) == ()
+    assert diff.differences(kept, repacked) == ()
     # The matrix takes what was built for what it would make.
     before = snapshot(repacked.parent)
     run(locked.project, "cpu", version).well()
@@ -377,7 +377,7 @@ def with_more_cuda(source: Path) -> None:
 def test_files_that_the_lock_merges_are_compiled_as_one(built: Checkout, tmp_path: Path) -> None:
     root = tmp_path / ODD
     locked = lock_cuda(built, root, with_more_cuda)
-    sources = root / "sessions" / "facts" / "sources.toml"
+    sources = root / "sessions" / "data" / "knowledge" / "sources.toml"
     text = sources.read_text(encoding="utf-8")
     row = re.compile(r"^merged = \[\n(    .*\n)+\]$", re.MULTILINE)
     assert row.search(text)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions import toolkit
-from sessions.core import facts, records
-from sessions.core.model import Toolkit
+from sessions.fetch import main_toolkit
+from sessions.fetch.model import Toolkit
+from sessions.shared import knowledge, records
 from tests.integration.conftest import REPOSITORY
 
 CODE = """
@@ -53,13 +53,13 @@ def test_a_corrected_toolkit_compiles_with_a_glibc_that_its_headers_do_not_know(
     made = records.read(REPOSITORY / "build" / "rtx50" / "toolkit.json", "toolkit", Toolkit)
     if made is None or not Path(made.root).is_dir():
         pytest.fail("There is no toolkit of the rtx50 wheel. Build it first: nox -s wheel")
-    root, headers = Path(made.root), facts.headers(made.version, "2.42")
+    root, headers = Path(made.root), knowledge.headers(made.version, "2.42")
     shutil.copytree(root / "include", tmp_path / "include")
     before = compiled(root, tmp_path / "include", tmp_path)
     assert before.returncode != 0
     assert 'exception specification is incompatible with that of previous function "rsqrt"' in (
         before.stdout + before.stderr
     )
-    toolkit.correct(tmp_path / "include", headers)
+    main_toolkit.correct(tmp_path / "include", headers)
     after = compiled(root, tmp_path / "include", tmp_path)
     assert after.returncode == 0, after.stdout + after.stderr

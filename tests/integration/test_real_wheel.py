@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessions.core import facts
+from sessions.shared import knowledge
 from tests.integration.conftest import REPOSITORY
 
 WHEELS = REPOSITORY / "wheels" / "rtx50"
@@ -114,7 +114,7 @@ def test_import_works_or_says_what_is_missing(unpacked: Path, tmp_path: Path) ->
 
 def test_no_path_of_a_build_is_deeper_than_is_judged_on_windows() -> None:
     """What ``windows.toml`` says of depths, compared with this build; there objects end in .obj."""
-    known = facts.load("windows.toml")["paths"]
+    known = knowledge.load("windows.toml")["paths"]
     tree = REPOSITORY / "build" / "rtx50" / "tree"
     objects = [str(path.relative_to(tree)) for path in tree.rglob("*.o")]
     assert len(objects) > 100
@@ -129,7 +129,7 @@ def test_files_that_the_lock_merges_were_compiled_as_one() -> None:
     tree = REPOSITORY / "build" / "rtx50" / "tree"
     commands = json.loads((tree / "compile_commands.json").read_text(encoding="utf-8"))
     files = [Path(entry["file"]) for entry in commands if entry["file"].endswith(".cu")]
-    for group in facts.sdists()["0.3.16"].merged:
+    for group in knowledge.sdists()["0.3.16"].merged:
         (merged,) = [file for file in files if file.stem == f"{group[0]}-and-more"]
         included = merged.read_text(encoding="utf-8").split()[1::2]
         assert included == [f'"{name}.cu"' for name in group]
@@ -166,7 +166,9 @@ def test_what_of_others_was_compiled_is_in_the_bill_of_materials(unpacked: Path)
     )
     read = set(re.findall(r"src/(vendor/llama\.cpp/vendor/\S+)$", told.stdout, re.MULTILINE))
     assert read, "ninja knows of nothing that was compiled"
-    parts = {row["file"].rsplit("/", 1)[0]: row["name"] for row in facts.load("parts.toml")["part"]}
+    parts = {
+        row["file"].rsplit("/", 1)[0]: row["name"] for row in knowledge.load("parts.toml")["part"]
+    }
     (bill,) = unpacked.glob("*.dist-info/sboms/blackwheel.cdx.json")
     named = {part["name"] for part in json.loads(bill.read_text(encoding="utf-8"))["components"]}
     own = ("vendor/llama.cpp/vendor/hash/hash.cpp", "vendor/llama.cpp/vendor/hash/hash.h")

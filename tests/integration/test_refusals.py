@@ -78,7 +78,9 @@ def test_bad_download_of_the_source(
 def test_bad_download_of_the_toolkit(
     project: Project, serve: Serve, tools_alone: Path, cut: bool
 ) -> None:
-    lock = (project.root / "sessions" / "facts" / "cuda-13.1.txt").read_text(encoding="utf-8")
+    lock = (project.root / "sessions" / "data" / "locks" / "cuda-13.1.txt").read_text(
+        encoding="utf-8"
+    )
     version = re.findall(r"^nvidia-cuda-nvcc==(\S+)", lock, re.MULTILINE)[0]
     wheel = f"nvidia_cuda_nvcc-{version}-py3-none-manylinux2014_x86_64.whl"
     env = serve(wheel, os.urandom(50_000), cut=cut)
@@ -202,7 +204,7 @@ def test_a_file_where_the_cache_should_go(mini: Checkout, tmp_path: Path) -> Non
 
 def as_if_it_were_enough(project: Project) -> None:
     """Have the project take any disk for large enough, so that a build meets its end."""
-    path = project.root / "sessions" / "facts" / "disk.toml"
+    path = project.root / "sessions" / "data" / "knowledge" / "disk.toml"
     path.write_text(re.sub(r"(?m)^mib = \d+$", "mib = 0", path.read_text(encoding="utf-8")))
 
 

@@ -25,7 +25,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from sessions import lock as locking
+from sessions.lock import main_lock as locking
 from sessions.payload import seal
 from tests import fakes
 from tests.integration.conftest import (
@@ -142,12 +142,12 @@ def lock(root: Path, cache: Path, change: Callable[[Path], None] = lambda _: Non
     sdist = downloads / "llama_cpp_python-0.3.16.tar.gz"
     with tarfile.open(sdist, "w:gz") as archive:
         archive.add(source, source.name)
-    known = root / "sessions" / "facts" / "upstream.toml"
+    known = root / "sessions" / "data" / "knowledge" / "upstream.toml"
     project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     row = locking.upstream_row(sdist, "0.3.16")
     row["requires"] = project.get("dependencies", [])  # this sdist has no PKG-INFO
     locking.put(known, "release", "0.3.16", row)
-    facts = root / "sessions" / "facts" / "sources.toml"
+    facts = root / "sessions" / "data" / "knowledge" / "sources.toml"
     told = facts.read_text(encoding="utf-8")
     digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
     facts.write_text(

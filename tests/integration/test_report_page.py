@@ -17,9 +17,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from sessions.core.model import BuildStep, Check, CheckGroup
-from sessions.papers import report
-from sessions.papers.evidence import Evidence
+from sessions.build.model import BuildStep
+from sessions.release.documents import report_page
+from sessions.release.evidence import Evidence
+from sessions.shared.checks import Check, CheckGroup
 from tests import fakes
 from tests.evidence import CHARTS, COMMIT, proven, untested
 
@@ -140,7 +141,7 @@ def too_wide(page: Any) -> list[str]:
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_sound(name: str, scheme: str, width: int, visit: Any, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_text(report.render(PAGES[name](), COMMIT, CHARTS), encoding="utf-8")
+    file.write_text(report_page.render(PAGES[name](), COMMIT, CHARTS), encoding="utf-8")
     page, seen = visit(file, scheme, width)
     assert seen == []
     if name != "crowded":  # whose tables are short; to judge those of the others takes a minute
@@ -155,7 +156,7 @@ def test_page_is_sound(name: str, scheme: str, width: int, visit: Any, tmp_path:
 
 def test_the_scheme_is_the_readers(visit: Any, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_text(report.render(proven(), COMMIT), encoding="utf-8")
+    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
     colours = [
         visit(file, scheme)[0].evaluate("getComputedStyle(document.body).backgroundColor")
         for scheme in SCHEMES
@@ -167,7 +168,7 @@ def test_the_scheme_is_the_readers(visit: Any, tmp_path: Path) -> None:
 
 def test_it_can_be_used_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
-    file.write_text(report.render(proven(), COMMIT, CHARTS), encoding="utf-8")
+    file.write_text(report_page.render(proven(), COMMIT, CHARTS), encoding="utf-8")
     page, _ = visit(file, width=360)
     focused = "document.activeElement"
     page.keyboard.press("Tab")
@@ -200,7 +201,7 @@ def test_the_tables_are_tables_to_a_screen_reader_on_a_phone_too(
 ) -> None:
     # A style that takes the layout of a table away takes what it means with it in some browsers.
     file = tmp_path / "report.html"
-    file.write_text(report.render(proven(), COMMIT), encoding="utf-8")
+    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
     page, _ = visit(file, width=360)
     table = page.get_by_role("table", name="Device code")
     header = table.get_by_role("rowheader", name="PTX, which the driver would have to compile")
@@ -214,7 +215,7 @@ def test_nothing_moves_for_who_asked_for_rest(
     motion: str, behaviour: str, visit: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "report.html"
-    file.write_text(report.render(proven(), COMMIT), encoding="utf-8")
+    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
     page, _ = visit(file)
     page.emulate_media(reduced_motion=motion)
     shown = page.evaluate("getComputedStyle(document.documentElement).scrollBehavior")
@@ -236,7 +237,7 @@ def test_nothing_moves_for_who_asked_for_rest(
 )
 def test_a_spoilt_page_is_noticed(spoilt: str, noticed: str, visit: Any, tmp_path: Path) -> None:
     """Else the tests above would prove nothing. Its own policy, which stops it, is taken away."""
-    text = report.render(untested(), COMMIT)
+    text = report_page.render(untested(), COMMIT)
     head, _, rest = text.partition('<meta http-equiv="Content-Security-Policy"')
     rest = rest.partition("\n")[2]
     file = tmp_path / "report.html"
@@ -246,7 +247,7 @@ def test_a_spoilt_page_is_noticed(spoilt: str, noticed: str, visit: Any, tmp_pat
 
 
 def test_its_policy_stops_what_a_hostile_record_would_load(visit: Any, tmp_path: Path) -> None:
-    text = report.render(untested(), COMMIT)
+    text = report_page.render(untested(), COMMIT)
     file = tmp_path / "report.html"
     with socket.create_server(("127.0.0.1", 0)) as server:
         image = f'<img alt="x" src="http://127.0.0.1:{server.getsockname()[1]}/x.png">'

@@ -57,7 +57,7 @@ def test_the_cuda_wheel_computes_right_on_the_cpu_with_a_driver_that_only_refuse
     pip = [str(venv / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
     pure = ["cuda-pathfinder", "numpy", "typing-extensions", "jinja2", "markupsafe", "diskcache"]
     subprocess.run([*pip, "--no-deps", str(WHEELS / wheel["file"]), *pure], check=True)
-    lock = REPOSITORY / "sessions" / "facts" / "payload.txt"
+    lock = REPOSITORY / "sessions" / "data" / "locks" / "payload.txt"
     subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], check=True)
     site = next(venv.glob("lib/python*/site-packages"))
     (site / "nvidia").mkdir()

@@ -13,7 +13,7 @@ import pytest
 from variantlib.variant_dist_info import VariantDistInfo
 from variantlib.variants_json import VariantsJson
 
-from sessions.papers import index
+from sessions.release.index import builder
 from tests import tiny
 from tests.integration import servers
 
@@ -25,7 +25,7 @@ ALL = "simple/llama-cpp-python"
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("variants") / "dist"
     tiny.all_cards(folder)
-    index.write(folder)
+    builder.write(folder)
     return folder
 
 
@@ -99,7 +99,7 @@ def test_where_there_is_no_wheel_for_the_card_and_no_plain_one_uv_says_so(
     install: Install, tmp_path: Path
 ) -> None:
     tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
-    index.write(tmp_path / "dist")
+    builder.write(tmp_path / "dist")
     with servers.static(tmp_path / "dist") as host:
         assert install(PROJECT, "9.0", where=f"{host.url}simple/") == "hopper 0.3.16"
         why = install(PROJECT, "12.0", where=f"{host.url}simple/")
@@ -110,7 +110,7 @@ def test_ptx_is_for_the_same_card_with_a_driver_that_can_compile_it(
     install: Install, tmp_path: Path
 ) -> None:
     tiny.release(tmp_path / "dist", "seed", "13.1", ("100",))
-    index.write(tmp_path / "dist")
+    builder.write(tmp_path / "dist")
     with servers.static(tmp_path / "dist") as host:
         where = f"{host.url}simple/"
         assert install(PROJECT, "10.0", "13.1", where=where) == "seed 0.3.16"

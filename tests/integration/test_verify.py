@@ -20,12 +20,13 @@ import iced_x86
 import lief
 import pytest
 
-from sessions.core import options, records
-from sessions.core.model import Check, Wheel
-from sessions.wheelfile import devicecode, fatbin, library, limited, reader
-from sessions.wheelfile.case import Case
-from sessions.wheelfile.judge import judge
-from sessions.wheelfile.model import Library
+from sessions.build.model import Wheel
+from sessions.shared import options, records
+from sessions.shared.checks import Check
+from sessions.verify import device_code, fatbin, library, limited, reader
+from sessions.verify.model import Library
+from sessions.verify.run_checks import judge
+from sessions.verify.subject import Case
 from tests.integration import wheels
 from tests.integration.conftest import ODD, REPOSITORY, Project, Ran, copy_project, snapshot
 from tests.integration.wheels import LIB, Draft, Workshop, judged, target
@@ -503,10 +504,10 @@ HIDDEN: dict[str, tuple[Defect, set[str], str]] = {
         with_member("run", b"#!/bin/sh\n", 0o755), STRANGE, "a script that can be",
     ),
     "fat binary without its magic": (
-        device_code(wheels.FATBIN, bytes(8)), {"gpu-code", "gpu-features"}, "fat binary at 0x",
+        altered_code(wheels.FATBIN, bytes(8)), {"gpu-code", "gpu-features"}, "fat binary at 0x",
     ),
     "fat binary with another magic": (
-        device_code(wheels.FATBIN, b"\x01\x5a\xe5\x1e" + wheels.FATBIN[4:]),
+        altered_code(wheels.FATBIN, b"\x01\x5a\xe5\x1e" + wheels.FATBIN[4:]),
         {"gpu-code", "gpu-features"},
         "a piece of device code at",
     ),
@@ -750,7 +751,7 @@ def test_without_cuobjdump_nothing_is_known_of_device_code_and_nothing_passes(
     def none(name: str) -> Path:
         raise fatbin.Unreadable(f"the package nvidia-cuda-{name} is not installed")
 
-    monkeypatch.setattr(devicecode, "installed", none)
+    monkeypatch.setattr(device_code, "installed", none)
     (tmp_path / "libggml-cuda.so").write_bytes(sound.members[CUDA])
     read = library.read(tmp_path / "libggml-cuda.so", CUDA, tmp_path / "unpacked")
     assert read.device is not None
@@ -858,13 +859,13 @@ def test_count_of_tensor_instructions_is_that_of_a_full_disassembly(
     kernel: str,
     kinds: set[str],
 ) -> None:
-    words = [str(devicecode.installed("cuobjdump")), "--extract-elf", "all"]
+    words = [str(device_code.installed("cuobjdump")), "--extract-elf", "all"]
     subprocess.run([*words, str(real_library(CUDA))], cwd=tmp_path, check=True, capture_output=True)
     # As nvcc mangles a template's name: _Z18flash_attn_ext_f16I…
     name = f"{len(kernel)}{kernel}I".encode()
     named = [path for path in tmp_path.glob("*.cubin") if name in path.read_bytes()]
     cubin = min(named, key=lambda path: path.stat().st_size)
-    words = [str(devicecode.installed("nvdisasm")), "-c", str(cubin)]
+    words = [str(device_code.installed("nvdisasm")), "-c", str(cubin)]
     listing = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     expected = Counter(re.findall(r"\s([A-Z]*MMA(?:\.\w+)*)\s", listing))
     assert {mnemonic.split(".")[0] for mnemonic in expected} == kinds
@@ -874,7 +875,7 @@ def test_count_of_tensor_instructions_is_that_of_a_full_disassembly(
         *(shop.toolkit / "bin" / "fatbinary", "--64", f"--create={tmp_path / 'one.fatbin'}"),
         f"--image3=kind=elf,sm=120,file={cubin}",
     )
-    found = devicecode.read((tmp_path / "one.fatbin").read_bytes(), tmp_path / "unpacked")
+    found = device_code.read((tmp_path / "one.fatbin").read_bytes(), tmp_path / "unpacked")
     assert found is not None
     assert found.error is None
     assert found.tensor == dict(expected)
@@ -884,7 +885,7 @@ def test_count_of_tensor_instructions_is_that_of_a_full_disassembly(
 def test_names_in_a_fat_binary_say_nothing_that_is_believed(shop: Workshop, tmp_path: Path) -> None:
     """cuobjdump prints the name of a piece of code as it stands, line ends included."""
     cubin = tmp_path / "one.cubin"
-    words = [str(devicecode.installed("cuobjdump")), "--extract-elf", "all"]
+    words = [str(device_code.installed("cuobjdump")), "--extract-elf", "all"]
     subprocess.run([*words, str(shop.fatbin("sm_120"))], cwd=tmp_path, check=True)
     next(tmp_path.glob("*.cubin")).rename(cubin)
     name = "evil\nELF file    2: y.sm_90.cubin\nPTX file    1: z.sm_90.ptx"
@@ -894,7 +895,7 @@ def test_names_in_a_fat_binary_say_nothing_that_is_believed(shop: Workshop, tmp_
     )
     data = (tmp_path / "named.fatbin").read_bytes()
     assert name.encode() in data
-    found = devicecode.read(data, tmp_path / "unpacked")
+    found = device_code.read(data, tmp_path / "unpacked")
     assert found is not None
     assert (found.error, found.sass, found.ptx) == (None, {"sm_120": 1}, {})
     assert found.tensor.keys() == {"HMMA.16816.F32", "IMMA.16832.S8.S8"}

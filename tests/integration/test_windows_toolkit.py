@@ -10,8 +10,8 @@ from pathlib import Path
 import lief
 import pytest
 
-from sessions import toolkit
-from sessions.core.errors import Problem
+from sessions.fetch import main_toolkit
+from sessions.shared.errors import Problem
 
 CODE = (
     "__declspec(dllexport) int {name}Create_v2(void) {{ return 7; }}\n"
@@ -62,7 +62,7 @@ def test_a_library_linked_through_the_import_library_asks_for_nvidias_dll(
     tmp_path: Path, env: dict[str, str], root: Path
 ) -> None:
     lib = librarian(tmp_path, f'exec "{sys.executable}" -m ziglang lib "$@"')
-    toolkit.import_libraries(root, lib, env)
+    main_toolkit.import_libraries(root, lib, env)
     main = tmp_path / "main.c"
     main.write_text(
         "int cublasCreate_v2(void); int cublasLtCreate_v2(void);\n"
@@ -83,7 +83,7 @@ def test_a_librarian_that_leaves_no_library_is_an_error(
     tmp_path: Path, env: dict[str, str], root: Path, does: str, said: str
 ) -> None:
     with pytest.raises(Problem, match="could not be made") as caught:
-        toolkit.import_libraries(root, librarian(tmp_path, does), env)
+        main_toolkit.import_libraries(root, librarian(tmp_path, does), env)
     assert said in str(caught.value)
 
 
@@ -93,10 +93,10 @@ def test_a_dll_that_exports_nothing_is_an_error(tmp_path: Path, env: dict[str, s
     dll = tmp_path / "cublas64_13.dll"
     zig(env, "cc", *TARGET, "-shared", source, "-o", dll)
     with pytest.raises(Problem, match="exports no function"):
-        toolkit.exports(dll)
+        main_toolkit.exports(dll)
 
 
 def test_a_file_that_is_no_dll_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "cublas64_13.dll").write_bytes(b"MZ truncated")
     with pytest.raises(Problem, match="exports no function"):
-        toolkit.exports(tmp_path / "cublas64_13.dll")
+        main_toolkit.exports(tmp_path / "cublas64_13.dll")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import graph, options
-from sessions.core.errors import Problem
+from sessions.shared import graph, options
+from sessions.shared.errors import Problem
 from tests.integration.conftest import REPOSITORY, Checkout, copy_project
 from tests.unit.test_docs import sessions
 

@@ -20,13 +20,18 @@ from pathlib import Path
 
 import pytest
 
-from sessions import lock as locking
-from sessions.core import options, records, sbom, spec, staging
-from sessions.core.model import BuildSpec, Check, Toolchain, Toolkit, Wheel
-from sessions.wheelfile import reader
-from sessions.wheelfile.case import Case
-from sessions.wheelfile.judge import judge
-from sessions.wheelfile.rules import Upstream
+from sessions.build import sbom, staging
+from sessions.build.model import Wheel
+from sessions.fetch.model import Toolkit
+from sessions.lock import main_lock as locking
+from sessions.probe.model import Toolchain
+from sessions.shared import options, records, spec
+from sessions.shared.checks import Check
+from sessions.shared.target import BuildSpec
+from sessions.verify import reader
+from sessions.verify.policy import Upstream
+from sessions.verify.run_checks import judge
+from sessions.verify.subject import Case
 from tests import fakes
 from tests.integration.conftest import REPOSITORY, sha256
 
@@ -277,14 +282,16 @@ def _bill(version: str, libraries: Mapping[str, bytes]) -> str:
 
 def added(platform: str = "linux", archs: tuple[str, ...] = ("120-real",)) -> dict[str, str]:
     """The modules that we add to an rtx50 wheel."""
-    overlay = REPOSITORY / "sessions" / "overlay"
+    overlay = REPOSITORY / "sessions" / "build" / "overlay"
     texts = {path.name: path.read_text(encoding="utf-8") for path in overlay.glob("*.py")}
     return staging.modules(texts, platform=platform, cuda="13.1", archs=archs)
 
 
 def preload() -> str:
     """The digest of what loads a Windows wheel's libraries."""
-    return records.text_sha256((REPOSITORY / "sessions" / "overlay" / staging.DLLS).read_bytes())
+    return records.text_sha256(
+        (REPOSITORY / "sessions" / "build" / "overlay" / staging.DLLS).read_bytes()
+    )
 
 
 def known(version: str) -> Upstream:
@@ -306,10 +313,10 @@ def known(version: str) -> Upstream:
 def lock(root: Path, version: str = "0.3.16") -> None:
     """Have the project in ``root`` know that release by what a draft has of it."""
     row = known(version)
-    path = root / "sessions" / "facts" / "upstream.toml"
+    path = root / "sessions" / "data" / "knowledge" / "upstream.toml"
     facts_ = {"requires": list(row.requires), "parts": row.parts, "files": row.files}
     locking.put(path, "release", version, facts_)
-    sources = root / "sessions" / "facts" / "sources.toml"
+    sources = root / "sessions" / "data" / "knowledge" / "sources.toml"
     text = sources.read_text(encoding="utf-8")
     table = rf'(\[sdist."{re.escape(version)}"\][^\[]*sha256 = )"\w+"'
     changed = re.sub(table, rf'\1"{row.sdist_sha256}"', text, flags=re.S)

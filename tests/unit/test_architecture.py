@@ -25,7 +25,7 @@ PACKAGES = {
     "verify": ("wheelfile",),
     "lock": ("wheelfile",),  # which functions a wheel takes of NVIDIA's packages
 }
-OVERLAY = sorted((SESSIONS / "overlay").glob("*.py"))
+OVERLAY = sorted((SESSIONS / "build" / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # Of what runs where the wheel is, the core takes what judges a card and what opens a report.
@@ -114,7 +114,12 @@ def test_imports_are_seen_however_they_are_written() -> None:
 
 def test_the_stages_are_found() -> None:
     # Else nothing below would test anything.
-    assert {"sessions.probe", "sessions.wheel", "sessions.smoke", "sessions.bundle"} <= STAGE_NAMES
+    assert {
+        "sessions.probe.main_probe",
+        "sessions.build.main_wheel",
+        "sessions.run.main_smoke",
+        "sessions.run.main_bundle",
+    } <= STAGE_NAMES
     assert {"run.py", "context.py", "options.py", "job.py"} <= {path.name for path in CORE}
     assert {path.stem for path in OVERLAY} == set(OVERLAY_NEEDS)
 
@@ -148,13 +153,13 @@ def test_of_ours_the_core_imports_itself_and_three_of_the_payloads_modules(path:
 
 def test_what_the_core_takes_of_the_payload_it_takes_in_these_places() -> None:
     assert where("sessions.payload") == [
-        "sessions/core/benched.py",
-        "sessions/core/bootstrap.py",
-        "sessions/core/job.py",
-        "sessions/core/judge.py",
-        "sessions/core/machine.py",
-        "sessions/core/options.py",
-        "sessions/core/pyenv.py",
+        "sessions/run/bench_results.py",
+        "sessions/shared/bootstrap.py",
+        "sessions/run/job.py",
+        "sessions/probe/selection.py",
+        "sessions/shared/machine.py",
+        "sessions/shared/options.py",
+        "sessions/shared/venvs.py",
     ]
 
 
@@ -198,14 +203,14 @@ def test_loading_the_graph_loads_nothing_that_takes_long() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert {"sessions.wheel", "nox"} <= set(loaded)
+    assert {"sessions.build.main_wheel", "nox"} <= set(loaded)
     assert {"lief", "iced_x86", "numpy"} & set(loaded) == set()
 
 
 def test_only_run_runs_programs() -> None:
     # And what runs without the project, where the wheel is.
     assert where("subprocess") == [
-        "sessions/core/run.py",
+        "sessions/shared/programs.py",
         "sessions/payload/bench.py",
         "sessions/payload/launch.py",
         "sessions/payload/spawn.py",
@@ -213,7 +218,7 @@ def test_only_run_runs_programs() -> None:
 
 
 def test_only_context_and_the_noxfile_know_nox() -> None:
-    assert where("nox") == ["noxfile.py", "sessions/core/context.py"]
+    assert where("nox") == ["noxfile.py", "sessions/shared/nox_session.py"]
 
 
 def reads_environment(text: str) -> bool:
@@ -235,7 +240,7 @@ def test_only_options_reads_the_environment() -> None:
     ours = ("_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
     overlay = [f"overlay/{name}" for name in ours]
     payload = ["payload/launch.py", "payload/spawn.py"]
-    assert found == ["core/bootstrap.py", "core/options.py", *overlay, *payload]
+    assert found == ["shared/bootstrap.py", "shared/options.py", *overlay, *payload]
 
 
 @pytest.mark.parametrize("text", ["os.environ['X']", "os.getenv('X')", "x = dict(os.environ)"])

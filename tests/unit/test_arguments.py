@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import arguments, errors, options
-from sessions.core.declared import OPTIONS
-from sessions.core.errors import Problem
+from sessions.shared import arguments, errors, options
+from sessions.shared.declared import OPTIONS
+from sessions.shared.errors import Problem
 from tests import fakes
 
 WHEEL = "llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl"

@@ -10,15 +10,16 @@ from typing import IO, Any
 
 import pytest
 
-from sessions.core import baseline, chain, disk, facts, pyenv, records
-from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
-from sessions.core.model import BuildEnv, Wheel
-from sessions.core.run import Finished
+from sessions.build import baselines
+from sessions.build.model import BuildEnv, Wheel
+from sessions.shared import disk, knowledge, records, subnox, venvs
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.programs import Finished
 from tests import fakes
 
 NAME = fakes.wheel().file
-ROWS = facts.load("baselines.toml")
+ROWS = knowledge.load("baselines.toml")
 TARGETS = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
 
 
@@ -46,25 +47,25 @@ def test_a_wheel_is_taken_by_its_path(tmp_path: Path) -> None:
     other = tmp_path / "seed" / NAME
     other.parent.mkdir()
     other.write_bytes(b"")
-    assert baseline.wheels(fakes.context(tmp_path, "--baseline", str(other))) == [other]
+    assert baselines.wheels(fakes.context(tmp_path, "--baseline", str(other))) == [other]
 
 
 def test_without_one_there_is_none(tmp_path: Path) -> None:
-    assert baseline.wheels(fakes.context(tmp_path)) == []
+    assert baselines.wheels(fakes.context(tmp_path)) == []
 
 
 @pytest.mark.parametrize("name", ["gone.whl", "seeds", "targets.toml"])
 def test_what_is_no_wheel_is_refused_with_what_may_be_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text("")
     with pytest.raises(Problem, match="There is no wheel") as caught:
-        baseline.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / name)))
+        baselines.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / name)))
     assert "seed, upstream, ptx" in caught.value.remedy
 
 
 def test_beside_a_wheel_that_is_given_nothing_is_built(tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, "--wheel", "x.whl", "--baseline", "seed")
     with pytest.raises(Problem, match="none is built here"):
-        baseline.wheels(ctx)
+        baselines.wheels(ctx)
 
 
 # ---- what a builder is told ---------------------------------------------------------------------
@@ -86,7 +87,7 @@ def told(name: str, **changes: Any) -> dict[str, str]:
         "CCACHE_DIR": "/c",
         "SOURCE_DATE_EPOCH": "1",
     }
-    return baseline.environment(
+    return baselines.environment(
         fakes.spec(**changes),
         ROWS[name],
         fakes.build_env(variables=variables),
@@ -171,14 +172,14 @@ class Builder:
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
     played = Builder()
-    monkeypatch.setattr("sessions.core.run.stream", played)
-    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr("sessions.shared.programs.stream", played)
+    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
     return played
 
 
 def test_a_named_one_is_built_into_a_folder_of_its_own(tmp_path: Path, builder: Builder) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
-    (path,) = baseline.wheels(ctx)
+    (path,) = baselines.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+seed" / NAME
     assert path.read_bytes() == b"by another procedure"
     wheel = records.need(path.parent / "wheel.json", "wheel", Wheel)
@@ -196,20 +197,20 @@ def test_it_is_built_once_and_again_when_something_changed(
     tmp_path: Path, builder: Builder
 ) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
-    (path,) = baseline.wheels(ctx)
-    baseline.wheels(ctx)
+    (path,) = baselines.wheels(ctx)
+    baselines.wheels(ctx)
     assert len(builder.commands) == 1
     path.unlink()
-    baseline.wheels(ctx)
+    baselines.wheels(ctx)
     assert len(builder.commands) == 2
     path.write_bytes(b"by anoth")  # half of it, or another
-    baseline.wheels(ctx)
+    baselines.wheels(ctx)
     assert path.read_bytes() == b"by another procedure"
     assert len(builder.commands) == 3
     old = tmp_path / "build" / "rtx50+seed" / "tree"
     old.mkdir()
     records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit(fingerprint="b" * 64))
-    baseline.wheels(ctx)
+    baselines.wheels(ctx)
     assert len(builder.commands) == 4
     assert not old.exists()  # what another toolkit compiled
 
@@ -218,17 +219,17 @@ def test_foreign_is_built_again_for_another_revision_of_the_compiler_and_for_no_
     tmp_path: Path, builder: Builder
 ) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
-    baseline.wheels(ctx)
+    baselines.wheels(ctx)
     build = records.need(ctx.record("configure"), "configure", BuildEnv)
     elsewhere = {**build.variables, "TMPDIR": "/scratch", "HOME": "/home/other"}
     moved = dataclasses.replace(build, variables=elsewhere)
     records.write(ctx.record("configure"), "configure", moved)
-    baseline.wheels(ctx)
+    baselines.wheels(ctx)
     assert len(builder.commands) == 1
     for field in ("identity", "linked"):
         compiler = fakes.compiler(**{field: {"cc1plus": "of a later revision"}})
         records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
-        baseline.wheels(ctx)
+        baselines.wheels(ctx)
     assert len(builder.commands) == 3
 
 
@@ -245,7 +246,7 @@ def test_a_wheel_is_there_whole_or_not_at_all(
 
     monkeypatch.setattr("shutil.copyfile", killed)
     with pytest.raises(KeyboardInterrupt):
-        baseline.wheels(benching(tmp_path, "--baseline", "seed"))
+        baselines.wheels(benching(tmp_path, "--baseline", "seed"))
     assert list((tmp_path / "wheels" / "rtx50+seed").iterdir()) == []
 
 
@@ -254,9 +255,9 @@ def test_what_a_killed_run_left_behind_is_ended_first(
 ) -> None:
     ended: list[tuple[str, str]] = []
     monkeypatch.setattr(
-        "sessions.core.run.end_leftovers", lambda name, value: ended.append((name, value))
+        "sessions.shared.programs.end_leftovers", lambda name, value: ended.append((name, value))
     )
-    baseline.wheels(benching(tmp_path, "--baseline", "seed"))
+    baselines.wheels(benching(tmp_path, "--baseline", "seed"))
     assert ended == [("BLACKWHEEL_BUILD", builder.env["BLACKWHEEL_BUILD"])]
 
 
@@ -264,11 +265,11 @@ def test_after_an_interruption_it_goes_on(tmp_path: Path, builder: Builder) -> N
     ctx = benching(tmp_path, "--baseline", "seed")
     builder.code = 1
     with pytest.raises(Problem):
-        baseline.wheels(ctx)
+        baselines.wheels(ctx)
     tree = tmp_path / "build" / "rtx50+seed" / "tree"
     tree.mkdir()
     builder.code = 0
-    baseline.wheels(ctx)
+    baselines.wheels(ctx)
     assert tree.exists()
 
 
@@ -276,7 +277,7 @@ def test_a_build_that_fails_shows_its_first_error(tmp_path: Path, builder: Build
     builder.code, builder.lines = 1, ["a.cpp:3: error: no such thing"]
     ctx = benching(tmp_path, "--baseline", "upstream")
     with pytest.raises(Problem, match="The build failed") as caught:
-        baseline.wheels(ctx)
+        baselines.wheels(ctx)
     assert "no such thing" in caught.value.evidence
     assert not (tmp_path / "wheels" / "rtx50+upstream").exists()
 
@@ -287,18 +288,18 @@ def test_a_build_that_leaves_no_wheel_or_two_is_a_problem(
 ) -> None:
     builder.made = made
     with pytest.raises(Problem, match=f"left {len(made)} wheels instead of one"):
-        baseline.wheels(benching(tmp_path, "--baseline", "seed"))
+        baselines.wheels(benching(tmp_path, "--baseline", "seed"))
 
 
 def test_two_architectures_cannot_be_named_by_the_notes_variable(tmp_path: Path) -> None:
     ctx = benching(tmp_path, "--baseline", "seed", spec=fakes.spec(archs=("90-real", "120-real")))
     with pytest.raises(Problem, match="cannot name two architectures"):
-        baseline.wheels(ctx)
+        baselines.wheels(ctx)
 
 
 def test_without_the_targets_own_build_there_is_none(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
-        baseline.wheels(fakes.context(tmp_path, "--baseline", "seed"))
+        baselines.wheels(fakes.context(tmp_path, "--baseline", "seed"))
     assert caught.value.remedy == "nox -s configure"
 
 
@@ -316,7 +317,7 @@ def nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         records.write(folder / "wheel.json", "wheel", fakes.wheel(file="ptx.whl"))
         return 0
 
-    monkeypatch.setattr(chain, "follow", follow)
+    monkeypatch.setattr(subnox, "follow", follow)
     return ran
 
 
@@ -324,7 +325,7 @@ def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
     tmp_path: Path, nested: list[Any]
 ) -> None:
     ctx = benching(tmp_path, "--target", "rtx50", "--baseline", "ptx", "--jobs", "3")
-    (path,) = baseline.wheels(ctx)
+    (path,) = baselines.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+arch120-virtual" / "ptx.whl"
     assert nested == [
         (["wheel"], "rtx50", ["--jobs=3", "--arch=120-virtual"]),
@@ -334,9 +335,9 @@ def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
 def test_one_that_cannot_be_built_is_a_problem_with_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chain, "follow", lambda *_: 1)
+    monkeypatch.setattr(subnox, "follow", lambda *_: 1)
     with pytest.raises(Problem, match="could not be built") as caught:
-        baseline.wheels(benching(tmp_path, "--baseline", "ptx"))
+        baselines.wheels(benching(tmp_path, "--baseline", "ptx"))
     assert "nox -s wheel -- --target rtx50 --arch '120-virtual'" in caught.value.remedy
 
 
@@ -344,7 +345,7 @@ def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text(TARGETS, encoding="utf-8")
     words = ("--target", "cpu", "--baseline", "ptx")
     with pytest.raises(Problem) as caught:
-        baseline.wheels(fakes.context(tmp_path, *words, spec=fakes.cpu_spec()))
+        baselines.wheels(fakes.context(tmp_path, *words, spec=fakes.cpu_spec()))
     assert caught.value.id == "baseline-ptx-of-cpu"
 
 
@@ -352,12 +353,12 @@ def test_the_target_is_no_baseline_of_itself(tmp_path: Path) -> None:
     """Its build would wait for the lock that this run has until it ends."""
     ctx = benching(tmp_path, "--baseline", "ptx", "--arch", "120-virtual")
     with pytest.raises(Problem) as caught:
-        baseline.wheels(ctx)
+        baselines.wheels(ctx)
     assert (caught.value.id, caught.value.code) == ("baseline-is-the-target", USAGE)
 
 
 def test_the_names_are_those_of_the_help() -> None:
-    from sessions.core import arguments, declared
+    from sessions.shared import arguments, declared
 
     metavar = declared.BY_FIELD["baseline"].metavar
     assert metavar == "|".join(["WHEEL", *arguments.baselines()])

@@ -11,13 +11,14 @@ from typing import IO, Any
 
 import pytest
 
-from sessions import bench
-from sessions.core import baseline, benched, disk, job, pyenv, records
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.model import BenchReport
-from sessions.core.run import Finished
+from sessions.build import baselines
 from sessions.payload import seal
+from sessions.run import bench_results, job, main_bench
+from sessions.run.model import BenchReport
+from sessions.shared import disk, records, venvs
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.programs import Finished
 from tests import fakes
 
 NAME = fakes.wheel().file
@@ -64,7 +65,7 @@ def report_file(root: Path, digest: str, **changes: Any) -> str:
 def test_a_report_is_taken_shown_and_recorded(tmp_path: Path, capsys: Told) -> None:
     digest = build(benching(tmp_path))
     ctx = benching(tmp_path, "--report", report_file(tmp_path, digest), machine=fakes.no_machine)
-    bench.main(ctx)
+    main_bench.main(ctx)
     found = records.read(ctx.record("bench"), "bench", BenchReport)
     assert found is not None
     assert (found.origin, found.device) == ("bench-report.json", CARD)
@@ -84,7 +85,7 @@ def test_a_card_that_was_slowed_down_and_ptx_that_was_compiled_are_told(
     path = report_file(tmp_path, digest, conditions=[condition])
     report = fakes.bench_report(*wheels, sha256=digest, conditions=[condition])
     Path(path).write_text(seal.seal(report, seal.BENCH), encoding="utf-8")
-    bench.main(benching(tmp_path, "--report", path))
+    main_bench.main(benching(tmp_path, "--report", path))
     told = capsys.readouterr().out
     assert "the card was slowed down: power cap" in told
     assert "ptx: the driver compiled its code at the first token" in told
@@ -95,14 +96,14 @@ def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Pat
     ctx = benching(tmp_path)
     build(ctx)
     with pytest.raises(Problem, match="of another wheel"):
-        bench.main(benching(tmp_path, "--report", report_file(tmp_path, "9" * 64)))
+        main_bench.main(benching(tmp_path, "--report", report_file(tmp_path, "9" * 64)))
     assert not ctx.record("bench").exists()
 
 
 def test_a_report_that_is_not_there_is_named_with_what_takes_one(tmp_path: Path) -> None:
     build(benching(tmp_path))
     with pytest.raises(Problem, match="cannot be read") as caught:
-        bench.main(benching(tmp_path, "--report", str(tmp_path / "gone.json")))
+        main_bench.main(benching(tmp_path, "--report", str(tmp_path / "gone.json")))
     assert "nox -s bench -- --report FILE" in caught.value.remedy
 
 
@@ -117,9 +118,9 @@ def test_a_signature_that_is_asked_for_is_checked(
         asked.append((report.name, signers.name))
         return ""
 
-    monkeypatch.setattr("sessions.core.brought.signed", signed)
+    monkeypatch.setattr("sessions.run.imported_report.signed", signed)
     words = ["--report", report_file(tmp_path, digest), "--signers", str(tmp_path / "keys")]
-    bench.main(benching(tmp_path, *words))
+    main_bench.main(benching(tmp_path, *words))
     assert asked == [("bench-report.json", "keys")]
 
 
@@ -130,7 +131,7 @@ def test_of_a_wheel_that_was_given_the_record_lies_apart(tmp_path: Path) -> None
     digest = records.file_sha256(other)
     path = report_file(tmp_path, digest)
     ctx = benching(tmp_path, "--wheel", str(other), "--report", path)
-    bench.main(ctx)
+    main_bench.main(ctx)
     assert not (ctx.build / "bench.json").exists()
     assert (ctx.given(other, digest) / "bench.json").exists()
 
@@ -176,9 +177,9 @@ class Payload:
 @pytest.fixture
 def payload(monkeypatch: pytest.MonkeyPatch) -> Payload:
     played = Payload()
-    monkeypatch.setattr(pyenv, "pip", played.pip)
-    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
-    monkeypatch.setattr("sessions.core.run.stream", played.stream)
+    monkeypatch.setattr(venvs, "pip", played.pip)
+    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr("sessions.shared.programs.stream", played.stream)
     return played
 
 
@@ -190,7 +191,7 @@ def test_the_payload_is_told_of_the_wheels_and_of_the_card(
     other.write_bytes(b"by another procedure")
     ctx = benching(tmp_path, "--baseline", str(other), "--rounds", "12", "--device", "0")
     digest = build(ctx)
-    bench.main(ctx)
+    main_bench.main(ctx)
     told = payload.job
     assert [(w["label"], Path(w["path"])) for w in told["wheels"]] == [
         ("rtx50", ctx.wheels / NAME),
@@ -224,7 +225,7 @@ def test_what_the_wheels_require_is_there_as_files_before_anything_is_timed(
     other.write_bytes(b"by another procedure")
     ctx = benching(tmp_path, "--baseline", str(other))
     build(ctx)
-    bench.main(ctx)
+    main_bench.main(ctx)
     this, another, runtime, model = payload.downloads
     folder = str(ctx.build / "bench" / "wheels")
     for words in payload.downloads:
@@ -252,8 +253,8 @@ def test_on_the_cpu_no_runtime_is_fetched_and_no_card_asked_for(
         return Finished((), 0, "", 0.0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sessions.core.run.stream", stream)
-        bench.main(ctx)
+        patch.setattr("sessions.shared.programs.stream", stream)
+        main_bench.main(ctx)
     assert (payload.job["layers"], payload.job["runtime"]) == (0, "none")
     assert not any("nvidia" in word for words in payload.downloads for word in words)
     assert "on the CPU: this measures nothing of a card" in capsys.readouterr().out
@@ -265,7 +266,7 @@ def test_without_the_card_it_stops_before_anything_is_fetched(
     ctx = benching(tmp_path, machine=lambda *_: {"error": "NVML Shared Library Not Found"})
     build(ctx)
     with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
-        bench.main(ctx)
+        main_bench.main(ctx)
     assert "smoke-….pyz --bench" in caught.value.remedy
     assert payload.downloads == []
     assert not ctx.record("bench").exists()
@@ -276,7 +277,7 @@ def test_too_few_rounds_are_measured_with_a_warning(
 ) -> None:
     ctx = benching(tmp_path, "--rounds", "3")
     build(ctx)
-    bench.main(ctx)
+    main_bench.main(ctx)
     assert "fewer than 8 rounds" in capsys.readouterr().out
 
 
@@ -284,7 +285,7 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path, payload: Payload) 
     ctx = benching(tmp_path, "--model", str(tmp_path / "gone.gguf"))
     build(ctx)
     with pytest.raises(Problem, match=r"There is no model .*gone\.gguf"):
-        bench.main(ctx)
+        main_bench.main(ctx)
     assert payload.downloads == []
 
 
@@ -296,7 +297,7 @@ def test_measurements_that_end_badly_are_a_problem_with_what_was_said(
     ctx = benching(tmp_path)
     build(ctx)
     with pytest.raises(Problem, match="could not be measured") as caught:
-        bench.main(ctx)
+        main_bench.main(ctx)
     assert caught.value.evidence == "it broke"
     assert not ctx.record("bench").exists()
 
@@ -306,7 +307,7 @@ def test_a_folder_of_somebody_else_is_not_deleted(tmp_path: Path, payload: Paylo
     build(ctx)
     (ctx.build / "bench").mkdir()
     with pytest.raises(Problem, match="does not carry blackwheel's mark"):
-        bench.main(ctx)
+        main_bench.main(ctx)
 
 
 def test_no_variable_of_the_caller_reaches_what_is_measured(
@@ -315,7 +316,7 @@ def test_no_variable_of_the_caller_reaches_what_is_measured(
     env = {"HOME": "/home/user", "LD_LIBRARY_PATH": "/x", "CUDA_PATH": "/y", "CUDA_CACHE_PATH": "z"}
     ctx = benching(tmp_path, env=env)
     build(ctx)
-    bench.main(ctx)
+    main_bench.main(ctx)
     assert payload.env == {"HOME": "/home/user", "BLACKWHEEL_BUILD": str(ctx.build)}
 
 
@@ -329,14 +330,14 @@ def test_a_payload_that_a_killed_run_left_behind_is_ended_first(
         assert payload.command == []
         ended.append((name, value))
 
-    monkeypatch.setattr("sessions.core.run.end_leftovers", end)
+    monkeypatch.setattr("sessions.shared.programs.end_leftovers", end)
     ctx = benching(tmp_path, "--device", "cpu")
     digest, folder = build(ctx), ctx.build
     if given:
         ctx = benching(tmp_path, "--device", "cpu", "--wheel", str(ctx.wheels / NAME))
         records.write(ctx.record("probe"), "probe", fakes.chain())
         folder = ctx.given(ctx.wheels / NAME, digest)
-    bench.main(ctx)
+    main_bench.main(ctx)
     assert ended == [("BLACKWHEEL_BUILD", str(folder))]
     assert payload.env["BLACKWHEEL_BUILD"] == str(folder)
 
@@ -351,16 +352,16 @@ def test_stopped_half_way_it_goes_on_unless_something_else_is_asked_for(
     build(ctx)
     payload.code, payload.writes = 1, False
     with pytest.raises(Problem, match="could not be measured"):
-        bench.main(ctx)
-    (ctx.build / "bench" / "run" / bench.STATE).write_text("{}", encoding="utf-8")
+        main_bench.main(ctx)
+    (ctx.build / "bench" / "run" / main_bench.STATE).write_text("{}", encoding="utf-8")
     payload.code, payload.writes = 0, True
     payload.downloads.clear()
     again = benching(tmp_path, "--device", "cpu", *words)
-    bench.main(dataclasses.replace(again, asked=frozenset({"bench"})))
+    main_bench.main(dataclasses.replace(again, asked=frozenset({"bench"})))
     assert bool(payload.downloads) != goes_on
     assert ("Going on where" in capsys.readouterr().out) == goes_on
     # What was recorded is not gone on with.
-    assert not (ctx.build / "bench" / "run" / bench.STATE).exists()
+    assert not (ctx.build / "bench" / "run" / main_bench.STATE).exists()
 
 
 @pytest.mark.parametrize("changed", ["model", "code", "nothing"])
@@ -377,14 +378,14 @@ def test_a_series_is_of_one_model_and_one_program(
     build(ctx)
     payload.code, payload.writes = 1, False
     with pytest.raises(Problem, match="could not be measured"):
-        bench.main(ctx)
-    (ctx.build / "bench" / "run" / bench.STATE).write_text("{}", encoding="utf-8")
+        main_bench.main(ctx)
+    (ctx.build / "bench" / "run" / main_bench.STATE).write_text("{}", encoding="utf-8")
     if changed == "model":
         model.write_bytes(b"gguf")
     elif changed == "code":
-        monkeypatch.setattr(benched, "code", lambda: "c" * 64)
+        monkeypatch.setattr(bench_results, "code", lambda: "c" * 64)
     payload.code, payload.writes = 0, True
-    bench.main(ctx)
+    main_bench.main(ctx)
     assert ("Going on where" in capsys.readouterr().out) == (changed == "nothing")
 
 
@@ -393,8 +394,8 @@ def test_a_state_without_its_job_is_none(tmp_path: Path, payload: Payload, capsy
     build(ctx)
     disk.mark(ctx.build / "bench")
     disk.mark(ctx.build / "bench" / "run")
-    (ctx.build / "bench" / "run" / bench.STATE).write_text("{}", encoding="utf-8")
-    bench.main(ctx)
+    (ctx.build / "bench" / "run" / main_bench.STATE).write_text("{}", encoding="utf-8")
+    main_bench.main(ctx)
     assert "Going on where" not in capsys.readouterr().out
 
 
@@ -409,15 +410,15 @@ def test_what_was_measured_is_kept_until_it_is_recorded(
     stream = payload.stream
 
     def measure(command: Sequence[str], **given: Any) -> Finished:
-        (given["cwd"] / bench.STATE).write_text("{}", encoding="utf-8")
+        (given["cwd"] / main_bench.STATE).write_text("{}", encoding="utf-8")
         return stream(command, **given)
 
-    monkeypatch.setattr("sessions.core.run.stream", measure)
+    monkeypatch.setattr("sessions.shared.programs.stream", measure)
     with monkeypatch.context() as patch:
         patch.setattr(records, "write", full)
         with pytest.raises(OSError, match="No space"):
-            bench.main(ctx)
-    assert (ctx.build / "bench" / "run" / bench.STATE).exists()
+            main_bench.main(ctx)
+    assert (ctx.build / "bench" / "run" / main_bench.STATE).exists()
 
 
 def test_baselines_are_built_before_the_folder_is_made(
@@ -426,22 +427,22 @@ def test_baselines_are_built_before_the_folder_is_made(
     def refuse(_: Context) -> list[Path]:
         raise Problem("It cannot be built.", id="build", remedy="build another")
 
-    monkeypatch.setattr(baseline, "wheels", refuse)
+    monkeypatch.setattr(baselines, "wheels", refuse)
     ctx = benching(tmp_path)
     build(ctx)
     with pytest.raises(Problem, match="It cannot be built"):
-        bench.main(ctx)
+        main_bench.main(ctx)
     assert not (ctx.build / "bench").exists()
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
-        bench.main(benching(tmp_path))
+        main_bench.main(benching(tmp_path))
     assert caught.value.remedy == "nox -s wheel"
 
 
 def test_the_stage_takes_a_wheel_by_name(tmp_path: Path) -> None:
     ctx = benching(tmp_path, "--wheel", str(tmp_path / "gone.whl"))
     with pytest.raises(Problem, match=r"There is no wheel .*gone\.whl") as caught:
-        bench.main(dataclasses.replace(ctx))
+        main_bench.main(dataclasses.replace(ctx))
     assert "nox -s bench -- --wheel" in caught.value.remedy

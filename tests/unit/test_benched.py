@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from sessions.core import benched
-from sessions.core.errors import Problem
-from sessions.core.model import BenchReport
 from sessions.payload import seal
+from sessions.run import bench_results
+from sessions.run.model import BenchReport
+from sessions.shared.errors import Problem
 from tests import fakes
 
 DIGEST = "0" * 64
 
 
 def opened(report: dict[str, Any], target: str = "rtx50", sha256: str = DIGEST) -> BenchReport:
-    return benched.opened(seal.seal(report, seal.BENCH), target, sha256, "here")
+    return bench_results.opened(seal.seal(report, seal.BENCH), target, sha256, "here")
 
 
 BAD: tuple[Any, ...] = (math.inf, -math.inf, 10**400, math.nan, "5", True, [], {}, None)
@@ -140,13 +140,13 @@ def test_a_series_that_is_empty_is_refused() -> None:
 def test_a_report_that_was_changed_is_refused() -> None:
     text = seal.seal(fakes.bench_report(), seal.BENCH).replace("100.0", "50.0")
     with pytest.raises(Problem) as caught:
-        benched.opened(text, "rtx50", DIGEST, "here")
+        bench_results.opened(text, "rtx50", DIGEST, "here")
     assert "its digest is not that of its content" in caught.value.evidence
 
 
 def test_a_smoke_report_is_none_of_a_benchmark() -> None:
     with pytest.raises(Problem):
-        benched.opened(seal.seal(fakes.smoke_report()), "rtx50", DIGEST, "here")
+        bench_results.opened(seal.seal(fakes.smoke_report()), "rtx50", DIGEST, "here")
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,6 @@ def test_a_report_of_another_target_is_refused() -> None:
 
 
 def test_people_are_shown_a_table() -> None:
-    ((title, _, rows),) = benched.tables(seal.seal(fakes.bench_report(), seal.BENCH))
+    ((title, _, rows),) = bench_results.tables(seal.seal(fakes.bench_report(), seal.BENCH))
     assert title == "rtx50 against seed"
     assert rows

@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 
-from sessions.core import bindings
+from sessions.build import bindings
 from tests import fakes
 
 PYTHON = '''

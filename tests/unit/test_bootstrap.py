@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import bootstrap, run
-from sessions.core.run import capture
+from sessions.shared import bootstrap, programs
+from sessions.shared.programs import capture
 from tests import fakes
 
 
@@ -64,10 +64,10 @@ def test_every_requirement_of_the_sessions_is_hashed() -> None:
 def test_a_python_without_venv_is_told_what_to_install_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(command: list[str], **_: object) -> run.Finished:
-        return run.Finished(tuple(command), 1, "No module named ensurepip", 0.1)
+    def fails(command: list[str], **_: object) -> programs.Finished:
+        return programs.Finished(tuple(command), 1, "No module named ensurepip", 0.1)
 
-    monkeypatch.setattr(run, "capture", fails)
+    monkeypatch.setattr(programs, "capture", fails)
     with pytest.raises(SystemExit) as error:
         bootstrap.enter(tmp_path)
     assert "No module named ensurepip" in str(error.value)
@@ -92,7 +92,7 @@ def test_on_windows_a_folder_that_is_too_deep_is_told_of_before_anything_is_made
 
 def test_the_bootstrap_needs_nothing_but_the_standard_library() -> None:
     # In a Python of its own, which has no packages.
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import sessions.core.bootstrap"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import sessions.shared.bootstrap"
     words = [sys.executable, "-I", "-S", "-c", code, str(Path(bootstrap.__file__).parents[2])]
     done = capture(words, env=os.environ)
     assert done.returncode == 0, done.output
@@ -118,7 +118,7 @@ class Tools:
         self.listed = ""
         self.installs = True
 
-    def __call__(self, command: list[str], env: dict[str, str], **_: object) -> run.Finished:
+    def __call__(self, command: list[str], env: dict[str, str], **_: object) -> programs.Finished:
         self.calls.append((command, env))
         words = command[1:]
         if words[:3] == ["-I", "-m", "venv"]:
@@ -127,13 +127,13 @@ class Tools:
             python.touch()
         if "install" in words and self.installs:
             fill(Path(command[0]).parents[1])
-        return run.Finished(tuple(command), 0, self.listed if "list" in words else "", 0.1)
+        return programs.Finished(tuple(command), 0, self.listed if "list" in words else "", 0.1)
 
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> Tools:
     found = Tools()
-    monkeypatch.setattr(run, "capture", found)
+    monkeypatch.setattr(programs, "capture", found)
     monkeypatch.setattr(sys, "platform", "linux")  # Windows has no exec, and goes another way
     monkeypatch.setattr(sys, "argv", ["nox", "-s", "wheel"])
     return found
@@ -145,7 +145,7 @@ Started = list[tuple[list[str], dict[str, str]]]
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     found: Started = []
-    place = "sessions.core.bootstrap.os.execve"
+    place = "sessions.shared.bootstrap.os.execve"
     monkeypatch.setattr(place, lambda _, words, env: found.append((words, env)))
     return found
 
@@ -249,7 +249,7 @@ def test_pip_of_the_bootstrap_gets_the_settings_that_count(
 def test_a_stream_that_is_closed_is_opened_for_who_comes_after() -> None:
     code = (
         "import os, sys; os.close(1); sys.path.append(sys.argv[1])\n"
-        "from sessions.core import bootstrap\n"
+        "from sessions.shared import bootstrap\n"
         "bootstrap._open_streams()\n"
         "assert os.fstat(1).st_rdev == os.stat(os.devnull).st_rdev and os.get_inheritable(1)\n"
     )
@@ -264,7 +264,7 @@ def test_a_file_beside_the_noxfile_takes_the_place_of_no_module(tmp_path: Path, 
     root = Path(bootstrap.__file__).parents[2]
     (tmp_path / "noxfile.py").write_bytes((root / "noxfile.py").read_bytes())
     (tmp_path / f"{name}.py").write_text("raise SystemExit('executed')")
-    core = tmp_path / "sessions" / "core"
+    core = tmp_path / "sessions" / "shared"
     core.mkdir(parents=True)
     (tmp_path / "sessions" / "__init__.py").touch()
     (core / "__init__.py").touch()
@@ -282,7 +282,7 @@ ASK = (
     "import resource as r, sys; sys.path.append(sys.argv[1]); k = getattr(r, sys.argv[2])\n"
     "soft, hard = int(sys.argv[3]), int(sys.argv[4])\n"
     "r.setrlimit(k, (soft, hard))\n"
-    "from sessions.core import bootstrap\n"
+    "from sessions.shared import bootstrap\n"
     "print(bootstrap.too_narrow(), r.getrlimit(k)[0])\n"
 )
 
@@ -330,7 +330,7 @@ def test_what_killed_first_runs_left_goes_and_what_a_living_one_has_stays(tmp_pa
     )
     for folder in (killed, living, venv):
         (folder / "bin").mkdir(parents=True)
-    code = "import sys; from pathlib import Path; from sessions.core import bootstrap as b; "
+    code = "import sys; from pathlib import Path; from sessions.shared import bootstrap as b; "
     code += "b._hold(Path(sys.argv[1])); print('ready', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", code, str(living)],

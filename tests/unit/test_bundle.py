@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions import bundle
-from sessions.core import facts, job, pyenv, records, spec
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.model import Wheel
-from sessions.core.run import Finished
+from sessions.build.model import Wheel
+from sessions.run import job, main_bundle
+from sessions.shared import knowledge, records, spec, venvs
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.programs import Finished
 from tests import fakes
 
 NAME = fakes.wheel().file
@@ -89,8 +89,8 @@ class Pip:
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
     played = Pip()
-    monkeypatch.setattr(pyenv, "pip", played)
-    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(venvs, "pip", played)
+    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
     return played
 
 
@@ -98,7 +98,7 @@ def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
 def made(tmp_path: Path, pip: Pip) -> Iterator[zipfile.ZipFile]:
     """The bundle of a wheel."""
     ctx = bundling(tmp_path)
-    bundle.main(ctx)
+    main_bundle.main(ctx)
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
         yield archive
 
@@ -167,7 +167,7 @@ def test_what_the_project_locks_is_taken_by_its_hashes(made: zipfile.ZipFile, pi
     assert len(locked) == 2
     assert all("--require-hashes" in command for command in locked)
     # Of what the sessions import, the other machine needs the one package that reads the card.
-    locked_nvml = bundle._requirement(facts.FACTS / "runtime.txt", "nvidia-ml-py")
+    locked_nvml = main_bundle._requirement(knowledge.LOCKS / "runtime.txt", "nvidia-ml-py")
     assert locked_nvml.startswith("nvidia-ml-py==")
     assert "--hash=sha256:" in locked_nvml
     assert locked_nvml.count("==") == 1
@@ -177,7 +177,7 @@ def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
     tmp_path: Path, pip: Pip, capsys: Told
 ) -> None:
     ctx = bundling(tmp_path)
-    bundle.main(ctx)
+    main_bundle.main(ctx)
     told = capsys.readouterr().out
     path = ctx.wheels / "smoke-rtx50.pyz"
     assert f"  {path}" in told
@@ -192,7 +192,7 @@ def test_a_bundle_says_what_to_take_along_to_measure_with(
     other.parent.mkdir(parents=True)
     other.write_bytes(b"by another procedure")
     ctx = bundling(tmp_path, "--baseline", str(other))
-    bundle.main(ctx)
+    main_bundle.main(ctx)
     told = capsys.readouterr().out
     assert f"python3.11 smoke-rtx50.pyz --bench --baseline rtx50+seed/{NAME}" in told
     assert f"take along, in its folder: {other}" in told
@@ -228,14 +228,14 @@ def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
 ) -> None:
     played = PipOfMany()
     played.required = [("numpy", "2.4.6")]
-    monkeypatch.setattr(pyenv, "pip", played)
-    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(venvs, "pip", played)
+    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
     ctx = bundling(tmp_path)
     (ctx.wheels / NAME).rename(ctx.wheels / SERVES_ALL)
     found = records.need(ctx.record("wheel"), "wheel", Wheel)
     wheel = dataclasses.replace(found, file=SERVES_ALL)
     records.write(ctx.record("wheel"), "wheel", wheel)
-    bundle.main(ctx)
+    main_bundle.main(ctx)
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
         names = [name for name in archive.namelist() if "numpy" in name]
         manifest = json.loads(archive.read("manifest.json"))
@@ -263,12 +263,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_bundle_begins_with_the_program_that_runs_it(folder: Path, tmp_path: Path) -> None:
-    bundle.pack(folder, tmp_path / "x.pyz")
+    main_bundle.pack(folder, tmp_path / "x.pyz")
     assert (tmp_path / "x.pyz").read_bytes().startswith(b"#!/usr/bin/env python3\nPK")
 
 
 def test_a_bundle_is_a_sound_zip_for_all_that(folder: Path, tmp_path: Path) -> None:
-    bundle.pack(folder, tmp_path / "x.pyz")
+    main_bundle.pack(folder, tmp_path / "x.pyz")
     with zipfile.ZipFile(tmp_path / "x.pyz") as archive:
         assert archive.testzip() is None
         assert archive.read("wheels/x.whl") == b"x" * 1000
@@ -278,7 +278,7 @@ def test_python_runs_a_bundle(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Under another name than __main__ it defines all and does nothing.
-    bundle.pack(folder, tmp_path / "x.pyz")
+    main_bundle.pack(folder, tmp_path / "x.pyz")
     monkeypatch.delitem(sys.modules, "launch", raising=False)
     found = runpy.run_path(str(tmp_path / "x.pyz"), run_name="a_bundle")
     assert Path(found["launch"].__file__) == tmp_path / "x.pyz" / "payload" / "launch.py"
@@ -302,7 +302,7 @@ def test_what_was_compiled_on_the_way_is_left_out(folder: Path, tmp_path: Path) 
     deep = folder / "nvml" / "__pycache__"
     deep.mkdir(parents=True)
     (deep / "pynvml.cpython-311.pyc").write_bytes(b"stale")
-    bundle.pack(folder, tmp_path / "x.pyz")
+    main_bundle.pack(folder, tmp_path / "x.pyz")
     with zipfile.ZipFile(tmp_path / "x.pyz") as archive:
         assert not any("pyc" in name for name in archive.namelist())
 
@@ -319,14 +319,14 @@ def test_a_bundle_that_breaks_leaves_the_older_one_and_nothing_else(
     target.write_bytes(b"older")
     monkeypatch.setattr(zipfile.ZipFile, "write", full_disk)
     with pytest.raises(OSError, match="No space"):
-        bundle.main(ctx)
+        main_bundle.main(ctx)
     assert target.read_bytes() == b"older"
     assert {path.name for path in ctx.wheels.iterdir()} == {NAME, target.name}
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
-        bundle.main(fakes.context(tmp_path))
+        main_bundle.main(fakes.context(tmp_path))
     assert caught.value.remedy == "nox -s wheel"
 
 
@@ -336,7 +336,7 @@ def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> 
 def manifest(target: str, root: Path, **changes: Any) -> dict[str, Any]:
     of = dataclasses.replace(TARGETS[target], **changes)
     wheel = fakes.wheel(version=of.version, requires=REQUIRES if of.cuda else ())
-    return dict(bundle.manifest(fakes.context(root, spec=of), wheel, ["3.11"]))
+    return dict(main_bundle.manifest(fakes.context(root, spec=of), wheel, ["3.11"]))
 
 
 def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
         "pythons": ["3.11"],
         "platforms": ["linux_x86_64"],
         "driver": 580,
-        "bad_drivers": facts.bad_drivers(("120-real",)),
+        "bad_drivers": knowledge.bad_drivers(("120-real",)),
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "NVIDIA_cublas<14,>=13.2.2.2"],
         "capabilities": ["12.0"],
     }
@@ -399,7 +399,7 @@ class Keygen:
 @pytest.fixture
 def keygen(monkeypatch: pytest.MonkeyPatch) -> Keygen:
     played = Keygen()
-    monkeypatch.setattr("sessions.core.run.capture", played)
+    monkeypatch.setattr("sessions.shared.programs.capture", played)
     return played
 
 
@@ -407,7 +407,7 @@ def test_a_bundle_is_signed_for_this_project_alone(
     tmp_path: Path, pip: Pip, keygen: Keygen, capsys: Told
 ) -> None:
     ctx = bundling(tmp_path, "--sign", "/home/user/.ssh/key", env=ENV)
-    bundle.main(ctx)
+    main_bundle.main(ctx)
     target = ctx.wheels / "smoke-rtx50.pyz"
     words = ["-Y", "sign", "-f", "/home/user/.ssh/key", "-n", "blackwheel", str(target)]
     assert keygen.command == ["ssh-keygen", *words]
@@ -423,7 +423,7 @@ def test_an_older_signature_makes_way(tmp_path: Path, pip: Pip, keygen: Keygen) 
     ctx = bundling(tmp_path, "--sign", "key")
     signature = ctx.wheels / "smoke-rtx50.pyz.sig"
     signature.write_text("of another bundle", encoding="utf-8")
-    bundle.main(ctx)
+    main_bundle.main(ctx)
     assert not keygen.overwrote
     assert signature.read_text(encoding="utf-8") == "signature"
 
@@ -438,14 +438,14 @@ def test_a_bundle_that_cannot_be_signed_is_a_problem(
 ) -> None:
     keygen.done = Finished((), code, text, 0.0)
     with pytest.raises(Problem, match="could not sign the bundle") as caught:
-        bundle.main(bundling(tmp_path, "--sign", "gone"))
+        main_bundle.main(bundling(tmp_path, "--sign", "gone"))
     assert text in caught.value.evidence
 
 
 def test_nothing_is_signed_unasked(tmp_path: Path, pip: Pip) -> None:
     # The guard of these tests refuses any program.
     ctx = bundling(tmp_path)
-    bundle.main(ctx)
+    main_bundle.main(ctx)
     assert not (ctx.wheels / "smoke-rtx50.pyz.sig").exists()
 
 
@@ -453,5 +453,5 @@ def test_an_unsigned_bundle_leaves_no_signature_of_an_older_one(tmp_path: Path, 
     ctx = bundling(tmp_path)
     signature = ctx.wheels / "smoke-rtx50.pyz.sig"
     signature.write_text("of another bundle", encoding="utf-8")
-    bundle.main(ctx)
+    main_bundle.main(ctx)
     assert not signature.exists()

@@ -9,10 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from sessions.core import redist, staging
+from sessions.build import staging
+from sessions.probe import ms_runtime
 from tests.fakes import ROOT
 
-SOURCE = (ROOT / "sessions" / "overlay" / staging.DLLS).read_text(encoding="utf-8")
+SOURCE = (ROOT / "sessions" / "build" / "overlay" / staging.DLLS).read_text(encoding="utf-8")
 BUNDLED = ("msvcp140-0f.dll", "vcomp140-1e.dll")
 
 Install = Callable[..., ModuleType]
@@ -41,9 +42,9 @@ def install(tmp_path: Path) -> Install:
     def make(*bundled: str, ours: bool = True) -> ModuleType:
         site = tmp_path / "Jörg [x64]"
         (site / "llama_cpp" / "lib").mkdir(parents=True)
-        (site / redist.FOLDER).mkdir()
+        (site / ms_runtime.FOLDER).mkdir()
         for name in bundled:
-            (site / redist.FOLDER / name).touch()
+            (site / ms_runtime.FOLDER / name).touch()
         if ours:
             (site / "llama_cpp" / "lib" / "llama.dll").touch()
         path = site / "llama_cpp" / staging.DLLS
@@ -63,7 +64,7 @@ def test_what_the_wheel_brings_is_loaded_before_llama_by_full_paths(
     module.load()
     site = tmp_path / "Jörg [x64]"
     expected = [
-        *(site / redist.FOLDER / name for name in BUNDLED),
+        *(site / ms_runtime.FOLDER / name for name in BUNDLED),
         site / "llama_cpp/lib/llama.dll",
     ]
     assert asked == [str(path) for path in expected]
@@ -92,4 +93,4 @@ def test_it_is_python_3_8_as_upstream_supports() -> None:
 
 
 def test_the_folder_is_the_one_that_delvewheel_makes() -> None:
-    assert SOURCE.count(f'"{redist.FOLDER}"') == 1
+    assert SOURCE.count(f'"{ms_runtime.FOLDER}"') == 1

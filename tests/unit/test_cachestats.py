@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessions.core import cachestats
+from sessions.build import compiler_cache
 
 LOCAL = (
     "# /b/src/ggml.c\ndirect_cache_hit\nlocal_storage_hit\n"
@@ -42,12 +42,12 @@ def sccache(**changed: Any) -> str:
 
 
 def test_hits_and_misses_are_counted_from_the_log_of_ccache() -> None:
-    assert cachestats.ccache(LOCAL) == {"hits": 2, "misses": 1}
-    assert cachestats.ccache("") == {"hits": 0, "misses": 0}
+    assert compiler_cache.ccache(LOCAL) == {"hits": 2, "misses": 1}
+    assert compiler_cache.ccache("") == {"hits": 0, "misses": 0}
 
 
 def test_what_a_shared_store_did_is_counted_too() -> None:
-    assert cachestats.ccache(LOCAL + FAR_HIT + FAR_GONE + FAR_LATE) == {
+    assert compiler_cache.ccache(LOCAL + FAR_HIT + FAR_GONE + FAR_LATE) == {
         "hits": 3,
         "misses": 3,
         "remote_hits": 1,
@@ -57,12 +57,12 @@ def test_what_a_shared_store_did_is_counted_too() -> None:
 
 
 def test_sccache_counts_files_and_not_nvccs_parts() -> None:
-    assert cachestats.sccache(sccache()) == {"hits": 152, "misses": 1}
+    assert compiler_cache.sccache(sccache()) == {"hits": 152, "misses": 1}
 
 
 def test_sccache_with_a_store_elsewhere() -> None:
     told = sccache(location="s3, name: b, prefix: /", cache_write_errors=2, cache_timeouts=3)
-    assert cachestats.sccache(told) == {
+    assert compiler_cache.sccache(told) == {
         "hits": 152,
         "misses": 1,
         "remote_hits": 152,
@@ -73,9 +73,9 @@ def test_sccache_with_a_store_elsewhere() -> None:
 
 def test_sccache_with_build_servers() -> None:
     told = sccache(dist_compiles={"10.0.0.2:10501": 4, "10.0.0.3:10501": 3}, dist_errors=1)
-    counts = cachestats.sccache(told)
+    counts = compiler_cache.sccache(told)
     assert (counts["distributed"], counts["dist_errors"]) == (7, 1)
-    assert cachestats.sccache(sccache(dist_errors=2))["dist_errors"] == 2
+    assert compiler_cache.sccache(sccache(dist_errors=2))["dist_errors"] == 2
 
 
 @pytest.mark.parametrize(
@@ -94,25 +94,25 @@ def test_sccache_with_build_servers() -> None:
     ],
 )
 def test_the_last_line_of_a_build(counts: dict[str, int], text: str) -> None:
-    assert cachestats.said(counts) == text
+    assert compiler_cache.said(counts) == text
 
 
 def test_a_store_or_server_that_fails_is_named() -> None:
-    assert cachestats.trouble({}) == ""
-    assert cachestats.trouble({"hits": 1, "misses": 0}) == ""
+    assert compiler_cache.trouble({}) == ""
+    assert compiler_cache.trouble({"hits": 1, "misses": 0}) == ""
     fine = {"hits": 1, "misses": 0, "remote_hits": 1, "remote_errors": 0, "remote_timeouts": 0}
-    assert cachestats.trouble(fine) == ""
-    assert "failed 4 times" in cachestats.trouble({**fine, "remote_errors": 4})
-    assert "was late 2 times" in cachestats.trouble({**fine, "remote_timeouts": 2})
-    assert "build servers refused or failed 3" in cachestats.trouble(
+    assert compiler_cache.trouble(fine) == ""
+    assert "failed 4 times" in compiler_cache.trouble({**fine, "remote_errors": 4})
+    assert "was late 2 times" in compiler_cache.trouble({**fine, "remote_timeouts": 2})
+    assert "build servers refused or failed 3" in compiler_cache.trouble(
         {"dist_errors": 3, "distributed": 1}
     )
 
 
 def test_a_scheduler_that_does_not_answer_or_knows_no_server_is_named() -> None:
     fine = '{"SchedulerStatus":["http://s/",{"num_servers":2,"num_cpus":2,"in_progress":0}]}'
-    assert cachestats.no_servers(fine) == ""
-    assert cachestats.no_servers('{"Disabled":"disabled"}') == ""
-    assert "knows none" in cachestats.no_servers(fine.replace(":2,", ":0,"))
+    assert compiler_cache.no_servers(fine) == ""
+    assert compiler_cache.no_servers('{"Disabled":"disabled"}') == ""
+    assert "knows none" in compiler_cache.no_servers(fine.replace(":2,", ":0,"))
     gone = '{"NotConnected":["http://s/","connection refused"]}'
-    assert "connection refused" in cachestats.no_servers(gone)
+    assert "connection refused" in compiler_cache.no_servers(gone)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sessions.core import chain, options, run
+from sessions.shared import options, programs, subnox
 from tests import fakes
 
 
@@ -19,7 +19,7 @@ def test_what_decides_the_build_is_handed_on_and_nothing_else() -> None:
         "--prerelease --fresh --report r --lang es --reproduce"
     )
     asked = fakes.parsed(*line.split())
-    words = chain.words(asked)
+    words = subnox.words(asked)
     assert words == [
         "--version=0.3.36",
         "--cuda=13.4",
@@ -35,22 +35,22 @@ def test_what_decides_the_build_is_handed_on_and_nothing_else() -> None:
         "--force",
     ]
     again = options.parse(words)
-    assert chain.words(again) == words
+    assert subnox.words(again) == words
 
 
 def test_what_was_not_asked_for_stays_the_targets_choice() -> None:
-    assert chain.words(fakes.parsed()) == []
-    assert chain.words(fakes.parsed("--cache", "ccache", "--target", "ada")) == []
+    assert subnox.words(fakes.parsed()) == []
+    assert subnox.words(fakes.parsed("--cache", "ccache", "--target", "ada")) == []
 
 
 def test_a_session_is_handed_only_what_it_takes() -> None:
     asked = fakes.parsed(
         *["--python", "3.12", "--cache", "none", "--jobs", "3", "--offline", "--force"]
     )
-    assert chain.words(asked, given=True) == ["--python=3.12", "--force"]
-    assert chain.words(asked, "probe") == ["--python=3.12", "--jobs=3", "--force"]
+    assert subnox.words(asked, given=True) == ["--python=3.12", "--force"]
+    assert subnox.words(asked, "probe") == ["--python=3.12", "--jobs=3", "--force"]
     for given, session in ((True, "verify"), (False, "verify"), (False, "probe")):
-        words = chain.words(asked, session, given=given) + ["--wheel=x.whl"] * given
+        words = subnox.words(asked, session, given=given) + ["--wheel=x.whl"] * given
         options.parse(words, [session])  # or it would refuse them
 
 
@@ -63,8 +63,8 @@ def test_it_is_run_by_this_python_with_that_projects_noxfile(
         ran.append((command, env))
         return 7
 
-    monkeypatch.setattr(run, "inherit", inherit)
-    code = chain.follow(Path("/work"), ["verify"], "rtx50", ["--jobs=2"], env={"A": "1"})
+    monkeypatch.setattr(programs, "inherit", inherit)
+    code = subnox.follow(Path("/work"), ["verify"], "rtx50", ["--jobs=2"], env={"A": "1"})
     assert code == 7
     noxfile = str(Path("/work") / "noxfile.py")
     words = ["-s", "verify", "--", "--target=rtx50", "--jobs=2"]

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sessions import clean
-from sessions.core import disk, inputs, records
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.model import BuildSpec, Toolchain
+from sessions.build import inputs, main_clean
+from sessions.probe.model import Toolchain
+from sessions.shared import disk, records
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.target import BuildSpec
 from tests import fakes
 
 SOURCES = "llama-cpp-python-src"
@@ -41,13 +42,13 @@ def told(ctx: Context, *words: str) -> Context:
     return dataclasses.replace(ctx, options=fakes.parsed(*words), asked=frozenset({"clean"}))
 
 
-def names(ctx: Context, removals: list[clean.Removal]) -> list[str]:
+def names(ctx: Context, removals: list[main_clean.Removal]) -> list[str]:
     return [removal.path.relative_to(ctx.root).as_posix() for removal in removals]
 
 
 def test_a_tree_of_todays_inputs_stays(ctx: Context) -> None:
-    assert clean.stale(ctx) == []
-    clean.main(ctx)
+    assert main_clean.stale(ctx) == []
+    main_clean.main(ctx)
     assert (ctx.build / "tree" / "build.ninja").exists()
 
 
@@ -84,15 +85,15 @@ def test_a_tree_of_other_inputs_goes_and_each_difference_is_told(
     spec: dict[str, object], chain: dict[str, object], why: str, ctx: Context
 ) -> None:
     built_from(ctx, fakes.spec(**spec), fakes.chain(**chain))
-    assert clean.stale(ctx) == [
-        clean.Removal(ctx.build / "tree", why, marked=True, lock=ctx.lock_of("rtx50"))
+    assert main_clean.stale(ctx) == [
+        main_clean.Removal(ctx.build / "tree", why, marked=True, lock=ctx.lock_of("rtx50"))
     ]
 
 
 def test_a_tree_of_another_toolkit_goes(ctx: Context) -> None:
     system = fakes.spec(toolkit="system")
     built_from(ctx, system, fakes.chain(toolkit=fakes.installed()))
-    (removal,) = clean.stale(ctx)
+    (removal,) = main_clean.stale(ctx)
     assert removal.why.startswith("toolkit: CUDA 13.1 system ")
 
 
@@ -109,15 +110,15 @@ def test_a_tree_of_the_same_release_by_another_revision_goes(
     built_from(ctx, ctx.spec, fakes.chain(compiler=fakes.compiler(identity=then)))
     chain = fakes.chain(compiler=fakes.compiler(identity=now))
     records.write(ctx.record("probe"), "probe", chain)
-    assert [removal.why for removal in clean.stale(ctx)] == [why]
+    assert [removal.why for removal in main_clean.stale(ctx)] == [why]
 
 
 def test_of_many_differences_the_first_are_told(ctx: Context) -> None:
     compiler = fakes.compiler(version="13.1.0", identity=dict.fromkeys("abcdef", "b"))
     records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
-    (removal,) = clean.stale(ctx)
+    (removal,) = main_clean.stale(ctx)
     assert removal.why.startswith("compiler: gnu 12.2.0 ")
-    assert removal.why.count(" then, ") == clean.SHOWN
+    assert removal.why.count(" then, ") == main_clean.SHOWN
     assert removal.why.endswith("; and 3 more")
 
 
@@ -125,68 +126,74 @@ def test_a_tree_of_another_openmp_runtime_goes(ctx: Context) -> None:
     built_from(ctx, ctx.spec, fakes.chain(compiler=fakes.compiler(linked={"libgomp.so.1": "a"})))
     chain = fakes.chain(compiler=fakes.compiler(linked={"libgomp.so.1": "b"}))
     records.write(ctx.record("probe"), "probe", chain)
-    assert [removal.why for removal in clean.stale(ctx)] == ["linked libgomp.so.1: a then, b now"]
+    assert [removal.why for removal in main_clean.stale(ctx)] == [
+        "linked libgomp.so.1: a then, b now"
+    ]
 
 
 def test_a_tree_of_an_installed_toolkit_whose_files_changed_goes(ctx: Context) -> None:
     system = dataclasses.replace(ctx, spec=fakes.spec(toolkit="system"))
     built_from(system, system.spec, fakes.chain(toolkit=fakes.installed(files="a")))
     records.write(ctx.record("probe"), "probe", fakes.chain(toolkit=fakes.installed(files="a")))
-    assert clean.stale(system) == []
+    assert main_clean.stale(system) == []
     records.write(ctx.record("probe"), "probe", fakes.chain(toolkit=fakes.installed(files="b")))
-    (removal,) = clean.stale(system)
+    (removal,) = main_clean.stale(system)
     assert removal.why.startswith("toolkit: ")
 
 
 def test_a_tree_whose_cache_was_moved_goes(ctx: Context) -> None:
-    (removal,) = clean.stale(dataclasses.replace(ctx, cache=ctx.root / "elsewhere"))
+    (removal,) = main_clean.stale(dataclasses.replace(ctx, cache=ctx.root / "elsewhere"))
     assert removal.why.startswith("folders: ")
 
 
 def test_a_tree_stays_where_a_target_is_only_said_to_be_otherwise(ctx: Context) -> None:
     words = dataclasses.replace(ctx.spec, summary="other", warning="mind", budget_mb=99)
-    assert clean.stale(dataclasses.replace(ctx, spec=words)) == []
+    assert main_clean.stale(dataclasses.replace(ctx, spec=words)) == []
 
 
 def test_a_tree_of_unknown_inputs_goes(ctx: Context) -> None:
     (ctx.build / "inputs.json").unlink()
-    (removal,) = clean.stale(ctx)
+    (removal,) = main_clean.stale(ctx)
     assert removal.why == "not known what it was made from"
 
 
 def test_a_tree_is_not_judged_before_there_is_a_probe(ctx: Context) -> None:
     ctx.record("probe").unlink()
     (ctx.build / "inputs.json").unlink()
-    assert clean.stale(ctx) == []
+    assert main_clean.stale(ctx) == []
 
 
 def test_fresh_removes_the_tree_of_a_wheel_that_was_asked_for(ctx: Context) -> None:
     fresh = dataclasses.replace(told(ctx, "--fresh"), asked=frozenset({"wheel"}))
-    assert [removal.why for removal in clean.stale(fresh)] == ["--fresh"]
+    assert [removal.why for removal in main_clean.stale(fresh)] == ["--fresh"]
     other = dataclasses.replace(fresh, asked=frozenset({"source"}))
-    assert clean.stale(other) == []
+    assert main_clean.stale(other) == []
 
 
 def test_libraries_that_upstream_left_in_an_unpacked_source_go(ctx: Context) -> None:
     left = ctx.root / SOURCES / "0.3.16" / "llama_cpp" / "lib"
     left.mkdir(parents=True)
     (left / "libllama.so").write_text("")
-    assert names(ctx, clean.stale(ctx)) == [f"{SOURCES}/0.3.16/llama_cpp/lib"]
-    clean.main(ctx)
+    assert names(ctx, main_clean.stale(ctx)) == [f"{SOURCES}/0.3.16/llama_cpp/lib"]
+    main_clean.main(ctx)
     assert not left.exists()
     assert left.parent.exists()
 
 
 def test_libraries_in_a_source_that_is_not_ours_stay(ctx: Context) -> None:
     (ctx.root / SOURCES / "mine" / "llama_cpp" / "lib").mkdir(parents=True)
-    assert clean.stale(ctx) == []
+    assert main_clean.stale(ctx) == []
 
 
 def test_everything_is_every_marked_folder_and_no_other(ctx: Context) -> None:
     disk.mark(ctx.root / "build" / "cpu")
     (ctx.root / "build" / "notes").mkdir()
     (ctx.root / SOURCES / "mine").mkdir()
-    assert names(ctx, clean.everything(ctx)) == [f"{SOURCES}/0.3.16", "build/cpu", "build/rtx50"]
+    assert names(ctx, main_clean.everything(ctx)) == [
+        f"{SOURCES}/0.3.16",
+        "build/cpu",
+        "build/rtx50",
+    ]
 
 
 def test_all_deletes_what_was_made_and_leaves_what_was_not(ctx: Context) -> None:
@@ -194,7 +201,7 @@ def test_all_deletes_what_was_made_and_leaves_what_was_not(ctx: Context) -> None
     notes.mkdir()
     (notes / "mine.txt").write_text("mine")
     wheel = finished(ctx)
-    clean.main(told(ctx, "--all"))
+    main_clean.main(told(ctx, "--all"))
     assert not ctx.build.exists()
     assert not (ctx.root / SOURCES / "0.3.16").exists()
     assert (notes / "mine.txt").read_text() == "mine"
@@ -214,19 +221,19 @@ def finished(ctx: Context) -> Path:
 
 def test_finished_wheels_go_only_when_asked_and_only_those_on_record(ctx: Context) -> None:
     wheel = finished(ctx)
-    clean.main(ctx)
+    main_clean.main(ctx)
     assert wheel.exists()
-    clean.main(told(ctx, "--wheels"))
+    main_clean.main(told(ctx, "--wheels"))
     assert [path.name for path in ctx.wheels.iterdir()] == ["mine.whl"]
 
 
 def test_caches_go_only_when_asked(ctx: Context) -> None:
     disk.mark(ctx.cache)
     (ctx.cache / "ccache").mkdir()
-    clean.main(told(ctx, "--all"))
+    main_clean.main(told(ctx, "--all"))
     assert (ctx.cache / "ccache").exists()
     (ctx.root / "build").mkdir(exist_ok=True)
-    clean.main(told(ctx, "--caches"))
+    main_clean.main(told(ctx, "--caches"))
     # The locks stay: who waits for one would have another file of the same name than the next run.
     assert sorted(path.name for path in ctx.cache.iterdir()) == [disk.TAG, "locks", "tmp"]
     assert not [path for path in (ctx.cache / "tmp").iterdir() if path.is_dir()]
@@ -235,7 +242,7 @@ def test_caches_go_only_when_asked(ctx: Context) -> None:
 def test_a_cache_folder_that_is_not_ours_is_not_deleted(ctx: Context) -> None:
     (ctx.cache / "precious").mkdir(parents=True)
     with pytest.raises(Problem) as caught:
-        clean.main(told(ctx, "--caches"))
+        main_clean.main(told(ctx, "--caches"))
     assert caught.value.id == "cache-folder-foreign"
     assert (ctx.cache / "precious").exists()
 
@@ -244,7 +251,7 @@ def test_a_dry_run_lists_and_deletes_nothing(
     ctx: Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wheel = finished(ctx)
-    clean.main(told(ctx, "--all", "--wheels", "--dry-run"))
+    main_clean.main(told(ctx, "--all", "--wheels", "--dry-run"))
     said = capsys.readouterr().out
     assert f"would delete {ctx.build}: --all" in said
     assert f"would delete {wheel}: --wheels" in said
@@ -257,7 +264,7 @@ def test_what_is_deleted_is_said_with_the_reason(
     ctx: Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
     built_from(ctx, fakes.spec(archs=("90-real",)), fakes.chain())
-    clean.main(ctx)
+    main_clean.main(ctx)
     assert (
         f"deleting {ctx.build / 'tree'}: architectures: 90-real then, 120-real now"
         in capsys.readouterr().out
@@ -270,6 +277,6 @@ def test_all_leaves_the_folder_another_run_is_at_work_in(ctx: Context) -> None:
     busy = ctx.root / "build" / "hopper+v0.3.36"
     disk.mark(busy)
     with disk.lock(busy.with_name(f"{busy.name}.lock"), lambda _: None):
-        clean.main(told(ctx, "--all"))
+        main_clean.main(told(ctx, "--all"))
     assert busy.exists()
     assert not ctx.build.exists()

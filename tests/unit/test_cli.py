@@ -6,8 +6,8 @@ import ast
 
 import pytest
 
-from sessions.core import cli, errors, graph
-from sessions.core.errors import Problem
+from sessions.shared import cli, errors, graph
+from sessions.shared.errors import Problem
 from tests import fakes
 
 

@@ -20,11 +20,14 @@ import pytest
 from packaging.requirements import Requirement
 from scikit_build_core.settings.skbuild_read_settings import SettingsReader
 
-from sessions import configure
-from sessions.configure import Places
-from sessions.core import facts, records
-from sessions.core import spec as specs
-from sessions.core.model import BuildEnv, BuildSpec, Compiler, Source, Toolkit
+from sessions.build import main_configure
+from sessions.build.main_configure import Places
+from sessions.build.model import BuildEnv
+from sessions.fetch.model import Source, Toolkit
+from sessions.probe.model import Compiler
+from sessions.shared import knowledge, records
+from sessions.shared import spec as specs
+from sessions.shared.target import BuildSpec
 from tests import fakes
 
 GOLDEN = fakes.ROOT / "tests" / "data" / "golden"
@@ -77,7 +80,7 @@ def build(
 ) -> BuildEnv:
     """``configure`` of rtx50 on Linux, with what is given in place of that."""
     spec = spec or fakes.spec()
-    return configure.configure(
+    return main_configure.configure(
         spec,
         compiler or fakes.compiler(),
         (toolkit or fakes.toolkit()) if spec.cuda else None,
@@ -109,7 +112,7 @@ def case(platform: str, version: str, target: str) -> BuildEnv:
         if windows
         else fakes.compiler(),
         toolkit=fakes.windows_toolkit() if windows else fakes.toolkit(),
-        source=fakes.source(version=version, epoch=facts.sdists()[version].epoch),
+        source=fakes.source(version=version, epoch=knowledge.sdists()[version].epoch),
         places=fakes.windows_places(target) if windows else fakes.places(target),
         env=CALLER[platform],
     )
@@ -120,7 +123,7 @@ def rendered(env: BuildEnv) -> str:
     whole = records.to_json(env)
     del whole["fingerprint"], whole["inputs"]
     text = json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=True)
-    return text.replace(str(configure.OVERLAY).replace("\\", "/"), "<overlay>") + "\n"
+    return text.replace(str(main_configure.OVERLAY).replace("\\", "/"), "<overlay>") + "\n"
 
 
 def golden(platform: str, version: str, target: str) -> Path:
@@ -213,7 +216,7 @@ def test_several_architectures_are_one_cmake_list() -> None:
 
 
 def test_files_of_a_locked_release_are_merged_and_of_a_checkout_are_not(tmp_path: Path) -> None:
-    merged = facts.sdists()["0.3.16"].merged
+    merged = knowledge.sdists()["0.3.16"].merged
     groups = defines(build(fakes.spec()))["BLACKWHEEL_MERGED"].split(";")
     assert [tuple(group.split(" ")) for group in groups] == list(merged)
     names = [name for group in merged for name in group]
@@ -259,7 +262,7 @@ def test_nvcc_is_told_to_allow_a_compiler_only_where_it_would_refuse_it(
     compiler: Compiler, line: str, told: bool
 ) -> None:
     windows = compiler.family == "msvc"
-    accepts = facts.toolkit(line).accepts
+    accepts = knowledge.toolkit(line).accepts
     env = build(
         fakes.spec(cuda=line, platform="windows" if windows else "linux"),
         compiler=compiler,
@@ -308,12 +311,12 @@ def run_main(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: Mapping[str, str], **spec: Any
 ) -> BuildEnv:
     """The stage itself, from the records that it reads to the one that it leaves."""
-    monkeypatch.setattr("sessions.core.pyenv.tools", lambda _: Path(fakes.places().tools))
+    monkeypatch.setattr("sessions.shared.venvs.tools", lambda _: Path(fakes.places().tools))
     ctx = fakes.context(tmp_path, session="configure", env=env, spec=fakes.spec(**spec))
     records.write(ctx.record("probe"), "probe", fakes.chain())
     records.write(ctx.record("source"), "source", fakes.source())
     records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit())
-    configure.main(ctx)
+    main_configure.main(ctx)
     return records.need(ctx.record("configure"), "configure", BuildEnv)
 
 
@@ -497,19 +500,19 @@ def test_no_folder_of_the_machine_is_among_the_settings_that_count() -> None:
         (build(), fakes.places(), fakes.toolkit()),
         (on_windows(), fakes.windows_places(), fakes.windows_toolkit()),
     ):
-        counted = configure.neutral(env.settings, places, kit)
+        counted = main_configure.neutral(env.settings, places, kit)
         text = json.dumps(counted).replace("\\\\", "/").replace("\\", "/")
         assert "black wheel" not in text
         assert ".cache" not in text
         assert "AppData" not in text
-        assert str(configure.OVERLAY) not in text
+        assert str(main_configure.OVERLAY) not in text
         assert counted["cmake.define.CMAKE_CUDA_COMPILER"].startswith("TOOLKIT/bin/nvcc")
 
 
 def test_a_changed_overlay_changes_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configure, "OVERLAY", tmp_path)
+    monkeypatch.setattr(main_configure, "OVERLAY", tmp_path)
     (tmp_path / "wheel.cmake").write_text("# one\nset(A B)\n")
     before = build()
     (tmp_path / "wheel.cmake").write_text("\n  # two\nset(A B)\n")
@@ -526,7 +529,7 @@ def test_changed_build_tools_change_the_fingerprint(
     before = build()
     lock = tmp_path / "tools.txt"
     lock.write_text("ninja==2\n")
-    monkeypatch.setattr(facts, "tools_lock", lambda: lock)
+    monkeypatch.setattr(knowledge, "tools_lock", lambda: lock)
     assert build().fingerprint != before.fingerprint
 
 

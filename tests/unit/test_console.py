@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sessions.core import console
-from sessions.core.model import Check
+from sessions.shared import console
+from sessions.shared.checks import Check
 from tests import fakes
 from tests.unit.test_wheelfile_judge import checks
 

@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.core import context, errors
-from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
+from sessions.shared import errors, nox_session
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.nox_session import Context
 from tests import fakes
 
 
@@ -36,19 +36,19 @@ def session(*words: str, asked: tuple[str, ...] = ("wheel",)) -> Any:
 def refused(made: Any, capsys: pytest.CaptureFixture[str]) -> str:
     """The exit code and what is said of a session that may not begin, as one text."""
     with pytest.raises(Aborted):
-        context.stage(made, raising(AssertionError("never reached")))
-    return f"{context.exit_code(1)}\n{capsys.readouterr().err}"
+        nox_session.stage(made, raising(AssertionError("never reached")))
+    return f"{nox_session.exit_code(1)}\n{capsys.readouterr().err}"
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     targets = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
     (tmp_path / "targets.toml").write_text(targets, encoding="utf-8")
-    monkeypatch.setattr(context, "ROOT", tmp_path)
-    monkeypatch.setattr(context, "_failed", [])
+    monkeypatch.setattr(nox_session, "ROOT", tmp_path)
+    monkeypatch.setattr(nox_session, "_failed", [])
     monkeypatch.setattr(sys, "argv", ["noxfile.py"])
     monkeypatch.delenv("NOXSESSION", raising=False)
-    monkeypatch.setattr("sessions.core.context.run.ended_by_signals", lambda _: None)
+    monkeypatch.setattr("sessions.shared.nox_session.run.ended_by_signals", lambda _: None)
     monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -66,7 +66,7 @@ Said = pytest.CaptureFixture[str]
 def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path, capsys: Said) -> None:
     problem = Problem("The moon is down.", id="moon", evidence="no light", remedy="wait for it")
     with pytest.raises(Aborted) as told:
-        context.stage(session(), raising(problem))
+        nox_session.stage(session(), raising(problem))
     # nox adds a dot or a time to what it is given, so that is no part of the remedy.
     assert str(told.value) == "the reason is above (exit code 3)"
     assert capsys.readouterr().err == f"error: {problem}\n"
@@ -76,7 +76,7 @@ def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path, capsys: 
 def test_a_problem_cannot_command_the_terminal(capsys: Said) -> None:
     problem = Problem("No wheel \x1b[2J.", id="t", remedy="look at it")
     with pytest.raises(Aborted):
-        context.stage(session(), raising(problem))
+        nox_session.stage(session(), raising(problem))
     assert "\x1b" not in (said := capsys.readouterr().err)
     assert "No wheel \\x1b[2J." in said
 
@@ -84,33 +84,33 @@ def test_a_problem_cannot_command_the_terminal(capsys: Said) -> None:
 @pytest.mark.parametrize("code", [errors.CHECK_FAILED, errors.USAGE, errors.ENVIRONMENT])
 def test_the_exit_code_is_that_of_the_problem(code: int) -> None:
     with pytest.raises(Aborted):
-        context.stage(session(), raising(Problem("No.", id="t", remedy="yes", code=code)))
-    assert context.exit_code(1) == code
+        nox_session.stage(session(), raising(Problem("No.", id="t", remedy="yes", code=code)))
+    assert nox_session.exit_code(1) == code
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130, 143, None])
 def test_where_no_session_of_ours_failed_the_code_is_that_of_nox(code: int | None) -> None:
-    assert context.exit_code(code) == code
+    assert nox_session.exit_code(code) == code
 
 
 def test_an_interrupt_after_a_failure_is_an_interrupt() -> None:
     with pytest.raises(Aborted):
-        context.stage(session(), raising(KeyError("lost")))
-    assert context.exit_code(130) == 130
+        nox_session.stage(session(), raising(KeyError("lost")))
+    assert nox_session.exit_code(130) == 130
 
 
 def test_a_full_disk_is_no_bug(capsys: Said) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
     with pytest.raises(Aborted):
-        context.stage(session(), raising(full))
-    assert context.exit_code(1) == errors.ENVIRONMENT
+        nox_session.stage(session(), raising(full))
+    assert nox_session.exit_code(1) == errors.ENVIRONMENT
     assert "The disk is full" in capsys.readouterr().err
 
 
 def test_a_bug_leaves_its_traceback_in_a_log_and_says_where(project: Path, capsys: Said) -> None:
     with pytest.raises(Aborted):
-        context.stage(session(), raising(KeyError("lost")))
-    assert context.exit_code(1) == errors.BUG
+        nox_session.stage(session(), raising(KeyError("lost")))
+    assert nox_session.exit_code(1) == errors.BUG
     path = project / "build" / "bug-wheel.log"
     assert str(path) in capsys.readouterr().err
     log = path.read_text(encoding="utf-8")
@@ -145,7 +145,7 @@ def test_a_target_as_its_own_baseline_is_refused_before_anything_is_made(
 ) -> None:
     words = ["--target=rtx50", "--arch=120-virtual", "--baseline=ptx"]
     monkeypatch.setattr("sys.argv", ["noxfile.py", "-s", name, "--", *words])
-    assert context._prepared() == USAGE
+    assert nox_session._prepared() == USAGE
     assert "that target itself" in capsys.readouterr().err
     assert not (project / "build").exists()
 
@@ -156,21 +156,21 @@ def test_a_build_folder_that_is_a_link_has_its_real_path(project: Path) -> None:
     (project / "other disk").mkdir()
     (project / "build").symlink_to(project / "other disk")
     found: list[Context] = []
-    context.stage(session("--target=cpu"), found.append)
+    nox_session.stage(session("--target=cpu"), found.append)
     assert found[0].build == project / "other disk" / "cpu"
     assert found[0].lock_of("cpu") == project / "build" / "cpu.lock"
 
 
 def test_help_prints_the_options_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    context.stage(session("--help"), raising(AssertionError("never reached")))
+    nox_session.stage(session("--help"), raising(AssertionError("never reached")))
     assert "--toolkit" in capsys.readouterr().out
 
 
 def test_fresh_counts_for_the_sessions_that_were_asked_for() -> None:
     seen: list[bool] = []
     work = seen.append
-    context.stage(session("--fresh"), lambda ctx: work(ctx.fresh))
-    context.stage(session("--fresh", asked=("verify",)), lambda ctx: work(ctx.fresh))
+    nox_session.stage(session("--fresh"), lambda ctx: work(ctx.fresh))
+    nox_session.stage(session("--fresh", asked=("verify",)), lambda ctx: work(ctx.fresh))
     assert seen == [True, False]
 
 
@@ -180,7 +180,7 @@ def test_the_folders_of_a_run_are_marked_as_ours(
 ) -> None:
     monkeypatch.chdir(project)
     (project / "some.whl").touch()
-    context.stage(asking("verify", "--target", "hopper", *words), lambda _: None)
+    nox_session.stage(asking("verify", "--target", "hopper", *words), lambda _: None)
     for folder in ("build", "build/hopper", "cache"):
         assert (project / folder / "CACHEDIR.TAG").is_file()
 
@@ -199,25 +199,25 @@ def test_release_is_given_each_target_once_and_takes_none_for_itself(
     monkeypatch.setattr(Context, "target_lock", lambda _, target: locked.append(target))
     seen: list[Context] = []
     words = ("--target", "rtx50,hopper,rtx50", "--cuda", "13.4")
-    context.stage(asking("release", *words), seen.append)
+    nox_session.stage(asking("release", *words), seen.append)
     (ctx,) = seen
     assert [spec.target for spec in ctx.specs] == ["rtx50+cuda13.4", "hopper+cuda13.4"]
     assert ctx.spec == ctx.specs[0]
     assert locked == []
-    context.stage(asking("verify", "--target", "hopper"), seen.append)
+    nox_session.stage(asking("verify", "--target", "hopper"), seen.append)
     assert locked == ["hopper"]
     assert seen[1].specs == ()
 
 
 def test_release_takes_the_first_target_where_none_is_named() -> None:
     seen: list[Context] = []
-    context.stage(asking("release"), seen.append)
+    nox_session.stage(asking("release"), seen.append)
     assert [spec.target for spec in seen[0].specs] == ["rtx50"]
 
 
 def test_a_comma_too_many_names_no_target() -> None:
     seen: list[Context] = []
-    context.stage(asking("release", "--target", "hopper,"), seen.append)
+    nox_session.stage(asking("release", "--target", "hopper,"), seen.append)
     assert [spec.target for spec in seen[0].specs] == ["hopper"]
 
 
@@ -232,7 +232,7 @@ def test_matrix_is_given_every_wheel_and_takes_no_target_for_itself(
     locked: list[str] = []
     monkeypatch.setattr(Context, "target_lock", lambda _, target: locked.append(target))
     seen: list[Context] = []
-    context.stage(asking("matrix", "--targets", "cpu,ada", "--pythons", "3.12"), seen.append)
+    nox_session.stage(asking("matrix", "--targets", "cpu,ada", "--pythons", "3.12"), seen.append)
     assert [s.target for s in seen[0].specs] == ["cpu", "cpu+py3.12", "ada", "ada+py3.12"]
     assert locked == []
 
@@ -251,7 +251,7 @@ def test_a_wrong_matrix_is_told_before_anything_is_made(
 def test_a_dry_run_makes_no_folder(project: Path, name: str) -> None:
     before = sorted(project.iterdir())
     seen: list[Context] = []
-    context.stage(asking(name, "--dry-run"), seen.append)
+    nox_session.stage(asking(name, "--dry-run"), seen.append)
     assert seen[0].options.dry_run
     assert sorted(project.iterdir()) == before
 
@@ -274,7 +274,7 @@ class Nox:
 @pytest.fixture
 def nox(monkeypatch: pytest.MonkeyPatch, project: Path) -> Nox:
     stand_in = Nox()
-    monkeypatch.setattr("sessions.core.context.nox.main", stand_in)
+    monkeypatch.setattr("sessions.shared.nox_session.nox.main", stand_in)
     monkeypatch.chdir(project)
     return stand_in
 
@@ -283,7 +283,7 @@ def command(project: Path, *words: str) -> int | str | None:
     """Run the command line; its exit code."""
     sys.argv = ["noxfile.py", *words]
     with pytest.raises(SystemExit) as end:
-        context.main(project)
+        nox_session.main(project)
     return end.value.code
 
 
@@ -298,7 +298,7 @@ def test_the_command_ends_with_the_code_of_the_session_that_failed(
     nox: Nox, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nox.ends = 1
-    monkeypatch.setattr(context, "_failed", [errors.ENVIRONMENT])
+    monkeypatch.setattr(nox_session, "_failed", [errors.ENVIRONMENT])
     assert command(project, "-s", "probe") == errors.ENVIRONMENT
 
 
@@ -361,7 +361,7 @@ def test_a_bug_before_nox_is_told_as_one(
     def parse(*_: object) -> NoReturn:
         raise KeyError("lost")
 
-    monkeypatch.setattr("sessions.core.options.parse", parse)
+    monkeypatch.setattr("sessions.shared.options.parse", parse)
     assert command(project, "-s", "wheel", "--", "--jobs", "2") == errors.BUG
     assert "bug-start.log" in capsys.readouterr().err
 
@@ -384,5 +384,5 @@ def test_a_relative_path_is_from_where_the_user_stands(
     made = asking("verify", "--wheel", "some.whl")
     made.invoked_from = str(here)
     seen: list[Context] = []
-    context.stage(made, seen.append)
+    nox_session.stage(made, seen.append)
     assert seen[0].options.wheel == str(here / "some.whl")

@@ -16,8 +16,8 @@ from typing import Any
 import filelock
 import pytest
 
-from sessions.core import disk
-from sessions.core.errors import Problem
+from sessions.shared import disk
+from sessions.shared.errors import Problem
 
 
 def anything(_: str) -> bool:

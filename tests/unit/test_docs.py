@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import declared, graph
+from sessions.shared import declared, graph
 from tests import fakes
 
 README = (fakes.ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sessions import toolkit
-from sessions.core import facts
-from sessions.core.errors import Problem
-from sessions.core.model import HostRange
+from sessions.fetch import main_toolkit
+from sessions.shared import knowledge
+from sessions.shared.errors import Problem
+from sessions.shared.target import HostRange
 
 # The lines of crt/host_config.h of CUDA 13.1.115 that say which compilers it takes, as they are:
 # four times clang, and only the last of them for clang itself.
@@ -57,27 +57,27 @@ HOST_CONFIG = """\
 
 #endif /* _WIN32 */
 """  # noqa: E501
-LINES = list(facts.toolkits())
-LOCKED = sorted(path.stem.removeprefix("cuda-") for path in facts.FACTS.glob("cuda-*.txt"))
+LINES = list(knowledge.toolkits())
+LOCKED = sorted(path.stem.removeprefix("cuda-") for path in knowledge.LOCKS.glob("cuda-*.txt"))
 
 
 def test_the_accepted_compilers_are_read_from_nvidias_header() -> None:
-    assert facts.parse_host_config(HOST_CONFIG) == HostRange(
+    assert knowledge.parse_host_config(HOST_CONFIG) == HostRange(
         gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_max=1949
     )
 
 
 def test_the_row_of_13_1_is_what_its_header_says() -> None:
-    assert facts.toolkit("13.1").accepts == facts.parse_host_config(HOST_CONFIG)
+    assert knowledge.toolkit("13.1").accepts == knowledge.parse_host_config(HOST_CONFIG)
 
 
 @pytest.mark.parametrize("gone", ["__GNUC__ >", "_MSC_VER <", "(__clang_major__ >="])
 def test_a_header_that_lacks_a_line_is_not_guessed_at(gone: str) -> None:
-    assert facts.parse_host_config(HOST_CONFIG.replace(gone, "?")) is None
+    assert knowledge.parse_host_config(HOST_CONFIG.replace(gone, "?")) is None
 
 
 def test_an_empty_header_is_unreadable() -> None:
-    assert facts.parse_host_config("") is None
+    assert knowledge.parse_host_config("") is None
 
 
 @pytest.mark.parametrize(
@@ -91,9 +91,9 @@ def test_an_empty_header_is_unreadable() -> None:
 def test_a_toolkit_that_takes_other_compilers_than_the_probe_chose_from_is_refused(
     text: str, cuda: str, said: str
 ) -> None:
-    assert toolkit.accepted(HOST_CONFIG, "13.1") == facts.toolkit("13.1").accepts
+    assert main_toolkit.accepted(HOST_CONFIG, "13.1") == knowledge.toolkit("13.1").accepts
     with pytest.raises(Problem, match="accepts other compilers") as caught:
-        toolkit.accepted(text, cuda)
+        main_toolkit.accepted(text, cuda)
     assert said in caught.value.evidence
 
 
@@ -108,7 +108,7 @@ def test_a_toolkit_that_takes_other_compilers_than_the_probe_chose_from_is_refus
     ],
 )
 def test_an_architecture_is_number_feature_and_kind(arch: str, parts: tuple[int, str, str]) -> None:
-    assert facts.parse_arch(arch) == parts
+    assert knowledge.parse_arch(arch) == parts
 
 
 @pytest.mark.parametrize(
@@ -116,30 +116,30 @@ def test_an_architecture_is_number_feature_and_kind(arch: str, parts: tuple[int,
 )
 def test_anything_else_is_no_architecture(arch: str) -> None:
     with pytest.raises(Problem) as caught:
-        facts.parse_arch(arch)
+        knowledge.parse_arch(arch)
     assert repr(arch) in caught.value.what
     assert "--arch 120-real" in caught.value.remedy
 
 
 @pytest.mark.parametrize("version", ["13.1", "13.1.115", "13.1.2.0"])
 def test_a_release_belongs_to_its_line(version: str) -> None:
-    assert facts.toolkit(version).version == "13.1"
+    assert knowledge.toolkit(version).version == "13.1"
 
 
 def test_an_unknown_line_lists_the_known() -> None:
     with pytest.raises(Problem, match=r"CUDA 12\.9 is not one") as caught:
-        facts.toolkit("12.9")
+        knowledge.toolkit("12.9")
     assert caught.value.evidence == "known: " + ", ".join(LINES)
 
 
 def test_only_13_2_is_known_bad_and_says_why() -> None:
-    bad = {version: known.bad for version, known in facts.toolkits().items() if known.bad}
+    bad = {version: known.bad for version, known in knowledge.toolkits().items() if known.bad}
     assert list(bad) == ["13.2"]
     assert "ggml-org/llama.cpp#21255" in (bad["13.2"] or "")
 
 
 def test_the_promised_releases_are_locked() -> None:
-    assert {"0.3.16", "0.3.36"} <= set(facts.sdists())
+    assert {"0.3.16", "0.3.36"} <= set(knowledge.sdists())
     assert "13.1" in LOCKED
     assert any(tuple(map(int, line.split("."))) >= (13, 3) for line in LOCKED)
 
@@ -153,7 +153,7 @@ def _sourceless(table: dict[str, Any], name: str = "") -> list[str]:
 
 
 def test_every_row_of_what_is_known_of_cuda_has_a_source() -> None:
-    tables = tomllib.loads((facts.FACTS / "cuda.toml").read_text(encoding="utf-8"))
+    tables = tomllib.loads((knowledge.KNOWLEDGE / "cuda.toml").read_text(encoding="utf-8"))
     assert len(tables["toolkit"]) >= 5
     assert _sourceless(tables) == []
 
@@ -167,31 +167,31 @@ def test_a_row_without_a_source_would_be_seen() -> None:
 
 @pytest.mark.parametrize("line", LINES)
 def test_a_toolkit_row_is_plausible(line: str) -> None:
-    known = facts.toolkit(line)
+    known = knowledge.toolkit(line)
     assert known.accepts.clang_min <= known.accepts.clang_max
     assert known.accepts.msvc_min <= known.accepts.msvc_max
     assert known.driver >= 580
     assert {90, 100, 120} <= set(known.archs)
     assert list(known.archs) == sorted(known.archs)
-    assert set(known.archs) <= set(facts.capability_names())
+    assert set(known.archs) <= set(knowledge.capability_names())
 
 
-@pytest.mark.parametrize("version", list(facts.sdists()))
+@pytest.mark.parametrize("version", list(knowledge.sdists()))
 def test_an_sdist_is_locked_by_name_hash_and_time(version: str) -> None:
-    sdist = facts.sdists()[version]
+    sdist = knowledge.sdists()[version]
     assert sdist.file == f"llama_cpp_python-{version}.tar.gz"
     assert re.fullmatch(r"[0-9a-f]{64}", sdist.sha256)
     assert sdist.epoch > 315532800, "a zip holds no time before 1980"
 
 
 def test_the_newer_release_makes_a_wheel_of_any_python() -> None:
-    assert facts.sdists()["0.3.16"].py_api is None
-    assert facts.sdists()["0.3.36"].py_api == "py3"
+    assert knowledge.sdists()["0.3.16"].py_api is None
+    assert knowledge.sdists()["0.3.36"].py_api == "py3"
 
 
 @pytest.mark.parametrize("line", LOCKED)
 def test_every_component_of_a_locked_toolkit_has_a_hash_for_each_system(line: str) -> None:
-    text = facts.toolkit_lock(line).read_text(encoding="utf-8")
+    text = knowledge.toolkit_lock(line).read_text(encoding="utf-8")
     hashes = {
         block.split("==")[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block)
         for block in re.split(r"\n(?=\S)", text)
@@ -210,7 +210,7 @@ def test_every_component_of_a_locked_toolkit_has_a_hash_for_each_system(line: st
 
 @pytest.mark.parametrize("line", LOCKED)
 def test_the_compiler_of_a_locked_toolkit_is_of_that_line(line: str) -> None:
-    pins = facts.parse_requirements(facts.toolkit_lock(line).read_text(encoding="utf-8"))
+    pins = knowledge.parse_requirements(knowledge.toolkit_lock(line).read_text(encoding="utf-8"))
     of_the_line = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime")
     for name in of_the_line:
         assert pins[name].startswith(f"{line}."), name
@@ -219,7 +219,9 @@ def test_the_compiler_of_a_locked_toolkit_is_of_that_line(line: str) -> None:
 
 @pytest.mark.parametrize("name", ["dev.txt", "integration.txt", "runtime.txt", "tools.txt"])
 def test_every_pin_of_a_tool_is_exact_and_hashed(name: str) -> None:
-    text = (facts.FACTS / name).read_text(encoding="utf-8")
+    text = ((knowledge.KNOWLEDGE if name.endswith(".toml") else knowledge.LOCKS) / name).read_text(
+        encoding="utf-8"
+    )
     blocks = [b for b in re.split(r"\n(?=\S)", text) if not b.startswith("#")]
     assert len(blocks) > 5
     assert [b for b in blocks if not re.match(r"[A-Za-z0-9._-]+==\S+", b)] == []
@@ -228,14 +230,14 @@ def test_every_pin_of_a_tool_is_exact_and_hashed(name: str) -> None:
 
 def test_a_line_without_a_lock_names_those_that_have_one() -> None:
     with pytest.raises(Problem, match=r"CUDA 13\.0 has no lock file") as caught:
-        facts.toolkit_lock("13.0")
+        knowledge.toolkit_lock("13.0")
     assert caught.value.evidence == "locked: " + ", ".join(LOCKED)
     assert "nox -s lock -- --add cuda==13.0" in caught.value.remedy
 
 
 def test_pins_are_read_from_a_requirements_file() -> None:
     text = "# c\nnvidia-cuda-nvcc==13.1.115 \\\n    --hash=sha256:aa\nninja==1.13 ; os == 'x'\n"
-    assert facts.parse_requirements(text) == {"nvidia-cuda-nvcc": "13.1.115", "ninja": "1.13"}
+    assert knowledge.parse_requirements(text) == {"nvidia-cuda-nvcc": "13.1.115", "ninja": "1.13"}
 
 
 @pytest.mark.parametrize(
@@ -248,49 +250,51 @@ def test_pins_are_read_from_a_requirements_file() -> None:
     ],
 )
 def test_shortest_is_the_inverse_of_compiled_to(archs: list[str], names: set[str]) -> None:
-    assert {name for arch in archs for name in facts.compiled_to(arch)} == names
-    assert sorted(facts.shortest(names)) == sorted(archs)
+    assert {name for arch in archs for name in knowledge.compiled_to(arch)} == names
+    assert sorted(knowledge.shortest(names)) == sorted(archs)
 
 
 def test_shortest_leaves_words_that_are_not_architectures() -> None:
-    assert facts.shortest({"native", "90-real"}) == ("90-real", "native")
+    assert knowledge.shortest({"native", "90-real"}) == ("90-real", "native")
 
 
 def test_a_header_is_corrected_as_often_as_it_is_expected_to_be(tmp_path: Path) -> None:
-    (header,) = facts.headers("13.1", "2.42")
+    (header,) = knowledge.headers("13.1", "2.42")
     path = tmp_path / header.file
     path.parent.mkdir()
     path.write_text(
         "extern double rsqrt(double x);\nextern float  rsqrtf(float x);\nfloat r(int);\n"
     )
-    toolkit.correct(tmp_path, [header])
+    main_toolkit.correct(tmp_path, [header])
     assert path.read_text() == (
         "extern double rsqrt(double x) noexcept(true);\n"
         "extern float  rsqrtf(float x) noexcept(true);\nfloat r(int);\n"
     )
     with pytest.raises(Problem) as caught:  # of a release that has the correction
-        toolkit.correct(tmp_path, [header])
+        main_toolkit.correct(tmp_path, [header])
     assert caught.value.id == "toolkit-header-unknown"
 
 
 @pytest.mark.parametrize("glibc", ["", "2.36", "2.41"])
 def test_an_older_glibc_needs_no_correction(glibc: str) -> None:
-    assert facts.headers("13.1", glibc) == ()
+    assert knowledge.headers("13.1", glibc) == ()
 
 
 def test_the_release_to_use_instead_needs_no_correction() -> None:
-    for header in facts.headers("13.1", "99.0"):
-        assert header.fixed in facts.toolkits()
-        assert facts.headers(header.fixed, "99.0") == ()
+    for header in knowledge.headers("13.1", "99.0"):
+        assert header.fixed in knowledge.toolkits()
+        assert knowledge.headers(header.fixed, "99.0") == ()
 
 
 def test_a_wheel_and_the_probe_agree_on_which_gpus_have_code() -> None:
     """The rule is written twice: what ships in a wheel imports nothing of ours."""
-    text = (facts.FACTS.parent / "overlay" / "_gpu_check.py").read_text(encoding="utf-8")
+    text = (knowledge.KNOWLEDGE.parents[1] / "build" / "overlay" / "_gpu_check.py").read_text(
+        encoding="utf-8"
+    )
     for arch in ("75", "86-real", "89", "90a-real", "100f-real", "120-real", "120a", "90-virtual"):
         module: dict[str, Any] = {}
         exec(text.replace("@ARCHS@", arch).replace("@CUDA@", "13.1"), module)
-        for number in facts.capability_names():
+        for number in knowledge.capability_names():
             capability = divmod(number, 10)
-            expected = facts.has_code((arch,), "{}.{}".format(*capability))
+            expected = knowledge.has_code((arch,), "{}.{}".format(*capability))
             assert module["has_code"](capability) is expected, (arch, capability)

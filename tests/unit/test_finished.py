@@ -10,7 +10,8 @@ from typing import NoReturn
 
 import pytest
 
-from sessions.core import finished, records
+from sessions.build import output
+from sessions.shared import records
 from tests import fakes
 
 NAME = fakes.wheel().file
@@ -27,29 +28,29 @@ def made(tmp_path: Path) -> Path:
 
 def test_a_wheel_of_the_same_inputs_that_lies_unchanged_is_current(made: Path) -> None:
     record = fakes.wheel(sha256=records.file_sha256(made))
-    assert finished.is_current(record, record.fingerprint, made.parent)
+    assert output.is_current(record, record.fingerprint, made.parent)
 
 
 def test_a_wheel_of_other_inputs_is_not_current(made: Path) -> None:
     record = fakes.wheel(sha256=records.file_sha256(made))
-    assert not finished.is_current(record, "e" * 64, made.parent)
+    assert not output.is_current(record, "e" * 64, made.parent)
 
 
 def test_a_wheel_that_is_gone_is_not_current(made: Path) -> None:
     record = fakes.wheel(sha256=records.file_sha256(made))
     made.unlink()
-    assert not finished.is_current(record, record.fingerprint, made.parent)
+    assert not output.is_current(record, record.fingerprint, made.parent)
 
 
 def test_a_wheel_that_was_changed_is_not_current(made: Path) -> None:
     record = fakes.wheel(sha256=records.file_sha256(made))
     made.write_bytes(b"other wheel")
-    assert not finished.is_current(record, record.fingerprint, made.parent)
+    assert not output.is_current(record, record.fingerprint, made.parent)
 
 
 def test_a_wheel_is_published_whole(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "wheels" / "rtx50"
-    assert finished.publish(made, folder) == folder / NAME
+    assert output.publish(made, folder) == folder / NAME
     assert (folder / NAME).read_bytes() == b"new wheel"
     assert [p.name for p in folder.iterdir()] == [NAME]
     assert made.exists()
@@ -57,7 +58,7 @@ def test_a_wheel_is_published_whole(made: Path, tmp_path: Path) -> None:
 
 def test_a_wheel_takes_the_place_of_an_older_one(made: Path, tmp_path: Path) -> None:
     (tmp_path / NAME).write_bytes(b"old wheel")
-    finished.publish(made, tmp_path)
+    output.publish(made, tmp_path)
     assert (tmp_path / NAME).read_bytes() == b"new wheel"
 
 
@@ -88,6 +89,6 @@ def test_a_publication_that_breaks_leaves_the_older_wheel_and_nothing_else(
     (folder / NAME).write_bytes(b"old wheel")
     monkeypatch.setattr(where, name, end)
     with pytest.raises((OSError, KeyboardInterrupt)):
-        finished.publish(made, folder)
+        output.publish(made, folder)
     assert (folder / NAME).read_bytes() == b"old wheel"
     assert [p.name for p in folder.iterdir()] == [NAME]

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from sessions.core import identity, inputs, machine
-from sessions.core.machine import Machine
+from sessions.build import inputs
+from sessions.probe import identity
+from sessions.shared import machine
+from sessions.shared.machine import Machine
 from tests import fakes
 
 DEBIAN = fakes.ROOT / "tests" / "data" / "machines" / "debian12-cuda13.0" / "machine.json"

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sessions import toolkit, wheel
-from sessions.core import disk, inputs, records
-from sessions.core.context import Context
+from sessions.build import inputs, main_wheel
+from sessions.fetch import main_toolkit
+from sessions.shared import disk, records
+from sessions.shared.nox_session import Context
 from tests import fakes
 
 PLAIN = """
@@ -73,11 +74,11 @@ class Wordless(ast.NodeTransformer):
 def test_what_is_added_to_nvidias_packages_has_a_number_that_was_raised_for_it() -> None:
     """A toolkit in the cache is named by it: raise it with each change, and put the digest here."""
     made_by = (
-        toolkit.assemble,
-        toolkit.import_libraries,
-        toolkit.module_definition,
-        toolkit.driver_functions,
-        toolkit._driver_stub,
+        main_toolkit.assemble,
+        main_toolkit.import_libraries,
+        main_toolkit.module_definition,
+        main_toolkit.driver_functions,
+        main_toolkit._driver_stub,
     )
     trees = [ast.parse(textwrap.dedent(inspect.getsource(function))) for function in made_by]
     text = "".join(ast.unparse(Wordless().visit(tree)) for tree in trees)
@@ -98,7 +99,7 @@ def test_a_tree_of_other_settings_goes_before_the_build(
     (ctx.build / "tree" / "CMakeCache.txt").touch()
     if then:
         records.write(ctx.build / "inputs.json", "inputs", {"settings": then})
-    wheel._tree(ctx, env, fakes.chain())
+    main_wheel._tree(ctx, env, fakes.chain())
     assert (ctx.build / "tree" / "CMakeCache.txt").exists() is stays
     noted = records.read(ctx.build / "inputs.json", "inputs", dict[str, str])
     assert noted is not None

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 
-from sessions.core import baseline, benched, job, spec
-from sessions.core.errors import CHECK_FAILED, USAGE, Problem
-from sessions.core.model import BuildSpec, Wheel
+from sessions.build import baselines
+from sessions.build.model import Wheel
 from sessions.payload import child, seal
+from sessions.run import bench_results, job
+from sessions.shared import spec
+from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
+from sessions.shared.target import BuildSpec
 from tests import fakes
 
 TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
@@ -337,7 +340,7 @@ def test_a_report_of_other_forms_is_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["smoke", "bench"])
 def test_a_text_that_is_not_a_report_is_refused(kind: str, text: str) -> None:
     words = (None, DIGEST) if kind == "smoke" else ("rtx50", DIGEST)
-    read: Any = job.opened if kind == "smoke" else benched.opened
+    read: Any = job.opened if kind == "smoke" else bench_results.opened
     with pytest.raises(Problem) as caught:
         read(text, *words, "report.json")
     assert caught.value.id == f"{kind}-report-invalid"
@@ -513,7 +516,7 @@ def test_a_wheel_that_has_no_wheels_name_is_refused(tmp_path: Path, session: str
 def test_a_baseline_that_has_no_wheels_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "my-wheel.whl").touch()
     with pytest.raises(Problem) as caught:
-        baseline.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
+        baselines.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
     assert caught.value.id == "wheel-name-invalid"
 
 

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from sessions.core import facts, judge
-from sessions.core.model import BuildSpec, Check, Compiler, Driver, HostRange, Toolchain
+from sessions.probe import selection
+from sessions.probe.model import Compiler, Driver, Toolchain
+from sessions.shared import knowledge
+from sessions.shared.checks import Check
+from sessions.shared.target import BuildSpec, HostRange
 from tests import fakes
 
-ACCEPTS = facts.toolkit("13.1").accepts
+ACCEPTS = knowledge.toolkit("13.1").accepts
 
 
 @pytest.mark.parametrize(
@@ -28,7 +31,7 @@ ACCEPTS = facts.toolkit("13.1").accepts
 def test_jobs_follow_cores_and_memory_unless_asked_for(
     cores: int, free: int, asked: int | None, jobs: int
 ) -> None:
-    assert judge.job_count(fakes.host(cores=cores, memory_free_mib=free), asked) == jobs
+    assert selection.job_count(fakes.host(cores=cores, memory_free_mib=free), asked) == jobs
 
 
 def test_the_python_of_the_right_version_and_width_is_chosen() -> None:
@@ -38,29 +41,29 @@ def test_the_python_of_the_right_version_and_width_is_chosen() -> None:
         fakes.python(path="/old", version="3.1.1"),
         fakes.python(path="/narrow", bits=32),
     ]
-    assert judge.choose_python([*others, right], "3.11") == right
-    assert judge.choose_python(others, "3.11") is None
+    assert selection.choose_python([*others, right], "3.11") == right
+    assert selection.choose_python(others, "3.11") is None
 
 
 def test_a_python_that_can_make_a_venv_goes_before_one_that_cannot() -> None:
     bare, whole = fakes.python(path="/bare", can_venv=False), fakes.python(path="/whole")
-    assert judge.choose_python([bare, whole], "3.11") == whole
-    assert judge.choose_python([bare], "3.11") == bare
+    assert selection.choose_python([bare, whole], "3.11") == whole
+    assert selection.choose_python([bare], "3.11") == bare
 
 
 def test_an_installed_toolkit_is_chosen_only_when_asked_for() -> None:
     old, same = fakes.installed(), fakes.installed(root="/opt/cuda-13.1", version="13.1.115")
-    assert judge.choose_toolkit([old, same], fakes.spec()) is None
-    assert judge.choose_toolkit([old, same], fakes.spec(toolkit="system")) == same
-    assert judge.choose_toolkit([old], fakes.spec(toolkit="system")) is None
-    assert judge.choose_toolkit([old, same], fakes.cpu_spec(toolkit="system")) is None
+    assert selection.choose_toolkit([old, same], fakes.spec()) is None
+    assert selection.choose_toolkit([old, same], fakes.spec(toolkit="system")) == same
+    assert selection.choose_toolkit([old], fakes.spec(toolkit="system")) is None
+    assert selection.choose_toolkit([old, same], fakes.cpu_spec(toolkit="system")) is None
 
 
 def test_a_named_toolkit_is_chosen_whatever_its_version() -> None:
     named = fakes.installed(root="/mine", found_via="--toolkit")
     same = fakes.installed(root="/opt/cuda-13.1", version="13.1.115")
-    assert judge.choose_toolkit([same, named], fakes.spec(toolkit="/mine")) == named
-    assert judge.choose_toolkit([same], fakes.spec(toolkit="/mine")) is None
+    assert selection.choose_toolkit([same, named], fakes.spec(toolkit="/mine")) == named
+    assert selection.choose_toolkit([same], fakes.spec(toolkit="/mine")) is None
 
 
 def test_the_first_compiler_that_fits_is_chosen() -> None:
@@ -69,18 +72,18 @@ def test_the_first_compiler_that_fits_is_chosen() -> None:
         fakes.compiler(version="14.2.0", cxx="/b"),
         fakes.compiler(version="12.2.0", cxx="/c"),
     )
-    chosen, why = judge.choose_compiler([new, fits, also], ACCEPTS, None)
+    chosen, why = selection.choose_compiler([new, fits, also], ACCEPTS, None)
     assert chosen == fits
     assert why == "gnu 14.2.0 (/b): the first that fits of g++, g++-N, clang++"
 
 
 def test_too_old_a_compiler_is_passed_over() -> None:
     old, fits = fakes.compiler(version="8.5.0"), fakes.compiler(version="9.1.0")
-    assert judge.choose_compiler([old, fits], ACCEPTS, None)[0] == fits
+    assert selection.choose_compiler([old, fits], ACCEPTS, None)[0] == fits
 
 
 def test_too_new_a_compiler_is_taken_where_there_is_no_other_and_said_so() -> None:
-    chosen, why = judge.choose_compiler(
+    chosen, why = selection.choose_compiler(
         [fakes.compiler(version="8.5.0"), fakes.compiler(version="16.1.0")], ACCEPTS, None
     )
     assert chosen is not None
@@ -91,14 +94,14 @@ def test_too_new_a_compiler_is_taken_where_there_is_no_other_and_said_so() -> No
 
 def test_too_new_a_compiler_is_fine_for_the_cpu() -> None:
     new = fakes.compiler(version="16.1.0")
-    chosen, why = judge.choose_compiler([new], None, None)
+    chosen, why = selection.choose_compiler([new], None, None)
     assert chosen == new
     assert why.endswith("the first that fits of g++, g++-N, clang++")
 
 
 def test_with_old_compilers_alone_none_is_chosen_and_each_reason_is_given() -> None:
     old = [fakes.compiler(version="8.5.0"), fakes.clang("9.0.1")]
-    assert judge.choose_compiler(old, ACCEPTS, None) == (
+    assert selection.choose_compiler(old, ACCEPTS, None) == (
         None,
         "gnu 8.5.0 (/usr/bin/g++): too old: upstream needs gnu 9; "
         "clang 9.0.1 (/usr/bin/clang++): too old: upstream needs clang 10",
@@ -106,18 +109,18 @@ def test_with_old_compilers_alone_none_is_chosen_and_each_reason_is_given() -> N
 
 
 def test_without_a_compiler_none_is_chosen() -> None:
-    assert judge.choose_compiler([], ACCEPTS, None) == (None, "no C++ compiler was found")
+    assert selection.choose_compiler([], ACCEPTS, None) == (None, "no C++ compiler was found")
 
 
 def test_the_named_compiler_is_chosen_before_one_that_fits_better() -> None:
     named = fakes.compiler(version="8.5.0", cxx="/mine", found_via="--compiler")
-    chosen, why = judge.choose_compiler([fakes.compiler(), named], ACCEPTS, "/mine")
+    chosen, why = selection.choose_compiler([fakes.compiler(), named], ACCEPTS, "/mine")
     assert chosen == named
     assert why == "gnu 8.5.0 (/mine): named by --compiler"
 
 
 def test_a_named_compiler_that_does_not_run_is_not_replaced_by_another() -> None:
-    chosen, why = judge.choose_compiler([fakes.compiler()], ACCEPTS, "/mine")
+    chosen, why = selection.choose_compiler([fakes.compiler()], ACCEPTS, "/mine")
     assert chosen is None
     assert why == "--compiler /mine is no C++ compiler that runs"
 
@@ -137,7 +140,7 @@ def test_a_named_compiler_that_does_not_run_is_not_replaced_by_another() -> None
     ids=lambda value: f"{value.family}-{value.version}" if isinstance(value, Compiler) else None,
 )
 def test_the_range_of_13_1_has_both_ends_in_it(compiler: Compiler, fits: bool) -> None:
-    assert (judge.refusal(compiler, ACCEPTS) is None) is fits
+    assert (selection.refusal(compiler, ACCEPTS) is None) is fits
 
 
 @pytest.mark.parametrize(
@@ -145,24 +148,24 @@ def test_the_range_of_13_1_has_both_ends_in_it(compiler: Compiler, fits: bool) -
     [("13.0", 1949), ("13.1", 1949), ("13.2", 1959), ("13.3", 1959), ("13.4", 1959)],
 )
 def test_visual_studio_2026_needs_cuda_13_2_or_newer(line: str, newest: int) -> None:
-    accepts = facts.toolkit(line).accepts
+    accepts = knowledge.toolkit(line).accepts
 
     def fits(number: int) -> bool:
-        return judge.refusal(fakes.msvc(str(number)), accepts) is None
+        return selection.refusal(fakes.msvc(str(number)), accepts) is None
 
     assert [fits(n) for n in (1919, 1920, newest, newest + 1)] == [False, True, True, False]
     assert fits(1950) is (line not in ("13.0", "13.1"))
 
 
 def test_a_refused_visual_studio_is_told_the_range() -> None:
-    assert judge.refusal(fakes.msvc("1950"), ACCEPTS) == "CUDA accepts msvc 1920 to 1949"
+    assert selection.refusal(fakes.msvc("1950"), ACCEPTS) == "CUDA accepts msvc 1920 to 1949"
 
 
 def judged(
     spec: BuildSpec | None = None, flags: dict[str, str] | None = None, **changes: Any
 ) -> dict[str, Check]:
     """The checks of a good machine with these changes, by id."""
-    checks = judge.judge(fakes.chain(**changes), spec or fakes.spec(), flags or {})
+    checks = selection.judge(fakes.chain(**changes), spec or fakes.spec(), flags or {})
     return {check.id: check for check in checks}
 
 
@@ -272,7 +275,7 @@ def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
         jobs=1,
         checks=(),
     )
-    checks = judge.judge(nothing, SYSTEM, {"CC": "tcc", "CFLAGS": "-w"})
+    checks = selection.judge(nothing, SYSTEM, {"CC": "tcc", "CFLAGS": "-w"})
     bad = [check for check in checks if check.status != "ok"]
     assert [check.id for check in bad] == [
         "platform",
@@ -331,18 +334,18 @@ def test_variables_of_other_builds_are_shown_with_what_to_use_instead() -> None:
     ],
 )  # fmt: skip
 def test_a_variable_that_another_build_reads_is_named(name: str) -> None:
-    assert judge.unused({name: "1", "PATH": "/bin"}) == {name: "1"}
-    assert judge.unused({name: ""}) == {}
+    assert selection.unused({name: "1", "PATH": "/bin"}) == {name: "1"}
+    assert selection.unused({name: ""}) == {}
 
 
 @pytest.mark.parametrize("name", ["PATH", "CUDA_PATH", "CUDA_HOME", "CC", "LLAMA_CACHE", "CMAKE"])
 def test_a_variable_that_is_used_or_no_builds_is_not_named(name: str) -> None:
-    assert judge.unused({name: "1"}) == {}
+    assert selection.unused({name: "1"}) == {}
 
 
 def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> None:
     cards = (fakes.gpu(), fakes.gpu(index=1, compute_capability="8.9"), fakes.gpu(index=2))
-    checks = judge.judge(fakes.chain(gpus=cards), fakes.spec(), {})
+    checks = selection.judge(fakes.chain(gpus=cards), fakes.spec(), {})
     assert [c.summary for c in checks if c.id == "gpu"] == [
         "GPU 0: NVIDIA GeForce RTX 5090, 12.0",
         "GPU 1: NVIDIA GeForce RTX 5090, 8.9: this wheel has no code for it",

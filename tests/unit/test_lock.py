@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions import lock
-from sessions.core import facts, records
-from sessions.core.errors import Problem
+from sessions.lock import main_lock
+from sessions.shared import knowledge, records
+from sessions.shared.errors import Problem
 
 # Lines of METADATA of cuda-toolkit 13.1.2.0, as they are: pinned by pattern, each more than once.
 MARK = (
@@ -35,9 +35,9 @@ Provides-Extra: all
 
 
 def test_the_release_and_the_pin_of_every_component_are_read_from_the_bundle() -> None:
-    release, pins = lock.bundle_pins(METADATA)
+    release, pins = main_lock.bundle_pins(METADATA)
     assert release == "13.1.2.0"
-    assert {name: pins[name] for name in lock.COMPONENTS} == {
+    assert {name: pins[name] for name in main_lock.COMPONENTS} == {
         "nvidia-cuda-nvcc": "13.1.115.*",
         "nvidia-nvvm": "13.1.115.*",
         "nvidia-cuda-crt": "13.1.115.*",
@@ -50,7 +50,7 @@ def test_the_release_and_the_pin_of_every_component_are_read_from_the_bundle() -
 def test_a_bundle_that_leaves_a_component_unpinned_is_refused() -> None:
     text = METADATA.replace("nvidia-nvvm==13.1.115.*;", "nvidia-nvvm;")
     with pytest.raises(Problem, match=r"cuda-toolkit 13\.1\.2\.0 does not say") as caught:
-        lock.bundle_pins(text)
+        main_lock.bundle_pins(text)
     assert caught.value.evidence == "not named: nvidia-nvvm"
 
 
@@ -72,31 +72,31 @@ def test_hashes_are_read_from_pips_report() -> None:
         "version": "1",
         "install": [item("nvidia-nvvm", "13.1.115", "ab"), item("nvidia-cublas", "13.2", "cd")],
     }
-    assert lock.report_hashes(report) == {
+    assert main_lock.report_hashes(report) == {
         "nvidia-nvvm==13.1.115": "ab",
         "nvidia-cublas==13.2": "cd",
     }
 
 
 def test_a_lock_file_is_what_pip_and_we_can_read() -> None:
-    text = lock.toolkit_text("13.1.2.0", {"a==1": {"ff", "ee"}, "b==2": {"dd"}})
+    text = main_lock.toolkit_text("13.1.2.0", {"a==1": {"ff", "ee"}, "b==2": {"dd"}})
     assert text == (
         "# CUDA 13.1.2.0: NVIDIA's own packages, for Linux x64 and Windows x64.\n"
         "a==1 \\\n    --hash=sha256:ee \\\n    --hash=sha256:ff\n"
         "b==2 \\\n    --hash=sha256:dd\n"
     )
-    assert facts.parse_requirements(text) == {"a": "1", "b": "2"}
+    assert knowledge.parse_requirements(text) == {"a": "1", "b": "2"}
 
 
 @pytest.mark.parametrize("line", ["13.1", "13.4"])
 def test_a_lock_file_of_the_project_is_as_this_would_write_it(line: str) -> None:
-    text = facts.toolkit_lock(line).read_text(encoding="utf-8")
+    text = knowledge.toolkit_lock(line).read_text(encoding="utf-8")
     release = text.split(":")[0].removeprefix("# CUDA ")
     hashes: dict[str, set[str]] = {}
     for block in text.replace(" \\\n    ", " ").splitlines()[1:]:
         pin, *options = block.split()
         hashes[pin] = {option.removeprefix("--hash=sha256:") for option in options}
-    assert lock.toolkit_text(release, hashes) == text
+    assert main_lock.toolkit_text(release, hashes) == text
 
 
 def sdist(folder: Path, settings: str) -> Path:
@@ -121,7 +121,7 @@ def test_the_row_of_an_sdist_is_read_from_it(
     settings: str, more: dict[str, str], tmp_path: Path
 ) -> None:
     path = sdist(tmp_path, settings)
-    assert lock.sdist_row(path) == {
+    assert main_lock.sdist_row(path) == {
         "file": "llama_cpp_python-9.9.9.tar.gz",
         "sha256": records.file_sha256(path),
         "epoch": 1667997441,
@@ -146,7 +146,7 @@ def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: 
             info = tarfile.TarInfo(f"llama_cpp_python-9.9.9/{name}")
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    row = lock.upstream_row(path, "9.9.9")
+    row = main_lock.upstream_row(path, "9.9.9")
     assert row == {
         "requires": ["numpy>=1", 'a; extra == "b"'],
         "parts": {"llama.cpp": "4227c9be42", "ggml": "", "stb_image": "2.30"},
@@ -157,6 +157,6 @@ def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: 
     }
     known = tmp_path / "upstream.toml"
     known.write_text('# kept\n[release]\n[release."9.9.9".files]\n"a" = "old"\n')
-    lock.put(known, "release", "9.9.9", row)
+    main_lock.put(known, "release", "9.9.9", row)
     assert known.read_text().startswith("# kept\n")
     assert tomllib.loads(known.read_text()) == {"release": {"9.9.9": row}}

@@ -11,16 +11,16 @@ from pathlib import Path
 import filelock
 import pytest
 
-from sessions import clean
-from sessions.core import disk, locks, run
-from sessions.core.context import Context
+from sessions.build import main_clean
+from sessions.shared import disk, locks, programs
+from sessions.shared.nox_session import Context
 from tests import fakes
 
 SETUP = """
 import sys
 from pathlib import Path
-from sessions.core import disk, locks
-from sessions.core.errors import Problem
+from sessions.shared import disk, locks
+from sessions.shared.errors import Problem
 path = Path(sys.argv[1])
 def say(text): print(text, flush=True)
 """
@@ -184,7 +184,7 @@ def test_what_a_killed_run_left_goes_with_the_next_and_what_a_living_one_has_sta
     tmp_path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[tuple[str, str]] = []
-    monkeypatch.setattr(run, "end_leftovers", lambda *mark: ended.append(mark))
+    monkeypatch.setattr(programs, "end_leftovers", lambda *mark: ended.append(mark))
     code = """
 with locks.scratch(path) as folder:
     (folder / "big").write_bytes(bytes(1000))
@@ -199,7 +199,9 @@ with locks.scratch(path) as folder:
     with locks.scratch(tmp_path / "tmp"):
         assert not left.exists()
         assert (kept / "big").exists()
-    assert ended == [(run.BUILD_MARK, str(left))], "the pip of the killed run would write there"
+    assert ended == [(programs.BUILD_MARK, str(left))], (
+        "the pip of the killed run would write there"
+    )
 
 
 # ---- clean ----
@@ -225,14 +227,14 @@ def test_caches_that_another_run_uses_stay(
 ) -> None:
     used = ("cuda-13.1-abc", "ccache")
     others = [start(runs, USES, ctx.cached_lock(name)).ready() for name in used]
-    clean.main(ctx)
+    main_clean.main(ctx)
     assert left(ctx) == set(used)
     said = " ".join(capsys.readouterr().out.split())
     for name, other in zip(used, others, strict=True):
         assert f"{ctx.cache / name} stays" in said
         assert f"Process {other.process.pid} (" in said
         other.end()
-    clean.main(ctx)
+    main_clean.main(ctx)
     assert left(ctx) == set()
 
 
@@ -240,7 +242,7 @@ def test_a_lock_keeps_its_file_when_the_cache_goes(ctx: Context, runs: list[Run]
     """A new file of that name would be another lock: two runs would have it at once."""
     lock = ctx.cached_lock("cuda-13.4-abc")
     other = start(runs, HAS, lock).ready()
-    clean.main(ctx)
+    main_clean.main(ctx)
     with pytest.raises(filelock.Timeout):
         filelock.FileLock(lock).acquire(timeout=0)
     other.end()
@@ -252,7 +254,7 @@ def test_a_target_and_a_source_that_another_run_uses_stay(ctx: Context, runs: li
     start(runs, HAS, ctx.lock_of("hopper")).ready()
     start(runs, USES, ctx.lock_of("source-0.3.16")).ready()
     every = fakes.context(ctx.root, "--all", session="clean", asked=frozenset({"clean"}))
-    clean.main(every)
+    main_clean.main(every)
     assert (ctx.root / "build" / "hopper").exists()
     assert not (ctx.root / "build" / "ada").exists()
     assert (ctx.root / "llama-cpp-python-src" / "0.3.16").exists()
@@ -262,14 +264,14 @@ def test_the_folder_of_a_run_on_a_given_wheel_stays(ctx: Context, runs: list[Run
     """Such a run does not have the target for itself, but works in its folder."""
     disk.mark(ctx.root / "build" / "hopper")
     start(runs, USES, ctx.lock_of("hopper")).ready()
-    clean.main(fakes.context(ctx.root, "--all", session="clean", asked=frozenset({"clean"})))
+    main_clean.main(fakes.context(ctx.root, "--all", session="clean", asked=frozenset({"clean"})))
     assert (ctx.root / "build" / "hopper").exists()
 
 
 def test_wheels_of_a_target_at_work_stay_and_no_lock_is_named_after_a_wheel(
     ctx: Context, runs: list[Run]
 ) -> None:
-    from sessions.core import records
+    from sessions.shared import records
 
     for label in ("hopper", "ada"):
         folder = ctx.root / "wheels" / label
@@ -278,7 +280,7 @@ def test_wheels_of_a_target_at_work_stay_and_no_lock_is_named_after_a_wheel(
         records.write(folder / "wheel.json", "wheel", fakes.wheel(target=label))
     start(runs, HAS, ctx.lock_of("hopper")).ready()
     words = fakes.context(ctx.root, "--wheels", session="clean", asked=frozenset({"clean"}))
-    clean.main(words)
+    main_clean.main(words)
     assert len(list((ctx.root / "wheels" / "hopper").iterdir())) == 2
     assert list((ctx.root / "wheels" / "ada").iterdir()) == []
     assert not [path for path in (ctx.root / "build").iterdir() if ".whl" in path.name]
@@ -291,9 +293,9 @@ def test_libraries_in_a_source_wait_for_who_copies_that_source(
     disk.mark(source)
     (source / "llama_cpp" / "lib").mkdir(parents=True)
     start(runs, HAS, ctx.lock_of("source-0.3.16")).ready()
-    removal = next(r for r in clean.stale(ctx) if r.path.name == "lib")
+    removal = next(r for r in main_clean.stale(ctx) if r.path.name == "lib")
     assert removal.lock == ctx.lock_of("source-0.3.16")
-    clean.main(fakes.context(ctx.root, session="clean"))
+    main_clean.main(fakes.context(ctx.root, session="clean"))
     assert (source / "llama_cpp" / "lib").exists()
     assert not ctx.lock_of("source-lib").exists()
 
@@ -304,7 +306,7 @@ def test_what_killed_runs_left_is_found_by_the_next_clean(ctx: Context) -> None:
         disk.mark(ctx.root / name)
     ctx.wheels.mkdir(parents=True)
     (ctx.wheels / f".{fakes.wheel().file}.77.part").write_bytes(b"half")
-    clean.main(fakes.context(ctx.root, session="clean"))
+    main_clean.main(fakes.context(ctx.root, session="clean"))
     assert not [name for name in parts if (ctx.root / name).exists()]
     assert list(ctx.wheels.iterdir()) == []
 
@@ -319,6 +321,6 @@ def test_the_cache_is_swept_of_a_folder_in_one_step(
 
     monkeypatch.setattr(disk, "discard", killed)
     with pytest.raises(KeyboardInterrupt):
-        clean.main(ctx)
+        main_clean.main(ctx)
     assert "ccache" not in left(ctx)
     assert (ctx.cache / "cuda-13.1-abc" / "file").exists()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sessions import probe
-from sessions.core import machine
-from sessions.core.run import capture
+from sessions.probe import main_probe
+from sessions.shared import machine
+from sessions.shared.programs import capture
 from tests import fakes
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="programs are shell scripts")
@@ -26,7 +26,7 @@ def program(path: Path, text: str) -> Path:
 @pytest.fixture
 def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """This machine with a PATH of one folder."""
-    monkeypatch.setattr("sessions.core.run.capture", capture)
+    monkeypatch.setattr("sessions.shared.programs.capture", capture)
     (tmp_path / "bin").mkdir()
 
     def ask(**env: str) -> machine.Machine:
@@ -39,7 +39,7 @@ def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_python_that_warns_on_stderr_is_found(tmp_path: Path, asking: Any) -> None:
     shim = f'echo "pyenv: cannot rehash: no write permission" >&2; exec {sys.executable} "$@"'
     program(tmp_path / "bin" / "python3", shim)
-    found = probe.find_pythons(asking(), f"3.{sys.version_info.minor}", "linux")
+    found = main_probe.find_pythons(asking(), f"3.{sys.version_info.minor}", "linux")
     assert [python.found_via for python in found] == ["python3 on PATH"]
 
 
@@ -49,7 +49,7 @@ def test_a_compiler_that_warns_on_stderr_is_found(tmp_path: Path, asking: Any) -
     says += "echo 'Copyright (C) 2022 Free Software Foundation, Inc.'"
     for name in ("g++", "gcc"):
         program(tmp_path / "bin" / name, says)
-    (found,) = probe.find_compilers(asking(), "linux", fakes.spec())
+    (found,) = main_probe.find_compilers(asking(), "linux", fakes.spec())
     assert (found.family, found.version) == ("gnu", "12.2.0")
 
 

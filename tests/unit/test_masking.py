@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from sessions.core.masking import masked
+from sessions.release.masking import masked
 
 USER, SECRET = "ana", 'p&ss wörd/"1"'
 LOGIN = base64.b64encode(f"{USER}:{SECRET}".encode()).decode()

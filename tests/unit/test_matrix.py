@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from sessions import matrix
-from sessions.core import chain, console, disk, facts, records, run, spec
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.model import BuildSpec, Matrix, MatrixRow, Wheel
-from sessions.wheelfile import compare, retag
+from sessions.build.model import Wheel
+from sessions.matrix import main_matrix, retag
+from sessions.matrix.model import Matrix, MatrixRow
+from sessions.shared import console, disk, knowledge, programs, records, spec, subnox
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.target import BuildSpec
+from sessions.verify import diff
 from tests import fakes
 from tests.unit.test_wheelfile_retag import LINUX, pack
 
@@ -77,8 +79,8 @@ def test_what_cannot_be_meant_is_a_problem_with_a_remedy(words: tuple[str, ...],
 
 
 def test_the_pythons_that_are_known_hold_those_of_every_target() -> None:
-    assert {found.python for found in TARGETS.values()} <= set(facts.pythons())
-    assert facts.pythons()[0] == "3.8"
+    assert {found.python for found in TARGETS.values()} <= set(knowledge.pythons())
+    assert knowledge.pythons()[0] == "3.8"
 
 
 # ---- a project whose chains are played -----------------------------------------------------------
@@ -148,7 +150,7 @@ class World:
         )
 
     def run(self, *words: str) -> tuple[MatrixRow, ...]:
-        matrix.main(self.context(*words))
+        main_matrix.main(self.context(*words))
         return self.rows()
 
     def rows(self) -> tuple[MatrixRow, ...]:
@@ -168,7 +170,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(tmp_path)
-    monkeypatch.setattr(chain, "heard", made.heard)
+    monkeypatch.setattr(subnox, "heard", made.heard)
     real = disk.lock
 
     def lock(path: Path, waiting: Any) -> Any:
@@ -231,7 +233,7 @@ def test_the_repacked_wheel_is_what_a_build_makes_and_its_record_is_true(
     whole = pack(
         tmp_path / "whole" / row.file, "cp312-cp312", "cpu+py3.12", metadata=world.metadata
     )
-    assert compare.differences(path, whole) == ()
+    assert diff.differences(path, whole) == ()
     beside = records.need(path.parent / "wheel.json", "wheel", Wheel)
     base = records.need(world.root / "build" / "cpu" / "wheel.json", "wheel", Wheel)
     assert (beside.file, beside.sha256, beside.target) == (row.file, row.sha256, "cpu+py3.12")
@@ -473,7 +475,7 @@ def test_each_python_that_builds_is_looked_for_once_and_no_other(world: World) -
 
 def test_groups_keep_their_order() -> None:
     specs = spec.matrix(TARGETS, fakes.parsed(*BOTH))
-    found = [[s.target for s in group] for group in matrix.groups([*specs[2:], *specs[:2]])]
+    found = [[s.target for s in group] for group in main_matrix.groups([*specs[2:], *specs[:2]])]
     assert found == [["ada", "ada+py3.10"], ["rtx50", "rtx50+py3.10"]]
 
 
@@ -486,34 +488,34 @@ def row(**changes: Any) -> MatrixRow:
 
 
 def test_a_row_for_people() -> None:
-    assert matrix.cells(row()) == (
+    assert main_matrix.cells(row()) == (
         "rtx50", "3.11", "built", "19.4", "1362.0 s", "2638.0 s", "51 of 152",
         "source 0.3.16, 51 objects",
     )  # fmt: skip
-    assert len(matrix.cells(row())) == len(matrix.COLUMNS)
-    assert matrix.cells(row(cpu_seconds=None, cache={}))[5:7] == ("", "")
+    assert len(main_matrix.cells(row())) == len(main_matrix.COLUMNS)
+    assert main_matrix.cells(row(cpu_seconds=None, cache={}))[5:7] == ("", "")
 
 
 def test_a_failed_row_has_no_figures() -> None:
     spec_ = fakes.spec()
-    failed = matrix.failed(spec_, "why", "the command")
-    assert matrix.cells(failed) == ("rtx50", "3.11", "failed", "", "", "", "", "why: below")
+    failed = main_matrix.failed(spec_, "why", "the command")
+    assert main_matrix.cells(failed) == ("rtx50", "3.11", "failed", "", "", "", "", "why: below")
     assert (failed.file, failed.reason, failed.remedy) == ("", "why", "the command")
 
 
 def test_nothing_is_said_to_be_shared_that_was_not() -> None:
     mine, kit = fakes.source(), fakes.toolkit()
     other = fakes.source(path="/elsewhere"), fakes.toolkit(root="/other")
-    assert matrix.shared((mine, kit, {"hits": 0, "misses": 5}), []) == ()
-    assert matrix.shared((mine, kit, {}), [other]) == ()
-    assert matrix.shared((mine, None, {}), [(mine, kit)]) == ("source 0.3.16",)
-    assert matrix.shared((mine, kit, {}), [other, (None, kit)]) == ("CUDA 13.1",)
-    assert matrix.shared((None, None, {"hits": 3}), [(None, None)]) == ("3 objects",)
+    assert main_matrix.shared((mine, kit, {"hits": 0, "misses": 5}), []) == ()
+    assert main_matrix.shared((mine, kit, {}), [other]) == ()
+    assert main_matrix.shared((mine, None, {}), [(mine, kit)]) == ("source 0.3.16",)
+    assert main_matrix.shared((mine, kit, {}), [other, (None, kit)]) == ("CUDA 13.1",)
+    assert main_matrix.shared((None, None, {"hits": 3}), [(None, None)]) == ("3 objects",)
 
 
 def command(label: BuildSpec, *words: str) -> str:
     ctx = World(Path("/work")).context("--targets", "rtx50", *words)
-    return matrix.command(ctx, label)
+    return main_matrix.command(ctx, label)
 
 
 def test_the_command_for_one_wheel_has_the_options_of_the_run() -> None:
@@ -522,7 +524,7 @@ def test_the_command_for_one_wheel_has_the_options_of_the_run() -> None:
     assert command(other) == "nox -s verify -- --target=rtx50 --python=3.12"
     words = ("--cache", "none", "--source", "/my checkout")
     told = ["--target=rtx50", "--source=/my checkout", "--cache=none"]
-    assert command(base, *words) == run.typed(["nox", "-s", "verify", "--", *told])
+    assert command(base, *words) == programs.typed(["nox", "-s", "verify", "--", *told])
 
 
 def test_the_command_names_the_python_that_was_told_to_build() -> None:
@@ -540,17 +542,17 @@ def test_a_chain_is_heard_and_kept(
 ) -> None:
     ran: list[Any] = []
 
-    def stream(command: Sequence[str], *, env: Any, log: Any, on_line: Any) -> run.Finished:
+    def stream(command: Sequence[str], *, env: Any, log: Any, on_line: Any) -> programs.Finished:
         ran.append((list(command), env))
         log.write("one\n")
         on_line("one")
-        return run.Finished(tuple(command), 3, "", 0.1)
+        return programs.Finished(tuple(command), 3, "", 0.1)
 
-    monkeypatch.setattr(run, "stream", stream)
+    monkeypatch.setattr(programs, "stream", stream)
     log = tmp_path / "deep" / "matrix.log"
-    code = chain.heard(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"], env={"A": "1"}, log=log)
+    code = subnox.heard(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"], env={"A": "1"}, log=log)
     assert code == 3
-    told = chain.command(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"])
+    told = subnox.command(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"])
     assert ran == [(told, {"A": "1"})]
     assert told[-5:] == ["wheel", "verify", "--", "--target=cpu", "--jobs=2"]
     assert log.read_text() == "one\n"
@@ -577,12 +579,14 @@ def test_a_chain_is_heard_and_kept(
     ids=["problem", "checks", "ascii", "no nox", "silence"],
 )
 def test_the_reason_is_what_the_chain_said(said: str, expected: str) -> None:
-    assert chain.reason(said) == expected
+    assert subnox.reason(said) == expected
 
 
 def test_the_table_fits_a_terminal_of_80(capsys: Told) -> None:
     console.table(
-        "", matrix.COLUMNS, [matrix.cells(row()), matrix.cells(row(outcome="up to date"))]
+        "",
+        main_matrix.COLUMNS,
+        [main_matrix.cells(row()), main_matrix.cells(row(outcome="up to date"))],
     )
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 80 for line in lines)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import errors, graph, options
-from sessions.core.declared import BY_FIELD, OPTIONS, Option, takes
-from sessions.core.errors import Problem
-from sessions.core.model import CacheName
+from sessions.shared import errors, graph, options
+from sessions.shared.declared import BY_FIELD, OPTIONS, Option, takes
+from sessions.shared.errors import Problem
+from sessions.shared.target import CacheName
 from tests import fakes
 
 CALLER = {

@@ -17,7 +17,7 @@ import pytest
 
 from tests.fakes import ROOT
 
-OVERLAY = ROOT / "sessions" / "overlay"
+OVERLAY = ROOT / "sessions" / "build" / "overlay"
 PATH = OVERLAY / "_cuda_runtime.py"
 SOURCE = PATH.read_text(encoding="utf-8")
 

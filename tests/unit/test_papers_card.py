@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sessions.core import facts, records
-from sessions.core.model import Check
-from sessions.papers import card, page
-from sessions.papers.evidence import Evidence
-from sessions.papers.gate import UNSUPPORTED
-from sessions.wheelfile.model import WheelFacts
+from sessions.release.documents import release_page, wheel_card
+from sessions.release.evidence import Evidence
+from sessions.release.gate import UNSUPPORTED
+from sessions.shared import knowledge, records
+from sessions.shared.checks import Check
+from sessions.verify.model import WheelFacts
 from tests import fakes
 from tests.unit.test_wheelfile_judge import IDS
 
@@ -53,7 +53,7 @@ FOUNDING = [
 
 
 def of(found: Evidence, language: str = "en") -> str:
-    return card.render(found, COMMIT, language)
+    return wheel_card.render(found, COMMIT, language)
 
 
 def headings(text: str) -> list[str]:
@@ -95,7 +95,7 @@ def test_both_languages_say_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WHEELS)
-@pytest.mark.parametrize("language", card.LANGUAGES)
+@pytest.mark.parametrize("language", wheel_card.LANGUAGES)
 def test_the_same_records_give_the_same_card(name: str, language: str) -> None:
     text = of(WHEELS[name], language)
     assert text == of(WHEELS[name], language)
@@ -125,14 +125,14 @@ def test_side_by_side_only_the_fp4_wheel_claims_native_fp4() -> None:
 def test_native_fp4_is_claimed_where_verify_proved_it_and_nowhere_else(
     change: dict[str, Any],
 ) -> None:
-    assert card.fp4(WHEELS["rtx50-fp4"]) == 6144
+    assert wheel_card.fp4(WHEELS["rtx50-fp4"]) == 6144
     found = dataclasses.replace(WHEELS["rtx50-fp4"], **change)
-    assert card.fp4(found) == 0
+    assert wheel_card.fp4(found) == 0
     assert "Native FP4" not in of(found)
 
 
 def test_untested_is_said_wherever_it_is_so_and_only_there() -> None:
-    for language in card.LANGUAGES:
+    for language in wheel_card.LANGUAGES:
         assert of(WHEELS["untested"], language).count("UNTESTED") >= 3
         for name in ("rtx50", "rtx50-fp4", "cpu"):
             assert "UNTESTED" not in of(WHEELS[name], language)
@@ -213,14 +213,14 @@ def test_requirements_follow_from_what_is_in_the_wheel() -> None:
 def test_the_python_is_that_of_the_tags(
     tags: tuple[str, ...], requires: str, only: str, since: str
 ) -> None:
-    assert card.python(tags, requires) == {"only": only, "from": since}
+    assert wheel_card.python(tags, requires) == {"only": only, "from": since}
 
 
 def test_the_system_is_that_of_the_tags() -> None:
-    assert card.platform(("py3-none-win_amd64",)) == "Windows x64"
-    assert card.glibc(("py3-none-win_amd64",)) == ""
+    assert wheel_card.platform(("py3-none-win_amd64",)) == "Windows x64"
+    assert wheel_card.glibc(("py3-none-win_amd64",)) == ""
     both = ("cp311-cp311-manylinux2014_x86_64", "cp311-cp311-manylinux_2_17_x86_64")
-    assert (card.platform(both), card.glibc(both)) == ("Linux x86-64", "2.17")
+    assert (wheel_card.platform(both), wheel_card.glibc(both)) == ("Linux x86-64", "2.17")
 
 
 def test_how_to_check_the_file_is_the_systems_own_way() -> None:
@@ -237,7 +237,7 @@ def test_sizes_are_compared_with_what_was_measured_and_nothing_else() -> None:
     for name in ("rtx50-fp4", "cpu"):
         assert "**Compared**: with nothing" in of(WHEELS[name])
     hopper = dataclasses.replace(WHEELS["rtx50"], spec=fakes.claiming(archs=("90-real",)))
-    assert card.comparison(hopper) is None
+    assert wheel_card.comparison(hopper) is None
     assert "450 MB" not in of(WHEELS["rtx50"])
 
 
@@ -245,7 +245,7 @@ def test_the_measured_wheel_is_the_one_whose_facts_are_kept() -> None:
     path = fakes.ROOT / "tests" / "data" / "wheelfile" / "seed-procedure.json"
     found = records.read(path, "facts", WheelFacts)
     assert found is not None
-    (row,) = facts.load("measured.toml")["wheel"]
+    (row,) = knowledge.load("measured.toml")["wheel"]
     assert (row["size"], row["sha256"], row["version"]) == (found.size, found.sha256, found.version)
     (code,) = {tuple(lib.device.sass) for lib in found.libraries if lib.device}
     assert code == (f"sm_{row['arch']}",)
@@ -290,30 +290,30 @@ def test_the_quantisations_are_those_of_which_every_case_held() -> None:
     report = fakes.report(WHEELS["rtx50"])
     every = list(dict.fromkeys(case["type"] for case in report.cases))
     assert len(every) == 25
-    assert card.types([report]) == every
+    assert wheel_card.types([report]) == every
     bad = {**report.cases[0], "type": "Q4_K", "nmse": 1.0}
     lost = {"type": "Q8_0", "error": "no answer"}
     more = dataclasses.replace(report, cases=(*report.cases, bad, lost))
     good = [name for name in every if name not in ("Q4_K", "Q8_0")]
-    assert card.types([more]) == good
-    assert card.types([report, more]) == good  # of two GPUs, what held on both
+    assert wheel_card.types([more]) == good
+    assert wheel_card.types([report, more]) == good  # of two GPUs, what held on both
 
 
 def test_every_check_has_words_in_both_languages() -> None:
-    words = card._words()
+    words = wheel_card._words()
     assert set(words["verify"]) == IDS
     smoke = {check["id"] for check in fakes.smoke_checks()} | {"real-model"}
     assert set(words["smoke"]) == smoke
     for row in itertools.chain(words["verify"].values(), words["smoke"].values()):
-        assert set(row) == set(card.LANGUAGES)
+        assert set(row) == set(wheel_card.LANGUAGES)
         assert all(row.values())
 
 
 def test_what_would_break_a_table_does_not() -> None:
-    assert page.plain("a|b\nc") == "a\\|b c"
-    assert card._code("a|b\nc") == "`a\\|b c`"
-    assert card._code("a `b`") == "`` a `b` ``"
-    assert card._code("a `` <b>") == "``` a `` <b> ```"
+    assert release_page.plain("a|b\nc") == "a\\|b c"
+    assert wheel_card._code("a|b\nc") == "`a\\|b c`"
+    assert wheel_card._code("a `b`") == "`` a `b` ``"
+    assert wheel_card._code("a `` <b>") == "``` a `` <b> ```"
 
 
 HOSTILE = "**Zed** `x` [a](http://b) <script>|</script> ~~\n# C\x1b[2J\u202e"
@@ -332,7 +332,7 @@ def hostile(**changes: Any) -> Evidence:
     return fakes.reported(told, checks=made, **changes)
 
 
-@pytest.mark.parametrize("language", card.LANGUAGES)
+@pytest.mark.parametrize("language", wheel_card.LANGUAGES)
 def test_nothing_that_a_report_says_is_more_than_text(language: str) -> None:
     text = of(hostile(), language)
     assert text.count("&lt;script") > 5

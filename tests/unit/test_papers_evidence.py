@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import records
-from sessions.core.errors import Problem
-from sessions.core.model import BuildStep, Timeline
-from sessions.core.timeline import summary
-from sessions.papers.evidence import Evidence, Reproduced, handed_on, read
+from sessions.build.model import BuildStep, Timeline
+from sessions.build.ninja_log import summary
+from sessions.release.evidence import Evidence, Reproduced, handed_on, read
+from sessions.shared import records
+from sessions.shared.errors import Problem
 from tests import fakes
 
 WHEEL = b"a wheel"

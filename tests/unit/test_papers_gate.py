@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from sessions.core import facts, inputs, job
-from sessions.core.errors import Problem
-from sessions.core.model import Check, VerifyReport
-from sessions.papers import gate
-from sessions.papers.evidence import Evidence, Reproduced, Run, unproven
-from sessions.papers.gate import Checkout, Situation
+from sessions.build import inputs
+from sessions.release import gate
+from sessions.release.evidence import Evidence, Reproduced, Run, unproven
+from sessions.release.gate import Checkout, Situation
+from sessions.run import job
+from sessions.shared import knowledge
+from sessions.shared.checks import Check
+from sessions.shared.errors import Problem
+from sessions.verify.report_model import VerifyReport
 from tests import fakes
 
 COMMIT = "4" * 40
@@ -361,4 +364,4 @@ def test_a_folder_is_compared_with_what_was_written() -> None:
 
 
 def test_the_bad_toolkit_is_one_of_the_facts() -> None:
-    assert facts.toolkit("13.2").bad  # else bad-cuda above plants nothing
+    assert knowledge.toolkit("13.2").bad  # else bad-cuda above plants nothing

@@ -17,9 +17,9 @@ from urllib.parse import unquote, urldefrag
 import pytest
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from sessions.core import records
-from sessions.core.errors import Problem
-from sessions.papers import index
+from sessions.release.index import builder
+from sessions.shared import records
+from sessions.shared.errors import Problem
 from tests import tiny
 
 PROJECT = "simple/llama-cpp-python"
@@ -68,7 +68,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def dist(tmp_path: Path) -> Path:
     tiny.all_cards(tmp_path / "dist")
-    index.write(tmp_path / "dist")
+    builder.write(tmp_path / "dist")
     return tmp_path / "dist"
 
 
@@ -86,7 +86,7 @@ def dist(tmp_path: Path) -> Path:
 def test_an_index_is_named_by_cuda_and_architecture(
     cuda: str | None, archs: tuple[str, ...], said: str
 ) -> None:
-    assert index.label(cuda, archs) == said
+    assert builder.label(cuda, archs) == said
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_an_index_is_named_by_cuda_and_architecture(
 )
 def test_a_release_knows_the_words_that_made_it(tmp_path: Path, target: str, words: str) -> None:
     release = tiny.release(tmp_path, target, None, version="0.3.36")
-    assert index.command("publish", release, "--to", "X") == f"nox -s publish -- {words} --to X"
+    assert builder.command("publish", release, "--to", "X") == f"nox -s publish -- {words} --to X"
     (tmp_path / target / release.file).unlink()
     with pytest.raises(Problem) as caught:
-        index.releases(tmp_path)
+        builder.releases(tmp_path)
     assert caught.value.remedy == f"nox -s release -- {words}"
 
 
@@ -119,7 +119,7 @@ def test_each_card_has_an_index_with_its_wheel_alone(dist: Path) -> None:
 def test_a_record_cannot_write_into_the_front_page(tmp_path: Path) -> None:
     release = tiny.release(tmp_path, "cpu", None)
     evil = dataclasses.replace(release, version="1<script>", files={"<b>": "0" * 64})
-    offer = index._offer("<i>", evil)
+    offer = builder._offer("<i>", evil)
     assert not re.search("<script|<b>|<i>", offer)
     assert "1&lt;script&gt;" in offer
 
@@ -219,17 +219,17 @@ def test_the_same_releases_give_the_same_bytes_at_another_time(
     before = tree(dist)
     monkeypatch.setattr(time, "time", lambda: 4e9)
     monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(4e9))
-    index.write(dist)
+    builder.write(dist)
     assert tree(dist) == before
     other = tmp_path / "other"
     tiny.all_cards(other)
-    index.write(other)
+    builder.write(other)
     assert tree(other) == before
 
 
 def test_what_an_earlier_index_had_and_is_not_released_any_more_goes(dist: Path) -> None:
     (dist / "hopper" / "release.json").unlink()
-    index.write(dist)
+    builder.write(dist)
     assert not (dist / "cu131-sm90" / "simple").exists()
     assert not (dist / "hopper" / f"{PLAIN}.metadata").exists()
     assert not [name for name in tree(dist / "simple") if "sm90" in name]
@@ -241,7 +241,7 @@ def test_releases_of_one_card_share_its_index(dist: Path) -> None:
     tiny.release(dist, "rtx50+v0.3.20", "13.1", ("120-real",), version="0.3.20")
     windows = "cp311-cp311-win_amd64"
     tiny.release(dist, "windows", "13.1", ("120-real",), tag=windows)
-    index.write(dist)
+    builder.write(dist)
     listing = data(dist / "cu131-sm120" / PROJECT)
     assert listing["versions"] == ["0.3.16", "0.3.20"]
     assert [f["url"] for f in listing["files"]] == [
@@ -256,7 +256,7 @@ def test_releases_of_one_card_share_its_index(dist: Path) -> None:
 def test_versions_are_in_the_order_of_versions(tmp_path: Path) -> None:
     for version in ("0.3.9", "0.3.16"):
         tiny.release(tmp_path, f"cpu+v{version}", None, version=version)
-    index.write(tmp_path)
+    builder.write(tmp_path)
     assert data(tmp_path / PROJECT)["versions"] == ["0.3.9", "0.3.16"]
 
 
@@ -265,7 +265,7 @@ def test_two_wheels_of_one_name_for_one_card_are_refused(dist: Path) -> None:
     before.pop("contents.json")  # it is of the release that is added too
     tiny.release(dist, "rtx50+arch", "13.1", ("120-real",))
     with pytest.raises(Problem, match="one name in one index, cu131-sm120") as caught:
-        index.write(dist)
+        builder.write(dist)
     assert f"dist/rtx50/{PLAIN}\ndist/rtx50+arch/{PLAIN}" == caught.value.evidence
     assert before.items() <= tree(dist).items()  # and nothing of the index was touched
 
@@ -278,7 +278,7 @@ def test_one_wheel_released_under_two_targets_is_listed_once(dist: Path) -> None
         (twin / name).write_bytes((dist / "cpu" / name).read_bytes())
     twin_release = dataclasses.replace(release, target="cpu+twin")
     records.write(twin / "release.json", "release", twin_release)
-    index.write(dist)
+    builder.write(dist)
     assert list(anchors(dist / "cpu" / PROJECT)) == [PLAIN]
 
 
@@ -287,33 +287,33 @@ def test_a_file_that_is_not_the_released_one_is_noticed(dist: Path, name: str) -
     path = dist / "hopper" / name
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(Problem, match="not the one that was released") as caught:
-        index.write(dist)
+        builder.write(dist)
     assert str(path) in caught.value.evidence
     path.unlink()
     with pytest.raises(Problem, match="not the one that was released"):
-        index.write(dist)
+        builder.write(dist)
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"schema": 1, "kind": "release", "ok": false}'])
 def test_a_damaged_record_of_a_release_is_no_release(dist: Path, damage: str) -> None:
     (dist / "hopper" / "release.json").write_text(damage)
     with pytest.raises(Problem, match="record of a release cannot be read") as caught:
-        index.write(dist)
+        builder.write(dist)
     assert caught.value.remedy == "nox -s release -- --target hopper"
 
 
 def test_a_record_of_another_folder_is_refused(dist: Path) -> None:
     (dist / "hopper" / "release.json").write_text((dist / "cpu" / "release.json").read_text())
     with pytest.raises(Problem, match="record of a release cannot be read"):
-        index.releases(dist)
+        builder.releases(dist)
 
 
 def test_where_nothing_was_released_there_is_no_index(dist: Path) -> None:
     for path in dist.glob("*/release.json"):
         path.unlink()
-    index.write(dist)
+    builder.write(dist)
     assert [name for name in tree(dist) if "simple" in name or "index" in name] == []
-    assert index.releases(dist) == ()
+    assert builder.releases(dist) == ()
 
 
 def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
@@ -330,7 +330,7 @@ def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
 
 def test_the_cpu_alone_needs_no_variants(tmp_path: Path) -> None:
     tiny.release(tmp_path, "cpu", None)
-    index.write(tmp_path)
+    builder.write(tmp_path)
     assert list(anchors(tmp_path / PROJECT)) == [PLAIN]
     everything = "".join(p.read_text() for p in tmp_path.rglob("index.html"))
     assert "wheel-variants" not in everything
@@ -340,7 +340,7 @@ def test_a_name_with_odd_signs_is_quoted(tmp_path: Path) -> None:
     # Windows has no files with the signs of HTML in their names.
     name = "a b+&ñ" if sys.platform == "win32" else 'a b+"<ñ>'
     release = tiny.release(tmp_path, name, None)
-    index.write(tmp_path)
+    builder.write(tmp_path)
     for folder in (tmp_path / PROJECT, tmp_path / "cpu" / PROJECT):
         href = unquote(urldefrag(str(anchors(folder)[release.file]["href"]))[0])
         assert (folder / href).resolve() == (tmp_path / release.target / release.file).resolve()

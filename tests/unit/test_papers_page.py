@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from sessions.core.model import Check, Gate
-from sessions.papers import page
-from sessions.papers.gate import failed
+from sessions.release.documents import release_page
+from sessions.release.gate import failed
+from sessions.release.model import Gate
+from sessions.shared.checks import Check
 
 GOOD = Check("wheel", "ok", "wheel: it is the one | that was built")
 WARNED = Check("smoke", "warn", "smoke: UNTESTED on 12.0", "run nowhere", "nox -s smoke")
@@ -19,13 +20,13 @@ def gate(target: str, *checks: Check, untested: tuple[str, ...] = ()) -> Gate:
 def rendered(*gates: Gate) -> str:
     """The page of a run that judged these."""
     bad = {g.target: g for g in gates if failed(g.checks)}
-    return page.render({g.target: g for g in gates if g.target not in bad}, bad)
+    return release_page.render({g.target: g for g in gates if g.target not in bad}, bad)
 
 
 def test_the_verdict_is_that_of_the_checks() -> None:
-    assert page.verdict(gate("a", GOOD)) == "RELEASE"
-    assert page.verdict(gate("a", GOOD, BAD)) == "NOT RELEASABLE"
-    told = page.verdict(gate("a", GOOD, WARNED, untested=("12.0",)))
+    assert release_page.verdict(gate("a", GOOD)) == "RELEASE"
+    assert release_page.verdict(gate("a", GOOD, BAD)) == "NOT RELEASABLE"
+    told = release_page.verdict(gate("a", GOOD, WARNED, untested=("12.0",)))
     assert told == "RELEASE, UNTESTED on 12.0"
 
 
@@ -69,6 +70,6 @@ def test_what_a_report_says_is_no_markup() -> None:
 
 def test_what_was_released_before_a_refusal_is_on_it_with_its_own_verdict() -> None:
     before, now = gate("a", GOOD), Gate("a", "b.whl", "f" * 64, (), (BAD,))
-    text = page.render({"a": before}, {"a": now})
+    text = release_page.render({"a": before}, {"a": now})
     assert "| a | NOT RELEASABLE | b.whl |\n| a, released before | RELEASE | a.whl |" in text
     assert f"## a, released before: RELEASE\n\nSHA-256 `{'e' * 64}`" in text

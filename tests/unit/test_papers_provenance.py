@@ -14,10 +14,10 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
 
-from sessions import configure
-from sessions.core import facts, records
-from sessions.papers import provenance
-from sessions.papers.evidence import Evidence, handed_on
+from sessions.build import main_configure
+from sessions.release import provenance
+from sessions.release.evidence import Evidence, handed_on
+from sessions.shared import knowledge, records
 from tests import fakes
 
 COMMIT = "4" * 40
@@ -91,15 +91,19 @@ def test_all_that_went_into_the_build_is_named() -> None:
     found = fakes.evidence()
     told = dependencies(found)
     assert {"name": "blackwheel", "digest": {"gitCommit": COMMIT}} in told
-    sdist = facts.sdists()["0.3.16"]
+    sdist = knowledge.sdists()["0.3.16"]
     assert {
         "uri": "pkg:pypi/llama-cpp-python@0.3.16",
         "name": sdist.file,
         "digest": {"sha256": sdist.sha256},
     } in told
     for name in ("tools.txt", "cuda-13.1.txt"):
-        digest = records.text_sha256((facts.FACTS / name).read_bytes())
-        assert {"name": f"sessions/facts/{name}", "digest": {"sha256": digest}} in told
+        digest = records.text_sha256(
+            (
+                (knowledge.KNOWLEDGE if name.endswith(".toml") else knowledge.LOCKS) / name
+            ).read_bytes()
+        )
+        assert {"name": f"sessions/data/locks/{name}", "digest": {"sha256": digest}} in told
     uris = {item["uri"] for item in told if "uri" in item}
     assert uris >= {
         "pkg:pypi/nvidia-cuda-runtime@13.1.80",
@@ -113,7 +117,7 @@ def test_an_installed_toolkit_and_a_checkout_are_named_as_such() -> None:
     uris = [item.get("uri") for item in dependencies(WHEELS["installed toolkit"])]
     assert "pkg:generic/cuda-toolkit@13.1" in uris
     names = [item.get("name") for item in dependencies(WHEELS["installed toolkit"])]
-    assert "sessions/facts/cuda-13.1.txt" not in names
+    assert "sessions/data/locks/cuda-13.1.txt" not in names
     own = [i for i in dependencies(WHEELS["checkout"]) if "annotations" in i]
     assert own == [
         {"uri": "pkg:pypi/llama-cpp-python@0.3.16", "annotations": {"tree-sha256": "d" * 64}}
@@ -160,7 +164,9 @@ def test_windows_folders_are_not_told_either() -> None:
     spec = fakes.claiming(platform="windows")
     kit = fakes.windows_toolkit()
     found = fakes.evidence()
-    build = configure.configure(spec, fakes.msvc(), kit, found.source, fakes.windows_places(), {})
+    build = main_configure.configure(
+        spec, fakes.msvc(), kit, found.source, fakes.windows_places(), {}
+    )
     other = {n: t.replace("Users", "users") for n, t in build.settings.items()}  # means the same
     assert "José" in str(build.settings)
     build = dataclasses.replace(build, settings={**other, "build-dir": build.settings["build-dir"]})

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from sessions.core.model import BuildStep, Check, CheckGroup, Timeline
-from sessions.papers import report, timeline
-from sessions.papers.evidence import Evidence
-from sessions.papers.report import Bar, Chart
+from sessions.build.model import BuildStep, Timeline
+from sessions.release.documents import report_page, timeline_chart
+from sessions.release.documents.report_page import Bar, Chart
+from sessions.release.evidence import Evidence
+from sessions.shared.checks import Check, CheckGroup
 from tests import fakes
 from tests.evidence import CHARTS, COMMIT, proven, untested
 
@@ -58,7 +59,7 @@ class Page(HTMLParser):
 
 
 def page(found: Evidence, bench: tuple[Chart, ...] = ()) -> Page:
-    return Page(report.render(found, COMMIT, bench))
+    return Page(report_page.render(found, COMMIT, bench))
 
 
 def with_checks(found: Evidence, *checks: Check) -> Evidence:
@@ -76,12 +77,12 @@ def with_case(**changes: Any) -> Evidence:
 
 @pytest.mark.parametrize("found", [untested(), proven()], ids=["untested", "tested"])
 def test_the_same_records_give_the_same_bytes(found: Evidence) -> None:
-    assert report.render(found, COMMIT, CHARTS) == report.render(found, COMMIT, CHARTS)
+    assert report_page.render(found, COMMIT, CHARTS) == report_page.render(found, COMMIT, CHARTS)
 
 
 @pytest.mark.parametrize("found", [untested(), proven()], ids=["untested", "tested"])
 def test_nothing_is_loaded(found: Evidence) -> None:
-    text = report.render(found, COMMIT, CHARTS)
+    text = report_page.render(found, COMMIT, CHARTS)
     made = Page(text)
     loading = {"script", "img", "iframe", "object", "embed", "video", "audio", "source", "base"}
     assert {tag for tag, _ in made.tags} & (loading | {"form", "image", "use"}) == set()
@@ -158,7 +159,7 @@ def values(found: Evidence) -> Iterator[str]:
         yield from ("first token 20 ms", "generation, tokens a second 4,806")
     if found.timeline:
         for step in found.timeline.steps:
-            yield f"{timeline.name(step.output)} {step.kind} "
+            yield f"{timeline_chart.name(step.output)} {step.kind} "
         yield from ("8 min 21 s", "16 min 35 s", "99.20%", "38.0 s", found.timeline.began)
 
 
@@ -212,9 +213,11 @@ def test_nothing_a_record_holds_becomes_markup() -> None:
         spec=dataclasses.replace(found.spec, target=HOSTILE, warning=HOSTILE),
         timeline=dataclasses.replace(found.timeline, steps=(step,), critical=(HOSTILE,)),
     )
-    assert report.verdict(hostile) == "FAILED"  # what the gate would refuse is shown all the same
+    assert (
+        report_page.verdict(hostile) == "FAILED"
+    )  # what the gate would refuse is shown all the same
     chart = Chart(HOSTILE, HOSTILE, (Bar(HOSTILE, 1.0),), HOSTILE)
-    made = report.render(hostile, HOSTILE, (chart,))
+    made = report_page.render(hostile, HOSTILE, (chart,))
     good = {tag for tag, _ in page(proven(), CHARTS).tags}
     assert {tag for tag, _ in Page(made).tags} - good <= {"strong"}
     assert "<script" not in made
@@ -248,10 +251,10 @@ def test_a_wheel_proven_on_its_card_is_a_release() -> None:
 
 def test_a_report_of_another_wheel_counts_for_nothing() -> None:
     found = dataclasses.replace(proven(), sha256="9" * 64)
-    assert report.verdict(found) == "FAILED"  # verify's verdict is of another file too
+    assert report_page.verdict(found) == "FAILED"  # verify's verdict is of another file too
     again = dataclasses.replace(found.verify, sha256="9" * 64)
     found = dataclasses.replace(found, verify=again)
-    assert report.verdict(found) == "UNTESTED"
+    assert report_page.verdict(found) == "UNTESTED"
     assert "There is a report, but of another file" in page(found).said
     assert "TQ2_0" not in page(found).said
 
@@ -275,7 +278,7 @@ def test_a_report_of_another_wheel_counts_for_nothing() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_does_not_hold_makes_it_failed(found: Evidence, why: str) -> None:
-    assert report.verdict(found) == "FAILED", why
+    assert report_page.verdict(found) == "FAILED", why
     assert "FAILED A proof does not hold" in page(found).said
 
 
@@ -303,8 +306,8 @@ def test_an_answer_is_shown_as_a_share_of_its_bound(
     changes: dict[str, Any], said: str, heat: str
 ) -> None:
     found = with_case(**changes)
-    assert report.cell(fakes.report(found).cases[0]) == {"said": said, "heat": heat}
-    assert f'<td class="{heat}">{html.escape(said)}</td>' in report.render(found, COMMIT)
+    assert report_page.cell(fakes.report(found).cases[0]) == {"said": said, "heat": heat}
+    assert f'<td class="{heat}">{html.escape(said)}</td>' in report_page.render(found, COMMIT)
 
 
 def test_a_case_that_ended_in_an_error_says_so() -> None:
@@ -322,7 +325,7 @@ def test_the_runs_on_two_gpus_are_each_shown() -> None:
     (run,) = proven().runs
     other = dataclasses.replace(run.report, device="Another GPU", capability="12.0")
     found = proven(runs=(run, dataclasses.replace(run, report=other)))
-    text = report.render(found, COMMIT)
+    text = report_page.render(found, COMMIT)
     said = page(found).said
     assert "Every proof holds, on NVIDIA H200 (compute capability 9.0) and Another GPU" in said
     assert "known answers, none out of bounds 800" in said
@@ -335,7 +338,7 @@ def test_the_runs_on_two_gpus_are_each_shown() -> None:
 def test_a_case_that_was_not_tried_is_none() -> None:
     found = proven()
     changed = fakes.reported(found, cases=fakes.report(found).cases[1:])
-    text = report.render(changed, COMMIT)
+    text = report_page.render(changed, COMMIT)
     assert '<td class="none">none</td>' in text
 
 
@@ -388,7 +391,7 @@ def test_the_timeline_has_a_rectangle_a_step_and_a_line_below_the_critical_ones(
 
 def test_many_jobs_still_make_a_drawing_of_a_sane_height() -> None:
     steps = tuple(BuildStep(f"{n}.o", "c", 0, 10) for n in range(256))
-    made = report.build(line(steps=steps, critical=("1.o",)))
+    made = report_page.build(line(steps=steps, critical=("1.o",)))
     assert made is not None
     assert made["rows"] == 256
     assert made["height"] == 3
@@ -398,7 +401,7 @@ def test_folders_of_the_build_machine_are_not_shown() -> None:
     found = untested()
     settings = {**found.build.settings, "a": "/home/user/blackwheel/x /home/user/.cache/blackwheel"}
     found = dataclasses.replace(found, build=dataclasses.replace(found.build, settings=settings))
-    assert "/home/user" not in report.render(found, COMMIT)
+    assert "/home/user" not in report_page.render(found, COMMIT)
 
 
 def test_a_chart_shows_values_intervals_and_the_reference() -> None:
@@ -410,7 +413,7 @@ def test_a_chart_shows_values_intervals_and_the_reference() -> None:
 
 
 def test_without_charts_there_is_no_section_of_speed() -> None:
-    assert "#speed" not in report.render(proven(), COMMIT)
+    assert "#speed" not in report_page.render(proven(), COMMIT)
 
 
 def test_a_cpu_wheel_has_no_gpu_code_to_show() -> None:
@@ -431,16 +434,16 @@ def test_a_cpu_wheel_has_no_gpu_code_to_show() -> None:
     [(0.0, "0 ms"), (0.02, "20 ms"), (0.63, "0.63 s"), (12.3456, "12.3 s"), (131.4, "2 min 11 s")],
 )
 def test_seconds_are_said_as_people_compare_them(value: float, said: str) -> None:
-    assert report.seconds(value) == said
+    assert report_page.seconds(value) == said
 
 
 def test_a_moment_is_minutes_and_seconds() -> None:
-    assert [report.clock(v) for v in (0, 7.25, 59.96, 1156.94)] == [
+    assert [report_page.clock(v) for v in (0, 7.25, 59.96, 1156.94)] == [
         "0:00.0", "0:07.2", "1:00.0", "19:16.9",
     ]  # fmt: skip
 
 
 def test_every_check_is_named_in_plain_words() -> None:
-    words = report.about()
+    words = report_page.about()
     found = proven()
     assert {check.id for check in fakes.report(found).checks} <= words["smoke"].keys()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 
-from sessions.core import benched
-from sessions.papers import card, report, speed
-from sessions.papers.evidence import Evidence
+from sessions.release.documents import bench_charts, report_page, wheel_card
+from sessions.release.evidence import Evidence
+from sessions.run import bench_results
 from tests import fakes
 
 COMMIT = "4" * 40
@@ -16,14 +16,16 @@ def found(*others: str, **changes: str | None) -> Evidence:
     return fakes.measured(fakes.evidence(), *others, **changes)
 
 
-def charts(evidence: Evidence) -> dict[str, report.Chart]:
+def charts(evidence: Evidence) -> dict[str, report_page.Chart]:
     assert evidence.bench is not None
-    return {chart.title: chart for chart in speed.charts(evidence.bench)}
+    return {chart.title: chart for chart in bench_charts.charts(evidence.bench)}
 
 
 def test_there_is_a_chart_for_each_thing_that_was_measured() -> None:
     made = charts(found("seed"))
-    measured = [title for name, (title, _, _) in benched.METRICS.items() if "real" not in name]
+    measured = [
+        title for name, (title, _, _) in bench_results.METRICS.items() if "real" not in name
+    ]
     assert list(made) == measured
 
 
@@ -50,7 +52,7 @@ def test_alone_a_wheel_has_its_own_values() -> None:
 def test_the_page_shows_them() -> None:
     evidence = found("seed")
     assert evidence.bench is not None
-    page = report.render(evidence, COMMIT, speed.charts(evidence.bench))
+    page = report_page.render(evidence, COMMIT, bench_charts.charts(evidence.bench))
     assert "over seed: same" in page
     assert 'id="speed"' in page
 
@@ -58,24 +60,24 @@ def test_the_page_shows_them() -> None:
 def test_the_card_shows_each_ratio_in_both_languages() -> None:
     evidence = found("seed")
     assert evidence.bench is not None
-    for language in card.LANGUAGES:
-        text = card.render(evidence, COMMIT, language)
+    for language in wheel_card.LANGUAGES:
+        text = wheel_card.render(evidence, COMMIT, language)
         for item in evidence.bench.ratios:
-            title = benched.METRICS[item.metric][0]
+            title = bench_results.METRICS[item.metric][0]
             assert f"| seed | {title} | {item.ratio:.3g} |" in text
         assert "99%" in text
-    assert "was compared with no other" not in card.render(evidence, COMMIT, "en")
-    assert "no se comparó" not in card.render(evidence, COMMIT, "es")
+    assert "was compared with no other" not in wheel_card.render(evidence, COMMIT, "en")
+    assert "no se comparó" not in wheel_card.render(evidence, COMMIT, "es")
 
 
 def test_a_wheel_that_was_measured_alone_was_compared_with_none() -> None:
-    assert "was compared with no other" in card.render(found(), COMMIT, "en")
-    assert "was compared with no other" in card.render(fakes.evidence(), COMMIT, "en")
+    assert "was compared with no other" in wheel_card.render(found(), COMMIT, "en")
+    assert "was compared with no other" in wheel_card.render(fakes.evidence(), COMMIT, "en")
 
 
 def test_a_comparison_on_the_cpu_is_none_on_the_card() -> None:
     gone = {"device": "cpu", "capability": None, "driver": None}
     evidence = found("seed", **gone)
-    assert "compared on the CPU alone" in card.render(evidence, COMMIT, "en")
-    assert "solo en la CPU" in card.render(evidence, COMMIT, "es")
-    assert "compared on the CPU alone" not in card.render(found("seed"), COMMIT, "en")
+    assert "compared on the CPU alone" in wheel_card.render(evidence, COMMIT, "en")
+    assert "solo en la CPU" in wheel_card.render(evidence, COMMIT, "es")
+    assert "compared on the CPU alone" not in wheel_card.render(found("seed"), COMMIT, "en")

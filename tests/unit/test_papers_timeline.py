@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from sessions.core.model import BuildStep, StepKind, Timeline
-from sessions.papers import timeline
+from sessions.build.model import BuildStep, StepKind, Timeline
+from sessions.release.documents import timeline_chart
 from tests import evidence
 
 
@@ -19,12 +19,12 @@ def made(*steps: tuple[str, int, int], critical: tuple[str, ...] = ()) -> Timeli
 
 def test_a_step_takes_the_first_row_that_is_free() -> None:
     line = made(("a", 0, 10), ("b", 0, 30), ("c", 10, 20), ("d", 15, 40), ("e", 30, 35))
-    rows = {bar.step.output: bar.row for bar in timeline.bars(line)}
+    rows = {bar.step.output: bar.row for bar in timeline_chart.bars(line)}
     assert rows == {"a": 0, "b": 1, "c": 0, "d": 2, "e": 0}
 
 
 def test_no_two_steps_of_a_row_overlap_and_none_reaches_outside() -> None:
-    drawn = timeline.bars(evidence.cold())
+    drawn = timeline_chart.bars(evidence.cold())
     assert max(bar.row for bar in drawn) == 1  # two jobs
     for row in (0, 1):
         steps = [bar.step for bar in drawn if bar.row == row]
@@ -34,13 +34,13 @@ def test_no_two_steps_of_a_row_overlap_and_none_reaches_outside() -> None:
 
 
 def test_places_are_percent_of_the_whole_time() -> None:
-    (first, second) = timeline.bars(made(("a", 100, 150), ("b", 150, 300), critical=("b",)))
+    (first, second) = timeline_chart.bars(made(("a", 100, 150), ("b", 150, 300), critical=("b",)))
     assert (first.left, first.width, first.critical) == (0, 25, False)
     assert (second.left, second.width, second.critical) == (25, 75, True)
 
 
 def test_one_step_of_no_time_can_be_drawn() -> None:
-    (bar,) = timeline.bars(made(("a", 5, 5)))
+    (bar,) = timeline_chart.bars(made(("a", 5, 5)))
     assert (bar.left, bar.width) == (0, 0)
 
 
@@ -57,17 +57,17 @@ def test_one_step_of_no_time_can_be_drawn() -> None:
     ],
 )
 def test_a_scale_is_round_and_not_crowded(milliseconds: int, said: list[str]) -> None:
-    marks = timeline.marks(milliseconds)
+    marks = timeline_chart.marks(milliseconds)
     assert [text for _, text in marks] == said
     assert all(0 <= at <= 100.0001 for at, _ in marks)
 
 
 def test_kinds_and_longest_steps_are_summed_and_sorted() -> None:
     line = evidence.cold()
-    (first, *others) = timeline.kinds(line)
+    (first, *others) = timeline_chart.kinds(line)
     assert (first.name, first.steps) == ("cuda", 98)
     assert sum(kind.time for kind in (first, *others)) == 994_635
-    took = [step.end - step.start for step in timeline.longest(line, 10)]
+    took = [step.end - step.start for step in timeline_chart.longest(line, 10)]
     assert len(took) == 10
     assert took == sorted(took, reverse=True)
     assert took[0] == max(step.end - step.start for step in line.steps)
@@ -75,7 +75,7 @@ def test_kinds_and_longest_steps_are_summed_and_sorted() -> None:
 
 def test_the_chain_is_in_the_order_of_the_path() -> None:
     line = evidence.cold()
-    assert tuple(step.output for step in timeline.chain(line)) == line.critical
+    assert tuple(step.output for step in timeline_chart.chain(line)) == line.critical
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_the_chain_is_in_the_order_of_the_path() -> None:
     ],
 )
 def test_a_step_is_called_by_its_file(output: str, name: str) -> None:
-    assert timeline.name(output) == name
+    assert timeline_chart.name(output) == name

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.papers import variants
-from sessions.wheelfile import papers
+from sessions.release.index import variants
+from sessions.verify import metadata
 from tests import tiny
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
@@ -80,10 +80,10 @@ def test_its_record_has_every_member(tmp_path: Path) -> None:
         texts = {name: archive.read(name) for name in archive.namelist()}
     sizes = {name: len(text) for name, text in texts.items()}
     digests = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
-    assert list(papers.record_problems(texts, sizes, digests)) == []
+    assert list(metadata.record_problems(texts, sizes, digests)) == []
     texts[f"{INFO}/variant.json"] += b" "
     digests[f"{INFO}/variant.json"] = hashlib.sha256(texts[f"{INFO}/variant.json"]).hexdigest()
-    assert list(papers.record_problems(texts, sizes, digests)) != []  # and it is looked at
+    assert list(metadata.record_problems(texts, sizes, digests)) != []  # and it is looked at
 
 
 def test_it_is_the_same_to_the_byte_at_another_time(

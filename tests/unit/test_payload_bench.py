@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sessions.core import job
 from sessions.payload import seal, stats
+from sessions.run import job
 from tests import fakes
 
 Found = dict[str, Any]

@@ -15,8 +15,8 @@ import gguf
 import numpy as np
 import pytest
 
-from sessions.core import job
 from sessions.payload import child, tinymodel
+from sessions.run import job
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]

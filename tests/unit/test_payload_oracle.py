@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sessions.core import job
+from sessions.run import job
 
 Array = npt.NDArray[np.float64]
 Matrix = list[list[float]]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core.run import capture
 from sessions.payload import pipconfig
+from sessions.shared.programs import capture
 
 LISTED = """\
 global.find-links='/opt/wheels\\n/more'

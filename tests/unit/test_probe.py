@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sessions import probe
-from sessions.core import machine, records
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.machine import Machine
-from sessions.core.model import Toolchain
+from sessions.probe import main_probe
+from sessions.probe.model import Toolchain
+from sessions.shared import machine, records
+from sessions.shared.errors import Problem
+from sessions.shared.machine import Machine
+from sessions.shared.nox_session import Context
 from tests import fakes, machines
 from tests.machines import Windows
 
@@ -24,7 +24,7 @@ MACHINES = fakes.ROOT / "tests" / "data" / "machines"
 
 def replayed(name: str, **changes: Any) -> Toolchain:
     ask = machine.replay(MACHINES / name / "machine.json")
-    return probe.probe(ask, fakes.spec(**changes), None)
+    return main_probe.probe(ask, fakes.spec(**changes), None)
 
 
 def statuses(chain: Toolchain) -> dict[str, str]:
@@ -83,8 +83,8 @@ def test_of_the_limits_of_a_container_the_narrowest_bounds_the_jobs(
     }
     large = {"cores": 128, "memory_mib": 2**19, "memory_free_mib": 2**19, "cgroups": files}
     ask = with_answers("debian12-container", {("host",): {**recorded, **large}})
-    assert probe.probe(ask, fakes.spec(), None).jobs == jobs
-    assert probe.probe(ask, fakes.spec(), 99).jobs == 99  # as asked
+    assert main_probe.probe(ask, fakes.spec(), None).jobs == jobs
+    assert main_probe.probe(ask, fakes.spec(), 99).jobs == 99  # as asked
 
 
 def test_a_machine_without_limits_is_told_of_none() -> None:
@@ -103,7 +103,7 @@ def test_a_machine_without_limits_is_told_of_none() -> None:
 )
 def test_a_driver_that_does_not_answer_is_a_finding_with_its_reason(said: str, word: str) -> None:
     ask = with_answers("debian12-cuda13.0", {("nvml",): {"error": said}})
-    (gpu,) = [c for c in probe.probe(ask, fakes.spec(), None).checks if c.id == "gpu"]
+    (gpu,) = [c for c in main_probe.probe(ask, fakes.spec(), None).checks if c.id == "gpu"]
     assert gpu.status == "warn"
     assert said in gpu.summary
     assert "none here" not in gpu.summary
@@ -126,7 +126,7 @@ def test_an_installed_toolkit_of_another_release_is_fatal_when_asked_for() -> No
 def test_an_nvcc_that_only_calls_another_is_no_toolkit() -> None:
     ask = machine.replay(MACHINES / "debian12-cuda13.0" / "machine.json")
     assert ask("which", "nvcc") == ["/usr/local/bin/nvcc"]  # a wrapper script
-    found = probe.find_toolkits(ask, "linux", "pypi")
+    found = main_probe.find_toolkits(ask, "linux", "pypi")
     assert [toolkit.root for toolkit in found] == ["/usr/local/cuda-13.0"]
 
 
@@ -158,7 +158,7 @@ def test_another_targets_card_is_said_not_to_fit() -> None:
 def test_an_old_driver_is_said_not_to_run_the_wheel() -> None:
     nvml = machine.replay(MACHINES / "ubuntu24-h200" / "machine.json")("nvml")
     ask = with_answers("ubuntu24-h200", {("nvml",): {**nvml, "release": "570.86"}})
-    chain = probe.probe(ask, fakes.spec(archs=("90-real",)), None)
+    chain = main_probe.probe(ask, fakes.spec(archs=("90-real",)), None)
     assert statuses(chain)["driver"] == "warn"
 
 
@@ -171,30 +171,32 @@ def test_a_replay_refuses_a_question_it_was_never_asked() -> None:
 def test_a_recording_replays_to_the_same_answers(tmp_path: Path) -> None:
     tape: dict[str, Any] = {}
     ask = machine.recording(machine.replay(MACHINES / "bare" / "machine.json"), tape)
-    first = probe.probe(ask, fakes.spec(), None)
+    first = main_probe.probe(ask, fakes.spec(), None)
     again = machine.replay(machine.save(tape, tmp_path / "copy"))
-    assert probe.probe(again, fakes.spec(), None) == first
+    assert main_probe.probe(again, fakes.spec(), None) == first
 
 
 def test_flags_of_the_shell_are_said_not_to_be_used() -> None:
     ask = with_answers("debian12-cuda13.0", {("env", "CFLAGS"): "-march=native"})
-    chain = probe.probe(ask, fakes.spec(), None)
+    chain = main_probe.probe(ask, fakes.spec(), None)
     check = next(check for check in chain.checks if check.id == "compiler-environment")
     assert (check.status, check.evidence) == ("warn", "CFLAGS=-march=native")
 
 
 def test_variables_of_other_builds_are_said_not_to_be_used() -> None:
     ask = machine.replay(MACHINES / "debian12-cuda13.0" / "machine.json")
-    chain = probe.probe(ask, fakes.spec(), None, "", {"CMAKE_ARGS": "-DGGML_CUDA=on"})
+    chain = main_probe.probe(ask, fakes.spec(), None, "", {"CMAKE_ARGS": "-DGGML_CUDA=on"})
     check = next(check for check in chain.checks if check.id == "build-environment")
     assert (check.status, check.evidence) == ("warn", "CMAKE_ARGS=-DGGML_CUDA=on")
 
 
 def test_a_python_that_says_nothing_sensible_is_passed_over() -> None:
-    keys = [("run", f"{d}/python3.11", "-I", "-c", probe._ASK_PYTHON) for d in ("/usr/bin", "/bin")]
+    keys = [
+        ("run", f"{d}/python3.11", "-I", "-c", main_probe._ASK_PYTHON) for d in ("/usr/bin", "/bin")
+    ]
     for answer in ({"returncode": 0, "output": "Fatal Python error"}, {"returncode": 127}):
         ask = with_answers("debian12-cuda13.0", {key: {"output": "", **answer} for key in keys})
-        pythons = probe.find_pythons(ask, "3.11", "linux")
+        pythons = main_probe.find_pythons(ask, "3.11", "linux")
         assert "python3.11 on PATH" not in [python.found_via for python in pythons]
 
 
@@ -211,7 +213,7 @@ def test_a_python_that_only_a_venv_leads_to_comes_last() -> None:
         }
         return {"returncode": 0, "output": json.dumps(said)}
 
-    found = [python.path for python in probe.find_pythons(ask, "3.11", "linux")]
+    found = [python.path for python in main_probe.find_pythons(ask, "3.11", "linux")]
     assert found == ["/usr/bin/python3.11", "/opt/managed/python3.11"]
 
 
@@ -238,15 +240,15 @@ def test_a_python_that_only_a_venv_leads_to_comes_last() -> None:
 def test_compilers_are_read_from_what_they_print(
     text: str, expected: tuple[str, str] | None
 ) -> None:
-    assert probe.parse_compiler(text) == expected
+    assert main_probe.parse_compiler(text) == expected
 
 
 def test_nvml_that_does_not_start_is_no_driver_and_no_card() -> None:
-    assert probe.read_nvml({"error": "NVML Shared Library Not Found"}) == (None, ())
+    assert main_probe.read_nvml({"error": "NVML Shared Library Not Found"}) == (None, ())
 
 
 def test_of_a_card_the_record_keeps_what_does_not_change_from_hour_to_hour() -> None:
-    driver, (gpu,) = probe.read_nvml(fakes.nvml(fakes.card(memory_free_mib=17)))
+    driver, (gpu,) = main_probe.read_nvml(fakes.nvml(fakes.card(memory_free_mib=17)))
     assert driver is not None
     assert (driver.release, gpu) == ("580.159.04", fakes.gpu())
 
@@ -272,7 +274,7 @@ NO_DRIVER = {"error": "NVML Shared Library Not Found"}
 def test_smoke_without_a_driver_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     ctx = probing(tmp_path, nvml=NO_DRIVER)
     with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
-        probe.main(ctx)
+        main_probe.main(ctx)
     assert "nox -s bundle" in caught.value.remedy
     assert "--report FILE" in caught.value.remedy
     assert "--device cpu" in caught.value.remedy
@@ -282,12 +284,12 @@ def test_smoke_without_a_driver_is_refused_before_anything_is_built(tmp_path: Pa
 def test_smoke_with_a_card_of_another_kind_is_refused(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.card(name="NVIDIA H200", compute_capability="9.0"))
     with pytest.raises(Problem, match=r"for compute capability 12\.0; NVIDIA H200 is of 9\.0"):
-        probe.main(probing(tmp_path, nvml=nvml))
+        main_probe.main(probing(tmp_path, nvml=nvml))
 
 
 def test_smoke_with_its_card_goes_on(tmp_path: Path) -> None:
     ctx = probing(tmp_path, nvml=fakes.nvml())
-    probe.main(ctx)
+    main_probe.main(ctx)
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
     assert chain is not None
     assert chain.gpus == (fakes.gpu(),)
@@ -295,14 +297,14 @@ def test_smoke_with_its_card_goes_on(tmp_path: Path) -> None:
 
 def test_main_leaves_which_revision_of_the_compiler_it_is(tmp_path: Path) -> None:
     ctx = probing(tmp_path, "--record", str(tmp_path / "tape"), nvml=fakes.nvml())
-    probe.main(ctx)
+    main_probe.main(ctx)
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     assert chain.compiler is not None
     assert chain.compiler.identity["release"] == "g++ (Debian 12.2.0-14+deb12u1) 12.2.0"
     assert "libgomp.so.1" in chain.compiler.linked
     # What was asked for it is in the recording, so that a replay can be asked too.
     again = probing(tmp_path / "again", nvml={}, machine=machine.replay(tmp_path / "tape" / FILE))
-    probe.main(again)
+    main_probe.main(again)
     assert records.need(again.record("probe"), "probe", Toolchain).compiler == chain.compiler
 
 
@@ -311,7 +313,7 @@ def test_main_leaves_what_the_files_of_an_installed_toolkit_are(
 ) -> None:
     spec = fakes.spec(cuda="13.0", toolkit="system")
     ctx = probing(tmp_path, nvml=fakes.nvml(), spec=spec, asked="probe")
-    probe.main(ctx)
+    main_probe.main(ctx)
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     assert chain.toolkit is not None
     assert len(chain.toolkit.files) == 16
@@ -332,20 +334,20 @@ def test_what_needs_no_card_is_not_refused_for_want_of_one(
     words: tuple[str, ...], changes: dict[str, Any], tmp_path: Path
 ) -> None:
     ctx = probing(tmp_path, *words, nvml=NO_DRIVER, **changes)
-    probe.main(ctx)
+    main_probe.main(ctx)
     assert ctx.record("probe").exists()
 
 
 def bare_of(*programs: str) -> Machine:
     """The Debian machine without the programs of these names, and with a card."""
-    names = (*probe._GNU, *probe._CLANG, *programs)
+    names = (*main_probe._GNU, *main_probe._CLANG, *programs)
     gone: dict[tuple[str, ...], Any] = {("which", name): [] for name in names}
     return with_answers("debian12-cuda13.0", {**gone, ("nvml",): fakes.nvml()})
 
 
 def test_a_wheel_that_is_given_is_tried_without_a_compiler(tmp_path: Path) -> None:
     ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=bare_of())
-    probe.main(ctx)
+    main_probe.main(ctx)
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
     assert chain is not None
     assert statuses(chain)["compiler"] == "fail"
@@ -353,14 +355,14 @@ def test_a_wheel_that_is_given_is_tried_without_a_compiler(tmp_path: Path) -> No
 
 def test_a_wheel_that_is_built_first_needs_the_compiler(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="cannot be built here: 1 of the findings"):
-        probe.main(probing(tmp_path, nvml={}, machine=bare_of()))
+        main_probe.main(probing(tmp_path, nvml={}, machine=bare_of()))
 
 
 def test_a_wheel_that_is_given_needs_the_targets_python(tmp_path: Path) -> None:
     no_python = bare_of("python3.11", "python3", "python")
     ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=no_python)
     with pytest.raises(Problem, match="1 of the findings"):
-        probe.main(ctx)
+        main_probe.main(ctx)
 
 
 def test_a_wheel_that_is_given_is_refused_where_its_venv_would_lie_too_deep(tmp_path: Path) -> None:
@@ -369,7 +371,7 @@ def test_a_wheel_that_is_given_is_refused_where_its_venv_would_lie_too_deep(tmp_
     for name, fits in (("x.whl", True), (f"{'x' * 60}.whl", False)):
         ctx = probing(tmp_path, "--wheel", name, nvml={}, machine=machines.machine(deep), spec=spec)
         with contextlib.nullcontext() if fits else pytest.raises(Problem, match="1 of the finding"):
-            probe.main(ctx)
+            main_probe.main(ctx)
 
 
 @pytest.mark.parametrize("gone", [(), ("python3.11", "python3", "python")], ids=["ok", "refused"])
@@ -382,6 +384,6 @@ def test_a_wheel_that_is_given_leaves_the_targets_own_record_as_it_is(
     before = own.read_bytes()
     ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=bare_of(*gone))
     with pytest.raises(Problem) if gone else contextlib.nullcontext():
-        probe.main(ctx)
+        main_probe.main(ctx)
     assert own.read_bytes() == before
     assert ctx.record("probe").exists() is not bool(gone)

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from sessions import publish
-from sessions.core import chain, console, options, pyenv, records, remote, run
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.model import Release
-from sessions.core.run import Finished
-from sessions.papers import index
-from sessions.publish import Place
+from sessions.release import main_publish, package_server
+from sessions.release.index import builder
+from sessions.release.main_publish import Place
+from sessions.release.model import Release
+from sessions.shared import console, options, programs, records, subnox, venvs
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.programs import Finished
 from tests import fakes, tiny
 
 URL = "https://wheels.example.org/cu131-sm90/"
@@ -61,18 +61,18 @@ def context(root: Path, *words: str, **env: str) -> Context:
 
 def test_nothing_released_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="Nothing has been released") as caught:
-        publish.main(context(tmp_path))
+        main_publish.main(context(tmp_path))
     assert caught.value.remedy == "nox -s release -- --target NAME"
 
 
 def test_all_are_meant_unless_targets_are_named(tmp_path: Path) -> None:
     tiny.all_cards(tmp_path / "dist")
-    found = index.releases(tmp_path / "dist")
+    found = builder.releases(tmp_path / "dist")
     everything = ["cpu", "hopper", "rtx50", "rtx50-fp4"]
-    assert [r.target for r in publish.chosen(found, ())] == everything
-    assert [r.target for r in publish.chosen(found, ("rtx50", "cpu"))] == ["rtx50", "cpu"]
+    assert [r.target for r in main_publish.chosen(found, ())] == everything
+    assert [r.target for r in main_publish.chosen(found, ("rtx50", "cpu"))] == ["rtx50", "cpu"]
     with pytest.raises(Problem, match="ada has not been released") as caught:
-        publish.chosen(found, ("cpu", "ada"))
+        main_publish.chosen(found, ("cpu", "ada"))
     assert caught.value.evidence.endswith("cpu, hopper, rtx50, rtx50-fp4")
 
 
@@ -88,13 +88,13 @@ def test_all_are_meant_unless_targets_are_named(tmp_path: Path) -> None:
 def test_the_targets_that_are_meant(
     tmp_path: Path, words: tuple[str, ...], targets: tuple[str, ...]
 ) -> None:
-    assert publish.wanted(context(tmp_path, *words)) == targets
+    assert main_publish.wanted(context(tmp_path, *words)) == targets
 
 
 def test_an_override_means_the_target_it_makes(tmp_path: Path) -> None:
     ctx = context(tmp_path, "--version", "0.3.36")
     specs = (dataclasses.replace(ctx.spec, target="rtx50+v0.3.36"),)
-    assert publish.wanted(dataclasses.replace(ctx, specs=specs)) == ("rtx50+v0.3.36",)
+    assert main_publish.wanted(dataclasses.replace(ctx, specs=specs)) == ("rtx50+v0.3.36",)
 
 
 # ---- A dry run ---------------------------------------------------------------------------------
@@ -108,14 +108,14 @@ def test_a_dry_run_names_every_upload_and_connects_to_nobody(
 
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    for module, name in ((run, "capture"), (chain, "follow"), (pyenv, "tools")):
+    for module, name in ((programs, "capture"), (subnox, "follow"), (venvs, "tools")):
         monkeypatch.setattr(module, name, refuse)
     releases = [
         tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",)),
         tiny.release(tmp_path / "dist", "cpu", None),
     ]
     before = sorted(tmp_path.rglob("*"))
-    publish.main(context(tmp_path, "--target", "hopper", "--to", URL, "--dry-run"))
+    main_publish.main(context(tmp_path, "--target", "hopper", "--to", URL, "--dry-run"))
     text = "\n".join(said)
     assert URL in text
     assert releases[0].sha256 in text
@@ -127,9 +127,11 @@ def test_a_dry_run_names_every_upload_and_connects_to_nobody(
 def test_a_dry_run_refuses_what_the_upload_would_refuse(tmp_path: Path) -> None:
     tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
     with pytest.raises(Problem, match="is no address"):
-        publish.main(context(tmp_path, "--target", "hopper", "--to", "nowhere at all", "--dry-run"))
+        main_publish.main(
+            context(tmp_path, "--target", "hopper", "--to", "nowhere at all", "--dry-run")
+        )
     with pytest.raises(Problem, match="has not been released"):
-        publish.main(context(tmp_path, "--target", "ada", "--to", URL, "--dry-run"))
+        main_publish.main(context(tmp_path, "--target", "ada", "--to", URL, "--dry-run"))
 
 
 # ---- What is printed --------------------------------------------------------------------------
@@ -139,14 +141,14 @@ def test_the_commands_are_for_the_files_that_lie_there(tmp_path: Path, said: lis
     dist = tmp_path / "dist"
     tiny.all_cards(dist)
     tiny.indexed(dist)
-    publish.main(context(tmp_path))
+    main_publish.main(context(tmp_path))
     text = "\n".join(said)
     commands = [line for line in text.splitlines() if re.match("nox|twine|uv|gh", line)]
     assert len(commands) == 4 * 5
     named = {word for line in commands for word in shlex.split(line) if word.startswith("dist/")}
     for word in named:
         assert (tmp_path / word).is_file()
-    wheels = {f"dist/{r.target}/{r.file}" for r in index.releases(dist)}
+    wheels = {f"dist/{r.target}/{r.file}" for r in builder.releases(dist)}
     assert wheels <= named
     assert {Path(path).name for path in named if path not in wheels} == {
         "WHEEL.md",
@@ -158,14 +160,14 @@ def test_the_commands_are_for_the_files_that_lie_there(tmp_path: Path, said: lis
 
 def test_the_commands_of_one_release(tmp_path: Path, said: list[str]) -> None:
     release = tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
-    publish.main(context(tmp_path, "--target", "hopper"))
+    main_publish.main(context(tmp_path, "--target", "hopper"))
     wheel = f"dist/hopper/{release.file}"
     lines = "\n".join(said).splitlines()
     assert "nox -s publish -- --target hopper --to URL" in lines
     assert f"twine upload --repository-url URL {wheel}" in lines
     assert f"uv publish --publish-url URL {wheel}" in lines
     tag = "v0.3.16-hopper"
-    title = run.typed([f"llama-cpp-python {tag}"])  # as the system's own shell has it quoted
+    title = programs.typed([f"llama-cpp-python {tag}"])  # as the system's own shell has it quoted
     notes = "--notes-file dist/hopper/WHEEL.md"
     assert f"gh release create {tag} --title {title} --target {'c' * 40} {notes}" in lines
     papers = "dist/hopper/SHA256SUMS dist/hopper/WHEEL.md dist/hopper/release.json"
@@ -187,28 +189,30 @@ def test_the_notes_are_the_card_in_the_language_there_is(tmp_path: Path, card: s
 
 
 def created(release: Release) -> str:
-    return next(line for line in publish.commands(release) if line.startswith("gh release create"))
+    return next(
+        line for line in main_publish.commands(release) if line.startswith("gh release create")
+    )
 
 
 # ---- Where it goes ----------------------------------------------------------------------------
 
 
 def test_an_address_goes_to_twine_as_it_is() -> None:
-    place = publish.place(URL, "", {})
+    place = main_publish.place(URL, "", {})
     assert (place.url, place.words) == (URL, ("--repository-url", URL))
     assert (place.user, place.secret) == ("", "")
 
 
 def test_an_address_that_pypirc_has_takes_its_credentials() -> None:
-    place = publish.place(URL, PYPIRC, {})
+    place = main_publish.place(URL, PYPIRC, {})
     assert place.words == ("--repository", "ours")
     assert (place.user, place.secret) == ("ana", SECRET)
-    place = publish.place(URL, PYPIRC, {"TWINE_USERNAME": "eva", "TWINE_PASSWORD": "x"})
+    place = main_publish.place(URL, PYPIRC, {"TWINE_USERNAME": "eva", "TWINE_PASSWORD": "x"})
     assert (place.user, place.secret) == ("eva", "x")  # as twine itself does
 
 
 def test_a_name_of_pypirc_will_do() -> None:
-    place = publish.place("other", PYPIRC, {})
+    place = main_publish.place("other", PYPIRC, {})
     assert (place.url, place.words) == (
         "https://other.example.org/legacy/",
         ("--repository", "other"),
@@ -224,7 +228,7 @@ def test_a_name_of_pypirc_will_do() -> None:
 )  # fmt: skip
 def test_what_is_no_server_is_refused(to: str) -> None:
     with pytest.raises(Problem, match="no address of a package server") as caught:
-        publish.place(to, PYPIRC, {})
+        main_publish.place(to, PYPIRC, {})
     assert caught.value.evidence == "servers in ~/.pypirc: ours, other"
 
 
@@ -238,7 +242,7 @@ def test_what_is_no_server_is_refused(to: str) -> None:
 )  # fmt: skip
 def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
     with pytest.raises(Problem, match="holds a name, a password or a query") as caught:
-        publish.place(to, "", {})
+        main_publish.place(to, "", {})
     assert "s3cret" not in str(caught.value)
 
 
@@ -254,19 +258,19 @@ def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
 def test_an_address_in_pypirc_is_as_good_as_any_other(repository: str, words: str) -> None:
     text = f"[distutils]\nindex-servers = ours@home\n[ours@home]\nrepository = {repository}\n"
     with pytest.raises(Problem, match=f"ours@home in ~/.pypirc {words}") as caught:
-        publish.place("ours@home", text, {})
+        main_publish.place("ours@home", text, {})
     assert "s3cret" not in str(caught.value)
 
 
 def test_a_broken_pypirc_is_a_problem_that_quotes_none_of_it() -> None:
     with pytest.raises(Problem, match="pypirc cannot be read") as caught:
-        publish.place(URL, f"password = {SECRET}\n", {})
+        main_publish.place(URL, f"password = {SECRET}\n", {})
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
 def test_a_place_does_not_show_its_password() -> None:
-    assert SECRET not in repr(publish.place(URL, PYPIRC, {}))
+    assert SECRET not in repr(main_publish.place(URL, PYPIRC, {}))
 
 
 # ---- What reaches twine -----------------------------------------------------------------------
@@ -296,7 +300,7 @@ def test_twine_gets_credentials_and_no_other_address() -> None:
 def test_two_wheels_of_one_name_go_nowhere(tmp_path: Path) -> None:
     tiny.all_cards(tmp_path / "dist")
     with pytest.raises(Problem, match="have one name") as caught:
-        publish.main(context(tmp_path, "--to", URL))
+        main_publish.main(context(tmp_path, "--to", URL))
     assert "nox -s publish -- --target cpu --to URL" in caught.value.remedy
 
 
@@ -310,12 +314,12 @@ class Server:
         self.fails: dict[str, str] = {}  # name -> what twine says
         self.uploads: list[str] = []
         self.commands: list[tuple[tuple[str, ...], dict[str, str]]] = []
-        monkeypatch.setattr(remote, "has", self.state)
-        monkeypatch.setattr(run, "capture", self.twine)
-        monkeypatch.setattr(pyenv, "tools", lambda _: Path("/venv"))
+        monkeypatch.setattr(package_server, "has", self.state)
+        monkeypatch.setattr(programs, "capture", self.twine)
+        monkeypatch.setattr(venvs, "tools", lambda _: Path("/venv"))
         self.probes: list[str] = []
         self.probe_fails = False
-        monkeypatch.setattr(chain, "follow", self.probe)
+        monkeypatch.setattr(subnox, "follow", self.probe)
 
     def probe(self, root: Path, sessions: list[str], target: str, _: list[str]) -> int:
         assert sessions == ["probe"]
@@ -369,7 +373,7 @@ def two(tmp_path: Path) -> tuple[str, str]:
 def test_what_is_missing_is_uploaded_by_twine(
     tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
 ) -> None:
-    publish.main(context(tmp_path, "--to", URL, TWINE_USERNAME="ana", TWINE_PASSWORD=SECRET))
+    main_publish.main(context(tmp_path, "--to", URL, TWINE_USERNAME="ana", TWINE_PASSWORD=SECRET))
     assert server.uploads == list(two)
     words, env = server.commands[0]
     wheel = str(tmp_path / "dist" / "cpu" / two[0])
@@ -388,11 +392,11 @@ def test_a_second_run_uploads_only_what_is_missing(
     broken = "Traceback\nrequests.exceptions.ConnectionError: ('Connection aborted.', ...)"
     server.fails[two[1]] = broken
     with pytest.raises(Problem, match=f"broke off while {re.escape(two[1])}") as caught:
-        publish.main(context(tmp_path, "--to", URL))
+        main_publish.main(context(tmp_path, "--to", URL))
     assert "uploads only what is missing" in caught.value.remedy
     assert server.uploads == [two[0]]
     server.fails.clear()
-    publish.main(context(tmp_path, "--to", URL))
+    main_publish.main(context(tmp_path, "--to", URL))
     assert server.uploads == list(two)
     assert said[-1] == f"publish: 1 uploaded, 1 there before, {URL}"
 
@@ -400,15 +404,15 @@ def test_a_second_run_uploads_only_what_is_missing(
 def test_the_probe_is_run_once_and_only_for_an_upload(
     tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
 ) -> None:
-    publish.main(context(tmp_path))
+    main_publish.main(context(tmp_path))
     server.has = dict.fromkeys(two, "same")
-    publish.main(context(tmp_path, "--to", URL))
+    main_publish.main(context(tmp_path, "--to", URL))
     assert server.probes == []
     server.has = {}
-    publish.main(context(tmp_path, "--to", URL))
+    main_publish.main(context(tmp_path, "--to", URL))
     assert (server.probes, len(server.uploads)) == (["rtx50"], 2)
     server.has = {}
-    publish.main(context(tmp_path, "--to", URL))  # its record is there now
+    main_publish.main(context(tmp_path, "--to", URL))  # its record is there now
     assert (server.probes, len(server.uploads)) == (["rtx50"], 4)
 
 
@@ -417,7 +421,7 @@ def test_a_machine_that_cannot_have_twine_is_told_so(
 ) -> None:
     server.probe_fails = True
     with pytest.raises(Problem, match="could not be set up") as caught:
-        publish.main(context(tmp_path, "--to", URL))
+        main_publish.main(context(tmp_path, "--to", URL))
     assert caught.value.remedy.endswith("nox -s probe -- --target rtx50")
 
 
@@ -426,7 +430,7 @@ def test_another_file_of_the_name_stops_it_before_anything_is_uploaded(
 ) -> None:
     server.has[two[1]] = "other"
     with pytest.raises(Problem, match="another file of this name") as caught:
-        publish.main(context(tmp_path, "--to", URL))
+        main_publish.main(context(tmp_path, "--to", URL))
     assert two[1] in caught.value.evidence
     assert "an index of its own" in caught.value.remedy
     assert server.commands == []
@@ -443,9 +447,9 @@ def test_a_file_that_is_there_after_all_counts_as_done(
 ) -> None:
     # Another run was quicker, between the look and the upload; or twine never heard of its success.
     answers = iter(["unseen", "unseen", "same", "same"])
-    monkeypatch.setattr(remote, "has", lambda *_: next(answers))
+    monkeypatch.setattr(package_server, "has", lambda *_: next(answers))
     server.fails[two[0]] = twine_says("409 Conflict") if output == "409" else output
-    publish.main(context(tmp_path, "--to", URL))
+    main_publish.main(context(tmp_path, "--to", URL))
     assert server.uploads == [two[1]]
     assert len(server.commands) == 2
 
@@ -456,14 +460,14 @@ def test_a_refused_file_that_no_page_shows_is_a_problem(
     server.pages = False
     server.has[two[0]] = "same"
     with pytest.raises(Problem, match=f"refuses {re.escape(two[0])}"):
-        publish.main(context(tmp_path, "--to", URL))
+        main_publish.main(context(tmp_path, "--to", URL))
 
 
 def test_an_upload_that_no_page_shows_yet_is_said_to_be_unchecked(
     tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
 ) -> None:
     server.pages = False
-    publish.main(context(tmp_path, "--to", URL))
+    main_publish.main(context(tmp_path, "--to", URL))
     assert sum("nothing was compared" in line for line in said) == 2
 
 
@@ -471,9 +475,9 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
     tmp_path: Path, two: tuple[str, str], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter(["unseen", "unseen", "other"])
-    monkeypatch.setattr(remote, "has", lambda *_: next(answers))
+    monkeypatch.setattr(package_server, "has", lambda *_: next(answers))
     with pytest.raises(Problem, match="another file of this name"):
-        publish.main(context(tmp_path, "--to", URL))
+        main_publish.main(context(tmp_path, "--to", URL))
 
 
 @pytest.mark.parametrize(
@@ -505,14 +509,14 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
     ],
 )
 def test_what_a_failed_upload_stands_for(output: str, what: str, remedy: str) -> None:
-    problem = publish.problem(publish.readable(output, Place(URL, ())), "a.whl", URL)
+    problem = main_publish.problem(main_publish.readable(output, Place(URL, ())), "a.whl", URL)
     assert what in problem.what
     assert remedy in problem.remedy
 
 
 def test_the_evidence_is_what_the_server_said_without_paint_and_password() -> None:
-    text = publish.readable(twine_says("409 Conflict", f"exists; you sent {SECRET}"), TO)
-    problem = publish.problem(text, "a.whl", URL)
+    text = main_publish.readable(twine_says("409 Conflict", f"exists; you sent {SECRET}"), TO)
+    problem = main_publish.problem(text, "a.whl", URL)
     assert problem.evidence == (
         f"ERROR    HTTPError: 409 Conflict from {URL}\n         exists; you sent ***"
     )
@@ -522,9 +526,9 @@ def test_an_upload_that_takes_too_long_broke_off(
     tmp_path: Path, server: Server, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = Finished((), 124, "Uploading", 3600.0)
-    monkeypatch.setattr(run, "capture", lambda *_, **__: late)
+    monkeypatch.setattr(programs, "capture", lambda *_, **__: late)
     with pytest.raises(Problem, match="broke off") as caught:
-        publish.main(context(tmp_path, "--to", URL))
+        main_publish.main(context(tmp_path, "--to", URL))
     assert "not done after 3600 s" in caught.value.evidence
 
 
@@ -537,21 +541,21 @@ def test_an_address_with_a_token_is_not_printed(
     )
     server.url = url
     ctx = context(tmp_path, "--to", "ours")
-    publish.main(ctx)
+    main_publish.main(ctx)
     assert "t0psecret" not in "\n".join(said)
     assert f"to {URL}?***" in "\n".join(said)
     server.fails, server.has = {two[0]: twine_says("404 Not Found").replace(URL, url)}, {}
     with pytest.raises(Problem) as caught:
-        publish.main(ctx)
+        main_publish.main(ctx)
     assert caught.value.id == "upload-failed"
     assert "t0psecret" not in str(caught.value)
     server.fails = {two[0]: "NonInteractive: Credential not found"}
     with pytest.raises(Problem) as caught:
-        publish.main(ctx)
+        main_publish.main(ctx)
     assert "t0psecret" not in str(caught.value)
     server.has[two[0]] = "other"
     with pytest.raises(Problem) as caught:
-        publish.main(ctx)
+        main_publish.main(ctx)
     assert "t0psecret" not in str(caught.value)
 
 
@@ -560,11 +564,11 @@ def test_a_pypirc_that_is_no_text_is_a_problem_or_none(data: bytes | None, tmp_p
     path = tmp_path / ".pypirc"
     if data is None:
         path.mkdir()
-        assert publish._pypirc({"HOME": str(tmp_path)}) == ""
+        assert main_publish._pypirc({"HOME": str(tmp_path)}) == ""
         return
     path.write_bytes(data)
     with pytest.raises(Problem) as caught:
-        publish._pypirc({"HOME": str(tmp_path)})
+        main_publish._pypirc({"HOME": str(tmp_path)})
     assert caught.value.id == "pypirc-unreadable"
 
 
@@ -579,12 +583,12 @@ def test_pages_that_were_changed_are_not_published(
     dist = tmp_path / "dist"
     tiny.release(dist, "cpu", None)
     tiny.indexed(dist)
-    publish.main(context(tmp_path, *words))
+    main_publish.main(context(tmp_path, *words))
     said.clear()
     (dist / name).write_text("pip install something-else", encoding="utf-8")
     server.commands.clear()
     with pytest.raises(Problem) as caught:
-        publish.main(context(tmp_path, *words))
+        main_publish.main(context(tmp_path, *words))
     assert caught.value.id == "publish-dist-changed"
     assert name in caught.value.evidence
     assert (said, server.commands) == ([], [])
@@ -598,8 +602,8 @@ def test_a_server_that_is_gone_after_the_upload_does_not_hide_what_twine_says(
         raise Problem("Nobody answers.", id="server-unreachable", remedy="start it")
 
     said = answers()
-    monkeypatch.setattr(remote, "has", lambda *_: next(said))
+    monkeypatch.setattr(package_server, "has", lambda *_: next(said))
     server.fails[two[0]] = "requests.exceptions.ConnectionError: aborted"
     with pytest.raises(Problem) as caught:
-        publish.main(context(tmp_path, "--to", URL))
+        main_publish.main(context(tmp_path, "--to", URL))
     assert caught.value.id == "upload-failed"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sessions import toolkit
-from sessions.core import disk, facts, locks, pyenv, records, run
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.run import Finished
+from sessions.fetch import main_toolkit
+from sessions.shared import disk, knowledge, locks, programs, records, venvs
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.programs import Finished
 from tests import fakes
 
 CUDA_H = "CUresult CUDAAPI cuInit(unsigned int Flags);"
@@ -34,7 +34,7 @@ class Pip:
         named = dict(itertools.pairwise(command))
         if "pip" in command and "config" not in command:
             folder = Path(env["TMPDIR"])
-            assert env["TEMP"] == env["TMP"] == env[run.BUILD_MARK] == str(folder)
+            assert env["TEMP"] == env["TMP"] == env[programs.BUILD_MARK] == str(folder)
             (folder / "pip-unpack").mkdir()
             self.temporary.append(folder)
             if self.killed:
@@ -51,8 +51,8 @@ class Pip:
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
     played = Pip()
-    monkeypatch.setattr(run, "capture", played)
-    monkeypatch.setattr(toolkit, "accepted", lambda *_: facts.toolkit("13.1").accepts)
+    monkeypatch.setattr(programs, "capture", played)
+    monkeypatch.setattr(main_toolkit, "accepted", lambda *_: knowledge.toolkit("13.1").accepts)
     return played
 
 
@@ -70,20 +70,20 @@ def folders(ctx: Context) -> list[str]:
 
 @pytest.mark.skipif("sys.platform == 'win32'")
 def test_a_toolkit_is_unpacked_in_the_cache_and_nothing_else_stays(ctx: Context, pip: Pip) -> None:
-    found, fresh = toolkit.from_pypi(ctx, "13.1")
+    found, fresh = main_toolkit.from_pypi(ctx, "13.1")
     assert fresh
     assert (Path(found.root) / "lib" / "stubs").is_dir()
     assert folders(ctx) == ["cuda-13.1", "tools-py3.11"]
     assert {folder.parent for folder in pip.temporary} == {ctx.cache / "tmp"}
     assert not [path for path in (ctx.cache / "tmp").iterdir() if path.is_dir()]
-    assert toolkit.from_pypi(ctx, "13.1") == (found, False)
+    assert main_toolkit.from_pypi(ctx, "13.1") == (found, False)
 
 
 def test_a_toolkit_that_breaks_is_not_there(ctx: Context, pip: Pip) -> None:
-    pyenv.tools(ctx)
+    venvs.tools(ctx)
     pip.killed = True
     with pytest.raises(KeyboardInterrupt):
-        toolkit.from_pypi(ctx, "13.1")
+        main_toolkit.from_pypi(ctx, "13.1")
     assert folders(ctx) == ["tools-py3.11"]
     assert not [path for path in (ctx.cache / "tmp").iterdir() if path.is_dir()]
 
@@ -93,7 +93,7 @@ def test_space_is_asked_before_anything_is_downloaded(
     ctx: Context, pip: Pip, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     if step == "toolkit":
-        pyenv.tools(ctx)
+        venvs.tools(ctx)
         pip.temporary.clear()
     asked: list[dict[Path, int]] = []
 
@@ -103,33 +103,33 @@ def test_space_is_asked_before_anything_is_downloaded(
 
     monkeypatch.setattr(disk, "room", room)
     with pytest.raises(Problem):
-        toolkit.from_pypi(ctx, "13.1") if step == "toolkit" else pyenv.tools(ctx)
+        main_toolkit.from_pypi(ctx, "13.1") if step == "toolkit" else venvs.tools(ctx)
     assert pip.temporary == []
     ((folder, mib),) = asked[0].items()
-    assert (folder.parent, mib) == (ctx.cache, facts.disk_mib(step))
+    assert (folder.parent, mib) == (ctx.cache, knowledge.disk_mib(step))
 
 
 @pytest.mark.skipif("sys.platform == 'win32'")
 def test_a_toolkit_that_is_made_anew_waits_until_nobody_uses_it(
     ctx: Context, pip: Pip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found, _ = toolkit.from_pypi(ctx, "13.1")
+    found, _ = main_toolkit.from_pypi(ctx, "13.1")
     name = Path(found.root).parents[1].name
     # This process uses it now, as another would.
     waited: list[str] = []
-    monkeypatch.setattr("sessions.core.console.say", waited.append)
+    monkeypatch.setattr("sessions.shared.console.say", waited.append)
 
     def ended(_: Any) -> None:
         locks.share.cache_clear()  # its users' locks go with it
 
     monkeypatch.setattr("time.sleep", ended)
     fresh = fakes.context(ctx.root, "--fresh", session="toolkit", asked=frozenset({"toolkit"}))
-    assert toolkit.from_pypi(fresh, "13.1") == (found, True)
+    assert main_toolkit.from_pypi(fresh, "13.1") == (found, True)
     assert any(f"{name} is in use" in text for text in waited)
     assert folders(ctx) == ["cuda-13.1", "tools-py3.11"]
 
 
 def test_every_need_of_space_says_where_it_is_from() -> None:
-    for step, row in facts.load("disk.toml").items():
+    for step, row in knowledge.load("disk.toml").items():
         assert row["mib"] > 0, step
         assert row["source"], step

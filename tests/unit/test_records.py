@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib
 import inspect
 import json
 import os
@@ -12,26 +13,18 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.core import benched, model, records
-from sessions.core.errors import Problem
-from sessions.core.model import (
-    BenchRatio,
-    BenchWheel,
-    BuildStep,
-    Check,
-    CheckGroup,
-    Driver,
-    Gate,
-    InstalledToolkit,
-    Matrix,
-    Pristine,
-    Release,
-    SmokeReport,
-    Toolchain,
-    VerifyReport,
-    Wheel,
-)
+from sessions.build.model import BuildStep, Wheel
+from sessions.fetch.model import Pristine
+from sessions.matrix.model import Matrix
 from sessions.payload import seal
+from sessions.probe.model import Driver, InstalledToolkit, Toolchain
+from sessions.release.model import Gate, Release
+from sessions.run import bench_results
+from sessions.run.model import BenchRatio, BenchWheel, SmokeReport
+from sessions.shared import records
+from sessions.shared.checks import Check, CheckGroup
+from sessions.shared.errors import Problem
+from sessions.verify.report_model import VerifyReport
 from tests import evidence, fakes
 
 VALUES: list[Any] = [
@@ -70,7 +63,7 @@ VALUES: list[Any] = [
     ),
     BenchWheel("seed", "a.whl", "0" * 64, "0.3.16", False, (), 3, {"wheel_bytes": (5.0,)}),
     BenchRatio("seed", "import_seconds", 0.5, 0.4, 0.6, 10, "better"),
-    benched.opened(seal.seal(fakes.bench_report(), seal.BENCH), "rtx50", "0" * 64, "here"),
+    bench_results.opened(seal.seal(fakes.bench_report(), seal.BENCH), "rtx50", "0" * 64, "here"),
     VerifyReport("a.whl", "0" * 64, "rtx50", "f" * 64, 7.5, (CheckGroup("The file", ()),)),
     BuildStep("a.dir/x.cpp.o", "c++", 5, 105),
     evidence.cold(),
@@ -80,10 +73,16 @@ VALUES: list[Any] = [
     Matrix("2026", 30.5, (fakes.matrix_row(outcome="failed", reason="why", remedy="do this"),)),
 ]
 CHECK = Check("id", "warn", "summary", "evidence", "remedy")
+MODELS = [
+    importlib.import_module(".".join(path.relative_to(fakes.ROOT).with_suffix("").parts))
+    for path in sorted((fakes.ROOT / "sessions").rglob("*.py"))
+    if path.name in ("model.py", "report_model.py", "target.py", "checks.py")
+]
 KINDS = [
     kind
-    for _, kind in inspect.getmembers(model, dataclasses.is_dataclass)
-    if kind.__module__ == model.__name__
+    for module in MODELS
+    for _, kind in inspect.getmembers(module, dataclasses.is_dataclass)
+    if kind.__module__ == module.__name__
 ]
 
 

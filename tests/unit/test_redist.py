@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import redist
-from sessions.core.errors import Problem
+from sessions.probe import ms_runtime
+from sessions.shared.errors import Problem
 
 HASH = "0f885b509a685d2bbfa652fed26b5fb3"
 
@@ -21,7 +21,7 @@ def put(root: Path, *relative: str) -> dict[str, str]:
 
 
 def test_a_windows_wheel_brings_the_cpp_and_the_openmp_runtime() -> None:
-    assert redist.files() == ("msvcp140.dll", "vcomp140.dll")
+    assert ms_runtime.files() == ("msvcp140.dll", "vcomp140.dll")
 
 
 @pytest.mark.parametrize("toolset", ["VC142", "VC143", "VC145"])
@@ -34,7 +34,7 @@ def test_each_is_found_in_its_folder(tmp_path: Path, toolset: str) -> None:
         f"{crt}/vcruntime140.dll",
         f"{openmp}/vcomp140.dll",
     )
-    assert redist.find(variables) == {
+    assert ms_runtime.find(variables) == {
         "msvcp140.dll": tmp_path / crt / "msvcp140.dll",
         "vcomp140.dll": tmp_path / openmp / "vcomp140.dll",
     }
@@ -53,7 +53,7 @@ def test_each_is_found_in_its_folder(tmp_path: Path, toolset: str) -> None:
 def test_of_no_other_folder_is_any_taken(tmp_path: Path, elsewhere: str) -> None:
     variables = put(tmp_path, "x64/Microsoft.VC143.CRT/msvcp140.dll", elsewhere)
     with pytest.raises(Problem) as caught:
-        redist.find(variables)
+        ms_runtime.find(variables)
     assert caught.value.evidence.startswith("vcomp140.dll: not in x64 of VCToolsRedistDir (")
     assert "VC.Redist" in caught.value.remedy
 
@@ -65,7 +65,7 @@ def test_without_the_variable_the_current_folder_is_not_searched(
     put(tmp_path, "x64/Microsoft.VC143.CRT/msvcp140.dll", "x64/Microsoft.VC143.OpenMP/vcomp140.dll")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Problem, match=r"msvcp140\.dll, vcomp140\.dll: .* does not set"):
-        redist.find(variables)
+        ms_runtime.find(variables)
 
 
 @pytest.mark.parametrize(
@@ -82,4 +82,4 @@ def test_without_the_variable_the_current_folder_is_not_searched(
     ],
 )
 def test_the_name_before_delvewheel_changed_it(member: str, name: str) -> None:
-    assert redist.original(member) == name
+    assert ms_runtime.original(member) == name

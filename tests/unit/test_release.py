@@ -15,14 +15,19 @@ from typing import Any
 
 import pytest
 
-from sessions import release
-from sessions.core import chain, disk, inputs, job, records, run
-from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
-from sessions.core.model import BuildSpec, Gate, Release, SmokeReport, Wheel
-from sessions.core.run import Finished
-from sessions.papers import index
-from sessions.papers.evidence import Evidence, Run
+from sessions.build import inputs
+from sessions.build.model import Wheel
+from sessions.release import main_release
+from sessions.release.evidence import Evidence, Run
+from sessions.release.index import builder
+from sessions.release.model import Gate, Release
+from sessions.run import job
+from sessions.run.model import SmokeReport
+from sessions.shared import disk, programs, records, subnox
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.programs import Finished
+from sessions.shared.target import BuildSpec
 from tests import fakes
 
 COMMIT = "4" * 40
@@ -182,7 +187,7 @@ class World:
         )
 
     def release(self, *words: str) -> None:
-        release.main(self.context(*words))
+        main_release.main(self.context(*words))
 
     def refused(self, *words: str) -> Problem:
         with pytest.raises(Problem, match=r"^NOT RELEASABLE: ") as caught:
@@ -213,8 +218,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     (root / "noxfile.py").write_text("tracked\n")
     (root / "untracked").write_text("")
     made = World(root, monkeypatch)
-    monkeypatch.setattr(chain, "follow", made.follow)
-    monkeypatch.setattr(run, "capture", made.capture)
+    monkeypatch.setattr(subnox, "follow", made.follow)
+    monkeypatch.setattr(programs, "capture", made.capture)
     monkeypatch.setattr(Context, "target_lock", lambda *_: None)
     return made
 
@@ -375,7 +380,7 @@ def test_a_report_is_of_one_target() -> None:
     specs = (fakes.claiming(), HOPPER)
     ctx = fakes.context(Path("/none"), specs=specs)
     with pytest.raises(Problem, match="A report is of one target"):
-        release.main(dataclasses.replace(ctx, options=asked))
+        main_release.main(dataclasses.replace(ctx, options=asked))
 
 
 # ---- Several targets ----
@@ -584,7 +589,7 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
         return 0  # nothing is mended on the way
 
     world.release()
-    world.monkeypatch.setattr(chain, "follow", follow)
+    world.monkeypatch.setattr(subnox, "follow", follow)
     path = world.root / "build" / "rtx50" / "verify.json"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("7 × ELF", "8 × ELF"), encoding="utf-8")
@@ -598,7 +603,7 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
 
 def test_a_wheel_that_was_tampered_with_is_noticed(world: World) -> None:
     world.release()
-    world.monkeypatch.setattr(chain, "follow", lambda *_, **__: 0)
+    world.monkeypatch.setattr(subnox, "follow", lambda *_, **__: 0)
     (world.root / "wheels" / "rtx50" / NAME).write_bytes(pack("evil"))
     told = world.refused().evidence
     assert "wheel: the file is not the one that was built" in told
@@ -623,7 +628,7 @@ def test_an_interrupted_release_leaves_the_old_one(world: World) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index, "write", interrupted)
+        patch.setattr(builder, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             world.release()
     assert world.files() == before
@@ -713,7 +718,7 @@ def test_the_targets_are_taken_in_one_order_and_after_all_are_proven(
         order.append(f"prove {target}")
         return follow(root, sessions, target, words)
 
-    monkeypatch.setattr(chain, "follow", proven)
+    monkeypatch.setattr(subnox, "follow", proven)
     world.release("--target", "rtx50,hopper")
     assert order == ["prove rtx50", "prove hopper", "hopper", "rtx50"]
 
@@ -754,7 +759,7 @@ def test_a_checkout_that_changes_during_the_build_is_refused(
                 setattr(world, name, value)
         return code
 
-    world.monkeypatch.setattr(chain, "follow", edited)
+    world.monkeypatch.setattr(subnox, "follow", edited)
     problem = world.refused("--reproduce")
     assert "rtx50: checkout:" in problem.evidence
     told = capsys.readouterr().out
@@ -774,10 +779,10 @@ def test_a_time_of_the_callers_is_refused_before_anything_is_built(world: World)
     for value, refused in (("1700000000", True), ("", False)):
         env = {**ctx.env, "SOURCE_DATE_EPOCH": value}
         if not refused:
-            release.main(dataclasses.replace(ctx, env=env))
+            main_release.main(dataclasses.replace(ctx, env=env))
             continue
         with pytest.raises(Problem) as caught:
-            release.main(dataclasses.replace(ctx, env=env))
+            main_release.main(dataclasses.replace(ctx, env=env))
         assert (caught.value.id, caught.value.code) == ("release-source-date-epoch", USAGE)
         assert world.calls == []
 
@@ -798,19 +803,19 @@ def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
         calls.append([*sessions, *(word for word in words if "device" in word)])
         return 0
 
-    monkeypatch.setattr(chain, "follow", follow)
+    monkeypatch.setattr(subnox, "follow", follow)
     wheel = fakes.wheel()
     records.write(ctx.record("wheel"), "wheel", wheel)
-    assert release._prove(ctx) == 0
+    assert main_release._prove(ctx) == 0
     assert calls == [["verify"], ["smoke", "--device=1"], ["smoke", "--device=0"]]
     # One that is there already is not made again; nor is one without its GPU.
     report = fakes.report(fakes.evidence())
     records.write(job.record(ctx.build, "12.0"), "smoke", report)
     calls.clear()
-    assert release._prove(ctx) == 0
+    assert main_release._prove(ctx) == 0
     assert calls == [["verify"], ["smoke", "--device=1"]]
     world.cards, calls[:] = None, []
-    assert release._prove(ctx) == 0
+    assert main_release._prove(ctx) == 0
     assert calls == [["verify"]]
 
 
@@ -872,7 +877,7 @@ def test_a_first_wheel_that_is_gone_is_a_reason(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.release()
-    monkeypatch.setattr(chain, "follow", lambda *_, **__: 0)
+    monkeypatch.setattr(subnox, "follow", lambda *_, **__: 0)
     (world.root / "wheels" / "rtx50" / NAME).unlink()
     assert "records: Not all records" in world.refused("--reproduce").evidence
 
@@ -925,7 +930,7 @@ def signing(world: World, code: int, *, writes: bool = True) -> None:
             Path(command[command.index("--bundle") + 1]).write_text(f"{len(world.inherited)}")
         return code
 
-    world.monkeypatch.setattr(run, "inherit", inherit)
+    world.monkeypatch.setattr(programs, "inherit", inherit)
 
 
 def test_sigstore_signs_the_provenance_of_the_wheel_once(

@@ -9,7 +9,7 @@ from email.message import Message
 
 import pytest
 
-from sessions.core import remote
+from sessions.release import package_server
 
 
 def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
@@ -19,7 +19,7 @@ def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
         '<a data-requires-python=">=3" href="g.whl" href="h.whl">g</a><a\nhref = "i.whl" >i</a>'
         "<!-- <a href='j.whl'> --><abbr href='k.whl'><a href=''>"
     )
-    assert list(remote.links(page)) == [
+    assert list(package_server.links(page)) == [
         "a.whl#sha256=1", "b.whl", "../f/e%2B1.whl?x=1&y=2", "g.whl", "i.whl",
     ]  # fmt: skip
 
@@ -34,13 +34,13 @@ def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
 def test_a_hostile_page_takes_no_longer_than_its_length(unit: str) -> None:
     page = unit * (160_000 // len(unit))
     begun = time.process_time()
-    assert list(remote.links(page)) == []
+    assert list(package_server.links(page)) == []
     assert time.process_time() - begun < 4  # of these, Python's HTML parser takes minutes
 
 
 def test_a_page_of_too_many_links_is_not_read() -> None:
     with pytest.raises(ValueError, match="more than 50000 links"):
-        list(remote.links("<a href=x>" * 50_001))
+        list(package_server.links("<a href=x>" * 50_001))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_page_of_too_many_links_is_not_read() -> None:
 )
 def test_a_redirect_to_another_server_is_not_followed(target: str, follows: bool) -> None:
     request = urllib.request.Request("http://h:1/simple/")
-    handler = remote._SameOrigin()
+    handler = package_server._SameOrigin()
     if follows:
         made = handler.redirect_request(request, None, 302, "", Message(), target)
         assert made is not None
@@ -67,7 +67,7 @@ def test_a_redirect_to_another_server_is_not_followed(target: str, follows: bool
 
 
 def test_a_server_does_not_show_its_secrets() -> None:
-    server = remote.Server("https://h/x/?token=abc", {"A": "env"}, "ana", "s3cret")
+    server = package_server.Server("https://h/x/?token=abc", {"A": "env"}, "ana", "s3cret")
     assert server.page("simple", "p") == "https://h/x/simple/p/?token=abc"
     assert server.shown == "https://h/x/?***"
     assert "s3cret" not in repr(server)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import repair
-from sessions.core.errors import Problem
-from sessions.core.run import Finished
+from sessions.build import repair
+from sessions.shared.errors import Problem
+from sessions.shared.programs import Finished
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
 NAME = "llama_cpp_python-0.3.16-cp311-cp311-win_amd64.whl"
@@ -36,7 +36,7 @@ class Tools:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, code: int = 0) -> None:
         self.code, self.env = code, dict[str, str]()
-        monkeypatch.setattr("sessions.core.run.capture", self)
+        monkeypatch.setattr("sessions.shared.programs.capture", self)
 
     def __call__(
         self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sessions.core.run import Finished, capture, inherit, stream, typed
+from sessions.shared.programs import Finished, capture, inherit, stream, typed
 
 POPEN = subprocess.Popen
 
@@ -108,7 +108,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would be pytest's capture: Wine hands on the numbers of its handles alone."""
     names = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     given: Any = functools.partial(subprocess.Popen, **names)
-    monkeypatch.setattr("sessions.core.run.subprocess.Popen", given)
+    monkeypatch.setattr("sessions.shared.programs.subprocess.Popen", given)
 
 
 @pytest.mark.usefixtures("terminal")

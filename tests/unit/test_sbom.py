@@ -11,10 +11,11 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
 
-from sessions.core import facts, records, run, sbom
-from sessions.core.model import Source
-from sessions.core.run import Finished
-from sessions.wheelfile import bill
+from sessions.build import sbom
+from sessions.fetch.model import Source
+from sessions.shared import knowledge, programs, records
+from sessions.shared.programs import Finished
+from sessions.verify import sbom_reader
 from tests import fakes
 
 COMPONENTS = {
@@ -79,7 +80,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     library = tmp_path / "libgomp.so.1.0.0"
     library.write_bytes(GOMP)
     played = System(library)
-    monkeypatch.setattr(run, "capture", played)
+    monkeypatch.setattr(programs, "capture", played)
     return played
 
 
@@ -261,7 +262,7 @@ def test_its_time_is_the_builds_and_not_the_clocks(source: Source, system: Syste
 def test_what_is_written_is_what_is_read_of_a_wheel(source: Source, system: System) -> None:
     text = json.dumps(made(source)).encode()
     member = f"{fakes.INFO}/sboms/{sbom.FILE}"
-    (read,) = bill.read({member: text, "other.dist-info/sboms/auditwheel.cdx.json": b"{}"})
+    (read,) = sbom_reader.read({member: text, "other.dist-info/sboms/auditwheel.cdx.json": b"{}"})
     assert read.problems == ()
     assert (read.name, read.version, read.member) == ("llama-cpp-python", "0.3.16", member)
     found = {part.name: part for part in read.materials}
@@ -300,19 +301,19 @@ GOOD: dict[str, Any] = {
     ],
 )
 def test_a_bill_that_cannot_be_read_says_why(text: bytes) -> None:
-    (read,) = bill.read({f"x.dist-info/sboms/{sbom.FILE}": text})
+    (read,) = sbom_reader.read({f"x.dist-info/sboms/{sbom.FILE}": text})
     assert read.problems
     assert read.materials == ()
 
 
 def test_a_bill_that_can_be_read_has_no_problem() -> None:
     # Else the damage above would prove nothing.
-    (read,) = bill.read({f"x.dist-info/sboms/{sbom.FILE}": json.dumps(GOOD).encode()})
+    (read,) = sbom_reader.read({f"x.dist-info/sboms/{sbom.FILE}": json.dumps(GOOD).encode()})
     assert read.problems == ()
 
 
 def test_every_row_of_the_facts_has_a_purl_and_a_licence() -> None:
-    rows = facts.load("parts.toml")
+    rows = knowledge.load("parts.toml")
     for row in [*rows["part"], *rows["runtime"]]:
         assert row["licence"]
         if "purl" in row:

@@ -13,19 +13,14 @@ import jsonschema
 import pytest
 from pydantic import TypeAdapter
 
-from sessions.core import records
-from sessions.core.model import (
-    BenchReport,
-    CheckGroup,
-    Gate,
-    Matrix,
-    Release,
-    SmokeReport,
-    Timeline,
-    VerifyReport,
-    Wheel,
-)
-from sessions.wheelfile.model import WheelFacts
+from sessions.build.model import Timeline, Wheel
+from sessions.matrix.model import Matrix
+from sessions.release.model import Gate, Release
+from sessions.run.model import BenchReport, SmokeReport
+from sessions.shared import records
+from sessions.shared.checks import CheckGroup
+from sessions.verify.model import WheelFacts
+from sessions.verify.report_model import VerifyReport
 from tests import evidence, fakes
 
 KINDS: dict[str, Any] = {

@@ -13,13 +13,13 @@ from typing import IO, Any
 
 import pytest
 
-from sessions import smoke
-from sessions.core import brought, disk, job, records
-from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
-from sessions.core.model import SmokeReport
-from sessions.core.run import Finished
 from sessions.payload import seal
+from sessions.run import imported_report, job, main_smoke
+from sessions.run.model import SmokeReport
+from sessions.shared import disk, records
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.programs import Finished
 from tests import fakes
 
 NAME = fakes.wheel().file
@@ -68,7 +68,7 @@ def left(ctx: Context, place: str = "12.0") -> dict[str, Any]:
 def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: Told) -> None:
     digest = build(smoking(tmp_path))
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest))
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     found = records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport)
     assert found is not None
     assert (found.origin, found.sha256, found.device) == ("smoke-report.json", digest, CARD)
@@ -82,7 +82,7 @@ def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: 
 def test_to_take_a_report_no_card_is_asked_for(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     report = report_file(tmp_path, digest)
-    smoke.main(smoking(tmp_path, "--report", report, machine=fakes.no_machine))
+    main_smoke.main(smoking(tmp_path, "--report", report, machine=fakes.no_machine))
     assert (
         records.read(job.record(smoking(tmp_path).build, "12.0"), "smoke", SmokeReport) is not None
     )
@@ -99,7 +99,7 @@ def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, cap
     ]
     digest = build(smoking(tmp_path))
     with pytest.raises(Problem, match=r"2 proofs fail or are missing"):
-        smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
+        main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Q4_K", "1.0e-03", "5e-03", "4", "f16"] in rows
     assert ["F16", "3.0e-05", "1e-04", "512", "f16"] in rows
@@ -116,7 +116,7 @@ def test_a_case_that_is_no_number_is_the_furthest_from_its_bound(
     cases = [{**case, "nmse": nmse, "batch": 4 + n} for n, nmse in figures]
     digest = build(smoking(tmp_path))
     with pytest.raises(Problem, match=r"3 proofs fail or are missing"):
-        smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
+        main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Q4_K", "nan", "1e+00", "5", "f16"] in rows
 
@@ -124,7 +124,7 @@ def test_a_case_that_is_no_number_is_the_furthest_from_its_bound(
 def test_a_report_of_the_cpu_says_so(tmp_path: Path, capsys: Told) -> None:
     digest = build(smoking(tmp_path))
     report = report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
-    smoke.main(smoking(tmp_path, "--report", report))
+    main_smoke.main(smoking(tmp_path, "--report", report))
     told = capsys.readouterr().out
     assert "Known answers on the CPU" in told
     assert "hold on the CPU, in" in told
@@ -138,7 +138,7 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
     checks = fakes.smoke_checks("state", "grammar")
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=checks))
     with pytest.raises(Problem) as caught:
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert caught.value.what == f"2 proofs fail or are missing on {CARD} (12.0): grammar, state."
     assert str(job.record(ctx.build, "12.0")) in caught.value.evidence
     assert left(ctx)["ok"] is False
@@ -158,10 +158,10 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
 def test_a_report_that_fails_takes_the_place_of_one_that_did_not(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest))
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     report_file(tmp_path, digest, checks=fakes.smoke_checks("memory"))
     with pytest.raises(Problem, match="1 proofs fail or are missing"):
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
 
 
@@ -170,14 +170,14 @@ def test_a_report_that_lacks_a_proof_is_not_enough(tmp_path: Path) -> None:
     checks = [check for check in fakes.smoke_checks() if check["id"] != "native-sass"]
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=checks))
     with pytest.raises(Problem, match=r"1 proofs fail or are missing .*: native-sass"):
-        smoke.main(ctx)
+        main_smoke.main(ctx)
 
 
 def test_on_the_cpu_a_wheel_for_cards_is_not_proven_enough_for_a_release(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     report = report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
     ctx = smoking(tmp_path, "--report", report)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert left(ctx, "cpu")["ok"] is False
 
 
@@ -185,13 +185,13 @@ def test_a_run_on_another_gpu_overwrites_nothing(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     first = report_file(tmp_path, digest)
     ctx = smoking(tmp_path, "--report", first)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     before = {path.name: path.read_bytes() for path in ctx.build.glob("smoke-*12.0*")}
     assert sorted(before) == ["smoke-12.0.json", "smoke-report-12.0.json"]
     report_file(tmp_path, digest, device="NVIDIA H200", capability="9.0")
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert job.places(ctx.build) == ("9.0", "12.0", "cpu")
     assert {path.name: path.read_bytes() for path in ctx.build.glob("smoke-*12.0*")} == before
     assert left(ctx, "9.0")["smoke"]["device"] == "NVIDIA H200"
@@ -202,7 +202,7 @@ def test_a_report_of_one_answer_is_not_enough(tmp_path: Path) -> None:
     cases = fakes.smoke_cases(NAME)[:1]
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases))
     with pytest.raises(Problem) as caught:
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert caught.value.id == "smoke-failed"
     assert "F32: 15 of 16 cases are missing" in caught.value.evidence
     assert left(ctx)["ok"] is False
@@ -225,33 +225,33 @@ def test_what_is_not_a_file_of_text_is_not_waited_for(
     elif kind == "folder":
         path.mkdir()
     elif kind == "large":
-        monkeypatch.setattr(brought, "LARGEST", 100)
+        monkeypatch.setattr(imported_report, "LARGEST", 100)
         path.write_bytes(b" " * 101)
     else:
         path.write_bytes(b"\xff")
     with pytest.raises(Problem) as caught:
-        brought.read(path, session)
+        imported_report.read(path, session)
     assert (caught.value.id, caught.value.code) == ("report-unreadable", USAGE)
 
 
 def test_a_largest_report_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(brought, "LARGEST", 100)
+    monkeypatch.setattr(imported_report, "LARGEST", 100)
     (tmp_path / "report.json").write_bytes(b" " * 100)
-    assert brought.read(tmp_path / "report.json", "smoke") == b" " * 100
+    assert imported_report.read(tmp_path / "report.json", "smoke") == b" " * 100
 
 
 def test_a_report_in_which_nothing_was_checked_proves_nothing(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=[]))
     with pytest.raises(Problem, match="13 proofs fail or are missing"):
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert left(ctx)["ok"] is False
 
 
 def test_a_report_that_is_not_there_is_named_with_what_writes_one(tmp_path: Path) -> None:
     build(smoking(tmp_path))
     with pytest.raises(Problem, match=r"The report .*gone\.json cannot be read") as caught:
-        smoke.main(smoking(tmp_path, "--report", str(tmp_path / "gone.json")))
+        main_smoke.main(smoking(tmp_path, "--report", str(tmp_path / "gone.json")))
     assert "python smoke-….pyz" in caught.value.remedy
 
 
@@ -259,7 +259,7 @@ def test_a_report_that_is_no_text_cannot_be_read(tmp_path: Path) -> None:
     build(smoking(tmp_path))
     (tmp_path / "photo.json").write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(Problem, match="cannot be read"):
-        smoke.main(smoking(tmp_path, "--report", str(tmp_path / "photo.json")))
+        main_smoke.main(smoking(tmp_path, "--report", str(tmp_path / "photo.json")))
 
 
 def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Pat
     build(ctx)
     report = report_file(tmp_path, "1" * 64)
     with pytest.raises(Problem, match="This report is of another wheel"):
-        smoke.main(smoking(tmp_path, "--report", report))
+        main_smoke.main(smoking(tmp_path, "--report", report))
     assert not job.record(ctx.build, "12.0").exists()
 
 
@@ -278,12 +278,12 @@ def test_a_report_is_of_the_wheel_that_lies_there_and_not_of_the_recorded_one(
     digest = build(ctx)
     (ctx.wheels / NAME).write_bytes(b"swapped")
     with pytest.raises(Problem, match="This report is of another wheel"):
-        smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest)))
+        main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest)))
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
-        smoke.main(smoking(tmp_path))
+        main_smoke.main(smoking(tmp_path))
     assert caught.value.remedy == "nox -s wheel"
 
 
@@ -314,7 +314,7 @@ class Keys:
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
     played = Keys()
-    monkeypatch.setattr("sessions.core.run.capture", played)
+    monkeypatch.setattr("sessions.shared.programs.capture", played)
     monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
     return played
 
@@ -329,7 +329,7 @@ def test_a_report_that_one_of_the_keys_signed_is_taken(
     tmp_path: Path, keys: Keys, capsys: Told
 ) -> None:
     ctx = signed(tmp_path)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert left(ctx)["ok"] is True
     assert "Signed by ana@example.com" in capsys.readouterr().out
     report = tmp_path / "smoke-report.json"
@@ -359,7 +359,7 @@ def test_a_report_that_is_exchanged_while_it_is_checked_is_not_taken(
         report.with_name("smoke-report.json.sig").write_bytes(b"another")
 
     keys.meanwhile = exchange
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert keys.given == [None, genuine]
     kept = job.sealed(ctx.build, "12.0")
     assert kept.read_bytes() == genuine
@@ -378,19 +378,19 @@ def test_a_signature_that_cannot_be_read_is_not_waited_for(
             pytest.skip("Windows has no such files")
         os.mkfifo(path)
     elif kind == "large":
-        path.write_bytes(b" " * (brought.LARGEST_SIGNATURE + 1))
+        path.write_bytes(b" " * (imported_report.LARGEST_SIGNATURE + 1))
     elif kind == "not-utf-8":
         path.write_bytes(b"\xff")
     with pytest.raises(Problem) as caught:
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert caught.value.id == "report-signature-invalid"
     assert keys.commands == []
 
 
 def test_the_signature_of_another_report_does_not_stay(tmp_path: Path, keys: Keys) -> None:
     ctx = signed(tmp_path)
-    smoke.main(ctx)
-    smoke.main(smoking(tmp_path, "--report", str(tmp_path / "smoke-report.json")))
+    main_smoke.main(ctx)
+    main_smoke.main(smoking(tmp_path, "--report", str(tmp_path / "smoke-report.json")))
     assert job.sealed(ctx.build, "12.0").exists()
     assert not (ctx.build / "smoke-report-12.0.json.sig").exists()
 
@@ -402,7 +402,7 @@ def test_the_home_of_a_report_and_of_its_keys_is_found(
         monkeypatch.setenv(name, str(tmp_path))
     report_file(tmp_path, build(smoking(tmp_path)))
     (tmp_path / "smoke-report.json.sig").touch()
-    smoke.main(smoking(tmp_path, "--report=~/smoke-report.json", "--signers=~/signers"))
+    main_smoke.main(smoking(tmp_path, "--report=~/smoke-report.json", "--signers=~/signers"))
     assert keys.given[1] == (tmp_path / "smoke-report.json").read_bytes()
     assert keys.commands[1][5:7] == ["-f", str(tmp_path / "signers")]
 
@@ -422,7 +422,7 @@ def test_a_report_that_none_of_the_keys_signed_is_refused(
     keys.known, keys.good = known or keys.known, good or keys.good
     ctx = signed(tmp_path)
     with pytest.raises(Problem, match="not signed by any of the keys") as caught:
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert evidence in caught.value.evidence
     assert "ssh-keygen -Y sign -n blackwheel" in caught.value.remedy
     assert not job.record(ctx.build, "12.0").exists()
@@ -433,7 +433,7 @@ def test_a_key_that_is_unknown_is_refused_whatever_the_verification_says(
 ) -> None:
     keys.known = Finished((), 255, "", 0.0)
     with pytest.raises(Problem, match="not signed by any of the keys"):
-        smoke.main(signed(tmp_path))
+        main_smoke.main(signed(tmp_path))
 
 
 def test_without_ssh_keygen_a_signature_cannot_be_asked_for(
@@ -442,7 +442,7 @@ def test_without_ssh_keygen_a_signature_cannot_be_asked_for(
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     ctx = signed(tmp_path)
     with pytest.raises(Problem, match="ssh-keygen is not on PATH") as caught:
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert "OpenSSH" in caught.value.remedy
     assert not job.record(ctx.build, "12.0").exists()
 
@@ -495,15 +495,15 @@ class Bench:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     played = Bench()
-    monkeypatch.setattr("sessions.core.run.capture", played.capture)
-    monkeypatch.setattr("sessions.core.run.stream", played.stream)
+    monkeypatch.setattr("sessions.shared.programs.capture", played.capture)
+    monkeypatch.setattr("sessions.shared.programs.stream", played.stream)
     return played
 
 
 def test_a_wheel_is_proven_on_the_card(tmp_path: Path, bench: Bench, capsys: Told) -> None:
     ctx = smoking(tmp_path)
     digest = build(ctx)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     found = records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport)
     assert found is not None
     assert (found.origin, found.sha256, found.device) == ("here", digest, CARD)
@@ -518,7 +518,7 @@ def test_the_payload_is_told_of_the_card_and_all_layers_go_there(
     second = fakes.nvml(fakes.card(compute_capability="8.9"), fakes.card(index=1))
     ctx = smoking(tmp_path, machine=lambda *_: second)
     digest = build(ctx)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert (bench.job["index"], bench.job["layers"], bench.job["jobs"]) == (1, 999, 4)
     assert bench.job["version"] == "0.3.16"
     assert bench.job["capabilities"] == ["12.0"]
@@ -538,7 +538,7 @@ def test_smoke_that_another_session_requires_runs_on_the_card_too(
 ) -> None:
     ctx = smoking(tmp_path, asked=frozenset({"release"}))
     build(ctx)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert bench.job["identity"]["device"] == CARD
 
 
@@ -547,7 +547,7 @@ def test_on_the_cpu_the_payload_is_told_of_no_card(
 ) -> None:
     ctx = smoking(tmp_path, "--device", "cpu", machine=fakes.no_machine)
     build(ctx)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert (bench.job["index"], bench.job["layers"]) == (0, 0)
     assert bench.job["jobs"] >= 1
     identity = bench.job["identity"]
@@ -564,7 +564,7 @@ def test_the_wheel_goes_into_a_fresh_venv_as_a_users_would(tmp_path: Path, bench
     disk.mark(ctx.build / "smoke")
     stale.parent.mkdir()
     stale.write_text("")
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert not stale.exists()
     wheel, needs = ([*command[7:]] for command in bench.installed)
     assert wheel == ["install", str(ctx.wheels / NAME)]  # with what it requires, and no more
@@ -580,14 +580,14 @@ def test_a_folder_of_somebody_else_is_not_deleted_for_the_venv(
     build(ctx)
     (ctx.build / "smoke").mkdir()
     with pytest.raises(Problem, match="does not carry blackwheel's mark"):
-        smoke.main(ctx)
+        main_smoke.main(ctx)
 
 
 def test_the_payload_runs_in_that_venv_alone(tmp_path: Path, bench: Bench) -> None:
     env = {"HOME": "/home/user", "PATH": "/usr/bin", "LD_LIBRARY_PATH": "/x", "CUDA_PATH": "/y"}
     ctx = smoking(tmp_path, env=env)
     build(ctx)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     venv = ctx.build / "smoke" / "venv"
     assert Path(bench.command[0]).is_relative_to(venv)
     assert bench.command[1:3] == ["-I", str(job.PAYLOAD)]
@@ -601,7 +601,7 @@ def test_proofs_that_fail_here_are_recorded_as_failing(tmp_path: Path, bench: Be
     ctx = smoking(tmp_path)
     build(ctx)
     with pytest.raises(Problem, match=r"1 proofs fail or are missing on .*: known-answers"):
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert left(ctx)["ok"] is False
 
 
@@ -613,7 +613,7 @@ def test_proofs_that_end_without_a_report_are_a_problem_with_their_last_words(
     ctx = smoking(tmp_path)
     build(ctx)
     with pytest.raises(Problem, match=f"ended with {code} and no report") as caught:
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert "a word of Python's own" in caught.value.evidence
     assert "smoke.log" in caught.value.remedy
     assert not job.record(ctx.build, "12.0").exists()
@@ -622,10 +622,10 @@ def test_proofs_that_end_without_a_report_are_a_problem_with_their_last_words(
 def test_a_report_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path, bench: Bench) -> None:
     ctx = smoking(tmp_path)
     build(ctx)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     bench.writes = False
     with pytest.raises(Problem, match="no report"):
-        smoke.main(ctx)
+        main_smoke.main(ctx)
 
 
 def test_a_python_without_venv_is_said(tmp_path: Path, bench: Bench) -> None:
@@ -633,7 +633,7 @@ def test_a_python_without_venv_is_said(tmp_path: Path, bench: Bench) -> None:
     ctx = smoking(tmp_path)
     build(ctx)
     with pytest.raises(Problem, match="could not make a venv") as caught:
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert "ensurepip" in caught.value.evidence
 
 
@@ -641,7 +641,7 @@ def test_without_the_card_nothing_is_installed(tmp_path: Path, bench: Bench) -> 
     ctx = smoking(tmp_path, machine=lambda *_: {"error": "gone"})
     build(ctx)
     with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert "nox -s bundle" in caught.value.remedy
     assert bench.installed == []
     assert not (ctx.build / "smoke").exists()
@@ -652,7 +652,7 @@ def test_a_real_model_is_named_to_the_payload(tmp_path: Path, bench: Bench) -> N
     model.write_bytes(b"GGUF")
     ctx = smoking(tmp_path, "--model", str(model))
     build(ctx)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert bench.job["model"] == str(model.resolve())
     assert bench.job["questions"] == [list(pair) for pair in job.QUESTIONS]
 
@@ -663,7 +663,7 @@ def test_a_real_model_that_is_not_there_is_said_before_anything_is_installed(
     ctx = smoking(tmp_path, "--model", str(tmp_path / "gone.gguf"))
     build(ctx)
     with pytest.raises(Problem, match=r"There is no model .*gone\.gguf"):
-        smoke.main(ctx)
+        main_smoke.main(ctx)
     assert bench.installed == []
 
 
@@ -684,7 +684,7 @@ def test_a_given_wheel_is_proven_and_its_record_lies_apart(
 ) -> None:
     ctx = smoking(tmp_path, "--wheel", str(given))
     build(ctx)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert not job.record(ctx.build, "12.0").exists()  # that is of the wheel that was built here
     record = ctx.given(given, records.file_sha256(given)) / "smoke-12.0.json"
     found = records.read(record, "smoke", SmokeReport)
@@ -698,7 +698,7 @@ def test_a_given_wheel_needs_no_record_of_a_build(
 ) -> None:
     ctx = smoking(tmp_path, "--wheel", str(given))
     records.write(ctx.record("probe"), "probe", fakes.chain())
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert (ctx.given(given, records.file_sha256(given)) / "smoke-12.0.json").exists()
 
 
@@ -707,9 +707,9 @@ def test_another_wheel_of_the_same_name_has_a_record_of_its_own(
 ) -> None:
     ctx = smoking(tmp_path, "--wheel", str(given))
     records.write(ctx.record("probe"), "probe", fakes.chain())
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     given.write_bytes(b"another wheel of others")
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     left = ctx.build.glob("given/*/smoke-12.0.json")
     said = [json.loads(path.read_text(encoding="utf-8"))["smoke"]["sha256"] for path in left]
     assert len(set(said)) == 2
@@ -718,19 +718,19 @@ def test_another_wheel_of_the_same_name_has_a_record_of_its_own(
 def test_a_report_of_a_given_wheel_is_taken(given: Path, tmp_path: Path) -> None:
     report = report_file(tmp_path, records.file_sha256(given), target="another")
     ctx = smoking(tmp_path, "--wheel", str(given), "--report", report)
-    smoke.main(ctx)
+    main_smoke.main(ctx)
     assert (ctx.given(given, records.file_sha256(given)) / "smoke-12.0.json").exists()
 
 
 def test_a_given_wheel_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"There is no wheel .*gone\.whl") as caught:
-        smoke.main(smoking(tmp_path, "--wheel", str(tmp_path / "gone.whl")))
+        main_smoke.main(smoking(tmp_path, "--wheel", str(tmp_path / "gone.whl")))
     assert "nox -s smoke -- --wheel" in caught.value.remedy
 
 
 def test_a_folder_is_no_wheel(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="There is no wheel"):
-        smoke.main(smoking(tmp_path, "--wheel", str(tmp_path)))
+        main_smoke.main(smoking(tmp_path, "--wheel", str(tmp_path)))
 
 
 def test_a_report_has_every_field_of_its_record(tmp_path: Path) -> None:

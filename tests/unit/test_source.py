@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from sessions import source
-from sessions.core import disk, facts, pyenv, records
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.facts import Sdist
-from sessions.core.model import Pristine
-from sessions.core.staging import PRISTINE
+from sessions.build.staging import PRISTINE
+from sessions.fetch import main_source
+from sessions.fetch.model import Pristine
+from sessions.shared import disk, knowledge, records, venvs
+from sessions.shared.errors import Problem
+from sessions.shared.knowledge import Sdist
+from sessions.shared.nox_session import Context
 from tests import fakes
 
 SDIST = Sdist("1.0", "llama_cpp_python-1.0.tar.gz", "00ff", 1667997441, None)
@@ -41,7 +41,7 @@ def archive(path: Path, members: dict[str, bytes], links: dict[str, str] | None 
 def test_a_source_is_unpacked_whole_with_the_digests_of_its_files(tmp_path: Path) -> None:
     sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x", "top-1.0/docs/a": b"y"})
     folder = tmp_path / "src" / "1.0"
-    source.unpack(sdist, folder, SDIST)
+    main_source.unpack(sdist, folder, SDIST)
     assert (folder / "CMakeLists.txt").read_bytes() == b"x"
     assert not (folder / "docs").exists()  # what no build reads is not unpacked
     noted = records.read(folder / PRISTINE, "pristine", Pristine)
@@ -57,28 +57,30 @@ def test_a_source_that_was_unpacked_by_another_filter_is_not_pristine(
 ) -> None:
     sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x", "top-1.0/docs/a": b"y"})
     folder = tmp_path / "1.0"
-    source.unpack(sdist, folder, SDIST)
-    assert source._pristine(folder, SDIST) == {"CMakeLists.txt": hashlib.sha256(b"x").hexdigest()}
+    main_source.unpack(sdist, folder, SDIST)
+    assert main_source._pristine(folder, SDIST) == {
+        "CMakeLists.txt": hashlib.sha256(b"x").hexdigest()
+    }
     folders = {"staging_excludes": (), "staging_keeps": ("docs/",)}[which]
-    monkeypatch.setattr(facts, which, lambda: folders)
-    assert source._pristine(folder, SDIST) is None
-    source.unpack(sdist, folder, SDIST)
-    assert set(source._pristine(folder, SDIST) or ()) == {"CMakeLists.txt", "docs/a"}
+    monkeypatch.setattr(knowledge, which, lambda: folders)
+    assert main_source._pristine(folder, SDIST) is None
+    main_source.unpack(sdist, folder, SDIST)
+    assert set(main_source._pristine(folder, SDIST) or ()) == {"CMakeLists.txt", "docs/a"}
 
 
 def test_a_source_of_another_sdist_is_not_pristine(tmp_path: Path) -> None:
     folder = tmp_path / "1.0"
-    source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), folder, SDIST)
-    assert source._pristine(folder, SDIST) is not None
-    assert source._pristine(folder, dataclasses.replace(SDIST, sha256="11" * 32)) is None
+    main_source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), folder, SDIST)
+    assert main_source._pristine(folder, SDIST) is not None
+    assert main_source._pristine(folder, dataclasses.replace(SDIST, sha256="11" * 32)) is None
 
 
 def test_unpacking_again_restores_an_edited_source(tmp_path: Path) -> None:
     sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x"})
     folder = tmp_path / "1.0"
-    source.unpack(sdist, folder, SDIST)
+    main_source.unpack(sdist, folder, SDIST)
     (folder / "CMakeLists.txt").write_bytes(b"edited")
-    source.unpack(sdist, folder, SDIST)
+    main_source.unpack(sdist, folder, SDIST)
     assert (folder / "CMakeLists.txt").read_bytes() == b"x"
 
 
@@ -87,7 +89,7 @@ def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "1.0").mkdir()
     (tmp_path / "1.0" / "mine").touch()
     with pytest.raises(Problem, match="does not carry blackwheel's mark"):
-        source.unpack(sdist, tmp_path / "1.0", SDIST)
+        main_source.unpack(sdist, tmp_path / "1.0", SDIST)
     assert (tmp_path / "1.0" / "mine").exists()
 
 
@@ -105,7 +107,7 @@ def test_an_archive_that_reaches_outside_is_refused(
     (tmp_path / "deep").mkdir()
     sdist = archive(tmp_path / "a.tar.gz", members, links)
     with pytest.raises(Problem, match="must not be unpacked"):
-        source.unpack(sdist, tmp_path / "deep" / "1.0", SDIST)
+        main_source.unpack(sdist, tmp_path / "deep" / "1.0", SDIST)
     assert not (tmp_path / "deep" / "1.0").exists()
     assert not (tmp_path / "outside").exists()
 
@@ -118,28 +120,28 @@ def checkout(folder: Path) -> Path:
 
 
 def test_a_checkout_says_its_version_and_its_libraries_do_not_count(tmp_path: Path) -> None:
-    first = source.checkout(checkout(tmp_path))
+    first = main_source.checkout(checkout(tmp_path))
     assert (first.version, first.sdist_sha256) == ("0.3.99", None)
     (tmp_path / "llama_cpp" / "lib" / "a.so").write_text("another build")
-    assert source.checkout(tmp_path).digest == first.digest
+    assert main_source.checkout(tmp_path).digest == first.digest
     (tmp_path / "vendor" / "llama.cpp" / "CMakeLists.txt").write_text("edited")
-    assert source.checkout(tmp_path).digest != first.digest
+    assert main_source.checkout(tmp_path).digest != first.digest
 
 
 def test_a_checkout_without_its_submodule_is_told_how_to_get_it(tmp_path: Path) -> None:
     (checkout(tmp_path) / "vendor" / "llama.cpp" / "CMakeLists.txt").unlink()
     with pytest.raises(Problem) as error:
-        source.checkout(tmp_path)
+        main_source.checkout(tmp_path)
     assert error.value.remedy == f"git -C {tmp_path} submodule update --init --recursive"
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="no source of llama-cpp-python"):
-        source.checkout(tmp_path)
+        main_source.checkout(tmp_path)
 
 
 def test_the_mark_of_a_source_lets_clean_delete_it(tmp_path: Path) -> None:
-    source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), tmp_path / "1.0", SDIST)
+    main_source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), tmp_path / "1.0", SDIST)
     disk.remove(tmp_path / "1.0")
     assert not (tmp_path / "1.0").exists()
 
@@ -163,12 +165,12 @@ def test_two_checkouts_download_a_source_once(
     def room(needs: dict[Path, int], what: str) -> None:
         asked.extend(folder.name for folder in needs)
 
-    monkeypatch.setattr(pyenv, "pip", pip)
-    monkeypatch.setattr(pyenv, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(venvs, "pip", pip)
+    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
     monkeypatch.setattr(disk, "room", room)
     for name in ("one", "two"):
         ctx = fakes.context(tmp_path / name, session="source", cache=tmp_path / "cache")
-        _, fresh = source._locked(ctx, locked)
+        _, fresh = main_source._locked(ctx, locked)
         assert fresh
         assert (tmp_path / name / "llama-cpp-python-src" / "1.0" / "CMakeLists.txt").exists()
     assert [folder.parent for folder in downloads] == [tmp_path / "cache" / "tmp"]

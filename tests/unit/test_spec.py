@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import errors, facts, run, spec
-from sessions.core.errors import USAGE, Problem
-from sessions.core.model import BuildSpec
+from sessions.shared import errors, knowledge, programs, spec
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.target import BuildSpec
 from tests import fakes
 
 TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ def test_every_target_can_be_chosen_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, s in TARGETS.items() if s.cuda])
 def test_every_cuda_target_can_be_made_from_nvidias_packages(name: str) -> None:
-    assert facts.toolkit_lock(TARGETS[name].cuda or "").is_file()
+    assert knowledge.toolkit_lock(TARGETS[name].cuda or "").is_file()
 
 
 def test_no_option_chooses_the_rtx_50() -> None:
@@ -260,7 +260,7 @@ def test_a_spec_is_named_for_what_it_builds_otherwise_than_its_table(
 def test_the_command_of_a_spec_chooses_that_spec_again(words: list[str], line: str) -> None:
     made = choose(*words)
     told = spec.command("smoke", made)
-    assert told == run.typed(shlex.split(f"nox -s smoke -- {line}"))
+    assert told == programs.typed(shlex.split(f"nox -s smoke -- {line}"))
     assert choose(*shlex.split(told)[4:]) == made
     assert spec.command("release", made, "--fresh").endswith(" --fresh")
 
@@ -311,7 +311,7 @@ def test_an_architecture_that_this_cuda_cannot_build_is_refused() -> None:
 
 def test_an_unknown_version_names_the_command_that_locks_it() -> None:
     problem = refused("--version", "0.3.17")
-    assert problem.evidence == "locked: " + ", ".join(facts.sdists())
+    assert problem.evidence == "locked: " + ", ".join(knowledge.sdists())
     assert "nox -s lock -- --add llama-cpp-python==0.3.17" in problem.remedy
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import disk, staging
+from sessions.build import staging
+from sessions.shared import disk
 from tests import fakes
 
 OVERLAY = {
-    name: (fakes.ROOT / "sessions" / "overlay" / name).read_text(encoding="utf-8")
+    name: (fakes.ROOT / "sessions" / "build" / "overlay" / name).read_text(encoding="utf-8")
     for name in staging.HOOKS
 }
 REQUIRES = ("cuda-pathfinder>=1.3", "nvidia-cuda-runtime>=13.1.80,<14")

@@ -9,8 +9,8 @@ from pathlib import Path
 import lief
 import pytest
 
-from sessions.core import facts
-from sessions.wheelfile import symbols
+from sessions.fetch import symbols
+from sessions.shared import knowledge
 
 
 def numpy_core() -> Path:
@@ -42,6 +42,6 @@ def test_a_wheel_without_a_cuda_library_needs_nothing_of_nvidias_packages(tmp_pa
 
 
 def test_what_is_recorded_of_the_real_wheel_is_what_it_needs() -> None:
-    floors = facts.floors("13")
+    floors = knowledge.floors("13")
     assert "cublasGemmEx" in floors["nvidia-cublas"].needs
     assert "cudaMalloc" in floors["nvidia-cuda-runtime"].needs

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from sessions.core import timeline
-from sessions.core.model import Timeline
+from sessions.build import ninja_log
+from sessions.build.model import Timeline
 from tests import evidence
 
 HEADER = "# ninja log v7\n"
@@ -45,7 +45,7 @@ WHOLE = [
 
 
 def read(lines: list[str], *, header: str = HEADER, graph: str = GRAPH) -> Timeline:
-    return timeline.read(header + "".join(lines), graph, jobs=2, cache={"hits": 1})
+    return ninja_log.read(header + "".join(lines), graph, jobs=2, cache={"hits": 1})
 
 
 def test_steps_are_those_of_the_log_by_when_they_began() -> None:
@@ -83,7 +83,7 @@ def test_what_nothing_waits_for_does_not_count() -> None:
 
 
 def test_a_sum_says_how_well_the_jobs_were_filled() -> None:
-    assert timeline.summary(read(WHOLE)) == {
+    assert ninja_log.summary(read(WHOLE)) == {
         "seconds": 0.34,
         "busy_seconds": 0.54,
         "efficiency": round(540 / 680, 4),
@@ -100,7 +100,7 @@ def test_of_an_earlier_run_only_the_number_of_outputs_counts() -> None:
     assert found.earlier == 2
     assert found.began == "2026-11-18T11:07:40Z"
     assert found.critical == ("a.dir/z.cu.o", "bin/a.so")
-    assert timeline.summary(found)["seconds"] == 0.308
+    assert ninja_log.summary(found)["seconds"] == 0.308
 
 
 def test_what_was_made_again_is_not_of_an_earlier_run() -> None:
@@ -138,12 +138,12 @@ def test_a_log_without_a_step_is_refused() -> None:
 
 
 def test_a_step_that_took_no_time_does_no_harm() -> None:
-    assert timeline.summary(read([line(5, 5, "a.dir/y.c.o")]))["efficiency"] == 0
+    assert ninja_log.summary(read([line(5, 5, "a.dir/y.c.o")]))["efficiency"] == 0
 
 
 def test_names_of_windows_are_read_as_they_are() -> None:
-    edges = dict(timeline.parse("build C$:/t$ x/a.obj: C_COMPILER__a C$:/s/a.c | d$$.h || o\n"))
-    assert edges == {"C:/t x/a.obj": timeline.Edge("C_COMPILER__a", ("C:/s/a.c", "d$.h", "o"))}
+    edges = dict(ninja_log.parse("build C$:/t$ x/a.obj: C_COMPILER__a C$:/s/a.c | d$$.h || o\n"))
+    assert edges == {"C:/t x/a.obj": ninja_log.Edge("C_COMPILER__a", ("C:/s/a.c", "d$.h", "o"))}
 
 
 def test_a_real_build_from_nothing() -> None:
@@ -158,7 +158,7 @@ def test_a_real_build_from_nothing() -> None:
         "libllama.so",
         "libmtmd.so",
     ]
-    assert timeline.summary(found) == {
+    assert ninja_log.summary(found) == {
         "seconds": 501.352,
         "busy_seconds": 994.635,
         "efficiency": 0.992,

@@ -7,8 +7,8 @@ import tomllib
 
 import pytest
 
-from sessions.core import errors, graph, spec, usage
-from sessions.core.declared import OPTIONS, takes
+from sessions.shared import errors, graph, spec, usage
+from sessions.shared.declared import OPTIONS, takes
 from tests import fakes
 
 TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")

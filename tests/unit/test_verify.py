@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from sessions import verify
-from sessions.core import inputs, records, staging
-from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
-from sessions.core.model import VerifyReport
-from sessions.wheelfile.model import WheelFacts
+from sessions.build import inputs, staging
+from sessions.shared import records
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.verify import main_verify
+from sessions.verify.model import WheelFacts
+from sessions.verify.report_model import VerifyReport
 from tests import fakes
 
 NAME = fakes.wheel_facts().file
@@ -70,8 +71,8 @@ class Reader:
 @pytest.fixture(autouse=True)
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     played = Reader()
-    monkeypatch.setattr("sessions.verify.reader.read", played)
-    monkeypatch.setattr("sessions.verify.rules.upstream", lambda _: fakes.upstream())
+    monkeypatch.setattr("sessions.verify.main_verify.reader.read", played)
+    monkeypatch.setattr("sessions.verify.main_verify.rules.upstream", lambda _: fakes.upstream())
     return played
 
 
@@ -103,7 +104,7 @@ def report(ctx: Context) -> VerifyReport | None:
 
 
 def test_a_sound_wheel_passes_and_that_is_said(ctx: Context, capsys: Told) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     told = capsys.readouterr().out
     assert f"Reading {NAME}" in told
     assert "Device code\n" in told
@@ -112,7 +113,7 @@ def test_a_sound_wheel_passes_and_that_is_said(ctx: Context, capsys: Told) -> No
 
 
 def test_a_sound_wheel_leaves_its_verdict_and_all_that_was_found(ctx: Context) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     verdict = report(ctx)
     assert verdict is not None
     assert (verdict.file, verdict.target) == (NAME, "rtx50")
@@ -129,7 +130,7 @@ def test_a_sound_wheel_leaves_its_verdict_and_all_that_was_found(ctx: Context) -
 
 
 def test_what_is_unpacked_is_gone_afterwards(ctx: Context, reader: Reader) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert reader.scratch.parent == ctx.cache / "tmp"
     assert not reader.scratch.exists()
 
@@ -137,7 +138,7 @@ def test_what_is_unpacked_is_gone_afterwards(ctx: Context, reader: Reader) -> No
 def test_what_is_unpacked_is_gone_after_a_failure_too(ctx: Context, reader: Reader) -> None:
     reader.planted = {"purelib": True}
     with pytest.raises(Problem):
-        verify.main(ctx)
+        main_verify.main(ctx)
     assert not reader.scratch.exists()
 
 
@@ -145,17 +146,17 @@ def test_readers_get_no_more_of_the_environment_than_any_program_needs(
     ctx: Context, reader: Reader
 ) -> None:
     env = {"HOME": "/home/user", "PATH": "/usr/bin", "LD_PRELOAD": "/x.so", "PYTHONPATH": "/y"}
-    verify.main(dataclasses.replace(ctx, env=env))
+    main_verify.main(dataclasses.replace(ctx, env=env))
     assert reader.env == {"HOME": "/home/user"}
 
 
 def test_a_wheel_that_was_judged_is_not_read_again(
     ctx: Context, reader: Reader, capsys: Told
 ) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     first = ctx.record("verify").read_bytes()
     capsys.readouterr()
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 1
     assert ctx.record("verify").read_bytes() == first
     assert f"verify: up to date, 19 checks hold for {NAME}" in capsys.readouterr().out
@@ -169,33 +170,33 @@ def test_fresh_reads_again_when_this_session_was_asked_for(
 ) -> None:
     ctx = verifying(tmp_path, "--fresh", asked=frozenset(asked))
     build(ctx)
-    verify.main(verifying(tmp_path))
-    verify.main(ctx)
+    main_verify.main(verifying(tmp_path))
+    main_verify.main(ctx)
     assert len(reader.read_files) == reads
 
 
 def test_a_new_wheel_is_read(ctx: Context, reader: Reader) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     build(ctx, b"another wheel")
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 2
 
 
 def test_a_wheel_that_was_swapped_after_its_judgement_is_read_and_refused(
     ctx: Context, reader: Reader
 ) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     (ctx.wheels / NAME).write_bytes(b"swapped")
     with pytest.raises(Problem, match=r"1 of 19 checks of .* fail .*: freshness\."):
-        verify.main(ctx)
+        main_verify.main(ctx)
     assert len(reader.read_files) == 2
 
 
 def test_another_record_of_the_same_wheel_is_judged_again(ctx: Context, reader: Reader) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     found = fakes.wheel_facts(sha256=records.file_sha256(ctx.wheels / NAME))
     records.write(ctx.record("wheel"), "wheel", fakes.recorded(found, compiler="gnu 13.1.0"))
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 2
 
 
@@ -207,13 +208,13 @@ def test_another_record_of_the_same_wheel_is_judged_again(ctx: Context, reader: 
 def test_a_changed_target_is_judged_again(
     changes: dict[str, Any], ctx: Context, reader: Reader
 ) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes))
     if changes.get("archs"):
         with pytest.raises(Problem, match=r"fail .*: ptx, loader\."):
-            verify.main(other)
+            main_verify.main(other)
     else:
-        verify.main(other)
+        main_verify.main(other)
     assert len(reader.read_files) == 2
 
 
@@ -222,25 +223,25 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project's files, by which ``verify`` judges."""
     copy = tmp_path / "sessions"
     shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(verify, "HERE", copy)
+    monkeypatch.setattr(main_verify, "HERE", copy)
     monkeypatch.setattr(inputs, "SESSIONS", copy)
     return copy
 
 
 JUDGES = [
-    "verify.py",
-    "wheelfile/archive.py",
-    "wheelfile/case.py",
-    "wheelfile/check_device.py",
-    "wheelfile/hostcode.py",
-    "wheelfile/judge.py",
-    "wheelfile/library.py",
-    "core/facts.py",
-    "core/staging.py",
-    "facts/cuda.toml",
-    "facts/wheels.toml",
-    "facts/sources.toml",
-    "facts/runtime.txt",
+    "verify/main_verify.py",
+    "verify/archive.py",
+    "verify/subject.py",
+    "verify/checks_device.py",
+    "verify/host_code.py",
+    "verify/run_checks.py",
+    "verify/library.py",
+    "shared/knowledge.py",
+    "build/staging.py",
+    "data/knowledge/cuda.toml",
+    "data/knowledge/wheels.toml",
+    "data/knowledge/sources.toml",
+    "data/locks/runtime.txt",
 ]
 
 
@@ -248,12 +249,12 @@ JUDGES = [
 def test_a_changed_rule_is_judged_by_again(
     rule: str, ctx: Context, reader: Reader, rules: Path
 ) -> None:
-    verify.main(ctx)
-    verify.main(ctx)
+    main_verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 1
     with (rules / rule).open("a", encoding="utf-8") as text:
         text.write("\nX==1\n" if rule.endswith(".txt") else "\nX = 1\n")
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 2
 
 
@@ -261,29 +262,38 @@ def test_a_changed_rule_is_judged_by_again(
 def test_a_comment_is_no_reason_to_judge_again(
     rule: str, ctx: Context, reader: Reader, rules: Path
 ) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     text = (rules / rule).read_text(encoding="utf-8")
     if rule.endswith(".py"):
         text = text.replace('"""', '"""Otherwise: ', 1).replace("\n\n\n", "\n\n\n# why\n\n")
     (rules / rule).write_text(f"# a comment\n{text}\n# another\n", encoding="utf-8")
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 1
 
 
 def test_what_judges_no_wheel_is_no_reason_to_judge_again(
     ctx: Context, reader: Reader, rules: Path
 ) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     judging = {path.relative_to(rules).as_posix() for path in inputs.judging()}
     others = [p for p in rules.rglob("*") if p.suffix in (".py", ".toml", ".txt")]
     others = [path for path in others if path.relative_to(rules).as_posix() not in judging]
     names = {path.relative_to(rules).as_posix() for path in others}
-    assert {"core/remote.py", "publish.py", "papers/card.py", "payload/bench.py"} <= names
-    assert {"facts/measured.toml", "facts/baselines.toml", "core/baseline.py"} <= names
+    assert {
+        "release/package_server.py",
+        "release/main_publish.py",
+        "release/documents/wheel_card.py",
+        "payload/bench.py",
+    } <= names
+    assert {
+        "data/knowledge/measured.toml",
+        "data/knowledge/baselines.toml",
+        "build/baselines.py",
+    } <= names
     for path in others:
         with path.open("a", encoding="utf-8") as text:
             text.write("\nX = 1\n")
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 1
 
 
@@ -291,7 +301,7 @@ def test_what_is_imported_by_what_judges_judges_too() -> None:
     # Whatever runs while a wheel is read and judged: told by Python itself.
     program = (
         "import sys, runpy; sys.argv = ['library']\n"
-        "import sessions.wheelfile.reader, sessions.wheelfile.judge, sessions.wheelfile.library\n"
+        "import sessions.verify.reader, sessions.verify.run_checks, sessions.verify.library\n"
         "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('sessions.')))"
     )
     done = subprocess.run(
@@ -302,7 +312,7 @@ def test_what_is_imported_by_what_judges_judges_too() -> None:
         check=True,
     )
     loaded = {Path(name) for name in done.stdout.split()}
-    assert SESSIONS / "wheelfile" / "library.py" in loaded
+    assert SESSIONS / "verify" / "library.py" in loaded
     assert loaded <= set(inputs.judging())
 
 
@@ -315,7 +325,7 @@ def test_no_check_reads_a_field_that_the_fingerprint_leaves_out(
 ) -> None:
     read = {
         node.attr
-        for path in (SESSIONS / "wheelfile").glob("*.py")
+        for path in (SESSIONS / "verify").glob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in (value, f"case.{value}")
     }
@@ -334,8 +344,8 @@ def test_no_check_reads_a_field_that_the_fingerprint_leaves_out(
 def test_what_no_check_reads_is_no_reason_to_judge_again(
     changes: dict[str, Any], ctx: Context, reader: Reader
 ) -> None:
-    verify.main(ctx)
-    verify.main(dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes)))
+    main_verify.main(ctx)
+    main_verify.main(dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes)))
     assert len(reader.read_files) == 1
 
 
@@ -347,18 +357,18 @@ def test_how_long_a_build_took_is_no_reason_to_judge_again() -> None:
 
 
 def test_a_changed_loader_is_judged_by_again(ctx: Context, rules: Path) -> None:
-    verify.main(ctx)
-    with (rules / "overlay" / staging.LOADER).open("a", encoding="utf-8") as text:
+    main_verify.main(ctx)
+    with (rules / "build" / "overlay" / staging.LOADER).open("a", encoding="utf-8") as text:
         text.write("# a change\n")
     with pytest.raises(Problem, match=r": loader\."):
-        verify.main(ctx)
+        main_verify.main(ctx)
 
 
 @pytest.mark.parametrize("record", ["", "{}", '{"schema": 1, "ok": true}'])
 def test_a_damaged_verdict_is_no_verdict(record: str, ctx: Context, reader: Reader) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     ctx.record("verify").write_text(record, encoding="utf-8")
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 2
     assert report(ctx) is not None
 
@@ -368,7 +378,7 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
 ) -> None:
     reader.planted = {"purelib": True, "size": 31_000_000}
     with pytest.raises(Problem) as caught:
-        verify.main(ctx)
+        main_verify.main(ctx)
     assert caught.value.what == (
         f"2 of 19 checks of {NAME} fail for the target rtx50: metadata, size."
     )
@@ -383,7 +393,7 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
 def test_no_stage_takes_the_verdict_of_a_wheel_that_fails(ctx: Context, reader: Reader) -> None:
     reader.planted = {"purelib": True}
     with pytest.raises(Problem):
-        verify.main(ctx)
+        main_verify.main(ctx)
     assert report(ctx) is None
     # It is there for people and programs.
     left = json.loads(ctx.record("verify").read_text(encoding="utf-8"))
@@ -396,25 +406,25 @@ def test_a_wheel_that_failed_is_read_again(ctx: Context, reader: Reader) -> None
     reader.planted = {"purelib": True}
     for _ in range(2):
         with pytest.raises(Problem):
-            verify.main(ctx)
+            main_verify.main(ctx)
     assert len(reader.read_files) == 2
     reader.planted = {}
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert report(ctx) is not None
 
 
 def test_a_failure_takes_the_place_of_an_older_verdict(ctx: Context, reader: Reader) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     build(ctx, b"a worse wheel")
     reader.planted = {"purelib": True}
     with pytest.raises(Problem):
-        verify.main(ctx)
+        main_verify.main(ctx)
     assert report(ctx) is None
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
-        verify.main(verifying(tmp_path))
+        main_verify.main(verifying(tmp_path))
     assert caught.value.remedy == "nox -s wheel"
 
 
@@ -433,7 +443,7 @@ def given(tmp_path: Path) -> Path:
 def test_a_given_wheel_without_a_record_passes_with_warnings(
     given: Path, tmp_path: Path, reader: Reader, capsys: Told
 ) -> None:
-    verify.main(verifying(tmp_path, "--wheel", str(given)))
+    main_verify.main(verifying(tmp_path, "--wheel", str(given)))
     assert reader.read_files == [given]
     told = capsys.readouterr().out
     assert "freshness: not proven to be what the recorded build made" in told
@@ -453,7 +463,7 @@ def statuses(folder: Path) -> dict[str, str]:
 
 def test_a_given_wheel_without_a_record_leaves_its_warnings(given: Path, tmp_path: Path) -> None:
     ctx = verifying(tmp_path, "--wheel", str(given))
-    verify.main(ctx)
+    main_verify.main(ctx)
     found = statuses(left(ctx, given))
     warned = {id_ for id_, status in found.items() if status != "ok"}
     assert warned == {"freshness", "reproducible"}
@@ -463,7 +473,7 @@ def test_a_given_wheel_is_judged_by_the_record_beside_it(given: Path, tmp_path: 
     made = fakes.recorded(fakes.wheel_facts(sha256=records.file_sha256(given)))
     records.write(given.parent / "wheel.json", "wheel", made)
     ctx = verifying(tmp_path, "--wheel", str(given))
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert set(statuses(left(ctx, given)).values()) == {"ok"}
 
 
@@ -472,25 +482,25 @@ def test_a_given_wheel_that_is_not_what_the_record_beside_it_says_fails(
 ) -> None:
     records.write(given.parent / "wheel.json", "wheel", fakes.recorded(fakes.wheel_facts()))
     with pytest.raises(Problem, match=r"1 of 19 .*: freshness\."):
-        verify.main(verifying(tmp_path, "--wheel", str(given)))
+        main_verify.main(verifying(tmp_path, "--wheel", str(given)))
 
 
 def test_a_record_of_another_file_is_not_the_given_wheels(given: Path, tmp_path: Path) -> None:
     other = fakes.recorded(fakes.wheel_facts(), file="llama_cpp_python-0.3.15-py3-none-any.whl")
     records.write(given.parent / "wheel.json", "wheel", other)
     ctx = verifying(tmp_path, "--wheel", str(given))
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert statuses(left(ctx, given))["freshness"] == "warn"
 
 
 def test_a_given_wheel_needs_nothing_of_the_target_and_changes_nothing_of_it(
     given: Path, ctx: Context, tmp_path: Path
 ) -> None:
-    verify.main(ctx)
+    main_verify.main(ctx)
     names = ("verify", "facts", "wheel")
     before = {name: ctx.record(name).read_bytes() for name in names}
     handed = verifying(tmp_path, "--wheel", str(given))
-    verify.main(handed)
+    main_verify.main(handed)
     assert {name: ctx.record(name).read_bytes() for name in names} == before
     folder = left(handed, given)
     assert {path.name for path in folder.iterdir()} == {"CACHEDIR.TAG", "facts.json", "verify.json"}
@@ -503,8 +513,8 @@ def test_a_given_wheel_that_was_judged_is_not_read_again(
     given: Path, tmp_path: Path, reader: Reader, capsys: Told
 ) -> None:
     ctx = verifying(tmp_path, "--wheel", str(given))
-    verify.main(ctx)
-    verify.main(ctx)
+    main_verify.main(ctx)
+    main_verify.main(ctx)
     assert len(reader.read_files) == 1
     assert "up to date" in capsys.readouterr().out
 
@@ -516,7 +526,7 @@ def test_wheels_of_one_name_in_two_folders_are_not_taken_for_each_other(
     other.parent.mkdir()
     other.write_bytes(b"yet another")
     for path in (given, other, given):
-        verify.main(verifying(tmp_path, "--wheel", str(path)))
+        main_verify.main(verifying(tmp_path, "--wheel", str(path)))
     assert reader.read_files == [given, other]
     assert statuses(left(verifying(tmp_path), given)) == statuses(left(verifying(tmp_path), other))
 
@@ -530,7 +540,7 @@ def test_a_given_wheel_of_any_name_has_a_folder_of_its_own(
     odd = given.with_name(name) if name != ".." else given.with_name("..whl")
     given.rename(odd)
     ctx = verifying(tmp_path, "--wheel", str(odd))
-    verify.main(ctx)
+    main_verify.main(ctx)
     (folder,) = (ctx.build / "given").iterdir()
     assert (folder / "verify.json").is_file()
     assert folder.name.isascii()
@@ -544,7 +554,7 @@ def test_a_wheel_that_is_not_there_is_told_of(kind: str, tmp_path: Path, reader:
     if kind == "folder":
         path.mkdir(parents=True)
     with pytest.raises(Problem) as caught:
-        verify.main(verifying(tmp_path, "--wheel", str(path)))
+        main_verify.main(verifying(tmp_path, "--wheel", str(path)))
     assert caught.value.what == f"There is no wheel {path}."
     assert "--wheel" in caught.value.remedy
     assert reader.read_files == []
@@ -555,7 +565,7 @@ def test_a_wheel_in_the_users_home_may_be_named_by_a_tilde(
 ) -> None:
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(given.parent))
-    verify.main(verifying(tmp_path, "--wheel", f"~/{NAME}"))
+    main_verify.main(verifying(tmp_path, "--wheel", f"~/{NAME}"))
     assert reader.read_files == [given]
 
 
@@ -568,14 +578,14 @@ def test_the_cpu_target_wants_the_check_of_the_cpu_and_no_more(
     cpu = fakes.cpu_facts(sha256=digest, loader=loader(cuda=None))
     records.write(ctx.record("wheel"), "wheel", fakes.recorded(cpu))
     reader.planted = {f.name: getattr(cpu, f.name) for f in dataclasses.fields(cpu)}
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert set(statuses(ctx.build).values()) == {"ok"}
 
 
 def test_a_loader_of_another_cuda_release_is_not_the_targets(ctx: Context, reader: Reader) -> None:
     other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, cuda="13.2"))
     with pytest.raises(Problem, match=r": loader\."):
-        verify.main(other)
+        main_verify.main(other)
 
 
 # ---- What is beside a wheel, and errors of our own ----------------------------------------------
@@ -598,7 +608,7 @@ def mine(ctx: Context, beside: Callable[[Path], None]) -> Path:
         lambda path: path.mkdir(),
         lambda path: path.write_text('{"a":' * 100_000 + "1" + "}" * 100_000),
         lambda path: path.write_text("[" * 100_000),
-        lambda path: path.write_bytes(b" " * (verify.RECORD + 1)),
+        lambda path: path.write_bytes(b" " * (main_verify.RECORD + 1)),
         lambda path: path.write_bytes(b"\xff\xfe"),
         lambda path: path.write_text('{"sha256": NaN}'),
         lambda path: path.symlink_to("/dev/zero"),
@@ -611,7 +621,7 @@ def test_what_is_no_record_beside_a_wheel_counts_as_none(
 ) -> None:
     path = mine(verifying(tmp_path), beside)
     start = time.monotonic()
-    verify.main(verifying(tmp_path, "--wheel", str(path)))
+    main_verify.main(verifying(tmp_path, "--wheel", str(path)))
     assert time.monotonic() - start < 10
 
 
@@ -620,7 +630,7 @@ def test_a_wheel_whose_name_is_not_a_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"a\xff.whl")
     path.write_bytes(b"a wheel")
     with pytest.raises(Problem) as caught:
-        verify.main(verifying(tmp_path, "--wheel", str(path)))
+        main_verify.main(verifying(tmp_path, "--wheel", str(path)))
     assert (caught.value.id, caught.value.code) == ("verify-name", USAGE)
 
 
@@ -629,7 +639,7 @@ def test_a_wheel_of_a_terabyte_is_refused_before_it_is_read(tmp_path: Path) -> N
     with path.open("wb") as stream:
         stream.truncate(1 << 40)  # of which the disk holds nothing
     with pytest.raises(Problem) as caught:
-        verify.main(verifying(tmp_path, "--wheel", str(path)))
+        main_verify.main(verifying(tmp_path, "--wheel", str(path)))
     assert (caught.value.id, caught.value.code) == ("verify-size", USAGE)
 
 
@@ -642,9 +652,9 @@ def test_what_a_reader_or_a_check_raised_is_logged_and_named(
     log = ctx.build / "verify-errors.log"
     reader.planted = {"tracebacks": {"RECORD": "a traceback"}}
     with monkeypatch.context() as patch:
-        patch.setattr("sessions.wheelfile.judge.check_file.size", size)
+        patch.setattr("sessions.verify.main_verify.run_checks.check_file.size", size)
         with pytest.raises(Problem) as caught:
-            verify.main(ctx)
+            main_verify.main(ctx)
     assert caught.value.id == "verify-failed"
     assert str(log) in capsys.readouterr().out
     text = log.read_text(encoding="utf-8")
@@ -652,5 +662,5 @@ def test_what_a_reader_or_a_check_raised_is_logged_and_named(
     assert "ZeroDivisionError: planted" in text
     # It is of this run: one without errors leaves none.
     reader.planted = {}
-    verify.main(ctx)
+    main_verify.main(ctx)
     assert not log.exists()

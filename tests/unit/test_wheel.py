@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from sessions import wheel
-from sessions.core import records, redist, run
-from sessions.core.context import Context
-from sessions.core.errors import USAGE, Problem
-from sessions.core.model import Host, Timeline
-from sessions.core.run import Finished
+from sessions.build import main_wheel
+from sessions.build.model import Timeline
+from sessions.probe import ms_runtime
+from sessions.probe.model import Host
+from sessions.shared import programs, records
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.programs import Finished
 from tests import fakes
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
@@ -48,7 +50,7 @@ BUNDLED = [f"llama_cpp_python.libs/{n}-{'0f' * 16}.dll" for n in ("msvcp140", "v
 
 
 def problems(members: list[str], *, cuda: bool = True, brought: Sequence[str] = ()) -> list[str]:
-    return wheel.contents_problems(members, cuda=cuda, brought=brought)
+    return main_wheel.contents_problems(members, cuda=cuda, brought=brought)
 
 
 def test_a_good_cuda_wheel_has_no_problem() -> None:
@@ -83,7 +85,7 @@ def test_of_a_wheel_for_any_python_delvewheel_leaves_a_list_too() -> None:
 @pytest.mark.parametrize("library", BUNDLED)
 def test_a_windows_wheel_without_microsofts_runtime_is_refused(library: str) -> None:
     less = [name for name in windows() if name != library]
-    name = redist.original(library)
+    name = ms_runtime.original(library)
     assert problems(less, brought=BROUGHT) == [f"0 copies of {name} instead of one"]
 
 
@@ -138,13 +140,13 @@ def test_a_cuda_wheel_without_its_cuda_is_refused() -> None:
 def test_every_problem_is_found_and_not_the_first_alone() -> None:
     assert problems(["x.so"], cuda=False) == [
         "stray: x.so",
-        *(f"0 copies of {name} instead of one" for name in wheel.LIBRARIES),
+        *(f"0 copies of {name} instead of one" for name in main_wheel.LIBRARIES),
         "missing: llama_cpp/_cpu_check.py",
     ]
 
 
 def test_an_empty_wheel_is_refused() -> None:
-    assert len(problems([], cuda=False)) == len(wheel.LIBRARIES) + 1
+    assert len(problems([], cuda=False)) == len(main_wheel.LIBRARIES) + 1
 
 
 def test_a_versioned_name_is_another_copy_of_its_library() -> None:
@@ -172,7 +174,7 @@ def test_a_current_wheel_is_not_built_again(
     (ctx.wheels / NAME).write_bytes(b"wheel")
     sha256 = records.file_sha256(ctx.wheels / NAME)
     records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=sha256))
-    wheel.main(ctx)
+    main_wheel.main(ctx)
     assert f"up to date, {ctx.wheels / NAME}" in capsys.readouterr().out
 
 
@@ -189,7 +191,7 @@ def test_a_disk_that_cannot_hold_a_build_is_said_before_it_begins(
 
     monkeypatch.setattr("shutil.disk_usage", usage)
     with pytest.raises(Problem) as caught:
-        wheel.main(ctx)
+        main_wheel.main(ctx)
     assert (caught.value.id, asked) == ("disk-too-small", [ctx.build])
     assert not (ctx.build / "src").exists()
 
@@ -229,7 +231,7 @@ def test_check_tree_takes_what_was_asked_for(
     asked: tuple[str, ...], compiled: list[str], tmp_path: Path
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
-    wheel.check_tree(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
+    main_wheel.check_tree(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
 
 
 @pytest.mark.parametrize(
@@ -251,10 +253,12 @@ def test_check_tree_refuses_other_architectures_and_names_the_option(
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
     with pytest.raises(Problem) as caught:
-        wheel.check_tree(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
+        main_wheel.check_tree(
+            configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None
+        )
     assert (caught.value.id, caught.value.code) == ("build-other-architectures", USAGE)
     words = option.split(" ", 1)[1].strip("'") if option else ""
-    told = run.typed(["--arch", words]) if option else "--version"
+    told = programs.typed(["--arch", words]) if option else "--version"
     assert caught.value.remedy.endswith(told)
 
 
@@ -263,13 +267,13 @@ def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
     for path in tree.iterdir():
         path.write_bytes(path.read_bytes().replace(b"/s/", b"/\xff/") + b"\n")
     (tree / "CMakeCache.txt").write_bytes(b"X:PATH=/\xff\n")
-    wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
+    main_wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
 
 
 def test_check_tree_refuses_another_toolkit(tmp_path: Path) -> None:
     tree = configured(tmp_path, "120-real", kit="/usr/local/cuda-13.0")
     with pytest.raises(Problem) as caught:
-        wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
+        main_wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
     assert caught.value.id == "build-foreign-cuda"
 
 
@@ -280,18 +284,18 @@ def building(root: Path, monkeypatch: pytest.MonkeyPatch, played: Callable[[Any]
     """A target about to be compiled, by a program that calls ``played`` with its reader of lines"""
     ctx = with_records(root)
     records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit())
-    monkeypatch.setattr("sessions.core.pyenv.tools", lambda _: Path("/tools"))
+    monkeypatch.setattr("sessions.shared.venvs.tools", lambda _: Path("/tools"))
 
     def stream(words: Sequence[str], **told: Any) -> Finished:
         played(told["on_line"])
         return Finished(tuple(words), 0, "", 1.0)
 
-    monkeypatch.setattr(run, "stream", stream)
+    monkeypatch.setattr(programs, "stream", stream)
     return ctx
 
 
 def compile_(ctx: Context) -> tuple[int, dict[str, int]]:
-    return wheel._compile(ctx, fakes.build_env(), fakes.chain(), "0.3.16")
+    return main_wheel._compile(ctx, fakes.build_env(), fakes.chain(), "0.3.16")
 
 
 def test_compile_stops_before_the_first_file_where_cmake_has_other_architectures(
@@ -357,8 +361,8 @@ def test_cache_counts_are_none_where_sccache_says_something_else(
     stats: str, tmp_path: Path
 ) -> None:
     ctx = fakes.context(tmp_path, spec=fakes.spec(cache="sccache"))
-    assert wheel._cache_counts(ctx, tmp_path / "none", [stats]) == {}
-    assert wheel._cache_counts(ctx, tmp_path / "none", []) == {}
+    assert main_wheel._cache_counts(ctx, tmp_path / "none", [stats]) == {}
+    assert main_wheel._cache_counts(ctx, tmp_path / "none", []) == {}
 
 
 def test_an_sccache_that_has_ended_is_told_of_and_fails_nothing(
@@ -368,10 +372,10 @@ def test_an_sccache_that_has_ended_is_told_of_and_fails_nothing(
         gone = "--show-stats" in words
         return Finished(tuple(words), int(gone), "cannot\nconnect" if gone else "", 0.0)
 
-    monkeypatch.setattr(run, "capture", capture)
-    monkeypatch.setattr("sessions.core.pyenv.tools", lambda _: Path("/tools"))
+    monkeypatch.setattr(programs, "capture", capture)
+    monkeypatch.setattr("sessions.shared.venvs.tools", lambda _: Path("/tools"))
     ctx = fakes.context(tmp_path, spec=fakes.spec(cache="sccache"))
-    with wheel._sccache(ctx, {}) as stats:
+    with main_wheel._sccache(ctx, {}) as stats:
         pass
     assert stats == []
     assert "cannot connect" in capsys.readouterr().out
@@ -425,7 +429,7 @@ def test_timing_is_said_to_be_unknown_where_the_log_cannot_be_read(
         if data is not None:
             (ctx.build / "tree" / name).write_bytes(data)
     records.write(ctx.record("steps"), "steps", {"of": "an earlier build"})
-    assert wheel._timing(ctx, 2, {}) == {}
+    assert main_wheel._timing(ctx, 2, {}) == {}
     assert not ctx.record("steps").exists()
     (line,) = capsys.readouterr().out.splitlines()
     assert "what ran when is not known" in line
@@ -436,5 +440,5 @@ def test_timing_is_told_of_a_good_log(tmp_path: Path) -> None:
     (ctx.build / "tree").mkdir(parents=True)
     (ctx.build / "tree" / ".ninja_log").write_text(HEADER + STEP)
     (ctx.build / "tree" / "build.ninja").write_text(GRAPH)
-    assert wheel._timing(ctx, 2, {})["seconds"] == 0.1
+    assert main_wheel._timing(ctx, 2, {})["seconds"] == 0.1
     assert records.read(ctx.record("steps"), "steps", Timeline) is not None

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.wheelfile import archive
-from sessions.wheelfile.archive import Contents
+from sessions.verify import archive
+from sessions.verify.archive import Contents
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 ELF = b"\x7fELF\x02\x01\x01" + bytes(57)

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 from iced_x86 import CpuidFeature
 
-from sessions.core import facts
-from sessions.core.run import Finished
-from sessions.wheelfile import devicecode, fatbin, hostcode, library, rules
-from sessions.wheelfile.fatbin import MAGIC, Unreadable
+from sessions.shared import knowledge
+from sessions.shared.programs import Finished
+from sessions.verify import device_code, fatbin, host_code, library, policy
+from sessions.verify.fatbin import MAGIC, Unreadable
 
 # ---- Host code ----------------------------------------------------------------------------------
 
@@ -35,7 +35,7 @@ def test_one_instruction_among_200000_is_found_wherever_it_is(seed: int) -> None
     for place in places:
         pieces[place] = VADDPS_ZMM
     starts = [0x401000 + sum(map(len, pieces[:place])) for place in places]
-    total, features, first = hostcode.scan([(0x401000, b"".join(pieces))])
+    total, features, first = host_code.scan([(0x401000, b"".join(pieces))])
     assert total == 200_000
     assert features["AVX512F"] == len(places)
     assert first["AVX512F"] == [f"{start:#x} vaddps zmm0,zmm0,zmm1" for start in starts]
@@ -73,42 +73,42 @@ def test_one_instruction_among_200000_is_found_wherever_it_is(seed: int) -> None
 def test_what_an_instruction_needs_is_known_and_whether_every_cpu_has_it(
     code: str, feature: str, allowed: bool
 ) -> None:
-    count, features, first = hostcode.scan([(0, bytes.fromhex(code))])
+    count, features, first = host_code.scan([(0, bytes.fromhex(code))])
     assert count == 1
     assert features[feature] == 1
     assert first[feature][0].startswith("0x0 ")
-    assert (set(features) <= rules.cpu().features) is allowed
+    assert (set(features) <= policy.cpu().features) is allowed
 
 
 def test_bytes_that_are_no_instruction_are_counted_and_shown() -> None:
-    count, features, first = hostcode.scan([(0x10, NOP + BAD * 8 + NOP)])
+    count, features, first = host_code.scan([(0x10, NOP + BAD * 8 + NOP)])
     assert (count, features) == (10, {"INTEL8086": 2, "INVALID": 8})
     assert first["INVALID"] == ["0x11 (bad)", "0x12 (bad)", "0x13 (bad)"]
 
 
 def test_code_right_after_data_is_found() -> None:
     # The decoder takes the byte after such an opcode for its operand.
-    _, features, first = hostcode.scan([(0x10, BAD + VADDPS_ZMM + NOP)])
+    _, features, first = host_code.scan([(0x10, BAD + VADDPS_ZMM + NOP)])
     assert features == {"AVX512F": 1, "INTEL8086": 1, "INVALID": 1}
     assert first["AVX512F"] == ["0x11 vaddps zmm0,zmm0,zmm1"]
 
 
 def test_an_instruction_that_is_cut_off_is_none() -> None:
-    features = hostcode.scan([(0, NOP + VADDPS_ZMM[:-1])])[1]
+    features = host_code.scan([(0, NOP + VADDPS_ZMM[:-1])])[1]
     assert features["INVALID"] == 1
     assert "AVX512F" not in features
 
 
 def test_each_piece_is_decoded_from_its_own_first_byte() -> None:
     # Taken together the two pieces would read as other instructions.
-    count, features, first = hostcode.scan([(0x2000, VADDPS_ZMM[:1]), (0x1000, VADDPS_ZMM)])
+    count, features, first = host_code.scan([(0x2000, VADDPS_ZMM[:1]), (0x1000, VADDPS_ZMM)])
     assert (count, features) == (2, {"AVX512F": 1, "INVALID": 1})
     assert first["AVX512F"] == ["0x1000 vaddps zmm0,zmm0,zmm1"]
 
 
 def test_the_first_of_each_feature_are_shown_by_their_address() -> None:
     subps = bytes.fromhex("62f17c485cc1")
-    _, features, first = hostcode.scan([(0, subps + VADDPS_ZMM * 5 + subps)])
+    _, features, first = host_code.scan([(0, subps + VADDPS_ZMM * 5 + subps)])
     assert features == {"AVX512F": 7}
     assert first == {
         "AVX512F": [
@@ -120,8 +120,8 @@ def test_the_first_of_each_feature_are_shown_by_their_address() -> None:
 
 
 def test_no_code_has_no_instructions() -> None:
-    assert hostcode.scan([]) == (0, {}, {})
-    assert hostcode.scan([(0x1000, b"")]) == (0, {}, {})
+    assert host_code.scan([]) == (0, {}, {})
+    assert host_code.scan([(0x1000, b"")]) == (0, {}, {})
 
 
 # ---- GPU code -----------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Disassembler:
 def test_tensor_instructions_are_counted_by_their_mnemonic() -> None:
     disassembler = Disassembler()
     code = [gpu(MOV) + gpu(HMMA) * 3 + gpu(MOV), gpu(IMMA) + gpu(MOV) * 5 + gpu(HMMA)]
-    assert devicecode.tensor_instructions(code, disassembler) == {
+    assert device_code.tensor_instructions(code, disassembler) == {
         "HMMA.16816.F32": 4,
         "IMMA.16832.S8.S8": 1,
     }
@@ -168,7 +168,7 @@ def test_tensor_instructions_are_counted_by_their_mnemonic() -> None:
 def test_registers_predicate_and_scheduling_make_no_variant(bit: int, variants: int) -> None:
     disassembler = Disassembler()
     code = [gpu(HMMA) * 2 + gpu(HMMA, bit)]
-    assert devicecode.tensor_instructions(code, disassembler) == {"HMMA.16816.F32": 3}
+    assert device_code.tensor_instructions(code, disassembler) == {"HMMA.16816.F32": 3}
     assert disassembler.asked == [1, variants]
 
 
@@ -178,22 +178,22 @@ def test_variants_of_an_instruction_are_named_apart() -> None:
         return [f"HMMA.F{32 if code[at + 9] & 64 else 16}" for at in range(0, len(code), 16)]
 
     code = [gpu(HMMA) + gpu(HMMA, 78) * 2 + gpu(HMMA, 20)]
-    assert devicecode.tensor_instructions(code, disassemble) == {"HMMA.F16": 2, "HMMA.F32": 2}
+    assert device_code.tensor_instructions(code, disassemble) == {"HMMA.F16": 2, "HMMA.F32": 2}
 
 
 def test_one_variant_in_many_pieces_is_counted_in_all_of_them() -> None:
     code = [gpu(HMMA, 110), gpu(HMMA, 16), gpu(HMMA)]
-    assert devicecode.tensor_instructions(code, Disassembler()) == {"HMMA.16816.F32": 3}
+    assert device_code.tensor_instructions(code, Disassembler()) == {"HMMA.16816.F32": 3}
 
 
 def test_an_opcode_that_stands_at_the_end_of_the_last_piece_is_found() -> None:
     code = [gpu(MOV) * 1_000, gpu(MOV, 16, 41, 105) * 1_000 + gpu(IMMA)]
-    assert devicecode.tensor_instructions(code, Disassembler()) == {"IMMA.16832.S8.S8": 1}
+    assert device_code.tensor_instructions(code, Disassembler()) == {"IMMA.16832.S8.S8": 1}
 
 
 def test_code_without_tensor_instructions_has_none() -> None:
     disassembler = Disassembler()
-    assert devicecode.tensor_instructions([gpu(MOV) * 5], disassembler) == {}
+    assert device_code.tensor_instructions([gpu(MOV) * 5], disassembler) == {}
     assert disassembler.asked == [1]
 
 
@@ -211,7 +211,7 @@ def test_code_without_tensor_instructions_has_none() -> None:
     ],
 )
 def test_a_tensor_instruction_is_known_by_its_class(mnemonic: str, tensor: bool) -> None:
-    assert devicecode.is_tensor(mnemonic) is tensor
+    assert device_code.is_tensor(mnemonic) is tensor
 
 
 LISTING = """\
@@ -227,13 +227,13 @@ LISTING = """\
 
 
 def test_mnemonics_are_read_without_predicate_and_operands() -> None:
-    assert devicecode.mnemonics(LISTING, 5) == ["LDC", "HMMA.16816.F32", "EXIT", "UMOV", "BRA"]
+    assert device_code.mnemonics(LISTING, 5) == ["LDC", "HMMA.16816.F32", "EXIT", "UMOV", "BRA"]
 
 
 @pytest.mark.parametrize("count", [4, 6])
 def test_a_listing_of_another_length_is_refused(count: int) -> None:
     with pytest.raises(Unreadable, match=f"nvdisasm shows 5 of {count} instructions"):
-        devicecode.mnemonics(LISTING, count)
+        device_code.mnemonics(LISTING, count)
 
 
 def test_what_is_listed_is_counted_by_architecture() -> None:
@@ -245,8 +245,8 @@ def test_what_is_listed_is_counted_by_architecture() -> None:
         "ELF file  100: all.100.sm_90.cubin\n"
         "PTX file    1: all.1.sm_120.ptx\n"
     )
-    assert devicecode.listed(output, "ELF file") == {"sm_120": 2, "sm_120a": 1, "sm_90": 1}
-    assert devicecode.listed(output, "PTX file") == {"compute_120": 1}
+    assert device_code.listed(output, "ELF file") == {"sm_120": 2, "sm_120a": 1, "sm_90": 1}
+    assert device_code.listed(output, "PTX file") == {"compute_120": 1}
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_what_is_listed_is_counted_by_architecture() -> None:
     ["", "No ELF file found to extract\n", "cuobjdump info: no sm_120 here\n", "ELF file 1: x.ptx"],
 )
 def test_what_lists_nothing_counts_nothing(output: str) -> None:
-    assert devicecode.listed(output, "ELF file") == {}
+    assert device_code.listed(output, "ELF file") == {}
 
 
 def fat(payload: bytes, size: int | None = None) -> bytes:
@@ -352,15 +352,15 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         return Finished(tuple(command), 0, text, 0.1, "warning: cannot set locale")
 
     env = {"SYSTEMROOT": r"C:\Windows", "TEMP": r"C:\T", "LD_PRELOAD": "/x.so", "PATH": "/x"}
-    monkeypatch.setattr("sessions.core.options.environment", lambda: env)
-    monkeypatch.setattr("sessions.core.run.capture", capture)
-    monkeypatch.setattr(devicecode, "installed", Path)
+    monkeypatch.setattr("sessions.shared.options.environment", lambda: env)
+    monkeypatch.setattr("sessions.shared.programs.capture", capture)
+    monkeypatch.setattr(device_code, "installed", Path)
     return says
 
 
 def test_device_code_is_read_from_its_fat_binaries(tools: dict[str, str], tmp_path: Path) -> None:
     data = b"\x7fELF" + ONE + bytes(5) + TWO
-    found = devicecode.read(data, tmp_path / "new")
+    found = device_code.read(data, tmp_path / "new")
     assert found is not None
     assert (found.containers, found.sass, found.ptx) == (2, {"sm_120": 2}, {})
     assert (found.instructions, found.tensor) == (6, {"HMMA.16816.F32": 2})
@@ -370,7 +370,7 @@ def test_device_code_is_read_from_its_fat_binaries(tools: dict[str, str], tmp_pa
 
 def test_every_kernel_of_a_cubin_is_read(tools: dict[str, str], tmp_path: Path) -> None:
     tools["extracted"] = "3"
-    found = devicecode.read(ONE + TWO, tmp_path)
+    found = device_code.read(ONE + TWO, tmp_path)
     assert found is not None
     assert (found.instructions, found.tensor) == (18, {"HMMA.16816.F32": 6})
 
@@ -378,14 +378,14 @@ def test_every_kernel_of_a_cubin_is_read(tools: dict[str, str], tmp_path: Path) 
 def test_ptx_is_listed_and_needs_no_instructions(tools: dict[str, str], tmp_path: Path) -> None:
     tools["--list-elf"] = ""
     tools["--list-ptx"] = "PTX file    1: all.1.sm_120.ptx\n"
-    found = devicecode.read(fat(piece(kind=fatbin.PTX)), tmp_path)
+    found = device_code.read(fat(piece(kind=fatbin.PTX)), tmp_path)
     assert found is not None
     assert (found.sass, found.ptx, found.error) == ({}, {"compute_120": 1}, None)
 
 
 def test_a_library_without_fat_binaries_has_no_device_code(tmp_path: Path) -> None:
     # No tool is asked: a unit test that did would fail.
-    assert devicecode.read(b"\x7fELF" + bytes(100), tmp_path / "new") is None
+    assert device_code.read(b"\x7fELF" + bytes(100), tmp_path / "new") is None
     assert not (tmp_path / "new").exists()
 
 
@@ -394,7 +394,7 @@ def test_a_tool_that_fails_is_a_fact_and_no_error(
     fails: str, tools: dict[str, str], tmp_path: Path
 ) -> None:
     tools["fails"] = fails
-    found = devicecode.read(ONE + TWO, tmp_path)
+    found = device_code.read(ONE + TWO, tmp_path)
     assert found is not None
     assert found.error is not None
     name = "nvdisasm" if fails == "nvdisasm" else "cuobjdump"
@@ -405,14 +405,14 @@ def test_a_tool_that_fails_is_a_fact_and_no_error(
 def test_a_fat_binary_in_which_nothing_can_be_read_is_said(
     tools: dict[str, str], tmp_path: Path
 ) -> None:
-    found = devicecode.read(ONE * 3, tmp_path)
+    found = device_code.read(ONE * 3, tmp_path)
     assert found is not None
     assert found.error == "3 pieces of device code, but cuobjdump reads {'sm_120': 2} and {}"
 
 
 def test_machine_code_without_an_instruction_is_said(tools: dict[str, str], tmp_path: Path) -> None:
     tools["extracted"] = "0"
-    found = devicecode.read(ONE * 2, tmp_path)
+    found = device_code.read(ONE * 2, tmp_path)
     assert found is not None
     assert found.error == "machine code without an instruction"
 
@@ -420,14 +420,14 @@ def test_machine_code_without_an_instruction_is_said(tools: dict[str, str], tmp_
 def test_a_fat_binary_past_the_end_is_a_fact_and_no_error(
     tools: dict[str, str], tmp_path: Path
 ) -> None:
-    found = devicecode.read(fat(b"one", 1_000), tmp_path)
+    found = device_code.read(fat(b"one", 1_000), tmp_path)
     assert found is not None
     assert found.error == "a fat binary of 1016 bytes reaches past the end of the file"
 
 
 def test_a_tool_whose_package_is_missing_is_named() -> None:
     with pytest.raises(Unreadable, match="the package nvidia-cuda-nosuch is not installed"):
-        devicecode.installed("nosuch")
+        device_code.installed("nosuch")
 
 
 def test_a_tool_is_found_by_the_files_of_its_package(
@@ -439,12 +439,12 @@ def test_a_tool_is_found_by_the_files_of_its_package(
     packaged = [file("LICENSE"), file("cuobjdump")]
     monkeypatch.setattr(importlib.metadata, "files", lambda _: packaged)
     monkeypatch.setattr("sys.platform", "linux")
-    assert devicecode.installed("cuobjdump") == tmp_path / "cuobjdump"
+    assert device_code.installed("cuobjdump") == tmp_path / "cuobjdump"
     monkeypatch.setattr("sys.platform", "win32")
     with pytest.raises(Unreadable, match=r"holds no cuobjdump\.exe"):
-        devicecode.installed("cuobjdump")
+        device_code.installed("cuobjdump")
     packaged.append(file("cuobjdump.exe"))
-    assert devicecode.installed("cuobjdump") == tmp_path / "cuobjdump.exe"
+    assert device_code.installed("cuobjdump") == tmp_path / "cuobjdump.exe"
 
 
 # ---- Libraries ----------------------------------------------------------------------------------
@@ -611,14 +611,14 @@ def test_the_newest_symbol_version_of_each_kind_counts(
 def test_a_manylinux_tag_promises_a_glibc_and_what_the_row_below_it_has(
     tag: str, glibc: str, glibcxx: str
 ) -> None:
-    allowed = rules.manylinux(tag)
+    allowed = policy.manylinux(tag)
     assert allowed is not None
     assert (allowed["GLIBC"], allowed["GLIBCXX"]) == (glibc, glibcxx)
     assert set(allowed) >= {"GLIBC", "GLIBCXX", "CXXABI", "GCC"}
 
 
 def test_packed_relocations_are_promised_since_glibc_2_36() -> None:
-    older, newer = (rules.manylinux(f"manylinux_2_{minor}_x86_64") for minor in (35, 36))
+    older, newer = (policy.manylinux(f"manylinux_2_{minor}_x86_64") for minor in (35, 36))
     assert older is not None
     assert newer is not None
     assert newer.keys() - older.keys() == {"GLIBC_ABI_DT_RELR"}
@@ -643,11 +643,11 @@ def test_packed_relocations_are_promised_since_glibc_2_36() -> None:
     ],
 )
 def test_what_is_no_manylinux_tag_of_x86_64_promises_nothing(tag: str) -> None:
-    assert rules.manylinux(tag) is None
+    assert policy.manylinux(tag) is None
 
 
 def test_a_newer_manylinux_never_promises_less() -> None:
-    rows = [rules.manylinux(f"manylinux_2_{minor}_x86_64") for minor in range(5, 45)]
+    rows = [policy.manylinux(f"manylinux_2_{minor}_x86_64") for minor in range(5, 45)]
     numbers = [
         {name: tuple(map(int, version.split("."))) for name, version in row.items()}
         for row in rows
@@ -679,11 +679,11 @@ def test_a_newer_manylinux_never_promises_less() -> None:
 def test_a_library_of_nvidias_runtime_is_known_with_its_package_and_major(
     platform: str, name: str, runtime: tuple[str, str] | None
 ) -> None:
-    assert rules.platform_libraries(platform).runtime(name) == runtime
+    assert policy.platform_libraries(platform).runtime(name) == runtime
 
 
 def test_each_system_has_its_own_driver_and_libraries() -> None:
-    linux, windows = rules.platform_libraries("linux"), rules.platform_libraries("windows")
+    linux, windows = policy.platform_libraries("linux"), policy.platform_libraries("windows")
     assert linux.driver == {"libcuda.so.1"}
     assert windows.driver == {"nvcuda.dll"}
     assert linux.system & windows.system == set()
@@ -691,9 +691,9 @@ def test_each_system_has_its_own_driver_and_libraries() -> None:
 
 
 def test_what_no_system_brings_is_not_taken_for_the_systems() -> None:
-    assert rules.platform_libraries("linux").system & {"libgomp.so.1", "libcuda.so.1"} == set()
+    assert policy.platform_libraries("linux").system & {"libgomp.so.1", "libcuda.so.1"} == set()
     assert (
-        rules.platform_libraries("windows").system
+        policy.platform_libraries("windows").system
         & {"msvcp140.dll", "vcomp140.dll", "libomp140.x86_64.dll", "nvcuda.dll"}
         == set()
     )
@@ -701,18 +701,18 @@ def test_what_no_system_brings_is_not_taken_for_the_systems() -> None:
 
 def test_names_of_windows_libraries_are_in_lower_case() -> None:
     # As the reader has those that a library needs.
-    table = facts.load("wheels.toml")["windows"]
+    table = knowledge.load("wheels.toml")["windows"]
     names = [*table["system"], *table["driver"], *table["prefixes"]]
     assert [name for name in names if name != name.lower()] == []
 
 
 def test_every_cpu_feature_of_the_rules_is_one_that_the_decoder_knows() -> None:
     known = {name for name, value in vars(CpuidFeature).items() if isinstance(value, int)}
-    assert rules.cpu().features - known == set()
+    assert policy.cpu().features - known == set()
 
 
 def test_the_level_is_2013s_and_nothing_beyond_it() -> None:
-    cpu = rules.cpu()
+    cpu = policy.cpu()
     assert cpu.level == "x86-64-v3"
     assert {"AVX2", "FMA", "BMI2", "F16C", "MOVBE", "LZCNT"} <= cpu.features
     assert [name for name in cpu.features if name.startswith(("AVX512", "AMX", "AVX_"))] == []

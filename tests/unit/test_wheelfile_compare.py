@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.wheelfile import compare
+from sessions.verify import diff
 
 FILES = {
     "llama_cpp/__init__.py": b"a = 1\nb = 2\n",
@@ -49,7 +49,7 @@ def elf(text: bytes, note: bytes = b"note", name: bytes = b".text") -> bytes:
 
 def differing(tmp_path: Path, first: dict[str, bytes], second: dict[str, bytes]) -> tuple[str, ...]:
     one, other = pack(tmp_path / "one", first), pack(tmp_path / "other", second)
-    return compare.differences(one, other)
+    return diff.differences(one, other)
 
 
 def test_the_same_bytes_differ_in_nothing(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_the_same_bytes_differ_in_nothing(tmp_path: Path) -> None:
 
 def test_another_name_is_a_difference(tmp_path: Path) -> None:
     one, other = pack(tmp_path, FILES), pack(tmp_path, FILES, "b.whl")
-    assert compare.differences(one, other) == ("name: a.whl, and b.whl",)
+    assert diff.differences(one, other) == ("name: a.whl, and b.whl",)
 
 
 def test_members_that_only_one_has_are_named(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_another_order_is_a_difference(tmp_path: Path) -> None:
 def test_another_time_is_a_difference(tmp_path: Path) -> None:
     one = pack(tmp_path / "one", {"a": b""})
     other = pack(tmp_path / "other", {"a": b""}, second=2)
-    (line,) = compare.differences(one, other)
+    (line,) = diff.differences(one, other)
     assert line == "a: date_time is (2022, 11, 9, 12, 37, 0), and (2022, 11, 9, 12, 37, 2)"
 
 
@@ -123,12 +123,12 @@ def test_what_is_hidden_between_the_members_is_noticed(tmp_path: Path) -> None:
     one, other = pack(tmp_path / "one", FILES), pack(tmp_path / "other", FILES)
     with zipfile.ZipFile(other, "a") as archive:
         archive.comment = b"made elsewhere"
-    assert compare.differences(one, other) == ("the zip files differ outside their members",)
+    assert diff.differences(one, other) == ("the zip files differ outside their members",)
 
 
 def test_a_file_that_is_no_zip_is_a_difference_and_no_error(tmp_path: Path) -> None:
     one, other = pack(tmp_path / "one", FILES), tmp_path / "other.whl"
     other.write_bytes(b"PK\x05\x06")
-    assert "cannot be read" not in "".join(compare.differences(one, one))
-    assert len(compare.differences(one, other)) == 2  # its name, and that it cannot be read
-    assert "can be read" in compare.differences(one, other)[1]
+    assert "cannot be read" not in "".join(diff.differences(one, one))
+    assert len(diff.differences(one, other)) == 2  # its name, and that it cannot be read
+    assert "can be read" in diff.differences(one, other)[1]

@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from sessions.core import options, records, sbom
-from sessions.core.model import Check
-from sessions.core.staging import DLLS_HOOK, HOOK
-from sessions.wheelfile import archive, documents, papers, reader
-from sessions.wheelfile.judge import judge
-from sessions.wheelfile.limited import Limits
-from sessions.wheelfile.model import WheelFacts
+from sessions.build import sbom
+from sessions.build.staging import DLLS_HOOK, HOOK
+from sessions.shared import options, records
+from sessions.shared.checks import Check
+from sessions.verify import archive, documents, metadata, reader
+from sessions.verify.limited import Limits
+from sessions.verify.model import WheelFacts
+from sessions.verify.run_checks import judge
 from tests import fakes
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
@@ -191,7 +192,7 @@ def test_a_hostile_record_is_a_finding_soon_and_of_few_lines(name: str, tmp_path
     start = time.process_time()
     facts = here(path)
     assert time.process_time() - start < 5
-    assert 0 < len(facts.record_problems) <= papers.MOST
+    assert 0 < len(facts.record_problems) <= metadata.MOST
     assert checks(facts)["record"].status == "fail"
     assert facts.tracebacks == {}
 

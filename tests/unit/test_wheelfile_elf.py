@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.wheelfile import elf, library
-from sessions.wheelfile.model import Library
+from sessions.verify import elf, library
+from sessions.verify.model import Library
 from tests import elfs
 
 SOUND = elfs.library((elfs.SONAME, "libsome.so"), (elfs.NEEDED, "libc.so.6"))

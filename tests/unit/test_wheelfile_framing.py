@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.wheelfile import archive, framing, membernames
-from sessions.wheelfile.framing import Entry
+from sessions.verify import archive, framing, membernames
+from sessions.verify.framing import Entry
 
 UTF8 = 0x800
 

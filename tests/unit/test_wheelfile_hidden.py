@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from sessions.wheelfile import archive, fatbin, kinds, sourcepaths
-from sessions.wheelfile.fatbin import MAGIC, Unreadable
+from sessions.verify import archive, fatbin, kinds, sourcepaths
+from sessions.verify.fatbin import MAGIC, Unreadable
 from tests import elfs
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from sessions.core import facts as knowledge
-from sessions.core import facts as locked
-from sessions.core import records
-from sessions.core.model import BuildSpec, Check
-from sessions.wheelfile import check_file, rules
-from sessions.wheelfile import check_host as host
-from sessions.wheelfile.case import SHOWN, Case, stem
-from sessions.wheelfile.check_device import has_feature
-from sessions.wheelfile.judge import judge
-from sessions.wheelfile.model import Binding, Library, WheelFacts
+from sessions.shared import knowledge, records
+from sessions.shared import knowledge as locked
+from sessions.shared.checks import Check
+from sessions.shared.target import BuildSpec
+from sessions.verify import checks_file, policy
+from sessions.verify import checks_host as host
+from sessions.verify.checks_device import has_feature
+from sessions.verify.model import Binding, Library, WheelFacts
+from sessions.verify.run_checks import judge
+from sessions.verify.subject import SHOWN, Case, stem
 from tests import fakes
 
 LIB = "llama_cpp/lib"
@@ -1176,7 +1176,7 @@ def test_names_of_copies_of_one_file_are_those_of_its_links() -> None:
 def test_guarded_features_are_those_of_a_runtime_that_asks(
     data: bytes, features: list[str], held: tuple[str, ...]
 ) -> None:
-    assert rules.guarded(data, features) == held
+    assert policy.guarded(data, features) == held
 
 
 def test_every_check_has_a_planted_failure() -> None:
@@ -1295,7 +1295,7 @@ def test_the_facts_of_a_real_wheel_have_no_complaint() -> None:
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"
     record = fakes.recorded(found, sbom=found.bills[0].sha256)
-    known = rules.upstream("0.3.16")
+    known = policy.upstream("0.3.16")
     made = checks(fakes.case(found, loader=found.loader, record=record, upstream=known))
     assert [f"{c.summary}: {c.evidence}" for c in made.values() if c.status != "ok"] == []
     told = {id_: check.summary for id_, check in made.items()}
@@ -1310,7 +1310,7 @@ def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it(
     path = fakes.ROOT / "tests" / "data" / "wheelfile" / "seed-procedure.json"
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"
-    known = rules.upstream("0.3.16")
+    known = policy.upstream("0.3.16")
     made = checks(fakes.case(found, record=None, ours=False, upstream=known))
     failed = {id_: check for id_, check in made.items() if check.status == "fail"}
     assert set(failed) == {
@@ -1417,7 +1417,7 @@ def test_what_differs_of_a_source_of_ones_own_is_named_and_a_warning() -> None:
 
 @pytest.mark.parametrize("version", ["0.3.16", "0.3.16.0", "0.3.16+cu131", "v0.3.16"])
 def test_a_release_is_known_however_its_version_is_spelt(version: str) -> None:
-    known = rules.upstream(version)
+    known = policy.upstream(version)
     assert known is not None
     assert known.version == "0.3.16"
     assert known.sdist_sha256 == locked.sdists()["0.3.16"].sha256
@@ -1426,12 +1426,12 @@ def test_a_release_is_known_however_its_version_is_spelt(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["", "0.3.15", "new", "9" * 5_000, "0.3.16.1"])
 def test_another_version_is_not_taken_for_it(version: str) -> None:
-    assert rules.upstream(version) is None
+    assert policy.upstream(version) is None
 
 
 def test_every_locked_release_is_known_file_by_file() -> None:
     for version in locked.sdists():
-        known = rules.upstream(version)
+        known = policy.upstream(version)
         assert known is not None
         assert {"llama_cpp/__init__.py", "llama_cpp/llama_cpp.py"} <= known.files.keys()
         assert known.parts["llama.cpp"]
@@ -1444,7 +1444,7 @@ def test_a_check_that_raises_fails_and_leaves_a_traceback(
     def size(case: Case) -> Check:
         raise error(*(("utf-8", "x", 0, 1, "planted") if error is UnicodeEncodeError else ("x",)))
 
-    monkeypatch.setattr(check_file, "size", size)
+    monkeypatch.setattr(checks_file, "size", size)
     bugs: dict[str, str] = {}
     made = {c.id: c for group in judge(fakes.case(), bugs) for c in group.checks}
     assert {id_ for id_, check in made.items() if check.status != "ok"} == {"size"}

@@ -14,10 +14,10 @@ from typing import Any
 import psutil
 import pytest
 
-from sessions.core import run
-from sessions.wheelfile import limited
-from sessions.wheelfile.limited import Ended, Limits, Task
-from sessions.wheelfile.model import Material
+from sessions.shared import programs
+from sessions.verify import limited
+from sessions.verify.limited import Ended, Limits, Task
+from sessions.verify.model import Material
 from tests.fakes import ROOT
 
 HERE = "tests.unit.test_wheelfile_limited"
@@ -180,7 +180,7 @@ def test_call_all_runs_no_more_than_there_is_memory_for(
     memory: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, high = set[int](), 0
-    begin, end = run.begin, run.end
+    begin, end = programs.begin, programs.end
 
     def begun(*words: Any, **how: Any) -> Any:
         nonlocal high
@@ -193,8 +193,8 @@ def test_call_all_runs_no_more_than_there_is_memory_for(
         running.discard(child.pid)
         end(child)
 
-    monkeypatch.setattr(run, "begin", begun)
-    monkeypatch.setattr(run, "end", ended)
+    monkeypatch.setattr(programs, "begin", begun)
+    monkeypatch.setattr(programs, "end", ended)
     tasks = [Task(f"{HERE}:material", Material, ("some", n), Limits(SMALL)) for n in range(4)]
     made = limited.call_all(tasks, scratch=tmp_path, env={}, jobs=4, seconds=60, memory=memory)
     assert len(list(made)) == 4
@@ -207,7 +207,7 @@ PARENT = """
 import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from sessions.wheelfile import limited
+from sessions.verify import limited
 def stop(*_): sys.exit(143)
 import signal
 signal.signal(signal.SIGTERM, stop)

@@ -7,9 +7,9 @@ import hashlib
 
 import pytest
 
-from sessions.wheelfile import papers
-from sessions.wheelfile.model import Binding
-from sessions.wheelfile.papers import Papers
+from sessions.verify import metadata
+from sessions.verify.metadata import Papers
+from sessions.verify.model import Binding
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
 FILE = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"
@@ -36,7 +36,7 @@ TEXTS = {f"{INFO}/METADATA": METADATA, f"{INFO}/WHEEL": WHEEL, f"{INFO}/RECORD":
 
 def read(file: str = FILE, *, core: bytes = METADATA, wheel: bytes = WHEEL) -> Papers:
     """The papers of a sound wheel, under another name or with other texts."""
-    return papers.read(file, {**TEXTS, f"{INFO}/METADATA": core, f"{INFO}/WHEEL": wheel})
+    return metadata.read(file, {**TEXTS, f"{INFO}/METADATA": core, f"{INFO}/WHEEL": wheel})
 
 
 def test_sound_papers_are_read() -> None:
@@ -77,7 +77,7 @@ def test_sound_papers_are_read() -> None:
     ids=["two-platforms", "local-version", "build-number"],
 )
 def test_a_file_name_is_taken_apart(file: str, version: str, tags: tuple[str, ...]) -> None:
-    found = papers.read(file, {m.replace("0.3.16", version): text for m, text in TEXTS.items()})
+    found = metadata.read(file, {m.replace("0.3.16", version): text for m, text in TEXTS.items()})
     assert (found.name, found.version, found.tags) == ("llama-cpp-python", version, tags)
     assert found.problems == ()
 
@@ -105,23 +105,23 @@ def test_a_file_name_that_is_none_of_a_wheel_is_a_problem_and_no_error(file: str
 @pytest.mark.parametrize("part", ["METADATA", "WHEEL", "RECORD"])
 def test_a_missing_part_is_named(part: str) -> None:
     left = {name: text for name, text in TEXTS.items() if name != f"{INFO}/{part}"}
-    assert papers.read(FILE, left).problems == (f"no {part}",)
+    assert metadata.read(FILE, left).problems == (f"no {part}",)
 
 
 def test_without_papers_nothing_is_known_and_that_is_said() -> None:
-    found = papers.read(FILE, {"llama_cpp/__init__.py": b""})
+    found = metadata.read(FILE, {"llama_cpp/__init__.py": b""})
     assert found.problems == ("0 .dist-info folders: none", "no METADATA", "no WHEEL", "no RECORD")
     assert (found.metadata_name, found.metadata_version, found.wheel_tags) == ("", "", ())
 
 
 def test_two_folders_of_papers_are_a_problem() -> None:
-    found = papers.read(FILE, {**TEXTS, "numpy-2.0.dist-info/METADATA": b"Name: numpy\n"})
+    found = metadata.read(FILE, {**TEXTS, "numpy-2.0.dist-info/METADATA": b"Name: numpy\n"})
     assert found.problems == (f"2 .dist-info folders: {INFO}, numpy-2.0.dist-info",)
 
 
 def test_papers_of_another_project_are_a_problem() -> None:
     other = {name.replace("llama_cpp_python", "numpy"): text for name, text in TEXTS.items()}
-    assert papers.read(FILE, other).problems == (
+    assert metadata.read(FILE, other).problems == (
         "numpy-0.3.16.dist-info is not of llama-cpp-python",
     )
 
@@ -130,12 +130,12 @@ def test_papers_of_another_project_are_a_problem() -> None:
 def test_papers_of_another_version_are_a_problem(version: str) -> None:
     folder = f"llama_cpp_python-{version}.dist-info"
     other = {name.replace(INFO, folder): text for name, text in TEXTS.items()}
-    assert papers.read(FILE, other).problems == (f"{folder} is not of version 0.3.16",)
+    assert metadata.read(FILE, other).problems == (f"{folder} is not of version 0.3.16",)
 
 
 def test_a_version_may_be_spelt_otherwise_in_the_papers() -> None:
     other = {name.replace("0.3.16", "0.3.16.0"): text for name, text in TEXTS.items()}
-    assert papers.read(FILE, other).problems == ()
+    assert metadata.read(FILE, other).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def differences(text: str, *more: str, unread: str = "") -> list[str]:
     digests = {
         name: hashlib.sha256(data).hexdigest() for name, data in FILES.items() if name != unread
     }
-    return list(papers.record_problems({RECORD: text.encode()}, members, digests))
+    return list(metadata.record_problems({RECORD: text.encode()}, members, digests))
 
 
 WHOLE = "".join(LINES.values()) + OWN
@@ -282,21 +282,21 @@ def test_every_difference_is_found_and_not_the_first_alone() -> None:
 
 
 def test_without_a_record_that_is_the_problem() -> None:
-    assert list(papers.record_problems({}, {A: 6}, {})) == ["there is no RECORD"]
+    assert list(metadata.record_problems({}, {A: 6}, {})) == ["there is no RECORD"]
     # One that lies elsewhere is none.
     nested = {f"llama_cpp/{RECORD}": WHOLE.encode()}
-    assert list(papers.record_problems(nested, {A: 6}, {})) == ["there is no RECORD"]
+    assert list(metadata.record_problems(nested, {A: 6}, {})) == ["there is no RECORD"]
 
 
 def test_a_record_that_is_no_text_is_no_error() -> None:
-    found = list(papers.record_problems({RECORD: b"\xff\xfe\x00\n"}, {RECORD: 4}, {}))
+    found = list(metadata.record_problems({RECORD: b"\xff\xfe\x00\n"}, {RECORD: 4}, {}))
     assert len(found) == 1
     assert found[0].startswith("RECORD cannot be read: ")
 
 
 def test_a_record_with_an_endless_field_is_no_error() -> None:
     text = b'"' + b"x" * 200_000
-    assert list(papers.record_problems({RECORD: text}, {RECORD: 6}, {})) == [
+    assert list(metadata.record_problems({RECORD: text}, {RECORD: 6}, {})) == [
         "RECORD cannot be read: field larger than field limit (131072)"
     ]
 
@@ -308,7 +308,7 @@ def test_a_longer_hash_is_judged_where_the_text_is_at_hand(algorithm: str) -> No
         record = line(A, FILES[A], digest=f"{algorithm}={code.decode()}") + OWN
         members = {A: len(FILES[A]), RECORD: len(record)}
         digests = {A: hashlib.sha256(FILES[A]).hexdigest()}
-        return list(papers.record_problems({RECORD: record.encode(), **texts}, members, digests))
+        return list(metadata.record_problems({RECORD: record.encode(), **texts}, members, digests))
 
     assert said(FILES[A], {A: FILES[A]}) == []
     assert said(b"other", {A: FILES[A]}) == [f"{A}: another hash than in RECORD"]
@@ -331,7 +331,7 @@ def bindings(module: str, importer: str = IMPORTER, **more: str) -> tuple[Bindin
     """The bindings of a package of two modules and what else is named."""
     texts = {"llama_cpp/llama_cpp.py": module, "llama_cpp/__init__.py": importer}
     texts |= {f"llama_cpp/{name.replace('__', '/', 1)}.py": text for name, text in more.items()}
-    return papers.bindings({name: text.encode() for name, text in texts.items()})
+    return metadata.bindings({name: text.encode() for name, text in texts.items()})
 
 
 def bound(library: str = "llama", *functions: str, reached: bool = True) -> tuple[Binding, ...]:
@@ -475,33 +475,33 @@ def test_a_module_that_imports_itself_is_not_reached() -> None:
 def test_a_module_that_is_no_python_is_passed_over(broken: str) -> None:
     assert bindings(LOADS_BY_CONSTANT, broken_one=broken) == bound()
     assert bindings(broken) == ()
-    assert papers.unparsed(["llama_cpp/a.py"], {"llama_cpp/a.py": broken.encode()})
+    assert metadata.unparsed(["llama_cpp/a.py"], {"llama_cpp/a.py": broken.encode()})
 
 
 DEEP = ["-" * 100_000 + "1", "x" + ".a" * 3_000, "x = 1" + "+1" * 6_000]
 
 
-@pytest.mark.parametrize("text", [*DEEP, "#" * (papers.MODULE + 1)])
+@pytest.mark.parametrize("text", [*DEEP, "#" * (metadata.MODULE + 1)])
 def test_a_module_that_is_too_deep_or_too_large_is_passed_over_and_named(text: str) -> None:
     texts = {"llama_cpp/a.py": text.encode(), "llama_cpp/b.py": b""}
-    assert papers.bindings(texts) == ()
-    assert papers.unparsed(texts, texts) == ("llama_cpp/a.py",)
+    assert metadata.bindings(texts) == ()
+    assert metadata.unparsed(texts, texts) == ("llama_cpp/a.py",)
 
 
 def test_a_module_whose_text_is_not_at_hand_is_named() -> None:
     members = ["llama_cpp/a.py", "llama_cpp/lib/libllama.so", "setup.py"]
-    assert papers.unparsed(members, {}) == ("llama_cpp/a.py",)
+    assert metadata.unparsed(members, {}) == ("llama_cpp/a.py",)
 
 
 def test_a_module_that_is_no_text_is_passed_over() -> None:
     texts = {"llama_cpp/a.py": b"\xff\xfe\x00", "llama_cpp/b.py": b'load_shared_library("b", p)'}
-    assert papers.bindings(texts) == (Binding("llama_cpp/b.py", "b", (), False),)
+    assert metadata.bindings(texts) == (Binding("llama_cpp/b.py", "b", (), False),)
 
 
 def test_only_the_package_itself_is_looked_at() -> None:
     text = b'load_shared_library("evil", p)'
     elsewhere = {"other/a.py": text, "llama_cpp/a.txt": text, "llama_cpp_more/a.py": text}
-    assert papers.bindings(elsewhere) == ()
+    assert metadata.bindings(elsewhere) == ()
 
 
 def test_each_binding_of_a_package_is_found() -> None:

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from sessions.core import records, sbom
-from sessions.core.errors import Problem
-from sessions.wheelfile import compare, retag
+from sessions.build import sbom
+from sessions.matrix import retag
+from sessions.shared import records
+from sessions.shared.errors import Problem
+from sessions.verify import diff
 from tests import fakes
 
 LINUX = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"
@@ -85,10 +87,10 @@ def test_it_is_to_the_byte_what_a_build_by_that_python_makes(
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", end=end)
     whole = pack(there / name, f"{tag}-{tag}", f"cpu+py{python}", end=end)
     told = retag.retagged(base, here / name, python, f"cpu+py{python}")
-    assert compare.differences(here / name, whole) == ()
+    assert diff.differences(here / name, whole) == ()
     assert told == records.text_sha256(bill(f"cpu+py{python}").encode())
     # And it was no copy.
-    assert compare.differences(base, whole) != ()
+    assert diff.differences(base, whole) != ()
 
 
 def test_a_name_that_differs_in_the_bill_would_be_seen(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_a_name_that_differs_in_the_bill_would_be_seen(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     other = tmp_path / "b" / LINUX
     retag.retagged(base, other, "3.11", "rtx50")
-    found = compare.differences(base, other)
+    found = diff.differences(base, other)
     assert any("sboms" in line for line in found)
     assert any("RECORD" in line for line in found)
 

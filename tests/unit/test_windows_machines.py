@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from sessions import probe
-from sessions.core import facts, judge, machine, msvc
-from sessions.core.errors import Problem
-from sessions.core.model import Check, Compiler, Toolchain
+from sessions.probe import main_probe, selection, visual_studio
+from sessions.probe.model import Compiler, Toolchain
+from sessions.shared import knowledge, machine
+from sessions.shared.checks import Check
+from sessions.shared.errors import Problem
 from tests import fakes, machines
 from tests.machines import BUILD_TOOLS_2022, COMMUNITY_2022, COMMUNITY_2026, Studio, Windows
 
@@ -23,11 +24,13 @@ VS2022, VS2026 = "19.44.35207", "19.50.35717"
 
 def replayed(name: str, **changes: Any) -> Toolchain:
     ask = machine.replay(FOLDER / name / "machine.json")
-    return probe.probe(ask, fakes.spec(platform="windows", **changes), None)
+    return main_probe.probe(ask, fakes.spec(platform="windows", **changes), None)
 
 
 def composed(windows: Windows, **changes: Any) -> Toolchain:
-    return probe.probe(machines.machine(windows), fakes.spec(platform="windows", **changes), None)
+    return main_probe.probe(
+        machines.machine(windows), fakes.spec(platform="windows", **changes), None
+    )
 
 
 def check(chain: Toolchain, name: str) -> Check:
@@ -45,8 +48,8 @@ def test_the_kept_recordings_are_what_the_probe_asks_of_the_composed_machines(na
     tape: dict[str, Any] = dict(machines.COMPOSED)
     ask = machine.recording(machines.machine(machines.MACHINES[name]), tape)
     for cuda in ("13.1", "13.4"):
-        probe.probe(ask, fakes.spec(platform="windows", cuda=cuda), None)
-    probe.probe(ask, fakes.spec(platform="windows", toolkit="system"), None)
+        main_probe.probe(ask, fakes.spec(platform="windows", cuda=cuda), None)
+    main_probe.probe(ask, fakes.spec(platform="windows", toolkit="system"), None)
     if os.environ.get("BLACKWHEEL_REGOLD"):
         machine.save(tape, FOLDER / name)
     kept = json.loads((FOLDER / name / "machine.json").read_text(encoding="utf-8"))
@@ -118,7 +121,7 @@ def test_no_visual_studio_is_an_error_that_says_how_to_get_the_build_tools() -> 
 
 def test_a_missing_python_is_got_as_windows_does() -> None:
     chain = fakes.chain(host=fakes.host(system="windows"), python=None, compiler=fakes.msvc())
-    found = judge.judge(chain, fakes.spec(platform="windows"), {})
+    found = selection.judge(chain, fakes.spec(platform="windows"), {})
     (said,) = [c for c in found if c.id == "python"]
     assert said.status == "fail"
     assert "winget install Python.Python.3.11" in said.remedy
@@ -158,7 +161,7 @@ def test_vswhere_is_found_on_path_where_it_is_not_in_its_documented_place() -> N
             return {"returncode": 127, "output": "cannot find the file"}
         return usual(question, *(word.replace(other, machines.VSWHERE) for word in words))
 
-    assert chosen(probe.probe(ask, fakes.spec(platform="windows"), None)).version == VS2022
+    assert chosen(main_probe.probe(ask, fakes.spec(platform="windows"), None)).version == VS2022
 
 
 def test_visual_studio_2019_serves_every_cuda_13() -> None:
@@ -206,7 +209,7 @@ def test_a_vcvars_that_fails_is_an_error_with_what_it_said() -> None:
             return {"variables": {}, "output": "The input line is too long."}
         return recorded(question, *words)
 
-    said = check(probe.probe(ask, fakes.spec(platform="windows"), None), "compiler")
+    said = check(main_probe.probe(ask, fakes.spec(platform="windows"), None), "compiler")
     assert said.status == "fail"
     assert "The input line is too long." in said.evidence
 
@@ -226,8 +229,8 @@ def test_a_vcvars_that_fails_is_an_error_with_what_it_said() -> None:
 )
 def test_an_environment_of_another_compiler_is_refused(changes: dict[str, str], said: str) -> None:
     compiler = fakes.msvc()
-    assert msvc.problem_of(compiler.variables, compiler) == ""
-    assert said in msvc.problem_of({**compiler.variables, **changes}, compiler)
+    assert visual_studio.problem_of(compiler.variables, compiler) == ""
+    assert said in visual_studio.problem_of({**compiler.variables, **changes}, compiler)
 
 
 @pytest.mark.parametrize(
@@ -242,11 +245,11 @@ def test_an_environment_of_another_compiler_is_refused(changes: dict[str, str], 
     ],
 )
 def test_cl_tells_its_version_in_every_language(banner: str, version: str | None) -> None:
-    assert msvc.parse_cl(banner + "\nCopyright (C) Microsoft Corporation.") == version
+    assert visual_studio.parse_cl(banner + "\nCopyright (C) Microsoft Corporation.") == version
 
 
 def test_a_vswhere_that_prints_no_json_finds_nothing() -> None:
-    assert msvc.parse_vswhere("Visual Studio Locator version 3.1.7\nError 0x57") == []
+    assert visual_studio.parse_vswhere("Visual Studio Locator version 3.1.7\nError 0x57") == []
 
 
 def test_the_installed_toolkit_of_the_target_is_chosen_among_three() -> None:
@@ -254,7 +257,7 @@ def test_the_installed_toolkit_of_the_target_is_chosen_among_three() -> None:
     assert [t.version for t in chain.toolkits] == ["13.1.115", "13.0.88", "12.8.93"]
     assert chain.toolkit is not None
     assert chain.toolkit.version == "13.1.115"
-    assert chain.toolkit.accepts == facts.toolkit("13.1").accepts
+    assert chain.toolkit.accepts == knowledge.toolkit("13.1").accepts
     assert check(chain, "gpu").summary == "GPU 0: NVIDIA GeForce RTX 5090, 12.0"
     assert "fail" not in {c.status for c in chain.checks}
 
@@ -272,7 +275,7 @@ def test_a_toolkit_that_lies_elsewhere_is_found_by_the_variable_of_its_release()
         return r"D:\CUDA" if question == "real" and words[0] == r"D:\CUDA" else answer
 
     spec = fakes.spec(platform="windows", toolkit="system")
-    (found,) = probe.probe(ask, spec, None).toolkits
+    (found,) = main_probe.probe(ask, spec, None).toolkits
     assert (found.root, found.found_via) == (r"D:\CUDA", "CUDA_PATH_V13_1")
 
 
@@ -290,7 +293,7 @@ def test_a_path_that_would_be_too_long_is_known_before_anything_starts(
 ) -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * (length - 3), cache="c" * cache)
     chain = fakes.chain(host=host, compiler=fakes.msvc())
-    found = judge.judge(chain, fakes.spec(platform="windows", target="a"), {})
+    found = selection.judge(chain, fakes.spec(platform="windows", target="a"), {})
     (said,) = [c for c in found if c.id == "paths"]
     assert said.status == status
     if status == "fail":
@@ -300,7 +303,7 @@ def test_a_path_that_would_be_too_long_is_known_before_anything_starts(
 
 def test_letters_that_a_compiler_may_not_read_are_warned_of() -> None:
     host = fakes.host(system="windows", root=r"C:\Users\José\bw", cache=r"C:\bw-cache")
-    found = judge.judge(
+    found = selection.judge(
         fakes.chain(host=host, compiler=fakes.msvc()), fakes.spec(platform="windows"), {}
     )
     (said,) = [c for c in found if c.id == "paths"]
@@ -327,7 +330,7 @@ def test_a_folder_for_temporary_files_that_nvcc_cannot_use_is_known_before(
 def test_a_long_target_name_counts_too() -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * 100, cache="c")
     named = fakes.spec(platform="windows", target="rtx50+arch120-real-121-real")
-    found = judge.judge(fakes.chain(host=host, compiler=fakes.msvc()), named, {})
+    found = selection.judge(fakes.chain(host=host, compiler=fakes.msvc()), named, {})
     assert [c.status for c in found if c.id == "paths"] == ["fail"]
 
 
@@ -335,14 +338,14 @@ def test_a_long_target_name_counts_too() -> None:
 def test_a_wheel_that_is_given_is_proven_in_a_deeper_folder(length: int, status: str) -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * (length - 3), cache="c")
     chain, wheel = fakes.chain(host=host), "llama_cpp_python-0.3.16-cp311-cp311-win_amd64.whl"
-    found = judge.judge(chain, fakes.spec(platform="windows"), {}, given=wheel)
+    found = selection.judge(chain, fakes.spec(platform="windows"), {}, given=wheel)
     assert [c.status for c in found if c.id == "paths"] == [status]
 
 
 def test_a_recording_holds_nothing_of_vcvars_but_what_a_build_needs(tmp_path: Path) -> None:
     kept = json.loads((FOLDER / "windows11-vs2022" / "machine.json").read_text(encoding="utf-8"))
     (answer,) = [a for question, a in kept.items() if question.startswith('["vcvars"')]
-    assert set(answer["variables"]) <= set(facts.load("windows.toml")["vcvars"]["keep"])
+    assert set(answer["variables"]) <= set(knowledge.load("windows.toml")["vcvars"]["keep"])
 
 
 def test_a_question_that_was_never_asked_is_refused() -> None:

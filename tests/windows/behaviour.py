@@ -101,7 +101,7 @@ def a_library_that_is_loaded_is_not_deleted(folder: Path) -> None:
 
 
 def upstreams_way_to_load_does_not_look_in_added_folders(folder: Path) -> None:
-    # Hence sessions/overlay/_bundled_dlls.py: upstream loads llama.dll with winmode=0.
+    # Hence sessions/build/overlay/_bundled_dlls.py: upstream loads llama.dll with winmode=0.
     shutil.copy(SYSTEM / "version.dll", folder / "only_here.dll")
     with raises(FileNotFoundError):
         ctypes.CDLL("only_here.dll")

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from sessions.core import records
+from sessions.shared import records
 from tests.fakes import ROOT
 from tests.windows import network
 from tests.windows.lab import Lab, Ran

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import records
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.model import BuildEnv, Wheel
+from sessions.build.model import BuildEnv, Wheel
+from sessions.shared import records
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
 from tests.integration.wheels import Draft
 from tests.windows import checkout, crossbuild
 from tests.windows.lab import Lab, Ran, opened

@@ -18,11 +18,15 @@ from pathlib import Path
 
 import lief
 
-from sessions import configure, probe, source, wheel
-from sessions.configure import Places
-from sessions.core import disk, machine, options, pyenv, records, spec
-from sessions.core.context import Context
-from sessions.core.model import BuildEnv, Compiler, Source, Toolchain, Wheel
+from sessions.build import main_configure, main_wheel
+from sessions.build.main_configure import Places
+from sessions.build.model import BuildEnv, Wheel
+from sessions.fetch import main_source
+from sessions.fetch.model import Source
+from sessions.probe import main_probe
+from sessions.probe.model import Compiler, Toolchain
+from sessions.shared import disk, machine, options, records, spec, venvs
+from sessions.shared.nox_session import Context
 from tests import fakes
 from tests.windows import making, visualstudio
 from tests.windows.lab import Lab
@@ -62,8 +66,8 @@ def build(lab: Lab) -> Context:
     root = lab.folder.parent / "windows-wheel"
     disk.mark(root)
     linux = _context(root, lab.folder.parent, "linux")
-    probe.main(linux)
-    source.main(linux)
+    main_probe.main(linux)
+    main_source.main(linux)
     chain = records.need(linux.record("probe"), "probe", Toolchain)
     unpacked = records.need(linux.record("source"), "source", Source)
     redist = _redist(lab)
@@ -78,7 +82,7 @@ def build(lab: Lab) -> Context:
     tree = windows.build / "tree"
     if tree.exists() and (before is None or before.fingerprint != settings.fingerprint):
         disk.remove(tree)  # ninja does not see ``RUNTIME`` change
-    wheel.main(windows)
+    main_wheel.main(windows)
     return windows
 
 
@@ -110,10 +114,10 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
         stage=str(ctx.build / "src"),
         tree=str(ctx.build / "tree"),
         cache=str(ctx.cache),
-        tools=str(pyenv.tools(ctx)),
+        tools=str(venvs.tools(ctx)),
     )
     env = options.system_environment(ctx.env)
-    made = configure.configure(ctx.spec, compiler, None, unpacked, places, env)
+    made = main_configure.configure(ctx.spec, compiler, None, unpacked, places, env)
     more = {
         "CMAKE_TOOLCHAIN_FILE": str(_toolchain(ctx.root, compiler, redist)),
         "GGML_WIN_VER": "0x601",  # the headers of MinGW 10 lack what 0x602 takes

@@ -32,8 +32,8 @@ from pathlib import Path
 
 import platformdirs
 
-from sessions.core import console, disk
-from sessions.core.errors import Problem
+from sessions.shared import console, disk
+from sessions.shared.errors import Problem
 from tests.windows import making
 
 

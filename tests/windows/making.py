@@ -22,8 +22,8 @@ from pathlib import Path
 
 import lief
 
-from sessions.core import console, run
-from sessions.core.errors import Problem
+from sessions.shared import console, programs
+from sessions.shared.errors import Problem
 
 HERE = Path(__file__).parent
 SOURCES = HERE / "lab"
@@ -71,7 +71,7 @@ def need_programs() -> None:
         )
     console.say(f"Installing Debian packages (once): {' '.join(DEBIAN)}")
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = run.capture(["sh", "-c", APT], env=env)
+    done = programs.capture(["sh", "-c", APT], env=env)
     if done.returncode:
         raise Problem(
             "apt-get could not install Wine and mingw-w64.",
@@ -96,7 +96,7 @@ def identity() -> str:
     for path in (Path(__file__), REQUIREMENTS, *sorted(sources)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     digest.update(f"{stdlib()} {_release(stdlib())}".encode())
-    wine = run.capture(["wine", "--version"], env={**os.environ, "WINEDEBUG": "-all"})
+    wine = programs.capture(["wine", "--version"], env={**os.environ, "WINEDEBUG": "-all"})
     digest.update(wine.output.encode())
     return digest.hexdigest()[:12]
 
@@ -106,7 +106,7 @@ def stdlib() -> Path:
     if sys.implementation.name == "cpython" and sys.version_info[:2] == (3, 11):
         return Path(sysconfig.get_path("stdlib"))
     code = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_path('stdlib'))"
-    done = run.capture(["python3.11", "-c", code], env=os.environ)
+    done = programs.capture(["python3.11", "-c", code], env=os.environ)
     said = re.fullmatch(r"\(3, 11\) (.+)\n", done.output)
     if done.returncode or not said:
         raise Problem(
@@ -176,7 +176,7 @@ def start(lab: Path) -> None:
 def stop(lab: Path) -> None:
     """End every process of the lab."""
     env = environment(lab)
-    run.capture(["wineserver", "--kill"], env=env)  # fails where there is none
+    programs.capture(["wineserver", "--kill"], env=env)  # fails where there is none
     _wine(env, "wineserver", "--wait")
 
 
@@ -208,7 +208,7 @@ def _download(folder: Path) -> None:
         *("--platform", "win_amd64", "--python-version", "3.11", "--only-binary", ":all:"),
         *("--no-deps", "--require-hashes", "-r", str(REQUIREMENTS), "-d", str(folder)),
     ]
-    done = run.capture(command, env=os.environ)
+    done = programs.capture(command, env=os.environ)
     if done.returncode:
         raise Problem(
             "pip could not get the parts of the Windows Python.",
@@ -336,7 +336,7 @@ def _compile(source: str, target: Path, *more: str) -> None:
 
 
 def _run(command: list[str]) -> None:
-    done = run.capture(command, env=os.environ, cwd=SOURCES)
+    done = programs.capture(command, env=os.environ, cwd=SOURCES)
     if done.returncode:
         raise Problem(
             f"{command[0]} failed.",

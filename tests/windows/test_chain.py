@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from sessions.core import facts
-from sessions.core.model import BuildEnv, Toolchain, Toolkit
-from sessions.wheelfile import devicecode
+from sessions.build.model import BuildEnv
+from sessions.fetch.model import Toolkit
+from sessions.probe.model import Toolchain
+from sessions.shared import knowledge
+from sessions.verify import device_code
 from tests.windows import checkout, visualstudio
 from tests.windows.checkout import nox, record
 from tests.windows.lab import Lab
@@ -116,7 +118,7 @@ def test_the_probe_takes_the_newest_compiler_that_fits_and_says_why_not_another(
     used = chain.compiler
     assert (used.toolset, used.vcvars) == (machine.toolset, studios[-1].vcvars)
     assert used.variables["VCTOOLSVERSION"] == machine.toolset
-    assert set(used.variables) <= set(facts.load("windows.toml")["vcvars"]["keep"])
+    assert set(used.variables) <= set(knowledge.load("windows.toml")["vcvars"]["keep"])
     assert not [check for check in chain.checks if check.status == "fail"]
 
 
@@ -204,7 +206,7 @@ def test_nvidias_windows_compiler_makes_code_for_the_card_as_the_product_tells_i
     called.unlink(missing_ok=True)
     run(lab, work, build)
 
-    code = devicecode.read((folder / "kernel.fatbin").read_bytes(), tmp_path)
+    code = device_code.read((folder / "kernel.fatbin").read_bytes(), tmp_path)
     assert code is not None
     assert (set(code.sass), code.ptx) == ({"sm_120"}, {})
     # Names within it have the CRC of the path that wheel.cmake gives, whatever the folder.

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.core import staging
-from sessions.wheelfile.papers import PACKAGE
+from sessions.build import staging
+from sessions.verify.metadata import PACKAGE
 from tests.fakes import ROOT
 from tests.integration.wheels import Draft
 from tests.windows.crossbuild import compiled
@@ -47,7 +47,7 @@ def lay_out(folder: Path, libraries: Mapping[str, str]) -> None:
 @pytest.fixture(scope="module")
 def cuda_wheel(sound: Draft, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same wheel with the additions of a CUDA target."""
-    overlay = ROOT / "sessions" / "overlay"
+    overlay = ROOT / "sessions" / "build" / "overlay"
     texts = {p.name: p.read_text(encoding="utf-8") for p in overlay.glob("*.py")}
     source = tmp_path_factory.mktemp("source")
     (source / PACKAGE).mkdir()

@@ -17,12 +17,17 @@ from typing import Any
 
 import pytest
 
-from sessions import verify
-from sessions.core import facts, job, options, pyenv, records, redist, repair, staging
-from sessions.core.context import Context
-from sessions.core.errors import Problem
-from sessions.core.model import BuildEnv, SmokeReport, VerifyReport, Wheel
-from sessions.wheelfile.papers import PACKAGE
+from sessions.build import repair, staging
+from sessions.build.model import BuildEnv, Wheel
+from sessions.probe import ms_runtime
+from sessions.run import job
+from sessions.run.model import SmokeReport
+from sessions.shared import knowledge, options, records, venvs
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+from sessions.verify import main_verify
+from sessions.verify.metadata import PACKAGE
+from sessions.verify.report_model import VerifyReport
 from tests.integration.wheels import Draft, judged
 from tests.windows import checkout
 from tests.windows.crossbuild import compiled
@@ -35,9 +40,9 @@ ALONE = {"PATH": r"C:\windows\system32"}  # as little as a program may have
 
 
 def test_it_brings_microsofts_runtime_under_names_of_its_own(sound: Draft) -> None:
-    brought = [name for name in sound.members if name.startswith(f"{redist.FOLDER}/")]
-    assert sorted(map(redist.original, brought)) == ["msvcp140.dll", "vcomp140.dll"]
-    assert all(redist.original(name) not in name for name in brought)
+    brought = [name for name in sound.members if name.startswith(f"{ms_runtime.FOLDER}/")]
+    assert sorted(map(ms_runtime.original, brought)) == ["msvcp140.dll", "vcomp140.dll"]
+    assert all(ms_runtime.original(name) not in name for name in brought)
     libraries = {name for name in sound.members if name.startswith(f"{PACKAGE}/lib/")}
     names = ("ggml-base", "ggml-cpu", "ggml", "llama", "mtmd")
     assert libraries == {f"{PACKAGE}/lib/{name}.dll" for name in names}
@@ -48,8 +53,8 @@ def test_the_same_build_is_repaired_to_the_same_bytes(
 ) -> None:
     (raw,) = (built.build / "dist").glob("*.whl")
     settings = records.need(built.record("configure"), "configure", BuildEnv)
-    folders = sorted({path.parent for path in redist.find(settings.variables).values()})
-    python = str(pyenv.program(pyenv.tools(built), "python"))
+    folders = sorted({path.parent for path in ms_runtime.find(settings.variables).values()})
+    python = str(venvs.program(venvs.tools(built), "python"))
     repair.windows(python, raw, tmp_path, folders, settings.variables)
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
@@ -59,8 +64,8 @@ def test_a_library_that_visual_studio_does_not_redistribute_is_refused(
 ) -> None:
     (raw,) = (built.build / "dist").glob("*.whl")
     settings = records.need(built.record("configure"), "configure", BuildEnv)
-    crt = redist.find(settings.variables)["msvcp140.dll"].parent
-    python = str(pyenv.program(pyenv.tools(built), "python"))
+    crt = ms_runtime.find(settings.variables)["msvcp140.dll"].parent
+    python = str(venvs.program(venvs.tools(built), "python"))
     with pytest.raises(Problem, match="delvewheel refuses") as caught:
         repair.windows(python, raw, tmp_path, [crt], settings.variables)
     assert "Unable to find library: vcomp140.dll" in caught.value.evidence
@@ -69,7 +74,7 @@ def test_a_library_that_visual_studio_does_not_redistribute_is_refused(
 def test_every_check_of_verify_holds(built: Context) -> None:
     verifying = dataclasses.replace(built, session="verify", asked=frozenset({"verify"}))
     (built.build / "verify.json").unlink(missing_ok=True)
-    verify.main(verifying)
+    main_verify.main(verifying)
     report = records.need(built.record("verify"), "verify", VerifyReport)
     checks = [check for group in report.groups for check in group.checks]
     assert {check.status for check in checks} == {"ok"}
@@ -87,7 +92,7 @@ def test_on_linux_a_wheel_for_windows_is_judged_by_the_rules_of_windows(
         spec=dataclasses.replace(built.spec, platform="linux"),
         options=options.parse(["--target", "cpu", "--wheel", str(given)]),
     )
-    verify.main(linux)
+    main_verify.main(linux)
     (left,) = linux.build.glob("given/*/verify.json")
     report = records.need(left, "verify", VerifyReport)
     checks = {check.id: check for group in report.groups for check in group.checks}
@@ -116,7 +121,7 @@ def without_openmp(_: Context, wheel: Draft) -> None:
 
 
 def with_another_runtime(_: Context, wheel: Draft) -> None:
-    one, other = sorted(n for n in wheel.members if n.startswith(f"{redist.FOLDER}/"))
+    one, other = sorted(n for n in wheel.members if n.startswith(f"{ms_runtime.FOLDER}/"))
     wheel.members[one] = wheel.members[other]
 
 
@@ -157,7 +162,7 @@ def test_verify_and_smoke_hold_in_the_windows_python(project: Path, proven: Ran)
 
 
 def test_no_path_is_deeper_than_the_probe_judges(lab: Lab, project: Path, smoked: Path) -> None:
-    known = facts.load("windows.toml")["paths"]
+    known = knowledge.load("windows.toml")["paths"]
     cache = lab.drive / "users" / "José Pérez" / "AppData" / "Local" / "bw"
     for top, name in ((smoked.parent, "smoke"), (cache, "cache"), (project, "checkout")):
         parts = [path for path in top.iterdir() if path.name in ("smoke", ".nox") or top == cache]
@@ -174,8 +179,8 @@ def test_delvewheel_in_the_windows_python_makes_the_same_wheel(
         import sys
         from pathlib import Path
         sys.path.insert(0, ".")
-        from sessions.core import pyenv, records, redist, repair
-        from sessions.core.model import BuildEnv
+        from sessions.shared import venvs as pyenv, records, redist, repair
+        from sessions.build.model import BuildEnv
         build = records.need(Path("build/cpu/configure.json"), "configure", BuildEnv)
         folders = {path.parent for path in redist.find(build.variables).values()}
         python, raw, out = sys.argv[1:]
@@ -235,18 +240,18 @@ def test_it_is_imported_and_loads_its_own_libraries_alone(
     for name in ("llama.dll", "ggml.dll", "ggml-base.dll", "ggml-cpu.dll"):
         assert loaded_from(modules, re.escape(name)) == rf"{site}\llama_cpp\lib"
     # By their whole names: NumPy brings an msvcp140-….dll too, which is another.
-    brought = [*(smoked / "venv" / "Lib" / "site-packages" / redist.FOLDER).glob("*.dll")]
-    originals = sorted(redist.original(path.name) for path in brought)
+    brought = [*(smoked / "venv" / "Lib" / "site-packages" / ms_runtime.FOLDER).glob("*.dll")]
+    originals = sorted(ms_runtime.original(path.name) for path in brought)
     assert originals == ["msvcp140.dll", "vcomp140.dll"]
     for path in brought:
-        assert loaded_from(modules, re.escape(path.name)) == rf"{site}\{redist.FOLDER}"
+        assert loaded_from(modules, re.escape(path.name)) == rf"{site}\{ms_runtime.FOLDER}"
 
 
 @pytest.mark.parametrize("more", ["", "os.add_dll_directory(sys.prefix + FOLDER)"])
 def test_by_upstreams_way_and_delvewheels_alone_it_would_not_start(
     lab: Lab, project: Path, smoked: Path, more: str
 ) -> None:
-    more = more.replace("FOLDER", repr(rf"\Lib\site-packages\{redist.FOLDER}"))
+    more = more.replace("FOLDER", repr(rf"\Lib\site-packages\{ms_runtime.FOLDER}"))
     ran, _ = import_it(lab, project, smoked, UPSTREAM + f"    {more}")
     assert ran.returncode == 1
     assert "Failed to load shared library" in ran.output
@@ -267,7 +272,7 @@ def test_libraries_of_another_llama_cpp_in_the_current_folder_are_left_alone(
     ran.well()
     assert loaded_from(modules, r"ggml\.dll").endswith(r"\llama_cpp\lib")
     # And by upstream's way they would be taken.
-    runtime = smoked / "venv" / "Lib" / "site-packages" / redist.FOLDER
+    runtime = smoked / "venv" / "Lib" / "site-packages" / ms_runtime.FOLDER
     env = {"PATH": ALONE["PATH"] + ";" + lab.windows(runtime)}
     import_it(lab, project, smoked, UPSTREAM, env=env)[0].well()
     ran, _ = import_it(lab, project, smoked, UPSTREAM, env=env, cwd=decoys)

@@ -1,0 +1,1 @@
+"""From settings to a wheel in wheels/."""

@@ -1,0 +1,132 @@
+"""What ran when in a build: from ninja's log and the graph it worked through; pure."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from sessions.build.model import BuildStep, StepKind, Timeline
+
+_HEADER = re.compile(r"# ninja log v[567]\n")
+_WORD = re.compile(r"(?:\$.|[^\s$|:])+|\|[|@]?|:")
+_TICK = 100_000_000  # nanoseconds; a file's time is that of the system's last tick
+_COMPILERS: dict[str, StepKind] = {"CUDA": "cuda", "CXX": "c++", "C": "c"}
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A build statement: the rule that makes an output, and what it waits for."""
+
+    rule: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    start: int
+    end: int
+    mtime: int
+    output: str
+    command: str  # its hash
+
+
+def read(log: str, graph: str, *, jobs: int, cache: dict[str, int]) -> Timeline:
+    """The last run in ``.ninja_log``, by the edges of its ``build.ninja``.
+
+    Raises ValueError where the log is empty or of another version.
+    """
+    entries = list(_entries(log))
+    edges = dict(parse(graph))
+    # The time in an entry is when its step began, or later (of a rule with restat, and before
+    # ninja 1.12). So the run of the last entry began no earlier than this:
+    last = entries[-1]
+    since = last.mtime - last.end * 1_000_000 - _TICK
+    latest = [entry for entry in entries if entry.mtime >= since]
+    shared = {(e.start, e.end, e.command): e.output for e in reversed(latest)}
+    took = {e.output: (shared[e.start, e.end, e.command], e.end - e.start) for e in latest}
+    steps = [
+        BuildStep(output, _kind(edges[output].rule if output in edges else ""), start, end)
+        for (start, end, _), output in shared.items()
+    ]
+    known = {entry.output for entry in entries if entry.output in edges}
+    zero = min(entry.mtime // 1_000_000 - entry.start for entry in latest) / 1000
+    began = datetime.datetime.fromtimestamp(zero, datetime.UTC)
+    return Timeline(
+        began=began.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        jobs=jobs,
+        earlier=len(known - set(took)),
+        cache=cache,
+        steps=tuple(sorted(steps, key=lambda step: (step.start, step.end, step.output))),
+        critical=_longest_chain(edges, took),
+    )
+
+
+def summary(timeline: Timeline) -> dict[str, float]:
+    """How long it took, how long its steps did together, and how well that filled the jobs."""
+    took = {step.output: step.end - step.start for step in timeline.steps}
+    wall = max(s.end for s in timeline.steps) - min(s.start for s in timeline.steps)
+    return {
+        "seconds": wall / 1000,
+        "busy_seconds": sum(took.values()) / 1000,
+        "efficiency": round(sum(took.values()) / (timeline.jobs * max(wall, 1)), 4),
+        "critical_seconds": sum(took[output] for output in timeline.critical) / 1000,
+    }
+
+
+def parse(graph: str) -> Iterator[tuple[str, Edge]]:
+    """Every output of a ``build.ninja``'s build statements, with how it is made."""
+    for line in graph.replace("$\r\n", "").replace("$\n", "").splitlines():
+        if not line.startswith("build "):
+            continue
+        words = _WORD.findall(line.removeprefix("build "))
+        colon = words.index(":")
+        names = [_plain(w) for w in words[:colon] if w != "|"]
+        wanted = words[colon + 2 :]
+        if "|@" in wanted:  # validations: nothing waits for them
+            wanted = wanted[: wanted.index("|@")]
+        inputs = tuple(_plain(w) for w in wanted if w not in ("|", "||"))
+        for name in names:
+            yield name, Edge(words[colon + 1], inputs)
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"\$([$ :])", r"\1", word)
+
+
+def _entries(log: str) -> Iterator[_Entry]:
+    if not _HEADER.match(log) or log.count("\n") < 2:
+        raise ValueError(f"no log of ninja's that is known: {log[:40]!r}")
+    for line in log.splitlines()[1:]:
+        start, end, mtime, output, command = line.split("\t")
+        yield _Entry(int(start), int(end), int(mtime), output, command)
+
+
+def _kind(rule: str) -> StepKind:
+    """By CMake's names of rules: CXX_COMPILER__a_Release, CXX_SHARED_LIBRARY_LINKER__a_Release."""
+    language, _, what = rule.split("__")[0].partition("_")
+    if what.endswith("LINKER"):
+        return "link"
+    return _COMPILERS.get(language, "other") if what == "COMPILER" else "other"
+
+
+def _longest_chain(
+    edges: Mapping[str, Edge], took: Mapping[str, tuple[str, int]]
+) -> tuple[str, ...]:
+    """The outputs of the steps that, each needing the one before, took longest together.
+
+    ``took`` has a step's own name and its time for each of its outputs.
+    """
+
+    @functools.cache
+    def longest(output: str) -> tuple[int, tuple[str, ...]]:
+        inputs = edges[output].inputs if output in edges else ()
+        before = max(map(longest, inputs), default=(0, ()))
+        if output not in took:
+            return before
+        step, time = took[output]
+        return before[0] + time, (*before[1], step)
+
+    return max(map(longest, took))[1]

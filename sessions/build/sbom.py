@@ -1,0 +1,228 @@
+"""The bill of materials that goes into a wheel's ``.dist-info/sboms`` (PEP 770): CycloneDX 1.6.
+
+Made before the build from what decides it, so two builds from the same inputs have the same.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+from urllib.parse import quote
+
+from packaging.requirements import Requirement
+
+from sessions.shared import knowledge, records, programs
+from sessions.probe import ms_runtime
+from sessions.shared.target import BuildSpec
+from sessions.probe.model import Compiler
+from sessions.fetch.model import Source, Toolkit
+
+FILE = "blackwheel.cdx.json"
+SPEC = "1.6"
+UPSTREAM = "llama-cpp-python"
+# What a component is to the wheel.
+INSIDE, SHIPPED, REQUIRED, TOOL = "compiled in", "a file of it", "required", "built with"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component. ``version`` is "" where the source does not say; ``file`` is its base name."""
+
+    name: str
+    version: str
+    purl: str  # without the version
+    licence: str
+    roles: tuple[str, ...]
+    file: str = ""
+    sha256: str = ""  # of the file
+    requirement: str = ""  # as METADATA has it
+
+
+def text(
+    spec: BuildSpec,
+    source: Source,
+    compiler: Compiler,
+    toolkit: Toolkit | None,
+    requires: Sequence[str],
+    env: Mapping[str, str],
+) -> str:
+    """The file, for a build of these. ``env`` is that of the build."""
+    parts = (
+        *vendored(Path(source.path), source.version),
+        *shipped_runtime(compiler, env),
+        *(cuda(toolkit, requires) if toolkit else ()),
+        *_compiler(compiler),
+    )
+    epoch = int(env.get("SOURCE_DATE_EPOCH", source.epoch))
+    return json.dumps(document(spec, source, epoch, parts), indent=1) + "\n"
+
+
+def document(spec: BuildSpec, source: Source, epoch: int, parts: Sequence[Part]) -> dict[str, Any]:
+    """The document as JSON values, of the time ``epoch`` in seconds."""
+    root = f"pkg:pypi/{UPSTREAM}@{source.version}"
+    moment = datetime.datetime.fromtimestamp(epoch, datetime.UTC)
+    component: dict[str, Any] = {
+        "type": "library",
+        "bom-ref": root,
+        "name": UPSTREAM,
+        "version": source.version,
+        "purl": root,
+        "licenses": [{"expression": "MIT"}],
+        "properties": [
+            {"name": "blackwheel:target", "value": spec.target},
+            {"name": "blackwheel:cuda-architectures", "value": ";".join(spec.archs) or "none"},
+            {"name": "blackwheel:source-digest", "value": source.digest},
+        ],
+    }
+    if source.sdist_sha256:
+        file = knowledge.sdists()[source.version].file
+        hashes = [{"alg": "SHA-256", "content": source.sdist_sha256}]
+        component["externalReferences"] = [
+            {"type": "source-distribution", "url": file, "hashes": hashes}
+        ]
+    bill: dict[str, Any] = {
+        "bomFormat": "CycloneDX",
+        "specVersion": SPEC,
+        "version": 1,
+        "metadata": {
+            "timestamp": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lifecycles": [{"phase": "build"}],
+            "tools": {"components": [{"type": "application", "name": "blackwheel"}]},
+            "component": component,
+        },
+        "components": [_component(part) for part in parts],
+        "dependencies": [
+            {"ref": root, "dependsOn": sorted(_ref(p) for p in parts if p.roles != (TOOL,))},
+            *({"ref": _ref(part)} for part in parts),
+        ],
+    }
+    number = uuid.uuid5(uuid.NAMESPACE_URL, records.fingerprint(bill))
+    return {**bill, "serialNumber": f"urn:uuid:{number}"}
+
+
+def _ref(part: Part) -> str:
+    kind, _, name = part.purl.rpartition("/")
+    # "+" means a space to some readers of package URLs.
+    return f"{kind}/{name}" + (f"@{quote(part.version, safe='.-_~:')}" if part.version else "")
+
+
+def _component(part: Part) -> dict[str, Any]:
+    named = {"blackwheel:file": part.file, "blackwheel:requirement": part.requirement}
+    properties = [*(("blackwheel:role", role) for role in part.roles), *named.items()]
+    return {
+        "type": "application" if part.roles == (TOOL,) else "library",
+        "bom-ref": _ref(part),
+        "name": part.name,
+        **({"version": part.version} if part.version else {}),
+        "scope": "excluded" if part.roles == (TOOL,) else "required",
+        **({"hashes": [{"alg": "SHA-256", "content": part.sha256}]} if part.sha256 else {}),
+        "licenses": [{"expression": part.licence}],
+        "purl": _ref(part),
+        "properties": [{"name": name, "value": value} for name, value in properties if value],
+    }
+
+
+def sources() -> frozenset[str]:
+    """The files of a source, by relative path, that ``vendored`` reads."""
+    rows = knowledge.load("parts.toml")
+    llama = rows["llama"]
+    return frozenset({llama["file"], llama["ggml"], *(row["file"] for row in rows["part"])})
+
+
+def vendored(source: Path, version: str) -> Iterator[Part]:
+    """llama.cpp, ggml, and what else of others is compiled into the shipped libraries."""
+    rows = knowledge.load("parts.toml")
+    log = _read(source / rows["llama"]["file"])
+    section = re.search(rf"^## \[{re.escape(version)}\]\n(.*?)(?=^## \[|\Z)", log, re.M | re.S)
+    commit = re.search(rows["llama"]["commit"], section[1]) if section else None
+    ggml = re.search(rows["llama"]["ggml_version"], _read(source / rows["llama"]["ggml"]))
+    numbers = (commit[1] if commit else "", ".".join(ggml.groups()) if ggml else "")
+    for name, number in zip(("llama.cpp", "ggml"), numbers, strict=True):
+        yield Part(name, number, f"pkg:github/ggml-org/{name}", "MIT", (INSIDE,))
+    for row in rows["part"]:
+        path = source / row["file"]
+        if path.is_file():
+            found = re.search(row["version"], _read(path)) if "version" in row else None
+            number = ".".join(found.groups()) if found else ""
+            yield Part(row["name"], number, row["purl"], row["licence"], (INSIDE,))
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def cuda(toolkit: Toolkit, requires: Sequence[str]) -> Iterator[Part]:
+    """What of CUDA is in the wheel, runs beside it, or was used to build it."""
+    row = knowledge.load("parts.toml")["cuda"]
+    needed = {Requirement(text).name: text for text in requires}
+    known = toolkit.components
+    for name in (*known, *(name for name in needed if name not in known)):
+        roles = [INSIDE] if name in row["inside"] else []
+        roles += [REQUIRED] if name in needed else []
+        yield Part(
+            name=name,
+            version=known.get(name, ""),
+            purl=f"pkg:pypi/{name}",
+            licence=row["licence"] if name.startswith("nvidia-") else row["pathfinder"],
+            roles=tuple(roles) or (TOOL,),
+            requirement=needed.get(name, ""),
+        )
+    if not known:
+        purl = "pkg:generic/cuda-toolkit"
+        yield Part("CUDA toolkit", toolkit.version, purl, row["licence"], (INSIDE, TOOL))
+
+
+def shipped_runtime(compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
+    """The files of the compiler's own that the wheel has to bring along."""
+    for row in knowledge.load("parts.toml")["runtime"]:
+        if row["family"] != compiler.family:
+            continue
+        if compiler.family == "msvc":
+            yield from _redistributed(row, env)
+            continue
+        for file in row["files"]:
+            asked = programs.capture([compiler.cc, f"-print-file-name={file}"], env=env)
+            path = Path(asked.stdout.strip())
+            # A compiler that has no such file prints the bare name.
+            whole = path.resolve() if path.is_absolute() and path.is_file() else None
+            digest = records.file_sha256(whole) if whole else ""
+            number, purl = _owner(whole, env) if whole else ("", "")
+            purl = purl or f"pkg:generic/{row['name']}"
+            yield Part(row["name"], number, purl, row["licence"], (SHIPPED,), file, digest)
+
+
+def _redistributed(row: Mapping[str, Any], env: Mapping[str, str]) -> Iterator[Part]:
+    found = ms_runtime.find(env)
+    number = PureWindowsPath(env["VCTOOLSREDISTDIR"]).name  # 14.44.35112
+    for file in row["files"]:
+        digest = records.file_sha256(found[file])
+        yield Part(row["name"], number, row["purl"], row["licence"], (SHIPPED,), file, digest)
+
+
+def _owner(path: Path, env: Mapping[str, str]) -> tuple[str, str]:
+    """Version and package URL of the system's package that a file is of; "" where none says."""
+    found = programs.capture(["dpkg-query", "--search", str(path)], env=env)
+    package = found.stdout.split(": ")[0]
+    if found.returncode == 0 and re.fullmatch(r"[a-z0-9.+-]+(:[a-z0-9]+)?", package):
+        version = programs.capture(["dpkg-query", "--show", "-f", "${Version}", package], env=env)
+        return version.stdout.strip(), f"pkg:deb/debian/{package.split(':')[0]}"
+    form = ["--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\n"]
+    found = programs.capture(["rpm", "--query", *form, "--file", str(path)], env=env)
+    words = found.stdout.split()
+    if found.returncode == 0 and len(words) == 2:
+        return words[1], f"pkg:rpm/{words[0]}"
+    return "", ""
+
+
+def _compiler(compiler: Compiler) -> Iterator[Part]:
+    names = {"gnu": "gcc", "clang": "clang", "msvc": "msvc"}
+    name = names.get(compiler.family, compiler.family)
+    licences = {"gnu": "GPL-3.0-or-later WITH GCC-exception-3.1", "clang": "Apache-2.0"}
+    licence = licences.get(compiler.family, "LicenseRef-Microsoft-Proprietary")
+    yield Part(name, compiler.version, f"pkg:generic/{name}", licence, (TOOL,))

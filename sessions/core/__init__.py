@@ -1,1 +1,0 @@
-"""What every stage uses. Nothing here imports a stage."""

@@ -1,0 +1,189 @@
+"""The pinned upstream source, fetched, checked and unpacked; or the user's own checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on; Debian 12 is before
+
+from sessions.build.staging import PRISTINE, build_reads
+from sessions.fetch.model import Pristine, Source
+from sessions.shared import console, disk, knowledge, records, venvs
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.knowledge import Sdist
+from sessions.shared.nox_session import Context
+
+
+def main(ctx: Context) -> None:
+    """Leave the record of the source the target builds from."""
+    if ctx.spec.source:
+        source = checkout(Path(ctx.spec.source).expanduser().resolve())
+        state = "your checkout"
+    else:
+        sdist = knowledge.sdists()[ctx.spec.version]
+        source, fresh = _locked(ctx, sdist)
+        state = "unpacked" if fresh else "up to date"
+    if source.edited and source.sdist_sha256:
+        console.warn(
+            f"the source was edited ({len(source.edited)} files, {source.edited[0]} first) and is "
+            "built as it is; nox -s source -- --fresh restores it"
+        )
+    records.write(ctx.record("source"), "source", source)
+    console.done(f"source: llama-cpp-python {source.version} ({state}), {source.path}")
+
+
+def _locked(ctx: Context, sdist: Sdist) -> tuple[Source, bool]:
+    folder = ctx.root / "llama-cpp-python-src" / sdist.version
+    ctx.use_source(sdist.version)
+    with ctx.source_lock(sdist.version):
+        pristine = _pristine(folder, sdist)
+        fresh = pristine is None or ctx.fresh
+        if fresh:
+            ctx.use_cached("downloads")
+            with ctx.cache_lock(sdist.file):
+                archive = _download(ctx, sdist)
+            disk.room({folder: knowledge.disk_mib("source")}, "The unpacked source")
+            unpack(archive, folder, sdist)
+            pristine = _pristine(folder, sdist)
+        assert pristine is not None
+        digests = _digests(ctx, folder)
+    edited = sorted(n for n in {*pristine, *digests} if pristine.get(n) != digests.get(n))
+    return (
+        Source(
+            version=sdist.version,
+            path=str(folder),
+            sdist_sha256=sdist.sha256,
+            digest=records.fingerprint(digests),
+            edited=tuple(edited),
+            epoch=sdist.epoch,
+        ),
+        fresh,
+    )
+
+
+def _pristine(folder: Path, sdist: Sdist) -> dict[str, str] | None:
+    """The digests noted when this very sdist was unpacked whole, by today's filter; else None."""
+    noted = records.read(folder / PRISTINE, "pristine", Pristine)
+    if noted is None or not disk.is_marked(folder):
+        return None
+    return noted.files if (noted.sdist, noted.filter) == (sdist.sha256, _filter()) else None
+
+
+def _filter() -> str:
+    """A digest of what decides which files of an archive are unpacked."""
+    return records.fingerprint([knowledge.staging_excludes(), knowledge.staging_keeps()])
+
+
+def _digests(ctx: Context, folder: Path) -> dict[str, str]:
+    """The digests of what a build reads; from the last run's where no file was touched since."""
+    memo = ctx.record("source-digests")
+    signature = disk.signature(folder, build_reads)
+    known = records.read(memo, signature, dict[str, str])
+    if known is None:
+        known = disk.tree_digest(folder, build_reads)
+        records.write(memo, signature, known)
+    return known
+
+
+def _download(ctx: Context, sdist: Sdist) -> Path:
+    """The sdist by the user's own pip, kept in the cache. pip checks the hash, and so do we."""
+    kept = ctx.cache / "downloads" / sdist.file
+    if kept.exists() and records.file_sha256(kept) == sdist.sha256:
+        return kept
+    disk.room({kept.parent: knowledge.disk_mib("download")}, "The download of the source")
+    with ctx.scratch() as part:
+        pin = part / "requirements.txt"
+        text = f"llama-cpp-python=={sdist.version} --hash=sha256:{sdist.sha256}\n"
+        records.write_text(pin, text)
+        console.say(f"Getting the source of llama-cpp-python {sdist.version} (once).")
+        # The build tools' venv has scikit-build-core, so pip needs no network to read metadata.
+        words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=:all:"]
+        words += ["--require-hashes", "-d", str(part), "-r", str(pin)]
+        venvs.pip(ctx, venvs.tools(ctx), words, f"the source of llama-cpp-python {sdist.version}")
+        kept.parent.mkdir(exist_ok=True)
+        disk.put(part / sdist.file, kept)
+    found = records.file_sha256(kept)
+    if found != sdist.sha256:
+        kept.unlink()
+        raise Problem(
+            "The downloaded source is not the one that was locked; it was not used.",
+            id="source-hash-mismatch",
+            evidence=f"sha256 {found}, locked {sdist.sha256}",
+            remedy="try again; if it stays, check the index of pip: pip config list",
+        )
+    return kept
+
+
+def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
+    """Unpack what a build reads beside, note the digests, and put into place whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    for old in (part, folder):
+        if old.exists():
+            disk.remove(old)
+    disk.mark(part)
+    with tarfile.open(archive) as tar:
+        try:
+            tar.extractall(part, filter=_member)
+        except tarfile.FilterError as error:
+            raise Problem(
+                "The source archive holds something that must not be unpacked; it was not used.",
+                id="source-archive-unsafe",
+                evidence=str(error),
+                remedy=f"delete {archive} and try again",
+            ) from error
+    noted = Pristine(sdist.sha256, _filter(), disk.tree_digest(part, build_reads))
+    records.write(part / PRISTINE, "pristine", noted)
+    disk.put(part, folder)
+
+
+def _member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
+    """A member of the archive, less its top folder; None for what no build reads.
+
+    Upstream's deepest paths are among the latter, and Windows has a greatest length.
+    """
+    _, _, relative = member.name.partition("/")
+    if not relative or not build_reads(relative + "/" * member.isdir()):
+        return None
+    return tarfile.data_filter(member.replace(name=relative, deep=False), folder)
+
+
+def checkout(path: Path) -> Source:
+    """A user's own source tree. Raises Problem where it is not one, or lacks llama.cpp."""
+    version = _version(path)
+    if version is None:
+        raise Problem(
+            "This is no source of llama-cpp-python.",
+            id="source-not-upstream",
+            code=USAGE,
+            evidence=f"{path} has no llama_cpp/__init__.py with a __version__",
+            remedy="give the top folder of a checkout: --source PATH",
+        )
+    if not (path / "vendor" / "llama.cpp" / "CMakeLists.txt").exists():
+        raise Problem(
+            "This checkout lacks llama.cpp.",
+            id="source-without-llama-cpp",
+            code=USAGE,
+            evidence=f"{path / 'vendor' / 'llama.cpp'} is empty",
+            remedy=f"git -C {path} submodule update --init --recursive",
+        )
+    digests = disk.tree_digest(path, build_reads)
+    newest = max(p.stat().st_mtime for _, p in disk.files(path, build_reads) if p.exists())
+    return Source(
+        version=version,
+        path=str(path),
+        sdist_sha256=None,
+        digest=records.fingerprint(digests),
+        edited=(),
+        epoch=int(newest),
+    )
+
+
+def _version(path: Path) -> str | None:
+    init = path / "llama_cpp" / "__init__.py"
+    if not init.is_file():
+        return None
+    for line in init.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "__version__":
+            return value.strip().strip("\"'")
+    return None

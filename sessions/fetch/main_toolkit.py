@@ -1,0 +1,256 @@
+"""A complete CUDA toolkit: NVIDIA's own packages from PyPI, or one that is installed."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sessions.build import inputs
+from sessions.fetch.model import Toolkit
+from sessions.probe.model import InstalledToolkit, Toolchain
+from sessions.shared import console, disk, knowledge, options, programs, records, venvs
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.target import HostRange
+
+_READY = "ready.json"
+
+
+def main(ctx: Context) -> None:
+    """Leave the record of the toolkit the target builds with; a CPU target needs none."""
+    if ctx.spec.cuda is None:
+        console.done("toolkit: none needed for a CPU build")
+        return
+    if ctx.spec.toolkit == "pypi":
+        toolkit, fresh = from_pypi(ctx, ctx.spec.cuda)
+    else:
+        chain = records.need(ctx.record("probe"), "probe", Toolchain)
+        identity = inputs.toolkit_identity(ctx.spec, chain.toolkit)
+        toolkit, fresh = from_system(chain.toolkit, ctx.spec.cuda, identity), False
+    records.write(ctx.record("toolkit"), "toolkit", toolkit)
+    state = "made" if fresh else "up to date" if toolkit.origin == "pypi" else "installed"
+    console.done(f"toolkit: CUDA {toolkit.version} ({state}), {toolkit.root}")
+
+
+def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
+    """The toolkit of a locked release line, and whether it had to be made."""
+    lock = knowledge.toolkit_lock(cuda)
+    text = lock.read_text(encoding="utf-8")
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    identity = inputs.toolkit_identity(ctx.spec, None, chain.host.glibc)
+    headers = knowledge.headers(cuda, chain.host.glibc)
+    folder = ctx.cache / f"cuda-{cuda}-{identity[:12]}"
+    fresh = ctx.fresh
+    if fresh:
+        with ctx.replace_cached(folder.name):
+            _make(ctx, folder, lock, cuda, headers)
+    ctx.use_cached(folder.name)
+    if not (folder / _READY).exists():
+        with ctx.cache_lock(folder.name):
+            if not (folder / _READY).exists():
+                fresh = True
+                _make(ctx, folder, lock, cuda, headers)
+    root = folder / "nvidia" / f"cu{cuda.split('.')[0]}"
+    accepts = accepted(_host_config(root).read_text(encoding="utf-8"), cuda)
+    return (
+        Toolkit(
+            origin="pypi",
+            root=str(root),
+            version=cuda,
+            fingerprint=identity,
+            components=knowledge.parse_requirements(text),
+            accepts=accepts,
+        ),
+        fresh,
+    )
+
+
+def accepted(host_config: str, cuda: str) -> HostRange:
+    """The host compilers that a toolkit's own header takes.
+
+    The probe chose one by our row for the release, before there was a header. Raises Problem where
+    the two differ.
+    """
+    said, known = knowledge.parse_host_config(host_config), knowledge.toolkit(cuda).accepts
+    if said != known:
+        raise Problem(
+            f"CUDA {cuda} accepts other compilers than the probe chose from.",
+            id="toolkit-compiler-mismatch",
+            evidence=f"its crt/host_config.h: {said or 'not in a form that is known'}\n"
+            f"sessions/data/knowledge/cuda.toml: {known}",
+            remedy=f'correct accepts of toolkit."{cuda}" in sessions/data/knowledge/cuda.toml, and '
+            "run the same command again; until then take an installed one: --toolkit system",
+        )
+    return known
+
+
+def _make(
+    ctx: Context, folder: Path, lock: Path, cuda: str, headers: Sequence[knowledge.Header]
+) -> None:
+    """Make the toolkit beside and put it into place whole."""
+    disk.room({folder: knowledge.disk_mib("toolkit")}, f"CUDA {cuda}")
+    console.say(f"Getting CUDA {cuda} from NVIDIA's packages (about 800 MB unpacked, once).")
+    with ctx.scratch() as scratch:
+        part = scratch / "part"
+        disk.mark(part)
+        words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
+        words += ["--target", str(part), "-r", str(lock)]
+        venvs.pip(ctx, venvs.tools(ctx), words, f"CUDA {cuda}")
+        root = part / "nvidia" / f"cu{cuda.split('.')[0]}"
+        correct(root / "include", headers)
+        _complete(ctx, root)
+        records.write_text(part / _READY, "{}\n")
+        if folder.exists():
+            disk.put(folder, scratch / "old")
+        disk.put(part, folder)
+
+
+def _complete(ctx: Context, root: Path) -> None:
+    """Add what NVIDIA's packages lack, with the compiler that the probe chose."""
+    compiler = records.need(ctx.record("probe"), "probe", Toolchain).compiler
+    assert compiler is not None  # the probe fails without one
+    if sys.platform == "win32":
+        librarian = str(Path(compiler.cxx).with_name("lib.exe"))
+        import_libraries(root, librarian, options.system_environment(ctx.env) | compiler.variables)
+    else:
+        assemble(root)
+        _driver_stub(root, compiler.cc)
+
+
+def correct(include: Path, headers: Sequence[knowledge.Header]) -> None:
+    """Have headers compile with this machine's glibc. Raises Problem for one of another text."""
+    for header in headers:
+        path = include / header.file
+        text, times = re.subn(header.old, header.new, path.read_text(encoding="utf-8"))
+        if times != header.times:
+            raise Problem(
+                f"{header.file} of NVIDIA's package is not as expected, so it was not corrected.",
+                id="toolkit-header-unknown",
+                evidence=f"{header.what}\n{times} × {header.old} instead of {header.times}",
+                remedy=f"build with --cuda {header.fixed}, which needs no correction",
+            )
+        records.write_text(path, text)
+
+
+def assemble(root: Path) -> None:
+    """Complete NVIDIA's Linux packages: CMake and nvcc look for ``lib64`` and ``libX.so``.
+
+    The packages have ``lib/libX.so.13`` alone.
+    """
+    lib = root / "lib"
+    for library in sorted(lib.glob("lib*.so.*")):
+        link = lib / (library.name.partition(".so.")[0] + ".so")
+        if not link.exists():
+            link.symlink_to(library.name)
+    if not (root / "lib64").exists():
+        (root / "lib64").symlink_to("lib")
+    (lib / "stubs").mkdir(exist_ok=True)
+
+
+def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None:
+    """Complete NVIDIA's Windows packages: a library is linked through its import library.
+
+    The package of cuBLAS has the DLLs alone. ``librarian`` is Visual Studio's lib.exe.
+    """
+    for name in ("cublas", "cublasLt"):
+        (dll,) = (root / "bin" / "x86_64").glob(f"{name}64_*.dll")
+        library = root / "lib" / "x64" / f"{name}.lib"
+        listed = library.with_suffix(".def")
+        listed.write_text(module_definition(dll.name, exports(dll)), encoding="ascii")
+        words = [librarian, "/NOLOGO", "/MACHINE:X64", f"/DEF:{listed}", f"/OUT:{library}"]
+        made = programs.capture(words, env=env)
+        if made.returncode or not library.is_file():
+            raise Problem(
+                f"The import library of {dll.name} could not be made.",
+                id="toolkit-import-library-failed",
+                evidence=venvs.tail(made.output),
+                remedy="Visual Studio Installer, Repair; or use another: --compiler PATH of a "
+                "cl.exe, or an installed toolkit: --toolkit system",
+            )
+
+
+def exports(dll: Path) -> list[str]:
+    """The C functions that a DLL exports, sorted. Raises Problem where it has none."""
+    import lief  # a quarter of a second, which no other run of this stage needs
+
+    config = lief.PE.ParserConfig()
+    config.parse_signature = config.parse_reloc = config.parse_rsrc = False
+    # Its bytes: on Windows LIEF opens no path with letters beyond ASCII.
+    binary = lief.PE.parse(dll.read_bytes(), config)
+    table = binary.get_export() if binary else None
+    names = [str(entry.name) for entry in table.entries] if table else []
+    found = sorted(name for name in names if re.fullmatch(r"[A-Za-z_]\w*", name))
+    if not found:
+        raise Problem(
+            f"{dll.name} of NVIDIA's package exports no function.",
+            id="toolkit-dll-without-exports",
+            evidence=str(dll),
+            remedy="nox -s toolkit -- --fresh gets it again",
+        )
+    return found
+
+
+def module_definition(dll: str, names: Sequence[str]) -> str:
+    """A .def file, from which a librarian makes the import library of a DLL."""
+    return "".join([f"LIBRARY {dll}\n", "EXPORTS\n", *(f"  {name}\n" for name in names)])
+
+
+def driver_functions(cuda_h: str) -> list[str]:
+    """Every driver function that ``cuda.h`` declares, under each name a program may link to."""
+    declared = re.findall(r"\bCUDAAPI\s+(cu[A-Z]\w*)\s*\(", cuda_h)
+    renamed = re.findall(r"^\s*#\s*define\s+cu[A-Z]\w*\s+(cu[A-Z]\w*)\s*$", cuda_h, re.MULTILINE)
+    return sorted({*declared, *renamed})
+
+
+def _driver_stub(root: Path, cc: str) -> None:
+    """A ``libcuda.so`` to link with, as an installed toolkit has in ``lib64/stubs``.
+
+    The real one comes with the driver, which a build machine need not have; no
+    package brings a stub. It is never shipped and never run.
+    """
+    names = driver_functions((root / "include" / "cuda.h").read_text(encoding="utf-8"))
+    source = root / "lib" / "stubs" / "libcuda.c"
+    source.write_text("".join(f"int {name}(void) {{ return 34; }}\n" for name in names), "ascii")
+    target = source.with_suffix(".so")
+    words = [cc, "-shared", "-fPIC", "-fno-builtin", "-Wl,-soname,libcuda.so.1"]
+    built = programs.capture(
+        [*words, "-o", str(target), str(source)], env={"PATH": "/usr/bin:/bin"}
+    )
+    if built.returncode:
+        raise Problem(
+            "The stub of the driver library could not be made.",
+            id="toolkit-stub-failed",
+            evidence=venvs.tail(built.output),
+            remedy="nox -s probe shows the compiler in use; choose another with --compiler PATH",
+        )
+
+
+def from_system(found: InstalledToolkit | None, cuda: str, identity: str) -> Toolkit:
+    """An installed toolkit as the probe found it. Raises Problem where it is not the target's."""
+    if found is None:
+        raise Problem(
+            f"No installed CUDA {cuda} toolkit was found.",
+            id="toolkit-not-installed",
+            remedy="nox -s probe shows those found; use --toolkit PATH, or --toolkit pypi",
+        )
+    if found.version.split(".")[:2] != cuda.split("."):
+        raise Problem(
+            f"The toolkit in {found.root} is CUDA {found.version}; the target asks for {cuda}.",
+            id="toolkit-other-version",
+            remedy=f"--cuda {'.'.join(found.version.split('.')[:2])} builds with it, "
+            f"--toolkit pypi gets {cuda}",
+        )
+    return Toolkit(
+        origin="system",
+        root=found.root,
+        version=cuda,
+        fingerprint=identity,
+        components={},
+        accepts=found.accepts or knowledge.toolkit(cuda).accepts,
+    )
+
+
+def _host_config(root: Path) -> Path:
+    return root / "include" / "crt" / "host_config.h"

@@ -1,0 +1,1 @@
+"""For maintainers: pin another upstream release or CUDA version."""

@@ -1,0 +1,282 @@
+"""Maintainer's session: pin and hash another upstream release or another CUDA release line."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+import tempfile
+import textwrap
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from packaging.metadata import parse_email
+from packaging.version import Version
+
+from sessions.build import sbom, staging
+from sessions.shared import console, knowledge, records, venvs
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.nox_session import Context
+
+PACKAGE = "llama_cpp"
+# What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
+# and leaves some of these unpinned in its early releases, so each is pinned here by its own row.
+COMPONENTS = (
+    "nvidia-cuda-nvcc",
+    "nvidia-nvvm",
+    "nvidia-cuda-crt",
+    "nvidia-cuda-runtime",
+    "nvidia-cuda-cccl",
+    "nvidia-cublas",
+)
+# The platform tags that pip is to take as the two systems we build on; it matches them exactly.
+PLATFORMS = {
+    "linux": ("manylinux2014_x86_64", *(f"manylinux_2_{n}_x86_64" for n in range(17, 36))),
+    "windows": ("win_amd64",),
+}
+
+
+def main(ctx: Context) -> None:
+    """Lock what ``--add`` names."""
+    assert ctx.options.add is not None  # or the command was refused
+    name, _, version = ctx.options.add.partition("==")
+    match name:
+        case "cuda":
+            lock_toolkit(ctx, version)
+        case "runtime":
+            lock_floors(ctx, Path(version))
+        case _:
+            lock_sdist(ctx, version)
+
+
+def lock_sdist(ctx: Context, version: str) -> None:
+    """Add one release of llama-cpp-python to ``data/knowledge/sources.toml``."""
+    with ctx.scratch() as folder:
+        name = f"llama-cpp-python=={version}"
+        words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
+        venvs.pip(ctx, venvs.tools(ctx), [*words, "-d", str(folder), name], f"the sdist {name}")
+        (sdist,) = folder.glob("*.tar.gz")
+        path = knowledge.KNOWLEDGE / "sources.toml"
+        put(knowledge.KNOWLEDGE / "upstream.toml", "release", version, upstream_row(sdist, version))
+        put(path, "sdist", version, sdist_row(sdist))
+    console.done(f"Locked llama-cpp-python {version} in {path.relative_to(ctx.root)}.")
+
+
+def put(path: Path, table: str, version: str, row: dict[str, Any]) -> None:
+    """Put the row of a release into a file of facts, in the place of an older one."""
+    document = tomlkit.parse(path.read_text(encoding="utf-8"))
+    rows: Any = document[table]
+    rows.pop(version, None)
+    rows[version] = row
+    records.write_text(path, tomlkit.dumps(document))
+
+
+def sdist_row(sdist: Path) -> dict[str, Any]:
+    """The lock's row of an sdist: file, hash, time of its making, the ``wheel.py-api`` it sets."""
+    with tarfile.open(sdist) as archive:
+        info = next(m for m in archive if re.fullmatch(r"[^/]+/PKG-INFO", m.name))
+        settings = archive.extractfile(f"{info.name.split('/')[0]}/pyproject.toml")
+        assert settings is not None
+        project = tomlkit.parse(settings.read().decode()).unwrap()
+    wheel = project["tool"]["scikit-build"]
+    py_api = wheel.get("wheel", {}).get("py-api")
+    row = {"file": sdist.name, "sha256": records.file_sha256(sdist), "epoch": int(info.mtime)}
+    return {**row, "py_api": py_api} if py_api else row
+
+
+def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
+    """What ``verify`` knows of a release: each file of its package, its parts and requirements."""
+    files: dict[str, str] = {}
+    requires: list[str] = []
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(sdist) as archive:
+        # Those that the version of a part is read from.
+        wanted = sbom.sources()
+        for member in archive:
+            relative = member.name.partition("/")[2]
+            stream = archive.extractfile(member) if member.isfile() else None
+            if stream is None:
+                continue
+            if relative.startswith(f"{PACKAGE}/") and staging.build_reads(relative):
+                files[relative] = records.text_sha256(stream.read())
+            elif relative == "PKG-INFO":
+                requires = parse_email(stream.read())[0].get("requires_dist", [])
+            elif relative in wanted:
+                path = Path(folder) / relative
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(stream.read())
+        parts = {part.name: part.version for part in sbom.vendored(Path(folder), version)}
+    lines = tomlkit.array()
+    lines.extend(requires)
+    return {"requires": lines.multiline(True), "parts": parts, "files": dict(sorted(files.items()))}
+
+
+def lock_toolkit(ctx: Context, cuda: str) -> None:
+    """Write ``data/locks/cuda-X.Y.txt``: each component at its version, hashed for both systems."""
+    venv = venvs.tools(ctx)
+    with ctx.scratch() as folder:
+        bundle = f"cuda-toolkit=={cuda}.*"
+        words = ["download", "--no-deps", "-d", str(folder), bundle]
+        venvs.pip(ctx, venv, words, bundle)
+        (wheel,) = folder.glob("*.whl")
+        release, pins = bundle_pins(_metadata(wheel))
+        hashes: dict[str, set[str]] = {}
+        for platform, tags in PLATFORMS.items():
+            report = folder / f"{platform}.json"
+            words = ["install", "--dry-run", "--ignore-installed", "--no-deps"]
+            words += ["--target", str(folder)]
+            words += ["--only-binary=:all:", "--report", str(report)]
+            words += [word for tag in tags for word in ("--platform", tag)]
+            words += [f"{name}=={pins[name]}" for name in COMPONENTS]
+            venvs.pip(ctx, venv, words, f"CUDA {cuda} for {platform}")
+            for pin, digest in report_hashes(json.loads(report.read_bytes())).items():
+                hashes.setdefault(pin, set()).add(digest)
+    path = knowledge.LOCKS / f"cuda-{cuda}.txt"
+    records.write_text(path, toolkit_text(release, hashes))
+    console.done(f"Locked CUDA {release} in {path.relative_to(ctx.root)}.")
+
+
+def lock_floors(ctx: Context, built: Path) -> None:
+    """Write ``data/knowledge/floors.toml``: the oldest releases that have what wheels need of them.
+
+    The needs are those of the wheel ``built`` and of the wheels that were looked at before.
+    """
+    from sessions.fetch import symbols  # lief: a quarter of a second
+
+    major, found = symbols.needed(built) if built.is_file() else ("", {})
+    if not found:
+        raise Problem(
+            f"{built} is not a wheel with libraries that need the CUDA runtime.",
+            id="lock-no-runtime",
+            remedy="name one of a CUDA target: nox -s lock -- --add runtime==wheels/rtx50/NAME.whl",
+            code=USAGE,
+        )
+    known = {each: knowledge.floors(each) for each in knowledge.load("floors.toml")}
+    before = known.get(major, {})
+    with tempfile.TemporaryDirectory() as folder:
+        rows = {}
+        for package, functions in found.items():
+            row = before.get(package)
+            functions |= row.needs if row else frozenset()
+            wheels = {*(row.wheels if row else ()), built.name}
+            rows[package] = _floor(ctx, Path(folder), package, major, functions, sorted(wheels))
+    path = knowledge.KNOWLEDGE / "floors.toml"
+    records.write_text(path, floors_text({**known, major: rows}))
+    console.done(f"Locked {', '.join(f'{n} {r.version}' for n, r in rows.items())} in {path.name}.")
+
+
+def _floor(
+    ctx: Context,
+    folder: Path,
+    package: str,
+    major: str,
+    functions: frozenset[str],
+    wheels: Sequence[str],
+) -> knowledge.Floor:
+    """The oldest release of a package that exports those functions on both systems."""
+    from sessions.fetch import symbols
+
+    venv = venvs.tools(ctx)
+    listed = venvs.pip(ctx, venv, ["index", "versions", package], f"the releases of {package}")
+    lacking = ""
+    for version in releases(listed, major):
+        files, exported = [], []
+        for platform, tags in PLATFORMS.items():
+            into = folder / f"{package}-{version}-{platform}"
+            words = ["download", "--no-deps", "--only-binary=:all:", "-d", str(into)]
+            words += [word for tag in tags for word in ("--platform", tag)]
+            pin = f"{package}=={version}"
+            venvs.pip(ctx, venv, [*words, pin], f"{pin} for {platform}")
+            (wheel,) = into.glob("*.whl")
+            files.append(f"{wheel.name} sha256:{records.file_sha256(wheel)}")
+            exported.append(symbols.exported(wheel))
+            wheel.unlink()  # 400 MB
+        both = exported[0] & exported[1]
+        if functions <= both:
+            return knowledge.Floor(package, version, tuple(files), tuple(wheels), functions, both)
+        lacking = ", ".join(sorted(functions - both))
+        console.say(f"{package} {version} lacks {lacking}")
+    raise Problem(
+        f"No release of {package} for CUDA {major} has all that the wheels need.",
+        id="lock-no-floor",
+        evidence=f"the newest lacks {lacking}",
+        remedy="a wheel for one system only is not supported here; look at the functions named",
+    )
+
+
+def releases(listed: str, major: str) -> list[str]:
+    """From the output of ``pip index versions``: the releases of a CUDA major, oldest first."""
+    found = re.search(r"^Available versions: (.+)$", listed, re.MULTILINE)
+    versions = [text.strip() for text in found[1].split(",")] if found else []
+    fitting = [text for text in versions if text.split(".")[0] == major]
+    return sorted(fitting, key=Version)
+
+
+def floors_text(majors: Mapping[str, Mapping[str, knowledge.Floor]]) -> str:
+    """The file of facts about the runtime packages of each CUDA major."""
+    lines = [
+        "# The oldest releases of NVIDIA's packages that have every function which the libraries "
+        "of our",
+        "# wheels take from them, by CUDA major. Written by:",
+        "#     nox -s lock -- --add runtime==wheels/rtx50/NAME.whl",
+        "# source: the files whose exports were read; wheels: those whose needs were read;",
+        "# exports: the C functions that the libraries of that release have on both systems.",
+    ]
+    found = [(major, row) for major, rows in sorted(majors.items()) for row in rows.values()]
+    for major, row in found:
+        lines += ["", f"[{major}.{row.package}]", f'version = "{row.version}"']
+        lines += [f"source = {_strings(row.source)}", f"wheels = {_strings(row.wheels)}"]
+        lines += [f'{name} = """\n{_wrapped(names)}\n"""' for name, names in row.lists()]
+    return "\n".join(lines) + "\n"
+
+
+def _strings(texts: Sequence[str]) -> str:
+    return "[\n" + "".join(f'    "{text}",\n' for text in texts) + "]"
+
+
+def _wrapped(names: Iterable[str]) -> str:
+    return textwrap.fill(" ".join(sorted(names)), 100, break_on_hyphens=False)
+
+
+def _metadata(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return archive.read(name).decode()
+
+
+def bundle_pins(metadata: str) -> tuple[str, dict[str, str]]:
+    """From METADATA of NVIDIA's ``cuda-toolkit``: its release, and package -> version pattern."""
+    release = re.search(r"^Version: (\S+)", metadata, re.MULTILINE)
+    assert release is not None
+    pairs = re.findall(r"^Requires-Dist: (nvidia-[a-z-]+)==([0-9.]+\*?)", metadata, re.MULTILINE)
+    pins = dict(pairs)
+    missing = [name for name in COMPONENTS if name not in pins]
+    if missing:
+        raise Problem(
+            f"cuda-toolkit {release[1]} does not say which versions it is made of.",
+            id="lock-cuda-parts-unknown",
+            evidence="not named: " + ", ".join(missing),
+            remedy="choose another CUDA release line",
+        )
+    return release[1], pins
+
+
+def report_hashes(report: dict[str, Any]) -> dict[str, str]:
+    """From pip's installation report: "name==version" -> sha256."""
+    return {
+        f"{item['metadata']['name']}=={item['metadata']['version']}": item["download_info"][
+            "archive_info"
+        ]["hashes"]["sha256"]
+        for item in report["install"]
+    }
+
+
+def toolkit_text(release: str, hashes: dict[str, set[str]]) -> str:
+    """The requirements file of a CUDA release."""
+    lines = [f"# CUDA {release}: NVIDIA's own packages, for Linux x64 and Windows x64."]
+    for pin, digests in hashes.items():
+        options = [f"    --hash=sha256:{digest}" for digest in sorted(digests)]
+        lines.append(" \\\n".join([pin, *options]))
+    return "\n".join(lines) + "\n"

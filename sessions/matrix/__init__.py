@@ -1,0 +1,1 @@
+"""Wheels of several targets for several Pythons."""

@@ -1,0 +1,301 @@
+"""What is on this machine, and whether the target can be built and run with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from sessions.probe import identity, visual_studio
+from sessions.probe.model import Compiler, Driver, Gpu, InstalledToolkit, Python, Tool, Toolchain
+from sessions.probe.selection import (
+    choose_compiler,
+    choose_python,
+    choose_toolkit,
+    job_count,
+    judge,
+    unused,
+)
+from sessions.run import job
+from sessions.shared import console, knowledge, machine, records
+from sessions.shared.errors import Problem
+from sessions.shared.machine import Machine
+from sessions.shared.nox_session import Context
+from sessions.shared.target import BuildSpec
+
+_GNU = ("g++", *(f"g++-{n}" for n in range(16, 8, -1)))
+_CLANG = ("clang++", *(f"clang++-{n}" for n in range(22, 9, -1)))
+_TOOLS = ("cmake", "ninja", "git", "ccache", "sccache")
+_ASK_PYTHON = (
+    "import json, os, struct, sys, importlib.util as u; print(json.dumps({"
+    "'path': os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable),"
+    "'version': '.'.join(map(str, sys.version_info[:3])), 'bits': struct.calcsize('P') * 8,"
+    "'in_venv': sys.prefix != sys.base_prefix,"
+    "'can_venv': bool(u.find_spec('venv') and u.find_spec('ensurepip'))}))"
+)
+
+
+def main(ctx: Context) -> None:
+    """Print what was found and how it is judged; leave the record. Fails on a fatal finding."""
+    tape: dict[str, Any] = {}
+    ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
+    given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
+    chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env))
+    if not given:
+        chain = identity.of(ask, chain)
+    if ctx.options.record:
+        folder = Path(ctx.options.record)
+        console.done(f"probe: recorded in {machine.save(tape, folder)}")
+    alone = "probe" in ctx.asked
+    if alone:
+        show(chain)
+    console.checks(check for check in chain.checks if alone or check.status != "ok")
+    # To try a wheel that is there already, a machine needs no compiler.
+    needed = {"python", "paths"} if given else {check.id for check in chain.checks}
+    fatal = [check for check in chain.checks if check.status == "fail" and check.id in needed]
+    if fatal:
+        ctx.record("probe").unlink(missing_ok=True)
+        raise Problem(
+            f"The target {ctx.spec.target!r} cannot be built here: {len(fatal)} of the findings "
+            "above stand in the way.",
+            id="probe-target-not-buildable",
+            remedy="do what each of them says, then run the same command again",
+        )
+    if {"smoke", "bench"} & ctx.asked and job.wants_card(ctx):
+        job.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no card
+    records.write(ctx.record("probe"), "probe", chain)
+    if ctx.options.wheel:
+        console.done(f"probe: Python {ctx.spec.python} is here; nothing is to be built")
+    else:
+        console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
+
+
+def probe(
+    ask: Machine,
+    spec: BuildSpec,
+    jobs: int | None,
+    given: str = "",
+    ignored: Mapping[str, str] | None = None,
+) -> Toolchain:
+    """Everything found on the machine behind ``ask``, chosen from and judged for the target.
+
+    ``given`` is the name of a wheel that is to be tried, not built. ``ignored`` are variables of
+    the caller that are said not to be used.
+    """
+    host, limits = machine.host(ask("host"))
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        pythons = pool.submit(find_pythons, ask, spec.python, host.system)
+        compilers = pool.submit(find_compilers, ask, host.system, spec)
+        toolkits = pool.submit(find_toolkits, ask, host.system, spec.toolkit)
+        tools = pool.submit(find_tools, ask, host.system)
+        nvml = pool.submit(ask, "nvml")
+    driver, gpus = read_nvml(nvml.result())
+    found = Toolchain(
+        host=host,
+        pythons=pythons.result(),
+        compilers=compilers.result(),
+        toolkits=toolkits.result(),
+        tools=tools.result(),
+        driver=driver,
+        gpus=gpus,
+        python=None,
+        compiler=None,
+        compiler_why="",
+        setup_problem="",
+        toolkit=None,
+        jobs=job_count(host, jobs),
+        checks=(),
+    )
+    toolkit = choose_toolkit(found.toolkits, spec)
+    accepts = (toolkit and toolkit.accepts) or (spec.cuda and knowledge.toolkit(spec.cuda).accepts)
+    compiler, why = choose_compiler(found.compilers, accepts or None, spec.compiler)
+    setup_problem = ""
+    if compiler and compiler.family == "msvc":
+        variables, setup_problem = visual_studio.environment(ask, compiler)
+        compiler = dataclasses.replace(compiler, variables=variables)
+    chosen = dataclasses.replace(
+        found,
+        python=choose_python(found.pythons, spec.python),
+        compiler=compiler,
+        compiler_why=why,
+        setup_problem=setup_problem,
+        toolkit=toolkit,
+    )
+    env = {name: ask("env", name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
+    temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
+    flags = {**{name: value for name, value in env.items() if value}, **(ignored or {})}
+    given_up = nvml.result().get("error", "")
+    checks = judge(chosen, spec, flags, temporary, given, limits, given_up)
+    return dataclasses.replace(chosen, checks=checks)
+
+
+def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
+    """Every Python on PATH, the one of the target's version first; one entry an interpreter."""
+    names = [f"python{version}", "python3", "python"]
+    found: dict[str, tuple[bool, Python]] = {}
+    launcher = [("py", f"-{version}")]  # Windows' own way to every Python that is installed
+    named = [*launcher, ("python",)] if system == "windows" else [(name,) for name in names]
+    for name, *words in named:
+        for path in ask("which", name):
+            answer = ask("run", path, *words, "-I", "-c", _ASK_PYTHON)
+            try:
+                said = json.loads(answer["output"]) if answer["returncode"] == 0 else None
+            except ValueError:
+                said = None
+            if said and said["path"] not in found:
+                python = Python(
+                    path=said["path"],
+                    version=said["version"],
+                    found_via=" ".join((name, *words)) + " on PATH",
+                    can_venv=said["can_venv"],
+                    bits=said["bits"],
+                )
+                found[said["path"]] = (said["in_venv"], python)
+    # One that only a venv leads to comes last: the choice must not hang on how nox was started.
+    return tuple(python for _, python in sorted(found.values(), key=lambda pair: pair[0]))
+
+
+def find_compilers(ask: Machine, system: str, spec: BuildSpec) -> tuple[Compiler, ...]:
+    """Every compiler and the one named, the preferred first.
+
+    On Linux gcc and clang, in the order of PATH's names; on Windows those of Visual Studio.
+    """
+    named = spec.compiler
+    if system == "windows":
+        return visual_studio.find(ask, named, prerelease=spec.prerelease)
+    found: dict[str, Compiler] = {}
+    on_path = ask("which", named) if named and "/" not in named else []
+    candidates = [((on_path or [named])[0], "--compiler")] if named else []
+    for name in (*_GNU, *_CLANG):
+        candidates.extend((path, f"{name} on PATH") for path in ask("which", name))
+    for path, via in candidates:
+        real = ask("real", path)
+        compiler = ask_compiler(ask, path, via) if real not in found else None
+        if compiler:
+            found[real] = compiler
+    return tuple(found.values())
+
+
+def ask_compiler(ask: Machine, path: str, via: str) -> Compiler | None:
+    """The compiler at ``path``; None where it does not run or has no C compiler beside it."""
+    answer = ask("run", path, "--version")
+    if answer["returncode"] != 0:
+        return None
+    parsed = parse_compiler(answer["output"])
+    cxx = PurePosixPath(path)
+    cc = cxx.with_name(re.sub(r"(?<![a-z])g\+\+", "gcc", cxx.name).replace("++", ""))
+    if cxx.name in ("c++", "cxx"):
+        cc = cxx.with_name("cc")
+    if parsed is None or ask("run", str(cc), "--version")["returncode"] != 0:
+        return None
+    family, version = parsed
+    return Compiler(family=family, version=version, cxx=path, cc=str(cc), found_via=via)
+
+
+def parse_compiler(text: str) -> tuple[str, str] | None:
+    """Family and version from the output of ``g++ --version`` or ``clang++ --version``."""
+    clang = re.search(r"clang version (\d+(?:\.\d+)*)", text)
+    if clang:
+        return "clang", clang[1]
+    first = text.partition("\n")[0]
+    gnu = re.search(r"\)\s+(\d+(?:\.\d+)+)", first)
+    return ("gnu", gnu[1]) if gnu and "Free Software Foundation" in text else None
+
+
+def find_toolkits(ask: Machine, system: str, named: str) -> tuple[InstalledToolkit, ...]:
+    """Every installed CUDA toolkit: named, in the environment, on PATH, in the usual folders."""
+    kind: type[PurePath] = PureWindowsPath if system == "windows" else PurePosixPath
+    roots: list[tuple[str, str]] = []
+    if named not in ("pypi", "system"):
+        roots.append((named, "--toolkit"))
+    # Windows: NVIDIA's installer sets one for each release beside that of the last.
+    each = [f"CUDA_PATH_V{line.replace('.', '_')}" for line in knowledge.toolkits()]
+    for variable in ("CUDA_PATH", "CUDA_HOME", *(each if system == "windows" else ())):
+        if value := ask("env", variable):
+            roots.append((value, variable))
+    for nvcc in ask("which", "nvcc"):
+        roots.append((str(kind(ask("real", nvcc)).parent.parent), f"nvcc on PATH: {nvcc}"))
+    if system == "windows":
+        patterns = [r"C:\Program Files\NVIDIA GPU Computing Toolkit\CUDA\v*"]
+    else:
+        patterns = ["/usr/local/cuda*", "/opt/cuda*"]
+    for pattern in patterns:
+        roots += [(path, pattern) for path in ask("glob", pattern)]
+    found: dict[str, InstalledToolkit] = {}
+    for root, via in roots:
+        real = ask("real", root)
+        if real not in found and (toolkit := ask_toolkit(ask, kind(real), via)):
+            found[real] = toolkit
+    return tuple(found.values())
+
+
+def ask_toolkit(ask: Machine, root: PurePath, via: str) -> InstalledToolkit | None:
+    """The toolkit below ``root``; None where there is no nvcc that runs."""
+    suffix = ".exe" if isinstance(root, PureWindowsPath) else ""
+    answer = ask("run", str(root / "bin" / f"nvcc{suffix}"), "--version")
+    release = re.search(r"release [\d.]+, V(\d+\.\d+\.\d+)", answer["output"])
+    header = ask("grep", r"^#if ", str(root / "include" / "crt" / "host_config.h"))
+    # An nvcc without its headers is a wrapper that calls one elsewhere, not a toolkit.
+    if answer["returncode"] != 0 or not release or header is None:
+        return None
+    return InstalledToolkit(
+        root=str(root),
+        version=release[1],
+        found_via=via,
+        accepts=knowledge.parse_host_config("\n".join(header)),
+    )
+
+
+def find_tools(ask: Machine, system: str) -> tuple[Tool, ...]:
+    """The other programs a build uses. A build brings its own cmake, ninja and ccache."""
+    found = [*visual_studio.tools(ask)] if system == "windows" else []
+    for name in _TOOLS:
+        for path in {ask("real", path): path for path in reversed(ask("which", name))}.values():
+            output = ask("run", path, "--version")["output"]
+            version = re.search(r"\d+(?:\.\d+)+", output.partition("\n")[0])
+            found.append(Tool(name, path, version[0] if version else None, "PATH"))
+    return tuple(found)
+
+
+def read_nvml(answer: dict[str, Any]) -> tuple[Driver | None, tuple[Gpu, ...]]:
+    """Driver and devices as NVML answered; none where it would not start."""
+    if "error" in answer:
+        return None, ()
+    driver = Driver(release=answer["release"], cuda=answer["cuda"])
+    names = [field.name for field in dataclasses.fields(Gpu)]
+    return driver, tuple(Gpu(**{n: device[n] for n in names}) for device in answer["devices"])
+
+
+def show(chain: Toolchain) -> None:
+    """The machine as tables for people."""
+    host = chain.host
+    console.say(
+        f"{host.system} {host.release} {host.machine}, {host.cpu}, {host.cores} cores, "
+        f"{host.memory_mib} MiB memory ({host.memory_free_mib} free), "
+        f"{host.disk_free_mib} MiB disk free"
+    )
+    console.table("", ("what", "version", "path", "found"), _rows(chain))
+
+
+def _rows(chain: Toolchain) -> Iterable[tuple[str, str, str, str]]:
+    for python in chain.pythons:
+        used = " (used)" if python == chain.python else ""
+        yield f"Python{used}", python.version, python.path, python.found_via
+    for compiler in chain.compilers:
+        used = " (used)" if chain.compiler and compiler.cxx == chain.compiler.cxx else ""
+        used = f" ({compiler.unfit})" if compiler.unfit else used
+        yield f"{compiler.family}{used}", compiler.version, compiler.cxx, compiler.found_via
+    for toolkit in chain.toolkits:
+        used = " (used)" if chain.toolkit and toolkit.root == chain.toolkit.root else ""
+        yield f"CUDA{used}", toolkit.version, toolkit.root, toolkit.found_via
+    for tool in chain.tools:
+        yield tool.name, tool.version or "does not say", tool.path, tool.found_via
+    if chain.driver:
+        yield "driver", chain.driver.release, f"supports CUDA {chain.driver.cuda}", "NVML"
+    for gpu in chain.gpus:
+        name = f"{gpu.name}, {gpu.memory_mib} MiB"
+        yield f"GPU {gpu.index}", gpu.compute_capability, name, "NVML"

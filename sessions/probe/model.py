@@ -1,0 +1,119 @@
+"""What is on a machine, and what was chosen of it for a target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sessions.shared.checks import Check
+from sessions.shared.target import HostRange
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A program found on the machine. ``version`` is None where it would not say."""
+
+    name: str
+    path: str
+    version: str | None
+    found_via: str
+
+
+@dataclass(frozen=True)
+class Python:
+    """A Python interpreter; ``can_venv`` is whether venv and ensurepip are in it."""
+
+    path: str
+    version: str
+    found_via: str
+    can_venv: bool
+    bits: int
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler and the C compiler of the same release beside it.
+
+    ``family`` is gnu, clang or msvc; ``version`` is the compiler's own. ``vcvars``, ``toolset``,
+    ``unfit`` and ``variables`` are of msvc only: one compiler of a Visual Studio runs in the
+    environment that its script sets. ``identity`` is of the programs that make object files, and
+    ``linked`` of what a library is linked with or the wheel gets a copy of: name -> version and
+    digest; of the chosen compiler only (probe/identity.py).
+    """
+
+    family: str
+    version: str  # "12.2.0", "19.44.35207"
+    cxx: str
+    cc: str
+    found_via: str
+    vcvars: str = ""  # path of vcvars64.bat
+    toolset: str = ""  # "14.44.35207", as -vcvars_ver takes it
+    unfit: str = ""  # why it is not used, whatever CUDA accepts
+    variables: dict[str, str] = field(default_factory=dict)  # of the chosen one, reduced
+    identity: dict[str, str] = field(default_factory=dict)
+    linked: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InstalledToolkit:
+    """A CUDA toolkit installed on the machine."""
+
+    root: str
+    version: str  # "13.0.88"
+    found_via: str
+    accepts: HostRange | None  # None: no readable host_config.h
+    files: str = ""  # digest of the files of the chosen one that a build reads (probe/identity.py)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA device as the driver's NVML reports it."""
+
+    index: int
+    name: str
+    compute_capability: str  # "12.0"
+    memory_mib: int
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The NVIDIA driver: its release, and the newest CUDA version it supports."""
+
+    release: str  # "580.159.04"
+    cuda: str  # "13.0"
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine itself. Sizes in MiB; ``cores`` are those this process may use."""
+
+    system: str  # "linux" | "windows"
+    release: str
+    machine: str  # "x86_64"
+    cpu: str
+    cores: int
+    memory_mib: int
+    memory_free_mib: int
+    disk_free_mib: int
+    root: str = ""  # of the project; judged on Windows, where a path has a greatest length
+    cache: str = ""
+    glibc: str = ""  # "2.36", as its headers are taken to be; "" of a system without
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Everything the probe found, what it chose for the target, and its judgement."""
+
+    host: Host
+    pythons: tuple[Python, ...]
+    compilers: tuple[Compiler, ...]
+    toolkits: tuple[InstalledToolkit, ...]
+    tools: tuple[Tool, ...]
+    driver: Driver | None
+    gpus: tuple[Gpu, ...]
+    python: Python | None
+    compiler: Compiler | None
+    compiler_why: str
+    setup_problem: str  # msvc: why its environment could not be set, else empty
+    toolkit: InstalledToolkit | None  # the installed one the target asks for, if it does
+    jobs: int
+    checks: tuple[Check, ...]

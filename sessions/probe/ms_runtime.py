@@ -1,0 +1,50 @@
+"""Microsoft's runtime: what a Windows wheel brings of it, and where Visual Studio has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from sessions.shared import knowledge
+from sessions.shared.errors import Problem
+
+FOLDER = "llama_cpp_python.libs"  # of the wheel: where delvewheel puts what it copies in
+
+
+def files() -> tuple[str, ...]:
+    """The names of the libraries: "msvcp140.dll"."""
+    rows = knowledge.load("parts.toml")["runtime"]
+    return tuple(file for row in rows if row["family"] == "msvc" for file in row["files"])
+
+
+def original(member: str) -> str:
+    """The name that a library had before delvewheel gave it another: msvcp140-0f88….dll."""
+    return re.sub(r"-[0-9a-f]{32}(?=\.dll$)", "", member.rsplit("/", 1)[-1])
+
+
+def find(variables: Mapping[str, str]) -> dict[str, Path]:
+    """Each library by its name, in the Visual Studio that ``vcvars64.bat`` set the variables of.
+
+    From its folder for redistribution alone: those beside the compiler and in System32 are
+    Microsoft's and the user's own, and of any version.
+    """
+    root = variables.get("VCTOOLSREDISTDIR", "")
+    folders = sorted(Path(root).glob("x64/Microsoft.VC*")) if root else []
+    found = {
+        path.name.lower(): path
+        for folder in folders
+        if folder.suffix in (".CRT", ".OpenMP")
+        for path in sorted(folder.glob("*.dll"))
+    }
+    missing = [name for name in files() if name not in found]
+    if missing:
+        raise Problem(
+            "Microsoft's C++ runtime is not where Visual Studio keeps it for redistribution.",
+            id="msvc-runtime-missing",
+            evidence=f"{', '.join(missing)}: not in x64 of VCToolsRedistDir "
+            f"({root or 'which vcvars64.bat does not set'})",
+            remedy='in the Visual Studio Installer add the component "C++ Redistributable Update" '
+            "(Microsoft.VisualStudio.Component.VC.Redist.14.Latest), then: nox -s wheel",
+        )
+    return {name: found[name] for name in files()}

@@ -1,0 +1,1 @@
+"""What is written about a tested wheel, and where it is published."""

@@ -1,0 +1,275 @@
+"""One HTML page that shows a release: its proofs, its answers, what it is made of, its build.
+
+Made from records alone. It holds all it needs: no script, no font, nothing from a network.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from sessions.build.ninja_log import summary
+from sessions.release.documents import timeline_chart
+from sessions.release.evidence import Evidence, ran, refuted, unproven
+from sessions.release.provenance import neutral
+from sessions.run import job
+from sessions.run.model import SmokeReport
+from sessions.shared import console, knowledge
+
+TEMPLATES = Path(__file__).parent / "templates"
+KERNELS = 12  # families in the table; the others are summed up
+LONGEST = 10  # steps in the table; all are in the one below it
+ROW_HEIGHTS = (34, 300)  # pixels: of a row of the timeline; of all rows together
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart, with its interval of confidence where there is one."""
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Things measured alike. ``reference`` is a value to compare with: 1 for ratios."""
+
+    title: str
+    unit: str
+    bars: tuple[Bar, ...]
+    note: str = ""
+    reference: float | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A run as the page shows it. ``key`` ends the ids of its elements: "" for the first run."""
+
+    key: str
+    report: SmokeReport
+    signed: bool
+    answers: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a whole: of the wheel, or of the machine code."""
+
+    name: str
+    size: int  # bytes
+    share: float  # percent
+    note: str = ""
+
+
+def render(found: Evidence, commit: str, bench: Sequence[Chart] = ()) -> str:
+    """The page. ``commit`` is that of this project, ``bench`` what was measured of its speed."""
+    return _template().render(view(found, commit, bench))
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+    )
+    environment.filters.update(
+        size=size,
+        number=lambda value: f"{value:,}",
+        percent=lambda value: f"{value:.4f}".rstrip("0").rstrip(".") + "%",
+        seconds=seconds,
+        clock=clock,
+        file=timeline_chart.name,
+        base=lambda member: member.rsplit("/", 1)[-1],
+        share=job.share,
+        sci=lambda value: f"{value:.2e}",
+    )
+    return environment.get_template("report.html")
+
+
+def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]:
+    """Every value that the page shows."""
+    runs = [
+        Shown(
+            key=f"-{number}" if number > 1 else "",
+            report=run.report,
+            signed=run.signature is not None,
+            answers=answers(run.report),
+        )
+        for number, run in enumerate(ran(found), 1)
+    ]
+    tables = [run.answers for run in runs]
+    checks = [check for group in found.verify.groups for check in group.checks]
+    proofs = [*checks, *(check for run in runs for check in run.report.checks)]
+    return {
+        "found": found,
+        "commit": commit,
+        "runs": runs,
+        "answers": sum(len(run.report.cases) for run in runs),
+        "out_of_bounds": sum(len(table["failed"]) for table in tables),
+        "closest": max(
+            (table["closest"] for table in tables if table["closest"]), key=job.share, default=None
+        ),
+        "verdict": verdict(found),
+        "untested": unproven(found),
+        "about": about(),
+        "counts": Counter(check.status for check in proofs),
+        "checks": checks,
+        "cards": knowledge.capability_names(),
+        "parts": parts(found),
+        "sass": pieces(found, "sass"),
+        "ptx": pieces(found, "ptx"),
+        "kernels": kernels(found),
+        "tensor": pieces(found, "tensor"),
+        "requires": [need for need in found.facts.requires if "extra ==" not in need],
+        "settings": {n: neutral(found, v) for n, v in found.build.settings.items()},
+        "build": build(found),
+        "bench": [(chart, scale(chart)) for chart in bench],
+    }
+
+
+def verdict(found: Evidence) -> str:
+    """In one word: "RELEASE", "UNTESTED", or "FAILED" where a proof did not hold."""
+    checks = [check for group in found.verify.groups for check in group.checks]
+    bad = [check for check in checks if check.status == "fail"]
+    if bad or not checks or found.verify.sha256 != found.sha256 or refuted(found):
+        return "FAILED"
+    return "UNTESTED" if unproven(found) else "RELEASE"
+
+
+@functools.cache
+def about() -> dict[str, dict[str, str]]:
+    """What each check of verify and of smoke is about, in plain words."""
+    words = tomllib.loads((TEMPLATES / "words.toml").read_text(encoding="utf-8"))
+    return {
+        stage: {id_: said["en"] for id_, said in words[stage].items()}
+        for stage in ("verify", "smoke")
+    }
+
+
+def answers(report: SmokeReport) -> dict[str, Any]:
+    """The known answers as a table: a row a type, a column a way to compute it."""
+    cases = [case for case in report.cases if "batch" in case]
+    ways = list(dict.fromkeys((case["kv"], case["flash"]) for case in cases))
+    batches = sorted({case["batch"] for case in cases})
+    columns = [(kv, flash, batch) for kv, flash in ways for batch in batches]
+    rows: dict[str, dict[Any, Mapping[str, Any]]] = {}
+    for case in cases:
+        rows.setdefault(case["type"], {})[case["kv"], case["flash"], case["batch"]] = case
+    held = [case for case in cases if job.holds(case)]
+    return {
+        "ways": ways,
+        "batches": batches,
+        "rows": {name: [cell(row.get(c)) for c in columns] for name, row in rows.items()},
+        "closest": max(held, key=job.share, default=None),
+        "failed": [case for case in report.cases if not job.holds(case)],
+    }
+
+
+def cell(case: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A case in the table: the share of its bound in percent, and how dark it is, 0 to 10."""
+    if case is None:
+        return {"said": "none", "heat": "none"}
+    if not job.holds(case):
+        wrong = "nmse" in case and case["finite"]
+        return {"said": f"{100 * job.share(case):.0f} !" if wrong else "error", "heat": "over"}
+    share = 100 * job.share(case)
+    return {"said": f"{share:.0f}" if share >= 1 else "<1", "heat": f"h{min(int(share / 10), 9)}"}
+
+
+def parts(found: Evidence) -> list[Part]:
+    """The libraries, unpacked, and all else together, the largest first."""
+    members, whole = found.facts.members, max(sum(found.facts.members.values()), 1)
+    names = {library.member for library in found.facts.libraries}
+    rest = [size for member, size in members.items() if member not in names]
+    made = [
+        Part(member.rsplit("/", 1)[-1], members[member], 100 * members[member] / whole)
+        for member in sorted(names, key=lambda member: (-members[member], member))
+    ]
+    all_else = f"{len(rest)} files of Python and papers"
+    return [*made, Part(all_else, sum(rest), 100 * sum(rest) / whole)]
+
+
+def pieces(found: Evidence, kind: str) -> dict[str, int]:
+    """What is counted by name in the GPU code of every library, all libraries together."""
+    counts: Counter[str] = Counter()
+    for library in found.facts.libraries:
+        counts.update(getattr(library.device, kind) if library.device else {})
+    return dict(sorted(counts.items()))
+
+
+def kernels(found: Evidence) -> dict[str, Any]:
+    """The machine code by kernel family, the largest first; what is left is one more."""
+    sizes = pieces(found, "kernels")
+    whole = sum(sizes.values())
+    ranked = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    made = [Part(name, size, 100 * size / whole) for name, size in ranked[:KERNELS]]
+    if rest := ranked[KERNELS:]:
+        left = sum(size for _, size in rest)
+        made.append(Part(f"{len(rest)} others", left, 100 * left / whole))
+    return {"whole": whole, "count": len(sizes), "parts": made}
+
+
+def build(found: Evidence) -> dict[str, Any] | None:
+    """The build's timeline, drawn and summed up; None where there is none."""
+    line = found.timeline
+    if line is None or not line.steps:
+        return None
+    drawn = timeline_chart.bars(line)
+    rows = max(bar.row for bar in drawn) + 1
+    first, last = timeline_chart.span(line)
+    height = max(min(ROW_HEIGHTS[0], ROW_HEIGHTS[1] // rows), 3)
+    busy = sum(kind.time for kind in timeline_chart.kinds(line))
+    return {
+        "line": line,
+        "sum": summary(line),
+        "first": first,
+        "bars": drawn,
+        "rows": rows,
+        "height": height,
+        "marks": timeline_chart.marks(last - first),
+        "kinds": [(kind, 100 * kind.time / max(busy, 1)) for kind in timeline_chart.kinds(line)],
+        "chain": timeline_chart.chain(line),
+        "longest": timeline_chart.longest(line, LONGEST),
+        "compiled": sum(step.kind not in ("link", "other") for step in line.steps),
+    }
+
+
+def scale(chart: Chart) -> float:
+    """What a bar of the whole width stands for."""
+    ends = [end for bar in chart.bars for end in (bar.value, bar.high or 0)]
+    return max([*ends, chart.reference or 0], default=0) or 1
+
+
+def seconds(value: float) -> str:
+    """Seconds as people compare them: three digits, or minutes."""
+    if value >= 60:
+        return console.duration(value)
+    if value >= 10:
+        return f"{value:.1f} s"
+    return f"{value:.2f} s" if value >= 0.1 else f"{value * 1000:.0f} ms"
+
+
+def clock(value: float) -> str:
+    """A moment of the build, as minutes and seconds: "19:17.2"."""
+    tenths = round(value * 10)
+    return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
+
+
+def size(value: int) -> str:
+    """Bytes in the unit that leaves three digits or so."""
+    if value >= 1e6:
+        return f"{value / 1e6:.1f} MB"
+    return f"{value / 1e3:.1f} kB" if value >= 1e3 else f"{value} B"

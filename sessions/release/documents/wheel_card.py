@@ -1,0 +1,271 @@
+"""The wheel's card: what it is, what it needs, what was proven of it. Pure, from records alone.
+
+``templates/card.en.md`` and ``card.es.md`` have the words; each sentence of theirs stands on a
+value that is computed here.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import shlex
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from sessions.release.documents import bench_charts, release_page
+from sessions.release.evidence import Evidence, ran, unproven
+from sessions.release.gate import UNSUPPORTED
+from sessions.release.provenance import neutral
+from sessions.run import job
+from sessions.run.model import SmokeReport
+from sessions.shared import knowledge, options
+from sessions.shared.checks import Check
+from sessions.shared.spec import command
+from sessions.verify import policy
+
+TEMPLATES = Path(__file__).parent / "templates"
+LANGUAGES = {"en": "WHEEL.md", "es": "WHEEL.es.md"}
+CHECK = {
+    "linux": "sha256sum --check --ignore-missing SHA256SUMS",
+    "windows": "certutil -hashfile {file} SHA256",
+}
+FP4 = "E2M1"  # in the name of an instruction: it takes operands of four bits
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A check of a record, by what it is about."""
+
+    about: str
+    said: str  # in the record's own words
+
+
+def render(found: Evidence, commit: str, language: str) -> str:
+    """The card in "en" or "es". ``commit`` is that of this project."""
+    template = _environment().get_template(f"card.{language}.md")
+    return template.render(view(found, commit, language))
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown
+    )
+    made.filters.update(code=_code, plain=release_page.plain)
+    return made
+
+
+def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
+    """Every value that a card shows."""
+    wheel, spec = found.wheel, found.spec
+    reports = [run.report for run in ran(found)]
+    on_card = any(report.device != "cpu" for report in reports)
+    missing = unproven(found)
+    words, runtime = _words(), {_name(need) for need in wheel.requires}
+    return {
+        "spec": spec,
+        "wheel": wheel,
+        "facts": found.facts,
+        "source": found.source,
+        "commit": commit,
+        "python": python(found.facts.tags, found.facts.requires_python),
+        "platform": platform(found.facts.tags),
+        "glibc": glibc(found.facts.tags),
+        "sass": _pieces(found, "sass"),
+        "ptx": _pieces(found, "ptx"),
+        "cards": cards(found),
+        "driver": knowledge.toolkit(spec.cuda).driver if spec.cuda else None,
+        "cpu": policy.cpu().level,
+        "runtime": [need for need in found.facts.requires if _name(need) in runtime],
+        "components": found.toolkit.components if found.toolkit else {},
+        "generator": found.build.settings.get("cmake.args", "").removeprefix("-G"),
+        "unsupported": UNSUPPORTED if _allows(found) else "",
+        "defines": _defines(found),
+        "libraries": sorted(found.facts.libraries, key=lambda lib: -lib.size),
+        "compared": comparison(found),
+        "untested": missing,
+        "verify": _proofs(words["verify"], _verified(found), language),
+        "runs": [(report, _proofs(words["smoke"], report.checks, language)) for report in reports],
+        "on_card": on_card,
+        "with_driver": any(report.driver for report in reports),
+        "types": types(reports),
+        "tensor": tensor(found),
+        "fp4": fp4(found),
+        "offload": [] if missing else _offload(reports),
+        "real_model": any(_said(report, "real-model") for report in reports),
+        "bench": found.bench,
+        "confidence": f"{found.bench.confidence:.0%}" if found.bench else "",
+        "speeds": bench_charts.comparisons(found.bench) if found.bench else [],
+        "commands": {
+            "check": CHECK[spec.platform].format(file=wheel.file),
+            "clean": "nox -s clean -- --all",
+            "build": command("verify", spec),
+            "prove": command("smoke", spec),
+        },
+        "variables": {
+            n: neutral(found, v) for n, v in found.build.variables.items() if n in _SHOWN
+        },
+        # Of the caller's: by name alone, as the values are the caller's own business.
+        "passed": sorted(options.system_environment(found.build.variables).keys() - set(_SHOWN)),
+        "line": _build_line(found),
+    }
+
+
+# Of the build's environment, what decides something; the rest are the user's own folders.
+_SHOWN = (
+    "PATH", "INCLUDE", "LIB", "VCTOOLSVERSION", "WINDOWSSDKVERSION", "SOURCE_DATE_EPOCH", "LC_ALL",
+    "PYTHONUTF8", "PYTHONNOUSERSITE", "PIP_NO_INDEX",
+)  # fmt: skip
+
+
+@functools.cache
+def _words() -> dict[str, dict[str, dict[str, str]]]:
+    return tomllib.loads((TEMPLATES / "words.toml").read_text(encoding="utf-8"))
+
+
+def _proofs(
+    words: Mapping[str, Mapping[str, str]], checks: Iterable[Check], language: str
+) -> list[Proof]:
+    return [
+        Proof(
+            words[check.id][language] if check.id in words else release_page.plain(check.id),
+            check.summary.removeprefix(f"{check.id}: "),
+        )
+        for check in checks
+        if check.status == "ok"
+    ]
+
+
+def _verified(found: Evidence) -> list[Check]:
+    return [check for group in found.verify.groups for check in group.checks]
+
+
+def _offload(reports: Iterable[SmokeReport]) -> list[tuple[str, str]]:
+    """What was found of the offload to each GPU, and the GPU's name."""
+    gpus = [report for report in reports if report.device != "cpu"]
+    return [(_said(gpu, "full-offload"), gpu.device) for gpu in gpus if _said(gpu, "full-offload")]
+
+
+def _said(report: SmokeReport, id_: str) -> str:
+    held = [check for check in report.checks if check.id == id_ and check.status == "ok"]
+    return held[0].summary.removeprefix(f"{id_}: ") if held else ""
+
+
+def python(tags: Iterable[str], requires: str) -> dict[str, str]:
+    """Which Python a wheel is for, by its tags: one release of CPython, or any from some on."""
+    names = sorted({tag.split("-")[0] for tag in tags})
+    exact = [re.fullmatch(r"cp3(\d+)", name) for name in names]
+    if all(exact):
+        return {"only": ", ".join(f"3.{match[1]}" for match in exact if match), "from": ""}
+    return {"only": "", "from": requires or ">=3"}
+
+
+def platform(tags: Iterable[str]) -> str:
+    """The system a wheel is for, by its tags."""
+    windows = any(tag.endswith("win_amd64") for tag in tags)
+    return "Windows x64" if windows else "Linux x86-64"
+
+
+def glibc(tags: Iterable[str]) -> str:
+    """The oldest glibc that a manylinux wheel runs with: "2.35"; "" of another."""
+    found = [re.search(r"manylinux_2_(\d+)_", tag) for tag in tags]
+    numbers = [int(match[1]) for match in found if match]
+    return f"2.{min(numbers)}" if numbers else ""
+
+
+def _pieces(found: Evidence, kind: str) -> dict[str, int]:
+    """Pieces of machine code or of PTX by architecture, in all libraries."""
+    counts: dict[str, int] = {}
+    for library in found.facts.libraries:
+        for arch, count in (getattr(library.device, kind) if library.device else {}).items():
+            counts[arch] = counts.get(arch, 0) + count
+    return counts
+
+
+def cards(found: Evidence) -> list[tuple[str, str]]:
+    """Compute capability and name of each kind of card the machine code is for."""
+    names = knowledge.capability_names()
+    numbers = sorted({int(re.sub(r"\D", "", arch)) for arch in _pieces(found, "sass")})
+    return [(f"{n // 10}.{n % 10}", names.get(n, "")) for n in numbers]
+
+
+def tensor(found: Evidence) -> dict[str, int]:
+    """Tensor-core instructions by kind: HMMA, IMMA, OMMA."""
+    counts: dict[str, int] = {}
+    for library in found.facts.libraries:
+        for mnemonic, count in (library.device.tensor if library.device else {}).items():
+            kind = mnemonic.split(".")[0]
+            counts[kind] = counts.get(kind, 0) + count
+    return dict(sorted(counts.items()))
+
+
+def fp4(found: Evidence) -> int:
+    """How many instructions on FP4 operands ``verify`` proved; 0 where the claim was not made."""
+    held = {check.id: check.status for check in _verified(found)}
+    claimed = any(FP4 in claim.split(".") for claim in found.spec.device_features)
+    if not claimed or held.get("gpu-features") != "ok":
+        return 0
+    counts = [lib.device.tensor for lib in found.facts.libraries if lib.device]
+    return sum(n for table in counts for name, n in table.items() if FP4 in name.split("."))
+
+
+def types(reports: Iterable[SmokeReport]) -> list[str]:
+    """The quantisations of which every case of every run was within its bound."""
+    cases = [case for report in reports for case in report.cases]
+    bad = {case["type"] for case in cases if not job.holds(case)}
+    return [name for name in dict.fromkeys(case["type"] for case in cases) if name not in bad]
+
+
+def comparison(found: Evidence) -> dict[str, Any] | None:
+    """A measured wheel of the same release, CUDA, system and capability, if there is one."""
+    spec = found.spec
+    if spec.cuda is None or not spec.archs:
+        return None
+    numbers = {knowledge.parse_arch(arch)[0] for arch in spec.archs}
+    for row in knowledge.load("measured.toml")["wheel"]:
+        same = (row["version"], row["cuda"], row["platform"], {row["arch"]})
+        if same == (found.source.version, spec.cuda, spec.platform, numbers):
+            return dict(row)
+    return None
+
+
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement)[0]
+
+
+def _allows(found: Evidence) -> bool:
+    return any(UNSUPPORTED in value for value in found.build.settings.values())
+
+
+def _defines(found: Evidence) -> dict[str, str]:
+    """CMake's settings that say what is built and how, without the paths of programs."""
+    prefix, flags = "cmake.define.", {}
+    for name, value in found.build.settings.items():
+        if name.startswith((f"{prefix}GGML_", f"{prefix}LLAMA_")) or "FLAGS" in name:
+            flags[name.removeprefix(prefix)] = neutral(found, value)
+    if found.spec.archs:
+        flags["CMAKE_CUDA_ARCHITECTURES"] = ";".join(found.spec.archs)
+    return flags
+
+
+def _build_line(found: Evidence) -> str:
+    settings = {name: neutral(found, value) for name, value in found.build.settings.items()}
+    words = [shlex.quote(f"-C{name}={value}") for name, value in settings.items()]
+    return " \\\n    ".join(["python -m build --wheel --no-isolation", *words])
+
+
+def _code(text: object) -> str:
+    """A text as code, whatever it holds; inside a table too."""
+    body = release_page.line(text).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", body)), default=0))
+    return f"{fence} {body} {fence}" if "`" in body else f"`{body}`"

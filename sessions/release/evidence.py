@@ -1,0 +1,232 @@
+"""Every record of one target, read together: what all papers are made from.
+
+Nothing is judged here. The record of a stage that failed is read like any other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sessions.build.model import BuildEnv, Timeline, Wheel
+from sessions.build.ninja_log import summary
+from sessions.fetch.model import Source, Toolkit
+from sessions.probe.model import Toolchain
+from sessions.run import bench_results, job
+from sessions.run.model import BenchReport, SmokeReport
+from sessions.shared import records
+from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.spec import command
+from sessions.shared.target import BuildSpec
+from sessions.verify.model import WheelFacts
+from sessions.verify.report_model import VerifyReport
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came out of building the wheel of this sha256 a second time: how the two differ."""
+
+    sha256: str
+    differs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of smoke: what it found, and the report as it was written where the wheel ran."""
+
+    report: SmokeReport
+    sealed: str
+    signature: str | None = None  # that came with it; whose it is was asked when it came
+
+    @property
+    def place(self) -> str:
+        """The compute capability of its GPU, or "cpu"."""
+        return job.place(self.report.capability)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one target's wheel. ``sha256`` is that of the file as it lies there now."""
+
+    spec: BuildSpec
+    path: Path  # of the wheel, in wheels/<target>/
+    sha256: str
+    toolchain: Toolchain
+    source: Source
+    toolkit: Toolkit | None  # None of a CPU target
+    build: BuildEnv
+    wheel: Wheel
+    facts: WheelFacts
+    verify: VerifyReport
+    runs: tuple[Run, ...]  # one for each compute capability it ran on, and one for the CPU
+    timeline: Timeline | None  # None where the wheel's build compiled nothing
+    bench: BenchReport | None = None  # None where this wheel was not measured
+    measured: str | None = None  # the benchmark's report as it was written where it ran
+    again: Reproduced | None = None  # None where this wheel was not built a second time
+
+
+def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
+    """All records in ``build/<target>/``, and the wheel in ``wheels/<target>/``.
+
+    Raises Problem that names each one that is missing, damaged or was changed by hand.
+    """
+    missing: dict[str, str] = {}  # what is wrong -> the command that mends it
+
+    def need(stage: str, kind: type[T], mend: str = "", path: Path | None = None) -> T | None:
+        path = path or build / f"{stage}.json"
+        found = records.read(path, stage, kind, failed=True)
+        if found is None:
+            missing[f"{path.name} is {state(path)}"] = mend or command("verify", spec)
+        return found
+
+    def may(stage: str, kind: type[T], mend: str) -> T | None:
+        return need(stage, kind, mend) if (build / f"{stage}.json").exists() else None
+
+    toolchain = need("probe", Toolchain)
+    source = need("source", Source)
+    toolkit = need("toolkit", Toolkit) if spec.cuda else None
+    configured = need("configure", BuildEnv)
+    wheel = need("wheel", Wheel)
+    facts = need("facts", WheelFacts)
+    verify = need("verify", VerifyReport)
+    smoke, measure = command("smoke", spec), command("bench", spec)
+    runs = []
+    for place in job.places(build):
+        sealed = job.sealed(build, place)
+        report, text = need("smoke", SmokeReport, smoke, job.record(build, place)), _text(sealed)
+        if report and (problem := _unlike(report, text, place, wheel)):
+            missing[f"{sealed.name}: {problem}"] = smoke
+        elif report and text is not None:
+            runs.append(Run(report, text, _text(sealed.with_name(f"{sealed.name}.sig"))))
+    bench = may("bench", BenchReport, measure)
+    if bench and wheel and bench.sha256 != wheel.sha256:
+        bench = None  # of an earlier wheel: it is no proof, and need not be made again
+    measured = _text(build / bench_results.SEALED)
+    again = may("reproduce", Reproduced, f"delete {build / 'reproduce.json'}")
+    if again and wheel and again.sha256 != wheel.sha256:
+        again = None
+    rebuild = command("wheel", spec, "--fresh")
+    timed = bool(wheel and wheel.timing)  # else nothing was compiled for it
+    steps = need if timed else may
+    timeline = steps("steps", Timeline, rebuild)
+    if timeline and wheel and timed and not _sums_up(wheel, timeline):
+        missing["steps.json is of another build than the wheel's"] = rebuild
+    path = wheels / (wheel.file if wheel else "")
+    if wheel and not path.is_file():
+        missing[f"{path.name} is missing"] = command("verify", spec)
+    if bench and (problem := _unlike_bench(bench, measured)):
+        missing[f"{bench_results.SEALED}: {problem}"] = measure
+    if missing or not (toolchain and source and configured and wheel and facts and verify):
+        raise Problem(
+            f"Not all records of {spec.target} are there.",
+            id="release-records-missing",
+            code=CHECK_FAILED,
+            evidence="\n".join(missing),
+            remedy="; ".join(dict.fromkeys(missing.values())),
+        )
+    return Evidence(
+        spec=spec,
+        path=path,
+        sha256=records.file_sha256(path),
+        toolchain=toolchain,
+        source=source,
+        toolkit=toolkit,
+        build=configured,
+        wheel=wheel,
+        facts=facts,
+        verify=verify,
+        runs=tuple(runs),
+        timeline=timeline,
+        bench=bench,
+        measured=measured if bench else None,
+        again=again,
+    )
+
+
+def state(record: Path) -> str:
+    """Why a record that cannot be read counts as none."""
+    return "damaged, or was changed by hand" if record.exists() else "missing"
+
+
+def handed_on(found: Evidence) -> dict[str, str]:
+    """The records that go with a released wheel, as files: name -> text."""
+    made = {
+        f"{kind}.json": records.text(kind, value)
+        for kind, value in (
+            ("wheel", found.wheel),
+            ("facts", found.facts),
+            ("verify", found.verify),
+            ("steps", found.timeline),
+        )
+        if value is not None
+    }
+    # The reports as they were written there: only so do their digests and signatures hold.
+    for run in ran(found):
+        made[f"smoke-{run.place}.json"] = run.sealed
+        if run.signature is not None:
+            made[f"smoke-{run.place}.json.sig"] = run.signature
+    return made if found.measured is None else {**made, "bench.json": found.measured}
+
+
+def _text(path: Path) -> str | None:
+    """A file's text, if it is there. Where it is no UTF-8, no digest and no signature holds."""
+    return path.read_bytes().decode("utf-8", "replace") if path.is_file() else None
+
+
+def _sums_up(wheel: Wheel, timeline: Timeline) -> bool:
+    """Whether a wheel's record, which has more beside, was made of these steps."""
+    return bool(timeline.steps) and summary(timeline).items() <= wheel.timing.items()
+
+
+def _unlike(report: SmokeReport, sealed: str | None, place: str, wheel: Wheel | None) -> str:
+    """How the report that was handed in differs from the record made of it; "" if not."""
+    if sealed is None:
+        return "missing"
+    try:
+        opened = job.opened(sealed, None, report.sha256, report.origin)
+    except Problem as problem:
+        return problem.evidence or problem.what
+    if opened != report:
+        return f"{job.record(Path(), place)} says otherwise"
+    if wheel and (report.sha256 == wheel.sha256) > (report.file == wheel.file):
+        return f"it calls the wheel {report.file}"  # and so another release, with other cases
+    found = job.place(report.capability)
+    return "" if found == place else f"it was run on {found}, not on {place}"
+
+
+def _unlike_bench(report: BenchReport, sealed: str | None) -> str:
+    if sealed is None:
+        return "missing"
+    try:
+        opened = bench_results.opened(sealed, report.target, report.sha256, report.origin)
+    except Problem as problem:
+        return problem.evidence or problem.what
+    return "" if opened == report else "bench.json says otherwise"
+
+
+def ran(found: Evidence) -> tuple[Run, ...]:
+    """The runs of this very file: a report of another wheel says nothing of it."""
+    return tuple(run for run in found.runs if run.report.sha256 == found.sha256)
+
+
+def refuted(found: Evidence) -> tuple[Run, ...]:
+    """The runs of this very file in which a test failed or is missing."""
+    return tuple(run for run in ran(found) if job.failed(run.report))
+
+
+def needed(found: Evidence) -> tuple[str, ...]:
+    """Where the wheel is to run, and so must have run: compute capabilities, or "cpu"."""
+    return tuple(job.capabilities(found.spec)) or ("cpu",)
+
+
+def unproven(found: Evidence) -> tuple[str, ...]:
+    """Where the wheel is to run and was not proven to: compute capabilities, or "cpu".
+
+    Empty where the proofs of this very wheel hold on a device of each kind it is for. Every paper
+    of a wheel for which this is not empty has the word UNTESTED in it.
+    """
+    proven = {run.place for run in ran(found)} - {run.place for run in refuted(found)}
+    return tuple(place for place in needed(found) if place not in proven)

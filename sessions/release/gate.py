@@ -1,0 +1,279 @@
+"""May a wheel be released: every check, each with the command that mends it. Pure.
+
+A check that lacks what it needs fails: nothing passes by absence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from sessions.build import inputs
+from sessions.build.model import Wheel
+from sessions.release.evidence import Evidence, Run, needed, ran, refuted, unproven
+from sessions.run import job
+from sessions.shared import knowledge
+from sessions.shared.checks import Check
+from sessions.shared.errors import Problem
+from sessions.shared.spec import command
+
+UNSUPPORTED = "-allow-unsupported-compiler"
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """The git state of this project's own files. ``problem``: why it is not known."""
+
+    commit: str  # "" where it is not known
+    changes: tuple[str, ...]  # as git status --porcelain has them
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is judged beside the records."""
+
+    checkout: Checkout
+    beside: Wheel | None  # the record that lies beside the wheel
+    changed: tuple[str, ...]  # papers that are not as they were written
+    chain: int  # how the target's sessions ended
+    allow_untested: bool
+    differs: tuple[str, ...] | None = None  # from the wheel of a second build; None: not now
+
+
+def unreadable(problem: Problem, situation: Situation) -> tuple[Check, ...]:
+    """The checks where not all records are there: the others cannot be made."""
+    missing = Check("records", "fail", f"records: {problem.what}", problem.evidence, problem.remedy)
+    return (missing, _checkout(situation.checkout))
+
+
+def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
+    """Every check. The wheel may be released if none of them fails."""
+    spec = found.spec
+    made = [
+        Check("records", "ok", "records: all are there, as they were written"),
+        _check(
+            "wheel",
+            _wheel(found, situation.beside),
+            ok=f"the file is the one that was built, sha256 {found.sha256}",
+            fail="the file is not the one that was built",
+            remedy=command("wheel", spec, "--fresh"),
+        ),
+        _check(
+            "build",
+            _build(found),
+            ok="from today's inputs",
+            fail="not from the inputs that today's target has",
+            remedy=command("wheel", spec),
+        ),
+        _check(
+            "source",
+            _source(found),
+            ok=f"llama-cpp-python {found.source.version}, pinned by hash and not edited",
+            fail="not the pinned upstream source",
+            remedy=f"{command('source', spec, '--fresh')} restores it; --source is for trials",
+        ),
+        _toolkit(found),
+        _check(
+            "verify",
+            _verify(found),
+            ok=f"{sum(len(g.checks) for g in found.verify.groups)} checks of this very file",
+            fail="what is in it is not proven",
+            remedy=command("verify", spec),
+        ),
+        _smoke(found, situation.allow_untested),
+        _checkout(situation.checkout),
+        _check(
+            "papers",
+            situation.changed,
+            ok=f"dist/{spec.target}/ and the index hold what was written and nothing else",
+            fail="dist/ is not as it was written",
+            remedy=f"see what changed it; to write it anew: {command('release', spec, '--fresh')}",
+        ),
+    ]
+    differs = situation.differs
+    if differs is None and found.again:
+        differs = found.again.differs
+    if differs is not None:
+        again = _check(
+            "reproduce",
+            differs,
+            ok="a second build, from nothing and in another folder, gave the same bytes",
+            fail="a second build gave another wheel",
+            remedy="docs/release.md says where to look: Two builds that differ",
+        )
+        made.append(again)
+    if situation.chain and not failed(made):  # else the reason is already among them
+        made.append(
+            Check(
+                "chain",
+                "fail",
+                f"chain: a session before this one ended with {situation.chain}",
+                "what it said is above",
+                command("verify", spec),
+            )
+        )
+    return tuple(made)
+
+
+def failed(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """The reasons why a wheel is not released."""
+    return tuple(check for check in checks if check.status == "fail")
+
+
+def _check(id_: str, problems: Iterable[str], *, ok: str, fail: str, remedy: str) -> Check:
+    lines = list(problems)
+    if not lines:
+        return Check(id_, "ok", f"{id_}: {ok}")
+    return Check(id_, "fail", f"{id_}: {fail}", "\n".join(lines), remedy)
+
+
+def _wheel(found: Evidence, beside: Wheel | None) -> Iterator[str]:
+    if found.sha256 != found.wheel.sha256:
+        yield f"sha256 {found.sha256}, and {found.wheel.sha256} was built"
+    if beside != found.wheel:
+        yield f"wheels/{found.spec.target}/wheel.json is not the record of its build"
+    if found.wheel.target != found.spec.target:
+        yield f"it was built for the target {found.wheel.target}"
+
+
+def _build(found: Evidence) -> Iterator[str]:
+    wheel, spec = found.wheel, found.spec
+    if wheel.fingerprint != found.build.fingerprint:
+        yield "its settings, tools, toolkit or source have changed since"
+    if wheel.source_digest != found.source.digest:
+        yield "the source has changed since"
+    for what, was, now in (
+        ("version", wheel.version, spec.version),
+        ("CUDA", wheel.cuda, spec.cuda),
+        ("architectures", wheel.archs, spec.archs),
+    ):
+        if was != now and not (what == "version" and spec.source):
+            yield f"{what}: {was}, and the target has {now}"
+
+
+def _source(found: Evidence) -> Iterator[str]:
+    locked = knowledge.sdists().get(found.spec.version)
+    if found.spec.source is not None:
+        yield f"it was built from a checkout: {found.spec.source}"
+    elif locked is None or found.source.sdist_sha256 != locked.sha256:
+        yield f"sdist {found.source.sdist_sha256}, which is not the locked one"
+    if found.source.edited:
+        yield f"edited: {', '.join(found.source.edited)}"
+    if found.wheel.source_edited and found.spec.source is None:
+        yield "the wheel was built from an edited source"
+
+
+def _toolkit(found: Evidence) -> Check:
+    bad = knowledge.toolkit(found.spec.cuda).bad if found.spec.cuda else None
+    lines = [f"CUDA {found.spec.cuda}: {bad}"] if bad else []
+    if found.spec.cuda and found.toolkit is None:
+        lines.append("there is no record of the CUDA toolkit")
+    return _check(
+        "toolkit",
+        lines,
+        ok=f"CUDA {found.spec.cuda}" if found.spec.cuda else "none needed",
+        fail="built with a CUDA release that is known to be bad",
+        remedy="choose another release, for example --cuda 13.1",
+    )
+
+
+def _verify(found: Evidence) -> Iterator[str]:
+    report = found.verify
+    if found.facts.sha256 != found.sha256 or report.sha256 != found.sha256:
+        yield f"facts.json and verify.json are of {report.sha256}, another file"
+    if report.fingerprint != inputs.verdict(found.spec, found.wheel):
+        yield "it was judged by other rules, or as another target, than today's"
+    checks = [check for group in report.groups for check in group.checks]
+    yield from (f"{c.summary}" for c in checks if c.status == "fail")
+    if not checks:
+        yield "no check was made"
+
+
+def _smoke(found: Evidence, allow_untested: bool) -> Check:
+    """Proven on a device of each kind the wheel is for, by reports on this very file."""
+    missing, bad, spec = unproven(found), refuted(found), found.spec
+    if not missing and not bad:
+        held = "; ".join(_held(run) for run in ran(found) if run.place in needed(found))
+        return Check("smoke", "ok", f"smoke: {held}")
+    lines = list(_why_unproven(found, missing))
+    # What was tried and failed is not untested; nor may a compiler go by that CUDA refuses.
+    what = "proofs failed" if bad else "no smoke"
+    devices = ", ".join(map(_on, [run.place for run in bad] or missing))
+    if needed(found) == ("cpu",):
+        remedy = command("smoke", spec)
+        return Check("smoke", "fail", f"smoke: {what} on the CPU", "\n".join(lines), remedy)
+    unsupported = any(UNSUPPORTED in value for value in found.build.settings.values())
+    if unsupported:
+        lines.append(f"built with {UNSUPPORTED}: such a wheel may crash, so it must be run")
+    remedy = (
+        f"where the card is: {command('smoke', spec)}; or here {command('bundle', spec)}, run it "
+        f"there, and here {command('release', spec, '--report', 'FILE')}"
+    )
+    if len(missing) > 1:
+        remedy += "; one report for each compute capability"
+    if bad or unsupported:
+        return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
+    if allow_untested:
+        return Check("smoke", "warn", f"smoke: UNTESTED on {devices}", "\n".join(lines), remedy)
+    remedy += "; to release it all the same, marked UNTESTED: add --allow-untested-gpu"
+    return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
+
+
+def _held(run: Run) -> str:
+    report = run.report
+    device = "" if report.device == "cpu" else f"{report.device}, "
+    came = "" if report.origin == "here" else f", by {report.origin}"
+    return (
+        f"{len(report.checks)} proofs with {len(report.cases)} known answers hold on "
+        f"{device}{_on(run.place)}{came}"
+    )
+
+
+def _on(device: str) -> str:
+    return "the CPU" if device == "cpu" else f"a card of compute capability {device}"
+
+
+def _why_unproven(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
+    for run in found.runs:
+        report = run.report
+        if run not in ran(found):
+            yield f"the report of {report.device} is of another wheel, sha256 {report.sha256}"
+            continue
+        yield f"it was run on {report.device}" + (
+            f" ({report.capability})" if report.capability else ""
+        )
+        if bad := job.failed(report):
+            yield f"proofs that fail or are missing: {', '.join(bad)}"
+        yield from job.gaps(report)
+    yield from (f"it was not run on {_on(place)}" for place in missing if not _there(found, place))
+
+
+def _there(found: Evidence, place: str) -> bool:
+    return any(run.place == place for run in ran(found))
+
+
+def _checkout(checkout: Checkout) -> Check:
+    problems = [checkout.problem] if checkout.problem else list(checkout.changes)
+    if not problems and not checkout.commit:
+        problems = ["git names no commit"]
+    return _check(
+        "checkout",
+        problems,
+        ok=f"blackwheel {checkout.commit}, clean",
+        fail="nobody can tell which blackwheel this is"
+        if checkout.problem
+        else "blackwheel has changes that no commit has",
+        remedy="release from a clean checkout: git clone, or commit what git status shows",
+    )
+
+
+def changed(files: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, ...]:
+    """How a folder differs from what was written; both are names and sha256."""
+    lines = [f"{name}: missing" for name in sorted(files.keys() - there.keys())]
+    lines += [f"{name}: not written by release" for name in sorted(there.keys() - files.keys())]
+    both = sorted(files.keys() & there.keys())
+    lines += [
+        f"{name}: changed since it was written" for name in both if files[name] != there[name]
+    ]
+    return tuple(lines)

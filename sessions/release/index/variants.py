@@ -1,0 +1,88 @@
+"""Wheel variants (PEP 817 and 825, drafts): wheels an installer can choose between by the card.
+
+Experimental. A variant wheel is the plain wheel with a label in its name and ``variant.json`` in
+its ``.dist-info``; nothing else in it differs. The same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sessions.shared import knowledge
+
+Properties = dict[str, dict[str, list[str]]]  # namespace -> feature -> values, any of which will do
+
+
+def properties(cuda: str, archs: Sequence[str]) -> Properties:
+    """What a machine must have to run a wheel of these architectures.
+
+    Machine code runs with any driver of its CUDA's major version, PTX with one of that CUDA at
+    least. ``120a`` becomes 120_real, as no machine has a property for it: a card of 12.1, which
+    cannot run it, would be offered it too.
+    """
+    features = knowledge.load("variants.toml")["features"]
+    values = set()
+    for arch in archs:
+        number, _, kind = knowledge.parse_arch(arch)
+        values |= {f"{number}_{part}" for part in ("real", "virtual") if kind in ("", part)}
+    has_ptx = any(value.endswith("_virtual") for value in values)
+    least = cuda if has_ptx else f"{cuda.split('.')[0]}.0"
+    return {"nvidia": {features["driver"]: [least], features["architecture"]: sorted(values)}}
+
+
+def metadata(variants: Mapping[str, Properties]) -> bytes:
+    """``variant.json`` of one wheel, or ``NAME-VERSION-variants.json`` of all of a version."""
+    known = knowledge.load("variants.toml")
+    provider: dict[str, Any] = {
+        "plugin-api": known["nvidia"]["plugin-api"],
+        "requires": [known["nvidia"]["requires"]],
+    }
+    value = {
+        "$schema": known["schema"]["url"],
+        "default-priorities": {"namespace": ["nvidia"]},
+        "providers": {"nvidia": provider},
+        "variants": variants,
+    }
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def file_name(wheel: str, label: str) -> str:
+    """The name of the variant wheel made from a plain one."""
+    return f"{wheel.removesuffix('.whl')}-{label}.whl"
+
+
+def make(wheel: Path, folder: Path, label: str, needs: Properties) -> Path:
+    """Pack a plain wheel again as a variant wheel, into ``folder``."""
+    path = folder / file_name(wheel.name, label)
+    info_folder = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
+    added = metadata({label: needs})
+    with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(path, "w") as new:
+        record = old.getinfo(f"{info_folder}/RECORD")
+        for info in old.infolist():
+            data = old.read(info)
+            if info.filename == record.filename:
+                member = _like(info, f"{info_folder}/variant.json")
+                new.writestr(member, added)
+                data = _row(member.filename, added) + data
+            new.writestr(_like(info, info.filename), data)
+    return path
+
+
+def _like(info: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
+    """A member of the same time, kind and compression: what a copy may not take from today."""
+    made = zipfile.ZipInfo(name, info.date_time)
+    made.compress_type = info.compress_type
+    made.create_system = info.create_system
+    made.external_attr = info.external_attr
+    return made
+
+
+def _row(name: str, data: bytes) -> bytes:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return f"{name},sha256={digest},{len(data)}\r\n".encode()

@@ -1,0 +1,387 @@
+"""Publish what was released: the commands for it, or with ``--to`` the upload itself, by twine."""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sessions.probe.model import Toolchain
+from sessions.release import contents, package_server
+from sessions.release.documents import wheel_card
+from sessions.release.index import builder
+from sessions.release.masking import masked
+from sessions.release.model import Release
+from sessions.shared import console, options, programs, records, subnox, venvs
+from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
+from sessions.shared.nox_session import Context
+
+_CONFLICT = "publish-file-conflict"
+_HOURS = 3600.0  # seconds that one upload may take
+_AGAIN = "run the same command again: it uploads only what is missing"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server to upload to: its address, and the words that tell twine of it."""
+
+    url: str
+    words: tuple[str, ...]
+    user: str = ""
+    secret: str = field(default="", repr=False)
+
+    @property
+    def shown(self) -> str:
+        """Its address, as it can be printed."""
+        return masked(self.url, self.user, self.secret)
+
+
+def main(ctx: Context) -> None:
+    """Print the commands that publish the releases in ``dist/``; with ``--to``, upload them."""
+    _refuse_changed(ctx.root / "dist")
+    found = chosen(builder.releases(ctx.root / "dist"), wanted(ctx))
+    if ctx.options.to is None:
+        for release in found:
+            console.say("\n".join([*commands(release), ""]))
+        console.say("\n".join(hosting()))
+        return
+    to = place(ctx.options.to, _pypirc(ctx.env), ctx.env)
+    if ctx.options.dry_run:
+        _refuse_doubles(found)
+        console.say("\n".join(plan(found, to)))
+        return
+    upload(ctx, found, to)
+
+
+def _refuse_changed(dist: Path) -> None:
+    """Refuse to publish pages or files that are not as ``release`` wrote them."""
+    if lines := contents.changed(dist):
+        more = [f"and {len(lines) - 8} more"] if len(lines) > 8 else []
+        raise Problem(
+            "dist/ is not as it was released, so nothing of it is published.",
+            id="publish-dist-changed",
+            code=CHECK_FAILED,
+            evidence="\n".join([*lines[:8], *more]),
+            remedy="see what changed it; to write it anew: nox -s release -- --fresh --target "
+            f"{','.join(name.split('+')[0] for name in contents.released(dist)) or 'NAME'}",
+        )
+
+
+def wanted(ctx: Context) -> tuple[str, ...]:
+    """The targets that were named; none means all that were released."""
+    o = ctx.options
+    named = (o.target, o.version, o.cuda, o.arch, o.python, o.toolkit, o.source)
+    return tuple(spec.target for spec in ctx.specs) if any(named) else ()
+
+
+def chosen(found: Sequence[Release], targets: Sequence[str]) -> tuple[Release, ...]:
+    """The releases of these targets, or all. Raises Problem where one of them is missing."""
+    have = {release.target: release for release in found}
+    for target in targets:
+        if target not in have:
+            raise Problem(
+                f"{target} has not been released.",
+                id="publish-target-not-released",
+                code=CHECK_FAILED,
+                evidence=f"released, in dist/: {', '.join(have) or 'nothing'}",
+                remedy=f"nox -s release -- --target {target}",
+            )
+    if not have:
+        raise Problem(
+            "Nothing has been released: dist/ holds no wheel that may be published.",
+            id="publish-nothing-released",
+            code=CHECK_FAILED,
+            remedy="nox -s release -- --target NAME",
+        )
+    return tuple(have[target] for target in targets or have)
+
+
+# ---- What is printed --------------------------------------------------------------------------
+
+
+def commands(release: Release) -> list[str]:
+    """How one release is published."""
+    name = builder.label(release.cuda, release.archs)
+    folder = f"dist/{release.target}"
+    wheel = f"{folder}/{release.file}"
+    tag = f"v{release.version}-{release.target}"
+    assets = [wheel, *(f"{folder}/{f}" for f in release.files), f"{folder}/release.json"]
+    state = "" if release.tested else ", UNTESTED on such a card"
+    create = ["gh", "release", "create", tag, "--title", f"{builder.PROJECT} {tag}"]
+    create += ["--target", release.commit]
+    notes = [name for name in wheel_card.LANGUAGES.values() if name in release.files]
+    create += ["--notes-file", f"{folder}/{notes[0]}"] if notes else ["--notes", wheel + state]
+    return [
+        f"{release.target}: {wheel}, {release.size / 1e6:.1f} MB{state}",
+        f"sha256 {release.sha256}",
+        "",
+        f"# to a package server, into an index that is for {name} alone: one of these",
+        builder.command("publish", release, "--to", "URL"),
+        programs.typed(["twine", "upload", "--repository-url", "URL", wheel]),
+        programs.typed(["uv", "publish", "--publish-url", "URL", wheel]),
+        "# to GitHub, as a release of its own (another card's wheel may have the same name)",
+        programs.typed(create),
+        programs.typed(["gh", "release", "upload", tag, *assets]),
+    ]
+
+
+def hosting() -> list[str]:
+    """How the static index of all releases is published."""
+    return [
+        "# to any web server: the whole static index, as docs/index.md says",
+        "rsync -a dist/ HOST:/srv/www/wheels/",
+    ]
+
+
+# ---- Where it goes ----------------------------------------------------------------------------
+
+
+def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
+    """The server that ``--to`` means: an address, or the name of a server in ``~/.pypirc``."""
+    servers = _servers(pypirc)
+    if to in servers:
+        name: str | None = to
+    elif _holds_name(to) or _holds_query(to):
+        raise Problem(
+            "The address after --to holds a name, a password or a query, which every user of this "
+            "machine could read in the list of processes.",
+            id="publish-url-with-password",
+            code=USAGE,
+            remedy="leave it out, and set TWINE_USERNAME and TWINE_PASSWORD; an address with a "
+            "query can be the repository of a server in ~/.pypirc: --to NAME",
+        )
+    elif _is_address(to):
+        same = (n for n, s in servers.items() if s["repository"].rstrip("/") == to.rstrip("/"))
+        name = next(same, None)
+    else:
+        raise Problem(
+            f"{masked(to)!r} is no address of a package server.",
+            id="publish-url-invalid",
+            code=USAGE,
+            evidence=f"servers in ~/.pypirc: {', '.join(servers) or 'none'}",
+            remedy="give the address that it takes uploads at: --to https://HOST/PATH/",
+        )
+    server = servers[name] if name else {"repository": to}
+    if _holds_name(server["repository"]):  # it is printed
+        raise Problem(
+            f"The repository of {name} in ~/.pypirc holds a name or a password.",
+            id="pypirc-url-with-password",
+            code=USAGE,
+            remedy="put them into lines of their own there: username = …, password = …",
+        )
+    if not _is_address(server["repository"]):
+        raise Problem(
+            f"The repository of {name} in ~/.pypirc is no address of a package server.",
+            id="pypirc-url-invalid",
+            code=USAGE,
+            remedy="give it the address that it takes uploads at: https://HOST/PATH/",
+        )
+    user = env.get("TWINE_USERNAME") or server.get("username", "")
+    secret = env.get("TWINE_PASSWORD") or server.get("password", "")
+    if name is None:
+        return Place(to, ("--repository-url", to), user, secret)
+    return Place(server["repository"], ("--repository", name), user, secret)
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is an address on the web."""
+    try:
+        found = urlsplit(text)
+        return found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+    except ValueError:  # "http://[x", a port that is no number
+        return False
+
+
+def _holds_name(text: str) -> bool:
+    """Whether there is a name, and so maybe a password, in an address, or what may be one."""
+    return "@" in (urlsplit(text).netloc if _is_address(text) else text)
+
+
+def _holds_query(text: str) -> bool:
+    """Whether an address has more than a path: ?token=…, which may be a secret."""
+    return "?" in text or "#" in text
+
+
+def _pypirc(env: Mapping[str, str]) -> str:
+    home = env.get("HOME") or env.get("USERPROFILE")
+    path = Path(home or "/") / ".pypirc"
+    try:
+        return path.read_text(encoding="utf-8") if home and path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise _bad_pypirc(error) from None
+
+
+def _servers(pypirc: str) -> dict[str, dict[str, str]]:
+    """The servers of a ``.pypirc`` that have an address."""
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string(pypirc)
+    except configparser.Error as error:
+        raise _bad_pypirc(error) from None
+    names = parser.get("distutils", "index-servers", fallback="").split()
+    return {n: dict(parser[n]) for n in names if parser.has_option(n, "repository")}
+
+
+def plan(found: Sequence[Release], to: Place) -> list[str]:
+    """What an upload would do. Nobody is asked, so what the server has is not known."""
+    return [
+        f"would ask {to.shown} for each of these files, and upload those that it does not have:",
+        *(f"  dist/{r.target}/{r.file}, {r.size / 1e6:.1f} MB, sha256 {r.sha256}" for r in found),
+        "--dry-run: no connection was made and nothing was uploaded",
+    ]
+
+
+def _bad_pypirc(error: Exception) -> Problem:
+    # What the parser says may quote a line, and a line may be a password.
+    return Problem(
+        "~/.pypirc cannot be read.",
+        id="pypirc-unreadable",
+        code=USAGE,
+        evidence=type(error).__name__,
+        remedy="mend it as packaging.python.org/specifications/pypirc says",
+    )
+
+
+# ---- The upload -------------------------------------------------------------------------------
+
+
+def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
+    """Upload what the server lacks. What it has under one of the names must be the same file."""
+    _refuse_doubles(found)
+    wheels = {r.file: ctx.root / "dist" / r.target / r.file for r in found}
+    missing = []
+    for name, wheel in wheels.items():
+        if _is_there(wheel, to, ctx.env):
+            console.say(f"{name} is there already: the same file")
+        else:
+            missing.append(name)
+    twine = _twine(ctx) if missing else ""
+    for name in missing:
+        console.say(f"Uploading {name} ({wheels[name].stat().st_size / 1e6:.1f} MB) to {to.shown}")
+        _upload(ctx, twine, wheels[name], to)
+    there = len(wheels) - len(missing)
+    console.done(f"publish: {len(missing)} uploaded, {there} there before, {to.shown}")
+
+
+def _refuse_doubles(found: Sequence[Release]) -> None:
+    by_name: dict[str, Release] = {}
+    for release in found:
+        other = by_name.setdefault(release.file, release)
+        if other.sha256 != release.sha256:
+            raise Problem(
+                f"The wheels of {other.target} and {release.target} have one name, so that one "
+                "index cannot hold both.",
+                id="publish-same-name",
+                code=CHECK_FAILED,
+                evidence=release.file,
+                remedy="give each an index of its own: "
+                + builder.command("publish", other, "--to", "URL"),
+            )
+
+
+def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
+    """Whether the server has this very file; a Problem if it has another of the name."""
+    state = package_server.has(to.url, builder.PROJECT, wheel, env, to.user, to.secret)
+    if state == "other":
+        raise Problem(
+            "The server has another file of this name, and a published file is not replaced.",
+            id=_CONFLICT,
+            code=CHECK_FAILED,
+            evidence=f"{wheel.name} at {to.shown}",
+            remedy="wheels of two cards have one name: upload this one to an index of its own; "
+            "if it is the same card's, release another version",
+        )
+    return state == "same"
+
+
+def _twine(ctx: Context) -> str:
+    """The locked twine. Which Python it runs on, the probe says; where none was run, now."""
+    if records.read(ctx.record("probe"), "probe", Toolchain) is None:
+        target = ctx.spec.target.split("+")[0]
+        if subnox.follow(ctx.root, ["probe"], target, subnox.words(ctx.options)):
+            raise Problem(
+                "twine, which uploads, could not be set up: it comes with the build tools.",
+                id="twine-missing",
+                remedy=f"mend what the probe says: nox -s probe -- --target {target}",
+            )
+    return str(venvs.program(venvs.tools(ctx), "twine"))
+
+
+def _upload(ctx: Context, twine: str, wheel: Path, to: Place) -> None:
+    command = [twine, "upload", "--non-interactive", "--disable-progress-bar", *to.words]
+    # So wide that no line is broken: half a password would not be known as one.
+    env = {**options.twine_environment(ctx.env), "COLUMNS": "20000"}
+    done = programs.capture([*command, str(wheel)], env=env, timeout=_HOURS)
+    # Also after a failure: another run was quicker, or the answer alone was lost.
+    if _is_there_now(wheel, to, ctx.env):
+        return
+    if done.returncode == 0:
+        console.warn("uploaded, but no page of the server lists it yet: nothing was compared")
+        return
+    output = readable(done.output, to)
+    if done.returncode == 124:
+        output += f"\nTimeout: not done after {_HOURS:.0f} s"
+    raise problem(output, wheel.name, to.shown)
+
+
+def _is_there_now(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
+    """The same after an upload. That the server does not answer is no news: twine says why."""
+    try:
+        return _is_there(wheel, to, env)
+    except Problem as found:
+        if found.id == _CONFLICT:
+            raise
+        return False
+
+
+def readable(output: str, to: Place) -> str:
+    """What twine said, without colours, padding and secrets."""
+    text = masked(re.sub(r"\x1b\[[0-9;]*m", "", output), to.user, to.secret)
+    return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
+
+
+def _status(output: str) -> int:
+    match = re.search(r"HTTPError: (\d{3}) ", output)
+    return int(match[1]) if match else 0
+
+
+def problem(output: str, file: str, url: str) -> Problem:
+    """What a failed upload stands for."""
+    status = _status(output)
+    said = output.rfind("ERROR")
+    evidence = output[said:] if said >= 0 else venvs.tail(output, 1)
+    what, remedy = (
+        f"{file} could not be uploaded: twine failed.",
+        "see what it says; then " + _AGAIN,
+    )
+    if "NonInteractive" in output or "could not determine credentials" in output:
+        what = "The server asks for a name and a password, and none was found."
+        remedy = (
+            "set TWINE_USERNAME and TWINE_PASSWORD, or keep them in the keyring "
+            f"(keyring set {url} NAME) or in ~/.pypirc"
+        )
+    elif status in (401, 403):
+        what = f"The server does not let you upload {file}: wrong name, password or rights."
+        remedy = "check TWINE_USERNAME and TWINE_PASSWORD, the keyring or ~/.pypirc; then " + _AGAIN
+    elif status in (404, 405):
+        what = "There is no index at this address that takes uploads."
+        remedy = "give the address for uploads, or make the index first (docs/index.md)"
+    elif status == 413:
+        what = f"{file} is too large for the server."
+        remedy = "raise its limit (nginx: client_max_body_size); then " + _AGAIN
+    elif status in (400, 409):
+        what = f"The server refuses {file}. It may have a file of that name that none can see."
+        remedy = "look there; if it has another file, use an index of this card's own"
+    elif status >= 500:
+        what = f"The server failed while it took {file}."
+        remedy = "look into its log; then " + _AGAIN
+    elif "CERTIFICATE_VERIFY_FAILED" in output or "SSLError" in output:
+        what = "The server's certificate is not trusted."
+        remedy = "set TWINE_CERT to the certificate of its authority"
+    elif re.search(r"(Connection|Protocol|ChunkedEncoding)\w*Error|Timeout", output):
+        what = f"The connection broke off while {file} was on its way."
+        remedy = _AGAIN
+    return Problem(what, id="upload-failed", evidence=evidence, remedy=remedy)

@@ -1,0 +1,506 @@
+"""The ritual before publishing: prove the wheels of some targets, judge them, write their papers.
+
+A wheel that may not be released gets no place in ``dist/``, and every reason is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sessions.build.model import Wheel
+from sessions.release import contents, gate, provenance
+from sessions.release.documents import bench_charts, release_page, report_page, wheel_card
+from sessions.release.evidence import Evidence, Reproduced, handed_on, needed, ran, read, unproven
+from sessions.release.gate import Checkout, Situation
+from sessions.release.index import builder
+from sessions.release.model import Gate, Release
+from sessions.run import job
+from sessions.run.model import SmokeReport
+from sessions.shared import console, disk, options, programs, records, subnox, venvs
+from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.spec import command
+from sessions.verify import diff
+
+PAGE = "RELEASE.md"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One target's verdict; where it may be released, its record and the files beside its wheel."""
+
+    gate: Gate
+    changed: bool  # whether dist/ is not as it was written
+    release: Release | None = None
+    wheel: Path | None = None
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def main(ctx: Context) -> None:
+    """Judge each target, and make ``dist/`` of those that may be released."""
+    if ctx.options.report and len(ctx.specs) > 1:
+        raise Problem(
+            "A report is of one target.",
+            id="release-one-report-per-target",
+            code=USAGE,
+            remedy="--report FILE --target NAME",
+        )
+    _refuse_epoch(ctx)
+    dist, mine = ctx.root / "dist", {spec.target for spec in ctx.specs}
+    if ctx.options.dry_run:
+        for spec in ctx.specs:
+            one = dataclasses.replace(ctx, spec=spec)
+            released = (dist / spec.target / contents.RELEASE).is_file()
+            console.say("\n".join(plan(one, proven=not _unproven(one), released=released)))
+        console.say("--dry-run: nothing was built, tested or written")
+        return
+    with _alone(ctx, dist):
+        changed = contents.changed(dist)
+        targets = mine.union(contents.released(dist))
+        for target in sorted(targets - mine):  # before anything is built for it
+            _refuse_changed(dist / target, changed)
+        before = _checkout(ctx)
+    each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs]
+    codes = [_prove(one) for one in each]
+    # All now and in one order: two runs that want each other's would wait for ever.
+    for target in sorted(mine):
+        ctx.target_lock(target)
+    outcomes = [
+        _one(one, code, before, _about(one.spec.target, targets, changed))
+        for one, code in zip(each, codes, strict=True)
+    ]
+    for made in outcomes:
+        console.say(f"{made.gate.target}: {release_page.verdict(made.gate)}")
+        console.checks(made.gate.checks)
+    kept: tuple[str, ...] = ()
+    if any(made.changed for made in outcomes):
+        console.say(f"{dist} stays as it is")
+    else:
+        with _alone(ctx, dist):
+            kept = _assemble(dist, outcomes)
+            for one, made in zip(each, outcomes, strict=True):
+                if made.release:
+                    records.write(one.record("release"), "release", made.release)
+                elif made.gate.target not in kept:
+                    one.record("release").unlink(missing_ok=True)
+        console.say(f"  {dist / PAGE}")
+    for target in kept:
+        console.warn(f"{target}: what was released of it before stays in {dist / target}")
+    refused = {m.gate.target: gate.failed(m.gate.checks) for m in outcomes}
+    reasons = [f"{name}: {check.summary}" for name, found in refused.items() for check in found]
+    if reasons:
+        names = ", ".join(name for name, found in refused.items() if found)
+        count = f"{len(reasons)} reason{'s' if len(reasons) > 1 else ''}"
+        stays = [f"{name}: its last release stays in dist/{name}/" for name in kept]
+        raise Problem(
+            f"{release_page.NOT}: {names}, for {count}.",
+            id="release-not-releasable",
+            code=CHECK_FAILED,
+            evidence="\n".join([*reasons, *stays]),
+            remedy="above, under each",
+        )
+    for made in outcomes:
+        console.done(f"release: {made.gate.target}, {release_page.verdict(made.gate)}, in {dist}")
+
+
+def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
+    """What a release of one target would do, in its order.
+
+    ``proven``: a report on the built wheel is recorded; ``released``: dist/ has the target.
+    """
+    asked = ctx.options
+    steps = [f"build what is not up to date, and check it: {command('verify', ctx.spec)}"]
+    if asked.report:
+        steps = [f"build what is not up to date, check it, and take the report {asked.report}"]
+    elif proven:
+        steps.append("take the report of the smoke test that is recorded for this wheel")
+    elif ctx.spec.archs:
+        needed = ", ".join(job.capabilities(ctx.spec))
+        steps.append(f"test it, if a GPU of compute capability {needed} is here")
+    else:
+        steps.append("test it on the CPU")
+    steps.append("decide from the records whether it may be released")
+    if asked.reproduce:
+        steps.append("build it again from nothing in another folder, and compare")
+    if asked.sigstore:
+        steps.append("sign the provenance with sigstore, which opens a browser")
+    verb = "replace" if released else "write"
+    languages = "en, es" if asked.lang == "all" else asked.lang
+    steps.append(f"{verb} dist/{ctx.spec.target}/: wheel and documents ({languages})")
+    return [f"{ctx.spec.target}: a release would", *(f"  {step}" for step in steps)]
+
+
+def _refuse_epoch(ctx: Context) -> None:
+    """A time of the caller's in the environment changes the wheel's bytes in silence."""
+    if epoch := ctx.env.get("SOURCE_DATE_EPOCH"):
+        raise Problem(
+            "SOURCE_DATE_EPOCH is set, and would give the wheel other bytes than the target has.",
+            id="release-source-date-epoch",
+            code=USAGE,
+            evidence=f"SOURCE_DATE_EPOCH={epoch}",
+            remedy="unset SOURCE_DATE_EPOCH; the time of a build is that of the locked source",
+        )
+
+
+def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) -> Outcome:
+    """Judge one target, then write its papers. ``code`` is how its sessions ended.
+
+    ``before`` is what git said before the first of them began.
+    """
+    disk.mark(ctx.build)
+    target = f"{ctx.spec.target}/"
+    broken = bool(changed) and not ctx.options.fresh
+    # Even with --fresh: where nothing takes its place, what is there is left to be looked at.
+    own = broken or any(line.startswith(target) for line in changed)
+    if changed and ctx.options.fresh:
+        what = "dist/ is not as it was written; --fresh writes it anew:"
+        console.warn("\n".join([what, *changed]))
+        changed = ()
+    checkout = _still(ctx, before)
+    situation = Situation(
+        checkout=checkout,
+        beside=records.read(ctx.wheels / "wheel.json", "wheel", Wheel),
+        changed=changed,
+        chain=code,
+        allow_untested=ctx.options.allow_untested_gpu,
+    )
+    try:
+        found = read(ctx.spec, ctx.build, ctx.wheels)
+    except Problem as problem:
+        checks = gate.unreadable(problem, situation)
+        return Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
+    checks = gate.judge(found, situation)
+    if ctx.options.reproduce:
+        if {check.id for check in gate.failed(checks)} <= {"reproduce"}:
+            differs = _again(ctx, found)
+            checkout = _still(ctx, before)  # a second build takes as long as the first
+            situation = dataclasses.replace(situation, differs=differs, checkout=checkout)
+            checks = gate.judge(found, situation)
+        else:
+            console.say(f"{ctx.spec.target}: not built a second time: see below what is to mend")
+    made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
+    if gate.failed(checks):
+        return Outcome(made, own)
+    files = _papers(ctx, found, made, checkout.commit)
+    release = Release(
+        target=ctx.spec.target,
+        file=found.wheel.file,
+        sha256=found.sha256,
+        size=found.wheel.size,
+        version=found.wheel.version,
+        cuda=ctx.spec.cuda,
+        archs=ctx.spec.archs,
+        tested=not made.untested,
+        proven=None if made.untested else max(_started(found)),
+        commit=checkout.commit,
+        files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    )
+    return Outcome(made, False, release, found.path, files)
+
+
+def _started(found: Evidence) -> list[str]:
+    """When the runs that a release stands on began, ISO 8601."""
+    return [run.report.started for run in ran(found) if run.place in needed(found)]
+
+
+def _prove(ctx: Context) -> int:
+    """Run the sessions that prove the wheel; smoke on each GPU it can be, and is not yet."""
+    words = subnox.words(ctx.options)
+    name = (ctx.spec.target).split("+")[0]
+    if ctx.options.report:
+        more = ["--report", ctx.options.report]
+        more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
+        return subnox.follow(ctx.root, ["smoke"], name, [*words, *more])
+    code = subnox.follow(ctx.root, ["verify"], name, words)
+    capabilities = job.capabilities(ctx.spec)
+    for place in _unproven(ctx):
+        if code:
+            break
+        device = "cpu" if place == "cpu" else _device(ctx, place)
+        if device is None:
+            continue
+        # Of one kind, smoke finds the GPU itself.
+        more = [f"--device={device}"] if len(capabilities) != 1 else []
+        code = subnox.follow(ctx.root, ["smoke"], name, [*words, *more])
+    return code
+
+
+def _unproven(ctx: Context) -> list[str]:
+    """Where the wheel is yet to be run: no good report on this very wheel is there of it."""
+    wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
+    places = job.capabilities(ctx.spec) or ["cpu"]
+    found = {p: records.read(job.record(ctx.build, p), "smoke", SmokeReport) for p in places}
+    same = {p for p, report in found.items() if report and wheel and report.sha256 == wheel.sha256}
+    return [place for place in places if place not in same]
+
+
+def _device(ctx: Context, capability: str) -> str | None:
+    """The index of a GPU here that has this compute capability and is free to be used."""
+    try:
+        return str(job.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
+    except Problem as problem:
+        console.say(f"smoke: not run here. {problem.what}")
+        return None
+
+
+def _papers(ctx: Context, found: Evidence, passed: Gate, commit: str) -> dict[str, bytes]:
+    """Every file beside the wheel, by name. The same records give the same bytes."""
+    languages = ["en", "es"] if ctx.options.lang == "all" else [ctx.options.lang]
+    texts = {
+        wheel_card.LANGUAGES[name]: wheel_card.render(found, commit, name) for name in languages
+    }
+    charts = bench_charts.charts(found.bench) if found.bench else []
+    texts["report.html"] = report_page.render(found, commit, charts)
+    texts["provenance.intoto.json"] = provenance.text(found, commit)
+    texts |= handed_on(found)
+    texts["gate.json"] = records.text("gate", passed)
+    files = {name: text.encode() for name, text in texts.items()}
+    with zipfile.ZipFile(found.path) as archive:
+        files["sbom.cdx.json"] = archive.read(found.facts.bills[0].member)
+    files |= _signature(ctx, found, commit)
+    return {**files, "SHA256SUMS": _sums(found, files).encode()}
+
+
+def _sums(found: Evidence, files: Mapping[str, bytes]) -> str:
+    """The list that ``sha256sum --check`` reads; a line that begins with # is none of its."""
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    digests[found.wheel.file] = found.sha256
+    missing = unproven(found)
+    head = [f"# UNTESTED on {', '.join(missing)}"] if missing else []
+    return "\n".join([*head, *(f"{digests[name]}  {name}" for name in sorted(digests))]) + "\n"
+
+
+def _signature(ctx: Context, found: Evidence, commit: str) -> dict[str, bytes]:
+    """The provenance signed by sigstore, if it was asked for, now or for the same one before."""
+    predicate = json.dumps(provenance.statement(found, commit)["predicate"], indent=1) + "\n"
+    digest = records.fingerprint([found.sha256, predicate])
+    kept = ctx.build / f"provenance-{digest[:16]}.sigstore.json"
+    if ctx.options.sigstore and not kept.exists():
+        told = kept.with_name("predicate.json")
+        records.write_text(told, predicate)
+        _sign(ctx, found.path, told, kept)
+    return {f"{found.wheel.file}.sigstore.json": kept.read_bytes()} if kept.exists() else {}
+
+
+def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
+    program = shutil.which("sigstore", path=ctx.env.get("PATH"))
+    if program is None:
+        raise Problem(
+            "sigstore is not on PATH.", id="sigstore-missing", remedy="pipx install sigstore"
+        )
+    kind = ["--predicate", str(predicate), "--predicate-type", provenance.PREDICATE]
+    with disk.whole(bundle) as part:
+        code = programs.inherit([program, "attest", *kind, "--bundle", str(part), str(wheel)])
+        if code or not part.is_file():
+            raise Problem(
+                f"sigstore ended with {code} and no signature; nothing was written to dist/.",
+                id="sigstore-failed",
+                evidence="what it said is above",
+                remedy="sign in as it asks, or release without --sigstore",
+            )
+
+
+def _still(ctx: Context, before: Checkout) -> Checkout:
+    """What git says now, if it is what it said before the build; else that it is not."""
+    with _alone(ctx, ctx.root / "dist"):  # else another run's .dist.part would be a change
+        after = _checkout(ctx)
+    if after == before:
+        return before
+    lines = [f"before: {line}" for line in _words(before)]
+    lines += [f"after: {line}" for line in _words(after)]
+    return Checkout(before.commit, after.changes, "\n".join(["it changed meanwhile", *lines]))
+
+
+def _words(checkout: Checkout) -> list[str]:
+    return [checkout.problem or checkout.commit or "no commit", *checkout.changes]
+
+
+def _checkout(ctx: Context) -> Checkout:
+    """What git says of this project's own files."""
+    env = options.pip_environment(ctx.env)
+
+    def git(*words: str) -> programs.Finished:
+        return programs.capture(["git", "-C", str(ctx.root), *words], env=env)
+
+    top, head = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
+    status = git("status", "--porcelain", "--untracked-files=normal")  # whatever is configured
+    for asked in (top, head, status):
+        if asked.returncode:
+            return Checkout("", (), f"git: {venvs.tail(asked.output, 2)}")
+    if ctx.root.resolve() not in [Path(line).resolve() for line in top.stdout.splitlines()]:
+        return Checkout("", (), f"{ctx.root} is no git checkout of its own")
+    commit = re.search(r"^[0-9a-f]{40}$", head.stdout, re.MULTILINE)
+    if commit is None:
+        return Checkout("", (), f"git names no commit: {venvs.tail(head.output, 2)}")
+    return Checkout(commit[0], tuple(status.stdout.splitlines()))
+
+
+def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
+    """Build the wheel a second time, from nothing and in another folder; how the two differ.
+
+    What came out is recorded. That no second one could be built says nothing of the wheel.
+    """
+    folder = ctx.build / "again"
+    if folder.exists():
+        disk.remove(folder)
+    disk.mark(folder)
+    copy = folder / "checkout"
+    env = options.pip_environment(ctx.env)
+    listed = programs.capture(["git", "-C", str(ctx.root), "ls-files", "-z"], env=env)
+    if listed.returncode:
+        return (f"not built again: git ls-files: {venvs.tail(listed.output, 2)}",)
+    for name in filter(None, listed.stdout.split("\0")):
+        if not (ctx.root / name).is_file():
+            return (f"not built again: git ls-files names {name!r}, which is no file here",)
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ctx.root / name, copy / name)
+    if sys.platform != "win32" and (ctx.root / ".nox").exists():
+        (copy / ".nox").symlink_to(ctx.root / ".nox")  # else the sessions' venv is made anew
+    # Toolkit, tools and source are pinned by hash: only what was compiled must not come back.
+    asked = ctx.options
+    again = dataclasses.replace(
+        asked,
+        cache="none",
+        source=_absolute(asked.source),
+        toolkit=_absolute(asked.toolkit),
+        compiler=_absolute(asked.compiler),
+    )
+    env = {**ctx.env, "BLACKWHEEL_CACHE": str(ctx.cache)}
+    console.say(f"Building {ctx.spec.target} a second time, from nothing, in {copy}")
+    name = ctx.spec.target.split("+")[0]
+    code = subnox.follow(copy, ["wheel"], name, subnox.words(again), env=env)
+    made = copy / "wheels" / ctx.spec.target
+    second = records.read(made / "wheel.json", "wheel", Wheel)
+    if code or second is None:
+        return (f"the second build ended with {code} and no wheel; what it said is above",)
+    one, other = first.path, made / second.file
+    found = diff.differences(one, other)
+    if found and (program := shutil.which("diffoscope", path=ctx.env.get("PATH"))):
+        told = folder / "diffoscope.txt"
+        programs.capture([program, "--text", str(told), str(one), str(other)], env=env)
+        found = (*found, f"diffoscope says more: {told}")
+    records.write(ctx.record("reproduce"), "reproduce", Reproduced(first.sha256, found))
+    if not found:
+        disk.remove(folder)
+    return found
+
+
+def _absolute(path: str | None) -> str | None:
+    return str(Path(path).expanduser().resolve()) if path and Path(path).exists() else path
+
+
+# ---- dist/ ----
+
+
+@contextlib.contextmanager
+def _alone(ctx: Context, dist: Path) -> Iterator[None]:
+    """Have dist/ for this process alone, whole, and with nothing beside it that git would see."""
+    with disk.lock(ctx.root / "build" / "dist.lock", console.say):
+        _restore(dist)
+        for leftover in _beside(dist):
+            if leftover.exists():
+                disk.remove(leftover)
+        if dist.exists() and not disk.is_marked(dist):
+            raise Problem(
+                "dist/ was not made by blackwheel, so nothing is put there.",
+                id="dist-not-ours",
+                evidence=str(dist),
+                remedy=f"move it away: {dist}",
+            )
+        yield
+
+
+def _beside(dist: Path) -> tuple[Path, Path]:
+    """Where the next dist/ is made, and where the last one waits for it."""
+    return dist.with_name(".dist.part"), dist.with_name(".dist.old")
+
+
+def _restore(dist: Path) -> None:
+    """Put the last dist/ back where a run ended before it put the next one there."""
+    _, old = _beside(dist)
+    if disk.is_marked(old) and not dist.exists():
+        disk.put(old, dist)
+
+
+def _about(target: str, targets: Iterable[str], changed: Iterable[str]) -> tuple[str, ...]:
+    """The changes that are of this target or of the pages of all, and of no other target."""
+    others = tuple(f"{name}/" for name in targets if name != target)
+    return tuple(line for line in changed if not line.startswith(others))
+
+
+def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
+    """Make dist/ anew beside and rename it: what was released now, and what was before.
+
+    Returns the targets that were refused now and of which the last release stays.
+    """
+    part, old = _beside(dist)
+    disk.mark(part)
+    made = {outcome.gate.target: outcome for outcome in outcomes}
+    refused = {name: outcome.gate for name, outcome in made.items() if not outcome.release}
+    stay = [name for name in contents.released(dist) if name not in made or name in refused]
+    gates = _keep(dist, part, stay)
+    for name, outcome in made.items():
+        if outcome.release and outcome.wheel:
+            gates[name] = outcome.gate
+            place = part / name
+            place.mkdir()
+            shutil.copyfile(outcome.wheel, place / outcome.release.file)
+            for file, data in outcome.files.items():
+                (place / file).write_bytes(data)
+            records.write(place / contents.RELEASE, "release", outcome.release)
+    builder.write(part)
+    records.write_text(part / PAGE, release_page.render(gates, refused))
+    contents.write(part)
+    if dist.exists():
+        disk.put(dist, old)
+    try:
+        disk.put(part, dist)
+    finally:
+        _restore(dist)
+    if old.exists():
+        disk.put(old, part)  # what is half deleted must never be taken for the last dist/
+        disk.remove(part)
+    return tuple(name for name in stay if name in refused)
+
+
+def _refuse_changed(folder: Path, changed: Iterable[str]) -> None:
+    """Refuse a target's folder in dist/ that is not as it was released: nothing is taken over."""
+    lines = [line for line in changed if line.startswith(f"{folder.name}/")]
+    if lines:
+        raise Problem(
+            f"dist/{folder.name}/ is not as it was released.",
+            id="dist-changed",
+            code=CHECK_FAILED,
+            evidence="\n".join(lines),
+            remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it "
+            f"anew (several in one run: --target A,B); or delete {folder}",
+        )
+
+
+def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
+    """Take over what was released before, if it is as it was written."""
+    changed, passed = contents.changed(dist), {}
+    for name in names:
+        folder = dist / name
+        _refuse_changed(folder, changed)
+        release = records.read(folder / contents.RELEASE, "release", Release)
+        found = records.read(folder / "gate.json", "gate", Gate)
+        if release is None or found is None:
+            unreadable = f"{name}/: its records are of another version, or cannot be read"
+            _refuse_changed(folder, [unreadable])
+            continue
+        (part / name).mkdir()
+        for file in (release.file, *release.files, contents.RELEASE):  # and nothing else there
+            shutil.copyfile(folder / file, part / name / file)
+        passed[name] = found
+    return passed

@@ -1,0 +1,1 @@
+"""The wheel run on a GPU or the CPU, here or elsewhere."""

@@ -1,0 +1,135 @@
+"""A benchmark's report, opened with distrust: its ratios are made anew from what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sessions.payload import seal, stats
+from sessions.run import fields
+from sessions.run.model import BenchRatio, BenchReport, BenchWheel
+from sessions.shared.errors import CHECK_FAILED, Problem
+
+SEALED = "bench-report.json"  # the report as it was written where the wheels were measured
+CONFIDENCE = stats.CONFIDENCE
+LEAST = stats.ENOUGH  # rounds from which an interval can say anything
+METRICS = stats.METRICS  # metric -> its name for people, its unit, whether less or more is better
+wheels = stats.wheels
+model = stats.model
+code = stats.code
+shown = stats.shown
+LARGEST = 1e18  # of a value in any unit: more is no measurement
+_PLAIN = ("file", "sha256", "target", "device", "python", "system", "started", "runtime")
+_COUNTS = ("rounds", "stops", "threads")
+_SEEN = (
+    "sm_mhz", "sm_mhz_highest", "memory_mhz_highest", "celsius", "watts", "before_mib", "vram_mib",
+)  # fmt: skip
+
+
+def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
+    """A report file's content, if it is whole and of this very wheel. Raises Problem."""
+    again = "measure this wheel anew: nox -s bench, or nox -s bundle, then smoke-….pyz --bench"
+    try:
+        found = _report(seal.opened(text, seal.BENCH), origin)
+    except ValueError as error:
+        raise Problem(
+            "This is not a report that can be trusted.",
+            id="bench-report-invalid",
+            code=CHECK_FAILED,
+            evidence=str(error),
+            remedy=again,
+        ) from error
+    if (found.sha256, found.wheels[0].sha256) != (sha256, sha256):
+        raise Problem(
+            "This report is of another wheel.",
+            id="bench-report-other-wheel",
+            code=CHECK_FAILED,
+            evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
+            remedy=again,
+        )
+    if found.target != target:
+        raise Problem(
+            f"This report is of the target {found.target}, not {target}.",
+            id="bench-report-other-target",
+            code=CHECK_FAILED,
+            remedy=again,
+        )
+    return found
+
+
+def tables(text: str) -> list[stats.Table]:
+    """What people are shown of a report that was opened: title, columns, rows."""
+    return stats.tables(seal.opened(text, seal.BENCH))
+
+
+def _report(report: dict[str, Any], origin: str) -> BenchReport:
+    """The record of a report whose digest is right. Raises ValueError for what is not one."""
+    named = (*_PLAIN, *_COUNTS, "capability", "driver", "seconds", "model", "wheels", "conditions")
+    fields.only("the report", report, named, may=("ratios",))
+    capability, driver = report["capability"], report["driver"]
+    plain: dict[str, Any] = {name: fields.line(name, report[name]) for name in _PLAIN}
+    plain |= {name: fields.count(name, report[name]) for name in _COUNTS}
+    measured = tuple(map(_wheel, fields.items("wheels", report["wheels"])))
+    if len({wheel.label for wheel in measured}) != len(measured):
+        raise ValueError("two wheels have one label")
+    return BenchReport(
+        **plain,
+        capability=None if capability is None else fields.line("capability", capability),
+        driver=None if driver is None else fields.line("driver", driver),
+        origin=origin,
+        seconds=fields.number("seconds", report["seconds"]),
+        confidence=CONFIDENCE,
+        model=_model(report["model"]),
+        wheels=measured,
+        ratios=tuple(BenchRatio(**item) for item in stats.ratios(report)),
+        conditions=tuple(map(_condition, fields.items("conditions", report["conditions"]))),
+    )
+
+
+def _wheel(item: dict[str, Any]) -> BenchWheel:
+    fields.only("a wheel", item, BenchWheel.__dataclass_fields__)
+    values = fields.table("values", item["values"])
+    packages = item["packages"]
+    if not isinstance(packages, list):
+        raise ValueError("packages is not a list")
+    return BenchWheel(
+        **{name: fields.line(name, item[name]) for name in ("label", "file", "sha256", "version")},
+        brings_runtime=fields.flag("brings_runtime", item["brings_runtime"]),
+        packages=tuple(fields.line("a package", package) for package in packages),
+        jit_files=fields.count("jit_files", item["jit_files"]),
+        values={metric: _series(metric, series) for metric, series in values.items()},
+    )
+
+
+def _series(metric: str, values: Any) -> tuple[float, ...]:
+    if not isinstance(values, list):
+        raise ValueError(f"{metric} is not a list of values")
+    found = [fields.positive(metric, value) for value in values]
+    if not all(1 / LARGEST <= value <= LARGEST for value in found):  # a ratio must be a number
+        raise ValueError(f"{metric} has values that nobody measures")
+    return tuple(stats.checked(metric, found))
+
+
+def _condition(item: dict[str, Any]) -> dict[str, Any]:
+    """What the GPU was like at one step, as payload/watch.py sums it up."""
+    fields.only("a condition", item, ("wheel", "kind", "round", "slowed", "looks", *_SEEN))
+    slowed = item["slowed"]
+    if not isinstance(slowed, list):
+        raise ValueError("slowed is not a list")
+    return {
+        **{name: fields.line(name, item[name]) for name in ("wheel", "kind")},
+        **{name: fields.count(name, item[name]) for name in ("round", "looks")},
+        **{n: None if item[n] is None else fields.number(n, item[n]) for n in _SEEN},
+        "slowed": [fields.line("slowed", reason) for reason in slowed],
+    }
+
+
+def _model(item: Any) -> dict[str, Any] | None:
+    if item is None:
+        return None
+    fields.only("model", fields.table("model", item), ("file", "size", "sha256"))
+    return {
+        "file": Path(fields.line("file", item["file"])).name,
+        "size": fields.count("size", item["size"]),
+        "sha256": fields.line("sha256", item["sha256"]),
+    }

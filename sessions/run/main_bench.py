@@ -1,0 +1,171 @@
+"""Measure the wheel, and others in turn with it: A B B A …, each time in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sessions.build import baselines
+from sessions.probe.model import Toolchain
+from sessions.run import bench_results, imported_report, job
+from sessions.run.model import BenchReport
+from sessions.shared import console, disk, knowledge, machine, options, programs, records, venvs
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+
+STATE = "state.json"  # what was measured so far: payload/bench.py
+
+
+def main(ctx: Context) -> None:
+    """Measure, or take the report of a bundle that did; show it and leave the record."""
+    path, _ = job.chosen(ctx)
+    digest = records.file_sha256(path)
+    folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
+    if ctx.options.report:
+        file = Path(ctx.options.report).expanduser()
+        data, origin = imported_report.read(file, "bench"), imported_report.origin(file)
+        if ctx.options.signers is not None:
+            imported_report.signed(ctx, file, data, Path(ctx.options.signers).expanduser())
+        text = data.decode("utf-8")
+    else:
+        disk.mark(folder)
+        with disk.lock(folder / "bench.lock", console.say):
+            # What a nox that was killed left behind would measure beside this one.
+            programs.end_leftovers(programs.BUILD_MARK, str(folder))
+            text, origin = _run(ctx, path, folder), "here"
+    report = bench_results.opened(text, ctx.spec.target, digest, origin)
+    disk.mark(folder)
+    records.write_text(folder / bench_results.SEALED, text)
+    records.write(folder / "bench.json", "bench", report)
+    if not ctx.options.report:  # last: until here, the next run would go on from what was measured
+        (folder / "bench" / "run" / STATE).unlink(missing_ok=True)
+    _show(report, text)
+    console.say(f"  {folder / 'bench.json'}")
+    console.done(
+        f"bench: {len(report.wheels)} wheels in {report.rounds} rounds on {report.device}, "
+        f"in {console.duration(report.seconds)}"
+    )
+
+
+def _run(ctx: Context, wheel: Path, folder: Path) -> str:
+    """Have the payload measure. Returns the report's text."""
+    model = job.model(ctx)
+    device = job.card_for(ctx, ctx.machine("nvml")) if job.wants_card(ctx) else None
+    nvml = ctx.machine("nvml") if device else {}
+    if device is None:
+        console.warn("on the CPU: this measures nothing of a card")
+    if ctx.options.rounds < bench_results.LEAST:
+        console.warn(
+            f"fewer than {bench_results.LEAST} rounds: no difference of speed will be certain"
+        )
+    wheels = [wheel, *baselines.wheels(ctx)]
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    assert chain.python is not None
+    work = folder / "bench"
+    told = job.job(
+        ctx.spec,
+        file=wheel.name,
+        sha256=records.file_sha256(wheel),
+        version=job.version(wheel),
+    )
+    given = {
+        "wheels": bench_results.wheels(ctx.spec.target, wheels),
+        "packages": str(work / "wheels"),
+        "python": chain.python.path,
+        "folder": str(work / "run"),
+        "layers": 999 if device else 0,
+        "index": device["index"] if device else 0,
+        "visible": device["visible"] if device else "-1",
+        "threads": 1 if device else max(1, machine.cores() // 2),
+        "rounds": ctx.options.rounds,
+        "model": bench_results.model(model),
+        "code": bench_results.code(),
+        "runtime": "packages" if ctx.spec.cuda else "none",
+        "link": None,
+        "runtime_places": [],
+        "identity": job.identity(told, device, nvml),
+    }
+    _prepare(ctx, wheels, work, json.dumps(given, indent=1))
+    answer, log_path = work / "report.json", work / "bench.log"
+    # This Python, which has NVML's bindings; the wheels run in the target's own.
+    words = [sys.executable, "-I", str(job.PAYLOAD), "--bench", str(work / "job.json"), str(answer)]
+    with (
+        log_path.open("w", encoding="utf-8") as log,
+        console.Meter("measuring") as meter,
+    ):
+
+        def follow(line: str) -> None:
+            if line.startswith("@{"):
+                said: dict[str, Any] = json.loads(line[1:])
+                meter.update(said["done"], said["total"], said["left"], said["now"])
+
+        env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
+        done = programs.stream(words, env=env, log=log, on_line=follow, cwd=work / "run")
+    if done.returncode or not answer.exists():
+        said = log_path.read_text(encoding="utf-8").splitlines()
+        raise Problem(
+            "The wheels could not be measured.",
+            id="bench-failed",
+            evidence=venvs.tail("\n".join(line for line in said if not line.startswith("@{"))),
+            remedy="see whether each computes here: nox -s smoke -- --wheel PATH; "
+            f"the log is {log_path}",
+        )
+    return answer.read_text(encoding="utf-8")
+
+
+def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) -> None:
+    """An empty folder with the job and all it takes; or the one of this job, stopped half-way."""
+    path, state = work / "job.json", work / "run" / STATE
+    kept = state.exists() and path.exists() and path.read_text(encoding="utf-8") == job_text
+    if kept and not ctx.fresh:
+        console.say("Going on where the last run was stopped; to start anew: --fresh")
+        return
+    if work.exists():
+        path.unlink(missing_ok=True)  # first: a state without its job is none
+        disk.remove(work)
+    disk.mark(work)
+    _collect(ctx, wheels, work / "wheels")
+    disk.mark(work / "run")
+    records.write_text(path, job_text)
+
+
+def _collect(ctx: Context, wheels: Sequence[Path], folder: Path) -> None:
+    """What the wheels require, and what makes the tiny model, as files: no network is timed."""
+    console.say("Collecting what the wheels require")
+    tools = venvs.tools(ctx)
+    words = ["download", "--only-binary=:all:", "-d", str(folder)]
+    for wheel in wheels:
+        venvs.pip(ctx, tools, [*words, str(wheel)], f"what {wheel.name} requires")
+    if ctx.spec.cuda:  # for those that do not name it; what lies there already is taken
+        major = int(ctx.spec.cuda.split(".")[0])
+        names = [f"nvidia-{name}>={major},<{major + 1}" for name in ("cuda-runtime", "cublas")]
+        found = ["--find-links", str(folder)]
+        venvs.pip(ctx, tools, [*words, *found, *names], "NVIDIA's CUDA runtime")
+    lock = ["--no-deps", "--require-hashes", "-r", str(knowledge.payload_lock())]
+    venvs.pip(ctx, tools, [*words, *lock], "what makes the tiny model (gguf)")
+
+
+def _show(report: BenchReport, text: str) -> None:
+    """The tables, and what the card was like meanwhile."""
+    for title, columns, rows in bench_results.tables(text):
+        console.table(title, columns, rows)
+    for wheel in report.wheels:
+        if wheel.jit_files:
+            console.say(f"{wheel.label}: the driver compiled its code at the first token")
+    if report.stops:
+        console.say(f"It was stopped and went on {report.stops} times")
+    if not report.conditions:
+        return
+    clocks = [found["sm_mhz_highest"] for found in report.conditions if found["sm_mhz_highest"]]
+    heat = [found["celsius"] for found in report.conditions if found["celsius"]]
+    slowed = sorted({reason for found in report.conditions for reason in found["slowed"]})
+    if clocks and heat:
+        console.say(
+            f"The card: {min(clocks):.0f} to {max(clocks):.0f} MHz, "
+            f"{min(heat):.0f} to {max(heat):.0f} °C"
+        )
+    if slowed:
+        console.warn(f"the card was slowed down: {', '.join(slowed)}")

@@ -1,0 +1,152 @@
+"""Prove that a wheel computes on the card, and computes right: in a fresh venv, as a user's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sessions.probe.model import Toolchain
+from sessions.run import imported_report, job
+from sessions.run.model import SmokeReport
+from sessions.shared import console, disk, knowledge, machine, options, programs, records, venvs
+from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.nox_session import Context
+
+
+def main(ctx: Context) -> None:
+    """Run every proof, or take the report of a bundle that ran them; leave the record."""
+    path, wheel = job.chosen(ctx)
+    digest = records.file_sha256(path)
+    folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
+    signature = ""
+    if ctx.options.report is not None:
+        file = Path(ctx.options.report).expanduser()
+        data, origin = imported_report.read(file, "smoke"), imported_report.origin(file)
+        if ctx.options.signers is not None:
+            signature = imported_report.signed(
+                ctx, file, data, Path(ctx.options.signers).expanduser()
+            )
+        text = data.decode("utf-8")
+    else:
+        disk.mark(folder)
+        with disk.lock(folder / "smoke.lock", console.say):
+            text, origin = _run(ctx, path, digest, folder), "here"
+    report = job.opened(text, wheel, digest, origin)
+    disk.mark(folder)
+    kept = job.sealed(folder, job.place(report.capability))
+    records.write_text(kept, text)  # a release hands it on as it is
+    beside = kept.with_name(f"{kept.name}.sig")
+    beside.unlink(missing_ok=True)
+    if signature:
+        records.write_text(beside, signature)
+    _judge(ctx, report, folder)
+
+
+def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
+    """Install the wheel into a fresh venv and run the payload there. Returns the report's text."""
+    model = job.model(ctx)
+    device = job.card_for(ctx, ctx.machine("nvml")) if job.wants_card(ctx) else None
+    nvml = ctx.machine("nvml") if device else {}
+    if device is None:
+        console.warn("on the CPU: this proves the wheel's Python side, nothing of a card")
+    work = folder / "smoke"
+    if work.exists():
+        disk.remove(work)
+    disk.mark(work)
+    venv = _install(ctx, wheel, work)
+    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=job.version(wheel))
+    told |= {
+        "folder": str(work / "run"),
+        "layers": 999 if device else 0,
+        "index": device["index"] if device else 0,
+        "visible": device["visible"] if device else "-1",
+        "jobs": 4 if device else machine.cores(),
+        "venv": str(venv),
+        "model": str(model) if model else None,
+        "identity": job.identity(told, device, nvml),
+    }
+    disk.mark(work / "run")
+    records.write_text(work / "job.json", json.dumps(told, indent=1))
+    answer = work / "report.json"
+    words = ["-I", str(job.PAYLOAD), str(work / "job.json"), str(answer)]
+    with (
+        (work / "smoke.log").open("w", encoding="utf-8") as log,
+        console.Meter("proving", unit="proofs") as meter,
+    ):
+
+        def follow(line: str) -> None:
+            if line.startswith("@{"):
+                said: dict[str, Any] = json.loads(line[1:])
+                meter.update(said["done"], said["total"], said["left"], said["now"])
+
+        command = [str(venvs.program(venv, "python")), *words]
+        env = options.system_environment(ctx.env)
+        done = programs.stream(command, env=env, log=log, on_line=follow, cwd=work / "run")
+    if done.returncode or not answer.exists():
+        raise Problem(
+            f"The proofs ended with {done.returncode} and no report.",
+            id="smoke-no-report",
+            code=CHECK_FAILED,
+            evidence=venvs.tail((work / "smoke.log").read_text(encoding="utf-8")),
+            remedy=f"report it with {work / 'smoke.log'}",
+        )
+    return answer.read_text(encoding="utf-8")
+
+
+def _install(ctx: Context, wheel: Path, work: Path) -> Path:
+    """A fresh venv with the wheel as pip installs it for a user, and what the payload imports."""
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    assert chain.python is not None
+    venv = work / "venv"
+    console.say(f"Installing {wheel.name} into a fresh venv of Python {chain.python.version}")
+    env = options.pip_environment(ctx.env)
+    made = programs.capture([chain.python.path, "-I", "-m", "venv", str(venv)], env=env)
+    if made.returncode:
+        raise Problem(
+            "Python could not make a venv.",
+            id="smoke-venv-failed",
+            evidence=venvs.tail(made.output),
+            remedy=f"install the venv module of Python {ctx.spec.python}",
+        )
+    venvs.pip(ctx, venv, ["install", str(wheel)], "the wheel and what it requires")
+    needs = ["install", "--no-deps", "--require-hashes", "-r", str(knowledge.payload_lock())]
+    venvs.pip(ctx, venv, needs, "what the proofs need (gguf)")
+    return venv
+
+
+def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
+    """Show the report, leave it as a record, and fail if any proof did."""
+    where = "on the CPU" if report.device == "cpu" else f"on {report.device} ({report.capability})"
+    worst: dict[str, dict[str, Any]] = {}
+    for case in report.cases:
+        if "nmse" in case:
+            before = worst.get(case["type"])
+            if before is None or job.share(case) > job.share(before):
+                worst[case["type"]] = case
+    rows = [
+        (name, f"{case['nmse']:.1e}", f"{case['bound']:.0e}", f"{case['batch']}", case["kv"])
+        for name, case in worst.items()
+    ]
+    columns = ("type", "worst NMSE", "bound", "at batch", "KV cache")
+    console.table(f"Known answers {where}: the case closest to its bound", columns, rows)
+    console.checks(report.checks)
+    figures = ", ".join(f"{name.replace('_', ' ')} {v:.3g}" for name, v in report.times.items())
+    console.say(f"times: {figures}")
+    failed = job.failed(report)
+    # Of a target with a card, a run on the CPU proves nothing that a release could build on.
+    enough = report.device != "cpu" or not ctx.spec.archs
+    path = job.record(folder, job.place(report.capability))
+    records.write(path, "smoke", report, ok=enough and not failed)
+    if failed:
+        raise Problem(
+            f"{len(failed)} proofs fail or are missing {where}: {', '.join(failed)}.",
+            id="smoke-failed",
+            code=CHECK_FAILED,
+            evidence="\n".join([*job.gaps(report)[:8], f"every case is in {path}"]),
+            remedy="above, under each",
+        )
+    console.done(
+        f"smoke: {len(report.checks)} proofs with {len(report.cases)} known answers hold {where}, "
+        f"in {console.duration(report.seconds)}"
+    )

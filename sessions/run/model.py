@@ -1,0 +1,98 @@
+"""What was measured by running a wheel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sessions.shared.checks import Check
+
+
+@dataclass(frozen=True)
+class SmokeReport:
+    """What was proven by running a wheel. Times in seconds.
+
+    ``device`` is the card's name, or "cpu"; ``origin`` "here", or the file that brought the report.
+    Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal.
+    """
+
+    file: str
+    sha256: str
+    target: str
+    device: str
+    capability: str | None
+    driver: str | None
+    python: str
+    system: str
+    origin: str
+    started: str
+    seconds: float
+    checks: tuple[Check, ...]
+    cases: tuple[dict[str, Any], ...]
+    times: dict[str, float]
+
+
+@dataclass(frozen=True)
+class BenchWheel:
+    """One wheel of a benchmark: ``values`` has a series a metric, in the units of payload/stats.py.
+
+    ``brings_runtime`` is whether it requires NVIDIA's packages; where it does not, they were put
+    on the loader's path. ``jit_files`` is what the driver left in an empty cache: compiled PTX.
+    """
+
+    label: str
+    file: str
+    sha256: str
+    version: str
+    brings_runtime: bool
+    packages: tuple[str, ...]  # files that were installed with it
+    jit_files: int
+    values: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class BenchRatio:
+    """The median of the rounds' ratios, the target's wheel over a baseline's, and its interval.
+
+    ``verdict`` is of the interval: better, worse, same (it holds 1), or unsure (too few values).
+    """
+
+    baseline: str
+    metric: str
+    ratio: float
+    low: float
+    high: float
+    count: int
+    verdict: Literal["better", "worse", "same", "unsure"]
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """Wheels measured in turn, the target's first. Times in seconds.
+
+    ``runtime`` says where NVIDIA's came from: packages (and then it is in the installed size),
+    linked, toolkit or none. ``model`` is the real one: file, size in bytes, sha256.
+    ``conditions`` are the card's at each step: clocks, temperature, memory. ``stops`` counts how
+    often the measuring was stopped and went on later; that time is not in ``seconds``.
+    """
+
+    file: str
+    sha256: str
+    target: str
+    device: str
+    capability: str | None
+    driver: str | None
+    python: str
+    system: str
+    origin: str
+    started: str
+    seconds: float
+    rounds: int
+    stops: int
+    threads: int
+    runtime: str
+    confidence: float
+    model: dict[str, Any] | None
+    wheels: tuple[BenchWheel, ...]
+    ratios: tuple[BenchRatio, ...]
+    conditions: tuple[dict[str, Any], ...]

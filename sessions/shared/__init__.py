@@ -1,0 +1,1 @@
+"""Used by three phases or more; knows none of them."""

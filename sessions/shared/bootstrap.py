@@ -1,0 +1,255 @@
+"""From any Python 3.11, with or without nox, to a nox that has what the sessions import.
+
+Standard library alone. The noxfile calls ``enter`` before it imports anything
+else: the project runs in a venv of its own under ``.nox``, made from a lock, however
+nox was installed. Nox's script mode would do the like, at a second for every run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sessions.payload import pipconfig
+from sessions.shared import disk, knowledge, programs
+
+LOCK = Path(__file__).parent.parent / "data" / "locks" / "runtime.txt"
+# Neither the caller's folder nor a user's packages are where modules are looked for.
+FLAGS = ("-P", "-s")
+_INSTALLED = "installed.txt"  # in the venv: names of the folders that list its packages' files
+_HARMLESS = frozenset(
+    {"PYTHONUTF8", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHON_KEYRING_BACKEND"}
+)
+
+
+def enter(root: Path) -> None:
+    """Return if this process runs in the project's venv; else go on in it and never return."""
+    _open_streams()
+    if sys.platform != "win32" and (problem := too_narrow()):
+        sys.exit(problem)
+    lock = LOCK.read_bytes()
+    base = getattr(sys, "_base_executable", sys.executable)
+    python_is = f"{sys.version} {Path(base).resolve()}"
+    digest = hashlib.sha256(lock + python_is.encode()).hexdigest()
+    venv = root / ".nox" / f"blackwheel-{digest[:12]}"
+    env = environment(os.environ)
+    if Path(sys.prefix).resolve() == venv.resolve() and isolated(env):
+        return
+    if sys.platform == "win32" and (problem := too_deep(str(root))):
+        sys.exit(problem)
+    python = _python(venv)
+    try:
+        if why := damage(venv):
+            if venv.exists():
+                print(f"blackwheel: {venv} is made anew: {why}", flush=True)
+            _make(venv, env)
+    except OSError as error:
+        sys.exit(
+            f"blackwheel: {venv} cannot be made: {error}\nTo mend it: free some disk space, "
+            "make this folder writable for you, or work in a folder of your own."
+        )
+    if folder := invoked_from(root, sys.argv[1:], os.environ.get("PWD", "")):
+        os.chdir(folder)
+    words = [*FLAGS, str(root / "noxfile.py"), *arguments(sys.argv[1:])]
+    if sys.platform == "win32":
+        # Windows has no exec: the shell would not wait for the program that takes over.
+        sys.exit(programs.inherit([str(python), *words], env=env))
+    os.execve(python, [str(python), *words], env)
+
+
+# What a shell's ulimit may have made too little: its option, the least that a build can do with,
+# and what it gets where the system lets it have that much (-1: without limit).
+_LIMITS = {
+    "RLIMIT_NOFILE": ("n", "open files", 64, 1024),
+    "RLIMIT_STACK": ("s", "stack", 1 << 20, 8 << 20),
+    "RLIMIT_FSIZE": ("f", "size of a file", 1 << 30, -1),
+    "RLIMIT_AS": ("v", "memory of a process", 2 << 30, -1),
+}
+
+
+def too_narrow() -> str | None:
+    """Widen this process's limits as far as the system lets it; which of them is too narrow.
+
+    Else a compiler, or Python itself, would end with no word of the reason.
+    """
+    import resource
+
+    for name, (option, what, least, enough) in _LIMITS.items():
+        kind = getattr(resource, name)
+        soft, hard = resource.getrlimit(kind)
+        wanted = hard if enough < 0 or -1 < hard < enough else max(soft, enough)
+        if soft != -1 and soft != wanted:
+            resource.setrlimit(kind, (wanted, hard))
+        if -1 < hard < least:
+            return (
+                f"blackwheel: the limit on {what} is too low here: {hard}; a build needs {least}.\n"
+                f"To mend it: raise it (ulimit -{option}), where it was set: this shell, its "
+                "profile, /etc/security/limits.conf or the container's options."
+            )
+    return None
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment without what would have Python or nox do other things.
+
+    Not where modules are (PYTHONPATH, PYTHONHOME, PYTHONUSERBASE), nor nox's own options
+    (NOXSESSION, NOX_DEFAULT_VENV_BACKEND).
+    """
+    foreign = ("PYTHON", "NOX")
+    kept = {n: v for n, v in env.items() if n in _HARMLESS or not n.upper().startswith(foreign)}
+    return {**kept, "NOX_SCRIPT_MODE": "none"}
+
+
+def isolated(env: Mapping[str, str]) -> bool:
+    """Whether this very process was started as ``enter`` does it, with that environment."""
+    return bool(sys.flags.safe_path) and env == dict(os.environ)
+
+
+def _open_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr: else the next file would be one of them."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
+def damage(venv: Path) -> str:
+    """What a venv of ours lacks; empty where it is whole. By names and sizes: some 20 ms."""
+    if not _python(venv).exists():
+        return "it has no Python that is still there"
+    try:
+        installed = (venv / _INSTALLED).read_text(encoding="utf-8").splitlines()
+        for name in installed:
+            record = _packages(venv) / name / "RECORD"
+            for path, _, size in csv.reader(record.read_text(encoding="utf-8").splitlines()):
+                if size and (_packages(venv) / path).stat().st_size != int(size):
+                    return f"{path} is not the file that was installed"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "" if any(name.startswith("nox-") for name in installed) else "it has no nox"
+
+
+def _packages(venv: Path) -> Path:
+    if sys.platform == "win32":
+        return venv / "Lib" / "site-packages"
+    return venv / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+
+
+def too_deep(root: str) -> str | None:
+    """Why nothing can be made in this folder on Windows; None where it can.
+
+    ``probe`` judges all of the folders, but already needs the venv.
+    """
+    known = knowledge.load("windows.toml")["paths"]
+    longest = len(root) + 1 + known["checkout"]
+    if longest <= known["limit"]:
+        return None
+    return (
+        f"blackwheel: {root} is too deep for Windows' programs: it is {len(root)} characters long, "
+        f"a path below it would be {longest}, and {known['limit']} is the greatest length.\n"
+        "To mend it: move this folder to a short path, for example C:\\bw"
+    )
+
+
+def arguments(words: Sequence[str]) -> list[str]:
+    """The command line without ``-f``: nox has already gone to the noxfile's folder."""
+    kept: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word == "--":
+            return [*kept, word, *rest]
+        if word in ("-f", "--noxfile"):
+            next(rest, None)
+        elif not word.startswith("--noxfile="):
+            kept.append(word)
+    return kept
+
+
+def invoked_from(root: Path, words: Sequence[str], pwd: str) -> Path | None:
+    """The folder where the user stands, if nox went from there to the noxfile's folder.
+
+    It does so only for a noxfile that ``-f`` names. ``pwd`` is the shell's PWD.
+    """
+    before = words[: words.index("--")] if "--" in words else words
+    named = any(w in ("-f", "--noxfile") or w.startswith("--noxfile=") for w in before)
+    here = Path.cwd().resolve() == root.resolve()
+    return Path(pwd) if named and here and pwd and Path(pwd).is_dir() else None
+
+
+def _python(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what first runs left that were killed; one that lives has its own part."""
+    for part in folder.glob("blackwheel-*.*"):
+        with contextlib.suppress(OSError):
+            if sys.platform == "win32":  # where no folder is renamed while a program in it runs
+                part = part.rename(part.with_name(f"{part.name}.gone"))
+            else:
+                _hold(part)
+            shutil.rmtree(part)
+
+
+def _hold(part: Path) -> None:
+    """Lock a folder until this process ends or becomes another. Raises OSError if one has it."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(os.open(part, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _make(venv: Path, env: Mapping[str, str]) -> None:
+    """Make the venv beside and rename it: two first runs at once do not meet half of it."""
+    print("blackwheel: installing what the sessions need into .nox (once)", flush=True)
+    venv.parent.mkdir(exist_ok=True)
+    _sweep(venv.parent)
+    part = Path(tempfile.mkdtemp(prefix=f"{venv.name}.", dir=venv.parent))
+    with contextlib.suppress(OSError):  # a file system without locks
+        _hold(part)
+    python = str(_python(part))
+    try:
+        _run([sys.executable, "-I", "-m", "venv", str(part)], env, "make a venv")
+        listed = _run([python, *pipconfig.LIST], env, "read pip's settings")
+        command = [python, "-I", "-m", "pip", "install", "--no-deps", "--require-hashes"]
+        command += ["-r", str(LOCK), "--quiet", "--disable-pip-version-check"]
+        settings = pipconfig.environment(env, listed, "install")
+        _run(command, settings, "install the sessions' requirements")
+        infos = sorted(path.name for path in _packages(part).glob("*.dist-info"))
+        (part / _INSTALLED).write_text("".join(f"{n}\n" for n in infos), encoding="utf-8")
+        if why := damage(part):
+            sys.exit(
+                f"blackwheel: pip says that it installed the sessions' requirements, but {why}\n"
+                f"To mend it: check pip's settings: {sys.executable} -m pip config list"
+            )
+        if venv.exists() and damage(venv):
+            disk.put(venv, part / "before")
+        try:
+            disk.put(part, venv)
+        except OSError:
+            if damage(venv):  # else another first run was quicker
+                raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(venv / "before", ignore_errors=True)
+
+
+def _run(command: Sequence[str], env: Mapping[str, str], what: str) -> str:
+    done = programs.capture(command, env={**env, "PYTHONUTF8": "1"})
+    if done.returncode:
+        short = ".".join(map(str, sys.version_info[:2]))
+        sys.exit(
+            f"blackwheel: {sys.executable} could not {what}:\n{done.output.rstrip()}\n"
+            f"To mend it: install Python {short} with its venv module (Debian, Ubuntu: "
+            f"apt install python{short}-venv), and check the network and pip's settings "
+            "(pip config list)."
+        )
+    return done.stdout

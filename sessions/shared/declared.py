@@ -1,0 +1,237 @@
+"""Every option of the project, declared once: its name, type, help, and who takes it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sessions.shared import graph
+from sessions.shared.target import CacheName
+
+
+def text(value: str) -> str:
+    """A value that is not empty: an unset variable of a shell must not mean "the default"."""
+    if not value.strip():
+        raise argparse.ArgumentTypeError("the value is empty")
+    return value
+
+
+def positive(value: str) -> int:
+    """A whole number of 1 or more."""
+    if not (value.isascii() and value.isdecimal() and len(value) < 10) or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r} is not a number of 1 or more")
+    return int(value)
+
+
+def device(value: str) -> str:
+    """The number of a GPU, or ``cpu``."""
+    if value != "cpu" and not (value.isascii() and value.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{value!r} is neither the number of a GPU nor cpu")
+    return value
+
+
+def pin(value: str) -> str:
+    """What can be locked, at a version; or a wheel, whose needs of NVIDIA's packages are read."""
+    if not re.fullmatch(r"(llama-cpp-python|cuda)==[0-9][0-9A-Za-z.]*|runtime==.+\.whl", value):
+        raise argparse.ArgumentTypeError(
+            f"{value!r} is neither llama-cpp-python==VERSION nor cuda==X.Y nor runtime==FILE.whl"
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. Without a ``metavar`` it is a switch."""
+
+    name: str  # without the dashes: "dry-run"
+    help: str
+    sessions: tuple[str, ...]  # those that read it
+    metavar: str | None = None
+    kind: Callable[[str], object] = text
+    choices: tuple[str, ...] = ()
+    default: str | int | None = None
+    many: bool = False  # may be given several times
+    # Whose option it is. "chain": also of every session that runs one of `sessions` first.
+    # "asked": only where one of `sessions` is asked for by name. "all": only where each session
+    # that is asked for takes it, as it changes what a session is (--dry-run, --wheel).
+    reach: Literal["chain", "asked", "all"] = "chain"
+
+    @property
+    def field(self) -> str:
+        """Its name in ``Options``."""
+        return self.name.replace("-", "_")
+
+    @property
+    def flag(self) -> str:
+        """Its name on the command line."""
+        return f"--{self.name}"
+
+    @property
+    def shown(self) -> str:
+        """Its name and value, as help shows them."""
+        value = self.metavar or "|".join(self.choices)
+        return f"{self.flag} {value}" if value else self.flag
+
+
+# All that has a target, which these options change.
+_ONE = (
+    "probe", "clean", "source", "toolkit", "configure", "wheel", "verify", "smoke", "bench",
+    "bundle", "release", "publish",
+)  # fmt: skip
+_SPEC = (*_ONE, "matrix")
+_BUILDS = ("matrix", "release")  # run chains of their own, which they hand such options to
+_TRIES = ("smoke", "bench")
+
+OPTIONS = (
+    Option(
+        "target",
+        "a table of targets.toml (default: its first); release and publish take several: A,B",
+        _ONE,
+        "NAME",
+    ),
+    Option("targets", "tables of targets.toml", ("matrix",), "A,B"),
+    Option("version", "llama-cpp-python release, one of those locked", _SPEC, "V"),
+    Option("cuda", "CUDA minor version, one of those locked", _SPEC, "X.Y"),
+    Option("arch", 'CUDA architectures, for example "120-real"', _SPEC, "A[;B]"),
+    Option("python", "Python that the wheel is for", _SPEC, "X.Y"),
+    Option("pythons", "Pythons that the wheels are for", ("matrix",), "X.Y,X.Z"),
+    Option("toolkit", "where the CUDA toolkit comes from", _SPEC, "pypi|system|PATH"),
+    Option("source", "your own checkout of llama-cpp-python", _SPEC, "PATH"),
+    Option("force", "go on with a combination that is known to be bad", _SPEC),
+    Option(
+        "wheel",
+        "a finished wheel to work on; nothing is built",
+        ("probe", "verify", *_TRIES),
+        "PATH",
+        reach="all",
+    ),
+    Option("device", "the number of the GPU to use; or the CPU", _TRIES, "N|cpu", device),
+    Option("model", "a GGUF model to ask, or to measure, as well", _TRIES, "PATH"),
+    Option(
+        "baseline",
+        "measure in turn with this wheel; a name is built. May be given several times",
+        ("bench", "bundle"),
+        "WHEEL|seed|upstream|ptx",
+        many=True,
+    ),
+    Option(
+        "rounds",
+        "how often each wheel is measured (default: 10; a verdict needs 8)",
+        ("bench",),
+        "N",
+        positive,
+        default=10,
+    ),
+    Option("report", "use the report that a bundle wrote", (*_TRIES, "release"), "PATH"),
+    Option(
+        "signers",
+        "with --report: SSH public keys, one of which must have signed it",
+        (*_TRIES, "release"),
+        "PATH",
+    ),
+    Option("sign", "sign the bundle with this SSH key", ("bundle",), "KEY"),
+    Option(
+        "compiler",
+        "C++ compiler to use instead of the probe's choice",
+        ("probe", *_BUILDS),
+        "PATH",
+    ),
+    Option(
+        "cache",
+        "compiler cache (default: ccache)",
+        ("configure", *_BUILDS),
+        choices=get_args(CacheName),
+        default="ccache",
+    ),
+    Option(
+        "jobs",
+        "compile steps at once (default: what cores and memory allow)",
+        ("probe", *_BUILDS),
+        "N",
+        positive,
+    ),
+    Option("prerelease", "a preview release of Visual Studio will do too", ("probe", *_BUILDS)),
+    Option(
+        "offline",
+        "use only what is already on this machine",
+        ("source", "toolkit", "configure", "wheel", *_TRIES, "bundle", *_BUILDS),
+    ),
+    Option(
+        "fresh",
+        "do the work of this session again even if it is up to date",
+        ("source", "toolkit", "wheel", "verify", "bench", *_BUILDS),
+        reach="asked",
+    ),
+    Option(
+        "all",
+        "delete all that was built, unpacked and recorded here",
+        ("clean",),
+        reach="asked",
+    ),
+    Option("wheels", "delete built wheels too", ("clean",), reach="asked"),
+    Option(
+        "caches",
+        "delete toolkits, downloads and compiler cache too",
+        ("clean",),
+        reach="asked",
+    ),
+    Option(
+        "dry-run",
+        "say what would be done, and do nothing",
+        ("clean", "release", "publish"),
+        reach="all",
+    ),
+    Option(
+        "lang",
+        "language of the wheel card (default: all)",
+        ("release",),
+        choices=("en", "es", "all"),
+        default="all",
+    ),
+    Option("allow-untested-gpu", "release a wheel that was not tested on a GPU", ("release",)),
+    Option("reproduce", "build again from nothing, and compare", ("release",)),
+    Option("sigstore", "sign the provenance (opens a browser)", ("release",)),
+    Option("record", "save every answer of this machine for replay", ("probe",), "DIR"),
+    Option(
+        "add",
+        "llama-cpp-python==0.3.36, cuda==13.4 or runtime==FILE.whl",
+        ("lock",),
+        "NAME==V",
+        pin,
+    ),
+    Option(
+        "to",
+        "upload to this package server: an address, or a name of ~/.pypirc",
+        ("publish",),
+        "URL",
+    ),
+    Option("help", "print this and do nothing", tuple(graph.REQUIRES)),
+)
+BY_FIELD = {option.field: option for option in OPTIONS}
+# What has no effect beside another option: refused, as it would be ignored.
+IDLE = {
+    "report": ("device", "model", "baseline", "rounds"),  # nothing runs here
+    "source": ("version",),  # the checkout has its own
+}
+NEEDS = {"signers": "report"}
+REQUIRED = {"lock": "add", "matrix": "targets"}  # without it there is nothing to do
+
+
+def takes(option: Option, asked: Collection[str], *, given: bool = False) -> bool:
+    """Whether a command that asks for these sessions takes an option."""
+    own = [session in option.sessions for session in asked]
+    match option.reach:
+        case "chain":
+            return not set(graph.closure(asked, given=given)).isdisjoint(option.sessions)
+        case "asked":
+            return any(own)
+        case "all":
+            return all(own)
+
+
+def takers(option: Option) -> tuple[str, ...]:
+    """The sessions that take an option, each asked for by itself."""
+    return tuple(session for session in graph.REQUIRES if takes(option, [session]))

@@ -1,0 +1,328 @@
+"""Folders and files: marks, safe deletion, files that are written whole, digests, space, locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import glob
+import hashlib
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from sessions.shared.errors import USAGE, Problem
+
+TAG = "CACHEDIR.TAG"
+# The signature is fixed by the Cache Directory Tagging Specification (bford.info/cachedir).
+_TAG_TEXT = """\
+Signature: 8a477f597d28d172789f06886806bc55
+# This folder was made by blackwheel, which may delete it.
+"""
+GONE = ".gone"  # of a folder that is being deleted
+PART = ".part"  # of a file or folder that is being written
+MIB = 1024 * 1024
+_held: set[Path] = set()  # the locks that this process has until it ends
+_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
+
+
+def mark(folder: Path) -> None:
+    """Make a folder if need be, and sign it as ours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tag = folder / TAG
+    if not tag.exists() or tag.stat().st_size == 0:  # empty: a power cut came between
+        tag.write_text(_TAG_TEXT, encoding="ascii", newline="\n")
+
+
+def claim(folder: Path) -> None:
+    """``mark`` for a folder the user named: never one that holds somebody else's files."""
+    if folder.is_dir() and any(folder.iterdir()) and not is_marked(folder):
+        raise Problem(
+            "The cache folder holds other files, which blackwheel would not dare to delete.",
+            id="cache-folder-foreign",
+            code=USAGE,
+            evidence=str(folder),
+            remedy=f"name a folder of its own: BLACKWHEEL_CACHE={folder / 'blackwheel'}",
+        )
+    mark(folder)
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether a folder carries our mark; never true of a link to one."""
+    tag = folder / TAG
+    return not folder.is_symlink() and tag.is_file() and tag.read_bytes() == _TAG_TEXT.encode()
+
+
+def remove(folder: Path) -> None:
+    """Delete a folder that carries our mark, and refuse any other.
+
+    It is renamed first, so that no run takes half of it for the whole, and the mark goes last: what
+    an interrupted deletion leaves (``.NAME.gone``) can still be deleted.
+    """
+    if not is_marked(folder):
+        raise Problem(
+            "This folder is not deleted, because it does not carry blackwheel's mark.",
+            id="folder-without-mark",
+            evidence=f"{folder} has no {TAG} of ours",
+            remedy=f"look into it, and delete it yourself if it may go: {folder}",
+        )
+    if not (folder.name.startswith(".") and folder.suffix in (GONE, PART)):  # else no run takes it
+        gone = folder.with_name(f".{folder.name}{GONE}")
+        if is_marked(gone):
+            _empty(gone)
+        put(folder, gone)
+        folder = gone
+    _empty(folder)
+
+
+def _empty(folder: Path) -> None:
+    for child in folder.iterdir():
+        if child.name != TAG:
+            discard(child)
+    (folder / TAG).unlink()
+    folder.rmdir()
+
+
+def discard(path: Path) -> None:
+    """Delete a file, a link, or a folder with all that is in it, whatever its permissions."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=_make_writable)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _make_writable(function: Callable[..., object], path: str, _: object) -> None:
+    """What Windows and a read-only folder need before a file in it can be deleted."""
+    target = Path(path)
+    for entry in (target.parent, target):
+        if not entry.is_symlink():
+            entry.chmod(stat.S_IRWXU)
+    if function in (os.unlink, os.rmdir):
+        function(path)
+    else:
+        shutil.rmtree(path)
+
+
+def put(part: Path, whole: Path) -> None:
+    """Rename a file or a folder that is whole; a file takes the place of an older one.
+
+    On Windows a virus scanner or an indexer has what was just written open for a moment, and
+    neither moves meanwhile.
+    """
+    for pause in _PAUSES if sys.platform == "win32" else ():
+        try:
+            part.replace(whole)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    part.replace(whole)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Put a file in place whole or not at all: yields the name to write it under meanwhile.
+
+    It is written beside ``path``, flushed to the disk and renamed. What a run that was killed left
+    beside is deleted.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    for old in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+        if not _writes(old):
+            old.unlink(missing_ok=True)
+    try:
+        yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        put(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _writes(part: Path) -> bool:
+    """Whether the process that a file of ``whole`` is named after may still write it."""
+    import psutil  # not at the top: the bootstrap has the standard library alone
+
+    number = part.name.removesuffix(PART).rpartition(".")[2]
+    return number.isdecimal() and psutil.pid_exists(int(number))
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file whole or not at all."""
+    with whole(path) as part:
+        shutil.copyfile(source, part)
+
+
+def room(needs: Mapping[Path, int], what: str) -> None:
+    """Raise Problem where a disk has less space than is needed of it; asked now.
+
+    ``needs`` are MiB by the folder that gets them. The folders may be on one disk or on several,
+    and need not exist yet.
+    """
+    disks: dict[int, list[tuple[Path, int]]] = {}
+    for folder, mib in needs.items():
+        there = next(f for f in (folder, *folder.parents) if f.exists())
+        disks.setdefault(there.stat().st_dev, []).append((there, mib))
+    for folders in disks.values():
+        needed = sum(mib for _, mib in folders)
+        free = shutil.disk_usage(folders[0][0]).free // MIB
+        if free < needed:
+            raise Problem(
+                f"{what} needs {needed} MiB of disk; {free} MiB are free.",
+                id="disk-too-small",
+                evidence="\n".join(str(folder) for folder, _ in folders),
+                remedy="free some space there, or nox -s clean -- --all, then run the same command "
+                "again",
+            )
+
+
+def files(root: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
+    """Every file below ``root`` whose relative POSIX path ``keep`` accepts, sorted.
+
+    ``keep`` is asked of folders too, with a "/" at the end; a refused folder is not entered.
+    """
+
+    def walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+            relative = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if keep(relative + "/"):
+                    yield from walk(Path(entry.path), relative + "/")
+            elif keep(relative):
+                yield relative, Path(entry.path)
+
+    yield from walk(root, "")
+
+
+def tree_digest(root: Path, keep: Callable[[str], bool]) -> dict[str, str]:
+    """SHA-256 of every file that ``keep`` accepts, by relative path; of a link, its target."""
+    digests = {}
+    for relative, path in files(root, keep):
+        if path.is_symlink():
+            data = b"link:" + os.fsencode(path.readlink())
+        else:
+            data = path.read_bytes()
+        digests[relative] = hashlib.sha256(data).hexdigest()
+    return digests
+
+
+def signature(root: Path, keep: Callable[[str], bool]) -> str:
+    """A quick digest of names, sizes and times: equal means that no file was written since."""
+    parts = []
+    for relative, path in files(root, keep):
+        status = path.lstat()
+        parts.append(f"{relative} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
+    """Take the lock ``path``, for a with statement; say so if another run has it.
+
+    Raises Problem where that run waits for this one: it would never end.
+    """
+    import filelock  # not at the top: the bootstrap has the standard library alone
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    taken = filelock.FileLock(path)
+    try:
+        return taken.acquire(timeout=0)
+    except filelock.Timeout:
+        who, is_parent = owner(path)
+        if is_parent:
+            raise Problem(
+                f"This run needs {path.stem}, which the run that began it has and keeps.",
+                id="lock-of-parent",
+                evidence=who,
+                remedy="run the two one after the other: first the command that is named above",
+            ) from None
+        waiting(f"{who} is at work on {path.stem}; waiting for it to end (Ctrl-C stops).")
+        return taken.acquire()
+
+
+def owner(path: Path) -> tuple[str, bool]:
+    """Which process has the lock ``path``, in words, and whether it is a parent of this one.
+
+    On Windows no process but a parent can be asked for its open files without a wait.
+    """
+    import psutil
+
+    parents = psutil.Process().parents()
+    others = () if sys.platform == "win32" else psutil.process_iter()
+    for process in (*parents, *others):
+        with contextlib.suppress(psutil.Error):
+            is_open = any(Path(file.path) == path.resolve() for file in process.open_files())
+            if is_open and process.pid != os.getpid():
+                return described(process.pid), process in parents
+    return "Another run", False
+
+
+def described(pid: int) -> str:
+    """A process in words that tell its owner which run it is."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        words = process.cmdline()
+        nox = next((n for n, word in enumerate(words) if word in ("-s", "--session")), None)
+        command = " ".join(" ".join(["nox", *words[nox:]] if nox else words).split())[:200]
+        return f"Process {pid} ({command}, in {process.cwd()})"
+    except psutil.Error:
+        return f"Process {pid}"
+
+
+@functools.cache
+def hold(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
+    """Take the lock ``path`` until this process ends."""
+    taken = lock(path, waiting)
+    _held.add(path)
+    return taken
+
+
+def is_held(path: Path) -> bool:
+    """Whether this process has the lock ``path`` until it ends."""
+    return path in _held
+
+
+def is_free(path: Path) -> bool:
+    """Whether no run, this one included, has the lock ``path`` at this moment."""
+    import filelock
+
+    probe = filelock.FileLock(path)
+    try:
+        with probe.acquire(timeout=0):
+            return True
+    except filelock.Timeout:
+        return False
+
+
+def problem_of(error: OSError) -> Problem | None:
+    """The user's side of an operating-system error: full disk, no permission. Else None."""
+    where = str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Problem(
+            "The disk is full.",
+            id="disk-full",
+            evidence=where,
+            remedy="free some space (nox -s clean -- --all frees what was built here), then run "
+            "the same command again: it goes on where it stopped",
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR) and error.filename:
+        return Problem(
+            "Something else is where a file or folder of blackwheel belongs.",
+            id="path-occupied",
+            evidence=f"{error.strerror}: {where}",
+            remedy="move it away, then run the same command again",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return Problem(
+            "A file or folder cannot be written.",
+            id="path-not-writable",
+            evidence=f"{error.strerror}: {where}",
+            remedy="make it writable for you, or work in a folder of your own",
+        )
+    return None

@@ -1,0 +1,297 @@
+"""From a nox session to a stage: what the stage is told, and how its errors reach nox."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NoReturn
+
+import nox
+import platformdirs
+
+from sessions.shared import (
+    arguments,
+    bootstrap,
+    cli,
+    console,
+    disk,
+    locks,
+    options,
+    programs,
+    spec,
+    usage,
+)
+from sessions.shared.cli import Request
+from sessions.shared.errors import BUG, USAGE, Problem
+from sessions.shared.machine import Machine, real
+from sessions.shared.options import Options
+from sessions.shared.target import BuildSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
+MATRIX = "matrix"  # takes --targets and --pythons: every wheel that these name
+_failed: list[int] = []  # the exit codes of the sessions that failed in this process
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a stage may know of its surroundings."""
+
+    LOCKS: ClassVar = "locks"  # in the cache: never deleted, as runs may wait for any of them
+    SCRATCH: ClassVar = "tmp"  # in the cache: what runs unpack, deleted as they end
+
+    session: str  # the session that runs
+    asked: frozenset[str]  # the sessions that were asked for by name
+    options: Options
+    spec: BuildSpec
+    env: Mapping[str, str]  # the caller's environment
+    machine: Machine
+    root: Path  # of the project
+    cache: Path  # toolkits, downloads, build tools, compiler cache: kept between builds
+    specs: tuple[BuildSpec, ...] = ()  # of a session that takes several targets: all of them
+
+    @property
+    def build(self) -> Path:
+        """Records, logs, staged source and CMake tree of the target.
+
+        Without links, as CMake has it: else its real path would be in the libraries.
+        """
+        return (self.root / "build" / self.spec.target).resolve()
+
+    @property
+    def wheels(self) -> Path:
+        """Finished wheels of the target."""
+        return self.root / "wheels" / self.spec.target
+
+    def given(self, wheel: Path, sha256: str) -> Path:
+        """Where records of a wheel lie that was not built here; that of no other wheel."""
+        name = re.sub("[^A-Za-z0-9._+-]", "_", wheel.stem)[:100]
+        return self.build / "given" / f"{name}-{sha256[:8]}"
+
+    def record(self, stage: str) -> Path:
+        """Where a stage's record lies; of a given wheel apart from those of the target's build."""
+        folder = self.build / "given" if self.options.wheel else self.build
+        return folder / f"{stage}.json"
+
+    @property
+    def fresh(self) -> bool:
+        """Whether this very session's work is to be done again."""
+        return self.options.fresh and self.session in self.asked
+
+    def cache_lock(self, name: str) -> AbstractContextManager[object]:
+        """Be the one run that makes a part of the cache: a with statement."""
+        return disk.lock(self.cached_lock(name), console.say)
+
+    def use_cached(self, name: str) -> None:
+        """Use a part of the cache until this process ends: no run deletes or replaces it."""
+        locks.share(self.cached_lock(name), console.say)
+
+    def replace_cached(self, name: str) -> AbstractContextManager[None]:
+        """Wait until no other run uses a part of the cache, and have it: a with statement."""
+        return locks.sole(self.cached_lock(name), console.say)
+
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A folder of this run's own on the disk of the cache, deleted at the end."""
+        return locks.scratch(self.cache / self.SCRATCH)
+
+    def cached_lock(self, name: str) -> Path:
+        """The lock file that stands for a part of the cache."""
+        return self.cache / self.LOCKS / f"{name}.lock"
+
+    def lock_of(self, name: str) -> Path:
+        """The lock file that stands for a target, or for an unpacked source ("source-0.3.16")."""
+        return self.root / "build" / f"{name}.lock"
+
+    def use_source(self, version: str) -> None:
+        """Use an unpacked source until this process ends: no run deletes it."""
+        locks.share(self.lock_of(f"source-{version}"), console.say)
+
+    def source_lock(self, version: str) -> AbstractContextManager[object]:
+        """Have one unpacked source for this process alone: a with statement."""
+        return disk.lock(self.lock_of(f"source-{version}"), console.say)
+
+    def target_lock(self, target: str) -> None:
+        """Have one target's build folder for this process alone, until it ends."""
+        disk.hold(self.lock_of(target), console.say)
+
+
+def main(root: Path) -> NoReturn:
+    """Check the whole command line, have nox run it, and end with the code of what failed.
+
+    nox by itself ends with 1 whatever failed.
+    """
+    code = _prepared()
+    if code is not None:
+        sys.exit(code)
+    # nox takes a noxfile from the current folder, which the user chose.
+    noxfile = str(root / "noxfile.py")
+    sys.argv = [noxfile, "-f", noxfile, *bootstrap.arguments(sys.argv[1:])]
+    try:
+        nox.main()
+    except SystemExit as end:
+        sys.exit(exit_code(end.code))
+    sys.exit(0)
+
+
+def exit_code(of_nox: str | int | None) -> str | int | None:
+    """The exit code of a run that nox ends with ``of_nox``: that of the session that failed."""
+    return _failed[-1] if of_nox == 1 and _failed else of_nox
+
+
+def _prepared() -> int | None:
+    """The exit code of a command that ends before nox does anything; None where nox goes on."""
+    try:
+        request = cli.read(sys.argv[1:], options.environment())
+        if not request.runs or not request.stages:
+            return None
+        chosen = _chosen(request, Path.cwd())
+        if chosen.help:
+            console.say(usage.text(request.stages, _targets()))
+            return 0
+        specs = {name: _specs(name, chosen) for name in request.stages}
+        if arguments.PTX in chosen.baseline:
+            spec.ptx(_targets(), chosen)
+        for name in {"smoke", "bench"} & set(specs):
+            _early(chosen, specs[name][0])
+    except Problem as problem:
+        console.problem(problem)
+        return problem.code
+    except Exception as error:
+        bug = _bug("start", error)
+        console.problem(bug)
+        return bug.code
+    return None
+
+
+def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
+    """Run one stage. Every error of the project becomes nox's here, and only here."""
+    programs.ended_by_signals(_terminated)
+    try:
+        request = cli.read(sys.argv[1:], options.environment())
+        request = dataclasses.replace(request, words=tuple(session.posargs))
+        chosen = _chosen(request, Path(session.invoked_from))
+        if chosen.help:  # of a nox that was started past main
+            console.say(usage.text([session.name], _targets()))
+            return
+        work(_context(session.name, request, chosen))
+    except Problem as problem:
+        _fail(session, problem)
+    except OSError as error:
+        _fail(session, disk.problem_of(error) or _bug(session.name, error))
+    except Exception as error:
+        _fail(session, _bug(session.name, error))
+
+
+def _chosen(request: Request, folder: Path) -> Options:
+    """The options of a command that was given in ``folder``, their values looked at."""
+    chosen = options.parse(request.words, request.stages)
+    if chosen.help:
+        return chosen
+    chosen = arguments.resolve(chosen, folder)
+    arguments.check(chosen, request.stages, options.environment().get("PATH", ""))
+    return chosen
+
+
+def _targets() -> dict[str, BuildSpec]:
+    platform = "windows" if sys.platform == "win32" else "linux"
+    return spec.load((ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
+
+
+def _specs(session: str, chosen: Options) -> list[BuildSpec]:
+    """What a session is to work on. Raises Problem for a target that there is not."""
+    targets = _targets()
+    if session == MATRIX:
+        return spec.matrix(targets, chosen)
+    if session not in MANY or chosen.target is None:
+        return [spec.choose(targets, chosen)]
+    names = dict.fromkeys(n for n in chosen.target.split(",") if n) or {chosen.target: None}
+    return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in names]
+
+
+def _early(chosen: Options, found: BuildSpec) -> None:
+    """What would be known to be of no use after a build only. Raises Problem."""
+    if chosen.device != "cpu" or chosen.wheel or not found.archs:
+        return
+    if not (ROOT / "wheels" / found.target / "wheel.json").is_file():
+        raise Problem(
+            f"--device cpu tests only the Python side of a wheel of {found.target}, nothing of a "
+            "GPU, and no such wheel has been built.",
+            id="cpu-of-cuda-target",
+            remedy=f"build it first: {spec.command('wheel', found)}",
+            code=USAGE,
+        )
+    console.warn("--device cpu: this tests the Python side of the wheel, nothing of a GPU")
+
+
+def _context(session: str, request: Request, chosen: Options) -> Context:
+    env = options.environment()
+    cache = _cache(env.get("BLACKWHEEL_CACHE"))
+    many = session in (*MANY, MATRIX)
+    specs = _specs(session, chosen)
+    context = Context(
+        session=session,
+        asked=frozenset(request.sessions),
+        options=chosen,
+        spec=specs[0],
+        specs=tuple(specs) if many else (),
+        env=env,
+        machine=real(env, ROOT, cache),
+        root=ROOT,
+        cache=cache,
+    )
+    if many and chosen.dry_run:
+        return context
+    disk.mark(context.root / "build")
+    disk.claim(context.cache)
+    if many:
+        return context
+    if chosen.wheel:  # nothing of the target is touched, and nobody need wait
+        locks.share(context.lock_of(context.spec.target), console.say)
+    else:
+        context.target_lock(context.spec.target)
+        programs.end_leftovers(programs.BUILD_MARK, str(context.build))
+    disk.mark(context.build)
+    return context
+
+
+def _cache(named: str | None) -> Path:
+    return Path(named or platformdirs.user_cache_path("blackwheel")).expanduser().resolve()
+
+
+def _fail(session: nox.Session, problem: Problem) -> NoReturn:
+    # nox ends each error with a dot or a time, which would be pasted with the remedy.
+    console.problem(problem)
+    _failed.append(problem.code)
+    session.error(f"the reason is above (exit code {problem.code})")
+
+
+def _bug(stage: str, error: BaseException) -> Problem:
+    text = "".join(traceback.format_exception(error))
+    log = ROOT / "build" / f"bug-{stage}.log"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        log.write_text(text, encoding="utf-8")
+        where = f"the traceback is in {log}"
+    except OSError:
+        where = text
+    return Problem(
+        f"A bug of blackwheel: {type(error).__name__}: {error}",
+        id="bug",
+        code=BUG,
+        evidence=where,
+        remedy="report it with that text; until then, nox -s clean -- --all starts afresh",
+    )
+
+
+def _terminated(number: int, _: object) -> NoReturn:
+    # SystemExit unwinds the stack, so that run.stream ends the compilers it started.
+    with contextlib.suppress(OSError):  # the terminal is gone
+        console.say("Terminated; the next run goes on where this one was.")
+    sys.exit(128 + number)

@@ -1,0 +1,43 @@
+"""What to build, and which host compilers a CUDA toolkit accepts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CacheName = Literal["ccache", "sccache", "none"]
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What to build: one table of ``targets.toml`` with the command line's overrides."""
+
+    target: str
+    summary: str
+    version: str  # of llama-cpp-python
+    cuda: str | None  # "13.1"; None builds for the CPU alone
+    archs: tuple[str, ...]  # as CMAKE_CUDA_ARCHITECTURES has them: "120-real"
+    python: str  # "3.11"
+    platform: str  # "linux" | "windows"
+    toolkit: str = "pypi"  # "pypi" | "system" | a path
+    source: str | None = None  # a checkout; None takes the locked sdist
+    cache: CacheName = "ccache"
+    compiler: str | None = None  # path of a C++ compiler; None lets the probe choose
+    prerelease: bool = False  # whether a preview of Visual Studio will do
+    warning: str | None = None
+    budget_mb: int = 0  # what the wheel may weigh, in megabytes
+    device_features: tuple[str, ...] = ()  # tensor-core instructions it claims: "OMMA.E2M1"
+
+
+@dataclass(frozen=True)
+class HostRange:
+    """Host compilers that a CUDA toolkit accepts, from its ``crt/host_config.h``.
+
+    Major versions, both ends included; for msvc values of ``_MSC_VER``.
+    """
+
+    gnu_max: int
+    clang_min: int
+    clang_max: int
+    msvc_min: int
+    msvc_max: int

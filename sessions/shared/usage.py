@@ -1,0 +1,128 @@
+"""The options as text: what ``--help`` prints, and ``docs/cli.md``. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from sessions.shared import graph
+from sessions.shared.declared import IDLE, NEEDS, OPTIONS, Option, takers, takes
+from sessions.shared.target import BuildSpec
+
+EXIT_CODES = {
+    0: "success",
+    1: "a check failed: a wheel, a report or a build is not as it should be",
+    2: "wrong use: the command line, `targets.toml` or a file that was named is wrong",
+    3: "the environment lacks something: a tool, a GPU, disk space, the network",
+    4: "a bug of blackwheel; `build/bug-SESSION.log` has the traceback",
+    130: "interrupted (Ctrl-C)",
+    143: "terminated (SIGTERM)",
+}
+
+
+def text(sessions: Sequence[str], targets: Mapping[str, BuildSpec]) -> str:
+    """What ``nox -s SESSIONS -- --help`` prints."""
+    names = " ".join(sessions)
+    taken = [option for option in OPTIONS if takes(option, sessions)]
+    first = [name for name in graph.closure(sessions) if name not in sessions]
+    width = max(len(option.shown) for option in taken)
+    lines = [f"usage: nox -s {names} -- [options]", ""]
+    lines += [f"runs first: {', '.join(first)}", ""] if first else []
+    lines += ["options:", *(f"  {o.shown:<{width}}  {o.help}" for o in taken)]
+    if not {"target", "targets"}.isdisjoint(option.name for option in taken):
+        wide = max(map(len, targets), default=0)
+        rows = (f"  {name:<{wide}}  {spec.summary}" for name, spec in targets.items())
+        lines += ["", "targets (targets.toml):", *rows]
+    codes = (f"  {code:<3}  {what.replace('`', '')}" for code, what in EXIT_CODES.items())
+    return "\n".join([*lines, "", "exit codes:", *codes])
+
+
+def markdown() -> str:
+    """The page ``docs/cli.md``."""
+    return "\n".join([*_head(), *_table(), *_sessions(), *_rules(), *_codes()])
+
+
+def _head() -> Iterator[str]:
+    yield "# The command line"
+    yield ""
+    yield "`nox -s SESSION -- OPTIONS`; without nox: `python3.11 noxfile.py -s SESSION -- OPTIONS`."
+    yield "`nox -s SESSION -- --help` prints the options of a session and the list of targets."
+    yield ""
+    yield "This page is generated from `sessions/shared/declared.py`:"
+    yield "`BLACKWHEEL_REGOLD=1 nox -s tests -- tests/unit/test_usage.py` writes it again."
+    yield ""
+
+
+def _table() -> Iterator[str]:
+    yield "## Options"
+    yield ""
+    yield "| option | meaning | sessions that read it |"
+    yield "| --- | --- | --- |"
+    for option in OPTIONS:
+        yield f"| {_code(option.shown)} | {_cell(option.help)} | {_read_by(option)} |"
+    yield ""
+
+
+def _sessions() -> Iterator[str]:
+    yield "## Sessions"
+    yield ""
+    yield "| session | runs first | options |"
+    yield "| --- | --- | --- |"
+    for name in graph.REQUIRES:
+        first = ", ".join(s for s in graph.closure([name]) if s != name) or "none"
+        flags = " ".join(_code(o.flag) for o in OPTIONS if name in takers(o) and o.name != "help")
+        yield f"| `{name}` | {first} | {flags} |"
+    yield ""
+    names = ", ".join(f"`{name}`" for name in graph.PYTEST)
+    yield f"{names}: the words after `--` go to pytest. `{graph.LINT}` takes none."
+    yield ""
+
+
+def _rules() -> Iterator[str]:
+    yield "## Rules"
+    yield ""
+    yield "- A session takes its own options and those of the sessions that it runs first."
+    yield "  A command that asks for several sessions takes the options of all of them."
+    yield "- " + _only("asked", "only for a session that is asked for by name")
+    yield "- " + _only("all", "only where every session that is asked for reads it")
+    yield "- With `--wheel` nothing is built, so options of a build are refused."
+    for field, others in IDLE.items():
+        names = ", ".join(_code(f"--{other}") for other in others)
+        yield f"- `--{field}` excludes {names}."
+    for field, needed in NEEDS.items():
+        yield f"- `--{field}` needs `--{needed}`."
+    yield "- An option that has no effect is refused before anything runs, and so are an empty"
+    yield "  value, a value given twice, and a path that names nothing."
+    yield "- A relative path is taken from the folder where the command is run."
+    yield "- `--device cpu` with a CUDA target tests only the Python side of a wheel. It needs a"
+    yield "  wheel that has been built already, or `--wheel`."
+    yield ""
+
+
+def _codes() -> Iterator[str]:
+    yield "## Exit codes"
+    yield ""
+    yield "| code | meaning |"
+    yield "| --- | --- |"
+    yield from (f"| {code} | {what} |" for code, what in EXIT_CODES.items())
+    yield ""
+
+
+def _only(reach: str, rule: str) -> str:
+    names = (_code(option.flag) for option in OPTIONS if option.reach == reach)
+    return f"{', '.join(names)}: {rule}."
+
+
+def _read_by(option: Option) -> str:
+    return "all" if set(option.sessions) == set(graph.REQUIRES) else _names(option.sessions)
+
+
+def _names(sessions: Collection[str]) -> str:
+    return ", ".join(name for name in graph.REQUIRES if name in sessions)
+
+
+def _code(value: str) -> str:
+    return f"`{_cell(value)}`"
+
+
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|")

@@ -1,0 +1,138 @@
+"""The build tools' venv, and pip in it with the user's own configuration."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sessions.payload import pipconfig
+from sessions.probe.model import Toolchain
+from sessions.shared import console, disk, knowledge, locks, options, programs, records
+from sessions.shared.errors import Problem
+from sessions.shared.nox_session import Context
+
+_READY = "ready.json"
+
+
+def program(venv: Path, name: str) -> Path:
+    """A program of a venv: in ``bin``, or in ``Scripts`` with ".exe" on Windows."""
+    if sys.platform == "win32":
+        return venv / "Scripts" / f"{name}.exe"
+    return venv / "bin" / name
+
+
+def tools(ctx: Context) -> Path:
+    """The venv of the target's Python that holds every locked build tool; made at most once."""
+    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    if chain.python is None:
+        raise Problem(
+            f"There is no Python {ctx.spec.python} for the build.",
+            id="python-missing",
+            remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
+        )
+    lock = knowledge.tools_lock()
+    identity = records.fingerprint(
+        [chain.python.path, chain.python.version, lock.read_text("utf-8")]
+    )
+    name = f"tools-py{ctx.spec.python}-{identity[:12]}"
+    venv = ctx.cache / name
+    ctx.use_cached(name)
+    if (venv / _READY).exists():
+        return venv
+    with ctx.cache_lock(name):
+        if not (venv / _READY).exists():
+            _make(ctx, chain.python.path, venv, lock)
+    return venv
+
+
+def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
+    disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
+    disk.discard(venv)  # what a run that was stopped left
+    console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
+    made = programs.capture(
+        [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
+    )
+    if made.returncode:
+        raise Problem(
+            "Python could not make a venv for the build tools.",
+            id="tools-venv-failed",
+            evidence=tail(made.output),
+            remedy=f"install the venv module of Python {ctx.spec.python} "
+            f"(Debian, Ubuntu: apt install python{ctx.spec.python}-venv)",
+        )
+    disk.mark(venv)
+    pip(ctx, venv, ["install", "--no-deps", "--require-hashes", "-r", str(lock)], "the build tools")
+    records.write_text(venv / _READY, "{}\n")
+
+
+def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
+    """Run pip and return its output. A failure becomes the Problem it stands for."""
+    python, env = str(program(venv, "python")), options.pip_environment(ctx.env)
+    listed = _settings(python, tuple(env.items()))
+    command = [python, "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check", *words]
+    if ctx.options.offline:
+        command.append("--no-index")
+    with ctx.scratch() as scratch:
+        # pip downloads and unpacks in the temporary folder: beside what comes of it, and marked, so
+        # that the next run ends and deletes what a killed one left.
+        own = {"PYTHONUTF8": "1", **locks.temporary(scratch)}
+        env = {**pipconfig.environment(env, listed, words[0]), **own}
+        done = programs.capture(command, env=env)
+    if done.returncode:
+        raise _pip_problem(done.output, what, offline=ctx.options.offline)
+    return done.stdout
+
+
+@functools.cache
+def _settings(python: str, env: tuple[tuple[str, str], ...]) -> str:
+    """What pip's own files set, as pip lists it."""
+    done = programs.capture([python, *pipconfig.LIST], env={**dict(env), "PYTHONUTF8": "1"})
+    if done.returncode:
+        raise Problem(
+            "pip cannot read its own settings.",
+            id="pip-settings",
+            evidence=tail(done.output),
+            remedy="repair the file that it names (pip config debug lists where they are)",
+        )
+    return done.stdout
+
+
+def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:
+    if "DO NOT MATCH THE HASHES" in output:
+        return Problem(
+            f"A download for {what} is not the file that was locked: damaged on the way, or "
+            "another file under the same name. It was not used.",
+            id="download-hash-mismatch",
+            evidence=tail(output, 6),
+            remedy="try again (pip cache purge removes a damaged copy); if it stays, check the "
+            "index that pip is configured to use: pip config list",
+        )
+    if "No space left on device" in output:
+        return Problem(
+            f"The disk is full: {what} could not be installed.",
+            id="install-disk-full",
+            evidence=tail(output, 3),
+            remedy="free some space, then run the same command again",
+        )
+    if "No matching distribution found" in output and offline:
+        return Problem(
+            f"{what.capitalize()} cannot be had offline.",
+            id="offline-missing",
+            evidence=tail(output, 3),
+            remedy="run once without --offline, or point PIP_FIND_LINKS to a folder that has it",
+        )
+    return Problem(
+        f"pip could not get {what}.",
+        id="pip-failed",
+        evidence=tail(output),
+        remedy="check the network and pip's configuration (pip config list), then run the same "
+        "command again",
+    )
+
+
+def tail(text: str, lines: int = 10) -> str:
+    """The last lines of an output, warnings about pip itself left out."""
+    kept = [line for line in text.splitlines() if line.strip() and "[notice]" not in line]
+    return "\n".join(kept[-lines:])

@@ -1,0 +1,1 @@
+"""What is in a finished wheel: facts read from the file, then checks of them."""

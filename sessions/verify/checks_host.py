@@ -1,0 +1,363 @@
+"""Checks of the host code: what the libraries need of a machine, and what they carry. All pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator, Sequence
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from sessions.shared import knowledge
+from sessions.shared.checks import Check
+from sessions.verify import policy
+from sessions.verify.metadata import PACKAGE
+from sessions.verify.model import Binding, Library
+from sessions.verify.subject import REBUILD, Case, check, find, required, stem, unread
+
+_LOWER_BOUNDS = (">=", "==", "~=", ">")
+BY_PATH = "$ORIGIN/"  # before the name of a needed library: beside this one, whatever is loaded
+_ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})(?=/|$)")
+
+
+def libraries(case: Case) -> Check:
+    """Every library can be read to its end, is for x86-64, and can be loaded by any system."""
+    return check(
+        "libraries",
+        _libraries(case),
+        ok=f"{len(case.libraries)} × {'PE' if case.windows else 'ELF'} for x86-64",
+        fail="a library is damaged, or of another system",
+        remedy=REBUILD,
+    )
+
+
+def _libraries(case: Case) -> Iterator[str]:
+    yield from unread(case)
+    wanted = "pe" if case.windows else "elf"
+    for library in case.libraries:
+        if library.error and not library.format:
+            continue
+        if library.format != wanted:
+            yield f"{library.member}: {library.format.upper()}, and the tag says {wanted.upper()}"
+        if library.machine != "x86_64":
+            yield f"{library.member}: for {library.machine or 'an unknown machine'}"
+        elif not library.instructions:
+            yield f"{library.member}: no machine code in it"
+        if library.executable_stack and library.format == "elf":
+            yield f"{library.member}: wants an executable stack, which glibc 2.41 refuses"
+        yield from (f"{library.member}: {fault}" for fault in library.faults)
+    yield from _names(case)
+
+
+def _names(case: Case) -> Iterator[str]:
+    """Libraries that no target's wheel has, and those that say that they are another."""
+    own, carried = policy.libraries("windows" if case.windows else "linux")
+    known = re.compile("|".join([*map(re.escape, sorted(own)), *carried]))
+    same = {(lib.sha256, lib.member.rsplit("/", 1)[-1]) for lib in case.libraries}
+    for library in case.libraries:
+        name = stem(library.member)
+        if library.format and not known.fullmatch(name.lower() if case.windows else name):
+            yield f"{library.member}: not a library that a wheel of llama-cpp-python has"
+        # Of several links to one file, which a zip file has as copies, one has the name.
+        named = library.soname.removeprefix(BY_PATH)
+        if named and (library.sha256, named) not in same:
+            yield f"{library.member}: its SONAME is {library.soname}"
+
+
+def imports(case: Case) -> Check:
+    """Each needed library comes with the system, the wheel, the driver or a package it requires."""
+    needed = sorted({name for lib in case.libraries for name in lib.imports})
+    return check(
+        "imports",
+        [*unread(case), *_imports(case, needed), *_neighbours(case)],
+        ok=f"{len(needed)} libraries, each from the system, the wheel, the driver "
+        "or a required package",
+        fail="a library would not be found on the user's machine",
+        remedy=REBUILD + "; what a wheel needs belongs into it or into its requirements",
+    )
+
+
+def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
+    known = policy.platform_libraries("windows" if case.windows else "linux")
+    inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
+    inside |= {name.lower() for name in inside} if case.windows else set()
+    who = {
+        name: ", ".join(
+            lib.member.rsplit("/", 1)[-1] for lib in case.libraries if name in lib.imports
+        )
+        for name in needed
+    }
+    for name in needed:
+        if re.search(r"[/\\$]", name.removeprefix(BY_PATH)):
+            yield f"{name}: a path, not a name: it is loaded from there (needed by {who[name]})"
+            continue
+        if (
+            name.removeprefix(BY_PATH) in inside
+            or name in known.system
+            or name.startswith(known.prefixes)
+        ):
+            continue
+        if name in known.driver:
+            if not case.spec.archs:
+                yield f"{name}: the driver's, and the target is for machines without one"
+            continue
+        runtime = known.runtime(name)
+        if runtime is None:
+            yield f"{name}: from nowhere (needed by {who[name]})"
+            continue
+        package, major = runtime
+        if case.spec.cuda is None:
+            yield f"{name}: CUDA, and the target is for the CPU alone"
+        elif major != case.spec.cuda.split(".")[0]:
+            yield f"{name}: CUDA {major}, and the target is CUDA {case.spec.cuda}"
+        else:
+            yield from _requirement(case, name, package, major)
+
+
+def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[str]:
+    """What is wrong with METADATA's requirement of the package that brings a CUDA library."""
+    found = required(case, package, f"{package}-cu{major}")
+    if not found:
+        yield f"{name}: METADATA requires no {package}, so nothing brings it"
+        return
+    specifiers = SpecifierSet(",".join(str(r.specifier) for r in found))
+    if _majors(specifiers) != {int(major)}:
+        yield f"{name}: {found[0]} does not hold pip to CUDA {major}"
+    floor = knowledge.floors(major)[package]
+    lower = [s.version.removesuffix(".*") for s in specifiers if s.operator in _LOWER_BOUNDS]
+    oldest = max(map(Version, lower), default=None)
+    if oldest is None or oldest < Version(floor.version):
+        yield f"{name}: {found[0]} admits releases older than {floor.version}, the oldest known"
+    taken = {f for library in case.libraries for f in library.runtime.get(name, ())}
+    if not taken:
+        yield f"{name}: not judged, it is not known which functions of it are needed"
+    lacking = sorted(taken - floor.exports)
+    if lacking:
+        yield (
+            f"{name}: {package} {floor.version}, which METADATA admits, lacks "
+            f"{len(lacking)} functions that are needed, such as {lacking[0]}"
+        )
+
+
+def _majors(specifiers: SpecifierSet) -> set[int]:
+    """The majors of which a version is admitted: of those named, those after them, and a grid."""
+    named = [s.version.removesuffix(".*") for s in specifiers]
+    grid = [f"{major}.{minor}" for major in range(100) for minor in (0, 5)]
+    found = set()
+    for text in [*named, *(f"{version}.1" for version in named), *grid]:
+        try:
+            if specifiers.contains(text):
+                found.add(Version(text).major)
+        except ValueError:  # no version, or one with more digits than Python converts
+            continue
+    return found
+
+
+def _neighbours(case: Case) -> Iterator[str]:
+    """Where a library of the wheel would not find another of it."""
+    if case.windows:
+        yield from _apart(case)
+        return
+    inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
+    system = policy.platform_libraries("linux").system
+    home = f"{PACKAGE}/lib/"  # what auditwheel copies in is elsewhere, by names of its own
+    private = {m.removeprefix(home) for m in case.facts.members if m.startswith(home)}
+    private -= policy.platform_libraries("linux").shared
+    for library in case.libraries:
+        places = [
+            place
+            for each in [library, *_needing(case, library)]
+            for place in _searched(
+                each, library.search_paths if each is library else each.inherited_paths
+            )
+        ]
+        for name in library.imports:
+            if name.startswith(BY_PATH):
+                beside = f"{posixpath.dirname(library.member)}/{name.removeprefix(BY_PATH)}"
+                if beside not in case.facts.members:
+                    yield f"{library.member}: needs {beside}, which is not in the wheel"
+                continue
+            found = any(f"{place}/{name}" in case.facts.members for place in places)
+            if name in inside - system and not found:
+                yield f"{library.member}: no search path leads it to {name}, which is in the wheel"
+            if case.ours and name in private - system:
+                yield (
+                    f"{library.member}: needs {name} by its name, so another one that is "
+                    "loaded already, or in LD_LIBRARY_PATH, would be taken for it"
+                )
+
+
+def _apart(case: Case) -> Iterator[str]:
+    """Where a library for Windows needs one that is in another folder of the wheel.
+
+    Upstream loads llama.dll with winmode=0: of other folders, Windows searches those on PATH alone,
+    on which upstream puts llama_cpp/lib.
+    """
+    found = case.facts
+    if found.preload == case.preload and found.preload_called:
+        return
+    places = {lib.member.rsplit("/", 1)[-1].lower(): lib.member for lib in case.libraries}
+    for library in case.libraries:
+        for name in library.imports:
+            place = posixpath.dirname(places.get(name, library.member))
+            if place not in (posixpath.dirname(library.member), f"{PACKAGE}/lib"):
+                yield f"{library.member}: needs {name}, and nothing loads it from {place} first"
+
+
+def _needing(case: Case, library: Library) -> list[Library]:
+    """What in the wheel needs a library, directly or not: their DT_RPATH holds for it too.
+
+    Unless it has a DT_RUNPATH of its own (ld.so(8)).
+    """
+    found: list[Library] = []
+    if library.search_paths and not library.inherited_paths:
+        return found
+    waiting = [library]
+    while waiting:
+        name = waiting.pop().member.rsplit("/", 1)[-1]
+        more = [
+            each
+            for each in case.libraries
+            if {name, BY_PATH + name} & {*each.imports} and each not in found
+        ]
+        found += more
+        waiting += more
+    return found
+
+
+def _searched(library: Library, paths: Sequence[str]) -> list[str]:
+    """The folders of the wheel to which search paths of a library lead."""
+    here = posixpath.dirname(library.member)
+    inside = [path for path in paths if _ORIGIN.match(path)]
+    return [posixpath.normpath(_ORIGIN.sub(lambda _: here, path, count=1)) for path in inside]
+
+
+def api(case: Case) -> Check:
+    """Every function that the package's Python looks up is exported by the library it asks."""
+    return check(
+        "api",
+        _api(case),
+        ok=f"{sum(len(binding.functions) for binding, _ in _asked(case))} functions are there",
+        fail="the bindings look up what the libraries do not export: the import fails",
+        remedy="source and libraries are of different releases; " + REBUILD,
+    )
+
+
+def _asked(case: Case) -> list[tuple[Binding, Library]]:
+    """Who looks up functions where; of a library that is not there, layout says more."""
+    found = [(b, find(case, b.library)) for b in case.facts.bindings if b.reached]
+    return [(binding, library) for binding, library in found if library]
+
+
+def _api(case: Case) -> Iterator[str]:
+    yield from (f"{module}: not judged, it cannot be read" for module in case.facts.unparsed)
+    asked = _asked(case)
+    if not any(binding.functions for binding, _ in asked):
+        yield "not judged: no module looks up a function in a library of the wheel"
+    for binding, library in asked:
+        if library.error:
+            yield f"{library.member}: not judged, {library.error}"
+        for name in sorted(set(binding.functions) - set(library.exports)):
+            yield f"{binding.module}: {name} is not in {library.member}"
+
+
+def cpu_baseline(case: Case) -> Check:
+    """No instruction beyond the level that every supported CPU has, unless behind dispatch."""
+    cpu = policy.cpu()
+    variants = [lib for lib in case.libraries if cpu.dispatch_export in lib.exports]
+    aside = f"; {len(variants)} variants that ggml chooses from" if variants else ""
+    total = sum(lib.instructions for lib in case.libraries)
+    return check(
+        "cpu-baseline",
+        [*unread(case), *_beyond(case, cpu)],
+        ok=f"{total} instructions, none beyond {cpu.level}{aside}",
+        fail=f"it would crash (illegal instruction) on a CPU that has {cpu.level} and no more",
+        remedy="it takes -march=native (GGML_NATIVE=ON) or an option like it; without that, "
+        + REBUILD,
+    )
+
+
+def _beyond(case: Case, cpu: policy.CpuRules) -> Iterator[str]:
+    for library in case.libraries:
+        if cpu.dispatch_export in library.exports:
+            continue
+        for feature, count in library.cpu_features.items():
+            # Data between functions reads as instructions that do not exist; a file of nothing
+            # else is not code.
+            if feature == "INVALID" and count < library.instructions / 100:
+                continue
+            if feature not in cpu.features and feature not in library.guarded:
+                shown = "; ".join(library.first_use.get(feature, []))
+                yield f"{library.member}: {count} × {feature}, such as {shown}"
+
+
+def paths(case: Case) -> Check:
+    """No search path and no source path of the build machine."""
+    return check(
+        "paths",
+        [*unread(case), *_paths(case)],
+        ok="none of the build machine",
+        fail="folders of the build machine are in it",
+        remedy=REBUILD,
+    )
+
+
+def _paths(case: Case) -> Iterator[str]:
+    for library in case.libraries:
+        for path in library.search_paths:
+            if not _ORIGIN.match(path):
+                yield f"{library.member}: searches for libraries in {path or 'an empty path'}"
+            elif "$" in path[1:]:
+                yield f"{library.member}: searches in {path}, which each system reads otherwise"
+        for place in _searched(library, library.search_paths):
+            if place.split("/")[0] == "..":
+                yield f"{library.member}: a search path leaves the wheel: {place}"
+        if library.build_paths:
+            count, first = len(library.build_paths), library.build_paths[0]
+            yield f"{library.member}: {count} of source and debug files, such as {first}"
+
+
+def platform_tag(case: Case) -> Check:
+    """The platform tag promises no older system than the libraries need."""
+    needs: dict[str, str] = {}
+    for library in case.libraries:
+        for name, version in library.symbol_versions.items():
+            needs[name] = max(needs.get(name, "0"), version, key=Version)
+    held = ", ".join(
+        f"{name} {version}".removesuffix(" 0") for name, version in sorted(needs.items())
+    )
+    return check(
+        "platform-tag",
+        [*unread(case), *_platform(case, needs)],
+        ok=f"{', '.join(sorted(_platforms(case)))} is true{f' ({held})' if held else ''}",
+        fail="the platform tag is not true",
+        remedy="auditwheel repair finds the true one; " + REBUILD,
+    )
+
+
+def _platforms(case: Case) -> set[str]:
+    return {tag.split("-", 2)[2] for tag in case.tags if tag.count("-") >= 2}
+
+
+def _platform(case: Case, needs: dict[str, str]) -> Iterator[str]:
+    platforms = _platforms(case)
+    if not platforms:
+        yield "there is no platform tag"
+    for platform in sorted(platforms):
+        if case.windows and platform == "win_amd64":
+            continue
+        allowed = policy.manylinux(platform)
+        if allowed is None:
+            yield f"{platform} is no tag of Windows x64 or manylinux x86_64"
+            continue
+        for name, version in sorted(needs.items()):
+            if name not in allowed or Version(version) > Version(allowed[name]):
+                who = [
+                    lib.member.rsplit("/", 1)[-1]
+                    for lib in case.libraries
+                    if lib.symbol_versions.get(name) == version
+                ]
+                has = f"{name} {allowed[name]}" if name in allowed else f"no {name}"
+                needed = version if name in allowed else "it"
+                yield f"{platform} has {has}; {', '.join(who)} needs {needed}"

@@ -1,0 +1,93 @@
+"""The Python of a wheel: upstream's, ours, and nothing else that Python would run. All pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from sessions.build.staging import CPU, DLLS, GPUS, LOADER
+from sessions.probe import ms_runtime
+from sessions.shared.checks import Check
+from sessions.verify.metadata import PACKAGE
+from sessions.verify.subject import REBUILD, Case, check
+
+# What Python imports: source, bytecode, extension modules. Source: importlib.machinery's suffixes.
+_IMPORTED = re.compile(r"(\.[^./]+)?\.(so|pyd)|\.pyc?|\.pyw", re.IGNORECASE)
+# What belongs into .dist-info; all else there would be read by pip or by programs as it is.
+_INFO = re.compile(
+    r"METADATA|WHEEL|RECORD|LICENSE[^/]*|(licenses|sboms)/.+|top_level\.txt|DELVEWHEEL|variant\.json"
+)
+
+
+def python_files(case: Case) -> Check:
+    """Each file of the package is upstream's, by its hash, or is ours; and none is missing."""
+    known = case.upstream
+    version = case.facts.metadata_version or "of that version"
+    return check(
+        "python-files",
+        _differences(case) if known else [f"llama-cpp-python {version[:40]} is not locked here"],
+        ok=f"{len(known.files) if known else 0} files as in the sdist of "
+        f"{known.version if known else '?'}",
+        fail="not compared with upstream's" if not known else "other files than upstream's",
+        remedy=f"lock the release: nox -s lock -- --add llama-cpp-python=={version[:40]}"
+        if not known
+        else "look at what differs; " + REBUILD,
+        soft=known is None or case.spec.source is not None,
+    )
+
+
+def _differences(case: Case) -> Iterator[str]:
+    assert case.upstream is not None
+    found, known = case.facts.package_files, case.upstream.files
+    # Their texts are compared elsewhere: by the check `loader`, and below.
+    added = [CPU, *([LOADER, GPUS] if case.spec.cuda else []), *([DLLS] if case.windows else [])]
+    ours = {f"{PACKAGE}/{name}" for name in added}
+    for name in sorted(found.keys() - known.keys()):
+        if name not in ours:
+            yield f"{name}: not upstream's"
+    for name in sorted(known.keys() - found.keys()):
+        yield f"{name}: upstream has it, and it is missing"
+    for name in sorted(known.keys() & found.keys()):
+        if found[name] != known[name]:
+            yield f"{name}: not as upstream has it"
+    if case.facts.preload_called and not case.windows:
+        yield f"{PACKAGE}/__init__.py: calls what only a wheel for Windows has"
+    if case.windows and case.facts.preload not in (None, case.preload):
+        yield f"{PACKAGE}/{DLLS}: not as this target's wheel has it"
+
+
+def hidden(members: Iterable[str]) -> Iterator[str]:
+    """What Python or an installer would run or read that is neither a module nor a document."""
+    names = sorted(members)
+    for name in names:
+        parts = name.split("/")
+        top, rest, last = parts[0], "/".join(parts[1:]), parts[-1].lower()
+        if last.endswith((".pyc", ".pyo")) or "__pycache__" in map(str.lower, parts[:-1]):
+            yield f"{name}: bytecode, which Python runs in the place of its source"
+        elif last.endswith((".pth", ".egg-link")) or last.startswith(("sitecustomize.", "usercus")):
+            yield f"{name}: run at each start of Python"
+        elif top.lower().endswith(".data"):
+            yield f"{name}: put elsewhere by the installer"
+        elif top.lower().endswith(".dist-info") and not _INFO.fullmatch(rest):
+            yield f"{name}: does not belong into .dist-info"
+        elif top == ms_runtime.FOLDER and not re.fullmatch(r"[^/]+\.(dll|so[.\d]*)", rest):
+            yield f"{name}: not a library"
+    yield from _shadows(names)
+
+
+def _shadows(names: Iterable[str]) -> Iterator[str]:
+    """Modules of one name: Python takes a package before an extension module before a source."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        parts = name.split("/")
+        match = re.fullmatch(rf"([^.]+)(?:{_IMPORTED.pattern})", parts[-1], re.IGNORECASE)
+        if not match or not parts[:-1]:
+            continue
+        found.setdefault("/".join([*parts[:-1], match[1]]).casefold(), set()).add(name)
+        # A folder with code in it is a package, and so is each that it is in.
+        for count in range(2, len(parts)):
+            folder = "/".join(parts[:count])
+            found.setdefault(folder.casefold(), set()).add(f"{folder}/")
+    for same in found.values():
+        if len(same) > 1:
+            yield f"{' and '.join(sorted(same))}: modules of one name"

@@ -1,0 +1,157 @@
+"""Prove what is inside a wheel: facts of the file first, then judgement. Nothing of it is run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from sessions.build import inputs, staging
+from sessions.build.model import Wheel
+from sessions.shared import console, disk, machine, options, records
+from sessions.shared.checks import CheckGroup
+from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.verify import policy, reader
+from sessions.verify.report_model import VerifyReport
+from sessions.verify.run_checks import judge
+from sessions.verify.subject import Case
+
+OVERLAY = Path(__file__).parents[1] / "build" / "overlay"
+LARGEST = 2 << 30  # bytes; upstream's largest wheel has 784 MB
+RECORD = 4 << 20  # bytes; the record of an rtx50 wheel has less than 100 KB
+
+
+def main(ctx: Context) -> None:
+    """Judge the target's wheel, or the one that --wheel names; leave facts and verdict."""
+    start = time.monotonic()
+    path, record = _chosen(ctx)
+    digest = records.file_sha256(path)
+    folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
+    fingerprint = inputs.verdict(ctx.spec, record)
+    done = records.read(folder / "verify.json", "verify", VerifyReport)
+    if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, fingerprint):
+        console.done(f"verify: up to date, {_held(done.groups)} for {path.name}")
+        return
+    console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
+    with (
+        ctx.scratch() as scratch,
+        console.Meter("reading libraries", unit="MiB") as meter,
+    ):
+        found = reader.read(
+            path,
+            scratch,
+            options.system_environment(ctx.env),
+            machine.cores(),
+            lambda n, total, name: meter.update(
+                n >> 20, total >> 20, _left(n, total, start), name.rsplit("/", 1)[-1]
+            ),
+        )
+    disk.mark(folder)
+    records.write(folder / "facts.json", "facts", found)
+    ours = ctx.options.wheel is None
+    upstream = policy.upstream(found.metadata_version)
+    case = Case(found, ctx.spec, record, ours, _loader(ctx), _preload(), upstream)
+    bugs: dict[str, str] = {}
+    groups = judge(case, bugs)
+    log = _logged(folder / "verify-errors.log", {**found.tracebacks, **bugs})
+    checks = [check for group in groups for check in group.checks]
+    failed = [check.id for check in checks if check.status == "fail"]
+    seconds = round(time.monotonic() - start, 1)
+    report = VerifyReport(path.name, digest, ctx.spec.target, fingerprint, seconds, groups)
+    records.write(folder / "verify.json", "verify", report, ok=not failed)
+    for group in groups:
+        console.say(f"{group.name}")
+        console.checks(group.checks)
+    if log:
+        console.say(f"What could not be read or judged, with tracebacks: {log}")
+    if failed:
+        raise Problem(
+            f"{len(failed)} of {len(checks)} checks of {path.name} fail for the target "
+            f"{ctx.spec.target}: {', '.join(failed)}.",
+            id="verify-failed",
+            code=CHECK_FAILED,
+            evidence=f"all that was found is in {folder / 'facts.json'}",
+            remedy="above, under each; for a wheel of your own: nox -s wheel -- --fresh "
+            f"--target {ctx.spec.target}",
+        )
+    console.done(f"verify: {_held(groups)} for {path.name}, in {console.duration(seconds)}")
+
+
+def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
+    """The wheel and the record of its build."""
+    if ctx.options.wheel is None:
+        wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
+        return ctx.wheels / wheel.file, wheel
+    path = Path(ctx.options.wheel).expanduser()
+    if not path.is_file():
+        raise Problem(
+            f"There is no wheel {path}.",
+            id="wheel-missing",
+            code=USAGE,
+            remedy="name a file: nox -s verify -- --wheel wheels/rtx50/NAME.whl",
+        )
+    if path.stat().st_size > LARGEST:
+        raise Problem(
+            "The wheel is larger than any that is read.",
+            id="verify-size",
+            evidence=f"{path.stat().st_size >> 20} MiB of at most {LARGEST >> 20}",
+            remedy="name another file",
+            code=USAGE,
+        )
+    try:
+        path.name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise Problem(
+            "The name of the wheel is not a text.",
+            id="verify-name",
+            evidence=repr(path.name),
+            remedy="give the file the name that it was published under",
+            code=USAGE,
+        ) from error
+    return path, _beside(path)
+
+
+def _beside(path: Path) -> Wheel | None:
+    """The record beside a wheel, if it is this wheel's: an ordinary file of no unusual size."""
+    file = path.parent / "wheel.json"
+    try:
+        if not file.is_file() or file.stat().st_size > RECORD:
+            return None
+        record = records.read(file, "wheel", Wheel)
+        return record if record and record.file == path.name else None
+    except RecursionError:  # JSON of many brackets
+        return None
+
+
+def _logged(log: Path, tracebacks: Mapping[str, str]) -> Path | None:
+    """The log of what raised an error; None where nothing did, and then an older one goes."""
+    if not tracebacks:
+        log.unlink(missing_ok=True)
+        return None
+    text = "\n".join(f"{what}\n{lines}" for what, lines in tracebacks.items())
+    records.write_text(log, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    return log
+
+
+def _left(done: int, total: int, start: float) -> float:
+    """Seconds, supposing that every byte takes the same time."""
+    return (time.monotonic() - start) * (total - done) / max(done, 1)
+
+
+def _loader(ctx: Context) -> str:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in OVERLAY.glob("*.py")}
+    spec = ctx.spec
+    ours = staging.modules(texts, platform=spec.platform, cuda=spec.cuda, archs=spec.archs)
+    return records.text_sha256(staging.loader_text(ours).encode())
+
+
+def _preload() -> str:
+    text = (OVERLAY / staging.DLLS).read_text(encoding="utf-8")
+    return records.text_sha256(text.encode())
+
+
+def _held(groups: tuple[CheckGroup, ...]) -> str:
+    statuses = [check.status for group in groups for check in group.checks]
+    warned = f" (warnings: {statuses.count('warn')})" if "warn" in statuses else ""
+    return f"{statuses.count('ok')} checks hold{warned}"

@@ -1,0 +1,385 @@
+"""What a wheel says of itself: file name, METADATA, WHEEL and RECORD, and what its Python loads.
+
+Nothing of it is trusted: these functions run in a process with limits, and what they raise becomes
+a finding (``documents``).
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import csv
+import email.message
+import email.parser
+import functools
+import hashlib
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from packaging import metadata as core_metadata
+from packaging.utils import canonicalize_name, canonicalize_version, parse_wheel_filename
+
+from sessions.verify.model import Binding
+
+PACKAGE = "llama_cpp"
+MODULE = 512 << 10  # bytes; upstream's largest module has 190 KB
+PYTHON = 2 << 20  # bytes of modules in all; upstream's have 700 KB
+NODES = 200_000  # of a module's syntax tree; upstream's largest has less than 25 000
+REQUIRES = 500  # requirements that are read; upstream's releases have 30
+LONG = 1000  # characters of a requirement or a version
+MOST = 200  # problems of RECORD that are listed
+_UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")  # binary distribution format specification
+
+
+@dataclass(frozen=True)
+class Papers:
+    """The file name taken apart, and the headers of METADATA and WHEEL."""
+
+    name: str
+    version: str
+    tags: tuple[str, ...]
+    metadata_name: str
+    metadata_version: str
+    requires_python: str
+    requires: tuple[str, ...]
+    wheel_tags: tuple[str, ...]
+    purelib: bool
+    generator: str
+    problems: tuple[str, ...]
+
+
+def read(file: str, texts: Mapping[str, bytes], members: Iterable[str] = ()) -> Papers:
+    """Everything a wheel's file name and its ``.dist-info`` say.
+
+    ``texts`` are the texts that were kept, ``members`` the names of all members.
+    """
+    problems = []
+    name, version, build, tags = "", "", "", frozenset[str]()
+    try:
+        parsed, parsed_version, parsed_build, parsed_tags = parse_wheel_filename(file)
+        name, version = str(parsed), str(parsed_version)
+        build = "".join(map(str, parsed_build))
+        tags = frozenset(str(tag) for tag in parsed_tags)
+    except ValueError as error:  # InvalidWheelFilename, and numbers that are too long
+        problems.append(f"the file name: {error}")
+    tops = {member.split("/")[0] for member in (*texts, *members)}
+    folders = sorted(top for top in tops if top.lower().endswith(".dist-info"))
+    if len(folders) != 1:
+        problems.append(f"{len(folders)} .dist-info folders: {', '.join(folders) or 'none'}")
+    folder = folders[0] if folders else ""
+    owner, _, number = folder.removesuffix(".dist-info").partition("-")
+    if folder and canonicalize_name(owner) != name:
+        problems.append(f"{folder} is not of {name or 'the file name'}")
+    elif folder and _canonical(number) != _canonical(version):
+        problems.append(f"{folder} is not of version {version}")
+    for part in ("METADATA", "WHEEL", "RECORD"):
+        if f"{folder}/{part}" not in texts:
+            large = f"{folder}/{part}" in members
+            problems.append(f"{part} cannot be read, or is too large" if large else f"no {part}")
+    raw = _bounded(_metadata(texts.get(f"{folder}/METADATA"), problems), problems)
+    wheel = _wheel(texts.get(f"{folder}/WHEEL"), build, problems)
+    return Papers(
+        name=name,
+        version=version,
+        tags=tuple(sorted(tags)),
+        metadata_name=raw.get("name", ""),
+        metadata_version=raw.get("version", ""),
+        requires_python=raw.get("requires_python", ""),
+        requires=tuple(raw.get("requires_dist", [])),
+        wheel_tags=tuple(sorted(wheel.get("tag", []))),
+        purelib=wheel.get("root-is-purelib", ["?"])[0].lower() != "false",
+        generator=wheel.get("generator", [""])[0],
+        problems=tuple(problems),
+    )
+
+
+def _canonical(version: str) -> str:
+    try:
+        return canonicalize_version(version)
+    except ValueError:  # a number with more digits than Python converts
+        return version
+
+
+def _metadata(data: bytes | None, problems: list[str]) -> core_metadata.RawMetadata:
+    """The fields of METADATA, as ``packaging`` reads and validates them."""
+    if data is None:
+        return {}
+    headers = _headers("METADATA", data, problems)
+    # By these the body would be taken apart, as that of a letter with attachments.
+    if any(key.lower().startswith(("content-", "mime-")) for key in headers):
+        problems.append("METADATA: headers of a letter, by which readers take its text apart")
+        return {}
+    raw, unparsed = core_metadata.parse_email(str(headers))
+    problems += [f"METADATA: {key} is unknown, or is there more than once" for key in unparsed]
+    try:
+        core_metadata.Metadata.from_raw(raw)
+    except core_metadata.ExceptionGroup as group:
+        problems += [f"METADATA: {error}" for error in group.exceptions]
+    except ValueError as error:
+        problems.append(f"METADATA: {error}")
+    return raw
+
+
+def _bounded(raw: core_metadata.RawMetadata, problems: list[str]) -> core_metadata.RawMetadata:
+    """The fields without what is too long or too much to be judged in a short time."""
+    requires = [text for text in raw.get("requires_dist", []) if len(text) <= LONG][:REQUIRES]
+    if len(requires) != len(raw.get("requires_dist", [])):
+        problems.append(
+            f"METADATA: more than {REQUIRES} requirements, or one of thousands of signs"
+        )
+    fields = {"name": "", "version": "", "requires_python": "", **raw}
+    for key in ("name", "version", "requires_python"):
+        if len(str(fields[key])) > LONG:
+            problems.append(f"METADATA: {key} has over {LONG} signs")
+    return {
+        "name": raw.get("name", "")[:LONG],
+        "version": raw.get("version", "")[:LONG],
+        "requires_python": raw.get("requires_python", "")[:LONG],
+        "requires_dist": requires,
+    }
+
+
+def _wheel(data: bytes | None, build: str, problems: list[str]) -> dict[str, list[str]]:
+    """The fields of WHEEL by their names in lower case.
+
+    Source: the binary distribution format specification. Installers refuse a Wheel-Version with
+    another major number and warn of another minor one; there is only 1.0.
+    """
+    if data is None:
+        return {}
+    headers = _headers("WHEEL", data, problems)
+    fields: dict[str, list[str]] = {}
+    for key, value in headers.items():
+        fields.setdefault(key.lower(), []).append(value)
+    for key, least, most in (
+        ("wheel-version", 1, 1),
+        ("root-is-purelib", 1, 1),
+        ("generator", 0, 1),
+        ("build", 0, 1),
+        ("tag", 1, 1000),
+    ):
+        if not least <= len(fields.get(key, [])) <= most:
+            problems.append(f"WHEEL: {len(fields.get(key, []))} lines {key}")
+    if (number := fields.get("wheel-version", ["1.0"])[0]) != "1.0":
+        problems.append(f"WHEEL: Wheel-Version {number}, and installers know 1.0")
+    if fields.get("root-is-purelib", ["false"])[0].lower() not in ("true", "false"):
+        problems.append("WHEEL: Root-Is-Purelib is neither true nor false")
+    if fields.get("build", [build])[0] != build:
+        problems.append(
+            f"WHEEL: Build {fields['build'][0]}, and {build or 'none'} in the file name"
+        )
+    if str(headers.get_payload()).strip():
+        problems.append("WHEEL: a text after its headers")
+    return fields
+
+
+def _headers(file: str, data: bytes, problems: list[str]) -> email.message.Message:
+    """The headers of a text; its body is not looked into."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        problems.append(f"{file} is not UTF-8")
+        return email.message.Message()
+    headers = email.parser.HeaderParser().parsestr(text)
+    if headers.defects or "\0" in text:
+        problems.append(f"{file}: a line that is not a header")
+    return headers
+
+
+def record_problems(
+    texts: Mapping[str, bytes], members: Mapping[str, int], digests: Mapping[str, str]
+) -> Iterator[str]:
+    """Where RECORD and the members differ; ``digests`` are their sha256 in hexadecimal.
+
+    No more than the first ``MOST`` differences are listed.
+    """
+    path = next((m for m in members if re.fullmatch(r"[^/]+\.dist-info/RECORD", m)), None)
+    if path is None:
+        yield "there is no RECORD"
+    elif path not in texts:
+        yield "RECORD cannot be read, or is too large"
+    else:
+        yield from itertools.islice(_record(path, texts, members, digests), MOST)
+
+
+def _record(
+    path: str,
+    texts: Mapping[str, bytes],
+    members: Mapping[str, int],
+    digests: Mapping[str, str],
+) -> Iterator[str]:
+    listed = {}
+    try:
+        rows = csv.reader(io.StringIO(texts[path].decode("utf-8"), newline=""), strict=True)
+        for row in rows:
+            if len(row) != 3:
+                yield f"a line that is no record: {','.join(row)[:80]!r}"
+                continue
+            if row[0] in listed:
+                yield f"{row[0]}: listed twice"
+            listed[row[0]] = (row[1], row[2])
+    except (csv.Error, UnicodeDecodeError) as error:
+        yield f"RECORD cannot be read: {error}"
+        return
+    if listed.get(path, ("", "")) != ("", ""):
+        yield f"{path}: a hash or a size of itself"
+    unrecorded = {f"{path.rsplit('/', 1)[0]}/{name}" for name in _UNRECORDED}
+    for name in sorted(members.keys() - listed.keys() - unrecorded):
+        yield f"{name}: not listed"
+    for name in sorted(listed.keys() - members.keys()):
+        yield f"{name}: listed, and not there"
+    for name in sorted(members.keys() & listed.keys() - unrecorded):
+        code, size = listed[name]
+        if name not in digests:
+            yield f"{name}: could not be read"
+        elif problem := _hash_problem(code, digests[name], texts.get(name)):
+            yield f"{name}: {problem}"
+        elif size != str(members[name]):
+            yield f"{name}: {members[name]} bytes, {size or 'no size'} in RECORD"
+
+
+def _hash_problem(code: str, sha256: str, text: bytes | None) -> str | None:
+    algorithm, digest = code.partition("=")[0], sha256
+    if algorithm not in ("sha384", "sha512"):  # the specification allows what is longer
+        algorithm = "sha256"
+    elif text is None:
+        return f"RECORD has its {algorithm}, which is judged of small texts alone"
+    else:
+        digest = hashlib.new(algorithm, text).hexdigest()
+    right = base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode()
+    return None if code == f"{algorithm}={right}" else "another hash than in RECORD"
+
+
+def unparsed(members: Iterable[str], texts: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The modules of the package that cannot be read as Python, or are too large or too deep."""
+    read = _modules(texts)
+    return tuple(member for member in filter(_is_module, members) if read.get(member) is None)
+
+
+def bindings(texts: Mapping[str, bytes]) -> tuple[Binding, ...]:
+    """Which library each module of the package loads through ctypes, and what it looks up in it.
+
+    As upstream writes it: ``load_shared_library("llama", path)``, the name given as it is or by
+    a constant of the module, and ``@ctypes_function("llama_decode", …)``.
+    """
+    modules = {member: module for member, module in _modules(texts).items() if module}
+    reached = _reached({_name(member): module.imports for member, module in modules.items()})
+    return tuple(
+        Binding(member, module.library, module.functions, _name(member) in reached)
+        for member, module in modules.items()
+        if module.library
+    )
+
+
+@dataclass(frozen=True)
+class _Module:
+    library: str | None
+    functions: tuple[str, ...]
+    imports: frozenset[str]
+
+
+def _modules(texts: Mapping[str, bytes]) -> dict[str, _Module | None]:
+    """What is needed of each module; None of one that is not read. No more than one tree is kept.
+
+    What is over ``PYTHON`` bytes in all is not read.
+    """
+    found: dict[str, _Module | None] = {}
+    left = PYTHON
+    for member, text in texts.items():
+        if _is_module(member):
+            found[member] = _module(member, text) if len(text) <= min(MODULE, left) else None
+            left = max(0, left - len(text))
+    return found
+
+
+@functools.lru_cache(maxsize=2000)
+def _module(member: str, text: bytes) -> _Module | None:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    constants = _constants(tree)
+    libraries: list[str] = []
+    functions: list[str] = []
+    imports: set[str] = set()
+    for number, node in enumerate(ast.walk(tree)):
+        if number > NODES:
+            return None
+        if isinstance(node, ast.Call):
+            libraries += _loads(node, constants)
+        elif isinstance(node, ast.FunctionDef):
+            functions += _looks_up(node)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            imports |= _imports(node, member)
+    return _Module(libraries[0] if libraries else None, tuple(functions), frozenset(imports))
+
+
+def _is_module(member: str) -> bool:
+    return member.startswith(f"{PACKAGE}/") and member.endswith(".py")
+
+
+def _name(member: str) -> str:
+    return member.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _reached(imports: Mapping[str, frozenset[str]]) -> set[str]:
+    """The modules that importing the package leads to, later imports in functions included."""
+    found: set[str] = set()
+    waiting = [PACKAGE]
+    while waiting:
+        name = waiting.pop()
+        if name in imports and name not in found:
+            found.add(name)
+            waiting += [*imports[name], name.rpartition(".")[0]]  # its package is imported first
+    return found
+
+
+def _constants(tree: ast.Module) -> dict[str, object]:
+    return {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _loads(call: ast.Call, constants: Mapping[str, object]) -> Iterator[str]:
+    """The library that a call loads, if it does."""
+    if _called(call) == "load_shared_library" and call.args:
+        name = call.args[0]
+        value: object = name.value if isinstance(name, ast.Constant) else None
+        if isinstance(name, ast.Name):
+            value = constants.get(name.id)
+        if isinstance(value, str):
+            yield value
+
+
+def _looks_up(function: ast.FunctionDef) -> Iterator[str]:
+    """The C functions that a function's decorators look up."""
+    for call in function.decorator_list:
+        if isinstance(call, ast.Call) and _called(call) == "ctypes_function":
+            # A fourth argument or enabled=… says under which condition it is looked up.
+            if len(call.args) > 3 or any(k.arg == "enabled" for k in call.keywords):
+                continue
+            name = call.args[0] if call.args else None
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                yield name.value
+
+
+def _called(call: ast.Call) -> str:
+    function = call.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _imports(node: ast.Import | ast.ImportFrom, member: str) -> set[str]:
+    """Absolute names of everything that a statement of a module imports."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    package = member.split("/")[:-1]
+    base = package[: len(package) - node.level + 1] if node.level else []
+    name = ".".join([*base, *([node.module] if node.module else [])])
+    return {name} | {f"{name}.{alias.name}" for alias in node.names}

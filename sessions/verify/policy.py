@@ -1,0 +1,127 @@
+"""The data in ``sessions/data/knowledge/wheels.toml`` and ``upstream.toml``, typed."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from sessions.shared import knowledge
+
+
+@dataclass(frozen=True)
+class PlatformLibraries:
+    """Which libraries a wheel may need that are not in it."""
+
+    system: frozenset[str]
+    prefixes: tuple[str, ...]
+    driver: frozenset[str]
+    shared: frozenset[str]  # may be in the wheel, and one that is in the process will do too
+    cuda: tuple[tuple[str, str], ...]  # (pattern with the CUDA major as group 1, package)
+
+    def runtime(self, name: str) -> tuple[str, str] | None:
+        """(package, CUDA major) for a library of NVIDIA's runtime."""
+        for pattern, package in self.cuda:
+            if match := re.fullmatch(pattern, name):
+                return package, match[1]
+        return None
+
+
+@dataclass(frozen=True)
+class CpuRules:
+    """The CPU every wheel is for; what a library that ggml dispatches to exports."""
+
+    level: str
+    features: frozenset[str]
+    dispatch_export: str
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """What is known of a locked upstream release.
+
+    ``files`` is the SHA-256 of each file of its package, whatever its line ends are; ``parts`` the
+    version of each component of others that is compiled in; ``requires`` what its METADATA
+    requires, each as ``packaging`` writes it.
+    """
+
+    version: str
+    sdist_sha256: str
+    files: dict[str, str]
+    parts: dict[str, str]
+    requires: frozenset[str]
+
+
+def upstream(version: str) -> Upstream | None:
+    """The release of that version ("0.3.16", or with a local part); None where it is not locked."""
+    try:
+        wanted = Version(version.split("+")[0])
+    except ValueError:  # InvalidVersion, and a number with more digits than Python converts
+        return None
+    for name, row in knowledge.load("upstream.toml")["release"].items():
+        if Version(name) == wanted and name in knowledge.sdists():
+            requires = frozenset(str(Requirement(text)) for text in row["requires"])
+            sdist = knowledge.sdists()[name].sha256
+            return Upstream(name, sdist, row["files"], row["parts"], requires)
+    return None
+
+
+def platform_libraries(platform: str) -> PlatformLibraries:
+    """The rules for "linux" or "windows"; there, names are in lower case."""
+    data = knowledge.load("wheels.toml")
+    table: dict[str, Any] = data[platform]
+    key = "dll" if platform == "windows" else "library"
+    return PlatformLibraries(
+        system=frozenset(table["system"]),
+        prefixes=tuple(table.get("prefixes", ())),
+        driver=frozenset(table["driver"]),
+        shared=frozenset(table.get("shared", ())),
+        cuda=tuple((row[key], row["package"]) for row in data["cuda"]),
+    )
+
+
+@functools.cache
+def cpu() -> CpuRules:
+    """The rules for host code."""
+    data = knowledge.load("wheels.toml")
+    return CpuRules(
+        level=data["cpu"]["level"],
+        features=frozenset(data["cpu"]["features"]),
+        dispatch_export=data["dispatch"]["export"],
+    )
+
+
+def guarded(data: bytes, features: Collection[str]) -> tuple[str, ...]:
+    """Those CPU features of a library's instructions that its runtime asks the CPU for first."""
+    rows = knowledge.load("wheels.toml")["guarded"]
+    held = {f for row in rows if row["sign"].encode() in data for f in row["features"]}
+    return tuple(sorted(held & set(features))) if "CPUID" in features else ()
+
+
+@functools.cache
+def libraries(platform: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Base names of a wheel's own libraries, and patterns of those of runtimes it may carry."""
+    table: dict[str, Any] = knowledge.load("wheels.toml")["libraries"]
+    return frozenset(table["own"]), tuple(table[platform])
+
+
+def manylinux(platform: str) -> dict[str, str] | None:
+    """The newest symbol versions (GLIBC …) that a manylinux tag allows; None for no such tag.
+
+    A symbol version without a number has "0".
+    """
+    table: dict[str, Any] = knowledge.load("wheels.toml")["manylinux"]
+    match = re.fullmatch(r"(manylinux\d+)_x86_64|manylinux_2_(\d{1,3})_x86_64", platform)
+    if not match or (match[1] and match[1] not in table["aliases"]):
+        return None
+    minor = table["aliases"][match[1]] if match[1] else int(match[2])
+    rows = sorted(int(key) for key in table if key.isdecimal() and int(key) <= minor)
+    if not rows:
+        return None
+    plain = {name: "0" for name, since in table["plain"].items() if since <= minor}
+    return {"GLIBC": f"2.{minor}", **table[str(rows[-1])], **plain}

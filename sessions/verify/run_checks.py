@@ -1,0 +1,57 @@
+"""Judgement of a wheel's facts against a target. Every check says all it finds.
+
+A check that lacks the facts it needs fails: nothing passes by absence. One that raises fails too:
+whatever a file can hold, it ends in a finding.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+
+from sessions.shared.checks import Check, CheckGroup
+from sessions.verify import checks_device, checks_file, checks_host, checks_python
+from sessions.verify.subject import Case
+
+
+def judge(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, ...]:
+    """Every check, in groups. A wheel is sound if none of them fails.
+
+    ``bugs`` gets the traceback of each check that raised, by its name.
+    """
+    if not case.facts.members:
+        # Nothing of it was read.
+        return (CheckGroup("The file", (_made(checks_file.archive, case, bugs),)),)
+    file, device, host = checks_file, checks_device, checks_host
+    groups = {
+        "The file": (
+            file.archive, file.record, file.metadata, file.layout, checks_python.python_files,
+            file.size, file.sbom, file.reproducible,
+        ),
+        "Device code": (device.gpu_code, device.ptx, device.gpu_features),
+        "Host code": (
+            host.libraries, host.imports, host.api, host.cpu_baseline, host.paths,
+            host.platform_tag,
+        ),
+        "Its build": (file.loader, file.freshness),
+    }  # fmt: skip
+    return tuple(
+        CheckGroup(name, tuple(_made(check, case, bugs) for check in checks))
+        for name, checks in groups.items()
+    )
+
+
+def _made(check: Callable[[Case], Check], case: Case, bugs: dict[str, str] | None) -> Check:
+    try:
+        return check(case)
+    except Exception as error:
+        id_ = check.__name__.replace("_", "-")
+        if bugs is not None:
+            bugs[id_] = traceback.format_exc()
+        return Check(
+            id_,
+            "fail",
+            f"{id_}: the check ended with an error of this project",
+            f"{type(error).__name__}: {str(error)[:200]}",
+            "report it, with the traceback that verify names",
+        )

@@ -1,1 +1,0 @@
-"""What is in a finished wheel: facts read from the file, then judgement of them."""
