@@ -10,7 +10,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
-from sessions.build import inputs, main_configure
+from sessions.build import main_configure
 from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch.model import Source, Toolkit
@@ -20,7 +20,6 @@ from sessions.probe.model import (
     Compiler,
     Driver,
     Gpu,
-    Host,
     InstalledToolkit,
     Python,
     Tool,
@@ -31,9 +30,11 @@ from sessions.run import bench_results, job
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options, records
 from sessions.shared.checks import Check
+from sessions.shared.host import Host
 from sessions.shared.nox_session import Context
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec, HostRange
+from sessions.verify import fingerprint
 from sessions.verify.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
 from sessions.verify.policy import Upstream
 from sessions.verify.report_model import VerifyReport
@@ -865,7 +866,7 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
     )
     text = sealed(found, wanted.target)
     groups = judge(Case(found, wanted, record, True, LOADER, PRELOAD, upstream()))
-    verdict = inputs.verdict(wanted, record)
+    verdict = fingerprint.verdict(wanted, record)
     base = Evidence(
         spec=wanted,
         path=ROOT / "wheels" / wanted.target / found.file,

@@ -8,9 +8,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from sessions.shared import code_digest
+from sessions.fetch import build_tools
+from sessions.shared import wheel_name
 from sessions.shared import subnox, console, disk, knowledge, venvs, records, programs, spec
 from sessions.build import output, inputs, ninja_output
-from sessions.run import job
 from sessions.shared.arguments import PTX, baselines
 from sessions.shared.nox_session import Context
 from sessions.shared.errors import USAGE, Problem
@@ -35,7 +37,7 @@ def _wheel(ctx: Context, word: str) -> Path:
                 code=USAGE,
                 remedy="--baseline names a wheel, or what is built: " + ", ".join(baselines()),
             )
-        job.version(path)
+        wheel_name.version(path)
         return path
     if ctx.options.wheel:
         raise Problem(
@@ -117,7 +119,7 @@ def _foreign(ctx: Context, name: str) -> Path:
     programs.end_leftovers(programs.BUILD_MARK, str(folder))
     python = found.python.version if found.python else ""
     before_it = inputs.machine(ctx.spec, found.compiler, python, kit.fingerprint if kit else "")
-    procedure = [row["variable"], row["value"], row["cpu"], inputs.code(Path(__file__))]
+    procedure = [row["variable"], row["value"], row["cpu"], code_digest.code(Path(__file__))]
     fingerprint = records.fingerprint([before_it, source.digest, procedure])
     done = records.read(target / "wheel.json", "wheel", Wheel)
     if done and output.is_current(done, fingerprint, target):
@@ -172,7 +174,7 @@ def _foreign(ctx: Context, name: str) -> Path:
 def _build(ctx: Context, folder: Path, env: Mapping[str, str], jobs: int) -> int:
     """Run it, its output in ``build.log``; return the number of ninja's steps."""
     shutil.rmtree(folder / "dist", ignore_errors=True)
-    python = str(venvs.program(venvs.tools(ctx), "python"))
+    python = str(venvs.program(build_tools.tools(ctx), "python"))
     command = [python, "-I", "-m", "build", "--wheel", "--no-isolation"]
     command += ["--outdir", str(folder / "dist")]
     # The tree is named only so that what was compiled before an interruption is not lost.

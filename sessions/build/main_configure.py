@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
+from sessions.fetch import build_tools
 from sessions.shared import console, knowledge, options, venvs, records
 from sessions.build import inputs, repair, sbom, staging
 from sessions.probe import selection, ms_runtime
@@ -37,7 +38,7 @@ def main(ctx: Context) -> None:
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
     assert chain.compiler is not None  # the probe fails without one
     env = options.system_environment(ctx.env)
-    tools = venvs.tools(ctx)
+    tools = build_tools.tools(ctx)
     places = Places(
         stage=str(ctx.build / "src"),
         tree=str(ctx.build / "tree"),

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sessions.fetch import build_tools
 from sessions.build import bindings, compiler_cache, output, inputs, ninja_output, repair, sbom, staging
 from sessions.shared import console, disk, knowledge, locks, options, venvs, records, programs
 from sessions.probe import ms_runtime
@@ -176,7 +177,7 @@ def _compile(
     shutil.rmtree(dist, ignore_errors=True)
     statslog = ctx.build / "ccache.log"
     statslog.unlink(missing_ok=True)
-    python = str(venvs.program(venvs.tools(ctx), "python"))
+    python = str(venvs.program(build_tools.tools(ctx), "python"))
     command = [python, "-I", "-m", "build", "--wheel", "--no-isolation"]
     command += ["--outdir", str(dist)]
     command += [f"-C{name}={value}" for name, value in build.settings.items()]
@@ -248,7 +249,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
     if ctx.spec.cache != "sccache":
         yield stats
         return
-    program = str(venvs.program(venvs.tools(ctx), "sccache"))
+    program = str(venvs.program(build_tools.tools(ctx), "sccache"))
     env.pop("SCCACHE_SERVER_UDS", None)
     env["SCCACHE_SERVER_PORT"] = str(programs.free_port())
     started = programs.capture([program, "--start-server"], env=env)
@@ -356,7 +357,7 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
     """Give the wheel the platform tag, and on Windows the runtime, that its libraries need."""
     out = ctx.build / "repaired"
     shutil.rmtree(out, ignore_errors=True)
-    python = str(venvs.program(venvs.tools(ctx), "python"))
+    python = str(venvs.program(build_tools.tools(ctx), "python"))
     with ctx.scratch() as scratch:
         env = {**build.variables, **locks.temporary(scratch)}
         if ctx.spec.platform == "windows":
@@ -381,7 +382,7 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
             evidence="\n".join(wrong),
             remedy="nox -s wheel -- --fresh; if it stays, report it",
         )
-    tools = venvs.tools(ctx)
+    tools = build_tools.tools(ctx)
     # W004 takes libggml-base.so for a Python module with a name that cannot be imported; W009 and
     # W010 do not know the folder of delvewheel.
     ignored = "W004,W009,W010" if brought else "W004"

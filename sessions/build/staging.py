@@ -13,10 +13,10 @@ from pathlib import Path
 
 import tomlkit
 
+from sessions.fetch import source_filter
 from sessions.shared import disk, knowledge
 from sessions.build import sbom
 
-PRISTINE = ".blackwheel.json"  # in an unpacked sdist: the digests of its files as they came
 CPU = "_cpu_check.py"
 LOADER = "_cuda_runtime.py"  # of a CUDA wheel, like the check of the GPUs
 GPUS = "_gpu_check.py"
@@ -29,19 +29,6 @@ GPUS_HOOK = "from ._gpu_check import watch as _watch_gpus; _watch_gpus()\n"
 HOOKS = {CPU: CPU_HOOK, LOADER: HOOK, DLLS: DLLS_HOOK, GPUS: GPUS_HOOK}
 
 
-def build_reads(relative: str) -> bool:
-    """Whether a build reads this file, or anything in this folder ("name/") of a source."""
-    keeps = knowledge.staging_keeps()
-    if any(relative.startswith(keep) or keep.startswith(relative) for keep in keeps):
-        return True
-    if relative in (disk.TAG, PRISTINE):
-        return False
-    parts = relative.split("/")
-    if "__pycache__" in parts:
-        return False
-    # With the "/" of a folder: a submodule's .git is a file.
-    whole = relative if relative.endswith("/") else f"{relative}/"
-    return not any(whole.startswith(folder) for folder in knowledge.staging_excludes())
 
 
 def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
@@ -53,7 +40,7 @@ def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
     disk.mark(folder)
     wanted = {
         relative: path
-        for relative, path in disk.files(source, build_reads)
+        for relative, path in disk.files(source, source_filter.build_reads)
         if relative not in additions and path.is_file()  # no links to folders, none to nowhere
     }
     _prune(folder, {*wanted, *additions, disk.TAG})

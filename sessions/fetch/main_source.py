@@ -6,8 +6,9 @@ from pathlib import Path
 
 from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on; Debian 12 is before
 
-from sessions.build.staging import PRISTINE, build_reads
+from sessions.fetch import build_tools
 from sessions.fetch.model import Pristine, Source
+from sessions.fetch.source_filter import PRISTINE, build_reads
 from sessions.shared import console, disk, knowledge, records, venvs
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.knowledge import Sdist
@@ -99,7 +100,9 @@ def _download(ctx: Context, sdist: Sdist) -> Path:
         # The build tools' venv has scikit-build-core, so pip needs no network to read metadata.
         words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=:all:"]
         words += ["--require-hashes", "-d", str(part), "-r", str(pin)]
-        venvs.pip(ctx, venvs.tools(ctx), words, f"the source of llama-cpp-python {sdist.version}")
+        venvs.pip(
+            ctx, build_tools.tools(ctx), words, f"the source of llama-cpp-python {sdist.version}"
+        )
         kept.parent.mkdir(exist_ok=True)
         disk.put(part / sdist.file, kept)
     found = records.file_sha256(kept)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.build import inputs
+from sessions.fetch import build_tools, toolkit_identity
 from sessions.fetch.model import Toolkit
 from sessions.probe.model import InstalledToolkit, Toolchain
 from sessions.shared import console, disk, knowledge, options, programs, records, venvs
@@ -27,7 +27,7 @@ def main(ctx: Context) -> None:
         toolkit, fresh = from_pypi(ctx, ctx.spec.cuda)
     else:
         chain = records.need(ctx.record("probe"), "probe", Toolchain)
-        identity = inputs.toolkit_identity(ctx.spec, chain.toolkit)
+        identity = toolkit_identity.toolkit_identity(ctx.spec, chain.toolkit)
         toolkit, fresh = from_system(chain.toolkit, ctx.spec.cuda, identity), False
     records.write(ctx.record("toolkit"), "toolkit", toolkit)
     state = "made" if fresh else "up to date" if toolkit.origin == "pypi" else "installed"
@@ -39,7 +39,7 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
     lock = knowledge.toolkit_lock(cuda)
     text = lock.read_text(encoding="utf-8")
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
-    identity = inputs.toolkit_identity(ctx.spec, None, chain.host.glibc)
+    identity = toolkit_identity.toolkit_identity(ctx.spec, None, chain.host.glibc)
     headers = knowledge.headers(cuda, chain.host.glibc)
     folder = ctx.cache / f"cuda-{cuda}-{identity[:12]}"
     fresh = ctx.fresh
@@ -97,7 +97,7 @@ def _make(
         disk.mark(part)
         words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
         words += ["--target", str(part), "-r", str(lock)]
-        venvs.pip(ctx, venvs.tools(ctx), words, f"CUDA {cuda}")
+        venvs.pip(ctx, build_tools.tools(ctx), words, f"CUDA {cuda}")
         root = part / "nvidia" / f"cu{cuda.split('.')[0]}"
         correct(root / "include", headers)
         _complete(ctx, root)

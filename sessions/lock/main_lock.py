@@ -16,7 +16,8 @@ import tomlkit
 from packaging.metadata import parse_email
 from packaging.version import Version
 
-from sessions.build import sbom, staging
+from sessions.build import sbom
+from sessions.fetch import build_tools, source_filter
 from sessions.shared import console, knowledge, records, venvs
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
@@ -57,7 +58,9 @@ def lock_sdist(ctx: Context, version: str) -> None:
     with ctx.scratch() as folder:
         name = f"llama-cpp-python=={version}"
         words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
-        venvs.pip(ctx, venvs.tools(ctx), [*words, "-d", str(folder), name], f"the sdist {name}")
+        venvs.pip(
+            ctx, build_tools.tools(ctx), [*words, "-d", str(folder), name], f"the sdist {name}"
+        )
         (sdist,) = folder.glob("*.tar.gz")
         path = knowledge.KNOWLEDGE / "sources.toml"
         put(knowledge.KNOWLEDGE / "upstream.toml", "release", version, upstream_row(sdist, version))
@@ -99,7 +102,7 @@ def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
             stream = archive.extractfile(member) if member.isfile() else None
             if stream is None:
                 continue
-            if relative.startswith(f"{PACKAGE}/") and staging.build_reads(relative):
+            if relative.startswith(f"{PACKAGE}/") and source_filter.build_reads(relative):
                 files[relative] = records.text_sha256(stream.read())
             elif relative == "PKG-INFO":
                 requires = parse_email(stream.read())[0].get("requires_dist", [])
@@ -115,7 +118,7 @@ def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
 
 def lock_toolkit(ctx: Context, cuda: str) -> None:
     """Write ``data/locks/cuda-X.Y.txt``: each component at its version, hashed for both systems."""
-    venv = venvs.tools(ctx)
+    venv = build_tools.tools(ctx)
     with ctx.scratch() as folder:
         bundle = f"cuda-toolkit=={cuda}.*"
         words = ["download", "--no-deps", "-d", str(folder), bundle]
@@ -143,7 +146,7 @@ def lock_floors(ctx: Context, built: Path) -> None:
 
     The needs are those of the wheel ``built`` and of the wheels that were looked at before.
     """
-    from sessions.fetch import symbols  # lief: a quarter of a second
+    from sessions.verify import symbols  # lief: a quarter of a second
 
     major, found = symbols.needed(built) if built.is_file() else ("", {})
     if not found:
@@ -176,9 +179,9 @@ def _floor(
     wheels: Sequence[str],
 ) -> knowledge.Floor:
     """The oldest release of a package that exports those functions on both systems."""
-    from sessions.fetch import symbols
+    from sessions.verify import symbols
 
-    venv = venvs.tools(ctx)
+    venv = build_tools.tools(ctx)
     listed = venvs.pip(ctx, venv, ["index", "versions", package], f"the releases of {package}")
     lacking = ""
     for version in releases(listed, major):

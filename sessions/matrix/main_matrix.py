@@ -13,15 +13,15 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sessions.build import inputs, output
+from sessions.build import output, retag
 from sessions.build.model import Wheel
 from sessions.fetch.model import Source, Toolkit
-from sessions.matrix import retag
 from sessions.matrix.model import Matrix, MatrixRow
-from sessions.shared import console, disk, programs, records, subnox
+from sessions.shared import code_digest, console, disk, programs, records, subnox
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.target import BuildSpec
+from sessions.verify import fingerprint
 
 COLUMNS = ("target", "Python", "outcome", "MB", "wall", "CPU", "from cache", "shared")
 
@@ -283,8 +283,8 @@ def _served(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
 
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
     """Of everything that decides a repacked wheel, and whether it holds what verify asks."""
-    ours = inputs.code(Path(retag.__file__))
-    return records.fingerprint([built.sha256, ours, inputs.verdict(spec, record)])
+    ours = code_digest.code(Path(retag.__file__))
+    return records.fingerprint([built.sha256, ours, fingerprint.verdict(spec, record)])
 
 
 def _inputs(ctx: Context, label: str) -> tuple[Source | None, Toolkit | None]:

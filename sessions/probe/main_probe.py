@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sessions.probe import identity, visual_studio
+from sessions.probe import gpu_choice, identity, visual_studio
 from sessions.probe.model import Compiler, Driver, Gpu, InstalledToolkit, Python, Tool, Toolchain
 from sessions.probe.selection import (
     choose_compiler,
@@ -20,7 +20,6 @@ from sessions.probe.selection import (
     judge,
     unused,
 )
-from sessions.run import job
 from sessions.shared import console, knowledge, machine, records
 from sessions.shared.errors import Problem
 from sessions.shared.machine import Machine
@@ -65,8 +64,10 @@ def main(ctx: Context) -> None:
             id="probe-target-not-buildable",
             remedy="do what each of them says, then run the same command again",
         )
-    if {"smoke", "bench"} & ctx.asked and job.wants_card(ctx):
-        job.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no card
+    if {"smoke", "bench"} & ctx.asked and gpu_choice.wants_card(ctx):
+        gpu_choice.card_for(
+            ctx, ask("nvml")
+        )  # nobody builds for twenty minutes to learn of no card
     records.write(ctx.record("probe"), "probe", chain)
     if ctx.options.wheel:
         console.done(f"probe: Python {ctx.spec.python} is here; nothing is to be built")

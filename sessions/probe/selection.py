@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from sessions.payload import cgroups
-from sessions.probe.model import Compiler, Host, InstalledToolkit, Python, Toolchain
+from sessions.probe.model import Compiler, InstalledToolkit, Python, Toolchain
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
+from sessions.shared.host import Host
 from sessions.shared.target import BuildSpec, HostRange
 
 # What one compile step may take at most, with room. Measured, resident: 814 MB for cicc on

@@ -12,6 +12,7 @@ from typing import TypeVar
 from sessions.build.model import BuildEnv, Timeline, Wheel
 from sessions.build.ninja_log import summary
 from sessions.fetch.model import Source, Toolkit
+from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
 from sessions.run import bench_results, job
 from sessions.run.model import BenchReport, SmokeReport
@@ -219,7 +220,7 @@ def refuted(found: Evidence) -> tuple[Run, ...]:
 
 def needed(found: Evidence) -> tuple[str, ...]:
     """Where the wheel is to run, and so must have run: compute capabilities, or "cpu"."""
-    return tuple(job.capabilities(found.spec)) or ("cpu",)
+    return tuple(gpu_choice.capabilities(found.spec)) or ("cpu",)
 
 
 def unproven(found: Evidence) -> tuple[str, ...]:

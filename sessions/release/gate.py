@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from sessions.build import inputs
 from sessions.build.model import Wheel
 from sessions.release.evidence import Evidence, Run, needed, ran, refuted, unproven
 from sessions.run import job
@@ -16,6 +15,7 @@ from sessions.shared import knowledge
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
 from sessions.shared.spec import command
+from sessions.verify import fingerprint
 
 UNSUPPORTED = "-allow-unsupported-compiler"
 
@@ -182,7 +182,7 @@ def _verify(found: Evidence) -> Iterator[str]:
     report = found.verify
     if found.facts.sha256 != found.sha256 or report.sha256 != found.sha256:
         yield f"facts.json and verify.json are of {report.sha256}, another file"
-    if report.fingerprint != inputs.verdict(found.spec, found.wheel):
+    if report.fingerprint != fingerprint.verdict(found.spec, found.wheel):
         yield "it was judged by other rules, or as another target, than today's"
     checks = [check for group in report.groups for check in group.checks]
     yield from (f"{c.summary}" for c in checks if c.status == "fail")

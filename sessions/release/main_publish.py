@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sessions.fetch import build_tools
 from sessions.probe.model import Toolchain
 from sessions.release import contents, package_server
 from sessions.release.documents import wheel_card
@@ -307,7 +308,7 @@ def _twine(ctx: Context) -> str:
                 id="twine-missing",
                 remedy=f"mend what the probe says: nox -s probe -- --target {target}",
             )
-    return str(venvs.program(venvs.tools(ctx), "twine"))
+    return str(venvs.program(build_tools.tools(ctx), "twine"))
 
 
 def _upload(ctx: Context, twine: str, wheel: Path, to: Place) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sessions.build.model import Wheel
+from sessions.probe import gpu_choice
 from sessions.release import contents, gate, provenance
 from sessions.release.documents import bench_charts, release_page, report_page, wheel_card
 from sessions.release.evidence import Evidence, Reproduced, handed_on, needed, ran, read, unproven
@@ -125,7 +126,7 @@ def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
     elif proven:
         steps.append("take the report of the smoke test that is recorded for this wheel")
     elif ctx.spec.archs:
-        needed = ", ".join(job.capabilities(ctx.spec))
+        needed = ", ".join(gpu_choice.capabilities(ctx.spec))
         steps.append(f"test it, if a GPU of compute capability {needed} is here")
     else:
         steps.append("test it on the CPU")
@@ -222,7 +223,7 @@ def _prove(ctx: Context) -> int:
         more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
         return subnox.follow(ctx.root, ["smoke"], name, [*words, *more])
     code = subnox.follow(ctx.root, ["verify"], name, words)
-    capabilities = job.capabilities(ctx.spec)
+    capabilities = gpu_choice.capabilities(ctx.spec)
     for place in _unproven(ctx):
         if code:
             break
@@ -238,7 +239,7 @@ def _prove(ctx: Context) -> int:
 def _unproven(ctx: Context) -> list[str]:
     """Where the wheel is yet to be run: no good report on this very wheel is there of it."""
     wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
-    places = job.capabilities(ctx.spec) or ["cpu"]
+    places = gpu_choice.capabilities(ctx.spec) or ["cpu"]
     found = {p: records.read(job.record(ctx.build, p), "smoke", SmokeReport) for p in places}
     same = {p for p, report in found.items() if report and wheel and report.sha256 == wheel.sha256}
     return [place for place in places if place not in same]
@@ -247,7 +248,7 @@ def _unproven(ctx: Context) -> list[str]:
 def _device(ctx: Context, capability: str) -> str | None:
     """The index of a GPU here that has this compute capability and is free to be used."""
     try:
-        return str(job.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
+        return str(gpu_choice.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
     except Problem as problem:
         console.say(f"smoke: not run here. {problem.what}")
         return None

@@ -7,18 +7,19 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from sessions.build.model import Wheel
-from sessions.payload import card, seal
+from sessions.payload import seal
+from sessions.probe import gpu_choice
 from sessions.run import fields
 from sessions.run.model import SmokeReport
-from sessions.shared import knowledge, records
+from sessions.shared import records, wheel_name
 from sessions.shared.checks import Check
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
@@ -33,19 +34,13 @@ QUESTIONS = (
 )
 
 
-def capabilities(spec: BuildSpec) -> list[str]:
-    """Compute capabilities of the target's cards: "120a-real" -> "12.0"."""
-    numbers = {knowledge.parse_arch(arch)[0] for arch in spec.archs}
-    return [f"{number // 10}.{number % 10}" for number in sorted(numbers)]
-
-
 def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, Any]:
     """The part of a job that does not depend on the machine."""
     bounds, late = _bounds(), _late(Version(version))
     return {
         "identity": {"file": file, "sha256": sha256, "target": spec.target},
         "version": version,
-        "capabilities": capabilities(spec),
+        "capabilities": gpu_choice.capabilities(spec),
         "types": list(bounds["type"]),
         "needed": [name for name in bounds["type"] if name not in late],
         "questions": QUESTIONS,
@@ -53,21 +48,6 @@ def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, A
         "threads": 1,  # the tiny model is too small to share out
         "loads": 20,
     }
-
-
-def version(wheel: Path) -> str:
-    """The version in a wheel's file name. Raises Problem where pip would not take the name."""
-    try:
-        return str(parse_wheel_filename(wheel.name)[1])
-    except InvalidWheelFilename as error:
-        raise Problem(
-            f"{wheel.name} is not the name of a wheel, and pip would not install it.",
-            id="wheel-name-invalid",
-            code=USAGE,
-            evidence=str(error),
-            remedy="give the file the name that it was built under, for example "
-            "llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl",
-        ) from error
 
 
 def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
@@ -83,7 +63,7 @@ def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
             code=USAGE,
             remedy=f"name a file: nox -s {ctx.session} -- --wheel wheels/rtx50/NAME.whl",
         )
-    version(path)
+    wheel_name.version(path)
     return path, None
 
 
@@ -110,33 +90,6 @@ def identity(
         "capability": device["compute_capability"] if device else None,
         "driver": nvml.get("release"),
     }
-
-
-def wants_card(ctx: Context) -> bool:
-    """Whether a run with these options needs a card of the target's kind."""
-    here = ctx.options.report is None and ctx.options.device != "cpu"
-    return here and bool(ctx.spec.archs)
-
-
-def card_for(
-    ctx: Context, nvml: dict[str, Any], wanted: Sequence[str] | None = None
-) -> dict[str, Any]:
-    """The card to prove the target's wheel on. Raises Problem where there is none.
-
-    ``wanted`` are the compute capabilities that will do; else all that the target has.
-    """
-    wanted = capabilities(ctx.spec) if wanted is None else wanted
-    assert ctx.spec.cuda is not None
-    driver = knowledge.toolkit(ctx.spec.cuda).driver
-    visible = ctx.env.get("CUDA_VISIBLE_DEVICES")
-    asked = ctx.options.device
-    device, what, remedy = card.choose(nvml, wanted, driver, asked, visible)
-    if device is None:
-        more = "to test only its Python side: nox -s wheel, then nox -s smoke -- --device cpu"
-        if "bench" in ctx.asked:
-            more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
-        raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
-    return {**device, "visible": card.selector(device)}
 
 
 def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeReport:

@@ -9,10 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from sessions.build import baselines
+from sessions.fetch import build_tools
+from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
 from sessions.run import bench_results, imported_report, job
 from sessions.run.model import BenchReport
-from sessions.shared import console, disk, knowledge, machine, options, programs, records, venvs
+from sessions.shared import (
+    console,
+    disk,
+    knowledge,
+    machine,
+    options,
+    programs,
+    records,
+    venvs,
+    wheel_name,
+)
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 
@@ -53,7 +65,7 @@ def main(ctx: Context) -> None:
 def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     """Have the payload measure. Returns the report's text."""
     model = job.model(ctx)
-    device = job.card_for(ctx, ctx.machine("nvml")) if job.wants_card(ctx) else None
+    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None:
         console.warn("on the CPU: this measures nothing of a card")
@@ -69,7 +81,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         ctx.spec,
         file=wheel.name,
         sha256=records.file_sha256(wheel),
-        version=job.version(wheel),
+        version=wheel_name.version(wheel),
     )
     given = {
         "wheels": bench_results.wheels(ctx.spec.target, wheels),
@@ -135,7 +147,7 @@ def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) ->
 def _collect(ctx: Context, wheels: Sequence[Path], folder: Path) -> None:
     """What the wheels require, and what makes the tiny model, as files: no network is timed."""
     console.say("Collecting what the wheels require")
-    tools = venvs.tools(ctx)
+    tools = build_tools.tools(ctx)
     words = ["download", "--only-binary=:all:", "-d", str(folder)]
     for wheel in wheels:
         venvs.pip(ctx, tools, [*words, str(wheel)], f"what {wheel.name} requires")

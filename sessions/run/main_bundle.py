@@ -12,9 +12,10 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from sessions.build import baselines
+from sessions.build import baselines, retag
 from sessions.build.model import Wheel
-from sessions.matrix import retag
+from sessions.fetch import build_tools
+from sessions.probe import gpu_choice
 from sessions.run import job
 from sessions.shared import console, disk, knowledge, options, programs, records, venvs
 from sessions.shared.errors import Problem
@@ -38,7 +39,7 @@ def main(ctx: Context) -> None:
         words = ["install", "--no-deps", "--require-hashes", "--target", str(folder / "nvml")]
         lock = scratch / "nvml.txt"
         records.write_text(lock, _requirement(knowledge.LOCKS / "runtime.txt", "nvidia-ml-py"))
-        venvs.pip(ctx, venvs.tools(ctx), [*words, "-r", str(lock)], "nvidia-ml-py")
+        venvs.pip(ctx, build_tools.tools(ctx), [*words, "-r", str(lock)], "nvidia-ml-py")
         text = json.dumps(manifest(ctx, wheel, pythons), indent=1)
         records.write_text(folder / "manifest.json", text)
         with disk.whole(target) as part:
@@ -70,7 +71,7 @@ def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, ob
         "driver": knowledge.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0,
         "bad_drivers": knowledge.bad_drivers(ctx.spec.archs),
         "runtime": [need for need in wheel.requires if RUNTIME.match(need)],
-        "capabilities": job.capabilities(ctx.spec),
+        "capabilities": gpu_choice.capabilities(ctx.spec),
         "job": job.job(ctx.spec, file=wheel.file, sha256=wheel.sha256, version=wheel.version),
     }
 
@@ -83,7 +84,7 @@ def _collect(
     Returns the Pythons that all of them are for: one, or each that a py3-none wheel serves.
     """
     console.say("Collecting what the wheel and its proofs need")
-    tools = venvs.tools(ctx)
+    tools = build_tools.tools(ctx)
     plan = scratch / "plan.json"
     words = ["install", "--dry-run", "--ignore-installed", "--report", str(plan), str(path)]
     venvs.pip(ctx, tools, words, "the wheel's requirements")
@@ -119,7 +120,7 @@ def _collect_for(ctx: Context, folder: Path, python: str) -> bool:
         pinned = ["--require-hashes", "-r", str(lock)] if lock.stat().st_size else []
         pin = f"{name}=={version}"
         try:
-            venvs.pip(ctx, venvs.tools(ctx), [*words, *(pinned or [pin])], pin)
+            venvs.pip(ctx, build_tools.tools(ctx), [*words, *(pinned or [pin])], pin)
         except Problem as problem:
             console.warn(f"the bundle is not for Python {python}: {problem.what}")
             return False

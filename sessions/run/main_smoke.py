@@ -6,10 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
 from sessions.run import imported_report, job
 from sessions.run.model import SmokeReport
-from sessions.shared import console, disk, knowledge, machine, options, programs, records, venvs
+from sessions.shared import (
+    console,
+    disk,
+    knowledge,
+    machine,
+    options,
+    programs,
+    records,
+    venvs,
+    wheel_name,
+)
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
 
@@ -46,7 +57,7 @@ def main(ctx: Context) -> None:
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     """Install the wheel into a fresh venv and run the payload there. Returns the report's text."""
     model = job.model(ctx)
-    device = job.card_for(ctx, ctx.machine("nvml")) if job.wants_card(ctx) else None
+    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None:
         console.warn("on the CPU: this proves the wheel's Python side, nothing of a card")
@@ -55,7 +66,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         disk.remove(work)
     disk.mark(work)
     venv = _install(ctx, wheel, work)
-    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=job.version(wheel))
+    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=wheel_name.version(wheel))
     told |= {
         "folder": str(work / "run"),
         "layers": 999 if device else 0,

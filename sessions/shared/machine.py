@@ -22,9 +22,9 @@ from typing import Any
 import psutil
 
 from sessions.payload import card, cgroups
-from sessions.probe.model import Host
 from sessions.shared import knowledge, options, programs, records
 from sessions.shared.errors import Problem
+from sessions.shared.host import Host
 
 Machine = Callable[..., Any]
 MIB = 1024 * 1024

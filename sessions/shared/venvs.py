@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sessions.payload import pipconfig
-from sessions.probe.model import Toolchain
-from sessions.shared import console, disk, knowledge, locks, options, programs, records
+from sessions.shared import locks, options, programs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
-
-_READY = "ready.json"
 
 
 def program(venv: Path, name: str) -> Path:
@@ -21,50 +18,6 @@ def program(venv: Path, name: str) -> Path:
     if sys.platform == "win32":
         return venv / "Scripts" / f"{name}.exe"
     return venv / "bin" / name
-
-
-def tools(ctx: Context) -> Path:
-    """The venv of the target's Python that holds every locked build tool; made at most once."""
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
-    if chain.python is None:
-        raise Problem(
-            f"There is no Python {ctx.spec.python} for the build.",
-            id="python-missing",
-            remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
-        )
-    lock = knowledge.tools_lock()
-    identity = records.fingerprint(
-        [chain.python.path, chain.python.version, lock.read_text("utf-8")]
-    )
-    name = f"tools-py{ctx.spec.python}-{identity[:12]}"
-    venv = ctx.cache / name
-    ctx.use_cached(name)
-    if (venv / _READY).exists():
-        return venv
-    with ctx.cache_lock(name):
-        if not (venv / _READY).exists():
-            _make(ctx, chain.python.path, venv, lock)
-    return venv
-
-
-def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
-    disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
-    disk.discard(venv)  # what a run that was stopped left
-    console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
-    made = programs.capture(
-        [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
-    )
-    if made.returncode:
-        raise Problem(
-            "Python could not make a venv for the build tools.",
-            id="tools-venv-failed",
-            evidence=tail(made.output),
-            remedy=f"install the venv module of Python {ctx.spec.python} "
-            f"(Debian, Ubuntu: apt install python{ctx.spec.python}-venv)",
-        )
-    disk.mark(venv)
-    pip(ctx, venv, ["install", "--no-deps", "--require-hashes", "-r", str(lock)], "the build tools")
-    records.write_text(venv / _READY, "{}\n")
 
 
 def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:

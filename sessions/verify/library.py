@@ -12,8 +12,7 @@ from pathlib import Path
 import lief
 from packaging.version import Version
 
-from sessions.fetch import symbols
-from sessions.verify import device_code, elf, host_code, kinds, pe, policy, sourcepaths
+from sessions.verify import device_code, elf, host_code, kinds, pe, policy, sourcepaths, symbols
 from sessions.verify.model import DeviceCode, Library
 
 _C_NAME = re.compile(r"[A-Za-z]\w*")

@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.build import inputs, staging
+from sessions.build import staging
 from sessions.build.model import Wheel
 from sessions.shared import console, disk, machine, options, records
 from sessions.shared.checks import CheckGroup
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
-from sessions.verify import policy, reader
+from sessions.verify import fingerprint, policy, reader
 from sessions.verify.report_model import VerifyReport
 from sessions.verify.run_checks import judge
 from sessions.verify.subject import Case
@@ -28,9 +28,9 @@ def main(ctx: Context) -> None:
     path, record = _chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    fingerprint = inputs.verdict(ctx.spec, record)
+    rules = fingerprint.verdict(ctx.spec, record)
     done = records.read(folder / "verify.json", "verify", VerifyReport)
-    if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, fingerprint):
+    if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, rules):
         console.done(f"verify: up to date, {_held(done.groups)} for {path.name}")
         return
     console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
@@ -58,7 +58,7 @@ def main(ctx: Context) -> None:
     checks = [check for group in groups for check in group.checks]
     failed = [check.id for check in checks if check.status == "fail"]
     seconds = round(time.monotonic() - start, 1)
-    report = VerifyReport(path.name, digest, ctx.spec.target, fingerprint, seconds, groups)
+    report = VerifyReport(path.name, digest, ctx.spec.target, rules, seconds, groups)
     records.write(folder / "verify.json", "verify", report, ok=not failed)
     for group in groups:
         console.say(f"{group.name}")

@@ -33,7 +33,7 @@ def read(
     ``progress`` is told how many of how many bytes of libraries are read, and the last one's name.
     """
     args = (str(wheel.absolute()), str(scratch))
-    task = Task("sessions.verify.main_verify.documents:read", Documents, args, DOCUMENTS)
+    task = Task("sessions.verify.documents:read", Documents, args, DOCUMENTS)
     found = limited.call(task, scratch=scratch, env=env)
     if isinstance(found, Ended):
         return _plain(_unread(wheel, found.why))
@@ -105,7 +105,7 @@ def _task(contents: archive.Contents, member: str, scratch: Path) -> limited.Tas
     size = contents.members[member]
     limits = limited.Limits(MEMORY + MEMORY_FACTOR * size, TIME + size / SPEED)
     words = (str(copy), member, str(scratch / f"{copy.stem}.d"))
-    return limited.Task("sessions.verify.main_verify.library:read", Library, words, limits)
+    return limited.Task("sessions.verify.library:read", Library, words, limits)
 
 
 def unread(member: str, sha256: str, size: int, error: str) -> Library:

@@ -12,27 +12,26 @@ import pytest
 from tests.fakes import ROOT
 
 SESSIONS = ROOT / "sessions"
-STAGES = sorted(SESSIONS.glob("*.py"))
-CORE = sorted((SESSIONS / "core").glob("*.py"))
-WHEELFILE = sorted((SESSIONS / "wheelfile").glob("*.py"))
-PAPERS = sorted((SESSIONS / "papers").glob("*.py"))
-# What a stage has beside its own file.
-PACKAGES = {
-    "bundle": ("wheelfile",),
-    "matrix": ("wheelfile",),
-    "publish": ("papers",),
-    "release": ("papers", "wheelfile"),
-    "verify": ("wheelfile",),
-    "lock": ("wheelfile",),  # which functions a wheel takes of NVIDIA's packages
-}
+# The order of the phases: each may import those before it, never those after it.
+PHASES = (
+    "payload",
+    "shared",
+    "probe",
+    "fetch",
+    "build",
+    "verify",
+    "run",
+    "matrix",
+    "release",
+    "lock",
+)
+STAGES = sorted(SESSIONS.glob("*/main_*.py"))
+OURS = [path for path in sorted(SESSIONS.rglob("*.py")) if path.parent != SESSIONS]
 OVERLAY = sorted((SESSIONS / "build" / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
-# Of what runs where the wheel is, the core takes what judges a card and what opens a report.
-SHARED = {
-    "sessions.payload",
-    *(f"sessions.payload.{n}" for n in ("card", "cgroups", "pipconfig", "seal", "stats")),
-}
+# Of what runs where the wheel is, the phases use only these.
+PAYLOAD_USED = {"card", "cgroups", "pipconfig", "seal", "stats"}
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
@@ -63,7 +62,7 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     "watch": {"pynvml"},
 }
 ALL = [ROOT / "noxfile.py", *sorted(SESSIONS.rglob("*.py"))]
-STAGE_NAMES = {f"sessions.{path.stem}" for path in STAGES if path.stem != "__init__"}
+STAGE_NAMES = {f"sessions.{path.parent.name}.{path.stem}" for path in STAGES}
 
 
 def imported(text: str) -> set[str]:
@@ -120,47 +119,41 @@ def test_the_stages_are_found() -> None:
         "sessions.run.main_smoke",
         "sessions.run.main_bundle",
     } <= STAGE_NAMES
-    assert {"run.py", "context.py", "options.py", "job.py"} <= {path.name for path in CORE}
     assert {path.stem for path in OVERLAY} == set(OVERLAY_NEEDS)
 
 
-@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
-def test_of_ours_a_stage_imports_the_core_and_its_own_package(path: Path) -> None:
-    ours = within(of(path), "sessions") - within(of(path), "sessions.core")
-    for own in PACKAGES.get(path.stem, ()):
-        ours -= within(of(path), f"sessions.{own}")
-    assert ours == set()
+def phase(name: str) -> str:
+    """Of a module's name: "sessions.build.inputs" -> "build"."""
+    return name.split(".")[1] if name.count(".") else ""
 
 
-@pytest.mark.parametrize("path", WHEELFILE, ids=lambda path: path.stem)
-def test_of_ours_the_reading_of_wheels_imports_the_core_and_itself(path: Path) -> None:
-    ours = within(of(path), "sessions") - within(of(path), "sessions.core")
-    assert ours - within(of(path), "sessions.wheelfile") == set()
+def test_the_folders_are_the_phases() -> None:
+    folders = {path.name for path in SESSIONS.iterdir() if path.is_dir()}
+    assert folders - {"__pycache__"} == {*PHASES, "data"}
 
 
-@pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)
-def test_of_ours_the_papers_import_the_core_what_reads_wheels_and_themselves(path: Path) -> None:
-    ours = within(of(path), "sessions") - within(of(path), "sessions.core")
-    ours -= within(of(path), "sessions.wheelfile")
-    assert ours - within(of(path), "sessions.papers") == set()
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(SESSIONS).as_posix())
+def test_a_phase_imports_no_later_phase(path: Path) -> None:
+    own = path.relative_to(SESSIONS).parts[0]
+    later = PHASES[PHASES.index(own) + 1 :]
+    assert [n for n in sorted(within(of(path), "sessions")) if phase(n) in later] == []
 
 
-@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
-def test_of_ours_the_core_imports_itself_and_three_of_the_payloads_modules(path: Path) -> None:
-    ours = within(of(path), "sessions") - within(of(path), "sessions.core")
-    assert ours - SHARED == set()
+@pytest.mark.parametrize("path", OURS, ids=lambda path: path.relative_to(SESSIONS).as_posix())
+def test_no_module_imports_a_session(path: Path) -> None:
+    # What two sessions need is a module of its own.
+    assert within(of(path), "sessions") & STAGE_NAMES == set()
 
 
-def test_what_the_core_takes_of_the_payload_it_takes_in_these_places() -> None:
-    assert where("sessions.payload") == [
-        "sessions/run/bench_results.py",
-        "sessions/shared/bootstrap.py",
-        "sessions/run/job.py",
-        "sessions/probe/selection.py",
-        "sessions/shared/machine.py",
-        "sessions/shared/options.py",
-        "sessions/shared/venvs.py",
-    ]
+def test_the_phases_use_five_modules_of_the_payload() -> None:
+    used = {
+        name.split(".")[2]
+        for path in ALL
+        if path.parent.name != "payload"
+        for name in within(of(path), "sessions.payload")
+        if name.count(".") >= 2
+    }
+    assert used == PAYLOAD_USED
 
 
 @pytest.mark.parametrize("path", PAYLOAD, ids=lambda path: path.stem)
@@ -210,10 +203,10 @@ def test_loading_the_graph_loads_nothing_that_takes_long() -> None:
 def test_only_run_runs_programs() -> None:
     # And what runs without the project, where the wheel is.
     assert where("subprocess") == [
-        "sessions/shared/programs.py",
         "sessions/payload/bench.py",
         "sessions/payload/launch.py",
         "sessions/payload/spawn.py",
+        "sessions/shared/programs.py",
     ]
 
 
@@ -238,9 +231,9 @@ def test_only_options_reads_the_environment() -> None:
         if reads_environment(path.read_text(encoding="utf-8"))
     ]
     ours = ("_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
-    overlay = [f"overlay/{name}" for name in ours]
+    overlay = [f"build/overlay/{name}" for name in ours]
     payload = ["payload/launch.py", "payload/spawn.py"]
-    assert found == ["shared/bootstrap.py", "shared/options.py", *overlay, *payload]
+    assert found == [*overlay, *payload, "shared/bootstrap.py", "shared/options.py"]
 
 
 @pytest.mark.parametrize("text", ["os.environ['X']", "os.getenv('X')", "x = dict(os.environ)"])

@@ -12,7 +12,8 @@ import pytest
 
 from sessions.build import baselines
 from sessions.build.model import BuildEnv, Wheel
-from sessions.shared import disk, knowledge, records, subnox, venvs
+from sessions.fetch import build_tools
+from sessions.shared import disk, knowledge, records, subnox
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -173,7 +174,7 @@ class Builder:
 def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
     played = Builder()
     monkeypatch.setattr("sessions.shared.programs.stream", played)
-    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
     return played
 
 

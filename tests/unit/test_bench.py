@@ -12,6 +12,7 @@ from typing import IO, Any
 import pytest
 
 from sessions.build import baselines
+from sessions.fetch import build_tools
 from sessions.payload import seal
 from sessions.run import bench_results, job, main_bench
 from sessions.run.model import BenchReport
@@ -178,7 +179,7 @@ class Payload:
 def payload(monkeypatch: pytest.MonkeyPatch) -> Payload:
     played = Payload()
     monkeypatch.setattr(venvs, "pip", played.pip)
-    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
     monkeypatch.setattr("sessions.shared.programs.stream", played.stream)
     return played
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import pytest
 
 from sessions.build.model import Wheel
+from sessions.fetch import build_tools
 from sessions.run import job, main_bundle
 from sessions.shared import knowledge, records, spec, venvs
 from sessions.shared.errors import Problem
@@ -90,7 +91,7 @@ class Pip:
 def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
     played = Pip()
     monkeypatch.setattr(venvs, "pip", played)
-    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
     return played
 
 
@@ -229,7 +230,7 @@ def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
     played = PipOfMany()
     played.required = [("numpy", "2.4.6")]
     monkeypatch.setattr(venvs, "pip", played)
-    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
     ctx = bundling(tmp_path)
     (ctx.wheels / NAME).rename(ctx.wheels / SERVES_ALL)
     found = records.need(ctx.record("wheel"), "wheel", Wheel)

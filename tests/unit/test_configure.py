@@ -311,7 +311,7 @@ def run_main(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env: Mapping[str, str], **spec: Any
 ) -> BuildEnv:
     """The stage itself, from the records that it reads to the one that it leaves."""
-    monkeypatch.setattr("sessions.shared.venvs.tools", lambda _: Path(fakes.places().tools))
+    monkeypatch.setattr("sessions.fetch.build_tools.tools", lambda _: Path(fakes.places().tools))
     ctx = fakes.context(tmp_path, session="configure", env=env, spec=fakes.spec(**spec))
     records.write(ctx.record("probe"), "probe", fakes.chain())
     records.write(ctx.record("source"), "source", fakes.source())

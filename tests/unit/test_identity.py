@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sessions.build import inputs
+from sessions.fetch import toolkit_identity
 from sessions.probe import identity
 from sessions.shared import machine
 from sessions.shared.machine import Machine
@@ -199,10 +200,10 @@ def test_what_no_build_reads_of_an_installed_toolkit_does_not_count(name: str, k
 def test_a_changed_installed_toolkit_is_another_one() -> None:
     spec = fakes.spec(toolkit="system")
     kits = [fakes.installed(), fakes.installed(files="b"), fakes.installed(root="/opt/cuda")]
-    digests = {inputs.toolkit_identity(spec, found) for found in kits}
+    digests = {toolkit_identity.toolkit_identity(spec, found) for found in kits}
     assert len(digests) == 3
-    assert inputs.toolkit_identity(fakes.spec(), kits[0]) not in digests
-    assert inputs.toolkit_identity(fakes.cpu_spec(), None) == ""
+    assert toolkit_identity.toolkit_identity(fakes.spec(), kits[0]) not in digests
+    assert toolkit_identity.toolkit_identity(fakes.cpu_spec(), None) == ""
 
 
 def test_the_question_for_a_digest_answers_none_where_there_is_no_file(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sessions.build import inputs, main_wheel
-from sessions.fetch import main_toolkit
-from sessions.shared import disk, records
+from sessions.fetch import main_toolkit, toolkit_identity
+from sessions.shared import code_digest, disk, records
 from sessions.shared.nox_session import Context
 from tests import fakes
 
@@ -46,7 +46,7 @@ def test_code_is_another_where_it_does_otherwise(text: str, tmp_path: Path) -> N
 
 def coded(folder: Path, text: str, name: str = "a.py") -> str:
     (folder / name).write_bytes(text.encode())
-    return inputs.code(folder / name)
+    return code_digest.code(folder / name)
 
 
 def test_code_of_toml_is_its_values(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_what_is_added_to_nvidias_packages_has_a_number_that_was_raised_for_it()
     trees = [ast.parse(textwrap.dedent(inspect.getsource(function))) for function in made_by]
     text = "".join(ast.unparse(Wordless().visit(tree)) for tree in trees)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    assert (inputs.LAYOUT, digest) == ({"linux": 1, "windows": 2}, "89fdeaf1bf954925")
+    assert (toolkit_identity.LAYOUT, digest) == ({"linux": 1, "windows": 2}, "1c21916ff8a37879")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import pytest
 from sessions.build import baselines
 from sessions.build.model import Wheel
 from sessions.payload import child, seal
+from sessions.probe import gpu_choice
 from sessions.run import bench_results, job
-from sessions.shared import spec
+from sessions.shared import spec, wheel_name
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.target import BuildSpec
 from tests import fakes
@@ -91,7 +92,7 @@ def test_a_job_can_be_written_as_json() -> None:
 def test_architectures_are_compute_capabilities(
     archs: tuple[str, ...], expected: list[str]
 ) -> None:
-    assert job.capabilities(fakes.spec(archs=archs)) == expected
+    assert gpu_choice.capabilities(fakes.spec(archs=archs)) == expected
 
 
 # ---- the card -----------------------------------------------------------------------------------
@@ -114,39 +115,39 @@ def test_a_card_is_wanted_where_the_wheel_will_run_on_one(
     words: tuple[str, ...], changes: dict[str, Any], wanted: bool, tmp_path: Path
 ) -> None:
     named: dict[str, Any] = {"asked": frozenset({"smoke"}), **changes}
-    assert job.wants_card(fakes.context(tmp_path, *words, **named)) is wanted
+    assert gpu_choice.wants_card(fakes.context(tmp_path, *words, **named)) is wanted
 
 
 def test_the_card_of_the_target_is_taken(tmp_path: Path) -> None:
     second = fakes.card(index=1)
     nvml = fakes.nvml(fakes.card(compute_capability="8.9"), second)
-    assert job.card_for(fakes.context(tmp_path), nvml) == {**second, "visible": "1"}
+    assert gpu_choice.card_for(fakes.context(tmp_path), nvml) == {**second, "visible": "1"}
 
 
 def test_a_gpu_that_a_scheduler_hides_is_not_taken(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.card(), fakes.card(index=1))
     ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": "1"})
-    assert job.card_for(ctx, nvml)["visible"] == "1"
+    assert gpu_choice.card_for(ctx, nvml)["visible"] == "1"
     ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
     with pytest.raises(Problem, match="hides every GPU"):
-        job.card_for(ctx, nvml)
+        gpu_choice.card_for(ctx, nvml)
 
 
 def test_the_card_that_is_named_is_taken(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.card(), fakes.card(index=1))
-    assert job.card_for(fakes.context(tmp_path, "--device", "1"), nvml)["index"] == 1
+    assert gpu_choice.card_for(fakes.context(tmp_path, "--device", "1"), nvml)["index"] == 1
 
 
 def test_no_card_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="The NVIDIA driver finds no card here") as caught:
-        job.card_for(fakes.context(tmp_path), {**fakes.nvml(), "devices": []})
+        gpu_choice.card_for(fakes.context(tmp_path), {**fakes.nvml(), "devices": []})
     for way in ("nox -s bundle", "nox -s smoke -- --report FILE", "-- --device cpu"):
         assert way in caught.value.remedy
 
 
 def test_the_driver_must_be_new_enough_for_the_targets_cuda(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"570\.1 is too old: this wheel needs 580"):
-        job.card_for(fakes.context(tmp_path), fakes.nvml(release="570.1"))
+        gpu_choice.card_for(fakes.context(tmp_path), fakes.nvml(release="570.1"))
 
 
 @pytest.mark.parametrize("session", ["smoke", "bench"])
@@ -497,10 +498,10 @@ def test_a_proof_that_both_holds_and_fails_does_not_hold() -> None:
 )
 def test_the_version_in_a_wheels_name(name: str, version: str | None) -> None:
     if version is not None:
-        assert job.version(Path(name)) == version
+        assert wheel_name.version(Path(name)) == version
         return
     with pytest.raises(Problem) as caught:
-        job.version(Path(name))
+        wheel_name.version(Path(name))
     assert (caught.value.id, caught.value.code) == ("wheel-name-invalid", USAGE)
 
 

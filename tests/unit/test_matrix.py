@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from sessions.build import retag
 from sessions.build.model import Wheel
-from sessions.matrix import main_matrix, retag
+from sessions.matrix import main_matrix
 from sessions.matrix.model import Matrix, MatrixRow
 from sessions.shared import console, disk, knowledge, programs, records, spec, subnox
 from sessions.shared.errors import Problem

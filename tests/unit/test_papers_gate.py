@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from sessions.build import inputs
 from sessions.release import gate
 from sessions.release.evidence import Evidence, Reproduced, Run, unproven
 from sessions.release.gate import Checkout, Situation
@@ -16,6 +15,7 @@ from sessions.run import job
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
+from sessions.verify import fingerprint
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
 
@@ -105,10 +105,8 @@ def report(**changes: Any) -> Callable[[Evidence], Evidence]:
 
 def judged_again(found: Evidence) -> Evidence:
     """With the verdict that today's rules give, after another part was changed."""
-    fingerprint = inputs.verdict(found.spec, found.wheel)
-    return dataclasses.replace(
-        found, verify=dataclasses.replace(found.verify, fingerprint=fingerprint)
-    )
+    rules = fingerprint.verdict(found.spec, found.wheel)
+    return dataclasses.replace(found, verify=dataclasses.replace(found.verify, fingerprint=rules))
 
 
 def spec(**changes: Any) -> Callable[[Evidence], Evidence]:

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from sessions.fetch import build_tools
 from sessions.release import main_publish, package_server
 from sessions.release.index import builder
 from sessions.release.main_publish import Place
 from sessions.release.model import Release
-from sessions.shared import console, options, programs, records, subnox, venvs
+from sessions.shared import console, options, programs, records, subnox
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -108,7 +109,7 @@ def test_a_dry_run_names_every_upload_and_connects_to_nobody(
 
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    for module, name in ((programs, "capture"), (subnox, "follow"), (venvs, "tools")):
+    for module, name in ((programs, "capture"), (subnox, "follow"), (build_tools, "tools")):
         monkeypatch.setattr(module, name, refuse)
     releases = [
         tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",)),
@@ -316,7 +317,7 @@ class Server:
         self.commands: list[tuple[tuple[str, ...], dict[str, str]]] = []
         monkeypatch.setattr(package_server, "has", self.state)
         monkeypatch.setattr(programs, "capture", self.twine)
-        monkeypatch.setattr(venvs, "tools", lambda _: Path("/venv"))
+        monkeypatch.setattr(build_tools, "tools", lambda _: Path("/venv"))
         self.probes: list[str] = []
         self.probe_fails = False
         monkeypatch.setattr(subnox, "follow", self.probe)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sessions.fetch import main_toolkit
-from sessions.shared import disk, knowledge, locks, programs, records, venvs
+from sessions.fetch import build_tools, main_toolkit
+from sessions.shared import disk, knowledge, locks, programs, records
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -80,7 +80,7 @@ def test_a_toolkit_is_unpacked_in_the_cache_and_nothing_else_stays(ctx: Context,
 
 
 def test_a_toolkit_that_breaks_is_not_there(ctx: Context, pip: Pip) -> None:
-    venvs.tools(ctx)
+    build_tools.tools(ctx)
     pip.killed = True
     with pytest.raises(KeyboardInterrupt):
         main_toolkit.from_pypi(ctx, "13.1")
@@ -93,7 +93,7 @@ def test_space_is_asked_before_anything_is_downloaded(
     ctx: Context, pip: Pip, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     if step == "toolkit":
-        venvs.tools(ctx)
+        build_tools.tools(ctx)
         pip.temporary.clear()
     asked: list[dict[Path, int]] = []
 
@@ -103,7 +103,7 @@ def test_space_is_asked_before_anything_is_downloaded(
 
     monkeypatch.setattr(disk, "room", room)
     with pytest.raises(Problem):
-        main_toolkit.from_pypi(ctx, "13.1") if step == "toolkit" else venvs.tools(ctx)
+        main_toolkit.from_pypi(ctx, "13.1") if step == "toolkit" else build_tools.tools(ctx)
     assert pip.temporary == []
     ((folder, mib),) = asked[0].items()
     assert (folder.parent, mib) == (ctx.cache, knowledge.disk_mib(step))

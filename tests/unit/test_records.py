@@ -76,7 +76,11 @@ CHECK = Check("id", "warn", "summary", "evidence", "remedy")
 MODELS = [
     importlib.import_module(".".join(path.relative_to(fakes.ROOT).with_suffix("").parts))
     for path in sorted((fakes.ROOT / "sessions").rglob("*.py"))
-    if path.name in ("model.py", "report_model.py", "target.py", "checks.py")
+    if (
+        path.name in ("model.py", "report_model.py", "target.py", "checks.py", "host.py")
+        and path.parent.name != "verify"
+    )
+    or path.name == "report_model.py"
 ]
 KINDS = [
     kind

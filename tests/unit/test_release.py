@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from sessions.build import inputs
 from sessions.build.model import Wheel
+from sessions.probe import gpu_choice
 from sessions.release import main_release
 from sessions.release.evidence import Evidence, Run
 from sessions.release.index import builder
@@ -28,6 +28,7 @@ from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from sessions.shared.target import BuildSpec
+from sessions.verify import fingerprint
 from tests import fakes
 
 COMMIT = "4" * 40
@@ -115,10 +116,10 @@ class World:
         found = fakes.evidence(facts, spec=spec)
         # Nothing was compiled for it, so there is no record of steps.
         wheel = dataclasses.replace(found.wheel, timing={})
-        verdict = inputs.verdict(spec, wheel)
+        verdict = fingerprint.verdict(spec, wheel)
         verify = dataclasses.replace(found.verify, fingerprint=verdict)
         found = dataclasses.replace(found, wheel=wheel, verify=verify)
-        card = job.capabilities(spec)
+        card = gpu_choice.capabilities(spec)
         gone = () if card else ("native-sass", "libraries", "full-offload", "memory")
         where = {
             "device": "A card" if card else "cpu",

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build.staging import PRISTINE
-from sessions.fetch import main_source
+from sessions.fetch import build_tools, main_source
 from sessions.fetch.model import Pristine
+from sessions.fetch.source_filter import PRISTINE
 from sessions.shared import disk, knowledge, records, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.knowledge import Sdist
@@ -166,7 +166,7 @@ def test_two_checkouts_download_a_source_once(
         asked.extend(folder.name for folder in needs)
 
     monkeypatch.setattr(venvs, "pip", pip)
-    monkeypatch.setattr(venvs, "tools", lambda ctx: ctx.cache / "tools")
+    monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
     monkeypatch.setattr(disk, "room", room)
     for name in ("one", "two"):
         ctx = fakes.context(tmp_path / name, session="source", cache=tmp_path / "cache")

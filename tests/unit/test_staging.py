@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sessions.build import staging
+from sessions.fetch import source_filter
 from sessions.shared import disk
 from tests import fakes
 
@@ -98,13 +99,13 @@ def rewritten(folder: Path) -> list[str]:
 @pytest.mark.parametrize("relative", READ)
 def test_a_build_reads(relative: str) -> None:
     folders = [relative[: n + 1] for n, sign in enumerate(relative) if sign == "/"]
-    assert [name for name in (*folders, relative) if not staging.build_reads(name)] == []
+    assert [name for name in (*folders, relative) if not source_filter.build_reads(name)] == []
 
 
 @pytest.mark.parametrize("relative", NOT_READ)
 def test_a_build_does_not_read(relative: str) -> None:
     folders = [relative[: n + 1] for n, sign in enumerate(relative) if sign == "/"]
-    assert not all(staging.build_reads(name) for name in (*folders, relative))
+    assert not all(source_filter.build_reads(name) for name in (*folders, relative))
 
 
 def test_the_first_time_everything_that_is_read_is_copied(source: Path, tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_a_checkout_with_a_link_to_a_folder_can_be_staged(source: Path, tmp_path
 
 
 def test_the_git_file_of_a_submodule_is_not_staged() -> None:
-    assert not staging.build_reads("vendor/llama.cpp/.git")
+    assert not source_filter.build_reads("vendor/llama.cpp/.git")
 
 
 def test_a_file_that_became_a_folder_can_be_staged(source: Path, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import lief
 import pytest
 
-from sessions.fetch import symbols
 from sessions.shared import knowledge
+from sessions.verify import symbols
 
 
 def numpy_core() -> Path:

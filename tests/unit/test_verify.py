@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from sessions.build import inputs, staging
-from sessions.shared import records
+from sessions.build import staging
+from sessions.shared import code_digest, records
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
-from sessions.verify import main_verify
+from sessions.verify import fingerprint, main_verify
 from sessions.verify.model import WheelFacts
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
@@ -32,7 +32,7 @@ Told = pytest.CaptureFixture[str]
 
 def loader(cuda: str | None = "13.1") -> str:
     """The digest of what rtx50's wheel has of ours, or a CPU wheel."""
-    texts = {p.name: p.read_text(encoding="utf-8") for p in SESSIONS.glob("overlay/*.py")}
+    texts = {p.name: p.read_text(encoding="utf-8") for p in SESSIONS.glob("build/overlay/*.py")}
     archs = ("120-real",) if cuda else ()
     ours = staging.modules(texts, platform="linux", cuda=cuda, archs=archs)
     filled = staging.loader_text(ours)
@@ -72,7 +72,7 @@ class Reader:
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     played = Reader()
     monkeypatch.setattr("sessions.verify.main_verify.reader.read", played)
-    monkeypatch.setattr("sessions.verify.main_verify.rules.upstream", lambda _: fakes.upstream())
+    monkeypatch.setattr("sessions.verify.main_verify.policy.upstream", lambda _: fakes.upstream())
     return played
 
 
@@ -223,8 +223,8 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project's files, by which ``verify`` judges."""
     copy = tmp_path / "sessions"
     shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(main_verify, "HERE", copy)
-    monkeypatch.setattr(inputs, "SESSIONS", copy)
+    monkeypatch.setattr(main_verify, "OVERLAY", copy / "build" / "overlay")
+    monkeypatch.setattr(code_digest, "SESSIONS", copy)
     return copy
 
 
@@ -275,7 +275,7 @@ def test_what_judges_no_wheel_is_no_reason_to_judge_again(
     ctx: Context, reader: Reader, rules: Path
 ) -> None:
     main_verify.main(ctx)
-    judging = {path.relative_to(rules).as_posix() for path in inputs.judging()}
+    judging = {path.relative_to(rules).as_posix() for path in fingerprint.judging()}
     others = [p for p in rules.rglob("*") if p.suffix in (".py", ".toml", ".txt")]
     others = [path for path in others if path.relative_to(rules).as_posix() not in judging]
     names = {path.relative_to(rules).as_posix() for path in others}
@@ -313,12 +313,12 @@ def test_what_is_imported_by_what_judges_judges_too() -> None:
     )
     loaded = {Path(name) for name in done.stdout.split()}
     assert SESSIONS / "verify" / "library.py" in loaded
-    assert loaded <= set(inputs.judging())
+    assert loaded <= set(fingerprint.judging())
 
 
 @pytest.mark.parametrize(
     ("value", "fields"),
-    [("spec", inputs.WORDS), ("record", inputs.VOLATILE)],
+    [("spec", fingerprint.WORDS), ("record", fingerprint.VOLATILE)],
 )
 def test_no_check_reads_a_field_that_the_fingerprint_leaves_out(
     value: str, fields: tuple[str, ...]
@@ -351,9 +351,13 @@ def test_what_no_check_reads_is_no_reason_to_judge_again(
 
 def test_how_long_a_build_took_is_no_reason_to_judge_again() -> None:
     slow = fakes.wheel(steps=1, wall_seconds=1.0, cpu_seconds=None, cache={}, timing={})
-    assert inputs.verdict(fakes.spec(), slow) == inputs.verdict(fakes.spec(), fakes.wheel())
+    assert fingerprint.verdict(fakes.spec(), slow) == fingerprint.verdict(
+        fakes.spec(), fakes.wheel()
+    )
     other = fakes.wheel(sbom="c" * 64)
-    assert inputs.verdict(fakes.spec(), other) != inputs.verdict(fakes.spec(), fakes.wheel())
+    assert fingerprint.verdict(fakes.spec(), other) != fingerprint.verdict(
+        fakes.spec(), fakes.wheel()
+    )
 
 
 def test_a_changed_loader_is_judged_by_again(ctx: Context, rules: Path) -> None:
@@ -652,7 +656,7 @@ def test_what_a_reader_or_a_check_raised_is_logged_and_named(
     log = ctx.build / "verify-errors.log"
     reader.planted = {"tracebacks": {"RECORD": "a traceback"}}
     with monkeypatch.context() as patch:
-        patch.setattr("sessions.verify.main_verify.run_checks.check_file.size", size)
+        patch.setattr("sessions.verify.run_checks.checks_file.size", size)
         with pytest.raises(Problem) as caught:
             main_verify.main(ctx)
     assert caught.value.id == "verify-failed"

@@ -13,9 +13,9 @@ import pytest
 from sessions.build import main_wheel
 from sessions.build.model import Timeline
 from sessions.probe import ms_runtime
-from sessions.probe.model import Host
 from sessions.shared import programs, records
 from sessions.shared.errors import USAGE, Problem
+from sessions.shared.host import Host
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
@@ -284,7 +284,7 @@ def building(root: Path, monkeypatch: pytest.MonkeyPatch, played: Callable[[Any]
     """A target about to be compiled, by a program that calls ``played`` with its reader of lines"""
     ctx = with_records(root)
     records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit())
-    monkeypatch.setattr("sessions.shared.venvs.tools", lambda _: Path("/tools"))
+    monkeypatch.setattr("sessions.fetch.build_tools.tools", lambda _: Path("/tools"))
 
     def stream(words: Sequence[str], **told: Any) -> Finished:
         played(told["on_line"])
@@ -373,7 +373,7 @@ def test_an_sccache_that_has_ended_is_told_of_and_fails_nothing(
         return Finished(tuple(words), int(gone), "cannot\nconnect" if gone else "", 0.0)
 
     monkeypatch.setattr(programs, "capture", capture)
-    monkeypatch.setattr("sessions.shared.venvs.tools", lambda _: Path("/tools"))
+    monkeypatch.setattr("sessions.fetch.build_tools.tools", lambda _: Path("/tools"))
     ctx = fakes.context(tmp_path, spec=fakes.spec(cache="sccache"))
     with main_wheel._sccache(ctx, {}) as stats:
         pass

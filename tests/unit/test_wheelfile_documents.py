@@ -232,10 +232,10 @@ def test_no_more_text_is_kept_than_the_limit(tmp_path: Path) -> None:
     ("function", "check"),
     [
         ("archive.read", "archive"),
-        ("papers.read", "metadata"),
-        ("papers.record_problems", "record"),
-        ("papers.bindings", "layout"),
-        ("bill.read", "sbom"),
+        ("metadata.read", "metadata"),
+        ("metadata.record_problems", "record"),
+        ("metadata.bindings", "layout"),
+        ("sbom_reader.read", "sbom"),
     ],
 )
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, ZeroDivisionError, OSError])

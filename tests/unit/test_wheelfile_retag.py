@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessions.build import sbom
-from sessions.matrix import retag
+from sessions.build import retag, sbom
 from sessions.shared import records
 from sessions.shared.errors import Problem
 from sessions.verify import diff

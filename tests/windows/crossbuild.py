@@ -21,11 +21,11 @@ import lief
 from sessions.build import main_configure, main_wheel
 from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv, Wheel
-from sessions.fetch import main_source
+from sessions.fetch import build_tools, main_source
 from sessions.fetch.model import Source
 from sessions.probe import main_probe
 from sessions.probe.model import Compiler, Toolchain
-from sessions.shared import disk, machine, options, records, spec, venvs
+from sessions.shared import disk, machine, options, records, spec
 from sessions.shared.nox_session import Context
 from tests import fakes
 from tests.windows import making, visualstudio
@@ -114,7 +114,7 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
         stage=str(ctx.build / "src"),
         tree=str(ctx.build / "tree"),
         cache=str(ctx.cache),
-        tools=str(venvs.tools(ctx)),
+        tools=str(build_tools.tools(ctx)),
     )
     env = options.system_environment(ctx.env)
     made = main_configure.configure(ctx.spec, compiler, None, unpacked, places, env)

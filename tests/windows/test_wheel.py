@@ -19,6 +19,7 @@ import pytest
 
 from sessions.build import repair, staging
 from sessions.build.model import BuildEnv, Wheel
+from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
 from sessions.run import job
 from sessions.run.model import SmokeReport
@@ -54,7 +55,7 @@ def test_the_same_build_is_repaired_to_the_same_bytes(
     (raw,) = (built.build / "dist").glob("*.whl")
     settings = records.need(built.record("configure"), "configure", BuildEnv)
     folders = sorted({path.parent for path in ms_runtime.find(settings.variables).values()})
-    python = str(venvs.program(venvs.tools(built), "python"))
+    python = str(venvs.program(build_tools.tools(built), "python"))
     repair.windows(python, raw, tmp_path, folders, settings.variables)
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
@@ -65,7 +66,7 @@ def test_a_library_that_visual_studio_does_not_redistribute_is_refused(
     (raw,) = (built.build / "dist").glob("*.whl")
     settings = records.need(built.record("configure"), "configure", BuildEnv)
     crt = ms_runtime.find(settings.variables)["msvcp140.dll"].parent
-    python = str(venvs.program(venvs.tools(built), "python"))
+    python = str(venvs.program(build_tools.tools(built), "python"))
     with pytest.raises(Problem, match="delvewheel refuses") as caught:
         repair.windows(python, raw, tmp_path, [crt], settings.variables)
     assert "Unable to find library: vcomp140.dll" in caught.value.evidence

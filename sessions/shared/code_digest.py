@@ -1,0 +1,88 @@
+"""What a file of this project says to a machine, as a digest."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sessions.shared import records
+
+SESSIONS = Path(__file__).resolve().parents[1]
+
+
+def imported(paths: Iterable[Path]) -> set[Path]:
+    """Modules of ours with all that they import of ours, or run by name ("NAME:function")."""
+    found: set[Path] = set()
+    waiting = list(paths)
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            for name in _module(_text(path)).words:
+                # A task of limited.py is named "sessions.module:function".
+                waiting += _files(name.partition(":")[0]) if name.startswith("sessions.") else []
+    return found
+
+
+def _files(module: str) -> list[Path]:
+    base = SESSIONS.joinpath(*module.split(".")[1:])
+    return [path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()]
+
+
+def code(path: Path) -> str:
+    """A digest of what a file of ours says to a machine: comments and docstrings change nothing.
+
+    What ships in a wheel as it is (``overlay/*.py``) counts with every byte, but for its line ends.
+    """
+    text = _text(path)
+    if path.parent.name == "overlay" and path.suffix == ".py":
+        return hashlib.sha256(text).hexdigest()
+    match path.suffix:
+        case ".py":
+            return _module(text).code
+        case ".toml":
+            return records.fingerprint(tomllib.loads(text.decode("utf-8")))
+        case _:
+            lines = text.decode("utf-8").splitlines()
+            return records.fingerprint(
+                [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+            )
+
+
+def _text(path: Path) -> bytes:
+    return path.read_bytes().replace(b"\r\n", b"\n")
+
+
+@dataclass(frozen=True)
+class _Module:
+    words: frozenset[str]  # its strings, and the names of what it imports
+    code: str
+
+
+@functools.cache
+def _module(text: bytes) -> _Module:
+    tree = ast.parse(text)
+    words: set[str] = set()
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):  # less its docstring, if it has one
+            node.body = [statement for statement in body if not _is_text(statement)]  # type: ignore[attr-defined]
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                words |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module=str(base)):
+                words |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+            case ast.Constant(value=str(value)):
+                words |= {value, *re.findall(r"sessions(?:\.\w+)+", value)}
+    return _Module(frozenset(words), hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
