@@ -1,0 +1,88 @@
+"""The words of errors and checks, in one file. No other test depends on them.
+
+Change the words in ``sessions/``, then ``BLACKWHEEL_REGOLD=1 nox -s tests -- -k words``.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import fakes
+
+SNAPSHOT = fakes.ROOT / "tests" / "data" / "words.en.json"
+SESSIONS = sorted((fakes.ROOT / "sessions").rglob("*.py"))
+MAKERS = ("Problem", "Check", "check", "_check")
+FIELDS = ("what", "summary", "ok", "fail", "remedy")
+
+
+def template(node: ast.expr) -> str:
+    """The text of an expression: "There is no target {name}."."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(map(template, values))
+        case ast.FormattedValue(value=value):
+            return "{" + ast.unparse(value) + "}"
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return template(left) + template(right)
+    return "{" + ast.unparse(node) + "}"
+
+
+def made(tree: ast.AST) -> Iterator[tuple[str, dict[str, str]]]:
+    """The id of each error and check that a module makes, with its words."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and ast.unparse(node.func) in MAKERS):
+            continue
+        words = {k.arg: template(k.value) for k in node.keywords if k.arg in FIELDS}
+        named = {k.arg: k.value for k in node.keywords}
+        name = named.get("id", node.args[0] if node.args else None)
+        if "id" in named and node.args:
+            words["what"] = template(node.args[0])
+        if isinstance(name, ast.Constant) and isinstance(name.value, str) and words:
+            yield name.value, words
+
+
+def words() -> dict[str, dict[str, list[dict[str, str]]]]:
+    """File -> id -> the words of each place that makes it."""
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for path in SESSIONS:
+        for name, texts in made(ast.parse(path.read_text(encoding="utf-8"))):
+            place = path.relative_to(fakes.ROOT / "sessions").as_posix()
+            found.setdefault(place, {}).setdefault(name, []).append(texts)
+    return {place: dict(sorted(ids.items())) for place, ids in found.items()}
+
+
+def test_words_are_those_of_the_snapshot() -> None:
+    text = json.dumps(words(), indent=1, ensure_ascii=False) + "\n"
+    if os.environ.get("BLACKWHEEL_REGOLD"):
+        SNAPSHOT.write_text(text, encoding="utf-8")
+    assert json.loads(SNAPSHOT.read_text(encoding="utf-8")) == words()
+
+
+def problems(path: Path) -> list[ast.Call]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [node for node in calls if ast.unparse(node.func) == "Problem"]
+
+
+@pytest.mark.parametrize("path", SESSIONS, ids=lambda path: path.name)
+def test_words_of_each_problem_have_an_id_and_a_remedy(path: Path) -> None:
+    for call in problems(path):
+        named = {keyword.arg: keyword.value for keyword in call.keywords}
+        assert {"id", "remedy"} <= set(named), ast.unparse(call)[:80]
+        name = named["id"]
+        if isinstance(name, ast.Constant):  # else it is handed on
+            assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(name.value))
+
+
+def test_words_would_be_seen_to_change() -> None:
+    tree = ast.parse('raise Problem(f"No {a.b}" " here", id="x", remedy="buy" + more)')
+    assert list(made(tree)) == [("x", {"what": "No {a.b} here", "remedy": "buy{more}"})]
