@@ -258,7 +258,7 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
             "sccache does not start.",
             id="sccache-not-starting",
             evidence=venvs.tail(started.output),
-            remedy="mend its settings (SCCACHE_*, AWS_*) or its store; or build without: "
+            remedy="correct its settings (SCCACHE_*, AWS_*) or its store; or build without: "
             "nox -s wheel -- --cache none",
         )
     trouble = compiler_cache.no_servers(programs.capture([program, "--dist-status"], env=env).stdout)

@@ -151,7 +151,7 @@ def failure(error: str, log: str, jobs: int) -> Problem:
         "The build failed. The first error:",
         id="build-failed",
         evidence=error or "no line of the log looks like an error",
-        remedy=f"mend it and run the same command again; the whole log is {log}",
+        remedy=f"fix it and run the same command again; the whole log is {log}",
     )
 
 

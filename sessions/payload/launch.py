@@ -73,7 +73,7 @@ def main() -> None:
     for check in found.get("checks", ()):
         print(MARKS[check["status"]], check["summary"])
         if check["status"] != "ok":
-            for line in [*check["evidence"].splitlines(), f"to mend it: {check['remedy']}"]:
+            for line in [*check["evidence"].splitlines(), f"fix: {check['remedy']}"]:
                 print("    ", line)
     print(f"report: {path.resolve()}")
     session = "bench" if options.bench else "smoke"
@@ -216,7 +216,7 @@ def _others(options: argparse.Namespace) -> list[Path]:
 
 
 def _stop(what: str, remedy: str) -> NoReturn:
-    print(f"{what}\nTo mend it: {remedy}", file=sys.stderr)
+    print(f"{what}\nFix: {remedy}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -9,7 +9,7 @@ if sys.version_info < (3, 8):
     here = ".".join(str(number) for number in sys.version_info[:2])
     sys.stderr.write(
         "This file needs the Python that its wheel is for; this is " + here + ".\n"
-        "To mend it: run it by a newer one, for example python3.11\n"
+        "Fix: run it by a newer one, for example python3.11\n"
     )
     sys.exit(2)
 sys.path.insert(0, sys.path[0] + "/payload")  # in the bundle, which is the first place

@@ -242,7 +242,7 @@ def _bad_pypirc(error: Exception) -> Problem:
         id="pypirc-unreadable",
         code=USAGE,
         evidence=type(error).__name__,
-        remedy="mend it as packaging.python.org/specifications/pypirc says",
+        remedy="correct it as packaging.python.org/specifications/pypirc says",
     )
 
 

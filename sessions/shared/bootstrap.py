@@ -52,7 +52,7 @@ def enter(root: Path) -> None:
             _make(venv, env)
     except OSError as error:
         sys.exit(
-            f"blackwheel: {venv} cannot be made: {error}\nTo mend it: free some disk space, "
+            f"blackwheel: {venv} cannot be made: {error}\nFix: free some disk space, "
             "make this folder writable for you, or work in a folder of your own."
         )
     if folder := invoked_from(root, sys.argv[1:], os.environ.get("PWD", "")):
@@ -90,7 +90,7 @@ def too_narrow() -> str | None:
         if -1 < hard < least:
             return (
                 f"blackwheel: the limit on {what} is too low here: {hard}; a build needs {least}.\n"
-                f"To mend it: raise it (ulimit -{option}), where it was set: this shell, its "
+                f"Fix: raise it (ulimit -{option}), where it was set: this shell, its "
                 "profile, /etc/security/limits.conf or the container's options."
             )
     return None
@@ -155,7 +155,7 @@ def too_deep(root: str) -> str | None:
     return (
         f"blackwheel: {root} is too deep for Windows' programs: it is {len(root)} characters long, "
         f"a path below it would be {longest}, and {known['limit']} is the greatest length.\n"
-        "To mend it: move this folder to a short path, for example C:\\bw"
+        "Fix: move this folder to a short path, for example C:\\bw"
     )
 
 
@@ -228,7 +228,7 @@ def _make(venv: Path, env: Mapping[str, str]) -> None:
         if why := damage(part):
             sys.exit(
                 f"blackwheel: pip says that it installed the sessions' requirements, but {why}\n"
-                f"To mend it: check pip's settings: {sys.executable} -m pip config list"
+                f"Fix: check pip's settings: {sys.executable} -m pip config list"
             )
         if venv.exists() and damage(venv):
             disk.put(venv, part / "before")
@@ -248,7 +248,7 @@ def _run(command: Sequence[str], env: Mapping[str, str], what: str) -> str:
         short = ".".join(map(str, sys.version_info[:2]))
         sys.exit(
             f"blackwheel: {sys.executable} could not {what}:\n{done.output.rstrip()}\n"
-            f"To mend it: install Python {short} with its venv module (Debian, Ubuntu: "
+            f"Fix: install Python {short} with its venv module (Debian, Ubuntu: "
             f"apt install python{short}-venv), and check the network and pip's settings "
             "(pip config list)."
         )

@@ -60,7 +60,7 @@ def checks(items: Iterable[Check]) -> None:
             Text((mark if _unicode() else plain) + " ", style=style) + _line(check.summary)
         )
         if check.status != "ok":
-            for line in [*check.evidence.splitlines(), f"to mend it: {check.remedy}"]:
+            for line in [*check.evidence.splitlines(), f"fix: {check.remedy}"]:
                 _console.print(Text("    ") + _line(line))
 
 

@@ -31,5 +31,5 @@ class Problem(Exception):
         parts = [self.what]
         if self.evidence:
             parts.append("\n".join("    " + line for line in self.evidence.splitlines()))
-        parts.append(f"To mend it: {self.remedy}")
+        parts.append(f"Fix: {self.remedy}")
         return "\n".join(parts)

@@ -56,7 +56,7 @@ class Ran:
         assert self.code != 0, f"should have failed:\n{self.output}"
         assert "Traceback" not in self.output, self.output
         assert "A bug of blackwheel" not in self.output, self.output
-        assert "To mend it: " in self.output, self.output
+        assert "Fix: " in self.output, self.output
         for word in words:
             assert word in self.output, f"{word!r} is not in:\n{self.output}"
         return self

@@ -56,7 +56,7 @@ def test_the_exit_code_says_what_kind_of_failure_it_was(
     code, said = run("-s probe -- --target cpu --python 3.99")
     assert code == errors.ENVIRONMENT
     assert "Python 3.99: none found" in said
-    assert "To mend it: " in said
+    assert "Fix: " in said
     # What nox adds is on a line of its own, after the remedy.
     assert [line for line in said.splitlines() if "aborted" in line] == [said.splitlines()[-1]]
     code, said = run("-s smoke -- --help")

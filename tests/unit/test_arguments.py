@@ -13,6 +13,7 @@ from sessions.shared import arguments, errors, options
 from sessions.shared.declared import OPTIONS
 from sessions.shared.errors import Problem
 from tests import fakes
+from tests.problems import raises
 
 WHEEL = "llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl"
 
@@ -146,7 +147,7 @@ def test_what_is_there_and_of_the_right_kind_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_compiler_that_is_not_on_the_path_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("compiler-argument") as caught:
         arguments.check(options.parse(["--compiler", "g++-99"]), ["wheel"], str(tmp_path))
     assert caught.value.id == "compiler-argument"
 
@@ -157,7 +158,7 @@ def test_verify_itself_says_what_is_wrong_with_the_name_of_a_wheel(tmp_path: Pat
     chosen = options.parse(["--wheel", str(path)])
     arguments.check(chosen, ["verify"], "")
     for session in ("smoke", "bench"):
-        with pytest.raises(Problem, match="name of a wheel"):
+        with raises("wheel-argument"):
             arguments.check(chosen, ["verify", session], "")
 
 
@@ -185,7 +186,7 @@ def test_a_report_without_its_signature_is_refused_where_one_is_asked_for(tmp_pa
         (tmp_path / name).write_text(content)
     words = ["--report", "r.json", "--signers", "key"]
     chosen = arguments.resolve(options.parse(words), tmp_path)
-    with pytest.raises(Problem) as caught:
+    with raises("report-argument") as caught:
         arguments.check(chosen, ["smoke"], os.environ["PATH"])
     assert caught.value.id == "report-argument"
     assert "r.json.sig" in caught.value.what
@@ -195,14 +196,14 @@ def test_a_report_without_its_signature_is_refused_where_one_is_asked_for(tmp_pa
 def test_a_report_that_is_not_json_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(content)
-    with pytest.raises(Problem) as caught:
+    with raises("report-argument") as caught:
         arguments.check(options.parse(["--report", str(path)]), ["smoke"], "")
     assert caught.value.id == "report-argument"
 
 
 @pytest.mark.parametrize(("session", "flag"), [("lock", "--add"), ("matrix", "--targets")])
 def test_a_session_without_what_it_works_on_does_not_begin(session: str, flag: str) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("option-missing") as caught:
         arguments.check(options.parse([]), [session], "")
     assert (caught.value.id, caught.value.code) == ("option-missing", errors.USAGE)
     assert flag in caught.value.what

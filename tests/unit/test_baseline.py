@@ -14,10 +14,11 @@ from sessions.build import baselines
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch import build_tools
 from sessions.shared import disk, knowledge, records, subnox
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import USAGE
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
+from tests.problems import raises
 
 NAME = fakes.wheel().file
 ROWS = knowledge.load("baselines.toml")
@@ -58,14 +59,14 @@ def test_without_one_there_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["gone.whl", "seeds", "targets.toml"])
 def test_what_is_no_wheel_is_refused_with_what_may_be_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text("")
-    with pytest.raises(Problem, match="There is no wheel") as caught:
+    with raises("baseline-wheel-missing") as caught:
         baselines.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / name)))
     assert "seed, upstream, ptx" in caught.value.remedy
 
 
 def test_beside_a_wheel_that_is_given_nothing_is_built(tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, "--wheel", "x.whl", "--baseline", "seed")
-    with pytest.raises(Problem, match="none is built here"):
+    with raises("baseline-is-the-target"):
         baselines.wheels(ctx)
 
 
@@ -265,7 +266,7 @@ def test_what_a_killed_run_left_behind_is_ended_first(
 def test_after_an_interruption_it_goes_on(tmp_path: Path, builder: Builder) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
     builder.code = 1
-    with pytest.raises(Problem):
+    with raises("build-failed"):
         baselines.wheels(ctx)
     tree = tmp_path / "build" / "rtx50+seed" / "tree"
     tree.mkdir()
@@ -277,7 +278,7 @@ def test_after_an_interruption_it_goes_on(tmp_path: Path, builder: Builder) -> N
 def test_a_build_that_fails_shows_its_first_error(tmp_path: Path, builder: Builder) -> None:
     builder.code, builder.lines = 1, ["a.cpp:3: error: no such thing"]
     ctx = benching(tmp_path, "--baseline", "upstream")
-    with pytest.raises(Problem, match="The build failed") as caught:
+    with raises("build-failed") as caught:
         baselines.wheels(ctx)
     assert "no such thing" in caught.value.evidence
     assert not (tmp_path / "wheels" / "rtx50+upstream").exists()
@@ -288,18 +289,18 @@ def test_a_build_that_leaves_no_wheel_or_two_is_a_problem(
     made: list[str], tmp_path: Path, builder: Builder
 ) -> None:
     builder.made = made
-    with pytest.raises(Problem, match=f"left {len(made)} wheels instead of one"):
+    with raises("baseline-build-output"):
         baselines.wheels(benching(tmp_path, "--baseline", "seed"))
 
 
 def test_two_architectures_cannot_be_named_by_the_notes_variable(tmp_path: Path) -> None:
     ctx = benching(tmp_path, "--baseline", "seed", spec=fakes.spec(archs=("90-real", "120-real")))
-    with pytest.raises(Problem, match="cannot name two architectures"):
+    with raises("baseline-two-architectures"):
         baselines.wheels(ctx)
 
 
 def test_without_the_targets_own_build_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("record-missing") as caught:
         baselines.wheels(fakes.context(tmp_path, "--baseline", "seed"))
     assert caught.value.remedy == "nox -s configure"
 
@@ -337,7 +338,7 @@ def test_one_that_cannot_be_built_is_a_problem_with_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subnox, "follow", lambda *_: 1)
-    with pytest.raises(Problem, match="could not be built") as caught:
+    with raises("baseline-ptx-build-failed") as caught:
         baselines.wheels(benching(tmp_path, "--baseline", "ptx"))
     assert "nox -s wheel -- --target rtx50 --arch '120-virtual'" in caught.value.remedy
 
@@ -345,7 +346,7 @@ def test_one_that_cannot_be_built_is_a_problem_with_its_command(
 def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text(TARGETS, encoding="utf-8")
     words = ("--target", "cpu", "--baseline", "ptx")
-    with pytest.raises(Problem) as caught:
+    with raises("baseline-ptx-of-cpu") as caught:
         baselines.wheels(fakes.context(tmp_path, *words, spec=fakes.cpu_spec()))
     assert caught.value.id == "baseline-ptx-of-cpu"
 
@@ -353,7 +354,7 @@ def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
 def test_the_target_is_no_baseline_of_itself(tmp_path: Path) -> None:
     """Its build would wait for the lock that this run has until it ends."""
     ctx = benching(tmp_path, "--baseline", "ptx", "--arch", "120-virtual")
-    with pytest.raises(Problem) as caught:
+    with raises("baseline-is-the-target") as caught:
         baselines.wheels(ctx)
     assert (caught.value.id, caught.value.code) == ("baseline-is-the-target", USAGE)
 

@@ -21,6 +21,7 @@ from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
+from tests.problems import raises
 
 NAME = fakes.wheel().file
 CARD = "NVIDIA GeForce RTX 5090"
@@ -96,14 +97,14 @@ def test_a_card_that_was_slowed_down_and_ptx_that_was_compiled_are_told(
 def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Path) -> None:
     ctx = benching(tmp_path)
     build(ctx)
-    with pytest.raises(Problem, match="of another wheel"):
+    with raises("bench-report-other-wheel"):
         main_bench.main(benching(tmp_path, "--report", report_file(tmp_path, "9" * 64)))
     assert not ctx.record("bench").exists()
 
 
 def test_a_report_that_is_not_there_is_named_with_what_takes_one(tmp_path: Path) -> None:
     build(benching(tmp_path))
-    with pytest.raises(Problem, match="cannot be read") as caught:
+    with raises("report-unreadable") as caught:
         main_bench.main(benching(tmp_path, "--report", str(tmp_path / "gone.json")))
     assert "nox -s bench -- --report FILE" in caught.value.remedy
 
@@ -266,7 +267,7 @@ def test_without_the_card_it_stops_before_anything_is_fetched(
 ) -> None:
     ctx = benching(tmp_path, machine=lambda *_: {"error": "NVML Shared Library Not Found"})
     build(ctx)
-    with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
+    with raises("gpu-not-usable") as caught:
         main_bench.main(ctx)
     assert "smoke-….pyz --bench" in caught.value.remedy
     assert payload.downloads == []
@@ -285,7 +286,7 @@ def test_too_few_rounds_are_measured_with_a_warning(
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path, payload: Payload) -> None:
     ctx = benching(tmp_path, "--model", str(tmp_path / "gone.gguf"))
     build(ctx)
-    with pytest.raises(Problem, match=r"There is no model .*gone\.gguf"):
+    with raises("model-missing"):
         main_bench.main(ctx)
     assert payload.downloads == []
 
@@ -297,7 +298,7 @@ def test_measurements_that_end_badly_are_a_problem_with_what_was_said(
     payload.code, payload.writes = code, writes
     ctx = benching(tmp_path)
     build(ctx)
-    with pytest.raises(Problem, match="could not be measured") as caught:
+    with raises("bench-failed") as caught:
         main_bench.main(ctx)
     assert caught.value.evidence == "it broke"
     assert not ctx.record("bench").exists()
@@ -307,7 +308,7 @@ def test_a_folder_of_somebody_else_is_not_deleted(tmp_path: Path, payload: Paylo
     ctx = benching(tmp_path)
     build(ctx)
     (ctx.build / "bench").mkdir()
-    with pytest.raises(Problem, match="does not carry blackwheel's mark"):
+    with raises("folder-without-mark"):
         main_bench.main(ctx)
 
 
@@ -352,7 +353,7 @@ def test_stopped_half_way_it_goes_on_unless_something_else_is_asked_for(
     ctx = benching(tmp_path, "--device", "cpu")
     build(ctx)
     payload.code, payload.writes = 1, False
-    with pytest.raises(Problem, match="could not be measured"):
+    with raises("bench-failed"):
         main_bench.main(ctx)
     (ctx.build / "bench" / "run" / main_bench.STATE).write_text("{}", encoding="utf-8")
     payload.code, payload.writes = 0, True
@@ -378,7 +379,7 @@ def test_a_series_is_of_one_model_and_one_program(
     ctx = benching(tmp_path, "--device", "cpu", "--model", str(model))
     build(ctx)
     payload.code, payload.writes = 1, False
-    with pytest.raises(Problem, match="could not be measured"):
+    with raises("bench-failed"):
         main_bench.main(ctx)
     (ctx.build / "bench" / "run" / main_bench.STATE).write_text("{}", encoding="utf-8")
     if changed == "model":
@@ -431,19 +432,19 @@ def test_baselines_are_built_before_the_folder_is_made(
     monkeypatch.setattr(baselines, "wheels", refuse)
     ctx = benching(tmp_path)
     build(ctx)
-    with pytest.raises(Problem, match="It cannot be built"):
+    with raises("build"):
         main_bench.main(ctx)
     assert not (ctx.build / "bench").exists()
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("record-missing") as caught:
         main_bench.main(benching(tmp_path))
     assert caught.value.remedy == "nox -s wheel"
 
 
 def test_the_stage_takes_a_wheel_by_name(tmp_path: Path) -> None:
     ctx = benching(tmp_path, "--wheel", str(tmp_path / "gone.whl"))
-    with pytest.raises(Problem, match=r"There is no wheel .*gone\.whl") as caught:
+    with raises("wheel-missing") as caught:
         main_bench.main(dataclasses.replace(ctx))
     assert "nox -s bench -- --wheel" in caught.value.remedy

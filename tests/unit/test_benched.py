@@ -10,8 +10,8 @@ import pytest
 from sessions.payload import seal
 from sessions.run import bench_results
 from sessions.run.model import BenchReport
-from sessions.shared.errors import Problem
 from tests import fakes
+from tests.problems import raises
 
 DIGEST = "0" * 64
 
@@ -109,7 +109,7 @@ def test_the_model_that_was_used_is_named_without_its_folder() -> None:
     ids=lambda change: str(change)[:60],
 )
 def test_what_is_no_report_is_refused_with_what_makes_one(change: dict[str, Any]) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("bench-report-invalid") as caught:
         opened(fakes.bench_report(**change))
     assert caught.value.id == "bench-report-invalid"
     assert "nox -s bench" in caught.value.remedy
@@ -119,7 +119,7 @@ def test_what_is_no_report_is_refused_with_what_makes_one(change: dict[str, Any]
 def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
     report = fakes.bench_report()
     del report[field]
-    with pytest.raises(Problem) as caught:
+    with raises("bench-report-invalid") as caught:
         opened(report)
     assert caught.value.id == "bench-report-invalid"
 
@@ -132,20 +132,20 @@ def test_what_a_gpu_does_not_say_may_be_missing() -> None:
 def test_a_series_that_is_empty_is_refused() -> None:
     wheel = fakes.bench_wheel()
     wheel["values"]["first_load_seconds"] = []
-    with pytest.raises(Problem) as caught:
+    with raises("bench-report-invalid") as caught:
         opened(fakes.bench_report(wheel))
     assert "first_load_seconds" in caught.value.evidence
 
 
 def test_a_report_that_was_changed_is_refused() -> None:
     text = seal.seal(fakes.bench_report(), seal.BENCH).replace("100.0", "50.0")
-    with pytest.raises(Problem) as caught:
+    with raises("bench-report-invalid") as caught:
         bench_results.opened(text, "rtx50", DIGEST, "here")
     assert "its digest is not that of its content" in caught.value.evidence
 
 
 def test_a_smoke_report_is_none_of_a_benchmark() -> None:
-    with pytest.raises(Problem):
+    with raises("bench-report-invalid"):
         bench_results.opened(seal.seal(fakes.smoke_report()), "rtx50", DIGEST, "here")
 
 
@@ -158,12 +158,12 @@ def test_a_smoke_report_is_none_of_a_benchmark() -> None:
     ids=["its-head", "its-first-wheel"],
 )
 def test_a_report_of_another_wheel_is_refused(report: dict[str, Any]) -> None:
-    with pytest.raises(Problem, match="of another wheel"):
+    with raises("bench-report-other-wheel"):
         opened(report)
 
 
 def test_a_report_of_another_target_is_refused() -> None:
-    with pytest.raises(Problem, match="of the target rtx50, not hopper"):
+    with raises("bench-report-other-target"):
         opened(fakes.bench_report(), target="hopper")
 
 

@@ -24,6 +24,7 @@ from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
+from tests.problems import raises
 
 NAME = fakes.wheel().file
 TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
@@ -326,7 +327,7 @@ def test_a_bundle_that_breaks_leaves_the_older_one_and_nothing_else(
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("record-missing") as caught:
         main_bundle.main(fakes.context(tmp_path))
     assert caught.value.remedy == "nox -s wheel"
 
@@ -438,7 +439,7 @@ def test_a_bundle_that_cannot_be_signed_is_a_problem(
     code: int, text: str, tmp_path: Path, pip: Pip, keygen: Keygen
 ) -> None:
     keygen.done = Finished((), code, text, 0.0)
-    with pytest.raises(Problem, match="could not sign the bundle") as caught:
+    with raises("bundle-sign-failed") as caught:
         main_bundle.main(bundling(tmp_path, "--sign", "gone"))
     assert text in caught.value.evidence
 

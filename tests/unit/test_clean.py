@@ -10,10 +10,10 @@ import pytest
 from sessions.build import inputs, main_clean
 from sessions.probe.model import Toolchain
 from sessions.shared import disk, records
-from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.target import BuildSpec
 from tests import fakes
+from tests.problems import raises
 
 SOURCES = "llama-cpp-python-src"
 
@@ -241,7 +241,7 @@ def test_caches_go_only_when_asked(ctx: Context) -> None:
 
 def test_a_cache_folder_that_is_not_ours_is_not_deleted(ctx: Context) -> None:
     (ctx.cache / "precious").mkdir(parents=True)
-    with pytest.raises(Problem) as caught:
+    with raises("cache-folder-foreign") as caught:
         main_clean.main(told(ctx, "--caches"))
     assert caught.value.id == "cache-folder-foreign"
     assert (ctx.cache / "precious").exists()

@@ -9,6 +9,7 @@ import pytest
 from sessions.shared import cli, errors, graph
 from sessions.shared.errors import Problem
 from tests import fakes
+from tests.problems import raises
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_sessions_and_words_are_those_that_nox_takes(
     line: str, env: dict[str, str], sessions: list[str] | None, words: list[str] | None
 ) -> None:
     if sessions is None or words is None:
-        with pytest.raises(Problem):
+        with raises("option-before-dashes"):
             cli.read(line.split(), env)
         return
     found = cli.read(line.split(), env)

@@ -17,7 +17,7 @@ import filelock
 import pytest
 
 from sessions.shared import disk
-from sessions.shared.errors import Problem
+from tests.problems import raises
 
 
 def anything(_: str) -> bool:
@@ -94,7 +94,7 @@ def test_a_file_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_mark_is_refused(ours: Path) -> None:
     (ours / disk.TAG).unlink()
-    with pytest.raises(Problem, match="does not carry blackwheel's mark") as caught:
+    with raises("folder-without-mark") as caught:
         disk.remove(ours)
     assert str(ours) in caught.value.remedy
     assert (ours / "a" / "b" / "c.txt").exists()
@@ -102,7 +102,7 @@ def test_a_folder_without_a_mark_is_refused(ours: Path) -> None:
 
 def test_the_mark_of_another_program_is_not_ours(ours: Path) -> None:
     (ours / disk.TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# of pip\n")
-    with pytest.raises(Problem):
+    with raises("folder-without-mark"):
         disk.remove(ours)
     disk.mark(ours)
     assert not disk.is_marked(ours), "another program's mark was overwritten"
@@ -112,13 +112,13 @@ def test_the_mark_of_another_program_is_not_ours(ours: Path) -> None:
 def test_a_link_to_a_marked_folder_is_refused(ours: Path) -> None:
     link = ours.parent / "also"
     link.symlink_to(ours)
-    with pytest.raises(Problem):
+    with raises("folder-without-mark"):
         disk.remove(link)
     assert (ours / "d.txt").exists()
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Problem):
+    with raises("folder-without-mark"):
         disk.remove(tmp_path / "none")
 
 
@@ -215,7 +215,7 @@ def test_space_is_asked_of_the_disk_that_it_concerns(
         folder.mkdir()
     space(monkeypatch, {cache: 500, checkout: 2000})
     disk.room({checkout / "build" / "rtx50": 1000, cache / "ccache": 400}, "A build")
-    with pytest.raises(Problem) as caught:
+    with raises("disk-too-small") as caught:
         disk.room({checkout / "build" / "rtx50": 1000, cache / "ccache": 501}, "A build")
     assert caught.value.id == "disk-too-small"
     assert caught.value.evidence == str(cache)
@@ -225,7 +225,7 @@ def test_what_goes_to_one_disk_is_summed(tmp_path: Path, monkeypatch: pytest.Mon
     asked = space(monkeypatch, {tmp_path: 1200})
     disk.room({tmp_path / "build": 1000, tmp_path / "wheels": 200}, "A build")
     assert asked == [tmp_path]
-    with pytest.raises(Problem) as caught:
+    with raises("disk-too-small") as caught:
         disk.room({tmp_path / "build": 1000, tmp_path / "wheels": 201}, "A build")
     assert caught.value.id == "disk-too-small"
 
@@ -351,7 +351,7 @@ def test_a_mark_that_a_power_cut_left_empty_is_made_good(tmp_path: Path) -> None
 def test_a_folder_the_user_named_is_claimed_only_when_it_is_empty_or_ours(tmp_path: Path) -> None:
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "thesis.tex").touch()
-    with pytest.raises(Problem, match="holds other files"):
+    with raises("cache-folder-foreign"):
         disk.claim(tmp_path / "others")
     assert not (tmp_path / "others" / disk.TAG).exists()
     disk.claim(tmp_path / "new")

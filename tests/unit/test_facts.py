@@ -11,8 +11,8 @@ import pytest
 
 from sessions.fetch import main_toolkit
 from sessions.shared import knowledge
-from sessions.shared.errors import Problem
 from sessions.shared.target import HostRange
+from tests.problems import raises
 
 # The lines of crt/host_config.h of CUDA 13.1.115 that say which compilers it takes, as they are:
 # four times clang, and only the last of them for clang itself.
@@ -92,7 +92,7 @@ def test_a_toolkit_that_takes_other_compilers_than_the_probe_chose_from_is_refus
     text: str, cuda: str, said: str
 ) -> None:
     assert main_toolkit.accepted(HOST_CONFIG, "13.1") == knowledge.toolkit("13.1").accepts
-    with pytest.raises(Problem, match="accepts other compilers") as caught:
+    with raises("toolkit-compiler-mismatch") as caught:
         main_toolkit.accepted(text, cuda)
     assert said in caught.value.evidence
 
@@ -115,7 +115,7 @@ def test_an_architecture_is_number_feature_and_kind(arch: str, parts: tuple[int,
     "arch", ["", "sm_120", "12.0", "120b", "120-sass", "all", "native", "119-real", "120-real "]
 )
 def test_anything_else_is_no_architecture(arch: str) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("arch-unknown") as caught:
         knowledge.parse_arch(arch)
     assert repr(arch) in caught.value.what
     assert "--arch 120-real" in caught.value.remedy
@@ -127,7 +127,7 @@ def test_a_release_belongs_to_its_line(version: str) -> None:
 
 
 def test_an_unknown_line_lists_the_known() -> None:
-    with pytest.raises(Problem, match=r"CUDA 12\.9 is not one") as caught:
+    with raises("cuda-unknown") as caught:
         knowledge.toolkit("12.9")
     assert caught.value.evidence == "known: " + ", ".join(LINES)
 
@@ -229,7 +229,7 @@ def test_every_pin_of_a_tool_is_exact_and_hashed(name: str) -> None:
 
 
 def test_a_line_without_a_lock_names_those_that_have_one() -> None:
-    with pytest.raises(Problem, match=r"CUDA 13\.0 has no lock file") as caught:
+    with raises("cuda-not-locked") as caught:
         knowledge.toolkit_lock("13.0")
     assert caught.value.evidence == "locked: " + ", ".join(LOCKED)
     assert "nox -s lock -- --add cuda==13.0" in caught.value.remedy
@@ -270,7 +270,7 @@ def test_a_header_is_corrected_as_often_as_it_is_expected_to_be(tmp_path: Path) 
         "extern double rsqrt(double x) noexcept(true);\n"
         "extern float  rsqrtf(float x) noexcept(true);\nfloat r(int);\n"
     )
-    with pytest.raises(Problem) as caught:  # of a release that has the correction
+    with raises("toolkit-header-unknown") as caught:  # of a release that has the correction
         main_toolkit.correct(tmp_path, [header])
     assert caught.value.id == "toolkit-header-unknown"
 

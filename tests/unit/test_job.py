@@ -19,6 +19,7 @@ from sessions.shared import spec, wheel_name
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.target import BuildSpec
 from tests import fakes
+from tests.problems import raises
 
 TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 DIGEST = "0" * 64
@@ -129,7 +130,7 @@ def test_a_gpu_that_a_scheduler_hides_is_not_taken(tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": "1"})
     assert gpu_choice.card_for(ctx, nvml)["visible"] == "1"
     ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
-    with pytest.raises(Problem, match="hides every GPU"):
+    with raises("gpu-not-usable"):
         gpu_choice.card_for(ctx, nvml)
 
 
@@ -139,14 +140,14 @@ def test_the_card_that_is_named_is_taken(tmp_path: Path) -> None:
 
 
 def test_no_card_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="The NVIDIA driver finds no card here") as caught:
+    with raises("gpu-not-usable") as caught:
         gpu_choice.card_for(fakes.context(tmp_path), {**fakes.nvml(), "devices": []})
     for way in ("nox -s bundle", "nox -s smoke -- --report FILE", "-- --device cpu"):
         assert way in caught.value.remedy
 
 
 def test_the_driver_must_be_new_enough_for_the_targets_cuda(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match=r"570\.1 is too old: this wheel needs 580"):
+    with raises("gpu-not-usable"):
         gpu_choice.card_for(fakes.context(tmp_path), fakes.nvml(release="570.1"))
 
 
@@ -157,7 +158,7 @@ def test_a_wheel_whose_name_says_nothing_is_refused(
 ) -> None:
     (tmp_path / name).write_bytes(b"a wheel")
     ctx = fakes.context(tmp_path, "--wheel", str(tmp_path / name), session=session)
-    with pytest.raises(Problem) as caught:
+    with raises("wheel-name-invalid") as caught:
         job.chosen(ctx)
     assert (caught.value.id, caught.value.code) == ("wheel-name-invalid", USAGE)
 
@@ -187,7 +188,7 @@ def test_times_that_were_not_measured_are_left_out() -> None:
 
 
 def test_a_report_of_another_wheel_is_refused() -> None:
-    with pytest.raises(Problem, match="This report is of another wheel") as caught:
+    with raises("smoke-report-other-wheel") as caught:
         opened(fakes.smoke_report(), fakes.wheel(), "1" * 64)
     assert DIGEST in caught.value.evidence
     assert "1" * 64 in caught.value.evidence
@@ -196,7 +197,7 @@ def test_a_report_of_another_wheel_is_refused() -> None:
 
 def test_a_report_of_another_target_is_refused() -> None:
     said = fakes.smoke_report(target="rtx50+py3.12")
-    with pytest.raises(Problem, match=r"of the target rtx50\+py3\.12, not rtx50\."):
+    with raises("smoke-report-other-target"):
         opened(said, fakes.wheel())
 
 
@@ -206,7 +207,7 @@ def test_of_a_wheel_that_is_given_the_target_is_not_known() -> None:
 
 def test_a_damaged_report_is_refused() -> None:
     text = seal.seal(fakes.smoke_report()).replace("GeForce", "Geforce")
-    with pytest.raises(Problem, match="not a report that can be trusted") as caught:
+    with raises("smoke-report-invalid") as caught:
         job.opened(text, fakes.wheel(), DIGEST, "report.json")
     assert "changed or damaged" in caught.value.evidence
 
@@ -215,7 +216,7 @@ def test_a_damaged_report_is_refused() -> None:
 def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
     said = fakes.smoke_report()
     del said[field]
-    with pytest.raises(Problem, match="not a report that can be trusted") as caught:
+    with raises("smoke-report-invalid") as caught:
         opened(said, fakes.wheel())
     assert field in caught.value.evidence
 
@@ -317,7 +318,7 @@ def nested(depth: int) -> Any:
     ids=lambda changes: str(changes)[:60],
 )
 def test_a_report_of_other_forms_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("smoke-report-invalid") as caught:
         opened(fakes.smoke_report(**changes))
     assert caught.value.id == "smoke-report-invalid"
     assert caught.value.code == CHECK_FAILED
@@ -352,7 +353,7 @@ def test_a_report_that_nests_deeply_where_nobody_looks_is_refused() -> None:
     text = seal.seal(said).replace(
         '"system_info": ', f'"system_info": {"[" * 5000}{"]" * 5000}, "x": '
     )
-    with pytest.raises(Problem) as caught:
+    with raises("smoke-report-invalid") as caught:
         job.opened(text, None, DIGEST, "report.json")
     assert caught.value.id == "smoke-report-invalid"
 
@@ -361,14 +362,14 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
     text = seal.seal(fakes.smoke_report()).replace(
         '"device": ', '"device": "NVIDIA H200", "device": ', 1
     )
-    with pytest.raises(Problem) as caught:
+    with raises("smoke-report-invalid") as caught:
         job.opened(text, None, DIGEST, "report.json")
     assert caught.value.evidence == "not a report: 'device' is there twice"
 
 
 def test_the_report_of_a_wheel_of_another_name_is_refused() -> None:
     said = fakes.smoke_report(file="llama_cpp_python-0.3.9-py3-none-linux_x86_64.whl")
-    with pytest.raises(Problem) as caught:
+    with raises("smoke-report-other-wheel") as caught:
         opened(said, fakes.wheel())
     assert caught.value.id == "smoke-report-other-wheel"
 
@@ -500,7 +501,7 @@ def test_the_version_in_a_wheels_name(name: str, version: str | None) -> None:
     if version is not None:
         assert wheel_name.version(Path(name)) == version
         return
-    with pytest.raises(Problem) as caught:
+    with raises("wheel-name-invalid") as caught:
         wheel_name.version(Path(name))
     assert (caught.value.id, caught.value.code) == ("wheel-name-invalid", USAGE)
 
@@ -509,14 +510,14 @@ def test_the_version_in_a_wheels_name(name: str, version: str | None) -> None:
 def test_a_wheel_that_has_no_wheels_name_is_refused(tmp_path: Path, session: str) -> None:
     (tmp_path / "my-wheel.whl").touch()
     ctx = fakes.context(tmp_path, "--wheel", str(tmp_path / "my-wheel.whl"), session=session)
-    with pytest.raises(Problem) as caught:
+    with raises("wheel-name-invalid") as caught:
         job.chosen(ctx)
     assert caught.value.id == "wheel-name-invalid"
 
 
 def test_a_baseline_that_has_no_wheels_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "my-wheel.whl").touch()
-    with pytest.raises(Problem) as caught:
+    with raises("wheel-name-invalid") as caught:
         baselines.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
     assert caught.value.id == "wheel-name-invalid"
 

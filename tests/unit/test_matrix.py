@@ -20,6 +20,7 @@ from sessions.shared.nox_session import Context
 from sessions.shared.target import BuildSpec
 from sessions.verify import diff
 from tests import fakes
+from tests.problems import raises
 from tests.unit.test_wheelfile_retag import LINUX, pack
 
 TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
@@ -311,7 +312,7 @@ def test_what_is_no_longer_as_it_was_made_is_made_again(world: World, damage: st
 def test_a_repack_that_was_not_proven_is_not_up_to_date(world: World) -> None:
     """Killed between the wheel and its proof, or refused by it: the next run proves it."""
     world.codes["verify", "cpu"] = 1
-    with pytest.raises(Problem):
+    with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.12")
     world.codes.clear()
     world.calls.clear()
@@ -345,7 +346,7 @@ def test_a_wheel_of_another_name_makes_room(world: World) -> None:
 
 def test_one_that_fails_leaves_the_others_to_go_on(world: World, capsys: Told) -> None:
     world.codes["wheel", "rtx50"] = 1
-    with pytest.raises(Problem) as caught:
+    with raises("matrix-incomplete") as caught:
         world.run(*BOTH, "--jobs", "2")
     assert outcomes(world.rows()) == [
         ("rtx50", "3.11", "failed"),
@@ -370,7 +371,7 @@ def test_one_that_fails_leaves_the_others_to_go_on(world: World, capsys: Told) -
 def test_a_repacked_wheel_that_does_not_pass_is_a_failure_with_its_command(world: World) -> None:
     world.codes["verify", "cpu"] = 1
     world.said = "✗ sbom: untrue\n✗ record: untrue\nerror: 2 checks fail.\n"
-    with pytest.raises(Problem, match="1 of 2 wheels were not made"):
+    with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.12")
     row = world.rows()[1]
     assert row.reason == "2 checks fail. (sbom: untrue; record: untrue)"
@@ -381,7 +382,7 @@ def test_a_repacked_wheel_that_does_not_pass_is_a_failure_with_its_command(world
 
 def test_a_python_that_the_release_refuses_is_told_in_its_row(world: World) -> None:
     world.metadata = "Requires-Python: >=3.9\n"
-    with pytest.raises(Problem, match="1 of 3 wheels were not made"):
+    with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.8,3.9")
     (_, old, new) = world.rows()
     assert (old.outcome, new.outcome) == ("failed", "repacked")
@@ -391,7 +392,7 @@ def test_a_python_that_the_release_refuses_is_told_in_its_row(world: World) -> N
 
 def test_what_calls_python_is_not_repacked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retag, "calls", lambda _: ["PyInit_x in llama_cpp/x.so"])
-    with pytest.raises(Problem):
+    with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.12")
     row = world.rows()[1]
     assert row.reason == (
@@ -413,7 +414,7 @@ def test_a_wheel_that_was_changed_since_is_not_repacked(
         assert other == path
 
     monkeypatch.setattr(world, "build", spoil)
-    with pytest.raises(Problem):
+    with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.12")
     assert "was changed since it was proven" in world.rows()[1].reason
 
@@ -430,7 +431,7 @@ def test_a_full_disk_at_one_wheel_stops_no_other(
         return real(wheel, path, python, target)
 
     monkeypatch.setattr(retag, "retagged", retagged)
-    with pytest.raises(Problem):
+    with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.10,3.12")
     assert [row.outcome for row in world.rows()] == ["built", "failed", "repacked"]
     assert world.rows()[1].reason.startswith("The disk is full.")
@@ -453,7 +454,7 @@ def test_nothing_is_built_where_the_python_that_builds_is_missing(world: World) 
         "error: The target 'rtx50' cannot be built here.\n"
     )
     (world.root / "build" / "matrix.json").write_text("of an earlier run")
-    with pytest.raises(Problem) as caught:
+    with raises("matrix-nothing-built") as caught:
         world.run(*BOTH)
     assert caught.value.what == (
         "Nothing was built. The target 'rtx50' cannot be built here. "
@@ -565,11 +566,11 @@ def test_a_chain_is_heard_and_kept(
     [
         (
             "error: The build failed. The first error:\n    a.cpp:6: error\n"
-            "To mend it: read it.\nnox > Ran 2 sessions\nnox > * wheel: failed\n",
+            "Fix: read it.\nnox > Ran 2 sessions\nnox > * wheel: failed\n",
             "The build failed. The first error: a.cpp:6: error",
         ),
         (
-            "✓ memory: fine\n✗ Python 3.13: none found\n    to mend it: install\n"
+            "✓ memory: fine\n✗ Python 3.13: none found\n    fix: install\n"
             "error: It cannot be built here.\n",
             "It cannot be built here. (Python 3.13: none found)",
         ),

@@ -13,6 +13,7 @@ from sessions.shared.declared import BY_FIELD, OPTIONS, Option, takes
 from sessions.shared.errors import Problem
 from sessions.shared.target import CacheName
 from tests import fakes
+from tests.problems import raises
 
 CALLER = {
     "HOME": "/home/user",
@@ -139,7 +140,7 @@ VALUED = [option for option in OPTIONS if option.metavar or option.choices]
 def test_no_value_may_be_empty(option: Option, value: str) -> None:
     # A variable of a shell that is not set must not mean "the default".
     for words in ([option.flag, value], [f"{option.flag}={value}"]):
-        with pytest.raises(Problem) as caught:
+        with raises("options-wrong") as caught:
             options.parse(words)
         assert (caught.value.id, caught.value.code) == ("options-wrong", errors.USAGE)
         assert option.flag in caught.value.what
@@ -172,7 +173,7 @@ def test_a_session_takes_its_own_options_and_refuses_each_other(
     if own & set(option.sessions):
         assert getattr(options.parse(words_of(option), [session]), option.field)
         return
-    with pytest.raises(Problem) as caught:
+    with raises("option-of-other-session") as caught:
         options.parse(words_of(option)[:2], [session])
     assert (caught.value.id, caught.value.code) == ("option-of-other-session", errors.USAGE)
     assert option.flag in caught.value.what
@@ -199,7 +200,7 @@ def test_a_session_takes_its_own_options_and_refuses_each_other(
     ],
 )
 def test_what_a_session_would_ignore_is_refused(line: str, asked: list[str]) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("option-of-other-session") as caught:
         options.parse(line.split(), asked)
     assert caught.value.id == "option-of-other-session"
 
@@ -219,7 +220,7 @@ def test_what_a_session_would_ignore_is_refused(line: str, asked: list[str]) -> 
     ],
 )
 def test_an_option_without_effect_beside_another_is_refused(line: str, asked: list[str]) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("option-without-effect") as caught:
         options.parse(line.split(), asked)
     assert (caught.value.id, caught.value.code) == ("option-without-effect", errors.USAGE)
 
@@ -352,7 +353,7 @@ def test_names_are_in_upper_case_on_windows(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("text", ["", " ", "nonsense", "-1", "1.5", "٣", "9" * 11, "9" * 5000])
 def test_a_time_that_is_none_is_refused_first(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", text)
-    with pytest.raises(Problem) as caught:
+    with raises("source-date-epoch") as caught:
         options.environment()
     assert (caught.value.id, caught.value.code) == ("source-date-epoch", 2)
 

@@ -13,8 +13,8 @@ from sessions.build.model import BuildStep, Timeline
 from sessions.build.ninja_log import summary
 from sessions.release.evidence import Evidence, Reproduced, handed_on, read
 from sessions.shared import records
-from sessions.shared.errors import Problem
 from tests import fakes
+from tests.problems import raises
 
 WHEEL = b"a wheel"
 TIMELINE = Timeline("2026-01-02T03:04:05Z", 2, 0, {}, (BuildStep("a.o", "c", 0, 9),), ("a.o",))
@@ -89,7 +89,7 @@ def test_the_hash_is_that_of_the_file_that_lies_there(tmp_path: Path) -> None:
 def test_a_record_that_is_missing_is_named(stage: str, tmp_path: Path) -> None:
     found = whole(tmp_path)
     (tmp_path / "build" / f"{stage}.json").unlink()
-    with pytest.raises(Problem, match="Not all records of rtx50 are there") as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.evidence == f"{stage}.json is missing"
     assert caught.value.remedy == MENDS.get(stage, "nox -s verify -- --target rtx50")
@@ -102,7 +102,7 @@ def test_a_record_that_was_changed_by_hand_is_noticed(stage: str, tmp_path: Path
     text = path.read_text(encoding="utf-8")
     assert '"0.3.16"' in text or "rtx50" in text or "13.1" in text or "8" in text
     path.write_text(text.replace("8", "9", 1), encoding="utf-8")
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert f"{stage}.json is damaged, or was changed by hand" in caught.value.evidence
     assert caught.value.remedy == MENDS.get(stage, "nox -s verify -- --target rtx50")
@@ -112,7 +112,7 @@ def test_the_steps_are_those_of_the_wheels_own_build(tmp_path: Path) -> None:
     found = whole(tmp_path)
     slower = dataclasses.replace(TIMELINE, steps=(BuildStep("a.o", "c", 0, 10),))
     records.write(tmp_path / "build" / "steps.json", "steps", slower)
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.evidence == "steps.json is of another build than the wheel's"
     assert caught.value.remedy == MENDS["steps"]
@@ -130,7 +130,7 @@ def test_what_a_second_build_gave_is_known_of_this_wheel_alone(tmp_path: Path) -
         records.write(path, "reproduce", again)
         assert of(tmp_path, found).again == (again if known else None)
     path.write_text(path.read_text().replace("other", "so"), encoding="utf-8")
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.evidence == "reproduce.json is damaged, or was changed by hand"
     assert caught.value.remedy == f"delete {path}"
@@ -141,7 +141,7 @@ def test_a_report_that_is_no_text_is_a_reason(name: str, tmp_path: Path) -> None
     found = measured(tmp_path)
     path = tmp_path / "build" / name
     path.write_bytes(path.read_bytes().replace(b"Linux", b"Linu\xff"))
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.evidence.startswith(f"{name}: its digest is not that of its content")
 
@@ -151,7 +151,7 @@ def test_a_failed_verdict_that_was_turned_into_a_good_one_is_noticed(tmp_path: P
     path = tmp_path / "build" / "verify.json"
     records.write(path, "verify", found.verify, ok=False)
     path.write_text(path.read_text().replace('"ok": false', '"ok": true'))
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert "verify.json" in caught.value.evidence
 
@@ -175,7 +175,7 @@ def test_the_report_that_was_handed_in_is_there_and_whole(
     else:
         assert change[0] in path.read_text()
         path.write_text(path.read_text().replace(*change, 1))
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert words in caught.value.evidence
     assert "nox -s smoke" in caught.value.remedy
@@ -185,7 +185,7 @@ def test_a_report_that_says_otherwise_than_its_record_is_noticed(tmp_path: Path)
     found = whole(tmp_path)
     other = fakes.sealed(found.facts, seconds=1.0)
     (tmp_path / "build" / "smoke-report-12.0.json").write_bytes(other.encode())
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.evidence == "smoke-report-12.0.json: smoke-12.0.json says otherwise"
 
@@ -193,7 +193,7 @@ def test_a_report_that_says_otherwise_than_its_record_is_noticed(tmp_path: Path)
 def test_a_wheel_that_is_missing_is_named(tmp_path: Path) -> None:
     found = whole(tmp_path)
     found.path.unlink()
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.evidence == f"{found.wheel.file} is missing"
 
@@ -280,7 +280,7 @@ def test_a_benchmark_that_was_changed_by_hand_is_noticed(name: str, tmp_path: Pa
     text = path.read_text(encoding="utf-8")
     assert "104.0" in text
     path.write_text(text.replace("104.0", "204.0"), encoding="utf-8")
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.evidence.startswith(name)
     assert "nox -s bench -- --target rtx50" in caught.value.remedy
@@ -315,7 +315,7 @@ def test_a_report_stands_for_nothing_but_what_it_is_of(
     (run,) = fakes.rerun(found, **changes).runs
     records.write(tmp_path / "build" / "smoke-12.0.json", "smoke", run.report)
     (tmp_path / "build" / "smoke-report-12.0.json").write_bytes(run.sealed.encode())
-    with pytest.raises(Problem) as caught:
+    with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.id == "release-records-missing"
     assert caught.value.evidence == f"smoke-report-12.0.json: {reason}"

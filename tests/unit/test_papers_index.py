@@ -19,8 +19,8 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from sessions.release.index import builder
 from sessions.shared import records
-from sessions.shared.errors import Problem
 from tests import tiny
+from tests.problems import raises
 
 PROJECT = "simple/llama-cpp-python"
 PLAIN = f"llama_cpp_python-0.3.16-{tiny.TAG}.whl"
@@ -101,7 +101,7 @@ def test_a_release_knows_the_words_that_made_it(tmp_path: Path, target: str, wor
     release = tiny.release(tmp_path, target, None, version="0.3.36")
     assert builder.command("publish", release, "--to", "X") == f"nox -s publish -- {words} --to X"
     (tmp_path / target / release.file).unlink()
-    with pytest.raises(Problem) as caught:
+    with raises("index-file-changed") as caught:
         builder.releases(tmp_path)
     assert caught.value.remedy == f"nox -s release -- {words}"
 
@@ -264,7 +264,7 @@ def test_two_wheels_of_one_name_for_one_card_are_refused(dist: Path) -> None:
     before = tree(dist)
     before.pop("contents.json")  # it is of the release that is added too
     tiny.release(dist, "rtx50+arch", "13.1", ("120-real",))
-    with pytest.raises(Problem, match="one name in one index, cu131-sm120") as caught:
+    with raises("index-same-name") as caught:
         builder.write(dist)
     assert f"dist/rtx50/{PLAIN}\ndist/rtx50+arch/{PLAIN}" == caught.value.evidence
     assert before.items() <= tree(dist).items()  # and nothing of the index was touched
@@ -286,25 +286,25 @@ def test_one_wheel_released_under_two_targets_is_listed_once(dist: Path) -> None
 def test_a_file_that_is_not_the_released_one_is_noticed(dist: Path, name: str) -> None:
     path = dist / "hopper" / name
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(Problem, match="not the one that was released") as caught:
+    with raises("index-file-changed") as caught:
         builder.write(dist)
     assert str(path) in caught.value.evidence
     path.unlink()
-    with pytest.raises(Problem, match="not the one that was released"):
+    with raises("index-file-changed"):
         builder.write(dist)
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"schema": 1, "kind": "release", "ok": false}'])
 def test_a_damaged_record_of_a_release_is_no_release(dist: Path, damage: str) -> None:
     (dist / "hopper" / "release.json").write_text(damage)
-    with pytest.raises(Problem, match="record of a release cannot be read") as caught:
+    with raises("index-record-unreadable") as caught:
         builder.write(dist)
     assert caught.value.remedy == "nox -s release -- --target hopper"
 
 
 def test_a_record_of_another_folder_is_refused(dist: Path) -> None:
     (dist / "hopper" / "release.json").write_text((dist / "cpu" / "release.json").read_text())
-    with pytest.raises(Problem, match="record of a release cannot be read"):
+    with raises("index-record-unreadable"):
         builder.releases(dist)
 
 

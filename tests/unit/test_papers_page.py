@@ -35,11 +35,10 @@ def test_every_reason_is_there_with_its_command() -> None:
     assert "## rtx50: NOT RELEASABLE" in text
     assert "2 reasons:" in text
     assert (
-        "- **smoke: no smoke**\n  - run\n  - nowhere\n"
-        "  - to mend it: nox -s smoke -- --target rtx50\n"
+        "- **smoke: no smoke**\n  - run\n  - nowhere\n  - fix: nox -s smoke -- --target rtx50\n"
     ) in text
     assert "- **source: edited**" in text
-    assert "  - to mend it: nox -s source" in text
+    assert "  - fix: nox -s source" in text
 
 
 def test_one_reason_is_one() -> None:

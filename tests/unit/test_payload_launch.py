@@ -72,13 +72,13 @@ def test_another_python_is_refused_with_the_command_to_type(
     monkeypatch.setattr(sys, "argv", ["/downloads/smoke-rtx50.pyz"])
     said = stopped(lambda: launch._fits(manifest(pythons=["3.99"])), capsys)
     assert f"The wheel is for Python 3.99; this is {HERE}." in said
-    assert "To mend it: python3.99 smoke-rtx50.pyz" in said
+    assert "Fix: python3.99 smoke-rtx50.pyz" in said
 
 
 def test_another_system_is_refused(capsys: Told) -> None:
     said = stopped(lambda: launch._fits(manifest(platforms=["plan9_mips"])), capsys)
     assert "The wheel is for plan9_mips; this is" in said
-    assert "To mend it: make the bundle of a wheel for this system" in said
+    assert "Fix: make the bundle of a wheel for this system" in said
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_without_a_card_it_ends_with_what_mends_it(
     shown({"error": "NVML Shared Library Not Found"})
     said = stopped(lambda: launch._card(tmp_path, manifest(), options()), capsys)
     assert "No NVIDIA driver answers here (NVML Shared Library Not Found)." in said
-    assert "To mend it: take it to a machine with the card" in said
+    assert "Fix: take it to a machine with the card" in said
 
 
 def test_another_card_is_refused(
@@ -486,7 +486,7 @@ def test_a_proof_that_fails_is_told_and_is_the_exit_code(
     assert [line.strip() for line in said[at + 1 : at + 4]] == [
         "one",
         "two",
-        "to mend it: report it",
+        "fix: report it",
     ]
     assert bundle.with_name("mine.json").exists()  # a failure is worth a report too
 

@@ -12,11 +12,11 @@ import pytest
 from sessions.probe import main_probe
 from sessions.probe.model import Toolchain
 from sessions.shared import machine, records
-from sessions.shared.errors import Problem
 from sessions.shared.machine import Machine
 from sessions.shared.nox_session import Context
 from tests import fakes, machines
 from tests.machines import Windows
+from tests.problems import raises
 
 FILE = "machine.json"
 MACHINES = fakes.ROOT / "tests" / "data" / "machines"
@@ -164,7 +164,7 @@ def test_an_old_driver_is_said_not_to_run_the_wheel() -> None:
 
 def test_a_replay_refuses_a_question_it_was_never_asked() -> None:
     ask = machine.replay(MACHINES / "bare" / "machine.json")
-    with pytest.raises(Problem, match="never asked"):
+    with raises("recording-incomplete"):
         ask("which", "rustc")
 
 
@@ -273,7 +273,7 @@ NO_DRIVER = {"error": "NVML Shared Library Not Found"}
 
 def test_smoke_without_a_driver_is_refused_before_anything_is_built(tmp_path: Path) -> None:
     ctx = probing(tmp_path, nvml=NO_DRIVER)
-    with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
+    with raises("gpu-not-usable") as caught:
         main_probe.main(ctx)
     assert "nox -s bundle" in caught.value.remedy
     assert "--report FILE" in caught.value.remedy
@@ -283,7 +283,7 @@ def test_smoke_without_a_driver_is_refused_before_anything_is_built(tmp_path: Pa
 
 def test_smoke_with_a_card_of_another_kind_is_refused(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.card(name="NVIDIA H200", compute_capability="9.0"))
-    with pytest.raises(Problem, match=r"for compute capability 12\.0; NVIDIA H200 is of 9\.0"):
+    with raises("gpu-not-usable"):
         main_probe.main(probing(tmp_path, nvml=nvml))
 
 
@@ -354,14 +354,14 @@ def test_a_wheel_that_is_given_is_tried_without_a_compiler(tmp_path: Path) -> No
 
 
 def test_a_wheel_that_is_built_first_needs_the_compiler(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="cannot be built here: 1 of the findings"):
+    with raises("probe-target-not-buildable"):
         main_probe.main(probing(tmp_path, nvml={}, machine=bare_of()))
 
 
 def test_a_wheel_that_is_given_needs_the_targets_python(tmp_path: Path) -> None:
     no_python = bare_of("python3.11", "python3", "python")
     ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=no_python)
-    with pytest.raises(Problem, match="1 of the findings"):
+    with raises("probe-target-not-buildable"):
         main_probe.main(ctx)
 
 
@@ -370,7 +370,7 @@ def test_a_wheel_that_is_given_is_refused_where_its_venv_would_lie_too_deep(tmp_
     spec = fakes.spec(platform="windows")
     for name, fits in (("x.whl", True), (f"{'x' * 60}.whl", False)):
         ctx = probing(tmp_path, "--wheel", name, nvml={}, machine=machines.machine(deep), spec=spec)
-        with contextlib.nullcontext() if fits else pytest.raises(Problem, match="1 of the finding"):
+        with contextlib.nullcontext() if fits else raises("probe-target-not-buildable"):
             main_probe.main(ctx)
 
 
@@ -383,7 +383,7 @@ def test_a_wheel_that_is_given_leaves_the_targets_own_record_as_it_is(
     records.write(own, "probe", fakes.chain())
     before = own.read_bytes()
     ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=bare_of(*gone))
-    with pytest.raises(Problem) if gone else contextlib.nullcontext():
+    with raises("probe-target-not-buildable") if gone else contextlib.nullcontext():
         main_probe.main(ctx)
     assert own.read_bytes() == before
     assert ctx.record("probe").exists() is not bool(gone)

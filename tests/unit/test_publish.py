@@ -22,6 +22,7 @@ from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes, tiny
+from tests.problems import raises
 
 URL = "https://wheels.example.org/cu131-sm90/"
 SECRET = "do not show this"
@@ -61,7 +62,7 @@ def context(root: Path, *words: str, **env: str) -> Context:
 
 
 def test_nothing_released_is_a_problem(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="Nothing has been released") as caught:
+    with raises("publish-nothing-released") as caught:
         main_publish.main(context(tmp_path))
     assert caught.value.remedy == "nox -s release -- --target NAME"
 
@@ -72,7 +73,7 @@ def test_all_are_meant_unless_targets_are_named(tmp_path: Path) -> None:
     everything = ["cpu", "hopper", "rtx50", "rtx50-fp4"]
     assert [r.target for r in main_publish.chosen(found, ())] == everything
     assert [r.target for r in main_publish.chosen(found, ("rtx50", "cpu"))] == ["rtx50", "cpu"]
-    with pytest.raises(Problem, match="ada has not been released") as caught:
+    with raises("publish-target-not-released") as caught:
         main_publish.chosen(found, ("cpu", "ada"))
     assert caught.value.evidence.endswith("cpu, hopper, rtx50, rtx50-fp4")
 
@@ -127,11 +128,11 @@ def test_a_dry_run_names_every_upload_and_connects_to_nobody(
 
 def test_a_dry_run_refuses_what_the_upload_would_refuse(tmp_path: Path) -> None:
     tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
-    with pytest.raises(Problem, match="is no address"):
+    with raises("publish-url-invalid"):
         main_publish.main(
             context(tmp_path, "--target", "hopper", "--to", "nowhere at all", "--dry-run")
         )
-    with pytest.raises(Problem, match="has not been released"):
+    with raises("publish-target-not-released"):
         main_publish.main(context(tmp_path, "--target", "ada", "--to", URL, "--dry-run"))
 
 
@@ -228,7 +229,7 @@ def test_a_name_of_pypirc_will_do() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_server_is_refused(to: str) -> None:
-    with pytest.raises(Problem, match="no address of a package server") as caught:
+    with raises("publish-url-invalid") as caught:
         main_publish.place(to, PYPIRC, {})
     assert caught.value.evidence == "servers in ~/.pypirc: ours, other"
 
@@ -242,7 +243,7 @@ def test_what_is_no_server_is_refused(to: str) -> None:
     ],
 )  # fmt: skip
 def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
-    with pytest.raises(Problem, match="holds a name, a password or a query") as caught:
+    with raises("publish-url-with-password") as caught:
         main_publish.place(to, "", {})
     assert "s3cret" not in str(caught.value)
 
@@ -264,7 +265,7 @@ def test_an_address_in_pypirc_is_as_good_as_any_other(repository: str, words: st
 
 
 def test_a_broken_pypirc_is_a_problem_that_quotes_none_of_it() -> None:
-    with pytest.raises(Problem, match="pypirc cannot be read") as caught:
+    with raises("pypirc-unreadable") as caught:
         main_publish.place(URL, f"password = {SECRET}\n", {})
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -300,7 +301,7 @@ def test_twine_gets_credentials_and_no_other_address() -> None:
 
 def test_two_wheels_of_one_name_go_nowhere(tmp_path: Path) -> None:
     tiny.all_cards(tmp_path / "dist")
-    with pytest.raises(Problem, match="have one name") as caught:
+    with raises("publish-same-name") as caught:
         main_publish.main(context(tmp_path, "--to", URL))
     assert "nox -s publish -- --target cpu --to URL" in caught.value.remedy
 
@@ -392,7 +393,7 @@ def test_a_second_run_uploads_only_what_is_missing(
 ) -> None:
     broken = "Traceback\nrequests.exceptions.ConnectionError: ('Connection aborted.', ...)"
     server.fails[two[1]] = broken
-    with pytest.raises(Problem, match=f"broke off while {re.escape(two[1])}") as caught:
+    with raises("upload-failed") as caught:
         main_publish.main(context(tmp_path, "--to", URL))
     assert "uploads only what is missing" in caught.value.remedy
     assert server.uploads == [two[0]]
@@ -421,7 +422,7 @@ def test_a_machine_that_cannot_have_twine_is_told_so(
     tmp_path: Path, server: Server, two: tuple[str, str]
 ) -> None:
     server.probe_fails = True
-    with pytest.raises(Problem, match="could not be set up") as caught:
+    with raises("twine-missing") as caught:
         main_publish.main(context(tmp_path, "--to", URL))
     assert caught.value.remedy.endswith("nox -s probe -- --target rtx50")
 
@@ -430,7 +431,7 @@ def test_another_file_of_the_name_stops_it_before_anything_is_uploaded(
     tmp_path: Path, server: Server, two: tuple[str, str]
 ) -> None:
     server.has[two[1]] = "other"
-    with pytest.raises(Problem, match="another file of this name") as caught:
+    with raises("publish-file-conflict") as caught:
         main_publish.main(context(tmp_path, "--to", URL))
     assert two[1] in caught.value.evidence
     assert "an index of its own" in caught.value.remedy
@@ -460,7 +461,7 @@ def test_a_refused_file_that_no_page_shows_is_a_problem(
 ) -> None:
     server.pages = False
     server.has[two[0]] = "same"
-    with pytest.raises(Problem, match=f"refuses {re.escape(two[0])}"):
+    with raises("upload-failed"):
         main_publish.main(context(tmp_path, "--to", URL))
 
 
@@ -477,7 +478,7 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
 ) -> None:
     answers = iter(["unseen", "unseen", "other"])
     monkeypatch.setattr(package_server, "has", lambda *_: next(answers))
-    with pytest.raises(Problem, match="another file of this name"):
+    with raises("publish-file-conflict"):
         main_publish.main(context(tmp_path, "--to", URL))
 
 
@@ -528,7 +529,7 @@ def test_an_upload_that_takes_too_long_broke_off(
 ) -> None:
     late = Finished((), 124, "Uploading", 3600.0)
     monkeypatch.setattr(programs, "capture", lambda *_, **__: late)
-    with pytest.raises(Problem, match="broke off") as caught:
+    with raises("upload-failed") as caught:
         main_publish.main(context(tmp_path, "--to", URL))
     assert "not done after 3600 s" in caught.value.evidence
 
@@ -546,16 +547,16 @@ def test_an_address_with_a_token_is_not_printed(
     assert "t0psecret" not in "\n".join(said)
     assert f"to {URL}?***" in "\n".join(said)
     server.fails, server.has = {two[0]: twine_says("404 Not Found").replace(URL, url)}, {}
-    with pytest.raises(Problem) as caught:
+    with raises("upload-failed") as caught:
         main_publish.main(ctx)
     assert caught.value.id == "upload-failed"
     assert "t0psecret" not in str(caught.value)
     server.fails = {two[0]: "NonInteractive: Credential not found"}
-    with pytest.raises(Problem) as caught:
+    with raises("upload-failed") as caught:
         main_publish.main(ctx)
     assert "t0psecret" not in str(caught.value)
     server.has[two[0]] = "other"
-    with pytest.raises(Problem) as caught:
+    with raises("publish-file-conflict") as caught:
         main_publish.main(ctx)
     assert "t0psecret" not in str(caught.value)
 
@@ -568,7 +569,7 @@ def test_a_pypirc_that_is_no_text_is_a_problem_or_none(data: bytes | None, tmp_p
         assert main_publish._pypirc({"HOME": str(tmp_path)}) == ""
         return
     path.write_bytes(data)
-    with pytest.raises(Problem) as caught:
+    with raises("pypirc-unreadable") as caught:
         main_publish._pypirc({"HOME": str(tmp_path)})
     assert caught.value.id == "pypirc-unreadable"
 
@@ -588,7 +589,7 @@ def test_pages_that_were_changed_are_not_published(
     said.clear()
     (dist / name).write_text("pip install something-else", encoding="utf-8")
     server.commands.clear()
-    with pytest.raises(Problem) as caught:
+    with raises("publish-dist-changed") as caught:
         main_publish.main(context(tmp_path, *words))
     assert caught.value.id == "publish-dist-changed"
     assert name in caught.value.evidence
@@ -605,6 +606,6 @@ def test_a_server_that_is_gone_after_the_upload_does_not_hide_what_twine_says(
     said = answers()
     monkeypatch.setattr(package_server, "has", lambda *_: next(said))
     server.fails[two[0]] = "requests.exceptions.ConnectionError: aborted"
-    with pytest.raises(Problem) as caught:
+    with raises("upload-failed") as caught:
         main_publish.main(context(tmp_path, "--to", URL))
     assert caught.value.id == "upload-failed"

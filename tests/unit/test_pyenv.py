@@ -15,6 +15,7 @@ from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
+from tests.problems import raises
 
 CUDA_H = "CUresult CUDAAPI cuInit(unsigned int Flags);"
 HOST_CONFIG = """
@@ -102,7 +103,7 @@ def test_space_is_asked_before_anything_is_downloaded(
         raise Problem("full", id="disk-too-small", remedy="none")
 
     monkeypatch.setattr(disk, "room", room)
-    with pytest.raises(Problem):
+    with raises("disk-too-small"):
         main_toolkit.from_pypi(ctx, "13.1") if step == "toolkit" else build_tools.tools(ctx)
     assert pip.temporary == []
     ((folder, mib),) = asked[0].items()

@@ -23,9 +23,9 @@ from sessions.run import bench_results
 from sessions.run.model import BenchRatio, BenchWheel, SmokeReport
 from sessions.shared import records
 from sessions.shared.checks import Check, CheckGroup
-from sessions.shared.errors import Problem
 from sessions.verify.report_model import VerifyReport
 from tests import evidence, fakes
+from tests.problems import raises
 
 VALUES: list[Any] = [
     fakes.spec(warning="mind", compiler="/usr/bin/g++"),
@@ -294,7 +294,7 @@ HOSTILE = {
 def test_read_takes_a_hostile_text_for_no_valid_record(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(text)
     assert records.read(tmp_path / "r.json", "driver", Driver) is None
-    with pytest.raises(Problem) as caught:
+    with raises("record-missing") as caught:
         records.need(tmp_path / "r.json", "driver", Driver)
     assert caught.value.id == "record-missing"
 
@@ -332,7 +332,7 @@ def test_a_missing_record_is_none(tmp_path: Path) -> None:
 
 
 def test_a_record_that_is_needed_names_the_session_that_leaves_it(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="record of 'probe' is missing") as caught:
+    with raises("record-missing") as caught:
         records.need(tmp_path / "probe.json", "probe", Toolchain)
     assert caught.value.remedy == "nox -s probe"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sessions.probe import ms_runtime
-from sessions.shared.errors import Problem
+from tests.problems import raises
 
 HASH = "0f885b509a685d2bbfa652fed26b5fb3"
 
@@ -52,7 +52,7 @@ def test_each_is_found_in_its_folder(tmp_path: Path, toolset: str) -> None:
 )
 def test_of_no_other_folder_is_any_taken(tmp_path: Path, elsewhere: str) -> None:
     variables = put(tmp_path, "x64/Microsoft.VC143.CRT/msvcp140.dll", elsewhere)
-    with pytest.raises(Problem) as caught:
+    with raises("msvc-runtime-missing") as caught:
         ms_runtime.find(variables)
     assert caught.value.evidence.startswith("vcomp140.dll: not in x64 of VCToolsRedistDir (")
     assert "VC.Redist" in caught.value.remedy
@@ -64,7 +64,7 @@ def test_without_the_variable_the_current_folder_is_not_searched(
 ) -> None:
     put(tmp_path, "x64/Microsoft.VC143.CRT/msvcp140.dll", "x64/Microsoft.VC143.OpenMP/vcomp140.dll")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Problem, match=r"msvcp140\.dll, vcomp140\.dll: .* does not set"):
+    with raises("msvc-runtime-missing"):
         ms_runtime.find(variables)
 
 

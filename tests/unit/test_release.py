@@ -30,6 +30,7 @@ from sessions.shared.programs import Finished
 from sessions.shared.target import BuildSpec
 from sessions.verify import fingerprint
 from tests import fakes
+from tests.problems import raises
 
 COMMIT = "4" * 40
 NAME = fakes.wheel().file
@@ -191,7 +192,7 @@ class World:
         main_release.main(self.context(*words))
 
     def refused(self, *words: str) -> Problem:
-        with pytest.raises(Problem, match=r"^NOT RELEASABLE: ") as caught:
+        with raises("release-not-releasable") as caught:
             self.release(*words)
         return caught.value
 
@@ -380,7 +381,7 @@ def test_a_report_is_of_one_target() -> None:
     asked = fakes.parsed("--report", "r", "--target", "rtx50,hopper")
     specs = (fakes.claiming(), HOPPER)
     ctx = fakes.context(Path("/none"), specs=specs)
-    with pytest.raises(Problem, match="A report is of one target"):
+    with raises("release-one-report-per-target"):
         main_release.main(dataclasses.replace(ctx, options=asked))
 
 
@@ -537,7 +538,7 @@ def test_the_reason_names_the_paper(world: World, capsys: Told) -> None:
 def test_a_paper_of_another_target_that_was_tampered_with_is_noticed(world: World) -> None:
     world.release("--target", "hopper")
     (world.dist / "hopper" / "WHEEL.md").write_text("better\n")
-    with pytest.raises(Problem, match="dist/hopper/ is not as it was released") as caught:
+    with raises("dist-changed") as caught:
         world.release("--target", "rtx50")
     assert caught.value.id == "dist-changed"
     assert caught.value.evidence == "hopper/WHEEL.md: changed since it was written"
@@ -553,7 +554,7 @@ def test_where_nothing_says_what_was_written_nothing_of_it_is_thrown_away(world:
     before = world.files()
     (world.dist / "contents.json").write_text("{}\n")
     calls = len(world.calls)
-    with pytest.raises(Problem, match="dist/hopper/ is not as it was released"):
+    with raises("dist-changed"):
         world.release("--target", "rtx50", "--fresh")
     assert len(world.calls) == calls
     assert (world.dist / "hopper" / NAME).exists()
@@ -614,7 +615,7 @@ def test_a_wheel_that_was_tampered_with_is_noticed(world: World) -> None:
 def test_a_folder_that_is_not_ours_is_not_touched(world: World) -> None:
     world.dist.mkdir()
     (world.dist / "thesis.tex").write_text("mine")
-    with pytest.raises(Problem, match="was not made by blackwheel"):
+    with raises("dist-not-ours"):
         world.release()
     assert (world.dist / "thesis.tex").read_text() == "mine"
     assert world.calls == []
@@ -782,7 +783,7 @@ def test_a_time_of_the_callers_is_refused_before_anything_is_built(world: World)
         if not refused:
             main_release.main(dataclasses.replace(ctx, env=env))
             continue
-        with pytest.raises(Problem) as caught:
+        with raises("release-source-date-epoch") as caught:
             main_release.main(dataclasses.replace(ctx, env=env))
         assert (caught.value.id, caught.value.code) == ("release-source-date-epoch", USAGE)
         assert world.calls == []
@@ -959,7 +960,7 @@ def test_without_sigstore_it_says_how_to_get_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    with pytest.raises(Problem, match="sigstore is not on PATH") as caught:
+    with raises("sigstore-missing") as caught:
         world.release("--sigstore")
     assert caught.value.remedy == "pipx install sigstore"
     assert not world.dist.exists()
@@ -971,7 +972,7 @@ def test_a_signature_that_was_not_made_stops_the_release(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
     signing(world, code, writes=writes)
-    with pytest.raises(Problem, match=f"sigstore ended with {code} and no signature"):
+    with raises("sigstore-failed"):
         world.release("--sigstore")
     assert not world.dist.exists()
 

@@ -17,10 +17,11 @@ from sessions.payload import seal
 from sessions.run import imported_report, job, main_smoke
 from sessions.run.model import SmokeReport
 from sessions.shared import disk, records
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import USAGE
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
+from tests.problems import raises
 
 NAME = fakes.wheel().file
 CARD = "NVIDIA GeForce RTX 5090"
@@ -98,7 +99,7 @@ def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, cap
         {"type": "IQ1_M", "error": "a crash"},
     ]
     digest = build(smoking(tmp_path))
-    with pytest.raises(Problem, match=r"2 proofs fail or are missing"):
+    with raises("smoke-failed"):
         main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Q4_K", "1.0e-03", "5e-03", "4", "f16"] in rows
@@ -115,7 +116,7 @@ def test_a_case_that_is_no_number_is_the_furthest_from_its_bound(
     figures = enumerate([0.1, float("nan"), 0.2])
     cases = [{**case, "nmse": nmse, "batch": 4 + n} for n, nmse in figures]
     digest = build(smoking(tmp_path))
-    with pytest.raises(Problem, match=r"3 proofs fail or are missing"):
+    with raises("smoke-failed"):
         main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Q4_K", "nan", "1e+00", "5", "f16"] in rows
@@ -137,7 +138,7 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
     digest = build(smoking(tmp_path))
     checks = fakes.smoke_checks("state", "grammar")
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=checks))
-    with pytest.raises(Problem) as caught:
+    with raises("smoke-failed") as caught:
         main_smoke.main(ctx)
     assert caught.value.what == f"2 proofs fail or are missing on {CARD} (12.0): grammar, state."
     assert str(job.record(ctx.build, "12.0")) in caught.value.evidence
@@ -151,7 +152,7 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
     )  # no stage takes it
     told = capsys.readouterr().out
     assert "what was found" in told
-    assert "to mend it: what mends it" in told
+    assert "fix: what mends it" in told
     assert "proofs with" not in told
 
 
@@ -160,7 +161,7 @@ def test_a_report_that_fails_takes_the_place_of_one_that_did_not(tmp_path: Path)
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest))
     main_smoke.main(ctx)
     report_file(tmp_path, digest, checks=fakes.smoke_checks("memory"))
-    with pytest.raises(Problem, match="1 proofs fail or are missing"):
+    with raises("smoke-failed"):
         main_smoke.main(ctx)
     assert records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
 
@@ -169,7 +170,7 @@ def test_a_report_that_lacks_a_proof_is_not_enough(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     checks = [check for check in fakes.smoke_checks() if check["id"] != "native-sass"]
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=checks))
-    with pytest.raises(Problem, match=r"1 proofs fail or are missing .*: native-sass"):
+    with raises("smoke-failed"):
         main_smoke.main(ctx)
 
 
@@ -201,7 +202,7 @@ def test_a_report_of_one_answer_is_not_enough(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     cases = fakes.smoke_cases(NAME)[:1]
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases))
-    with pytest.raises(Problem) as caught:
+    with raises("smoke-failed") as caught:
         main_smoke.main(ctx)
     assert caught.value.id == "smoke-failed"
     assert "F32: 15 of 16 cases are missing" in caught.value.evidence
@@ -229,7 +230,7 @@ def test_what_is_not_a_file_of_text_is_not_waited_for(
         path.write_bytes(b" " * 101)
     else:
         path.write_bytes(b"\xff")
-    with pytest.raises(Problem) as caught:
+    with raises("report-unreadable") as caught:
         imported_report.read(path, session)
     assert (caught.value.id, caught.value.code) == ("report-unreadable", USAGE)
 
@@ -243,14 +244,14 @@ def test_a_largest_report_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_report_in_which_nothing_was_checked_proves_nothing(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=[]))
-    with pytest.raises(Problem, match="13 proofs fail or are missing"):
+    with raises("smoke-failed"):
         main_smoke.main(ctx)
     assert left(ctx)["ok"] is False
 
 
 def test_a_report_that_is_not_there_is_named_with_what_writes_one(tmp_path: Path) -> None:
     build(smoking(tmp_path))
-    with pytest.raises(Problem, match=r"The report .*gone\.json cannot be read") as caught:
+    with raises("report-unreadable") as caught:
         main_smoke.main(smoking(tmp_path, "--report", str(tmp_path / "gone.json")))
     assert "python smoke-….pyz" in caught.value.remedy
 
@@ -258,7 +259,7 @@ def test_a_report_that_is_not_there_is_named_with_what_writes_one(tmp_path: Path
 def test_a_report_that_is_no_text_cannot_be_read(tmp_path: Path) -> None:
     build(smoking(tmp_path))
     (tmp_path / "photo.json").write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(Problem, match="cannot be read"):
+    with raises("report-unreadable"):
         main_smoke.main(smoking(tmp_path, "--report", str(tmp_path / "photo.json")))
 
 
@@ -266,7 +267,7 @@ def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Pat
     ctx = smoking(tmp_path)
     build(ctx)
     report = report_file(tmp_path, "1" * 64)
-    with pytest.raises(Problem, match="This report is of another wheel"):
+    with raises("smoke-report-other-wheel"):
         main_smoke.main(smoking(tmp_path, "--report", report))
     assert not job.record(ctx.build, "12.0").exists()
 
@@ -277,12 +278,12 @@ def test_a_report_is_of_the_wheel_that_lies_there_and_not_of_the_recorded_one(
     ctx = smoking(tmp_path)
     digest = build(ctx)
     (ctx.wheels / NAME).write_bytes(b"swapped")
-    with pytest.raises(Problem, match="This report is of another wheel"):
+    with raises("smoke-report-other-wheel"):
         main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest)))
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("record-missing") as caught:
         main_smoke.main(smoking(tmp_path))
     assert caught.value.remedy == "nox -s wheel"
 
@@ -381,7 +382,7 @@ def test_a_signature_that_cannot_be_read_is_not_waited_for(
         path.write_bytes(b" " * (imported_report.LARGEST_SIGNATURE + 1))
     elif kind == "not-utf-8":
         path.write_bytes(b"\xff")
-    with pytest.raises(Problem) as caught:
+    with raises("report-signature-invalid") as caught:
         main_smoke.main(ctx)
     assert caught.value.id == "report-signature-invalid"
     assert keys.commands == []
@@ -421,7 +422,7 @@ def test_a_report_that_none_of_the_keys_signed_is_refused(
 ) -> None:
     keys.known, keys.good = known or keys.known, good or keys.good
     ctx = signed(tmp_path)
-    with pytest.raises(Problem, match="not signed by any of the keys") as caught:
+    with raises("report-signature-invalid") as caught:
         main_smoke.main(ctx)
     assert evidence in caught.value.evidence
     assert "ssh-keygen -Y sign -n blackwheel" in caught.value.remedy
@@ -432,7 +433,7 @@ def test_a_key_that_is_unknown_is_refused_whatever_the_verification_says(
     tmp_path: Path, keys: Keys
 ) -> None:
     keys.known = Finished((), 255, "", 0.0)
-    with pytest.raises(Problem, match="not signed by any of the keys"):
+    with raises("report-signature-invalid"):
         main_smoke.main(signed(tmp_path))
 
 
@@ -441,7 +442,7 @@ def test_without_ssh_keygen_a_signature_cannot_be_asked_for(
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     ctx = signed(tmp_path)
-    with pytest.raises(Problem, match="ssh-keygen is not on PATH") as caught:
+    with raises("ssh-keygen-missing") as caught:
         main_smoke.main(ctx)
     assert "OpenSSH" in caught.value.remedy
     assert not job.record(ctx.build, "12.0").exists()
@@ -579,7 +580,7 @@ def test_a_folder_of_somebody_else_is_not_deleted_for_the_venv(
     ctx = smoking(tmp_path)
     build(ctx)
     (ctx.build / "smoke").mkdir()
-    with pytest.raises(Problem, match="does not carry blackwheel's mark"):
+    with raises("folder-without-mark"):
         main_smoke.main(ctx)
 
 
@@ -600,7 +601,7 @@ def test_proofs_that_fail_here_are_recorded_as_failing(tmp_path: Path, bench: Be
     bench.changes = {"checks": fakes.smoke_checks("known-answers")}
     ctx = smoking(tmp_path)
     build(ctx)
-    with pytest.raises(Problem, match=r"1 proofs fail or are missing on .*: known-answers"):
+    with raises("smoke-failed"):
         main_smoke.main(ctx)
     assert left(ctx)["ok"] is False
 
@@ -612,7 +613,7 @@ def test_proofs_that_end_without_a_report_are_a_problem_with_their_last_words(
     bench.code, bench.writes = code, writes
     ctx = smoking(tmp_path)
     build(ctx)
-    with pytest.raises(Problem, match=f"ended with {code} and no report") as caught:
+    with raises("smoke-no-report") as caught:
         main_smoke.main(ctx)
     assert "a word of Python's own" in caught.value.evidence
     assert "smoke.log" in caught.value.remedy
@@ -624,7 +625,7 @@ def test_a_report_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path, be
     build(ctx)
     main_smoke.main(ctx)
     bench.writes = False
-    with pytest.raises(Problem, match="no report"):
+    with raises("smoke-no-report"):
         main_smoke.main(ctx)
 
 
@@ -632,7 +633,7 @@ def test_a_python_without_venv_is_said(tmp_path: Path, bench: Bench) -> None:
     bench.venv = Finished((), 1, "No module named ensurepip", 0.0)
     ctx = smoking(tmp_path)
     build(ctx)
-    with pytest.raises(Problem, match="could not make a venv") as caught:
+    with raises("smoke-venv-failed") as caught:
         main_smoke.main(ctx)
     assert "ensurepip" in caught.value.evidence
 
@@ -640,7 +641,7 @@ def test_a_python_without_venv_is_said(tmp_path: Path, bench: Bench) -> None:
 def test_without_the_card_nothing_is_installed(tmp_path: Path, bench: Bench) -> None:
     ctx = smoking(tmp_path, machine=lambda *_: {"error": "gone"})
     build(ctx)
-    with pytest.raises(Problem, match="No NVIDIA driver answers here") as caught:
+    with raises("gpu-not-usable") as caught:
         main_smoke.main(ctx)
     assert "nox -s bundle" in caught.value.remedy
     assert bench.installed == []
@@ -662,7 +663,7 @@ def test_a_real_model_that_is_not_there_is_said_before_anything_is_installed(
 ) -> None:
     ctx = smoking(tmp_path, "--model", str(tmp_path / "gone.gguf"))
     build(ctx)
-    with pytest.raises(Problem, match=r"There is no model .*gone\.gguf"):
+    with raises("model-missing"):
         main_smoke.main(ctx)
     assert bench.installed == []
 
@@ -723,13 +724,13 @@ def test_a_report_of_a_given_wheel_is_taken(given: Path, tmp_path: Path) -> None
 
 
 def test_a_given_wheel_that_is_not_there_is_a_problem(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match=r"There is no wheel .*gone\.whl") as caught:
+    with raises("wheel-missing") as caught:
         main_smoke.main(smoking(tmp_path, "--wheel", str(tmp_path / "gone.whl")))
     assert "nox -s smoke -- --wheel" in caught.value.remedy
 
 
 def test_a_folder_is_no_wheel(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="There is no wheel"):
+    with raises("wheel-missing"):
         main_smoke.main(smoking(tmp_path, "--wheel", str(tmp_path)))
 
 

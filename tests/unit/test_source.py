@@ -17,10 +17,10 @@ from sessions.fetch import build_tools, main_source
 from sessions.fetch.model import Pristine
 from sessions.fetch.source_filter import PRISTINE
 from sessions.shared import disk, knowledge, records, venvs
-from sessions.shared.errors import Problem
 from sessions.shared.knowledge import Sdist
 from sessions.shared.nox_session import Context
 from tests import fakes
+from tests.problems import raises
 
 SDIST = Sdist("1.0", "llama_cpp_python-1.0.tar.gz", "00ff", 1667997441, None)
 
@@ -88,7 +88,7 @@ def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
     sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x"})
     (tmp_path / "1.0").mkdir()
     (tmp_path / "1.0" / "mine").touch()
-    with pytest.raises(Problem, match="does not carry blackwheel's mark"):
+    with raises("folder-without-mark"):
         main_source.unpack(sdist, tmp_path / "1.0", SDIST)
     assert (tmp_path / "1.0" / "mine").exists()
 
@@ -106,7 +106,7 @@ def test_an_archive_that_reaches_outside_is_refused(
 ) -> None:
     (tmp_path / "deep").mkdir()
     sdist = archive(tmp_path / "a.tar.gz", members, links)
-    with pytest.raises(Problem, match="must not be unpacked"):
+    with raises("source-archive-unsafe"):
         main_source.unpack(sdist, tmp_path / "deep" / "1.0", SDIST)
     assert not (tmp_path / "deep" / "1.0").exists()
     assert not (tmp_path / "outside").exists()
@@ -130,13 +130,13 @@ def test_a_checkout_says_its_version_and_its_libraries_do_not_count(tmp_path: Pa
 
 def test_a_checkout_without_its_submodule_is_told_how_to_get_it(tmp_path: Path) -> None:
     (checkout(tmp_path) / "vendor" / "llama.cpp" / "CMakeLists.txt").unlink()
-    with pytest.raises(Problem) as error:
+    with raises("source-without-llama-cpp") as error:
         main_source.checkout(tmp_path)
     assert error.value.remedy == f"git -C {tmp_path} submodule update --init --recursive"
 
 
 def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match="no source of llama-cpp-python"):
+    with raises("source-not-upstream"):
         main_source.checkout(tmp_path)
 
 

@@ -11,6 +11,7 @@ from sessions.shared import errors, knowledge, programs, spec
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.target import BuildSpec
 from tests import fakes
+from tests.problems import raises
 
 TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
 TARGETS = spec.load(TEXT, "linux")
@@ -71,7 +72,7 @@ def test_the_platform_is_the_callers() -> None:
 
 
 def test_text_that_is_not_toml_is_a_problem_that_names_the_place() -> None:
-    with pytest.raises(Problem, match="is not TOML") as caught:
+    with raises("targets-not-toml") as caught:
         spec.load("[one\n", "linux")
     assert "line 1" in caught.value.evidence
 
@@ -326,7 +327,7 @@ def test_an_architecture_means_nothing_to_the_cpu_target() -> None:
 
 
 def test_a_toolkit_means_nothing_to_the_cpu_target() -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("cpu-target-with-toolkit") as caught:
         spec.choose(TARGETS, fakes.parsed("--target", "cpu", "--toolkit", "system"))
     assert (caught.value.id, caught.value.code) == ("cpu-target-with-toolkit", errors.USAGE)
 
@@ -336,7 +337,7 @@ def test_a_toolkit_means_nothing_to_the_cpu_target() -> None:
     [("RTX50", "rtx50"), ("rtx5090", "rtx50"), ("Hoper", "hopper"), ("xyzzy", None), ("", None)],
 )
 def test_a_target_that_was_probably_meant_is_named(name: str, near: str | None) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("target-unknown") as caught:
         spec.choose(TARGETS, fakes.parsed(target=name))
     assert caught.value.id == "target-unknown"
     assert (f"did you mean {near}?" in caught.value.evidence) is (near is not None)

@@ -18,12 +18,13 @@ import pytest
 
 from sessions.build import staging
 from sessions.shared import code_digest, records
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import USAGE
 from sessions.shared.nox_session import Context
 from sessions.verify import fingerprint, main_verify
 from sessions.verify.model import WheelFacts
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
+from tests.problems import raises
 
 NAME = fakes.wheel_facts().file
 SESSIONS = fakes.ROOT / "sessions"
@@ -137,7 +138,7 @@ def test_what_is_unpacked_is_gone_afterwards(ctx: Context, reader: Reader) -> No
 
 def test_what_is_unpacked_is_gone_after_a_failure_too(ctx: Context, reader: Reader) -> None:
     reader.planted = {"purelib": True}
-    with pytest.raises(Problem):
+    with raises("verify-failed"):
         main_verify.main(ctx)
     assert not reader.scratch.exists()
 
@@ -187,7 +188,7 @@ def test_a_wheel_that_was_swapped_after_its_judgement_is_read_and_refused(
 ) -> None:
     main_verify.main(ctx)
     (ctx.wheels / NAME).write_bytes(b"swapped")
-    with pytest.raises(Problem, match=r"1 of 19 checks of .* fail .*: freshness\."):
+    with raises("verify-failed"):
         main_verify.main(ctx)
     assert len(reader.read_files) == 2
 
@@ -211,7 +212,7 @@ def test_a_changed_target_is_judged_again(
     main_verify.main(ctx)
     other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes))
     if changes.get("archs"):
-        with pytest.raises(Problem, match=r"fail .*: ptx, loader\."):
+        with raises("verify-failed"):
             main_verify.main(other)
     else:
         main_verify.main(other)
@@ -364,7 +365,7 @@ def test_a_changed_loader_is_judged_by_again(ctx: Context, rules: Path) -> None:
     main_verify.main(ctx)
     with (rules / "build" / "overlay" / staging.LOADER).open("a", encoding="utf-8") as text:
         text.write("# a change\n")
-    with pytest.raises(Problem, match=r": loader\."):
+    with raises("verify-failed"):
         main_verify.main(ctx)
 
 
@@ -381,7 +382,7 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
     ctx: Context, reader: Reader, capsys: Told
 ) -> None:
     reader.planted = {"purelib": True, "size": 31_000_000}
-    with pytest.raises(Problem) as caught:
+    with raises("verify-failed") as caught:
         main_verify.main(ctx)
     assert caught.value.what == (
         f"2 of 19 checks of {NAME} fail for the target rtx50: metadata, size."
@@ -396,7 +397,7 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
 
 def test_no_stage_takes_the_verdict_of_a_wheel_that_fails(ctx: Context, reader: Reader) -> None:
     reader.planted = {"purelib": True}
-    with pytest.raises(Problem):
+    with raises("verify-failed"):
         main_verify.main(ctx)
     assert report(ctx) is None
     # It is there for people and programs.
@@ -409,7 +410,7 @@ def test_no_stage_takes_the_verdict_of_a_wheel_that_fails(ctx: Context, reader: 
 def test_a_wheel_that_failed_is_read_again(ctx: Context, reader: Reader) -> None:
     reader.planted = {"purelib": True}
     for _ in range(2):
-        with pytest.raises(Problem):
+        with raises("verify-failed"):
             main_verify.main(ctx)
     assert len(reader.read_files) == 2
     reader.planted = {}
@@ -421,13 +422,13 @@ def test_a_failure_takes_the_place_of_an_older_verdict(ctx: Context, reader: Rea
     main_verify.main(ctx)
     build(ctx, b"a worse wheel")
     reader.planted = {"purelib": True}
-    with pytest.raises(Problem):
+    with raises("verify-failed"):
         main_verify.main(ctx)
     assert report(ctx) is None
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Problem) as caught:
+    with raises("record-missing") as caught:
         main_verify.main(verifying(tmp_path))
     assert caught.value.remedy == "nox -s wheel"
 
@@ -485,7 +486,7 @@ def test_a_given_wheel_that_is_not_what_the_record_beside_it_says_fails(
     given: Path, tmp_path: Path
 ) -> None:
     records.write(given.parent / "wheel.json", "wheel", fakes.recorded(fakes.wheel_facts()))
-    with pytest.raises(Problem, match=r"1 of 19 .*: freshness\."):
+    with raises("verify-failed"):
         main_verify.main(verifying(tmp_path, "--wheel", str(given)))
 
 
@@ -557,7 +558,7 @@ def test_a_wheel_that_is_not_there_is_told_of(kind: str, tmp_path: Path, reader:
     path = tmp_path / "downloads" / "x.whl"
     if kind == "folder":
         path.mkdir(parents=True)
-    with pytest.raises(Problem) as caught:
+    with raises("wheel-missing") as caught:
         main_verify.main(verifying(tmp_path, "--wheel", str(path)))
     assert caught.value.what == f"There is no wheel {path}."
     assert "--wheel" in caught.value.remedy
@@ -588,7 +589,7 @@ def test_the_cpu_target_wants_the_check_of_the_cpu_and_no_more(
 
 def test_a_loader_of_another_cuda_release_is_not_the_targets(ctx: Context, reader: Reader) -> None:
     other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, cuda="13.2"))
-    with pytest.raises(Problem, match=r": loader\."):
+    with raises("verify-failed"):
         main_verify.main(other)
 
 
@@ -633,7 +634,7 @@ def test_what_is_no_record_beside_a_wheel_counts_as_none(
 def test_a_wheel_whose_name_is_not_a_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"a\xff.whl")
     path.write_bytes(b"a wheel")
-    with pytest.raises(Problem) as caught:
+    with raises("verify-name") as caught:
         main_verify.main(verifying(tmp_path, "--wheel", str(path)))
     assert (caught.value.id, caught.value.code) == ("verify-name", USAGE)
 
@@ -642,7 +643,7 @@ def test_a_wheel_of_a_terabyte_is_refused_before_it_is_read(tmp_path: Path) -> N
     path = tmp_path / NAME
     with path.open("wb") as stream:
         stream.truncate(1 << 40)  # of which the disk holds nothing
-    with pytest.raises(Problem) as caught:
+    with raises("verify-size") as caught:
         main_verify.main(verifying(tmp_path, "--wheel", str(path)))
     assert (caught.value.id, caught.value.code) == ("verify-size", USAGE)
 
@@ -657,7 +658,7 @@ def test_what_a_reader_or_a_check_raised_is_logged_and_named(
     reader.planted = {"tracebacks": {"RECORD": "a traceback"}}
     with monkeypatch.context() as patch:
         patch.setattr("sessions.verify.run_checks.checks_file.size", size)
-        with pytest.raises(Problem) as caught:
+        with raises("verify-failed") as caught:
             main_verify.main(ctx)
     assert caught.value.id == "verify-failed"
     assert str(log) in capsys.readouterr().out

@@ -14,11 +14,12 @@ from sessions.build import main_wheel
 from sessions.build.model import Timeline
 from sessions.probe import ms_runtime
 from sessions.shared import programs, records
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import USAGE
 from sessions.shared.host import Host
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
+from tests.problems import raises
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
 CPU = [
@@ -190,7 +191,7 @@ def test_a_disk_that_cannot_hold_a_build_is_said_before_it_begins(
         return types.SimpleNamespace(free=500 << 20)
 
     monkeypatch.setattr("shutil.disk_usage", usage)
-    with pytest.raises(Problem) as caught:
+    with raises("disk-too-small") as caught:
         main_wheel.main(ctx)
     assert (caught.value.id, asked) == ("disk-too-small", [ctx.build])
     assert not (ctx.build / "src").exists()
@@ -252,7 +253,7 @@ def test_check_tree_refuses_other_architectures_and_names_the_option(
     asked: tuple[str, ...], compiled: list[str], option: str | None, tmp_path: Path
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
-    with pytest.raises(Problem) as caught:
+    with raises("build-other-architectures") as caught:
         main_wheel.check_tree(
             configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None
         )
@@ -272,7 +273,7 @@ def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
 
 def test_check_tree_refuses_another_toolkit(tmp_path: Path) -> None:
     tree = configured(tmp_path, "120-real", kit="/usr/local/cuda-13.0")
-    with pytest.raises(Problem) as caught:
+    with raises("build-foreign-cuda") as caught:
         main_wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
     assert caught.value.id == "build-foreign-cuda"
 
@@ -310,7 +311,7 @@ def test_compile_stops_before_the_first_file_where_cmake_has_other_architectures
 
     ctx = building(tmp_path, monkeypatch, played)
     configured(ctx.build / "tree", "120a-real")
-    with pytest.raises(Problem) as caught:
+    with raises("build-other-architectures") as caught:
         compile_(ctx)
     assert caught.value.id == "build-other-architectures"
     assert lines[-1] == CONFIGURED
@@ -321,7 +322,7 @@ def test_compile_asks_again_where_nothing_said_that_cmake_was_done(
 ) -> None:
     ctx = building(tmp_path, monkeypatch, lambda _: None)
     configured(ctx.build / "tree", "120a-real")
-    with pytest.raises(Problem) as caught:
+    with raises("build-other-architectures") as caught:
         compile_(ctx)
     assert caught.value.id == "build-other-architectures"
 

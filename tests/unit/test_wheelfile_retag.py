@@ -15,9 +15,9 @@ import pytest
 
 from sessions.build import retag, sbom
 from sessions.shared import records
-from sessions.shared.errors import Problem
 from sessions.verify import diff
 from tests import fakes
+from tests.problems import raises
 
 LINUX = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"
 TEXTS = {"METADATA": "Metadata-Version: 2.1\nName: llama_cpp_python\nRequires-Python: >=3.8\n"}
@@ -164,7 +164,7 @@ def test_an_extension_module_is_found_to_call_python(tmp_path: Path) -> None:
 def test_a_library_that_cannot_be_read_is_not_taken_for_one_without_calls(tmp_path: Path) -> None:
     extra = {"llama_cpp/lib/libllama.so": b"no library"}
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
-    with pytest.raises(Problem, match="cannot be read"):
+    with raises("library-unreadable"):
         retag.calls(base)
 
 

@@ -14,9 +14,9 @@ from sessions.probe import main_probe, selection, visual_studio
 from sessions.probe.model import Compiler, Toolchain
 from sessions.shared import knowledge, machine
 from sessions.shared.checks import Check
-from sessions.shared.errors import Problem
 from tests import fakes, machines
 from tests.machines import BUILD_TOOLS_2022, COMMUNITY_2022, COMMUNITY_2026, Studio, Windows
+from tests.problems import raises
 
 FOLDER = fakes.ROOT / "tests" / "data" / "machines"
 VS2022, VS2026 = "19.44.35207", "19.50.35717"
@@ -349,5 +349,5 @@ def test_a_recording_holds_nothing_of_vcvars_but_what_a_build_needs(tmp_path: Pa
 
 
 def test_a_question_that_was_never_asked_is_refused() -> None:
-    with pytest.raises(Problem, match="never asked"):
+    with raises("recording-incomplete"):
         replayed("windows11-vs2022", compiler=r"C:\other\cl.exe")

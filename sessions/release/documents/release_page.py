@@ -48,7 +48,7 @@ def render(released: Mapping[str, Gate], refused: Mapping[str, Gate]) -> str:
 
 def _reason(check: Check) -> str:
     evidence = "".join(f"\n  - {plain(told)}" for told in check.evidence.splitlines())
-    return f"- **{plain(check.summary)}**{evidence}\n  - to mend it: {plain(check.remedy)}"
+    return f"- **{plain(check.summary)}**{evidence}\n  - fix: {plain(check.remedy)}"
 
 
 def _row(check: Check) -> str:
