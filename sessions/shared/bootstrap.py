@@ -16,9 +16,11 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from sessions.payload import pipconfig
 from sessions.shared import disk, knowledge, programs
+from sessions.shared.errors import ENVIRONMENT
 
 LOCK = Path(__file__).parent.parent / "data" / "locks" / "runtime.txt"
 # Neither the caller's folder nor a user's packages are where modules are looked for.
@@ -33,7 +35,7 @@ def enter(root: Path) -> None:
     """Return if this process runs in the project's venv; else go on in it and never return."""
     _open_streams()
     if sys.platform != "win32" and (problem := too_narrow()):
-        sys.exit(problem)
+        _refuse(problem)
     lock = LOCK.read_bytes()
     base = getattr(sys, "_base_executable", sys.executable)
     python_is = f"{sys.version} {Path(base).resolve()}"
@@ -43,7 +45,7 @@ def enter(root: Path) -> None:
     if Path(sys.prefix).resolve() == venv.resolve() and isolated(env):
         return
     if sys.platform == "win32" and (problem := too_deep(str(root))):
-        sys.exit(problem)
+        _refuse(problem)
     python = _python(venv)
     try:
         if why := damage(venv):
@@ -51,7 +53,7 @@ def enter(root: Path) -> None:
                 print(f"blackwheel: {venv} is made anew: {why}", flush=True)
             _make(venv, env)
     except OSError as error:
-        sys.exit(
+        _refuse(
             f"blackwheel: {venv} cannot be made: {error}\nFix: free some disk space, "
             "make this folder writable for you, or work in a folder of your own."
         )
@@ -62,6 +64,12 @@ def enter(root: Path) -> None:
         # Windows has no exec: the shell would not wait for the program that takes over.
         sys.exit(programs.inherit([str(python), *words], env=env))
     os.execve(python, [str(python), *words], env)
+
+
+def _refuse(text: str) -> NoReturn:
+    """End with the exit code of what the environment lacks."""
+    print(text, file=sys.stderr, flush=True)
+    raise SystemExit(ENVIRONMENT)
 
 
 # What a shell's ulimit may have made too little: its option, the least that a build can do with,
@@ -226,7 +234,7 @@ def _make(venv: Path, env: Mapping[str, str]) -> None:
         infos = sorted(path.name for path in _packages(part).glob("*.dist-info"))
         (part / _INSTALLED).write_text("".join(f"{n}\n" for n in infos), encoding="utf-8")
         if why := damage(part):
-            sys.exit(
+            _refuse(
                 f"blackwheel: pip says that it installed the sessions' requirements, but {why}\n"
                 f"Fix: check pip's settings: {sys.executable} -m pip config list"
             )
@@ -246,7 +254,7 @@ def _run(command: Sequence[str], env: Mapping[str, str], what: str) -> str:
     done = programs.capture(command, env={**env, "PYTHONUTF8": "1"})
     if done.returncode:
         short = ".".join(map(str, sys.version_info[:2]))
-        sys.exit(
+        _refuse(
             f"blackwheel: {sys.executable} could not {what}:\n{done.output.rstrip()}\n"
             f"Fix: install Python {short} with its venv module (Debian, Ubuntu: "
             f"apt install python{short}-venv), and check the network and pip's settings "

@@ -14,6 +14,7 @@ EXIT_CODES = {
     2: "wrong use: the command line, `targets.toml` or a file that was named is wrong",
     3: "the environment lacks something: a tool, a GPU, disk space, the network",
     4: "a bug of blackwheel; `build/bug-SESSION.log` has the traceback",
+    129: "the terminal was closed (SIGHUP)",
     130: "interrupted (Ctrl-C)",
     143: "terminated (SIGTERM)",
 }
