@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
 import zipfile
@@ -134,13 +135,22 @@ def steps(checkout: Checkout) -> Timeline:
 def test_second_run_is_up_to_date_and_quick(built: Checkout) -> None:
     before = snapshot(built.wheels)
     log = (built.build / "wheel.log").stat().st_mtime_ns
-    runs = [built.nox().well() for _ in range(3)]
-    assert all("wheel: up to date" in run.output for run in runs)
+    used = []
+    for _ in range(3):
+        start = cpu_seconds_of_children()
+        assert "wheel: up to date" in built.nox().well().output
+        used.append(round(cpu_seconds_of_children() - start, 1))
     assert snapshot(built.wheels) == before
     assert (built.build / "wheel.log").stat().st_mtime_ns == log
-    seconds = [round(run.seconds, 1) for run in runs]
-    print(f"up to date in {seconds} s")
-    assert min(seconds) < 4, seconds
+    # Other work on the machine makes a run longer, but not what it uses of the CPU.
+    print(f"up to date in {used} CPU seconds")
+    assert min(used) < 4, used
+
+
+def cpu_seconds_of_children() -> float:
+    """CPU time of all programs that this process has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def test_edited_source_compiles_that_file_alone(mini: Checkout) -> None:
