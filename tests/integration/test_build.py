@@ -35,7 +35,7 @@ def test_wheel_holds_one_copy_of_each_library_and_no_stray(built: Checkout) -> N
     assert len(built.compiled()) == SOURCES  # the tools are not even compiled
 
 
-def test_libraries_look_for_each_other_in_their_own_folder_alone(
+def test_libraries_look_for_each_other_only_in_their_own_folder(
     built: Checkout, tmp_path: Path
 ) -> None:
     readelf = which("readelf", built.project.env["PATH"])
@@ -153,7 +153,7 @@ def cpu_seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def test_edited_source_compiles_that_file_alone(mini: Checkout) -> None:
+def test_edited_source_compiles_only_that_file(mini: Checkout) -> None:
     mini.nox().well()
     assert b"greeting of the first edition" in mini.libraries()["libmtmd.so"]
     before = mini.record
@@ -295,7 +295,7 @@ def test_without_a_cache_and_elsewhere_the_libraries_are_the_same(
         ("llama_cpp", ("no source of llama-cpp-python", "--source PATH")),
     ],
 )
-def test_checkout_that_is_none_is_refused(
+def test_a_folder_that_is_not_a_checkout_is_refused(
     mini: Checkout, missing: str, words: tuple[str, ...]
 ) -> None:
     (mini.path / missing).rename(mini.path.parent / "moved away")

@@ -79,7 +79,7 @@ def test_no_file_where_the_command_is_typed_is_executed(mini: Checkout) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "yesterday"])
-def test_a_time_of_the_source_that_is_none_is_refused(mini: Checkout, text: str) -> None:
+def test_a_source_date_epoch_that_is_not_a_number_is_refused(mini: Checkout, text: str) -> None:
     mini.nox(env={"SOURCE_DATE_EPOCH": text}).badly("SOURCE_DATE_EPOCH")
     assert not mini.build.exists()
 
