@@ -13,7 +13,7 @@ import pytest
 
 from sessions.build import ninja_log
 from sessions.build.model import Timeline
-from sessions.shared import records
+from sessions.shared import errors, records
 from tests.integration.conftest import (
     LIBRARIES,
     MINI,
@@ -292,14 +292,14 @@ def test_without_a_cache_and_elsewhere_the_libraries_are_the_same(
     ("missing", "words"),
     [
         ("vendor/llama.cpp", ("lacks llama.cpp", "submodule update")),
-        ("llama_cpp", ("no source of llama-cpp-python", "--source PATH")),
+        ("llama_cpp", ("is not a checkout of llama-cpp-python", "--source PATH")),
     ],
 )
 def test_a_folder_that_is_not_a_checkout_is_refused(
     mini: Checkout, missing: str, words: tuple[str, ...]
 ) -> None:
     (mini.path / missing).rename(mini.path.parent / "moved away")
-    mini.nox().badly(*words)
+    assert mini.nox().badly(*words).code == errors.USAGE
 
 
 @pytest.mark.parametrize("which", ["all targets", "this target"])
