@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
 import zipfile
@@ -12,7 +13,7 @@ import pytest
 
 from sessions.build import ninja_log
 from sessions.build.model import Timeline
-from sessions.shared import records
+from sessions.shared import errors, records
 from tests.integration.conftest import (
     LIBRARIES,
     MINI,
@@ -34,7 +35,7 @@ def test_wheel_holds_one_copy_of_each_library_and_no_stray(built: Checkout) -> N
     assert len(built.compiled()) == SOURCES  # the tools are not even compiled
 
 
-def test_libraries_look_for_each_other_in_their_own_folder_alone(
+def test_libraries_look_for_each_other_only_in_their_own_folder(
     built: Checkout, tmp_path: Path
 ) -> None:
     readelf = which("readelf", built.project.env["PATH"])
@@ -134,16 +135,25 @@ def steps(checkout: Checkout) -> Timeline:
 def test_second_run_is_up_to_date_and_quick(built: Checkout) -> None:
     before = snapshot(built.wheels)
     log = (built.build / "wheel.log").stat().st_mtime_ns
-    runs = [built.nox().well() for _ in range(3)]
-    assert all("wheel: up to date" in run.output for run in runs)
+    used = []
+    for _ in range(3):
+        start = cpu_seconds_of_children()
+        assert "wheel: up to date" in built.nox().well().output
+        used.append(round(cpu_seconds_of_children() - start, 1))
     assert snapshot(built.wheels) == before
     assert (built.build / "wheel.log").stat().st_mtime_ns == log
-    seconds = [round(run.seconds, 1) for run in runs]
-    print(f"up to date in {seconds} s")
-    assert min(seconds) < 4, seconds
+    # Other work on the machine makes a run longer, but not what it uses of the CPU.
+    print(f"up to date in {used} CPU seconds")
+    assert min(used) < 3, used
 
 
-def test_edited_source_compiles_that_file_alone(mini: Checkout) -> None:
+def cpu_seconds_of_children() -> float:
+    """CPU time of all programs that this process has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_edited_source_compiles_only_that_file(mini: Checkout) -> None:
     mini.nox().well()
     assert b"greeting of the first edition" in mini.libraries()["libmtmd.so"]
     before = mini.record
@@ -282,14 +292,14 @@ def test_without_a_cache_and_elsewhere_the_libraries_are_the_same(
     ("missing", "words"),
     [
         ("vendor/llama.cpp", ("lacks llama.cpp", "submodule update")),
-        ("llama_cpp", ("no source of llama-cpp-python", "--source PATH")),
+        ("llama_cpp", ("is not a checkout of llama-cpp-python", "--source PATH")),
     ],
 )
-def test_checkout_that_is_none_is_refused(
+def test_a_folder_that_is_not_a_checkout_is_refused(
     mini: Checkout, missing: str, words: tuple[str, ...]
 ) -> None:
     (mini.path / missing).rename(mini.path.parent / "moved away")
-    mini.nox().badly(*words)
+    assert mini.nox().badly(*words).code == errors.USAGE
 
 
 @pytest.mark.parametrize("which", ["all targets", "this target"])

@@ -66,11 +66,11 @@ def test_the_exit_code_says_what_kind_of_failure_it_was(
 
 @pytest.mark.parametrize("way", WAYS, ids=["python", "nox"])
 def test_a_bug_has_a_code_of_its_own(project: Project, way: list[str]) -> None:
-    stage = project.root / "sessions" / "lock.py"
-    text = stage.read_text(encoding="utf-8")
+    main = project.root / "sessions" / "lock" / "main_lock.py"
+    text = main.read_text(encoding="utf-8")
     planted = text.replace("    name, _, version =", '    {}["planted"]\n    name, _, version =')
     assert planted != text
-    stage.write_text(planted, encoding="utf-8")
+    main.write_text(planted, encoding="utf-8")
     words = ["-s", "lock", "--", "--add", "cuda==13.4", "--target", "cpu"]
     code, said = command(project, way, *words, cwd=project.root)
     assert code == errors.BUG

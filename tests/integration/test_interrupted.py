@@ -111,7 +111,7 @@ def test_kill_9_of_everything(mini: Checkout, slow_compiler: SlowCompiler, tmp_p
     goes_on(mini, slow_compiler)
 
 
-def test_kill_9_of_nox_alone_leaves_no_compiler_to_disturb_the_next_run(
+def test_kill_9_of_only_nox_leaves_no_compiler_to_disturb_the_next_run(
     mini: Checkout, slow_compiler: SlowCompiler
 ) -> None:
     """The compilers are in a group of their own; either they end too or the next run waits."""

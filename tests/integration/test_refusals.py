@@ -104,24 +104,15 @@ def test_source_that_cannot_be_had(project: Project, tmp_path: Path) -> None:
     ("options", "words"),
     [
         (("--nonsense",), ("--nonsense", "--help")),
-        (("nonsense",), ("nonsense", "--help")),
-        (("--jobs", "0"), ("--jobs", "1 or more")),
-        (("--jobs", "many"), ("--jobs", "many")),
-        (("--cache", "nonsense"), ("--cache", "ccache")),
         (("--target", "nonsense"), ("no target 'nonsense'", "rtx50", "cpu")),
-        (("--version", "9.9.9"), ("9.9.9 is not locked", "0.3.16", "lock -- --add")),
-        (("--cuda", "99.9"), ("CUDA 99.9", "13.1")),
         (("--cuda", "13.2"), ("CUDA 13.2 is refused", "--force")),
-        (("--arch", "999"), ("999", "120-real")),
-        (("--target", "cpu", "--arch", "120"), ("--arch means nothing",)),
-        (("--python", "eleven"), ("--python eleven", "3.11")),
         (("--compiler", "/nonsense/g++"), ("/nonsense/g++",)),
         (("--source", "/nonsense"), ("/nonsense", "--source PATH")),
-        (("--toolkit", "/nonsense"), ("/nonsense", "--toolkit pypi")),
     ],
     ids=" ".join,
 )
 def test_wrong_option(project: Project, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    """One of each place that refuses; the unit tests of options, spec and arguments have all."""
     # A CPU target needs no toolkit: the source is refused before one would be fetched.
     chosen = options if "--source" not in options else ("--target", "cpu", *options)
     project.nox("wheel", *chosen).badly(*words)
