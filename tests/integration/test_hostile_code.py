@@ -162,6 +162,15 @@ __declspec(dllexport) int f(void) { return 7; }
 __asm__(".data\\n.globl _tls_used\\n.balign 8\\n_tls_used:\\n.quad 0,0,index,calls\\n.long 0,0\\n"
         "index: .quad 0\\ncalls: .quad CALLED,0\\nplain: .quad 0\\n.text\\n");
 """
+# A resource of type 24, a manifest, with the name 2: three directories, of type, name and language.
+# By hand, because zig compiles its resource compiler before it runs it, which takes a minute.
+RESOURCE = """__asm__(".section .rsrc,\\"dr\\"\\n.balign 8\\n"
+        "root: .long 0,0,0\\n.short 0,1\\n.long 24,0x80000018\\n"
+        ".long 0,0,0\\n.short 0,1\\n.long 2,0x80000030\\n"
+        ".long 0,0,0\\n.short 0,1\\n.long 1033,0x48\\n"
+        ".rva manifest\\n.long end-manifest,0,0\\n"
+        "manifest: .incbin \\"some.manifest\\"\\nend:\\n.text\\n");
+"""
 
 
 @pytest.mark.parametrize(
@@ -176,11 +185,9 @@ __asm__(".data\\n.globl _tls_used\\n.balign 8\\n_tls_used:\\n.quad 0,0,index,cal
 def test_what_windows_runs_or_loads_besides_is_read(
     called: str, manifest: str, fault: str | None, tmp_path: Path
 ) -> None:
-    (tmp_path / "some.c").write_text(TLS.replace("CALLED", called))
+    (tmp_path / "some.c").write_text(TLS.replace("CALLED", called) + RESOURCE)
     (tmp_path / "some.manifest").write_text(manifest)
-    (tmp_path / "some.rc").write_text('2 24 "some.manifest"\n')
-    zig(tmp_path, "rc", "some.rc", "some.res")
-    zig(tmp_path, *DLL, "some.c", "some.res", "-o", "some.dll")
+    zig(tmp_path, *DLL, "some.c", "-o", "some.dll")
     found = parsed((tmp_path / "some.dll").read_bytes(), tmp_path)
     assert found.error is None
     assert [line for line in found.faults if fault is None or fault not in line] == []
