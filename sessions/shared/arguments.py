@@ -114,7 +114,7 @@ def _is_path(text: str) -> bool:
 
 
 def _is_program(found: str | None) -> bool:
-    """Whether ``shutil.which`` found a program: on Windows it takes every file that a path names."""
+    """Whether ``shutil.which`` found a program. On Windows it takes any file given as a path."""
     programs = (".exe", ".bat", ".cmd")
     return bool(found) and (sys.platform != "win32" or str(found).lower().endswith(programs))
 
