@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
         raise _wrong("source", options.source, "is not a checkout of llama-cpp-python")
     if options.toolkit and options.toolkit not in _KITS and not _has_nvcc(Path(options.toolkit)):
         raise _wrong("toolkit", options.toolkit, "is not a CUDA toolkit: it has no bin/nvcc")
-    if options.compiler and not shutil.which(options.compiler, path=path):
+    if options.compiler and not _is_program(shutil.which(options.compiler, path=path)):
         where = "is not a program" if _is_path(options.compiler) else "is not on PATH"
         raise _wrong("compiler", options.compiler, where)
     if options.report and not _is_json(Path(options.report)):
@@ -110,6 +111,12 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
 
 def _is_path(text: str) -> bool:
     return any(sign and sign in text for sign in ("/", os.sep, os.altsep)) or text.startswith("~")
+
+
+def _is_program(found: str | None) -> bool:
+    """Whether ``shutil.which`` found a program. On Windows it takes any file given as a path."""
+    programs = (".exe", ".bat", ".cmd")
+    return bool(found) and (sys.platform != "win32" or str(found).lower().endswith(programs))
 
 
 def _is_json(path: Path) -> bool:

@@ -27,7 +27,7 @@ WHEEL = "llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl"
         ("x/y", "{here}/x/y"),
         ("./x", "{here}/x"),
         ("../x", "{here}/../x"),  # a link's parent is not the parent of its target
-        ("/abs/x", "/abs/x"),
+        ("{root}abs/x", "{root}abs/x"),
         ("~/x", "{home}/x"),
     ],
 )
@@ -36,8 +36,9 @@ def test_a_path_is_from_the_folder_where_the_user_stands(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
-    found = arguments.resolve(fakes.parsed(f"--{name}", given), tmp_path)
-    expected = made.format(here=tmp_path, home=tmp_path / "home")
+    root = Path(sys.executable).anchor  # "/", or a drive's
+    found = arguments.resolve(fakes.parsed(f"--{name}", given.format(root=root)), tmp_path)
+    expected = made.format(here=tmp_path, home=tmp_path / "home", root=root)
     assert Path(getattr(found, name)) == Path(expected)
 
 
@@ -49,6 +50,7 @@ def test_what_is_a_name_and_not_a_path_stays(tmp_path: Path) -> None:
     assert arguments.resolve(fakes.parsed("--toolkit", "pypi"), tmp_path).toolkit == "pypi"
 
 
+@pytest.mark.usefixtures("links")
 def test_a_link_to_a_compiler_keeps_its_name(tmp_path: Path) -> None:
     (tmp_path / "g++").symlink_to(sys.executable)
     found = arguments.resolve(fakes.parsed("--compiler", "./g++"), tmp_path)
@@ -77,6 +79,8 @@ def text(path: Path) -> None:
 
 
 def fifo(path: Path) -> None:
+    if sys.platform == "win32":
+        pytest.skip("Windows has no fifo")
     os.mkfifo(path)
 
 
@@ -127,8 +131,9 @@ def test_what_is_there_and_of_the_right_kind_is_taken(tmp_path: Path) -> None:
     report.write_text("{}")
     report.with_name("r.json.sig").touch()
     for name in ("ssh-keygen", "sigstore"):
-        (tmp_path / name).write_text("#!/bin/sh\n")
-        (tmp_path / name).chmod(0o755)
+        program = tmp_path / (f"{name}.exe" if sys.platform == "win32" else name)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
     (tmp_path / "source" / "llama_cpp").mkdir(parents=True)
     (tmp_path / "source" / "llama_cpp" / "__init__.py").touch()
     (tmp_path / "cuda" / "bin").mkdir(parents=True)

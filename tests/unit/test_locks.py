@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,17 +29,29 @@ USES = "locks.share(path, say); say('ready'); sys.stdin.read()"
 HAS = "disk.hold(path, say); say('ready'); sys.stdin.read()"
 
 
+# On Windows a venv's python.exe starts another process, whose number is not known here.
+PYTHON, ENV = sys.executable, dict(os.environ)
+if sys.platform == "win32":
+    PYTHON, ENV["__PYVENV_LAUNCHER__"] = sys._base_executable, sys.executable
+
+
 class Run:
     """Another process, at work until its standard input ends."""
 
     def __init__(self, code: str, path: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SETUP + code, str(path)],
+            [PYTHON, "-c", SETUP + code, str(path)],
             cwd=fakes.ROOT,
+            env=ENV,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
+
+    @property
+    def owner(self) -> str:
+        """What the words on a lock of its begin with: Windows does not say who has one."""
+        return "Another run" if sys.platform == "win32" else f"Process {self.process.pid} ("
 
     def line(self) -> str:
         assert self.process.stdout is not None
@@ -99,7 +112,7 @@ def test_a_run_that_was_killed_uses_nothing(path: Path, runs: list[Run]) -> None
 def test_who_makes_a_folder_counts_as_its_user(path: Path, runs: list[Run]) -> None:
     other = start(runs, HAS, path).ready()
     (found,) = users(path)
-    assert f"Process {other.process.pid} (" in found
+    assert other.owner in found
 
 
 def test_who_replaces_a_folder_waits_for_its_users_and_says_for_whom(
@@ -125,7 +138,7 @@ def test_no_run_begins_to_use_what_another_replaces(path: Path, runs: list[Run])
         runs, "\nwith locks.sole(path, say): say('ready'); sys.stdin.read()", path
     ).ready()
     other = start(runs, USES, path)
-    assert f"Process {maker.process.pid} (" in other.line()
+    assert maker.owner in other.line()
     maker.end()
     other.ready()
     assert len(users(path)) == 1
@@ -159,7 +172,7 @@ def test_who_waits_for_a_lock_is_told_who_has_it(path: Path, runs: list[Run]) ->
     with disk.lock(path, waiting):
         pass
     assert len(said) == 1
-    assert f"Process {other.process.pid} (" in said[0]
+    assert other.owner in said[0]
 
 
 # ---- temporary folders ----
@@ -170,7 +183,9 @@ def test_a_temporary_folder_goes_at_the_end(tmp_path: Path) -> None:
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_bytes(b"700 MB")
         assert folder.parent == tmp_path / "tmp"
-    assert {path.name for path in (tmp_path / "tmp").iterdir()} == {disk.TAG, "gate.lock"}
+    # On Windows the file of a lock goes when it is released.
+    kept = {disk.TAG} if sys.platform == "win32" else {disk.TAG, "gate.lock"}
+    assert {path.name for path in (tmp_path / "tmp").iterdir()} == kept
 
 
 def test_it_goes_after_a_failure_too(tmp_path: Path) -> None:

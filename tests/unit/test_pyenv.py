@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def folders(ctx: Context) -> list[str]:
     return sorted(p.name.rpartition("-")[0] for p in ctx.cache.iterdir() if "-" in p.name)
 
 
-@pytest.mark.skipif("sys.platform == 'win32'")
+@pytest.mark.skipif(sys.platform == "win32", reason="stand-ins for a toolkit of Linux")
 def test_a_toolkit_is_unpacked_in_the_cache_and_nothing_else_stays(ctx: Context, pip: Pip) -> None:
     found, fresh = main_toolkit.from_pypi(ctx, "13.1")
     assert fresh
@@ -110,7 +111,7 @@ def test_space_is_asked_before_anything_is_downloaded(
     assert (folder.parent, mib) == (ctx.cache, knowledge.disk_mib(step))
 
 
-@pytest.mark.skipif("sys.platform == 'win32'")
+@pytest.mark.skipif(sys.platform == "win32", reason="stand-ins for a toolkit of Linux")
 def test_a_toolkit_that_is_made_anew_waits_until_nobody_uses_it(
     ctx: Context, pip: Pip, monkeypatch: pytest.MonkeyPatch
 ) -> None:

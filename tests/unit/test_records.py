@@ -303,7 +303,7 @@ def test_read_takes_a_folder_for_no_valid_record(tmp_path: Path) -> None:
     assert records.read(tmp_path, "driver", Driver) is None
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a fifo is a thing of Unix")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no fifo")
 @pytest.mark.parametrize("linked", [False, True])
 def test_read_does_not_wait_for_a_fifo(linked: bool, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")

@@ -217,7 +217,7 @@ def test_what_is_not_a_file_of_text_is_not_waited_for(
     path = tmp_path / "report.json"
     if kind == "fifo":
         if sys.platform == "win32":
-            pytest.skip("Windows has no such files")
+            pytest.skip("Windows has no fifo")
         os.mkfifo(path)
     elif kind == "device":
         if not Path("/dev/zero").exists():
@@ -376,7 +376,7 @@ def test_a_signature_that_cannot_be_read_is_not_waited_for(
     path.unlink()
     if kind == "fifo":
         if sys.platform == "win32":
-            pytest.skip("Windows has no such files")
+            pytest.skip("Windows has no fifo")
         os.mkfifo(path)
     elif kind == "large":
         path.write_bytes(b" " * (imported_report.LARGEST_SIGNATURE + 1))

@@ -129,7 +129,7 @@ def a_lock_keeps_others_out(folder: Path) -> None:
 
 
 def what_a_killed_program_started_lives_on(folder: Path) -> None:
-    # Hence each descendant is ended by itself (run.py, spawn.py).
+    # Hence each descendant is ended by itself (programs.py, spawn.py).
     held, end = str(folder / "held"), folder / "end"
     child = (
         f"import os, time; file = open({held!r}, 'w')\n"

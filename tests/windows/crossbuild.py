@@ -59,6 +59,21 @@ set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_SHARED_LINKER_FLAGS_INIT "-static -Wl,--exclude-libs,ALL @NEEDED@")
 """
+# The compiler by MSVC's options, as wheel compares the bindings with the headers.
+CL = """\
+#!/bin/sh
+for word; do
+    shift
+    case $word in
+    /nologo | /EHsc) ;;
+    /Zs) set -- "$@" -fsyntax-only -x c++ ;;
+    /std:*) set -- "$@" "-std=${word#/std:}" ;;
+    /I*) set -- "$@" "-I${word#/I}" ;;
+    *) set -- "$@" "$word" ;;
+    esac
+done
+exec @CXX@ "$@"
+"""
 
 
 def build(lab: Lab) -> Context:
@@ -74,7 +89,7 @@ def build(lab: Lab) -> Context:
     compiler = _compiler()
     windows = _context(root, lab.folder.parent, "windows")
     # By its record the compiler is MSVC: as to what the wheel has to bring along, it is.
-    stand_in = dataclasses.replace(compiler, family="msvc")
+    stand_in = dataclasses.replace(compiler, family="msvc", cxx=str(_cl(root, compiler)))
     records.write(windows.record("probe"), "probe", dataclasses.replace(chain, compiler=stand_in))
     settings = _settings(linux, compiler, unpacked, redist)
     records.write(windows.record("configure"), "configure", settings)
@@ -143,6 +158,16 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
         ]
     )
     return dataclasses.replace(made, settings=settings, variables=variables, fingerprint=identity)
+
+
+def _cl(root: Path, compiler: Compiler) -> Path:
+    """A cl.exe that reads C++ as the compiler does."""
+    folder = root / "mingw"
+    folder.mkdir(exist_ok=True)
+    file = folder / "cl"
+    file.write_text(CL.replace("@CXX@", compiler.cxx))
+    file.chmod(0o755)
+    return file
 
 
 def _toolchain(root: Path, compiler: Compiler, redist: Path) -> Path:

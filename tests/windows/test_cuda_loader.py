@@ -225,3 +225,53 @@ def test_a_toolkit_that_was_removed_is_named_though_the_runtime_is_there(
     ran, _, _ = import_cuda(lab, project, cuda_venv, {"CUDA_PATH": gone})
     assert ran.returncode == 1
     assert rf"{gone}\lib: CUDA_PATH names a toolkit that is not whole" in ran.output
+
+
+# ---- The checks of the CPU, the driver and the GPUs ----------------------------------------------
+
+CPU = """if True:
+    import importlib.util, sys, types
+    spec = importlib.util.spec_from_file_location("check", sys.argv[1])
+    check = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(check)
+    print(sorted(check.WINDOWS), check.lacks())
+    sys.getwindowsversion = lambda: types.SimpleNamespace(build=check.WINDOWS_BUILD)
+    print(check.lacks())
+    check.WINDOWS["avx2"] = 63  # of no processor
+    check.check()
+"""
+
+
+def test_windows_says_which_instructions_the_cpu_lacks(lab: Lab, cuda_venv: Path) -> None:
+    file = cuda_venv / "Lib" / "site-packages" / PACKAGE / staging.CPU
+    ran = lab.run(lab.python, "-u", "-c", CPU, file)
+    lines = ran.output.splitlines()
+    assert lines[:2] == ["['avx', 'avx2', 'sse4_2'] []", "[]"]
+    assert ran.returncode == 1
+    assert "and this CPU does not have: avx2." in ran.output
+
+
+DRIVERS = {
+    "a stub": ("", "nvcuda.dll is a stub and not an NVIDIA driver"),
+    "too old": (
+        "int cuDriverGetVersion(int *version) { *version = 12080; return 0; }",
+        "the NVIDIA driver supports CUDA 12.8, and this wheel needs CUDA 13.0",
+    ),
+    "without a GPU": (
+        "int cuDriverGetVersion(int *version) { *version = 13010; return 0; }",
+        "the NVIDIA driver finds no GPU (cuInit: 100)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("more", "said"), DRIVERS.values(), ids=list(DRIVERS))
+def test_a_driver_that_leaves_everything_to_the_cpu_is_told_of(
+    lab: Lab, cuda_venv: Path, driver: Path, places: dict[str, Path], more: str, said: str
+) -> None:
+    lay_out(places["pip"], STAND_INS)
+    compiled(driver, f"int cuInit(unsigned flags) {{ return 100; }} {more}")
+    python = cuda_venv / "Scripts" / "python.exe"
+    code = "import llama_cpp; llama_cpp.llama_model_default_params()"
+    ran = lab.run(python, "-c", code, env=ALONE).well()
+    assert f"RuntimeWarning: llama_cpp: {said}" in ran.output
+    assert ran.output.count("RuntimeWarning") == 1

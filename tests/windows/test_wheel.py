@@ -155,7 +155,7 @@ def test_a_wheel_that_would_not_start_on_windows_fails(
 
 
 def test_verify_and_smoke_hold_in_the_windows_python(project: Path, proven: Ran) -> None:
-    assert re.search(r"verify: (up to date, )?18 checks hold", proven.output)
+    assert re.search(r"verify: (up to date, )?19 checks hold", proven.output)
     report = checkout.record(project, "cpu", "smoke", SmokeReport)
     assert {check.status for check in report.checks} == {"ok"}
     assert len(report.cases) == 400
@@ -180,10 +180,12 @@ def test_delvewheel_in_the_windows_python_makes_the_same_wheel(
         import sys
         from pathlib import Path
         sys.path.insert(0, ".")
-        from sessions.shared import venvs as pyenv, records, redist, repair
+        from sessions.build import repair
         from sessions.build.model import BuildEnv
+        from sessions.probe import ms_runtime
+        from sessions.shared import records
         build = records.need(Path("build/cpu/configure.json"), "configure", BuildEnv)
-        folders = {path.parent for path in redist.find(build.variables).values()}
+        folders = {path.parent for path in ms_runtime.find(build.variables).values()}
         python, raw, out = sys.argv[1:]
         repair.windows(python, Path(raw), Path(out), sorted(folders), build.variables)
     """
