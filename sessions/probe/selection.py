@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sessions.payload import cgroups
+from sessions.payload import card, cgroups
 from sessions.probe.model import Compiler, InstalledToolkit, Python, Toolchain
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
@@ -388,7 +388,6 @@ def _judge_cuda(
     yield from _judge_gpu(chain, spec, known.driver, nvml, targets)
 
 
-_NO_DRIVER = "NVML Shared Library Not Found"  # NVML's own text where no driver is installed
 _NVML = {
     "mismatch": "restart the machine: its driver was updated while the old one was loaded",
     "permission": "let this user open /dev/nvidia* (in a container: --gpus all)",
@@ -431,7 +430,7 @@ def _for_these(command: str, targets: Mapping[str, BuildSpec]) -> str:
 def _judge_gpu(
     chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str, targets: Mapping[str, BuildSpec]
 ) -> Iterator[Check]:
-    if nvml and nvml != _NO_DRIVER:
+    if nvml and nvml != card.NO_DRIVER:
         yield Check(
             "gpu",
             "warn",

@@ -282,6 +282,8 @@ def auto(
         )
     devices: list[dict[str, Any]] = list(nvml.get("devices", ()))
     why = f"NVIDIA's driver does not answer here ({nvml['error']})" if "error" in nvml else ""
+    if nvml.get("error") == card.NO_DRIVER:
+        why = "no NVIDIA driver is installed here"
     if not why and not devices:
         why = "there is no NVIDIA GPU here"
     if not why and visible is not None:

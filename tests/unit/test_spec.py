@@ -526,12 +526,13 @@ def test_auto_leaves_the_other_options() -> None:
 @pytest.mark.parametrize(
     ("answer", "visible", "why"),
     [
-        ({"error": "NVML Shared Library Not Found"}, None, "Shared Library Not Found"),
+        ({"error": "NVML Shared Library Not Found"}, None, "no NVIDIA driver is installed here"),
+        ({"error": "Driver/library version mismatch"}, None, "(Driver/library version mismatch)"),
         ({**fakes.nvml(), "devices": []}, None, "no NVIDIA GPU"),
         (nvml("8.9"), "", "CUDA_VISIBLE_DEVICES='' hides"),
         (nvml("8.9"), "-1", "CUDA_VISIBLE_DEVICES='-1' hides"),
     ],
-    ids=["no-driver", "no-gpu", "empty", "hidden"],
+    ids=["no-driver", "mismatch", "no-gpu", "empty", "hidden"],
 )
 def test_without_a_gpu_auto_is_the_default_and_says_so(
     answer: dict[str, Any], visible: str | None, why: str
