@@ -15,7 +15,8 @@ from pathlib import Path
 from sessions.fetch import build_tools
 from sessions.build import bindings, compiler_cache, output, inputs, ninja_output, repair, sbom, staging
 from sessions.shared import console, disk, knowledge, locks, options, venvs, records, programs
-from sessions.probe import ms_runtime
+from sessions.probe import gpu_choice, ms_runtime
+from sessions.shared.spec import command as command_of
 from sessions.build import ninja_log as timelines
 from sessions.shared.nox_session import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
@@ -38,6 +39,7 @@ def main(ctx: Context) -> None:
     done = records.read(ctx.record("wheel"), "wheel", Wheel)
     if done and not ctx.fresh and output.is_current(done, build.fingerprint, ctx.wheels):
         console.done(f"wheel: up to date, {ctx.wheels / done.file}")
+        _say_next(ctx, chain, ctx.wheels / done.file)
         return
     mib = knowledge.disk_mib
     disk.room({ctx.build: mib("build"), ctx.wheels: mib("wheel")}, "A build")
@@ -96,6 +98,27 @@ def main(ctx: Context) -> None:
         f"wheel: {wheel.size / 1e6:.1f} MB in {console.duration(wheel.wall_seconds)} "
         f"({steps} steps{compiler_cache.said(counts)}), sha256 {wheel.sha256}"
     )
+    _say_next(ctx, chain, path)
+
+
+def _say_next(ctx: Context, chain: Toolchain, path: Path) -> None:
+    """What the user types next, where the wheel is all that was asked for."""
+    if ctx.asked == {"wheel"}:
+        for line in next_lines(ctx.spec, path, [gpu.compute_capability for gpu in chain.gpus]):
+            console.say(line)
+
+
+def next_lines(spec: BuildSpec, path: Path, capabilities: Sequence[str]) -> list[str]:
+    """How to install a wheel and how to test it; ``capabilities`` are those of the GPUs here."""
+    wanted = gpu_choice.capabilities(spec)
+    runtime = f" (pip also downloads NVIDIA's CUDA runtime, {knowledge.runtime_mb()} MB)"
+    if wanted and set(wanted).isdisjoint(capabilities):
+        test = ["No GPU here is of its architecture. To write one file that tests it on another machine:"]
+        test.append(f"  {command_of('bundle', spec)}")
+    else:
+        test = ["To test it here:", f"  {command_of('smoke', spec)}"]
+    install = programs.typed(["pip", "install", str(path)])
+    return [f"To install it{runtime if wanted else ''}:", f"  {install}", *test]
 
 
 def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MIB = 1024 * 1024
+NO_DRIVER = "NVML Shared Library Not Found"  # NVML's own text where no driver is installed
 MEMORY_MIB = 1024  # free on the card: CUDA itself takes about 600 MiB, the proofs about 100
 
 

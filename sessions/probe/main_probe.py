@@ -43,7 +43,7 @@ def main(ctx: Context) -> None:
     tape: dict[str, Any] = {}
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
     given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
-    chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env))
+    chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env), ctx.targets)
     if not given:
         chain = identity.of(ask, chain)
     if ctx.options.record:
@@ -81,11 +81,13 @@ def probe(
     jobs: int | None,
     given: str = "",
     ignored: Mapping[str, str] | None = None,
+    targets: Mapping[str, BuildSpec] | None = None,
 ) -> Toolchain:
     """Everything found on the machine behind ``ask``, chosen from and judged for the target.
 
     ``given`` is the name of a wheel that is to be tried, not built. ``ignored`` are variables of
-    the caller that are said not to be used.
+    the caller that are said not to be used. ``targets`` are those of targets.toml, one of which may
+    be for the GPUs that are here.
     """
     host, limits = machine.host(ask("host"))
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -130,7 +132,7 @@ def probe(
     temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
     flags = {**{name: value for name, value in env.items() if value}, **(ignored or {})}
     given_up = nvml.result().get("error", "")
-    checks = judge(chosen, spec, flags, temporary, given, limits, given_up)
+    checks = judge(chosen, spec, flags, temporary, given, limits, given_up, targets)
     return dataclasses.replace(chosen, checks=checks)
 
 

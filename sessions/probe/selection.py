@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sessions.payload import cgroups
+from sessions.payload import card, cgroups
 from sessions.probe.model import Compiler, InstalledToolkit, Python, Toolchain
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
 from sessions.shared.host import Host
+from sessions.shared.spec import fit
 from sessions.shared.target import BuildSpec, HostRange
 
 # What one compile step may take at most, with room. Measured, resident: 814 MB for cicc on
@@ -121,6 +122,7 @@ def judge(
     given: str = "",
     limits: cgroups.Limits | None = None,
     nvml: str = "",
+    targets: Mapping[str, BuildSpec] | None = None,
 ) -> tuple[Check, ...]:
     """Every judgement of the machine for the target; "fail" means that it cannot be built.
 
@@ -128,6 +130,7 @@ def judge(
     ``temporary`` is where Windows' programs put temporary files: TEMP and TMP. ``given`` is the
     name of a wheel that is to be tried, not built. ``limits`` are those of a container that
     narrow the host, ``nvml`` is why NVIDIA's driver does not answer.
+    ``targets`` are those of targets.toml, one of which may be for the GPUs that are here.
     """
     return (
         *_judge_host(chain.host),
@@ -136,7 +139,7 @@ def judge(
         *(_judge_temporary(temporary) if spec.cuda else ()),
         *_judge_python(chain, spec),
         *_judge_compiler(chain, spec, flags),
-        *(_judge_cuda(chain, spec, nvml) if spec.cuda else ()),
+        *(_judge_cuda(chain, spec, nvml, targets or {}) if spec.cuda else ()),
     )
 
 
@@ -351,7 +354,9 @@ def _judge_temporary(folders: Sequence[str]) -> Iterator[Check]:
         )
 
 
-def _judge_cuda(chain: Toolchain, spec: BuildSpec, nvml: str) -> Iterator[Check]:
+def _judge_cuda(
+    chain: Toolchain, spec: BuildSpec, nvml: str, targets: Mapping[str, BuildSpec]
+) -> Iterator[Check]:
     assert spec.cuda is not None
     known = knowledge.toolkit(spec.cuda)
     if spec.toolkit == "pypi" and not knowledge.is_locked(spec.cuda):
@@ -380,10 +385,9 @@ def _judge_cuda(chain: Toolchain, spec: BuildSpec, nvml: str) -> Iterator[Check]
     for header in knowledge.headers(spec.cuda, chain.host.glibc):
         yield _judge_header(header, chain, spec)
     yield Check("architecture", "ok", f"architecture: {', '.join(spec.archs)}, {_cards(spec)}")
-    yield from _judge_gpu(chain, spec, known.driver, nvml)
+    yield from _judge_gpu(chain, spec, known.driver, nvml, targets)
 
 
-_NO_DRIVER = "NVML Shared Library Not Found"  # NVML's own text where no driver is installed
 _NVML = {
     "mismatch": "restart the machine: its driver was updated while the old one was loaded",
     "permission": "let this user open /dev/nvidia* (in a container: --gpus all)",
@@ -415,8 +419,18 @@ def _cards(spec: BuildSpec) -> str:
     return "; ".join(names[knowledge.parse_arch(arch)[0]] for arch in spec.archs)
 
 
-def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str) -> Iterator[Check]:
-    if nvml and nvml != _NO_DRIVER:
+def _for_these(command: str, targets: Mapping[str, BuildSpec]) -> str:
+    if command:
+        return f"to try a wheel here, build for what is here: {command}"
+    if targets:
+        return "no CUDA version that is known here can build for what is here"
+    return "choose the target of this GPU to try a wheel here"
+
+
+def _judge_gpu(
+    chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str, targets: Mapping[str, BuildSpec]
+) -> Iterator[Check]:
+    if nvml and nvml != card.NO_DRIVER:
         yield Check(
             "gpu",
             "warn",
@@ -436,6 +450,9 @@ def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str) -> Ite
             remedy="nothing for a build; to try the wheel, take it to a machine with the card",
         )
         return
+    kinds = [gpu.compute_capability for gpu in chain.gpus]
+    whole = fit(targets, kinds) if targets else None
+    every = whole.command("wheel") if whole else ""
     fitting = [g for g in chain.gpus if knowledge.has_code(spec.archs, g.compute_capability)]
     for gpu in chain.gpus:
         told = f"GPU {gpu.index}: {gpu.name}, {gpu.compute_capability}"
@@ -449,15 +466,16 @@ def _judge_gpu(chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str) -> Ite
                 evidence="a model of which a part is put on it aborts; without a setting, "
                 "llama.cpp divides a model among all GPUs",
                 remedy="hide it from llama.cpp: CUDA_DEVICE_ORDER=PCI_BUS_ID "
-                f"CUDA_VISIBLE_DEVICES={','.join(str(g.index) for g in fitting)}",
+                f"CUDA_VISIBLE_DEVICES={','.join(str(g.index) for g in fitting)}"
+                + (f"; or build for all GPUs: {every}" if every else ""),
             )
     if not fitting:
         yield Check(
             "gpu",
             "warn",
-            "GPU: no card of the target's architecture here",
+            "GPU: none of the target's architecture here",
             evidence=", ".join(f"{g.name} ({g.compute_capability})" for g in chain.gpus),
-            remedy="nothing for a build; choose the target of this card to try the wheel here",
+            remedy="nothing for a build; " + _for_these(every, targets),
         )
     ptx = [arch for arch in spec.archs if knowledge.parse_arch(arch)[2] != "real"]
     if ptx and _line(chain.driver.cuda) < _line(spec.cuda or "0"):

@@ -88,14 +88,17 @@ _TRIES = ("smoke", "bench")
 OPTIONS = (
     Option(
         "target",
-        "a table of targets.toml (default: its first); release and publish take several: A,B",
+        "a table of targets.toml (default: its first); auto: for the GPUs of this machine; "
+        "release and publish take several: A,B",
         _ONE,
         "NAME",
     ),
     Option("targets", "tables of targets.toml", ("matrix",), "A,B"),
-    Option("version", "llama-cpp-python release, one of those locked", _SPEC, "V"),
+    Option("version", "llama-cpp-python release, one of those locked, or latest", _SPEC, "V"),
     Option("cuda", "CUDA minor version, one of those locked", _SPEC, "X.Y"),
-    Option("arch", 'CUDA architectures, for example "120-real"', _SPEC, "A[;B]"),
+    Option(
+        "arch", 'CUDA architectures: "120-real", "sm_120" and "12.0" are the same', _SPEC, "A[;B]"
+    ),
     Option("python", "Python that the wheel is for", _SPEC, "X.Y"),
     Option("pythons", "Pythons that the wheels are for", ("matrix",), "X.Y,X.Z"),
     Option("toolkit", "where the CUDA toolkit comes from", _SPEC, "pypi|system|PATH"),

@@ -214,6 +214,17 @@ def sdists() -> dict[str, Sdist]:
     }
 
 
+def newest_sdist() -> str:
+    """The newest locked upstream release."""
+    return max(sdists(), key=_numbers)
+
+
+def runtime_mb() -> int:
+    """Megabytes that pip downloads of NVIDIA's packages for a CUDA wheel."""
+    sizes: dict[str, int] = load("wheels.toml")["runtime"]["bytes"]
+    return round(sum(sizes.values()) / 1e6)
+
+
 def disk_mib(step: str) -> int:
     """Free space in MiB that a step needs on the disk that it writes to."""
     mib: int = load("disk.toml")[step]["mib"]
@@ -302,11 +313,27 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
             f"{arch!r} is not a CUDA architecture this project knows.",
             id="arch-unknown",
             code=USAGE,
-            evidence="known: "
-            + ", ".join(f"{n} ({text})" for n, text in sorted(capability_names().items())),
-            remedy="write --arch as CMAKE_CUDA_ARCHITECTURES has it, for example --arch 120-real",
+            evidence="known:\n"
+            + "\n".join(f"{n} ({text})" for n, text in sorted(capability_names().items())),
+            remedy="name one of those, for example --arch 120-real (machine code only) or "
+            "--arch 120 (PTX as well); for the GPUs of this machine: --target auto",
         )
     return int(match[1]), match[2], match[3] or ""
+
+
+def arch_named(text: str) -> str:
+    """An architecture as CMAKE_CUDA_ARCHITECTURES has it, from what other tools call it.
+
+    nvcc: "sm_120" -> "120-real", "compute_120" -> "120-virtual". PyTorch: "12.0" -> "120-real",
+    "12.0+PTX" -> "120". Every other text is returned as it is.
+    """
+    word = text.strip().lower()
+    if match := re.fullmatch(r"(sm|compute)_?(\d{2,3}[af]?)", word, re.ASCII):
+        return f"{match[2]}-{'real' if match[1] == 'sm' else 'virtual'}"
+    if match := re.fullmatch(r"(\d{1,2})\.(\d)([af]?)(\+ptx)?", word, re.ASCII):
+        name = match[1] + match[2] + match[3]
+        return name if match[4] else f"{name}-real"
+    return text
 
 
 def compiled_to(arch: str) -> frozenset[str]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import nox
 import platformdirs
 
+from sessions.payload import card
 from sessions.shared import (
     arguments,
     bootstrap,
@@ -56,6 +59,7 @@ class Context:
     root: Path  # of the project
     cache: Path  # toolkits, downloads, build tools, compiler cache: kept between builds
     specs: tuple[BuildSpec, ...] = ()  # of a session that takes several targets: all of them
+    targets: Mapping[str, BuildSpec] = field(default_factory=dict)  # every table of targets.toml
 
     @property
     def build(self) -> Path:
@@ -133,11 +137,17 @@ def main(root: Path) -> NoReturn:
     # nox takes a noxfile from the current folder, which the user chose.
     noxfile = str(root / "noxfile.py")
     sys.argv = [noxfile, "-f", noxfile, *bootstrap.arguments(sys.argv[1:])]
+    logging.getLogger("nox").addFilter(_worth_saying)
     try:
         nox.main()
     except SystemExit as end:
         sys.exit(exit_code(end.code))
     sys.exit(0)
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Whether to print a line of nox's: not that uv is absent, which nothing here needs."""
+    return record.getMessage() != "uv binary not found."
 
 
 def exit_code(of_nox: str | int | None) -> str | int | None:
@@ -196,7 +206,40 @@ def _chosen(request: Request, folder: Path) -> Options:
         return chosen
     chosen = arguments.resolve(chosen, folder)
     arguments.check(chosen, request.stages, options.environment().get("PATH", ""))
-    return chosen
+    if chosen.target is not None and spec.AUTO in chosen.target.split(","):
+        chosen = _auto(chosen)
+    if chosen.version == spec.LATEST:
+        _say_once(f"version latest: {spec.normal(chosen).version}, the newest that is locked here")
+    return spec.normal(chosen)
+
+
+def _auto(chosen: Options) -> Options:
+    """The options with the target for the GPUs of this machine, which is said."""
+    visible = options.environment().get("CUDA_VISIBLE_DEVICES")
+    found, told = spec.auto(_targets(), chosen, _nvml(), visible)
+    names = (chosen.target or "").split(",")
+    if len(names) > 1 and found.arch:
+        raise Problem(
+            "--target auto chose several architectures, which the other targets do not have.",
+            id="auto-beside-targets",
+            evidence=told,
+            remedy="ask for --target auto by itself",
+            code=USAGE,
+        )
+    _say_once(told)
+    target = ",".join(found.target or name if name == spec.AUTO else name for name in names)
+    return dataclasses.replace(found, target=target)
+
+
+@functools.cache
+def _nvml() -> dict[str, Any]:
+    """What the driver says of its GPUs: one answer, so that each session has the same target."""
+    return card.read()
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    console.say(text)
 
 
 def _targets() -> dict[str, BuildSpec]:
@@ -241,6 +284,7 @@ def _context(session: str, request: Request, chosen: Options) -> Context:
         options=chosen,
         spec=specs[0],
         specs=tuple(specs) if many else (),
+        targets=_targets(),
         env=env,
         machine=real(env, ROOT, cache),
         root=ROOT,

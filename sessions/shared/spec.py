@@ -6,11 +6,12 @@ import dataclasses
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from sessions.payload import card
 from sessions.shared import knowledge, programs, records
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
@@ -31,6 +32,8 @@ class Table:
     device_features: tuple[str, ...] = ()
 
 
+AUTO = "auto"  # as --target: the target for the GPUs of this machine
+LATEST = "latest"  # as --version: the newest locked release
 _LAID_OVER = ("version", "cuda", "python", "toolkit")  # over the table, where an option is given
 # What dist/ has beside a folder for each target (release/index/builder.py).
 _TAKEN = re.compile(r"simple|cu\d+-.*")
@@ -131,14 +134,8 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     A spec that differs from its table in what it builds gets a name of its own
     ("rtx50+arch90-real"), so that it never passes for the target it came from.
     """
-    if not targets:
-        raise Problem(
-            "targets.toml names no target.",
-            id="targets-empty",
-            code=USAGE,
-            remedy="git checkout targets.toml",
-        )
-    name = next(iter(targets)) if options.target is None else options.target
+    options = normal(options)
+    name = first(targets) if options.target is None else options.target
     if name not in targets:
         raise Problem(
             f"There is no target {name!r}.",
@@ -148,10 +145,12 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
             remedy=f"choose one of those: nox -s wheel -- --target {next(iter(targets))}",
         )
     base = targets[name]
+    archs = base.archs if options.arch is None else tuple(options.arch.split(";"))
     spec = dataclasses.replace(
         base,
         **{name: value for name in _LAID_OVER if (value := getattr(options, name)) is not None},
-        archs=base.archs if options.arch is None else tuple(re.split("[;,]", options.arch)),
+        archs=archs,
+        budget_mb=_budget(base, archs),
         source=options.source,
         cache=options.cache,
         compiler=options.compiler,
@@ -161,6 +160,186 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     spec = dataclasses.replace(spec, target=label)
     _judge(spec, force=options.force)
     return spec
+
+
+def first(targets: Mapping[str, BuildSpec]) -> str:
+    """The default target. Raises Problem where there is none."""
+    if not targets:
+        raise Problem(
+            "targets.toml names no target.",
+            id="targets-empty",
+            code=USAGE,
+            remedy="git checkout targets.toml",
+        )
+    return next(iter(targets))
+
+
+def normal(options: Options) -> Options:
+    """The options with --version and --arch as targets.toml writes them."""
+    version, arch = options.version, options.arch
+    if version == LATEST:
+        version = knowledge.newest_sdist()
+    elif version and re.match(r"v\d", version, re.ASCII):
+        version = version[1:]
+    if arch:
+        arch = ";".join(map(knowledge.arch_named, re.split("[;,]", arch)))
+    return dataclasses.replace(options, version=version, arch=arch)
+
+
+def _budget(base: BuildSpec, archs: Sequence[str]) -> int:
+    """The table's budget, larger by as much as there is more GPU code than the table asks for."""
+    if not base.archs:
+        return base.budget_mb
+    now, then = (sum(1 if "-" in arch else 2 for arch in of) for of in (archs, base.archs))
+    return base.budget_mb * max(now, then) // then
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What builds one wheel that runs on several kinds of GPU."""
+
+    target: str
+    arch: str | None  # None: as the target has it
+    cuda: str | None  # None: as the target has it
+    served: bool  # whether each kind of GPU has a target of its own
+
+    @property
+    def words(self) -> list[str]:
+        """The options of a command line."""
+        named = (("--target", self.target), ("--arch", self.arch), ("--cuda", self.cuda))
+        return [word for option, value in named if value for word in (option, value)]
+
+    def command(self, session: str) -> str:
+        """The command line that runs a session for it."""
+        return programs.typed(["nox", "-s", session, "--", *self.words])
+
+
+def fit(
+    targets: Mapping[str, BuildSpec], capabilities: Iterable[str], cuda: str | None = None
+) -> Fit | None:
+    """What builds for GPUs of these compute capabilities ("8.9"); None where no CUDA can.
+
+    The targets are taken in their order, so that the same GPUs give the same wheel whatever slots
+    they are in. ``cuda`` is the release line that was asked for.
+    """
+    kinds = sorted(set(capabilities), key=_number, reverse=True)
+    serving = {kind: _serving(targets, kind) for kind in kinds}
+    names = [name for name in targets if name in serving.values()]
+    target = names[0] if names else first(targets)
+    archs = [arch for name in names for arch in targets[name].archs]
+    archs += [f"{_number(kind)}-real" for kind in kinds if not serving[kind]]
+    own = targets[target].cuda
+    known = knowledge.toolkits()
+    others = [n for n, row in known.items() if not row.bad and knowledge.is_locked(n)]
+    lines = [cuda] if cuda else [own, *others]
+    numbers = {_number(arch.partition("-")[0]) for arch in archs}
+    able = [n for n in lines if n and numbers <= set(knowledge.toolkit(n).archs)]
+    if not able:
+        return None
+    return Fit(
+        target=target,
+        arch=None if tuple(archs) == targets[target].archs else ";".join(archs),
+        cuda=None if able[0] == own else able[0],
+        served=all(serving.values()),
+    )
+
+
+def _serving(targets: Mapping[str, BuildSpec], capability: str) -> str | None:
+    """The target that is chosen for a GPU; only one that has plain machine code, and no warning."""
+    plain = {
+        name: target.archs
+        for name, target in targets.items()
+        if target.cuda
+        and not target.warning
+        and all(knowledge.parse_arch(arch)[1:] == ("", "real") for arch in target.archs)
+    }
+    own = [name for name, archs in plain.items() if f"{_number(capability)}-real" in archs]
+    able = [name for name, archs in plain.items() if knowledge.has_code(archs, capability)]
+    return next(iter([*own, *able]), None)
+
+
+def _number(capability: str) -> int:
+    return int(capability.replace(".", ""))
+
+
+def auto(
+    targets: Mapping[str, BuildSpec],
+    options: Options,
+    nvml: Mapping[str, Any],
+    visible: str | None = None,
+) -> tuple[Options, str]:
+    """The options of ``--target auto`` with a target in its place, and what was chosen and why.
+
+    ``nvml`` is what NVML answered, ``visible`` is CUDA_VISIBLE_DEVICES where it is set: a GPU that
+    it hides does not count. Raises Problem for a GPU that has no target.
+    """
+    if options.arch is not None:
+        raise Problem(
+            "--arch names the GPUs, so --target auto has nothing to find out.",
+            id="auto-with-arch",
+            code=USAGE,
+            remedy="leave out --arch, or --target auto",
+        )
+    devices: list[dict[str, Any]] = list(nvml.get("devices", ()))
+    why = f"NVIDIA's driver does not answer here ({nvml['error']})" if "error" in nvml else ""
+    if nvml.get("error") == card.NO_DRIVER:
+        why = "no NVIDIA driver is installed here"
+    if not why and not devices:
+        why = "there is no NVIDIA GPU here"
+    if not why and visible is not None:
+        devices = card.within(devices, visible)
+        why = "" if devices else f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU"
+    if why:
+        name = first(targets)
+        return dataclasses.replace(options, target=name), f"target auto: {name}, because {why}"
+    gpus = {f"{d['name']} ({d['compute_capability']})": d["compute_capability"] for d in devices}
+    lacking = [name for name, kind in gpus.items() if not _serving(targets, kind)]
+    if lacking:
+        raise _without_target(targets, options, gpus, lacking)
+    found = fit(targets, gpus.values(), options.cuda)
+    if found is None:  # --cuda names a release that cannot: choose says so
+        found = fit(targets, gpus.values())
+        assert found is not None
+    told = found.target + (f" with --arch {found.arch}" if found.arch else "")
+    chosen = dataclasses.replace(
+        options, target=found.target, arch=found.arch, cuda=options.cuda or found.cuda
+    )
+    return chosen, f"target auto: {told}, for {' and '.join(gpus)}"
+
+
+def _without_target(
+    targets: Mapping[str, BuildSpec],
+    options: Options,
+    gpus: Mapping[str, str],
+    lacking: Sequence[str],
+) -> Problem:
+    names = ", ".join(lacking)
+    able = fit(targets, gpus.values(), options.cuda) or fit(targets, gpus.values())
+    if able:
+        evidence = "the CUDA version can build for it without a target of its own"
+        remedy = able.command("wheel")
+    else:
+        known = knowledge.toolkits()
+        majors = " and ".join(sorted({line.partition(".")[0] for line in known}))
+        has = sorted({number for row in known.values() for number in row.archs})
+        evidence = f"CUDA {majors} cannot build for it: it builds for compute capability " + (
+            ", ".join(f"{number // 10}.{number % 10}" for number in has)
+        )
+        rest = [kind for name, kind in gpus.items() if name not in lacking]
+        others = fit(targets, rest) if rest else None
+        cpu = next((name for name, target in targets.items() if target.cuda is None), None)
+        remedy = "for an older GPU build llama-cpp-python itself with CUDA 12"
+        if others:
+            remedy = f"build for the other GPUs: {others.command('wheel')}"
+        elif cpu:
+            typed = programs.typed(["nox", "-s", "wheel", "--", "--target", cpu])
+            remedy += f"; for the CPU: {typed}"
+    return Problem(
+        f"There is no target for {names}.",
+        id="gpu-without-target",
+        evidence=evidence,
+        remedy=remedy,
+    )
 
 
 def virtual(spec: BuildSpec) -> list[str]:
@@ -208,13 +387,7 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
     pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
     unknown = [python for python in pythons if python not in knowledge.pythons()]
     if unknown:
-        raise Problem(
-            f"There is no Python {', '.join(unknown)} that a wheel could be for.",
-            id="python-unknown",
-            code=USAGE,
-            evidence="known: " + ", ".join(knowledge.pythons()),
-            remedy="choose of those with --pythons",
-        )
+        raise _unknown_python(", ".join(unknown), "--pythons")
     found = []
     for name in names:
         built = choose(targets, dataclasses.replace(options, target=name))
@@ -224,6 +397,16 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
                 asked = dataclasses.replace(options, target=name, python=python)
                 found.append(choose(targets, asked))
     return found
+
+
+def _unknown_python(versions: str, option: str) -> Problem:
+    return Problem(
+        f"There is no Python {versions} that a wheel could be for.",
+        id="python-unknown",
+        code=USAGE,
+        evidence="known: " + ", ".join(knowledge.pythons()),
+        remedy=f"choose one of those with {option}",
+    )
 
 
 def _listed(option: str, text: str) -> list[str]:
@@ -280,14 +463,18 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
             code=USAGE,
             remedy="write it as --python 3.11",
         )
+    if spec.python not in knowledge.pythons():
+        raise _unknown_python(spec.python, "--python")
     if spec.source is None and spec.version not in knowledge.sdists():
+        form, _ = _FORMS["version"]
+        lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
         raise Problem(
             f"llama-cpp-python {spec.version} is not locked here.",
             id="version-not-locked",
             code=USAGE,
             evidence="locked: " + ", ".join(knowledge.sdists()),
-            remedy="choose one of those, or lock it: nox -s lock -- --add "
-            f"llama-cpp-python=={spec.version}",
+            remedy=f"choose one of those with --version ({LATEST} is {knowledge.newest_sdist()})"
+            + (lock if re.fullmatch(form, spec.version, re.ASCII) else ""),
         )
     if spec.cuda is None:
         if spec.archs:

@@ -53,9 +53,9 @@ def test_the_exit_code_says_what_kind_of_failure_it_was(
     assert run("-s verify -- --target cpu --wheel gone.whl")[0] == errors.USAGE
     assert run("-s wheel -- --targt cpu")[0] == errors.USAGE
     assert run("-s whell")[0] == errors.USAGE
-    code, said = run("-s probe -- --target cpu --python 3.99")
+    code, said = run("-s probe -- --target cpu --python 3.14")
     assert code == errors.ENVIRONMENT
-    assert "Python 3.99: none found" in said
+    assert "Python 3.14: none found" in said
     assert "Fix: " in said
     # What nox adds is on a line of its own, after the remedy.
     assert [line for line in said.splitlines() if "aborted" in line] == [said.splitlines()[-1]]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import functools
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +12,9 @@ from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+from nox.virtualenv import uv_version
 
-from sessions.shared import errors, nox_session
+from sessions.shared import errors, knowledge, nox_session, subnox
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
 from tests import fakes
@@ -256,6 +259,83 @@ def test_a_dry_run_makes_no_folder(project: Path, name: str) -> None:
     assert sorted(project.iterdir()) == before
 
 
+# ---- --target auto -------------------------------------------------------------------------------
+
+Machine = Callable[..., None]
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Sets which GPUs are here, by compute capability; the driver may be asked once."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def here(*capabilities: str) -> None:
+        answers = iter([fakes.nvml(*(fakes.card(compute_capability=c) for c in capabilities))])
+        monkeypatch.setattr(nox_session, "_nvml", functools.cache(lambda: next(answers)))
+        nox_session._say_once.cache_clear()
+
+    return here
+
+
+def test_each_session_of_a_command_has_the_target_of_the_gpu_and_one_says_it(
+    gpus: Machine, capsys: Said
+) -> None:
+    gpus("8.9")
+    seen: list[Context] = []
+    for name in ("probe", "verify"):
+        nox_session.stage(asking(name, "--target", "auto"), seen.append)
+    assert [(ctx.spec.target, ctx.options.target) for ctx in seen] == [("ada", "ada")] * 2
+    assert seen[0].targets["ada"] == seen[0].spec
+    said = capsys.readouterr().out
+    assert said == "target auto: ada, for NVIDIA GeForce RTX 5090 (8.9)\n"
+
+
+def test_only_auto_asks_for_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nox_session, "_nvml", lambda: pytest.fail("asked"))
+    seen: list[Context] = []
+    nox_session.stage(asking("verify"), seen.append)
+    assert seen[0].spec.target == "rtx50"
+
+
+def test_what_a_session_hands_on_is_what_auto_chose(gpus: Machine) -> None:
+    gpus("12.0", "8.6")
+    seen: list[Context] = []
+    nox_session.stage(asking("release", "--target", "auto"), seen.append)
+    (ctx,) = seen
+    assert [spec.target for spec in ctx.specs] == ["rtx50+arch120-real-86-real"]
+    assert subnox.words(ctx.options) == ["--arch=120-real;86-real"]
+
+
+def test_auto_may_be_one_of_several_targets(gpus: Machine, capsys: Said) -> None:
+    gpus("8.9")
+    seen: list[Context] = []
+    nox_session.stage(asking("release", "--target", "auto,cpu,ada"), seen.append)
+    assert [spec.target for spec in seen[0].specs] == ["ada", "cpu"]
+    gpus("12.0", "8.6")
+    said = refused(asking("release", "--target", "auto,cpu"), capsys)
+    assert said.startswith("2\nerror: --target auto chose several architectures")
+
+
+def test_a_gpu_without_a_target_ends_the_command_first(
+    gpus: Machine, nox: Nox, project: Path, capsys: Said
+) -> None:
+    gpus("6.1")
+    assert command(project, "-s", "wheel", "--", "--target", "auto") == errors.ENVIRONMENT
+    assert "CUDA 13 cannot build for it" in capsys.readouterr().err
+    assert nox.started == []
+
+
+def test_the_latest_version_is_said_and_handed_on(capsys: Said) -> None:
+    nox_session._say_once.cache_clear()
+    seen: list[Context] = []
+    for version in ("latest", f"v{knowledge.newest_sdist()}"):
+        nox_session.stage(asking("verify", "--version", version), seen.append)
+    newest = knowledge.newest_sdist()
+    assert [ctx.options.version for ctx in seen] == [newest] * 2
+    told = capsys.readouterr().out
+    assert told == f"version latest: {newest}, the newest that is locked here\n"
+
+
 # ---- The whole command ---------------------------------------------------------------------------
 
 
@@ -292,6 +372,17 @@ def test_a_right_command_is_handed_to_nox_with_this_noxfile(nox: Nox, project: P
     assert command(project, *words) == 0
     noxfile = str(project / "noxfile.py")
     assert nox.started == [[noxfile, "-f", noxfile, *words]]
+
+
+def test_that_uv_is_absent_is_not_worth_a_line(
+    nox: Nox, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert command(project, "-s", "verify") == 0
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "nox"):
+        assert uv_version("/nowhere/uv").major == 0  # nox says it here
+        logging.getLogger("nox").info("Running session verify")
+    assert [record.getMessage() for record in caplog.records] == ["Running session verify"]
 
 
 def test_the_command_ends_with_the_code_of_the_session_that_failed(

@@ -12,6 +12,7 @@ import pytest
 from sessions.fetch import main_toolkit
 from sessions.shared import knowledge
 from sessions.shared.target import HostRange
+from tests import fakes
 from tests.problems import raises
 
 # The lines of crt/host_config.h of CUDA 13.1.115 that say which compilers it takes, as they are:
@@ -252,6 +253,13 @@ def test_pins_are_read_from_a_requirements_file() -> None:
 def test_shortest_is_the_inverse_of_compiled_to(archs: list[str], names: set[str]) -> None:
     assert {name for arch in archs for name in knowledge.compiled_to(arch)} == names
     assert sorted(knowledge.shortest(names)) == sorted(archs)
+
+
+def test_the_documents_have_the_size_of_the_runtime() -> None:
+    assert set(knowledge.load("wheels.toml")["runtime"]["bytes"]) > set(knowledge.floors("13"))
+    for name in ("README.md", "README.es.md", "ARCHITECTURE.md"):
+        text = (fakes.ROOT / name).read_text(encoding="utf-8")
+        assert f"{knowledge.runtime_mb()} MB" in text.replace("\n", " "), name
 
 
 def test_shortest_leaves_words_that_are_not_architectures() -> None:

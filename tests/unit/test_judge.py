@@ -8,11 +8,12 @@ import pytest
 
 from sessions.probe import selection
 from sessions.probe.model import Compiler, Driver, Toolchain
-from sessions.shared import knowledge
+from sessions.shared import knowledge, programs, spec
 from sessions.shared.checks import Check
 from sessions.shared.target import BuildSpec, HostRange
 from tests import fakes
 
+TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 ACCEPTS = knowledge.toolkit("13.1").accepts
 
 
@@ -354,6 +355,30 @@ def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> 
     assert [c.status for c in checks if c.id == "gpu"] == ["ok", "warn", "ok"]
     (warning,) = [c for c in checks if c.id == "gpu" and c.status == "warn"]
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0,2" in warning.remedy
+    assert "nox" not in warning.remedy
+    checks = selection.judge(fakes.chain(gpus=cards), fakes.spec(), {}, targets=TARGETS)
+    (warning,) = [c for c in checks if c.id == "gpu" and c.status == "warn"]
+    both = programs.typed(["--target", "rtx50", "--arch", "120-real;89-real"])
+    assert f"CUDA_VISIBLE_DEVICES=0,2; or build for all GPUs: nox -s wheel -- {both}" in (
+        warning.remedy
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "remedy"),
+    [
+        ("8.9", "nox -s wheel -- --target ada"),
+        ("8.6", "nox -s wheel -- --target ampere"),
+        ("9.0", "nox -s wheel -- --target hopper"),
+        ("7.5", "nox -s wheel -- --target rtx50 --arch 75-real"),
+        ("6.1", "no CUDA version that is known here can build for what is here"),
+    ],
+)
+def test_the_target_of_another_gpu_is_named(capability: str, remedy: str) -> None:
+    chain = fakes.chain(gpus=(fakes.gpu(compute_capability=capability),))
+    checks = selection.judge(chain, fakes.spec(), {}, targets=TARGETS)
+    (gpu,) = [c for c in checks if c.id == "gpu"]
+    assert (gpu.status, gpu.remedy.endswith(remedy)) == ("warn", True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from sessions.probe import main_probe
 from sessions.probe.model import Toolchain
-from sessions.shared import machine, records
+from sessions.shared import machine, records, spec
 from sessions.shared.machine import Machine
 from sessions.shared.nox_session import Context
 from tests import fakes, machines
@@ -153,6 +153,14 @@ def test_another_targets_card_is_said_not_to_fit() -> None:
     gpu = next(check for check in chain.checks if check.id == "gpu")
     assert gpu.status == "warn"
     assert "9.0" in gpu.evidence
+
+
+def test_the_target_of_the_gpu_that_is_here_is_named() -> None:
+    text = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
+    ask = machine.replay(MACHINES / "ubuntu24-h200" / FILE)
+    chain = main_probe.probe(ask, fakes.spec(), None, targets=spec.load(text, "linux"))
+    gpu = next(check for check in chain.checks if check.id == "gpu")
+    assert gpu.remedy.endswith("nox -s wheel -- --target hopper")
 
 
 def test_an_old_driver_is_said_not_to_run_the_wheel() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -297,11 +299,14 @@ def test_an_unknown_cuda_lists_those_that_are_known(cuda: str) -> None:
     assert "13.1" in problem.evidence
 
 
-@pytest.mark.parametrize("arch", ["130-real", "sm_120", "120-sass", "120x", "native", "12.0", ""])
+@pytest.mark.parametrize(
+    "arch", ["130-real", "sm_130", "120-sass", "120x", "native", "1.2", "12", "sm120b", ""]
+)
 def test_an_unknown_architecture_is_refused(arch: str) -> None:
     problem = refused("--arch", f"120-real;{arch}")
-    assert problem.what == f"{arch!r} is not a CUDA architecture this project knows."
-    assert "120 (Blackwell: RTX 50" in problem.evidence
+    assert problem.what.endswith(" is not a CUDA architecture this project knows.")
+    assert re.search(r"^120 \(Blackwell: RTX 50", problem.evidence, re.MULTILINE)
+    assert max(map(len, str(problem).splitlines())) < 200
 
 
 def test_an_architecture_that_this_cuda_cannot_build_is_refused() -> None:
@@ -358,3 +363,246 @@ def test_cuda_for_the_cpu_target_needs_an_architecture() -> None:
 @pytest.mark.parametrize("python", ["3", "2.7", "python3.11", "3.11.2", "3.x"])
 def test_what_is_no_python_version_is_refused(python: str) -> None:
     assert refused("--python", python).what == f"--python {python} is not a Python version."
+
+
+@pytest.mark.parametrize("python", ["3.7", "3.99", "3.011"])
+def test_a_python_that_no_wheel_can_be_for_is_refused(python: str) -> None:
+    problem = refused("--python", python)
+    assert problem.id == "python-unknown"
+    assert problem.evidence == "known: " + ", ".join(knowledge.pythons())
+    assert "--python" in problem.remedy
+
+
+@pytest.mark.parametrize(
+    ("given", "archs"),
+    [
+        ("sm_120", ("120-real",)),
+        ("SM_120", ("120-real",)),
+        ("sm120a", ("120a-real",)),
+        ("compute_90", ("90-virtual",)),
+        ("12.0", ("120-real",)),
+        ("8.9", ("89-real",)),
+        ("12.0a", ("120a-real",)),
+        ("9.0+PTX", ("90",)),
+        ("120", ("120",)),
+        ("120f", ("120f",)),
+        ("sm_120; 8.6", ("120-real", "86-real")),
+    ],
+)
+def test_an_architecture_may_be_written_as_nvcc_or_pytorch_does(
+    given: str, archs: tuple[str, ...]
+) -> None:
+    assert choose("--arch", given).archs == archs
+
+
+def test_the_same_architecture_in_other_words_is_the_same_target() -> None:
+    assert choose("--arch", "sm_120") == choose("--arch", "12.0") == choose()
+    assert refused("--arch", "120-real;12.0").id == "arch-twice"
+
+
+def test_a_tables_architectures_are_written_in_one_way_only() -> None:
+    assert load_refused(TABLE.replace("120-real", "sm_120")).id == "target-table-invalid"
+
+
+@pytest.mark.parametrize(
+    ("words", "budget"),
+    [
+        ([], 30),
+        (["--arch", "90-real"], 30),
+        (["--arch", "120-real;86-real"], 60),
+        (["--arch", "120-real;89-real;86-real"], 90),
+        (["--arch", "120"], 60),  # machine code and PTX
+        (["--target", "seed"], 45),
+        (["--target", "seed", "--arch", "100-real"], 45),
+        (["--target", "seed", "--arch", "100;120-real"], 67),
+        (["--target", "cpu"], 4),
+    ],
+)
+def test_the_size_budget_grows_with_the_architectures(words: list[str], budget: int) -> None:
+    assert choose(*words).budget_mb == budget
+
+
+@pytest.mark.parametrize("version", ["0.3.16", "v0.3.16"])
+def test_a_version_may_be_written_as_its_tag(version: str) -> None:
+    assert choose("--version", version) == choose()
+
+
+def test_the_latest_version_is_the_newest_that_is_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose("--version", "latest").version == knowledge.newest_sdist()
+    rows = dict.fromkeys(("0.3.9", "0.3.100", "0.3.36"))
+    monkeypatch.setattr(knowledge, "sdists", lambda: rows)
+    assert knowledge.newest_sdist() == "0.3.100"
+
+
+@pytest.mark.parametrize("version", ["newest", "v", "vv0.3.16", "Latest"])
+def test_what_is_no_version_is_not_offered_to_be_locked(version: str) -> None:
+    problem = refused("--version", version)
+    assert problem.id == "version-not-locked"
+    assert "nox -s lock" not in problem.remedy
+    assert "latest" in problem.remedy
+
+
+# ---- --target auto -------------------------------------------------------------------------------
+
+NAMES = {
+    "12.0": "NVIDIA GeForce RTX 5090",
+    "12.1": "NVIDIA GB10",
+    "10.0": "NVIDIA B200",
+    "9.0": "NVIDIA H100",
+    "8.9": "NVIDIA GeForce RTX 4090",
+    "8.6": "NVIDIA GeForce RTX 3090",
+    "8.0": "NVIDIA A100",
+    "7.5": "NVIDIA GeForce RTX 2080 Ti",
+    "6.1": "NVIDIA GeForce GTX 1080",
+    "10.7": "NVIDIA Rubin",
+    "15.0": "NVIDIA Unknown",
+}
+
+
+def nvml(*capabilities: str) -> dict[str, Any]:
+    """What NVML answers on a machine with GPUs of these compute capabilities."""
+    cards = [
+        fakes.card(index=at, name=NAMES[kind], compute_capability=kind)
+        for at, kind in enumerate(capabilities)
+    ]
+    return {**fakes.nvml(), "devices": cards}
+
+
+def auto(*capabilities: str, words: tuple[str, ...] = ()) -> tuple[BuildSpec, str]:
+    options, told = spec.auto(
+        TARGETS, fakes.parsed("--target", "auto", *words), nvml(*capabilities)
+    )
+    return spec.choose(TARGETS, options), told
+
+
+def without_target(*capabilities: str, words: tuple[str, ...] = ()) -> Problem:
+    with pytest.raises(Problem) as caught:
+        auto(*capabilities, words=words)
+    assert (caught.value.id, caught.value.code) == ("gpu-without-target", errors.ENVIRONMENT)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("capability", "target"),
+    [
+        ("12.0", "rtx50"),
+        ("12.1", "rtx50"),
+        ("10.0", "b200"),
+        ("9.0", "hopper"),
+        ("8.9", "ada"),
+        ("8.6", "ampere"),
+    ],
+)
+def test_auto_is_the_target_of_the_gpu(capability: str, target: str) -> None:
+    for count in (1, 2):
+        chosen, told = auto(*[capability] * count)
+        assert chosen == TARGETS[target]
+        assert told == f"target auto: {target}, for {NAMES[capability]} ({capability})"
+
+
+def test_auto_never_takes_a_target_with_a_warning_or_with_special_code() -> None:
+    odd = {name: TARGETS[name] for name in ("cpu", "seed", "rtx50-fp4")}
+    assert [spec.fit({"ada": TARGETS["ada"], **odd}, [kind]) for kind in ("12.0", "10.0")] == [
+        spec.Fit("ada", "120-real", None, served=False),
+        spec.Fit("ada", "100-real", None, served=False),
+    ]
+
+
+@pytest.mark.parametrize("kinds", [("12.0", "8.6"), ("8.6", "12.0"), ("8.6", "12.0", "8.6")])
+def test_auto_builds_one_wheel_for_two_kinds_of_gpu(kinds: tuple[str, ...]) -> None:
+    chosen, told = auto(*kinds)
+    assert chosen.target == "rtx50+arch120-real-86-real"
+    assert (chosen.archs, chosen.budget_mb) == (("120-real", "86-real"), 60)
+    assert told.startswith("target auto: rtx50 with --arch 120-real;86-real, for NVIDIA GeForce ")
+    assert told.count(" (") == 2
+    # The same in words, so that a remedy chooses it again.
+    assert choose(*shlex.split(spec.command("wheel", chosen))[4:]) == chosen
+
+
+def test_auto_leaves_the_other_options() -> None:
+    chosen, _ = auto("8.9", words=("--cuda", "13.4", "--python", "3.12"))
+    assert chosen.target == "ada+cuda13.4+py3.12"
+
+
+@pytest.mark.parametrize(
+    ("answer", "visible", "why"),
+    [
+        ({"error": "NVML Shared Library Not Found"}, None, "no NVIDIA driver is installed here"),
+        ({"error": "Driver/library version mismatch"}, None, "(Driver/library version mismatch)"),
+        ({**fakes.nvml(), "devices": []}, None, "no NVIDIA GPU"),
+        (nvml("8.9"), "", "CUDA_VISIBLE_DEVICES='' hides"),
+        (nvml("8.9"), "-1", "CUDA_VISIBLE_DEVICES='-1' hides"),
+    ],
+    ids=["no-driver", "mismatch", "no-gpu", "empty", "hidden"],
+)
+def test_without_a_gpu_auto_is_the_default_and_says_so(
+    answer: dict[str, Any], visible: str | None, why: str
+) -> None:
+    options, told = spec.auto(TARGETS, fakes.parsed("--target", "auto"), answer, visible)
+    assert spec.choose(TARGETS, options) == TARGETS["rtx50"]
+    assert told.startswith("target auto: rtx50, because ")
+    assert why in told
+
+
+def test_a_gpu_that_is_hidden_does_not_count_for_auto() -> None:
+    options, told = spec.auto(
+        TARGETS, fakes.parsed("--target", "auto"), nvml("12.0", "6.1", "8.9"), "2"
+    )
+    assert options.target == "ada"
+    assert "RTX 5090" not in told
+
+
+def test_a_gpu_without_a_target_is_named_with_what_builds_for_it() -> None:
+    problem = without_target("7.5")
+    assert problem.what == "There is no target for NVIDIA GeForce RTX 2080 Ti (7.5)."
+    assert problem.remedy == programs.typed(
+        ["nox", "-s", "wheel", "--", "--target", "rtx50", "--arch", "75-real"]
+    )
+    assert choose("--arch", "75-real").archs == ("75-real",)
+    assert "--arch 80-real" in without_target("8.0").remedy
+
+
+def test_beside_a_gpu_with_a_target_what_builds_for_both_is_named() -> None:
+    problem = without_target("8.9", "7.5")
+    assert "RTX 4090" not in problem.what
+    words = shlex.split(problem.remedy)[4:]
+    assert words == ["--target", "ada", "--arch", "89-real;75-real"]
+    assert choose(*words).archs == ("89-real", "75-real")
+
+
+def test_an_architecture_of_a_newer_cuda_only_is_named_with_it() -> None:
+    found = spec.fit({"ada": TARGETS["ada"]}, ["10.7"])
+    assert found == spec.Fit("ada", "107-real", "13.4", served=False)
+    assert choose(*found.words).cuda == "13.4"
+    assert spec.fit({"ada": TARGETS["ada"]}, ["10.7"], "13.1") is None
+    problem = without_target("7.5", "10.7", words=("--cuda", "13.1"))
+    assert choose(*shlex.split(problem.remedy)[4:]).archs == ("100-real", "75-real")
+
+
+@pytest.mark.parametrize("kind", ["6.1", "15.0"])
+def test_a_gpu_that_cuda_13_cannot_build_for_is_said_to_be_one(kind: str) -> None:
+    problem = without_target(kind)
+    assert NAMES[kind] in problem.what
+    assert problem.evidence.startswith("CUDA 13 cannot build for it")
+    assert "--arch" not in problem.remedy
+    assert "--target cpu" in problem.remedy
+    assert "nox -s wheel -- --target ada" in without_target("8.9", kind).remedy
+
+
+def test_auto_with_a_cuda_that_cannot_build_for_the_gpu_is_refused() -> None:
+    with pytest.raises(Problem) as caught:
+        auto("8.9", words=("--cuda", "12.8"))
+    assert caught.value.id == "cuda-unknown"
+
+
+def test_auto_has_nothing_to_find_out_where_the_architecture_is_named() -> None:
+    with pytest.raises(Problem) as caught:
+        auto("8.9", words=("--arch", "89-real"))
+    assert (caught.value.id, caught.value.code) == ("auto-with-arch", USAGE)
+
+
+def test_auto_without_any_target_is_refused() -> None:
+    for answer in (nvml("8.9"), {"error": "no"}):
+        with pytest.raises(Problem) as caught:
+            spec.auto({}, fakes.parsed("--target", "auto"), answer)
+        assert caught.value.id == "targets-empty"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import types
 from collections.abc import Callable, Sequence
@@ -13,11 +14,12 @@ import pytest
 from sessions.build import main_wheel
 from sessions.build.model import Timeline
 from sessions.probe import ms_runtime
-from sessions.shared import programs, records
+from sessions.shared import knowledge, programs, records
 from sessions.shared.errors import USAGE
 from sessions.shared.host import Host
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
+from sessions.shared.target import BuildSpec
 from tests import fakes
 from tests.problems import raises
 
@@ -176,7 +178,37 @@ def test_a_current_wheel_is_not_built_again(
     sha256 = records.file_sha256(ctx.wheels / NAME)
     records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=sha256))
     main_wheel.main(ctx)
-    assert f"up to date, {ctx.wheels / NAME}" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"up to date, {ctx.wheels / NAME}" in said
+    assert said.splitlines()[-1].split() == ["nox", "-s", "smoke", "--", "--target", "rtx50"]
+    # On the way to another session there is no next step.
+    main_wheel.main(dataclasses.replace(ctx, asked=frozenset({"verify"})))
+    assert "pip install" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("spec", "gpus", "session"),
+    [
+        (fakes.spec(), ["12.0"], "smoke"),
+        (fakes.spec(), ["8.9", "12.0"], "smoke"),
+        (fakes.spec(), ["8.9"], "bundle"),
+        (fakes.spec(), [], "bundle"),
+        (fakes.cpu_spec(), [], "smoke"),
+    ],
+    ids=["gpu", "beside-another", "another-gpu", "no-gpu", "cpu"],
+)
+def test_the_next_steps_are_to_install_and_to_test(
+    spec: BuildSpec, gpus: list[str], session: str
+) -> None:
+    path = Path("/my wheels") / NAME
+    said = main_wheel.next_lines(spec, path, gpus)
+    commands = [line.strip() for line in said if line.startswith("  ")]
+    assert commands == [
+        programs.typed(["pip", "install", str(path)]),
+        f"nox -s {session} -- --target {spec.target}",
+    ]
+    size = f"{knowledge.runtime_mb()} MB"
+    assert (size in "".join(said)) is bool(spec.cuda)
 
 
 def test_a_disk_that_cannot_hold_a_build_is_said_before_it_begins(
