@@ -82,7 +82,9 @@ Load = Callable[[Machine], ModuleType]
 
 @pytest.fixture
 def loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
-    """The module as it ships, on a machine."""
+    """The module as it ships, on a machine: Linux, unless the test says another."""
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("os.RTLD_NOLOAD", 4, raising=False)
 
     def make(machine: Machine) -> ModuleType:
         pathfinder = ModuleType("cuda.pathfinder")

@@ -20,12 +20,18 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import card, launch, pipconfig, proofs, seal, stats
+from sessions.payload import card, cgroups, launch, pipconfig, proofs, seal, stats
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLATFORM = sysconfig.get_platform().replace("-", "_")
+
+
+@pytest.fixture(autouse=True)
+def _beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that is imported only when it is needed, as the payload finds it."""
+    monkeypatch.setitem(sys.modules, "cgroups", cgroups)
 
 
 def manifest(**changes: Any) -> dict[str, Any]:

@@ -322,7 +322,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
 
 def signed(root: Path) -> Context:
     digest = build(smoking(root))
-    (root / "smoke-report.json.sig").write_text("a signature\n")
+    (root / "smoke-report.json.sig").write_bytes(b"a signature\n")
     return smoking(root, "--report", report_file(root, digest), "--signers", str(root / "signers"))
 
 
