@@ -130,7 +130,7 @@ def publish(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests: no network, no compiler, under a minute."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
-    session.run("python", "-m", "pytest", "tests/unit", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)

@@ -108,7 +108,8 @@ def test_import_works_or_says_what_is_missing(unpacked: Path, tmp_path: Path) ->
     # Neither cuda-pathfinder nor the runtime is installed here, so it can never succeed.
     assert done.returncode != 0
     assert "llama_cpp was built for CUDA 13.1 and cannot start without:" in done.stderr
-    assert "cuda-pathfinder: pip install cuda-pathfinder" in done.stderr
+    assert "cublas: pip install nvidia-cuda-runtime nvidia-cublas [" in done.stderr
+    assert "pip install cuda-pathfinder" in done.stderr
     assert ("the NVIDIA driver (libcuda.so.1)" in done.stderr) is not driver
 
 
