@@ -40,7 +40,15 @@ def cases(lab: Lab, project: Path) -> list[ET.Element]:
     shutil.rmtree(folder, ignore_errors=True)  # from here: in the lab it takes minutes
     folder.mkdir()
     results = folder / "results.xml"
-    words = ("--basetemp", lab.windows(folder / "tmp"), "--junitxml", lab.windows(results))
+    # One process: what is slow under Wine is its server, which workers would share.
+    words = (
+        "-n",
+        "0",
+        "--basetemp",
+        lab.windows(folder / "tmp"),
+        "--junitxml",
+        lab.windows(results),
+    )
     options = (*words, "--quiet", "--tb=short", "-p", "no:cacheprovider")
     checkout.nox(lab, project, "-s", "tests", "--", *options).well()
     return list(ET.parse(results).getroot().iter("testcase"))
