@@ -128,7 +128,7 @@ def publish(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests(session: nox.Session) -> None:
-    """Unit tests: no network, no compiler, under a minute."""
+    """Unit tests: no network, no compiler."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
     session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs)
 
