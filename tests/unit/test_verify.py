@@ -303,16 +303,17 @@ def test_what_is_imported_by_what_judges_judges_too() -> None:
     program = (
         "import sys, runpy; sys.argv = ['library']\n"
         "import sessions.verify.reader, sessions.verify.run_checks, sessions.verify.library\n"
-        "print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('sessions.')))"
+        "for n, m in sys.modules.items():\n"
+        "    n.startswith('sessions.') and print(m.__file__)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-X", "utf8", "-c", program],
         cwd=fakes.ROOT,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=True,
     )
-    loaded = {Path(name) for name in done.stdout.split()}
+    loaded = {Path(name) for name in done.stdout.splitlines()}
     assert SESSIONS / "verify" / "library.py" in loaded
     assert loaded <= set(fingerprint.judging())
 
