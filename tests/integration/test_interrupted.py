@@ -170,7 +170,7 @@ def test_caches_that_another_checkouts_build_uses_stay(
 ) -> None:
     """The build goes on with the toolkit, the tools and the compiler cache that it began with."""
     cache = Path(mini.project.env["BLACKWHEEL_CACHE"])
-    slow_compiler.slow(8)
+    slow_compiler.slow(15)  # seconds: `clean` must end before the compiler, also on a busy machine
     options = tuple(w for w in slow_compiler.options if w not in ("--cache", "none"))
     running = mini.start(*options)
     slow_compiler.wait_until_half_way(running, mini.build / "tree")
