@@ -19,7 +19,7 @@ DISK_MIB = 6144  # with room; measured: toolkit 826, tools 217, source and downl
 
 
 def job_count(host: Host, asked: int | None) -> int:
-    """Compile steps at once: as asked, else one a core and no more than memory holds."""
+    """Compile steps at once: as asked, else one per core, but no more than fit in memory."""
     if asked:
         return asked
     return max(1, min(host.cores, host.memory_free_mib // STEP_MIB))

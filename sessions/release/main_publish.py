@@ -192,7 +192,7 @@ def _is_address(text: str) -> bool:
     try:
         found = urlsplit(text)
         return found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
-    except ValueError:  # "http://[x", a port that is no number
+    except ValueError:  # "http://[x", a port that is not a number
         return False
 
 

@@ -222,7 +222,7 @@ def holds(case: Mapping[str, Any]) -> bool:
 
 
 def share(case: Mapping[str, Any]) -> float:
-    """How much of its bound a case took: 0.5 is half of it; infinite where that is no number."""
+    """How much of its bound a case took: 0.5 is half of it; infinite if it is not a number."""
     nmse, bound = case["nmse"], case["bound"]
     found = nmse / bound if bound > 0 else math.inf
     return math.inf if math.isnan(found) else float(found)

@@ -12,7 +12,7 @@ from sessions.shared.checks import Check
 class SmokeReport:
     """What was proven by running a wheel. Times in seconds.
 
-    ``device`` is the card's name, or "cpu"; ``origin`` "here", or the file that brought the report.
+    ``device`` is the name of the GPU, or "cpu"; ``origin`` is "here", or the file of the report.
     Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal.
     """
 
@@ -34,7 +34,7 @@ class SmokeReport:
 
 @dataclass(frozen=True)
 class BenchWheel:
-    """One wheel of a benchmark: ``values`` has a series a metric, in the units of payload/stats.py.
+    """One wheel of a benchmark: ``values`` has one series per metric (units: payload/stats.py).
 
     ``brings_runtime`` is whether it requires NVIDIA's packages; where it does not, they were put
     on the loader's path. ``jit_files`` is what the driver left in an empty cache: compiled PTX.

@@ -113,7 +113,7 @@ def write(dist: Path) -> None:
 
 
 def _by_label(found: Iterable[Release]) -> dict[str, list[Release]]:
-    """The releases of each sub-index, one a file name. Raises Problem where a name has two."""
+    """The releases of each sub-index, one per file name. Raises Problem where a name has two."""
     groups: dict[str, dict[str, Release]] = {}
     for release in found:
         name = label(release.cuda, release.archs)
