@@ -92,13 +92,13 @@ def matrix(session: nox.Session) -> None:
 
 @nox.session(requires=first("verify"))
 def verify(session: nox.Session) -> None:
-    """Prove what is inside a wheel, without running it."""
+    """Test what is inside a wheel, without running it."""
     stage(session, main_verify.main)
 
 
 @nox.session(requires=first("smoke"))
 def smoke(session: nox.Session) -> None:
-    """Prove that the wheel computes."""
+    """Test that the wheel computes."""
     stage(session, main_smoke.main)
 
 
@@ -110,13 +110,13 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(requires=first("bundle"))
 def bundle(session: nox.Session) -> None:
-    """One file that proves the wheel on another machine."""
+    """One file that tests the wheel on another machine."""
     stage(session, main_bundle.main)
 
 
 @nox.session(requires=first("release"))
 def release(session: nox.Session) -> None:
-    """Prove, judge, write dist/."""
+    """Test, judge, write dist/."""
     stage(session, main_release.main)
 
 

@@ -1,4 +1,4 @@
-"""What is known of two wheels, as records say it: one proven on a card, one run nowhere."""
+"""What is known of two wheels, as records say it: one tested on a GPU, one run nowhere."""
 
 from __future__ import annotations
 

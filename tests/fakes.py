@@ -15,7 +15,7 @@ from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch.model import Source, Toolkit
 from sessions.matrix.model import MatrixRow
-from sessions.payload import seal, stats
+from sessions.payload import report_file, stats
 from sessions.probe.model import (
     Compiler,
     Driver,
@@ -480,7 +480,7 @@ def wheel_facts(**changes: Any) -> WheelFacts:
         wheel_tags=tags,
         purelib=False,
         generator="scikit-build-core 1.1.2",
-        papers_problems=(),
+        metadata_problems=(),
         package_files={f"llama_cpp/{name}.py": digest(name) for name in modules},
         bindings=(
             Binding("llama_cpp/llama_cpp.py", "llama", ("llama_decode", "llama_free"), True),
@@ -595,7 +595,7 @@ def context(root: Path, *words: str, **changes: Any) -> Context:
     return dataclasses.replace(base, **changes)
 
 
-def card(**changes: Any) -> dict[str, Any]:
+def nvml_gpu(**changes: Any) -> dict[str, Any]:
     """A GeForce RTX 5090 as NVML shows it."""
     base: dict[str, Any] = {
         "index": 0,
@@ -608,13 +608,13 @@ def card(**changes: Any) -> dict[str, Any]:
 
 
 def nvml(*devices: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """What NVML answers on a machine with these cards; with an RTX 5090 if none is named."""
-    base = {"release": "580.159.04", "cuda": "13.0", "devices": list(devices or [card()])}
+    """What NVML answers on a machine with these GPUs; with an RTX 5090 if none is named."""
+    base = {"release": "580.159.04", "cuda": "13.0", "devices": list(devices or [nvml_gpu()])}
     return {**base, **changes}
 
 
 def smoke_job(**changes: Any) -> dict[str, Any]:
-    """What the payload is told of the rtx50 wheel, with a card, and two types to try."""
+    """What the payload is told of the rtx50 wheel, with a GPU, and two types to try."""
     base: dict[str, Any] = {
         "identity": {
             "file": wheel().file,
@@ -645,7 +645,7 @@ def smoke_job(**changes: Any) -> dict[str, Any]:
 
 
 def smoke_answers(type_: str) -> dict[str, Any]:
-    """What the payload's child finds of one GGML type on a sound card: each of its cases."""
+    """What the payload's child finds of one GGML type on a sound GPU: each of its cases."""
     cases = [
         {
             "batch": batch,
@@ -666,7 +666,7 @@ def smoke_answers(type_: str) -> dict[str, Any]:
 
 
 def smoke_found(**changes: Any) -> dict[str, Any]:
-    """All that the payload's children find of a sound rtx50 wheel on its card."""
+    """All that the payload's children find of a sound rtx50 wheel on its GPU."""
     site = "/work/venv/lib/python3.11/site-packages"
     runtime = f"{site}/nvidia/cu13/lib"
     base: dict[str, Any] = {
@@ -726,7 +726,7 @@ def smoke_found(**changes: Any) -> dict[str, Any]:
 
 
 def smoke_checks(*failing: str) -> list[dict[str, Any]]:
-    """Every check of a report on a card; those named fail."""
+    """Every check of a report on a GPU; those named fail."""
     held = {"known-answers": "16 cases of 1 types within their bounds", "memory": "0 MiB lost"}
     ids = (
         "device native-sass libraries full-offload memory known-answers greedy-tokens repeatable "
@@ -795,7 +795,7 @@ def bench_wheel(label: str = "rtx50", rounds: int = 8, **changes: Any) -> dict[s
 
 
 def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """What a benchmark says of wheels on a card, before it is sealed."""
+    """What a benchmark says of wheels on a GPU, before it is sealed."""
     condition = {
         "wheel": "rtx50",
         "kind": "warm",
@@ -827,10 +827,10 @@ def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**base, **changes}
 
 
-def sealed(found: WheelFacts, target: str = "rtx50", **changes: Any) -> str:
-    """The report of sound proofs of a wheel, as the payload writes it."""
+def report_text(found: WheelFacts, target: str = "rtx50", **changes: Any) -> str:
+    """The report of sound checks of a wheel, as the payload writes it."""
     named = {"file": found.file, "sha256": found.sha256, "target": target}
-    return seal.seal(smoke_report(**{**named, **changes}))
+    return report_file.text(smoke_report(**{**named, **changes}))
 
 
 def measured(found: Evidence, *others: str, **changes: Any) -> Evidence:
@@ -839,13 +839,13 @@ def measured(found: Evidence, *others: str, **changes: Any) -> Evidence:
     these = [bench_wheel(name, sha256=digest)]
     these += [bench_wheel(label, sha256="1" * 64) for label in others]
     report = bench_report(*these, **{"target": name, "sha256": digest, **changes})
-    text = seal.seal(report, seal.BENCH)
+    text = report_file.text(report, report_file.BENCH)
     opened = bench_results.opened(text, name, digest, "here")
     return dataclasses.replace(found, bench=opened, measured=text)
 
 
 def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
-    """All records of an rtx50 wheel that may be released: built here, proven on the card."""
+    """All records of an rtx50 wheel that may be released: built here, tested on the GPU."""
     found = found or wheel_facts()
     wanted: BuildSpec = changes.get("spec", claiming())
     base_source = source(
@@ -864,7 +864,7 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
         cuda=wanted.cuda,
         requires=made.requires,
     )
-    text = sealed(found, wanted.target)
+    text = report_text(found, wanted.target)
     groups = judge(Case(found, wanted, record, True, LOADER, PRELOAD, upstream()))
     verdict = fingerprint.verdict(wanted, record)
     base = Evidence(
@@ -899,13 +899,13 @@ def reported(found: Evidence, **changes: Any) -> Evidence:
 
 def rerun(found: Evidence, **changes: Any) -> Evidence:
     """The same after one other run of its wheel, whose report was opened as each is."""
-    text = sealed(found.facts, found.spec.target, **changes)
+    text = report_text(found.facts, found.spec.target, **changes)
     sha256 = changes.get("sha256", found.sha256)
     return dataclasses.replace(found, runs=(Run(job.opened(text, None, sha256, "here"), text),))
 
 
 def fp4_evidence(**changes: Any) -> Evidence:
-    """All records of an rtx50-fp4 wheel, proven on the card."""
+    """All records of an rtx50-fp4 wheel, tested on the GPU."""
     tags = ("py3-none-manylinux_2_35_x86_64",)
     tensor = {**device().tensor, "OMMA.SF.16864.F32.E2M1.E2M1.E8": 6_144}
     code = device(sass={"sm_120a": 98}, tensor=tensor)
@@ -930,11 +930,11 @@ def fp4_evidence(**changes: Any) -> Evidence:
 
 
 def cpu_evidence(**changes: Any) -> Evidence:
-    """All records of a cpu wheel, proven on the CPU."""
+    """All records of a cpu wheel, tested on the CPU."""
     found, wanted = cpu_facts(), cpu_spec(budget_mb=4)
     gone = ("native-sass", "libraries", "full-offload", "memory")
     checks = [check for check in smoke_checks() if check["id"] not in gone]
     where = {"device": "cpu", "capability": None, "driver": None, "checks": checks}
-    text = sealed(found, "cpu", **where)
+    text = report_text(found, "cpu", **where)
     report = job.opened(text, None, found.sha256, "here")
     return evidence(found, **{"spec": wanted, "runs": (Run(report, text),), **changes})

@@ -1,4 +1,4 @@
-"""Wheels of a few hundred bytes with true papers, and a ``dist/`` of them, for tests."""
+"""Wheels of a few hundred bytes with true documents, and a ``dist/`` of them, for tests."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def indexed(dist: Path) -> None:
 
 
 def all_cards(dist: Path) -> None:
-    """Two cards whose wheels have one name, a newer one for the first card, and the CPU's."""
+    """Two GPUs whose wheels have one name, a newer one for the first GPU, and the CPU's."""
     release(dist, "rtx50", "13.1", ("120-real",))
     release(dist, "hopper", "13.1", ("90-real",))
     release(dist, "rtx50-fp4", "13.1", ("120a-real",), version="0.3.36", tested=False)

@@ -191,7 +191,7 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     base = records.need(ctx.root / "build" / built.folder / "wheel.json", "wheel", Wheel)
     if not base.sha256 == built.sha256 == records.file_sha256(wheel):
         raise Problem(
-            f"{wheel} was changed since it was proven, by another run or by hand.",
+            f"{wheel} was changed since it was tested, by another run or by hand.",
             id="matrix-wheel-changed",
             code=CHECK_FAILED,
             remedy="run the same matrix again",
@@ -243,7 +243,7 @@ def failed(spec: BuildSpec, reason: str, remedy: str) -> MatrixRow:
 
 
 def command(ctx: Context, spec: BuildSpec, *more: str) -> str:
-    """The command line that makes and proves this one wheel, with the options of this run."""
+    """The command line that makes and tests this one wheel, with the options of this run."""
     other = f"py{spec.python}" in spec.target.split("+")  # than the target's own
     asked = dataclasses.replace(ctx.options, python=spec.python if other else None)
     given = any(word.startswith("--wheel=") for word in more)

@@ -1,7 +1,7 @@
-"""Every proof that a wheel computes, and computes right. Runs in a venv that holds the wheel.
+"""Every check that a wheel computes, and computes right. Runs in a venv that holds the wheel.
 
-``python -I payload JOB REPORT`` with two JSON files: what to prove, and where the answer goes. Each
-proof runs in a process of its own (``python -I payload --child JOB``). Standard library alone here:
+``python -I payload JOB REPORT`` with two JSON files: what to test, and where the answer goes. Each
+check runs in a process of its own (``python -I payload --child JOB``). Standard library alone here:
 what the wheel brings is imported in the children. With ``--bench`` before them, wheels are measured
 instead (bench.py).
 """
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import child
-import proofs
-import seal
+import report_file
+import smoke_checks
 import spawn
 
 Job = dict[str, Any]
-TIMEOUT = 300.0  # seconds for one child; on a card the longest takes a few, on two CPU cores 60
+TIMEOUT = 300.0  # seconds for one child; on a GPU the longest takes a few, on two CPU cores 60
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
         return
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     report = prove(job)
-    Path(sys.argv[2]).write_text(seal.seal(report), encoding="utf-8")
+    Path(sys.argv[2]).write_text(report_file.text(report), encoding="utf-8")
 
 
 def prove(job: Job) -> Job:
@@ -57,7 +57,7 @@ def prove(job: Job) -> Job:
         progress(number, total, work, start)
         found[work] = run_child(job, work)
         if work == "device" and found[work]["error"]:
-            break  # what cannot be imported proves nothing further
+            break  # what cannot be imported tests nothing further
     else:
         found["answers"] = {}
         with concurrent.futures.ThreadPoolExecutor(job["jobs"]) as pool:
@@ -66,7 +66,7 @@ def prove(job: Job) -> Job:
                 found["answers"][waiting[done]] = done.result()
                 progress(len(alone) + len(found["answers"]), total, waiting[done], start)
     found["jit_files"] = sum(path.is_file() for path in cache.rglob("*"))
-    checks = proofs.judge(job, found)
+    checks = smoke_checks.evaluate(job, found)
     times = found.get("times", {})
     return {
         **job["identity"],
@@ -75,7 +75,7 @@ def prove(job: Job) -> Job:
         "started": started,
         "seconds": round(time.monotonic() - start, 1),
         "checks": checks,
-        "cases": proofs.cases(job, found),
+        "cases": smoke_checks.cases(job, found),
         "times": {
             "import_seconds": found["device"].get("import_seconds"),
             **{

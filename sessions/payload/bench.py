@@ -3,7 +3,7 @@
 ``python -I payload --bench JOB REPORT`` with two JSON files. Each wheel is installed into a venv of
 its own, as pip does for a user, from files alone: no network is in the times. What was measured is
 kept after each step: stopped half-way, it goes on from there. Whoever starts it sees to it that it
-is of this very job, and deletes it once the report is safe. Standard library, and pynvml on a card.
+is of this very job, and deletes it once the report is safe. Standard library, and pynvml on a GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import launch
-import seal
+import report_file
 import spawn
 import stats
 import watch
@@ -61,7 +61,7 @@ def main(told: Path, report: Path) -> None:
     """Measure, and write the sealed report. Exit code 2 and a word on stderr where it cannot be."""
     job = json.loads(told.read_text(encoding="utf-8"))
     sys.path += [job["nvml"]] if job.get("nvml") else []
-    launch.write(report, seal.seal(Bench(job).measure(), seal.BENCH))
+    launch.write(report, report_file.text(Bench(job).measure(), report_file.BENCH))
 
 
 def stop(what: str) -> NoReturn:
@@ -76,7 +76,7 @@ class Bench:
     def __init__(self, job: Job) -> None:
         self.job = job
         self.folder = Path(job["folder"])
-        self.card = job["index"] if job["layers"] else None
+        self.gpu = job["index"] if job["layers"] else None
         self.wheels: list[Job] = [
             {**wheel, "values": {}, "jit_files": 0, "file": Path(wheel["path"]).name}
             for wheel in job["wheels"]
@@ -192,7 +192,7 @@ class Bench:
             names = {"cold": COLD, "warm": WARM, "real": REAL}[kind]
             found = self.child(wheel, kind, round_)
             for said, metric in names.items() if round_ else ():
-                if self.card is not None or said != "vram_mib":
+                if self.gpu is not None or said != "vram_mib":
                     add(wheel, metric, found.get(said))
 
     # ---- installing -----------------------------------------------------------------------------
@@ -230,7 +230,7 @@ class Bench:
     # ---- running --------------------------------------------------------------------------------
 
     def child(self, wheel: Job, kind: str, round_: int) -> Job:
-        """What one fresh process measures, and what the card was like meanwhile."""
+        """What one fresh process measures, and what the GPU was like meanwhile."""
         name = f"jit-{self.wheels.index(wheel)}"
         cache = self.folder / (f"{name}-cold" if kind == "cold" else name)
         if kind == "cold" and cache.exists():
@@ -243,9 +243,9 @@ class Bench:
             "threads": self.job["threads"],
             "speeds": kind != "cold",
         }
-        with watch.watching(self.card) as looks:
+        with watch.watching(self.gpu) as looks:
             found = self.spawn(wheel, told, {"CUDA_CACHE_PATH": str(cache)})
-        if self.card is not None:
+        if self.gpu is not None:
             on_the_card(wheel["label"], found)
             seen = watch.summary(looks)
             found["vram_mib"] = seen["vram_mib"]
@@ -263,7 +263,7 @@ class Bench:
         python = launch.python_of(wheel["venv"])
         environment = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-            "CUDA_VISIBLE_DEVICES": "-1" if self.card is None else self.job["visible"],
+            "CUDA_VISIBLE_DEVICES": "-1" if self.gpu is None else self.job["visible"],
             **self.loader(wheel),
             **environment,
         }
@@ -297,11 +297,11 @@ SHOWN = (
 
 
 def on_the_card(label: str, found: Job) -> None:
-    """End it where a child did not have every layer on the card: its times would be of a CPU."""
+    """End it where a child did not have every layer on the GPU: its times would be of a CPU."""
     layers = found["offloaded"]
     if not found["devices"] or not layers or layers[0] != layers[1]:
         stop(
-            f"{label} does not compute on the card: it sees {found['devices'] or 'none'}, and has "
+            f"{label} does not compute on the GPU: it sees {found['devices'] or 'none'}, and has "
             f"{layers or 'no'} layers there."
         )
 

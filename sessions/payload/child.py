@@ -1,4 +1,4 @@
-"""What one child process does: load the wheel, prove one thing, say so in JSON lines.
+"""What one child process does: load the wheel, test one thing, say so in JSON lines.
 
 A crash, an abort or a hang here is a finding of the parent's, not the end of the run.
 """
@@ -104,7 +104,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def flip(path: Path) -> None:
-    """Damage the weights of one tensor of a model file: the proof that this is noticed."""
+    """Damage the weights of one tensor of a model file: the check that this is noticed."""
     import gguf
 
     tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == "blk.1.ffn_down.weight")

@@ -1,7 +1,7 @@
-"""The program of a smoke bundle: proves one wheel on this machine, with Python and a driver alone.
+"""The program of a smoke bundle: tests one wheel on this machine, with Python and a driver alone.
 
 ``python smoke-TARGET.pyz`` makes a venv of its own, installs the wheel that the bundle holds, runs
-every proof and writes a report; with --bench it measures the wheel instead, in turn with others
+every check and writes a report; with --bench it measures the wheel instead, in turn with others
 that are named, and goes on where such a run was stopped. NVIDIA's runtime comes from pip if there
 is a network, else from the packages of the Python that runs this, else from an installed toolkit.
 """
@@ -41,7 +41,7 @@ NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
 
 
 def main() -> None:
-    """Everything, and a report; exit code 1 if a proof fails, 2 if none could be made."""
+    """Everything, and a report; exit code 1 if a check fails, 2 if none could be made."""
     options = _options()
     _at_home()
     path = Path(options.report or f"{'bench' if options.bench else 'smoke'}-report.json")
@@ -175,10 +175,10 @@ def write(path: Path, text: str) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--device", metavar="N|cpu", help="which card, by its index; or the CPU alone")
+    add("--device", metavar="N|cpu", help="which GPU, by its index; or the CPU alone")
     add("--report", metavar="FILE", help="where the report goes")
     add("--model", metavar="FILE", help="a real GGUF model to ask for facts, or to measure with")
-    add("--bench", action="store_true", help="measure the wheel instead of proving it")
+    add("--bench", action="store_true", help="measure the wheel instead of testing it")
     add("--baseline", metavar="WHEEL", action="append", help="--bench: one to measure in turn")
     add("--rounds", metavar="N", type=int, default=10, help="--bench: how often (10)")
     add("--offline", action="store_true", help="ask no package index for NVIDIA's runtime")
@@ -238,22 +238,22 @@ def _fits(manifest: dict[str, Any]) -> None:
 def _card(
     folder: Path, manifest: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """The card to use, with the driver's release; None for the CPU. Nothing is installed yet."""
+    """The GPU to use, with the driver's release; None for the CPU. Nothing is installed yet."""
     sys.path[:0] = [str(folder / "bundle" / "payload"), str(folder / "bundle" / "nvml")]
     if options.device == "cpu" or not manifest["capabilities"]:
         return None
-    import card
+    import gpu
 
-    nvml = card.read()
+    nvml = gpu.read()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    device, what, remedy = card.choose(
+    device, what, remedy = gpu.choose(
         nvml, manifest["capabilities"], manifest["driver"], options.device, visible
     )
     if device is None:
         _stop(what, remedy)
-    if warning := card.driver_warning(nvml["release"], manifest["bad_drivers"]):
+    if warning := gpu.driver_warning(nvml["release"], manifest["bad_drivers"]):
         print(f"! {warning}", file=sys.stderr)
-    return {**device, "visible": card.selector(device), "release": nvml["release"]}
+    return {**device, "visible": gpu.selector(device), "release": nvml["release"]}
 
 
 def _install(folder: Path) -> str:
@@ -511,7 +511,7 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
             raise
     print()
     if child.returncode:
-        what = "The measurements" if first else "The proofs"
+        what = "The measurements" if first else "The checks"
         _stop(f"{what} ended with {child.returncode}.", "see what it says above")
     return (folder / "report.json").read_text(encoding="utf-8")
 

@@ -37,7 +37,7 @@ class Log:
         return "".join(self.lines)[-600:].strip()
 
     def devices(self) -> list[tuple[str, str]]:
-        """(name, compute capability) of the cards that CUDA started with."""
+        """(name, compute capability) of the GPUs that CUDA started with."""
         pattern = r"Device \d+: (.+?), compute capability ([\d.]+)"
         return re.findall(pattern, "".join(self.lines))
 

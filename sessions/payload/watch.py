@@ -1,4 +1,4 @@
-"""A card's clocks, temperature and memory while something runs on it, through NVML."""
+"""A GPU's clocks, temperature and memory while something runs on it, through NVML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 Look = dict[str, Any]
 MIB = 1024 * 1024
 EVERY = 0.02  # seconds between two looks
-# NVML's reasons for a clock below the one asked for (nvmlClocksEventReason…); that the card idles,
+# NVML's reasons for a clock below the one asked for (nvmlClocksEventReason…); that the GPU idles,
 # or that its owner set the clock, is none.
 SLOWED = {
     0x04: "power cap",
@@ -24,7 +24,7 @@ SLOWED = {
 
 @contextlib.contextmanager
 def watching(index: int | None) -> Iterator[list[Look]]:
-    """Looks at one card, from before the first to the end; none where there is no card."""
+    """Looks at one GPU, from before the first to the end; none where there is no GPU."""
     looks: list[Look] = []
     if index is None:
         yield looks
@@ -53,7 +53,7 @@ def watching(index: int | None) -> Iterator[list[Look]]:
 
 
 def look(device: object) -> Look:
-    """The card at this moment; None is what it would not say."""
+    """The GPU at this moment; None is what it would not say."""
     import pynvml
 
     def ask(name: str, *words: int) -> Any:

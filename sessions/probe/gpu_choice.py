@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sessions.payload import card
+from sessions.payload import gpu
 from sessions.shared import knowledge
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
@@ -13,13 +13,13 @@ from sessions.shared.target import BuildSpec
 
 
 def capabilities(spec: BuildSpec) -> list[str]:
-    """Compute capabilities of the target's cards: "120a-real" -> "12.0"."""
+    """Compute capabilities of the target's GPUs: "120a-real" -> "12.0"."""
     numbers = {knowledge.parse_arch(arch)[0] for arch in spec.archs}
     return [f"{number // 10}.{number % 10}" for number in sorted(numbers)]
 
 
 def wants_card(ctx: Context) -> bool:
-    """Whether a run with these options needs a card of the target's kind."""
+    """Whether a run with these options needs a GPU of the target's kind."""
     here = ctx.options.report is None and ctx.options.device != "cpu"
     return here and bool(ctx.spec.archs)
 
@@ -27,7 +27,7 @@ def wants_card(ctx: Context) -> bool:
 def card_for(
     ctx: Context, nvml: dict[str, Any], wanted: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """The card to prove the target's wheel on. Raises Problem where there is none.
+    """The GPU to test the target's wheel on. Raises Problem where there is none.
 
     ``wanted`` are the compute capabilities that will do; else all that the target has.
     """
@@ -36,10 +36,10 @@ def card_for(
     driver = knowledge.toolkit(ctx.spec.cuda).driver
     visible = ctx.env.get("CUDA_VISIBLE_DEVICES")
     asked = ctx.options.device
-    device, what, remedy = card.choose(nvml, wanted, driver, asked, visible)
+    device, what, remedy = gpu.choose(nvml, wanted, driver, asked, visible)
     if device is None:
         more = "to test only its Python side: nox -s wheel, then nox -s smoke -- --device cpu"
         if "bench" in ctx.asked:
             more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
-    return {**device, "visible": card.selector(device)}
+    return {**device, "visible": gpu.selector(device)}

@@ -65,9 +65,7 @@ def main(ctx: Context) -> None:
             remedy="do what each of them says, then run the same command again",
         )
     if {"smoke", "bench"} & ctx.asked and gpu_choice.wants_card(ctx):
-        gpu_choice.card_for(
-            ctx, ask("nvml")
-        )  # nobody builds for twenty minutes to learn of no card
+        gpu_choice.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no GPU
     records.write(ctx.record("probe"), "probe", chain)
     if ctx.options.wheel:
         console.done(f"probe: Python {ctx.spec.python} is here; nothing is to be built")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sessions.payload import card, cgroups
+from sessions.payload import cgroups, gpu
 from sessions.probe.model import Compiler, InstalledToolkit, Python, Toolchain
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
@@ -249,7 +249,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "warn",
             f"C++ compiler: {why}",
             evidence=f"{reason}. Wheels built so have crashed (abetlen/llama-cpp-python#1543): "
-            "release none that did not pass nox -s smoke on the card",
+            "release none that did not pass nox -s smoke on the GPU",
             remedy="use a newer toolkit (--cuda 13.4), or "
             + (
                 "add an older toolset in the Visual Studio Installer, Modify, Individual "
@@ -430,7 +430,7 @@ def _for_these(command: str, targets: Mapping[str, BuildSpec]) -> str:
 def _judge_gpu(
     chain: Toolchain, spec: BuildSpec, oldest: int, nvml: str, targets: Mapping[str, BuildSpec]
 ) -> Iterator[Check]:
-    if nvml and nvml != card.NO_DRIVER:
+    if nvml and nvml != gpu.NO_DRIVER:
         yield Check(
             "gpu",
             "warn",
@@ -447,16 +447,16 @@ def _judge_gpu(
             "gpu",
             "warn",
             "GPU: none here, so the wheel can be built but not tried",
-            remedy="nothing for a build; to try the wheel, take it to a machine with the card",
+            remedy="nothing for a build; to try the wheel, take it to a machine with the GPU",
         )
         return
-    kinds = [gpu.compute_capability for gpu in chain.gpus]
+    kinds = [device.compute_capability for device in chain.gpus]
     whole = fit(targets, kinds) if targets else None
     every = whole.command("wheel") if whole else ""
     fitting = [g for g in chain.gpus if knowledge.has_code(spec.archs, g.compute_capability)]
-    for gpu in chain.gpus:
-        told = f"GPU {gpu.index}: {gpu.name}, {gpu.compute_capability}"
-        if gpu in fitting:
+    for device in chain.gpus:
+        told = f"GPU {device.index}: {device.name}, {device.compute_capability}"
+        if device in fitting:
             yield Check("gpu", "ok", told)
         elif fitting:
             yield Check(

@@ -1,4 +1,4 @@
-"""Every record of one target, read together: what all papers are made from.
+"""Every record of one target, read together: what all documents are made from.
 
 Nothing is judged here. The record of a stage that failed is read like any other.
 """
@@ -39,7 +39,7 @@ class Run:
     """One run of smoke: what it found, and the report as it was written where the wheel ran."""
 
     report: SmokeReport
-    sealed: str
+    report_text: str
     signature: str | None = None  # that came with it; whose it is was asked when it came
 
     @property
@@ -96,16 +96,16 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     smoke, measure = command("smoke", spec), command("bench", spec)
     runs = []
     for place in job.places(build):
-        sealed = job.sealed(build, place)
-        report, text = need("smoke", SmokeReport, smoke, job.record(build, place)), _text(sealed)
+        path = job.report_path(build, place)
+        report, text = need("smoke", SmokeReport, smoke, job.record(build, place)), _text(path)
         if report and (problem := _unlike(report, text, place, wheel)):
-            missing[f"{sealed.name}: {problem}"] = smoke
+            missing[f"{path.name}: {problem}"] = smoke
         elif report and text is not None:
-            runs.append(Run(report, text, _text(sealed.with_name(f"{sealed.name}.sig"))))
+            runs.append(Run(report, text, _text(path.with_name(f"{path.name}.sig"))))
     bench = may("bench", BenchReport, measure)
     if bench and wheel and bench.sha256 != wheel.sha256:
-        bench = None  # of an earlier wheel: it is no proof, and need not be made again
-    measured = _text(build / bench_results.SEALED)
+        bench = None  # of an earlier wheel: it is no check, and need not be made again
+    measured = _text(build / bench_results.REPORT_FILE)
     again = may("reproduce", Reproduced, f"delete {build / 'reproduce.json'}")
     if again and wheel and again.sha256 != wheel.sha256:
         again = None
@@ -119,7 +119,7 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     if wheel and not path.is_file():
         missing[f"{path.name} is missing"] = command("verify", spec)
     if bench and (problem := _unlike_bench(bench, measured)):
-        missing[f"{bench_results.SEALED}: {problem}"] = measure
+        missing[f"{bench_results.REPORT_FILE}: {problem}"] = measure
     if missing or not (toolchain and source and configured and wheel and facts and verify):
         raise Problem(
             f"Not all records of {spec.target} are there.",
@@ -166,7 +166,7 @@ def handed_on(found: Evidence) -> dict[str, str]:
     }
     # The reports as they were written there: only so do their digests and signatures hold.
     for run in ran(found):
-        made[f"smoke-{run.place}.json"] = run.sealed
+        made[f"smoke-{run.place}.json"] = run.report_text
         if run.signature is not None:
             made[f"smoke-{run.place}.json.sig"] = run.signature
     return made if found.measured is None else {**made, "bench.json": found.measured}
@@ -182,12 +182,12 @@ def _sums_up(wheel: Wheel, timeline: Timeline) -> bool:
     return bool(timeline.steps) and summary(timeline).items() <= wheel.timing.items()
 
 
-def _unlike(report: SmokeReport, sealed: str | None, place: str, wheel: Wheel | None) -> str:
+def _unlike(report: SmokeReport, report_text: str | None, place: str, wheel: Wheel | None) -> str:
     """How the report that was handed in differs from the record made of it; "" if not."""
-    if sealed is None:
+    if report_text is None:
         return "missing"
     try:
-        opened = job.opened(sealed, None, report.sha256, report.origin)
+        opened = job.opened(report_text, None, report.sha256, report.origin)
     except Problem as problem:
         return problem.evidence or problem.what
     if opened != report:
@@ -198,11 +198,11 @@ def _unlike(report: SmokeReport, sealed: str | None, place: str, wheel: Wheel | 
     return "" if found == place else f"it was run on {found}, not on {place}"
 
 
-def _unlike_bench(report: BenchReport, sealed: str | None) -> str:
-    if sealed is None:
+def _unlike_bench(report: BenchReport, report_text: str | None) -> str:
+    if report_text is None:
         return "missing"
     try:
-        opened = bench_results.opened(sealed, report.target, report.sha256, report.origin)
+        opened = bench_results.opened(report_text, report.target, report.sha256, report.origin)
     except Problem as problem:
         return problem.evidence or problem.what
     return "" if opened == report else "bench.json says otherwise"
@@ -224,9 +224,9 @@ def needed(found: Evidence) -> tuple[str, ...]:
 
 
 def unproven(found: Evidence) -> tuple[str, ...]:
-    """Where the wheel is to run and was not proven to: compute capabilities, or "cpu".
+    """Where the wheel is to run and was not tested to: compute capabilities, or "cpu".
 
-    Empty where the proofs of this very wheel hold on a device of each kind it is for. Every paper
+    Empty where the checks of this very wheel hold on a device of each kind it is for. Every paper
     of a wheel for which this is not empty has the word UNTESTED in it.
     """
     proven = {run.place for run in ran(found)} - {run.place for run in refuted(found)}

@@ -35,7 +35,7 @@ class Situation:
 
     checkout: Checkout
     beside: Wheel | None  # the record that lies beside the wheel
-    changed: tuple[str, ...]  # papers that are not as they were written
+    changed: tuple[str, ...]  # documents that are not as they were written
     chain: int  # how the target's sessions ended
     allow_untested: bool
     differs: tuple[str, ...] | None = None  # from the wheel of a second build; None: not now
@@ -78,13 +78,13 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
             "verify",
             _verify(found),
             ok=f"{sum(len(g.checks) for g in found.verify.groups)} checks of this very file",
-            fail="what is in it is not proven",
+            fail="what is in it is not tested",
             remedy=command("verify", spec),
         ),
         _smoke(found, situation.allow_untested),
         _checkout(situation.checkout),
         _check(
-            "papers",
+            "documents",
             situation.changed,
             ok=f"dist/{spec.target}/ and the index hold what was written and nothing else",
             fail="dist/ is not as it was written",
@@ -198,7 +198,7 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
         return Check("smoke", "ok", f"smoke: {held}")
     lines = list(_why_unproven(found, missing))
     # What was tried and failed is not untested; nor may a compiler go by that CUDA refuses.
-    what = "proofs failed" if bad else "no smoke"
+    what = "checks failed" if bad else "no smoke"
     devices = ", ".join(map(_on, [run.place for run in bad] or missing))
     if needed(found) == ("cpu",):
         remedy = command("smoke", spec)
@@ -207,7 +207,7 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
     if unsupported:
         lines.append(f"built with {UNSUPPORTED}: such a wheel may crash, so it must be run")
     remedy = (
-        f"where the card is: {command('smoke', spec)}; or here {command('bundle', spec)}, run it "
+        f"where the GPU is: {command('smoke', spec)}; or here {command('bundle', spec)}, run it "
         f"there, and here {command('release', spec, '--report', 'FILE')}"
     )
     if len(missing) > 1:
@@ -225,13 +225,13 @@ def _held(run: Run) -> str:
     device = "" if report.device == "cpu" else f"{report.device}, "
     came = "" if report.origin == "here" else f", by {report.origin}"
     return (
-        f"{len(report.checks)} proofs with {len(report.cases)} known answers hold on "
+        f"{len(report.checks)} checks with {len(report.cases)} known answers hold on "
         f"{device}{_on(run.place)}{came}"
     )
 
 
 def _on(device: str) -> str:
-    return "the CPU" if device == "cpu" else f"a card of compute capability {device}"
+    return "the CPU" if device == "cpu" else f"a GPU of compute capability {device}"
 
 
 def _why_unproven(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
@@ -244,7 +244,7 @@ def _why_unproven(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
             f" ({report.capability})" if report.capability else ""
         )
         if bad := job.failed(report):
-            yield f"proofs that fail or are missing: {', '.join(bad)}"
+            yield f"checks that fail or are missing: {', '.join(bad)}"
         yield from job.gaps(report)
     yield from (f"it was not run on {_on(place)}" for place in missing if not _there(found, place))
 

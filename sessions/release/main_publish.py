@@ -110,7 +110,7 @@ def commands(release: Release) -> list[str]:
     wheel = f"{folder}/{release.file}"
     tag = f"v{release.version}-{release.target}"
     assets = [wheel, *(f"{folder}/{f}" for f in release.files), f"{folder}/release.json"]
-    state = "" if release.tested else ", UNTESTED on such a card"
+    state = "" if release.tested else ", UNTESTED on such a GPU"
     create = ["gh", "release", "create", tag, "--title", f"{builder.PROJECT} {tag}"]
     create += ["--target", release.commit]
     notes = [name for name in wheel_card.LANGUAGES.values() if name in release.files]
@@ -123,7 +123,7 @@ def commands(release: Release) -> list[str]:
         builder.command("publish", release, "--to", "URL"),
         programs.typed(["twine", "upload", "--repository-url", "URL", wheel]),
         programs.typed(["uv", "publish", "--publish-url", "URL", wheel]),
-        "# to GitHub, as a release of its own (another card's wheel may have the same name)",
+        "# to GitHub, as a release of its own (another GPU's wheel may have the same name)",
         programs.typed(create),
         programs.typed(["gh", "release", "upload", tag, *assets]),
     ]
@@ -292,8 +292,8 @@ def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
             id=_CONFLICT,
             code=CHECK_FAILED,
             evidence=f"{wheel.name} at {to.shown}",
-            remedy="wheels of two cards have one name: upload this one to an index of its own; "
-            "if it is the same card's, release another version",
+            remedy="wheels of two GPUs have one name: upload this one to an index of its own; "
+            "if it is the same GPU's, release another version",
         )
     return state == "same"
 
@@ -375,7 +375,7 @@ def problem(output: str, file: str, url: str) -> Problem:
         remedy = "raise its limit (nginx: client_max_body_size); then " + _AGAIN
     elif status in (400, 409):
         what = f"The server refuses {file}. It may have a file of that name that none can see."
-        remedy = "look there; if it has another file, use an index of this card's own"
+        remedy = "look there; if it has another file, use an index of this GPU's own"
     elif status >= 500:
         what = f"The server failed while it took {file}."
         remedy = "look into its log; then " + _AGAIN

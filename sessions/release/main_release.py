@@ -1,4 +1,4 @@
-"""The ritual before publishing: prove the wheels of some targets, judge them, write their papers.
+"""The ritual before publishing: test the wheels of some targets, judge them, write their documents.
 
 A wheel that may not be released gets no place in ``dist/``, and every reason is said.
 """
@@ -117,7 +117,7 @@ def main(ctx: Context) -> None:
 def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
     """What a release of one target would do, in its order.
 
-    ``proven``: a report on the built wheel is recorded; ``released``: dist/ has the target.
+    ``tested``: a report on the built wheel is recorded; ``released``: dist/ has the target.
     """
     asked = ctx.options
     steps = [f"build what is not up to date, and check it: {command('verify', ctx.spec)}"]
@@ -154,7 +154,7 @@ def _refuse_epoch(ctx: Context) -> None:
 
 
 def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) -> Outcome:
-    """Judge one target, then write its papers. ``code`` is how its sessions ended.
+    """Judge one target, then write its documents. ``code`` is how its sessions ended.
 
     ``before`` is what git said before the first of them began.
     """
@@ -215,7 +215,7 @@ def _started(found: Evidence) -> list[str]:
 
 
 def _prove(ctx: Context) -> int:
-    """Run the sessions that prove the wheel; smoke on each GPU it can be, and is not yet."""
+    """Run the sessions that test the wheel; smoke on each GPU it can be, and is not yet."""
     words = subnox.words(ctx.options)
     name = (ctx.spec.target).split("+")[0]
     if ctx.options.report:

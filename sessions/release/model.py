@@ -11,7 +11,7 @@ from sessions.shared.checks import Check
 class Release:
     """A wheel in ``dist/<target>/`` that the gate let through. Size in bytes.
 
-    ``tested`` is False where it was released without a run on a card of its kind; ``proven`` is
+    ``tested`` is False where it was released without a run on a GPU of its kind; ``tested`` is
     when it was run, ISO 8601 in UTC. ``commit`` is that of this project by which it was released.
     """
 
@@ -35,5 +35,5 @@ class Gate:
     target: str
     file: str  # "" where there is none
     sha256: str
-    untested: tuple[str, ...]  # compute capabilities, or "cpu", on which it was not proven
+    untested: tuple[str, ...]  # compute capabilities, or "cpu", on which it was not tested
     checks: tuple[Check, ...]

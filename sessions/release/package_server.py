@@ -63,7 +63,7 @@ class Server:
 def has(url: str, project: str, file: Path, env: Mapping[str, str], user: str, secret: str) -> str:
     """What the server at ``url`` has under the file's name: "same", "other" or "unseen".
 
-    Unseen is what no page lists, and what cannot be compared: not proven to be absent. Raises
+    Unseen is what no page lists, and what cannot be compared: not tested to be absent. Raises
     Problem where nobody answers, and for a page that cannot be read.
     """
     server = Server(url, env, user, secret)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sessions.payload import seal, stats
+from sessions.payload import report_file, stats
 from sessions.run import fields
 from sessions.run.model import BenchRatio, BenchReport, BenchWheel
 from sessions.shared.errors import CHECK_FAILED, Problem
 
-SEALED = "bench-report.json"  # the report as it was written where the wheels were measured
+REPORT_FILE = "bench-report.json"  # the report as it was written where the wheels were measured
 CONFIDENCE = stats.CONFIDENCE
 LEAST = stats.ENOUGH  # rounds from which an interval can say anything
 METRICS = stats.METRICS  # metric -> its name for people, its unit, whether less or more is better
@@ -30,7 +30,7 @@ def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
     again = "measure this wheel anew: nox -s bench, or nox -s bundle, then smoke-….pyz --bench"
     try:
-        found = _report(seal.opened(text, seal.BENCH), origin)
+        found = _report(report_file.read(text, report_file.BENCH), origin)
     except ValueError as error:
         raise Problem(
             "This is not a report that can be trusted.",
@@ -59,7 +59,7 @@ def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
 
 def tables(text: str) -> list[stats.Table]:
     """What people are shown of a report that was opened: title, columns, rows."""
-    return stats.tables(seal.opened(text, seal.BENCH))
+    return stats.tables(report_file.read(text, report_file.BENCH))
 
 
 def _report(report: dict[str, Any], origin: str) -> BenchReport:

@@ -15,7 +15,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from sessions.build.model import Wheel
-from sessions.payload import seal
+from sessions.payload import report_file
 from sessions.probe import gpu_choice
 from sessions.run import fields
 from sessions.run.model import SmokeReport
@@ -83,7 +83,7 @@ def model(ctx: Context) -> Path | None:
 def identity(
     told: dict[str, Any], device: dict[str, Any] | None, nvml: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a report is of: the wheel of a job, and the card it ran on."""
+    """What a report is of: the wheel of a job, and the GPU it ran on."""
     return {
         **told["identity"],
         "device": device["name"] if device else "cpu",
@@ -96,7 +96,7 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
     again = "run the bundle of this wheel: nox -s bundle, then python smoke-….pyz there"
     try:
-        found = _report(seal.opened(text), origin)
+        found = _report(report_file.read(text), origin)
     except ValueError as error:
         raise Problem(
             "This is not a report that can be trusted.",
@@ -135,7 +135,7 @@ def record(folder: Path, place: str) -> Path:
     return folder / f"smoke-{place}.json"
 
 
-def sealed(folder: Path, place: str) -> Path:
+def report_path(folder: Path, place: str) -> Path:
     """Where the report of a run lies as it was written; its signature is beside it."""
     return folder / f"smoke-report-{place}.json"
 
@@ -163,7 +163,7 @@ _ON_A_CARD = frozenset(["native-sass", "libraries", "full-offload", "memory"])
 
 
 def failed(report: SmokeReport) -> list[str]:
-    """Ids of the proofs that do not hold, and of those that should be there and are not.
+    """Ids of the checks that do not hold, and of those that should be there and are not.
 
     What can be derived from the answers is derived here, whatever the report says of them.
     """

@@ -50,7 +50,7 @@ def main(ctx: Context) -> None:
             text, origin = _run(ctx, path, folder), "here"
     report = bench_results.opened(text, ctx.spec.target, digest, origin)
     disk.mark(folder)
-    records.write_text(folder / bench_results.SEALED, text)
+    records.write_text(folder / bench_results.REPORT_FILE, text)
     records.write(folder / "bench.json", "bench", report)
     if not ctx.options.report:  # last: until here, the next run would go on from what was measured
         (folder / "bench" / "run" / STATE).unlink(missing_ok=True)
@@ -68,7 +68,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None:
-        console.warn("on the CPU: this measures nothing of a card")
+        console.warn("on the CPU: this measures nothing of a GPU")
     if ctx.options.rounds < bench_results.LEAST:
         console.warn(
             f"fewer than {bench_results.LEAST} rounds: no difference of speed will be certain"
@@ -161,7 +161,7 @@ def _collect(ctx: Context, wheels: Sequence[Path], folder: Path) -> None:
 
 
 def _show(report: BenchReport, text: str) -> None:
-    """The tables, and what the card was like meanwhile."""
+    """The tables, and what the GPU was like meanwhile."""
     for title, columns, rows in bench_results.tables(text):
         console.table(title, columns, rows)
     for wheel in report.wheels:
@@ -176,8 +176,8 @@ def _show(report: BenchReport, text: str) -> None:
     slowed = sorted({reason for found in report.conditions for reason in found["slowed"]})
     if clocks and heat:
         console.say(
-            f"The card: {min(clocks):.0f} to {max(clocks):.0f} MHz, "
+            f"The GPU: {min(clocks):.0f} to {max(clocks):.0f} MHz, "
             f"{min(heat):.0f} to {max(heat):.0f} °C"
         )
     if slowed:
-        console.warn(f"the card was slowed down: {', '.join(slowed)}")
+        console.warn(f"the GPU was slowed down: {', '.join(slowed)}")

@@ -1,4 +1,4 @@
-"""One file that proves a wheel on another machine: the wheel, what it needs, and the proofs."""
+"""One file that tests a wheel on another machine: the wheel, what it needs, and the checks."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _collect(
 
     Returns the Pythons that all of them are for: one, or each that a py3-none wheel serves.
     """
-    console.say("Collecting what the wheel and its proofs need")
+    console.say("Collecting what the wheel and its checks need")
     tools = build_tools.tools(ctx)
     plan = scratch / "plan.json"
     words = ["install", "--dry-run", "--ignore-installed", "--report", str(plan), str(path)]
@@ -96,7 +96,7 @@ def _collect(
         words = ["download", "--no-deps", "--only-binary=:all:", "-d", str(folder), pin]
         venvs.pip(ctx, tools, words, pin)
     words = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder)]
-    venvs.pip(ctx, tools, [*words, "-r", str(knowledge.payload_lock())], "what the proofs need")
+    venvs.pip(ctx, tools, [*words, "-r", str(knowledge.payload_lock())], "what the checks need")
     shutil.copyfile(path, folder / wheel.file)
     pythons = tuple(
         python

@@ -1,4 +1,4 @@
-"""Prove that a wheel computes on the card, and computes right: in a fresh venv, as a user's."""
+"""Test that a wheel computes on the GPU, and computes right: in a fresh venv, as a user's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sessions.shared.nox_session import Context
 
 
 def main(ctx: Context) -> None:
-    """Run every proof, or take the report of a bundle that ran them; leave the record."""
+    """Run every check, or take the report of a bundle that ran them; leave the record."""
     path, wheel = job.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
@@ -45,7 +45,7 @@ def main(ctx: Context) -> None:
             text, origin = _run(ctx, path, digest, folder), "here"
     report = job.opened(text, wheel, digest, origin)
     disk.mark(folder)
-    kept = job.sealed(folder, job.place(report.capability))
+    kept = job.report_path(folder, job.place(report.capability))
     records.write_text(kept, text)  # a release hands it on as it is
     beside = kept.with_name(f"{kept.name}.sig")
     beside.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None:
-        console.warn("on the CPU: this proves the wheel's Python side, nothing of a card")
+        console.warn("on the CPU: this tests the wheel's Python side, nothing of a GPU")
     work = folder / "smoke"
     if work.exists():
         disk.remove(work)
@@ -83,7 +83,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     words = ["-I", str(job.PAYLOAD), str(work / "job.json"), str(answer)]
     with (
         (work / "smoke.log").open("w", encoding="utf-8") as log,
-        console.Meter("proving", unit="proofs") as meter,
+        console.Meter("testing", unit="checks") as meter,
     ):
 
         def follow(line: str) -> None:
@@ -96,7 +96,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         done = programs.stream(command, env=env, log=log, on_line=follow, cwd=work / "run")
     if done.returncode or not answer.exists():
         raise Problem(
-            f"The proofs ended with {done.returncode} and no report.",
+            f"The checks ended with {done.returncode} and no report.",
             id="smoke-no-report",
             code=CHECK_FAILED,
             evidence=venvs.tail((work / "smoke.log").read_text(encoding="utf-8")),
@@ -122,12 +122,12 @@ def _install(ctx: Context, wheel: Path, work: Path) -> Path:
         )
     venvs.pip(ctx, venv, ["install", str(wheel)], "the wheel and what it requires")
     needs = ["install", "--no-deps", "--require-hashes", "-r", str(knowledge.payload_lock())]
-    venvs.pip(ctx, venv, needs, "what the proofs need (gguf)")
+    venvs.pip(ctx, venv, needs, "what the checks need (gguf)")
     return venv
 
 
 def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
-    """Show the report, leave it as a record, and fail if any proof did."""
+    """Show the report, leave it as a record, and fail if any check did."""
     where = "on the CPU" if report.device == "cpu" else f"on {report.device} ({report.capability})"
     worst: dict[str, dict[str, Any]] = {}
     for case in report.cases:
@@ -145,19 +145,19 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     figures = ", ".join(f"{name.replace('_', ' ')} {v:.3g}" for name, v in report.times.items())
     console.say(f"times: {figures}")
     failed = job.failed(report)
-    # Of a target with a card, a run on the CPU proves nothing that a release could build on.
+    # Of a target with a GPU, a run on the CPU tests nothing that a release could build on.
     enough = report.device != "cpu" or not ctx.spec.archs
     path = job.record(folder, job.place(report.capability))
     records.write(path, "smoke", report, ok=enough and not failed)
     if failed:
         raise Problem(
-            f"{len(failed)} proofs fail or are missing {where}: {', '.join(failed)}.",
+            f"{len(failed)} checks fail or are missing {where}: {', '.join(failed)}.",
             id="smoke-failed",
             code=CHECK_FAILED,
             evidence="\n".join([*job.gaps(report)[:8], f"every case is in {path}"]),
             remedy="above, under each",
         )
     console.done(
-        f"smoke: {len(report.checks)} proofs with {len(report.cases)} known answers hold {where}, "
+        f"smoke: {len(report.checks)} checks with {len(report.cases)} known answers hold {where}, "
         f"in {console.duration(report.seconds)}"
     )

@@ -10,7 +10,7 @@ from sessions.shared.checks import Check
 
 @dataclass(frozen=True)
 class SmokeReport:
-    """What was proven by running a wheel. Times in seconds.
+    """What was tested by running a wheel. Times in seconds.
 
     ``device`` is the name of the GPU, or "cpu"; ``origin`` is "here", or the file of the report.
     Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal.
@@ -72,7 +72,7 @@ class BenchReport:
 
     ``runtime`` says where NVIDIA's came from: packages (and then it is in the installed size),
     linked, toolkit or none. ``model`` is the real one: file, size in bytes, sha256.
-    ``conditions`` are the card's at each step: clocks, temperature, memory. ``stops`` counts how
+    ``conditions`` are the GPU's at each step: clocks, temperature, memory. ``stops`` counts how
     often the measuring was stopped and went on later; that time is not in ``seconds``.
     """
 

@@ -194,7 +194,7 @@ def cpu_baseline() -> dict[str, str]:
 
 
 def capability_names() -> dict[int, str]:
-    """Compute capability times ten -> the cards that have it."""
+    """Compute capability times ten -> the GPUs that have it."""
     rows = load("cuda.toml")["capability"]
     return {int(key): text for key, text in rows.items() if key != "source"}
 
@@ -273,7 +273,7 @@ def tools_lock() -> Path:
 
 
 def payload_lock() -> Path:
-    """The requirements file, pinned and hashed, of what the proofs import beside the wheel."""
+    """The requirements file, pinned and hashed, of what the checks import beside the wheel."""
     return LOCKS / "payload.txt"
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from sessions.payload import card, cgroups
+from sessions.payload import cgroups, gpu
 from sessions.shared import knowledge, options, programs, records
 from sessions.shared.errors import Problem
 from sessions.shared.host import Host
@@ -76,7 +76,7 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
             case "vcvars":
                 return _vcvars(words[0], words[1], env)
             case "nvml":
-                return card.read()
+                return gpu.read()
         raise ValueError(f"no such question: {question}")
 
     return ask

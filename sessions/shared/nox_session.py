@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NoReturn
 import nox
 import platformdirs
 
-from sessions.payload import card
+from sessions.payload import gpu
 from sessions.shared import (
     arguments,
     bootstrap,
@@ -234,7 +234,7 @@ def _auto(chosen: Options) -> Options:
 @functools.cache
 def _nvml() -> dict[str, Any]:
     """What the driver says of its GPUs: one answer, so that each session has the same target."""
-    return card.read()
+    return gpu.read()
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from sessions.payload import card
+from sessions.payload import gpu
 from sessions.shared import knowledge, programs, records
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
@@ -282,12 +282,12 @@ def auto(
         )
     devices: list[dict[str, Any]] = list(nvml.get("devices", ()))
     why = f"NVIDIA's driver does not answer here ({nvml['error']})" if "error" in nvml else ""
-    if nvml.get("error") == card.NO_DRIVER:
+    if nvml.get("error") == gpu.NO_DRIVER:
         why = "no NVIDIA driver is installed here"
     if not why and not devices:
         why = "there is no NVIDIA GPU here"
     if not why and visible is not None:
-        devices = card.within(devices, visible)
+        devices = gpu.within(devices, visible)
         why = "" if devices else f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU"
     if why:
         name = first(targets)

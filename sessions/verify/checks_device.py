@@ -23,7 +23,7 @@ def gpu_code(case: Case) -> Check:
         "gpu-code",
         _gpu_code(case, wanted),
         ok=f"{', '.join(wanted)}: {held}" if wanted and held else "none, as the target has it",
-        fail="not the machine code that the target's cards run",
+        fail="not the machine code that the target's GPUs run",
         remedy=f"build the target: nox -s wheel -- --target {case.spec.target}",
     )
 

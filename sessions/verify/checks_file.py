@@ -1,4 +1,4 @@
-"""Checks of the file, its papers, and of where it comes from. All pure."""
+"""Checks of the file, its documents, and of where it comes from. All pure."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def metadata(case: Case) -> Check:
 
 def _metadata(case: Case) -> Iterator[str]:
     found, spec = case.facts, case.spec
-    yield from found.papers_problems
+    yield from found.metadata_problems
     if canonicalize_name(found.metadata_name) != found.name or found.name != "llama-cpp-python":
         yield f"name: {found.name} by the file, {found.metadata_name or 'none'} by METADATA"
     if not _same_version(found.version, found.metadata_version):
@@ -330,7 +330,7 @@ def freshness(case: Case) -> Check:
         "freshness",
         _freshness(case),
         ok="every library is the recorded build's",
-        fail="not proven to be what the recorded build made",
+        fail="not tested to be what the recorded build made",
         remedy=REBUILD,
         soft=case.record is None and not case.ours,
     )

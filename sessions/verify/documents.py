@@ -54,7 +54,7 @@ def read(file: str, scratch: str) -> Documents:
     paper = reading(
         "METADATA and WHEEL",
         lambda: metadata.read(wheel.name, texts, members),
-        lambda why: metadata.Papers(
+        lambda why: metadata.Metadata(
             "", "", (), "", "", "", (), (), True, "", (f"METADATA: {why}",)
         ),
     )
@@ -95,7 +95,7 @@ def read(file: str, scratch: str) -> Documents:
         wheel_tags=paper.wheel_tags,
         purelib=paper.purelib,
         generator=paper.generator,
-        papers_problems=paper.problems,
+        metadata_problems=paper.problems,
         package_files=package_files(contents),
         bindings=bindings,
         unparsed=unparsed,

@@ -1,4 +1,4 @@
-"""Prove what is inside a wheel: facts of the file first, then judgement. Nothing of it is run."""
+"""Test what is inside a wheel: facts of the file first, then judgement. Nothing of it is run."""
 
 from __future__ import annotations
 

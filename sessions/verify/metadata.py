@@ -35,7 +35,7 @@ _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")  # binary distribution form
 
 
 @dataclass(frozen=True)
-class Papers:
+class Metadata:
     """The file name taken apart, and the headers of METADATA and WHEEL."""
 
     name: str
@@ -51,7 +51,7 @@ class Papers:
     problems: tuple[str, ...]
 
 
-def read(file: str, texts: Mapping[str, bytes], members: Iterable[str] = ()) -> Papers:
+def read(file: str, texts: Mapping[str, bytes], members: Iterable[str] = ()) -> Metadata:
     """Everything a wheel's file name and its ``.dist-info`` say.
 
     ``texts`` are the texts that were kept, ``members`` the names of all members.
@@ -81,7 +81,7 @@ def read(file: str, texts: Mapping[str, bytes], members: Iterable[str] = ()) -> 
             problems.append(f"{part} cannot be read, or is too large" if large else f"no {part}")
     raw = _bounded(_metadata(texts.get(f"{folder}/METADATA"), problems), problems)
     wheel = _wheel(texts.get(f"{folder}/WHEEL"), build, problems)
-    return Papers(
+    return Metadata(
         name=name,
         version=version,
         tags=tuple(sorted(tags)),

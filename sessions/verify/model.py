@@ -117,7 +117,7 @@ class WheelFacts:
     wheel_tags: tuple[str, ...]  # from WHEEL
     purelib: bool
     generator: str
-    papers_problems: tuple[str, ...]
+    metadata_problems: tuple[str, ...]
     package_files: dict[str, str]  # sha256 of each but the libraries, without our lines
     bindings: tuple[Binding, ...]
     unparsed: tuple[str, ...]  # modules of which the bindings are not known

@@ -56,7 +56,7 @@ def _unread(wheel: Path, why: str) -> WheelFacts:
         file=wheel.name, sha256=records.file_sha256(wheel), size=wheel.stat().st_size, members={},
         times=(), archive_problems=(f"it could not be read: {why}",), record_problems=(), name="",
         version="", tags=(), metadata_name="", metadata_version="", requires_python="",
-        requires=(), wheel_tags=(), purelib=True, generator="", papers_problems=(),
+        requires=(), wheel_tags=(), purelib=True, generator="", metadata_problems=(),
         package_files={}, bindings=(), unparsed=(), loader=None, loader_called=False,
         preload=None, preload_called=False, bills=(), libraries=(), tracebacks={},
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""On a card: each proof of smoke fails for the defect it is meant for, and none is an abort."""
+"""On a GPU: each check of smoke fails for the defect it is meant for, and none is an abort."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Report = dict[str, Any]
 
 
 class Bench:
-    """A bundle unpacked, its wheel in a venv, and the card that NVML shows."""
+    """A bundle unpacked, its wheel in a venv, and the GPU that NVML shows."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -27,15 +27,15 @@ class Bench:
             archive.extractall(folder / "bundle")
         self.manifest = json.loads((folder / "bundle" / "manifest.json").read_text())
         sys.path[:0] = [str(folder / "bundle" / name) for name in ("payload", "nvml")]
-        import card
+        import gpu
         import launch
 
         self.launch = launch
         options = argparse.Namespace(device=None, offline=True)
-        nvml = card.read()
-        found, what, _ = card.choose(nvml, self.manifest["capabilities"], 580, None)
+        nvml = gpu.read()
+        found, what, _ = gpu.choose(nvml, self.manifest["capabilities"], 580, None)
         assert found, what
-        self.card = {**found, "visible": card.selector(found), "release": nvml["release"]}
+        self.card = {**found, "visible": gpu.selector(found), "release": nvml["release"]}
         self.python = launch._install(folder)
         self.places = launch._runtime(folder / "venv", self.manifest, options)
 
@@ -99,7 +99,7 @@ def test_an_oracle_of_another_seed_is_noticed(bench: Bench) -> None:
     assert failed(bench.prove("seed", oracle_seed=7)) == {"known-answers", "greedy-tokens"}
 
 
-def test_no_layer_on_the_card_is_noticed(bench: Bench) -> None:
+def test_no_layer_on_the_gpu_is_noticed(bench: Bench) -> None:
     assert failed(bench.prove("none", layers=0, plant=True)) == {"full-offload", "types"}
 
 
@@ -111,7 +111,7 @@ def test_a_child_that_hangs_is_a_finding(bench: Bench) -> None:
 # From here on the venv holds another wheel.
 
 
-def test_machine_code_of_another_card_is_a_finding_and_no_abort(bench: Bench) -> None:
+def test_machine_code_of_another_gpu_is_a_finding_and_no_abort(bench: Bench) -> None:
     bench.install("other-*.whl")
     assert {"native-sass", "known-answers", "full-offload"} <= failed(bench.prove("other"))
 

@@ -231,7 +231,7 @@ def test_a_wheel_that_does_not_compute_ends_it(project: Project, tmp_path: Path)
 
 
 @pytest.mark.parametrize("words", [(), ("--baseline", "seed")])
-def test_without_the_card_it_stops_before_anything_is_built(words: tuple[str, ...]) -> None:
+def test_without_the_gpu_it_stops_before_anything_is_built(words: tuple[str, ...]) -> None:
     # Of a kind that is hardly where tests run; with a driver or without, the way out is the same.
     done = subprocess.run(
         [sys.executable, "noxfile.py", "-s", "bench", "--", "--target", "b200", *words],
@@ -242,6 +242,6 @@ def test_without_the_card_it_stops_before_anything_is_built(words: tuple[str, ..
     )
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "No NVIDIA driver answers here" in said or "No card here runs this wheel" in said
+    assert "No NVIDIA driver answers here" in said or "No GPU here runs this wheel" in said
     assert "smoke-….pyz --bench" in said
     assert "session clean" not in said

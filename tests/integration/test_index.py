@@ -99,8 +99,8 @@ def test_a_client_library_reads_each_index(dist: Path, host: servers.Static) -> 
         assert all(p.size for p in told.packages)
 
 
-def test_the_one_line_installs_the_cards_wheel(venv: Venv, host: servers.Static) -> None:
-    # As the card, the page and docs/index.md have it; the dependency comes from PyPI.
+def test_the_one_line_installs_the_gpus_wheel(venv: Venv, host: servers.Static) -> None:
+    # As the GPU, the page and docs/index.md have it; the dependency comes from PyPI.
     url = f"{host.url}cu131-sm90/simple/"
     pip = (venv.pip, "--only-binary", PROJECT, "--extra-index-url", url, f"{PROJECT}==0.3.16")
     for tool, *words in (pip, (venv.uv, "--index", url, PROJECT)):
@@ -143,7 +143,7 @@ def test_the_pip_that_comes_with_python_installs_too(
     assert venv.mark() == "rtx50"
 
 
-def test_from_the_index_of_all_pip_takes_no_cards_wheel(
+def test_from_the_index_of_all_pip_takes_no_gpus_wheel(
     venv: Venv, dist: Path, tmp_path: Path
 ) -> None:
     with servers.static(dist) as host:

@@ -119,7 +119,7 @@ def test_every_wheel_is_made_of_the_least_new_work(made: Locked) -> None:
         assert there == {"CACHEDIR.TAG", "given", "matrix.log", "repack.json"}
 
 
-def test_every_wheel_is_proven_and_says_what_it_is(made: Locked) -> None:
+def test_every_wheel_is_tested_and_says_what_it_is(made: Locked) -> None:
     for label, number in (("cpu", 311), ("cpu+py3.10", 310), ("cpu-again+py3.12", 312)):
         path = made.root / "wheels" / label / LOCKED.format(number)
         told = made.project.nox(

@@ -153,7 +153,7 @@ def test_no_server_and_no_index_there(project: Project, devpi: servers.Devpi) ->
     missing.badly("no index at this address", "docs/index.md")
 
 
-def test_each_card_has_an_index_of_its_own(
+def test_each_gpu_has_an_index_of_its_own(
     project: Project, devpi: servers.Devpi, tmp_path: Path
 ) -> None:
     dist = project.root / "dist"
@@ -164,7 +164,7 @@ def test_each_card_has_an_index_of_its_own(
     for target, url in urls.items():
         publish(project, "--target", target, "--to", url, **CREDENTIALS).well()
     crossed = publish(project, "--target", "rtx50", "--to", urls["hopper"], **CREDENTIALS)
-    crossed.badly("another file of this name", "two cards have one name")
+    crossed.badly("another file of this name", "two GPUs have one name")
 
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)

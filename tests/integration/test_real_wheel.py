@@ -137,8 +137,8 @@ def test_files_that_the_lock_merges_were_compiled_as_one() -> None:
         assert not {file.stem for file in files} & {*group}
 
 
-def test_without_the_card_one_thing_alone_is_between_it_and_a_release() -> None:
-    """By the real gate: no smoke on a card of 12.0. Work that is not committed is a second one."""
+def test_without_the_gpu_one_thing_alone_is_between_it_and_a_release() -> None:
+    """By the real gate: no smoke on a GPU of 12.0. Work that is not committed is a second one."""
     done = subprocess.run(
         [sys.executable, "noxfile.py", "-s", "release", "--", "--target", "rtx50"],
         cwd=REPOSITORY,
@@ -148,13 +148,13 @@ def test_without_the_card_one_thing_alone_is_between_it_and_a_release() -> None:
     )
     said = done.stdout + done.stderr
     if "✓ smoke" in said:
-        pytest.fail("this machine has the card: nox -s release releases the wheel here")
+        pytest.fail("this machine has the GPU: nox -s release releases the wheel here")
     changed = ["git", "status", "--porcelain", "--untracked-files=all"]
     dirty = subprocess.run(changed, cwd=REPOSITORY, check=True, capture_output=True).stdout
     assert done.returncode != 0, said
     assert "rtx50: NOT RELEASABLE" in said
     failed = dict(re.findall(r"^✗ ([a-z-]+): (.*)$", said, re.MULTILINE))
-    assert failed.pop("smoke", "") == "no smoke on a card of compute capability 12.0"
+    assert failed.pop("smoke", "") == "no smoke on a GPU of compute capability 12.0"
     assert list(failed) == (["checkout"] if dirty else [])
 
 

@@ -1,6 +1,6 @@
-"""``release`` end to end: a locked miniature upstream, proven, judged, written, served, installed.
+"""``release`` end to end: a locked miniature upstream, tested, judged, written, served, installed.
 
-That it computes is taken from a report of the payload's own making; no card and no model is here.
+That it computes is taken from a report of the payload's own making; no GPU and no model is here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from sessions.lock import main_lock as locking
-from sessions.payload import seal
+from sessions.payload import report_file
 from tests import fakes
 from tests.integration.conftest import (
     MINI,
@@ -98,7 +98,7 @@ class Locked:
         """The path of a report that says that the wheel here computes on the CPU."""
         self.nox("verify").well()
         gone = ("native-sass", "libraries", "full-offload", "memory")
-        text = seal.seal(
+        text = report_file.text(
             fakes.smoke_report(
                 file=self.wheel.name,
                 sha256=hashlib.sha256(self.wheel.read_bytes()).hexdigest(),
@@ -180,7 +180,7 @@ def released(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Locke
     return made
 
 
-def test_what_is_proven_is_released_with_its_papers(released: Locked) -> None:
+def test_what_is_tested_is_released_with_its_documents(released: Locked) -> None:
     there = {path.name for path in (released.dist / "cpu").iterdir() if path.is_file()}
     name = released.wheel.name
     assert there == {
@@ -294,7 +294,7 @@ def test_a_record_that_was_tampered_with_passes_for_none(released: Locked) -> No
     text = path.read_text(encoding="utf-8").replace("libraries, each once", "libraries, all good")
     path.write_text(text, encoding="utf-8")
     run = released.release().well()
-    assert "Reading llama_cpp_python" in run.output  # it is proven anew
+    assert "Reading llama_cpp_python" in run.output  # it is tested anew
     again = json.loads(path.read_text(encoding="utf-8"))["verify"]
     assert (again["groups"], again["sha256"]) == (good["groups"], good["sha256"])
 

@@ -73,7 +73,7 @@ def crowded() -> Evidence:
     )
 
 
-PAGES = {"proven": proven, "untested": untested, "crowded": crowded}
+PAGES = {"tested": proven, "untested": untested, "crowded": crowded}
 
 
 @pytest.fixture(scope="module")
@@ -231,12 +231,12 @@ def test_nothing_moves_for_who_asked_for_rest(
         ('<p style="width:90rem">x</p>', "pixels too wide"),
         ('<p style="width:90rem">x</p>', "outside: <p style"),
         ('<p style="color:#ccc;background:#fff">hardly to be read</p>', "serious: color-contrast"),
-        ('<h2>a</h2><h5 id="proofs">b</h5>', "moderate: heading-order"),
+        ('<h2>a</h2><h5 id="checks">b</h5>', "moderate: heading-order"),
         ('<img src="data:,">', "critical: image-alt"),
     ],
 )
 def test_a_spoilt_page_is_noticed(spoilt: str, noticed: str, visit: Any, tmp_path: Path) -> None:
-    """Else the tests above would prove nothing. Its own policy, which stops it, is taken away."""
+    """Else the tests above would test nothing. Its own policy, which stops it, is taken away."""
     text = report_page.render(untested(), COMMIT)
     head, _, rest = text.partition('<meta http-equiv="Content-Security-Policy"')
     rest = rest.partition("\n")[2]

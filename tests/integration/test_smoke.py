@@ -1,4 +1,4 @@
-"""``smoke`` without a card: it says so at once, and a CUDA wheel's Python side still runs."""
+"""``smoke`` without a GPU: it says so at once, and a CUDA wheel's Python side still runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def record(path: Path, kind: str) -> dict[str, Any]:
     return found
 
 
-def test_without_the_card_it_stops_before_anything_is_built() -> None:
+def test_without_the_gpu_it_stops_before_anything_is_built() -> None:
     # Of a kind that is hardly where tests run; with a driver or without, the way out is the same.
     words = ["-s", "smoke", "--", "--target", "b200"]
     done = subprocess.run(
@@ -36,7 +36,7 @@ def test_without_the_card_it_stops_before_anything_is_built() -> None:
     )
     said = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "No NVIDIA driver answers here" in said or "No card here runs this wheel" in said
+    assert "No NVIDIA driver answers here" in said or "No GPU here runs this wheel" in said
     assert "nox -s bundle" in said
     assert "--device cpu" in said
     assert "session clean" not in said

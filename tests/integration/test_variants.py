@@ -1,4 +1,4 @@
-"""uv chooses a wheel by the card (experimental), which is forced here: there need be no card."""
+"""uv chooses a wheel by the GPU (experimental), which is forced here: there need be no GPU."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Install = Callable[..., str]
 
 @pytest.fixture
 def install(environment: dict[str, str], tmp_path: Path, url: str) -> Install:
-    """Install with uv as on a machine with this card and driver; the mark, or why there is none."""
+    """Install with uv as on a machine with this GPU and driver; the mark, or why there is none."""
     python = tmp_path / "v" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "v")], check=True)
 
@@ -76,11 +76,11 @@ def install(environment: dict[str, str], tmp_path: Path, url: str) -> Install:
         (None, "cpu 0.3.16"),
     ],
 )
-def test_uv_takes_the_wheel_of_the_card(install: Install, card: str | None, wheel: str) -> None:
+def test_uv_takes_the_wheel_of_the_gpu(install: Install, card: str | None, wheel: str) -> None:
     assert install(f"{PROJECT}==0.3.16", card) == wheel
 
 
-def test_the_newest_version_that_has_a_wheel_for_the_card(install: Install) -> None:
+def test_the_newest_version_that_has_a_wheel_for_the_gpu(install: Install) -> None:
     assert install(PROJECT, "12.0") == "rtx50-fp4 0.3.36"
     assert install(PROJECT, "9.0") == "hopper 0.3.16"
     assert install(PROJECT, None) == "cpu 0.3.16"
@@ -95,7 +95,7 @@ def test_uv_that_was_not_asked_to_takes_the_plain_wheel(install: Install) -> Non
     assert install(PROJECT, "12.0", asks=False) == "cpu 0.3.16"
 
 
-def test_where_there_is_no_wheel_for_the_card_and_no_plain_one_uv_says_so(
+def test_where_there_is_no_wheel_for_the_gpu_and_no_plain_one_uv_says_so(
     install: Install, tmp_path: Path
 ) -> None:
     tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
@@ -106,7 +106,7 @@ def test_where_there_is_no_wheel_for_the_card_and_no_plain_one_uv_says_so(
     assert "has only unsupported wheel variants" in why
 
 
-def test_ptx_is_for_the_same_card_with_a_driver_that_can_compile_it(
+def test_ptx_is_for_the_same_gpu_with_a_driver_that_can_compile_it(
     install: Install, tmp_path: Path
 ) -> None:
     tiny.release(tmp_path / "dist", "seed", "13.1", ("100",))

@@ -31,7 +31,7 @@ OVERLAY = sorted((SESSIONS / "build" / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # Of what runs where the wheel is, the phases use only these.
-PAYLOAD_USED = {"card", "cgroups", "pipconfig", "seal", "stats"}
+PAYLOAD_USED = {"gpu", "cgroups", "pipconfig", "report_file", "stats"}
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
@@ -43,17 +43,17 @@ OVERLAY_NEEDS = {
 # it has installed anything, and what judges, needs nothing at all.
 PAYLOAD_NEEDS: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"bench", "child", "proofs", "seal", "spawn"},
-    "bench": {"launch", "seal", "spawn", "stats", "watch"},
-    "card": {"pynvml"},
+    "__main__": {"bench", "child", "smoke_checks", "report_file", "spawn"},
+    "bench": {"launch", "report_file", "spawn", "stats", "watch"},
+    "gpu": {"pynvml"},
     "cgroups": set(),
     "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
-    "launch": {"card", "cgroups", "pipconfig", "stats"},
+    "launch": {"gpu", "cgroups", "pipconfig", "stats"},
     "llama": {"llama_cpp", "numpy"},
     "oracle": {"numpy", "tinymodel"},
     "pipconfig": set(),
-    "proofs": set(),
-    "seal": set(),
+    "smoke_checks": set(),
+    "report_file": set(),
     "spawn": {"child"},
     "speed": {"llama", "llama_cpp"},
     "start": {"launch"},

@@ -13,7 +13,7 @@ import pytest
 
 from sessions.build import baselines
 from sessions.fetch import build_tools
-from sessions.payload import seal
+from sessions.payload import report_file
 from sessions.run import bench_results, job, main_bench
 from sessions.run.model import BenchReport
 from sessions.shared import disk, records, venvs
@@ -50,14 +50,16 @@ def build(ctx: Context) -> str:
     return digest
 
 
-def sealed(digest: str, **changes: Any) -> str:
+def report_text(digest: str, **changes: Any) -> str:
     wheels = [fakes.bench_wheel(sha256=digest), fakes.bench_wheel("seed", sha256="1" * 64)]
-    return seal.seal(fakes.bench_report(*wheels, sha256=digest, **changes), seal.BENCH)
+    return report_file.text(
+        fakes.bench_report(*wheels, sha256=digest, **changes), report_file.BENCH
+    )
 
 
-def report_file(root: Path, digest: str, **changes: Any) -> str:
+def imported_file(root: Path, digest: str, **changes: Any) -> str:
     path = root / "bench-report.json"
-    path.write_text(sealed(digest, **changes), encoding="utf-8")
+    path.write_text(report_text(digest, **changes), encoding="utf-8")
     return str(path)
 
 
@@ -66,30 +68,30 @@ def report_file(root: Path, digest: str, **changes: Any) -> str:
 
 def test_a_report_is_taken_shown_and_recorded(tmp_path: Path, capsys: Told) -> None:
     digest = build(benching(tmp_path))
-    ctx = benching(tmp_path, "--report", report_file(tmp_path, digest), machine=fakes.no_machine)
+    ctx = benching(tmp_path, "--report", imported_file(tmp_path, digest), machine=fakes.no_machine)
     main_bench.main(ctx)
     found = records.read(ctx.record("bench"), "bench", BenchReport)
     assert found is not None
     assert (found.origin, found.device) == ("bench-report.json", CARD)
-    assert (ctx.build / "bench-report.json").read_text(encoding="utf-8") == sealed(digest)
+    assert (ctx.build / "bench-report.json").read_text(encoding="utf-8") == report_text(digest)
     told = capsys.readouterr().out
     assert "rtx50 against seed" in told
-    assert "The card: 2500 to 2500 MHz, 41 to 41 °C" in told
+    assert "The GPU: 2500 to 2500 MHz, 41 to 41 °C" in told
     assert f"bench: 2 wheels in 8 rounds on {CARD}, in 1 min 2 s" in told
 
 
-def test_a_card_that_was_slowed_down_and_ptx_that_was_compiled_are_told(
+def test_a_gpu_that_was_slowed_down_and_ptx_that_was_compiled_are_told(
     tmp_path: Path, capsys: Told
 ) -> None:
     digest = build(benching(tmp_path))
     condition = {**fakes.bench_report()["conditions"][0], "slowed": ["power cap"]}
     wheels = [fakes.bench_wheel(sha256=digest), fakes.bench_wheel("ptx", jit_files=7)]
-    path = report_file(tmp_path, digest, conditions=[condition])
+    path = imported_file(tmp_path, digest, conditions=[condition])
     report = fakes.bench_report(*wheels, sha256=digest, conditions=[condition])
-    Path(path).write_text(seal.seal(report, seal.BENCH), encoding="utf-8")
+    Path(path).write_text(report_file.text(report, report_file.BENCH), encoding="utf-8")
     main_bench.main(benching(tmp_path, "--report", path))
     told = capsys.readouterr().out
-    assert "the card was slowed down: power cap" in told
+    assert "the GPU was slowed down: power cap" in told
     assert "ptx: the driver compiled its code at the first token" in told
     assert "rtx50: the driver" not in told
 
@@ -98,7 +100,7 @@ def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Pat
     ctx = benching(tmp_path)
     build(ctx)
     with raises("bench-report-other-wheel"):
-        main_bench.main(benching(tmp_path, "--report", report_file(tmp_path, "9" * 64)))
+        main_bench.main(benching(tmp_path, "--report", imported_file(tmp_path, "9" * 64)))
     assert not ctx.record("bench").exists()
 
 
@@ -121,7 +123,7 @@ def test_a_signature_that_is_asked_for_is_checked(
         return ""
 
     monkeypatch.setattr("sessions.run.imported_report.signed", signed)
-    words = ["--report", report_file(tmp_path, digest), "--signers", str(tmp_path / "keys")]
+    words = ["--report", imported_file(tmp_path, digest), "--signers", str(tmp_path / "keys")]
     main_bench.main(benching(tmp_path, *words))
     assert asked == [("bench-report.json", "keys")]
 
@@ -131,7 +133,7 @@ def test_of_a_wheel_that_was_given_the_record_lies_apart(tmp_path: Path) -> None
     other.parent.mkdir()
     other.write_bytes(b"a wheel")
     digest = records.file_sha256(other)
-    path = report_file(tmp_path, digest)
+    path = imported_file(tmp_path, digest)
     ctx = benching(tmp_path, "--wheel", str(other), "--report", path)
     main_bench.main(ctx)
     assert not (ctx.build / "bench.json").exists()
@@ -171,7 +173,9 @@ class Payload:
             log.write(line + "\n")
             on_line(line)
         if self.writes:
-            text = sealed(self.job["identity"]["sha256"], device=self.job["identity"]["device"])
+            text = report_text(
+                self.job["identity"]["sha256"], device=self.job["identity"]["device"]
+            )
             Path(command[-1]).write_text(text, encoding="utf-8")
         return Finished((), self.code, "", 0.0)
 
@@ -185,7 +189,7 @@ def payload(monkeypatch: pytest.MonkeyPatch) -> Payload:
     return played
 
 
-def test_the_payload_is_told_of_the_wheels_and_of_the_card(
+def test_the_payload_is_told_of_the_wheels_and_of_the_gpu(
     tmp_path: Path, payload: Payload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = tmp_path / "seed" / NAME
@@ -239,7 +243,7 @@ def test_what_the_wheels_require_is_there_as_files_before_anything_is_timed(
     assert payload.job["packages"] == folder
 
 
-def test_on_the_cpu_no_runtime_is_fetched_and_no_card_asked_for(
+def test_on_the_cpu_no_runtime_is_fetched_and_no_gpu_asked_for(
     tmp_path: Path, payload: Payload, capsys: Told
 ) -> None:
     ctx = benching(tmp_path, machine=fakes.no_machine, spec=fakes.cpu_spec())
@@ -251,7 +255,7 @@ def test_on_the_cpu_no_runtime_is_fetched_and_no_card_asked_for(
         report = fakes.bench_report(
             fakes.bench_wheel("cpu", sha256=digest), sha256=digest, target="cpu", device="cpu"
         )
-        Path(command[-1]).write_text(seal.seal(report, seal.BENCH), encoding="utf-8")
+        Path(command[-1]).write_text(report_file.text(report, report_file.BENCH), encoding="utf-8")
         return Finished((), 0, "", 0.0)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -259,10 +263,10 @@ def test_on_the_cpu_no_runtime_is_fetched_and_no_card_asked_for(
         main_bench.main(ctx)
     assert (payload.job["layers"], payload.job["runtime"]) == (0, "none")
     assert not any("nvidia" in word for words in payload.downloads for word in words)
-    assert "on the CPU: this measures nothing of a card" in capsys.readouterr().out
+    assert "on the CPU: this measures nothing of a GPU" in capsys.readouterr().out
 
 
-def test_without_the_card_it_stops_before_anything_is_fetched(
+def test_without_the_gpu_it_stops_before_anything_is_fetched(
     tmp_path: Path, payload: Payload
 ) -> None:
     ctx = benching(tmp_path, machine=lambda *_: {"error": "NVML Shared Library Not Found"})

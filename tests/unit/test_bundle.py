@@ -108,7 +108,7 @@ def made(tmp_path: Path, pip: Pip) -> Iterator[zipfile.ZipFile]:
 # ---- what is in it ------------------------------------------------------------------------------
 
 
-def test_a_bundle_has_the_wheel_what_it_needs_and_the_proofs(made: zipfile.ZipFile) -> None:
+def test_a_bundle_has_the_wheel_what_it_needs_and_the_checks(made: zipfile.ZipFile) -> None:
     names = set(made.namelist())
     assert len(names) == len(made.namelist())
     assert {name for name in names if not name.startswith("payload/")} == {
@@ -168,7 +168,7 @@ def test_what_the_project_locks_is_taken_by_its_hashes(made: zipfile.ZipFile, pi
     locked = [command for command in pip.commands if "-r" in command]
     assert len(locked) == 2
     assert all("--require-hashes" in command for command in locked)
-    # Of what the sessions import, the other machine needs the one package that reads the card.
+    # Of what the sessions import, the other machine needs the one package that reads the GPU.
     locked_nvml = main_bundle._requirement(knowledge.LOCKS / "runtime.txt", "nvidia-ml-py")
     assert locked_nvml.startswith("nvidia-ml-py==")
     assert "--hash=sha256:" in locked_nvml
@@ -361,7 +361,7 @@ def test_a_manifest_of_a_windows_wheel_names_windows(tmp_path: Path) -> None:
     assert manifest("rtx50", tmp_path, platform="windows")["platforms"] == ["win_amd64"]
 
 
-def test_a_manifest_of_the_cpu_target_asks_for_no_card(tmp_path: Path) -> None:
+def test_a_manifest_of_the_cpu_target_asks_for_no_gpu(tmp_path: Path) -> None:
     found = manifest("cpu", tmp_path)
     assert (found["driver"], found["runtime"], found["capabilities"]) == (0, [], [])
 

@@ -204,7 +204,7 @@ def test_a_define_of_any_text_survives_scikit_build_core(value: str, tmp_path: P
 
 
 def test_a_misspelt_setting_is_refused_by_scikit_build_core(tmp_path: Path) -> None:
-    # Else the two tests above would prove nothing of the names.
+    # Else the two tests above would test nothing of the names.
     reader = read_back({"install.component": "blackwheel"}, "0.3.16", tmp_path)
     with pytest.raises(SystemExit):
         reader.validate_may_exit()

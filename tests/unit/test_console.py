@@ -7,7 +7,7 @@ import pytest
 from sessions.shared import console
 from sessions.shared.checks import Check
 from tests import fakes
-from tests.unit.test_wheelfile_judge import checks
+from tests.unit.test_verify_checks import checks
 
 
 @pytest.mark.parametrize(

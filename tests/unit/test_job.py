@@ -1,4 +1,4 @@
-"""What a smoke run is told, the card it gets, and the reports that are taken."""
+"""What a smoke run is told, the GPU it gets, and the reports that are taken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from sessions.build import baselines
 from sessions.build.model import Wheel
-from sessions.payload import child, seal
+from sessions.payload import child, report_file
 from sessions.probe import gpu_choice
 from sessions.run import bench_results, job
 from sessions.shared import spec, wheel_name
@@ -96,7 +96,7 @@ def test_architectures_are_compute_capabilities(
     assert gpu_choice.capabilities(fakes.spec(archs=archs)) == expected
 
 
-# ---- the card -----------------------------------------------------------------------------------
+# ---- the GPU -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -110,23 +110,23 @@ def test_architectures_are_compute_capabilities(
         ((), {"asked": frozenset({"release"})}, True),
         ((), {"asked": frozenset({"probe", "smoke"})}, True),
     ],
-    ids=["smoke", "a-card", "cpu", "report", "cpu-target", "required", "two-sessions"],
+    ids=["smoke", "a-GPU", "cpu", "report", "cpu-target", "required", "two-sessions"],
 )
-def test_a_card_is_wanted_where_the_wheel_will_run_on_one(
+def test_a_gpu_is_wanted_where_the_wheel_will_run_on_one(
     words: tuple[str, ...], changes: dict[str, Any], wanted: bool, tmp_path: Path
 ) -> None:
     named: dict[str, Any] = {"asked": frozenset({"smoke"}), **changes}
     assert gpu_choice.wants_card(fakes.context(tmp_path, *words, **named)) is wanted
 
 
-def test_the_card_of_the_target_is_taken(tmp_path: Path) -> None:
-    second = fakes.card(index=1)
-    nvml = fakes.nvml(fakes.card(compute_capability="8.9"), second)
+def test_the_gpu_of_the_target_is_taken(tmp_path: Path) -> None:
+    second = fakes.nvml_gpu(index=1)
+    nvml = fakes.nvml(fakes.nvml_gpu(compute_capability="8.9"), second)
     assert gpu_choice.card_for(fakes.context(tmp_path), nvml) == {**second, "visible": "1"}
 
 
 def test_a_gpu_that_a_scheduler_hides_is_not_taken(tmp_path: Path) -> None:
-    nvml = fakes.nvml(fakes.card(), fakes.card(index=1))
+    nvml = fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1))
     ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": "1"})
     assert gpu_choice.card_for(ctx, nvml)["visible"] == "1"
     ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
@@ -134,12 +134,12 @@ def test_a_gpu_that_a_scheduler_hides_is_not_taken(tmp_path: Path) -> None:
         gpu_choice.card_for(ctx, nvml)
 
 
-def test_the_card_that_is_named_is_taken(tmp_path: Path) -> None:
-    nvml = fakes.nvml(fakes.card(), fakes.card(index=1))
+def test_the_gpu_that_is_named_is_taken(tmp_path: Path) -> None:
+    nvml = fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1))
     assert gpu_choice.card_for(fakes.context(tmp_path, "--device", "1"), nvml)["index"] == 1
 
 
-def test_no_card_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
+def test_no_gpu_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
     with raises("gpu-not-usable") as caught:
         gpu_choice.card_for(fakes.context(tmp_path), {**fakes.nvml(), "devices": []})
     for way in ("nox -s bundle", "nox -s smoke -- --report FILE", "-- --device cpu"):
@@ -167,7 +167,7 @@ def test_a_wheel_whose_name_says_nothing_is_refused(
 
 
 def opened(report: dict[str, Any], wheel: Wheel | None = None, sha256: str = DIGEST) -> Any:
-    return job.opened(seal.seal(report), wheel, sha256, "report.json")
+    return job.opened(report_file.text(report), wheel, sha256, "report.json")
 
 
 def test_a_good_report_is_taken_whole() -> None:
@@ -206,7 +206,7 @@ def test_of_a_wheel_that_is_given_the_target_is_not_known() -> None:
 
 
 def test_a_damaged_report_is_refused() -> None:
-    text = seal.seal(fakes.smoke_report()).replace("GeForce", "Geforce")
+    text = report_file.text(fakes.smoke_report()).replace("GeForce", "Geforce")
     with raises("smoke-report-invalid") as caught:
         job.opened(text, fakes.wheel(), DIGEST, "report.json")
     assert "changed or damaged" in caught.value.evidence
@@ -235,7 +235,7 @@ CASE = {
 
 
 def test_a_case_with_all_it_must_have_is_read() -> None:
-    # Else the damaged ones below would prove nothing.
+    # Else the damaged ones below would test nothing.
     assert opened(fakes.smoke_report(cases=[CASE]), fakes.wheel()).cases == (CASE,)
 
 
@@ -350,7 +350,7 @@ def test_a_text_that_is_not_a_report_is_refused(kind: str, text: str) -> None:
 
 def test_a_report_that_nests_deeply_where_nobody_looks_is_refused() -> None:
     said = fakes.smoke_report()
-    text = seal.seal(said).replace(
+    text = report_file.text(said).replace(
         '"system_info": ', f'"system_info": {"[" * 5000}{"]" * 5000}, "x": '
     )
     with raises("smoke-report-invalid") as caught:
@@ -359,7 +359,7 @@ def test_a_report_that_nests_deeply_where_nobody_looks_is_refused() -> None:
 
 
 def test_a_name_that_is_there_twice_is_refused() -> None:
-    text = seal.seal(fakes.smoke_report()).replace(
+    text = report_file.text(fakes.smoke_report()).replace(
         '"device": ', '"device": "NVIDIA H200", "device": ', 1
     )
     with raises("smoke-report-invalid") as caught:
@@ -376,7 +376,7 @@ def test_the_report_of_a_wheel_of_another_name_is_refused() -> None:
 
 def test_the_report_that_an_h200_wrote_is_taken_and_holds() -> None:
     text = (fakes.ROOT / "tests/data/smoke/h200-hopper.json").read_text(encoding="utf-8")
-    sha256 = seal.opened(text)["sha256"]
+    sha256 = report_file.read(text)["sha256"]
     found = job.opened(text, None, sha256, "h200-hopper.json")
     assert (found.device, found.capability, found.target) == ("NVIDIA H200", "9.0", "hopper")
     assert job.failed(found) == []
@@ -482,7 +482,7 @@ def test_cases_within_the_bounds_there_are_hold() -> None:
         assert job.failed(opened(fakes.smoke_report(cases=cases))) == []
 
 
-def test_a_proof_that_both_holds_and_fails_does_not_hold() -> None:
+def test_a_check_that_both_holds_and_fails_does_not_hold() -> None:
     checks = [*fakes.smoke_checks(), *fakes.smoke_checks("memory")]
     assert job.failed(opened(fakes.smoke_report(checks=checks))) == ["memory"]
 
@@ -545,7 +545,7 @@ def test_the_share_of_a_bound_is_a_number_or_infinite(
 def test_a_run_has_files_of_its_own(capability: str | None, place: str, tmp_path: Path) -> None:
     assert job.place(capability) == place
     job.record(tmp_path, place).touch()
-    job.sealed(tmp_path, place).touch()
+    job.report_path(tmp_path, place).touch()
     for other in (
         "smoke.json",
         "smoke-x.json",

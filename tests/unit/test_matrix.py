@@ -21,7 +21,7 @@ from sessions.shared.target import BuildSpec
 from sessions.verify import diff
 from tests import fakes
 from tests.problems import raises
-from tests.unit.test_wheelfile_retag import LINUX, pack
+from tests.unit.test_retag import LINUX, pack
 
 TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 Told = pytest.CaptureFixture[str]
@@ -199,7 +199,7 @@ def test_a_second_python_is_a_repack_and_a_second_target_shares(world: World, ca
         ("ada", "3.11", "built"),
         ("ada", "3.10", "repacked"),
     ]
-    # Two builds; of the others only the proof.
+    # Two builds; of the others only the check.
     steps = [("wheel", "rtx50"), ("verify", "rtx50"), ("wheel", "ada"), ("verify", "ada")]
     assert world.asked() == steps
     assert rows[0].shared == ("51 objects",)
@@ -216,7 +216,7 @@ def test_a_second_python_is_a_repack_and_a_second_target_shares(world: World, ca
     assert "matrix: 4 wheels in" in told
 
 
-def test_the_proof_is_of_the_repacked_wheel_as_of_that_python(world: World) -> None:
+def test_the_check_is_of_the_repacked_wheel_as_of_that_python(world: World) -> None:
     rows = world.run("--targets", "rtx50", "--pythons", "3.12", "--jobs", "3")
     assert rows[1].folder == "rtx50+py3.12"
     path = world.root / "wheels" / "rtx50+py3.12" / LINUX.replace("cp311", "cp312")
@@ -309,8 +309,8 @@ def test_what_is_no_longer_as_it_was_made_is_made_again(world: World, damage: st
     assert records.file_sha256(path) == again.sha256
 
 
-def test_a_repack_that_was_not_proven_is_not_up_to_date(world: World) -> None:
-    """Killed between the wheel and its proof, or refused by it: the next run proves it."""
+def test_a_repack_that_was_not_tested_is_not_up_to_date(world: World) -> None:
+    """Killed between the wheel and its check, or refused by it: the next run tests it."""
     world.codes["verify", "cpu"] = 1
     with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.12")
@@ -416,7 +416,7 @@ def test_a_wheel_that_was_changed_since_is_not_repacked(
     monkeypatch.setattr(world, "build", spoil)
     with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.12")
-    assert "was changed since it was proven" in world.rows()[1].reason
+    assert "was changed since it was tested" in world.rows()[1].reason
 
 
 def test_a_full_disk_at_one_wheel_stops_no_other(

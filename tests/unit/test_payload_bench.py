@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import seal, stats
+from sessions.payload import report_file, stats
 from sessions.run import job
 from tests import fakes
 
 Found = dict[str, Any]
 Told = pytest.CaptureFixture[str]
-BESIDE = ("bench", "child", "launch", "seal", "spawn", "stats", "watch")
+BESIDE = ("bench", "child", "launch", "report_file", "spawn", "stats", "watch")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -49,7 +49,7 @@ WHEEL = "llama_cpp_python-0.3.16-py3-none-any.whl"
 
 @pytest.fixture
 def told(tmp_path: Path) -> Found:
-    """A job: two wheels, three rounds, no card."""
+    """A job: two wheels, three rounds, no GPU."""
     packages = tmp_path / "packages"
     for name in PACKAGES:
         requires = ["MarkupSafe>=2.0"] if name == "jinja2" else []
@@ -222,7 +222,9 @@ def test_a_report_is_sealed_and_says_what_it_is_of(
 ) -> None:
     (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
     bench.main(tmp_path / "job.json", tmp_path / "report.json")
-    report = seal.opened((tmp_path / "report.json").read_text(encoding="utf-8"), seal.BENCH)
+    report = report_file.read(
+        (tmp_path / "report.json").read_text(encoding="utf-8"), report_file.BENCH
+    )
     assert (report["device"], report["rounds"], report["python"]) == ("cpu", 3, "3.11.2")
     first = report["wheels"][0]
     assert (first["label"], first["file"], first["version"]) == ("a", WHEEL, "0.3.16")
@@ -304,12 +306,12 @@ def test_progress_is_told_with_an_estimate(
     assert lines[-1] == {"done": 21, "total": 21, "now": "", "left": 0}
 
 
-# ---- a card -------------------------------------------------------------------------------------
+# ---- a GPU -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def carded(bench: Any, told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Found:
-    """The job on a card, which every layer is on."""
+    """The job on a GPU, which every layer is on."""
     look = {"sm_mhz": 1980, "memory_mhz": 3201, "celsius": 41, "watts": 99.0, "reasons": 0}
 
     @contextlib.contextmanager
@@ -323,7 +325,7 @@ def carded(bench: Any, told: Found, machine: Machine, monkeypatch: pytest.Monkey
     return {**told, "layers": 999, "index": 2, "visible": "GPU-2", "identity": identity}
 
 
-def test_on_a_card_its_memory_and_clocks_are_noted(
+def test_on_a_gpu_its_memory_and_clocks_are_noted(
     bench: Any, carded: Found, machine: Machine
 ) -> None:
     report = measured(bench, carded)
@@ -349,7 +351,7 @@ def test_on_a_card_its_memory_and_clocks_are_noted(
         assert "CUDA_DISABLE_PTX_JIT" not in environment
 
 
-def test_without_a_card_none_is_seen(bench: Any, told: Found, machine: Machine) -> None:
+def test_without_a_gpu_none_is_seen(bench: Any, told: Found, machine: Machine) -> None:
     report = measured(bench, told)
     assert {env["CUDA_VISIBLE_DEVICES"] for _, _, env in machine.children} == {"-1"}
     assert report["conditions"] == []
@@ -382,15 +384,15 @@ def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
     [{"offloaded": [0, 3]}, {"offloaded": None}, {"devices": []}],
     ids=["no-layer", "nothing-said", "no-device"],
 )
-def test_a_wheel_that_computes_beside_the_card_is_not_compared(
+def test_a_wheel_that_computes_beside_the_gpu_is_not_compared(
     changes: Found, bench: Any, carded: Found, machine: Machine, capsys: Told
 ) -> None:
     machine.says = lambda venv, given: changes if venv == "venv-1" else {}
     said = stopped(lambda: measured(bench, carded), capsys)
-    assert "b does not compute on the card" in said
+    assert "b does not compute on the GPU" in said
 
 
-def test_a_card_that_will_not_tell_its_memory_ends_it(
+def test_a_gpu_that_will_not_tell_its_memory_ends_it(
     bench: Any, carded: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
     nothing: dict[str, Any] = {"vram_mib": None, "slowed": []}

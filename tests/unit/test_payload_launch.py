@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import card, cgroups, launch, pipconfig, proofs, seal, stats
+from sessions.payload import cgroups, gpu, launch, pipconfig, report_file, smoke_checks, stats
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -95,38 +95,38 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
     def show(nvml: dict[str, Any]) -> None:
         beside = SimpleNamespace(
             read=lambda: nvml,
-            choose=card.choose,
-            selector=card.selector,
-            driver_warning=card.driver_warning,
+            choose=gpu.choose,
+            selector=gpu.selector,
+            driver_warning=gpu.driver_warning,
         )
-        monkeypatch.setitem(sys.modules, "card", beside)
+        monkeypatch.setitem(sys.modules, "gpu", beside)
 
     return show
 
 
-def test_without_a_card_it_ends_with_what_mends_it(
+def test_without_a_gpu_it_ends_with_what_mends_it(
     shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
 ) -> None:
     shown({"error": "NVML Shared Library Not Found"})
     said = stopped(lambda: launch._card(tmp_path, manifest(), options()), capsys)
     assert "No NVIDIA driver answers here (NVML Shared Library Not Found)." in said
-    assert "Fix: take it to a machine with the card" in said
+    assert "Fix: take it to a machine with the GPU" in said
 
 
-def test_another_card_is_refused(
+def test_another_gpu_is_refused(
     shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
 ) -> None:
-    shown(fakes.nvml(fakes.card(name="NVIDIA H200", compute_capability="9.0")))
+    shown(fakes.nvml(fakes.nvml_gpu(name="NVIDIA H200", compute_capability="9.0")))
     said = stopped(lambda: launch._card(tmp_path, manifest(), options()), capsys)
     assert "it is for compute capability 12.0; NVIDIA H200 is of 9.0" in said
 
 
-def test_the_card_is_taken_with_its_driver(
+def test_the_gpu_is_taken_with_its_driver(
     shown: Callable[[dict[str, Any]], None], tmp_path: Path
 ) -> None:
-    shown(fakes.nvml(fakes.card(), fakes.card(index=1)))
+    shown(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
     found = launch._card(tmp_path, manifest(), options(device="1"))
-    assert found == {**fakes.card(index=1), "visible": "1", "release": "580.159.04"}
+    assert found == {**fakes.nvml_gpu(index=1), "visible": "1", "release": "580.159.04"}
     beside = [str(tmp_path / "bundle" / name) for name in ("payload", "nvml")]
     assert sys.path[:2] == beside  # nothing is installed yet
 
@@ -137,7 +137,7 @@ def test_a_gpu_that_a_scheduler_hides_is_not_taken(
     monkeypatch: pytest.MonkeyPatch,
     capsys: Told,
 ) -> None:
-    shown(fakes.nvml(fakes.card(), fakes.card(index=1)))
+    shown(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     found = launch._card(tmp_path, manifest(), options())
     assert found
@@ -154,7 +154,7 @@ def test_a_driver_that_is_reported_to_fail_is_told(
     known: dict[str, str],
     times: int,
 ) -> None:
-    shown(fakes.nvml(fakes.card()))
+    shown(fakes.nvml(fakes.nvml_gpu()))
     launch._card(tmp_path, manifest(bad_drivers=known), options())
     assert capsys.readouterr().err.count("580.159.04 is reported to fail: it aborts") == times
 
@@ -164,7 +164,7 @@ def test_a_driver_that_is_reported_to_fail_is_told(
     [({}, "cpu"), ({"capabilities": []}, None)],
     ids=["asked-for", "a-wheel-for-the-cpu"],
 )
-def test_on_the_cpu_no_card_is_looked_for(
+def test_on_the_cpu_no_gpu_is_looked_for(
     changes: dict[str, Any],
     asked: str | None,
     shown: Callable[[dict[str, Any]], None],
@@ -336,7 +336,7 @@ def test_one_package_of_two_is_not_enough(
     assert linked(venv) == []
 
 
-# ---- the proofs ---------------------------------------------------------------------------------
+# ---- the checks ---------------------------------------------------------------------------------
 
 
 class Payload:
@@ -352,7 +352,7 @@ class Payload:
     def __call__(self, command: list[str], **given: Any) -> Payload:
         self.command, self.given = command, given
         self.told = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
-        Path(command[-1]).write_text(seal.seal(fakes.smoke_report()), encoding="utf-8")
+        Path(command[-1]).write_text(report_file.text(fakes.smoke_report()), encoding="utf-8")
         return self
 
     def __enter__(self) -> Payload:
@@ -373,9 +373,11 @@ def proven(folder: Path, device: dict[str, Any] | None, **changes: Any) -> str:
     return launch._prove(folder, manifest(), options(**changes), device, "/venv/python", ["/rt"])
 
 
-def test_the_payload_is_told_of_the_card(payload: Payload, tmp_path: Path, capsys: Told) -> None:
-    text = proven(tmp_path, {**fakes.card(index=2), "visible": "GPU-2", "release": "580.159.04"})
-    assert seal.opened(text)["device"] == "NVIDIA GeForce RTX 5090"
+def test_the_payload_is_told_of_the_gpu(payload: Payload, tmp_path: Path, capsys: Told) -> None:
+    text = proven(
+        tmp_path, {**fakes.nvml_gpu(index=2), "visible": "GPU-2", "release": "580.159.04"}
+    )
+    assert report_file.read(text)["device"] == "NVIDIA GeForce RTX 5090"
     told = payload.told
     assert (told["layers"], told["index"], told["jobs"]) == (999, 2, 4)
     assert told["visible"] == "GPU-2"
@@ -397,7 +399,7 @@ def test_on_the_cpu_the_payload_is_told_of_none(payload: Payload, tmp_path: Path
 
 
 def test_the_payload_gets_what_a_job_here_gets(payload: Payload, tmp_path: Path) -> None:
-    # A proof that asked for more would fail on the other machine alone.
+    # A check that asked for more would fail on the other machine alone.
     proven(tmp_path, None)
     assert fakes.smoke_job().keys() <= payload.told.keys()
 
@@ -428,9 +430,9 @@ def test_the_variables_of_a_toolkit_are_handed_on_where_no_package_has_the_runti
     assert payload.given["env"].get("CUDA_PATH") == seen
 
 
-def test_proofs_that_end_badly_end_it(payload: Payload, tmp_path: Path, capsys: Told) -> None:
+def test_checks_that_end_badly_end_it(payload: Payload, tmp_path: Path, capsys: Told) -> None:
     payload.returncode = 1
-    assert "The proofs ended with 1." in stopped(lambda: proven(tmp_path, None), capsys)
+    assert "The checks ended with 1." in stopped(lambda: proven(tmp_path, None), capsys)
 
 
 # ---- all of it ----------------------------------------------------------------------------------
@@ -452,8 +454,8 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ran(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, *words: str, checks: list[dict[str, Any]]
 ) -> int:
-    """The exit code of a run whose proofs find these checks."""
-    text = seal.seal(fakes.smoke_report(checks=checks))
+    """The exit code of a run whose checks find these checks."""
+    text = report_file.text(fakes.smoke_report(checks=checks))
     monkeypatch.setattr(launch, "_prove", lambda *_: text)
     monkeypatch.setattr(sys, "argv", [str(bundle), *words])
     with pytest.raises(SystemExit) as caught:
@@ -471,19 +473,19 @@ BAD = {
 }
 
 
-def test_proofs_that_hold_end_well_and_leave_their_report(
+def test_checks_that_hold_end_well_and_leave_their_report(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
     assert ran(bundle, monkeypatch, checks=GOOD) == 0
     report = bundle.with_name("smoke-report.json")
-    assert seal.opened(report.read_text(encoding="utf-8")) == fakes.smoke_report()
+    assert report_file.read(report.read_text(encoding="utf-8")) == fakes.smoke_report()
     said = capsys.readouterr().out
     assert "ok   known-answers: 16 cases" in said
     assert f"report: {report.resolve()}" in said
     assert "take it back: nox -s smoke -- --target rtx50 --report smoke-report.json" in said
 
 
-def test_a_proof_that_fails_is_told_and_is_the_exit_code(
+def test_a_check_that_fails_is_told_and_is_the_exit_code(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
     assert ran(bundle, monkeypatch, "--report", "mine.json", checks=[*GOOD, BAD]) == 1
@@ -670,9 +672,9 @@ def test_its_own_options_are_explained(
         assert option in said
 
 
-def test_every_status_of_a_proof_has_a_mark() -> None:
-    judged = proofs.judge(fakes.smoke_job(), fakes.smoke_found())
-    judged += proofs.judge(fakes.smoke_job(), {"device": {"error": "a crash"}})
+def test_every_status_of_a_check_has_a_mark() -> None:
+    judged = smoke_checks.evaluate(fakes.smoke_job(), fakes.smoke_found())
+    judged += smoke_checks.evaluate(fakes.smoke_job(), {"device": {"error": "a crash"}})
     assert {check["status"] for check in judged} == set(launch.MARKS)
 
 
@@ -723,7 +725,7 @@ def benching(
     def payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str:
         assert Path(job["wheels"][0]["path"]).read_bytes() == b"this wheel"
         told.update(job, python_used=python, first=first)
-        return seal.seal(fakes.bench_report(), seal.BENCH)
+        return report_file.text(fakes.bench_report(), report_file.BENCH)
 
     monkeypatch.setattr(launch, "_payload", payload)
     monkeypatch.setitem(sys.modules, "stats", stats)
@@ -757,13 +759,13 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
     assert "  generation" in said
     assert "take it back: nox -s bench -- --target rtx50 --report bench-report.json" in said
     text = (tmp_path / "bench-report.json").read_text(encoding="utf-8")
-    assert seal.opened(text, seal.BENCH) == fakes.bench_report()
+    assert report_file.read(text, report_file.BENCH) == fakes.bench_report()
 
 
-def test_on_a_card_every_layer_goes_there(
+def test_on_a_gpu_every_layer_goes_there(
     benching: Callable[..., dict[str, Any]], programs: Programs
 ) -> None:
-    told = benching(device={**fakes.card(index=1), "visible": "GPU-1", "release": "580.159.04"})
+    told = benching(device={**fakes.nvml_gpu(index=1), "visible": "GPU-1", "release": "580.159.04"})
     assert (told["layers"], told["index"], told["threads"]) == (999, 1, 1)
     assert told["visible"] == "GPU-1"
     assert told["identity"]["device"] == "NVIDIA GeForce RTX 5090"
@@ -802,7 +804,9 @@ class Measuring(Payload):
 
     def __call__(self, command: list[str], **given: Any) -> Payload:
         super().__call__(command, **given)
-        Path(command[-1]).write_text(seal.seal(fakes.bench_report(), seal.BENCH), encoding="utf-8")
+        Path(command[-1]).write_text(
+            report_file.text(fakes.bench_report(), report_file.BENCH), encoding="utf-8"
+        )
         state = Path(given["cwd"]) / launch.STATE
         self.went_on.append(state.exists())
         state.write_text("{}", encoding="utf-8")

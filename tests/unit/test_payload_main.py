@@ -1,4 +1,4 @@
-"""The program that runs every proof in a process of its own, its processes played here."""
+"""The program that runs every check in a process of its own, its processes played here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import child, proofs, seal
+from sessions.payload import child, report_file, smoke_checks
 from sessions.run import job
 from tests import fakes
 
@@ -27,7 +27,14 @@ def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The program, its modules found beside it as they are where it runs."""
     monkeypatch.syspath_prepend(str(job.PAYLOAD))
     yield importlib.import_module("sessions.payload.__main__")
-    for name in ("sessions.payload.__main__", "child", "proofs", "seal", "spawn", "bench"):
+    for name in (
+        "sessions.payload.__main__",
+        "child",
+        "smoke_checks",
+        "report_file",
+        "spawn",
+        "bench",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -116,7 +123,7 @@ def test_two_children_of_one_work_have_files_of_their_own(
     assert len(names) == 3
 
 
-def test_a_child_sees_the_one_card_and_no_compiler_of_the_driver(
+def test_a_child_sees_the_one_gpu_and_no_compiler_of_the_driver(
     payload: Any, told: Found, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
@@ -135,9 +142,9 @@ def test_a_child_sees_the_one_card_and_no_compiler_of_the_driver(
 @pytest.mark.parametrize(
     ("changes", "seen"),
     [({"layers": 0}, "-1"), ({"layers": 0, "plant": True}, "0"), ({}, "0")],
-    ids=["cpu", "card-without-layers", "card"],
+    ids=["cpu", "GPU-without-layers", "gpu"],
 )
-def test_on_the_cpu_a_child_sees_no_card(
+def test_on_the_cpu_a_child_sees_no_gpu(
     changes: Found, seen: str, payload: Any, told: Found, process: Process
 ) -> None:
     payload.run_child({**told, **changes}, "device")
@@ -354,7 +361,7 @@ def test_a_sound_wheel_makes_a_sound_report(
 ) -> None:
     report = proven(payload, told, monkeypatch)
     assert {check["status"] for check in report["checks"]} == {"ok"}
-    assert report["checks"] == proofs.judge(told, fakes.smoke_found())
+    assert report["checks"] == smoke_checks.evaluate(told, fakes.smoke_found())
     assert len(report["cases"]) == 32
     assert all("bound" in case for case in report["cases"])
     assert report["times"] == {
@@ -369,7 +376,7 @@ def test_a_report_is_one_that_is_taken(
     payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = proven(payload, told, monkeypatch)
-    found = job.opened(seal.seal(report), fakes.wheel(), "0" * 64, "here")
+    found = job.opened(report_file.text(report), fakes.wheel(), "0" * 64, "here")
     assert (found.device, found.capability) == ("NVIDIA GeForce RTX 5090", "12.0")
     assert set(report) == set(fakes.smoke_report())
 
@@ -379,7 +386,7 @@ def test_a_report_of_a_wheel_that_does_not_import_is_taken_and_has_one_finding(
 ) -> None:
     report = proven(payload, told, monkeypatch, device={"error": "ended by 1: ImportError"})
     assert [(check["id"], check["status"]) for check in report["checks"]] == [("device", "fail")]
-    found = job.opened(seal.seal(report), fakes.wheel(), "0" * 64, "here")
+    found = job.opened(report_file.text(report), fakes.wheel(), "0" * 64, "here")
     assert (found.cases, found.times) == ((), {})
 
 
@@ -422,7 +429,7 @@ def test_the_program_reads_a_job_and_writes_a_sealed_report(
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setattr(payload, "run_child", sound({}))
     payload.main()
-    report = seal.opened((tmp_path / "report.json").read_text(encoding="utf-8"))
+    report = report_file.read((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["file"] == fakes.wheel().file
 
 

@@ -152,7 +152,7 @@ def test_a_round_that_is_missing_is_noticed() -> None:
         stats.complete(fakes.bench_report(this))
 
 
-def test_with_a_model_its_series_are_missed_and_on_the_cpu_no_memory_of_a_card() -> None:
+def test_with_a_model_its_series_are_missed_and_on_the_cpu_no_memory_of_a_gpu() -> None:
     with pytest.raises(ValueError, match="0 values of real_load_seconds"):
         stats.complete(fakes.bench_report(model={"file": "m", "size": 1, "sha256": "2" * 64}))
     wheel = fakes.bench_wheel()

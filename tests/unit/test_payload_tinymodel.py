@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as GgmlType
 
-from sessions.payload import proofs, tinymodel
+from sessions.payload import smoke_checks, tinymodel
 
 # SHA-256 of the whole file. Another value means that reports of two machines no longer speak of
 # the same model, and that every bound must be measured again.
@@ -48,7 +48,7 @@ def test_weights_are_those_of_their_seed() -> None:
 
 
 def test_the_types_are_those_that_have_a_bound() -> None:
-    assert list(tinymodel.TYPES) == list(proofs.BOUNDS["type"])
+    assert list(tinymodel.TYPES) == list(smoke_checks.BOUNDS["type"])
 
 
 @pytest.mark.parametrize("columns", [tinymodel.EMBD, tinymodel.FF])

@@ -1,4 +1,4 @@
-"""What is seen of a card while something runs on it, NVML played here."""
+"""What is seen of a GPU while something runs on it, NVML played here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class NVMLError(Exception):
 
 
 class Nvml:
-    """Plays pynvml: a card whose memory fills."""
+    """Plays pynvml: a GPU whose memory fills."""
 
     NVMLError = NVMLError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
@@ -70,7 +70,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
     return played
 
 
-def test_a_card_is_looked_at_until_the_end(nvml: Nvml) -> None:
+def test_a_gpu_is_looked_at_until_the_end(nvml: Nvml) -> None:
     with watch.watching(2) as looks:
         while len(looks) < 5:
             time.sleep(0.001)
@@ -97,7 +97,7 @@ def test_nvml_is_closed_after_an_error_too(nvml: Nvml) -> None:
     assert nvml.open == 0
 
 
-def test_what_a_card_would_not_say_is_none(nvml: Nvml) -> None:
+def test_what_a_gpu_would_not_say_is_none(nvml: Nvml) -> None:
     nvml.mute = {
         "nvmlDeviceGetMemoryInfo",
         "nvmlDeviceGetClockInfo",
@@ -120,7 +120,7 @@ def test_what_a_card_would_not_say_is_none(nvml: Nvml) -> None:
     assert seen["slowed"] == []
 
 
-def test_without_a_card_nothing_is_seen() -> None:
+def test_without_a_gpu_nothing_is_seen() -> None:
     with watch.watching(None) as looks:
         pass
     assert watch.summary(looks) == {}

@@ -140,7 +140,7 @@ def test_a_machine_with_nothing_fails_with_a_remedy_for_each() -> None:
     assert "apt install g++" in failed["compiler"]
 
 
-def test_the_h200_box_has_the_card_of_the_hopper_target() -> None:
+def test_the_h200_box_has_the_gpu_of_the_hopper_target() -> None:
     chain = replayed("ubuntu24-h200", target="hopper", archs=("90-real",))
     assert [(gpu.name, gpu.compute_capability) for gpu in chain.gpus] == [("NVIDIA H200", "9.0")]
     assert chain.driver is not None
@@ -148,7 +148,7 @@ def test_the_h200_box_has_the_card_of_the_hopper_target() -> None:
     assert (statuses(chain)["gpu"], statuses(chain)["driver"]) == ("ok", "ok")
 
 
-def test_another_targets_card_is_said_not_to_fit() -> None:
+def test_another_targets_gpu_is_said_not_to_fit() -> None:
     chain = replayed("ubuntu24-h200", archs=("120-real",))
     gpu = next(check for check in chain.checks if check.id == "gpu")
     assert gpu.status == "warn"
@@ -251,12 +251,12 @@ def test_compilers_are_read_from_what_they_print(
     assert main_probe.parse_compiler(text) == expected
 
 
-def test_nvml_that_does_not_start_is_no_driver_and_no_card() -> None:
+def test_nvml_that_does_not_start_is_no_driver_and_no_gpu() -> None:
     assert main_probe.read_nvml({"error": "NVML Shared Library Not Found"}) == (None, ())
 
 
-def test_of_a_card_the_record_keeps_what_does_not_change_from_hour_to_hour() -> None:
-    driver, (gpu,) = main_probe.read_nvml(fakes.nvml(fakes.card(memory_free_mib=17)))
+def test_of_a_gpu_the_record_keeps_what_does_not_change_from_hour_to_hour() -> None:
+    driver, (gpu,) = main_probe.read_nvml(fakes.nvml(fakes.nvml_gpu(memory_free_mib=17)))
     assert driver is not None
     assert (driver.release, gpu) == ("580.159.04", fakes.gpu())
 
@@ -289,13 +289,13 @@ def test_smoke_without_a_driver_is_refused_before_anything_is_built(tmp_path: Pa
     assert not ctx.record("probe").exists()  # so no stage after it begins
 
 
-def test_smoke_with_a_card_of_another_kind_is_refused(tmp_path: Path) -> None:
-    nvml = fakes.nvml(fakes.card(name="NVIDIA H200", compute_capability="9.0"))
+def test_smoke_with_a_gpu_of_another_kind_is_refused(tmp_path: Path) -> None:
+    nvml = fakes.nvml(fakes.nvml_gpu(name="NVIDIA H200", compute_capability="9.0"))
     with raises("gpu-not-usable"):
         main_probe.main(probing(tmp_path, nvml=nvml))
 
 
-def test_smoke_with_its_card_goes_on(tmp_path: Path) -> None:
+def test_smoke_with_its_gpu_goes_on(tmp_path: Path) -> None:
     ctx = probing(tmp_path, nvml=fakes.nvml())
     main_probe.main(ctx)
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
@@ -338,7 +338,7 @@ def test_main_leaves_what_the_files_of_an_installed_toolkit_are(
     ],
     ids=["not-asked-for", "on-the-cpu", "a-report", "the-cpu-target"],
 )
-def test_what_needs_no_card_is_not_refused_for_want_of_one(
+def test_what_needs_no_gpu_is_not_refused_for_want_of_one(
     words: tuple[str, ...], changes: dict[str, Any], tmp_path: Path
 ) -> None:
     ctx = probing(tmp_path, *words, nvml=NO_DRIVER, **changes)
@@ -347,7 +347,7 @@ def test_what_needs_no_card_is_not_refused_for_want_of_one(
 
 
 def bare_of(*programs: str) -> Machine:
-    """The Debian machine without the programs of these names, and with a card."""
+    """The Debian machine without the programs of these names, and with a GPU."""
     names = (*main_probe._GNU, *main_probe._CLANG, *programs)
     gone: dict[tuple[str, ...], Any] = {("which", name): [] for name in names}
     return with_answers("debian12-cuda13.0", {**gone, ("nvml",): fakes.nvml()})

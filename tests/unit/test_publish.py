@@ -172,19 +172,19 @@ def test_the_commands_of_one_release(tmp_path: Path, said: list[str]) -> None:
     title = programs.typed([f"llama-cpp-python {tag}"])  # as the system's own shell has it quoted
     notes = "--notes-file dist/hopper/WHEEL.md"
     assert f"gh release create {tag} --title {title} --target {'c' * 40} {notes}" in lines
-    papers = "dist/hopper/SHA256SUMS dist/hopper/WHEEL.md dist/hopper/release.json"
-    assert f"gh release upload {tag} {wheel} {papers}" in lines
+    documents = "dist/hopper/SHA256SUMS dist/hopper/WHEEL.md dist/hopper/release.json"
+    assert f"gh release upload {tag} {wheel} {documents}" in lines
 
 
-def test_a_release_without_a_card_has_notes_all_the_same(tmp_path: Path) -> None:
+def test_a_release_without_a_gpu_has_notes_all_the_same(tmp_path: Path) -> None:
     release = dataclasses.replace(tiny.release(tmp_path, "cpu", None), files={})
     assert shlex.split(created(release))[-2:] == ["--notes", f"dist/cpu/{release.file}"]
     untested = dataclasses.replace(release, tested=False)
-    assert shlex.split(created(untested))[-1].endswith(".whl, UNTESTED on such a card")
+    assert shlex.split(created(untested))[-1].endswith(".whl, UNTESTED on such a GPU")
 
 
 @pytest.mark.parametrize("card", ["WHEEL.md", "WHEEL.es.md"])
-def test_the_notes_are_the_card_in_the_language_there_is(tmp_path: Path, card: str) -> None:
+def test_the_notes_are_the_gpu_in_the_language_there_is(tmp_path: Path, card: str) -> None:
     release = tiny.release(tmp_path, "cpu", None, tested=False)
     release = dataclasses.replace(release, files={"SHA256SUMS": "0" * 64, card: "0" * 64})
     assert created(release).endswith(f"--notes-file dist/cpu/{card}")
@@ -495,8 +495,8 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
         (twine_says("404 Not Found"), "no index at this address", "docs/index.md"),
         (twine_says("405 Method Not Allowed"), "no index at this address", "docs/index.md"),
         (twine_says("413 Request Entity Too Large"), "too large", "client_max_body_size"),
-        (twine_says("400 Bad Request"), "refuses a.whl", "index of this card's own"),
-        (twine_says("409 Conflict"), "refuses a.whl", "index of this card's own"),
+        (twine_says("400 Bad Request"), "refuses a.whl", "index of this GPU's own"),
+        (twine_says("409 Conflict"), "refuses a.whl", "index of this GPU's own"),
         (twine_says("503 Service Unavailable"), "The server failed", "its log"),
         (
             "requests.exceptions.SSLError: CERTIFICATE_VERIFY_FAILED",

@@ -16,7 +16,7 @@ import pytest
 from sessions.build.model import BuildStep, Wheel
 from sessions.fetch.model import Pristine
 from sessions.matrix.model import Matrix
-from sessions.payload import seal
+from sessions.payload import report_file
 from sessions.probe.model import Driver, InstalledToolkit, Toolchain
 from sessions.release.model import Gate, Release
 from sessions.run import bench_results
@@ -63,7 +63,9 @@ VALUES: list[Any] = [
     ),
     BenchWheel("seed", "a.whl", "0" * 64, "0.3.16", False, (), 3, {"wheel_bytes": (5.0,)}),
     BenchRatio("seed", "import_seconds", 0.5, 0.4, 0.6, 10, "better"),
-    bench_results.opened(seal.seal(fakes.bench_report(), seal.BENCH), "rtx50", "0" * 64, "here"),
+    bench_results.opened(
+        report_file.text(fakes.bench_report(), report_file.BENCH), "rtx50", "0" * 64, "here"
+    ),
     VerifyReport("a.whl", "0" * 64, "rtx50", "f" * 64, 7.5, (CheckGroup("The file", ()),)),
     BuildStep("a.dir/x.cpp.o", "c++", 5, 105),
     evidence.cold(),
@@ -156,7 +158,7 @@ def sealed(record: dict[str, Any]) -> str:
 
 
 def test_a_good_record_is_read(tmp_path: Path) -> None:
-    # Else the damage below would prove nothing.
+    # Else the damage below would test nothing.
     (tmp_path / "r.json").write_text(sealed(GOOD))
     assert records.read(tmp_path / "r.json", "driver", Driver) == Driver("580", "13.0")
 

@@ -1,4 +1,4 @@
-"""``release``: what is proven gets its papers in dist/, what is not gets reasons, and no place."""
+"""``release``: what is tested gets documents in dist/, what is not gets reasons, and no place."""
 
 from __future__ import annotations
 
@@ -123,11 +123,11 @@ class World:
         card = gpu_choice.capabilities(spec)
         gone = () if card else ("native-sass", "libraries", "full-offload", "memory")
         where = {
-            "device": "A card" if card else "cpu",
+            "device": "A GPU" if card else "cpu",
             "capability": card[0] if card else None,
             "checks": [check for check in fakes.smoke_checks() if check["id"] not in gone],
         }
-        sealed = fakes.sealed(facts, spec.target, **where)
+        sealed = fakes.report_text(facts, spec.target, **where)
         found = dataclasses.replace(
             found, runs=(Run(job.opened(sealed, None, digest, "here"), sealed),)
         )
@@ -149,7 +149,7 @@ class World:
                 records.write(build / f"{name}.json", name, value)
         for run_ in found.runs if smoke else ():
             records.write(build / f"smoke-{run_.place}.json", "smoke", run_.report)
-            (build / f"smoke-report-{run_.place}.json").write_bytes(run_.sealed.encode())
+            (build / f"smoke-report-{run_.place}.json").write_bytes(run_.report_text.encode())
 
     def capture(self, command: list[str], *, env: Any, cwd: Path | None = None) -> Finished:
         words = " ".join(command[3:])
@@ -233,7 +233,7 @@ PAPERS = [
 ]  # fmt: skip
 
 
-def test_what_is_proven_is_released_with_all_its_papers(world: World, capsys: Told) -> None:
+def test_what_is_tested_is_released_with_all_its_documents(world: World, capsys: Told) -> None:
     world.release()
     assert sorted(p.name for p in (world.dist / "rtx50").iterdir()) == sorted(PAPERS)
     assert world.calls == [(["verify"], "rtx50", [])]
@@ -291,23 +291,23 @@ def test_the_same_records_give_the_same_bytes(world: World) -> None:
 
 
 @pytest.mark.parametrize(("lang", "there"), [("en", {"WHEEL.md"}), ("es", {"WHEEL.es.md"})])
-def test_the_card_is_in_the_language_that_was_asked_for(
+def test_the_gpu_is_in_the_language_that_was_asked_for(
     lang: str, there: set[str], world: World
 ) -> None:
     world.release("--lang", lang)
     assert {name for name in world.files("rtx50") if name.startswith("WHEEL")} == there
 
 
-# ---- What is not proven ----
+# ---- What is not tested ----
 
 
-def test_without_the_card_there_is_one_reason_and_nothing_is_released(
+def test_without_the_gpu_there_is_one_reason_and_nothing_is_released(
     world: World, capsys: Told
 ) -> None:
     world.proven, world.cards = False, None
     problem = world.refused()
     assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
-    assert problem.evidence == "rtx50: smoke: no smoke on a card of compute capability 12.0"
+    assert problem.evidence == "rtx50: smoke: no smoke on a GPU of compute capability 12.0"
     assert not (world.dist / "rtx50").exists()
     assert "## rtx50: NOT RELEASABLE" in world.page
     assert "nox -s bundle -- --target rtx50" in world.page
@@ -316,21 +316,21 @@ def test_without_the_card_there_is_one_reason_and_nothing_is_released(
     assert "smoke: not run here. No NVIDIA driver answers here" in capsys.readouterr().out
 
 
-def test_with_the_card_smoke_is_run(world: World) -> None:
-    world.proven, world.cards = False, (fakes.card(),)
+def test_with_the_gpu_smoke_is_run(world: World) -> None:
+    world.proven, world.cards = False, (fakes.nvml_gpu(),)
     world.release()
     assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"]]
 
 
 def test_a_report_on_this_wheel_is_not_made_again(world: World) -> None:
-    world.cards = (fakes.card(),)
+    world.cards = (fakes.nvml_gpu(),)
     world.release()
     world.release()
     assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["verify"]]
 
 
-def test_a_report_on_the_cpu_is_none_for_a_card(world: World) -> None:
-    world.cards = (fakes.card(),)
+def test_a_report_on_the_cpu_is_none_for_a_gpu(world: World) -> None:
+    world.cards = (fakes.nvml_gpu(),)
     on_cpu: dict[str, Any] = {"device": "cpu", "capability": None}
 
     def plant(found: Evidence) -> Evidence:
@@ -343,7 +343,7 @@ def test_a_report_on_the_cpu_is_none_for_a_card(world: World) -> None:
     assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"]]
 
 
-def test_a_cpu_target_is_proven_on_the_cpu(world: World) -> None:
+def test_a_cpu_target_is_tested_on_the_cpu(world: World) -> None:
     world.proven, world.cards = False, None
     world.release("--target", "cpu")
     assert world.calls[1] == (["smoke"], "cpu", ["--device=cpu"])
@@ -505,7 +505,7 @@ def test_a_paper_or_wheel_in_dist_that_was_tampered_with_is_noticed(
         path.write_bytes((path.read_bytes() if path.exists() else b"") + b"!")
     before = world.files()
     problem = world.refused()
-    assert problem.evidence == "rtx50: papers: dist/ is not as it was written"
+    assert problem.evidence == "rtx50: documents: dist/ is not as it was written"
     told = f"{path.resolve().relative_to(world.dist).as_posix()}: "
     told += "is damaged, or was changed by hand" if "contents" in name else how
     assert told.replace("contents.json: is", "contents.json:") in capsys.readouterr().out
@@ -708,7 +708,7 @@ def test_what_is_half_deleted_is_not_put_back(
     assert NAME in world.files("rtx50")
 
 
-def test_the_targets_are_taken_in_one_order_and_after_all_are_proven(
+def test_the_targets_are_taken_in_one_order_and_after_all_are_tested(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Else two runs could each have what the other waits for.
@@ -717,12 +717,12 @@ def test_the_targets_are_taken_in_one_order_and_after_all_are_proven(
     follow = world.follow
 
     def proven(root: Path, sessions: Sequence[str], target: str, words: Sequence[str]) -> int:
-        order.append(f"prove {target}")
+        order.append(f"test {target}")
         return follow(root, sessions, target, words)
 
     monkeypatch.setattr(subnox, "follow", proven)
     world.release("--target", "rtx50,hopper")
-    assert order == ["prove rtx50", "prove hopper", "hopper", "rtx50"]
+    assert order == ["test rtx50", "test hopper", "hopper", "rtx50"]
 
 
 # ---- The checkout ----
@@ -796,8 +796,8 @@ def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = fakes.claiming(archs=("90-real", "120-real"))
-    h200 = fakes.card(index=1, name="NVIDIA H200", compute_capability="9.0")
-    world.cards = (fakes.card(), h200)
+    h200 = fakes.nvml_gpu(index=1, name="NVIDIA H200", compute_capability="9.0")
+    world.cards = (fakes.nvml_gpu(), h200)
     ctx = dataclasses.replace(world.context(), spec=both)
     calls: list[list[str]] = []
 
@@ -989,7 +989,7 @@ def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) ->
     assert job.opened(papers["smoke-12.0.json"].decode(), None, report.sha256, "here") == report
 
 
-def test_what_was_measured_is_in_the_papers(world: World) -> None:
+def test_what_was_measured_is_in_the_documents(world: World) -> None:
     world.release()
     build = world.root / "build" / "rtx50"
     wheel = records.need(build / "wheel.json", "wheel", Wheel)

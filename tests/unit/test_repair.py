@@ -140,7 +140,7 @@ def test_a_repacked_wheel_has_the_members_bytes_and_times_of_the_other(tmp_path:
     old = pack(tmp_path / NAME, names)
     (tmp_path / "out").mkdir()
     with zipfile.ZipFile(repair.repacked(old, tmp_path / "out")) as archive:
-        # The papers come last, as the specification has it.
+        # The documents come last, as the specification has it.
         assert archive.namelist() == [*MEMBERS, f"{INFO}/METADATA", f"{INFO}/RECORD"]
         assert {info.date_time for info in archive.infolist()} == {TIME}
         assert archive.read(f"{INFO}/METADATA") == f"{INFO}/METADATA".encode()

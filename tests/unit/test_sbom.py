@@ -307,7 +307,7 @@ def test_a_bill_that_cannot_be_read_says_why(text: bytes) -> None:
 
 
 def test_a_bill_that_can_be_read_has_no_problem() -> None:
-    # Else the damage above would prove nothing.
+    # Else the damage above would test nothing.
     (read,) = sbom_reader.read({f"x.dist-info/sboms/{sbom.FILE}": json.dumps(GOOD).encode()})
     assert read.problems == ()
 

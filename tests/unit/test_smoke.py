@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import pytest
 
-from sessions.payload import seal
+from sessions.payload import report_file
 from sessions.run import imported_report, job, main_smoke
 from sessions.run.model import SmokeReport
 from sessions.shared import disk, records
@@ -50,15 +50,17 @@ def build(ctx: Context, content: bytes = b"a wheel") -> str:
     return digest
 
 
-def report_file(root: Path, digest: str, **changes: Any) -> str:
+def imported_file(root: Path, digest: str, **changes: Any) -> str:
     """A report that came back from another machine."""
     path = root / "smoke-report.json"
-    path.write_text(seal.seal(fakes.smoke_report(sha256=digest, **changes)), encoding="utf-8")
+    path.write_text(
+        report_file.text(fakes.smoke_report(sha256=digest, **changes)), encoding="utf-8"
+    )
     return str(path)
 
 
 def left(ctx: Context, place: str = "12.0") -> dict[str, Any]:
-    """The record, whether its proofs hold or not."""
+    """The record, whether its checks hold or not."""
     record: dict[str, Any] = json.loads(job.record(ctx.build, place).read_text(encoding="utf-8"))
     return record
 
@@ -68,7 +70,7 @@ def left(ctx: Context, place: str = "12.0") -> dict[str, Any]:
 
 def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: Told) -> None:
     digest = build(smoking(tmp_path))
-    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest))
+    ctx = smoking(tmp_path, "--report", imported_file(tmp_path, digest))
     main_smoke.main(ctx)
     found = records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport)
     assert found is not None
@@ -77,12 +79,12 @@ def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: 
     told = capsys.readouterr().out
     assert "known-answers: 16 cases of 1 types within their bounds" in told
     assert "times: import seconds 0.5, prompt per second 5e+03" in told
-    assert f"smoke: 13 proofs with 400 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
+    assert f"smoke: 13 checks with 400 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
 
 
-def test_to_take_a_report_no_card_is_asked_for(tmp_path: Path) -> None:
+def test_to_take_a_report_no_gpu_is_asked_for(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
-    report = report_file(tmp_path, digest)
+    report = imported_file(tmp_path, digest)
     main_smoke.main(smoking(tmp_path, "--report", report, machine=fakes.no_machine))
     assert (
         records.read(job.record(smoking(tmp_path).build, "12.0"), "smoke", SmokeReport) is not None
@@ -100,7 +102,7 @@ def test_of_each_type_the_case_closest_to_its_bound_is_shown(tmp_path: Path, cap
     ]
     digest = build(smoking(tmp_path))
     with raises("smoke-failed"):
-        main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
+        main_smoke.main(smoking(tmp_path, "--report", imported_file(tmp_path, digest, cases=cases)))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Q4_K", "1.0e-03", "5e-03", "4", "f16"] in rows
     assert ["F16", "3.0e-05", "1e-04", "512", "f16"] in rows
@@ -117,14 +119,14 @@ def test_a_case_that_is_no_number_is_the_furthest_from_its_bound(
     cases = [{**case, "nmse": nmse, "batch": 4 + n} for n, nmse in figures]
     digest = build(smoking(tmp_path))
     with raises("smoke-failed"):
-        main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases)))
+        main_smoke.main(smoking(tmp_path, "--report", imported_file(tmp_path, digest, cases=cases)))
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["Q4_K", "nan", "1e+00", "5", "f16"] in rows
 
 
 def test_a_report_of_the_cpu_says_so(tmp_path: Path, capsys: Told) -> None:
     digest = build(smoking(tmp_path))
-    report = report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
+    report = imported_file(tmp_path, digest, device="cpu", capability=None, driver=None)
     main_smoke.main(smoking(tmp_path, "--report", report))
     told = capsys.readouterr().out
     assert "Known answers on the CPU" in told
@@ -137,10 +139,10 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
 ) -> None:
     digest = build(smoking(tmp_path))
     checks = fakes.smoke_checks("state", "grammar")
-    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=checks))
+    ctx = smoking(tmp_path, "--report", imported_file(tmp_path, digest, checks=checks))
     with raises("smoke-failed") as caught:
         main_smoke.main(ctx)
-    assert caught.value.what == f"2 proofs fail or are missing on {CARD} (12.0): grammar, state."
+    assert caught.value.what == f"2 checks fail or are missing on {CARD} (12.0): grammar, state."
     assert str(job.record(ctx.build, "12.0")) in caught.value.evidence
     assert left(ctx)["ok"] is False
     assert [c["id"] for c in left(ctx)["smoke"]["checks"] if c["status"] == "fail"] == [
@@ -153,30 +155,30 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
     told = capsys.readouterr().out
     assert "what was found" in told
     assert "fix: what mends it" in told
-    assert "proofs with" not in told
+    assert "checks with" not in told
 
 
 def test_a_report_that_fails_takes_the_place_of_one_that_did_not(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
-    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest))
+    ctx = smoking(tmp_path, "--report", imported_file(tmp_path, digest))
     main_smoke.main(ctx)
-    report_file(tmp_path, digest, checks=fakes.smoke_checks("memory"))
+    imported_file(tmp_path, digest, checks=fakes.smoke_checks("memory"))
     with raises("smoke-failed"):
         main_smoke.main(ctx)
     assert records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
 
 
-def test_a_report_that_lacks_a_proof_is_not_enough(tmp_path: Path) -> None:
+def test_a_report_that_lacks_a_check_is_not_enough(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     checks = [check for check in fakes.smoke_checks() if check["id"] != "native-sass"]
-    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=checks))
+    ctx = smoking(tmp_path, "--report", imported_file(tmp_path, digest, checks=checks))
     with raises("smoke-failed"):
         main_smoke.main(ctx)
 
 
-def test_on_the_cpu_a_wheel_for_cards_is_not_proven_enough_for_a_release(tmp_path: Path) -> None:
+def test_on_the_cpu_a_wheel_for_gpus_is_not_tested_enough_for_a_release(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
-    report = report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
+    report = imported_file(tmp_path, digest, device="cpu", capability=None, driver=None)
     ctx = smoking(tmp_path, "--report", report)
     main_smoke.main(ctx)
     assert left(ctx, "cpu")["ok"] is False
@@ -184,14 +186,14 @@ def test_on_the_cpu_a_wheel_for_cards_is_not_proven_enough_for_a_release(tmp_pat
 
 def test_a_run_on_another_gpu_overwrites_nothing(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
-    first = report_file(tmp_path, digest)
+    first = imported_file(tmp_path, digest)
     ctx = smoking(tmp_path, "--report", first)
     main_smoke.main(ctx)
     before = {path.name: path.read_bytes() for path in ctx.build.glob("smoke-*12.0*")}
     assert sorted(before) == ["smoke-12.0.json", "smoke-report-12.0.json"]
-    report_file(tmp_path, digest, device="NVIDIA H200", capability="9.0")
+    imported_file(tmp_path, digest, device="NVIDIA H200", capability="9.0")
     main_smoke.main(ctx)
-    report_file(tmp_path, digest, device="cpu", capability=None, driver=None)
+    imported_file(tmp_path, digest, device="cpu", capability=None, driver=None)
     main_smoke.main(ctx)
     assert job.places(ctx.build) == ("9.0", "12.0", "cpu")
     assert {path.name: path.read_bytes() for path in ctx.build.glob("smoke-*12.0*")} == before
@@ -201,7 +203,7 @@ def test_a_run_on_another_gpu_overwrites_nothing(tmp_path: Path) -> None:
 def test_a_report_of_one_answer_is_not_enough(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
     cases = fakes.smoke_cases(NAME)[:1]
-    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, cases=cases))
+    ctx = smoking(tmp_path, "--report", imported_file(tmp_path, digest, cases=cases))
     with raises("smoke-failed") as caught:
         main_smoke.main(ctx)
     assert caught.value.id == "smoke-failed"
@@ -241,9 +243,9 @@ def test_a_largest_report_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert imported_report.read(tmp_path / "report.json", "smoke") == b" " * 100
 
 
-def test_a_report_in_which_nothing_was_checked_proves_nothing(tmp_path: Path) -> None:
+def test_a_report_in_which_nothing_was_checked_tests_nothing(tmp_path: Path) -> None:
     digest = build(smoking(tmp_path))
-    ctx = smoking(tmp_path, "--report", report_file(tmp_path, digest, checks=[]))
+    ctx = smoking(tmp_path, "--report", imported_file(tmp_path, digest, checks=[]))
     with raises("smoke-failed"):
         main_smoke.main(ctx)
     assert left(ctx)["ok"] is False
@@ -266,7 +268,7 @@ def test_a_report_that_is_no_text_cannot_be_read(tmp_path: Path) -> None:
 def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Path) -> None:
     ctx = smoking(tmp_path)
     build(ctx)
-    report = report_file(tmp_path, "1" * 64)
+    report = imported_file(tmp_path, "1" * 64)
     with raises("smoke-report-other-wheel"):
         main_smoke.main(smoking(tmp_path, "--report", report))
     assert not job.record(ctx.build, "12.0").exists()
@@ -279,7 +281,7 @@ def test_a_report_is_of_the_wheel_that_lies_there_and_not_of_the_recorded_one(
     digest = build(ctx)
     (ctx.wheels / NAME).write_bytes(b"swapped")
     with raises("smoke-report-other-wheel"):
-        main_smoke.main(smoking(tmp_path, "--report", report_file(tmp_path, digest)))
+        main_smoke.main(smoking(tmp_path, "--report", imported_file(tmp_path, digest)))
 
 
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
@@ -323,7 +325,9 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> Keys:
 def signed(root: Path) -> Context:
     digest = build(smoking(root))
     (root / "smoke-report.json.sig").write_bytes(b"a signature\n")
-    return smoking(root, "--report", report_file(root, digest), "--signers", str(root / "signers"))
+    return smoking(
+        root, "--report", imported_file(root, digest), "--signers", str(root / "signers")
+    )
 
 
 def test_a_report_that_one_of_the_keys_signed_is_taken(
@@ -343,7 +347,7 @@ def test_a_report_that_one_of_the_keys_signed_is_taken(
     assert keys.given[1] == report.read_bytes()  # what was signed is the report itself
     assert keys.signatures == [b"a signature\n"] * 2
     assert not Path(copied).exists()
-    kept = job.sealed(ctx.build, "12.0")
+    kept = job.report_path(ctx.build, "12.0")
     assert kept.read_bytes() == report.read_bytes()
     assert kept.with_name(f"{kept.name}.sig").read_text() == "a signature\n"
 
@@ -362,7 +366,7 @@ def test_a_report_that_is_exchanged_while_it_is_checked_is_not_taken(
     keys.meanwhile = exchange
     main_smoke.main(ctx)
     assert keys.given == [None, genuine]
-    kept = job.sealed(ctx.build, "12.0")
+    kept = job.report_path(ctx.build, "12.0")
     assert kept.read_bytes() == genuine
     assert kept.with_name(f"{kept.name}.sig").read_bytes() == b"a signature\n"
 
@@ -392,7 +396,7 @@ def test_the_signature_of_another_report_does_not_stay(tmp_path: Path, keys: Key
     ctx = signed(tmp_path)
     main_smoke.main(ctx)
     main_smoke.main(smoking(tmp_path, "--report", str(tmp_path / "smoke-report.json")))
-    assert job.sealed(ctx.build, "12.0").exists()
+    assert job.report_path(ctx.build, "12.0").exists()
     assert not (ctx.build / "smoke-report-12.0.json.sig").exists()
 
 
@@ -401,7 +405,7 @@ def test_the_home_of_a_report_and_of_its_keys_is_found(
 ) -> None:
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(tmp_path))
-    report_file(tmp_path, build(smoking(tmp_path)))
+    imported_file(tmp_path, build(smoking(tmp_path)))
     (tmp_path / "smoke-report.json.sig").touch()
     main_smoke.main(smoking(tmp_path, "--report=~/smoke-report.json", "--signers=~/signers"))
     assert keys.given[1] == (tmp_path / "smoke-report.json").read_bytes()
@@ -489,7 +493,7 @@ class Bench:
             on_line(line)
         if self.writes:
             said = fakes.smoke_report(**{**self.job["identity"], **self.changes})
-            Path(command[-1]).write_text(seal.seal(said), encoding="utf-8")
+            Path(command[-1]).write_text(report_file.text(said), encoding="utf-8")
         return Finished((), self.code, "", 0.0)
 
 
@@ -501,7 +505,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return played
 
 
-def test_a_wheel_is_proven_on_the_card(tmp_path: Path, bench: Bench, capsys: Told) -> None:
+def test_a_wheel_is_tested_on_the_gpu(tmp_path: Path, bench: Bench, capsys: Told) -> None:
     ctx = smoking(tmp_path)
     digest = build(ctx)
     main_smoke.main(ctx)
@@ -513,10 +517,10 @@ def test_a_wheel_is_proven_on_the_card(tmp_path: Path, bench: Bench, capsys: Tol
     assert f"hold on {CARD} (12.0)" in told
 
 
-def test_the_payload_is_told_of_the_card_and_all_layers_go_there(
+def test_the_payload_is_told_of_the_gpu_and_all_layers_go_there(
     tmp_path: Path, bench: Bench
 ) -> None:
-    second = fakes.nvml(fakes.card(compute_capability="8.9"), fakes.card(index=1))
+    second = fakes.nvml(fakes.nvml_gpu(compute_capability="8.9"), fakes.nvml_gpu(index=1))
     ctx = smoking(tmp_path, machine=lambda *_: second)
     digest = build(ctx)
     main_smoke.main(ctx)
@@ -534,7 +538,7 @@ def test_the_payload_is_told_of_the_card_and_all_layers_go_there(
     }
 
 
-def test_smoke_that_another_session_requires_runs_on_the_card_too(
+def test_smoke_that_another_session_requires_runs_on_the_gpu_too(
     tmp_path: Path, bench: Bench
 ) -> None:
     ctx = smoking(tmp_path, asked=frozenset({"release"}))
@@ -543,7 +547,7 @@ def test_smoke_that_another_session_requires_runs_on_the_card_too(
     assert bench.job["identity"]["device"] == CARD
 
 
-def test_on_the_cpu_the_payload_is_told_of_no_card(
+def test_on_the_cpu_the_payload_is_told_of_no_gpu(
     tmp_path: Path, bench: Bench, capsys: Told
 ) -> None:
     ctx = smoking(tmp_path, "--device", "cpu", machine=fakes.no_machine)
@@ -554,7 +558,7 @@ def test_on_the_cpu_the_payload_is_told_of_no_card(
     identity = bench.job["identity"]
     assert (identity["device"], identity["capability"], identity["driver"]) == ("cpu", None, None)
     told = capsys.readouterr().out
-    assert "warning: on the CPU: this proves the wheel's Python side, nothing of a card" in told
+    assert "warning: on the CPU: this tests the wheel's Python side, nothing of a GPU" in told
     assert "hold on the CPU" in told
 
 
@@ -597,7 +601,7 @@ def test_the_payload_runs_in_that_venv_alone(tmp_path: Path, bench: Bench) -> No
     assert bench.job["venv"] == str(venv)
 
 
-def test_proofs_that_fail_here_are_recorded_as_failing(tmp_path: Path, bench: Bench) -> None:
+def test_checks_that_fail_here_are_recorded_as_failing(tmp_path: Path, bench: Bench) -> None:
     bench.changes = {"checks": fakes.smoke_checks("known-answers")}
     ctx = smoking(tmp_path)
     build(ctx)
@@ -607,7 +611,7 @@ def test_proofs_that_fail_here_are_recorded_as_failing(tmp_path: Path, bench: Be
 
 
 @pytest.mark.parametrize(("code", "writes"), [(1, False), (1, True), (0, False)])
-def test_proofs_that_end_without_a_report_are_a_problem_with_their_last_words(
+def test_checks_that_end_without_a_report_are_a_problem_with_their_last_words(
     code: int, writes: bool, tmp_path: Path, bench: Bench
 ) -> None:
     bench.code, bench.writes = code, writes
@@ -638,7 +642,7 @@ def test_a_python_without_venv_is_said(tmp_path: Path, bench: Bench) -> None:
     assert "ensurepip" in caught.value.evidence
 
 
-def test_without_the_card_nothing_is_installed(tmp_path: Path, bench: Bench) -> None:
+def test_without_the_gpu_nothing_is_installed(tmp_path: Path, bench: Bench) -> None:
     ctx = smoking(tmp_path, machine=lambda *_: {"error": "gone"})
     build(ctx)
     with raises("gpu-not-usable") as caught:
@@ -680,7 +684,7 @@ def given(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_given_wheel_is_proven_and_its_record_lies_apart(
+def test_a_given_wheel_is_tested_and_its_record_lies_apart(
     given: Path, tmp_path: Path, bench: Bench
 ) -> None:
     ctx = smoking(tmp_path, "--wheel", str(given))
@@ -717,7 +721,7 @@ def test_another_wheel_of_the_same_name_has_a_record_of_its_own(
 
 
 def test_a_report_of_a_given_wheel_is_taken(given: Path, tmp_path: Path) -> None:
-    report = report_file(tmp_path, records.file_sha256(given), target="another")
+    report = imported_file(tmp_path, records.file_sha256(given), target="another")
     ctx = smoking(tmp_path, "--wheel", str(given), "--report", report)
     main_smoke.main(ctx)
     assert (ctx.given(given, records.file_sha256(given)) / "smoke-12.0.json").exists()

@@ -462,7 +462,7 @@ NAMES = {
 def nvml(*capabilities: str) -> dict[str, Any]:
     """What NVML answers on a machine with GPUs of these compute capabilities."""
     cards = [
-        fakes.card(index=at, name=NAMES[kind], compute_capability=kind)
+        fakes.nvml_gpu(index=at, name=NAMES[kind], compute_capability=kind)
         for at, kind in enumerate(capabilities)
     ]
     return {**fakes.nvml(), "devices": cards}

@@ -452,7 +452,7 @@ def test_a_given_wheel_without_a_record_passes_with_warnings(
     main_verify.main(verifying(tmp_path, "--wheel", str(given)))
     assert reader.read_files == [given]
     told = capsys.readouterr().out
-    assert "freshness: not proven to be what the recorded build made" in told
+    assert "freshness: not tested to be what the recorded build made" in told
     assert "there is no record of what it was made from" in told
     assert "verify: 17 checks hold (warnings: 2) for" in told
 

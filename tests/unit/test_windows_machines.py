@@ -335,7 +335,7 @@ def test_a_long_target_name_counts_too() -> None:
 
 
 @pytest.mark.parametrize(("length", "status"), [(55, "ok"), (56, "fail")])
-def test_a_wheel_that_is_given_is_proven_in_a_deeper_folder(length: int, status: str) -> None:
+def test_a_wheel_that_is_given_is_tested_in_a_deeper_folder(length: int, status: str) -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * (length - 3), cache="c")
     chain, wheel = fakes.chain(host=host), "llama_cpp_python-0.3.16-cp311-cp311-win_amd64.whl"
     found = selection.judge(chain, fakes.spec(platform="windows"), {}, given=wheel)

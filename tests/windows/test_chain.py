@@ -181,7 +181,7 @@ START = """if True:
 """
 
 
-def test_nvidias_windows_compiler_makes_code_for_the_card_as_the_product_tells_it(
+def test_nvidias_windows_compiler_makes_code_for_the_gpu_as_the_product_tells_it(
     lab: Lab, project: Path, folder: Path, tmp_path: Path
 ) -> None:
     studio = have(lab, BOTH)[0]

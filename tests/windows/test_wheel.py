@@ -1,4 +1,4 @@
-"""A real wheel for Windows, from its repair to its proofs, in the Windows Python.
+"""A real wheel for Windows, from its repair to its checks, in the Windows Python.
 
 It is the cpu target of the real source, cross-built (``crossbuild.py``). verify, smoke and bundle
 run in the Windows Python, in a checkout below a folder with a space and letters that are not ASCII.
@@ -368,7 +368,7 @@ def short(project: Path, proven: Ran, folder: Path) -> Path:
     return path
 
 
-def test_the_bundle_proves_the_wheel_with_python_alone(
+def test_the_bundle_tests_the_wheel_with_python_alone(
     lab: Lab, wheel: Path, record: Wheel, short: Path
 ) -> None:
     env = {**checkout.environment(lab), "PIP_NO_INDEX": "1"}

@@ -1,4 +1,4 @@
-"""One HTML page that shows a release: its proofs, its answers, what it is made of, its build.
+"""One HTML page that shows a release: its checks, its answers, what it is made of, its build.
 
 Made from records alone. It holds all it needs: no script, no font, nothing from a network.
 """
@@ -141,7 +141,7 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
 
 
 def verdict(found: Evidence) -> str:
-    """In one word: "RELEASE", "UNTESTED", or "FAILED" where a proof did not hold."""
+    """In one word: "RELEASE", "UNTESTED", or "FAILED" where a check did not hold."""
     checks = [check for group in found.verify.groups for check in group.checks]
     bad = [check for check in checks if check.status == "fail"]
     if bad or not checks or found.verify.sha256 != found.sha256 or refuted(found):
@@ -198,7 +198,7 @@ def parts(found: Evidence) -> list[Part]:
         Part(member.rsplit("/", 1)[-1], members[member], 100 * members[member] / whole)
         for member in sorted(names, key=lambda member: (-members[member], member))
     ]
-    all_else = f"{len(rest)} files of Python and papers"
+    all_else = f"{len(rest)} files of Python and documents"
     return [*made, Part(all_else, sum(rest), 100 * sum(rest) / whole)]
 
 

@@ -1,4 +1,4 @@
-"""The wheel's card: what it is, what it needs, what was proven of it. Pure, from records alone.
+"""The wheel's card: what it is, what it needs, what was tested of it. Pure, from records alone.
 
 ``templates/card.en.md`` and ``card.es.md`` have the words; each sentence of theirs stands on a
 value that is computed here.

@@ -1,9 +1,9 @@
 """A static package index below ``dist/``, made whole from the releases in it; no clock is read.
 
 ``dist/cu131-sm120/simple/`` is what pip is given for one CUDA version and architecture. In it, two
-wheels of one name cannot be: a wheel's name says nothing of the card, so rtx50's and hopper's are
-called the same. ``dist/simple/`` holds all: each GPU wheel as a variant wheel, which says its card,
-and as plain wheels those for the CPU alone. So nothing installs another card's wheel unasked.
+wheels of one name cannot be: a wheel's name says nothing of the GPU, so rtx50's and hopper's are
+called the same. ``dist/simple/`` holds all: each GPU wheel as a variant wheel, which says its GPU,
+and as plain wheels those for the CPU alone. So nothing installs another GPU's wheel unasked.
 
 Pages are HTML (PEP 503) with the same as JSON beside (PEP 691 and 700); METADATA lies beside each
 wheel (PEP 658). Links are relative: the folder works wherever it is copied to.
@@ -204,11 +204,11 @@ def _has_variants(groups: Iterable[str]) -> bool:
 
 
 def _note(groups: Iterable[str]) -> str:
-    cards = ", ".join(f"../../{name}/{ALL}/" for name in groups)
+    names_of_gpus = ", ".join(f"../../{name}/{ALL}/" for name in groups)
     return (
-        "<p>This index is for installers that choose a wheel by the card (wheel variants: uv with "
+        "<p>This index is for installers that choose a wheel by the GPU (wheel variants: uv with "
         "<code>--preview-features wheel-variants</code>). pip does not: give it the index of your "
-        f"card: {html.escape(cards)}</p>"
+        f"GPU: {html.escape(names_of_gpus)}</p>"
     )
 
 
@@ -220,7 +220,7 @@ def _front(groups: Mapping[str, Sequence[Release]]) -> str:
         lines += [_offer(name, release) for release in group]
     if _has_variants(groups):
         lines.append(
-            "<h2>Any of these cards (experimental)</h2>\n<p>uv can choose the wheel by the card:"
+            "<h2>Any of these GPUs (experimental)</h2>\n<p>uv can choose the wheel by the GPU:"
             f"</p>\n<pre>uv pip install --preview-features wheel-variants --index {_HERE}{ALL}/ "
             f"{PROJECT}</pre>"
         )
@@ -241,20 +241,22 @@ def _cards(release: Release) -> str:
         return "any x86-64 machine with AVX2: it computes on the CPU alone"
     numbers = sorted({knowledge.parse_arch(arch)[0] for arch in release.archs})
     names = knowledge.capability_names()
-    cards = ", ".join(f"{names[n]} (compute capability {n // 10}.{n % 10})" for n in numbers)
-    return f"{cards}, with CUDA {release.cuda}"
+    names_of_gpus = ", ".join(
+        f"{names[n]} (compute capability {n // 10}.{n % 10})" for n in numbers
+    )
+    return f"{names_of_gpus}, with CUDA {release.cuda}"
 
 
 def _offer(name: str, release: Release) -> str:
     file = html.escape(f"{release.target}/{release.file}")
-    papers = [
+    documents = [
         f'<a href="{quote(f"{release.target}/{paper}")}">{html.escape(paper)}</a>'
         for paper in release.files
     ]
-    state = "" if release.tested else " <strong>UNTESTED</strong> on such a card."
+    state = "" if release.tested else " <strong>UNTESTED</strong> on such a GPU."
     return (
         f'<p><a href="{quote(release.target)}/{quote(release.file)}">{file}</a>, '
-        f"{release.size / 1e6:.1f} MB.{state} {' '.join(papers)}</p>\n"
+        f"{release.size / 1e6:.1f} MB.{state} {' '.join(documents)}</p>\n"
         f"<pre>pip install --only-binary {PROJECT} --extra-index-url "
         f"{_HERE}{html.escape(name)}/{ALL}/ {PROJECT}=={html.escape(release.version)}</pre>"
     )

@@ -97,7 +97,7 @@ def _anchor(file: File, folder: str) -> str:
         attributes["data-core-metadata"] = f"sha256={file.metadata_sha256}"
         attributes["data-dist-info-metadata"] = f"sha256={file.metadata_sha256}"
     words = " ".join(f'{key}="{html.escape(value)}"' for key, value in attributes.items())
-    state = "" if file.tested else " <strong>UNTESTED</strong> on such a card"
+    state = "" if file.tested else " <strong>UNTESTED</strong> on such a GPU"
     return f"<a {words}>{html.escape(file.name)}</a>{state}"
 
 

@@ -1,4 +1,4 @@
-"""Wheel variants (PEP 817 and 825, drafts): wheels an installer can choose between by the card.
+"""Wheel variants (PEP 817 and 825, drafts): wheels an installer can choose between by the GPU.
 
 Experimental. A variant wheel is the plain wheel with a label in its name and ``variant.json`` in
 its ``.dist-info``; nothing else in it differs. The same inputs give the same bytes.
@@ -23,7 +23,7 @@ def properties(cuda: str, archs: Sequence[str]) -> Properties:
     """What a machine must have to run a wheel of these architectures.
 
     Machine code runs with any driver of its CUDA's major version, PTX with one of that CUDA at
-    least. ``120a`` becomes 120_real, as no machine has a property for it: a card of 12.1, which
+    least. ``120a`` becomes 120_real, as no machine has a property for it: a GPU of 12.1, which
     cannot run it, would be offered it too.
     """
     features = knowledge.load("variants.toml")["features"]

@@ -29,7 +29,7 @@ STAGES = (
     "steps",
     "smoke-12.0",
 )
-# What mends a record: to prove anew does nothing about what the build left.
+# What mends a record: to test anew does nothing about what the build left.
 MENDS = {
     "smoke-12.0": "nox -s smoke -- --target rtx50",
     "steps": "nox -s wheel -- --target rtx50 --fresh",
@@ -54,7 +54,7 @@ def lay(root: Path, found: Evidence) -> None:
     for run in found.runs:
         records.write(root / "build" / f"smoke-{run.place}.json", "smoke", run.report)
         report = root / "build" / f"smoke-report-{run.place}.json"
-        report.write_bytes(run.sealed.encode())
+        report.write_bytes(run.report_text.encode())
         if run.signature is not None:
             report.with_name(f"{report.name}.sig").write_bytes(run.signature.encode())
     (root / "wheels").mkdir()
@@ -183,7 +183,7 @@ def test_the_report_that_was_handed_in_is_there_and_whole(
 
 def test_a_report_that_says_otherwise_than_its_record_is_noticed(tmp_path: Path) -> None:
     found = whole(tmp_path)
-    other = fakes.sealed(found.facts, seconds=1.0)
+    other = fakes.report_text(found.facts, seconds=1.0)
     (tmp_path / "build" / "smoke-report-12.0.json").write_bytes(other.encode())
     with raises("release-records-missing") as caught:
         of(tmp_path, found)
@@ -290,12 +290,12 @@ def test_the_runs_on_two_gpus_are_both_read(tmp_path: Path) -> None:
     found = whole(tmp_path)
     (more,) = fakes.rerun(found, device="NVIDIA H200", capability="9.0").runs
     records.write(tmp_path / "build" / "smoke-9.0.json", "smoke", more.report)
-    (tmp_path / "build" / "smoke-report-9.0.json").write_bytes(more.sealed.encode())
+    (tmp_path / "build" / "smoke-report-9.0.json").write_bytes(more.report_text.encode())
     again = of(tmp_path, found)
     assert again.runs == (more, *found.runs)  # in the order of the compute capabilities
     files = handed_on(again)
-    assert files["smoke-9.0.json"] == more.sealed
-    assert files["smoke-12.0.json"] == found.runs[0].sealed
+    assert files["smoke-9.0.json"] == more.report_text
+    assert files["smoke-12.0.json"] == found.runs[0].report_text
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ def test_a_report_stands_for_nothing_but_what_it_is_of(
     found = whole(tmp_path)
     (run,) = fakes.rerun(found, **changes).runs
     records.write(tmp_path / "build" / "smoke-12.0.json", "smoke", run.report)
-    (tmp_path / "build" / "smoke-report-12.0.json").write_bytes(run.sealed.encode())
+    (tmp_path / "build" / "smoke-report-12.0.json").write_bytes(run.report_text.encode())
     with raises("release-records-missing") as caught:
         of(tmp_path, found)
     assert caught.value.id == "release-records-missing"

@@ -1,4 +1,4 @@
-"""What a benchmark says in the papers: each number is the record's, and its direction is told."""
+"""What a benchmark says in the documents: each number and its direction are those of the record."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from sessions.shared import knowledge, records
 from sessions.shared.checks import Check
 from sessions.verify.model import WheelFacts
 from tests import fakes
-from tests.unit.test_wheelfile_judge import IDS
+from tests.unit.test_verify_checks import IDS
 
 COMMIT = "4" * 40
 WHEELS = {
@@ -120,7 +120,7 @@ def test_side_by_side_only_the_fp4_wheel_claims_native_fp4() -> None:
         {"facts": fakes.wheel_facts()},
         {"verify": dataclasses.replace(fakes.fp4_evidence().verify, groups=())},
     ],
-    ids=["not-claimed", "not-in-the-code", "not-proven"],
+    ids=["not-claimed", "not-in-the-code", "not-tested"],
 )
 def test_native_fp4_is_claimed_where_verify_proved_it_and_nowhere_else(
     change: dict[str, Any],
@@ -141,12 +141,12 @@ def test_untested_is_said_wherever_it_is_so_and_only_there() -> None:
 def test_of_an_untested_wheel_nothing_is_claimed_that_only_a_run_shows() -> None:
     text = of(WHEELS["untested"])
     assert "It was run nowhere." in text
-    assert "**CUDA offload**: UNTESTED on the card" in text
+    assert "**CUDA offload**: UNTESTED on the GPU" in text
     assert "no quantisation was tried" in text
     assert "RTX 5090" not in text
 
 
-def test_a_report_of_another_wheel_proves_nothing() -> None:
+def test_a_report_of_another_wheel_tests_nothing() -> None:
     found = fakes.evidence()
     other = fakes.reported(found, sha256="e" * 64)
     assert of(other) == of(dataclasses.replace(found, runs=()))
@@ -158,13 +158,13 @@ def test_a_run_on_the_cpu_says_nothing_of_the_card() -> None:
     checks = [check for check in fakes.smoke_checks() if check["id"] not in gone]
     told = of(fakes.rerun(found, device="cpu", capability=None, driver=None, checks=checks))
     assert "By running it on the CPU, Linux 6.1.0 x86_64" in told
-    assert "> **UNTESTED** on a card of compute capability 12.0" in told
-    assert "**CUDA offload**: UNTESTED on the card" in told
+    assert "> **UNTESTED** on a GPU of compute capability 12.0" in told
+    assert "**CUDA offload**: UNTESTED on the GPU" in told
 
 
-def test_every_number_of_the_proofs_is_the_records() -> None:
+def test_every_number_of_the_checks_is_the_records() -> None:
     found = WHEELS["rtx50"]
-    text = section(of(found), "What was proven")
+    text = section(of(found), "What was tested")
     for check in (c for group in found.verify.groups for c in group.checks):
         assert f"`{check.summary.removeprefix(check.id + ': ')}`" in text
     for check in fakes.report(found).checks:
@@ -179,11 +179,11 @@ def test_every_number_of_the_proofs_is_the_records() -> None:
         assert words in text
 
 
-def test_a_check_that_does_not_hold_is_not_among_what_was_proven() -> None:
+def test_a_check_that_does_not_hold_is_not_among_what_was_tested() -> None:
     found = fakes.evidence()
-    told = section(of(fakes.rerun(found, checks=fakes.smoke_checks("memory"))), "What was proven")
+    told = section(of(fakes.rerun(found, checks=fakes.smoke_checks("memory"))), "What was tested")
     assert "No device memory is lost" not in told
-    assert "Every layer was on the card" in told
+    assert "Every layer was on the GPU" in told
 
 
 def test_requirements_follow_from_what_is_in_the_wheel() -> None:
@@ -195,7 +195,7 @@ def test_requirements_follow_from_what_is_in_the_wheel() -> None:
     assert "`nvidia-cublas<14,>=13.2.2.2`" in text
     assert "PyYAML" not in text
     cpu = section(of(WHEELS["cpu"]), "What it requires")
-    assert "no card" in cpu
+    assert "no GPU" in cpu
     assert "**Driver**: none" in cpu
     ptx = section(of(WHEELS["ptx"]), "What it requires")
     assert "for its PTX one of CUDA 13.1 or newer" in ptx

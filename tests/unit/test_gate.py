@@ -38,7 +38,7 @@ def reasons(found: Evidence, **changes: Any) -> dict[str, Check]:
 
 def with_report(found: Evidence, **changes: Any) -> Evidence:
     """With another smoke report, opened as every report is."""
-    text = fakes.sealed(found.facts, found.spec.target, **changes)
+    text = fakes.report_text(found.facts, found.spec.target, **changes)
     sha256 = changes.get("sha256", found.sha256)
     return dataclasses.replace(found, runs=(Run(job.opened(text, None, sha256, "there"), text),))
 
@@ -48,7 +48,7 @@ def with_report(found: Evidence, **changes: Any) -> Evidence:
     [fakes.evidence(), fakes.fp4_evidence(), fakes.cpu_evidence()],
     ids=["gpu", "fp4", "cpu"],
 )
-def test_what_is_proven_is_let_through(found: Evidence) -> None:
+def test_what_is_tested_is_let_through(found: Evidence) -> None:
     made = gate.judge(found, situation(found))
     assert [f"{c.summary} {c.evidence}" for c in made if c.status != "ok"] == []
     assert unproven(found) == ()
@@ -57,8 +57,8 @@ def test_what_is_proven_is_let_through(found: Evidence) -> None:
 def test_without_a_smoke_there_is_exactly_one_reason() -> None:
     found = fakes.evidence(runs=())
     (reason,) = reasons(found).values()
-    assert reason.summary == "smoke: no smoke on a card of compute capability 12.0"
-    assert reason.evidence == "it was not run on a card of compute capability 12.0"
+    assert reason.summary == "smoke: no smoke on a GPU of compute capability 12.0"
+    assert reason.evidence == "it was not run on a GPU of compute capability 12.0"
     assert "nox -s smoke -- --target rtx50" in reason.remedy
     assert "nox -s bundle -- --target rtx50" in reason.remedy
     assert "nox -s release -- --target rtx50 --report FILE" in reason.remedy
@@ -73,7 +73,7 @@ def test_untested_is_a_warning_where_it_is_allowed() -> None:
         for check in gate.judge(found, situation(found, allow_untested=True))
         if check.status == "warn"
     ]
-    assert warned.summary == "smoke: UNTESTED on a card of compute capability 12.0"
+    assert warned.summary == "smoke: UNTESTED on a GPU of compute capability 12.0"
     assert unproven(found) == ("12.0",)
 
 
@@ -161,7 +161,7 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
     "verify-by-other-rules": (verdict(fingerprint="e" * 64), "verify", "other rules"),
     "verify-without-a-check": (verdict(groups=()), "verify", "no check was made"),
     "smoke-of-another-wheel": (report(sha256="e" * 64), "smoke", "is of another wheel, sha256 eee"),
-    "smoke-on-another-card": (
+    "smoke-on-another-GPU": (
         report(device="NVIDIA H200", capability="9.0"),
         "smoke",
         "it was run on NVIDIA H200 (9.0)",
@@ -170,7 +170,7 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
     "smoke-failed": (
         report(checks=fakes.smoke_checks("memory")),
         "smoke",
-        "proofs that fail or are missing: memory",
+        "checks that fail or are missing: memory",
     ),
     "smoke-without-an-answer": (
         report(cases=[]),
@@ -182,10 +182,10 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
         "smoke",
         "F16: 16 of 16 cases are missing",
     ),
-    "smoke-with-a-proof-missing": (
+    "smoke-with-a-check-missing": (
         report(checks=fakes.smoke_checks()[1:]),
         "smoke",
-        "proofs that fail or are missing: device",
+        "checks that fail or are missing: device",
     ),
 }
 
@@ -212,7 +212,11 @@ def test_each_thing_that_is_wrong_is_the_reason(name: str) -> None:
         ("checkout", {"checkout": Checkout(COMMIT, (" M noxfile.py",))}, " M noxfile.py"),
         ("checkout", {"checkout": Checkout("", (), "git: not found")}, "git: not found"),
         ("checkout", {"checkout": Checkout("", ())}, "git names no commit"),
-        ("papers", {"changed": ("WHEEL.md: changed since it was written",)}, "WHEEL.md: changed"),
+        (
+            "documents",
+            {"changed": ("WHEEL.md: changed since it was written",)},
+            "WHEEL.md: changed",
+        ),
         ("chain", {"chain": 1}, "what it said is above"),
         ("reproduce", {"differs": ("llama_cpp/lib/libggml.so: section .text",)}, "libggml.so"),
     ],
@@ -227,7 +231,7 @@ def test_what_is_wrong_around_the_records_is_a_reason(
 
 def test_every_check_can_fail() -> None:
     planted = {id_ for _, id_, _ in PLANTED.values()}
-    around = {"records", "wheel", "checkout", "papers", "chain", "reproduce"}
+    around = {"records", "wheel", "checkout", "documents", "chain", "reproduce"}
     found = fakes.evidence()
     made = gate.judge(found, situation(found, differs=()))
     assert {check.id for check in made} <= planted | around
@@ -252,15 +256,15 @@ def test_what_a_second_build_gave_earlier_still_counts() -> None:
     assert told.status == "ok"
 
 
-@pytest.mark.parametrize("plant", ["smoke-failed", "smoke-with-a-proof-missing"])
+@pytest.mark.parametrize("plant", ["smoke-failed", "smoke-with-a-check-missing"])
 def test_what_was_tried_and_failed_cannot_be_released_as_untested(plant: str) -> None:
     found = PLANTED[plant][0](fakes.evidence())
     assert set(reasons(found, allow_untested=True)) == {"smoke"}
     assert "--allow-untested-gpu" not in reasons(found)["smoke"].remedy
 
 
-def test_a_run_on_another_card_or_the_cpu_leaves_it_untested() -> None:
-    for plant in ("smoke-on-another-card", "smoke-on-the-cpu", "smoke-of-another-wheel"):
+def test_a_run_on_another_gpu_or_the_cpu_leaves_it_untested() -> None:
+    for plant in ("smoke-on-another-GPU", "smoke-on-the-cpu", "smoke-of-another-wheel"):
         found = PLANTED[plant][0](fakes.evidence())
         assert reasons(found, allow_untested=True) == {}
         assert unproven(found) == ("12.0",)
@@ -303,8 +307,8 @@ def test_a_wheel_for_two_architectures_is_released_when_it_was_run_on_both() -> 
     assert reasons(found) == {}
     assert unproven(found) == ()
     (told,) = [check for check in gate.judge(found, situation(found)) if check.id == "smoke"]
-    assert "NVIDIA H200, a card of compute capability 9.0" in told.summary
-    assert "NVIDIA GeForce RTX 5090, a card of compute capability 12.0" in told.summary
+    assert "NVIDIA H200, a GPU of compute capability 9.0" in told.summary
+    assert "NVIDIA GeForce RTX 5090, a GPU of compute capability 12.0" in told.summary
 
 
 @pytest.mark.parametrize(
@@ -318,7 +322,7 @@ def test_each_architecture_that_was_not_run_is_named(
     assert unproven(found) == missing
     reason = reasons(found)["smoke"]
     for place in missing:
-        assert f"it was not run on a card of compute capability {place}" in reason.evidence
+        assert f"it was not run on a GPU of compute capability {place}" in reason.evidence
     assert reasons(found, allow_untested=True) == {}
 
 
@@ -326,7 +330,7 @@ def test_what_failed_on_one_of_two_architectures_is_not_untested() -> None:
     found = two(H200, {"checks": fakes.smoke_checks("memory")})
     assert unproven(found) == ("12.0",)
     assert set(reasons(found, allow_untested=True)) == {"smoke"}
-    assert "proofs that fail or are missing: memory" in reasons(found)["smoke"].evidence
+    assert "checks that fail or are missing: memory" in reasons(found)["smoke"].evidence
     # A run that failed counts, wherever it was; and where all others hold.
     cpu: dict[str, Any] = {"device": "cpu", "capability": None, "cases": []}
     assert set(reasons(two(H200, RTX, cpu), allow_untested=True)) == {"smoke"}

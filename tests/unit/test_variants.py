@@ -1,4 +1,4 @@
-"""Variant wheels: the plain wheel and what says its card, nothing else."""
+"""Variant wheels: the plain wheel and what says its GPU, nothing else."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ def test_a_machine_with_everything_has_no_complaint() -> None:
     }
 
 
-def test_a_cpu_target_is_not_judged_by_its_cards() -> None:
+def test_a_cpu_target_is_not_judged_by_its_gpus() -> None:
     assert set(judged(fakes.cpu_spec(), driver=None, gpus=())) == {
         "platform",
         "memory",
@@ -244,8 +244,8 @@ COMPLAINTS: dict[str, tuple[str, str, BuildSpec | None, dict[str, str], dict[str
     "no-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": None}),
     "other-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": fakes.installed()}),
     "no-driver": ("gpu", "warn", None, {}, {"driver": None, "gpus": ()}),
-    "no-card": ("gpu", "warn", None, {}, {"gpus": ()}),
-    "other-card": ("gpu", "warn", None, {}, {"gpus": (fakes.gpu(compute_capability="9.0"),)}),
+    "no-GPU": ("gpu", "warn", None, {}, {"gpus": ()}),
+    "other-GPU": ("gpu", "warn", None, {}, {"gpus": (fakes.gpu(compute_capability="9.0"),)}),
     "old-driver": ("driver", "warn", None, {}, {"driver": Driver("535.183.01", "12.2")}),
 }
 

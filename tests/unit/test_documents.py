@@ -85,7 +85,7 @@ def checks(facts: WheelFacts, **changes: Any) -> dict[str, Check]:
 
 def test_what_is_planted_below_is_planted_in_a_sound_wheel(tmp_path: Path) -> None:
     facts = there(packed(tmp_path, {}))
-    problems = facts.archive_problems, facts.record_problems, facts.papers_problems
+    problems = facts.archive_problems, facts.record_problems, facts.metadata_problems
     assert problems == ((), (), ())
     assert (facts.metadata_name, facts.metadata_version) == ("llama_cpp_python", "0.3.16")
     assert [b.problems for b in facts.bills] == [()]

@@ -20,7 +20,7 @@ from sessions.verify.limited import Ended, Limits, Task
 from sessions.verify.model import Material
 from tests.fakes import ROOT
 
-HERE = "tests.unit.test_wheelfile_limited"
+HERE = "tests.unit.test_limited"
 SMALL = 1 << 30
 # What Python and these tests' own imports cannot do without on Windows.
 ENV = {n: os.environ[n] for n in ("SYSTEMROOT", "USERPROFILE") if sys.platform == "win32"}

@@ -1,4 +1,4 @@
-"""The NVIDIA driver and its cards, as NVML reports them, and whether they can run a wheel.
+"""The NVIDIA driver and its GPUs, as NVML reports them, and whether they can run a wheel.
 
 Imports nothing of ours and nothing but pynvml, so that it also runs from a bundle.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 MIB = 1024 * 1024
 NO_DRIVER = "NVML Shared Library Not Found"  # NVML's own text where no driver is installed
-MEMORY_MIB = 1024  # free on the card: CUDA itself takes about 600 MiB, the proofs about 100
+MEMORY_MIB = 1024  # free on the GPU: CUDA itself takes about 600 MiB, the checks about 100
 
 
 def read() -> dict[str, Any]:
@@ -31,7 +31,7 @@ def read() -> dict[str, Any]:
             try:
                 memory = pynvml.nvmlDeviceGetMemoryInfo(device)
                 total, free = memory.total // MIB, memory.free // MIB
-            except pynvml.NVMLError:  # a card that shares the system's memory
+            except pynvml.NVMLError:  # a GPU that shares the system's memory
                 total, free = 0, None
             devices.append(
                 {
@@ -119,7 +119,7 @@ def choose(
     asked: str | None,
     visible: str | None = None,
 ) -> tuple[dict[str, Any] | None, str, str]:
-    """The card to prove a wheel on: (device, "", ""), or (None, what is wrong, what mends it).
+    """The GPU to test a wheel on: (device, "", ""), or (None, what is wrong, what mends it).
 
     ``capabilities`` are those of the wheel's machine code, ``driver`` the oldest driver release
     that runs it, ``asked`` the index the user named, ``visible`` CUDA_VISIBLE_DEVICES where it is
@@ -127,14 +127,14 @@ def choose(
     """
     wanted = " or ".join(capabilities)
     elsewhere = (
-        "take it to a machine with the card: nox -s bundle writes one file that proves the wheel "
-        "there, nox -s smoke -- --report FILE brings the proof back"
+        "take it to a machine with the GPU: nox -s bundle writes one file that tests the wheel "
+        "there, nox -s smoke -- --report FILE brings the check back"
     )
     if "error" in nvml:
         return None, f"No NVIDIA driver answers here ({nvml['error']}).", elsewhere
     devices = nvml["devices"]
     if not devices:
-        return None, "The NVIDIA driver finds no card here.", elsewhere
+        return None, "The NVIDIA driver finds no GPU here.", elsewhere
     if int(nvml["release"].split(".")[0]) < driver:
         return (
             None,
@@ -158,7 +158,7 @@ def choose(
         if not devices:
             return (
                 None,
-                f"There is no card {asked}{hidden}.",
+                f"There is no GPU {asked}{hidden}.",
                 f"name one of these with --device: {known}",
             )
     fitting = [d for d in devices if d["compute_capability"] in capabilities]
@@ -166,8 +166,8 @@ def choose(
         here = ", ".join(f"{d['name']} is of {d['compute_capability']}" for d in devices)
         return (
             None,
-            f"No card here runs this wheel: it is for compute capability {wanted}; {here}.",
-            "build for this card (nox -s probe names its target), or " + elsewhere,
+            f"No GPU here runs this wheel: it is for compute capability {wanted}; {here}.",
+            "build for this GPU (nox -s probe names its target), or " + elsewhere,
         )
     unknown = [d for d in fitting if d["memory_free_mib"] is None]
     free = [d for d in fitting if (d["memory_free_mib"] or 0) >= MEMORY_MIB] + unknown
@@ -175,7 +175,7 @@ def choose(
         most = max(d["memory_free_mib"] for d in fitting)
         return (
             None,
-            f"No memory is left on the card: {most} MiB are free, {MEMORY_MIB} are needed.",
-            "end what uses the card (nvidia-smi lists it), then run the same command again",
+            f"No memory is left on the GPU: {most} MiB are free, {MEMORY_MIB} are needed.",
+            "end what uses the GPU (nvidia-smi lists it), then run the same command again",
         )
     return free[0], "", ""

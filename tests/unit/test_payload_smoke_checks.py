@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import child, proofs
+from sessions.payload import child, smoke_checks
 from tests import fakes
 
 SITE = "/work/venv/lib/python3.11/site-packages"
@@ -38,7 +38,9 @@ def planted(*plants: tuple[Place, Any]) -> dict[str, Any]:
 
 def judged(found: dict[str, Any], **changes: Any) -> dict[str, dict[str, Any]]:
     """The checks by their name."""
-    return {check["id"]: check for check in proofs.judge(fakes.smoke_job(**changes), found)}
+    return {
+        check["id"]: check for check in smoke_checks.evaluate(fakes.smoke_job(**changes), found)
+    }
 
 
 def failed(checks: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -74,7 +76,7 @@ def test_a_check_that_holds_says_what_it_rests_on() -> None:
     }
 
 
-def test_without_a_card_nothing_is_said_of_one() -> None:
+def test_without_a_gpu_nothing_is_said_of_one() -> None:
     found = planted(
         (("device", "devices"), []),
         (("device", "offload"), False),
@@ -86,7 +88,7 @@ def test_without_a_card_nothing_is_said_of_one() -> None:
     assert checks["device"]["summary"] == "device: llama_cpp 0.3.16 computes on the CPU"
 
 
-def test_layers_left_off_a_card_on_purpose_are_judged_as_on_a_card() -> None:
+def test_layers_left_off_a_gpu_on_purpose_are_judged_as_on_a_gpu() -> None:
     assert list(judged(fakes.smoke_found(), layers=0, plant=True))[:5] == ON_A_CARD
 
 
@@ -107,15 +109,15 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "no-device",
         [(("device", "devices"), [])],
-        {"device": "CUDA finds no device", "native-sass": "no card was used"},
+        {"device": "CUDA finds no device", "native-sass": "no GPU was used"},
     ),
     (
-        "a-card-of-another-capability",
+        "a-GPU-of-another-capability",
         [(("device", "devices"), [["NVIDIA H200", "9.0"]])],
         {"device": "NVIDIA H200 is of 9.0; the wheel is for 12.0"},
     ),
     (
-        "one-card-of-two-of-another-capability",
+        "one-GPU-of-two-of-another-capability",
         [(("device", "devices"), [["NVIDIA GeForce RTX 5090", "12.0"], ["NVIDIA L4", "8.9"]])],
         {"device": "NVIDIA L4 is of 8.9"},
     ),
@@ -194,12 +196,12 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
         {"libraries": "cudart: not loaded"},
     ),
     (
-        "no-layer-on-the-card",
+        "no-layer-on-the-GPU",
         [(("offload", "offloaded"), [0, 3])],
         {"full-offload": "0 of 3 layers are on the device"},
     ),
     (
-        "two-layers-of-three-on-the-card",
+        "two-layers-of-three-on-the-GPU",
         [(("offload", "offloaded"), [2, 3])],
         {"full-offload": "2 of 3 layers"},
     ),
@@ -209,12 +211,12 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
         {"full-offload": "0 of unknown layers"},
     ),
     (
-        "no-model-on-the-card",
+        "no-model-on-the-GPU",
         [(("offload", "buffers"), {"CPU model": 11.0, "CUDA0 KV": 2.0})],
         {"full-offload": "no model buffer on the device"},
     ),
     (
-        "no-cache-on-the-card",
+        "no-cache-on-the-GPU",
         [(("offload", "buffers"), {"CUDA0 model": 11.0, "CPU KV": 2.0})],
         {"full-offload": "no KV buffer on the device"},
     ),
@@ -451,8 +453,8 @@ def test_on_the_cpu_all_weights_are_there() -> None:
 
 
 def test_a_token_embedding_is_always_on_the_cpu() -> None:
-    assert not proofs.on_host({"buffers": {"CPU_Mapped model": 1.0, "CUDA0 model": 13.0}})
-    assert proofs.on_host({"buffers": {"CPU_Mapped model": 1.0, "CPU_REPACK model": 1.0}})
+    assert not smoke_checks.on_host({"buffers": {"CPU_Mapped model": 1.0, "CUDA0 model": 13.0}})
+    assert smoke_checks.on_host({"buffers": {"CPU_Mapped model": 1.0, "CPU_REPACK model": 1.0}})
 
 
 def test_a_local_part_in_a_wheels_version_is_no_other_version() -> None:
@@ -472,7 +474,7 @@ def test_memory_that_others_gave_back_meanwhile_is_no_leak() -> None:
     assert (check["status"], check["summary"]) == ("ok", "memory: 20 loads and unloads, 0 MiB lost")
 
 
-@pytest.mark.parametrize("mib", [proofs.LEAK_MIB, -1])
+@pytest.mark.parametrize("mib", [smoke_checks.LEAK_MIB, -1])
 def test_a_leak_has_a_bound(mib: int) -> None:
     found = planted((("offload", "free_after_last"), 30_000_000_000 - mib * 2**20))
     assert failed(judged(found)) == {}
@@ -503,7 +505,7 @@ def test_tokens_of_a_quantised_cache_are_not_compared() -> None:
 def test_a_bound_is_of_the_type_the_cache_and_the_kernels(
     case: dict[str, Any], native: bool, expected: float
 ) -> None:
-    assert proofs.bound({"native_fp4": native}, case) == pytest.approx(expected)
+    assert smoke_checks.bound({"native_fp4": native}, case) == pytest.approx(expected)
 
 
 def test_a_case_at_its_bound_passes_and_one_above_does_not() -> None:
@@ -514,18 +516,18 @@ def test_a_case_at_its_bound_passes_and_one_above_does_not() -> None:
 
 
 def test_every_case_of_a_child_has_a_bound() -> None:
-    for name in proofs.BOUNDS["type"]:
+    for name in smoke_checks.BOUNDS["type"]:
         for case in child.CASES:
-            assert 0 < proofs.bound({}, {**case, "type": name}) < 0.2
+            assert 0 < smoke_checks.bound({}, {**case, "type": name}) < 0.2
 
 
 def test_the_cases_of_a_report_have_their_bounds_and_the_errors_none() -> None:
     found = planted((("answers", "Q4_K", "results"), [{"type": "Q4_K", "error": CRASH}]))
-    shown = proofs.cases(fakes.smoke_job(), found)
+    shown = smoke_checks.cases(fakes.smoke_job(), found)
     assert len(shown) == 17
     assert {case["bound"] for case in shown[:16]} == {1e-4, 1e-4 + 2e-4, 1e-4 + 0.025}
     assert shown[16] == {"type": "Q4_K", "error": CRASH}
 
 
 def test_a_report_of_a_wheel_that_does_not_import_has_no_cases() -> None:
-    assert proofs.cases(fakes.smoke_job(), {"device": {"error": CRASH}}) == []
+    assert smoke_checks.cases(fakes.smoke_job(), {"device": {"error": CRASH}}) == []

@@ -58,10 +58,10 @@ def test_every_target_and_every_check_is_on_it() -> None:
 
 
 def test_what_a_report_says_is_no_markup() -> None:
-    said = "on <b>*A card* | [x](y) \x1b[2J"
+    said = "on <b>*A GPU* | [x](y) \x1b[2J"
     evil = Check("smoke", "fail", f"smoke: {said}", f"# {said}\n- b", said)
     text = rendered(Gate("a", said, "e" * 64, (), (evil,)))
-    shown = r"on &lt;b&gt;\*A card\* \| \[x\](y)  \[2J"
+    shown = r"on &lt;b&gt;\*A GPU\* \| \[x\](y)  \[2J"
     assert text.count(shown) == 5
     assert f"  - \\# {shown}\n" in text
     assert "\x1b" not in text

@@ -17,21 +17,21 @@ BOUNDS: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encod
 EXACT = tuple(BOUNDS["exact"])  # types whose tokens must be the oracle's
 
 
-def judge(job: Job, found: Job) -> list[Job]:
+def evaluate(job: Job, found: Job) -> list[Job]:
     """Every check, in the order in which people should read them."""
-    card = job["layers"] != 0 or bool(job.get("plant"))
+    on_gpu = job["layers"] != 0 or bool(job.get("plant"))
     found = {name: _whole(name, part) for name, part in found.items()}
-    checks = [device(job, found["device"], card)]
+    checks = [device(job, found["device"], on_gpu)]
     if found["device"]["error"]:
         return checks
-    if card:
+    if on_gpu:
         checks += [
             native(found),
             libraries(job, found["device"]),
             offload(found["offload"]),
             memory(found["offload"]),
         ]
-    checks += [known_answers(job, found), tokens(found), repeats(found), types(job, found, card)]
+    checks += [known_answers(job, found), tokens(found), repeats(found), types(job, found, on_gpu)]
     checks += list(api(found["api"]))
     if "real" in found:
         checks.append(real(job, found["real"]))
@@ -66,10 +66,10 @@ def _crash(part: Job) -> list[str]:
     return [part["error"]] if part.get("error") else []
 
 
-def device(job: Job, part: Job, card: bool) -> Job:
-    """The wheel imports, is the one meant, and sees a card of its architecture."""
+def device(job: Job, part: Job, on_gpu: bool) -> Job:
+    """The wheel imports, is the one meant, and sees a GPU of its architecture."""
     problems = _crash(part)
-    if not problems and card:
+    if not problems and on_gpu:
         seen = part.get("devices", [])
         if not part.get("offload"):
             problems.append("llama.cpp says that it supports no GPU: a wheel for the CPU alone")
@@ -82,7 +82,7 @@ def device(job: Job, part: Job, card: bool) -> Job:
     if not problems and part["version"] != job["version"].split("+")[0]:
         problems.append(f"llama_cpp is {part['version']}, and the wheel is {job['version']}")
     where = (
-        ", ".join(f"{name} ({cc})" for name, cc in part.get("devices", [])) if card else "the CPU"
+        ", ".join(f"{name} ({cc})" for name, cc in part.get("devices", [])) if on_gpu else "the CPU"
     )
     return _check(
         "device",
@@ -99,7 +99,7 @@ def native(found: Job) -> Job:
         [f"{found['jit_files']} files in the driver's compile cache"] if found["jit_files"] else []
     )
     if not found["device"].get("devices"):
-        problems.append("no card was used")
+        problems.append("no GPU was used")
     problems += [
         f"{name}: {why}"
         for name in ("offload", "api", "times")
@@ -110,8 +110,8 @@ def native(found: Job) -> Job:
         "native-sass",
         problems,
         "ran with CUDA_DISABLE_PTX_JIT=1; the driver compiled nothing",
-        "the card's machine code is not in the wheel",
-        "build for the card's architecture: nox -s probe shows it, targets.toml has the targets",
+        "the GPU's machine code is not in the wheel",
+        "build for the GPU's architecture: nox -s probe shows it, targets.toml has the targets",
     )
 
 
@@ -167,8 +167,8 @@ def offload(part: Job) -> Job:
         "full-offload",
         problems,
         f"{layers}/{total} layers, buffers on CUDA0, device memory grew by {grew:.0f} MiB",
-        "not everything is on the card",
-        "a wheel for the CPU alone does this, or a driver that hides the card",
+        "not everything is on the GPU",
+        "a wheel for the CPU alone does this, or a driver that hides the GPU",
     )
 
 
@@ -185,7 +185,7 @@ def memory(part: Job) -> Job:
         problems,
         f"{part.get('loads')} loads and unloads, {max(lost, 0):.0f} MiB lost",
         "device memory leaks",
-        "see that nothing else uses the card, then run it again",
+        "see that nothing else uses the GPU, then run it again",
     )
 
 
@@ -204,7 +204,7 @@ def bound(job: Job, case: Job) -> float:
 
 
 def cases(job: Job, found: Job) -> list[Job]:
-    """Every case with its bound: the table of proofs."""
+    """Every case with its bound: the table of checks."""
     if "answers" not in found:
         return []
     return [
@@ -244,7 +244,7 @@ def known_answers(job: Job, found: Job) -> Job:
         f"{count} cases of {kinds} types within their bounds "
         f"(closest: {worst[0]:.0%} of its bound, {worst[1]})",
         f"{len(problems)} of {count} cases are wrong",
-        "do not use this wheel on this card; report it with the report file",
+        "do not use this wheel on this GPU; report it with the report file",
     )
 
 
@@ -263,7 +263,7 @@ def tokens(found: Job) -> Job:
         problems,
         f"{judged} of {judged} are the oracle's ({', '.join(EXACT)})",
         "tokens differ from the oracle's",
-        "do not use this wheel on this card; report it with the report file",
+        "do not use this wheel on this GPU; report it with the report file",
     )
 
 
@@ -278,18 +278,18 @@ def repeats(found: Job) -> Job:
         problems,
         "the same evaluation gave the same bits",
         "the same evaluation gave other bits",
-        "a card that computes differently each time is faulty: try another",
+        "a GPU that computes differently each time is faulty: try another",
     )
 
 
-def types(job: Job, found: Job, card: bool) -> Job:
+def types(job: Job, found: Job, on_gpu: bool) -> Job:
     """Every GGML type that this release should know was tried."""
     unknown = [name for name, part in found["answers"].items() if part.get("unknown")]
     tried = sorted({case["type"] for case in results(found)})
     problems = [f"{name}: not known to the wheel" for name in unknown if name in job["needed"]]
     problems += [f"{name}: not tried" for name in job["needed"] if name not in [*tried, *unknown]]
     aside = f"; this release does not know {', '.join(unknown)}" if unknown else ""
-    if card:
+    if on_gpu:
         at_home = [name for name in tried if on_host(found["answers"][name])]
         known = BOUNDS["host"]
         problems += [f"{n}: its weights stay on the CPU" for n in at_home if n not in known]
@@ -313,7 +313,7 @@ def on_host(part: Job) -> bool:
 
 def api(part: Job) -> Iterator[Job]:
     """The package's own interface."""
-    remedy = "do not use this wheel on this card; report it with the report file"
+    remedy = "do not use this wheel on this GPU; report it with the report file"
     crash = _crash(part)
 
     def one(id_: str, holds: bool, ok: str, fail: str) -> Job:

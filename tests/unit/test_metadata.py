@@ -8,7 +8,7 @@ import hashlib
 import pytest
 
 from sessions.verify import metadata
-from sessions.verify.metadata import Papers
+from sessions.verify.metadata import Metadata
 from sessions.verify.model import Binding
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
@@ -34,13 +34,13 @@ Tag: cp311-cp311-manylinux_2_35_x86_64
 TEXTS = {f"{INFO}/METADATA": METADATA, f"{INFO}/WHEEL": WHEEL, f"{INFO}/RECORD": b""}
 
 
-def read(file: str = FILE, *, core: bytes = METADATA, wheel: bytes = WHEEL) -> Papers:
-    """The papers of a sound wheel, under another name or with other texts."""
+def read(file: str = FILE, *, core: bytes = METADATA, wheel: bytes = WHEEL) -> Metadata:
+    """The documents of a sound wheel, under another name or with other texts."""
     return metadata.read(file, {**TEXTS, f"{INFO}/METADATA": core, f"{INFO}/WHEEL": wheel})
 
 
-def test_sound_papers_are_read() -> None:
-    assert read() == Papers(
+def test_sound_documents_are_read() -> None:
+    assert read() == Metadata(
         name="llama-cpp-python",
         version="0.3.16",
         tags=("cp311-cp311-manylinux_2_35_x86_64",),
@@ -108,18 +108,18 @@ def test_a_missing_part_is_named(part: str) -> None:
     assert metadata.read(FILE, left).problems == (f"no {part}",)
 
 
-def test_without_papers_nothing_is_known_and_that_is_said() -> None:
+def test_without_documents_nothing_is_known_and_that_is_said() -> None:
     found = metadata.read(FILE, {"llama_cpp/__init__.py": b""})
     assert found.problems == ("0 .dist-info folders: none", "no METADATA", "no WHEEL", "no RECORD")
     assert (found.metadata_name, found.metadata_version, found.wheel_tags) == ("", "", ())
 
 
-def test_two_folders_of_papers_are_a_problem() -> None:
+def test_two_folders_of_documents_are_a_problem() -> None:
     found = metadata.read(FILE, {**TEXTS, "numpy-2.0.dist-info/METADATA": b"Name: numpy\n"})
     assert found.problems == (f"2 .dist-info folders: {INFO}, numpy-2.0.dist-info",)
 
 
-def test_papers_of_another_project_are_a_problem() -> None:
+def test_documents_of_another_project_are_a_problem() -> None:
     other = {name.replace("llama_cpp_python", "numpy"): text for name, text in TEXTS.items()}
     assert metadata.read(FILE, other).problems == (
         "numpy-0.3.16.dist-info is not of llama-cpp-python",
@@ -127,13 +127,13 @@ def test_papers_of_another_project_are_a_problem() -> None:
 
 
 @pytest.mark.parametrize("version", ["9.9", "0.3.16+cu131", "", "new"])
-def test_papers_of_another_version_are_a_problem(version: str) -> None:
+def test_documents_of_another_version_are_a_problem(version: str) -> None:
     folder = f"llama_cpp_python-{version}.dist-info"
     other = {name.replace(INFO, folder): text for name, text in TEXTS.items()}
     assert metadata.read(FILE, other).problems == (f"{folder} is not of version 0.3.16",)
 
 
-def test_a_version_may_be_spelt_otherwise_in_the_papers() -> None:
+def test_a_version_may_be_spelt_otherwise_in_the_documents() -> None:
     other = {name.replace("0.3.16", "0.3.16.0"): text for name, text in TEXTS.items()}
     assert metadata.read(FILE, other).problems == ()
 

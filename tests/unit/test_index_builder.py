@@ -1,4 +1,4 @@
-"""The static index: each page is what the releases are, and nothing gets another card's wheel."""
+"""The static index: each page is what the releases are, and nothing gets another GPU's wheel."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_release_knows_the_words_that_made_it(tmp_path: Path, target: str, wor
     assert caught.value.remedy == f"nox -s release -- {words}"
 
 
-def test_each_card_has_an_index_with_its_wheel_alone(dist: Path) -> None:
+def test_each_gpu_has_an_index_with_its_wheel_alone(dist: Path) -> None:
     subs = sorted(p.parent.name for p in dist.glob("*/simple"))
     assert subs == ["cpu", "cu131-sm120", "cu131-sm120a", "cu131-sm90"]
     for sub, target in (("cu131-sm120", "rtx50"), ("cu131-sm90", "hopper"), ("cpu", "cpu")):
@@ -135,8 +135,8 @@ def test_what_is_untested_is_said_so_on_every_page_and_nothing_else_is(dist: Pat
     assert sum("UNTESTED" in page for page in pages.values()) == 2
 
 
-def test_the_index_of_all_has_no_plain_wheel_of_a_card(dist: Path) -> None:
-    # Else an installer that knows nothing of cards would take one of them.
+def test_the_index_of_all_has_no_plain_wheel_of_a_gpu(dist: Path) -> None:
+    # Else an installer that knows nothing of GPUs would take one of them.
     names = list(anchors(dist / PROJECT))
     plain = []
     for name in names:
@@ -208,7 +208,7 @@ def test_json_says_what_html_says_and_size_and_time_too(dist: Path) -> None:
             metadata = file.get("core-metadata", {}).get("sha256")
             assert file.get("dist-info-metadata", {}).get("sha256") == metadata
             assert attrs.get("data-core-metadata") == (f"sha256={metadata}" if metadata else None)
-            # A time is that of the proof: where nothing was proven, there is none.
+            # A time is that of the check: where nothing was tested, there is none.
             untested = "0.3.36" in file["filename"] or not file["filename"].endswith(".whl")
             assert file.get("upload-time") == (None if untested else tiny.PROVEN)
 
@@ -237,7 +237,7 @@ def test_what_an_earlier_index_had_and_is_not_released_any_more_goes(dist: Path)
     assert "hopper" not in (dist / "index.html").read_text(encoding="utf-8")
 
 
-def test_releases_of_one_card_share_its_index(dist: Path) -> None:
+def test_releases_of_one_gpu_share_its_index(dist: Path) -> None:
     tiny.release(dist, "rtx50+v0.3.20", "13.1", ("120-real",), version="0.3.20")
     windows = "cp311-cp311-win_amd64"
     tiny.release(dist, "windows", "13.1", ("120-real",), tag=windows)
@@ -260,7 +260,7 @@ def test_versions_are_in_the_order_of_versions(tmp_path: Path) -> None:
     assert data(tmp_path / PROJECT)["versions"] == ["0.3.9", "0.3.16"]
 
 
-def test_two_wheels_of_one_name_for_one_card_are_refused(dist: Path) -> None:
+def test_two_wheels_of_one_name_for_one_gpu_are_refused(dist: Path) -> None:
     before = tree(dist)
     before.pop("contents.json")  # it is of the release that is added too
     tiny.release(dist, "rtx50+arch", "13.1", ("120-real",))

@@ -1,4 +1,4 @@
-"""Which card a wheel is proven on, and what is said where none fits."""
+"""Which GPU a wheel is tested on, and what is said where none fits."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import card
+from sessions.payload import gpu
 from tests import fakes
 
 DRIVER = 580
-H200 = fakes.card(name="NVIDIA H200", compute_capability="9.0")
+H200 = fakes.nvml_gpu(name="NVIDIA H200", compute_capability="9.0")
 
 
 def chosen(
     nvml: dict[str, Any], asked: str | None = None, capabilities: tuple[str, ...] = ("12.0",)
 ) -> tuple[dict[str, Any] | None, str, str]:
-    return card.choose(nvml, capabilities, DRIVER, asked)
+    return gpu.choose(nvml, capabilities, DRIVER, asked)
 
 
-def test_the_card_of_the_wheel_is_chosen() -> None:
-    assert chosen(fakes.nvml()) == (fakes.card(), "", "")
+def test_the_gpu_of_the_wheel_is_chosen() -> None:
+    assert chosen(fakes.nvml()) == (fakes.nvml_gpu(), "", "")
 
 
-def test_of_two_cards_the_one_that_fits_is_chosen() -> None:
-    fitting = fakes.card(index=1)
+def test_of_two_gpus_the_one_that_fits_is_chosen() -> None:
+    fitting = fakes.nvml_gpu(index=1)
     assert chosen(fakes.nvml(H200, fitting)) == (fitting, "", "")
 
 
 def test_of_two_that_fit_the_one_with_memory_left_is_chosen() -> None:
-    free = fakes.card(index=1, memory_free_mib=card.MEMORY_MIB)
-    full = fakes.card(memory_free_mib=card.MEMORY_MIB - 1)
+    free = fakes.nvml_gpu(index=1, memory_free_mib=gpu.MEMORY_MIB)
+    full = fakes.nvml_gpu(memory_free_mib=gpu.MEMORY_MIB - 1)
     assert chosen(fakes.nvml(full, free)) == (free, "", "")
 
 
 def test_of_two_that_fit_the_first_is_chosen_unless_one_is_named() -> None:
-    both = fakes.nvml(fakes.card(), fakes.card(index=1))
-    assert chosen(both)[0] == fakes.card()
-    assert chosen(both, "1")[0] == fakes.card(index=1)
+    both = fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1))
+    assert chosen(both)[0] == fakes.nvml_gpu()
+    assert chosen(both, "1")[0] == fakes.nvml_gpu(index=1)
 
 
 def test_a_wheel_for_two_kinds_runs_on_either() -> None:
@@ -58,7 +58,7 @@ def test_a_wheel_for_two_kinds_runs_on_either() -> None:
         (
             {"release": "580.159.04", "cuda": "13.0", "devices": []},
             None,
-            "The NVIDIA driver finds no card here.",
+            "The NVIDIA driver finds no GPU here.",
             "nox -s bundle",
         ),
         (
@@ -70,27 +70,29 @@ def test_a_wheel_for_two_kinds_runs_on_either() -> None:
         (
             fakes.nvml(),
             "3",
-            "There is no card 3.",
+            "There is no GPU 3.",
             "name one of these with --device: 0 (NVIDIA GeForce RTX 5090)",
         ),
         (
             fakes.nvml(H200),
             None,
-            "No card here runs this wheel: it is for compute capability 12.0; "
+            "No GPU here runs this wheel: it is for compute capability 12.0; "
             "NVIDIA H200 is of 9.0.",
             "nox -s bundle",
         ),
         (
-            fakes.nvml(H200, fakes.card(index=1)),
+            fakes.nvml(H200, fakes.nvml_gpu(index=1)),
             "0",
-            "No card here runs this wheel: it is for compute capability 12.0; "
+            "No GPU here runs this wheel: it is for compute capability 12.0; "
             "NVIDIA H200 is of 9.0.",
-            "build for this card",
+            "build for this GPU",
         ),
         (
-            fakes.nvml(fakes.card(memory_free_mib=900), fakes.card(index=1, memory_free_mib=1000)),
+            fakes.nvml(
+                fakes.nvml_gpu(memory_free_mib=900), fakes.nvml_gpu(index=1, memory_free_mib=1000)
+            ),
             None,
-            "No memory is left on the card: 1000 MiB are free, 1024 are needed.",
+            "No memory is left on the GPU: 1000 MiB are free, 1024 are needed.",
             "nvidia-smi",
         ),
     ],
@@ -98,13 +100,13 @@ def test_a_wheel_for_two_kinds_runs_on_either() -> None:
         "no-driver",
         "no-device",
         "old-driver",
-        "named-card-missing",
+        "named-GPU-missing",
         "other-capability",
-        "named-card-of-another-capability",
+        "named-GPU-of-another-capability",
         "no-memory",
     ],
 )
-def test_no_card_comes_with_what_is_wrong_and_what_mends_it(
+def test_no_gpu_comes_with_what_is_wrong_and_what_mends_it(
     nvml: dict[str, Any], asked: str | None, what: str, remedy: str
 ) -> None:
     device, said, mend = chosen(nvml, asked)
@@ -119,11 +121,11 @@ def test_the_way_to_another_machine_is_named_whole() -> None:
 
 
 def test_the_oldest_driver_that_runs_the_wheel_is_new_enough() -> None:
-    assert chosen(fakes.nvml(release="580.0"))[0] == fakes.card()
+    assert chosen(fakes.nvml(release="580.0"))[0] == fakes.nvml_gpu()
 
 
-FIRST = fakes.card(uuid="GPU-aaaa1111-0000")
-SECOND = fakes.card(index=1, uuid="GPU-bbbb2222-0000", mig=["MIG-cccc3333-0000", "MIG-dddd"])
+FIRST = fakes.nvml_gpu(uuid="GPU-aaaa1111-0000")
+SECOND = fakes.nvml_gpu(index=1, uuid="GPU-bbbb2222-0000", mig=["MIG-cccc3333-0000", "MIG-dddd"])
 BOTH = fakes.nvml(FIRST, SECOND)
 
 
@@ -144,30 +146,30 @@ BOTH = fakes.nvml(FIRST, SECOND)
     ],
 )
 def test_of_what_a_scheduler_leaves_visible_the_first_is_chosen(visible: str, index: int) -> None:
-    device, what, _ = card.choose(BOTH, ("12.0",), DRIVER, None, visible)
+    device, what, _ = gpu.choose(BOTH, ("12.0",), DRIVER, None, visible)
     assert (device and device["index"], what) == (index, "")
     assert device
-    assert card.selector(device) == visible.split(",")[0].strip()
+    assert gpu.selector(device) == visible.split(",")[0].strip()
 
 
 def test_what_is_not_hidden_is_named_by_its_number() -> None:
-    assert card.selector(FIRST) == "0"
+    assert gpu.selector(FIRST) == "0"
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "7", "-1,0", "GPU-", "GPU-eeee", "MIG-eeee", "none"])
 def test_that_every_gpu_is_hidden_is_what_is_said(visible: str) -> None:
-    device, what, remedy = card.choose(BOTH, ("12.0",), DRIVER, None, visible)
+    device, what, remedy = gpu.choose(BOTH, ("12.0",), DRIVER, None, visible)
     assert device is None
     assert f"CUDA_VISIBLE_DEVICES={visible!r}" in what
     assert "unset" in remedy
 
 
 def test_a_gpu_that_is_hidden_cannot_be_named() -> None:
-    device, what, remedy = card.choose(BOTH, ("12.0",), DRIVER, "0", "1")
+    device, what, remedy = gpu.choose(BOTH, ("12.0",), DRIVER, "0", "1")
     assert device is None
     assert "CUDA_VISIBLE_DEVICES=1" in what
     assert "--device: 1 (" in remedy
-    assert card.choose(BOTH, ("12.0",), DRIVER, "1", "0,1")[0] == {**SECOND, "visible": "1"}
+    assert gpu.choose(BOTH, ("12.0",), DRIVER, "1", "0,1")[0] == {**SECOND, "visible": "1"}
 
 
 # ---- NVML itself --------------------------------------------------------------------------------
@@ -183,7 +185,7 @@ def refuse(*_: object) -> NoReturn:
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Plays pynvml, with one card."""
+    """Plays pynvml, with one GPU."""
     played = SimpleNamespace(
         NVMLError=Refusal,
         ended=0,
@@ -196,7 +198,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         nvmlDeviceGetUUID=refuse,
         nvmlDeviceGetName=lambda _: "NVIDIA GeForce RTX 5090",
         nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(
-            total=32607 * card.MIB, free=32000 * card.MIB
+            total=32607 * gpu.MIB, free=32000 * gpu.MIB
         ),
     )
 
@@ -208,8 +210,8 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return played
 
 
-def test_driver_and_cards_are_read(library: SimpleNamespace) -> None:
-    assert card.read() == fakes.nvml(release="590.44.01", cuda="13.1")
+def test_driver_and_gpus_are_read(library: SimpleNamespace) -> None:
+    assert gpu.read() == fakes.nvml(release="590.44.01", cuda="13.1")
     assert library.ended == 1
 
 
@@ -217,16 +219,16 @@ def test_a_gpu_has_its_uuid_and_those_of_its_parts(library: SimpleNamespace) -> 
     library.nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}" if handle == 0 else handle
     library.nvmlDeviceGetMaxMigDeviceCount = lambda _: 7
     library.nvmlDeviceGetMigDeviceHandleByIndex = lambda _, n: f"MIG-{n}" if n < 2 else refuse()
-    (device,) = card.read()["devices"]
+    (device,) = gpu.read()["devices"]
     assert (device["uuid"], device["mig"]) == ("GPU-0", ["MIG-0", "MIG-1"])
 
 
-def test_a_card_that_shares_the_systems_memory_is_a_card_all_the_same(
+def test_a_gpu_that_shares_the_systems_memory_is_a_gpu_all_the_same(
     library: SimpleNamespace,
 ) -> None:
     library.nvmlDeviceGetMemoryInfo = refuse
-    found = card.read()
-    shared = fakes.card(memory_mib=0, memory_free_mib=None)
+    found = gpu.read()
+    shared = fakes.nvml_gpu(memory_mib=0, memory_free_mib=None)
     assert found["devices"] == [shared]
     assert chosen(found) == (shared, "", "")
 
@@ -235,11 +237,11 @@ def test_a_driver_that_does_not_start_is_an_error_in_place_of_them(
     library: SimpleNamespace,
 ) -> None:
     library.nvmlInit = refuse
-    assert card.read() == {"error": "Not Supported"}
+    assert gpu.read() == {"error": "Not Supported"}
     assert library.ended == 0  # what never started is not ended
 
 
 def test_a_driver_that_fails_later_is_an_error_too_and_is_ended(library: SimpleNamespace) -> None:
     library.nvmlDeviceGetCount = refuse
-    assert card.read() == {"error": "Not Supported"}
+    assert gpu.read() == {"error": "Not Supported"}
     assert library.ended == 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import seal
+from sessions.payload import report_file
 from sessions.run import bench_results
 from sessions.run.model import BenchReport
 from tests import fakes
@@ -17,7 +17,7 @@ DIGEST = "0" * 64
 
 
 def opened(report: dict[str, Any], target: str = "rtx50", sha256: str = DIGEST) -> BenchReport:
-    return bench_results.opened(seal.seal(report, seal.BENCH), target, sha256, "here")
+    return bench_results.opened(report_file.text(report, report_file.BENCH), target, sha256, "here")
 
 
 BAD: tuple[Any, ...] = (math.inf, -math.inf, 10**400, math.nan, "5", True, [], {}, None)
@@ -138,7 +138,7 @@ def test_a_series_that_is_empty_is_refused() -> None:
 
 
 def test_a_report_that_was_changed_is_refused() -> None:
-    text = seal.seal(fakes.bench_report(), seal.BENCH).replace("100.0", "50.0")
+    text = report_file.text(fakes.bench_report(), report_file.BENCH).replace("100.0", "50.0")
     with raises("bench-report-invalid") as caught:
         bench_results.opened(text, "rtx50", DIGEST, "here")
     assert "its digest is not that of its content" in caught.value.evidence
@@ -146,7 +146,7 @@ def test_a_report_that_was_changed_is_refused() -> None:
 
 def test_a_smoke_report_is_none_of_a_benchmark() -> None:
     with raises("bench-report-invalid"):
-        bench_results.opened(seal.seal(fakes.smoke_report()), "rtx50", DIGEST, "here")
+        bench_results.opened(report_file.text(fakes.smoke_report()), "rtx50", DIGEST, "here")
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,8 @@ def test_a_report_of_another_target_is_refused() -> None:
 
 
 def test_people_are_shown_a_table() -> None:
-    ((title, _, rows),) = bench_results.tables(seal.seal(fakes.bench_report(), seal.BENCH))
+    ((title, _, rows),) = bench_results.tables(
+        report_file.text(fakes.bench_report(), report_file.BENCH)
+    )
     assert title == "rtx50 against seed"
     assert rows

@@ -14,7 +14,7 @@ BENCH = "bench-report"
 SCHEMA = 1
 
 
-def seal(report: dict[str, Any], kind: str = KIND) -> str:
+def text(report: dict[str, Any], kind: str = KIND) -> str:
     """The text of a report file."""
     record = {"schema": SCHEMA, "kind": kind, "report": report, "sha256": digest(report)}
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
@@ -26,7 +26,7 @@ def digest(report: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def opened(text: str, kind: str = KIND) -> dict[str, Any]:
+def read(text: str, kind: str = KIND) -> dict[str, Any]:
     """The report in a file's text. Raises ValueError that says why it is not one.
 
     Refused are also texts that two readers could read differently: a name that an object has

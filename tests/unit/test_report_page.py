@@ -227,7 +227,7 @@ def test_nothing_a_record_holds_becomes_markup() -> None:
 
 
 def test_of_a_signature_it_is_said_that_it_came_along_and_no_more() -> None:
-    # Whose it is was asked when the report came in; a file of that name proves nothing.
+    # Whose it is was asked when the report came in; a file of that name tests nothing.
     (run,) = proven().runs
     signed = dataclasses.replace(run, signature="signed\n")
     assert ", with a signature." in page(proven(runs=(signed,))).said
@@ -236,14 +236,14 @@ def test_of_a_signature_it_is_said_that_it_came_along_and_no_more() -> None:
 
 def test_a_wheel_that_was_run_nowhere_is_untested() -> None:
     said = page(untested()).said
-    assert "UNTESTED Built and read, but not proven on a card of compute capability 12.0" in said
+    assert "UNTESTED Built and read, but not tested on a GPU of compute capability 12.0" in said
     assert "Nothing of this wheel was run." in said
     assert "RELEASE" not in said
 
 
-def test_a_wheel_proven_on_its_card_is_a_release() -> None:
+def test_a_wheel_tested_on_its_gpu_is_a_release() -> None:
     said = page(proven()).said
-    assert "RELEASE Every proof holds, on NVIDIA H200 (compute capability 9.0)." in said
+    assert "RELEASE Every check passed, on NVIDIA H200 (compute capability 9.0)." in said
     assert "UNTESTED" not in said
     assert "known answers, none out of bounds 400" in said
     assert "of its bound: the closest of them 41%" in said
@@ -272,14 +272,14 @@ def test_a_report_of_another_wheel_counts_for_nothing() -> None:
         ),
         (
             fakes.reported(proven(), checks=()),
-            "no proof was made",
+            "no check was made",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_does_not_hold_makes_it_failed(found: Evidence, why: str) -> None:
     assert report_page.verdict(found) == "FAILED", why
-    assert "FAILED A proof does not hold" in page(found).said
+    assert "FAILED A check failed" in page(found).said
 
 
 def test_a_failing_check_says_why_and_what_mends_it() -> None:
@@ -327,7 +327,7 @@ def test_the_runs_on_two_gpus_are_each_shown() -> None:
     found = proven(runs=(run, dataclasses.replace(run, report=other)))
     text = report_page.render(found, COMMIT)
     said = page(found).said
-    assert "Every proof holds, on NVIDIA H200 (compute capability 9.0) and Another GPU" in said
+    assert "Every check passed, on NVIDIA H200 (compute capability 9.0) and Another GPU" in said
     assert "known answers, none out of bounds 800" in said
     assert "by type of the weights, on Another GPU" in said
     ids = re.findall(r' id="([^"]+)"', text)
@@ -424,9 +424,9 @@ def test_a_cpu_wheel_has_no_gpu_code_to_show() -> None:
     spec = dataclasses.replace(found.spec, cuda=None, archs=())
     found = dataclasses.replace(found, facts=facts, wheel=wheel, spec=spec, toolkit=None)
     said = page(found).said
-    assert "GPU code for no card" in said
+    assert "GPU code for no GPU" in said
     assert "kernel family" not in said
-    assert "not proven on the CPU" in said
+    assert "not tested on the CPU" in said
 
 
 @pytest.mark.parametrize(

@@ -639,7 +639,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         "name: llama-cpp by the file, llama_cpp by METADATA",
     ),
     "no-name-in-metadata": (facts(metadata_name=""), ids("metadata"), "none by METADATA"),
-    "papers": (facts(papers_problems=("no WHEEL",)), ids("metadata"), "no WHEEL"),
+    "documents": (facts(metadata_problems=("no WHEEL",)), ids("metadata"), "no WHEEL"),
     "other-python-tag": (
         tagged("cp312-cp312-manylinux_2_35_x86_64"),
         ids("metadata"),
@@ -1390,7 +1390,7 @@ def test_of_a_file_that_was_not_read_nothing_but_that_is_said() -> None:
     assert "not a zip file" in found["archive"].evidence
 
 
-def test_where_the_file_name_has_no_tags_those_in_the_papers_say_the_system() -> None:
+def test_where_the_file_name_has_no_tags_those_in_the_documents_say_the_system() -> None:
     renamed = fakes.case(fakes.windows_facts(tags=()), spec=WINDOWS_SPEC)
     assert renamed.windows
     assert complaints(renamed) == {"metadata"}

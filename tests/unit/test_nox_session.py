@@ -270,7 +270,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def here(*capabilities: str) -> None:
-        answers = iter([fakes.nvml(*(fakes.card(compute_capability=c) for c in capabilities))])
+        answers = iter([fakes.nvml(*(fakes.nvml_gpu(compute_capability=c) for c in capabilities))])
         monkeypatch.setattr(nox_session, "_nvml", functools.cache(lambda: next(answers)))
         nox_session._say_once.cache_clear()
 
@@ -440,7 +440,7 @@ def test_the_cpu_of_a_cuda_target_is_said_first_where_a_wheel_is_there(
     (place / "wheel.json").touch()
     assert command(project, "-s", "smoke", "--", "--target=ada", "--device=cpu") == 0
     assert "nothing of a GPU" in capsys.readouterr().out
-    # Of a CPU target it proves all there is.
+    # Of a CPU target it tests all there is.
     assert command(project, "-s", "smoke", "--", "--target=cpu", "--device=cpu") == 0
     assert capsys.readouterr().out == ""
     assert len(nox.started) == 2

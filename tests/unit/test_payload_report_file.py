@@ -7,37 +7,37 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import seal
+from sessions.payload import report_file
 from tests import fakes
 
 
 def record(**changes: Any) -> str:
     """A report file with some of its record changed, its digest right unless it is changed."""
-    base = json.loads(seal.seal(fakes.smoke_report()))
+    base = json.loads(report_file.text(fakes.smoke_report()))
     return json.dumps({**base, **changes})
 
 
 def test_what_was_sealed_is_opened() -> None:
     report = fakes.smoke_report(device="Größe 漢字 \N{GRINNING FACE}")
-    assert seal.opened(seal.seal(report)) == report
+    assert report_file.read(report_file.text(report)) == report
 
 
 def test_a_report_is_a_file_that_people_can_read() -> None:
-    text = seal.seal(fakes.smoke_report(device="Größe"))
+    text = report_file.text(fakes.smoke_report(device="Größe"))
     assert text.endswith("}\n")
     assert '"device": "Größe"' in text
 
 
 def test_what_is_not_a_number_survives() -> None:
     # A wheel that computes nonsense gives NaN, and the report of it must open all the same.
-    text = seal.seal({"nmse": [float("nan"), float("inf")]})
-    assert str(seal.opened(text)) == "{'nmse': [nan, inf]}"
+    text = report_file.text({"nmse": [float("nan"), float("inf")]})
+    assert str(report_file.read(text)) == "{'nmse': [nan, inf]}"
 
 
 def test_the_order_of_names_and_the_spaces_do_not_matter() -> None:
     # An editor or a mail program may write JSON anew.
-    again = json.dumps(json.loads(seal.seal(fakes.smoke_report())), sort_keys=True, indent=7)
-    assert seal.opened(again) == fakes.smoke_report()
+    again = json.dumps(json.loads(report_file.text(fakes.smoke_report())), sort_keys=True, indent=7)
+    assert report_file.read(again) == fakes.smoke_report()
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def test_the_order_of_names_and_the_spaces_do_not_matter() -> None:
     ids=["a-letter", "a-figure", "a-count", "the-wheel", "the-target"],
 )
 def test_one_changed_character_is_found(old: str, new: str) -> None:
-    text = seal.seal(fakes.smoke_report())
+    text = report_file.text(fakes.smoke_report())
     assert old in text
     with pytest.raises(ValueError, match="it was changed or damaged"):
-        seal.opened(text.replace(old, new, 1))
+        report_file.read(text.replace(old, new, 1))
 
 
 def test_a_changed_digest_is_found() -> None:
     with pytest.raises(ValueError, match="it was changed or damaged"):
-        seal.opened(record(sha256="0" * 64))
+        report_file.read(record(sha256="0" * 64))
 
 
 @pytest.mark.parametrize(
@@ -74,11 +74,11 @@ def test_a_changed_digest_is_found() -> None:
         '"text"',
         "{}",
         '{"schema": 1, "kind": "smoke-report"}',
-        seal.seal(fakes.smoke_report())[:-10],
+        report_file.text(fakes.smoke_report())[:-10],
         record(kind="wheel"),
         record(schema=2),
         record(schema=None),
-        record(report=[], sha256=seal.digest([])),  # type: ignore[arg-type]
+        record(report=[], sha256=report_file.digest([])),  # type: ignore[arg-type]
     ],
     ids=[
         "empty",
@@ -98,13 +98,13 @@ def test_a_changed_digest_is_found() -> None:
 )
 def test_what_is_no_report_of_this_schema_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a report"):
-        seal.opened(text)
+        report_file.read(text)
 
 
 def test_a_report_of_another_kind_is_none() -> None:
-    text = seal.seal(fakes.bench_report(), seal.BENCH)
-    assert seal.opened(text, seal.BENCH) == fakes.bench_report()
+    text = report_file.text(fakes.bench_report(), report_file.BENCH)
+    assert report_file.read(text, report_file.BENCH) == fakes.bench_report()
     with pytest.raises(ValueError, match="no smoke-report of schema 1"):
-        seal.opened(text)
+        report_file.read(text)
     with pytest.raises(ValueError, match="no bench-report of schema 1"):
-        seal.opened(seal.seal(fakes.smoke_report()), seal.BENCH)
+        report_file.read(report_file.text(fakes.smoke_report()), report_file.BENCH)
