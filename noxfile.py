@@ -15,7 +15,7 @@ if sys.version_info < (3, 11):
     sys.stderr.write("blackwheel needs Python 3.11 or newer: python3.11 noxfile.py -s wheel\n")
     sys.exit(3)
 ROOT = Path(__file__).resolve().parent
-# Ours by its path alone, and nothing else of this folder, whoever's nox this is so far.
+# Ours by its path only, and nothing else of this folder, whoever's nox this is so far.
 _spec = importlib.util.spec_from_file_location("sessions", ROOT / "sessions" / "__init__.py")
 assert _spec
 if getattr(sys.modules.get("sessions"), "__file__", None) != _spec.origin:

@@ -201,7 +201,7 @@ def main() -> None:
     p.add_argument("--servers", type=int, default=2)
     p.add_argument("--jobs", type=int)
     p.add_argument("--kill-after", type=float, metavar="SECONDS")
-    p.add_argument("--no-s3", dest="s3", action="store_false", help="dist: A alone, and no store")
+    p.add_argument("--no-s3", dest="s3", action="store_false", help="dist: A only, and no store")
     p.add_argument("--cold", action="store_true", help="shared: build from nothing first")
     p.add_argument("--nanio", default=sys.executable, help="a Python that has nanio")
     for name in ("--work", "--cache", "--warm", "--out"):

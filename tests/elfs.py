@@ -185,7 +185,7 @@ REFUSED: dict[str, Change] = {
     "strings outside": dynamic_value(5, 0x70000000),
     "symbols outside": dynamic_value(6, 0x70000000),
     "a header's half": cut(40),
-    "headers alone": cut(64),
+    "headers only": cut(64),
     "half of it": cut(0x1004),
 }
 # Some releases of glibc load these; others do not, or who reads there dies.

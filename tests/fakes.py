@@ -738,7 +738,7 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
             "status": "fail" if id_ in failing else "ok",
             "summary": f"{id_}: {held.get(id_, 'it holds')}",
             "evidence": "what was found" if id_ in failing else "",
-            "remedy": "what mends it" if id_ in failing else "",
+            "remedy": "what fixes it" if id_ in failing else "",
         }
         for id_ in ids.split()
     ]

@@ -60,10 +60,10 @@ def _ptx(ctx: Context) -> Path:
     built = records.read(ctx.root / "build" / label / "wheel.json", "wheel", Wheel)
     if code or built is None:
         raise Problem(
-            "The wheel with PTX alone could not be built.",
+            "The wheel with PTX only could not be built.",
             id="baseline-ptx-build-failed",
             evidence=f"it ended with {code}",
-            remedy=f"what it says above; alone: nox -s wheel -- --target {name} --arch '{archs}'",
+            remedy=f"what it says above; only: nox -s wheel -- --target {name} --arch '{archs}'",
         )
     return ctx.root / "wheels" / label / built.file
 

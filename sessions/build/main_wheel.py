@@ -264,7 +264,7 @@ def _warn_untold(what: str, error: object) -> None:
 
 @contextlib.contextmanager
 def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
-    """A server of sccache for this build alone, and what it counted once it has ended.
+    """A server of sccache for this build only, and what it counted once it has ended.
 
     One that runs already has the environment of whoever began it: another store, or none.
     """
@@ -459,5 +459,5 @@ def contents_problems(
 
 
 def is_brought(member: str) -> bool:
-    """Whether a member lies where delvewheel puts what it copies in."""
+    """Whether a member is where delvewheel puts what it copies in."""
     return member.startswith(f"{ms_runtime.FOLDER}/")

@@ -59,7 +59,7 @@ def architectures(compile_commands: str) -> dict[str, frozenset[str]]:
         text = str(entry.get("command") or " ".join(entry.get("arguments", ())))
         names: set[str] = set()
         for compute, codes, alone in _CODE.findall(text):
-            # With --gpu-architecture=sm_90 alone, nvcc embeds the PTX too.
+            # With --gpu-architecture=sm_90 only, nvcc embeds the PTX too.
             parts = codes.split(",") if compute else [alone, alone.replace("sm_", "compute_")]
             names |= {_NAMES.sub(_cmake_name, part) for part in parts}
         found[str(entry.get("output") or entry["file"])] = frozenset(names)

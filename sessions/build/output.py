@@ -9,7 +9,7 @@ from sessions.build.model import Wheel
 
 
 def is_current(wheel: Wheel, fingerprint: str, folder: Path) -> bool:
-    """Whether the recorded wheel was made from these inputs and still lies there unchanged."""
+    """Whether the recorded wheel was made from these inputs and still is there unchanged."""
     path = folder / wheel.file
     return (
         wheel.fingerprint == fingerprint

@@ -41,7 +41,7 @@ def windows(
 ) -> None:
     """Leave the wheel in ``out`` with what its libraries need of ``folders``, by unique names.
 
-    Of ``folders`` alone: PATH has other copies of Microsoft's libraries.
+    Of ``folders`` only: PATH has other copies of Microsoft's libraries.
     """
     with zipfile.ZipFile(raw) as archive:
         own = [Path(n).name for n in archive.namelist() if n.endswith(".dll")]

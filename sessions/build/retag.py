@@ -22,12 +22,12 @@ from sessions.build import sbom
 from sessions.shared import records
 from sessions.shared.errors import CHECK_FAILED, Problem
 
-# A wheel for one Python alone: cp311-cp311.
+# A wheel for one Python only: cp311-cp311.
 _ONE = re.compile(r"(.+)-(cp\d+)-\2-([^-]+\.whl)")
 
 
 def serves(file: str, python: str) -> bool:
-    """Whether a wheel of that name is for this Python too ("3.12"), by its tags alone."""
+    """Whether a wheel of that name is for this Python too ("3.12"), by its tags only."""
     tags = {f"{tag.interpreter}-{tag.abi}" for tag in parse_wheel_filename(file)[3]}
     version, name = _numbers(python), f"cp{python.replace('.', '')}"
     known = [
@@ -41,7 +41,7 @@ def refusal(wheel: Path, python: str) -> str | None:
     """Why the wheel is for this Python neither as it is nor under another tag; None where it is."""
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(_member(archive, "METADATA")).decode("utf-8", "replace")
-    # Of the headers alone: the text below may be made to be taken apart without an end.
+    # Of the headers only: the text below may be made to be taken apart without an end.
     wanted = email.parser.HeaderParser().parsestr(text).get("Requires-Python", "")
     try:
         if not SpecifierSet(wanted).contains(f"{python}.0"):
@@ -82,7 +82,7 @@ def retagged(wheel: Path, path: Path, python: str, target: str) -> str:
 
 
 def name(file: str, python: str) -> str:
-    """The name of a wheel for one Python alone, for another."""
+    """The name of a wheel for one Python only, for another."""
     return _ONE.sub(rf"\1-{_tag(python)}-\3", file)
 
 

@@ -155,7 +155,7 @@ def checkout(path: Path) -> Source:
     version = _version(path)
     if version is None:
         raise Problem(
-            "This is no source of llama-cpp-python.",
+            "This is not a source of llama-cpp-python.",
             id="source-not-upstream",
             code=USAGE,
             evidence=f"{path} has no llama_cpp/__init__.py with a __version__",

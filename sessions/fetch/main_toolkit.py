@@ -137,7 +137,7 @@ def correct(include: Path, headers: Sequence[knowledge.Header]) -> None:
 def assemble(root: Path) -> None:
     """Complete NVIDIA's Linux packages: CMake and nvcc look for ``lib64`` and ``libX.so``.
 
-    The packages have ``lib/libX.so.13`` alone.
+    The packages have ``lib/libX.so.13`` only.
     """
     lib = root / "lib"
     for library in sorted(lib.glob("lib*.so.*")):
@@ -152,7 +152,7 @@ def assemble(root: Path) -> None:
 def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None:
     """Complete NVIDIA's Windows packages: a library is linked through its import library.
 
-    The package of cuBLAS has the DLLs alone. ``librarian`` is Visual Studio's lib.exe.
+    The package of cuBLAS has the DLLs only. ``librarian`` is Visual Studio's lib.exe.
     """
     for name in ("cublas", "cublasLt"):
         (dll,) = (root / "bin" / "x86_64").glob(f"{name}64_*.dll")

@@ -1,7 +1,7 @@
 """Every check that a wheel computes, and computes right. Runs in a venv that holds the wheel.
 
 ``python -I payload JOB REPORT`` with two JSON files: what to test, and where the answer goes. Each
-check runs in a process of its own (``python -I payload --child JOB``). Standard library alone here:
+check runs in a process of its own (``python -I payload --child JOB``). Standard library only here:
 what the wheel brings is imported in the children. With ``--bench`` before them, wheels are measured
 instead (bench.py).
 """

@@ -1,7 +1,7 @@
 """Measures wheels in turn: A B B A …, each time in a fresh process. Runs where the wheels are run.
 
 ``python -I payload --bench JOB REPORT`` with two JSON files. Each wheel is installed into a venv of
-its own, as pip does for a user, from files alone: no network is in the times. What was measured is
+its own, as pip does for a user, from files only: no network is in the times. What was measured is
 kept after each step: stopped half-way, it goes on from there. Whoever starts it sees to it that it
 is of this very job, and deletes it once the report is safe. Standard library, and pynvml on a GPU.
 """
@@ -198,7 +198,7 @@ class Bench:
     # ---- installing -----------------------------------------------------------------------------
 
     def install(self, wheel: Job) -> None:
-        """A fresh venv with the wheel, timed; all that it requires lies beside it as files."""
+        """A fresh venv with the wheel, timed; all that it requires is beside it as files."""
         venv = self.folder / f"venv-{self.wheels.index(wheel)}"
         if venv.exists():
             shutil.rmtree(venv)

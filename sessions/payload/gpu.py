@@ -119,7 +119,7 @@ def choose(
     asked: str | None,
     visible: str | None = None,
 ) -> tuple[dict[str, Any] | None, str, str]:
-    """The GPU to test a wheel on: (device, "", ""), or (None, what is wrong, what mends it).
+    """The GPU to test a wheel on: (device, "", ""), or (None, what is wrong, what fixes it).
 
     ``capabilities`` are those of the wheel's machine code, ``driver`` the oldest driver release
     that runs it, ``asked`` the index the user named, ``visible`` CUDA_VISIBLE_DEVICES where it is

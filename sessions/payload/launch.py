@@ -1,4 +1,4 @@
-"""The program of a smoke bundle: tests one wheel on this machine, with Python and a driver alone.
+"""The program of a smoke bundle: tests one wheel on this machine, with Python and a driver only.
 
 ``python smoke-TARGET.pyz`` makes a venv of its own, installs the wheel that the bundle holds, runs
 every check and writes a report; with --bench it measures the wheel instead, in turn with others
@@ -175,7 +175,7 @@ def write(path: Path, text: str) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--device", metavar="N|cpu", help="which GPU, by its index; or the CPU alone")
+    add("--device", metavar="N|cpu", help="which GPU, by its index; or the CPU only")
     add("--report", metavar="FILE", help="where the report goes")
     add("--model", metavar="FILE", help="a real GGUF model to ask for facts, or to measure with")
     add("--bench", action="store_true", help="measure the wheel instead of testing it")

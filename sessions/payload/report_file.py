@@ -1,4 +1,4 @@
-"""A report that shows whether it was changed: its own digest goes with it. Standard library alone.
+"""A report that shows whether it was changed: its own digest goes with it. Standard library only.
 
 The digest finds damage. Against forgery, bundle and report are signed with an SSH key.
 """

@@ -1,4 +1,4 @@
-"""Judgement of what the children found. Pure; standard library alone.
+"""Judgement of what the children found. Pure; standard library only.
 
 A check is {"id", "status", "summary", "evidence", "remedy"}; one that lacks what it needs fails.
 """
@@ -72,7 +72,7 @@ def device(job: Job, part: Job, on_gpu: bool) -> Job:
     if not problems and on_gpu:
         seen = part.get("devices", [])
         if not part.get("offload"):
-            problems.append("llama.cpp says that it supports no GPU: a wheel for the CPU alone")
+            problems.append("llama.cpp says that it supports no GPU: a wheel for the CPU only")
         if not seen:
             problems.append("CUDA finds no device")
         for name, capability in seen:
@@ -168,7 +168,7 @@ def offload(part: Job) -> Job:
         problems,
         f"{layers}/{total} layers, buffers on CUDA0, device memory grew by {grew:.0f} MiB",
         "not everything is on the GPU",
-        "a wheel for the CPU alone does this, or a driver that hides the GPU",
+        "a wheel for the CPU only does this, or a driver that hides the GPU",
     )
 
 
@@ -305,7 +305,7 @@ def types(job: Job, found: Job, on_gpu: bool) -> Job:
 
 
 def on_host(part: Job) -> bool:
-    """Whether more of a model lies in host memory than its token embedding (1 MiB)."""
+    """Whether more of a model is in host memory than its token embedding (1 MiB)."""
     buffers = part.get("buffers") or {}
     host = [float(size) for name, size in buffers.items() if re.match(r"CPU\S* model", name)]
     return sum(host) > 1.5

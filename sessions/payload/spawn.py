@@ -35,7 +35,7 @@ def quiet_crashes() -> None:
 def search_path() -> dict[str, str]:
     """PATH as a child has it: on Windows, libraries are looked for there too.
 
-    Windows' own folder alone; with no PATH at all, upstream's package fails.
+    Windows' own folder only; with no PATH at all, upstream's package fails.
     """
     if sys.platform == "win32":
         return {"PATH": str(Path(os.environ["SYSTEMROOT"], "System32"))}

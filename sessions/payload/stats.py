@@ -1,6 +1,6 @@
 """What series of measurements say: medians, ratios, and how sure they are.
 
-Pure, but for what describes a job's files. Imports the standard library alone, so that a bundle can
+Pure, but for what describes a job's files. Imports the standard library only, so that a bundle can
 show its table too.
 """
 
@@ -74,7 +74,7 @@ def digest(path: Path) -> str:
 
 
 def checked(metric: str, values: Sequence[float]) -> list[float]:
-    """A series that can be judged. Raises ValueError: empty, or not positive numbers alone."""
+    """A series that can be judged. Raises ValueError: empty, or not positive numbers only."""
     if metric not in METRICS:
         raise ValueError(f"{metric} is nothing that is measured")
     found = [float(value) for value in values]

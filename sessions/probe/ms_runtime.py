@@ -26,7 +26,7 @@ def original(member: str) -> str:
 def find(variables: Mapping[str, str]) -> dict[str, Path]:
     """Each library by its name, in the Visual Studio that ``vcvars64.bat`` set the variables of.
 
-    From its folder for redistribution alone: those beside the compiler and in System32 are
+    From its folder for redistribution only: those beside the compiler and in System32 are
     Microsoft's and the user's own, and of any version.
     """
     root = variables.get("VCTOOLSREDISTDIR", "")

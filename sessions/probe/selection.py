@@ -95,7 +95,7 @@ def choose_compiler(
         for compiler in compilers:
             if compiler.found_via == "--compiler":
                 return compiler, f"{_name(compiler)}: named by --compiler"
-        return None, f"--compiler {named} is no C++ compiler that runs"
+        return None, f"--compiler {named} is not a C++ compiler that runs"
     if not compilers:
         return None, "no C++ compiler was found"
     for compiler in compilers:
@@ -339,7 +339,7 @@ def _judge_paths(host: Host, spec: BuildSpec, given: str) -> Iterator[Check]:
             "BLACKWHEEL_CACHE=C:\\bw-cache",
         )
         return
-    yield Check("paths", "ok", "paths: short enough for Windows, ASCII alone")
+    yield Check("paths", "ok", "paths: short enough for Windows, ASCII only")
 
 
 def _judge_temporary(folders: Sequence[str]) -> Iterator[Check]:
@@ -484,7 +484,7 @@ def _judge_gpu(
             "warn",
             f"PTX: the driver is of CUDA {chain.driver.cuda} and cannot load that of {spec.cuda}",
             evidence=f"{', '.join(ptx)} adds PTX, which needs a driver of the toolkit's version",
-            remedy="build machine code alone (for example --arch 120-real), or update the driver",
+            remedy="build machine code only (for example --arch 120-real), or update the driver",
         )
     if int(chain.driver.release.split(".")[0]) < oldest:
         yield Check(

@@ -50,7 +50,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one target's wheel. ``sha256`` is that of the file as it lies there now."""
+    """What is known of one target's wheel. ``sha256`` is that of the file as it is there now."""
 
     spec: BuildSpec
     path: Path  # of the wheel, in wheels/<target>/
@@ -74,17 +74,17 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
 
     Raises Problem that names each one that is missing, damaged or was changed by hand.
     """
-    missing: dict[str, str] = {}  # what is wrong -> the command that mends it
+    missing: dict[str, str] = {}  # what is wrong -> the command that fixes it
 
-    def need(stage: str, kind: type[T], mend: str = "", path: Path | None = None) -> T | None:
+    def need(stage: str, kind: type[T], fix: str = "", path: Path | None = None) -> T | None:
         path = path or build / f"{stage}.json"
         found = records.read(path, stage, kind, failed=True)
         if found is None:
-            missing[f"{path.name} is {state(path)}"] = mend or command("verify", spec)
+            missing[f"{path.name} is {state(path)}"] = fix or command("verify", spec)
         return found
 
-    def may(stage: str, kind: type[T], mend: str) -> T | None:
-        return need(stage, kind, mend) if (build / f"{stage}.json").exists() else None
+    def may(stage: str, kind: type[T], fix: str) -> T | None:
+        return need(stage, kind, fix) if (build / f"{stage}.json").exists() else None
 
     toolchain = need("probe", Toolchain)
     source = need("source", Source)
@@ -104,7 +104,7 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
             runs.append(Run(report, text, _text(path.with_name(f"{path.name}.sig"))))
     bench = may("bench", BenchReport, measure)
     if bench and wheel and bench.sha256 != wheel.sha256:
-        bench = None  # of an earlier wheel: it is no check, and need not be made again
+        bench = None  # of an earlier wheel: it is not a check, and need not be made again
     measured = _text(build / bench_results.REPORT_FILE)
     again = may("reproduce", Reproduced, f"delete {build / 'reproduce.json'}")
     if again and wheel and again.sha256 != wheel.sha256:

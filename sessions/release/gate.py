@@ -1,4 +1,4 @@
-"""May a wheel be released: every check, each with the command that mends it. Pure.
+"""May a wheel be released: every check, each with the command that fixes it. Pure.
 
 A check that lacks what it needs fails: nothing passes by absence.
 """
@@ -34,7 +34,7 @@ class Situation:
     """What is judged beside the records."""
 
     checkout: Checkout
-    beside: Wheel | None  # the record that lies beside the wheel
+    beside: Wheel | None  # the record that is beside the wheel
     changed: tuple[str, ...]  # documents that are not as they were written
     chain: int  # how the target's sessions ended
     allow_untested: bool

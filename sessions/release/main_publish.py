@@ -119,7 +119,7 @@ def commands(release: Release) -> list[str]:
         f"{release.target}: {wheel}, {release.size / 1e6:.1f} MB{state}",
         f"sha256 {release.sha256}",
         "",
-        f"# to a package server, into an index that is for {name} alone: one of these",
+        f"# to a package server, into an index that is for {name} only: one of these",
         builder.command("publish", release, "--to", "URL"),
         programs.typed(["twine", "upload", "--repository-url", "URL", wheel]),
         programs.typed(["uv", "publish", "--publish-url", "URL", wheel]),
@@ -159,7 +159,7 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
         name = next(same, None)
     else:
         raise Problem(
-            f"{masked(to)!r} is no address of a package server.",
+            f"{masked(to)!r} is not an address of a package server.",
             id="publish-url-invalid",
             code=USAGE,
             evidence=f"servers in ~/.pypirc: {', '.join(servers) or 'none'}",
@@ -175,7 +175,7 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
         )
     if not _is_address(server["repository"]):
         raise Problem(
-            f"The repository of {name} in ~/.pypirc is no address of a package server.",
+            f"The repository of {name} in ~/.pypirc is not an address of a package server.",
             id="pypirc-url-invalid",
             code=USAGE,
             remedy="give it the address that it takes uploads at: https://HOST/PATH/",
@@ -306,7 +306,7 @@ def _twine(ctx: Context) -> str:
             raise Problem(
                 "twine, which uploads, could not be set up: it comes with the build tools.",
                 id="twine-missing",
-                remedy=f"mend what the probe says: nox -s probe -- --target {target}",
+                remedy=f"fix what the probe says: nox -s probe -- --target {target}",
             )
     return str(venvs.program(build_tools.tools(ctx), "twine"))
 

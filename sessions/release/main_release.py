@@ -188,7 +188,7 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
             situation = dataclasses.replace(situation, differs=differs, checkout=checkout)
             checks = gate.judge(found, situation)
         else:
-            console.say(f"{ctx.spec.target}: not built a second time: see below what is to mend")
+            console.say(f"{ctx.spec.target}: not built a second time: see below what is to fix")
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
         return Outcome(made, own)
@@ -339,7 +339,7 @@ def _checkout(ctx: Context) -> Checkout:
         if asked.returncode:
             return Checkout("", (), f"git: {venvs.tail(asked.output, 2)}")
     if ctx.root.resolve() not in [Path(line).resolve() for line in top.stdout.splitlines()]:
-        return Checkout("", (), f"{ctx.root} is no git checkout of its own")
+        return Checkout("", (), f"{ctx.root} is not a git checkout of its own")
     commit = re.search(r"^[0-9a-f]{40}$", head.stdout, re.MULTILINE)
     if commit is None:
         return Checkout("", (), f"git names no commit: {venvs.tail(head.output, 2)}")
@@ -362,7 +362,7 @@ def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
         return (f"not built again: git ls-files: {venvs.tail(listed.output, 2)}",)
     for name in filter(None, listed.stdout.split("\0")):
         if not (ctx.root / name).is_file():
-            return (f"not built again: git ls-files names {name!r}, which is no file here",)
+            return (f"not built again: git ls-files names {name!r}, which is not a file here",)
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ctx.root / name, copy / name)
     if sys.platform != "win32" and (ctx.root / ".nox").exists():
@@ -405,7 +405,7 @@ def _absolute(path: str | None) -> str | None:
 
 @contextlib.contextmanager
 def _alone(ctx: Context, dist: Path) -> Iterator[None]:
-    """Have dist/ for this process alone, whole, and with nothing beside it that git would see."""
+    """Have dist/ only for this process, whole, and with nothing beside it that git would see."""
     with disk.lock(ctx.root / "build" / "dist.lock", console.say):
         _restore(dist)
         for leftover in _beside(dist):

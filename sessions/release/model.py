@@ -25,7 +25,7 @@ class Release:
     tested: bool
     proven: str | None
     commit: str = ""
-    files: dict[str, str] = field(default_factory=dict)  # what lies beside it -> sha256
+    files: dict[str, str] = field(default_factory=dict)  # what is beside it -> sha256
 
 
 @dataclass(frozen=True)

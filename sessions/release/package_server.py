@@ -82,7 +82,7 @@ def has(url: str, project: str, file: Path, env: Mapping[str, str], user: str, s
 def links(page: str) -> Iterator[str]:
     """The addresses of all links of a page, in time that grows with its length and no more.
 
-    Raises ValueError for more links than a page has. What is no tag within ``_TAG`` characters is
+    Raises ValueError for more links than a page has. What has no tag within ``_TAG`` characters is
     skipped whole: were each "<a" in it tried, the time would be the product.
     """
     page = "".join(_without_comments(page))

@@ -131,12 +131,12 @@ def place(capability: str | None) -> str:
 
 
 def record(folder: Path, place: str) -> Path:
-    """Where the record of a run lies: one for each compute capability, and one for the CPU."""
+    """Where the record of a run is: one for each compute capability, and one for the CPU."""
     return folder / f"smoke-{place}.json"
 
 
 def report_path(folder: Path, place: str) -> Path:
-    """Where the report of a run lies as it was written; its signature is beside it."""
+    """Where the report of a run is as it was written; its signature is beside it."""
     return folder / f"smoke-report-{place}.json"
 
 

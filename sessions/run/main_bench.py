@@ -151,7 +151,7 @@ def _collect(ctx: Context, wheels: Sequence[Path], folder: Path) -> None:
     words = ["download", "--only-binary=:all:", "-d", str(folder)]
     for wheel in wheels:
         venvs.pip(ctx, tools, [*words, str(wheel)], f"what {wheel.name} requires")
-    if ctx.spec.cuda:  # for those that do not name it; what lies there already is taken
+    if ctx.spec.cuda:  # for those that do not name it; what is there already is taken
         major = int(ctx.spec.cuda.split(".")[0])
         names = [f"nvidia-{name}>={major},<{major + 1}" for name in ("cuda-runtime", "cublas")]
         found = ["--find-links", str(folder)]

@@ -1,6 +1,6 @@
 """From any Python 3.11, with or without nox, to a nox that has what the sessions import.
 
-Standard library alone. The noxfile calls ``enter`` before it imports anything
+Standard library only. The noxfile calls ``enter`` before it imports anything
 else: the project runs in a venv of its own under ``.nox``, made from a lock, however
 nox was installed. Nox's script mode would do the like, at a second for every run.
 """

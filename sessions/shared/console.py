@@ -36,7 +36,7 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Something the user should know and need not mend."""
+    """Something the user should know and need not fix."""
     _console.print(Text("warning: ", style="yellow") + _line(text))
 
 

@@ -146,7 +146,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 def _writes(part: Path) -> bool:
     """Whether the process that a file of ``whole`` is named after may still write it."""
-    import psutil  # not at the top: the bootstrap has the standard library alone
+    import psutil  # not at the top: the bootstrap has the standard library only
 
     number = part.name.removesuffix(PART).rpartition(".")[2]
     return number.isdecimal() and psutil.pid_exists(int(number))
@@ -225,7 +225,7 @@ def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[o
 
     Raises Problem where that run waits for this one: it would never end.
     """
-    import filelock  # not at the top: the bootstrap has the standard library alone
+    import filelock  # not at the top: the bootstrap has the standard library only
 
     path.parent.mkdir(parents=True, exist_ok=True)
     taken = filelock.FileLock(path)

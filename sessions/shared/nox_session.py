@@ -80,7 +80,7 @@ class Context:
         return self.build / "given" / f"{name}-{sha256[:8]}"
 
     def record(self, stage: str) -> Path:
-        """Where a stage's record lies; of a given wheel apart from those of the target's build."""
+        """Where a stage's record is; of a given wheel apart from those of the target's build."""
         folder = self.build / "given" if self.options.wheel else self.build
         return folder / f"{stage}.json"
 
@@ -118,11 +118,11 @@ class Context:
         locks.share(self.lock_of(f"source-{version}"), console.say)
 
     def source_lock(self, version: str) -> AbstractContextManager[object]:
-        """Have one unpacked source for this process alone: a with statement."""
+        """Have one unpacked source only for this process: a with statement."""
         return disk.lock(self.lock_of(f"source-{version}"), console.say)
 
     def target_lock(self, target: str) -> None:
-        """Have one target's build folder for this process alone, until it ends."""
+        """Have one target's build folder only for this process, until it ends."""
         disk.hold(self.lock_of(target), console.say)
 
 

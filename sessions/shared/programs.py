@@ -257,7 +257,7 @@ def end_leftovers(name: str, value: str) -> None:
 
     They are what a killed run left behind: compilers that would write into the next build.
     """
-    import psutil  # not at the top: the bootstrap has the standard library alone
+    import psutil  # not at the top: the bootstrap has the standard library only
 
     found = []
     for process in psutil.process_iter():

@@ -15,7 +15,7 @@ class BuildSpec:
     target: str
     summary: str
     version: str  # of llama-cpp-python
-    cuda: str | None  # "13.1"; None builds for the CPU alone
+    cuda: str | None  # "13.1"; None builds for the CPU only
     archs: tuple[str, ...]  # as CMAKE_CUDA_ARCHITECTURES has them: "120-real"
     python: str  # "3.11"
     platform: str  # "linux" | "windows"

@@ -41,7 +41,7 @@ def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
             yield f"{library.member}: {what}"
     devices = [lib for lib in case.libraries if lib.device and lib.device.containers]
     if case.spec.archs and not devices:
-        yield "no library holds device code: this wheel computes on the CPU alone"
+        yield "no library holds device code: this wheel computes on the CPU only"
     cuda = [lib for lib in case.libraries if stem(lib.member) == "ggml-cuda"]
     for library in cuda:
         if library not in devices and devices:
@@ -65,7 +65,7 @@ def ptx(case: Case) -> Check:
         _ptx(case, wanted),
         ok=f"{', '.join(sorted(wanted))}, as the target asks" if wanted else "none",
         fail="PTX is not as the target has it",
-        remedy='write the architecture as "120-real" for SASS alone; ' + REBUILD,
+        remedy='write the architecture as "120-real" for SASS only; ' + REBUILD,
     )
 
 

@@ -141,7 +141,7 @@ def layout(case: Case) -> Check:
     return check(
         "layout",
         _layout(case),
-        ok=f"{held} and .dist-info/ alone, {count} libraries, each once",
+        ok=f"{held} and .dist-info/ only, {count} libraries, each once",
         fail="it holds what it should not, or lacks what it should hold",
         remedy=REBUILD,
     )

@@ -108,7 +108,7 @@ def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
             continue
         package, major = runtime
         if case.spec.cuda is None:
-            yield f"{name}: CUDA, and the target is for the CPU alone"
+            yield f"{name}: CUDA, and the target is for the CPU only"
         elif major != case.spec.cuda.split(".")[0]:
             yield f"{name}: CUDA {major}, and the target is CUDA {case.spec.cuda}"
         else:
@@ -191,7 +191,7 @@ def _neighbours(case: Case) -> Iterator[str]:
 def _apart(case: Case) -> Iterator[str]:
     """Where a library for Windows needs one that is in another folder of the wheel.
 
-    Upstream loads llama.dll with winmode=0: of other folders, Windows searches those on PATH alone,
+    Upstream loads llama.dll with winmode=0: of other folders, Windows searches those on PATH only,
     on which upstream puts llama_cpp/lib.
     """
     found = case.facts
@@ -349,7 +349,7 @@ def _platform(case: Case, needs: dict[str, str]) -> Iterator[str]:
             continue
         allowed = policy.manylinux(platform)
         if allowed is None:
-            yield f"{platform} is no tag of Windows x64 or manylinux x86_64"
+            yield f"{platform} is not a tag of Windows x64 or manylinux x86_64"
             continue
         for name, version in sorted(needs.items()):
             if name not in allowed or Version(version) > Version(allowed[name]):

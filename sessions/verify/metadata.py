@@ -216,7 +216,7 @@ def _record(
         rows = csv.reader(io.StringIO(texts[path].decode("utf-8"), newline=""), strict=True)
         for row in rows:
             if len(row) != 3:
-                yield f"a line that is no record: {','.join(row)[:80]!r}"
+                yield f"a line that is not a record: {','.join(row)[:80]!r}"
                 continue
             if row[0] in listed:
                 yield f"{row[0]}: listed twice"
@@ -246,7 +246,7 @@ def _hash_problem(code: str, sha256: str, text: bytes | None) -> str | None:
     if algorithm not in ("sha384", "sha512"):  # the specification allows what is longer
         algorithm = "sha256"
     elif text is None:
-        return f"RECORD has its {algorithm}, which is judged of small texts alone"
+        return f"RECORD has its {algorithm}, which is judged of small texts only"
     else:
         digest = hashlib.new(algorithm, text).hexdigest()
     right = base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode()

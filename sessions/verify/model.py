@@ -46,7 +46,7 @@ class Library:
     soname: str  # "" where it has none
     search_paths: tuple[str, ...]  # RUNPATH and RPATH
     inherited_paths: tuple[str, ...]
-    exports: tuple[str, ...]  # C names alone
+    exports: tuple[str, ...]  # C names only
     symbol_versions: dict[str, str]  # newest needed of each: GLIBC -> 2.35; "0" of no number
     executable_stack: bool
     build_paths: tuple[str, ...]

@@ -48,7 +48,7 @@ def _path(data: bytes, start: int, end: int) -> bytes | None:
         begins = at == 0 or not _GOES_ON.match(data, at - 1)
         if begins and not _EVERYWHERE.match(data, at):
             path = data[at:last]
-            # One name alone is not a path of a machine.
+            # One name only is not a path of a machine.
             return path if len(_SEPARATOR.findall(path, 0, LONGEST)) > 1 else None
         # A drive begins a run, and nothing else in it does.
         at = data.find(b"/", at + 1, last) if data[start] == ord("/") else -1

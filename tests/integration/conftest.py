@@ -373,7 +373,7 @@ exec {real} "$@"
 
 @pytest.fixture
 def empty_cache(tmp_path: Path) -> Path:
-    """Of this test alone: the session's may hold what is to be fetched here."""
+    """Of this test only: the session's may hold what is to be fetched here."""
     return tmp_path / "empty cäche"
 
 
@@ -394,7 +394,7 @@ Mounted = Callable[..., tuple[str, ...]]
 def small_disk(tmp_path: Path) -> Mounted:
     """Words to put before a command, for which ``folder`` then is a disk of its own, and small.
 
-    The disk exists for that command alone and goes with it; ``listing`` gets the names of the
+    The disk exists for that command only and goes with it; ``listing`` gets the names of the
     files that were on it in the end.
     """
     script = tmp_path / "small-disk.sh"

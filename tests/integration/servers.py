@@ -28,7 +28,7 @@ _JSON = "application/vnd.pypi.simple.v1+json"
 
 @dataclass
 class Static:
-    """A web server for files alone; ``seen`` are the paths that were asked for."""
+    """A web server for files only; ``seen`` are the paths that were asked for."""
 
     url: str
     seen: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What is set or lies around where a run is started decides nothing of it."""
+"""What is set or is around where a run is started decides nothing of it."""
 
 from __future__ import annotations
 

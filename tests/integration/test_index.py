@@ -56,7 +56,7 @@ def well(done: subprocess.CompletedProcess[str]) -> None:
 
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # On the host it lies below a path with a space and a letter beyond ASCII.
+    # On the host it is below a path with a space and a letter beyond ASCII.
     folder = tmp_path_factory.mktemp("host") / "some where" / "ñ"
     tiny.all_cards(folder)
     builder.write(folder)
@@ -149,7 +149,7 @@ def test_from_the_index_of_all_pip_takes_no_gpus_wheel(
     with servers.static(dist) as host:
         well(venv.pip("install", "--no-deps", "--index-url", f"{host.url}simple/", PROJECT))
         assert venv.mark() == "cpu"
-    gpu_alone = tmp_path / "gpu alone"
+    gpu_alone = tmp_path / "gpu only"
     shutil.copytree(dist, gpu_alone)
     (gpu_alone / "cpu" / "release.json").unlink()
     builder.write(gpu_alone)

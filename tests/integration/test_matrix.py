@@ -222,7 +222,7 @@ def test_one_that_fails_leaves_the_others_to_go_on(built: Checkout, tmp_path: Pa
         ("cpu", "3.11", "built"),
         ("cpu", "3.12", "repacked"),
     ]
-    # Its command does what it says: it shows that failure alone.
+    # Its command does what it says: it shows that failure only.
     locked.project.nox("verify", "--target=cpu-small").badly("size: larger")
     path.write_text(f"{head}budget_mb = 4{tail}", encoding="utf-8")
     run(locked.project, "cpu-small,cpu", "3.11,3.12").well()

@@ -1,4 +1,4 @@
-"""What cannot work is said clearly, early, with what mends it, and leaves nothing behind."""
+"""What cannot work is said clearly, early, with what fixes it, and leaves nothing behind."""
 
 from __future__ import annotations
 

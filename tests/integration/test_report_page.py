@@ -122,7 +122,7 @@ def complaints(page: Any) -> list[str]:
 
 
 def too_wide(page: Any) -> list[str]:
-    """What makes a reader scroll sideways, or lies where nobody sees it."""
+    """What makes a reader scroll sideways, or is where nobody sees it."""
     wide = page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )

@@ -519,11 +519,11 @@ HIDDEN: dict[str, tuple[Defect, set[str], str]] = {
 
 PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "architecture 100": (architecture_100, {"gpu-code"}, "no SASS for sm_120"),
-    "PTX alone": (ptx_alone, {"gpu-code", "ptx", "gpu-features"}, "1 × PTX for compute_120"),
+    "PTX only": (ptx_alone, {"gpu-code", "ptx", "gpu-features"}, "1 × PTX for compute_120"),
     "machine code and PTX": (machine_code_and_ptx, {"ptx"}, "1 × PTX for compute_120"),
     "two architectures": (two_architectures, {"gpu-code"}, "1 × SASS for sm_89"),
     "CPU code named cuda": (
-        cpu_code_named_cuda, {"gpu-code", "gpu-features"}, "computes on the CPU alone",
+        cpu_code_named_cuda, {"gpu-code", "gpu-features"}, "computes on the CPU only",
     ),
     "library of another build": (
         library_of_another_build, {"freshness"}, "libllama.so: of another build",
@@ -558,7 +558,7 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "another Python": (another_python, {"metadata"}, "cp310-cp310, and the target's is cp311"),
     "tag too old": (tag_too_old, {"platform-tag"}, "libllama.so needs 2.25"),
     "packed relocations": (packed_relocations, {"platform-tag"}, "libllama.so needs"),
-    "linux tag": (linux_tag, {"platform-tag"}, "linux_x86_64 is no tag"),
+    "linux tag": (linux_tag, {"platform-tag"}, "linux_x86_64 is not a tag"),
     "another hash than recorded": (
         another_hash_than_recorded, {"record", "python-files"}, "another hash",
     ),
@@ -591,7 +591,7 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
         no_fat_binary_of_that_version, {"gpu-code", "gpu-features"}, "no library holds device code",
     ),
     "requires no cuBLAS": (requires_no_cublas, {"imports", "sbom"}, "requires no nvidia-cublas"),
-    "requires cuBLAS on Windows alone": (
+    "requires cuBLAS on Windows only": (
         requires_cublas_on_windows_alone, {"imports", "sbom"}, "nvidia-cublas",
     ),
     "requires any cuBLAS": (requires_any_cublas, {"imports"}, "does not hold pip to CUDA 13"),
@@ -706,7 +706,7 @@ PLANTED_ON_WINDOWS: dict[str, tuple[Defect, set[str], str]] = {
     "debug file": (windows_debug_file, {"paths"}, r"D:\a\llama\build\llama.pdb"),
     "architecture 100": (windows_architecture_100, {"gpu-code"}, "no SASS for sm_120"),
     "CPU code named cuda": (
-        windows_cpu_code_named_cuda, {"gpu-code", "gpu-features"}, "computes on the CPU alone",
+        windows_cpu_code_named_cuda, {"gpu-code", "gpu-features"}, "computes on the CPU only",
     ),
     "cut short": (windows_cut_short, UNREAD | {"api"}, "llama.dll: not judged"),
     "no mtmd.dll": (windows_no_mtmd, {"layout"}, "missing: mtmd"),
@@ -922,7 +922,7 @@ def pristine(environment: Mapping[str, str], folder: Path) -> Project:
     (REPOSITORY / ".nox").mkdir(exist_ok=True)
     (root / ".nox").symlink_to(REPOSITORY / ".nox")
     project = Project(root, environment)
-    # In a fresh checkout this makes the venv, which is no part of the time of what follows.
+    # In a fresh checkout this makes the venv, which is not part of the time of what follows.
     project.start("verify", "--help").end(timeout=600).well()
     return project
 
@@ -939,7 +939,7 @@ def verify(clone: Project, wheel: Path, tmp_path: Path) -> Ran:
 
 
 def files(root: Path) -> list[str]:
-    """What lies in and beside the project, less build/, .nox/ and what Python caches."""
+    """What is in and beside the project, less build/, .nox/ and what Python caches."""
     own = (root / "build", root / ".nox")
     found = [p for p in root.rglob("*") if not any(p.is_relative_to(folder) for folder in own)]
     beside = [p for p in root.parent.iterdir() if p.suffix != ".log"]
@@ -992,7 +992,7 @@ def test_command_lists_all_failing_checks_of_a_bad_wheel(
     assert run.code == 1
     for id_ in expected:
         assert f"✗ {id_}: " in run.output
-    assert "! reproducible: " in run.output  # not built here: that fails a wheel of ours alone
+    assert "! reproducible: " in run.output  # not built here: that fails a wheel of ours only
     found = statuses(clone, path)
     assert [id_ for id_, status in found.items() if status == "fail"] == expected
     assert sorted(found.values()) == ["fail"] * 4 + ["ok"] * (CHECKS - 5) + ["warn"]
@@ -1068,7 +1068,7 @@ def liar(folder: Path) -> Path:
 
 def no_zip(folder: Path) -> Path:
     path = text_wheel().pack(folder)
-    path.write_bytes(b"this is no wheel\n" * 1000)
+    path.write_bytes(b"this is not a wheel\n" * 1000)
     return path
 
 
@@ -1108,7 +1108,7 @@ def damaged_lzma(folder: Path) -> Path:
 
 
 def offset_beyond_measure(folder: Path) -> Path:
-    """A member that lies, by its zip64 field, 2^63 bytes and more from the start."""
+    """A member that is, if its zip64 field is right, 2^63 bytes and more from the start."""
     path = text_wheel().pack(folder)
     with zipfile.ZipFile(path, "a") as opened:
         opened.writestr("llama_cpp/more.py", b"")
@@ -1144,10 +1144,10 @@ HOSTILE: dict[str, tuple[Hostile, str]] = {
     "10,000 members": (ten_thousand_members, "more than 2000 are not read"),
     "bomb": (bomb, "more than 67108864 are not read"),
     "overlapping": (overlapping, "members overlap: "),
-    "size that lies": (liar, "llama_cpp/0.so: its local header has another size"),
+    "wrong size": (liar, "llama_cpp/0.so: its local header has another size"),
     "no zip": (no_zip, "not a zip file that can be read"),
     "empty zip": (empty_zip, "archive: "),
-    "folders alone": (folders_alone, "archive: "),
+    "folders only": (folders_alone, "archive: "),
     "zip of the future": (zip_of_the_future, "it needs version 25.5 of zip"),
     "damaged LZMA": (damaged_lzma, "llama_cpp/more.py: neither stored nor deflated"),
     "offset beyond measure": (offset_beyond_measure, "more.py"),

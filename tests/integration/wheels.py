@@ -172,7 +172,7 @@ class Draft:
 
     @property
     def libraries(self) -> dict[str, str]:
-        """File name -> sha256 of what lies where a build puts its libraries."""
+        """File name -> sha256 of what is where a build puts its libraries."""
         lib = {n: data for n, data in self.members.items() if n.startswith(f"{LIB}/")}
         return {name.rsplit("/", 1)[-1]: sha256(data) for name, data in lib.items()}
 
@@ -434,7 +434,7 @@ class Workshop:
         return self._objects[key]
 
     def fatbin(self, *codes: str) -> Path:
-        """The device code of libggml-cuda alone."""
+        """The device code of libggml-cuda only."""
         return self._nvcc("ggml-cuda.fatbin", codes, "--fatbin")
 
     def _nvcc(self, name: str, codes: tuple[str, ...], *words: object) -> Path:

@@ -178,7 +178,7 @@ def test_no_module_of_the_payload_hides_one_of_the_standard_library() -> None:
 
 
 def test_a_child_that_does_not_start_can_still_say_so() -> None:
-    # The parent imports child.py too, and it is in the standard library alone.
+    # The parent imports child.py too, and it is in the standard library only.
     tree = ast.parse((SESSIONS / "payload" / "child.py").read_text(encoding="utf-8"))
     top = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
     assert {name.split(".")[0] for name in imported(ast.unparse(top))} <= sys.stdlib_module_names

@@ -33,7 +33,7 @@ def zipped(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes], packed: bo
 
 
 def renamed(path: Path, name: str) -> Path:
-    """A zip file with one member of that very name: zipfile itself would mend some of them."""
+    """A zip file with one member of that very name: zipfile itself would fix some of them."""
     raw = name.encode()
     stand_in = b"#" * len(raw)
     zipped(path, (stand_in.decode(), b"x"))
@@ -187,7 +187,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "newer-zip": (from_the_future, "a.txt: it needs version 9.9 of zip"),
     "behind-a-program": (behind_a_program, "10 bytes before its first member"),
     "no-member": (zipped, "it holds no file"),
-    "folders-alone": (lambda path: zipped(path, ("../folder/", b"")), "it holds no file"),
+    "folders-only": (lambda path: zipped(path, ("../folder/", b"")), "it holds no file"),
     "hidden-by-nul": (named("a.txt\x00.so"), r"'a.txt\x00.so': not a name for a file"),
     "link": (lambda path: of_kind(path, stat.S_IFLNK), "libllama.so: a symbolic link"),
     "device": (lambda path: of_kind(path, stat.S_IFBLK), "libllama.so: not a regular file"),
@@ -247,7 +247,7 @@ def test_what_is_wrong_is_said_and_nothing_is_written_outside_the_scratch_folder
     assert {member: tree(tmp_path)[member] for member in before} == before
 
 
-@pytest.mark.parametrize("name", ["crowded", "no-zip", "empty", "no-member", "folders-alone"])
+@pytest.mark.parametrize("name", ["crowded", "no-zip", "empty", "no-member", "folders-only"])
 def test_of_a_file_that_could_do_harm_nothing_is_read(name: str, path: Path, scratch: Path) -> None:
     HOSTILE[name][0](path)
     found = archive.read(path, scratch)

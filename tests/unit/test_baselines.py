@@ -305,7 +305,7 @@ def test_without_the_targets_own_build_there_is_none(tmp_path: Path) -> None:
     assert caught.value.remedy == "nox -s configure"
 
 
-# ---- PTX alone ----------------------------------------------------------------------------------
+# ---- PTX only ----------------------------------------------------------------------------------
 
 
 @pytest.fixture

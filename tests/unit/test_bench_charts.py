@@ -78,6 +78,6 @@ def test_a_wheel_that_was_measured_alone_was_compared_with_none() -> None:
 def test_a_comparison_on_the_cpu_is_none_on_the_card() -> None:
     gone = {"device": "cpu", "capability": None, "driver": None}
     evidence = found("seed", **gone)
-    assert "compared on the CPU alone" in wheel_card.render(evidence, COMMIT, "en")
+    assert "compared on the CPU only" in wheel_card.render(evidence, COMMIT, "en")
     assert "solo en la CPU" in wheel_card.render(evidence, COMMIT, "es")
-    assert "compared on the CPU alone" not in wheel_card.render(found("seed"), COMMIT, "en")
+    assert "compared on the CPU only" not in wheel_card.render(found("seed"), COMMIT, "en")

@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def install(tmp_path: Path) -> Install:
-    """The module as it lies in site-packages, below a folder with the signs of a pattern."""
+    """The module as it is in site-packages, below a folder with the signs of a pattern."""
 
     def make(*bundled: str, ours: bool = True) -> ModuleType:
         site = tmp_path / "Jörg [x64]"
@@ -60,7 +60,7 @@ def test_what_the_wheel_brings_is_loaded_before_llama_by_full_paths(
     install: Install, asked: list[str], tmp_path: Path
 ) -> None:
     module = install(*BUNDLED)
-    assert asked == []  # the import alone loads nothing
+    assert asked == []  # the import only loads nothing
     module.load()
     site = tmp_path / "Jörg [x64]"
     expected = [

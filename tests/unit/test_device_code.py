@@ -514,7 +514,7 @@ def test_each_file_of_the_build_machine_is_told_once_and_in_order(tmp_path: Path
 @pytest.mark.parametrize(
     "data",
     [b"", b"\0", b"\x7fEL", b"MZ" + bytes(100), b"text\n"],
-    ids=["empty", "nul", "half-a-magic", "mz-alone", "text"],
+    ids=["empty", "nul", "half-a-magic", "mz-only", "text"],
 )
 def test_what_is_neither_elf_nor_pe_is_said_to_be(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "some.so"

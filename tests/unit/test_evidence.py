@@ -29,7 +29,7 @@ STAGES = (
     "steps",
     "smoke-12.0",
 )
-# What mends a record: to test anew does nothing about what the build left.
+# What fixes a record: to test anew does nothing about what the build left.
 MENDS = {
     "smoke-12.0": "nox -s smoke -- --target rtx50",
     "steps": "nox -s wheel -- --target rtx50 --fresh",

@@ -19,7 +19,7 @@ UTF8 = 0x800
 
 @dataclasses.dataclass
 class Member:
-    """A member as it is written: ``local`` and ``central`` are fields in which one header lies."""
+    """A member as it is written: ``local`` and ``central`` are fields that are wrong in one header."""
 
     name: str
     data: bytes = b"x = 1\n"
@@ -177,8 +177,8 @@ HOSTILE: dict[str, bytes] = {
     "local-time": written(*local(time=1)),
     "local-date": written(*local(date=33)),
     "local-version": written(*local(needed=10)),
-    "local-extra-alone": written(*local(extra=UNICODE_PATH)),
-    "central-extra-alone": written(dataclasses.replace(A, central_extra=UNICODE_PATH), B),
+    "local-extra-only": written(*local(extra=UNICODE_PATH)),
+    "central-extra-only": written(dataclasses.replace(A, central_extra=UNICODE_PATH), B),
     "unicode-path": written(dataclasses.replace(A, extra=UNICODE_PATH), B),
     "zip64-sizes": written(dataclasses.replace(A, extra=ZIP64), B),
     "aes": written(dataclasses.replace(A, extra=struct.pack("<HH", 0x9901, 0)), B),
@@ -345,7 +345,7 @@ NAMES = {
     "long-part": "llama_cpp/" + "ñ" * 130,
     "deep": "a/" * 10_000 + "a.py",
     "empty": "",
-    "dot-alone": ".",
+    "dot-only": ".",
     "folder-of-no-name": "llama_cpp//",
     "slash": "/",
 }

@@ -354,14 +354,14 @@ def test_one_that_fails_leaves_the_others_to_go_on(world: World, capsys: Told) -
         ("ada", "3.11", "built"),
         ("ada", "3.10", "repacked"),
     ]
-    mend = "nox -s verify -- --target=rtx50 --jobs=2"
+    fix = "nox -s verify -- --target=rtx50 --jobs=2"
     assert world.rows()[0].reason == "The build failed."
-    assert world.rows()[0].remedy == mend
+    assert world.rows()[0].remedy == fix
     assert world.rows()[1].reason == "the wheel of Python 3.11, of which this one is made, failed"
     assert caught.value.what == "2 of 4 wheels were not made; the others are there."
     assert "rtx50, Python 3.11: The build failed." in caught.value.evidence
     assert caught.value.remedy.splitlines() == [
-        mend, "then the same matrix again, which goes on from here",
+        fix, "then the same matrix again, which goes on from here",
     ]  # fmt: skip
     assert "failed" in capsys.readouterr().out
     record = world.root / "build" / "matrix.json"

@@ -23,7 +23,7 @@ Requires-Dist: PyYAML>=5.1; extra == "server"
 
 # A readme
 
-Requires-Dist: nothing, for this is no header
+Requires-Dist: nothing, for this is not a header
 """
 WHEEL = b"""\
 Wheel-Version: 1.0
@@ -168,7 +168,7 @@ def test_line_ends_of_windows_are_no_part_of_a_value() -> None:
 @pytest.mark.parametrize(
     "text",
     [b"", b"\x00\xff" * 100, b"Name", b": x\n", b"Name: \xff\xfe\n", b"\n\nName: x\n"],
-    ids=["empty", "binary", "no-colon", "no-key", "no-utf8", "body-alone"],
+    ids=["empty", "binary", "no-colon", "no-key", "no-utf8", "body-only"],
 )
 def test_a_text_without_headers_is_no_error(text: bytes) -> None:
     found = read(core=text, wheel=text)
@@ -249,7 +249,7 @@ RECORDS: dict[str, tuple[str, list[str]]] = {
     ),
     "no-record": (
         WHOLE + "three, is, not, four\n",
-        ["a line that is no record: 'three, is, not, "],
+        ["a line that is not a record: 'three, is, not, "],
     ),
     "empty": (
         "",
@@ -283,7 +283,7 @@ def test_every_difference_is_found_and_not_the_first_alone() -> None:
 
 def test_without_a_record_that_is_the_problem() -> None:
     assert list(metadata.record_problems({}, {A: 6}, {})) == ["there is no RECORD"]
-    # One that lies elsewhere is none.
+    # One that is elsewhere is none.
     nested = {f"llama_cpp/{RECORD}": WHOLE.encode()}
     assert list(metadata.record_problems(nested, {A: 6}, {})) == ["there is no RECORD"]
 
@@ -313,7 +313,7 @@ def test_a_longer_hash_is_judged_where_the_text_is_at_hand(algorithm: str) -> No
     assert said(FILES[A], {A: FILES[A]}) == []
     assert said(b"other", {A: FILES[A]}) == [f"{A}: another hash than in RECORD"]
     assert said(FILES[A], {}) == [
-        f"{A}: RECORD has its {algorithm}, which is judged of small texts alone"
+        f"{A}: RECORD has its {algorithm}, which is judged of small texts only"
     ]
 
 

@@ -114,7 +114,7 @@ def test_outputs_that_the_graph_no_longer_has_are_not_counted() -> None:
 
 
 def test_a_link_whose_time_is_that_of_its_output_is_of_the_run() -> None:
-    # restat: the entry has the output's time, which lies after the step began.
+    # restat: the entry has the output's time, which is after the step began.
     link = f"330\t340\t{(BEGAN + 338) * 1_000_000}\tbin/a.so\tx\n"
     found = read([*WHOLE[:4], link])
     assert len(found.steps) == 5

@@ -70,7 +70,7 @@ def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path, capsys: 
     problem = Problem("The moon is down.", id="moon", evidence="no light", remedy="wait for it")
     with pytest.raises(Aborted) as told:
         nox_session.stage(session(), raising(problem))
-    # nox adds a dot or a time to what it is given, so that is no part of the remedy.
+    # nox adds a dot or a time to what it is given, so that is not part of the remedy.
     assert str(told.value) == "the reason is above (exit code 3)"
     assert capsys.readouterr().err == f"error: {problem}\n"
     assert list((project / "build").glob("bug-*.log")) == []

@@ -34,7 +34,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def write_wheel(path: Path, *requires: str) -> Path:
-    """A wheel with METADATA alone."""
+    """A wheel with METADATA only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     name, version = path.name.split("-")[:2]
     lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {r}" for r in requires)]

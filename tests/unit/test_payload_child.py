@@ -195,7 +195,7 @@ def test_logits_that_are_no_numbers_are_said_to_be_none(
     found = results(answered(tmp_path, capsys))
     assert not any(case["finite"] for case in found)
     assert all(case["nmse"] != case["nmse"] for case in found)
-    # That it is no number is the other finding.
+    # That it is not a number is the other finding.
     assert all(case.get("repeats", True) for case in found)
 
 

@@ -109,9 +109,9 @@ def test_a_wheel_for_two_kinds_runs_on_either() -> None:
 def test_no_gpu_comes_with_what_is_wrong_and_what_mends_it(
     nvml: dict[str, Any], asked: str | None, what: str, remedy: str
 ) -> None:
-    device, said, mend = chosen(nvml, asked)
+    device, said, fix = chosen(nvml, asked)
     assert (device, said) == (None, what)
-    assert remedy in mend
+    assert remedy in fix
 
 
 def test_the_way_to_another_machine_is_named_whole() -> None:

@@ -399,7 +399,7 @@ def test_on_the_cpu_the_payload_is_told_of_none(payload: Payload, tmp_path: Path
 
 
 def test_the_payload_gets_what_a_job_here_gets(payload: Payload, tmp_path: Path) -> None:
-    # A check that asked for more would fail on the other machine alone.
+    # A check that asked for more would fail on the other machine only.
     proven(tmp_path, None)
     assert fakes.smoke_job().keys() <= payload.told.keys()
 

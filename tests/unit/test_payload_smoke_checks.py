@@ -430,7 +430,7 @@ def test_evidence_is_cut_at_eight_lines_and_says_how_many_more() -> None:
     assert len(failed(judged(exactly))["known-answers"].splitlines()) == 8
 
 
-# ---- what is no defect --------------------------------------------------------------------------
+# ---- what is not a defect ------------------------------------------------------------------------
 
 
 def test_a_type_that_an_older_release_does_not_know_is_said_and_no_defect() -> None:

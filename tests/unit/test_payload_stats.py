@@ -102,7 +102,7 @@ def test_of_a_size_one_value_is_enough_and_a_thousandth_nothing(size: float, ver
     assert stats.ratio("wheel_bytes", [size], [100])["verdict"] == verdict
 
 
-# ---- what is no measurement ---------------------------------------------------------------------
+# ---- what is not a measurement -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_server_that_a_program_leaves_behind_is_not_waited_for(timeout: float 
     done = capture(python(SERVER, "0"), env=os.environ, timeout=timeout)
     assert done.returncode == 0
     assert time.monotonic() - start < 20
-    psutil.Process(int(done.stdout)).kill()  # it runs: it was left alone
+    psutil.Process(int(done.stdout)).kill()  # it runs: it was left running
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
@@ -105,7 +105,7 @@ def test_a_group_that_has_ended_already_is_no_error(monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else it would be pytest's capture: Wine hands on the numbers of its handles alone."""
+    """Else it would be pytest's capture: Wine hands on the numbers of its handles only."""
     names = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     given: Any = functools.partial(subprocess.Popen, **names)
     monkeypatch.setattr("sessions.shared.programs.subprocess.Popen", given)

@@ -253,8 +253,8 @@ def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
     [
         (f"https://ana:{'s3cret'}@h/", "holds a name or a password"),
         ("https://ana:s3cret@[h/", "holds a name or a password"),
-        ("https://[h/", "is no address of a package server"),
-        ("wheels.example.org", "is no address of a package server"),
+        ("https://[h/", "is not an address of a package server"),
+        ("wheels.example.org", "is not an address of a package server"),
     ],
 )
 def test_an_address_in_pypirc_is_as_good_as_any_other(repository: str, words: str) -> None:

@@ -588,7 +588,7 @@ def test_what_lies_in_dist_is_known_after_all_records_were_cleaned_away(world: W
 
 def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
     def follow(*_: Any, **__: Any) -> int:
-        return 0  # nothing is mended on the way
+        return 0  # nothing is fixed on the way
 
     world.release()
     world.monkeypatch.setattr(subnox, "follow", follow)

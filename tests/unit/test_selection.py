@@ -123,7 +123,7 @@ def test_the_named_compiler_is_chosen_before_one_that_fits_better() -> None:
 def test_a_named_compiler_that_does_not_run_is_not_replaced_by_another() -> None:
     chosen, why = selection.choose_compiler([fakes.compiler()], ACCEPTS, "/mine")
     assert chosen is None
-    assert why == "--compiler /mine is no C++ compiler that runs"
+    assert why == "--compiler /mine is not a C++ compiler that runs"
 
 
 @pytest.mark.parametrize(

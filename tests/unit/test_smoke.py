@@ -154,7 +154,7 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
     )  # no stage takes it
     told = capsys.readouterr().out
     assert "what was found" in told
-    assert "fix: what mends it" in told
+    assert "fix: what fixes it" in told
     assert "checks with" not in told
 
 

@@ -196,7 +196,7 @@ UNREAD: dict[str, Any] = {
     "device": None,
     "error": "its reader ended with -11: it said nothing",
 }
-# The checks that look into libraries, but for api, which looks into those that are bound alone.
+# The checks that look into libraries, but for api, which looks into those that are bound only.
 NEED_LIBRARIES = {
     "gpu-code", "ptx", "gpu-features", "libraries", "imports", "cpu-baseline", "paths",
     "platform-tag",
@@ -216,7 +216,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         "no SASS for sm_120\n"
         "llama_cpp/lib/libggml-cuda.so: 98 × SASS for sm_100, which the target does not name",
     ),
-    "ptx-alone": (
+    "ptx-only": (
         cuda(sass={}, ptx={"compute_120": 98}, instructions=0, tensor={}),
         ids("gpu-code ptx gpu-features"),
         "no SASS for sm_120",
@@ -244,7 +244,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "cpu-libraries-under-the-cuda-name": (
         linux("libggml-cuda.so", device=None),
         ids("gpu-code gpu-features"),
-        "this wheel computes on the CPU alone",
+        "this wheel computes on the CPU only",
     ),
     "code-in-the-wrong-library": (
         fakes.case(
@@ -420,7 +420,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         ids("imports"),
         "libcublas.so.13: METADATA requires no nvidia-cublas, so nothing brings it",
     ),
-    "cublas-for-an-extra-alone": (
+    "cublas-for-an-extra-only": (
         requiring('nvidia-cublas<14,>=13.2; extra == "cuda"'),
         ids("imports"),
         "METADATA requires no nvidia-cublas",
@@ -581,14 +581,14 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "plain-linux-tag": (
         platform("linux_x86_64"),
         ids("platform-tag"),
-        "linux_x86_64 is no tag of Windows x64 or manylinux x86_64",
+        "linux_x86_64 is not a tag of Windows x64 or manylinux x86_64",
     ),
     "tag-of-another-machine": (
         platform("manylinux_2_35_aarch64"),
         ids("platform-tag"),
-        "manylinux_2_35_aarch64 is no tag",
+        "manylinux_2_35_aarch64 is not a tag",
     ),
-    "tag-of-any-machine": (platform("any"), ids("platform-tag"), "any is no tag"),
+    "tag-of-any-machine": (platform("any"), ids("platform-tag"), "any is not a tag"),
     "packed-relocations-under-an-older-tag": (
         linux("libllama.so", symbol_versions={"GLIBC": "2.34", "GLIBC_ABI_DT_RELR": "0"}),
         ids("platform-tag"),
@@ -793,7 +793,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "cpu-with-cuda": (
         cpu(imports=("libc.so.6", "libcudart.so.13")),
         ids("imports"),
-        "libcudart.so.13: CUDA, and the target is for the CPU alone",
+        "libcudart.so.13: CUDA, and the target is for the CPU only",
     ),
     "cpu-with-the-driver": (
         cpu(imports=("libc.so.6", "libcuda.so.1")),
@@ -869,7 +869,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "windows-of-32-bits": (
         windows(tags=("cp311-cp311-win32",), wheel_tags=("cp311-cp311-win32",)),
         ids("platform-tag"),
-        "win32 is no tag of Windows x64",
+        "win32 is not a tag of Windows x64",
     ),
     "windows-other-architecture": (
         dll("ggml-cuda.dll", device=fakes.device(sass={"sm_100": 98})),
@@ -1120,7 +1120,7 @@ def test_what_is_planted_is_found_by_its_checks_and_no_others(name: str) -> None
             {},
             True,
         ),
-        ({"search_paths": ("$ORIGIN/../x.libs",)}, {}, False),  # DT_RUNPATH holds for itself alone
+        ({"search_paths": ("$ORIGIN/../x.libs",)}, {}, False),  # DT_RUNPATH holds for itself only
         (
             {"search_paths": ("$ORIGIN/../x.libs",), "inherited_paths": ("$ORIGIN/../x.libs",)},
             {"search_paths": ("$ORIGIN/lib",)},  # which takes the other's away

@@ -190,7 +190,7 @@ def test_a_named_compiler_is_used_with_its_own_visual_studio() -> None:
 def test_a_named_compiler_that_is_none_is_an_error() -> None:
     said = check(composed(Windows((COMMUNITY_2022,)), compiler=r"C:\no\cl.exe"), "compiler")
     assert said.status == "fail"
-    assert r"--compiler C:\no\cl.exe is no C++ compiler that runs" in said.summary
+    assert r"--compiler C:\no\cl.exe is not a C++ compiler that runs" in said.summary
 
 
 def test_a_visual_studio_without_a_windows_sdk_is_an_error() -> None:

@@ -36,7 +36,7 @@ def project(lab: Lab) -> Path:
 
 @pytest.fixture
 def folder(lab: Lab) -> Iterator[Path]:
-    """An empty folder on drive C, of this test alone."""
+    """An empty folder on drive C, of this test only."""
     path = lab.drive / "test"
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir()

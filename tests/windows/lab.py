@@ -108,7 +108,7 @@ class Lab:
 
 @contextmanager
 def opened() -> Iterator[Lab]:
-    """Have the lab for this process alone, made if it was not yet; its processes end with it."""
+    """Have the lab only for this process, made if it was not yet; its processes end with it."""
     making.need_programs()
     cache = Path(os.environ.get("BLACKWHEEL_CACHE") or platformdirs.user_cache_path("blackwheel"))
     cache = cache.expanduser().resolve()

@@ -110,7 +110,7 @@ def as_built(built: Context, wheel: Draft) -> None:
 
 
 def by_delvewheels_own_way(_: Context, wheel: Draft) -> None:
-    """With os.add_dll_directory alone, which upstream's way to load a library does not heed."""
+    """With os.add_dll_directory only, which upstream's way to load a library does not heed."""
     name = f"{PACKAGE}/__init__.py"
     wheel.members[name] = wheel.members[name].removeprefix(staging.DLLS_HOOK.encode())
     del wheel.members[f"{PACKAGE}/{staging.DLLS}"]
@@ -207,7 +207,7 @@ LOADED = """if True:
     import llama
     print(json.dumps([list(llama._modules()), llama_cpp.llama_supports_mmap()]))
 """
-# Where nothing of ours loads the libraries: upstream's way to do it alone.
+# Where nothing of ours loads the libraries: upstream's way to do it only.
 UPSTREAM = """import os, types
     name = "llama_cpp._bundled_dlls"
     sys.modules[name] = types.SimpleNamespace(load=lambda: None)
@@ -324,7 +324,7 @@ def test_a_crash_and_a_hang_are_findings(
     shutil.copytree(project / "sessions" / "payload", folder / "payload")
     with (folder / "payload" / "child.py").open("a", encoding="utf-8") as text:
         text.write(PLANTED)
-    # Of the one that hangs alone: no other is cut short where the machine is busy.
+    # Of the one that hangs only: no other is cut short where the machine is busy.
     main = folder / "payload" / "__main__.py"
     limit = 'job.get("timeout", TIMEOUT)'
     assert limit in main.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ r"""A Visual Studio for the lab: a realistic tree of folders, whose programs are
 
 What is as with the real ones:
 
-- vswhere.exe lies at its documented place and prints each instance that lies beside it, one a
+- vswhere.exe is at its documented place and prints each instance that is beside it, one a
   .json file; its filters are those of ``-all``, ``-prerelease`` and ``-products *``;
 - vcvarsall.bat sets the variables that those of VS 2022 17.x set, ``HostX64`` and ``\\\\`` in PATH
   included, chooses a toolset as they do, and fails with their words. Like them it takes a caller's

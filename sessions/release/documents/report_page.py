@@ -1,6 +1,6 @@
 """One HTML page that shows a release: its checks, its answers, what it is made of, its build.
 
-Made from records alone. It holds all it needs: no script, no font, nothing from a network.
+Made from records only. It holds all it needs: no script, no font, nothing from a network.
 """
 
 from __future__ import annotations

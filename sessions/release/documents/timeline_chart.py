@@ -15,7 +15,7 @@ _MARKS = 5  # at most, beside the first
 
 @dataclass(frozen=True)
 class Bar:
-    """One step in a drawing: its row, and where it lies in percent of the whole time."""
+    """One step in a drawing: its row, and where it is in percent of the whole time."""
 
     step: BuildStep
     row: int

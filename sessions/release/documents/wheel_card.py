@@ -1,4 +1,4 @@
-"""The wheel's card: what it is, what it needs, what was tested of it. Pure, from records alone.
+"""The wheel's card: what it is, what it needs, what was tested of it. Pure, from records only.
 
 ``templates/card.en.md`` and ``card.es.md`` have the words; each sentence of theirs stands on a
 value that is computed here.
@@ -115,7 +115,7 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "variables": {
             n: neutral(found, v) for n, v in found.build.variables.items() if n in _SHOWN
         },
-        # Of the caller's: by name alone, as the values are the caller's own business.
+        # Of the caller's: by name only, as the values are the caller's own business.
         "passed": sorted(options.system_environment(found.build.variables).keys() - set(_SHOWN)),
         "line": _build_line(found),
     }

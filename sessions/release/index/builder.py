@@ -3,9 +3,9 @@
 ``dist/cu131-sm120/simple/`` is what pip is given for one CUDA version and architecture. In it, two
 wheels of one name cannot be: a wheel's name says nothing of the GPU, so rtx50's and hopper's are
 called the same. ``dist/simple/`` holds all: each GPU wheel as a variant wheel, which says its GPU,
-and as plain wheels those for the CPU alone. So nothing installs another GPU's wheel unasked.
+and as plain wheels those for the CPU only. So nothing installs another GPU's wheel unasked.
 
-Pages are HTML (PEP 503) with the same as JSON beside (PEP 691 and 700); METADATA lies beside each
+Pages are HTML (PEP 503) with the same as JSON beside (PEP 691 and 700); METADATA is beside each
 wheel (PEP 658). Links are relative: the folder works wherever it is copied to.
 """
 
@@ -238,7 +238,7 @@ _SCRIPT = (
 
 def _cards(release: Release) -> str:
     if release.cuda is None:
-        return "any x86-64 machine with AVX2: it computes on the CPU alone"
+        return "any x86-64 machine with AVX2: it computes on the CPU only"
     numbers = sorted({knowledge.parse_arch(arch)[0] for arch in release.archs})
     names = knowledge.capability_names()
     names_of_gpus = ", ".join(

@@ -23,7 +23,7 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class File:
-    """One file of an index; the last three are of wheels alone."""
+    """One file of an index; the last three are of wheels only."""
 
     path: str  # below the folder that all indexes are in, with "/"
     version: str
