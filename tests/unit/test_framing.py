@@ -19,7 +19,7 @@ UTF8 = 0x800
 
 @dataclasses.dataclass
 class Member:
-    """A member as it is written: ``local`` and ``central`` are fields that are wrong in one header."""
+    """A member as written: ``local`` and ``central`` are fields that are wrong in one header."""
 
     name: str
     data: bytes = b"x = 1\n"
