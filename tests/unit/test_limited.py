@@ -156,6 +156,7 @@ from sessions.verify import limited
 def stop(*_): sys.exit(143)
 import signal
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 task = limited.Task("{here}:start_and_sleep", str, ({note!r},))
 list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, seconds=600))
 """
