@@ -596,6 +596,28 @@ def context(root: Path, *words: str, **changes: Any) -> Context:
     return dataclasses.replace(base, **changes)
 
 
+def on_gpu(session: str, root: Path, *words: str, **changes: Any) -> Context:
+    """The surroundings of ``nox -s SESSION -- WORDS`` on a machine with an RTX 5090."""
+
+    def machine(question: str, *_: str) -> Any:
+        assert question == "nvml"
+        return nvml()
+
+    named = {"session": session, "asked": frozenset({session}), "machine": machine}
+    return context(root, *words, **{**named, **changes})
+
+
+def built(ctx: Context, content: bytes = b"a wheel") -> str:
+    """Leave the target's wheel with its record, and the record of the probe. Its digest."""
+    path = ctx.wheels / wheel().file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    digest = records.file_sha256(path)
+    records.write(ctx.record("wheel"), "wheel", wheel(sha256=digest))
+    records.write(ctx.record("probe"), "probe", chain())
+    return digest
+
+
 def nvml_gpu(**changes: Any) -> dict[str, Any]:
     """A GeForce RTX 5090 as NVML shows it."""
     base: dict[str, Any] = {
