@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -595,6 +596,28 @@ def context(root: Path, *words: str, **changes: Any) -> Context:
     return dataclasses.replace(base, **changes)
 
 
+def on_gpu(session: str, root: Path, *words: str, **changes: Any) -> Context:
+    """The surroundings of ``nox -s SESSION -- WORDS`` on a machine with an RTX 5090."""
+
+    def machine(question: str, *_: str) -> Any:
+        assert question == "nvml"
+        return nvml()
+
+    named = {"session": session, "asked": frozenset({session}), "machine": machine}
+    return context(root, *words, **{**named, **changes})
+
+
+def built(ctx: Context, content: bytes = b"a wheel") -> str:
+    """Leave the target's wheel with its record, and the record of the probe. Its digest."""
+    path = ctx.wheels / wheel().file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    digest = records.file_sha256(path)
+    records.write(ctx.record("wheel"), "wheel", wheel(sha256=digest))
+    records.write(ctx.record("probe"), "probe", chain())
+    return digest
+
+
 def nvml_gpu(**changes: Any) -> dict[str, Any]:
     """A GeForce RTX 5090 as NVML shows it."""
     base: dict[str, Any] = {
@@ -846,8 +869,19 @@ def measured(found: Evidence, *others: str, **changes: Any) -> Evidence:
 
 def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
     """All records of an rtx50 wheel that may be released: built here, tested on the GPU."""
-    found = found or wheel_facts()
-    wanted: BuildSpec = changes.get("spec", claiming())
+    if found is None and "spec" not in changes:
+        base = _usual()
+    else:
+        base = _evidence(found or wheel_facts(), changes.get("spec", claiming()))
+    return dataclasses.replace(base, **changes)
+
+
+@functools.cache
+def _usual() -> Evidence:
+    return _evidence(wheel_facts(), claiming())
+
+
+def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
     base_source = source(
         sdist_sha256=knowledge.sdists()[wanted.version].sha256, version=wanted.version
     )
@@ -867,7 +901,7 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
     text = report_text(found, wanted.target)
     groups = judge(Case(found, wanted, record, True, LOADER, PRELOAD, upstream()))
     verdict = fingerprint.verdict(wanted, record)
-    base = Evidence(
+    return Evidence(
         spec=wanted,
         path=ROOT / "wheels" / wanted.target / found.file,
         sha256=found.sha256,
@@ -881,7 +915,6 @@ def evidence(found: WheelFacts | None = None, **changes: Any) -> Evidence:
         runs=(Run(job.opened(text, record, found.sha256, "here"), text),),
         timeline=None,
     )
-    return dataclasses.replace(base, **changes)
 
 
 def report(found: Evidence) -> SmokeReport:

@@ -18,16 +18,17 @@ SESSIONS = Path(__file__).resolve().parents[1]
 
 def imported(paths: Iterable[Path]) -> set[Path]:
     """Modules of ours with all that they import of ours, or run by name ("NAME:function")."""
-    found: set[Path] = set()
-    waiting = list(paths)
+    files: set[Path] = set()
+    names: set[str] = set()
+    waiting = set(paths)
     while waiting:
-        path = waiting.pop()
-        if path not in found:
-            found.add(path)
-            for name in _module(_text(path)).words:
-                # A task of limited.py is named "sessions.module:function".
-                waiting += _files(name.partition(":")[0]) if name.startswith("sessions.") else []
-    return found
+        files |= waiting
+        # A task of limited.py is named "sessions.module:function".
+        words = {word.partition(":")[0] for path in waiting for word in _module(_text(path)).words}
+        new = {word for word in words if word.startswith("sessions.")} - names
+        names |= new
+        waiting = {path for name in new for path in _files(name)} - files
+    return files
 
 
 def _files(module: str) -> list[Path]:
@@ -43,7 +44,12 @@ def code(path: Path) -> str:
     text = _text(path)
     if path.parent.name == "overlay" and path.suffix == ".py":
         return hashlib.sha256(text).hexdigest()
-    match path.suffix:
+    return _digest(path.suffix, text)
+
+
+@functools.cache
+def _digest(suffix: str, text: bytes) -> str:
+    match suffix:
         case ".py":
             return _module(text).code
         case ".toml":

@@ -287,14 +287,16 @@ def which(name: str, path: str) -> str:
     return found
 
 
-def copy_project(root: Path) -> None:
-    """What git has of the project, and no more: a fresh clone."""
+def copy_project(root: Path, compiled: Path = REPOSITORY) -> None:
+    """What git has of the project, and no more: a fresh clone.
+
+    ``compiled`` is a clone that was run: Python need not compile its modules for each test.
+    """
     root.mkdir()
     for name in ("noxfile.py", "pyproject.toml", "targets.toml"):
         shutil.copy2(REPOSITORY / name, root)
-    shutil.copytree(
-        REPOSITORY / "sessions", root / "sessions", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    unwanted = shutil.ignore_patterns("__pycache__") if compiled == REPOSITORY else None
+    shutil.copytree(compiled / "sessions", root / "sessions", ignore=unwanted)
     for folder in ("llama-cpp-python-src", "wheels"):
         readme = REPOSITORY / folder / "README.md"
         if readme.exists():
@@ -336,7 +338,7 @@ def built(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
 def project(built: Checkout, tmp_path: Path) -> Project:
     """A fresh clone for one test, with the session's venv of nox."""
     root = tmp_path / ODD
-    copy_project(root)
+    copy_project(root, built.project.root)
     (root / ".nox").symlink_to(built.project.root / ".nox")
     return Project(root, built.project.env)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -28,26 +29,8 @@ CARD = "NVIDIA GeForce RTX 5090"
 Told = pytest.CaptureFixture[str]
 
 
-def benching(root: Path, *words: str, **changes: Any) -> Context:
-    """The surroundings of ``nox -s bench -- …`` on a machine with an RTX 5090."""
-
-    def machine(question: str, *_: str) -> Any:
-        assert question == "nvml"
-        return fakes.nvml()
-
-    named: dict[str, Any] = {"session": "bench", "asked": frozenset({"bench"}), "machine": machine}
-    return fakes.context(root, *words, **{**named, **changes})
-
-
-def build(ctx: Context) -> str:
-    """The target's wheel with its record, and the record of the probe. Returns its digest."""
-    path = ctx.wheels / NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"a wheel")
-    digest = records.file_sha256(path)
-    records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=digest))
-    records.write(ctx.record("probe"), "probe", fakes.chain())
-    return digest
+benching = functools.partial(fakes.on_gpu, "bench")
+build = fakes.built
 
 
 def report_text(digest: str, **changes: Any) -> str:

@@ -18,70 +18,13 @@ from sessions.shared import programs
 from sessions.verify import limited
 from sessions.verify.limited import Ended, Limits, Task
 from sessions.verify.model import Material
-from tests.fakes import ROOT
+from tests.limited_tasks import material
 
-HERE = "tests.unit.test_limited"
+HERE = material.__module__
 SMALL = 1 << 30
 # What Python and these tests' own imports cannot do without on Windows.
 ENV = {n: os.environ[n] for n in ("SYSTEMROOT", "USERPROFILE") if sys.platform == "win32"}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no such limit or signal on Windows")
-
-
-# ---- What the tasks do -------------------------------------------------------------------------
-
-
-def material(name: str, count: int) -> Material:
-    return Material(name, str(count), ("a role",), "", "", "")
-
-
-def where() -> list[str]:
-    return [os.environ.get("PYTHONPATH", ""), str(Path.cwd() in map(Path, sys.path))]
-
-
-def take_memory() -> str:
-    return "x" * (4 << 30)
-
-
-def take_memory_in_a_program() -> str:
-    # One that has taken off what it inherited cannot be played; one that sums up to it can.
-    code = "import time; x = b'x' * (400 << 20); time.sleep(60)"
-    children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
-    return str([child.wait() for child in children])
-
-
-def sleep() -> str:
-    time.sleep(600)
-    return ""
-
-
-def spin() -> str:
-    while True:
-        pass
-
-
-def start_and_sleep(note: str) -> str:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    Path(note).write_text(f"{os.getpid()} {child.pid}")
-    return str(child.wait())
-
-
-def die() -> str:
-    os.kill(os.getpid(), signal.SIGSEGV)
-    return ""
-
-
-def fail() -> str:
-    raise LookupError("no such thing")
-
-
-def say_much() -> str:
-    return "x" * (limited.ANSWER + 1)
-
-
-def full_disk() -> str:
-    import errno
-
-    raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
 
 
 def task(name: str, *args: str | int, memory: int = SMALL, seconds: float = 60) -> Task[str]:
@@ -213,6 +156,7 @@ from sessions.verify import limited
 def stop(*_): sys.exit(143)
 import signal
 signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
 task = limited.Task("{here}:start_and_sleep", str, ({note!r},))
 list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, seconds=600))
 """
@@ -222,7 +166,7 @@ list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, s
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_a_signal_that_ends_the_parent_ends_all_at_once(name: str, tmp_path: Path) -> None:
     note = tmp_path / "note"
-    code = PARENT.format(root=str(ROOT), here=HERE, note=str(note), scratch=str(tmp_path))
+    code = PARENT.format(root=str(limited.ROOT), here=HERE, note=str(note), scratch=str(tmp_path))
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     for _ in range(1000):
         if note.exists() and len(note.read_text().split()) == 2:

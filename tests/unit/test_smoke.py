@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -28,26 +29,8 @@ CARD = "NVIDIA GeForce RTX 5090"
 Told = pytest.CaptureFixture[str]
 
 
-def smoking(root: Path, *words: str, **changes: Any) -> Context:
-    """The surroundings of ``nox -s smoke -- …`` on a machine with an RTX 5090."""
-
-    def machine(question: str, *_: str) -> Any:
-        assert question == "nvml"
-        return fakes.nvml()
-
-    named: dict[str, Any] = {"session": "smoke", "asked": frozenset({"smoke"}), "machine": machine}
-    return fakes.context(root, *words, **{**named, **changes})
-
-
-def build(ctx: Context, content: bytes = b"a wheel") -> str:
-    """The target's wheel with its record, and the record of the probe. Returns its digest."""
-    path = ctx.wheels / NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    digest = records.file_sha256(path)
-    records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=digest))
-    records.write(ctx.record("probe"), "probe", fakes.chain())
-    return digest
+smoking = functools.partial(fakes.on_gpu, "smoke")
+build = fakes.built
 
 
 def imported_file(root: Path, digest: str, **changes: Any) -> str:
