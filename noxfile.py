@@ -130,7 +130,9 @@ def publish(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests: no network, no compiler."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
-    session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs)
+    # What pytest makes of each file is kept for the next run, whatever the caller's environment.
+    env = {"PYTHONDONTWRITEBYTECODE": ""}
+    session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs, env=env)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)

@@ -917,6 +917,29 @@ def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
     )
 
 
+def lay(build: Path, found: Evidence) -> None:
+    """Leave the records and the reports of a target in its folder, as the sessions do."""
+    values = {
+        "probe": found.toolchain,
+        "source": found.source,
+        "toolkit": found.toolkit,
+        "configure": found.build,
+        "wheel": found.wheel,
+        "facts": found.facts,
+        "verify": found.verify,
+        "steps": found.timeline,
+    }
+    for name, value in values.items():
+        if value is not None:
+            records.write(build / f"{name}.json", name, value)
+    for run in found.runs:
+        records.write(build / f"smoke-{run.place}.json", "smoke", run.report)
+        report = build / f"smoke-report-{run.place}.json"
+        report.write_bytes(run.report_text.encode())
+        if run.signature is not None:
+            report.with_name(f"{report.name}.sig").write_bytes(run.signature.encode())
+
+
 def report(found: Evidence) -> SmokeReport:
     """The one report that there is."""
     (run,) = found.runs
