@@ -132,7 +132,8 @@ def tests(session: nox.Session) -> None:
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
     # What pytest makes of each file is kept for the next run, whatever the caller's environment.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
-    session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs, env=env)
+    words = ("-n", "2", "--dist", "worksteal", "tests/unit", *session.posargs)
+    session.run("python", "-m", "pytest", *words, env=env)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
