@@ -184,12 +184,17 @@ def read(path: Path, kind: str, type_: type[T], *, failed: bool = False) -> T | 
         return None
 
 
-def loads(data: bytes) -> Any:
+def loads(data: bytes, *, digits: int = 4000) -> Any:
     """JSON of an untrusted file. Raises ValueError, or RecursionError where it is nested too deep.
 
     Refused, though Python's json takes it: NaN, infinity and numbers beyond a float's, a name that
-    an object has twice, half of a surrogate pair.
+    an object has twice, half of a surrogate pair; and integers of more than ``digits`` digits.
     """
+
+    def integer(text: str) -> int:
+        if len(text) > digits:
+            raise ValueError(f"a number of {len(text)} digits")
+        return int(text)
 
     def number(text: str) -> float:
         value = float(text)
@@ -204,7 +209,11 @@ def loads(data: bytes) -> Any:
         return found
 
     value = json.loads(
-        data.decode("utf-8"), parse_float=number, parse_constant=number, object_pairs_hook=once
+        data.decode("utf-8"),
+        parse_int=integer,
+        parse_float=number,
+        parse_constant=number,
+        object_pairs_hook=once,
     )
     json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
