@@ -121,7 +121,7 @@ class World:
         verify = dataclasses.replace(found.verify, fingerprint=verdict)
         found = dataclasses.replace(found, wheel=wheel, verify=verify)
         card = gpu_choice.capabilities(spec)
-        gone = () if card else ("native-sass", "libraries", "full-offload", "memory")
+        gone = () if card else fakes.ON_A_GPU
         where = {
             "device": "A GPU" if card else "cpu",
             "capability": card[0] if card else None,
