@@ -82,7 +82,7 @@ def released(target: str, content: str) -> Evidence:
     verdict = fingerprint.verdict(spec, wheel)
     verify = dataclasses.replace(found.verify, fingerprint=verdict)
     card = gpu_choice.capabilities(spec)
-    gone = () if card else ("native-sass", "libraries", "full-offload", "memory")
+    gone = () if card else fakes.ON_A_GPU
     where = {
         "device": "A GPU" if card else "cpu",
         "capability": card[0] if card else None,
