@@ -8,7 +8,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from sessions.fetch import build_tools
 from sessions.shared import console, knowledge, options, venvs, records
-from sessions.build import inputs, repair, sbom, staging
+from sessions.build import inputs, repair, retag, sbom, staging
 from sessions.probe import selection, ms_runtime
 from sessions.shared.nox_session import Context
 from sessions.build.model import BuildEnv
@@ -107,7 +107,7 @@ def configure(
         *sorted(p for p in OVERLAY.iterdir() if p.is_file()),
         Path(__file__).with_name("main_wheel.py"),
     ]
-    ours += [Path(str(module.__file__)) for module in (staging, sbom, ms_runtime, repair)]
+    ours += [Path(str(module.__file__)) for module in (staging, sbom, ms_runtime, repair, retag)]
     ours += [knowledge.KNOWLEDGE / "parts.toml"]
     made_from = inputs.everything(
         inputs.machine(

@@ -236,6 +236,18 @@ def pythons() -> tuple[str, ...]:
     return tuple(load("sources.toml")["python"]["known"])
 
 
+def builders() -> tuple[str, ...]:
+    """The Pythons that the locked build tools run on."""
+    oldest: str = load("sources.toml")["python"]["oldest_builder"]
+    return tuple(p for p in pythons() if _numbers(p) >= _numbers(oldest))
+
+
+def knows_no_python(version: str) -> bool:
+    """Whether a locked release makes one wheel for every Python (py3-none)."""
+    sdist = sdists().get(version)
+    return sdist is not None and sdist.py_api is not None
+
+
 def staging_excludes() -> tuple[str, ...]:
     """Folders of an upstream source that no build reads, relative to its root."""
     return tuple(load("sources.toml")["staging"]["exclude"])

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ from sessions.shared import (
     cli,
     console,
     disk,
+    graph,
+    knowledge,
     locks,
     options,
     programs,
@@ -33,7 +35,7 @@ from sessions.shared import (
 )
 from sessions.shared.cli import Request
 from sessions.shared.errors import BUG, USAGE, Problem
-from sessions.shared.machine import Machine, real
+from sessions.shared.machine import Machine, has_python, real
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
 
@@ -210,7 +212,30 @@ def _chosen(request: Request, folder: Path) -> Options:
         chosen = _auto(chosen)
     if chosen.version == spec.LATEST:
         _say_once(f"version latest: {spec.normal(chosen).version}, the newest that is locked here")
-    return spec.normal(chosen)
+    return _for_python(spec.normal(chosen), request.stages)
+
+
+def _for_python(chosen: Options, sessions: Collection[str]) -> Options:
+    """The options with the Python that runs this, where the target's own is not installed."""
+    if chosen.python or chosen.wheel or not {"wheel", "release"} & set(graph.closure(sessions)):
+        return chosen
+    here = _here()
+    wanted = spec.python_of(_targets(), chosen)
+    if wanted in (None, here) or here not in knowledge.builders() or _has_python(str(wanted)):
+        return chosen
+    _say_once(f"Python {wanted} is not here, so the wheel is for Python {here}, which runs this")
+    return dataclasses.replace(chosen, python=here)
+
+
+def _here() -> str:
+    """The minor version of the Python that runs this: "3.12"."""
+    return ".".join(map(str, sys.version_info[:2]))
+
+
+@functools.cache
+def _has_python(version: str) -> bool:
+    env = options.environment()
+    return has_python(real(env, ROOT, _cache(env.get("BLACKWHEEL_CACHE"))), version)
 
 
 def _auto(chosen: Options) -> Options:

@@ -342,6 +342,19 @@ def _without_target(
     )
 
 
+def python_of(targets: Mapping[str, BuildSpec], options: Options) -> str | None:
+    """The Python that the target's own table is for; None where that decides nothing.
+
+    It decides nothing for a release whose wheel is for every Python, and of several targets.
+    """
+    base = targets.get(first(targets) if options.target is None else options.target)
+    if base is None:
+        return None
+    version = options.version or base.version
+    same = options.source is None and knowledge.knows_no_python(version)
+    return None if same else base.python
+
+
 def virtual(spec: BuildSpec) -> list[str]:
     """The target's architectures with PTX instead of machine code: "120a-real" -> "120-virtual"."""
     return [f"{knowledge.parse_arch(arch)[0]}-virtual" for arch in spec.archs]

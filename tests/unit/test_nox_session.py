@@ -52,6 +52,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "argv", ["noxfile.py"])
     monkeypatch.delenv("NOXSESSION", raising=False)
     monkeypatch.setattr("sessions.shared.nox_session.programs.ended_by_signals", lambda _: None)
+    monkeypatch.setattr(nox_session, "_has_python", lambda version: True)
     monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -188,8 +189,8 @@ def test_the_folders_of_a_run_are_marked_as_ours(
         assert (project / folder / "CACHEDIR.TAG").is_file()
 
 
-def asking(name: str, *words: str) -> Any:
-    made = session(*words, asked=(name,))
+def asking(name: str, *words: str, asked: tuple[str, ...] = ()) -> Any:
+    made = session(*words, asked=asked or (name,))
     made.name = name
     return made
 
@@ -334,6 +335,45 @@ def test_the_latest_version_is_said_and_handed_on(capsys: Said) -> None:
     assert [ctx.options.version for ctx in seen] == [newest] * 2
     told = capsys.readouterr().out
     assert told == f"version latest: {newest}, the newest that is locked here\n"
+
+
+# ---- The Python that a wheel is for --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "has", "expected"),
+    [
+        ((), False, "3.13"),
+        ((), True, "3.11"),
+        (("--python", "3.11"), False, "3.11"),
+        (("--version", "0.3.36"), False, "3.11"),
+    ],
+    ids=["none-of-the-target", "one-of-the-target", "asked-for", "for-every-python"],
+)
+def test_a_wheel_is_for_a_python_that_is_here(
+    words: tuple[str, ...],
+    has: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Said,
+) -> None:
+    monkeypatch.setattr(nox_session, "_here", lambda: "3.13")
+    monkeypatch.setattr(nox_session, "_has_python", lambda version: has and version == "3.11")
+    nox_session._say_once.cache_clear()
+    seen: list[Context] = []
+    for name in ("probe", "wheel"):
+        nox_session.stage(asking(name, *words, asked=("wheel",)), seen.append)
+    assert [ctx.spec.python for ctx in seen] == [expected] * 2
+    said = "Python 3.11 is not here, so the wheel is for Python 3.13, which runs this\n"
+    assert capsys.readouterr().out == (said if expected == "3.13" else "")
+
+
+def test_a_release_that_is_only_read_keeps_its_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nox_session, "_here", lambda: "3.13")
+    monkeypatch.setattr(nox_session, "_has_python", lambda version: False)
+    seen: list[Context] = []
+    nox_session.stage(asking("publish"), seen.append)
+    assert seen[0].spec.target == "rtx50"
 
 
 # ---- The whole command ---------------------------------------------------------------------------
