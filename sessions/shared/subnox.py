@@ -26,6 +26,8 @@ def words(options: Options, session: str = "verify", *, given: bool = False) -> 
         option, value = BY_FIELD[name], getattr(options, name)
         if value not in (None, False, option.default) and takes(option, [session], given=given):
             found.append(option.flag if value is True else f"{option.flag}={value}")
+    if takes(BY_FIELD["cmake"], [session], given=given):
+        found += [f"--cmake={word}" for word in options.cmake]
     return found
 
 
