@@ -18,10 +18,11 @@ from typing import Any, ClassVar, NoReturn
 import nox
 import platformdirs
 
-from sessions.payload import gpu
+from sessions.payload import gpu, pipconfig
 from sessions.shared import (
     arguments,
     bootstrap,
+    cache_locks,
     cli,
     console,
     disk,
@@ -210,8 +211,12 @@ def _chosen(request: Request, folder: Path) -> Options:
     arguments.check(chosen, request.stages, options.environment().get("PATH", ""))
     if chosen.target is not None and spec.AUTO in chosen.target.split(","):
         chosen = _auto(chosen)
+    env = options.environment()
+    cache_locks.load(_cache(env.get("BLACKWHEEL_CACHE")))
     if chosen.version == spec.LATEST:
-        _say_once(f"version latest: {spec.normal(chosen).version}, the newest that is locked here")
+        why = "" if chosen.offline else _ask_index()
+        newest = spec.normal(chosen).version
+        _say_once(f"version latest: {newest}{why or ', the newest that is locked here'}")
     return _for_python(spec.normal(chosen), request.stages)
 
 
@@ -236,6 +241,20 @@ def _here() -> str:
 def _has_python(version: str) -> bool:
     env = options.environment()
     return has_python(real(env, ROOT, _cache(env.get("BLACKWHEEL_CACHE"))), version)
+
+
+@functools.cache
+def _ask_index() -> str:
+    """Have ``knowledge`` know the newest release of the package index; what to say of it."""
+    env, python = options.pip_environment(options.environment()), sys.executable
+    listed = programs.capture([python, *pipconfig.LIST], env=env)
+    command = [python, "-I", "-m", "pip", "index", "versions", "llama-cpp-python"]
+    asked = programs.capture(command, env=pipconfig.environment(env, listed.stdout, "index"))
+    found = re.search(r"^llama[-_]cpp[-_]python \((\d+(?:\.\d+)+)\)$", asked.stdout, re.MULTILINE)
+    if asked.returncode or not found:
+        return ", the newest that is locked here, because pip could not ask the package index"
+    knowledge.OFFERED.add(found[1])
+    return ", the newest of the package index" if found[1] == knowledge.newest_sdist() else ""
 
 
 def _auto(chosen: Options) -> Options:

@@ -34,7 +34,7 @@ class Table:
 
 
 AUTO = "auto"  # as --target: the target for the GPUs of this machine
-LATEST = "latest"  # as --version: the newest locked release
+LATEST = "latest"  # as --version: the newest release of the package index
 _LAID_OVER = ("version", "cuda", "python", "toolkit")  # over the table, where an option is given
 # What dist/ has beside a folder for each target (release/index/builder.py).
 _TAKEN = re.compile(r"simple|cu\d+-.*")
@@ -490,7 +490,7 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
         )
     if spec.python not in knowledge.pythons():
         raise _unknown_python(spec.python, "--python")
-    if spec.source is None and spec.version not in knowledge.sdists():
+    if spec.source is None and spec.version not in {*knowledge.sdists(), *knowledge.OFFERED}:
         form, _ = _FORMS["version"]
         lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
         raise Problem(
