@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sessions.probe.model import Toolchain
+from sessions.probe.model import Python, Toolchain
+from sessions.probe.selection import line
 from sessions.shared import console, disk, knowledge, options, programs, records, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
@@ -13,7 +14,7 @@ _READY = "ready.json"
 
 
 def tools(ctx: Context) -> Path:
-    """The venv of the target's Python that holds every locked build tool; made at most once."""
+    """The venv of the Python that builds, with every locked build tool; made at most once."""
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     if chain.python is None:
         raise Problem(
@@ -25,31 +26,32 @@ def tools(ctx: Context) -> Path:
     identity = records.fingerprint(
         [chain.python.path, chain.python.version, lock.read_text("utf-8")]
     )
-    name = f"tools-py{ctx.spec.python}-{identity[:12]}"
+    name = f"tools-py{line(chain.python.version)}-{identity[:12]}"
     venv = ctx.cache / name
     ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
         if not (venv / _READY).exists():
-            _make(ctx, chain.python.path, venv, lock)
+            _make(ctx, chain.python, venv, lock)
     return venv
 
 
-def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
+def _make(ctx: Context, python: Python, venv: Path, lock: Path) -> None:
     disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
     disk.discard(venv)  # what a run that was stopped left
-    console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
+    version = line(python.version)
+    console.say(f"Installing the build tools for Python {version} (once).")
     made = programs.capture(
-        [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
+        [python.path, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
     )
     if made.returncode:
         raise Problem(
             "Python could not make a venv for the build tools.",
             id="tools-venv-failed",
             evidence=venvs.tail(made.output),
-            remedy=f"install the venv module of Python {ctx.spec.python} "
-            f"(Debian, Ubuntu: apt install python{ctx.spec.python}-venv)",
+            remedy=f"install the venv module of Python {version} "
+            f"(Debian, Ubuntu: apt install python{version}-venv)",
         )
     disk.mark(venv)
     venvs.pip(

@@ -48,6 +48,7 @@ def test_every_option_has_a_field_of_its_name() -> None:
         "--target a --targets s --pythons t --version b --cuda c --arch d --python e --toolkit f "
         "--source g --wheel k "
         "--device 1 --model l --baseline q --baseline r --rounds 5 --report m --sign n "
+        "--cmake u=v "
         "--signers o --compiler h --cache sccache --jobs 3 --record i --add cuda==1 --to p "
         "--offline --fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
         "--allow-untested-gpu --reproduce --sigstore --help"
@@ -63,6 +64,7 @@ def test_every_option_has_a_field_of_its_name() -> None:
         python="e",
         toolkit="f",
         source="g",
+        cmake=("u=v",),
         wheel="k",
         device="1",
         model="l",
@@ -147,6 +149,7 @@ def test_no_value_may_be_empty(option: Option) -> None:
 
 
 VALUES = {
+    "cmake": "GGML_CUDA_GRAPHS=ON",
     "add": "cuda==13.4",
     "cache": "none",
     "lang": "es",
