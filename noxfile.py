@@ -40,7 +40,9 @@ from sessions.verify import main_verify
 
 # A wheel that is given need not be built first.
 GIVEN = any(word.split("=")[0] == "--wheel" for word in sys.argv)
-first = functools.partial(graph.requires, given=GIVEN)
+# Of several targets, each has a chain of its own.
+SEVERAL = any(word.split("=")[0] == "--targets" for word in sys.argv)
+first = functools.partial(graph.requires, given=GIVEN, several=SEVERAL)
 
 nox.options.sessions = ["wheel"]
 nox.options.stop_on_first_error = True  # nothing is cleaned away after a probe that failed

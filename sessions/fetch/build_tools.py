@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from pathlib import Path
 
 from sessions.probe.model import Toolchain
@@ -13,7 +15,7 @@ _READY = "ready.json"
 
 
 def tools(ctx: Context) -> Path:
-    """The venv of the target's Python that holds every locked build tool; made at most once."""
+    """The venv of the target's Python that contains every locked build tool; made at most once."""
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     if chain.python is None:
         raise Problem(
@@ -21,25 +23,34 @@ def tools(ctx: Context) -> Path:
             id="python-missing",
             remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
         )
+    return _venv(ctx, chain.python.path, chain.python.version)
+
+
+def own(ctx: Context) -> Path:
+    """The same of the Python that runs this: for what has no target, and so no probe."""
+    path: str = getattr(sys, "_base_executable", None) or sys.executable  # not that of a venv
+    return _venv(ctx, path, platform.python_version())
+
+
+def _venv(ctx: Context, python: str, version: str) -> Path:
     lock = knowledge.tools_lock()
-    identity = records.fingerprint(
-        [chain.python.path, chain.python.version, lock.read_text("utf-8")]
-    )
-    name = f"tools-py{ctx.spec.python}-{identity[:12]}"
+    identity = records.fingerprint([python, version, lock.read_text("utf-8")])
+    line = ".".join(version.split(".")[:2])
+    name = f"tools-py{line}-{identity[:12]}"
     venv = ctx.cache / name
     ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
         if not (venv / _READY).exists():
-            _make(ctx, chain.python.path, venv, lock)
+            _make(ctx, python, line, venv, lock)
     return venv
 
 
-def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
+def _make(ctx: Context, python: str, line: str, venv: Path, lock: Path) -> None:
     disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
     disk.discard(venv)  # what a run that was stopped left
-    console.say(f"Installing the build tools for Python {ctx.spec.python} (once).")
+    console.say(f"Installing the build tools for Python {line} (once).")
     made = programs.capture(
         [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
     )
@@ -48,8 +59,8 @@ def _make(ctx: Context, python: str, venv: Path, lock: Path) -> None:
             "Python could not make a venv for the build tools.",
             id="tools-venv-failed",
             evidence=venvs.tail(made.output),
-            remedy=f"install the venv module of Python {ctx.spec.python} "
-            f"(Debian, Ubuntu: apt install python{ctx.spec.python}-venv)",
+            remedy=f"install the venv module of Python {line} "
+            f"(Debian, Ubuntu: apt install python{line}-venv)",
         )
     disk.mark(venv)
     venvs.pip(

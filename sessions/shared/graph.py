@@ -19,7 +19,7 @@ REQUIRES: dict[str, tuple[str, ...]] = {
     "bundle": ("verify",),
     "release": (),
     "publish": (),
-    "lock": ("probe",),
+    "lock": (),
 }
 # A wheel that --wheel names need not be built first.
 _OF_A_GIVEN_WHEEL: dict[str, tuple[str, ...]] = {
@@ -33,8 +33,14 @@ LINT = "lint"  # takes no words
 SESSIONS = (*REQUIRES, *PYTEST, LINT)
 
 
-def requires(session: str, *, given: bool = False) -> tuple[str, ...]:
-    """The sessions that nox runs before this one; ``given`` if --wheel names a finished wheel."""
+def requires(session: str, *, given: bool = False, several: bool = False) -> tuple[str, ...]:
+    """The sessions that nox runs before this one.
+
+    ``given`` if --wheel names a finished wheel, ``several`` if --targets names targets: these have
+    a chain each, which the session runs.
+    """
+    if several:
+        return ()
     return _OF_A_GIVEN_WHEEL.get(session, REQUIRES[session]) if given else REQUIRES[session]
 
 

@@ -252,10 +252,13 @@ def _specs(session: str, chosen: Options) -> list[BuildSpec]:
     targets = _targets()
     if session == MATRIX:
         return spec.matrix(targets, chosen)
+    if chosen.targets is not None:
+        names = spec.named(targets, chosen.targets)
+        return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in names]
     if session not in MANY or chosen.target is None:
         return [spec.choose(targets, chosen)]
-    names = dict.fromkeys(n for n in chosen.target.split(",") if n) or {chosen.target: None}
-    return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in names]
+    listed = dict.fromkeys(n for n in chosen.target.split(",") if n) or {chosen.target: None}
+    return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in listed]
 
 
 def _early(chosen: Options, found: BuildSpec) -> None:
@@ -276,7 +279,7 @@ def _early(chosen: Options, found: BuildSpec) -> None:
 def _context(session: str, request: Request, chosen: Options) -> Context:
     env = options.environment()
     cache = _cache(env.get("BLACKWHEEL_CACHE"))
-    many = session in (*MANY, MATRIX)
+    many = session in (*MANY, MATRIX) or chosen.targets is not None
     specs = _specs(session, chosen)
     context = Context(
         session=session,
