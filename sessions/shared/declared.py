@@ -139,8 +139,14 @@ OPTIONS = (
     ),
     Option("report", "use the report that a bundle wrote", (*_TRIES, "release"), "PATH"),
     Option(
+        "reports",
+        "use each report in this folder for the wheel that it is of",
+        ("release",),
+        "DIR",
+    ),
+    Option(
         "signers",
-        "with --report: SSH public keys, one of which must have signed it",
+        "with --report or --reports: SSH public keys, one of which must have signed it",
         (*_TRIES, "release"),
         "PATH",
     ),
@@ -228,8 +234,9 @@ IDLE = {
     "report": ("device", "model", "baseline", "rounds"),  # nothing runs here
     "source": ("version",),  # the checkout has its own
     "targets": ("target",),
+    "reports": ("report",),
 }
-NEEDS = {"signers": "report"}
+NEEDS = {"signers": ("report", "reports")}  # one of them
 REQUIRED = {"lock": "add", "matrix": "targets"}  # without it there is nothing to do
 
 

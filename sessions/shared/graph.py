@@ -18,6 +18,7 @@ REQUIRES: dict[str, tuple[str, ...]] = {
     "bench": ("probe", "wheel"),
     "bundle": ("verify",),
     "release": (),
+    "index": (),
     "publish": (),
     "lock": (),
 }
@@ -27,6 +28,7 @@ _OF_A_GIVEN_WHEEL: dict[str, tuple[str, ...]] = {
     "smoke": ("probe",),
     "bench": ("probe",),
 }
+OF_FOLDERS = "index"  # takes folders beside its options
 DEFAULT = "wheel"  # the session of a command that names none
 PYTEST = ("tests", "integration", "tests_windows")  # their words after -- are pytest's
 LINT = "lint"  # takes no words

@@ -39,6 +39,7 @@ from sessions.shared.target import BuildSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
+OF_NO_TARGET = ("index", "lock")  # wait for no target
 MATRIX = "matrix"  # takes --targets and --pythons: every wheel that these name
 _failed: list[int] = []  # the exit codes of the sessions that failed in this process
 
@@ -297,7 +298,7 @@ def _context(session: str, request: Request, chosen: Options) -> Context:
         return context
     disk.mark(context.root / "build")
     disk.claim(context.cache)
-    if many:
+    if many or session in OF_NO_TARGET:
         return context
     if chosen.wheel:  # nothing of the target is touched, and nobody need wait
         locks.share(context.lock_of(context.spec.target), console.say)

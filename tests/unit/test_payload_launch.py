@@ -575,7 +575,12 @@ def test_what_a_bundle_cannot_do_is_refused(
 
 def test_a_bundle_of_several_tests_all_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
-    beside = SimpleNamespace(main=lambda *given: asked.append(given) or 0)
+
+    def each(*given: Any) -> int:
+        asked.append(given)
+        return 0
+
+    beside = SimpleNamespace(main=each)
     monkeypatch.setitem(sys.modules, "several", beside)
     monkeypatch.setattr(sys, "argv", ["smoke.pyz"])
     with pytest.raises(SystemExit) as caught:

@@ -88,7 +88,7 @@ def played(
         return SimpleNamespace(returncode=codes.get(command[4], 0))
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(several.gpu, "read", lambda: nvml)
+    monkeypatch.setattr(sys.modules["gpu"], "read", lambda: nvml)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     return ran
 

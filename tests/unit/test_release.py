@@ -808,16 +808,16 @@ def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
     monkeypatch.setattr(subnox, "follow", follow)
     wheel = fakes.wheel()
     records.write(ctx.record("wheel"), "wheel", wheel)
-    assert main_release._prove(ctx) == 0
+    assert main_release._prove(ctx, ()) == 0
     assert calls == [["verify"], ["smoke", "--device=1"], ["smoke", "--device=0"]]
     # One that is there already is not made again; nor is one without its GPU.
     report = fakes.report(fakes.evidence())
     records.write(job.record(ctx.build, "12.0"), "smoke", report)
     calls.clear()
-    assert main_release._prove(ctx) == 0
+    assert main_release._prove(ctx, ()) == 0
     assert calls == [["verify"], ["smoke", "--device=1"]]
     world.cards, calls[:] = None, []
-    assert main_release._prove(ctx) == 0
+    assert main_release._prove(ctx, ()) == 0
     assert calls == [["verify"]]
 
 
