@@ -29,6 +29,9 @@ class Checkout:
     commit: str  # "" where it is not known
     changes: tuple[str, ...]  # as git status --porcelain has them
     problem: str = ""
+    author: str = ""  # of the commit
+    date: str = ""  # of the commit, YYYY-MM-DD
+    origin: str = ""  # the address to clone from
 
 
 @dataclass(frozen=True)

@@ -202,7 +202,7 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
         return Outcome(made, own)
-    files = _papers(ctx, found, made, checkout.commit, repacked.wheels)
+    files = _papers(ctx, found, made, checkout, repacked.wheels)
     release = Release(
         target=ctx.spec.target,
         file=found.wheel.file,
@@ -281,12 +281,14 @@ def _device(ctx: Context, capability: str) -> str | None:
 
 
 def _papers(
-    ctx: Context, found: Evidence, passed: Gate, commit: str, more: Sequence[PythonWheel]
+    ctx: Context, found: Evidence, passed: Gate, checkout: Checkout, more: Sequence[PythonWheel]
 ) -> dict[str, bytes]:
     """Every file beside the wheel, by name. The same records give the same bytes."""
     languages = ["en", "es"] if ctx.options.lang == "all" else [ctx.options.lang]
+    commit = checkout.commit
     texts = {
-        wheel_card.LANGUAGES[name]: wheel_card.render(found, commit, name) for name in languages
+        wheel_card.LANGUAGES[name]: wheel_card.render(found, checkout, name, more)
+        for name in languages
     }
     charts = bench_charts.charts(found.bench) if found.bench else []
     texts["report.html"] = report_page.render(found, commit, charts)
@@ -372,7 +374,21 @@ def _checkout(ctx: Context) -> Checkout:
     commit = re.search(r"^[0-9a-f]{40}$", head.stdout, re.MULTILINE)
     if commit is None:
         return Checkout("", (), f"git names no commit: {venvs.tail(head.output, 2)}")
-    return Checkout(commit[0], tuple(status.stdout.splitlines()))
+    said = git("show", "--no-patch", "--format=%an%n%cs", "HEAD").stdout.splitlines()
+    author, date = said[-2:] if len(said) > 1 else ("", "")
+    address = git("remote", "get-url", "origin").stdout.strip()
+    return Checkout(
+        commit[0],
+        tuple(status.stdout.splitlines()),
+        author=author,
+        date=date,
+        origin=address if _public(address) else "",
+    )
+
+
+def _public(address: str) -> bool:
+    """Whether others can clone from an address, and no secret is in it."""
+    return bool(re.fullmatch(r"(https://[^@\s]+|git@[\w.-]+:\S+)", address))
 
 
 def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
