@@ -32,7 +32,7 @@ from sessions.fetch import main_source, main_toolkit
 from sessions.lock import main_lock
 from sessions.matrix import main_matrix
 from sessions.probe import main_probe
-from sessions.release import main_publish, main_release
+from sessions.release import main_index, main_publish, main_release
 from sessions.run import main_bench, main_bundle, main_smoke
 from sessions.shared import graph, nox_session
 from sessions.shared.nox_session import stage
@@ -40,7 +40,9 @@ from sessions.verify import main_verify
 
 # A wheel that is given need not be built first.
 GIVEN = any(word.split("=")[0] == "--wheel" for word in sys.argv)
-first = functools.partial(graph.requires, given=GIVEN)
+# Of several targets, each has a chain of its own.
+SEVERAL = any(word.split("=")[0] == "--targets" for word in sys.argv)
+first = functools.partial(graph.requires, given=GIVEN, several=SEVERAL)
 
 nox.options.sessions = ["wheel"]
 nox.options.stop_on_first_error = True  # nothing is cleaned away after a probe that failed
@@ -118,6 +120,12 @@ def bundle(session: nox.Session) -> None:
 def release(session: nox.Session) -> None:
     """Test, judge, write dist/."""
     stage(session, main_release.main)
+
+
+@nox.session(requires=first("index"))
+def index(session: nox.Session) -> None:
+    """One package index of several dist/, into site/."""
+    stage(session, main_index.main)
 
 
 @nox.session(requires=first("publish"))

@@ -1,7 +1,7 @@
 """The matrix of release.yml as JSON: one row per target of targets.toml and system.
 
 ``python3 matrix.py TARGETS RUNNERS``: the targets, separated by spaces (none: all that are
-released, so not ``seed``), and the self-hosted runners with a GPU: "linux-sm120 windows-sm120".
+products), and the self-hosted runners with a GPU: "linux-sm120 windows-sm120".
 """
 
 import json
@@ -22,7 +22,6 @@ from typing import Any
 # Its label: actions/runner-images#14016. windows-latest is that image too, so none is named so.
 #
 # "cpu" is the runner that tests a wheel without GPU code: not the one that built it.
-NOT_RELEASED = ("seed",)  # only there to be compared with
 SYSTEMS: dict[str, dict[str, Any]] = {
     "linux": {
         "image": "ubuntu-24.04",
@@ -67,7 +66,7 @@ def rows(targets: dict[str, Any], asked: list[str], runners: list[str]) -> list[
             "release": about["release"],
             "runner": _runner(about, gpus[target], runners),
         }
-        for target in asked or [name for name in targets if name not in NOT_RELEASED]
+        for target in asked or [n for n, table in targets.items() if table.get("product", True)]
         for system, about in SYSTEMS.items()
     ]
 
@@ -87,4 +86,6 @@ def _runner(about: dict[str, Any], gpu: str, runners: list[str]) -> str:
 if __name__ == "__main__":
     text = (Path(__file__).resolve().parents[1] / "targets.toml").read_text(encoding="utf-8")
     asked, runners = (word.split() for word in sys.argv[1:])
-    print(json.dumps(rows(tomllib.loads(text), asked, runners)))
+    tables = tomllib.loads(text)
+    tables.pop("defaults", None)  # what targets inherit
+    print(json.dumps(rows(tables, asked, runners)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from pathlib import Path
 
-from sessions.probe.model import Python, Toolchain
+from sessions.probe.model import Toolchain
 from sessions.probe.selection import line
 from sessions.shared import console, disk, knowledge, options, programs, records, venvs
 from sessions.shared.errors import Problem
@@ -22,28 +24,35 @@ def tools(ctx: Context) -> Path:
             id="python-missing",
             remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
         )
+    return _venv(ctx, chain.python.path, chain.python.version)
+
+
+def own(ctx: Context) -> Path:
+    """The same of the Python that runs this: for what has no target, and so no probe."""
+    path: str = getattr(sys, "_base_executable", None) or sys.executable  # not that of a venv
+    return _venv(ctx, path, platform.python_version())
+
+
+def _venv(ctx: Context, python: str, version: str) -> Path:
     lock = knowledge.tools_lock()
-    identity = records.fingerprint(
-        [chain.python.path, chain.python.version, lock.read_text("utf-8")]
-    )
-    name = f"tools-py{line(chain.python.version)}-{identity[:12]}"
+    identity = records.fingerprint([python, version, lock.read_text("utf-8")])
+    name = f"tools-py{line(version)}-{identity[:12]}"
     venv = ctx.cache / name
     ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
         if not (venv / _READY).exists():
-            _make(ctx, chain.python, venv, lock)
+            _make(ctx, python, line(version), venv, lock)
     return venv
 
 
-def _make(ctx: Context, python: Python, venv: Path, lock: Path) -> None:
+def _make(ctx: Context, python: str, version: str, venv: Path, lock: Path) -> None:
     disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
     disk.discard(venv)  # what a run that was stopped left
-    version = line(python.version)
     console.say(f"Installing the build tools for Python {version} (once).")
     made = programs.capture(
-        [python.path, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
+        [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
     )
     if made.returncode:
         raise Problem(

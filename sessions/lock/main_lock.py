@@ -21,6 +21,7 @@ from sessions.fetch import build_tools, sdist_lock, source_filter
 from sessions.shared import console, knowledge, records, venvs
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
+from sessions.shared.spec import LATEST
 
 PACKAGE = "llama_cpp"
 # What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
@@ -46,29 +47,59 @@ def main(ctx: Context) -> None:
     name, _, version = ctx.options.add.partition("==")
     match name:
         case "cuda":
-            lock_toolkit(ctx, version)
+            lock_toolkit(ctx, version.removeprefix("v"))
         case "runtime":
             lock_floors(ctx, Path(version))
         case _:
-            lock_sdist(ctx, version)
+            lock_sdist(ctx, version.removeprefix("v"))
 
 
 def lock_sdist(ctx: Context, version: str) -> None:
     """Add one release of llama-cpp-python to ``data/knowledge/sources.toml``."""
+    version = _published(ctx, version)
     with ctx.scratch() as folder:
-        sdist = sdist_lock.download(ctx, version, folder)
+        sdist = sdist_lock.download(ctx, build_tools.own(ctx), version, folder)
         path = knowledge.KNOWLEDGE / "sources.toml"
         put(knowledge.KNOWLEDGE / "upstream.toml", "release", version, upstream_row(sdist, version))
         put(path, "sdist", version, sdist_lock.row(sdist))
     console.done(f"Locked llama-cpp-python {version} in {path.relative_to(ctx.root)}.")
+    console.say(f'  next: version = "{version}" below [defaults] in targets.toml, then')
+    console.say("  nox -s matrix -- --targets all --pythons all")
+
+
+def _published(ctx: Context, version: str) -> str:
+    """The release of that number on the package index, or the newest. Raises Problem."""
+    words = ["index", "versions", "llama-cpp-python"]
+    listed = venvs.pip(ctx, build_tools.own(ctx), words, "the releases of llama-cpp-python")
+    found = releases(listed)
+    if not found:
+        raise Problem(
+            "The package index names no release of llama-cpp-python.",
+            id="lock-no-releases",
+            evidence=venvs.tail(listed, 4),
+            remedy="check pip's configuration (pip config list)",
+        )
+    if version == LATEST:
+        return found[-1]
+    if version not in found:
+        raise Problem(
+            f"There is no release {version} of llama-cpp-python.",
+            id="lock-release-unknown",
+            evidence=f"the newest: {', '.join(reversed(found[-8:]))}",
+            remedy=f"nox -s lock -- --add llama-cpp-python=={found[-1]}",
+            code=USAGE,
+        )
+    return version
 
 
 def put(path: Path, table: str, version: str, row: dict[str, Any]) -> None:
-    """Put the row of a release into a file of facts, in the place of an older one."""
+    """Put the row of a release into a file of facts, which is kept in the order of releases."""
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     rows: Any = document[table]
     rows.pop(version, None)
     rows[version] = row
+    for name in sorted(rows, key=Version):  # each to the end, so that they are in order
+        rows[name] = rows.pop(name)
     records.write_text(path, tomlkit.dumps(document))
 
 
@@ -100,7 +131,17 @@ def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
 
 def lock_toolkit(ctx: Context, cuda: str) -> None:
     """Write ``data/locks/cuda-X.Y.txt``: each component at its version, hashed for both systems."""
-    venv = build_tools.tools(ctx)
+    if cuda not in knowledge.toolkits():  # what --cuda looks up
+        raise Problem(
+            f"CUDA {cuda} has no row in cuda.toml, so nothing would use its lock.",
+            id="lock-cuda-unknown",
+            evidence="rows: " + ", ".join(knowledge.toolkits()),
+            remedy=f'add [toolkit."{cuda}"] to sessions/data/knowledge/cuda.toml: accepts (from '
+            "its crt/host_config.h), archs (nvcc --list-gpu-code), driver, source; then the same "
+            "command",
+            code=USAGE,
+        )
+    venv = build_tools.own(ctx)
     with ctx.scratch() as folder:
         bundle = f"cuda-toolkit=={cuda}.*"
         words = ["download", "--no-deps", "-d", str(folder), bundle]
@@ -163,7 +204,7 @@ def _floor(
     """The oldest release of a package that exports those functions on both systems."""
     from sessions.verify import symbols
 
-    venv = build_tools.tools(ctx)
+    venv = build_tools.own(ctx)
     listed = venvs.pip(ctx, venv, ["index", "versions", package], f"the releases of {package}")
     lacking = ""
     for version in releases(listed, major):
@@ -191,11 +232,11 @@ def _floor(
     )
 
 
-def releases(listed: str, major: str) -> list[str]:
-    """From the output of ``pip index versions``: the releases of a CUDA major, oldest first."""
+def releases(listed: str, major: str | None = None) -> list[str]:
+    """From the output of ``pip index versions``: the releases (of a major), oldest first."""
     found = re.search(r"^Available versions: (.+)$", listed, re.MULTILINE)
     versions = [text.strip() for text in found[1].split(",")] if found else []
-    fitting = [text for text in versions if text.split(".")[0] == major]
+    fitting = [text for text in versions if major in (None, text.split(".")[0])]
     return sorted(fitting, key=Version)
 
 

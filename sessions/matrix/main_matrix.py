@@ -20,6 +20,7 @@ from sessions.matrix.model import Matrix, MatrixRow
 from sessions.shared import code_digest, console, disk, programs, records, subnox
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
+from sessions.shared.spec import ALL
 from sessions.shared.target import BuildSpec
 from sessions.verify import fingerprint
 
@@ -37,6 +38,8 @@ def main(ctx: Context) -> None:
         built = build(ctx, specs[0], rows)
         rows.append(built)
         for spec in specs[1:]:
+            if ctx.options.pythons == ALL and not _allowed(ctx, spec, built):
+                continue
             console.say(f"{_name(spec)} for Python {spec.python}")
             rows.append(_served(ctx, spec, built))
     seconds = round(time.monotonic() - start, 1)
@@ -279,6 +282,15 @@ def _served(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
         if known is None:
             raise
         return failed(spec, f"{known.what} {known.evidence}", known.remedy)
+
+
+def _allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
+    """Whether "all" includes this Python: not one that the wheel itself excludes."""
+    wheel = ctx.root / "wheels" / built.folder / built.file
+    why = retag.refusal(wheel, spec.python) if built.outcome != "failed" else None
+    if why:
+        console.say(f"{_name(spec)}: not for Python {spec.python}: {why}")
+    return why is None
 
 
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:

@@ -15,6 +15,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,12 +53,23 @@ def main() -> None:
     others = _others(options)
     with zipfile.ZipFile(sys.argv[0]) as bundle:
         manifest = json.loads(bundle.read("manifest.json").decode("utf-8"))
+    manifest = _chosen(manifest, options)
     _fits(manifest)  # before what an older Python cannot run
     with _folder(path, kept=options.bench) as folder:
+        own = f"targets/{manifest['target']}/"
         with zipfile.ZipFile(sys.argv[0]) as bundle:
-            bundle.extractall(folder / "bundle")
-        for file in (folder / "bundle" / f"python{HERE}").glob("*.whl"):
-            file.replace(folder / "bundle" / "wheels" / file.name)
+            names = bundle.namelist()
+            wanted = [name for name in names if not name.startswith("targets/") or own in name]
+            bundle.extractall(folder / "bundle", wanted)
+        wheels = folder / "bundle" / "wheels"
+        for more in (f"python{HERE}", own):
+            for file in (folder / "bundle" / more).glob("*.whl"):
+                for other in wheels.glob(f"{file.name.split('-')[0]}-*.whl"):
+                    other.unlink()  # the same package, for another Python
+                file.replace(wheels / file.name)
+        wheel = wheels / manifest["job"]["identity"]["file"]
+        if wheel.exists():
+            wheel.replace(wheel.with_name(for_this_python(wheel.name)))
         device = _card(folder, manifest, options)
         if options.bench:
             report = _bench(folder, manifest, options, device, others)
@@ -89,6 +101,35 @@ def main() -> None:
             remedy = "install OpenSSH's client and name a private key with --sign"
             _stop("ssh-keygen could not sign the report, which is written.", remedy)
     sys.exit(any(check["status"] == "fail" for check in found.get("checks", ())))
+
+
+def _chosen(manifest: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The manifest of the target to test. A bundle of several tests all that fit, and ends here."""
+    if "targets" not in manifest:
+        if options.target or options.reports:
+            _stop("--target and --reports are for a bundle of several targets.", "leave them out")
+        return manifest
+    several: dict[str, dict[str, Any]] = {one["target"]: one for one in manifest["targets"]}
+    if options.target in several:
+        return several[options.target]
+    if options.target or options.report or options.bench:
+        _stop("This bundle has several targets.", f"name one: --target {'|'.join(several)}")
+    for one in several.values():
+        _fits(one)  # all are for the same system
+    import several as each
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    sys.exit(each.main(list(several.values()), options, sys.argv[0], visible))
+
+
+def for_this_python(name: str) -> str:
+    """A wheel's name with this Python's tag, where it has another's.
+
+    pip refuses any other. What is in the wheel stays as it is: its libraries are loaded by ctypes
+    and do not depend on Python.
+    """
+    tag = f"cp{HERE.replace('.', '')}"
+    return re.sub(r"-(cp3\d+)-\1-", f"-{tag}-{tag}-", name)
 
 
 @contextlib.contextmanager
@@ -177,6 +218,8 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     add("--device", metavar="N|cpu", help="which GPU, by its index; or the CPU only")
     add("--report", metavar="FILE", help="where the report goes")
+    add("--target", metavar="NAME", help="of a bundle of several targets: this one only")
+    add("--reports", metavar="DIR", help="of a bundle of several: where the reports go")
     add("--model", metavar="FILE", help="a real GGUF model to ask for facts, or to measure with")
     add("--bench", action="store_true", help="measure the wheel instead of testing it")
     add("--baseline", metavar="WHEEL", action="append", help="--bench: one to measure in turn")
@@ -426,7 +469,7 @@ def _bench(
     import stats
 
     packages = folder / "bundle" / "wheels"
-    this = packages / manifest["job"]["identity"]["file"]
+    this = packages / for_this_python(manifest["job"]["identity"]["file"])
     job = {
         "wheels": stats.wheels(manifest["target"], [this, *others]),
         "packages": str(packages),

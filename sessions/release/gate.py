@@ -6,10 +6,12 @@ A check that lacks what it needs fails: nothing passes by absence.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sessions.build.model import Wheel
+from sessions.release import pythons
 from sessions.release.evidence import Evidence, Run, needed, ran, refuted, unproven
+from sessions.release.pythons import Repacked
 from sessions.run import job
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
@@ -27,6 +29,9 @@ class Checkout:
     commit: str  # "" where it is not known
     changes: tuple[str, ...]  # as git status --porcelain has them
     problem: str = ""
+    author: str = ""  # of the commit
+    date: str = ""  # of the commit, YYYY-MM-DD
+    origin: str = ""  # the address to clone from
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Situation:
     changed: tuple[str, ...]  # documents that are not as they were written
     chain: int  # how the target's sessions ended
     allow_untested: bool
+    pythons: Repacked = field(default_factory=Repacked)
     differs: tuple[str, ...] | None = None  # from the wheel of a second build; None: not now
 
 
@@ -91,6 +97,17 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
             remedy=f"see what changed it; to write it anew: {command('release', spec, '--fresh')}",
         ),
     ]
+    if situation.pythons.wheels or situation.pythons.faults:
+        names = pythons.names(situation.pythons.wheels)
+        made.append(
+            _check(
+                "pythons",
+                situation.pythons.faults,
+                ok=f"the same libraries byte for byte, each wheel's own metadata verified: {names}",
+                fail="not every wheel of another Python is known to be right",
+                remedy=f"nox -s matrix -- --targets {spec.target.split('+')[0]} --pythons all",
+            )
+        )
     differs = situation.differs
     if differs is None and found.again:
         differs = found.again.differs

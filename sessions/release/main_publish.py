@@ -10,13 +10,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sessions.fetch import build_tools
-from sessions.probe.model import Toolchain
 from sessions.release import contents, package_server
 from sessions.release.documents import wheel_card
 from sessions.release.index import builder
 from sessions.release.masking import masked
 from sessions.release.model import Release
-from sessions.shared import console, options, programs, records, subnox, venvs
+from sessions.shared import console, options, programs, venvs
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
 
@@ -109,7 +108,9 @@ def commands(release: Release) -> list[str]:
     folder = f"dist/{release.target}"
     wheel = f"{folder}/{release.file}"
     tag = f"v{release.version}-{release.target}"
-    assets = [wheel, *(f"{folder}/{f}" for f in release.files), f"{folder}/release.json"]
+    more = [f"{folder}/{other.file}" for other in release.pythons]
+    papers = [f"{folder}/{name}" for name in release.files]
+    assets = [wheel, *more, *papers, f"{folder}/release.json"]
     state = "" if release.tested else ", UNTESTED on such a GPU"
     create = ["gh", "release", "create", tag, "--title", f"{builder.PROJECT} {tag}"]
     create += ["--target", release.commit]
@@ -134,6 +135,7 @@ def hosting() -> list[str]:
     return [
         "# to any web server: the whole static index, as docs/index.md says",
         "rsync -a dist/ HOST:/srv/www/wheels/",
+        "# of several dist/, one index: nox -s index -- DIST DIST, then site/ in place of dist/",
     ]
 
 
@@ -230,7 +232,11 @@ def plan(found: Sequence[Release], to: Place) -> list[str]:
     """What an upload would do. Nobody is asked, so what the server has is not known."""
     return [
         f"would ask {to.shown} for each of these files, and upload those that it does not have:",
-        *(f"  dist/{r.target}/{r.file}, {r.size / 1e6:.1f} MB, sha256 {r.sha256}" for r in found),
+        *(
+            f"  dist/{r.target}/{w.file}, {w.size / 1e6:.1f} MB, sha256 {w.sha256}"
+            for r in found
+            for w in r.wheels
+        ),
         "--dry-run: no connection was made and nothing was uploaded",
     ]
 
@@ -252,7 +258,7 @@ def _bad_pypirc(error: Exception) -> Problem:
 def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
     """Upload what the server lacks. What it has under one of the names must be the same file."""
     _refuse_doubles(found)
-    wheels = {r.file: ctx.root / "dist" / r.target / r.file for r in found}
+    wheels = {w.file: ctx.root / "dist" / r.target / w.file for r in found for w in r.wheels}
     missing = []
     for name, wheel in wheels.items():
         if _is_there(wheel, to, ctx.env):
@@ -269,15 +275,15 @@ def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
 
 def _refuse_doubles(found: Sequence[Release]) -> None:
     by_name: dict[str, Release] = {}
-    for release in found:
-        other = by_name.setdefault(release.file, release)
-        if other.sha256 != release.sha256:
+    for release, wheel in ((r, w) for r in found for w in r.wheels):
+        other = by_name.setdefault(wheel.file, release)
+        if wheel.sha256 not in {w.sha256 for w in other.wheels}:
             raise Problem(
                 f"The wheels of {other.target} and {release.target} have one name, so that one "
                 "index cannot hold both.",
                 id="publish-same-name",
                 code=CHECK_FAILED,
-                evidence=release.file,
+                evidence=wheel.file,
                 remedy="give each an index of its own: "
                 + builder.command("publish", other, "--to", "URL"),
             )
@@ -299,16 +305,8 @@ def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
 
 
 def _twine(ctx: Context) -> str:
-    """The locked twine. Which Python it runs on, the probe says; where none was run, now."""
-    if records.read(ctx.record("probe"), "probe", Toolchain) is None:
-        target = ctx.spec.target.split("+")[0]
-        if subnox.follow(ctx.root, ["probe"], target, subnox.words(ctx.options)):
-            raise Problem(
-                "twine, which uploads, could not be set up: it comes with the build tools.",
-                id="twine-missing",
-                remedy=f"fix what the probe says: nox -s probe -- --target {target}",
-            )
-    return str(venvs.program(build_tools.tools(ctx), "twine"))
+    """The locked twine, which comes with the build tools."""
+    return str(venvs.program(build_tools.own(ctx), "twine"))
 
 
 def _upload(ctx: Context, twine: str, wheel: Path, to: Place) -> None:

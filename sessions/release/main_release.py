@@ -13,18 +13,18 @@ import re
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sessions.build.model import Wheel
 from sessions.probe import gpu_choice
-from sessions.release import contents, gate, provenance
+from sessions.release import contents, gate, provenance, pythons, reports
 from sessions.release.documents import bench_charts, release_page, report_page, wheel_card
 from sessions.release.evidence import Evidence, Reproduced, handed_on, needed, ran, read, unproven
 from sessions.release.gate import Checkout, Situation
 from sessions.release.index import builder
-from sessions.release.model import Gate, Release
+from sessions.release.model import Gate, PythonWheel, Release
 from sessions.run import job
 from sessions.run.model import SmokeReport
 from sessions.shared import console, disk, options, programs, records, subnox, venvs
@@ -45,6 +45,7 @@ class Outcome:
     release: Release | None = None
     wheel: Path | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    more: tuple[Path, ...] = ()  # the same wheel for other Pythons
 
 
 def main(ctx: Context) -> None:
@@ -57,6 +58,7 @@ def main(ctx: Context) -> None:
             remedy="--report FILE --target NAME",
         )
     _refuse_epoch(ctx)
+    taken = reports.read(Path(ctx.options.reports)) if ctx.options.reports else ()
     dist, mine = ctx.root / "dist", {spec.target for spec in ctx.specs}
     if ctx.options.dry_run:
         for spec in ctx.specs:
@@ -72,7 +74,9 @@ def main(ctx: Context) -> None:
             _refuse_changed(dist / target, changed)
         before = _checkout(ctx)
     each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs]
-    codes = [_prove(one) for one in each]
+    codes = [_prove(one, taken) for one in each]
+    for line in reports.unused(taken, [_sha256(one) for one in each]):
+        console.warn(line)
     # All now and in one order: two runs that want each other's would wait for ever.
     for target in sorted(mine):
         ctx.target_lock(target)
@@ -180,6 +184,12 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
     except Problem as problem:
         checks = gate.unreadable(problem, situation)
         return Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
+    name = ctx.spec.target.split("+")[0]
+    asked = dataclasses.replace(ctx.options, target=name)
+    repacked = pythons.read(ctx.root, ctx.targets, asked, found.path)
+    for older in repacked.older:
+        console.warn(f"{name}: left out, as it was made of another build: {older}")
+    situation = dataclasses.replace(situation, pythons=repacked)
     checks = gate.judge(found, situation)
     if ctx.options.reproduce:
         if {check.id for check in gate.failed(checks)} <= {"reproduce"}:
@@ -192,7 +202,7 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
         return Outcome(made, own)
-    files = _papers(ctx, found, made, checkout.commit)
+    files = _papers(ctx, found, made, checkout, repacked.wheels)
     release = Release(
         target=ctx.spec.target,
         file=found.wheel.file,
@@ -204,9 +214,21 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
         tested=not made.untested,
         proven=None if made.untested else max(_started(found)),
         commit=checkout.commit,
+        pythons=repacked.wheels,
+        devices=tuple(_device_of(run.report) for run in ran(found) if run.place in needed(found)),
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
-    return Outcome(made, False, release, found.path, files)
+    return Outcome(made, False, release, found.path, files, repacked.paths)
+
+
+def _device_of(report: SmokeReport) -> str:
+    return f"{report.device} ({report.capability})" if report.capability else "the CPU"
+
+
+def _sha256(ctx: Context) -> str:
+    """The digest of a target's wheel as it was built; "" where there is none."""
+    wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
+    return wheel.sha256 if wheel else ""
 
 
 def _started(found: Evidence) -> list[str]:
@@ -214,7 +236,7 @@ def _started(found: Evidence) -> list[str]:
     return [run.report.started for run in ran(found) if run.place in needed(found)]
 
 
-def _prove(ctx: Context) -> int:
+def _prove(ctx: Context, taken: Sequence[reports.Report]) -> int:
     """Run the sessions that test the wheel; smoke on each GPU it can be, and is not yet."""
     words = subnox.words(ctx.options)
     name = (ctx.spec.target).split("+")[0]
@@ -223,6 +245,10 @@ def _prove(ctx: Context) -> int:
         more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
         return subnox.follow(ctx.root, ["smoke"], name, [*words, *more])
     code = subnox.follow(ctx.root, ["verify"], name, words)
+    for report in reports.of(taken, _sha256(ctx)) if not code else ():
+        more = ["--report", str(report.path)]
+        more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
+        code = code or subnox.follow(ctx.root, [report.session], name, [*words, *more])
     capabilities = gpu_choice.capabilities(ctx.spec)
     for place in _unproven(ctx):
         if code:
@@ -254,11 +280,15 @@ def _device(ctx: Context, capability: str) -> str | None:
         return None
 
 
-def _papers(ctx: Context, found: Evidence, passed: Gate, commit: str) -> dict[str, bytes]:
+def _papers(
+    ctx: Context, found: Evidence, passed: Gate, checkout: Checkout, more: Sequence[PythonWheel]
+) -> dict[str, bytes]:
     """Every file beside the wheel, by name. The same records give the same bytes."""
     languages = ["en", "es"] if ctx.options.lang == "all" else [ctx.options.lang]
+    commit = checkout.commit
     texts = {
-        wheel_card.LANGUAGES[name]: wheel_card.render(found, commit, name) for name in languages
+        wheel_card.LANGUAGES[name]: wheel_card.render(found, checkout, name, more)
+        for name in languages
     }
     charts = bench_charts.charts(found.bench) if found.bench else []
     texts["report.html"] = report_page.render(found, commit, charts)
@@ -269,12 +299,13 @@ def _papers(ctx: Context, found: Evidence, passed: Gate, commit: str) -> dict[st
     with zipfile.ZipFile(found.path) as archive:
         files["sbom.cdx.json"] = archive.read(found.facts.bills[0].member)
     files |= _signature(ctx, found, commit)
-    return {**files, "SHA256SUMS": _sums(found, files).encode()}
+    return {**files, "SHA256SUMS": _sums(found, files, more).encode()}
 
 
-def _sums(found: Evidence, files: Mapping[str, bytes]) -> str:
+def _sums(found: Evidence, files: Mapping[str, bytes], more: Sequence[PythonWheel]) -> str:
     """The list that ``sha256sum --check`` reads; a line that begins with # is none of its."""
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    digests |= {wheel.file: wheel.sha256 for wheel in more}
     digests[found.wheel.file] = found.sha256
     missing = unproven(found)
     head = [f"# UNTESTED on {', '.join(missing)}"] if missing else []
@@ -343,7 +374,21 @@ def _checkout(ctx: Context) -> Checkout:
     commit = re.search(r"^[0-9a-f]{40}$", head.stdout, re.MULTILINE)
     if commit is None:
         return Checkout("", (), f"git names no commit: {venvs.tail(head.output, 2)}")
-    return Checkout(commit[0], tuple(status.stdout.splitlines()))
+    said = git("show", "--no-patch", "--format=%an%n%cs", "HEAD").stdout.splitlines()
+    author, date = said[-2:] if len(said) > 1 else ("", "")
+    address = git("remote", "get-url", "origin").stdout.strip()
+    return Checkout(
+        commit[0],
+        tuple(status.stdout.splitlines()),
+        author=author,
+        date=date,
+        origin=address if _public(address) else "",
+    )
+
+
+def _public(address: str) -> bool:
+    """Whether others can clone from an address, and no secret is in it."""
+    return bool(re.fullmatch(r"(https://[^@\s]+|git@[\w.-]+:\S+)", address))
 
 
 def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
@@ -455,7 +500,8 @@ def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
             gates[name] = outcome.gate
             place = part / name
             place.mkdir()
-            shutil.copyfile(outcome.wheel, place / outcome.release.file)
+            for wheel in (outcome.wheel, *outcome.more):
+                shutil.copyfile(wheel, place / wheel.name)
             for file, data in outcome.files.items():
                 (place / file).write_bytes(data)
             records.write(place / contents.RELEASE, "release", outcome.release)
@@ -501,7 +547,8 @@ def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
             _refuse_changed(folder, [unreadable])
             continue
         (part / name).mkdir()
-        for file in (release.file, *release.files, contents.RELEASE):  # and nothing else there
+        more = [wheel.file for wheel in release.pythons]
+        for file in (release.file, *more, *release.files, contents.RELEASE):  # and nothing else
             shutil.copyfile(folder / file, part / name / file)
         passed[name] = found
     return passed

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from packaging.utils import parse_wheel_filename
+
 from sessions.shared.checks import Check
+
+
+@dataclass(frozen=True)
+class PythonWheel:
+    """The wheel of a release for one more Python: the same libraries. Size in bytes."""
+
+    python: str  # "3.12"
+    file: str
+    sha256: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,27 @@ class Release:
     tested: bool
     proven: str | None
     commit: str = ""
+    pythons: tuple[PythonWheel, ...] = ()  # the same wheel for other Pythons
+    devices: tuple[str, ...] = ()  # where it was tested: "NVIDIA H200 (9.0)", "the CPU"
     files: dict[str, str] = field(default_factory=dict)  # what is beside it -> sha256
+
+    @property
+    def wheels(self) -> tuple[PythonWheel, ...]:
+        """Every wheel, the one that was tested first."""
+        return (PythonWheel("", self.file, self.sha256, self.size), *self.pythons)
+
+    @property
+    def system(self) -> str:
+        """Operating system and processor, by the wheel's tags: "linux-x86_64"."""
+        platforms = {tag.platform for tag in parse_wheel_filename(self.file)[3]}
+        (name,) = {_system(platform) for platform in platforms}
+        return name
+
+
+def _system(platform: str) -> str:
+    if platform.startswith("win"):
+        return f"windows-{platform.removeprefix('win_').replace('amd64', 'x86_64')}"
+    return "linux-" + ("aarch64" if platform.endswith("aarch64") else "x86_64")
 
 
 @dataclass(frozen=True)

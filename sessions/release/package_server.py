@@ -37,6 +37,7 @@ _LINKS = 50_000  # of a page
 _TAG = 8192  # characters of one tag
 _BLOCK = 2**16
 _PORTS = {"http": 80, "https": 443}
+_GATEWAY = (502, 503, 504)  # what a proxy says of a server that does not answer
 _FAILED = (OSError, http.client.HTTPException, ValueError)  # URLError is an OSError
 
 
@@ -166,6 +167,8 @@ def _page(server: Server, url: str) -> tuple[str, str] | None:
             return address, text
     except urllib.error.HTTPError as error:
         error.close()
+        if error.code in _GATEWAY:
+            raise _silent(server, OSError(f"HTTP {error.code}, from a proxy on the way")) from None
         if 300 <= error.code < 400 and not isinstance(error, _Elsewhere):
             raise _unreadable(server, url, f"endless redirects: {error.code}") from None
         return None

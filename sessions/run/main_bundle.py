@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,9 +18,10 @@ from sessions.build.model import Wheel
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
 from sessions.run import job
-from sessions.shared import console, disk, knowledge, options, programs, records, venvs
-from sessions.shared.errors import Problem
+from sessions.shared import console, disk, knowledge, options, programs, records, subnox, venvs
+from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
+from sessions.shared.spec import command
 
 # NVIDIA's runtime and what it requires: brought by pip or found on the other machine; 0.6 GB.
 RUNTIME = re.compile(r"nvidia[-_]", re.IGNORECASE)
@@ -28,19 +30,34 @@ OLDEST = Version("3.11")  # of a Python that the payload was tried with
 
 
 def main(ctx: Context) -> None:
-    """Write ``wheels/<target>/smoke-<target>.pyz``."""
-    wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
-    path = ctx.wheels / wheel.file
-    others = baselines.wheels(ctx)
+    """Write ``wheels/<target>/smoke-<target>.pyz``; of several targets, ``wheels/smoke.pyz``."""
+    each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs] or [ctx]
+    if ctx.specs:
+        _build(each)
+    ctx = each[0]
+    others = [] if ctx.specs else baselines.wheels(ctx)
     target = ctx.wheels / f"smoke-{ctx.spec.target}.pyz"
+    if ctx.specs:
+        target = ctx.root / "wheels" / "smoke.pyz"
     with ctx.scratch() as scratch:
         folder = scratch / "bundle"
-        pythons = _collect(ctx, wheel, path, folder / "wheels", scratch)
+        manifests, pythons = [], knowledge.pythons()
+        for one in each:
+            wheel = records.need(one.record("wheel"), "wheel", Wheel)
+            found = _collect(one, wheel, one.wheels / wheel.file, folder / "wheels", scratch)
+            pythons = tuple(python for python in pythons if python in found)
+            if ctx.specs:
+                own = folder / "targets" / one.spec.target
+                own.mkdir(parents=True)
+                (folder / "wheels" / wheel.file).replace(own / wheel.file)
+            manifests.append((one, wheel))
+        _refuse_doubles(folder / "wheels")
         words = ["install", "--no-deps", "--require-hashes", "--target", str(folder / "nvml")]
         lock = scratch / "nvml.txt"
         records.write_text(lock, _requirement(knowledge.LOCKS / "runtime.txt", "nvidia-ml-py"))
         venvs.pip(ctx, build_tools.tools(ctx), [*words, "-r", str(lock)], "nvidia-ml-py")
-        text = json.dumps(manifest(ctx, wheel, pythons), indent=1)
+        told = [manifest(one, wheel, pythons) for one, wheel in manifests]
+        text = json.dumps({"targets": told} if ctx.specs else told[0], indent=1)
         records.write_text(folder / "manifest.json", text)
         with disk.whole(target) as part:
             pack(folder, part)
@@ -59,6 +76,37 @@ def main(ctx: Context) -> None:
     console.done(
         f"bundle: {target.stat().st_size / 1e6:.1f} MB, sha256 {records.file_sha256(target)}"
     )
+
+
+def _build(each: Sequence[Context]) -> None:
+    """Have the wheel of each target built and checked, then keep all of them as they are."""
+    for one in each:
+        name = one.spec.target.split("+")[0]
+        if subnox.follow(one.root, ["verify"], name, subnox.words(one.options)):
+            raise Problem(
+                f"The wheel of {name} was not built, so there is no bundle.",
+                id="bundle-target-failed",
+                code=CHECK_FAILED,
+                evidence="the reason is above",
+                remedy=command("verify", one.spec),
+            )
+    for one in sorted(each, key=lambda one: one.spec.target):
+        one.target_lock(one.spec.target)
+
+
+def _refuse_doubles(folder: Path) -> None:
+    """Refuse two releases of one package, which cannot be in one venv."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.glob("*.whl")):
+        name = parse_wheel_filename(path.name)[0]
+        if name in found:
+            raise Problem(
+                f"The wheels of this bundle need two releases of {name}.",
+                id="bundle-two-releases",
+                evidence=f"{found[name]}\n{path.name}",
+                remedy="make a bundle for each target: nox -s bundle -- --target NAME",
+            )
+        found[name] = path.name
 
 
 def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, object]:
@@ -81,7 +129,8 @@ def _collect(
 ) -> tuple[str, ...]:
     """The wheel, and all that it and the payload import but NVIDIA's runtime, as wheels.
 
-    Returns the Pythons that all of them are for: one, or each that a py3-none wheel serves.
+    Returns the Pythons that all of them are for: each from OLDEST on, unless a library of the wheel
+    calls Python's own functions.
     """
     console.say("Collecting what the wheel and its checks need")
     tools = build_tools.tools(ctx)
@@ -93,15 +142,18 @@ def _collect(
         if RUNTIME.match(name) or item["download_info"]["url"].startswith(path.resolve().as_uri()):
             continue
         pin = f"{name}=={version}"
+        if any(folder.glob(f"{re.sub('[-_.]+', '_', name)}-{version}-*.whl")):
+            continue  # another target needs it too
         words = ["download", "--no-deps", "--only-binary=:all:", "-d", str(folder), pin]
         venvs.pip(ctx, tools, words, pin)
     words = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder)]
     venvs.pip(ctx, tools, [*words, "-r", str(knowledge.payload_lock())], "what the checks need")
     shutil.copyfile(path, folder / wheel.file)
+    bound = bool(retag.calls(path))
     pythons = tuple(
         python
         for python in knowledge.pythons()
-        if retag.serves(wheel.file, python)
+        if (retag.serves(wheel.file, python) if bound else not retag.refusal(path, python))
         and (python == ctx.spec.python or Version(python) >= OLDEST)
     )
     return tuple(p for p in pythons if p == ctx.spec.python or _collect_for(ctx, folder, p))
@@ -115,6 +167,12 @@ def _collect_for(ctx: Context, folder: Path, python: str) -> bool:
     words = ["download", "--no-deps", "--only-binary=:all:", "--python-version", python]
     words += ["-d", str(folder.with_name(f"python{python}"))]
     for name, version in needed(folder, python):
+        if name == "llama-cpp-python":
+            continue  # installed under that Python's tag (payload/launch.py)
+        if any(
+            folder.with_name(f"python{python}").glob(f"{name.replace('-', '_')}-{version}-*.whl")
+        ):
+            continue
         lock = folder.parent / "one.txt"
         records.write_text(lock, _requirement(knowledge.payload_lock(), name))
         pinned = ["--require-hashes", "-r", str(lock)] if lock.stat().st_size else []

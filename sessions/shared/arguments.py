@@ -12,13 +12,13 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from sessions.shared import knowledge
+from sessions.shared import graph, knowledge
 from sessions.shared.declared import BY_FIELD, REQUIRED
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
 
 PTX = "ptx"  # the project's own build of the target, with PTX instead of machine code
-_PATHS = ("wheel", "model", "report", "sign", "signers", "source", "record")
+_PATHS = ("wheel", "model", "report", "reports", "sign", "signers", "source", "record")
 _FILES = ("wheel", "model", "report", "sign", "signers")
 _LARGEST = 64 << 20  # bytes of a report; they are about a megabyte
 _KITS = ("pypi", "system")  # what --toolkit names beside a folder
@@ -49,6 +49,7 @@ def resolve(options: Options, folder: Path) -> Options:
         found["toolkit"] = absolute(options.toolkit)
     if options.compiler and _is_path(options.compiler):
         found["compiler"] = absolute(options.compiler)
+    found["dists"] = tuple(map(absolute, options.dists))
     found["baseline"] = tuple(
         name if name in baselines() else absolute(name) for name in options.baseline
     )
@@ -67,6 +68,21 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
                 f"nox -s {session} needs {option.flag}.",
                 id="option-missing",
                 remedy=f"nox -s {session} -- {option.shown} ({option.help})",
+                code=USAGE,
+            )
+    if graph.OF_FOLDERS in asked and not options.dists:
+        raise Problem(
+            "nox -s index needs the folders that the index is made of.",
+            id="option-missing",
+            remedy="nox -s index -- DIST DIST: name folders that nox -s release wrote",
+            code=USAGE,
+        )
+    for folder in options.dists:
+        if not Path(folder).is_dir():
+            raise Problem(
+                f"There is no folder {folder}.",
+                id="index-folder-missing",
+                remedy="nox -s index -- DIST DIST: name folders that nox -s release wrote",
                 code=USAGE,
             )
     for field in _FILES:
@@ -105,6 +121,8 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
                 if program == "ssh-keygen"
                 else "pipx install sigstore",
             )
+    if options.reports and not Path(options.reports).is_dir():
+        raise _wrong("reports", options.reports, "is not a folder")
     if options.record and Path(options.record).exists() and not Path(options.record).is_dir():
         raise _wrong("record", options.record, "is not a folder")
 

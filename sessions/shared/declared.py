@@ -35,7 +35,10 @@ def device(value: str) -> str:
 
 def pin(value: str) -> str:
     """What can be locked, at a version; or a wheel, whose needs of NVIDIA's packages are read."""
-    if not re.fullmatch(r"(llama-cpp-python|cuda)==[0-9][0-9A-Za-z.]*|runtime==.+\.whl", value):
+    number = r"v?[0-9][0-9A-Za-z.]*"
+    if not re.fullmatch(
+        rf"llama-cpp-python==({number}|latest)|cuda=={number}|runtime==.+\.whl", value
+    ):
         raise argparse.ArgumentTypeError(
             f"{value!r} is neither llama-cpp-python==VERSION nor cuda==X.Y nor runtime==FILE.whl"
         )
@@ -101,14 +104,20 @@ OPTIONS = (
         _ONE,
         "NAME",
     ),
-    Option("targets", "tables of targets.toml", ("matrix",), "A,B"),
+    Option(
+        "targets",
+        "several tables of targets.toml, or all that are products",
+        ("matrix", "bundle", "release", "publish"),
+        "A,B|all",
+        reach="all",
+    ),
     Option("version", "llama-cpp-python release, one of those locked, or latest", _SPEC, "V"),
     Option("cuda", "CUDA minor version, one of those locked", _SPEC, "X.Y"),
     Option(
         "arch", 'CUDA architectures: "120-real", "sm_120" and "12.0" are the same', _SPEC, "A[;B]"
     ),
     Option("python", "Python that the wheel is for", _SPEC, "X.Y"),
-    Option("pythons", "Pythons that the wheels are for", ("matrix",), "X.Y,X.Z"),
+    Option("pythons", "Pythons that the wheels are for, or all", ("matrix",), "X.Y,X.Z|all"),
     Option("toolkit", "where the CUDA toolkit comes from", _SPEC, "pypi|system|PATH"),
     Option("source", "your own checkout of llama-cpp-python", _SPEC, "PATH"),
     Option(
@@ -147,8 +156,14 @@ OPTIONS = (
     ),
     Option("report", "use the report that a bundle wrote", (*_TRIES, "release"), "PATH"),
     Option(
+        "reports",
+        "use each report in this folder for the wheel that it is of",
+        ("release",),
+        "DIR",
+    ),
+    Option(
         "signers",
-        "with --report: SSH public keys, one of which must have signed it",
+        "with --report or --reports: SSH public keys, one of which must have signed it",
         (*_TRIES, "release"),
         "PATH",
     ),
@@ -217,7 +232,7 @@ OPTIONS = (
     Option("record", "save every answer of this machine for replay", ("probe",), "DIR"),
     Option(
         "add",
-        "llama-cpp-python==0.3.36, cuda==13.4 or runtime==FILE.whl",
+        "llama-cpp-python==0.3.36 (or latest), cuda==13.4 or runtime==FILE.whl",
         ("lock",),
         "NAME==V",
         pin,
@@ -235,8 +250,10 @@ BY_FIELD = {option.field: option for option in OPTIONS}
 IDLE = {
     "report": ("device", "model", "baseline", "rounds"),  # nothing runs here
     "source": ("version",),  # the checkout has its own
+    "targets": ("target",),
+    "reports": ("report",),
 }
-NEEDS = {"signers": "report"}
+NEEDS = {"signers": ("report", "reports")}  # one of them
 REQUIRED = {"lock": "add", "matrix": "targets"}  # without it there is nothing to do
 
 

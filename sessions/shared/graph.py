@@ -18,8 +18,9 @@ REQUIRES: dict[str, tuple[str, ...]] = {
     "bench": ("probe", "wheel"),
     "bundle": ("verify",),
     "release": (),
+    "index": (),
     "publish": (),
-    "lock": ("probe",),
+    "lock": (),
 }
 # A wheel that --wheel names need not be built first.
 _OF_A_GIVEN_WHEEL: dict[str, tuple[str, ...]] = {
@@ -27,14 +28,21 @@ _OF_A_GIVEN_WHEEL: dict[str, tuple[str, ...]] = {
     "smoke": ("probe",),
     "bench": ("probe",),
 }
+OF_FOLDERS = "index"  # takes folders beside its options
 DEFAULT = "wheel"  # the session of a command that names none
 PYTEST = ("tests", "integration", "tests_windows")  # their words after -- are pytest's
 LINT = "lint"  # takes no words
 SESSIONS = (*REQUIRES, *PYTEST, LINT)
 
 
-def requires(session: str, *, given: bool = False) -> tuple[str, ...]:
-    """The sessions that nox runs before this one; ``given`` if --wheel names a finished wheel."""
+def requires(session: str, *, given: bool = False, several: bool = False) -> tuple[str, ...]:
+    """The sessions that nox runs before this one.
+
+    ``given`` if --wheel names a finished wheel, ``several`` if --targets names targets: these have
+    a chain each, which the session runs.
+    """
+    if several:
+        return ()
     return _OF_A_GIVEN_WHEEL.get(session, REQUIRES[session]) if given else REQUIRES[session]
 
 

@@ -42,6 +42,7 @@ from sessions.shared.target import BuildSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
+OF_NO_TARGET = ("index", "lock")  # wait for no target
 MATRIX = "matrix"  # takes --targets and --pythons: every wheel that these name
 _failed: list[int] = []  # the exit codes of the sessions that failed in this process
 
@@ -296,10 +297,13 @@ def _specs(session: str, chosen: Options) -> list[BuildSpec]:
     targets = _targets()
     if session == MATRIX:
         return spec.matrix(targets, chosen)
+    if chosen.targets is not None:
+        names = spec.named(targets, chosen.targets)
+        return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in names]
     if session not in MANY or chosen.target is None:
         return [spec.choose(targets, chosen)]
-    names = dict.fromkeys(n for n in chosen.target.split(",") if n) or {chosen.target: None}
-    return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in names]
+    listed = dict.fromkeys(n for n in chosen.target.split(",") if n) or {chosen.target: None}
+    return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in listed]
 
 
 def _early(chosen: Options, found: BuildSpec) -> None:
@@ -320,7 +324,7 @@ def _early(chosen: Options, found: BuildSpec) -> None:
 def _context(session: str, request: Request, chosen: Options) -> Context:
     env = options.environment()
     cache = _cache(env.get("BLACKWHEEL_CACHE"))
-    many = session in (*MANY, MATRIX)
+    many = session in (*MANY, MATRIX) or chosen.targets is not None
     specs = _specs(session, chosen)
     context = Context(
         session=session,
@@ -338,7 +342,7 @@ def _context(session: str, request: Request, chosen: Options) -> Context:
         return context
     disk.mark(context.root / "build")
     disk.claim(context.cache)
-    if many:
+    if many or session in OF_NO_TARGET:
         return context
     if chosen.wheel:  # nothing of the target is touched, and nobody need wait
         locks.share(context.lock_of(context.spec.target), console.say)

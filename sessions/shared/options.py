@@ -37,6 +37,7 @@ class Options:
     baseline: tuple[str, ...]
     rounds: int
     report: str | None
+    reports: str | None
     sign: str | None
     signers: str | None
     compiler: str | None
@@ -58,6 +59,7 @@ class Options:
     add: str | None
     to: str | None
     help: bool
+    dists: tuple[str, ...] = ()  # the folders that index is made of
 
 
 class _Parser(argparse.ArgumentParser):
@@ -96,6 +98,7 @@ def parser() -> _Parser:
         usage="%(prog)s [options]",
         argument_default=argparse.SUPPRESS,
     )
+    made.add_argument("dists", nargs="*", metavar="DIST")
     for option in OPTIONS:
         flags = [option.flag, *(["-h"] if option.name == "help" else [])]
         if not (option.metavar or option.choices):
@@ -125,11 +128,14 @@ def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options
     if stray:
         raise _unknown(stray, reader.sessions)
     given = vars(found)
+    dists = tuple(given.pop("dists", ()))
+    if dists and (asked is None or set(asked) != {graph.OF_FOLDERS}):
+        raise _unknown(dists, reader.sessions)
     if asked is not None and "help" not in given:
         _refuse(given, asked)
     values = {o.field: given.get(o.field, _default(o)) for o in OPTIONS}
     many = {o.field: tuple(values[o.field] or ()) for o in OPTIONS if o.many}
-    return Options(**{**values, **many})
+    return Options(**{**values, **many}, dists=dists)
 
 
 def _default(option: Option) -> object:
@@ -181,11 +187,12 @@ def _refuse(given: Mapping[str, object], asked: Collection[str]) -> None:
                     code=USAGE,
                 )
     for field, needed in NEEDS.items():
-        if field in given and needed not in given:
+        if field in given and not given.keys() & set(needed):
+            flags = " or ".join(BY_FIELD[each].flag for each in needed)
             raise Problem(
-                f"{BY_FIELD[field].flag} has no effect without {BY_FIELD[needed].flag}.",
+                f"{BY_FIELD[field].flag} has no effect without {flags}.",
                 id="option-without-effect",
-                remedy=f"add {BY_FIELD[needed].flag}, or leave out {BY_FIELD[field].flag}",
+                remedy=f"add {flags}, or leave out {BY_FIELD[field].flag}",
                 code=USAGE,
             )
 

@@ -31,10 +31,14 @@ class Table:
     warning: str | None = None
     device_features: tuple[str, ...] = ()
     cmake: dict[str, str] = dataclasses.field(default_factory=dict)
+    product: bool = True
 
 
+DEFAULTS = "defaults"  # the table of what targets inherit; no target
+ALL = "all"  # as --targets and --pythons: every one that is a product
 AUTO = "auto"  # as --target: the target for the GPUs of this machine
 LATEST = "latest"  # as --version: the newest release of the package index
+_INHERITED = ("version", "cuda", "python")  # what [defaults] may set
 _LAID_OVER = ("version", "cuda", "python", "toolkit")  # over the table, where an option is given
 # What dist/ has beside a folder for each target (release/index/builder.py).
 _TAKEN = re.compile(r"simple|cu\d+-.*")
@@ -61,8 +65,9 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
             evidence=str(error),
             remedy="correct that line",
         ) from error
+    inherited = tables.pop(DEFAULTS, {})
     specs = {}
-    for name, value in tables.items():
+    for name, value in {DEFAULTS: inherited, **tables}.items():
         if not isinstance(value, dict):
             raise Problem(
                 f"{name} in targets.toml is not a table.",
@@ -70,10 +75,17 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
                 code=USAGE,
                 remedy=f"write it as [{name}]",
             )
+        if name == DEFAULTS:
+            if unknown := set(value) - set(_INHERITED):
+                raise _wrong(name, f"{name}: {', '.join(sorted(unknown))} cannot be inherited")
+            continue
         try:
-            table: Table = records.from_json(Table, value, whole=False, name=name)
+            own = {**inherited, **value}
+            table: Table = records.from_json(Table, own, whole=False, name=name)
         except ValueError as error:
             raise _wrong(name, str(error)) from error
+        if table.version == LATEST:
+            table = dataclasses.replace(table, version=knowledge.newest_sdist())
         if faults := [*_name_faults(name), *_faults(table)]:
             raise _wrong(name, "\n".join(f"{name}{fault}" for fault in faults))
         cmake = tuple(sorted(table.cmake.items()))
@@ -404,8 +416,10 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
 
     Of each target first the one that is built: by its own Python, or --python.
     """
-    names = _listed("--targets", options.targets or "")
+    names = named(targets, options.targets or "")
     pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
+    if pythons == [ALL]:
+        pythons = list(knowledge.pythons())
     unknown = [python for python in pythons if python not in knowledge.pythons()]
     if unknown:
         raise _unknown_python(", ".join(unknown), "--pythons")
@@ -418,6 +432,12 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
                 asked = dataclasses.replace(options, target=name, python=python)
                 found.append(choose(targets, asked))
     return found
+
+
+def named(targets: Mapping[str, BuildSpec], text: str) -> list[str]:
+    """The targets that --targets names: "A,B", or "all" for every one that is a product."""
+    names = _listed("--targets", text)
+    return [n for n, target in targets.items() if target.product] if names == [ALL] else names
 
 
 def _unknown_python(versions: str, option: str) -> Problem:

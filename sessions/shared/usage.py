@@ -26,7 +26,8 @@ def text(sessions: Sequence[str], targets: Mapping[str, BuildSpec]) -> str:
     taken = [option for option in OPTIONS if takes(option, sessions)]
     first = [name for name in graph.closure(sessions) if name not in sessions]
     width = max(len(option.shown) for option in taken)
-    lines = [f"usage: nox -s {names} -- [options]", ""]
+    folders = " DIST DIST …" if graph.OF_FOLDERS in sessions else ""
+    lines = [f"usage: nox -s {names} -- [options]{folders}", ""]
     lines += [f"runs first: {', '.join(first)}", ""] if first else []
     lines += ["options:", *(f"  {o.shown:<{width}}  {o.help}" for o in taken)]
     if not {"target", "targets"}.isdisjoint(option.name for option in taken):
@@ -74,6 +75,7 @@ def _sessions() -> Iterator[str]:
         yield f"| `{name}` | {first} | {flags} |"
     yield ""
     names = ", ".join(f"`{name}`" for name in graph.PYTEST)
+    yield f"`{graph.OF_FOLDERS}` takes the folders that it makes one index of: `-- DIST DIST`."
     yield f"{names}: the words after `--` go to pytest. `{graph.LINT}` takes none."
     yield ""
 
@@ -90,7 +92,7 @@ def _rules() -> Iterator[str]:
         names = ", ".join(_code(f"--{other}") for other in others)
         yield f"- `--{field}` excludes {names}."
     for field, needed in NEEDS.items():
-        yield f"- `--{field}` needs `--{needed}`."
+        yield f"- `--{field}` needs {' or '.join(f'`--{each}`' for each in needed)}."
     yield "- An option that has no effect is refused before anything runs, and so are an empty"
     yield "  value, a value given twice, and a path that names nothing."
     yield "- A relative path is taken from the folder where the command is run."

@@ -19,7 +19,7 @@ _SESSION = "verify/main_verify.py"
 
 
 # What of a target and of a wheel's record no check of verify reads.
-WORDS = ("summary", "warning", "toolkit", "cache", "compiler", "prerelease")
+WORDS = ("summary", "warning", "product", "toolkit", "cache", "compiler", "prerelease")
 
 
 VOLATILE = ("steps", "wall_seconds", "cpu_seconds", "cache", "timing")

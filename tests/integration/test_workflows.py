@@ -21,6 +21,7 @@ from tests.unit.test_docs import sessions
 GITHUB = REPOSITORY / ".github"
 NAMES = sorted(path.name for path in (GITHUB / "workflows").iterdir())
 TARGETS = tomllib.loads((REPOSITORY / "targets.toml").read_text(encoding="utf-8"))
+TARGETS.pop("defaults")  # what targets inherit
 RELEASED = [name for name in TARGETS if name != "seed"]  # that one is only compared with
 BIN = Path(sys.executable).parent
 LINTERS = {

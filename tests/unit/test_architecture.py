@@ -63,12 +63,13 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
         "tinymodel",
         "tinyvision",
     },
-    "launch": {"gpu", "cgroups", "pipconfig", "stats"},
+    "launch": {"gpu", "cgroups", "pipconfig", "several", "stats"},
     "llama": {"llama_cpp", "numpy"},
     "oracle": {"numpy", "tinymodel"},
     "pipconfig": set(),
     "smoke_checks": set(),
     "report_file": set(),
+    "several": {"gpu"},
     "spawn": {"child"},
     "speed": {"llama", "llama_cpp"},
     "start": {"launch"},
@@ -237,6 +238,7 @@ def test_only_run_runs_programs() -> None:
     assert where("subprocess") == [
         "sessions/payload/bench.py",
         "sessions/payload/launch.py",
+        "sessions/payload/several.py",
         "sessions/payload/spawn.py",
         "sessions/shared/programs.py",
     ]

@@ -6,10 +6,11 @@ import statistics
 
 from sessions.release.documents import bench_charts, report_page, wheel_card
 from sessions.release.evidence import Evidence
+from sessions.release.gate import Checkout
 from sessions.run import bench_results
 from tests import fakes
 
-COMMIT = "4" * 40
+CHECKOUT = Checkout("4" * 40, ())
 
 
 def found(*others: str, **changes: str | None) -> Evidence:
@@ -52,7 +53,7 @@ def test_alone_a_wheel_has_its_own_values() -> None:
 def test_the_page_shows_them() -> None:
     evidence = found("seed")
     assert evidence.bench is not None
-    page = report_page.render(evidence, COMMIT, bench_charts.charts(evidence.bench))
+    page = report_page.render(evidence, CHECKOUT.commit, bench_charts.charts(evidence.bench))
     assert "over seed: same" in page
     assert 'id="speed"' in page
 
@@ -61,23 +62,23 @@ def test_the_card_shows_each_ratio_in_both_languages() -> None:
     evidence = found("seed")
     assert evidence.bench is not None
     for language in wheel_card.LANGUAGES:
-        text = wheel_card.render(evidence, COMMIT, language)
+        text = wheel_card.render(evidence, CHECKOUT, language)
         for item in evidence.bench.ratios:
             title = bench_results.METRICS[item.metric][0]
             assert f"| seed | {title} | {item.ratio:.3g} |" in text
         assert "99%" in text
-    assert "was compared with no other" not in wheel_card.render(evidence, COMMIT, "en")
-    assert "no se comparó" not in wheel_card.render(evidence, COMMIT, "es")
+    assert "was compared with no other" not in wheel_card.render(evidence, CHECKOUT, "en")
+    assert "no se comparó" not in wheel_card.render(evidence, CHECKOUT, "es")
 
 
 def test_a_wheel_that_was_measured_alone_was_compared_with_none() -> None:
-    assert "was compared with no other" in wheel_card.render(found(), COMMIT, "en")
-    assert "was compared with no other" in wheel_card.render(fakes.evidence(), COMMIT, "en")
+    assert "was compared with no other" in wheel_card.render(found(), CHECKOUT, "en")
+    assert "was compared with no other" in wheel_card.render(fakes.evidence(), CHECKOUT, "en")
 
 
 def test_a_comparison_on_the_cpu_is_none_on_the_card() -> None:
     gone = {"device": "cpu", "capability": None, "driver": None}
     evidence = found("seed", **gone)
-    assert "compared on the CPU only" in wheel_card.render(evidence, COMMIT, "en")
-    assert "solo en la CPU" in wheel_card.render(evidence, COMMIT, "es")
-    assert "compared on the CPU only" not in wheel_card.render(found("seed"), COMMIT, "en")
+    assert "compared on the CPU only" in wheel_card.render(evidence, CHECKOUT, "en")
+    assert "solo en la CPU" in wheel_card.render(evidence, CHECKOUT, "es")
+    assert "compared on the CPU only" not in wheel_card.render(found("seed"), CHECKOUT, "en")

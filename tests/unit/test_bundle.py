@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 
 import pytest
 
+from sessions.build import retag
 from sessions.build.model import Wheel
 from sessions.fetch import build_tools
 from sessions.run import job, main_bundle
-from sessions.shared import knowledge, records, spec, venvs
+from sessions.shared import knowledge, records, spec, subnox, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -42,7 +43,8 @@ def bundling(root: Path, *words: str, **changes: Any) -> Context:
     ctx = fakes.context(root, *words, **named)
     path = ctx.wheels / NAME
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"a wheel" * 100)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{fakes.INFO}/METADATA", "Name: llama_cpp_python\n")
     wheel = fakes.wheel(sha256=records.file_sha256(path), requires=REQUIRES)
     records.write(ctx.record("wheel"), "wheel", wheel)
     return ctx
@@ -80,7 +82,9 @@ class Pip:
         elif words[0] == "download":
             folder = Path(named["-d"])
             folder.mkdir(parents=True, exist_ok=True)
-            name = "gguf-0.19.0" if "-r" in named else words[-1].replace("==", "-")
+            name = (
+                "gguf-0.19.0" if "-r" in named else words[-1].replace("-", "_").replace("==", "-")
+            )
             (folder / f"{name}-py3-none-any.whl").write_bytes(b"what is needed")
         return ""
 
@@ -117,7 +121,7 @@ def test_a_bundle_has_the_wheel_what_it_needs_and_the_checks(made: zipfile.ZipFi
         "nvml/pynvml.py",
         f"wheels/{NAME}",
         "wheels/numpy-2.4.6-py3-none-any.whl",
-        "wheels/cuda-pathfinder-1.3.3-py3-none-any.whl",
+        "wheels/cuda_pathfinder-1.3.3-py3-none-any.whl",
         "wheels/gguf-0.19.0-py3-none-any.whl",
     }
 
@@ -199,8 +203,7 @@ def test_a_bundle_says_what_to_take_along_to_measure_with(
     assert f"python3.11 smoke-rtx50.pyz --bench --baseline rtx50+seed/{NAME}" in told
     assert f"take along, in its folder: {other}" in told
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
-        assert f"wheels/{NAME}" in archive.namelist()
-        assert archive.read(f"wheels/{NAME}") == b"a wheel" * 100
+        assert archive.read(f"wheels/{NAME}") == (ctx.wheels / NAME).read_bytes()
 
 
 # ---- a wheel that serves every Python -----------------------------------------------------------
@@ -249,6 +252,96 @@ def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
     assert manifest["pythons"] == ["3.11", "3.12", "3.13"]
     told = capsys.readouterr().out
     assert "the bundle is not for Python 3.14" in " ".join(told.split())
+
+
+def test_a_wheel_of_one_python_is_tested_by_any_other(tmp_path: Path, pip: Pip) -> None:
+    ctx = bundling(tmp_path)
+    main_bundle.main(ctx)
+    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
+        manifest = json.loads(archive.read("manifest.json"))
+    assert "-cp311-cp311-" in NAME
+    assert manifest["pythons"] == ["3.11", "3.12", "3.13", "3.14"]
+
+
+@pytest.mark.parametrize("what", ["calls", "excludes"])
+def test_a_wheel_that_needs_its_own_python_is_tested_by_it_only(
+    what: str, tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = bundling(tmp_path)
+    if what == "calls":
+        monkeypatch.setattr(retag, "calls", lambda path: ["PyModule_Create2 in llama.so"])
+    else:
+        monkeypatch.setattr(
+            retag, "refusal", lambda path, python: None if python == "3.11" else "<3.12"
+        )
+    main_bundle.main(ctx)
+    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
+        assert json.loads(archive.read("manifest.json"))["pythons"] == ["3.11"]
+
+
+# ---- several targets ----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Chains:
+    """Plays the chain of each target: leaves a wheel, or fails."""
+
+    root: Path
+    fails: str = ""
+    ran: list[str] = dataclasses.field(default_factory=list)
+
+    def __call__(
+        self, root: Path, sessions: Sequence[str], target: str, words: Sequence[str]
+    ) -> int:
+        assert sessions == ["verify"]
+        self.ran.append(target)
+        bundling(self.root, spec=TARGETS[target])
+        return int(target == self.fails)
+
+
+def several(tmp_path: Path, chains: Chains, monkeypatch: pytest.MonkeyPatch) -> Context:
+    monkeypatch.setattr(subnox, "follow", chains)
+    named = {"session": "bundle", "asked": frozenset({"bundle"})}
+    specs = (TARGETS["rtx50"], TARGETS["hopper"], TARGETS["cpu"])
+    return fakes.context(
+        tmp_path, "--targets", "rtx50,hopper,cpu", spec=specs[0], specs=specs, **named
+    )
+
+
+def test_one_file_has_the_wheels_of_several_targets(
+    tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chains = Chains(tmp_path)
+    main_bundle.main(several(tmp_path, chains, monkeypatch))
+    assert chains.ran == ["rtx50", "hopper", "cpu"]
+    with zipfile.ZipFile(tmp_path / "wheels" / "smoke.pyz") as archive:
+        names, told = archive.namelist(), json.loads(archive.read("manifest.json"))["targets"]
+        for one in told:
+            wheel = archive.read(f"targets/{one['target']}/{NAME}")
+            assert hashlib.sha256(wheel).hexdigest() == one["job"]["identity"]["sha256"]
+    assert [one["target"] for one in told] == chains.ran
+    assert [one["capabilities"] for one in told] == [["12.0"], ["9.0"], []]
+    assert f"wheels/{NAME}" not in names
+    # What they share is in it once, and was looked for once.
+    assert sum(name.startswith("wheels/numpy-") for name in names) == 1
+    assert pip.downloads().count("numpy==2.4.6") == 1
+
+
+def test_of_a_target_that_fails_no_bundle_is_made(
+    tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raises("bundle-target-failed") as caught:
+        main_bundle.main(several(tmp_path, Chains(tmp_path, fails="hopper"), monkeypatch))
+    assert caught.value.remedy == "nox -s verify -- --target hopper"
+    assert not (tmp_path / "wheels" / "smoke.pyz").exists()
+
+
+def test_two_releases_of_what_the_wheels_need_are_refused(tmp_path: Path) -> None:
+    for name in ("numpy-2.4.6-py3-none-any.whl", "numpy-1.26.4-py3-none-any.whl"):
+        (tmp_path / name).write_bytes(b"")
+    with raises("bundle-two-releases") as caught:
+        main_bundle._refuse_doubles(tmp_path)
+    assert caught.value.evidence.count("numpy") == 2
 
 
 # ---- the file itself ----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from sessions.build import main_configure, sbom
 from sessions.release import provenance
 from sessions.release.documents import wheel_card
+from sessions.release.gate import Checkout
 from sessions.shared import cmake_options, declared, knowledge, records, spec, subnox
 from sessions.shared.options import parse
 from tests import fakes
@@ -138,7 +139,9 @@ def test_cmake_is_told_and_the_documents_say_it() -> None:
     assert other.build.fingerprint != plain.build.fingerprint
     words = {"en": "**Options of llama.cpp**", "es": "**Opciones de llama.cpp**"}
     for language, text in words.items():
-        cards = [wheel_card.render(found, "4" * 40, language) for found in (plain, other)]
+        cards = [
+            wheel_card.render(found, Checkout("4" * 40, ()), language) for found in (plain, other)
+        ]
         line = f"{text}: `GGML_CUDA_FA_ALL_QUANTS=ON`"
         assert [line in card for card in cards] == [False, True]
     asked = provenance.statement(other, "4" * 40)["predicate"]["buildDefinition"]

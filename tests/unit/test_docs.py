@@ -5,15 +5,14 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-import tomllib
 
-from sessions.shared import declared, graph
+from sessions.shared import declared, graph, spec
 from tests import fakes
 
 README = (fakes.ROOT / "README.md").read_text(encoding="utf-8")
 SPANISH = (fakes.ROOT / "README.es.md").read_text(encoding="utf-8")
 ARCHITECTURE = (fakes.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-TARGETS = tomllib.loads((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"))
+TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -32,8 +31,7 @@ def sessions() -> set[str]:
 def test_the_table_of_targets_is_that_of_targets_toml() -> None:
     said = {row[0].strip("`"): (row[2], row[3].strip("`")) for row in rows("Which target is mine?")}
     assert said == {
-        name: (table["version"], ";".join(table["archs"]) or "none")
-        for name, table in TARGETS.items()
+        name: (table.version, ";".join(table.archs) or "none") for name, table in TARGETS.items()
     }
 
 

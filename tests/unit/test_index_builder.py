@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
@@ -17,8 +18,10 @@ from urllib.parse import unquote, urldefrag
 import pytest
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from sessions.release.documents import index_page
 from sessions.release.index import builder
-from sessions.shared import records
+from sessions.release.model import PythonWheel
+from sessions.shared import knowledge, records
 from tests import tiny
 from tests.problems import raises
 
@@ -118,10 +121,10 @@ def test_each_gpu_has_an_index_with_its_wheel_alone(dist: Path) -> None:
 
 def test_a_record_cannot_write_into_the_front_page(tmp_path: Path) -> None:
     release = tiny.release(tmp_path, "cpu", None)
-    evil = dataclasses.replace(release, version="1<script>", files={"<b>": "0" * 64})
-    offer = builder._offer("<i>", evil)
-    assert not re.search("<script|<b>|<i>", offer)
-    assert "1&lt;script&gt;" in offer
+    evil = dataclasses.replace(release, devices=("<script>1",), files={"<b>": "0" * 64})
+    page = index_page.render("x", [index_page.Offer("<i>", "<i>", evil, evil.system)])
+    assert not re.search("<script>1|<b>|<i>", page)
+    assert "&lt;script&gt;1" in page
 
 
 def test_what_is_untested_is_said_so_on_every_page_and_nothing_else_is(dist: Path) -> None:
@@ -266,7 +269,7 @@ def test_two_wheels_of_one_name_for_one_gpu_are_refused(dist: Path) -> None:
     tiny.release(dist, "rtx50+arch", "13.1", ("120-real",))
     with raises("index-same-name") as caught:
         builder.write(dist)
-    assert f"dist/rtx50/{PLAIN}\ndist/rtx50+arch/{PLAIN}" == caught.value.evidence
+    assert f"rtx50/{PLAIN}\nrtx50+arch/{PLAIN}" == caught.value.evidence
     assert before.items() <= tree(dist).items()  # and nothing of the index was touched
 
 
@@ -323,9 +326,77 @@ def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
     assert f"{base}cu131-sm90/simple/ llama-cpp-python==0.3.16" in lines
     assert f"{base}cu131-sm120a/simple/ llama-cpp-python==0.3.36" in lines
     assert lines.count("UNTESTED") == 1
-    assert "compute capability 9.0" in lines
-    for link in Anchors(text).found:
-        assert (dist / unquote(str(link[1]["href"]))).is_file()
+    assert "Hopper: H100, H200, GH200 (9.0)" in lines
+    assert "Tested on the GPU, 2026-11-23" in lines
+    links = [str(attributes["href"]) for _, attributes in Anchors(text).found]
+    local = [link for link in links if not link.startswith(("#", "https://pypi.org/"))]
+    assert len(local) == 2 * 4  # the card and the file of each
+    for link in local:
+        assert (dist / unquote(link)).is_file()
+
+
+def test_a_wheel_is_for_each_gpu_that_can_run_it(tmp_path: Path) -> None:
+    def able(*archs: str) -> list[str]:
+        release = tiny.release(tmp_path, "rtx50", "13.1" if archs else None, archs)
+        return index_page.capabilities(release)
+
+    assert able("120-real") == ["12.0", "12.1"]  # machine code of the same major
+    assert able("120a-real") == ["12.0"]
+    assert able("90-real", "89-real") == ["9.0", "8.9"]
+    assert able("100") == ["12.0", "10.0", "10.3", "12.1"]
+    assert able() == ["cpu"]
+
+
+def test_every_gpu_of_the_page_has_one_capability_that_is_known() -> None:
+    named: dict[str, str] = {}
+    for _, names in index_page.gpus():
+        for name, capability in names:
+            assert named.setdefault(name, capability) == capability
+            assert int(capability.replace(".", "")) in knowledge.capability_names()
+    assert {"RTX 5090", "RTX 5080", "RTX 5070 Ti", "RTX PRO 6000 Workstation"} <= set(named)
+    assert any("Laptop" in name for name in named)
+
+
+def test_the_script_of_the_page_is_the_one_that_its_policy_allows(dist: Path) -> None:
+    text = (dist / "index.html").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    assert "default-src 'none'" in text
+    assert not re.search(r"(src|href)=.(https?:)?//(?!pypi\.org)", text)
+
+
+# ---- the same wheel for other Pythons -----------------------------------------------------------
+
+
+def test_each_python_finds_its_wheel_in_the_index(tmp_path: Path) -> None:
+    first = tiny.release(tmp_path, "rtx50", "13.1", ("120-real",))
+    other = tiny.wheel(tmp_path / "rtx50", "rtx50", tag=tiny.TAG.replace("cp311", "cp312"))
+    more = PythonWheel("3.12", other.name, records.file_sha256(other), other.stat().st_size)
+    release = dataclasses.replace(first, pythons=(more,))
+    records.write(tmp_path / "rtx50" / "release.json", "release", release)
+    builder.write(tmp_path)
+    assert sorted(anchors(tmp_path / "cu131-sm120" / PROJECT)) == [first.file, other.name]
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'data-python="3.11"' in text
+    assert 'data-python="3.12"' in text
+    assert len(data(tmp_path / PROJECT)["files"]) == 3  # and variants.json
+    other.write_bytes(b"changed")
+    with raises("index-file-changed"):
+        builder.write(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tag", "system"),
+    [
+        ("manylinux_2_17_x86_64.manylinux2014_x86_64", "linux-x86_64"),
+        ("manylinux_2_39_aarch64", "linux-aarch64"),
+        ("win_amd64", "windows-x86_64"),
+        ("win_arm64", "windows-arm64"),
+    ],
+)
+def test_a_release_knows_its_system(tag: str, system: str, tmp_path: Path) -> None:
+    assert tiny.release(tmp_path, "cpu", None, tag=f"cp311-cp311-{tag}").system == system
 
 
 def test_the_cpu_alone_needs_no_variants(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sessions.fetch import sdist_lock
+from sessions.fetch import build_tools, sdist_lock
 from sessions.lock import main_lock
-from sessions.shared import knowledge, records
+from sessions.shared import graph, knowledge, records, venvs
+from tests import fakes
 from tests.problems import raises
 
 # Lines of METADATA of cuda-toolkit 13.1.2.0, as they are: pinned by pattern, each more than once.
@@ -161,3 +162,66 @@ def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: 
     main_lock.put(known, "release", "9.9.9", row)
     assert known.read_text().startswith("# kept\n")
     assert tomllib.loads(known.read_text()) == {"release": {"9.9.9": row}}
+
+
+def test_rows_are_kept_in_the_order_of_releases(tmp_path: Path) -> None:
+    known = tmp_path / "sources.toml"
+    known.write_text(
+        '# kept\n[sdist]\n\n[sdist."0.3.16"]\nfile = "a"\nmerged = [\n    ["x"], # why\n]\n\n'
+        '[sdist."0.3.36"]\nfile = "b"\n'
+    )
+    for version in ("0.3.9", "0.3.35", "0.3.100", "0.3.16"):
+        main_lock.put(known, "sdist", version, {"file": version})
+    text = known.read_text()
+    rows = tomllib.loads(text)["sdist"]
+    assert list(rows) == ["0.3.9", "0.3.16", "0.3.35", "0.3.36", "0.3.100"]
+    assert rows["0.3.36"] == {"file": "b"}
+    assert text.startswith("# kept\n")
+
+
+def test_a_row_that_moves_keeps_what_it_says(tmp_path: Path) -> None:
+    known = tmp_path / "sources.toml"
+    text = (knowledge.KNOWLEDGE / "sources.toml").read_text(encoding="utf-8")
+    known.write_text(text, encoding="utf-8")
+    main_lock.put(known, "sdist", "0.3.35", {"file": "new"})
+    rows = tomllib.loads(known.read_text(encoding="utf-8"))["sdist"]
+    assert list(rows) == ["0.3.16", "0.3.35", "0.3.36"]
+    assert {v: row for v, row in rows.items() if v != "0.3.35"} == tomllib.loads(text)["sdist"]
+
+
+LISTED = "llama-cpp-python (0.3.36)\nAvailable versions: 0.3.36, 0.3.35, 0.3.9\n"
+
+
+def published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, listed: str = LISTED
+) -> str:
+    monkeypatch.setattr(build_tools, "own", lambda ctx: tmp_path)
+    monkeypatch.setattr(venvs, "pip", lambda ctx, venv, words, what: listed)
+    ctx = fakes.context(tmp_path, session="lock")
+    return main_lock._published(ctx, version)
+
+
+def test_the_newest_release_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert published(tmp_path, monkeypatch, "latest") == "0.3.36"
+    assert published(tmp_path, monkeypatch, "0.3.9") == "0.3.9"
+
+
+def test_a_release_that_does_not_exist_is_said_to_be_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raises("lock-release-unknown") as caught:
+        published(tmp_path, monkeypatch, "0.3.99")
+    assert "0.3.99" in caught.value.what
+    assert caught.value.remedy == "nox -s lock -- --add llama-cpp-python==0.3.36"
+    with raises("lock-no-releases"):
+        published(tmp_path, monkeypatch, "latest", "nothing\n")
+
+
+def test_a_cuda_that_nothing_knows_is_refused_before_a_download(tmp_path: Path) -> None:
+    with raises("lock-cuda-unknown") as caught:
+        main_lock.lock_toolkit(fakes.context(tmp_path, session="lock"), "13.9")
+    assert "cuda.toml" in caught.value.remedy
+
+
+def test_a_lock_needs_no_compiler() -> None:
+    assert graph.closure(["lock"]) == ("lock",)

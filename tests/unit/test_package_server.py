@@ -6,10 +6,12 @@ import time
 import urllib.error
 import urllib.request
 from email.message import Message
+from pathlib import Path
 
 import pytest
 
 from sessions.release import package_server
+from tests.problems import raises
 
 
 def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
@@ -71,3 +73,16 @@ def test_a_server_does_not_show_its_secrets() -> None:
     assert server.page("simple", "p") == "https://h/x/simple/p/?token=abc"
     assert server.shown == "https://h/x/?***"
     assert "s3cret" not in repr(server)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_proxy_that_reaches_nobody_is_said_to_be_that(
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(server: package_server.Server, url: str) -> None:
+        raise urllib.error.HTTPError(url, status, "Bad Gateway", Message(), None)
+
+    monkeypatch.setattr(package_server, "_opened", refuse)
+    with raises("server-unreachable") as caught:
+        package_server.has("http://127.0.0.1:9/", "p", tmp_path / "a.whl", {}, "", "")
+    assert str(status) in caught.value.evidence

@@ -53,6 +53,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
 def options(**changes: Any) -> argparse.Namespace:
     """The options of a command line without any."""
     base = {"device": None, "report": "r.json", "model": None, "offline": False, "sign": None}
+    base |= {"target": None, "reports": None, "bench": False}
     return argparse.Namespace(**{**base, **changes})
 
 
@@ -523,9 +524,10 @@ def test_the_packages_for_this_python_are_put_to_the_others(
 ) -> None:
     with zipfile.ZipFile(bundle, "w") as archive:
         archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99", HERE])))
-        archive.writestr("wheels/gguf.whl", "for every one")
-        archive.writestr(f"python{HERE}/numpy.whl", "for this one")
-        archive.writestr("python3.99/numpy.whl", "for another")
+        archive.writestr("wheels/gguf-1.whl", "for every one")
+        archive.writestr("wheels/numpy-1-cp399.whl", "for the target's")
+        archive.writestr(f"python{HERE}/numpy-1-this.whl", "for this one")
+        archive.writestr("python3.99/numpy-1-other.whl", "for another")
     found: dict[str, str] = {}
 
     def install(folder: Path) -> str:
@@ -535,7 +537,76 @@ def test_the_packages_for_this_python_are_put_to_the_others(
 
     monkeypatch.setattr(launch, "_install", install)
     assert ran(bundle, monkeypatch, checks=GOOD) == 0
-    assert found == {"gguf.whl": "for every one", "numpy.whl": "for this one"}
+    assert found == {"gguf-1.whl": "for every one", "numpy-1-this.whl": "for this one"}
+
+
+def test_of_several_targets_the_named_one_is_installed_under_this_pythons_tag(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = manifest()["job"]
+    file = "llama_cpp_python-0.3.16-cp399-cp399-manylinux_2_35_x86_64.whl"
+    one = {**job, "identity": {**job["identity"], "file": file, "target": "ada"}}
+    told = {"targets": [manifest(), manifest(target="ada", job=one)]}
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(told))
+        archive.writestr(f"targets/rtx50/{file}", "of rtx50")
+        archive.writestr(f"targets/ada/{file}", "of ada")
+        archive.writestr("wheels/", "")
+    found: dict[str, str] = {}
+
+    def install(folder: Path) -> str:
+        found.update({p.name: p.read_text() for p in (folder / "bundle").rglob("*.whl")})
+        return "/venv/python"
+
+    monkeypatch.setattr(launch, "_install", install)
+    assert ran(bundle, monkeypatch, "--target", "ada", checks=GOOD) == 0
+    tag = f"cp{HERE.replace('.', '')}"
+    assert found == {file.replace("cp399-cp399", f"{tag}-{tag}"): "of ada"}
+
+
+@pytest.mark.parametrize(
+    ("told", "changes", "what"),
+    [
+        (manifest(), {"target": "rtx50"}, "--target and --reports are for a bundle of several"),
+        (manifest(), {"reports": "d"}, "--target and --reports are for a bundle of several"),
+        ({"targets": [manifest()]}, {"target": "x"}, "Fix: name one: --target rtx50"),
+        ({"targets": [manifest()]}, {"report": "r"}, "Fix: name one: --target rtx50"),
+        ({"targets": [manifest()]}, {"bench": True}, "Fix: name one: --target rtx50"),
+    ],
+)
+def test_what_a_bundle_cannot_do_is_refused(
+    told: dict[str, Any], changes: dict[str, Any], what: str, capsys: Told
+) -> None:
+    given = options(**{"report": None, **changes})
+    assert what in stopped(lambda: launch._chosen(told, given), capsys)
+
+
+def test_a_bundle_of_several_tests_all_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def each(*given: Any) -> int:
+        asked.append(given)
+        return 0
+
+    beside = SimpleNamespace(main=each)
+    monkeypatch.setitem(sys.modules, "several", beside)
+    monkeypatch.setattr(sys, "argv", ["smoke.pyz"])
+    with pytest.raises(SystemExit) as caught:
+        launch._chosen({"targets": [manifest()]}, options(report=None))
+    assert caught.value.code == 0
+    assert asked[0][0] == [manifest()]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("a-1-cp399-cp399-x.whl", False),
+        ("a-1-py3-none-x.whl", True),
+        ("a-1-cp399-abi3-x.whl", True),
+    ],
+)
+def test_only_a_tag_of_one_python_is_changed(name: str, kept: bool) -> None:
+    assert (launch.for_this_python(name) == name) is kept
 
 
 def test_another_python_is_told_before_anything_is_unpacked(

@@ -17,7 +17,7 @@ from sessions.release import main_publish, package_server
 from sessions.release.index import builder
 from sessions.release.main_publish import Place
 from sessions.release.model import Release
-from sessions.shared import console, options, programs, records, subnox
+from sessions.shared import console, options, programs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -110,7 +110,7 @@ def test_a_dry_run_names_every_upload_and_connects_to_nobody(
 
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    for module, name in ((programs, "capture"), (subnox, "follow"), (build_tools, "tools")):
+    for module, name in ((programs, "capture"), (build_tools, "own")):
         monkeypatch.setattr(module, name, refuse)
     releases = [
         tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",)),
@@ -318,18 +318,7 @@ class Server:
         self.commands: list[tuple[tuple[str, ...], dict[str, str]]] = []
         monkeypatch.setattr(package_server, "has", self.state)
         monkeypatch.setattr(programs, "capture", self.twine)
-        monkeypatch.setattr(build_tools, "tools", lambda _: Path("/venv"))
-        self.probes: list[str] = []
-        self.probe_fails = False
-        monkeypatch.setattr(subnox, "follow", self.probe)
-
-    def probe(self, root: Path, sessions: list[str], target: str, _: list[str]) -> int:
-        assert sessions == ["probe"]
-        self.probes.append(target)
-        if not self.probe_fails:
-            probed = fakes.chain()
-            records.write(root / "build" / "rtx50" / "probe.json", "probe", probed)
-        return int(self.probe_fails)
+        monkeypatch.setattr(build_tools, "own", lambda _: Path("/venv"))
 
     def state(self, url: str, project: str, file: Path, *_: Any) -> str:
         assert (url, project) == (self.url, "llama-cpp-python")
@@ -403,28 +392,13 @@ def test_a_second_run_uploads_only_what_is_missing(
     assert said[-1] == f"publish: 1 uploaded, 1 there before, {URL}"
 
 
-def test_the_probe_is_run_once_and_only_for_an_upload(
+def test_an_upload_needs_no_target_and_so_no_probe(
     tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
 ) -> None:
-    main_publish.main(context(tmp_path))
-    server.has = dict.fromkeys(two, "same")
     main_publish.main(context(tmp_path, "--to", URL))
-    assert server.probes == []
-    server.has = {}
-    main_publish.main(context(tmp_path, "--to", URL))
-    assert (server.probes, len(server.uploads)) == (["rtx50"], 2)
-    server.has = {}
-    main_publish.main(context(tmp_path, "--to", URL))  # its record is there now
-    assert (server.probes, len(server.uploads)) == (["rtx50"], 4)
-
-
-def test_a_machine_that_cannot_have_twine_is_told_so(
-    tmp_path: Path, server: Server, two: tuple[str, str]
-) -> None:
-    server.probe_fails = True
-    with raises("twine-missing") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert caught.value.remedy.endswith("nox -s probe -- --target rtx50")
+    assert len(server.uploads) == 2
+    assert not (tmp_path / "build").exists()
+    assert not [line for line in said if "rtx50" in line]
 
 
 def test_another_file_of_the_name_stops_it_before_anything_is_uploaded(

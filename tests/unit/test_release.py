@@ -106,6 +106,7 @@ class World:
     status: str = ""
     head: tuple[int, str] = (0, COMMIT)
     top: str = ""
+    origin: str = "https://example.org/b.git"
     cards: tuple[dict[str, Any], ...] | None = ()
     second: str | None = None  # the content of the wheel that a second build gives
     tracked: str = "noxfile.py\0"
@@ -153,6 +154,8 @@ class World:
             "rev-parse HEAD": self.head,
             "status --porcelain --untracked-files=normal": (0, self.status + beside),
             "ls-files -z": (0, self.tracked),
+            "show --no-patch --format=%an%n%cs HEAD": (0, "warning: x\nAna\n2026-11-28\n"),
+            "remote get-url origin": (0, f"{self.origin}\n"),
         }
         if command[0] == "git":
             code, text = answers[words]
@@ -801,16 +804,16 @@ def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
     monkeypatch.setattr(subnox, "follow", follow)
     wheel = fakes.wheel()
     records.write(ctx.record("wheel"), "wheel", wheel)
-    assert main_release._prove(ctx) == 0
+    assert main_release._prove(ctx, ()) == 0
     assert calls == [["verify"], ["smoke", "--device=1"], ["smoke", "--device=0"]]
     # One that is there already is not made again; nor is one without its GPU.
     report = fakes.report(fakes.evidence())
     records.write(job.record(ctx.build, "12.0"), "smoke", report)
     calls.clear()
-    assert main_release._prove(ctx) == 0
+    assert main_release._prove(ctx, ()) == 0
     assert calls == [["verify"], ["smoke", "--device=1"]]
     world.cards, calls[:] = None, []
-    assert main_release._prove(ctx) == 0
+    assert main_release._prove(ctx, ()) == 0
     assert calls == [["verify"]]
 
 
@@ -1036,3 +1039,25 @@ def test_a_dry_run_names_the_report_that_it_would_take(world: World, capsys: Tol
     assert "sigstore" not in said
     assert "compare" not in said
     assert world.calls == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [
+        ("https://example.org/b.git", True),
+        ("git@example.org:a/b.git", True),
+        ("https://ana:secret@example.org/b.git", False),
+        ("/home/ana/b", False),
+        ("", False),
+    ],
+)
+def test_the_card_has_the_address_to_clone_and_no_secret(
+    world: World, origin: str, shown: bool
+) -> None:
+    world.origin = origin
+    world.release()
+    card = world.files("rtx50")["WHEEL.md"].decode()
+    assert (f"git clone {origin} blackwheel" in card) is (shown and bool(origin))
+    assert ("git clone ADDRESS-OF-BLACKWHEEL" in card) is not shown
+    assert "secret" not in card
+    assert card.endswith(", of Ana, 2026-11-28.*\n")

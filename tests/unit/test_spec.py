@@ -606,3 +606,50 @@ def test_auto_without_any_target_is_refused() -> None:
         with pytest.raises(Problem) as caught:
             spec.auto({}, fakes.parsed("--target", "auto"), answer)
         assert caught.value.id == "targets-empty"
+
+
+# ---- what targets inherit, and all of them -----------------------------------------------------
+
+
+def test_a_release_of_upstream_stands_once_in_targets_toml() -> None:
+    versions = [line for line in TEXT.splitlines() if re.match(r"version = \"\d", line)]
+    assert versions == ['version = "0.3.16"']
+    newest = spec.load(TEXT.replace(versions[0], 'version = "0.3.36"'), "linux")
+    assert {target.version for target in newest.values()} == {"0.3.36"}
+
+
+def test_a_table_overrides_what_it_inherits() -> None:
+    text = '[defaults]\nversion = "0.3.36"\npython = "3.12"\n' + TABLE
+    assert spec.load(text, "linux")["one"].version == "0.3.16"
+    bare = without("version").replace('python = "3.11"\n', "")
+    one = spec.load('[defaults]\nversion = "0.3.36"\npython = "3.12"\n' + bare, "linux")["one"]
+    assert (one.version, one.python) == ("0.3.36", "3.12")
+
+
+def test_latest_in_a_table_is_the_newest_that_is_locked() -> None:
+    one = spec.load(without("version", 'version = "latest"'), "linux")["one"]
+    assert one.version == knowledge.newest_sdist()
+
+
+@pytest.mark.parametrize(
+    ("defaults", "id"),
+    [("budget_mb = 3", "target-table-invalid"), ('version = "../x"', "target-table-invalid")],
+)
+def test_what_cannot_be_inherited_is_refused(defaults: str, id: str) -> None:
+    bare = without("version", "") if "version" in defaults else TABLE
+    assert load_refused(f"[defaults]\n{defaults}\n{bare}").id == id
+
+
+def test_a_default_that_is_no_table_is_refused() -> None:
+    assert load_refused("defaults = 1\n" + TABLE).id == "target-not-a-table"
+
+
+def test_all_names_every_target_that_is_a_product() -> None:
+    assert spec.named(TARGETS, "all") == [name for name in TARGETS if name != "seed"]
+    assert spec.named(TARGETS, "cpu, rtx50") == ["cpu", "rtx50"]
+
+
+def test_all_pythons_are_all_that_wheels_can_be_for() -> None:
+    found = spec.matrix(TARGETS, fakes.parsed("--targets", "cpu", "--pythons", "all"))
+    assert sorted(one.python for one in found) == sorted(knowledge.pythons())
+    assert found[0].python == "3.11"  # the one that is built comes first

@@ -10,7 +10,7 @@ import functools
 import re
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import jinja2
 
 from sessions.release.documents import bench_charts, release_page
 from sessions.release.evidence import Evidence, ran, unproven
-from sessions.release.gate import UNSUPPORTED
+from sessions.release.gate import UNSUPPORTED, Checkout
+from sessions.release.model import PythonWheel
 from sessions.release.provenance import neutral
 from sessions.run import job
 from sessions.run.model import SmokeReport
@@ -45,10 +46,34 @@ class Proof:
     said: str  # in the record's own words
 
 
-def render(found: Evidence, commit: str, language: str) -> str:
-    """The card in "en" or "es". ``commit`` is that of this project."""
+def render(
+    found: Evidence, checkout: Checkout, language: str, pythons: Sequence[PythonWheel] = ()
+) -> str:
+    """The card in "en" or "es". ``checkout`` is that of this project, by which it was released.
+
+    ``pythons`` are the wheels with the same libraries for other Pythons.
+    """
     template = _environment().get_template(f"card.{language}.md")
-    return template.render(view(found, commit, language))
+    return template.render(
+        {
+            **view(found, checkout.commit, language),
+            "checkout": checkout,
+            "pythons": pythons,
+            "compiler": compiler(found),
+            "all_gpus": knowledge.load("measured.toml")["all_gpus"],
+            "runtime_mb": knowledge.runtime_mb(),
+            "disk_mb": knowledge.load("measured.toml")["runtime"]["disk_mb"],
+        }
+    )
+
+
+def compiler(found: Evidence) -> str:
+    """The compiler by the name that people know: "GCC 12.2.0 (Debian)"."""
+    family, _, version = found.wheel.compiler.partition(" ")
+    names = {"gnu": "GCC", "clang": "Clang", "msvc": "Microsoft Visual C++"}
+    chosen = found.toolchain.compiler
+    maker = re.search(r"\(([A-Za-z]+) ", chosen.identity.get("release", "")) if chosen else None
+    return f"{names.get(family, family)} {version}" + (f" ({maker[1]})" if maker else "")
 
 
 @functools.cache

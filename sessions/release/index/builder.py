@@ -16,13 +16,14 @@ import html
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from pathlib import Path
-from urllib.parse import quote
 
+from sessions.release.documents import index_page
 from sessions.release.index import pages, variants
 from sessions.release.index.pages import File
-from sessions.release.model import Release
+from sessions.release.model import PythonWheel, Release
 from sessions.shared import knowledge, records, spec
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.target import BuildSpec
@@ -44,21 +45,43 @@ def label(cuda: str | None, archs: Sequence[str]) -> str:
     return "-".join(parts)
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A release and the name of its folder.
+
+    That is its target's name; in an index of several ``dist/`` what ``folder`` returns.
+    """
+
+    folder: str
+    release: Release
+
+
+def folder(release: Release) -> str:
+    """The name of a release's folder in an index of several ``dist/``."""
+    return f"{release.target}-{release.version}-{release.system}"
+
+
 def releases(dist: Path) -> tuple[Release, ...]:
-    """Every release in ``dist/``, by target; each file of it is the one its record says."""
+    """Every release in ``dist/``, by target; each file of it is the one its record names."""
+    return tuple(placed.release for placed in placed_in(dist))
+
+
+def placed_in(dist: Path) -> tuple[Placed, ...]:
+    """The same, with the folder of each."""
     found = []
     for path in sorted(dist.glob("*/release.json")):
-        release = records.read(path, "release", Release)
-        if release is None or release.target != path.parent.name:
+        release, name = records.read(path, "release", Release), path.parent.name
+        if release is None or name not in (release.target, folder(release)):
             raise Problem(
                 "The record of a release cannot be read.",
                 id="index-record-unreadable",
                 code=CHECK_FAILED,
                 evidence=str(path),
-                remedy=f"nox -s release -- --target {path.parent.name.split('+')[0]}",
+                remedy=f"nox -s release -- --target {name.split('+')[0]}",
             )
-        for name, sha256 in {release.file: release.sha256, **release.files}.items():
-            file = path.parent / name
+        digests = {wheel.file: wheel.sha256 for wheel in release.wheels}
+        for file_name, sha256 in {**digests, **release.files}.items():
+            file = path.parent / file_name
             if not file.is_file() or records.file_sha256(file) != sha256:
                 raise Problem(
                     "A file in dist/ is not the one that was released.",
@@ -67,7 +90,7 @@ def releases(dist: Path) -> tuple[Release, ...]:
                     evidence=f"{file}\nreleased: sha256 {sha256}",
                     remedy=command("release", release),
                 )
-        found.append(release)
+        found.append(Placed(name, release))
     return tuple(found)
 
 
@@ -97,38 +120,54 @@ def write(dist: Path) -> None:
 
     Where nothing was released there is no index.
     """
-    found = releases(dist)
-    groups = _by_label(found)
+    groups = _by_label(placed_in(dist))
     _clear(dist)
     if not groups:
         return
     everything: list[File] = []
     for name, group in groups.items():
-        plain = [_file(dist, dist / r.target / r.file, r) for r in group]
+        plain = [_file(dist, dist / p.folder / w.file, p.release) for p, w in _wheels(group)]
         _write_simple(dist, f"{name}/{ALL}", plain)
         everything += plain if name == CPU else _variants(dist, name, group)
     everything += _variants_json(dist, groups)
     _write_simple(dist, ALL, everything, _note(groups) if _has_variants(groups) else "")
-    records.write_text(dist / "index.html", _front(groups))
+    offers = [
+        index_page.Offer(name, placed.folder, placed.release, placed.release.system)
+        for name, group in groups.items()
+        for placed in group
+    ]
+    records.write_text(dist / "index.html", index_page.render(PROJECT, offers))
 
 
-def _by_label(found: Iterable[Release]) -> dict[str, list[Release]]:
-    """The releases of each sub-index, one per file name. Raises Problem where a name has two."""
-    groups: dict[str, dict[str, Release]] = {}
-    for release in found:
-        name = label(release.cuda, release.archs)
-        other = groups.setdefault(name, {}).setdefault(release.file, release)
-        if other.sha256 != release.sha256:
-            raise Problem(
-                f"Two releases would have one name in one index, {name}, and no installer could "
-                "tell them apart.",
-                id="index-same-name",
-                code=CHECK_FAILED,
-                evidence=f"dist/{other.target}/{other.file}\ndist/{release.target}/{release.file}",
-                remedy="keep one of them: delete the other's folder, then run the same command "
-                "again",
-            )
-    return {name: list(group.values()) for name, group in sorted(groups.items())}
+def _wheels(group: Iterable[Placed]) -> list[tuple[Placed, PythonWheel]]:
+    """Each wheel of some releases; one that two releases share is there once."""
+    found = {wheel.file: (placed, wheel) for placed in group for wheel in placed.release.wheels}
+    return list(found.values())
+
+
+def _by_label(found: Iterable[Placed]) -> dict[str, list[Placed]]:
+    """The releases of each sub-index. Raises Problem where two files there have one name."""
+    groups: dict[str, dict[str, Placed]] = {}
+    for placed in found:
+        name = label(placed.release.cuda, placed.release.archs)
+        group = groups.setdefault(name, {})
+        for wheel in placed.release.wheels:
+            other = group.get(wheel.file)
+            if other and wheel.sha256 not in {w.sha256 for w in other.release.wheels}:
+                raise Problem(
+                    f"Two releases would have one name in one index, {name}, and no installer "
+                    "could tell them apart.",
+                    id="index-same-name",
+                    code=CHECK_FAILED,
+                    evidence="\n".join(f"{p.folder}/{wheel.file}" for p in (other, placed)),
+                    remedy="keep one of them: delete the other's folder, then run the same "
+                    "command again",
+                )
+            group[wheel.file] = other or placed
+    return {
+        name: list({placed.folder: placed for placed in group.values()}.values())
+        for name, group in sorted(groups.items())
+    }
 
 
 def _clear(dist: Path) -> None:
@@ -158,24 +197,25 @@ def _file(dist: Path, path: Path, release: Release) -> File:
     )
 
 
-def _variants(dist: Path, name: str, group: Iterable[Release]) -> list[File]:
+def _variants(dist: Path, name: str, group: Iterable[Placed]) -> list[File]:
     """The variant wheels of one sub-index's releases, made into the index of all."""
-    folder = dist / ALL / PROJECT
-    folder.mkdir(parents=True, exist_ok=True)
+    into = dist / ALL / PROJECT
+    into.mkdir(parents=True, exist_ok=True)
     made = []
-    for release in group:
+    for placed, wheel in _wheels(group):
+        release = placed.release
         needs = variants.properties(release.cuda or "", release.archs)
-        wheel = dist / release.target / release.file
-        path = variants.make(wheel, folder, name.replace("-", "_"), needs)
+        plain = dist / placed.folder / wheel.file
+        path = variants.make(plain, into, name.replace("-", "_"), needs)
         made.append(_file(dist, path, release))
     return made
 
 
-def _variants_json(dist: Path, groups: Mapping[str, Iterable[Release]]) -> list[File]:
+def _variants_json(dist: Path, groups: Mapping[str, Iterable[Placed]]) -> list[File]:
     """For each version with variant wheels, the file that says what each label stands for."""
     known: dict[str, dict[str, variants.Properties]] = {}
     for name, group in groups.items():
-        for release in group:
+        for release in (placed.release for placed in group):
             if release.cuda is not None:
                 owner_version = "-".join(release.file.split("-")[:2])
                 needs = variants.properties(release.cuda, release.archs)
@@ -209,54 +249,4 @@ def _note(groups: Iterable[str]) -> str:
         "<p>This index is for installers that choose a wheel by the GPU (wheel variants: uv with "
         "<code>--preview-features wheel-variants</code>). pip does not: give it the index of your "
         f"GPU: {html.escape(names_of_gpus)}</p>"
-    )
-
-
-def _front(groups: Mapping[str, Sequence[Release]]) -> str:
-    """The page for people: every wheel, and the line that installs it."""
-    lines = []
-    for name, group in groups.items():
-        lines.append(f"<h2>{html.escape(name)}</h2>\n<p>For {html.escape(_cards(group[0]))}.</p>")
-        lines += [_offer(name, release) for release in group]
-    if _has_variants(groups):
-        lines.append(
-            "<h2>Any of these GPUs (experimental)</h2>\n<p>uv can choose the wheel by the GPU:"
-            f"</p>\n<pre>uv pip install --preview-features wheel-variants --index {_HERE}{ALL}/ "
-            f"{PROJECT}</pre>"
-        )
-    lines.append(_SCRIPT)
-    return pages.page(f"{PROJECT}: GPU wheels", lines)
-
-
-# The address of the page that is read, put in by the browser; without it, as words.
-_HERE = '<span class="here">ADDRESS-OF-THIS-FOLDER/</span>'
-_SCRIPT = (
-    "<script>for (const e of document.querySelectorAll('.here')) "
-    "e.textContent = new URL('.', location.href).href</script>"
-)
-
-
-def _cards(release: Release) -> str:
-    if release.cuda is None:
-        return "any x86-64 machine with AVX2: it computes on the CPU only"
-    numbers = sorted({knowledge.parse_arch(arch)[0] for arch in release.archs})
-    names = knowledge.capability_names()
-    names_of_gpus = ", ".join(
-        f"{names[n]} (compute capability {n // 10}.{n % 10})" for n in numbers
-    )
-    return f"{names_of_gpus}, with CUDA {release.cuda}"
-
-
-def _offer(name: str, release: Release) -> str:
-    file = html.escape(f"{release.target}/{release.file}")
-    documents = [
-        f'<a href="{quote(f"{release.target}/{paper}")}">{html.escape(paper)}</a>'
-        for paper in release.files
-    ]
-    state = "" if release.tested else " <strong>UNTESTED</strong> on such a GPU."
-    return (
-        f'<p><a href="{quote(release.target)}/{quote(release.file)}">{file}</a>, '
-        f"{release.size / 1e6:.1f} MB.{state} {' '.join(documents)}</p>\n"
-        f"<pre>pip install --only-binary {PROJECT} --extra-index-url "
-        f"{_HERE}{html.escape(name)}/{ALL}/ {PROJECT}=={html.escape(release.version)}</pre>"
     )

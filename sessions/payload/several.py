@@ -1,0 +1,98 @@
+"""Tests every wheel of a bundle that fits this machine, one after the other.
+
+Each is tested by the same program with ``--target``, in a process of its own: a wheel that ends it
+does not stop the others. Imports nothing but the standard library and what the bundle contains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gpu
+
+FOLDER = "smoke-reports"
+
+
+class Test(NamedTuple):
+    """One run: a target's wheel on the CPU, or on the GPU of this number and capability."""
+
+    target: str
+    device: str  # as --device takes it
+    place: str  # compute capability, or "cpu"
+
+
+def main(
+    manifests: Sequence[dict[str, Any]],
+    options: argparse.Namespace,
+    bundle: str,
+    visible: str | None,
+) -> int:
+    """The exit code: 0 if every check passed, 1 if one failed, 2 if a wheel could not be tested.
+
+    ``visible`` is CUDA_VISIBLE_DEVICES.
+    """
+    sys.path.insert(0, f"{bundle}/nvml")  # pynvml, read from the zip file
+    nvml = gpu.read()
+    tests, skipped = plan(manifests, nvml, options.device, visible)
+    for line in skipped:
+        print(f"not tested here: {line}")
+    if not tests:
+        print("No wheel of this bundle fits this machine.", file=sys.stderr)
+        return 2
+    folder = Path(options.reports or FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    codes: list[int] = []
+    for test in tests:
+        print(f"== {test.target}, {len(codes) + 1} of {len(tests)}", flush=True)
+        codes.append(subprocess.run(command(test, options, bundle, folder), check=False).returncode)
+    for test, code in zip(tests, codes, strict=True):
+        print("ok  " if code == 0 else "FAIL", test.target, f"on {test.place}")
+    print(f"take the reports back: nox -s release -- --targets all --reports {folder.name}")
+    return 1 if 1 in codes else max(codes)
+
+
+def plan(
+    manifests: Sequence[dict[str, Any]],
+    nvml: dict[str, Any],
+    wanted: str | None,
+    visible: str | None,
+) -> tuple[list[Test], list[str]]:
+    """What is tested here, and why each other wheel is not."""
+    tests: list[Test] = []
+    skipped: list[str] = []
+    for manifest in manifests:
+        target = manifest["target"]
+        if not manifest["capabilities"]:
+            tests.append(Test(target, "cpu", "cpu"))
+            continue
+        if wanted == "cpu":
+            skipped.append(f"{target}: it needs a GPU")
+            continue
+        for capability in manifest["capabilities"]:
+            device, what, _ = gpu.choose(nvml, [capability], manifest["driver"], wanted, visible)
+            if device is None:
+                skipped.append(f"{target}: {what}")
+            else:
+                tests.append(Test(target, str(device["index"]), capability))
+    return tests, skipped
+
+
+def command(test: Test, options: argparse.Namespace, bundle: str, folder: Path) -> list[str]:
+    """The command line that tests one wheel."""
+    report = folder / f"smoke-report-{test.target}-{test.place}.json"
+    words = ["--target", test.target, "--device", test.device, "--report", str(report)]
+    return [sys.executable, "-I", bundle, *words, *_passed(options)]
+
+
+def _passed(options: argparse.Namespace) -> Iterator[str]:
+    for name in ("model", "sign"):
+        if getattr(options, name):
+            yield f"--{name}"
+            yield getattr(options, name)
+    if options.offline:
+        yield "--offline"

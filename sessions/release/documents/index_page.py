@@ -1,0 +1,164 @@
+"""The page on which people choose a wheel: ``index.html`` of a package index. Pure.
+
+A table of every wheel with the line that installs it; its script shows the rows that fit and copies
+a line. It loads nothing, and without JavaScript it is the whole table.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from packaging.version import Version
+
+from sessions.build import retag
+from sessions.release.documents.report_page import TEMPLATES
+from sessions.release.model import Release
+from sessions.shared import knowledge
+
+SYSTEMS = {
+    "linux-x86_64": "Linux x86-64",
+    "windows-x86_64": "Windows x64",
+    "linux-aarch64": "Linux Arm64",
+}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A release as the page shows it."""
+
+    label: str  # of its index: "cu131-sm120"
+    folder: str  # of its files, below the page
+    release: Release
+    system: str  # one of SYSTEMS
+
+
+def render(project: str, offers: Iterable[Offer]) -> str:
+    """The page of these releases."""
+    ordered = sorted(
+        offers,
+        key=lambda o: (o.release.cuda is None, o.label, _newest_first(o), o.system),
+    )
+    rows = [row for offer in ordered for row in _rows(project, offer)]
+    script = (TEMPLATES / "index.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(f"\n{script}".encode()).digest()
+    there = {row["system"] for row in rows}
+    return _template().render(
+        script=script,
+        script_hash=f"sha256-{base64.b64encode(digest).decode()}",
+        rows=rows,
+        gpus=gpus(),
+        systems=[(key, name) for key, name in SYSTEMS.items() if key in there],
+        pythons=[p for p in knowledge.pythons() if any(p in row["pythons"] for row in rows)],
+        runtime_mb=knowledge.runtime_mb(),
+        disk_mb=knowledge.load("measured.toml")["runtime"]["disk_mb"],
+        variants=any(row["cuda"] for row in rows),
+        newest=max((row["version"] for row in rows), key=Version, default=""),
+    )
+
+
+def _newest_first(offer: Offer) -> list[int]:
+    return [-part for part in Version(offer.release.version).release]
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=True,
+    )
+    return environment.get_template("index.html")
+
+
+def gpus() -> list[tuple[str, list[tuple[str, str]]]]:
+    """Families of GPUs, and of each the names and their compute capabilities."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for row in knowledge.load("gpus.toml")["family"]:
+        names = found.setdefault(row["family"], [])
+        names += [(name, row["capability"]) for name in row["names"]]
+    return list(found.items())
+
+
+def _rows(project: str, offer: Offer) -> list[dict[str, Any]]:
+    """A row for each wheel of a release."""
+    release = offer.release
+    shared = {
+        "capabilities": capabilities(release),
+        "gpus": _gpu_names(release),
+        "system": offer.system,
+        "system_name": SYSTEMS.get(offer.system, offer.system),
+        "version": release.version,
+        "cuda": release.cuda,
+        "driver": knowledge.toolkit(release.cuda).driver if release.cuda else None,
+        "untested": not release.tested,
+        "devices": release.devices or ("the GPU",),
+        "proven": (release.proven or "")[:10],
+        "lines": _lines(project, offer),
+    }
+    documents = (("wheel card", "WHEEL.md"), ("report", "report.html"))
+    papers = [(name, file) for name, file in documents if file in release.files]
+    return [
+        {
+            **shared,
+            "pythons": pythons(wheel.file),
+            "python_name": _python_name(wheel.file),
+            "file": wheel.file,
+            "size": wheel.size,
+            "links": [
+                (name, f"{quote(offer.folder)}/{quote(file)}")
+                for name, file in [*papers, ("file", wheel.file)]
+            ],
+        }
+        for wheel in release.wheels
+    ]
+
+
+def capabilities(release: Release) -> list[str]:
+    """The compute capabilities of the GPUs that can run a release; "cpu" for none."""
+    if release.cuda is None:
+        return ["cpu"]
+    known = dict.fromkeys(row["capability"] for row in knowledge.load("gpus.toml")["family"])
+    return [each for each in known if knowledge.has_code(release.archs, each)]
+
+
+def _gpu_names(release: Release) -> str:
+    if release.cuda is None:
+        return (
+            "no GPU: any x86-64 CPU with AVX2"
+            if "x86" in release.file or "amd64" in (release.file)
+            else "no GPU"
+        )
+    names = knowledge.capability_names()
+    numbers = sorted({knowledge.parse_arch(arch)[0] for arch in release.archs})
+    marks = sorted({arch for arch in release.archs if knowledge.parse_arch(arch)[1]})
+    more = " with native FP4" if any(arch.startswith("120a") for arch in marks) else ""
+    return ", ".join(f"{names[n]} ({n // 10}.{n % 10})" for n in numbers) + more
+
+
+def pythons(file: str) -> list[str]:
+    """The Pythons that a wheel serves."""
+    return [python for python in knowledge.pythons() if retag.serves(file, python)]
+
+
+def _python_name(file: str) -> str:
+    found = pythons(file)
+    return f"Python {found[0]}" if len(found) == 1 else f"Python {found[0]} to {found[-1]}"
+
+
+def _lines(project: str, offer: Offer) -> Sequence[tuple[str, str, str]]:
+    """Of each installer: its name, and its command before and after the page's own address."""
+    index, pinned = f"{offer.label}/simple/", f"{project}=={offer.release.version}"
+    return (
+        ("pip", f"pip install --only-binary {project} --extra-index-url ", f"{index} {pinned}"),
+        ("uv", "uv pip install --index ", f"{index} {pinned}"),
+    )

@@ -1,0 +1,69 @@
+"""Reports of other machines in one folder: each is taken for the wheel that it is of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sessions.payload import report_file
+from sessions.run import imported_report
+from sessions.shared.errors import USAGE, Problem
+
+_SESSIONS = {report_file.KIND: "smoke", report_file.BENCH: "bench"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report file, and of what it is: ``session`` is the one that reads it."""
+
+    path: Path
+    session: str
+    target: str
+    sha256: str  # of the wheel
+
+
+def read(folder: Path) -> tuple[Report, ...]:
+    """Every report in a folder. Raises Problem for a file that is not one, and where none is."""
+    found = [_report(path) for path in sorted(folder.glob("*.json"))]
+    if not found:
+        raise Problem(
+            f"There is no report in {folder}.",
+            id="reports-none",
+            code=USAGE,
+            remedy="name the folder that the bundle wrote: --reports smoke-reports",
+        )
+    return tuple(found)
+
+
+def _report(path: Path) -> Report:
+    text = imported_report.read(path, "smoke").decode("utf-8")
+    try:
+        kind = json.loads(text)["kind"]
+        report = report_file.read(text, kind)
+        return Report(path, _SESSIONS[kind], str(report["target"]), str(report["sha256"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Problem(
+            f"{path} is not a report that can be trusted.",
+            id="reports-not-a-report",
+            code=USAGE,
+            evidence=str(error),
+            remedy="move it out of the folder, or test that wheel again",
+        ) from error
+
+
+def of(found: Iterable[Report], sha256: str) -> list[Report]:
+    """The reports of one wheel; those of a benchmark last, as they change no gate."""
+    return sorted(
+        (report for report in found if report.sha256 == sha256), key=lambda r: r.session == "bench"
+    )
+
+
+def unused(found: Iterable[Report], wheels: Sequence[str]) -> list[str]:
+    """What is said of reports that are of no wheel that is released now."""
+    return [
+        f"{report.path.name} is of another wheel of {report.target}, sha256 {report.sha256[:12]}…"
+        for report in found
+        if report.sha256 not in wheels
+    ]

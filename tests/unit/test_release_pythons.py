@@ -1,0 +1,186 @@
+"""Wheels of other Pythons and reports in a folder: each is taken for what it is of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zipfile
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from sessions.build import retag
+from sessions.build.model import Wheel
+from sessions.payload import report_file
+from sessions.release import gate, pythons, reports
+from sessions.release.gate import Checkout, Situation
+from sessions.release.model import PythonWheel
+from sessions.shared import records, spec
+from sessions.shared.checks import Check, CheckGroup
+from sessions.shared.target import BuildSpec
+from sessions.verify import fingerprint
+from sessions.verify.report_model import VerifyReport
+from tests import fakes
+from tests.problems import raises
+
+TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+NAME = fakes.wheel().file
+LIBRARY = "llama_cpp/lib/libllama.so"
+
+
+def pack(path: Path, python: str, *, library: str = "code") -> Path:
+    """A wheel that names a Python where a real one does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(LIBRARY, library)
+        archive.writestr(f"{fakes.INFO}/METADATA", "Name: llama_cpp_python\n")
+        for member in ("WHEEL", "RECORD", "sboms/blackwheel.cdx.json"):
+            archive.writestr(f"{fakes.INFO}/{member}", f"of {python}")
+    return path
+
+
+def other(root: Path, python: str = "3.12", *, library: str = "code", ok: bool = True) -> Path:
+    """What ``matrix`` leaves of one more Python: the wheel, its record, and what verify found."""
+    of = spec.choose(TARGETS, fakes.parsed("--target", "rtx50", "--python", python))
+    folder = root / "wheels" / of.target
+    path = pack(folder / retag.name(NAME, python), python, library=library)
+    wheel = fakes.wheel(
+        file=path.name, sha256=records.file_sha256(path), size=path.stat().st_size, target=of.target
+    )
+    records.write(folder / "wheel.json", "wheel", wheel)
+    checked(root, of, wheel, ok=ok)
+    return path
+
+
+def checked(root: Path, of: BuildSpec, wheel: Wheel, *, ok: bool) -> None:
+    status: Literal["ok", "fail"] = "ok" if ok else "fail"
+    groups = (CheckGroup("The file", (Check("record", status, "record: …"),)),)
+    rules = fingerprint.verdict(of, wheel)
+    report = VerifyReport(wheel.file, wheel.sha256, of.target, rules, 1.0, groups)
+    name = f"{Path(wheel.file).stem}-{wheel.sha256[:8]}"
+    path = root / "build" / of.target / "given" / name / "verify.json"
+    records.write(path, "verify", report, ok=ok)
+
+
+def read(root: Path, *words: str) -> pythons.Repacked:
+    base = pack(root / "wheels" / "rtx50" / NAME, "3.11")
+    return pythons.read(root, TARGETS, fakes.parsed("--target", "rtx50", *words), base)
+
+
+def test_the_wheels_of_other_pythons_with_the_same_libraries_are_released(tmp_path: Path) -> None:
+    paths = (other(tmp_path, "3.10"), other(tmp_path, "3.13"))
+    found = read(tmp_path)
+    assert [wheel.python for wheel in found.wheels] == ["3.10", "3.13"]
+    assert [wheel.sha256 for wheel in found.wheels] == list(map(records.file_sha256, paths))
+    assert (found.paths, found.faults, found.older) == (paths, (), ())
+
+
+def test_where_matrix_made_none_there_is_none(tmp_path: Path) -> None:
+    assert read(tmp_path) == pythons.Repacked()
+
+
+def test_a_wheel_of_another_build_is_left_out_and_named(tmp_path: Path) -> None:
+    path = other(tmp_path, library="older code")
+    found = read(tmp_path)
+    assert found.wheels == ()
+    assert found.older == (f"{path.name} ({LIBRARY})",)
+
+
+@pytest.mark.parametrize("change", ["bytes", "record", "gone", "unchecked", "failed", "rules"])
+def test_what_is_not_known_to_be_right_keeps_the_target_back(change: str, tmp_path: Path) -> None:
+    path = other(tmp_path, ok=change != "failed")
+    verify = next((tmp_path / "build").rglob("verify.json"))
+    if change == "bytes":
+        path.write_bytes(path.read_bytes() + b"x")
+    elif change == "record":
+        (path.parent / "wheel.json").write_text("{}")
+    elif change == "gone":
+        path.unlink()
+    elif change == "unchecked":
+        verify.unlink()
+    elif change == "rules":
+        report = records.need(verify, "verify", VerifyReport)
+        older = dataclasses.replace(report, fingerprint="0" * 64)
+        records.write(verify, "verify", older)
+    found = read(tmp_path)
+    assert (found.wheels, found.older) == ((), ())
+    assert len(found.faults) == 1
+    assert found.faults[0].startswith("3.12: ")
+
+
+def test_the_gate_names_the_pythons_and_what_is_wrong() -> None:
+    wheel = PythonWheel("3.12", "a.whl", "0" * 64, 1)
+    for repacked, status in (
+        (pythons.Repacked((wheel,), (Path("a.whl"),)), "ok"),
+        (pythons.Repacked(faults=("3.13: not checked",)), "fail"),
+    ):
+        found = fakes.evidence()
+        situation = Situation(
+            Checkout("4" * 40, ()), found.wheel, (), 0, allow_untested=True, pythons=repacked
+        )
+        (check,) = [c for c in gate.judge(found, situation) if c.id == "pythons"]
+        assert check.status == status
+        assert ("3.12" in check.summary) is (status == "ok")
+        assert ("3.13: not checked" in check.evidence) is (status == "fail")
+
+
+def test_only_the_metadata_that_names_a_python_may_differ(tmp_path: Path) -> None:
+    one, two = pack(tmp_path / "a.whl", "3.11"), pack(tmp_path / "b.whl", "3.12")
+    assert pythons.differences(one, two) == []
+    with zipfile.ZipFile(two, "a") as archive:
+        archive.writestr("llama_cpp/more.py", "")
+    assert pythons.differences(one, two) == ["llama_cpp/more.py"]
+    two.write_bytes(b"no zip")
+    assert pythons.differences(one, two) != []
+
+
+# ---- reports in a folder ------------------------------------------------------------------------
+
+
+def report(folder: Path, name: str, **changes: object) -> Path:
+    path = folder / name
+    folder.mkdir(exist_ok=True)
+    path.write_text(report_file.text({**fakes.smoke_report(), **changes}), encoding="utf-8")
+    return path
+
+
+def test_each_report_is_found_by_the_wheel_that_it_is_of(tmp_path: Path) -> None:
+    one = report(tmp_path, "b.json", sha256="1" * 64, target="ada")
+    two = report(tmp_path, "a.json", sha256="2" * 64, target="cpu")
+    measured = tmp_path / "c.json"
+    bench = {"sha256": "1" * 64, "target": "ada"}
+    measured.write_text(report_file.text(bench, report_file.BENCH), encoding="utf-8")
+    found = reports.read(tmp_path)
+    assert [(r.path, r.session) for r in reports.of(found, "1" * 64)] == [
+        (one, "smoke"),
+        (measured, "bench"),
+    ]
+    assert [r.path for r in reports.of(found, "2" * 64)] == [two]
+    assert reports.of(found, "3" * 64) == []
+    assert reports.unused(found, ["1" * 64]) == [
+        f"a.json is of another wheel of cpu, sha256 {'2' * 12}…"
+    ]
+
+
+def test_a_folder_without_a_report_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("none")
+    with raises("reports-none"):
+        reports.read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"kind": "x"}', "[" * 9999])
+def test_a_file_that_is_not_a_report_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with raises("reports-not-a-report"):
+        reports.read(tmp_path)
+
+
+def test_a_report_that_was_changed_is_refused(tmp_path: Path) -> None:
+    path = report(tmp_path, "a.json")
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told["report"]["sha256"] = "5" * 64
+    path.write_text(json.dumps(told))
+    with raises("reports-not-a-report") as caught:
+        reports.read(tmp_path)
+    assert "digest" in caught.value.evidence
