@@ -304,6 +304,13 @@ def speed(job: Job) -> None:
     measured.measure(job, say)
 
 
+def operators(job: Job) -> None:
+    """Upstream's operator test on the wheel's libraries (ops.py)."""
+    import ops
+
+    ops.child(job)
+
+
 WORK: dict[str, Callable[[Job], None]] = {
     "answers": answers,
     "device": device,
@@ -313,6 +320,7 @@ WORK: dict[str, Callable[[Job], None]] = {
     "real": real,
     "tiny": tiny,
     "speed": speed,
+    "ops": operators,
 }
 
 

@@ -15,6 +15,7 @@ REQUIRES: dict[str, tuple[str, ...]] = {
     "matrix": (),
     "verify": ("wheel",),
     "smoke": ("probe", "verify"),
+    "ops": ("probe", "verify"),
     "bench": ("probe", "wheel"),
     "bundle": ("verify",),
     "release": (),
@@ -25,6 +26,7 @@ REQUIRES: dict[str, tuple[str, ...]] = {
 _OF_A_GIVEN_WHEEL: dict[str, tuple[str, ...]] = {
     "verify": (),
     "smoke": ("probe",),
+    "ops": ("probe",),
     "bench": ("probe",),
 }
 DEFAULT = "wheel"  # the session of a command that names none

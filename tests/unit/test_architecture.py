@@ -31,7 +31,7 @@ OVERLAY = sorted((SESSIONS / "build" / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # Of what runs where the wheel is, the phases use only these.
-PAYLOAD_USED = {"gpu", "cgroups", "pipconfig", "report_file", "stats"}
+PAYLOAD_USED = {"gpu", "cgroups", "ops_checks", "pipconfig", "report_file", "stats"}
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
@@ -43,13 +43,15 @@ OVERLAY_NEEDS = {
 # it has installed anything, and what judges, needs nothing at all.
 PAYLOAD_NEEDS: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"bench", "child", "smoke_checks", "report_file", "spawn"},
+    "__main__": {"bench", "child", "ops", "smoke_checks", "report_file", "spawn"},
     "bench": {"launch", "report_file", "spawn", "stats", "watch"},
     "gpu": {"pynvml"},
     "cgroups": set(),
-    "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
+    "child": {"gguf", "llama", "llama_cpp", "numpy", "ops", "oracle", "speed", "tinymodel"},
     "launch": {"gpu", "cgroups", "pipconfig", "stats"},
     "llama": {"llama_cpp", "numpy"},
+    "ops": {"llama", "llama_cpp", "ops_checks", "report_file", "spawn"},
+    "ops_checks": set(),
     "oracle": {"numpy", "tinymodel"},
     "pipconfig": set(),
     "smoke_checks": set(),
@@ -154,7 +156,7 @@ def test_no_module_imports_a_session(path: Path) -> None:
     assert within(of(path), "sessions") & STAGE_NAMES == set()
 
 
-def test_the_phases_use_five_modules_of_the_payload() -> None:
+def test_the_phases_use_six_modules_of_the_payload() -> None:
     used = {
         name.split(".")[2]
         for path in ALL
