@@ -16,7 +16,7 @@ from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch.model import Source, Toolkit
 from sessions.matrix.model import MatrixRow
-from sessions.payload import report_file, stats
+from sessions.payload import ops_checks, report_file, stats
 from sessions.probe.model import (
     Compiler,
     Driver,
@@ -26,8 +26,8 @@ from sessions.probe.model import (
     Tool,
     Toolchain,
 )
-from sessions.release.evidence import Evidence, Run
-from sessions.run import bench_results, job
+from sessions.release.evidence import Evidence, OpsRun, Run
+from sessions.run import bench_results, job, ops_results
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options, records
 from sessions.shared.checks import Check
@@ -889,6 +889,50 @@ def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**base, **changes}
 
 
+def ops_report(version: str = "0.3.16", cuda: bool = True, **changes: Any) -> dict[str, Any]:
+    """What the operator test says of a sound wheel: the table's own numbers."""
+    expected = ops_results.expected(version, cuda=cuda)
+
+    def row(name: str, listed: int) -> dict[str, Any]:
+        count, refused = expected["cases"][name], expected["unsupported"].get(name, 0)
+        wrong = sum(k["count"] for k in expected["known"] if k["case"].startswith(f"{name}("))
+        counts = {"right": count - refused - wrong, "wrong": wrong, "unsupported": refused}
+        return {"listed": listed, **counts, "seconds": 1.5}
+
+    known = [
+        {"case": f"{known['case']}{n})", "narrowed": False, "tries": ["[CPY] NMSE = 3 > 1"]}
+        for known in expected["known"]
+        for n in range(known["count"])
+    ]
+    device = {} if cuda else {"device": "cpu", "capability": None, "driver": None}
+    base: dict[str, Any] = {
+        **smoke_job()["identity"],
+        **device,
+        "python": "3.11.2",
+        "system": "Linux 6.1.0 x86_64",
+        "started": "2026-01-02T03:04:05Z",
+        "seconds": 68.3,
+        "stops": 0,
+        "version": version,
+        "backend": expected["backend"],
+        "operators": {name: row(name, count) for name, count in expected["cases"].items()},
+        "narrowed": {name: row(name, 0) for name in expected["narrow"]},
+        "wrong": known,
+        "problems": [],
+        "libraries": [f"llama_cpp/lib/lib{n}.so" for n in ("ggml-base", expected["library"])],
+    }
+    base |= changes
+    return {**base, "checks": ops_checks.checks(base, expected), **changes}
+
+
+def ops_run(found: WheelFacts, wanted: BuildSpec, **changes: Any) -> OpsRun:
+    """A run of the operator test on a wheel, opened as each report is."""
+    named = {"file": found.file, "sha256": found.sha256, "target": wanted.target}
+    made = ops_report(wanted.version, bool(wanted.archs), **{**named, **changes})
+    text = report_file.text(made, report_file.OPS)
+    return OpsRun(ops_results.opened(text, made["target"], made["sha256"], "here"), text)
+
+
 def report_text(found: WheelFacts, target: str = "rtx50", **changes: Any) -> str:
     """The report of sound checks of a wheel, as the payload writes it."""
     named = {"file": found.file, "sha256": found.sha256, "target": target}
@@ -953,6 +997,7 @@ def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
         verify=VerifyReport(found.file, found.sha256, wanted.target, verdict, 7.5, groups),
         runs=(Run(job.opened(text, record, found.sha256, "here"), text),),
         timeline=None,
+        ops=(ops_run(found, wanted),) if wanted.version in knowledge.ops() else (),
     )
 
 

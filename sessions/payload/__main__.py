@@ -3,7 +3,7 @@
 ``python -I payload JOB REPORT`` with two JSON files: what to test, and where the answer goes. Each
 check runs in a process of its own (``python -I payload --child JOB``). Standard library only here:
 what the wheel brings is imported in the children. With ``--bench`` before them, wheels are measured
-instead (bench.py).
+instead (bench.py); with ``--ops``, upstream's operator test is run (ops.py).
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def main() -> None:
         import bench
 
         bench.main(Path(sys.argv[2]), Path(sys.argv[3]))
+        return
+    if sys.argv[1] == "--ops":
+        import ops
+
+        ops.main(Path(sys.argv[2]), Path(sys.argv[3]))
         return
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     report = prove(job)

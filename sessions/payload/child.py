@@ -311,6 +311,13 @@ def speed(job: Job) -> None:
     measured.measure(job, say)
 
 
+def operators(job: Job) -> None:
+    """Upstream's operator test on the wheel's libraries (ops.py)."""
+    import ops
+
+    ops.child(job)
+
+
 WORK: dict[str, Callable[[Job], None]] = {
     "answers": answers,
     "device": device,
@@ -321,6 +328,7 @@ WORK: dict[str, Callable[[Job], None]] = {
     "feature": feature,
     "tiny": tiny,
     "speed": speed,
+    "ops": operators,
 }
 
 

@@ -280,8 +280,8 @@ def _report(report: dict[str, Any], origin: str) -> SmokeReport:
     capability, driver = report["capability"], report["driver"]
     if (plain["device"] == "cpu") != (capability is None):
         raise ValueError(f"its device is {plain['device']!r}, its compute capability {capability}")
-    if capability and not re.fullmatch(_CAPABILITY, fields.line("capability", capability)):
-        raise ValueError(f"{capability!r} is not a compute capability")
+    if capability:
+        is_capability(capability)
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", plain["started"]):
         raise ValueError("started is not a time, as 2026-01-02T03:04:05Z")
     parse_wheel_filename(plain["file"])  # InvalidWheelFilename is a ValueError
@@ -292,7 +292,7 @@ def _report(report: dict[str, Any], origin: str) -> SmokeReport:
         driver=None if driver is None else fields.line("driver", driver),
         origin=origin,
         seconds=fields.number("seconds", report["seconds"]),
-        checks=tuple(map(_check, fields.items("checks", report["checks"]))),
+        checks=tuple(map(check, fields.items("checks", report["checks"]))),
         cases=tuple(map(_case, fields.items("cases", report["cases"]))),
         features=tuple(map(_feature, fields.items("features", report.get("features", [])))),
         times={
@@ -303,7 +303,14 @@ def _report(report: dict[str, Any], origin: str) -> SmokeReport:
     )
 
 
-def _check(item: dict[str, Any]) -> Check:
+def is_capability(value: Any) -> None:
+    """Raise ValueError for what is not a compute capability."""
+    if not re.fullmatch(_CAPABILITY, fields.line("capability", value)):
+        raise ValueError(f"{value!r} is not a compute capability")
+
+
+def check(item: dict[str, Any]) -> Check:
+    """A check as a report has it. Raises ValueError for what is not one."""
     fields.only("a check", item, Check.__dataclass_fields__)
     if item["status"] not in ("ok", "fail"):
         raise ValueError(f"{item['status']!r} is not the status of a check")

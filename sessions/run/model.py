@@ -98,3 +98,36 @@ class BenchReport:
     wheels: tuple[BenchWheel, ...]
     ratios: tuple[BenchRatio, ...]
     conditions: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class OpsReport:
+    """What upstream's operator test found of a wheel. Times in seconds.
+
+    ``backend`` is the device that was tested: CUDA0, or SCALAR, with which the CPU code of the
+    wheel was compared. ``operators`` has per operator the cases ``listed``, ``right``, ``wrong``
+    and ``unsupported``; ``narrowed`` the same of activations with inputs of a narrow range. Each of
+    ``wrong`` has the case, whether it was narrowed, and what it printed with each seed ("" is
+    right). ``stops`` counts how often the run was stopped and went on later.
+    """
+
+    file: str
+    sha256: str
+    target: str
+    device: str
+    capability: str | None
+    driver: str | None
+    python: str
+    system: str
+    origin: str
+    started: str
+    seconds: float
+    stops: int
+    version: str
+    backend: str
+    operators: dict[str, dict[str, float]]
+    narrowed: dict[str, dict[str, float]]
+    wrong: tuple[dict[str, Any], ...]
+    problems: tuple[str, ...]
+    libraries: tuple[str, ...]
+    checks: tuple[Check, ...]

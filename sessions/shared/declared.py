@@ -89,12 +89,12 @@ class Option:
 
 # All that has a target, which these options change.
 _ONE = (
-    "probe", "clean", "source", "toolkit", "configure", "wheel", "verify", "smoke", "bench",
-    "bundle", "release", "publish",
+    "probe", "clean", "source", "toolkit", "configure", "wheel", "verify", "smoke", "ops",
+    "bench", "bundle", "release", "publish",
 )  # fmt: skip
 _SPEC = (*_ONE, "matrix")
 _BUILDS = ("matrix", "release")  # run chains of their own, which they hand such options to
-_TRIES = ("smoke", "bench")
+_TRIES = ("smoke", "ops", "bench")
 
 OPTIONS = (
     Option(
@@ -138,7 +138,7 @@ OPTIONS = (
         reach="all",
     ),
     Option("device", "the number of the GPU to use; or the CPU", _TRIES, "N|cpu", device),
-    Option("model", "a GGUF model to ask, or to measure, as well", _TRIES, "PATH"),
+    Option("model", "a GGUF model to ask, or to measure, as well", ("smoke", "bench"), "PATH"),
     Option(
         "baseline",
         "measure in turn with this wheel; a name is built. May be given several times",
@@ -197,7 +197,7 @@ OPTIONS = (
     Option(
         "fresh",
         "do the work of this session again even if it is up to date",
-        ("source", "toolkit", "wheel", "verify", "bench", *_BUILDS),
+        ("source", "toolkit", "wheel", "verify", "ops", "bench", *_BUILDS),
         reach="asked",
     ),
     Option(
