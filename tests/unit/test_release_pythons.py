@@ -15,6 +15,7 @@ from sessions.build.model import Wheel
 from sessions.payload import report_file
 from sessions.release import gate, pythons, reports
 from sessions.release.gate import Checkout, Situation
+from sessions.release.model import PythonWheel
 from sessions.shared import records, spec
 from sessions.shared.checks import Check, CheckGroup
 from sessions.shared.target import BuildSpec
@@ -109,7 +110,7 @@ def test_what_is_not_known_to_be_right_keeps_the_target_back(change: str, tmp_pa
 
 
 def test_the_gate_names_the_pythons_and_what_is_wrong() -> None:
-    wheel = pythons.PythonWheel("3.12", "a.whl", "0" * 64, 1)
+    wheel = PythonWheel("3.12", "a.whl", "0" * 64, 1)
     for repacked, status in (
         (pythons.Repacked((wheel,), (Path("a.whl"),)), "ok"),
         (pythons.Repacked(faults=("3.13: not checked",)), "fail"),
