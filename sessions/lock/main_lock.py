@@ -56,7 +56,10 @@ def main(ctx: Context) -> None:
 
 def lock_sdist(ctx: Context, version: str) -> None:
     """Add one release of llama-cpp-python to ``data/knowledge/sources.toml``."""
-    version = _published(ctx, version)
+    asked, version = version, _published(ctx, version)
+    if asked == LATEST and version in knowledge.sdists():
+        console.done(f"The newest release, llama-cpp-python {version}, is locked already.")
+        return
     with ctx.scratch() as folder:
         sdist = sdist_lock.download(ctx, build_tools.own(ctx), version, folder)
         path = knowledge.KNOWLEDGE / "sources.toml"

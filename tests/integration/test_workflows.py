@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from sessions.shared import graph, options
 from sessions.shared.errors import Problem
+from tests import tiny
 from tests.integration.conftest import REPOSITORY, Checkout, copy_project
 from tests.unit.test_docs import sessions
 
@@ -154,9 +156,8 @@ def unknown(text: str) -> list[str]:
         assert words[0] == "-s"
         found += sorted(set(words[1:dashes]) - sessions())
         try:
-            options.parse(
-                words[dashes + 1 :], [s for s in words[1:dashes] if s in graph.REQUIRES] or None
-            )
+            given = [w for w in words[dashes + 1 :] if not w.startswith(("dist-", "${"))]
+            options.parse(given, [s for s in words[1:dashes] if s in graph.REQUIRES] or None)
         except Problem as problem:
             found.append(str(problem))
     return found
@@ -165,7 +166,7 @@ def unknown(text: str) -> list[str]:
 def test_every_session_and_option_is_one() -> None:
     text = "".join(map(text_of, NAMES))
     lines = [line for line in text.splitlines() if "noxfile" in line]
-    assert len(commands(text)) == len(lines) == 4
+    assert len(commands(text)) == len(lines) == 7
     assert unknown(text) == []
     assert unknown(text.replace("-s lint", "-s lints")) == ["lints"]
     assert "--nonsense" in str(unknown(text.replace("--target ", "--nonsense ")))
@@ -209,3 +210,43 @@ def test_what_is_handed_on_is_enough_to_compile_nothing_again(mini: Checkout) ->
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
     assert "wheel: up to date" in mini.nox().well().output
+
+
+GH = """\
+#!/bin/sh
+echo "$@" >> "$CALLS"
+"""
+
+
+def run_of(name: str, job: str, step: str) -> str:
+    """The shell of a step."""
+    text = text_of(name)
+    block = text[text.index(step) :]
+    (script,) = re.findall(r"        run: \|\n((?:          .*\n|\n)+)", block)[:1]
+    return textwrap.dedent(script)
+
+
+def test_a_tag_ends_in_releases_whose_assets_are_the_files(tmp_path: Path) -> None:
+    for target, system in (("rtx50", "linux"), ("rtx50", "windows"), ("cpu", "linux")):
+        tiny.release(tmp_path / f"dist-{target}-{system}", target, None)
+    program = tmp_path / "bin" / "gh"
+    program.parent.mkdir()
+    program.write_text(GH)
+    program.chmod(0o755)
+    env = {
+        "PATH": f"{program.parent}:/usr/bin:/bin", "CALLS": str(tmp_path / "calls"),
+        "GITHUB_REF_NAME": "v1", "GITHUB_SHA": "c" * 40, "GITHUB_REPOSITORY": "a/b",
+    }  # fmt: skip
+    script = run_of("release.yml", "publish", "The files, as assets")
+    subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=env, check=True)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split()[2] for call in calls] == [
+        "v1-cpu-linux", "v1-rtx50-linux", "v1-rtx50-windows",
+    ]  # fmt: skip
+    assert all(".whl" in call and "release.json" in call for call in calls)
+    assert ".zip" not in "".join(calls)
+    with pytest.raises(subprocess.CalledProcessError):  # nothing to release is an error
+        subprocess.run(
+            ["bash", "-e", "-c", script], cwd=tmp_path / "bin", env=env, check=True,
+            capture_output=True,
+        )  # fmt: skip

@@ -206,6 +206,21 @@ def test_the_newest_release_is_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     assert published(tmp_path, monkeypatch, "0.3.9") == "0.3.9"
 
 
+def test_the_newest_that_is_locked_already_is_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def pip(ctx: object, venv: Path, words: list[str], what: str) -> str:
+        asked.append(words[:2])
+        return f"Available versions: {knowledge.newest_sdist()}\n"
+
+    monkeypatch.setattr(build_tools, "own", lambda ctx: tmp_path)
+    monkeypatch.setattr(venvs, "pip", pip)
+    main_lock.lock_sdist(fakes.context(tmp_path, session="lock"), "latest")
+    assert asked == [["index", "versions"]]
+
+
 def test_a_release_that_does_not_exist_is_said_to_be_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ Job = dict[str, Any]
 def ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The payload's module, imported as it is there: beside the others."""
     monkeypatch.syspath_prepend(str(jobs.PAYLOAD))
-    import ops  # type: ignore[import-not-found]
+    import ops
 
     yield ops
     for name in ("ops", "ops_checks", "report_file", "spawn", "child"):
