@@ -13,8 +13,11 @@ from sessions.shared.nox_session import Context
 _READY = "ready.json"
 
 
-def tools(ctx: Context) -> Path:
-    """The venv of the Python that builds, with every locked build tool; made at most once."""
+def tools(ctx: Context, kind: str = "tools") -> Path:
+    """The venv of the Python that builds, with all that a lock names; made at most once.
+
+    ``kind``: ``tools`` for the build tools, ``families`` for torch and transformers.
+    """
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     if chain.python is None:
         raise Problem(
@@ -22,11 +25,11 @@ def tools(ctx: Context) -> Path:
             id="python-missing",
             remedy=f"install Python {ctx.spec.python} with its venv module, then: nox -s probe",
         )
-    lock = knowledge.tools_lock()
+    lock = knowledge.LOCKS / f"{kind}.txt"
     identity = records.fingerprint(
         [chain.python.path, chain.python.version, lock.read_text("utf-8")]
     )
-    name = f"tools-py{line(chain.python.version)}-{identity[:12]}"
+    name = f"{kind}-py{line(chain.python.version)}-{identity[:12]}"
     venv = ctx.cache / name
     ctx.use_cached(name)
     if (venv / _READY).exists():

@@ -311,8 +311,16 @@ def speed(job: Job) -> None:
     measured.measure(job, say)
 
 
+def family(job: Job) -> None:
+    """One model family in one GGML type, against transformers."""
+    import families
+
+    families.run(job, say)
+
+
 WORK: dict[str, Callable[[Job], None]] = {
     "answers": answers,
+    "family": family,
     "device": device,
     "offload": offload,
     "api": api,
