@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from sessions.build import main_configure
 from sessions.build.main_configure import Places
@@ -27,7 +28,7 @@ from sessions.probe.model import (
     Toolchain,
 )
 from sessions.release.evidence import Evidence, OpsRun, Run
-from sessions.run import bench_results, job, ops_results
+from sessions.run import bench_results, families, job, ops_results
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options, records
 from sessions.shared.checks import Check
@@ -664,6 +665,8 @@ def smoke_job(**changes: Any) -> dict[str, Any]:
         "jobs": 4,
         "venv": "/work/venv",
         "model": None,
+        **families.job(Version("0.3.16"), "default"),
+        "families_folder": "/work/families",
     }
     return {**base, **changes}
 
@@ -744,6 +747,15 @@ def smoke_found(**changes: Any) -> dict[str, Any]:
             "prompt_per_second": 5000.0,
         },
         "answers": {name: smoke_answers(name) for name in ("F16", "Q4_K")},
+        "families": {
+            "all": {
+                "rows": [
+                    family_row(row)
+                    for row in families.plan(Version("0.3.16"), "default", on_gpu=True)
+                ],
+                "operations": [],
+            }
+        },
         "jit_files": 0,
         **smoke_feature_parts(),
     }
@@ -791,7 +803,7 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
     ids = (
         "device native-sass libraries full-offload memory known-answers greedy-tokens repeatable "
         "types grammar embeddings state vocabulary vision text-embeddings lora threads "
-        "partial-offload"
+        "partial-offload families"
     )
     return [
         {
@@ -818,6 +830,25 @@ def smoke_cases(file: str = "", types: Sequence[str] = ()) -> list[dict[str, Any
     ]
 
 
+def smoke_families(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The model families of a report: every row of the default set, well within its bound."""
+    version = parse_wheel_filename(report.get("file", wheel().file))[1]
+    on_gpu = report.get("device") != "cpu"
+    return {
+        "set": "default",
+        "rows": [family_row(row) for row in families.plan(version, "default", on_gpu=on_gpu)],
+        "operations": ["MUL_MAT_ID q4_K CUDA0"],
+    }
+
+
+def family_row(plan: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """A row that holds: a known fault of upstream shows, anything else is exact enough."""
+    way = {name: plan[name] for name in ("family", "type", "batch", "flash", "split")}
+    nmse = 0.02 if plan["known"] else plan["bound"] / 10
+    found = {"nmse": nmse, "worst": 2 * nmse, "tokens": 48, "finite": True}
+    return {**way, **found, "host_mib": 5.0, "gpu_mib": 10.0, **changes}
+
+
 def smoke_report(**changes: Any) -> dict[str, Any]:
     """What a report says of a sound rtx50 wheel, before it is sealed."""
     cases = changes.get("cases", ()) or smoke_cases(changes.get("file", wheel().file))
@@ -830,6 +861,7 @@ def smoke_report(**changes: Any) -> dict[str, Any]:
         "checks": smoke_checks(),
         "cases": cases,
         "features": smoke_features(on_gpu=changes.get("device") != "cpu"),
+        "families": smoke_families(changes),
         "times": {"import_seconds": 0.5, "prompt_per_second": 5000.0},
         "system_info": "CUDA : ARCHS = 1200",
     }

@@ -318,8 +318,16 @@ def operators(job: Job) -> None:
     ops.child(job)
 
 
+def family(job: Job) -> None:
+    """One model family in one GGML type, against transformers."""
+    import families
+
+    families.run(job, say)
+
+
 WORK: dict[str, Callable[[Job], None]] = {
     "answers": answers,
+    "family": family,
     "device": device,
     "offload": offload,
     "api": api,

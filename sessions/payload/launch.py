@@ -439,6 +439,7 @@ def _prove(
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
         "second": device["second"] if device else None,
+        "families_folder": str(folder / "bundle" / "families"),
         "jobs": 4 if device else _half(),
         "venv": str(folder / "venv"),
         "runtime_places": places,

@@ -17,7 +17,7 @@ from sessions.build import baselines, retag
 from sessions.build.model import Wheel
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
-from sessions.run import job, ops_build, ops_results
+from sessions.run import families, job, ops_build, ops_results
 from sessions.shared import console, disk, knowledge, options, programs, records, subnox, venvs
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
@@ -128,7 +128,13 @@ def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, ob
         "bad_drivers": knowledge.bad_drivers(ctx.spec.archs),
         "runtime": [need for need in wheel.requires if RUNTIME.match(need)],
         "capabilities": gpu_choice.capabilities(ctx.spec),
-        "job": job.job(ctx.spec, file=wheel.file, sha256=wheel.sha256, version=wheel.version),
+        "job": job.job(
+            ctx.spec,
+            file=wheel.file,
+            sha256=wheel.sha256,
+            version=wheel.version,
+            chosen=ctx.options.families,
+        ),
     }
 
 
@@ -242,6 +248,8 @@ def pack(folder: Path, target: Path) -> None:
             for path in sorted(job.PAYLOAD.iterdir()):
                 if path.suffix in (".py", ".json"):
                     archive.write(path, f"payload/{path.name}")
+            for path in sorted(families.FAMILIES.glob("*.npz")):
+                archive.write(path, f"families/{path.name}")  # compressed already
             archive.write(job.PAYLOAD / "start.py", "__main__.py")
 
 

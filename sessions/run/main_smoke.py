@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.probe import gpu_choice
-from sessions.run import fresh_venv, imported_report, job
+from sessions.run import families, fresh_venv, imported_report, job
 from sessions.run.model import SmokeReport
 from sessions.shared import (
     console,
@@ -64,13 +64,20 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         disk.remove(work)
     disk.mark(work)
     venv = fresh_venv.install(ctx, wheel, work)
-    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=wheel_name.version(wheel))
+    told = job.job(
+        ctx.spec,
+        file=wheel.name,
+        sha256=digest,
+        version=wheel_name.version(wheel),
+        chosen=ctx.options.families,
+    )
     told |= {
         "folder": str(work / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
         "second": device["second"] if device else None,
+        "families_folder": str(families.FAMILIES),
         "jobs": 4 if device else machine.cores(),
         "venv": str(venv),
         "model": str(model) if model else None,

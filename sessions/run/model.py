@@ -15,6 +15,9 @@ class SmokeReport:
     ``device`` is the name of the GPU, or "cpu"; ``origin`` is "here", or the file of the report.
     Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal. Each of
     ``features`` is an answer of another check: check, case, nmse, bound.
+    ``families`` has the set of model families, their rows (family, type, batch, flash, split,
+    nmse, worst: the largest of one token, MiB of the model on the CPU and on the GPU), and the
+    operations that were computed for them, each with its type and buffer.
     """
 
     file: str
@@ -31,6 +34,7 @@ class SmokeReport:
     checks: tuple[Check, ...]
     cases: tuple[dict[str, Any], ...]
     features: tuple[dict[str, Any], ...]
+    families: dict[str, Any]
     times: dict[str, float]
 
 
