@@ -14,6 +14,7 @@ from sessions.run.model import SmokeReport
 from sessions.shared import (
     console,
     disk,
+    knowledge,
     machine,
     options,
     programs,
