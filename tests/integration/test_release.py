@@ -198,7 +198,8 @@ def test_what_is_tested_is_released_with_its_documents(released: Locked) -> None
     name = released.wheel.name
     assert there == {
         name, f"{name}.metadata", "WHEEL.md", "WHEEL.es.md", "report.html", "SHA256SUMS",
-        "provenance.intoto.json", "sbom.cdx.json", "smoke-cpu.json", "ops-cpu.json", "wheel.json", "facts.json",
+        "provenance.intoto.json", "sbom.cdx.json", "smoke-cpu.json", "ops-cpu.json", "wheel.json",
+        "facts.json",
         "verify.json", "steps.json", "gate.json", "release.json",
     }  # fmt: skip
     assert "## cpu: RELEASE\n" in released.page
