@@ -138,7 +138,10 @@ def publish(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests: no network, no compiler."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
-    session.run("python", "-m", "pytest", "-n", "2", "tests/unit", *session.posargs)
+    # What pytest makes of each file is kept for the next run, whatever the caller's environment.
+    env = {"PYTHONDONTWRITEBYTECODE": ""}
+    words = ("-n", "2", "--dist", "worksteal", "tests/unit", *session.posargs)
+    session.run("python", "-m", "pytest", *words, env=env)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)

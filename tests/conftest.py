@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -40,3 +41,4 @@ def _no_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("sessions.shared.programs.capture", refuse)
     monkeypatch.setattr("sessions.shared.programs.stream", refuse)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no test takes the power away

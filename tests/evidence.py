@@ -124,6 +124,7 @@ def _base(made: Wheel, found: WheelFacts) -> Evidence:
     )
 
 
+@functools.cache
 def _spec(target: str) -> Any:
     return spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")[target]
 

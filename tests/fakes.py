@@ -660,6 +660,7 @@ def smoke_job(**changes: Any) -> dict[str, Any]:
         "layers": 999,
         "index": 0,
         "visible": "0",
+        "second": None,
         "jobs": 4,
         "venv": "/work/venv",
         "model": None,
@@ -744,8 +745,44 @@ def smoke_found(**changes: Any) -> dict[str, Any]:
         },
         "answers": {name: smoke_answers(name) for name in ("F16", "Q4_K")},
         "jit_files": 0,
+        **smoke_feature_parts(),
     }
     return {**base, **changes}
+
+
+def smoke_feature_parts() -> dict[str, Any]:
+    """What the children find of a sound wheel's features, on a machine with two GPUs."""
+    parts: dict[str, Any] = {
+        name: {"error": None, "results": [{"case": case, "nmse": 1e-9} for case in cases]}
+        for name, cases in job._features()["worst"].items()
+    }
+    both = {"CUDA0 model": 1.0, "CUDA1 model": 1.0, "CUDA0 KV": 1.0, "CUDA1 KV": 1.0}
+    split = {"CUDA0 model": 1.0, "CPU KV": 1.0, "CUDA0 KV": 1.0}
+    kinds = ("F16", "Q4_K")
+    parts["threads"] |= {"evaluations": 16, "same": 16}
+    parts["lora"] |= {"unchanged": True}
+    parts["partial-offload"]["places"] = {
+        f"{kind}, {n} of 3 layers": [[n, 3], split] for kind in kinds for n in (1, 2)
+    }
+    parts["two-gpus"]["places"] = {
+        f"{kind}, split 1:{n}": [[3, 3], both] for kind in kinds for n in (1, 3)
+    }
+    return parts
+
+
+def smoke_features(*, on_gpu: bool = True) -> list[dict[str, Any]]:
+    """Every answer of the features, as a report has it."""
+    gone = ("two-gpus",) if on_gpu else ("partial-offload", "two-gpus")
+    return [
+        {"check": name, "case": case, "nmse": 1e-9, "bound": 2e-9}
+        for name, cases in job._features()["worst"].items()
+        if name not in gone
+        for case in cases
+    ]
+
+
+# The checks that a run on the CPU does not have.
+ON_A_GPU = ("native-sass", "libraries", "full-offload", "memory", "partial-offload")
 
 
 def smoke_checks(*failing: str) -> list[dict[str, Any]]:
@@ -753,7 +790,8 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
     held = {"known-answers": "16 cases of 1 types within their bounds", "memory": "0 MiB lost"}
     ids = (
         "device native-sass libraries full-offload memory known-answers greedy-tokens repeatable "
-        "types grammar embeddings state vocabulary"
+        "types grammar embeddings state vocabulary vision text-embeddings lora threads "
+        "partial-offload"
     )
     return [
         {
@@ -791,6 +829,7 @@ def smoke_report(**changes: Any) -> dict[str, Any]:
         "seconds": 61.5,
         "checks": smoke_checks(),
         "cases": cases,
+        "features": smoke_features(on_gpu=changes.get("device") != "cpu"),
         "times": {"import_seconds": 0.5, "prompt_per_second": 5000.0},
         "system_info": "CUDA : ARCHS = 1200",
     }
@@ -917,6 +956,29 @@ def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
     )
 
 
+def lay(build: Path, found: Evidence) -> None:
+    """Leave the records and the reports of a target in its folder, as the sessions do."""
+    values = {
+        "probe": found.toolchain,
+        "source": found.source,
+        "toolkit": found.toolkit,
+        "configure": found.build,
+        "wheel": found.wheel,
+        "facts": found.facts,
+        "verify": found.verify,
+        "steps": found.timeline,
+    }
+    for name, value in values.items():
+        if value is not None:
+            records.write(build / f"{name}.json", name, value)
+    for run in found.runs:
+        records.write(build / f"smoke-{run.place}.json", "smoke", run.report)
+        report = build / f"smoke-report-{run.place}.json"
+        report.write_bytes(run.report_text.encode())
+        if run.signature is not None:
+            report.with_name(f"{report.name}.sig").write_bytes(run.signature.encode())
+
+
 def report(found: Evidence) -> SmokeReport:
     """The one report that there is."""
     (run,) = found.runs
@@ -965,8 +1027,7 @@ def fp4_evidence(**changes: Any) -> Evidence:
 def cpu_evidence(**changes: Any) -> Evidence:
     """All records of a cpu wheel, tested on the CPU."""
     found, wanted = cpu_facts(), cpu_spec(budget_mb=4)
-    gone = ("native-sass", "libraries", "full-offload", "memory")
-    checks = [check for check in smoke_checks() if check["id"] not in gone]
+    checks = [check for check in smoke_checks() if check["id"] not in ON_A_GPU]
     where = {"device": "cpu", "capability": None, "driver": None, "checks": checks}
     text = report_text(found, "cpu", **where)
     report = job.opened(text, None, found.sha256, "here")

@@ -92,9 +92,16 @@ def declarations(sources: Mapping[str, str]) -> Declarations:
                 case ast.Assign(
                     targets=[ast.Attribute(value=ast.Name(id=name), attr="_fields_")], value=value
                 ) if name in structures:
-                    structures[name]._fields_ = _value(value, names)
+                    try:
+                        structures[name]._fields_ = _value(value, names)
+                    except (_Unknown, TypeError):
+                        unread.append(name)
                 case ast.ClassDef(name=name, bases=[base, *_]):
-                    made = _structure(node, base, names)
+                    try:
+                        made = _structure(node, base, names)
+                    except (_Unknown, TypeError):
+                        unread.append(name)
+                        continue
                     if made is not None:
                         names[name] = structures[name] = made
                 case ast.FunctionDef(decorator_list=decorators):
@@ -138,8 +145,10 @@ def assertions(declared: Declarations, headers: Iterable[str]) -> tuple[str, lis
     return "\n".join(lines) + "\n", about
 
 
-# GCC, Clang and MSVC (C2065, C3861) of a name that no header declares.
-_UNDECLARED = re.compile(r"not declared|undeclared|does not name a type|C2065|C3861")
+# GCC, Clang and MSVC of a name that no header declares, or declares without its members.
+_UNDECLARED = re.compile(
+    r"not declared|undeclared|does not name a type|incomplete type|undefined type|C2065|C3861|C2027"
+)
 _ERROR = re.compile(r"^.*?[:(](\d+)[:)].*?\b(?:fatal )?error\b[^:]*: (.*)$")
 
 
@@ -228,10 +237,7 @@ def _structure(node: ast.stmt, base: ast.expr, names: dict[str, Any]) -> Any:
     for inner in node.body:
         match inner:
             case ast.Assign(targets=[ast.Name(id="_fields_")], value=value):
-                try:
-                    made._fields_ = _value(value, names)
-                except (_Unknown, TypeError):
-                    return None
+                made._fields_ = _value(value, names)
     return made
 
 
@@ -267,7 +273,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
             return _binary(op, _value(left, names), _value(right, names))
         case ast.Call(func=func, args=args, keywords=[]):
             called = _value(func, names)
-            if called in (ctypes.POINTER, ctypes.CFUNCTYPE):
+            if called in (ctypes.POINTER, ctypes.CFUNCTYPE, ctypes.sizeof):
                 return called(*[_value(arg, names) for arg in args])
     raise _Unknown(ast.dump(node)[:80])
 

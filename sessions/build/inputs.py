@@ -44,7 +44,7 @@ def machine(
         "target": spec.target,  # which the bill of materials names
         "source": "a checkout" if spec.source else locked,
         "architectures": ";".join(spec.archs) or "none",
-        "python": python or "none",
+        "python": _python(spec, python),
         "compiler": "none",
         "build tools": records.file_sha256(knowledge.tools_lock())[:_SHOWN],
         "toolkit": f"CUDA {spec.cuda} {spec.toolkit} {toolkit[:_SHOWN]}" if spec.cuda else "none",
@@ -60,6 +60,12 @@ def machine(
         found["Visual Studio"] = records.fingerprint(kept)[:_SHOWN]
     found |= {f"compiler's {name}": value for name, value in identity.items()}
     return found | {f"linked {name}": value for name, value in compiler.linked.items()}
+
+
+def _python(spec: BuildSpec, builder: str) -> str:
+    """The Python that builds; where its wheel gets the tag of another one, that too."""
+    other = builder and not builder.startswith(f"{spec.python}.")
+    return f"{builder} for {spec.python}" if other else builder or "none"
 
 
 def everything(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from sessions.fetch import build_tools
-from sessions.shared import console, knowledge, options, venvs, records
-from sessions.build import inputs, repair, sbom, staging
+from sessions.shared import cmake_options, console, knowledge, options, records
+from sessions.shared.errors import USAGE, Problem
+from sessions.build import inputs, repair, retag, sbom, staging
 from sessions.probe import selection, ms_runtime
 from sessions.shared.nox_session import Context
 from sessions.build.model import BuildEnv
@@ -37,6 +38,7 @@ def main(ctx: Context) -> None:
     source = records.need(ctx.record("source"), "source", Source)
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
     assert chain.compiler is not None  # the probe fails without one
+    _known(ctx.spec, Path(source.path))
     env = options.system_environment(ctx.env)
     tools = build_tools.tools(ctx)
     places = Places(
@@ -49,6 +51,18 @@ def main(ctx: Context) -> None:
     build = configure(ctx.spec, chain.compiler, toolkit, source, places, env, python=python)
     records.write(ctx.record("configure"), "configure", build)
     console.done(f"configure: {', '.join(ctx.spec.archs) or 'CPU'}, {chain.compiler_why}")
+
+
+def _known(spec: BuildSpec, source: Path) -> None:
+    """Refuse an option that CMake would ignore. Raises Problem."""
+    if unknown := cmake_options.unknown((name for name, _ in spec.cmake), source):
+        raise Problem(
+            f"llama.cpp of this release has no option {unknown[0]}.",
+            id="cmake-option-unknown",
+            code=USAGE,
+            evidence=f"no CMake file in {source} names {', '.join(unknown)}",
+            remedy="leave it out, or choose another release with --version",
+        )
 
 
 def configure(
@@ -72,6 +86,7 @@ def configure(
         **_host(spec, compiler, places),
         **(_cuda(spec, compiler, toolkit, places) if toolkit else {"GGML_CUDA": "OFF"}),
         **_cache(spec, places),
+        **dict(spec.cmake),
     }
     settings = {
         "build-dir": _slashes(places.tree),
@@ -107,7 +122,7 @@ def configure(
         *sorted(p for p in OVERLAY.iterdir() if p.is_file()),
         Path(__file__).with_name("main_wheel.py"),
     ]
-    ours += [Path(str(module.__file__)) for module in (staging, sbom, ms_runtime, repair)]
+    ours += [Path(str(module.__file__)) for module in (staging, sbom, ms_runtime, repair, retag)]
     ours += [knowledge.KNOWLEDGE / "parts.toml"]
     made_from = inputs.everything(
         inputs.machine(

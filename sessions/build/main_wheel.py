@@ -13,7 +13,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sessions.fetch import build_tools
-from sessions.build import bindings, compiler_cache, output, inputs, ninja_output, repair, sbom, staging
+from sessions.build import (
+    bindings,
+    compiler_cache,
+    inputs,
+    ninja_output,
+    output,
+    repair,
+    retag,
+    sbom,
+    staging,
+)
 from sessions.shared import console, disk, knowledge, locks, options, venvs, records, programs
 from sessions.probe import gpu_choice, ms_runtime
 from sessions.shared.spec import command as command_of
@@ -57,7 +67,7 @@ def main(ctx: Context) -> None:
     steps, counts = _compile(ctx, build, chain, source.version)
     timing = _timing(ctx, chain.jobs, counts) if steps else {}
     raw = _only_wheel(ctx.build / "dist")
-    repaired = _repair(ctx, build, raw)
+    repaired = for_python(_repair(ctx, build, raw), ctx.spec)
     libraries = _judge(ctx, build, repaired)
     before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
     path = output.publish(repaired, ctx.wheels)
@@ -143,7 +153,8 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
             remedy=f"compile {path} by hand to see why",
         )
     records.write(ctx.record("bindings"), "bindings", found)
-    known = [row["name"] for row in knowledge.load("bindings.toml")["known"]]
+    rows = knowledge.load("bindings.toml")["known"]
+    known = [row["name"] for row in rows if ctx.spec.source or not row.get("fork")]
     wrong = bindings.unexpected(found, known)
     if wrong:
         raise Problem(
@@ -155,6 +166,8 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
             remedy="check out the submodule that belongs to this release: "
             f"git -C {source} submodule update --init --recursive",
         )
+    if found.unread:
+        console.warn(f"bindings: not understood, so not compared: {', '.join(found.unread)}")
     console.say(
         f"Bindings: {found.structures} structures and {found.functions} functions agree with the "
         f"headers, but for {len(found.wrong)} that are known"
@@ -389,6 +402,28 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
         else:
             repair.linux(python, raw, out, env)
     return _only_wheel(out)
+
+
+def for_python(wheel: Path, spec: BuildSpec) -> Path:
+    """The wheel for the target's Python: as it is, or under that tag where another one built it.
+
+    Raises Problem where its libraries are of the Python that built them.
+    """
+    if retag.serves(wheel.name, spec.python):
+        return wheel
+    why = retag.refusal(wheel, spec.python)
+    calls = [] if why else retag.calls(wheel)
+    if why or calls:
+        raise Problem(
+            f"The wheel that was built is not one for Python {spec.python}.",
+            id="wheel-of-other-python",
+            code=USAGE,
+            evidence=why or f"{calls[0]} is a part of Python",
+            remedy=f"install Python {spec.python}, or choose the Python that built it: --python",
+        )
+    path = wheel.with_name(retag.name(wheel.name, spec.python))
+    retag.retagged(wheel, path, spec.python, spec.target)
+    return path
 
 
 def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:

@@ -78,6 +78,7 @@ def document(spec: BuildSpec, source: Source, epoch: int, parts: Sequence[Part])
             {"name": "blackwheel:target", "value": spec.target},
             {"name": "blackwheel:cuda-architectures", "value": ";".join(spec.archs) or "none"},
             {"name": "blackwheel:source-digest", "value": source.digest},
+            *({"name": "blackwheel:cmake", "value": f"{n}={v}"} for n, v in spec.cmake),
         ],
     }
     if source.sdist_sha256:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sessions.probe.model import Toolchain
+from sessions.probe.selection import line
 from sessions.shared import console, disk, knowledge, options, programs, records, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
@@ -15,7 +16,7 @@ _READY = "ready.json"
 
 
 def tools(ctx: Context) -> Path:
-    """The venv of the target's Python that contains every locked build tool; made at most once."""
+    """The venv of the Python that builds, with every locked build tool; made at most once."""
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     if chain.python is None:
         raise Problem(
@@ -35,22 +36,22 @@ def own(ctx: Context) -> Path:
 def _venv(ctx: Context, python: str, version: str) -> Path:
     lock = knowledge.tools_lock()
     identity = records.fingerprint([python, version, lock.read_text("utf-8")])
-    line = ".".join(version.split(".")[:2])
-    name = f"tools-py{line}-{identity[:12]}"
+    minor = line(version)
+    name = f"tools-py{minor}-{identity[:12]}"
     venv = ctx.cache / name
     ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
         if not (venv / _READY).exists():
-            _make(ctx, python, line, venv, lock)
+            _make(ctx, python, minor, venv, lock)
     return venv
 
 
-def _make(ctx: Context, python: str, line: str, venv: Path, lock: Path) -> None:
+def _make(ctx: Context, python: str, minor: str, venv: Path, lock: Path) -> None:
     disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
     disk.discard(venv)  # what a run that was stopped left
-    console.say(f"Installing the build tools for Python {line} (once).")
+    console.say(f"Installing the build tools for Python {minor} (once).")
     made = programs.capture(
         [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
     )
@@ -59,8 +60,8 @@ def _make(ctx: Context, python: str, line: str, venv: Path, lock: Path) -> None:
             "Python could not make a venv for the build tools.",
             id="tools-venv-failed",
             evidence=venvs.tail(made.output),
-            remedy=f"install the venv module of Python {line} "
-            f"(Debian, Ubuntu: apt install python{line}-venv)",
+            remedy=f"install the venv module of Python {minor} "
+            f"(Debian, Ubuntu: apt install python{minor}-venv)",
         )
     disk.mark(venv)
     venvs.pip(

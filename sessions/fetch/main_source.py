@@ -6,7 +6,7 @@ from pathlib import Path
 
 from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on; Debian 12 is before
 
-from sessions.fetch import build_tools
+from sessions.fetch import build_tools, sdist_lock
 from sessions.fetch.model import Pristine, Source
 from sessions.fetch.source_filter import PRISTINE, build_reads
 from sessions.shared import console, disk, knowledge, records, venvs
@@ -21,7 +21,8 @@ def main(ctx: Context) -> None:
         source = checkout(Path(ctx.spec.source).expanduser().resolve())
         state = "your checkout"
     else:
-        sdist = knowledge.sdists()[ctx.spec.version]
+        known = knowledge.sdists().get(ctx.spec.version)
+        sdist = known or sdist_lock.lock(ctx, ctx.spec.version)
         source, fresh = _locked(ctx, sdist)
         state = "unpacked" if fresh else "up to date"
     if source.edited and source.sdist_sha256:

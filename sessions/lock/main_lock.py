@@ -17,7 +17,7 @@ from packaging.metadata import parse_email
 from packaging.version import Version
 
 from sessions.build import sbom
-from sessions.fetch import build_tools, source_filter
+from sessions.fetch import build_tools, sdist_lock, source_filter
 from sessions.shared import console, knowledge, records, venvs
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
@@ -61,13 +61,10 @@ def lock_sdist(ctx: Context, version: str) -> None:
         console.done(f"The newest release, llama-cpp-python {version}, is locked already.")
         return
     with ctx.scratch() as folder:
-        name = f"llama-cpp-python=={version}"
-        words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
-        venvs.pip(ctx, build_tools.own(ctx), [*words, "-d", str(folder), name], f"the sdist {name}")
-        (sdist,) = folder.glob("*.tar.gz")
+        sdist = sdist_lock.download(ctx, version, folder, build_tools.own(ctx))
         path = knowledge.KNOWLEDGE / "sources.toml"
         put(knowledge.KNOWLEDGE / "upstream.toml", "release", version, upstream_row(sdist, version))
-        put(path, "sdist", version, sdist_row(sdist))
+        put(path, "sdist", version, sdist_lock.row(sdist))
     console.done(f"Locked llama-cpp-python {version} in {path.relative_to(ctx.root)}.")
     console.say(f'  next: version = "{version}" below [defaults] in targets.toml, then')
     console.say("  nox -s matrix -- --targets all --pythons all")
@@ -107,19 +104,6 @@ def put(path: Path, table: str, version: str, row: dict[str, Any]) -> None:
     for name in sorted(rows, key=Version):  # each to the end, so that they are in order
         rows[name] = rows.pop(name)
     records.write_text(path, tomlkit.dumps(document))
-
-
-def sdist_row(sdist: Path) -> dict[str, Any]:
-    """The lock's row of an sdist: file, hash, time of its making, the ``wheel.py-api`` it sets."""
-    with tarfile.open(sdist) as archive:
-        info = next(m for m in archive if re.fullmatch(r"[^/]+/PKG-INFO", m.name))
-        settings = archive.extractfile(f"{info.name.split('/')[0]}/pyproject.toml")
-        assert settings is not None
-        project = tomlkit.parse(settings.read().decode()).unwrap()
-    wheel = project["tool"]["scikit-build"]
-    py_api = wheel.get("wheel", {}).get("py-api")
-    row = {"file": sdist.name, "sha256": records.file_sha256(sdist), "epoch": int(info.mtime)}
-    return {**row, "py_api": py_api} if py_api else row
 
 
 def upstream_row(sdist: Path, version: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import child
+import feature_checks
 import report_file
 import smoke_checks
 import spawn
@@ -51,7 +52,8 @@ def prove(job: Job) -> Job:
     cache.mkdir(parents=True, exist_ok=True)
     job = {**job, "jit_cache": str(cache), "cases": len(child.CASES)}
     alone = ["device", "offload", "api", "times", *(["real"] if job.get("model") else [])]
-    total = len(alone) + len(job["types"])
+    features = feature_checks.names(job)
+    total = len(alone) + len(features) + len(job["types"])
     found: Job = {}
     for number, work in enumerate(alone):
         progress(number, total, work, start)
@@ -61,12 +63,15 @@ def prove(job: Job) -> Job:
     else:
         found["answers"] = {}
         with concurrent.futures.ThreadPoolExecutor(job["jobs"]) as pool:
+            others = {pool.submit(run_child, job, "feature", type=n): n for n in features}
             waiting = {pool.submit(answers, job, name): name for name in job["types"]}
-            for done in concurrent.futures.as_completed(waiting):
-                found["answers"][waiting[done]] = done.result()
-                progress(len(alone) + len(found["answers"]), total, waiting[done], start)
+            both = {**others, **waiting}
+            for number, done in enumerate(concurrent.futures.as_completed(both), len(alone) + 1):
+                place = found if done in others else found["answers"]
+                place[both[done]] = done.result()
+                progress(number, total, both[done], start)
     found["jit_files"] = sum(path.is_file() for path in cache.rglob("*"))
-    checks = smoke_checks.evaluate(job, found)
+    checks = smoke_checks.evaluate(job, found) + feature_checks.evaluate(job, found)
     times = found.get("times", {})
     return {
         **job["identity"],
@@ -76,6 +81,7 @@ def prove(job: Job) -> Job:
         "seconds": round(time.monotonic() - start, 1),
         "checks": checks,
         "cases": smoke_checks.cases(job, found),
+        "features": feature_checks.answers(job, found),
         "times": {
             "import_seconds": found["device"].get("import_seconds"),
             **{
@@ -120,13 +126,16 @@ def answers(job: Job, name: str) -> Job:
 def run_child(job: Job, work: str, **more: Any) -> Job:
     """What a child said, its lines laid over one another; ``error`` is None if it ended well."""
     name = f"{work}-{more.get('type', '')}-{more.get('first', '')}"
+    visible = job["visible"] if job["layers"] or job.get("plant") else "-1"
+    if more.get("type") == "two-gpus":
+        visible = f"{visible},{job['second']}"
     path = Path(job["folder"]) / f"{name}.json"
     path.write_text(json.dumps({**job, **more, "work": work}), encoding="utf-8")
     environment = {
         "CUDA_CACHE_PATH": job["jit_cache"],
         "CUDA_DISABLE_PTX_JIT": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": job["visible"] if job["layers"] or job.get("plant") else "-1",
+        "CUDA_VISIBLE_DEVICES": visible,
     }
     start = time.monotonic()
     said, error = spawn.spawn(sys.executable, path, environment, job.get("timeout", TIMEOUT))
@@ -135,7 +144,7 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
         merged.update(line)
     merged.pop("result", None)
     results = [line["result"] for line in said if "result" in line]
-    lines = {"results": results} if work == "answers" else {}
+    lines = {"results": results} if work in ("answers", "feature") else {}
     if work == "real":
         lines = {"answers": [line for line in said if "question" in line]}
     seconds = round(time.monotonic() - start, 2)

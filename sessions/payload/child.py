@@ -103,11 +103,11 @@ def _same(one: Any, other: Any) -> bool:
     return bool(np.array_equal(one, other, equal_nan=True))
 
 
-def flip(path: Path) -> None:
+def flip(path: Path, name: str = "blk.1.ffn_down.weight") -> None:
     """Damage the weights of one tensor of a model file: the check that this is noticed."""
     import gguf
 
-    tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == "blk.1.ffn_down.weight")
+    tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == name)
     with path.open("r+b") as file:
         file.seek(int(tensor.data_offset) + int(tensor.n_bytes) // 4)
         half = file.read(int(tensor.n_bytes) // 2)
@@ -290,6 +290,13 @@ def real(job: Job) -> None:
         say(question=question, fact=fact, answer=text, seconds=time.monotonic() - start)
 
 
+def feature(job: Job) -> None:
+    """What a wheel does beside the quantizations of a text model."""
+    import features
+
+    features.WORK[job["type"]](job)
+
+
 def tiny(job: Job) -> None:
     """The tiny model that wheels are measured with."""
     import tinymodel
@@ -311,6 +318,7 @@ WORK: dict[str, Callable[[Job], None]] = {
     "api": api,
     "times": times,
     "real": real,
+    "feature": feature,
     "tiny": tiny,
     "speed": speed,
 }

@@ -179,3 +179,27 @@ def choose(
             "end what uses the GPU (nvidia-smi lists it), then run the same command again",
         )
     return free[0], "", ""
+
+
+def second(
+    nvml: dict[str, Any],
+    capabilities: Sequence[str],
+    first: dict[str, Any],
+    asked: str | None,
+    visible: str | None = None,
+) -> str | None:
+    """What CUDA_VISIBLE_DEVICES calls another GPU that runs the wheel too; None if there is none.
+
+    Nor where the user named the one to use. CUDA shows one MIG instance to a process, never two.
+    """
+    devices = nvml["devices"] if visible is None else within(nvml["devices"], visible)
+    others = [
+        selector(device)
+        for device in devices
+        if device["index"] != first["index"]
+        and device["compute_capability"] in capabilities
+        and (device["memory_free_mib"] is None or device["memory_free_mib"] >= MEMORY_MIB)
+    ]
+    names = [name for name in others if not name.startswith("MIG-")]
+    usable = asked is None and not selector(first).startswith("MIG-")
+    return names[0] if names and usable else None

@@ -296,7 +296,9 @@ def _card(
         _stop(what, remedy)
     if warning := gpu.driver_warning(nvml["release"], manifest["bad_drivers"]):
         print(f"! {warning}", file=sys.stderr)
-    return {**device, "visible": gpu.selector(device), "release": nvml["release"]}
+    second = gpu.second(nvml, manifest["capabilities"], device, options.device, visible)
+    names = {"visible": gpu.selector(device), "second": second}
+    return {**device, **names, "release": nvml["release"]}
 
 
 def _install(folder: Path) -> str:
@@ -429,6 +431,7 @@ def _prove(
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
+        "second": device["second"] if device else None,
         "jobs": 4 if device else _half(),
         "venv": str(folder / "venv"),
         "runtime_places": places,

@@ -75,10 +75,13 @@ def start() -> None:
 
 
 @contextlib.contextmanager
-def model(path: Path, layers: int) -> Iterator[Any]:
-    """A loaded model, ``layers`` of it on the device."""
+def model(path: Path, layers: int, split: Sequence[float] = ()) -> Iterator[Any]:
+    """A loaded model, ``layers`` of it on the device, or in these shares on several."""
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = layers
+    if split:  # one number for each device that there may be
+        shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*split)
+        params.tensor_split = shares
     loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not loaded:
         raise Refused(f"the model does not load: {LOG.tail()}")
@@ -90,9 +93,9 @@ def model(path: Path, layers: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def context(
-    loaded: Any, *, batch: int, flash: bool, kv: str, threads: int, length: int
+    loaded: Any, *, batch: int, flash: bool, kv: str, threads: int, length: int, **more: Any
 ) -> Iterator[Any]:
-    """A context that evaluates ``batch`` tokens at once."""
+    """A context that evaluates ``batch`` tokens at once; ``more`` are other fields of its."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = length
     params.n_batch = params.n_ubatch = batch
@@ -102,6 +105,8 @@ def context(
         params.flash_attn_type = int(flash)  # enum llama_flash_attn_type: 0 off, 1 on
     else:
         params.flash_attn = flash
+    for name, value in more.items():
+        setattr(params, name, value)
     made = llama_cpp.llama_init_from_model(loaded, params)
     if not made:
         raise Refused(f"no context: {LOG.tail()}")
@@ -133,6 +138,37 @@ def evaluate(
         finally:
             llama_cpp.llama_batch_free(space)
     return np.concatenate(rows)
+
+
+def decode_together(made: Any, texts: Sequence[Sequence[int]]) -> None:
+    """Evaluate several texts in one batch, each a sequence of its own; all tokens are outputs."""
+    rows = [(ids[n], n, number) for number, ids in enumerate(texts) for n in range(len(ids))]
+    space = llama_cpp.llama_batch_init(len(rows), 0, 1)
+    try:
+        space.n_tokens = len(rows)
+        for i, (token, position, sequence) in enumerate(rows):
+            space.token[i], space.pos[i], space.logits[i] = token, position, 1
+            space.n_seq_id[i], space.seq_id[i][0] = 1, sequence
+        code = llama_cpp.llama_decode(made, space)
+    finally:
+        llama_cpp.llama_batch_free(space)
+    if code:
+        raise Refused(f"llama_decode returned {code}: {LOG.tail()}")
+
+
+def tokenize(loaded: Any, text: str) -> list[int]:
+    """The tokens of a text, with those that the model puts around it."""
+    data = text.encode()
+    space = (llama_cpp.llama_token * (len(data) + 8))()
+    vocabulary = llama_cpp.llama_model_get_vocab(loaded)
+    count = llama_cpp.llama_tokenize(vocabulary, data, len(data), space, len(space), True, False)
+    return list(space[: max(count, 0)])
+
+
+def set_adapter(made: Any, adapter: Any, scale: float) -> None:
+    """Have a context use a LoRA adapter."""
+    if llama_cpp.llama_set_adapter_lora(made, adapter, scale):
+        raise Refused(f"the adapter is not taken: {LOG.tail()}")
 
 
 def decode(made: Any, tokens: Sequence[int]) -> None:

@@ -19,8 +19,17 @@ def forward(
     weights: Mapping[str, npt.NDArray[np.float32]], tokens: Sequence[int]
 ) -> tuple[Array, Array]:
     """Logits (tokens × vocabulary) and the normed last hidden state (tokens × width)."""
+    embeddings = weights["token_embd.weight"][list(tokens)]
+    return from_embeddings(weights, embeddings.astype(np.float64), range(0))
+
+
+def from_embeddings(
+    weights: Mapping[str, npt.NDArray[np.float32]], x: Array, picture: range
+) -> tuple[Array, Array]:
+    """The same of embeddings (tokens × width); those of a ``picture`` see each other."""
     w = {name: values.astype(np.float64) for name, values in weights.items()}
-    x = w["token_embd.weight"][list(tokens)]
+    visible = np.tri(len(x), dtype=bool)
+    visible[picture.start : picture.stop, picture.start : picture.stop] = True
     for layer in range(LAYERS):
         name = f"blk.{layer}."
         h = _norm(x, w[name + "attn_norm.weight"])
@@ -29,7 +38,7 @@ def forward(
         v = _heads(h @ w[name + "attn_v.weight"].T, KV_HEADS)
         shared = HEADS // KV_HEADS
         k, v = np.repeat(k, shared, axis=0), np.repeat(v, shared, axis=0)
-        seen = _softmax_causal(q @ k.transpose(0, 2, 1) / HEAD**0.5) @ v
+        seen = _softmax(q @ k.transpose(0, 2, 1) / HEAD**0.5, visible) @ v
         x = x + seen.transpose(1, 0, 2).reshape(len(x), -1) @ w[name + "attn_output.weight"].T
         h = _norm(x, w[name + "ffn_norm.weight"])
         gate = h @ w[name + "ffn_gate.weight"].T
@@ -65,9 +74,8 @@ def _rope(x: Array) -> Array:
     return out
 
 
-def _softmax_causal(scores: Array) -> Array:
-    length = scores.shape[-1]
-    scores = np.where(np.tri(length, dtype=bool), scores, -np.inf)
+def _softmax(scores: Array, visible: npt.NDArray[np.bool_]) -> Array:
+    scores = np.where(visible, scores, -np.inf)
     power: Array = np.exp(scores - scores.max(axis=-1, keepdims=True))
     shares: Array = power / power.sum(axis=-1, keepdims=True)
     return shares

@@ -38,7 +38,8 @@ def evaluate(job: Job, found: Job) -> list[Job]:
     return checks
 
 
-def _check(id_: str, problems: list[str], ok: str, fail: str, remedy: str) -> Job:
+def check(id_: str, problems: list[str], ok: str, fail: str, remedy: str) -> Job:
+    """One check, which holds where there are no problems."""
     if not problems:
         return {"id": id_, "status": "ok", "summary": f"{id_}: {ok}", "evidence": "", "remedy": ""}
     shown = problems[:8] + ([f"… and {len(problems) - 8} more"] if len(problems) > 8 else [])
@@ -84,7 +85,7 @@ def device(job: Job, part: Job, on_gpu: bool) -> Job:
     where = (
         ", ".join(f"{name} ({cc})" for name, cc in part.get("devices", [])) if on_gpu else "the CPU"
     )
-    return _check(
+    return check(
         "device",
         problems,
         f"llama_cpp {part.get('version')} computes on {where}",
@@ -106,7 +107,7 @@ def native(found: Job) -> Job:
         for why in _crash(found[name])
         if re.search(r"PTX|kernel image|JIT|not compiled with any CUDA arch|no device code", why)
     ]
-    return _check(
+    return check(
         "native-sass",
         problems,
         "ran with CUDA_DISABLE_PTX_JIT=1; the driver compiled nothing",
@@ -134,7 +135,7 @@ def libraries(job: Job, part: Job) -> Job:
         if not any(re.search(name, Path(p).name, re.IGNORECASE) for p in part["libraries"]):
             problems.append(f"{name}: not loaded")
     how = sorted({via for _, via in part["runtime"].values()})
-    return _check(
+    return check(
         "libraries",
         problems,
         f"{len(part['libraries'])} from the wheel, the driver and the runtime ({', '.join(how)})",
@@ -163,7 +164,7 @@ def offload(part: Job) -> Job:
             )
     layers, total = part.get("offloaded") or (0, 0)
     grew = part.get("grew", 0) / 2**20
-    return _check(
+    return check(
         "full-offload",
         problems,
         f"{layers}/{total} layers, buffers on CUDA0, device memory grew by {grew:.0f} MiB",
@@ -180,7 +181,7 @@ def memory(part: Job) -> Job:
         lost = (part["free_after_first"] - part["free_after_last"]) / 2**20
         if lost > LEAK_MIB:
             problems.append(f"{lost:.0f} MiB less are free after {part['loads']} loads")
-    return _check(
+    return check(
         "memory",
         problems,
         f"{part.get('loads')} loads and unloads, {max(lost, 0):.0f} MiB lost",
@@ -238,7 +239,7 @@ def known_answers(job: Job, found: Job) -> Job:
     if not count:
         problems.append("no case was computed")
     kinds = len({case["type"] for case in results(found)})
-    return _check(
+    return check(
         "known-answers",
         problems,
         f"{count} cases of {kinds} types within their bounds "
@@ -258,7 +259,7 @@ def tokens(found: Job) -> Job:
                 problems.append(f"{_name(case)}: {case['equal']} of {case['tokens']}")
     if not judged:
         problems.append("no token was compared")
-    return _check(
+    return check(
         "greedy-tokens",
         problems,
         f"{judged} of {judged} are the oracle's ({', '.join(EXACT)})",
@@ -273,7 +274,7 @@ def repeats(found: Job) -> Job:
     problems = [_name(case) for case in done if not case["repeats"]]
     if not done:
         problems.append("nothing was computed twice")
-    return _check(
+    return check(
         "repeatable",
         problems,
         "the same evaluation gave the same bits",
@@ -295,7 +296,7 @@ def types(job: Job, found: Job, on_gpu: bool) -> Job:
         problems += [f"{n}: its weights stay on the CPU" for n in at_home if n not in known]
         if at_home and not problems:
             aside += f"; {', '.join(at_home)} on the CPU, upstream has no CUDA kernel for them"
-    return _check(
+    return check(
         "types",
         problems,
         f"{len(tried)} quantisations tried{aside}",
@@ -317,7 +318,7 @@ def api(part: Job) -> Iterator[Job]:
     crash = _crash(part)
 
     def one(id_: str, holds: bool, ok: str, fail: str) -> Job:
-        return _check(id_, crash or ([] if holds else [fail]), ok, "it does not work", remedy)
+        return check(id_, crash or ([] if holds else [fail]), ok, "it does not work", remedy)
 
     said = part.get("chat")
     yield one(
@@ -357,7 +358,7 @@ def real(job: Job, part: Job) -> Job:
             )
     if len(answers) < max(1, len(job["questions"])) and not problems:
         problems.append(f"{len(answers)} of {len(job['questions'])} questions were answered")
-    return _check(
+    return check(
         "real-model",
         problems,
         f"{len(answers)} of {len(answers)} facts known",

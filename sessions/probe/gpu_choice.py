@@ -42,4 +42,5 @@ def card_for(
         if "bench" in ctx.asked:
             more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
-    return {**device, "visible": gpu.selector(device)}
+    second = gpu.second(nvml, wanted, device, asked, visible)
+    return {**device, "visible": gpu.selector(device), "second": second}

@@ -18,6 +18,7 @@ from sessions.probe.selection import (
     choose_toolkit,
     job_count,
     judge,
+    line,
     unused,
 )
 from sessions.shared import console, knowledge, machine, records
@@ -43,7 +44,8 @@ def main(ctx: Context) -> None:
     tape: dict[str, Any] = {}
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
     given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
-    chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env), ctx.targets)
+    runs = bool({"smoke", "bench"} & ctx.asked)
+    chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env), ctx.targets, runs=runs)
     if not given:
         chain = identity.of(ask, chain)
     if ctx.options.record:
@@ -68,7 +70,8 @@ def main(ctx: Context) -> None:
         gpu_choice.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no GPU
     records.write(ctx.record("probe"), "probe", chain)
     if ctx.options.wheel:
-        console.done(f"probe: Python {ctx.spec.python} is here; nothing is to be built")
+        assert chain.python is not None  # or the probe has failed
+        console.done(f"probe: Python {line(chain.python.version)} is here; nothing is to be built")
     else:
         console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
 
@@ -80,12 +83,15 @@ def probe(
     given: str = "",
     ignored: Mapping[str, str] | None = None,
     targets: Mapping[str, BuildSpec] | None = None,
+    *,
+    runs: bool = False,
 ) -> Toolchain:
     """Everything found on the machine behind ``ask``, chosen from and judged for the target.
 
     ``given`` is the name of a wheel that is to be tried, not built. ``ignored`` are variables of
     the caller that are said not to be used. ``targets`` are those of targets.toml, one of which may
-    be for the GPUs that are here.
+    be for the GPUs that are here. ``runs`` is whether the wheel is to be run here: by the very
+    Python that it is for.
     """
     host, limits = machine.host(ask("host"))
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -120,7 +126,7 @@ def probe(
         compiler = dataclasses.replace(compiler, variables=variables)
     chosen = dataclasses.replace(
         found,
-        python=choose_python(found.pythons, spec.python),
+        python=choose_python(found.pythons, spec.python, others=any_python(spec, given, runs)),
         compiler=compiler,
         compiler_why=why,
         setup_problem=setup_problem,
@@ -134,30 +140,56 @@ def probe(
     return dataclasses.replace(chosen, checks=checks)
 
 
+def any_python(spec: BuildSpec, given: str, runs: bool) -> bool:
+    """Whether another Python than the target's will do: to build, or to run a py3-none wheel."""
+    if given:
+        return "-py3-none-" in given
+    return not runs or (spec.source is None and knowledge.knows_no_python(spec.version))
+
+
 def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
-    """Every Python on PATH, the one of the target's version first; one entry an interpreter."""
-    names = [f"python{version}", "python3", "python"]
-    found: dict[str, tuple[bool, Python]] = {}
+    """Every Python on PATH, the one of the target's version first; one entry an interpreter.
+
+    Where there is none of that version, also the one that runs this.
+    """
     launcher = [("py", f"-{version}")]  # Windows' own way to every Python that is installed
-    named = [*launcher, ("python",)] if system == "windows" else [(name,) for name in names]
-    for name, *words in named:
-        for path in ask("which", name):
-            answer = ask("run", path, *words, "-I", "-c", _ASK_PYTHON)
-            try:
-                said = json.loads(answer["output"]) if answer["returncode"] == 0 else None
-            except ValueError:
-                said = None
-            if said and said["path"] not in found:
-                python = Python(
-                    path=said["path"],
-                    version=said["version"],
-                    found_via=" ".join((name, *words)) + " on PATH",
-                    can_venv=said["can_venv"],
-                    bits=said["bits"],
-                )
-                found[said["path"]] = (said["in_venv"], python)
+    named = [(f"python{version}",), ("python3",), ("python",)]
+    words = [*launcher, ("python",)] if system == "windows" else named
+    tries = [
+        ([path, *rest], f"{' '.join((name, *rest))} on PATH")
+        for name, *rest in words
+        for path in ask("which", name)
+    ]
+    found = _asked(ask, tries)
+    if not any(line(python.version) == version for _, python in found):
+        interpreter = ask("interpreter")
+        running = [([interpreter], "runs blackwheel")] if interpreter else []
+        found = _asked(ask, [*tries, *running])
     # One that only a venv leads to comes last: the choice must not hang on how nox was started.
-    return tuple(python for _, python in sorted(found.values(), key=lambda pair: pair[0]))
+    return tuple(python for _, python in sorted(found, key=lambda pair: pair[0]))
+
+
+def _asked(
+    ask: Machine, commands: Iterable[tuple[list[str], str]]
+) -> Iterable[tuple[bool, Python]]:
+    """What each command says of itself, one entry an interpreter; whether it is a venv's."""
+    found: dict[str, tuple[bool, Python]] = {}
+    for command, via in commands:
+        answer = ask("run", *command, "-I", "-c", _ASK_PYTHON)
+        try:
+            said = json.loads(answer["output"]) if answer["returncode"] == 0 else None
+        except ValueError:
+            said = None
+        if said and said["path"] not in found:
+            python = Python(
+                path=said["path"],
+                version=said["version"],
+                found_via=via,
+                can_venv=said["can_venv"],
+                bits=said["bits"],
+            )
+            found[said["path"]] = (said["in_venv"], python)
+    return found.values()
 
 
 def find_compilers(ask: Machine, system: str, spec: BuildSpec) -> tuple[Compiler, ...]:

@@ -25,10 +25,22 @@ def job_count(host: Host, asked: int | None) -> int:
     return max(1, min(host.cores, host.memory_free_mib // STEP_MIB))
 
 
-def choose_python(pythons: Sequence[Python], version: str) -> Python | None:
-    """The first 64-bit interpreter of that version; one that can make a venv before others."""
-    fitting = [p for p in pythons if p.bits == 64 and ".".join(p.version.split(".")[:2]) == version]
-    return next((p for p in fitting if p.can_venv), fitting[0] if fitting else None)
+def choose_python(pythons: Sequence[Python], version: str, *, others: bool) -> Python | None:
+    """The first 64-bit interpreter of that version; one that can make a venv before others.
+
+    With ``others``, another version that has the build tools does too: the libraries of a wheel
+    know no Python, so what it builds gets the tag of ``version``.
+    """
+    wide = [p for p in pythons if p.bits == 64]
+    fitting = [p for p in wide if line(p.version) == version]
+    able = [p for p in wide if p.can_venv and line(p.version) in knowledge.builders()]
+    candidates = [*(p for p in fitting if p.can_venv), *(able if others else ()), *fitting]
+    return candidates[0] if candidates else None
+
+
+def line(version: str) -> str:
+    """The minor version of a Python: "3.12.1" -> "3.12"."""
+    return ".".join(version.split(".")[:2])
 
 
 def choose_toolkit(
@@ -187,15 +199,17 @@ def _judge_limits(host: Host, limits: cgroups.Limits) -> Iterator[Check]:
 
 def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
     python = chain.python
-    debian = f"Debian, Ubuntu: apt install python{spec.python}-venv"
-    windows = f"winget install Python.Python.{spec.python}"
-    how = windows if chain.host.system == "windows" else debian
+    how = (
+        f"winget install Python.Python.{spec.python}"
+        if chain.host.system == "windows"
+        else f"apt install python{spec.python}-venv, or: uv python install {spec.python}"
+    )
     if python is None:
         yield Check(
             "python",
             "fail",
             f"Python {spec.python}: none found (64-bit, on PATH)",
-            remedy=f"install Python {spec.python} ({how}), or --python",
+            remedy=f"install Python {spec.python} ({how})" + _instead(chain, spec),
         )
     elif not python.can_venv:
         yield Check(
@@ -204,8 +218,18 @@ def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
             f"Python {spec.python}: {python.path} has no venv module",
             remedy=f"install it ({how})",
         )
+    elif line(python.version) != spec.python:
+        text = f"Python: {python.version} builds the wheel for Python {spec.python}"
+        yield Check("python", "ok", f"{text}, {python.path}")
     else:
         yield Check("python", "ok", f"Python: {python.version}, {python.path}")
+
+
+def _instead(chain: Toolchain, spec: BuildSpec) -> str:
+    """The options that ask for a wheel for a Python that is here; empty where none is."""
+    here = dict.fromkeys(line(p.version) for p in chain.pythons if p.bits == 64 and p.can_venv)
+    known = [version for version in here if version in knowledge.builders()]
+    return f", or take a wheel for one that is here: --python {known[0]}" if known else ""
 
 
 def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> Iterator[Check]:

@@ -37,6 +37,7 @@ def statement(found: Evidence, commit: str) -> dict[str, Any]:
         "architectures": list(spec.archs),
         "python": spec.python,
         "platform": spec.platform,
+        "cmake": dict(spec.cmake) or None,
         "toolkit": spec.toolkit if spec.toolkit in ("pypi", "system") else "a folder",
     }
     internal = {

@@ -179,7 +179,33 @@ def failed(report: SmokeReport) -> list[str]:
     twice = [c for c in done if [c["flash"], c["kv"]] == bounds["repeated"]]
     if not twice or not all(case.get("repeats") for case in twice):
         bad.add("repeatable")
-    return sorted(bad | (wanted - {check.id for check in report.checks}))
+    there = {check.id for check in report.checks}
+    return sorted(bad | _features_failed(report, there) | (wanted - there))
+
+
+def _features_failed(report: SmokeReport, there: set[str]) -> set[str]:
+    """Ids of the checks of features.json whose answers are not those that there must be.
+
+    Two GPUs are not everywhere, so that check need not be there; if it is, it must hold.
+    """
+    known, here = _features(), "cpu" if report.device == "cpu" else "gpu"
+    wanted = set(known["worst"]) - ({"two-gpus"} - there)
+    if here == "cpu":
+        wanted -= {"partial-offload", "two-gpus"}
+    bad = {answer["check"] for answer in report.features} - wanted
+    for name in wanted:
+        found = [answer for answer in report.features if answer["check"] == name]
+        rows = known["worst"][name]
+        if name not in there or sorted(answer["case"] for answer in found) != sorted(rows):
+            bad.add(name)
+            continue
+        for answer in found:
+            row = rows[answer["case"]]
+            like = _bounds()["type"][row["as"]]
+            widest = float(f"{known['factor'] * row[here]:.3g}") if here in row else like
+            if not 0 <= answer["nmse"] <= answer["bound"] <= widest:
+                bad.add(name)
+    return bad
 
 
 def gaps(report: SmokeReport) -> list[str]:
@@ -234,6 +260,12 @@ def _bounds() -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def _features() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((PAYLOAD / "features.json").read_text(encoding="utf-8"))
+    return found
+
+
 def _late(version: Version) -> set[str]:
     """The types that this release of llama-cpp-python need not know."""
     since = _bounds()["since"]
@@ -243,7 +275,7 @@ def _late(version: Version) -> set[str]:
 def _report(report: dict[str, Any], origin: str) -> SmokeReport:
     """The record of a report whose digest is right. Raises ValueError for what is not one."""
     fields.only("the report", report, (*_PLAIN, "capability", "driver", "seconds", "checks",
-        "cases", "times"), may=("system_info",))  # fmt: skip
+        "cases", "times"), may=("features", "system_info"))  # fmt: skip
     plain = {name: fields.line(name, report[name]) for name in _PLAIN}
     capability, driver = report["capability"], report["driver"]
     if (plain["device"] == "cpu") != (capability is None):
@@ -262,6 +294,7 @@ def _report(report: dict[str, Any], origin: str) -> SmokeReport:
         seconds=fields.number("seconds", report["seconds"]),
         checks=tuple(map(_check, fields.items("checks", report["checks"]))),
         cases=tuple(map(_case, fields.items("cases", report["cases"]))),
+        features=tuple(map(_feature, fields.items("features", report.get("features", [])))),
         times={
             fields.line("a time's name", name): fields.number(name, value)
             for name, value in times.items()
@@ -276,6 +309,16 @@ def _check(item: dict[str, Any]) -> Check:
         raise ValueError(f"{item['status']!r} is not the status of a check")
     made: dict[str, Any] = {name: fields.text(name, value) for name, value in item.items()}
     return Check(**made)
+
+
+def _feature(item: dict[str, Any]) -> dict[str, Any]:
+    fields.only("an answer of a feature", item, ("check", "case", "nmse", "bound"))
+    return {
+        "check": fields.line("check", item["check"]),
+        "case": fields.line("case", item["case"]),
+        "nmse": fields.number("nmse", item["nmse"], any_float=True),
+        "bound": fields.positive("bound", item["bound"]),
+    }
 
 
 _WAY = {"batch": fields.count, "flash": fields.flag, "kv": fields.line}

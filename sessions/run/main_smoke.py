@@ -72,6 +72,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
+        "second": device["second"] if device else None,
         "jobs": 4 if device else machine.cores(),
         "venv": str(venv),
         "model": str(model) if model else None,

@@ -13,7 +13,8 @@ class SmokeReport:
     """What was tested by running a wheel. Times in seconds.
 
     ``device`` is the name of the GPU, or "cpu"; ``origin`` is "here", or the file of the report.
-    Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal.
+    Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal. Each of
+    ``features`` is an answer of another check: check, case, nmse, bound.
     """
 
     file: str
@@ -29,6 +30,7 @@ class SmokeReport:
     seconds: float
     checks: tuple[Check, ...]
     cases: tuple[dict[str, Any], ...]
+    features: tuple[dict[str, Any], ...]
     times: dict[str, float]
 
 

@@ -45,6 +45,14 @@ def pin(value: str) -> str:
     return value
 
 
+def setting(value: str) -> str:
+    """An option of CMake with its value: NAME=VALUE."""
+    name, equals, text = value.partition("=")
+    if not (name and equals and text):
+        raise argparse.ArgumentTypeError(f"{value!r} is not written as NAME=VALUE")
+    return value
+
+
 @dataclass(frozen=True)
 class Option:
     """One option. Without a ``metavar`` it is a switch."""
@@ -112,6 +120,15 @@ OPTIONS = (
     Option("pythons", "Pythons that the wheels are for, or all", ("matrix",), "X.Y,X.Z|all"),
     Option("toolkit", "where the CUDA toolkit comes from", _SPEC, "pypi|system|PATH"),
     Option("source", "your own checkout of llama-cpp-python", _SPEC, "PATH"),
+    Option(
+        "cmake",
+        "set an option of llama.cpp, for example GGML_CUDA_FA_ALL_QUANTS=ON. May be given several "
+        "times",
+        _SPEC,
+        "NAME=VALUE",
+        setting,
+        many=True,
+    ),
     Option("force", "go on with a combination that is known to be bad", _SPEC),
     Option(
         "wheel",

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,23 +200,43 @@ def capability_names() -> dict[int, str]:
 
 
 def sdists() -> dict[str, Sdist]:
-    """The locked upstream releases, by version."""
-    return {
-        version: Sdist(
-            version=version,
-            file=row["file"],
-            sha256=row["sha256"],
-            epoch=row["epoch"],
-            py_api=row.get("py_api"),
-            merged=tuple(map(tuple, row.get("merged", ()))),
-        )
-        for version, row in load("sources.toml")["sdist"].items()
-    }
+    """The locked upstream releases, by version; this repository's locks are over the cache's."""
+    rows = load("sources.toml")["sdist"]
+    return _KEPT | {version: sdist_of(version, row) for version, row in rows.items()}
+
+
+def sdist_of(version: str, row: Mapping[str, Any]) -> Sdist:
+    """A locked release from its row of sources.toml."""
+    return Sdist(
+        version=version,
+        file=row["file"],
+        sha256=row["sha256"],
+        epoch=row["epoch"],
+        py_api=row.get("py_api"),
+        merged=tuple(map(tuple, row.get("merged", ()))),
+    )
+
+
+_KEPT: dict[str, Sdist] = {}  # what the cache has locked: read when a command starts
+
+
+def keep(sdists: Iterable[Sdist]) -> None:
+    """Add releases that are locked in the cache."""
+    _KEPT.update({sdist.version: sdist for sdist in sdists})
+
+
+def is_in_repository(version: str) -> bool:
+    """Whether a release is locked in this repository, and not only in a cache."""
+    return version in load("sources.toml")["sdist"]
+
+
+# The newest release of the package index, where it was asked: locked in the cache at first use.
+OFFERED: set[str] = set()
 
 
 def newest_sdist() -> str:
-    """The newest locked upstream release."""
-    return max(sdists(), key=_numbers)
+    """The newest upstream release that is locked, or that the index was found to have."""
+    return max({*sdists(), *OFFERED}, key=_numbers)
 
 
 def runtime_mb() -> int:
@@ -234,6 +254,18 @@ def disk_mib(step: str) -> int:
 def pythons() -> tuple[str, ...]:
     """The Pythons that wheels are made for, as "3.12"."""
     return tuple(load("sources.toml")["python"]["known"])
+
+
+def builders() -> tuple[str, ...]:
+    """The Pythons that the locked build tools run on."""
+    oldest: str = load("sources.toml")["python"]["oldest_builder"]
+    return tuple(p for p in pythons() if _numbers(p) >= _numbers(oldest))
+
+
+def knows_no_python(version: str) -> bool:
+    """Whether a locked release makes one wheel for every Python (py3-none)."""
+    sdist = sdists().get(version)
+    return sdist is not None and sdist.py_api is not None
 
 
 def staging_excludes() -> tuple[str, ...]:

@@ -49,6 +49,8 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
                 return env.get(words[0])
             case "which":
                 return _which(words[0], env.get("PATH", ""))
+            case "interpreter":  # that runs this, even where no PATH leads to it
+                return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
             case "glob":
                 return sorted(glob.glob(words[0]))
             case "real":
@@ -80,6 +82,14 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
         raise ValueError(f"no such question: {question}")
 
     return ask
+
+
+def has_python(ask: Machine, version: str) -> bool:
+    """Whether a Python of that version ("3.11") that can make a venv is on PATH."""
+    words = [f"-{version}"] if sys.platform == "win32" else []
+    name = "py" if sys.platform == "win32" else f"python{version}"
+    words += ["-I", "-c", "import ensurepip, venv"]
+    return any(ask("run", path, *words)["returncode"] == 0 for path in ask("which", name))
 
 
 def cores() -> int:

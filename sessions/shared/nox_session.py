@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +18,16 @@ from typing import Any, ClassVar, NoReturn
 import nox
 import platformdirs
 
-from sessions.payload import gpu
+from sessions.payload import gpu, pipconfig
 from sessions.shared import (
     arguments,
     bootstrap,
+    cache_locks,
     cli,
     console,
     disk,
+    graph,
+    knowledge,
     locks,
     options,
     programs,
@@ -33,7 +36,7 @@ from sessions.shared import (
 )
 from sessions.shared.cli import Request
 from sessions.shared.errors import BUG, USAGE, Problem
-from sessions.shared.machine import Machine, real
+from sessions.shared.machine import Machine, has_python, real
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
 
@@ -209,9 +212,50 @@ def _chosen(request: Request, folder: Path) -> Options:
     arguments.check(chosen, request.stages, options.environment().get("PATH", ""))
     if chosen.target is not None and spec.AUTO in chosen.target.split(","):
         chosen = _auto(chosen)
+    env = options.environment()
+    cache_locks.load(_cache(env.get("BLACKWHEEL_CACHE")))
     if chosen.version == spec.LATEST:
-        _say_once(f"version latest: {spec.normal(chosen).version}, the newest that is locked here")
-    return spec.normal(chosen)
+        why = "" if chosen.offline else _ask_index()
+        newest = spec.normal(chosen).version
+        _say_once(f"version latest: {newest}{why or ', the newest that is locked here'}")
+    return _for_python(spec.normal(chosen), request.stages)
+
+
+def _for_python(chosen: Options, sessions: Collection[str]) -> Options:
+    """The options with the Python that runs this, where the target's own is not installed."""
+    if chosen.python or chosen.wheel or not {"wheel", "release"} & set(graph.closure(sessions)):
+        return chosen
+    here = _here()
+    wanted = spec.python_of(_targets(), chosen)
+    if wanted in (None, here) or here not in knowledge.builders() or _has_python(str(wanted)):
+        return chosen
+    _say_once(f"Python {wanted} is not here, so the wheel is for Python {here}, which runs this")
+    return dataclasses.replace(chosen, python=here)
+
+
+def _here() -> str:
+    """The minor version of the Python that runs this: "3.12"."""
+    return ".".join(map(str, sys.version_info[:2]))
+
+
+@functools.cache
+def _has_python(version: str) -> bool:
+    env = options.environment()
+    return has_python(real(env, ROOT, _cache(env.get("BLACKWHEEL_CACHE"))), version)
+
+
+@functools.cache
+def _ask_index() -> str:
+    """Have ``knowledge`` know the newest release of the package index; what to say of it."""
+    env, python = options.pip_environment(options.environment()), sys.executable
+    listed = programs.capture([python, *pipconfig.LIST], env=env)
+    command = [python, "-I", "-m", "pip", "index", "versions", "llama-cpp-python"]
+    asked = programs.capture(command, env=pipconfig.environment(env, listed.stdout, "index"))
+    found = re.search(r"^llama[-_]cpp[-_]python \((\d+(?:\.\d+)+)\)$", asked.stdout, re.MULTILINE)
+    if asked.returncode or not found:
+        return ", the newest that is locked here, because pip could not ask the package index"
+    knowledge.OFFERED.add(found[1])
+    return ", the newest of the package index" if found[1] == knowledge.newest_sdist() else ""
 
 
 def _auto(chosen: Options) -> Options:

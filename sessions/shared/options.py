@@ -30,6 +30,7 @@ class Options:
     pythons: str | None
     toolkit: str | None
     source: str | None
+    cmake: tuple[str, ...]
     wheel: str | None
     device: str | None
     model: str | None
@@ -133,7 +134,8 @@ def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options
     if asked is not None and "help" not in given:
         _refuse(given, asked)
     values = {o.field: given.get(o.field, _default(o)) for o in OPTIONS}
-    return Options(**{**values, "baseline": tuple(values["baseline"] or ())}, dists=dists)
+    many = {o.field: tuple(values[o.field] or ()) for o in OPTIONS if o.many}
+    return Options(**{**values, **many}, dists=dists)
 
 
 def _default(option: Option) -> object:

@@ -12,7 +12,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sessions.payload import gpu
-from sessions.shared import knowledge, programs, records
+from sessions.shared import cmake_options, knowledge, programs, records
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
@@ -31,12 +31,13 @@ class Table:
     warning: str | None = None
     device_features: tuple[str, ...] = ()
     product: bool = True
+    cmake: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 DEFAULTS = "defaults"  # the table of what targets inherit; no target
 ALL = "all"  # as --targets and --pythons: every one that is a product
 AUTO = "auto"  # as --target: the target for the GPUs of this machine
-LATEST = "latest"  # as --version: the newest locked release
+LATEST = "latest"  # as --version: the newest release of the package index
 _INHERITED = ("version", "cuda", "python")  # what [defaults] may set
 _LAID_OVER = ("version", "cuda", "python", "toolkit")  # over the table, where an option is given
 # What dist/ has beside a folder for each target (release/index/builder.py).
@@ -87,7 +88,9 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
             table = dataclasses.replace(table, version=knowledge.newest_sdist())
         if faults := [*_name_faults(name), *_faults(table)]:
             raise _wrong(name, "\n".join(f"{name}{fault}" for fault in faults))
-        specs[name] = BuildSpec(target=name, platform=platform, **vars(table))
+        cmake = tuple(sorted(table.cmake.items()))
+        fields = {**vars(table), "cmake": cmake}
+        specs[name] = BuildSpec(target=name, platform=platform, **fields)
     return specs
 
 
@@ -133,6 +136,9 @@ def _faults(table: Table) -> Iterator[str]:
         yield from (f".{field}[{n}]: it is empty" for n, item in enumerate(items) if not item)
         twice = {item for item in items if items.count(item) > 1}
         yield from (f".{field}: {item!r} is there twice" for item in sorted(twice))
+    for name, text in table.cmake.items():
+        if why := cmake_options.refusal(name, text):
+            yield f".cmake: {name} = {text!r:.60} is refused: {why}"
     for arch in filter(None, table.archs):
         try:
             knowledge.parse_arch(arch)
@@ -158,12 +164,14 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
         )
     base = targets[name]
     archs = base.archs if options.arch is None else tuple(options.arch.split(";"))
+    cmake = cmake_options.merged(dict(base.cmake), options.cmake)
     spec = dataclasses.replace(
         base,
         **{name: value for name in _LAID_OVER if (value := getattr(options, name)) is not None},
         archs=archs,
-        budget_mb=_budget(base, archs),
+        budget_mb=_budget(base, archs) * cmake_options.growth(cmake),
         source=options.source,
+        cmake=tuple(cmake.items()),
         cache=options.cache,
         compiler=options.compiler,
         prerelease=options.prerelease,
@@ -354,6 +362,19 @@ def _without_target(
     )
 
 
+def python_of(targets: Mapping[str, BuildSpec], options: Options) -> str | None:
+    """The Python that the target's own table is for; None where that decides nothing.
+
+    It decides nothing for a release whose wheel is for every Python, and of several targets.
+    """
+    base = targets.get(first(targets) if options.target is None else options.target)
+    if base is None:
+        return None
+    version = options.version or base.version
+    same = options.source is None and knowledge.knows_no_python(version)
+    return None if same else base.python
+
+
 def virtual(spec: BuildSpec) -> list[str]:
     """The target's architectures with PTX instead of machine code: "120a-real" -> "120-virtual"."""
     return [f"{knowledge.parse_arch(arch)[0]}-virtual" for arch in spec.archs]
@@ -455,6 +476,8 @@ def _differences(base: BuildSpec, spec: BuildSpec) -> list[str]:
         parts.append("toolkit-" + Path(spec.toolkit).name)
     if spec.source:
         parts.append("source-" + Path(spec.source).resolve().name)
+    if spec.cmake != base.cmake:
+        parts.append(cmake_options.label(dict(spec.cmake)))
     return [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for part in parts]
 
 
@@ -472,6 +495,8 @@ def command(session: str, spec: BuildSpec, *more: str) -> str:
     ):
         if value and any(part.startswith(prefix) for part in parts):
             words += [option, value]
+    if any(part.startswith("cmake-") for part in parts):
+        words += [word for name, value in spec.cmake for word in ("--cmake", f"{name}={value}")]
     return programs.typed([*words, *more])
 
 
@@ -485,7 +510,7 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
         )
     if spec.python not in knowledge.pythons():
         raise _unknown_python(spec.python, "--python")
-    if spec.source is None and spec.version not in knowledge.sdists():
+    if spec.source is None and spec.version not in {*knowledge.sdists(), *knowledge.OFFERED}:
         form, _ = _FORMS["version"]
         lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
         raise Problem(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.shared import bootstrap, console, programs
+from sessions.shared import bootstrap, console, knowledge, programs
 from sessions.shared.declared import BY_FIELD, takes
 from sessions.shared.options import Options
 
@@ -24,8 +24,12 @@ def words(options: Options, session: str = "verify", *, given: bool = False) -> 
     found = []
     for name in (*_VALUES, *_SWITCHES):
         option, value = BY_FIELD[name], getattr(options, name)
+        if name == "version" and value in knowledge.OFFERED - knowledge.sdists().keys():
+            value = "latest"  # only this is taken without a lock
         if value not in (None, False, option.default) and takes(option, [session], given=given):
             found.append(option.flag if value is True else f"{option.flag}={value}")
+    if takes(BY_FIELD["cmake"], [session], given=given):
+        found += [f"--cmake={word}" for word in options.cmake]
     return found
 
 

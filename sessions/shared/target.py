@@ -28,6 +28,7 @@ class BuildSpec:
     product: bool = True  # False: built only to compare with, so `--targets all` leaves it out
     budget_mb: int = 0  # what the wheel may weigh, in megabytes
     device_features: tuple[str, ...] = ()  # tensor-core instructions it claims: "OMMA.E2M1"
+    cmake: tuple[tuple[str, str], ...] = ()  # options of llama.cpp's CMake files, by name
 
 
 @dataclass(frozen=True)

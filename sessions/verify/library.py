@@ -15,7 +15,6 @@ from packaging.version import Version
 from sessions.verify import device_code, elf, host_code, kinds, pe, policy, sourcepaths, symbols
 from sessions.verify.model import DeviceCode, Library
 
-_C_NAME = re.compile(r"[A-Za-z]\w*")
 _VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d{1,9}(?:\.\d{1,9})+)|(GLIBC_.*)")
 FAULTS = 100  # of one library that are kept
 Part = tuple[int, int]  # start and end of a part of a file
@@ -61,9 +60,7 @@ def _elf(binary: lief.ELF.Binary, data: bytes, member: str, device: DeviceCode |
         soname=dynamic.soname,
         search_paths=_sorted((*dynamic.rpath, *dynamic.runpath)),
         inherited_paths=_sorted(dynamic.rpath if not dynamic.runpath else ()),
-        exports=_sorted(
-            s.name for s in binary.dynamic_symbols if s.exported and _C_NAME.fullmatch(str(s.name))
-        ),
+        exports=_exports(binary),
         symbol_versions=newest(needs),
         # Without that segment the system takes the stack to be executable.
         executable_stack=stack is None or bool(stack.flags & lief.ELF.Segment.FLAGS.X),
@@ -150,7 +147,6 @@ def _pe(binary: lief.PE.Binary, data: bytes, member: str, device: DeviceCode | N
         if s.has_characteristic(execute)
     }
     code = _union((start, end) for start, (_, end) in places.items())
-    exported = binary.get_export()
     return _library(
         data,
         member,
@@ -158,9 +154,7 @@ def _pe(binary: lief.PE.Binary, data: bytes, member: str, device: DeviceCode | N
         format="pe",
         machine=_machine(binary.header.machine).replace("amd64", "x86_64"),
         imports=_sorted(pe.imports(binary)),
-        exports=_sorted(
-            e.name for e in (exported.entries if exported else []) if _C_NAME.fullmatch(str(e.name))
-        ),
+        exports=_exports(binary),
         code=[(places[start][0] if start in places else 0, start, end) for start, end in code],
         faults=pe.faults(binary, len(data)),
         error=_cut_short(data, ((s.pointerto_raw_data, s.sizeof_raw_data) for s in binary.sections))
@@ -219,6 +213,11 @@ def _library(
 def _runtime(binary: symbols.Binary) -> dict[str, tuple[str, ...]]:
     known = policy.platform_libraries("linux" if isinstance(binary, lief.ELF.Binary) else "windows")
     return {n: names for n, names in symbols.functions(binary).items() if known.runtime(n)}
+
+
+def _exports(binary: symbols.Binary) -> tuple[str, ...]:
+    """The C functions that it has for others, less those of compilers and systems ("_init")."""
+    return _sorted(name for name in symbols.exports(binary) if not name.startswith("_"))
 
 
 def _sorted(names: Iterable[object]) -> tuple[str, ...]:

@@ -111,24 +111,8 @@ def _task(contents: archive.Contents, member: str, scratch: Path) -> limited.Tas
 def unread(member: str, sha256: str, size: int, error: str) -> Library:
     """A library of which nothing is known but that."""
     return Library(
-        member=member,
-        sha256=sha256,
-        size=size,
-        format="",
-        machine="",
-        imports=(),
-        soname="",
-        search_paths=(),
-        inherited_paths=(),
-        exports=(),
-        symbol_versions={},
-        executable_stack=False,
-        build_paths=(),
-        instructions=0,
-        cpu_features={},
-        first_use={},
-        guarded=(),
-        device=None,
-        faults=(),
-        error=error,
-    )
+        member=member, sha256=sha256, size=size, format="", machine="", imports=(), soname="",
+        search_paths=(), inherited_paths=(), exports=(), symbol_versions={},
+        executable_stack=False, build_paths=(), instructions=0, cpu_features={}, first_use={},
+        guarded=(), device=None, faults=(), error=error,
+    )  # fmt: skip

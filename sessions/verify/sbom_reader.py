@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sessions.build import sbom
+from sessions.shared import records
 from sessions.verify.model import Bill, Material
 
 SIZE = 1 << 20  # bytes; ours have 20 KB
-DIGITS = 18  # of a number
+DIGITS = 18  # of a number; readers differ in what they make of a longer one
 
 
 def read(texts: Mapping[str, bytes], members: Iterable[str] = ()) -> Iterator[Bill]:
@@ -28,38 +27,10 @@ def _bill(member: str, data: bytes | None) -> Bill:
     try:
         if data is None or len(data) > SIZE:
             raise ValueError("damaged or too large")
-        return _opened(member, digest, _json(data))
+        return _opened(member, digest, records.loads(data, digits=DIGITS))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         why = f"{type(error).__name__}: {str(error)[:200]}"
         return Bill(member, digest, "", "", "", (), (why,))
-
-
-def _json(data: bytes) -> Any:
-    """JSON as RFC 8259 has it, in UTF-8: no NaN, no name twice in an object, no lone surrogate.
-
-    Readers differ in what they make of these.
-    """
-    text = data.decode("utf-8")
-    record = json.loads(text, parse_constant=_refused, parse_int=_number, object_pairs_hook=_object)
-    json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    return record
-
-
-def _refused(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _number(digits: str) -> int:
-    if len(digits) > DIGITS:
-        raise ValueError(f"a number of {len(digits)} digits")
-    return int(digits)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if twice:
-        raise ValueError(f"{twice[0]!r:.80} is there twice")
-    return dict(pairs)
 
 
 def _opened(member: str, digest: str, record: Any) -> Bill:

@@ -1164,9 +1164,7 @@ def test_hostile_file_is_a_finding(tmp_path: Path, make: Hostile, word: str) -> 
     assert word in said(checks)
 
 
-@pytest.mark.parametrize(
-    "name", ["link", "parent folder", "10,000 members", "bomb", "control characters"]
-)
+@pytest.mark.parametrize("name", ["parent folder", "bomb", "control characters"])
 def test_command_refuses_a_hostile_file(clone: Project, tmp_path: Path, name: str) -> None:
     make, word = HOSTILE[name]
     wheel = make(tmp_path / "wheel")

@@ -45,11 +45,24 @@ OVERLAY_NEEDS = {
 # it has installed anything, and what judges, needs nothing at all.
 PAYLOAD_NEEDS: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"bench", "child", "smoke_checks", "report_file", "spawn"},
+    "__main__": {"bench", "child", "feature_checks", "smoke_checks", "report_file", "spawn"},
     "bench": {"launch", "report_file", "spawn", "stats", "watch"},
     "gpu": {"pynvml"},
     "cgroups": set(),
-    "child": {"gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
+    "child": {"features", "gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
+    "encoder": {"gguf", "numpy", "tinymodel"},
+    "feature_checks": {"smoke_checks"},
+    "features": {
+        "child",
+        "llama",
+        "llama_cpp",
+        "numpy",
+        "oracle",
+        "tinybert",
+        "tinylora",
+        "tinymodel",
+        "tinyvision",
+    },
     "launch": {"gpu", "cgroups", "pipconfig", "several", "stats"},
     "llama": {"llama_cpp", "numpy"},
     "oracle": {"numpy", "tinymodel"},
@@ -61,7 +74,10 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     "speed": {"llama", "llama_cpp"},
     "start": {"launch"},
     "stats": set(),
+    "tinybert": {"encoder", "gguf", "numpy", "tinymodel"},
+    "tinylora": {"gguf", "numpy", "tinymodel"},
     "tinymodel": {"gguf", "numpy"},
+    "tinyvision": {"encoder", "gguf", "numpy", "tinymodel"},
     "watch": {"pynvml"},
 }
 ALL = [ROOT / "noxfile.py", *sorted(SESSIONS.rglob("*.py"))]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from sessions.build import bindings
+from sessions.build import bindings, main_wheel
+from sessions.shared import knowledge
 from tests import fakes
+from tests.problems import raises
 
 PYTHON = '''
 import ctypes
@@ -157,3 +162,73 @@ def test_command_names_the_headers_for_each_compiler() -> None:
     assert words[0] == gnu.cxx
     assert "-fsyntax-only" in words
     assert any(Path(word).parts[-2:] == ("ggml", "include") for word in words)
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ("[('a', ctypes.c_uint8 * ctypes.sizeof(ctypes.c_void_p))]", 8),
+        ("[('a', ctypes.c_uint8 * (2 * ctypes.sizeof(pair)))]", 32),
+    ],
+)
+def test_a_field_may_be_as_large_as_another_type(fields: str, size: int) -> None:
+    text = f"{PYTHON}\nclass more(ctypes.Structure):\n    _fields_ = {fields}\n"
+    assert ctypes.sizeof(declared(llama_cpp=text).structures["more"]) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class more(ctypes.Structure):\n    _fields_ = [('a', nobody.knows)]\n",
+        "class more(ctypes.Structure):\n    pass\nmore._fields_ = [('a', nobody.knows)]\n",
+        "class more(ctypes.Structure):\n    _fields_ = [('a', 3)]\n",
+    ],
+)
+def test_a_structure_that_is_not_understood_is_named(text: str) -> None:
+    # JamePeng's fork has such; the first of them ended the session as a bug.
+    found = declared(llama_cpp=f"{PYTHON}\n{text}")
+    assert "more" in found.unread
+    assert "more" not in found.structures
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "invalid use of incomplete type 'struct ggml_object'",
+        "invalid application of 'sizeof' to incomplete type 'ggml_object'",
+        "C2027: use of undefined type 'ggml_object'",
+    ],
+)
+def test_a_structure_without_members_in_the_headers_is_not_compared(message: str) -> None:
+    found = declared()
+    text, about = bindings.assertions(found, ["llama.h"])
+    result = bindings.compared(found, text, about, said((place(about, "pair"), message)), 1)
+    assert result is not None
+    assert (result.wrong, result.absent) == ({}, ("pair",))
+
+
+@pytest.mark.parametrize(("checkout", "refused"), [(True, False), (False, True)])
+def test_what_only_a_fork_declares_wrong_is_refused_of_a_release(
+    checkout: bool, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in knowledge.load("bindings.toml")["known"] if row.get("fork")]
+    assert {"mtmd_decoder_pos", "llama_load_session_file"} <= {row["name"] for row in rows}
+    spec = fakes.cpu_spec(source=str(tmp_path) if checkout else None)
+    ctx = fakes.context(tmp_path, spec=spec)
+    text = "import ctypes\nclass mtmd_decoder_pos(ctypes.Structure):\n    _fields_ = [('t', "
+    for name, content in (
+        ("llama_cpp/llama_cpp.py", f"{text}ctypes.c_uint32)]\n"),
+        ("vendor/llama.cpp/include/llama.h", ""),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    def capture(command: list[str], **_: Any) -> Any:
+        lines = Path(command[-1]).read_text().splitlines()
+        number = next(n for n, line in enumerate(lines, 1) if "sizeof(mtmd_decoder_pos)" in line)
+        output = said((number, "static assertion failed"))
+        return SimpleNamespace(output=output, returncode=1)
+
+    monkeypatch.setattr("sessions.build.main_wheel.programs.capture", capture)
+    with raises("bindings-disagree") if refused else contextlib.nullcontext():
+        main_wheel._compare_bindings(ctx, tmp_path, fakes.chain())

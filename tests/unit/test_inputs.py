@@ -111,3 +111,14 @@ def test_a_tree_of_other_settings_goes_before_the_build(
 
 def context(root: Path) -> Context:
     return fakes.context(root, session="wheel")
+
+
+@pytest.mark.parametrize(
+    ("builder", "wanted", "expected"),
+    [("3.11.2", "3.11", "3.11.2"), ("3.13.0", "3.11", "3.13.0 for 3.11"), ("", "3.11", "none")],
+)
+def test_a_wheel_under_another_tag_has_another_fingerprint(
+    builder: str, wanted: str, expected: str
+) -> None:
+    spec = fakes.spec(python=wanted)
+    assert inputs.machine(spec, None, builder, "")["python"] == expected

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.fetch import build_tools
+from sessions.fetch import build_tools, sdist_lock
 from sessions.lock import main_lock
 from sessions.shared import graph, knowledge, records, venvs
 from tests import fakes
@@ -123,7 +123,7 @@ def test_the_row_of_an_sdist_is_read_from_it(
     settings: str, more: dict[str, str], tmp_path: Path
 ) -> None:
     path = sdist(tmp_path, settings)
-    assert main_lock.sdist_row(path) == {
+    assert sdist_lock.row(path) == {
         "file": "llama_cpp_python-9.9.9.tar.gz",
         "sha256": records.file_sha256(path),
         "epoch": 1667997441,

@@ -84,3 +84,19 @@ def test_a_folder_on_path_that_this_user_may_not_enter_has_no_programs(
     ask = asking()
     monkeypatch.setattr(Path, "is_file", refuse)
     assert ask("which", "python3") == []
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [([], False), ([127], False), ([127, 0], True), ([1], False)]
+)
+def test_a_python_is_here_if_it_runs_and_can_make_a_venv(codes: list[int], expected: bool) -> None:
+    paths = {f"/{n}/python": code for n, code in enumerate(codes)}  # pyenv's shims end with 127
+
+    def ask(question: str, *words: str) -> Any:
+        return list(paths) if question == "which" else {"returncode": paths[words[0]]}
+
+    assert machine.has_python(ask, "3.12") is expected
+
+
+def test_this_very_python_is_here(asking: Any) -> None:
+    assert Path(asking()("interpreter")).is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import logging
@@ -14,8 +15,9 @@ from typing import Any, NoReturn
 import pytest
 from nox.virtualenv import uv_version
 
-from sessions.shared import errors, knowledge, nox_session, subnox
+from sessions.shared import cache_locks, disk, errors, knowledge, nox_session, subnox
 from sessions.shared.errors import USAGE, Problem
+from sessions.shared.knowledge import Sdist
 from sessions.shared.nox_session import Context
 from tests import fakes
 
@@ -52,6 +54,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(sys, "argv", ["noxfile.py"])
     monkeypatch.delenv("NOXSESSION", raising=False)
     monkeypatch.setattr("sessions.shared.nox_session.programs.ended_by_signals", lambda _: None)
+    monkeypatch.setattr(nox_session, "_has_python", lambda version: True)
     monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
@@ -188,8 +191,8 @@ def test_the_folders_of_a_run_are_marked_as_ours(
         assert (project / folder / "CACHEDIR.TAG").is_file()
 
 
-def asking(name: str, *words: str) -> Any:
-    made = session(*words, asked=(name,))
+def asking(name: str, *words: str, asked: tuple[str, ...] = ()) -> Any:
+    made = session(*words, asked=asked or (name,))
     made.name = name
     return made
 
@@ -325,15 +328,137 @@ def test_a_gpu_without_a_target_ends_the_command_first(
     assert nox.started == []
 
 
-def test_the_latest_version_is_said_and_handed_on(capsys: Said) -> None:
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
+    """Sets what pip says of the package index; the commands that it was asked."""
+    monkeypatch.setattr(knowledge, "OFFERED", set())
+    monkeypatch.setattr(knowledge, "_KEPT", {})
+
+    def says(text: str, code: int = 0) -> list[list[str]]:
+        asked: list[list[str]] = []
+
+        def capture(command: list[str], **_: Any) -> Any:
+            asked.append(command)
+            return SimpleNamespace(stdout=text if "index" in command else "", returncode=code)
+
+        monkeypatch.setattr("sessions.shared.nox_session.programs.capture", capture)
+        nox_session._ask_index.cache_clear()
+        nox_session._say_once.cache_clear()
+        return asked
+
+    return says
+
+
+LOCKED = knowledge.newest_sdist()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "newest", "said"),
+    [
+        (f"llama_cpp_python ({LOCKED})\nAvailable", 0, LOCKED, ", the newest of the package index"),
+        ("llama-cpp-python (9.9.10)\n", 0, "9.9.10", ", the newest of the package index"),
+        ("llama_cpp_python (0.3.16)\n", 0, LOCKED, ", the newest that is locked here"),
+        ("", 1, LOCKED, ", the newest that is locked here, because pip could not ask the package "
+         "index"),
+        ("llama_cpp_python (9.9.9rc1)\n", 0, LOCKED, ", the newest that is locked here, because "
+         "pip could not ask the package index"),
+    ],
+    ids=["locked", "newer", "older", "no-index", "not-a-release"],
+)  # fmt: skip
+def test_the_latest_version_is_that_of_the_index_and_is_asked_once(
+    text: str, code: int, newest: str, said: str, index: Any, capsys: Said
+) -> None:
+    asked = index(text, code)
+    seen: list[Context] = []
+    for name in ("probe", "verify"):
+        nox_session.stage(asking(name, "--version", "latest"), seen.append)
+    assert [ctx.spec.version for ctx in seen] == [newest] * 2
+    assert capsys.readouterr().out == f"version latest: {newest}{said}\n"
+    assert len(asked) == 2  # pip's settings, and the index
+    handed = "latest" if newest not in knowledge.sdists() else newest
+    assert subnox.words(seen[0].options) == [f"--version={handed}"]
+
+
+def test_offline_the_latest_version_is_the_newest_that_is_locked(index: Any) -> None:
+    asked = index("llama_cpp_python (9.9.9)\n")
+    seen: list[Context] = []
+    nox_session.stage(asking("wheel", "--version", "latest", "--offline"), seen.append)
+    assert (seen[0].spec.version, asked) == (LOCKED, [])
+
+
+def test_only_latest_takes_a_release_without_a_lock(index: Any, capsys: Said) -> None:
+    index("llama_cpp_python (9.9.9)\n")
+    assert "is not locked here" in refused(asking("wheel", "--version", "9.9.9"), capsys)
+
+
+def test_what_the_cache_has_locked_is_locked(index: Any, project: Path, capsys: Said) -> None:
+    index("")
+    kept = Sdist("9.9.9", "x.tar.gz", "0" * 64, 1, "py3")
+    disk.claim(project / "cache")
+    cache_locks.write(project / "cache", kept)
+    knowledge._KEPT.clear()
+    seen: list[Context] = []
+    nox_session.stage(asking("wheel", "--version", "9.9.9"), seen.append)
+    assert seen[0].spec.version == "9.9.9"
+    assert knowledge.sdists()["9.9.9"] == kept
+    assert not knowledge.is_in_repository("9.9.9")
+
+
+def test_a_lock_of_this_repository_is_over_that_of_the_cache(index: Any, project: Path) -> None:
+    index("")
+    here = knowledge.sdists()["0.3.16"]
+    cache_locks.write(project / "cache", dataclasses.replace(here, sha256="0" * 64))
+    cache_locks.load(project / "cache")
+    assert knowledge.sdists()["0.3.16"] == here
+
+
+def test_a_damaged_lock_of_the_cache_counts_as_missing(index: Any, project: Path) -> None:
+    index("")
+    cache_locks.write(project / "cache", Sdist("9.9.9", "x.tar.gz", "0" * 64, 1, "py3"))
+    path = cache_locks.path(project / "cache", "9.9.9")
+    path.write_text(path.read_text().replace("0" * 64, "1" * 64))
+    knowledge._KEPT.clear()
+    cache_locks.load(project / "cache")
+    assert "9.9.9" not in knowledge.sdists()
+
+
+# ---- The Python that a wheel is for --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "has", "expected"),
+    [
+        ((), False, "3.13"),
+        ((), True, "3.11"),
+        (("--python", "3.11"), False, "3.11"),
+        (("--version", "0.3.36"), False, "3.11"),
+    ],
+    ids=["none-of-the-target", "one-of-the-target", "asked-for", "for-every-python"],
+)
+def test_a_wheel_is_for_a_python_that_is_here(
+    words: tuple[str, ...],
+    has: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Said,
+) -> None:
+    monkeypatch.setattr(nox_session, "_here", lambda: "3.13")
+    monkeypatch.setattr(nox_session, "_has_python", lambda version: has and version == "3.11")
     nox_session._say_once.cache_clear()
     seen: list[Context] = []
-    for version in ("latest", f"v{knowledge.newest_sdist()}"):
-        nox_session.stage(asking("verify", "--version", version), seen.append)
-    newest = knowledge.newest_sdist()
-    assert [ctx.options.version for ctx in seen] == [newest] * 2
-    told = capsys.readouterr().out
-    assert told == f"version latest: {newest}, the newest that is locked here\n"
+    for name in ("probe", "wheel"):
+        nox_session.stage(asking(name, *words, asked=("wheel",)), seen.append)
+    assert [ctx.spec.python for ctx in seen] == [expected] * 2
+    said = "Python 3.11 is not here, so the wheel is for Python 3.13, which runs this\n"
+    assert capsys.readouterr().out == (said if expected == "3.13" else "")
+
+
+def test_a_release_that_is_only_read_keeps_its_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nox_session, "_here", lambda: "3.13")
+    monkeypatch.setattr(nox_session, "_has_python", lambda version: False)
+    seen: list[Context] = []
+    nox_session.stage(asking("publish"), seen.append)
+    assert seen[0].spec.target == "rtx50"
 
 
 # ---- The whole command ---------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,7 @@ from sessions.shared.target import CacheName
 from tests import fakes
 from tests.problems import raises
 
+SESSIONS = fakes.ROOT / "sessions"
 CALLER = {
     "HOME": "/home/user",
     "PATH": "/usr/bin",
@@ -48,6 +48,7 @@ def test_every_option_has_a_field_of_its_name() -> None:
         "--target a --targets s --pythons t --version b --cuda c --arch d --python e --toolkit f "
         "--source g --wheel k "
         "--device 1 --model l --baseline q --baseline r --rounds 5 --report m --reports u --sign n "
+        "--cmake u=v "
         "--signers o --compiler h --cache sccache --jobs 3 --record i --add cuda==1 --to p "
         "--offline --fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
         "--allow-untested-gpu --reproduce --sigstore --help"
@@ -63,6 +64,7 @@ def test_every_option_has_a_field_of_its_name() -> None:
         python="e",
         toolkit="f",
         source="g",
+        cmake=("u=v",),
         wheel="k",
         device="1",
         model="l",
@@ -148,6 +150,7 @@ def test_no_value_may_be_empty(option: Option) -> None:
 
 
 VALUES = {
+    "cmake": "GGML_CUDA_GRAPHS=ON",
     "add": "cuda==13.4",
     "cache": "none",
     "lang": "es",
@@ -243,17 +246,17 @@ def test_help_is_given_beside_anything() -> None:
     assert options.parse(["--help"], ["lock"]).help
 
 
-STAGES = sorted((fakes.ROOT / "sessions").glob("*.py"))
+STAGES = {path.stem.removeprefix("main_"): path for path in SESSIONS.glob("*/main_*.py")}
 
 
-@pytest.mark.parametrize("path", STAGES, ids=lambda path: path.stem)
-def test_a_session_reads_no_option_that_is_not_declared_its_own(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
+@pytest.mark.parametrize("session", graph.REQUIRES)
+def test_a_session_reads_no_option_that_is_not_declared_its_own(session: str) -> None:
+    text = STAGES[session].read_text(encoding="utf-8")
     fields = set(re.findall(r"\boptions\.(\w+)", text)) & set(BY_FIELD)
     fields |= {"fresh"} if "ctx.fresh" in text else set()
-    if path.stem == "clean":
+    if session == "clean":
         fields -= {"fresh"}  # the session wheel's, for which it removes the tree
-    assert {f for f in fields if takes(BY_FIELD[f], [path.stem])} == fields
+    assert {f for f in fields if takes(BY_FIELD[f], [session])} == fields
 
 
 @pytest.mark.parametrize("word", ["cpu", "0", "13"])

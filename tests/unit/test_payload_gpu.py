@@ -156,6 +156,38 @@ def test_what_is_not_hidden_is_named_by_its_number() -> None:
     assert gpu.selector(FIRST) == "0"
 
 
+@pytest.mark.parametrize(
+    ("second", "visible", "asked", "name"),
+    [
+        (SECOND, None, None, "1"),
+        (SECOND, "0,1", None, "1"),
+        (SECOND, "GPU-aaaa,GPU-bbbb", None, "GPU-bbbb"),
+        (SECOND, "0", None, None),
+        (SECOND, None, "0", None),
+        ({**SECOND, "compute_capability": "9.0"}, None, None, None),
+        ({**SECOND, "memory_free_mib": gpu.MEMORY_MIB - 1}, None, None, None),
+        ({**SECOND, "memory_free_mib": None}, None, None, "1"),
+        (SECOND, "0,MIG-cccc3333", None, None),
+        (SECOND, "MIG-cccc3333,0", None, None),
+    ],
+    ids=[
+        "it-is-there", "visible", "by-its-uuid", "hidden", "one-was-named", "of-another-kind",
+        "no-memory-left", "memory-unknown", "a-mig-instance", "beside-a-mig-instance",
+    ],
+)  # fmt: skip
+def test_a_second_gpu_is_one_that_can_be_used_with_the_first(
+    second: dict[str, Any], visible: str | None, asked: str | None, name: str | None
+) -> None:
+    nvml = fakes.nvml(FIRST, second)
+    first, _, _ = gpu.choose(nvml, ["12.0"], DRIVER, asked, visible)
+    assert first is not None
+    assert gpu.second(nvml, ["12.0"], first, asked, visible) == name
+
+
+def test_of_one_gpu_there_is_no_second() -> None:
+    assert gpu.second(fakes.nvml(FIRST), ["12.0"], FIRST, None) is None
+
+
 @pytest.mark.parametrize("visible", ["", "-1", "7", "-1,0", "GPU-", "GPU-eeee", "MIG-eeee", "none"])
 def test_that_every_gpu_is_hidden_is_what_is_said(visible: str) -> None:
     device, what, remedy = gpu.choose(BOTH, ("12.0",), DRIVER, None, visible)

@@ -99,6 +99,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
             choose=gpu.choose,
             selector=gpu.selector,
             driver_warning=gpu.driver_warning,
+            second=gpu.second,
         )
         monkeypatch.setitem(sys.modules, "gpu", beside)
 
@@ -127,7 +128,8 @@ def test_the_gpu_is_taken_with_its_driver(
 ) -> None:
     shown(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
     found = launch._card(tmp_path, manifest(), options(device="1"))
-    assert found == {**fakes.nvml_gpu(index=1), "visible": "1", "release": "580.159.04"}
+    expected = {"visible": "1", "second": None, "release": "580.159.04"}
+    assert found == {**fakes.nvml_gpu(index=1), **expected}
     beside = [str(tmp_path / "bundle" / name) for name in ("payload", "nvml")]
     assert sys.path[:2] == beside  # nothing is installed yet
 
@@ -376,12 +378,18 @@ def proven(folder: Path, device: dict[str, Any] | None, **changes: Any) -> str:
 
 def test_the_payload_is_told_of_the_gpu(payload: Payload, tmp_path: Path, capsys: Told) -> None:
     text = proven(
-        tmp_path, {**fakes.nvml_gpu(index=2), "visible": "GPU-2", "release": "580.159.04"}
+        tmp_path,
+        {
+            **fakes.nvml_gpu(index=2),
+            "visible": "GPU-2",
+            "second": "GPU-3",
+            "release": "580.159.04",
+        },
     )
     assert report_file.read(text)["device"] == "NVIDIA GeForce RTX 5090"
     told = payload.told
     assert (told["layers"], told["index"], told["jobs"]) == (999, 2, 4)
-    assert told["visible"] == "GPU-2"
+    assert (told["visible"], told["second"]) == ("GPU-2", "GPU-3")
     assert told["runtime_places"] == ["/rt"]
     assert told["folder"] == str(tmp_path / "run")
     identity = told["identity"]

@@ -30,6 +30,7 @@ def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for name in (
         "sessions.payload.__main__",
         "child",
+        "feature_checks",
         "smoke_checks",
         "report_file",
         "spawn",
@@ -149,6 +150,22 @@ def test_on_the_cpu_a_child_sees_no_gpu(
 ) -> None:
     payload.run_child({**told, **changes}, "device")
     assert process.given["env"]["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_only_the_check_of_two_gpus_sees_two(payload: Any, told: Found, process: Process) -> None:
+    told |= {"visible": "GPU-1", "second": "GPU-2"}
+    for name, seen in (("partial-offload", "GPU-1"), ("two-gpus", "GPU-1,GPU-2")):
+        payload.run_child(told, "feature", type=name)
+        assert process.given["env"]["CUDA_VISIBLE_DEVICES"] == seen
+
+
+def test_a_feature_that_crashes_is_a_finding_of_its_check(
+    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = proven(payload, told, monkeypatch, lora={"error": CRASH, "results": []})
+    failed = [check for check in report["checks"] if check["status"] == "fail"]
+    assert [check["id"] for check in failed] == ["lora"]
+    assert CRASH in failed[0]["evidence"]
 
 
 def test_a_crash_is_a_finding_with_what_was_said_of_it(
@@ -343,7 +360,9 @@ def sound(changes: Found) -> Callable[..., Found]:
     known = {**fakes.smoke_found(real={"error": None, "answers": []}), **changes}
 
     def run_child(_: Found, work: str, **more: Any) -> Found:
-        return dict(fakes.smoke_answers(more["type"]) if work == "answers" else known[work])
+        if work == "answers":
+            return dict(fakes.smoke_answers(more["type"]))
+        return dict(known[more["type"] if work == "feature" else work])
 
     return run_child
 
@@ -361,7 +380,12 @@ def test_a_sound_wheel_makes_a_sound_report(
 ) -> None:
     report = proven(payload, told, monkeypatch)
     assert {check["status"] for check in report["checks"]} == {"ok"}
-    assert report["checks"] == smoke_checks.evaluate(told, fakes.smoke_found())
+    first = smoke_checks.evaluate(told, fakes.smoke_found())
+    assert report["checks"][: len(first)] == first
+    more = payload.feature_checks.evaluate(told, fakes.smoke_found())
+    assert report["checks"][len(first) :] == more
+    assert [check["id"] for check in more][-1] == "partial-offload"
+    assert len(report["features"]) == len(fakes.smoke_features())
     assert len(report["cases"]) == 32
     assert all("bound" in case for case in report["cases"])
     assert report["times"] == {
@@ -415,10 +439,10 @@ def test_progress_is_told_line_by_line_to_the_end(
 ) -> None:
     proven(payload, told, monkeypatch)
     lines = list(child.lines(capsys.readouterr().out))
-    assert [line["done"] for line in lines] == [0, 1, 2, 3, 5, 6]
-    assert {line["total"] for line in lines} == {6}
+    assert [line["done"] for line in lines] == [0, 1, 2, 3, *range(5, 12)]
+    assert {line["total"] for line in lines} == {11}
     assert [line["now"] for line in lines[:4]] == ["device", "offload", "api", "times"]
-    assert [line["left"] is None for line in lines] == [True, True, True, True, False, False]
+    assert [line["left"] is None for line in lines] == [True] * 4 + [False] * 7
 
 
 def test_the_program_reads_a_job_and_writes_a_sealed_report(
@@ -455,5 +479,5 @@ def test_with_bench_before_its_files_it_measures_instead(
 
 
 def test_every_work_that_is_given_out_is_known() -> None:
-    proofs = {"device", "offload", "api", "times", "real", "answers"}
+    proofs = {"device", "offload", "api", "times", "real", "answers", "feature"}
     assert set(child.WORK) == proofs | {"tiny", "speed"}

@@ -225,6 +225,51 @@ def test_a_python_that_only_a_venv_leads_to_comes_last() -> None:
     assert found == ["/usr/bin/python3.11", "/opt/managed/python3.11"]
 
 
+def only_python(version: str, *, on_path: bool = True) -> Machine:
+    """The Debian machine with one Python, not 3.11; without ``on_path`` nothing leads to it."""
+    said = {"path": "/opt/py", "version": version, "bits": 64, "in_venv": False, "can_venv": True}
+    run = ("run", "/opt/py", "-I", "-c", main_probe._ASK_PYTHON)
+    gone: dict[tuple[str, ...], Any] = {("which", f"python{n}"): [] for n in ("3.11", "3", "")}
+    return with_answers(
+        "debian12-cuda13.0",
+        {
+            **gone,
+            ("which", "python3"): ["/opt/py"] if on_path else [],
+            ("interpreter",): "/opt/py",
+            run: {"returncode": 0, "output": json.dumps(said), "errors": ""},
+        },
+    )
+
+
+@pytest.mark.parametrize("on_path", [True, False], ids=["PATH", "runs-this"])
+@pytest.mark.parametrize("version", ["3.12.1", "3.13.0", "3.14.2"])
+def test_another_python_builds_the_wheel_of_the_targets(version: str, on_path: bool) -> None:
+    chain = main_probe.probe(only_python(version, on_path=on_path), fakes.spec(), None)
+    assert chain.python is not None
+    assert (chain.python.version, chain.python.path) == (version, "/opt/py")
+    assert statuses(chain)["python"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("release", "given", "runs", "status"),
+    [
+        ("0.3.16", "", True, "fail"),
+        ("0.3.36", "", True, "ok"),
+        ("0.3.16", "x-0.3.16-cp311-cp311-linux_x86_64.whl", False, "fail"),
+        ("0.3.16", "x-0.3.36-py3-none-linux_x86_64.whl", False, "ok"),
+    ],
+    ids=["of-3.11", "of-every", "given-of-3.11", "given-of-every"],
+)
+def test_a_wheel_is_run_by_a_python_that_it_is_for(
+    release: str, given: str, runs: bool, status: str
+) -> None:
+    ask = only_python("3.13.0")
+    chain = main_probe.probe(ask, fakes.spec(version=release), None, given, runs=runs)
+    check = next(check for check in chain.checks if check.id == "python")
+    assert check.status == status
+    assert ("--python 3.13" in check.remedy) is (status == "fail")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -350,6 +395,7 @@ def bare_of(*programs: str) -> Machine:
     """The Debian machine without the programs of these names, and with a GPU."""
     names = (*main_probe._GNU, *main_probe._CLANG, *programs)
     gone: dict[tuple[str, ...], Any] = {("which", name): [] for name in names}
+    gone[("interpreter",)] = None
     return with_answers("debian12-cuda13.0", {**gone, ("nvml",): fakes.nvml()})
 
 

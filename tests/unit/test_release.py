@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import io
 import json
@@ -36,6 +37,7 @@ COMMIT = "4" * 40
 NAME = fakes.wheel().file
 HOPPER = fakes.claiming(target="hopper", archs=("90-real",))
 CPU = fakes.cpu_spec(budget_mb=4)
+SPECS = {"rtx50": fakes.claiming(), "hopper": HOPPER, "cpu": CPU}
 NO_DRIVER = {"error": "NVML Shared Library Not Found"}
 Told = pytest.CaptureFixture[str]
 
@@ -55,6 +57,40 @@ def pack(content: str) -> bytes:
         for name, text in members.items():
             archive.writestr(zipfile.ZipInfo(name, (2022, 11, 9, 12, 37, 20)), text)
     return data.getvalue()
+
+
+@functools.cache
+def released(target: str, content: str) -> Evidence:
+    """All that is known of a wheel with this content that may be released."""
+    data = pack(content)
+    digest = hashlib.sha256(data).hexdigest()
+    spec = SPECS[target]
+    if spec is CPU:
+        facts = fakes.cpu_facts(sha256=digest, size=len(data))
+    else:
+        facts = fakes.wheel_facts(sha256=digest, size=len(data))
+        if spec is HOPPER:
+            code = fakes.device(sass={"sm_90": 98})
+            inside = [
+                dataclasses.replace(lib, device=code) if lib.device else lib
+                for lib in fakes.libraries()
+            ]
+            facts = fakes.wheel_facts(sha256=digest, size=len(data), libraries=tuple(inside))
+    found = fakes.evidence(facts, spec=spec)
+    # Nothing was compiled for it, so there is no record of steps.
+    wheel = dataclasses.replace(found.wheel, timing={})
+    verdict = fingerprint.verdict(spec, wheel)
+    verify = dataclasses.replace(found.verify, fingerprint=verdict)
+    card = gpu_choice.capabilities(spec)
+    gone = () if card else fakes.ON_A_GPU
+    where = {
+        "device": "A GPU" if card else "cpu",
+        "capability": card[0] if card else None,
+        "checks": [check for check in fakes.smoke_checks() if check["id"] not in gone],
+    }
+    text = fakes.report_text(facts, spec.target, **where)
+    run = Run(job.opened(text, None, digest, "here"), text)
+    return dataclasses.replace(found, wheel=wheel, verify=verify, runs=(run,))
 
 
 @dataclasses.dataclass
@@ -87,7 +123,7 @@ class World:
         env: Mapping[str, str] | None = None,
     ) -> int:
         self.calls.append((list(sessions), target, list(words)))
-        spec = {"rtx50": fakes.claiming(), "hopper": HOPPER, "cpu": CPU}[target]
+        spec = SPECS[target]
         code = self.codes.get(target, 0)
         if root != self.root:
             assert (root / "noxfile.py").read_text() == "tracked\n"
@@ -103,54 +139,12 @@ class World:
     def leave(self, root: Path, spec: BuildSpec, content: str, *, smoke: bool) -> None:
         """The wheel and the records of a chain."""
         data = pack(content)
-        digest = hashlib.sha256(data).hexdigest()
-        if spec is CPU:
-            facts = fakes.cpu_facts(sha256=digest, size=len(data))
-        else:
-            facts = fakes.wheel_facts(sha256=digest, size=len(data))
-            if spec is HOPPER:
-                code = fakes.device(sass={"sm_90": 98})
-                inside = [
-                    dataclasses.replace(lib, device=code) if lib.device else lib
-                    for lib in fakes.libraries()
-                ]
-                facts = fakes.wheel_facts(sha256=digest, size=len(data), libraries=tuple(inside))
-        found = fakes.evidence(facts, spec=spec)
-        # Nothing was compiled for it, so there is no record of steps.
-        wheel = dataclasses.replace(found.wheel, timing={})
-        verdict = fingerprint.verdict(spec, wheel)
-        verify = dataclasses.replace(found.verify, fingerprint=verdict)
-        found = dataclasses.replace(found, wheel=wheel, verify=verify)
-        card = gpu_choice.capabilities(spec)
-        gone = () if card else ("native-sass", "libraries", "full-offload", "memory")
-        where = {
-            "device": "A GPU" if card else "cpu",
-            "capability": card[0] if card else None,
-            "checks": [check for check in fakes.smoke_checks() if check["id"] not in gone],
-        }
-        sealed = fakes.report_text(facts, spec.target, **where)
-        found = dataclasses.replace(
-            found, runs=(Run(job.opened(sealed, None, digest, "here"), sealed),)
-        )
-        found = self.plant(found)
+        found = self.plant(released(spec.target, content))
         build, wheels = root / "build" / spec.target, root / "wheels" / spec.target
         wheels.mkdir(parents=True, exist_ok=True)
         (wheels / NAME).write_bytes(data)
         records.write(wheels / "wheel.json", "wheel", found.wheel)
-        for name, value in (
-            ("probe", found.toolchain),
-            ("source", found.source),
-            ("toolkit", found.toolkit),
-            ("configure", found.build),
-            ("wheel", found.wheel),
-            ("facts", found.facts),
-            ("verify", found.verify),
-        ):
-            if value is not None:
-                records.write(build / f"{name}.json", name, value)
-        for run_ in found.runs if smoke else ():
-            records.write(build / f"smoke-{run_.place}.json", "smoke", run_.report)
-            (build / f"smoke-report-{run_.place}.json").write_bytes(run_.report_text.encode())
+        fakes.lay(build, found if smoke else dataclasses.replace(found, runs=()))
 
     def capture(self, command: list[str], *, env: Any, cwd: Path | None = None) -> Finished:
         words = " ".join(command[3:])
@@ -173,8 +167,7 @@ class World:
 
     def context(self, *words: str) -> Context:
         asked = fakes.parsed(*words)
-        known = {"rtx50": fakes.claiming(), "hopper": HOPPER, "cpu": CPU}
-        specs = tuple(known[name] for name in (asked.target or "rtx50").split(","))
+        specs = tuple(SPECS[name] for name in (asked.target or "rtx50").split(","))
 
         def machine(question: str, *_: str) -> Any:
             assert question == "nvml"

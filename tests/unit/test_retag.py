@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessions.build import retag, sbom
+from sessions.build import main_wheel, retag, sbom
 from sessions.shared import records
 from sessions.verify import diff
 from tests import fakes
@@ -186,3 +186,36 @@ def test_a_metadata_of_letters_in_letters_is_no_error(tmp_path: Path) -> None:
     deep = TEXTS["METADATA"] + "Content-Type: message/rfc822\n\n" * 5_000
     path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=deep)
     assert retag.refusal(path, "3.12") is None
+
+
+# ---- What another Python than the target's has built ---------------------------------------------
+
+
+def test_what_another_python_built_gets_the_targets_tag(tmp_path: Path) -> None:
+    wheel = pack(tmp_path / LINUX, "cp311-cp311", "cpu+py3.13")
+    made = main_wheel.for_python(wheel, fakes.cpu_spec(target="cpu+py3.13", python="3.13"))
+    assert made.name == LINUX.replace("cp311", "cp313")
+    (tmp_path / "whole").mkdir()
+    whole = pack(tmp_path / "whole" / made.name, "cp313-cp313", "cpu+py3.13")
+    assert diff.differences(made, whole) == ()
+
+
+@pytest.mark.parametrize("tag", ["cp313-cp313", "py3-none", "cp38-abi3"])
+def test_a_wheel_that_serves_the_targets_python_is_taken_as_it_is(tag: str, tmp_path: Path) -> None:
+    wheel = pack(tmp_path / LINUX.replace("cp311-cp311", tag), tag, "cpu")
+    assert main_wheel.for_python(wheel, fakes.cpu_spec(python="3.13")) == wheel
+
+
+def test_a_fork_with_an_extension_module_is_not_given_another_tag(tmp_path: Path) -> None:
+    path = extension()
+    extra = {f"llama_cpp/{path.name}": path.read_bytes()}
+    wheel = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
+    with raises("wheel-of-other-python"):
+        main_wheel.for_python(wheel, fakes.cpu_spec(python="3.13"))
+
+
+def test_a_python_that_the_source_refuses_gets_no_other_tag(tmp_path: Path) -> None:
+    metadata = TEXTS["METADATA"].replace(">=3.8", ">=3.12")
+    wheel = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=metadata)
+    with raises("wheel-of-other-python"):
+        main_wheel.for_python(wheel, fakes.cpu_spec(python="3.10"))

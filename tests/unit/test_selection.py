@@ -42,14 +42,20 @@ def test_the_python_of_the_right_version_and_width_is_chosen() -> None:
         fakes.python(path="/old", version="3.1.1"),
         fakes.python(path="/narrow", bits=32),
     ]
-    assert selection.choose_python([*others, right], "3.11") == right
-    assert selection.choose_python(others, "3.11") is None
+    for may in (False, True):
+        assert selection.choose_python([*others, right], "3.11", others=may) == right
+    assert selection.choose_python(others, "3.11", others=False) is None
+    chosen = selection.choose_python(others, "3.11", others=True)
+    assert chosen == others[0]  # 3.1 has no build tools
 
 
 def test_a_python_that_can_make_a_venv_goes_before_one_that_cannot() -> None:
     bare, whole = fakes.python(path="/bare", can_venv=False), fakes.python(path="/whole")
-    assert selection.choose_python([bare, whole], "3.11") == whole
-    assert selection.choose_python([bare], "3.11") == bare
+    assert selection.choose_python([bare, whole], "3.11", others=False) == whole
+    assert selection.choose_python([bare], "3.11", others=True) == bare
+    other = fakes.python(path="/other", version="3.13.0")
+    assert selection.choose_python([bare, other], "3.11", others=True) == other
+    assert selection.choose_python([bare, other], "3.11", others=False) == bare
 
 
 def test_an_installed_toolkit_is_chosen_only_when_asked_for() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sessions.fetch import build_tools, main_source
-from sessions.fetch.model import Pristine
+from sessions.fetch.model import Pristine, Source
 from sessions.fetch.source_filter import PRISTINE
 from sessions.shared import disk, knowledge, records, venvs
 from sessions.shared.knowledge import Sdist
@@ -176,3 +176,40 @@ def test_two_checkouts_download_a_source_once(
     assert [folder.parent for folder in downloads] == [tmp_path / "cache" / "tmp"]
     assert asked == ["downloads", "1.0", "1.0"]
     assert [path.name for path in (tmp_path / "cache" / "downloads").iterdir()] == [SDIST.file]
+
+
+# ---- A release that this repository does not lock ------------------------------------------------
+
+
+def test_a_release_is_locked_in_the_cache_at_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(knowledge, "_KEPT", {})
+    monkeypatch.setattr(build_tools, "tools", lambda ctx: tmp_path)
+    ctx = fakes.context(tmp_path)
+    ctx = dataclasses.replace(ctx, spec=fakes.cpu_spec(version="9.9.9"))
+
+    def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
+        assert words[-1] == "llama-cpp-python==9.9.9"
+        folder = Path(words[words.index("-d") + 1])
+        settings = b'[tool.scikit-build]\nwheel.py-api = "py3"\n'
+        files = {"PKG-INFO": b"Name: x", "pyproject.toml": settings, "CMakeLists.txt": b""}
+        archive(
+            folder / "x-9.9.9.tar.gz", {f"x-9.9.9/{name}": data for name, data in files.items()}
+        )
+        return ""
+
+    monkeypatch.setattr(venvs, "pip", pip)
+    main_source.main(ctx)
+    locked = knowledge.sdists()["9.9.9"]
+    assert locked.py_api == "py3"
+    assert locked.sha256 == records.file_sha256(ctx.cache / "downloads" / "x-9.9.9.tar.gz")
+    assert "is not locked in this repository" in capsys.readouterr().out
+    monkeypatch.setattr(venvs, "pip", lambda *_: pytest.fail("downloaded again"))
+    main_source.main(ctx)
+    source = records.need(ctx.record("source"), "source", Source)
+    assert (source.version, source.sdist_sha256, source.edited) == ("9.9.9", locked.sha256, ())
+    # Another file of that name is refused from now on.
+    knowledge._KEPT["9.9.9"] = dataclasses.replace(locked, sha256="0" * 64)
+    with pytest.raises(pytest.fail.Exception):
+        main_source.main(ctx)

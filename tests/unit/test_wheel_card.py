@@ -158,7 +158,7 @@ def test_a_report_of_another_wheel_tests_nothing() -> None:
 
 def test_a_run_on_the_cpu_says_nothing_of_the_card() -> None:
     found = fakes.evidence()
-    gone = ("native-sass", "libraries", "full-offload", "memory")
+    gone = fakes.ON_A_GPU
     checks = [check for check in fakes.smoke_checks() if check["id"] not in gone]
     told = of(fakes.rerun(found, device="cpu", capability=None, driver=None, checks=checks))
     assert "By running it on the CPU, Linux 6.1.0 x86_64" in told
@@ -306,7 +306,7 @@ def test_the_quantisations_are_those_of_which_every_case_held() -> None:
 def test_every_check_has_words_in_both_languages() -> None:
     words = wheel_card._words()
     assert set(words["verify"]) == IDS
-    smoke = {check["id"] for check in fakes.smoke_checks()} | {"real-model"}
+    smoke = {check["id"] for check in fakes.smoke_checks()} | {"real-model", "two-gpus"}
     assert set(words["smoke"]) == smoke
     for row in itertools.chain(words["verify"].values(), words["smoke"].values()):
         assert set(row) == set(wheel_card.LANGUAGES)

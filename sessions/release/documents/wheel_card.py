@@ -143,6 +143,7 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         # Of the caller's: by name only, as the values are the caller's own business.
         "passed": sorted(options.system_environment(found.build.variables).keys() - set(_SHOWN)),
         "line": _build_line(found),
+        "locked": knowledge.is_in_repository(found.spec.version),
     }
 
 

@@ -1,0 +1,59 @@
+"""The lock of one sdist of llama-cpp-python: in this repository, or in the cache."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from sessions.fetch import build_tools
+from sessions.shared import cache_locks, console, disk, knowledge, records, venvs
+from sessions.shared.knowledge import Sdist
+from sessions.shared.nox_session import Context
+
+
+def lock(ctx: Context, version: str) -> Sdist:
+    """The sdist of a release that this repository does not lock, locked in the cache at first use.
+
+    From then on only that very file is built. Its hash is what the package index served today.
+    """
+    with ctx.scratch() as folder:
+        sdist = download(ctx, version, folder)
+        found = row(sdist)
+        downloads = ctx.cache / "downloads"
+        downloads.mkdir(exist_ok=True)
+        disk.put(sdist, downloads / sdist.name)  # where the session source looks first
+    console.warn(
+        f"llama-cpp-python {version} is not locked in this repository: its sdist of SHA-256 "
+        f"{found['sha256']} is now locked in {cache_locks.path(ctx.cache, version)}"
+    )
+    kept = knowledge.sdist_of(version, found)
+    cache_locks.write(ctx.cache, kept)
+    return kept
+
+
+def download(ctx: Context, version: str, folder: Path, tools: Path | None = None) -> Path:
+    """The sdist of a release, by the user's own pip; ``tools`` is the venv that has it."""
+    name = f"llama-cpp-python=={version}"
+    words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
+    venvs.pip(
+        ctx, tools or build_tools.tools(ctx), [*words, "-d", str(folder), name], f"the sdist {name}"
+    )
+    (sdist,) = folder.glob("*.tar.gz")
+    return sdist
+
+
+def row(sdist: Path) -> dict[str, Any]:
+    """The lock's row of an sdist: file, hash, time of its making, the ``wheel.py-api`` it sets."""
+    with tarfile.open(sdist) as archive:
+        info = next(m for m in archive if re.fullmatch(r"[^/]+/PKG-INFO", m.name))
+        settings = archive.extractfile(f"{info.name.split('/')[0]}/pyproject.toml")
+        assert settings is not None
+        project = tomlkit.parse(settings.read().decode()).unwrap()
+    wheel = project["tool"]["scikit-build"]
+    py_api = wheel.get("wheel", {}).get("py-api")
+    found = {"file": sdist.name, "sha256": records.file_sha256(sdist), "epoch": int(info.mtime)}
+    return {**found, "py_api": py_api} if py_api else found

@@ -1,0 +1,27 @@
+"""Releases of llama-cpp-python that are locked in the cache, as this repository does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sessions.shared import knowledge, records
+from sessions.shared.knowledge import Sdist
+
+_KIND = "sdist"
+
+
+def path(cache: Path, version: str) -> Path:
+    """The record of one release."""
+    return cache / "locked" / f"llama-cpp-python-{version}.json"
+
+
+def write(cache: Path, sdist: Sdist) -> None:
+    """Lock a release from now on."""
+    records.write(path(cache, sdist.version), _KIND, sdist)
+    knowledge.keep([sdist])
+
+
+def load(cache: Path) -> None:
+    """Have ``knowledge`` know what the cache has locked."""
+    found = (records.read(p, _KIND, Sdist) for p in sorted(path(cache, "*").parent.glob("*.json")))
+    knowledge.keep([sdist for sdist in found if sdist is not None])

@@ -1,0 +1,137 @@
+"""The evaluation of what the children found of a wheel's features: each check, and its defects."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sessions.run import job
+from tests import fakes
+
+Place = tuple[str | int, ...]
+ALWAYS = ["vision", "text-embeddings", "lora", "threads"]
+TWO = {"second": "GPU-2"}
+
+
+@pytest.fixture
+def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module, beside the one that it imports."""
+    monkeypatch.syspath_prepend(str(job.PAYLOAD))
+    yield importlib.import_module("feature_checks")
+    for name in ("feature_checks", "smoke_checks"):
+        sys.modules.pop(name, None)
+
+
+def evaluated(payload: Any, found: dict[str, Any], **changes: Any) -> dict[str, dict[str, Any]]:
+    checks = payload.evaluate(fakes.smoke_job(**changes), found)
+    return {check["id"]: check for check in checks}
+
+
+def failed(checks: dict[str, dict[str, Any]]) -> dict[str, str]:
+    return {id_: check["evidence"] for id_, check in checks.items() if check["status"] == "fail"}
+
+
+def planted(place: Place, value: Any) -> dict[str, Any]:
+    """What is found of a sound wheel, with another value at this place."""
+    found: Any = copy.deepcopy(fakes.smoke_found())
+    inner = functools.reduce(lambda part, key: part[key], place[:-1], found)
+    inner[place[-1]] = value
+    return dict(found)
+
+
+def test_a_sound_wheel_passes_every_check(payload: Any) -> None:
+    checks = evaluated(payload, fakes.smoke_found(), **TWO)
+    assert list(checks) == [*ALWAYS, "partial-offload", "two-gpus"]
+    assert failed(checks) == {}
+    assert checks["threads"]["summary"] == (
+        "threads: 1 answers within their bounds (closest: 0% of its bound, Q4_K, batch 32)"
+    )
+
+
+def test_with_one_gpu_it_is_said_that_two_were_not_tested(payload: Any) -> None:
+    checks = evaluated(payload, fakes.smoke_found())
+    assert list(checks) == [*ALWAYS, "partial-offload"]
+    assert "a model on two of them was not tested" in checks["partial-offload"]["summary"]
+
+
+def test_on_the_cpu_nothing_is_said_of_a_gpu(payload: Any) -> None:
+    assert list(evaluated(payload, fakes.smoke_found(), layers=0)) == ALWAYS
+
+
+def test_a_wheel_that_does_not_start_has_no_checks_here(payload: Any) -> None:
+    assert evaluated(payload, {"device": {"error": "ended by 1: ImportError"}}) == {}
+
+
+DEFECTS: list[tuple[Place, Any, str, str]] = [
+    (("vision", "results", 0, "nmse"), 2e-4, "vision", "picture, F32: NMSE 2.00e-04"),
+    (("vision", "results", 3, "nmse"), float("nan"), "vision", "F16: NMSE nan"),
+    (("vision", "results"), [], "vision", "text and picture, F16: no answer"),
+    (("vision", "error"), "ended by -11: a crash", "vision", "ended by -11: a crash"),
+    (("text-embeddings", "results", 5, "nmse"), 1e-3, "text-embeddings", "cls, flash attention"),
+    (("lora", "results", 1, "nmse"), 1e-2, "lora", "scale 1.0, batch 32: NMSE"),
+    (("lora", "unchanged"), False, "lora", "has other bits"),
+    (("lora", "unchanged"), None, "lora", "has other bits"),
+    (("threads", "same"), 15, "threads", "15 of 16 evaluations"),
+    (("threads", "evaluations"), 12, "threads", "16 of 12 evaluations"),
+    (("threads", "results"), [], "threads", "Q4_K, batch 32: no answer"),
+    (("partial-offload", "results", 7, "nmse"), 1e-2, "partial-offload", "Q4_K, 1 of 3 layers"),
+    (("partial-offload", "places"), {}, "partial-offload", "0 of 4 models"),
+    (
+        ("partial-offload", "places", "F16, 1 of 3 layers", 0),
+        [3, 3],
+        "partial-offload",
+        "F16, 1 of 3 layers: [3, 3] is what llama.cpp says",
+    ),
+    (
+        ("partial-offload", "places", "F16, 2 of 3 layers", 1),
+        {"CUDA0 model": 1.0, "CUDA0 KV": 1.0},
+        "partial-offload",
+        "no buffer CPU KV",
+    ),
+    (("two-gpus", "results", 0, "nmse"), 1e-2, "two-gpus", "F16, split 1:1, batch 1: NMSE"),
+    (
+        ("two-gpus", "places", "Q4_K, split 1:1", 1),
+        {"CUDA0 model": 2.0, "CUDA0 KV": 1.0},
+        "two-gpus",
+        "Q4_K, split 1:1: no buffer CUDA1 model",
+    ),
+    (
+        ("two-gpus", "places", "F16, split 1:3", 1),
+        {"CUDA0 model": 2.0, "CUDA1 model": 2.0, "CUDA0 KV": 1.0},
+        "two-gpus",
+        "F16, split 1:3: no buffer CUDA1 KV",
+    ),
+    (("two-gpus", "places"), {}, "two-gpus", "0 of 4 models"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "id_", "evidence"), DEFECTS)
+def test_a_defect_is_found_by_its_check_only(
+    place: Place, value: Any, id_: str, evidence: str, payload: Any
+) -> None:
+    found = failed(evaluated(payload, planted(place, value), **TWO))
+    assert list(found) == [id_]
+    assert evidence in found[id_]
+
+
+def test_a_bound_is_four_times_the_worst_or_else_that_of_the_type(payload: Any) -> None:
+    assert payload.bound("threads", "Q4_K, batch 32", on_gpu=False) == 4 * 2.9e-4
+    assert payload.bound("partial-offload", "F16, 1 of 3 layers, batch 1", on_gpu=True) == 1e-4
+    for name, cases in payload.KNOWN["worst"].items():
+        for case, row in cases.items():
+            if "cpu" in row:  # else no number of a GPU would find what the CPU's does
+                assert payload.bound(name, case, on_gpu=False) <= payload.bound(name, case, True)
+
+
+def test_the_report_has_each_answer_with_its_bound(payload: Any) -> None:
+    answers = payload.answers(fakes.smoke_job(), fakes.smoke_found())
+    expected = fakes.smoke_features()
+    assert [(a["check"], a["case"]) for a in answers] == [(a["check"], a["case"]) for a in expected]
+    assert {a["bound"] for a in answers if a["check"] == "lora"} == {1e-4}
+    assert payload.answers(fakes.smoke_job(), {"device": {"error": "a crash"}}) == []

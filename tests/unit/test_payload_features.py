@@ -1,0 +1,254 @@
+"""The models of the features and their references: what a wheel that computes otherwise would get.
+
+A wheel with a defect against a right reference differs as a right wheel does from a reference with
+that defect, so each defect is planted in the reference, where no wheel is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from sessions.run import job
+
+MODULES = ("encoder", "oracle", "tinybert", "tinylora", "tinymodel", "tinyvision")
+SEEN = 1e-3  # the widest bound of these answers is 1e-4
+GOLDEN = {
+    "tinyvision": "1208acacb5c5e01e72e859c2e009f7500418895a7e0ec1ebd1af1f2912d02705",
+    "tinybert": "2c69047ffc52faef844f525ce8a5fe473b0cb6eefb8b07ac29699dfe2eec92c0",
+    "tinylora": "6241023e857d14be5b2a75e61166164872a0be5ae6b32f06f5a9ac6e461de63a",
+}
+
+
+@pytest.fixture
+def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The payload's modules, each beside the others."""
+    monkeypatch.syspath_prepend(str(job.PAYLOAD))
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def model(shape: tuple[int, int] = (64, 48)) -> dict[str, Any]:
+    """Weights of a model that an adapter may change."""
+    draw = np.random.default_rng(1)
+    names = ("attn_q", "attn_k", "attn_v", "ffn_down")
+    weights = {f"blk.0.{name}.weight": draw.normal(size=shape) for name in names}
+    return {name: values.astype(np.float32) for name, values in weights.items()}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_files_are_the_same_to_the_byte(
+    name: str, payload: SimpleNamespace, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.gguf"
+    made = getattr(payload, name).make(path, model() if name == "tinylora" else "F16")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == GOLDEN[name]
+    tensors = {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
+    if name == "tinylora":
+        made = {
+            f"{key}.lora_{n}": ab
+            for key, pair in made.items()
+            for n, ab in zip("ab", pair, strict=True)
+        }
+    assert tensors.keys() == made.keys()
+    for key, values in made.items():
+        assert np.array_equal(tensors[key].astype(np.float32), values), key
+
+
+Plant = Callable[[pytest.MonkeyPatch, SimpleNamespace, dict[str, Any]], None]
+
+
+def _relu(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
+    patch.setattr(payload.encoder, "gelu", lambda x: np.maximum(x, 0))
+
+
+def _quick_gelu(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
+    patch.setattr(payload.encoder, "gelu", lambda x: x / (1 + np.exp(-1.702 * x)))
+
+
+def _causal(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
+    def attention(q: Any, k: Any, v: Any, heads: int) -> Any:
+        q, k, v = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (q, k, v))
+        scores = q @ k.transpose(0, 2, 1) / q.shape[-1] ** 0.5
+        power = np.exp(scores) * np.tri(scores.shape[-1])
+        seen = power / power.sum(axis=-1, keepdims=True) @ v
+        return seen.transpose(1, 0, 2).reshape(seen.shape[1], -1)
+
+    patch.setattr(payload.encoder, "attention", attention)
+
+
+def _one_head(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
+    right = payload.encoder.attention
+    patch.setattr(payload.encoder, "attention", lambda q, k, v, heads: right(q, k, v, 1))
+
+
+def _rms(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
+    def norm(w: Any, name: str, x: Any, eps: float) -> Any:
+        scale = np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
+        return x / scale * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    patch.setattr(payload.encoder, "norm", norm)
+
+
+def _without(name: str) -> Plant:
+    def plant(_: pytest.MonkeyPatch, __: SimpleNamespace, weights: dict[str, Any]) -> None:
+        weights[name] = np.zeros_like(weights[name])
+
+    return plant
+
+
+# With the smallest error that each must make. The two GELUs differ by 0.02 at most, which a bound
+# of 1e-4 hides and the bounds that were measured do not.
+SHARED = [(_relu, SEEN), (_quick_gelu, 1e-5), (_causal, SEEN), (_one_head, SEEN), (_rms, SEEN)]
+OF_VISION = [*SHARED, (_without("v.blk.1.ffn_down.bias"), SEEN), (_without("v.post_ln.bias"), SEEN)]
+OF_BERT = [
+    *SHARED,
+    (_without("token_types.weight"), SEEN),
+    (_without("blk.1.layer_output_norm.bias"), SEEN),
+]
+
+
+@pytest.mark.parametrize(("plant", "least"), OF_VISION)
+def test_a_projector_that_computes_otherwise_is_seen(
+    plant: Plant,
+    least: float,
+    payload: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = payload.tinyvision.make(tmp_path / "x.gguf", "F16")
+    pixels = payload.tinyvision.picture()
+    right = payload.tinyvision.forward(weights, pixels)
+    plant(monkeypatch, payload, weights)
+    assert payload.oracle.nmse(payload.tinyvision.forward(weights, pixels), right) > least
+
+
+@pytest.mark.parametrize("change", ["mirrored", "channels", "shifted", "another"])
+def test_another_picture_is_seen(change: str, payload: SimpleNamespace, tmp_path: Path) -> None:
+    vision = payload.tinyvision
+    weights, pixels = vision.make(tmp_path / "x.gguf", "F16"), vision.picture()
+    other = {
+        "mirrored": pixels[:, ::-1],
+        "channels": pixels[:, :, ::-1],
+        "shifted": np.roll(pixels, 1, axis=1),
+        "another": vision.picture(12),
+    }[change]
+    right = vision.forward(weights, pixels)
+    assert right.shape == (vision.TOKENS, payload.tinymodel.EMBD)
+    assert np.std(right) == pytest.approx(1, abs=0.2)
+    assert payload.oracle.nmse(vision.forward(weights, other), right) > SEEN
+
+
+def test_a_picture_that_is_pooled_otherwise_is_seen(
+    payload: SimpleNamespace, tmp_path: Path
+) -> None:
+    vision = payload.tinyvision
+    weights = vision.make(tmp_path / "x.gguf", "F16")
+    right = vision.forward(weights, vision.picture())
+    across = right.reshape(4, 4, -1).transpose(1, 0, 2).reshape(right.shape)
+    assert payload.oracle.nmse(across, right) > SEEN
+
+
+@pytest.mark.parametrize(("plant", "least"), OF_BERT)
+def test_a_bert_that_computes_otherwise_is_seen(
+    plant: Plant,
+    least: float,
+    payload: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bert = payload.tinybert
+    weights, ids = bert.make(tmp_path / "x.gguf", "F16"), bert.tokens(bert.text(62))
+    right = bert.forward(weights, ids)
+    plant(monkeypatch, payload, weights)
+    wrong = bert.forward(weights, ids)
+    for pooling in bert.POOLING:
+        error = payload.oracle.nmse(bert.pooled(wrong, pooling), bert.pooled(right, pooling))
+        assert error > least, pooling
+
+
+def test_each_pooling_gives_something_else(payload: SimpleNamespace, tmp_path: Path) -> None:
+    bert = payload.tinybert
+    ids = bert.tokens(bert.text(62))
+    hidden = bert.forward(bert.make(tmp_path / "x.gguf", "F16"), ids)
+    found = {name: bert.pooled(hidden, name) for name in bert.POOLING}
+    assert found["none"].shape == (64, bert.WIDTH)
+    for one, other in (("mean", "cls"), ("mean", "last"), ("cls", "last")):
+        assert payload.oracle.nmse(found[one], found[other]) > SEEN
+    # A text that sees the other one in its batch, or positions that go on from it.
+    far = bert.forward(bert.make(tmp_path / "y.gguf", "F16"), [*ids, *ids])
+    assert payload.oracle.nmse(far[: len(ids)], hidden) > SEEN
+
+
+def test_letters_are_tokens_by_their_place_in_a_word(payload: SimpleNamespace) -> None:
+    bert = payload.tinybert
+    names = [bert.VOCABULARY[n] for n in bert.tokens("ab c")]
+    assert names == ["[CLS]", "\u2581a", "b", "\u2581c", "[SEP]"]
+    assert len(set(bert.VOCABULARY)) == len(bert.VOCABULARY) == 57
+    for letters in (62, 190):
+        text = bert.text(letters, seed=letters)
+        assert len(bert.tokens(text)) == letters + 2
+        assert {len(word) for word in text.split()} > {1, 5}
+    # 0.3.16 takes flash attention without a cache only for a multiple of 256 tokens.
+    assert 62 + 2 + 190 + 2 == 256 <= bert.CONTEXT
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0])
+def test_an_adapter_adds_its_product(
+    scale: float, payload: SimpleNamespace, tmp_path: Path
+) -> None:
+    lora, before = payload.tinylora, model()
+    pairs = lora.make(tmp_path / "x.gguf", before)
+    after = lora.applied(before, pairs, scale)
+    assert sorted(pairs) == [f"blk.0.{name}.weight" for name in ("attn_q", "attn_v", "ffn_down")]
+    for name, values in before.items():
+        changed = after[name] - values
+        if name not in pairs:
+            assert not changed.any()
+            continue
+        # Half of what a weight of the model is, at a scale of 1: no bound could hide it.
+        deviation = lora.SHARE * values.shape[1] ** -0.5
+        assert np.std(changed) == pytest.approx(scale * deviation, rel=0.2)
+
+
+def test_a_picture_among_tokens_sees_itself_and_what_was_before(payload: SimpleNamespace) -> None:
+    """Against another way to compute it: token by token, each with what it sees."""
+    tiny: Any = payload.tinymodel
+    rng = np.random.default_rng(3)
+    shapes = {
+        "attn_q": (tiny.EMBD, tiny.EMBD),
+        "attn_k": (tiny.KV_HEADS * tiny.HEAD, tiny.EMBD),
+        "attn_v": (tiny.KV_HEADS * tiny.HEAD, tiny.EMBD),
+        "attn_output": (tiny.EMBD, tiny.EMBD),
+        "ffn_gate": (tiny.FF, tiny.EMBD),
+        "ffn_up": (tiny.FF, tiny.EMBD),
+        "ffn_down": (tiny.EMBD, tiny.FF),
+    }
+    weights = {
+        f"blk.{layer}.{name}.weight": rng.normal(size=shape) / shape[1] ** 0.5
+        for layer in range(tiny.LAYERS)
+        for name, shape in shapes.items()
+    }
+    norms = [f"blk.{layer}.{kind}_norm" for layer in range(tiny.LAYERS) for kind in ("attn", "ffn")]
+    weights |= {f"{name}.weight": np.ones(tiny.EMBD) for name in (*norms, "output_norm")}
+    weights["output.weight"] = rng.normal(size=(8, tiny.EMBD))
+    x = rng.normal(size=(7, tiny.EMBD))
+    found, _ = payload.oracle.from_embeddings(weights, x, range(2, 5))
+    causal, _ = payload.oracle.from_embeddings(weights, x, range(0))
+    assert np.allclose(found[:2], causal[:2])
+    assert not np.allclose(found[2:4], causal[2:4])
+    # A picture at the end sees all: as if each were the last.
+    last, _ = payload.oracle.from_embeddings(weights, x[:5], range(5))
+    assert not np.allclose(last[:2], found[:2])
+    again, _ = payload.oracle.from_embeddings(weights, x[:5], range(2, 5))
+    assert np.allclose(again, found[:5])
