@@ -139,7 +139,9 @@ def test_cmake_is_told_and_the_documents_say_it() -> None:
     assert other.build.fingerprint != plain.build.fingerprint
     words = {"en": "**Options of llama.cpp**", "es": "**Opciones de llama.cpp**"}
     for language, text in words.items():
-        cards = [wheel_card.render(found, Checkout("4" * 40, ()), language) for found in (plain, other)]
+        cards = [
+            wheel_card.render(found, Checkout("4" * 40, ()), language) for found in (plain, other)
+        ]
         line = f"{text}: `GGML_CUDA_FA_ALL_QUANTS=ON`"
         assert [line in card for card in cards] == [False, True]
     asked = provenance.statement(other, "4" * 40)["predicate"]["buildDefinition"]
