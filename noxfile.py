@@ -33,7 +33,7 @@ from sessions.lock import main_lock
 from sessions.matrix import main_matrix
 from sessions.probe import main_probe
 from sessions.release import main_index, main_publish, main_release
-from sessions.run import main_bench, main_bundle, main_smoke
+from sessions.run import main_bench, main_bundle, main_ops, main_smoke
 from sessions.shared import graph, nox_session
 from sessions.shared.nox_session import stage
 from sessions.verify import main_verify
@@ -102,6 +102,12 @@ def verify(session: nox.Session) -> None:
 def smoke(session: nox.Session) -> None:
     """Test that the wheel computes."""
     stage(session, main_smoke.main)
+
+
+@nox.session(requires=first("ops"))
+def ops(session: nox.Session) -> None:
+    """Test every operator of ggml with the wheel's libraries."""
+    stage(session, main_ops.main)
 
 
 @nox.session(requires=first("bench"))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import Version
 
 from sessions.build import main_configure
 from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch.model import Source, Toolkit
 from sessions.matrix.model import MatrixRow
-from sessions.payload import report_file, stats
+from sessions.payload import ops_checks, report_file, stats
 from sessions.probe.model import (
     Compiler,
     Driver,
@@ -26,8 +27,8 @@ from sessions.probe.model import (
     Tool,
     Toolchain,
 )
-from sessions.release.evidence import Evidence, Run
-from sessions.run import bench_results, job
+from sessions.release.evidence import Evidence, OpsRun, Run
+from sessions.run import bench_results, families, job, ops_results
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options, records
 from sessions.shared.checks import Check
@@ -664,6 +665,8 @@ def smoke_job(**changes: Any) -> dict[str, Any]:
         "jobs": 4,
         "venv": "/work/venv",
         "model": None,
+        **families.job(Version("0.3.16"), "default"),
+        "families_folder": "/work/families",
     }
     return {**base, **changes}
 
@@ -744,6 +747,15 @@ def smoke_found(**changes: Any) -> dict[str, Any]:
             "prompt_per_second": 5000.0,
         },
         "answers": {name: smoke_answers(name) for name in ("F16", "Q4_K")},
+        "families": {
+            "all": {
+                "rows": [
+                    family_row(row)
+                    for row in families.plan(Version("0.3.16"), "default", on_gpu=True)
+                ],
+                "operations": [],
+            }
+        },
         "jit_files": 0,
         **smoke_feature_parts(),
     }
@@ -791,7 +803,7 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
     ids = (
         "device native-sass libraries full-offload memory known-answers greedy-tokens repeatable "
         "types grammar embeddings state vocabulary vision text-embeddings lora threads "
-        "partial-offload"
+        "partial-offload families"
     )
     return [
         {
@@ -818,6 +830,25 @@ def smoke_cases(file: str = "", types: Sequence[str] = ()) -> list[dict[str, Any
     ]
 
 
+def smoke_families(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The model families of a report: every row of the default set, well within its bound."""
+    version = parse_wheel_filename(report.get("file", wheel().file))[1]
+    on_gpu = report.get("device") != "cpu"
+    return {
+        "set": "default",
+        "rows": [family_row(row) for row in families.plan(version, "default", on_gpu=on_gpu)],
+        "operations": ["MUL_MAT_ID q4_K CUDA0"],
+    }
+
+
+def family_row(plan: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """A row that holds: a known fault of upstream shows, anything else is exact enough."""
+    way = {name: plan[name] for name in ("family", "type", "batch", "flash", "split")}
+    nmse = 0.02 if plan["known"] else plan["bound"] / 10
+    found = {"nmse": nmse, "worst": 2 * nmse, "tokens": 48, "finite": True}
+    return {**way, **found, "host_mib": 5.0, "gpu_mib": 10.0, **changes}
+
+
 def smoke_report(**changes: Any) -> dict[str, Any]:
     """What a report says of a sound rtx50 wheel, before it is sealed."""
     cases = changes.get("cases", ()) or smoke_cases(changes.get("file", wheel().file))
@@ -830,6 +861,7 @@ def smoke_report(**changes: Any) -> dict[str, Any]:
         "checks": smoke_checks(),
         "cases": cases,
         "features": smoke_features(on_gpu=changes.get("device") != "cpu"),
+        "families": smoke_families(changes),
         "times": {"import_seconds": 0.5, "prompt_per_second": 5000.0},
         "system_info": "CUDA : ARCHS = 1200",
     }
@@ -887,6 +919,50 @@ def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "conditions": [condition],
     }
     return {**base, **changes}
+
+
+def ops_report(version: str = "0.3.16", cuda: bool = True, **changes: Any) -> dict[str, Any]:
+    """What the operator test says of a sound wheel: the table's own numbers."""
+    expected = ops_results.expected(version, cuda=cuda)
+
+    def row(name: str, listed: int) -> dict[str, Any]:
+        count, refused = expected["cases"][name], expected["unsupported"].get(name, 0)
+        wrong = sum(k["count"] for k in expected["known"] if k["case"].startswith(f"{name}("))
+        counts = {"right": count - refused - wrong, "wrong": wrong, "unsupported": refused}
+        return {"listed": listed, **counts, "seconds": 1.5}
+
+    known = [
+        {"case": f"{known['case']}{n})", "narrowed": False, "tries": ["[CPY] NMSE = 3 > 1"]}
+        for known in expected["known"]
+        for n in range(known["count"])
+    ]
+    device = {} if cuda else {"device": "cpu", "capability": None, "driver": None}
+    base: dict[str, Any] = {
+        **smoke_job()["identity"],
+        **device,
+        "python": "3.11.2",
+        "system": "Linux 6.1.0 x86_64",
+        "started": "2026-01-02T03:04:05Z",
+        "seconds": 68.3,
+        "stops": 0,
+        "version": version,
+        "backend": expected["backend"],
+        "operators": {name: row(name, count) for name, count in expected["cases"].items()},
+        "narrowed": {name: row(name, 0) for name in expected["narrow"]},
+        "wrong": known,
+        "problems": [],
+        "libraries": [f"llama_cpp/lib/lib{n}.so" for n in ("ggml-base", expected["library"])],
+    }
+    base |= changes
+    return {**base, "checks": ops_checks.checks(base, expected), **changes}
+
+
+def ops_run(found: WheelFacts, wanted: BuildSpec, **changes: Any) -> OpsRun:
+    """A run of the operator test on a wheel, opened as each report is."""
+    named = {"file": found.file, "sha256": found.sha256, "target": wanted.target}
+    made = ops_report(wanted.version, bool(wanted.archs), **{**named, **changes})
+    text = report_file.text(made, report_file.OPS)
+    return OpsRun(ops_results.opened(text, made["target"], made["sha256"], "here"), text)
 
 
 def report_text(found: WheelFacts, target: str = "rtx50", **changes: Any) -> str:
@@ -953,6 +1029,7 @@ def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
         verify=VerifyReport(found.file, found.sha256, wanted.target, verdict, 7.5, groups),
         runs=(Run(job.opened(text, record, found.sha256, "here"), text),),
         timeline=None,
+        ops=(ops_run(found, wanted),) if wanted.version in knowledge.ops() else (),
     )
 
 

@@ -15,8 +15,11 @@ from sessions.shared.nox_session import Context
 _READY = "ready.json"
 
 
-def tools(ctx: Context) -> Path:
-    """The venv of the Python that builds, with every locked build tool; made at most once."""
+def tools(ctx: Context, kind: str = "tools") -> Path:
+    """The venv of the Python that builds, with all that a lock names; made at most once.
+
+    ``kind``: ``tools`` for the build tools, ``families`` for torch and transformers.
+    """
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     if chain.python is None:
         raise Problem(
@@ -27,31 +30,33 @@ def tools(ctx: Context) -> Path:
     return _venv(ctx, chain.python.path, chain.python.version)
 
 
-def own(ctx: Context) -> Path:
-    """The same of the Python that runs this: for what has no target, and so no probe."""
+def own(ctx: Context, kind: str = "tools") -> Path:
+    """The same of the Python that runs this: for what has no target, and so no probe.
+
+    ``kind`` names the lock: "tools", or "families" for what makes the references of the families.
+    """
     path: str = getattr(sys, "_base_executable", None) or sys.executable  # not that of a venv
-    return _venv(ctx, path, platform.python_version())
+    return _venv(ctx, path, platform.python_version(), kind)
 
 
-def _venv(ctx: Context, python: str, version: str) -> Path:
-    lock = knowledge.tools_lock()
+def _venv(ctx: Context, python: str, version: str, kind: str = "tools") -> Path:
+    lock = knowledge.LOCKS / f"{kind}.txt"
     identity = records.fingerprint([python, version, lock.read_text("utf-8")])
-    minor = line(version)
-    name = f"tools-py{minor}-{identity[:12]}"
+    name = f"{kind}-py{line(version)}-{identity[:12]}"
     venv = ctx.cache / name
     ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
         if not (venv / _READY).exists():
-            _make(ctx, python, minor, venv, lock)
+            _make(ctx, python, line(version), venv, lock)
     return venv
 
 
-def _make(ctx: Context, python: str, minor: str, venv: Path, lock: Path) -> None:
+def _make(ctx: Context, python: str, version: str, venv: Path, lock: Path) -> None:
     disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
     disk.discard(venv)  # what a run that was stopped left
-    console.say(f"Installing the build tools for Python {minor} (once).")
+    console.say(f"Installing the build tools for Python {version} (once).")
     made = programs.capture(
         [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
     )
@@ -60,8 +65,8 @@ def _make(ctx: Context, python: str, minor: str, venv: Path, lock: Path) -> None
             "Python could not make a venv for the build tools.",
             id="tools-venv-failed",
             evidence=venvs.tail(made.output),
-            remedy=f"install the venv module of Python {minor} "
-            f"(Debian, Ubuntu: apt install python{minor}-venv)",
+            remedy=f"install the venv module of Python {version} "
+            f"(Debian, Ubuntu: apt install python{version}-venv)",
         )
     disk.mark(venv)
     venvs.pip(

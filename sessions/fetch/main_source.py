@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on; Debian 12 is before
-
-from sessions.fetch import build_tools, sdist_lock
+from sessions.fetch import sdist as sdists
+from sessions.fetch import sdist_lock
 from sessions.fetch.model import Pristine, Source
 from sessions.fetch.source_filter import PRISTINE, build_reads
-from sessions.shared import console, disk, knowledge, records, venvs
+from sessions.shared import console, disk, knowledge, records
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.knowledge import Sdist
 from sessions.shared.nox_session import Context
@@ -41,9 +40,7 @@ def _locked(ctx: Context, sdist: Sdist) -> tuple[Source, bool]:
         pristine = _pristine(folder, sdist)
         fresh = pristine is None or ctx.fresh
         if fresh:
-            ctx.use_cached("downloads")
-            with ctx.cache_lock(sdist.file):
-                archive = _download(ctx, sdist)
+            archive = sdists.archive(ctx, sdist)
             disk.room({folder: knowledge.disk_mib("source")}, "The unpacked source")
             unpack(archive, folder, sdist)
             pristine = _pristine(folder, sdist)
@@ -87,37 +84,6 @@ def _digests(ctx: Context, folder: Path) -> dict[str, str]:
     return known
 
 
-def _download(ctx: Context, sdist: Sdist) -> Path:
-    """The sdist by the user's own pip, kept in the cache. pip checks the hash, and so do we."""
-    kept = ctx.cache / "downloads" / sdist.file
-    if kept.exists() and records.file_sha256(kept) == sdist.sha256:
-        return kept
-    disk.room({kept.parent: knowledge.disk_mib("download")}, "The download of the source")
-    with ctx.scratch() as part:
-        pin = part / "requirements.txt"
-        text = f"llama-cpp-python=={sdist.version} --hash=sha256:{sdist.sha256}\n"
-        records.write_text(pin, text)
-        console.say(f"Getting the source of llama-cpp-python {sdist.version} (once).")
-        # The build tools' venv has scikit-build-core, so pip needs no network to read metadata.
-        words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=:all:"]
-        words += ["--require-hashes", "-d", str(part), "-r", str(pin)]
-        venvs.pip(
-            ctx, build_tools.tools(ctx), words, f"the source of llama-cpp-python {sdist.version}"
-        )
-        kept.parent.mkdir(exist_ok=True)
-        disk.put(part / sdist.file, kept)
-    found = records.file_sha256(kept)
-    if found != sdist.sha256:
-        kept.unlink()
-        raise Problem(
-            "The downloaded source is not the one that was locked; it was not used.",
-            id="source-hash-mismatch",
-            evidence=f"sha256 {found}, locked {sdist.sha256}",
-            remedy="try again; if it stays, check the index of pip: pip config list",
-        )
-    return kept
-
-
 def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
     """Unpack what a build reads beside, note the digests, and put into place whole."""
     part = folder.with_name(f".{folder.name}.part")
@@ -125,30 +91,10 @@ def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
         if old.exists():
             disk.remove(old)
     disk.mark(part)
-    with tarfile.open(archive) as tar:
-        try:
-            tar.extractall(part, filter=_member)
-        except tarfile.FilterError as error:
-            raise Problem(
-                "The source archive holds something that must not be unpacked; it was not used.",
-                id="source-archive-unsafe",
-                evidence=str(error),
-                remedy=f"delete {archive} and try again",
-            ) from error
+    sdists.unpack(archive, part, build_reads)
     noted = Pristine(sdist.sha256, _filter(), disk.tree_digest(part, build_reads))
     records.write(part / PRISTINE, "pristine", noted)
     disk.put(part, folder)
-
-
-def _member(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo | None:
-    """A member of the archive, less its top folder; None for what no build reads.
-
-    Upstream's deepest paths are among the latter, and Windows has a greatest length.
-    """
-    _, _, relative = member.name.partition("/")
-    if not relative or not build_reads(relative + "/" * member.isdir()):
-        return None
-    return tarfile.data_filter(member.replace(name=relative, deep=False), folder)
 
 
 def checkout(path: Path) -> Source:

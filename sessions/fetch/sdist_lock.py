@@ -21,7 +21,7 @@ def lock(ctx: Context, version: str) -> Sdist:
     From then on only that very file is built. Its hash is what the package index served today.
     """
     with ctx.scratch() as folder:
-        sdist = download(ctx, version, folder)
+        sdist = download(ctx, build_tools.tools(ctx), version, folder)
         found = row(sdist)
         downloads = ctx.cache / "downloads"
         downloads.mkdir(exist_ok=True)
@@ -35,13 +35,11 @@ def lock(ctx: Context, version: str) -> Sdist:
     return kept
 
 
-def download(ctx: Context, version: str, folder: Path, tools: Path | None = None) -> Path:
-    """The sdist of a release, by the user's own pip; ``tools`` is the venv that has it."""
+def download(ctx: Context, tools: Path, version: str, folder: Path) -> Path:
+    """The sdist of a release, by the pip of ``tools`` with the user's configuration."""
     name = f"llama-cpp-python=={version}"
     words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
-    venvs.pip(
-        ctx, tools or build_tools.tools(ctx), [*words, "-d", str(folder), name], f"the sdist {name}"
-    )
+    venvs.pip(ctx, tools, [*words, "-d", str(folder), name], f"the sdist {name}")
     (sdist,) = folder.glob("*.tar.gz")
     return sdist
 

@@ -18,6 +18,7 @@ from packaging.version import Version
 
 from sessions.build import sbom
 from sessions.fetch import build_tools, sdist_lock, source_filter
+from sessions.lock import family_reference
 from sessions.shared import console, knowledge, records, venvs
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
@@ -50,6 +51,8 @@ def main(ctx: Context) -> None:
             lock_toolkit(ctx, version.removeprefix("v"))
         case "runtime":
             lock_floors(ctx, Path(version))
+        case "family":
+            family_reference.lock(ctx, version)
         case _:
             lock_sdist(ctx, version.removeprefix("v"))
 
@@ -61,7 +64,7 @@ def lock_sdist(ctx: Context, version: str) -> None:
         console.done(f"The newest release, llama-cpp-python {version}, is locked already.")
         return
     with ctx.scratch() as folder:
-        sdist = sdist_lock.download(ctx, version, folder, build_tools.own(ctx))
+        sdist = sdist_lock.download(ctx, build_tools.own(ctx), version, folder)
         path = knowledge.KNOWLEDGE / "sources.toml"
         put(knowledge.KNOWLEDGE / "upstream.toml", "release", version, upstream_row(sdist, version))
         put(path, "sdist", version, sdist_lock.row(sdist))

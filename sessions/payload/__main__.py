@@ -3,7 +3,7 @@
 ``python -I payload JOB REPORT`` with two JSON files: what to test, and where the answer goes. Each
 check runs in a process of its own (``python -I payload --child JOB``). Standard library only here:
 what the wheel brings is imported in the children. With ``--bench`` before them, wheels are measured
-instead (bench.py).
+instead (bench.py); with ``--ops``, upstream's operator test is run (ops.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import child
+import family_checks
 import feature_checks
 import report_file
 import smoke_checks
@@ -38,6 +39,11 @@ def main() -> None:
 
         bench.main(Path(sys.argv[2]), Path(sys.argv[3]))
         return
+    if sys.argv[1] == "--ops":
+        import ops
+
+        ops.main(Path(sys.argv[2]), Path(sys.argv[3]))
+        return
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     report = prove(job)
     Path(sys.argv[2]).write_text(report_file.text(report), encoding="utf-8")
@@ -53,7 +59,7 @@ def prove(job: Job) -> Job:
     job = {**job, "jit_cache": str(cache), "cases": len(child.CASES)}
     alone = ["device", "offload", "api", "times", *(["real"] if job.get("model") else [])]
     features = feature_checks.names(job)
-    total = len(alone) + len(features) + len(job["types"])
+    total = len(alone) + len(features) + len(job["types"]) + len(family_pairs(job))
     found: Job = {}
     for number, work in enumerate(alone):
         progress(number, total, work, start)
@@ -61,7 +67,7 @@ def prove(job: Job) -> Job:
         if work == "device" and found[work]["error"]:
             break  # what cannot be imported tests nothing further
     else:
-        found["answers"] = {}
+        found["answers"], found["families"] = {}, {}
         with concurrent.futures.ThreadPoolExecutor(job["jobs"]) as pool:
             others = {pool.submit(run_child, job, "feature", type=n): n for n in features}
             waiting = {pool.submit(answers, job, name): name for name in job["types"]}
@@ -70,8 +76,15 @@ def prove(job: Job) -> Job:
                 place = found if done in others else found["answers"]
                 place[both[done]] = done.result()
                 progress(number, total, both[done], start)
+            pairs = family_pairs(job)
+            doing = {pool.submit(family, job, *pair): pair for pair in pairs}
+            for number, done in enumerate(concurrent.futures.as_completed(doing), 1):
+                found["families"][doing[done]] = done.result()
+                progress(total - len(pairs) + number, total, doing[done][0], start)
     found["jit_files"] = sum(path.is_file() for path in cache.rglob("*"))
     checks = smoke_checks.evaluate(job, found) + feature_checks.evaluate(job, found)
+    if not found["device"]["error"]:
+        checks.append(family_checks.check(job, found))
     times = found.get("times", {})
     return {
         **job["identity"],
@@ -82,6 +95,13 @@ def prove(job: Job) -> Job:
         "checks": checks,
         "cases": smoke_checks.cases(job, found),
         "features": feature_checks.answers(job, found),
+        "families": {
+            "set": job["family_set"],
+            "rows": family_checks.rows_of(found),
+            "operations": sorted(
+                {each for part in found.get("families", {}).values() for each in part["operations"]}
+            ),
+        },
         "times": {
             "import_seconds": found["device"].get("import_seconds"),
             **{
@@ -123,6 +143,34 @@ def answers(job: Job, name: str) -> Job:
     return {**whole, "results": results}
 
 
+def family_pairs(job: Job) -> list[tuple[str, str]]:
+    """(family, type) of the job's plan: each is one process."""
+    rows = family_checks.planned(job)
+    return list(dict.fromkeys((row["family"], row["type"]) for row in rows))
+
+
+def family(job: Job, name: str, kind: str) -> Job:
+    """Every way of one family in one type; a crash ends it, and its rows say so."""
+    plan = [r for r in family_checks.planned(job) if (r["family"], r["type"]) == (name, kind)]
+    ways = [{part: row[part] for part in family_checks.KEY[2:]} for row in plan]
+    told = {
+        "file": str(Path(job["families_folder"]) / f"{name}.npz"),
+        "sha256": job["families"][name]["sha256"][kind],
+        "encoder": job["families"][name]["encoder"],
+        "ways": ways,
+    }
+    found = run_child(job, "family", type=kind, first=name, **told)
+    whole = {"family": name, "type": kind}
+    rows = [family_checks.row(whole, result) for result in found.pop("results")]
+    if found["error"]:
+        rows.append({**whole, "error": found["error"]})
+    elif not job.get("plant") and found.get("sha256") != told["sha256"]:
+        rows.append(
+            {**whole, "error": "the model made here is not the one whose answers are known"}
+        )
+    return {**found, "rows": rows, "operations": found.get("operations", [])}
+
+
 def run_child(job: Job, work: str, **more: Any) -> Job:
     """What a child said, its lines laid over one another; ``error`` is None if it ended well."""
     name = f"{work}-{more.get('type', '')}-{more.get('first', '')}"
@@ -144,7 +192,9 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
         merged.update(line)
     merged.pop("result", None)
     results = [line["result"] for line in said if "result" in line]
-    lines = {"results": results} if work in ("answers", "feature") else {}
+    lines = {"results": results} if work in ("answers", "family", "feature") else {}
+    if work == "family":
+        lines["operations"] = sorted({n for line in said for n in line.get("operations", ())})
     if work == "real":
         lines = {"answers": [line for line in said if "question" in line]}
     seconds = round(time.monotonic() - start, 2)

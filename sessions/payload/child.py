@@ -311,8 +311,23 @@ def speed(job: Job) -> None:
     measured.measure(job, say)
 
 
+def operators(job: Job) -> None:
+    """Upstream's operator test on the wheel's libraries (ops.py)."""
+    import ops
+
+    ops.child(job)
+
+
+def family(job: Job) -> None:
+    """One model family in one GGML type, against transformers."""
+    import families
+
+    families.run(job, say)
+
+
 WORK: dict[str, Callable[[Job], None]] = {
     "answers": answers,
+    "family": family,
     "device": device,
     "offload": offload,
     "api": api,
@@ -321,6 +336,7 @@ WORK: dict[str, Callable[[Job], None]] = {
     "feature": feature,
     "tiny": tiny,
     "speed": speed,
+    "ops": operators,
 }
 
 

@@ -67,7 +67,8 @@ def norm(w: Mapping[str, Array], name: str, x: Array, eps: float) -> Array:
     """Layer norm: mean 0, variance 1, then gain and bias."""
     centred = x - x.mean(axis=-1, keepdims=True)
     scale: Array = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + eps)
-    return centred / scale * w[f"{name}.weight"] + w[f"{name}.bias"]
+    found: Array = centred / scale * w[f"{name}.weight"] + w[f"{name}.bias"]
+    return found
 
 
 def gelu(x: Array) -> Array:

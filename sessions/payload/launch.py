@@ -2,7 +2,8 @@
 
 ``python smoke-TARGET.pyz`` makes a venv of its own, installs the wheel that the bundle holds, runs
 every check and writes a report; with --bench it measures the wheel instead, in turn with others
-that are named, and goes on where such a run was stopped. NVIDIA's runtime comes from pip if there
+that are named; with --ops it runs upstream's test of every operator. Both go on where such a run
+was stopped. NVIDIA's runtime comes from pip if there
 is a network, else from the packages of the Python that runs this, else from an installed toolkit.
 """
 
@@ -45,7 +46,8 @@ def main() -> None:
     """Everything, and a report; exit code 1 if a check fails, 2 if none could be made."""
     options = _options()
     _at_home()
-    path = Path(options.report or f"{'bench' if options.bench else 'smoke'}-report.json")
+    session = "bench" if options.bench else "ops" if options.ops else "smoke"
+    path = Path(options.report or f"{session}-report.json")
     if not path.resolve().parent.is_dir():
         _stop(f"There is no folder for {path}.", "name a file in one that is there")
     if options.model and not Path(options.model).is_file():
@@ -55,7 +57,9 @@ def main() -> None:
         manifest = json.loads(bundle.read("manifest.json").decode("utf-8"))
     manifest = _chosen(manifest, options)
     _fits(manifest)  # before what an older Python cannot run
-    with _folder(path, kept=options.bench) as folder:
+    if options.ops:
+        _has_ops(manifest, options)
+    with _folder(path, kept=options.bench or options.ops) as folder:
         own = f"targets/{manifest['target']}/"
         with zipfile.ZipFile(sys.argv[0]) as bundle:
             names = bundle.namelist()
@@ -76,7 +80,8 @@ def main() -> None:
         else:
             python = _install(folder)
             places = _runtime(folder / "venv", manifest, options) if manifest["runtime"] else []
-            report = _prove(folder, manifest, options, device, python, places)
+            run = _ops if options.ops else _prove
+            report = run(folder, manifest, options, device, python, places)
         write(path, report)
         (folder / "run" / STATE).unlink(missing_ok=True)  # last: until here, the next run goes on
         found = json.loads(report)["report"]
@@ -88,7 +93,6 @@ def main() -> None:
             for line in [*check["evidence"].splitlines(), f"fix: {check['remedy']}"]:
                 print("    ", line)
     print(f"report: {path.resolve()}")
-    session = "bench" if options.bench else "smoke"
     print(f"take it back: nox -s {session} -- --target {manifest['target']} --report {path.name}")
     path.with_name(path.name + ".sig").unlink(missing_ok=True)
     if options.sign:
@@ -222,6 +226,7 @@ def _options() -> argparse.Namespace:
     add("--reports", metavar="DIR", help="of a bundle of several: where the reports go")
     add("--model", metavar="FILE", help="a real GGUF model to ask for facts, or to measure with")
     add("--bench", action="store_true", help="measure the wheel instead of testing it")
+    add("--ops", action="store_true", help="run upstream's test of every operator instead")
     add("--baseline", metavar="WHEEL", action="append", help="--bench: one to measure in turn")
     add("--rounds", metavar="N", type=int, default=10, help="--bench: how often (10)")
     add("--offline", action="store_true", help="ask no package index for NVIDIA's runtime")
@@ -229,6 +234,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if (options.baseline or options.rounds != 10) and not options.bench:
         parser.error("--baseline and --rounds are for --bench")
+    if options.ops and (options.bench or options.model):
+        parser.error("--ops goes with neither --bench nor --model")
     if options.rounds < 1:
         parser.error("--rounds is a number of 1 or more")
     return options
@@ -432,6 +439,7 @@ def _prove(
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
         "second": device["second"] if device else None,
+        "families_folder": str(folder / "bundle" / "families"),
         "jobs": 4 if device else _half(),
         "venv": str(folder / "venv"),
         "runtime_places": places,
@@ -441,11 +449,53 @@ def _prove(
     return _payload(folder, python, job)
 
 
-def _half() -> int:
-    """Half of the processors that this process may use, at least 1."""
+def _has_ops(manifest: dict[str, Any], options: argparse.Namespace) -> None:
+    """Stop where --ops would test nothing."""
+    if not manifest.get("ops"):
+        what = "This bundle does not have upstream's operator test."
+        _stop(what, "make it again where there is a compiler: nox -s bundle says why it lacks it")
+    if options.device == "cpu" and manifest["capabilities"]:
+        what = "--ops --device cpu would test no kernel of this wheel."
+        _stop(what, "leave out --device cpu, or use the bundle of the cpu target")
+
+
+def _ops(
+    folder: Path,
+    manifest: dict[str, Any],
+    options: argparse.Namespace,
+    device: dict[str, Any] | None,
+    python: str,
+    places: list[str],
+) -> str:
+    """Run upstream's operator test, showing its progress. Returns the report's text."""
+    del options
+    # Beside the wheel's libraries, which name one another by $ORIGIN.
+    libraries = site_packages(folder / "venv") / "llama_cpp" / "lib"
+    names = {name: manifest["ops"][name] for name in ("library", "reference")}
+    for name in filter(None, names.values()):
+        shutil.copyfile(folder / "bundle" / "ops" / name, libraries / name)
+    job = {
+        **manifest["ops"],
+        **{kind: str(libraries / name) if name else None for kind, name in names.items()},
+        "visible": device["visible"] if device else "-1",
+        "memory_mib": device["memory_free_mib"] if device else None,
+        "cores": _cores(),
+        "runtime_places": places,
+        "identity": _identity(manifest, device),
+    }
+    return _payload(folder, python, job, "--ops")
+
+
+def _cores() -> int:
+    """The processors that this process may use, at least 1."""
     import cgroups
 
-    return max(1, int(cgroups.cores(cgroups.limits(cgroups.read()))) // 2)
+    return max(1, int(cgroups.cores(cgroups.limits(cgroups.read()))))
+
+
+def _half() -> int:
+    """Half of them, at least 1."""
+    return max(1, _cores() // 2)
 
 
 def _identity(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
@@ -557,7 +607,7 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
             raise
     print()
     if child.returncode:
-        what = "The measurements" if first else "The checks"
+        what = {(): "The checks", ("--ops",): "The operator test"}.get(first, "The measurements")
         _stop(f"{what} ended with {child.returncode}.", "see what it says above")
     return (folder / "report.json").read_text(encoding="utf-8")
 
@@ -576,5 +626,7 @@ def start() -> None:
     try:
         main()
     except KeyboardInterrupt:
-        print("\nStopped. With --bench, the same command goes on from here.", file=sys.stderr)
+        print(
+            "\nStopped. With --bench or --ops, the same command goes on from here.", file=sys.stderr
+        )
         sys.exit(130)

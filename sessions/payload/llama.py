@@ -187,7 +187,7 @@ def forget(made: Any) -> None:
 
 def knows(type_number: int) -> bool:
     """Whether this release of ggml knows a type, asked of the library itself."""
-    name = _library("ggml-base").ggml_type_name
+    name = library("ggml-base").ggml_type_name
     name.argtypes, name.restype = [ctypes.c_int], ctypes.c_char_p
     said = name(type_number)
     return bool(said) and said.decode().upper() not in ("NONE", "COUNT", "DEPRECATED")
@@ -195,7 +195,7 @@ def knows(type_number: int) -> bool:
 
 def memory(device: int = 0) -> tuple[int, int]:
     """(free, total) bytes of the device, as CUDA says."""
-    ask = _library("ggml-cuda").ggml_backend_cuda_get_device_memory
+    ask = library("ggml-cuda").ggml_backend_cuda_get_device_memory
     size = ctypes.POINTER(ctypes.c_size_t)
     ask.argtypes, ask.restype = [ctypes.c_int, size, size], None
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
@@ -203,7 +203,8 @@ def memory(device: int = 0) -> tuple[int, int]:
     return free.value, total.value
 
 
-def _library(name: str) -> ctypes.CDLL:
+def library(name: str) -> ctypes.CDLL:
+    """One of the wheel's own libraries. Raises Refused where it has none of that name."""
     folder = Path(llama_cpp.__file__).parent / "lib"
     names = (f"{name}.dll", f"lib{name}.dll") if sys.platform == "win32" else (f"lib{name}.so",)
     for candidate in names:

@@ -11,6 +11,7 @@ from typing import Any
 
 KIND = "smoke-report"
 BENCH = "bench-report"
+OPS = "ops-report"
 SCHEMA = 1
 
 

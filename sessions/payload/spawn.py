@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,37 +44,64 @@ def search_path() -> dict[str, str]:
 
 
 def spawn(
-    python: str, told: Path, environment: Mapping[str, str], timeout: float
+    python: str,
+    told: Path,
+    environment: Mapping[str, str],
+    timeout: float,
+    still: float | None = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
     """What a child said, line by line, and how it failed; None if it ended well.
 
     ``told`` is the job it reads; it works beside it. ``environment`` goes over this process's own.
+    It is ended after ``timeout`` seconds, and after ``still`` seconds in which it printed nothing.
     """
     said, failed = told.with_suffix(".out"), told.with_suffix(".err")
-    try:
-        # Files: of a pipe, Windows' Python waits for the end, time limit or not, and what a child
-        # started (a debugger, at a crash) holds it open.
-        with said.open("wb") as out, failed.open("wb") as err:
-            done = subprocess.run(
-                [python, "-I", "-X", "faulthandler", str(PAYLOAD), "--child", str(told)],
-                env={**os.environ, **search_path(), **environment},
-                cwd=told.parent,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                timeout=timeout,
-                creationflags=NO_WINDOW,
-                check=False,
-            )
-        # Windows' codes of crashes are known by their hexadecimal numbers: 0xc0000005.
-        code: int | str = done.returncode if done.returncode < 256 else hex(done.returncode)
-    except subprocess.TimeoutExpired:
-        code = "the time limit"
+    # Files: of a pipe, Windows' Python waits for the end, time limit or not, and what a child
+    # started (a debugger, at a crash) holds it open.
+    with said.open("wb") as out, failed.open("wb") as err:
+        process = subprocess.Popen(
+            [python, "-I", "-X", "faulthandler", str(PAYLOAD), "--child", str(told)],
+            env={**os.environ, **search_path(), **environment},
+            cwd=told.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            creationflags=NO_WINDOW,
+        )
+        try:
+            ended = _ended(process, said, timeout, still)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    # Windows' codes of crashes are known by their hexadecimal numbers: 0xc0000005.
+    code = hex(ended) if isinstance(ended, int) and ended >= 256 else ended
     output, errors = said.read_bytes(), failed.read_bytes()
     error = None
     if code != 0:
         error = f"ended by {code}: {reason(errors.decode('utf-8', 'replace'))}"
     return list(child.lines(output.decode("utf-8", "replace"))), error
+
+
+def _ended(
+    process: subprocess.Popen[bytes], said: Path, timeout: float, still: float | None
+) -> int | str:
+    """The exit code of a child, or which limit it reached."""
+    end = time.monotonic() + timeout
+    size, since = 0, time.monotonic()
+    while True:
+        now = time.monotonic()
+        try:
+            return process.wait(max(0.0, min(end - now, timeout if still is None else 1.0)))
+        except subprocess.TimeoutExpired:
+            pass
+        now = time.monotonic()
+        if now >= end:
+            return "the time limit"
+        if said.stat().st_size != size:
+            size, since = said.stat().st_size, now
+        elif still is not None and now - since >= still:
+            return f"the limit of {still:g} s without an answer"
 
 
 def reason(text: str) -> str:

@@ -66,7 +66,7 @@ def main(ctx: Context) -> None:
             id="probe-target-not-buildable",
             remedy="do what each of them says, then run the same command again",
         )
-    if {"smoke", "bench"} & ctx.asked and gpu_choice.wants_card(ctx):
+    if {"smoke", "ops", "bench"} & ctx.asked and gpu_choice.wants_card(ctx):
         gpu_choice.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no GPU
     records.write(ctx.record("probe"), "probe", chain)
     if ctx.options.wheel:

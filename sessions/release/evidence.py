@@ -14,8 +14,8 @@ from sessions.build.ninja_log import summary
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
-from sessions.run import bench_results, job
-from sessions.run.model import BenchReport, SmokeReport
+from sessions.run import bench_results, job, ops_results
+from sessions.run.model import BenchReport, OpsReport, SmokeReport
 from sessions.shared import records
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.spec import command
@@ -49,6 +49,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class OpsRun:
+    """One run of the operator test, and its report as it was written where the wheel ran."""
+
+    report: OpsReport
+    report_text: str
+    signature: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The compute capability of its GPU, or "cpu"."""
+        return job.place(self.report.capability)
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known of one target's wheel. ``sha256`` is that of the file as it is there now."""
 
@@ -67,6 +81,7 @@ class Evidence:
     bench: BenchReport | None = None  # None where this wheel was not measured
     measured: str | None = None  # the benchmark's report as it was written where it ran
     again: Reproduced | None = None  # None where this wheel was not built a second time
+    ops: tuple[OpsRun, ...] = ()  # of the operator test, as ``runs`` of smoke
 
 
 def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
@@ -102,6 +117,14 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
             missing[f"{path.name}: {problem}"] = smoke
         elif report and text is not None:
             runs.append(Run(report, text, _text(path.with_name(f"{path.name}.sig"))))
+    ops, operators = [], command("ops", spec)
+    for place in ops_results.places(build):
+        path, kept = ops_results.report_path(build, place), ops_results.record(build, place)
+        found, text = need("ops", OpsReport, operators, kept), _text(path)
+        if found and (problem := _unlike_ops(found, text, place)):
+            missing[f"{path.name}: {problem}"] = operators
+        elif found and text is not None:
+            ops.append(OpsRun(found, text, _text(path.with_name(f"{path.name}.sig"))))
     bench = may("bench", BenchReport, measure)
     if bench and wheel and bench.sha256 != wheel.sha256:
         bench = None  # of an earlier wheel: it is not a check, and need not be made again
@@ -144,6 +167,7 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
         bench=bench,
         measured=measured if bench else None,
         again=again,
+        ops=tuple(ops),
     )
 
 
@@ -165,10 +189,12 @@ def handed_on(found: Evidence) -> dict[str, str]:
         if value is not None
     }
     # The reports as they were written there: only so do their digests and signatures hold.
-    for run in ran(found):
-        made[f"smoke-{run.place}.json"] = run.report_text
-        if run.signature is not None:
-            made[f"smoke-{run.place}.json.sig"] = run.signature
+    named = [(f"smoke-{run.place}.json", run.report_text, run.signature) for run in ran(found)]
+    named += [(f"ops-{run.place}.json", run.report_text, run.signature) for run in ops_ran(found)]
+    for file, text, signature in named:
+        made[file] = text
+        if signature is not None:
+            made[f"{file}.sig"] = signature
     return made if found.measured is None else {**made, "bench.json": found.measured}
 
 
@@ -198,6 +224,19 @@ def _unlike(report: SmokeReport, report_text: str | None, place: str, wheel: Whe
     return "" if found == place else f"it was run on {found}, not on {place}"
 
 
+def _unlike_ops(report: OpsReport, report_text: str | None, place: str) -> str:
+    if report_text is None:
+        return "missing"
+    try:
+        opened = ops_results.opened(report_text, report.target, report.sha256, report.origin)
+    except Problem as problem:
+        return problem.evidence or problem.what
+    if opened != report:
+        return f"ops-{place}.json says otherwise"
+    tested = job.place(report.capability)
+    return "" if tested == place else f"it was run on {tested}, not on {place}"
+
+
 def _unlike_bench(report: BenchReport, report_text: str | None) -> str:
     if report_text is None:
         return "missing"
@@ -216,6 +255,11 @@ def ran(found: Evidence) -> tuple[Run, ...]:
 def refuted(found: Evidence) -> tuple[Run, ...]:
     """The runs of this very file in which a test failed or is missing."""
     return tuple(run for run in ran(found) if job.failed(run.report))
+
+
+def ops_ran(found: Evidence) -> tuple[OpsRun, ...]:
+    """The runs of the operator test with this very file."""
+    return tuple(run for run in found.ops if run.report.sha256 == found.sha256)
 
 
 def needed(found: Evidence) -> tuple[str, ...]:

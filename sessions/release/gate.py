@@ -10,9 +10,18 @@ from dataclasses import dataclass, field
 
 from sessions.build.model import Wheel
 from sessions.release import pythons
-from sessions.release.evidence import Evidence, Run, needed, ran, refuted, unproven
+from sessions.release.evidence import (
+    Evidence,
+    OpsRun,
+    Run,
+    needed,
+    ops_ran,
+    ran,
+    refuted,
+    unproven,
+)
 from sessions.release.pythons import Repacked
-from sessions.run import job
+from sessions.run import job, ops_results
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
@@ -88,6 +97,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
             remedy=command("verify", spec),
         ),
         _smoke(found, situation.allow_untested),
+        _ops(found, situation.allow_untested),
         _checkout(situation.checkout),
         _check(
             "documents",
@@ -235,6 +245,47 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
         return Check("smoke", "warn", f"smoke: UNTESTED on {devices}", "\n".join(lines), remedy)
     remedy += "; to release it all the same, marked UNTESTED: add --allow-untested-gpu"
     return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
+
+
+def _ops(found: Evidence, allow_untested: bool) -> Check:
+    """Every operator tested on a device of each kind that the wheel is for, with this very file."""
+    spec, runs = found.spec, {run.place: run for run in ops_ran(found)}
+    bad = [run for run in runs.values() if ops_results.failed(run.report)]
+    missing = [place for place in needed(found) if place not in runs]
+    if not missing and not bad:
+        held = "; ".join(_answered(runs[place]) for place in needed(found))
+        return Check("ops", "ok", f"ops: {held}")
+    lines = [
+        f"on {_on(run.place)}, checks that fail: {', '.join(ops_results.failed(run.report))}"
+        for run in bad
+    ]
+    lines += [f"not tested on {_on(place)}" for place in missing]
+    lines += [
+        f"a report is of another wheel, sha256 {run.report.sha256}"
+        for run in found.ops
+        if run.report.sha256 != found.sha256
+    ]
+    devices = ", ".join(map(_on, [run.place for run in bad] or missing))
+    remedy = command("ops", spec)
+    if needed(found) != ("cpu",):
+        remedy = (
+            f"where the GPU is: {remedy}; or here {command('bundle', spec)}, run it there with "
+            f"--ops, and here {command('ops', spec, '--report', 'FILE')}"
+        )
+    if bad:
+        return Check("ops", "fail", f"ops: operators fail on {devices}", "\n".join(lines), remedy)
+    if allow_untested and needed(found) != ("cpu",):
+        return Check("ops", "warn", f"ops: UNTESTED on {devices}", "\n".join(lines), remedy)
+    text = f"ops: upstream's operator test was not run on {devices}"
+    return Check("ops", "fail", text, "\n".join(lines), remedy)
+
+
+def _answered(run: OpsRun) -> str:
+    total = ops_results.totals(run.report)
+    return (
+        f"{total['right']} of {total['cases']} cases are right on {_on(run.place)}, "
+        f"{total['unsupported']} not supported, {total['wrong']} wrong as known"
+    )
 
 
 def _held(run: Run) -> str:

@@ -25,8 +25,8 @@ from sessions.release.evidence import Evidence, Reproduced, handed_on, needed, r
 from sessions.release.gate import Checkout, Situation
 from sessions.release.index import builder
 from sessions.release.model import Gate, PythonWheel, Release
-from sessions.run import job
-from sessions.run.model import SmokeReport
+from sessions.run import imported_report, job, ops_results
+from sessions.run.model import OpsReport, SmokeReport
 from sessions.shared import console, disk, options, programs, records, subnox, venvs
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
@@ -131,9 +131,9 @@ def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
         steps.append("take the report of the smoke test that is recorded for this wheel")
     elif ctx.spec.archs:
         needed = ", ".join(gpu_choice.capabilities(ctx.spec))
-        steps.append(f"test it, if a GPU of compute capability {needed} is here")
+        steps.append(f"test it and every operator, if a GPU of {needed} is here")
     else:
-        steps.append("test it on the CPU")
+        steps.append("test it on the CPU, and every operator")
     steps.append("decide from the records whether it may be released")
     if asked.reproduce:
         steps.append("build it again from nothing in another folder, and compare")
@@ -243,32 +243,38 @@ def _prove(ctx: Context, taken: Sequence[reports.Report]) -> int:
     if ctx.options.report:
         more = ["--report", ctx.options.report]
         more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
-        return subnox.follow(ctx.root, ["smoke"], name, [*words, *more])
+        session = "ops" if imported_report.is_of_ops(Path(ctx.options.report)) else "smoke"
+        return subnox.follow(ctx.root, [session], name, [*words, *more])
     code = subnox.follow(ctx.root, ["verify"], name, words)
     for report in reports.of(taken, _sha256(ctx)) if not code else ():
         more = ["--report", str(report.path)]
         more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
         code = code or subnox.follow(ctx.root, [report.session], name, [*words, *more])
     capabilities = gpu_choice.capabilities(ctx.spec)
-    for place in _unproven(ctx):
+    for session, place in _unproven(ctx):
         if code:
             break
         device = "cpu" if place == "cpu" else _device(ctx, place)
         if device is None:
             continue
-        # Of one kind, smoke finds the GPU itself.
-        more = [f"--device={device}"] if len(capabilities) != 1 else []
-        code = subnox.follow(ctx.root, ["smoke"], name, [*words, *more])
+        # Of one kind, the session finds the GPU itself.
+        more = [f"--device={device}"] if len(capabilities) != 1 and place != "cpu" else []
+        code = subnox.follow(ctx.root, [session], name, [*words, *more])
     return code
 
 
-def _unproven(ctx: Context) -> list[str]:
-    """Where the wheel is yet to be run: no good report on this very wheel is there of it."""
+def _unproven(ctx: Context) -> list[tuple[str, str]]:
+    """Which session is yet to run where: no good report of it on this very wheel is there."""
     wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
-    places = gpu_choice.capabilities(ctx.spec) or ["cpu"]
-    found = {p: records.read(job.record(ctx.build, p), "smoke", SmokeReport) for p in places}
-    same = {p for p, report in found.items() if report and wheel and report.sha256 == wheel.sha256}
-    return [place for place in places if place not in same]
+    sha256 = wheel.sha256 if wheel else ""
+    found = []
+    for place in gpu_choice.capabilities(ctx.spec) or ["cpu"]:
+        smoke = records.read(job.record(ctx.build, place), "smoke", SmokeReport)
+        ops = records.read(ops_results.record(ctx.build, place), "ops", OpsReport)
+        for session, report in (("smoke", smoke), ("ops", ops)):
+            if not report or report.sha256 != sha256:
+                found.append((session, place))
+    return sorted(found, key=lambda pair: pair[0] != "smoke")
 
 
 def _device(ctx: Context, capability: str) -> str | None:
@@ -276,7 +282,7 @@ def _device(ctx: Context, capability: str) -> str | None:
     try:
         return str(gpu_choice.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
     except Problem as problem:
-        console.say(f"smoke: not run here. {problem.what}")
+        console.say(f"not tested here. {problem.what}")
         return None
 
 

@@ -8,6 +8,7 @@ import stat
 import tempfile
 from pathlib import Path
 
+from sessions.payload import report_file
 from sessions.shared import console, options, programs, venvs
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
@@ -31,6 +32,12 @@ def read(path: Path, session: str) -> bytes:
             remedy=remedy,
         ) from error
     return data
+
+
+def is_of_ops(path: Path) -> bool:
+    """Whether a report is of the operator test; what it is worth is for its session to say."""
+    data = read(path, "release")
+    return f'"kind": "{report_file.OPS}"'.encode() in data[:200]
 
 
 def origin(path: Path) -> str:

@@ -17,7 +17,7 @@ from packaging.version import Version
 from sessions.build.model import Wheel
 from sessions.payload import report_file
 from sessions.probe import gpu_choice
-from sessions.run import fields
+from sessions.run import families, fields
 from sessions.run.model import SmokeReport
 from sessions.shared import records, wheel_name
 from sessions.shared.checks import Check
@@ -34,7 +34,9 @@ QUESTIONS = (
 )
 
 
-def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, Any]:
+def job(
+    spec: BuildSpec, *, file: str, sha256: str, version: str, chosen: str = "default"
+) -> dict[str, Any]:
     """The part of a job that does not depend on the machine."""
     bounds, late = _bounds(), _late(Version(version))
     return {
@@ -43,6 +45,7 @@ def job(spec: BuildSpec, *, file: str, sha256: str, version: str) -> dict[str, A
         "capabilities": gpu_choice.capabilities(spec),
         "types": list(bounds["type"]),
         "needed": [name for name in bounds["type"] if name not in late],
+        **families.job(Version(version), chosen),
         "questions": QUESTIONS,
         "native_fp4": any("E2M1" in feature for feature in spec.device_features),
         "threads": 1,  # the tiny model is too small to share out
@@ -156,7 +159,7 @@ _PLAIN = ("file", "sha256", "target", "device", "python", "system", "started")
 _ANYWHERE = frozenset(
     {
         "device", "known-answers", "greedy-tokens", "repeatable", "types", "grammar", "embeddings",
-        "state", "vocabulary",
+        "state", "vocabulary", "families",
     }
 )  # fmt: skip
 _ON_A_CARD = frozenset(["native-sass", "libraries", "full-offload", "memory"])
@@ -171,6 +174,9 @@ def failed(report: SmokeReport) -> list[str]:
     bad = {check.id for check in report.checks if check.status != "ok"}
     if gaps(report) or not all(map(holds, report.cases)):
         bad.add("known-answers")
+    version = parse_wheel_filename(report.file)[1]
+    if families.problems(version, report.families, on_gpu=report.device != "cpu"):
+        bad.add("families")
     done = [case for case in report.cases if "nmse" in case]
     bounds = _bounds()
     compared = [c for c in done if c["type"] in bounds["exact"] and c["kv"] == "f16"]
@@ -275,13 +281,13 @@ def _late(version: Version) -> set[str]:
 def _report(report: dict[str, Any], origin: str) -> SmokeReport:
     """The record of a report whose digest is right. Raises ValueError for what is not one."""
     fields.only("the report", report, (*_PLAIN, "capability", "driver", "seconds", "checks",
-        "cases", "times"), may=("features", "system_info"))  # fmt: skip
+        "cases", "times"), may=("families", "features", "system_info"))  # fmt: skip
     plain = {name: fields.line(name, report[name]) for name in _PLAIN}
     capability, driver = report["capability"], report["driver"]
     if (plain["device"] == "cpu") != (capability is None):
         raise ValueError(f"its device is {plain['device']!r}, its compute capability {capability}")
-    if capability and not re.fullmatch(_CAPABILITY, fields.line("capability", capability)):
-        raise ValueError(f"{capability!r} is not a compute capability")
+    if capability:
+        is_capability(capability)
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", plain["started"]):
         raise ValueError("started is not a time, as 2026-01-02T03:04:05Z")
     parse_wheel_filename(plain["file"])  # InvalidWheelFilename is a ValueError
@@ -292,9 +298,10 @@ def _report(report: dict[str, Any], origin: str) -> SmokeReport:
         driver=None if driver is None else fields.line("driver", driver),
         origin=origin,
         seconds=fields.number("seconds", report["seconds"]),
-        checks=tuple(map(_check, fields.items("checks", report["checks"]))),
+        checks=tuple(map(check, fields.items("checks", report["checks"]))),
         cases=tuple(map(_case, fields.items("cases", report["cases"]))),
         features=tuple(map(_feature, fields.items("features", report.get("features", [])))),
+        families=families.read(fields.table("families", report.get("families", families.NONE))),
         times={
             fields.line("a time's name", name): fields.number(name, value)
             for name, value in times.items()
@@ -303,7 +310,14 @@ def _report(report: dict[str, Any], origin: str) -> SmokeReport:
     )
 
 
-def _check(item: dict[str, Any]) -> Check:
+def is_capability(value: Any) -> None:
+    """Raise ValueError for what is not a compute capability."""
+    if not re.fullmatch(_CAPABILITY, fields.line("capability", value)):
+        raise ValueError(f"{value!r} is not a compute capability")
+
+
+def check(item: dict[str, Any]) -> Check:
+    """A check as a report has it. Raises ValueError for what is not one."""
     fields.only("a check", item, Check.__dataclass_fields__)
     if item["status"] not in ("ok", "fail"):
         raise ValueError(f"{item['status']!r} is not the status of a check")

@@ -17,7 +17,7 @@ from sessions.build import baselines, retag
 from sessions.build.model import Wheel
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
-from sessions.run import job
+from sessions.run import families, job, ops_build, ops_results
 from sessions.shared import console, disk, knowledge, options, programs, records, subnox, venvs
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
@@ -41,11 +41,14 @@ def main(ctx: Context) -> None:
         target = ctx.root / "wheels" / "smoke.pyz"
     with ctx.scratch() as scratch:
         folder = scratch / "bundle"
-        manifests, pythons = [], knowledge.pythons()
+        manifests, pythons, ops = [], knowledge.pythons(), {}
         for one in each:
             wheel = records.need(one.record("wheel"), "wheel", Wheel)
             found = _collect(one, wheel, one.wheels / wheel.file, folder / "wheels", scratch)
             pythons = tuple(python for python in pythons if python in found)
+            path, folder_of_ops = one.wheels / wheel.file, folder / "ops"
+            if test := _ops(one, wheel, path, folder_of_ops, scratch / one.spec.target):
+                ops[one.spec.target] = test
             if ctx.specs:
                 own = folder / "targets" / one.spec.target
                 own.mkdir(parents=True)
@@ -56,7 +59,10 @@ def main(ctx: Context) -> None:
         lock = scratch / "nvml.txt"
         records.write_text(lock, _requirement(knowledge.LOCKS / "runtime.txt", "nvidia-ml-py"))
         venvs.pip(ctx, build_tools.tools(ctx), [*words, "-r", str(lock)], "nvidia-ml-py")
-        told = [manifest(one, wheel, pythons) for one, wheel in manifests]
+        told = [
+            {**manifest(one, wheel, pythons), "ops": ops.get(one.spec.target)}
+            for one, wheel in manifests
+        ]
         text = json.dumps({"targets": told} if ctx.specs else told[0], indent=1)
         records.write_text(folder / "manifest.json", text)
         with disk.whole(target) as part:
@@ -66,6 +72,8 @@ def main(ctx: Context) -> None:
         _sign(ctx, target, ctx.options.sign)
     console.say(f"  {target}")
     console.say(f"  on the machine with the GPU: python{ctx.spec.python} {target.name}")
+    if ops:
+        console.say(f"  every operator there: python{ctx.spec.python} {target.name} --ops")
     if len(pythons) > 1:
         console.say(f"  or by any of Python {', '.join(pythons)}")
     if others:
@@ -120,8 +128,38 @@ def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, ob
         "bad_drivers": knowledge.bad_drivers(ctx.spec.archs),
         "runtime": [need for need in wheel.requires if RUNTIME.match(need)],
         "capabilities": gpu_choice.capabilities(ctx.spec),
-        "job": job.job(ctx.spec, file=wheel.file, sha256=wheel.sha256, version=wheel.version),
+        "job": job.job(
+            ctx.spec,
+            file=wheel.file,
+            sha256=wheel.sha256,
+            version=wheel.version,
+            chosen=ctx.options.families,
+        ),
     }
+
+
+def _ops(
+    ctx: Context, wheel: Wheel, path: Path, folder: Path, scratch: Path
+) -> dict[str, object] | None:
+    """Upstream's operator test for this wheel, in ``folder``, and its part of the manifest.
+
+    None where the release is not one whose operators are known, or nothing can be compiled.
+    """
+    try:
+        release = ops_build.known(wheel.version)
+        built = ops_build.built(ctx, path, scratch / "ops", reference=not ctx.spec.archs)
+    except Problem as problem:
+        if problem.code == CHECK_FAILED:
+            raise
+        console.warn(f"the bundle has no operator test (--ops): {problem.what}")
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    for library in filter(None, (built.test, built.reference)):
+        shutil.copyfile(library, folder / library.name)
+    names = {"library": built.test.name, "reference": None}
+    if built.reference:
+        names["reference"] = built.reference.name
+    return {**ops_results.for_job(ctx.spec, release), **names}
 
 
 def _collect(
@@ -210,6 +248,8 @@ def pack(folder: Path, target: Path) -> None:
             for path in sorted(job.PAYLOAD.iterdir()):
                 if path.suffix in (".py", ".json"):
                     archive.write(path, f"payload/{path.name}")
+            for path in sorted(families.FAMILIES.glob("*.npz")):
+                archive.write(path, f"families/{path.name}")  # compressed already
             archive.write(job.PAYLOAD / "start.py", "__main__.py")
 
 

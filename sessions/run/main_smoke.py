@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from sessions.probe import gpu_choice
-from sessions.probe.model import Toolchain
-from sessions.run import imported_report, job
+from sessions.run import families, fresh_venv, imported_report, job
 from sessions.run.model import SmokeReport
 from sessions.shared import (
     console,
     disk,
-    knowledge,
     machine,
     options,
     programs,
@@ -65,14 +63,21 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     if work.exists():
         disk.remove(work)
     disk.mark(work)
-    venv = _install(ctx, wheel, work)
-    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=wheel_name.version(wheel))
+    venv = fresh_venv.install(ctx, wheel, work)
+    told = job.job(
+        ctx.spec,
+        file=wheel.name,
+        sha256=digest,
+        version=wheel_name.version(wheel),
+        chosen=ctx.options.families,
+    )
     told |= {
         "folder": str(work / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
         "second": device["second"] if device else None,
+        "families_folder": str(families.FAMILIES),
         "jobs": 4 if device else machine.cores(),
         "venv": str(venv),
         "model": str(model) if model else None,
@@ -104,27 +109,6 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
             remedy=f"report it with {work / 'smoke.log'}",
         )
     return answer.read_text(encoding="utf-8")
-
-
-def _install(ctx: Context, wheel: Path, work: Path) -> Path:
-    """A fresh venv with the wheel as pip installs it for a user, and what the payload imports."""
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
-    assert chain.python is not None
-    venv = work / "venv"
-    console.say(f"Installing {wheel.name} into a fresh venv of Python {chain.python.version}")
-    env = options.pip_environment(ctx.env)
-    made = programs.capture([chain.python.path, "-I", "-m", "venv", str(venv)], env=env)
-    if made.returncode:
-        raise Problem(
-            "Python could not make a venv.",
-            id="smoke-venv-failed",
-            evidence=venvs.tail(made.output),
-            remedy=f"install the venv module of Python {ctx.spec.python}",
-        )
-    venvs.pip(ctx, venv, ["install", str(wheel)], "the wheel and what it requires")
-    needs = ["install", "--no-deps", "--require-hashes", "-r", str(knowledge.payload_lock())]
-    venvs.pip(ctx, venv, needs, "what the checks need (gguf)")
-    return venv
 
 
 def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:

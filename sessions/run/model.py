@@ -15,6 +15,9 @@ class SmokeReport:
     ``device`` is the name of the GPU, or "cpu"; ``origin`` is "here", or the file of the report.
     Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal. Each of
     ``features`` is an answer of another check: check, case, nmse, bound.
+    ``families`` has the set of model families, their rows (family, type, batch, flash, split,
+    nmse, worst: the largest of one token, MiB of the model on the CPU and on the GPU), and the
+    operations that were computed for them, each with its type and buffer.
     """
 
     file: str
@@ -31,6 +34,7 @@ class SmokeReport:
     checks: tuple[Check, ...]
     cases: tuple[dict[str, Any], ...]
     features: tuple[dict[str, Any], ...]
+    families: dict[str, Any]
     times: dict[str, float]
 
 
@@ -98,3 +102,36 @@ class BenchReport:
     wheels: tuple[BenchWheel, ...]
     ratios: tuple[BenchRatio, ...]
     conditions: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class OpsReport:
+    """What upstream's operator test found of a wheel. Times in seconds.
+
+    ``backend`` is the device that was tested: CUDA0, or SCALAR, with which the CPU code of the
+    wheel was compared. ``operators`` has per operator the cases ``listed``, ``right``, ``wrong``
+    and ``unsupported``; ``narrowed`` the same of activations with inputs of a narrow range. Each of
+    ``wrong`` has the case, whether it was narrowed, and what it printed with each seed ("" is
+    right). ``stops`` counts how often the run was stopped and went on later.
+    """
+
+    file: str
+    sha256: str
+    target: str
+    device: str
+    capability: str | None
+    driver: str | None
+    python: str
+    system: str
+    origin: str
+    started: str
+    seconds: float
+    stops: int
+    version: str
+    backend: str
+    operators: dict[str, dict[str, float]]
+    narrowed: dict[str, dict[str, float]]
+    wrong: tuple[dict[str, Any], ...]
+    problems: tuple[str, ...]
+    libraries: tuple[str, ...]
+    checks: tuple[Check, ...]

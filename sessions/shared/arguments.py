@@ -88,7 +88,11 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
     for field in _FILES:
         if value := getattr(options, field):
             _file(field, Path(value))
-    if options.wheel and set(asked) & {"smoke", "bench"}:  # verify says what is wrong with a name
+    if options.wheel and set(asked) & {
+        "smoke",
+        "ops",
+        "bench",
+    }:  # verify says what is wrong with a name
         _wheel("wheel", Path(options.wheel))
     if options.model:
         with Path(options.model).open("rb") as stream:

@@ -36,11 +36,13 @@ def device(value: str) -> str:
 def pin(value: str) -> str:
     """What can be locked, at a version; or a wheel, whose needs of NVIDIA's packages are read."""
     number = r"v?[0-9][0-9A-Za-z.]*"
+    family = r"family==[a-z0-9-]+"
     if not re.fullmatch(
-        rf"llama-cpp-python==({number}|latest)|cuda=={number}|runtime==.+\.whl", value
+        rf"llama-cpp-python==({number}|latest)|cuda=={number}|{family}|runtime==.+\.whl", value
     ):
         raise argparse.ArgumentTypeError(
-            f"{value!r} is neither llama-cpp-python==VERSION nor cuda==X.Y nor runtime==FILE.whl"
+            f"{value!r} is none of llama-cpp-python==VERSION, cuda==X.Y, runtime==FILE.whl and "
+            "family==NAME"
         )
     return value
 
@@ -89,12 +91,12 @@ class Option:
 
 # All that has a target, which these options change.
 _ONE = (
-    "probe", "clean", "source", "toolkit", "configure", "wheel", "verify", "smoke", "bench",
-    "bundle", "release", "publish",
+    "probe", "clean", "source", "toolkit", "configure", "wheel", "verify", "smoke", "ops",
+    "bench", "bundle", "release", "publish",
 )  # fmt: skip
 _SPEC = (*_ONE, "matrix")
 _BUILDS = ("matrix", "release")  # run chains of their own, which they hand such options to
-_TRIES = ("smoke", "bench")
+_TRIES = ("smoke", "ops", "bench")
 
 OPTIONS = (
     Option(
@@ -138,7 +140,14 @@ OPTIONS = (
         reach="all",
     ),
     Option("device", "the number of the GPU to use; or the CPU", _TRIES, "N|cpu", device),
-    Option("model", "a GGUF model to ask, or to measure, as well", _TRIES, "PATH"),
+    Option("model", "a GGUF model to ask, or to measure, as well", ("smoke", "bench"), "PATH"),
+    Option(
+        "families",
+        "which model families are computed: the most distinct ones, or all (default: default)",
+        ("smoke", "bundle"),
+        choices=("default", "all"),
+        default="default",
+    ),
     Option(
         "baseline",
         "measure in turn with this wheel; a name is built. May be given several times",
@@ -197,7 +206,7 @@ OPTIONS = (
     Option(
         "fresh",
         "do the work of this session again even if it is up to date",
-        ("source", "toolkit", "wheel", "verify", "bench", *_BUILDS),
+        ("source", "toolkit", "wheel", "verify", "ops", "bench", *_BUILDS),
         reach="asked",
     ),
     Option(
@@ -232,7 +241,7 @@ OPTIONS = (
     Option("record", "save every answer of this machine for replay", ("probe",), "DIR"),
     Option(
         "add",
-        "llama-cpp-python==0.3.36 (or latest), cuda==13.4 or runtime==FILE.whl",
+        "llama-cpp-python==0.3.36 (or latest), cuda==13.4, runtime==FILE.whl or family==NAME",
         ("lock",),
         "NAME==V",
         pin,
@@ -248,7 +257,7 @@ OPTIONS = (
 BY_FIELD = {option.field: option for option in OPTIONS}
 # What has no effect beside another option: refused, as it would be ignored.
 IDLE = {
-    "report": ("device", "model", "baseline", "rounds"),  # nothing runs here
+    "report": ("device", "model", "baseline", "rounds", "families"),  # nothing runs here
     "source": ("version",),  # the checkout has its own
     "targets": ("target",),
     "reports": ("report",),

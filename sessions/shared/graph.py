@@ -15,6 +15,7 @@ REQUIRES: dict[str, tuple[str, ...]] = {
     "matrix": (),
     "verify": ("wheel",),
     "smoke": ("probe", "verify"),
+    "ops": ("probe", "verify"),
     "bench": ("probe", "wheel"),
     "bundle": ("verify",),
     "release": (),
@@ -26,6 +27,7 @@ REQUIRES: dict[str, tuple[str, ...]] = {
 _OF_A_GIVEN_WHEEL: dict[str, tuple[str, ...]] = {
     "verify": (),
     "smoke": ("probe",),
+    "ops": ("probe",),
     "bench": ("probe",),
 }
 OF_FOLDERS = "index"  # takes folders beside its options

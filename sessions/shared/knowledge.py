@@ -387,3 +387,9 @@ def shortest(names: Iterable[str]) -> tuple[str, ...]:
             else [name for name in both if (name.rpartition("-")[0] or name) == stem]
         )
     )
+
+
+def ops() -> dict[str, dict[str, Any]]:
+    """Upstream release -> its row of ops.toml: which operators its test has, on which backends."""
+    rows: dict[str, dict[str, Any]] = load("ops.toml")["release"]
+    return rows

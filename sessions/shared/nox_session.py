@@ -174,6 +174,8 @@ def _prepared() -> int | None:
             spec.ptx(_targets(), chosen)
         for name in {"smoke", "bench"} & set(specs):
             _early(chosen, specs[name][0])
+        if "ops" in specs:
+            _early_ops(chosen, specs["ops"][0])
     except Problem as problem:
         console.problem(problem)
         return problem.code
@@ -319,6 +321,27 @@ def _early(chosen: Options, found: BuildSpec) -> None:
             code=USAGE,
         )
     console.warn("--device cpu: this tests the Python side of the wheel, nothing of a GPU")
+
+
+def _early_ops(chosen: Options, found: BuildSpec) -> None:
+    """The same of the operator test. Raises Problem."""
+    if chosen.device == "cpu" and found.archs:
+        raise Problem(
+            f"--device cpu would test no kernel of a wheel of {found.target}: its CPU code is that "
+            "of the cpu target.",
+            id="ops-cpu-of-cuda-target",
+            remedy="nox -s ops -- --target cpu tests that; leave out --device cpu to use a GPU",
+            code=USAGE,
+        )
+    known = knowledge.ops()
+    if found.version not in known and not (chosen.wheel or chosen.source):
+        raise Problem(
+            f"The operators of llama-cpp-python {found.version} are not in the table.",
+            id="ops-version-unknown",
+            evidence=f"known: {', '.join(known)}",
+            remedy="test one of these: --version V",
+            code=USAGE,
+        )
 
 
 def _context(session: str, request: Request, chosen: Options) -> Context:

@@ -34,6 +34,7 @@ class Options:
     wheel: str | None
     device: str | None
     model: str | None
+    families: str
     baseline: tuple[str, ...]
     rounds: int
     report: str | None

@@ -30,8 +30,8 @@ class Table:
     cuda: str | None = None
     warning: str | None = None
     device_features: tuple[str, ...] = ()
-    product: bool = True
     cmake: dict[str, str] = dataclasses.field(default_factory=dict)
+    product: bool = True
 
 
 DEFAULTS = "defaults"  # the table of what targets inherit; no target

@@ -33,7 +33,10 @@ OVERLAY = sorted((SESSIONS / "build" / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # Of what runs where the wheel is, the phases use only these.
-PAYLOAD_USED = {"gpu", "cgroups", "pipconfig", "report_file", "stats"}
+PAYLOAD_USED = {"gpu", "cgroups", "pipconfig", "report_file", "stats"} | {
+    "family_checks",
+    "ops_checks",
+}
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
@@ -45,11 +48,31 @@ OVERLAY_NEEDS = {
 # it has installed anything, and what judges, needs nothing at all.
 PAYLOAD_NEEDS: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"bench", "child", "feature_checks", "smoke_checks", "report_file", "spawn"},
+    "__main__": {
+        "bench",
+        "child",
+        "family_checks",
+        "feature_checks",
+        "ops",
+        "smoke_checks",
+        "report_file",
+        "spawn",
+    },
     "bench": {"launch", "report_file", "spawn", "stats", "watch"},
     "gpu": {"pynvml"},
     "cgroups": set(),
-    "child": {"features", "gguf", "llama", "llama_cpp", "numpy", "oracle", "speed", "tinymodel"},
+    "child": {
+        "families",
+        "features",
+        "gguf",
+        "llama",
+        "llama_cpp",
+        "numpy",
+        "ops",
+        "oracle",
+        "speed",
+        "tinymodel",
+    },
     "encoder": {"gguf", "numpy", "tinymodel"},
     "feature_checks": {"smoke_checks"},
     "features": {
@@ -65,9 +88,14 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     },
     "launch": {"gpu", "cgroups", "pipconfig", "several", "stats"},
     "llama": {"llama_cpp", "numpy"},
+    "ops": {"llama", "llama_cpp", "ops_checks", "report_file", "spawn"},
+    "ops_checks": set(),
     "oracle": {"numpy", "tinymodel"},
     "pipconfig": set(),
     "smoke_checks": set(),
+    "families": {"family_file", "llama", "llama_cpp", "numpy", "tinymodel"},
+    "family_checks": set(),
+    "family_file": {"gguf", "numpy", "tinymodel"},
     "report_file": set(),
     "several": {"gpu"},
     "spawn": {"child"},
@@ -179,7 +207,7 @@ def test_no_module_imports_a_session() -> None:
     assert [path for path in OURS if within(of(path), "sessions") & STAGE_NAMES] == []
 
 
-def test_the_phases_use_five_modules_of_the_payload() -> None:
+def test_the_phases_use_six_modules_of_the_payload() -> None:
     used = {
         name.split(".")[2]
         for path in ALL

@@ -44,13 +44,18 @@ def with_report(found: Evidence, **changes: Any) -> Evidence:
 
 
 @pytest.mark.parametrize(
-    "found",
-    [fakes.evidence(), fakes.fp4_evidence(), fakes.cpu_evidence()],
+    ("found", "missing"),
+    [
+        (fakes.evidence(), []),
+        # What CUDA supports in 0.3.36 is not in ops.toml yet, so no report of it can hold.
+        (fakes.fp4_evidence(), ["ops"]),
+        (fakes.cpu_evidence(), []),
+    ],
     ids=["gpu", "fp4", "cpu"],
 )
-def test_what_is_tested_is_let_through(found: Evidence) -> None:
+def test_what_is_tested_is_let_through(found: Evidence, missing: list[str]) -> None:
     made = gate.judge(found, situation(found))
-    assert [f"{c.summary} {c.evidence}" for c in made if c.status != "ok"] == []
+    assert [c.id for c in made if c.status != "ok"] == missing
     assert unproven(found) == ()
 
 
@@ -124,6 +129,7 @@ def bad_check(found: Evidence) -> VerifyReport:
 
 # What is wrong, the check that must find it, and words of its evidence.
 PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
+    "operators-not-tested": (changed(ops=()), "ops", "not tested on a GPU of compute capability"),
     "wheel-tampered-with": (
         changed(sha256="e" * 64),
         "wheel",
@@ -197,7 +203,7 @@ def test_each_thing_that_is_wrong_is_the_reason(name: str) -> None:
     if id_ in ("build", "wheel", "source"):  # the verdict is of the record as it was
         found = judged_again(found)
     failing = reasons(found)
-    more = {"bad-cuda": {"build"}, "wheel-tampered-with": {"verify", "smoke"}}
+    more = {"bad-cuda": {"build"}, "wheel-tampered-with": {"verify", "smoke", "ops"}}
     assert set(failing) == {id_, *more.get(name, ())}, [
         c.summary + c.evidence for c in failing.values()
     ]
@@ -295,7 +301,8 @@ def two(*reports: dict[str, Any]) -> Evidence:
     both = fakes.claiming(archs=("120-real", "90-real"))
     found = fakes.evidence(fakes.wheel_facts(libraries=inside), spec=both)
     runs = [run for changes in reports for run in fakes.rerun(found, **changes).runs]
-    return dataclasses.replace(found, runs=tuple(runs))
+    ops = tuple(fakes.ops_run(found.facts, both, **device) for device in (H200, RTX))
+    return dataclasses.replace(found, runs=tuple(runs), ops=ops)
 
 
 H200: dict[str, Any] = {"device": "NVIDIA H200", "capability": "9.0"}

@@ -393,7 +393,14 @@ def test_the_report_that_an_h200_wrote_is_taken_and_holds() -> None:
     found = job.opened(text, None, sha256, "h200-hopper.json")
     assert (found.device, found.capability, found.target) == ("NVIDIA H200", "9.0", "hopper")
     # It was written before there were these checks, so a release asks for a newer one.
-    assert job.failed(found) == ["lora", "partial-offload", "text-embeddings", "threads", "vision"]
+    assert job.failed(found) == [
+        "families",
+        "lora",
+        "partial-offload",
+        "text-embeddings",
+        "threads",
+        "vision",
+    ]
     assert len(found.cases) == 400
     assert all(case["nmse"] <= case["bound"] for case in found.cases)
 

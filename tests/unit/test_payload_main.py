@@ -49,30 +49,42 @@ def told(tmp_path: Path) -> Found:
 
 
 class Process:
-    """Plays subprocess.run."""
+    """Plays subprocess.Popen, and the process that it starts."""
 
     def __init__(self) -> None:
         self.output = b""
         self.errors = b""
         self.code = 0
         self.late = False
+        self.ended = False
         self.command: list[str] = []
         self.given: Found = {}
 
-    def __call__(self, command: list[str], **given: Any) -> subprocess.CompletedProcess[bytes]:
+    def __call__(self, command: list[str], **given: Any) -> Process:
         self.command, self.given = command, given
         given["stdout"].write(self.output)
+        given["stdout"].flush()
         given["stderr"].write(self.errors)
-        if self.late:
-            raise subprocess.TimeoutExpired(command, 1.0)
-        return subprocess.CompletedProcess(command, self.code)
+        return self
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.late and not self.ended:
+            time.sleep(min(timeout or 0, 0.01))
+            raise subprocess.TimeoutExpired(self.command, timeout or 0)
+        return self.code
+
+    def poll(self) -> int | None:
+        return None if self.late and not self.ended else self.code
+
+    def kill(self) -> None:
+        self.ended = True
 
 
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch, told: Found) -> Process:
     Path(told["folder"]).mkdir()
     played = Process()
-    monkeypatch.setattr(subprocess, "run", played)
+    monkeypatch.setattr(subprocess, "Popen", played)
     return played
 
 

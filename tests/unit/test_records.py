@@ -60,6 +60,7 @@ VALUES: list[Any] = [
         (),
         ({"type": "F16", "nmse": 1e-6, "bound": 1e-4},),
         ({"check": "lora", "case": "scale 1.0", "nmse": 1e-6, "bound": 1e-4},),
+        {"set": "default", "rows": []},
         {"import_seconds": 0.2},
     ),
     BenchWheel("seed", "a.whl", "0" * 64, "0.3.16", False, (), 3, {"wheel_bytes": (5.0,)}),

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from sessions.build.model import Timeline, Wheel
 from sessions.matrix.model import Matrix
 from sessions.release.model import Gate, Release
-from sessions.run.model import BenchReport, SmokeReport
+from sessions.run.model import BenchReport, OpsReport, SmokeReport
 from sessions.shared import records
 from sessions.shared.checks import CheckGroup
 from sessions.verify.model import WheelFacts
@@ -29,6 +29,7 @@ KINDS: dict[str, Any] = {
     "verify": VerifyReport,
     "smoke": SmokeReport,
     "bench": BenchReport,
+    "ops": OpsReport,
     "steps": Timeline,
     "gate": Gate,
     "release": Release,

@@ -1,0 +1,195 @@
+"""A tiny model of a family as a GGUF file: the same bytes wherever it is made.
+
+A family's file (``sessions/data/families``) has the header that upstream's converter wrote, the
+small tensors, and the logits that Hugging Face transformers computed in float64. The matrices are
+not in it: they are drawn here, each from a seed of its own, in the GGML type that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import tinymodel
+from gguf import GGMLQuantizationType as GgmlType
+
+Array = npt.NDArray[np.float32]
+Change = Callable[[str, str, bytes], bytes]  # (tensor, GGML type, its bytes) -> other bytes
+ALIGNMENT = 32  # bytes; general.alignment's default in the GGUF specification
+STRENGTH = 12  # of a code in an embedding whose other part has a norm of sqrt(width)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family's file. ``tensors``: name, dimensions (the row's length first), and how it is made.
+
+    A tensor is ``kept`` (its float32 values are in the file) or drawn: with the deviation
+    ``factor`` / sqrt(columns), in the type ``fixed`` if there is one. ``router`` has the number of
+    experts and which of them each token's embedding names.
+    """
+
+    name: str
+    pairs: int  # key-value pairs in ``header``
+    header: bytes
+    tensors: tuple[Mapping[str, Any], ...]
+    kept: Mapping[str, Array]
+    router: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What transformers computed: some logits (or embeddings) of some of 512 tokens."""
+
+    rows: npt.NDArray[np.int32]
+    columns: npt.NDArray[np.int32]
+    values: npt.NDArray[np.float64]
+
+
+def load(path: Path) -> Family:
+    """Read a family's file."""
+    with np.load(path, allow_pickle=False) as data:
+        spec = json.loads(bytes(data["spec"]).decode())
+        kept = {n[5:]: data[n] for n in data.files if n.startswith("keep:")}
+        return Family(
+            spec["name"],
+            spec["pairs"],
+            bytes(data["header"]),
+            tuple(spec["tensors"]),
+            kept,
+            spec["router"],
+        )
+
+
+def reference(path: Path, kind: str) -> Reference:
+    """The answers to a family's model in one type. They are stored as fp16 with a scale."""
+    with np.load(path, allow_pickle=False) as data:
+        values = data[f"answer:{kind}"].astype(np.float64) * data[f"scale:{kind}"].item()
+        return Reference(data["rows"], data["columns"], values)
+
+
+def draw(*key: str) -> tinymodel.Draw:
+    """Random numbers of one thing, whatever else is drawn."""
+    digest = hashlib.sha256("/".join(key).encode()).digest()
+    return tinymodel.Draw(int.from_bytes(digest[:8], "little"))
+
+
+def type_of(tensor: Mapping[str, Any], kind: str) -> str:
+    """The GGML type of a drawn tensor; ``Q8_0+MXFP4`` means MXFP4 for the experts."""
+    rest, _, experts = kind.partition("+")
+    wanted = str(
+        tensor.get("fixed") or (experts if experts and "_exps" in tensor["name"] else rest)
+    )
+    columns = tensor["dims"][0]
+    if columns % gguf.GGML_QUANT_SIZES[GgmlType[wanted]][0]:  # as llama-quantize does
+        wanted = "Q8_0" if columns % 32 == 0 else "F16"
+    return wanted
+
+
+def blocks(family: Family, tensor: Mapping[str, Any], kind: str) -> npt.NDArray[np.generic]:
+    """The blocks of a drawn tensor, in the type that ``type_of`` names."""
+    wanted, columns = type_of(tensor, kind), tensor["dims"][0]
+    rows = int(np.prod(tensor["dims"])) // columns
+    made = tinymodel.blocks(
+        draw(family.name, wanted, tensor["name"]), GgmlType[wanted], rows, columns
+    )
+    if wanted == "F32":
+        made = (made * np.float32(tensor.get("factor", 1.0))).astype(np.float32)
+    if family.router and tensor["name"] == "token_embd.weight":
+        made = (made + coded(family.name, family.router, rows, columns)).astype(np.float32)
+    return np.ascontiguousarray(made)
+
+
+def codes(family: str, experts: int, width: int) -> Array:
+    """A direction of length 1 for each expert, nearly at right angles to each other.
+
+    The rows of a router are these directions, and a token's embedding contains those of its
+    experts. So no token is near a tie, where a rounding error would send it to another expert.
+    """
+    signs = draw(family, "codes").bytes(experts, width) & 1
+    found: Array = (signs.astype(np.float32) * 2 - 1) / np.float32(width**0.5)
+    return found
+
+
+def coded(family: str, router: Mapping[str, Any], vocabulary: int, width: int) -> Array:
+    """What the embeddings contain of the experts' directions (vocabulary x width)."""
+    strengths = wishes(family, router, vocabulary) * np.float32(router.get("strength", STRENGTH))
+    # Sums of a few signs: exact in float32, in whatever order they are added.
+    whole = np.rint(strengths * 64).astype(np.int64) @ np.rint(
+        codes(family, router["experts"], width) * width**0.5
+    ).astype(np.int64)
+    found: Array = whole.astype(np.float32) / np.float32(64 * width**0.5)
+    return found
+
+
+def wishes(family: str, router: Mapping[str, Any], vocabulary: int) -> Array:
+    """How strongly each token asks for each expert (vocabulary x experts).
+
+    ``plain``: for as many as are used, equally. ``bias``: even experts have a router bias of +0.1
+    and odd ones of -0.1; every other token asks for one expert less and, more weakly, for one of
+    each kind, so that the bias decides. ``groups``: for two experts in each of two groups of four,
+    and more strongly for a single one in a third group, which must not be taken.
+    """
+    experts, used = router["experts"], router["used"]
+    order = np.argsort(_numbers(draw(family, "wishes"), vocabulary, experts), axis=1, kind="stable")
+    found = np.zeros((vocabulary, experts), np.float32)
+    for token, ranked in enumerate(order):
+        if router["kind"] == "groups":
+            groups = list(dict.fromkeys(int(expert) // 4 for expert in ranked))
+            for group in groups[:2]:
+                found[token, [e for e in ranked if e // 4 == group][:2]] = 1
+            found[token, next(e for e in ranked if e // 4 == groups[2])] = 1.25
+        elif router["kind"] == "bias" and token % 2:
+            even = [expert for expert in ranked if expert % 2 == 0]
+            found[token, even[: used - 1]] = 1
+            found[token, [even[used - 1], next(e for e in ranked if e % 2)]] = 0.625
+        else:
+            found[token, ranked[:used]] = 1
+    return found
+
+
+def _numbers(drawn: tinymodel.Draw, *shape: int) -> npt.NDArray[np.int64]:
+    many = drawn.bytes(*shape, 4).astype(np.int64)
+    found: npt.NDArray[np.int64] = many @ np.array([1, 256, 65536, 16777216])
+    return found
+
+
+def write(path: Path, family: Family, kind: str, change: Change | None = None) -> str:
+    """Make the file; returns its sha256. ``change`` may plant a defect in a tensor's bytes."""
+    infos, parts, at = [], [], 0
+    for tensor in family.tensors:
+        name = tensor["name"]
+        if tensor["kept"]:
+            wanted, data = "F32", family.kept[name].astype("<f4").tobytes()
+        else:
+            wanted, data = type_of(tensor, kind), blocks(family, tensor, kind).tobytes()
+        if change:
+            data = change(name, wanted, data)
+        infos.append(_info(name, tensor["dims"], int(GgmlType[wanted]), at))
+        parts.append(data)
+        at += len(data) + -len(data) % ALIGNMENT
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(infos), family.pairs) + family.header
+    digest = hashlib.sha256()
+    with path.open("wb") as stream:
+        for part in (head + b"".join(infos), *parts):
+            padded = part + b"\0" * (-len(part) % ALIGNMENT)
+            stream.write(padded)
+            digest.update(padded)
+    return digest.hexdigest()
+
+
+def _info(name: str, dims: list[int], kind: int, offset: int) -> bytes:
+    text = name.encode()
+    return (
+        struct.pack("<Q", len(text))
+        + text
+        + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
+        + struct.pack("<IQ", kind, offset)
+    )

@@ -1,0 +1,207 @@
+"""Whether what upstream's operator test found holds: pure, the same there and here.
+
+``expected`` is the release's row of the table (data/knowledge/ops.toml) for one kind of backend:
+``cases`` and ``unsupported`` per operator, ``tested`` (whether the latter is known), ``narrow``,
+``limit``, ``known``, ``library`` (which each process must have loaded), ``backend`` (the name of
+the device that is tested).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+_ERROR = re.compile(r"(?:NMSE|ERR|MAA) = ([0-9.]+) > ([0-9.]+)")
+# Of 200 operators, the first lines say what is wrong.
+SHOWN = 12
+
+
+def near_bound(said: str) -> bool:
+    """Whether a wrong case is off by no more than twice its bound: NaN and others never are."""
+    found = _ERROR.search(said)
+    return found is not None and 0 < float(found[1]) <= 2 * float(found[2])
+
+
+def marginal(tries: Sequence[str]) -> bool:
+    """Whether a case was wrong by chance: near its bound each time it was wrong, and once right.
+
+    ``tries`` has what it said with each seed, the first of them wrong; "" is right.
+    """
+    return "" in tries[1:] and all(near_bound(said) for said in tries if said)
+
+
+def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Every check of a report, as dictionaries of id, status, summary, evidence, remedy."""
+    wrong = list(report["wrong"])
+    known = {row["case"]: [w for w in wrong if _is(w["case"], row)] for row in expected["known"]}
+    taken = [case for rows in known.values() for case in rows]
+    rest = [case for case in wrong if case not in taken]
+    by_chance = [case for case in rest if marginal(case["tries"])]
+    false = [case for case in rest if case not in by_chance]
+    plain, narrow = ([w for w in false if w["narrowed"] is flag] for flag in (False, True))
+    operators = report["operators"]
+    right = sum(row["right"] for row in operators.values())
+    more, fewer = _support(operators, expected)
+    refused = sum(row["unsupported"] for row in operators.values())
+    answered = right + refused + sum(row["wrong"] for row in operators.values())
+    by_chance_notes = [f"marginal, right with another seed: {_told(c)}" for c in by_chance]
+    return [
+        _check(
+            "libraries",
+            _libraries(report["libraries"], expected["library"]),
+            ok=f"each process used the wheel's own, {expected['library']} among them",
+            fail="not every process used the wheel's own libraries",
+            remedy="install nothing beside the wheel that has libraries of ggml",
+        ),
+        _check(
+            "reference",
+            [] if report["backend"] == expected["backend"] else [f"tested: {report['backend']}"],
+            ok=_reference(expected["backend"]),
+            fail=f"the device that was tested is not {expected['backend']}",
+            remedy="a library that is compared with itself always agrees; run nox -s ops again",
+        ),
+        _check(
+            "complete",
+            [*report["problems"], *_counts(operators, expected["cases"]), *_unnamed(report)],
+            ok=f"{answered} cases of {len(operators)} operators answered, as many as the release "
+            "has",
+            fail="not every case was answered",
+            remedy="run it again; of a crash or a hang, the case is named above",
+        ),
+        _check(
+            "supported",
+            more,
+            ok=f"{refused} cases are not supported, each for a reason that is known",
+            fail="the backend refuses cases that it should compute",
+            remedy="compare with supports_op of ggml in this release; the table is ops.toml",
+            notes=fewer,
+        ),
+        _check(
+            "right",
+            map(_told, plain),
+            ok=f"{right} answers agree with the reference",
+            fail=f"{len(plain)} answers are wrong",
+            remedy="the kernels of these operators compute something else than the reference",
+            notes=by_chance_notes,
+        ),
+        _check(
+            "narrowed",
+            [*map(_told, narrow), *_narrowed(report["narrowed"], expected)],
+            ok=f"{len(expected['narrow'])} activations agree with inputs within "
+            f"±{expected['limit']:g} too",
+            fail="activations differ, or were not tested, with inputs of a narrow range",
+            remedy="with the wide range alone, GELU and ReLU are not told apart: run nox -s ops "
+            "again, and see the kernels of these activations",
+        ),
+        _check(
+            "known",
+            _known(known, expected["known"]),
+            ok=f"{len(taken)} wrong answers are known faults of upstream's",
+            fail="known faults of upstream's are not as they were",
+            remedy="see whether upstream corrected it; then remove its row from ops.toml",
+        ),
+    ]
+
+
+def _reference(backend: str) -> str:
+    if backend == "SCALAR":
+        return "the wheel's CPU code was compared with plain C, not with itself"
+    return f"{backend} was compared with the wheel's CPU code"
+
+
+def _check(
+    id_: str, problems: Iterable[str], *, ok: str, fail: str, remedy: str, notes: Iterable[str] = ()
+) -> dict[str, str]:
+    lines, notes = list(problems), list(notes)
+    shown = lines[:SHOWN] + ([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
+    said = [f"note: {note}" for note in notes[:SHOWN]]
+    made = {"id": id_, "status": "fail" if lines else "ok", "evidence": "\n".join([*shown, *said])}
+    return {
+        **made,
+        "summary": f"{id_}: {fail if lines else ok}",
+        "remedy": remedy if lines else "",
+    }
+
+
+def _told(case: Mapping[str, Any]) -> str:
+    said = "; ".join(text or "right" for text in case["tries"])
+    return f"{case['case']}{' (narrowed)' if case['narrowed'] else ''}: {said}"
+
+
+def _is(case: str, row: Mapping[str, Any]) -> bool:
+    return case.startswith(row["case"])
+
+
+def _libraries(paths: Sequence[str], needed: str) -> list[str]:
+    """Which libraries of ggml are not the wheel's (``llama_cpp/lib/…``), or missing there."""
+    own = [path for path in paths if re.fullmatch(r"llama_cpp/lib/[^/]+", path)]
+    problems = [f"not of the wheel: {path}" for path in paths if path not in own]
+    if not any(needed in path for path in own):
+        problems.append(f"no process loaded {needed}")
+    return problems
+
+
+def _answered(row: Mapping[str, Any]) -> int:
+    return int(row["right"] + row["wrong"] + row["unsupported"])
+
+
+def _counts(operators: Mapping[str, Any], cases: Mapping[str, int]) -> list[str]:
+    """How the operators differ from the table's: not listed, not answered, unknown, too many."""
+    found = [f"{name}: not in the table of this release" for name in operators.keys() - cases]
+    for name, count in cases.items():
+        row = operators.get(name)
+        if row is None or not _answered(row):
+            found.append(f"{name}: none of {count} cases answered")
+        elif _answered(row) != count:
+            found.append(f"{name}: {_answered(row)} of {count} cases answered")
+        elif row["listed"] not in (0, count) and row["listed"] > count:
+            found.append(f"{name}: {row['listed']} cases listed, {count} in the table")
+    return sorted(found)
+
+
+def _unnamed(report: Mapping[str, Any]) -> list[str]:
+    """Wrong answers that are counted, and of which no case is named; or the other way round."""
+    found = []
+    for rows, flag in ((report["operators"], False), (report["narrowed"], True)):
+        counted = sum(row["wrong"] for row in rows.values())
+        named = sum(case["narrowed"] is flag for case in report["wrong"])
+        if counted != named:
+            found.append(f"{counted} answers are wrong, and {named} wrong cases are named")
+    return found
+
+
+def _support(
+    operators: Mapping[str, Any], expected: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Operators with more, and with fewer, unsupported cases than the table has."""
+    more, fewer = [], []
+    if not expected["tested"]:
+        more.append("the table does not have what this backend supports in this release")
+    for name, row in sorted(operators.items()):
+        pinned, count = expected["unsupported"].get(name, 0), row["unsupported"]
+        line = f"{name}: {count} cases not supported, {pinned} in the table"
+        if count > pinned:
+            more.append(line)
+        elif count < pinned:
+            fewer.append(line)
+    return more, fewer
+
+
+def _narrowed(rows: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name in expected["narrow"]:
+        row, count = rows.get(name), expected["cases"].get(name)
+        if row is None or _answered(row) != count:
+            found.append(f"{name}: {_answered(row) if row else 0} of {count} cases answered")
+        elif row["unsupported"] > expected["unsupported"].get(name, 0):
+            found.append(f"{name}: {row['unsupported']} cases not supported")
+    return found
+
+
+def _known(found: Mapping[str, Sequence[Any]], rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [
+        f"{row['case']}: {len(found[row['case']])} wrong, {row['count']} in the table: {row['why']}"
+        for row in rows
+        if len(found[row["case"]]) != row["count"]
+    ]

@@ -1,0 +1,136 @@
+"""Which model families a run computes, and with which bounds: from ``families.toml``. Pure."""
+
+from __future__ import annotations
+
+import functools
+import json
+from typing import Any
+
+from packaging.version import Version
+
+from sessions.payload import family_checks
+from sessions.run import fields
+from sessions.shared import knowledge
+
+FAMILIES = knowledge.KNOWLEDGE.parent / "families"
+MANIFEST = "manifest.json"
+SETS = ("default", "all")
+BATCHES = (1, 32, 512)
+Row = dict[str, Any]
+NONE: Row = {"set": "default", "rows": [], "operations": []}  # of a report that has none
+
+
+@functools.cache
+def digests() -> dict[str, dict[str, str]]:
+    """The sha256 of each family's GGUF file: family -> type -> digest."""
+    found: dict[str, dict[str, str]] = json.loads((FAMILIES / MANIFEST).read_text("utf-8"))
+    return found
+
+
+def plan(version: Version, chosen: str, *, on_gpu: bool) -> list[Row]:
+    """The rows of a run (``family_checks``), in the order in which they are computed."""
+    facts = knowledge.load("families.toml")
+    rows = []
+    for name, family in facts["family"].items():
+        if chosen == "default" and name not in facts["default"]["gpu" if on_gpu else "cpu"]:
+            continue
+        types = family["types"]
+        if chosen == "default" and not on_gpu:
+            types = list(dict.fromkeys((types[0], types[-1])))
+        common = {
+            "family": name,
+            "late": Version(family.get("since", "0")) > version,
+            "known": _known(facts, name, version),
+        }
+        rows += [
+            {**common, "type": kind, **way, "bound": bound(name, kind)}
+            for kind in types
+            for way in _ways(facts, name, family, on_gpu=on_gpu)
+        ]
+    return rows
+
+
+def _ways(facts: Row, name: str, family: Row, *, on_gpu: bool) -> list[Row]:
+    """Batch size, attention and split of each case. An encoder takes a text in one batch."""
+    batches = (512,) if family.get("encoder") else BATCHES
+    found = [{"batch": b, "flash": f, "split": ""} for b in batches for f in (False, True)]
+    if on_gpu and name in facts["split"]["families"]:
+        splits = ("experts", "half") if "router" in family else ("half",)
+        found += [{"batch": b, "flash": True, "split": s} for s in splits for b in (1, 512)]
+    return found
+
+
+def bound(name: str, kind: str) -> float:
+    """The largest NMSE of a family's model in one type."""
+    bounds = knowledge.load("families.toml")["bound"]
+    found: float = bounds.get(name, {}).get(kind) or bounds["type"][kind]
+    return found
+
+
+def _known(facts: Row, name: str, version: Version) -> str:
+    row = facts["known"].get(name)
+    return str(row["what"]) if row and str(version.base_version) in row["releases"] else ""
+
+
+def job(version: Version, chosen: str) -> Row:
+    """What the payload is told: the plans of both devices, and each family's file."""
+    facts = knowledge.load("families.toml")
+    plans = {place: plan(version, chosen, on_gpu=place == "gpu") for place in ("gpu", "cpu")}
+    named = sorted({row["family"] for rows in plans.values() for row in rows})
+    return {
+        "family_set": chosen,
+        "family_plans": plans,
+        "families": {
+            name: {
+                "encoder": bool(facts["family"][name].get("encoder")),
+                "sha256": digests()[name],
+            }
+            for name in named
+        },
+    }
+
+
+def problems(version: Version, given: Row, *, on_gpu: bool) -> list[str]:
+    """What is wrong with the families of a report, whatever it says itself; [] if nothing."""
+    wanted = plan(version, given["set"], on_gpu=on_gpu)
+    return family_checks.problems(wanted, given["rows"], on_gpu=on_gpu)
+
+
+def read(given: Row) -> Row:
+    """The families of a report, as they may be in a record. Raises ValueError."""
+    fields.only("families", given, ("set", "rows", "operations"))
+    if given["set"] not in SETS:
+        raise ValueError(f"{given['set']!r} is not a set of model families")
+    if not isinstance(given["operations"], list):
+        raise ValueError("operations is not a list")
+    return {
+        "set": given["set"],
+        "rows": [_row(row) for row in fields.items("families", given["rows"])],
+        "operations": [fields.line("an operation", text) for text in given["operations"]],
+    }
+
+
+_WAY = {"batch": fields.count, "flash": fields.flag}
+
+
+def _row(item: Row) -> Row:
+    names = ("family", "type")
+    plain = {name: fields.line(name, item.get(name)) for name in names}
+    if "error" in item:
+        fields.only("a family's row", item, (*names, "error"), may=("split", *_WAY))
+        way = {n: read(n, item[n]) for n, read in _WAY.items() if n in item}
+        split = {"split": fields.text("split", item["split"])} if "split" in item else {}
+        return {**plain, **way, **split, "error": fields.text("error", item["error"])}
+    numbers = ("nmse", "worst")
+    sizes = ("host_mib", "gpu_mib")
+    fields.only("a family's row", item, (*names, *_WAY, *numbers, *sizes, "split", "tokens",
+                                         "finite"))  # fmt: skip
+    return {
+        **plain,
+        **{n: read(n, item[n]) for n, read in _WAY.items()},
+        "split": fields.text("split", item["split"]),
+        **{n: fields.number(n, item[n], any_float=True) for n in numbers},
+        **{n: fields.number(n, item[n]) for n in sizes},
+        "tokens": fields.count("tokens", item["tokens"]),
+        "finite": fields.flag("finite", item["finite"]),
+    }

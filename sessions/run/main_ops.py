@@ -1,0 +1,166 @@
+"""Every operator of ggml on the GPU, by upstream's own test, linked to the wheel's libraries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sessions.probe import gpu_choice
+from sessions.run import fresh_venv, imported_report, job, ops_build, ops_results
+from sessions.run.model import OpsReport
+from sessions.shared import console, disk, machine, options, programs, records, venvs, wheel_name
+from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.nox_session import Context
+
+STATE = "state.json"  # what was answered so far: payload/ops.py
+LIBRARIES = "blackwheel-*"  # ours, beside the wheel's in its venv
+
+
+def main(ctx: Context) -> None:
+    """Run the test, or take the report of a bundle that did; show it and leave the record."""
+    path, _ = job.chosen(ctx)
+    digest = records.file_sha256(path)
+    folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
+    signature = ""
+    if ctx.options.report:
+        file = Path(ctx.options.report).expanduser()
+        data, origin = imported_report.read(file, "ops"), imported_report.origin(file)
+        if ctx.options.signers is not None:
+            signers = Path(ctx.options.signers).expanduser()
+            signature = imported_report.signed(ctx, file, data, signers)
+        text = data.decode("utf-8")
+    else:
+        disk.mark(folder)
+        with disk.lock(folder / "ops.lock", console.say):
+            # What a nox that was killed left behind would take this one's cores.
+            programs.end_leftovers(programs.BUILD_MARK, str(folder))
+            text, origin = _run(ctx, path, digest, folder), "here"
+    report = ops_results.opened(text, ctx.spec.target, digest, origin)
+    disk.mark(folder)
+    place = job.place(report.capability)
+    kept = ops_results.report_path(folder, place)
+    records.write_text(kept, text)
+    beside = kept.with_name(f"{kept.name}.sig")
+    beside.unlink(missing_ok=True)
+    if signature:
+        records.write_text(beside, signature)
+    _show(report, ops_results.record(folder, place))
+    if not ctx.options.report:  # last: until here, the next run would go on from what was done
+        (folder / "ops" / "run" / STATE).unlink(missing_ok=True)
+
+
+def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
+    """Run the payload in a venv that has the wheel. Returns the report's text."""
+    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
+    nvml = ctx.machine("nvml") if device else {}
+    release = ops_build.release(wheel)
+    part = ops_results.for_job(ctx.spec, release)
+    work = folder / "ops"
+    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=wheel_name.version(wheel))
+    prepared = json.dumps([part, digest, job.identity(told, device, nvml)], indent=1)
+    if not _kept(ctx, work, prepared):
+        _prepare(ctx, wheel, work)
+        disk.mark(work / "run")
+        records.write_text(work / "prepared.json", prepared)
+    venv = work / "venv"
+    libraries = {path.stem: str(path) for path in venv.glob(f"**/llama_cpp/lib/{LIBRARIES}")}
+    given = {
+        **part,
+        "identity": job.identity(told, device, nvml),
+        "folder": str(work / "run"),
+        "library": libraries["blackwheel-ops"],
+        "reference": libraries.get("blackwheel-scalar"),
+        "visible": device["visible"] if device else "-1",
+        "memory_mib": device["memory_free_mib"] if device else None,
+        "cores": machine.cores(),
+    }
+    records.write_text(work / "job.json", json.dumps(given, indent=1))
+    answer = work / "report.json"
+    command = [str(venvs.program(venv, "python")), "-I", str(job.PAYLOAD), "--ops"]
+    with (
+        (work / "ops.log").open("w", encoding="utf-8") as log,
+        console.Meter("testing", unit="cases") as meter,
+    ):
+
+        def follow(line: str) -> None:
+            if line.startswith("@{"):
+                said: dict[str, Any] = json.loads(line[1:])
+                meter.update(said["done"], said["total"], said["left"], said["now"])
+
+        env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
+        words = [*command, str(work / "job.json"), str(answer)]
+        done = programs.stream(words, env=env, log=log, on_line=follow, cwd=work / "run")
+    if done.returncode or not answer.exists():
+        raise Problem(
+            f"The operator test ended with {done.returncode} and no report.",
+            id="ops-no-report",
+            code=CHECK_FAILED,
+            evidence=venvs.tail((work / "ops.log").read_text(encoding="utf-8")),
+            remedy=f"report it with {work / 'ops.log'}",
+        )
+    return answer.read_text(encoding="utf-8")
+
+
+def _kept(ctx: Context, work: Path, prepared: str) -> bool:
+    """Whether a run of this very wheel was stopped here and can go on."""
+    path = work / "prepared.json"
+    same = path.exists() and path.read_text(encoding="utf-8") == prepared
+    kept = same and (work / "run" / STATE).exists() and not ctx.fresh
+    if kept:
+        console.say("Going on where the last run was stopped; to start anew: --fresh")
+    return kept
+
+
+def _prepare(ctx: Context, wheel: Path, work: Path) -> None:
+    """An empty folder with a venv that has the wheel, and the test beside its libraries.
+
+    There, because the libraries of our wheels name one another by ``$ORIGIN``.
+    """
+    if work.exists():
+        disk.remove(work)
+    disk.mark(work)
+    cuda = gpu_choice.wants_card(ctx)
+    built = ops_build.built(ctx, wheel, work / "test", reference=not cuda)
+    venv = fresh_venv.install(ctx, wheel, work)
+    (folder,) = venv.glob("**/site-packages/llama_cpp/lib")
+    for path in (built.test, built.reference):
+        if path:
+            shutil.copyfile(path, folder / path.name)
+
+
+def _show(report: OpsReport, path: Path) -> None:
+    """Show the report, leave it as a record, and fail if a check does."""
+    where = "on the CPU" if report.device == "cpu" else f"on {report.device} ({report.capability})"
+    groups: dict[str, list[float]] = {}
+    for name, row in report.operators.items():
+        found = groups.setdefault(name, [0, 0, 0, 0.0])
+        for number, field in enumerate(("right", "wrong", "unsupported", "seconds")):
+            found[number] += row[field]
+    largest = sorted(groups.items(), key=lambda item: (-item[1][1], -sum(item[1][:3])))[:12]
+    rows = [
+        (name, *(f"{value:.0f}" for value in values[:3]), f"{values[3]:.1f}")
+        for name, values in largest
+    ]
+    columns = ("operator", "right", "wrong", "not supported", "seconds")
+    console.table(f"Operators {where}: those with wrong answers, then the largest", columns, rows)
+    checks = ops_results.checks(report)
+    console.checks(checks)
+    failed = [check.id for check in checks if check.status != "ok"]
+    records.write(path, "ops", report, ok=not failed)
+    console.say(f"  {path}")
+    if failed:
+        raise Problem(
+            f"{len(failed)} checks of the operator test fail {where}: {', '.join(failed)}.",
+            id="ops-failed",
+            code=CHECK_FAILED,
+            evidence=f"every operator is in {path}",
+            remedy="above, under each",
+        )
+    total = ops_results.totals(report)
+    console.done(
+        f"ops: {total['cases']} cases of {len(report.operators)} operators {where}: "
+        f"{total['right']} right, {total['wrong']} wrong as known, "
+        f"{total['unsupported']} not supported, in {console.duration(report.seconds)}"
+    )

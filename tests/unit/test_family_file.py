@@ -1,0 +1,113 @@
+"""A family's GGUF file, made from its header, its small tensors and seeds."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from sessions.run import families, job
+from sessions.shared import knowledge
+
+SMALLEST = "lfm2"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The payload's module, what it imports found beside it."""
+    monkeypatch.syspath_prepend(str(job.PAYLOAD))
+    yield importlib.import_module("family_file")
+    for name in ("family_file", "tinymodel"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def family(module: Any) -> Any:
+    return module.load(families.FAMILIES / f"{SMALLEST}.npz")
+
+
+def test_the_file_is_the_one_whose_answers_are_known(
+    module: Any, family: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    assert module.write(path, family, "Q4_K") == families.digests()[SMALLEST]["Q4_K"]
+    reader = gguf.GGUFReader(path)
+    assert str(reader.fields["general.architecture"].contents()) == "lfm2"
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert kinds["blk.0.ffn_down.weight"] == "Q4_K"
+    assert kinds["output_norm.weight"] == "F32"
+
+
+def test_a_planted_defect_makes_another_file(module: Any, family: Any, tmp_path: Path) -> None:
+    def other(name: str, _kind: str, data: bytes) -> bytes:
+        return data[::-1] if name == "output_norm.weight" else data
+
+    found = module.write(tmp_path / "model.gguf", family, "Q4_K", other)
+    assert found != families.digests()[SMALLEST]["Q4_K"]
+
+
+def test_the_answers_are_as_large_as_logits_are(module: Any) -> None:
+    found = module.reference(families.FAMILIES / f"{SMALLEST}.npz", "F32")
+    assert found.values.shape == (len(found.rows), len(found.columns)) == (48, 256)
+    assert 0.3 < found.values.std() < 3
+    assert found.rows[-1] == 511
+    assert set(range(63, 66)) <= set(found.rows.tolist())  # around a window of 64
+
+
+@pytest.mark.parametrize("kind", ["plain", "bias", "groups"])
+def test_no_token_is_near_a_tie_of_its_router(module: Any, kind: str) -> None:
+    """The embeddings' part along each expert's direction: those asked for are far ahead."""
+    router = {"experts": 16, "used": 4, "kind": kind}
+    wishes = module.wishes("x", router, 512)
+    assert set((wishes > 0).sum(axis=1)) <= {4, 5}
+    found = module.coded("x", router, 512, 512) @ module.codes("x", 16, 512).T
+    assert np.abs(found - 12 * wishes).max() < 6  # the directions are not quite at right angles
+    if kind == "plain":
+        ranked = np.sort(found, axis=1)
+        assert (ranked[:, -4] - ranked[:, -5]).min() > 4
+    if kind == "groups":
+        assert {tuple(sorted(set((np.flatnonzero(w) // 4).tolist()))) for w in wishes} >= {
+            (0, 1, 2)
+        }
+        assert all(len(set((np.flatnonzero(w) // 4).tolist())) == 3 for w in wishes)
+    if kind == "bias":
+        assert all(
+            (np.flatnonzero(w == 0.625) % 2).tolist() in ([0, 1], [1, 0]) for w in wishes[1::2]
+        )
+
+
+def test_experts_have_a_type_of_their_own_and_a_row_that_does_not_fit_gets_another(
+    module: Any,
+) -> None:
+    def of(name: str, columns: int, kind: str, **more: Any) -> str:
+        found: str = module.type_of({"name": name, "dims": [columns, 8], **more}, kind)
+        return found
+
+    assert of("blk.0.ffn_up_exps.weight", 512, "Q8_0+MXFP4") == "MXFP4"
+    assert of("blk.0.attn_q.weight", 512, "Q8_0+MXFP4") == "Q8_0"
+    assert of("blk.0.attn_k_b.weight", 128, "Q4_K") == "Q8_0"
+    assert of("blk.0.attn_k_b.weight", 100, "Q4_K") == "F16"
+    assert of("token_embd.weight", 512, "Q4_K", fixed="F32") == "F32"
+
+
+def test_a_file_holds_arrays_only_and_is_the_same_for_the_same_numbers() -> None:
+    for path in families.FAMILIES.glob("*.npz"):
+        with zipfile.ZipFile(path) as archive:
+            assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+            spec = bytes(np.load(archive.open("spec.npy"), allow_pickle=False))
+        assert json.loads(spec)["name"] == path.stem
+
+
+def test_the_router_in_a_file_is_the_one_of_the_recipe(module: Any) -> None:
+    """A row of families.toml that changed needs its file made again."""
+    rows = knowledge.load("families.toml")["family"]
+    for path in families.FAMILIES.glob("*.npz"):
+        assert module.load(path).router == rows[path.stem].get("router")

@@ -1,0 +1,158 @@
+"""The session `ops`: which reports it takes, what it leaves, what it refuses at the start."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.payload import report_file
+from sessions.release import gate
+from sessions.run import imported_report, main_ops, ops_results
+from sessions.run.model import OpsReport
+from sessions.shared import nox_session, records
+from sessions.shared.checks import Check
+from sessions.shared.nox_session import Context
+from tests import fakes
+from tests.problems import raises
+from tests.unit.test_gate import situation
+
+NAME = fakes.wheel().file
+
+
+def context(root: Path, *words: str) -> Context:
+    named: dict[str, Any] = {"session": "ops", "asked": frozenset({"ops"})}
+    return fakes.context(root, *words, **named, machine=fakes.no_machine)
+
+
+def build(ctx: Context) -> str:
+    path = ctx.wheels / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"a wheel")
+    digest = records.file_sha256(path)
+    records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=digest))
+    return digest
+
+
+def imported(root: Path, report: dict[str, Any]) -> str:
+    path = root / "ops-report.json"
+    path.write_text(report_file.text(report, report_file.OPS), encoding="utf-8")
+    return str(path)
+
+
+def test_a_good_report_is_taken_and_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = build(context(tmp_path))
+    ctx = context(tmp_path, "--report", imported(tmp_path, fakes.ops_report(sha256=digest)))
+    main_ops.main(ctx)
+    record = ops_results.record(ctx.build, "12.0")
+    found = records.read(record, "ops", OpsReport)
+    assert found is not None
+    assert ops_results.totals(found) == {
+        "cases": 10_839, "right": 4_870, "wrong": 0, "unsupported": 5_969,
+    }  # fmt: skip
+    assert ops_results.places(ctx.build) == ("12.0",)
+    assert "4870 right, 0 wrong as known, 5969 not supported" in capsys.readouterr().out
+
+
+def test_what_a_report_says_of_itself_does_not_count(tmp_path: Path) -> None:
+    digest = build(context(tmp_path))
+    report = copy.deepcopy(fakes.ops_report(sha256=digest))
+    report["operators"]["ROPE"]["right"] -= 1
+    assert all(check["status"] == "ok" for check in report["checks"])
+    ctx = context(tmp_path, "--report", imported(tmp_path, report))
+    with raises("ops-failed"):
+        main_ops.main(ctx)
+    record = json.loads(ops_results.record(ctx.build, "12.0").read_text(encoding="utf-8"))
+    assert record["ok"] is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "id_"),
+    [
+        ({"sha256": "1" * 64}, "ops-report-other-wheel"),
+        ({"target": "ada"}, "ops-report-other-target"),
+        ({"version": "0.3.36"}, "ops-report-invalid"),
+        ({"device": "cpu"}, "ops-report-invalid"),
+        ({"capability": "12"}, "ops-report-invalid"),
+        ({"seconds": "1"}, "ops-report-invalid"),
+        ({"operators": {"ADD": {"right": 1}}}, "ops-report-invalid"),
+        ({"wrong": [{"case": "A", "narrowed": False, "tries": []}]}, "ops-report-invalid"),
+        ({"wrong": [{"case": "A", "narrowed": False, "tries": [""]}]}, "ops-report-invalid"),
+        ({"problems": "none"}, "ops-report-invalid"),
+        ({"more": 1}, "ops-report-invalid"),
+    ],
+)
+def test_a_report_that_is_not_of_this_wheel_or_none_is_refused(
+    changes: dict[str, Any], id_: str, tmp_path: Path
+) -> None:
+    digest = build(context(tmp_path))
+    report = {**fakes.ops_report(sha256=digest), **changes}
+    with raises(id_):
+        main_ops.main(context(tmp_path, "--report", imported(tmp_path, report)))
+    assert ops_results.places(context(tmp_path).build) == ()
+
+
+def test_a_report_of_smoke_is_none_of_the_operators(tmp_path: Path) -> None:
+    digest = build(context(tmp_path))
+    path = tmp_path / "report.json"
+    path.write_text(report_file.text(fakes.smoke_report(sha256=digest)), encoding="utf-8")
+    with raises("ops-report-invalid"):
+        main_ops.main(context(tmp_path, "--report", str(path)))
+    assert not imported_report.is_of_ops(path)
+    assert imported_report.is_of_ops(Path(imported(tmp_path, fakes.ops_report())))
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "id_"),
+    [
+        (("--device", "cpu"), {}, "ops-cpu-of-cuda-target"),
+        ((), {"version": "0.3.1"}, "ops-version-unknown"),
+    ],
+)
+def test_what_would_test_nothing_is_refused_before_a_build(
+    words: tuple[str, ...], changes: dict[str, Any], id_: str
+) -> None:
+    with raises(id_):
+        nox_session._early_ops(fakes.parsed(*words), fakes.spec(**changes))
+    nox_session._early_ops(fakes.parsed("--device", "cpu"), fakes.cpu_spec())
+
+
+# ---- the gate ------------------------------------------------------------------------------------
+
+
+def of_gate(**changes: Any) -> Check:
+    allow, found = changes.pop("allow", False), fakes.evidence(**changes)
+    made = gate.judge(found, situation(found, allow_untested=allow))
+    (check,) = [check for check in made if check.id == "ops"]
+    return check
+
+
+def test_the_gate_asks_for_the_operators() -> None:
+    assert of_gate().status == "ok"
+    check = of_gate(ops=())
+    assert check.status == "fail"
+    assert "--ops" in check.remedy
+    assert "nox -s ops -- --target rtx50 --report FILE" in check.remedy
+    assert of_gate(ops=(), allow=True).status == "warn"
+
+
+def test_a_report_of_operators_that_fail_is_not_untested() -> None:
+    found = fakes.evidence()
+    (run,) = found.ops
+    rows = copy.deepcopy(run.report.operators)
+    rows["ADD"]["right"] -= 1
+    bad = fakes.ops_run(found.facts, found.spec, operators=rows)
+    assert of_gate(ops=(bad,), allow=True).status == "fail"
+
+
+def test_a_report_of_another_wheel_is_none() -> None:
+    found = fakes.evidence()
+    other = fakes.ops_run(found.facts, found.spec, sha256="1" * 64)
+    check = of_gate(ops=(other,))
+    assert check.status == "fail"
+    assert "another wheel" in check.evidence

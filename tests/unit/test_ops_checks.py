@@ -1,0 +1,197 @@
+"""Whether a report of the operator test holds: each fault that the test itself lets pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sessions.payload import ops_checks
+from sessions.run import ops_results
+from tests import fakes
+
+Report = dict[str, Any]
+
+
+def failing(report: Report, *, cuda: bool = True) -> list[str]:
+    made = ops_checks.checks(report, ops_results.expected("0.3.16", cuda=cuda))
+    assert [check["id"] for check in made] == [
+        "libraries", "reference", "complete", "supported", "right", "narrowed", "known",
+    ]  # fmt: skip
+    assert all(check["remedy"] for check in made if check["status"] != "ok")
+    return [check["id"] for check in made if check["status"] != "ok"]
+
+
+@pytest.mark.parametrize("cuda", [True, False])
+def test_the_numbers_of_the_table_hold(cuda: bool) -> None:
+    assert failing(fakes.ops_report(cuda=cuda), cuda=cuda) == []
+
+
+def no_gpu(report: Report) -> None:
+    """1: of a backend that is not there, no case is answered, and the test says OK."""
+    report["operators"] = {}
+    report["narrowed"] = {}
+    report["libraries"] = ["llama_cpp/lib/libggml-base.so", "llama_cpp/lib/libggml-cpu.so"]
+
+
+def nothing_supported(report: Report) -> None:
+    """2: what is not supported counts as passed."""
+    for row in report["operators"].values():
+        row["unsupported"] += row["right"]
+        row["right"] = 0
+
+
+def one_filtered_out(report: Report) -> None:
+    """2: and so does what a filter leaves out."""
+    report["operators"]["ADD"]["right"] -= 1
+
+
+def an_operator_left_out(report: Report) -> None:
+    del report["operators"]["SSM_SCAN"]
+
+
+def with_itself(report: Report) -> None:
+    """3: `-b CPU` compares a library with itself."""
+    report["backend"] = "CPU"
+
+
+def not_narrowed(report: Report) -> None:
+    """6: without a narrow range, ReLU passes for GELU."""
+    del report["narrowed"]["GELU"]
+
+
+def narrowed_and_not_supported(report: Report) -> None:
+    row = report["narrowed"]["GELU"]
+    row["unsupported"], row["right"] = row["unsupported"] + row["right"], 0
+
+
+def wrong(report: Report, *tries: str, narrowed: bool = False) -> None:
+    rows = report["narrowed" if narrowed else "operators"]
+    rows["GELU"]["wrong"] += 1
+    rows["GELU"]["right"] -= 1
+    report["wrong"].append({"case": "GELU(a=1)", "narrowed": narrowed, "tries": list(tries)})
+
+
+def another_library(report: Report) -> None:
+    report["libraries"].append("/usr/lib/libggml-base.so.0")
+
+
+def no_cuda_library(report: Report) -> None:
+    report["libraries"] = ["llama_cpp/lib/libggml-base.so"]
+
+
+def crashed(report: Report) -> None:
+    report["problems"].append("ADD-0: at ADD(b), after ADD(a): ended by -6: GGML_ASSERT")
+
+
+def wrong_and_not_named(report: Report) -> None:
+    report["operators"]["GELU"]["wrong"] += 1
+    report["operators"]["GELU"]["right"] -= 1
+
+
+def one_more_not_supported(report: Report) -> None:
+    report["operators"]["ADD"]["unsupported"] += 1
+    report["operators"]["ADD"]["right"] -= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (no_gpu, ["libraries", "complete", "narrowed"]),
+        (nothing_supported, ["supported"]),
+        (one_filtered_out, ["complete"]),
+        (an_operator_left_out, ["complete"]),
+        (with_itself, ["reference"]),
+        (not_narrowed, ["narrowed"]),
+        (narrowed_and_not_supported, ["narrowed"]),
+        (another_library, ["libraries"]),
+        (no_cuda_library, ["libraries"]),
+        (crashed, ["complete"]),
+        (wrong_and_not_named, ["complete"]),
+        (one_more_not_supported, ["supported"]),
+    ],
+)
+def test_what_the_test_itself_lets_pass_fails_here(
+    change: Callable[[Report], None], found: list[str]
+) -> None:
+    report = copy.deepcopy(fakes.ops_report())
+    change(report)
+    assert failing(report) == found
+
+
+def test_one_case_fewer_that_is_not_supported_is_a_note() -> None:
+    report = copy.deepcopy(fakes.ops_report())
+    report["operators"]["CONV_2D"]["unsupported"] -= 1
+    report["operators"]["CONV_2D"]["right"] += 1
+    assert failing(report) == []
+    (check,) = [
+        check
+        for check in ops_checks.checks(report, ops_results.expected("0.3.16", cuda=True))
+        if check["id"] == "supported"
+    ]
+    assert "note: CONV_2D: 1567 cases not supported, 1568 in the table" in check["evidence"]
+
+
+NEAR = "[GELU] NMSE = 0.000000190 > 0.000000100"
+FAR = "[GELU] NMSE = 0.000000210 > 0.000000100"
+NAN = "[GELU] NaN at index 3 (CUDA0=nan CPU=1.0)"
+
+
+@pytest.mark.parametrize(
+    ("tries", "found"),
+    [
+        ([NEAR, "", "", ""], []),  # 4: sporadic, right with other seeds
+        ([NEAR, NEAR, NEAR, ""], []),
+        ([NEAR, NEAR, NEAR, NEAR], ["right"]),
+        ([NEAR, "", FAR, ""], ["right"]),
+        ([NEAR], ["right"]),  # not repeated
+        ([FAR, "", "", ""], ["right"]),
+        ([NAN, "", "", ""], ["right"]),
+        (["sentinel mismatch: sent_2", "", "", ""], ["right"]),
+        ([NEAR, "the time limit", "", ""], ["right"]),
+    ],
+)
+def test_a_wrong_case_holds_only_if_it_is_near_its_bound_and_right_with_another_seed(
+    tries: list[str], found: list[str]
+) -> None:
+    report = copy.deepcopy(fakes.ops_report())
+    wrong(report, *tries)
+    assert failing(report) == found
+
+
+def test_a_wrong_activation_in_the_narrow_range_fails() -> None:
+    report = copy.deepcopy(fakes.ops_report())
+    wrong(report, "[GELU] NMSE = 0.000023000 > 0.000000100", narrowed=True)
+    assert failing(report) == ["narrowed"]
+
+
+def test_a_known_fault_that_is_gone_fails_until_its_row_goes() -> None:
+    report = copy.deepcopy(fakes.ops_report(cuda=False))
+    report["wrong"] = []
+    report["operators"]["CPY"]["right"] += report["operators"]["CPY"]["wrong"]
+    report["operators"]["CPY"]["wrong"] = 0
+    assert failing(report, cuda=False) == ["known"]
+
+
+def test_on_another_backend_a_known_fault_is_none() -> None:
+    report = copy.deepcopy(fakes.ops_report())
+    report["wrong"] = fakes.ops_report(cuda=False)["wrong"]
+    report["operators"]["CPY"]["wrong"] = len(report["wrong"])
+    report["operators"]["CPY"]["right"] -= len(report["wrong"])
+    assert failing(report) == ["right"]
+
+
+def test_what_a_backend_supports_must_be_in_the_table() -> None:
+    expected = {**ops_results.expected("0.3.16", cuda=True), "tested": False}
+    made = ops_checks.checks(fakes.ops_report(), expected)
+    assert [check["id"] for check in made if check["status"] != "ok"] == ["supported"]
+
+
+def test_the_table_has_the_whole_of_0_3_16() -> None:
+    cuda, cpu = (ops_results.expected("0.3.16", cuda=flag) for flag in (True, False))
+    assert (len(cuda["cases"]), sum(cuda["cases"].values())) == (90, 10_839)
+    assert sum(cuda["unsupported"].values()) == 5_969  # on an H200
+    assert sum(cpu["unsupported"].values()) == 1_350
+    assert {"GELU", "GEGLU", "SILU", "SWIGLU"} <= set(cuda["narrow"])

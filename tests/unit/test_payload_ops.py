@@ -1,0 +1,221 @@
+"""The operator test's processes: which cases each has, how answers are read, what goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.run import job as jobs
+
+Job = dict[str, Any]
+
+
+@pytest.fixture
+def ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The payload's module, imported as it is there: beside the others."""
+    monkeypatch.syspath_prepend(str(jobs.PAYLOAD))
+    import ops
+
+    yield ops
+    for name in ("ops", "ops_checks", "report_file", "spawn", "child"):
+        sys.modules.pop(name, None)
+
+
+def told(folder: Path, cases: dict[str, int], **changes: Any) -> Job:
+    base: Job = {
+        "identity": {"file": "w.whl", "device": "cpu"},
+        "folder": str(folder),
+        "library": "/lib/blackwheel-ops.so",
+        "reference": None,
+        "visible": "-1",
+        "cores": 1,
+        "memory_mib": None,
+        "version": "0.3.16",
+        "backend": "SCALAR",
+        "only": [],
+        "expected": {
+            "cases": cases,
+            "unsupported": {},
+            "tested": True,
+            "narrow": ["GELU"] if "GELU" in cases else [],
+            "limit": 20,
+            "known": [],
+            "library": "ggml-cpu",
+            "backend": "SCALAR",
+        },
+    }
+    return {**base, **changes}
+
+
+OUTPUT = """Testing 2 devices
+
+Backend 2/2: SCALAR
+  ADD(type=f32,ne=[1,2]): \x1b[1;32mOK\x1b[0m
+[MUL_MAT] NMSE = 0.040000000 > 0.000500000   MUL_MAT(type_a=q4_0,m=16): \x1b[1;31mFAIL\x1b[0m
+  CONV_2D(ne=[1]): not supported [CUDA0]\x20
+  10839/10839 tests passed
+"""
+
+
+def test_answers_are_read_from_what_the_test_prints(ops: Any) -> None:
+    assert ops.rows_of(OUTPUT) == [
+        ("ADD(type=f32,ne=[1,2])", "right", ""),
+        (
+            "MUL_MAT(type_a=q4_0,m=16)",
+            "wrong",
+            "[MUL_MAT] NMSE = 0.040000000 > 0.000500000",
+        ),
+        ("CONV_2D(ne=[1])", "unsupported", ""),
+    ]
+
+
+def test_each_case_is_in_one_slice_and_activations_in_a_narrowed_one_too(
+    ops: Any, tmp_path: Path
+) -> None:
+    cases: list[list[Any]] = [["MUL_MAT", f"MUL_MAT(m={n})", 1] for n in range(230)]
+    cases += [["GELU", "GELU(v=0)", 2], ["ADD", "ADD(nf=1)", 1]]
+    job = told(tmp_path, {"MUL_MAT": 230, "GELU": 2, "ADD": 3, "FUSED": 4})
+    slices = ops.plan(job, cases)
+    named = [case for s in slices if not s["narrowed"] for case, _ in s["cases"]]
+    assert sorted(named) == sorted(case for _, case, _ in cases)
+    assert [len(s["cases"]) for s in slices][:3] == [100, 100, 30]
+    assert [s["key"] for s in slices if s["narrowed"]] == ["GELU-0-narrowed"]
+    # What `support` does not list is asked for by the operator's name.
+    assert {s["operator"] for s in slices if s["by_name"]} == {"ADD", "FUSED"}
+
+
+def test_after_a_crash_the_rest_is_answered_and_the_case_is_named(
+    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def ask(_: Job, __: Job, ___: str, cases: list[str], seed: int) -> Any:
+        asked.append(list(cases))
+        if "ADD(2)" in cases:
+            return [("ADD(1)", "right", "")], {}, "ended by -6: GGML_ASSERT"
+        return [(case, "right", "") for case in cases], {"libraries": ["x"]}, None
+
+    monkeypatch.setattr(ops, "ask", ask)
+    rows = [(f"ADD({n})", 1) for n in (1, 2, 3)]
+    piece = {"key": "ADD-0", "operator": "ADD", "cases": rows, "by_name": False, "narrowed": False}
+    found = ops.slice_of(told(tmp_path, {"ADD": 3}), piece)
+    assert asked == [["ADD(1)", "ADD(2)", "ADD(3)"], ["ADD(3)"]]
+    assert found["problems"] == ["at ADD(2), after ADD(1): ended by -6: GGML_ASSERT"]
+    assert found["counts"] == {"right": 2}
+
+
+def test_a_wrong_case_near_its_bound_is_repeated_with_three_seeds(
+    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = "NMSE = 1.5 > 1.0", "NMSE = 9.0 > 1.0"
+    seeds = []
+
+    def ask(_: Job, __: Job, ___: str, cases: list[str], seed: int) -> Any:
+        seeds.append((seed, list(cases)))
+        if seed == 1:
+            return [("A(1)", "wrong", near), ("A(2)", "wrong", far)], {}, None
+        rows = [("A(1)", "wrong" if seed == 2 else "right", near if seed == 2 else "")]
+        return rows, {}, None
+
+    monkeypatch.setattr(ops, "ask", ask)
+    rows = [("A(1)", 1), ("A(2)", 1)]
+    piece = {"key": "A-0", "operator": "A", "cases": rows, "by_name": False, "narrowed": False}
+    found = ops.slice_of(told(tmp_path, {"A": 2}), piece)
+    assert [seed for seed, _ in seeds] == [1, 2, 3, 4]
+    assert {tuple(cases) for seed, cases in seeds if seed > 1} == {("A(1)",)}
+    assert [w["tries"] for w in found["wrong"]] == [[near, near, "", ""], [far]]
+
+
+def test_a_run_that_was_stopped_goes_on(
+    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    cases = [["A", "A(1)", 1], ["B", "B(1)", 1], ["B", "B(2)", 1]]
+    listing = {"cases": cases, "error": None, "libraries": []}
+    monkeypatch.setattr(ops, "listed", lambda job: listing)
+
+    def one(job: Job, piece: Job) -> Job:
+        asked.append(piece["key"])
+        if piece["key"] == "A-0" and len(asked) == 2:
+            raise KeyboardInterrupt
+        answered = dict(piece["cases"])
+        counts = {"right": len(answered)}
+        return {"counts": counts, "answered": answered, "wrong": [], "problems": [],
+                "libraries": ["llama_cpp/lib/libggml-cpu.so"], "seconds": 1.0}  # fmt: skip
+
+    monkeypatch.setattr(ops, "slice_of", one)
+    job = told(tmp_path, {"A": 1, "B": 2})
+    with pytest.raises(KeyboardInterrupt):
+        ops.run(job)
+    report = ops.run(job)
+    assert asked == ["B-0", "A-0", "A-0"]
+    assert report["stops"] == 1
+    assert [check["id"] for check in report["checks"] if check["status"] != "ok"] == []
+    other = {**job, "identity": {"file": "another.whl", "device": "cpu"}}
+    assert ops.run(other)["stops"] == 0
+    assert asked[3:] == ["B-0", "A-0"]
+
+
+def test_a_case_that_a_slice_has_and_nobody_answered_is_a_problem(ops: Any) -> None:
+    listing = {"cases": [["A", "A(1)", 1], ["A", "A(2)", 2]], "error": None, "libraries": []}
+    piece = {"key": "A-0", "operator": "A", "cases": [["A(1)", 1], ["A(2)", 2]],
+             "by_name": False, "narrowed": False}  # fmt: skip
+    answer = {"counts": {"right": 2}, "answered": {"A(1)": 1, "A(2)": 1}, "wrong": [],
+              "problems": [], "libraries": [], "seconds": 1.0}  # fmt: skip
+    found = ops.summary(listing, [(piece, answer)])
+    assert found["problems"] == ["A-0: 1 cases not answered, A(2) first"]
+    assert found["operators"]["A"]["listed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("backend", "cores", "memory", "processes"),
+    [
+        ("SCALAR", 2, None, 2),
+        ("CUDA0", 16, 80_000, 10),
+        ("CUDA0", 16, 8_000, 5),
+        ("CUDA0", 1, 80_000, 1),
+        ("CUDA0", 8, None, 2),
+    ],
+)
+def test_processes_at_once(
+    ops: Any, tmp_path: Path, backend: str, cores: int, memory: int | None, processes: int
+) -> None:
+    changes = {"backend": backend, "cores": cores, "memory_mib": memory}
+    assert ops.at_once(told(tmp_path, {}, **changes)) == processes
+
+
+def test_a_child_that_does_not_answer_is_ended(
+    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text("import time\nprint('  A(1): OK', flush=True)\ntime.sleep(60)\n")
+    monkeypatch.setattr(ops.spawn, "PAYLOAD", program)
+    job = told(tmp_path, {"A": 2}, still=2.0)
+    piece = {"key": "A-0", "operator": "A", "cases": [("A(1)", 1), ("A(2)", 1)],
+             "by_name": False, "narrowed": False}  # fmt: skip
+    found = ops.slice_of(job, piece)
+    (problem,) = found["problems"]
+    assert problem.startswith("at A(2), after A(1): ended by the limit of 2 s without an answer")
+
+
+def test_the_seed_the_range_and_the_reference_reach_the_process(
+    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program.py"
+    names = ("BLACKWHEEL_SEED", "BLACKWHEEL_LIMIT", "GGML_BACKEND_PATH", "CUDA_DISABLE_PTX_JIT")
+    program.write_text(
+        "import json, os\n"
+        f"print('@' + json.dumps({{'ended': 0, **{{n: os.environ.get(n) for n in {names}}}}}))\n"
+    )
+    monkeypatch.setattr(ops.spawn, "PAYLOAD", program)
+    job = told(tmp_path, {"A": 1}, reference="/lib/scalar.so")
+    _, lines, error = ops.call(job, "one", ["test"], 3, 20)
+    assert error is None
+    assert [lines[name] for name in names] == ["3", "20", "/lib/scalar.so", "1"]
+    words = json.loads((tmp_path / "one.json").read_text())["words"]
+    assert words == ["test"]
