@@ -116,7 +116,7 @@ def _chosen(manifest: dict[str, Any], options: argparse.Namespace) -> dict[str, 
     several: dict[str, dict[str, Any]] = {one["target"]: one for one in manifest["targets"]}
     if options.target in several:
         return several[options.target]
-    if options.target or options.report or options.bench:
+    if options.target or options.report or options.bench or options.ops:
         _stop("This bundle has several targets.", f"name one: --target {'|'.join(several)}")
     for one in several.values():
         _fits(one)  # all are for the same system

@@ -24,6 +24,7 @@ class Test(NamedTuple):
     target: str
     device: str  # as --device takes it
     place: str  # compute capability, or "cpu"
+    kind: str = "smoke"  # or "ops", upstream's test of every operator
 
 
 def main(
@@ -48,10 +49,10 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     codes: list[int] = []
     for test in tests:
-        print(f"== {test.target}, {len(codes) + 1} of {len(tests)}", flush=True)
+        print(f"== {test.target}, {test.kind}, {len(codes) + 1} of {len(tests)}", flush=True)
         codes.append(subprocess.run(command(test, options, bundle, folder), check=False).returncode)
     for test, code in zip(tests, codes, strict=True):
-        print("ok  " if code == 0 else "FAIL", test.target, f"on {test.place}")
+        print("ok  " if code == 0 else "FAIL", test.kind, test.target, f"on {test.place}")
     print(f"take the reports back: nox -s release -- --targets all --reports {folder.name}")
     return 1 if 1 in codes else max(codes)
 
@@ -67,8 +68,9 @@ def plan(
     skipped: list[str] = []
     for manifest in manifests:
         target = manifest["target"]
+        kinds = ["smoke", *(["ops"] if manifest.get("ops") else [])]
         if not manifest["capabilities"]:
-            tests.append(Test(target, "cpu", "cpu"))
+            tests += [Test(target, "cpu", "cpu", kind) for kind in kinds]
             continue
         if wanted == "cpu":
             skipped.append(f"{target}: it needs a GPU")
@@ -78,20 +80,21 @@ def plan(
             if device is None:
                 skipped.append(f"{target}: {what}")
             else:
-                tests.append(Test(target, str(device["index"]), capability))
+                tests += [Test(target, str(device["index"]), capability, kind) for kind in kinds]
     return tests, skipped
 
 
 def command(test: Test, options: argparse.Namespace, bundle: str, folder: Path) -> list[str]:
     """The command line that tests one wheel."""
-    report = folder / f"smoke-report-{test.target}-{test.place}.json"
+    report = folder / f"{test.kind}-report-{test.target}-{test.place}.json"
     words = ["--target", test.target, "--device", test.device, "--report", str(report)]
-    return [sys.executable, "-I", bundle, *words, *_passed(options)]
+    words += ["--ops"] if test.kind == "ops" else []
+    return [sys.executable, "-I", bundle, *words, *_passed(test, options)]
 
 
-def _passed(options: argparse.Namespace) -> Iterator[str]:
+def _passed(test: Test, options: argparse.Namespace) -> Iterator[str]:
     for name in ("model", "sign"):
-        if getattr(options, name):
+        if getattr(options, name) and (name, test.kind) != ("model", "ops"):
             yield f"--{name}"
             yield getattr(options, name)
     if options.offline:

@@ -53,7 +53,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
 def options(**changes: Any) -> argparse.Namespace:
     """The options of a command line without any."""
     base = {"device": None, "report": "r.json", "model": None, "offline": False, "sign": None}
-    base |= {"target": None, "reports": None, "bench": False}
+    base |= {"target": None, "reports": None, "bench": False, "ops": False}
     return argparse.Namespace(**{**base, **changes})
 
 

@@ -53,13 +53,13 @@ def test_each_wheel_is_tested_on_the_gpu_that_it_is_for(
 ) -> None:
     nvml = fakes.nvml(*(fakes.nvml_gpu(**one) for one in gpus))
     tests, others = several.plan(manifests, nvml, None, None)
-    assert tests == tested
+    assert [test[:3] for test in tests] == tested
     assert [line.split(":")[0] for line in others] == skipped
 
 
 def test_without_a_gpu_the_cpu_wheel_is_left_and_the_others_are_named() -> None:
     tests, skipped = several.plan([RTX50, CPU], {"error": "no driver"}, None, None)
-    assert tests == [("cpu", "cpu", "cpu")]
+    assert tests == [("cpu", "cpu", "cpu", "smoke")]
     assert len(skipped) == 1
     assert "no driver" in skipped[0]
 
@@ -67,7 +67,7 @@ def test_without_a_gpu_the_cpu_wheel_is_left_and_the_others_are_named() -> None:
 def test_device_cpu_tests_no_gpu_wheel() -> None:
     nvml = fakes.nvml(fakes.nvml_gpu())
     assert several.plan([RTX50, CPU], nvml, "cpu", None) == (
-        [("cpu", "cpu", "cpu")],
+        [("cpu", "cpu", "cpu", "smoke")],
         ["rtx50: it needs a GPU"],
     )
 
@@ -118,3 +118,18 @@ def test_where_nothing_fits_nothing_passes(
     assert played(monkeypatch, {}, {"error": "none"}) == []
     assert several.main([RTX50], options(), "smoke.pyz", None) == 2
     assert "No wheel of this bundle fits this machine." in capsys.readouterr().err
+
+
+def test_where_the_bundle_has_the_operator_test_it_follows_each_smoke_test(tmp_path: Path) -> None:
+    nvml = fakes.nvml(fakes.nvml_gpu())
+    told = [{**RTX50, "ops": {"library": "x"}}, {**CPU, "ops": None}]
+    tests, _ = several.plan(told, nvml, None, None)
+    assert [(test.target, test.kind) for test in tests] == [
+        ("rtx50", "smoke"), ("rtx50", "ops"), ("cpu", "smoke"),
+    ]  # fmt: skip
+    smoke, ops = (
+        several.command(test, options(model="m.gguf"), "s.pyz", tmp_path) for test in tests[:2]
+    )
+    assert smoke[-2:] == ["--model", "m.gguf"]
+    assert ops[-1] == "--ops"  # which takes no model
+    assert str(tmp_path / "ops-report-rtx50-12.0.json") in ops

@@ -148,12 +148,16 @@ def report(folder: Path, name: str, **changes: object) -> Path:
 def test_each_report_is_found_by_the_wheel_that_it_is_of(tmp_path: Path) -> None:
     one = report(tmp_path, "b.json", sha256="1" * 64, target="ada")
     two = report(tmp_path, "a.json", sha256="2" * 64, target="cpu")
+    operators = tmp_path / "d.json"
+    told = {"sha256": "1" * 64, "target": "ada"}
+    operators.write_text(report_file.text(told, report_file.OPS), encoding="utf-8")
     measured = tmp_path / "c.json"
     bench = {"sha256": "1" * 64, "target": "ada"}
     measured.write_text(report_file.text(bench, report_file.BENCH), encoding="utf-8")
     found = reports.read(tmp_path)
     assert [(r.path, r.session) for r in reports.of(found, "1" * 64)] == [
         (one, "smoke"),
+        (operators, "ops"),
         (measured, "bench"),
     ]
     assert [r.path for r in reports.of(found, "2" * 64)] == [two]
