@@ -293,7 +293,7 @@ def matrix_row(**changes: Any) -> MatrixRow:
 INFO = "llama_cpp_python-0.3.16.dist-info"
 LOADER = "c" * 64  # stands for the digest of the loader that the target's wheel has
 PRELOAD = "d" * 64  # and of what loads a Windows wheel's libraries
-BASELINE = {"AVX2": 40, "CET_IBT": 2, "INTEL386": 60_000, "SSE2": 9_000, "X64": 30_958}
+BASELINE = {"CET_IBT": 2, "INTEL386": 60_000, "SSE2": 9_000, "X64": 30_958}
 
 
 def claiming(**changes: Any) -> BuildSpec:
@@ -343,6 +343,7 @@ def library(member: str = "llama_cpp/lib/libllama.so", **changes: Any) -> Librar
     return dataclasses.replace(base, **changes)
 
 
+MODULE = ("ggml_backend_init", "ggml_backend_score")
 RUNTIME = {"libcublas.so.13": ("cublasCreate_v2",), "libcudart.so.13": ("cudaMalloc",)}
 
 
@@ -350,13 +351,19 @@ def libraries() -> tuple[Library, ...]:
     """The libraries of an rtx50 wheel for Linux, each needing what it does need."""
     lib = "llama_cpp/lib"
     cuda = ("libcublas.so.13", "libcuda.so.1", "libcudart.so.13")
-    ggml = ("$ORIGIN/libggml-base.so", "$ORIGIN/libggml-cpu.so", "$ORIGIN/libggml-cuda.so")
+    variants = {"x64": {}, "haswell": {"AVX2": 40}}
     system = ("libc.so.6", "libgcc_s.so.1", "libm.so.6", "libstdc++.so.6")
     newer = {"GLIBC": "2.27", "GLIBCXX": "3.4.30"}
     return (
         library(f"{lib}/libggml-base.so", imports=system),
-        library(
-            f"{lib}/libggml-cpu.so", imports=("$ORIGIN/libggml-base.so", "libgomp.so.1", *system)
+        *(
+            library(
+                f"{lib}/libggml-cpu-{name}.so",
+                imports=("$ORIGIN/libggml-base.so", "libgomp.so.1", *system),
+                exports=MODULE,
+                cpu_features={**BASELINE, **features},
+            )
+            for name, features in variants.items()
         ),
         library(
             f"{lib}/libggml-cuda.so",
@@ -366,7 +373,7 @@ def libraries() -> tuple[Library, ...]:
             device=device(),
             runtime=RUNTIME,
         ),
-        library(f"{lib}/libggml.so", imports=(*ggml, *system)),
+        library(f"{lib}/libggml.so", imports=("$ORIGIN/libggml-base.so", *system)),
         library(f"{lib}/libgomp.so.1", imports=("libc.so.6",), search_paths=()),
         library(
             f"{lib}/libllama.so",
@@ -521,13 +528,15 @@ def windows_libraries() -> tuple[Library, ...]:
     runtime = {name: f"{name}-{'0f' * 16}.dll" for name in ("msvcp140", "vcomp140")}
     needs = {
         "ggml-base": (runtime["msvcp140"],),
-        "ggml-cpu": ("ggml-base.dll", runtime["vcomp140"]),
+        "ggml-cpu-x64": ("ggml-base.dll", runtime["vcomp140"]),
+        "ggml-cpu-haswell": ("ggml-base.dll", runtime["vcomp140"]),
         "ggml-cuda": ("cublas64_13.dll", "cudart64_13.dll", "ggml-base.dll", "nvcuda.dll"),
-        "ggml": ("ggml-base.dll", "ggml-cpu.dll", "ggml-cuda.dll"),
+        "ggml": ("ggml-base.dll",),
         "llama": ("ggml-base.dll", "ggml.dll", "vcruntime140_1.dll"),
         "mtmd": ("ggml.dll", "llama.dll"),
     }
     exports = {"llama": ("llama_decode", "llama_free"), "mtmd": ("mtmd_init",)}
+    exports |= {"ggml-cpu-x64": MODULE, "ggml-cpu-haswell": MODULE}
     dlls = {"cublas64_13.dll": ("cublasCreate_v2",), "cudart64_13.dll": ("cudaMalloc",)}
     places = {f"llama_cpp/lib/{name}.dll": (name, others) for name, others in needs.items()}
     places |= {f"llama_cpp_python.libs/{file}": (name, ()) for name, file in runtime.items()}

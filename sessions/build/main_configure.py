@@ -172,7 +172,10 @@ def _libraries() -> dict[str, str]:
         "CMAKE_PROJECT_llama_cpp_INCLUDE": _slashes(str(OVERLAY / "wheel.cmake")),
         "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         "GGML_NATIVE": "OFF",
-        **{f"GGML_{name}": "ON" for name in knowledge.cpu_baseline()},
+        # Each backend is a module of its own, loaded for the machine that it runs on: the GPU's where
+        # there is a driver, the CPU's by what the CPU can do.
+        "GGML_BACKEND_DL": "ON",
+        "GGML_CPU_ALL_VARIANTS": "ON",
         "GGML_CCACHE": "OFF",
         "LLAMA_CURL": "OFF",
         "LLAMA_OPENSSL": "OFF",

@@ -36,7 +36,7 @@ from sessions.shared.target import BuildSpec
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe.model import Toolchain
 
-LIBRARIES = ("ggml", "ggml-base", "ggml-cpu", "llama", "mtmd")
+LIBRARIES = ("ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd")
 _CONFIGURED = "-- Build files have been written to"  # CMake's last line
 
 
@@ -492,9 +492,12 @@ def contents_problems(
     for library in wanted:
         if libraries.count(library) != 1:
             wrong.append(f"{libraries.count(library)} copies of {library} instead of one")
-    wrong += [f"not asked for: {name}" for name in libraries if name not in (*wanted, "gomp")]
-    added = [staging.CPU, *([staging.LOADER, staging.GPUS] if cuda else [])]
-    added += [staging.DLLS] if brought else []
+    wrong += [
+        f"not asked for: {name}"
+        for name in libraries
+        if name not in (*wanted, "gomp") and not name.startswith("ggml-cpu-")
+    ]
+    added = staging.added(cuda=cuda, windows=bool(brought))
     wrong += [f"missing: llama_cpp/{n}" for n in added if f"llama_cpp/{n}" not in members]
     return wrong
 

@@ -17,16 +17,19 @@ from sessions.fetch import source_filter
 from sessions.shared import disk, knowledge
 from sessions.build import sbom
 
-CPU = "_cpu_check.py"
+BACKENDS = "_backends.py"
 LOADER = "_cuda_runtime.py"  # of a CUDA wheel, like the check of the GPUs
 GPUS = "_gpu_check.py"
 DLLS = "_bundled_dlls.py"  # of a Windows wheel
+DOCTOR = "_doctor.py"  # run by a user, called by nothing
 # What calls them in __init__.py, in this order, before anything of the package.
-CPU_HOOK = "from ._cpu_check import check as _check_cpu; _check_cpu()\n"
 HOOK = "from ._cuda_runtime import load as _load_cuda; _load_cuda()\n"
 DLLS_HOOK = "from ._bundled_dlls import load as _load_dlls; _load_dlls()\n"
+BACKENDS_HOOK = "from ._backends import load as _load_backends; _load_backends()\n"
 GPUS_HOOK = "from ._gpu_check import watch as _watch_gpus; _watch_gpus()\n"
-HOOKS = {CPU: CPU_HOOK, LOADER: HOOK, DLLS: DLLS_HOOK, GPUS: GPUS_HOOK}
+HOOKS = {LOADER: HOOK, DLLS: DLLS_HOOK, BACKENDS: BACKENDS_HOOK, GPUS: GPUS_HOOK}
+OF_ALL = (BACKENDS, DOCTOR)
+OF_CUDA = (LOADER, GPUS)
 
 
 
@@ -89,32 +92,39 @@ def additions(
     ours = modules(overlay, platform=platform, cuda=cuda, archs=archs)
     files |= {f"llama_cpp/{name}": text for name, text in ours.items()}
     init = (source / "llama_cpp" / "__init__.py").read_text(encoding="utf-8")
-    files["llama_cpp/__init__.py"] = "".join(HOOKS[name] for name in ours) + init
+    files["llama_cpp/__init__.py"] = "".join(
+        hook for name, hook in HOOKS.items() if name in ours
+    ) + init
     return files
 
 
 def modules(
     overlay: Mapping[str, str], *, platform: str, cuda: str | None, archs: tuple[str, ...]
 ) -> dict[str, str]:
-    """The modules that we add to a target's wheel, filled in for it, in the order of their calls.
+    """The modules that we add to a target's wheel, filled in for it.
 
-    The check of the CPU goes into every wheel, the loader of the CUDA runtime and the check of the
-    GPUs into a CUDA wheel, and what loads the libraries of a Windows wheel into that.
+    The loader of ggml's CPU module goes into every wheel, the loader of the CUDA runtime and the
+    check of the GPUs into a CUDA wheel, and what loads the libraries of a Windows wheel into that.
     """
-    wanted = {CPU: True, LOADER: cuda, DLLS: platform == "windows", GPUS: cuda}
-    blanks = {"@CPU@": " ".join(knowledge.cpu_baseline().values())}
+    wanted = added(cuda=cuda is not None, windows=platform == "windows")
+    blanks = {}
     if cuda:
         driver = knowledge.toolkit(cuda).driver
         blanks |= {"@CUDA@": cuda, "@MINIMUM_DRIVER@": str(driver), "@ARCHS@": " ".join(archs)}
-    texts = {name: overlay[name] for name, needed in wanted.items() if needed}
+    texts = {name: overlay[name] for name in wanted}
     for blank, value in blanks.items():
         texts = {name: text.replace(blank, value) for name, text in texts.items()}
     return texts
 
 
+def added(*, cuda: bool, windows: bool) -> list[str]:
+    """The names of our modules in a wheel."""
+    return [*OF_ALL, *(OF_CUDA if cuda else ()), *([DLLS] if windows else [])]
+
+
 def loader_text(texts: Mapping[str, str]) -> str:
     """What a wheel's import is judged by: all of our modules but ``DLLS``, which may be edited."""
-    return "".join(texts[name] for name in (CPU, LOADER, GPUS) if name in texts)
+    return "".join(texts[name] for name in (*OF_ALL, *OF_CUDA) if name in texts)
 
 
 def called(init: str) -> list[str]:

@@ -263,16 +263,19 @@ def _api(case: Case) -> Iterator[str]:
 
 
 def cpu_baseline(case: Case) -> Check:
-    """No instruction beyond the level that every supported CPU has, unless behind dispatch."""
+    """No library has instructions that a CPU which loads it may lack; and every CPU has a module.
+
+    ggml loads a module for the CPU only where its score says that the CPU can run it.
+    """
     cpu = policy.cpu()
-    variants = [lib for lib in case.libraries if cpu.dispatch_export in lib.exports]
-    aside = f"; {len(variants)} variants that ggml chooses from" if variants else ""
+    variants = [name for lib in case.libraries if (name := cpu.variant(stem(lib.member)))]
     total = sum(lib.instructions for lib in case.libraries)
     return check(
         "cpu-baseline",
-        [*unread(case), *_beyond(case, cpu)],
-        ok=f"{total} instructions, none beyond {cpu.level}{aside}",
-        fail=f"it would crash (illegal instruction) on a CPU that has {cpu.level} and no more",
+        [*unread(case), *_beyond(case, cpu), *_dispatch(case, cpu, variants)],
+        ok=f"{total} instructions, none beyond {cpu.level} but in the modules that ggml chooses "
+        f"from by the CPU: {', '.join(sorted(variants))}",
+        fail="it would crash (illegal instruction) or find no module on some CPU",
         remedy="it takes -march=native (GGML_NATIVE=ON) or an option like it; without that, "
         + REBUILD,
     )
@@ -280,16 +283,33 @@ def cpu_baseline(case: Case) -> Check:
 
 def _beyond(case: Case, cpu: policy.CpuRules) -> Iterator[str]:
     for library in case.libraries:
-        if cpu.dispatch_export in library.exports:
-            continue
+        allowed = cpu.variants.get(cpu.variant(stem(library.member)) or "", cpu.features)
         for feature, count in library.cpu_features.items():
             # Data between functions reads as instructions that do not exist; a file of nothing
             # else is not code.
             if feature == "INVALID" and count < library.instructions / 100:
                 continue
-            if feature not in cpu.features and feature not in library.guarded:
+            if feature not in allowed and feature not in library.guarded:
                 shown = "; ".join(library.first_use.get(feature, []))
                 yield f"{library.member}: {count} × {feature}, such as {shown}"
+
+
+def _dispatch(case: Case, cpu: policy.CpuRules, variants: Sequence[str]) -> Iterator[str]:
+    """Where ggml does not choose, or has nothing to choose for some CPU."""
+    names = {lib.member.rsplit("/", 1)[-1]: cpu.variant(stem(lib.member)) for lib in case.libraries}
+    for library in case.libraries:
+        name = cpu.variant(stem(library.member))
+        if name and name not in cpu.variants:
+            yield f"{library.member}: it is not known which CPUs a module of that name is for"
+        if name and cpu.dispatch_export not in library.exports:
+            yield f"{library.member}: exports no {cpu.dispatch_export}, so ggml does not load it"
+        for needed in library.imports:
+            if names.get(needed.removeprefix(BY_PATH)):
+                yield f"{library.member}: needs {needed}, so every CPU has to run that module"
+    if case.libraries and cpu.baseline not in variants:
+        linked = find(case, cpu.prefix.rstrip("-"))
+        if case.ours or not linked:
+            yield f"there is no {cpu.prefix}{cpu.baseline}, the module that every CPU can run"
 
 
 def paths(case: Case) -> Check:

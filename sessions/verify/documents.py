@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sessions.build.staging import CPU, DLLS, GPUS, HOOKS, LOADER, called, loader_text, unpatched
+from sessions.build.staging import DLLS, HOOKS, OF_ALL, OF_CUDA, called, loader_text, unpatched
 from sessions.shared import disk, records
 from sessions.verify import archive, metadata, sbom_reader
 from sessions.verify.model import Bill, WheelFacts
@@ -73,9 +73,10 @@ def read(file: str, scratch: str) -> Documents:
         lambda: tuple(sbom_reader.read(texts, members)),
         lambda why: (Bill("sboms/", "", "", "", "", (), (why,)),),
     )
-    added = {name: texts.get(f"{metadata.PACKAGE}/{name}") for name in (CPU, LOADER, GPUS)}
+    added = {name: texts.get(f"{metadata.PACKAGE}/{name}") for name in (*OF_ALL, *OF_CUDA)}
     loader = {name: _text(text) for name, text in added.items() if text is not None}
     preload = texts.get(f"{metadata.PACKAGE}/{DLLS}")
+    expected = [name for name in HOOKS if name in loader]
     calls = called(_text(texts.get(INIT, b"")))
     facts = WheelFacts(
         file=wheel.name,
@@ -100,7 +101,7 @@ def read(file: str, scratch: str) -> Documents:
         bindings=bindings,
         unparsed=unparsed,
         loader=records.text_sha256(loader_text(loader).encode()) if loader else None,
-        loader_called=bool(loader) and [name for name in calls if name != DLLS] == [*loader],
+        loader_called=bool(loader) and [name for name in calls if name != DLLS] == expected,
         preload=records.text_sha256(unpatched(_text(preload)).encode()) if preload else None,
         preload_called=DLLS in calls,
         bills=bills,

@@ -34,11 +34,18 @@ class PlatformLibraries:
 
 @dataclass(frozen=True)
 class CpuRules:
-    """The CPU every wheel is for; what a library that ggml dispatches to exports."""
+    """The CPU every wheel is for, and ggml's modules for others: name -> features it may use."""
 
     level: str
     features: frozenset[str]
-    dispatch_export: str
+    dispatch_export: str  # what such a module exports
+    prefix: str  # of its base name, before its own
+    baseline: str  # the one that every CPU can run
+    variants: dict[str, frozenset[str]]
+
+    def variant(self, stem: str) -> str | None:
+        """The name of a module by the base name of its file; None of any other library."""
+        return stem.removeprefix(self.prefix) if stem.startswith(self.prefix) else None
 
 
 @dataclass(frozen=True)
@@ -89,10 +96,19 @@ def platform_libraries(platform: str) -> PlatformLibraries:
 def cpu() -> CpuRules:
     """The rules for host code."""
     data = knowledge.load("wheels.toml")
+    dispatch, level = data["dispatch"], frozenset(data["cpu"]["features"])
+    options = {name: set(row) for name, row in dispatch["features"].items() if name != "source"}
     return CpuRules(
         level=data["cpu"]["level"],
-        features=frozenset(data["cpu"]["features"]),
-        dispatch_export=data["dispatch"]["export"],
+        features=level,
+        dispatch_export=dispatch["export"],
+        prefix=dispatch["prefix"],
+        baseline=dispatch["baseline"],
+        variants={
+            name: level.union(*(options[option] for option in row))
+            for name, row in dispatch["variants"].items()
+            if name != "source"
+        },
     )
 
 

@@ -63,12 +63,47 @@ int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
     return 0;
 }
 """
-# What stands for upstream's bindings and its library.
+# What stands for upstream's bindings and its libraries.
 BINDINGS = """
 import ctypes
 from pathlib import Path
 _lib = ctypes.CDLL(str(Path(__file__).parent / "lib" / "libllama.so"))
 llama_model_default_params = _lib.llama_model_default_params
+llama_supports_gpu_offload = _lib.llama_supports_gpu_offload
+"""
+# ggml: modules are loaded by path, and what they say of themselves is added up.
+GGML = r"""
+#include <dlfcn.h>
+static long count, sum;
+unsigned long ggml_backend_reg_count(void) { return count; }
+int ggml_sum(void) { return sum; }
+void *ggml_backend_load(const char *path) {
+    void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    int (*init)(void) = module ? dlsym(module, "ggml_backend_init") : 0;
+    if (!init || init() < 0) return 0;
+    ++count;
+    sum += init();
+    return module;
+}
+"""
+LLAMA = r"""
+int ggml_sum(void);
+int llama_model_default_params(void) { return ggml_sum(); }
+int llama_supports_gpu_offload(void) { return ggml_sum() > 0; }
+"""
+CPU = r"""
+#include <stdlib.h>
+#include <string.h>
+int ggml_backend_init(void) { return 0; }
+int ggml_backend_score(void) {  /* STUB_CPU: the modules that this CPU can run, the worst first */
+    const char *can = getenv("STUB_CPU"), *at = can ? strstr(can, NAME) : 0;
+    return at ? 1 + (int)(at - can) : 0;
+}
+"""
+CUDA = r"""
+int cudart_major(void), cublas_major(void), cuInit(unsigned);
+int unused(void) { return cuInit(0); }
+int ggml_backend_init(void) { return 100 * cudart_major() + cublas_major(); }
 """
 SAY = """
 import json, sys, warnings
@@ -81,6 +116,8 @@ print(json.dumps(loaded))
 print(json.dumps("cuda.pathfinder" in sys.modules))
 maps = [line.rstrip() for line in open("/proc/self/maps") if ".so" in line]
 print(json.dumps(sorted({{line.split(maxsplit=5)[5] for line in maps}})))
+print(json.dumps([llama_cpp._backends.chosen, llama_cpp._backends.library().ggml_backend_reg_count(),
+                  llama_cpp.llama_supports_gpu_offload()]))
 """
 
 # A system whose own search finds no library but those in its usual folders.
@@ -122,6 +159,9 @@ class Ran:
     loaded: Mapping[str, tuple[str, str]] | None = None
     pathfinder: bool = False
     libraries: tuple[str, ...] = ()
+    chosen: str = ""  # the CPU's module
+    modules: int = 0  # that ggml has registered
+    offload: int = 0
 
     def warnings(self) -> list[str]:
         return [line for line in self.stderr.splitlines() if "RuntimeWarning: llama_cpp:" in line]
@@ -155,6 +195,7 @@ class Machine:
             "PYTHONPATH": str(self.site),
             "LD_LIBRARY_PATH": ":".join(map(str, places)),
             "STUB_GPUS": RTX_5090,
+            "STUB_CPU": "x64 haswell",
             "STUB_LOG": str(self.root / "log"),
         }
         done = subprocess.run(
@@ -167,8 +208,8 @@ class Machine:
         )
         if done.returncode:
             return Ran(done.returncode, done.stderr)
-        answers, loaded, pathfinder, libraries = map(json.loads, done.stdout.splitlines())
-        return Ran(0, done.stderr, tuple(answers), loaded, pathfinder, tuple(libraries))
+        answers, loaded, pathfinder, libraries, said = map(json.loads, done.stdout.splitlines())
+        return Ran(0, done.stderr, tuple(answers), loaded, pathfinder, tuple(libraries), *said)
 
 
 def install(root: Path, *, cuda: str | None, archs: tuple[str, ...]) -> Machine:
@@ -187,20 +228,16 @@ def install(root: Path, *, cuda: str | None, archs: tuple[str, ...]) -> Machine:
     for name, text in added.items():
         if name.startswith("llama_cpp/"):
             (root / "site" / name).write_text(text)
-    code = "int llama_model_default_params(void) { return 0; }"
     driver = gcc(root / "driver" / "libcuda.so.1", DRIVER)
+    lib = package / "lib"
+    ggml = gcc(lib / "libggml.so", GGML, soname="$ORIGIN/libggml.so")
+    gcc(lib / "libllama.so", LLAMA, ggml)
+    for name in ("x64", "haswell", "skylakex"):
+        gcc(lib / f"libggml-cpu-{name}.so", CPU, f'-DNAME="{name}"')
     if cuda:
         kit = runtime(root / "kit", 13)
-        code = (
-            "int cudart_major(void), cublas_major(void), cuInit(unsigned);"
-            "int unused(void) { return cuInit(0); }"
-            "int llama_model_default_params(void) "
-            "{ return 100 * cudart_major() + cublas_major(); }"
-        )
         words = [kit / "libcudart.so.13", kit / "libcublas.so.13", driver]
-        gcc(package / "lib" / "libllama.so", code, *words, f"-Wl,-rpath-link,{kit}")
-    else:
-        gcc(package / "lib" / "libllama.so", code)
+        gcc(lib / "libggml-cuda.so", CUDA, *words, f"-Wl,-rpath-link,{kit}")
     return Machine(root)
 
 
@@ -339,28 +376,122 @@ def test_an_import_starts_no_driver(machine: Machine) -> None:
 
 
 SILENT_CPU = {
+    "no-driver": ({"LD_LIBRARY_PATH": ""}, ["no NVIDIA driver", "libcuda.so.1", "580", "container"]),
     "old-driver": ({"STUB_CUDA": "12080"}, ["CUDA 12.8", "CUDA 13.0", "580", "nvidia.com/drivers"]),
     "stub": ({"STUB_ERROR": "34"}, ["stub", "34", "580"]),
     "hidden": ({"CUDA_VISIBLE_DEVICES": "-1"}, ["CUDA_VISIBLE_DEVICES='-1'", "clear"]),
     "no-gpu": ({"STUB_GPUS": ""}, ["finds no GPU", "100"]),
-    "other-gpu": ({"STUB_GPUS": RTX_3090}, ["RTX 3090", "8.6", "120-real", "aborts"]),
-    "both": (
-        {"STUB_GPUS": f"{RTX_3090};{RTX_5090}"},
-        ["RTX 3090", "8.6", "CUDA_VISIBLE_DEVICES=GPU-10111213-1415-1617-1819-1a1b1c1d1e1f"],
-    ),
+    "other-gpu": ({"STUB_GPUS": RTX_3090}, ["RTX 3090", "8.6", "120-real", "runs on the CPU"]),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("env", "words"), SILENT_CPU.values(), ids=SILENT_CPU)
-def test_what_would_run_on_the_cpu_in_silence_or_abort_is_one_warning(
+def test_without_a_gpu_that_can_be_used_it_runs_on_the_cpu_and_says_why_once(
     machine: Machine, env: dict[str, str], words: list[str]
 ) -> None:
     beside(machine)
-    ran = machine.run(env=env)
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran = machine.run(env=env, prefix=BARE)
+    assert ran.answers == (0, 0), ran.stderr
     (warning,) = ran.warnings()
     assert [word for word in words if word not in warning] == []
     assert "Fix: " in warning
+    assert (ran.offload, ran.modules, ran.chosen) == (0, 1, "haswell")
+
+
+@pytest.mark.parametrize(("env", "words"), SILENT_CPU.values(), ids=SILENT_CPU)
+def test_where_a_gpu_is_required_the_import_fails_with_the_same_words(
+    machine: Machine, env: dict[str, str], words: list[str]
+) -> None:
+    beside(machine)
+    ran = machine.run(env={**env, "BLACKWHEEL_REQUIRE_GPU": "1"}, prefix=BARE)
+    assert ran.code == 1
+    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("ImportError: ")]
+    assert [word for word in [*words, "BLACKWHEEL_REQUIRE_GPU"] if word not in line] == []
+
+
+def test_where_a_gpu_is_required_and_is_there_nothing_is_said(machine: Machine) -> None:
+    beside(machine)
+    ran = machine.run(env={"BLACKWHEEL_REQUIRE_GPU": "1"})
+    assert (ran.answers, ran.warnings(), ran.modules) == ((1313, 1313), [], 2), ran.stderr
+
+
+def test_of_two_gpus_one_of_which_can_be_used_the_other_is_named(machine: Machine) -> None:
+    beside(machine)
+    ran = machine.run(env={"STUB_GPUS": f"{RTX_3090};{RTX_5090}"})
+    assert ran.answers == (1313, 1313), ran.stderr
+    (warning,) = ran.warnings()
+    assert "RTX 3090" in warning
+    assert "CUDA_VISIBLE_DEVICES=GPU-10111213-1415-1617-1819-1a1b1c1d1e1f" in warning
+    assert (ran.offload, ran.modules) == (1, 2)
+
+
+def test_without_a_driver_nothing_of_cuda_is_needed(machine: Machine) -> None:
+    """As on a laptop, or where a container image is built: pip install --no-deps will do."""
+    ran = machine.run(env={"LD_LIBRARY_PATH": ""}, prefix=BARE)
+    assert ran.answers == (0, 0), ran.stderr
+    assert not [path for path in ran.libraries if "/libcu" in path or "ggml-cuda" in path]
+
+
+def test_two_threads_with_the_first_model_both_get_the_gpu(machine: Machine) -> None:
+    beside(machine)
+    ran = machine.run(
+        "import llama_cpp, threading; said = []\n"
+        "one = lambda: said.append(llama_cpp.llama_model_default_params())\n"
+        "many = [threading.Thread(target=one) for _ in range(16)]\n"
+        "[t.start() for t in many]; [t.join() for t in many]; assert said == [1313] * 16, said"
+    )
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert ran.modules == 2
+
+
+def doctor(machine: Machine, **env: str) -> subprocess.CompletedProcess[str]:
+    base = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(machine.site),
+        "LD_LIBRARY_PATH": str(machine.root / "driver"),
+        "STUB_GPUS": RTX_5090,
+        "STUB_CPU": "x64 haswell",
+        "STUB_LOG": str(machine.root / "log"),
+    }
+    return subprocess.run(
+        [*BARE, sys.executable, "-S", "-W", "ignore", "-m", "llama_cpp._doctor"],
+        env={**base, **env},
+        cwd=machine.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_doctor_says_what_was_found(machine: Machine) -> None:
+    beside(machine)
+    done = doctor(machine)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = dict(line.split(":", 1) for line in done.stdout.splitlines())
+    assert lines["CPU module"].strip() == "haswell"
+    assert lines["  can run"].strip() == "haswell, x64"
+    assert lines["  cannot run"].strip() == "skylakex"
+    assert lines["CUDA"].strip() == "13.1, for 120-real"
+    assert lines["Driver"].strip() == "CUDA 13.1"
+    assert "RTX 5090, 12.0, GPU-00010203" in lines["GPU"]
+    assert "beside the package" in lines["Runtime"]
+    assert lines["Runs on"].strip() == "the GPU"
+
+
+def test_the_doctor_fails_where_a_cuda_wheel_runs_on_the_cpu(machine: Machine) -> None:
+    beside(machine)
+    for env in ({"STUB_GPUS": RTX_3090}, {"STUB_CUDA": "12080"}, {"LD_LIBRARY_PATH": ""}):
+        done = doctor(machine, **env)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Runs on:       the CPU" in done.stdout
+        assert "Problem:       " in done.stdout
+        assert "Fix:           " in done.stdout
+
+
+def test_the_doctor_of_a_wheel_for_the_cpu_misses_no_gpu(tmp_path: Path) -> None:
+    done = doctor(install(tmp_path / "m", cuda=None, archs=()))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "this wheel is for the CPU" in done.stdout
 
 
 FITS = {
@@ -408,24 +539,67 @@ def test_ptx_needs_a_driver_of_the_toolkits_own_version(tmp_path: Path) -> None:
 # ---- The CPU -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cuda", ["13.1", None])
-@pytest.mark.parametrize("lacks", [(), ("avx2",), ("avx2", "bmi2", "fma")], ids="+".join)
-def test_an_older_cpu_is_told_what_it_lacks_before_a_library_is_loaded(
-    tmp_path: Path, cuda: str | None, lacks: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("can", "chosen"),
+    [("x64", "x64"), ("x64 haswell", "haswell"), ("x64 haswell skylakex", "skylakex")],
+)
+def test_the_module_that_suits_the_cpu_best_is_loaded_and_no_other_stays(
+    tmp_path: Path, can: str, chosen: str
 ) -> None:
-    machine = install(tmp_path / "m", cuda=cuda, archs=("120-real",) if cuda else ())
-    if cuda:
-        beside(machine)
-    flags = ["fpu", "sse4_2", "avx", "avx2", "bmi2", "fma", "f16c"]
-    cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text(
-        "processor\t: 0\nflags\t\t: " + " ".join(f for f in flags if f not in lacks) + "\n"
-    )
-    mount = f'mount --bind "{cpuinfo}" /proc/cpuinfo && exec "$@"'
-    ran = machine.run(prefix=("unshare", "--mount", *_ROOT, "sh", "-c", mount, "sh"))
-    if not lacks:
-        assert ran.code == 0, ran.stderr
-        return
+    machine = install(tmp_path / "m", cuda=None, archs=())
+    ran = machine.run(env={"STUB_CPU": can})
+    assert (ran.chosen, ran.modules) == (chosen, 1), ran.stderr
+    loaded = [Path(path).name for path in ran.libraries if "ggml-cpu" in path]
+    assert loaded == [f"libggml-cpu-{chosen}.so"]
+
+
+def test_a_module_can_be_asked_for_by_its_name(tmp_path: Path) -> None:
+    machine = install(tmp_path / "m", cuda=None, archs=())
+    assert machine.run(env={"BLACKWHEEL_CPU": "x64"}).chosen == "x64"
+    for name in ("skylakex", "nehalem", "../x64"):  # cannot run here; is not there
+        ran = machine.run(env={"BLACKWHEEL_CPU": name})
+        assert ran.code == 1
+        assert f"no CPU module {name!r} that this CPU can run" in ran.stderr
+        assert "It can run: haswell, x64." in ran.stderr
+
+
+def test_without_a_module_for_this_cpu_the_import_says_so(tmp_path: Path) -> None:
+    machine = install(tmp_path / "m", cuda=None, archs=())
+    ran = machine.run(env={"STUB_CPU": ""})
     assert ran.code == 1
-    (line,) = [line for line in ran.stderr.splitlines() if line.startswith("ImportError: ")]
-    assert line.endswith(f"this CPU does not have: {', '.join(lacks)}.")
+    assert "ImportError: llama_cpp has no CPU module that this CPU can run" in ran.stderr
+
+
+def test_modules_in_the_current_folder_and_in_the_search_path_are_not_taken(tmp_path: Path) -> None:
+    machine = install(tmp_path / "m", cuda=None, archs=())
+    for place in (machine.root, tmp_path / "other"):
+        gcc(place / "libggml-cpu-haswell.so", CPU.replace("return 0", "return 7"), '-DNAME="x64"')
+    ran = machine.run(path=tmp_path / "other")
+    assert ran.answers == (0, 0), ran.stderr
+    lib = str(machine.site / "llama_cpp" / "lib")
+    assert [str(Path(p).parent) for p in ran.libraries if "ggml-cpu" in p] == [lib]
+
+
+def test_one_more_module_that_the_user_names_is_loaded_too(tmp_path: Path) -> None:
+    machine = install(tmp_path / "m", cuda=None, archs=())
+    more = gcc(tmp_path / "mine.so", CPU.replace("return 0", "return 7"), '-DNAME="x64"')
+    ran = machine.run(env={"GGML_BACKEND_PATH": str(more)})
+    assert (ran.answers, ran.modules) == ((7, 7), 2), ran.stderr
+
+
+def test_where_the_bindings_load_modules_themselves_none_is_loaded_twice(machine: Machine) -> None:
+    """As those of some forks do, on import."""
+    beside(machine)
+    bindings = machine.site / "llama_cpp" / "llama_cpp.py"
+    bindings.write_text(
+        BINDINGS
+        + """
+_ggml = ctypes.CDLL(str(Path(__file__).parent / "lib" / "libggml.so"))
+_ggml.ggml_backend_load.restype = ctypes.c_void_p
+for name in ("cuda", "cpu-x64"):
+    path = Path(__file__).parent / "lib" / f"libggml-{name}.so"
+    assert _ggml.ggml_backend_load(str(path).encode())
+"""
+    )
+    ran = machine.run("from ctypes import CDLL")
+    assert (ran.answers, ran.modules, ran.chosen) == ((1313, 1313), 2, None), ran.stderr

@@ -16,7 +16,7 @@ from tests import fakes
 
 OVERLAY = {
     name: (fakes.ROOT / "sessions" / "build" / "overlay" / name).read_text(encoding="utf-8")
-    for name in staging.HOOKS
+    for name in (*staging.HOOKS, staging.DOCTOR)
 }
 REQUIRES = ("cuda-pathfinder>=1.3", "nvidia-cuda-runtime>=13.1.80,<14")
 # As upstream has them.
@@ -172,26 +172,36 @@ def additions(source: Path, cuda: str | None = "13.1", platform: str = "linux") 
     )
 
 
-OF_ALL = ["blackwheel.cdx.json", "llama_cpp/__init__.py", "llama_cpp/_cpu_check.py"]
+OF_ALL = [
+    "blackwheel.cdx.json",
+    "llama_cpp/__init__.py",
+    "llama_cpp/_backends.py",
+    "llama_cpp/_doctor.py",
+]
 OF_CUDA = ["llama_cpp/_cuda_runtime.py", "llama_cpp/_gpu_check.py", "pyproject.toml"]
 
 
 @pytest.mark.parametrize(
     ("cuda", "platform", "files", "hooks"),
     [
-        (None, "linux", OF_ALL, (staging.CPU_HOOK,)),
-        ("13.1", "linux", OF_ALL + OF_CUDA, (staging.CPU_HOOK, staging.HOOK, staging.GPUS_HOOK)),
+        (None, "linux", OF_ALL, (staging.BACKENDS_HOOK,)),
+        (
+            "13.1",
+            "linux",
+            OF_ALL + OF_CUDA,
+            (staging.HOOK, staging.BACKENDS_HOOK, staging.GPUS_HOOK),
+        ),
         (
             None,
             "windows",
             [*OF_ALL, "llama_cpp/_bundled_dlls.py"],
-            (staging.CPU_HOOK, staging.DLLS_HOOK),
+            (staging.DLLS_HOOK, staging.BACKENDS_HOOK),
         ),
         (
             "13.1",
             "windows",
             [*OF_ALL, *OF_CUDA, "llama_cpp/_bundled_dlls.py"],
-            (staging.CPU_HOOK, staging.HOOK, staging.DLLS_HOOK, staging.GPUS_HOOK),
+            (staging.HOOK, staging.DLLS_HOOK, staging.BACKENDS_HOOK, staging.GPUS_HOOK),
         ),
     ],
 )
@@ -223,12 +233,10 @@ def test_what_delvewheel_writes_into_the_loading_of_libraries_is_taken_out_again
 def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
     text = additions(source)["llama_cpp/_cuda_runtime.py"]
     assert 'CUDA = "13.1"' in text
-    assert 'MINIMUM_DRIVER = "580"' in text
     checks = additions(source)["llama_cpp/_gpu_check.py"]
+    assert 'MINIMUM_DRIVER = "580"' in checks
     assert 'BUILT_FOR = "120-real"' in checks
-    cpu = additions(source)["llama_cpp/_cpu_check.py"]
-    assert 'BUILT_FOR = "sse4_2 avx avx2 bmi2 fma f16c"' in cpu
-    assert re.findall(r"@[A-Z_]+@", text + checks + cpu) == []
+    assert re.findall(r"@[A-Z_]+@", text + checks) == []
 
 
 @pytest.mark.parametrize("name", ["__init__.py", *staging.HOOKS])

@@ -152,7 +152,7 @@ CUBLAS = knowledge.floors("13")["nvidia-cublas"]
 CPU_SPEC = fakes.cpu_spec(budget_mb=4)
 
 
-def cpu(file: str = "libggml-cpu.so", **changes: Any) -> Case:
+def cpu(file: str = "libggml-cpu-haswell.so", **changes: Any) -> Case:
     """The wheel of the cpu target with one library changed."""
     inside = edited(file, fakes.cpu_facts().libraries, **changes)
     return fakes.case(fakes.cpu_facts(libraries=inside), spec=CPU_SPEC)
@@ -275,7 +275,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     ),
     "no-ggml-cuda": (
         without("libggml-cuda.so"),
-        ids("gpu-code gpu-features imports"),
+        ids("gpu-code gpu-features"),
         "there is no ggml-cuda library",
     ),
     "one-of-two-targeted-architectures": (
@@ -525,22 +525,65 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         "llama_cpp/deep.py: it cannot be read as Python",
     ),
     "avx512": (
-        linux("libggml-cpu.so", **AVX512),
+        linux("libggml-cpu-haswell.so", **AVX512),
         ids("cpu-baseline"),
-        "libggml-cpu.so: 9 × AVX512F, such as 0x1a2b vaddps zmm0,zmm0,zmm1",
+        "libggml-cpu-haswell.so: 9 × AVX512F, such as 0x1a2b vaddps zmm0,zmm0,zmm1",
     ),
-    "avx512-in-the-library-that-is-no-variant": (
+    "avx512-in-the-library-that-is-no-module": (
+        linux("libllama.so", **AVX512),
+        ids("cpu-baseline"),
+        "libllama.so: 9 × AVX512F",
+    ),
+    "avx2-in-the-library-that-is-no-module": (
+        linux("libllama.so", cpu_features={**fakes.BASELINE, "AVX2": 3}),
+        ids("cpu-baseline"),
+        "libllama.so: 3 × AVX2",
+    ),
+    "avx2-in-the-module-that-every-cpu-runs": (
+        linux("libggml-cpu-x64.so", cpu_features={**fakes.BASELINE, "AVX2": 3}),
+        ids("cpu-baseline"),
+        "libggml-cpu-x64.so: 3 × AVX2",
+    ),
+    "no-module-that-every-cpu-runs": (
+        without("libggml-cpu-x64.so"),
+        ids("cpu-baseline"),
+        "there is no ggml-cpu-x64, the module that every CPU can run",
+    ),
+    "one-library-for-the-cpu-instead-of-modules": (
         fakes.case(
             fakes.wheel_facts(
-                libraries=edited(
-                    "libggml-cpu.so",
-                    edited("libllama.so", **AVX512),
-                    exports=("ggml_backend_score",),
+                libraries=tuple(
+                    dataclasses.replace(
+                        lib, member="llama_cpp/lib/libggml-cpu.so", soname="$ORIGIN/libggml-cpu.so"
+                    )
+                    if "cpu-x64" in lib.member
+                    else lib
+                    for lib in fakes.libraries()
+                    if "haswell" not in lib.member
                 )
             )
         ),
         ids("cpu-baseline"),
-        "libllama.so: 9 × AVX512F",
+        "there is no ggml-cpu-x64, the module that every CPU can run",
+    ),
+    "module-of-an-unknown-name": (
+        linux(
+            "libggml-cpu-haswell.so",
+            member="llama_cpp/lib/libggml-cpu-fast.so",
+            soname="$ORIGIN/libggml-cpu-fast.so",
+        ),
+        ids("cpu-baseline"),
+        "it is not known which CPUs a module of that name is for",
+    ),
+    "module-that-says-no-score": (
+        linux("libggml-cpu-haswell.so", exports=("ggml_backend_init",)),
+        ids("cpu-baseline"),
+        "libggml-cpu-haswell.so: exports no ggml_backend_score, so ggml does not load it",
+    ),
+    "module-that-another-library-needs": (
+        linux("libggml.so", imports=("$ORIGIN/libggml-cpu-haswell.so", "libc.so.6")),
+        ids("cpu-baseline"),
+        "libggml.so: needs $ORIGIN/libggml-cpu-haswell.so, so every CPU has to run that module",
     ),
     "hardly-any-of-it-is-code": (
         linux("libllama.so", instructions=100_000, cpu_features={"INVALID": 1_000}),
@@ -575,7 +618,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "tag-too-old-for-glibc": (
         platform("manylinux_2_31_x86_64"),
         ids("platform-tag"),
-        "manylinux_2_31_x86_64 has GLIBC 2.31; libggml-base.so, libggml-cpu.so",
+        "manylinux_2_31_x86_64 has GLIBC 2.31; libggml-base.so, libggml-cpu-x64.so",
     ),
     "tag-too-old-for-libstdc++": (
         platform("manylinux_2_34_x86_64"),
@@ -856,9 +899,9 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         "msvcp140.dll: from nowhere (needed by llama.dll)",
     ),
     "windows-without-openmp": (
-        dll("ggml-cpu.dll", "vcomp140.dll"),
+        dll("ggml-cpu-haswell.dll", "vcomp140.dll"),
         ids("imports"),
-        "vcomp140.dll: from nowhere (needed by ggml-cpu.dll)",
+        "vcomp140.dll: from nowhere (needed by ggml-cpu-haswell.dll)",
     ),
     "windows-nothing-loads-the-runtime": (
         windows(preload=None, preload_called=False),
@@ -873,7 +916,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "windows-what-loads-the-runtime-is-not-called": (
         windows(preload_called=False),
         ids("imports"),
-        f"ggml-cpu.dll: needs vcomp140-{'0f' * 16}.dll, and nothing loads it",
+        f"ggml-cpu-haswell.dll: needs vcomp140-{'0f' * 16}.dll, and nothing loads it",
     ),
     "windows-with-a-library-of-linux": (
         dll("llama.dll", "libstdc++.so.6"),
@@ -1225,8 +1268,11 @@ SOUND: dict[str, Case] = {
         cuda(sass={"sm_120a": 98}).facts, spec=fakes.claiming(archs=("120a-real",))
     ),
     "fp4": fakes.case(cuda(tensor=OMMA).facts, spec=fakes.claiming(device_features=FP4)),
-    "avx512-behind-dispatch": linux(
-        "libggml-cpu.so", exports=("ggml_backend_init", "ggml_backend_score"), **AVX512
+    "avx512-in-the-module-that-is-for-it": linux(
+        "libggml-cpu-haswell.so",
+        member="llama_cpp/lib/libggml-cpu-skylakex.so",
+        soname="$ORIGIN/libggml-cpu-skylakex.so",
+        **AVX512,
     ),
     "data-between-functions": linux(
         "libllama.so", cpu_features={**fakes.BASELINE, "INVALID": 999}, instructions=100_000
@@ -1239,8 +1285,14 @@ SOUND: dict[str, Case] = {
     "auditwheel's-folder": fakes.case(
         fakes.wheel_facts(
             libraries=edited(
-                "libggml-cpu.so",
-                edited("libgomp.so.1", member="llama_cpp_python.libs/libgomp-a34b3233.so.1.0.0"),
+                "libggml-cpu-haswell.so",
+                edited(
+                    "libggml-cpu-x64.so",
+                    edited(
+                        "libgomp.so.1", member="llama_cpp_python.libs/libgomp-a34b3233.so.1.0.0"
+                    ),
+                    imports=("libc.so.6",),
+                ),
                 imports=("libc.so.6", "libgomp-a34b3233.so.1.0.0"),
                 search_paths=("$ORIGIN/../../llama_cpp_python.libs",),
             )
@@ -1334,6 +1386,7 @@ def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it(
     failed = {id_: check for id_, check in made.items() if check.status == "fail"}
     assert set(failed) == {
         "layout", "size", "ptx", "libraries", "imports", "paths", "platform-tag", "loader",
+        "cpu-baseline",
     }  # fmt: skip
     assert "stray: include/ (19 files)" in failed["layout"].evidence
     assert "72.4 MB" in failed["size"].evidence
@@ -1360,15 +1413,16 @@ def test_a_sound_wheel_is_told_with_what_was_found() -> None:
     assert told["gpu-features"] == "gpu-features: 23424 × HMMA, 36288 × IMMA"
     assert told["size"] == "size: 19.4 of 30 MB"
     assert told["api"] == "api: 3 functions are there"
-    assert told["libraries"] == "libraries: 7 × ELF for x86-64"
+    assert told["libraries"] == "libraries: 8 × ELF for x86-64"
     assert told["platform-tag"].endswith("(CXXABI 1.3.13, GCC 3.4, GLIBC 2.34, GLIBCXX 3.4.30)")
     packed = checks(SOUND["packed-relocations-under-a-true-tag"])["platform-tag"].summary
     assert packed.endswith("GLIBC 2.36, GLIBCXX 3.4.30, GLIBC_ABI_DT_RELR)")
 
 
-def test_variants_that_ggml_chooses_from_are_mentioned() -> None:
-    check = checks(SOUND["avx512-behind-dispatch"])["cpu-baseline"]
-    assert check.summary.endswith("none beyond x86-64-v3; 1 variants that ggml chooses from")
+def test_the_modules_that_ggml_chooses_from_are_mentioned() -> None:
+    check = checks(SOUND["avx512-in-the-module-that-is-for-it"])["cpu-baseline"]
+    assert "none beyond x86-64 but in the modules" in check.summary
+    assert check.summary.endswith("by the CPU: skylakex, x64")
 
 
 def test_a_given_wheel_without_a_record_is_warned_of_and_not_refused() -> None:

@@ -28,11 +28,13 @@ from tests.problems import raises
 INFO = "llama_cpp_python-0.3.16.dist-info"
 CPU = [
     "llama_cpp/__init__.py",
-    "llama_cpp/_cpu_check.py",
+    "llama_cpp/_backends.py",
+    "llama_cpp/_doctor.py",
     "llama_cpp/server/app.py",
     "llama_cpp/lib/libggml.so",
     "llama_cpp/lib/libggml-base.so",
-    "llama_cpp/lib/libggml-cpu.so",
+    "llama_cpp/lib/libggml-cpu-x64.so",
+    "llama_cpp/lib/libggml-cpu-haswell.so",
     "llama_cpp/lib/libllama.so",
     "llama_cpp/lib/libmtmd.so",
     "llama_cpp/lib/libgomp.so.1",
@@ -128,7 +130,7 @@ def test_a_library_that_is_there_twice_is_counted() -> None:
     assert problems([*CUDA, "llama_cpp/lib64/libllama.so"]) == ["2 copies of llama instead of one"]
 
 
-@pytest.mark.parametrize("library", ["ggml", "ggml-base", "ggml-cpu", "llama", "mtmd"])
+@pytest.mark.parametrize("library", ["ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd"])
 def test_a_missing_library_is_named(library: str) -> None:
     less = [name for name in CPU if name != f"llama_cpp/lib/lib{library}.so"]
     assert problems(less, cuda=False) == [f"0 copies of {library} instead of one"]
@@ -146,12 +148,13 @@ def test_every_problem_is_found_and_not_the_first_alone() -> None:
     assert problems(["x.so"], cuda=False) == [
         "stray: x.so",
         *(f"0 copies of {name} instead of one" for name in main_wheel.LIBRARIES),
-        "missing: llama_cpp/_cpu_check.py",
+        "missing: llama_cpp/_backends.py",
+        "missing: llama_cpp/_doctor.py",
     ]
 
 
 def test_an_empty_wheel_is_refused() -> None:
-    assert len(problems([], cuda=False)) == len(main_wheel.LIBRARIES) + 1
+    assert len(problems([], cuda=False)) == len(main_wheel.LIBRARIES) + 2
 
 
 def test_a_versioned_name_is_another_copy_of_its_library() -> None:

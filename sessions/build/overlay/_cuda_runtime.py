@@ -1,6 +1,6 @@
-"""Find and load the CUDA runtime before the libraries of this package need it.
+"""Find and load the CUDA runtime before ggml's CUDA module needs it.
 
-Added to llama-cpp-python by blackwheel. The libraries in ``llama_cpp/lib`` are linked with
+Added to llama-cpp-python by blackwheel. ggml's CUDA module in ``llama_cpp/lib`` is linked with
 cudart and cuBLAS, which a driver does not bring. NVIDIA's packages from PyPI (which this wheel
 depends on) have them beside this package or elsewhere on sys.path; NVIDIA's ``cuda-pathfinder``
 finds those of conda and of an installed toolkit. Only libraries of this wheel's CUDA major are
@@ -21,19 +21,16 @@ loaded = {}
 
 
 def load():
-    """Load driver and runtime into the process.
+    """Load driver and runtime into the process; without a driver neither, as nothing needs it.
 
     Raises ImportError that names everything that is missing, and how to get it.
     """
-    missing = []
+    missing, wanted = [], LIBRARIES
     try:
         ctypes.CDLL(DRIVER)
-    except OSError as error:
-        missing.append(
-            "the NVIDIA driver ({}): install a driver of release {} or newer from "
-            "https://www.nvidia.com/drivers [{}]".format(DRIVER, MINIMUM_DRIVER, error)
-        )
-    for name in LIBRARIES:
+    except OSError:  # _gpu_check says it
+        wanted = ()
+    for name in wanted:
         try:
             loaded[name] = find(name)
         except OSError as error:
@@ -147,6 +144,5 @@ def of_major(path, major):
 
 # Filled in when the wheel is built.
 CUDA = "@CUDA@"
-MINIMUM_DRIVER = "@MINIMUM_DRIVER@"
 
 MAJOR = CUDA.partition(".")[0]

@@ -1,6 +1,7 @@
-"""Say why this wheel would run on the CPU in silence, or abort: the driver, or the GPUs.
+"""Load ggml's CUDA module where a GPU can run this wheel, and say why where none can.
 
-Added to llama-cpp-python by blackwheel. All that it finds is one RuntimeWarning.
+Added to llama-cpp-python by blackwheel. Whatever it finds is one RuntimeWarning, and the wheel runs
+on the CPU. With BLACKWHEEL_REQUIRE_GPU=1 it is an ImportError.
 """
 
 import ctypes
@@ -8,6 +9,7 @@ import functools
 import importlib
 import os
 import sys
+import threading
 import warnings
 
 # Filled in when the wheel is built.
@@ -18,47 +20,96 @@ BUILT_FOR = "@ARCHS@"  # as CMAKE_CUDA_ARCHITECTURES has them
 ARCHS = BUILT_FOR.split()
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 DRIVERS = "https://www.nvidia.com/drivers"
+REQUIRE = "BLACKWHEEL_REQUIRE_GPU"
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE; cuda.h, like the two attributes
 CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+# The functions of the bindings that ask which devices there are: the start of their names.
+ASKING = (
+    "llama_backend_init",
+    "llama_load_model",
+    "llama_max_devices",
+    "llama_model_default_params",
+    "llama_model_load",
+    "llama_numa_init",
+    "llama_params_fit",
+    "llama_print_system_info",
+    "llama_supports_",
+    "ggml_backend_",
+)
 
 
 def watch():
-    """Warn of a driver that cannot run this wheel; have the GPUs checked before the first model.
+    """Warn of a driver that cannot run this wheel; have the rest done before the first model.
 
-    Not on import: to ask for them starts the driver. That takes time, a fork of the process
-    cannot use the driver afterwards, and CUDA_VISIBLE_DEVICES is not read again.
+    Not on import: to ask for the GPUs starts the driver. That takes time, a fork of the process
+    cannot use the driver afterwards, and CUDA_VISIBLE_DEVICES is not read again. Raises
+    ImportError where a GPU is required and there is none that can be used.
     """
-    library = ctypes.CDLL(DRIVER)
-    trouble = driver_trouble(library)
+    library, trouble = driver()
     if trouble:
-        warn(*trouble)
+        tell(*trouble)
+        return
+    if os.environ.get(REQUIRE, "0") not in ("", "0"):
+        start(library)
         return
     bindings = importlib.import_module(__package__ + ".llama_cpp")
-    upstream = getattr(bindings, "llama_model_default_params", None)
-    if upstream is None:
-        return
-    waiting = [library]
+    waiting, lock = [library], threading.Lock()
 
-    @functools.wraps(upstream)
-    def llama_model_default_params():
-        while waiting:
-            trouble = gpu_trouble(waiting.pop())
-            if trouble:
-                warn(*trouble)
-        return upstream()
+    def first(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            with lock:  # another thread waits until the module is loaded
+                while waiting:
+                    start(waiting.pop())
+            return function(*args, **kwargs)
 
-    bindings.llama_model_default_params = llama_model_default_params
+        return call
+
+    for name, function in list(vars(bindings).items()):
+        if name.startswith(ASKING) and callable(function) and not isinstance(function, type):
+            setattr(bindings, name, first(function))
 
 
-def warn(what, fix):
-    """One warning that names what is wrong and how to fix it."""
-    warnings.warn("llama_cpp: {}. Fix: {}".format(what, fix), RuntimeWarning, stacklevel=3)
+def start(library):
+    """Check the GPUs, and load the CUDA module where one of them can run it."""
+    what, fix, usable = gpu_trouble(library) or ("", "", True)
+    if what:
+        tell(what, fix, required=not usable)
+    if usable:
+        backends = importlib.import_module(__package__ + "._backends")
+        path = backends.module("cuda")
+        # Libraries from elsewhere may have none, and some bindings load the modules themselves.
+        if backends.chosen and os.path.isfile(path):
+            backends.register(path)
+
+
+def driver():
+    """(the driver's library, None), or (None, (what, fix)) where it cannot run this wheel."""
+    try:
+        library = ctypes.CDLL(DRIVER)
+    except OSError as error:
+        return None, (
+            "there is no NVIDIA driver here ({}), so everything runs on the CPU".format(error),
+            "where there is a GPU, install a driver of release {} or newer: {}; a container has "
+            "to be given the GPU".format(MINIMUM_DRIVER, DRIVERS),
+        )
+    return library, driver_trouble(library)
+
+
+def tell(what, fix, required=True):
+    """One warning that names what is wrong and how to fix it, or an ImportError.
+
+    Raises ImportError where a GPU is required.
+    """
+    text = "llama_cpp: {}. Fix: {}".format(what, fix)
+    if required and os.environ.get(REQUIRE, "0") not in ("", "0"):
+        raise ImportError("{} ({} is set)".format(text, REQUIRE))
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def driver_trouble(library):
     """(what, fix) of a driver that is a stub or too old; None of any other. Starts nothing."""
-    number = ctypes.c_int(0)
-    code = getattr(library, "cuDriverGetVersion", lambda _: "missing")(ctypes.byref(number))
+    code, has = cuda_version(library)
     if code != 0:
         return (
             "{} is a stub and not an NVIDIA driver (cuDriverGetVersion: {}), so everything runs "
@@ -66,7 +117,6 @@ def driver_trouble(library):
             "where there is a GPU, remove folders named stubs from the library search path, and "
             "install a driver of release {} or newer: {}".format(MINIMUM_DRIVER, DRIVERS),
         )
-    has = (number.value // 1000, number.value % 1000 // 10)  # 13010: 13.1
     needs = tuple(int(part) for part in CUDA.split("."))
     if any(not arch.endswith("-virtual") for arch in ARCHS):
         needs = (needs[0], 0)  # for machine code every driver of the major will do
@@ -81,8 +131,15 @@ def driver_trouble(library):
     return None
 
 
+def cuda_version(library):
+    """(what cuDriverGetVersion returns, the CUDA version that the driver supports)."""
+    number = ctypes.c_int(0)
+    code = getattr(library, "cuDriverGetVersion", lambda _: "missing")(ctypes.byref(number))
+    return code, (number.value // 1000, number.value % 1000 // 10)  # 13010: 13.1
+
+
 def gpu_trouble(library):
-    """(what, fix) where there is no GPU, or one that this wheel has no code for; else None."""
+    """What is wrong with the GPUs, the fix, and whether one can be used all the same; else None."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     code = library.cuInit(0)
     gpus = devices(library) if code == 0 else []
@@ -99,6 +156,7 @@ def gpu_trouble(library):
                 hidden
             ),
             "clear that variable to use a GPU",
+            False,
         )
     if not gpus:
         return (
@@ -106,12 +164,14 @@ def gpu_trouble(library):
                 code
             ),
             "nvidia-smi shows what the driver finds; a container has to be given the GPU",
+            False,
         )
     if not fitting:
         return (
-            "no GPU here can run this wheel: {}, and here is {}. A model that is put on it "
-            "aborts".format(code_for, others),
-            "install a wheel for this GPU, or set CUDA_VISIBLE_DEVICES=-1 to use the CPU",
+            "no GPU here can run this wheel: {}, and here is {}, so everything runs on the "
+            "CPU".format(code_for, others),
+            "install a wheel for this GPU",
+            False,
         )
     if others:
         return (
@@ -119,6 +179,7 @@ def gpu_trouble(library):
                 code_for, others
             ),
             "hide it: CUDA_VISIBLE_DEVICES={}".format(",".join(fitting)),
+            True,
         )
     return None
 

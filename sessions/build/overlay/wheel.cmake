@@ -6,6 +6,7 @@
 # target, `blackwheel`, builds the shipped libraries alone, and one install component of the same
 # name puts each of them into the wheel once.
 
+# Beside these are the modules that ggml loads at run time, one for each kind of CPU.
 set(BLACKWHEEL_LIBRARIES llama ggml ggml-base ggml-cpu ggml-cuda mtmd)
 
 function(blackwheel_ship)
@@ -15,6 +16,12 @@ function(blackwheel_ship)
             list(APPEND present ${library})
         endif()
     endforeach()
+    get_property(backends DIRECTORY "${CMAKE_SOURCE_DIR}/vendor/llama.cpp/ggml/src"
+        PROPERTY BUILDSYSTEM_TARGETS
+    )
+    list(FILTER backends INCLUDE REGEX "^ggml-cpu-")
+    list(FILTER backends EXCLUDE REGEX "-feats$")  # the question whether a CPU can run the module
+    list(APPEND present ${backends})
 
     # One file a library: no libX.so -> libX.so.0 -> libX.so.0.1, which a zip would hold thrice.
     # No search path but the library's own folder: the build machine's are of no use elsewhere.
@@ -37,6 +44,7 @@ function(blackwheel_ship)
         BUILD_WITH_INSTALL_RPATH ON
     )
 
+    blackwheel_modules_where_asked()
     blackwheel_plain_includes("${CMAKE_SOURCE_DIR}")
     if(TARGET ggml-cuda)
         blackwheel_merge(ggml-cuda)
@@ -104,6 +112,26 @@ function(blackwheel_plain_includes folder)
     foreach(child IN LISTS children)
         blackwheel_plain_includes("${child}")
     endforeach()
+endfunction()
+
+# Only the backends' own registrations ask whether they are modules: ggml-cuda.cu, and all of a CPU's.
+# Everything else is compiled as for libraries that are linked, so that a compiler cache serves both.
+function(blackwheel_modules_where_asked)
+    foreach(target IN ITEMS ggml-base ggml-cuda)
+        foreach(property IN ITEMS COMPILE_DEFINITIONS INTERFACE_COMPILE_DEFINITIONS)
+            if(TARGET ${target})
+                get_target_property(definitions ${target} ${property})
+                list(REMOVE_ITEM definitions GGML_BACKEND_DL definitions-NOTFOUND)
+                set_property(TARGET ${target} PROPERTY ${property} "${definitions}")
+            endif()
+        endforeach()
+    endforeach()
+    if(TARGET ggml-cuda)
+        get_target_property(folder ggml-cuda SOURCE_DIR)
+        set_property(SOURCE "${folder}/ggml-cuda.cu" TARGET_DIRECTORY ggml-cuda
+            APPEND PROPERTY COMPILE_DEFINITIONS GGML_BACKEND_DL
+        )
+    endif()
 endfunction()
 
 # Files that BLACKWHEEL_MERGED names ("acc arange;mean sum": a list of files to compile as one), in
