@@ -702,6 +702,14 @@ def smoke_answers(type_: str) -> dict[str, Any]:
     return {"error": None, "offloaded": [3, 3], "buffers": buffers, "results": cases}
 
 
+def smoke_module(type_: str, name: str) -> dict[str, Any]:
+    """What the payload's child finds of one GGML type with one of the wheel's CPU modules."""
+    found = smoke_answers(type_)
+    wanted = [(1, True, "f16"), (32, True, "f16")]
+    results = [c for c in found["results"] if (c["batch"], c["flash"], c["kv"]) in wanted]
+    return {**found, "type": type_, "chosen": name, "results": results}
+
+
 def smoke_found(**changes: Any) -> dict[str, Any]:
     """All that the payload's children find of a sound rtx50 wheel on its GPU."""
     site = "/work/venv/lib/python3.11/site-packages"
@@ -712,6 +720,8 @@ def smoke_found(**changes: Any) -> dict[str, Any]:
             "version": "0.3.16",
             "package": f"{site}/llama_cpp",
             "offload": True,
+            "modules": {"x64": 1, "haswell": 64, "skylakex": 0},
+            "chosen": "haswell",
             "runtime": {
                 "cudart": [f"{runtime}/libcudart.so.13", "site-packages"],
                 "cublas": [f"{runtime}/libcublas.so.13", "site-packages"],
@@ -766,6 +776,10 @@ def smoke_found(**changes: Any) -> dict[str, Any]:
                 "operations": [],
             }
         },
+        "modules": {
+            name: [smoke_module(type_, name) for type_ in ("F16", "Q4_K")]
+            for name in ("haswell", "x64")
+        },
         "jit_files": 0,
         **smoke_feature_parts(),
     }
@@ -812,7 +826,7 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
     held = {"known-answers": "16 cases of 1 types within their bounds", "memory": "0 MiB lost"}
     ids = (
         "device native-sass libraries full-offload memory known-answers greedy-tokens repeatable "
-        "types grammar embeddings state vocabulary vision text-embeddings lora threads "
+        "types cpu-modules grammar embeddings state vocabulary vision text-embeddings lora threads "
         "partial-offload families"
     )
     return [

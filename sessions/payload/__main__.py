@@ -24,6 +24,14 @@ import smoke_checks
 import spawn
 
 Job = dict[str, Any]
+# With which each of the wheel's modules for the CPU is tested: what loses nothing, one that is
+# repacked for the CPU, and the most used ones; one token, and many.
+MODULE_TYPES = ("F16", "Q4_0", "Q8_0", "Q4_K")
+MODULE_CASES = [
+    number
+    for number, case in enumerate(child.CASES)
+    if case["batch"] in (1, 32) and case["flash"] and case["kv"] == "f16"
+]
 TIMEOUT = 300.0  # seconds for one child; on a GPU the longest takes a few, on two CPU cores 60
 
 
@@ -59,7 +67,8 @@ def prove(job: Job) -> Job:
     job = {**job, "jit_cache": str(cache), "cases": len(child.CASES)}
     alone = ["device", "offload", "api", "times", *(["real"] if job.get("model") else [])]
     features = feature_checks.names(job)
-    total = len(alone) + len(features) + len(job["types"]) + len(family_pairs(job))
+    families = family_pairs(job)
+    total = len(alone) + len(features) + len(job["types"]) + len(families) + 1
     found: Job = {}
     for number, work in enumerate(alone):
         progress(number, total, work, start)
@@ -76,11 +85,12 @@ def prove(job: Job) -> Job:
                 place = found if done in others else found["answers"]
                 place[both[done]] = done.result()
                 progress(number, total, both[done], start)
-            pairs = family_pairs(job)
-            doing = {pool.submit(family, job, *pair): pair for pair in pairs}
+            doing = {pool.submit(family, job, *pair): pair for pair in families}
             for number, done in enumerate(concurrent.futures.as_completed(doing), 1):
                 found["families"][doing[done]] = done.result()
-                progress(total - len(pairs) + number, total, doing[done][0], start)
+                progress(total - 1 - len(families) + number, total, doing[done][0], start)
+        progress(total - 1, total, "modules", start)
+        found["modules"] = modules(job, found["device"].get("modules") or {})
     found["jit_files"] = sum(path.is_file() for path in cache.rglob("*"))
     checks = smoke_checks.evaluate(job, found) + feature_checks.evaluate(job, found)
     if not found["device"]["error"]:
@@ -171,19 +181,36 @@ def family(job: Job, name: str, kind: str) -> Job:
     return {**found, "rows": rows, "operations": found.get("operations", [])}
 
 
+def modules(job: Job, scores: dict[str, int]) -> dict[str, list[Job]]:
+    """What each of the wheel's modules for the CPU that can run here computes, on the CPU."""
+    asked = [(name, type_) for name in sorted(scores) if scores[name] for type_ in MODULE_TYPES]
+
+    def one(name: str, type_: str) -> Job:
+        return run_child(job, "answers", type=type_, cpu=name, layers=0, only=MODULE_CASES)
+
+    with concurrent.futures.ThreadPoolExecutor(job["jobs"]) as pool:
+        done = pool.map(lambda pair: one(*pair), asked)
+        found: dict[str, list[Job]] = {}
+        for (name, type_), part in zip(asked, done, strict=True):
+            found.setdefault(name, []).append({"type": type_, **part})
+    return found
+
+
 def run_child(job: Job, work: str, **more: Any) -> Job:
     """What a child said, its lines laid over one another; ``error`` is None if it ended well."""
-    name = f"{work}-{more.get('type', '')}-{more.get('first', '')}"
+    name = f"{work}-{more.get('type', '')}-{more.get('cpu', more.get('first', ''))}"
+    path = Path(job["folder"]) / f"{name}.json"
+    job = {**job, **more, "work": work}
+    path.write_text(json.dumps(job), encoding="utf-8")
     visible = job["visible"] if job["layers"] or job.get("plant") else "-1"
     if more.get("type") == "two-gpus":
         visible = f"{visible},{job['second']}"
-    path = Path(job["folder"]) / f"{name}.json"
-    path.write_text(json.dumps({**job, **more, "work": work}), encoding="utf-8")
     environment = {
         "CUDA_CACHE_PATH": job["jit_cache"],
         "CUDA_DISABLE_PTX_JIT": "1",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": visible,
+        "BLACKWHEEL_CPU": job.get("cpu", ""),
     }
     start = time.monotonic()
     said, error = spawn.spawn(sys.executable, path, environment, job.get("timeout", TIMEOUT))

@@ -45,7 +45,7 @@ def answers(job: Job) -> None:
     if not llama.knows(int(GGMLQuantizationType[name])):
         say(unknown=name)
         return
-    path = Path(job["folder"]) / f"{name}.gguf"
+    path = Path(job["folder"]) / f"{name}{job.get('cpu', '')}.gguf"
     made = tinymodel.make(path, name)
     weights = made.weights
     if job.get("oracle_seed"):
@@ -57,11 +57,11 @@ def answers(job: Job) -> None:
     wanted, _ = oracle.forward(weights, tokens)
     best = np.sort(wanted, axis=1)
     clear = best[:, -1] - best[:, -2] >= MARGIN
-    say(model=name, sha256=made.sha256)
+    say(model=name, sha256=made.sha256, chosen=cpu_module())
     with llama.model(path, job["layers"]) as loaded:
         say(type=name, offloaded=llama.LOG.offloaded(), buffers=llama.LOG.buffers())
         for number, case in enumerate(CASES):
-            if number < job.get("first", 0):
+            if number < job.get("first", 0) or number not in job.get("only", [number]):
                 continue
             say(case=number)
             length = LENGTHS[case["batch"]]
@@ -95,6 +95,25 @@ def answers(job: Job) -> None:
                     "equal": int(equal.sum()),
                 }
             )
+
+
+def cpu_module() -> str | None:
+    """The wheel's module for the CPU that this process uses; None where it has but one library."""
+    try:
+        from llama_cpp import _backends
+    except ImportError:
+        return None
+    chosen: str | None = _backends.chosen
+    return chosen
+
+
+def cpu_modules() -> dict[str, int] | None:
+    """How well each of the wheel's modules suits this CPU: 0 where it cannot run. None as above."""
+    if cpu_module() is None:
+        return None
+    from llama_cpp import _backends
+
+    return dict(_backends.scores())
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -136,6 +155,8 @@ def device(job: Job) -> None:
         package=str(Path(llama_cpp.__file__).parent),
         offload=offload,
         runtime=found,
+        modules=cpu_modules(),
+        chosen=cpu_module(),
         libraries=llama.loaded_libraries(),
         devices=llama.LOG.devices(),
         system=llama_cpp.llama_print_system_info().decode(),

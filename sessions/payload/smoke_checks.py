@@ -32,6 +32,7 @@ def evaluate(job: Job, found: Job) -> list[Job]:
             memory(found["offload"]),
         ]
     checks += [known_answers(job, found), tokens(found), repeats(found), types(job, found, on_gpu)]
+    checks.append(modules(job, found))
     checks += list(api(found["api"]))
     if "real" in found:
         checks.append(real(job, found["real"]))
@@ -246,6 +247,48 @@ def known_answers(job: Job, found: Job) -> Job:
         f"(closest: {worst[0]:.0%} of its bound, {worst[1]})",
         f"{len(problems)} of {count} cases are wrong",
         "do not use this wheel on this GPU; report it with the report file",
+    )
+
+
+def modules(job: Job, found: Job) -> Job:
+    """Each of the wheel's modules for the CPU that can run here computes the known answers."""
+    scores = found["device"].get("modules")
+    ran = found.get("modules", {})
+    problems = []
+    for name, parts in ran.items():
+        for part in parts:
+            what = f"{name}, {part['type']}"
+            problems += [f"{what}: {why}" for why in _crash(part)]
+            if not part.get("error") and part.get("chosen") != name:
+                problems.append(f"{what}: {part.get('chosen')} was used")
+            done = [case for case in part["results"] if "nmse" in case]
+            problems += [f"{what}: {c['error']}" for c in part["results"] if "error" in c]
+            problems += [
+                f"{what}, batch {case['batch']}: NMSE {case['nmse']:.2e}, allowed "
+                f"{bound(job, case):.0e}"
+                for case in done
+                if not case["finite"] or not case["nmse"] <= bound(job, case)
+            ]
+            if not done and not part.get("error"):
+                problems.append(f"{what}: no case was computed")
+    can = [name for name in scores or {} if scores[name]]
+    problems += [f"{name}: not tried" for name in sorted(can) if name not in ran]
+    if scores is not None:
+        if not can:
+            problems.append("no module can run on this CPU")
+        elif scores[found["device"]["chosen"]] < max(scores.values()):
+            problems.append(f"{found['device']['chosen']} is loaded, and another suits better")
+    cannot = sorted(set(scores or {}) - set(can))
+    aside = f"; not tested, this CPU cannot run them: {', '.join(cannot)}" if cannot else ""
+    return _check(
+        "cpu-modules",
+        problems,
+        f"{', '.join(sorted(can))} compute the known answers, {found['device'].get('chosen')} "
+        f"is loaded here{aside}"
+        if scores is not None
+        else "this wheel has one library for the CPU",
+        "the wheel's code for the CPU is wrong",
+        "do not use this wheel on this CPU; report it with the report file",
     )
 
 

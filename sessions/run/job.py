@@ -159,7 +159,7 @@ _PLAIN = ("file", "sha256", "target", "device", "python", "system", "started")
 _ANYWHERE = frozenset(
     {
         "device", "known-answers", "greedy-tokens", "repeatable", "types", "grammar", "embeddings",
-        "state", "vocabulary", "families",
+        "state", "vocabulary", "families", "cpu-modules",
     }
 )  # fmt: skip
 _ON_A_CARD = frozenset(["native-sass", "libraries", "full-offload", "memory"])

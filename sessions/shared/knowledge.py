@@ -184,15 +184,6 @@ def host_minimum() -> dict[str, int]:
     return {"gnu": row["gnu_min"], "clang": row["clang_min"], "msvc": row["msvc_min"]}
 
 
-def cpu_baseline() -> dict[str, str]:
-    """What every CPU has that a wheel is for: ggml's name of a feature -> Linux's.
-
-    Each is set in a build, not left to default: ggml turns all of them off when it finds
-    SOURCE_DATE_EPOCH set (ggml/CMakeLists.txt, INS_ENB).
-    """
-    return dict(load("wheels.toml")["cpu"]["baseline"])
-
-
 def capability_names() -> dict[int, str]:
     """Compute capability times ten -> the GPUs that have it."""
     rows = load("cuda.toml")["capability"]

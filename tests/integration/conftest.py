@@ -30,8 +30,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 MINI = REPOSITORY / "tests" / "data" / "mini-upstream"
 ODD = "black wheel ñ"
-LIBRARIES = ("libggml-base.so", "libggml-cpu.so", "libggml.so", "libllama.so", "libmtmd.so")
-SOURCES = 11  # files of the miniature that a build compiles
+MODULES = ("libggml-cpu-haswell.so", "libggml-cpu-x64.so")
+LIBRARIES = ("libggml-base.so", *MODULES, "libggml.so", "libllama.so", "libmtmd.so")
+SOURCES = 15  # files of the miniature that a build compiles
 
 # Of the caller's environment, only what reaching a package index may need.
 _KEPT = ("HOME", "USER", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")

@@ -30,7 +30,8 @@ def test_wheel_holds_one_copy_of_each_library_and_no_stray(built: Checkout) -> N
         members = [name for name in archive.namelist() if not name.endswith("/")]
     shipped = sorted(n for n in members if not n.startswith("llama_cpp_python-0.0.1.dist-info/"))
     libraries = [f"llama_cpp/lib/{name}" for name in LIBRARIES]
-    modules = [f"llama_cpp/{name}" for name in ("__init__.py", "_cpu_check.py", "py.typed")]
+    names = ("__init__.py", "_backends.py", "_doctor.py", "llama_cpp.py", "py.typed")
+    modules = [f"llama_cpp/{name}" for name in names]
     assert shipped == sorted([*modules, *libraries])
     assert len(built.compiled()) == SOURCES  # the tools are not even compiled
 

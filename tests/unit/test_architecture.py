@@ -39,10 +39,11 @@ PAYLOAD_USED = {"gpu", "cgroups", "pipconfig", "report_file", "stats"} | {
 }
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
+    "_backends": {"_ctypes", "ctypes", "importlib", "os", "pathlib", "sys"},
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
-    "_cpu_check": {"ctypes", "pathlib", "sys"},
     "_cuda_runtime": {"ctypes", "os", "pathlib", "sys", "cuda"},
-    "_gpu_check": {"ctypes", "functools", "importlib", "os", "sys", "warnings"},
+    "_doctor": {"importlib", "sys"},
+    "_gpu_check": {"ctypes", "functools", "importlib", "os", "sys", "threading", "warnings"},
 }
 # What each of the payload's modules imports but the standard library. What a bundle needs before
 # it has installed anything, and what judges, needs nothing at all.
@@ -288,7 +289,7 @@ def reads_environment(tree: ast.AST) -> bool:
 def test_only_options_reads_the_environment() -> None:
     # bootstrap runs before anything else can be imported, and hands its own environment on.
     found = [path.relative_to(SESSIONS).as_posix() for path in ALL if reads_environment(tree(path))]
-    ours = ("_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
+    ours = ("_backends.py", "_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
     overlay = [f"build/overlay/{name}" for name in ours]
     payload = ["payload/launch.py", "payload/spawn.py"]
     assert found == [*overlay, *payload, "shared/bootstrap.py", "shared/options.py"]

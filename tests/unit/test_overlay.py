@@ -1,6 +1,6 @@
 """Our modules in a wheel, with a machine of fakes under them; a real one: test_loader.py.
 
-The loader of the CUDA runtime, and the check of the CPU.
+The loader of the CUDA runtime.
 """
 
 from __future__ import annotations
@@ -167,26 +167,20 @@ def test_without_anything_one_error_names_each_thing_and_how_to_get_it(
     loader: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", "linux")
-    lines = missing(loader(Machine(driver=False, libraries=())))
+    lines = missing(loader(Machine(libraries=())))
     assert lines[0] == "llama_cpp was built for CUDA 13.1 and cannot start without:"
-    assert lines[1].startswith(
-        "  - the NVIDIA driver (libcuda.so.1): install a driver of release 580 or newer from "
-        "https://www.nvidia.com/drivers ["
-    )
     install = "pip install nvidia-cuda-runtime nvidia-cublas ["
-    assert [line.partition("[")[0] + "[" for line in lines[2:]] == [
+    assert [line.partition("[")[0] + "[" for line in lines[1:]] == [
         f"  - cudart: {install}",
         f"  - cublasLt: {install}",
         f"  - cublas: {install}",
     ]
 
 
-def test_a_missing_driver_alone_is_the_only_complaint(loader: Load) -> None:
-    module = loader(Machine(driver=False))
-    lines = missing(module)
-    assert len(lines) == 2
-    assert "the NVIDIA driver" in lines[1]
-    assert set(module.loaded) == {"cudart", "cublasLt", "cublas"}
+def test_without_a_driver_nothing_is_loaded_and_nothing_is_missing(loader: Load) -> None:
+    module = loader(Machine(driver=False, libraries=()))
+    module.load()
+    assert module.loaded == {}
 
 
 def test_one_missing_library_is_the_only_complaint(loader: Load) -> None:
@@ -217,12 +211,11 @@ def test_an_error_that_nobody_foresaw_is_not_hidden(loader: Load) -> None:
 def test_without_the_pathfinder_it_says_how_to_get_it(
     loader: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = loader(Machine(driver=False))
+    module = loader(Machine())
     monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
     lines = missing(module)
-    assert len(lines) == 5
-    assert "the NVIDIA driver" in lines[1]
-    for line in lines[2:]:
+    assert len(lines) == 4
+    for line in lines[1:]:
         assert "pip install nvidia-cuda-runtime nvidia-cublas [" in line
         assert "pip install cuda-pathfinder: " in line
 
@@ -312,9 +305,8 @@ def test_what_python_3_8_does_not_know_would_be_seen() -> None:
         ast.parse("match x:\n    case 1: pass\n", feature_version=(3, 8))
 
 
-def test_both_blanks_are_there_to_be_filled_in() -> None:
+def test_the_blank_is_there_to_be_filled_in() -> None:
     assert SOURCE.count("@CUDA@") == 1
-    assert SOURCE.count("@MINIMUM_DRIVER@") == 1
 
 
 @pytest.mark.parametrize(
@@ -335,50 +327,3 @@ def test_a_runtime_of_another_cuda_major_is_missing_not_loaded_in_silence(loader
     (_, *lines) = missing(loader(Machine(major=12)))
     assert [line.split(":")[0] for line in lines] == ["  - cudart", "  - cublasLt", "  - cublas"]
     assert "found /usr/local/cuda/lib64/libcudart.so.12" in lines[0]
-
-
-# ---- The check of the CPU ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def cpu() -> ModuleType:
-    module = ModuleType("_cpu_check")
-    text = (OVERLAY / "_cpu_check.py").read_text(encoding="utf-8")
-    exec(text.replace("@CPU@", "sse4_2 avx avx2 bmi2"), module.__dict__)
-    return module
-
-
-def test_the_flags_of_the_first_cpu_are_read_and_no_more(cpu: ModuleType, tmp_path: Path) -> None:
-    path = tmp_path / "cpuinfo"
-    path.write_text("processor\t: 0\nflags\t\t: fpu sse4_2 avx\nflags\t\t: avx2\n")
-    assert cpu.cpu_flags(str(path)) == ["fpu", "sse4_2", "avx"]
-
-
-def test_where_the_system_does_not_tell_nothing_is_refused(
-    cpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert cpu.cpu_flags(str(tmp_path / "none")) == []
-    monkeypatch.setattr("sys.platform", "linux")
-    cpu.__dict__["cpu_flags"] = list
-    cpu.check()
-
-
-@pytest.mark.parametrize(
-    ("build", "has", "lacks"),
-    [
-        (19045, {38, 39, 40}, []),
-        (19045, {38, 39}, ["avx2"]),
-        (19045, set(), ["sse4_2", "avx", "avx2"]),
-        (17763, set(), []),  # a Windows that does not know of these features says no to all
-    ],
-)
-def test_windows_is_asked_for_what_it_knows_of(
-    cpu: ModuleType, monkeypatch: pytest.MonkeyPatch, build: int, has: set[int], lacks: list[str]
-) -> None:
-    kernel, version = ModuleType("kernel32"), ModuleType("version")
-    kernel.__dict__["IsProcessorFeaturePresent"] = lambda number: number in has
-    version.__dict__["build"] = build
-    monkeypatch.setattr("sys.platform", "win32")
-    monkeypatch.setattr("sys.getwindowsversion", lambda: version, raising=False)
-    monkeypatch.setattr("ctypes.WinDLL", lambda _: kernel, raising=False)
-    assert cpu.lacks() == lacks

@@ -374,6 +374,8 @@ def sound(changes: Found) -> Callable[..., Found]:
     known = {**fakes.smoke_found(real={"error": None, "answers": []}), **changes}
 
     def run_child(job: Found, work: str, **more: Any) -> Found:
+        if "cpu" in more:
+            return fakes.smoke_module(more["type"], more["cpu"])
         if work == "answers":
             return dict(fakes.smoke_answers(more["type"]))
         if work == "family":
@@ -426,6 +428,21 @@ def test_a_sound_wheel_makes_a_sound_report(
     }
 
 
+def test_each_module_that_the_cpu_can_run_is_tried_on_the_cpu(
+    payload: Any, told: Found, process: Process
+) -> None:
+    process.output = b'@{"chosen": "x64"}\n'
+    found = payload.modules({**told, "jobs": 1}, {"x64": 1, "haswell": 64, "skylakex": 0})
+    assert list(found) == ["haswell", "x64"]
+    assert [part["type"] for part in found["x64"]] == ["F16", "Q4_0", "Q8_0", "Q4_K"]
+    given = json.loads(Path(process.command[-1]).read_text(encoding="utf-8"))
+    assert (given["cpu"], given["layers"], given["type"]) == ("x64", 0, "Q4_K")
+    tried = [child.CASES[number] for number in given["only"]]
+    assert [(case["batch"], case["kv"]) for case in tried] == [(1, "f16"), (32, "f16")]
+    assert process.given["env"]["BLACKWHEEL_CPU"] == "x64"
+    assert process.given["env"]["CUDA_VISIBLE_DEVICES"] == "-1"
+
+
 def test_a_report_is_one_that_is_taken(
     payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,10 +487,10 @@ def test_progress_is_told_line_by_line_to_the_end(
     proven(payload, told, monkeypatch)
     lines = list(child.lines(capsys.readouterr().out))
     pairs = len(payload.family_pairs(told))
-    assert [line["done"] for line in lines] == [0, 1, 2, 3, *range(5, 12 + pairs)]
-    assert {line["total"] for line in lines} == {11 + pairs}
+    assert [line["done"] for line in lines] == [0, 1, 2, 3, *range(5, 12 + pairs), 11 + pairs]
+    assert {line["total"] for line in lines} == {12 + pairs}
     assert [line["now"] for line in lines[:4]] == ["device", "offload", "api", "times"]
-    assert [line["left"] is None for line in lines] == [True] * 4 + [False] * (7 + pairs)
+    assert [line["left"] is None for line in lines] == [True] * 4 + [False] * (8 + pairs)
 
 
 def test_the_program_reads_a_job_and_writes_a_sealed_report(

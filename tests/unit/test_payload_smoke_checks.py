@@ -15,7 +15,7 @@ SITE = "/work/venv/lib/python3.11/site-packages"
 CRASH = "ended by -6: CUDA error: an illegal memory access was encountered"
 SILENT = "it ended well, but did not say all that it should"
 ON_A_CARD = ["device", "native-sass", "libraries", "full-offload", "memory"]
-ANYWHERE = ["known-answers", "greedy-tokens", "repeatable", "types"]
+ANYWHERE = ["known-answers", "greedy-tokens", "repeatable", "types", "cpu-modules"]
 INTERFACE = ["grammar", "embeddings", "state", "vocabulary"]
 REAL = {
     "error": None,
@@ -68,6 +68,8 @@ def test_a_check_that_holds_says_what_it_rests_on() -> None:
         "greedy-tokens": "greedy-tokens: 160 of 160 are the oracle's (F32, F16, BF16)",
         "repeatable": "repeatable: the same evaluation gave the same bits",
         "types": "types: 2 quantisations tried",
+        "cpu-modules": "cpu-modules: haswell, x64 compute the known answers, haswell is loaded "
+        "here; not tested, this CPU cannot run them: skylakex",
         "grammar": "grammar: a chat answered 'yes', as the grammar allows",
         "embeddings": "embeddings: NMSE 1e-09 against the oracle",
         "state": "state: 3 greedy tokens are the oracle's, and again after save and load",
@@ -308,6 +310,46 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
         "weights-that-stay-on-the-cpu",
         [(("answers", "Q4_K", "buffers"), {"CPU_Mapped model": 4.0, "CUDA0 KV": 2.0})],
         {"types": "Q4_K: its weights stay on the CPU"},
+    ),
+    (
+        "a-module-that-computes-wrong",
+        [(("modules", "x64", 1, "results", 1, "nmse"), 0.5)],
+        {"cpu-modules": "x64, Q4_K, batch 32: NMSE 5.00e-01, allowed"},
+    ),
+    (
+        "a-module-that-crashed",
+        [(("modules", "x64", 0, "error"), CRASH)],
+        {"cpu-modules": f"x64, F16: {CRASH}"},
+    ),
+    (
+        "a-module-that-refused",
+        [(("modules", "x64", 0, "results", 0), {"type": "F16", "error": "no context"})],
+        {"cpu-modules": "x64, F16: no context"},
+    ),
+    (
+        "a-module-that-computed-nothing",
+        [(("modules", "x64", 0, "results"), [])],
+        {"cpu-modules": "x64, F16: no case was computed"},
+    ),
+    (
+        "another-module-than-the-one-asked-for",
+        [(("modules", "x64", 0, "chosen"), "haswell")],
+        {"cpu-modules": "x64, F16: haswell was used"},
+    ),
+    (
+        "modules-that-were-not-tried",
+        [(("modules",), {})],
+        {"cpu-modules": "haswell: not tried\nx64: not tried"},
+    ),
+    (
+        "no-module-for-this-cpu",
+        [(("device", "modules"), {}), (("modules",), {})],
+        {"cpu-modules": "no module can run on this CPU"},
+    ),
+    (
+        "a-module-that-another-is-better-than",
+        [(("device", "chosen"), "x64")],
+        {"cpu-modules": "x64 is loaded, and another suits better"},
     ),
     ("the-interface-crashed", [(("api", "error"), CRASH)], dict.fromkeys(INTERFACE, CRASH)),
     ("another-answer", [(("api", "chat"), "maybe")], {"grammar": "'maybe'"}),
