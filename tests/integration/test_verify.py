@@ -205,13 +205,27 @@ def second_copy_and_strays(_: Workshop, wheel: Draft) -> None:
 
 
 def avx512(shop: Workshop, wheel: Draft) -> None:
-    words = ("-mavx512f", "-DWIDTH=64")
-    wheel.members[f"{LIB}/libggml-cpu.so"] = shop.elf("libggml-cpu.so", wheels.CPU, *words)
+    data = shop.module("haswell", "-mavx512f", "-DWIDTH=64")
+    wheel.members[f"{LIB}/libggml-cpu-haswell.so"] = data
 
 
 def avx512_under_another_name(shop: Workshop, wheel: Draft) -> None:
     code = shop.elf("libggml-cpu.so", wheels.CPU, "-mavx512f", "-DWIDTH=64")
     wheel.members["llama_cpp/cpu.dat"] = code
+
+
+def avx2_in_the_module_for_every_cpu(shop: Workshop, wheel: Draft) -> None:
+    wheel.members[f"{LIB}/libggml-cpu-x64.so"] = shop.module("x64", "-mavx2", "-DWIDTH=32")
+
+
+def no_module_for_every_cpu(_: Workshop, wheel: Draft) -> None:
+    del wheel.members[f"{LIB}/libggml-cpu-x64.so"]
+
+
+def module_that_is_linked(shop: Workshop, wheel: Draft) -> None:
+    code = "int ggml_backend_score(void);\nEXPORT int more(void) { return ggml_backend_score(); }"
+    module = shop.folder / "linux" / "libggml-cpu-haswell.so"
+    wheel.members[f"{LIB}/libggml.so"] = shop.elf("libggml.so", wheels.GGML + code, module)
 
 
 def no_mtmd(_: Workshop, wheel: Draft) -> None:
@@ -537,6 +551,13 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
         "2 copies: llama_cpp/lib/libllama.so, lib/libllama.so",
     ),
     "AVX-512": (avx512, {"cpu-baseline"}, "× AVX512F, such as"),
+    "AVX2-for-every-CPU": (avx2_in_the_module_for_every_cpu, {"cpu-baseline"}, "× AVX2, such as"),
+    "no-module-for-every-CPU": (
+        no_module_for_every_cpu, {"cpu-baseline"}, "there is no ggml-cpu-x64",
+    ),
+    "module-that-is-linked": (
+        module_that_is_linked, {"cpu-baseline"}, "so every CPU has to run that module",
+    ),
     "AVX-512 under another name": (
         avx512_under_another_name, {"cpu-baseline", "freshness", "sbom", "libraries"},
         "llama_cpp/cpu.dat",
@@ -663,7 +684,7 @@ def windows_vcomp_not_in_the_wheel(_: Workshop, wheel: Draft) -> None:
 
 
 def windows_avx512(shop: Workshop, wheel: Draft) -> None:
-    wheel.members[f"{LIB}/ggml-cpu.dll"] = shop.windows_cpu("-mavx512f", "-DWIDTH=64")
+    wheel.members[f"{LIB}/ggml-cpu-haswell.dll"] = shop.windows_cpu("-mavx512f", "-DWIDTH=64")
 
 
 def windows_debug_file(shop: Workshop, wheel: Draft) -> None:
@@ -805,12 +826,12 @@ def unmarked(data: bytes, name: str) -> bytes:
 def test_functions_outside_of_every_section_of_code_are_not_passed_over(
     shop: Workshop, sound: Draft, tmp_path: Path, layout: str
 ) -> None:
-    data = shop.elf("libggml-cpu.so", wheels.CPU, "-mavx2", "-DWIDTH=32", layout)
+    data = shop.module("haswell", "-mavx2", "-DWIDTH=32", layout)
     wheel = sound.copy()
-    wheel.members[f"{LIB}/libggml-cpu.so"] = unmarked(data, ".text")
+    wheel.members[f"{LIB}/libggml-cpu-haswell.so"] = unmarked(data, ".text")
     checks = judged(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch")
     assert failing(checks) == UNREAD
-    assert "libggml-cpu.so: not judged, 1 functions outside of its code" in said(checks)
+    assert "libggml-cpu-haswell.so: not judged, 1 functions outside of its code" in said(checks)
 
 
 def test_code_that_is_executed_and_in_no_section_of_code_is_decoded(
@@ -818,12 +839,12 @@ def test_code_that_is_executed_and_in_no_section_of_code_is_decoded(
 ) -> None:
     code = wheels.CPU.replace("EXPORT", '__attribute__((noinline, section(".more"))) static')
     code += "EXPORT void ggml_cpu_twice(wide *x) { ggml_cpu_add(x, x); }"
-    data = shop.elf("libggml-cpu.so", code, "-mavx512f", "-DWIDTH=64")
+    data = shop.elf("libggml-cpu-haswell.so", code, "-mavx512f", "-DWIDTH=64")
     wheel = sound.copy()
-    wheel.members[f"{LIB}/libggml-cpu.so"] = unmarked(data, ".more")
+    wheel.members[f"{LIB}/libggml-cpu-haswell.so"] = unmarked(data, ".more")
     checks = judged(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch")
     assert failing(checks) == {"cpu-baseline"}
-    assert "libggml-cpu.so: 3 × AVX512F" in said(checks)
+    assert "libggml-cpu-haswell.so: 3 × AVX512F" in said(checks)
 
 
 def test_one_avx512_instruction_alone_fails_the_wheel(sound: Draft, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ CPU = """
 typedef int wide __attribute__((vector_size(WIDTH), aligned(4)));
 EXPORT void ggml_cpu_add(wide *x, const wide *y) { *x += *y; }
 """
+MODULE = "EXPORT int ggml_backend_score(void) { return 1; }\n"
 GGML = "EXPORT int ggml_backend_count(void) { return 2; }"
 LLAMA = """
 EXPORT void llama_backend_init(void) {}
@@ -249,7 +250,9 @@ def draft(
     ours = added()
     wheel = f"Wheel-Version: 1.0\nGenerator: test 1\nRoot-Is-Purelib: false\nTag: {tag}\n"
     members = {
-        "llama_cpp/__init__.py": "".join(staging.HOOKS[name] for name in ours).encode()
+        "llama_cpp/__init__.py": "".join(
+            hook for name, hook in staging.HOOKS.items() if name in ours
+        ).encode()
         + b"from .llama_cpp import *\nfrom .llama import *\n",
         "llama_cpp/_ctypes_extensions.py": _EXTENSIONS.encode(),
         **{f"llama_cpp/{name}": text.encode() for name, text in ours.items()},
@@ -303,7 +306,7 @@ def known(version: str) -> Upstream:
     files = {
         name: records.text_sha256(data)
         for name, data in {**members, "llama_cpp/__init__.py": text}.items()
-        if name.startswith("llama_cpp/") and not name.endswith(tuple(staging.HOOKS))
+        if name.startswith("llama_cpp/") and not name.endswith((*staging.HOOKS, staging.DOCTOR))
     }
     sdist = fakes.source().sdist_sha256
     assert sdist is not None
@@ -497,10 +500,10 @@ class Workshop:
 
         add("libggml-base.so", self.elf("libggml-base.so", BASE))
         base = folder / "libggml-base.so"
-        add("libggml-cpu.so", self.elf("libggml-cpu.so", CPU, "-mavx2", "-DWIDTH=32", base, "-lm"))
+        add("libggml-cpu-x64.so", self.module("x64", "-DWIDTH=16", base, "-lm"))
+        add("libggml-cpu-haswell.so", self.module("haswell", "-mavx2", "-DWIDTH=32", base, "-lm"))
         add("libggml-cuda.so", self.cuda("sm_120"))
-        rest = [folder / "libggml-cpu.so", base]
-        add("libggml.so", self.elf("libggml.so", GGML, *rest))
+        add("libggml.so", self.elf("libggml.so", GGML, base))
         add("libllama.so", self.elf("libllama.so", LLAMA, folder / "libggml.so", base))
         add("libmtmd.so", self.elf("libmtmd.so", MTMD, folder / "libllama.so", base))
         return found
@@ -513,7 +516,8 @@ class Workshop:
         base = {"ggml-base.dll": "ggml_version"}
         return {
             "ggml-base.dll": self.dll("ggml-base.dll", BASE + locks, needs=runtime),
-            "ggml-cpu.dll": self.windows_cpu("-mavx2", "-DWIDTH=32"),
+            "ggml-cpu-x64.dll": self.windows_cpu("-DWIDTH=16", name="x64"),
+            "ggml-cpu-haswell.dll": self.windows_cpu("-mavx2", "-DWIDTH=32"),
             "ggml-cuda.dll": self.windows_cuda("sm_120"),
             "ggml.dll": self.dll("ggml.dll", GGML + version, needs=base),
             "llama.dll": self.dll("llama.dll", LLAMA + version, needs=base),
@@ -522,12 +526,17 @@ class Workshop:
             "vcomp140.dll": self.dll("vcomp140.dll", "EXPORT int _vcomp_fork(void) { return 0; }"),
         }
 
-    def windows_cpu(self, *words: str) -> bytes:
+    def module(self, name: str, *words: str | Path) -> bytes:
+        """ggml's module for a kind of CPU."""
+        return self.elf(f"libggml-cpu-{name}.so", CPU + MODULE, *words)
+
+    def windows_cpu(self, *words: str, name: str = "haswell") -> bytes:
         code = (
             CPU
+            + MODULE
             + "IMPORT int _vcomp_fork(void);\nEXPORT int forks(void) { return _vcomp_fork(); }\n"
         )
-        return self.dll("ggml-cpu.dll", code, *words, needs={"VCOMP140.DLL": "_vcomp_fork"})
+        return self.dll(f"ggml-cpu-{name}.dll", code, *words, needs={"VCOMP140.DLL": "_vcomp_fork"})
 
     def windows_cuda(self, *codes: str, cublas: str = "cublas64_13.dll") -> bytes:
         code = _WINDOWS_CUDA.replace("@FATBIN@", str(self.fatbin(*codes)))

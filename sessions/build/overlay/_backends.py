@@ -47,7 +47,7 @@ def load():
                 else "pip install --force-reinstall --no-deps llama-cpp-python",
             )
         )
-    register(module("cpu-" + name))
+    with_no_word(lambda: register(module("cpu-" + name)))
     chosen = name
     if os.environ.get(OTHERS):
         register(os.environ[OTHERS])
@@ -87,6 +87,22 @@ def register(path):
         except OSError as error:
             why = str(error)
         raise ImportError("{} cannot be used: {}".format(path, why))
+
+
+def with_no_word(work):
+    """Do something while ggml, which tells stderr of each module, says nothing.
+
+    On import: the bindings have not yet told ggml where to write to.
+    """
+    base = ctypes.CDLL(module("base"))
+    silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
+        lambda *_: None
+    )
+    base.ggml_log_set(silent, None)
+    try:
+        work()
+    finally:
+        base.ggml_log_set(None, None)  # as it was: to stderr
 
 
 def scores():

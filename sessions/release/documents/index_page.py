@@ -134,7 +134,7 @@ def capabilities(release: Release) -> list[str]:
 def _gpu_names(release: Release) -> str:
     if release.cuda is None:
         return (
-            "no GPU: any x86-64 CPU with AVX2"
+            "no GPU: any x86-64 CPU"
             if "x86" in release.file or "amd64" in (release.file)
             else "no GPU"
         )

@@ -3,6 +3,7 @@
 extern "C" {
 #endif
 void ggml_abort(const char * file, int line);
+void ggml_log_set(void * callback, void * data);
 int ggml_alloc(int size);
 int ggml_backend_name(char * name, int size);
 int ggml_cpu_sum(int last);
