@@ -107,7 +107,7 @@ def modules(
     check of the GPUs into a CUDA wheel, and what loads the libraries of a Windows wheel into that.
     """
     wanted = added(cuda=cuda is not None, windows=platform == "windows")
-    blanks = {}
+    blanks: dict[str, str] = {}
     if cuda:
         driver = knowledge.toolkit(cuda).driver
         blanks |= {"@CUDA@": cuda, "@MINIMUM_DRIVER@": str(driver), "@ARCHS@": " ".join(archs)}

@@ -280,7 +280,7 @@ def modules(job: Job, found: Job) -> Job:
             problems.append(f"{found['device']['chosen']} is loaded, and another suits better")
     cannot = sorted(set(scores or {}) - set(can))
     aside = f"; not tested, this CPU cannot run them: {', '.join(cannot)}" if cannot else ""
-    return _check(
+    return check(
         "cpu-modules",
         problems,
         f"{', '.join(sorted(can))} compute the known answers, {found['device'].get('chosen')} "

@@ -168,7 +168,7 @@ class Ran:
     loaded: Mapping[str, tuple[str, str]] | None = None
     pathfinder: bool = False
     libraries: tuple[str, ...] = ()
-    chosen: str = ""  # the CPU's module
+    chosen: str | None = None  # the CPU's module
     modules: int = 0  # that ggml has registered
     offload: int = 0
 

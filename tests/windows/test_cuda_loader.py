@@ -229,27 +229,6 @@ def test_a_toolkit_that_was_removed_is_named_though_the_runtime_is_there(
 
 # ---- The checks of the CPU, the driver and the GPUs ----------------------------------------------
 
-CPU = """if True:
-    import importlib.util, sys, types
-    spec = importlib.util.spec_from_file_location("check", sys.argv[1])
-    check = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(check)
-    print(sorted(check.WINDOWS), check.lacks())
-    sys.getwindowsversion = lambda: types.SimpleNamespace(build=check.WINDOWS_BUILD)
-    print(check.lacks())
-    check.WINDOWS["avx2"] = 63  # of no processor
-    check.check()
-"""
-
-
-def test_windows_says_which_instructions_the_cpu_lacks(lab: Lab, cuda_venv: Path) -> None:
-    file = cuda_venv / "Lib" / "site-packages" / PACKAGE / staging.CPU
-    ran = lab.run(lab.python, "-u", "-c", CPU, file)
-    lines = ran.output.splitlines()
-    assert lines[:2] == ["['avx', 'avx2', 'sse4_2'] []", "[]"]
-    assert ran.returncode == 1
-    assert "and this CPU does not have: avx2." in ran.output
-
 
 DRIVERS = {
     "a stub": ("", "nvcuda.dll is a stub and not an NVIDIA driver"),

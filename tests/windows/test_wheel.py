@@ -45,7 +45,10 @@ def test_it_brings_microsofts_runtime_under_names_of_its_own(sound: Draft) -> No
     assert sorted(map(ms_runtime.original, brought)) == ["msvcp140.dll", "vcomp140.dll"]
     assert all(ms_runtime.original(name) not in name for name in brought)
     libraries = {name for name in sound.members if name.startswith(f"{PACKAGE}/lib/")}
-    names = ("ggml-base", "ggml-cpu", "ggml", "llama", "mtmd")
+    names = {"ggml-base", "ggml", "llama", "mtmd"}
+    modules = {name for name in libraries if "/ggml-cpu-" in name}
+    assert {f"{PACKAGE}/lib/ggml-cpu-{name}.dll" for name in ("x64", "haswell")} <= modules
+    libraries -= modules
     assert libraries == {f"{PACKAGE}/lib/{name}.dll" for name in names}
 
 
@@ -240,7 +243,7 @@ def test_it_is_imported_and_loads_its_own_libraries_alone(
     ran, modules = import_it(lab, project, smoked)
     ran.well()
     site = lab.windows(smoked / "venv" / "Lib" / "site-packages").lower()
-    for name in ("llama.dll", "ggml.dll", "ggml-base.dll", "ggml-cpu.dll"):
+    for name in ("llama.dll", "ggml.dll", "ggml-base.dll"):
         assert loaded_from(modules, re.escape(name)) == rf"{site}\llama_cpp\lib"
     # By their whole names: NumPy brings an msvcp140-….dll too, which is another.
     brought = [*(smoked / "venv" / "Lib" / "site-packages" / ms_runtime.FOLDER).glob("*.dll")]
@@ -263,7 +266,7 @@ def test_by_upstreams_way_and_delvewheels_alone_it_would_not_start(
 @pytest.fixture
 def decoys(folder: Path) -> Path:
     """A folder with libraries of llama.cpp that are none of the wheel's, and are broken."""
-    for name in ("ggml.dll", "ggml-base.dll", "ggml-cpu.dll", "llama.dll"):
+    for name in ("ggml.dll", "ggml-base.dll", "llama.dll"):
         compiled(folder / name, "int nothing(void) { return 0; }")
     return folder
 
