@@ -192,7 +192,11 @@ def _host(spec: BuildSpec, compiler: Compiler, places: Places) -> dict[str, str]
         "CMAKE_C_COMPILER": _slashes(compiler.cc),
         "CMAKE_CXX_COMPILER": _slashes(compiler.cxx),
         # PDB files with all symbols beside the build; in the library only a name without a path.
-        **({"CMAKE_SHARED_LINKER_FLAGS_INIT": _LINK} if compiler.family == "msvc" else {}),
+        **(
+            {f"CMAKE_{kind}_LINKER_FLAGS_INIT": _LINK for kind in ("SHARED", "MODULE")}
+            if compiler.family == "msvc"
+            else {}
+        ),
         # _INIT adds to CMake's own flags, of which MSVC needs some (/EHsc).
         "CMAKE_C_FLAGS_INIT": flags,
         "CMAKE_CXX_FLAGS_INIT": flags,

@@ -63,7 +63,7 @@ def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: 
     told = capsys.readouterr().out
     assert "known-answers: 16 cases of 1 types within their bounds" in told
     assert "times: import seconds 0.5, prompt per second 5e+03" in told
-    assert f"smoke: 19 checks with 400 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
+    assert f"smoke: 20 checks with 400 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
 
 
 def test_to_take_a_report_no_gpu_is_asked_for(tmp_path: Path) -> None:
