@@ -116,7 +116,8 @@ def test_a_bundle_has_the_wheel_what_it_needs_and_the_checks(made: zipfile.ZipFi
     names = set(made.namelist())
     assert len(names) == len(made.namelist())
     files = {f"families/{path.name}" for path in families.FAMILIES.glob("*.npz")}
-    assert files and files <= names
+    assert files
+    assert files <= names
     assert {name for name in names if not name.startswith("payload/")} - files == {
         "__main__.py",
         "manifest.json",
