@@ -146,7 +146,8 @@ def tests(session: nox.Session) -> None:
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
     # What pytest makes of each file is kept for the next run, whatever the caller's environment.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
-    words = ("-n", "2", "--dist", "worksteal", "tests/unit", *session.posargs)
+    named = any(Path(word.partition("::")[0]).exists() for word in session.posargs)
+    words = ("-n", "2", "--dist", "worksteal", *([] if named else ["tests/unit"]), *session.posargs)
     session.run("python", "-m", "pytest", *words, env=env)
 
 

@@ -1048,9 +1048,11 @@ def lay(build: Path, found: Evidence) -> None:
     for name, value in values.items():
         if value is not None:
             records.write(build / f"{name}.json", name, value)
-    for run in found.runs:
-        records.write(build / f"smoke-{run.place}.json", "smoke", run.report)
-        report = build / f"smoke-report-{run.place}.json"
+    kept: list[tuple[str, Run | OpsRun]] = [("smoke", run) for run in found.runs]
+    kept += [("ops", run) for run in found.ops]
+    for session, run in kept:
+        records.write(build / f"{session}-{run.place}.json", session, run.report)
+        report = build / f"{session}-report-{run.place}.json"
         report.write_bytes(run.report_text.encode())
         if run.signature is not None:
             report.with_name(f"{report.name}.sig").write_bytes(run.signature.encode())

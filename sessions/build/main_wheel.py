@@ -128,7 +128,10 @@ def next_lines(spec: BuildSpec, path: Path, capabilities: Sequence[str]) -> list
     else:
         test = ["To test it here:", f"  {command_of('smoke', spec)}"]
     install = programs.typed(["pip", "install", str(path)])
-    return [f"To install it{runtime if wanted else ''}:", f"  {install}", *test]
+    layers = ", n_gpu_layers=-1" if wanted else ""
+    code = f"from llama_cpp import Llama; print(Llama('model.gguf'{layers})('Hello')['choices'][0])"
+    tried = ["To try a model of yours:", f'  python -c "{code}"']
+    return [f"To install it{runtime if wanted else ''}:", f"  {install}", *tried, *test]
 
 
 def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:

@@ -197,6 +197,8 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
         lines["operations"] = sorted({n for line in said for n in line.get("operations", ())})
     if work == "real":
         lines = {"answers": [line for line in said if "question" in line]}
+    if more.get("type") == "tokenizers":
+        lines = {"tokenized": [line["tokenized"] for line in said if "tokenized" in line]}
     seconds = round(time.monotonic() - start, 2)
     return {**merged, **lines, "error": error, "child_seconds": seconds}
 

@@ -17,7 +17,8 @@ REMEDY = "do not use this wheel on this GPU; report it with the report file"
 def names(job: Job) -> list[str]:
     """The checks of this machine, in their order."""
     missing = {"partial-offload": not _on_gpu(job), "two-gpus": not job.get("second")}
-    return [name for name in KNOWN["worst"] if not missing.get(name)]
+    found = [name for name in KNOWN["worst"] if not missing.get(name)]
+    return [*found, *(["tokenizers"] if job.get("vectors") else [])]
 
 
 def bound(name: str, case: str, on_gpu: bool) -> float:
@@ -41,7 +42,10 @@ def evaluate(job: Job, found: Job) -> list[Job]:
     """A check for each feature; none where the wheel does not start."""
     if found["device"]["error"]:
         return []
-    return [_check(job, name, found[name]) for name in names(job)]
+    return [
+        _tokenizers(found[name]) if name == "tokenizers" else _check(job, name, found[name])
+        for name in names(job)
+    ]
 
 
 def _check(job: Job, name: str, part: Job) -> Job:
@@ -62,6 +66,19 @@ def _check(job: Job, name: str, part: Job) -> Job:
     if name == "partial-offload" and not job.get("second"):
         ok += "; one GPU is used, so a model on two of them was not tested"
     made: Job = smoke_checks.check(name, problems, ok, f"{len(problems)} problems", REMEDY)
+    return made
+
+
+def _tokenizers(part: Job) -> Job:
+    """Each text of each vocabulary of upstream's became the tokens that upstream has for it."""
+    done = part.get("tokenized", [])
+    texts = sum(one["texts"] for one in done)
+    problems = [part["error"]] if part.get("error") else []
+    problems += [f"{one['file']}: {wrong}" for one in done for wrong in one["wrong"]]
+    if not texts:
+        problems.append("no text was tried")
+    ok = f"{texts} texts in {len(done)} of upstream's vocabularies became the tokens they should"
+    made: Job = smoke_checks.check("tokenizers", problems, ok, "tokens differ", REMEDY)
     return made
 
 

@@ -266,6 +266,24 @@ def two(job: Job) -> None:
     _placed(job, "two-gpus", {"split 1:1": (999, (1.0, 1.0)), "split 1:3": (999, (1.0, 3.0))})
 
 
+def tokenizers(job: Job) -> None:
+    """Texts through upstream's own vocabularies, against the tokens that upstream has for them."""
+    llama.start()
+    for texts in sorted(Path(job["vectors"]).glob("*.gguf.inp")):
+        vocabulary = texts.with_suffix("")
+        rows = vocabulary.with_name(f"{vocabulary.name}.out").read_text("utf-8").split("\n")
+        if _damaged(job, "tokenizers"):
+            rows[0] += " 7"
+        wrong = []
+        given = texts.read_bytes().decode().split("\n__ggml_vocab_test__\n")
+        with llama.model(vocabulary, 0, vocab_only=True) as loaded:
+            for text, row in zip(given, rows, strict=False):  # the rows end with an empty one
+                found = llama.tokenize(loaded, text, special=False)
+                if found != [int(number) for number in row.split()]:
+                    wrong.append(f"{text[:60]!r} became {found[:12]}, not {row[:60]}")
+        child.say(tokenized={"file": vocabulary.name, "texts": len(given), "wrong": wrong})
+
+
 def _placed(job: Job, name: str, ways: dict[str, tuple[int, tuple[float, ...]]]) -> None:
     llama.start()
     tokens = tinymodel.prompt(512)
@@ -302,4 +320,5 @@ WORK: dict[str, Callable[[Job], None]] = {
     "threads": threads,
     "partial-offload": part,
     "two-gpus": two,
+    "tokenizers": tokenizers,
 }

@@ -75,10 +75,12 @@ def start() -> None:
 
 
 @contextlib.contextmanager
-def model(path: Path, layers: int, split: Sequence[float] = ()) -> Iterator[Any]:
+def model(
+    path: Path, layers: int, split: Sequence[float] = (), *, vocab_only: bool = False
+) -> Iterator[Any]:
     """A loaded model, ``layers`` of it on the device, or in these shares on several."""
     params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = layers
+    params.n_gpu_layers, params.vocab_only = layers, vocab_only
     if split:  # one number for each device that there may be
         shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*split)
         params.tensor_split = shares
@@ -156,12 +158,12 @@ def decode_together(made: Any, texts: Sequence[Sequence[int]]) -> None:
         raise Refused(f"llama_decode returned {code}: {LOG.tail()}")
 
 
-def tokenize(loaded: Any, text: str) -> list[int]:
-    """The tokens of a text, with those that the model puts around it."""
+def tokenize(loaded: Any, text: str, *, special: bool = True) -> list[int]:
+    """The tokens of a text; ``special``: with those that the model puts around it."""
     data = text.encode()
     space = (llama_cpp.llama_token * (len(data) + 8))()
     vocabulary = llama_cpp.llama_model_get_vocab(loaded)
-    count = llama_cpp.llama_tokenize(vocabulary, data, len(data), space, len(space), True, False)
+    count = llama_cpp.llama_tokenize(vocabulary, data, len(data), space, len(space), special, False)
     return list(space[: max(count, 0)])
 
 

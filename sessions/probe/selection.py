@@ -39,7 +39,7 @@ def choose_python(pythons: Sequence[Python], version: str, *, others: bool) -> P
 
 
 def line(version: str) -> str:
-    """The minor version of a Python: "3.12.1" -> "3.12"."""
+    """The minor version of a release: "3.12.1" -> "3.12"."""
     return ".".join(version.split(".")[:2])
 
 
@@ -384,11 +384,14 @@ def _judge_cuda(
     assert spec.cuda is not None
     known = knowledge.toolkit(spec.cuda)
     if spec.toolkit == "pypi" and not knowledge.is_locked(spec.cuda):
+        here = any(line(t.version) == spec.cuda for t in chain.toolkits)
         yield Check(
             "toolkit",
             "fail",
             f"toolkit: CUDA {spec.cuda} has no lock file here",
-            remedy=f"use --cuda 13.1 or --cuda 13.4, or: nox -s lock -- --add cuda=={spec.cuda}",
+            remedy="use the one that is installed: --toolkit system"
+            if here
+            else f"use --cuda 13.1 or --cuda 13.4, or: nox -s lock -- --add cuda=={spec.cuda}",
         )
     elif spec.toolkit == "pypi":
         ignored = [f"{t.version} in {t.root}" for t in chain.toolkits]

@@ -117,7 +117,8 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
             missing[f"{path.name}: {problem}"] = smoke
         elif report and text is not None:
             runs.append(Run(report, text, _text(path.with_name(f"{path.name}.sig"))))
-    ops, operators = [], command("ops", spec)
+    ops: list[OpsRun] = []
+    operators = command("ops", spec)
     for place in ops_results.places(build):
         path, kept = ops_results.report_path(build, place), ops_results.record(build, place)
         found, text = need("ops", OpsReport, operators, kept), _text(path)

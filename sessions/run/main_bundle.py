@@ -154,11 +154,11 @@ def _ops(
         console.warn(f"the bundle has no operator test (--ops): {problem.what}")
         return None
     folder.mkdir(parents=True, exist_ok=True)
-    for library in filter(None, (built.test, built.reference)):
-        shutil.copyfile(library, folder / library.name)
-    names = {"library": built.test.name, "reference": None}
-    if built.reference:
-        names["reference"] = built.reference.name
+    names: dict[str, str | None] = {"reference": None}
+    for kind, library in (("library", built.test), ("reference", built.reference)):
+        if library:  # a bundle may have the wheels of several targets
+            names[kind] = f"{library.stem}-{ctx.spec.target}{library.suffix}"
+            shutil.copyfile(library, folder / str(names[kind]))
     return {**ops_results.for_job(ctx.spec, release), **names}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from sessions.run.model import SmokeReport
 from sessions.shared import (
     console,
     disk,
+    knowledge,
     machine,
     options,
     programs,
@@ -21,6 +24,9 @@ from sessions.shared import (
 )
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
+
+# A file name of upstream's own tests of tokenizers, at the end of a path in its sdist.
+VOCABULARY = re.compile(r"/models/(ggml-vocab-[\w.-]+)$")
 
 
 def main(ctx: Context) -> None:
@@ -81,6 +87,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "jobs": 4 if device else machine.cores(),
         "venv": str(venv),
         "model": str(model) if model else None,
+        "vectors": _vectors(ctx, told["version"], work / "vectors"),
         "identity": job.identity(told, device, nvml),
     }
     disk.mark(work / "run")
@@ -109,6 +116,29 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
             remedy=f"report it with {work / 'smoke.log'}",
         )
     return answer.read_text(encoding="utf-8")
+
+
+def _vectors(ctx: Context, version: str, folder: Path) -> str | None:
+    """Upstream's vocabularies and the tokens of its texts, from the sdist of the wheel's release.
+
+    The folder that they are in; None, which is said, where that sdist was not downloaded.
+    """
+    sdist = knowledge.sdists().get(version.split("+")[0])
+    archive = ctx.cache / "downloads" / sdist.file if sdist else None
+    if sdist is None or archive is None or not archive.exists():
+        console.say("upstream's tokenizer texts are not tried: its source was not downloaded here")
+        return None
+    if records.file_sha256(archive) != sdist.sha256:
+        console.warn(f"upstream's tokenizer texts are not tried: {archive} is not the locked file")
+        return None
+    folder.mkdir()
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = VOCABULARY.search(member.name)
+            data = tar.extractfile(member) if name and member.isfile() else None
+            if name and data:
+                (folder / name[1]).write_bytes(data.read())
+    return str(folder)
 
 
 def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:

@@ -33,7 +33,7 @@ _READY = "ready.json"
 # the sources for an instruction set. Source: ggml/src/ggml-cpu/CMakeLists.txt.
 _DEFINES = ("GGML_CPU_GENERIC", "GGML_BACKEND_DL", "GGML_BACKEND_BUILD", "GGML_BACKEND_SHARED",
             "GGML_SHARED", "NDEBUG", "_GNU_SOURCE", "_CRT_SECURE_NO_WARNINGS")  # fmt: skip
-_FOLDERS = ("", "amx")  # below ggml-cpu: the sources of that build
+_FOLDERS = ("", "amx", "tiled")  # below ggml-cpu: the sources of that build
 
 
 @dataclass(frozen=True)

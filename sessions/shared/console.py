@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
 
 _MARKS = {"ok": ("✓", "+", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
+_QUIET = 60.0  # seconds without a line about a build that goes on
 _console = Console(highlight=False, soft_wrap=True)
 
 
@@ -91,7 +93,7 @@ def duration(seconds: float) -> str:
 
 
 class Meter:
-    """A progress bar on a terminal; elsewhere a line whenever another tenth is done."""
+    """A progress bar on a terminal; elsewhere a line at each tenth, and at each minute."""
 
     def __init__(self, title: str, unit: str = "steps") -> None:
         self._unit = unit
@@ -107,6 +109,7 @@ class Meter:
         )
         self._task = self._bar.add_task(title, total=None, left="", now="")
         self._tenth = 0
+        self._said = time.monotonic()
         self._title = title
 
     def __enter__(self) -> Meter:
@@ -121,6 +124,7 @@ class Meter:
         text = f"about {duration(left)} left" if left is not None else ""
         self._bar.update(self._task, completed=done, total=total, left=text, now=visible(now))
         tenth = 10 * done // max(total, 1)
-        if self._bar.disable and tenth > self._tenth:
-            self._tenth = tenth
+        late = time.monotonic() - self._said > _QUIET
+        if self._bar.disable and (tenth > self._tenth or late):
+            self._tenth, self._said = tenth, time.monotonic()
             say(f"{self._title}: {done} of {total} {self._unit}, {text or 'estimating'}; {now}")

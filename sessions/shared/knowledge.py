@@ -102,7 +102,7 @@ def toolkit(version: str) -> ToolkitFacts:
             id="cuda-unknown",
             code=USAGE,
             evidence="known: " + ", ".join(known),
-            remedy="choose one of those with --cuda, or add a row to cuda.toml in sessions/data",
+            remedy="choose one of those with --cuda (CONTRIBUTING.md says how to add another)",
         )
     return known[line]
 

@@ -99,6 +99,13 @@ def test_an_oracle_of_another_seed_is_noticed(bench: Bench) -> None:
     assert failed(bench.prove("seed", oracle_seed=7)) == {"known-answers", "greedy-tokens"}
 
 
+@pytest.mark.parametrize(
+    "feature", ["vision", "text-embeddings", "lora", "threads", "partial-offload"]
+)
+def test_a_defect_in_a_feature_is_noticed_by_its_check(bench: Bench, feature: str) -> None:
+    assert failed(bench.prove(feature, damaged=[feature])) == {feature}
+
+
 def test_no_layer_on_the_gpu_is_noticed(bench: Bench) -> None:
     assert failed(bench.prove("none", layers=0, plant=True)) == {"full-offload", "types"}
 

@@ -111,7 +111,20 @@ class Locked:
         )
         path = self.root.parent / "smoke-report.json"
         path.write_text(text, encoding="utf-8")
+        self.operators()
         return str(path)
+
+    def operators(self) -> None:
+        """Take a report that says that every operator of the wheel here is right."""
+        named = {
+            "file": self.wheel.name,
+            "sha256": hashlib.sha256(self.wheel.read_bytes()).hexdigest(),
+            "target": "cpu",
+        }
+        path = self.root.parent / "ops-report.json"
+        made = fakes.ops_report(cuda=False, **named)
+        path.write_text(report_file.text(made, report_file.OPS), encoding="utf-8")
+        self.nox("ops", "--report", str(path)).well()
 
     def record(self, name: str) -> dict[str, Any]:
         text = (self.dist / "cpu" / f"{name}.json").read_text(encoding="utf-8")
@@ -185,7 +198,8 @@ def test_what_is_tested_is_released_with_its_documents(released: Locked) -> None
     name = released.wheel.name
     assert there == {
         name, f"{name}.metadata", "WHEEL.md", "WHEEL.es.md", "report.html", "SHA256SUMS",
-        "provenance.intoto.json", "sbom.cdx.json", "smoke-cpu.json", "wheel.json", "facts.json",
+        "provenance.intoto.json", "sbom.cdx.json", "smoke-cpu.json", "ops-cpu.json", "wheel.json",
+        "facts.json",
         "verify.json", "steps.json", "gate.json", "release.json",
     }  # fmt: skip
     assert "## cpu: RELEASE\n" in released.page

@@ -56,3 +56,15 @@ def test_a_name_is_no_markup_of_the_progress_bar(
         meter.update(1, 2, 1.0, name)
         console._console.print(meter._bar.make_tasks_table(meter._bar.tasks))
     assert name.replace("\x1b", "\\x1b") in capsys.readouterr().out
+
+
+def test_a_pipe_hears_of_a_long_build_each_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("sessions.shared.console.time.monotonic", lambda: now[0])
+    meter = console.Meter("building")
+    for now[0], done in ((10.0, 1), (59.0, 2), (61.0, 3), (100.0, 4), (122.0, 5)):
+        meter.update(done, 1000, None, "x.cu")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" of")[0] for line in lines] == ["building: 3", "building: 5"]

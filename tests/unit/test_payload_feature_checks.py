@@ -135,3 +135,28 @@ def test_the_report_has_each_answer_with_its_bound(payload: Any) -> None:
     assert [(a["check"], a["case"]) for a in answers] == [(a["check"], a["case"]) for a in expected]
     assert {a["bound"] for a in answers if a["check"] == "lora"} == {1e-4}
     assert payload.answers(fakes.smoke_job(), {"device": {"error": "a crash"}}) == []
+
+
+TOKENIZED = [{"file": "ggml-vocab-gpt-2.gguf", "texts": 47, "wrong": []}]
+
+
+@pytest.mark.parametrize(
+    ("part", "evidence"),
+    [
+        ({"error": None, "tokenized": TOKENIZED}, None),
+        ({"error": None, "tokenized": []}, "no text was tried"),
+        ({"error": "ended by 1: a crash", "tokenized": TOKENIZED}, "ended by 1: a crash"),
+        (
+            {"error": None, "tokenized": [{**TOKENIZED[0], "wrong": ["'a' became [1], not 2"]}]},
+            "ggml-vocab-gpt-2.gguf: 'a' became [1], not 2",
+        ),
+    ],
+)
+def test_upstreams_texts_become_its_tokens(
+    part: dict[str, Any], evidence: str | None, payload: Any
+) -> None:
+    found = fakes.smoke_found(tokenizers=part)
+    checks = evaluated(payload, found, vectors="/work/vectors")
+    assert failed(checks) == ({"tokenizers": evidence} if evidence else {})
+    assert "47 texts in 1 of" in checks["tokenizers"]["summary"] or evidence
+    assert "tokenizers" not in evaluated(payload, found, vectors=None)

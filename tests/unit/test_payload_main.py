@@ -59,6 +59,7 @@ class Process:
         self.ended = False
         self.command: list[str] = []
         self.given: Found = {}
+        self.waited = 0.0
 
     def __call__(self, command: list[str], **given: Any) -> Process:
         self.command, self.given = command, given
@@ -68,6 +69,7 @@ class Process:
         return self
 
     def wait(self, timeout: float | None = None) -> int:
+        self.waited = self.waited or timeout or 0
         if self.late and not self.ended:
             time.sleep(min(timeout or 0, 0.01))
             raise subprocess.TimeoutExpired(self.command, timeout or 0)
@@ -149,7 +151,7 @@ def test_a_child_sees_the_one_gpu_and_no_compiler_of_the_driver(
     assert env["CUDA_CACHE_PATH"] == told["jit_cache"]
     assert env["BLACKWHEEL_TEST"] == "handed on"
     assert process.given["stdin"] == subprocess.DEVNULL
-    assert process.given["timeout"] == payload.TIMEOUT
+    assert process.waited == pytest.approx(payload.TIMEOUT, abs=5)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +261,7 @@ def test_a_hang_is_a_finding(output: bytes, payload: Any, told: Found, process: 
     found = payload.run_child({**told, "timeout": 1.0}, "answers", type="F16", first=0)
     assert found["error"].startswith("ended by the time limit:")
     assert found.get("case") == (7 if output else None)
-    assert process.given["timeout"] == 1.0
+    assert 0 < process.waited <= 1.0
 
 
 def test_the_results_of_a_type_are_a_list(payload: Any, told: Found, process: Process) -> None:
@@ -371,12 +373,27 @@ def sound(changes: Found) -> Callable[..., Found]:
     """Plays run_child: every child finds what it finds of a sound wheel, but for the changes."""
     known = {**fakes.smoke_found(real={"error": None, "answers": []}), **changes}
 
-    def run_child(_: Found, work: str, **more: Any) -> Found:
+    def run_child(job: Found, work: str, **more: Any) -> Found:
         if work == "answers":
             return dict(fakes.smoke_answers(more["type"]))
+        if work == "family":
+            return family(job, more)
         return dict(known[more["type"] if work == "feature" else work])
 
     return run_child
+
+
+def family(job: Found, more: Found) -> Found:
+    """What the child finds of one family in one type: each way that is planned, as it should be."""
+    gone = ("family", "type", "host_mib", "gpu_mib")
+    results = [
+        {name: value for name, value in fakes.family_row(row).items() if name not in gone}
+        for row in job["family_plans"]["gpu" if job["layers"] else "cpu"]
+        if (row["family"], row["type"]) == (more["first"], more["type"])
+    ]
+    buffers = {"CPU model": 5.0, "CUDA0 model": 10.0}
+    results = [{**result, "buffers": buffers} for result in results]
+    return {"results": results, "operations": [], "sha256": more["sha256"], "error": None}
 
 
 def proven(
@@ -395,7 +412,8 @@ def test_a_sound_wheel_makes_a_sound_report(
     first = smoke_checks.evaluate(told, fakes.smoke_found())
     assert report["checks"][: len(first)] == first
     more = payload.feature_checks.evaluate(told, fakes.smoke_found())
-    assert report["checks"][len(first) :] == more
+    assert report["checks"][len(first) : -1] == more
+    assert report["checks"][-1]["id"] == "families"
     assert [check["id"] for check in more][-1] == "partial-offload"
     assert len(report["features"]) == len(fakes.smoke_features())
     assert len(report["cases"]) == 32
@@ -451,10 +469,11 @@ def test_progress_is_told_line_by_line_to_the_end(
 ) -> None:
     proven(payload, told, monkeypatch)
     lines = list(child.lines(capsys.readouterr().out))
-    assert [line["done"] for line in lines] == [0, 1, 2, 3, *range(5, 12)]
-    assert {line["total"] for line in lines} == {11}
+    pairs = len(payload.family_pairs(told))
+    assert [line["done"] for line in lines] == [0, 1, 2, 3, *range(5, 12 + pairs)]
+    assert {line["total"] for line in lines} == {11 + pairs}
     assert [line["now"] for line in lines[:4]] == ["device", "offload", "api", "times"]
-    assert [line["left"] is None for line in lines] == [True] * 4 + [False] * 7
+    assert [line["left"] is None for line in lines] == [True] * 4 + [False] * (7 + pairs)
 
 
 def test_the_program_reads_a_job_and_writes_a_sealed_report(
@@ -491,5 +510,5 @@ def test_with_bench_before_its_files_it_measures_instead(
 
 
 def test_every_work_that_is_given_out_is_known() -> None:
-    proofs = {"device", "offload", "api", "times", "real", "answers", "feature"}
+    proofs = {"device", "offload", "api", "times", "real", "answers", "feature", "family", "ops"}
     assert set(child.WORK) == proofs | {"tiny", "speed"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -19,9 +20,7 @@ Job = dict[str, Any]
 def ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The payload's module, imported as it is there: beside the others."""
     monkeypatch.syspath_prepend(str(jobs.PAYLOAD))
-    import ops
-
-    yield ops
+    yield importlib.import_module("ops")
     for name in ("ops", "ops_checks", "report_file", "spawn", "child"):
         sys.modules.pop(name, None)
 

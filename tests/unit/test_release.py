@@ -224,8 +224,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 PAPERS = [
     "SHA256SUMS", "WHEEL.es.md", "WHEEL.md", "facts.json", "gate.json", NAME, f"{NAME}.metadata",
-    "provenance.intoto.json", "release.json", "report.html", "sbom.cdx.json", "smoke-12.0.json",
-    "verify.json", "wheel.json",
+    "ops-12.0.json", "provenance.intoto.json", "release.json", "report.html", "sbom.cdx.json",
+    "smoke-12.0.json", "verify.json", "wheel.json",
 ]  # fmt: skip
 
 
@@ -309,7 +309,7 @@ def test_without_the_gpu_there_is_one_reason_and_nothing_is_released(
     assert "nox -s bundle -- --target rtx50" in world.page
     assert not (world.dist / "simple").exists()
     assert [sessions for sessions, _, _ in world.calls] == [["verify"]]
-    assert "smoke: not run here. No NVIDIA driver answers here" in capsys.readouterr().out
+    assert "not tested here. No NVIDIA driver answers here" in capsys.readouterr().out
 
 
 def test_with_the_gpu_smoke_is_run(world: World) -> None:
@@ -805,13 +805,19 @@ def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
     wheel = fakes.wheel()
     records.write(ctx.record("wheel"), "wheel", wheel)
     assert main_release._prove(ctx, ()) == 0
-    assert calls == [["verify"], ["smoke", "--device=1"], ["smoke", "--device=0"]]
+    assert calls == [
+        ["verify"],
+        *(["smoke", "--device=1"], ["smoke", "--device=0"]),
+        *(["ops", "--device=1"], ["ops", "--device=0"]),
+    ]
     # One that is there already is not made again; nor is one without its GPU.
     report = fakes.report(fakes.evidence())
     records.write(job.record(ctx.build, "12.0"), "smoke", report)
     calls.clear()
     assert main_release._prove(ctx, ()) == 0
-    assert calls == [["verify"], ["smoke", "--device=1"]]
+    assert calls == [
+        ["verify"], ["smoke", "--device=1"], ["ops", "--device=1"], ["ops", "--device=0"],
+    ]  # fmt: skip
     world.cards, calls[:] = None, []
     assert main_release._prove(ctx, ()) == 0
     assert calls == [["verify"]]

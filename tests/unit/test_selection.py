@@ -402,3 +402,13 @@ def test_a_driver_that_is_reported_to_fail_is_a_warning(
 def test_too_old_a_driver_is_told_the_oldest_that_will_do() -> None:
     check = judged(driver=Driver("535.183.01", "12.2"))["driver"]
     assert check.evidence == "CUDA 13.1 needs 580 or newer"
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_release_without_a_lock_that_is_installed_is_offered_as_it_is(installed: bool) -> None:
+    kits = (fakes.installed(root="/usr/local/cuda-13.0", version="13.0.88"),) if installed else ()
+    chain = fakes.chain(toolkits=kits)
+    checks = selection.judge(chain, fakes.spec(cuda="13.0"), {})
+    remedy = next(check.remedy for check in checks if check.id == "toolkit")
+    assert ("--toolkit system" in remedy) is installed
+    assert ("nox -s lock" in remedy) is not installed

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,7 @@ import pytest
 from sessions.payload import report_file
 from sessions.run import imported_report, job, main_smoke
 from sessions.run.model import SmokeReport
-from sessions.shared import disk, records
+from sessions.shared import disk, knowledge, records
 from sessions.shared.errors import USAGE
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -62,7 +63,7 @@ def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: 
     told = capsys.readouterr().out
     assert "known-answers: 16 cases of 1 types within their bounds" in told
     assert "times: import seconds 0.5, prompt per second 5e+03" in told
-    assert f"smoke: 18 checks with 400 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
+    assert f"smoke: 19 checks with 400 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
 
 
 def test_to_take_a_report_no_gpu_is_asked_for(tmp_path: Path) -> None:
@@ -725,3 +726,36 @@ def test_a_report_has_every_field_of_its_record(tmp_path: Path) -> None:
     # A field that the record gains must come from somewhere.
     said = set(fakes.smoke_report()) - {"system_info"}
     assert {field.name for field in dataclasses.fields(SmokeReport)} == said | {"origin"}
+
+
+@pytest.mark.parametrize("state", ["whole", "damaged", "missing"])
+def test_upstreams_vocabularies_come_from_the_locked_source(
+    state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    ctx = smoking(tmp_path)
+    archive = ctx.cache / "downloads" / "small.tar.gz"
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    models = "llama_cpp_python-0.3.16/vendor/llama.cpp/models"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name in (
+            f"{models}/ggml-vocab-a.gguf.inp",
+            f"{models}/templates/b.jinja",
+            "c/setup.py",
+        ):
+            tar.addfile(tarfile.TarInfo(name))
+    known = knowledge.sdists()["0.3.16"]
+    digest = "0" * 64 if state == "damaged" else records.file_sha256(archive)
+    small = dataclasses.replace(known, file=archive.name, sha256=digest)
+    monkeypatch.setattr(knowledge, "sdists", lambda: {"0.3.16": small})
+    if state == "missing":
+        archive.unlink()
+    folder = tmp_path / "vectors"
+    found = main_smoke._vectors(ctx, "0.3.16+cu131", folder)
+    told = capsys.readouterr()
+    if state == "whole":
+        assert found == str(folder)
+        assert [path.name for path in folder.iterdir()] == ["ggml-vocab-a.gguf.inp"]
+    else:
+        assert found is None
+        assert "tokenizer texts are not tried" in told.out + told.err
+    assert main_smoke._vectors(ctx, "0.2.0", folder) is None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
+import shlex
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -202,8 +204,11 @@ def test_the_next_steps_are_to_install_and_to_test(
 ) -> None:
     path = Path("/my wheels") / NAME
     said = main_wheel.next_lines(spec, path, gpus)
-    commands = [line.strip() for line in said if line.startswith("  ")]
-    assert commands == [
+    install, tried, *commands = [line.strip() for line in said if line.startswith("  ")]
+    (word, _, code) = shlex.split(tried)
+    assert (word, ast.parse(code) is not None) == ("python", True)
+    assert ("n_gpu_layers=-1" in code) is bool(spec.cuda)
+    assert [install, *commands] == [
         programs.typed(["pip", "install", str(path)]),
         f"nox -s {session} -- --target {spec.target}",
     ]
