@@ -49,7 +49,7 @@ ACCEPTS = HostRange(gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_m
 
 
 def spec(**changes: Any) -> BuildSpec:
-    """The rtx50 target."""
+    """The rtx50 target, linked with the build machine's glibc: its wheel has an OpenMP runtime."""
     base = BuildSpec(
         target="rtx50",
         summary="GeForce RTX 50 and RTX PRO Blackwell",
@@ -58,6 +58,7 @@ def spec(**changes: Any) -> BuildSpec:
         archs=("120-real",),
         python="3.11",
         platform="linux",
+        glibc="host",
     )
     return dataclasses.replace(base, **changes)
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from sessions.fetch import build_tools
 from sessions.shared import cmake_options, console, knowledge, options, records
 from sessions.shared.errors import USAGE, Problem
-from sessions.build import inputs, repair, retag, sbom, staging
+from sessions.build import inputs, old_glibc, repair, retag, sbom, staging
 from sessions.probe import selection, ms_runtime
 from sessions.shared.nox_session import Context
 from sessions.build.model import BuildEnv
@@ -195,6 +195,19 @@ def _host(spec: BuildSpec, compiler: Compiler, places: Places) -> dict[str, str]
         "CMAKE_CXX_FLAGS_INIT": flags,
         # clang's OpenMP runtime is not one that the wheel could bring along.
         **({"GGML_OPENMP": "OFF"} if compiler.family == "clang" else {}),
+        **(_old_glibc() if spec.old_glibc else {}),
+    }
+
+
+def _old_glibc() -> dict[str, str]:
+    """The link, and nothing of a compile. Backends may be shared libraries or modules."""
+    flags = old_glibc.linker_flags()
+    return {
+        "CMAKE_SHARED_LINKER_FLAGS_INIT": flags,
+        "CMAKE_MODULE_LINKER_FLAGS_INIT": flags,
+        "GGML_OPENMP": old_glibc.OPENMP,
+        # ninja does not see these change, so a tree of others has to go.
+        "BLACKWHEEL_GLIBC": old_glibc.identity(),
     }
 
 

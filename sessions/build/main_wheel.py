@@ -18,6 +18,7 @@ from sessions.build import (
     compiler_cache,
     inputs,
     ninja_output,
+    old_glibc,
     output,
     repair,
     retag,
@@ -64,6 +65,8 @@ def main(ctx: Context) -> None:
     bill = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)
     _stage(ctx, build, source, bill)
     _tree(ctx, build, chain)
+    if ctx.spec.old_glibc:
+        old_glibc.make(chain.compiler, ctx.build / old_glibc.FOLDER, build.variables)
     steps, counts = _compile(ctx, build, chain, source.version)
     timing = _timing(ctx, chain.jobs, counts) if steps else {}
     raw = _only_wheel(ctx.build / "dist")

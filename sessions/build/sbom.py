@@ -55,7 +55,8 @@ def text(
     """The file, for a build of these. ``env`` is that of the build."""
     parts = (
         *vendored(Path(source.path), source.version),
-        *shipped_runtime(compiler, env),
+        *shipped_runtime(spec, compiler, env),
+        *(linked_runtime(compiler, env) if spec.old_glibc else ()),
         *(cuda(toolkit, requires) if toolkit else ()),
         *_compiler(compiler),
     )
@@ -77,6 +78,7 @@ def document(spec: BuildSpec, source: Source, epoch: int, parts: Sequence[Part])
         "properties": [
             {"name": "blackwheel:target", "value": spec.target},
             {"name": "blackwheel:cuda-architectures", "value": ";".join(spec.archs) or "none"},
+            *([{"name": "blackwheel:glibc", "value": spec.glibc}] * (spec.platform == "linux")),
             {"name": "blackwheel:source-digest", "value": source.digest},
             *({"name": "blackwheel:cmake", "value": f"{n}={v}"} for n, v in spec.cmake),
         ],
@@ -179,23 +181,40 @@ def cuda(toolkit: Toolkit, requires: Sequence[str]) -> Iterator[Part]:
         yield Part("CUDA toolkit", toolkit.version, purl, row["licence"], (INSIDE, TOOL))
 
 
-def shipped_runtime(compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
+def shipped_runtime(
+    spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]
+) -> Iterator[Part]:
     """The files of the compiler's own that the wheel has to bring along."""
     for row in knowledge.load("parts.toml")["runtime"]:
-        if row["family"] != compiler.family:
+        if row["family"] != compiler.family or row.get("glibc", spec.glibc) != spec.glibc:
             continue
         if compiler.family == "msvc":
             yield from _redistributed(row, env)
             continue
         for file in row["files"]:
-            asked = programs.capture([compiler.cc, f"-print-file-name={file}"], env=env)
-            path = Path(asked.stdout.strip())
-            # A compiler that has no such file prints the bare name.
-            whole = path.resolve() if path.is_absolute() and path.is_file() else None
+            whole, number, purl = _compilers_file(file, compiler, env)
             digest = records.file_sha256(whole) if whole else ""
-            number, purl = _owner(whole, env) if whole else ("", "")
             purl = purl or f"pkg:generic/{row['name']}"
             yield Part(row["name"], number, purl, row["licence"], (SHIPPED,), file, digest)
+
+
+def linked_runtime(compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
+    """The C++ runtime where it is compiled into the libraries (``old_glibc``)."""
+    row = knowledge.load("parts.toml")["linked"]
+    _, number, purl = _compilers_file(row["file"], compiler, env)
+    purl = purl or f"pkg:generic/{quote(row['name'])}"
+    yield Part(row["name"], number, purl, row["licence"], (INSIDE,))
+
+
+def _compilers_file(
+    name: str, compiler: Compiler, env: Mapping[str, str]
+) -> tuple[Path | None, str, str]:
+    """A file that a compiler links with, and its package's version and URL; None and "" else."""
+    asked = programs.capture([compiler.cc, f"-print-file-name={name}"], env=env)
+    path = Path(asked.stdout.strip())
+    # A compiler that has no such file prints the bare name.
+    whole = path.resolve() if path.is_absolute() and path.is_file() else None
+    return (whole, *(_owner(whole, env) if whole else ("", "")))
 
 
 def _redistributed(row: Mapping[str, Any], env: Mapping[str, str]) -> Iterator[Part]:
@@ -212,12 +231,12 @@ def _owner(path: Path, env: Mapping[str, str]) -> tuple[str, str]:
     package = found.stdout.split(": ")[0]
     if found.returncode == 0 and re.fullmatch(r"[a-z0-9.+-]+(:[a-z0-9]+)?", package):
         version = programs.capture(["dpkg-query", "--show", "-f", "${Version}", package], env=env)
-        return version.stdout.strip(), f"pkg:deb/debian/{package.split(':')[0]}"
+        return version.stdout.strip(), f"pkg:deb/debian/{quote(package.split(':')[0])}"
     form = ["--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\n"]
     found = programs.capture(["rpm", "--query", *form, "--file", str(path)], env=env)
     words = found.stdout.split()
     if found.returncode == 0 and len(words) == 2:
-        return words[1], f"pkg:rpm/{words[0]}"
+        return words[1], f"pkg:rpm/{quote(words[0])}"
     return "", ""
 
 

@@ -19,6 +19,7 @@ from sessions.probe.selection import (
     job_count,
     judge,
     line,
+    linked_runtime,
     unused,
 )
 from sessions.shared import console, knowledge, machine, records
@@ -48,6 +49,8 @@ def main(ctx: Context) -> None:
     chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env), ctx.targets, runs=runs)
     if not given:
         chain = identity.of(ask, chain)
+        checks = (*chain.checks, *linked_runtime(chain, ctx.spec))
+        chain = dataclasses.replace(chain, checks=checks)
     if ctx.options.record:
         folder = Path(ctx.options.record)
         console.done(f"probe: recorded in {machine.save(tape, folder)}")

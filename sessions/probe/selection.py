@@ -305,6 +305,28 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             )
 
 
+def linked_runtime(chain: Toolchain, spec: BuildSpec) -> tuple[Check, ...]:
+    """Whether the compiler has the C++ runtime that a wheel for an older glibc is linked with.
+
+    ``identity.of`` has looked for it.
+    """
+    if not spec.old_glibc or chain.compiler is None:
+        return ()
+    if chain.compiler.linked.get("libstdc++.a", "none") != "none":
+        summary = f"libstdc++.a: linked into the wheel, which is for glibc {spec.glibc} and newer"
+        return (Check("libstdc++", "ok", summary),)
+    return (
+        Check(
+            "libstdc++",
+            "fail",
+            f"libstdc++.a: the compiler has none, and a wheel for glibc {spec.glibc} needs it",
+            evidence=f"{chain.compiler.cc} -print-file-name=libstdc++.a names no file",
+            remedy="install it (Fedora, RHEL: dnf install libstdc++-static; Debian, Ubuntu: apt "
+            "install g++), or build for systems no older than this one: --glibc host",
+        ),
+    )
+
+
 def unused(env: Mapping[str, str]) -> dict[str, str]:
     """Variables that other builds of llama-cpp-python read, and this one does not; those set.
 

@@ -38,6 +38,7 @@ def statement(found: Evidence, commit: str) -> dict[str, Any]:
         "python": spec.python,
         "platform": spec.platform,
         "cmake": dict(spec.cmake) or None,
+        "glibc": spec.glibc if spec.platform == "linux" else None,
         "toolkit": spec.toolkit if spec.toolkit in ("pypi", "system") else "a folder",
     }
     internal = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from sessions.shared import graph
-from sessions.shared.target import CacheName
+from sessions.shared.target import GLIBCS, CacheName
 
 
 def text(value: str) -> str:
@@ -121,6 +121,12 @@ OPTIONS = (
     Option("python", "Python that the wheel is for", _SPEC, "X.Y"),
     Option("pythons", "Pythons that the wheels are for, or all", ("matrix",), "X.Y,X.Z|all"),
     Option("toolkit", "where the CUDA toolkit comes from", _SPEC, "pypi|system|PATH"),
+    Option(
+        "glibc",
+        "the oldest glibc that the wheel is for; host: that of this machine",
+        _SPEC,
+        choices=GLIBCS,
+    ),
     Option("source", "your own checkout of llama-cpp-python", _SPEC, "PATH"),
     Option(
         "cmake",

@@ -29,6 +29,7 @@ class Options:
     python: str | None
     pythons: str | None
     toolkit: str | None
+    glibc: str | None
     source: str | None
     cmake: tuple[str, ...]
     wheel: str | None

@@ -15,7 +15,7 @@ from sessions.payload import gpu
 from sessions.shared import cmake_options, knowledge, programs, records
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
-from sessions.shared.target import BuildSpec
+from sessions.shared.target import GLIBCS, BuildSpec
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Table:
     python: str
     budget_mb: int
     cuda: str | None = None
+    glibc: str = "2.28"
     warning: str | None = None
     device_features: tuple[str, ...] = ()
     cmake: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -38,8 +39,9 @@ DEFAULTS = "defaults"  # the table of what targets inherit; no target
 ALL = "all"  # as --targets and --pythons: every one that is a product
 AUTO = "auto"  # as --target: the target for the GPUs of this machine
 LATEST = "latest"  # as --version: the newest release of the package index
-_INHERITED = ("version", "cuda", "python")  # what [defaults] may set
-_LAID_OVER = ("version", "cuda", "python", "toolkit")  # over the table, where an option is given
+_INHERITED = ("version", "cuda", "python", "glibc")  # what [defaults] may set
+# Over the table, where an option is given.
+_LAID_OVER = ("version", "cuda", "python", "toolkit", "glibc")
 # What dist/ has beside a folder for each target (release/index/builder.py).
 _TAKEN = re.compile(r"simple|cu\d+-.*")
 _FORMS = {
@@ -123,6 +125,8 @@ def _faults(table: Table) -> Iterator[str]:
     for field in ("summary", "warning"):
         if getattr(table, field) is not None and not getattr(table, field).strip():
             yield f".{field}: it is empty"
+    if table.glibc not in GLIBCS:
+        yield f".glibc: {table.glibc!r:.60} is not one of {', '.join(GLIBCS)}"
     if table.budget_mb < 0:
         yield f".budget_mb: {table.budget_mb} is less than nothing"
     if table.cuda is not None and not table.archs:
@@ -178,7 +182,7 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     )
     label = "+".join([name, *_differences(base, spec)])
     spec = dataclasses.replace(spec, target=label)
-    _judge(spec, force=options.force)
+    _judge(spec, force=options.force, glibc=options.glibc)
     return spec
 
 
@@ -472,6 +476,8 @@ def _differences(base: BuildSpec, spec: BuildSpec) -> list[str]:
         parts.append("arch" + "-".join(spec.archs))
     if spec.python != base.python:
         parts.append(f"py{spec.python}")
+    if spec.glibc != base.glibc:
+        parts.append(f"glibc{spec.glibc}")
     if spec.toolkit != base.toolkit:
         parts.append("toolkit-" + Path(spec.toolkit).name)
     if spec.source:
@@ -490,6 +496,7 @@ def command(session: str, spec: BuildSpec, *more: str) -> str:
         ("cuda", "--cuda", spec.cuda),
         ("arch", "--arch", ";".join(spec.archs)),
         ("py", "--python", spec.python),
+        ("glibc", "--glibc", spec.glibc),
         ("toolkit-", "--toolkit", spec.toolkit),
         ("source-", "--source", spec.source),
     ):
@@ -500,7 +507,7 @@ def command(session: str, spec: BuildSpec, *more: str) -> str:
     return programs.typed([*words, *more])
 
 
-def _judge(spec: BuildSpec, *, force: bool) -> None:
+def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
     if not re.fullmatch(r"3\.\d+", spec.python):
         raise Problem(
             f"--python {spec.python} is not a Python version.",
@@ -520,6 +527,13 @@ def _judge(spec: BuildSpec, *, force: bool) -> None:
             evidence="locked: " + ", ".join(knowledge.sdists()),
             remedy=f"choose one of those with --version ({LATEST} is {knowledge.newest_sdist()})"
             + (lock if re.fullmatch(form, spec.version, re.ASCII) else ""),
+        )
+    if glibc is not None and spec.platform != "linux":
+        raise Problem(
+            "--glibc has no effect on a wheel for Windows.",
+            id="glibc-on-windows",
+            code=USAGE,
+            remedy="leave out --glibc",
         )
     if spec.cuda is None:
         if spec.archs:

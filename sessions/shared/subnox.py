@@ -12,7 +12,9 @@ from sessions.shared.declared import BY_FIELD, takes
 from sessions.shared.options import Options
 
 # What decides how a wheel is built and tested; every other option is of one session only.
-_VALUES = ("version", "cuda", "arch", "python", "toolkit", "source", "compiler", "cache", "jobs")
+_VALUES = (
+    "version", "cuda", "arch", "python", "toolkit", "glibc", "source", "compiler", "cache", "jobs",
+)  # fmt: skip
 _SWITCHES = ("offline", "prerelease", "force")
 
 

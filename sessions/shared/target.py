@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 CacheName = Literal["ccache", "sccache", "none"]
+GLIBCS = ("2.28", "host")  # what a wheel for Linux can be linked with
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class BuildSpec:
     toolkit: str = "pypi"  # "pypi" | "system" | a path
     source: str | None = None  # a checkout; None takes the locked sdist
     cache: CacheName = "ccache"
+    glibc: str = "2.28"  # the oldest glibc of Linux that the wheel is for; "host": this machine's
     compiler: str | None = None  # path of a C++ compiler; None lets the probe choose
     prerelease: bool = False  # whether a preview of Visual Studio will do
     warning: str | None = None
@@ -29,6 +31,11 @@ class BuildSpec:
     budget_mb: int = 0  # what the wheel may weigh, in megabytes
     device_features: tuple[str, ...] = ()  # tensor-core instructions it claims: "OMMA.E2M1"
     cmake: tuple[tuple[str, str], ...] = ()  # options of llama.cpp's CMake files, by name
+
+    @property
+    def old_glibc(self) -> bool:
+        """Whether it is linked with an older glibc than the machine's (``build/old_glibc.py``)."""
+        return self.platform == "linux" and self.glibc != "host"
 
 
 @dataclass(frozen=True)

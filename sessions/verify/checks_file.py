@@ -240,7 +240,8 @@ def _release(case: Case, bill: Bill) -> Iterator[str]:
 
 
 def _materials(case: Case, parts: dict[str, Material]) -> Iterator[str]:
-    for name in ("llama.cpp", "ggml"):
+    linked = ["libstdc++"] if case.ours and case.spec.old_glibc else []
+    for name in ("llama.cpp", "ggml", *linked):
         if name not in parts:
             yield f"{name}: in the wheel, and not named"
     needed = {name for name in parts if parts[name].requirement}

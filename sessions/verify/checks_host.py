@@ -351,6 +351,9 @@ def _platform(case: Case, needs: dict[str, str]) -> Iterator[str]:
         if allowed is None:
             yield f"{platform} is not a tag of Windows x64 or manylinux x86_64"
             continue
+        oldest = case.spec.glibc if case.ours and case.spec.old_glibc else allowed["GLIBC"]
+        if Version(allowed["GLIBC"]) > Version(oldest):
+            yield f"{platform}: the target is for glibc {oldest} and newer"
         for name, version in sorted(needs.items()):
             if name not in allowed or Version(version) > Version(allowed[name]):
                 who = [

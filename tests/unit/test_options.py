@@ -46,6 +46,7 @@ def test_no_words_leave_every_choice_to_the_target() -> None:
 def test_every_option_has_a_field_of_its_name() -> None:
     line = (
         "--target a --targets s --pythons t --version b --cuda c --arch d --python e --toolkit f "
+        "--glibc host "
         "--source g --wheel k "
         "--device 1 --model l --baseline q --baseline r --rounds 5 --report m --reports u --sign n "
         "--cmake u=v --families all "
@@ -63,6 +64,7 @@ def test_every_option_has_a_field_of_its_name() -> None:
         arch="d",
         python="e",
         toolkit="f",
+        glibc="host",
         source="g",
         cmake=("u=v",),
         families="all",
@@ -154,6 +156,7 @@ VALUES = {
     "cmake": "GGML_CUDA_GRAPHS=ON",
     "add": "cuda==13.4",
     "cache": "none",
+    "glibc": "host",
     "lang": "es",
     "device": "0",
     "rounds": "8",

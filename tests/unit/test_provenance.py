@@ -133,6 +133,7 @@ def test_what_was_asked_for_are_the_parameters() -> None:
         "architectures": ["120a-real"],
         "python": "3.11",
         "platform": "linux",
+        "glibc": "host",
         "toolkit": "pypi",
     }
     assert "cuda" not in made(WHEELS["cpu"])["predicate"]["buildDefinition"]["externalParameters"]

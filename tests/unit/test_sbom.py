@@ -178,6 +178,31 @@ def test_the_compilers_runtime_is_named_with_its_package_and_hash(
     assert gomp["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
 
 
+def test_a_cpp_runtime_that_is_linked_in_is_named_in_place_of_openmps(
+    source: Source, system: System
+) -> None:
+    path = str(Path(source.path).parent / "libstdc++.a")
+    Path(path).write_bytes(b"!<arch>")
+    system.answers = {
+        "/usr/bin/gcc -print-file-name=libstdc++.a": (0, f"{path}\n"),
+        f"dpkg-query --search {path}": (0, f"libstdc++-12-dev:amd64: {path}\n"),
+        "dpkg-query --show -f ${Version} libstdc++-12-dev:amd64": (0, "12.2.0-14+deb12u1"),
+    }
+    whole = made(source, spec=fakes.spec(glibc="2.28"))
+    assert "libgomp" not in parts(whole)
+    found = parts(whole)["libstdc++"]
+    assert PackageURL.from_string(found["purl"]) == PackageURL(
+        "deb", "debian", "libstdc++-12-dev", "12.2.0-14+deb12u1"
+    )
+    assert said(found, "role") == ["compiled in"]
+    assert found["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
+    assert said(whole["metadata"]["component"], "glibc") == ["2.28"]
+    system.answers = {}
+    nobody = parts(made(source, spec=fakes.spec(glibc="2.28")))["libstdc++"]
+    assert nobody["purl"] == "pkg:generic/libstdc%2B%2B"
+    assert "libstdc++" not in parts(made(source))
+
+
 def test_rpm_is_asked_where_there_is_no_dpkg(source: Source, system: System) -> None:
     library = system.answers["/usr/bin/gcc -print-file-name=libgomp.so.1"][1].strip()
     form = "--queryformat %{NAME} %{VERSION}-%{RELEASE}\n"

@@ -220,6 +220,27 @@ def test_a_machine_with_everything_has_no_complaint() -> None:
     }
 
 
+@pytest.mark.parametrize("digest", ["none", None])
+def test_a_compiler_without_a_cpp_runtime_to_link_in_is_refused(digest: str | None) -> None:
+    linked = {"libstdc++.a": digest} if digest else {}
+    chain = fakes.chain(compiler=fakes.compiler(linked=linked))
+    (found,) = selection.linked_runtime(chain, fakes.cpu_spec(glibc="2.28"))
+    assert (found.id, found.status) == ("libstdc++", "fail")
+    assert "dnf install libstdc++-static" in found.remedy
+    assert "--glibc host" in found.remedy
+
+
+def test_a_cpp_runtime_to_link_in_is_asked_for_only_where_it_is_linked_in() -> None:
+    there = fakes.chain(compiler=fakes.compiler(linked={"libstdc++.a": "a" * 16}))
+    (found,) = selection.linked_runtime(there, fakes.cpu_spec(glibc="2.28"))
+    assert found.status == "ok"
+    none = fakes.chain(compiler=fakes.compiler(linked={}))
+    assert selection.linked_runtime(none, fakes.cpu_spec(glibc="host")) == ()
+    assert selection.linked_runtime(none, fakes.spec(platform="windows", glibc="2.28")) == ()
+    nothing = fakes.chain(compiler=None)
+    assert selection.linked_runtime(nothing, fakes.cpu_spec(glibc="2.28")) == ()
+
+
 def test_a_cpu_target_is_not_judged_by_its_gpus() -> None:
     assert set(judged(fakes.cpu_spec(), driver=None, gpus=())) == {
         "platform",

@@ -231,6 +231,8 @@ def test_an_unknown_target_lists_those_there_are() -> None:
         (["--version", "0.3.36"], "rtx50+v0.3.36"),
         (["--cuda", "13.4"], "rtx50+cuda13.4"),
         (["--python", "3.12"], "rtx50+py3.12"),
+        (["--glibc", "2.28"], "rtx50"),
+        (["--glibc", "host"], "rtx50+glibchost"),
         (["--toolkit", "system"], "rtx50+toolkit-system"),
         (["--toolkit", "/opt/my cuda"], "rtx50+toolkit-my_cuda"),
         (["--source", "/src/llama cpp"], "rtx50+source-llama_cpp"),
@@ -255,6 +257,7 @@ def test_a_spec_is_named_for_what_it_builds_otherwise_than_its_table(
             "--target rtx50 --arch '120-real;90-real'",
         ),
         (["--python", "3.12"], "--target rtx50 --python 3.12"),
+        (["--glibc", "host"], "--target rtx50 --glibc host"),
         (["--toolkit", "/my cuda"], "--target rtx50 --toolkit '/my cuda'"),
         (["--source", "/llama cpp"], "--target rtx50 --source '/llama cpp'"),
         (["--target", "ada", "--cuda", "13.4"], "--target ada --cuda 13.4"),
@@ -323,6 +326,26 @@ def test_an_unknown_version_names_the_command_that_locks_it() -> None:
 
 def test_an_unknown_version_of_ones_own_checkout_is_fine() -> None:
     assert choose("--version", "0.4.0", "--source", "/src/mine").version == "0.4.0"
+
+
+def test_a_wheel_for_linux_is_for_an_older_glibc_unless_its_table_says_otherwise() -> None:
+    text = TABLE.replace("budget_mb", 'glibc = "host"\nbudget_mb')
+    assert text != TABLE
+    for table, old in ((TABLE, True), (text, False)):
+        (found,) = spec.load(table, "linux").values()
+        assert found.old_glibc is old
+        (found,) = spec.load(table, "windows").values()
+        assert not found.old_glibc
+    problem = load_refused(text.replace("host", "2.17"))
+    assert problem.id == "target-table-invalid"
+    assert "glibc: '2.17' is not one of 2.28, host" in problem.evidence
+
+
+def test_a_wheel_for_windows_has_no_glibc() -> None:
+    tables = spec.load(TABLE, "windows")
+    with raises("glibc-on-windows") as caught:
+        spec.choose(tables, fakes.parsed("--glibc", "2.28"))
+    assert caught.value.code == errors.USAGE
 
 
 def test_an_architecture_means_nothing_to_the_cpu_target() -> None:

@@ -15,7 +15,7 @@ from sessions.shared.target import BuildSpec
 from sessions.verify import checks_file, policy
 from sessions.verify import checks_host as host
 from sessions.verify.checks_device import has_feature
-from sessions.verify.model import Binding, Library, WheelFacts
+from sessions.verify.model import Binding, Library, Material, WheelFacts
 from sessions.verify.run_checks import judge
 from sessions.verify.subject import SHOWN, Case, stem
 from tests import fakes
@@ -114,6 +114,15 @@ def tagged(*tags: str, **changes: Any) -> Case:
 
 def platform(name: str, **changes: Any) -> Case:
     return tagged(f"cp311-cp311-{name}", **changes)
+
+
+def for_old_glibc(*materials: Material) -> Case:
+    """The rtx50 wheel for a target of glibc 2.28, with these in its SBOM too."""
+    found = fakes.wheel_facts()
+    (bill,) = found.bills
+    bill = dataclasses.replace(bill, materials=(*bill.materials, *materials))
+    found = dataclasses.replace(found, bills=(bill,))
+    return fakes.case(found, spec=fakes.claiming(glibc="2.28"))
 
 
 def requiring(*requirements: str) -> Case:
@@ -572,6 +581,16 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
         platform("manylinux_2_34_x86_64"),
         ids("platform-tag"),
         "manylinux_2_34_x86_64 has GLIBCXX 3.4.29; libggml-cuda.so needs 3.4.30",
+    ),
+    "newer-tag-than-the-target-is-for": (
+        for_old_glibc(fakes.material("libstdc++")),
+        ids("platform-tag"),
+        "manylinux_2_35_x86_64: the target is for glibc 2.28 and newer",
+    ),
+    "a-linked-in-runtime-that-is-not-named": (
+        for_old_glibc(),
+        ids("platform-tag sbom"),
+        "libstdc++: in the wheel, and not named",
     ),
     "one-of-two-tags-too-old": (
         tagged("cp311-cp311-manylinux_2_31_x86_64", "cp311-cp311-manylinux_2_35_x86_64"),

@@ -57,7 +57,7 @@ function(blackwheel_ship)
     )
 
     # The OpenMP runtime of the compiler goes with the libraries that need it.
-    if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    if(GGML_OPENMP AND CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
         execute_process(
             COMMAND "${CMAKE_C_COMPILER}" -print-file-name=libgomp.so.1
             OUTPUT_VARIABLE gomp OUTPUT_STRIP_TRAILING_WHITESPACE
