@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.probe import gpu_choice
-from sessions.run import families, fresh_venv, imported_report, job
+from sessions.run import families, fresh_venv, imported_report, job, payload_process
 from sessions.run.model import SmokeReport
 from sessions.shared import (
     console,
@@ -17,7 +17,6 @@ from sessions.shared import (
     knowledge,
     machine,
     options,
-    programs,
     records,
     venvs,
     wheel_name,
@@ -93,20 +92,11 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     disk.mark(work / "run")
     records.write_text(work / "job.json", json.dumps(told, indent=1))
     answer = work / "report.json"
-    words = ["-I", str(job.PAYLOAD), str(work / "job.json"), str(answer)]
-    with (
-        (work / "smoke.log").open("w", encoding="utf-8") as log,
-        console.Meter("testing", unit="checks") as meter,
-    ):
-
-        def follow(line: str) -> None:
-            if line.startswith("@{"):
-                said: dict[str, Any] = json.loads(line[1:])
-                meter.update(said["done"], said["total"], said["left"], said["now"])
-
-        command = [str(venvs.program(venv, "python")), *words]
-        env = options.system_environment(ctx.env)
-        done = programs.stream(command, env=env, log=log, on_line=follow, cwd=work / "run")
+    python = str(venvs.program(venv, "python"))
+    command = [python, "-I", str(job.PAYLOAD), str(work / "job.json"), str(answer)]
+    env = options.system_environment(ctx.env)
+    log = work / "smoke.log"
+    done = payload_process.run(command, log, work / "run", env, "testing", "checks")
     if done.returncode or not answer.exists():
         raise Problem(
             f"The checks ended with {done.returncode} and no report.",
