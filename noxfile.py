@@ -146,9 +146,14 @@ def tests(session: nox.Session) -> None:
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
     # What pytest makes of each file is kept for the next run, whatever the caller's environment.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
-    named = any(Path(word.partition("::")[0]).exists() for word in session.posargs)
-    words = ("-n", "2", "--dist", "worksteal", *([] if named else ["tests/unit"]), *session.posargs)
+    words = ("-n", "2", "--dist", "worksteal", *chosen(session, "tests/unit"))
     session.run("python", "-m", "pytest", *words, env=env)
+
+
+def chosen(session: nox.Session, folder: str) -> list[str]:
+    """What pytest is given: the files that the user names, or else the folder."""
+    named = any(Path(word.partition("::")[0]).exists() for word in session.posargs)
+    return [*([] if named else [folder]), *session.posargs]
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
@@ -164,7 +169,7 @@ def lint(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """Tests with real tools on a small upstream: minutes."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/integration.txt")
-    session.run("python", "-m", "pytest", "tests/integration", *session.posargs)
+    session.run("python", "-m", "pytest", *chosen(session, "tests/integration"))
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
@@ -172,7 +177,7 @@ def tests_windows(session: nox.Session) -> None:
     """Tests in a Windows Python under Wine, which it installs: minutes."""
     session.run(sys.executable, "-m", "tests.windows.lab", external=True)  # or why there is none
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/integration.txt")
-    session.run("python", "-m", "pytest", "tests/windows", *session.posargs)
+    session.run("python", "-m", "pytest", *chosen(session, "tests/windows"))
 
 
 @nox.session(requires=first("lock"))

@@ -19,10 +19,13 @@ FOLDER = "link"  # beside the CMake tree
 OPENMP = "OFF"  # a compiler's own runtime needs the glibc of its system
 _ADDED = Path(__file__).parent / "overlay" / "glibc_2_28.c"
 _LIBC = "libc.so.6"
-# Only C functions are for others. C++ names stay inside: templates of the C++ runtime in one library
-# must not meet those in another, with which PyTorch came, say. Exceptions still cross: their types
-# are compared by name.
-_EXPORTS = "{ local: _Z*; };\n"
+# Names of the C++ runtime's templates stay inside: those in one library must not meet those in
+# another, with which PyTorch came, say. Exceptions still cross: their types are compared by name.
+_NAMES = (
+    "_ZNSt*", "_ZNKSt*", "_ZSt*", "_ZZNSt*", "_ZZNKSt*", "_ZZSt*", "_ZGVNSt*", "_ZGVZNSt*",
+    "_ZGVZNKSt*", "_ZT?St*", "_ZT?NSt*", "_ZN9__gnu_cxx*", "_ZNK9__gnu_cxx*", "_ZT?N9__gnu_cxx*",
+)  # fmt: skip
+_EXPORTS = f"{{ local: {' '.join(f'{name};' for name in _NAMES)} }};\n"
 
 
 def symbols() -> dict[str, dict[str, tuple[str, ...]]]:

@@ -111,7 +111,9 @@ def build(name: str, row: Mapping[str, Any]) -> Any:
         try:
             model.set_experts_implementation("eager")  # the other refuses float64
         except Exception:
-            model.config._experts_implementation = "eager"
+            model.config._experts_implementation = (
+                "eager"  # float64 fails below if it is not heeded
+            )
     return model.eval()
 
 

@@ -322,6 +322,7 @@ def run(command: list[str], what: str) -> None:
     done = subprocess.run(
         command,
         env=launch.without_files(),
+        stdin=subprocess.DEVNULL,  # under Wine, a Python with the caller's may not start
         capture_output=True,
         text=True,
         encoding="utf-8",

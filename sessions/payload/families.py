@@ -35,7 +35,7 @@ def run(job: Job, say: Say) -> None:
     family = family_file.load(file)
     path = Path(job["folder"]) / f"{family.name}-{job['type']}.gguf"
     planted: list[str] = []
-    change = defect(job["plant"], family, planted) if job.get("plant") else None
+    change = family_file.defect(job["plant"], family, planted) if job.get("plant") else None
     sha256 = family_file.write(path, family, job["type"], change)
     say(sha256=sha256, bytes=path.stat().st_size, planted=planted)
     if sha256 != job["sha256"] and not change:
@@ -73,41 +73,10 @@ def _one(job: Job, loaded: Any, way: Job, wanted: family_file.Reference, say: Sa
         found = evaluate(made, tinymodel.prompt(512)[:length], way["batch"], width, job["encoder"])
     say(operations=sorted(seen))
     here = wanted.rows < length
-    return {**way, **compared(found[wanted.rows[here]][:, wanted.columns], wanted.values[here])}
-
-
-def compared(found: npt.NDArray[np.floating], wanted: npt.NDArray[np.float64]) -> Job:
-    """NMSE (0 is exact), the largest of a single token, and whether every number is finite."""
-    squared = (found.astype(np.float64) - wanted) ** 2
-    each = squared.sum(axis=1) / (wanted**2).sum(axis=1)
     return {
-        "nmse": float(squared.sum() / (wanted**2).sum()),
-        "worst": float(each.max()),
-        "tokens": len(wanted),
-        "finite": bool(np.isfinite(found).all()),
+        **way,
+        **family_file.compared(found[wanted.rows[here]][:, wanted.columns], wanted.values[here]),
     }
-
-
-def defect(plant: list[Any], family: family_file.Family, planted: list[str]) -> family_file.Change:
-    """A change of tensors' bytes; the names of those that it changed are added to ``planted``."""
-    part, how = plant
-    experts = {tensor["name"]: tensor["dims"][-1] for tensor in family.tensors}
-
-    def change(name: str, kind: str, data: bytes) -> bytes:
-        if part not in name:
-            return data
-        if how == "swap":
-            one = len(data) // experts[name]
-            made = data[one : 2 * one] + data[:one] + data[2 * one :]
-        elif kind == "F32":
-            made = (np.frombuffer(data, "<f4") * np.float32(how)).tobytes()
-        else:
-            return data
-        if made != data:
-            planted.append(name)
-        return made
-
-    return change
 
 
 class _Override(ctypes.Structure):

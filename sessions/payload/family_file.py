@@ -185,6 +185,40 @@ def write(path: Path, family: Family, kind: str, change: Change | None = None) -
     return digest.hexdigest()
 
 
+def compared(found: npt.NDArray[np.floating], wanted: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """NMSE (0 is exact), the largest of a single token, and whether every number is finite."""
+    squared = (found.astype(np.float64) - wanted) ** 2
+    each = squared.sum(axis=1) / (wanted**2).sum(axis=1)
+    return {
+        "nmse": float(squared.sum() / (wanted**2).sum()),
+        "worst": float(each.max()),
+        "tokens": len(wanted),
+        "finite": bool(np.isfinite(found).all()),
+    }
+
+
+def defect(plant: list[Any], family: Family, planted: list[str]) -> Change:
+    """A change of tensors' bytes; the names of those that it changed are added to ``planted``."""
+    part, how = plant
+    experts = {tensor["name"]: tensor["dims"][-1] for tensor in family.tensors}
+
+    def change(name: str, kind: str, data: bytes) -> bytes:
+        if part not in name:
+            return data
+        if how == "swap":
+            one = len(data) // experts[name]
+            made = data[one : 2 * one] + data[:one] + data[2 * one :]
+        elif kind == "F32":
+            made = (np.frombuffer(data, "<f4") * np.float32(how)).tobytes()
+        else:
+            return data
+        if made != data:
+            planted.append(name)
+        return made
+
+    return change
+
+
 def _info(name: str, dims: list[int], kind: int, offset: int) -> bytes:
     text = name.encode()
     return (

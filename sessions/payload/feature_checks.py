@@ -102,7 +102,8 @@ def _partial(part: Job) -> list[str]:
         layers = int(way.split(", ")[1][0])
         if offloaded != [layers, 3]:
             problems.append(f"{way}: {offloaded} is what llama.cpp says of layers on the GPU")
-        wanted = ["CUDA0 model", "CPU KV", *(["CUDA0 KV"] if layers == 2 else [])]
+        # Of one layer of two the cache is on the GPU; of both, and the output stays on the CPU.
+        wanted = ["CUDA0 model", "CPU KV" if layers == 1 else "CUDA0 KV"]
         problems += [f"{way}: no buffer {name}" for name in wanted if name not in buffers]
     return problems
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -47,7 +48,9 @@ def vision(job: Job) -> None:
         with llama.model(folder / "vision-text.gguf", job["layers"]) as loaded:
             params = mtmd.mtmd_context_params_default()
             params.use_gpu, params.n_threads = job["layers"] > 0, job["threads"]
-            made = mtmd.mtmd_init_from_file(str(path).encode(), loaded, params)
+            # Windows reads this name in its own code page, so a folder's é must not be in it.
+            short = os.path.relpath(path)
+            made = mtmd.mtmd_init_from_file(short.encode(), loaded, params)
             if not made:
                 raise llama.Refused(f"the projector does not load: {llama.LOG.tail()}")
             with _chunks(mtmd, made, pixels) as chunks:

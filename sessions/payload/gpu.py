@@ -128,7 +128,7 @@ def choose(
     wanted = " or ".join(capabilities)
     elsewhere = (
         "take it to a machine with the GPU: nox -s bundle writes one file that tests the wheel "
-        "there, nox -s smoke -- --report FILE brings the check back"
+        "there, nox -s smoke -- --report FILE imports its report"
     )
     if "error" in nvml:
         return None, f"No NVIDIA driver answers here ({nvml['error']}).", elsewhere

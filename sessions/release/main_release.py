@@ -131,7 +131,7 @@ def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
         steps.append("take the report of the smoke test that is recorded for this wheel")
     elif ctx.spec.archs:
         needed = ", ".join(gpu_choice.capabilities(ctx.spec))
-        steps.append(f"test it and every operator, if a GPU of {needed} is here")
+        steps.append(f"test it and every operator, if a GPU of compute capability {needed} is here")
     else:
         steps.append("test it on the CPU, and every operator")
     steps.append("decide from the records whether it may be released")

@@ -23,7 +23,7 @@ class PythonWheel:
 class Release:
     """A wheel in ``dist/<target>/`` that the gate let through. Size in bytes.
 
-    ``tested`` is False where it was released without a run on a GPU of its kind; ``tested`` is
+    ``tested`` is False where it was released without a run on a GPU of its kind; ``proven`` is
     when it was run, ISO 8601 in UTC. ``commit`` is that of this project by which it was released.
     """
 

@@ -11,7 +11,7 @@ from sessions.payload import report_file
 from sessions.run import imported_report
 from sessions.shared.errors import USAGE, Problem
 
-_SESSIONS = {report_file.KIND: "smoke", report_file.OPS: "ops", report_file.BENCH: "bench"}
+_SESSIONS = {report_file.KIND: "smoke", report_file.BENCH: "bench", report_file.OPS: "ops"}
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ def plan(version: Version, chosen: str, *, on_gpu: bool) -> list[Row]:
             {**common, "type": kind, **way, "bound": bound(name, kind)}
             for kind in types
             for way in _ways(facts, name, family, on_gpu=on_gpu)
+            if not (on_gpu and "router" in family and _unexplained(facts, kind, way["batch"]))
         ]
     return rows
 
@@ -58,6 +59,12 @@ def _ways(facts: Row, name: str, family: Row, *, on_gpu: bool) -> list[Row]:
         splits = ("experts", "half") if "router" in family else ("half",)
         found += [{"batch": b, "flash": True, "split": s} for s in splits for b in (1, 512)]
     return found
+
+
+def _unexplained(facts: Row, kind: str, batch: int) -> bool:
+    """Whether what a GPU computes in such a case is not understood yet, so it has no bound."""
+    rule = facts["unexplained"]
+    return kind in rule["types"] and batch > rule["batch"]
 
 
 def bound(name: str, kind: str) -> float:

@@ -6,13 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sessions.build import baselines
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
-from sessions.run import bench_results, imported_report, job
+from sessions.run import bench_results, imported_report, job, payload_process
 from sessions.run.model import BenchReport
 from sessions.shared import (
     console,
@@ -104,18 +103,8 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     answer, log_path = work / "report.json", work / "bench.log"
     # This Python, which has NVML's bindings; the wheels run in the target's own.
     words = [sys.executable, "-I", str(job.PAYLOAD), "--bench", str(work / "job.json"), str(answer)]
-    with (
-        log_path.open("w", encoding="utf-8") as log,
-        console.Meter("measuring") as meter,
-    ):
-
-        def follow(line: str) -> None:
-            if line.startswith("@{"):
-                said: dict[str, Any] = json.loads(line[1:])
-                meter.update(said["done"], said["total"], said["left"], said["now"])
-
-        env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
-        done = programs.stream(words, env=env, log=log, on_line=follow, cwd=work / "run")
+    env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
+    done = payload_process.run(words, log_path, work / "run", env, "measuring")
     if done.returncode or not answer.exists():
         said = log_path.read_text(encoding="utf-8").splitlines()
         raise Problem(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from sessions.probe import gpu_choice
-from sessions.run import fresh_venv, imported_report, job, ops_build, ops_results
+from sessions.run import fresh_venv, imported_report, job, ops_build, ops_results, payload_process
 from sessions.run.model import OpsReport
 from sessions.shared import console, disk, machine, options, programs, records, venvs, wheel_name
 from sessions.shared.errors import CHECK_FAILED, Problem
@@ -78,20 +77,11 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     }
     records.write_text(work / "job.json", json.dumps(given, indent=1))
     answer = work / "report.json"
-    command = [str(venvs.program(venv, "python")), "-I", str(job.PAYLOAD), "--ops"]
-    with (
-        (work / "ops.log").open("w", encoding="utf-8") as log,
-        console.Meter("testing", unit="cases") as meter,
-    ):
-
-        def follow(line: str) -> None:
-            if line.startswith("@{"):
-                said: dict[str, Any] = json.loads(line[1:])
-                meter.update(said["done"], said["total"], said["left"], said["now"])
-
-        env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
-        words = [*command, str(work / "job.json"), str(answer)]
-        done = programs.stream(words, env=env, log=log, on_line=follow, cwd=work / "run")
+    python = str(venvs.program(venv, "python"))
+    command = [python, "-I", str(job.PAYLOAD), "--ops", str(work / "job.json"), str(answer)]
+    env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
+    log = work / "ops.log"
+    done = payload_process.run(command, log, work / "run", env, "testing", "cases")
     if done.returncode or not answer.exists():
         raise Problem(
             f"The operator test ended with {done.returncode} and no report.",

@@ -538,7 +538,7 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
     if spec.cuda is None:
         if spec.archs:
             raise Problem(
-                f"The target {spec.target!r} builds for the CPU, so --arch means nothing to it.",
+                f"The target {spec.target!r} builds for the CPU, so --arch has no effect.",
                 id="arch-for-cpu-target",
                 code=USAGE,
                 remedy="choose a CUDA target, for example --target rtx50",

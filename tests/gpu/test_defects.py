@@ -52,6 +52,11 @@ class Bench:
         """The report of a run with some of the job changed."""
         work = self.folder / name
         work.mkdir()
+        plans = self.manifest["job"]["family_plans"]
+        one = {  # one model family is enough here
+            where: [row for row in rows if row["family"] == rows[0]["family"]]
+            for where, rows in plans.items()
+        }
         job = {
             **self.manifest["job"],
             "folder": str(work / "run"),
@@ -65,6 +70,8 @@ class Bench:
             "needed": ["F16", "Q4_K"],
             "loads": 2,
             "timeout": 60,
+            "families_folder": str(self.folder / "bundle" / "families"),
+            "family_plans": one,
             **changes,
         }
         (work / "run").mkdir()

@@ -192,7 +192,9 @@ def test_credentials_of_pypirc_serve_an_address_and_a_name(
         assert Server(url, "simple").files() == {wheel.file: wheel.sha256}
         done = publish(project, "--to", "ours", HOME=str(home)).well()
         assert "1 there before" in done.output
-        publish(project, "--to", "others", HOME=str(home)).badly("no address of a package server")
+        publish(project, "--to", "others", HOME=str(home)).badly(
+            "not an address of a package server"
+        )
 
 
 KEYRING = """

@@ -272,7 +272,10 @@ def draft(
 def _bill(version: str, libraries: Mapping[str, bytes]) -> str:
     """The bill of materials that a build would put there."""
     kit = fakes.toolkit(components={"nvidia-cuda-runtime": "13.1.80", "nvidia-cublas": "13.2.2.2"})
-    inside = [sbom.Part(n, "", f"pkg:github/x/{n}", "MIT", ("compiled in",)) for n in UPSTREAM]
+    inside = [
+        sbom.Part(n, "", f"pkg:github/x/{n}", "MIT", ("compiled in",))
+        for n in (*UPSTREAM, "libstdc++")
+    ]
     others = [
         sbom.Part(name, "", f"pkg:generic/{name}", "MIT", ("a file of it",), name, sha256(data))
         for name, data in libraries.items()

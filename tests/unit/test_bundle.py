@@ -19,7 +19,7 @@ import pytest
 from sessions.build import retag
 from sessions.build.model import Wheel
 from sessions.fetch import build_tools
-from sessions.run import job, main_bundle
+from sessions.run import families, job, main_bundle
 from sessions.shared import knowledge, records, spec, subnox, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
@@ -115,7 +115,10 @@ def made(tmp_path: Path, pip: Pip) -> Iterator[zipfile.ZipFile]:
 def test_a_bundle_has_the_wheel_what_it_needs_and_the_checks(made: zipfile.ZipFile) -> None:
     names = set(made.namelist())
     assert len(names) == len(made.namelist())
-    assert {name for name in names if not name.startswith("payload/")} == {
+    files = {f"families/{path.name}" for path in families.FAMILIES.glob("*.npz")}
+    assert files
+    assert files <= names
+    assert {name for name in names if not name.startswith("payload/")} - files == {
         "__main__.py",
         "manifest.json",
         "nvml/pynvml.py",

@@ -216,8 +216,8 @@ def test_what_is_handed_on_are_the_records_as_they_are(tmp_path: Path) -> None:
     found = dataclasses.replace(found, runs=(dataclasses.replace(run, signature="signed\n"),))
     files = handed_on(found)
     assert sorted(files) == [
-        "facts.json", "smoke-12.0.json", "smoke-12.0.json.sig", "steps.json", "verify.json",
-        "wheel.json",
+        "facts.json", "ops-12.0.json", "smoke-12.0.json", "smoke-12.0.json.sig", "steps.json",
+        "verify.json", "wheel.json",
     ]  # fmt: skip
     for name in ("wheel", "facts", "verify", "steps"):
         assert files[f"{name}.json"] == (tmp_path / "build" / f"{name}.json").read_text("utf-8")

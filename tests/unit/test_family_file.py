@@ -43,12 +43,12 @@ def test_the_file_is_the_one_whose_answers_are_known(
     assert str(reader.fields["general.architecture"].contents()) == "lfm2"
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
     assert kinds["blk.0.ffn_down.weight"] == "Q4_K"
-    assert kinds["output_norm.weight"] == "F32"
+    assert kinds["token_embd_norm.weight"] == "F32"
 
 
 def test_a_planted_defect_makes_another_file(module: Any, family: Any, tmp_path: Path) -> None:
     def other(name: str, _kind: str, data: bytes) -> bytes:
-        return data[::-1] if name == "output_norm.weight" else data
+        return data[::-1] if name == "token_embd_norm.weight" else data
 
     found = module.write(tmp_path / "model.gguf", family, "Q4_K", other)
     assert found != families.digests()[SMALLEST]["Q4_K"]
@@ -111,3 +111,29 @@ def test_the_router_in_a_file_is_the_one_of_the_recipe(module: Any) -> None:
     rows = knowledge.load("families.toml")["family"]
     for path in families.FAMILIES.glob("*.npz"):
         assert module.load(path).router == rows[path.stem].get("router")
+
+
+# ---- comparing, and defects that are planted ----------------------------------------------------
+
+
+def test_the_error_is_of_all_tokens_and_of_the_worst_one(module: Any) -> None:
+    wanted = np.array([[1.0, 0.0], [0.0, 2.0]])
+    found = module.compared(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), wanted)
+    assert found == {"nmse": 0.2, "worst": 0.25, "tokens": 2, "finite": True}
+    assert not module.compared(np.array([[np.nan, 0], [0, 2]], np.float32), wanted)["finite"]
+
+
+def test_a_defect_changes_what_it_names_and_nothing_else(module: Any) -> None:
+    tensors = tuple({"name": name, "dims": dims} for name, dims in
+                    (("blk.0.ffn_up_exps.weight", [4, 2, 3]), ("blk.0.ssm_a", [4])))  # fmt: skip
+    family = module.Family("x", 0, b"", tensors, {}, None)
+    data = np.arange(24, dtype="<f4").tobytes()
+    planted: list[str] = []
+    swap = module.defect(["ffn_up_exps", "swap"], family, planted)
+    found = np.frombuffer(swap("blk.0.ffn_up_exps.weight", "F32", data), "<f4").reshape(3, 8)
+    assert found[:, 0].tolist() == [8, 0, 16]  # the first two of three experts
+    assert swap("blk.0.ssm_a", "F32", data[:16]) == data[:16]
+    assert planted == ["blk.0.ffn_up_exps.weight"]
+    scale = module.defect(["ssm_a", 2.0], family, planted)
+    assert np.frombuffer(scale("blk.0.ssm_a", "F32", data[:16]), "<f4").tolist() == [0, 2, 4, 6]
+    assert scale("blk.0.ssm_a", "Q8_0", data[:16]) == data[:16]

@@ -158,6 +158,7 @@ VALUES = {
     "cache": "none",
     "glibc": "host",
     "lang": "es",
+    "families": "all",
     "device": "0",
     "rounds": "8",
     "jobs": "2",

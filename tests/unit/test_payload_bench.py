@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -509,6 +510,18 @@ def test_pip_takes_the_files_and_no_settings(bench: Any, told: Found, machine: M
 def test_a_program_that_fails_ends_it_with_what_it_said(bench: Any, capsys: Told) -> None:
     words = [sys.executable, "-c", "import sys; sys.exit('it broke')"]
     assert "pip could not: it broke" in stopped(lambda: bench.run(words, "pip could not"), capsys)
+
+
+def test_a_program_gets_no_input(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def run(command: list[str], **words: Any) -> subprocess.CompletedProcess[str]:
+        given.update(words)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    bench.run(["python"], "it could not")
+    assert given["stdin"] == subprocess.DEVNULL
 
 
 def test_a_size_counts_what_is_there_and_not_what_is_linked_to(bench: Any, tmp_path: Path) -> None:

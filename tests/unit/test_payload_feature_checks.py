@@ -89,10 +89,16 @@ DEFECTS: list[tuple[Place, Any, str, str]] = [
         "F16, 1 of 3 layers: [3, 3] is what llama.cpp says",
     ),
     (
-        ("partial-offload", "places", "F16, 2 of 3 layers", 1),
+        ("partial-offload", "places", "F16, 1 of 3 layers", 1),
         {"CUDA0 model": 1.0, "CUDA0 KV": 1.0},
         "partial-offload",
-        "no buffer CPU KV",
+        "F16, 1 of 3 layers: no buffer CPU KV",
+    ),
+    (
+        ("partial-offload", "places", "Q4_K, 2 of 3 layers", 1),
+        {"CUDA0 model": 1.0, "CPU KV": 1.0},
+        "partial-offload",
+        "Q4_K, 2 of 3 layers: no buffer CUDA0 KV",
     ),
     (("two-gpus", "results", 0, "nmse"), 1e-2, "two-gpus", "F16, split 1:1, batch 1: NMSE"),
     (

@@ -151,6 +151,7 @@ def test_the_records_that_go_with_the_wheel_are_its_byproducts() -> None:
         "facts.json",
         "verify.json",
         "smoke-12.0.json",
+        "ops-12.0.json",
     ]
 
 

@@ -18,7 +18,7 @@ from sessions.fetch.model import Pristine
 from sessions.matrix.model import Matrix
 from sessions.payload import report_file
 from sessions.probe.model import Driver, InstalledToolkit, Toolchain
-from sessions.release.model import Gate, Release
+from sessions.release.model import Gate, PythonWheel, Release
 from sessions.run import bench_results
 from sessions.run.model import BenchRatio, BenchWheel, SmokeReport
 from sessions.shared import records
@@ -72,6 +72,8 @@ VALUES: list[Any] = [
     BuildStep("a.dir/x.cpp.o", "c++", 5, 105),
     evidence.cold(),
     Gate("cpu", "a.whl", "0" * 64, ("12.0",), ()),
+    PythonWheel("3.12", "b.whl", "1" * 64, 8),
+    fakes.ops_run(fakes.wheel_facts(), fakes.spec()).report,
     Release("cpu", "a.whl", "0" * 64, 7, "0.3.16", None, (), tested=True, proven=None),
     fakes.matrix_row(),
     Matrix("2026", 30.5, (fakes.matrix_row(outcome="failed", reason="why", remedy="do this"),)),

@@ -90,7 +90,9 @@ def released(target: str, content: str) -> Evidence:
     }
     text = fakes.report_text(facts, spec.target, **where)
     run = Run(job.opened(text, None, digest, "here"), text)
-    return dataclasses.replace(found, wheel=wheel, verify=verify, runs=(run,))
+    on = {key: where[key] for key in ("device", "capability")}
+    ops = (fakes.ops_run(facts, spec, **on),)
+    return dataclasses.replace(found, wheel=wheel, verify=verify, runs=(run,), ops=ops)
 
 
 @dataclasses.dataclass
@@ -342,7 +344,7 @@ def test_a_report_on_the_cpu_is_none_for_a_gpu(world: World) -> None:
 def test_a_cpu_target_is_tested_on_the_cpu(world: World) -> None:
     world.proven, world.cards = False, None
     world.release("--target", "cpu")
-    assert world.calls[1] == (["smoke"], "cpu", ["--device=cpu"])
+    assert world.calls[1] == (["smoke"], "cpu", [])
     assert "sm120" not in "".join(world.files())
     assert (world.dist / "cpu" / "simple" / "llama-cpp-python" / "index.html").exists()
 

@@ -156,7 +156,7 @@ def values(found: Evidence) -> Iterator[str]:
                 f"{case['type']} {case['batch']} {case['kv']} {attention} {case['nmse']:.2e} "
                 f"{case['bound']:.2e} {case['equal']} of {case['tokens']}"
             )
-        yield from ("first token 20 ms", "generation, tokens a second 4,806")
+        yield from ("first token 20 ms", "generation, tokens per second 4,806")
     if found.timeline:
         for step in found.timeline.steps:
             yield f"{timeline_chart.name(step.output)} {step.kind} "

@@ -18,6 +18,7 @@ GLIBC long strtol(const char *, char **, int);
 GLIBC unsigned long strtoul(const char *, char **, int);
 GLIBC int __isoc99_vsscanf(const char *, const char *, arguments);
 GLIBC int __isoc99_vfscanf(struct file *, const char *, arguments);
+GLIBC void *dlsym(void *, const char *);
 GLIBC int __cxa_atexit(void (*)(void *), void *, void *);
 __attribute__((visibility("hidden"))) extern void *__dso_handle;
 
@@ -37,6 +38,13 @@ int fstatat64(int folder, const char *path, struct stat *to, int flags) {
 
 /* 2.29; the number of the system call on x86-64. */
 int getcpu(unsigned *cpu, unsigned *node) { return (int)syscall(309, cpu, node, (void *)0); }
+
+/* 2.29. Systems that have it have the function itself; on others there is none (ENOSYS). */
+int posix_spawn_file_actions_addchdir_np(void *actions, const char *folder) {
+    int (*real)(void *, const char *) = (int (*)(void *, const char *))dlsym(
+        (void *)0, "posix_spawn_file_actions_addchdir_np");
+    return real ? real(actions, folder) : 38;
+}
 
 /* 2.32. libstdc++ leaves locks out where it is not 0. */
 char __libc_single_threaded = 0;

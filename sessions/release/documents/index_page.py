@@ -18,7 +18,7 @@ import jinja2
 from packaging.version import Version
 
 from sessions.build import retag
-from sessions.release.documents.report_page import TEMPLATES
+from sessions.release.documents import templating
 from sessions.release.model import Release
 from sessions.shared import knowledge
 
@@ -46,7 +46,7 @@ def render(project: str, offers: Iterable[Offer]) -> str:
         key=lambda o: (o.release.cuda is None, o.label, _newest_first(o), o.system),
     )
     rows = [row for offer in ordered for row in _rows(project, offer)]
-    script = (TEMPLATES / "index.js").read_text(encoding="utf-8")
+    script = (templating.TEMPLATES / "index.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(f"\n{script}".encode()).digest()
     there = {row["system"] for row in rows}
     return _template().render(
@@ -69,14 +69,7 @@ def _newest_first(offer: Offer) -> list[int]:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
+    environment = templating.environment(html=True)
     return environment.get_template("index.html")
 
 

@@ -10,20 +10,18 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from sessions.build.ninja_log import summary
-from sessions.release.documents import timeline_chart
+from sessions.release.documents import templating, timeline_chart
 from sessions.release.evidence import Evidence, ran, refuted, unproven
 from sessions.release.provenance import neutral
 from sessions.run import job
 from sessions.run.model import SmokeReport
 from sessions.shared import console, knowledge
 
-TEMPLATES = Path(__file__).parent / "templates"
 KERNELS = 12  # families in the table; the others are summed up
 LONGEST = 10  # steps in the table; all are in the one below it
 ROW_HEIGHTS = (34, 300)  # pixels: of a row of the timeline; of all rows together
@@ -77,14 +75,7 @@ def render(found: Evidence, commit: str, bench: Sequence[Chart] = ()) -> str:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
+    environment = templating.environment(html=True)
     environment.filters.update(
         size=size,
         number=lambda value: f"{value:,}",
@@ -152,7 +143,7 @@ def verdict(found: Evidence) -> str:
 @functools.cache
 def about() -> dict[str, dict[str, str]]:
     """What each check of verify and of smoke is about, in plain words."""
-    words = tomllib.loads((TEMPLATES / "words.toml").read_text(encoding="utf-8"))
+    words = tomllib.loads((templating.TEMPLATES / "words.toml").read_text(encoding="utf-8"))
     return {
         stage: {id_: said["en"] for id_, said in words[stage].items()}
         for stage in ("verify", "smoke")

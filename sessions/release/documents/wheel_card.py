@@ -12,12 +12,11 @@ import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from sessions.release.documents import bench_charts, release_page
+from sessions.release.documents import bench_charts, release_page, templating
 from sessions.release.evidence import Evidence, ran, unproven
 from sessions.release.gate import UNSUPPORTED, Checkout
 from sessions.release.model import PythonWheel
@@ -29,7 +28,6 @@ from sessions.shared.checks import Check
 from sessions.shared.spec import command
 from sessions.verify import policy
 
-TEMPLATES = Path(__file__).parent / "templates"
 LANGUAGES = {"en": "WHEEL.md", "es": "WHEEL.es.md"}
 CHECK = {
     "linux": "sha256sum --check --ignore-missing SHA256SUMS",
@@ -78,14 +76,7 @@ def compiler(found: Evidence) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # Markdown
-    )
+    made = templating.environment(html=False)
     made.filters.update(code=_code, plain=release_page.plain)
     return made
 
@@ -156,7 +147,7 @@ _SHOWN = (
 
 @functools.cache
 def _words() -> dict[str, dict[str, dict[str, str]]]:
-    return tomllib.loads((TEMPLATES / "words.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((templating.TEMPLATES / "words.toml").read_text(encoding="utf-8"))
 
 
 def _proofs(

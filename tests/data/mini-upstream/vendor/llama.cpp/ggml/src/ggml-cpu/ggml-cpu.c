@@ -1,6 +1,6 @@
 #include "ggml.h"
 
-// With OpenMP, as upstream: its runtime has to come with the wheel.
+// With OpenMP where it is asked for, as upstream: then its runtime has to come with the wheel.
 int ggml_cpu_sum(int last) {
     int sum = 0;
     GGML_ASSERT(last >= 0);

@@ -1,0 +1,212 @@
+"""The built cpu wheel, as its users have it: features with defects, upstream's tests, the server.
+
+Build it first: nox -s wheel -- --target cpu.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import tarfile
+import textwrap
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.shared import knowledge
+from tests.integration.conftest import REPOSITORY
+
+FEATURES = ["vision", "text-embeddings", "lora", "threads"]
+PAYLOAD = REPOSITORY / "sessions" / "payload"
+CACHE = Path(os.environ.get("BLACKWHEEL_CACHE", Path.home() / ".cache" / "blackwheel"))
+KEY = "a key"
+
+
+def record(path: Path, kind: str) -> dict[str, Any]:
+    if not path.exists():
+        pytest.fail(f"There is no {path}. Build it first: nox -s wheel -- --target cpu")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))[kind]
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel() -> dict[str, Any]:
+    return record(REPOSITORY / "wheels" / "cpu" / "wheel.json", "wheel")
+
+
+@pytest.fixture(scope="module")
+def python(wheel: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Python of a venv with the wheel, its extra for a server, and what the tests need."""
+    base = record(REPOSITORY / "build" / "cpu" / "probe.json", "probe")["python"]["path"]
+    venv = tmp_path_factory.mktemp("cpu") / "venv"
+    subprocess.run([base, "-m", "venv", str(venv)], check=True)
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q"]
+    path = REPOSITORY / "wheels" / "cpu" / wheel["file"]
+    # What a user gets today; the last three are what upstream's tests import.
+    needs = [f"{path}[server]", "openai", "pytest", "scipy", "huggingface-hub"]
+    subprocess.run([*pip, *needs], check=True)
+    lock = REPOSITORY / "sessions" / "data" / "locks" / "payload.txt"
+    subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], check=True)
+    return str(venv / "bin" / "python")
+
+
+@pytest.fixture(scope="module")
+def sdist(wheel: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Upstream's tests and vocabularies, out of its sdist."""
+    archive = CACHE / "downloads" / knowledge.sdists()[wheel["version"]].file
+    if not archive.exists():
+        pytest.fail(f"There is no {archive}: nox -s source downloads it")
+    folder = tmp_path_factory.mktemp("sdist")
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            name = member.name.partition("/")[2]
+            if name.startswith(("tests/", "vendor/llama.cpp/models/ggml-vocab-")):
+                member.name = name
+                tar.extract(member, folder)
+    return folder
+
+
+def run(python: str, folder: Path, **changes: Any) -> dict[str, str]:
+    """Evidence of the checks that fail, by name."""
+    (folder / "run").mkdir(parents=True)
+    job = {
+        "folder": str(folder / "run"), "jit_cache": str(folder / "jit"), "layers": 0,
+        "threads": 1, "jobs": 2, "visible": "-1", "timeout": 600, **changes,
+    }  # fmt: skip
+    program = textwrap.dedent("""
+        import json, sys
+        sys.path.insert(0, sys.argv[1])
+        import importlib.util
+        import feature_checks
+        spec = importlib.util.spec_from_file_location("payload", sys.argv[1] + "/__main__.py")
+        payload = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(payload)
+        job = json.loads(sys.argv[2])
+        names = feature_checks.names(job)
+        found = {name: payload.run_child(job, "feature", type=name) for name in names}
+        checks = feature_checks.evaluate(job, {**found, "device": {"error": None}})
+        bad = {check["id"]: check["evidence"] for check in checks if check["status"] == "fail"}
+        print(json.dumps([names, bad]))
+    """)
+    words = [python, "-I", "-c", program, str(PAYLOAD), json.dumps(job)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names, failed = json.loads(done.stdout)
+    assert names == [*FEATURES, "tokenizers"]
+    return dict(failed)
+
+
+def test_features_hold_on_the_cpu_and_each_check_finds_its_defect(
+    python: str, sdist: Path, tmp_path: Path
+) -> None:
+    vectors = {"vectors": str(sdist / "vendor/llama.cpp/models")}
+    assert run(python, tmp_path / "sound", **vectors) == {}
+    for name in (*FEATURES, "tokenizers"):
+        failed = run(python, tmp_path / name, damaged=[name], **vectors)
+        assert list(failed) == [name]
+
+
+def test_upstreams_own_tests_that_need_no_download_hold(python: str, sdist: Path) -> None:
+    env = {"HF_HUB_OFFLINE": "1", "HOME": str(sdist)}
+    # Without -P the folder itself would be on sys.path.
+    words = [python, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
+    done = subprocess.run(
+        [*words, "-k", "not real_model and not real_llama"],
+        cwd=sdist, env=env, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "8 passed, 3 deselected" in done.stdout
+
+
+@contextlib.contextmanager
+def server(python: str, folder: Path) -> Iterator[str]:
+    """A server of a tiny model; its address."""
+    make = f"import sys; sys.path.insert(0, {str(PAYLOAD)!r}); import tinymodel, pathlib; "
+    make += f"tinymodel.make(pathlib.Path({str(folder / 'tiny.gguf')!r}), 'F16')"
+    subprocess.run([python, "-I", "-c", make], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["--model", str(folder / "tiny.gguf"), "--model_alias", "tiny", "--embedding", "True"]
+    words += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", "512", "--api_key", KEY]
+    env = {"HOME": str(folder)}
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [python, "-I", "-m", "llama_cpp.server", *words], stdout=log, stderr=log, env=env
+        )
+        try:
+            for _ in range(600):
+                assert process.poll() is None, (folder / "log").read_text()
+                with contextlib.suppress(OSError, urllib.error.URLError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/docs", timeout=5).close()
+                    break
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+# What runs in the wheel's venv, where the openai package is. Prints one line of JSON.
+CLIENT = """
+import json, sys, concurrent.futures, openai
+url, key = sys.argv[1:]
+client = openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=120)
+found = {}
+text = {"model": "tiny", "prompt": "hello", "max_tokens": 8, "temperature": 0}
+one = client.completions.create(**text).choices[0].text
+parts = client.completions.create(stream=True, **text)
+found["streamed"] = "".join(part.choices[0].text for part in parts)
+found["one"] = one
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    jobs = [pool.submit(client.completions.create, **text) for _ in range(8)]
+    found["at_once"] = sorted({job.result().choices[0].text for job in jobs})
+chat = {"model": "tiny", "messages": [{"role": "user", "content": "Is it?"}], "max_tokens": 60,
+        "temperature": 0}
+grammar = {"extra_body": {"grammar": 'root ::= "yes" | "no"'}}
+found["grammar"] = client.chat.completions.create(**chat, **grammar).choices[0].message.content
+schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+form = {"extra_body": {"response_format": {"type": "json_object", "schema": schema}}}
+found["schema"] = client.chat.completions.create(**chat, **form).choices[0].message.content
+tool = {"type": "function", "function": {"name": "answer", "parameters": schema}}
+choice = {"type": "function", "function": {"name": "answer"}}
+said = client.chat.completions.create(**chat, tools=[tool], tool_choice=choice).choices[0].message
+found["tool"] = said.tool_calls[0].function.arguments
+vector = client.embeddings.create(model="tiny", input="hello", encoding_format="float")
+found["embedding"] = [len(token) for token in vector.data[0].embedding]
+found["models"] = [model.id for model in client.models.list().data]
+for name, call in {
+    "wrong_key": lambda: openai.OpenAI(base_url=url, api_key="no", max_retries=0).models.list(),
+    "too_long": lambda: client.completions.create(**{**text, "prompt": "hello " * 600}),
+}.items():
+    try:
+        call()
+    except openai.APIStatusError as error:
+        found[name] = error.status_code
+print(json.dumps(found))
+"""
+
+
+def test_the_server_extra_answers_the_openai_client(python: str, tmp_path: Path) -> None:
+    with server(python, tmp_path) as url:
+        done = subprocess.run(
+            [python, "-I", "-c", CLIENT, url, KEY], check=False, capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()[-3000:]
+    found = json.loads(done.stdout)
+    assert found["one"] == found["streamed"]
+    assert found["one"]
+    assert found["at_once"] == [found["one"]]
+    assert found["grammar"] in ("yes", "no")
+    assert set(json.loads(found["schema"])) == set(json.loads(found["tool"])) == {"ok"}
+    assert found["embedding"] == [512] * 5  # a text model has no pooling: one for each token
+    assert found["models"] == ["tiny"]
+    assert (found["wrong_key"], found["too_long"]) == (401, 400)
