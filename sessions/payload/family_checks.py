@@ -48,7 +48,7 @@ def problems(plan: Iterable[Row], rows: Iterable[Row], *, on_gpu: bool) -> list[
     rows = list(rows)
     found = []
     for each, count in Counter(map(key, rows)).items():
-        shown = name(dict(zip(KEY, each, strict=True)))
+        shown = name(dict(zip(KEY, each)))
         if each not in wanted and each[2] is not None:
             found.append(f"{shown}: nobody asks for it")
         elif count > 1:

@@ -280,7 +280,7 @@ def tokenizers(job: Job) -> None:
         wrong = []
         given = texts.read_bytes().decode().split("\n__ggml_vocab_test__\n")
         with llama.model(vocabulary, 0, vocab_only=True) as loaded:
-            for text, row in zip(given, rows, strict=False):  # the rows end with an empty one
+            for text, row in zip(given, rows):  # the rows end with an empty one
                 found = llama.tokenize(loaded, text, special=False)
                 if found != [int(number) for number in row.split()]:
                     wrong.append(f"{text[:60]!r} became {found[:12]}, not {row[:60]}")

@@ -131,7 +131,7 @@ def listed(job: Job) -> Job:
         if "op_name" in cells:
             header = cells
             continue
-        row = dict(zip(header, cells))  # noqa: B905  # Python 3.9 has no strict
+        row = dict(zip(header, cells))  # Python 3.9 has no strict
         counts[row["op_name"], f"{row['op_name']}({row['op_params']})"] += 1
     cases = [[operator, case, count] for (operator, case), count in counts.items()]
     return {"cases": cases, "error": error, "libraries": lines.get("libraries", [])}

@@ -94,7 +94,7 @@ def ratio(metric: str, one: Sequence[float], other: Sequence[float]) -> dict[str
     first, second = checked(metric, one), checked(metric, other)
     if len(first) != len(second):
         raise ValueError(f"{metric}: {len(first)} values against {len(second)}")
-    found = sorted(a / b for a, b in zip(first, second, strict=True))
+    found = sorted(a / b for a, b in zip(first, second))
     out = outside(len(found))
     low, high = found[out], found[-1 - out]
     return {

@@ -226,6 +226,15 @@ def test_what_runs_where_the_wheel_is_imports_nothing_of_ours(path: Path) -> Non
     assert foreign == PAYLOAD_NEEDS[path.stem]
 
 
+@pytest.mark.parametrize("path", [*PAYLOAD, *OVERLAY], ids=lambda path: path.name)
+def test_what_runs_where_the_wheel_is_runs_with_python_3_9(path: Path) -> None:
+    """Its syntax; and without ``zip(strict=…)``, which came with Python 3.10."""
+    parsed = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+    calls = [node for node in ast.walk(parsed) if isinstance(node, ast.Call)]
+    strict = [call.lineno for call in calls for word in call.keywords if word.arg == "strict"]
+    assert strict == []
+
+
 def test_no_module_of_the_payload_hides_one_of_the_standard_library() -> None:
     # They lie beside the program, so their names come first.
     assert BESIDE & sys.stdlib_module_names == set()
