@@ -592,7 +592,7 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
     world.monkeypatch.setattr(subnox, "follow", follow)
     path = world.root / "build" / "rtx50" / "verify.json"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("7 × ELF", "8 × ELF"), encoding="utf-8")
+    path.write_text(text.replace(" × ELF", "0 × ELF"), encoding="utf-8")
     assert path.read_text(encoding="utf-8") != text
     problem = world.refused()
     assert problem.evidence.splitlines() == [
