@@ -191,7 +191,7 @@ def modules(job: Job, scores: dict[str, int]) -> dict[str, list[Job]]:
     with concurrent.futures.ThreadPoolExecutor(job["jobs"]) as pool:
         done = pool.map(lambda pair: one(*pair), asked)
         found: dict[str, list[Job]] = {}
-        for (name, type_), part in zip(asked, done, strict=True):
+        for (name, type_), part in zip(asked, done):
             found.setdefault(name, []).append({"type": type_, **part})
     return found
 

@@ -236,7 +236,7 @@ def test_what_runs_where_the_wheel_is_runs_with_python_3_9(path: Path) -> None:
 
 
 def test_no_module_of_the_payload_hides_one_of_the_standard_library() -> None:
-    # They lie beside the program, so their names come first.
+    # They are in the folder of the program, which is searched first.
     assert BESIDE & sys.stdlib_module_names == set()
 
 
