@@ -48,6 +48,7 @@ function(blackwheel_ship)
     blackwheel_plain_includes("${CMAKE_SOURCE_DIR}")
     if(TARGET ggml-cuda)
         blackwheel_merge(ggml-cuda)
+        blackwheel_longest_first(ggml-cuda)
         blackwheel_same_anywhere(ggml-cuda)
     endif()
 
@@ -160,6 +161,16 @@ function(blackwheel_merge target)
             )
         endif()
     endforeach()
+endfunction()
+
+# Matrix products of quantized types take five times as long to compile as the next file. ninja starts
+# steps in the order of CMake's sources, and with many cores all wait for one that was started late.
+function(blackwheel_longest_first target)
+    get_target_property(sources ${target} SOURCES)
+    set(longest ${sources})
+    list(FILTER longest INCLUDE REGEX "/mmq-instance-")
+    list(FILTER sources EXCLUDE REGEX "/mmq-instance-")
+    set_property(TARGET ${target} PROPERTY SOURCES ${longest} ${sources})
 endfunction()
 
 # nvcc's part of a library, the same whatever folder it was made in and whether or not from a cache.
