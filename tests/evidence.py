@@ -14,7 +14,7 @@ from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence, Run
 from sessions.release.gate import Checkout
 from sessions.run.model import SmokeReport
-from sessions.shared import records, spec
+from sessions.shared import records, targets_file
 from sessions.shared.checks import Check, CheckGroup
 from sessions.verify.model import Bill, WheelFacts
 from sessions.verify.report_model import VerifyReport
@@ -130,7 +130,9 @@ def _base(made: Wheel, found: WheelFacts) -> Evidence:
 
 @functools.cache
 def _spec(target: str) -> Any:
-    return spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")[target]
+    return targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")[
+        target
+    ]
 
 
 def _as_dict(value: Any) -> dict[str, Any]:

@@ -8,18 +8,28 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.shared import code_digest
-from sessions.fetch import build_tools
-from sessions.shared import wheel_name
-from sessions.shared import subnox, console, disk, knowledge, venvs, records, programs, spec
-from sessions.build import output, inputs, ninja_output
-from sessions.shared.arguments import PTX, baselines
-from sessions.shared.nox_session import Context
-from sessions.shared.errors import USAGE, Problem
+from sessions.build import inputs, ninja_output, output
 from sessions.build.model import BuildEnv, Wheel
-from sessions.shared.target import BuildSpec
-from sessions.probe.model import Compiler, Toolchain
+from sessions.fetch import build_tools
 from sessions.fetch.model import Source, Toolkit
+from sessions.probe.model import Compiler, Toolchain
+from sessions.shared import (
+    code_digest,
+    console,
+    disk,
+    knowledge,
+    programs,
+    records,
+    spec,
+    subnox,
+    targets_file,
+    venvs,
+    wheel_name,
+)
+from sessions.shared.arguments import PTX, baselines
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.target import BuildSpec
 
 
 def wheels(ctx: Context) -> list[Path]:
@@ -51,7 +61,9 @@ def _wheel(ctx: Context, word: str) -> Path:
 
 def _ptx(ctx: Context) -> Path:
     """The target with PTX only: a build of ours, in a run of its own."""
-    targets = spec.load((ctx.root / "targets.toml").read_text(encoding="utf-8"), ctx.spec.platform)
+    targets = targets_file.load(
+        (ctx.root / "targets.toml").read_text(encoding="utf-8"), ctx.spec.platform
+    )
     label = spec.ptx(targets, ctx.options).target
     archs = ";".join(spec.virtual(ctx.spec))
     words = [w for w in subnox.words(ctx.options) if not w.startswith("--arch=")]
@@ -128,7 +140,9 @@ def _foreign(ctx: Context, name: str) -> Path:
     now = records.fingerprint([fingerprint, inputs.places(found, ctx.spec, ctx.root, ctx.cache)])
     if folder.exists() and before != now:
         disk.remove(folder)
-    disk.room({folder: knowledge.disk_mib("build"), target: knowledge.disk_mib("wheel")}, "The baseline")
+    disk.room(
+        {folder: knowledge.disk_mib("build"), target: knowledge.disk_mib("wheel")}, "The baseline"
+    )
     disk.mark(folder)
     records.write(folder / "inputs.json", "inputs", now)
     shutil.rmtree(folder / "src", ignore_errors=True)
@@ -200,5 +214,7 @@ def _build(ctx: Context, folder: Path, env: Mapping[str, str], jobs: int) -> int
         done = programs.stream(words, env=told, log=log, on_line=follow, cwd=folder)
     if done.returncode:
         with log_path.open(encoding="utf-8", errors="replace") as lines:
-            raise ninja_output.failure(ninja_output.first_error(lines) or done.output, str(log_path), jobs)
+            raise ninja_output.failure(
+                ninja_output.first_error(lines) or done.output, str(log_path), jobs
+            )
     return len(steps)

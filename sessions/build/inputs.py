@@ -8,24 +8,14 @@ where folders are, which compiler cache is used, what a target is said to be, ho
 
 from __future__ import annotations
 
-import ast
-import dataclasses
-import functools
-import hashlib
-import re
-import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sessions.shared import code_digest
 from sessions.fetch import toolkit_identity
-from sessions.shared import knowledge, records
-from sessions.shared.target import BuildSpec
-from sessions.probe.model import Compiler, InstalledToolkit, Toolchain
 from sessions.fetch.model import Source
-from sessions.build.model import Wheel
+from sessions.probe.model import Compiler, Toolchain
+from sessions.shared import code_digest, knowledge, records
+from sessions.shared.target import BuildSpec
 
 _SHOWN = 16  # hexadecimal digits of a digest
 
@@ -102,8 +92,6 @@ def places(chain: Toolchain, spec: BuildSpec, root: Path, cache: Path) -> dict[s
     }
 
 
-
-
 def tree(spec: BuildSpec, chain: Toolchain, root: Path, cache: Path) -> dict[str, str]:
     """All that a CMake tree is made from and that is known before anything is fetched."""
     python = chain.python.version if chain.python else ""
@@ -118,21 +106,3 @@ def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name, value in now.items()
         if then.get(name) != value
     ]
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sessions.shared import console, disk, locks, records
 from sessions.build import inputs
-from sessions.shared.nox_session import Context
-from sessions.probe.model import Toolchain
 from sessions.build.model import Wheel
+from sessions.probe.model import Toolchain
+from sessions.shared import console, disk, locks, records
+from sessions.shared.nox_session import Context
 
 SOURCES = "llama-cpp-python-src"
 _KILLED = "left by a run that was stopped"

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
+from sessions.build import inputs, old_glibc, repair, retag, sbom, staging
+from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
+from sessions.fetch.model import Source, Toolkit
+from sessions.probe import ms_runtime, selection
+from sessions.probe.model import Compiler, Toolchain
 from sessions.shared import cmake_options, console, knowledge, options, records
 from sessions.shared.errors import USAGE, Problem
-from sessions.build import inputs, old_glibc, repair, retag, sbom, staging
-from sessions.probe import selection, ms_runtime
 from sessions.shared.nox_session import Context
-from sessions.build.model import BuildEnv
 from sessions.shared.target import BuildSpec
-from sessions.probe.model import Compiler, Toolchain
-from sessions.fetch.model import Source, Toolkit
 
 OVERLAY = Path(__file__).parent / "overlay"
 
@@ -172,8 +172,8 @@ def _libraries() -> dict[str, str]:
         "CMAKE_PROJECT_llama_cpp_INCLUDE": _slashes(str(OVERLAY / "wheel.cmake")),
         "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         "GGML_NATIVE": "OFF",
-        # Each backend is a module of its own, loaded for the machine that it runs on: the GPU's where
-        # there is a driver, the CPU's by what the CPU can do.
+        # Each backend is a module of its own, loaded for the machine that it runs on: the GPU's
+        # where there is a driver, the CPU's by what the CPU can do.
         "GGML_BACKEND_DL": "ON",
         "GGML_CPU_ALL_VARIANTS": "ON",
         "GGML_CCACHE": "OFF",

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import re
 import shutil
 import sys
 import time
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.fetch import build_tools
 from sessions.build import (
     bindings,
+    compilation,
     compiler_cache,
     inputs,
-    ninja_output,
     old_glibc,
     output,
     repair,
     retag,
     sbom,
     staging,
+    wheel_contents,
 )
-from sessions.shared import console, disk, knowledge, locks, options, venvs, records, programs
-from sessions.probe import gpu_choice, ms_runtime
-from sessions.shared.spec import command as command_of
-from sessions.build import ninja_log as timelines
-from sessions.shared.nox_session import Context
-from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.build.model import BuildEnv, Wheel
-from sessions.shared.target import BuildSpec
+from sessions.fetch import build_tools
 from sessions.fetch.model import Source, Toolkit
+from sessions.probe import gpu_choice, ms_runtime
 from sessions.probe.model import Toolchain
-
-LIBRARIES = ("ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd")
-_CONFIGURED = "-- Build files have been written to"  # CMake's last line
+from sessions.shared import console, disk, knowledge, locks, options, programs, records, venvs
+from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
+from sessions.shared.nox_session import Context
+from sessions.shared.spec import command as command_of
+from sessions.shared.target import BuildSpec
 
 
 def main(ctx: Context) -> None:
@@ -67,11 +60,11 @@ def main(ctx: Context) -> None:
     _tree(ctx, build, chain)
     if ctx.spec.old_glibc:
         old_glibc.make(chain.compiler, ctx.build / old_glibc.FOLDER, build.variables)
-    steps, counts = _compile(ctx, build, chain, source.version)
-    timing = _timing(ctx, chain.jobs, counts) if steps else {}
+    steps, counts = compilation.run(ctx, build, chain, source.version)
+    timing = compilation.timing(ctx, chain.jobs, counts) if steps else {}
     raw = _only_wheel(ctx.build / "dist")
     repaired = for_python(_repair(ctx, build, raw), ctx.spec)
-    libraries = _judge(ctx, build, repaired)
+    libraries = wheel_contents.libraries(ctx, build, repaired)
     before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
     path = output.publish(repaired, ctx.wheels)
     if before and before.file != path.name:
@@ -126,7 +119,7 @@ def next_lines(spec: BuildSpec, path: Path, capabilities: Sequence[str]) -> list
     wanted = gpu_choice.capabilities(spec)
     runtime = f" (pip also downloads NVIDIA's CUDA runtime, {knowledge.runtime_mb()} MB)"
     if wanted and set(wanted).isdisjoint(capabilities):
-        test = ["No GPU here is of its architecture. To write one file that tests it on another machine:"]
+        test = ["No GPU here is of its architecture. To write one file that tests it elsewhere:"]
         test.append(f"  {command_of('bundle', spec)}")
     else:
         test = ["To test it here:", f"  {command_of('smoke', spec)}"]
@@ -211,178 +204,6 @@ def _stage(ctx: Context, build: BuildEnv, source: Source, bill: str) -> None:
         staging.stage(Path(source.path), ctx.build / "src", added)
 
 
-def _compile(
-    ctx: Context, build: BuildEnv, chain: Toolchain, version: str
-) -> tuple[int, dict[str, int]]:
-    """Run the build. Returns the number of ninja's steps and the cache's hits and misses."""
-    tree, dist, log_path = ctx.build / "tree", ctx.build / "dist", ctx.build / "wheel.log"
-    shutil.rmtree(dist, ignore_errors=True)
-    statslog = ctx.build / "ccache.log"
-    statslog.unlink(missing_ok=True)
-    python = str(venvs.program(build_tools.tools(ctx), "python"))
-    command = [python, "-I", "-m", "build", "--wheel", "--no-isolation"]
-    command += ["--outdir", str(dist)]
-    command += [f"-C{name}={value}" for name, value in build.settings.items()]
-    env = {
-        **build.variables,
-        **options.cache_environment(ctx.env, ctx.spec.cache),
-        "CMAKE_BUILD_PARALLEL_LEVEL": str(chain.jobs),
-        programs.BUILD_MARK: str(ctx.build),
-    }
-    if ctx.spec.cache == "ccache":
-        env["CCACHE_STATSLOG"] = str(statslog)
-    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
-    steps: list[ninja_output.Step] = []
-    cuda: list[str] = []
-    start = time.monotonic()
-    title = f"llama-cpp-python {version} for {', '.join(ctx.spec.archs) or 'the CPU'}"
-    console.say(f"Building {title} with {chain.jobs} jobs; the log is {log_path}")
-    with (
-        log_path.open("w", encoding="utf-8", buffering=1) as log,
-        console.Meter("building") as meter,
-    ):
-
-        def follow(line: str) -> None:
-            if line.startswith(_CONFIGURED):  # by CMake; nothing is compiled yet
-                check_tree(tree, ctx.spec, toolkit)
-            step = ninja_output.parse_step(line)
-            if step is None:
-                return
-            if not steps:
-                cuda.extend(ninja_output.cuda_files(_text(tree / "compile_commands.json")))
-            steps.append(step)
-            left = ninja_output.time_left(steps, cuda, time.monotonic() - start)
-            meter.update(step.done, step.total, left, step.file)
-
-        source = str(ctx.build / "src")
-        with _sccache(ctx, env) as stats:
-            done = programs.stream([*command, source], env=env, log=log, on_line=follow, cwd=ctx.build)
-    if done.returncode:
-        with log_path.open(encoding="utf-8", errors="replace") as lines:
-            error = ninja_output.first_error(lines) or done.output
-        raise ninja_output.failure(error, str(log_path), chain.jobs)
-    check_tree(tree, ctx.spec, toolkit)
-    return len(steps), _cache_counts(ctx, statslog, stats)
-
-
-def _cache_counts(ctx: Context, statslog: Path, stats: Sequence[str]) -> dict[str, int]:
-    """What the compiler cache did; empty where it does not say."""
-    try:
-        if ctx.spec.cache == "sccache":
-            return compiler_cache.sccache(stats[0]) if stats else {}
-        return compiler_cache.ccache(statslog.read_text(encoding="utf-8")) if statslog.exists() else {}
-    except Exception as error:  # a decoration: no build fails for want of it
-        _warn_untold("what the compiler cache did", error)
-        return {}
-
-
-def _warn_untold(what: str, error: object) -> None:
-    reason = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
-    console.warn(f"the wheel is sound, but {what} is not known: {' '.join(reason.split())[:200]}")
-
-
-@contextlib.contextmanager
-def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
-    """A server of sccache for this build only, and what it counted once it has ended.
-
-    One that runs already has the environment of whoever began it: another store, or none.
-    """
-    stats: list[str] = []
-    if ctx.spec.cache != "sccache":
-        yield stats
-        return
-    program = str(venvs.program(build_tools.tools(ctx), "sccache"))
-    env.pop("SCCACHE_SERVER_UDS", None)
-    env["SCCACHE_SERVER_PORT"] = str(programs.free_port())
-    started = programs.capture([program, "--start-server"], env=env)
-    if started.returncode:
-        raise Problem(
-            "sccache does not start.",
-            id="sccache-not-starting",
-            evidence=venvs.tail(started.output),
-            remedy="correct its settings (SCCACHE_*, AWS_*) or its store; or build without: "
-            "nox -s wheel -- --cache none",
-        )
-    trouble = compiler_cache.no_servers(programs.capture([program, "--dist-status"], env=env).stdout)
-    if trouble:
-        console.warn(trouble)
-    try:
-        yield stats
-        asked = programs.capture([program, "--show-stats", "--stats-format=json"], env=env)
-        if asked.returncode:
-            _warn_untold("what the compiler cache did", asked.output or "sccache ended")
-        else:
-            stats.append(asked.stdout)
-    finally:
-        programs.capture([program, "--stop-server"], env=env, timeout=60)
-
-
-def _timing(ctx: Context, jobs: int, cache: dict[str, int]) -> dict[str, float]:
-    """Leave what ran when in ``steps.json``, and return its sum; empty where it is not known."""
-    log, graph = (ctx.build / "tree" / name for name in (".ninja_log", "build.ninja"))
-    record = ctx.record("steps")
-    try:
-        record.unlink(missing_ok=True)  # else an earlier build's would pass for this one's
-        timeline = timelines.read(
-            log.read_text(encoding="utf-8"),
-            graph.read_text(encoding="utf-8"),
-            jobs=jobs,
-            cache=cache,
-        )
-        summary = timelines.summary(timeline)
-        records.write(record, "steps", timeline)
-    except Exception as error:  # a decoration: no build fails for want of it
-        _warn_untold("what ran when", error)
-        return {}
-    return summary
-
-
-def _text(path: Path) -> str:
-    """A file of CMake's, which writes the bytes of a path as they are."""
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def check_tree(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
-    """Refuse a configured CMake tree that would build another wheel than the target asks for.
-
-    Upstream's CMake may take another toolkit's libraries, and it replaces architectures:
-    0.3.36 takes 120a where it is told 120. Raises Problem.
-    """
-    if toolkit:
-        cache = _text(tree / "CMakeCache.txt")
-        foreign = ninja_output.foreign_cuda(cache, toolkit.root)
-        if foreign:
-            raise Problem(
-                "CMake found parts of another CUDA toolkit than the one the target asks for.",
-                id="build-foreign-cuda",
-                evidence="\n".join(foreign),
-                remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it "
-                "anew",
-            )
-    commands = _text(tree / "compile_commands.json")
-    wanted = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
-    files = ninja_output.architectures(commands)
-    compiled = set(files.values())
-    if compiled == ({wanted} if spec.archs else set()):
-        return
-    lines = [] if files else ["no CUDA file is compiled"]
-    for names in sorted(compiled, key=sorted):
-        named = [re.split(r"[/\\]", file)[-1] for file in files if files[file] == names]
-        what = ";".join(knowledge.shortest(names)) or "none that it names"
-        lines.append(f"{what}: {len(named)} of {len(files)} CUDA files, {named[0]} the first")
-    only = knowledge.shortest(compiled.pop()) if len(compiled) == 1 else ()
-    asked = ";".join(spec.archs) or "the CPU only"
-    raise Problem(
-        f"Upstream's CMake compiles for other GPU architectures than the build asks for: {asked}.",
-        id="build-other-architectures",
-        code=USAGE,
-        evidence="\n".join(lines),
-        remedy=f"ask for what it compiles: {programs.typed(['--arch', ';'.join(only)])}"
-        if only and spec.archs
-        else "choose another release with --version",
-    )
-
-
 def _only_wheel(folder: Path) -> Path:
     found = sorted(folder.glob("*.whl"))
     if len(found) != 1:
@@ -430,78 +251,3 @@ def for_python(wheel: Path, spec: BuildSpec) -> Path:
     path = wheel.with_name(retag.name(wheel.name, spec.python))
     retag.retagged(wheel, path, spec.python, spec.target)
     return path
-
-
-def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
-    """Refuse a wheel that is not what it should be. Returns its libraries' sha256 by name."""
-    with zipfile.ZipFile(wheel) as archive:
-        sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
-    brought = ms_runtime.files() if ctx.spec.platform == "windows" else ()
-    wrong = contents_problems(sizes, cuda=ctx.spec.cuda is not None, brought=brought)
-    if wrong:
-        raise Problem(
-            "The finished wheel does not hold what it should.",
-            id="wheel-contents",
-            code=CHECK_FAILED,
-            evidence="\n".join(wrong),
-            remedy="nox -s wheel -- --fresh; if it stays, report it",
-        )
-    tools = build_tools.tools(ctx)
-    # W004 takes libggml-base.so for a Python module with a name that cannot be imported; W009 and
-    # W010 do not know the folder of delvewheel.
-    ignored = "W004,W009,W010" if brought else "W004"
-    for name, words in (("twine", ["check"]), ("check-wheel-contents", ["--ignore", ignored])):
-        program = str(venvs.program(tools, name))
-        done = programs.capture([program, *words, str(wheel)], env=build.variables)
-        if done.returncode:
-            raise Problem(
-                f"{name} refuses the wheel.",
-                id="wheel-check-refused",
-                code=CHECK_FAILED,
-                evidence=venvs.tail(done.output),
-                remedy="nox -s wheel -- --fresh; if it stays, report it",
-            )
-    with zipfile.ZipFile(wheel) as archive:
-        libraries = [n for n in sizes if "/lib/" in n or (is_brought(n) and n.endswith(".dll"))]
-        return {Path(n).name: hashlib.sha256(archive.read(n)).hexdigest() for n in libraries}
-
-
-def contents_problems(
-    members: Sequence[str] | dict[str, int], *, cuda: bool, brought: Sequence[str] = ()
-) -> list[str]:
-    """What is wrong with a wheel's list of members: strays, doubles, and what is missing.
-
-    ``brought`` are the libraries that delvewheel has to bring into a wheel for Windows.
-    """
-    wrong = [
-        f"stray: {name}"
-        for name in members
-        if not name.startswith("llama_cpp/")
-        and not name.split("/")[0].endswith(".dist-info")
-        and not (brought and is_brought(name))
-    ]
-    bundled = [ms_runtime.original(n) for n in members if brought and is_brought(n) and ".dll" in n]
-    for library in brought:
-        if bundled.count(library) != 1:
-            wrong.append(f"{bundled.count(library)} copies of {library} instead of one")
-    wrong += [f"not asked for: {name}" for name in bundled if name not in brought]
-    library_name = re.compile(r"llama_cpp/.*?(?:lib)?([^/]+?)\.(?:so|dll)(?:\.|$)")
-    found = [library_name.match(name) for name in members]
-    libraries = [match[1] for match in found if match]
-    wanted = [*LIBRARIES, *(["ggml-cuda"] if cuda else [])]
-    for library in wanted:
-        if libraries.count(library) != 1:
-            wrong.append(f"{libraries.count(library)} copies of {library} instead of one")
-    wrong += [
-        f"not asked for: {name}"
-        for name in libraries
-        if name not in (*wanted, "gomp") and not name.startswith("ggml-cpu-")
-    ]
-    added = staging.added(cuda=cuda, windows=bool(brought))
-    wrong += [f"missing: llama_cpp/{n}" for n in added if f"llama_cpp/{n}" not in members]
-    return wrong
-
-
-def is_brought(member: str) -> bool:
-    """Whether a member is where delvewheel puts what it copies in."""
-    return member.startswith(f"{ms_runtime.FOLDER}/")

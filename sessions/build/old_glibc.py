@@ -1,7 +1,7 @@
 """Linking against glibc 2.28 on a machine with a newer one, so that a wheel runs on older systems.
 
-Sources are compiled as always. Only the link differs: in place of the machine's glibc it gets stubs,
-libraries with the names and versions of 2.28's symbols and no code, as an installed CUDA toolkit
+Sources are compiled as always. Only the link differs: in place of the machine's glibc it gets
+stubs, libraries with the names and versions of 2.28's symbols and no code, as a CUDA toolkit
 has one of the driver's library. So a symbol that 2.28 does not have is an error of the link. The
 C++ runtime, newer than that of the system which will run the wheel, is linked in and hidden.
 """

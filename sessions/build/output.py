@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sessions.shared import disk, records
 from sessions.build.model import Wheel
+from sessions.shared import disk, records
 
 
 def is_current(wheel: Wheel, fingerprint: str, folder: Path) -> bool:

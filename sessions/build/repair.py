@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.shared import venvs, programs
+from sessions.shared import programs, venvs
 from sessions.shared.errors import CHECK_FAILED, Problem
 
 # What a driver, NVIDIA's packages or Python bring: never copied into the wheel. What begins with

@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 from packaging.requirements import Requirement
 
-from sessions.shared import knowledge, records, programs
-from sessions.probe import ms_runtime
-from sessions.shared.target import BuildSpec
-from sessions.probe.model import Compiler
 from sessions.fetch.model import Source, Toolkit
+from sessions.probe import ms_runtime
+from sessions.probe.model import Compiler
+from sessions.shared import knowledge, programs, records
+from sessions.shared.target import BuildSpec
 
 FILE = "blackwheel.cdx.json"
 SPEC = "1.6"
@@ -181,9 +181,7 @@ def cuda(toolkit: Toolkit, requires: Sequence[str]) -> Iterator[Part]:
         yield Part("CUDA toolkit", toolkit.version, purl, row["licence"], (INSIDE, TOOL))
 
 
-def shipped_runtime(
-    spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]
-) -> Iterator[Part]:
+def shipped_runtime(spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
     """The files of the compiler's own that the wheel has to bring along."""
     for row in knowledge.load("parts.toml")["runtime"]:
         if row["family"] != compiler.family or row.get("glibc", spec.glibc) != spec.glibc:

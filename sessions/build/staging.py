@@ -13,9 +13,9 @@ from pathlib import Path
 
 import tomlkit
 
+from sessions.build import sbom
 from sessions.fetch import source_filter
 from sessions.shared import disk, knowledge
-from sessions.build import sbom
 
 BACKENDS = "_backends.py"
 LOADER = "_cuda_runtime.py"  # of a CUDA wheel, like the check of the GPUs
@@ -30,8 +30,6 @@ GPUS_HOOK = "from ._gpu_check import watch as _watch_gpus; _watch_gpus()\n"
 HOOKS = {LOADER: HOOK, DLLS: DLLS_HOOK, BACKENDS: BACKENDS_HOOK, GPUS: GPUS_HOOK}
 OF_ALL = (BACKENDS, DOCTOR)
 OF_CUDA = (LOADER, GPUS)
-
-
 
 
 def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
@@ -92,9 +90,9 @@ def additions(
     ours = modules(overlay, platform=platform, cuda=cuda, archs=archs)
     files |= {f"llama_cpp/{name}": text for name, text in ours.items()}
     init = (source / "llama_cpp" / "__init__.py").read_text(encoding="utf-8")
-    files["llama_cpp/__init__.py"] = "".join(
-        hook for name, hook in HOOKS.items() if name in ours
-    ) + init
+    files["llama_cpp/__init__.py"] = (
+        "".join(hook for name, hook in HOOKS.items() if name in ours) + init
+    )
     return files
 
 

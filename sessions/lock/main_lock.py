@@ -22,7 +22,7 @@ from sessions.lock import family_reference
 from sessions.shared import console, knowledge, records, venvs
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
-from sessions.shared.spec import LATEST
+from sessions.shared.targets_file import LATEST
 
 PACKAGE = "llama_cpp"
 # What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,

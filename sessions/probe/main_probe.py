@@ -10,17 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sessions.probe import gpu_choice, identity, visual_studio
+from sessions.probe import gpu_choice, identity, machine_checks, visual_studio
 from sessions.probe.model import Compiler, Driver, Gpu, InstalledToolkit, Python, Tool, Toolchain
 from sessions.probe.selection import (
     choose_compiler,
     choose_python,
     choose_toolkit,
     job_count,
-    judge,
     line,
-    linked_runtime,
-    unused,
 )
 from sessions.shared import console, knowledge, machine, records
 from sessions.shared.errors import Problem
@@ -46,10 +43,18 @@ def main(ctx: Context) -> None:
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
     given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
     runs = bool({"smoke", "bench"} & ctx.asked)
-    chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env), ctx.targets, runs=runs)
+    chain = probe(
+        ask,
+        ctx.spec,
+        ctx.options.jobs,
+        given,
+        machine_checks.unused(ctx.env),
+        ctx.targets,
+        runs=runs,
+    )
     if not given:
         chain = identity.of(ask, chain)
-        checks = (*chain.checks, *linked_runtime(chain, ctx.spec))
+        checks = (*chain.checks, *machine_checks.linked_runtime(chain, ctx.spec))
         chain = dataclasses.replace(chain, checks=checks)
     if ctx.options.record:
         folder = Path(ctx.options.record)
@@ -139,7 +144,7 @@ def probe(
     temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
     flags = {**{name: value for name, value in env.items() if value}, **(ignored or {})}
     given_up = nvml.result().get("error", "")
-    checks = judge(chosen, spec, flags, temporary, given, limits, given_up, targets)
+    checks = machine_checks.checks(chosen, spec, flags, temporary, given, limits, given_up, targets)
     return dataclasses.replace(chosen, checks=checks)
 
 

@@ -5,47 +5,36 @@ A wheel that may not be released gets no place in ``dist/``, and every reason is
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
-import sys
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sessions.build.model import Wheel
 from sessions.probe import gpu_choice
-from sessions.release import contents, gate, provenance, pythons, reports
+from sessions.release import (
+    contents,
+    dist_folder,
+    gate,
+    git_state,
+    provenance,
+    pythons,
+    reports,
+    reproduce,
+)
 from sessions.release.documents import bench_charts, release_page, report_page, wheel_card
-from sessions.release.evidence import Evidence, Reproduced, handed_on, needed, ran, read, unproven
+from sessions.release.evidence import Evidence, handed_on, needed, ran, read, unproven
 from sessions.release.gate import Checkout, Situation
-from sessions.release.index import builder
 from sessions.release.model import Gate, PythonWheel, Release
 from sessions.run import imported_report, job, ops_results
 from sessions.run.model import OpsReport, SmokeReport
-from sessions.shared import console, disk, options, programs, records, subnox, venvs
+from sessions.shared import console, disk, programs, records, subnox
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.spec import command
-from sessions.verify import diff
-
-PAGE = "RELEASE.md"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One target's verdict; where it may be released, its record and the files beside its wheel."""
-
-    gate: Gate
-    changed: bool  # whether dist/ is not as it was written
-    release: Release | None = None
-    wheel: Path | None = None
-    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
-    more: tuple[Path, ...] = ()  # the same wheel for other Pythons
 
 
 def main(ctx: Context) -> None:
@@ -67,12 +56,12 @@ def main(ctx: Context) -> None:
             console.say("\n".join(plan(one, proven=not _unproven(one), released=released)))
         console.say("--dry-run: nothing was built, tested or written")
         return
-    with _alone(ctx, dist):
+    with dist_folder.alone(ctx, dist):
         changed = contents.changed(dist)
         targets = mine.union(contents.released(dist))
         for target in sorted(targets - mine):  # before anything is built for it
-            _refuse_changed(dist / target, changed)
-        before = _checkout(ctx)
+            dist_folder.refuse_changed(dist / target, changed)
+        before = git_state.read(ctx)
     each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs]
     codes = [_prove(one, taken) for one in each]
     for line in reports.unused(taken, [_sha256(one) for one in each]):
@@ -81,7 +70,7 @@ def main(ctx: Context) -> None:
     for target in sorted(mine):
         ctx.target_lock(target)
     outcomes = [
-        _one(one, code, before, _about(one.spec.target, targets, changed))
+        _one(one, code, before, dist_folder.about(one.spec.target, targets, changed))
         for one, code in zip(each, codes, strict=True)
     ]
     for made in outcomes:
@@ -91,14 +80,14 @@ def main(ctx: Context) -> None:
     if any(made.changed for made in outcomes):
         console.say(f"{dist} stays as it is")
     else:
-        with _alone(ctx, dist):
-            kept = _assemble(dist, outcomes)
+        with dist_folder.alone(ctx, dist):
+            kept = dist_folder.assemble(dist, outcomes)
             for one, made in zip(each, outcomes, strict=True):
                 if made.release:
                     records.write(one.record("release"), "release", made.release)
                 elif made.gate.target not in kept:
                     one.record("release").unlink(missing_ok=True)
-        console.say(f"  {dist / PAGE}")
+        console.say(f"  {dist / dist_folder.PAGE}")
     for target in kept:
         console.warn(f"{target}: what was released of it before stays in {dist / target}")
     refused = {m.gate.target: gate.failed(m.gate.checks) for m in outcomes}
@@ -157,7 +146,9 @@ def _refuse_epoch(ctx: Context) -> None:
         )
 
 
-def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) -> Outcome:
+def _one(
+    ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]
+) -> dist_folder.Outcome:
     """Judge one target, then write its documents. ``code`` is how its sessions ended.
 
     ``before`` is what git said before the first of them began.
@@ -171,7 +162,7 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
         what = "dist/ is not as it was written; --fresh writes it anew:"
         console.warn("\n".join([what, *changed]))
         changed = ()
-    checkout = _still(ctx, before)
+    checkout = git_state.unchanged(ctx, before)
     situation = Situation(
         checkout=checkout,
         beside=records.read(ctx.wheels / "wheel.json", "wheel", Wheel),
@@ -183,7 +174,7 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
         found = read(ctx.spec, ctx.build, ctx.wheels)
     except Problem as problem:
         checks = gate.unreadable(problem, situation)
-        return Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
+        return dist_folder.Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
     name = ctx.spec.target.split("+")[0]
     asked = dataclasses.replace(ctx.options, target=name)
     repacked = pythons.read(ctx.root, ctx.targets, asked, found.path)
@@ -193,15 +184,15 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
     checks = gate.judge(found, situation)
     if ctx.options.reproduce:
         if {check.id for check in gate.failed(checks)} <= {"reproduce"}:
-            differs = _again(ctx, found)
-            checkout = _still(ctx, before)  # a second build takes as long as the first
+            differs = reproduce.again(ctx, found)
+            checkout = git_state.unchanged(ctx, before)  # a second build takes as long as the first
             situation = dataclasses.replace(situation, differs=differs, checkout=checkout)
             checks = gate.judge(found, situation)
         else:
             console.say(f"{ctx.spec.target}: not built a second time: see below what is to fix")
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
-        return Outcome(made, own)
+        return dist_folder.Outcome(made, own)
     files = _papers(ctx, found, made, checkout, repacked.wheels)
     release = Release(
         target=ctx.spec.target,
@@ -218,7 +209,7 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
         devices=tuple(_device_of(run.report) for run in ran(found) if run.place in needed(found)),
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
-    return Outcome(made, False, release, found.path, files, repacked.paths)
+    return dist_folder.Outcome(made, False, release, found.path, files, repacked.paths)
 
 
 def _device_of(report: SmokeReport) -> str:
@@ -348,213 +339,4 @@ def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
             )
 
 
-def _still(ctx: Context, before: Checkout) -> Checkout:
-    """What git says now, if it is what it said before the build; else that it is not."""
-    with _alone(ctx, ctx.root / "dist"):  # else another run's .dist.part would be a change
-        after = _checkout(ctx)
-    if after == before:
-        return before
-    lines = [f"before: {line}" for line in _words(before)]
-    lines += [f"after: {line}" for line in _words(after)]
-    return Checkout(before.commit, after.changes, "\n".join(["it changed meanwhile", *lines]))
-
-
-def _words(checkout: Checkout) -> list[str]:
-    return [checkout.problem or checkout.commit or "no commit", *checkout.changes]
-
-
-def _checkout(ctx: Context) -> Checkout:
-    """What git says of this project's own files."""
-    env = options.pip_environment(ctx.env)
-
-    def git(*words: str) -> programs.Finished:
-        return programs.capture(["git", "-C", str(ctx.root), *words], env=env)
-
-    top, head = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=normal")  # whatever is configured
-    for asked in (top, head, status):
-        if asked.returncode:
-            return Checkout("", (), f"git: {venvs.tail(asked.output, 2)}")
-    if ctx.root.resolve() not in [Path(line).resolve() for line in top.stdout.splitlines()]:
-        return Checkout("", (), f"{ctx.root} is not a git checkout of its own")
-    commit = re.search(r"^[0-9a-f]{40}$", head.stdout, re.MULTILINE)
-    if commit is None:
-        return Checkout("", (), f"git names no commit: {venvs.tail(head.output, 2)}")
-    said = git("show", "--no-patch", "--format=%an%n%cs", "HEAD").stdout.splitlines()
-    author, date = said[-2:] if len(said) > 1 else ("", "")
-    address = git("remote", "get-url", "origin").stdout.strip()
-    return Checkout(
-        commit[0],
-        tuple(status.stdout.splitlines()),
-        author=author,
-        date=date,
-        origin=address if _public(address) else "",
-    )
-
-
-def _public(address: str) -> bool:
-    """Whether others can clone from an address, and no secret is in it."""
-    return bool(re.fullmatch(r"(https://[^@\s]+|git@[\w.-]+:\S+)", address))
-
-
-def _again(ctx: Context, first: Evidence) -> tuple[str, ...]:
-    """Build the wheel a second time, from nothing and in another folder; how the two differ.
-
-    What came out is recorded. That no second one could be built says nothing of the wheel.
-    """
-    folder = ctx.build / "again"
-    if folder.exists():
-        disk.remove(folder)
-    disk.mark(folder)
-    copy = folder / "checkout"
-    env = options.pip_environment(ctx.env)
-    listed = programs.capture(["git", "-C", str(ctx.root), "ls-files", "-z"], env=env)
-    if listed.returncode:
-        return (f"not built again: git ls-files: {venvs.tail(listed.output, 2)}",)
-    for name in filter(None, listed.stdout.split("\0")):
-        if not (ctx.root / name).is_file():
-            return (f"not built again: git ls-files names {name!r}, which is not a file here",)
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ctx.root / name, copy / name)
-    if sys.platform != "win32" and (ctx.root / ".nox").exists():
-        (copy / ".nox").symlink_to(ctx.root / ".nox")  # else the sessions' venv is made anew
-    # Toolkit, tools and source are pinned by hash: only what was compiled must not come back.
-    asked = ctx.options
-    again = dataclasses.replace(
-        asked,
-        cache="none",
-        source=_absolute(asked.source),
-        toolkit=_absolute(asked.toolkit),
-        compiler=_absolute(asked.compiler),
-    )
-    env = {**ctx.env, "BLACKWHEEL_CACHE": str(ctx.cache)}
-    console.say(f"Building {ctx.spec.target} a second time, from nothing, in {copy}")
-    name = ctx.spec.target.split("+")[0]
-    code = subnox.follow(copy, ["wheel"], name, subnox.words(again), env=env)
-    made = copy / "wheels" / ctx.spec.target
-    second = records.read(made / "wheel.json", "wheel", Wheel)
-    if code or second is None:
-        return (f"the second build ended with {code} and no wheel; what it said is above",)
-    one, other = first.path, made / second.file
-    found = diff.differences(one, other)
-    if found and (program := shutil.which("diffoscope", path=ctx.env.get("PATH"))):
-        told = folder / "diffoscope.txt"
-        programs.capture([program, "--text", str(told), str(one), str(other)], env=env)
-        found = (*found, f"diffoscope says more: {told}")
-    records.write(ctx.record("reproduce"), "reproduce", Reproduced(first.sha256, found))
-    if not found:
-        disk.remove(folder)
-    return found
-
-
-def _absolute(path: str | None) -> str | None:
-    return str(Path(path).expanduser().resolve()) if path and Path(path).exists() else path
-
-
 # ---- dist/ ----
-
-
-@contextlib.contextmanager
-def _alone(ctx: Context, dist: Path) -> Iterator[None]:
-    """Have dist/ only for this process, whole, and with nothing beside it that git would see."""
-    with disk.lock(ctx.root / "build" / "dist.lock", console.say):
-        _restore(dist)
-        for leftover in _beside(dist):
-            if leftover.exists():
-                disk.remove(leftover)
-        if dist.exists() and not disk.is_marked(dist):
-            raise Problem(
-                "dist/ was not made by blackwheel, so nothing is put there.",
-                id="dist-not-ours",
-                evidence=str(dist),
-                remedy=f"move it away: {dist}",
-            )
-        yield
-
-
-def _beside(dist: Path) -> tuple[Path, Path]:
-    """Where the next dist/ is made, and where the last one waits for it."""
-    return dist.with_name(".dist.part"), dist.with_name(".dist.old")
-
-
-def _restore(dist: Path) -> None:
-    """Put the last dist/ back where a run ended before it put the next one there."""
-    _, old = _beside(dist)
-    if disk.is_marked(old) and not dist.exists():
-        disk.put(old, dist)
-
-
-def _about(target: str, targets: Iterable[str], changed: Iterable[str]) -> tuple[str, ...]:
-    """The changes that are of this target or of the pages of all, and of no other target."""
-    others = tuple(f"{name}/" for name in targets if name != target)
-    return tuple(line for line in changed if not line.startswith(others))
-
-
-def _assemble(dist: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
-    """Make dist/ anew beside and rename it: what was released now, and what was before.
-
-    Returns the targets that were refused now and of which the last release stays.
-    """
-    part, old = _beside(dist)
-    disk.mark(part)
-    made = {outcome.gate.target: outcome for outcome in outcomes}
-    refused = {name: outcome.gate for name, outcome in made.items() if not outcome.release}
-    stay = [name for name in contents.released(dist) if name not in made or name in refused]
-    gates = _keep(dist, part, stay)
-    for name, outcome in made.items():
-        if outcome.release and outcome.wheel:
-            gates[name] = outcome.gate
-            place = part / name
-            place.mkdir()
-            for wheel in (outcome.wheel, *outcome.more):
-                shutil.copyfile(wheel, place / wheel.name)
-            for file, data in outcome.files.items():
-                (place / file).write_bytes(data)
-            records.write(place / contents.RELEASE, "release", outcome.release)
-    builder.write(part)
-    records.write_text(part / PAGE, release_page.render(gates, refused))
-    contents.write(part)
-    if dist.exists():
-        disk.put(dist, old)
-    try:
-        disk.put(part, dist)
-    finally:
-        _restore(dist)
-    if old.exists():
-        disk.put(old, part)  # what is half deleted must never be taken for the last dist/
-        disk.remove(part)
-    return tuple(name for name in stay if name in refused)
-
-
-def _refuse_changed(folder: Path, changed: Iterable[str]) -> None:
-    """Refuse a target's folder in dist/ that is not as it was released: nothing is taken over."""
-    lines = [line for line in changed if line.startswith(f"{folder.name}/")]
-    if lines:
-        raise Problem(
-            f"dist/{folder.name}/ is not as it was released.",
-            id="dist-changed",
-            code=CHECK_FAILED,
-            evidence="\n".join(lines),
-            remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it "
-            f"anew (several in one run: --target A,B); or delete {folder}",
-        )
-
-
-def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
-    """Take over what was released before, if it is as it was written."""
-    changed, passed = contents.changed(dist), {}
-    for name in names:
-        folder = dist / name
-        _refuse_changed(folder, changed)
-        release = records.read(folder / contents.RELEASE, "release", Release)
-        found = records.read(folder / "gate.json", "gate", Gate)
-        if release is None or found is None:
-            unreadable = f"{name}/: its records are of another version, or cannot be read"
-            _refuse_changed(folder, [unreadable])
-            continue
-        (part / name).mkdir()
-        more = [wheel.file for wheel in release.pythons]
-        for file in (release.file, *more, *release.files, contents.RELEASE):  # and nothing else
-            shutil.copyfile(folder / file, part / name / file)
-        passed[name] = found
-    return passed

@@ -26,12 +26,14 @@ from sessions.shared import (
     cli,
     console,
     disk,
+    gpu_targets,
     graph,
     knowledge,
     locks,
     options,
     programs,
     spec,
+    targets_file,
     usage,
 )
 from sessions.shared.cli import Request
@@ -212,11 +214,11 @@ def _chosen(request: Request, folder: Path) -> Options:
         return chosen
     chosen = arguments.resolve(chosen, folder)
     arguments.check(chosen, request.stages, options.environment().get("PATH", ""))
-    if chosen.target is not None and spec.AUTO in chosen.target.split(","):
+    if chosen.target is not None and gpu_targets.AUTO in chosen.target.split(","):
         chosen = _auto(chosen)
     env = options.environment()
     cache_locks.load(_cache(env.get("BLACKWHEEL_CACHE")))
-    if chosen.version == spec.LATEST:
+    if chosen.version == targets_file.LATEST:
         why = "" if chosen.offline else _ask_index()
         newest = spec.normal(chosen).version
         _say_once(f"version latest: {newest}{why or ', the newest that is locked here'}")
@@ -263,7 +265,7 @@ def _ask_index() -> str:
 def _auto(chosen: Options) -> Options:
     """The options with the target for the GPUs of this machine, which is said."""
     visible = options.environment().get("CUDA_VISIBLE_DEVICES")
-    found, told = spec.auto(_targets(), chosen, _nvml(), visible)
+    found, told = gpu_targets.auto(_targets(), chosen, _nvml(), visible)
     names = (chosen.target or "").split(",")
     if len(names) > 1 and found.arch:
         raise Problem(
@@ -274,7 +276,7 @@ def _auto(chosen: Options) -> Options:
             code=USAGE,
         )
     _say_once(told)
-    target = ",".join(found.target or name if name == spec.AUTO else name for name in names)
+    target = ",".join(found.target or name if name == gpu_targets.AUTO else name for name in names)
     return dataclasses.replace(found, target=target)
 
 
@@ -291,7 +293,7 @@ def _say_once(text: str) -> None:
 
 def _targets() -> dict[str, BuildSpec]:
     platform = "windows" if sys.platform == "win32" else "linux"
-    return spec.load((ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
+    return targets_file.load((ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
 
 
 def _specs(session: str, chosen: Options) -> list[BuildSpec]:

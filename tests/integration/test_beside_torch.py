@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sessions.build import main_configure
-from sessions.shared import spec as specs
+from sessions.shared import targets_file
 from tests.integration.conftest import REPOSITORY
 
 TORCH = ("2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
@@ -23,7 +23,7 @@ LINKED = ("nvidia-cuda-runtime>=13.1.80,<14", "nvidia-cublas>=13.2.2.2,<14")
 
 def requires() -> tuple[str, ...]:
     text = (REPOSITORY / "targets.toml").read_text(encoding="utf-8")
-    return main_configure._requires(specs.load(text, "linux")["rtx50"])
+    return main_configure._requires(targets_file.load(text, "linux")["rtx50"])
 
 
 def by_uv(folder: Path, *needs: str) -> subprocess.CompletedProcess[str]:

@@ -25,7 +25,7 @@ from sessions.build.model import Wheel
 from sessions.fetch.model import Toolkit
 from sessions.lock import main_lock as locking
 from sessions.probe.model import Toolchain
-from sessions.shared import options, records, spec
+from sessions.shared import options, records, targets_file
 from sessions.shared.checks import Check
 from sessions.shared.target import BuildSpec
 from sessions.verify import reader
@@ -334,7 +334,9 @@ def lock(root: Path, version: str = "0.3.16") -> None:
 
 
 def target(name: str, platform: str = "linux") -> BuildSpec:
-    return spec.load((REPOSITORY / "targets.toml").read_text(encoding="utf-8"), platform)[name]
+    return targets_file.load((REPOSITORY / "targets.toml").read_text(encoding="utf-8"), platform)[
+        name
+    ]
 
 
 def judged(path: Path, wanted: BuildSpec, scratch: Path) -> dict[str, Check]:

@@ -6,6 +6,7 @@ import ast
 import functools
 import subprocess
 import sys
+import tomllib
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -319,3 +320,10 @@ def test_no_program_is_run_past_run() -> None:
     assert "os.environ" in calls  # else none is seen
     refused = {"os.system", "os.popen", "os.spawnv", "os.execvp", "os.posix_spawn"}
     assert calls & refused == set()
+
+
+def test_the_linter_sees_every_folder_of_ours() -> None:
+    # Its default passes over each folder of the name build, sessions/build among them.
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    excluded = set(settings["tool"]["ruff"]["exclude"])
+    assert excluded.isdisjoint({part for path in ALL for part in path.relative_to(ROOT).parts})

@@ -20,7 +20,7 @@ from sessions.build import retag
 from sessions.build.model import Wheel
 from sessions.fetch import build_tools
 from sessions.run import families, job, main_bundle
-from sessions.shared import knowledge, records, spec, subnox, venvs
+from sessions.shared import knowledge, records, subnox, targets_file, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -28,7 +28,7 @@ from tests import fakes
 from tests.problems import raises
 
 NAME = fakes.wheel().file
-TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 REQUIRES = (
     "cuda-pathfinder>=1.3",
     "nvidia-cuda-runtime<14,>=13.1.80",

@@ -13,13 +13,13 @@ from sessions.build import main_configure, sbom
 from sessions.release import provenance
 from sessions.release.documents import wheel_card
 from sessions.release.gate import Checkout
-from sessions.shared import cmake_options, declared, knowledge, records, spec, subnox
+from sessions.shared import cmake_options, declared, knowledge, records, spec, subnox, targets_file
 from sessions.shared.options import parse
 from tests import fakes
 from tests.problems import raises
 
 ALL = ("GGML_CUDA_FA_ALL_QUANTS", "ON")
-TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 REFUSED = {
     "GGML_NATIVE": "ON", "GGML_AVX512": "ON", "GGML_AVX512_VNNI": "ON", "GGML_AMX_INT8": "ON",
     "GGML_BACKEND_DL": "ON", "GGML_CPU_ALL_VARIANTS": "ON", "GGML_STATIC": "ON",
@@ -46,7 +46,7 @@ def test_what_would_break_a_promise_is_refused_with_the_reason(name: str, value:
     assert problem.value.evidence == cmake_options.refusal(name, value)
     text = '[x]\nsummary="x"\nversion="0.3.16"\npython="3.11"\nbudget_mb=4\narchs=[]\n'
     with raises("target-table-invalid"):
-        spec.load(text + f'cmake={{{name}="{value}"}}\n', "linux")
+        targets_file.load(text + f'cmake={{{name}="{value}"}}\n', "linux")
 
 
 @pytest.mark.parametrize(("name", "value"), TAKEN.items())

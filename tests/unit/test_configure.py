@@ -25,8 +25,8 @@ from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe.model import Compiler
-from sessions.shared import knowledge, records
-from sessions.shared import spec as specs
+from sessions.shared import knowledge, records, targets_file
+from sessions.shared.spec import choose
 from sessions.shared.target import BuildSpec
 from tests import fakes
 
@@ -34,7 +34,9 @@ GOLDEN = fakes.ROOT / "tests" / "data" / "golden"
 REGOLD = os.environ.get("BLACKWHEEL_REGOLD") == "1"
 PLATFORMS = ("linux", "windows")
 VERSIONS = ("0.3.16", "0.3.36")
-TARGETS = tuple(specs.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux"))
+TARGETS = tuple(
+    targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+)
 CASES = [(p, v, t) for p in PLATFORMS for v in VERSIONS for t in TARGETS]
 CALLER = {
     "linux": {"HOME": "/home/user", "LANG": "en_GB.UTF-8"},
@@ -103,8 +105,8 @@ def on_windows(spec: BuildSpec | None = None, msvc: str = "1944") -> BuildEnv:
 
 def case(platform: str, version: str, target: str) -> BuildEnv:
     """One golden case. The newer release on Windows is built by a compiler that 13.1 refuses."""
-    tables = specs.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
-    chosen = specs.choose(tables, fakes.parsed("--target", target, "--version", version))
+    tables = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
+    chosen = choose(tables, fakes.parsed("--target", target, "--version", version))
     windows = platform == "windows"
     return build(
         chosen,

@@ -6,13 +6,13 @@ import ast
 import itertools
 import re
 
-from sessions.shared import declared, graph, spec
+from sessions.shared import declared, graph, targets_file
 from tests import fakes
 
 README = (fakes.ROOT / "README.md").read_text(encoding="utf-8")
 SPANISH = (fakes.ROOT / "README.es.md").read_text(encoding="utf-8")
 ARCHITECTURE = (fakes.ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 
 
 def rows(heading: str) -> list[list[str]]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +11,19 @@ import gguf
 import numpy as np
 import pytest
 
-from sessions.run import families, job
+from sessions.payload import family_file as module
+from sessions.run import families
 from sessions.shared import knowledge
 
 SMALLEST = "lfm2"
 
 
 @pytest.fixture
-def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The payload's module, what it imports found beside it."""
-    monkeypatch.syspath_prepend(str(job.PAYLOAD))
-    yield importlib.import_module("family_file")
-    for name in ("family_file", "tinymodel"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def family(module: Any) -> Any:
+def family() -> Any:
     return module.load(families.FAMILIES / f"{SMALLEST}.npz")
 
 
-def test_the_file_is_the_one_whose_answers_are_known(
-    module: Any, family: Any, tmp_path: Path
-) -> None:
+def test_the_file_is_the_one_whose_answers_are_known(family: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     assert module.write(path, family, "Q4_K") == families.digests()[SMALLEST]["Q4_K"]
     reader = gguf.GGUFReader(path)
@@ -46,7 +33,7 @@ def test_the_file_is_the_one_whose_answers_are_known(
     assert kinds["token_embd_norm.weight"] == "F32"
 
 
-def test_a_planted_defect_makes_another_file(module: Any, family: Any, tmp_path: Path) -> None:
+def test_a_planted_defect_makes_another_file(family: Any, tmp_path: Path) -> None:
     def other(name: str, _kind: str, data: bytes) -> bytes:
         return data[::-1] if name == "token_embd_norm.weight" else data
 
@@ -54,7 +41,7 @@ def test_a_planted_defect_makes_another_file(module: Any, family: Any, tmp_path:
     assert found != families.digests()[SMALLEST]["Q4_K"]
 
 
-def test_the_answers_are_as_large_as_logits_are(module: Any) -> None:
+def test_the_answers_are_as_large_as_logits_are() -> None:
     found = module.reference(families.FAMILIES / f"{SMALLEST}.npz", "F32")
     assert found.values.shape == (len(found.rows), len(found.columns)) == (48, 256)
     assert 0.3 < found.values.std() < 3
@@ -63,7 +50,7 @@ def test_the_answers_are_as_large_as_logits_are(module: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "bias", "groups"])
-def test_no_token_is_near_a_tie_of_its_router(module: Any, kind: str) -> None:
+def test_no_token_is_near_a_tie_of_its_router(kind: str) -> None:
     """The embeddings' part along each expert's direction: those asked for are far ahead."""
     router = {"experts": 16, "used": 4, "kind": kind}
     wishes = module.wishes("x", router, 512)
@@ -84,9 +71,7 @@ def test_no_token_is_near_a_tie_of_its_router(module: Any, kind: str) -> None:
         )
 
 
-def test_experts_have_a_type_of_their_own_and_a_row_that_does_not_fit_gets_another(
-    module: Any,
-) -> None:
+def test_experts_have_a_type_of_their_own_and_a_row_that_does_not_fit_gets_another() -> None:
     def of(name: str, columns: int, kind: str, **more: Any) -> str:
         found: str = module.type_of({"name": name, "dims": [columns, 8], **more}, kind)
         return found
@@ -106,7 +91,7 @@ def test_a_file_holds_arrays_only_and_is_the_same_for_the_same_numbers() -> None
         assert json.loads(spec)["name"] == path.stem
 
 
-def test_the_router_in_a_file_is_the_one_of_the_recipe(module: Any) -> None:
+def test_the_router_in_a_file_is_the_one_of_the_recipe() -> None:
     """A row of families.toml that changed needs its file made again."""
     rows = knowledge.load("families.toml")["family"]
     for path in families.FAMILIES.glob("*.npz"):
@@ -116,14 +101,14 @@ def test_the_router_in_a_file_is_the_one_of_the_recipe(module: Any) -> None:
 # ---- comparing, and defects that are planted ----------------------------------------------------
 
 
-def test_the_error_is_of_all_tokens_and_of_the_worst_one(module: Any) -> None:
+def test_the_error_is_of_all_tokens_and_of_the_worst_one() -> None:
     wanted = np.array([[1.0, 0.0], [0.0, 2.0]])
     found = module.compared(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), wanted)
     assert found == {"nmse": 0.2, "worst": 0.25, "tokens": 2, "finite": True}
     assert not module.compared(np.array([[np.nan, 0], [0, 2]], np.float32), wanted)["finite"]
 
 
-def test_a_defect_changes_what_it_names_and_nothing_else(module: Any) -> None:
+def test_a_defect_changes_what_it_names_and_nothing_else() -> None:
     tensors = tuple({"name": name, "dims": dims} for name, dims in
                     (("blk.0.ffn_up_exps.weight", [4, 2, 3]), ("blk.0.ssm_a", [4])))  # fmt: skip
     family = module.Family("x", 0, b"", tensors, {}, None)

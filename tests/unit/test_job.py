@@ -15,13 +15,13 @@ from sessions.build.model import Wheel
 from sessions.payload import child, report_file
 from sessions.probe import gpu_choice
 from sessions.run import bench_results, job
-from sessions.shared import spec, wheel_name
+from sessions.shared import targets_file, wheel_name
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.target import BuildSpec
 from tests import fakes
 from tests.problems import raises
 
-TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 DIGEST = "0" * 64
 
 

@@ -14,7 +14,7 @@ from sessions.build import retag
 from sessions.build.model import Wheel
 from sessions.matrix import main_matrix
 from sessions.matrix.model import Matrix, MatrixRow
-from sessions.shared import console, disk, knowledge, programs, records, spec, subnox
+from sessions.shared import console, disk, knowledge, programs, records, spec, subnox, targets_file
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.target import BuildSpec
@@ -23,7 +23,7 @@ from tests import fakes
 from tests.problems import raises
 from tests.unit.test_retag import LINUX, pack
 
-TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 Told = pytest.CaptureFixture[str]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import subprocess
 import sys
@@ -15,23 +14,12 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import report_file, stats
-from sessions.run import job
+from sessions.payload import bench, report_file, spawn, stats, watch
 from tests import fakes
 
 Found = dict[str, Any]
 Told = pytest.CaptureFixture[str]
-BESIDE = ("bench", "child", "launch", "report_file", "spawn", "stats", "watch")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The program, its modules found beside it as they are where it runs."""
-    monkeypatch.syspath_prepend(str(job.PAYLOAD))
-    yield importlib.import_module("bench")
-    for name in BESIDE:
-        sys.modules.pop(name, None)
 
 
 def write_wheel(path: Path, *requires: str) -> Path:
@@ -81,7 +69,7 @@ def told(tmp_path: Path) -> Found:
 class Machine:
     """Plays venvs, pip and the children; notes what each was given, in order."""
 
-    def __init__(self, bench: Any) -> None:
+    def __init__(self) -> None:
         self.ran: list[list[str]] = []
         self.children: list[tuple[str, Found, dict[str, str]]] = []
         self.says: Callable[[str, Found], Found] = lambda python, told: {}
@@ -125,14 +113,14 @@ class Machine:
 
 
 @pytest.fixture
-def machine(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    played = Machine(bench)
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    played = Machine()
     monkeypatch.setattr(bench, "run", played.run)
-    monkeypatch.setattr(bench.spawn, "spawn", played.spawn)
+    monkeypatch.setattr(spawn, "spawn", played.spawn)
     return played
 
 
-def measured(bench: Any, told: Found) -> Found:
+def measured(told: Found) -> Found:
     report: Found = bench.Bench(told).measure()
     return report
 
@@ -157,9 +145,9 @@ def kinds(machine: Machine) -> list[tuple[str, str]]:
 
 
 def test_wheels_take_turns_and_each_measurement_is_a_process_of_its_own(
-    bench: Any, told: Found, machine: Machine
+    told: Found, machine: Machine
 ) -> None:
-    measured(bench, told)
+    measured(told)
     a, b = "venv-0", "venv-1"
     there = [(a, "cold"), (a, "warm"), (b, "cold"), (b, "warm")]
     back = [*there[2:], *there[:2]]
@@ -167,11 +155,11 @@ def test_wheels_take_turns_and_each_measurement_is_a_process_of_its_own(
 
 
 def test_with_three_wheels_each_round_has_each_once(
-    bench: Any, told: Found, machine: Machine, tmp_path: Path
+    told: Found, machine: Machine, tmp_path: Path
 ) -> None:
     path = write_wheel(tmp_path / "c" / WHEEL, "numpy")
     told["wheels"].append({"label": "c", "path": str(path), "sha256": "c" * 64})
-    report = measured(bench, told)
+    report = measured(told)
     warm = [venv for venv, kind in kinds(machine) if kind == "warm"]
     there, back = ["venv-0", "venv-1", "venv-2"], ["venv-2", "venv-1", "venv-0"]
     assert warm == [*there, *there, *back, *there]
@@ -179,15 +167,15 @@ def test_with_three_wheels_each_round_has_each_once(
 
 
 def test_installing_takes_turns_too_each_time_in_a_fresh_venv(
-    bench: Any, told: Found, machine: Machine
+    told: Found, machine: Machine
 ) -> None:
-    report = measured(bench, told)
+    report = measured(told)
     made = [Path(c[4]).name for c in machine.ran if c[1:4] == ["-I", "-m", "venv"]]
     assert made == ["venv-0", "venv-1"] * 3
     assert all(len(w["values"]["install_seconds"]) == 3 for w in report["wheels"])
 
 
-def test_the_first_round_counts_for_nothing(bench: Any, told: Found, machine: Machine) -> None:
+def test_the_first_round_counts_for_nothing(told: Found, machine: Machine) -> None:
     calls = {"n": 0}
 
     def says(venv: str, given: Found) -> Found:
@@ -195,18 +183,18 @@ def test_the_first_round_counts_for_nothing(bench: Any, told: Found, machine: Ma
         return {"first_token_seconds": float(calls["n"])}
 
     machine.says = says
-    report = measured(bench, told)
+    report = measured(told)
     values = report["wheels"][0]["values"]
     assert values["first_token_cold_seconds"] == [3.0, 9.0, 11.0]
     assert values["first_token_warm_seconds"] == [4.0, 10.0, 12.0]
 
 
 def test_a_real_model_is_measured_in_each_round_as_well(
-    bench: Any, told: Found, machine: Machine, tmp_path: Path
+    told: Found, machine: Machine, tmp_path: Path
 ) -> None:
     model = tmp_path / "real.gguf"
     model.write_bytes(b"GGUF of size")
-    report = measured(bench, {**told, "model": stats.model(model)})
+    report = measured({**told, "model": stats.model(model)})
     digest = hashlib.sha256(b"GGUF of size").hexdigest()
     assert report["model"] == {"file": "real.gguf", "size": 12, "sha256": digest}
     for wheel in report["wheels"]:
@@ -219,7 +207,7 @@ def test_a_real_model_is_measured_in_each_round_as_well(
 
 
 def test_a_report_is_sealed_and_says_what_it_is_of(
-    bench: Any, told: Found, machine: Machine, tmp_path: Path
+    told: Found, machine: Machine, tmp_path: Path
 ) -> None:
     (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
     bench.main(tmp_path / "job.json", tmp_path / "report.json")
@@ -237,26 +225,24 @@ def test_a_report_is_sealed_and_says_what_it_is_of(
 
 
 def test_a_child_that_fails_ends_it_and_is_named(
-    bench: Any, told: Found, machine: Machine, capsys: Told
+    told: Found, machine: Machine, capsys: Told
 ) -> None:
     machine.error = "ended by -4: Illegal instruction"
-    said = stopped(lambda: measured(bench, told), capsys)
+    said = stopped(lambda: measured(told), capsys)
     assert said.startswith(f"a ({WHEEL}) could not be measured: ended by -4: Illegal instruction")
 
 
 def test_what_was_measured_before_it_was_stopped_is_not_measured_again(
-    bench: Any, told: Found, machine: Machine, capsys: Told
+    told: Found, machine: Machine, capsys: Told
 ) -> None:
     whole = bench.Bench(told).plan()
-    good = machine.spawn
-    bench.spawn.spawn = lambda *given: (
-        ([], "killed") if len(machine.children) == 7 else good(*given)
-    )
-    stopped(lambda: measured(bench, told), capsys)
+    good: Any = machine.spawn
+    spawn.spawn = lambda *given: ([], "killed") if len(machine.children) == 7 else good(*given)
+    stopped(lambda: measured(told), capsys)
     ran, children = len(machine.ran), len(machine.children)
     assert children == 7
-    bench.spawn.spawn = good
-    report = measured(bench, told)
+    spawn.spawn = good
+    report = measured(told)
     assert len(machine.ran) == ran  # nothing was installed again
     assert len(machine.children) == len([kind for _, kind, _ in whole if kind != "install"])
     assert report["stops"] == 1
@@ -264,29 +250,29 @@ def test_what_was_measured_before_it_was_stopped_is_not_measured_again(
         assert len(wheel["values"]["generation_per_second"]) == 3
         assert len(wheel["values"]["install_seconds"]) == 3
     # A report that was not written can be made again without measuring anything.
-    again = measured(bench, told)
+    again = measured(told)
     assert (len(machine.ran), again["wheels"]) == (ran, report["wheels"])
 
 
 @pytest.mark.parametrize("value", [None, 0.0, float("nan")])
 def test_a_value_that_is_none_ends_it_at_once_and_what_was_measured_before_stays(
-    value: float | None, bench: Any, told: Found, machine: Machine, capsys: Told
+    value: float | None, told: Found, machine: Machine, capsys: Told
 ) -> None:
     machine.says = lambda venv, given: (
         {"prompt_per_second": value} if len(machine.children) == 9 else {}
     )
-    said = stopped(lambda: measured(bench, told), capsys)
+    said = stopped(lambda: measured(told), capsys)
     assert f"This benchmark is none: b: prompt_per_second is {value}" in said
     assert len(machine.children) == 9
     machine.says = lambda venv, given: {}
-    report = measured(bench, told)
+    report = measured(told)
     assert report["stops"] == 1
     for wheel in report["wheels"]:
         assert wheel["values"]["prompt_per_second"] == [5000.0] * 3
 
 
 def test_a_report_is_written_whole_and_the_measurements_outlive_it(
-    bench: Any, told: Found, machine: Machine, tmp_path: Path
+    told: Found, machine: Machine, tmp_path: Path
 ) -> None:
     (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
     bench.main(tmp_path / "job.json", tmp_path / "report.json")
@@ -294,10 +280,8 @@ def test_a_report_is_written_whole_and_the_measurements_outlive_it(
     assert [p.name for p in tmp_path.glob("report*")] == ["report.json"]
 
 
-def test_progress_is_told_with_an_estimate(
-    bench: Any, told: Found, machine: Machine, capsys: Told
-) -> None:
-    measured(bench, told)
+def test_progress_is_told_with_an_estimate(told: Found, machine: Machine, capsys: Told) -> None:
+    measured(told)
     lines = [json.loads(x[1:]) for x in capsys.readouterr().out.splitlines() if x[:2] == "@{"]
     assert [line["done"] for line in lines] == list(range(lines[-1]["total"] + 1))
     assert lines[0]["now"] == "install, a"
@@ -311,7 +295,7 @@ def test_progress_is_told_with_an_estimate(
 
 
 @pytest.fixture
-def carded(bench: Any, told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Found:
+def carded(told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Found:
     """The job on a GPU, which every layer is on."""
     look = {"sm_mhz": 1980, "memory_mhz": 3201, "celsius": 41, "watts": 99.0, "reasons": 0}
 
@@ -320,16 +304,14 @@ def carded(bench: Any, told: Found, machine: Machine, monkeypatch: pytest.Monkey
         assert index == 2
         yield [{**look, "used_mib": 500.0}, {**look, "used_mib": 1120.0}]
 
-    monkeypatch.setattr(bench.watch, "watching", watching)
+    monkeypatch.setattr(watch, "watching", watching)
     machine.base |= {"devices": [["NVIDIA H200", "9.0"]], "offloaded": [3, 3]}
     identity = {**told["identity"], "device": "NVIDIA H200"}
     return {**told, "layers": 999, "index": 2, "visible": "GPU-2", "identity": identity}
 
 
-def test_on_a_gpu_its_memory_and_clocks_are_noted(
-    bench: Any, carded: Found, machine: Machine
-) -> None:
-    report = measured(bench, carded)
+def test_on_a_gpu_its_memory_and_clocks_are_noted(carded: Found, machine: Machine) -> None:
+    report = measured(carded)
     assert report["wheels"][0]["values"]["vram_mib"] == [620.0] * 3
     assert len(report["conditions"]) == 2 + 3 * 4
     assert report["conditions"][-1] == {
@@ -352,15 +334,15 @@ def test_on_a_gpu_its_memory_and_clocks_are_noted(
         assert "CUDA_DISABLE_PTX_JIT" not in environment
 
 
-def test_without_a_gpu_none_is_seen(bench: Any, told: Found, machine: Machine) -> None:
-    report = measured(bench, told)
+def test_without_a_gpu_none_is_seen(told: Found, machine: Machine) -> None:
+    report = measured(told)
     assert {env["CUDA_VISIBLE_DEVICES"] for _, _, env in machine.children} == {"-1"}
     assert report["conditions"] == []
     assert "vram_mib" not in report["wheels"][0]["values"]
 
 
 def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
-    bench: Any, carded: Found, machine: Machine
+    carded: Found, machine: Machine
 ) -> None:
     machine.compiles = {"venv-1"}
     left: list[tuple[str, bool, bool]] = []
@@ -372,7 +354,7 @@ def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
         return {}
 
     machine.says = says
-    report = measured(bench, carded)
+    report = measured(carded)
     cold = [filled for _, speeds, filled in left if not speeds]
     warm = [filled for venv, speeds, filled in left if speeds and venv == "venv-1"]
     assert cold == [False] * 6
@@ -386,26 +368,26 @@ def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
     ids=["no-layer", "nothing-said", "no-device"],
 )
 def test_a_wheel_that_computes_beside_the_gpu_is_not_compared(
-    changes: Found, bench: Any, carded: Found, machine: Machine, capsys: Told
+    changes: Found, carded: Found, machine: Machine, capsys: Told
 ) -> None:
     machine.says = lambda venv, given: changes if venv == "venv-1" else {}
-    said = stopped(lambda: measured(bench, carded), capsys)
+    said = stopped(lambda: measured(carded), capsys)
     assert "b does not compute on the GPU" in said
 
 
 def test_a_gpu_that_will_not_tell_its_memory_ends_it(
-    bench: Any, carded: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Told
+    carded: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
     nothing: dict[str, Any] = {"vram_mib": None, "slowed": []}
-    monkeypatch.setattr(bench.watch, "summary", lambda looks: nothing)
-    assert "This benchmark is none" in stopped(lambda: measured(bench, carded), capsys)
+    monkeypatch.setattr(watch, "summary", lambda looks: nothing)
+    assert "This benchmark is none" in stopped(lambda: measured(carded), capsys)
 
 
 # ---- NVIDIA's runtime ---------------------------------------------------------------------------
 
 
 @pytest.fixture
-def runtime(bench: Any, carded: Found, tmp_path: Path) -> Found:
+def runtime(carded: Found, tmp_path: Path) -> Found:
     """Wheels of CUDA, of which the first requires NVIDIA's packages and the other does not."""
     packages = Path(carded["packages"])
     for name in ("nvidia_cuda_runtime", "nvidia_cublas"):
@@ -416,16 +398,16 @@ def runtime(bench: Any, carded: Found, tmp_path: Path) -> Found:
 
 
 def test_a_wheel_that_names_no_runtime_gets_it_all_the_same(
-    bench: Any, runtime: Found, machine: Machine
+    runtime: Found, machine: Machine
 ) -> None:
-    report = measured(bench, runtime)
+    report = measured(runtime)
     assert [wheel["brings_runtime"] for wheel in report["wheels"]] == [True, False]
     for wheel in report["wheels"]:
         assert {"nvidia_cuda_runtime-13.1-py3-none-any.whl"} <= set(wheel["packages"])
         assert len(set(wheel["packages"])) == len(wheel["packages"])
 
 
-def test_it_alone_is_shown_the_way_to_it(bench: Any, runtime: Found) -> None:
+def test_it_alone_is_shown_the_way_to_it(runtime: Found) -> None:
     name = "PATH" if sys.platform == "win32" else "LD_LIBRARY_PATH"
     inside = "bin" if sys.platform == "win32" else "lib"
     instance = bench.Bench(runtime)
@@ -440,7 +422,7 @@ def test_it_alone_is_shown_the_way_to_it(bench: Any, runtime: Found) -> None:
 
 
 def test_offline_each_venv_is_linked_to_the_runtime_that_is_there(
-    bench: Any, carded: Found, machine: Machine, tmp_path: Path
+    carded: Found, machine: Machine, tmp_path: Path
 ) -> None:
     source = tmp_path / "python" / "nvidia" / "cu13"
     (source / "lib").mkdir(parents=True)
@@ -449,7 +431,7 @@ def test_offline_each_venv_is_linked_to_the_runtime_that_is_there(
     write_wheel(first, "numpy", "nvidia-cuda-runtime<14,>=13.1.80")
     places = [str(source)]
     named = {"runtime": "linked", "link": str(source), "runtime_places": places}
-    report = measured(bench, {**carded, **named})
+    report = measured({**carded, **named})
     for venv in ("venv-0", "venv-1"):
         (there,) = (Path(carded["folder"]) / venv).glob("**/site-packages/nvidia/cu13")
         assert (there / "lib" / "libcudart.so.13").exists()
@@ -460,13 +442,13 @@ def test_offline_each_venv_is_linked_to_the_runtime_that_is_there(
 # ---- what a wheel requires ----------------------------------------------------------------------
 
 
-def test_what_a_wheel_requires_is_taken_with_what_that_requires(bench: Any, told: Found) -> None:
+def test_what_a_wheel_requires_is_taken_with_what_that_requires(told: Found) -> None:
     found = bench.required(Path(told["wheels"][0]["path"]), Path(told["packages"]), linked=False)
     assert sorted(path.name.split("-")[0] for path in found) == ["jinja2", "markupsafe", "numpy"]
 
 
 def test_extras_are_left_out_and_what_is_not_for_every_python_may_be_missing(
-    bench: Any, told: Found, tmp_path: Path
+    told: Found, tmp_path: Path
 ) -> None:
     wheel = write_wheel(
         tmp_path / "x" / WHEEL, "pytest; extra == 'dev'", "tomli; python_version < '3.11'", "tqdm"
@@ -475,9 +457,7 @@ def test_extras_are_left_out_and_what_is_not_for_every_python_may_be_missing(
     assert found.name.startswith("tqdm-")
 
 
-def test_a_requirement_that_is_not_there_ends_it(
-    bench: Any, told: Found, tmp_path: Path, capsys: Told
-) -> None:
+def test_a_requirement_that_is_not_there_ends_it(told: Found, tmp_path: Path, capsys: Told) -> None:
     wheel = write_wheel(tmp_path / "x" / WHEEL, "nvidia-cublas>=13")
     packages = Path(told["packages"])
     assert bench.required(wheel, packages, linked=True) == []
@@ -487,32 +467,30 @@ def test_a_requirement_that_is_not_there_ends_it(
 
 @pytest.mark.parametrize("name", ["numpy", "gguf"])
 def test_of_two_versions_none_is_taken(
-    name: str, bench: Any, told: Found, machine: Machine, capsys: Told
+    name: str, told: Found, machine: Machine, capsys: Told
 ) -> None:
     write_wheel(Path(told["packages"]) / f"{name}-2.0-py3-none-any.whl")
-    said = stopped(lambda: measured(bench, told), capsys)
+    said = stopped(lambda: measured(told), capsys)
     assert f"holds {name}-1.0-py3-none-any.whl and {name}-2.0-py3-none-any.whl" in said
 
 
-def test_without_what_makes_the_model_it_ends(
-    bench: Any, told: Found, machine: Machine, capsys: Told
-) -> None:
+def test_without_what_makes_the_model_it_ends(told: Found, machine: Machine, capsys: Told) -> None:
     (Path(told["packages"]) / "gguf-1.0-py3-none-any.whl").unlink()
-    assert "gguf is not in" in stopped(lambda: measured(bench, told), capsys)
+    assert "gguf is not in" in stopped(lambda: measured(told), capsys)
 
 
-def test_pip_takes_the_files_and_no_settings(bench: Any, told: Found, machine: Machine) -> None:
-    measured(bench, told)
+def test_pip_takes_the_files_and_no_settings(told: Found, machine: Machine) -> None:
+    measured(told)
     for command in (c for c in machine.ran if "pip" in c):
         assert {"--isolated", "--no-index", "--no-deps", "-I"} <= set(command)
 
 
-def test_a_program_that_fails_ends_it_with_what_it_said(bench: Any, capsys: Told) -> None:
+def test_a_program_that_fails_ends_it_with_what_it_said(capsys: Told) -> None:
     words = [sys.executable, "-c", "import sys; sys.exit('it broke')"]
     assert "pip could not: it broke" in stopped(lambda: bench.run(words, "pip could not"), capsys)
 
 
-def test_a_program_gets_no_input(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_gets_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
     def run(command: list[str], **words: Any) -> subprocess.CompletedProcess[str]:
@@ -524,7 +502,7 @@ def test_a_program_gets_no_input(bench: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert given["stdin"] == subprocess.DEVNULL
 
 
-def test_a_size_counts_what_is_there_and_not_what_is_linked_to(bench: Any, tmp_path: Path) -> None:
+def test_a_size_counts_what_is_there_and_not_what_is_linked_to(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a").write_bytes(b"x" * 10)
     (tmp_path / "b").write_bytes(b"x" * 5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -15,8 +14,7 @@ import gguf
 import numpy as np
 import pytest
 
-from sessions.payload import child, tinymodel
-from sessions.run import job
+from sessions.payload import child, oracle, tinymodel
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -137,17 +135,16 @@ class Llama(SimpleNamespace):
 
 
 @pytest.fixture
-def llama(monkeypatch: pytest.MonkeyPatch) -> Iterator[Llama]:
-    monkeypatch.syspath_prepend(str(job.PAYLOAD))
+def llama(monkeypatch: pytest.MonkeyPatch) -> Llama:
     monkeypatch.setattr(child, "LENGTHS", {1: 2, 4: 4, 32: 5, 512: 6})  # enough to see
-    small: Any = importlib.import_module("tinymodel")
+    small: Any = tinymodel
     for name, value in {"EMBD": 256, "FF": 256, "HEADS": 4, "KV_HEADS": 2}.items():
         monkeypatch.setattr(small, name, value)
-    played = Llama(importlib.import_module("oracle"))
+    for name, value in {"HEAD": 64, "HEADS": 4, "KV_HEADS": 2}.items():
+        monkeypatch.setattr(oracle, name, value)
+    played = Llama(oracle)
     monkeypatch.setitem(sys.modules, "llama", played)
-    yield played
-    for name in ("oracle", "tinymodel"):
-        sys.modules.pop(name, None)
+    return played
 
 
 def answered(folder: Path, capsys: Told, **changes: Any) -> list[dict[str, Any]]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from sessions.run import job
+from sessions.payload import feature_checks as payload
 from tests import fakes
 
 Place = tuple[str | int, ...]
@@ -19,16 +16,7 @@ ALWAYS = ["vision", "text-embeddings", "lora", "threads"]
 TWO = {"second": "GPU-2"}
 
 
-@pytest.fixture
-def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module, beside the one that it imports."""
-    monkeypatch.syspath_prepend(str(job.PAYLOAD))
-    yield importlib.import_module("feature_checks")
-    for name in ("feature_checks", "smoke_checks"):
-        sys.modules.pop(name, None)
-
-
-def evaluated(payload: Any, found: dict[str, Any], **changes: Any) -> dict[str, dict[str, Any]]:
+def evaluated(found: dict[str, Any], **changes: Any) -> dict[str, dict[str, Any]]:
     checks = payload.evaluate(fakes.smoke_job(**changes), found)
     return {check["id"]: check for check in checks}
 
@@ -45,8 +33,8 @@ def planted(place: Place, value: Any) -> dict[str, Any]:
     return dict(found)
 
 
-def test_a_sound_wheel_passes_every_check(payload: Any) -> None:
-    checks = evaluated(payload, fakes.smoke_found(), **TWO)
+def test_a_sound_wheel_passes_every_check() -> None:
+    checks = evaluated(fakes.smoke_found(), **TWO)
     assert list(checks) == [*ALWAYS, "partial-offload", "two-gpus"]
     assert failed(checks) == {}
     assert checks["threads"]["summary"] == (
@@ -54,18 +42,18 @@ def test_a_sound_wheel_passes_every_check(payload: Any) -> None:
     )
 
 
-def test_with_one_gpu_it_is_said_that_two_were_not_tested(payload: Any) -> None:
-    checks = evaluated(payload, fakes.smoke_found())
+def test_with_one_gpu_it_is_said_that_two_were_not_tested() -> None:
+    checks = evaluated(fakes.smoke_found())
     assert list(checks) == [*ALWAYS, "partial-offload"]
     assert "a model on two of them was not tested" in checks["partial-offload"]["summary"]
 
 
-def test_on_the_cpu_nothing_is_said_of_a_gpu(payload: Any) -> None:
-    assert list(evaluated(payload, fakes.smoke_found(), layers=0)) == ALWAYS
+def test_on_the_cpu_nothing_is_said_of_a_gpu() -> None:
+    assert list(evaluated(fakes.smoke_found(), layers=0)) == ALWAYS
 
 
-def test_a_wheel_that_does_not_start_has_no_checks_here(payload: Any) -> None:
-    assert evaluated(payload, {"device": {"error": "ended by 1: ImportError"}}) == {}
+def test_a_wheel_that_does_not_start_has_no_checks_here() -> None:
+    assert evaluated({"device": {"error": "ended by 1: ImportError"}}) == {}
 
 
 DEFECTS: list[tuple[Place, Any, str, str]] = [
@@ -119,14 +107,14 @@ DEFECTS: list[tuple[Place, Any, str, str]] = [
 
 @pytest.mark.parametrize(("place", "value", "id_", "evidence"), DEFECTS)
 def test_a_defect_is_found_by_its_check_only(
-    place: Place, value: Any, id_: str, evidence: str, payload: Any
+    place: Place, value: Any, id_: str, evidence: str
 ) -> None:
-    found = failed(evaluated(payload, planted(place, value), **TWO))
+    found = failed(evaluated(planted(place, value), **TWO))
     assert list(found) == [id_]
     assert evidence in found[id_]
 
 
-def test_a_bound_is_four_times_the_worst_or_else_that_of_the_type(payload: Any) -> None:
+def test_a_bound_is_four_times_the_worst_or_else_that_of_the_type() -> None:
     assert payload.bound("threads", "Q4_K, batch 32", on_gpu=False) == 4 * 2.9e-4
     assert payload.bound("partial-offload", "F16, 1 of 3 layers, batch 1", on_gpu=True) == 1e-4
     for name, cases in payload.KNOWN["worst"].items():
@@ -135,7 +123,7 @@ def test_a_bound_is_four_times_the_worst_or_else_that_of_the_type(payload: Any) 
                 assert payload.bound(name, case, on_gpu=False) <= payload.bound(name, case, True)
 
 
-def test_the_report_has_each_answer_with_its_bound(payload: Any) -> None:
+def test_the_report_has_each_answer_with_its_bound() -> None:
     answers = payload.answers(fakes.smoke_job(), fakes.smoke_found())
     expected = fakes.smoke_features()
     assert [(a["check"], a["case"]) for a in answers] == [(a["check"], a["case"]) for a in expected]
@@ -158,11 +146,9 @@ TOKENIZED = [{"file": "ggml-vocab-gpt-2.gguf", "texts": 47, "wrong": []}]
         ),
     ],
 )
-def test_upstreams_texts_become_its_tokens(
-    part: dict[str, Any], evidence: str | None, payload: Any
-) -> None:
+def test_upstreams_texts_become_its_tokens(part: dict[str, Any], evidence: str | None) -> None:
     found = fakes.smoke_found(tokenizers=part)
-    checks = evaluated(payload, found, vectors="/work/vectors")
+    checks = evaluated(found, vectors="/work/vectors")
     assert failed(checks) == ({"tokenizers": evidence} if evidence else {})
     assert "47 texts in 1 of" in checks["tokenizers"]["summary"] or evidence
-    assert "tokenizers" not in evaluated(payload, found, vectors=None)
+    assert "tokenizers" not in evaluated(found, vectors=None)

@@ -7,35 +7,23 @@ that defect, so each defect is planted in the reference, where no wheel is neede
 from __future__ import annotations
 
 import hashlib
-import importlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 
-from sessions.run import job
+from sessions.payload import encoder, oracle, tinybert, tinylora, tinymodel, tinyvision
 
-MODULES = ("encoder", "oracle", "tinybert", "tinylora", "tinymodel", "tinyvision")
 SEEN = 1e-3  # the widest bound of these answers is 1e-4
 GOLDEN = {
     "tinyvision": "1208acacb5c5e01e72e859c2e009f7500418895a7e0ec1ebd1af1f2912d02705",
     "tinybert": "2c69047ffc52faef844f525ce8a5fe473b0cb6eefb8b07ac29699dfe2eec92c0",
     "tinylora": "6241023e857d14be5b2a75e61166164872a0be5ae6b32f06f5a9ac6e461de63a",
 }
-
-
-@pytest.fixture
-def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """The payload's modules, each beside the others."""
-    monkeypatch.syspath_prepend(str(job.PAYLOAD))
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
-    for name in MODULES:
-        sys.modules.pop(name, None)
+MODELS = {"tinyvision": tinyvision, "tinybert": tinybert, "tinylora": tinylora}
 
 
 def model(shape: tuple[int, int] = (64, 48)) -> dict[str, Any]:
@@ -47,11 +35,9 @@ def model(shape: tuple[int, int] = (64, 48)) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_files_are_the_same_to_the_byte(
-    name: str, payload: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_the_files_are_the_same_to_the_byte(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
-    made = getattr(payload, name).make(path, model() if name == "tinylora" else "F16")
+    made: Any = MODELS[name].make(path, model() if name == "tinylora" else "F16")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == GOLDEN[name]
     tensors = {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
     if name == "tinylora":
@@ -65,18 +51,18 @@ def test_the_files_are_the_same_to_the_byte(
         assert np.array_equal(tensors[key].astype(np.float32), values), key
 
 
-Plant = Callable[[pytest.MonkeyPatch, SimpleNamespace, dict[str, Any]], None]
+Plant = Callable[[pytest.MonkeyPatch, dict[str, Any]], None]
 
 
-def _relu(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
-    patch.setattr(payload.encoder, "gelu", lambda x: np.maximum(x, 0))
+def _relu(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
+    patch.setattr(encoder, "gelu", lambda x: np.maximum(x, 0))
 
 
-def _quick_gelu(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
-    patch.setattr(payload.encoder, "gelu", lambda x: x / (1 + np.exp(-1.702 * x)))
+def _quick_gelu(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
+    patch.setattr(encoder, "gelu", lambda x: x / (1 + np.exp(-1.702 * x)))
 
 
-def _causal(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
+def _causal(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
     def attention(q: Any, k: Any, v: Any, heads: int) -> Any:
         q, k, v = (x.reshape(len(x), heads, -1).transpose(1, 0, 2) for x in (q, k, v))
         scores = q @ k.transpose(0, 2, 1) / q.shape[-1] ** 0.5
@@ -84,24 +70,24 @@ def _causal(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, An
         seen = power / power.sum(axis=-1, keepdims=True) @ v
         return seen.transpose(1, 0, 2).reshape(seen.shape[1], -1)
 
-    patch.setattr(payload.encoder, "attention", attention)
+    patch.setattr(encoder, "attention", attention)
 
 
-def _one_head(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
-    right = payload.encoder.attention
-    patch.setattr(payload.encoder, "attention", lambda q, k, v, heads: right(q, k, v, 1))
+def _one_head(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
+    right = encoder.attention
+    patch.setattr(encoder, "attention", lambda q, k, v, heads: right(q, k, v, 1))
 
 
-def _rms(patch: pytest.MonkeyPatch, payload: SimpleNamespace, _: dict[str, Any]) -> None:
+def _rms(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
     def norm(w: Any, name: str, x: Any, eps: float) -> Any:
         scale = np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
         return x / scale * w[f"{name}.weight"] + w[f"{name}.bias"]
 
-    patch.setattr(payload.encoder, "norm", norm)
+    patch.setattr(encoder, "norm", norm)
 
 
 def _without(name: str) -> Plant:
-    def plant(_: pytest.MonkeyPatch, __: SimpleNamespace, weights: dict[str, Any]) -> None:
+    def plant(_: pytest.MonkeyPatch, weights: dict[str, Any]) -> None:
         weights[name] = np.zeros_like(weights[name])
 
     return plant
@@ -122,20 +108,19 @@ OF_BERT = [
 def test_a_projector_that_computes_otherwise_is_seen(
     plant: Plant,
     least: float,
-    payload: SimpleNamespace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    weights = payload.tinyvision.make(tmp_path / "x.gguf", "F16")
-    pixels = payload.tinyvision.picture()
-    right = payload.tinyvision.forward(weights, pixels)
-    plant(monkeypatch, payload, weights)
-    assert payload.oracle.nmse(payload.tinyvision.forward(weights, pixels), right) > least
+    weights = tinyvision.make(tmp_path / "x.gguf", "F16")
+    pixels = tinyvision.picture()
+    right = tinyvision.forward(weights, pixels)
+    plant(monkeypatch, weights)
+    assert oracle.nmse(tinyvision.forward(weights, pixels), right) > least
 
 
 @pytest.mark.parametrize("change", ["mirrored", "channels", "shifted", "another"])
-def test_another_picture_is_seen(change: str, payload: SimpleNamespace, tmp_path: Path) -> None:
-    vision = payload.tinyvision
+def test_another_picture_is_seen(change: str, tmp_path: Path) -> None:
+    vision = tinyvision
     weights, pixels = vision.make(tmp_path / "x.gguf", "F16"), vision.picture()
     other = {
         "mirrored": pixels[:, ::-1],
@@ -144,54 +129,51 @@ def test_another_picture_is_seen(change: str, payload: SimpleNamespace, tmp_path
         "another": vision.picture(12),
     }[change]
     right = vision.forward(weights, pixels)
-    assert right.shape == (vision.TOKENS, payload.tinymodel.EMBD)
+    assert right.shape == (vision.TOKENS, tinymodel.EMBD)
     assert np.std(right) == pytest.approx(1, abs=0.2)
-    assert payload.oracle.nmse(vision.forward(weights, other), right) > SEEN
+    assert oracle.nmse(vision.forward(weights, other), right) > SEEN
 
 
-def test_a_picture_that_is_pooled_otherwise_is_seen(
-    payload: SimpleNamespace, tmp_path: Path
-) -> None:
-    vision = payload.tinyvision
+def test_a_picture_that_is_pooled_otherwise_is_seen(tmp_path: Path) -> None:
+    vision = tinyvision
     weights = vision.make(tmp_path / "x.gguf", "F16")
     right = vision.forward(weights, vision.picture())
     across = right.reshape(4, 4, -1).transpose(1, 0, 2).reshape(right.shape)
-    assert payload.oracle.nmse(across, right) > SEEN
+    assert oracle.nmse(across, right) > SEEN
 
 
 @pytest.mark.parametrize(("plant", "least"), OF_BERT)
 def test_a_bert_that_computes_otherwise_is_seen(
     plant: Plant,
     least: float,
-    payload: SimpleNamespace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bert = payload.tinybert
+    bert = tinybert
     weights, ids = bert.make(tmp_path / "x.gguf", "F16"), bert.tokens(bert.text(62))
     right = bert.forward(weights, ids)
-    plant(monkeypatch, payload, weights)
+    plant(monkeypatch, weights)
     wrong = bert.forward(weights, ids)
     for pooling in bert.POOLING:
-        error = payload.oracle.nmse(bert.pooled(wrong, pooling), bert.pooled(right, pooling))
+        error = oracle.nmse(bert.pooled(wrong, pooling), bert.pooled(right, pooling))
         assert error > least, pooling
 
 
-def test_each_pooling_gives_something_else(payload: SimpleNamespace, tmp_path: Path) -> None:
-    bert = payload.tinybert
+def test_each_pooling_gives_something_else(tmp_path: Path) -> None:
+    bert = tinybert
     ids = bert.tokens(bert.text(62))
     hidden = bert.forward(bert.make(tmp_path / "x.gguf", "F16"), ids)
     found = {name: bert.pooled(hidden, name) for name in bert.POOLING}
     assert found["none"].shape == (64, bert.WIDTH)
     for one, other in (("mean", "cls"), ("mean", "last"), ("cls", "last")):
-        assert payload.oracle.nmse(found[one], found[other]) > SEEN
+        assert oracle.nmse(found[one], found[other]) > SEEN
     # A text that sees the other one in its batch, or positions that go on from it.
     far = bert.forward(bert.make(tmp_path / "y.gguf", "F16"), [*ids, *ids])
-    assert payload.oracle.nmse(far[: len(ids)], hidden) > SEEN
+    assert oracle.nmse(far[: len(ids)], hidden) > SEEN
 
 
-def test_letters_are_tokens_by_their_place_in_a_word(payload: SimpleNamespace) -> None:
-    bert = payload.tinybert
+def test_letters_are_tokens_by_their_place_in_a_word() -> None:
+    bert = tinybert
     names = [bert.VOCABULARY[n] for n in bert.tokens("ab c")]
     assert names == ["[CLS]", "\u2581a", "b", "\u2581c", "[SEP]"]
     assert len(set(bert.VOCABULARY)) == len(bert.VOCABULARY) == 57
@@ -204,10 +186,8 @@ def test_letters_are_tokens_by_their_place_in_a_word(payload: SimpleNamespace) -
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0])
-def test_an_adapter_adds_its_product(
-    scale: float, payload: SimpleNamespace, tmp_path: Path
-) -> None:
-    lora, before = payload.tinylora, model()
+def test_an_adapter_adds_its_product(scale: float, tmp_path: Path) -> None:
+    lora, before = tinylora, model()
     pairs = lora.make(tmp_path / "x.gguf", before)
     after = lora.applied(before, pairs, scale)
     assert sorted(pairs) == [f"blk.0.{name}.weight" for name in ("attn_q", "attn_v", "ffn_down")]
@@ -221,9 +201,9 @@ def test_an_adapter_adds_its_product(
         assert np.std(changed) == pytest.approx(scale * deviation, rel=0.2)
 
 
-def test_a_picture_among_tokens_sees_itself_and_what_was_before(payload: SimpleNamespace) -> None:
+def test_a_picture_among_tokens_sees_itself_and_what_was_before() -> None:
     """Against another way to compute it: token by token, each with what it sees."""
-    tiny: Any = payload.tinymodel
+    tiny: Any = tinymodel
     rng = np.random.default_rng(3)
     shapes = {
         "attn_q": (tiny.EMBD, tiny.EMBD),
@@ -243,12 +223,12 @@ def test_a_picture_among_tokens_sees_itself_and_what_was_before(payload: SimpleN
     weights |= {f"{name}.weight": np.ones(tiny.EMBD) for name in (*norms, "output_norm")}
     weights["output.weight"] = rng.normal(size=(8, tiny.EMBD))
     x = rng.normal(size=(7, tiny.EMBD))
-    found, _ = payload.oracle.from_embeddings(weights, x, range(2, 5))
-    causal, _ = payload.oracle.from_embeddings(weights, x, range(0))
+    found, _ = oracle.from_embeddings(weights, x, range(2, 5))
+    causal, _ = oracle.from_embeddings(weights, x, range(0))
     assert np.allclose(found[:2], causal[:2])
     assert not np.allclose(found[2:4], causal[2:4])
     # A picture at the end sees all: as if each were the last.
-    last, _ = payload.oracle.from_embeddings(weights, x[:5], range(5))
+    last, _ = oracle.from_embeddings(weights, x[:5], range(5))
     assert not np.allclose(last[:2], found[:2])
-    again, _ = payload.oracle.from_embeddings(weights, x[:5], range(2, 5))
+    again, _ = oracle.from_embeddings(weights, x[:5], range(2, 5))
     assert np.allclose(again, found[:5])

@@ -20,18 +20,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import cgroups, gpu, launch, pipconfig, report_file, smoke_checks, stats
+from sessions.payload import gpu, launch, report_file, smoke_checks
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLATFORM = sysconfig.get_platform().replace("-", "_")
-
-
-@pytest.fixture(autouse=True)
-def _beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module that is imported only when it is needed, as the payload finds it."""
-    monkeypatch.setitem(sys.modules, "cgroups", cgroups)
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
@@ -204,7 +198,6 @@ class Programs:
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
     played = Programs()
     monkeypatch.setattr(subprocess, "run", played)
-    monkeypatch.setitem(sys.modules, "pipconfig", pipconfig)
     monkeypatch.setenv("PIP_USER", "1")
     return played
 
@@ -807,7 +800,6 @@ def benching(
         return report_file.text(fakes.bench_report(), report_file.BENCH)
 
     monkeypatch.setattr(launch, "_payload", payload)
-    monkeypatch.setitem(sys.modules, "stats", stats)
 
     def run(*words: str, device: dict[str, Any] | None = None) -> dict[str, Any]:
         monkeypatch.setattr(launch, "_card", lambda *_: device)
@@ -904,7 +896,6 @@ def test_a_model_that_is_not_there_is_refused_before_anything_is_unpacked(
 def measuring(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> Measuring:
     played = Measuring()
     monkeypatch.setattr(subprocess, "Popen", played)
-    monkeypatch.setitem(sys.modules, "stats", stats)
     return played
 
 

@@ -2,41 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sessions.payload import child, report_file, smoke_checks
+from sessions.payload import __main__ as payload
+from sessions.payload import child, feature_checks, report_file, smoke_checks, spawn
 from sessions.run import job
 from tests import fakes
 
 Found = dict[str, Any]
 Told = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def payload(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The program, its modules found beside it as they are where it runs."""
-    monkeypatch.syspath_prepend(str(job.PAYLOAD))
-    yield importlib.import_module("sessions.payload.__main__")
-    for name in (
-        "sessions.payload.__main__",
-        "child",
-        "feature_checks",
-        "smoke_checks",
-        "report_file",
-        "spawn",
-        "bench",
-    ):
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture
@@ -90,9 +73,7 @@ def process(monkeypatch: pytest.MonkeyPatch, told: Found) -> Process:
     return played
 
 
-def test_what_a_child_said_is_laid_over_one_another(
-    payload: Any, told: Found, process: Process
-) -> None:
+def test_what_a_child_said_is_laid_over_one_another(told: Found, process: Process) -> None:
     process.output = b'noise\n@{"a": 1, "b": 1}\nmore noise\n@{"b": 2}\n'
     found = payload.run_child(told, "device")
     assert found.pop("child_seconds") >= 0
@@ -100,7 +81,7 @@ def test_what_a_child_said_is_laid_over_one_another(
 
 
 def test_what_a_child_that_hangs_has_started_keeps_nobody_waiting(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    told: Found, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A debugger at a crash: it has the child's output open after the child was ended."""
     program = tmp_path / "program.py"
@@ -110,7 +91,7 @@ def test_what_a_child_that_hangs_has_started_keeps_nobody_waiting(
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(30)'])\n"
         "time.sleep(30)\n"
     )
-    monkeypatch.setattr(payload.spawn, "PAYLOAD", program)
+    monkeypatch.setattr(spawn, "PAYLOAD", program)
     Path(told["folder"]).mkdir()
     start = time.monotonic()
     found = payload.run_child({**told, "timeout": 4}, "device")
@@ -118,7 +99,7 @@ def test_what_a_child_that_hangs_has_started_keeps_nobody_waiting(
     assert (found["a"], found["error"]) == (1, "ended by the time limit: ")
 
 
-def test_a_child_is_told_its_work_in_a_file(payload: Any, told: Found, process: Process) -> None:
+def test_a_child_is_told_its_work_in_a_file(told: Found, process: Process) -> None:
     payload.run_child(told, "answers", type="Q4_K", first=3)
     # -I hides PYTHONFAULTHANDLER, so the option says it.
     assert process.command[:4] == [sys.executable, "-I", "-X", "faulthandler"]
@@ -128,9 +109,7 @@ def test_a_child_is_told_its_work_in_a_file(payload: Any, told: Found, process: 
     assert given == {**told, "work": "answers", "type": "Q4_K", "first": 3}
 
 
-def test_two_children_of_one_work_have_files_of_their_own(
-    payload: Any, told: Found, process: Process
-) -> None:
+def test_two_children_of_one_work_have_files_of_their_own(told: Found, process: Process) -> None:
     names = set()
     for type_, first in (("F16", 0), ("Q4_K", 0), ("Q4_K", 4)):
         payload.run_child(told, "answers", type=type_, first=first)
@@ -139,7 +118,7 @@ def test_two_children_of_one_work_have_files_of_their_own(
 
 
 def test_a_child_sees_the_one_gpu_and_no_compiler_of_the_driver(
-    payload: Any, told: Found, process: Process, monkeypatch: pytest.MonkeyPatch
+    told: Found, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     monkeypatch.setenv("BLACKWHEEL_TEST", "handed on")
@@ -160,13 +139,13 @@ def test_a_child_sees_the_one_gpu_and_no_compiler_of_the_driver(
     ids=["cpu", "GPU-without-layers", "gpu"],
 )
 def test_on_the_cpu_a_child_sees_no_gpu(
-    changes: Found, seen: str, payload: Any, told: Found, process: Process
+    changes: Found, seen: str, told: Found, process: Process
 ) -> None:
     payload.run_child({**told, **changes}, "device")
     assert process.given["env"]["CUDA_VISIBLE_DEVICES"] == seen
 
 
-def test_only_the_check_of_two_gpus_sees_two(payload: Any, told: Found, process: Process) -> None:
+def test_only_the_check_of_two_gpus_sees_two(told: Found, process: Process) -> None:
     told |= {"visible": "GPU-1", "second": "GPU-2"}
     for name, seen in (("partial-offload", "GPU-1"), ("two-gpus", "GPU-1,GPU-2")):
         payload.run_child(told, "feature", type=name)
@@ -174,17 +153,15 @@ def test_only_the_check_of_two_gpus_sees_two(payload: Any, told: Found, process:
 
 
 def test_a_feature_that_crashes_is_a_finding_of_its_check(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+    told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = proven(payload, told, monkeypatch, lora={"error": CRASH, "results": []})
+    report = proven(told, monkeypatch, lora={"error": CRASH, "results": []})
     failed = [check for check in report["checks"] if check["status"] == "fail"]
     assert [check["id"] for check in failed] == ["lora"]
     assert CRASH in failed[0]["evidence"]
 
 
-def test_a_crash_is_a_finding_with_what_was_said_of_it(
-    payload: Any, told: Found, process: Process
-) -> None:
+def test_a_crash_is_a_finding_with_what_was_said_of_it(told: Found, process: Process) -> None:
     process.code = -6
     process.output = b'@{"a": 1}\n@{"b": '
     process.errors = b"first\n" * 99 + b"CUDA error:\n   no kernel image is available \xff\n"
@@ -204,7 +181,7 @@ Extension modules: numpy._core._multiarray_umath, numpy.linalg._umath_linalg (to
 
 
 def test_a_crash_on_windows_has_the_number_that_it_is_known_by(
-    payload: Any, told: Found, process: Process
+    told: Found, process: Process
 ) -> None:
     process.code, process.errors = 3221225477, FAULT
     found = payload.run_child(told, "offload")
@@ -212,7 +189,7 @@ def test_a_crash_on_windows_has_the_number_that_it_is_known_by(
 
 
 def test_on_windows_a_child_has_no_folder_on_path_but_windows_own(
-    payload: Any, told: Found, process: Process, monkeypatch: pytest.MonkeyPatch
+    told: Found, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", "win32")
     monkeypatch.setenv("SYSTEMROOT", str(Path("C:/Windows")))
@@ -235,13 +212,11 @@ def test_on_windows_a_child_has_no_folder_on_path_but_windows_own(
     ],
     ids=["silent", "no-error-named", "then-frames", "assertion", "one-long-line"],
 )
-def test_the_reason_of_a_crash_is_short_and_to_the_point(
-    text: str, expected: str, payload: Any
-) -> None:
-    assert payload.spawn.reason(text) == expected
+def test_the_reason_of_a_crash_is_short_and_to_the_point(text: str, expected: str) -> None:
+    assert spawn.reason(text) == expected
 
 
-def test_the_reason_of_a_traceback_is_all_that_its_exception_says(payload: Any) -> None:
+def test_the_reason_of_a_traceback_is_all_that_its_exception_says() -> None:
     text = (
         "Traceback (most recent call last):\n"
         '  File "/v/llama_cpp/_cuda_runtime.py", line 54, in load\n'
@@ -249,14 +224,14 @@ def test_the_reason_of_a_traceback_is_all_that_its_exception_says(payload: Any) 
         "ImportError: llama_cpp was built for CUDA 13.1 and cannot start without:\n"
         "  - the NVIDIA driver (libcuda.so.1): install a driver of release 580 or newer\n"
     )
-    assert payload.spawn.reason(text) == (
+    assert spawn.reason(text) == (
         "ImportError: llama_cpp was built for CUDA 13.1 and cannot start without: "
         "- the NVIDIA driver (libcuda.so.1): install a driver of release 580 or newer"
     )
 
 
 @pytest.mark.parametrize("output", [b"", b'@{"case": 7}\n'], ids=["silent", "said-something"])
-def test_a_hang_is_a_finding(output: bytes, payload: Any, told: Found, process: Process) -> None:
+def test_a_hang_is_a_finding(output: bytes, told: Found, process: Process) -> None:
     process.late, process.output = True, output
     found = payload.run_child({**told, "timeout": 1.0}, "answers", type="F16", first=0)
     assert found["error"].startswith("ended by the time limit:")
@@ -264,7 +239,7 @@ def test_a_hang_is_a_finding(output: bytes, payload: Any, told: Found, process: 
     assert 0 < process.waited <= 1.0
 
 
-def test_the_results_of_a_type_are_a_list(payload: Any, told: Found, process: Process) -> None:
+def test_the_results_of_a_type_are_a_list(told: Found, process: Process) -> None:
     process.output = b'@{"result": {"nmse": 1}}\n@{"case": 1}\n@{"result": {"nmse": NaN}}\n'
     found = payload.run_child(told, "answers", type="F16", first=0)
     assert str(found["results"]) == "[{'nmse': 1}, {'nmse': nan}]"
@@ -273,9 +248,7 @@ def test_the_results_of_a_type_are_a_list(payload: Any, told: Found, process: Pr
     assert payload.run_child(told, "answers", type="F16", first=0)["results"] == []
 
 
-def test_the_answers_of_a_real_model_are_a_list(
-    payload: Any, told: Found, process: Process
-) -> None:
+def test_the_answers_of_a_real_model_are_a_list(told: Found, process: Process) -> None:
     lines = [{"offloaded": [3, 3]}, {"question": "a", "fact": "b"}, {"question": "c", "fact": "d"}]
     process.output = "".join(f"@{json.dumps(line)}\n" for line in lines).encode()
     found = payload.run_child(told, "real")
@@ -304,27 +277,24 @@ def done(*numbers: int) -> list[Found]:
     return [{"type": "F16", **child.CASES[n], "nmse": 0.0} for n in numbers]
 
 
-def answered(payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch, *parts: Found) -> Found:
+def answered(told: Found, monkeypatch: pytest.MonkeyPatch, *parts: Found) -> Found:
     monkeypatch.setattr(payload, "run_child", playing(*parts))
     found: Found = payload.answers(told, "F16")
     return found
 
 
-def test_a_type_that_computes_takes_one_child(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_type_that_computes_takes_one_child(told: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     every = done(*range(len(child.CASES)))
     part = {"first": 0, "results": every, "buffers": {"CUDA0 model": 1.0}}
-    found = answered(payload, told, monkeypatch, part)
+    found = answered(told, monkeypatch, part)
     assert found["results"] == every
     assert found["buffers"] == {"CUDA0 model": 1.0}
 
 
 def test_after_a_crash_the_cases_after_it_are_tried(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+    told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = answered(
-        payload,
         told,
         monkeypatch,
         {"first": 0, "results": done(0, 1), "case": 2, "error": CRASH},
@@ -335,34 +305,32 @@ def test_after_a_crash_the_cases_after_it_are_tried(
     assert crashed == {"type": "F16", **child.CASES[2], "error": CRASH}
 
 
-def test_a_crash_in_the_last_case_ends_it(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_in_the_last_case_ends_it(told: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     part = {"first": 0, "results": done(*range(15)), "case": 15, "error": CRASH}
-    assert len(answered(payload, told, monkeypatch, part)["results"]) == 16
+    assert len(answered(told, monkeypatch, part)["results"]) == 16
 
 
 def test_a_model_that_does_not_load_is_one_finding(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+    told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     part = {"first": 0, "results": [], "error": CRASH}
-    found = answered(payload, told, monkeypatch, part)
+    found = answered(told, monkeypatch, part)
     assert found["results"] == [{"type": "F16", "error": CRASH}]
 
 
 def test_after_three_crashes_a_type_is_given_up(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+    told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = [{"first": n, "results": [], "case": n, "error": CRASH} for n in range(3)]
-    found = answered(payload, told, monkeypatch, *parts)
+    found = answered(told, monkeypatch, *parts)
     assert len(found["results"]) == 4
     assert found["results"][3] == {"type": "F16", "error": "given up after three crashes"}
 
 
 def test_a_type_that_the_wheel_does_not_know_has_no_results(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+    told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = answered(payload, told, monkeypatch, {"first": 0, "results": [], "unknown": "F16"})
+    found = answered(told, monkeypatch, {"first": 0, "results": [], "unknown": "F16"})
     assert (found["unknown"], found["results"]) == ("F16", [])
 
 
@@ -398,22 +366,18 @@ def family(job: Found, more: Found) -> Found:
     return {"results": results, "operations": [], "sha256": more["sha256"], "error": None}
 
 
-def proven(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch, **changes: Found
-) -> dict[str, Any]:
+def proven(told: Found, monkeypatch: pytest.MonkeyPatch, **changes: Found) -> dict[str, Any]:
     monkeypatch.setattr(payload, "run_child", sound(changes))
     report: dict[str, Any] = payload.prove(told)
     return report
 
 
-def test_a_sound_wheel_makes_a_sound_report(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = proven(payload, told, monkeypatch)
+def test_a_sound_wheel_makes_a_sound_report(told: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = proven(told, monkeypatch)
     assert {check["status"] for check in report["checks"]} == {"ok"}
     first = smoke_checks.evaluate(told, fakes.smoke_found())
     assert report["checks"][: len(first)] == first
-    more = payload.feature_checks.evaluate(told, fakes.smoke_found())
+    more = feature_checks.evaluate(told, fakes.smoke_found())
     assert report["checks"][len(first) : -1] == more
     assert report["checks"][-1]["id"] == "families"
     assert [check["id"] for check in more][-1] == "partial-offload"
@@ -429,7 +393,7 @@ def test_a_sound_wheel_makes_a_sound_report(
 
 
 def test_each_module_that_the_cpu_can_run_is_tried_on_the_cpu(
-    payload: Any, told: Found, process: Process
+    told: Found, process: Process
 ) -> None:
     process.output = b'@{"chosen": "x64"}\n'
     found = payload.modules({**told, "jobs": 1}, {"x64": 1, "haswell": 64, "skylakex": 0})
@@ -443,31 +407,29 @@ def test_each_module_that_the_cpu_can_run_is_tried_on_the_cpu(
     assert process.given["env"]["CUDA_VISIBLE_DEVICES"] == "-1"
 
 
-def test_a_report_is_one_that_is_taken(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = proven(payload, told, monkeypatch)
+def test_a_report_is_one_that_is_taken(told: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = proven(told, monkeypatch)
     found = job.opened(report_file.text(report), fakes.wheel(), "0" * 64, "here")
     assert (found.device, found.capability) == ("NVIDIA GeForce RTX 5090", "12.0")
     assert set(report) == set(fakes.smoke_report())
 
 
 def test_a_report_of_a_wheel_that_does_not_import_is_taken_and_has_one_finding(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+    told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = proven(payload, told, monkeypatch, device={"error": "ended by 1: ImportError"})
+    report = proven(told, monkeypatch, device={"error": "ended by 1: ImportError"})
     assert [(check["id"], check["status"]) for check in report["checks"]] == [("device", "fail")]
     found = job.opened(report_file.text(report), fakes.wheel(), "0" * 64, "here")
     assert (found.cases, found.times) == ((), {})
 
 
 def test_what_the_driver_left_in_its_cache_is_counted(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+    told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = Path(told["folder"]) / "jit-cache" / "0" / "1"
     left.mkdir(parents=True)
     (left / "kernel").write_bytes(b"compiled")
-    report = proven(payload, told, monkeypatch)
+    report = proven(told, monkeypatch)
     failed = [check for check in report["checks"] if check["status"] == "fail"]
     assert [check["id"] for check in failed] == ["native-sass"]
     assert failed[0]["evidence"] == "1 files in the driver's compile cache"
@@ -475,16 +437,16 @@ def test_what_the_driver_left_in_its_cache_is_counted(
 
 @pytest.mark.parametrize(("model", "asked"), [(None, False), ("/m.gguf", True)])
 def test_a_real_model_is_asked_if_there_is_one(
-    model: str | None, asked: bool, payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch
+    model: str | None, asked: bool, told: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = proven(payload, {**told, "model": model}, monkeypatch)
+    report = proven({**told, "model": model}, monkeypatch)
     assert ("real-model" in {check["id"] for check in report["checks"]}) is asked
 
 
 def test_progress_is_told_line_by_line_to_the_end(
-    payload: Any, told: Found, monkeypatch: pytest.MonkeyPatch, capsys: Told
+    told: Found, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
-    proven(payload, told, monkeypatch)
+    proven(told, monkeypatch)
     lines = list(child.lines(capsys.readouterr().out))
     pairs = len(payload.family_pairs(told))
     assert [line["done"] for line in lines] == [0, 1, 2, 3, *range(5, 12 + pairs), 11 + pairs]
@@ -494,7 +456,7 @@ def test_progress_is_told_line_by_line_to_the_end(
 
 
 def test_the_program_reads_a_job_and_writes_a_sealed_report(
-    payload: Any, told: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
     words = ["payload", str(tmp_path / "job.json"), str(tmp_path / "report.json")]
@@ -506,18 +468,18 @@ def test_the_program_reads_a_job_and_writes_a_sealed_report(
 
 
 def test_the_program_does_a_childs_work(
-    payload: Any, told: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[Found] = []
     (tmp_path / "job.json").write_text(json.dumps({**told, "work": "device"}), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["payload", "--child", str(tmp_path / "job.json")])
-    monkeypatch.setitem(payload.child.WORK, "device", done.append)
+    monkeypatch.setitem(child.WORK, "device", done.append)
     payload.main()
     assert done == [{**told, "work": "device"}]
 
 
 def test_with_bench_before_its_files_it_measures_instead(
-    payload: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured: list[tuple[Path, Path]] = []
     monkeypatch.setitem(sys.modules, "bench", SimpleNamespace(main=lambda *a: measured.append(a)))

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sessions.run import job as jobs
+from sessions.payload import ops, spawn
 
 Job = dict[str, Any]
-
-
-@pytest.fixture
-def ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The payload's module, imported as it is there: beside the others."""
-    monkeypatch.syspath_prepend(str(jobs.PAYLOAD))
-    yield importlib.import_module("ops")
-    for name in ("ops", "ops_checks", "report_file", "spawn", "child"):
-        sys.modules.pop(name, None)
 
 
 def told(folder: Path, cases: dict[str, int], **changes: Any) -> Job:
@@ -61,7 +49,7 @@ Backend 2/2: SCALAR
 """
 
 
-def test_answers_are_read_from_what_the_test_prints(ops: Any) -> None:
+def test_answers_are_read_from_what_the_test_prints() -> None:
     assert ops.rows_of(OUTPUT) == [
         ("ADD(type=f32,ne=[1,2])", "right", ""),
         (
@@ -73,9 +61,7 @@ def test_answers_are_read_from_what_the_test_prints(ops: Any) -> None:
     ]
 
 
-def test_each_case_is_in_one_slice_and_activations_in_a_narrowed_one_too(
-    ops: Any, tmp_path: Path
-) -> None:
+def test_each_case_is_in_one_slice_and_activations_in_a_narrowed_one_too(tmp_path: Path) -> None:
     cases: list[list[Any]] = [["MUL_MAT", f"MUL_MAT(m={n})", 1] for n in range(230)]
     cases += [["GELU", "GELU(v=0)", 2], ["ADD", "ADD(nf=1)", 1]]
     job = told(tmp_path, {"MUL_MAT": 230, "GELU": 2, "ADD": 3, "FUSED": 4})
@@ -89,7 +75,7 @@ def test_each_case_is_in_one_slice_and_activations_in_a_narrowed_one_too(
 
 
 def test_after_a_crash_the_rest_is_answered_and_the_case_is_named(
-    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
 
@@ -109,7 +95,7 @@ def test_after_a_crash_the_rest_is_answered_and_the_case_is_named(
 
 
 def test_a_wrong_case_near_its_bound_is_repeated_with_three_seeds(
-    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near, far = "NMSE = 1.5 > 1.0", "NMSE = 9.0 > 1.0"
     seeds = []
@@ -130,9 +116,7 @@ def test_a_wrong_case_near_its_bound_is_repeated_with_three_seeds(
     assert [w["tries"] for w in found["wrong"]] == [[near, near, "", ""], [far]]
 
 
-def test_a_run_that_was_stopped_goes_on(
-    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     cases = [["A", "A(1)", 1], ["B", "B(1)", 1], ["B", "B(2)", 1]]
     listing = {"cases": cases, "error": None, "libraries": []}
@@ -160,7 +144,7 @@ def test_a_run_that_was_stopped_goes_on(
     assert asked[3:] == ["B-0", "A-0"]
 
 
-def test_a_case_that_a_slice_has_and_nobody_answered_is_a_problem(ops: Any) -> None:
+def test_a_case_that_a_slice_has_and_nobody_answered_is_a_problem() -> None:
     listing = {"cases": [["A", "A(1)", 1], ["A", "A(2)", 2]], "error": None, "libraries": []}
     piece = {"key": "A-0", "operator": "A", "cases": [["A(1)", 1], ["A(2)", 2]],
              "by_name": False, "narrowed": False}  # fmt: skip
@@ -182,18 +166,18 @@ def test_a_case_that_a_slice_has_and_nobody_answered_is_a_problem(ops: Any) -> N
     ],
 )
 def test_processes_at_once(
-    ops: Any, tmp_path: Path, backend: str, cores: int, memory: int | None, processes: int
+    tmp_path: Path, backend: str, cores: int, memory: int | None, processes: int
 ) -> None:
     changes = {"backend": backend, "cores": cores, "memory_mib": memory}
     assert ops.at_once(told(tmp_path, {}, **changes)) == processes
 
 
 def test_a_child_that_does_not_answer_is_ended(
-    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text("import time\nprint('  A(1): OK', flush=True)\ntime.sleep(60)\n")
-    monkeypatch.setattr(ops.spawn, "PAYLOAD", program)
+    monkeypatch.setattr(spawn, "PAYLOAD", program)
     job = told(tmp_path, {"A": 2}, still=2.0)
     piece = {"key": "A-0", "operator": "A", "cases": [("A(1)", 1), ("A(2)", 1)],
              "by_name": False, "narrowed": False}  # fmt: skip
@@ -203,7 +187,7 @@ def test_a_child_that_does_not_answer_is_ended(
 
 
 def test_the_seed_the_range_and_the_reference_reach_the_process(
-    ops: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "program.py"
     names = ("BLACKWHEEL_SEED", "BLACKWHEEL_LIMIT", "GGML_BACKEND_PATH", "CUDA_DISABLE_PTX_JIT")
@@ -211,7 +195,7 @@ def test_the_seed_the_range_and_the_reference_reach_the_process(
         "import json, os\n"
         f"print('@' + json.dumps({{'ended': 0, **{{n: os.environ.get(n) for n in {names}}}}}))\n"
     )
-    monkeypatch.setattr(ops.spawn, "PAYLOAD", program)
+    monkeypatch.setattr(spawn, "PAYLOAD", program)
     job = told(tmp_path, {"A": 1}, reference="/lib/scalar.so")
     _, lines, error = ops.call(job, "one", ["test"], 3, 20)
     assert error is None

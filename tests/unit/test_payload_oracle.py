@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import cmath
-import importlib
 import itertools
 import math
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sessions.run import job
+from sessions.payload import oracle as oracle_module
 
 Array = npt.NDArray[np.float64]
 Matrix = list[list[float]]
@@ -23,16 +20,13 @@ WIDTH = HEADS * HEAD
 
 
 @pytest.fixture
-def oracle(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def oracle(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The module as it is found where it runs, for a model that is small enough for loops."""
-    monkeypatch.syspath_prepend(str(job.PAYLOAD))
-    module: Any = importlib.import_module("oracle")
+    module: Any = oracle_module
     for name, value in (("LAYERS", LAYERS), ("HEADS", HEADS), ("KV_HEADS", KV_HEADS)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "HEAD", HEAD)
-    yield module
-    for name in ("oracle", "tinymodel"):  # they are nobody else's
-        sys.modules.pop(name, None)
+    return module
 
 
 def noise(*shape: int, seed: int = 1) -> Array:

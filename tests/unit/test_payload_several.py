@@ -12,11 +12,8 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import gpu
+from sessions.payload import gpu, several
 from tests import fakes
-
-sys.modules.setdefault("gpu", gpu)  # as the payload finds it
-from sessions.payload import several  # noqa: E402
 
 RTX50 = {"target": "rtx50", "capabilities": ["12.0"], "driver": 580}
 HOPPER = {"target": "hopper", "capabilities": ["9.0"], "driver": 580}
@@ -88,7 +85,7 @@ def played(
         return SimpleNamespace(returncode=codes.get(command[4], 0))
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(sys.modules["gpu"], "read", lambda: nvml)
+    monkeypatch.setattr(gpu, "read", lambda: nvml)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     return ran
 

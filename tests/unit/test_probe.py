@@ -11,7 +11,7 @@ import pytest
 
 from sessions.probe import main_probe
 from sessions.probe.model import Toolchain
-from sessions.shared import machine, records, spec
+from sessions.shared import machine, records, targets_file
 from sessions.shared.machine import Machine
 from sessions.shared.nox_session import Context
 from tests import fakes, machines
@@ -158,7 +158,7 @@ def test_another_targets_gpu_is_said_not_to_fit() -> None:
 def test_the_target_of_the_gpu_that_is_here_is_named() -> None:
     text = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
     ask = machine.replay(MACHINES / "ubuntu24-h200" / FILE)
-    chain = main_probe.probe(ask, fakes.spec(), None, targets=spec.load(text, "linux"))
+    chain = main_probe.probe(ask, fakes.spec(), None, targets=targets_file.load(text, "linux"))
     gpu = next(check for check in chain.checks if check.id == "gpu")
     assert gpu.remedy.endswith("nox -s wheel -- --target hopper")
 

@@ -16,7 +16,7 @@ from sessions.payload import report_file
 from sessions.release import gate, pythons, reports
 from sessions.release.gate import Checkout, Situation
 from sessions.release.model import PythonWheel
-from sessions.shared import records, spec
+from sessions.shared import records, spec, targets_file
 from sessions.shared.checks import Check, CheckGroup
 from sessions.shared.target import BuildSpec
 from sessions.verify import fingerprint
@@ -24,7 +24,7 @@ from sessions.verify.report_model import VerifyReport
 from tests import fakes
 from tests.problems import raises
 
-TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 NAME = fakes.wheel().file
 LIBRARY = "llama_cpp/lib/libllama.so"
 

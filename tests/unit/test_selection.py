@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from sessions.probe import selection
+from sessions.probe import machine_checks, selection
 from sessions.probe.model import Compiler, Driver, Toolchain
-from sessions.shared import knowledge, programs, spec
+from sessions.shared import knowledge, programs, targets_file
 from sessions.shared.checks import Check
 from sessions.shared.target import BuildSpec, HostRange
 from tests import fakes
 
-TARGETS = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
+TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 ACCEPTS = knowledge.toolkit("13.1").accepts
 
 
@@ -172,7 +172,7 @@ def judged(
     spec: BuildSpec | None = None, flags: dict[str, str] | None = None, **changes: Any
 ) -> dict[str, Check]:
     """The checks of a good machine with these changes, by id."""
-    checks = selection.judge(fakes.chain(**changes), spec or fakes.spec(), flags or {})
+    checks = machine_checks.checks(fakes.chain(**changes), spec or fakes.spec(), flags or {})
     return {check.id: check for check in checks}
 
 
@@ -224,7 +224,7 @@ def test_a_machine_with_everything_has_no_complaint() -> None:
 def test_a_compiler_without_a_cpp_runtime_to_link_in_is_refused(digest: str | None) -> None:
     linked = {"libstdc++.a": digest} if digest else {}
     chain = fakes.chain(compiler=fakes.compiler(linked=linked))
-    (found,) = selection.linked_runtime(chain, fakes.cpu_spec(glibc="2.28"))
+    (found,) = machine_checks.linked_runtime(chain, fakes.cpu_spec(glibc="2.28"))
     assert (found.id, found.status) == ("libstdc++", "fail")
     assert "dnf install libstdc++-static" in found.remedy
     assert "--glibc host" in found.remedy
@@ -232,13 +232,13 @@ def test_a_compiler_without_a_cpp_runtime_to_link_in_is_refused(digest: str | No
 
 def test_a_cpp_runtime_to_link_in_is_asked_for_only_where_it_is_linked_in() -> None:
     there = fakes.chain(compiler=fakes.compiler(linked={"libstdc++.a": "a" * 16}))
-    (found,) = selection.linked_runtime(there, fakes.cpu_spec(glibc="2.28"))
+    (found,) = machine_checks.linked_runtime(there, fakes.cpu_spec(glibc="2.28"))
     assert found.status == "ok"
     none = fakes.chain(compiler=fakes.compiler(linked={}))
-    assert selection.linked_runtime(none, fakes.cpu_spec(glibc="host")) == ()
-    assert selection.linked_runtime(none, fakes.spec(platform="windows", glibc="2.28")) == ()
+    assert machine_checks.linked_runtime(none, fakes.cpu_spec(glibc="host")) == ()
+    assert machine_checks.linked_runtime(none, fakes.spec(platform="windows", glibc="2.28")) == ()
     nothing = fakes.chain(compiler=None)
-    assert selection.linked_runtime(nothing, fakes.cpu_spec(glibc="2.28")) == ()
+    assert machine_checks.linked_runtime(nothing, fakes.cpu_spec(glibc="2.28")) == ()
 
 
 def test_a_cpu_target_is_not_judged_by_its_gpus() -> None:
@@ -303,7 +303,7 @@ def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
         jobs=1,
         checks=(),
     )
-    checks = selection.judge(nothing, SYSTEM, {"CC": "tcc", "CFLAGS": "-w"})
+    checks = machine_checks.checks(nothing, SYSTEM, {"CC": "tcc", "CFLAGS": "-w"})
     bad = [check for check in checks if check.status != "ok"]
     assert [check.id for check in bad] == [
         "platform",
@@ -362,18 +362,18 @@ def test_variables_of_other_builds_are_shown_with_what_to_use_instead() -> None:
     ],
 )  # fmt: skip
 def test_a_variable_that_another_build_reads_is_named(name: str) -> None:
-    assert selection.unused({name: "1", "PATH": "/bin"}) == {name: "1"}
-    assert selection.unused({name: ""}) == {}
+    assert machine_checks.unused({name: "1", "PATH": "/bin"}) == {name: "1"}
+    assert machine_checks.unused({name: ""}) == {}
 
 
 @pytest.mark.parametrize("name", ["PATH", "CUDA_PATH", "CUDA_HOME", "CC", "LLAMA_CACHE", "CMAKE"])
 def test_a_variable_that_is_used_or_no_builds_is_not_named(name: str) -> None:
-    assert selection.unused({name: "1"}) == {}
+    assert machine_checks.unused({name: "1"}) == {}
 
 
 def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> None:
     cards = (fakes.gpu(), fakes.gpu(index=1, compute_capability="8.9"), fakes.gpu(index=2))
-    checks = selection.judge(fakes.chain(gpus=cards), fakes.spec(), {})
+    checks = machine_checks.checks(fakes.chain(gpus=cards), fakes.spec(), {})
     assert [c.summary for c in checks if c.id == "gpu"] == [
         "GPU 0: NVIDIA GeForce RTX 5090, 12.0",
         "GPU 1: NVIDIA GeForce RTX 5090, 8.9: this wheel has no code for it",
@@ -383,7 +383,7 @@ def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> 
     (warning,) = [c for c in checks if c.id == "gpu" and c.status == "warn"]
     assert "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0,2" in warning.remedy
     assert "nox" not in warning.remedy
-    checks = selection.judge(fakes.chain(gpus=cards), fakes.spec(), {}, targets=TARGETS)
+    checks = machine_checks.checks(fakes.chain(gpus=cards), fakes.spec(), {}, targets=TARGETS)
     (warning,) = [c for c in checks if c.id == "gpu" and c.status == "warn"]
     both = programs.typed(["--target", "rtx50", "--arch", "120-real;89-real"])
     assert f"CUDA_VISIBLE_DEVICES=0,2; or build for all GPUs: nox -s wheel -- {both}" in (
@@ -403,7 +403,7 @@ def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> 
 )
 def test_the_target_of_another_gpu_is_named(capability: str, remedy: str) -> None:
     chain = fakes.chain(gpus=(fakes.gpu(compute_capability=capability),))
-    checks = selection.judge(chain, fakes.spec(), {}, targets=TARGETS)
+    checks = machine_checks.checks(chain, fakes.spec(), {}, targets=TARGETS)
     (gpu,) = [c for c in checks if c.id == "gpu"]
     assert (gpu.status, gpu.remedy.endswith(remedy)) == ("warn", True)
 
@@ -429,7 +429,7 @@ def test_too_old_a_driver_is_told_the_oldest_that_will_do() -> None:
 def test_a_release_without_a_lock_that_is_installed_is_offered_as_it_is(installed: bool) -> None:
     kits = (fakes.installed(root="/usr/local/cuda-13.0", version="13.0.88"),) if installed else ()
     chain = fakes.chain(toolkits=kits)
-    checks = selection.judge(chain, fakes.spec(cuda="13.0"), {})
+    checks = machine_checks.checks(chain, fakes.spec(cuda="13.0"), {})
     remedy = next(check.remedy for check in checks if check.id == "toolkit")
     assert ("--toolkit system" in remedy) is installed
     assert ("nox -s lock" in remedy) is not installed

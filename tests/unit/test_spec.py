@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from sessions.shared import errors, knowledge, programs, spec
+from sessions.shared import errors, gpu_targets, knowledge, programs, spec, targets_file
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.target import BuildSpec
 from tests import fakes
 from tests.problems import raises
 
 TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
-TARGETS = spec.load(TEXT, "linux")
+TARGETS = targets_file.load(TEXT, "linux")
 TABLE = (
     '[one]\nsummary = "s"\nversion = "0.3.16"\narchs = ["120-real"]\npython = "3.11"\n'
     'cuda = "13.1"\nbudget_mb = 30\n'
@@ -70,12 +70,12 @@ def test_only_the_seed_carries_a_warning_and_ptx() -> None:
 
 
 def test_the_platform_is_the_callers() -> None:
-    assert spec.load(TABLE, "windows")["one"].platform == "windows"
+    assert targets_file.load(TABLE, "windows")["one"].platform == "windows"
 
 
 def test_text_that_is_not_toml_is_a_problem_that_names_the_place() -> None:
     with raises("targets-not-toml") as caught:
-        spec.load("[one\n", "linux")
+        targets_file.load("[one\n", "linux")
     assert "line 1" in caught.value.evidence
 
 
@@ -87,7 +87,7 @@ def without(field: str, line: str = "") -> str:
 
 def load_refused(text: str) -> Problem:
     with pytest.raises(Problem) as caught:
-        spec.load(text, "linux")
+        targets_file.load(text, "linux")
     assert caught.value.code == USAGE
     return caught.value
 
@@ -186,7 +186,7 @@ def test_load_refuses_a_name_that_is_not_one_of_a_folder(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["rtx50", "rtx50-fp4", "1", "cu131", "x" * 40])
 def test_load_takes_a_name_of_letters_digits_and_hyphens(name: str) -> None:
-    assert list(spec.load(TABLE.replace("[one]", f"[{name}]"), "linux")) == [name]
+    assert list(targets_file.load(TABLE.replace("[one]", f"[{name}]"), "linux")) == [name]
 
 
 @pytest.mark.parametrize(
@@ -332,9 +332,9 @@ def test_a_wheel_for_linux_is_for_an_older_glibc_unless_its_table_says_otherwise
     text = TABLE.replace("budget_mb", 'glibc = "host"\nbudget_mb')
     assert text != TABLE
     for table, old in ((TABLE, True), (text, False)):
-        (found,) = spec.load(table, "linux").values()
+        (found,) = targets_file.load(table, "linux").values()
         assert found.old_glibc is old
-        (found,) = spec.load(table, "windows").values()
+        (found,) = targets_file.load(table, "windows").values()
         assert not found.old_glibc
     problem = load_refused(text.replace("host", "2.17"))
     assert problem.id == "target-table-invalid"
@@ -342,7 +342,7 @@ def test_a_wheel_for_linux_is_for_an_older_glibc_unless_its_table_says_otherwise
 
 
 def test_a_wheel_for_windows_has_no_glibc() -> None:
-    tables = spec.load(TABLE, "windows")
+    tables = targets_file.load(TABLE, "windows")
     with raises("glibc-on-windows") as caught:
         spec.choose(tables, fakes.parsed("--glibc", "2.28"))
     assert caught.value.code == errors.USAGE
@@ -492,7 +492,7 @@ def nvml(*capabilities: str) -> dict[str, Any]:
 
 
 def auto(*capabilities: str, words: tuple[str, ...] = ()) -> tuple[BuildSpec, str]:
-    options, told = spec.auto(
+    options, told = gpu_targets.auto(
         TARGETS, fakes.parsed("--target", "auto", *words), nvml(*capabilities)
     )
     return spec.choose(TARGETS, options), told
@@ -525,9 +525,11 @@ def test_auto_is_the_target_of_the_gpu(capability: str, target: str) -> None:
 
 def test_auto_never_takes_a_target_with_a_warning_or_with_special_code() -> None:
     odd = {name: TARGETS[name] for name in ("cpu", "seed", "rtx50-fp4")}
-    assert [spec.fit({"ada": TARGETS["ada"], **odd}, [kind]) for kind in ("12.0", "10.0")] == [
-        spec.Fit("ada", "120-real", None, served=False),
-        spec.Fit("ada", "100-real", None, served=False),
+    assert [
+        gpu_targets.fit({"ada": TARGETS["ada"], **odd}, [kind]) for kind in ("12.0", "10.0")
+    ] == [
+        gpu_targets.Fit("ada", "120-real", None),
+        gpu_targets.Fit("ada", "100-real", None),
     ]
 
 
@@ -561,14 +563,14 @@ def test_auto_leaves_the_other_options() -> None:
 def test_without_a_gpu_auto_is_the_default_and_says_so(
     answer: dict[str, Any], visible: str | None, why: str
 ) -> None:
-    options, told = spec.auto(TARGETS, fakes.parsed("--target", "auto"), answer, visible)
+    options, told = gpu_targets.auto(TARGETS, fakes.parsed("--target", "auto"), answer, visible)
     assert spec.choose(TARGETS, options) == TARGETS["rtx50"]
     assert told.startswith("target auto: rtx50, because ")
     assert why in told
 
 
 def test_a_gpu_that_is_hidden_does_not_count_for_auto() -> None:
-    options, told = spec.auto(
+    options, told = gpu_targets.auto(
         TARGETS, fakes.parsed("--target", "auto"), nvml("12.0", "6.1", "8.9"), "2"
     )
     assert options.target == "ada"
@@ -594,10 +596,10 @@ def test_beside_a_gpu_with_a_target_what_builds_for_both_is_named() -> None:
 
 
 def test_an_architecture_of_a_newer_cuda_only_is_named_with_it() -> None:
-    found = spec.fit({"ada": TARGETS["ada"]}, ["10.7"])
-    assert found == spec.Fit("ada", "107-real", "13.4", served=False)
+    found = gpu_targets.fit({"ada": TARGETS["ada"]}, ["10.7"])
+    assert found == gpu_targets.Fit("ada", "107-real", "13.4")
     assert choose(*found.words).cuda == "13.4"
-    assert spec.fit({"ada": TARGETS["ada"]}, ["10.7"], "13.1") is None
+    assert gpu_targets.fit({"ada": TARGETS["ada"]}, ["10.7"], "13.1") is None
     problem = without_target("7.5", "10.7", words=("--cuda", "13.1"))
     assert choose(*shlex.split(problem.remedy)[4:]).archs == ("100-real", "75-real")
 
@@ -627,7 +629,7 @@ def test_auto_has_nothing_to_find_out_where_the_architecture_is_named() -> None:
 def test_auto_without_any_target_is_refused() -> None:
     for answer in (nvml("8.9"), {"error": "no"}):
         with pytest.raises(Problem) as caught:
-            spec.auto({}, fakes.parsed("--target", "auto"), answer)
+            gpu_targets.auto({}, fakes.parsed("--target", "auto"), answer)
         assert caught.value.id == "targets-empty"
 
 
@@ -637,20 +639,22 @@ def test_auto_without_any_target_is_refused() -> None:
 def test_a_release_of_upstream_stands_once_in_targets_toml() -> None:
     versions = [line for line in TEXT.splitlines() if re.match(r"version = \"\d", line)]
     assert versions == ['version = "0.3.16"']
-    newest = spec.load(TEXT.replace(versions[0], 'version = "0.3.36"'), "linux")
+    newest = targets_file.load(TEXT.replace(versions[0], 'version = "0.3.36"'), "linux")
     assert {target.version for target in newest.values()} == {"0.3.36"}
 
 
 def test_a_table_overrides_what_it_inherits() -> None:
     text = '[defaults]\nversion = "0.3.36"\npython = "3.12"\n' + TABLE
-    assert spec.load(text, "linux")["one"].version == "0.3.16"
+    assert targets_file.load(text, "linux")["one"].version == "0.3.16"
     bare = without("version").replace('python = "3.11"\n', "")
-    one = spec.load('[defaults]\nversion = "0.3.36"\npython = "3.12"\n' + bare, "linux")["one"]
+    one = targets_file.load('[defaults]\nversion = "0.3.36"\npython = "3.12"\n' + bare, "linux")[
+        "one"
+    ]
     assert (one.version, one.python) == ("0.3.36", "3.12")
 
 
 def test_latest_in_a_table_is_the_newest_that_is_locked() -> None:
-    one = spec.load(without("version", 'version = "latest"'), "linux")["one"]
+    one = targets_file.load(without("version", 'version = "latest"'), "linux")["one"]
     assert one.version == knowledge.newest_sdist()
 
 

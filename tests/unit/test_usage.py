@@ -7,12 +7,12 @@ import tomllib
 
 import pytest
 
-from sessions.shared import errors, graph, spec, usage
+from sessions.shared import errors, graph, targets_file, usage
 from sessions.shared.declared import OPTIONS, takes
 from tests import fakes
 
 TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
-TARGETS = spec.load(TEXT, "linux")
+TARGETS = targets_file.load(TEXT, "linux")
 
 
 def test_the_page_is_that_of_the_declarations() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessions.build import main_wheel
+from sessions.build import compilation, main_wheel, wheel_contents
 from sessions.build.model import Timeline
 from sessions.probe import ms_runtime
 from sessions.shared import knowledge, programs, records
@@ -57,7 +57,7 @@ BUNDLED = [f"llama_cpp_python.libs/{n}-{'0f' * 16}.dll" for n in ("msvcp140", "v
 
 
 def problems(members: list[str], *, cuda: bool = True, brought: Sequence[str] = ()) -> list[str]:
-    return main_wheel.contents_problems(members, cuda=cuda, brought=brought)
+    return wheel_contents.problems(members, cuda=cuda, brought=brought)
 
 
 def test_a_good_cuda_wheel_has_no_problem() -> None:
@@ -147,14 +147,14 @@ def test_a_cuda_wheel_without_its_cuda_is_refused() -> None:
 def test_every_problem_is_found_and_not_the_first_alone() -> None:
     assert problems(["x.so"], cuda=False) == [
         "stray: x.so",
-        *(f"0 copies of {name} instead of one" for name in main_wheel.LIBRARIES),
+        *(f"0 copies of {name} instead of one" for name in wheel_contents.LIBRARIES),
         "missing: llama_cpp/_backends.py",
         "missing: llama_cpp/_doctor.py",
     ]
 
 
 def test_an_empty_wheel_is_refused() -> None:
-    assert len(problems([], cuda=False)) == len(main_wheel.LIBRARIES) + 2
+    assert len(problems([], cuda=False)) == len(wheel_contents.LIBRARIES) + 2
 
 
 def test_a_versioned_name_is_another_copy_of_its_library() -> None:
@@ -272,7 +272,9 @@ def test_check_tree_takes_what_was_asked_for(
     asked: tuple[str, ...], compiled: list[str], tmp_path: Path
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
-    main_wheel.check_tree(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
+    compilation.check_tree(
+        configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_check_tree_refuses_other_architectures_and_names_the_option(
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
     with raises("build-other-architectures") as caught:
-        main_wheel.check_tree(
+        compilation.check_tree(
             configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None
         )
     assert (caught.value.id, caught.value.code) == ("build-other-architectures", USAGE)
@@ -308,13 +310,13 @@ def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
     for path in tree.iterdir():
         path.write_bytes(path.read_bytes().replace(b"/s/", b"/\xff/") + b"\n")
     (tree / "CMakeCache.txt").write_bytes(b"X:PATH=/\xff\n")
-    main_wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
+    compilation.check_tree(tree, fakes.spec(), fakes.toolkit())
 
 
 def test_check_tree_refuses_another_toolkit(tmp_path: Path) -> None:
     tree = configured(tmp_path, "120-real", kit="/usr/local/cuda-13.0")
     with raises("build-foreign-cuda") as caught:
-        main_wheel.check_tree(tree, fakes.spec(), fakes.toolkit())
+        compilation.check_tree(tree, fakes.spec(), fakes.toolkit())
     assert caught.value.id == "build-foreign-cuda"
 
 
@@ -336,7 +338,7 @@ def building(root: Path, monkeypatch: pytest.MonkeyPatch, played: Callable[[Any]
 
 
 def compile_(ctx: Context) -> tuple[int, dict[str, int]]:
-    return main_wheel._compile(ctx, fakes.build_env(), fakes.chain(), "0.3.16")
+    return compilation.run(ctx, fakes.build_env(), fakes.chain(), "0.3.16")
 
 
 def test_compile_stops_before_the_first_file_where_cmake_has_other_architectures(
@@ -402,8 +404,8 @@ def test_cache_counts_are_none_where_sccache_says_something_else(
     stats: str, tmp_path: Path
 ) -> None:
     ctx = fakes.context(tmp_path, spec=fakes.spec(cache="sccache"))
-    assert main_wheel._cache_counts(ctx, tmp_path / "none", [stats]) == {}
-    assert main_wheel._cache_counts(ctx, tmp_path / "none", []) == {}
+    assert compilation._cache_counts(ctx, tmp_path / "none", [stats]) == {}
+    assert compilation._cache_counts(ctx, tmp_path / "none", []) == {}
 
 
 def test_an_sccache_that_has_ended_is_told_of_and_fails_nothing(
@@ -416,7 +418,7 @@ def test_an_sccache_that_has_ended_is_told_of_and_fails_nothing(
     monkeypatch.setattr(programs, "capture", capture)
     monkeypatch.setattr("sessions.fetch.build_tools.tools", lambda _: Path("/tools"))
     ctx = fakes.context(tmp_path, spec=fakes.spec(cache="sccache"))
-    with main_wheel._sccache(ctx, {}) as stats:
+    with compilation._sccache(ctx, {}) as stats:
         pass
     assert stats == []
     assert "cannot connect" in capsys.readouterr().out
@@ -470,7 +472,7 @@ def test_timing_is_said_to_be_unknown_where_the_log_cannot_be_read(
         if data is not None:
             (ctx.build / "tree" / name).write_bytes(data)
     records.write(ctx.record("steps"), "steps", {"of": "an earlier build"})
-    assert main_wheel._timing(ctx, 2, {}) == {}
+    assert compilation.timing(ctx, 2, {}) == {}
     assert not ctx.record("steps").exists()
     (line,) = capsys.readouterr().out.splitlines()
     assert "what ran when is not known" in line
@@ -481,5 +483,5 @@ def test_timing_is_told_of_a_good_log(tmp_path: Path) -> None:
     (ctx.build / "tree").mkdir(parents=True)
     (ctx.build / "tree" / ".ninja_log").write_text(HEADER + STEP)
     (ctx.build / "tree" / "build.ninja").write_text(GRAPH)
-    assert main_wheel._timing(ctx, 2, {})["seconds"] == 0.1
+    assert compilation.timing(ctx, 2, {})["seconds"] == 0.1
     assert records.read(ctx.record("steps"), "steps", Timeline) is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sessions.probe import main_probe, selection, visual_studio
+from sessions.probe import machine_checks, main_probe, visual_studio
 from sessions.probe.model import Compiler, Toolchain
 from sessions.shared import knowledge, machine
 from sessions.shared.checks import Check
@@ -121,7 +121,7 @@ def test_no_visual_studio_is_an_error_that_says_how_to_get_the_build_tools() -> 
 
 def test_a_missing_python_is_got_as_windows_does() -> None:
     chain = fakes.chain(host=fakes.host(system="windows"), python=None, compiler=fakes.msvc())
-    found = selection.judge(chain, fakes.spec(platform="windows"), {})
+    found = machine_checks.checks(chain, fakes.spec(platform="windows"), {})
     (said,) = [c for c in found if c.id == "python"]
     assert said.status == "fail"
     assert "winget install Python.Python.3.11" in said.remedy
@@ -293,7 +293,7 @@ def test_a_path_that_would_be_too_long_is_known_before_anything_starts(
 ) -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * (length - 3), cache="c" * cache)
     chain = fakes.chain(host=host, compiler=fakes.msvc())
-    found = selection.judge(chain, fakes.spec(platform="windows", target="a"), {})
+    found = machine_checks.checks(chain, fakes.spec(platform="windows", target="a"), {})
     (said,) = [c for c in found if c.id == "paths"]
     assert said.status == status
     if status == "fail":
@@ -303,7 +303,7 @@ def test_a_path_that_would_be_too_long_is_known_before_anything_starts(
 
 def test_letters_that_a_compiler_may_not_read_are_warned_of() -> None:
     host = fakes.host(system="windows", root=r"C:\Users\José\bw", cache=r"C:\bw-cache")
-    found = selection.judge(
+    found = machine_checks.checks(
         fakes.chain(host=host, compiler=fakes.msvc()), fakes.spec(platform="windows"), {}
     )
     (said,) = [c for c in found if c.id == "paths"]
@@ -330,7 +330,7 @@ def test_a_folder_for_temporary_files_that_nvcc_cannot_use_is_known_before(
 def test_a_long_target_name_counts_too() -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * 100, cache="c")
     named = fakes.spec(platform="windows", target="rtx50+arch120-real-121-real")
-    found = selection.judge(fakes.chain(host=host, compiler=fakes.msvc()), named, {})
+    found = machine_checks.checks(fakes.chain(host=host, compiler=fakes.msvc()), named, {})
     assert [c.status for c in found if c.id == "paths"] == ["fail"]
 
 
@@ -338,7 +338,7 @@ def test_a_long_target_name_counts_too() -> None:
 def test_a_wheel_that_is_given_is_tested_in_a_deeper_folder(length: int, status: str) -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * (length - 3), cache="c")
     chain, wheel = fakes.chain(host=host), "llama_cpp_python-0.3.16-cp311-cp311-win_amd64.whl"
-    found = selection.judge(chain, fakes.spec(platform="windows"), {}, given=wheel)
+    found = machine_checks.checks(chain, fakes.spec(platform="windows"), {}, given=wheel)
     assert [c.status for c in found if c.id == "paths"] == [status]
 
 

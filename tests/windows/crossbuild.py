@@ -25,7 +25,7 @@ from sessions.fetch import build_tools, main_source
 from sessions.fetch.model import Source
 from sessions.probe import main_probe
 from sessions.probe.model import Compiler, Toolchain
-from sessions.shared import disk, machine, options, records, spec
+from sessions.shared import disk, machine, options, records, spec, targets_file
 from sessions.shared.nox_session import Context
 from tests import fakes
 from tests.windows import making, visualstudio
@@ -104,7 +104,7 @@ def build(lab: Lab) -> Context:
 def _context(root: Path, cache: Path, platform: str) -> Context:
     """The cpu target's; both platforms' in the same place, as this machine builds for the other."""
     env = options.environment()
-    targets = spec.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
+    targets = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
     chosen = spec.choose(targets, options.parse(["--target", "cpu"]))
     return fakes.context(
         root, env=env, spec=chosen, machine=machine.real(env, root, cache), cache=cache

@@ -95,9 +95,7 @@ def with_no_word(work):
     On import: the bindings have not yet told ggml where to write to.
     """
     base = ctypes.CDLL(module("base"))
-    silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(
-        lambda *_: None
-    )
+    silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
     base.ggml_log_set(silent, None)
     try:
         work()

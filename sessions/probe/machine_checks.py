@@ -1,0 +1,290 @@
+"""The checks of a machine for a target. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sessions.payload import cgroups
+from sessions.probe import cuda_checks
+from sessions.probe.model import Toolchain
+from sessions.probe.selection import STEP_MIB, line, outside, unusable
+from sessions.shared import knowledge
+from sessions.shared.checks import Check
+from sessions.shared.host import Host
+from sessions.shared.target import BuildSpec
+
+DISK_MIB = 6144  # with room; measured: toolkit 826, tools 217, source and download 240, tree 140
+
+
+def checks(
+    chain: Toolchain,
+    spec: BuildSpec,
+    flags: Mapping[str, str],
+    temporary: Sequence[str] = (),
+    given: str = "",
+    limits: cgroups.Limits | None = None,
+    nvml: str = "",
+    targets: Mapping[str, BuildSpec] | None = None,
+) -> tuple[Check, ...]:
+    """Every judgement of the machine for the target; "fail" means that it cannot be built.
+
+    ``flags`` are the caller's CC, CFLAGS, CMAKE_ARGS … that are set: none reaches the build.
+    ``temporary`` is where Windows' programs put temporary files: TEMP and TMP. ``given`` is the
+    name of a wheel that is to be tried, not built. ``limits`` are those of a container that
+    narrow the host, ``nvml`` is why NVIDIA's driver does not answer.
+    ``targets`` are those of targets.toml, one of which may be for the GPUs that are here.
+    """
+    return (
+        *_judge_host(chain.host),
+        *(_judge_limits(chain.host, limits) if limits else ()),
+        *(_judge_paths(chain.host, spec, given) if chain.host.system == "windows" else ()),
+        *(_judge_temporary(temporary) if spec.cuda else ()),
+        *_judge_python(chain, spec),
+        *_judge_compiler(chain, spec, flags),
+        *(cuda_checks.checks(chain, spec, nvml, targets or {}) if spec.cuda else ()),
+    )
+
+
+def _judge_host(host: Host) -> Iterator[Check]:
+    name = f"{host.system} {host.machine}"
+    if (host.system, host.machine) in (("linux", "x86_64"), ("windows", "AMD64")):
+        yield Check("platform", "ok", f"platform: {name}")
+    else:
+        yield Check(
+            "platform",
+            "fail",
+            f"platform: {name} is not supported",
+            remedy="build on Linux x86-64 or Windows x64",
+        )
+    if host.memory_free_mib < STEP_MIB:
+        yield Check(
+            "memory",
+            "warn",
+            f"memory: {host.memory_free_mib} MiB free",
+            evidence=f"a compile step may take {STEP_MIB} MiB",
+            remedy="close other programs before the build",
+        )
+    else:
+        yield Check("memory", "ok", f"memory: {host.memory_free_mib} MiB free")
+    if host.disk_free_mib < DISK_MIB:
+        yield Check(
+            "disk",
+            "warn",
+            f"disk: {host.disk_free_mib} MiB free",
+            evidence=f"a first build takes about {DISK_MIB} MiB, toolkit and caches included",
+            remedy="free some space before the build",
+        )
+    else:
+        yield Check("disk", "ok", f"disk: {host.disk_free_mib} MiB free")
+
+
+def _judge_limits(host: Host, limits: cgroups.Limits) -> Iterator[Check]:
+    if limits.cpus is not None or limits.memory_mib is not None:
+        cpus = f"{limits.cpus:g} CPUs" if limits.cpus is not None else "no limit of CPUs"
+        memory = f"{host.memory_mib} MiB memory" if limits.memory_mib is not None else ""
+        yield Check(
+            "limits", "ok", f"limits of this container: {', '.join(filter(None, (cpus, memory)))}"
+        )
+
+
+def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
+    python = chain.python
+    how = (
+        f"winget install Python.Python.{spec.python}"
+        if chain.host.system == "windows"
+        else f"apt install python{spec.python}-venv, or: uv python install {spec.python}"
+    )
+    if python is None:
+        yield Check(
+            "python",
+            "fail",
+            f"Python {spec.python}: none found (64-bit, on PATH)",
+            remedy=f"install Python {spec.python} ({how})" + _instead(chain, spec),
+        )
+    elif not python.can_venv:
+        yield Check(
+            "python",
+            "fail",
+            f"Python {spec.python}: {python.path} has no venv module",
+            remedy=f"install it ({how})",
+        )
+    elif line(python.version) != spec.python:
+        text = f"Python: {python.version} builds the wheel for Python {spec.python}"
+        yield Check("python", "ok", f"{text}, {python.path}")
+    else:
+        yield Check("python", "ok", f"Python: {python.version}, {python.path}")
+
+
+def _instead(chain: Toolchain, spec: BuildSpec) -> str:
+    """The options that ask for a wheel for a Python that is here; empty where none is."""
+    here = dict.fromkeys(line(p.version) for p in chain.pythons if p.bits == 64 and p.can_venv)
+    known = [version for version in here if version in knowledge.builders()]
+    return f", or take a wheel for one that is here: --python {known[0]}" if known else ""
+
+
+def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> Iterator[Check]:
+    why = chain.compiler_why
+    accepts = (chain.toolkit and chain.toolkit.accepts) or (
+        knowledge.toolkit(spec.cuda).accepts if spec.cuda else None
+    )
+    windows = chain.host.system == "windows"
+    if chain.compiler is None:
+        yield Check(
+            "compiler",
+            "fail",
+            f"C++ compiler: {why}",
+            evidence=_studios(chain) if windows else "",
+            remedy="name another with --compiler, or leave it to the probe"
+            if spec.compiler
+            else _INSTALL_STUDIO
+            if windows
+            else "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)",
+        )
+    elif reason := unusable(chain.compiler):
+        yield Check(
+            "compiler",
+            "fail",
+            f"C++ compiler: {why}",
+            evidence=reason,
+            remedy="name another with --compiler, or leave it to the probe",
+        )
+    elif windows and not chain.compiler.variables:
+        yield Check(
+            "compiler",
+            "fail",
+            f"C++ compiler: {why}, but its environment could not be set",
+            evidence=chain.setup_problem,
+            remedy="Visual Studio Installer, Modify: add MSVC C++ x64/x86 build tools and a "
+            "Windows SDK, or Repair; or name another compiler with --compiler PATH (of a cl.exe)",
+        )
+    elif accepts and (reason := outside(chain.compiler, accepts)):
+        yield Check(
+            "compiler",
+            "warn",
+            f"C++ compiler: {why}",
+            evidence=f"{reason}. Wheels built so have crashed (abetlen/llama-cpp-python#1543): "
+            "release none that did not pass nox -s smoke on the GPU",
+            remedy="use a newer toolkit (--cuda 13.4), or "
+            + (
+                "add an older toolset in the Visual Studio Installer, Modify, Individual "
+                "components: MSVC v143 - VS 2022 C++ x64/x86 build tools"
+                if windows
+                else "install a compiler in that range"
+            ),
+        )
+    else:
+        yield Check("compiler", "ok", f"C++ compiler: {why}")
+    of_build = unused(flags)
+    of_compiler = {name: value for name, value in flags.items() if name not in of_build}
+    for id, found, instead in (
+        ("compiler-environment", of_compiler, "--compiler PATH chooses a compiler"),
+        (
+            "build-environment",
+            of_build,
+            "a table of targets.toml says what is built, --version, --cuda, --arch and --toolkit "
+            "change it, and --fresh builds it again",
+        ),
+    ):
+        if found:
+            yield Check(
+                id,
+                "warn",
+                f"{', '.join(found)} of your shell {'is' if len(found) == 1 else 'are'} not used",
+                evidence="\n".join(f"{name}={value}" for name, value in found.items()),
+                remedy=f"nothing, unless you meant it: {instead}",
+            )
+
+
+def linked_runtime(chain: Toolchain, spec: BuildSpec) -> tuple[Check, ...]:
+    """Whether the compiler has the C++ runtime that a wheel for an older glibc is linked with.
+
+    ``identity.of`` has looked for it.
+    """
+    if not spec.old_glibc or chain.compiler is None:
+        return ()
+    if chain.compiler.linked.get("libstdc++.a", "none") != "none":
+        summary = f"libstdc++.a: linked into the wheel, which is for glibc {spec.glibc} and newer"
+        return (Check("libstdc++", "ok", summary),)
+    return (
+        Check(
+            "libstdc++",
+            "fail",
+            f"libstdc++.a: the compiler has none, and a wheel for glibc {spec.glibc} needs it",
+            evidence=f"{chain.compiler.cc} -print-file-name=libstdc++.a names no file",
+            remedy="install it (Fedora, RHEL: dnf install libstdc++-static; Debian, Ubuntu: apt "
+            "install g++), or build for systems no older than this one: --glibc host",
+        ),
+    )
+
+
+def unused(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables that other builds of llama-cpp-python read, and this one does not; those set.
+
+    CMake's, scikit-build-core's, nvcc's and those of ggml's options (CMakeLists.txt of each).
+    """
+    names = ("FORCE_CMAKE", "CUDAARCHS", "CUDACXX", "CUDAHOSTCXX", "CUDAFLAGS")
+    prefixes = ("CMAKE_", "GGML_", "SKBUILD_", "NVCC_")
+    return {n: v for n, v in sorted(env.items()) if v and (n in names or n.startswith(prefixes))}
+
+
+_INSTALL_STUDIO = (
+    "install the Build Tools for Visual Studio with C++ (winget install "
+    "Microsoft.VisualStudio.2022.BuildTools --override "
+    '"--add Microsoft.VisualStudio.Workload.VCTools --includeRecommended --passive"), '
+    "or add the workload Desktop development with C++ to the one you have"
+)
+
+
+def _studios(chain: Toolchain) -> str:
+    found = [tool for tool in chain.tools if tool.found_via.startswith("vswhere")]
+    rows = [f"{t.name} {t.version} ({t.found_via}), {t.path}" for t in found]
+    return "\n".join(rows) or "no Visual Studio 2019 or later is installed (vswhere)"
+
+
+def _judge_paths(host: Host, spec: BuildSpec, given: str) -> Iterator[Check]:
+    known = knowledge.load("windows.toml")["paths"]
+    target = len(spec.target) + known["target"]
+    if given:
+        folder = f"build/{spec.target}/given/{given.removesuffix('.whl')[:100]}-01234567/"
+        target = max(target, len(folder) + known["smoke"])
+    for folder, below, name in (
+        (host.root, max(known["checkout"], target), "this folder"),
+        (host.cache, known["cache"], "the cache folder"),
+    ):
+        longest = len(folder) + 1 + below
+        if longest > known["limit"]:
+            yield Check(
+                "paths",
+                "fail",
+                f"paths: {name} is too deep for Windows' compilers",
+                evidence=f"{folder} is {len(folder)} characters long; a path below it would be "
+                f"{longest}, and {known['limit']} is the greatest length",
+                remedy="move it to a short path, for example C:\\bw"
+                if folder == host.root
+                else "set BLACKWHEEL_CACHE=C:\\bw-cache",
+            )
+            return
+    if not (host.root + host.cache).isascii():
+        yield Check(
+            "paths",
+            "warn",
+            "paths: letters beyond ASCII, which not every compiler of Windows reads",
+            evidence=f"{host.root}\n{host.cache}\n"
+            "letters of Windows' own code page were tried (Wine, stand-ins for MSVC), others not",
+            remedy="nothing, unless the build fails to open a file: then work in C:\\bw and set "
+            "BLACKWHEEL_CACHE=C:\\bw-cache",
+        )
+        return
+    yield Check("paths", "ok", "paths: short enough for Windows, ASCII only")
+
+
+def _judge_temporary(folders: Sequence[str]) -> Iterator[Check]:
+    spaced = [folder for folder in folders if " " in folder]
+    if spaced:  # seldom: where Windows' short names are on, it has C:\Users\JOSPRE~1\… there
+        yield Check(
+            "temporary",
+            "fail",
+            "temporary files: their folder has a space in its path",
+            evidence=f"{spaced[0]}: nvcc names its files there to cl.exe without quotes",
+            remedy="make a folder without one, for example C:\\bw-temp, and set TEMP and TMP to it",
+        )
