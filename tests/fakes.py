@@ -28,7 +28,7 @@ from sessions.probe.model import (
     Toolchain,
 )
 from sessions.release.evidence import Evidence, OpsRun, Run
-from sessions.run import bench_results, families, job, ops_results
+from sessions.run import bench_results, families, ops_results, smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options, records
 from sessions.shared.checks import Check
@@ -790,7 +790,7 @@ def smoke_feature_parts() -> dict[str, Any]:
     """What the children find of a sound wheel's features, on a machine with two GPUs."""
     parts: dict[str, Any] = {
         name: {"error": None, "results": [{"case": case, "nmse": 1e-9} for case in cases]}
-        for name, cases in job._features()["worst"].items()
+        for name, cases in smoke_results.known_features()["worst"].items()
     }
     both = {"CUDA0 model": 1.0, "CUDA1 model": 1.0, "CUDA0 KV": 1.0, "CUDA1 KV": 1.0}
     split = {"CUDA0 model": 1.0, "CPU KV": 1.0, "CUDA0 KV": 1.0}
@@ -811,7 +811,7 @@ def smoke_features(*, on_gpu: bool = True) -> list[dict[str, Any]]:
     gone = ("two-gpus",) if on_gpu else ("partial-offload", "two-gpus")
     return [
         {"check": name, "case": case, "nmse": 1e-9, "bound": 2e-9}
-        for name, cases in job._features()["worst"].items()
+        for name, cases in smoke_results.known_features()["worst"].items()
         if name not in gone
         for case in cases
     ]
@@ -843,9 +843,9 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
 
 def smoke_cases(file: str = "", types: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Every case of these types, or of all that the release of a wheel's file name knows."""
-    bounds = job._bounds()
+    bounds = smoke_results.known_bounds()
     if not types:
-        late = job._late(parse_wheel_filename(file)[1])
+        late = smoke_results.late(parse_wheel_filename(file)[1])
         types = [name for name in bounds["type"] if name not in late]
     return [
         {**case, "bound": bounds["type"][name] + bounds["kv"][case["kv"]]}
@@ -1052,7 +1052,7 @@ def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
         wheel=record,
         facts=found,
         verify=VerifyReport(found.file, found.sha256, wanted.target, verdict, 7.5, groups),
-        runs=(Run(job.opened(text, record, found.sha256, "here"), text),),
+        runs=(Run(smoke_results.opened(text, record, found.sha256, "here"), text),),
         timeline=None,
         ops=(ops_run(found, wanted),) if wanted.version in knowledge.ops() else (),
     )
@@ -1100,7 +1100,9 @@ def rerun(found: Evidence, **changes: Any) -> Evidence:
     """The same after one other run of its wheel, whose report was opened as each is."""
     text = report_text(found.facts, found.spec.target, **changes)
     sha256 = changes.get("sha256", found.sha256)
-    return dataclasses.replace(found, runs=(Run(job.opened(text, None, sha256, "here"), text),))
+    return dataclasses.replace(
+        found, runs=(Run(smoke_results.opened(text, None, sha256, "here"), text),)
+    )
 
 
 def fp4_evidence(**changes: Any) -> Evidence:
@@ -1134,5 +1136,5 @@ def cpu_evidence(**changes: Any) -> Evidence:
     checks = [check for check in smoke_checks() if check["id"] not in ON_A_GPU]
     where = {"device": "cpu", "capability": None, "driver": None, "checks": checks}
     text = report_text(found, "cpu", **where)
-    report = job.opened(text, None, found.sha256, "here")
+    report = smoke_results.opened(text, None, found.sha256, "here")
     return evidence(found, **{"spec": wanted, "runs": (Run(report, text),), **changes})

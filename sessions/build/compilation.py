@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sessions.build import (
+    build_errors,
+    cmake_tree,
     compiler_cache,
-    ninja_output,
+    progress,
 )
 from sessions.build import ninja_log as timelines
 from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
 from sessions.fetch.model import Toolkit
 from sessions.probe.model import Toolchain
-from sessions.shared import console, knowledge, options, programs, records, venvs
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared import console, options, programs, records, venvs
+from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
 
 _CONFIGURED = "-- Build files have been written to"  # CMake's last line
 
@@ -47,7 +47,7 @@ def run(
     if ctx.spec.cache == "ccache":
         env["CCACHE_STATSLOG"] = str(statslog)
     toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
-    steps: list[ninja_output.Step] = []
+    steps: list[progress.Step] = []
     cuda: list[str] = []
     start = time.monotonic()
     title = f"llama-cpp-python {version} for {', '.join(ctx.spec.archs) or 'the CPU'}"
@@ -59,14 +59,14 @@ def run(
 
         def follow(line: str) -> None:
             if line.startswith(_CONFIGURED):  # by CMake; nothing is compiled yet
-                check_tree(tree, ctx.spec, toolkit)
-            step = ninja_output.parse_step(line)
+                cmake_tree.check(tree, ctx.spec, toolkit)
+            step = progress.parse_step(line)
             if step is None:
                 return
             if not steps:
-                cuda.extend(ninja_output.cuda_files(_text(tree / "compile_commands.json")))
+                cuda.extend(cmake_tree.cuda_files(cmake_tree.text(tree / "compile_commands.json")))
             steps.append(step)
-            left = ninja_output.time_left(steps, cuda, time.monotonic() - start)
+            left = progress.time_left(steps, cuda, time.monotonic() - start)
             meter.update(step.done, step.total, left, step.file)
 
         source = str(ctx.build / "src")
@@ -76,9 +76,9 @@ def run(
             )
     if done.returncode:
         with log_path.open(encoding="utf-8", errors="replace") as lines:
-            error = ninja_output.first_error(lines) or done.output
-        raise ninja_output.failure(error, str(log_path), chain.jobs)
-    check_tree(tree, ctx.spec, toolkit)
+            error = build_errors.first_error(lines) or done.output
+        raise build_errors.failure(error, str(log_path), chain.jobs)
+    cmake_tree.check(tree, ctx.spec, toolkit)
     return len(steps), _cache_counts(ctx, statslog, stats)
 
 
@@ -157,49 +157,3 @@ def timing(ctx: Context, jobs: int, cache: dict[str, int]) -> dict[str, float]:
         warn_untold("what ran when", error)
         return {}
     return summary
-
-
-def _text(path: Path) -> str:
-    """A file of CMake's, which writes the bytes of a path as they are."""
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def check_tree(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
-    """Refuse a configured CMake tree that would build another wheel than the target asks for.
-
-    Upstream's CMake may take another toolkit's libraries, and it replaces architectures:
-    0.3.36 takes 120a where it is told 120. Raises Problem.
-    """
-    if toolkit:
-        cache = _text(tree / "CMakeCache.txt")
-        foreign = ninja_output.foreign_cuda(cache, toolkit.root)
-        if foreign:
-            raise Problem(
-                "CMake found parts of another CUDA toolkit than the one the target asks for.",
-                id="build-foreign-cuda",
-                evidence="\n".join(foreign),
-                remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it "
-                "anew",
-            )
-    commands = _text(tree / "compile_commands.json")
-    wanted = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
-    files = ninja_output.architectures(commands)
-    compiled = set(files.values())
-    if compiled == ({wanted} if spec.archs else set()):
-        return
-    lines = [] if files else ["no CUDA file is compiled"]
-    for names in sorted(compiled, key=sorted):
-        named = [re.split(r"[/\\]", file)[-1] for file in files if files[file] == names]
-        what = ";".join(knowledge.shortest(names)) or "none that it names"
-        lines.append(f"{what}: {len(named)} of {len(files)} CUDA files, {named[0]} the first")
-    only = knowledge.shortest(compiled.pop()) if len(compiled) == 1 else ()
-    asked = ";".join(spec.archs) or "the CPU only"
-    raise Problem(
-        f"Upstream's CMake compiles for other GPU architectures than the build asks for: {asked}.",
-        id="build-other-architectures",
-        code=USAGE,
-        evidence="\n".join(lines),
-        remedy=f"ask for what it compiles: {programs.typed(['--arch', ';'.join(only)])}"
-        if only and spec.archs
-        else "choose another release with --version",
-    )

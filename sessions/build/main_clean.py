@@ -8,7 +8,7 @@ from pathlib import Path
 from sessions.build import inputs
 from sessions.build.model import Wheel
 from sessions.probe.model import Toolchain
-from sessions.shared import console, disk, locks, records
+from sessions.shared import console, disk, in_use, records
 from sessions.shared.nox_session import Context
 
 SOURCES = "llama-cpp-python-src"
@@ -49,7 +49,7 @@ def main(ctx: Context) -> None:
 
 def _remove(ctx: Context, removal: Removal) -> bool:
     """Delete one thing, or say why it stays."""
-    with locks.unused(removal.lock, console.say) as users:
+    with in_use.unused(removal.lock, console.say) as users:
         if users:
             console.warn(f"{removal.path} stays, another run uses it: {', '.join(users)}")
             return False

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from sessions.build import inputs, old_glibc, repair, retag, sbom, staging
+from sessions.build import inputs, old_glibc
 from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
 from sessions.fetch.model import Source, Toolkit
@@ -19,6 +19,11 @@ from sessions.shared.target import BuildSpec
 
 OVERLAY = Path(__file__).parent / "overlay"
 
+# The modules besides this one, of this folder, that decide what is in a wheel.
+_FINISHING = (
+    "main_wheel", "compilation", "wheel_contents", "staging", "import_hooks", "sbom",
+    "platform_tag", "python_tag",
+)  # fmt: skip
 _LINK = "/Brepro /DEBUG /OPT:REF /OPT:ICF /PDBALTPATH:%_PDB%"
 
 
@@ -120,10 +125,10 @@ def configure(
     # Whatever else goes into the wheel: our additions, and the code that adds and finishes.
     ours = [
         *sorted(p for p in OVERLAY.iterdir() if p.is_file()),
-        Path(__file__).with_name("main_wheel.py"),
+        *(Path(__file__).with_name(f"{name}.py") for name in _FINISHING),
+        Path(str(ms_runtime.__file__)),
+        knowledge.KNOWLEDGE / "parts.toml",
     ]
-    ours += [Path(str(module.__file__)) for module in (staging, sbom, ms_runtime, repair, retag)]
-    ours += [knowledge.KNOWLEDGE / "parts.toml"]
     made_from = inputs.everything(
         inputs.machine(
             spec, compiler, python or spec.python, toolkit.fingerprint if toolkit else ""

@@ -15,8 +15,8 @@ from sessions.build import (
     inputs,
     old_glibc,
     output,
-    repair,
-    retag,
+    platform_tag,
+    python_tag,
     sbom,
     staging,
     wheel_contents,
@@ -26,7 +26,7 @@ from sessions.fetch import build_tools
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe import gpu_choice, ms_runtime
 from sessions.probe.model import Toolchain
-from sessions.shared import console, disk, knowledge, locks, options, programs, records, venvs
+from sessions.shared import console, disk, in_use, knowledge, options, programs, records, venvs
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.spec import command as command_of
@@ -222,12 +222,12 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)
     python = str(venvs.program(build_tools.tools(ctx), "python"))
     with ctx.scratch() as scratch:
-        env = {**build.variables, **locks.temporary(scratch)}
+        env = {**build.variables, **in_use.temporary(scratch)}
         if ctx.spec.platform == "windows":
             folders = {path.parent for path in ms_runtime.find(build.variables).values()}
-            repair.windows(python, raw, out, sorted(folders), env)
+            platform_tag.windows(python, raw, out, sorted(folders), env)
         else:
-            repair.linux(python, raw, out, env)
+            platform_tag.linux(python, raw, out, env)
     return _only_wheel(out)
 
 
@@ -236,10 +236,10 @@ def for_python(wheel: Path, spec: BuildSpec) -> Path:
 
     Raises Problem where its libraries are of the Python that built them.
     """
-    if retag.serves(wheel.name, spec.python):
+    if python_tag.serves(wheel.name, spec.python):
         return wheel
-    why = retag.refusal(wheel, spec.python)
-    calls = [] if why else retag.calls(wheel)
+    why = python_tag.refusal(wheel, spec.python)
+    calls = [] if why else python_tag.calls(wheel)
     if why or calls:
         raise Problem(
             f"The wheel that was built is not one for Python {spec.python}.",
@@ -248,6 +248,6 @@ def for_python(wheel: Path, spec: BuildSpec) -> Path:
             evidence=why or f"{calls[0]} is a part of Python",
             remedy=f"install Python {spec.python}, or choose the Python that built it: --python",
         )
-    path = wheel.with_name(retag.name(wheel.name, spec.python))
-    retag.retagged(wheel, path, spec.python, spec.target)
+    path = wheel.with_name(python_tag.name(wheel.name, spec.python))
+    python_tag.retagged(wheel, path, spec.python, spec.target)
     return path

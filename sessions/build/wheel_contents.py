@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sessions.build import (
-    staging,
+    import_hooks,
 )
 from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
@@ -86,7 +86,7 @@ def problems(
         for name in libraries
         if name not in (*wanted, "gomp") and not name.startswith("ggml-cpu-")
     ]
-    added = staging.added(cuda=cuda, windows=bool(brought))
+    added = import_hooks.added(cuda=cuda, windows=bool(brought))
     wrong += [f"missing: llama_cpp/{n}" for n in added if f"llama_cpp/{n}" not in members]
     return wrong
 

@@ -10,7 +10,7 @@ from typing import Any
 import tomlkit
 
 from sessions.fetch import build_tools
-from sessions.shared import cache_locks, console, disk, knowledge, records, venvs
+from sessions.shared import added_releases, console, disk, knowledge, records, venvs
 from sessions.shared.knowledge import Sdist
 from sessions.shared.nox_session import Context
 
@@ -28,10 +28,10 @@ def lock(ctx: Context, version: str) -> Sdist:
         disk.put(sdist, downloads / sdist.name)  # where the session source looks first
     console.warn(
         f"llama-cpp-python {version} is not locked in this repository: its sdist of SHA-256 "
-        f"{found['sha256']} is now locked in {cache_locks.path(ctx.cache, version)}"
+        f"{found['sha256']} is now locked in {added_releases.path(ctx.cache, version)}"
     )
     kept = knowledge.sdist_of(version, found)
-    cache_locks.write(ctx.cache, kept)
+    added_releases.write(ctx.cache, kept)
     return kept
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sessions.build import output, retag
+from sessions.build import output, python_tag
 from sessions.build.model import Wheel
 from sessions.fetch.model import Source, Toolkit
 from sessions.matrix.model import Matrix, MatrixRow
@@ -146,10 +146,10 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
         text = f"the wheel of Python {built.python}, of which this one is made, failed"
         return failed(spec, text, built.remedy)
     wheel = ctx.root / "wheels" / built.folder / built.file
-    if wanted := retag.refusal(wheel, spec.python):
+    if wanted := python_tag.refusal(wheel, spec.python):
         why = f"the wheel of {built.python} can be none of {spec.python}: {wanted}"
         return failed(spec, why, f"leave {spec.python} out of --pythons")
-    if retag.serves(built.file, spec.python):
+    if python_tag.serves(built.file, spec.python):
         return dataclasses.replace(
             built,
             python=spec.python,
@@ -204,16 +204,16 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     done = records.read(ctx.build / "repack.json", "repack", Wheel)
     if done and not ctx.fresh and output.is_current(done, fingerprint, ctx.wheels):
         return done, False
-    if calls := retag.calls(wheel):
+    if calls := python_tag.calls(wheel):
         raise Problem(
             f"{calls[0]} is Python's own, so each Python needs a build.",
             id="matrix-needs-a-build",
             remedy=command(ctx, ctx.spec),
         )
     start, cpu = time.monotonic(), time.process_time()
-    path = ctx.wheels / retag.name(built.file, ctx.spec.python)
+    path = ctx.wheels / python_tag.name(built.file, ctx.spec.python)
     with disk.whole(path) as part:
-        bill = retag.retagged(wheel, part, ctx.spec.python, ctx.spec.target)
+        bill = python_tag.retagged(wheel, part, ctx.spec.python, ctx.spec.target)
         digest, size = records.file_sha256(part), part.stat().st_size
         before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
         if before and before.file != path.name:
@@ -287,7 +287,7 @@ def _served(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
 def _allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
     """Whether "all" includes this Python: not one that the wheel itself excludes."""
     wheel = ctx.root / "wheels" / built.folder / built.file
-    why = retag.refusal(wheel, spec.python) if built.outcome != "failed" else None
+    why = python_tag.refusal(wheel, spec.python) if built.outcome != "failed" else None
     if why:
         console.say(f"{_name(spec)}: not for Python {spec.python}: {why}")
     return why is None
@@ -295,7 +295,7 @@ def _allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
 
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
     """Of everything that decides a repacked wheel, and whether it holds what verify asks."""
-    ours = code_digest.code(Path(retag.__file__))
+    ours = code_digest.code(Path(python_tag.__file__))
     return records.fingerprint([built.sha256, ours, fingerprint.verdict(spec, record)])
 
 

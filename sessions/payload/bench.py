@@ -22,17 +22,16 @@ from email import message_from_bytes
 from pathlib import Path
 from typing import Any, NoReturn
 
-import launch
+import installing
+import one_run
 import report_file
 import spawn
 import stats
 import watch
 
 Job = dict[str, Any]
-Values = dict[str, list[float]]
 TIMEOUT = 600.0  # seconds for one child: a driver that compiles PTX may take long
 INSTALLS = 3
-STATE = "state.json"  # what was measured so far, in the job's folder
 USUAL = 5.0  # seconds that a step is thought to take before one of its kind was done
 TYPE = "Q4_K"
 EXTRAS = ("gguf", "pyyaml", "tqdm")  # what makes the tiny model; installed when all is measured
@@ -58,10 +57,10 @@ REAL = {
 
 
 def main(told: Path, report: Path) -> None:
-    """Measure, and write the sealed report. Exit code 2 and a word on stderr where it cannot be."""
+    """Measure, and write the report file. Ends with 2 and a message on stderr where it cannot."""
     job = json.loads(told.read_text(encoding="utf-8"))
     sys.path += [job["nvml"]] if job.get("nvml") else []
-    launch.write(report, report_file.text(Bench(job).measure(), report_file.BENCH))
+    one_run.write(report, report_file.text(Bench(job).measure(), report_file.BENCH))
 
 
 def stop(what: str) -> NoReturn:
@@ -85,7 +84,7 @@ class Bench:
         self.said: Job = {}
         self.took: dict[tuple[str, str], float] = {}
         self.started, self.seconds, self.stops = "", 0.0, 0
-        self.state = self.folder / STATE
+        self.state = self.folder / one_run.STATE
         self.tiny_model = str(self.folder / "tiny.gguf")
 
     def measure(self) -> Job:
@@ -111,7 +110,8 @@ class Bench:
             "rounds": self.job["rounds"],
             "threads": self.job["threads"],
             "runtime": self.job["runtime"],
-            "model": model and {name: model[name] for name in ("file", "size", "sha256")},
+            "model": model
+            and {name: model[name] for name in ("file", "size", "sha256")},
             "wheels": [{name: wheel[name] for name in SHOWN} for wheel in self.wheels],
             "conditions": self.conditions,
         }
@@ -148,7 +148,7 @@ class Bench:
                 "stops": self.stops,
             }
         )
-        launch.write(self.state, text)
+        one_run.write(self.state, text)
 
     def plan(self) -> list[tuple[Job, str, int]]:
         """Every step in its order: in each round every wheel takes its turn.
@@ -204,8 +204,8 @@ class Bench:
             shutil.rmtree(venv)
         run([self.job["python"], "-I", "-m", "venv", str(venv)], "Python could not make a venv")
         if self.job["link"]:
-            launch.link(venv, Path(self.job["link"]))
-        before = size(venv)
+            installing.link(venv, Path(self.job["link"]))
+        before = installing.size(venv)
         path, packages = Path(wheel["path"]), Path(self.job["packages"])
         files = [path, *required(path, packages, linked=self.job["runtime"] != "packages")]
         wheel["brings_runtime"] = any(name.startswith("nvidia-") for name, _ in needs(path))
@@ -215,7 +215,7 @@ class Bench:
         pip(venv, files, wheel["label"])
         add(wheel, "install_seconds", time.monotonic() - start)
         wheel["values"]["wheel_bytes"] = [path.stat().st_size]
-        wheel["values"]["installed_bytes"] = [size(venv) - before]
+        wheel["values"]["installed_bytes"] = [installing.size(venv) - before]
         wheel["packages"] = sorted(file.name for file in files)
         wheel["venv"] = venv
 
@@ -260,7 +260,7 @@ class Bench:
         """What a child of a wheel's venv said, if it ended well."""
         path = self.folder / "child.json"
         path.write_text(json.dumps(told), encoding="utf-8")
-        python = launch.python_of(wheel["venv"])
+        python = installing.python_of(wheel["venv"])
         environment = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "CUDA_VISIBLE_DEVICES": "-1" if self.gpu is None else self.job["visible"],
@@ -270,10 +270,7 @@ class Bench:
         lines, error = spawn.spawn(python, path, environment, self.job.get("timeout", TIMEOUT))
         if error:
             stop(f"{wheel['label']} ({wheel['file']}) could not be measured: {error}")
-        merged: Job = {}
-        for line in lines:
-            merged.update(line)
-        return merged
+        return {name: value for line in lines for name, value in line.items()}
 
     def loader(self, wheel: Job) -> dict[str, str]:
         """Where the system's loader is to look, for a wheel that does not find the runtime itself.
@@ -283,7 +280,7 @@ class Bench:
         if wheel["brings_runtime"] or self.job["runtime"] == "none":
             return {}
         roots = [Path(place) for place in self.job["runtime_places"]]
-        roots.append(launch.site_packages(wheel["venv"]) / "nvidia" / "cu13")
+        roots.append(installing.site_packages(wheel["venv"]) / "nvidia" / "cu13")
         inside = ("bin/x86_64", "bin/x64", "bin") if sys.platform == "win32" else ("lib", "lib64")
         folders = [str(root / name) for root in roots for name in inside if (root / name).is_dir()]
         if sys.platform == "win32":
@@ -321,7 +318,7 @@ def run(command: list[str], what: str) -> None:
     """Run to the end, or end with it."""
     done = subprocess.run(
         command,
-        env=launch.without_files(),
+        env=installing.without_files(),
         stdin=subprocess.DEVNULL,  # under Wine, a Python with the caller's may not start
         capture_output=True,
         text=True,
@@ -338,17 +335,7 @@ def pip(venv: Path, files: Iterable[Path], label: str) -> None:
     """Install these files and nothing else, by no settings but these."""
     words = ["-m", "pip", "--isolated", "--disable-pip-version-check", "install", "-q"]
     words += ["--no-index", "--no-deps", *map(str, files)]
-    run([launch.python_of(venv), "-I", *words], f"pip could not install {label}")
-
-
-def size(folder: Path) -> int:
-    """Bytes of all files below a folder; what is only linked to is not in it."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            total += 0 if path.is_symlink() else path.stat().st_size
-    return total
+    run([installing.python_of(venv), "-I", *words], f"pip could not install {label}")
 
 
 def canonical(name: str) -> str:

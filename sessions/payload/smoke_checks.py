@@ -25,12 +25,8 @@ def evaluate(job: Job, found: Job) -> list[Job]:
     if found["device"]["error"]:
         return checks
     if on_gpu:
-        checks += [
-            native(found),
-            libraries(job, found["device"]),
-            offload(found["offload"]),
-            memory(found["offload"]),
-        ]
+        checks += [native(found), libraries(job, found["device"])]
+        checks += [offload(found["offload"]), memory(found["offload"])]
     checks += [known_answers(job, found), tokens(found), repeats(found), types(job, found, on_gpu)]
     checks.append(modules(job, found))
     checks += list(api(found["api"]))
@@ -44,13 +40,8 @@ def check(id_: str, problems: list[str], ok: str, fail: str, remedy: str) -> Job
     if not problems:
         return {"id": id_, "status": "ok", "summary": f"{id_}: {ok}", "evidence": "", "remedy": ""}
     shown = problems[:8] + ([f"… and {len(problems) - 8} more"] if len(problems) > 8 else [])
-    return {
-        "id": id_,
-        "status": "fail",
-        "summary": f"{id_}: {fail}",
-        "evidence": "\n".join(shown),
-        "remedy": remedy,
-    }
+    summary, evidence = f"{id_}: {fail}", "\n".join(shown)
+    return {"id": id_, "status": "fail", "summary": summary, "evidence": evidence, "remedy": remedy}
 
 
 # What a child says last, by what it does.
@@ -364,12 +355,8 @@ def api(part: Job) -> Iterator[Job]:
         return check(id_, crash or ([] if holds else [fail]), ok, "it does not work", remedy)
 
     said = part.get("chat")
-    yield one(
-        "grammar",
-        said in ("yes", "no"),
-        f"a chat answered {said!r}, as the grammar allows",
-        f"{said!r}",
-    )
+    allowed = f"a chat answered {said!r}, as the grammar allows"
+    yield one("grammar", said in ("yes", "no"), allowed, f"{said!r}")
     error = part.get("embedding", 1.0)
     yield one(
         "embeddings", error <= 1e-4, f"NMSE {error:.0e} against the oracle", f"NMSE {error:.2e}"

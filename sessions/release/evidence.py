@@ -14,7 +14,7 @@ from sessions.build.ninja_log import summary
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
-from sessions.run import bench_results, job, ops_results
+from sessions.run import bench_results, ops_results, smoke_results
 from sessions.run.model import BenchReport, OpsReport, SmokeReport
 from sessions.shared import records
 from sessions.shared.errors import CHECK_FAILED, Problem
@@ -45,7 +45,12 @@ class Run:
     @property
     def place(self) -> str:
         """The compute capability of its GPU, or "cpu"."""
-        return job.place(self.report.capability)
+        return smoke_results.place(self.report.capability)
+
+    @functools.cached_property
+    def failed(self) -> tuple[str, ...]:
+        """Ids of the checks that do not hold or are missing."""
+        return tuple(smoke_results.failed(self.report))
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class OpsRun:
     @property
     def place(self) -> str:
         """The compute capability of its GPU, or "cpu"."""
-        return job.place(self.report.capability)
+        return smoke_results.place(self.report.capability)
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,12 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     verify = need("verify", VerifyReport)
     smoke, measure = command("smoke", spec), command("bench", spec)
     runs = []
-    for place in job.places(build):
-        path = job.report_path(build, place)
-        report, text = need("smoke", SmokeReport, smoke, job.record(build, place)), _text(path)
+    for place in smoke_results.places(build):
+        path = smoke_results.report_path(build, place)
+        report, text = (
+            need("smoke", SmokeReport, smoke, smoke_results.record(build, place)),
+            _text(path),
+        )
         if report and (problem := _unlike(report, text, place, wheel)):
             missing[f"{path.name}: {problem}"] = smoke
         elif report and text is not None:
@@ -214,14 +222,14 @@ def _unlike(report: SmokeReport, report_text: str | None, place: str, wheel: Whe
     if report_text is None:
         return "missing"
     try:
-        opened = job.opened(report_text, None, report.sha256, report.origin)
+        opened = smoke_results.opened(report_text, None, report.sha256, report.origin)
     except Problem as problem:
         return problem.evidence or problem.what
     if opened != report:
-        return f"{job.record(Path(), place)} says otherwise"
+        return f"{smoke_results.record(Path(), place)} says otherwise"
     if wheel and (report.sha256 == wheel.sha256) > (report.file == wheel.file):
         return f"it calls the wheel {report.file}"  # and so another release, with other cases
-    found = job.place(report.capability)
+    found = smoke_results.place(report.capability)
     return "" if found == place else f"it was run on {found}, not on {place}"
 
 
@@ -234,7 +242,7 @@ def _unlike_ops(report: OpsReport, report_text: str | None, place: str) -> str:
         return problem.evidence or problem.what
     if opened != report:
         return f"ops-{place}.json says otherwise"
-    tested = job.place(report.capability)
+    tested = smoke_results.place(report.capability)
     return "" if tested == place else f"it was run on {tested}, not on {place}"
 
 
@@ -255,7 +263,7 @@ def ran(found: Evidence) -> tuple[Run, ...]:
 
 def refuted(found: Evidence) -> tuple[Run, ...]:
     """The runs of this very file in which a test failed or is missing."""
-    return tuple(run for run in ran(found) if job.failed(run.report))
+    return tuple(run for run in ran(found) if run.failed)
 
 
 def ops_ran(found: Evidence) -> tuple[OpsRun, ...]:

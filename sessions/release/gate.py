@@ -21,7 +21,7 @@ from sessions.release.evidence import (
     unproven,
 )
 from sessions.release.pythons import Repacked
-from sessions.run import job, ops_results
+from sessions.run import ops_results, smoke_results
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
@@ -311,9 +311,9 @@ def _why_unproven(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
         yield f"it was run on {report.device}" + (
             f" ({report.capability})" if report.capability else ""
         )
-        if bad := job.failed(report):
+        if bad := smoke_results.failed(report):
             yield f"checks that fail or are missing: {', '.join(bad)}"
-        yield from job.gaps(report)
+        yield from smoke_results.gaps(report)
     yield from (f"it was not run on {_on(place)}" for place in missing if not _there(found, place))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sessions.fetch import build_tools
-from sessions.release import contents, package_server
+from sessions.release import contents, server_listing
 from sessions.release.documents import wheel_card
 from sessions.release.index import builder
 from sessions.release.masking import masked
@@ -291,7 +291,7 @@ def _refuse_doubles(found: Sequence[Release]) -> None:
 
 def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
     """Whether the server has this very file; a Problem if it has another of the name."""
-    state = package_server.has(to.url, builder.PROJECT, wheel, env, to.user, to.secret)
+    state = server_listing.has(to.url, builder.PROJECT, wheel, env, to.user, to.secret)
     if state == "other":
         raise Problem(
             "The server has another file of this name, and a published file is not replaced.",

@@ -29,7 +29,7 @@ from sessions.release.documents import bench_charts, release_page, report_page, 
 from sessions.release.evidence import Evidence, handed_on, needed, ran, read, unproven
 from sessions.release.gate import Checkout, Situation
 from sessions.release.model import Gate, PythonWheel, Release
-from sessions.run import imported_report, job, ops_results
+from sessions.run import imported_report, ops_results, smoke_results
 from sessions.run.model import OpsReport, SmokeReport
 from sessions.shared import console, disk, programs, records, subnox
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
@@ -260,7 +260,7 @@ def _unproven(ctx: Context) -> list[tuple[str, str]]:
     sha256 = wheel.sha256 if wheel else ""
     found = []
     for place in gpu_choice.capabilities(ctx.spec) or ["cpu"]:
-        smoke = records.read(job.record(ctx.build, place), "smoke", SmokeReport)
+        smoke = records.read(smoke_results.record(ctx.build, place), "smoke", SmokeReport)
         ops = records.read(ops_results.record(ctx.build, place), "ops", OpsReport)
         for session, report in (("smoke", smoke), ("ops", ops)):
             if not report or report.sha256 != sha256:

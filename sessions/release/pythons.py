@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sessions.build import retag
+from sessions.build import python_tag
 from sessions.build.model import Wheel
 from sessions.release.model import PythonWheel
 from sessions.shared import knowledge, records, spec
@@ -23,7 +23,8 @@ from sessions.shared.target import BuildSpec
 from sessions.verify import fingerprint
 from sessions.verify.report_model import VerifyReport
 
-# What retag.py writes anew; the tag, the target's name in the SBOM, and their lines of RECORD.
+# What build/python_tag.py changes: the tag, the target's name in the SBOM, and their lines of
+# RECORD.
 _METADATA = re.compile(r"[^/]+\.dist-info/(WHEEL|RECORD|sboms/[^/]+)")
 
 
@@ -44,7 +45,7 @@ def read(root: Path, targets: Mapping[str, BuildSpec], options: Options, of: Pat
     found = Repacked()
     mine = spec.choose(dict(targets), options)
     for python in knowledge.pythons():
-        if python == mine.python or retag.serves(of.name, python):
+        if python == mine.python or python_tag.serves(of.name, python):
             continue
         other = spec.choose(dict(targets), dataclasses.replace(options, python=python))
         if (root / "wheels" / other.target).is_dir():

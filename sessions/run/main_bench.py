@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.build import baselines
+from sessions.build import other_builds
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
@@ -72,7 +72,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         console.warn(
             f"fewer than {bench_results.LEAST} rounds: no difference of speed will be certain"
         )
-    wheels = [wheel, *baselines.wheels(ctx)]
+    wheels = [wheel, *other_builds.wheels(ctx)]
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     assert chain.python is not None
     work = folder / "bench"

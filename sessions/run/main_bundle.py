@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from sessions.build import baselines, retag
+from sessions.build import other_builds, python_tag
 from sessions.build.model import Wheel
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
@@ -35,7 +35,7 @@ def main(ctx: Context) -> None:
     if ctx.specs:
         _build(each)
     ctx = each[0]
-    others = [] if ctx.specs else baselines.wheels(ctx)
+    others = [] if ctx.specs else other_builds.wheels(ctx)
     target = ctx.wheels / f"smoke-{ctx.spec.target}.pyz"
     if ctx.specs:
         target = ctx.root / "wheels" / "smoke.pyz"
@@ -187,11 +187,13 @@ def _collect(
     words = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder)]
     venvs.pip(ctx, tools, [*words, "-r", str(knowledge.payload_lock())], "what the checks need")
     shutil.copyfile(path, folder / wheel.file)
-    bound = bool(retag.calls(path))
+    bound = bool(python_tag.calls(path))
     pythons = tuple(
         python
         for python in knowledge.pythons()
-        if (retag.serves(wheel.file, python) if bound else not retag.refusal(path, python))
+        if (
+            python_tag.serves(wheel.file, python) if bound else not python_tag.refusal(path, python)
+        )
         and (python == ctx.spec.python or Version(python) >= OLDEST)
     )
     return tuple(p for p in pythons if p == ctx.spec.python or _collect_for(ctx, folder, p))
@@ -225,7 +227,7 @@ def _collect_for(ctx: Context, folder: Path, python: str) -> bool:
 
 def needed(folder: Path, python: str) -> list[tuple[str, str]]:
     """Name and version of each wheel in ``folder`` that is not for that Python."""
-    found = [path.name for path in folder.glob("*.whl") if not retag.serves(path.name, python)]
+    found = [path.name for path in folder.glob("*.whl") if not python_tag.serves(path.name, python)]
     return sorted((str(n), str(v)) for n, v, *_ in map(parse_wheel_filename, found))
 
 

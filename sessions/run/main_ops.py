@@ -7,7 +7,15 @@ import shutil
 from pathlib import Path
 
 from sessions.probe import gpu_choice
-from sessions.run import fresh_venv, imported_report, job, ops_build, ops_results, payload_process
+from sessions.run import (
+    fresh_venv,
+    imported_report,
+    job,
+    ops_build,
+    ops_results,
+    payload_process,
+    smoke_results,
+)
 from sessions.run.model import OpsReport
 from sessions.shared import console, disk, machine, options, programs, records, venvs, wheel_name
 from sessions.shared.errors import CHECK_FAILED, Problem
@@ -38,7 +46,7 @@ def main(ctx: Context) -> None:
             text, origin = _run(ctx, path, digest, folder), "here"
     report = ops_results.opened(text, ctx.spec.target, digest, origin)
     disk.mark(folder)
-    place = job.place(report.capability)
+    place = smoke_results.place(report.capability)
     kept = ops_results.report_path(folder, place)
     records.write_text(kept, text)
     beside = kept.with_name(f"{kept.name}.sig")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.probe import gpu_choice
-from sessions.run import families, fresh_venv, imported_report, job, payload_process
+from sessions.run import families, fresh_venv, imported_report, job, payload_process, smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import (
     console,
@@ -46,9 +46,9 @@ def main(ctx: Context) -> None:
         disk.mark(folder)
         with disk.lock(folder / "smoke.lock", console.say):
             text, origin = _run(ctx, path, digest, folder), "here"
-    report = job.opened(text, wheel, digest, origin)
+    report = smoke_results.opened(text, wheel, digest, origin)
     disk.mark(folder)
-    kept = job.report_path(folder, job.place(report.capability))
+    kept = smoke_results.report_path(folder, smoke_results.place(report.capability))
     records.write_text(kept, text)  # a release hands it on as it is
     beside = kept.with_name(f"{kept.name}.sig")
     beside.unlink(missing_ok=True)
@@ -143,7 +143,7 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     for case in report.cases:
         if "nmse" in case:
             before = worst.get(case["type"])
-            if before is None or job.share(case) > job.share(before):
+            if before is None or smoke_results.share(case) > smoke_results.share(before):
                 worst[case["type"]] = case
     rows = [
         (name, f"{case['nmse']:.1e}", f"{case['bound']:.0e}", f"{case['batch']}", case["kv"])
@@ -154,17 +154,17 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     console.checks(report.checks)
     figures = ", ".join(f"{name.replace('_', ' ')} {v:.3g}" for name, v in report.times.items())
     console.say(f"times: {figures}")
-    failed = job.failed(report)
+    failed = smoke_results.failed(report)
     # Of a target with a GPU, a run on the CPU tests nothing that a release could build on.
     enough = report.device != "cpu" or not ctx.spec.archs
-    path = job.record(folder, job.place(report.capability))
+    path = smoke_results.record(folder, smoke_results.place(report.capability))
     records.write(path, "smoke", report, ok=enough and not failed)
     if failed:
         raise Problem(
             f"{len(failed)} checks fail or are missing {where}: {', '.join(failed)}.",
             id="smoke-failed",
             code=CHECK_FAILED,
-            evidence="\n".join([*job.gaps(report)[:8], f"every case is in {path}"]),
+            evidence="\n".join([*smoke_results.gaps(report)[:8], f"every case is in {path}"]),
             remedy="above, under each",
         )
     console.done(

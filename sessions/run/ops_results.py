@@ -10,7 +10,7 @@ from typing import Any
 from packaging.utils import parse_wheel_filename
 
 from sessions.payload import ops_checks, report_file
-from sessions.run import fields, job
+from sessions.run import fields, smoke_results
 from sessions.run.model import OpsReport
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
@@ -127,7 +127,7 @@ def _report(report: dict[str, Any], origin: str) -> OpsReport:
     if (report["device"] == "cpu") != (capability is None):
         raise ValueError(f"its device is {report['device']!r}, its capability {capability}")
     if capability is not None:
-        job.is_capability(capability)
+        smoke_results.is_capability(capability)
     plain = {name: fields.line(name, report[name]) for name in _PLAIN}
     if parse_wheel_filename(plain["file"])[1].public != plain["version"]:
         raise ValueError(f"{plain['file']} is not of the release {plain['version']}")
@@ -143,7 +143,7 @@ def _report(report: dict[str, Any], origin: str) -> OpsReport:
         wrong=tuple(map(_wrong, fields.items("wrong", report["wrong"]))),
         problems=_texts("problems", report["problems"]),
         libraries=_texts("libraries", report["libraries"]),
-        checks=tuple(map(job.check, fields.items("checks", report["checks"]))),
+        checks=tuple(map(smoke_results.check, fields.items("checks", report["checks"]))),
     )
 
 

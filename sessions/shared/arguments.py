@@ -13,8 +13,8 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from sessions.shared import graph, knowledge
-from sessions.shared.declared import BY_FIELD, REQUIRED
 from sessions.shared.errors import USAGE, Problem
+from sessions.shared.option_list import BY_FIELD, REQUIRED
 from sessions.shared.options import Options
 
 PTX = "ptx"  # the project's own build of the target, with PTX instead of machine code

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sessions.shared import graph, programs
-from sessions.shared.declared import OPTIONS
 from sessions.shared.errors import USAGE, Problem
+from sessions.shared.option_list import OPTIONS
 
 # nox has options of these names too.
 _BOTH = frozenset({"--version", "--python", "--pythons", "--report"})

@@ -33,7 +33,8 @@ def imported(paths: Iterable[Path]) -> set[Path]:
 
 def _files(module: str) -> list[Path]:
     base = SESSIONS.joinpath(*module.split(".")[1:])
-    return [path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()]
+    files = (base.with_suffix(".py"), base / "__init__.py", base.parent / "__init__.py")
+    return [path for path in files if path.is_file()]
 
 
 def code(path: Path) -> str:

@@ -20,16 +20,16 @@ import platformdirs
 
 from sessions.payload import gpu, pipconfig
 from sessions.shared import (
+    added_releases,
     arguments,
     bootstrap,
-    cache_locks,
     cli,
     console,
     disk,
     gpu_targets,
     graph,
+    in_use,
     knowledge,
-    locks,
     options,
     programs,
     spec,
@@ -101,15 +101,15 @@ class Context:
 
     def use_cached(self, name: str) -> None:
         """Use a part of the cache until this process ends: no run deletes or replaces it."""
-        locks.share(self.cached_lock(name), console.say)
+        in_use.share(self.cached_lock(name), console.say)
 
     def replace_cached(self, name: str) -> AbstractContextManager[None]:
         """Wait until no other run uses a part of the cache, and have it: a with statement."""
-        return locks.sole(self.cached_lock(name), console.say)
+        return in_use.sole(self.cached_lock(name), console.say)
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A folder of this run's own on the disk of the cache, deleted at the end."""
-        return locks.scratch(self.cache / self.SCRATCH)
+        return in_use.scratch(self.cache / self.SCRATCH)
 
     def cached_lock(self, name: str) -> Path:
         """The lock file that stands for a part of the cache."""
@@ -121,7 +121,7 @@ class Context:
 
     def use_source(self, version: str) -> None:
         """Use an unpacked source until this process ends: no run deletes it."""
-        locks.share(self.lock_of(f"source-{version}"), console.say)
+        in_use.share(self.lock_of(f"source-{version}"), console.say)
 
     def source_lock(self, version: str) -> AbstractContextManager[object]:
         """Have one unpacked source only for this process: a with statement."""
@@ -217,7 +217,7 @@ def _chosen(request: Request, folder: Path) -> Options:
     if chosen.target is not None and gpu_targets.AUTO in chosen.target.split(","):
         chosen = _auto(chosen)
     env = options.environment()
-    cache_locks.load(_cache(env.get("BLACKWHEEL_CACHE")))
+    added_releases.load(_cache(env.get("BLACKWHEEL_CACHE")))
     if chosen.version == targets_file.LATEST:
         why = "" if chosen.offline else _ask_index()
         newest = spec.normal(chosen).version
@@ -370,7 +370,7 @@ def _context(session: str, request: Request, chosen: Options) -> Context:
     if many or session in OF_NO_TARGET:
         return context
     if chosen.wheel:  # nothing of the target is touched, and nobody need wait
-        locks.share(context.lock_of(context.spec.target), console.say)
+        in_use.share(context.lock_of(context.spec.target), console.say)
     else:
         context.target_lock(context.spec.target)
         programs.end_leftovers(programs.BUILD_MARK, str(context.build))

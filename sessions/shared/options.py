@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from sessions.payload import pipconfig
 from sessions.shared import graph
-from sessions.shared.declared import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takers, takes
 from sessions.shared.errors import USAGE, Problem
+from sessions.shared.option_list import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takers, takes
 from sessions.shared.target import CacheName
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sessions.shared import bootstrap, console, knowledge, programs
-from sessions.shared.declared import BY_FIELD, takes
+from sessions.shared.option_list import BY_FIELD, takes
 from sessions.shared.options import Options
 
 # What decides how a wheel is built and tested; every other option is of one session only.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sessions.shared import graph
-from sessions.shared.declared import IDLE, NEEDS, OPTIONS, Option, takers, takes
+from sessions.shared.option_list import IDLE, NEEDS, OPTIONS, Option, takers, takes
 from sessions.shared.target import BuildSpec
 
 EXIT_CODES = {
@@ -49,7 +49,7 @@ def _head() -> Iterator[str]:
     yield "`nox -s SESSION -- OPTIONS`; without nox: `python3.11 noxfile.py -s SESSION -- OPTIONS`."
     yield "`nox -s SESSION -- --help` prints the options of a session and the list of targets."
     yield ""
-    yield "This page is generated from `sessions/shared/declared.py`:"
+    yield "This page is generated from `sessions/shared/option_list.py`:"
     yield "`BLACKWHEEL_REGOLD=1 nox -s tests -- tests/unit/test_usage.py` writes it again."
     yield ""
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sessions.payload import pipconfig
-from sessions.shared import locks, options, programs
+from sessions.shared import in_use, options, programs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 
@@ -30,7 +30,7 @@ def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     with ctx.scratch() as scratch:
         # pip downloads and unpacks in the temporary folder: beside what comes of it, and marked, so
         # that the next run ends and deletes what a killed one left.
-        own = {"PYTHONUTF8": "1", **locks.temporary(scratch)}
+        own = {"PYTHONUTF8": "1", **in_use.temporary(scratch)}
         env = {**pipconfig.environment(env, listed, words[0]), **own}
         done = programs.capture(command, env=env)
     if done.returncode:

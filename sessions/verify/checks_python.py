@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from sessions.build import staging
-from sessions.build.staging import DLLS
+from sessions.build import import_hooks
+from sessions.build.import_hooks import DLLS
 from sessions.probe import ms_runtime
 from sessions.shared.checks import Check
 from sessions.verify.metadata import PACKAGE
@@ -41,7 +41,7 @@ def _differences(case: Case) -> Iterator[str]:
     assert case.upstream is not None
     found, known = case.facts.package_files, case.upstream.files
     # Their texts are compared elsewhere: by the check `loader`, and below.
-    added = staging.added(cuda=case.spec.cuda is not None, windows=case.windows)
+    added = import_hooks.added(cuda=case.spec.cuda is not None, windows=case.windows)
     ours = {f"{PACKAGE}/{name}" for name in added}
     for name in sorted(found.keys() - known.keys()):
         if name not in ours:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sessions.build.staging import DLLS, HOOKS, OF_ALL, OF_CUDA, called, loader_text, unpatched
+from sessions.build.import_hooks import DLLS, HOOKS, OF_ALL, OF_CUDA, called, loader_text, unpatched
 from sessions.shared import disk, records
 from sessions.verify import archive, metadata, sbom_reader
 from sessions.verify.model import Bill, WheelFacts

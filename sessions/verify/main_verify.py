@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.build import staging
+from sessions.build import import_hooks
 from sessions.build.model import Wheel
 from sessions.shared import console, disk, machine, options, records
 from sessions.shared.checks import CheckGroup
@@ -142,12 +142,12 @@ def _left(done: int, total: int, start: float) -> float:
 def _loader(ctx: Context) -> str:
     texts = {path.name: path.read_text(encoding="utf-8") for path in OVERLAY.glob("*.py")}
     spec = ctx.spec
-    ours = staging.modules(texts, platform=spec.platform, cuda=spec.cuda, archs=spec.archs)
-    return records.text_sha256(staging.loader_text(ours).encode())
+    ours = import_hooks.modules(texts, platform=spec.platform, cuda=spec.cuda, archs=spec.archs)
+    return records.text_sha256(import_hooks.loader_text(ours).encode())
 
 
 def _preload() -> str:
-    text = (OVERLAY / staging.DLLS).read_text(encoding="utf-8")
+    text = (OVERLAY / import_hooks.DLLS).read_text(encoding="utf-8")
     return records.text_sha256(text.encode())
 
 

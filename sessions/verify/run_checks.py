@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from sessions.shared.checks import Check, CheckGroup
-from sessions.verify import checks_device, checks_file, checks_host, checks_python
+from sessions.verify import checks_device, checks_file, checks_libraries, checks_python
 from sessions.verify.subject import Case
 
 
@@ -22,7 +22,7 @@ def judge(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, .
     if not case.facts.members:
         # Nothing of it was read.
         return (CheckGroup("The file", (_made(checks_file.archive, case, bugs),)),)
-    file, device, host = checks_file, checks_device, checks_host
+    file, device, host = checks_file, checks_device, checks_libraries
     groups = {
         "The file": (
             file.archive, file.record, file.metadata, file.layout, checks_python.python_files,

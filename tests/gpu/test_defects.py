@@ -28,6 +28,7 @@ class Bench:
         self.manifest = json.loads((folder / "bundle" / "manifest.json").read_text())
         sys.path[:0] = [str(folder / "bundle" / name) for name in ("payload", "nvml")]
         import gpu
+        import installing
         import launch
 
         self.launch = launch
@@ -36,8 +37,8 @@ class Bench:
         found, what, _ = gpu.choose(nvml, self.manifest["capabilities"], 580, None)
         assert found, what
         self.card = {**found, "visible": gpu.selector(found), "release": nvml["release"]}
-        self.python = launch._install(folder)
-        self.places = launch._runtime(folder / "venv", self.manifest, options)
+        self.python = installing.install(folder)
+        self.places = installing.runtime(folder / "venv", self.manifest, options)
 
     def install(self, pattern: str) -> None:
         """Put another wheel in place of the bundle's."""

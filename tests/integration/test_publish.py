@@ -15,7 +15,7 @@ from urllib.parse import urljoin
 
 import pytest
 
-from sessions.release import package_server
+from sessions.release import server_listing
 from tests import tiny
 from tests.integration import servers
 from tests.integration.conftest import Project, Ran, sha256, snapshot
@@ -41,7 +41,7 @@ class Server:
         except urllib.error.HTTPError:
             return {}
         found = {}
-        for link in package_server.links(text):
+        for link in server_listing.links(text):
             with urllib.request.urlopen(urljoin(page, link).partition("#")[0]) as answer:
                 name = link.partition("#")[0].rpartition("/")[2]
                 found[name] = sha256(answer.read())
@@ -232,7 +232,7 @@ def test_credentials_of_the_keyring_serve_their_address(project: Project, tmp_pa
 
 
 def state(url: str, wheel: Path, user: str = "", secret: str = "") -> str:
-    return package_server.has(url, PROJECT, wheel, {}, user, secret)
+    return server_listing.has(url, PROJECT, wheel, {}, user, secret)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "off"])

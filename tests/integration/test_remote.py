@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.release import package_server
+from sessions.release import server_listing
 from sessions.shared.errors import Problem
 
 PROJECT = "llama-cpp-python"
@@ -76,7 +76,7 @@ def wheel(tmp_path: Path) -> Path:
 
 
 def state(server: Played, wheel: Path) -> str:
-    return package_server.has(server.url, PROJECT, wheel, {}, USER, SECRET)
+    return server_listing.has(server.url, PROJECT, wheel, {}, USER, SECRET)
 
 
 def page(link: str) -> Callable[[str, str], tuple[int, dict[str, str], bytes]]:
@@ -175,8 +175,8 @@ def loops(path: str, _: str) -> tuple[int, dict[str, str], bytes]:
     ("answer", "words"),
     [
         (loops, "endless redirects"),
-        (lambda *_: (200, {}, b" " * (package_server._LARGEST + 1)), "more than"),
-        (lambda *_: (200, {}, b"<a href=x>" * (package_server._LINKS + 1)), "more than"),
+        (lambda *_: (200, {}, b" " * (server_listing._LARGEST + 1)), "more than"),
+        (lambda *_: (200, {}, b"<a href=x>" * (server_listing._LINKS + 1)), "more than"),
         (lambda *_: (200, {"Content-Type": "text/html; charset=utf-16"}, b"abc"), "utf-16"),
         (lambda *_: (200, {"Content-Type": "text/html; charset=none"}, b"abc"), "none"),
         (lambda *_: (200, {}, b"<a href='\xff'>"), "utf-8"),
@@ -212,7 +212,7 @@ def test_a_port_where_nobody_listens_is_said_to_be_one(wheel: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     with pytest.raises(Problem) as caught:
-        package_server.has(f"http://127.0.0.1:{port}/?token=abc", PROJECT, wheel, {}, USER, SECRET)
+        server_listing.has(f"http://127.0.0.1:{port}/?token=abc", PROJECT, wheel, {}, USER, SECRET)
     assert caught.value.id == "server-unreachable"
     assert f"127.0.0.1:{port}/?***" in caught.value.evidence
 
@@ -226,14 +226,14 @@ def test_a_server_without_tls_and_a_missing_certificate_are_told_apart(
         ({"TWINE_CERT": str(tmp_path / "none.pem")}, "server-certificate-file"),
     ):
         with pytest.raises(Problem) as caught:
-            package_server.has(url, PROJECT, wheel, env, USER, SECRET)
+            server_listing.has(url, PROJECT, wheel, env, USER, SECRET)
         assert caught.value.id == id_
 
 
 def test_a_server_that_never_ends_is_left(
     server: Played, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package_server, "_WHOLE", 0.0)
+    monkeypatch.setattr(server_listing, "_WHOLE", 0.0)
     server.answer = page(NAME)
     with pytest.raises(Problem) as caught:
         state(server, wheel)

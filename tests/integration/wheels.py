@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import sbom, staging
+from sessions.build import import_hooks, sbom
 from sessions.build.model import Wheel
 from sessions.fetch.model import Toolkit
 from sessions.lock import main_lock as locking
@@ -251,7 +251,7 @@ def draft(
     wheel = f"Wheel-Version: 1.0\nGenerator: test 1\nRoot-Is-Purelib: false\nTag: {tag}\n"
     members = {
         "llama_cpp/__init__.py": "".join(
-            hook for name, hook in staging.HOOKS.items() if name in ours
+            hook for name, hook in import_hooks.HOOKS.items() if name in ours
         ).encode()
         + b"from .llama_cpp import *\nfrom .llama import *\n",
         "llama_cpp/_ctypes_extensions.py": _EXTENSIONS.encode(),
@@ -290,13 +290,13 @@ def added(platform: str = "linux", archs: tuple[str, ...] = ("120-real",)) -> di
     """The modules that we add to an rtx50 wheel."""
     overlay = REPOSITORY / "sessions" / "build" / "overlay"
     texts = {path.name: path.read_text(encoding="utf-8") for path in overlay.glob("*.py")}
-    return staging.modules(texts, platform=platform, cuda="13.1", archs=archs)
+    return import_hooks.modules(texts, platform=platform, cuda="13.1", archs=archs)
 
 
 def preload() -> str:
     """The digest of what loads a Windows wheel's libraries."""
     return records.text_sha256(
-        (REPOSITORY / "sessions" / "build" / "overlay" / staging.DLLS).read_bytes()
+        (REPOSITORY / "sessions" / "build" / "overlay" / import_hooks.DLLS).read_bytes()
     )
 
 
@@ -304,12 +304,13 @@ def known(version: str) -> Upstream:
     """What is known of the release that the wheel of a draft is of."""
     members = draft({}).members
     text = members["llama_cpp/__init__.py"]
-    for hook in staging.HOOKS.values():
+    for hook in import_hooks.HOOKS.values():
         text = text.removeprefix(hook.encode())
     files = {
         name: records.text_sha256(data)
         for name, data in {**members, "llama_cpp/__init__.py": text}.items()
-        if name.startswith("llama_cpp/") and not name.endswith((*staging.HOOKS, staging.DOCTOR))
+        if name.startswith("llama_cpp/")
+        and not name.endswith((*import_hooks.HOOKS, import_hooks.DOCTOR))
     }
     sdist = fakes.source().sdist_sha256
     assert sdist is not None
@@ -346,7 +347,7 @@ def judged(path: Path, wanted: BuildSpec, scratch: Path) -> dict[str, Check]:
     record = beside if beside and beside.file == path.name else None
     env = options.system_environment(os.environ)
     found = reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
-    digest = records.text_sha256(staging.loader_text(added()).encode())
+    digest = records.text_sha256(import_hooks.loader_text(added()).encode())
     case = Case(found, wanted, record, record is not None, digest, preload(), known(found.version))
     groups = judge(case)
     return {check.id: check for group in groups for check in group.checks}

@@ -60,7 +60,7 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
         "report_file",
         "spawn",
     },
-    "bench": {"launch", "report_file", "spawn", "stats", "watch"},
+    "bench": {"installing", "one_run", "report_file", "spawn", "stats", "watch"},
     "gpu": {"pynvml"},
     "cgroups": set(),
     "child": {
@@ -88,9 +88,11 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
         "tinymodel",
         "tinyvision",
     },
-    "launch": {"gpu", "cgroups", "pipconfig", "several", "stats"},
+    "installing": {"pipconfig", "refusals"},
+    "launch": {"cgroups", "gpu", "installing", "one_run", "refusals", "several", "stats"},
     "llama": {"llama_cpp", "numpy"},
     "ops": {"llama", "llama_cpp", "ops_checks", "report_file", "spawn"},
+    "one_run": {"refusals"},
     "ops_checks": set(),
     "oracle": {"numpy", "tinymodel"},
     "pipconfig": set(),
@@ -98,6 +100,7 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
     "families": {"family_file", "llama", "llama_cpp", "numpy", "tinymodel"},
     "family_checks": set(),
     "family_file": {"gguf", "numpy", "tinymodel"},
+    "refusals": set(),
     "report_file": set(),
     "several": {"gpu"},
     "spawn": {"child"},
@@ -276,6 +279,7 @@ def test_only_run_runs_programs() -> None:
     # And what runs without the project, where the wheel is.
     assert where("subprocess") == [
         "sessions/payload/bench.py",
+        "sessions/payload/installing.py",
         "sessions/payload/launch.py",
         "sessions/payload/several.py",
         "sessions/payload/spawn.py",
@@ -301,7 +305,7 @@ def test_only_options_reads_the_environment() -> None:
     found = [path.relative_to(SESSIONS).as_posix() for path in ALL if reads_environment(tree(path))]
     ours = ("_backends.py", "_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
     overlay = [f"build/overlay/{name}" for name in ours]
-    payload = ["payload/launch.py", "payload/spawn.py"]
+    payload = ["payload/installing.py", "payload/launch.py", "payload/spawn.py"]
     assert found == [*overlay, *payload, "shared/bootstrap.py", "shared/options.py"]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from sessions.shared import arguments, errors, options
-from sessions.shared.declared import OPTIONS
 from sessions.shared.errors import Problem
+from sessions.shared.option_list import OPTIONS
 from tests import fakes
 from tests.problems import raises
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pytest
 
-from sessions.build import baselines
+from sessions.build import other_builds
 from sessions.fetch import build_tools
 from sessions.payload import report_file
 from sessions.run import bench_results, job, main_bench
@@ -416,7 +416,7 @@ def test_baselines_are_built_before_the_folder_is_made(
     def refuse(_: Context) -> list[Path]:
         raise Problem("It cannot be built.", id="build", remedy="build another")
 
-    monkeypatch.setattr(baselines, "wheels", refuse)
+    monkeypatch.setattr(other_builds, "wheels", refuse)
     ctx = benching(tmp_path)
     build(ctx)
     with raises("build"):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessions.fetch import build_tools, main_toolkit
-from sessions.shared import disk, knowledge, locks, programs, records
+from sessions.shared import disk, in_use, knowledge, programs, records
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -122,7 +122,7 @@ def test_a_toolkit_that_is_made_anew_waits_until_nobody_uses_it(
     monkeypatch.setattr("sessions.shared.console.say", waited.append)
 
     def ended(_: Any) -> None:
-        locks.share.cache_clear()  # its users' locks go with it
+        in_use.share.cache_clear()  # its users' locks go with it
 
     monkeypatch.setattr("time.sleep", ended)
     fresh = fakes.context(ctx.root, "--fresh", session="toolkit", asked=frozenset({"toolkit"}))

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.build import retag
+from sessions.build import python_tag
 from sessions.build.model import Wheel
 from sessions.fetch import build_tools
 from sessions.run import families, job, main_bundle
@@ -272,10 +272,10 @@ def test_a_wheel_that_needs_its_own_python_is_tested_by_it_only(
 ) -> None:
     ctx = bundling(tmp_path)
     if what == "calls":
-        monkeypatch.setattr(retag, "calls", lambda path: ["PyModule_Create2 in llama.so"])
+        monkeypatch.setattr(python_tag, "calls", lambda path: ["PyModule_Create2 in llama.so"])
     else:
         monkeypatch.setattr(
-            retag, "refusal", lambda path, python: None if python == "3.11" else "<3.12"
+            python_tag, "refusal", lambda path, python: None if python == "3.11" else "<3.12"
         )
     main_bundle.main(ctx)
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
@@ -377,11 +377,14 @@ def test_python_runs_a_bundle(
 ) -> None:
     # Under another name than __main__ it defines all and does nothing.
     main_bundle.pack(folder, tmp_path / "x.pyz")
-    monkeypatch.delitem(sys.modules, "launch", raising=False)
+    for name in {path.stem for path in job.PAYLOAD.glob("[a-z]*.py")} & set(sys.modules):
+        monkeypatch.delitem(sys.modules, name)  # else the bundle would find those that are here
+    before = set(sys.modules)
     found = runpy.run_path(str(tmp_path / "x.pyz"), run_name="a_bundle")
     assert Path(found["launch"].__file__) == tmp_path / "x.pyz" / "payload" / "launch.py"
     assert callable(found["launch"].start)
-    monkeypatch.delitem(sys.modules, "launch")
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
 
 
 def test_the_first_file_of_a_bundle_can_be_read_by_any_python() -> None:

@@ -9,11 +9,11 @@ from types import ModuleType
 
 import pytest
 
-from sessions.build import staging
+from sessions.build import import_hooks
 from sessions.probe import ms_runtime
 from tests.fakes import ROOT
 
-SOURCE = (ROOT / "sessions" / "build" / "overlay" / staging.DLLS).read_text(encoding="utf-8")
+SOURCE = (ROOT / "sessions" / "build" / "overlay" / import_hooks.DLLS).read_text(encoding="utf-8")
 BUNDLED = ("msvcp140-0f.dll", "vcomp140-1e.dll")
 
 Install = Callable[..., ModuleType]
@@ -47,7 +47,7 @@ def install(tmp_path: Path) -> Install:
             (site / ms_runtime.FOLDER / name).touch()
         if ours:
             (site / "llama_cpp" / "lib" / "llama.dll").touch()
-        path = site / "llama_cpp" / staging.DLLS
+        path = site / "llama_cpp" / import_hooks.DLLS
         module = ModuleType("llama_cpp._bundled_dlls")
         module.__dict__["__file__"] = str(path)
         exec(compile(SOURCE, str(path), "exec"), module.__dict__)

@@ -13,7 +13,15 @@ from sessions.build import main_configure, sbom
 from sessions.release import provenance
 from sessions.release.documents import wheel_card
 from sessions.release.gate import Checkout
-from sessions.shared import cmake_options, declared, knowledge, records, spec, subnox, targets_file
+from sessions.shared import (
+    cmake_options,
+    knowledge,
+    option_list,
+    records,
+    spec,
+    subnox,
+    targets_file,
+)
 from sessions.shared.options import parse
 from tests import fakes
 from tests.problems import raises
@@ -103,7 +111,7 @@ def test_a_child_is_handed_the_options() -> None:
     handed = subnox.words(parse(words))
     assert handed == ["--cmake=GGML_CUDA_FORCE_MMQ=ON", "--cmake=GGML_CUDA_GRAPHS=OFF"]
     assert parse(handed).cmake == parse(words).cmake
-    assert declared.BY_FIELD["cmake"].many
+    assert option_list.BY_FIELD["cmake"].many
 
 
 def test_an_option_that_no_cmake_file_names_would_be_ignored(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sessions.build import sbom
-from sessions.build.staging import DLLS_HOOK, HOOK
+from sessions.build.import_hooks import DLLS_HOOK, HOOK
 from sessions.shared import options, records
 from sessions.shared.checks import Check
 from sessions.verify import archive, documents, metadata, reader

@@ -11,7 +11,7 @@ import pytest
 from sessions.release import gate
 from sessions.release.evidence import Evidence, Reproduced, Run, unproven
 from sessions.release.gate import Checkout, Situation
-from sessions.run import job
+from sessions.run import smoke_results
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
@@ -40,7 +40,9 @@ def with_report(found: Evidence, **changes: Any) -> Evidence:
     """With another smoke report, opened as every report is."""
     text = fakes.report_text(found.facts, found.spec.target, **changes)
     sha256 = changes.get("sha256", found.sha256)
-    return dataclasses.replace(found, runs=(Run(job.opened(text, None, sha256, "there"), text),))
+    return dataclasses.replace(
+        found, runs=(Run(smoke_results.opened(text, None, sha256, "there"), text),)
+    )
 
 
 @pytest.mark.parametrize(

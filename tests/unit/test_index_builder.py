@@ -18,8 +18,7 @@ from urllib.parse import unquote, urldefrag
 import pytest
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from sessions.release.documents import index_page
-from sessions.release.index import builder
+from sessions.release.index import builder, choose_page
 from sessions.release.model import PythonWheel
 from sessions.shared import knowledge, records
 from tests import tiny
@@ -122,7 +121,7 @@ def test_each_gpu_has_an_index_with_its_wheel_alone(dist: Path) -> None:
 def test_a_record_cannot_write_into_the_front_page(tmp_path: Path) -> None:
     release = tiny.release(tmp_path, "cpu", None)
     evil = dataclasses.replace(release, devices=("<script>1",), files={"<b>": "0" * 64})
-    page = index_page.render("x", [index_page.Offer("<i>", "<i>", evil, evil.system)])
+    page = choose_page.render("x", [choose_page.Offer("<i>", "<i>", evil, evil.system)])
     assert not re.search("<script>1|<b>|<i>", page)
     assert "&lt;script&gt;1" in page
 
@@ -338,7 +337,7 @@ def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
 def test_a_wheel_is_for_each_gpu_that_can_run_it(tmp_path: Path) -> None:
     def able(*archs: str) -> list[str]:
         release = tiny.release(tmp_path, "rtx50", "13.1" if archs else None, archs)
-        return index_page.capabilities(release)
+        return choose_page.capabilities(release)
 
     assert able("120-real") == ["12.0", "12.1"]  # machine code of the same major
     assert able("120a-real") == ["12.0"]
@@ -349,7 +348,7 @@ def test_a_wheel_is_for_each_gpu_that_can_run_it(tmp_path: Path) -> None:
 
 def test_every_gpu_of_the_page_has_one_capability_that_is_known() -> None:
     named: dict[str, str] = {}
-    for _, names in index_page.gpus():
+    for _, names in choose_page.gpus():
         for name, capability in names:
             assert named.setdefault(name, capability) == capability
             assert int(capability.replace(".", "")) in knowledge.capability_names()

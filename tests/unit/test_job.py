@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from sessions.build import baselines
+from sessions.build import other_builds
 from sessions.build.model import Wheel
 from sessions.payload import child, report_file
 from sessions.probe import gpu_choice
-from sessions.run import bench_results, job
+from sessions.run import bench_results, job, smoke_results
 from sessions.shared import targets_file, wheel_name
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.target import BuildSpec
@@ -175,7 +175,7 @@ def test_a_wheel_whose_name_says_nothing_is_refused(
 
 
 def opened(report: dict[str, Any], wheel: Wheel | None = None, sha256: str = DIGEST) -> Any:
-    return job.opened(report_file.text(report), wheel, sha256, "report.json")
+    return smoke_results.opened(report_file.text(report), wheel, sha256, "report.json")
 
 
 def test_a_good_report_is_taken_whole() -> None:
@@ -216,7 +216,7 @@ def test_of_a_wheel_that_is_given_the_target_is_not_known() -> None:
 def test_a_damaged_report_is_refused() -> None:
     text = report_file.text(fakes.smoke_report()).replace("GeForce", "Geforce")
     with raises("smoke-report-invalid") as caught:
-        job.opened(text, fakes.wheel(), DIGEST, "report.json")
+        smoke_results.opened(text, fakes.wheel(), DIGEST, "report.json")
     assert "changed or damaged" in caught.value.evidence
 
 
@@ -357,7 +357,7 @@ def test_a_report_of_other_forms_is_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["smoke", "bench"])
 def test_a_text_that_is_not_a_report_is_refused(kind: str, text: str) -> None:
     words = (None, DIGEST) if kind == "smoke" else ("rtx50", DIGEST)
-    read: Any = job.opened if kind == "smoke" else bench_results.opened
+    read: Any = smoke_results.opened if kind == "smoke" else bench_results.opened
     with pytest.raises(Problem) as caught:
         read(text, *words, "report.json")
     assert caught.value.id == f"{kind}-report-invalid"
@@ -369,7 +369,7 @@ def test_a_report_that_nests_deeply_where_nobody_looks_is_refused() -> None:
         '"system_info": ', f'"system_info": {"[" * 5000}{"]" * 5000}, "x": '
     )
     with raises("smoke-report-invalid") as caught:
-        job.opened(text, None, DIGEST, "report.json")
+        smoke_results.opened(text, None, DIGEST, "report.json")
     assert caught.value.id == "smoke-report-invalid"
 
 
@@ -378,7 +378,7 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
         '"device": ', '"device": "NVIDIA H200", "device": ', 1
     )
     with raises("smoke-report-invalid") as caught:
-        job.opened(text, None, DIGEST, "report.json")
+        smoke_results.opened(text, None, DIGEST, "report.json")
     assert caught.value.evidence == "not a report: 'device' is there twice"
 
 
@@ -392,10 +392,10 @@ def test_the_report_of_a_wheel_of_another_name_is_refused() -> None:
 def test_the_report_that_an_h200_wrote_is_taken_and_lacks_what_is_asked_since() -> None:
     text = (fakes.ROOT / "tests/data/smoke/h200-hopper.json").read_text(encoding="utf-8")
     sha256 = report_file.read(text)["sha256"]
-    found = job.opened(text, None, sha256, "h200-hopper.json")
+    found = smoke_results.opened(text, None, sha256, "h200-hopper.json")
     assert (found.device, found.capability, found.target) == ("NVIDIA H200", "9.0", "hopper")
     # It was written before there were these checks, so a release asks for a newer one.
-    assert job.failed(found) == [
+    assert smoke_results.failed(found) == [
         "cpu-modules",
         "families",
         "lora",
@@ -463,7 +463,7 @@ def test_what_a_report_says_of_its_cases_does_not_count_against_them(
 ) -> None:
     found = opened(fakes.smoke_report(cases=cases))
     assert {check.status for check in found.checks} == {"ok"}
-    assert "known-answers" in job.failed(found)
+    assert "known-answers" in smoke_results.failed(found)
 
 
 @pytest.mark.parametrize(
@@ -476,7 +476,7 @@ def test_what_a_report_says_of_its_cases_does_not_count_against_them(
     ],
 )
 def test_what_answers_show_is_derived_from_them(cases: list[dict[str, Any]], id_: str) -> None:
-    assert job.failed(opened(fakes.smoke_report(cases=cases))) == [id_]
+    assert smoke_results.failed(opened(fakes.smoke_report(cases=cases))) == [id_]
 
 
 ANSWERS = fakes.smoke_features()
@@ -522,17 +522,17 @@ def other(id_: str, **changes: Any) -> list[dict[str, Any]]:
 def test_what_a_report_says_of_features_is_derived_from_their_answers(
     features: list[dict[str, Any]], ids: list[str]
 ) -> None:
-    assert job.failed(opened(fakes.smoke_report(features=features))) == ids
+    assert smoke_results.failed(opened(fakes.smoke_report(features=features))) == ids
 
 
 def test_two_gpus_are_tested_where_there_are_two() -> None:
-    rows = job._features()["worst"]["two-gpus"]
+    rows = smoke_results.known_features()["worst"]["two-gpus"]
     more = [{"check": "two-gpus", "case": case, "nmse": 1e-6, "bound": 1e-4} for case in rows]
     check = {**fakes.smoke_checks()[0], "id": "two-gpus"}
     checks = [*fakes.smoke_checks(), check]
     for features, ids in (([*ANSWERS, *more], []), ([*ANSWERS, *more[1:]], ["two-gpus"])):
         said = fakes.smoke_report(features=features, checks=checks)
-        assert job.failed(opened(said)) == ids
+        assert smoke_results.failed(opened(said)) == ids
 
 
 def test_on_the_cpu_the_narrower_bounds_of_a_cpu_hold() -> None:
@@ -542,12 +542,12 @@ def test_on_the_cpu_the_narrower_bounds_of_a_cpu_hold() -> None:
     wide = [{**a, "nmse": 1e-5, "bound": 1e-4} if a["check"] == "lora" else a for a in answers]
     for features, ids in ((answers, []), (wide, ["lora"])):
         said = fakes.smoke_report(features=features, checks=checks, **where)
-        assert job.failed(opened(said)) == ids
+        assert smoke_results.failed(opened(said)) == ids
 
 
 def test_which_cases_are_missing_is_said() -> None:
     found = opened(fakes.smoke_report(cases=GOOD[:-1]))
-    assert job.gaps(found) == ["IQ1_M: 1 of 16 cases are missing"]
+    assert smoke_results.gaps(found) == ["IQ1_M: 1 of 16 cases are missing"]
 
 
 def test_a_release_must_have_the_types_that_it_knows() -> None:
@@ -556,7 +556,7 @@ def test_a_release_must_have_the_types_that_it_knows() -> None:
         (fakes.smoke_cases(file), []),
         (GOOD, ["NVFP4: 16 of 16 cases are missing"]),
     ):
-        assert job.gaps(opened(fakes.smoke_report(file=file, cases=cases))) == gaps
+        assert smoke_results.gaps(opened(fakes.smoke_report(file=file, cases=cases))) == gaps
 
 
 def test_the_payload_computes_the_cases_that_are_asked_for() -> None:
@@ -569,12 +569,12 @@ def test_the_payload_computes_the_cases_that_are_asked_for() -> None:
 
 def test_cases_within_the_bounds_there_are_hold() -> None:
     for cases in (planted("MXFP4", nmse=0.05, bound=0.1), planted(number=7, nmse=0.02)):
-        assert job.failed(opened(fakes.smoke_report(cases=cases))) == []
+        assert smoke_results.failed(opened(fakes.smoke_report(cases=cases))) == []
 
 
 def test_a_check_that_both_holds_and_fails_does_not_hold() -> None:
     checks = [*fakes.smoke_checks(), *fakes.smoke_checks("memory")]
-    assert job.failed(opened(fakes.smoke_report(checks=checks))) == ["memory"]
+    assert smoke_results.failed(opened(fakes.smoke_report(checks=checks))) == ["memory"]
 
 
 @pytest.mark.parametrize(
@@ -608,7 +608,7 @@ def test_a_wheel_that_has_no_wheels_name_is_refused(tmp_path: Path, session: str
 def test_a_baseline_that_has_no_wheels_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "my-wheel.whl").touch()
     with raises("wheel-name-invalid") as caught:
-        baselines.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
+        other_builds.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
     assert caught.value.id == "wheel-name-invalid"
 
 
@@ -628,14 +628,14 @@ def test_a_baseline_that_has_no_wheels_name_is_refused(tmp_path: Path) -> None:
 def test_the_share_of_a_bound_is_a_number_or_infinite(
     nmse: float, bound: float, share: float
 ) -> None:
-    assert job.share({"nmse": nmse, "bound": bound}) == share
+    assert smoke_results.share({"nmse": nmse, "bound": bound}) == share
 
 
 @pytest.mark.parametrize(("capability", "place"), [("9.0", "9.0"), ("12.1", "12.1"), (None, "cpu")])
 def test_a_run_has_files_of_its_own(capability: str | None, place: str, tmp_path: Path) -> None:
-    assert job.place(capability) == place
-    job.record(tmp_path, place).touch()
-    job.report_path(tmp_path, place).touch()
+    assert smoke_results.place(capability) == place
+    smoke_results.record(tmp_path, place).touch()
+    smoke_results.report_path(tmp_path, place).touch()
     for other in (
         "smoke.json",
         "smoke-x.json",
@@ -643,10 +643,10 @@ def test_a_run_has_files_of_its_own(capability: str | None, place: str, tmp_path
         "smoke-9.0.json.1.part",
     ):
         (tmp_path / other).touch()
-    assert job.places(tmp_path) == (place,)
+    assert smoke_results.places(tmp_path) == (place,)
 
 
 def test_runs_are_in_the_order_of_their_capabilities(tmp_path: Path) -> None:
     for place in ("cpu", "12.0", "9.0", "8.6"):
-        job.record(tmp_path, place).touch()
-    assert job.places(tmp_path) == ("8.6", "9.0", "12.0", "cpu")
+        smoke_results.record(tmp_path, place).touch()
+    assert smoke_results.places(tmp_path) == ("8.6", "9.0", "12.0", "cpu")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sessions.build import retag
+from sessions.build import python_tag
 from sessions.build.model import Wheel
 from sessions.matrix import main_matrix
 from sessions.matrix.model import Matrix, MatrixRow
@@ -21,7 +21,7 @@ from sessions.shared.target import BuildSpec
 from sessions.verify import diff
 from tests import fakes
 from tests.problems import raises
-from tests.unit.test_retag import LINUX, pack
+from tests.unit.test_python_tag import LINUX, pack
 
 TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")
 Told = pytest.CaptureFixture[str]
@@ -391,7 +391,7 @@ def test_a_python_that_the_release_refuses_is_told_in_its_row(world: World) -> N
 
 
 def test_what_calls_python_is_not_repacked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retag, "calls", lambda _: ["PyInit_x in llama_cpp/x.so"])
+    monkeypatch.setattr(python_tag, "calls", lambda _: ["PyInit_x in llama_cpp/x.so"])
     with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.12")
     row = world.rows()[1]
@@ -422,7 +422,7 @@ def test_a_wheel_that_was_changed_since_is_not_repacked(
 def test_a_full_disk_at_one_wheel_stops_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = retag.retagged
+    real = python_tag.retagged
 
     def retagged(wheel: Path, path: Path, python: str, target: str) -> str:
         if python == "3.10":
@@ -430,7 +430,7 @@ def test_a_full_disk_at_one_wheel_stops_no_other(
             raise OSError(28, "No space left on device", str(path))
         return real(wheel, path, python, target)
 
-    monkeypatch.setattr(retag, "retagged", retagged)
+    monkeypatch.setattr(python_tag, "retagged", retagged)
     with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.10,3.12")
     assert [row.outcome for row in world.rows()] == ["built", "failed", "repacked"]
@@ -442,7 +442,7 @@ def test_a_bug_is_not_told_as_a_failure(world: World, monkeypatch: pytest.Monkey
     def retagged(*_: object) -> str:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(retag, "retagged", retagged)
+    monkeypatch.setattr(python_tag, "retagged", retagged)
     with pytest.raises(OSError, match="Input/output"):
         world.run("--targets", "cpu", "--pythons", "3.12")
 

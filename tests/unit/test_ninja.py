@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import ninja_output
-from sessions.build.ninja_output import Step
+from sessions.build import build_errors, cmake_tree, progress
+from sessions.build.progress import Step
 from tests import fakes
 
 COLD = Path(__file__).parents[1] / "data" / "ninja" / "cold.ninja_log"
@@ -49,7 +49,7 @@ CUDA = f"Building CUDA object {CU}/template-instances/fattn-mma-f16.cu.o"
 def test_a_step_says_how_far_the_build_is_and_what_it_makes(
     line: str, step: Step, file: str
 ) -> None:
-    parsed = ninja_output.parse_step(line)
+    parsed = progress.parse_step(line)
     assert parsed == step
     assert parsed.file == file
 
@@ -57,7 +57,7 @@ def test_a_step_says_how_far_the_build_is_and_what_it_makes(
 def test_the_cause_of_an_error_of_cmakes_is_shown_whole() -> None:
     """A log of CMake 4.4 with CUDA 13.1 and the headers of glibc 2.42."""
     text = (COLD.parent / "glibc-2.42.log").read_text(encoding="utf-8")
-    first, cause, *_ = ninja_output.first_error(text.splitlines()).splitlines()
+    first, cause, *_ = build_errors.first_error(text.splitlines()).splitlines()
     assert first.startswith("CMake Error at ")
     assert cause.startswith("    /usr/include/x86_64-linux-gnu/bits/mathcalls.h(207): error: ")
     assert cause.endswith("/include/crt/math_functions.h)")
@@ -66,12 +66,12 @@ def test_the_cause_of_an_error_of_cmakes_is_shown_whole() -> None:
 def test_a_message_of_cmakes_that_quotes_no_program_is_shown_with_what_follows() -> None:
     lines = ["CMake Error at CMakeLists.txt:3 (message):", "  no such thing", "", "Call Stack:"]
     lines += ["  x.cpp:1: error: of a later step"]
-    assert ninja_output.first_error(lines).splitlines() == lines
+    assert build_errors.first_error(lines).splitlines() == lines
 
 
 def test_a_long_error_is_whole_and_what_follows_it_is_not() -> None:
     error, command = f"x.cu(1): error: {'x' * 2000}", "y" * 2000
-    assert ninja_output.first_error([error, command]).splitlines() == [error, "y" * 400]
+    assert build_errors.first_error([error, command]).splitlines() == [error, "y" * 400]
 
 
 @pytest.mark.parametrize(
@@ -79,19 +79,19 @@ def test_a_long_error_is_whole_and_what_follows_it_is_not() -> None:
     ["", "-- Configuring done (0.5s)", "  [1/2] indented", "[1/2]no space", "[a/b] c", "[ 50%] x"],
 )
 def test_any_other_line_is_no_step(line: str) -> None:
-    assert ninja_output.parse_step(line) is None
+    assert progress.parse_step(line) is None
 
 
 def test_cuda_files_are_known_by_their_suffix() -> None:
     names = ("/src/a.cu", "C:\\src\\b.cu", "/src/c.cpp", "/src/d.cuh.c", "/src/cu")
     commands = json.dumps([{"file": name} for name in names])
-    assert ninja_output.cuda_files(commands) == ["a.cu", "b.cu"]
+    assert cmake_tree.cuda_files(commands) == ["a.cu", "b.cu"]
 
 
 def test_architectures_are_those_that_nvcc_is_told() -> None:
     # Recorded: CMake 4.4.4 and nvcc 13.1, CUDA_ARCHITECTURES as the folders are called.
     path = fakes.ROOT / "tests" / "data" / "ninja" / "architectures.compile_commands.json"
-    found = ninja_output.architectures(path.read_text(encoding="utf-8"))
+    found = cmake_tree.architectures(path.read_text(encoding="utf-8"))
     assert {name.split(".dir")[0].split("t_")[1]: names for name, names in found.items()} == {
         "120-real": {"120-real"},
         "120": {"120-real", "120-virtual"},
@@ -115,7 +115,7 @@ def test_architectures_are_those_that_nvcc_is_told() -> None:
 def test_architectures_are_read_however_they_are_written(flags: str, names: set[str]) -> None:
     for entry in ({"command": f"nvcc {flags} -c a.cu"}, {"arguments": ["nvcc", *flags.split()]}):
         commands = json.dumps([{"file": "/s/a.cu", **entry}, {"file": "b.cpp", "command": flags}])
-        assert ninja_output.architectures(commands) == {"/s/a.cu": names}
+        assert cmake_tree.architectures(commands) == {"/s/a.cu": names}
 
 
 CUDA_FILES = [f"{n}.cu" for n in range(5)]
@@ -129,37 +129,37 @@ def done(cxx: int, cuda: int, total: int) -> list[Step]:
 
 
 def test_no_guess_is_made_from_the_first_steps() -> None:
-    assert ninja_output.time_left(done(4, 0, 10), [], 60.0) is None
-    assert ninja_output.time_left([], [], 0.0) is None
+    assert progress.time_left(done(4, 0, 10), [], 60.0) is None
+    assert progress.time_left([], [], 0.0) is None
 
 
 def test_steps_of_one_kind_take_what_they_took() -> None:
-    assert ninja_output.time_left(done(5, 0, 10), [], 50.0) == pytest.approx(50.0)
+    assert progress.time_left(done(5, 0, 10), [], 50.0) == pytest.approx(50.0)
 
 
 def test_a_cuda_step_to_come_counts_as_several() -> None:
     # 10 s a step so far; 5 to go, all CUDA.
-    left = ninja_output.time_left(done(5, 0, 10), CUDA_FILES, 50.0)
-    assert left == pytest.approx(10 * 5 * ninja_output.weight("0.cu"))
+    left = progress.time_left(done(5, 0, 10), CUDA_FILES, 50.0)
+    assert left == pytest.approx(10 * 5 * progress.weight("0.cu"))
 
 
 def test_a_cuda_step_done_counts_as_several() -> None:
-    elapsed = 10 * (5 + 5 * ninja_output.weight("0.cu"))
-    assert ninja_output.time_left(done(5, 5, 15), CUDA_FILES, elapsed) == pytest.approx(50.0)
+    elapsed = 10 * (5 + 5 * progress.weight("0.cu"))
+    assert progress.time_left(done(5, 5, 15), CUDA_FILES, elapsed) == pytest.approx(50.0)
 
 
 def test_nothing_is_left_at_the_end() -> None:
-    assert ninja_output.time_left(done(5, 5, 10), CUDA_FILES, 100.0) == 0.0
+    assert progress.time_left(done(5, 5, 10), CUDA_FILES, 100.0) == 0.0
 
 
 def test_a_build_that_goes_on_does_not_wait_for_steps_of_the_last_run() -> None:
     # The tree names 100 CUDA files, of which 95 were made before the interruption.
-    left = ninja_output.time_left(done(5, 0, 10), [f"{n}.cu" for n in range(100)], 50.0)
-    assert left == pytest.approx(10 * 5 * ninja_output.weight("0.cu"))
+    left = progress.time_left(done(5, 0, 10), [f"{n}.cu" for n in range(100)], 50.0)
+    assert left == pytest.approx(10 * 5 * progress.weight("0.cu"))
 
 
 def test_more_cuda_steps_than_were_counted_do_no_harm() -> None:
-    left = ninja_output.time_left(done(0, 6, 10), CUDA_FILES[:2], 60.0)
+    left = progress.time_left(done(0, 6, 10), CUDA_FILES[:2], 60.0)
     assert left is not None
     assert left >= 0
 
@@ -173,7 +173,7 @@ def test_of_a_cold_build_the_rest_is_told_within_a_third_from_the_first_tenth_on
     for end, output in ends:
         steps.append(Step(len(steps) + 1, len(ends), f"Building object {output}"))
         if whole / 10 < end < whole - 60_000:
-            told = ninja_output.time_left(steps, cuda, end)
+            told = progress.time_left(steps, cuda, end)
             assert told == pytest.approx(whole - end, rel=1 / 3), output
             judged += 1
     assert judged > len(ends) / 3
@@ -297,26 +297,26 @@ LOGS = {
 @pytest.mark.parametrize("name", LOGS)
 def test_the_first_real_error_of_a_log_is_found(name: str) -> None:
     lines, first = LOGS[name]
-    shown = ninja_output.first_error([*STEPS, *NOISE, *lines]).splitlines()
+    shown = build_errors.first_error([*STEPS, *NOISE, *lines]).splitlines()
     assert shown[0] == first
     assert shown == lines[lines.index(first) :]
 
 
 def test_a_log_of_warnings_holds_no_error() -> None:
-    assert ninja_output.first_error([*NOISE, *STEPS]) == ""
-    assert ninja_output.first_error([]) == ""
+    assert build_errors.first_error([*NOISE, *STEPS]) == ""
+    assert build_errors.first_error([]) == ""
 
 
 def test_an_error_comes_with_a_few_lines_after_it_and_no_more() -> None:
     lines = ["a.cpp:1:1: error: one", *(f"note {n}" for n in range(50))]
     assert (
-        ninja_output.first_error(lines, context=3)
+        build_errors.first_error(lines, context=3)
         == "a.cpp:1:1: error: one\nnote 0\nnote 1\nnote 2"
     )
 
 
 def test_an_endless_line_is_cut() -> None:
-    assert len(ninja_output.first_error(["a.cpp:1:1: error: " + "x" * 5000])) == 4000
+    assert len(build_errors.first_error(["a.cpp:1:1: error: " + "x" * 5000])) == 4000
 
 
 def test_a_message_of_the_source_that_a_warning_quotes_is_no_error() -> None:
@@ -325,11 +325,11 @@ def test_a_message_of_the_source_that_a_warning_quotes_is_no_error() -> None:
         '   12 |     fprintf(stderr, "%s: error: cannot load %d\\n", __func__, path);',
         "      |                      ^~~~~~~~~~~~~~~~~~~~~~~~~~",
     ]
-    assert ninja_output.first_error(lines) == ""
+    assert build_errors.first_error(lines) == ""
 
 
 def problem(name: str, jobs: int = 8) -> str:
-    return str(ninja_output.failure(ninja_output.first_error(LOGS[name][0]), "/b/wheel.log", jobs))
+    return str(build_errors.failure(build_errors.first_error(LOGS[name][0]), "/b/wheel.log", jobs))
 
 
 def test_a_full_disk_is_called_that() -> None:
@@ -354,13 +354,13 @@ def test_a_killed_compiler_asks_for_fewer_jobs(jobs: int, fewer: int) -> None:
     ],
 )
 def test_a_compiler_that_gets_no_memory_asks_for_fewer_jobs(line: str) -> None:
-    assert "ran out of memory" in ninja_output.failure(line, "/b/wheel.log", 8).what
+    assert "ran out of memory" in build_errors.failure(line, "/b/wheel.log", 8).what
 
 
 def test_a_cicc_that_was_killed_asks_for_fewer_jobs() -> None:
     line = "nvcc error   : 'cicc' died due to signal 9 (Kill signal)"
-    assert ninja_output.first_error([line]) == line
-    assert "ran out of memory" in ninja_output.failure(line, "/b/wheel.log", 8).what
+    assert build_errors.first_error([line]) == line
+    assert "ran out of memory" in build_errors.failure(line, "/b/wheel.log", 8).what
 
 
 def test_any_other_failure_shows_the_error_and_names_the_log() -> None:
@@ -372,7 +372,7 @@ def test_any_other_failure_shows_the_error_and_names_the_log() -> None:
 
 def test_a_failure_without_an_error_says_so() -> None:
     assert (
-        ninja_output.failure("", "/b/wheel.log", 8).evidence
+        build_errors.failure("", "/b/wheel.log", 8).evidence
         == "no line of the log looks like an error"
     )
 
@@ -396,7 +396,7 @@ CMAKE_CXX_COMPILER:FILEPATH=/usr/bin/g++
 
 
 def test_a_tree_of_one_toolkit_names_no_other() -> None:
-    assert ninja_output.foreign_cuda(OWN, ROOT) == []
+    assert cmake_tree.foreign_cuda(OWN, ROOT) == []
 
 
 @pytest.mark.parametrize(
@@ -409,9 +409,7 @@ def test_a_tree_of_one_toolkit_names_no_other() -> None:
 )
 def test_a_library_of_another_toolkit_is_found(leak: str) -> None:
     name, _, value = leak.partition("=")
-    assert ninja_output.foreign_cuda(OWN + leak + "\n", ROOT) == [
-        f"{name.partition(':')[0]}={value}"
-    ]
+    assert cmake_tree.foreign_cuda(OWN + leak + "\n", ROOT) == [f"{name.partition(':')[0]}={value}"]
 
 
 def test_a_windows_root_is_compared_in_cmakes_spelling() -> None:
@@ -420,26 +418,26 @@ def test_a_windows_root_is_compared_in_cmakes_spelling() -> None:
         "CUDA_CUDART:FILEPATH=c:/Users/josé pérez/cuda/nvidia/cu13/lib/x64/cudart.lib\n"
         "CUDA_cublas_LIBRARY:FILEPATH=C:/Program Files/NVIDIA GPU Computing Toolkit/cublas.lib\n"
     )
-    assert ninja_output.foreign_cuda(cache, root) == [
+    assert cmake_tree.foreign_cuda(cache, root) == [
         "CUDA_cublas_LIBRARY=C:/Program Files/NVIDIA GPU Computing Toolkit/cublas.lib"
     ]
 
 
 def test_a_neighbour_whose_name_begins_the_same_is_another_toolkit() -> None:
     leak = "CUDA_CUDART:FILEPATH=/usr/local/cuda-13.0/lib64/libcudart.so\n"
-    assert len(ninja_output.foreign_cuda(leak, "/usr/local/cuda-13")) == 1
+    assert len(cmake_tree.foreign_cuda(leak, "/usr/local/cuda-13")) == 1
 
 
 def test_the_library_of_an_installed_driver_is_no_other_toolkit() -> None:
     driver = "CUDA_cuda_driver_LIBRARY:FILEPATH=/usr/lib/x86_64-linux-gnu/libcuda.so\n"
-    assert ninja_output.foreign_cuda(driver, ROOT) == []
+    assert cmake_tree.foreign_cuda(driver, ROOT) == []
 
 
 def test_a_library_that_nothing_links_may_be_found_anywhere() -> None:
     other = "CUDA_cufft_LIBRARY:FILEPATH=/usr/lib/x86_64-linux-gnu/libcufft.so\n"
-    assert ninja_output.foreign_cuda(other, ROOT) == []
+    assert cmake_tree.foreign_cuda(other, ROOT) == []
 
 
 def test_a_library_that_is_linked_and_was_not_found_is_a_finding() -> None:
     gone = "CUDA_cublas_LIBRARY:FILEPATH=CUDA_cublas_LIBRARY-NOTFOUND\n"
-    assert len(ninja_output.foreign_cuda(gone, ROOT)) == 1
+    assert len(cmake_tree.foreign_cuda(gone, ROOT)) == 1

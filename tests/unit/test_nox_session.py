@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import pytest
 from nox.virtualenv import uv_version
 
-from sessions.shared import cache_locks, disk, errors, knowledge, nox_session, subnox
+from sessions.shared import added_releases, disk, errors, knowledge, nox_session, subnox
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.knowledge import Sdist
 from sessions.shared.nox_session import Context
@@ -395,7 +395,7 @@ def test_what_the_cache_has_locked_is_locked(index: Any, project: Path, capsys: 
     index("")
     kept = Sdist("9.9.9", "x.tar.gz", "0" * 64, 1, "py3")
     disk.claim(project / "cache")
-    cache_locks.write(project / "cache", kept)
+    added_releases.write(project / "cache", kept)
     knowledge._KEPT.clear()
     seen: list[Context] = []
     nox_session.stage(asking("wheel", "--version", "9.9.9"), seen.append)
@@ -407,18 +407,18 @@ def test_what_the_cache_has_locked_is_locked(index: Any, project: Path, capsys: 
 def test_a_lock_of_this_repository_is_over_that_of_the_cache(index: Any, project: Path) -> None:
     index("")
     here = knowledge.sdists()["0.3.16"]
-    cache_locks.write(project / "cache", dataclasses.replace(here, sha256="0" * 64))
-    cache_locks.load(project / "cache")
+    added_releases.write(project / "cache", dataclasses.replace(here, sha256="0" * 64))
+    added_releases.load(project / "cache")
     assert knowledge.sdists()["0.3.16"] == here
 
 
 def test_a_damaged_lock_of_the_cache_counts_as_missing(index: Any, project: Path) -> None:
     index("")
-    cache_locks.write(project / "cache", Sdist("9.9.9", "x.tar.gz", "0" * 64, 1, "py3"))
-    path = cache_locks.path(project / "cache", "9.9.9")
+    added_releases.write(project / "cache", Sdist("9.9.9", "x.tar.gz", "0" * 64, 1, "py3"))
+    path = added_releases.path(project / "cache", "9.9.9")
     path.write_text(path.read_text().replace("0" * 64, "1" * 64))
     knowledge._KEPT.clear()
-    cache_locks.load(project / "cache")
+    added_releases.load(project / "cache")
     assert "9.9.9" not in knowledge.sdists()
 
 

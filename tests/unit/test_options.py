@@ -8,8 +8,8 @@ import re
 import pytest
 
 from sessions.shared import errors, graph, options
-from sessions.shared.declared import BY_FIELD, OPTIONS, Option, takes
 from sessions.shared.errors import Problem
+from sessions.shared.option_list import BY_FIELD, OPTIONS, Option, takes
 from sessions.shared.target import CacheName
 from tests import fakes
 from tests.problems import raises

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import bench, report_file, spawn, stats, watch
+from sessions.payload import bench, installing, one_run, report_file, spawn, stats, watch
 from tests import fakes
 
 Found = dict[str, Any]
@@ -276,7 +276,7 @@ def test_a_report_is_written_whole_and_the_measurements_outlive_it(
 ) -> None:
     (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
     bench.main(tmp_path / "job.json", tmp_path / "report.json")
-    assert (tmp_path / "run" / bench.STATE).exists()
+    assert (tmp_path / "run" / one_run.STATE).exists()
     assert [p.name for p in tmp_path.glob("report*")] == ["report.json"]
 
 
@@ -508,4 +508,4 @@ def test_a_size_counts_what_is_there_and_not_what_is_linked_to(tmp_path: Path) -
     (tmp_path / "b").write_bytes(b"x" * 5)
     if sys.platform != "win32":
         (tmp_path / "deep" / "c").symlink_to(tmp_path / "b")
-    assert bench.size(tmp_path) == 15
+    assert installing.size(tmp_path) == 15

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import gpu, launch, report_file, smoke_checks
+from sessions.payload import gpu, installing, launch, one_run, refusals, report_file, smoke_checks
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -63,21 +63,21 @@ def stopped(work: Callable[[], object], capsys: Told) -> str:
 
 
 def test_the_python_and_the_system_of_the_wheel_are_taken() -> None:
-    launch._fits(manifest())
-    launch._fits(manifest(platforms=["plan9_mips", PLATFORM]))
+    refusals.fits(manifest())
+    refusals.fits(manifest(platforms=["plan9_mips", PLATFORM]))
 
 
 def test_another_python_is_refused_with_the_command_to_type(
     capsys: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/downloads/smoke-rtx50.pyz"])
-    said = stopped(lambda: launch._fits(manifest(pythons=["3.99"])), capsys)
+    said = stopped(lambda: refusals.fits(manifest(pythons=["3.99"])), capsys)
     assert f"The wheel is for Python 3.99; this is {HERE}." in said
     assert "Fix: python3.99 smoke-rtx50.pyz" in said
 
 
 def test_another_system_is_refused(capsys: Told) -> None:
-    said = stopped(lambda: launch._fits(manifest(platforms=["plan9_mips"])), capsys)
+    said = stopped(lambda: refusals.fits(manifest(platforms=["plan9_mips"])), capsys)
     assert "The wheel is for plan9_mips; this is" in said
     assert "Fix: make the bundle of a wheel for this system" in said
 
@@ -209,7 +209,7 @@ def test_the_bundles_wheels_are_installed_and_nothing_else(
     wheels.mkdir(parents=True)
     for name in ("b.whl", "a.whl", "notes.txt"):
         (wheels / name).write_bytes(b"")
-    python = launch._install(tmp_path)
+    python = installing.install(tmp_path)
     assert Path(python).is_relative_to(tmp_path / "venv")
     made, installed = programs.commands
     assert made == [sys.executable, "-I", "-m", "venv", str(tmp_path / "venv")]
@@ -230,7 +230,7 @@ def test_an_installation_that_fails_ends_it_with_what_was_said(
     codes: list[int], what: str, programs: Programs, tmp_path: Path, capsys: Told
 ) -> None:
     programs.codes = codes
-    said = stopped(lambda: launch._install(tmp_path), capsys)
+    said = stopped(lambda: installing.install(tmp_path), capsys)
     assert what in said
     assert "what it says" in said
 
@@ -273,7 +273,7 @@ def linked(venv: Path) -> list[Path]:
 def test_the_runtime_comes_from_pip_where_there_is_a_network(
     programs: Programs, venv: Path, packages: Path
 ) -> None:
-    assert launch._runtime(venv, manifest(), options()) == []
+    assert installing.runtime(venv, manifest(), options()) == []
     (command,) = programs.commands
     assert command[-2:] == manifest()["runtime"]
     assert Path(command[0]).is_relative_to(venv)
@@ -284,13 +284,13 @@ def test_where_pip_fails_it_comes_from_the_packages_of_the_running_python(
     programs: Programs, venv: Path, packages: Path
 ) -> None:
     programs.codes = [1]
-    assert launch._runtime(venv, manifest(), options()) == [str(packages)]
+    assert installing.runtime(venv, manifest(), options()) == [str(packages)]
     (place,) = linked(venv)
     assert (place / "lib" / "libcudart.so.13").read_bytes() == b"runtime"
 
 
 def test_offline_pip_is_not_asked(programs: Programs, venv: Path, packages: Path) -> None:
-    assert launch._runtime(venv, manifest(), options(offline=True)) == [str(packages)]
+    assert installing.runtime(venv, manifest(), options(offline=True)) == [str(packages)]
     assert programs.commands == []
 
 
@@ -301,7 +301,7 @@ def test_where_links_are_not_allowed_the_packages_are_copied(
         raise OSError("A required privilege is not held by the client")
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    launch._runtime(venv, manifest(), options(offline=True))
+    installing.runtime(venv, manifest(), options(offline=True))
     (place,) = linked(venv)
     assert not place.is_symlink()
     assert (place / "lib" / "libcudart.so.13").read_bytes() == b"runtime"
@@ -315,7 +315,7 @@ def test_without_packages_an_installed_toolkit_is_left(
     monkeypatch.setenv("CUDA_PATH", "/opt/cuda")
     monkeypatch.delenv("CUDA_HOME", raising=False)
     programs.codes = [1]
-    places = launch._runtime(venv, manifest(), options())
+    places = installing.runtime(venv, manifest(), options())
     assert places == ["/opt/cuda", str(Path("/usr/local/cuda-13.1"))]
     assert "an installed toolkit must have them" in capsys.readouterr().out
 
@@ -328,7 +328,7 @@ def test_one_package_of_two_is_not_enough(
         return "13.1.80" if name == kept else no_packages(name)
 
     monkeypatch.setattr(importlib.metadata, "version", version)
-    assert str(packages) not in launch._runtime(venv, manifest(), options(offline=True))
+    assert str(packages) not in installing.runtime(venv, manifest(), options(offline=True))
     assert linked(venv) == []
 
 
@@ -448,8 +448,8 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr("manifest.json", json.dumps(manifest()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch, "_card", lambda *_: None)
-    monkeypatch.setattr(launch, "_install", lambda _: "/venv/python")
-    monkeypatch.setattr(launch, "_runtime", lambda *_: ["/rt"])
+    monkeypatch.setattr(installing, "install", lambda _: "/venv/python")
+    monkeypatch.setattr(installing, "runtime", lambda *_: ["/rt"])
     return path
 
 
@@ -508,7 +508,7 @@ def test_a_wheel_without_a_runtime_gets_none(bundle: Path, monkeypatch: pytest.M
     def refuse(*_: object) -> NoReturn:
         raise AssertionError("NVIDIA's runtime was asked for")
 
-    monkeypatch.setattr(launch, "_runtime", refuse)
+    monkeypatch.setattr(installing, "runtime", refuse)
     assert ran(bundle, monkeypatch, checks=GOOD) == 0
 
 
@@ -528,7 +528,7 @@ def test_the_packages_for_this_python_are_put_to_the_others(
             found[path.name] = path.read_text()
         return "/venv/python"
 
-    monkeypatch.setattr(launch, "_install", install)
+    monkeypatch.setattr(installing, "install", install)
     assert ran(bundle, monkeypatch, checks=GOOD) == 0
     assert found == {"gguf-1.whl": "for every one", "numpy-1-this.whl": "for this one"}
 
@@ -551,7 +551,7 @@ def test_of_several_targets_the_named_one_is_installed_under_this_pythons_tag(
         found.update({p.name: p.read_text() for p in (folder / "bundle").rglob("*.whl")})
         return "/venv/python"
 
-    monkeypatch.setattr(launch, "_install", install)
+    monkeypatch.setattr(installing, "install", install)
     assert ran(bundle, monkeypatch, "--target", "ada", checks=GOOD) == 0
     tag = f"cp{HERE.replace('.', '')}"
     assert found == {file.replace("cp399-cp399", f"{tag}-{tag}"): "of ada"}
@@ -599,7 +599,7 @@ def test_a_bundle_of_several_tests_all_that_fit(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_only_a_tag_of_one_python_is_changed(name: str, kept: bool) -> None:
-    assert (launch.for_this_python(name) == name) is kept
+    assert (installing.for_this_python(name) == name) is kept
 
 
 def test_another_python_is_told_before_anything_is_unpacked(
@@ -611,7 +611,7 @@ def test_another_python_is_told_before_anything_is_unpacked(
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("an older Python may not be able to run this")
 
-    monkeypatch.setattr(launch, "_folder", refuse)
+    monkeypatch.setattr(one_run, "folder", refuse)
     assert ran(bundle, monkeypatch, checks=GOOD) == 2
 
 
@@ -630,7 +630,7 @@ def test_what_a_killed_run_left_goes_with_the_next(
         used.append(folder)
         return "/venv/python"
 
-    monkeypatch.setattr(launch, "_install", install)
+    monkeypatch.setattr(installing, "install", install)
     assert ran(bundle, monkeypatch, checks=GOOD) == 0
     assert used == [left]
     assert sorted(path.name for path in bundle.parent.iterdir()) == [
@@ -643,7 +643,7 @@ def test_two_runs_with_one_report_do_not_meet(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
     report = bundle.with_name("smoke-report.json")
-    with launch._folder(report, kept=False) as folder:
+    with one_run.folder(report, kept=False) as folder:
         (folder / "mine").touch()
         assert ran(bundle, monkeypatch, checks=GOOD) == 2
         assert (folder / "mine").exists()
@@ -670,7 +670,7 @@ def test_what_a_scanner_of_windows_holds_for_a_moment_is_written_after_it(
     monkeypatch.setattr("time.sleep", pauses.append)
     monkeypatch.setattr(Path, "replace", busy)
     with contextlib.suppress(PermissionError):
-        launch.write(tmp_path / "report.json", "new")
+        one_run.write(tmp_path / "report.json", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     assert (tmp_path / "report.json").read_text() == ("new" if held < 7 else "old")
     assert len(pauses) == waited
@@ -680,7 +680,7 @@ def test_nothing_is_left_of_what_was_unpacked(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[Path] = []
-    monkeypatch.setattr(launch, "_install", used.append)
+    monkeypatch.setattr(installing, "install", used.append)
     ran(bundle, monkeypatch, checks=GOOD)
     assert len(used) == 1
     assert not used[0].exists()
@@ -858,8 +858,8 @@ def test_without_packages_a_benchmark_is_left_an_installed_toolkit(
     programs: Programs,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(launch, "_packages", lambda: None)
-    monkeypatch.setattr(launch, "_toolkits", lambda: ["/opt/cuda"])
+    monkeypatch.setattr(installing, "_packages", lambda: None)
+    monkeypatch.setattr(installing, "_toolkits", lambda: ["/opt/cuda"])
     programs.codes = [1]
     told = benching()
     assert (told["runtime"], told["link"]) == ("toolkit", None)
@@ -878,7 +878,7 @@ class Measuring(Payload):
         Path(command[-1]).write_text(
             report_file.text(fakes.bench_report(), report_file.BENCH), encoding="utf-8"
         )
-        state = Path(given["cwd"]) / launch.STATE
+        state = Path(given["cwd"]) / one_run.STATE
         self.went_on.append(state.exists())
         state.write_text("{}", encoding="utf-8")
         return self

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sessions.fetch import build_tools
-from sessions.release import main_publish, package_server
+from sessions.release import main_publish, server_listing
 from sessions.release.index import builder
 from sessions.release.main_publish import Place
 from sessions.release.model import Release
@@ -316,7 +316,7 @@ class Server:
         self.fails: dict[str, str] = {}  # name -> what twine says
         self.uploads: list[str] = []
         self.commands: list[tuple[tuple[str, ...], dict[str, str]]] = []
-        monkeypatch.setattr(package_server, "has", self.state)
+        monkeypatch.setattr(server_listing, "has", self.state)
         monkeypatch.setattr(programs, "capture", self.twine)
         monkeypatch.setattr(build_tools, "own", lambda _: Path("/venv"))
 
@@ -423,7 +423,7 @@ def test_a_file_that_is_there_after_all_counts_as_done(
 ) -> None:
     # Another run was quicker, between the look and the upload; or twine never heard of its success.
     answers = iter(["unseen", "unseen", "same", "same"])
-    monkeypatch.setattr(package_server, "has", lambda *_: next(answers))
+    monkeypatch.setattr(server_listing, "has", lambda *_: next(answers))
     server.fails[two[0]] = twine_says("409 Conflict") if output == "409" else output
     main_publish.main(context(tmp_path, "--to", URL))
     assert server.uploads == [two[1]]
@@ -451,7 +451,7 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
     tmp_path: Path, two: tuple[str, str], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers = iter(["unseen", "unseen", "other"])
-    monkeypatch.setattr(package_server, "has", lambda *_: next(answers))
+    monkeypatch.setattr(server_listing, "has", lambda *_: next(answers))
     with raises("publish-file-conflict"):
         main_publish.main(context(tmp_path, "--to", URL))
 
@@ -578,7 +578,7 @@ def test_a_server_that_is_gone_after_the_upload_does_not_hide_what_twine_says(
         raise Problem("Nobody answers.", id="server-unreachable", remedy="start it")
 
     said = answers()
-    monkeypatch.setattr(package_server, "has", lambda *_: next(said))
+    monkeypatch.setattr(server_listing, "has", lambda *_: next(said))
     server.fails[two[0]] = "requests.exceptions.ConnectionError: aborted"
     with raises("upload-failed") as caught:
         main_publish.main(context(tmp_path, "--to", URL))

@@ -22,7 +22,7 @@ from sessions.release import main_release
 from sessions.release.evidence import Evidence, Run
 from sessions.release.index import builder
 from sessions.release.model import Gate, Release
-from sessions.run import job
+from sessions.run import smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import disk, programs, records, subnox
 from sessions.shared.errors import USAGE, Problem
@@ -89,7 +89,7 @@ def released(target: str, content: str) -> Evidence:
         "checks": [check for check in fakes.smoke_checks() if check["id"] not in gone],
     }
     text = fakes.report_text(facts, spec.target, **where)
-    run = Run(job.opened(text, None, digest, "here"), text)
+    run = Run(smoke_results.opened(text, None, digest, "here"), text)
     on = {key: where[key] for key in ("device", "capability")}
     ops = (fakes.ops_run(facts, spec, **on),)
     return dataclasses.replace(found, wheel=wheel, verify=verify, runs=(run,), ops=ops)
@@ -814,7 +814,7 @@ def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
     ]
     # One that is there already is not made again; nor is one without its GPU.
     report = fakes.report(fakes.evidence())
-    records.write(job.record(ctx.build, "12.0"), "smoke", report)
+    records.write(smoke_results.record(ctx.build, "12.0"), "smoke", report)
     calls.clear()
     assert main_release._prove(ctx, ()) == 0
     assert calls == [
@@ -990,7 +990,10 @@ def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) ->
     assert papers["smoke-12.0.json"] == (build / "smoke-report-12.0.json").read_bytes()
     assert papers["smoke-12.0.json.sig"] == b"signed\n"
     report = records.need(build / "smoke-12.0.json", "smoke", SmokeReport)
-    assert job.opened(papers["smoke-12.0.json"].decode(), None, report.sha256, "here") == report
+    assert (
+        smoke_results.opened(papers["smoke-12.0.json"].decode(), None, report.sha256, "here")
+        == report
+    )
 
 
 def test_what_was_measured_is_in_the_documents(world: World) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from sessions.build import retag
+from sessions.build import python_tag
 from sessions.build.model import Wheel
 from sessions.payload import report_file
 from sessions.release import gate, pythons, reports
@@ -44,7 +44,7 @@ def other(root: Path, python: str = "3.12", *, library: str = "code", ok: bool =
     """What ``matrix`` leaves of one more Python: the wheel, its record, and what verify found."""
     of = spec.choose(TARGETS, fakes.parsed("--target", "rtx50", "--python", python))
     folder = root / "wheels" / of.target
-    path = pack(folder / retag.name(NAME, python), python, library=library)
+    path = pack(folder / python_tag.name(NAME, python), python, library=library)
     wheel = fakes.wheel(
         file=path.name, sha256=records.file_sha256(path), size=path.stat().st_size, target=of.target
     )

@@ -16,7 +16,7 @@ from typing import IO, Any
 import pytest
 
 from sessions.payload import report_file
-from sessions.run import imported_report, job, main_smoke
+from sessions.run import imported_report, job, main_smoke, smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import disk, knowledge, records
 from sessions.shared.errors import USAGE
@@ -45,7 +45,9 @@ def imported_file(root: Path, digest: str, **changes: Any) -> str:
 
 def left(ctx: Context, place: str = "12.0") -> dict[str, Any]:
     """The record, whether its checks hold or not."""
-    record: dict[str, Any] = json.loads(job.record(ctx.build, place).read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads(
+        smoke_results.record(ctx.build, place).read_text(encoding="utf-8")
+    )
     return record
 
 
@@ -56,7 +58,7 @@ def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: 
     digest = build(smoking(tmp_path))
     ctx = smoking(tmp_path, "--report", imported_file(tmp_path, digest))
     main_smoke.main(ctx)
-    found = records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport)
+    found = records.read(smoke_results.record(ctx.build, "12.0"), "smoke", SmokeReport)
     assert found is not None
     assert (found.origin, found.sha256, found.device) == ("smoke-report.json", digest, CARD)
     assert left(ctx)["ok"] is True
@@ -71,7 +73,8 @@ def test_to_take_a_report_no_gpu_is_asked_for(tmp_path: Path) -> None:
     report = imported_file(tmp_path, digest)
     main_smoke.main(smoking(tmp_path, "--report", report, machine=fakes.no_machine))
     assert (
-        records.read(job.record(smoking(tmp_path).build, "12.0"), "smoke", SmokeReport) is not None
+        records.read(smoke_results.record(smoking(tmp_path).build, "12.0"), "smoke", SmokeReport)
+        is not None
     )
 
 
@@ -127,14 +130,14 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
     with raises("smoke-failed") as caught:
         main_smoke.main(ctx)
     assert caught.value.what == f"2 checks fail or are missing on {CARD} (12.0): grammar, state."
-    assert str(job.record(ctx.build, "12.0")) in caught.value.evidence
+    assert str(smoke_results.record(ctx.build, "12.0")) in caught.value.evidence
     assert left(ctx)["ok"] is False
     assert [c["id"] for c in left(ctx)["smoke"]["checks"] if c["status"] == "fail"] == [
         "grammar",
         "state",
     ]
     assert (
-        records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
+        records.read(smoke_results.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
     )  # no stage takes it
     told = capsys.readouterr().out
     assert "what was found" in told
@@ -149,7 +152,7 @@ def test_a_report_that_fails_takes_the_place_of_one_that_did_not(tmp_path: Path)
     imported_file(tmp_path, digest, checks=fakes.smoke_checks("memory"))
     with raises("smoke-failed"):
         main_smoke.main(ctx)
-    assert records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
+    assert records.read(smoke_results.record(ctx.build, "12.0"), "smoke", SmokeReport) is None
 
 
 def test_a_report_that_lacks_a_check_is_not_enough(tmp_path: Path) -> None:
@@ -179,7 +182,7 @@ def test_a_run_on_another_gpu_overwrites_nothing(tmp_path: Path) -> None:
     main_smoke.main(ctx)
     imported_file(tmp_path, digest, device="cpu", capability=None, driver=None)
     main_smoke.main(ctx)
-    assert job.places(ctx.build) == ("9.0", "12.0", "cpu")
+    assert smoke_results.places(ctx.build) == ("9.0", "12.0", "cpu")
     assert {path.name: path.read_bytes() for path in ctx.build.glob("smoke-*12.0*")} == before
     assert left(ctx, "9.0")["smoke"]["device"] == "NVIDIA H200"
 
@@ -255,7 +258,7 @@ def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Pat
     report = imported_file(tmp_path, "1" * 64)
     with raises("smoke-report-other-wheel"):
         main_smoke.main(smoking(tmp_path, "--report", report))
-    assert not job.record(ctx.build, "12.0").exists()
+    assert not smoke_results.record(ctx.build, "12.0").exists()
 
 
 def test_a_report_is_of_the_wheel_that_lies_there_and_not_of_the_recorded_one(
@@ -331,7 +334,7 @@ def test_a_report_that_one_of_the_keys_signed_is_taken(
     assert keys.given[1] == report.read_bytes()  # what was signed is the report itself
     assert keys.signatures == [b"a signature\n"] * 2
     assert not Path(copied).exists()
-    kept = job.report_path(ctx.build, "12.0")
+    kept = smoke_results.report_path(ctx.build, "12.0")
     assert kept.read_bytes() == report.read_bytes()
     assert kept.with_name(f"{kept.name}.sig").read_text() == "a signature\n"
 
@@ -350,7 +353,7 @@ def test_a_report_that_is_exchanged_while_it_is_checked_is_not_taken(
     keys.meanwhile = exchange
     main_smoke.main(ctx)
     assert keys.given == [None, genuine]
-    kept = job.report_path(ctx.build, "12.0")
+    kept = smoke_results.report_path(ctx.build, "12.0")
     assert kept.read_bytes() == genuine
     assert kept.with_name(f"{kept.name}.sig").read_bytes() == b"a signature\n"
 
@@ -380,7 +383,7 @@ def test_the_signature_of_another_report_does_not_stay(tmp_path: Path, keys: Key
     ctx = signed(tmp_path)
     main_smoke.main(ctx)
     main_smoke.main(smoking(tmp_path, "--report", str(tmp_path / "smoke-report.json")))
-    assert job.report_path(ctx.build, "12.0").exists()
+    assert smoke_results.report_path(ctx.build, "12.0").exists()
     assert not (ctx.build / "smoke-report-12.0.json.sig").exists()
 
 
@@ -414,7 +417,7 @@ def test_a_report_that_none_of_the_keys_signed_is_refused(
         main_smoke.main(ctx)
     assert evidence in caught.value.evidence
     assert "ssh-keygen -Y sign -n blackwheel" in caught.value.remedy
-    assert not job.record(ctx.build, "12.0").exists()
+    assert not smoke_results.record(ctx.build, "12.0").exists()
 
 
 def test_a_key_that_is_unknown_is_refused_whatever_the_verification_says(
@@ -433,7 +436,7 @@ def test_without_ssh_keygen_a_signature_cannot_be_asked_for(
     with raises("ssh-keygen-missing") as caught:
         main_smoke.main(ctx)
     assert "OpenSSH" in caught.value.remedy
-    assert not job.record(ctx.build, "12.0").exists()
+    assert not smoke_results.record(ctx.build, "12.0").exists()
 
 
 # ---- a run here ---------------------------------------------------------------------------------
@@ -493,7 +496,7 @@ def test_a_wheel_is_tested_on_the_gpu(tmp_path: Path, bench: Bench, capsys: Told
     ctx = smoking(tmp_path)
     digest = build(ctx)
     main_smoke.main(ctx)
-    found = records.read(job.record(ctx.build, "12.0"), "smoke", SmokeReport)
+    found = records.read(smoke_results.record(ctx.build, "12.0"), "smoke", SmokeReport)
     assert found is not None
     assert (found.origin, found.sha256, found.device) == ("here", digest, CARD)
     told = capsys.readouterr().out
@@ -605,7 +608,7 @@ def test_checks_that_end_without_a_report_are_a_problem_with_their_last_words(
         main_smoke.main(ctx)
     assert "a word of Python's own" in caught.value.evidence
     assert "smoke.log" in caught.value.remedy
-    assert not job.record(ctx.build, "12.0").exists()
+    assert not smoke_results.record(ctx.build, "12.0").exists()
 
 
 def test_a_report_of_an_earlier_run_is_not_taken_for_this_one(tmp_path: Path, bench: Bench) -> None:
@@ -674,7 +677,9 @@ def test_a_given_wheel_is_tested_and_its_record_lies_apart(
     ctx = smoking(tmp_path, "--wheel", str(given))
     build(ctx)
     main_smoke.main(ctx)
-    assert not job.record(ctx.build, "12.0").exists()  # that is of the wheel that was built here
+    assert not smoke_results.record(
+        ctx.build, "12.0"
+    ).exists()  # that is of the wheel that was built here
     record = ctx.given(given, records.file_sha256(given)) / "smoke-12.0.json"
     found = records.read(record, "smoke", SmokeReport)
     assert found is not None

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import staging
+from sessions.build import import_hooks, staging
 from sessions.fetch import source_filter
 from sessions.shared import disk
 from tests import fakes
 
 OVERLAY = {
     name: (fakes.ROOT / "sessions" / "build" / "overlay" / name).read_text(encoding="utf-8")
-    for name in (*staging.HOOKS, staging.DOCTOR)
+    for name in (*import_hooks.HOOKS, import_hooks.DOCTOR)
 }
 REQUIRES = ("cuda-pathfinder>=1.3", "nvidia-cuda-runtime>=13.1.80,<14")
 # As upstream has them.
@@ -184,24 +184,29 @@ OF_CUDA = ["llama_cpp/_cuda_runtime.py", "llama_cpp/_gpu_check.py", "pyproject.t
 @pytest.mark.parametrize(
     ("cuda", "platform", "files", "hooks"),
     [
-        (None, "linux", OF_ALL, (staging.BACKENDS_HOOK,)),
+        (None, "linux", OF_ALL, (import_hooks.BACKENDS_HOOK,)),
         (
             "13.1",
             "linux",
             OF_ALL + OF_CUDA,
-            (staging.HOOK, staging.BACKENDS_HOOK, staging.GPUS_HOOK),
+            (import_hooks.HOOK, import_hooks.BACKENDS_HOOK, import_hooks.GPUS_HOOK),
         ),
         (
             None,
             "windows",
             [*OF_ALL, "llama_cpp/_bundled_dlls.py"],
-            (staging.DLLS_HOOK, staging.BACKENDS_HOOK),
+            (import_hooks.DLLS_HOOK, import_hooks.BACKENDS_HOOK),
         ),
         (
             "13.1",
             "windows",
             [*OF_ALL, *OF_CUDA, "llama_cpp/_bundled_dlls.py"],
-            (staging.HOOK, staging.DLLS_HOOK, staging.BACKENDS_HOOK, staging.GPUS_HOOK),
+            (
+                import_hooks.HOOK,
+                import_hooks.DLLS_HOOK,
+                import_hooks.BACKENDS_HOOK,
+                import_hooks.GPUS_HOOK,
+            ),
         ),
     ],
 )
@@ -211,12 +216,12 @@ def test_a_wheel_gets_what_its_target_needs_called_before_anything_of_the_packag
     added = additions(source, cuda, platform)
     assert sorted(added) == sorted(files)
     assert added["llama_cpp/__init__.py"] == "".join(hooks) + INIT
-    names = [name for name, hook in staging.HOOKS.items() if hook in hooks]
-    assert staging.called(added["llama_cpp/__init__.py"]) == names
+    names = [name for name, hook in import_hooks.HOOKS.items() if hook in hooks]
+    assert import_hooks.called(added["llama_cpp/__init__.py"]) == names
 
 
 def test_each_hook_calls_a_function_that_its_module_has() -> None:
-    for name, hook in staging.HOOKS.items():
+    for name, hook in import_hooks.HOOKS.items():
         words = hook.split()
         assert words[1] == f".{name.removesuffix('.py')}"
         assert f"def {words[3]}()" in OVERLAY[name]
@@ -224,10 +229,10 @@ def test_each_hook_calls_a_function_that_its_module_has() -> None:
 
 def test_what_delvewheel_writes_into_the_loading_of_libraries_is_taken_out_again() -> None:
     patch = "# start delvewheel patch\ndef _p():\n    import os\n\n\n_p()\n# end delvewheel patch"
-    ours = OVERLAY[staging.DLLS]
+    ours = OVERLAY[import_hooks.DLLS]
     assert ours.count("\n# delvewheel: patch\n") == 1
-    assert staging.unpatched(ours.replace("# delvewheel: patch", patch)) == ours
-    assert staging.unpatched(ours) == ours
+    assert import_hooks.unpatched(ours.replace("# delvewheel: patch", patch)) == ours
+    assert import_hooks.unpatched(ours) == ours
 
 
 def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
@@ -239,7 +244,7 @@ def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
     assert re.findall(r"@[A-Z_]+@", text + checks) == []
 
 
-@pytest.mark.parametrize("name", ["__init__.py", *staging.HOOKS])
+@pytest.mark.parametrize("name", ["__init__.py", *import_hooks.HOOKS])
 def test_what_is_added_is_python(name: str, source: Path) -> None:
     text = additions(source, platform="windows")[f"llama_cpp/{name}"]
     compile(text, name, "exec", dont_inherit=True)

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from sessions.shared import errors, graph, targets_file, usage
-from sessions.shared.declared import OPTIONS, takes
+from sessions.shared.option_list import OPTIONS, takes
 from tests import fakes
 
 TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sessions.build import staging
+from sessions.build import import_hooks
 from sessions.shared import code_digest, records
 from sessions.shared.errors import USAGE
 from sessions.shared.nox_session import Context
@@ -35,8 +35,8 @@ def loader(cuda: str | None = "13.1") -> str:
     """The digest of what rtx50's wheel has of ours, or a CPU wheel."""
     texts = {p.name: p.read_text(encoding="utf-8") for p in SESSIONS.glob("build/overlay/*.py")}
     archs = ("120-real",) if cuda else ()
-    ours = staging.modules(texts, platform="linux", cuda=cuda, archs=archs)
-    filled = staging.loader_text(ours)
+    ours = import_hooks.modules(texts, platform="linux", cuda=cuda, archs=archs)
+    filled = import_hooks.loader_text(ours)
     return records.text_sha256(filled.encode())
 
 
@@ -238,7 +238,7 @@ JUDGES = [
     "verify/run_checks.py",
     "verify/library.py",
     "shared/knowledge.py",
-    "build/staging.py",
+    "build/import_hooks.py",
     "data/knowledge/cuda.toml",
     "data/knowledge/wheels.toml",
     "data/knowledge/sources.toml",
@@ -277,7 +277,7 @@ def test_what_judges_no_wheel_is_no_reason_to_judge_again(
     others = [path for path in others if path.relative_to(rules).as_posix() not in judging]
     names = {path.relative_to(rules).as_posix() for path in others}
     assert {
-        "release/package_server.py",
+        "release/server_listing.py",
         "release/main_publish.py",
         "release/documents/wheel_card.py",
         "payload/bench.py",
@@ -285,7 +285,7 @@ def test_what_judges_no_wheel_is_no_reason_to_judge_again(
     assert {
         "data/knowledge/measured.toml",
         "data/knowledge/baselines.toml",
-        "build/baselines.py",
+        "build/other_builds.py",
     } <= names
     for path in others:
         with path.open("a", encoding="utf-8") as text:
@@ -360,7 +360,7 @@ def test_how_long_a_build_took_is_no_reason_to_judge_again() -> None:
 
 def test_a_changed_loader_is_judged_by_again(ctx: Context, rules: Path) -> None:
     main_verify.main(ctx)
-    with (rules / "build" / "overlay" / staging.LOADER).open("a", encoding="utf-8") as text:
+    with (rules / "build" / "overlay" / import_hooks.LOADER).open("a", encoding="utf-8") as text:
         text.write("# a change\n")
     with raises("verify-failed"):
         main_verify.main(ctx)

@@ -13,7 +13,7 @@ from sessions.shared import knowledge as locked
 from sessions.shared.checks import Check
 from sessions.shared.target import BuildSpec
 from sessions.verify import checks_file, policy
-from sessions.verify import checks_host as host
+from sessions.verify import checks_libraries as host
 from sessions.verify.checks_device import has_feature
 from sessions.verify.model import Binding, Library, Material, WheelFacts
 from sessions.verify.run_checks import judge

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessions.build import compilation, main_wheel, wheel_contents
+from sessions.build import cmake_tree, compilation, main_wheel, wheel_contents
 from sessions.build.model import Timeline
 from sessions.probe import ms_runtime
 from sessions.shared import knowledge, programs, records
@@ -272,9 +272,7 @@ def test_check_tree_takes_what_was_asked_for(
     asked: tuple[str, ...], compiled: list[str], tmp_path: Path
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
-    compilation.check_tree(
-        configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None
-    )
+    cmake_tree.check(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
 
 
 @pytest.mark.parametrize(
@@ -296,9 +294,7 @@ def test_check_tree_refuses_other_architectures_and_names_the_option(
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
     with raises("build-other-architectures") as caught:
-        compilation.check_tree(
-            configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None
-        )
+        cmake_tree.check(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
     assert (caught.value.id, caught.value.code) == ("build-other-architectures", USAGE)
     words = option.split(" ", 1)[1].strip("'") if option else ""
     told = programs.typed(["--arch", words]) if option else "--version"
@@ -310,13 +306,13 @@ def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
     for path in tree.iterdir():
         path.write_bytes(path.read_bytes().replace(b"/s/", b"/\xff/") + b"\n")
     (tree / "CMakeCache.txt").write_bytes(b"X:PATH=/\xff\n")
-    compilation.check_tree(tree, fakes.spec(), fakes.toolkit())
+    cmake_tree.check(tree, fakes.spec(), fakes.toolkit())
 
 
 def test_check_tree_refuses_another_toolkit(tmp_path: Path) -> None:
     tree = configured(tmp_path, "120-real", kit="/usr/local/cuda-13.0")
     with raises("build-foreign-cuda") as caught:
-        compilation.check_tree(tree, fakes.spec(), fakes.toolkit())
+        cmake_tree.check(tree, fakes.spec(), fakes.toolkit())
     assert caught.value.id == "build-foreign-cuda"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import staging
+from sessions.build import import_hooks, staging
 from sessions.verify.metadata import PACKAGE
 from tests.fakes import ROOT
 from tests.integration.wheels import Draft
@@ -52,7 +52,7 @@ def cuda_wheel(sound: Draft, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("source")
     (source / PACKAGE).mkdir()
     init = sound.members[f"{PACKAGE}/__init__.py"]
-    for hook in staging.HOOKS.values():
+    for hook in import_hooks.HOOKS.values():
         init = init.removeprefix(hook.encode())
     (source / PACKAGE / "__init__.py").write_bytes(init)
     (source / "pyproject.toml").write_text('[project]\ndependencies = ["numpy"]\n')

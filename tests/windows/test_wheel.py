@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from sessions.build import repair, staging
+from sessions.build import import_hooks, platform_tag
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
-from sessions.run import job
+from sessions.run import smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options, records, venvs
 from sessions.shared.errors import Problem
@@ -59,7 +59,7 @@ def test_the_same_build_is_repaired_to_the_same_bytes(
     settings = records.need(built.record("configure"), "configure", BuildEnv)
     folders = sorted({path.parent for path in ms_runtime.find(settings.variables).values()})
     python = str(venvs.program(build_tools.tools(built), "python"))
-    repair.windows(python, raw, tmp_path, folders, settings.variables)
+    platform_tag.windows(python, raw, tmp_path, folders, settings.variables)
     assert (tmp_path / wheel.name).read_bytes() == wheel.read_bytes()
 
 
@@ -71,7 +71,7 @@ def test_a_library_that_visual_studio_does_not_redistribute_is_refused(
     crt = ms_runtime.find(settings.variables)["msvcp140.dll"].parent
     python = str(venvs.program(build_tools.tools(built), "python"))
     with pytest.raises(Problem, match="delvewheel refuses") as caught:
-        repair.windows(python, raw, tmp_path, [crt], settings.variables)
+        platform_tag.windows(python, raw, tmp_path, [crt], settings.variables)
     assert "Unable to find library: vcomp140.dll" in caught.value.evidence
 
 
@@ -115,8 +115,8 @@ def as_built(built: Context, wheel: Draft) -> None:
 def by_delvewheels_own_way(_: Context, wheel: Draft) -> None:
     """With os.add_dll_directory only, which upstream's way to load a library does not heed."""
     name = f"{PACKAGE}/__init__.py"
-    wheel.members[name] = wheel.members[name].removeprefix(staging.DLLS_HOOK.encode())
-    del wheel.members[f"{PACKAGE}/{staging.DLLS}"]
+    wheel.members[name] = wheel.members[name].removeprefix(import_hooks.DLLS_HOOK.encode())
+    del wheel.members[f"{PACKAGE}/{import_hooks.DLLS}"]
 
 
 def without_openmp(_: Context, wheel: Draft) -> None:
@@ -381,8 +381,8 @@ def test_the_bundle_tests_the_wheel_with_python_alone(
     cwd.mkdir()
     ran = lab.run(lab.python, short, env=env, cwd=cwd, timeout=1800).well()
     text = (cwd / "smoke-report.json").read_text(encoding="utf-8")
-    report = job.opened(text, record, records.file_sha256(wheel), "there")
-    assert job.failed(report) == []
+    report = smoke_results.opened(text, record, records.file_sha256(wheel), "there")
+    assert smoke_results.failed(report) == []
     assert len(report.cases) == 32
     assert "ok   known-answers: 32 cases" in ran.output
     assert set(temporary.iterdir()) == before

@@ -18,7 +18,7 @@ from sessions.build.ninja_log import summary
 from sessions.release.documents import templating, timeline_chart
 from sessions.release.evidence import Evidence, ran, refuted, unproven
 from sessions.release.provenance import neutral
-from sessions.run import job
+from sessions.run import smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import console, knowledge
 
@@ -84,7 +84,7 @@ def _template() -> jinja2.Template:
         clock=clock,
         file=timeline_chart.name,
         base=lambda member: member.rsplit("/", 1)[-1],
-        share=job.share,
+        share=smoke_results.share,
         sci=lambda value: f"{value:.2e}",
     )
     return environment.get_template("report.html")
@@ -111,7 +111,9 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
         "answers": sum(len(run.report.cases) for run in runs),
         "out_of_bounds": sum(len(table["failed"]) for table in tables),
         "closest": max(
-            (table["closest"] for table in tables if table["closest"]), key=job.share, default=None
+            (table["closest"] for table in tables if table["closest"]),
+            key=smoke_results.share,
+            default=None,
         ),
         "verdict": verdict(found),
         "untested": unproven(found),
@@ -159,13 +161,13 @@ def answers(report: SmokeReport) -> dict[str, Any]:
     rows: dict[str, dict[Any, Mapping[str, Any]]] = {}
     for case in cases:
         rows.setdefault(case["type"], {})[case["kv"], case["flash"], case["batch"]] = case
-    held = [case for case in cases if job.holds(case)]
+    held = [case for case in cases if smoke_results.holds(case)]
     return {
         "ways": ways,
         "batches": batches,
         "rows": {name: [cell(row.get(c)) for c in columns] for name, row in rows.items()},
-        "closest": max(held, key=job.share, default=None),
-        "failed": [case for case in report.cases if not job.holds(case)],
+        "closest": max(held, key=smoke_results.share, default=None),
+        "failed": [case for case in report.cases if not smoke_results.holds(case)],
     }
 
 
@@ -173,10 +175,13 @@ def cell(case: Mapping[str, Any] | None) -> dict[str, Any]:
     """A case in the table: the share of its bound in percent, and how dark it is, 0 to 10."""
     if case is None:
         return {"said": "none", "heat": "none"}
-    if not job.holds(case):
+    if not smoke_results.holds(case):
         wrong = "nmse" in case and case["finite"]
-        return {"said": f"{100 * job.share(case):.0f} !" if wrong else "error", "heat": "over"}
-    share = 100 * job.share(case)
+        return {
+            "said": f"{100 * smoke_results.share(case):.0f} !" if wrong else "error",
+            "heat": "over",
+        }
+    share = 100 * smoke_results.share(case)
     return {"said": f"{share:.0f}" if share >= 1 else "<1", "heat": f"h{min(int(share / 10), 9)}"}
 
 

@@ -21,7 +21,7 @@ from sessions.release.evidence import Evidence, ran, unproven
 from sessions.release.gate import UNSUPPORTED, Checkout
 from sessions.release.model import PythonWheel
 from sessions.release.provenance import neutral
-from sessions.run import job
+from sessions.run import smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options
 from sessions.shared.checks import Check
@@ -239,7 +239,7 @@ def fp4(found: Evidence) -> int:
 def types(reports: Iterable[SmokeReport]) -> list[str]:
     """The quantisations of which every case of every run was within its bound."""
     cases = [case for report in reports for case in report.cases]
-    bad = {case["type"] for case in cases if not job.holds(case)}
+    bad = {case["type"] for case in cases if not smoke_results.holds(case)}
     return [name for name in dict.fromkeys(case["type"] for case in cases) if name not in bad]
 
 

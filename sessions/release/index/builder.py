@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 from pathlib import Path
 
-from sessions.release.documents import index_page
-from sessions.release.index import pages, variants
+from sessions.release.index import choose_page, pages, variants
 from sessions.release.index.pages import File
 from sessions.release.model import PythonWheel, Release
 from sessions.shared import knowledge, records, spec
@@ -132,11 +131,11 @@ def write(dist: Path) -> None:
     everything += _variants_json(dist, groups)
     _write_simple(dist, ALL, everything, _note(groups) if _has_variants(groups) else "")
     offers = [
-        index_page.Offer(name, placed.folder, placed.release, placed.release.system)
+        choose_page.Offer(name, placed.folder, placed.release, placed.release.system)
         for name, group in groups.items()
         for placed in group
     ]
-    records.write_text(dist / "index.html", index_page.render(PROJECT, offers))
+    records.write_text(dist / "index.html", choose_page.render(PROJECT, offers))
 
 
 def _wheels(group: Iterable[Placed]) -> list[tuple[Placed, PythonWheel]]:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import jinja2
 from packaging.version import Version
 
-from sessions.build import retag
+from sessions.build import python_tag
 from sessions.release.documents import templating
 from sessions.release.model import Release
 from sessions.shared import knowledge
@@ -140,7 +140,7 @@ def _gpu_names(release: Release) -> str:
 
 def pythons(file: str) -> list[str]:
     """The Pythons that a wheel serves."""
-    return [python for python in knowledge.pythons() if retag.serves(file, python)]
+    return [python for python in knowledge.pythons() if python_tag.serves(file, python)]
 
 
 def _python_name(file: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sessions.build import main_wheel, retag, sbom
+from sessions.build import main_wheel, python_tag, sbom
 from sessions.shared import records
 from sessions.verify import diff
 from tests import fakes
@@ -78,14 +78,14 @@ def test_it_is_to_the_byte_what_a_build_by_that_python_makes(
     tmp_path: Path, python: str, end: str
 ) -> None:
     tag = f"cp{python.replace('.', '')}"
-    name = retag.name(LINUX, python)
+    name = python_tag.name(LINUX, python)
     assert name == LINUX.replace("cp311", tag)
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     there.mkdir()
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", end=end)
     whole = pack(there / name, f"{tag}-{tag}", f"cpu+py{python}", end=end)
-    told = retag.retagged(base, here / name, python, f"cpu+py{python}")
+    told = python_tag.retagged(base, here / name, python, f"cpu+py{python}")
     assert diff.differences(here / name, whole) == ()
     assert told == records.text_sha256(bill(f"cpu+py{python}").encode())
     # And it was no copy.
@@ -96,7 +96,7 @@ def test_a_name_that_differs_in_the_bill_would_be_seen(tmp_path: Path) -> None:
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu")
     (tmp_path / "b").mkdir()
     other = tmp_path / "b" / LINUX
-    retag.retagged(base, other, "3.11", "rtx50")
+    python_tag.retagged(base, other, "3.11", "rtx50")
     found = diff.differences(base, other)
     assert any("sboms" in line for line in found)
     assert any("RECORD" in line for line in found)
@@ -120,27 +120,27 @@ def test_a_name_that_differs_in_the_bill_would_be_seen(tmp_path: Path) -> None:
     ],
 )
 def test_whom_a_wheel_serves_its_tag_says(tag: str, python: str, expected: bool) -> None:
-    assert retag.serves(f"llama_cpp_python-0.3.36-{tag}-win_amd64.whl", python) is expected
+    assert python_tag.serves(f"llama_cpp_python-0.3.36-{tag}-win_amd64.whl", python) is expected
 
 
 def test_a_python_that_the_release_refuses_gets_no_wheel(tmp_path: Path) -> None:
     metadata = TEXTS["METADATA"].replace(">=3.8", ">=3.9,<3.13")
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=metadata)
-    assert retag.refusal(base, "3.9") is None
-    assert retag.refusal(base, "3.12") is None
-    assert retag.refusal(base, "3.8") == "Requires-Python is >=3.9,<3.13"
-    assert retag.refusal(base, "3.13") == "Requires-Python is >=3.9,<3.13"
+    assert python_tag.refusal(base, "3.9") is None
+    assert python_tag.refusal(base, "3.12") is None
+    assert python_tag.refusal(base, "3.8") == "Requires-Python is >=3.9,<3.13"
+    assert python_tag.refusal(base, "3.13") == "Requires-Python is >=3.9,<3.13"
 
 
 def test_without_requires_python_any_will_do(tmp_path: Path) -> None:
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata="Name: llama_cpp_python\n")
-    assert retag.refusal(base, "3.8") is None
+    assert python_tag.refusal(base, "3.8") is None
 
 
 @pytest.mark.parametrize("tag", ["cp312-abi3", "cp313-cp313t", "cp311-none"])
 def test_a_tag_that_is_not_of_one_python_alone_is_not_changed(tmp_path: Path, tag: str) -> None:
     base = pack(tmp_path / LINUX.replace("cp311-cp311", tag), tag, "cpu")
-    assert retag.refusal(base, "3.9") == f"its tag is {tag}-manylinux_2_35_x86_64"
+    assert python_tag.refusal(base, "3.9") == f"its tag is {tag}-manylinux_2_35_x86_64"
 
 
 def extension() -> Path:
@@ -156,7 +156,7 @@ def test_an_extension_module_is_found_to_call_python(tmp_path: Path) -> None:
     path = extension()
     extra: dict[str, Any] = {f"llama_cpp/{path.name}": path.read_bytes()}
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
-    (found,) = retag.calls(base)
+    (found,) = python_tag.calls(base)
     assert found.endswith(f" in llama_cpp/{path.name}")
     assert found.startswith(("Py", "_Py", "python3"))
 
@@ -165,18 +165,18 @@ def test_a_library_that_cannot_be_read_is_not_taken_for_one_without_calls(tmp_pa
     extra = {"llama_cpp/lib/libllama.so": b"no library"}
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
     with raises("library-unreadable"):
-        retag.calls(base)
+        python_tag.calls(base)
 
 
 def test_what_is_no_library_is_not_asked(tmp_path: Path) -> None:
-    assert retag.calls(pack(tmp_path / LINUX, "cp311-cp311", "cpu")) == []
+    assert python_tag.calls(pack(tmp_path / LINUX, "cp311-cp311", "cpu")) == []
 
 
 @pytest.mark.parametrize("wanted", ["3 or so", f">={'9' * 5_000}"])
 def test_a_requires_python_that_cannot_be_read_is_a_refusal(wanted: str, tmp_path: Path) -> None:
     text = TEXTS["METADATA"].replace(">=3.8", wanted)
     path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=text)
-    refused = retag.refusal(path, "3.12")
+    refused = python_tag.refusal(path, "3.12")
     assert refused is not None
     assert refused.endswith("which cannot be read")
     assert len(refused) < 200
@@ -185,7 +185,7 @@ def test_a_requires_python_that_cannot_be_read_is_a_refusal(wanted: str, tmp_pat
 def test_a_metadata_of_letters_in_letters_is_no_error(tmp_path: Path) -> None:
     deep = TEXTS["METADATA"] + "Content-Type: message/rfc822\n\n" * 5_000
     path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=deep)
-    assert retag.refusal(path, "3.12") is None
+    assert python_tag.refusal(path, "3.12") is None
 
 
 # ---- What another Python than the target's has built ---------------------------------------------

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import pytest
 
-from sessions.build import baselines
+from sessions.build import other_builds
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch import build_tools
 from sessions.shared import disk, knowledge, records, subnox
@@ -49,25 +49,25 @@ def test_a_wheel_is_taken_by_its_path(tmp_path: Path) -> None:
     other = tmp_path / "seed" / NAME
     other.parent.mkdir()
     other.write_bytes(b"")
-    assert baselines.wheels(fakes.context(tmp_path, "--baseline", str(other))) == [other]
+    assert other_builds.wheels(fakes.context(tmp_path, "--baseline", str(other))) == [other]
 
 
 def test_without_one_there_is_none(tmp_path: Path) -> None:
-    assert baselines.wheels(fakes.context(tmp_path)) == []
+    assert other_builds.wheels(fakes.context(tmp_path)) == []
 
 
 @pytest.mark.parametrize("name", ["gone.whl", "seeds", "targets.toml"])
 def test_what_is_no_wheel_is_refused_with_what_may_be_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text("")
     with raises("baseline-wheel-missing") as caught:
-        baselines.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / name)))
+        other_builds.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / name)))
     assert "seed, upstream, ptx" in caught.value.remedy
 
 
 def test_beside_a_wheel_that_is_given_nothing_is_built(tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, "--wheel", "x.whl", "--baseline", "seed")
     with raises("baseline-is-the-target"):
-        baselines.wheels(ctx)
+        other_builds.wheels(ctx)
 
 
 # ---- what a builder is told ---------------------------------------------------------------------
@@ -89,7 +89,7 @@ def told(name: str, **changes: Any) -> dict[str, str]:
         "CCACHE_DIR": "/c",
         "SOURCE_DATE_EPOCH": "1",
     }
-    return baselines.environment(
+    return other_builds.environment(
         fakes.spec(**changes),
         ROWS[name],
         fakes.build_env(variables=variables),
@@ -181,7 +181,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
 
 def test_a_named_one_is_built_into_a_folder_of_its_own(tmp_path: Path, builder: Builder) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
-    (path,) = baselines.wheels(ctx)
+    (path,) = other_builds.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+seed" / NAME
     assert path.read_bytes() == b"by another procedure"
     wheel = records.need(path.parent / "wheel.json", "wheel", Wheel)
@@ -199,20 +199,20 @@ def test_it_is_built_once_and_again_when_something_changed(
     tmp_path: Path, builder: Builder
 ) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
-    (path,) = baselines.wheels(ctx)
-    baselines.wheels(ctx)
+    (path,) = other_builds.wheels(ctx)
+    other_builds.wheels(ctx)
     assert len(builder.commands) == 1
     path.unlink()
-    baselines.wheels(ctx)
+    other_builds.wheels(ctx)
     assert len(builder.commands) == 2
     path.write_bytes(b"by anoth")  # half of it, or another
-    baselines.wheels(ctx)
+    other_builds.wheels(ctx)
     assert path.read_bytes() == b"by another procedure"
     assert len(builder.commands) == 3
     old = tmp_path / "build" / "rtx50+seed" / "tree"
     old.mkdir()
     records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit(fingerprint="b" * 64))
-    baselines.wheels(ctx)
+    other_builds.wheels(ctx)
     assert len(builder.commands) == 4
     assert not old.exists()  # what another toolkit compiled
 
@@ -221,17 +221,17 @@ def test_foreign_is_built_again_for_another_revision_of_the_compiler_and_for_no_
     tmp_path: Path, builder: Builder
 ) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
-    baselines.wheels(ctx)
+    other_builds.wheels(ctx)
     build = records.need(ctx.record("configure"), "configure", BuildEnv)
     elsewhere = {**build.variables, "TMPDIR": "/scratch", "HOME": "/home/other"}
     moved = dataclasses.replace(build, variables=elsewhere)
     records.write(ctx.record("configure"), "configure", moved)
-    baselines.wheels(ctx)
+    other_builds.wheels(ctx)
     assert len(builder.commands) == 1
     for field in ("identity", "linked"):
         compiler = fakes.compiler(**{field: {"cc1plus": "of a later revision"}})
         records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
-        baselines.wheels(ctx)
+        other_builds.wheels(ctx)
     assert len(builder.commands) == 3
 
 
@@ -248,7 +248,7 @@ def test_a_wheel_is_there_whole_or_not_at_all(
 
     monkeypatch.setattr("shutil.copyfile", killed)
     with pytest.raises(KeyboardInterrupt):
-        baselines.wheels(benching(tmp_path, "--baseline", "seed"))
+        other_builds.wheels(benching(tmp_path, "--baseline", "seed"))
     assert list((tmp_path / "wheels" / "rtx50+seed").iterdir()) == []
 
 
@@ -259,7 +259,7 @@ def test_what_a_killed_run_left_behind_is_ended_first(
     monkeypatch.setattr(
         "sessions.shared.programs.end_leftovers", lambda name, value: ended.append((name, value))
     )
-    baselines.wheels(benching(tmp_path, "--baseline", "seed"))
+    other_builds.wheels(benching(tmp_path, "--baseline", "seed"))
     assert ended == [("BLACKWHEEL_BUILD", builder.env["BLACKWHEEL_BUILD"])]
 
 
@@ -267,11 +267,11 @@ def test_after_an_interruption_it_goes_on(tmp_path: Path, builder: Builder) -> N
     ctx = benching(tmp_path, "--baseline", "seed")
     builder.code = 1
     with raises("build-failed"):
-        baselines.wheels(ctx)
+        other_builds.wheels(ctx)
     tree = tmp_path / "build" / "rtx50+seed" / "tree"
     tree.mkdir()
     builder.code = 0
-    baselines.wheels(ctx)
+    other_builds.wheels(ctx)
     assert tree.exists()
 
 
@@ -279,7 +279,7 @@ def test_a_build_that_fails_shows_its_first_error(tmp_path: Path, builder: Build
     builder.code, builder.lines = 1, ["a.cpp:3: error: no such thing"]
     ctx = benching(tmp_path, "--baseline", "upstream")
     with raises("build-failed") as caught:
-        baselines.wheels(ctx)
+        other_builds.wheels(ctx)
     assert "no such thing" in caught.value.evidence
     assert not (tmp_path / "wheels" / "rtx50+upstream").exists()
 
@@ -290,18 +290,18 @@ def test_a_build_that_leaves_no_wheel_or_two_is_a_problem(
 ) -> None:
     builder.made = made
     with raises("baseline-build-output"):
-        baselines.wheels(benching(tmp_path, "--baseline", "seed"))
+        other_builds.wheels(benching(tmp_path, "--baseline", "seed"))
 
 
 def test_two_architectures_cannot_be_named_by_the_notes_variable(tmp_path: Path) -> None:
     ctx = benching(tmp_path, "--baseline", "seed", spec=fakes.spec(archs=("90-real", "120-real")))
     with raises("baseline-two-architectures"):
-        baselines.wheels(ctx)
+        other_builds.wheels(ctx)
 
 
 def test_without_the_targets_own_build_there_is_none(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
-        baselines.wheels(fakes.context(tmp_path, "--baseline", "seed"))
+        other_builds.wheels(fakes.context(tmp_path, "--baseline", "seed"))
     assert caught.value.remedy == "nox -s configure"
 
 
@@ -327,7 +327,7 @@ def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
     tmp_path: Path, nested: list[Any]
 ) -> None:
     ctx = benching(tmp_path, "--target", "rtx50", "--baseline", "ptx", "--jobs", "3")
-    (path,) = baselines.wheels(ctx)
+    (path,) = other_builds.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+arch120-virtual" / "ptx.whl"
     assert nested == [
         (["wheel"], "rtx50", ["--jobs=3", "--arch=120-virtual"]),
@@ -339,7 +339,7 @@ def test_one_that_cannot_be_built_is_a_problem_with_its_command(
 ) -> None:
     monkeypatch.setattr(subnox, "follow", lambda *_: 1)
     with raises("baseline-ptx-build-failed") as caught:
-        baselines.wheels(benching(tmp_path, "--baseline", "ptx"))
+        other_builds.wheels(benching(tmp_path, "--baseline", "ptx"))
     assert "nox -s wheel -- --target rtx50 --arch '120-virtual'" in caught.value.remedy
 
 
@@ -347,7 +347,7 @@ def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text(TARGETS, encoding="utf-8")
     words = ("--target", "cpu", "--baseline", "ptx")
     with raises("baseline-ptx-of-cpu") as caught:
-        baselines.wheels(fakes.context(tmp_path, *words, spec=fakes.cpu_spec()))
+        other_builds.wheels(fakes.context(tmp_path, *words, spec=fakes.cpu_spec()))
     assert caught.value.id == "baseline-ptx-of-cpu"
 
 
@@ -355,12 +355,12 @@ def test_the_target_is_no_baseline_of_itself(tmp_path: Path) -> None:
     """Its build would wait for the lock that this run has until it ends."""
     ctx = benching(tmp_path, "--baseline", "ptx", "--arch", "120-virtual")
     with raises("baseline-is-the-target") as caught:
-        baselines.wheels(ctx)
+        other_builds.wheels(ctx)
     assert (caught.value.id, caught.value.code) == ("baseline-is-the-target", USAGE)
 
 
 def test_the_names_are_those_of_the_help() -> None:
-    from sessions.shared import arguments, declared
+    from sessions.shared import arguments, option_list
 
-    metavar = declared.BY_FIELD["baseline"].metavar
+    metavar = option_list.BY_FIELD["baseline"].metavar
     assert metavar == "|".join(["WHEEL", *arguments.baselines()])

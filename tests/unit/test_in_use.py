@@ -13,19 +13,19 @@ import filelock
 import pytest
 
 from sessions.build import main_clean
-from sessions.shared import disk, locks, programs
+from sessions.shared import disk, in_use, programs
 from sessions.shared.nox_session import Context
 from tests import fakes
 
 SETUP = """
 import sys
 from pathlib import Path
-from sessions.shared import disk, locks
+from sessions.shared import disk, in_use
 from sessions.shared.errors import Problem
 path = Path(sys.argv[1])
 def say(text): print(text, flush=True)
 """
-USES = "locks.share(path, say); say('ready'); sys.stdin.read()"
+USES = "in_use.share(path, say); say('ready'); sys.stdin.read()"
 HAS = "disk.hold(path, say); say('ready'); sys.stdin.read()"
 
 
@@ -85,7 +85,7 @@ def start(runs: list[Run], code: str, path: Path) -> Run:
 
 
 def users(path: Path) -> tuple[str, ...]:
-    with locks.unused(path, print) as found:
+    with in_use.unused(path, print) as found:
         return found
 
 
@@ -118,7 +118,7 @@ def test_who_makes_a_folder_counts_as_its_user(path: Path, runs: list[Run]) -> N
 def test_who_replaces_a_folder_waits_for_its_users_and_says_for_whom(
     path: Path, runs: list[Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "POLL", 0.01)
+    monkeypatch.setattr(in_use, "POLL", 0.01)
     other = start(runs, USES, path).ready()
     said: list[str] = []
 
@@ -126,7 +126,7 @@ def test_who_replaces_a_folder_waits_for_its_users_and_says_for_whom(
         said.append(text)
         other.end()
 
-    with locks.sole(path, waiting):
+    with in_use.sole(path, waiting):
         assert other.process.returncode == 0
     assert len(said) == 1
     assert f"Process {other.process.pid} (" in said[0]
@@ -135,7 +135,7 @@ def test_who_replaces_a_folder_waits_for_its_users_and_says_for_whom(
 
 def test_no_run_begins_to_use_what_another_replaces(path: Path, runs: list[Run]) -> None:
     maker = start(
-        runs, "\nwith locks.sole(path, say): say('ready'); sys.stdin.read()", path
+        runs, "\nwith in_use.sole(path, say): say('ready'); sys.stdin.read()", path
     ).ready()
     other = start(runs, USES, path)
     assert maker.owner in other.line()
@@ -147,7 +147,7 @@ def test_no_run_begins_to_use_what_another_replaces(path: Path, runs: list[Run])
 def test_a_run_that_waits_for_users_keeps_no_new_one_out(path: Path, runs: list[Run]) -> None:
     """Else a child nox would wait for it, and it for the child's parent."""
     start(runs, USES, path).ready()
-    writer = start(runs, "\nwith locks.sole(path, say): say('alone')", path)
+    writer = start(runs, "\nwith in_use.sole(path, say): say('alone')", path)
     assert "is in use" in writer.line()
     start(runs, USES, path).ready()
     for other in (runs[0], runs[2]):
@@ -179,7 +179,7 @@ def test_who_waits_for_a_lock_is_told_who_has_it(path: Path, runs: list[Run]) ->
 
 
 def test_a_temporary_folder_goes_at_the_end(tmp_path: Path) -> None:
-    with locks.scratch(tmp_path / "tmp") as folder:
+    with in_use.scratch(tmp_path / "tmp") as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_bytes(b"700 MB")
         assert folder.parent == tmp_path / "tmp"
@@ -189,7 +189,7 @@ def test_a_temporary_folder_goes_at_the_end(tmp_path: Path) -> None:
 
 
 def test_it_goes_after_a_failure_too(tmp_path: Path) -> None:
-    with contextlib.suppress(KeyboardInterrupt), locks.scratch(tmp_path / "tmp") as folder:
+    with contextlib.suppress(KeyboardInterrupt), in_use.scratch(tmp_path / "tmp") as folder:
         (folder / "file").touch()
         raise KeyboardInterrupt
     assert not folder.exists()
@@ -201,7 +201,7 @@ def test_what_a_killed_run_left_goes_with_the_next_and_what_a_living_one_has_sta
     ended: list[tuple[str, str]] = []
     monkeypatch.setattr(programs, "end_leftovers", lambda *mark: ended.append(mark))
     code = """
-with locks.scratch(path) as folder:
+with in_use.scratch(path) as folder:
     (folder / "big").write_bytes(bytes(1000))
     say(folder)
     sys.stdin.read()
@@ -211,7 +211,7 @@ with locks.scratch(path) as folder:
     killed.process.kill()
     killed.process.wait()
     assert (left / "big").exists()
-    with locks.scratch(tmp_path / "tmp"):
+    with in_use.scratch(tmp_path / "tmp"):
         assert not left.exists()
         assert (kept / "big").exists()
     assert ended == [(programs.BUILD_MARK, str(left))], (

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from sessions.build import inputs, ninja_output, output
+from sessions.build import build_errors, inputs, output, progress
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch import build_tools
 from sessions.fetch.model import Source, Toolkit
@@ -195,7 +195,7 @@ def _build(ctx: Context, folder: Path, env: Mapping[str, str], jobs: int) -> int
     command += [f"-Cbuild-dir={(folder / 'tree').as_posix()}", "-Ccmake.verbose=false"]
     found = (folder / "src").rglob("ggml-cuda/**/*.cu")
     kernels = [path.name for path in found] if ctx.spec.cuda else []
-    steps: list[ninja_output.Step] = []
+    steps: list[progress.Step] = []
     start, log_path = time.monotonic(), folder / "build.log"
     with (
         log_path.open("w", encoding="utf-8", buffering=1) as log,
@@ -203,10 +203,10 @@ def _build(ctx: Context, folder: Path, env: Mapping[str, str], jobs: int) -> int
     ):
 
         def follow(line: str) -> None:
-            step = ninja_output.parse_step(line)
+            step = progress.parse_step(line)
             if step:
                 steps.append(step)
-                left = ninja_output.time_left(steps, kernels, time.monotonic() - start)
+                left = progress.time_left(steps, kernels, time.monotonic() - start)
                 meter.update(step.done, step.total, left, step.file)
 
         told = {**env, "CMAKE_BUILD_PARALLEL_LEVEL": str(jobs), programs.BUILD_MARK: str(folder)}
@@ -214,7 +214,7 @@ def _build(ctx: Context, folder: Path, env: Mapping[str, str], jobs: int) -> int
         done = programs.stream(words, env=told, log=log, on_line=follow, cwd=folder)
     if done.returncode:
         with log_path.open(encoding="utf-8", errors="replace") as lines:
-            raise ninja_output.failure(
-                ninja_output.first_error(lines) or done.output, str(log_path), jobs
+            raise build_errors.failure(
+                build_errors.first_error(lines) or done.output, str(log_path), jobs
             )
     return len(steps)

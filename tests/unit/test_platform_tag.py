@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import repair
+from sessions.build import platform_tag
 from sessions.shared.errors import Problem
 from sessions.shared.programs import Finished
 
@@ -62,7 +62,7 @@ def test_on_linux_the_driver_and_nvidias_runtime_stay_out(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = Tools(monkeypatch)
-    repair.linux("python", raw, tmp_path / "out", {"PATH": "/usr/bin"})
+    platform_tag.linux("python", raw, tmp_path / "out", {"PATH": "/usr/bin"})
     assert tools.command[:4] == ["python", "-I", "-m", "auditwheel"]
     assert set(tools.excluded) >= {"libcuda.so.*", "libcublasLt.so.*"}
     assert tools.env == {"PATH": "/usr/bin"}
@@ -72,7 +72,7 @@ def test_on_windows_cuda_pythons_runtime_and_its_own_libraries_are_not_copied(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = Tools(monkeypatch)
-    repair.windows("python", raw, tmp_path / "out", [tmp_path], {})
+    platform_tag.windows("python", raw, tmp_path / "out", [tmp_path], {})
     assert tools.excluded == [
         "nvcuda.dll", "cudart64_*.dll", "cublas*64_*.dll", "vcruntime140*.dll",
         "ggml.dll", "llama.dll",
@@ -86,7 +86,9 @@ def test_on_windows_nothing_is_looked_for_but_in_the_given_folders(
 ) -> None:
     tools = Tools(monkeypatch)
     env = {"PATH": r"C:\Windows\System32", "SOURCE_DATE_EPOCH": "1667997441"}
-    repair.windows("python", raw, tmp_path / "out", [tmp_path / "CRT", tmp_path / "OpenMP"], env)
+    platform_tag.windows(
+        "python", raw, tmp_path / "out", [tmp_path / "CRT", tmp_path / "OpenMP"], env
+    )
     assert tools.env == {
         "PATH": f"{tmp_path / 'CRT'}{os.pathsep}{tmp_path / 'OpenMP'}",
         "SOURCE_DATE_EPOCH": "1667997441",
@@ -98,7 +100,7 @@ def test_the_repaired_wheel_lies_alone_where_it_is_looked_for(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Tools(monkeypatch)
-    repair.windows("python", raw, tmp_path / "out", [tmp_path], {})
+    platform_tag.windows("python", raw, tmp_path / "out", [tmp_path], {})
     (wheel,) = (tmp_path / "out").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         assert archive.namelist() == [*MEMBERS, f"{INFO}/RECORD"]
@@ -112,9 +114,9 @@ def test_what_the_tool_refuses_is_said_with_its_words(
 
     def work() -> None:
         if system == "windows":
-            repair.windows("python", raw, tmp_path / "out", [tmp_path], {})
+            platform_tag.windows("python", raw, tmp_path / "out", [tmp_path], {})
         else:
-            repair.linux("python", raw, tmp_path / "out", {})
+            platform_tag.linux("python", raw, tmp_path / "out", {})
 
     with pytest.raises(Problem, match="wheel refuses the wheel") as caught:
         work()
@@ -131,7 +133,7 @@ def test_whatever_the_order_and_modes_were_the_repacked_wheel_is_the_same(tmp_pa
     made = [tmp_path / "1", tmp_path / "2"]
     for source, folder_ in zip((one, other), made, strict=True):
         folder_.mkdir()
-        repair.repacked(source, folder_)
+        platform_tag.repacked(source, folder_)
     assert (made[0] / NAME).read_bytes() == (made[1] / NAME).read_bytes()
 
 
@@ -139,7 +141,7 @@ def test_a_repacked_wheel_has_the_members_bytes_and_times_of_the_other(tmp_path:
     names = [f"{INFO}/METADATA", f"{INFO}/RECORD", *MEMBERS]
     old = pack(tmp_path / NAME, names)
     (tmp_path / "out").mkdir()
-    with zipfile.ZipFile(repair.repacked(old, tmp_path / "out")) as archive:
+    with zipfile.ZipFile(platform_tag.repacked(old, tmp_path / "out")) as archive:
         # The documents come last, as the specification has it.
         assert archive.namelist() == [*MEMBERS, f"{INFO}/METADATA", f"{INFO}/RECORD"]
         assert {info.date_time for info in archive.infolist()} == {TIME}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.release import package_server
+from sessions.release import server_listing
 from tests.problems import raises
 
 
@@ -21,7 +21,7 @@ def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
         '<a data-requires-python=">=3" href="g.whl" href="h.whl">g</a><a\nhref = "i.whl" >i</a>'
         "<!-- <a href='j.whl'> --><abbr href='k.whl'><a href=''>"
     )
-    assert list(package_server.links(page)) == [
+    assert list(server_listing.links(page)) == [
         "a.whl#sha256=1", "b.whl", "../f/e%2B1.whl?x=1&y=2", "g.whl", "i.whl",
     ]  # fmt: skip
 
@@ -36,13 +36,13 @@ def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
 def test_a_hostile_page_takes_no_longer_than_its_length(unit: str) -> None:
     page = unit * (160_000 // len(unit))
     begun = time.process_time()
-    assert list(package_server.links(page)) == []
+    assert list(server_listing.links(page)) == []
     assert time.process_time() - begun < 4  # of these, Python's HTML parser takes minutes
 
 
 def test_a_page_of_too_many_links_is_not_read() -> None:
     with pytest.raises(ValueError, match="more than 50000 links"):
-        list(package_server.links("<a href=x>" * 50_001))
+        list(server_listing.links("<a href=x>" * 50_001))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_page_of_too_many_links_is_not_read() -> None:
 )
 def test_a_redirect_to_another_server_is_not_followed(target: str, follows: bool) -> None:
     request = urllib.request.Request("http://h:1/simple/")
-    handler = package_server._SameOrigin()
+    handler = server_listing._SameOrigin()
     if follows:
         made = handler.redirect_request(request, None, 302, "", Message(), target)
         assert made is not None
@@ -69,7 +69,7 @@ def test_a_redirect_to_another_server_is_not_followed(target: str, follows: bool
 
 
 def test_a_server_does_not_show_its_secrets() -> None:
-    server = package_server.Server("https://h/x/?token=abc", {"A": "env"}, "ana", "s3cret")
+    server = server_listing.Server("https://h/x/?token=abc", {"A": "env"}, "ana", "s3cret")
     assert server.page("simple", "p") == "https://h/x/simple/p/?token=abc"
     assert server.shown == "https://h/x/?***"
     assert "s3cret" not in repr(server)
@@ -79,10 +79,10 @@ def test_a_server_does_not_show_its_secrets() -> None:
 def test_a_proxy_that_reaches_nobody_is_said_to_be_that(
     status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(server: package_server.Server, url: str) -> None:
+    def refuse(server: server_listing.Server, url: str) -> None:
         raise urllib.error.HTTPError(url, status, "Bad Gateway", Message(), None)
 
-    monkeypatch.setattr(package_server, "_opened", refuse)
+    monkeypatch.setattr(server_listing, "_opened", refuse)
     with raises("server-unreachable") as caught:
-        package_server.has("http://127.0.0.1:9/", "p", tmp_path / "a.whl", {}, "", "")
+        server_listing.has("http://127.0.0.1:9/", "p", tmp_path / "a.whl", {}, "", "")
     assert str(status) in caught.value.evidence

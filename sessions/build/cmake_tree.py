@@ -1,0 +1,117 @@
+"""Checks what CMake has configured: the GPU architectures and the CUDA toolkit."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from sessions.fetch.model import Toolkit
+from sessions.shared import knowledge, programs
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.target import BuildSpec
+
+
+def cuda_files(compile_commands: str) -> list[str]:
+    """Names of the CUDA files in ``compile_commands.json``; all are in the shipped ggml-cuda."""
+    files = [str(entry["file"]) for entry in json.loads(compile_commands)]
+    return [re.split(r"[/\\]", file)[-1] for file in files if file.endswith(".cu")]
+
+
+_CODE = re.compile(r"arch=compute_(\d+[af]?),code=\[?([\w,]+)|-arch(?:itecture)?[= ]\"?(\w+)")
+
+
+def architectures(compile_commands: str) -> dict[str, frozenset[str]]:
+    """What each CUDA file of ``compile_commands.json`` is compiled to, each as CMake names it.
+
+    "120-real" is machine code, "120-virtual" PTX; nvcc's own names (compute_120, sm_120) are in its
+    manual under --gpu-architecture and --gpu-code. A word that is neither stands for itself.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for entry in json.loads(compile_commands):
+        if not str(entry["file"]).endswith(".cu"):
+            continue
+        text = str(entry.get("command") or " ".join(entry.get("arguments", ())))
+        names: set[str] = set()
+        for compute, codes, alone in _CODE.findall(text):
+            # With --gpu-architecture=sm_90 only, nvcc embeds the PTX too.
+            parts = codes.split(",") if compute else [alone, alone.replace("sm_", "compute_")]
+            names |= {_NAMES.sub(_cmake_name, part) for part in parts}
+        found[str(entry.get("output") or entry["file"])] = frozenset(names)
+    return found
+
+
+_NAMES = re.compile(r"^(sm|compute)_(\d+[af]?)$")
+
+
+def _cmake_name(match: re.Match[str]) -> str:
+    return f"{match[2]}-{'real' if match[1] == 'sm' else 'virtual'}"
+
+
+# What of a toolkit the shipped libraries are compiled with and linked to. FindCUDAToolkit looks for
+# much else besides (cufft, npp, NVML …) and may find that elsewhere: it goes into no library.
+_USED = (
+    "CMAKE_CUDA_COMPILER", "CUDAToolkit_BIN_DIR", "CUDAToolkit_NVCC_EXECUTABLE", "CUDA_CUDART",
+    "CUDA_cudart_LIBRARY", "CUDA_cublas_LIBRARY", "CUDA_cublasLt_LIBRARY",
+)  # fmt: skip
+
+
+def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
+    """Entries of a CMakeCache that take a part from outside ``root``: another toolkit leaked in."""
+    entries = re.findall(r"^([^#/\s:][^:]*):\w+=(.*)$", cmake_cache, re.MULTILINE)
+    windows = re.match(r"[A-Za-z]:", root) is not None
+
+    def folder(path: str) -> str:
+        return f"{path}/".replace("\\", "/").lower() if windows else f"{path}/"
+
+    return [
+        f"{name}={value}"
+        for name, value in entries
+        if name in _USED and not folder(value).startswith(folder(root))
+    ]
+
+
+def text(path: Path) -> str:
+    """A file of CMake's, which writes the bytes of a path as they are."""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def check(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
+    """Refuse a configured CMake tree that would build another wheel than the target asks for.
+
+    Upstream's CMake may take another toolkit's libraries, and it replaces architectures:
+    0.3.36 takes 120a where it is told 120. Raises Problem.
+    """
+    if toolkit:
+        cache = text(tree / "CMakeCache.txt")
+        foreign = foreign_cuda(cache, toolkit.root)
+        if foreign:
+            raise Problem(
+                "CMake found parts of another CUDA toolkit than the one the target asks for.",
+                id="build-foreign-cuda",
+                evidence="\n".join(foreign),
+                remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it "
+                "anew",
+            )
+    commands = text(tree / "compile_commands.json")
+    wanted = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
+    files = architectures(commands)
+    compiled = set(files.values())
+    if compiled == ({wanted} if spec.archs else set()):
+        return
+    lines = [] if files else ["no CUDA file is compiled"]
+    for names in sorted(compiled, key=sorted):
+        named = [re.split(r"[/\\]", file)[-1] for file in files if files[file] == names]
+        what = ";".join(knowledge.shortest(names)) or "none that it names"
+        lines.append(f"{what}: {len(named)} of {len(files)} CUDA files, {named[0]} the first")
+    only = knowledge.shortest(compiled.pop()) if len(compiled) == 1 else ()
+    asked = ";".join(spec.archs) or "the CPU only"
+    raise Problem(
+        f"Upstream's CMake compiles for other GPU architectures than the build asks for: {asked}.",
+        id="build-other-architectures",
+        code=USAGE,
+        evidence="\n".join(lines),
+        remedy=f"ask for what it compiles: {programs.typed(['--arch', ';'.join(only)])}"
+        if only and spec.archs
+        else "choose another release with --version",
+    )

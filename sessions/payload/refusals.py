@@ -1,0 +1,52 @@
+"""What ends a bundle's program before anything is installed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any, NoReturn
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def others(options: argparse.Namespace) -> list[Path]:
+    """The wheels to measure in turn with the bundle's."""
+    found = [Path(name).resolve() for name in options.baseline or ()]
+    for path in found:
+        if path.suffix != ".whl" or not path.is_file():
+            stop(f"There is no wheel {path}.", "name a file: --baseline seed/llama….whl")
+    return found
+
+
+def stop(what: str, remedy: str) -> NoReturn:
+    """Say what is wrong and what fixes it, and end with 2."""
+    print(f"{what}\nFix: {remedy}", file=sys.stderr)
+    sys.exit(2)
+
+
+def fits(manifest: dict[str, Any]) -> None:
+    """Stop where this Python or this system is another than the wheel's."""
+    pythons = manifest["pythons"]
+    if HERE not in pythons:
+        stop(
+            f"The wheel is for Python {' or '.join(pythons)}; this is {HERE}.",
+            f"python{pythons[0]} {Path(sys.argv[0]).name}",
+        )
+    if sysconfig.get_platform().replace("-", "_") not in manifest["platforms"]:
+        stop(
+            f"The wheel is for {' or '.join(manifest['platforms'])}; "
+            f"this is {sysconfig.get_platform()}.",
+            "make the bundle of a wheel for this system",
+        )
+
+
+def has_ops(manifest: dict[str, Any], options: argparse.Namespace) -> None:
+    """Stop where --ops would test nothing."""
+    if not manifest.get("ops"):
+        what = "This bundle does not have upstream's operator test."
+        stop(what, "make it again where there is a compiler: nox -s bundle says why it lacks it")
+    if options.device == "cpu" and manifest["capabilities"]:
+        what = "--ops --device cpu would test no kernel of this wheel."
+        stop(what, "leave out --device cpu, or use the bundle of the cpu target")
