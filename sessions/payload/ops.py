@@ -279,8 +279,9 @@ def call(
 def child(job: Job) -> None:
     """In the process of its own: import the wheel, call the test, name the libraries it used."""
     import llama
-    import llama_cpp  # whose loader finds CUDA
+    import llama_cpp
 
+    llama_cpp.llama_backend_init()  # a wheel may load ggml's CUDA module as late as this
     words = [b"test-backend-ops", *(word.encode() for word in job["words"])]
     test = ctypes.CDLL(job["library"]).blackwheel_test
     ended = test(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None))
