@@ -185,7 +185,7 @@ def host_minimum() -> dict[str, int]:
 
 
 def left_out(version: str) -> list[str]:
-    """ggml's modules for the CPU that a release of llama-cpp-python computes wrong answers with."""
+    """Ggml's modules for the CPU that a release of llama-cpp-python computes wrong answers with."""
     rows = load("wheels.toml")["dispatch"]["left_out"]
     return [row["module"] for row in rows if version in row["releases"]]
 
