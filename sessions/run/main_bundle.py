@@ -76,6 +76,8 @@ def main(ctx: Context) -> None:
         console.say(f"  every operator there: python{ctx.spec.python} {target.name} --ops")
     if len(pythons) > 1:
         console.say(f"  or by any of Python {', '.join(pythons)}")
+    elif not ctx.specs:
+        console.say(f"  for any Python there: nox -s bundle -- --targets {ctx.spec.target}")
     if others:
         given = " ".join(f"--baseline {other.parent.name}/{other.name}" for other in others)
         console.say(f"  to measure there: python{ctx.spec.python} {target.name} --bench {given}")
@@ -167,8 +169,9 @@ def _collect(
 ) -> tuple[str, ...]:
     """The wheel, and all that it and the payload import but NVIDIA's runtime, as wheels.
 
-    Returns the Pythons that all of them are for: each from OLDEST on, unless a library of the wheel
-    calls Python's own functions.
+    Returns the Pythons that all of them are for. A bundle of one target has the packages for that
+    target's Python (numpy takes 17 MB per Python); one of several targets for each from OLDEST
+    on, unless a library of the wheel calls Python's own functions.
     """
     console.say("Collecting what the wheel and its checks need")
     tools = build_tools.tools(ctx)
@@ -187,6 +190,8 @@ def _collect(
     words = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder)]
     venvs.pip(ctx, tools, [*words, "-r", str(knowledge.payload_lock())], "what the checks need")
     shutil.copyfile(path, folder / wheel.file)
+    if not ctx.specs:
+        return (ctx.spec.python,)
     bound = bool(retag.calls(path))
     pythons = tuple(
         python
@@ -211,7 +216,7 @@ def _collect_for(ctx: Context, folder: Path, python: str) -> bool:
             folder.with_name(f"python{python}").glob(f"{name.replace('-', '_')}-{version}-*.whl")
         ):
             continue
-        lock = folder.parent / "one.txt"
+        lock = folder.parent.parent / "one.txt"
         records.write_text(lock, _requirement(knowledge.payload_lock(), name))
         pinned = ["--require-hashes", "-r", str(lock)] if lock.stat().st_size else []
         pin = f"{name}=={version}"
