@@ -176,7 +176,13 @@ def _collect(
     console.say("Collecting what the wheel and its checks need")
     tools = build_tools.tools(ctx)
     plan = scratch / "plan.json"
-    words = ["install", "--dry-run", "--ignore-installed", "--report", str(plan), str(path)]
+    there = ["--only-binary=:all:", "--python-version", ctx.spec.python]  # need not be installed
+    words = ["install", "--dry-run", "--ignore-installed", "--report", str(plan), *there]
+    words += [
+        "--target",
+        str(scratch / "target"),
+        str(path),
+    ]  # pip demands a folder for another Python
     venvs.pip(ctx, tools, words, "the wheel's requirements")
     for item in json.loads(plan.read_text(encoding="utf-8"))["install"]:
         name, version = item["metadata"]["name"], item["metadata"]["version"]
@@ -185,9 +191,8 @@ def _collect(
         pin = f"{name}=={version}"
         if any(folder.glob(f"{re.sub('[-_.]+', '_', name)}-{version}-*.whl")):
             continue  # another target needs it too
-        words = ["download", "--no-deps", "--only-binary=:all:", "-d", str(folder), pin]
-        venvs.pip(ctx, tools, words, pin)
-    words = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder)]
+        venvs.pip(ctx, tools, ["download", "--no-deps", *there, "-d", str(folder), pin], pin)
+    words = ["download", "--no-deps", *there, "--require-hashes", "-d", str(folder)]
     venvs.pip(ctx, tools, [*words, "-r", str(knowledge.payload_lock())], "what the checks need")
     shutil.copyfile(path, folder / wheel.file)
     if not ctx.specs:

@@ -272,6 +272,14 @@ def test_a_wheel_of_one_python_is_tested_by_any_other(
     assert manifest["pythons"] == ["3.11", "3.12", "3.13", "3.14"]
 
 
+def test_packages_are_those_for_the_python_of_the_target(tmp_path: Path, pip: Pip) -> None:
+    ctx = bundling(tmp_path)
+    main_bundle.main(dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, python="3.13")))
+    asked = [dict(itertools.pairwise(words)) for words in pip.commands if words[-1] != NAME]
+    assert {named.get("--python-version") for named in asked[:-1]} == {"3.13"}
+    assert "nvml" in asked[-1]["--target"]  # what runs beside the bundle is for any Python
+
+
 def test_a_bundle_of_one_target_has_packages_for_its_own_python_only(
     tmp_path: Path, pip: Pip, capsys: Told
 ) -> None:
