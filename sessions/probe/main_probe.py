@@ -45,7 +45,7 @@ def main(ctx: Context) -> None:
     tape: dict[str, Any] = {}
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
     given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
-    runs = bool({"smoke", "bench"} & ctx.asked)
+    runs = bool({"smoke", "bench"} & ctx.asked) and not ctx.options.report
     chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env), ctx.targets, runs=runs)
     if not given:
         chain = identity.of(ask, chain)
