@@ -213,7 +213,10 @@ def _cpu_name() -> str:
 
 
 def _which(name: str, path: str) -> list[str]:
-    """Every program of that name on PATH, in its order."""
+    """Every program of that name on PATH, in its order.
+
+    Its folder is without links (/usr/bin for /bin): a compiler cache compares paths as texts.
+    """
     suffixes = (".exe", ".bat", ".cmd") if sys.platform == "win32" else ("",)
     found = []
     for folder in path.split(os.pathsep):
@@ -221,7 +224,7 @@ def _which(name: str, path: str) -> list[str]:
             program = Path(folder) / (name + suffix)
             # access first: of a folder that this user may not enter, is_file would raise.
             if folder and os.access(program, os.X_OK) and program.is_file():
-                found.append(str(program))
+                found.append(str(program.parent.resolve() / program.name))
     return found
 
 

@@ -163,6 +163,10 @@ def _prepared() -> int | None:
     """The exit code of a command that ends before nox does anything; None where nox goes on."""
     try:
         request = cli.read(sys.argv[1:], options.environment())
+        if request.help:
+            sessions = {name: each.__doc__ or "" for name, each in nox.registry.get().items()}
+            console.say(usage.overview(sessions, _targets()))
+            return 0
         if not request.runs or not request.stages:
             return None
         chosen = _chosen(request, Path.cwd())
