@@ -166,7 +166,11 @@ def plan(job: Job, cases: Iterable[Sequence[Any]]) -> list[Job]:
             slices.append(made)
             if operator in expected["narrow"]:
                 slices.append({**made, "key": f"{operator}-{number}-narrowed", "narrowed": True})
-    return sorted(slices, key=lambda piece: -len(piece["cases"]))
+    sizes = expected["cases"]
+    return sorted(
+        slices,
+        key=lambda s: -(sizes.get(s["operator"], 0) if s["by_name"] else len(s["cases"])),
+    )
 
 
 def slice_of(job: Job, piece: Job) -> Job:
