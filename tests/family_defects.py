@@ -1,11 +1,11 @@
-"""Defects planted in the models of families: each is what a kernel would compute that ignored something.
+"""Defects planted in the models of families: what a kernel would compute that ignored something.
 
 Run in a venv that has a wheel, gguf and numpy, on the CPU (LAYERS 0) or a GPU (999):
 
     python -I tests/family_defects.py PAYLOAD FAMILIES LAYERS [FAMILY ...]
 
-PAYLOAD and FAMILIES are folders of a checkout or of an unpacked bundle. It prints a line of JSON for
-each model, without a defect and with each one: the largest NMSE of plain and of flash attention.
+PAYLOAD and FAMILIES are folders of a checkout or of an unpacked bundle. It prints a line of JSON
+for each model, without a defect and with each one: the largest NMSE of plain and flash attention.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Family -> (what is planted, where, how): a key of the header and another value; or the tensors whose
-# name and a space have a part, multiplied by a factor, filled with a value, or with two experts exchanged. The
-# first is in a part of the model that no other family has, or not in this shape.
+# Family -> (what is planted, where, how): a key of the header and another value; or a part of the
+# names of tensors (a space ends a name), and a factor, a value for all of it, or "swap" for two
+# experts exchanged. The first is in a part that no other family has, or not in this shape.
 DEFECTS: dict[str, list[tuple[str, str, Any]]] = {
     "llama3": [("frequency factors of RoPE 5 % off", "rope_freqs", 1.05)],
     "qwen2": [("no bias of the keys and queries", "attn_k.bias", 0.0)],
@@ -42,7 +42,7 @@ DEFECTS: dict[str, list[tuple[str, str, Any]]] = {
         ("no bias of the experts", "ffn_gate_exps.bias", 0.0),
         ("a window of 128 tokens for 64", "gpt-oss.attention.sliding_window", 128),
         ("YaRN's factor 16 for 32", "gpt-oss.rope.scaling.factor", 16.0),
-        # Not found in the study: its planter took the bias (two dimensions) for a matrix, and ended.
+        # The biases have two dimensions, the matrices three: what plants must know both.
         ("two experts exchanged, with their biases", "ffn_down_exps", "swap"),
     ],
     "deepseek2": [

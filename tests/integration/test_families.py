@@ -1,8 +1,8 @@
 """A defect in a model of each family is found by that family's known answers, on the CPU.
 
-The defects are planted in the models (``tests/family_defects.py``): what a kernel would compute that
-ignored a window, an attention sink, an expert's bias. The wheels of ``wheels/cpu*`` are used; that of
-the default release must be there. The same file runs on a GPU.
+The defects are planted in the models (``tests/family_defects.py``): what a kernel would compute
+that ignored a window, an attention sink, an expert's bias. The wheels of ``wheels/cpu*`` are used;
+that of the default release must be there. The same file runs on a GPU.
 """
 
 from __future__ import annotations
