@@ -97,6 +97,11 @@ def cores() -> int:
     return cgroups.cores(cgroups.limits(cgroups.read()))
 
 
+def physical_cores() -> int:
+    """Physical cores that this process may use at once, here and now."""
+    return cgroups.physical(cgroups.limits(cgroups.read()))
+
+
 def host(answer: dict[str, Any]) -> tuple[Host, cgroups.Limits]:
     """The machine, as far as its cgroups let this process have it."""
     limits = cgroups.limits(answer.get("cgroups", {}))

@@ -59,7 +59,8 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
         "report_file",
         "spawn",
     },
-    "bench": {"launch", "report_file", "spawn", "stats", "watch"},
+    "bench": {"bench_files", "launch", "report_file", "spawn", "stats", "watch"},
+    "bench_files": {"launch", "spawn"},
     "gpu": {"pynvml"},
     "cgroups": set(),
     "child": {
@@ -274,7 +275,7 @@ def test_loading_the_graph_loads_nothing_that_takes_long() -> None:
 def test_only_run_runs_programs() -> None:
     # And what runs without the project, where the wheel is.
     assert where("subprocess") == [
-        "sessions/payload/bench.py",
+        "sessions/payload/bench_files.py",
         "sessions/payload/launch.py",
         "sessions/payload/several.py",
         "sessions/payload/spawn.py",
