@@ -380,11 +380,28 @@ def test_the_card_says_what_is_downloaded() -> None:
     assert "NVIDIA's packages from PyPI" not in of(WHEELS["cpu"])
 
 
-def test_the_card_compares_with_a_wheel_for_all_gpus() -> None:
-    found = WHEELS["rtx50"]
-    times = round(784e6 / found.wheel.size)
-    assert f"is reported to have 784 MB (not measured here): {times} times as much" in of(found)
-    assert "784" not in of(WHEELS["cpu"])
+@pytest.mark.parametrize(
+    ("version", "platform", "mb", "other"),
+    [
+        ("0.3.16", "linux", 551.3, "CUDA"),
+        ("0.3.36", "linux", 783.6, "CUDA"),
+        ("0.3.99", "linux", 783.6, "release and CUDA"),
+        ("0.3.16", "windows", 228.4, "release and CUDA"),
+    ],
+)
+def test_the_card_compares_with_a_wheel_for_all_gpus(
+    version: str, platform: str, mb: float, other: str
+) -> None:
+    found = dataclasses.replace(
+        WHEELS["rtx50"],
+        source=fakes.source(version=version),
+        spec=dataclasses.replace(WHEELS["rtx50"].spec, platform=platform),
+    )
+    times = round(mb * 1e6 / found.wheel.size)
+    text = of(found)
+    assert f"was published with {mb} MB, {times} times as much (with another {other}," in text
+    assert f"se publicó con {mb} MB, {times} veces más" in of(found, "es")
+    assert "wheel for all GPUs" not in of(WHEELS["cpu"])
 
 
 def test_the_card_names_its_author_its_date_and_the_address_to_clone() -> None:

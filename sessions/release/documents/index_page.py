@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -74,19 +74,24 @@ def _template() -> jinja2.Template:
 
 
 def gpus() -> list[tuple[str, list[tuple[str, str]]]]:
-    """Families of GPUs, and of each the names and their compute capabilities."""
+    """Families of GPUs; for each, the names and their kinds: "9.0", "9.0-arm"."""
     found: dict[str, list[tuple[str, str]]] = {}
     for row in knowledge.load("gpus.toml")["family"]:
         names = found.setdefault(row["family"], [])
-        names += [(name, row["capability"]) for name in row["names"]]
+        names += [(name, _kind(row)) for name in row["names"]]
     return list(found.items())
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    """Which wheels a GPU can use: its compute capability, and whether its processor is an Arm."""
+    return f"{row['capability']}-arm" if row.get("arm") else str(row["capability"])
 
 
 def _rows(project: str, offer: Offer) -> list[dict[str, Any]]:
     """A row for each wheel of a release."""
     release = offer.release
     shared = {
-        "capabilities": capabilities(release),
+        "kinds": kinds(release),
         "gpus": _gpu_names(release),
         "system": offer.system,
         "system_name": SYSTEMS.get(offer.system, offer.system),
@@ -116,12 +121,17 @@ def _rows(project: str, offer: Offer) -> list[dict[str, Any]]:
     ]
 
 
-def capabilities(release: Release) -> list[str]:
-    """The compute capabilities of the GPUs that can run a release; "cpu" for none."""
+def kinds(release: Release) -> list[str]:
+    """The kinds of GPUs (see ``gpus``) that can run a release; "cpu" for none."""
     if release.cuda is None:
         return ["cpu"]
-    known = dict.fromkeys(row["capability"] for row in knowledge.load("gpus.toml")["family"])
-    return [each for each in known if knowledge.has_code(release.archs, each)]
+    arm = release.system.endswith("aarch64")
+    able = [
+        _kind(row)
+        for row in knowledge.load("gpus.toml")["family"]
+        if knowledge.has_code(release.archs, row["capability"]) and (arm or not row.get("arm"))
+    ]
+    return list(dict.fromkeys(able))
 
 
 def _gpu_names(release: Release) -> str:

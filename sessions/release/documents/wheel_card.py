@@ -58,7 +58,7 @@ def render(
             "checkout": checkout,
             "pythons": pythons,
             "compiler": compiler(found),
-            "all_gpus": knowledge.load("measured.toml")["all_gpus"],
+            "all_gpus": for_all_gpus(found),
             "runtime_mb": knowledge.runtime_mb(),
             "disk_mb": knowledge.load("measured.toml")["runtime"]["disk_mb"],
         }
@@ -254,6 +254,13 @@ def comparison(found: Evidence) -> dict[str, Any] | None:
         if same == (found.source.version, spec.cuda, spec.platform, numbers):
             return dict(row)
     return None
+
+
+def for_all_gpus(found: Evidence) -> dict[str, Any]:
+    """Upstream's own wheel for all GPUs of this system: of the same release, if there is one."""
+    rows = knowledge.load("measured.toml")["all_gpus"]
+    mine = [row for row in rows if row["platform"] == found.spec.platform]
+    return dict(next((row for row in mine if row["version"] == found.source.version), mine[-1]))
 
 
 def _name(requirement: str) -> str:
