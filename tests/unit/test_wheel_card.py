@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sessions.release.documents import release_page, wheel_card
+from sessions.release.documents import release_page, requirements, wheel_card
 from sessions.release.evidence import Evidence
 from sessions.release.gate import UNSUPPORTED, Checkout
 from sessions.release.model import PythonWheel
@@ -217,14 +217,14 @@ def test_requirements_follow_from_what_is_in_the_wheel() -> None:
 def test_the_python_is_that_of_the_tags(
     tags: tuple[str, ...], requires: str, only: str, since: str
 ) -> None:
-    assert wheel_card.python(tags, requires) == {"only": only, "from": since}
+    assert requirements.python(tags, requires) == {"only": only, "from": since}
 
 
 def test_the_system_is_that_of_the_tags() -> None:
-    assert wheel_card.platform(("py3-none-win_amd64",)) == "Windows x64"
-    assert wheel_card.glibc(("py3-none-win_amd64",)) == ""
+    assert requirements.platform(("py3-none-win_amd64",)) == "Windows x64"
+    assert requirements.glibc(("py3-none-win_amd64",)) == ""
     both = ("cp311-cp311-manylinux2014_x86_64", "cp311-cp311-manylinux_2_17_x86_64")
-    assert (wheel_card.platform(both), wheel_card.glibc(both)) == ("Linux x86-64", "2.17")
+    assert (requirements.platform(both), requirements.glibc(both)) == ("Linux x86-64", "2.17")
 
 
 def test_how_to_check_the_file_is_the_systems_own_way() -> None:
