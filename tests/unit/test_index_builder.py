@@ -326,7 +326,8 @@ def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
     assert f"{base}cu131-sm90/simple/ llama-cpp-python==0.3.16" in lines
     assert f"{base}cu131-sm120a/simple/ llama-cpp-python==0.3.36" in lines
     assert lines.count("UNTESTED") == 1
-    assert "Hopper: H100, H200, GH200 (9.0)" in lines
+    assert "H100, H200 (9.0)" in lines
+    assert "GeForce RTX 50, RTX PRO Blackwell (12.0) with native FP4" in lines
     assert "Tested on the GPU, 2026-11-23" in lines
     links = [str(attributes["href"]) for _, attributes in Anchors(text).found]
     local = [link for link in links if not link.startswith(("#", "https://pypi.org/"))]
@@ -388,8 +389,8 @@ def test_each_python_finds_its_wheel_in_the_index(tmp_path: Path) -> None:
     builder.write(tmp_path)
     assert sorted(anchors(tmp_path / "cu131-sm120" / PROJECT)) == [first.file, other.name]
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert 'data-python="3.11"' in text
-    assert 'data-python="3.12"' in text
+    assert 'data-python="3.11 3.12"' in text
+    assert "Python 3.11 to 3.12" in text
     assert len(data(tmp_path / PROJECT)["files"]) == 3  # and variants.json
     other.write_bytes(b"changed")
     with raises("index-file-changed"):
