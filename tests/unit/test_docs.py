@@ -133,8 +133,12 @@ def outline(text: str) -> list[str]:
 
 
 def facts(text: str) -> list[str]:
-    """Code, numbers and the targets of links: what no language changes."""
-    return re.findall(r"`[^`]+`|\]\([^#)][^)]*\)|\d[\d.]*\d|\d", text)
+    """Code, numbers and the targets of links: what no language changes.
+
+    English writes 10,839, and Spanish a space that does not break in place of the comma.
+    """
+    plain = re.sub(r"(?<=\d)[,\u00a0](?=\d{3}\b)", "", text)
+    return re.findall(r"`[^`]+`|\]\([^#)][^)]*\)|\d[\d.]*\d|\d", plain)
 
 
 def test_both_readmes_have_the_same_commands_and_outputs() -> None:
