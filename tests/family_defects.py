@@ -120,7 +120,7 @@ def answer(payload: Any, path: Path, wanted: Any, encoder: bool, layers: int) ->
                 logits = families.evaluate(made, tinymodel.prompt(512), 512, width, encoder)
             part = logits[wanted.rows][:, wanted.columns]
             found.append(family_file.compared(part, wanted.values)["nmse"])
-    return max(found)
+    return float(max(found))
 
 
 def main(payload: str, folder: str, layers: str, *names: str) -> None:

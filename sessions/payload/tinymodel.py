@@ -115,10 +115,11 @@ def write(
     type_name: str,
     seed: int = SEED,
     *,
-    shape: Shape = TINY,
+    shape: Shape | None = None,
     weights: dict[str, Array] | None = None,
 ) -> str:
-    """Write a model of a shape, and note its weights where they are wanted. Returns the SHA-256."""
+    """Write a model, and note its weights where they are wanted. Returns the SHA-256."""
+    shape = shape or TINY
     kind = GgmlType[type_name]
     writer = gguf.GGUFWriter(path, "llama")
     _metadata(writer, shape)

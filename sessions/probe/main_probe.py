@@ -45,8 +45,9 @@ def main(ctx: Context) -> None:
     tape: dict[str, Any] = {}
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
     given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
-    runs = bool({"smoke", "bench"} & ctx.asked) and not ctx.options.report
-    chain = probe(ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env), ctx.targets, runs=runs)
+    chain = probe(
+        ask, ctx.spec, ctx.options.jobs, given, unused(ctx.env), ctx.targets, runs=ctx.runs_wheel
+    )
     if not given:
         chain = identity.of(ask, chain)
         checks = (*chain.checks, *linked_runtime(chain, ctx.spec))
@@ -207,7 +208,7 @@ def find_compilers(ask: Machine, system: str, spec: BuildSpec) -> tuple[Compiler
         return visual_studio.find(ask, named, prerelease=spec.prerelease)
     found: dict[str, Compiler] = {}
     on_path = ask("which", named) if named and "/" not in named else []
-    candidates = []
+    candidates: list[tuple[str, str]] = []
     for name in (*_GNU, *_CLANG):
         candidates.extend((path, f"{name} on PATH") for path in ask("which", name))
     if named:

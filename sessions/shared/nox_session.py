@@ -93,6 +93,11 @@ class Context:
         """Whether this very session's work is to be done again."""
         return self.options.fresh and self.session in self.asked
 
+    @property
+    def runs_wheel(self) -> bool:
+        """Whether the wheel is run here: not where the report of another machine is taken back."""
+        return bool({"smoke", "bench"} & self.asked) and not self.options.report
+
     def cache_lock(self, name: str) -> AbstractContextManager[object]:
         """Be the one run that makes a part of the cache: a with statement."""
         return disk.lock(self.cached_lock(name), console.say)

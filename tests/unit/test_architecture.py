@@ -301,7 +301,7 @@ def test_only_options_reads_the_environment() -> None:
     found = [path.relative_to(SESSIONS).as_posix() for path in ALL if reads_environment(tree(path))]
     ours = ("_backends.py", "_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
     overlay = [f"build/overlay/{name}" for name in ours]
-    payload = ["payload/launch.py", "payload/spawn.py"]
+    payload = [f"payload/{name}.py" for name in ("launch", "ops", "spawn")]
     assert found == [*overlay, *payload, "shared/bootstrap.py", "shared/options.py"]
 
 

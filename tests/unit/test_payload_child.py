@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import json
 import sys
@@ -141,8 +142,10 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Iterator[Llama]:
     monkeypatch.syspath_prepend(str(job.PAYLOAD))
     monkeypatch.setattr(child, "LENGTHS", {1: 2, 4: 4, 32: 5, 512: 6})  # enough to see
     small: Any = importlib.import_module("tinymodel")
-    for name, value in {"EMBD": 256, "FF": 256, "HEADS": 4, "KV_HEADS": 2}.items():
-        monkeypatch.setattr(small, name, value)
+    changes = {"embd": 256, "ff": 256, "heads": 4, "kv_heads": 2}
+    monkeypatch.setattr(small, "TINY", dataclasses.replace(small.TINY, **changes))
+    for name, value in changes.items():
+        monkeypatch.setattr(small, name.upper(), value)
     played = Llama(importlib.import_module("oracle"))
     monkeypatch.setitem(sys.modules, "llama", played)
     yield played
