@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,9 +56,17 @@ def release(
     tag: str = TAG,
     tested: bool = True,
     filler: int = 0,
+    real: Path | None = None,
 ) -> Release:
-    """A release in ``dist/``, as the release stage leaves it; the wheel's mark is the target."""
-    path = wheel(dist / target, target, version=version, tag=tag, filler=filler)
+    """A release in ``dist/``, as the release stage leaves it; the wheel's mark is the target.
+
+    ``real``: this wheel takes the place of a small one.
+    """
+    if real:
+        (dist / target).mkdir(parents=True, exist_ok=True)
+        path = Path(shutil.copy(real, dist / target))
+    else:
+        path = wheel(dist / target, target, version=version, tag=tag, filler=filler)
     papers = {name: f"{name} of {target}\n" for name in ("SHA256SUMS", "WHEEL.md")}
     for name, text in papers.items():
         records.write_text(dist / target / name, text)

@@ -87,7 +87,7 @@ def configure(
     wheel, may hold a password, and come to the build when it runs.
     """
     defines = {
-        **_libraries(),
+        **_libraries(spec.version),
         **_host(spec, compiler, places),
         **(_cuda(spec, compiler, toolkit, places) if toolkit else {"GGML_CUDA": "OFF"}),
         **_cache(spec, places),
@@ -168,11 +168,12 @@ def neutral(settings: Mapping[str, str], places: Places, toolkit: Toolkit | None
     return found
 
 
-def _libraries() -> dict[str, str]:
+def _libraries(version: str) -> dict[str, str]:
     """What is built, the same for every target: the shipped libraries, nothing that looks around.
 
     A name that a release does not know is ignored by CMake.
     """
+    wrong = knowledge.left_out(version)
     return {
         "CMAKE_PROJECT_llama_cpp_INCLUDE": _slashes(str(OVERLAY / "wheel.cmake")),
         "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
@@ -181,6 +182,7 @@ def _libraries() -> dict[str, str]:
         # where there is a driver, the CPU's by what the CPU can do.
         "GGML_BACKEND_DL": "ON",
         "GGML_CPU_ALL_VARIANTS": "ON",
+        **({"BLACKWHEEL_LEFT_OUT": ";".join(wrong)} if wrong else {}),
         "GGML_CCACHE": "OFF",
         "LLAMA_CURL": "OFF",
         "LLAMA_OPENSSL": "OFF",

@@ -14,7 +14,7 @@ from sessions.build import (
 from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
-from sessions.shared import programs, venvs
+from sessions.shared import knowledge, programs, venvs
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
 
@@ -26,7 +26,12 @@ def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
     with zipfile.ZipFile(wheel) as archive:
         sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
     brought = ms_runtime.files() if ctx.spec.platform == "windows" else ()
-    wrong = problems(sizes, cuda=ctx.spec.cuda is not None, brought=brought)
+    wrong = problems(
+        sizes,
+        cuda=ctx.spec.cuda is not None,
+        brought=brought,
+        left_out=knowledge.left_out(ctx.spec.version),
+    )
     if wrong:
         raise Problem(
             "The finished wheel does not hold what it should.",
@@ -56,11 +61,16 @@ def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
 
 
 def problems(
-    members: Sequence[str] | dict[str, int], *, cuda: bool, brought: Sequence[str] = ()
+    members: Sequence[str] | dict[str, int],
+    *,
+    cuda: bool,
+    brought: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> list[str]:
     """What is wrong with a wheel's list of members: strays, doubles, and what is missing.
 
-    ``brought`` are the libraries that delvewheel has to bring into a wheel for Windows.
+    ``brought`` are the libraries that delvewheel has to bring into a wheel for Windows;
+    ``left_out`` are the modules for the CPU that this release gives wrong answers with.
     """
     wrong = [
         f"stray: {name}"
@@ -84,7 +94,8 @@ def problems(
     wrong += [
         f"not asked for: {name}"
         for name in libraries
-        if name not in (*wanted, "gomp") and not name.startswith("ggml-cpu-")
+        if name not in (*wanted, "gomp")
+        and (not name.startswith("ggml-cpu-") or name.removeprefix("ggml-cpu-") in left_out)
     ]
     added = import_hooks.added(cuda=cuda, windows=bool(brought))
     wrong += [f"missing: llama_cpp/{n}" for n in added if f"llama_cpp/{n}" not in members]

@@ -11,31 +11,34 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
-import subprocess
 import sys
 import time
-import zipfile
-from collections.abc import Iterable
-from email import message_from_bytes
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+import bench_files as files
 import installing
 import one_run
 import report_file
 import spawn
 import stats
 import watch
+from bench_files import stop
 
 Job = dict[str, Any]
 TIMEOUT = 600.0  # seconds for one child: a driver that compiles PTX may take long
 INSTALLS = 3
 USUAL = 5.0  # seconds that a step is thought to take before one of its kind was done
 TYPE = "Q4_K"
+# What is computed on the CPU as well, or on it only, is measured with a larger model: kind -> type.
+# Each kind adds its speeds to a round, with its name before theirs.
+LARGE = {"hybrid": "Q4_K"}  # half of the layers on the GPU
+LARGE_ON_CPU = {"cpu_q4_k": "Q4_K", "cpu_q8_0": "Q8_0"}
+HALF = 2  # layers of that model (tinymodel.LARGE)
+SPEEDS = ("prompt_per_second", "generation_per_second")
 EXTRAS = ("gguf", "pyyaml", "tqdm")  # what makes the tiny model; installed when all is measured
-# What each child adds to a round, by what the child calls it.
+# What each child adds to a round: metrics by what the child calls them.
 COLD = {
     "import_seconds": "import_seconds",
     "load_seconds": "first_load_seconds",
@@ -63,12 +66,6 @@ def main(told: Path, report: Path) -> None:
     one_run.write(report, report_file.text(Bench(job).measure(), report_file.BENCH))
 
 
-def stop(what: str) -> NoReturn:
-    """End it: a benchmark that lacks a value is none."""
-    print(what, file=sys.stderr)
-    sys.exit(2)
-
-
 class Bench:
     """One benchmark: its job, what was measured so far, and how long each kind of step took."""
 
@@ -76,8 +73,15 @@ class Bench:
         self.job = job
         self.folder = Path(job["folder"])
         self.gpu = job["index"] if job["layers"] else None
+        self.large = LARGE_ON_CPU if self.gpu is None else LARGE
         self.wheels: list[Job] = [
-            {**wheel, "values": {}, "jit_files": 0, "file": Path(wheel["path"]).name}
+            {
+                **wheel,
+                "values": {},
+                "jit_files": 0,
+                "cpu_module": None,
+                "file": Path(wheel["path"]).name,
+            }
             for wheel in job["wheels"]
         ]
         self.conditions: list[Job] = []
@@ -85,7 +89,6 @@ class Bench:
         self.took: dict[tuple[str, str], float] = {}
         self.started, self.seconds, self.stops = "", 0.0, 0
         self.state = self.folder / one_run.STATE
-        self.tiny_model = str(self.folder / "tiny.gguf")
 
     def measure(self) -> Job:
         """Everything, and the report of it."""
@@ -109,9 +112,9 @@ class Bench:
             "stops": self.stops,
             "rounds": self.job["rounds"],
             "threads": self.job["threads"],
+            "cpu_threads": self.job["cpu_threads"],
             "runtime": self.job["runtime"],
-            "model": model
-            and {name: model[name] for name in ("file", "size", "sha256")},
+            "model": model and {name: model[name] for name in ("file", "size", "sha256")},
             "wheels": [{name: wheel[name] for name in SHOWN} for wheel in self.wheels],
             "conditions": self.conditions,
         }
@@ -157,14 +160,15 @@ class Bench:
         backwards, so that what drifts slows down no wheel more than another.
         """
         used = ["warm", *(["real"] if self.job["model"] else [])]
+        large = list(self.large)  # just made, so not in round 0: its file is in the cache
         steps = [
             (w, "install", n) for n in range(min(INSTALLS, self.job["rounds"])) for w in self.wheels
         ]
-        steps += [(self.wheels[0], "tiny", 0)]
+        steps += [(self.wheels[0], "models", 0)]
         steps += [(wheel, kind, 0) for wheel in self.wheels for kind in used]
         for number in range(1, self.job["rounds"] + 1):
             turns = self.wheels if number % 2 else self.wheels[::-1]
-            steps += [(wheel, kind, number) for wheel in turns for kind in ("cold", *used)]
+            steps += [(wheel, kind, number) for wheel in turns for kind in ("cold", *used, *large)]
         return steps
 
     def progress(self, done: int, steps: list[tuple[Job, str, int]]) -> None:
@@ -186,10 +190,11 @@ class Bench:
         """One measurement of one wheel."""
         if kind == "install":
             self.install(wheel)
-        elif kind == "tiny":
-            self.tiny()
+        elif kind == "models":
+            self.models()
         else:
-            names = {"cold": COLD, "warm": WARM, "real": REAL}[kind]
+            large = {said: f"{kind}_{said}" for said in SPEEDS}
+            names = {"cold": COLD, "warm": WARM, "real": REAL}.get(kind, large)
             found = self.child(wheel, kind, round_)
             for said, metric in names.items() if round_ else ():
                 if self.gpu is not None or said != "vram_mib":
@@ -202,30 +207,40 @@ class Bench:
         venv = self.folder / f"venv-{self.wheels.index(wheel)}"
         if venv.exists():
             shutil.rmtree(venv)
-        run([self.job["python"], "-I", "-m", "venv", str(venv)], "Python could not make a venv")
+        files.run(
+            [self.job["python"], "-I", "-m", "venv", str(venv)], "Python could not make a venv"
+        )
         if self.job["link"]:
             installing.link(venv, Path(self.job["link"]))
-        before = installing.size(venv)
+        before = files.size(venv)
         path, packages = Path(wheel["path"]), Path(self.job["packages"])
-        files = [path, *required(path, packages, linked=self.job["runtime"] != "packages")]
-        wheel["brings_runtime"] = any(name.startswith("nvidia-") for name, _ in needs(path))
+        linked = self.job["runtime"] != "packages"
+        taken = [path, *files.required(path, packages, linked=linked)]
+        wheel["brings_runtime"] = any(name.startswith("nvidia-") for name, _ in files.needs(path))
         if self.job["runtime"] == "packages":  # a wheel that names none needs it all the same
-            files += [f for f in sorted(packages.glob("nvidia_*.whl")) if f not in files]
+            taken += [f for f in sorted(packages.glob("nvidia_*.whl")) if f not in taken]
         start = time.monotonic()
-        pip(venv, files, wheel["label"])
+        files.pip(venv, taken, wheel["label"])
         add(wheel, "install_seconds", time.monotonic() - start)
         wheel["values"]["wheel_bytes"] = [path.stat().st_size]
-        wheel["values"]["installed_bytes"] = [installing.size(venv) - before]
-        wheel["packages"] = sorted(file.name for file in files)
+        wheel["values"]["installed_bytes"] = [files.size(venv) - before]
+        wheel["packages"] = sorted(file.name for file in taken)
         wheel["venv"] = venv
 
-    def tiny(self) -> None:
-        """The tiny model, once and for all wheels, with what the first one's venv has besides."""
+    def models(self) -> None:
+        """The models, once and for all wheels, with what the first one's venv has besides."""
         first = self.wheels[0]
         packages = Path(self.job["packages"])
         for wheel in self.wheels:
-            pip(wheel["venv"], list(within(packages, EXTRAS)), wheel["label"])
-        self.spawn(first, {"work": "tiny", "model": self.tiny_model, "type": TYPE}, {})
+            files.pip(wheel["venv"], files.within(packages, EXTRAS), wheel["label"])
+        made = [("tiny", TYPE), *(("large", type_) for type_ in self.large.values())]
+        for shape, type_ in made:
+            told = {"model": self.made(shape, type_), "type": type_, "large": shape == "large"}
+            self.spawn(first, {"work": "model", **told}, {})
+
+    def made(self, shape: str, type_: str) -> str:
+        """Where a model that is made here is."""
+        return str(self.folder / f"{shape}-{type_}.gguf")
 
     # ---- running --------------------------------------------------------------------------------
 
@@ -236,24 +251,30 @@ class Bench:
         if kind == "cold" and cache.exists():
             shutil.rmtree(cache)
         cache.mkdir(exist_ok=True)
+        large = self.large.get(kind)
+        model = self.made("large", large) if large else self.made("tiny", TYPE)
         told = {
             "work": "speed",
-            "model": self.job["model"]["path"] if kind == "real" else self.tiny_model,
-            "layers": self.job["layers"],
-            "threads": self.job["threads"],
+            "model": self.job["model"]["path"] if kind == "real" else model,
+            "layers": HALF if kind == "hybrid" else self.job["layers"],
+            "threads": self.job["cpu_threads" if large else "threads"],
             "speeds": kind != "cold",
+            "large": bool(large),
         }
         with watch.watching(self.gpu) as looks:
             found = self.spawn(wheel, told, {"CUDA_CACHE_PATH": str(cache)})
         if self.gpu is not None:
-            on_the_card(wheel["label"], found)
+            on_the_gpu(wheel["label"], found, HALF if kind == "hybrid" else None)
             seen = watch.summary(looks)
             found["vram_mib"] = seen["vram_mib"]
             self.conditions.append({"wheel": wheel["label"], "kind": kind, "round": round_, **seen})
         if kind == "cold":
             compiled = sum(path.is_file() for path in cache.rglob("*"))
             wheel["jit_files"] = max(wheel["jit_files"], compiled)
-        wheel["version"], self.said = found["version"], found
+        used, wanted = found.get("cpu_module"), wheel.get("cpu")
+        if wanted and used != wanted:
+            stop(f"{wheel['label']} was to use the CPU module {wanted} and used {used or 'none'}.")
+        wheel["version"], wheel["cpu_module"], self.said = found["version"], used, found
         return found
 
     def spawn(self, wheel: Job, told: Job, environment: dict[str, str]) -> Job:
@@ -264,13 +285,17 @@ class Bench:
         environment = {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
             "CUDA_VISIBLE_DEVICES": "-1" if self.gpu is None else self.job["visible"],
+            "BLACKWHEEL_CPU": wheel.get("cpu") or "",
             **self.loader(wheel),
             **environment,
         }
         lines, error = spawn.spawn(python, path, environment, self.job.get("timeout", TIMEOUT))
         if error:
             stop(f"{wheel['label']} ({wheel['file']}) could not be measured: {error}")
-        return {name: value for line in lines for name, value in line.items()}
+        merged: Job = {}
+        for line in lines:
+            merged.update(line)
+        return merged
 
     def loader(self, wheel: Job) -> dict[str, str]:
         """Where the system's loader is to look, for a wheel that does not find the runtime itself.
@@ -289,17 +314,21 @@ class Bench:
 
 
 SHOWN = (
-    "label", "file", "sha256", "version", "brings_runtime", "packages", "jit_files", "values",
+    "label", "file", "sha256", "version", "cpu_module", "brings_runtime", "packages", "jit_files",
+    "values",
 )  # fmt: skip
 
 
-def on_the_card(label: str, found: Job) -> None:
-    """End it where a child did not have every layer on the GPU: its times would be of a CPU."""
-    layers = found["offloaded"]
-    if not found["devices"] or not layers or layers[0] != layers[1]:
+def on_the_gpu(label: str, found: Job, layers: int | None) -> None:
+    """End it where a child did not have so many layers on the GPU; None is all of them.
+
+    Its times would be those of a CPU.
+    """
+    there = found["offloaded"]
+    if not found["devices"] or not there or there[0] != (layers or there[1]):
         stop(
             f"{label} does not compute on the GPU: it sees {found['devices'] or 'none'}, and has "
-            f"{layers or 'no'} layers there."
+            f"{there or 'no'} layers there."
         )
 
 
@@ -309,86 +338,3 @@ def add(wheel: Job, metric: str, value: Any) -> None:
         wheel["values"].setdefault(metric, []).extend(stats.checked(metric, [value]))
     except (TypeError, ValueError) as error:
         stop(f"This benchmark is none: {wheel['label']}: {metric} is {value}: {error}.")
-
-
-# ---- files --------------------------------------------------------------------------------------
-
-
-def run(command: list[str], what: str) -> None:
-    """Run to the end, or end with it."""
-    done = subprocess.run(
-        command,
-        env=installing.without_files(),
-        stdin=subprocess.DEVNULL,  # under Wine, a Python with the caller's may not start
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        creationflags=spawn.NO_WINDOW,
-        check=False,
-    )
-    if done.returncode:
-        stop(f"{what}: {(done.stdout + done.stderr)[-800:].strip()}")
-
-
-def pip(venv: Path, files: Iterable[Path], label: str) -> None:
-    """Install these files and nothing else, by no settings but these."""
-    words = ["-m", "pip", "--isolated", "--disable-pip-version-check", "install", "-q"]
-    words += ["--no-index", "--no-deps", *map(str, files)]
-    run([installing.python_of(venv), "-I", *words], f"pip could not install {label}")
-
-
-def canonical(name: str) -> str:
-    """A project's name as PEP 503 has it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def needs(wheel: Path) -> list[tuple[str, bool]]:
-    """Names of what a wheel requires, and whether each is required everywhere; no extras."""
-    with zipfile.ZipFile(wheel) as archive:
-        member = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
-        metadata = message_from_bytes(archive.read(member))
-    found = []
-    for line in metadata.get_all("Requires-Dist") or []:
-        requirement, _, marker = str(line).partition(";")
-        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
-        if name and "extra" not in marker:
-            found.append((canonical(name[1]), not marker.strip()))
-    return found
-
-
-def required(wheel: Path, packages: Path, *, linked: bool) -> list[Path]:
-    """Files of all that a wheel requires, and they, from one folder.
-
-    ``linked``: NVIDIA's runtime is not among them; the venv is linked to it.
-    """
-    found: dict[str, Path] = {}
-    waiting = [wheel]
-    while waiting:
-        for name, everywhere in needs(waiting.pop()):
-            if name in found or (linked and name.startswith("nvidia-")):
-                continue
-            if there := package(packages, name):
-                found[name] = there
-                waiting.append(there)
-            elif everywhere:
-                stop(f"{wheel.name} requires {name}, which is not in {packages}.")
-    return list(found.values())
-
-
-def within(packages: Path, names: Iterable[str]) -> Iterable[Path]:
-    """The files of some packages."""
-    for name in names:
-        there = package(packages, name)
-        if there is None:
-            stop(f"{name} is not in {packages}.")
-        yield there
-
-
-def package(packages: Path, name: str) -> Path | None:
-    """The file of a project; of two, none could be told to be the right one."""
-    files = sorted(packages.glob("*.whl"))
-    found = [file for file in files if canonical(file.name.split("-")[0]) == name]
-    if len(found) > 1:
-        stop(f"{packages} holds {found[0].name} and {found[1].name}: one of them has to go.")
-    return found[0] if found else None

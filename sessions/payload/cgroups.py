@@ -102,6 +102,23 @@ def cores(limited: Limits) -> int:
     return bounded(everywhere, limited)
 
 
+def physical(limited: Limits) -> int:
+    """The same of physical cores: the processors of one core count once.
+
+    Where the system does not say which they are, half of the processors.
+    """
+    if sys.platform != "linux":
+        return max(1, cores(limited) // 2)
+    topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    siblings = {cpu: _text(topology.format(cpu)) for cpu in os.sched_getaffinity(0)}
+    return bounded(distinct(siblings), limited)
+
+
+def distinct(siblings: Mapping[int, str | None]) -> int:
+    """How many cores have processors, by what the kernel lists for each; None is one by itself."""
+    return len({str(cpu) if listed is None else listed.strip() for cpu, listed in siblings.items()})
+
+
 def bounded(processors: int, limited: Limits) -> int:
     """So many processors, but no more than the limits let have, rounded up; at least 1."""
     if limited.cpus is None:

@@ -318,11 +318,12 @@ def feature(job: Job) -> None:
     features.WORK[job["type"]](job)
 
 
-def tiny(job: Job) -> None:
-    """The tiny model that wheels are measured with."""
+def model(job: Job) -> None:
+    """A model that wheels are measured with."""
     import tinymodel
 
-    say(sha256=tinymodel.make(Path(job["model"]), job["type"]).sha256)
+    shape = tinymodel.LARGE if job["large"] else tinymodel.TINY
+    say(sha256=tinymodel.write(Path(job["model"]), job["type"], shape=shape))
 
 
 def speed(job: Job) -> None:
@@ -330,6 +331,7 @@ def speed(job: Job) -> None:
     import speed as measured
 
     measured.measure(job, say)
+    say(cpu_module=cpu_module())
 
 
 def operators(job: Job) -> None:
@@ -355,7 +357,7 @@ WORK: dict[str, Callable[[Job], None]] = {
     "times": times,
     "real": real,
     "feature": feature,
-    "tiny": tiny,
+    "model": model,
     "speed": speed,
     "ops": operators,
 }

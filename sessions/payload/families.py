@@ -98,10 +98,9 @@ def model(path: Path, layers: int, split: str) -> Iterator[Any]:
     if split == "half" and layers:
         params.n_gpu_layers = 2  # the output counts as a layer
     if split == "experts":
-        ask = llama.library("ggml-cpu").ggml_backend_cpu_buffer_type
-        ask.restype, ask.argtypes = ctypes.c_void_p, []
         kept = (_Override * 2)(
-            _Override(rb"blk\.[01]\.ffn_(up|down|gate)_exps", ask()), _Override(None, None)
+            _Override(rb"blk\.[01]\.ffn_(up|down|gate)_exps", _host_memory()),
+            _Override(None, None),
         )
         params.tensor_buft_overrides = ctypes.cast(
             kept, dict(type(params)._fields_)["tensor_buft_overrides"]
@@ -113,6 +112,16 @@ def model(path: Path, layers: int, split: str) -> Iterator[Any]:
         yield loaded
     finally:
         llama_cpp.llama_model_free(loaded)
+
+
+def _host_memory() -> int:
+    """The buffer type of the CPU's device, whichever library has the code for the CPU."""
+    device_of = llama.library("ggml").ggml_backend_dev_by_type
+    device_of.restype, device_of.argtypes = ctypes.c_void_p, [ctypes.c_int]
+    buffers_of = llama.library("ggml-base").ggml_backend_dev_buffer_type
+    buffers_of.restype, buffers_of.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    found: int = buffers_of(device_of(0))  # GGML_BACKEND_DEVICE_TYPE_CPU
+    return found
 
 
 class _Tensor(ctypes.Structure):

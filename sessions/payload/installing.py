@@ -165,13 +165,3 @@ def runtime_files(
     if source is None:
         return {**found, "runtime": "toolkit", "runtime_places": _toolkits()}
     return {**found, "runtime": "linked", "link": str(source), "runtime_places": [str(source)]}
-
-
-def size(folder: Path) -> int:
-    """Bytes of all files below a folder; what is only linked to is not in it."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            total += 0 if path.is_symlink() else path.stat().st_size
-    return total

@@ -136,12 +136,13 @@ def _options() -> argparse.Namespace:
     add("--bench", action="store_true", help="measure the wheel instead of testing it")
     add("--ops", action="store_true", help="run upstream's test of every operator instead")
     add("--baseline", metavar="WHEEL", action="append", help="--bench: one to measure in turn")
+    add("--cpu-module", metavar="NAME", action="append", help="--bench: the wheel with it as well")
     add("--rounds", metavar="N", type=int, default=10, help="--bench: how often (10)")
     add("--offline", action="store_true", help="ask no package index for NVIDIA's runtime")
     add("--sign", metavar="KEY", help="sign the report with this SSH key")
     options = parser.parse_args()
-    if (options.baseline or options.rounds != 10) and not options.bench:
-        parser.error("--baseline and --rounds are for --bench")
+    if (options.baseline or options.cpu_module or options.rounds != 10) and not options.bench:
+        parser.error("--baseline, --cpu-module and --rounds are for --bench")
     if options.ops and (options.bench or options.model):
         parser.error("--ops goes with neither --bench nor --model")
     if options.rounds < 1:
@@ -247,6 +248,14 @@ def _cores() -> int:
     return max(1, int(cgroups.cores(cgroups.limits(cgroups.read()))))
 
 
+def _physical() -> int:
+    """The physical cores that this process may use, at least 1."""
+    import cgroups
+
+    count: int = cgroups.physical(cgroups.limits(cgroups.read()))
+    return count
+
+
 def _half() -> int:
     """Half of them, at least 1."""
     return max(1, _cores() // 2)
@@ -274,15 +283,20 @@ def _bench(
 
     packages = folder / "bundle" / "wheels"
     this = packages / installing.for_this_python(manifest["job"]["identity"]["file"])
+    try:
+        wheels = stats.wheels(manifest["target"], [this, *others], options.cpu_module or ())
+    except ValueError as error:
+        refusals.stop(f"{error}.", "name one that it has: --cpu-module")
     job = {
-        "wheels": stats.wheels(manifest["target"], [this, *others]),
+        "wheels": wheels,
         "packages": str(packages),
         "python": sys.executable,
         "nvml": str(folder / "bundle" / "nvml"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "threads": 1 if device else _half(),
+        "threads": 1 if device else _physical(),
+        "cpu_threads": _physical(),
         "rounds": options.rounds,
         "model": stats.model(Path(options.model).resolve() if options.model else None),
         "code": stats.code(),

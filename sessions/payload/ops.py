@@ -166,7 +166,11 @@ def plan(job: Job, cases: Iterable[Sequence[Any]]) -> list[Job]:
             slices.append(made)
             if operator in expected["narrow"]:
                 slices.append({**made, "key": f"{operator}-{number}-narrowed", "narrowed": True})
-    return sorted(slices, key=lambda piece: -len(piece["cases"]))
+    sizes = expected["cases"]
+    return sorted(
+        slices,
+        key=lambda s: -(sizes.get(s["operator"], 0) if s["by_name"] else len(s["cases"])),
+    )
 
 
 def slice_of(job: Job, piece: Job) -> Job:
@@ -253,7 +257,12 @@ def call(
     The test ends with 1 if a case is wrong, which is an answer.
     """
     path = Path(job["folder"]) / f"{name}.json"
-    told = {"work": "ops", "library": job["library"], "words": list(words)}
+    told = {
+        "work": "ops",
+        "library": job["library"],
+        "reference": job.get("reference"),
+        "words": list(words),
+    }
     path.write_text(json.dumps(told), encoding="utf-8")
     environment = {
         "CUDA_CACHE_PATH": str(Path(job["folder"]) / "jit-cache"),
@@ -263,7 +272,6 @@ def call(
         "OMP_WAIT_POLICY": "PASSIVE",  # several processes share the cores
         "BLACKWHEEL_SEED": str(seed),
         **({"BLACKWHEEL_LIMIT": str(limit)} if limit is not None else {}),
-        **({"GGML_BACKEND_PATH": job["reference"]} if job.get("reference") else {}),
     }
     limits = job.get("timeout", TIMEOUT), job.get("still", STILL)
     said, error = spawn.spawn(sys.executable, path, environment, *limits)
@@ -277,10 +285,17 @@ def call(
 
 
 def child(job: Job) -> None:
-    """In the process of its own: import the wheel, call the test, name the libraries it used."""
-    import llama
-    import llama_cpp  # whose loader finds CUDA
+    """In the process of its own: import the wheel, call the test, name the libraries it used.
 
+    The reference is named to the test only: the wheel's own loader would register it as well, and
+    the test answers for every device of that name.
+    """
+    import llama
+    import llama_cpp
+
+    llama_cpp.llama_backend_init()  # a wheel may load ggml's CUDA module as late as this
+    if job["reference"]:
+        os.environ["GGML_BACKEND_PATH"] = job["reference"]
     words = [b"test-backend-ops", *(word.encode() for word in job["words"])]
     test = ctypes.CDLL(job["library"]).blackwheel_test
     ended = test(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None))

@@ -17,6 +17,7 @@ from typing import Any
 Job = dict[str, Any]
 FIRST, PROMPT, GENERATED = 32, 512, 128  # tokens
 REPEATS, SECONDS = 3, 0.5  # of each speed at least so often, and for so long
+LARGE_GENERATED, LARGE_REPEATS = 32, 1  # of the larger model: on two cores a prompt takes seconds
 SEED = 2026
 
 
@@ -54,6 +55,10 @@ def measure(job: Job, say: Callable[..., None]) -> None:
         if not job["speeds"]:
             return
 
+        generated, repeats = GENERATED, REPEATS
+        if job["large"]:
+            generated, repeats = LARGE_GENERATED, LARGE_REPEATS
+
         def one_by_one(given: Sequence[int]) -> None:
             for token in given:
                 llama.decode(context, [token])
@@ -61,8 +66,8 @@ def measure(job: Job, say: Callable[..., None]) -> None:
         def forget() -> None:
             llama.forget(context)
 
-        prompts = speeds(lambda: llama.decode(context, tokens), PROMPT, forget)
-        generations = speeds(lambda: one_by_one(tokens[:GENERATED]), GENERATED, forget)
+        prompts = speeds(lambda: llama.decode(context, tokens), PROMPT, forget, repeats)
+        generations = speeds(lambda: one_by_one(tokens[:generated]), generated, forget, repeats)
     say(
         prompt_per_second=statistics.median(prompts),
         generation_per_second=statistics.median(generations),
@@ -70,11 +75,13 @@ def measure(job: Job, say: Callable[..., None]) -> None:
     )
 
 
-def speeds(work: Callable[[], None], tokens: int, before: Callable[[], None]) -> list[float]:
+def speeds(
+    work: Callable[[], None], tokens: int, before: Callable[[], None], repeats: int = REPEATS
+) -> list[float]:
     """Tokens a second of each repetition but the first; ``before`` each of them is not timed."""
     found: list[float] = []
     began = None
-    while began is None or len(found) < REPEATS or time.monotonic() - began < SECONDS:
+    while began is None or len(found) < repeats or time.monotonic() - began < SECONDS:
         before()
         start = time.monotonic()
         work()

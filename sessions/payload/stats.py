@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import statistics
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,12 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "prompt_per_second": ("prompt", "tokens/s", "more"),
     "generation_per_second": ("generation", "tokens/s", "more"),
     "vram_mib": ("peak VRAM", "MiB", "less"),
+    "cpu_q4_k_prompt_per_second": ("CPU, Q4_K: prompt", "tokens/s", "more"),
+    "cpu_q4_k_generation_per_second": ("CPU, Q4_K: generation", "tokens/s", "more"),
+    "cpu_q8_0_prompt_per_second": ("CPU, Q8_0: prompt", "tokens/s", "more"),
+    "cpu_q8_0_generation_per_second": ("CPU, Q8_0: generation", "tokens/s", "more"),
+    "hybrid_prompt_per_second": ("GPU and CPU: prompt", "tokens/s", "more"),
+    "hybrid_generation_per_second": ("GPU and CPU: generation", "tokens/s", "more"),
     "real_load_seconds": ("real: load", "s", "less"),
     "real_first_token_seconds": ("real: first token", "s", "less"),
     "real_prompt_per_second": ("real: prompt", "tokens/s", "more"),
@@ -39,15 +47,32 @@ NOTHING = 1e-3  # of a size; pip notes where a wheel lay, and some paths are lon
 COLUMNS = ("", "this", "other", "ratio", f"{CONFIDENCE:.0%}", "this is")
 
 
-def wheels(target: str, paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """Wheels as a job has them, the one of the target first; the others go by their folders."""
+def wheels(target: str, paths: Sequence[Path], modules: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Wheels as a job has them, the one of the target first; the others go by their folders.
+
+    After the first comes the same wheel with each of these modules for the CPU. Raises ValueError
+    for one that it does not have.
+    """
     found: list[dict[str, Any]] = []
     for path in paths:
         label = (path.parent.name or path.stem) if found else target
         same = sum(wheel["label"].split(" #")[0] == label for wheel in found)
         shown = f"{label} #{same + 1}" if same else label
         found.append({"label": shown, "path": str(path), "sha256": digest(path)})
-    return found
+    there = cpu_modules(paths[0]) if modules else []
+    for name in dict.fromkeys(modules):
+        if name not in there:
+            has = ", ".join(there) or "none"
+            raise ValueError(f"{paths[0].name} has no module {name} for the CPU; it has {has}")
+    more = [{**found[0], "label": f"{target} ({m})", "cpu": m} for m in dict.fromkeys(modules)]
+    return [found[0], *more, *found[1:]]
+
+
+def cpu_modules(wheel: Path) -> list[str]:
+    """The names of ggml's modules for the CPU in a wheel: "haswell", "x64" …."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = [re.search(r"/(?:lib)?ggml-cpu-(\w+)\.(?:so|dll)$", n) for n in archive.namelist()]
+    return sorted(name[1] for name in names if name)
 
 
 def model(path: Path | None) -> dict[str, Any] | None:
@@ -141,7 +166,8 @@ def complete(report: Report) -> None:
         for metric, (_, unit, _) in METRICS.items():
             if metric.startswith("real_") and not report["model"]:
                 continue
-            if metric.endswith("vram_mib") and report["device"] == "cpu":
+            on_cpu, part = report["device"] == "cpu", metric.partition("_")[0]
+            if part == ("hybrid" if on_cpu else "cpu") or (on_cpu and unit == "MiB"):
                 continue
             least = 1 if unit == "B" or metric == "install_seconds" else report["rounds"]
             count = len(found.get(metric, ()))

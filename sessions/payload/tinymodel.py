@@ -1,4 +1,4 @@
-"""A tiny llama model as a GGUF file, the same to the byte wherever it is made.
+"""A tiny llama model as a GGUF file, the same to the byte wherever it is made; and a larger one.
 
 Two layers, grouped-query attention, and widths that are multiples of 256, so that every GGML
 type fits and the tensor-core kernels are reached. Weights are drawn so that logits come out near
@@ -19,8 +19,7 @@ from gguf import GGMLQuantizationType as GgmlType
 Array = npt.NDArray[np.float32]
 Blocks = npt.NDArray[np.uint8]
 
-LAYERS, EMBD, HEADS, KV_HEADS, FF, VOCAB, CONTEXT = 2, 512, 8, 4, 1024, 512, 1024
-HEAD = EMBD // HEADS
+VOCAB, CONTEXT = 512, 1024
 ROPE_BASE, EPS = 10000.0, 1e-5
 SEED = 2026
 TEMPLATE = (
@@ -59,6 +58,30 @@ class TinyModel:
     weights: dict[str, Array]
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How large a model is."""
+
+    layers: int
+    embd: int
+    heads: int
+    kv_heads: int
+    ff: int
+    drawn: int  # rows of a matrix that are drawn; a longer one has them again and again
+
+    @property
+    def head(self) -> int:
+        """Values of one attention head."""
+        return self.embd // self.heads
+
+
+TINY = Shape(layers=2, embd=512, heads=8, kv_heads=4, ff=1024, drawn=1024)
+# To measure a CPU with: most caches are smaller. 252 million weights.
+LARGE = Shape(layers=4, embd=2048, heads=16, kv_heads=8, ff=8192, drawn=64)
+LAYERS, EMBD, HEADS, KV_HEADS, FF = TINY.layers, TINY.embd, TINY.heads, TINY.kv_heads, TINY.ff
+HEAD = TINY.head
+
+
 class Draw:
     """Random numbers that are the same everywhere: sums of integers, no logarithm in them."""
 
@@ -82,41 +105,58 @@ class Draw:
 
 
 def make(path: Path, type_name: str, seed: int = SEED) -> TinyModel:
-    """Write the model whose matrices are of one GGML type."""
+    """Write the tiny model whose matrices are of one GGML type."""
+    weights: dict[str, Array] = {}
+    return TinyModel(type_name, write(path, type_name, seed, weights=weights), weights)
+
+
+def write(
+    path: Path,
+    type_name: str,
+    seed: int = SEED,
+    *,
+    shape: Shape | None = None,
+    weights: dict[str, Array] | None = None,
+) -> str:
+    """Write a model, and note its weights where they are wanted. Returns the SHA-256."""
+    shape = shape or TINY
     kind = GgmlType[type_name]
     writer = gguf.GGUFWriter(path, "llama")
-    _metadata(writer)
+    _metadata(writer, shape)
     draw = Draw(seed)
-    weights: dict[str, Array] = {}
 
     def plain(name: str, values: Array) -> None:
         writer.add_tensor(name, values)
-        weights[name] = values
+        if weights is not None:
+            weights[name] = values
 
     def matrix(name: str, rows: int, columns: int) -> None:
-        data = blocks(draw, kind, rows, columns)
+        drawn = min(rows, shape.drawn)
+        data = np.tile(blocks(draw, kind, drawn, columns), (rows // drawn, 1))
         writer.add_tensor(name, data, raw_dtype=kind)
-        weights[name] = dequantize(data, kind).reshape(rows, columns)
+        if weights is not None:
+            weights[name] = dequantize(data, kind).reshape(rows, columns)
 
-    plain("token_embd.weight", draw.normal(VOCAB, EMBD))
-    for layer in range(LAYERS):
+    embd, kv = shape.embd, shape.kv_heads * shape.head
+    plain("token_embd.weight", draw.normal(VOCAB, embd))
+    for layer in range(shape.layers):
         name = f"blk.{layer}."
-        plain(name + "attn_norm.weight", draw.gain(EMBD))
-        matrix(name + "attn_q.weight", EMBD, EMBD)
-        matrix(name + "attn_k.weight", KV_HEADS * HEAD, EMBD)
-        matrix(name + "attn_v.weight", KV_HEADS * HEAD, EMBD)
-        matrix(name + "attn_output.weight", EMBD, EMBD)
-        plain(name + "ffn_norm.weight", draw.gain(EMBD))
-        matrix(name + "ffn_gate.weight", FF, EMBD)
-        matrix(name + "ffn_up.weight", FF, EMBD)
-        matrix(name + "ffn_down.weight", EMBD, FF)
-    plain("output_norm.weight", draw.gain(EMBD))
-    matrix("output.weight", VOCAB, EMBD)
+        plain(name + "attn_norm.weight", draw.gain(embd))
+        matrix(name + "attn_q.weight", embd, embd)
+        matrix(name + "attn_k.weight", kv, embd)
+        matrix(name + "attn_v.weight", kv, embd)
+        matrix(name + "attn_output.weight", embd, embd)
+        plain(name + "ffn_norm.weight", draw.gain(embd))
+        matrix(name + "ffn_gate.weight", shape.ff, embd)
+        matrix(name + "ffn_up.weight", shape.ff, embd)
+        matrix(name + "ffn_down.weight", embd, shape.ff)
+    plain("output_norm.weight", draw.gain(embd))
+    matrix("output.weight", VOCAB, embd)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return TinyModel(type_name, hashlib.sha256(path.read_bytes()).hexdigest(), weights)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def blocks(draw: Draw, kind: GgmlType, rows: int, columns: int) -> npt.NDArray[np.generic]:
@@ -183,15 +223,15 @@ def prompt(length: int, seed: int = SEED) -> list[int]:
     return [1, *(259 + (a * 256 + b) % (VOCAB - 259) for a, b in drawn[1:])]
 
 
-def _metadata(writer: gguf.GGUFWriter) -> None:
+def _metadata(writer: gguf.GGUFWriter, shape: Shape) -> None:
     writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(EMBD)
-    writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(FF)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_embedding_length(shape.embd)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.ff)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(EPS)
-    writer.add_rope_dimension_count(HEAD)
+    writer.add_rope_dimension_count(shape.head)
     writer.add_rope_freq_base(ROPE_BASE)
     writer.add_vocab_size(VOCAB)
     tokens, kinds = vocabulary()

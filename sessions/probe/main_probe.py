@@ -42,7 +42,6 @@ def main(ctx: Context) -> None:
     tape: dict[str, Any] = {}
     ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
     given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
-    runs = bool({"smoke", "bench"} & ctx.asked)
     chain = probe(
         ask,
         ctx.spec,
@@ -50,7 +49,7 @@ def main(ctx: Context) -> None:
         given,
         machine_checks.unused(ctx.env),
         ctx.targets,
-        runs=runs,
+        runs=ctx.runs_wheel,
     )
     if not given:
         chain = identity.of(ask, chain)
@@ -203,22 +202,34 @@ def _asked(
 def find_compilers(ask: Machine, system: str, spec: BuildSpec) -> tuple[Compiler, ...]:
     """Every compiler and the one named, the preferred first.
 
-    On Linux gcc and clang, in the order of PATH's names; on Windows those of Visual Studio.
+    On Linux gcc and clang, in the order of PATH's names; on Windows those of Visual Studio. One
+    that is named by another path than PATH has (g++-12 for g++) is called as PATH has it, so that
+    a compiler cache knows it again: nvcc is told its path.
     """
     named = spec.compiler
     if system == "windows":
         return visual_studio.find(ask, named, prerelease=spec.prerelease)
     found: dict[str, Compiler] = {}
     on_path = ask("which", named) if named and "/" not in named else []
-    candidates = [((on_path or [named])[0], "--compiler")] if named else []
+    candidates: list[tuple[str, str]] = []
     for name in (*_GNU, *_CLANG):
         candidates.extend((path, f"{name} on PATH") for path in ask("which", name))
+    if named:
+        path = (on_path or [named])[0]
+        real, kind = ask("real", path), _kind(path)
+        same = (p for p, _ in candidates if ask("real", p) == real and _kind(p) == kind)
+        candidates.insert(0, (next(same, path), "--compiler"))
     for path, via in candidates:
         real = ask("real", path)
         compiler = ask_compiler(ask, path, via) if real not in found else None
         if compiler:
             found[real] = compiler
     return tuple(found.values())
+
+
+def _kind(path: str) -> str:
+    """g++ of /usr/bin/g++-12: programs of several kinds may be links to one file."""
+    return PurePosixPath(path).name.rstrip("0123456789.-")
 
 
 def ask_compiler(ask: Machine, path: str, via: str) -> Compiler | None:

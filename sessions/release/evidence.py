@@ -5,6 +5,7 @@ Nothing is judged here. The record of a stage that failed is read like any other
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar

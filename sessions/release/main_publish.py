@@ -108,9 +108,9 @@ def commands(release: Release) -> list[str]:
     folder = f"dist/{release.target}"
     wheel = f"{folder}/{release.file}"
     tag = f"v{release.version}-{release.target}"
-    more = [f"{folder}/{other.file}" for other in release.pythons]
+    wheels = [f"{folder}/{each.file}" for each in release.wheels]
     papers = [f"{folder}/{name}" for name in release.files]
-    assets = [wheel, *more, *papers, f"{folder}/release.json"]
+    assets = [*wheels, *papers, f"{folder}/release.json"]
     state = "" if release.tested else ", UNTESTED on such a GPU"
     create = ["gh", "release", "create", tag, "--title", f"{builder.PROJECT} {tag}"]
     create += ["--target", release.commit]
@@ -122,8 +122,8 @@ def commands(release: Release) -> list[str]:
         "",
         f"# to a package server, into an index that is for {name} only: one of these",
         builder.command("publish", release, "--to", "URL"),
-        programs.typed(["twine", "upload", "--repository-url", "URL", wheel]),
-        programs.typed(["uv", "publish", "--publish-url", "URL", wheel]),
+        programs.typed(["twine", "upload", "--repository-url", "URL", *wheels]),
+        programs.typed(["uv", "publish", "--publish-url", "URL", *wheels]),
         "# to GitHub, as a release of its own (another GPU's wheel may have the same name)",
         programs.typed(create),
         programs.typed(["gh", "release", "upload", tag, *assets]),

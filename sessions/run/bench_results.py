@@ -20,7 +20,7 @@ code = stats.code
 shown = stats.shown
 LARGEST = 1e18  # of a value in any unit: more is not a measurement
 _PLAIN = ("file", "sha256", "target", "device", "python", "system", "started", "runtime")
-_COUNTS = ("rounds", "stops", "threads")
+_COUNTS = ("rounds", "stops", "threads", "cpu_threads")
 _SEEN = (
     "sm_mhz", "sm_mhz_highest", "memory_mhz_highest", "celsius", "watts", "before_mib", "vram_mib",
 )  # fmt: skip
@@ -89,11 +89,12 @@ def _report(report: dict[str, Any], origin: str) -> BenchReport:
 def _wheel(item: dict[str, Any]) -> BenchWheel:
     fields.only("a wheel", item, BenchWheel.__dataclass_fields__)
     values = fields.table("values", item["values"])
-    packages = item["packages"]
+    packages, module = item["packages"], item["cpu_module"]
     if not isinstance(packages, list):
         raise ValueError("packages is not a list")
     return BenchWheel(
         **{name: fields.line(name, item[name]) for name in ("label", "file", "sha256", "version")},
+        cpu_module=None if module is None else fields.line("cpu_module", module),
         brings_runtime=fields.flag("brings_runtime", item["brings_runtime"]),
         packages=tuple(fields.line("a package", package) for package in packages),
         jit_files=fields.count("jit_files", item["jit_files"]),

@@ -37,16 +37,12 @@ def plan(version: Version, chosen: str, *, on_gpu: bool) -> list[Row]:
         types = family["types"]
         if chosen == "default" and not on_gpu:
             types = list(dict.fromkeys((types[0], types[-1])))
-        common = {
-            "family": name,
-            "late": Version(family.get("since", "0")) > version,
-            "known": _known(facts, name, version),
-        }
+        common = {"family": name, "late": Version(family.get("since", "0")) > version}
         rows += [
-            {**common, "type": kind, **way, "bound": bound(name, kind)}
+            {**common, "type": kind, **way, "bound": bound(name, kind), **fault}
             for kind in types
             for way in _ways(facts, name, family, on_gpu=on_gpu)
-            if not (on_gpu and "router" in family and _unexplained(facts, kind, way["batch"]))
+            for fault in [_fault(facts, name, kind, way["batch"], version, on_gpu=on_gpu)]
         ]
     return rows
 
@@ -61,12 +57,6 @@ def _ways(facts: Row, name: str, family: Row, *, on_gpu: bool) -> list[Row]:
     return found
 
 
-def _unexplained(facts: Row, kind: str, batch: int) -> bool:
-    """Whether what a GPU computes in such a case is not understood yet, so it has no bound."""
-    rule = facts["unexplained"]
-    return kind in rule["types"] and batch > rule["batch"]
-
-
 def bound(name: str, kind: str) -> float:
     """The largest NMSE of a family's model in one type."""
     bounds = knowledge.load("families.toml")["bound"]
@@ -74,9 +64,19 @@ def bound(name: str, kind: str) -> float:
     return found
 
 
-def _known(facts: Row, name: str, version: Version) -> str:
-    row = facts["known"].get(name)
-    return str(row["what"]) if row and str(version.base_version) in row["releases"] else ""
+def _fault(facts: Row, name: str, kind: str, batch: int, version: Version, *, on_gpu: bool) -> Row:
+    """What upstream is known to compute otherwise in a case: ``known``, and ``limit``.
+
+    A limit is the largest NMSE of a case that may be wrong, or right; without one it must be wrong.
+    """
+    release = str(version.base_version)
+    row, large = facts["known"].get(name), facts["large-batches"]
+    if row and release in row["releases"]:
+        return {"known": row["what"], "limit": None}
+    experts = on_gpu and "router" in facts["family"][name] and kind in large["types"]
+    if experts and batch > large["batch"] and release in large["releases"]:
+        return {"known": large["what"], "limit": large["limit"]}
+    return {"known": "", "limit": None}
 
 
 def job(version: Version, chosen: str) -> Row:

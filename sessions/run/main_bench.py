@@ -24,7 +24,7 @@ from sessions.shared import (
     venvs,
     wheel_name,
 )
-from sessions.shared.errors import Problem
+from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
 
 STATE = "state.json"  # what was measured so far: payload/bench.py
@@ -49,12 +49,15 @@ def main(ctx: Context) -> None:
             text, origin = _run(ctx, path, folder), "here"
     report = bench_results.opened(text, ctx.spec.target, digest, origin)
     disk.mark(folder)
-    records.write_text(folder / bench_results.REPORT_FILE, text)
-    records.write(folder / "bench.json", "bench", report)
+    # Beside what was measured on a GPU, which a release shows.
+    apart = "-cpu" if report.device == "cpu" and ctx.spec.archs else ""
+    record = folder / f"bench{apart}.json"
+    records.write_text(folder / bench_results.REPORT_FILE.replace(".", f"{apart}."), text)
+    records.write(record, "bench", report)
     if not ctx.options.report:  # last: until here, the next run would go on from what was measured
         (folder / "bench" / "run" / STATE).unlink(missing_ok=True)
     _show(report, text)
-    console.say(f"  {folder / 'bench.json'}")
+    console.say(f"  {record}")
     console.done(
         f"bench: {len(report.wheels)} wheels in {report.rounds} rounds on {report.device}, "
         f"in {console.duration(report.seconds)}"
@@ -66,13 +69,22 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     model = job.model(ctx)
     device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
-    if device is None:
+    if device is None and ctx.spec.archs:
         console.warn("on the CPU: this measures nothing of a GPU")
     if ctx.options.rounds < bench_results.LEAST:
         console.warn(
             f"fewer than {bench_results.LEAST} rounds: no difference of speed will be certain"
         )
     wheels = [wheel, *other_builds.wheels(ctx)]
+    try:
+        entries = bench_results.wheels(ctx.spec.target, wheels, ctx.options.cpu_module)
+    except ValueError as error:
+        raise Problem(
+            f"There is no such module: {error}.",
+            id="cpu-module-unknown",
+            code=USAGE,
+            remedy="name one that it has: --cpu-module NAME",
+        ) from error
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
     assert chain.python is not None
     work = folder / "bench"
@@ -83,14 +95,15 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         version=wheel_name.version(wheel),
     )
     given = {
-        "wheels": bench_results.wheels(ctx.spec.target, wheels),
+        "wheels": entries,
         "packages": str(work / "wheels"),
         "python": chain.python.path,
         "folder": str(work / "run"),
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "threads": 1 if device else max(1, machine.cores() // 2),
+        "threads": 1 if device else machine.physical_cores(),
+        "cpu_threads": machine.physical_cores(),
         "rounds": ctx.options.rounds,
         "model": bench_results.model(model),
         "code": bench_results.code(),
@@ -154,6 +167,8 @@ def _show(report: BenchReport, text: str) -> None:
     for title, columns, rows in bench_results.tables(text):
         console.table(title, columns, rows)
     for wheel in report.wheels:
+        if wheel.cpu_module:
+            console.say(f"{wheel.label}: on the CPU it used the module {wheel.cpu_module}")
         if wheel.jit_files:
             console.say(f"{wheel.label}: the driver compiled its code at the first token")
     if report.stops:

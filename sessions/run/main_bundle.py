@@ -76,6 +76,8 @@ def main(ctx: Context) -> None:
         console.say(f"  every operator there: python{ctx.spec.python} {target.name} --ops")
     if len(pythons) > 1:
         console.say(f"  or by any of Python {', '.join(pythons)}")
+    elif not ctx.specs:
+        console.say(f"  for any Python there: nox -s bundle -- --targets {ctx.spec.target}")
     if others:
         given = " ".join(f"--baseline {other.parent.name}/{other.name}" for other in others)
         console.say(f"  to measure there: python{ctx.spec.python} {target.name} --bench {given}")
@@ -167,13 +169,20 @@ def _collect(
 ) -> tuple[str, ...]:
     """The wheel, and all that it and the payload import but NVIDIA's runtime, as wheels.
 
-    Returns the Pythons that all of them are for: each from OLDEST on, unless a library of the wheel
-    calls Python's own functions.
+    Returns the Pythons that all of them are for. A bundle of one target has the packages for that
+    target's Python (numpy takes 17 MB per Python); one of several targets for each from OLDEST
+    on, unless a library of the wheel calls Python's own functions.
     """
     console.say("Collecting what the wheel and its checks need")
     tools = build_tools.tools(ctx)
     plan = scratch / "plan.json"
-    words = ["install", "--dry-run", "--ignore-installed", "--report", str(plan), str(path)]
+    there = ["--only-binary=:all:", "--python-version", ctx.spec.python]  # need not be installed
+    words = ["install", "--dry-run", "--ignore-installed", "--report", str(plan), *there]
+    words += [
+        "--target",
+        str(scratch / "target"),
+        str(path),
+    ]  # pip demands a folder for another Python
     venvs.pip(ctx, tools, words, "the wheel's requirements")
     for item in json.loads(plan.read_text(encoding="utf-8"))["install"]:
         name, version = item["metadata"]["name"], item["metadata"]["version"]
@@ -182,11 +191,12 @@ def _collect(
         pin = f"{name}=={version}"
         if any(folder.glob(f"{re.sub('[-_.]+', '_', name)}-{version}-*.whl")):
             continue  # another target needs it too
-        words = ["download", "--no-deps", "--only-binary=:all:", "-d", str(folder), pin]
-        venvs.pip(ctx, tools, words, pin)
-    words = ["download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder)]
+        venvs.pip(ctx, tools, ["download", "--no-deps", *there, "-d", str(folder), pin], pin)
+    words = ["download", "--no-deps", *there, "--require-hashes", "-d", str(folder)]
     venvs.pip(ctx, tools, [*words, "-r", str(knowledge.payload_lock())], "what the checks need")
     shutil.copyfile(path, folder / wheel.file)
+    if not ctx.specs:
+        return (ctx.spec.python,)
     bound = bool(python_tag.calls(path))
     pythons = tuple(
         python
@@ -213,7 +223,7 @@ def _collect_for(ctx: Context, folder: Path, python: str) -> bool:
             folder.with_name(f"python{python}").glob(f"{name.replace('-', '_')}-{version}-*.whl")
         ):
             continue
-        lock = folder.parent / "one.txt"
+        lock = folder.parent.parent / "one.txt"
         records.write_text(lock, _requirement(knowledge.payload_lock(), name))
         pinned = ["--require-hashes", "-r", str(lock)] if lock.stat().st_size else []
         pin = f"{name}=={version}"

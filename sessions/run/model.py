@@ -42,6 +42,7 @@ class SmokeReport:
 class BenchWheel:
     """One wheel of a benchmark: ``values`` has one series per metric (units: payload/stats.py).
 
+    ``cpu_module`` is its module for the CPU that was used; None of a wheel without modules.
     ``brings_runtime`` is whether it requires NVIDIA's packages; where it does not, they were put
     on the loader's path. ``jit_files`` is what the driver left in an empty cache: compiled PTX.
     """
@@ -50,6 +51,7 @@ class BenchWheel:
     file: str
     sha256: str
     version: str
+    cpu_module: str | None
     brings_runtime: bool
     packages: tuple[str, ...]  # files that were installed with it
     jit_files: int
@@ -80,6 +82,8 @@ class BenchReport:
     linked, toolkit or none. ``model`` is the real one: file, size in bytes, sha256.
     ``conditions`` are the GPU's at each step: clocks, temperature, memory. ``stops`` counts how
     often the measuring was stopped and went on later; that time is not in ``seconds``.
+    ``cpu_threads`` are those for what the CPU computes of the larger model, ``threads`` for the
+    rest.
     """
 
     file: str
@@ -96,6 +100,7 @@ class BenchReport:
     rounds: int
     stops: int
     threads: int
+    cpu_threads: int
     runtime: str
     confidence: float
     model: dict[str, Any] | None

@@ -26,6 +26,8 @@ LOCK = Path(__file__).parent.parent / "data" / "locks" / "runtime.txt"
 # Neither the caller's folder nor a user's packages are where modules are looked for.
 FLAGS = ("-P", "-s")
 _INSTALLED = "installed.txt"  # in the venv: names of the folders that list its packages' files
+# What the user typed before -s, for the process that goes on in the venv and for its children.
+COMMAND = "BLACKWHEEL_COMMAND"
 _HARMLESS = frozenset(
     {"PYTHONUTF8", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHON_KEYRING_BACKEND"}
 )
@@ -60,6 +62,7 @@ def enter(root: Path) -> None:
     if folder := invoked_from(root, sys.argv[1:], os.environ.get("PWD", "")):
         os.chdir(folder)
     words = [*FLAGS, str(root / "noxfile.py"), *arguments(sys.argv[1:])]
+    env[COMMAND] = called(sys.orig_argv, sys.argv)
     if sys.platform == "win32":
         # Windows has no exec: the shell would not wait for the program that takes over.
         sys.exit(programs.inherit([str(python), *words], env=env))
@@ -190,6 +193,45 @@ def invoked_from(root: Path, words: Sequence[str], pwd: str) -> Path | None:
     named = any(w in ("-f", "--noxfile") or w.startswith("--noxfile=") for w in before)
     here = Path.cwd().resolve() == root.resolve()
     return Path(pwd) if named and here and pwd and Path(pwd).is_dir() else None
+
+
+def command() -> str:
+    """How the user called this program, for texts that name a command: "python3 noxfile.py"."""
+    return os.environ.get(COMMAND, "nox")
+
+
+def called(line: Sequence[str], words: Sequence[str]) -> str:
+    """What the user typed before nox's options: "python3 noxfile.py", "nox", "nox -f FILE".
+
+    ``line`` is the whole command as the system has it (sys.orig_argv), ``words`` is sys.argv.
+    """
+    start = list(line[: len(line) - len(words) + 1])
+    if Path(words[0]).stem == "nox":  # a script, which the system starts by the path of its Python
+        start = [_short(words[0])]
+    elif Path(start[0]).is_absolute() and sys.prefix == sys.base_prefix:
+        short = _short(start[0])
+        if sys.platform == "win32" and short == start[0]:  # py started it
+            start[:1] = ["py", f"-{sys.version_info.major}.{sys.version_info.minor}"]
+        else:
+            start[0] = short
+    if Path(words[0]).name != "noxfile.py":
+        before = words[: words.index("--")] if "--" in words else words
+        for at, word in enumerate(before):
+            if word in ("-f", "--noxfile"):
+                start += before[at : at + 2]
+            elif word.startswith("--noxfile="):
+                start.append(word)
+    return programs.typed(start)
+
+
+def _short(program: str) -> str:
+    """The name of a program that a shell finds by it, as itself or as a shim of pyenv; its path."""
+    name = Path(program).stem if sys.platform == "win32" else Path(program).name
+    typed = shutil.which(name)
+    if not typed or not Path(program).exists():
+        return program
+    same = Path(typed).parent.name == "shims" or Path(typed).samefile(program)
+    return name if same else program
 
 
 def _python(venv: Path) -> Path:

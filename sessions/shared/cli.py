@@ -14,9 +14,8 @@ from sessions.shared.option_list import OPTIONS
 
 # nox has options of these names too.
 _BOTH = frozenset({"--version", "--python", "--pythons", "--report"})
-_TELLS = frozenset(
-    {"-h", "--help", "--version", "-l", "--list", "--list-sessions", "--usage", "--json"}
-)
+_TELLS = frozenset({"--version", "-l", "--list", "--list-sessions", "--usage", "--json"})
+_HELP = frozenset({"-h", "--help"})
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Request:
     sessions: tuple[str, ...]  # by name, in its order; the default one where none is named
     words: tuple[str, ...]  # after --
     runs: bool = True  # False where nox only lists or explains
+    help: bool = False  # the help of no session
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -45,6 +45,9 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
     found, rest = parser.parse_known_args(before)
     named = found.sessions or [n for n in env.get("NOXSESSION", "").split(",") if n]
     names = tuple(dict.fromkeys(named)) or (graph.DEFAULT,)
+    helps = bool(_HELP & set(rest))
+    if helps and not found.sessions:
+        return Request((), (), help=True)
     if _TELLS & set(rest) and not found.sessions:
         return Request(names, after, runs=False)
     _forgotten(names, rest, after, named=bool(named))
@@ -85,6 +88,8 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
             remedy="nox -s lint",
             code=USAGE,
         )
+    if helps:
+        after = (*after, "--help")
     return Request(names, after, runs=not _TELLS & set(rest))
 
 

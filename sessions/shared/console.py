@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Sequence
 
@@ -10,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from sessions.shared import bootstrap
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
 
@@ -23,13 +25,18 @@ def _unicode() -> bool:
 
 
 def _line(text: str) -> Text:
-    text = visible(text)
+    text = as_called(visible(text))
     return Text(text if _unicode() else text.encode("ascii", "replace").decode())
 
 
 def visible(text: str) -> str:
     """A text that can only be read: whatever would command a terminal is written as its number."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def as_called(text: str) -> str:
+    """A text whose commands (nox -s, nox -l) are written as the user called this program."""
+    return re.sub(r"(?<![\w-])(?<!-m )nox(?= -[sl]\b)", lambda _: bootstrap.command(), text)
 
 
 def say(text: str) -> None:

@@ -184,6 +184,12 @@ def host_minimum() -> dict[str, int]:
     return {"gnu": row["gnu_min"], "clang": row["clang_min"], "msvc": row["msvc_min"]}
 
 
+def left_out(version: str) -> list[str]:
+    """Ggml's modules for the CPU that a release of llama-cpp-python computes wrong answers with."""
+    rows = load("wheels.toml")["dispatch"]["left_out"]
+    return [row["module"] for row in rows if version in row["releases"]]
+
+
 def capability_names() -> dict[int, str]:
     """Compute capability times ten -> the GPUs that have it."""
     rows = load("cuda.toml")["capability"]

@@ -97,6 +97,11 @@ def cores() -> int:
     return cgroups.cores(cgroups.limits(cgroups.read()))
 
 
+def physical_cores() -> int:
+    """Physical cores that this process may use at once, here and now."""
+    return cgroups.physical(cgroups.limits(cgroups.read()))
+
+
 def host(answer: dict[str, Any]) -> tuple[Host, cgroups.Limits]:
     """The machine, as far as its cgroups let this process have it."""
     limits = cgroups.limits(answer.get("cgroups", {}))
@@ -213,7 +218,10 @@ def _cpu_name() -> str:
 
 
 def _which(name: str, path: str) -> list[str]:
-    """Every program of that name on PATH, in its order."""
+    """Every program of that name on PATH, in its order.
+
+    Its folder is without links (/usr/bin for /bin): a compiler cache compares paths as texts.
+    """
     suffixes = (".exe", ".bat", ".cmd") if sys.platform == "win32" else ("",)
     found = []
     for folder in path.split(os.pathsep):
@@ -221,7 +229,7 @@ def _which(name: str, path: str) -> list[str]:
             program = Path(folder) / (name + suffix)
             # access first: of a folder that this user may not enter, is_file would raise.
             if folder and os.access(program, os.X_OK) and program.is_file():
-                found.append(str(program))
+                found.append(str(program.parent.resolve() / program.name))
     return found
 
 

@@ -95,6 +95,11 @@ class Context:
         """Whether this very session's work is to be done again."""
         return self.options.fresh and self.session in self.asked
 
+    @property
+    def runs_wheel(self) -> bool:
+        """Whether the wheel is run here: not where the report of another machine is taken back."""
+        return bool({"smoke", "bench"} & self.asked) and not self.options.report
+
     def cache_lock(self, name: str) -> AbstractContextManager[object]:
         """Be the one run that makes a part of the cache: a with statement."""
         return disk.lock(self.cached_lock(name), console.say)
@@ -165,6 +170,10 @@ def _prepared() -> int | None:
     """The exit code of a command that ends before nox does anything; None where nox goes on."""
     try:
         request = cli.read(sys.argv[1:], options.environment())
+        if request.help:
+            sessions = {name: each.__doc__ or "" for name, each in nox.registry.get().items()}
+            console.say(usage.overview(sessions, _targets()))
+            return 0
         if not request.runs or not request.stages:
             return None
         chosen = _chosen(request, Path.cwd())

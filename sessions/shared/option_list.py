@@ -162,6 +162,14 @@ OPTIONS = (
         many=True,
     ),
     Option(
+        "cpu-module",
+        "measure the wheel with this module for the CPU as well, in turn: haswell. May be given "
+        "several times",
+        ("bench",),
+        "NAME",
+        many=True,
+    ),
+    Option(
         "rounds",
         "how often each wheel is measured (default: 10; a verdict needs 8)",
         ("bench",),
@@ -263,7 +271,14 @@ OPTIONS = (
 BY_FIELD = {option.field: option for option in OPTIONS}
 # What has no effect beside another option: refused, as it would be ignored.
 IDLE = {
-    "report": ("device", "model", "baseline", "rounds", "families"),  # nothing runs here
+    "report": (
+        "device",
+        "model",
+        "baseline",
+        "cpu_module",
+        "rounds",
+        "families",
+    ),  # nothing runs here
     "source": ("version",),  # the checkout has its own
     "targets": ("target",),
     "reports": ("report",),

@@ -37,6 +37,7 @@ class Options:
     model: str | None
     families: str
     baseline: tuple[str, ...]
+    cpu_module: tuple[str, ...]
     rounds: int
     report: str | None
     reports: str | None

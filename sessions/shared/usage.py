@@ -31,11 +31,35 @@ def text(sessions: Sequence[str], targets: Mapping[str, BuildSpec]) -> str:
     lines += [f"runs first: {', '.join(first)}", ""] if first else []
     lines += ["options:", *(f"  {o.shown:<{width}}  {o.help}" for o in taken)]
     if not {"target", "targets"}.isdisjoint(option.name for option in taken):
-        wide = max(map(len, targets), default=0)
-        rows = (f"  {name:<{wide}}  {spec.summary}" for name, spec in targets.items())
-        lines += ["", "targets (targets.toml):", *rows]
+        lines += ["", *_targets(targets)]
     codes = (f"  {code:<3}  {what.replace('`', '')}" for code, what in EXIT_CODES.items())
     return "\n".join([*lines, "", "exit codes:", *codes])
+
+
+def overview(sessions: Mapping[str, str], targets: Mapping[str, BuildSpec]) -> str:
+    """What ``python3 noxfile.py --help`` prints. ``sessions``: what each of them does."""
+    lines = ["usage: nox -s SESSION -- [options]", "", "sessions:"]
+    lines += _aligned(sessions)
+    lines += ["", *_targets(targets), "", "examples:"]
+    lines += _aligned(_EXAMPLES)
+    return "\n".join(lines)
+
+
+_EXAMPLES = {
+    "nox -s wheel -- --target auto": "build the wheel for the GPU of this machine",
+    "nox -s smoke": "test the wheel on the GPU",
+    "nox -s wheel -- --help": "list the options of a session",
+}
+
+
+def _targets(targets: Mapping[str, BuildSpec]) -> list[str]:
+    rows = _aligned({name: spec.summary for name, spec in targets.items()})
+    return ["targets (targets.toml):", *rows]
+
+
+def _aligned(rows: Mapping[str, str]) -> list[str]:
+    wide = max(map(len, rows), default=0)
+    return [f"  {name:<{wide}}  {what}" for name, what in rows.items()]
 
 
 def markdown() -> str:

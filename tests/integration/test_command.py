@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import shlex
 import subprocess
 import sys
 import threading
@@ -62,6 +63,34 @@ def test_the_exit_code_says_what_kind_of_failure_it_was(
     code, said = run("-s smoke -- --help")
     assert (code, said.count("--model PATH")) == (0, 1)
     assert "Running session" not in said
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["python", "nox"])
+def test_a_remedy_repeats_the_words_of_the_user_and_can_be_pasted(
+    project: Project, way: list[str], tmp_path: Path
+) -> None:
+    code, said = command(project, way, "-s", "whell", cwd=tmp_path)
+    assert code == errors.USAGE
+    remedy = said.splitlines()[-1].rpartition(": ")[2]
+    start = [sys.executable, *(word.format(root=project.root) for word in way)]
+    assert remedy == shlex.join([*start, "-l"])
+    code, said = command(project, way, "--help", cwd=tmp_path)
+    if way[0] != "-m":  # nox answers that itself
+        assert (code, said.splitlines()[0]) == (
+            0,
+            f"usage: {shlex.join(start)} -s SESSION -- [options]",
+        )
+    done = subprocess.run(
+        remedy,
+        shell=True,
+        cwd=tmp_path,
+        env=project.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "* wheel" in done.stdout
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["python", "nox"])

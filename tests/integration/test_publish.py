@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -94,6 +95,20 @@ def test_nothing_released_and_then_the_commands(project: Project) -> None:
     assert "gh release upload v0.3.36-rtx50-fp4 dist/rtx50-fp4/" in output
     assert snapshot(project.root / "dist") == before
     publish(project, "--target", "ada").badly("ada has not been released")
+
+
+def test_that_nobody_listens_is_said_and_nothing_of_a_probe_or_a_password(
+    project: Project,
+) -> None:
+    tiny.release(project.root / "dist", "cpu", None)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    ran = publish(project, "--target", "cpu", "--to", url)
+    ran.badly("Nobody answers at the address of the package server", url, "Connection refused")
+    for word in ("password", "TWINE", "probe", "compiler", "GPU", "rtx50"):
+        assert word not in ran.output
+    assert list((project.root / "build").rglob("probe.json")) == []
 
 
 def test_uploading_with_and_without_credentials_and_again(project: Project, start: Start) -> None:

@@ -10,14 +10,15 @@ import subprocess
 import sys
 import textwrap
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from sessions.shared import graph, options
+from sessions.lock import main_lock
+from sessions.shared import disk, graph, options
 from sessions.shared.errors import Problem
 from tests import tiny
-from tests.integration.conftest import REPOSITORY, Checkout, copy_project
+from tests.integration.conftest import REPOSITORY, Checkout, Project, copy_project
 from tests.unit.test_docs import sessions
 
 GITHUB = REPOSITORY / ".github"
@@ -71,7 +72,7 @@ def test_the_linters_find_nothing(linter: str, copy: Path) -> None:
         ),
         ("actionlint", "release.yml", "outputs.jobs)", "outputs.rows)", '"rows" is not defined'),
         ("actionlint", "target.yml", "needs: smoke", "need: smoke", 'unexpected key "need"'),
-        ("actionlint", "target.yml", '--target "$TARGET"', "--target $TARGET", "SC2086"),
+        ("actionlint", "target.yml", '--targets "$TARGET"', "--targets $TARGET", "SC2086"),
         ("actionlint", "checks.yml", "ubuntu-24.04", "ubuntu-24.40", "ubuntu-24.40"),
         ("zizmor", "target.yml", '"$TARGET"', "${{ inputs.target }}", "template-injection"),
         ("zizmor", "checks.yml", KEPT, "", "artipacked"),
@@ -166,11 +167,11 @@ def unknown(text: str) -> list[str]:
 def test_every_session_and_option_is_one() -> None:
     text = "".join(map(text_of, NAMES))
     lines = [line for line in text.splitlines() if "noxfile" in line]
-    assert len(commands(text)) == len(lines) == 7
+    assert len(commands(text)) == len(lines) == 8
     assert unknown(text) == []
     assert unknown(text.replace("-s lint", "-s lints")) == ["lints"]
-    assert "--nonsense" in str(unknown(text.replace("--target ", "--nonsense ")))
-    assert "--sign" in str(unknown(text.replace("--target ", "--sign ")))
+    assert "--nonsense" in str(unknown(text.replace("--targets ", "--nonsense ")))
+    assert "--sign" in str(unknown(text.replace("--targets ", "--sign ")))
 
 
 def test_what_a_job_takes_another_hands_on() -> None:
@@ -189,15 +190,30 @@ def test_what_is_released_comes_from_no_cache() -> None:
     assert uses == ["      - if: github.ref_type != 'tag'"]
 
 
+def handed_on() -> list[str]:
+    """What the job that releases gets of the one that built."""
+    found = re.findall(r"name: wheel-.*\n +path: \|\n((?: +\S+\n)+?) +if-", text_of("target.yml"))
+    return str(found[0]).split()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "wheels/cpu+py3.12/llama_cpp_python-0.3.16-cp312-cp312-win_amd64.whl",
+        "wheels/cpu+py3.12/wheel.json",
+        "build/cpu+py3.12/given/llama_cpp_python-0.3.16-12345678/verify.json",
+    ],
+)
+def test_the_wheels_of_other_pythons_are_handed_on_as_release_reads_them(path: str) -> None:
+    assert any(PurePosixPath(path).match(pattern) for pattern in handed_on())
+
+
 def test_what_is_handed_on_is_enough_to_compile_nothing_again(mini: Checkout) -> None:
     """The release is made in a fresh checkout at the same place, with the builder's artefacts."""
     mini.nox().well()
-    (block,) = re.findall(
-        r"name: wheel-.*\n +path: \|\n((?: +\S+\n)+?) +if-", text_of("target.yml")
-    )
     there = {
         path.relative_to(mini.project.root): path.read_bytes()
-        for pattern in block.split()
+        for pattern in handed_on()
         for path in mini.project.root.glob(pattern)
     }
     assert mini.wheel.relative_to(mini.project.root) in there
@@ -218,35 +234,127 @@ echo "$@" >> "$CALLS"
 """
 
 
-def run_of(name: str, job: str, step: str) -> str:
+def run_of(name: str, step: str) -> str:
     """The shell of a step."""
     text = text_of(name)
-    block = text[text.index(step) :]
+    block = text[text.index(f"- name: {step}") :]
     (script,) = re.findall(r"        run: \|\n((?:          .*\n|\n)+)", block)[:1]
     return textwrap.dedent(script)
 
 
-def test_a_tag_ends_in_releases_whose_assets_are_the_files(tmp_path: Path) -> None:
+def shell(script: str, folder: Path, env: dict[str, str]) -> str:
+    """Run a step as GitHub does; what it printed."""
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=folder, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git answers about a repository."""
+    whole = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@y", *words]
+    return subprocess.run(whole, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> dict[str, str]:
+    """What a step finds: GitHub's variables, a repository, and programs that note calls."""
+    remote, programs = tmp_path / "remote.git", tmp_path / "bin"
+    remote.mkdir()
+    git(remote, "init", "-q", "--bare")
+    programs.mkdir()
+    noted = '#!/bin/sh\nfor word; do printf "%s\\n" "$word"; done >> "$CALLS"\n'
+    texts = {"gh": GH, "curl": noted, "python": f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'}
+    for name, text in texts.items():
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    return {
+        "PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path),
+        "CALLS": str(tmp_path / "calls"),
+        "GITHUB_REF_NAME": "v1", "GITHUB_SHA": "c" * 40, "GITHUB_REPOSITORY": "a/b",
+        "GITHUB_OUTPUT": str(tmp_path / "output"), "GITHUB_API_URL": "https://api.github.com",
+        "GITHUB_SERVER_URL": "https://github.com", "GITHUB_RUN_ID": "7", "GH_TOKEN": "secret",
+        "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf",
+        "GIT_CONFIG_VALUE_0": "https://x-access-token:secret@github.com/a/b",
+    }  # fmt: skip
+
+
+def test_a_tag_ends_in_an_index_that_keeps_the_releases_of_earlier_tags(
+    project: Project, runner: dict[str, str], tmp_path: Path
+) -> None:
+    def tag(name: str, wheel_tag: str) -> set[str]:
+        dist = project.root / f"dist-cpu-{name}"
+        disk.mark(dist)
+        tiny.release(dist, "cpu", None, tag=wheel_tag)
+        tiny.indexed(dist)
+        env = {**project.env, **runner, "GITHUB_REF_NAME": name}
+        shell(run_of("release.yml", "The index, on the branch"), project.root, env)
+        for made in ("pages", "site", dist.name):
+            shutil.rmtree(project.root / made)
+        listed = git(tmp_path / "remote.git", "ls-tree", "-r", "--name-only", "gh-pages")
+        return set(listed.splitlines())
+
+    first = tag("v1", tiny.TAG)
+    assert {"index.html", ".nojekyll", "contents.json", "cpu/simple/index.html"} <= first
+    assert f"cpu-0.3.16-linux-x86_64/llama_cpp_python-0.3.16-{tiny.TAG}.whl" in first
+    second = tag("v2", "cp311-cp311-win_amd64")
+    assert first < second
+    assert "cpu-0.3.16-windows-x86_64/release.json" in second
+    assert git(tmp_path / "remote.git", "log", "--format=%s", "gh-pages").split() == ["v2", "v1"]
+
+
+def test_a_new_upstream_release_ends_in_one_pull_request(
+    runner: dict[str, str], tmp_path: Path
+) -> None:
+    knowledge = REPOSITORY / "sessions" / "data" / "knowledge" / "sources.toml"
+    which = run_of("upstream.yml", "Which is new")
+
+    def week(number: int, *, new: bool) -> tuple[Path, str]:
+        checkout = tmp_path / f"week-{number}"
+        path = checkout / "sessions" / "data" / "knowledge" / "sources.toml"
+        path.parent.mkdir(parents=True)
+        shutil.copyfile(knowledge, path)
+        git(checkout, "init", "-q", "-b", "main")
+        git(checkout, "add", "-A")
+        git(checkout, "commit", "-q", "-m", "x")
+        if new:
+            row = tomllib.loads(path.read_text(encoding="utf-8"))["sdist"]["0.3.36"]
+            main_lock.put(path, "sdist", "9.9.9", row)
+        output = tmp_path / f"output-{number}"
+        shell(which, checkout, {**runner, "GITHUB_OUTPUT": str(output)})
+        return checkout, output.read_text()
+
+    assert week(1, new=False)[1] == "version=\n"
+    checkout, said = week(2, new=True)
+    assert said == "version=9.9.9\n"
+    shell(run_of("upstream.yml", "The pull request"), checkout, {**runner, "VERSION": "9.9.9"})
+    remote = tmp_path / "remote.git"
+    assert git(remote, "log", "-1", "--format=%s", "lock-9.9.9") == "Lock llama-cpp-python 9.9.9\n"
+    assert '[sdist."9.9.9"]' in git(
+        remote, "show", "lock-9.9.9:sessions/data/knowledge/sources.toml"
+    )
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert "https://api.github.com/repos/a/b/pulls" in calls
+    asked = json.loads(calls[-1])
+    assert (asked["head"], asked["base"]) == ("lock-9.9.9", "main")
+    assert asked["body"].endswith("https://github.com/a/b/actions/runs/7")
+    assert week(3, new=True)[1] == "version=\n"  # its pull request is open
+
+
+def test_a_tag_ends_in_releases_whose_assets_are_the_files(
+    runner: dict[str, str], tmp_path: Path
+) -> None:
     for target, system in (("rtx50", "linux"), ("rtx50", "windows"), ("cpu", "linux")):
         tiny.release(tmp_path / f"dist-{target}-{system}", target, None)
-    program = tmp_path / "bin" / "gh"
-    program.parent.mkdir()
-    program.write_text(GH)
-    program.chmod(0o755)
-    env = {
-        "PATH": f"{program.parent}:/usr/bin:/bin", "CALLS": str(tmp_path / "calls"),
-        "GITHUB_REF_NAME": "v1", "GITHUB_SHA": "c" * 40, "GITHUB_REPOSITORY": "a/b",
-    }  # fmt: skip
-    script = run_of("release.yml", "publish", "The files, as assets")
-    subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, env=env, check=True)
+    script = run_of("release.yml", "The files, as assets")
+    shell(script, tmp_path, runner)
     calls = (tmp_path / "calls").read_text().splitlines()
     assert [call.split()[2] for call in calls] == [
         "v1-cpu-linux", "v1-rtx50-linux", "v1-rtx50-windows",
     ]  # fmt: skip
     assert all(".whl" in call and "release.json" in call for call in calls)
     assert ".zip" not in "".join(calls)
-    with pytest.raises(subprocess.CalledProcessError):  # nothing to release is an error
-        subprocess.run(
-            ["bash", "-e", "-c", script], cwd=tmp_path / "bin", env=env, check=True,
-            capture_output=True,
-        )  # fmt: skip
+    with pytest.raises(AssertionError, match="no match"):  # nothing to release is an error
+        shell(script, tmp_path / "bin", runner)

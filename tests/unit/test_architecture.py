@@ -60,7 +60,8 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
         "report_file",
         "spawn",
     },
-    "bench": {"installing", "one_run", "report_file", "spawn", "stats", "watch"},
+    "bench": {"bench_files", "installing", "one_run", "report_file", "spawn", "stats", "watch"},
+    "bench_files": {"installing", "spawn"},
     "gpu": {"pynvml"},
     "cgroups": set(),
     "child": {
@@ -278,7 +279,7 @@ def test_loading_the_graph_loads_nothing_that_takes_long() -> None:
 def test_only_run_runs_programs() -> None:
     # And what runs without the project, where the wheel is.
     assert where("subprocess") == [
-        "sessions/payload/bench.py",
+        "sessions/payload/bench_files.py",
         "sessions/payload/installing.py",
         "sessions/payload/launch.py",
         "sessions/payload/several.py",
@@ -305,7 +306,7 @@ def test_only_options_reads_the_environment() -> None:
     found = [path.relative_to(SESSIONS).as_posix() for path in ALL if reads_environment(tree(path))]
     ours = ("_backends.py", "_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
     overlay = [f"build/overlay/{name}" for name in ours]
-    payload = ["payload/installing.py", "payload/launch.py", "payload/spawn.py"]
+    payload = [f"payload/{name}.py" for name in ("installing", "launch", "ops", "spawn")]
     assert found == [*overlay, *payload, "shared/bootstrap.py", "shared/options.py"]
 
 

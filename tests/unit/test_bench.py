@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +18,7 @@ from sessions.fetch import build_tools
 from sessions.payload import report_file
 from sessions.run import bench_results, job, main_bench
 from sessions.run.model import BenchReport
-from sessions.shared import disk, records, venvs
+from sessions.shared import disk, machine, records, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -124,6 +125,15 @@ def test_of_a_wheel_that_was_given_the_record_lies_apart(tmp_path: Path) -> None
 
 
 # ---- a run here ---------------------------------------------------------------------------------
+
+
+def modular(folder: Path) -> bytes:
+    """A wheel with two modules for the CPU, and a library that is none."""
+    path = folder / "modular.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("libggml-cpu-x64.so", "libggml-cpu-haswell.so", "libggml-base.so"):
+            archive.writestr(f"llama_cpp/lib/{name}", b"ELF")
+    return path.read_bytes()
 
 
 class Payload:
@@ -246,7 +256,51 @@ def test_on_the_cpu_no_runtime_is_fetched_and_no_gpu_asked_for(
         main_bench.main(ctx)
     assert (payload.job["layers"], payload.job["runtime"]) == (0, "none")
     assert not any("nvidia" in word for words in payload.downloads for word in words)
+    assert payload.job["threads"] == payload.job["cpu_threads"] == machine.physical_cores()
+    told = capsys.readouterr().out
+    assert "this measures nothing of a GPU" not in told  # there is nothing else to measure
+    assert "cpu: on the CPU it used the module haswell" in told
+
+
+def test_the_cpu_path_of_a_wheel_for_gpus_is_recorded_apart(
+    tmp_path: Path, payload: Payload, capsys: Told
+) -> None:
+    ctx = benching(tmp_path)
+    build(ctx)
+    main_bench.main(ctx)
+    on_gpu = ctx.record("bench").read_bytes()
+    main_bench.main(benching(tmp_path, "--device", "cpu", machine=fakes.no_machine))
+    assert payload.job["layers"] == 0
     assert "on the CPU: this measures nothing of a GPU" in capsys.readouterr().out
+    assert ctx.record("bench").read_bytes() == on_gpu
+    report = records.read(ctx.build / "bench-cpu.json", "bench", BenchReport)
+    assert report is not None
+    assert report.device == "cpu"
+    assert (ctx.build / "bench-report-cpu.json").exists()
+
+
+def test_each_module_for_the_cpu_that_is_named_is_measured_in_turn(
+    tmp_path: Path, payload: Payload
+) -> None:
+    words = ["--cpu-module", "haswell", "--cpu-module", "x64"]
+    ctx = benching(tmp_path, "--device", "cpu", *words)
+    digest = build(ctx, modular(tmp_path))
+    main_bench.main(ctx)
+    wheels = payload.job["wheels"]
+    assert [wheel["label"] for wheel in wheels] == ["rtx50", "rtx50 (haswell)", "rtx50 (x64)"]
+    assert [wheel.get("cpu") for wheel in wheels] == [None, "haswell", "x64"]
+    assert {wheel["sha256"] for wheel in wheels} == {digest}
+
+
+def test_a_module_that_the_wheel_does_not_have_is_refused_before_anything_is_fetched(
+    tmp_path: Path, payload: Payload
+) -> None:
+    ctx = benching(tmp_path, "--device", "cpu", "--cpu-module", "z80")
+    build(ctx, modular(tmp_path))
+    with raises("cpu-module-unknown") as caught:
+        main_bench.main(ctx)
+    assert "it has haswell, x64" in caught.value.what
+    assert payload.downloads == []
 
 
 def test_without_the_gpu_it_stops_before_anything_is_fetched(

@@ -67,13 +67,13 @@ def test_the_card_shows_each_ratio_in_both_languages() -> None:
             title = bench_results.METRICS[item.metric][0]
             assert f"| seed | {title} | {item.ratio:.3g} |" in text
         assert "99%" in text
-    assert "was compared with no other" not in wheel_card.render(evidence, CHECKOUT, "en")
+    assert "was not compared with another" not in wheel_card.render(evidence, CHECKOUT, "en")
     assert "no se comparó" not in wheel_card.render(evidence, CHECKOUT, "es")
 
 
 def test_a_wheel_that_was_measured_alone_was_compared_with_none() -> None:
-    assert "was compared with no other" in wheel_card.render(found(), CHECKOUT, "en")
-    assert "was compared with no other" in wheel_card.render(fakes.evidence(), CHECKOUT, "en")
+    assert "was not compared with another" in wheel_card.render(found(), CHECKOUT, "en")
+    assert "was not compared with another" in wheel_card.render(fakes.evidence(), CHECKOUT, "en")
 
 
 def test_a_comparison_on_the_cpu_is_none_on_the_card() -> None:

@@ -55,6 +55,53 @@ def test_where_the_user_stands_is_known_after_nox_has_gone(
     assert bootstrap.invoked_from(root, words, str(tmp_path)) is None
 
 
+def _program(path: Path) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "called"),
+    [
+        ("python3 noxfile.py -s wheel", 3, "python3 noxfile.py"),
+        ("python3 -X dev ../noxfile.py -l", 2, "python3 -X dev ../noxfile.py"),
+        ("PATH/python3.12 noxfile.py", 1, "python3.12 noxfile.py"),
+        ("PATH/nox -s wheel -- -f x", 6, "nox"),
+        ("OTHER/nox -s wheel", 3, "OTHER/nox"),
+        ("OTHER/python3.12 noxfile.py -- a", 3, "OTHER/python3.12 noxfile.py"),
+        ("PYENV/python3.13 noxfile.py", 1, "python3.13 noxfile.py"),  # started by its shim
+        ("python3 -m nox -f a/noxfile.py -s wheel", 5, "python3 -m nox -f a/noxfile.py"),
+    ],
+)
+def test_what_the_user_typed_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: int, called: str
+) -> None:
+    _program(tmp_path / "shims" / "python3.13")
+    places = {"PATH": tmp_path / "bin", "OTHER": tmp_path / "other", "PYENV": tmp_path / "3.13"}
+    for place in places.values():
+        for name in ("nox", "python3.12", "python3.13"):
+            _program(place / name)
+    (tmp_path / "bin" / "python3.13").unlink()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{tmp_path / 'shims'}")
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    for name, place in places.items():
+        line, called = line.replace(name, str(place)), called.replace(name, str(place))
+    full = line.split()
+    argv = full[-words:]
+    if "-m" in full:
+        argv[0] = "/lib/nox/__main__.py"
+    elif argv[0].endswith("/nox"):
+        full = ["/usr/bin/python3", *full]
+    assert bootstrap.called(full, argv) == called
+
+
+def test_in_a_venv_its_python_is_called_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/a/venv")
+    line = ["/a/venv/bin/python", "noxfile.py", "-l"]
+    assert bootstrap.called(line, line[1:]) == "/a/venv/bin/python noxfile.py"
+
+
 def test_every_requirement_of_the_sessions_is_hashed() -> None:
     text = bootstrap.LOCK.read_text(encoding="utf-8")
     pins = re.findall(r"^[a-z][\w.-]*==", text, re.MULTILINE)
@@ -167,6 +214,7 @@ def test_the_projects_own_venv_goes_straight_on(
     (venv,) = (tmp_path / ".nox").iterdir()
     noxfile = str(tmp_path / "noxfile.py")
     assert started[0][0] == [str(venv / "bin/python"), "-P", "-s", noxfile, "-s", "wheel"]
+    assert started[0][1][bootstrap.COMMAND] == bootstrap.called(sys.orig_argv, sys.argv)
     monkeypatch.setattr(os, "environ", started[0][1])
     monkeypatch.setattr(bootstrap, "isolated", lambda env: env == os.environ)
     monkeypatch.setattr(sys, "prefix", str(venv))

@@ -211,6 +211,16 @@ def test_a_bundle_says_what_to_take_along_to_measure_with(
 
 # ---- a wheel that serves every Python -----------------------------------------------------------
 
+
+def for_any_python(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], Any]:
+    """What a bundle of a list of one target holds, and what it is told of that target."""
+    monkeypatch.setattr(main_bundle, "_build", lambda each: None)
+    main_bundle.main(dataclasses.replace(ctx, specs=(ctx.spec,)))
+    with zipfile.ZipFile(ctx.root / "wheels" / "smoke.pyz") as archive:
+        (told,) = json.loads(archive.read("manifest.json"))["targets"]
+        return archive.namelist(), told
+
+
 SERVES_ALL = "llama_cpp_python-0.3.16-py3-none-manylinux_2_35_x86_64.whl"
 
 
@@ -243,11 +253,8 @@ def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
     found = records.need(ctx.record("wheel"), "wheel", Wheel)
     wheel = dataclasses.replace(found, file=SERVES_ALL)
     records.write(ctx.record("wheel"), "wheel", wheel)
-    main_bundle.main(ctx)
-    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
-        names = [name for name in archive.namelist() if "numpy" in name]
-        manifest = json.loads(archive.read("manifest.json"))
-    assert names == [
+    held, manifest = for_any_python(ctx, monkeypatch)
+    assert [name for name in held if "numpy" in name] == [
         "python3.12/numpy-2.4.6-cp312-cp312-manylinux_2_27_x86_64.whl",
         "python3.13/numpy-2.4.6-cp313-cp313-manylinux_2_27_x86_64.whl",
         "wheels/numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.whl",
@@ -257,13 +264,31 @@ def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
     assert "the bundle is not for Python 3.14" in " ".join(told.split())
 
 
-def test_a_wheel_of_one_python_is_tested_by_any_other(tmp_path: Path, pip: Pip) -> None:
+def test_a_wheel_of_one_python_is_tested_by_any_other(
+    tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, manifest = for_any_python(bundling(tmp_path), monkeypatch)
+    assert "-cp311-cp311-" in NAME
+    assert manifest["pythons"] == ["3.11", "3.12", "3.13", "3.14"]
+
+
+def test_packages_are_those_for_the_python_of_the_target(tmp_path: Path, pip: Pip) -> None:
+    ctx = bundling(tmp_path)
+    main_bundle.main(dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, python="3.13")))
+    asked = [dict(itertools.pairwise(words)) for words in pip.commands if words[-1] != NAME]
+    assert {named.get("--python-version") for named in asked[:-1]} == {"3.13"}
+    assert "nvml" in asked[-1]["--target"]  # what runs beside the bundle is for any Python
+
+
+def test_a_bundle_of_one_target_has_packages_for_its_own_python_only(
+    tmp_path: Path, pip: Pip, capsys: Told
+) -> None:
     ctx = bundling(tmp_path)
     main_bundle.main(ctx)
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
-        manifest = json.loads(archive.read("manifest.json"))
-    assert "-cp311-cp311-" in NAME
-    assert manifest["pythons"] == ["3.11", "3.12", "3.13", "3.14"]
+        assert json.loads(archive.read("manifest.json"))["pythons"] == ["3.11"]
+        assert not [name for name in archive.namelist() if name.startswith(("python", "one.txt"))]
+    assert "for any Python there: nox -s bundle -- --targets rtx50" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("what", ["calls", "excludes"])
@@ -277,9 +302,7 @@ def test_a_wheel_that_needs_its_own_python_is_tested_by_it_only(
         monkeypatch.setattr(
             python_tag, "refusal", lambda path, python: None if python == "3.11" else "<3.12"
         )
-    main_bundle.main(ctx)
-    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
-        assert json.loads(archive.read("manifest.json"))["pythons"] == ["3.11"]
+    assert for_any_python(ctx, monkeypatch)[1]["pythons"] == ["3.11"]
 
 
 # ---- several targets ----------------------------------------------------------------------------

@@ -43,9 +43,18 @@ def test_sessions_and_words_are_those_that_nox_takes(
     assert found.runs
 
 
-@pytest.mark.parametrize("line", ["-l", "--list", "--version", "--help", "-h", "-l -s wheel"])
+@pytest.mark.parametrize("line", ["-l", "--list", "--version", "-l -s wheel"])
 def test_what_nox_answers_by_itself_runs_nothing(line: str) -> None:
     assert not cli.read(line.split(), {}).runs
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_is_ours_wherever_it_stands(word: str) -> None:
+    assert cli.read([word], {}).help
+    found = cli.read(["-s", "smoke", word, "--", "--device", "0"], {})
+    assert (found.sessions, found.words) == (("smoke",), ("--device", "0", "--help"))
+    assert found.runs
+    assert not found.help
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sessions.shared import console
+from sessions.shared import bootstrap, console
 from sessions.shared.checks import Check
+from sessions.shared.errors import Problem
 from tests import fakes
 from tests.unit.test_verify_checks import checks
 
@@ -24,6 +25,24 @@ from tests.unit.test_verify_checks import checks
 )
 def test_what_would_command_a_terminal_is_written_out(text: str, shown: str) -> None:
     assert console.visible(text) == shown
+
+
+@pytest.mark.parametrize("command", ["python3 noxfile.py", "nox -f a/noxfile.py", "p -m nox", None])
+def test_a_command_is_written_as_the_user_called_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str | None
+) -> None:
+    monkeypatch.delenv(bootstrap.COMMAND, raising=False)
+    if command:
+        monkeypatch.setenv(bootstrap.COMMAND, command)
+    remedy = "nox -s wheel -- --target ada; nox -l; equinox -s, nox 2026"
+    console.say(remedy)
+    console.checks([Check("a", "fail", "what", "", remedy)])
+    console.problem(Problem("what", id="a-b", remedy=remedy))
+    console.say(console.as_called(remedy))  # of a child, which has written it so already
+    found = capsys.readouterr()
+    typed = command or "nox"
+    wanted = f"{typed} -s wheel -- --target ada; {typed} -l; equinox -s, nox 2026\n"
+    assert (found.out + found.err).count(wanted) == 4
 
 
 def test_no_text_of_a_check_reaches_the_terminal_raw(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,8 +49,7 @@ def with_report(found: Evidence, **changes: Any) -> Evidence:
     ("found", "missing"),
     [
         (fakes.evidence(), []),
-        # What CUDA supports in 0.3.36 is not in ops.toml yet, so no report of it can hold.
-        (fakes.fp4_evidence(), ["ops"]),
+        (fakes.fp4_evidence(), []),
         (fakes.cpu_evidence(), []),
     ],
     ids=["gpu", "fp4", "cpu"],

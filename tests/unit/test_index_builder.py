@@ -325,7 +325,8 @@ def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
     assert f"{base}cu131-sm90/simple/ llama-cpp-python==0.3.16" in lines
     assert f"{base}cu131-sm120a/simple/ llama-cpp-python==0.3.36" in lines
     assert lines.count("UNTESTED") == 1
-    assert "Hopper: H100, H200, GH200 (9.0)" in lines
+    assert "H100, H200 (9.0)" in lines
+    assert "GeForce RTX 50, RTX PRO Blackwell (12.0) with native FP4" in lines
     assert "Tested on the GPU, 2026-11-23" in lines
     links = [str(attributes["href"]) for _, attributes in Anchors(text).found]
     local = [link for link in links if not link.startswith(("#", "https://pypi.org/"))]
@@ -335,25 +336,35 @@ def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
 
 
 def test_a_wheel_is_for_each_gpu_that_can_run_it(tmp_path: Path) -> None:
-    def able(*archs: str) -> list[str]:
-        release = tiny.release(tmp_path, "rtx50", "13.1" if archs else None, archs)
-        return choose_page.capabilities(release)
+    def able(*archs: str, tag: str = tiny.TAG) -> list[str]:
+        release = tiny.release(tmp_path, "rtx50", "13.1" if archs else None, archs, tag=tag)
+        return choose_page.kinds(release)
 
-    assert able("120-real") == ["12.0", "12.1"]  # machine code of the same major
+    assert able("120-real") == ["12.0"]
     assert able("120a-real") == ["12.0"]
     assert able("90-real", "89-real") == ["9.0", "8.9"]
-    assert able("100") == ["12.0", "10.0", "10.3", "12.1"]
+    assert able("100") == ["12.0", "10.0", "10.3"]
     assert able() == ["cpu"]
+    arm = "cp311-cp311-manylinux_2_28_aarch64"
+    # Machine code of 12.0 runs on 12.1; an H100 may be in a machine with an Arm processor too.
+    assert able("120-real", tag=arm) == ["12.0", "12.1-arm"]
+    assert able("90-real", tag=arm) == ["9.0", "9.0-arm"]
 
 
-def test_every_gpu_of_the_page_has_one_capability_that_is_known() -> None:
+def test_every_gpu_of_the_page_is_of_one_kind_and_has_a_source() -> None:
     named: dict[str, str] = {}
     for _, names in choose_page.gpus():
-        for name, capability in names:
-            assert named.setdefault(name, capability) == capability
+        for name, kind in names:
+            assert named.setdefault(name, kind) == kind
+            capability = kind.removesuffix("-arm")
             assert int(capability.replace(".", "")) in knowledge.capability_names()
     assert {"RTX 5090", "RTX 5080", "RTX 5070 Ti", "RTX PRO 6000 Workstation"} <= set(named)
-    assert any("Laptop" in name for name in named)
+    assert named["GH200"] == "9.0-arm"
+    # A name that NVIDIA's page leaves out has the capability of a GPU with the same chip.
+    for row in knowledge.load("gpus.toml")["family"]:
+        beyond = [name for name in row["names"] if re.search("Laptop|SUPER| D", name)]
+        needed = {"page", "devices"} if beyond else {"page"}
+        assert needed <= set(re.findall(r"\w+", row["source"])), row["family"]
 
 
 def test_the_script_of_the_page_is_the_one_that_its_policy_allows(dist: Path) -> None:
@@ -377,8 +388,8 @@ def test_each_python_finds_its_wheel_in_the_index(tmp_path: Path) -> None:
     builder.write(tmp_path)
     assert sorted(anchors(tmp_path / "cu131-sm120" / PROJECT)) == [first.file, other.name]
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert 'data-python="3.11"' in text
-    assert 'data-python="3.12"' in text
+    assert 'data-python="3.11 3.12"' in text
+    assert "Python 3.11 to 3.12" in text
     assert len(data(tmp_path / PROJECT)["files"]) == 3  # and variants.json
     other.write_bytes(b"changed")
     with raises("index-file-changed"):

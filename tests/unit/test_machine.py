@@ -71,6 +71,29 @@ def test_a_tool_is_asked_in_an_environment_like_the_builds(tmp_path: Path, askin
     assert {"PATH", "PYENV_VERSION", "LC_ALL"} <= seen
 
 
+@POSIX
+@pytest.mark.parametrize("named", ["LINK/g++", "REAL/g++-12", "g++-12", "LINK/g++-12"])
+def test_a_compiler_has_one_path_however_it_is_called(
+    tmp_path: Path, asking: Any, named: str
+) -> None:
+    folder, link = tmp_path / "bin", tmp_path / "link"
+    link.symlink_to(folder)
+    says = "echo 'g++ (Debian 12.2.0-14) 12.2.0'; echo Free Software Foundation"
+    program(folder / "g++-12", says)
+    for name in ("g++", "gcc", "gcc-12", "clang++", "clang"):
+        (folder / name).symlink_to("g++-12")
+    ask = asking(PATH=f"{link}:{folder}")
+    assert ask("which", "g++") == [str(folder / "g++")] * 2
+    named = named.replace("LINK", str(link)).replace("REAL", str(folder))
+    for spec in (fakes.spec(), fakes.spec(compiler=named)):
+        first = main_probe.find_compilers(ask, "linux", spec)[0]
+        assert (first.cxx, first.cc) == (str(folder / "g++"), str(folder / "gcc"))
+    assert first.found_via == "--compiler"
+    # Another program, which is a link to the same file: a compiler cache's links are so.
+    clang = main_probe.find_compilers(ask, "linux", fakes.spec(compiler=str(folder / "clang++")))
+    assert clang[0].cxx == str(folder / "clang++")
+
+
 def test_the_processors_of_this_process_are_a_number() -> None:
     assert machine.cores() >= 1
 

@@ -557,6 +557,20 @@ def test_help_is_printed_once_and_nothing_runs(nox: Nox, project: Path, capsys: 
     assert nox.started == []
 
 
+def test_the_help_of_no_session_is_ours_and_names_targets(
+    nox: Nox, project: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wheel() -> None:
+        """Build the wheel."""
+
+    monkeypatch.setattr("nox.registry.get", lambda: {"wheel": wheel})
+    assert command(project, "--help") == 0
+    said = capsys.readouterr().out
+    assert "\n  wheel  Build the wheel.\n" in said
+    assert "\n  hopper " in said
+    assert nox.started == []
+
+
 def test_the_cpu_of_a_cuda_target_is_said_first_where_a_wheel_is_there(
     nox: Nox, project: Path, capsys: Said
 ) -> None:

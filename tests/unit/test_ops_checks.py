@@ -189,9 +189,18 @@ def test_what_a_backend_supports_must_be_in_the_table() -> None:
     assert [check["id"] for check in made if check["status"] != "ok"] == ["supported"]
 
 
-def test_the_table_has_the_whole_of_0_3_16() -> None:
-    cuda, cpu = (ops_results.expected("0.3.16", cuda=flag) for flag in (True, False))
-    assert (len(cuda["cases"]), sum(cuda["cases"].values())) == (90, 10_839)
-    assert sum(cuda["unsupported"].values()) == 5_969  # on an H200
-    assert sum(cpu["unsupported"].values()) == 1_350
+@pytest.mark.parametrize(
+    ("version", "operators", "cases", "on_cuda", "on_cpu"),
+    [("0.3.16", 90, 10_839, 5_969, 1_350), ("0.3.36", 141, 23_366, 6_491, 3_008)],
+)
+def test_the_table_has_the_whole_of_a_release(
+    version: str, operators: int, cases: int, on_cuda: int, on_cpu: int
+) -> None:
+    cuda, cpu = (ops_results.expected(version, cuda=flag) for flag in (True, False))
+    assert cuda["cases"] == cpu["cases"]
+    assert (len(cuda["cases"]), sum(cuda["cases"].values())) == (operators, cases)
+    assert sum(cuda["unsupported"].values()) == on_cuda
+    assert sum(cpu["unsupported"].values()) == on_cpu
+    assert cuda["tested"]
+    assert cpu["tested"]
     assert {"GELU", "GEGLU", "SILU", "SWIGLU"} <= set(cuda["narrow"])

@@ -48,7 +48,8 @@ def test_every_option_has_a_field_of_its_name() -> None:
         "--target a --targets s --pythons t --version b --cuda c --arch d --python e --toolkit f "
         "--glibc host "
         "--source g --wheel k "
-        "--device 1 --model l --baseline q --baseline r --rounds 5 --report m --reports u --sign n "
+        "--device 1 --model l --baseline q --baseline r --cpu-module w --rounds 5 "
+        "--report m --reports u --sign n "
         "--cmake u=v --families all "
         "--signers o --compiler h --cache sccache --jobs 3 --record i --add cuda==1 --to p "
         "--offline --fresh --prerelease --force --all --wheels --caches --dry-run --lang es "
@@ -72,6 +73,7 @@ def test_every_option_has_a_field_of_its_name() -> None:
         device="1",
         model="l",
         baseline=("q", "r"),
+        cpu_module=("w",),
         rounds=5,
         report="m",
         reports="u",

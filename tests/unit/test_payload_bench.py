@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import bench, installing, one_run, report_file, spawn, stats, watch
+from sessions.payload import bench, bench_files, one_run, report_file, spawn, stats, watch
 from tests import fakes
 
 Found = dict[str, Any]
@@ -57,6 +57,7 @@ def told(tmp_path: Path) -> Found:
         "index": 0,
         "visible": "0",
         "threads": 1,
+        "cpu_threads": 2,
         "rounds": 3,
         "model": None,
         "runtime": "none",
@@ -80,6 +81,7 @@ class Machine:
             "python": "3.11.2",
             "devices": [],
             "offloaded": None,
+            "cpu_module": "haswell",
             "import_seconds": 0.5,
             "load_seconds": 0.25,
             "first_token_seconds": 0.01,
@@ -104,7 +106,7 @@ class Machine:
         given = json.loads(told.read_text(encoding="utf-8"))
         venv = Path(python).parents[1].name
         self.children.append((venv, given, environment))
-        if given["work"] == "tiny":
+        if given["work"] == "model":
             Path(given["model"]).write_bytes(b"GGUF")
             return [{"sha256": "3" * 64}], None
         if venv in self.compiles:
@@ -115,7 +117,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     played = Machine()
-    monkeypatch.setattr(bench, "run", played.run)
+    monkeypatch.setattr(bench_files, "run", played.run)
     monkeypatch.setattr(spawn, "spawn", played.spawn)
     return played
 
@@ -136,12 +138,13 @@ def stopped(work: Callable[[], object], capsys: Told) -> str:
 
 
 def kinds(machine: Machine) -> list[tuple[str, str]]:
-    """(venv, "cold" or "warm") of each child that measured."""
-    return [
-        (venv, "warm" if given["speeds"] else "cold")
-        for venv, given, _ in machine.children
-        if given["work"] == "speed"
-    ]
+    """(venv, kind) of each child that measured: "cold", "warm", or the larger model's type."""
+    found = []
+    for venv, given, _ in machine.children:
+        if given["work"] == "speed":
+            kind = "warm" if given["speeds"] else "cold"
+            found.append((venv, Path(given["model"]).stem if given["large"] else kind))
+    return found
 
 
 def test_wheels_take_turns_and_each_measurement_is_a_process_of_its_own(
@@ -149,8 +152,9 @@ def test_wheels_take_turns_and_each_measurement_is_a_process_of_its_own(
 ) -> None:
     measured(told)
     a, b = "venv-0", "venv-1"
-    there = [(a, "cold"), (a, "warm"), (b, "cold"), (b, "warm")]
-    back = [*there[2:], *there[:2]]
+    one = ["cold", "warm", "large-Q4_K", "large-Q8_0"]
+    there = [*((a, kind) for kind in one), *((b, kind) for kind in one)]
+    back = [*there[4:], *there[:4]]
     assert kinds(machine) == [(a, "warm"), (b, "warm"), *there, *back, *there]
 
 
@@ -185,8 +189,8 @@ def test_the_first_round_counts_for_nothing(told: Found, machine: Machine) -> No
     machine.says = says
     report = measured(told)
     values = report["wheels"][0]["values"]
-    assert values["first_token_cold_seconds"] == [3.0, 9.0, 11.0]
-    assert values["first_token_warm_seconds"] == [4.0, 10.0, 12.0]
+    assert values["first_token_cold_seconds"] == [3.0, 15.0, 19.0]
+    assert values["first_token_warm_seconds"] == [4.0, 16.0, 20.0]
 
 
 def test_a_real_model_is_measured_in_each_round_as_well(
@@ -237,14 +241,15 @@ def test_what_was_measured_before_it_was_stopped_is_not_measured_again(
 ) -> None:
     whole = bench.Bench(told).plan()
     good: Any = machine.spawn
-    spawn.spawn = lambda *given: ([], "killed") if len(machine.children) == 7 else good(*given)
+    spawn.spawn = lambda *given: ([], "killed") if len(machine.children) == 9 else good(*given)
     stopped(lambda: measured(told), capsys)
     ran, children = len(machine.ran), len(machine.children)
-    assert children == 7
+    assert children == 9
     spawn.spawn = good
     report = measured(told)
     assert len(machine.ran) == ran  # nothing was installed again
-    assert len(machine.children) == len([kind for _, kind, _ in whole if kind != "install"])
+    # One step makes three models, each in a process of its own.
+    assert len(machine.children) == len([kind for _, kind, _ in whole if kind != "install"]) + 2
     assert report["stops"] == 1
     for wheel in report["wheels"]:
         assert len(wheel["values"]["generation_per_second"]) == 3
@@ -259,11 +264,11 @@ def test_a_value_that_is_none_ends_it_at_once_and_what_was_measured_before_stays
     value: float | None, told: Found, machine: Machine, capsys: Told
 ) -> None:
     machine.says = lambda venv, given: (
-        {"prompt_per_second": value} if len(machine.children) == 9 else {}
+        {"prompt_per_second": value} if venv == "venv-1" and len(machine.children) == 11 else {}
     )
     said = stopped(lambda: measured(told), capsys)
     assert f"This benchmark is none: b: prompt_per_second is {value}" in said
-    assert len(machine.children) == 9
+    assert len(machine.children) == 11
     machine.says = lambda venv, given: {}
     report = measured(told)
     assert report["stops"] == 1
@@ -288,10 +293,15 @@ def test_progress_is_told_with_an_estimate(told: Found, machine: Machine, capsys
     assert lines[0]["left"] is None
     assert all(line["left"] is not None for line in lines[1:])
     assert lines[1]["left"] > bench.USUAL  # what was never done has a guess
-    assert lines[-1] == {"done": 21, "total": 21, "now": "", "left": 0}
+    assert lines[-1] == {"done": 33, "total": 33, "now": "", "left": 0}
 
 
 # ---- a GPU -------------------------------------------------------------------------------------
+
+
+def on_gpu(venv: str, given: Found) -> Found:
+    """Every layer is on the GPU that is to be there."""
+    return {"offloaded": [2, 5] if given["large"] else [3, 3]}
 
 
 @pytest.fixture
@@ -305,7 +315,8 @@ def carded(told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Fo
         yield [{**look, "used_mib": 500.0}, {**look, "used_mib": 1120.0}]
 
     monkeypatch.setattr(watch, "watching", watching)
-    machine.base |= {"devices": [["NVIDIA H200", "9.0"]], "offloaded": [3, 3]}
+    machine.base |= {"devices": [["NVIDIA H200", "9.0"]]}
+    machine.says = on_gpu
     identity = {**told["identity"], "device": "NVIDIA H200"}
     return {**told, "layers": 999, "index": 2, "visible": "GPU-2", "identity": identity}
 
@@ -313,10 +324,10 @@ def carded(told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Fo
 def test_on_a_gpu_its_memory_and_clocks_are_noted(carded: Found, machine: Machine) -> None:
     report = measured(carded)
     assert report["wheels"][0]["values"]["vram_mib"] == [620.0] * 3
-    assert len(report["conditions"]) == 2 + 3 * 4
+    assert len(report["conditions"]) == 2 + 3 * 6
     assert report["conditions"][-1] == {
         "wheel": "b",
-        "kind": "warm",
+        "kind": "hybrid",
         "round": 3,
         "sm_mhz": 1980,
         "sm_mhz_highest": 1980,
@@ -351,14 +362,14 @@ def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
         cache = Path(machine.children[-1][2]["CUDA_CACHE_PATH"])
         left.append((venv, given["speeds"], len(list(cache.iterdir())) > 1))
         (cache / f"{len(left)}").write_bytes(b"")
-        return {}
+        return on_gpu(venv, given)
 
     machine.says = says
     report = measured(carded)
     cold = [filled for _, speeds, filled in left if not speeds]
     warm = [filled for venv, speeds, filled in left if speeds and venv == "venv-1"]
     assert cold == [False] * 6
-    assert warm == [False, True, True, True]
+    assert warm == [False, *[True] * 6]
     assert [wheel["jit_files"] for wheel in report["wheels"]] == [1, 2]
 
 
@@ -370,9 +381,81 @@ def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
 def test_a_wheel_that_computes_beside_the_gpu_is_not_compared(
     changes: Found, carded: Found, machine: Machine, capsys: Told
 ) -> None:
-    machine.says = lambda venv, given: changes if venv == "venv-1" else {}
+    machine.says = lambda venv, given: {
+        **on_gpu(venv, given),
+        **(changes if venv == "venv-1" else {}),
+    }
     said = stopped(lambda: measured(carded), capsys)
     assert "b does not compute on the GPU" in said
+
+
+@pytest.mark.parametrize("layers", [[5, 5], [0, 5], [3, 5]], ids=str)
+def test_a_hybrid_with_other_layers_on_the_gpu_ends_it(
+    layers: list[int], carded: Found, machine: Machine, capsys: Told
+) -> None:
+    machine.says = lambda venv, given: (
+        {"offloaded": layers} if given["large"] else on_gpu(venv, given)
+    )
+    said = stopped(lambda: measured(carded), capsys)
+    assert f"has {layers} layers there" in said
+
+
+# ---- the CPU ------------------------------------------------------------------------------------
+
+
+def large(machine: Machine) -> list[Found]:
+    """What each child that measured the larger model was told."""
+    return [given for _, given, _ in machine.children if given.get("large") and "layers" in given]
+
+
+def test_on_the_cpu_a_larger_model_is_measured_in_two_types_by_all_its_cores(
+    told: Found, machine: Machine
+) -> None:
+    machine.says = lambda venv, given: {
+        "prompt_per_second": 800.0 if "Q8_0" in given["model"] else 500.0
+    }
+    report = measured(told)
+    made = [(g["type"], g["large"]) for _, g, _ in machine.children if g["work"] == "model"]
+    assert made == [("Q4_K", False), ("Q4_K", True), ("Q8_0", True)]
+    assert {(given["layers"], given["threads"]) for given in large(machine)} == {(0, 2)}
+    values = report["wheels"][0]["values"]
+    assert values["cpu_q4_k_prompt_per_second"] == [500.0] * 3
+    assert values["cpu_q8_0_prompt_per_second"] == [800.0] * 3
+    assert not any(name.startswith("hybrid") for name in values)
+    assert report["cpu_threads"] == 2
+
+
+def test_on_a_gpu_half_of_the_larger_model_is_there_and_half_on_the_cpu(
+    carded: Found, machine: Machine
+) -> None:
+    report = measured(carded)
+    assert {(given["layers"], given["threads"]) for given in large(machine)} == {(2, 2)}
+    rest = [g for _, g, _ in machine.children if g["work"] == "speed" and not g["large"]]
+    assert {(given["layers"], given["threads"]) for given in rest} == {(999, 1)}
+    values = report["wheels"][0]["values"]
+    assert values["hybrid_generation_per_second"] == [400.0] * 3
+    assert not any(name.startswith("cpu") for name in values)
+
+
+def test_a_module_is_asked_for_by_name_and_the_report_says_which_was_used(
+    told: Found, machine: Machine
+) -> None:
+    told["wheels"][1]["cpu"] = "x64"
+    machine.says = lambda venv, given: {"cpu_module": "x64" if venv == "venv-1" else "haswell"}
+    report = measured(told)
+    assert {(venv, env["BLACKWHEEL_CPU"]) for venv, _, env in machine.children} == {
+        ("venv-0", ""),
+        ("venv-1", "x64"),
+    }
+    assert [wheel["cpu_module"] for wheel in report["wheels"]] == ["haswell", "x64"]
+
+
+def test_another_module_than_the_one_that_was_asked_for_ends_it(
+    told: Found, machine: Machine, capsys: Told
+) -> None:
+    told["wheels"][0]["cpu"] = "x64"
+    said = stopped(lambda: measured(told), capsys)
+    assert "a was to use the CPU module x64 and used haswell" in said
 
 
 def test_a_gpu_that_will_not_tell_its_memory_ends_it(
@@ -443,7 +526,8 @@ def test_offline_each_venv_is_linked_to_the_runtime_that_is_there(
 
 
 def test_what_a_wheel_requires_is_taken_with_what_that_requires(told: Found) -> None:
-    found = bench.required(Path(told["wheels"][0]["path"]), Path(told["packages"]), linked=False)
+    wheel, packages = Path(told["wheels"][0]["path"]), Path(told["packages"])
+    found = bench_files.required(wheel, packages, linked=False)
     assert sorted(path.name.split("-")[0] for path in found) == ["jinja2", "markupsafe", "numpy"]
 
 
@@ -453,15 +537,15 @@ def test_extras_are_left_out_and_what_is_not_for_every_python_may_be_missing(
     wheel = write_wheel(
         tmp_path / "x" / WHEEL, "pytest; extra == 'dev'", "tomli; python_version < '3.11'", "tqdm"
     )
-    (found,) = bench.required(wheel, Path(told["packages"]), linked=False)
+    (found,) = bench_files.required(wheel, Path(told["packages"]), linked=False)
     assert found.name.startswith("tqdm-")
 
 
 def test_a_requirement_that_is_not_there_ends_it(told: Found, tmp_path: Path, capsys: Told) -> None:
     wheel = write_wheel(tmp_path / "x" / WHEEL, "nvidia-cublas>=13")
     packages = Path(told["packages"])
-    assert bench.required(wheel, packages, linked=True) == []
-    said = stopped(lambda: bench.required(wheel, packages, linked=False), capsys)
+    assert bench_files.required(wheel, packages, linked=True) == []
+    said = stopped(lambda: bench_files.required(wheel, packages, linked=False), capsys)
     assert f"requires nvidia-cublas, which is not in {packages}" in said
 
 
@@ -487,7 +571,8 @@ def test_pip_takes_the_files_and_no_settings(told: Found, machine: Machine) -> N
 
 def test_a_program_that_fails_ends_it_with_what_it_said(capsys: Told) -> None:
     words = [sys.executable, "-c", "import sys; sys.exit('it broke')"]
-    assert "pip could not: it broke" in stopped(lambda: bench.run(words, "pip could not"), capsys)
+    said = stopped(lambda: bench_files.run(words, "pip could not"), capsys)
+    assert "pip could not: it broke" in said
 
 
 def test_a_program_gets_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -498,7 +583,7 @@ def test_a_program_gets_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    bench.run(["python"], "it could not")
+    bench_files.run(["python"], "it could not")
     assert given["stdin"] == subprocess.DEVNULL
 
 
@@ -508,4 +593,4 @@ def test_a_size_counts_what_is_there_and_not_what_is_linked_to(tmp_path: Path) -
     (tmp_path / "b").write_bytes(b"x" * 5)
     if sys.platform != "win32":
         (tmp_path / "deep" / "c").symlink_to(tmp_path / "b")
-    assert installing.size(tmp_path) == 15
+    assert bench_files.size(tmp_path) == 15

@@ -99,3 +99,32 @@ def test_a_part_of_a_processor_counts_as_one(
     processors: int, cpus: float | None, cores: int
 ) -> None:
     assert cgroups.bounded(processors, Limits(cpus, None, None)) == cores
+
+
+@pytest.mark.parametrize(
+    ("siblings", "count"),
+    [
+        ({0: "0,4\n", 4: "0,4\n", 1: "1,5\n", 5: "1,5\n"}, 2),
+        ({0: "0-1\n", 2: "2-3\n"}, 2),  # the other processors are not for this process
+        ({0: None, 1: None}, 2),  # a kernel that does not say
+        ({3: "3\n"}, 1),
+    ],
+    ids=["threads", "some-of-them", "unknown", "one"],
+)
+def test_processors_of_one_core_count_once(siblings: dict[int, str | None], count: int) -> None:
+    assert cgroups.distinct(siblings) == count
+
+
+def test_physical_cores_are_within_the_limits_and_no_more_than_processors() -> None:
+    assert cgroups.physical(Limits(1.0, None, None)) == 1
+    assert 1 <= cgroups.physical(cgroups.NONE) <= cgroups.cores(cgroups.NONE)
+
+
+def test_where_the_system_does_not_say_half_of_the_processors_are_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sessions.payload.cgroups.sys.platform", "win32")
+    monkeypatch.setattr("sessions.payload.cgroups.os.cpu_count", lambda: 12)
+    assert cgroups.physical(cgroups.NONE) == 6
+    monkeypatch.setattr("sessions.payload.cgroups.os.cpu_count", lambda: 1)
+    assert cgroups.physical(cgroups.NONE) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -138,8 +139,10 @@ class Llama(SimpleNamespace):
 def llama(monkeypatch: pytest.MonkeyPatch) -> Llama:
     monkeypatch.setattr(child, "LENGTHS", {1: 2, 4: 4, 32: 5, 512: 6})  # enough to see
     small: Any = tinymodel
-    for name, value in {"EMBD": 256, "FF": 256, "HEADS": 4, "KV_HEADS": 2}.items():
-        monkeypatch.setattr(small, name, value)
+    changes = {"embd": 256, "ff": 256, "heads": 4, "kv_heads": 2}
+    monkeypatch.setattr(small, "TINY", dataclasses.replace(small.TINY, **changes))
+    for name, value in changes.items():
+        monkeypatch.setattr(small, name.upper(), value)
     for name, value in {"HEAD": 64, "HEADS": 4, "KV_HEADS": 2}.items():
         monkeypatch.setattr(oracle, name, value)
     played = Llama(oracle)

@@ -20,7 +20,16 @@ from typing import Any, NoReturn
 
 import pytest
 
-from sessions.payload import gpu, installing, launch, one_run, refusals, report_file, smoke_checks
+from sessions.payload import (
+    cgroups,
+    gpu,
+    installing,
+    launch,
+    one_run,
+    refusals,
+    report_file,
+    smoke_checks,
+)
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -755,8 +764,13 @@ def test_every_status_of_a_check_has_a_mark() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [["--baseline", "x.whl"], ["--rounds", "3"], ["--bench", "--rounds", "0"]],
-    ids=["baseline", "rounds", "no-rounds"],
+    [
+        ["--baseline", "x.whl"],
+        ["--cpu-module", "x64"],
+        ["--rounds", "3"],
+        ["--bench", "--rounds", "0"],
+    ],
+    ids=["baseline", "module", "rounds", "no-rounds"],
 )
 def test_what_only_a_benchmark_takes_is_refused_without_it(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Told
@@ -820,6 +834,7 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
     assert [wheel["label"] for wheel in told["wheels"]] == ["rtx50", "seed"]
     assert told["wheels"][1]["path"] == str(tmp_path / "seed" / file)
     assert (told["rounds"], told["layers"], told["identity"]["device"]) == (12, 0, "cpu")
+    assert told["threads"] == told["cpu_threads"] >= 1
     assert (told["python_used"], told["first"]) == (sys.executable, ("--bench",))
     assert told["runtime"] == "packages"  # pip had it
     (command,) = programs.commands
@@ -833,11 +848,24 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
     assert report_file.read(text, report_file.BENCH) == fakes.bench_report()
 
 
+def test_a_module_of_another_wheel_is_refused_by_a_bundle(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    with zipfile.ZipFile(bundle.with_name("empty.whl"), "w"):
+        pass
+    pack(bundle, bundle.with_name("empty.whl").read_bytes())
+    monkeypatch.setattr(launch, "_card", lambda *_: None)
+    words = [str(bundle), "--bench", "--offline", "--cpu-module", "z80"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert "has no module z80 for the CPU; it has none" in stopped(launch.main, capsys)
+
+
 def test_on_a_gpu_every_layer_goes_there(
     benching: Callable[..., dict[str, Any]], programs: Programs
 ) -> None:
     told = benching(device={**fakes.nvml_gpu(index=1), "visible": "GPU-1", "release": "580.159.04"})
     assert (told["layers"], told["index"], told["threads"]) == (999, 1, 1)
+    assert told["cpu_threads"] == cgroups.physical(cgroups.limits(cgroups.read()))
     assert told["visible"] == "GPU-1"
     assert told["identity"]["device"] == "NVIDIA GeForce RTX 5090"
     assert told["identity"]["driver"] == "580.159.04"

@@ -490,4 +490,4 @@ def test_with_bench_before_its_files_it_measures_instead(
 
 def test_every_work_that_is_given_out_is_known() -> None:
     proofs = {"device", "offload", "api", "times", "real", "answers", "feature", "family", "ops"}
-    assert set(child.WORK) == proofs | {"tiny", "speed"}
+    assert set(child.WORK) == proofs | {"model", "speed"}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +68,14 @@ def test_answers_are_read_from_what_the_test_prints() -> None:
 def test_each_case_is_in_one_slice_and_activations_in_a_narrowed_one_too(tmp_path: Path) -> None:
     cases: list[list[Any]] = [["MUL_MAT", f"MUL_MAT(m={n})", 1] for n in range(230)]
     cases += [["GELU", "GELU(v=0)", 2], ["ADD", "ADD(nf=1)", 1]]
-    job = told(tmp_path, {"MUL_MAT": 230, "GELU": 2, "ADD": 3, "FUSED": 4})
+    job = told(tmp_path, {"MUL_MAT": 230, "GELU": 2, "ADD": 3, "FUSED": 400})
     slices = ops.plan(job, cases)
     named = [case for s in slices if not s["narrowed"] for case, _ in s["cases"]]
     assert sorted(named) == sorted(case for _, case, _ in cases)
-    assert [len(s["cases"]) for s in slices][:3] == [100, 100, 30]
+    # Those that take longest come first.
+    assert [(s["operator"], len(s["cases"])) for s in slices][:4] == [
+        ("FUSED", 0), ("MUL_MAT", 100), ("MUL_MAT", 100), ("MUL_MAT", 30),
+    ]  # fmt: skip
     assert [s["key"] for s in slices if s["narrowed"]] == ["GELU-0-narrowed"]
     # What `support` does not list is asked for by the operator's name.
     assert {s["operator"] for s in slices if s["by_name"]} == {"ADD", "FUSED"}
@@ -190,7 +197,7 @@ def test_the_seed_the_range_and_the_reference_reach_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "program.py"
-    names = ("BLACKWHEEL_SEED", "BLACKWHEEL_LIMIT", "GGML_BACKEND_PATH", "CUDA_DISABLE_PTX_JIT")
+    names = ("BLACKWHEEL_SEED", "BLACKWHEEL_LIMIT", "CUDA_DISABLE_PTX_JIT", "GGML_BACKEND_PATH")
     program.write_text(
         "import json, os\n"
         f"print('@' + json.dumps({{'ended': 0, **{{n: os.environ.get(n) for n in {names}}}}}))\n"
@@ -199,6 +206,35 @@ def test_the_seed_the_range_and_the_reference_reach_the_process(
     job = told(tmp_path, {"A": 1}, reference="/lib/scalar.so")
     _, lines, error = ops.call(job, "one", ["test"], 3, 20)
     assert error is None
-    assert [lines[name] for name in names] == ["3", "20", "/lib/scalar.so", "1"]
-    words = json.loads((tmp_path / "one.json").read_text())["words"]
-    assert words == ["test"]
+    # The wheel's own loader would register the reference as well: then each case has two answers.
+    assert [lines[name] for name in names] == ["3", "20", "1", None]
+    child = json.loads((tmp_path / "one.json").read_text())
+    assert (child["words"], child["reference"]) == (["test"], "/lib/scalar.so")
+
+
+def test_a_process_starts_the_wheels_backends_and_then_names_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a wheel whose backends are modules, CUDA is loaded by the first question for devices."""
+    order: list[Any] = []
+    wheel = types.ModuleType("llama_cpp")
+    wheel.__file__ = str(tmp_path / "llama_cpp" / "__init__.py")
+    vars(wheel)["llama_backend_init"] = lambda: order.append(os.environ.get("GGML_BACKEND_PATH"))
+    helpers = types.ModuleType("llama")
+    vars(helpers)["loaded_libraries"] = lambda: [str(tmp_path / "llama_cpp/lib/libggml-cuda.so")]
+    monkeypatch.setitem(sys.modules, "llama_cpp", wheel)
+    monkeypatch.setitem(sys.modules, "llama", helpers)
+    monkeypatch.setenv("GGML_BACKEND_PATH", "")  # so that it is as before, afterwards
+    monkeypatch.delenv("GGML_BACKEND_PATH")
+
+    def test(count: int, _: Any) -> int:
+        order.append((count, os.environ["GGML_BACKEND_PATH"]))
+        return 0
+
+    library = types.SimpleNamespace(blackwheel_test=test)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    monkeypatch.setattr(os, "_exit", lambda code: order.append(code))
+    ops.child({"library": "t.so", "reference": "/lib/scalar.so", "words": ["test"]})
+    assert order == [None, (2, "/lib/scalar.so"), 0]
+    said = json.loads(capsys.readouterr().out.strip()[1:])
+    assert said == {"ended": 0, "libraries": ["llama_cpp/lib/libggml-cuda.so"]}

@@ -77,7 +77,8 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Llama:
 
 
 def measured(**changes: Any) -> Found:
-    told = {"model": "m.gguf", "layers": 999, "threads": 1, "speeds": True, **changes}
+    told: Found = {"model": "m.gguf", "layers": 999, "threads": 1, "speeds": True, "large": False}
+    told |= changes
     said: Found = {}
     speed.measure(told, said.update)
     return said
@@ -105,6 +106,21 @@ def test_a_prompt_is_one_batch_and_what_is_generated_one_token_each(llama: Llama
     assert prompts >= 3
     assert generations >= 3
     assert llama.forgotten == prompts + generations + 2
+
+
+def test_of_a_larger_model_less_is_generated_and_repeated(llama: Llama) -> None:
+    said = measured(large=True)
+    prompts, generations = said["repeats"]
+    assert llama.batches.count(512) == prompts + 1
+    assert llama.batches.count(1) == 32 * (generations + 1)
+    assert said["prompt_per_second"] == pytest.approx(512 / 0.002)
+
+
+def test_what_takes_long_of_a_larger_model_is_done_once_after_the_first(llama: Llama) -> None:
+    def work() -> None:
+        llama.clock.now += 60.0
+
+    assert len(speed.speeds(work, 60, lambda: None, speed.LARGE_REPEATS)) == 1
 
 
 def test_for_the_first_token_alone_nothing_more_is_done(llama: Llama) -> None:

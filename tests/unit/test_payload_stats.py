@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,9 @@ def test_a_report_with_every_series_is_complete() -> None:
 def test_a_report_that_lacks_one_is_not(metric: str) -> None:
     other = fakes.bench_wheel("seed")
     del other["values"][metric]
+    device = "cpu" if metric.startswith("cpu_") else fakes.bench_report()["device"]
     with pytest.raises(ValueError, match=f"seed: 0 values of {metric}"):
-        stats.ratios(fakes.bench_report(fakes.bench_wheel(), other))
+        stats.complete(fakes.bench_report(fakes.bench_wheel(), other, device=device))
 
 
 def test_a_round_that_is_missing_is_noticed() -> None:
@@ -248,3 +250,51 @@ def test_rows_come_in_one_order_and_each_fits_its_columns() -> None:
             title for m, (title, *_) in stats.METRICS.items() if not m.startswith("real_")
         ]
         assert {len(row) for row in found} == {len(columns)}
+
+
+def without(*starts: str) -> Any:
+    """A wheel without the metrics whose names begin so."""
+    wheel = fakes.bench_wheel()
+    kept = {n: v for n, v in wheel["values"].items() if not n.startswith(starts)}
+    return {**wheel, "values": kept}
+
+
+def test_the_larger_model_is_measured_on_the_cpu_or_between_it_and_a_gpu() -> None:
+    stats.complete(fakes.bench_report(without("cpu_")))
+    stats.complete(fakes.bench_report(without("hybrid_", "vram"), device="cpu"))
+    with pytest.raises(ValueError, match="0 values of hybrid_prompt_per_second"):
+        stats.complete(fakes.bench_report(without("hybrid_")))
+
+
+# ---- modules for the CPU ------------------------------------------------------------------------
+
+
+def modular(path: Path, *names: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in (*names, "libggml-base.so", "libggml-cpu.so"):
+            archive.writestr(f"llama_cpp/lib/{name}", b"ELF")
+    return path
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("libggml-cpu-x64.so", "libggml-cpu-sse42.so"), ("ggml-cpu-x64.dll", "ggml-cpu-sse42.dll")],
+    ids=["linux", "windows"],
+)
+def test_a_wheel_is_measured_with_each_module_that_is_named(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    this, other = modular(tmp_path / "a.whl", *names), modular(tmp_path / "seed" / "b.whl")
+    found = stats.wheels("cpu", [this, other], ["sse42", "x64", "sse42"])
+    assert [wheel["label"] for wheel in found] == ["cpu", "cpu (sse42)", "cpu (x64)", "seed"]
+    assert [wheel.get("cpu") for wheel in found] == [None, "sse42", "x64", None]
+    assert {wheel["path"] for wheel in found[:3]} == {str(this)}
+
+
+@pytest.mark.parametrize(("names", "has"), [((), "none"), (("libggml-cpu-x64.so",), "x64")])
+def test_a_module_that_it_does_not_have_is_refused(
+    names: tuple[str, ...], has: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=f"has no module haswell for the CPU; it has {has}$"):
+        stats.wheels("cpu", [modular(tmp_path / "a.whl", *names)], ["haswell"])

@@ -40,6 +40,29 @@ def test_the_file_of_a_type_is_the_same_to_the_byte(name: str, tmp_path: Path) -
     assert hashlib.sha256((tmp_path / "x.gguf").read_bytes()).hexdigest() == model.sha256
 
 
+def test_the_larger_model_has_its_own_shape_and_repeats_what_was_drawn(tmp_path: Path) -> None:
+    path, weights = tmp_path / "x.gguf", dict[str, tinymodel.Array]()
+    shape = tinymodel.Shape(layers=1, embd=512, heads=4, kv_heads=2, ff=1024, drawn=64)
+    digest = tinymodel.write(path, "Q4_K", shape=shape, weights=weights)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert {name.split(".")[1] for name in weights if name.startswith("blk.")} == {"0"}
+    assert weights["blk.0.ffn_up.weight"].shape == (1024, 512)
+    assert weights["blk.0.attn_k.weight"].shape == (256, 512)
+    up = weights["blk.0.ffn_up.weight"]
+    assert np.array_equal(up[:64], up[64:128])
+    fields = gguf.GGUFReader(path).fields
+    assert fields["llama.rope.dimension_count"].contents() == 128
+    assert fields["llama.attention.head_count_kv"].contents() == 2
+
+
+def test_the_larger_model_is_larger_than_the_caches_of_most_cpus() -> None:
+    s = tinymodel.LARGE
+    kv = s.kv_heads * s.head
+    weights = s.layers * (2 * s.embd * s.embd + 2 * s.embd * kv + 3 * s.embd * s.ff)
+    assert weights * 144 / 256 > 128 << 20  # bytes in Q4_K
+    assert s.embd % s.drawn == s.ff % s.drawn == kv % s.drawn == 0
+
+
 def test_weights_are_those_of_their_seed() -> None:
     one = tinymodel.blocks(tinymodel.Draw(1), GgmlType.F16, 4, 256)
     two = tinymodel.blocks(tinymodel.Draw(2), GgmlType.F16, 4, 256)

@@ -419,6 +419,15 @@ def test_a_wheel_that_is_given_needs_the_targets_python(tmp_path: Path) -> None:
         main_probe.main(ctx)
 
 
+def test_a_report_that_is_taken_back_needs_no_python_of_the_targets(tmp_path: Path) -> None:
+    words = ("--report", "smoke-report.json")  # the wheel ran on another machine
+    ctx = probing(tmp_path, *words, nvml={}, machine=only_python("3.13.0"))
+    main_probe.main(ctx)
+    chain = records.read(ctx.record("probe"), "probe", Toolchain)
+    assert chain is not None
+    assert statuses(chain)["python"] == "ok"
+
+
 def test_a_wheel_that_is_given_is_refused_where_its_venv_would_lie_too_deep(tmp_path: Path) -> None:
     deep = Windows(gpu="NVIDIA GeForce RTX 5090", root="C:\\" + "r" * 90)  # no Visual Studio either
     spec = fakes.spec(platform="windows")

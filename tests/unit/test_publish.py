@@ -16,7 +16,7 @@ from sessions.fetch import build_tools
 from sessions.release import main_publish, server_listing
 from sessions.release.index import builder
 from sessions.release.main_publish import Place
-from sessions.release.model import Release
+from sessions.release.model import PythonWheel, Release
 from sessions.shared import console, options, programs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
@@ -174,6 +174,17 @@ def test_the_commands_of_one_release(tmp_path: Path, said: list[str]) -> None:
     assert f"gh release create {tag} --title {title} --target {'c' * 40} {notes}" in lines
     documents = "dist/hopper/SHA256SUMS dist/hopper/WHEEL.md dist/hopper/release.json"
     assert f"gh release upload {tag} {wheel} {documents}" in lines
+
+
+def test_the_wheels_of_other_pythons_are_published_too(tmp_path: Path) -> None:
+    release = tiny.release(tmp_path, "cpu", None)
+    more = PythonWheel("3.12", "a-cp312.whl", "b" * 64, 1)
+    release = dataclasses.replace(release, pythons=(more,))
+    wheels = f"dist/cpu/{release.file} dist/cpu/a-cp312.whl"
+    lines = main_publish.commands(release)
+    assert f"twine upload --repository-url URL {wheels}" in lines
+    assert f"uv publish --publish-url URL {wheels}" in lines
+    assert lines[-1].startswith(f"gh release upload v0.3.16-cpu {wheels} dist/cpu/SHA256SUMS")
 
 
 def test_a_release_without_a_gpu_has_notes_all_the_same(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ VALUES: list[Any] = [
         {"set": "default", "rows": []},
         {"import_seconds": 0.2},
     ),
-    BenchWheel("seed", "a.whl", "0" * 64, "0.3.16", False, (), 3, {"wheel_bytes": (5.0,)}),
+    BenchWheel("seed", "a.whl", "0" * 64, "0.3.16", "x64", False, (), 3, {"wheel_bytes": (5.0,)}),
     BenchRatio("seed", "import_seconds", 0.5, 0.4, 0.6, 10, "better"),
     bench_results.opened(
         report_file.text(fakes.bench_report(), report_file.BENCH), "rtx50", "0" * 64, "here"

@@ -17,6 +17,7 @@ from sessions.release.documents import report_page, timeline_chart
 from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence
 from sessions.shared.checks import Check, CheckGroup
+from sessions.verify import policy
 from tests import fakes
 from tests.evidence import CHARTS, COMMIT, proven, untested
 
@@ -89,7 +90,8 @@ def test_nothing_is_loaded(found: Evidence) -> None:
     for tag, attributes in made.tags:
         for name in ("src", "href", "xlink:href", "action", "srcset", "data", "poster"):
             value = attributes.get(name, "#")
-            assert value.startswith("#") or (tag == "link" and value == "data:,"), (tag, value)
+            known = ("link", "data:,"), ("a", "../index.html")
+            assert value.startswith("#") or (tag, value) in known, (tag, value)
         assert not any(name.startswith("on") or name == "style" for name in attributes)
     assert re.findall(r"@import|@font-face|url\(|https?://|//[a-z]", text) == []
     (policy,) = [a["content"] for _, a in made.tags if a.get("http-equiv")]
@@ -447,3 +449,44 @@ def test_every_check_is_named_in_plain_words() -> None:
     words = report_page.about()
     found = proven()
     assert {check.id for check in fakes.report(found).checks} <= words["smoke"].keys()
+
+
+# ---- install ------------------------------------------------------------------------------------
+
+
+def test_it_says_how_to_install_the_wheel_and_what_it_needs() -> None:
+    found = proven()
+    page = Page(report_page.render(found, COMMIT))
+    for text in (
+        f"pip install {found.wheel.file}",
+        "GPU compute capability 12.0 (Blackwell: RTX 50, RTX PRO)",
+        "Driver NVIDIA 580 or newer",
+        "Python CPython 3.11, 64-bit",
+        f"System Linux x86-64, glibc 2.39 or newer; a CPU of level {policy.cpu().level} Download",
+        f"{found.wheel.size / 1e6:.1f} MB, and 505 MB of NVIDIA’s packages from PyPI, which take",
+    ):
+        assert text in page.said, text
+    assert ("a", {"href": "../index.html"}) in page.tags
+
+
+def test_a_wheel_for_the_cpu_needs_no_gpu_and_no_driver() -> None:
+    found = proven()
+    libraries = tuple(dataclasses.replace(each, device=None) for each in found.facts.libraries)
+    found = dataclasses.replace(
+        found,
+        spec=dataclasses.replace(found.spec, cuda=None, archs=()),
+        wheel=dataclasses.replace(found.wheel, requires=()),
+        facts=dataclasses.replace(found.facts, libraries=libraries),
+    )
+    page = Page(report_page.render(found, COMMIT))
+    assert "GPU none Driver none Python" in page.said
+    assert "packages from PyPI" not in page.said
+
+
+def test_a_wheel_that_failed_a_check_has_no_line_to_install_it() -> None:
+    found = proven()
+    failed = Check("ptx", "fail", "ptx: there", "", "")
+    verify = dataclasses.replace(found.verify, groups=(CheckGroup("x", (failed,)),))
+    page = Page(report_page.render(dataclasses.replace(found, verify=verify), COMMIT))
+    assert "FAILED" in page.said
+    assert "pip install" not in page.said

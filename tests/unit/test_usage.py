@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 
 import pytest
@@ -37,6 +38,16 @@ def test_help_lists_the_targets_with_their_summaries() -> None:
     for name, table in tables.items():
         assert f"\n  {name} " in said
         assert table["summary"] in said
+
+
+def test_the_help_of_no_session_lists_sessions_and_targets_and_fits_a_screen() -> None:
+    said = usage.overview({name: f"What {name} does." for name in graph.SESSIONS}, TARGETS)
+    for name in graph.SESSIONS:
+        assert re.search(rf"^  {name} +What {name} does\.$", said, re.MULTILINE)
+    for name, target in TARGETS.items():
+        assert re.search(rf"^  {name} +{re.escape(target.summary)}$", said, re.MULTILINE)
+    assert "-- --target auto" in said
+    assert len(said.splitlines()) < 45
 
 
 def test_help_of_several_sessions_has_the_options_of_all() -> None:

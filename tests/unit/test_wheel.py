@@ -56,12 +56,21 @@ BROUGHT = ("msvcp140.dll", "vcomp140.dll")
 BUNDLED = [f"llama_cpp_python.libs/{n}-{'0f' * 16}.dll" for n in ("msvcp140", "vcomp140")]
 
 
-def problems(members: list[str], *, cuda: bool = True, brought: Sequence[str] = ()) -> list[str]:
-    return wheel_contents.problems(members, cuda=cuda, brought=brought)
+def problems(members: list[str], *, cuda: bool = True, **more: Sequence[str]) -> list[str]:
+    return wheel_contents.problems(members, cuda=cuda, **more)
 
 
 def test_a_good_cuda_wheel_has_no_problem() -> None:
     assert problems(CUDA) == []
+
+
+def test_a_module_that_computes_wrongly_is_not_in_the_wheel() -> None:
+    members = [*CUDA, "llama_cpp/lib/libggml-cpu-sapphirerapids.so"]
+    assert problems(members) == []
+    wrong = knowledge.left_out("0.3.16")
+    assert wrong == ["sapphirerapids"]
+    assert problems(members, left_out=wrong) == ["not asked for: ggml-cpu-sapphirerapids"]
+    assert problems(CUDA, left_out=wrong) == []
 
 
 def test_a_good_cpu_wheel_has_no_problem() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sessions.release.documents import release_page, wheel_card
+from sessions.release.documents import release_page, requirements, wheel_card
 from sessions.release.evidence import Evidence
 from sessions.release.gate import UNSUPPORTED, Checkout
 from sessions.release.model import PythonWheel
@@ -106,7 +106,7 @@ def test_the_same_records_give_the_same_card(name: str, language: str) -> None:
     assert text.endswith("\n")
     assert "{{" not in text
     assert "{%" not in text
-    assert "None" not in text.replace("None need to be set", "")
+    assert "None" not in text
     assert "\n\n\n\n" not in text
 
 
@@ -144,7 +144,7 @@ def test_untested_is_said_wherever_it_is_so_and_only_there() -> None:
 
 def test_of_an_untested_wheel_nothing_is_claimed_that_only_a_run_shows() -> None:
     text = of(WHEELS["untested"])
-    assert "It was run nowhere." in text
+    assert "It was not run on any machine." in text
     assert "**CUDA offload**: UNTESTED on the GPU" in text
     assert "no quantisation was tried" in text
     assert "RTX 5090" not in text
@@ -217,14 +217,14 @@ def test_requirements_follow_from_what_is_in_the_wheel() -> None:
 def test_the_python_is_that_of_the_tags(
     tags: tuple[str, ...], requires: str, only: str, since: str
 ) -> None:
-    assert wheel_card.python(tags, requires) == {"only": only, "from": since}
+    assert requirements.python(tags, requires) == {"only": only, "from": since}
 
 
 def test_the_system_is_that_of_the_tags() -> None:
-    assert wheel_card.platform(("py3-none-win_amd64",)) == "Windows x64"
-    assert wheel_card.glibc(("py3-none-win_amd64",)) == ""
+    assert requirements.platform(("py3-none-win_amd64",)) == "Windows x64"
+    assert requirements.glibc(("py3-none-win_amd64",)) == ""
     both = ("cp311-cp311-manylinux2014_x86_64", "cp311-cp311-manylinux_2_17_x86_64")
-    assert (wheel_card.platform(both), wheel_card.glibc(both)) == ("Linux x86-64", "2.17")
+    assert (requirements.platform(both), requirements.glibc(both)) == ("Linux x86-64", "2.17")
 
 
 def test_how_to_check_the_file_is_the_systems_own_way() -> None:
@@ -239,7 +239,7 @@ def test_sizes_are_compared_with_what_was_measured_and_nothing_else() -> None:
     assert "gave 72.4 MB" in of(WHEELS["rtx50"])
     assert "3.7 times as much" in of(WHEELS["rtx50"])
     for name in ("rtx50-fp4", "cpu"):
-        assert "**Compared**: with nothing" in of(WHEELS[name])
+        assert "**Compared**: no other wheel of this release" in of(WHEELS[name])
     hopper = dataclasses.replace(WHEELS["rtx50"], spec=fakes.claiming(archs=("90-real",)))
     assert wheel_card.comparison(hopper) is None
     assert "450 MB" not in of(WHEELS["rtx50"])
@@ -380,11 +380,28 @@ def test_the_card_says_what_is_downloaded() -> None:
     assert "NVIDIA's packages from PyPI" not in of(WHEELS["cpu"])
 
 
-def test_the_card_compares_with_a_wheel_for_all_gpus() -> None:
-    found = WHEELS["rtx50"]
-    times = round(784e6 / found.wheel.size)
-    assert f"is reported to have 784 MB (not measured here): {times} times as much" in of(found)
-    assert "784" not in of(WHEELS["cpu"])
+@pytest.mark.parametrize(
+    ("version", "platform", "mb", "other"),
+    [
+        ("0.3.16", "linux", 551.3, "CUDA"),
+        ("0.3.36", "linux", 783.6, "CUDA"),
+        ("0.3.99", "linux", 783.6, "release and CUDA"),
+        ("0.3.16", "windows", 228.4, "release and CUDA"),
+    ],
+)
+def test_the_card_compares_with_a_wheel_for_all_gpus(
+    version: str, platform: str, mb: float, other: str
+) -> None:
+    found = dataclasses.replace(
+        WHEELS["rtx50"],
+        source=fakes.source(version=version),
+        spec=dataclasses.replace(WHEELS["rtx50"].spec, platform=platform),
+    )
+    times = round(mb * 1e6 / found.wheel.size)
+    text = of(found)
+    assert f"was published with {mb} MB, {times} times as much (with another {other}," in text
+    assert f"se publicó con {mb} MB, {times} veces más" in of(found, "es")
+    assert "wheel for all GPUs" not in of(WHEELS["cpu"])
 
 
 def test_the_card_names_its_author_its_date_and_the_address_to_clone() -> None:

@@ -21,6 +21,14 @@ function(blackwheel_ship)
     )
     list(FILTER backends INCLUDE REGEX "^ggml-cpu-")
     list(FILTER backends EXCLUDE REGEX "-feats$")  # the question whether a CPU can run the module
+    # A module that is not shipped has nothing to compile: upstream's ggml depends on each.
+    foreach(name IN LISTS BLACKWHEEL_LEFT_OUT)
+        if(TARGET ggml-cpu-${name})
+            list(REMOVE_ITEM backends ggml-cpu-${name})
+            file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/left-out.c" CONTENT "" @ONLY)
+            set_property(TARGET ggml-cpu-${name} PROPERTY SOURCES "${CMAKE_BINARY_DIR}/left-out.c")
+        endif()
+    endforeach()
     list(APPEND present ${backends})
 
     # One file a library: no libX.so -> libX.so.0 -> libX.so.0.1, which a zip would hold thrice.

@@ -15,7 +15,7 @@ from typing import Any
 import jinja2
 
 from sessions.build.ninja_log import summary
-from sessions.release.documents import templating, timeline_chart
+from sessions.release.documents import requirements, templating, timeline_chart
 from sessions.release.evidence import Evidence, ran, refuted, unproven
 from sessions.release.provenance import neutral
 from sessions.run import smoke_results
@@ -105,6 +105,7 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
     checks = [check for group in found.verify.groups for check in group.checks]
     proofs = [*checks, *(check for run in runs for check in run.report.checks)]
     return {
+        **requirements.view(found),
         "found": found,
         "commit": commit,
         "runs": runs,
@@ -120,12 +121,11 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
         "about": about(),
         "counts": Counter(check.status for check in proofs),
         "checks": checks,
-        "cards": knowledge.capability_names(),
+        "names": knowledge.capability_names(),
         "parts": parts(found),
-        "sass": pieces(found, "sass"),
-        "ptx": pieces(found, "ptx"),
+        "sass": requirements.pieces(found, "sass"),
         "kernels": kernels(found),
-        "tensor": pieces(found, "tensor"),
+        "tensor": requirements.pieces(found, "tensor"),
         "requires": [need for need in found.facts.requires if "extra ==" not in need],
         "settings": {n: neutral(found, v) for n, v in found.build.settings.items()},
         "build": build(found),
@@ -198,17 +198,9 @@ def parts(found: Evidence) -> list[Part]:
     return [*made, Part(all_else, sum(rest), 100 * sum(rest) / whole)]
 
 
-def pieces(found: Evidence, kind: str) -> dict[str, int]:
-    """What is counted by name in the GPU code of every library, all libraries together."""
-    counts: Counter[str] = Counter()
-    for library in found.facts.libraries:
-        counts.update(getattr(library.device, kind) if library.device else {})
-    return dict(sorted(counts.items()))
-
-
 def kernels(found: Evidence) -> dict[str, Any]:
     """The machine code by kernel family, the largest first; what is left is one more."""
-    sizes = pieces(found, "kernels")
+    sizes = requirements.pieces(found, "kernels")
     whole = sum(sizes.values())
     ranked = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     made = [Part(name, size, 100 * size / whole) for name, size in ranked[:KERNELS]]

@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from sessions.release.documents import bench_charts, release_page, templating
+from sessions.release.documents import bench_charts, release_page, requirements, templating
 from sessions.release.evidence import Evidence, ran, unproven
 from sessions.release.gate import UNSUPPORTED, Checkout
 from sessions.release.model import PythonWheel
@@ -26,7 +26,6 @@ from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options
 from sessions.shared.checks import Check
 from sessions.shared.spec import command
-from sessions.verify import policy
 
 LANGUAGES = {"en": "WHEEL.md", "es": "WHEEL.es.md"}
 CHECK = {
@@ -58,9 +57,7 @@ def render(
             "checkout": checkout,
             "pythons": pythons,
             "compiler": compiler(found),
-            "all_gpus": knowledge.load("measured.toml")["all_gpus"],
-            "runtime_mb": knowledge.runtime_mb(),
-            "disk_mb": knowledge.load("measured.toml")["runtime"]["disk_mb"],
+            "all_gpus": for_all_gpus(found),
         }
     )
 
@@ -87,22 +84,15 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
     reports = [run.report for run in ran(found)]
     on_card = any(report.device != "cpu" for report in reports)
     missing = unproven(found)
-    words, runtime = _words(), {_name(need) for need in wheel.requires}
+    words = _words()
     return {
+        **requirements.view(found),
         "spec": spec,
         "wheel": wheel,
         "facts": found.facts,
         "source": found.source,
         "commit": commit,
-        "python": python(found.facts.tags, found.facts.requires_python),
-        "platform": platform(found.facts.tags),
-        "glibc": glibc(found.facts.tags),
-        "sass": _pieces(found, "sass"),
-        "ptx": _pieces(found, "ptx"),
-        "cards": cards(found),
-        "driver": knowledge.toolkit(spec.cuda).driver if spec.cuda else None,
-        "cpu": policy.cpu().level,
-        "runtime": [need for need in found.facts.requires if _name(need) in runtime],
+        "sass": requirements.pieces(found, "sass"),
         "components": found.toolkit.components if found.toolkit else {},
         "generator": found.build.settings.get("cmake.args", "").removeprefix("-G"),
         "unsupported": UNSUPPORTED if _allows(found) else "",
@@ -178,44 +168,6 @@ def _said(report: SmokeReport, id_: str) -> str:
     return held[0].summary.removeprefix(f"{id_}: ") if held else ""
 
 
-def python(tags: Iterable[str], requires: str) -> dict[str, str]:
-    """Which Python a wheel is for, by its tags: one release of CPython, or any from some on."""
-    names = sorted({tag.split("-")[0] for tag in tags})
-    exact = [re.fullmatch(r"cp3(\d+)", name) for name in names]
-    if all(exact):
-        return {"only": ", ".join(f"3.{match[1]}" for match in exact if match), "from": ""}
-    return {"only": "", "from": requires or ">=3"}
-
-
-def platform(tags: Iterable[str]) -> str:
-    """The system a wheel is for, by its tags."""
-    windows = any(tag.endswith("win_amd64") for tag in tags)
-    return "Windows x64" if windows else "Linux x86-64"
-
-
-def glibc(tags: Iterable[str]) -> str:
-    """The oldest glibc that a manylinux wheel runs with: "2.35"; "" of another."""
-    found = [re.search(r"manylinux_2_(\d+)_", tag) for tag in tags]
-    numbers = [int(match[1]) for match in found if match]
-    return f"2.{min(numbers)}" if numbers else ""
-
-
-def _pieces(found: Evidence, kind: str) -> dict[str, int]:
-    """Pieces of machine code or of PTX by architecture, in all libraries."""
-    counts: dict[str, int] = {}
-    for library in found.facts.libraries:
-        for arch, count in (getattr(library.device, kind) if library.device else {}).items():
-            counts[arch] = counts.get(arch, 0) + count
-    return counts
-
-
-def cards(found: Evidence) -> list[tuple[str, str]]:
-    """Compute capability and name of each kind of card the machine code is for."""
-    names = knowledge.capability_names()
-    numbers = sorted({int(re.sub(r"\D", "", arch)) for arch in _pieces(found, "sass")})
-    return [(f"{n // 10}.{n % 10}", names.get(n, "")) for n in numbers]
-
-
 def tensor(found: Evidence) -> dict[str, int]:
     """Tensor-core instructions by kind: HMMA, IMMA, OMMA."""
     counts: dict[str, int] = {}
@@ -256,8 +208,11 @@ def comparison(found: Evidence) -> dict[str, Any] | None:
     return None
 
 
-def _name(requirement: str) -> str:
-    return re.split(r"[^\w.-]", requirement)[0]
+def for_all_gpus(found: Evidence) -> dict[str, Any]:
+    """Upstream's own wheel for all GPUs of this system: of the same release, if there is one."""
+    rows = knowledge.load("measured.toml")["all_gpus"]
+    mine = [row for row in rows if row["platform"] == found.spec.platform]
+    return dict(next((row for row in mine if row["version"] == found.source.version), mine[-1]))
 
 
 def _allows(found: Evidence) -> bool:

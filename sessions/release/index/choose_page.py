@@ -1,7 +1,7 @@
 """The page on which people choose a wheel: ``index.html`` of a package index. Pure.
 
-A table of every wheel with the line that installs it; its script shows the rows that fit and copies
-a line. It loads nothing, and without JavaScript it is the whole table.
+A table of every release with the line that installs it, for whichever Python; its script shows the
+rows that fit and copies a line. It loads nothing, and without JavaScript it is the whole table.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +29,9 @@ SYSTEMS = {
 }
 
 
+SMALL = 3  # names in a family of GPUs that is shown by its names
+
+
 @dataclass(frozen=True)
 class Offer:
     """A release as the page shows it."""
@@ -45,7 +48,7 @@ def render(project: str, offers: Iterable[Offer]) -> str:
         offers,
         key=lambda o: (o.release.cuda is None, o.label, _newest_first(o), o.system),
     )
-    rows = [row for offer in ordered for row in _rows(project, offer)]
+    rows = [_row(project, offer) for offer in ordered]
     script = (templating.TEMPLATES / "index.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(f"\n{script}".encode()).digest()
     there = {row["system"] for row in rows}
@@ -59,7 +62,6 @@ def render(project: str, offers: Iterable[Offer]) -> str:
         runtime_mb=knowledge.runtime_mb(),
         disk_mb=knowledge.load("measured.toml")["runtime"]["disk_mb"],
         variants=any(row["cuda"] for row in rows),
-        newest=max((row["version"] for row in rows), key=Version, default=""),
     )
 
 
@@ -74,22 +76,35 @@ def _template() -> jinja2.Template:
 
 
 def gpus() -> list[tuple[str, list[tuple[str, str]]]]:
-    """Families of GPUs, and of each the names and their compute capabilities."""
+    """Families of GPUs; for each, the names and their kinds: "9.0", "9.0-arm"."""
     found: dict[str, list[tuple[str, str]]] = {}
     for row in knowledge.load("gpus.toml")["family"]:
         names = found.setdefault(row["family"], [])
-        names += [(name, row["capability"]) for name in row["names"]]
+        names += [(name, _kind(row)) for name in row["names"]]
     return list(found.items())
 
 
-def _rows(project: str, offer: Offer) -> list[dict[str, Any]]:
-    """A row for each wheel of a release."""
+def _kind(row: Mapping[str, Any]) -> str:
+    """Which wheels a GPU can use: its compute capability, and whether its processor is an Arm."""
+    return f"{row['capability']}-arm" if row.get("arm") else str(row["capability"])
+
+
+def _row(project: str, offer: Offer) -> dict[str, Any]:
+    """The row of a release: all its wheels have the same libraries, and one line installs them."""
     release = offer.release
-    shared = {
-        "capabilities": capabilities(release),
+    served = [
+        p for p in knowledge.pythons() if any(python_tag.serves(w.file, p) for w in release.wheels)
+    ]
+    documents = (("wheel card", "WHEEL.md"), ("report", "report.html"))
+    links = [(name, file) for name, file in documents if file in release.files]
+    links += [(f"file for {_span(pythons(wheel.file))}", wheel.file) for wheel in release.wheels]
+    return {
+        "kinds": kinds(release),
         "gpus": _gpu_names(release),
         "system": offer.system,
         "system_name": SYSTEMS.get(offer.system, offer.system),
+        "pythons": served,
+        "python_name": f"Python {_span(served)}",
         "version": release.version,
         "cuda": release.cuda,
         "driver": knowledge.toolkit(release.cuda).driver if release.cuda else None,
@@ -97,45 +112,40 @@ def _rows(project: str, offer: Offer) -> list[dict[str, Any]]:
         "devices": release.devices or ("the GPU",),
         "proven": (release.proven or "")[:10],
         "lines": _lines(project, offer),
+        "size": max(wheel.size for wheel in release.wheels),
+        "links": [(name, f"{quote(offer.folder)}/{quote(file)}", file) for name, file in links],
     }
-    documents = (("wheel card", "WHEEL.md"), ("report", "report.html"))
-    papers = [(name, file) for name, file in documents if file in release.files]
-    return [
-        {
-            **shared,
-            "pythons": pythons(wheel.file),
-            "python_name": _python_name(wheel.file),
-            "file": wheel.file,
-            "size": wheel.size,
-            "links": [
-                (name, f"{quote(offer.folder)}/{quote(file)}")
-                for name, file in [*papers, ("file", wheel.file)]
-            ],
-        }
-        for wheel in release.wheels
-    ]
 
 
-def capabilities(release: Release) -> list[str]:
-    """The compute capabilities of the GPUs that can run a release; "cpu" for none."""
+def kinds(release: Release) -> list[str]:
+    """The kinds of GPUs (see ``gpus``) that can run a release; "cpu" for none."""
     if release.cuda is None:
         return ["cpu"]
-    known = dict.fromkeys(row["capability"] for row in knowledge.load("gpus.toml")["family"])
-    return [each for each in known if knowledge.has_code(release.archs, each)]
+    arm = release.system.endswith("aarch64")
+    able = [
+        _kind(row)
+        for row in knowledge.load("gpus.toml")["family"]
+        if knowledge.has_code(release.archs, row["capability"]) and (arm or not row.get("arm"))
+    ]
+    return list(dict.fromkeys(able))
 
 
 def _gpu_names(release: Release) -> str:
+    """What the GPUs are called that the machine code is for; of a small family, each."""
     if release.cuda is None:
-        return (
-            "no GPU: any x86-64 CPU"
-            if "x86" in release.file or "amd64" in (release.file)
-            else "no GPU"
-        )
-    names = knowledge.capability_names()
-    numbers = sorted({knowledge.parse_arch(arch)[0] for arch in release.archs})
-    marks = sorted({arch for arch in release.archs if knowledge.parse_arch(arch)[1]})
-    more = " with native FP4" if any(arch.startswith("120a") for arch in marks) else ""
-    return ", ".join(f"{names[n]} ({n // 10}.{n % 10})" for n in numbers) + more
+        return "no GPU: any x86-64 CPU" if release.system.endswith("x86_64") else "no GPU"
+    arm, made = release.system.endswith("aarch64"), []
+    for number in sorted({knowledge.parse_arch(arch)[0] for arch in release.archs}):
+        capability = f"{number // 10}.{number % 10}"
+        names = [
+            name
+            for row in knowledge.load("gpus.toml")["family"]
+            if row["capability"] == capability and (arm or not row.get("arm"))
+            for name in (row["names"] if len(row["names"]) <= SMALL else [row["family"]])
+        ]
+        made.append(f"{', '.join(names)} ({capability})".lstrip())
+    fp4 = any(arch.startswith("120a") for arch in release.archs)
+    return ", ".join(made) + (" with native FP4" if fp4 else "")
 
 
 def pythons(file: str) -> list[str]:
@@ -143,9 +153,12 @@ def pythons(file: str) -> list[str]:
     return [python for python in knowledge.pythons() if python_tag.serves(file, python)]
 
 
-def _python_name(file: str) -> str:
-    found = pythons(file)
-    return f"Python {found[0]}" if len(found) == 1 else f"Python {found[0]} to {found[-1]}"
+def _span(found: Sequence[str]) -> str:
+    """Pythons in words: "3.11", "3.10 to 3.12", "3.10, 3.12"."""
+    known = list(knowledge.pythons())
+    if len(found) > 1 and known[known.index(found[0]) :][: len(found)] == list(found):
+        return f"{found[0]} to {found[-1]}"
+    return ", ".join(found)
 
 
 def _lines(project: str, offer: Offer) -> Sequence[tuple[str, str, str]]:

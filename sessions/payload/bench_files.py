@@ -1,0 +1,112 @@
+"""What a benchmark installs: the wheels, and the packages that they require, from files only."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterable
+from email import message_from_bytes
+from pathlib import Path
+from typing import NoReturn
+
+import installing
+import spawn
+
+
+def stop(what: str) -> NoReturn:
+    """End the benchmark: without one of its values it is not a benchmark."""
+    print(what, file=sys.stderr)
+    sys.exit(2)
+
+
+def run(command: list[str], what: str) -> None:
+    """Run to the end, or end with it."""
+    done = subprocess.run(
+        command,
+        env=installing.without_files(),
+        stdin=subprocess.DEVNULL,  # under Wine, a Python with the caller's may not start
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        creationflags=spawn.NO_WINDOW,
+        check=False,
+    )
+    if done.returncode:
+        stop(f"{what}: {(done.stdout + done.stderr)[-800:].strip()}")
+
+
+def pip(venv: Path, files: Iterable[Path], label: str) -> None:
+    """Install these files and nothing else, by no settings but these."""
+    words = ["-m", "pip", "--isolated", "--disable-pip-version-check", "install", "-q"]
+    words += ["--no-index", "--no-deps", *map(str, files)]
+    run([installing.python_of(venv), "-I", *words], f"pip could not install {label}")
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files below a folder; what is only linked to is not in it."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            total += 0 if path.is_symlink() else path.stat().st_size
+    return total
+
+
+def canonical(name: str) -> str:
+    """A project's name as PEP 503 has it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def needs(wheel: Path) -> list[tuple[str, bool]]:
+    """Names of what a wheel requires, and whether each is required everywhere; no extras."""
+    with zipfile.ZipFile(wheel) as archive:
+        member = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = message_from_bytes(archive.read(member))
+    found = []
+    for line in metadata.get_all("Requires-Dist") or []:
+        requirement, _, marker = str(line).partition(";")
+        name = re.match(r"\s*([A-Za-z0-9._-]+)", requirement)
+        if name and "extra" not in marker:
+            found.append((canonical(name[1]), not marker.strip()))
+    return found
+
+
+def required(wheel: Path, packages: Path, *, linked: bool) -> list[Path]:
+    """Files of all that a wheel requires, and they, from one folder.
+
+    ``linked``: NVIDIA's runtime is not among them; the venv is linked to it.
+    """
+    found: dict[str, Path] = {}
+    waiting = [wheel]
+    while waiting:
+        for name, everywhere in needs(waiting.pop()):
+            if name in found or (linked and name.startswith("nvidia-")):
+                continue
+            if there := package(packages, name):
+                found[name] = there
+                waiting.append(there)
+            elif everywhere:
+                stop(f"{wheel.name} requires {name}, which is not in {packages}.")
+    return list(found.values())
+
+
+def within(packages: Path, names: Iterable[str]) -> Iterable[Path]:
+    """The files of some packages."""
+    for name in names:
+        there = package(packages, name)
+        if there is None:
+            stop(f"{name} is not in {packages}.")
+        yield there
+
+
+def package(packages: Path, name: str) -> Path | None:
+    """The file of a project; of two, none could be told to be the right one."""
+    files = sorted(packages.glob("*.whl"))
+    found = [file for file in files if canonical(file.name.split("-")[0]) == name]
+    if len(found) > 1:
+        stop(f"{packages} holds {found[0].name} and {found[1].name}: one of them has to go.")
+    return found[0] if found else None
