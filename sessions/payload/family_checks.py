@@ -46,22 +46,22 @@ def row(whole: Row, result: Row) -> dict[str, Any]:
 def problems(plan: Iterable[Row], rows: Iterable[Row], *, on_gpu: bool) -> list[str]:
     """What is wrong with the rows of a report, in words; [] if every one holds."""
     wanted = {key(row): row for row in plan}
-    rows = list(rows)
+    keyed = [(key(row), row) for row in rows]
     found = []
-    for each, count in Counter(map(key, rows)).items():
+    for each, count in Counter(way for way, _ in keyed).items():
         shown = name(dict(zip(KEY, each)))
         if each not in wanted and each[2] is not None:
             found.append(f"{shown}: nobody asks for it")
         elif count > 1:
             found.append(f"{shown}: there {count} times")
-    there = {key(row) for row in rows}
-    whole = {(row["family"], row["type"]) for row in rows if row.get("batch") is None}
-    tried = {row["family"] for row in rows}
-    for row in wanted.values():
-        absent = key(row) not in there and (row["family"], row["type"]) not in whole
+    there = {way for way, _ in keyed}
+    whole = {(row["family"], row["type"]) for _, row in keyed if row.get("batch") is None}
+    tried = {row["family"] for _, row in keyed}
+    for way, row in wanted.items():
+        absent = way not in there and (row["family"], row["type"]) not in whole
         if absent and not (row["late"] and row["family"] not in tried):
             found.append(f"{name(row)}: missing")
-    return found + [why for row in rows if (why := wrong(wanted.get(key(row)), row, on_gpu))]
+    return found + [why for way, row in keyed if (why := wrong(wanted.get(way), row, on_gpu))]
 
 
 def wrong(plan: Row | None, row: Row, on_gpu: bool) -> str:

@@ -311,7 +311,7 @@ def _why_unproven(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
         yield f"it was run on {report.device}" + (
             f" ({report.capability})" if report.capability else ""
         )
-        if bad := smoke_results.failed(report):
+        if bad := run.failed:
             yield f"checks that fail or are missing: {', '.join(bad)}"
         yield from smoke_results.gaps(report)
     yield from (f"it was not run on {_on(place)}" for place in missing if not _there(found, place))
