@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -199,12 +200,21 @@ def as_if_it_were_enough(project: Project) -> None:
     path.write_text(re.sub(r"(?m)^mib = \d+$", "mib = 0", path.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("size", ["64k", "400k", "1100k"])
+def part(folder: Path, share: float) -> str:
+    """So much of what a folder takes of a tmpfs, as its ``size``; the folder is deleted."""
+    pages = sum(-(-p.stat().st_size // 4096) for p in folder.rglob("*") if p.is_file())
+    shutil.rmtree(folder)
+    return f"{max(4, int(4 * pages * share))}k"
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.8])
 def test_disk_full_while_building(
-    mini: Checkout, small_disk: Mounted, tmp_path: Path, size: str
+    mini: Checkout, small_disk: Mounted, tmp_path: Path, share: float
 ) -> None:
+    mini.nox("--cache", "none").well()
+    shutil.rmtree(mini.wheels)
     as_if_it_were_enough(mini.project)
-    prefix = small_disk(mini.build.parent, size, tmp_path / "listing")
+    prefix = small_disk(mini.build.parent, part(mini.build.parent, share), tmp_path / "listing")
     # Without a cache that has the files: the compiler itself meets the full disk.
     run = mini.project.nox("wheel", *mini.options, "--cache", "none", prefix=prefix)
     run.badly("disk is full", "free some space")
@@ -218,8 +228,9 @@ def test_disk_full_while_the_wheel_is_put_into_place(
     mini: Checkout, small_disk: Mounted, tmp_path: Path
 ) -> None:
     listing = tmp_path / "listing"
+    mini.nox().well()
     as_if_it_were_enough(mini.project)
-    prefix = small_disk(mini.wheels, "64k", listing)
+    prefix = small_disk(mini.wheels, part(mini.wheels, 0.5), listing)
     run = mini.project.nox("wheel", *mini.options, prefix=prefix)
     run.badly("disk is full", "free some space")
     assert listing.read_text() == "", "something partial was left"
