@@ -186,14 +186,14 @@ def shipped_runtime(
 ) -> Iterator[Part]:
     """The files of the compiler's own that the wheel has to bring along."""
     for row in knowledge.load("parts.toml")["runtime"]:
-        if row["family"] != compiler.family or row.get("glibc", spec.glibc) != spec.glibc:
+        if row["family"] != compiler.family:
             continue
         if compiler.family == "msvc":
             yield from _redistributed(row, env)
             continue
         for file in row["files"]:
             whole, number, purl = _compilers_file(file, compiler, env)
-            digest = records.file_sha256(whole) if whole else ""
+            digest = records.file_sha256(whole) if whole and not spec.old_glibc else ""  # openmp.py
             purl = purl or f"pkg:generic/{row['name']}"
             yield Part(row["name"], number, purl, row["licence"], (SHIPPED,), file, digest)
 

@@ -178,7 +178,7 @@ def test_the_compilers_runtime_is_named_with_its_package_and_hash(
     assert gomp["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
 
 
-def test_a_cpp_runtime_that_is_linked_in_is_named_in_place_of_openmps(
+def test_a_cpp_runtime_that_is_linked_in_is_named_beside_openmps(
     source: Source, system: System
 ) -> None:
     path = str(Path(source.path).parent / "libstdc++.a")
@@ -189,7 +189,7 @@ def test_a_cpp_runtime_that_is_linked_in_is_named_in_place_of_openmps(
         "dpkg-query --show -f ${Version} libstdc++-12-dev:amd64": (0, "12.2.0-14+deb12u1"),
     }
     whole = made(source, spec=fakes.spec(glibc="2.28"))
-    assert "libgomp" not in parts(whole)
+    assert "hashes" not in parts(whole)["libgomp"]  # the wheel has an edited copy
     found = parts(whole)["libstdc++"]
     assert PackageURL.from_string(found["purl"]) == PackageURL(
         "deb", "debian", "libstdc++-12-dev", "12.2.0-14+deb12u1"
