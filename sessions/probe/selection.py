@@ -433,7 +433,10 @@ def _judge_cuda(
         yield Check("toolkit", "ok", f"toolkit: CUDA {chain.toolkit.version}, {chain.toolkit.root}")
     for header in knowledge.headers(spec.cuda, chain.host.glibc):
         yield _judge_header(header, chain, spec)
-    yield Check("architecture", "ok", f"architecture: {', '.join(spec.archs)}, {_cards(spec)}")
+    ptx = [arch for arch in spec.archs if knowledge.parse_arch(arch)[2] != "real"]
+    more = f"; PTX for newer GPUs ({', '.join(ptx)})" if ptx else ""
+    told = f"architecture: {', '.join(spec.archs)}, {_cards(spec)}{more}"
+    yield Check("architecture", "ok", told)
     yield from _judge_gpu(chain, spec, known.driver, nvml, targets)
 
 
@@ -487,16 +490,21 @@ def _judge_gpu(
             evidence="NVML, its management library, is installed here and failed",
             remedy=next(
                 (how for word, how in _NVML.items() if word in nvml.lower()),
-                "nothing for a build; to test the wheel here, see what nvidia-smi says",
+                "see what nvidia-smi says; a build does not need it",
             ),
         )
         return
-    if chain.driver is None or not chain.gpus:
+    if chain.driver is None:  # as on most machines that build: nothing to fix
+        told = "GPU: none here; the wheel can be tested on a machine with one (nox -s bundle)"
+        yield Check("gpu", "ok", told)
+        return
+    if not chain.gpus:
         yield Check(
             "gpu",
             "warn",
-            "GPU: none here, so the wheel can be built but not tried",
-            remedy="nothing for a build; to try the wheel, take it to a machine with the GPU",
+            "GPU: NVIDIA's driver finds none",
+            remedy="see what nvidia-smi says; a container has to be given the GPU; a build does "
+            "not need it",
         )
         return
     kinds = [device.compute_capability for device in chain.gpus]
@@ -524,7 +532,7 @@ def _judge_gpu(
             "warn",
             "GPU: none of the target's architecture here",
             evidence=", ".join(f"{g.name} ({g.compute_capability})" for g in chain.gpus),
-            remedy="nothing for a build; " + _for_these(every, targets),
+            remedy=_for_these(every, targets),
         )
     ptx = [arch for arch in spec.archs if knowledge.parse_arch(arch)[2] != "real"]
     if ptx and _line(chain.driver.cuda) < _line(spec.cuda or "0"):

@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +146,8 @@ def main(root: Path) -> NoReturn:
     # nox takes a noxfile from the current folder, which the user chose.
     noxfile = str(root / "noxfile.py")
     sys.argv = [noxfile, "-f", noxfile, *bootstrap.arguments(sys.argv[1:])]
-    logging.getLogger("nox").addFilter(_worth_saying)
+    quiet = is_quiet(sys.argv[3:])
+    logging.getLogger("nox").addFilter(functools.partial(_worth_saying, quiet=quiet))
     try:
         nox.main()
     except SystemExit as end:
@@ -154,9 +155,25 @@ def main(root: Path) -> NoReturn:
     sys.exit(0)
 
 
-def _worth_saying(record: logging.LogRecord) -> bool:
-    """Whether to print a line of nox's: not that uv is absent, which nothing here needs."""
-    return record.getMessage() != "uv binary not found."
+def is_quiet(words: Sequence[str]) -> bool:
+    """Whether a command runs only sessions of ours, which say themselves how they end, without -v.
+
+    ``words`` is the command line without its program.
+    """
+    request = cli.read(words, options.environment())
+    before = words[: words.index("--")] if "--" in words else words
+    ours = request.runs and request.sessions == request.stages
+    return ours and not {"-v", "--verbose"} & set(before)
+
+
+def _worth_saying(record: logging.LogRecord, *, quiet: bool) -> bool:
+    """Whether to print a line of nox's: not that uv is absent, which nothing here needs.
+
+    Where it is ``quiet``: nor that a session runs, nor that it was successful.
+    """
+    if record.levelno >= logging.WARNING:
+        return True
+    return not quiet and record.getMessage() != "uv binary not found."
 
 
 def exit_code(of_nox: str | int | None) -> str | int | None:

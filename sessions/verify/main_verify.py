@@ -72,8 +72,8 @@ def main(ctx: Context) -> None:
             id="verify-failed",
             code=CHECK_FAILED,
             evidence=f"all that was found is in {folder / 'facts.json'}",
-            remedy="above, under each; for a wheel of your own: nox -s wheel -- --fresh "
-            f"--target {ctx.spec.target}",
+            remedy="each of them is above, with its fix; for a wheel of your own: "
+            f"nox -s wheel -- --fresh --target {ctx.spec.target}",
         )
     console.done(f"verify: {_held(groups)} for {path.name}, in {console.duration(seconds)}")
 

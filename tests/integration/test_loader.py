@@ -564,6 +564,28 @@ def test_the_module_that_suits_the_cpu_best_is_loaded_and_no_other_stays(
     assert loaded == [f"libggml-cpu-{chosen}.so"]
 
 
+def test_where_a_release_has_a_kind_of_cpu_that_is_not_known_each_module_is_asked(
+    tmp_path: Path,
+) -> None:
+    machine = install(tmp_path / "m", cuda=None, archs=())
+    gcc(machine.site / "llama_cpp" / "lib" / "libggml-cpu-zen9.so", CPU, '-DNAME="zen9"')
+    assert machine.run(env={"STUB_CPU": "x64 zen9 haswell"}).chosen == "haswell"
+    assert machine.run(env={"STUB_CPU": "x64 haswell zen9"}).chosen == "zen9"
+    assert machine.run(env={"STUB_CPU": ""}).code == 1
+
+
+def test_no_module_is_opened_that_is_worse_than_the_one_that_is_taken(tmp_path: Path) -> None:
+    machine = install(tmp_path / "m", cuda=None, archs=())
+    says = 'static __attribute__((constructor)) void on(void) { fputs("opened " NAME, stderr); }'
+    for name in ("x64", "haswell", "skylakex"):
+        lib = machine.site / "llama_cpp" / "lib" / f"libggml-cpu-{name}.so"
+        gcc(lib, f"#include <stdio.h>\n{CPU}{says}", f'-DNAME="{name}"')
+    ran = machine.run()  # haswell is the best that this CPU can run
+    assert ran.chosen == "haswell"
+    assert "opened skylakex" in ran.stderr
+    assert "opened x64" not in ran.stderr
+
+
 def test_a_module_can_be_asked_for_by_its_name(tmp_path: Path) -> None:
     machine = install(tmp_path / "m", cuda=None, archs=())
     assert machine.run(env={"BLACKWHEEL_CPU": "x64"}).chosen == "x64"
@@ -596,6 +618,48 @@ def test_one_more_module_that_the_user_names_is_loaded_too(tmp_path: Path) -> No
     more = gcc(tmp_path / "mine.so", CPU.replace("return 0", "return 7"), '-DNAME="x64"')
     ran = machine.run(env={"GGML_BACKEND_PATH": str(more)})
     assert (ran.answers, ran.modules) == ((7, 7), 2), ran.stderr
+
+
+# As of JamePeng's fork: with the first model ggml searches the folder of the libraries.
+SEARCHING = """
+import ctypes
+from pathlib import Path
+_lib = ctypes.CDLL(str(Path(__file__).parent / "lib" / "libggml.so"))
+def ggml_backend_load_all_from_path(path):
+    print("searched", path.value.decode(), file=__import__("sys").stderr)
+    _lib.ggml_backend_load.restype = ctypes.c_void_p
+    for name in ("cuda", "cpu-haswell"):
+        _lib.ggml_backend_load(path.value + f"/libggml-{name}.so".encode())
+"""
+FIRST_MODEL = """
+import ctypes, llama_cpp
+from pathlib import Path
+llama_cpp.llama_model_default_params()
+lib = Path(llama_cpp.llama_cpp.__file__).resolve().parent / "lib"
+llama_cpp.ggml_backend_load_all_from_path(ctypes.c_char_p(str(lib).encode("utf-8")))
+"""
+
+
+@pytest.mark.parametrize(("gpu", "answer", "modules"), [(RTX_5090, 1313, 2), (RTX_3090, 0, 1)])
+def test_bindings_that_search_with_the_first_model_load_nothing_twice_and_no_unfit_gpus_module(
+    machine: Machine, gpu: str, answer: int, modules: int
+) -> None:
+    beside(machine)
+    package = machine.site / "llama_cpp"
+    (package / "_ggml.py").write_text(SEARCHING)
+    (package / "llama_cpp.py").write_text(f"from . import _ggml\n{BINDINGS}")
+    with (package / "__init__.py").open("a") as init:
+        init.write("from ._ggml import ggml_backend_load_all_from_path\n")
+    ran = machine.run(FIRST_MODEL, env={"STUB_GPUS": gpu})
+    assert (ran.answers, ran.modules, ran.chosen) == ((answer, answer), modules, "haswell")
+    assert "searched" not in ran.stderr
+    # A folder of the user's own is searched as the bindings do it.
+    other = machine.root / "other"
+    gcc(other / "libggml-cpu-haswell.so", CPU.replace("return 0", "return 7"), '-DNAME="x64"')
+    more = f"llama_cpp.ggml_backend_load_all_from_path(ctypes.c_char_p({str(other)!r}.encode()))"
+    ran = machine.run(FIRST_MODEL + more, env={"STUB_GPUS": gpu})
+    assert ran.answers == (answer + 7, answer + 7), ran.stderr
+    assert f"searched {other}" in ran.stderr
 
 
 def test_where_the_bindings_load_modules_themselves_none_is_loaded_twice(machine: Machine) -> None:

@@ -113,6 +113,33 @@ def test_import_works_or_says_what_is_missing(unpacked: Path, tmp_path: Path) ->
     assert ("the NVIDIA driver (libcuda.so.1)" in done.stderr) is not driver
 
 
+ORDER = """
+import importlib.util, json, sys
+spec = importlib.util.spec_from_file_location("_backends", sys.argv[1])
+ours = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ours)
+print(json.dumps([ours.scores(), ours.BEST_FIRST, ours.best()]))
+"""
+
+
+def test_the_kinds_of_cpu_are_tried_in_the_order_of_upstreams_scores(unpacked: Path) -> None:
+    """Of those that this machine can run."""
+    module = REPOSITORY / "sessions" / "build" / "overlay" / "_backends.py"
+    done = subprocess.run(
+        [sys.executable, "-c", ORDER, str(module)],
+        env={"LLAMA_CPP_LIB_PATH": str(unpacked / "llama_cpp" / "lib")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    scores, order, best = json.loads(done.stdout)
+    can = sorted((name for name in scores if scores[name]), key=scores.get, reverse=True)
+    assert set(scores) <= set(order)
+    assert len(can) > 2
+    assert can == [name for name in order if name in can]
+    assert best == can[0]
+
+
 def test_no_path_of_a_build_is_deeper_than_is_judged_on_windows() -> None:
     """What ``windows.toml`` says of depths, compared with this build; there objects end in .obj."""
     known = knowledge.load("windows.toml")["paths"]

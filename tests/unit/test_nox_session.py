@@ -480,6 +480,7 @@ class Nox:
 def nox(monkeypatch: pytest.MonkeyPatch, project: Path) -> Nox:
     stand_in = Nox()
     monkeypatch.setattr("sessions.shared.nox_session.nox.main", stand_in)
+    monkeypatch.setattr(logging.getLogger("nox"), "filters", [])
     monkeypatch.chdir(project)
     return stand_in
 
@@ -499,7 +500,7 @@ def test_a_right_command_is_handed_to_nox_with_this_noxfile(nox: Nox, project: P
     assert nox.started == [[noxfile, "-f", noxfile, *words]]
 
 
-def test_that_uv_is_absent_is_not_worth_a_line(
+def test_of_nox_only_warnings_are_printed(
     nox: Nox, project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert command(project, "-s", "verify") == 0
@@ -507,7 +508,36 @@ def test_that_uv_is_absent_is_not_worth_a_line(
     with caplog.at_level(logging.INFO, "nox"):
         assert uv_version("/nowhere/uv").major == 0  # nox says it here
         logging.getLogger("nox").info("Running session verify")
-    assert [record.getMessage() for record in caplog.records] == ["Running session verify"]
+        logging.getLogger("nox").warning("Session verify interrupted.")
+    assert [record.getMessage() for record in caplog.records] == ["Session verify interrupted."]
+
+
+def test_of_pytests_sessions_nox_says_all_but_that_uv_is_absent(
+    nox: Nox, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert command(project, "-s", "tests") == 0
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "nox"):
+        assert uv_version("/nowhere/uv").major == 0
+        logging.getLogger("nox").info("Running session tests")
+    assert [record.getMessage() for record in caplog.records] == ["Running session tests"]
+
+
+@pytest.mark.parametrize(
+    ("line", "quiet"),
+    [
+        ("-s verify", True),
+        ("", True),
+        ("-s verify smoke -- -v", True),
+        ("-v -s verify", False),
+        ("--verbose", False),
+        ("-s tests", False),
+        ("-s verify tests", False),
+        ("-l", False),
+    ],
+)
+def test_what_nox_says_of_our_sessions_is_left_out_but_with_v(line: str, quiet: bool) -> None:
+    assert nox_session.is_quiet(line.split()) is quiet
 
 
 def test_the_command_ends_with_the_code_of_the_session_that_failed(

@@ -270,7 +270,6 @@ COMPLAINTS: dict[str, tuple[str, str, BuildSpec | None, dict[str, str], dict[str
     "cmake-args": ("build-environment", "warn", None, {"CMAKE_ARGS": "-DX=1"}, {}),
     "no-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": None}),
     "other-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": fakes.installed()}),
-    "no-driver": ("gpu", "warn", None, {}, {"driver": None, "gpus": ()}),
     "no-GPU": ("gpu", "warn", None, {}, {"gpus": ()}),
     "other-GPU": ("gpu", "warn", None, {}, {"gpus": (fakes.gpu(compute_capability="9.0"),)}),
     "old-driver": ("driver", "warn", None, {}, {"driver": Driver("535.183.01", "12.2")}),
@@ -284,6 +283,20 @@ def test_what_is_wrong_is_found_and_its_remedy_named(name: str) -> None:
     assert check.status == status
     assert check.summary
     assert check.remedy
+
+
+@pytest.mark.parametrize(
+    ("arch", "ptx"), [("120", True), ("120-virtual", True), ("120-real", False)]
+)
+def test_an_architecture_that_adds_ptx_is_said_to(arch: str, ptx: bool) -> None:
+    summary = judged(fakes.spec(archs=(arch,)), {})["architecture"].summary
+    assert (f"PTX for newer GPUs ({arch})" in summary) is ptx
+
+
+def test_a_machine_that_only_builds_needs_no_gpu_and_is_told_of_the_bundle() -> None:
+    check = judged(None, {}, driver=None, gpus=())["gpu"]
+    assert check.status == "ok"
+    assert "nox -s bundle" in check.summary
 
 
 def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
@@ -313,7 +326,6 @@ def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
         "compiler",
         "compiler-environment",
         "toolkit",
-        "gpu",
     ]
     assert [check.id for check in bad if not check.remedy] == []
 

@@ -358,6 +358,26 @@ def test_nothing_that_a_report_says_is_more_than_text(language: str) -> None:
 # ---- what the reader does next, and who made it -------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [("en", "which this repository does not lock"), ("es", "que este repositorio no fija")],
+)
+def test_a_release_that_is_not_locked_here_is_said_to_be_so(
+    language: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of --version latest, whose sdist was locked in the cache at first use."""
+    version = "0.3.99"
+    locked = dataclasses.replace(knowledge.sdists()["0.3.36"], sha256="9" * 64)
+    sdists = {**knowledge.sdists(), version: locked}
+    monkeypatch.setattr(knowledge, "sdists", lambda: sdists)
+    latest = of(fakes.evidence(spec=fakes.claiming(version=version)), language)
+    (line,) = [line for line in latest.splitlines() if version in line and "SHA-256" in line]
+    assert words in line
+    assert "9" * 64 in line
+    for found in (WHEELS["rtx50"], WHEELS["rtx50-fp4"]):
+        assert words not in of(found, language)
+
+
 def test_the_card_says_how_to_run_a_model_and_the_server() -> None:
     for language in ("en", "es"):
         text = of(WHEELS["rtx50"], language)
