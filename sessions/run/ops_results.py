@@ -24,13 +24,17 @@ _FIGURES = ("listed", "right", "wrong", "unsupported", "seconds")
 def expected(version: str, *, cuda: bool) -> dict[str, Any]:
     """What the table says of one release for one kind of backend, as ``ops_checks`` reads it."""
     row, kind = knowledge.ops()[version], "cuda" if cuda else "cpu"
+    sampled = {} if cuda else row["sampled"]
+    share = knowledge.load("ops.toml")["sample"]["share"]
     unsupported: dict[str, int] = {}
     for group in row["unsupported"]:
         if group["backend"] == kind:
             for name, count in group["operators"].items():
                 unsupported[name] = unsupported.get(name, 0) + count
+    unsupported |= {name: counts[1] for name, counts in sampled.items()}
     return {
-        "cases": row["cases"],
+        "cases": {**row["cases"], **{name: counts[0] for name, counts in sampled.items()}},
+        "sample": {"operators": sorted(sampled), "share": share},
         "tested": kind in row["tested"],
         "unsupported": unsupported,
         "narrow": [name for name in knowledge.load("ops.toml")["narrow"] if name in row["cases"]],

@@ -110,6 +110,17 @@ def test_the_same_records_give_the_same_card(name: str, language: str) -> None:
     assert "\n\n\n\n" not in text
 
 
+def test_known_faults_of_the_release_are_named_with_or_without_a_run() -> None:
+    """In 0.3.16 mixtures of experts are wrong in large batches on a GPU; 0.3.36 corrected it."""
+    for name in ("rtx50", "untested"):
+        assert "n_ubatch=128" in section(of(WHEELS[name]), "Technical notes")
+    assert "n_ubatch=128" in section(of(WHEELS["rtx50"], "es"), "Notas técnicas")
+    for name in ("cpu", "rtx50-fp4"):
+        text = of(WHEELS[name])
+        assert "n_ubatch=128" not in text
+        assert "YaRN" in section(text, "Technical notes")
+
+
 def test_side_by_side_only_the_fp4_wheel_claims_native_fp4() -> None:
     for language, claim in (("en", "**Native FP4**: 6144 of them"), ("es", "**FP4 nativo**: 6144")):
         assert claim in of(WHEELS["rtx50-fp4"], language)

@@ -21,7 +21,7 @@ from sessions.release.evidence import Evidence, ran, unproven
 from sessions.release.gate import UNSUPPORTED, Checkout
 from sessions.release.model import PythonWheel
 from sessions.release.provenance import neutral
-from sessions.run import job
+from sessions.run import families, job
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options
 from sessions.shared.checks import Check
@@ -107,6 +107,7 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "types": types(reports),
         "tensor": tensor(found),
         "fp4": fp4(found),
+        "faults": families.faults(found.source.version, language, cuda=bool(spec.archs)),
         "offload": [] if missing else _offload(reports),
         "real_model": any(_said(report, "real-model") for report in reports),
         "bench": found.bench,
