@@ -31,7 +31,7 @@ from llama_cpp import _backends
 llama.start()
 for path in {models!r}:
     with llama.model(path, 0) as loaded, llama.context(
-        loaded, batch={count}, flash=True, kv="f16", threads=2, length=64
+        loaded, batch={count}, flash=True, kv="f16", threads=1, length=64
     ) as context:
         np.save(path + ".npy", llama.evaluate(context, {tokens!r}, {count}, {vocabulary}))
 print(_backends.chosen)
