@@ -541,7 +541,7 @@ def _bench(
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "threads": 1 if device else _physical(),
+        "threads": 1,  # the tiny model is too small to share out
         "cpu_threads": _physical(),
         "rounds": options.rounds,
         "model": stats.model(Path(options.model).resolve() if options.model else None),

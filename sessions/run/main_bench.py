@@ -102,7 +102,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "threads": 1 if device else machine.physical_cores(),
+        "threads": 1,  # the tiny model is too small to share out
         "cpu_threads": machine.physical_cores(),
         "rounds": ctx.options.rounds,
         "model": bench_results.model(model),

@@ -1363,24 +1363,41 @@ def test_a_sound_wheel_has_no_complaint(name: str) -> None:
     assert set(found) == IDS
 
 
-def test_the_facts_of_a_real_wheel_have_one_complaint_its_one_library_for_the_cpu() -> None:
-    """They are what ``verify`` left of an rtx50 wheel of 0.3.16: CUDA 13.0, GCC 13.3.
-
-    Built before the code for the CPU was several modules.
-    """
+def test_the_facts_of_a_real_wheel_have_no_complaint() -> None:
+    """They are what ``verify`` left of an rtx50 wheel of 0.3.16: CUDA 13.1, GCC 12.2."""
     path = fakes.ROOT / "tests" / "data" / "wheelfile" / "rtx50.json"
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"
     record = fakes.recorded(found, sbom=found.bills[0].sha256)
     known = policy.upstream("0.3.16")
     made = checks(fakes.case(found, loader=found.loader, record=record, upstream=known))
-    assert {id_ for id_, check in made.items() if check.status != "ok"} == {"cpu-baseline"}
-    assert "there is no ggml-cpu-x64" in made["cpu-baseline"].evidence
-    assert "libggml-cpu.so: 18469 × AVX," in made["cpu-baseline"].evidence
+    assert [f"{c.summary}: {c.evidence}" for c in made.values() if c.status != "ok"] == []
     told = {id_: check.summary for id_, check in made.items()}
-    assert told["gpu-code"] == "gpu-code: sm_120: 98 × SASS in libggml-cuda.so"
+    assert told["gpu-code"] == "gpu-code: sm_120: 71 × SASS in libggml-cuda.so"
     assert told["api"] == "api: 236 functions are there"
-    assert told["platform-tag"].endswith("(CXXABI 1.3.13, GCC 3.4, GLIBC 2.38, GLIBCXX 3.4.32)")
+    assert told["platform-tag"].endswith("is true (GCC 4.2.0, GLIBC 2.27)")
+    modules = "alderlake, haswell, icelake, sandybridge, skylakex, sse42, x64"
+    assert told["cpu-baseline"].endswith(f"ggml chooses from by the CPU: {modules}")
+
+
+def test_a_real_wheel_without_its_baseline_module_or_with_one_library_for_the_cpu_fails() -> None:
+    path = fakes.ROOT / "tests" / "data" / "wheelfile" / "rtx50.json"
+    found = records.read(path, "facts", WheelFacts)
+    assert found is not None
+    (x64,) = [lib for lib in found.libraries if lib.member.endswith("libggml-cpu-x64.so")]
+    (haswell,) = [lib for lib in found.libraries if lib.member.endswith("libggml-cpu-haswell.so")]
+
+    def complaint(*libraries: Library) -> str:
+        changed = dataclasses.replace(found, libraries=libraries)
+        made = checks(fakes.case(changed, upstream=policy.upstream("0.3.16")))
+        assert made["cpu-baseline"].status == "fail"
+        return made["cpu-baseline"].evidence
+
+    rest = [lib for lib in found.libraries if lib not in (x64, haswell)]
+    assert "there is no ggml-cpu-x64" in complaint(*rest, haswell)
+    renamed = dataclasses.replace(haswell, member="llama_cpp/lib/libggml-cpu-x64.so")
+    assert "libggml-cpu-x64.so: " in complaint(*rest, renamed)
+    assert "× AVX" in complaint(*rest, renamed)
 
 
 def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it() -> None:

@@ -132,7 +132,8 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
         tools=str(build_tools.tools(ctx)),
     )
     env = options.system_environment(ctx.env)
-    made = main_configure.configure(ctx.spec, compiler, None, unpacked, places, env)
+    spec_here = dataclasses.replace(ctx.spec, glibc="host")  # Windows has no glibc to link for
+    made = main_configure.configure(spec_here, compiler, None, unpacked, places, env)
     more = {
         "CMAKE_TOOLCHAIN_FILE": str(_toolchain(ctx.root, compiler, redist)),
         "GGML_WIN_VER": "0x601",  # the headers of MinGW 10 lack what 0x602 takes
