@@ -12,6 +12,7 @@ from sessions.shared import console, disk, machine, options, records
 from sessions.shared.checks import CheckGroup
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
+from sessions.shared.spec import command
 from sessions.verify import fingerprint, policy, reader
 from sessions.verify.report_model import VerifyReport
 from sessions.verify.run_checks import judge
@@ -72,8 +73,8 @@ def main(ctx: Context) -> None:
             id="verify-failed",
             code=CHECK_FAILED,
             evidence=f"all that was found is in {folder / 'facts.json'}",
-            remedy="above, under each; for a wheel of your own: nox -s wheel -- --fresh "
-            f"--target {ctx.spec.target}",
+            remedy="above, under each; for a wheel of your own: "
+            + command("wheel", ctx.spec, "--fresh"),
         )
     console.done(f"verify: {_held(groups)} for {path.name}, in {console.duration(seconds)}")
 
