@@ -254,7 +254,7 @@ def _prove(ctx: Context, taken: Sequence[reports.Report]) -> int:
     for session, place in _unproven(ctx):
         if code:
             break
-        device = "cpu" if place == "cpu" else _device(ctx, place)
+        device = "cpu" if place == "cpu" else _device(ctx, session, place)
         if device is None:
             continue
         # Of one kind, the session finds the GPU itself.
@@ -277,12 +277,12 @@ def _unproven(ctx: Context) -> list[tuple[str, str]]:
     return sorted(found, key=lambda pair: pair[0] != "smoke")
 
 
-def _device(ctx: Context, capability: str) -> str | None:
+def _device(ctx: Context, session: str, capability: str) -> str | None:
     """The index of a GPU here that has this compute capability and is free to be used."""
     try:
         return str(gpu_choice.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
     except Problem as problem:
-        console.say(f"not tested here. {problem.what}")
+        console.say(f"{ctx.spec.target}: {session} was not run here. {problem.what}")
         return None
 
 

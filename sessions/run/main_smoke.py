@@ -62,7 +62,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     model = job.model(ctx)
     device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
-    if device is None:
+    if device is None and ctx.spec.archs:
         console.warn("on the CPU: this tests the wheel's Python side, nothing of a GPU")
     work = folder / "smoke"
     if work.exists():

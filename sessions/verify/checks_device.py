@@ -24,7 +24,7 @@ def gpu_code(case: Case) -> Check:
         _gpu_code(case, wanted),
         ok=f"{', '.join(wanted)}: {held}" if wanted and held else "none, as the target has it",
         fail="not the machine code that the target's GPUs run",
-        remedy=f"build the target: nox -s wheel -- --target {case.spec.target}",
+        remedy=f"build the target: nox -s wheel -- --target {case.spec.target.split('+')[0]}",
     )
 
 

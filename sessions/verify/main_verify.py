@@ -12,6 +12,7 @@ from sessions.shared import console, disk, machine, options, records
 from sessions.shared.checks import CheckGroup
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
+from sessions.shared.spec import command
 from sessions.verify import fingerprint, policy, reader
 from sessions.verify.report_model import VerifyReport
 from sessions.verify.run_checks import judge
@@ -73,7 +74,7 @@ def main(ctx: Context) -> None:
             code=CHECK_FAILED,
             evidence=f"all that was found is in {folder / 'facts.json'}",
             remedy="each of them is above, with its fix; for a wheel of your own: "
-            f"nox -s wheel -- --fresh --target {ctx.spec.target}",
+            + command("wheel", ctx.spec, "--fresh"),
         )
     console.done(f"verify: {_held(groups)} for {path.name}, in {console.duration(seconds)}")
 

@@ -546,6 +546,18 @@ def test_on_the_cpu_the_payload_is_told_of_no_gpu(
     assert "hold on the CPU" in told
 
 
+def test_for_a_wheel_without_gpu_code_the_cpu_is_no_cause_to_warn(
+    tmp_path: Path, bench: Bench, capsys: Told
+) -> None:
+    ctx = smoking(tmp_path, "--device", "cpu", machine=fakes.no_machine)
+    ctx = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, cuda=None, archs=()))
+    build(ctx)
+    main_smoke.main(ctx)
+    told = capsys.readouterr().out
+    assert "hold on the CPU" in told
+    assert "nothing of a GPU" not in told
+
+
 def test_the_wheel_goes_into_a_fresh_venv_as_a_users_would(tmp_path: Path, bench: Bench) -> None:
     ctx = smoking(tmp_path)
     build(ctx)

@@ -385,7 +385,7 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
         f"2 of 19 checks of {NAME} fail for the target rtx50: metadata, size."
     )
     assert str(ctx.record("facts")) in caught.value.evidence
-    assert "--fresh --target rtx50" in caught.value.remedy
+    assert "nox -s wheel -- --target rtx50 --fresh" in caught.value.remedy
     told = capsys.readouterr().out
     assert "Root-Is-Purelib is not false" in told
     assert "31.0 MB, and the target allows 30" in told

@@ -435,6 +435,14 @@ def test_the_card_compares_with_a_wheel_for_all_gpus(
     assert "wheel for all GPUs" not in of(WHEELS["cpu"])
 
 
+def test_the_title_names_the_gpus_and_the_procedure_its_tools() -> None:
+    found = WHEELS["rtx50"]
+    for language in ("en", "es"):
+        text = of(found, language)
+        assert text.splitlines()[0].endswith(f"{found.spec.target} ({found.spec.summary})")
+        assert "(build, scikit-build-core, CMake, ninja)" in text
+
+
 def test_the_card_names_its_author_its_date_and_the_address_to_clone() -> None:
     for language, word in (("en", "of"), ("es", "de")):
         text = of(WHEELS["rtx50"], language)
