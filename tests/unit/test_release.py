@@ -597,7 +597,7 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
     assert path.read_text(encoding="utf-8") != text
     problem = world.refused()
     assert problem.evidence.splitlines() == [
-        "rtx50: records: Records of rtx50 are missing of rtx50 are there.",
+        "rtx50: records: Records of rtx50 are missing or damaged.",
         "rtx50: its last release stays in dist/rtx50/",
     ]
 
@@ -1069,4 +1069,4 @@ def test_the_card_has_the_address_to_clone_and_no_secret(
     assert (f"git clone {origin} blackwheel" in card) is (shown and bool(origin))
     assert ("git clone ADDRESS-OF-BLACKWHEEL" in card) is not shown
     assert "secret" not in card
-    assert card.endswith(", of Ana, 2026-11-28.*\n")
+    assert card.endswith(", by Ana, 2026-11-28.*\n")
