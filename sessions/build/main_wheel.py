@@ -30,7 +30,7 @@ from sessions.probe import gpu_choice, ms_runtime
 from sessions.shared.spec import command as command_of
 from sessions.build import ninja_log as timelines
 from sessions.shared.nox_session import Context
-from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
+from sessions.shared.errors import CHECK_FAILED, REPORT, USAGE, Problem
 from sessions.build.model import BuildEnv, Wheel
 from sessions.shared.target import BuildSpec
 from sessions.fetch.model import Source, Toolkit
@@ -69,7 +69,7 @@ def main(ctx: Context) -> None:
         old_glibc.make(chain.compiler, ctx.build / old_glibc.FOLDER, build.variables)
     steps, counts = _compile(ctx, build, chain, source.version)
     timing = _timing(ctx, chain.jobs, counts) if steps else {}
-    raw = _only_wheel(ctx.build / "dist")
+    raw = _only_wheel(ctx.build / "dist", ctx.spec)
     repaired = for_python(_repair(ctx, build, raw), ctx.spec)
     libraries = _judge(ctx, build, repaired)
     before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
@@ -156,7 +156,9 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
             "The Python bindings could not be compared with the C headers.",
             id="bindings-not-compared",
             evidence=venvs.tail(done.output),
-            remedy=f"compile {path} by hand to see why",
+            remedy="correct what the compiler says, or choose another one with --compiler PATH; "
+            "the command was: "
+            + programs.typed(bindings.command(chain.compiler, source, path)),
         )
     records.write(ctx.record("bindings"), "bindings", found)
     rows = knowledge.load("bindings.toml")["known"]
@@ -164,8 +166,8 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
     wrong = bindings.unexpected(found, known)
     if wrong:
         raise Problem(
-            f"{len(wrong)} declarations of llama_cpp/ differ from the headers of vendor/llama.cpp: "
-            "the wheel would read memory at wrong places.",
+            "Declarations in llama_cpp/ differ from the headers of vendor/llama.cpp "
+            f"({len(wrong)} of them): the wheel would read memory at wrong places.",
             id="bindings-disagree",
             code=CHECK_FAILED,
             evidence="\n".join(f"{name}: {why}" for name, why in list(wrong.items())[:8]),
@@ -176,7 +178,7 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
         console.warn(f"bindings: not understood, so not compared: {', '.join(found.unread)}")
     console.say(
         f"Bindings: {found.structures} structures and {found.functions} functions agree with the "
-        f"headers, but for {len(found.wrong)} that are known"
+        f"headers; known differences: {len(found.wrong)}"
     )
 
 
@@ -300,8 +302,8 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
             "sccache does not start.",
             id="sccache-not-starting",
             evidence=venvs.tail(started.output),
-            remedy="correct its settings (SCCACHE_*, AWS_*) or its store; or build without: "
-            "nox -s wheel -- --cache none",
+            remedy="correct its settings (SCCACHE_*, AWS_*) or its store; or build without it: "
+            + command_of("wheel", ctx.spec, "--cache", "none"),
         )
     trouble = compiler_cache.no_servers(programs.capture([program, "--dist-status"], env=env).stdout)
     if trouble:
@@ -356,8 +358,8 @@ def check_tree(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
                 "CMake found parts of another CUDA toolkit than the one the target asks for.",
                 id="build-foreign-cuda",
                 evidence="\n".join(foreign),
-                remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it "
-                "anew",
+                remedy=f"everything must be in {toolkit.root}; make that toolkit again: "
+                + command_of("toolkit", spec, "--fresh"),
             )
     commands = _text(tree / "compile_commands.json")
     wanted = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
@@ -373,24 +375,24 @@ def check_tree(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
     only = knowledge.shortest(compiled.pop()) if len(compiled) == 1 else ()
     asked = ";".join(spec.archs) or "the CPU only"
     raise Problem(
-        f"Upstream's CMake compiles for other GPU architectures than the build asks for: {asked}.",
+        f"Upstream's CMake would compile for other GPU architectures than you asked for: {asked}.",
         id="build-other-architectures",
         code=USAGE,
         evidence="\n".join(lines),
-        remedy=f"ask for what it compiles: {programs.typed(['--arch', ';'.join(only)])}"
+        remedy=f"ask for what it compiles: add {programs.typed(['--arch', ';'.join(only)])}"
         if only and spec.archs
         else "choose another release with --version",
     )
 
 
-def _only_wheel(folder: Path) -> Path:
+def _only_wheel(folder: Path, spec: BuildSpec) -> Path:
     found = sorted(folder.glob("*.whl"))
     if len(found) != 1:
         raise Problem(
-            f"The build ended well, but left {len(found)} wheels instead of one.",
+            f"The build ended without an error, but the number of wheels is {len(found)}, not 1.",
             id="build-output",
             evidence=str(folder),
-            remedy="run it again from nothing: nox -s wheel -- --fresh",
+            remedy=f"build it again from nothing: {command_of('wheel', spec, '--fresh')}",
         )
     return found[0]
 
@@ -404,10 +406,10 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
         env = {**build.variables, **locks.temporary(scratch)}
         if ctx.spec.platform == "windows":
             folders = {path.parent for path in ms_runtime.find(build.variables).values()}
-            repair.windows(python, raw, out, sorted(folders), env)
+            repair.windows(python, raw, out, sorted(folders), env, _again(ctx.spec))
         else:
-            repair.linux(python, raw, out, env)
-    return _only_wheel(out)
+            repair.linux(python, raw, out, env, _again(ctx.spec))
+    return _only_wheel(out, ctx.spec)
 
 
 def for_python(wheel: Path, spec: BuildSpec) -> Path:
@@ -421,11 +423,11 @@ def for_python(wheel: Path, spec: BuildSpec) -> Path:
     calls = [] if why else retag.calls(wheel)
     if why or calls:
         raise Problem(
-            f"The wheel that was built is not one for Python {spec.python}.",
+            f"The wheel that was built does not work with Python {spec.python}.",
             id="wheel-of-other-python",
             code=USAGE,
-            evidence=why or f"{calls[0]} is a part of Python",
-            remedy=f"install Python {spec.python}, or choose the Python that built it: --python",
+            evidence=why or f"a library calls {calls[0]} of Python's C API",
+            remedy=f"install Python {spec.python}, or build for the Python that you have: --python X.Y",
         )
     path = wheel.with_name(retag.name(wheel.name, spec.python))
     retag.retagged(wheel, path, spec.python, spec.target)
@@ -445,11 +447,11 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
     )
     if wrong:
         raise Problem(
-            "The finished wheel does not hold what it should.",
+            "The finished wheel does not contain what it should.",
             id="wheel-contents",
             code=CHECK_FAILED,
             evidence="\n".join(wrong),
-            remedy="nox -s wheel -- --fresh; if it stays, report it",
+            remedy=_again(ctx.spec),
         )
     tools = build_tools.tools(ctx)
     # W004 takes libggml-base.so for a Python module with a name that cannot be imported; W009 and
@@ -464,11 +466,16 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
                 id="wheel-check-refused",
                 code=CHECK_FAILED,
                 evidence=venvs.tail(done.output),
-                remedy="nox -s wheel -- --fresh; if it stays, report it",
+                remedy=_again(ctx.spec),
             )
     with zipfile.ZipFile(wheel) as archive:
         libraries = [n for n in sizes if "/lib/" in n or (is_brought(n) and n.endswith(".dll"))]
         return {Path(n).name: hashlib.sha256(archive.read(n)).hexdigest() for n in libraries}
+
+
+def _again(spec: BuildSpec) -> str:
+    """The remedy where a build went wrong and nobody knows why."""
+    return f"{command_of('wheel', spec, '--fresh')}; if it happens again, {REPORT}"
 
 
 def contents_problems(

@@ -114,7 +114,7 @@ def _run(compiler: Compiler, words: list[str], folder: Path, env: Mapping[str, s
     done = programs.capture([compiler.cc, *words], env=env, cwd=folder)
     if done.returncode:
         raise Problem(
-            "The libraries that stand for glibc 2.28 at the link could not be made.",
+            "The stub libraries of glibc 2.28, which are needed for linking, could not be made.",
             id="glibc-stubs-failed",
             evidence=venvs.tail(done.output),
             remedy="nox -s probe shows the compiler in use; choose another with --compiler PATH, "

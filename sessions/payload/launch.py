@@ -102,7 +102,10 @@ def main() -> None:
         except OSError:  # there is none
             signed = False
         if not signed:
-            remedy = "install OpenSSH's client and name a private key with --sign"
+            remedy = (
+                "install OpenSSH's client (Debian, Ubuntu: apt install openssh-client), and name "
+            )
+            remedy += "a private key: --sign KEY"
             _stop("ssh-keygen could not sign the report, which is written.", remedy)
     sys.exit(any(check["status"] == "fail" for check in found.get("checks", ())))
 
@@ -153,7 +156,7 @@ def _folder(report: Path, *, kept: bool) -> Iterator[Path]:
             not _locked(lock) or not (folder / "lock").exists()
         ):  # deleted by its last owner just now
             remedy = "wait until it ends, or name another report: --report FILE"
-            _stop(f"Another run works in {folder}.", remedy)
+            _stop(f"Another run is using {folder}.", remedy)
         if not kept:
             _empty(folder)
         shutil.rmtree(folder / "bundle", ignore_errors=True)  # it may be another one's
@@ -224,19 +227,30 @@ def _options() -> argparse.Namespace:
     add("--report", metavar="FILE", help="where the report goes")
     add("--target", metavar="NAME", help="of a bundle of several targets: this one only")
     add("--reports", metavar="DIR", help="of a bundle of several: where the reports go")
-    add("--model", metavar="FILE", help="a real GGUF model to ask for facts, or to measure with")
+    add("--model", metavar="FILE", help="a GGUF model to test too; with --bench: to measure too")
     add("--bench", action="store_true", help="measure the wheel instead of testing it")
     add("--ops", action="store_true", help="run upstream's test of every operator instead")
-    add("--baseline", metavar="WHEEL", action="append", help="--bench: one to measure in turn")
-    add("--cpu-module", metavar="NAME", action="append", help="--bench: the wheel with it as well")
-    add("--rounds", metavar="N", type=int, default=10, help="--bench: how often (10)")
+    add(
+        "--baseline",
+        metavar="WHEEL",
+        action="append",
+        help="--bench: also measure this wheel, alternating",
+    )
+    add("--cpu-module", metavar="NAME", action="append", help="--bench: also with this module")
+    add(
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=10,
+        help="--bench: how many times each wheel is measured (10)",
+    )
     add("--offline", action="store_true", help="ask no package index for NVIDIA's runtime")
     add("--sign", metavar="KEY", help="sign the report with this SSH key")
     options = parser.parse_args()
     if (options.baseline or options.cpu_module or options.rounds != 10) and not options.bench:
         parser.error("--baseline, --cpu-module and --rounds are for --bench")
     if options.ops and (options.bench or options.model):
-        parser.error("--ops goes with neither --bench nor --model")
+        parser.error("--ops cannot be combined with --bench or --model")
     if options.rounds < 1:
         parser.error("--rounds is a number of 1 or more")
     return options
@@ -282,7 +296,7 @@ def _fits(manifest: dict[str, Any]) -> None:
         _stop(
             f"The wheel is for {' or '.join(manifest['platforms'])}; "
             f"this is {sysconfig.get_platform()}.",
-            "make the bundle of a wheel for this system",
+            "build the wheel and the bundle for this system",
         )
 
 
@@ -362,7 +376,10 @@ def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> No
         check=False,
     )
     if done.returncode:
-        _stop(f"{what}\n{(done.stdout + done.stderr)[-800:]}", "see what it says above")
+        _stop(
+            f"{what}\n{(done.stdout + done.stderr)[-800:]}",
+            "correct the error that is shown above, then run the same command again",
+        )
 
 
 def _well(command: list[str], env: dict[str, str]) -> bool:
@@ -454,7 +471,11 @@ def _has_ops(manifest: dict[str, Any], options: argparse.Namespace) -> None:
     """Stop where --ops would test nothing."""
     if not manifest.get("ops"):
         what = "This bundle does not have upstream's operator test."
-        _stop(what, "make it again where there is a compiler: nox -s bundle says why it lacks it")
+        _stop(
+            what,
+            "make the bundle again on a machine with a C++ compiler (nox -s bundle says what "
+            "is missing)",
+        )
     if options.device == "cpu" and manifest["capabilities"]:
         what = "--ops --device cpu would test no kernel of this wheel."
         _stop(what, "leave out --device cpu, or use the bundle of the cpu target")
@@ -589,7 +610,7 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
     told, text = folder / "job.json", json.dumps({**job, "folder": str(folder / "run")})
     kept = (folder / "run" / STATE).exists() and told.exists()
     if kept and told.read_text(encoding="utf-8") == text:
-        print("Going on where the last run was stopped.")
+        print("Continuing where the last run was stopped.")
     else:
         told.unlink(missing_ok=True)  # first: a state without its job is none
         shutil.rmtree(folder / "run", ignore_errors=True)
@@ -622,7 +643,10 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
     print()
     if child.returncode:
         what = {(): "The checks", ("--ops",): "The operator test"}.get(first, "The measurements")
-        _stop(f"{what} ended with {child.returncode}.", "see what it says above")
+        _stop(
+            f"{what} ended with exit code {child.returncode}.",
+            "correct the error that is shown above, then run the same command again",
+        )
     return (folder / "report.json").read_text(encoding="utf-8")
 
 
@@ -641,6 +665,7 @@ def start() -> None:
         main()
     except KeyboardInterrupt:
         print(
-            "\nStopped. With --bench or --ops, the same command goes on from here.", file=sys.stderr
+            "\nStopped. With --bench or --ops, the same command continues from here.",
+            file=sys.stderr,
         )
         sys.exit(130)

@@ -109,7 +109,7 @@ def choose_compiler(
                 return compiler, f"{_name(compiler)}: named by --compiler"
         return None, f"--compiler {named} is not a C++ compiler that runs"
     if not compilers:
-        return None, "no C++ compiler was found"
+        return None, "none found"
     for compiler in compilers:
         if refusal(compiler, accepts) is None:
             if compiler.family == "msvc":
@@ -172,7 +172,8 @@ def _judge_host(host: Host) -> Iterator[Check]:
             "warn",
             f"memory: {host.memory_free_mib} MiB free",
             evidence=f"a compile step may take {STEP_MIB} MiB",
-            remedy="close other programs before the build",
+            remedy="close other programs before the build, or compile fewer files at once: "
+            "--jobs N",
         )
     else:
         yield Check("memory", "ok", f"memory: {host.memory_free_mib} MiB free")
@@ -182,7 +183,7 @@ def _judge_host(host: Host) -> Iterator[Check]:
             "warn",
             f"disk: {host.disk_free_mib} MiB free",
             evidence=f"a first build takes about {DISK_MIB} MiB, toolkit and caches included",
-            remedy="free some space before the build",
+            remedy="free some space before the build, for example nox -s clean -- --caches",
         )
     else:
         yield Check("disk", "ok", f"disk: {host.disk_free_mib} MiB free")
@@ -202,7 +203,8 @@ def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
     how = (
         f"winget install Python.Python.{spec.python}"
         if chain.host.system == "windows"
-        else f"apt install python{spec.python}-venv, or: uv python install {spec.python}"
+        else f"uv python install {spec.python}, or where Debian or Ubuntu has the package: "
+        f"apt install python{spec.python}-venv"
     )
     if python is None:
         yield Check(
@@ -216,7 +218,7 @@ def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
             "python",
             "fail",
             f"Python {spec.python}: {python.path} has no venv module",
-            remedy=f"install it ({how})",
+            remedy=f"install its venv module ({how})",
         )
     elif line(python.version) != spec.python:
         text = f"Python: {python.version} builds the wheel for Python {spec.python}"
@@ -229,7 +231,9 @@ def _instead(chain: Toolchain, spec: BuildSpec) -> str:
     """The options that ask for a wheel for a Python that is here; empty where none is."""
     here = dict.fromkeys(line(p.version) for p in chain.pythons if p.bits == 64 and p.can_venv)
     known = [version for version in here if version in knowledge.builders()]
-    return f", or take a wheel for one that is here: --python {known[0]}" if known else ""
+    return (
+        f", or build a wheel for a Python that is installed: --python {known[0]}" if known else ""
+    )
 
 
 def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> Iterator[Check]:
@@ -244,7 +248,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "fail",
             f"C++ compiler: {why}",
             evidence=_studios(chain) if windows else "",
-            remedy="name another with --compiler, or leave it to the probe"
+            remedy="name another one with --compiler, or leave --compiler out"
             if spec.compiler
             else _INSTALL_STUDIO
             if windows
@@ -256,7 +260,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "fail",
             f"C++ compiler: {why}",
             evidence=reason,
-            remedy="name another with --compiler, or leave it to the probe",
+            remedy="name another one with --compiler, or leave --compiler out",
         )
     elif windows and not chain.compiler.variables:
         yield Check(
@@ -272,8 +276,9 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "compiler",
             "warn",
             f"C++ compiler: {why}",
-            evidence=f"{reason}. Wheels built so have crashed (abetlen/llama-cpp-python#1543): "
-            "release none that did not pass nox -s smoke on the GPU",
+            evidence=f"{reason}. Wheels that were built this way have crashed "
+            "(abetlen/llama-cpp-python#1543): release one only after nox -s smoke passed on "
+            "the GPU",
             remedy="use a newer toolkit (--cuda 13.4), or "
             + (
                 "add an older toolset in the Visual Studio Installer, Modify, Individual "
@@ -301,7 +306,8 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
                 "warn",
                 f"{', '.join(found)} of your shell {'is' if len(found) == 1 else 'are'} not used",
                 evidence="\n".join(f"{name}={value}" for name, value in found.items()),
-                remedy=f"nothing, unless you meant it: {instead}",
+                remedy=f"unset {'it' if len(found) == 1 else 'them'}; to choose yourself: "
+                f"{instead}",
             )
 
 
@@ -378,10 +384,10 @@ def _judge_paths(host: Host, spec: BuildSpec, given: str) -> Iterator[Check]:
         yield Check(
             "paths",
             "warn",
-            "paths: letters beyond ASCII, which not every compiler of Windows reads",
+            "paths: letters outside ASCII, which not every compiler on Windows can read",
             evidence=f"{host.root}\n{host.cache}\n"
-            "letters of Windows' own code page were tried (Wine, stand-ins for MSVC), others not",
-            remedy="nothing, unless the build fails to open a file: then work in C:\\bw and set "
+            "only letters of the system code page were tested (Wine, fake compilers)",
+            remedy="if the build cannot open a file, move this folder to C:\\bw and set "
             "BLACKWHEEL_CACHE=C:\\bw-cache",
         )
         return
@@ -427,7 +433,7 @@ def _judge_cuda(
             f"toolkit: CUDA {spec.cuda} is not installed where --toolkit {spec.toolkit} looks",
             evidence=f"found there: {found}; on this machine: "
             + (", ".join(f"{t.version} in {t.root}" for t in chain.toolkits) or "none"),
-            remedy="--toolkit pypi gets it without installing anything",
+            remedy="use --toolkit pypi, which downloads it and installs nothing on the system",
         )
     else:
         yield Check("toolkit", "ok", f"toolkit: CUDA {chain.toolkit.version}, {chain.toolkit.root}")
@@ -444,7 +450,7 @@ _NVML = {
     "mismatch": "restart the machine: its driver was updated while the old one was loaded",
     "permission": "let this user open /dev/nvidia* (in a container: --gpus all)",
     "not loaded": "load the driver (modprobe nvidia), or start the container with --gpus all",
-    "lost": "restart the machine: a GPU has fallen off the bus (dmesg tells of it)",
+    "lost": "restart the machine: the driver lost a GPU (dmesg has the details)",
 }
 
 
@@ -458,7 +464,7 @@ def _judge_header(header: knowledge.Header, chain: Toolchain, spec: BuildSpec) -
         "fail",
         f"{glibc}: the headers of the installed CUDA {spec.cuda} do not compile with it",
         evidence=header.what,
-        remedy=f"--toolkit pypi, where the header is corrected, or --cuda {header.fixed}",
+        remedy=f"use --toolkit pypi, where the header is corrected, or --cuda {header.fixed}",
     )
 
 
@@ -473,10 +479,10 @@ def _cards(spec: BuildSpec) -> str:
 
 def _for_these(command: str, targets: Mapping[str, BuildSpec]) -> str:
     if command:
-        return f"to try a wheel here, build for what is here: {command}"
+        return f"to test a wheel here, build for this machine's GPUs: {command}"
     if targets:
-        return "no CUDA version that is known here can build for what is here"
-    return "choose the target of this GPU to try a wheel here"
+        return "no CUDA version that blackwheel knows can build for this machine's GPUs"
+    return "to test a wheel here, choose the target of this GPU"
 
 
 def _judge_gpu(
@@ -519,9 +525,9 @@ def _judge_gpu(
             yield Check(
                 "gpu",
                 "warn",
-                f"{told}: this wheel has no code for it",
-                evidence="a model of which a part is put on it aborts; without a setting, "
-                "llama.cpp divides a model among all GPUs",
+                f"{told}: this wheel has no code for this GPU",
+                evidence="llama.cpp divides a model among all GPUs unless it is told "
+                "otherwise, and aborts if a part is on this GPU",
                 remedy="hide it from llama.cpp: CUDA_DEVICE_ORDER=PCI_BUS_ID "
                 f"CUDA_VISIBLE_DEVICES={','.join(str(g.index) for g in fitting)}"
                 + (f"; or build for all GPUs: {every}" if every else ""),
@@ -530,7 +536,7 @@ def _judge_gpu(
         yield Check(
             "gpu",
             "warn",
-            "GPU: none of the target's architecture here",
+            "GPU: this machine has none of the target's architecture",
             evidence=", ".join(f"{g.name} ({g.compute_capability})" for g in chain.gpus),
             remedy=_for_these(every, targets),
         )
@@ -539,7 +545,7 @@ def _judge_gpu(
         yield Check(
             "ptx",
             "warn",
-            f"PTX: the driver is of CUDA {chain.driver.cuda} and cannot load that of {spec.cuda}",
+            f"PTX: the driver supports CUDA {chain.driver.cuda} and cannot load PTX of {spec.cuda}",
             evidence=f"{', '.join(ptx)} adds PTX, which needs a driver of the toolkit's version",
             remedy="build machine code only (for example --arch 120-real), or update the driver",
         )

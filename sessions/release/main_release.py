@@ -52,10 +52,11 @@ def main(ctx: Context) -> None:
     """Judge each target, and make ``dist/`` of those that may be released."""
     if ctx.options.report and len(ctx.specs) > 1:
         raise Problem(
-            "A report is of one target.",
+            "--report belongs to one target, and several were named.",
             id="release-one-report-per-target",
             code=USAGE,
-            remedy="--report FILE --target NAME",
+            remedy="name one target: --report FILE --target NAME; or a folder of reports: "
+            "--reports DIR",
         )
     _refuse_epoch(ctx)
     taken = reports.read(Path(ctx.options.reports)) if ctx.options.reports else ()
@@ -100,7 +101,7 @@ def main(ctx: Context) -> None:
                     one.record("release").unlink(missing_ok=True)
         console.say(f"  {dist / PAGE}")
     for target in kept:
-        console.warn(f"{target}: what was released of it before stays in {dist / target}")
+        console.warn(f"{target}: its earlier release stays in {dist / target}")
     refused = {m.gate.target: gate.failed(m.gate.checks) for m in outcomes}
     reasons = [f"{name}: {check.summary}" for name, found in refused.items() for check in found]
     if reasons:
@@ -112,7 +113,7 @@ def main(ctx: Context) -> None:
             id="release-not-releasable",
             code=CHECK_FAILED,
             evidence="\n".join([*reasons, *stays]),
-            remedy="above, under each",
+            remedy="follow the fix that is shown under each reason above",
         )
     for made in outcomes:
         console.done(f"release: {made.gate.target}, {release_page.verdict(made.gate)}, in {dist}")
@@ -149,7 +150,7 @@ def _refuse_epoch(ctx: Context) -> None:
     """A time of the caller's in the environment changes the wheel's bytes in silence."""
     if epoch := ctx.env.get("SOURCE_DATE_EPOCH"):
         raise Problem(
-            "SOURCE_DATE_EPOCH is set, and would give the wheel other bytes than the target has.",
+            "SOURCE_DATE_EPOCH is set, so the bytes of the wheel would differ from a normal build.",
             id="release-source-date-epoch",
             code=USAGE,
             evidence=f"SOURCE_DATE_EPOCH={epoch}",
@@ -168,7 +169,7 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
     # Even with --fresh: where nothing takes its place, what is there is left to be looked at.
     own = broken or any(line.startswith(target) for line in changed)
     if changed and ctx.options.fresh:
-        what = "dist/ is not as it was written; --fresh writes it anew:"
+        what = "dist/ was changed after release wrote it; --fresh writes it again:"
         console.warn("\n".join([what, *changed]))
         changed = ()
     checkout = _still(ctx, before)
@@ -188,7 +189,7 @@ def _one(ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]) ->
     asked = dataclasses.replace(ctx.options, target=name)
     repacked = pythons.read(ctx.root, ctx.targets, asked, found.path)
     for older in repacked.older:
-        console.warn(f"{name}: left out, as it was made of another build: {older}")
+        console.warn(f"{name}: left out, because it was made from another build: {older}")
     situation = dataclasses.replace(situation, pythons=repacked)
     checks = gate.judge(found, situation)
     if ctx.options.reproduce:
@@ -341,10 +342,11 @@ def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
         code = programs.inherit([program, "attest", *kind, "--bundle", str(part), str(wheel)])
         if code or not part.is_file():
             raise Problem(
-                f"sigstore ended with {code} and no signature; nothing was written to dist/.",
+                f"sigstore ended with exit code {code} and without a signature; dist/ was not "
+                "changed.",
                 id="sigstore-failed",
-                evidence="what it said is above",
-                remedy="sign in as it asks, or release without --sigstore",
+                evidence="its output is above",
+                remedy="sign in as sigstore asks, or release without --sigstore",
             )
 
 
@@ -531,12 +533,13 @@ def _refuse_changed(folder: Path, changed: Iterable[str]) -> None:
     lines = [line for line in changed if line.startswith(f"{folder.name}/")]
     if lines:
         raise Problem(
-            f"dist/{folder.name}/ is not as it was released.",
+            f"dist/{folder.name}/ was changed after release wrote it.",
             id="dist-changed",
             code=CHECK_FAILED,
             evidence="\n".join(lines),
-            remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it "
-            f"anew (several in one run: --target A,B); or delete {folder}",
+            remedy=f"write it again: nox -s release -- --target {folder.name.split('+')[0]} "
+            "--fresh "
+            f"(several in one run: --target A,B); or delete {folder}",
         )
 
 

@@ -35,7 +35,7 @@ from sessions.shared import (
     usage,
 )
 from sessions.shared.cli import Request
-from sessions.shared.errors import BUG, USAGE, Problem
+from sessions.shared.errors import BUG, REPORT, USAGE, Problem
 from sessions.shared.machine import Machine, has_python, real
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
@@ -245,7 +245,7 @@ def _chosen(request: Request, folder: Path) -> Options:
     if chosen.version == spec.LATEST:
         why = "" if chosen.offline else _ask_index()
         newest = spec.normal(chosen).version
-        _say_once(f"version latest: {newest}{why or ', the newest that is locked here'}")
+        _say_once(f"version latest: {newest}{why or ', the newest of the locked releases'}")
     return _for_python(spec.normal(chosen), request.stages)
 
 
@@ -281,7 +281,7 @@ def _ask_index() -> str:
     asked = programs.capture(command, env=pipconfig.environment(env, listed.stdout, "index"))
     found = re.search(r"^llama[-_]cpp[-_]python \((\d+(?:\.\d+)+)\)$", asked.stdout, re.MULTILINE)
     if asked.returncode or not found:
-        return ", the newest that is locked here, because pip could not ask the package index"
+        return ", the newest of the locked releases, because pip could not ask the package index"
     knowledge.OFFERED.add(found[1])
     return ", the newest of the package index" if found[1] == knowledge.newest_sdist() else ""
 
@@ -293,7 +293,8 @@ def _auto(chosen: Options) -> Options:
     names = (chosen.target or "").split(",")
     if len(names) > 1 and found.arch:
         raise Problem(
-            "--target auto chose several architectures, which the other targets do not have.",
+            "This machine has GPUs of several architectures, so --target auto cannot be "
+            "combined with other targets.",
             id="auto-beside-targets",
             evidence=told,
             remedy="ask for --target auto by itself",
@@ -340,13 +341,13 @@ def _early(chosen: Options, found: BuildSpec) -> None:
         return
     if not (ROOT / "wheels" / found.target / "wheel.json").is_file():
         raise Problem(
-            f"--device cpu tests only the Python side of a wheel of {found.target}, nothing of a "
-            "GPU, and no such wheel has been built.",
+            f"There is no wheel of {found.target} yet. --device cpu builds nothing: it runs a "
+            "wheel that has been built, on the CPU, and does not test its GPU code.",
             id="cpu-of-cuda-target",
             remedy=f"build it first: {spec.command('wheel', found)}",
             code=USAGE,
         )
-    console.warn("--device cpu: this tests the Python side of the wheel, nothing of a GPU")
+    console.warn("--device cpu: the wheel runs on the CPU, and its GPU code is not tested")
 
 
 def _early_ops(chosen: Options, found: BuildSpec) -> None:
@@ -362,10 +363,11 @@ def _early_ops(chosen: Options, found: BuildSpec) -> None:
     known = knowledge.ops()
     if found.version not in known and not (chosen.wheel or chosen.source):
         raise Problem(
-            f"The operators of llama-cpp-python {found.version} are not in the table.",
+            f"blackwheel does not know the operators of llama-cpp-python {found.version}.",
             id="ops-version-unknown",
             evidence=f"known: {', '.join(known)}",
-            remedy="test one of these: --version V",
+            remedy="test one of these releases, for example --version "
+            f"{next(reversed(known), 'V')}",
             code=USAGE,
         )
 
@@ -427,12 +429,13 @@ def _bug(stage: str, error: BaseException) -> Problem:
         id="bug",
         code=BUG,
         evidence=where,
-        remedy="report it with that text; until then, nox -s clean -- --all starts afresh",
+        remedy=f"{REPORT}, with the traceback; nox -s clean -- --all deletes what was built "
+        "here, so that the next run starts from nothing",
     )
 
 
 def _terminated(number: int, _: object) -> NoReturn:
     # SystemExit unwinds the stack, so that run.stream ends the compilers it started.
     with contextlib.suppress(OSError):  # the terminal is gone
-        console.say("Terminated; the next run goes on where this one was.")
+        console.say("Terminated; the next run continues where this one stopped.")
     sys.exit(128 + number)

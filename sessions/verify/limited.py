@@ -191,7 +191,10 @@ class _Running:
 
 
 def _time(limits: Limits) -> Ended:
-    return Ended(f"it needed more than {limits.seconds:g} s, its limit of time")
+    return Ended(
+        f"it needed more than {limits.seconds:g} s, its limit of time "
+        "(on a busy machine, run verify again later)"
+    )
 
 
 def _room(limits: Limits) -> Ended:

@@ -219,7 +219,9 @@ def test_compile_error_is_shown_and_the_old_wheel_stays(mini: Checkout) -> None:
     mini.nox().well()
     before = snapshot(mini.wheels)
     mini.edit("vendor/llama.cpp/src/llama-model.cpp", "size()", "size_of_it()")
-    run = mini.nox().badly("The build failed. The first error:", str(mini.build / "wheel.log"))
+    run = mini.nox().badly(
+        "The build failed; the first error is below.", str(mini.build / "wheel.log")
+    )
     assert re.search(r"llama-model\.cpp:6:\d+: error: .*size_of_it", run.output), run.output
     assert snapshot(mini.wheels) == before
     # And the next run does not take the old wheel for the new one.

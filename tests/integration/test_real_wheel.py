@@ -212,7 +212,7 @@ def test_without_the_gpu_one_thing_alone_is_between_it_and_a_release() -> None:
     assert done.returncode != 0, said
     assert "rtx50: NOT RELEASABLE" in said
     failed = dict(re.findall(r"^✗ ([a-z-]+): (.*)$", said, re.MULTILINE))
-    assert failed.pop("smoke", "") == "no smoke on a GPU of compute capability 12.0"
+    assert failed.pop("smoke", "") == "not run on a GPU of compute capability 12.0"
     untested = "upstream's operator test was not run on a GPU of compute capability 12.0"
     assert failed.pop("ops", "") == untested
     assert list(failed) == (["checkout"] if dirty else [])

@@ -57,7 +57,7 @@ def test_a_good_report_is_taken_and_recorded(
         "cases": 10_839, "right": 4_870, "wrong": 0, "unsupported": 5_969,
     }  # fmt: skip
     assert ops_results.places(ctx.build) == ("12.0",)
-    assert "4870 right, 0 wrong as known, 5969 not supported" in capsys.readouterr().out
+    assert "4870 right, 0 known upstream faults, 5969 not supported" in capsys.readouterr().out
 
 
 def test_what_a_report_says_of_itself_does_not_count(tmp_path: Path) -> None:

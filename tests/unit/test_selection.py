@@ -116,7 +116,7 @@ def test_with_old_compilers_alone_none_is_chosen_and_each_reason_is_given() -> N
 
 
 def test_without_a_compiler_none_is_chosen() -> None:
-    assert selection.choose_compiler([], ACCEPTS, None) == (None, "no C++ compiler was found")
+    assert selection.choose_compiler([], ACCEPTS, None) == (None, "none found")
 
 
 def test_the_named_compiler_is_chosen_before_one_that_fits_better() -> None:
@@ -310,7 +310,7 @@ def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
         gpus=(),
         python=None,
         compiler=None,
-        compiler_why="no C++ compiler was found",
+        compiler_why="none found",
         setup_problem="",
         toolkit=None,
         jobs=1,
@@ -339,7 +339,9 @@ def test_a_toolkit_that_is_not_used_is_mentioned() -> None:
 def test_a_missing_system_toolkit_names_those_that_are_there() -> None:
     check = judged(SYSTEM)["toolkit"]
     assert "13.0.88 in /usr/local/cuda-13.0" in check.evidence
-    assert check.remedy == "--toolkit pypi gets it without installing anything"
+    assert (
+        check.remedy == "use --toolkit pypi, which downloads it and installs nothing on the system"
+    )
 
 
 def test_a_system_toolkit_judges_the_compiler_by_its_own_header() -> None:
@@ -388,7 +390,7 @@ def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> 
     checks = selection.judge(fakes.chain(gpus=cards), fakes.spec(), {})
     assert [c.summary for c in checks if c.id == "gpu"] == [
         "GPU 0: NVIDIA GeForce RTX 5090, 12.0",
-        "GPU 1: NVIDIA GeForce RTX 5090, 8.9: this wheel has no code for it",
+        "GPU 1: NVIDIA GeForce RTX 5090, 8.9: this wheel has no code for this GPU",
         "GPU 2: NVIDIA GeForce RTX 5090, 12.0",
     ]
     assert [c.status for c in checks if c.id == "gpu"] == ["ok", "warn", "ok"]
@@ -410,7 +412,7 @@ def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> 
         ("8.6", "nox -s wheel -- --target ampere"),
         ("9.0", "nox -s wheel -- --target hopper"),
         ("7.5", "nox -s wheel -- --target rtx50 --arch 75-real"),
-        ("6.1", "no CUDA version that is known here can build for what is here"),
+        ("6.1", "no CUDA version that blackwheel knows can build for this machine's GPUs"),
     ],
 )
 def test_the_target_of_another_gpu_is_named(capability: str, remedy: str) -> None:

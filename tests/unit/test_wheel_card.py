@@ -155,9 +155,9 @@ def test_untested_is_said_wherever_it_is_so_and_only_there() -> None:
 
 def test_of_an_untested_wheel_nothing_is_claimed_that_only_a_run_shows() -> None:
     text = of(WHEELS["untested"])
-    assert "It was not run on any machine." in text
-    assert "**CUDA offload**: UNTESTED on the GPU" in text
-    assert "no quantisation was tried" in text
+    assert "It has not been run on any machine." in text
+    assert "**Layers on the GPU (offload)**: UNTESTED on the GPU" in text
+    assert "no quantization was tested" in text
     assert "RTX 5090" not in text
 
 
@@ -174,7 +174,7 @@ def test_a_run_on_the_cpu_says_nothing_of_the_card() -> None:
     told = of(fakes.rerun(found, device="cpu", capability=None, driver=None, checks=checks))
     assert "By running it on the CPU, Linux 6.1.0 x86_64" in told
     assert "> **UNTESTED** on a GPU of compute capability 12.0" in told
-    assert "**CUDA offload**: UNTESTED on the GPU" in told
+    assert "**Layers on the GPU (offload)**: UNTESTED on the GPU" in told
 
 
 def test_every_number_of_the_checks_is_the_records() -> None:
@@ -197,7 +197,7 @@ def test_every_number_of_the_checks_is_the_records() -> None:
 def test_a_check_that_does_not_hold_is_not_among_what_was_tested() -> None:
     found = fakes.evidence()
     told = section(of(fakes.rerun(found, checks=fakes.smoke_checks("memory"))), "What was tested")
-    assert "No device memory is lost" not in told
+    assert "No GPU memory leaks" not in told
     assert "Every layer was on the GPU" in told
 
 
@@ -213,7 +213,7 @@ def test_requirements_follow_from_what_is_in_the_wheel() -> None:
     assert "no GPU" in cpu
     assert "**Driver**: none" in cpu
     ptx = section(of(WHEELS["ptx"]), "What it requires")
-    assert "for its PTX one of CUDA 13.1 or newer" in ptx
+    assert "to use the PTX, a driver for CUDA 13.1 or newer" in ptx
 
 
 @pytest.mark.parametrize(
@@ -247,10 +247,10 @@ def test_how_to_check_the_file_is_the_systems_own_way() -> None:
 
 
 def test_sizes_are_compared_with_what_was_measured_and_nothing_else() -> None:
-    assert "gave 72.4 MB" in of(WHEELS["rtx50"])
-    assert "3.7 times as much" in of(WHEELS["rtx50"])
+    assert "gave a wheel of 72.4 MB" in of(WHEELS["rtx50"])
+    assert "3.7 times the size" in of(WHEELS["rtx50"])
     for name in ("rtx50-fp4", "cpu"):
-        assert "**Compared**: no other wheel of this release" in of(WHEELS[name])
+        assert "**Comparison**: none" in of(WHEELS[name])
     hopper = dataclasses.replace(WHEELS["rtx50"], spec=fakes.claiming(archs=("90-real",)))
     assert wheel_card.comparison(hopper) is None
     assert "450 MB" not in of(WHEELS["rtx50"])
@@ -271,7 +271,10 @@ def test_the_flag_that_cuda_needed_is_told_and_only_where_it_was_given() -> None
     found = fakes.evidence()
     settings = {**found.build.settings, "cmake.define.CMAKE_CUDA_FLAGS_INIT": UNSUPPORTED}
     flagged = dataclasses.replace(found, build=dataclasses.replace(found.build, settings=settings))
-    assert "`-allow-unsupported-compiler`, because CUDA 13.1" in of(flagged)
+    assert (
+        "`-allow-unsupported-compiler`, because this compiler is not among those that CUDA 13.1"
+        in of(flagged)
+    )
 
 
 def test_the_procedure_is_that_of_the_records() -> None:
@@ -290,10 +293,10 @@ def test_what_the_build_gets_of_the_callers_environment_is_told_by_name_alone() 
     given = {"HOME": "/home/user", "TZ": "Atlantic/Canary", "LANG": "C.UTF-8"}
     build = dataclasses.replace(found.build, variables={**found.build.variables, **given})
     text = of(dataclasses.replace(found, build=build))
-    gets = "`HOME`, `LANG`, `TZ`, the compiler cache's own settings, and nothing else"
-    assert f"the build gets {gets}" in text
+    gets = "`HOME`, `LANG`, `TZ`, and the settings of the compiler cache"
+    assert f"the build takes only {gets}" in text
     assert "Canary" not in text
-    assert "a `SOURCE_DATE_EPOCH` of the caller's would take the place" in text
+    assert "If `SOURCE_DATE_EPOCH` is set in your environment" in text
 
 
 @pytest.mark.parametrize("name", WHEELS)
@@ -407,7 +410,7 @@ def test_the_card_says_how_to_run_a_model_and_the_server() -> None:
 def test_the_card_says_what_is_downloaded() -> None:
     text = of(WHEELS["rtx50"])
     assert f"and {knowledge.runtime_mb()} MB of NVIDIA's packages from PyPI" in text
-    assert "take 732 MB of disk" in text
+    assert "take 732 MB on disk" in text
     assert "NVIDIA's packages from PyPI" not in of(WHEELS["cpu"])
 
 
@@ -430,8 +433,11 @@ def test_the_card_compares_with_a_wheel_for_all_gpus(
     )
     times = round(mb * 1e6 / found.wheel.size)
     text = of(found)
-    assert f"was published with {mb} MB, {times} times as much (with another {other}," in text
-    assert f"se publicó con {mb} MB, {times} veces más" in of(found, "es")
+    assert (
+        f"was published with {mb} MB, {times} times the size of this wheel (with another {other}"
+        in text
+    )
+    assert f"se publicó con {mb} MB, {times} veces el tamaño de este" in of(found, "es")
     assert "wheel for all GPUs" not in of(WHEELS["cpu"])
 
 
@@ -444,7 +450,7 @@ def test_the_title_names_the_gpus_and_the_procedure_its_tools() -> None:
 
 
 def test_the_card_names_its_author_its_date_and_the_address_to_clone() -> None:
-    for language, word in (("en", "of"), ("es", "de")):
+    for language, word in (("en", "by"), ("es", "de")):
         text = of(WHEELS["rtx50"], language)
         assert text.endswith(f"blackwheel {COMMIT[:12]}, {word} Ana Pérez, 2026-11-28.*\n")
         assert "git clone https://example.org/b.git blackwheel\ncd blackwheel\n" in text

@@ -190,7 +190,7 @@ def fp4(found: Evidence) -> int:
 
 
 def types(reports: Iterable[SmokeReport]) -> list[str]:
-    """The quantisations of which every case of every run was within its bound."""
+    """The quantizations of which every case of every run was within its bound."""
     cases = [case for report in reports for case in report.cases]
     bad = {case["type"] for case in cases if not job.holds(case)}
     return [name for name in dict.fromkeys(case["type"] for case in cases) if name not in bad]
