@@ -136,10 +136,13 @@ def test_the_openmp_runtime_needs_no_newer_glibc_and_computes(tree: Path) -> Non
     flags = [*old_glibc.linker_flags().split(), "-fopenmp", f"-Wl,-rpath,{runtime.parent}"]
     done = linked(tree, "team", TEAM, *flags)
     assert done.returncode == 0, done.stderr
-    code = "import ctypes, sys; print(*map(ctypes.CDLL(sys.argv[1]).team, (1, 2, 4, 9)))"
-    code += "; print('gomp from', [l.split(None, 5)[-1].strip() for l in open('/proc/self/maps') if 'gomp' in l][0])"
+    code = """
+import ctypes, sys
+print(*map(ctypes.CDLL(sys.argv[1]).team, (1, 2, 4, 9)))
+print(*{line.split(None, 5)[-1].strip() for line in open("/proc/self/maps") if "gomp" in line})
+"""
     said = told(sys.executable, "-c", code, tree / "libteam.so").splitlines()
-    assert said == ["0 1 6 36", f"gomp from {runtime}"]
+    assert said == ["0 1 6 36", str(runtime)]
 
 
 def test_a_runtime_with_functions_that_are_newer_is_refused(tree: Path, tmp_path: Path) -> None:
