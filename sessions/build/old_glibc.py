@@ -107,7 +107,8 @@ def make(compiler: Compiler, folder: Path, env: Mapping[str, str]) -> None:
     _run(compiler, words, folder, env)
     if compiler.family == "gnu":
         asked = _run(compiler, [f"-print-file-name={openmp.FILE}"], folder, env)
-        openmp.portable(Path(asked.strip()).resolve(), folder / openmp.FILE, symbols())
+        runtime = openmp.portable(Path(asked.strip()).resolve(), symbols())
+        (folder / openmp.FILE).write_bytes(runtime)
 
 
 def _run(compiler: Compiler, words: list[str], folder: Path, env: Mapping[str, str]) -> str:

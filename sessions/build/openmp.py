@@ -42,11 +42,19 @@ def elf_hash(name: str) -> int:
     return value
 
 
-def portable(library: Path, target: Path, table: Table) -> None:
-    """Write the runtime in ``library`` for glibc 2.28. Raises Problem where that lacks a symbol."""
+def portable(library: Path, table: Table) -> bytes:
+    """The runtime in ``library`` for glibc 2.28. Raises Problem where that lacks a symbol."""
     import lief  # a quarter of a second, which no other session needs
 
     binary: Any = lief.ELF.parse(library.read_bytes())
+    if binary is None:
+        raise Problem(
+            "The compiler's OpenMP runtime cannot be read.",
+            id="openmp-unreadable",
+            evidence=f"{library} is not an ELF library",
+            remedy="choose another compiler with --compiler PATH, or link with this system's "
+            "glibc: --glibc host",
+        )
     home = homes(table)
     wanted: dict[str, str] = {}  # symbol -> version
     libraries: set[str] = set()
@@ -78,7 +86,9 @@ def portable(library: Path, target: Path, table: Table) -> None:
             symbol.symbol_version.value = numbers[wanted[symbol.name]]
     for name in sorted(libraries - set(binary.libraries) - {_LOADER}):
         binary.add_library(name)
-    binary.write(str(target))
+    builder: Any = lief.ELF.Builder(binary, lief.ELF.Builder.config_t())
+    builder.build()
+    return bytes(builder.get_build())
 
 
 def _version(symbol: Any) -> str | None:
