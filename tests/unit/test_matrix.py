@@ -585,7 +585,8 @@ def test_the_reason_is_what_the_chain_said(said: str, expected: str) -> None:
     assert subnox.reason(said) == expected
 
 
-def test_the_table_fits_a_terminal_of_80(capsys: Told) -> None:
+def test_the_table_fits_a_terminal_of_80(capsys: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_WIDE", 80)  # as on a terminal; in a pipe no cell is folded
     console.table(
         "",
         main_matrix.COLUMNS,
