@@ -37,12 +37,14 @@ extern "C" __attribute__((visibility("default"))) int blackwheel_archs(int, char
 # Of what common.cpp refers to in functions that the test does not call, one remains.
 REST = "struct common_sampler; void common_sampler_free(common_sampler *) { __builtin_trap(); }\n"
 PROGRAM = """
-import ctypes, os, sys
+import ctypes, os, sys, time
 import llama_cpp
 llama_cpp.llama_backend_init()
 words = [b"test", *(word.encode() for word in sys.argv[2:])]
 test = ctypes.CDLL(sys.argv[1]).blackwheel_archs
 code = test(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None))
+time.sleep(5)  # upstream's log is written by another thread
+ctypes.CDLL(None).fflush(None)
 print("ended", code, flush=True)
 os._exit(0)
 """
