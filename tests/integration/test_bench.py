@@ -177,7 +177,7 @@ def test_a_bundle_that_was_stopped_half_way_goes_on(
     assert "Traceback" not in told, told
     if stop is not kill_tree:
         assert running.returncode == 130
-        assert "Stopped. With --bench or --ops, the same command goes on" in told
+        assert "Stopped. With --bench or --ops, the same command continues" in told
     assert processes_of(tmp_path) == []
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "Continuing where the last run was stopped" in done.stdout

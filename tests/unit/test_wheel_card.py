@@ -374,7 +374,7 @@ def test_nothing_that_a_report_says_is_more_than_text(language: str) -> None:
 
 @pytest.mark.parametrize(
     ("language", "words"),
-    [("en", "which this repository does not lock"), ("es", "que este repositorio no fija")],
+    [("en", "this repository does not lock it"), ("es", "este repositorio no lo tiene fijado")],
 )
 def test_a_release_that_is_not_locked_here_is_said_to_be_so(
     language: str, words: str, monkeypatch: pytest.MonkeyPatch
