@@ -1,4 +1,4 @@
-"""The graph of the project: one session a stage. ``nox -l`` lists them.
+"""Each session is one step of the work; sessions marked * run by default. ``nox -l`` lists them.
 
 ``nox -s SESSION -- --help`` prints the options of one; docs/cli.md has all of them.
 """
@@ -52,13 +52,13 @@ nox.options.error_on_missing_interpreters = True
 
 @nox.session
 def probe(session: nox.Session) -> None:
-    """What is on this machine; can the target be built with it."""
+    """Show what is installed on this machine, and whether the target can be built."""
     stage(session, main_probe.main)
 
 
 @nox.session
 def clean(session: nox.Session) -> None:
-    """Delete what is stale."""
+    """Delete outputs whose inputs have changed."""
     stage(session, main_clean.main)
 
 
@@ -76,7 +76,7 @@ def toolkit(session: nox.Session) -> None:
 
 @nox.session(requires=first("configure"))
 def configure(session: nox.Session) -> None:
-    """Decide what the compiler is told."""
+    """Choose the settings of the build."""
     stage(session, main_configure.main)
 
 
@@ -88,61 +88,61 @@ def wheel(session: nox.Session) -> None:
 
 @nox.session(requires=first("matrix"))
 def matrix(session: nox.Session) -> None:
-    """Wheels of several targets for several Pythons."""
+    """Build wheels of several targets for several Python versions."""
     stage(session, main_matrix.main)
 
 
 @nox.session(requires=first("verify"))
 def verify(session: nox.Session) -> None:
-    """Test what is inside a wheel, without running it."""
+    """Check what is inside a wheel, without running it."""
     stage(session, main_verify.main)
 
 
 @nox.session(requires=first("smoke"))
 def smoke(session: nox.Session) -> None:
-    """Test that the wheel computes."""
+    """Run the wheel and compare its results with a reference."""
     stage(session, main_smoke.main)
 
 
 @nox.session(requires=first("ops"))
 def ops(session: nox.Session) -> None:
-    """Test every operator of ggml with the wheel's libraries."""
+    """Run upstream's test of every operator with the wheel."""
     stage(session, main_ops.main)
 
 
 @nox.session(requires=first("bench"))
 def bench(session: nox.Session) -> None:
-    """Measure the wheel, and others in turn."""
+    """Measure the speed of the wheel, alternating with other wheels."""
     stage(session, main_bench.main)
 
 
 @nox.session(requires=first("bundle"))
 def bundle(session: nox.Session) -> None:
-    """One file that tests the wheel on another machine."""
+    """Write one file that tests the wheel on another machine."""
     stage(session, main_bundle.main)
 
 
 @nox.session(requires=first("release"))
 def release(session: nox.Session) -> None:
-    """Test, judge, write dist/."""
+    """Run the tests, check the records, and write dist/."""
     stage(session, main_release.main)
 
 
 @nox.session(requires=first("index"))
 def index(session: nox.Session) -> None:
-    """One package index of several dist/, into site/."""
+    """Merge several dist/ folders into one package index, site/."""
     stage(session, main_index.main)
 
 
 @nox.session(requires=first("publish"))
 def publish(session: nox.Session) -> None:
-    """Print how to publish what was released, or upload it."""
+    """Print how to publish the released wheels, or upload them."""
     stage(session, main_publish.main)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests(session: nox.Session) -> None:
-    """Unit tests: no network, no compiler."""
+    """Run the unit tests: no network, no compiler."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
     # What pytest makes of each file is kept for the next run, whatever the caller's environment.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
@@ -167,14 +167,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def integration(session: nox.Session) -> None:
-    """Tests with real tools on a small upstream: minutes."""
+    """Run tests with real tools on a small upstream (half an hour)."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/integration.txt")
     session.run("python", "-m", "pytest", *chosen(session, "tests/integration"))
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests_windows(session: nox.Session) -> None:
-    """Tests in a Windows Python under Wine, which it installs: minutes."""
+    """Run tests in a Windows Python under Wine, which it installs (minutes)."""
     session.run(sys.executable, "-m", "tests.windows.lab", external=True)  # or why there is none
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/integration.txt")
     session.run("python", "-m", "pytest", *chosen(session, "tests/windows"))
@@ -182,7 +182,7 @@ def tests_windows(session: nox.Session) -> None:
 
 @nox.session(requires=first("lock"))
 def lock(session: nox.Session) -> None:
-    """Maintainers: pin another upstream release or CUDA line."""
+    """For maintainers: lock another upstream release or CUDA version."""
     stage(session, main_lock.main)
 
 

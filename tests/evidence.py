@@ -16,7 +16,7 @@ from sessions.release.gate import Checkout
 from sessions.run.model import SmokeReport
 from sessions.shared import records, targets_file
 from sessions.shared.checks import Check, CheckGroup
-from sessions.verify.model import Bill, WheelFacts
+from sessions.verify.model import WheelFacts
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
 
@@ -47,12 +47,10 @@ def cold() -> Timeline:
 
 @functools.cache
 def facts() -> WheelFacts:
-    """What verify read of a real rtx50 wheel; it has no bill of materials, so one is added."""
+    """What verify read of a real rtx50 wheel."""
     found = records.read(DATA / "wheelfile" / "rtx50.json", "facts", WheelFacts)
     assert found is not None
-    parts = (fakes.material("llama.cpp", version="b6122"), fakes.material("ggml"))
-    bill = Bill("a/sboms/b.json", "b" * 64, "llama-cpp-python", "0.3.16", "", parts, ())
-    return found if found.bills else dataclasses.replace(found, bills=(bill,))
+    return found
 
 
 @functools.cache

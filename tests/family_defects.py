@@ -59,6 +59,10 @@ DEFECTS: dict[str, list[tuple[str, str, Any]]] = {
         ("convolution 10 % off", "ssm_conv1d.weight", 1.1),
         ("no direct path", "ssm_d ", 0.0),
     ],
+    "mamba": [("decay of the state 10 % off, 16 numbers per channel", "ssm_a ", 1.1)],
+    "falcon-h1-256": [("decay of the state 10 % off, 256 numbers per head", "ssm_a ", 1.1)],
+    "phi2": [("rotates all of a head of 80", "phi2.rope.dimension_count", 80)],
+    "gemma4": [("a window of 96 tokens for 64", "gemma4.attention.sliding_window", 96)],
     "falcon-h1": [("decay of the state 10 % off beside attention", "ssm_a ", 1.1)],
     "llama4": [
         ("two experts exchanged, one used", "ffn_up_exps", "swap"),

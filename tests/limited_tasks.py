@@ -33,6 +33,11 @@ def take_memory_in_a_program() -> str:
     return str([child.wait() for child in children])
 
 
+def wait() -> str:
+    time.sleep(2)
+    return "done"
+
+
 def sleep() -> str:
     time.sleep(600)
     return ""

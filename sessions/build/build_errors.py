@@ -50,21 +50,22 @@ def failure(error: str, log: str, jobs: int) -> Problem:
             "The disk is full: the build stopped.",
             id="build-disk-full",
             evidence=error,
-            remedy="free some space, then run the same command again: it goes on where it stopped",
+            remedy="free some space, then run the same command again: it continues where it "
+            "stopped",
         )
     if re.search(
         r"\bKilled\b|Kill signal|out of memory|cannot allocate memory", error, re.IGNORECASE
     ):
         return Problem(
-            f"The build ran out of memory with {jobs} compile steps at once.",
+            f"The build ran out of memory; compile steps at once: {jobs}.",
             id="build-out-of-memory",
             evidence=error,
-            remedy=f"run the same command with --jobs {max(1, jobs // 2)}: it goes on where it "
-            "stopped",
+            remedy=f"run the same command with --jobs {max(1, jobs // 2)}: it continues where "
+            "it stopped",
         )
     return Problem(
-        "The build failed. The first error:",
+        "The build failed; the first error is below.",
         id="build-failed",
         evidence=error or "no line of the log looks like an error",
-        remedy=f"fix it and run the same command again; the whole log is {log}",
+        remedy=f"correct that error, then run the same command again; the whole log is {log}",
     )

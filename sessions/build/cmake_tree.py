@@ -9,6 +9,7 @@ from pathlib import Path
 from sessions.fetch.model import Toolkit
 from sessions.shared import knowledge, programs
 from sessions.shared.errors import USAGE, Problem
+from sessions.shared.spec import command as command_of
 from sessions.shared.target import BuildSpec
 
 
@@ -90,8 +91,8 @@ def check(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
                 "CMake found parts of another CUDA toolkit than the one the target asks for.",
                 id="build-foreign-cuda",
                 evidence="\n".join(foreign),
-                remedy=f"everything must be in {toolkit.root}: nox -s toolkit -- --fresh makes it "
-                "anew",
+                remedy=f"everything must be in {toolkit.root}; make that toolkit again: "
+                + command_of("toolkit", spec, "--fresh"),
             )
     commands = text(tree / "compile_commands.json")
     wanted = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
@@ -107,11 +108,11 @@ def check(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
     only = knowledge.shortest(compiled.pop()) if len(compiled) == 1 else ()
     asked = ";".join(spec.archs) or "the CPU only"
     raise Problem(
-        f"Upstream's CMake compiles for other GPU architectures than the build asks for: {asked}.",
+        f"Upstream's CMake would compile for other GPU architectures than you asked for: {asked}.",
         id="build-other-architectures",
         code=USAGE,
         evidence="\n".join(lines),
-        remedy=f"ask for what it compiles: {programs.typed(['--arch', ';'.join(only)])}"
+        remedy=f"ask for what it compiles: add {programs.typed(['--arch', ';'.join(only)])}"
         if only and spec.archs
         else "choose another release with --version",
     )

@@ -22,6 +22,7 @@ from sessions.probe.model import Toolchain
 from sessions.shared import console, options, programs, records, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
+from sessions.shared.spec import command as command_of
 
 _CONFIGURED = "-- Build files have been written to"  # CMake's last line
 
@@ -120,8 +121,8 @@ def _sccache(ctx: Context, env: dict[str, str]) -> Iterator[list[str]]:
             "sccache does not start.",
             id="sccache-not-starting",
             evidence=venvs.tail(started.output),
-            remedy="correct its settings (SCCACHE_*, AWS_*) or its store; or build without: "
-            "nox -s wheel -- --cache none",
+            remedy="correct its settings (SCCACHE_*, AWS_*) or its store; or build without it: "
+            + command_of("wheel", ctx.spec, "--cache", "none"),
         )
     trouble = compiler_cache.no_servers(
         programs.capture([program, "--dist-status"], env=env).stdout

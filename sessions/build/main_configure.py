@@ -219,7 +219,6 @@ def _old_glibc() -> dict[str, str]:
     return {
         "CMAKE_SHARED_LINKER_FLAGS_INIT": flags,
         "CMAKE_MODULE_LINKER_FLAGS_INIT": flags,
-        "GGML_OPENMP": old_glibc.OPENMP,
         # ninja does not see these change, so a tree of others has to go.
         "BLACKWHEEL_GLIBC": old_glibc.identity(),
     }

@@ -62,7 +62,7 @@ def main(ctx: Context) -> None:
         old_glibc.make(chain.compiler, ctx.build / old_glibc.FOLDER, build.variables)
     steps, counts = compilation.run(ctx, build, chain, source.version)
     timing = compilation.timing(ctx, chain.jobs, counts) if steps else {}
-    raw = _only_wheel(ctx.build / "dist")
+    raw = _only_wheel(ctx.build / "dist", ctx.spec)
     repaired = for_python(_repair(ctx, build, raw), ctx.spec)
     libraries = wheel_contents.libraries(ctx, build, repaired)
     before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
@@ -149,7 +149,8 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
             "The Python bindings could not be compared with the C headers.",
             id="bindings-not-compared",
             evidence=venvs.tail(done.output),
-            remedy=f"compile {path} by hand to see why",
+            remedy="correct what the compiler says, or choose another one with --compiler PATH; "
+            "the command was: " + programs.typed(bindings.command(chain.compiler, source, path)),
         )
     records.write(ctx.record("bindings"), "bindings", found)
     rows = knowledge.load("bindings.toml")["known"]
@@ -157,8 +158,8 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
     wrong = bindings.unexpected(found, known)
     if wrong:
         raise Problem(
-            f"{len(wrong)} declarations of llama_cpp/ differ from the headers of vendor/llama.cpp: "
-            "the wheel would read memory at wrong places.",
+            "Declarations in llama_cpp/ differ from the headers of vendor/llama.cpp "
+            f"({len(wrong)} of them): the wheel would read memory at wrong places.",
             id="bindings-disagree",
             code=CHECK_FAILED,
             evidence="\n".join(f"{name}: {why}" for name, why in list(wrong.items())[:8]),
@@ -169,7 +170,7 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
         console.warn(f"bindings: not understood, so not compared: {', '.join(found.unread)}")
     console.say(
         f"Bindings: {found.structures} structures and {found.functions} functions agree with the "
-        f"headers, but for {len(found.wrong)} that are known"
+        f"headers; known differences: {len(found.wrong)}"
     )
 
 
@@ -204,14 +205,14 @@ def _stage(ctx: Context, build: BuildEnv, source: Source, bill: str) -> None:
         staging.stage(Path(source.path), ctx.build / "src", added)
 
 
-def _only_wheel(folder: Path) -> Path:
+def _only_wheel(folder: Path, spec: BuildSpec) -> Path:
     found = sorted(folder.glob("*.whl"))
     if len(found) != 1:
         raise Problem(
-            f"The build ended well, but left {len(found)} wheels instead of one.",
+            f"The build ended without an error, but the number of wheels is {len(found)}, not 1.",
             id="build-output",
             evidence=str(folder),
-            remedy="run it again from nothing: nox -s wheel -- --fresh",
+            remedy=f"build it again from nothing: {command_of('wheel', spec, '--fresh')}",
         )
     return found[0]
 
@@ -225,10 +226,12 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
         env = {**build.variables, **in_use.temporary(scratch)}
         if ctx.spec.platform == "windows":
             folders = {path.parent for path in ms_runtime.find(build.variables).values()}
-            platform_tag.windows(python, raw, out, sorted(folders), env)
+            platform_tag.windows(
+                python, raw, out, sorted(folders), env, wheel_contents.again(ctx.spec)
+            )
         else:
-            platform_tag.linux(python, raw, out, env)
-    return _only_wheel(out)
+            platform_tag.linux(python, raw, out, env, wheel_contents.again(ctx.spec))
+    return _only_wheel(out, ctx.spec)
 
 
 def for_python(wheel: Path, spec: BuildSpec) -> Path:
@@ -242,11 +245,12 @@ def for_python(wheel: Path, spec: BuildSpec) -> Path:
     calls = [] if why else python_tag.calls(wheel)
     if why or calls:
         raise Problem(
-            f"The wheel that was built is not one for Python {spec.python}.",
+            f"The wheel that was built does not work with Python {spec.python}.",
             id="wheel-of-other-python",
             code=USAGE,
-            evidence=why or f"{calls[0]} is a part of Python",
-            remedy=f"install Python {spec.python}, or choose the Python that built it: --python",
+            evidence=why or f"a library calls {calls[0]} of Python's C API",
+            remedy=f"install Python {spec.python}, or build for the Python that you have: "
+            "--python X.Y",
         )
     path = wheel.with_name(python_tag.name(wheel.name, spec.python))
     python_tag.retagged(wheel, path, spec.python, spec.target)

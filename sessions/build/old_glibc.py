@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from sessions.build import openmp
 from sessions.probe.model import Compiler
-from sessions.shared import code_digest, knowledge, programs, records, venvs
+from sessions.shared import code_digest, knowledge, programs, records
 from sessions.shared.errors import Problem
 
 FOLDER = "link"  # beside the CMake tree
-OPENMP = "OFF"  # a compiler's own runtime needs the glibc of its system
 _ADDED = Path(__file__).parent / "overlay" / "glibc_2_28.c"
 _LIBC = "libc.so.6"
 # Names of the C++ runtime's templates stay inside: those in one library must not meet those in
@@ -40,7 +40,7 @@ def symbols() -> dict[str, dict[str, tuple[str, ...]]]:
 
 def identity() -> str:
     """A digest of all that decides the link beside the compiler."""
-    files = (knowledge.KNOWLEDGE / "glibc.toml", _ADDED, Path(__file__))
+    files = (knowledge.KNOWLEDGE / "glibc.toml", _ADDED, Path(__file__), Path(openmp.__file__))
     return records.fingerprint([code_digest.code(path) for path in files])[:16]
 
 
@@ -105,15 +105,20 @@ def make(compiler: Compiler, folder: Path, env: Mapping[str, str]) -> None:
     words = ["-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections"]
     words += ["-fno-builtin", "-w", "-c", str(_ADDED), "-o", f"{_ADDED.stem}.o"]
     _run(compiler, words, folder, env)
+    if compiler.family == "gnu":
+        asked = _run(compiler, [f"-print-file-name={openmp.FILE}"], folder, env)
+        runtime = openmp.portable(Path(asked.strip()).resolve(), symbols())
+        (folder / openmp.FILE).write_bytes(runtime)
 
 
-def _run(compiler: Compiler, words: list[str], folder: Path, env: Mapping[str, str]) -> None:
+def _run(compiler: Compiler, words: list[str], folder: Path, env: Mapping[str, str]) -> str:
     done = programs.capture([compiler.cc, *words], env=env, cwd=folder)
     if done.returncode:
         raise Problem(
-            "The libraries that stand for glibc 2.28 at the link could not be made.",
+            "The stub libraries of glibc 2.28, which are needed for linking, could not be made.",
             id="glibc-stubs-failed",
-            evidence=venvs.tail(done.output),
+            evidence="\n".join(done.output.splitlines()[-10:]),
             remedy="nox -s probe shows the compiler in use; choose another with --compiler PATH, "
             "or link with this system's glibc: --glibc host",
         )
+    return done.output

@@ -45,16 +45,16 @@ def _wheel(ctx: Context, word: str) -> Path:
                 f"There is no wheel {path}.",
                 id="baseline-wheel-missing",
                 code=USAGE,
-                remedy="--baseline names a wheel, or what is built: " + ", ".join(baselines()),
+                remedy="name a wheel file, or one of: " + ", ".join(baselines()),
             )
         wheel_name.version(path)
         return path
     if ctx.options.wheel:
         raise Problem(
-            f"The baseline {word} is built as the target's own wheel is, and none is built here.",
-            id="baseline-is-the-target",
+            f"With --wheel nothing is built, so the baseline {word} cannot be built.",
+            id="baseline-not-built",
             code=USAGE,
-            remedy="leave --wheel out, or name a wheel: --baseline PATH",
+            remedy="leave --wheel out, or name a wheel file: --baseline PATH",
         )
     return _ptx(ctx) if word == PTX else _foreign(ctx, word)
 
@@ -75,7 +75,8 @@ def _ptx(ctx: Context) -> Path:
             "The wheel with PTX only could not be built.",
             id="baseline-ptx-build-failed",
             evidence=f"it ended with {code}",
-            remedy=f"what it says above; only: nox -s wheel -- --target {name} --arch '{archs}'",
+            remedy="correct the error that is shown above; to build only this wheel: "
+            + programs.typed(["nox", "-s", "wheel", "--", "--target", name, "--arch", archs]),
         )
     return ctx.root / "wheels" / label / built.file
 
@@ -114,7 +115,7 @@ def _foreign(ctx: Context, name: str) -> Path:
     row = knowledge.load("baselines.toml")[name]
     if "{arch}" in row["value"] and len(ctx.spec.archs) > 1:
         raise Problem(
-            f"The procedure of {name} cannot name two architectures: its variable is cut at each ;",
+            f"The baseline {name} can be built for one GPU architecture only.",
             id="baseline-two-architectures",
             code=USAGE,
             remedy="choose a target of one architecture",
@@ -154,9 +155,10 @@ def _foreign(ctx: Context, name: str) -> Path:
     made = sorted((folder / "dist").glob("*.whl"))
     if len(made) != 1:
         raise Problem(
-            f"The build of the baseline {name} left {len(made)} wheels instead of one.",
+            f"The build of the baseline {name} left {len(made)} wheels, not 1.",
             id="baseline-build-output",
-            remedy=f"look into {folder / 'build.log'}",
+            remedy=f"read {folder / 'build.log'}, correct the error that it shows, and run the "
+            "same command again",
         )
     path = output.publish(made[0], target)
     wheel = Wheel(

@@ -9,16 +9,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sessions.shared import programs, venvs
-from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
 
 # What a driver, NVIDIA's packages or Python bring: never copied into the wheel. What begins with
 # $ORIGIN/ is in it (overlay/wheel.cmake), where auditwheel does not look.
 EXCLUDED = ("$ORIGIN/*", "libcuda.so.*", "libcudart.so.*", "libcublas.so.*", "libcublasLt.so.*")
+AGAIN = f"build the wheel again with --fresh; if it happens again, {REPORT}"
 EXCLUDED_DLLS = ("nvcuda.dll", "cudart64_*.dll", "cublas*64_*.dll", "vcruntime140*.dll")
 
 
-def linux(python: str, raw: Path, out: Path, env: Mapping[str, str]) -> None:
-    """Leave the wheel in ``out`` with the platform tag that its libraries truly have."""
+def linux(python: str, raw: Path, out: Path, env: Mapping[str, str], remedy: str = AGAIN) -> None:
+    """Leave the wheel in ``out`` with the platform tag that its libraries truly have.
+
+    ``remedy`` is what to do where auditwheel refuses the wheel.
+    """
     excludes = [word for name in EXCLUDED for word in ("--exclude", name)]
     command = [python, "-I", "-m", "auditwheel", "repair", *excludes, "-w", str(out), str(raw)]
     before = os.umask(0o022)  # auditwheel packs the wheel's folders with the modes it unpacked to
@@ -32,12 +36,17 @@ def linux(python: str, raw: Path, out: Path, env: Mapping[str, str]) -> None:
             id="auditwheel-refused",
             code=CHECK_FAILED,
             evidence=venvs.tail(done.output),
-            remedy="nox -s clean -- --all, then build again; if it stays, report it",
+            remedy=remedy,
         )
 
 
 def windows(
-    python: str, raw: Path, out: Path, folders: Sequence[Path], env: Mapping[str, str]
+    python: str,
+    raw: Path,
+    out: Path,
+    folders: Sequence[Path],
+    env: Mapping[str, str],
+    remedy: str = AGAIN,
 ) -> None:
     """Leave the wheel in ``out`` with what its libraries need of ``folders``, by unique names.
 
@@ -62,7 +71,7 @@ def windows(
             id="delvewheel-refused",
             code=CHECK_FAILED,
             evidence=venvs.tail(done.output),
-            remedy="nox -s clean -- --all, then build again; if it stays, report it",
+            remedy=remedy,
         )
     repacked(out / "delvewheel" / raw.name, out)
 

@@ -144,5 +144,5 @@ def _symbols(library: bytes) -> list[str]:
         "A library of the wheel cannot be read.",
         id="library-unreadable",
         code=CHECK_FAILED,
-        remedy="nox -s wheel -- --fresh",
+        remedy="build the wheel again, with --fresh",
     )

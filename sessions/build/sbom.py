@@ -6,6 +6,7 @@ Made before the build from what decides it, so two builds from the same inputs h
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 import uuid
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 from packaging.requirements import Requirement
 
+from sessions.build import old_glibc, openmp
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe import ms_runtime
 from sessions.probe.model import Compiler
@@ -181,17 +183,24 @@ def cuda(toolkit: Toolkit, requires: Sequence[str]) -> Iterator[Part]:
         yield Part("CUDA toolkit", toolkit.version, purl, row["licence"], (INSIDE, TOOL))
 
 
+def _shipped_digest(path: Path, spec: BuildSpec) -> str:
+    """The sha256 of the compiler's OpenMP runtime as the wheel has it."""
+    if not spec.old_glibc:
+        return records.file_sha256(path)
+    return hashlib.sha256(openmp.portable(path, old_glibc.symbols())).hexdigest()
+
+
 def shipped_runtime(spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
     """The files of the compiler's own that the wheel has to bring along."""
     for row in knowledge.load("parts.toml")["runtime"]:
-        if row["family"] != compiler.family or row.get("glibc", spec.glibc) != spec.glibc:
+        if row["family"] != compiler.family:
             continue
         if compiler.family == "msvc":
             yield from _redistributed(row, env)
             continue
         for file in row["files"]:
             whole, number, purl = _compilers_file(file, compiler, env)
-            digest = records.file_sha256(whole) if whole else ""
+            digest = _shipped_digest(whole, spec) if whole else ""
             purl = purl or f"pkg:generic/{row['name']}"
             yield Part(row["name"], number, purl, row["licence"], (SHIPPED,), file, digest)
 

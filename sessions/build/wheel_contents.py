@@ -8,15 +8,15 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.build import (
-    import_hooks,
-)
+from sessions.build import import_hooks
 from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
 from sessions.shared import knowledge, programs, venvs
-from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
 from sessions.shared.nox_session import Context
+from sessions.shared.spec import command as command_of
+from sessions.shared.target import BuildSpec
 
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd")
 
@@ -34,11 +34,11 @@ def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
     )
     if wrong:
         raise Problem(
-            "The finished wheel does not hold what it should.",
+            "The finished wheel does not contain what it should.",
             id="wheel-contents",
             code=CHECK_FAILED,
             evidence="\n".join(wrong),
-            remedy="nox -s wheel -- --fresh; if it stays, report it",
+            remedy=again(ctx.spec),
         )
     tools = build_tools.tools(ctx)
     # W004 takes libggml-base.so for a Python module with a name that cannot be imported; W009 and
@@ -53,11 +53,16 @@ def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
                 id="wheel-check-refused",
                 code=CHECK_FAILED,
                 evidence=venvs.tail(done.output),
-                remedy="nox -s wheel -- --fresh; if it stays, report it",
+                remedy=again(ctx.spec),
             )
     with zipfile.ZipFile(wheel) as archive:
         libraries = [n for n in sizes if "/lib/" in n or (is_brought(n) and n.endswith(".dll"))]
         return {Path(n).name: hashlib.sha256(archive.read(n)).hexdigest() for n in libraries}
+
+
+def again(spec: BuildSpec) -> str:
+    """The remedy where a build went wrong and nobody knows why."""
+    return f"{command_of('wheel', spec, '--fresh')}; if it happens again, {REPORT}"
 
 
 def problems(

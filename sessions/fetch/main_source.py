@@ -102,11 +102,11 @@ def checkout(path: Path) -> Source:
     version = _version(path)
     if version is None:
         raise Problem(
-            "This is not a source of llama-cpp-python.",
+            "This folder is not the source of llama-cpp-python.",
             id="source-not-upstream",
             code=USAGE,
             evidence=f"{path} has no llama_cpp/__init__.py with a __version__",
-            remedy="give the top folder of a checkout: --source PATH",
+            remedy="name the top folder of a checkout: --source PATH",
         )
     if not (path / "vendor" / "llama.cpp" / "CMakeLists.txt").exists():
         raise Problem(

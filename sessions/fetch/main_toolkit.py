@@ -76,12 +76,12 @@ def accepted(host_config: str, cuda: str) -> HostRange:
     said, known = knowledge.parse_host_config(host_config), knowledge.toolkit(cuda).accepts
     if said != known:
         raise Problem(
-            f"CUDA {cuda} accepts other compilers than the probe chose from.",
+            f"CUDA {cuda} accepts other compilers than sessions/data/knowledge/cuda.toml says.",
             id="toolkit-compiler-mismatch",
             evidence=f"its crt/host_config.h: {said or 'not in a form that is known'}\n"
             f"sessions/data/knowledge/cuda.toml: {known}",
-            remedy=f'correct accepts of toolkit."{cuda}" in sessions/data/knowledge/cuda.toml, and '
-            "run the same command again; until then take an installed one: --toolkit system",
+            remedy="use an installed toolkit (--toolkit system) or another version (--cuda 13.1); "
+            f'maintainers: correct accepts of toolkit."{cuda}" in that file',
         )
     return known
 
@@ -126,7 +126,8 @@ def correct(include: Path, headers: Sequence[knowledge.Header]) -> None:
         text, times = re.subn(header.old, header.new, path.read_text(encoding="utf-8"))
         if times != header.times:
             raise Problem(
-                f"{header.file} of NVIDIA's package is not as expected, so it was not corrected.",
+                f"NVIDIA's {header.file} has an unexpected text, so it could not be corrected "
+                "for this glibc.",
                 id="toolkit-header-unknown",
                 evidence=f"{header.what}\n{times} × {header.old} instead of {header.times}",
                 remedy=f"build with --cuda {header.fixed}, which needs no correction",
@@ -166,8 +167,8 @@ def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None
                 f"The import library of {dll.name} could not be made.",
                 id="toolkit-import-library-failed",
                 evidence=venvs.tail(made.output),
-                remedy="Visual Studio Installer, Repair; or use another: --compiler PATH of a "
-                "cl.exe, or an installed toolkit: --toolkit system",
+                remedy="repair Visual Studio in its Installer, or use another one (--compiler "
+                "PATH of a cl.exe), or an installed toolkit (--toolkit system)",
             )
 
 

@@ -46,7 +46,8 @@ def _archive(ctx: Context, sdist: Sdist) -> Path:
             "The downloaded source is not the one that was locked; it was not used.",
             id="source-hash-mismatch",
             evidence=f"sha256 {found}, locked {sdist.sha256}",
-            remedy="try again; if it stays, check the index of pip: pip config list",
+            remedy="try again; if it happens again, see which package index pip uses: pip "
+            "config list",
         )
     return kept
 
@@ -68,7 +69,7 @@ def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
             tar.extractall(folder, filter=member)
         except tarfile.FilterError as error:
             raise Problem(
-                "The source archive holds something that must not be unpacked; it was not used.",
+                "The source archive contains something that must not be unpacked; it was not used.",
                 id="source-archive-unsafe",
                 evidence=str(error),
                 remedy=f"delete {archive} and try again",

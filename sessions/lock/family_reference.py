@@ -49,11 +49,13 @@ def lock(ctx: Context, name: str) -> None:
         if done.returncode:
             text = (folder / "families.log").read_text(encoding="utf-8")
             raise Problem(
-                f"The answers of {name} could not be made.",
+                f"The reference results of {name} could not be computed.",
                 id="lock-family-failed",
                 code=CHECK_FAILED,
                 evidence=venvs.tail(text),
-                remedy="see the error; the row of the family is in families.toml",
+                remedy="correct the row of the family in "
+                "sessions/data/knowledge/families.toml, then run the "
+                "same command again",
             )
 
 
@@ -96,7 +98,7 @@ def asked(name: str) -> dict[str, Any]:
             id="lock-family-unknown",
             code=USAGE,
             evidence=f"families.toml has {', '.join(every)}",
-            remedy="nox -s lock -- --add family==NAME",
+            remedy="choose one of those: nox -s lock -- --add family==NAME",
         )
     return {each: _row(facts, every[each]) for each in (every if name == "all" else [name])}
 

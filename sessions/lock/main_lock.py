@@ -80,10 +80,10 @@ def _published(ctx: Context, version: str) -> str:
     found = releases(listed)
     if not found:
         raise Problem(
-            "The package index names no release of llama-cpp-python.",
+            "The package index lists no release of llama-cpp-python.",
             id="lock-no-releases",
             evidence=venvs.tail(listed, 4),
-            remedy="check pip's configuration (pip config list)",
+            remedy="see which package index pip uses: pip config list",
         )
     if version == LATEST:
         return found[-1]
@@ -139,12 +139,12 @@ def lock_toolkit(ctx: Context, cuda: str) -> None:
     """Write ``data/locks/cuda-X.Y.txt``: each component at its version, hashed for both systems."""
     if cuda not in knowledge.toolkits():  # what --cuda looks up
         raise Problem(
-            f"CUDA {cuda} has no row in cuda.toml, so nothing would use its lock.",
+            f"CUDA {cuda} has no row in cuda.toml, so no session would use its lock file.",
             id="lock-cuda-unknown",
             evidence="rows: " + ", ".join(knowledge.toolkits()),
-            remedy=f'add [toolkit."{cuda}"] to sessions/data/knowledge/cuda.toml: accepts (from '
-            "its crt/host_config.h), archs (nvcc --list-gpu-code), driver, source; then the same "
-            "command",
+            remedy=f"copy the table of the newest version in sessions/data/knowledge/cuda.toml to "
+            f'[toolkit."{cuda}"]; take accepts from its crt/host_config.h and archs from nvcc '
+            "--list-gpu-code; then run the same command again",
             code=USAGE,
         )
     venv = build_tools.own(ctx)
@@ -180,9 +180,10 @@ def lock_floors(ctx: Context, built: Path) -> None:
     major, found = symbols.needed(built) if built.is_file() else ("", {})
     if not found:
         raise Problem(
-            f"{built} is not a wheel with libraries that need the CUDA runtime.",
+            f"{built} is not a wheel whose libraries need the CUDA runtime.",
             id="lock-no-runtime",
-            remedy="name one of a CUDA target: nox -s lock -- --add runtime==wheels/rtx50/NAME.whl",
+            remedy="name the wheel of a CUDA target: nox -s lock -- --add "
+            "runtime==wheels/rtx50/NAME.whl",
             code=USAGE,
         )
     known = {each: knowledge.floors(each) for each in knowledge.load("floors.toml")}
@@ -231,10 +232,10 @@ def _floor(
         lacking = ", ".join(sorted(functions - both))
         console.say(f"{package} {version} lacks {lacking}")
     raise Problem(
-        f"No release of {package} for CUDA {major} has all that the wheels need.",
+        f"No release of {package} for CUDA {major} has all the functions that the wheels need.",
         id="lock-no-floor",
         evidence=f"the newest lacks {lacking}",
-        remedy="a wheel for one system only is not supported here; look at the functions named",
+        remedy=f"lock the wheel of an older llama-cpp-python, or wait for a newer {package}",
     )
 
 
@@ -287,10 +288,10 @@ def bundle_pins(metadata: str) -> tuple[str, dict[str, str]]:
     missing = [name for name in COMPONENTS if name not in pins]
     if missing:
         raise Problem(
-            f"cuda-toolkit {release[1]} does not say which versions it is made of.",
+            f"NVIDIA's package cuda-toolkit {release[1]} does not pin the versions of its parts.",
             id="lock-cuda-parts-unknown",
             evidence="not named: " + ", ".join(missing),
-            remedy="choose another CUDA release line",
+            remedy="lock another CUDA version: nox -s lock -- --add cuda==X.Y",
         )
     return release[1], pins
 

@@ -18,7 +18,7 @@ from sessions.build.model import Wheel
 from sessions.fetch.model import Source, Toolkit
 from sessions.matrix.model import Matrix, MatrixRow
 from sessions.shared import code_digest, console, disk, programs, records, subnox
-from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.errors import CHECK_FAILED, Problem, numbered
 from sessions.shared.nox_session import Context
 from sessions.shared.spec import ALL
 from sessions.shared.target import BuildSpec
@@ -53,12 +53,11 @@ def main(ctx: Context) -> None:
     console.say(f"  {record}")
     if failed:
         raise Problem(
-            f"{len(failed)} of {len(rows)} wheels were not made; the others are there.",
+            f"Not all wheels were made: {len(failed)} of {len(rows)} failed.",
             id="matrix-incomplete",
             code=CHECK_FAILED,
             evidence="\n".join(f"{r.target}, Python {r.python}: {r.reason}" for r in failed),
-            remedy="\n".join(dict.fromkeys(row.remedy for row in failed))
-            + "\nthen the same matrix again, which goes on from here",
+            remedy=numbered([*(row.remedy for row in failed), "run the same command again"]),
         )
     console.done(f"matrix: {len(rows)} wheels in {console.duration(seconds)}")
 
@@ -194,10 +193,10 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     base = records.need(ctx.root / "build" / built.folder / "wheel.json", "wheel", Wheel)
     if not base.sha256 == built.sha256 == records.file_sha256(wheel):
         raise Problem(
-            f"{wheel} was changed since it was tested, by another run or by hand.",
+            f"{wheel} was changed after it was tested, by another run or by hand.",
             id="matrix-wheel-changed",
             code=CHECK_FAILED,
-            remedy="run the same matrix again",
+            remedy="run the same command again",
         )
     fingerprint = _fingerprint(ctx.spec, built, base)
     disk.mark(ctx.build)
@@ -206,7 +205,7 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
         return done, False
     if calls := python_tag.calls(wheel):
         raise Problem(
-            f"{calls[0]} is Python's own, so each Python needs a build.",
+            f"The libraries call {calls[0]} of Python, so each Python version needs its own build.",
             id="matrix-needs-a-build",
             remedy=command(ctx, ctx.spec),
         )
@@ -265,9 +264,9 @@ def _find_pythons(ctx: Context) -> None:
             raise Problem(
                 f"Nothing was built. {subnox.reason(log.read_text(encoding='utf-8'))}",
                 id="matrix-nothing-built",
-                evidence=f"what the session probe said is above, and in {log}",
-                remedy=f"do what it says; if Python {spec.python} is missing, one that is here may "
-                "build all the same: --python X.Y",
+                evidence=f"the output of the session probe is above, and in {log}",
+                remedy=f"follow the fix that probe shows above; if only Python {spec.python} "
+                "is missing, build with one that is installed: --python X.Y",
             )
 
 

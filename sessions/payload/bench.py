@@ -252,12 +252,13 @@ class Bench:
             shutil.rmtree(cache)
         cache.mkdir(exist_ok=True)
         large = self.large.get(kind)
+        on_cpu = large or (kind == "real" and self.gpu is None)
         model = self.made("large", large) if large else self.made("tiny", TYPE)
         told = {
             "work": "speed",
             "model": self.job["model"]["path"] if kind == "real" else model,
             "layers": HALF if kind == "hybrid" else self.job["layers"],
-            "threads": self.job["cpu_threads" if large else "threads"],
+            "threads": self.job["cpu_threads" if on_cpu else "threads"],
             "speeds": kind != "cold",
             "large": bool(large),
         }

@@ -246,7 +246,8 @@ def api(job: Job) -> None:
     one = follow()
     other.load_state(state)
     say(wanted=wanted, one=one, other=follow())
-    embedder = Llama(**common, embedding=True, pooling_type=1)  # 1: mean over the tokens
+    both = {"embedding": True, "embeddings": True}  # the second in JamePeng's fork
+    embedder = Llama(**common, **both, pooling_type=1)  # 1: mean over the tokens
     found = np.asarray(embedder.embed(text, normalize=False))
     ids = embedder.tokenize(text.encode())
     _, hidden = oracle.forward(made.weights, ids)

@@ -51,9 +51,9 @@ def problems(plan: Iterable[Row], rows: Iterable[Row], *, on_gpu: bool) -> list[
     for each, count in Counter(way for way, _ in keyed).items():
         shown = name(dict(zip(KEY, each)))
         if each not in wanted and each[2] is not None:
-            found.append(f"{shown}: nobody asks for it")
+            found.append(f"{shown}: not in the plan of this release")
         elif count > 1:
-            found.append(f"{shown}: there {count} times")
+            found.append(f"{shown}: it appears {count} times")
     there = {way for way, _ in keyed}
     whole = {(row["family"], row["type"]) for _, row in keyed if row.get("batch") is None}
     tried = {row["family"] for _, row in keyed}
@@ -75,7 +75,7 @@ def wrong(plan: Row | None, row: Row, on_gpu: bool) -> str:
         return f"{name(row)}: not a number"
     if plan["known"] and plan["limit"] is None:
         gone = value <= bound
-        return f"{name(row)}: upstream's known fault is gone: {plan['known']}" if gone else ""
+        return f"{name(row)}: upstream has corrected a known fault: {plan['known']}" if gone else ""
     bound = plan["limit"] or bound
     if value > bound:
         return f"{name(row)}: NMSE {value:.2e}, allowed {bound:.0e}"
@@ -107,7 +107,7 @@ def summary(plan: Iterable[Row], rows: Iterable[Row]) -> str:
     unknown = sorted({row["family"] for row in plan if row["late"]} - families)
     text = (
         f"{len(shares)} cases of {len(families)} model families within their bounds "
-        f"(closest: {closest[0]:.0%} of its bound, {closest[1]})"
+        f"(worst: {closest[0]:.0%} of its bound, {closest[1]})"
     )
     if unknown:
         text += f"; this release does not know {', '.join(unknown)}"
@@ -133,8 +133,11 @@ def check(job: Row, found: Row) -> dict[str, str]:
     if not rows:
         bad.append("no family was computed")
     shown = bad[:8] + ([f"… and {len(bad) - 8} more"] if len(bad) > 8 else [])
-    said = f"{len(bad)} of {len(plan)} cases of model families are wrong"
-    remedy = "do not use this wheel for these models; report it with the report file"
+    said = f"wrong or missing: {len(bad)} of {len(plan)} cases of model families"
+    remedy = (
+        "do not use this wheel for these models; open an issue in the repository of blackwheel, "
+        "with the report file"
+    )
     return {
         "id": "families",
         "status": "fail" if bad else "ok",

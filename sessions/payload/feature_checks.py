@@ -11,7 +11,7 @@ import smoke_checks
 Job = dict[str, Any]
 KNOWN: Job = json.loads(Path(__file__).with_name("features.json").read_text(encoding="utf-8"))
 EVALUATIONS = 16  # of four threads
-REMEDY = "do not use this wheel on this GPU; report it with the report file"
+REMEDY = "do not use this wheel on this GPU; " + smoke_checks.REPORT
 
 
 def names(job: Job) -> list[str]:
@@ -52,7 +52,7 @@ def _check(job: Job, name: str, part: Job) -> Job:
     wanted = KNOWN["worst"][name]
     there = {result["case"]: result["nmse"] for result in part["results"]}
     problems = [part["error"]] if part.get("error") else []
-    problems += [f"{case}: no answer" for case in wanted if case not in there]
+    problems += [f"{case}: no result" for case in wanted if case not in there]
     shares = {}
     for case, nmse in there.items():
         limit = bound(name, case, _on_gpu(job))
@@ -61,11 +61,13 @@ def _check(job: Job, name: str, part: Job) -> Job:
             problems.append(f"{case}: NMSE {nmse:.2e}, allowed {limit:.1e}")
     problems += _ELSE[name](part) if name in _ELSE and not part.get("error") else []
     closest = max(shares, key=lambda case: shares[case], default="")
-    ok = f"{len(there)} answers within their bounds"
-    ok += f" (closest: {shares.get(closest, 0):.0%} of its bound, {closest})"
+    ok = f"{len(there)} {'result' if len(there) == 1 else 'results'} within bounds"
+    ok += f" (worst: {shares.get(closest, 0):.0%} of its bound, {closest})"
     if name == "partial-offload" and not job.get("second"):
-        ok += "; one GPU is used, so a model on two of them was not tested"
-    made: Job = smoke_checks.check(name, problems, ok, f"{len(problems)} problems", REMEDY)
+        ok += "; only one GPU is used, so a model on two GPUs was not tested"
+    made: Job = smoke_checks.check(
+        name, problems, ok, f"wrong or missing results: {len(problems)}", REMEDY
+    )
     return made
 
 
@@ -76,8 +78,8 @@ def _tokenizers(part: Job) -> Job:
     problems = [part["error"]] if part.get("error") else []
     problems += [f"{one['file']}: {wrong}" for one in done for wrong in one["wrong"]]
     if not texts:
-        problems.append("no text was tried")
-    ok = f"{texts} texts in {len(done)} of upstream's vocabularies became the tokens they should"
+        problems.append("no text was tested")
+    ok = f"{texts} texts gave the expected tokens, in {len(done)} of upstream's vocabularies"
     made: Job = smoke_checks.check("tokenizers", problems, ok, "tokens differ", REMEDY)
     return made
 
@@ -101,7 +103,7 @@ def _partial(part: Job) -> list[str]:
     for way, (offloaded, buffers) in part.get("places", {}).items():
         layers = int(way.split(", ")[1][0])
         if offloaded != [layers, 3]:
-            problems.append(f"{way}: {offloaded} is what llama.cpp says of layers on the GPU")
+            problems.append(f"{way}: llama.cpp reports {offloaded} layers on the GPU")
         # Of one layer of two the cache is on the GPU; of both, and the output stays on the CPU.
         wanted = ["CUDA0 model", "CPU KV" if layers == 1 else "CUDA0 KV"]
         problems += [f"{way}: no buffer {name}" for name in wanted if name not in buffers]
@@ -119,7 +121,7 @@ def _two(part: Job) -> list[str]:
 
 def _all_placed(part: Job) -> list[str]:
     count = len(part.get("places", {}))
-    return [] if count == 4 else [f"it is known of {count} of 4 models where they were"]
+    return [] if count == 4 else [f"only {count} of 4 models reported where their layers are"]
 
 
 def _on_gpu(job: Job) -> bool:

@@ -107,8 +107,8 @@ def driver_warning(release: str, known: dict[str, str]) -> str:
     if release not in known:
         return ""
     return (
-        f"the NVIDIA driver {release} is reported to fail: {known[release]}. If it does, install "
-        "another release: https://www.nvidia.com/drivers"
+        f"the NVIDIA driver {release} is reported to fail: {known[release]}. If it fails here, "
+        "install another release: https://www.nvidia.com/drivers"
     )
 
 
@@ -127,8 +127,8 @@ def choose(
     """
     wanted = " or ".join(capabilities)
     elsewhere = (
-        "take it to a machine with the GPU: nox -s bundle writes one file that tests the wheel "
-        "there, nox -s smoke -- --report FILE imports its report"
+        "test the wheel on a machine with the GPU: nox -s bundle writes one file to run there, and "
+        "nox -s smoke -- --report FILE imports its report"
     )
     if "error" in nvml:
         return None, f"No NVIDIA driver answers here ({nvml['error']}).", elsewhere
@@ -163,7 +163,7 @@ def choose(
             )
     fitting = [d for d in devices if d["compute_capability"] in capabilities]
     if not fitting:
-        here = ", ".join(f"{d['name']} is of {d['compute_capability']}" for d in devices)
+        here = ", ".join(f"{d['name']} has {d['compute_capability']}" for d in devices)
         return (
             None,
             f"No GPU here runs this wheel: it is for compute capability {wanted}; {here}.",
@@ -175,8 +175,9 @@ def choose(
         most = max(d["memory_free_mib"] for d in fitting)
         return (
             None,
-            f"No memory is left on the GPU: {most} MiB are free, {MEMORY_MIB} are needed.",
-            "end what uses the GPU (nvidia-smi lists it), then run the same command again",
+            f"The GPU has too little free memory: {most} MiB, and {MEMORY_MIB} MiB are needed.",
+            "end the programs that use the GPU (nvidia-smi lists them), then run the same "
+            "command again",
         )
     return free[0], "", ""
 

@@ -85,7 +85,10 @@ def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> No
         check=False,
     )
     if done.returncode:
-        refusals.stop(f"{what}\n{(done.stdout + done.stderr)[-800:]}", "see what it says above")
+        refusals.stop(
+            f"{what}\n{(done.stdout + done.stderr)[-800:]}",
+            "correct the error that is shown above, then run the same command again",
+        )
 
 
 def _well(command: list[str], env: dict[str, str]) -> bool:

@@ -99,7 +99,10 @@ def main() -> None:
         except OSError:  # there is none
             signed = False
         if not signed:
-            remedy = "install OpenSSH's client and name a private key with --sign"
+            remedy = (
+                "install OpenSSH's client (Debian, Ubuntu: apt install openssh-client), and name "
+            )
+            remedy += "a private key: --sign KEY"
             refusals.stop("ssh-keygen could not sign the report, which is written.", remedy)
     sys.exit(any(check["status"] == "fail" for check in found.get("checks", ())))
 
@@ -132,19 +135,30 @@ def _options() -> argparse.Namespace:
     add("--report", metavar="FILE", help="where the report goes")
     add("--target", metavar="NAME", help="of a bundle of several targets: this one only")
     add("--reports", metavar="DIR", help="of a bundle of several: where the reports go")
-    add("--model", metavar="FILE", help="a real GGUF model to ask for facts, or to measure with")
+    add("--model", metavar="FILE", help="a GGUF model to test too; with --bench: to measure too")
     add("--bench", action="store_true", help="measure the wheel instead of testing it")
     add("--ops", action="store_true", help="run upstream's test of every operator instead")
-    add("--baseline", metavar="WHEEL", action="append", help="--bench: one to measure in turn")
-    add("--cpu-module", metavar="NAME", action="append", help="--bench: the wheel with it as well")
-    add("--rounds", metavar="N", type=int, default=10, help="--bench: how often (10)")
+    add(
+        "--baseline",
+        metavar="WHEEL",
+        action="append",
+        help="--bench: also measure this wheel, alternating",
+    )
+    add("--cpu-module", metavar="NAME", action="append", help="--bench: also with this module")
+    add(
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=10,
+        help="--bench: how many times each wheel is measured (10)",
+    )
     add("--offline", action="store_true", help="ask no package index for NVIDIA's runtime")
     add("--sign", metavar="KEY", help="sign the report with this SSH key")
     options = parser.parse_args()
     if (options.baseline or options.cpu_module or options.rounds != 10) and not options.bench:
         parser.error("--baseline, --cpu-module and --rounds are for --bench")
     if options.ops and (options.bench or options.model):
-        parser.error("--ops goes with neither --bench nor --model")
+        parser.error("--ops cannot be combined with --bench or --model")
     if options.rounds < 1:
         parser.error("--rounds is a number of 1 or more")
     return options
@@ -295,7 +309,7 @@ def _bench(
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "threads": 1 if device else _physical(),
+        "threads": 1,  # the tiny model is too small to share out
         "cpu_threads": _physical(),
         "rounds": options.rounds,
         "model": stats.model(Path(options.model).resolve() if options.model else None),
@@ -323,7 +337,7 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
     told, text = folder / "job.json", json.dumps({**job, "folder": str(folder / "run")})
     kept = (folder / "run" / one_run.STATE).exists() and told.exists()
     if kept and told.read_text(encoding="utf-8") == text:
-        print("Going on where the last run was stopped.")
+        print("Continuing where the last run was stopped.")
     else:
         told.unlink(missing_ok=True)  # first: a state without its job is none
         shutil.rmtree(folder / "run", ignore_errors=True)
@@ -356,7 +370,10 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
     print()
     if child.returncode:
         what = {(): "The checks", ("--ops",): "The operator test"}.get(first, "The measurements")
-        refusals.stop(f"{what} ended with {child.returncode}.", "see what it says above")
+        refusals.stop(
+            f"{what} ended with exit code {child.returncode}.",
+            "correct the error that is shown above, then run the same command again",
+        )
     return (folder / "report.json").read_text(encoding="utf-8")
 
 
@@ -375,6 +392,7 @@ def start() -> None:
         main()
     except KeyboardInterrupt:
         print(
-            "\nStopped. With --bench or --ops, the same command goes on from here.", file=sys.stderr
+            "\nStopped. With --bench or --ops, the same command continues from here.",
+            file=sys.stderr,
         )
         sys.exit(130)

@@ -59,7 +59,11 @@ LOG = Log()
 _ERROR = 4  # enum ggml_log_level
 
 
-@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
+# JamePeng's fork has it under ggml's name only.
+_callback = getattr(llama_cpp, "llama_log_callback", None) or llama_cpp.ggml_log_callback
+
+
+@_callback  # type: ignore[untyped-decorator]
 def _on_log(level: int, text: bytes, _data: object) -> None:
     line = text.decode("utf-8", "replace")
     LOG.lines.append(line)
@@ -169,7 +173,12 @@ def tokenize(loaded: Any, text: str, *, special: bool = True) -> list[int]:
 
 def set_adapter(made: Any, adapter: Any, scale: float) -> None:
     """Have a context use a LoRA adapter."""
-    if llama_cpp.llama_set_adapter_lora(made, adapter, scale):
+    if hasattr(llama_cpp, "llama_set_adapter_lora"):
+        code = llama_cpp.llama_set_adapter_lora(made, adapter, scale)
+    else:  # newer llama.cpp takes several at once
+        scales = (ctypes.c_float * 1)(scale)
+        code = llama_cpp.llama_set_adapters_lora(made, (type(adapter) * 1)(adapter), 1, scales)
+    if code:
         raise Refused(f"the adapter is not taken: {LOG.tail()}")
 
 

@@ -37,7 +37,7 @@ def folder(report: Path, *, kept: bool) -> Iterator[Path]:
         # Its last owner may have deleted it just now.
         if not _locked(lock) or not (folder / "lock").exists():
             remedy = "wait until it ends, or name another report: --report FILE"
-            refusals.stop(f"Another run works in {folder}.", remedy)
+            refusals.stop(f"Another run is using {folder}.", remedy)
         if not kept:
             _empty(folder)
         shutil.rmtree(folder / "bundle", ignore_errors=True)  # it may be another one's

@@ -1,20 +1,28 @@
 """Whether what upstream's operator test found holds: pure, the same there and here.
 
 ``expected`` is the release's row of the table (data/knowledge/ops.toml) for one kind of backend:
-``cases`` and ``unsupported`` per operator, ``tested`` (whether the latter is known), ``narrow``,
-``limit``, ``known``, ``library`` (which each process must have loaded), ``backend`` (the name of
-the device that is tested).
+``cases`` and ``unsupported`` per operator, ``tested`` (whether the latter is known), ``sample``
+(which operators are tested with a part of their cases), ``narrow``, ``limit``, ``known``,
+``library`` (which each process must have loaded), ``backend`` (the device that is tested).
 """
 
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 _ERROR = re.compile(r"(?:NMSE|ERR|MAA) = ([0-9.]+) > ([0-9.]+)")
+_REPORT = "open an issue in the repository of blackwheel, with the report file"
 # Of 200 operators, the first lines say what is wrong.
 SHOWN = 12
+
+
+def is_tested(operator: str, case: str, sample: Mapping[str, Any]) -> bool:
+    """Whether a case is tested: of some operators, one of each ``share`` of them."""
+    whole = operator not in sample["operators"]
+    return whole or zlib.crc32(case.encode()) % int(sample["share"]) == 0
 
 
 def near_bound(said: str) -> bool:
@@ -52,37 +60,38 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
             _libraries(report["libraries"], expected["library"]),
             ok=f"each process used the wheel's own, {expected['library']} among them",
             fail="not every process used the wheel's own libraries",
-            remedy="install nothing beside the wheel that has libraries of ggml",
+            remedy="remove other packages with libraries of ggml from the environment, then "
+            "run it again",
         ),
         _check(
             "reference",
             [] if report["backend"] == expected["backend"] else [f"tested: {report['backend']}"],
             ok=_reference(expected["backend"]),
             fail=f"the device that was tested is not {expected['backend']}",
-            remedy="a library that is compared with itself always agrees; run nox -s ops again",
+            remedy="run nox -s ops again: it must compare two different libraries",
         ),
         _check(
             "complete",
             [*report["problems"], *_counts(operators, expected["cases"]), *_unnamed(report)],
-            ok=f"{answered} cases of {len(operators)} operators answered, as many as the release "
-            "has",
+            ok=f"{answered} cases of {len(operators)} operators answered, {_asked(expected)}",
             fail="not every case was answered",
-            remedy="run it again; of a crash or a hang, the case is named above",
+            remedy="run it again; a case that crashed or hung is named above",
         ),
         _check(
             "supported",
             more,
             ok=f"{refused} cases are not supported, each for a reason that is known",
-            fail="the backend refuses cases that it should compute",
-            remedy="compare with supports_op of ggml in this release; the table is ops.toml",
+            fail="the backend refuses cases that it should support",
+            remedy=_REPORT + "; maintainers: compare supports_op of ggml with "
+            "sessions/data/knowledge/ops.toml",
             notes=fewer,
         ),
         _check(
             "right",
             map(_told, plain),
-            ok=f"{right} answers agree with the reference",
-            fail=f"{len(plain)} answers are wrong",
-            remedy="the kernels of these operators compute something else than the reference",
+            ok=f"{right} results agree with the reference",
+            fail=f"wrong cases: {len(plain)}",
+            remedy="do not use this wheel on this device; " + _REPORT,
             notes=by_chance_notes,
         ),
         _check(
@@ -91,17 +100,27 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
             ok=f"{len(expected['narrow'])} activations agree with inputs within "
             f"±{expected['limit']:g} too",
             fail="activations differ, or were not tested, with inputs of a narrow range",
-            remedy="with the wide range alone, GELU and ReLU are not told apart: run nox -s ops "
-            "again, and see the kernels of these activations",
+            remedy="run nox -s ops again; if it happens again, do not use this wheel, and "
+            + _REPORT,
         ),
         _check(
             "known",
             _known(known, expected["known"]),
-            ok=f"{len(taken)} wrong answers are known faults of upstream's",
-            fail="known faults of upstream's are not as they were",
-            remedy="see whether upstream corrected it; then remove its row from ops.toml",
+            ok=f"{len(taken)} wrong {'case is a' if len(taken) == 1 else 'cases are'} known "
+            "upstream " + ("fault" if len(taken) == 1 else "faults"),
+            fail="known upstream faults have changed",
+            remedy=_REPORT
+            + "; maintainers: if upstream has corrected the fault, remove its row from "
+            "sessions/data/knowledge/ops.toml",
         ),
     ]
+
+
+def _asked(expected: Mapping[str, Any]) -> str:
+    sample = expected["sample"]
+    names = ", ".join(sample["operators"])
+    part = f"; of {names} one case of each {sample['share']} is tested" if names else ""
+    return f"as many as the release has{part}"
 
 
 def _reference(backend: str) -> str:
@@ -136,7 +155,7 @@ def _is(case: str, row: Mapping[str, Any]) -> bool:
 def _libraries(paths: Sequence[str], needed: str) -> list[str]:
     """Which libraries of ggml are not the wheel's (``llama_cpp/lib/…``), or missing there."""
     own = [path for path in paths if re.fullmatch(r"llama_cpp/lib/[^/]+", path)]
-    problems = [f"not of the wheel: {path}" for path in paths if path not in own]
+    problems = [f"not a library of the wheel: {path}" for path in paths if path not in own]
     if not any(needed in path for path in own):
         problems.append(f"no process loaded {needed}")
     return problems
@@ -167,7 +186,7 @@ def _unnamed(report: Mapping[str, Any]) -> list[str]:
         counted = sum(row["wrong"] for row in rows.values())
         named = sum(case["narrowed"] is flag for case in report["wrong"])
         if counted != named:
-            found.append(f"{counted} answers are wrong, and {named} wrong cases are named")
+            found.append(f"wrong cases: {counted} by the counts, {named} by their names")
     return found
 
 

@@ -38,7 +38,7 @@ def fits(manifest: dict[str, Any]) -> None:
         stop(
             f"The wheel is for {' or '.join(manifest['platforms'])}; "
             f"this is {sysconfig.get_platform()}.",
-            "make the bundle of a wheel for this system",
+            "build the wheel and the bundle for this system",
         )
 
 
@@ -46,7 +46,11 @@ def has_ops(manifest: dict[str, Any], options: argparse.Namespace) -> None:
     """Stop where --ops would test nothing."""
     if not manifest.get("ops"):
         what = "This bundle does not have upstream's operator test."
-        stop(what, "make it again where there is a compiler: nox -s bundle says why it lacks it")
+        stop(
+            what,
+            "make the bundle again on a machine with a C++ compiler (nox -s bundle says what "
+            "is missing)",
+        )
     if options.device == "cpu" and manifest["capabilities"]:
         what = "--ops --device cpu would test no kernel of this wheel."
         stop(what, "leave out --device cpu, or use the bundle of the cpu target")

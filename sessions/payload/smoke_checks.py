@@ -14,7 +14,8 @@ from typing import Any
 Job = dict[str, Any]
 LEAK_MIB = 32  # less than twenty times the model
 BOUNDS: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encoding="utf-8"))
-EXACT = tuple(BOUNDS["exact"])  # types whose tokens must be the oracle's
+EXACT = tuple(BOUNDS["exact"])  # types whose tokens must be those of the reference
+REPORT = "open an issue in the repository of blackwheel, with the report file"
 
 
 def evaluate(job: Job, found: Job) -> list[Job]:
@@ -51,7 +52,7 @@ _LAST = {"device": "import_seconds", "offload": "free_after_last", "api": "embed
 def _whole(name: str, part: Any) -> Any:
     """A part as it is; with an error if its child ended well and did not say all."""
     if name in _LAST and not part.get("error") and _LAST[name] not in part:
-        return {**part, "error": "it ended well, but did not say all that it should"}
+        return {**part, "error": "it ended without an error, but did not return all results"}
     return part
 
 
@@ -65,13 +66,17 @@ def device(job: Job, part: Job, on_gpu: bool) -> Job:
     if not problems and on_gpu:
         seen = part.get("devices", [])
         if not part.get("offload"):
-            problems.append("llama.cpp says that it supports no GPU: a wheel for the CPU only")
+            problems.append(
+                "llama.cpp reports that it supports no GPU: this is a wheel for the CPU only"
+            )
         if not seen:
             problems.append("CUDA finds no device")
         for name, capability in seen:
             if capability not in job["capabilities"]:
                 wanted = " or ".join(job["capabilities"])
-                problems.append(f"{name} is of {capability}; the wheel is for {wanted}")
+                problems.append(
+                    f"{name} has compute capability {capability}; the wheel is for {wanted}"
+                )
     if not problems and part["version"] != job["version"].split("+")[0]:
         problems.append(f"llama_cpp is {part['version']}, and the wheel is {job['version']}")
     where = (
@@ -80,9 +85,9 @@ def device(job: Job, part: Job, on_gpu: bool) -> Job:
     return check(
         "device",
         problems,
-        f"llama_cpp {part.get('version')} computes on {where}",
+        f"llama_cpp {part.get('version')} runs on {where}",
         "the wheel does not start on this device",
-        "see the evidence; nox -s verify says what the wheel is made for",
+        "see the lines above; nox -s verify shows which GPU and system the wheel is for",
     )
 
 
@@ -104,7 +109,7 @@ def native(found: Job) -> Job:
         problems,
         "ran with CUDA_DISABLE_PTX_JIT=1; the driver compiled nothing",
         "the GPU's machine code is not in the wheel",
-        "build for the GPU's architecture: nox -s probe shows it, targets.toml has the targets",
+        "build for this GPU: nox -s wheel -- --target auto",
     )
 
 
@@ -120,7 +125,7 @@ def libraries(job: Job, part: Job) -> Job:
         driver = re.match(r"(lib)?(cuda\.so|nvcuda|nvidia)", Path(path).name)
         ours = re.search(r"ggml|llama|mtmd", Path(path).name)
         if ours and not _within(path, [part["package"]]):
-            problems.append(f"{path}: not of this wheel")
+            problems.append(f"{path}: it does not belong to this wheel")
         elif runtime and not driver and not _within(path, places):
             problems.append(f"{path}: not where this wheel's runtime should be")
     for name in ("cudart", "cublas"):
@@ -131,8 +136,8 @@ def libraries(job: Job, part: Job) -> Job:
         "libraries",
         problems,
         f"{len(part['libraries'])} from the wheel, the driver and the runtime ({', '.join(how)})",
-        "a library came from a place that should not help",
-        "a fresh venv without CUDA_PATH and LD_LIBRARY_PATH finds NVIDIA's packages first",
+        "a library was loaded from an unexpected place, or is missing",
+        "unset CUDA_PATH and LD_LIBRARY_PATH, then run the same command again",
     )
 
 
@@ -161,7 +166,7 @@ def offload(part: Job) -> Job:
         problems,
         f"{layers}/{total} layers, buffers on CUDA0, device memory grew by {grew:.0f} MiB",
         "not everything is on the GPU",
-        "a wheel for the CPU only does this, or a driver that hides the GPU",
+        "see that this is a CUDA wheel (nox -s verify) and that nvidia-smi lists the GPU",
     )
 
 
@@ -176,8 +181,8 @@ def memory(part: Job) -> Job:
     return check(
         "memory",
         problems,
-        f"{part.get('loads')} loads and unloads, {max(lost, 0):.0f} MiB lost",
-        "device memory leaks",
+        f"{part.get('loads')} loads and unloads, {max(lost, 0):.0f} MiB of GPU memory lost",
+        "GPU memory is not freed",
         "see that nothing else uses the GPU, then run it again",
     )
 
@@ -227,7 +232,7 @@ def known_answers(job: Job, found: Job) -> Job:
             worst = max(worst, (case["nmse"] / bound(job, case), _name(case)))
     for name, part in found["answers"].items():
         if not part.get("unknown") and len(part["results"]) < job["cases"]:
-            problems.append(f"{name}: {len(part['results'])} of {job['cases']} cases came back")
+            problems.append(f"{name}: {len(part['results'])} of {job['cases']} cases were computed")
     if not count:
         problems.append("no case was computed")
     kinds = len({case["type"] for case in results(found)})
@@ -235,9 +240,9 @@ def known_answers(job: Job, found: Job) -> Job:
         "known-answers",
         problems,
         f"{count} cases of {kinds} types within their bounds "
-        f"(closest: {worst[0]:.0%} of its bound, {worst[1]})",
-        f"{len(problems)} of {count} cases are wrong",
-        "do not use this wheel on this GPU; report it with the report file",
+        f"(worst: {worst[0]:.0%} of its bound, {worst[1]})",
+        f"wrong or missing: {len(problems)} of {count} cases",
+        "do not use this wheel on this GPU; " + REPORT,
     )
 
 
@@ -263,23 +268,25 @@ def modules(job: Job, found: Job) -> Job:
             if not done and not part.get("error"):
                 problems.append(f"{what}: no case was computed")
     can = [name for name in scores or {} if scores[name]]
-    problems += [f"{name}: not tried" for name in sorted(can) if name not in ran]
+    problems += [f"{name}: not tested" for name in sorted(can) if name not in ran]
     if scores is not None:
         if not can:
             problems.append("no module can run on this CPU")
         elif scores[found["device"]["chosen"]] < max(scores.values()):
-            problems.append(f"{found['device']['chosen']} is loaded, and another suits better")
+            problems.append(
+                f"{found['device']['chosen']} is loaded, although another one suits better"
+            )
     cannot = sorted(set(scores or {}) - set(can))
     aside = f"; not tested, this CPU cannot run them: {', '.join(cannot)}" if cannot else ""
     return check(
         "cpu-modules",
         problems,
-        f"{', '.join(sorted(can))} compute the known answers, {found['device'].get('chosen')} "
+        f"right results from {', '.join(sorted(can))}; {found['device'].get('chosen')} "
         f"is loaded here{aside}"
         if scores is not None
         else "this wheel has one library for the CPU",
         "the wheel's code for the CPU is wrong",
-        "do not use this wheel on this CPU; report it with the report file",
+        "do not use this wheel on this CPU; " + REPORT,
     )
 
 
@@ -296,9 +303,9 @@ def tokens(found: Job) -> Job:
     return check(
         "greedy-tokens",
         problems,
-        f"{judged} of {judged} are the oracle's ({', '.join(EXACT)})",
-        "tokens differ from the oracle's",
-        "do not use this wheel on this GPU; report it with the report file",
+        f"{judged} of {judged} are those of the reference ({', '.join(EXACT)})",
+        "tokens differ from those of the reference",
+        "do not use this wheel on this GPU; " + REPORT,
     )
 
 
@@ -312,8 +319,8 @@ def repeats(found: Job) -> Job:
         "repeatable",
         problems,
         "the same evaluation gave the same bits",
-        "the same evaluation gave other bits",
-        "a GPU that computes differently each time is faulty: try another",
+        "the same evaluation gave different bits",
+        "try another GPU: one whose results differ each time is faulty",
     )
 
 
@@ -322,7 +329,7 @@ def types(job: Job, found: Job, on_gpu: bool) -> Job:
     unknown = [name for name, part in found["answers"].items() if part.get("unknown")]
     tried = sorted({case["type"] for case in results(found)})
     problems = [f"{name}: not known to the wheel" for name in unknown if name in job["needed"]]
-    problems += [f"{name}: not tried" for name in job["needed"] if name not in [*tried, *unknown]]
+    problems += [f"{name}: not tested" for name in job["needed"] if name not in [*tried, *unknown]]
     aside = f"; this release does not know {', '.join(unknown)}" if unknown else ""
     if on_gpu:
         at_home = [name for name in tried if on_host(found["answers"][name])]
@@ -333,9 +340,9 @@ def types(job: Job, found: Job, on_gpu: bool) -> Job:
     return check(
         "types",
         problems,
-        f"{len(tried)} quantisations tried{aside}",
-        "a quantisation is missing",
-        "the wheel's llama.cpp is older than its version says",
+        f"{len(tried)} quantizations tested{aside}",
+        "a quantization is missing, or not on the GPU",
+        "build the wheel again with --fresh: its llama.cpp is older than its version says",
     )
 
 
@@ -348,25 +355,26 @@ def on_host(part: Job) -> bool:
 
 def api(part: Job) -> Iterator[Job]:
     """The package's own interface."""
-    remedy = "do not use this wheel on this GPU; report it with the report file"
+    remedy = "do not use this wheel on this GPU; " + REPORT
     crash = _crash(part)
 
     def one(id_: str, holds: bool, ok: str, fail: str) -> Job:
-        return check(id_, crash or ([] if holds else [fail]), ok, "it does not work", remedy)
+        return check(id_, crash or ([] if holds else [fail]), ok, "the result is wrong", remedy)
 
     said = part.get("chat")
     allowed = f"a chat answered {said!r}, as the grammar allows"
     yield one("grammar", said in ("yes", "no"), allowed, f"{said!r}")
     error = part.get("embedding", 1.0)
     yield one(
-        "embeddings", error <= 1e-4, f"NMSE {error:.0e} against the oracle", f"NMSE {error:.2e}"
+        "embeddings", error <= 1e-4, f"NMSE {error:.0e} against the reference", f"NMSE {error:.2e}"
     )
     one_, other, wanted = part.get("one"), part.get("other"), part.get("wanted")
     yield one(
         "state",
         bool(one_) and one_ == other == wanted,
-        f"{len(one_ or [])} greedy tokens are the oracle's, and again after save and load",
-        f"{one_}, after the load {other}, oracle {wanted}",
+        f"{len(one_ or [])} greedy tokens are those of the reference, also after saving and "
+        "loading",
+        f"{one_}, after loading {other}, reference {wanted}",
     )
     text, back = part.get("text"), part.get("back")
     yield one(
@@ -384,14 +392,14 @@ def real(job: Job, part: Job) -> Job:
     for answer in answers:
         if answer["fact"].lower() not in answer["answer"].lower():
             problems.append(
-                f"{answer['question']} … {answer['answer']!r}, and not {answer['fact']}"
+                f"{answer['question']} … {answer['answer']!r}; expected: {answer['fact']}"
             )
     if len(answers) < max(1, len(job["questions"])) and not problems:
         problems.append(f"{len(answers)} of {len(job['questions'])} questions were answered")
     return check(
         "real-model",
         problems,
-        f"{len(answers)} of {len(answers)} facts known",
+        f"{len(answers)} of {len(answers)} facts answered",
         "the model's answers are wrong",
-        "see that the model itself knows them: run it on the CPU with --device cpu",
+        "see whether the model knows the answers: run it on the CPU with --device cpu",
     )

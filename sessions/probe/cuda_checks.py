@@ -41,13 +41,16 @@ def checks(
             f"toolkit: CUDA {spec.cuda} is not installed where --toolkit {spec.toolkit} looks",
             evidence=f"found there: {found}; on this machine: "
             + (", ".join(f"{t.version} in {t.root}" for t in chain.toolkits) or "none"),
-            remedy="--toolkit pypi gets it without installing anything",
+            remedy="use --toolkit pypi, which downloads it and installs nothing on the system",
         )
     else:
         yield Check("toolkit", "ok", f"toolkit: CUDA {chain.toolkit.version}, {chain.toolkit.root}")
     for header in knowledge.headers(spec.cuda, chain.host.glibc):
         yield _judge_header(header, chain, spec)
-    yield Check("architecture", "ok", f"architecture: {', '.join(spec.archs)}, {_cards(spec)}")
+    ptx = [arch for arch in spec.archs if knowledge.parse_arch(arch)[2] != "real"]
+    more = f"; PTX for newer GPUs ({', '.join(ptx)})" if ptx else ""
+    told = f"architecture: {', '.join(spec.archs)}, {_cards(spec)}{more}"
+    yield Check("architecture", "ok", told)
     yield from _judge_gpu(chain, spec, known.driver, nvml, targets)
 
 
@@ -55,7 +58,7 @@ _NVML = {
     "mismatch": "restart the machine: its driver was updated while the old one was loaded",
     "permission": "let this user open /dev/nvidia* (in a container: --gpus all)",
     "not loaded": "load the driver (modprobe nvidia), or start the container with --gpus all",
-    "lost": "restart the machine: a GPU has fallen off the bus (dmesg tells of it)",
+    "lost": "restart the machine: the driver lost a GPU (dmesg has the details)",
 }
 
 
@@ -69,7 +72,7 @@ def _judge_header(header: knowledge.Header, chain: Toolchain, spec: BuildSpec) -
         "fail",
         f"{glibc}: the headers of the installed CUDA {spec.cuda} do not compile with it",
         evidence=header.what,
-        remedy=f"--toolkit pypi, where the header is corrected, or --cuda {header.fixed}",
+        remedy=f"use --toolkit pypi, where the header is corrected, or --cuda {header.fixed}",
     )
 
 
@@ -84,10 +87,10 @@ def _cards(spec: BuildSpec) -> str:
 
 def _for_these(command: str, targets: Mapping[str, BuildSpec]) -> str:
     if command:
-        return f"to try a wheel here, build for what is here: {command}"
+        return f"to test a wheel here, build for this machine's GPUs: {command}"
     if targets:
-        return "no CUDA version that is known here can build for what is here"
-    return "choose the target of this GPU to try a wheel here"
+        return "no CUDA version that blackwheel knows can build for this machine's GPUs"
+    return "to test a wheel here, choose the target of this GPU"
 
 
 def _judge_gpu(
@@ -101,16 +104,21 @@ def _judge_gpu(
             evidence="NVML, its management library, is installed here and failed",
             remedy=next(
                 (how for word, how in _NVML.items() if word in nvml.lower()),
-                "nothing for a build; to test the wheel here, see what nvidia-smi says",
+                "see what nvidia-smi says; a build does not need it",
             ),
         )
         return
-    if chain.driver is None or not chain.gpus:
+    if chain.driver is None:  # as on most machines that build: nothing to fix
+        told = "GPU: none here; the wheel can be tested on a machine with one (nox -s bundle)"
+        yield Check("gpu", "ok", told)
+        return
+    if not chain.gpus:
         yield Check(
             "gpu",
             "warn",
-            "GPU: none here, so the wheel can be built but not tried",
-            remedy="nothing for a build; to try the wheel, take it to a machine with the GPU",
+            "GPU: NVIDIA's driver finds none",
+            remedy="see what nvidia-smi says; a container has to be given the GPU; a build does "
+            "not need it",
         )
         return
     kinds = [device.compute_capability for device in chain.gpus]
@@ -125,9 +133,9 @@ def _judge_gpu(
             yield Check(
                 "gpu",
                 "warn",
-                f"{told}: this wheel has no code for it",
-                evidence="a model of which a part is put on it aborts; without a setting, "
-                "llama.cpp divides a model among all GPUs",
+                f"{told}: this wheel has no code for this GPU",
+                evidence="llama.cpp divides a model among all GPUs unless it is told "
+                "otherwise, and aborts if a part is on this GPU",
                 remedy="hide it from llama.cpp: CUDA_DEVICE_ORDER=PCI_BUS_ID "
                 f"CUDA_VISIBLE_DEVICES={','.join(str(g.index) for g in fitting)}"
                 + (f"; or build for all GPUs: {every}" if every else ""),
@@ -136,16 +144,16 @@ def _judge_gpu(
         yield Check(
             "gpu",
             "warn",
-            "GPU: none of the target's architecture here",
+            "GPU: this machine has none of the target's architecture",
             evidence=", ".join(f"{g.name} ({g.compute_capability})" for g in chain.gpus),
-            remedy="nothing for a build; " + _for_these(every, targets),
+            remedy=_for_these(every, targets),
         )
     ptx = [arch for arch in spec.archs if knowledge.parse_arch(arch)[2] != "real"]
     if ptx and _line(chain.driver.cuda) < _line(spec.cuda or "0"):
         yield Check(
             "ptx",
             "warn",
-            f"PTX: the driver is of CUDA {chain.driver.cuda} and cannot load that of {spec.cuda}",
+            f"PTX: the driver supports CUDA {chain.driver.cuda} and cannot load PTX of {spec.cuda}",
             evidence=f"{', '.join(ptx)} adds PTX, which needs a driver of the toolkit's version",
             remedy="build machine code only (for example --arch 120-real), or update the driver",
         )

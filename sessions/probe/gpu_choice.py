@@ -38,7 +38,7 @@ def card_for(
     asked = ctx.options.device
     device, what, remedy = gpu.choose(nvml, wanted, driver, asked, visible)
     if device is None:
-        more = "to test only its Python side: nox -s wheel, then nox -s smoke -- --device cpu"
+        more = "to run it on the CPU only: nox -s wheel, then nox -s smoke -- --device cpu"
         if "bench" in ctx.asked:
             more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")

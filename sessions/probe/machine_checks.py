@@ -62,7 +62,8 @@ def _judge_host(host: Host) -> Iterator[Check]:
             "warn",
             f"memory: {host.memory_free_mib} MiB free",
             evidence=f"a compile step may take {STEP_MIB} MiB",
-            remedy="close other programs before the build",
+            remedy="close other programs before the build, or compile fewer files at once: "
+            "--jobs N",
         )
     else:
         yield Check("memory", "ok", f"memory: {host.memory_free_mib} MiB free")
@@ -72,7 +73,7 @@ def _judge_host(host: Host) -> Iterator[Check]:
             "warn",
             f"disk: {host.disk_free_mib} MiB free",
             evidence=f"a first build takes about {DISK_MIB} MiB, toolkit and caches included",
-            remedy="free some space before the build",
+            remedy="free some space before the build, for example nox -s clean -- --caches",
         )
     else:
         yield Check("disk", "ok", f"disk: {host.disk_free_mib} MiB free")
@@ -92,7 +93,8 @@ def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
     how = (
         f"winget install Python.Python.{spec.python}"
         if chain.host.system == "windows"
-        else f"apt install python{spec.python}-venv, or: uv python install {spec.python}"
+        else f"uv python install {spec.python}, or where Debian or Ubuntu has the package: "
+        f"apt install python{spec.python}-venv"
     )
     if python is None:
         yield Check(
@@ -106,7 +108,7 @@ def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
             "python",
             "fail",
             f"Python {spec.python}: {python.path} has no venv module",
-            remedy=f"install it ({how})",
+            remedy=f"install its venv module ({how})",
         )
     elif line(python.version) != spec.python:
         text = f"Python: {python.version} builds the wheel for Python {spec.python}"
@@ -119,7 +121,9 @@ def _instead(chain: Toolchain, spec: BuildSpec) -> str:
     """The options that ask for a wheel for a Python that is here; empty where none is."""
     here = dict.fromkeys(line(p.version) for p in chain.pythons if p.bits == 64 and p.can_venv)
     known = [version for version in here if version in knowledge.builders()]
-    return f", or take a wheel for one that is here: --python {known[0]}" if known else ""
+    return (
+        f", or build a wheel for a Python that is installed: --python {known[0]}" if known else ""
+    )
 
 
 def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> Iterator[Check]:
@@ -134,7 +138,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "fail",
             f"C++ compiler: {why}",
             evidence=_studios(chain) if windows else "",
-            remedy="name another with --compiler, or leave it to the probe"
+            remedy="name another one with --compiler, or leave --compiler out"
             if spec.compiler
             else _INSTALL_STUDIO
             if windows
@@ -146,7 +150,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "fail",
             f"C++ compiler: {why}",
             evidence=reason,
-            remedy="name another with --compiler, or leave it to the probe",
+            remedy="name another one with --compiler, or leave --compiler out",
         )
     elif windows and not chain.compiler.variables:
         yield Check(
@@ -162,8 +166,9 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "compiler",
             "warn",
             f"C++ compiler: {why}",
-            evidence=f"{reason}. Wheels built so have crashed (abetlen/llama-cpp-python#1543): "
-            "release none that did not pass nox -s smoke on the GPU",
+            evidence=f"{reason}. Wheels that were built this way have crashed "
+            "(abetlen/llama-cpp-python#1543): release one only after nox -s smoke passed on "
+            "the GPU",
             remedy="use a newer toolkit (--cuda 13.4), or "
             + (
                 "add an older toolset in the Visual Studio Installer, Modify, Individual "
@@ -191,7 +196,8 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
                 "warn",
                 f"{', '.join(found)} of your shell {'is' if len(found) == 1 else 'are'} not used",
                 evidence="\n".join(f"{name}={value}" for name, value in found.items()),
-                remedy=f"nothing, unless you meant it: {instead}",
+                remedy=f"unset {'it' if len(found) == 1 else 'them'}; to choose yourself: "
+                f"{instead}",
             )
 
 
@@ -268,10 +274,10 @@ def _judge_paths(host: Host, spec: BuildSpec, given: str) -> Iterator[Check]:
         yield Check(
             "paths",
             "warn",
-            "paths: letters beyond ASCII, which not every compiler of Windows reads",
+            "paths: letters outside ASCII, which not every compiler on Windows can read",
             evidence=f"{host.root}\n{host.cache}\n"
-            "letters of Windows' own code page were tried (Wine, stand-ins for MSVC), others not",
-            remedy="nothing, unless the build fails to open a file: then work in C:\\bw and set "
+            "only letters of the system code page were tested (Wine, fake compilers)",
+            remedy="if the build cannot open a file, move this folder to C:\\bw and set "
             "BLACKWHEEL_CACHE=C:\\bw-cache",
         )
         return

@@ -68,10 +68,9 @@ def main(ctx: Context) -> None:
     if fatal:
         ctx.record("probe").unlink(missing_ok=True)
         raise Problem(
-            f"The target {ctx.spec.target!r} cannot be built here: {len(fatal)} of the findings "
-            "above stand in the way.",
+            f"The target {ctx.spec.target} cannot be built here: see each ✗ above.",
             id="probe-target-not-buildable",
-            remedy="do what each of them says, then run the same command again",
+            remedy="follow the fix under each ✗, then run the same command again",
         )
     if {"smoke", "ops", "bench"} & ctx.asked and gpu_choice.wants_card(ctx):
         gpu_choice.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no GPU

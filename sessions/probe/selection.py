@@ -105,7 +105,7 @@ def choose_compiler(
                 return compiler, f"{_name(compiler)}: named by --compiler"
         return None, f"--compiler {named} is not a C++ compiler that runs"
     if not compilers:
-        return None, "no C++ compiler was found"
+        return None, "none found"
     for compiler in compilers:
         if refusal(compiler, accepts) is None:
             if compiler.family == "msvc":

@@ -109,12 +109,13 @@ def refuse_changed(folder: Path, changed: Iterable[str]) -> None:
     lines = [line for line in changed if line.startswith(f"{folder.name}/")]
     if lines:
         raise Problem(
-            f"dist/{folder.name}/ is not as it was released.",
+            f"dist/{folder.name}/ was changed after release wrote it.",
             id="dist-changed",
             code=CHECK_FAILED,
             evidence="\n".join(lines),
-            remedy=f"nox -s release -- --target {folder.name.split('+')[0]} --fresh writes it "
-            f"anew (several in one run: --target A,B); or delete {folder}",
+            remedy=f"write it again: nox -s release -- --target {folder.name.split('+')[0]} "
+            "--fresh "
+            f"(several in one run: --target A,B); or delete {folder}",
         )
 
 

@@ -18,7 +18,7 @@ from sessions.probe.model import Toolchain
 from sessions.run import bench_results, ops_results, smoke_results
 from sessions.run.model import BenchReport, OpsReport, SmokeReport
 from sessions.shared import records
-from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.errors import CHECK_FAILED, Problem, numbered
 from sessions.shared.spec import command
 from sessions.shared.target import BuildSpec
 from sessions.verify.model import WheelFacts
@@ -155,11 +155,11 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
         missing[f"{bench_results.REPORT_FILE}: {problem}"] = measure
     if missing or not (toolchain and source and configured and wheel and facts and verify):
         raise Problem(
-            f"Not all records of {spec.target} are there.",
+            f"Records of {spec.target} are missing or damaged.",
             id="release-records-missing",
             code=CHECK_FAILED,
             evidence="\n".join(missing),
-            remedy="; ".join(dict.fromkeys(missing.values())),
+            remedy=numbered(missing.values()),
         )
     return Evidence(
         spec=spec,

@@ -66,7 +66,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
     """Every check. The wheel may be released if none of them fails."""
     spec = found.spec
     made = [
-        Check("records", "ok", "records: all are there, as they were written"),
+        Check("records", "ok", "records: none is missing, and none was changed"),
         _check(
             "wheel",
             _wheel(found, situation.beside),
@@ -77,8 +77,8 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
         _check(
             "build",
             _build(found),
-            ok="from today's inputs",
-            fail="not from the inputs that today's target has",
+            ok="up to date with its inputs",
+            fail="older than its inputs: the target, the source or a tool has changed since",
             remedy=command("wheel", spec),
         ),
         _check(
@@ -92,8 +92,8 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
         _check(
             "verify",
             _verify(found),
-            ok=f"{sum(len(g.checks) for g in found.verify.groups)} checks of this very file",
-            fail="what is in it is not tested",
+            ok=f"{sum(len(g.checks) for g in found.verify.groups)} checks of this file",
+            fail="verify has not passed for this file",
             remedy=command("verify", spec),
         ),
         _smoke(found, situation.allow_untested),
@@ -102,9 +102,10 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
         _check(
             "documents",
             situation.changed,
-            ok=f"dist/{spec.target}/ and the index hold what was written and nothing else",
-            fail="dist/ is not as it was written",
-            remedy=f"see what changed it; to write it anew: {command('release', spec, '--fresh')}",
+            ok=f"dist/{spec.target}/ and the index contain what release wrote and nothing else",
+            fail="dist/ was changed after release wrote it",
+            remedy=f"find out what changed it; to write it again: "
+            f"{command('release', spec, '--fresh')}",
         ),
     ]
     if situation.pythons.wheels or situation.pythons.faults:
@@ -114,7 +115,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
                 "pythons",
                 situation.pythons.faults,
                 ok=f"the same libraries byte for byte, each wheel's own metadata verified: {names}",
-                fail="not every wheel of another Python is known to be right",
+                fail="a wheel for another Python is wrong or was not checked",
                 remedy=f"nox -s matrix -- --targets {spec.target.split('+')[0]} --pythons all",
             )
         )
@@ -127,7 +128,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
             differs,
             ok="a second build, from nothing and in another folder, gave the same bytes",
             fail="a second build gave another wheel",
-            remedy="docs/release.md says where to look: Two builds that differ",
+            remedy="see docs/release.md, section Two builds that differ",
         )
         made.append(again)
     if situation.chain and not failed(made):  # else the reason is already among them
@@ -136,7 +137,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
                 "chain",
                 "fail",
                 f"chain: a session before this one ended with {situation.chain}",
-                "what it said is above",
+                "its output is above",
                 command("verify", spec),
             )
         )
@@ -157,7 +158,7 @@ def _check(id_: str, problems: Iterable[str], *, ok: str, fail: str, remedy: str
 
 def _wheel(found: Evidence, beside: Wheel | None) -> Iterator[str]:
     if found.sha256 != found.wheel.sha256:
-        yield f"sha256 {found.sha256}, and {found.wheel.sha256} was built"
+        yield f"its sha256 is {found.sha256}, and that of the built wheel is {found.wheel.sha256}"
     if beside != found.wheel:
         yield f"wheels/{found.spec.target}/wheel.json is not the record of its build"
     if found.wheel.target != found.spec.target:
@@ -195,7 +196,7 @@ def _toolkit(found: Evidence) -> Check:
     bad = knowledge.toolkit(found.spec.cuda).bad if found.spec.cuda else None
     lines = [f"CUDA {found.spec.cuda}: {bad}"] if bad else []
     if found.spec.cuda and found.toolkit is None:
-        lines.append("there is no record of the CUDA toolkit")
+        lines.append("the record of the CUDA toolkit is missing")
     return _check(
         "toolkit",
         lines,
@@ -210,7 +211,7 @@ def _verify(found: Evidence) -> Iterator[str]:
     if found.facts.sha256 != found.sha256 or report.sha256 != found.sha256:
         yield f"facts.json and verify.json are of {report.sha256}, another file"
     if report.fingerprint != fingerprint.verdict(found.spec, found.wheel):
-        yield "it was judged by other rules, or as another target, than today's"
+        yield "it was checked by other rules, or as another target, than now"
     checks = [check for group in report.groups for check in group.checks]
     yield from (f"{c.summary}" for c in checks if c.status == "fail")
     if not checks:
@@ -225,7 +226,7 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
         return Check("smoke", "ok", f"smoke: {held}")
     lines = list(_why_unproven(found, missing))
     # What was tried and failed is not untested; nor may a compiler go by that CUDA refuses.
-    what = "checks failed" if bad else "no smoke"
+    what = "checks failed" if bad else "not run"
     devices = ", ".join(map(_on, [run.place for run in bad] or missing))
     if needed(found) == ("cpu",):
         remedy = command("smoke", spec)
@@ -234,8 +235,9 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
     if unsupported:
         lines.append(f"built with {UNSUPPORTED}: such a wheel may crash, so it must be run")
     remedy = (
-        f"where the GPU is: {command('smoke', spec)}; or here {command('bundle', spec)}, run it "
-        f"there, and here {command('release', spec, '--report', 'FILE')}"
+        f"on the machine with the GPU: {command('smoke', spec)}; or here "
+        f"{command('bundle', spec)}, run the file that it writes on that machine, and here "
+        f"{command('release', spec, '--report', 'FILE')}"
     )
     if len(missing) > 1:
         remedy += "; one report for each compute capability"
@@ -243,7 +245,7 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
         return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
     if allow_untested:
         return Check("smoke", "warn", f"smoke: UNTESTED on {devices}", "\n".join(lines), remedy)
-    remedy += "; to release it all the same, marked UNTESTED: add --allow-untested-gpu"
+    remedy += "; to release it anyway, marked UNTESTED: add --allow-untested-gpu"
     return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
 
 
@@ -261,7 +263,7 @@ def _ops(found: Evidence, allow_untested: bool) -> Check:
     ]
     lines += [f"not tested on {_on(place)}" for place in missing]
     lines += [
-        f"a report is of another wheel, sha256 {run.report.sha256}"
+        f"a report belongs to another wheel, sha256 {run.report.sha256}"
         for run in found.ops
         if run.report.sha256 != found.sha256
     ]
@@ -269,8 +271,9 @@ def _ops(found: Evidence, allow_untested: bool) -> Check:
     remedy = command("ops", spec)
     if needed(found) != ("cpu",):
         remedy = (
-            f"where the GPU is: {remedy}; or here {command('bundle', spec)}, run it there with "
-            f"--ops, and here {command('ops', spec, '--report', 'FILE')}"
+            f"on the machine with the GPU: {remedy}; or here {command('bundle', spec)}, run "
+            "the file that it writes on that machine with --ops, and here "
+            f"{command('ops', spec, '--report', 'FILE')}"
         )
     if bad:
         return Check("ops", "fail", f"ops: operators fail on {devices}", "\n".join(lines), remedy)
@@ -284,7 +287,7 @@ def _answered(run: OpsRun) -> str:
     total = ops_results.totals(run.report)
     return (
         f"{total['right']} of {total['cases']} cases are right on {_on(run.place)}, "
-        f"{total['unsupported']} not supported, {total['wrong']} wrong as known"
+        f"{total['unsupported']} not supported, {total['wrong']} known upstream faults"
     )
 
 
@@ -293,7 +296,7 @@ def _held(run: Run) -> str:
     device = "" if report.device == "cpu" else f"{report.device}, "
     came = "" if report.origin == "here" else f", by {report.origin}"
     return (
-        f"{len(report.checks)} checks with {len(report.cases)} known answers hold on "
+        f"{len(report.checks)} checks with {len(report.cases)} cases passed on "
         f"{device}{_on(run.place)}{came}"
     )
 
@@ -306,7 +309,7 @@ def _why_unproven(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
     for run in found.runs:
         report = run.report
         if run not in ran(found):
-            yield f"the report of {report.device} is of another wheel, sha256 {report.sha256}"
+            yield f"the report of {report.device} belongs to another wheel, sha256 {report.sha256}"
             continue
         yield f"it was run on {report.device}" + (
             f" ({report.capability})" if report.capability else ""
@@ -324,15 +327,15 @@ def _there(found: Evidence, place: str) -> bool:
 def _checkout(checkout: Checkout) -> Check:
     problems = [checkout.problem] if checkout.problem else list(checkout.changes)
     if not problems and not checkout.commit:
-        problems = ["git names no commit"]
+        problems = ["git reports no commit"]
     return _check(
         "checkout",
         problems,
         ok=f"blackwheel {checkout.commit}, clean",
-        fail="nobody can tell which blackwheel this is"
+        fail="the version of blackwheel is unknown: this is not a git checkout of its own"
         if checkout.problem
-        else "blackwheel has changes that no commit has",
-        remedy="release from a clean checkout: git clone, or commit what git status shows",
+        else "blackwheel has uncommitted changes",
+        remedy="release from a clean clone, or commit what git status shows",
     )
 
 

@@ -59,7 +59,7 @@ def _checked(folder: Path) -> None:
         )
     if lines := contents.changed(folder):
         raise Problem(
-            f"{folder} is not as it was released, so there is no index of it.",
+            f"{folder} was changed after release wrote it, so it is not used.",
             id="index-dist-changed",
             code=CHECK_FAILED,
             evidence="\n".join(lines[:8]),

@@ -61,11 +61,12 @@ def _refuse_changed(dist: Path) -> None:
     if lines := contents.changed(dist):
         more = [f"and {len(lines) - 8} more"] if len(lines) > 8 else []
         raise Problem(
-            "dist/ is not as it was released, so nothing of it is published.",
+            "dist/ was changed after release wrote it, so nothing is published.",
             id="publish-dist-changed",
             code=CHECK_FAILED,
             evidence="\n".join([*lines[:8], *more]),
-            remedy="see what changed it; to write it anew: nox -s release -- --fresh --target "
+            remedy="find out what changed it; to write it again: nox -s release -- --fresh "
+            "--target "
             f"{','.join(name.split('+')[0] for name in contents.released(dist)) or 'NAME'}",
         )
 
@@ -91,7 +92,7 @@ def chosen(found: Sequence[Release], targets: Sequence[str]) -> tuple[Release, .
             )
     if not have:
         raise Problem(
-            "Nothing has been released: dist/ holds no wheel that may be published.",
+            "Nothing has been released: dist/ contains no wheel.",
             id="publish-nothing-released",
             code=CHECK_FAILED,
             remedy="nox -s release -- --target NAME",
@@ -149,8 +150,8 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
         name: str | None = to
     elif _holds_name(to) or _holds_query(to):
         raise Problem(
-            "The address after --to holds a name, a password or a query, which every user of this "
-            "machine could read in the list of processes.",
+            "The address after --to contains a name, a password or a query. Every user of this "
+            "machine could see it in the list of processes.",
             id="publish-url-with-password",
             code=USAGE,
             remedy="leave it out, and set TWINE_USERNAME and TWINE_PASSWORD; an address with a "
@@ -161,26 +162,26 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
         name = next(same, None)
     else:
         raise Problem(
-            f"{masked(to)!r} is not an address of a package server.",
+            f"{masked(to)!r} is not the address of a package server.",
             id="publish-url-invalid",
             code=USAGE,
             evidence=f"servers in ~/.pypirc: {', '.join(servers) or 'none'}",
-            remedy="give the address that it takes uploads at: --to https://HOST/PATH/",
+            remedy="give its address for uploads: --to https://HOST/PATH/",
         )
     server = servers[name] if name else {"repository": to}
     if _holds_name(server["repository"]):  # it is printed
         raise Problem(
-            f"The repository of {name} in ~/.pypirc holds a name or a password.",
+            f"The repository of {name} in ~/.pypirc contains a name or a password.",
             id="pypirc-url-with-password",
             code=USAGE,
             remedy="put them into lines of their own there: username = …, password = …",
         )
     if not _is_address(server["repository"]):
         raise Problem(
-            f"The repository of {name} in ~/.pypirc is not an address of a package server.",
+            f"The repository of {name} in ~/.pypirc is not the address of a package server.",
             id="pypirc-url-invalid",
             code=USAGE,
-            remedy="give it the address that it takes uploads at: https://HOST/PATH/",
+            remedy="write its address for uploads there: repository = https://HOST/PATH/",
         )
     user = env.get("TWINE_USERNAME") or server.get("username", "")
     secret = env.get("TWINE_PASSWORD") or server.get("password", "")
@@ -279,8 +280,8 @@ def _refuse_doubles(found: Sequence[Release]) -> None:
         other = by_name.setdefault(wheel.file, release)
         if wheel.sha256 not in {w.sha256 for w in other.wheels}:
             raise Problem(
-                f"The wheels of {other.target} and {release.target} have one name, so that one "
-                "index cannot hold both.",
+                f"The wheels of {other.target} and {release.target} have the same file name, "
+                "so one index cannot contain both.",
                 id="publish-same-name",
                 code=CHECK_FAILED,
                 evidence=wheel.file,
@@ -294,12 +295,12 @@ def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
     state = server_listing.has(to.url, builder.PROJECT, wheel, env, to.user, to.secret)
     if state == "other":
         raise Problem(
-            "The server has another file of this name, and a published file is not replaced.",
+            "The server has another file with this name, and a published file is not replaced.",
             id=_CONFLICT,
             code=CHECK_FAILED,
             evidence=f"{wheel.name} at {to.shown}",
-            remedy="wheels of two GPUs have one name: upload this one to an index of its own; "
-            "if it is the same GPU's, release another version",
+            remedy="wheels for two GPUs have the same file name: upload this one to an index "
+            "of its own; if both are for the same GPU, release another version",
         )
     return state == "same"
 
@@ -354,7 +355,7 @@ def problem(output: str, file: str, url: str) -> Problem:
     evidence = output[said:] if said >= 0 else venvs.tail(output, 1)
     what, remedy = (
         f"{file} could not be uploaded: twine failed.",
-        "see what it says; then " + _AGAIN,
+        "correct the error that twine shows; then " + _AGAIN,
     )
     if "NonInteractive" in output or "could not determine credentials" in output:
         what = "The server asks for a name and a password, and none was found."
@@ -366,21 +367,23 @@ def problem(output: str, file: str, url: str) -> Problem:
         what = f"The server does not let you upload {file}: wrong name, password or rights."
         remedy = "check TWINE_USERNAME and TWINE_PASSWORD, the keyring or ~/.pypirc; then " + _AGAIN
     elif status in (404, 405):
-        what = "There is no index at this address that takes uploads."
+        what = "There is no index at this address that accepts uploads."
         remedy = "give the address for uploads, or make the index first (docs/index.md)"
     elif status == 413:
         what = f"{file} is too large for the server."
         remedy = "raise its limit (nginx: client_max_body_size); then " + _AGAIN
     elif status in (400, 409):
-        what = f"The server refuses {file}. It may have a file of that name that none can see."
-        remedy = "look there; if it has another file, use an index of this GPU's own"
+        what = (
+            f"The server refuses {file}: it may already have a hidden or deleted file of that name."
+        )
+        remedy = "look on the server; if it has such a file, use another index for this GPU"
     elif status >= 500:
-        what = f"The server failed while it took {file}."
-        remedy = "look into its log; then " + _AGAIN
+        what = f"The server failed while receiving {file}."
+        remedy = "look into the server's log; then " + _AGAIN
     elif "CERTIFICATE_VERIFY_FAILED" in output or "SSLError" in output:
         what = "The server's certificate is not trusted."
         remedy = "set TWINE_CERT to the certificate of its authority"
     elif re.search(r"(Connection|Protocol|ChunkedEncoding)\w*Error|Timeout", output):
-        what = f"The connection broke off while {file} was on its way."
+        what = f"The connection was lost during the upload of {file}."
         remedy = _AGAIN
     return Problem(what, id="upload-failed", evidence=evidence, remedy=remedy)

@@ -41,10 +41,11 @@ def main(ctx: Context) -> None:
     """Judge each target, and make ``dist/`` of those that may be released."""
     if ctx.options.report and len(ctx.specs) > 1:
         raise Problem(
-            "A report is of one target.",
+            "--report belongs to one target, and several were named.",
             id="release-one-report-per-target",
             code=USAGE,
-            remedy="--report FILE --target NAME",
+            remedy="name one target: --report FILE --target NAME; or a folder of reports: "
+            "--reports DIR",
         )
     _refuse_epoch(ctx)
     taken = reports.read(Path(ctx.options.reports)) if ctx.options.reports else ()
@@ -89,7 +90,7 @@ def main(ctx: Context) -> None:
                     one.record("release").unlink(missing_ok=True)
         console.say(f"  {dist / dist_folder.PAGE}")
     for target in kept:
-        console.warn(f"{target}: what was released of it before stays in {dist / target}")
+        console.warn(f"{target}: its earlier release stays in {dist / target}")
     refused = {m.gate.target: gate.failed(m.gate.checks) for m in outcomes}
     reasons = [f"{name}: {check.summary}" for name, found in refused.items() for check in found]
     if reasons:
@@ -101,7 +102,7 @@ def main(ctx: Context) -> None:
             id="release-not-releasable",
             code=CHECK_FAILED,
             evidence="\n".join([*reasons, *stays]),
-            remedy="above, under each",
+            remedy="follow the fix that is shown under each reason above",
         )
     for made in outcomes:
         console.done(f"release: {made.gate.target}, {release_page.verdict(made.gate)}, in {dist}")
@@ -138,7 +139,7 @@ def _refuse_epoch(ctx: Context) -> None:
     """A time of the caller's in the environment changes the wheel's bytes in silence."""
     if epoch := ctx.env.get("SOURCE_DATE_EPOCH"):
         raise Problem(
-            "SOURCE_DATE_EPOCH is set, and would give the wheel other bytes than the target has.",
+            "SOURCE_DATE_EPOCH is set, so the bytes of the wheel would differ from a normal build.",
             id="release-source-date-epoch",
             code=USAGE,
             evidence=f"SOURCE_DATE_EPOCH={epoch}",
@@ -159,7 +160,7 @@ def _one(
     # Even with --fresh: where nothing takes its place, what is there is left to be looked at.
     own = broken or any(line.startswith(target) for line in changed)
     if changed and ctx.options.fresh:
-        what = "dist/ is not as it was written; --fresh writes it anew:"
+        what = "dist/ was changed after release wrote it; --fresh writes it again:"
         console.warn("\n".join([what, *changed]))
         changed = ()
     checkout = git_state.unchanged(ctx, before)
@@ -179,7 +180,7 @@ def _one(
     asked = dataclasses.replace(ctx.options, target=name)
     repacked = pythons.read(ctx.root, ctx.targets, asked, found.path)
     for older in repacked.older:
-        console.warn(f"{name}: left out, as it was made of another build: {older}")
+        console.warn(f"{name}: left out, because it was made from another build: {older}")
     situation = dataclasses.replace(situation, pythons=repacked)
     checks = gate.judge(found, situation)
     if ctx.options.reproduce:
@@ -245,7 +246,7 @@ def _prove(ctx: Context, taken: Sequence[reports.Report]) -> int:
     for session, place in _unproven(ctx):
         if code:
             break
-        device = "cpu" if place == "cpu" else _device(ctx, place)
+        device = "cpu" if place == "cpu" else _device(ctx, session, place)
         if device is None:
             continue
         # Of one kind, the session finds the GPU itself.
@@ -268,12 +269,12 @@ def _unproven(ctx: Context) -> list[tuple[str, str]]:
     return sorted(found, key=lambda pair: pair[0] != "smoke")
 
 
-def _device(ctx: Context, capability: str) -> str | None:
+def _device(ctx: Context, session: str, capability: str) -> str | None:
     """The index of a GPU here that has this compute capability and is free to be used."""
     try:
         return str(gpu_choice.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
     except Problem as problem:
-        console.say(f"not tested here. {problem.what}")
+        console.say(f"{ctx.spec.target}: {session} was not run here. {problem.what}")
         return None
 
 
@@ -332,10 +333,11 @@ def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
         code = programs.inherit([program, "attest", *kind, "--bundle", str(part), str(wheel)])
         if code or not part.is_file():
             raise Problem(
-                f"sigstore ended with {code} and no signature; nothing was written to dist/.",
+                f"sigstore ended with exit code {code} and without a signature; dist/ was not "
+                "changed.",
                 id="sigstore-failed",
-                evidence="what it said is above",
-                remedy="sign in as it asks, or release without --sigstore",
+                evidence="its output is above",
+                remedy="sign in as sigstore asks, or release without --sigstore",
             )
 
 

@@ -45,7 +45,7 @@ def _report(path: Path) -> Report:
         return Report(path, _SESSIONS[kind], str(report["target"]), str(report["sha256"]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Problem(
-            f"{path} is not a report that can be trusted.",
+            f"{path} is not a report, or it was changed.",
             id="reports-not-a-report",
             code=USAGE,
             evidence=str(error),

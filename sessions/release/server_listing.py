@@ -194,16 +194,16 @@ def _silent(server: Server, error: OSError) -> Problem:
     why = masked(f"{server.url}\n{reason}", server.user, server.secret)
     if isinstance(reason, ssl.SSLError):
         return Problem(
-            "The server's certificate is not trusted, or it does not speak TLS.",
+            "The server's certificate is not trusted, or the server does not use TLS.",
             id="server-certificate",
             evidence=why,
             remedy="set TWINE_CERT to the certificate of its authority",
         )
     return Problem(
-        "Nobody answers at the address of the package server.",
+        "No server answers at this address.",
         id="server-unreachable",
         evidence=why,
-        remedy="see that the address is right, the server runs and the network is there",
+        remedy="check the address, the server and the network",
     )
 
 

@@ -28,12 +28,15 @@ _SEEN = (
 
 def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
-    again = "measure this wheel anew: nox -s bench, or nox -s bundle, then smoke-….pyz --bench"
+    again = (
+        "measure this wheel again: nox -s bench here, or nox -s bundle and then "
+        "python3 smoke-TARGET.pyz --bench on the other machine"
+    )
     try:
         found = _report(report_file.read(text, report_file.BENCH), origin)
     except ValueError as error:
         raise Problem(
-            "This is not a report that can be trusted.",
+            "The report is damaged or was changed.",
             id="bench-report-invalid",
             code=CHECK_FAILED,
             evidence=str(error),
@@ -41,7 +44,7 @@ def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
         ) from error
     if (found.sha256, found.wheels[0].sha256) != (sha256, sha256):
         raise Problem(
-            "This report is of another wheel.",
+            "This report belongs to another wheel.",
             id="bench-report-other-wheel",
             code=CHECK_FAILED,
             evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
@@ -49,7 +52,7 @@ def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
         )
     if found.target != target:
         raise Problem(
-            f"This report is of the target {found.target}, not {target}.",
+            f"This report belongs to the target {found.target}, not {target}.",
             id="bench-report-other-target",
             code=CHECK_FAILED,
             remedy=again,

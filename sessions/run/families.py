@@ -79,6 +79,14 @@ def _fault(facts: Row, name: str, kind: str, batch: int, version: Version, *, on
     return {"known": "", "limit": None}
 
 
+def faults(version: str, language: str, *, cuda: bool) -> list[str]:
+    """What llama.cpp of a release is known to compute otherwise than the reference."""
+    facts = knowledge.load("families.toml")
+    rows = [*([facts["large-batches"]] if cuda else []), *facts["known"].values()]
+    name = "what" if language == "en" else language
+    return [row[name] for row in rows if version in row["releases"]]
+
+
 def job(version: Version, chosen: str) -> Row:
     """What the payload is told: the plans of both devices, and each family's file."""
     facts = knowledge.load("families.toml")

@@ -23,7 +23,8 @@ def install(ctx: Context, wheel: Path, work: Path) -> Path:
             "Python could not make a venv.",
             id="smoke-venv-failed",
             evidence=venvs.tail(made.output),
-            remedy=f"install the venv module of Python {ctx.spec.python}",
+            remedy=f"install the venv module of Python {ctx.spec.python} (Debian, Ubuntu: "
+            f"apt install python{ctx.spec.python}-venv)",
         )
     venvs.pip(ctx, venv, ["install", str(wheel)], "the wheel and what it requires")
     needs = ["install", "--no-deps", "--require-hashes", "-r", str(knowledge.payload_lock())]

@@ -57,7 +57,9 @@ def signed(ctx: Context, report: Path, data: bytes, signers: Path) -> str:
     ssh = shutil.which("ssh-keygen", path=ctx.env.get("PATH"))
     if ssh is None:
         raise Problem(
-            "ssh-keygen is not on PATH.", id="ssh-keygen-missing", remedy="install OpenSSH's client"
+            "ssh-keygen is not on PATH.",
+            id="ssh-keygen-missing",
+            remedy="install OpenSSH's client (Debian, Ubuntu: apt install openssh-client)",
         )
     beside = report.with_name(report.name + ".sig")
     try:
@@ -82,12 +84,12 @@ def signed(ctx: Context, report: Path, data: bytes, signers: Path) -> str:
 
 def _unsigned(report: Path, evidence: str) -> Problem:
     return Problem(
-        "The report is not signed by any of the keys that are asked for.",
+        "The report is not signed by any of the keys in the file that --signers names.",
         id="report-signature-invalid",
         code=CHECK_FAILED,
         evidence=evidence,
         remedy=f"sign it where it was made: ssh-keygen -Y sign -n blackwheel -f KEY {report}, "
-        f"and bring {report.name}.sig along",
+        f"and copy {report.name}.sig here too",
     )
 
 

@@ -70,7 +70,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None and ctx.spec.archs:
-        console.warn("on the CPU: this measures nothing of a GPU")
+        console.warn("the wheel is measured on the CPU, not on a GPU")
     if ctx.options.rounds < bench_results.LEAST:
         console.warn(
             f"fewer than {bench_results.LEAST} rounds: no difference of speed will be certain"
@@ -102,7 +102,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "layers": 999 if device else 0,
         "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "threads": 1 if device else machine.physical_cores(),
+        "threads": 1,  # the tiny model is too small to share out
         "cpu_threads": machine.physical_cores(),
         "rounds": ctx.options.rounds,
         "model": bench_results.model(model),
@@ -124,7 +124,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
             "The wheels could not be measured.",
             id="bench-failed",
             evidence=venvs.tail("\n".join(line for line in said if not line.startswith("@{"))),
-            remedy="see whether each computes here: nox -s smoke -- --wheel PATH; "
+            remedy="see whether each wheel runs here: nox -s smoke -- --wheel PATH; "
             f"the log is {log_path}",
         )
     return answer.read_text(encoding="utf-8")
@@ -135,7 +135,9 @@ def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) ->
     path, state = work / "job.json", work / "run" / STATE
     kept = state.exists() and path.exists() and path.read_text(encoding="utf-8") == job_text
     if kept and not ctx.fresh:
-        console.say("Going on where the last run was stopped; to start anew: --fresh")
+        console.say(
+            "Continuing where the last run was stopped; to start again from nothing: --fresh"
+        )
         return
     if work.exists():
         path.unlink(missing_ok=True)  # first: a state without its job is none

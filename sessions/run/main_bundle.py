@@ -94,7 +94,7 @@ def _build(each: Sequence[Context]) -> None:
         name = one.spec.target.split("+")[0]
         if subnox.follow(one.root, ["verify"], name, subnox.words(one.options)):
             raise Problem(
-                f"The wheel of {name} was not built, so there is no bundle.",
+                f"The wheel of {name} was not built, or failed a check, so there is no bundle.",
                 id="bundle-target-failed",
                 code=CHECK_FAILED,
                 evidence="the reason is above",

@@ -18,7 +18,7 @@ from sessions.run import (
 )
 from sessions.run.model import OpsReport
 from sessions.shared import console, disk, machine, options, programs, records, venvs, wheel_name
-from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
 from sessions.shared.nox_session import Context
 
 STATE = "state.json"  # what was answered so far: payload/ops.py
@@ -92,11 +92,11 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     done = payload_process.run(command, log, work / "run", env, "testing", "cases")
     if done.returncode or not answer.exists():
         raise Problem(
-            f"The operator test ended with {done.returncode} and no report.",
+            f"The operator test ended with exit code {done.returncode} and without a report.",
             id="ops-no-report",
             code=CHECK_FAILED,
             evidence=venvs.tail((work / "ops.log").read_text(encoding="utf-8")),
-            remedy=f"report it with {work / 'ops.log'}",
+            remedy=f"{REPORT}, with {work / 'ops.log'}",
         )
     return answer.read_text(encoding="utf-8")
 
@@ -107,7 +107,9 @@ def _kept(ctx: Context, work: Path, prepared: str) -> bool:
     same = path.exists() and path.read_text(encoding="utf-8") == prepared
     kept = same and (work / "run" / STATE).exists() and not ctx.fresh
     if kept:
-        console.say("Going on where the last run was stopped; to start anew: --fresh")
+        console.say(
+            "Continuing where the last run was stopped; to start again from nothing: --fresh"
+        )
     return kept
 
 
@@ -150,15 +152,15 @@ def _show(report: OpsReport, path: Path) -> None:
     console.say(f"  {path}")
     if failed:
         raise Problem(
-            f"{len(failed)} checks of the operator test fail {where}: {', '.join(failed)}.",
+            f"Checks of the operator test fail {where}: {', '.join(failed)}.",
             id="ops-failed",
             code=CHECK_FAILED,
             evidence=f"every operator is in {path}",
-            remedy="above, under each",
+            remedy="follow the fix that is shown under each failed check above",
         )
     total = ops_results.totals(report)
     console.done(
         f"ops: {total['cases']} cases of {len(report.operators)} operators {where}: "
-        f"{total['right']} right, {total['wrong']} wrong as known, "
+        f"{total['right']} right, {total['wrong']} known upstream faults, "
         f"{total['unsupported']} not supported, in {console.duration(report.seconds)}"
     )

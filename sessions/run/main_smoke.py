@@ -21,7 +21,7 @@ from sessions.shared import (
     venvs,
     wheel_name,
 )
-from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
 from sessions.shared.nox_session import Context
 
 # A file name of upstream's own tests of tokenizers, at the end of a path in its sdist.
@@ -62,8 +62,8 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     model = job.model(ctx)
     device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
-    if device is None:
-        console.warn("on the CPU: this tests the wheel's Python side, nothing of a GPU")
+    if device is None and ctx.spec.archs:
+        console.warn("the wheel runs on the CPU, and its GPU code is not tested")
     work = folder / "smoke"
     if work.exists():
         disk.remove(work)
@@ -99,11 +99,11 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     done = payload_process.run(command, log, work / "run", env, "testing", "checks")
     if done.returncode or not answer.exists():
         raise Problem(
-            f"The checks ended with {done.returncode} and no report.",
+            f"The checks ended with exit code {done.returncode} and without a report.",
             id="smoke-no-report",
             code=CHECK_FAILED,
             evidence=venvs.tail((work / "smoke.log").read_text(encoding="utf-8")),
-            remedy=f"report it with {work / 'smoke.log'}",
+            remedy=f"{REPORT}, with {work / 'smoke.log'}",
         )
     return answer.read_text(encoding="utf-8")
 
@@ -161,13 +161,13 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     records.write(path, "smoke", report, ok=enough and not failed)
     if failed:
         raise Problem(
-            f"{len(failed)} checks fail or are missing {where}: {', '.join(failed)}.",
+            f"Checks fail or are missing {where}: {', '.join(failed)}.",
             id="smoke-failed",
             code=CHECK_FAILED,
             evidence="\n".join([*smoke_results.gaps(report)[:8], f"every case is in {path}"]),
-            remedy="above, under each",
+            remedy="follow the fix that is shown under each failed check above",
         )
     console.done(
-        f"smoke: {len(report.checks)} checks with {len(report.cases)} known answers hold {where}, "
+        f"smoke: {len(report.checks)} checks with {len(report.cases)} cases passed {where}, "
         f"in {console.duration(report.seconds)}"
     )

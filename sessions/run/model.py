@@ -82,8 +82,8 @@ class BenchReport:
     linked, toolkit or none. ``model`` is the real one: file, size in bytes, sha256.
     ``conditions`` are the GPU's at each step: clocks, temperature, memory. ``stops`` counts how
     often the measuring was stopped and went on later; that time is not in ``seconds``.
-    ``cpu_threads`` are those for what the CPU computes of the larger model, ``threads`` for the
-    rest.
+    ``cpu_threads`` are those for what the CPU computes of the larger model and of the real one,
+    ``threads`` for the rest.
     """
 
     file: str

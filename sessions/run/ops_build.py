@@ -21,7 +21,7 @@ from packaging.version import Version
 from sessions.fetch import sdist as sdists
 from sessions.probe.model import Compiler, Toolchain
 from sessions.shared import console, disk, knowledge, machine, options, programs, records, venvs
-from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
+from sessions.shared.errors import CHECK_FAILED, REPORT, USAGE, Problem
 from sessions.shared.nox_session import Context
 
 HEADER = Path(__file__).with_name("ops_entry.h")
@@ -60,12 +60,12 @@ def known(version: str) -> str:
     """The version, if its table of operators is known. Raises Problem."""
     if version not in knowledge.ops():
         raise Problem(
-            f"The operators of llama-cpp-python {version} are not in the table.",
+            f"blackwheel does not know the operators of llama-cpp-python {version}.",
             id="ops-release-unknown",
             code=USAGE,
             evidence=f"known: {', '.join(knowledge.ops())}",
-            remedy="test a wheel of one of these: --version V; or add the release to "
-            "sessions/data/knowledge/ops.toml",
+            remedy="test a wheel of one of these releases: --version V; maintainers: add the "
+            "release to sessions/data/knowledge/ops.toml",
         )
     return version
 
@@ -77,7 +77,7 @@ def built(ctx: Context, wheel: Path, work: Path, *, reference: bool) -> Built:
         raise Problem(
             "There is no C++ compiler to compile the operator test with.",
             id="ops-no-compiler",
-            remedy="nox -s probe says what to install",
+            remedy="install the compiler that nox -s probe names",
         )
     version = release(wheel)
     objects = _objects(ctx, chain.compiler, version, "test")
@@ -169,10 +169,10 @@ def rename_device(source: Path) -> None:
     text, count = re.subn(r'return "CPU";', f'return "{SCALAR}";', path.read_text("utf-8"))
     if not count:
         raise Problem(
-            "The name of the CPU device is not where this program expects it.",
+            "Upstream's code has the name of the CPU device in another place than expected.",
             id="ops-device-name",
             evidence=str(path),
-            remedy="correct rename_device in sessions/run/ops_build.py for this release",
+            remedy=f"{REPORT}; maintainers: correct rename_device in sessions/run/ops_build.py",
         )
     path.write_text(text, encoding="utf-8")
 
@@ -231,10 +231,10 @@ def _extract(wheel: Path, folder: Path) -> None:
     names = {path.stem.removeprefix("lib") for path in folder.iterdir()}
     if missing := {"ggml", "ggml-base"} - names:
         raise Problem(
-            f"{wheel.name} has no {' and no '.join(sorted(missing))} in llama_cpp/lib.",
+            f"Shared libraries of ggml are missing in {wheel.name}: {', '.join(sorted(missing))}.",
             id="ops-no-ggml",
             code=CHECK_FAILED,
-            remedy="test a wheel with shared libraries of ggml, as upstream's build makes them",
+            remedy="test a wheel that has them in llama_cpp/lib, as upstream's own wheels do",
         )
 
 
@@ -291,11 +291,12 @@ def not_linked(name: str, output: str) -> Problem:
     missing = sorted({one or other for one, other in re.findall(pattern, output)})
     if missing:
         return Problem(
-            f"The wheel's libraries lack {len(missing)} functions that its release has.",
+            f"The wheel's libraries lack functions of its release ({len(missing)} of them).",
             id="ops-functions-missing",
             code=CHECK_FAILED,
             evidence="\n".join(missing[:20]),
-            remedy="the wheel's libraries are of another release than its METADATA names",
+            remedy="build the wheel again, with --fresh: its libraries belong to another "
+            "release than its METADATA names",
         )
     return Problem(
         f"{name} could not be linked to the wheel's libraries.",

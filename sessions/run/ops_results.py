@@ -24,13 +24,17 @@ _FIGURES = ("listed", "right", "wrong", "unsupported", "seconds")
 def expected(version: str, *, cuda: bool) -> dict[str, Any]:
     """What the table says of one release for one kind of backend, as ``ops_checks`` reads it."""
     row, kind = knowledge.ops()[version], "cuda" if cuda else "cpu"
+    sampled = {} if cuda else row["sampled"]
+    share = knowledge.load("ops.toml")["sample"]["share"]
     unsupported: dict[str, int] = {}
     for group in row["unsupported"]:
         if group["backend"] == kind:
             for name, count in group["operators"].items():
                 unsupported[name] = unsupported.get(name, 0) + count
+    unsupported |= {name: counts[1] for name, counts in sampled.items()}
     return {
-        "cases": row["cases"],
+        "cases": {**row["cases"], **{name: counts[0] for name, counts in sampled.items()}},
+        "sample": {"operators": sorted(sampled), "share": share},
         "tested": kind in row["tested"],
         "unsupported": unsupported,
         "narrow": [name for name in knowledge.load("ops.toml")["narrow"] if name in row["cases"]],
@@ -66,12 +70,15 @@ def places(folder: Path) -> tuple[str, ...]:
 
 def opened(text: str, target: str, sha256: str, origin: str) -> OpsReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
-    again = "test this wheel: nox -s ops, or nox -s bundle, then python smoke-….pyz --ops there"
+    again = (
+        "test this wheel again: nox -s ops here, or nox -s bundle and then "
+        "python3 smoke-TARGET.pyz --ops on the other machine"
+    )
     try:
         found = _report(report_file.read(text, report_file.OPS), origin)
     except ValueError as error:
         raise Problem(
-            "This is not a report of the operator test that can be trusted.",
+            "The report of the operator test is damaged or was changed.",
             id="ops-report-invalid",
             code=CHECK_FAILED,
             evidence=str(error),
@@ -79,7 +86,7 @@ def opened(text: str, target: str, sha256: str, origin: str) -> OpsReport:
         ) from error
     if found.sha256 != sha256:
         raise Problem(
-            "This report is of another wheel.",
+            "This report belongs to another wheel.",
             id="ops-report-other-wheel",
             code=CHECK_FAILED,
             evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
@@ -87,7 +94,7 @@ def opened(text: str, target: str, sha256: str, origin: str) -> OpsReport:
         )
     if found.target != target:
         raise Problem(
-            f"This report is of the target {found.target}, not {target}.",
+            f"This report belongs to the target {found.target}, not {target}.",
             id="ops-report-other-target",
             code=CHECK_FAILED,
             remedy=again,
@@ -98,8 +105,12 @@ def opened(text: str, target: str, sha256: str, origin: str) -> OpsReport:
 def checks(report: OpsReport) -> tuple[Check, ...]:
     """Every check, made anew from the figures, whatever the report says of them."""
     if report.version not in knowledge.ops():
-        text = f"complete: the release {report.version} is not in the table of operators"
-        return (Check("complete", "fail", text, "", "add it to ops.toml"),)
+        text = f"complete: blackwheel does not know the operators of {report.version}"
+        return (
+            Check(
+                "complete", "fail", text, "", "add the release to sessions/data/knowledge/ops.toml"
+            ),
+        )
     wanted = expected(report.version, cuda=report.device != "cpu")
     made: list[Any] = list(ops_checks.checks(dataclasses.asdict(report), wanted))
     return tuple(Check(**check) for check in made)

@@ -26,12 +26,14 @@ PAYLOAD = Path(str(report_file.__file__)).parent
 
 def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
-    again = "run the bundle of this wheel: nox -s bundle, then python smoke-….pyz there"
+    again = (
+        "test this wheel again: nox -s bundle, then python3 smoke-TARGET.pyz on the other machine"
+    )
     try:
         found = _report(report_file.read(text), origin)
     except ValueError as error:
         raise Problem(
-            "This is not a report that can be trusted.",
+            "The report is damaged or was changed.",
             id="smoke-report-invalid",
             code=CHECK_FAILED,
             evidence=str(error),
@@ -40,7 +42,7 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
     file = wheel.file if wheel else found.file
     if (found.sha256, found.file) != (sha256, file):
         raise Problem(
-            "This report is of another wheel.",
+            "This report belongs to another wheel.",
             id="smoke-report-other-wheel",
             code=CHECK_FAILED,
             evidence=f"it names {found.file}, sha256 {found.sha256}\n"
@@ -49,7 +51,7 @@ def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeRep
         )
     if wheel and found.target != wheel.target:
         raise Problem(
-            f"This report is of the target {found.target}, not {wheel.target}.",
+            f"This report belongs to the target {found.target}, not {wheel.target}.",
             id="smoke-report-other-target",
             code=CHECK_FAILED,
             remedy=again,

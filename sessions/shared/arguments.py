@@ -20,7 +20,20 @@ from sessions.shared.options import Options
 PTX = "ptx"  # the project's own build of the target, with PTX instead of machine code
 _PATHS = ("wheel", "model", "report", "reports", "sign", "signers", "source", "record")
 _FILES = ("wheel", "model", "report", "sign", "signers")
+_EXAMPLES = {"add": "llama-cpp-python==latest", "targets": "rtx50,ada"}
 _LARGEST = 64 << 20  # bytes of a report; they are about a megabyte
+# What an option takes, where it is not just any file.
+_NAMED = {
+    "wheel": "a wheel file",
+    "model": "a GGUF file",
+    "report": "a report that a bundle wrote",
+    "reports": "the folder of reports that a bundle wrote",
+    "source": "the top folder of a checkout of llama-cpp-python",
+    "toolkit": "the folder of an installed CUDA toolkit",
+    "compiler": "a C++ compiler",
+    "record": "a folder",
+    "baseline": "a wheel file",
+}
 _KITS = ("pypi", "system")  # what --toolkit names beside a folder
 
 
@@ -67,12 +80,12 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
             raise Problem(
                 f"nox -s {session} needs {option.flag}.",
                 id="option-missing",
-                remedy=f"nox -s {session} -- {option.shown} ({option.help})",
+                remedy=f"for example: nox -s {session} -- {option.flag} {_EXAMPLES[field]}",
                 code=USAGE,
             )
     if graph.OF_FOLDERS in asked and not options.dists:
         raise Problem(
-            "nox -s index needs the folders that the index is made of.",
+            "nox -s index needs the folders to merge into one index.",
             id="option-missing",
             remedy="nox -s index -- DIST DIST: name folders that nox -s release wrote",
             code=USAGE,
@@ -121,12 +134,18 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
             raise Problem(
                 f"{program} is not on PATH.",
                 id=f"{program}-missing-at-start",
-                remedy="install OpenSSH's client"
+                remedy="install OpenSSH's client (Debian, Ubuntu: apt install openssh-client)"
                 if program == "ssh-keygen"
                 else "pipx install sigstore",
             )
     if options.reports and not Path(options.reports).is_dir():
-        raise _wrong("reports", options.reports, "is not a folder")
+        raise Problem(
+            f"--reports {options.reports} is not a folder.",
+            id="reports-argument",
+            code=USAGE,
+            remedy="copy here what the bundle wrote where the GPU is, the folder smoke-reports; "
+            "for wheels without GPU code, leave --reports out",
+        )
     if options.record and Path(options.record).exists() and not Path(options.record).is_dir():
         raise _wrong("record", options.record, "is not a folder")
 
@@ -180,6 +199,6 @@ def _wrong(field: str, value: str, why: str, evidence: str = "") -> Problem:
         f"{option.flag} {value} {why}.",
         id=f"{field}-argument",
         evidence=evidence,
-        remedy=f"give {option.shown}: {option.help}{more}",
+        remedy=f"name {_NAMED.get(field, 'a file that exists')}{more}: {option.shown}",
         code=USAGE,
     )

@@ -52,7 +52,7 @@ def enter(root: Path) -> None:
     try:
         if why := damage(venv):
             if venv.exists():
-                print(f"blackwheel: {venv} is made anew: {why}", flush=True)
+                print(f"blackwheel: {venv} is made again: {why}", flush=True)
             _make(venv, env)
     except OSError as error:
         _refuse(

@@ -54,7 +54,7 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
     if found.other is not None:
         if after:
             raise Problem(
-                "Options need sessions that are asked for by name, not by -k or -t.",
+                "Options work only with sessions that -s names, not with -k or -t.",
                 id="sessions-not-named",
                 remedy="name the sessions: nox -s NAME -- OPTIONS",
                 code=USAGE,
@@ -75,9 +75,9 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
     parallel = any(re.match("-j|--parallel", word) for word in rest)
     if parallel and set(names) & set(graph.REQUIRES):
         raise Problem(
-            "Sessions build one upon another, so that nox cannot run them at once (-j).",
+            "Sessions depend on one another, so nox cannot run them in parallel (-j).",
             id="sessions-in-parallel",
-            remedy="leave -j out; compile steps at once are set with -- --jobs N",
+            remedy="leave -j out; for parallel compilation add -- --jobs N",
             code=USAGE,
         )
     if names == (graph.LINT,) and after:
@@ -112,7 +112,7 @@ def _forgotten(
         if not named and word in graph.SESSIONS:
             fixed = ["nox", "-s", word, *rest[at + 1 :], *(["--", *after] if after else [])]
             raise Problem(
-                f"{word} is a session, which -s names.",
+                f"{word} is the name of a session: write -s before it.",
                 id="session-without-s",
                 remedy=programs.typed(fixed),
                 code=USAGE,
@@ -121,7 +121,7 @@ def _forgotten(
         if flag in ours and (flag not in _BOTH or (named and stages)):
             fixed = ["nox", "-s", *names, *rest[:at], "--", *rest[at:], *after]
             raise Problem(
-                f"{flag} is an option of the session, so it must stand after -- on its own.",
+                f"{flag} is an option of the session: write it after a separate --.",
                 id="option-before-dashes",
                 remedy=programs.typed(fixed),
                 code=USAGE,

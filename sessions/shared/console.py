@@ -16,6 +16,7 @@ from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
 
 _MARKS = {"ok": ("✓", "+", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
+_WIDE = 1000  # characters in a line that nobody sees on a terminal
 _QUIET = 60.0  # seconds without a line about a build that goes on
 _console = Console(highlight=False, soft_wrap=True)
 
@@ -74,19 +75,15 @@ def checks(items: Iterable[Check]) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for people."""
-    view = Table(
-        title=Text(_line(title).plain),
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-        safe_box=True,
-    )
+    """A table for people; its cells are folded to fit a terminal, and in a file or pipe never."""
+    view = Table(box=None, pad_edge=False, safe_box=True)
     for column in columns:
         view.add_column(column, overflow="fold")
     for row in rows:
         view.add_row(*(_line(cell) for cell in row))
-    Console(highlight=False).print(view)
+    if title:
+        say(title)
+    Console(highlight=False, width=None if _console.is_terminal else _WIDE).print(view)
 
 
 def duration(seconds: float) -> str:

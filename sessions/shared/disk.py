@@ -43,11 +43,11 @@ def claim(folder: Path) -> None:
     """``mark`` for a folder the user named: never one that holds somebody else's files."""
     if folder.is_dir() and any(folder.iterdir()) and not is_marked(folder):
         raise Problem(
-            "The cache folder holds other files, which blackwheel would not dare to delete.",
+            "The cache folder contains files that are not blackwheel's, so it is not used.",
             id="cache-folder-foreign",
             code=USAGE,
             evidence=str(folder),
-            remedy=f"name a folder of its own: BLACKWHEEL_CACHE={folder / 'blackwheel'}",
+            remedy=f"use an empty folder: BLACKWHEEL_CACHE={folder / 'blackwheel'}",
         )
     mark(folder)
 
@@ -66,10 +66,10 @@ def remove(folder: Path) -> None:
     """
     if not is_marked(folder):
         raise Problem(
-            "This folder is not deleted, because it does not carry blackwheel's mark.",
+            "This folder is not deleted, because blackwheel did not make it.",
             id="folder-without-mark",
-            evidence=f"{folder} has no {TAG} of ours",
-            remedy=f"look into it, and delete it yourself if it may go: {folder}",
+            evidence=f"{folder} has no {TAG} of blackwheel",
+            remedy=f"look at its files; if you do not need them, delete it yourself: {folder}",
         )
     if not (folder.name.startswith(".") and folder.suffix in (GONE, PART)):  # else no run takes it
         gone = folder.with_name(f".{folder.name}{GONE}")
@@ -235,10 +235,12 @@ def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[o
         who, is_parent = owner(path)
         if is_parent:
             raise Problem(
-                f"This run needs {path.stem}, which the run that began it has and keeps.",
+                f"This run would wait for {path.stem}, which the command that started it is using: "
+                "it would never end.",
                 id="lock-of-parent",
                 evidence=who,
-                remedy="run the two one after the other: first the command that is named above",
+                remedy="run the two commands one after the other, first the one that is named "
+                "above",
             ) from None
         waiting(f"{who} is at work on {path.stem}; waiting for it to end (Ctrl-C stops).")
         return taken.acquire()
@@ -309,20 +311,20 @@ def problem_of(error: OSError) -> Problem | None:
             id="disk-full",
             evidence=where,
             remedy="free some space (nox -s clean -- --all frees what was built here), then run "
-            "the same command again: it goes on where it stopped",
+            "the same command again: it continues where it stopped",
         )
     if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR) and error.filename:
         return Problem(
-            "Something else is where a file or folder of blackwheel belongs.",
+            "Another file or folder is where blackwheel wants to write.",
             id="path-occupied",
             evidence=f"{error.strerror}: {where}",
-            remedy="move it away, then run the same command again",
+            remedy=f"move {where} away, then run the same command again",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return Problem(
             "A file or folder cannot be written.",
             id="path-not-writable",
             evidence=f"{error.strerror}: {where}",
-            remedy="make it writable for you, or work in a folder of your own",
+            remedy=f"make {where or 'it'} writable for you, or work in a folder of your own",
         )
     return None

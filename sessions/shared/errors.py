@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 CHECK_FAILED = 1  # something was checked and is not as it should be
 USAGE = 2  # the command line or a file of the user's is wrong
 ENVIRONMENT = 3  # the machine lacks something: a tool, a GPU, disk space, the network
 BUG = 4  # an error of this project
+# Where a user reports a bug: the project has no other address than that of its repository.
+REPORT = "open an issue in the repository that you cloned"
+
+
+def numbered(remedies: Iterable[str]) -> str:
+    """Several remedies as one, each of them once; with numbers if there are two or more."""
+    found = list(dict.fromkeys(remedies))
+    if len(found) < 2:
+        return "".join(found)
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(found, 1))
 
 
 class Problem(Exception):

@@ -96,7 +96,7 @@ def auto(
     """
     if options.arch is not None:
         raise Problem(
-            "--arch names the GPUs, so --target auto has nothing to find out.",
+            "--arch and --target auto both choose the GPU architecture; only one can be given.",
             id="auto-with-arch",
             code=USAGE,
             remedy="leave out --arch, or --target auto",
@@ -149,7 +149,9 @@ def _without_target(
         rest = [kind for name, kind in gpus.items() if name not in lacking]
         others = fit(targets, rest) if rest else None
         cpu = next((name for name, target in targets.items() if target.cuda is None), None)
-        remedy = "for an older GPU build llama-cpp-python itself with CUDA 12"
+        remedy = (
+            "for an older GPU, build llama-cpp-python from source with CUDA 12, not with blackwheel"
+        )
         if others:
             remedy = f"build for the other GPUs: {others.command('wheel')}"
         elif cpu:

@@ -98,7 +98,7 @@ def toolkit(version: str) -> ToolkitFacts:
     line = ".".join(version.split(".")[:2])
     if line not in known:
         raise Problem(
-            f"CUDA {version} is not one this project knows.",
+            f"blackwheel does not know CUDA {version}.",
             id="cuda-unknown",
             code=USAGE,
             evidence="known: " + ", ".join(known),
@@ -112,9 +112,10 @@ def floors(major: str) -> dict[str, Floor]:
     rows = load("floors.toml")
     if major not in rows:
         raise Problem(
-            f"It is not known which releases of NVIDIA's packages a wheel for CUDA {major} needs.",
+            f"blackwheel does not know which releases of NVIDIA's packages CUDA {major} needs.",
             id="floors-unknown",
-            remedy="nox -s lock -- --add runtime==FILE finds them from a wheel of that major",
+            remedy="use --cuda 13.1; maintainers: nox -s lock -- --add runtime==FILE.whl finds "
+            "them in a wheel for that CUDA version",
         )
     return {
         package: Floor(
@@ -281,7 +282,7 @@ def toolkit_lock(cuda: str) -> Path:
     if not path.exists():
         locked = sorted(p.stem.removeprefix("cuda-") for p in LOCKS.glob("cuda-*.txt"))
         raise Problem(
-            f"CUDA {cuda} has no lock file, so it cannot be made from NVIDIA's packages.",
+            f"CUDA {cuda} is not locked, so it cannot be assembled from NVIDIA's packages.",
             id="cuda-not-locked",
             code=USAGE,
             evidence="locked: " + ", ".join(locked),
@@ -339,7 +340,7 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
     oldest = {"": 0, "a": 90, "f": 100}[match[2]] if match else 0
     if not match or int(match[1]) not in capability_names() or int(match[1]) < oldest:
         raise Problem(
-            f"{arch!r} is not a CUDA architecture this project knows.",
+            f"blackwheel does not know the CUDA architecture {arch!r}.",
             id="arch-unknown",
             code=USAGE,
             evidence="known:\n"

@@ -142,7 +142,8 @@ def replay(path: Path) -> Machine:
         key = json.dumps([question, *words])
         if key not in tape:
             raise Problem(
-                "The recorded machine was never asked this.",
+                "The recording of this machine lacks an answer that this version of blackwheel "
+                "needs.",
                 id="recording-incomplete",
                 evidence=f"{key} is not in {path}",
                 remedy="record the machine again: nox -s probe -- --record DIR",

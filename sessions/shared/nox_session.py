@@ -9,7 +9,7 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ from sessions.shared import (
     usage,
 )
 from sessions.shared.cli import Request
-from sessions.shared.errors import BUG, USAGE, Problem
+from sessions.shared.errors import BUG, REPORT, USAGE, Problem
 from sessions.shared.machine import Machine, has_python, real
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
@@ -148,7 +148,8 @@ def main(root: Path) -> NoReturn:
     # nox takes a noxfile from the current folder, which the user chose.
     noxfile = str(root / "noxfile.py")
     sys.argv = [noxfile, "-f", noxfile, *bootstrap.arguments(sys.argv[1:])]
-    logging.getLogger("nox").addFilter(_worth_saying)
+    quiet = is_quiet(sys.argv[3:])
+    logging.getLogger("nox").addFilter(functools.partial(_worth_saying, quiet=quiet))
     try:
         nox.main()
     except SystemExit as end:
@@ -156,9 +157,25 @@ def main(root: Path) -> NoReturn:
     sys.exit(0)
 
 
-def _worth_saying(record: logging.LogRecord) -> bool:
-    """Whether to print a line of nox's: not that uv is absent, which nothing here needs."""
-    return record.getMessage() != "uv binary not found."
+def is_quiet(words: Sequence[str]) -> bool:
+    """Whether a command runs only sessions of ours, which say themselves how they end, without -v.
+
+    ``words`` is the command line without its program.
+    """
+    request = cli.read(words, options.environment())
+    before = words[: words.index("--")] if "--" in words else words
+    ours = request.runs and request.sessions == request.stages
+    return ours and not {"-v", "--verbose"} & set(before)
+
+
+def _worth_saying(record: logging.LogRecord, *, quiet: bool) -> bool:
+    """Whether to print a line of nox's: not that uv is absent, which nothing here needs.
+
+    Where it is ``quiet``: nor that a session runs, nor that it was successful.
+    """
+    if record.levelno >= logging.WARNING:
+        return True
+    return not quiet and record.getMessage() != "uv binary not found."
 
 
 def exit_code(of_nox: str | int | None) -> str | int | None:
@@ -230,7 +247,7 @@ def _chosen(request: Request, folder: Path) -> Options:
     if chosen.version == targets_file.LATEST:
         why = "" if chosen.offline else _ask_index()
         newest = spec.normal(chosen).version
-        _say_once(f"version latest: {newest}{why or ', the newest that is locked here'}")
+        _say_once(f"version latest: {newest}{why or ', the newest of the locked releases'}")
     return _for_python(spec.normal(chosen), request.stages)
 
 
@@ -266,7 +283,7 @@ def _ask_index() -> str:
     asked = programs.capture(command, env=pipconfig.environment(env, listed.stdout, "index"))
     found = re.search(r"^llama[-_]cpp[-_]python \((\d+(?:\.\d+)+)\)$", asked.stdout, re.MULTILINE)
     if asked.returncode or not found:
-        return ", the newest that is locked here, because pip could not ask the package index"
+        return ", the newest of the locked releases, because pip could not ask the package index"
     knowledge.OFFERED.add(found[1])
     return ", the newest of the package index" if found[1] == knowledge.newest_sdist() else ""
 
@@ -278,7 +295,8 @@ def _auto(chosen: Options) -> Options:
     names = (chosen.target or "").split(",")
     if len(names) > 1 and found.arch:
         raise Problem(
-            "--target auto chose several architectures, which the other targets do not have.",
+            "This machine has GPUs of several architectures, so --target auto cannot be "
+            "combined with other targets.",
             id="auto-beside-targets",
             evidence=told,
             remedy="ask for --target auto by itself",
@@ -325,13 +343,13 @@ def _early(chosen: Options, found: BuildSpec) -> None:
         return
     if not (ROOT / "wheels" / found.target / "wheel.json").is_file():
         raise Problem(
-            f"--device cpu tests only the Python side of a wheel of {found.target}, nothing of a "
-            "GPU, and no such wheel has been built.",
+            f"There is no wheel of {found.target} yet. --device cpu builds nothing: it runs a "
+            "wheel that has been built, on the CPU, and does not test its GPU code.",
             id="cpu-of-cuda-target",
             remedy=f"build it first: {spec.command('wheel', found)}",
             code=USAGE,
         )
-    console.warn("--device cpu: this tests the Python side of the wheel, nothing of a GPU")
+    console.warn("--device cpu: the wheel runs on the CPU, and its GPU code is not tested")
 
 
 def _early_ops(chosen: Options, found: BuildSpec) -> None:
@@ -347,10 +365,11 @@ def _early_ops(chosen: Options, found: BuildSpec) -> None:
     known = knowledge.ops()
     if found.version not in known and not (chosen.wheel or chosen.source):
         raise Problem(
-            f"The operators of llama-cpp-python {found.version} are not in the table.",
+            f"blackwheel does not know the operators of llama-cpp-python {found.version}.",
             id="ops-version-unknown",
             evidence=f"known: {', '.join(known)}",
-            remedy="test one of these: --version V",
+            remedy="test one of these releases, for example --version "
+            f"{next(reversed(known), 'V')}",
             code=USAGE,
         )
 
@@ -412,12 +431,13 @@ def _bug(stage: str, error: BaseException) -> Problem:
         id="bug",
         code=BUG,
         evidence=where,
-        remedy="report it with that text; until then, nox -s clean -- --all starts afresh",
+        remedy=f"{REPORT}, with the traceback; nox -s clean -- --all deletes what was built "
+        "here, so that the next run starts from nothing",
     )
 
 
 def _terminated(number: int, _: object) -> NoReturn:
     # SystemExit unwinds the stack, so that run.stream ends the compilers it started.
     with contextlib.suppress(OSError):  # the terminal is gone
-        console.say("Terminated; the next run goes on where this one was.")
+        console.say("Terminated; the next run continues where this one stopped.")
     sys.exit(128 + number)

@@ -101,29 +101,37 @@ _TRIES = ("smoke", "ops", "bench")
 OPTIONS = (
     Option(
         "target",
-        "a table of targets.toml (default: its first); auto: for the GPUs of this machine; "
-        "release and publish take several: A,B",
+        "a target of targets.toml (default: the first one), or auto for the GPUs of this machine; "
+        "release and publish accept a list A,B",
         _ONE,
         "NAME",
     ),
     Option(
         "targets",
-        "several tables of targets.toml, or all that are products",
+        "several targets, or all (without those that have product = false, such as seed)",
         ("matrix", "bundle", "release", "publish"),
         "A,B|all",
         reach="all",
     ),
-    Option("version", "llama-cpp-python release, one of those locked, or latest", _SPEC, "V"),
-    Option("cuda", "CUDA minor version, one of those locked", _SPEC, "X.Y"),
+    Option("version", "release of llama-cpp-python: one that is locked, or latest", _SPEC, "V"),
     Option(
-        "arch", 'CUDA architectures: "120-real", "sm_120" and "12.0" are the same', _SPEC, "A[;B]"
+        "cuda", "CUDA version: one that is locked, or that of an installed toolkit", _SPEC, "X.Y"
     ),
-    Option("python", "Python that the wheel is for", _SPEC, "X.Y"),
-    Option("pythons", "Pythons that the wheels are for, or all", ("matrix",), "X.Y,X.Z|all"),
+    Option(
+        "arch",
+        "CUDA architectures; 120-real, sm_120 and 12.0 mean the same. Quote a list: "
+        "'120-real;89-real'",
+        _SPEC,
+        "A[;B]",
+    ),
+    Option("python", "Python version that the wheel is for", _SPEC, "X.Y"),
+    Option(
+        "pythons", "Python versions that the wheels are for, or all", ("matrix",), "X.Y,X.Z|all"
+    ),
     Option("toolkit", "where the CUDA toolkit comes from", _SPEC, "pypi|system|PATH"),
     Option(
         "glibc",
-        "the oldest glibc that the wheel is for; host: that of this machine",
+        "oldest glibc that the wheel is for; host: the glibc of this machine",
         _SPEC,
         choices=GLIBCS,
     ),
@@ -137,33 +145,40 @@ OPTIONS = (
         setting,
         many=True,
     ),
-    Option("force", "go on with a combination that is known to be bad", _SPEC),
+    Option("force", "continue with a combination that is known to be bad", _SPEC),
     Option(
         "wheel",
-        "a finished wheel to work on; nothing is built",
+        "use this finished wheel instead of building one",
         ("probe", "verify", *_TRIES),
         "PATH",
         reach="all",
     ),
-    Option("device", "the number of the GPU to use; or the CPU", _TRIES, "N|cpu", device),
-    Option("model", "a GGUF model to ask, or to measure, as well", ("smoke", "bench"), "PATH"),
+    Option("device", "index of the GPU to use, or cpu", _TRIES, "N|cpu", device),
+    Option(
+        "model",
+        "a GGUF model: smoke also asks it questions, bench also measures it",
+        ("smoke", "bench"),
+        "PATH",
+    ),
     Option(
         "families",
-        "which model families are computed: the most distinct ones, or all (default: default)",
+        "model families to test: those with operations or shapes of their own, or all "
+        "(default: default)",
         ("smoke", "bundle"),
         choices=("default", "all"),
         default="default",
     ),
     Option(
         "baseline",
-        "measure in turn with this wheel; a name is built. May be given several times",
+        "also measure this wheel, alternating with yours; seed, upstream and ptx are built first. "
+        "May be given several times",
         ("bench", "bundle"),
         "WHEEL|seed|upstream|ptx",
         many=True,
     ),
     Option(
         "cpu-module",
-        "measure the wheel with this module for the CPU as well, in turn: haswell. May be given "
+        "also measure the wheel with this module for the CPU, for example haswell. May be given "
         "several times",
         ("bench",),
         "NAME",
@@ -171,29 +186,29 @@ OPTIONS = (
     ),
     Option(
         "rounds",
-        "how often each wheel is measured (default: 10; a verdict needs 8)",
+        "how many times each wheel is measured (default: 10; at least 8 for a verdict)",
         ("bench",),
         "N",
         positive,
         default=10,
     ),
-    Option("report", "use the report that a bundle wrote", (*_TRIES, "release"), "PATH"),
+    Option("report", "import the report that a bundle wrote", (*_TRIES, "release"), "PATH"),
     Option(
         "reports",
-        "use each report in this folder for the wheel that it is of",
+        "import every report in this folder; each belongs to the wheel whose SHA-256 it has",
         ("release",),
         "DIR",
     ),
     Option(
         "signers",
-        "with --report or --reports: SSH public keys, one of which must have signed it",
+        "file of SSH public keys; a report must be signed by one of them",
         (*_TRIES, "release"),
         "PATH",
     ),
     Option("sign", "sign the bundle with this SSH key", ("bundle",), "KEY"),
     Option(
         "compiler",
-        "C++ compiler to use instead of the probe's choice",
+        "C++ compiler to use instead of the one that probe chooses",
         ("probe", *_BUILDS),
         "PATH",
     ),
@@ -206,12 +221,12 @@ OPTIONS = (
     ),
     Option(
         "jobs",
-        "compile steps at once (default: what cores and memory allow)",
+        "number of files to compile at once (default: what cores and memory allow)",
         ("probe", *_BUILDS),
         "N",
         positive,
     ),
-    Option("prerelease", "a preview release of Visual Studio will do too", ("probe", *_BUILDS)),
+    Option("prerelease", "also accept a preview release of Visual Studio", ("probe", *_BUILDS)),
     Option(
         "offline",
         "use only what is already on this machine",
@@ -219,20 +234,20 @@ OPTIONS = (
     ),
     Option(
         "fresh",
-        "do the work of this session again even if it is up to date",
+        "run this session again even if it is up to date",
         ("source", "toolkit", "wheel", "verify", "ops", "bench", *_BUILDS),
         reach="asked",
     ),
     Option(
         "all",
-        "delete all that was built, unpacked and recorded here",
+        "delete everything that was built, unpacked and recorded in this checkout",
         ("clean",),
         reach="asked",
     ),
     Option("wheels", "delete built wheels too", ("clean",), reach="asked"),
     Option(
         "caches",
-        "delete toolkits, downloads and compiler cache too",
+        "delete toolkits, downloads and the compiler cache too",
         ("clean",),
         reach="asked",
     ),
@@ -250,19 +265,20 @@ OPTIONS = (
         default="all",
     ),
     Option("allow-untested-gpu", "release a wheel that was not tested on a GPU", ("release",)),
-    Option("reproduce", "build again from nothing, and compare", ("release",)),
+    Option("reproduce", "build a second time from nothing, and compare the bytes", ("release",)),
     Option("sigstore", "sign the provenance (opens a browser)", ("release",)),
-    Option("record", "save every answer of this machine for replay", ("probe",), "DIR"),
+    Option("record", "save what probe finds on this machine, for a bug report", ("probe",), "DIR"),
     Option(
         "add",
-        "llama-cpp-python==0.3.36 (or latest), cuda==13.4, runtime==FILE.whl or family==NAME",
+        "what to lock: llama-cpp-python==0.3.36 (or ==latest), cuda==13.4, runtime==FILE.whl or "
+        "family==NAME",
         ("lock",),
         "NAME==V",
         pin,
     ),
     Option(
         "to",
-        "upload to this package server: an address, or a name of ~/.pypirc",
+        "upload to this package server: an address, or a name in ~/.pypirc",
         ("publish",),
         "URL",
     ),

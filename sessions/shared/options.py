@@ -229,10 +229,10 @@ def source_date_epoch(env: Mapping[str, str]) -> int | None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 12 and int(text) in _EPOCHS):
         raise Problem(
-            f"SOURCE_DATE_EPOCH is {text!r}, which is not a time that a wheel can have.",
+            f"SOURCE_DATE_EPOCH is {text!r}, which is not a valid time for a wheel.",
             id="source-date-epoch",
             code=USAGE,
-            evidence="it is a number of seconds since 1970-01-01, to the end of 2107",
+            evidence="it must be a number of seconds since 1970-01-01, up to the end of 2107",
             remedy="unset SOURCE_DATE_EPOCH (the build then takes the time of the source), or set "
             "it to such a number",
         )

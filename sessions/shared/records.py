@@ -239,9 +239,9 @@ def need(path: Path, kind: str, type_: type[T]) -> T:
     value = read(path, kind, type_)
     if value is None:
         raise Problem(
-            f"The record of {kind!r} is missing or cannot be read.",
+            f"The session {kind} has not been run, or its record is damaged.",
             id="record-missing",
             evidence=str(path),
-            remedy=f"nox -s {kind}",
+            remedy=f"nox -s {kind} -- --target {path.parent.name.partition('+')[0]}",
         )
     return value

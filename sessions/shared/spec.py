@@ -121,7 +121,8 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
     if other.target == spec.target:
         raise Problem(
-            f"The baseline ptx of {spec.target} is that target itself.",
+            f"{spec.target} contains only PTX itself, so --baseline ptx would compare it with "
+            "itself.",
             id="baseline-is-the-target",
             code=USAGE,
             remedy="leave --baseline ptx out, or --arch",
@@ -166,7 +167,7 @@ def named(targets: Mapping[str, BuildSpec], text: str) -> list[str]:
 
 def _unknown_python(versions: str, option: str) -> Problem:
     return Problem(
-        f"There is no Python {versions} that a wheel could be for.",
+        f"No wheel can be built for Python {versions}.",
         id="python-unknown",
         code=USAGE,
         evidence="known: " + ", ".join(knowledge.pythons()),
@@ -181,7 +182,7 @@ def _listed(option: str, text: str) -> list[str]:
             f"{option} names nothing.",
             id="option-names-nothing",
             code=USAGE,
-            remedy="nox -s matrix -- --targets rtx50,ada --pythons 3.11,3.12",
+            remedy=f"for example {option} " + ("3.11,3.12" if "python" in option else "rtx50,ada"),
         )
     return found
 
@@ -241,7 +242,8 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
         form, _ = targets_file.FORMS["version"]
         lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
         raise Problem(
-            f"llama-cpp-python {spec.version} is not locked here.",
+            f"llama-cpp-python {spec.version} is not one of the releases that blackwheel has "
+            "locked: their files are known by hash.",
             id="version-not-locked",
             code=USAGE,
             evidence="locked: " + ", ".join(knowledge.sdists()),
@@ -277,7 +279,7 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
             f"CUDA {spec.cuda} is refused: {known.bad}.",
             id="cuda-refused",
             code=USAGE,
-            remedy="use --cuda 13.1 or --cuda 13.4; to build with it all the same, add --force",
+            remedy="use --cuda 13.1 or --cuda 13.4; to build with it anyway, add --force",
         )
     if not spec.archs:
         raise Problem(

@@ -10,9 +10,9 @@ from sessions.shared.target import BuildSpec
 
 EXIT_CODES = {
     0: "success",
-    1: "a check failed: a wheel, a report or a build is not as it should be",
-    2: "wrong use: the command line, `targets.toml` or a file that was named is wrong",
-    3: "the environment lacks something: a tool, a GPU, disk space, the network",
+    1: "a wheel, a report or a build failed a check",
+    2: "wrong use: the command line, `targets.toml` or a named file is wrong",
+    3: "something is missing: a tool, a GPU, disk space, the network",
     4: "a bug of blackwheel; `build/bug-SESSION.log` has the traceback",
     129: "the terminal was closed (SIGHUP)",
     130: "interrupted (Ctrl-C)",
@@ -70,18 +70,19 @@ def markdown() -> str:
 def _head() -> Iterator[str]:
     yield "# The command line"
     yield ""
-    yield "`nox -s SESSION -- OPTIONS`; without nox: `python3.11 noxfile.py -s SESSION -- OPTIONS`."
+    yield "Type `nox -s SESSION -- OPTIONS`. Without nox, type"
+    yield "`python3 noxfile.py -s SESSION -- OPTIONS`."
     yield "`nox -s SESSION -- --help` prints the options of a session and the list of targets."
-    yield ""
-    yield "This page is generated from `sessions/shared/option_list.py`:"
-    yield "`BLACKWHEEL_REGOLD=1 nox -s tests -- tests/unit/test_usage.py` writes it again."
     yield ""
 
 
 def _table() -> Iterator[str]:
     yield "## Options"
     yield ""
-    yield "| option | meaning | sessions that read it |"
+    yield "A session also takes the options of the sessions that it runs first: for example,"
+    yield "`nox -s wheel` takes `--jobs`, which `probe` reads."
+    yield ""
+    yield "| option | meaning | read by |"
     yield "| --- | --- | --- |"
     for option in OPTIONS:
         yield f"| {_code(option.shown)} | {_cell(option.help)} | {_read_by(option)} |"
@@ -99,7 +100,8 @@ def _sessions() -> Iterator[str]:
         yield f"| `{name}` | {first} | {flags} |"
     yield ""
     names = ", ".join(f"`{name}`" for name in graph.PYTEST)
-    yield f"`{graph.OF_FOLDERS}` takes the folders that it makes one index of: `-- DIST DIST`."
+    yield f"`{graph.OF_FOLDERS}` takes the folders to merge into one index: `-- DIST DIST`."
+    yield "`matrix` and `release` run the other sessions themselves, once for each target."
     yield f"{names}: the words after `--` go to pytest. `{graph.LINT}` takes none."
     yield ""
 
@@ -107,21 +109,20 @@ def _sessions() -> Iterator[str]:
 def _rules() -> Iterator[str]:
     yield "## Rules"
     yield ""
-    yield "- A session takes its own options and those of the sessions that it runs first."
-    yield "  A command that asks for several sessions takes the options of all of them."
-    yield "- " + _only("asked", "only for a session that is asked for by name")
-    yield "- " + _only("all", "only where every session that is asked for reads it")
-    yield "- With `--wheel` nothing is built, so options of a build are refused."
+    yield "- A command with several sessions takes the options of all of them."
+    yield "- " + _only("asked", "affect only the sessions that are named after `-s`")
+    yield "- " + _only("all", "allowed only if all the sessions that are named after `-s` read it")
+    yield "- With `--wheel` nothing is built, so build options are refused."
     for field, others in IDLE.items():
         names = ", ".join(_code(f"--{other}") for other in others)
-        yield f"- `--{field}` excludes {names}."
+        yield f"- `--{field}` cannot be combined with {names}."
     for field, needed in NEEDS.items():
         yield f"- `--{field}` needs {' or '.join(f'`--{each}`' for each in needed)}."
     yield "- An option that has no effect is refused before anything runs, and so are an empty"
-    yield "  value, a value given twice, and a path that names nothing."
+    yield "  value, a value given twice, and a path that does not exist."
     yield "- A relative path is taken from the folder where the command is run."
-    yield "- `--device cpu` with a CUDA target tests only the Python side of a wheel. It needs a"
-    yield "  wheel that has been built already, or `--wheel`."
+    yield "- `--device cpu` with a CUDA target runs the wheel on the CPU and does not test its GPU"
+    yield "  code. The wheel must have been built before, or `--wheel` must name it."
     yield ""
 
 
@@ -131,6 +132,9 @@ def _codes() -> Iterator[str]:
     yield "| code | meaning |"
     yield "| --- | --- |"
     yield from (f"| {code} | {what} |" for code, what in EXIT_CODES.items())
+    yield ""
+    yield "This page is generated from `sessions/shared/option_list.py`:"
+    yield "`BLACKWHEEL_REGOLD=1 nox -s tests -- tests/unit/test_usage.py` writes it again."
     yield ""
 
 

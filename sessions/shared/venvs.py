@@ -47,7 +47,7 @@ def _settings(python: str, env: tuple[tuple[str, str], ...]) -> str:
             "pip cannot read its own settings.",
             id="pip-settings",
             evidence=tail(done.output),
-            remedy="repair the file that it names (pip config debug lists where they are)",
+            remedy="correct the file that pip names above (pip config debug lists all of them)",
         )
     return done.stdout
 
@@ -59,8 +59,8 @@ def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:
             "another file under the same name. It was not used.",
             id="download-hash-mismatch",
             evidence=tail(output, 6),
-            remedy="try again (pip cache purge removes a damaged copy); if it stays, check the "
-            "index that pip is configured to use: pip config list",
+            remedy="try again (pip cache purge removes a damaged copy); if it happens "
+            "again, see which package index pip uses: pip config list",
         )
     if "No space left on device" in output:
         return Problem(
@@ -71,7 +71,7 @@ def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:
         )
     if "No matching distribution found" in output and offline:
         return Problem(
-            f"{what.capitalize()} cannot be had offline.",
+            f"{what[:1].upper()}{what[1:]}: not on this machine, and --offline forbids a download.",
             id="offline-missing",
             evidence=tail(output, 3),
             remedy="run once without --offline, or point PIP_FIND_LINKS to a folder that has it",

@@ -8,7 +8,12 @@ from sessions.shared import knowledge
 from sessions.shared.checks import Check
 from sessions.shared.target import BuildSpec
 from sessions.verify.model import Library
-from sessions.verify.subject import REBUILD, Case, check, stem, unread
+from sessions.verify.subject import Case, check, rebuild, stem, unread
+
+_FP4 = (
+    "native FP4 needs llama-cpp-python 0.3.17 or newer and an architecture such as 120a: "
+    "nox -s wheel -- --target rtx50-fp4"
+)
 
 
 def gpu_code(case: Case) -> Check:
@@ -22,9 +27,9 @@ def gpu_code(case: Case) -> Check:
     return check(
         "gpu-code",
         _gpu_code(case, wanted),
-        ok=f"{', '.join(wanted)}: {held}" if wanted and held else "none, as the target has it",
+        ok=f"{', '.join(wanted)}: {held}" if wanted and held else "none, as the target asks",
         fail="not the machine code that the target's GPUs run",
-        remedy=f"build the target: nox -s wheel -- --target {case.spec.target}",
+        remedy=rebuild(case),
     )
 
 
@@ -41,11 +46,11 @@ def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
             yield f"{library.member}: {what}"
     devices = [lib for lib in case.libraries if lib.device and lib.device.containers]
     if case.spec.archs and not devices:
-        yield "no library holds device code: this wheel computes on the CPU only"
+        yield "no library contains GPU code: this wheel computes on the CPU only"
     cuda = [lib for lib in case.libraries if stem(lib.member) == "ggml-cuda"]
     for library in cuda:
         if library not in devices and devices:
-            yield f"{library.member}: no device code in it"
+            yield f"{library.member}: it contains no GPU code"
     if case.spec.archs and not cuda:
         yield "there is no ggml-cuda library"
     for library in devices:
@@ -64,8 +69,8 @@ def ptx(case: Case) -> Check:
         "ptx",
         _ptx(case, wanted),
         ok=f"{', '.join(sorted(wanted))}, as the target asks" if wanted else "none",
-        fail="PTX is not as the target has it",
-        remedy='write the architecture as "120-real" for SASS only; ' + REBUILD,
+        fail="it has PTX that the target does not ask for, or lacks PTX that the target asks for",
+        remedy='write the architecture as "120-real" for SASS only; ' + rebuild(case),
     )
 
 
@@ -103,7 +108,7 @@ def gpu_features(case: Case) -> Check:
         classes[kind] = classes.get(kind, 0) + count
     held = ", ".join(f"{count} × {kind}" for kind, count in sorted(classes.items()))
     missing = [
-        f"no {claim} instruction; there are {held or 'no tensor-core instructions'}"
+        f"no {claim} instruction; found: {held or 'no tensor-core instructions'}"
         for claim in case.spec.device_features
         if not any(has_feature(mnemonic, claim) for mnemonic in counts)
     ]
@@ -111,9 +116,8 @@ def gpu_features(case: Case) -> Check:
         "gpu-features",
         [*unread(case), *missing],
         ok=held or "none claimed",
-        fail="the target claims tensor-core instructions that are not there",
-        remedy="native FP4 needs upstream 0.3.17 or newer and an architecture with an a: "
-        "nox -s wheel -- --target rtx50-fp4",
+        fail="tensor-core instructions that the target claims are missing",
+        remedy=_FP4 if any("E2M1" in line for line in missing) else rebuild(case),
     )
 
 

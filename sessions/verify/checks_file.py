@@ -21,11 +21,11 @@ from sessions.verify.metadata import PACKAGE
 from sessions.verify.model import Bill, Material
 from sessions.verify.policy import platform_libraries
 from sessions.verify.subject import (
-    REBUILD,
     REFUSED,
     Case,
     check,
     find,
+    rebuild,
     required,
     requirement_of,
     stem,
@@ -37,9 +37,9 @@ def archive(case: Case) -> Check:
     return check(
         "archive",
         case.facts.archive_problems,
-        ok=f"{len(case.facts.members)} members, {case.facts.size / 1e6:.1f} MB",
-        fail="the zip file is not sound",
-        remedy="do not install it; get it again, or " + REBUILD,
+        ok=f"{len(case.facts.members)} files, {case.facts.size / 1e6:.1f} MB",
+        fail="the zip file is not well formed",
+        remedy="do not install it; download it again, or " + rebuild(case),
     )
 
 
@@ -49,8 +49,8 @@ def record(case: Case) -> Check:
         "record",
         case.facts.record_problems,
         ok=f"{len(case.facts.members) - 1} hashes agree",
-        fail="RECORD and the members differ",
-        remedy="something changed the wheel after it was made; " + REBUILD,
+        fail="RECORD and the files differ: the wheel was changed after it was built",
+        remedy="do not install it; download it again, or " + rebuild(case),
     )
 
 
@@ -61,7 +61,8 @@ def metadata(case: Case) -> Check:
         _metadata(case),
         ok=f"{case.facts.name} {case.facts.version}, {', '.join(case.facts.tags)}",
         fail="file name, METADATA, WHEEL and target do not agree",
-        remedy="never rename a wheel (python -m wheel tags does it right); " + REBUILD,
+        remedy="give the file back its original name (python -m wheel tags changes tags), or "
+        + rebuild(case),
     )
 
 
@@ -142,8 +143,8 @@ def layout(case: Case) -> Check:
         "layout",
         _layout(case),
         ok=f"{held} and .dist-info/ only, {count} libraries, each once",
-        fail="it holds what it should not, or lacks what it should hold",
-        remedy=REBUILD,
+        fail="it contains files that do not belong there, or lacks files that it needs",
+        remedy=rebuild(case),
     )
 
 
@@ -200,16 +201,16 @@ def sbom(case: Case) -> Check:
     return check(
         "sbom",
         _sbom(case),
-        ok=f"{named} components, as the wheel has them",
-        fail="the bill of materials is missing or untrue",
-        remedy=REBUILD,
+        ok=f"{named} {'component' if named == 1 else 'components'}, which match the wheel",
+        fail="the SBOM is missing or wrong",
+        remedy=rebuild(case),
         soft=not bills and not case.ours,
     )
 
 
 def _sbom(case: Case) -> Iterator[str]:
     if len(case.facts.bills) != 1:
-        yield f"{len(case.facts.bills)} bills of materials of ours instead of one"
+        yield f"{len(case.facts.bills)} SBOMs of blackwheel instead of one"
         return
     (bill,) = case.facts.bills
     if bill.problems:
@@ -282,9 +283,9 @@ def reproducible(case: Case) -> Check:
     return check(
         "reproducible",
         _reproducible(case),
-        ok=f"every member is of {case.facts.times[0] if case.facts.times else '?'}",
-        fail="it could not be made again to the byte",
-        remedy=REBUILD,
+        ok=f"every file has the time {case.facts.times[0] if case.facts.times else '?'}",
+        fail="a second build could not give the same bytes",
+        remedy=rebuild(case),
         soft=not case.ours,
     )
 
@@ -304,9 +305,10 @@ def loader(case: Case) -> Check:
     return check(
         "loader",
         _loader(case),
-        ok="checks the CPU" + (", finds the CUDA runtime, checks the GPUs" * bool(case.spec.cuda)),
-        fail="import llama_cpp fails, or is silent, where it should say what the machine lacks",
-        remedy=REBUILD,
+        ok="llama_cpp loads the module for the CPU"
+        + (", finds the CUDA runtime and checks the GPUs" * bool(case.spec.cuda)),
+        fail="import llama_cpp would fail, or would not say what the machine lacks",
+        remedy=rebuild(case),
         # A CPU wheel of somebody else's needs no loader.
         soft=case.spec.cuda is None and not case.ours,
     )
@@ -315,14 +317,14 @@ def loader(case: Case) -> Check:
 def _loader(case: Case) -> Iterator[str]:
     if case.facts.loader is None:
         finds = "nothing finds cudart and cuBLAS in NVIDIA's packages"
-        yield f"it is not there: {finds if case.spec.cuda else 'nothing checks the CPU'}"
+        yield f"missing: {finds if case.spec.cuda else 'nothing loads the module for the CPU'}"
         return
     if case.facts.loader != case.loader:
         yield "it is not the one that this target's wheel has"
     if not case.facts.loader_called:
         yield f"{PACKAGE}/__init__.py does not call it first"
     if case.spec.cuda and not required(case, "cuda-pathfinder"):
-        yield "METADATA requires no cuda-pathfinder, by which it finds them"
+        yield "METADATA does not require cuda-pathfinder, with which it finds them"
 
 
 def freshness(case: Case) -> Check:
@@ -330,9 +332,9 @@ def freshness(case: Case) -> Check:
     return check(
         "freshness",
         _freshness(case),
-        ok="every library is the recorded build's",
-        fail="not tested to be what the recorded build made",
-        remedy=REBUILD,
+        ok="every library is the one that the recorded build made",
+        fail="a library is not the one that the recorded build made, or there is no record",
+        remedy=rebuild(case),
         soft=case.record is None and not case.ours,
     )
 
@@ -349,6 +351,6 @@ def _freshness(case: Case) -> Iterator[str]:
         yield f"{name}: made by that build, and not here"
     for name in sorted(made.keys() & found.keys()):
         if made[name] != found[name]:
-            yield f"{name}: of another build"
+            yield f"{name}: made by another build"
     if case.record.sha256 != case.facts.sha256:
         yield "the wheel's own sha256 is not the recorded one"

@@ -14,7 +14,7 @@ from sessions.shared.checks import Check
 from sessions.verify import policy
 from sessions.verify.metadata import PACKAGE
 from sessions.verify.model import Binding, Library
-from sessions.verify.subject import REBUILD, Case, check, find, required, stem, unread
+from sessions.verify.subject import Case, check, find, rebuild, required, stem, unread
 
 _LOWER_BOUNDS = (">=", "==", "~=", ">")
 BY_PATH = "$ORIGIN/"  # before the name of a needed library: beside this one, whatever is loaded
@@ -27,8 +27,8 @@ def libraries(case: Case) -> Check:
         "libraries",
         _libraries(case),
         ok=f"{len(case.libraries)} × {'PE' if case.windows else 'ELF'} for x86-64",
-        fail="a library is damaged, or of another system",
-        remedy=REBUILD,
+        fail="a library is damaged, or made for another system",
+        remedy=rebuild(case),
     )
 
 
@@ -74,7 +74,8 @@ def imports(case: Case) -> Check:
         ok=f"{len(needed)} libraries, each from the system, the wheel, the driver "
         "or a required package",
         fail="a library would not be found on the user's machine",
-        remedy=REBUILD + "; what a wheel needs belongs into it or into its requirements",
+        remedy="add the library to the wheel, or the package that has it to the requirements; then "
+        + rebuild(case),
     )
 
 
@@ -104,7 +105,7 @@ def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
             continue
         runtime = known.runtime(name)
         if runtime is None:
-            yield f"{name}: from nowhere (needed by {who[name]})"
+            yield f"{name}: nothing provides it (needed by {who[name]})"
             continue
         package, major = runtime
         if case.spec.cuda is None:
@@ -131,12 +132,12 @@ def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[st
         yield f"{name}: {found[0]} admits releases older than {floor.version}, the oldest known"
     taken = {f for library in case.libraries for f in library.runtime.get(name, ())}
     if not taken:
-        yield f"{name}: not judged, it is not known which functions of it are needed"
+        yield f"{name}: not checked, it is not known which of its functions are needed"
     lacking = sorted(taken - floor.exports)
     if lacking:
         yield (
-            f"{name}: {package} {floor.version}, which METADATA admits, lacks "
-            f"{len(lacking)} functions that are needed, such as {lacking[0]}"
+            f"{name}: {package} {floor.version}, which METADATA admits, lacks functions that are "
+            f"needed: {lacking[0]}" + (f" and {len(lacking) - 1} more" if lacking[1:] else "")
         )
 
 
@@ -238,9 +239,9 @@ def api(case: Case) -> Check:
     return check(
         "api",
         _api(case),
-        ok=f"{sum(len(binding.functions) for binding, _ in _asked(case))} functions are there",
-        fail="the bindings look up what the libraries do not export: the import fails",
-        remedy="source and libraries are of different releases; " + REBUILD,
+        ok=f"{sum(len(binding.functions) for binding, _ in _asked(case))} functions are exported",
+        fail="the Python files call functions that the libraries do not export: the import fails",
+        remedy=rebuild(case),
     )
 
 
@@ -251,13 +252,13 @@ def _asked(case: Case) -> list[tuple[Binding, Library]]:
 
 
 def _api(case: Case) -> Iterator[str]:
-    yield from (f"{module}: not judged, it cannot be read" for module in case.facts.unparsed)
+    yield from (f"{module}: not checked, it cannot be read" for module in case.facts.unparsed)
     asked = _asked(case)
     if not any(binding.functions for binding, _ in asked):
-        yield "not judged: no module looks up a function in a library of the wheel"
+        yield "not checked: no module looks up a function in a library of the wheel"
     for binding, library in asked:
         if library.error:
-            yield f"{library.member}: not judged, {library.error}"
+            yield f"{library.member}: not checked, {library.error}"
         for name in sorted(set(binding.functions) - set(library.exports)):
             yield f"{binding.module}: {name} is not in {library.member}"
 
@@ -273,11 +274,11 @@ def cpu_baseline(case: Case) -> Check:
     return check(
         "cpu-baseline",
         [*unread(case), *_beyond(case, cpu), *_dispatch(case, cpu, variants)],
-        ok=f"{total} instructions, none beyond {cpu.level} but in the modules that ggml chooses "
-        f"from by the CPU: {', '.join(sorted(variants))}",
-        fail="it would crash (illegal instruction) or find no module on some CPU",
-        remedy="it takes -march=native (GGML_NATIVE=ON) or an option like it; without that, "
-        + REBUILD,
+        ok=f"{total} instructions, none beyond {cpu.level} except in the modules that ggml chooses "
+        f"for the CPU: {', '.join(sorted(variants))}",
+        fail="on some CPUs it would crash (illegal instruction) or find no module",
+        remedy="build it without -march=native (GGML_NATIVE=ON) or a similar option; "
+        + rebuild(case),
     )
 
 
@@ -317,9 +318,9 @@ def paths(case: Case) -> Check:
     return check(
         "paths",
         [*unread(case), *_paths(case)],
-        ok="none of the build machine",
-        fail="folders of the build machine are in it",
-        remedy=REBUILD,
+        ok="no folder of the build machine",
+        fail="folders of the build machine are in the libraries",
+        remedy=rebuild(case),
     )
 
 
@@ -350,9 +351,9 @@ def platform_tag(case: Case) -> Check:
     return check(
         "platform-tag",
         [*unread(case), *_platform(case, needs)],
-        ok=f"{', '.join(sorted(_platforms(case)))} is true{f' ({held})' if held else ''}",
-        fail="the platform tag is not true",
-        remedy="auditwheel repair finds the true one; " + REBUILD,
+        ok=f"{', '.join(sorted(_platforms(case)))} is right{f' ({held})' if held else ''}",
+        fail="the platform tag promises more than the libraries keep",
+        remedy="auditwheel show WHEEL names the right tag; " + rebuild(case),
     )
 
 

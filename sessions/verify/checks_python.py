@@ -10,7 +10,7 @@ from sessions.build.import_hooks import DLLS
 from sessions.probe import ms_runtime
 from sessions.shared.checks import Check
 from sessions.verify.metadata import PACKAGE
-from sessions.verify.subject import REBUILD, Case, check
+from sessions.verify.subject import Case, check, rebuild
 
 # What Python imports: source, bytecode, extension modules. Source: importlib.machinery's suffixes.
 _IMPORTED = re.compile(r"(\.[^./]+)?\.(so|pyd)|\.pyc?|\.pyw", re.IGNORECASE)
@@ -26,13 +26,17 @@ def python_files(case: Case) -> Check:
     version = case.facts.metadata_version or "of that version"
     return check(
         "python-files",
-        _differences(case) if known else [f"llama-cpp-python {version[:40]} is not locked here"],
-        ok=f"{len(known.files) if known else 0} files as in the sdist of "
+        _differences(case)
+        if known
+        else [f"the files of llama-cpp-python {version[:40]} are not known"],
+        ok=f"{len(known.files) if known else 0} files are those of the sdist of "
         f"{known.version if known else '?'}",
-        fail="not compared with upstream's" if not known else "other files than upstream's",
+        fail="not compared with upstream's files"
+        if not known
+        else "the Python files differ from upstream's",
         remedy=f"lock the release: nox -s lock -- --add llama-cpp-python=={version[:40]}"
         if not known
-        else "look at what differs; " + REBUILD,
+        else rebuild(case),
         soft=known is None or case.spec.source is not None,
     )
 
@@ -50,11 +54,11 @@ def _differences(case: Case) -> Iterator[str]:
         yield f"{name}: upstream has it, and it is missing"
     for name in sorted(known.keys() & found.keys()):
         if found[name] != known[name]:
-            yield f"{name}: not as upstream has it"
+            yield f"{name}: differs from upstream's"
     if case.facts.preload_called and not case.windows:
         yield f"{PACKAGE}/__init__.py: calls what only a wheel for Windows has"
     if case.windows and case.facts.preload not in (None, case.preload):
-        yield f"{PACKAGE}/{DLLS}: not as this target's wheel has it"
+        yield f"{PACKAGE}/{DLLS}: differs from that of this target's wheel"
 
 
 def hidden(members: Iterable[str]) -> Iterator[str]:
@@ -70,7 +74,7 @@ def hidden(members: Iterable[str]) -> Iterator[str]:
         elif top.lower().endswith(".data"):
             yield f"{name}: put elsewhere by the installer"
         elif top.lower().endswith(".dist-info") and not _INFO.fullmatch(rest):
-            yield f"{name}: does not belong into .dist-info"
+            yield f"{name}: does not belong in .dist-info"
         elif top == ms_runtime.FOLDER and not re.fullmatch(r"[^/]+\.(dll|so[.\d]*)", rest):
             yield f"{name}: not a library"
     yield from _shadows(names)

@@ -64,16 +64,15 @@ def main(ctx: Context) -> None:
         console.say(f"{group.name}")
         console.checks(group.checks)
     if log:
-        console.say(f"What could not be read or judged, with tracebacks: {log}")
+        console.say(f"What could not be read or checked, with tracebacks: {log}")
     if failed:
         raise Problem(
-            f"{len(failed)} of {len(checks)} checks of {path.name} fail for the target "
+            f"{path.name} fails {len(failed)} of {len(checks)} checks for the target "
             f"{ctx.spec.target}: {', '.join(failed)}.",
             id="verify-failed",
             code=CHECK_FAILED,
             evidence=f"all that was found is in {folder / 'facts.json'}",
-            remedy="above, under each; for a wheel of your own: nox -s wheel -- --fresh "
-            f"--target {ctx.spec.target}",
+            remedy="follow the fix that is shown under each failed check above",
         )
     console.done(f"verify: {_held(groups)} for {path.name}, in {console.duration(seconds)}")
 
@@ -93,17 +92,17 @@ def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
         )
     if path.stat().st_size > LARGEST:
         raise Problem(
-            "The wheel is larger than any that is read.",
+            f"The wheel is too large to be read: the limit is {LARGEST >> 20} MiB.",
             id="verify-size",
-            evidence=f"{path.stat().st_size >> 20} MiB of at most {LARGEST >> 20}",
-            remedy="name another file",
+            evidence=f"{path} has {path.stat().st_size >> 20} MiB",
+            remedy="see whether the file is a wheel of llama-cpp-python; name one: --wheel PATH",
             code=USAGE,
         )
     try:
         path.name.encode("utf-8")
     except UnicodeEncodeError as error:
         raise Problem(
-            "The name of the wheel is not a text.",
+            "The file name of the wheel is not valid UTF-8.",
             id="verify-name",
             evidence=repr(path.name),
             remedy="give the file the name that it was published under",
@@ -154,4 +153,4 @@ def _preload() -> str:
 def _held(groups: tuple[CheckGroup, ...]) -> str:
     statuses = [check.status for group in groups for check in group.checks]
     warned = f" (warnings: {statuses.count('warn')})" if "warn" in statuses else ""
-    return f"{statuses.count('ok')} checks hold{warned}"
+    return f"{statuses.count('ok')} checks passed{warned}"

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 
 from sessions.shared.checks import Check, CheckGroup
+from sessions.shared.errors import REPORT
 from sessions.verify import checks_device, checks_file, checks_libraries, checks_python
 from sessions.verify.subject import Case
 
@@ -51,7 +52,7 @@ def _made(check: Callable[[Case], Check], case: Case, bugs: dict[str, str] | Non
         return Check(
             id_,
             "fail",
-            f"{id_}: the check ended with an error of this project",
+            f"{id_}: the check failed because of a bug of blackwheel",
             f"{type(error).__name__}: {str(error)[:200]}",
-            "report it, with the traceback that verify names",
+            REPORT + ", with the traceback that verify names",
         )

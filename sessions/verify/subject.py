@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from sessions.build.model import Wheel
+from sessions.shared import spec as specs
 from sessions.shared.checks import Check
 from sessions.shared.target import BuildSpec
 from sessions.verify.metadata import PACKAGE
@@ -21,12 +22,11 @@ LINE = 400  # characters of such a line
 # What ``packaging`` raises for a requirement that is none, a marker that compares what cannot be
 # compared or names what only a lock file has, numbers of thousands of digits, or deep brackets.
 REFUSED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-REBUILD = "build it anew: nox -s wheel -- --fresh"
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is judged, and against what. ``record`` is that of the wheel's build, if there is one.
+    """What is checked, and against what. ``record`` is that of the wheel's build, if there is one.
 
     ``ours`` is whether this checkout is to have built it: then a missing record is a failure.
     ``upstream`` is what is known of the release that METADATA names, if it is locked.
@@ -58,6 +58,11 @@ class Case:
         return self.facts.libraries
 
 
+def rebuild(case: Case) -> str:
+    """The remedy that builds the wheel of this target again."""
+    return f"build it again: {specs.command('wheel', case.spec, '--fresh')}"
+
+
 def check(
     id_: str, problems: Iterable[str], *, ok: str, fail: str, remedy: str, soft: bool = False
 ) -> Check:
@@ -73,10 +78,10 @@ def check(
 def unread(case: Case) -> Iterator[str]:
     """What keeps a check of the libraries from being made."""
     if not case.libraries:
-        yield "not judged: there is no library in it"
+        yield "not checked: there is no library in it"
     for library in case.libraries:
         if library.error:
-            yield f"{library.member}: not judged, {library.error}"
+            yield f"{library.member}: not checked, {library.error}"
 
 
 def required(case: Case, *names: str) -> list[Requirement]:

@@ -114,6 +114,23 @@ def test_a_defect_in_a_feature_is_noticed_by_its_check(bench: Bench, feature: st
     assert failed(bench.prove(feature, damaged=[feature])) == {feature}
 
 
+def test_what_is_planted_in_the_model_of_a_family_is_found(bench: Bench) -> None:
+    """The bound of F32 is 1e-5 (families.toml). A family that the release lacks says an error."""
+    program = str(Path(__file__).parents[1] / "family_defects.py")
+    bundle = bench.folder / "bundle"
+    words = [program, str(bundle / "payload"), str(bundle / "families"), "999"]
+    environment = {"CUDA_VISIBLE_DEVICES": bench.card["visible"]}
+    done = subprocess.run(
+        [bench.python, "-I", *words], check=True, capture_output=True, text=True, env=environment
+    )
+    rows = [json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("@")]
+    known = [row for row in rows if "error" not in row and row["family"] != "deepseek2-groups"]
+    assert len({row["family"] for row in known}) >= 18
+    for row in known:
+        planted = row["planted"] > 0 and row["nmse"] > 1e-4
+        assert planted if row["what"] else row["nmse"] < 1e-5, row
+
+
 def test_no_layer_on_the_gpu_is_noticed(bench: Bench) -> None:
     assert failed(bench.prove("none", layers=0, plant=True)) == {"full-offload", "types"}
 

@@ -126,7 +126,7 @@ def test_killed_half_way_it_goes_on(
     before = measured(kept[0])
     again = project.start("bench", *words)
     ran = again.end(timeout=600).well()
-    assert "Going on where the last run was stopped" in ran.output
+    assert "Continuing where the last run was stopped" in ran.output
     path = kept[0].parents[2] / "bench.json"
     report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["bench"]
     assert report["stops"] == 1
@@ -177,10 +177,10 @@ def test_a_bundle_that_was_stopped_half_way_goes_on(
     assert "Traceback" not in told, told
     if stop is not kill_tree:
         assert running.returncode == 130
-        assert "Stopped. With --bench, the same command goes on" in told
+        assert "Stopped. With --bench or --ops, the same command continues" in told
     assert processes_of(tmp_path) == []
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "Going on where the last run was stopped" in done.stdout
+    assert "Continuing where the last run was stopped" in done.stdout
     report = json.loads((tmp_path / "bench-report.json").read_text(encoding="utf-8"))["report"]
     assert report["stops"] == 1
     for wheel in report["wheels"]:

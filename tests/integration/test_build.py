@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,43 @@ def test_libraries_look_for_each_other_only_in_their_own_folder(
         needed = re.findall(r"\(NEEDED\)\s.*\[(.*)\]", said)
         assert not set(needed) & set(LIBRARIES), f"{name} needs one by its name: {said}"
         assert f"[$ORIGIN/{name}]" in said  # its SONAME, by which others come to need it
+
+
+def copies(libraries: Mapping[str, bytes], folder: Path) -> int:
+    """What GGML_SCHED_MAX_COPIES was when libggml-base was compiled."""
+    path = folder / "libggml-base.so"
+    path.write_bytes(libraries[path.name])
+    code = f"import ctypes; print(ctypes.CDLL({str(path)!r}).ggml_sched_copies())"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return int(said.stdout)
+
+
+def test_an_option_of_llama_cpp_reaches_the_compiler_and_the_records(
+    built: Checkout, mini: Checkout, tmp_path: Path
+) -> None:
+    assert copies(built.libraries(), tmp_path) == 4
+    option = "GGML_SCHED_MAX_COPIES=7"
+    ran = mini.start("--cmake", option).end(timeout=600).well()
+    label = f"{mini.label}+cmake-{option.replace('=', '-')}"
+    (wheel,) = (mini.project.root / "wheels" / label).glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        libraries = {
+            name.rpartition("/")[2]: archive.read(name) for name in names if "/lib/" in name
+        }
+        bill = next(archive.read(name) for name in names if name.endswith(".cdx.json"))
+    assert copies(libraries, tmp_path) == 7
+    assert b"GGML_SCHED_MAX_COPIES" in bill
+    assert label in ran.output
+
+
+def test_an_option_that_no_cmake_file_has_is_refused_before_anything_is_compiled(
+    mini: Checkout,
+) -> None:
+    ran = mini.nox("--cmake", "GGML_SCHED_COPIES=7")
+    assert ran.code == errors.USAGE, ran.output
+    assert "GGML_SCHED_COPIES" in ran.output
+    assert not list((mini.project.root / "build").glob("*/tree"))
 
 
 @pytest.mark.parametrize("how", ["LD_LIBRARY_PATH", "RTLD_LOCAL", "RTLD_GLOBAL"])
@@ -181,7 +219,9 @@ def test_compile_error_is_shown_and_the_old_wheel_stays(mini: Checkout) -> None:
     mini.nox().well()
     before = snapshot(mini.wheels)
     mini.edit("vendor/llama.cpp/src/llama-model.cpp", "size()", "size_of_it()")
-    run = mini.nox().badly("The build failed. The first error:", str(mini.build / "wheel.log"))
+    run = mini.nox().badly(
+        "The build failed; the first error is below.", str(mini.build / "wheel.log")
+    )
     assert re.search(r"llama-model\.cpp:6:\d+: error: .*size_of_it", run.output), run.output
     assert snapshot(mini.wheels) == before
     # And the next run does not take the old wheel for the new one.

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import old_glibc
+from sessions.build import old_glibc, openmp
 from tests import fakes
+from tests.problems import raises
 
 # Of newer systems than glibc 2.28: stat (2.33), std::random_device (arc4random, 2.36), threads in
 # libc (2.34), and the C++ runtime of the compiler.
@@ -109,6 +110,46 @@ def test_what_glibc_2_28_does_not_have_is_an_error_of_the_link(tree: Path) -> No
     assert done.returncode != 0
     assert "undefined reference to `closefrom'" in done.stderr
     assert not (tree / "libnewer.so").exists()
+
+
+TEAM = r"""
+#include <omp.h>
+extern "C" int team(int threads) {
+    int sum = 0;
+    #pragma omp parallel num_threads(threads) reduction(+:sum)
+    {
+        sum += omp_get_thread_num();
+        #pragma omp barrier
+    }
+    return sum;
+}
+"""
+
+
+def test_the_openmp_runtime_needs_no_newer_glibc_and_computes(tree: Path) -> None:
+    runtime = tree.parent / old_glibc.FOLDER / openmp.FILE
+    versions = set(re.findall(r"Name: GLIBC_(\d+)\.(\d+)", told("readelf", "-V", runtime)))
+    assert ("2", "14") in versions
+    assert max(int(minor) for _, minor in versions) <= 28
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", told("readelf", "-d", runtime)))
+    assert needed == {"libc.so.6", "libpthread.so.0", "libdl.so.2"}
+    flags = [*old_glibc.linker_flags().split(), "-fopenmp", f"-Wl,-rpath,{runtime.parent}"]
+    done = linked(tree, "team", TEAM, *flags)
+    assert done.returncode == 0, done.stderr
+    code = """
+import ctypes, sys
+print(*map(ctypes.CDLL(sys.argv[1]).team, (1, 2, 4, 9)))
+print(*{line.split(None, 5)[-1].strip() for line in open("/proc/self/maps") if "gomp" in line})
+"""
+    said = told(sys.executable, "-c", code, tree / "libteam.so").splitlines()
+    assert said == ["0 1 6 36", str(runtime)]
+
+
+def test_a_runtime_with_functions_that_are_newer_is_refused(tree: Path) -> None:
+    assert linked(tree, "newest", NEWER).returncode == 0
+    with raises("openmp-newer-glibc") as refused:
+        openmp.portable(tree / "libnewest.so", old_glibc.symbols())
+    assert "closefrom" in refused.value.evidence
 
 
 RUN = """

@@ -221,9 +221,11 @@ def test_the_wheel_and_plain_c_agree(lab: Lab, sound: Path) -> None:
     assert found["operators"]["GELU"]["right"] == 8
     assert found["narrowed"]["GELU"]["right"] == 8
     assert found["operators"]["MUL_MAT"]["right"] > 100
-    assert sorted(found["libraries"]) == [
-        f"llama_cpp/lib/libggml{name}.so" for name in ("", "-base", "-cpu")
-    ]
+    # One of the wheel's modules for the CPU, and not the reference twice.
+    names = [name.removeprefix("llama_cpp/lib/libggml") for name in found["libraries"]]
+    assert len(names) == 3
+    assert {".so", "-base.so"} < set(names)
+    assert any(name.startswith("-cpu-") for name in names)
 
 
 @pytest.mark.slow

@@ -105,7 +105,7 @@ def test_that_nobody_listens_is_said_and_nothing_of_a_probe_or_a_password(
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/"
     ran = publish(project, "--target", "cpu", "--to", url)
-    ran.badly("Nobody answers at the address of the package server", url, "Connection refused")
+    ran.badly("No server answers at this address", url, "Connection refused")
     for word in ("password", "TWINE", "probe", "compiler", "GPU", "rtx50"):
         assert word not in ran.output
     assert list((project.root / "build").rglob("probe.json")) == []
@@ -133,7 +133,7 @@ def test_uploading_with_and_without_credentials_and_again(project: Project, star
     other = tiny.release(dist, "hopper", "13.1", ("90-real",), filler=9)
     assert (other.file, other.sha256 == wheel.sha256) == (wheel.file, False)
     refused = publish(project, *to, **CREDENTIALS)
-    refused.badly("another file of this name", "index of its own")
+    refused.badly("another file with this name", "index of its own")
     assert server.files() == {wheel.file: wheel.sha256}
 
 
@@ -148,7 +148,9 @@ def test_a_connection_that_breaks_loses_nothing_and_the_rest_follows(
     with servers.cutter(server.url) as proxy:
         proxy.limit = 200_000
         broken = publish(project, "--to", proxy.url, **CREDENTIALS)
-        broken.badly(f"The connection broke off while {large.file}", "only what is missing")
+        broken.badly(
+            f"The connection was lost during the upload of {large.file}", "only what is missing"
+        )
         assert proxy.cuts >= 1
         assert server.files() == {small.file: small.sha256}
         assert snapshot(dist) == before
@@ -163,7 +165,7 @@ def test_a_connection_that_breaks_loses_nothing_and_the_rest_follows(
 def test_no_server_and_no_index_there(project: Project, devpi: servers.Devpi) -> None:
     tiny.release(project.root / "dist", "cpu", None)
     gone = publish(project, "--to", "http://127.0.0.1:9/")
-    gone.badly("Nobody answers at the address", "Connection refused")
+    gone.badly("No server answers at this address", "Connection refused")
     missing = publish(project, "--to", f"{devpi.url}{USER}/none/", **CREDENTIALS)
     missing.badly("no index at this address", "docs/index.md")
 
@@ -175,11 +177,11 @@ def test_each_gpu_has_an_index_of_its_own(
     tiny.all_cards(dist)
     urls = {"rtx50": devpi.index("cu131-sm120"), "hopper": devpi.index("cu131-sm90")}
     both = publish(project, "--to", urls["hopper"], **CREDENTIALS)
-    both.badly("have one name", "nox -s publish -- --target cpu --to URL")
+    both.badly("have the same file name", "nox -s publish -- --target cpu --to URL")
     for target, url in urls.items():
         publish(project, "--target", target, "--to", url, **CREDENTIALS).well()
     crossed = publish(project, "--target", "rtx50", "--to", urls["hopper"], **CREDENTIALS)
-    crossed.badly("another file of this name", "two GPUs have one name")
+    crossed.badly("another file with this name", "two GPUs have the same file name")
 
     venv = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
@@ -208,7 +210,7 @@ def test_credentials_of_pypirc_serve_an_address_and_a_name(
         done = publish(project, "--to", "ours", HOME=str(home)).well()
         assert "1 there before" in done.output
         publish(project, "--to", "others", HOME=str(home)).badly(
-            "not an address of a package server"
+            "not the address of a package server"
         )
 
 

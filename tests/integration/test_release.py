@@ -217,8 +217,7 @@ def test_the_bill_of_materials_is_in_the_wheel_and_says_what_it_is_of(released: 
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode()) is None
     bill = json.loads(text)
     names = [part["name"] for part in bill["components"]]
-    assert {"llama.cpp", "ggml", "libstdc++", "gcc"} <= set(names)
-    assert "libgomp" not in names
+    assert {"llama.cpp", "ggml", "libstdc++", "libgomp", "gcc"} <= set(names)
 
 
 def test_a_bill_that_was_tampered_with_is_found_by_verify(released: Locked, tmp_path: Path) -> None:
@@ -230,7 +229,7 @@ def test_a_bill_that_was_tampered_with_is_found_by_verify(released: Locked, tmp_
                 data = data.replace(b'"ggml"', b'"ggnl"')
             other.writestr(info, data)
     run = released.nox("verify", "--wheel", str(copy))
-    run.badly("sbom: the bill of materials is missing or untrue", "ggml: in the wheel")
+    run.badly("sbom: the SBOM is missing or wrong", "ggml: in the wheel")
 
 
 def test_the_provenance_is_that_of_this_checkout(released: Locked) -> None:
@@ -403,4 +402,4 @@ def test_a_wheel_of_ones_own_checkout_is_not_released(mini: Checkout) -> None:
     run = mini.project.nox("release", *mini.options)
     run.badly("NOT RELEASABLE", mini.label)
     assert "source: not the pinned upstream source" in run.output
-    assert "nobody can tell which blackwheel this is" in run.output  # no git here
+    assert "the version of blackwheel is unknown" in run.output  # no git here

@@ -565,7 +565,7 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "no libmtmd": (no_mtmd, {"layout"}, "missing: mtmd"),
     "function gone": (function_gone, {"api"}, "llama_decode is not in"),
     "cuBLAS 12": (cublas_12, {"imports"}, "libcublas.so.12: CUDA 12"),
-    "library from nowhere": (library_from_nowhere, {"imports"}, "libopenblas.so.0: from nowhere"),
+    "library from nowhere": (library_from_nowhere, {"imports"}, "libopenblas.so.0: nothing"),
     "searches the folder above": (
         searches_the_folder_above, {"imports"}, "no search path leads it to libllama.so",
     ),
@@ -587,7 +587,7 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
         not_in_the_record, {"record", "python-files"}, "more.py: not listed",
     ),
     "recorded and gone": (recorded_and_gone, {"record"}, "more.py: listed, and not there"),
-    "no loader": (no_loader, {"loader"}, "it is not there"),
+    "no loader": (no_loader, {"loader"}, "missing: nothing finds cudart"),
     "loader changed": (loader_changed, {"loader"}, "not the one that this target's wheel has"),
     "loader not called first": (
         loader_not_called_first, {"loader", "python-files"}, "does not call it first",
@@ -603,13 +603,13 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "garbage": (garbage, UNREAD | {"api"}, "neither an ELF nor a PE file"),
     "empty library": (empty_library, UNREAD | {"api"}, "neither an ELF nor a PE file"),
     "garbage in the fat binary": (
-        garbage_in_the_fat_binary, UNREAD, "libggml-cuda.so: not judged",
+        garbage_in_the_fat_binary, UNREAD, "libggml-cuda.so: not checked",
     ),
     "absurd size of the fat binary": (
         absurd_size_of_the_fat_binary, UNREAD, "reaches past the end of the file",
     ),
     "fat binary of another version": (
-        no_fat_binary_of_that_version, {"gpu-code", "gpu-features"}, "no library holds device code",
+        no_fat_binary_of_that_version, {"gpu-code", "gpu-features"}, "no library contains GPU code",
     ),
     "requires no cuBLAS": (requires_no_cublas, {"imports", "sbom"}, "requires no nvidia-cublas"),
     "requires cuBLAS on Windows only": (
@@ -721,7 +721,7 @@ def windows_library_for_linux(shop: Workshop, wheel: Draft) -> None:
 PLANTED_ON_WINDOWS: dict[str, tuple[Defect, set[str], str]] = {
     "cuBLAS 12": (windows_cublas_12, {"imports"}, "cublas64_12.dll: CUDA 12"),
     "vcomp140 not in the wheel": (
-        windows_vcomp_not_in_the_wheel, {"imports", "sbom"}, "vcomp140.dll: from nowhere",
+        windows_vcomp_not_in_the_wheel, {"imports", "sbom"}, "vcomp140.dll: nothing provides it",
     ),
     "AVX-512": (windows_avx512, {"cpu-baseline"}, "× AVX512F, such as"),
     "debug file": (windows_debug_file, {"paths"}, r"D:\a\llama\build\llama.pdb"),
@@ -729,7 +729,7 @@ PLANTED_ON_WINDOWS: dict[str, tuple[Defect, set[str], str]] = {
     "CPU code named cuda": (
         windows_cpu_code_named_cuda, {"gpu-code", "gpu-features"}, "computes on the CPU only",
     ),
-    "cut short": (windows_cut_short, UNREAD | {"api"}, "llama.dll: not judged"),
+    "cut short": (windows_cut_short, UNREAD | {"api"}, "llama.dll: not checked"),
     "no mtmd.dll": (windows_no_mtmd, {"layout"}, "missing: mtmd"),
     "of 32 bits": (windows_of_32_bits, {"libraries"}, "llama.dll: for i386"),
     "library for Linux": (

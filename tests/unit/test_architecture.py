@@ -40,7 +40,7 @@ PAYLOAD_USED = {"gpu", "cgroups", "pipconfig", "report_file", "stats"} | {
 }
 # All that is imported in a wheel for our sake.
 OVERLAY_NEEDS = {
-    "_backends": {"_ctypes", "ctypes", "importlib", "os", "pathlib", "sys"},
+    "_backends": {"_ctypes", "ctypes", "importlib", "os", "sys"},
     "_bundled_dlls": {"ctypes", "os", "pathlib"},
     "_cuda_runtime": {"ctypes", "os", "pathlib", "sys", "cuda"},
     "_doctor": {"importlib", "sys"},

@@ -197,6 +197,14 @@ def test_a_report_without_its_signature_is_refused_where_one_is_asked_for(tmp_pa
     assert "r.json.sig" in caught.value.what
 
 
+def test_reports_that_were_not_copied_here_are_asked_for_first(tmp_path: Path) -> None:
+    chosen = options.parse(["--targets", "cpu,rtx50", "--reports", str(tmp_path / "gone")])
+    with raises("reports-argument") as caught:
+        arguments.check(chosen, ["release"], "")
+    assert caught.value.code == errors.USAGE
+    assert "the folder smoke-reports" in caught.value.remedy
+
+
 @pytest.mark.parametrize("content", ["", "[]", "[" * 100_000, "{", "\0", "1"])
 def test_a_report_that_is_not_json_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "r.json"

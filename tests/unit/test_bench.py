@@ -256,9 +256,9 @@ def test_on_the_cpu_no_runtime_is_fetched_and_no_gpu_asked_for(
         main_bench.main(ctx)
     assert (payload.job["layers"], payload.job["runtime"]) == (0, "none")
     assert not any("nvidia" in word for words in payload.downloads for word in words)
-    assert payload.job["threads"] == payload.job["cpu_threads"] == machine.physical_cores()
+    assert (payload.job["threads"], payload.job["cpu_threads"]) == (1, machine.physical_cores())
     told = capsys.readouterr().out
-    assert "this measures nothing of a GPU" not in told  # there is nothing else to measure
+    assert "not on a GPU" not in told  # there is nothing else to measure
     assert "cpu: on the CPU it used the module haswell" in told
 
 
@@ -271,7 +271,7 @@ def test_the_cpu_path_of_a_wheel_for_gpus_is_recorded_apart(
     on_gpu = ctx.record("bench").read_bytes()
     main_bench.main(benching(tmp_path, "--device", "cpu", machine=fakes.no_machine))
     assert payload.job["layers"] == 0
-    assert "on the CPU: this measures nothing of a GPU" in capsys.readouterr().out
+    assert "the wheel is measured on the CPU, not on a GPU" in capsys.readouterr().out
     assert ctx.record("bench").read_bytes() == on_gpu
     report = records.read(ctx.build / "bench-cpu.json", "bench", BenchReport)
     assert report is not None
@@ -402,7 +402,7 @@ def test_stopped_half_way_it_goes_on_unless_something_else_is_asked_for(
     again = benching(tmp_path, "--device", "cpu", *words)
     main_bench.main(dataclasses.replace(again, asked=frozenset({"bench"})))
     assert bool(payload.downloads) != goes_on
-    assert ("Going on where" in capsys.readouterr().out) == goes_on
+    assert ("Continuing where" in capsys.readouterr().out) == goes_on
     # What was recorded is not gone on with.
     assert not (ctx.build / "bench" / "run" / main_bench.STATE).exists()
 
@@ -429,7 +429,7 @@ def test_a_series_is_of_one_model_and_one_program(
         monkeypatch.setattr(bench_results, "code", lambda: "c" * 64)
     payload.code, payload.writes = 0, True
     main_bench.main(ctx)
-    assert ("Going on where" in capsys.readouterr().out) == (changed == "nothing")
+    assert ("Continuing where" in capsys.readouterr().out) == (changed == "nothing")
 
 
 def test_a_state_without_its_job_is_none(tmp_path: Path, payload: Payload, capsys: Told) -> None:
@@ -439,7 +439,7 @@ def test_a_state_without_its_job_is_none(tmp_path: Path, payload: Payload, capsy
     disk.mark(ctx.build / "bench" / "run")
     (ctx.build / "bench" / "run" / main_bench.STATE).write_text("{}", encoding="utf-8")
     main_bench.main(ctx)
-    assert "Going on where" not in capsys.readouterr().out
+    assert "Continuing where" not in capsys.readouterr().out
 
 
 def test_what_was_measured_is_kept_until_it_is_recorded(
@@ -481,7 +481,7 @@ def test_baselines_are_built_before_the_folder_is_made(
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
         main_bench.main(benching(tmp_path))
-    assert caught.value.remedy == "nox -s wheel"
+    assert caught.value.remedy == "nox -s wheel -- --target rtx50"
 
 
 def test_the_stage_takes_a_wheel_by_name(tmp_path: Path) -> None:

@@ -451,7 +451,7 @@ def test_a_bundle_that_breaks_leaves_the_older_one_and_nothing_else(
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
         main_bundle.main(fakes.context(tmp_path))
-    assert caught.value.remedy == "nox -s wheel"
+    assert caught.value.remedy == "nox -s wheel -- --target rtx50"
 
 
 # ---- the manifest -------------------------------------------------------------------------------

@@ -505,7 +505,6 @@ def test_the_glibc_changes_the_link_and_nothing_that_a_cuda_file_is_compiled_wit
     assert {name.removeprefix("cmake.define.") for name in changed} == {
         "CMAKE_SHARED_LINKER_FLAGS_INIT",
         "CMAKE_MODULE_LINKER_FLAGS_INIT",
-        "GGML_OPENMP",
         "BLACKWHEEL_GLIBC",
     }
     assert old.variables == host.variables

@@ -61,6 +61,17 @@ def test_a_name_in_a_wheel_cannot_command_the_terminal(capsys: pytest.CaptureFix
     assert "\\x1b[2Jllama.py: not listed" in capsys.readouterr().out
 
 
+def test_a_table_that_goes_to_a_pipe_breaks_no_cell_and_no_title(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, title = "/a" * 60 + "/bin/python3.11", "a title that is wider than its table"
+    console.table(title, ["what", "path"], [["Python", path]])
+    console.table(title, ["a"], [["b"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count(title) == 2
+    assert f"Python  {path}" in lines
+
+
 @pytest.mark.parametrize("name", ["[/red]", "[bold]a", "\x1b[2J"])
 def test_the_title_of_a_table_is_text_alone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     console.table(name, ["a column wider than the title"], [["cell"]])

@@ -63,7 +63,7 @@ def test_what_is_tested_is_let_through(found: Evidence, missing: list[str]) -> N
 def test_without_a_smoke_there_is_exactly_one_reason() -> None:
     found = fakes.evidence(runs=())
     (reason,) = reasons(found).values()
-    assert reason.summary == "smoke: no smoke on a GPU of compute capability 12.0"
+    assert reason.summary == "smoke: not run on a GPU of compute capability 12.0"
     assert reason.evidence == "it was not run on a GPU of compute capability 12.0"
     assert "nox -s smoke -- --target rtx50" in reason.remedy
     assert "nox -s bundle -- --target rtx50" in reason.remedy
@@ -134,7 +134,7 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
     "wheel-tampered-with": (
         changed(sha256="e" * 64),
         "wheel",
-        f"sha256 {'e' * 64}, and {'0' * 64} was built",
+        f"its sha256 is {'e' * 64}, and that of the built wheel is {'0' * 64}",
     ),
     "wheel-of-another-target": (wheel(target="hopper"), "wheel", "for the target hopper"),
     "settings-changed-since": (
@@ -151,7 +151,7 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
     "other-sdist": (source(sdist_sha256="5" * 64), "source", "not the locked one"),
     "checkout": (spec(source="/home/user/llama"), "source", "a checkout: /home/user/llama"),
     "bad-cuda": (spec(cuda="13.2"), "toolkit", "it miscompiles"),
-    "no-toolkit": (changed(toolkit=None), "toolkit", "no record of the CUDA toolkit"),
+    "no-toolkit": (changed(toolkit=None), "toolkit", "record of the CUDA toolkit is missing"),
     "verify-failed": (
         lambda found: dataclasses.replace(found, verify=bad_check(found)),
         "verify",
@@ -167,7 +167,11 @@ PLANTED: dict[str, tuple[Callable[[Evidence], Evidence], str, str]] = {
     ),
     "verify-by-other-rules": (verdict(fingerprint="e" * 64), "verify", "other rules"),
     "verify-without-a-check": (verdict(groups=()), "verify", "no check was made"),
-    "smoke-of-another-wheel": (report(sha256="e" * 64), "smoke", "is of another wheel, sha256 eee"),
+    "smoke-of-another-wheel": (
+        report(sha256="e" * 64),
+        "smoke",
+        "belongs to another wheel, sha256 eee",
+    ),
     "smoke-on-another-GPU": (
         report(device="NVIDIA H200", capability="9.0"),
         "smoke",
@@ -218,13 +222,13 @@ def test_each_thing_that_is_wrong_is_the_reason(name: str) -> None:
         ("wheel", {"beside": fakes.wheel(steps=1)}, "is not the record of its build"),
         ("checkout", {"checkout": Checkout(COMMIT, (" M noxfile.py",))}, " M noxfile.py"),
         ("checkout", {"checkout": Checkout("", (), "git: not found")}, "git: not found"),
-        ("checkout", {"checkout": Checkout("", ())}, "git names no commit"),
+        ("checkout", {"checkout": Checkout("", ())}, "git reports no commit"),
         (
             "documents",
             {"changed": ("WHEEL.md: changed since it was written",)},
             "WHEEL.md: changed",
         ),
-        ("chain", {"chain": 1}, "what it said is above"),
+        ("chain", {"chain": 1}, "its output is above"),
         ("reproduce", {"differs": ("llama_cpp/lib/libggml.so: section .text",)}, "libggml.so"),
     ],
 )
@@ -289,7 +293,7 @@ def test_a_wheel_of_a_compiler_that_cuda_refuses_must_be_run() -> None:
 def test_a_wheel_for_the_cpu_is_never_untested() -> None:
     found = fakes.cpu_evidence(runs=())
     failing = reasons(found, allow_untested=True)
-    assert failing["smoke"].summary == "smoke: no smoke on the CPU"
+    assert failing["smoke"].summary == "smoke: not run on the CPU"
     assert failing["smoke"].remedy == "nox -s smoke -- --target cpu"
 
 

@@ -75,10 +75,15 @@ def test_call_counts_the_memory_of_what_the_task_started(tmp_path: Path) -> None
     assert time.monotonic() - start < 30
 
 
+@posix
+def test_a_task_that_waits_for_a_busy_machine_has_more_than_its_time(tmp_path: Path) -> None:
+    assert call(task("wait", seconds=1), tmp_path) == "done"
+
+
 @pytest.mark.parametrize("name", ["sleep", "spin"])
 def test_call_says_that_the_time_limit_ended_it(name: str, tmp_path: Path) -> None:
     assert call(task(name, seconds=1), tmp_path) == Ended(
-        "it needed more than 1 s, its limit of time"
+        "it needed more than 1 s, its limit of time (on a busy machine, run verify again later)"
     )
 
 

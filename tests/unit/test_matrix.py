@@ -66,8 +66,8 @@ def test_lists_are_read_as_people_write_them() -> None:
         (("--targets", "cpu", "--pythons", ","), "--pythons names nothing"),
         (("--targets", "cpu,rtx5"), "There is no target 'rtx5'"),
         (("--targets", "all,cpu"), "There is no target 'all'"),
-        (("--targets", "cpu", "--pythons", "3.11,3.99"), "There is no Python 3.99"),
-        (("--targets", "cpu", "--pythons", "3.7,12"), "There is no Python 3.7, 12"),
+        (("--targets", "cpu", "--pythons", "3.11,3.99"), "No wheel can be built for Python 3.99"),
+        (("--targets", "cpu", "--pythons", "3.7,12"), "No wheel can be built for Python 3.7, 12"),
         (("--targets", "cpu", "--python", "two"), "--python two is not a Python version"),
         (("--targets", "cpu,rtx50", "--cuda", "13.2"), "CUDA 13.2 is refused"),
     ],
@@ -358,10 +358,10 @@ def test_one_that_fails_leaves_the_others_to_go_on(world: World, capsys: Told) -
     assert world.rows()[0].reason == "The build failed."
     assert world.rows()[0].remedy == fix
     assert world.rows()[1].reason == "the wheel of Python 3.11, of which this one is made, failed"
-    assert caught.value.what == "2 of 4 wheels were not made; the others are there."
+    assert caught.value.what == "Not all wheels were made: 2 of 4 failed."
     assert "rtx50, Python 3.11: The build failed." in caught.value.evidence
     assert caught.value.remedy.splitlines() == [
-        fix, "then the same matrix again, which goes on from here",
+        f"1. {fix}", "2. run the same command again",
     ]  # fmt: skip
     assert "failed" in capsys.readouterr().out
     record = world.root / "build" / "matrix.json"
@@ -396,7 +396,8 @@ def test_what_calls_python_is_not_repacked(world: World, monkeypatch: pytest.Mon
         world.run("--targets", "cpu", "--pythons", "3.12")
     row = world.rows()[1]
     assert row.reason == (
-        "PyInit_x in llama_cpp/x.so is Python's own, so each Python needs a build."
+        "The libraries call PyInit_x in llama_cpp/x.so of Python, so each Python version needs its "
+        "own build."
     )
     assert row.remedy == "nox -s verify -- --target=cpu --python=3.12"
     assert not (world.root / "wheels" / "cpu+py3.12").exists()
@@ -416,7 +417,7 @@ def test_a_wheel_that_was_changed_since_is_not_repacked(
     monkeypatch.setattr(world, "build", spoil)
     with raises("matrix-incomplete"):
         world.run("--targets", "cpu", "--pythons", "3.12")
-    assert "was changed since it was tested" in world.rows()[1].reason
+    assert "was changed after it was tested" in world.rows()[1].reason
 
 
 def test_a_full_disk_at_one_wheel_stops_no_other(
@@ -584,7 +585,8 @@ def test_the_reason_is_what_the_chain_said(said: str, expected: str) -> None:
     assert subnox.reason(said) == expected
 
 
-def test_the_table_fits_a_terminal_of_80(capsys: Told) -> None:
+def test_the_table_fits_a_terminal_of_80(capsys: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_WIDE", 80)  # as on a terminal; in a pipe no cell is folded
     console.table(
         "",
         main_matrix.COLUMNS,

@@ -342,7 +342,7 @@ def test_a_full_disk_is_called_that() -> None:
 @pytest.mark.parametrize(("jobs", "fewer"), [(8, 4), (3, 1), (1, 1)])
 def test_a_killed_compiler_asks_for_fewer_jobs(jobs: int, fewer: int) -> None:
     text = problem("memory", jobs)
-    assert text.startswith(f"The build ran out of memory with {jobs} compile steps at once.")
+    assert text.startswith(f"The build ran out of memory; compile steps at once: {jobs}.")
     assert f"--jobs {fewer}:" in text
 
 
@@ -365,7 +365,7 @@ def test_a_cicc_that_was_killed_asks_for_fewer_jobs() -> None:
 
 def test_any_other_failure_shows_the_error_and_names_the_log() -> None:
     text = problem("nvcc")
-    assert text.startswith("The build failed. The first error:")
+    assert text.startswith("The build failed; the first error is below.")
     assert 'identifier "foo" is undefined' in text
     assert "the whole log is /b/wheel.log" in text
 

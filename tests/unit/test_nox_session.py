@@ -152,7 +152,7 @@ def test_a_target_as_its_own_baseline_is_refused_before_anything_is_made(
     words = ["--target=rtx50", "--arch=120-virtual", "--baseline=ptx"]
     monkeypatch.setattr("sys.argv", ["noxfile.py", "-s", name, "--", *words])
     assert nox_session._prepared() == USAGE
-    assert "that target itself" in capsys.readouterr().err
+    assert "contains only PTX itself" in capsys.readouterr().err
     assert not (project / "build").exists()
 
 
@@ -316,7 +316,7 @@ def test_auto_may_be_one_of_several_targets(gpus: Machine, capsys: Said) -> None
     assert [spec.target for spec in seen[0].specs] == ["ada", "cpu"]
     gpus("12.0", "8.6")
     said = refused(asking("release", "--target", "auto,cpu"), capsys)
-    assert said.startswith("2\nerror: --target auto chose several architectures")
+    assert said.startswith("2\nerror: This machine has GPUs of several architectures")
 
 
 def test_a_gpu_without_a_target_ends_the_command_first(
@@ -357,10 +357,10 @@ LOCKED = knowledge.newest_sdist()
     [
         (f"llama_cpp_python ({LOCKED})\nAvailable", 0, LOCKED, ", the newest of the package index"),
         ("llama-cpp-python (9.9.10)\n", 0, "9.9.10", ", the newest of the package index"),
-        ("llama_cpp_python (0.3.16)\n", 0, LOCKED, ", the newest that is locked here"),
-        ("", 1, LOCKED, ", the newest that is locked here, because pip could not ask the package "
-         "index"),
-        ("llama_cpp_python (9.9.9rc1)\n", 0, LOCKED, ", the newest that is locked here, because "
+        ("llama_cpp_python (0.3.16)\n", 0, LOCKED, ", the newest of the locked releases"),
+        ("", 1, LOCKED, ", the newest of the locked releases, because pip could not ask the "
+         "package index"),
+        ("llama_cpp_python (9.9.9rc1)\n", 0, LOCKED, ", the newest of the locked releases, because "
          "pip could not ask the package index"),
     ],
     ids=["locked", "newer", "older", "no-index", "not-a-release"],
@@ -388,7 +388,7 @@ def test_offline_the_latest_version_is_the_newest_that_is_locked(index: Any) -> 
 
 def test_only_latest_takes_a_release_without_a_lock(index: Any, capsys: Said) -> None:
     index("llama_cpp_python (9.9.9)\n")
-    assert "is not locked here" in refused(asking("wheel", "--version", "9.9.9"), capsys)
+    assert "is not one of the releases" in refused(asking("wheel", "--version", "9.9.9"), capsys)
 
 
 def test_what_the_cache_has_locked_is_locked(index: Any, project: Path, capsys: Said) -> None:
@@ -480,6 +480,7 @@ class Nox:
 def nox(monkeypatch: pytest.MonkeyPatch, project: Path) -> Nox:
     stand_in = Nox()
     monkeypatch.setattr("sessions.shared.nox_session.nox.main", stand_in)
+    monkeypatch.setattr(logging.getLogger("nox"), "filters", [])
     monkeypatch.chdir(project)
     return stand_in
 
@@ -499,7 +500,7 @@ def test_a_right_command_is_handed_to_nox_with_this_noxfile(nox: Nox, project: P
     assert nox.started == [[noxfile, "-f", noxfile, *words]]
 
 
-def test_that_uv_is_absent_is_not_worth_a_line(
+def test_of_nox_only_warnings_are_printed(
     nox: Nox, project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert command(project, "-s", "verify") == 0
@@ -507,7 +508,36 @@ def test_that_uv_is_absent_is_not_worth_a_line(
     with caplog.at_level(logging.INFO, "nox"):
         assert uv_version("/nowhere/uv").major == 0  # nox says it here
         logging.getLogger("nox").info("Running session verify")
-    assert [record.getMessage() for record in caplog.records] == ["Running session verify"]
+        logging.getLogger("nox").warning("Session verify interrupted.")
+    assert [record.getMessage() for record in caplog.records] == ["Session verify interrupted."]
+
+
+def test_of_pytests_sessions_nox_says_all_but_that_uv_is_absent(
+    nox: Nox, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert command(project, "-s", "tests") == 0
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "nox"):
+        assert uv_version("/nowhere/uv").major == 0
+        logging.getLogger("nox").info("Running session tests")
+    assert [record.getMessage() for record in caplog.records] == ["Running session tests"]
+
+
+@pytest.mark.parametrize(
+    ("line", "quiet"),
+    [
+        ("-s verify", True),
+        ("", True),
+        ("-s verify smoke -- -v", True),
+        ("-v -s verify", False),
+        ("--verbose", False),
+        ("-s tests", False),
+        ("-s verify tests", False),
+        ("-l", False),
+    ],
+)
+def test_what_nox_says_of_our_sessions_is_left_out_but_with_v(line: str, quiet: bool) -> None:
+    assert nox_session.is_quiet(line.split()) is quiet
 
 
 def test_the_command_ends_with_the_code_of_the_session_that_failed(
@@ -578,7 +608,7 @@ def test_the_cpu_of_a_cuda_target_is_said_first_where_a_wheel_is_there(
     place.mkdir(parents=True)
     (place / "wheel.json").touch()
     assert command(project, "-s", "smoke", "--", "--target=ada", "--device=cpu") == 0
-    assert "nothing of a GPU" in capsys.readouterr().out
+    assert "its GPU code is not tested" in capsys.readouterr().out
     # Of a CPU target it tests all there is.
     assert command(project, "-s", "smoke", "--", "--target=cpu", "--device=cpu") == 0
     assert capsys.readouterr().out == ""

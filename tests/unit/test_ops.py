@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def test_a_good_report_is_taken_and_recorded(
         "cases": 10_839, "right": 4_870, "wrong": 0, "unsupported": 5_969,
     }  # fmt: skip
     assert ops_results.places(ctx.build) == ("12.0",)
-    assert "4870 right, 0 wrong as known, 5969 not supported" in capsys.readouterr().out
+    assert "4870 right, 0 known upstream faults, 5969 not supported" in capsys.readouterr().out
 
 
 def test_what_a_report_says_of_itself_does_not_count(tmp_path: Path) -> None:
@@ -156,3 +157,23 @@ def test_a_report_of_another_wheel_is_none() -> None:
     check = of_gate(ops=(other,))
     assert check.status == "fail"
     assert "another wheel" in check.evidence
+
+
+# ---- a report from an H200 ----------------------------------------------------------------------
+
+
+def test_the_report_of_an_h200_holds_and_one_case_less_does_not() -> None:
+    text = (fakes.ROOT / "tests/data/ops/h200-0.3.16.json").read_text(encoding="utf-8")
+    inside = json.loads(text)["report"]
+    found = ops_results.opened(text, inside["target"], inside["sha256"], "h200-0.3.16.json")
+    assert (found.device, found.capability, found.seconds) == ("NVIDIA H200", "9.0", 76.8)
+    assert ops_results.totals(found) == {
+        "cases": 10_839, "right": 4_870, "wrong": 0, "unsupported": 5_969,
+    }  # fmt: skip
+    assert ops_results.failed(found) == []
+    assert sum(row["right"] for row in found.narrowed.values()) > 150
+    rows = {**found.operators, "MUL_MAT_ID": {**found.operators["MUL_MAT_ID"], "right": 323}}
+    assert ops_results.failed(dataclasses.replace(found, operators=rows)) == ["complete"]
+    moved = {**found.operators["MUL_MAT_ID"], "right": 323, "unsupported": 1}
+    rows = {**found.operators, "MUL_MAT_ID": moved}
+    assert ops_results.failed(dataclasses.replace(found, operators=rows)) == ["supported"]

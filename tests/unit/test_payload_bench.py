@@ -425,6 +425,19 @@ def test_on_the_cpu_a_larger_model_is_measured_in_two_types_by_all_its_cores(
     assert report["cpu_threads"] == 2
 
 
+@pytest.mark.parametrize(("of", "threads"), [("told", 2), ("carded", 1)], ids=["cpu", "gpu"])
+def test_a_real_model_on_the_cpu_has_all_cores_and_the_tiny_one_has_one_thread(
+    of: str, threads: int, machine: Machine, tmp_path: Path, request: Any
+) -> None:
+    model = tmp_path / "real.gguf"
+    model.write_bytes(b"GGUF")
+    measured({**request.getfixturevalue(of), "model": stats.model(model)})
+    run = [given for _, given, _ in machine.children if "layers" in given]
+    used = [(given["model"], given["threads"]) for given in run]
+    assert {count for path, count in used if path == str(model)} == {threads}
+    assert {count for path, count in used if "tiny" in path} == {1}
+
+
 def test_on_a_gpu_half_of_the_larger_model_is_there_and_half_on_the_cpu(
     carded: Found, machine: Machine
 ) -> None:

@@ -38,14 +38,14 @@ def test_a_sound_wheel_passes_every_check() -> None:
     assert list(checks) == [*ALWAYS, "partial-offload", "two-gpus"]
     assert failed(checks) == {}
     assert checks["threads"]["summary"] == (
-        "threads: 1 answers within their bounds (closest: 0% of its bound, Q4_K, batch 32)"
+        "threads: 1 result within bounds (worst: 0% of its bound, Q4_K, batch 32)"
     )
 
 
 def test_with_one_gpu_it_is_said_that_two_were_not_tested() -> None:
     checks = evaluated(fakes.smoke_found())
     assert list(checks) == [*ALWAYS, "partial-offload"]
-    assert "a model on two of them was not tested" in checks["partial-offload"]["summary"]
+    assert "a model on two GPUs was not tested" in checks["partial-offload"]["summary"]
 
 
 def test_on_the_cpu_nothing_is_said_of_a_gpu() -> None:
@@ -59,7 +59,7 @@ def test_a_wheel_that_does_not_start_has_no_checks_here() -> None:
 DEFECTS: list[tuple[Place, Any, str, str]] = [
     (("vision", "results", 0, "nmse"), 2e-4, "vision", "picture, F32: NMSE 2.00e-04"),
     (("vision", "results", 3, "nmse"), float("nan"), "vision", "F16: NMSE nan"),
-    (("vision", "results"), [], "vision", "text and picture, F16: no answer"),
+    (("vision", "results"), [], "vision", "text and picture, F16: no result"),
     (("vision", "error"), "ended by -11: a crash", "vision", "ended by -11: a crash"),
     (("text-embeddings", "results", 5, "nmse"), 1e-3, "text-embeddings", "cls, flash attention"),
     (("lora", "results", 1, "nmse"), 1e-2, "lora", "scale 1.0, batch 32: NMSE"),
@@ -67,14 +67,14 @@ DEFECTS: list[tuple[Place, Any, str, str]] = [
     (("lora", "unchanged"), None, "lora", "has other bits"),
     (("threads", "same"), 15, "threads", "15 of 16 evaluations"),
     (("threads", "evaluations"), 12, "threads", "16 of 12 evaluations"),
-    (("threads", "results"), [], "threads", "Q4_K, batch 32: no answer"),
+    (("threads", "results"), [], "threads", "Q4_K, batch 32: no result"),
     (("partial-offload", "results", 7, "nmse"), 1e-2, "partial-offload", "Q4_K, 1 of 3 layers"),
     (("partial-offload", "places"), {}, "partial-offload", "0 of 4 models"),
     (
         ("partial-offload", "places", "F16, 1 of 3 layers", 0),
         [3, 3],
         "partial-offload",
-        "F16, 1 of 3 layers: [3, 3] is what llama.cpp says",
+        "F16, 1 of 3 layers: llama.cpp reports [3, 3] layers",
     ),
     (
         ("partial-offload", "places", "F16, 1 of 3 layers", 1),
@@ -138,7 +138,7 @@ TOKENIZED = [{"file": "ggml-vocab-gpt-2.gguf", "texts": 47, "wrong": []}]
     ("part", "evidence"),
     [
         ({"error": None, "tokenized": TOKENIZED}, None),
-        ({"error": None, "tokenized": []}, "no text was tried"),
+        ({"error": None, "tokenized": []}, "no text was tested"),
         ({"error": "ended by 1: a crash", "tokenized": TOKENIZED}, "ended by 1: a crash"),
         (
             {"error": None, "tokenized": [{**TOKENIZED[0], "wrong": ["'a' became [1], not 2"]}]},
@@ -150,5 +150,7 @@ def test_upstreams_texts_become_its_tokens(part: dict[str, Any], evidence: str |
     found = fakes.smoke_found(tokenizers=part)
     checks = evaluated(found, vectors="/work/vectors")
     assert failed(checks) == ({"tokenizers": evidence} if evidence else {})
-    assert "47 texts in 1 of" in checks["tokenizers"]["summary"] or evidence
+    assert (
+        "47 texts gave the expected tokens, in 1 of" in checks["tokenizers"]["summary"] or evidence
+    )
     assert "tokenizers" not in evaluated(found, vectors=None)

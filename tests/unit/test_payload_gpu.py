@@ -76,15 +76,13 @@ def test_a_wheel_for_two_kinds_runs_on_either() -> None:
         (
             fakes.nvml(H200),
             None,
-            "No GPU here runs this wheel: it is for compute capability 12.0; "
-            "NVIDIA H200 is of 9.0.",
+            "No GPU here runs this wheel: it is for compute capability 12.0; NVIDIA H200 has 9.0.",
             "nox -s bundle",
         ),
         (
             fakes.nvml(H200, fakes.nvml_gpu(index=1)),
             "0",
-            "No GPU here runs this wheel: it is for compute capability 12.0; "
-            "NVIDIA H200 is of 9.0.",
+            "No GPU here runs this wheel: it is for compute capability 12.0; NVIDIA H200 has 9.0.",
             "build for this GPU",
         ),
         (
@@ -92,7 +90,7 @@ def test_a_wheel_for_two_kinds_runs_on_either() -> None:
                 fakes.nvml_gpu(memory_free_mib=900), fakes.nvml_gpu(index=1, memory_free_mib=1000)
             ),
             None,
-            "No memory is left on the GPU: 1000 MiB are free, 1024 are needed.",
+            "The GPU has too little free memory: 1000 MiB, and 1024 MiB are needed.",
             "nvidia-smi",
         ),
     ],

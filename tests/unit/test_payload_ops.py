@@ -33,6 +33,7 @@ def told(folder: Path, cases: dict[str, int], **changes: Any) -> Job:
             "cases": cases,
             "unsupported": {},
             "tested": True,
+            "sample": {"operators": [], "share": 8},
             "narrow": ["GELU"] if "GELU" in cases else [],
             "limit": 20,
             "known": [],
@@ -79,6 +80,22 @@ def test_each_case_is_in_one_slice_and_activations_in_a_narrowed_one_too(tmp_pat
     assert [s["key"] for s in slices if s["narrowed"]] == ["GELU-0-narrowed"]
     # What `support` does not list is asked for by the operator's name.
     assert {s["operator"] for s in slices if s["by_name"]} == {"ADD", "FUSED"}
+
+
+def test_of_a_sampled_operator_one_case_of_each_eight_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [f'"SCALAR","{name}","n={n}"' for name in ("CONV_2D", "ADD") for n in range(800)]
+    text = "\n".join(['"backend_name","op_name","op_params"', *rows])
+    monkeypatch.setattr(ops, "call", lambda *_: (text, {}, None))
+    job = told(tmp_path, {})
+    assert len(ops.listed(job)["cases"]) == 1600
+    job["expected"]["sample"] = {"operators": ["CONV_2D"], "share": 8}
+    found = ops.listed(job)["cases"]
+    of = [operator for operator, *_ in found]
+    assert of.count("ADD") == 800
+    assert 80 < of.count("CONV_2D") < 120
+    assert found == ops.listed(job)["cases"]  # the same ones each time
 
 
 def test_after_a_crash_the_rest_is_answered_and_the_case_is_named(

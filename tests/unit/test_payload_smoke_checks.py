@@ -13,7 +13,7 @@ from tests import fakes
 
 SITE = "/work/venv/lib/python3.11/site-packages"
 CRASH = "ended by -6: CUDA error: an illegal memory access was encountered"
-SILENT = "it ended well, but did not say all that it should"
+SILENT = "it ended without an error, but did not return all results"
 ON_A_CARD = ["device", "native-sass", "libraries", "full-offload", "memory"]
 ANYWHERE = ["known-answers", "greedy-tokens", "repeatable", "types", "cpu-modules"]
 INTERFACE = ["grammar", "embeddings", "state", "vocabulary"]
@@ -58,23 +58,23 @@ def test_a_sound_wheel_passes_every_check() -> None:
 def test_a_check_that_holds_says_what_it_rests_on() -> None:
     told = {id_: check["summary"] for id_, check in judged(fakes.smoke_found(real=REAL)).items()}
     assert told == {
-        "device": "device: llama_cpp 0.3.16 computes on NVIDIA GeForce RTX 5090 (12.0)",
+        "device": "device: llama_cpp 0.3.16 runs on NVIDIA GeForce RTX 5090 (12.0)",
         "native-sass": "native-sass: ran with CUDA_DISABLE_PTX_JIT=1; the driver compiled nothing",
         "libraries": "libraries: 7 from the wheel, the driver and the runtime (site-packages)",
         "full-offload": "full-offload: 3/3 layers, buffers on CUDA0, device memory grew by 19 MiB",
-        "memory": "memory: 20 loads and unloads, 0 MiB lost",
+        "memory": "memory: 20 loads and unloads, 0 MiB of GPU memory lost",
         "known-answers": "known-answers: 32 cases of 2 types within their bounds "
-        "(closest: 10% of its bound, F16, batch 512, plain attention, KV f16)",
-        "greedy-tokens": "greedy-tokens: 160 of 160 are the oracle's (F32, F16, BF16)",
+        "(worst: 10% of its bound, F16, batch 512, plain attention, KV f16)",
+        "greedy-tokens": "greedy-tokens: 160 of 160 are those of the reference (F32, F16, BF16)",
         "repeatable": "repeatable: the same evaluation gave the same bits",
-        "types": "types: 2 quantisations tried",
-        "cpu-modules": "cpu-modules: haswell, x64 compute the known answers, haswell is loaded "
+        "types": "types: 2 quantizations tested",
+        "cpu-modules": "cpu-modules: right results from haswell, x64; haswell is loaded "
         "here; not tested, this CPU cannot run them: skylakex",
         "grammar": "grammar: a chat answered 'yes', as the grammar allows",
-        "embeddings": "embeddings: NMSE 1e-09 against the oracle",
-        "state": "state: 3 greedy tokens are the oracle's, and again after save and load",
+        "embeddings": "embeddings: NMSE 1e-09 against the reference",
+        "state": "state: 3 greedy tokens are those of the reference, also after saving and loading",
         "vocabulary": "vocabulary: text to tokens and back",
-        "real-model": "real-model: 2 of 2 facts known",
+        "real-model": "real-model: 2 of 2 facts answered",
     }
 
 
@@ -87,7 +87,7 @@ def test_without_a_gpu_nothing_is_said_of_one() -> None:
     checks = judged(found, layers=0)
     assert list(checks) == ["device", *ANYWHERE, *INTERFACE]
     assert failed(checks) == {}
-    assert checks["device"]["summary"] == "device: llama_cpp 0.3.16 computes on the CPU"
+    assert checks["device"]["summary"] == "device: llama_cpp 0.3.16 runs on the CPU"
 
 
 def test_layers_left_off_a_gpu_on_purpose_are_judged_as_on_a_gpu() -> None:
@@ -116,12 +116,12 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "a-GPU-of-another-capability",
         [(("device", "devices"), [["NVIDIA H200", "9.0"]])],
-        {"device": "NVIDIA H200 is of 9.0; the wheel is for 12.0"},
+        {"device": "NVIDIA H200 has compute capability 9.0; the wheel is for 12.0"},
     ),
     (
         "one-GPU-of-two-of-another-capability",
         [(("device", "devices"), [["NVIDIA GeForce RTX 5090", "12.0"], ["NVIDIA L4", "8.9"]])],
-        {"device": "NVIDIA L4 is of 8.9"},
+        {"device": "NVIDIA L4 has compute capability 8.9"},
     ),
     (
         "another-version",
@@ -165,7 +165,7 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "a-library-of-another-wheel",
         [(("device", "libraries", 3), "/usr/lib/python3/dist-packages/llama_cpp/lib/libllama.so")],
-        {"libraries": "/usr/lib/python3/dist-packages/llama_cpp/lib/libllama.so: not of this"},
+        {"libraries": "/usr/lib/python3/dist-packages/llama_cpp/lib/libllama.so: it does not"},
     ),
     (
         "a-runtime-from-outside",
@@ -274,7 +274,7 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
             "known-answers": "no case was computed",
             "greedy-tokens": "no token was compared",
             "repeatable": "nothing was computed twice",
-            "types": "F16: not tried",
+            "types": "F16: not tested",
         },
     ),
     (
@@ -286,9 +286,9 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
         "no-token-compared",
         [(("answers", "F16"), {"results": []})],
         {
-            "known-answers": "F16: 0 of 16 cases came back",
+            "known-answers": "F16: 0 of 16 cases were computed",
             "greedy-tokens": "no token was compared",
-            "types": "F16: not tried",
+            "types": "F16: not tested",
         },
     ),
     (
@@ -304,7 +304,7 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "a-needed-type-not-tried",
         [(("answers", "Q4_K"), {"results": []})],
-        {"known-answers": "Q4_K: 0 of 16 cases came back", "types": "Q4_K: not tried"},
+        {"known-answers": "Q4_K: 0 of 16 cases were computed", "types": "Q4_K: not tested"},
     ),
     (
         "weights-that-stay-on-the-cpu",
@@ -339,7 +339,7 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "modules-that-were-not-tried",
         [(("modules",), {})],
-        {"cpu-modules": "haswell: not tried\nx64: not tried"},
+        {"cpu-modules": "haswell: not tested\nx64: not tested"},
     ),
     (
         "no-module-for-this-cpu",
@@ -349,7 +349,7 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "a-module-that-another-is-better-than",
         [(("device", "chosen"), "x64")],
-        {"cpu-modules": "x64 is loaded, and another suits better"},
+        {"cpu-modules": "x64 is loaded, although another one suits better"},
     ),
     ("the-interface-crashed", [(("api", "error"), CRASH)], dict.fromkeys(INTERFACE, CRASH)),
     ("another-answer", [(("api", "chat"), "maybe")], {"grammar": "'maybe'"}),
@@ -367,17 +367,17 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "other-tokens-after-the-load",
         [(("api", "other"), [300, 301, 303])],
-        {"state": "[300, 301, 302], after the load [300, 301, 303], oracle [300, 301, 302]"},
+        {"state": "[300, 301, 302], after loading [300, 301, 303], reference [300, 301, 302]"},
     ),
     (
         "other-tokens-than-the-oracle",
         [(("api", "wanted"), [7])],
-        {"state": "oracle [7]"},
+        {"state": "reference [7]"},
     ),
     (
         "no-tokens-at-all",
         [(("api", "one"), []), (("api", "other"), []), (("api", "wanted"), [])],
-        {"state": "[], after the load []"},
+        {"state": "[], after loading []"},
     ),
     ("another-text", [(("api", "back"), "Hola")], {"vocabulary": "'Hola, señor' became 'Hola'"}),
     (
@@ -398,7 +398,7 @@ DEFECTS: list[tuple[str, list[tuple[Place, Any]], dict[str, str]]] = [
     (
         "a-wrong-answer-of-a-real-model",
         [(("real",), {"answers": [{"question": "2 + 2 =", "fact": "4", "answer": " 5"}]})],
-        {"real-model": "2 + 2 = … ' 5', and not 4"},
+        {"real-model": "2 + 2 = … ' 5'; expected: 4"},
     ),
     (
         "nothing-asked",
@@ -428,7 +428,7 @@ def test_a_defect_fails_the_checks_that_are_meant_for_it_and_no_other(
 def test_a_type_of_which_cases_are_missing_is_noticed(count: int) -> None:
     cases = fakes.smoke_answers("Q4_K")["results"][:count]
     checks = judged(planted((("answers", "Q4_K", "results"), cases)))
-    assert failed(checks) == {"known-answers": f"Q4_K: {count} of 16 cases came back"}
+    assert failed(checks) == {"known-answers": f"Q4_K: {count} of 16 cases were computed"}
 
 
 def test_on_the_cpu_too_a_child_must_say_what_it_found() -> None:
@@ -513,7 +513,10 @@ def test_a_runtime_from_a_place_that_was_chosen_is_no_defect(place: str) -> None
 
 def test_memory_that_others_gave_back_meanwhile_is_no_leak() -> None:
     check = judged(planted((("offload", "free_after_last"), 40_000_000_000)))["memory"]
-    assert (check["status"], check["summary"]) == ("ok", "memory: 20 loads and unloads, 0 MiB lost")
+    assert (check["status"], check["summary"]) == (
+        "ok",
+        "memory: 20 loads and unloads, 0 MiB of GPU memory lost",
+    )
 
 
 @pytest.mark.parametrize("mib", [smoke_checks.LEAK_MIB, -1])

@@ -262,10 +262,10 @@ def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
 @pytest.mark.parametrize(
     ("repository", "words"),
     [
-        (f"https://ana:{'s3cret'}@h/", "holds a name or a password"),
-        ("https://ana:s3cret@[h/", "holds a name or a password"),
-        ("https://[h/", "is not an address of a package server"),
-        ("wheels.example.org", "is not an address of a package server"),
+        (f"https://ana:{'s3cret'}@h/", "contains a name or a password"),
+        ("https://ana:s3cret@[h/", "contains a name or a password"),
+        ("https://[h/", "is not the address of a package server"),
+        ("wheels.example.org", "is not the address of a package server"),
     ],
 )
 def test_an_address_in_pypirc_is_as_good_as_any_other(repository: str, words: str) -> None:
@@ -480,17 +480,17 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
         (twine_says("404 Not Found"), "no index at this address", "docs/index.md"),
         (twine_says("405 Method Not Allowed"), "no index at this address", "docs/index.md"),
         (twine_says("413 Request Entity Too Large"), "too large", "client_max_body_size"),
-        (twine_says("400 Bad Request"), "refuses a.whl", "index of this GPU's own"),
-        (twine_says("409 Conflict"), "refuses a.whl", "index of this GPU's own"),
-        (twine_says("503 Service Unavailable"), "The server failed", "its log"),
+        (twine_says("400 Bad Request"), "refuses a.whl", "another index for this GPU"),
+        (twine_says("409 Conflict"), "refuses a.whl", "another index for this GPU"),
+        (twine_says("503 Service Unavailable"), "The server failed", "the server's log"),
         (
             "requests.exceptions.SSLError: CERTIFICATE_VERIFY_FAILED",
             "certificate is not trusted",
             "TWINE_CERT",
         ),
-        ("requests.exceptions.ConnectionError: aborted", "broke off", "only what is missing"),
-        ("urllib3.exceptions.ProtocolError: aborted", "broke off", "only what is missing"),
-        ("requests.exceptions.ReadTimeout: slow", "broke off", "only what is missing"),
+        ("requests.exceptions.ConnectionError: aborted", "was lost", "only what is missing"),
+        ("urllib3.exceptions.ProtocolError: aborted", "was lost", "only what is missing"),
+        ("requests.exceptions.ReadTimeout: slow", "was lost", "only what is missing"),
         ("InvalidDistribution: no metadata", "twine failed", "only what is missing"),
         ("", "twine failed", "only what is missing"),
     ],

@@ -339,8 +339,8 @@ def test_a_missing_record_is_none(tmp_path: Path) -> None:
 
 def test_a_record_that_is_needed_names_the_session_that_leaves_it(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
-        records.need(tmp_path / "probe.json", "probe", Toolchain)
-    assert caught.value.remedy == "nox -s probe"
+        records.need(tmp_path / "ada+py3.12" / "probe.json", "probe", Toolchain)
+    assert caught.value.remedy == "nox -s probe -- --target ada"
 
 
 def full_disk(*_: object) -> NoReturn:

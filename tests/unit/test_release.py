@@ -305,13 +305,14 @@ def test_without_the_gpu_there_is_one_reason_and_nothing_is_released(
     world.proven, world.cards = False, None
     problem = world.refused()
     assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
-    assert problem.evidence == "rtx50: smoke: no smoke on a GPU of compute capability 12.0"
+    assert problem.evidence == "rtx50: smoke: not run on a GPU of compute capability 12.0"
     assert not (world.dist / "rtx50").exists()
     assert "## rtx50: NOT RELEASABLE" in world.page
     assert "nox -s bundle -- --target rtx50" in world.page
     assert not (world.dist / "simple").exists()
     assert [sessions for sessions, _, _ in world.calls] == [["verify"]]
-    assert "not tested here. No NVIDIA driver answers here" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "rtx50: smoke was not run here. No NVIDIA driver answers here" in told
 
 
 def test_with_the_gpu_smoke_is_run(world: World) -> None:
@@ -390,7 +391,7 @@ def test_the_release_of_several_goes_on_after_one_that_fails(world: World) -> No
     world.codes["rtx50"] = 1
     problem = world.refused("--target", "rtx50,hopper")
     assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
-    assert "Not all records of rtx50 are there" in problem.evidence
+    assert "Records of rtx50 are missing or damaged" in problem.evidence
     assert not (world.dist / "rtx50").exists()
     assert (world.dist / "hopper" / NAME).exists()
     assert "| hopper | RELEASE |" in world.page
@@ -423,7 +424,7 @@ def test_a_refusal_keeps_what_was_released_before(world: World, capsys: Told) ->
     world.content, world.status = "two", " M noxfile.py\n"
     problem = world.refused("--target", "rtx50")
     assert problem.evidence.endswith("rtx50: its last release stays in dist/rtx50/")
-    assert "what was released of it before stays in" in capsys.readouterr().out
+    assert "its earlier release stays in" in capsys.readouterr().out
     after = world.files()
     changed = {name for name in before if after[name] != before[name]}
     assert changed == {"RELEASE.md", "contents.json"}
@@ -503,7 +504,7 @@ def test_a_paper_or_wheel_in_dist_that_was_tampered_with_is_noticed(
         path.write_bytes((path.read_bytes() if path.exists() else b"") + b"!")
     before = world.files()
     problem = world.refused()
-    assert problem.evidence == "rtx50: documents: dist/ is not as it was written"
+    assert problem.evidence == "rtx50: documents: dist/ was changed after release wrote it"
     told = f"{path.resolve().relative_to(world.dist).as_posix()}: "
     told += "is damaged, or was changed by hand" if "contents" in name else how
     assert told.replace("contents.json: is", "contents.json:") in capsys.readouterr().out
@@ -521,7 +522,7 @@ def test_what_was_tampered_with_is_written_anew_when_told_so(world: World, capsy
     world.release("--fresh")
     assert world.files() == before
     told = capsys.readouterr().out
-    assert "dist/ is not as it was written; --fresh writes it anew" in told
+    assert "dist/ was changed after release wrote it; --fresh writes it again" in told
     assert "rtx50/WHEEL.md: changed since it was written" in told
 
 
@@ -596,7 +597,7 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
     assert path.read_text(encoding="utf-8") != text
     problem = world.refused()
     assert problem.evidence.splitlines() == [
-        "rtx50: records: Not all records of rtx50 are there.",
+        "rtx50: records: Records of rtx50 are missing or damaged.",
         "rtx50: its last release stays in dist/rtx50/",
     ]
 
@@ -729,10 +730,10 @@ def test_the_targets_are_taken_in_one_order_and_after_all_are_tested(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"status": " M noxfile.py\n?? x\n"}, "blackwheel has changes that no commit has"),
-        ({"head": (128, "fatal: not a git repository")}, "nobody can tell which blackwheel"),
-        ({"head": (0, "warning: a hint\nfatal")}, "nobody can tell which blackwheel"),
-        ({"top": "/elsewhere"}, "nobody can tell which blackwheel"),
+        ({"status": " M noxfile.py\n?? x\n"}, "blackwheel has uncommitted changes"),
+        ({"head": (128, "fatal: not a git repository")}, "the version of blackwheel is unknown"),
+        ({"head": (0, "warning: a hint\nfatal")}, "the version of blackwheel is unknown"),
+        ({"top": "/elsewhere"}, "the version of blackwheel is unknown"),
     ],
 )
 def test_the_checkout_must_be_a_clean_one(
@@ -885,7 +886,7 @@ def test_a_first_wheel_that_is_gone_is_a_reason(
     world.release()
     monkeypatch.setattr(subnox, "follow", lambda *_, **__: 0)
     (world.root / "wheels" / "rtx50" / NAME).unlink()
-    assert "records: Not all records" in world.refused("--reproduce").evidence
+    assert "records: Records of rtx50 are missing" in world.refused("--reproduce").evidence
 
 
 def test_what_git_lists_and_is_not_there_is_not_left_out(world: World, capsys: Told) -> None:
@@ -1071,4 +1072,4 @@ def test_the_card_has_the_address_to_clone_and_no_secret(
     assert (f"git clone {origin} blackwheel" in card) is (shown and bool(origin))
     assert ("git clone ADDRESS-OF-BLACKWHEEL" in card) is not shown
     assert "secret" not in card
-    assert card.endswith(", of Ana, 2026-11-28.*\n")
+    assert card.endswith(", by Ana, 2026-11-28.*\n")

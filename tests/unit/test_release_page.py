@@ -9,7 +9,7 @@ from sessions.shared.checks import Check
 
 GOOD = Check("wheel", "ok", "wheel: it is the one | that was built")
 WARNED = Check("smoke", "warn", "smoke: UNTESTED on 12.0", "run nowhere", "nox -s smoke")
-BAD = Check("smoke", "fail", "smoke: no smoke", "run\nnowhere", "nox -s smoke -- --target rtx50")
+BAD = Check("smoke", "fail", "smoke: not run", "run\nnowhere", "nox -s smoke -- --target rtx50")
 WORSE = Check("source", "fail", "source: edited", "a.py", "nox -s source")
 
 
@@ -35,7 +35,7 @@ def test_every_reason_is_there_with_its_command() -> None:
     assert "## rtx50: NOT RELEASABLE" in text
     assert "2 reasons:" in text
     assert (
-        "- **smoke: no smoke**\n  - run\n  - nowhere\n  - fix: nox -s smoke -- --target rtx50\n"
+        "- **smoke: not run**\n  - run\n  - nowhere\n  - fix: nox -s smoke -- --target rtx50\n"
     ) in text
     assert "- **source: edited**" in text
     assert "  - fix: nox -s source" in text
@@ -52,7 +52,7 @@ def test_every_target_and_every_check_is_on_it() -> None:
     assert "| b | NOT RELEASABLE | a.whl |" in text
     assert "| c | NOT RELEASABLE | none |" in text
     assert "| wheel | yes | it is the one \\| that was built |" in text
-    assert "| smoke | **no** | no smoke |" in text
+    assert "| smoke | **no** | not run |" in text
     warned = rendered(gate("a", WARNED, untested=("12.0",)))
     assert "| smoke | yes, but | UNTESTED on 12.0 |" in warned
 

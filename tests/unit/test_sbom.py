@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from packageurl import PackageURL
 
-from sessions.build import sbom
+from sessions.build import openmp, sbom
 from sessions.fetch.model import Source
 from sessions.shared import knowledge, programs, records
 from sessions.shared.programs import Finished
@@ -178,18 +178,20 @@ def test_the_compilers_runtime_is_named_with_its_package_and_hash(
     assert gomp["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
 
 
-def test_a_cpp_runtime_that_is_linked_in_is_named_in_place_of_openmps(
-    source: Source, system: System
+def test_a_cpp_runtime_that_is_linked_in_is_named_beside_openmps(
+    source: Source, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(openmp, "portable", lambda path, table: path.read_bytes() + b" for 2.28")
     path = str(Path(source.path).parent / "libstdc++.a")
     Path(path).write_bytes(b"!<arch>")
-    system.answers = {
+    system.answers |= {
         "/usr/bin/gcc -print-file-name=libstdc++.a": (0, f"{path}\n"),
         f"dpkg-query --search {path}": (0, f"libstdc++-12-dev:amd64: {path}\n"),
         "dpkg-query --show -f ${Version} libstdc++-12-dev:amd64": (0, "12.2.0-14+deb12u1"),
     }
     whole = made(source, spec=fakes.spec(glibc="2.28"))
-    assert "libgomp" not in parts(whole)
+    shipped = parts(whole)["libgomp"]["hashes"][0]["content"]
+    assert shipped == records.text_sha256(GOMP + b" for 2.28")
     found = parts(whole)["libstdc++"]
     assert PackageURL.from_string(found["purl"]) == PackageURL(
         "deb", "debian", "libstdc++-12-dev", "12.2.0-14+deb12u1"

@@ -116,7 +116,7 @@ def test_with_old_compilers_alone_none_is_chosen_and_each_reason_is_given() -> N
 
 
 def test_without_a_compiler_none_is_chosen() -> None:
-    assert selection.choose_compiler([], ACCEPTS, None) == (None, "no C++ compiler was found")
+    assert selection.choose_compiler([], ACCEPTS, None) == (None, "none found")
 
 
 def test_the_named_compiler_is_chosen_before_one_that_fits_better() -> None:
@@ -270,7 +270,6 @@ COMPLAINTS: dict[str, tuple[str, str, BuildSpec | None, dict[str, str], dict[str
     "cmake-args": ("build-environment", "warn", None, {"CMAKE_ARGS": "-DX=1"}, {}),
     "no-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": None}),
     "other-toolkit": ("toolkit", "fail", SYSTEM, {}, {"toolkit": fakes.installed()}),
-    "no-driver": ("gpu", "warn", None, {}, {"driver": None, "gpus": ()}),
     "no-GPU": ("gpu", "warn", None, {}, {"gpus": ()}),
     "other-GPU": ("gpu", "warn", None, {}, {"gpus": (fakes.gpu(compute_capability="9.0"),)}),
     "old-driver": ("driver", "warn", None, {}, {"driver": Driver("535.183.01", "12.2")}),
@@ -286,6 +285,20 @@ def test_what_is_wrong_is_found_and_its_remedy_named(name: str) -> None:
     assert check.remedy
 
 
+@pytest.mark.parametrize(
+    ("arch", "ptx"), [("120", True), ("120-virtual", True), ("120-real", False)]
+)
+def test_an_architecture_that_adds_ptx_is_said_to(arch: str, ptx: bool) -> None:
+    summary = judged(fakes.spec(archs=(arch,)), {})["architecture"].summary
+    assert (f"PTX for newer GPUs ({arch})" in summary) is ptx
+
+
+def test_a_machine_that_only_builds_needs_no_gpu_and_is_told_of_the_bundle() -> None:
+    check = judged(None, {}, driver=None, gpus=())["gpu"]
+    assert check.status == "ok"
+    assert "nox -s bundle" in check.summary
+
+
 def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
     nothing = Toolchain(
         host=fakes.host(machine="riscv64", memory_free_mib=10, disk_free_mib=10),
@@ -297,7 +310,7 @@ def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
         gpus=(),
         python=None,
         compiler=None,
-        compiler_why="no C++ compiler was found",
+        compiler_why="none found",
         setup_problem="",
         toolkit=None,
         jobs=1,
@@ -313,7 +326,6 @@ def test_every_complaint_of_a_machine_with_nothing_has_a_remedy() -> None:
         "compiler",
         "compiler-environment",
         "toolkit",
-        "gpu",
     ]
     assert [check.id for check in bad if not check.remedy] == []
 
@@ -327,7 +339,9 @@ def test_a_toolkit_that_is_not_used_is_mentioned() -> None:
 def test_a_missing_system_toolkit_names_those_that_are_there() -> None:
     check = judged(SYSTEM)["toolkit"]
     assert "13.0.88 in /usr/local/cuda-13.0" in check.evidence
-    assert check.remedy == "--toolkit pypi gets it without installing anything"
+    assert (
+        check.remedy == "use --toolkit pypi, which downloads it and installs nothing on the system"
+    )
 
 
 def test_a_system_toolkit_judges_the_compiler_by_its_own_header() -> None:
@@ -376,7 +390,7 @@ def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> 
     checks = machine_checks.checks(fakes.chain(gpus=cards), fakes.spec(), {})
     assert [c.summary for c in checks if c.id == "gpu"] == [
         "GPU 0: NVIDIA GeForce RTX 5090, 12.0",
-        "GPU 1: NVIDIA GeForce RTX 5090, 8.9: this wheel has no code for it",
+        "GPU 1: NVIDIA GeForce RTX 5090, 8.9: this wheel has no code for this GPU",
         "GPU 2: NVIDIA GeForce RTX 5090, 12.0",
     ]
     assert [c.status for c in checks if c.id == "gpu"] == ["ok", "warn", "ok"]
@@ -398,7 +412,7 @@ def test_each_gpu_is_named_and_one_without_code_of_this_wheel_is_a_warning() -> 
         ("8.6", "nox -s wheel -- --target ampere"),
         ("9.0", "nox -s wheel -- --target hopper"),
         ("7.5", "nox -s wheel -- --target rtx50 --arch 75-real"),
-        ("6.1", "no CUDA version that is known here can build for what is here"),
+        ("6.1", "no CUDA version that blackwheel knows can build for this machine's GPUs"),
     ],
 )
 def test_the_target_of_another_gpu_is_named(capability: str, remedy: str) -> None:

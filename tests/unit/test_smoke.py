@@ -65,7 +65,7 @@ def test_a_good_report_is_taken_and_its_origin_recorded(tmp_path: Path, capsys: 
     told = capsys.readouterr().out
     assert "known-answers: 16 cases of 1 types within their bounds" in told
     assert "times: import seconds 0.5, prompt per second 5e+03" in told
-    assert f"smoke: 20 checks with 400 known answers hold on {CARD} (12.0), in 1 min 2 s" in told
+    assert f"smoke: 20 checks with 400 cases passed on {CARD} (12.0), in 1 min 2 s" in told
 
 
 def test_to_take_a_report_no_gpu_is_asked_for(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_report_of_the_cpu_says_so(tmp_path: Path, capsys: Told) -> None:
     main_smoke.main(smoking(tmp_path, "--report", report))
     told = capsys.readouterr().out
     assert "Known answers on the CPU" in told
-    assert "hold on the CPU, in" in told
+    assert "passed on the CPU, in" in told
     assert CARD not in told
 
 
@@ -129,7 +129,7 @@ def test_a_report_that_fails_is_recorded_as_failing_and_is_a_problem(
     ctx = smoking(tmp_path, "--report", imported_file(tmp_path, digest, checks=checks))
     with raises("smoke-failed") as caught:
         main_smoke.main(ctx)
-    assert caught.value.what == f"2 checks fail or are missing on {CARD} (12.0): grammar, state."
+    assert caught.value.what == f"Checks fail or are missing on {CARD} (12.0): grammar, state."
     assert str(smoke_results.record(ctx.build, "12.0")) in caught.value.evidence
     assert left(ctx)["ok"] is False
     assert [c["id"] for c in left(ctx)["smoke"]["checks"] if c["status"] == "fail"] == [
@@ -274,7 +274,7 @@ def test_a_report_is_of_the_wheel_that_lies_there_and_not_of_the_recorded_one(
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
         main_smoke.main(smoking(tmp_path))
-    assert caught.value.remedy == "nox -s wheel"
+    assert caught.value.remedy == "nox -s wheel -- --target rtx50"
 
 
 # ---- signatures ---------------------------------------------------------------------------------
@@ -501,7 +501,7 @@ def test_a_wheel_is_tested_on_the_gpu(tmp_path: Path, bench: Bench, capsys: Told
     assert (found.origin, found.sha256, found.device) == ("here", digest, CARD)
     told = capsys.readouterr().out
     assert f"Installing {NAME} into a fresh venv of Python 3.11.2" in told
-    assert f"hold on {CARD} (12.0)" in told
+    assert f"passed on {CARD} (12.0)" in told
 
 
 def test_the_payload_is_told_of_the_gpu_and_all_layers_go_there(
@@ -545,8 +545,20 @@ def test_on_the_cpu_the_payload_is_told_of_no_gpu(
     identity = bench.job["identity"]
     assert (identity["device"], identity["capability"], identity["driver"]) == ("cpu", None, None)
     told = capsys.readouterr().out
-    assert "warning: on the CPU: this tests the wheel's Python side, nothing of a GPU" in told
-    assert "hold on the CPU" in told
+    assert "warning: the wheel runs on the CPU, and its GPU code is not tested" in told
+    assert "passed on the CPU" in told
+
+
+def test_for_a_wheel_without_gpu_code_the_cpu_is_no_cause_to_warn(
+    tmp_path: Path, bench: Bench, capsys: Told
+) -> None:
+    ctx = smoking(tmp_path, "--device", "cpu", machine=fakes.no_machine)
+    ctx = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, cuda=None, archs=()))
+    build(ctx)
+    main_smoke.main(ctx)
+    told = capsys.readouterr().out
+    assert "passed on the CPU" in told
+    assert "GPU code is not tested" not in told
 
 
 def test_the_wheel_goes_into_a_fresh_venv_as_a_users_would(tmp_path: Path, bench: Bench) -> None:

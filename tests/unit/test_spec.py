@@ -298,7 +298,7 @@ def test_cuda_13_2_is_built_with_when_forced() -> None:
 @pytest.mark.parametrize("cuda", ["12.8", "14.0", "13"])
 def test_an_unknown_cuda_lists_those_that_are_known(cuda: str) -> None:
     problem = refused("--cuda", cuda)
-    assert problem.what == f"CUDA {cuda} is not one this project knows."
+    assert problem.what == f"blackwheel does not know CUDA {cuda}."
     assert "13.1" in problem.evidence
 
 
@@ -307,7 +307,7 @@ def test_an_unknown_cuda_lists_those_that_are_known(cuda: str) -> None:
 )
 def test_an_unknown_architecture_is_refused(arch: str) -> None:
     problem = refused("--arch", f"120-real;{arch}")
-    assert problem.what.endswith(" is not a CUDA architecture this project knows.")
+    assert problem.what.startswith("blackwheel does not know the CUDA architecture ")
     assert re.search(r"^120 \(Blackwell: RTX 50", problem.evidence, re.MULTILINE)
     assert max(map(len, str(problem).splitlines())) < 200
 

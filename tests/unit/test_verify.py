@@ -110,7 +110,7 @@ def test_a_sound_wheel_passes_and_that_is_said(ctx: Context, capsys: Told) -> No
     assert f"Reading {NAME}" in told
     assert "Device code\n" in told
     assert "gpu-code: sm_120: 98 × SASS in libggml-cuda.so" in told
-    assert f"verify: 19 checks hold for {NAME}, in " in told
+    assert f"verify: 19 checks passed for {NAME}, in " in told
 
 
 def test_a_sound_wheel_leaves_its_verdict_and_all_that_was_found(ctx: Context) -> None:
@@ -160,7 +160,7 @@ def test_a_wheel_that_was_judged_is_not_read_again(
     main_verify.main(ctx)
     assert len(reader.read_files) == 1
     assert ctx.record("verify").read_bytes() == first
-    assert f"verify: up to date, 19 checks hold for {NAME}" in capsys.readouterr().out
+    assert f"verify: up to date, 19 checks passed for {NAME}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_no_check_reads_a_field_that_the_fingerprint_leaves_out(
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) in (value, f"case.{value}")
     }
-    assert read & {"target", "sha256"}  # else nothing was found
+    assert read & {"archs", "sha256"}  # else nothing was found
     assert read & set(fields) == set()
 
 
@@ -382,14 +382,15 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
     with raises("verify-failed") as caught:
         main_verify.main(ctx)
     assert caught.value.what == (
-        f"2 of 19 checks of {NAME} fail for the target rtx50: metadata, size."
+        f"{NAME} fails 2 of 19 checks for the target rtx50: metadata, size."
     )
     assert str(ctx.record("facts")) in caught.value.evidence
-    assert "--fresh --target rtx50" in caught.value.remedy
+    assert "under each failed check" in caught.value.remedy
     told = capsys.readouterr().out
+    assert "nox -s wheel -- --target rtx50 --fresh" in told
     assert "Root-Is-Purelib is not false" in told
     assert "31.0 MB, and the target allows 30" in told
-    assert "checks hold" not in told
+    assert "checks passed" not in told
 
 
 def test_no_stage_takes_the_verdict_of_a_wheel_that_fails(ctx: Context, reader: Reader) -> None:
@@ -427,7 +428,7 @@ def test_a_failure_takes_the_place_of_an_older_verdict(ctx: Context, reader: Rea
 def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
         main_verify.main(verifying(tmp_path))
-    assert caught.value.remedy == "nox -s wheel"
+    assert caught.value.remedy == "nox -s wheel -- --target rtx50"
 
 
 # ---- --wheel ------------------------------------------------------------------------------------
@@ -448,9 +449,9 @@ def test_a_given_wheel_without_a_record_passes_with_warnings(
     main_verify.main(verifying(tmp_path, "--wheel", str(given)))
     assert reader.read_files == [given]
     told = capsys.readouterr().out
-    assert "freshness: not tested to be what the recorded build made" in told
+    assert "freshness: a library is not the one that the recorded build made" in told
     assert "there is no record of what it was made from" in told
-    assert "verify: 17 checks hold (warnings: 2) for" in told
+    assert "verify: 17 checks passed (warnings: 2) for" in told
 
 
 def left(ctx: Context, given: Path) -> Path:

@@ -266,7 +266,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
             )
         ),
         ids("gpu-code"),
-        "libggml-cuda.so: no device code in it",
+        "libggml-cuda.so: it contains no GPU code",
     ),
     "code-of-another-architecture-beside": (
         linux("libllama.so", device=fakes.device(sass={"sm_89": 1})),
@@ -320,12 +320,12 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "no-fp4": (
         for_spec(device_features=FP4),
         ids("gpu-features"),
-        "no OMMA.E2M1 instruction; there are 23424 × HMMA, 36288 × IMMA",
+        "no OMMA.E2M1 instruction; found: 23424 × HMMA, 36288 × IMMA",
     ),
     "no-tensor-cores": (
         cuda(tensor={}),
         ids("gpu-features"),
-        "no HMMA instruction; there are no tensor-core instructions",
+        "no HMMA instruction; found: no tensor-core instructions",
     ),
     # -- The libraries' host code
     "executable-stack": (
@@ -352,17 +352,17 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "unread": (
         linux("libllama.so", **UNREAD),
         frozenset(NEED_LIBRARIES | {"api"}),
-        "libllama.so: not judged, its reader ended with -11",
+        "libllama.so: not checked, its reader ended with -11",
     ),
     "partly-read": (
         linux("libggml-cuda.so", error="cut short: 10 bytes of 20"),
         frozenset(NEED_LIBRARIES),
-        "libggml-cuda.so: not judged, cut short: 10 bytes of 20",
+        "libggml-cuda.so: not checked, cut short: 10 bytes of 20",
     ),
     "partly-read-and-asked-for-functions": (
         linux("libllama.so", error="cut short: 10 bytes of 20"),
         frozenset(NEED_LIBRARIES | {"api"}),
-        "libllama.so: not judged, cut short: 10 bytes of 20",
+        "libllama.so: not checked, cut short: 10 bytes of 20",
     ),
     "cublas-of-another-major": (
         needing("libggml-cuda.so", "libcublas.so.12"),
@@ -382,12 +382,12 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "library-from-nowhere": (
         needing("libmtmd.so", "libopenblas.so.0"),
         ids("imports"),
-        "libopenblas.so.0: from nowhere (needed by libmtmd.so)",
+        "libopenblas.so.0: nothing provides it (needed by libmtmd.so)",
     ),
     "library-under-a-versioned-name": (
         needing("libmtmd.so", "libllama.so.0"),
         ids("imports"),
-        "libllama.so.0: from nowhere",
+        "libllama.so.0: nothing provides it",
     ),
     "neighbours-that-nothing-leads-to": (
         linux("libllama.so", imports=("libggml-base.so",), search_paths=()),
@@ -402,7 +402,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "neighbours-that-are-not-there": (
         linux("libllama.so", imports=("$ORIGIN/libggml-new.so",)),
         ids("imports"),
-        "$ORIGIN/libggml-new.so: from nowhere (needed by libllama.so)",
+        "$ORIGIN/libggml-new.so: nothing provides it (needed by libllama.so)",
     ),
     "a-runtime-older-than-all-that-is-known": (
         requiring("nvidia-cublas>=13,<14"),
@@ -412,12 +412,12 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "a-runtime-that-lacks-a-function": (
         linux("libggml-cuda.so", runtime={**fakes.RUNTIME, "libcublas.so.13": ("cublasNew",)}),
         ids("imports"),
-        f"nvidia-cublas {CUBLAS.version}, which METADATA admits, lacks 1 functions",
+        f"nvidia-cublas {CUBLAS.version}, which METADATA admits, lacks functions that are needed",
     ),
     "a-runtime-of-which-the-functions-are-not-known": (
         linux("libggml-cuda.so", runtime={}),
         ids("imports"),
-        "libcudart.so.13: not judged, it is not known which functions of it are needed",
+        "libcudart.so.13: not checked, it is not known which of its functions are needed",
     ),
     "neighbours-looked-for-elsewhere": (
         linux("libmtmd.so", imports=("libggml.so",), search_paths=("$ORIGIN/..",)),
@@ -819,7 +819,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "loader-that-cannot-find-anything": (
         facts(requires=tuple(r for r in fakes.wheel_facts().requires if "pathfinder" not in r)),
         ids("loader"),
-        "METADATA requires no cuda-pathfinder",
+        "METADATA does not require cuda-pathfinder",
     ),
     "no-record-of-our-own-build": (
         fakes.case(record=None),
@@ -829,7 +829,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "library-of-another-build": (
         recorded(libraries={**MADE, "libllama.so": "e" * 64}),
         ids("freshness"),
-        "libllama.so: of another build",
+        "libllama.so: made by another build",
     ),
     "library-that-the-build-did-not-make": (
         fakes.case(
@@ -870,7 +870,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "cpu-without-the-check-of-the-cpu": (
         fakes.case(fakes.cpu_facts(loader=None), spec=CPU_SPEC),
         ids("loader"),
-        "nothing checks the CPU",
+        "nothing loads the module for the CPU",
     ),
     "cpu-with-machine-code-of-a-gpu": (
         cpu(device=fakes.device()),
@@ -896,12 +896,12 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "windows-without-the-c++-library": (
         dll("llama.dll", "msvcp140.dll"),
         ids("imports"),
-        "msvcp140.dll: from nowhere (needed by llama.dll)",
+        "msvcp140.dll: nothing provides it (needed by llama.dll)",
     ),
     "windows-without-openmp": (
         dll("ggml-cpu-haswell.dll", "vcomp140.dll"),
         ids("imports"),
-        "vcomp140.dll: from nowhere (needed by ggml-cpu-haswell.dll)",
+        "vcomp140.dll: nothing provides it (needed by ggml-cpu-haswell.dll)",
     ),
     "windows-nothing-loads-the-runtime": (
         windows(preload=None, preload_called=False),
@@ -921,7 +921,7 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "windows-with-a-library-of-linux": (
         dll("llama.dll", "libstdc++.so.6"),
         ids("imports"),
-        "libstdc++.so.6: from nowhere",
+        "libstdc++.so.6: nothing provides it",
     ),
     "elf-under-a-tag-of-windows": (
         dll("llama.dll", format="elf"),
@@ -974,8 +974,8 @@ MODULE = "llama_cpp/llama_cpp.py"
 PLANTED |= {
     f"python-{name}": (facts(package_files=files), ids("python-files"), phrase)
     for name, (files, phrase) in {
-        "changed-line": ({**FILES, MODULE: "e" * 64}, f"{MODULE}: not as upstream has it"),
-        "damaged-module": ({**FILES, MODULE: ""}, f"{MODULE}: not as upstream has it"),
+        "changed-line": ({**FILES, MODULE: "e" * 64}, f"{MODULE}: differs from upstream's"),
+        "damaged-module": ({**FILES, MODULE: ""}, f"{MODULE}: differs from upstream's"),
         "module-too-many": ({**FILES, "llama_cpp/evil.py": "e" * 64}, "evil.py: not upstream's"),
         "data-too-many": ({**FILES, "llama_cpp/lib/a.bin": "e" * 64}, "a.bin: not upstream's"),
         "module-missing": (
@@ -1044,8 +1044,8 @@ PLANTED |= {
 # What is wrong with a bill of materials: changes of a component by name, or of the whole.
 BILL = fakes.bill(fakes.wheel_facts())
 BILLS: dict[str, tuple[Case, str]] = {
-    "none": (facts(bills=()), "0 bills of materials of ours instead of one"),
-    "two": (facts(bills=(fakes.bill(fakes.wheel_facts()),) * 2), "2 bills of materials"),
+    "none": (facts(bills=()), "0 SBOMs of blackwheel instead of one"),
+    "two": (facts(bills=(fakes.bill(fakes.wheel_facts()),) * 2), "2 SBOMs"),
     "unreadable": (billed(problems=("KeyError: 'components'",)), "cannot be read: KeyError"),
     "of-another-project": (billed(name="llama-cpp"), "it is of llama-cpp 0.3.16"),
     "of-another-version": (billed(version="0.3.15"), "it is of llama-cpp-python 0.3.15"),
@@ -1363,24 +1363,41 @@ def test_a_sound_wheel_has_no_complaint(name: str) -> None:
     assert set(found) == IDS
 
 
-def test_the_facts_of_a_real_wheel_have_one_complaint_its_one_library_for_the_cpu() -> None:
-    """They are what ``verify`` left of an rtx50 wheel of 0.3.16: CUDA 13.0, GCC 13.3.
-
-    Built before the code for the CPU was several modules.
-    """
+def test_the_facts_of_a_real_wheel_have_no_complaint() -> None:
+    """They are what ``verify`` left of an rtx50 wheel of 0.3.16: CUDA 13.1, GCC 12.2."""
     path = fakes.ROOT / "tests" / "data" / "wheelfile" / "rtx50.json"
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"
     record = fakes.recorded(found, sbom=found.bills[0].sha256)
     known = policy.upstream("0.3.16")
     made = checks(fakes.case(found, loader=found.loader, record=record, upstream=known))
-    assert {id_ for id_, check in made.items() if check.status != "ok"} == {"cpu-baseline"}
-    assert "there is no ggml-cpu-x64" in made["cpu-baseline"].evidence
-    assert "libggml-cpu.so: 18469 × AVX," in made["cpu-baseline"].evidence
+    assert [f"{c.summary}: {c.evidence}" for c in made.values() if c.status != "ok"] == []
     told = {id_: check.summary for id_, check in made.items()}
-    assert told["gpu-code"] == "gpu-code: sm_120: 98 × SASS in libggml-cuda.so"
-    assert told["api"] == "api: 236 functions are there"
-    assert told["platform-tag"].endswith("(CXXABI 1.3.13, GCC 3.4, GLIBC 2.38, GLIBCXX 3.4.32)")
+    assert told["gpu-code"] == "gpu-code: sm_120: 71 × SASS in libggml-cuda.so"
+    assert told["api"] == "api: 236 functions are exported"
+    assert told["platform-tag"].endswith("is right (GCC 4.2.0, GLIBC 2.27)")
+    modules = "alderlake, haswell, icelake, sandybridge, skylakex, sse42, x64"
+    assert told["cpu-baseline"].endswith(f"ggml chooses for the CPU: {modules}")
+
+
+def test_a_real_wheel_without_its_baseline_module_or_with_one_library_for_the_cpu_fails() -> None:
+    path = fakes.ROOT / "tests" / "data" / "wheelfile" / "rtx50.json"
+    found = records.read(path, "facts", WheelFacts)
+    assert found is not None
+    (x64,) = [lib for lib in found.libraries if lib.member.endswith("libggml-cpu-x64.so")]
+    (haswell,) = [lib for lib in found.libraries if lib.member.endswith("libggml-cpu-haswell.so")]
+
+    def complaint(*libraries: Library) -> str:
+        changed = dataclasses.replace(found, libraries=libraries)
+        made = checks(fakes.case(changed, upstream=policy.upstream("0.3.16")))
+        assert made["cpu-baseline"].status == "fail"
+        return made["cpu-baseline"].evidence
+
+    rest = [lib for lib in found.libraries if lib not in (x64, haswell)]
+    assert "there is no ggml-cpu-x64" in complaint(*rest, haswell)
+    renamed = dataclasses.replace(haswell, member="llama_cpp/lib/libggml-cpu-x64.so")
+    assert "libggml-cpu-x64.so: " in complaint(*rest, renamed)
+    assert "× AVX" in complaint(*rest, renamed)
 
 
 def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it() -> None:
@@ -1419,7 +1436,7 @@ def test_a_sound_wheel_is_told_with_what_was_found() -> None:
     assert told["gpu-code"] == "gpu-code: sm_120: 98 × SASS in libggml-cuda.so"
     assert told["gpu-features"] == "gpu-features: 23424 × HMMA, 36288 × IMMA"
     assert told["size"] == "size: 19.4 of 30 MB"
-    assert told["api"] == "api: 3 functions are there"
+    assert told["api"] == "api: 3 functions are exported"
     assert told["libraries"] == "libraries: 8 × ELF for x86-64"
     assert told["platform-tag"].endswith("(CXXABI 1.3.13, GCC 3.4, GLIBC 2.34, GLIBCXX 3.4.30)")
     packed = checks(SOUND["packed-relocations-under-a-true-tag"])["platform-tag"].summary
@@ -1428,8 +1445,8 @@ def test_a_sound_wheel_is_told_with_what_was_found() -> None:
 
 def test_the_modules_that_ggml_chooses_from_are_mentioned() -> None:
     check = checks(SOUND["avx512-in-the-module-that-is-for-it"])["cpu-baseline"]
-    assert "none beyond x86-64 but in the modules" in check.summary
-    assert check.summary.endswith("by the CPU: skylakex, x64")
+    assert "none beyond x86-64 except in the modules" in check.summary
+    assert check.summary.endswith("for the CPU: skylakex, x64")
 
 
 def test_a_given_wheel_without_a_record_is_warned_of_and_not_refused() -> None:

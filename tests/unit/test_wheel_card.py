@@ -110,6 +110,17 @@ def test_the_same_records_give_the_same_card(name: str, language: str) -> None:
     assert "\n\n\n\n" not in text
 
 
+def test_known_faults_of_the_release_are_named_with_or_without_a_run() -> None:
+    """In 0.3.16 mixtures of experts are wrong in large batches on a GPU; 0.3.36 corrected it."""
+    for name in ("rtx50", "untested"):
+        assert "n_ubatch=128" in section(of(WHEELS[name]), "Technical notes")
+    assert "n_ubatch=128" in section(of(WHEELS["rtx50"], "es"), "Notas técnicas")
+    for name in ("cpu", "rtx50-fp4"):
+        text = of(WHEELS[name])
+        assert "n_ubatch=128" not in text
+        assert "YaRN" in section(text, "Technical notes")
+
+
 def test_side_by_side_only_the_fp4_wheel_claims_native_fp4() -> None:
     for language, claim in (("en", "**Native FP4**: 6144 of them"), ("es", "**FP4 nativo**: 6144")):
         assert claim in of(WHEELS["rtx50-fp4"], language)
@@ -144,9 +155,9 @@ def test_untested_is_said_wherever_it_is_so_and_only_there() -> None:
 
 def test_of_an_untested_wheel_nothing_is_claimed_that_only_a_run_shows() -> None:
     text = of(WHEELS["untested"])
-    assert "It was not run on any machine." in text
-    assert "**CUDA offload**: UNTESTED on the GPU" in text
-    assert "no quantisation was tried" in text
+    assert "It has not been run on any machine." in text
+    assert "**Layers on the GPU (offload)**: UNTESTED on the GPU" in text
+    assert "no quantization was tested" in text
     assert "RTX 5090" not in text
 
 
@@ -163,7 +174,7 @@ def test_a_run_on_the_cpu_says_nothing_of_the_card() -> None:
     told = of(fakes.rerun(found, device="cpu", capability=None, driver=None, checks=checks))
     assert "By running it on the CPU, Linux 6.1.0 x86_64" in told
     assert "> **UNTESTED** on a GPU of compute capability 12.0" in told
-    assert "**CUDA offload**: UNTESTED on the GPU" in told
+    assert "**Layers on the GPU (offload)**: UNTESTED on the GPU" in told
 
 
 def test_every_number_of_the_checks_is_the_records() -> None:
@@ -186,7 +197,7 @@ def test_every_number_of_the_checks_is_the_records() -> None:
 def test_a_check_that_does_not_hold_is_not_among_what_was_tested() -> None:
     found = fakes.evidence()
     told = section(of(fakes.rerun(found, checks=fakes.smoke_checks("memory"))), "What was tested")
-    assert "No device memory is lost" not in told
+    assert "No GPU memory leaks" not in told
     assert "Every layer was on the GPU" in told
 
 
@@ -202,7 +213,7 @@ def test_requirements_follow_from_what_is_in_the_wheel() -> None:
     assert "no GPU" in cpu
     assert "**Driver**: none" in cpu
     ptx = section(of(WHEELS["ptx"]), "What it requires")
-    assert "for its PTX one of CUDA 13.1 or newer" in ptx
+    assert "to use the PTX, a driver for CUDA 13.1 or newer" in ptx
 
 
 @pytest.mark.parametrize(
@@ -236,10 +247,10 @@ def test_how_to_check_the_file_is_the_systems_own_way() -> None:
 
 
 def test_sizes_are_compared_with_what_was_measured_and_nothing_else() -> None:
-    assert "gave 72.4 MB" in of(WHEELS["rtx50"])
-    assert "3.7 times as much" in of(WHEELS["rtx50"])
+    assert "gave a wheel of 72.4 MB" in of(WHEELS["rtx50"])
+    assert "3.7 times the size" in of(WHEELS["rtx50"])
     for name in ("rtx50-fp4", "cpu"):
-        assert "**Compared**: no other wheel of this release" in of(WHEELS[name])
+        assert "**Comparison**: none" in of(WHEELS[name])
     hopper = dataclasses.replace(WHEELS["rtx50"], spec=fakes.claiming(archs=("90-real",)))
     assert wheel_card.comparison(hopper) is None
     assert "450 MB" not in of(WHEELS["rtx50"])
@@ -260,7 +271,10 @@ def test_the_flag_that_cuda_needed_is_told_and_only_where_it_was_given() -> None
     found = fakes.evidence()
     settings = {**found.build.settings, "cmake.define.CMAKE_CUDA_FLAGS_INIT": UNSUPPORTED}
     flagged = dataclasses.replace(found, build=dataclasses.replace(found.build, settings=settings))
-    assert "`-allow-unsupported-compiler`, because CUDA 13.1" in of(flagged)
+    assert (
+        "`-allow-unsupported-compiler`, because this compiler is not among those that CUDA 13.1"
+        in of(flagged)
+    )
 
 
 def test_the_procedure_is_that_of_the_records() -> None:
@@ -279,10 +293,10 @@ def test_what_the_build_gets_of_the_callers_environment_is_told_by_name_alone() 
     given = {"HOME": "/home/user", "TZ": "Atlantic/Canary", "LANG": "C.UTF-8"}
     build = dataclasses.replace(found.build, variables={**found.build.variables, **given})
     text = of(dataclasses.replace(found, build=build))
-    gets = "`HOME`, `LANG`, `TZ`, the compiler cache's own settings, and nothing else"
-    assert f"the build gets {gets}" in text
+    gets = "`HOME`, `LANG`, `TZ`, and the settings of the compiler cache"
+    assert f"the build takes only {gets}" in text
     assert "Canary" not in text
-    assert "a `SOURCE_DATE_EPOCH` of the caller's would take the place" in text
+    assert "If `SOURCE_DATE_EPOCH` is set in your environment" in text
 
 
 @pytest.mark.parametrize("name", WHEELS)
@@ -358,6 +372,26 @@ def test_nothing_that_a_report_says_is_more_than_text(language: str) -> None:
 # ---- what the reader does next, and who made it -------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [("en", "this repository does not lock it"), ("es", "este repositorio no lo tiene fijado")],
+)
+def test_a_release_that_is_not_locked_here_is_said_to_be_so(
+    language: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of --version latest, whose sdist was locked in the cache at first use."""
+    version = "0.3.99"
+    locked = dataclasses.replace(knowledge.sdists()["0.3.36"], sha256="9" * 64)
+    sdists = {**knowledge.sdists(), version: locked}
+    monkeypatch.setattr(knowledge, "sdists", lambda: sdists)
+    latest = of(fakes.evidence(spec=fakes.claiming(version=version)), language)
+    (line,) = [line for line in latest.splitlines() if version in line and "SHA-256" in line]
+    assert words in line
+    assert "9" * 64 in line
+    for found in (WHEELS["rtx50"], WHEELS["rtx50-fp4"]):
+        assert words not in of(found, language)
+
+
 def test_the_card_says_how_to_run_a_model_and_the_server() -> None:
     for language in ("en", "es"):
         text = of(WHEELS["rtx50"], language)
@@ -376,7 +410,7 @@ def test_the_card_says_how_to_run_a_model_and_the_server() -> None:
 def test_the_card_says_what_is_downloaded() -> None:
     text = of(WHEELS["rtx50"])
     assert f"and {knowledge.runtime_mb()} MB of NVIDIA's packages from PyPI" in text
-    assert "take 732 MB of disk" in text
+    assert "take 732 MB on disk" in text
     assert "NVIDIA's packages from PyPI" not in of(WHEELS["cpu"])
 
 
@@ -399,13 +433,24 @@ def test_the_card_compares_with_a_wheel_for_all_gpus(
     )
     times = round(mb * 1e6 / found.wheel.size)
     text = of(found)
-    assert f"was published with {mb} MB, {times} times as much (with another {other}," in text
-    assert f"se publicó con {mb} MB, {times} veces más" in of(found, "es")
+    assert (
+        f"was published with {mb} MB, {times} times the size of this wheel (with another {other}"
+        in text
+    )
+    assert f"se publicó con {mb} MB, {times} veces el tamaño de este" in of(found, "es")
     assert "wheel for all GPUs" not in of(WHEELS["cpu"])
 
 
+def test_the_title_names_the_gpus_and_the_procedure_its_tools() -> None:
+    found = WHEELS["rtx50"]
+    for language in ("en", "es"):
+        text = of(found, language)
+        assert text.splitlines()[0].endswith(f"{found.spec.target} ({found.spec.summary})")
+        assert "(build, scikit-build-core, CMake, ninja)" in text
+
+
 def test_the_card_names_its_author_its_date_and_the_address_to_clone() -> None:
-    for language, word in (("en", "of"), ("es", "de")):
+    for language, word in (("en", "by"), ("es", "de")):
         text = of(WHEELS["rtx50"], language)
         assert text.endswith(f"blackwheel {COMMIT[:12]}, {word} Ana Pérez, 2026-11-28.*\n")
         assert "git clone https://example.org/b.git blackwheel\ncd blackwheel\n" in text

@@ -309,7 +309,7 @@ def test_letters_that_a_compiler_may_not_read_are_warned_of() -> None:
     (said,) = [c for c in found if c.id == "paths"]
     assert said.status == "warn"
     assert "BLACKWHEEL_CACHE" in said.remedy
-    assert "code page were tried" in said.evidence
+    assert "code page were tested" in said.evidence
 
 
 @pytest.mark.parametrize(

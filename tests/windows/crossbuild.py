@@ -58,6 +58,7 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
 set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_SHARED_LINKER_FLAGS_INIT "-static -Wl,--exclude-libs,ALL @NEEDED@")
+set(CMAKE_MODULE_LINKER_FLAGS_INIT "-static -Wl,--exclude-libs,ALL")  # ggml's modules
 """
 # The compiler by MSVC's options, as wheel compares the bindings with the headers.
 CL = """\
@@ -132,7 +133,8 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
         tools=str(build_tools.tools(ctx)),
     )
     env = options.system_environment(ctx.env)
-    made = main_configure.configure(ctx.spec, compiler, None, unpacked, places, env)
+    spec_here = dataclasses.replace(ctx.spec, glibc="host")  # Windows has no glibc to link for
+    made = main_configure.configure(spec_here, compiler, None, unpacked, places, env)
     more = {
         "CMAKE_TOOLCHAIN_FILE": str(_toolchain(ctx.root, compiler, redist)),
         "GGML_WIN_VER": "0x601",  # the headers of MinGW 10 lack what 0x602 takes

@@ -130,7 +130,7 @@ def with_another_runtime(_: Context, wheel: Draft) -> None:
 
 
 TAMPERED: dict[str, tuple[Callable[[Context, Draft], None], set[str], str]] = {
-    "as built": (as_built, {"imports", "sbom"}, "msvcp140.dll: from nowhere"),
+    "as built": (as_built, {"imports", "sbom"}, "msvcp140.dll: nothing provides it"),
     "by delvewheel's own way": (by_delvewheels_own_way, {"imports"}, "nothing loads it from"),
     "without OpenMP": (without_openmp, {"imports", "sbom"}, "from nowhere (needed by ggml-base"),
     "with another runtime": (with_another_runtime, {"sbom"}, "not the file that is named"),
@@ -183,14 +183,14 @@ def test_delvewheel_in_the_windows_python_makes_the_same_wheel(
         import sys
         from pathlib import Path
         sys.path.insert(0, ".")
-        from sessions.build import repair
+        from sessions.build import platform_tag
         from sessions.build.model import BuildEnv
         from sessions.probe import ms_runtime
         from sessions.shared import records
         build = records.need(Path("build/cpu/configure.json"), "configure", BuildEnv)
         folders = {path.parent for path in ms_runtime.find(build.variables).values()}
         python, raw, out = sys.argv[1:]
-        repair.windows(python, Path(raw), Path(out), sorted(folders), build.variables)
+        platform_tag.windows(python, Path(raw), Path(out), sorted(folders), build.variables)
     """
     settings = checkout.record(project, "cpu", "configure", BuildEnv)
     tools = settings.variables["PATH"].split(";")[0] + r"\python.exe"

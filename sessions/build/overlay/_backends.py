@@ -11,7 +11,6 @@ import ctypes
 import importlib
 import os
 import sys
-from pathlib import Path
 
 WINDOWS = sys.platform == "win32"
 PREFIX, SUFFIX = ("", ".dll") if WINDOWS else ("lib", ".so")
@@ -19,6 +18,25 @@ PREFIX, SUFFIX = ("", ".dll") if WINDOWS else ("lib", ".so")
 ELSEWHERE = "LLAMA_CPP_LIB_PATH"
 VARIANT = "BLACKWHEEL_CPU"  # the name of the one that is to be used, for example haswell
 OTHERS = "GGML_BACKEND_PATH"  # ggml's own variable for one more module
+# Upstream's kinds of x86-64 CPU by what ggml_backend_score returns where a CPU can run the module
+# (cpu-feats.cpp; the instruction sets of each: ggml/src/CMakeLists.txt), the greatest first.
+BEST_FIRST = [
+    "sapphirerapids",
+    "zen4",
+    "cooperlake",
+    "icelake",
+    "cascadelake",
+    "cannonlake",
+    "skylakex",
+    "alderlake",
+    "haswell",
+    "piledriver",
+    "ivybridge",
+    "sandybridge",
+    "sse42",
+    "x64",
+]
+SEARCH = "ggml_backend_load_all_from_path"  # of bindings that have ggml search for modules
 
 chosen = None  # the name of the CPU module that this process uses, for whoever wants to know
 
@@ -33,14 +51,17 @@ def load():
     ggml = library()
     if ggml is None or ggml.ggml_backend_reg_count():
         return
-    found = scores()
     wanted = os.environ.get(VARIANT)
-    name = wanted or max(found, key=found.get, default="")
-    if not found.get(name):
+    if wanted:
+        name = wanted if wanted in variants() and score(wanted) else ""
+    else:
+        name = best()
+    if not name:
+        found = scores()
         can = [each for each in sorted(found) if found[each]]
         raise ImportError(
             "llama_cpp has no CPU module {}that this CPU can run. It can run: {}.\nFix: {}".format(
-                "{!r} ".format(name) if wanted else "",
+                "{!r} ".format(wanted) if wanted else "",
                 ", ".join(can) or "none",
                 "clear {}, or name one of these".format(VARIANT)
                 if wanted
@@ -51,24 +72,43 @@ def load():
     chosen = name
     if os.environ.get(OTHERS):
         register(os.environ[OTHERS])
+    search_elsewhere_only()
+
+
+def search_elsewhere_only():
+    """Have bindings not search the wheel's own folder with the first model, as those of forks do.
+
+    Its modules are loaded once, here; the one for CUDA by _gpu_check, where a GPU can run it.
+    """
+    bindings = sys.modules.get(__package__ + "._ggml")
+    search = getattr(bindings, SEARCH, None)
+    if search is None:
+        return
+
+    def search_others(path):
+        text = os.fsdecode(getattr(path, "value", path))
+        return None if os.path.realpath(text) == os.path.realpath(folder()) else search(path)
+
+    setattr(bindings, SEARCH, search_others)
 
 
 def folder():
     """Where the libraries are."""
-    return Path(os.environ.get(ELSEWHERE) or Path(__file__).absolute().parent / "lib")
+    here = os.path.dirname(os.path.abspath(__file__))
+    return os.environ.get(ELSEWHERE) or os.path.join(here, "lib")
 
 
 def module(name):
     """The path of ggml's module of that name: cpu-haswell, cuda."""
-    return str(folder() / "{}ggml-{}{}".format(PREFIX, name, SUFFIX))
+    return os.path.join(folder(), "{}ggml-{}{}".format(PREFIX, name, SUFFIX))
 
 
 def library():
     """libggml, which the bindings have loaded with libllama; None where it is not a file here."""
-    path = folder() / "{}ggml{}".format(PREFIX, SUFFIX)
-    if not path.is_file():
+    path = os.path.join(folder(), "{}ggml{}".format(PREFIX, SUFFIX))
+    if not os.path.isfile(path):
         return None
-    ggml = ctypes.CDLL(str(path))
+    ggml = ctypes.CDLL(path)
     ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
     ggml.ggml_backend_load.restype = ctypes.c_void_p
     ggml.ggml_backend_load.argtypes = [ctypes.c_char_p]
@@ -103,21 +143,39 @@ def with_no_word(work):
         base.ggml_log_set(None, None)  # as it was: to stderr
 
 
+def variants():
+    """The names of the wheel's CPU modules."""
+    start = "{}ggml-cpu-".format(PREFIX)
+    return [
+        name[len(start) : -len(SUFFIX)]
+        for name in os.listdir(folder())
+        if name.startswith(start) and name.endswith(SUFFIX)
+    ]
+
+
+def best():
+    """The name of the CPU module that suits this CPU best; empty where none can run.
+
+    To load one takes half a millisecond: the first that can run is taken, the others stay closed.
+    """
+    names = variants()
+    if set(names) <= set(BEST_FIRST):
+        names = sorted(names, key=BEST_FIRST.index)
+        return next((name for name in names if score(name)), "")
+    found = scores()
+    name = max(found, key=found.get)
+    return name if found[name] else ""
+
+
 def scores():
     """How well each CPU module of the wheel suits this CPU: its name -> 0 where it cannot run."""
-    start = "{}ggml-cpu-".format(PREFIX)
-    names = [name for name in os.listdir(str(folder())) if name.startswith(start)]
-    return {
-        name[len(start) : -len(SUFFIX)]: score(str(folder() / name))
-        for name in names
-        if name.endswith(SUFFIX)
-    }
+    return {name: score(name) for name in variants()}
 
 
-def score(path):
+def score(name):
     """What a module says of this CPU; 0 where it cannot be loaded. It does not stay loaded."""
     try:
-        opened = ctypes.CDLL(path)
+        opened = ctypes.CDLL(module("cpu-" + name))
     except OSError:
         return 0
     try:

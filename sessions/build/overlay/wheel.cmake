@@ -73,13 +73,17 @@ function(blackwheel_ship)
         DESTINATION "${SKBUILD_METADATA_DIR}/sboms" COMPONENT blackwheel
     )
 
-    # The OpenMP runtime of the compiler goes with the libraries that need it.
+    # The OpenMP runtime of the compiler goes with the libraries that need it: of a wheel for an older
+    # glibc, the copy that is made for that.
     if(GGML_OPENMP AND CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
         execute_process(
             COMMAND "${CMAKE_C_COMPILER}" -print-file-name=libgomp.so.1
             OUTPUT_VARIABLE gomp OUTPUT_STRIP_TRAILING_WHITESPACE
         )
         file(REAL_PATH "${gomp}" gomp)
+        if(BLACKWHEEL_GLIBC)
+            set(gomp "${CMAKE_BINARY_DIR}/../link/libgomp.so.1")
+        endif()
         install(FILES "${gomp}"
             DESTINATION "${SKBUILD_PLATLIB_DIR}/llama_cpp/lib" RENAME libgomp.so.1
             COMPONENT blackwheel

@@ -21,7 +21,7 @@ from sessions.release.evidence import Evidence, ran, unproven
 from sessions.release.gate import UNSUPPORTED, Checkout
 from sessions.release.model import PythonWheel
 from sessions.release.provenance import neutral
-from sessions.run import smoke_results
+from sessions.run import families, smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options
 from sessions.shared.checks import Check
@@ -107,6 +107,7 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "types": types(reports),
         "tensor": tensor(found),
         "fp4": fp4(found),
+        "faults": families.faults(found.source.version, language, cuda=bool(spec.archs)),
         "offload": [] if missing else _offload(reports),
         "real_model": any(_said(report, "real-model") for report in reports),
         "bench": found.bench,
@@ -189,7 +190,7 @@ def fp4(found: Evidence) -> int:
 
 
 def types(reports: Iterable[SmokeReport]) -> list[str]:
-    """The quantisations of which every case of every run was within its bound."""
+    """The quantizations of which every case of every run was within its bound."""
     cases = [case for report in reports for case in report.cases]
     bad = {case["type"] for case in cases if not smoke_results.holds(case)}
     return [name for name in dict.fromkeys(case["type"] for case in cases) if name not in bad]

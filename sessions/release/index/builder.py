@@ -154,8 +154,7 @@ def _by_label(found: Iterable[Placed]) -> dict[str, list[Placed]]:
             other = group.get(wheel.file)
             if other and wheel.sha256 not in {w.sha256 for w in other.release.wheels}:
                 raise Problem(
-                    f"Two releases would have one name in one index, {name}, and no installer "
-                    "could tell them apart.",
+                    f"Two different wheels in the index {name} would have the same file name.",
                     id="index-same-name",
                     code=CHECK_FAILED,
                     evidence="\n".join(f"{p.folder}/{wheel.file}" for p in (other, placed)),

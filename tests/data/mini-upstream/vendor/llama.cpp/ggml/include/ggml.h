@@ -6,6 +6,7 @@ void ggml_abort(const char * file, int line);
 void ggml_log_set(void * callback, void * data);
 int ggml_alloc(int size);
 int ggml_backend_name(char * name, int size);
+int ggml_sched_copies(void);
 int ggml_cpu_sum(int last);
 int ggml_cpu_ops(void);
 int ggml_answer(void);

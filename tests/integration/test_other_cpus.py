@@ -1,0 +1,144 @@
+"""The real cpu wheel on other CPUs than this one, by qemu: which module it takes, what it computes.
+
+qemu-user has AVX2 (7.2 and later) and nothing beyond: AVX-512 is tested where a CPU has it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.run import job
+from tests.integration.conftest import REPOSITORY
+
+TOKENS, TYPES = 32, ("F16", "Q8_0", "Q4_K")
+# Runs in qemu, where the answers would take minutes to make: they are made outside.
+PROGRAM = """
+import sys
+import numpy as np
+sys.path.insert(0, {payload!r})
+import llama
+from llama_cpp import _backends
+llama.start()
+for path in {models!r}:
+    with llama.model(path, 0) as loaded, llama.context(
+        loaded, batch={count}, flash=True, kv="f16", threads=1, length=64
+    ) as context:
+        np.save(path + ".npy", llama.evaluate(context, {tokens!r}, {count}, {vocabulary}))
+print(_backends.chosen)
+"""
+
+
+@dataclass(frozen=True)
+class Models:
+    """Tiny models, the tokens to evaluate, and the answers: logits of each token."""
+
+    paths: dict[str, str]
+    tokens: list[int]
+    answers: dict[str, Any]
+    vocabulary: int
+    oracle: Any
+
+
+@pytest.fixture(scope="module")
+def payload() -> Iterator[None]:
+    """The payload's modules, which import one another by their names."""
+    sys.path.insert(0, str(job.PAYLOAD))
+    yield
+    sys.path.remove(str(job.PAYLOAD))
+
+
+@pytest.fixture(scope="module")
+def models(payload: None, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    tinymodel, oracle = importlib.import_module("tinymodel"), importlib.import_module("oracle")
+    folder = tmp_path_factory.mktemp("models")
+    paths = {name: str(folder / f"{name}.gguf") for name in TYPES}
+    tokens = [int(token) for token in tinymodel.prompt(TOKENS)]
+    made = {name: tinymodel.make(Path(path), name).weights for name, path in paths.items()}
+    answers = {name: oracle.forward(weights, tokens)[0] for name, weights in made.items()}
+    return Models(paths, tokens, answers, tinymodel.VOCAB, oracle)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel and what it requires, installed."""
+    record = REPOSITORY / "wheels" / "cpu" / "wheel.json"
+    if not record.exists():
+        pytest.fail("There is no cpu wheel to run. Build it first: nox -s wheel -- --target cpu")
+    file = json.loads(record.read_text(encoding="utf-8"))["wheel"]["file"]
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder)]
+    subprocess.run([*words, str(record.with_name(file))], check=True)
+    return folder
+
+
+def emulated(cpu: str, site: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A run of Python on another CPU."""
+    qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if qemu is None:
+        pytest.fail("There is no qemu-x86_64. Install it: apt-get install qemu-user")
+    python = Path(sys.executable).resolve()
+    return subprocess.run(
+        [qemu, "-cpu", cpu, str(python), "-X", "faulthandler", *words],
+        env={"PYTHONPATH": str(site), "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+CPUS = {
+    "Nehalem": "sse42",
+    "SandyBridge": "sandybridge",
+    "Haswell": "haswell",
+    "Skylake-Server": "haswell",  # without AVX-512 here: what CPUID says counts, not the name
+}
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """What a run printed and how it ended, without what qemu says of features it lacks."""
+    lines = [line for line in done.stderr.splitlines() if "TCG doesn't support" not in line]
+    return "\n".join([f"exit code {done.returncode}", done.stdout, *lines])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cpu", "module"), CPUS.items(), ids=CPUS)
+def test_the_module_for_a_cpu_is_taken_and_computes_what_is_right(
+    cpu: str, module: str, site: Path, models: Models
+) -> None:
+    paths: Sequence[str] = list(models.paths.values())
+    text = PROGRAM.format(
+        payload=str(job.PAYLOAD),
+        models=paths,
+        tokens=models.tokens,
+        count=TOKENS,
+        vocabulary=models.vocabulary,
+    )
+    done = emulated(cpu, site, "-c", text)
+    assert done.returncode == 0, said(done)
+    assert done.stdout.split() == [module]
+    numpy = importlib.import_module("numpy")
+    bounds = json.loads((job.PAYLOAD / "bounds.json").read_text(encoding="utf-8"))["type"]
+    for name, path in models.paths.items():
+        answer = Path(path + ".npy")
+        assert models.oracle.nmse(numpy.load(answer), models.answers[name]) <= bounds[name], name
+        answer.unlink()  # the next CPU makes its own
+
+
+@pytest.mark.slow
+def test_the_doctor_names_the_modules_that_a_cpu_cannot_run(site: Path) -> None:
+    done = emulated("Nehalem", site, "-m", "llama_cpp._doctor")
+    assert done.returncode == 0, said(done)
+    lines = dict(line.split(":", 1) for line in done.stdout.splitlines())
+    assert lines["CPU module"].strip() == "sse42"
+    assert lines["  can run"].strip() == "sse42, x64"
+    assert "haswell" in lines["  cannot run"]

@@ -1,0 +1,29 @@
+"""The OpenMP runtime for an older glibc: which version each symbol gets."""
+
+from __future__ import annotations
+
+import pytest
+
+from sessions.build import old_glibc, openmp
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("GLIBC_2.2.5", 0x9691A75), ("GLIBC_2.17", 0x6969197), ("GLIBC_2.34", 0x69691B4)],
+)
+def test_the_hash_is_the_one_that_linkers_write(name: str, value: int) -> None:
+    assert openmp.elf_hash(name) == value
+
+
+@pytest.mark.parametrize(
+    ("symbol", "library", "version"),
+    [
+        ("pthread_create", "libpthread.so.0", "GLIBC_2.2.5"),
+        ("pthread_setaffinity_np", "libpthread.so.0", "GLIBC_2.3.4"),
+        ("dlopen", "libdl.so.2", "GLIBC_2.2.5"),
+        ("memcpy", "libc.so.6", "GLIBC_2.14"),
+        ("stdout", "libc.so.6", "GLIBC_2.2.5"),
+    ],
+)
+def test_each_symbol_is_where_glibc_2_28_has_it(symbol: str, library: str, version: str) -> None:
+    assert openmp.homes(old_glibc.symbols())[symbol] == (library, version)
