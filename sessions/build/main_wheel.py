@@ -27,7 +27,7 @@ from sessions.build import (
 )
 from sessions.shared import console, disk, knowledge, locks, options, venvs, records, programs
 from sessions.probe import gpu_choice, ms_runtime
-from sessions.shared.spec import command as command_of
+from sessions.shared.command_line import command as command_of
 from sessions.build import ninja_log as timelines
 from sessions.shared.nox_session import Context
 from sessions.shared.errors import CHECK_FAILED, REPORT, USAGE, Problem

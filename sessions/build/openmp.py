@@ -77,8 +77,8 @@ def portable(library: Path, table: Table) -> bytes:
     known = {version for _, version in home.values()}
     for version in present:
         if version.name not in known:  # most of its symbols have one version in 2.28
-            of = [wanted[s.name] for s in symbols if _version(s) == version.name]
-            version.name = Counter(of).most_common(1)[0][0] if of else "GLIBC_2.2.5"
+            there = [wanted[s.name] for s in symbols if _version(s) == version.name]
+            version.name = Counter(there).most_common(1)[0][0] if there else "GLIBC_2.2.5"
             version.hash = elf_hash(version.name)
     numbers = {version.name: version.other for version in present}
     for symbol in symbols:

@@ -28,9 +28,9 @@ from sessions.release.model import Gate, PythonWheel, Release
 from sessions.run import imported_report, job, ops_results
 from sessions.run.model import OpsReport, SmokeReport
 from sessions.shared import console, disk, options, programs, records, subnox, venvs
+from sessions.shared.command_line import command
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
-from sessions.shared.spec import command
 from sessions.verify import diff
 
 PAGE = "RELEASE.md"

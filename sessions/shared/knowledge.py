@@ -185,6 +185,15 @@ def host_minimum() -> dict[str, int]:
     return {"gnu": row["gnu_min"], "clang": row["clang_min"], "msvc": row["msvc_min"]}
 
 
+def glibc() -> dict[str, dict[str, tuple[str, ...]]]:
+    """What glibc 2.28 exports: library -> symbol version -> symbols, with ":object" for data."""
+    return {
+        library: {version: tuple(names.split()) for version, names in versions.items()}
+        for library, versions in load("glibc.toml").items()
+        if isinstance(versions, dict)
+    }
+
+
 def left_out(version: str) -> list[str]:
     """Ggml's modules for the CPU that a release of llama-cpp-python computes wrong answers with."""
     rows = load("wheels.toml")["dispatch"]["left_out"]

@@ -490,26 +490,6 @@ def _differences(base: BuildSpec, spec: BuildSpec) -> list[str]:
     return [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for part in parts]
 
 
-def command(session: str, spec: BuildSpec, *more: str) -> str:
-    """The command line that runs a session for this very spec."""
-    name, *parts = spec.target.split("+")
-    words = ["nox", "-s", session, "--", "--target", name]
-    for prefix, option, value in (
-        ("v", "--version", spec.version),
-        ("cuda", "--cuda", spec.cuda),
-        ("arch", "--arch", ";".join(spec.archs)),
-        ("py", "--python", spec.python),
-        ("glibc", "--glibc", spec.glibc),
-        ("toolkit-", "--toolkit", spec.toolkit),
-        ("source-", "--source", spec.source),
-    ):
-        if value and any(part.startswith(prefix) for part in parts):
-            words += [option, value]
-    if any(part.startswith("cmake-") for part in parts):
-        words += [word for name, value in spec.cmake for word in ("--cmake", f"{name}={value}")]
-    return programs.typed([*words, *more])
-
-
 def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
     if not re.fullmatch(r"3\.\d+", spec.python):
         raise Problem(

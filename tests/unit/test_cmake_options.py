@@ -13,7 +13,7 @@ from sessions.build import main_configure, sbom
 from sessions.release import provenance
 from sessions.release.documents import wheel_card
 from sessions.release.gate import Checkout
-from sessions.shared import cmake_options, declared, knowledge, records, spec, subnox
+from sessions.shared import cmake_options, command_line, declared, knowledge, records, spec, subnox
 from sessions.shared.options import parse
 from tests import fakes
 from tests.problems import raises
@@ -78,7 +78,7 @@ def test_the_command_line_is_over_the_table_and_has_a_name_of_its_own() -> None:
     assert (same.target, same.cmake) == ("rtx50", (ALL,))
     other = spec.choose({"rtx50": base}, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=OFF"]))
     assert other.target == "rtx50+cmake-GGML_CUDA_FA_ALL_QUANTS-OFF"
-    assert spec.command("smoke", other) == (
+    assert command_line.command("smoke", other) == (
         "nox -s smoke -- --target rtx50 --cmake GGML_CUDA_FA_ALL_QUANTS=OFF"
     )
 

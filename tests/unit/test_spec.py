@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sessions.shared import errors, knowledge, programs, spec
+from sessions.shared import command_line, errors, knowledge, programs, spec
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.target import BuildSpec
 from tests import fakes
@@ -265,10 +265,10 @@ def test_a_spec_is_named_for_what_it_builds_otherwise_than_its_table(
 )
 def test_the_command_of_a_spec_chooses_that_spec_again(words: list[str], line: str) -> None:
     made = choose(*words)
-    told = spec.command("smoke", made)
+    told = command_line.command("smoke", made)
     assert told == programs.typed(shlex.split(f"nox -s smoke -- {line}"))
     assert choose(*shlex.split(told)[4:]) == made
-    assert spec.command("release", made, "--fresh").endswith(" --fresh")
+    assert command_line.command("release", made, "--fresh").endswith(" --fresh")
 
 
 @pytest.mark.parametrize("given", ["120-real;90a-real", "120-real,90a-real"])
@@ -539,7 +539,7 @@ def test_auto_builds_one_wheel_for_two_kinds_of_gpu(kinds: tuple[str, ...]) -> N
     assert told.startswith("target auto: rtx50 with --arch 120-real;86-real, for NVIDIA GeForce ")
     assert told.count(" (") == 2
     # The same in words, so that a remedy chooses it again.
-    assert choose(*shlex.split(spec.command("wheel", chosen))[4:]) == chosen
+    assert choose(*shlex.split(command_line.command("wheel", chosen))[4:]) == chosen
 
 
 def test_auto_leaves_the_other_options() -> None:

@@ -24,7 +24,7 @@ from sessions.release.documents import index_page
 from sessions.release.index import pages, variants
 from sessions.release.index.pages import File
 from sessions.release.model import PythonWheel, Release
-from sessions.shared import knowledge, records, spec
+from sessions.shared import command_line, knowledge, records
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.target import BuildSpec
 
@@ -112,7 +112,7 @@ def command(session: str, release: Release, *more: str) -> str:
         toolkit=part("toolkit-"),
         source=part("source-"),
     )
-    return spec.command(session, target, *more)
+    return command_line.command(session, target, *more)
 
 
 def write(dist: Path) -> None:
