@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from iced_x86 import Code, CpuidFeature, Decoder, Formatter, FormatterSyntax, Instruction
 
-# GCC writes "rep bsf" for any x86-64 CPU where zero cannot occur; one without BMI1 ignores the prefix.
+# GCC writes "rep bsf" for every x86-64 CPU, where zero cannot occur: without BMI1 it is bsf.
 _TZCNT = (Code.TZCNT_R16_RM16, Code.TZCNT_R32_RM32, Code.TZCNT_R64_RM64)
 SHOWN = 3  # instructions of each feature that are kept as evidence
 _NAMES = {value: name for name, value in vars(CpuidFeature).items() if isinstance(value, int)}
