@@ -443,7 +443,7 @@ def _judge(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
         sizes,
         cuda=ctx.spec.cuda is not None,
         brought=brought,
-        left_out=knowledge.left_out(ctx.spec.version),
+        left_out=build.settings.get("cmake.define.BLACKWHEEL_LEFT_OUT", "").split(";"),
     )
     if wrong:
         raise Problem(
@@ -488,7 +488,7 @@ def contents_problems(
     """What is wrong with a wheel's list of members: strays, doubles, and what is missing.
 
     ``brought`` are the libraries that delvewheel has to bring into a wheel for Windows;
-    ``left_out`` are the modules for the CPU that this release gives wrong answers with.
+    ``left_out`` are the modules for the CPU that would compute wrongly.
     """
     wrong = [
         f"stray: {name}"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.target import HostRange
 
@@ -194,10 +196,15 @@ def glibc() -> dict[str, dict[str, tuple[str, ...]]]:
     }
 
 
-def left_out(version: str) -> list[str]:
-    """Ggml's modules for the CPU that a release of llama-cpp-python computes wrong answers with."""
+def left_out(version: str, family: str, compiler: str) -> list[str]:
+    """Ggml's modules for the CPU that compute wrongly: in a release, or by a version of GCC."""
+
+    def wrong(row: Mapping[str, Any]) -> bool:
+        old = family == "gnu" and Version(compiler) < Version(row.get("gnu_before", "0"))
+        return old or version in row.get("releases", ())
+
     rows = load("wheels.toml")["dispatch"]["left_out"]
-    return [row["module"] for row in rows if version in row["releases"]]
+    return list(dict.fromkeys(row["module"] for row in rows if wrong(row)))
 
 
 def capability_names() -> dict[int, str]:
