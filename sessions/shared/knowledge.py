@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
-
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.target import HostRange
 
@@ -199,8 +197,11 @@ def glibc() -> dict[str, dict[str, tuple[str, ...]]]:
 def left_out(version: str, family: str, compiler: str) -> list[str]:
     """Ggml's modules for the CPU that compute wrongly: in a release, or by a version of GCC."""
 
+    def numbers(text: str) -> list[int]:  # the bootstrap, which imports this, has no packaging
+        return [int(number) for number in re.findall(r"\d+", text)]
+
     def wrong(row: Mapping[str, Any]) -> bool:
-        old = family == "gnu" and Version(compiler) < Version(row.get("gnu_before", "0"))
+        old = family == "gnu" and numbers(compiler) < numbers(row.get("gnu_before", "0"))
         return old or version in row.get("releases", ())
 
     rows = load("wheels.toml")["dispatch"]["left_out"]
