@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sessions.fetch.model import Toolkit
 from sessions.shared import knowledge, programs
+from sessions.shared.command_line import command as command_of
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.spec import command as command_of
 from sessions.shared.target import BuildSpec
 
 

@@ -20,9 +20,9 @@ from sessions.fetch import build_tools
 from sessions.fetch.model import Toolkit
 from sessions.probe.model import Toolchain
 from sessions.shared import console, options, programs, records, venvs
+from sessions.shared.command_line import command as command_of
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
-from sessions.shared.spec import command as command_of
 
 _CONFIGURED = "-- Build files have been written to"  # CMake's last line
 

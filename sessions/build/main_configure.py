@@ -87,7 +87,7 @@ def configure(
     wheel, may hold a password, and come to the build when it runs.
     """
     defines = {
-        **_libraries(spec.version),
+        **_libraries(spec.version, compiler),
         **_host(spec, compiler, places),
         **(_cuda(spec, compiler, toolkit, places) if toolkit else {"GGML_CUDA": "OFF"}),
         **_cache(spec, places),
@@ -168,12 +168,12 @@ def neutral(settings: Mapping[str, str], places: Places, toolkit: Toolkit | None
     return found
 
 
-def _libraries(version: str) -> dict[str, str]:
+def _libraries(version: str, compiler: Compiler) -> dict[str, str]:
     """What is built, the same for every target: the shipped libraries, nothing that looks around.
 
     A name that a release does not know is ignored by CMake.
     """
-    wrong = knowledge.left_out(version)
+    wrong = knowledge.left_out(version, compiler.family, compiler.version)
     return {
         "CMAKE_PROJECT_llama_cpp_INCLUDE": _slashes(str(OVERLAY / "wheel.cmake")),
         "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",

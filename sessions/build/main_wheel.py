@@ -27,9 +27,9 @@ from sessions.fetch.model import Source, Toolkit
 from sessions.probe import gpu_choice, ms_runtime
 from sessions.probe.model import Toolchain
 from sessions.shared import console, disk, in_use, knowledge, options, programs, records, venvs
+from sessions.shared.command_line import command as command_of
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
-from sessions.shared.spec import command as command_of
 from sessions.shared.target import BuildSpec
 
 

@@ -28,16 +28,6 @@ _NAMES = (
 _EXPORTS = f"{{ local: {' '.join(f'{name};' for name in _NAMES)} }};\n"
 
 
-def symbols() -> dict[str, dict[str, tuple[str, ...]]]:
-    """Library -> symbol version -> its symbols, as ``knowledge/glibc.toml`` writes them."""
-    rows = knowledge.load("glibc.toml")
-    return {
-        library: {version: tuple(names.split()) for version, names in versions.items()}
-        for library, versions in rows.items()
-        if isinstance(versions, dict)
-    }
-
-
 def identity() -> str:
     """A digest of all that decides the link beside the compiler."""
     files = (knowledge.KNOWLEDGE / "glibc.toml", _ADDED, Path(__file__), Path(openmp.__file__))
@@ -84,7 +74,7 @@ def scripts() -> dict[str, str]:
 
     Everything links with ``-lc`` last, which finds what is still missing in the other libraries.
     """
-    others = [name for name in symbols() if name != _LIBC]
+    others = [name for name in knowledge.glibc() if name != _LIBC]
     needed = " ".join(f"-l:{name}" for name in others)
     found = {f"{name.partition('.so')[0]}.so": f"INPUT(AS_NEEDED(-l:{name}))\n" for name in others}
     return {**found, "libc.so": f"GROUP(-l:{_LIBC} AS_NEEDED({needed}))\n"}
@@ -95,7 +85,7 @@ def make(compiler: Compiler, folder: Path, env: Mapping[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {**scripts(), "exports.map": _EXPORTS}.items():
         records.write_text(folder / name, text)
-    for library, versions in symbols().items():
+    for library, versions in knowledge.glibc().items():
         records.write_text(folder / f"{library}.s", assembly(versions))
         records.write_text(folder / f"{library}.map", version_script(versions))
         words = ["-shared", "-nostdlib", f"-Wl,-soname,{library}"]
@@ -107,7 +97,7 @@ def make(compiler: Compiler, folder: Path, env: Mapping[str, str]) -> None:
     _run(compiler, words, folder, env)
     if compiler.family == "gnu":
         asked = _run(compiler, [f"-print-file-name={openmp.FILE}"], folder, env)
-        runtime = openmp.portable(Path(asked.strip()).resolve(), symbols())
+        runtime = openmp.portable(Path(asked.strip()).resolve(), knowledge.glibc())
         (folder / openmp.FILE).write_bytes(runtime)
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from packaging.requirements import Requirement
 
-from sessions.build import old_glibc, openmp
+from sessions.build import openmp
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe import ms_runtime
 from sessions.probe.model import Compiler
@@ -187,7 +187,7 @@ def _shipped_digest(path: Path, spec: BuildSpec) -> str:
     """The sha256 of the compiler's OpenMP runtime as the wheel has it."""
     if not spec.old_glibc:
         return records.file_sha256(path)
-    return hashlib.sha256(openmp.portable(path, old_glibc.symbols())).hexdigest()
+    return hashlib.sha256(openmp.portable(path, knowledge.glibc())).hexdigest()
 
 
 def shipped_runtime(spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:

@@ -12,10 +12,10 @@ from sessions.build import import_hooks
 from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
-from sessions.shared import knowledge, programs, venvs
+from sessions.shared import programs, venvs
+from sessions.shared.command_line import command as command_of
 from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
 from sessions.shared.nox_session import Context
-from sessions.shared.spec import command as command_of
 from sessions.shared.target import BuildSpec
 
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd")
@@ -30,7 +30,7 @@ def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
         sizes,
         cuda=ctx.spec.cuda is not None,
         brought=brought,
-        left_out=knowledge.left_out(ctx.spec.version),
+        left_out=build.settings.get("cmake.define.BLACKWHEEL_LEFT_OUT", "").split(";"),
     )
     if wrong:
         raise Problem(
@@ -75,7 +75,7 @@ def problems(
     """What is wrong with a wheel's list of members: strays, doubles, and what is missing.
 
     ``brought`` are the libraries that delvewheel has to bring into a wheel for Windows;
-    ``left_out`` are the modules for the CPU that this release gives wrong answers with.
+    ``left_out`` are the modules for the CPU that would compute wrongly.
     """
     wrong = [
         f"stray: {name}"

@@ -18,8 +18,8 @@ from sessions.probe.model import Toolchain
 from sessions.run import bench_results, ops_results, smoke_results
 from sessions.run.model import BenchReport, OpsReport, SmokeReport
 from sessions.shared import records
+from sessions.shared.command_line import command
 from sessions.shared.errors import CHECK_FAILED, Problem, numbered
-from sessions.shared.spec import command
 from sessions.shared.target import BuildSpec
 from sessions.verify.model import WheelFacts
 from sessions.verify.report_model import VerifyReport

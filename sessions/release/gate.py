@@ -24,8 +24,8 @@ from sessions.release.pythons import Repacked
 from sessions.run import ops_results, smoke_results
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
+from sessions.shared.command_line import command
 from sessions.shared.errors import Problem
-from sessions.shared.spec import command
 from sessions.verify import fingerprint
 
 UNSUPPORTED = "-allow-unsupported-compiler"

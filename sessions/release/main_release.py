@@ -32,9 +32,9 @@ from sessions.release.model import Gate, PythonWheel, Release
 from sessions.run import imported_report, ops_results, smoke_results
 from sessions.run.model import OpsReport, SmokeReport
 from sessions.shared import console, disk, programs, records, subnox
+from sessions.shared.command_line import command
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
-from sessions.shared.spec import command
 
 
 def main(ctx: Context) -> None:

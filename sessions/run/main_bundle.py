@@ -19,9 +19,9 @@ from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
 from sessions.run import families, job, ops_build, ops_results
 from sessions.shared import console, disk, knowledge, options, programs, records, subnox, venvs
+from sessions.shared.command_line import command
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
-from sessions.shared.spec import command
 
 # NVIDIA's runtime and what it requires: brought by pip or found on the other machine; 0.6 GB.
 RUNTIME = re.compile(r"nvidia[-_]", re.IGNORECASE)

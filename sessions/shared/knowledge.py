@@ -185,10 +185,27 @@ def host_minimum() -> dict[str, int]:
     return {"gnu": row["gnu_min"], "clang": row["clang_min"], "msvc": row["msvc_min"]}
 
 
-def left_out(version: str) -> list[str]:
-    """Ggml's modules for the CPU that a release of llama-cpp-python computes wrong answers with."""
+def glibc() -> dict[str, dict[str, tuple[str, ...]]]:
+    """What glibc 2.28 exports: library -> symbol version -> symbols, with ":object" for data."""
+    return {
+        library: {version: tuple(names.split()) for version, names in versions.items()}
+        for library, versions in load("glibc.toml").items()
+        if isinstance(versions, dict)
+    }
+
+
+def left_out(version: str, family: str, compiler: str) -> list[str]:
+    """Ggml's modules for the CPU that compute wrongly: in a release, or by a version of GCC."""
+
+    def numbers(text: str) -> list[int]:  # the bootstrap, which imports this, has no packaging
+        return [int(number) for number in re.findall(r"\d+", text)]
+
+    def wrong(row: Mapping[str, Any]) -> bool:
+        old = family == "gnu" and numbers(compiler) < numbers(row.get("gnu_before", "0"))
+        return old or version in row.get("releases", ())
+
     rows = load("wheels.toml")["dispatch"]["left_out"]
-    return [row["module"] for row in rows if version in row["releases"]]
+    return list(dict.fromkeys(row["module"] for row in rows if wrong(row)))
 
 
 def capability_names() -> dict[int, str]:

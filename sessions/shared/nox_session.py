@@ -24,6 +24,7 @@ from sessions.shared import (
     arguments,
     bootstrap,
     cli,
+    command_line,
     console,
     disk,
     gpu_targets,
@@ -346,7 +347,7 @@ def _early(chosen: Options, found: BuildSpec) -> None:
             f"There is no wheel of {found.target} yet. --device cpu builds nothing: it runs a "
             "wheel that has been built, on the CPU, and does not test its GPU code.",
             id="cpu-of-cuda-target",
-            remedy=f"build it first: {spec.command('wheel', found)}",
+            remedy=f"build it first: {command_line.command('wheel', found)}",
             code=USAGE,
         )
     console.warn("--device cpu: the wheel runs on the CPU, and its GPU code is not tested")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sessions.shared import cmake_options, knowledge, programs, targets_file
+from sessions.shared import cmake_options, knowledge, targets_file
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
@@ -206,26 +206,6 @@ def _differences(base: BuildSpec, spec: BuildSpec) -> list[str]:
     if spec.cmake != base.cmake:
         parts.append(cmake_options.label(dict(spec.cmake)))
     return [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for part in parts]
-
-
-def command(session: str, spec: BuildSpec, *more: str) -> str:
-    """The command line that runs a session for this very spec."""
-    name, *parts = spec.target.split("+")
-    words = ["nox", "-s", session, "--", "--target", name]
-    for prefix, option, value in (
-        ("v", "--version", spec.version),
-        ("cuda", "--cuda", spec.cuda),
-        ("arch", "--arch", ";".join(spec.archs)),
-        ("py", "--python", spec.python),
-        ("glibc", "--glibc", spec.glibc),
-        ("toolkit-", "--toolkit", spec.toolkit),
-        ("source-", "--source", spec.source),
-    ):
-        if value and any(part.startswith(prefix) for part in parts):
-            words += [option, value]
-    if any(part.startswith("cmake-") for part in parts):
-        words += [word for name, value in spec.cmake for word in ("--cmake", f"{name}={value}")]
-    return programs.typed([*words, *more])
 
 
 def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 from iced_x86 import Code, CpuidFeature, Decoder, Formatter, FormatterSyntax, Instruction
 
+# GCC writes "rep bsf" for every x86-64 CPU, where zero cannot occur: without BMI1 it is bsf.
+_TZCNT = (Code.TZCNT_R16_RM16, Code.TZCNT_R32_RM32, Code.TZCNT_R64_RM64)
 SHOWN = 3  # instructions of each feature that are kept as evidence
 _NAMES = {value: name for name, value in vars(CpuidFeature).items() if isinstance(value, int)}
 
@@ -48,4 +50,6 @@ def scan(pieces: Iterable[tuple[int, bytes]]) -> tuple[int, dict[str, int], dict
 def _features(instruction: Instruction) -> list[str]:
     if instruction.is_invalid:
         return ["INVALID"]
+    if instruction.code in _TZCNT:
+        return ["INTEL386"]
     return [_NAMES[number] for number in instruction.cpuid_features()]

@@ -10,8 +10,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from sessions.build.model import Wheel
-from sessions.shared import spec as specs
 from sessions.shared.checks import Check
+from sessions.shared.command_line import command
 from sessions.shared.target import BuildSpec
 from sessions.verify.metadata import PACKAGE
 from sessions.verify.model import Library, WheelFacts
@@ -60,7 +60,7 @@ class Case:
 
 def rebuild(case: Case) -> str:
     """The remedy that builds the wheel of this target again."""
-    return f"build it again: {specs.command('wheel', case.spec, '--fresh')}"
+    return f"build it again: {command('wheel', case.spec, '--fresh')}"
 
 
 def check(

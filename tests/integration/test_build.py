@@ -30,7 +30,7 @@ def test_wheel_holds_one_copy_of_each_library_and_no_stray(built: Checkout) -> N
     with zipfile.ZipFile(built.wheel) as archive:
         members = [name for name in archive.namelist() if not name.endswith("/")]
     shipped = sorted(n for n in members if not n.startswith("llama_cpp_python-0.0.1.dist-info/"))
-    libraries = [f"llama_cpp/lib/{name}" for name in LIBRARIES]
+    libraries = [f"llama_cpp/lib/{name}" for name in (*LIBRARIES, "libgomp.so.1")]
     names = ("__init__.py", "_backends.py", "_doctor.py", "llama_cpp.py", "py.typed")
     modules = [f"llama_cpp/{name}" for name in names]
     assert shipped == sorted([*modules, *libraries])

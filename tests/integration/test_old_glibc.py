@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sessions.build import old_glibc, openmp
+from sessions.shared import knowledge
 from tests import fakes
 from tests.problems import raises
 
@@ -90,7 +91,7 @@ def test_a_library_needs_no_newer_glibc_and_no_cpp_runtime(tree: Path) -> None:
     assert ("2", "14") in versions  # memcpy's: there is something to read
     assert max(int(minor) for _, minor in versions) <= 28
     needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", told("readelf", "-d", library)))
-    assert needed <= {*old_glibc.symbols(), "libgcc_s.so.1"}
+    assert needed <= {*knowledge.glibc(), "libgcc_s.so.1"}
     assert {"libpthread.so.0", "libc.so.6"} <= needed  # where 2.28 has threads
     exported = told("nm", "-D", "--defined-only", library)
     assert re.findall(r" \w (\w+)", exported) == ["answer"]
@@ -148,7 +149,7 @@ print(*{line.split(None, 5)[-1].strip() for line in open("/proc/self/maps") if "
 def test_a_runtime_with_functions_that_are_newer_is_refused(tree: Path) -> None:
     assert linked(tree, "newest", NEWER).returncode == 0
     with raises("openmp-newer-glibc") as refused:
-        openmp.portable(tree / "libnewest.so", old_glibc.symbols())
+        openmp.portable(tree / "libnewest.so", knowledge.glibc())
     assert "closefrom" in refused.value.evidence
 
 

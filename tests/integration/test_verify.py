@@ -137,7 +137,7 @@ def test_sound_wheel_for_windows_passes_every_check(sound_windows: Draft, tmp_pa
     path = sound_windows.pack(tmp_path / "wheel")
     checks = judged(path, target("rtx50", "windows"), tmp_path / "scratch")
     all_hold(checks)
-    assert checks["libraries"].summary == "libraries: 8 × PE for x86-64"
+    assert checks["libraries"].summary == "libraries: 9 × PE for x86-64"
     assert "1 × SASS in ggml-cuda.dll" in checks["gpu-code"].summary
 
 
@@ -510,7 +510,7 @@ HIDDEN: dict[str, tuple[Defect, set[str], str]] = {
     "static archive": (
         with_member("more.bin", b"!<arch>\n" + bytes(60)), STRANGE, "a static archive",
     ),
-    "gzipped library": (gzipped_library, STRANGE, "model.bin: not judged, a gzip file"),
+    "gzipped library": (gzipped_library, STRANGE, "model.bin: not checked, a gzip file"),
     "wheel in the wheel": (
         with_member("more.bin", b"PK\3\4" + bytes(60)), STRANGE, "a wheel in the wheel",
     ),
@@ -540,7 +540,7 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
         cpu_code_named_cuda, {"gpu-code", "gpu-features"}, "computes on the CPU only",
     ),
     "library of another build": (
-        library_of_another_build, {"freshness"}, "libllama.so: of another build",
+        library_of_another_build, {"freshness"}, "libllama.so: made by another build",
     ),
     "library not of the build": (
         library_that_the_build_did_not_make, {"freshness", "sbom", "libraries"},
@@ -596,9 +596,9 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "for aarch64": (for_aarch64, {"libraries"}, "libllama.so: for aarch64"),
     "of 32 bits": (of_32_bits, {"libraries"}, "libllama.so: for i386"),
     "for Windows": (for_windows, {"libraries"}, "libllama.so: PE, and the tag says ELF"),
-    "cut short": (cut_short, UNREAD | {"api"}, "libllama.so: not judged, cut short"),
+    "cut short": (cut_short, UNREAD | {"api"}, "libllama.so: not checked, cut short"),
     "cut in its section table": (
-        cut_in_its_section_table, UNREAD | {"api"}, "libllama.so: not judged, cut short",
+        cut_in_its_section_table, UNREAD | {"api"}, "libllama.so: not checked, cut short",
     ),
     "garbage": (garbage, UNREAD | {"api"}, "neither an ELF nor a PE file"),
     "empty library": (empty_library, UNREAD | {"api"}, "neither an ELF nor a PE file"),
@@ -656,7 +656,7 @@ def test_fp4_that_is_claimed_and_absent_fails_its_check_alone(
     wheel.members[CUDA] = shop.cuda("sm_120a")
     checks = judged(wheel.pack(tmp_path / "wheel"), target("rtx50-fp4"), tmp_path / "scratch")
     assert failing(checks) == {"gpu-features"}
-    assert "no OMMA.E2M1 instruction; there are 1 × HMMA, 1 × IMMA" in said(checks)
+    assert "no OMMA.E2M1 instruction; found: 1 × HMMA, 1 × IMMA" in said(checks)
 
 
 def test_wheel_of_ours_without_a_record_is_neither_fresh_nor_reproducible(
@@ -831,7 +831,7 @@ def test_functions_outside_of_every_section_of_code_are_not_passed_over(
     wheel.members[f"{LIB}/libggml-cpu-haswell.so"] = unmarked(data, ".text")
     checks = judged(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch")
     assert failing(checks) == UNREAD
-    assert "libggml-cpu-haswell.so: not judged, 1 functions outside of its code" in said(checks)
+    assert "libggml-cpu-haswell.so: not checked, 2 functions outside of its code" in said(checks)
 
 
 def test_code_that_is_executed_and_in_no_section_of_code_is_decoded(
@@ -978,7 +978,7 @@ def statuses(clone: Project, wheel: Path) -> dict[str, str]:
 def test_command_passes_a_sound_wheel(clone: Project, sound: Draft, tmp_path: Path) -> None:
     wheel = sound.pack(tmp_path / "wheel")
     run = verify(clone, wheel, tmp_path).well()
-    assert f"verify: {CHECKS} checks hold for {wheel.name}" in run.output
+    assert f"verify: {CHECKS} checks passed for {wheel.name}" in run.output
     assert "SASS in libggml-cuda.so" in run.output
     assert "✗" not in run.output
     assert "!" not in run.output
@@ -1008,7 +1008,7 @@ def test_command_lists_all_failing_checks_of_a_bad_wheel(
     path = wheel.pack(tmp_path / "wheel")
     expected = ["layout", "ptx", "cpu-baseline", "loader"]
     run = verify(clone, path, tmp_path).badly(
-        f"4 of {CHECKS} checks of {path.name} fail for the target rtx50: {', '.join(expected)}."
+        f"{path.name} fails 4 of {CHECKS} checks for the target rtx50: {', '.join(expected)}."
     )
     assert run.code == 1
     for id_ in expected:

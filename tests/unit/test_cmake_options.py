@@ -15,6 +15,7 @@ from sessions.release.documents import wheel_card
 from sessions.release.gate import Checkout
 from sessions.shared import (
     cmake_options,
+    command_line,
     knowledge,
     option_list,
     records,
@@ -86,7 +87,7 @@ def test_the_command_line_is_over_the_table_and_has_a_name_of_its_own() -> None:
     assert (same.target, same.cmake) == ("rtx50", (ALL,))
     other = spec.choose({"rtx50": base}, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=OFF"]))
     assert other.target == "rtx50+cmake-GGML_CUDA_FA_ALL_QUANTS-OFF"
-    assert spec.command("smoke", other) == (
+    assert command_line.command("smoke", other) == (
         "nox -s smoke -- --target rtx50 --cmake GGML_CUDA_FA_ALL_QUANTS=OFF"
     )
 

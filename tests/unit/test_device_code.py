@@ -58,6 +58,8 @@ def test_one_instruction_among_200000_is_found_wherever_it_is(seed: int) -> None
         ("c4e27d13c1", "F16C", False),
         ("c4e27bf7c1", "BMI2", False),
         ("f30fbdc1", "LZCNT", False),
+        ("f3480fbcc8", "INTEL386", True),  # tzcnt rcx,rax: "rep bsf" to a CPU without BMI1
+        ("c4e278f3c9", "BMI1", False),  # blsr eax,ecx
         ("0f01d0", "XSAVE", False),
         ("62f17c4858c1", "AVX512F", False),
         ("62f17c2858c1", "AVX512VL", False),

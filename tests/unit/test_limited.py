@@ -172,6 +172,8 @@ list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, s
 def test_a_signal_that_ends_the_parent_ends_all_at_once(name: str, tmp_path: Path) -> None:
     note = tmp_path / "note"
     code = PARENT.format(root=str(limited.ROOT), here=HERE, note=str(note), scratch=str(tmp_path))
+    # Under nohup, SIGHUP is ignored, and a child inherits that.
+    code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     for _ in range(1000):
         if note.exists() and len(note.read_text().split()) == 2:

@@ -10,7 +10,7 @@ import pytest
 from packaging.version import Version
 
 from sessions.build import old_glibc
-from sessions.shared import code_digest, programs
+from sessions.shared import code_digest, knowledge, programs
 from sessions.shared.programs import Finished
 from sessions.verify import policy
 from tests import fakes
@@ -34,18 +34,18 @@ SMALL = {"GLIBC_2.2.5": ("dlopen", "errors:object"), "GLIBC_2.3.4": ("dlmopen",)
     ],
 )
 def test_the_table_has_what_glibc_2_28_has(library: str, name: str, version: str) -> None:
-    assert name in old_glibc.symbols()[library][f"GLIBC_{version}"]
+    assert name in knowledge.glibc()[library][f"GLIBC_{version}"]
 
 
 @pytest.mark.parametrize(
     "name", ["stat", "getcpu", "arc4random", "pthread_cond_clockwait", "__isoc23_strtol"]
 )
 def test_the_table_has_nothing_that_is_newer(name: str) -> None:
-    assert name not in names_of(*old_glibc.symbols())
+    assert name not in names_of(*knowledge.glibc())
 
 
 def test_the_table_has_each_symbol_of_a_library_once_and_no_newer_version() -> None:
-    for library, versions in old_glibc.symbols().items():
+    for library, versions in knowledge.glibc().items():
         assert list(versions) == sorted(versions, key=lambda v: Version(v.removeprefix("GLIBC_")))
         assert Version(list(versions)[-1].removeprefix("GLIBC_")) <= Version("2.28")
         entries = [name for names in versions.values() for name in names]
@@ -55,7 +55,7 @@ def test_the_table_has_each_symbol_of_a_library_once_and_no_newer_version() -> N
 
 
 def names_of(*libraries: str) -> set[str]:
-    found = old_glibc.symbols()
+    found = knowledge.glibc()
     names = (n for lib in libraries for entries in found[lib].values() for n in entries)
     return {name.partition(":")[0] for name in names}
 
@@ -63,7 +63,7 @@ def names_of(*libraries: str) -> set[str]:
 def test_what_is_added_is_missing_and_needs_nothing_that_is() -> None:
     """The functions of the C file, and those of glibc that it declares."""
     text = old_glibc._ADDED.read_text(encoding="utf-8")
-    known = names_of(*old_glibc.symbols())
+    known = names_of(*knowledge.glibc())
     added = set(re.findall(r"^(?!GLIBC)[a-z ]+?(\w+)\([^;]*\{", text, re.MULTILINE))
     assert {"stat", "getcpu", "arc4random", "__isoc23_strtoull", "atexit"} <= added
     assert not added & known

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sessions.build import old_glibc, openmp
+from sessions.build import openmp
+from sessions.shared import knowledge
 
 
 @pytest.mark.parametrize(
@@ -26,4 +27,4 @@ def test_the_hash_is_the_one_that_linkers_write(name: str, value: int) -> None:
     ],
 )
 def test_each_symbol_is_where_glibc_2_28_has_it(symbol: str, library: str, version: str) -> None:
-    assert openmp.homes(old_glibc.symbols())[symbol] == (library, version)
+    assert openmp.homes(knowledge.glibc())[symbol] == (library, version)

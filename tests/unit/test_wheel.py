@@ -64,11 +64,23 @@ def test_a_good_cuda_wheel_has_no_problem() -> None:
     assert problems(CUDA) == []
 
 
+@pytest.mark.parametrize(
+    ("release", "compiler", "wrong"),
+    [
+        ("0.3.16", ("gnu", "13.3.0"), True),  # the release computes wrongly
+        ("0.3.36", ("gnu", "12.2.0"), True),  # the compiler does
+        ("0.3.36", ("gnu", "13.3.0"), False),
+        ("0.3.36", ("msvc", "19.44.35207"), False),
+    ],
+)
+def test_which_modules_are_left_out(release: str, compiler: tuple[str, str], wrong: bool) -> None:
+    assert knowledge.left_out(release, *compiler) == ["sapphirerapids"] * wrong
+
+
 def test_a_module_that_computes_wrongly_is_not_in_the_wheel() -> None:
     members = [*CUDA, "llama_cpp/lib/libggml-cpu-sapphirerapids.so"]
     assert problems(members) == []
-    wrong = knowledge.left_out("0.3.16")
-    assert wrong == ["sapphirerapids"]
+    wrong = ["sapphirerapids"]
     assert problems(members, left_out=wrong) == ["not asked for: ggml-cpu-sapphirerapids"]
     assert problems(CUDA, left_out=wrong) == []
 

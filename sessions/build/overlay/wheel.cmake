@@ -16,9 +16,11 @@ function(blackwheel_ship)
             list(APPEND present ${library})
         endif()
     endforeach()
-    get_property(backends DIRECTORY "${CMAKE_SOURCE_DIR}/vendor/llama.cpp/ggml/src"
-        PROPERTY BUILDSYSTEM_TARGETS
-    )
+    set(backends)
+    if(TARGET ggml)
+        get_target_property(folder ggml SOURCE_DIR)
+        get_property(backends DIRECTORY "${folder}" PROPERTY BUILDSYSTEM_TARGETS)
+    endif()
     list(FILTER backends INCLUDE REGEX "^ggml-cpu-")
     list(FILTER backends EXCLUDE REGEX "-feats$")  # the question whether a CPU can run the module
     # A module that is not shipped has nothing to compile: upstream's ggml depends on each.

@@ -25,7 +25,7 @@ from sessions.run import families, smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import knowledge, options
 from sessions.shared.checks import Check
-from sessions.shared.spec import command
+from sessions.shared.command_line import command
 
 LANGUAGES = {"en": "WHEEL.md", "es": "WHEEL.es.md"}
 CHECK = {

@@ -23,7 +23,7 @@ from pathlib import Path
 from sessions.release.index import choose_page, pages, variants
 from sessions.release.index.pages import File
 from sessions.release.model import PythonWheel, Release
-from sessions.shared import knowledge, records, spec
+from sessions.shared import command_line, knowledge, records
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.target import BuildSpec
 
@@ -111,7 +111,7 @@ def command(session: str, release: Release, *more: str) -> str:
         toolkit=part("toolkit-"),
         source=part("source-"),
     )
-    return spec.command(session, target, *more)
+    return command_line.command(session, target, *more)
 
 
 def write(dist: Path) -> None:
