@@ -116,9 +116,7 @@ def _rules() -> Iterator[str]:
     yield ""
     yield "- A command with several sessions takes the options of all of them."
     yield "- " + _only("asked", "affect only the sessions that are named after `-s`")
-    yield "- " + _only(
-        "all", "are allowed only if every session after `-s` reads them"
-    )
+    yield "- " + _only("all", "are allowed only if every session after `-s` reads them")
     yield "- With `--wheel` nothing is built, so build options are refused."
     for field, others in IDLE.items():
         names = " or ".join(_code(BY_FIELD[other].flag) for other in others)
