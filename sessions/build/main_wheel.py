@@ -149,7 +149,7 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
             "The Python bindings could not be compared with the C headers.",
             id="bindings-not-compared",
             evidence=venvs.tail(done.output),
-            remedy="correct what the compiler says, or choose another one with --compiler PATH; "
+            remedy="correct the error of the compiler, or choose another one with --compiler PATH; "
             "the command was: " + programs.typed(bindings.command(chain.compiler, source, path)),
         )
     records.write(ctx.record("bindings"), "bindings", found)
