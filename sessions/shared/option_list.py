@@ -94,7 +94,7 @@ _ONE = (
     "probe", "clean", "source", "toolkit", "configure", "wheel", "verify", "smoke", "ops",
     "bench", "bundle", "release", "publish",
 )  # fmt: skip
-SPEC = (*_ONE, "matrix")
+_SPEC = (*_ONE, "matrix")
 _BUILDS = ("matrix", "release")  # run chains of their own, which they hand such options to
 _TRIES = ("smoke", "ops", "bench")
 
@@ -113,39 +113,39 @@ OPTIONS = (
         "A,B|all",
         reach="all",
     ),
-    Option("version", "release of llama-cpp-python: one that is locked, or latest", SPEC, "V"),
+    Option("version", "release of llama-cpp-python: one that is locked, or latest", _SPEC, "V"),
     Option(
-        "cuda", "CUDA version: one that is locked, or that of an installed toolkit", SPEC, "X.Y"
+        "cuda", "CUDA version: one that is locked, or that of an installed toolkit", _SPEC, "X.Y"
     ),
     Option(
         "arch",
         "CUDA architectures; 120-real, sm_120 and 12.0 mean the same. Quote a list: "
         "'120-real;89-real'",
-        SPEC,
+        _SPEC,
         "A[;B]",
     ),
-    Option("python", "Python version that the wheel is for", SPEC, "X.Y"),
+    Option("python", "Python version that the wheel is for", _SPEC, "X.Y"),
     Option(
         "pythons", "Python versions that the wheels are for, or all", ("matrix",), "X.Y,X.Z|all"
     ),
-    Option("toolkit", "where the CUDA toolkit comes from", SPEC, "pypi|system|PATH"),
+    Option("toolkit", "where the CUDA toolkit comes from", _SPEC, "pypi|system|PATH"),
     Option(
         "glibc",
         "oldest glibc that the wheel is for; host: the glibc of this machine",
-        SPEC,
+        _SPEC,
         choices=GLIBCS,
     ),
-    Option("source", "your own checkout of llama-cpp-python", SPEC, "PATH"),
+    Option("source", "your own checkout of llama-cpp-python", _SPEC, "PATH"),
     Option(
         "cmake",
         "set an option of llama.cpp, for example GGML_CUDA_FA_ALL_QUANTS=ON. May be given several "
         "times",
-        SPEC,
+        _SPEC,
         "NAME=VALUE",
         setting,
         many=True,
     ),
-    Option("force", "continue with a combination that is known to be bad", SPEC),
+    Option("force", "continue with a combination that is known to be bad", _SPEC),
     Option(
         "wheel",
         "use this finished wheel instead of building one",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sessions.shared import graph
-from sessions.shared.option_list import BY_FIELD, IDLE, NEEDS, OPTIONS, SPEC, Option, takers, takes
+from sessions.shared.option_list import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takes
 from sessions.shared.target import BuildSpec
 
 EXIT_CODES = {
@@ -72,7 +72,6 @@ def _head() -> Iterator[str]:
     yield ""
     yield "Type `nox -s SESSION -- OPTIONS`. Without nox, type"
     yield "`python3 noxfile.py -s SESSION -- OPTIONS`."
-    yield "`nox -s SESSION -- --help` prints the options of a session and the list of targets."
     yield ""
 
 
@@ -80,7 +79,8 @@ def _table() -> Iterator[str]:
     yield "## Options"
     yield ""
     yield "A session also takes the options of the sessions that it runs first: for example,"
-    yield "`nox -s wheel` takes `--jobs`, which `probe` reads."
+    yield "`nox -s wheel` takes `--jobs`, which `probe` reads. `nox -s SESSION -- --help` prints"
+    yield "the options that a session takes, and the list of targets."
     yield ""
     yield "| option | meaning | read by |"
     yield "| --- | --- | --- |"
@@ -92,17 +92,11 @@ def _table() -> Iterator[str]:
 def _sessions() -> Iterator[str]:
     yield "## Sessions"
     yield ""
-    common = [option for option in OPTIONS if option.sessions == SPEC]
-    yield f"The **target options** are {' '.join(_code(option.flag) for option in common)}."
-    yield ""
-    yield "| session | runs first | options |"
-    yield "| --- | --- | --- |"
+    yield "| session | runs first |"
+    yield "| --- | --- |"
     for name in graph.REQUIRES:
         first = ", ".join(s for s in graph.closure([name]) if s != name) or "none"
-        taken = [option for option in OPTIONS if name in takers(option) and option.name != "help"]
-        flags = [_code(option.flag) for option in taken if option not in common]
-        shared = ["target options", *flags] if common[0] in taken else flags
-        yield f"| `{name}` | {first} | {', '.join(shared) or 'none'} |"
+        yield f"| `{name}` | {first} |"
     yield ""
     names = ", ".join(f"`{name}`" for name in graph.PYTEST)
     yield f"`{graph.OF_FOLDERS}` takes the folders to merge into one index: `-- DIST DIST`."
@@ -119,7 +113,7 @@ def _rules() -> Iterator[str]:
     yield "- " + _only("all", "are allowed only if every session after `-s` reads them")
     yield "- With `--wheel` nothing is built, so build options are refused."
     for field, others in IDLE.items():
-        names = " or ".join(_code(BY_FIELD[other].flag) for other in others)
+        names = ", ".join(_code(BY_FIELD[other].flag) for other in others)
         yield f"- `--{field}` cannot be combined with {names}."
     for field, needed in NEEDS.items():
         yield f"- `--{field}` needs {' or '.join(f'`--{each}`' for each in needed)}."
