@@ -61,6 +61,11 @@ function(blackwheel_ship)
         blackwheel_longest_first(ggml-cuda /mmf /mmq-instance-q[2356] /mmq-instance /mmv[fq]
             /fattn-mma.*ncols2_[18]\\. /fattn-mma -and-more
         )
+        # ninja prefers the steps that most other steps wait for. llama's long files would come last,
+        # after all of CUDA's: the first library that is linked waits for them.
+        set_property(TARGET ggml-base APPEND PROPERTY
+            LINK_DEPENDS "$<TARGET_OBJECTS:llama>" "$<TARGET_OBJECTS:mtmd>"
+        )
         blackwheel_same_anywhere(ggml-cuda)
     endif()
 
