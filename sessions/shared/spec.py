@@ -121,7 +121,7 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
     if other.target == spec.target:
         raise Problem(
-            f"{spec.target} contains only PTX itself, so --baseline ptx would compare it with "
+            f"{spec.target} itself contains only PTX, so --baseline ptx would compare it with "
             "itself.",
             id="baseline-is-the-target",
             code=USAGE,
@@ -222,8 +222,8 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
         form, _ = targets_file.FORMS["version"]
         lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
         raise Problem(
-            f"llama-cpp-python {spec.version} is not one of the releases that blackwheel has "
-            "locked: their files are known by hash.",
+            f"llama-cpp-python {spec.version} is not locked: blackwheel does not know the hash of "
+            "its files.",
             id="version-not-locked",
             code=USAGE,
             evidence="locked: " + ", ".join(knowledge.sdists()),
@@ -276,7 +276,7 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
                 id="arch-twice",
                 code=USAGE,
                 evidence=";".join(spec.archs),
-                remedy="name each once: 120 is both 120-real (machine code) and 120-virtual (PTX)",
+                remedy="name each once: 120 means 120-real (machine code) and 120-virtual (PTX)",
             )
         seen |= knowledge.compiled_to(arch)
         number, _, _ = knowledge.parse_arch(arch)

@@ -352,7 +352,7 @@ def platform_tag(case: Case) -> Check:
         "platform-tag",
         [*unread(case), *_platform(case, needs)],
         ok=f"{', '.join(sorted(_platforms(case)))} is right{f' ({held})' if held else ''}",
-        fail="the platform tag promises more than the libraries keep",
+        fail="the libraries need more than the platform tag allows",
         remedy="auditwheel show WHEEL names the right tag; " + rebuild(case),
     )
 
