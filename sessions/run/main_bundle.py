@@ -43,7 +43,7 @@ def main(ctx: Context) -> None:
         folder = scratch / "bundle"
         manifests, pythons, ops = [], knowledge.pythons(), {}
         for one in each:
-            wheel = records.need(one.record("wheel"), "wheel", Wheel)
+            wheel = one.need("wheel", Wheel)
             found = _collect(one, wheel, one.wheels / wheel.file, folder / "wheels", scratch)
             pythons = tuple(python for python in pythons if python in found)
             path, folder_of_ops = one.wheels / wheel.file, folder / "ops"
@@ -91,7 +91,7 @@ def main(ctx: Context) -> None:
 def _build(each: Sequence[Context]) -> None:
     """Have the wheel of each target built and checked, then keep all of them as they are."""
     for one in each:
-        name = one.spec.target.split("+")[0]
+        name = one.spec.base
         if subnox.follow(one.root, ["verify"], name, subnox.words(one.options)):
             raise Problem(
                 f"The wheel of {name} was not built, or failed a check, so there is no bundle.",

@@ -175,7 +175,8 @@ def test_a_wheel_whose_name_says_nothing_is_refused(
 
 
 def opened(report: dict[str, Any], wheel: Wheel | None = None, sha256: str = DIGEST) -> Any:
-    return smoke_results.opened(report_file.text(report), wheel, sha256, "report.json")
+    target, file = (wheel.target, wheel.file) if wheel else (None, None)
+    return smoke_results.opened(report_file.text(report), target, sha256, "report.json", file)
 
 
 def test_a_good_report_is_taken_whole() -> None:
@@ -216,7 +217,7 @@ def test_of_a_wheel_that_is_given_the_target_is_not_known() -> None:
 def test_a_damaged_report_is_refused() -> None:
     text = report_file.text(fakes.smoke_report()).replace("GeForce", "Geforce")
     with raises("smoke-report-invalid") as caught:
-        smoke_results.opened(text, fakes.wheel(), DIGEST, "report.json")
+        smoke_results.opened(text, "rtx50", DIGEST, "report.json")
     assert "changed or damaged" in caught.value.evidence
 
 
