@@ -381,7 +381,7 @@ def test_the_bundle_tests_the_wheel_with_python_alone(
     cwd.mkdir()
     ran = lab.run(lab.python, short, env=env, cwd=cwd, timeout=1800).well()
     text = (cwd / "smoke-report.json").read_text(encoding="utf-8")
-    report = smoke_results.opened(text, record, records.file_sha256(wheel), "there")
+    report = smoke_results.opened(text, record.target, records.file_sha256(wheel), "there")
     assert smoke_results.failed(report) == []
     assert len(report.cases) == 32
     assert "ok   known-answers: 32 cases" in ran.output
