@@ -114,7 +114,7 @@ def _rules() -> Iterator[str]:
     yield "- " + _only("all", "allowed only if all the sessions that are named after `-s` read it")
     yield "- With `--wheel` nothing is built, so build options are refused."
     for field, others in IDLE.items():
-        names = ", ".join(_code(f"--{other}") for other in others)
+        names = ", ".join(_code(f"--{other.replace('_', '-')}") for other in others)
         yield f"- `--{field}` cannot be combined with {names}."
     for field, needed in NEEDS.items():
         yield f"- `--{field}` needs {' or '.join(f'`--{each}`' for each in needed)}."
