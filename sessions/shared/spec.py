@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.shared import cmake_options, knowledge, targets_file
+from sessions.shared import cmake_options, knowledge, programs, target_names, targets_file
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
@@ -27,12 +26,14 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     options = normal(options)
     name = first(targets) if options.target is None else options.target
     if name not in targets:
+        words, why = target_names.meant(name, targets)
+        wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", next(iter(targets))])]
         raise Problem(
             f"There is no target {name!r}.",
             id="target-unknown",
             code=USAGE,
-            evidence="\n".join([*near(name, targets), "targets.toml has: " + ", ".join(targets)]),
-            remedy=f"choose one of those: nox -s wheel -- --target {next(iter(targets))}",
+            evidence="\n".join([*filter(None, [why]), f"targets.toml has: {', '.join(targets)}"]),
+            remedy=f"{'' if words else 'choose one of those: '}{programs.typed(wheel)}",
         )
     base = targets[name]
     archs = base.archs if options.arch is None else tuple(options.arch.split(";"))
@@ -127,12 +128,6 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
             remedy="leave --baseline ptx out, or --arch",
         )
     return other
-
-
-def near(name: str, targets: Iterable[str]) -> list[str]:
-    """The target that a wrong name was probably meant as, as a line; none where there is none."""
-    found = difflib.get_close_matches(name.lower(), list(targets), 1)
-    return [f"did you mean {found[0]}?"] if found else []
 
 
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:

@@ -1523,6 +1523,26 @@ def test_what_differs_of_a_source_of_ones_own_is_named_and_a_warning() -> None:
     assert MODULE in made.evidence
 
 
+@pytest.mark.parametrize(
+    ("recorded", "found", "fails"),
+    [("0.3.47", "0.3.47", False), ("0.3.47", "0.3.16", True), ("0.3.16", "0.3.47", True)],
+)
+def test_the_version_of_a_source_of_ones_own_is_the_one_that_its_build_recorded(
+    recorded: str, found: str, fails: bool
+) -> None:
+    facts = fakes.wheel_facts(version=found, metadata_version=found)
+    case = fakes.case(
+        facts,
+        spec=fakes.claiming(source="/home/user/llama-cpp-python"),
+        record=fakes.recorded(facts, version=recorded),
+        upstream=None,
+    )
+    made = checks(case)["metadata"]
+    assert (made.status == "fail") is fails
+    assert not fails or f"the checkout's is {recorded}" in made.evidence
+    assert "lock" not in checks(case)["python-files"].remedy
+
+
 @pytest.mark.parametrize("version", ["0.3.16", "0.3.16.0", "0.3.16+cu131", "v0.3.16"])
 def test_a_release_is_known_however_its_version_is_spelt(version: str) -> None:
     known = policy.upstream(version)
