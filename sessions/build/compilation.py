@@ -47,7 +47,7 @@ def run(
     }
     if ctx.spec.cache == "ccache":
         env["CCACHE_STATSLOG"] = str(statslog)
-    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    toolkit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     steps: list[progress.Step] = []
     cuda: list[str] = []
     start = time.monotonic()

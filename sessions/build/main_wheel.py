@@ -35,9 +35,9 @@ from sessions.shared.target import BuildSpec
 
 def main(ctx: Context) -> None:
     """Leave a finished wheel in ``wheels/<target>/`` and its record."""
-    build = records.need(ctx.record("configure"), "configure", BuildEnv)
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
-    source = records.need(ctx.record("source"), "source", Source)
+    build = ctx.need("configure", BuildEnv)
+    chain = ctx.need("probe", Toolchain)
+    source = ctx.need("source", Source)
     if ctx.spec.warning:
         console.warn(ctx.spec.warning)
     done = records.read(ctx.record("wheel"), "wheel", Wheel)
@@ -52,7 +52,7 @@ def main(ctx: Context) -> None:
     start, cpu = time.monotonic(), programs.cpu_seconds()
     ctx.wheels.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails now
     assert chain.compiler is not None  # the probe fails without one
-    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    toolkit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     needs = build.requires
     _compare_bindings(ctx, Path(source.path), chain)
     bill = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)

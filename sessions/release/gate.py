@@ -117,7 +117,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
                 situation.pythons.faults,
                 ok=f"the same libraries byte for byte, each wheel's own metadata verified: {names}",
                 fail="a wheel for another Python is wrong or was not checked",
-                remedy=f"nox -s matrix -- --targets {spec.target.split('+')[0]} --pythons all",
+                remedy=f"nox -s matrix -- --targets {spec.base} --pythons all",
             )
         )
     differs = situation.differs

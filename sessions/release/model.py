@@ -29,6 +29,7 @@ class Release:
     """
 
     target: str
+    arguments: tuple[str, ...]  # which choose it: "--target", "rtx50", "--python", "3.12"
     file: str
     sha256: str
     size: int

@@ -36,11 +36,7 @@ def main(ctx: Context) -> None:
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     if ctx.options.report:
-        file = Path(ctx.options.report).expanduser()
-        data, origin = imported_report.read(file, "bench"), imported_report.origin(file)
-        if ctx.options.signers is not None:
-            imported_report.signed(ctx, file, data, Path(ctx.options.signers).expanduser())
-        text = data.decode("utf-8")
+        text, origin, _ = imported_report.taken(ctx, "bench", ctx.options.report)
     else:
         disk.mark(folder)
         with disk.lock(folder / "bench.lock", console.say):
@@ -85,7 +81,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
             code=USAGE,
             remedy="name one that it has: --cpu-module NAME",
         ) from error
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    chain = ctx.need("probe", Toolchain)
     assert chain.python is not None
     work = folder / "bench"
     told = job.job(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import nox
 import platformdirs
@@ -33,6 +33,7 @@ from sessions.shared import (
     knowledge,
     options,
     programs,
+    records,
     spec,
     targets_file,
     usage,
@@ -43,6 +44,7 @@ from sessions.shared.machine import Machine, has_python, real
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
 OF_NO_TARGET = ("index", "lock")  # wait for no target
@@ -90,6 +92,11 @@ class Context:
         """Where a stage's record is; of a given wheel apart from those of the target's build."""
         folder = self.build / "given" if self.options.wheel else self.build
         return folder / f"{stage}.json"
+
+    def need(self, stage: str, type_: type[T]) -> T:
+        """The value of the record that a stage of the same run must have left. Raises Problem."""
+        remedy = command_line.command(stage, self.spec)
+        return records.need(self.record(stage), stage, type_, remedy)
 
     @property
     def fresh(self) -> bool:

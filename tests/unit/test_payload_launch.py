@@ -374,8 +374,9 @@ def payload(monkeypatch: pytest.MonkeyPatch) -> Payload:
     return played
 
 
-def proven(folder: Path, device: dict[str, Any] | None, **changes: Any) -> str:
-    return launch._prove(folder, manifest(), options(**changes), device, "/venv/python", ["/rt"])
+def proven(folder: Path, device: dict[str, Any] | None, *places: str) -> str:
+    job = launch._job(folder, manifest(), options(), device, list(places))
+    return launch._payload(folder, "/venv/python", job)
 
 
 def test_the_payload_is_told_of_the_gpu(payload: Payload, tmp_path: Path, capsys: Told) -> None:
@@ -387,6 +388,7 @@ def test_the_payload_is_told_of_the_gpu(payload: Payload, tmp_path: Path, capsys
             "second": "GPU-3",
             "release": "580.159.04",
         },
+        "/rt",
     )
     assert report_file.read(text)["device"] == "NVIDIA GeForce RTX 5090"
     told = payload.told
@@ -437,7 +439,7 @@ def test_the_variables_of_a_toolkit_are_handed_on_where_no_package_has_the_runti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_PATH", "/opt/cuda")
-    launch._prove(tmp_path, manifest(), options(), None, "/venv/python", places)
+    proven(tmp_path, None, *places)
     assert payload.given["env"].get("CUDA_PATH") == seen
 
 
@@ -467,7 +469,7 @@ def ran(
 ) -> int:
     """The exit code of a run whose checks find these checks."""
     text = report_file.text(fakes.smoke_report(checks=checks))
-    monkeypatch.setattr(launch, "_prove", lambda *_: text)
+    monkeypatch.setattr(launch, "_payload", lambda *_: text)
     monkeypatch.setattr(sys, "argv", [str(bundle), *words])
     with pytest.raises(SystemExit) as caught:
         launch.main()

@@ -405,6 +405,7 @@ def test_the_card_says_how_to_run_a_model_and_the_server() -> None:
         assert "n_gpu_layers=-1" in code[0]
         assert '.whl[server]"' in text
         assert "python -m llama_cpp.server --model MODEL.gguf --n_gpu_layers -1" in text
+        assert "--force-reinstall --no-deps" in text
     cpu = of(WHEELS["cpu"])
     assert "n_gpu_layers=0" in cpu
     assert "--n_gpu_layers" not in cpu
