@@ -40,7 +40,9 @@ def card_for(
     if device is None:
         more = "to run it on the CPU only: nox -s wheel, then nox -s smoke -- --device cpu"
         if "bench" in ctx.asked:
-            more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
+            more = (
+                "add --bench to measure it there; nox -s bench -- --report FILE imports that report"
+            )
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
     second = gpu.second(nvml, wanted, device, asked, visible)
     return {**device, "visible": gpu.selector(device), "second": second}
