@@ -254,14 +254,14 @@ def pack(folder: Path, target: Path) -> None:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and "__pycache__" not in path.parts:
-                    whole = path.suffix == ".whl"  # compressed already
+                    whole = path.suffix == ".whl"  # compressed already, as families are
                     kind = zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED
                     archive.write(path, path.relative_to(folder), kind)
             for path in sorted(job.PAYLOAD.iterdir()):
                 if path.suffix in (".py", ".json"):
                     archive.write(path, f"payload/{path.name}")
             for path in sorted(families.FAMILIES.glob("*.npz")):
-                archive.write(path, f"families/{path.name}")  # compressed already
+                archive.write(path, f"families/{path.name}", zipfile.ZIP_STORED)
             archive.write(job.PAYLOAD / "start.py", "__main__.py")
 
 

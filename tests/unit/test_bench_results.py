@@ -111,7 +111,6 @@ def test_the_model_that_was_used_is_named_without_its_folder() -> None:
 def test_what_is_no_report_is_refused_with_what_makes_one(change: dict[str, Any]) -> None:
     with raises("bench-report-invalid") as caught:
         opened(fakes.bench_report(**change))
-    assert caught.value.id == "bench-report-invalid"
     assert "nox -s bench" in caught.value.remedy
 
 
@@ -119,9 +118,8 @@ def test_what_is_no_report_is_refused_with_what_makes_one(change: dict[str, Any]
 def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
     report = fakes.bench_report()
     del report[field]
-    with raises("bench-report-invalid") as caught:
+    with raises("bench-report-invalid"):
         opened(report)
-    assert caught.value.id == "bench-report-invalid"
 
 
 def test_what_a_gpu_does_not_say_may_be_missing() -> None:

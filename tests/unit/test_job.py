@@ -336,7 +336,6 @@ def nested(depth: int) -> Any:
 def test_a_report_of_other_forms_is_refused(changes: dict[str, Any]) -> None:
     with raises("smoke-report-invalid") as caught:
         opened(fakes.smoke_report(**changes))
-    assert caught.value.id == "smoke-report-invalid"
     assert caught.value.code == CHECK_FAILED
 
 
@@ -369,9 +368,8 @@ def test_a_report_that_nests_deeply_where_nobody_looks_is_refused() -> None:
     text = report_file.text(said).replace(
         '"system_info": ', f'"system_info": {"[" * 5000}{"]" * 5000}, "x": '
     )
-    with raises("smoke-report-invalid") as caught:
+    with raises("smoke-report-invalid"):
         smoke_results.opened(text, None, DIGEST, "report.json")
-    assert caught.value.id == "smoke-report-invalid"
 
 
 def test_a_name_that_is_there_twice_is_refused() -> None:
@@ -385,9 +383,8 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
 
 def test_the_report_of_a_wheel_of_another_name_is_refused() -> None:
     said = fakes.smoke_report(file="llama_cpp_python-0.3.9-py3-none-linux_x86_64.whl")
-    with raises("smoke-report-other-wheel") as caught:
+    with raises("smoke-report-other-wheel"):
         opened(said, fakes.wheel())
-    assert caught.value.id == "smoke-report-other-wheel"
 
 
 def test_the_report_that_an_h200_wrote_is_taken_and_lacks_what_is_asked_since() -> None:
@@ -601,16 +598,14 @@ def test_the_version_in_a_wheels_name(name: str, version: str | None) -> None:
 def test_a_wheel_that_has_no_wheels_name_is_refused(tmp_path: Path, session: str) -> None:
     (tmp_path / "my-wheel.whl").touch()
     ctx = fakes.context(tmp_path, "--wheel", str(tmp_path / "my-wheel.whl"), session=session)
-    with raises("wheel-name-invalid") as caught:
+    with raises("wheel-name-invalid"):
         job.chosen(ctx)
-    assert caught.value.id == "wheel-name-invalid"
 
 
 def test_a_baseline_that_has_no_wheels_name_is_refused(tmp_path: Path) -> None:
     (tmp_path / "my-wheel.whl").touch()
-    with raises("wheel-name-invalid") as caught:
+    with raises("wheel-name-invalid"):
         other_builds.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / "my-wheel.whl")))
-    assert caught.value.id == "wheel-name-invalid"
 
 
 @pytest.mark.parametrize(

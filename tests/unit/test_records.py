@@ -300,9 +300,8 @@ HOSTILE = {
 def test_read_takes_a_hostile_text_for_no_valid_record(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(text)
     assert records.read(tmp_path / "r.json", "driver", Driver) is None
-    with raises("record-missing") as caught:
+    with raises("record-missing"):
         records.need(tmp_path / "r.json", "driver", Driver)
-    assert caught.value.id == "record-missing"
 
 
 def test_read_takes_a_folder_for_no_valid_record(tmp_path: Path) -> None:

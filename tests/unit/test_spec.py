@@ -376,7 +376,6 @@ def test_a_toolkit_means_nothing_to_the_cpu_target() -> None:
 def test_a_target_that_was_probably_meant_is_named(name: str, near: str | None) -> None:
     with raises("target-unknown") as caught:
         spec.choose(TARGETS, fakes.parsed(target=name))
-    assert caught.value.id == "target-unknown"
     assert (f"did you mean {near}?" in caught.value.evidence) is (near is not None)
     assert "did you mean" not in caught.value.evidence or near
 
