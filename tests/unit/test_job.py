@@ -511,7 +511,7 @@ def other(id_: str, **changes: Any) -> list[dict[str, Any]]:
         "less-than-nothing",
         "no-number",
         "a-wider-bound-than-there-is",
-        "a-wider-bound-than-its-type-has",
+        "a-wider-bound-than-four-times-the-worst",
         "another-case",
         "another-check",
         "two-gpus-without-a-check",
@@ -525,7 +525,10 @@ def test_what_a_report_says_of_features_is_derived_from_their_answers(
 
 def test_two_gpus_are_tested_where_there_are_two() -> None:
     rows = smoke_results.known_features()["worst"]["two-gpus"]
-    more = [{"check": "two-gpus", "case": case, "nmse": 1e-6, "bound": 1e-4} for case in rows]
+    more = [
+        {"check": "two-gpus", "case": case, "nmse": row["gpu"], "bound": 2 * row["gpu"]}
+        for case, row in rows.items()
+    ]
     check = {**fakes.smoke_checks()[0], "id": "two-gpus"}
     checks = [*fakes.smoke_checks(), check]
     for features, ids in (([*ANSWERS, *more], []), ([*ANSWERS, *more[1:]], ["two-gpus"])):
