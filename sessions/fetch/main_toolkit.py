@@ -188,7 +188,7 @@ def exports(dll: Path) -> list[str]:
             f"{dll.name} of NVIDIA's package exports no function.",
             id="toolkit-dll-without-exports",
             evidence=str(dll),
-            remedy="nox -s toolkit -- --fresh gets it again",
+            remedy="download it again: nox -s toolkit -- --fresh",
         )
     return found
 
@@ -240,8 +240,8 @@ def from_system(found: InstalledToolkit | None, cuda: str, identity: str) -> Too
         raise Problem(
             f"The toolkit in {found.root} is CUDA {found.version}; the target asks for {cuda}.",
             id="toolkit-other-version",
-            remedy=f"--cuda {'.'.join(found.version.split('.')[:2])} builds with it, "
-            f"--toolkit pypi gets {cuda}",
+            remedy=f"build with this toolkit: --cuda {'.'.join(found.version.split('.')[:2])}; or "
+            f"download CUDA {cuda}: --toolkit pypi",
         )
     return Toolkit(
         origin="system",

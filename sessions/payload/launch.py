@@ -40,7 +40,7 @@ def main() -> None:
     session = "bench" if options.bench else "ops" if options.ops else "smoke"
     path = Path(options.report or f"{session}-report.json")
     if not path.resolve().parent.is_dir():
-        refusals.stop(f"There is no folder for {path}.", "name a file in one that is there")
+        refusals.stop(f"The folder of {path} does not exist.", "name a file in an existing folder")
     if options.model and not Path(options.model).is_file():
         refusals.stop(f"There is no model {options.model}.", "name a GGUF file: --model PATH")
     others = refusals.others(options)
@@ -90,7 +90,7 @@ def main() -> None:
             for line in [*check["evidence"].splitlines(), f"fix: {check['remedy']}"]:
                 print("    ", line)
     print(f"report: {path.resolve()}")
-    print(f"take it back: nox -s {session} -- --target {manifest['target']} --report {path.name}")
+    print(f"import it: nox -s {session} -- --target {manifest['target']} --report {path.name}")
     path.with_name(path.name + ".sig").unlink(missing_ok=True)
     if options.sign:
         command = ["ssh-keygen", "-Y", "sign", "-f", options.sign, "-n", "blackwheel", str(path)]

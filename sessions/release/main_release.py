@@ -190,7 +190,7 @@ def _one(
             situation = dataclasses.replace(situation, differs=differs, checkout=checkout)
             checks = gate.judge(found, situation)
         else:
-            console.say(f"{ctx.spec.target}: not built a second time: see below what is to fix")
+            console.say(f"{ctx.spec.target}: not built a second time: a check below fails")
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
         return dist_folder.Outcome(made, own)

@@ -170,7 +170,7 @@ def _show(report: BenchReport, text: str) -> None:
         if wheel.jit_files:
             console.say(f"{wheel.label}: the driver compiled its code at the first token")
     if report.stops:
-        console.say(f"It was stopped and went on {report.stops} times")
+        console.say(f"It was stopped and continued {report.stops} times")
     if not report.conditions:
         return
     clocks = [found["sm_mhz_highest"] for found in report.conditions if found["sm_mhz_highest"]]

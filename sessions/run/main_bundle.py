@@ -73,16 +73,16 @@ def main(ctx: Context) -> None:
     console.say(f"  {target}")
     console.say(f"  on the machine with the GPU: python{ctx.spec.python} {target.name}")
     if ops:
-        console.say(f"  every operator there: python{ctx.spec.python} {target.name} --ops")
+        console.say(f"  to test every operator there: python{ctx.spec.python} {target.name} --ops")
     if len(pythons) > 1:
-        console.say(f"  or by any of Python {', '.join(pythons)}")
+        console.say(f"  or with Python {', '.join(pythons)}")
     elif not ctx.specs:
-        console.say(f"  for any Python there: nox -s bundle -- --targets {ctx.spec.target}")
+        console.say(f"  for every Python: nox -s bundle -- --targets {ctx.spec.target}")
     if others:
         given = " ".join(f"--baseline {other.parent.name}/{other.name}" for other in others)
-        console.say(f"  to measure there: python{ctx.spec.python} {target.name} --bench {given}")
+        console.say(f"  to benchmark there: python{ctx.spec.python} {target.name} --bench {given}")
         for other in others:
-            console.say(f"  and take along, in its folder: {other}")
+            console.say(f"  and copy this file too, in its folder: {other}")
     console.done(
         f"bundle: {target.stat().st_size / 1e6:.1f} MB, sha256 {records.file_sha256(target)}"
     )

@@ -93,15 +93,15 @@ def _vectors(ctx: Context, version: str, folder: Path) -> str | None:
     (std::wstring_convert with 16 bits; seen with MinGW's build, DeepSeek's vocabulary).
     """
     if ctx.spec.platform == "windows":
-        console.say("upstream's tokenizer texts are not tried on Windows: some do not load there")
+        console.say("upstream's tokenizer texts are not tested on Windows: some do not load there")
         return None
     sdist = knowledge.sdists().get(version.split("+")[0])
     archive = ctx.cache / "downloads" / sdist.file if sdist else None
     if sdist is None or archive is None or not archive.exists():
-        console.say("upstream's tokenizer texts are not tried: its source was not downloaded here")
+        console.say("upstream's tokenizer texts are not tested: its source was not downloaded here")
         return None
     if records.file_sha256(archive) != sdist.sha256:
-        console.warn(f"upstream's tokenizer texts are not tried: {archive} is not the locked file")
+        console.warn(f"upstream's tokenizer texts are not tested: {archive} is not the locked file")
         return None
     folder.mkdir()
     with tarfile.open(archive) as tar:

@@ -307,7 +307,7 @@ def _auto(chosen: Options) -> Options:
             "combined with other targets.",
             id="auto-beside-targets",
             evidence=told,
-            remedy="ask for --target auto by itself",
+            remedy="use only --target auto",
             code=USAGE,
         )
     _say_once(told)
@@ -364,10 +364,11 @@ def _early_ops(chosen: Options, found: BuildSpec) -> None:
     """The same of the operator test. Raises Problem."""
     if chosen.device == "cpu" and found.archs:
         raise Problem(
-            f"--device cpu would test no kernel of a wheel of {found.target}: its CPU code is that "
-            "of the cpu target.",
+            f"--device cpu would test no GPU kernel of a wheel of {found.target}. Its CPU code is "
+            "that of the target cpu.",
             id="ops-cpu-of-cuda-target",
-            remedy="nox -s ops -- --target cpu tests that; leave out --device cpu to use a GPU",
+            remedy="to test that code: nox -s ops -- --target cpu; to use a GPU, leave out "
+            "--device cpu",
             code=USAGE,
         )
     known = knowledge.ops()

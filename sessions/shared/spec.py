@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.shared import cmake_options, knowledge, targets_file
+from sessions.shared import cmake_options, knowledge, programs, target_names, targets_file
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
@@ -27,12 +26,14 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     options = normal(options)
     name = first(targets) if options.target is None else options.target
     if name not in targets:
+        words, why = target_names.meant(name, targets)
+        wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", next(iter(targets))])]
         raise Problem(
             f"There is no target {name!r}.",
             id="target-unknown",
             code=USAGE,
-            evidence="\n".join([*near(name, targets), "targets.toml has: " + ", ".join(targets)]),
-            remedy=f"choose one of those: nox -s wheel -- --target {next(iter(targets))}",
+            evidence="\n".join([*filter(None, [why]), f"targets.toml has: {', '.join(targets)}"]),
+            remedy=f"{'' if words else 'choose one of those: '}{programs.typed(wheel)}",
         )
     base = targets[name]
     archs = base.archs if options.arch is None else tuple(options.arch.split(";"))
@@ -120,19 +121,13 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
     if other.target == spec.target:
         raise Problem(
-            f"{spec.target} contains only PTX itself, so --baseline ptx would compare it with "
+            f"{spec.target} itself contains only PTX, so --baseline ptx would compare it with "
             "itself.",
             id="baseline-is-the-target",
             code=USAGE,
             remedy="leave --baseline ptx out, or --arch",
         )
     return other
-
-
-def near(name: str, targets: Iterable[str]) -> list[str]:
-    """The target that a wrong name was probably meant as, as a line; none where there is none."""
-    found = difflib.get_close_matches(name.lower(), list(targets), 1)
-    return [f"did you mean {found[0]}?"] if found else []
 
 
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
@@ -225,8 +220,8 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
         form, _ = targets_file.FORMS["version"]
         lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
         raise Problem(
-            f"llama-cpp-python {spec.version} is not one of the releases that blackwheel has "
-            "locked: their files are known by hash.",
+            f"llama-cpp-python {spec.version} is not locked: blackwheel does not know the hash of "
+            "its files.",
             id="version-not-locked",
             code=USAGE,
             evidence="locked: " + ", ".join(knowledge.sdists()),
@@ -279,7 +274,7 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
                 id="arch-twice",
                 code=USAGE,
                 evidence=";".join(spec.archs),
-                remedy="name each once: 120 is both 120-real (machine code) and 120-virtual (PTX)",
+                remedy="name each once: 120 means 120-real (machine code) and 120-virtual (PTX)",
             )
         seen |= knowledge.compiled_to(arch)
         number, _, _ = knowledge.parse_arch(arch)

@@ -222,7 +222,7 @@ def test_a_bundle_says_what_to_take_along_to_measure_with(
     main_bundle.main(ctx)
     told = capsys.readouterr().out
     assert f"python3.11 smoke-rtx50.pyz --bench --baseline rtx50+seed/{NAME}" in told
-    assert f"take along, in its folder: {other}" in told
+    assert f"copy this file too, in its folder: {other}" in told
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
         assert archive.read(f"wheels/{NAME}") == (ctx.wheels / NAME).read_bytes()
 
@@ -306,7 +306,7 @@ def test_a_bundle_of_one_target_has_packages_for_its_own_python_only(
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
         assert json.loads(archive.read("manifest.json"))["pythons"] == ["3.11"]
         assert not [name for name in archive.namelist() if name.startswith(("python", "one.txt"))]
-    assert "for any Python there: nox -s bundle -- --targets rtx50" in capsys.readouterr().out
+    assert "for every Python: nox -s bundle -- --targets rtx50" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("what", ["calls", "excludes"])

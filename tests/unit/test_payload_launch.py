@@ -495,7 +495,7 @@ def test_checks_that_hold_end_well_and_leave_their_report(
     said = capsys.readouterr().out
     assert "ok   known-answers: 16 cases" in said
     assert f"report: {report.resolve()}" in said
-    assert "take it back: nox -s smoke -- --target rtx50 --report smoke-report.json" in said
+    assert "import it: nox -s smoke -- --target rtx50 --report smoke-report.json" in said
 
 
 def test_a_check_that_fails_is_told_and_is_the_exit_code(
@@ -743,7 +743,7 @@ def test_a_report_that_has_nowhere_to_go_is_said_before_anything_is_unpacked(
     bundle.unlink()
     assert ran(bundle, monkeypatch, "--report", "no/such/folder.json", checks=GOOD) == 2
     where = Path("no/such/folder.json")
-    assert f"There is no folder for {where}." in capsys.readouterr().err
+    assert f"The folder of {where} does not exist." in capsys.readouterr().err
 
 
 def test_its_own_options_are_explained(
@@ -845,7 +845,7 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
     said = capsys.readouterr().out
     assert "rtx50 against seed" in said
     assert "  generation" in said
-    assert "take it back: nox -s bench -- --target rtx50 --report bench-report.json" in said
+    assert "import it: nox -s bench -- --target rtx50 --report bench-report.json" in said
     text = (tmp_path / "bench-report.json").read_text(encoding="utf-8")
     assert report_file.read(text, report_file.BENCH) == fakes.bench_report()
 

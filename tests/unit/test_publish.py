@@ -385,7 +385,7 @@ def test_what_is_missing_is_uploaded_by_twine(
     )
     assert env["TWINE_PASSWORD"] == SECRET
     assert SECRET not in "\n".join([*said, *words])
-    assert said[-1] == f"publish: 2 uploaded, 0 there before, {URL}"
+    assert said[-1] == f"publish: 2 uploaded, 0 already there, {URL}"
 
 
 def test_a_second_run_uploads_only_what_is_missing(
@@ -400,7 +400,7 @@ def test_a_second_run_uploads_only_what_is_missing(
     server.fails.clear()
     main_publish.main(context(tmp_path, "--to", URL))
     assert server.uploads == list(two)
-    assert said[-1] == f"publish: 1 uploaded, 1 there before, {URL}"
+    assert said[-1] == f"publish: 1 uploaded, 1 already there, {URL}"
 
 
 def test_an_upload_needs_no_target_and_so_no_probe(

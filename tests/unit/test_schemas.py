@@ -47,9 +47,9 @@ def schema(kind: str) -> dict[str, Any]:
         "properties": {
             "schema": {"const": records.SCHEMA},
             "kind": {"const": kind},
-            "ok": {"type": "boolean", "description": "whether a later stage may build on it"},
+            "ok": {"type": "boolean", "description": "whether a later session may use this record"},
             kind: inner,
-            "sha256": {"type": "string", "description": "of the canonical JSON of the rest"},
+            "sha256": {"type": "string", "description": "of the canonical JSON of everything else"},
         },
         "required": ["schema", "kind", "ok", kind, "sha256"],
         "$defs": definitions,

@@ -764,9 +764,9 @@ def test_upstreams_vocabularies_come_from_the_locked_source(
         assert [path.name for path in folder.iterdir()] == ["ggml-vocab-a.gguf.inp"]
     else:
         assert found is None
-        assert "tokenizer texts are not tried" in told.out + told.err
+        assert "tokenizer texts are not tested" in told.out + told.err
     assert main_smoke._vectors(ctx, "0.2.0", folder) is None
     capsys.readouterr()
     spec = dataclasses.replace(ctx.spec, platform="windows")
     assert main_smoke._vectors(dataclasses.replace(ctx, spec=spec), "0.3.16", folder) is None
-    assert "not tried on Windows" in capsys.readouterr().out
+    assert "not tested on Windows" in capsys.readouterr().out
