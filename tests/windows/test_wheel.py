@@ -132,7 +132,7 @@ def with_another_runtime(_: Context, wheel: Draft) -> None:
 TAMPERED: dict[str, tuple[Callable[[Context, Draft], None], set[str], str]] = {
     "as built": (as_built, {"imports", "sbom"}, "msvcp140.dll: nothing provides it"),
     "by delvewheel's own way": (by_delvewheels_own_way, {"imports"}, "nothing loads it from"),
-    "without OpenMP": (without_openmp, {"imports", "sbom"}, "nothing provides it (needed by ggml-base"),
+    "without OpenMP": (without_openmp, {"imports", "sbom"}, "nothing provides it (needed"),
     "with another runtime": (with_another_runtime, {"sbom"}, "not the file that is named"),
 }
 
