@@ -183,6 +183,18 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 125
 
 
+def test_every_test_that_a_document_names_is_there() -> None:
+    files = list((fakes.ROOT / "tests").rglob("test_*.py"))
+    there = {path.stem for path in files}
+    for path in files:
+        there |= set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    named = set()
+    for page in (fakes.ROOT / "docs").glob("*.md"):
+        named |= set(re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8")))
+    assert len(named) > 40
+    assert named <= there, sorted(named - there)
+
+
 def test_every_page_that_a_document_links_to_is_there() -> None:
     for name in ["README.md", "README.es.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *PAGES]:
         path = fakes.ROOT / name
