@@ -91,7 +91,7 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
             raise _wrong(name, "\n".join(f"{name}{fault}" for fault in faults))
         cmake = tuple(sorted(table.cmake.items()))
         fields = {**vars(table), "cmake": cmake}
-        specs[name] = BuildSpec(target=name, platform=platform, **fields)
+        specs[name] = BuildSpec(base=name, target=name, platform=platform, **fields)
     return specs
 
 

@@ -119,7 +119,10 @@ def test_every_file_that_contributing_names_is_there() -> None:
 
 
 def test_the_documents_have_no_gaps_left() -> None:
-    assert re.findall(r"@[A-Z0-9]+@", README + ARCHITECTURE) == []
+    pages = [*fakes.ROOT.glob("*.md"), *(fakes.ROOT / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    assert re.findall(r"@[A-Z0-9]+@", text) == []
+    assert re.findall(r"^(?:<<<<<<<|>>>>>>>) .*$", text, re.MULTILINE) == []  # git's, of a merge
 
 
 # ---- README.es.md says the same -----------------------------------------------------------------

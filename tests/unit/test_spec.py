@@ -269,6 +269,7 @@ def test_a_spec_is_named_for_what_it_builds_otherwise_than_its_table(
         (["--toolkit", "/my cuda"], "--target rtx50 --toolkit '/my cuda'"),
         (["--source", "/llama cpp"], "--target rtx50 --source '/llama cpp'"),
         (["--target", "ada", "--cuda", "13.4"], "--target ada --cuda 13.4"),
+        (["--cmake", "GGML_CUDA_GRAPHS=OFF"], "--target rtx50 --cmake GGML_CUDA_GRAPHS=OFF"),
     ],
 )
 def test_the_command_of_a_spec_chooses_that_spec_again(words: list[str], line: str) -> None:

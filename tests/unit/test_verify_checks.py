@@ -1236,12 +1236,23 @@ def test_names_of_copies_of_one_file_are_those_of_its_links() -> None:
         (b"..fLaC..", ["LZCNT"], ()),
         (b"nothing of it", ["CPUID", "RDRAND"], ()),
         (b"..random_device..", ["CPUID", "AVX512F"], ()),
+        (b"..VCRUNTIME140.dll..", ["CPUID", "XSAVE", "AVX2"], ("AVX2", "XSAVE")),
+        (b"..VCRUNTIME140.dll..", ["CPUID", "AMX_TILE"], ()),
+        (b"..vcomp140.amd64.pdb..", ["CPUID", "AVX"], ("AVX",)),
     ],
 )
 def test_guarded_features_are_those_of_a_runtime_that_asks(
     data: bytes, features: list[str], held: tuple[str, ...]
 ) -> None:
-    assert policy.guarded(data, features) == held
+    assert policy.guarded(data, dict.fromkeys(features, 1), 100) == held
+
+
+def test_what_msvcs_runtime_asks_for_is_few_instructions_of_a_library() -> None:
+    # As in whisper.dll and in a library that /arch:AVX2 compiled (wheels.toml says which).
+    few = {"CPUID": 20, "XSAVE": 1, "AVX": 52, "AVX2": 30}
+    assert policy.guarded(b"VCRUNTIME140.dll", few, 107_762) == ("AVX", "AVX2", "XSAVE")
+    many = {"CPUID": 20, "XSAVE": 1, "AVX": 13_912, "AVX2": 4_297}
+    assert policy.guarded(b"VCRUNTIME140.dll", many, 142_182) == ("XSAVE",)
 
 
 def test_every_check_has_a_planted_failure() -> None:

@@ -122,7 +122,10 @@ def test_known_faults_of_the_release_are_named_with_or_without_a_run() -> None:
 
 
 def test_side_by_side_only_the_fp4_wheel_claims_native_fp4() -> None:
-    for language, claim in (("en", "**Native FP4**: 6144 of them"), ("es", "**FP4 nativo**: 6144")):
+    for language, claim in (
+        ("en", "**Native FP4**: 6144 of these instructions"),
+        ("es", "**FP4 nativo**: 6144"),
+    ):
         assert claim in of(WHEELS["rtx50-fp4"], language)
         for name in ("rtx50", "cpu", "untested", "ptx"):
             assert not re.search("native fp4|fp4 nativo", of(WHEELS[name], language), re.IGNORECASE)

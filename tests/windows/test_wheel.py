@@ -263,20 +263,44 @@ def test_by_upstreams_way_and_delvewheels_alone_it_would_not_start(
     assert "Failed to load shared library" in ran.output
 
 
+def test_one_module_for_the_cpu_is_loaded_and_the_user_may_name_it(
+    lab: Lab, project: Path, smoked: Path
+) -> None:
+    lib = smoked / "venv" / "Lib" / "site-packages" / PACKAGE / "lib"
+    ran, modules = import_it(lab, project, smoked)
+    ran.well()
+    (best,) = (path for path in modules if r"\ggml-cpu-" in path)
+    assert best.startswith(lab.windows(lib).lower())
+    assert not best.endswith("-x64.dll")  # every machine of today can do better
+    _, modules = import_it(lab, project, smoked, env={**ALONE, "BLACKWHEEL_CPU": "x64"})
+    named = [path for path in modules if r"\ggml-cpu-" in path]
+    assert named == [lab.windows(lib / "ggml-cpu-x64.dll").lower()]
+    ran, _ = import_it(lab, project, smoked, env={**ALONE, "BLACKWHEEL_CPU": "z80"})
+    assert ran.returncode == 1
+    assert "ImportError: llama_cpp has no CPU module 'z80' that this CPU can run" in ran.output
+
+
 @pytest.fixture
-def decoys(folder: Path) -> Path:
+def decoys(folder: Path, wheel: Path) -> Path:
     """A folder with libraries of llama.cpp that are none of the wheel's, and are broken."""
-    for name in ("ggml.dll", "ggml-base.dll", "llama.dll"):
+    with zipfile.ZipFile(wheel) as archive:
+        names = [Path(n).name for n in archive.namelist() if n.startswith(f"{PACKAGE}/lib/")]
+    assert {"ggml.dll", "ggml-base.dll", "llama.dll", "ggml-cpu-x64.dll"} <= set(names)
+    for name in names:
         compiled(folder / name, "int nothing(void) { return 0; }")
     return folder
 
 
-def test_libraries_of_another_llama_cpp_in_the_current_folder_are_left_alone(
+def test_libraries_of_another_llama_cpp_in_the_current_folder_or_path_are_left_alone(
     lab: Lab, project: Path, smoked: Path, decoys: Path
 ) -> None:
-    ran, modules = import_it(lab, project, smoked, cwd=decoys)
-    ran.well()
-    assert loaded_from(modules, r"ggml\.dll").endswith(r"\llama_cpp\lib")
+    lib = lab.windows(smoked / "venv" / "Lib" / "site-packages" / PACKAGE / "lib").lower()
+    on_path = {"PATH": f"{lab.windows(decoys)};{ALONE['PATH']}"}
+    for env, cwd in ((ALONE, decoys), (on_path, None)):
+        ran, modules = import_it(lab, project, smoked, env=env, cwd=cwd)
+        ran.well()
+        for name in (r"ggml\.dll", r"ggml-base\.dll", r"llama\.dll", "ggml-cpu-"):
+            assert loaded_from(modules, name) == lib
     # And by upstream's way they would be taken.
     runtime = smoked / "venv" / "Lib" / "site-packages" / ms_runtime.FOLDER
     env = {"PATH": ALONE["PATH"] + ";" + lab.windows(runtime)}
@@ -381,7 +405,7 @@ def test_the_bundle_tests_the_wheel_with_python_alone(
     cwd.mkdir()
     ran = lab.run(lab.python, short, env=env, cwd=cwd, timeout=1800).well()
     text = (cwd / "smoke-report.json").read_text(encoding="utf-8")
-    report = smoke_results.opened(text, record, records.file_sha256(wheel), "there")
+    report = smoke_results.opened(text, record.target, records.file_sha256(wheel), "there")
     assert smoke_results.failed(report) == []
     assert len(report.cases) == 32
     assert "ok   known-answers: 32 cases" in ran.output
