@@ -148,10 +148,13 @@ def test_the_gpu_that_is_named_is_taken(tmp_path: Path) -> None:
 
 
 def test_no_gpu_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
+    """Each for the target that was asked for, not for the default one."""
+    ctx = fakes.context(tmp_path, spec=fakes.spec(target="hopper", archs=("90-real",)))
     with raises("gpu-not-usable") as caught:
-        gpu_choice.card_for(fakes.context(tmp_path), {**fakes.nvml(), "devices": []})
-    for way in ("nox -s bundle", "nox -s smoke -- --report FILE", "-- --device cpu"):
-        assert way in caught.value.remedy
+        gpu_choice.card_for(ctx, {**fakes.nvml(), "devices": []})
+    for way in ("bundle -- --target hopper", "smoke -- --target hopper --report FILE"):
+        assert f"nox -s {way}" in caught.value.remedy
+    assert "nox -s smoke -- --target hopper --device cpu" in caught.value.remedy
 
 
 def test_the_driver_must_be_new_enough_for_the_targets_cuda(tmp_path: Path) -> None:
