@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -18,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 UNIT = ROOT / "tests" / "unit"
 ON_LINUX = sys.platform == "linux"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+# Python would look for cycles among the tests all the time while it collects them, a fourth of the
+# time of that, and once for each few tests afterwards.
+gc.disable()
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
@@ -39,6 +43,12 @@ class Beside(MetaPathFinder, Loader):
 
 
 sys.meta_path.append(Beside())
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays, so it is not looked at again."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

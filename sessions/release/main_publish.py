@@ -263,7 +263,7 @@ def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
     missing = []
     for name, wheel in wheels.items():
         if _is_there(wheel, to, ctx.env):
-            console.say(f"{name} is there already: the same file")
+            console.say(f"{name} is already on the server: the same file")
         else:
             missing.append(name)
     twine = _twine(ctx) if missing else ""
@@ -271,7 +271,7 @@ def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
         console.say(f"Uploading {name} ({wheels[name].stat().st_size / 1e6:.1f} MB) to {to.shown}")
         _upload(ctx, twine, wheels[name], to)
     there = len(wheels) - len(missing)
-    console.done(f"publish: {len(missing)} uploaded, {there} there before, {to.shown}")
+    console.done(f"publish: {len(missing)} uploaded, {there} already there, {to.shown}")
 
 
 def _refuse_doubles(found: Sequence[Release]) -> None:

@@ -176,7 +176,7 @@ def _one(
     except Problem as problem:
         checks = gate.unreadable(problem, situation)
         return dist_folder.Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
-    name = ctx.spec.target.split("+")[0]
+    name = ctx.spec.base
     asked = dataclasses.replace(ctx.options, target=name)
     repacked = pythons.read(ctx.root, ctx.targets, asked, found.path)
     for older in repacked.older:
@@ -190,13 +190,14 @@ def _one(
             situation = dataclasses.replace(situation, differs=differs, checkout=checkout)
             checks = gate.judge(found, situation)
         else:
-            console.say(f"{ctx.spec.target}: not built a second time: see below what is to fix")
+            console.say(f"{ctx.spec.target}: not built a second time: a check below fails")
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
         return dist_folder.Outcome(made, own)
     files = _papers(ctx, found, made, checkout, repacked.wheels)
     release = Release(
         target=ctx.spec.target,
+        arguments=ctx.spec.arguments,
         file=found.wheel.file,
         sha256=found.sha256,
         size=found.wheel.size,
@@ -231,7 +232,7 @@ def _started(found: Evidence) -> list[str]:
 def _prove(ctx: Context, taken: Sequence[reports.Report]) -> int:
     """Run the sessions that test the wheel; smoke on each GPU it can be, and is not yet."""
     words = subnox.words(ctx.options)
-    name = (ctx.spec.target).split("+")[0]
+    name = ctx.spec.base
     if ctx.options.report:
         more = ["--report", ctx.options.report]
         more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []

@@ -99,7 +99,8 @@ def test_bindings_of_a_locked_release_differ_as_is_known(tmp_path: Path) -> None
     if not source.is_dir():
         pytest.fail(f"There is no {source}. Unpack it first: nox -s source")
     found = compare(source, tmp_path)
-    known = {row["name"] for row in knowledge.load("bindings.toml")["known"]}
+    rows = knowledge.load("bindings.toml")["known"]
+    known = {row["name"] for row in rows if not row.get("fork")}
     assert found.structures >= 17
     assert found.functions >= 236
     assert found.unread == ()

@@ -745,6 +745,36 @@ def test_bindings_that_search_with_the_first_model_load_nothing_twice_and_no_unf
     assert f"searched {other}" in ran.stderr
 
 
+# As of JamePeng's fork: a library is looked for in the system by its name, then in the wheel.
+BY_NAME = """
+import ctypes
+from ctypes.util import find_library
+def load_shared_library(name, folder):
+    return ctypes.CDLL(find_library(name) or str(folder / f"lib{name}.so"))
+"""
+
+
+def test_bindings_that_look_in_the_system_by_name_get_the_wheels_libraries(
+    machine: Machine, tmp_path: Path
+) -> None:
+    beside(machine)
+    package = machine.site / "llama_cpp"
+    by_path = 'ctypes.CDLL(str(Path(__file__).parent / "lib" / "libllama.so"))'
+    assert by_path in BINDINGS
+    asking = BINDINGS.replace(
+        by_path, 'load_shared_library("llama", Path(__file__).parent / "lib")'
+    )
+    (package / "llama_cpp.py").write_text(
+        f"from llama_cpp._ctypes_extensions import load_shared_library\n{asking}"
+    )
+    (package / "_ctypes_extensions.py").write_text(BY_NAME)
+    other = gcc(tmp_path / "other" / "libllama.so", LLAMA.replace("ggml_sum()", "-1"))
+    found = "import ctypes.util; assert ctypes.util.find_library('llama') == 'libllama.so'"
+    ran = machine.run(found, path=other.parent)
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert str(other) not in ran.libraries
+
+
 def test_where_the_bindings_load_modules_themselves_none_is_loaded_twice(machine: Machine) -> None:
     """As those of some forks do, on import."""
     beside(machine)

@@ -201,7 +201,7 @@ def test_a_page_that_cannot_be_read_is_said_to_be_one(
     assert words in caught.value.evidence
 
 
-@pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 410, 500, 503])
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 410, 500])
 def test_where_there_is_no_page_nothing_is_seen(code: int, server: Played, wheel: Path) -> None:
     server.answer = lambda *_: (code, {}, b"echo")
     assert state(server, wheel) == "unseen"

@@ -241,9 +241,8 @@ def test_caches_go_only_when_asked(ctx: Context) -> None:
 
 def test_a_cache_folder_that_is_not_ours_is_not_deleted(ctx: Context) -> None:
     (ctx.cache / "precious").mkdir(parents=True)
-    with raises("cache-folder-foreign") as caught:
+    with raises("cache-folder-foreign"):
         main_clean.main(told(ctx, "--caches"))
-    assert caught.value.id == "cache-folder-foreign"
     assert (ctx.cache / "precious").exists()
 
 

@@ -6,7 +6,9 @@ that defect, so each defect is planted in the reference, where no wheel is neede
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,24 @@ def test_the_files_are_the_same_to_the_byte(name: str, tmp_path: Path) -> None:
     assert tensors.keys() == made.keys()
     for key, values in made.items():
         assert np.array_equal(tensors[key].astype(np.float32), values), key
+
+
+@functools.cache
+def _weights(module: Any) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return dict(module.make(Path(folder) / "x.gguf", "F16"))
+
+
+def weights_of(module: Any) -> dict[str, Any]:
+    """The weights of a tiny model; another dictionary each time, so that a test may change it."""
+    return dict(_weights(module))
+
+
+@functools.cache
+def right_of(module: Any) -> Any:
+    """What the model computes of the text, or of the picture, that the checks use."""
+    given = module.picture() if module is tinyvision else module.tokens(module.text(62))
+    return module.forward(_weights(module), given)
 
 
 Plant = Callable[[pytest.MonkeyPatch, dict[str, Any]], None]
@@ -106,69 +126,57 @@ OF_BERT = [
 
 @pytest.mark.parametrize(("plant", "least"), OF_VISION)
 def test_a_projector_that_computes_otherwise_is_seen(
-    plant: Plant,
-    least: float,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    plant: Plant, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = tinyvision.make(tmp_path / "x.gguf", "F16")
-    pixels = tinyvision.picture()
-    right = tinyvision.forward(weights, pixels)
+    weights, right = weights_of(tinyvision), right_of(tinyvision)
     plant(monkeypatch, weights)
-    assert oracle.nmse(tinyvision.forward(weights, pixels), right) > least
+    assert oracle.nmse(tinyvision.forward(weights, tinyvision.picture()), right) > least
 
 
 @pytest.mark.parametrize("change", ["mirrored", "channels", "shifted", "another"])
-def test_another_picture_is_seen(change: str, tmp_path: Path) -> None:
+def test_another_picture_is_seen(change: str) -> None:
     vision = tinyvision
-    weights, pixels = vision.make(tmp_path / "x.gguf", "F16"), vision.picture()
+    pixels = vision.picture()
     other = {
         "mirrored": pixels[:, ::-1],
         "channels": pixels[:, :, ::-1],
         "shifted": np.roll(pixels, 1, axis=1),
         "another": vision.picture(12),
     }[change]
-    right = vision.forward(weights, pixels)
+    right = right_of(vision)
     assert right.shape == (vision.TOKENS, tinymodel.EMBD)
     assert np.std(right) == pytest.approx(1, abs=0.2)
-    assert oracle.nmse(vision.forward(weights, other), right) > SEEN
+    assert oracle.nmse(vision.forward(weights_of(vision), other), right) > SEEN
 
 
-def test_a_picture_that_is_pooled_otherwise_is_seen(tmp_path: Path) -> None:
-    vision = tinyvision
-    weights = vision.make(tmp_path / "x.gguf", "F16")
-    right = vision.forward(weights, vision.picture())
+def test_a_picture_that_is_pooled_otherwise_is_seen() -> None:
+    right = right_of(tinyvision)
     across = right.reshape(4, 4, -1).transpose(1, 0, 2).reshape(right.shape)
     assert oracle.nmse(across, right) > SEEN
 
 
 @pytest.mark.parametrize(("plant", "least"), OF_BERT)
 def test_a_bert_that_computes_otherwise_is_seen(
-    plant: Plant,
-    least: float,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    plant: Plant, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bert = tinybert
-    weights, ids = bert.make(tmp_path / "x.gguf", "F16"), bert.tokens(bert.text(62))
-    right = bert.forward(weights, ids)
+    weights, right = weights_of(bert), right_of(bert)
     plant(monkeypatch, weights)
-    wrong = bert.forward(weights, ids)
+    wrong = bert.forward(weights, bert.tokens(bert.text(62)))
     for pooling in bert.POOLING:
         error = oracle.nmse(bert.pooled(wrong, pooling), bert.pooled(right, pooling))
         assert error > least, pooling
 
 
-def test_each_pooling_gives_something_else(tmp_path: Path) -> None:
-    bert = tinybert
+def test_each_pooling_gives_something_else() -> None:
+    bert, hidden = tinybert, right_of(tinybert)
     ids = bert.tokens(bert.text(62))
-    hidden = bert.forward(bert.make(tmp_path / "x.gguf", "F16"), ids)
     found = {name: bert.pooled(hidden, name) for name in bert.POOLING}
     assert found["none"].shape == (64, bert.WIDTH)
     for one, other in (("mean", "cls"), ("mean", "last"), ("cls", "last")):
         assert oracle.nmse(found[one], found[other]) > SEEN
     # A text that sees the other one in its batch, or positions that go on from it.
-    far = bert.forward(bert.make(tmp_path / "y.gguf", "F16"), [*ids, *ids])
+    far = bert.forward(weights_of(bert), [*ids, *ids])
     assert oracle.nmse(far[: len(ids)], hidden) > SEEN
 
 

@@ -442,30 +442,30 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "cublas-without-a-bound": (
         requiring("nvidia-cublas"),
         ids("imports"),
-        "libcublas.so.13: nvidia-cublas does not hold pip to CUDA 13",
+        "libcublas.so.13: nvidia-cublas does not limit pip to CUDA 13",
     ),
     "cublas-without-an-upper-bound": (
         requiring("nvidia-cublas>=13"),
         ids("imports"),
-        "nvidia-cublas>=13 does not hold pip to CUDA 13",
+        "nvidia-cublas>=13 does not limit pip to CUDA 13",
     ),
     "cublas-without-a-lower-bound": (
         requiring("nvidia-cublas<14"),
         ids("imports"),
-        "nvidia-cublas<14 does not hold pip to CUDA 13",
+        "nvidia-cublas<14 does not limit pip to CUDA 13",
     ),
     "cublas-requirement-of-another-major": (
         requiring("nvidia-cublas<13,>=12.1"),
         ids("imports"),
-        "does not hold pip to CUDA 13",
+        "does not limit pip to CUDA 13",
     ),
     "cublas-of-two-majors": (
         requiring("nvidia-cublas<15,>=13.1"),
         ids("imports"),
-        "does not hold pip to CUDA 13",
+        "does not limit pip to CUDA 13",
     ),
     **{
-        f"cublas-{name}": (requiring(text), ids("imports"), "does not hold pip to CUDA 13")
+        f"cublas-{name}": (requiring(text), ids("imports"), "does not limit pip to CUDA 13")
         for name, text in {
             "into-the-next-major": "nvidia-cublas<14.9,>=13.2",
             "to-the-next-major": "nvidia-cublas<=14,>=13.2",
@@ -1521,6 +1521,26 @@ def test_what_differs_of_a_source_of_ones_own_is_named_and_a_warning() -> None:
     made = checks(fakes.case(found, spec=own))["python-files"]
     assert made.status == "warn"
     assert MODULE in made.evidence
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "fails"),
+    [("0.3.47", "0.3.47", False), ("0.3.47", "0.3.16", True), ("0.3.16", "0.3.47", True)],
+)
+def test_the_version_of_a_source_of_ones_own_is_the_one_that_its_build_recorded(
+    recorded: str, found: str, fails: bool
+) -> None:
+    facts = fakes.wheel_facts(version=found, metadata_version=found)
+    case = fakes.case(
+        facts,
+        spec=fakes.claiming(source="/home/user/llama-cpp-python"),
+        record=fakes.recorded(facts, version=recorded),
+        upstream=None,
+    )
+    made = checks(case)["metadata"]
+    assert (made.status == "fail") is fails
+    assert not fails or f"the checkout's is {recorded}" in made.evidence
+    assert "lock" not in checks(case)["python-files"].remedy
 
 
 @pytest.mark.parametrize("version", ["0.3.16", "0.3.16.0", "0.3.16+cu131", "v0.3.16"])

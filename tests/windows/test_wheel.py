@@ -412,7 +412,7 @@ def test_the_bundle_tests_the_wheel_with_python_alone(
     cwd.mkdir()
     ran = lab.run(lab.python, short, env=env, cwd=cwd, timeout=1800).well()
     text = (cwd / "smoke-report.json").read_text(encoding="utf-8")
-    report = smoke_results.opened(text, record, records.file_sha256(wheel), "there")
+    report = smoke_results.opened(text, record.target, records.file_sha256(wheel), "there")
     # All that it finds wrong is that the other types are missing.
     left_out = {gap.partition(":")[0] for gap in smoke_results.gaps(report)}
     assert left_out == set(json.loads((smoked / "job.json").read_text("utf-8"))["types"]) - SHORT

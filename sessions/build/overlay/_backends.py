@@ -49,6 +49,7 @@ def load():
     Raises ImportError where there is none, or where the one that was asked for cannot run here.
     """
     global chosen
+    not_by_name()
     importlib.import_module(__package__ + ".llama_cpp")
     ggml = library()
     if ggml is None or ggml.ggml_backend_reg_count():
@@ -77,6 +78,19 @@ def load():
     if other and not ggml.ggml_backend_load(other.encode(*PATHS)):
         raise ImportError("ggml cannot load the module that {}={} names".format(OTHERS, other))
     search_elsewhere_only()
+
+
+def not_by_name():
+    """Have bindings not ask the system for a libllama of its own first, as those of forks do.
+
+    They load the wheel's libraries by path, then.
+    """
+    try:
+        loading = importlib.import_module(__package__ + "._ctypes_extensions")
+    except ImportError:  # of an older release
+        return
+    if hasattr(loading, "find_library"):
+        loading.find_library = lambda name: None
 
 
 def search_elsewhere_only():
