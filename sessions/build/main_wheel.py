@@ -119,7 +119,9 @@ def next_lines(spec: BuildSpec, path: Path, capabilities: Sequence[str]) -> list
     wanted = gpu_choice.capabilities(spec)
     runtime = f" (pip also downloads NVIDIA's CUDA runtime, {knowledge.runtime_mb()} MB)"
     if wanted and set(wanted).isdisjoint(capabilities):
-        test = ["No GPU here is of its architecture. To write one file that tests it elsewhere:"]
+        test = [
+            "No GPU of this machine has its architecture. To write a file that tests it elsewhere:"
+        ]
         test.append(f"  {command_of('bundle', spec)}")
     else:
         test = ["To test it here:", f"  {command_of('smoke', spec)}"]

@@ -99,11 +99,15 @@ def _published(ctx: Context, version: str) -> str:
 
 
 def put(path: Path, table: str, version: str, row: dict[str, Any]) -> None:
-    """Put the row of a release into a file of facts, which is kept in the order of releases."""
+    """Put the row of a release into a file of facts, which is kept in the order of releases.
+
+    What a person added to the row, as the list of files to merge, stays.
+    """
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     rows: Any = document[table]
-    rows.pop(version, None)
-    rows[version] = row
+    kept = rows.pop(version, tomlkit.table())
+    kept.update(row)
+    rows[version] = kept
     for name in sorted(rows, key=Version):  # each to the end, so that they are in order
         rows[name] = rows.pop(name)
     records.write_text(path, tomlkit.dumps(document))

@@ -215,7 +215,7 @@ def linked_runtime(chain: Toolchain, spec: BuildSpec) -> tuple[Check, ...]:
         Check(
             "libstdc++",
             "fail",
-            f"libstdc++.a: the compiler has none, and a wheel for glibc {spec.glibc} needs it",
+            f"libstdc++.a: the compiler lacks it, and a wheel for glibc {spec.glibc} needs it",
             evidence=f"{chain.compiler.cc} -print-file-name=libstdc++.a names no file",
             remedy="install it (Fedora, RHEL: dnf install libstdc++-static; Debian, Ubuntu: apt "
             "install g++), or build for systems no older than this one: --glibc host",

@@ -153,7 +153,7 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     steps = need if timed else may
     timeline = steps("steps", Timeline, rebuild)
     if timeline and wheel and timed and not _sums_up(wheel, timeline):
-        missing["steps.json is of another build than the wheel's"] = rebuild
+        missing["steps.json belongs to another build than the wheel"] = rebuild
     path = wheels / (wheel.file if wheel else "")
     if wheel and not path.is_file():
         missing[f"{path.name} is missing"] = command("verify", spec)

@@ -148,7 +148,7 @@ def gaps(report: SmokeReport) -> list[str]:
         if missing := ways - seen.keys():
             found.append(f"{name}: {len(missing)} of {len(ways)} cases are missing")
         if sum(seen.values()) > len(seen) or seen.keys() - ways:
-            found.append(f"{name}: cases that are there twice, or that nobody asks for")
+            found.append(f"{name}: cases that occur twice, or are not expected")
     return found
 
 

@@ -199,13 +199,13 @@ def loads(data: bytes, *, digits: int = 4000) -> Any:
     def number(text: str) -> float:
         value = float(text)
         if not math.isfinite(value):
-            raise ValueError(f"{text[:40]} is not a number that a record may hold")
+            raise ValueError(f"{text[:40]} is not a number that a record may contain")
         return value
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ValueError("a name is there twice")
+            raise ValueError("a name occurs twice")
         return found
 
     value = json.loads(

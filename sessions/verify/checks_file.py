@@ -86,7 +86,7 @@ def _metadata(case: Case) -> Iterator[str]:
         if wanted and python != wanted:
             yield f"Python tag: {python}, and the target's is {wanted}"
     if found.purelib:
-        yield "Root-Is-Purelib is not false, and it holds machine code"
+        yield "Root-Is-Purelib is not false, and it contains machine code"
     try:
         if not SpecifierSet(found.requires_python).contains(spec.python):
             yield f"Requires-Python {found.requires_python} refuses the target's {spec.python}"

@@ -125,7 +125,7 @@ def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[st
         return
     specifiers = SpecifierSet(",".join(str(r.specifier) for r in found))
     if _majors(specifiers) != {int(major)}:
-        yield f"{name}: {found[0]} does not hold pip to CUDA {major}"
+        yield f"{name}: {found[0]} does not limit pip to CUDA {major}"
     floor = knowledge.floors(major)[package]
     lower = [s.version.removesuffix(".*") for s in specifiers if s.operator in _LOWER_BOUNDS]
     oldest = max(map(Version, lower), default=None)

@@ -113,7 +113,7 @@ def _metadata(data: bytes | None, problems: list[str]) -> core_metadata.RawMetad
         problems.append("METADATA: headers of a letter, by which readers take its text apart")
         return {}
     raw, unparsed = core_metadata.parse_email(str(headers))
-    problems += [f"METADATA: {key} is unknown, or is there more than once" for key in unparsed]
+    problems += [f"METADATA: {key} is unknown, or occurs more than once" for key in unparsed]
     try:
         core_metadata.Metadata.from_raw(raw)
     except core_metadata.ExceptionGroup as group:
@@ -246,7 +246,7 @@ def _hash_problem(code: str, sha256: str, text: bytes | None) -> str | None:
     if algorithm not in ("sha384", "sha512"):  # the specification allows what is longer
         algorithm = "sha256"
     elif text is None:
-        return f"RECORD has its {algorithm}, which is judged of small texts only"
+        return f"RECORD has its {algorithm}, which is checked for small texts only"
     else:
         digest = hashlib.new(algorithm, text).hexdigest()
     right = base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode()

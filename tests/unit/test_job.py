@@ -378,7 +378,7 @@ def test_a_name_that_is_there_twice_is_refused() -> None:
     )
     with raises("smoke-report-invalid") as caught:
         smoke_results.opened(text, None, DIGEST, "report.json")
-    assert caught.value.evidence == "not a report: 'device' is there twice"
+    assert caught.value.evidence == "not a report: 'device' occurs twice"
 
 
 def test_the_report_of_a_wheel_of_another_name_is_refused() -> None:

@@ -176,7 +176,9 @@ def test_rows_are_kept_in_the_order_of_releases(tmp_path: Path) -> None:
     rows = tomllib.loads(text)["sdist"]
     assert list(rows) == ["0.3.9", "0.3.16", "0.3.35", "0.3.36", "0.3.100"]
     assert rows["0.3.36"] == {"file": "b"}
+    assert rows["0.3.16"] == {"file": "0.3.16", "merged": [["x"]]}  # added by a person
     assert text.startswith("# kept\n")
+    assert "# why" in text
 
 
 def test_a_row_that_moves_keeps_what_it_says(tmp_path: Path) -> None:

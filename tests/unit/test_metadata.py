@@ -313,7 +313,7 @@ def test_a_longer_hash_is_judged_where_the_text_is_at_hand(algorithm: str) -> No
     assert said(FILES[A], {A: FILES[A]}) == []
     assert said(b"other", {A: FILES[A]}) == [f"{A}: another hash than in RECORD"]
     assert said(FILES[A], {}) == [
-        f"{A}: RECORD has its {algorithm}, which is judged of small texts only"
+        f"{A}: RECORD has its {algorithm}, which is checked for small texts only"
     ]
 
 

@@ -442,30 +442,30 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "cublas-without-a-bound": (
         requiring("nvidia-cublas"),
         ids("imports"),
-        "libcublas.so.13: nvidia-cublas does not hold pip to CUDA 13",
+        "libcublas.so.13: nvidia-cublas does not limit pip to CUDA 13",
     ),
     "cublas-without-an-upper-bound": (
         requiring("nvidia-cublas>=13"),
         ids("imports"),
-        "nvidia-cublas>=13 does not hold pip to CUDA 13",
+        "nvidia-cublas>=13 does not limit pip to CUDA 13",
     ),
     "cublas-without-a-lower-bound": (
         requiring("nvidia-cublas<14"),
         ids("imports"),
-        "nvidia-cublas<14 does not hold pip to CUDA 13",
+        "nvidia-cublas<14 does not limit pip to CUDA 13",
     ),
     "cublas-requirement-of-another-major": (
         requiring("nvidia-cublas<13,>=12.1"),
         ids("imports"),
-        "does not hold pip to CUDA 13",
+        "does not limit pip to CUDA 13",
     ),
     "cublas-of-two-majors": (
         requiring("nvidia-cublas<15,>=13.1"),
         ids("imports"),
-        "does not hold pip to CUDA 13",
+        "does not limit pip to CUDA 13",
     ),
     **{
-        f"cublas-{name}": (requiring(text), ids("imports"), "does not hold pip to CUDA 13")
+        f"cublas-{name}": (requiring(text), ids("imports"), "does not limit pip to CUDA 13")
         for name, text in {
             "into-the-next-major": "nvidia-cublas<14.9,>=13.2",
             "to-the-next-major": "nvidia-cublas<=14,>=13.2",

@@ -437,11 +437,8 @@ def test_the_card_compares_with_a_wheel_for_all_gpus(
     )
     times = round(mb * 1e6 / found.wheel.size)
     text = of(found)
-    assert (
-        f"was published with {mb} MB, {times} times the size of this wheel (with another {other}"
-        in text
-    )
-    assert f"se publicó con {mb} MB, {times} veces el tamaño de este" in of(found, "es")
+    assert f"has {mb} MB, {times} times the size of this wheel (with another {other}" in text
+    assert f"tiene {mb} MB, {times} veces el tamaño de este" in of(found, "es")
     assert "wheel for all GPUs" not in of(WHEELS["cpu"])
 
 

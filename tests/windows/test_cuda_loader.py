@@ -253,7 +253,7 @@ def test_a_toolkit_that_was_removed_is_named_though_the_runtime_is_there(
     gone = lab.windows(places["bin"].parent.with_name("v11.8"))
     ran, _, _ = import_cuda(lab, project, cuda_venv, {"CUDA_PATH": gone})
     assert ran.returncode == 1
-    assert rf"{gone}\lib: CUDA_PATH names a toolkit that is not whole" in ran.output
+    assert rf"{gone}\lib: CUDA_PATH names a toolkit without this folder" in ran.output
 
 
 # ---- The checks of the driver and the GPUs -------------------------------------------------------
