@@ -91,7 +91,9 @@ def _threads(part: Job) -> list[str]:
 
 def _lora(part: Job) -> list[str]:
     return (
-        [] if part.get("unchanged") else ["the model without the adapter has other bits after it"]
+        []
+        if part.get("unchanged")
+        else ["after the adapter was removed, the model gives other bits"]
     )
 
 

@@ -327,7 +327,7 @@ def test_with_a_gpu_its_module_is_loaded_by_its_full_path(
         ran, modules = first_call(lab, project, cuda_venv, env)
         ran.well()
         assert "Warning" not in ran.output
-        assert [path for path in modules if "cuda" in path] == [
+        assert [path for path in modules if "ggml-cuda" in path] == [
             lab.windows(lib / CUDA_MODULE).lower()
         ]
         assert len(modules) == 2
