@@ -6,7 +6,7 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -51,6 +51,11 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_unconfigure() -> None:
+    """Else LIEF says as Python ends that it leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def links(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Symbolic links: Windows lets only some users make them."""
@@ -62,23 +67,24 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> None:
         pytest.skip(f"no symbolic links here: {error}")
 
 
-@pytest.fixture(autouse=True)
-def _no_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _no_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """A unit test that reaches a real tool would start a build, or hang on the network.
 
     A test that means to may put its own function in these places; the tests of ``run`` itself
     import ``capture`` by name, which this does not touch.
     """
-    monkeypatch.delenv("BLACKWHEEL_COMMAND", raising=False)  # how these very tests were called
-    if UNIT not in request.path.parents:
-        return
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a unit test may not run programs")
 
-    monkeypatch.setattr("sessions.shared.programs.capture", refuse)
-    monkeypatch.setattr("sessions.shared.programs.stream", refuse)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # no test takes the power away
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BLACKWHEEL_COMMAND", raising=False)  # how these very tests were called
+        if UNIT in request.path.parents:
+            patch.setattr("sessions.shared.programs.capture", refuse)
+            patch.setattr("sessions.shared.programs.stream", refuse)
+            patch.setattr(os, "fsync", lambda _: None)  # no test takes the power away
+        yield
 
 
 def _not_skipped(path: Path, report: Report) -> Report:

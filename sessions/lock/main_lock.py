@@ -58,14 +58,14 @@ def main(ctx: Context) -> None:
 
 
 def lock_sdist(ctx: Context, version: str) -> None:
-    """Add one release of llama-cpp-python to ``data/knowledge/sources.toml``."""
+    """Add one release of llama-cpp-python to ``data/knowledge/sdists.toml``."""
     asked, version = version, _published(ctx, version)
     if asked == LATEST and version in knowledge.sdists():
         console.done(f"The newest release, llama-cpp-python {version}, is locked already.")
         return
     with ctx.scratch() as folder:
         sdist = sdist_lock.download(ctx, build_tools.own(ctx), version, folder)
-        path = knowledge.KNOWLEDGE / "sources.toml"
+        path = knowledge.KNOWLEDGE / "sdists.toml"
         put(knowledge.KNOWLEDGE / "upstream.toml", "release", version, upstream_row(sdist, version))
         put(path, "sdist", version, sdist_lock.row(sdist))
     console.done(f"Locked llama-cpp-python {version} in {path.relative_to(ctx.root)}.")

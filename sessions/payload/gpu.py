@@ -112,24 +112,27 @@ def driver_warning(release: str, known: dict[str, str]) -> str:
     )
 
 
+_ELSEWHERE = (
+    "run this file on a machine with such a GPU, or with --device cpu to test on the CPU only"
+)
+
+
 def choose(
     nvml: dict[str, Any],
     capabilities: Sequence[str],
     driver: int,
     asked: str | None,
     visible: str | None = None,
+    elsewhere: str = _ELSEWHERE,
 ) -> tuple[dict[str, Any] | None, str, str]:
     """The GPU to test a wheel on: (device, "", ""), or (None, what is wrong, what fixes it).
 
     ``capabilities`` are those of the wheel's machine code, ``driver`` the oldest driver release
     that runs it, ``asked`` the index the user named, ``visible`` CUDA_VISIBLE_DEVICES where it is
-    set: GPUs that a scheduler or the user has hidden are not used.
+    set: GPUs that a scheduler or the user has hidden are not used. ``elsewhere`` is what to do
+    where no GPU here will do; else what somebody does who runs a bundle.
     """
     wanted = " or ".join(capabilities)
-    elsewhere = (
-        "test the wheel on a machine with the GPU: nox -s bundle writes one file to run there, and "
-        "nox -s smoke -- --report FILE imports its report"
-    )
     if "error" in nvml:
         return None, f"No NVIDIA driver answers here ({nvml['error']}).", elsewhere
     devices = nvml["devices"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from sessions.payload import gpu
 from sessions.shared import knowledge
+from sessions.shared.command_line import command
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.target import BuildSpec
@@ -36,11 +37,17 @@ def card_for(
     driver = knowledge.toolkit(ctx.spec.cuda).driver
     visible = ctx.env.get("CUDA_VISIBLE_DEVICES")
     asked = ctx.options.device
-    device, what, remedy = gpu.choose(nvml, wanted, driver, asked, visible)
+    elsewhere = (
+        f"test the wheel on a machine with the GPU: {command('bundle', ctx.spec)} writes one file "
+        f"to run there, and {command('smoke', ctx.spec, '--report', 'FILE')} imports its report"
+    )
+    device, what, remedy = gpu.choose(nvml, wanted, driver, asked, visible, elsewhere)
     if device is None:
-        more = "to run it on the CPU only: nox -s wheel, then nox -s smoke -- --device cpu"
+        more = f"to run it on the CPU only: {command('smoke', ctx.spec, '--device', 'cpu')}"
         if "bench" in ctx.asked:
-            more = "smoke-….pyz --bench measures it there, and nox -s bench takes that report"
+            more = "add --bench to measure it there; " + (
+                f"{command('bench', ctx.spec, '--report', 'FILE')} imports that report"
+            )
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
     second = gpu.second(nvml, wanted, device, asked, visible)
     return {**device, "visible": gpu.selector(device), "second": second}

@@ -292,5 +292,5 @@ def _judge_temporary(folders: Sequence[str]) -> Iterator[Check]:
             "fail",
             "temporary files: their folder has a space in its path",
             evidence=f"{spaced[0]}: nvcc names its files there to cl.exe without quotes",
-            remedy="make a folder without one, for example C:\\bw-temp, and set TEMP and TMP to it",
+            remedy="make a folder without a space, for example C:\\bw-temp; set TEMP and TMP to it",
         )

@@ -291,13 +291,13 @@ def _papers(
     }
     charts = bench_charts.charts(found.bench) if found.bench else []
     texts["report.html"] = report_page.render(found, commit, charts)
-    texts["provenance.intoto.json"] = provenance.text(found, commit)
+    texts["provenance.intoto.json"] = statement = provenance.text(found, commit)
     texts |= handed_on(found)
     texts["gate.json"] = records.text("gate", passed)
     files = {name: text.encode() for name, text in texts.items()}
     with zipfile.ZipFile(found.path) as archive:
         files["sbom.cdx.json"] = archive.read(found.facts.bills[0].member)
-    files |= _signature(ctx, found, commit)
+    files |= _signature(ctx, found, statement)
     return {**files, "SHA256SUMS": _sums(found, files, more).encode()}
 
 
@@ -311,9 +311,9 @@ def _sums(found: Evidence, files: Mapping[str, bytes], more: Sequence[PythonWhee
     return "\n".join([*head, *(f"{digests[name]}  {name}" for name in sorted(digests))]) + "\n"
 
 
-def _signature(ctx: Context, found: Evidence, commit: str) -> dict[str, bytes]:
+def _signature(ctx: Context, found: Evidence, statement: str) -> dict[str, bytes]:
     """The provenance signed by sigstore, if it was asked for, now or for the same one before."""
-    predicate = json.dumps(provenance.statement(found, commit)["predicate"], indent=1) + "\n"
+    predicate = json.dumps(json.loads(statement)["predicate"], indent=1) + "\n"
     digest = records.fingerprint([found.sha256, predicate])
     kept = ctx.build / f"provenance-{digest[:16]}.sigstore.json"
     if ctx.options.sigstore and not kept.exists():

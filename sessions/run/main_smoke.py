@@ -88,13 +88,18 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
 def _vectors(ctx: Context, version: str, folder: Path) -> str | None:
     """Upstream's vocabularies and the tokens of its texts, from the sdist of the wheel's release.
 
-    The folder that they are in; None, which is said, where that sdist was not downloaded. None on
-    Windows too: there upstream's C++ cannot convert a vocabulary with characters beyond U+FFFF
-    (std::wstring_convert with 16 bits; seen with MinGW's build, DeepSeek's vocabulary).
+    The folder that they are in, of a checkout its own; None, which is said, where that sdist was
+    not downloaded. None on Windows too: there upstream's C++ cannot convert a vocabulary with
+    characters beyond U+FFFF (std::wstring_convert with 16 bits; seen with MinGW's build, DeepSeek's
+    vocabulary).
     """
     if ctx.spec.platform == "windows":
         console.say("upstream's tokenizer texts are not tested on Windows: some do not load there")
         return None
+    if ctx.spec.source:
+        own = Path(ctx.spec.source).expanduser().resolve() / "vendor" / "llama.cpp" / "models"
+        if any(own.glob("ggml-vocab-*.inp")):
+            return str(own)
     sdist = knowledge.sdists().get(version.split("+")[0])
     archive = ctx.cache / "downloads" / sdist.file if sdist else None
     if sdist is None or archive is None or not archive.exists():

@@ -25,12 +25,13 @@ def imported(paths: Iterable[Path]) -> set[Path]:
         files |= waiting
         new = {name for path in waiting for name in _module(_text(path)).ours} - names
         names |= new
-        waiting = {path for name in new for path in _files(name)} - files
+        waiting = {path for name in new for path in _files(SESSIONS, name)} - files
     return files
 
 
-def _files(module: str) -> list[Path]:
-    base = SESSIONS.joinpath(*module.split(".")[1:])
+@functools.cache
+def _files(sessions: Path, module: str) -> list[Path]:
+    base = sessions.joinpath(*module.split(".")[1:])
     files = (base.with_suffix(".py"), base / "__init__.py", base.parent / "__init__.py")
     return [path for path in files if path.is_file()]
 

@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 import tarfile
-import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -74,44 +73,51 @@ def sdist(wheel: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def run(python: str, folder: Path, **changes: Any) -> dict[str, str]:
-    """Evidence of the checks that fail, by name."""
-    (folder / "run").mkdir(parents=True)
-    job = {
-        "folder": str(folder / "run"), "jit_cache": str(folder / "jit"), "layers": 0,
-        "threads": 1, "jobs": 2, "visible": "-1", "timeout": 600, **changes,
-    }  # fmt: skip
-    program = textwrap.dedent("""
-        import json, sys
-        sys.path.insert(0, sys.argv[1])
-        import importlib.util
-        import feature_checks
-        spec = importlib.util.spec_from_file_location("payload", sys.argv[1] + "/__main__.py")
-        payload = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(payload)
-        job = json.loads(sys.argv[2])
-        names = feature_checks.names(job)
-        found = {name: payload.run_child(job, "feature", type=name) for name in names}
-        checks = feature_checks.evaluate(job, {**found, "device": {"error": None}})
-        bad = {check["id"]: check["evidence"] for check in checks if check["status"] == "fail"}
-        print(json.dumps([names, bad]))
-    """)
-    words = [python, "-I", "-c", program, str(PAYLOAD), json.dumps(job)]
-    done = subprocess.run(words, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    names, failed = json.loads(done.stdout)
-    assert names == [*FEATURES, "tokenizers"]
-    return dict(failed)
+# Run in the wheel's venv, with the payload's own functions. Prints the names of the checks, and
+# for "" (nothing is damaged) and for each of them what fails: {id: evidence}.
+PROGRAM = """
+import concurrent.futures, importlib.util, json, sys
+sys.path.insert(0, sys.argv[1])
+import feature_checks
+spec = importlib.util.spec_from_file_location("payload", sys.argv[1] + "/__main__.py")
+payload = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(payload)
+jobs = {"": json.loads(sys.argv[2])}
+names = feature_checks.names(jobs[""])
+for name in names:
+    folder = jobs[""]["folder"] + "/" + name
+    payload.Path(folder).mkdir(parents=True)
+    jobs[name] = {**jobs[""], "folder": folder, "damaged": [name]}
+pairs = [*(("", name) for name in names), *((name, name) for name in names)]
+with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    parts = pool.map(lambda p: payload.run_child(jobs[p[0]], "feature", type=p[1]), pairs)
+    parts = dict(zip(pairs, parts))
+sound = {name: parts["", name] for name in names}
+failed = {}
+for damaged, job in jobs.items():
+    found = {**sound, **({damaged: parts[damaged, damaged]} if damaged else {})}
+    checks = feature_checks.evaluate(job, {**found, "device": {"error": None}})
+    failed[damaged] = {c["id"]: c["evidence"] for c in checks if c["status"] == "fail"}
+print(json.dumps([names, failed]))
+"""
 
 
 def test_features_hold_on_the_cpu_and_each_check_finds_its_defect(
     python: str, sdist: Path, tmp_path: Path
 ) -> None:
-    vectors = {"vectors": str(sdist / "vendor/llama.cpp/models")}
-    assert run(python, tmp_path / "sound", **vectors) == {}
-    for name in (*FEATURES, "tokenizers"):
-        failed = run(python, tmp_path / name, damaged=[name], **vectors)
-        assert list(failed) == [name]
+    told = {
+        "folder": str(tmp_path), "jit_cache": str(tmp_path / "jit"), "layers": 0, "threads": 1,
+        "visible": "-1", "timeout": 600, "vectors": str(sdist / "vendor/llama.cpp/models"),
+    }  # fmt: skip
+    words = [python, "-I", "-c", PROGRAM, str(PAYLOAD), json.dumps(told)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    names, failed = json.loads(done.stdout)
+    assert names == [*FEATURES, "tokenizers"]
+    assert failed.pop("") == {}
+    assert {damaged: list(checks) for damaged, checks in failed.items()} == {
+        name: [name] for name in names
+    }
 
 
 def test_upstreams_own_tests_that_need_no_download_hold(python: str, sdist: Path) -> None:

@@ -167,7 +167,7 @@ def test_no_server_and_no_index_there(project: Project, devpi: servers.Devpi) ->
     gone = publish(project, "--to", "http://127.0.0.1:9/")
     gone.badly("No server answers at this address", "Connection refused")
     missing = publish(project, "--to", f"{devpi.url}{USER}/none/", **CREDENTIALS)
-    missing.badly("no index at this address", "docs/index.md")
+    missing.badly("no index at this address", "docs/package-index.md")
 
 
 def test_each_gpu_has_an_index_of_its_own(

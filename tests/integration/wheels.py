@@ -323,7 +323,7 @@ def lock(root: Path, version: str = "0.3.16") -> None:
     path = root / "sessions" / "data" / "knowledge" / "upstream.toml"
     facts_ = {"requires": list(row.requires), "parts": row.parts, "files": row.files}
     locking.put(path, "release", version, facts_)
-    sources = root / "sessions" / "data" / "knowledge" / "sources.toml"
+    sources = root / "sessions" / "data" / "knowledge" / "sdists.toml"
     text = sources.read_text(encoding="utf-8")
     table = rf'(\[sdist."{re.escape(version)}"\][^\[]*sha256 = )"\w+"'
     changed = re.sub(table, rf'\1"{row.sdist_sha256}"', text, flags=re.S)

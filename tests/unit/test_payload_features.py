@@ -6,11 +6,15 @@ that defect, so each defect is planted in the reference, where no wheel is neede
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
+import importlib
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -18,6 +22,7 @@ import numpy as np
 import pytest
 
 from sessions.payload import encoder, oracle, tinybert, tinylora, tinymodel, tinyvision
+from tests import fakes
 
 SEEN = 1e-3  # the widest bound of these answers is 1e-4
 GOLDEN = {
@@ -240,3 +245,54 @@ def test_a_picture_among_tokens_sees_itself_and_what_was_before() -> None:
     assert not np.allclose(last[:2], found[:2])
     again, _ = oracle.from_embeddings(weights, x[:5], range(2, 5))
     assert np.allclose(again, found[:5])
+
+
+@pytest.fixture
+def features(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module as a child imports it, beside bindings that have next to nothing."""
+    log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+    monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(llama_log_callback=log))
+    monkeypatch.syspath_prepend(str(fakes.ROOT / "sessions" / "payload"))
+    before = set(sys.modules)
+    yield importlib.import_module("features")
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("kind", [ctypes.POINTER(ctypes.c_uint8), ctypes.c_char_p])
+def test_a_picture_is_given_to_bindings_that_call_its_bytes_numbers_or_a_text(
+    features: Any, kind: Any
+) -> None:
+    class Text(ctypes.Structure):
+        _fields_ = [("text", ctypes.c_char_p), ("add_special", ctypes.c_bool)]
+
+    given = []
+
+    def tokens(_: int, count: Any) -> list[int]:
+        count._obj.value = 2
+        return [5, 6]
+
+    def bitmap(_: int, __: int, data: Any) -> int:
+        given.append(bytes(data[:3]))
+        return 1
+
+    mtmd = SimpleNamespace(
+        mtmd_bitmap_init=ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, kind)(
+            bitmap
+        ),
+        mtmd_bitmap_p_ctypes=ctypes.c_void_p,
+        mtmd_default_marker=lambda: b"<picture>",
+        mtmd_input_text=Text,
+        mtmd_input_chunks_init=lambda: 1,
+        mtmd_tokenize=lambda *_: 0,
+        mtmd_input_chunks_size=lambda _: 2,
+        mtmd_input_chunks_get=lambda _, number: number,
+        mtmd_input_chunk_get_type=lambda pointer: pointer,  # 0: a text, 1: a picture
+        mtmd_input_chunk_get_tokens_text=tokens,
+        mtmd_input_chunks_free=lambda _: None,
+        mtmd_bitmap_free=lambda _: None,
+    )
+    pixels = np.full((tinyvision.SIZE, tinyvision.SIZE, 3), 7, dtype=np.uint8)
+    with features._chunks(mtmd, 1, pixels) as chunks:
+        assert [chunk.tokens for chunk in chunks] == [[5, 6], None]
+    assert given == [b"\7\7\7"]

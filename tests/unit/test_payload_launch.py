@@ -115,7 +115,7 @@ def test_without_a_gpu_it_ends_with_what_mends_it(
     shown({"error": "NVML Shared Library Not Found"})
     said = stopped(lambda: launch._card(tmp_path, manifest(), options()), capsys)
     assert "No NVIDIA driver answers here (NVML Shared Library Not Found)." in said
-    assert "Fix: test the wheel on a machine with the GPU" in said
+    assert "Fix: run this file on a machine with such a GPU" in said
 
 
 def test_another_gpu_is_refused(

@@ -130,6 +130,7 @@ def test_a_prompt_begins_a_text_and_goes_on_with_ordinary_tokens(length: int) ->
     assert len(tokens) == length
     assert tokens[0] == 1
     assert all(259 <= token < tinymodel.VOCAB for token in tokens[1:])
+    assert {type(token) for token in tokens} == {int}  # bindings of forks take no other
 
 
 def test_a_prompt_is_always_the_same_and_of_its_seed() -> None:

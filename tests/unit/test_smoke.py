@@ -770,3 +770,15 @@ def test_upstreams_vocabularies_come_from_the_locked_source(
     spec = dataclasses.replace(ctx.spec, platform="windows")
     assert main_smoke._vectors(dataclasses.replace(ctx, spec=spec), "0.3.16", folder) is None
     assert "not tested on Windows" in capsys.readouterr().out
+
+
+def test_a_checkout_has_upstreams_texts_itself(tmp_path: Path, capsys: Told) -> None:
+    ctx = smoking(tmp_path)
+    ctx = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, source=str(tmp_path)))
+    folder = tmp_path / "vectors"
+    assert main_smoke._vectors(ctx, "0.3.47", folder) is None
+    assert "tokenizer texts are not tested" in capsys.readouterr().out
+    models = tmp_path / "vendor" / "llama.cpp" / "models"
+    models.mkdir(parents=True)
+    (models / "ggml-vocab-a.gguf.inp").write_text("")
+    assert main_smoke._vectors(ctx, "0.3.47", folder) == str(models)

@@ -241,7 +241,7 @@ JUDGES = [
     "build/import_hooks.py",
     "data/knowledge/cuda.toml",
     "data/knowledge/wheels.toml",
-    "data/knowledge/sources.toml",
+    "data/knowledge/sdists.toml",
     "data/locks/runtime.txt",
 ]
 
