@@ -157,9 +157,14 @@ def test_a_wheel_that_would_not_start_on_windows_fails(
 # ---- In the Windows Python ---------------------------------------------------------------------
 
 
+def whole_report(project: Path) -> SmokeReport:
+    """What ``nox -s smoke`` left in the Windows Python."""
+    return records.need(project / "build" / "cpu" / "smoke-cpu.json", "smoke", SmokeReport)
+
+
 def test_verify_and_smoke_hold_in_the_windows_python(project: Path, proven: Ran) -> None:
     assert re.search(r"verify: (up to date, )?19 checks passed", proven.output)
-    report = records.need(project / "build/cpu/smoke-cpu.json", "smoke", SmokeReport)
+    report = whole_report(project)
     assert {check.status for check in report.checks} == {"ok"}
     assert len(report.cases) == 400
     (modules,) = (check.summary for check in report.checks if check.id == "cpu-modules")
@@ -403,7 +408,7 @@ def short(project: Path, proven: Ran, folder: Path) -> Path:
 
 
 def test_the_bundle_tests_the_wheel_with_python_alone(
-    lab: Lab, wheel: Path, record: Wheel, smoked: Path, short: Path
+    lab: Lab, project: Path, wheel: Path, record: Wheel, short: Path
 ) -> None:
     env = {**checkout.environment(lab), "PIP_NO_INDEX": "1"}
     temporary = lab.drive / "windows" / "temp"
@@ -415,7 +420,7 @@ def test_the_bundle_tests_the_wheel_with_python_alone(
     report = smoke_results.opened(text, record.target, records.file_sha256(wheel), "there")
     # All that it finds wrong is that the other types are missing.
     left_out = {gap.partition(":")[0] for gap in smoke_results.gaps(report)}
-    assert left_out == set(json.loads((smoked / "job.json").read_text("utf-8"))["types"]) - SHORT
+    assert left_out == {case["type"] for case in whole_report(project).cases} - SHORT
     assert smoke_results.failed(report) == ["known-answers"]
     assert len(report.cases) == 32
     assert all(map(smoke_results.holds, report.cases))
