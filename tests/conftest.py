@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -18,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 UNIT = ROOT / "tests" / "unit"
 ON_LINUX = sys.platform == "linux"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+# Python would look for cycles among the tests all the time while it collects them, a fourth of the
+# time of that, and once for each few tests afterwards.
+gc.disable()
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
@@ -41,6 +45,17 @@ class Beside(MetaPathFinder, Loader):
 sys.meta_path.append(Beside())
 
 
+def pytest_collection_finish() -> None:
+    """What is there now stays, so it is not looked at again."""
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    """Else LIEF says as Python ends that it leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def links(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Symbolic links: Windows lets only some users make them."""
@@ -52,23 +67,24 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> None:
         pytest.skip(f"no symbolic links here: {error}")
 
 
-@pytest.fixture(autouse=True)
-def _no_programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _no_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """A unit test that reaches a real tool would start a build, or hang on the network.
 
     A test that means to may put its own function in these places; the tests of ``run`` itself
     import ``capture`` by name, which this does not touch.
     """
-    monkeypatch.delenv("BLACKWHEEL_COMMAND", raising=False)  # how these very tests were called
-    if UNIT not in request.path.parents:
-        return
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a unit test may not run programs")
 
-    monkeypatch.setattr("sessions.shared.programs.capture", refuse)
-    monkeypatch.setattr("sessions.shared.programs.stream", refuse)
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # no test takes the power away
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("BLACKWHEEL_COMMAND", raising=False)  # how these very tests were called
+        if UNIT in request.path.parents:
+            patch.setattr("sessions.shared.programs.capture", refuse)
+            patch.setattr("sessions.shared.programs.stream", refuse)
+            patch.setattr(os, "fsync", lambda _: None)  # no test takes the power away
+        yield
 
 
 def _not_skipped(path: Path, report: Report) -> Report:

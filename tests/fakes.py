@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ ACCEPTS = HostRange(gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_m
 def spec(**changes: Any) -> BuildSpec:
     """The rtx50 target, linked with the build machine's glibc: its wheel has an OpenMP runtime."""
     base = BuildSpec(
+        base=changes.get("target", "rtx50"),
         target="rtx50",
         summary="GeForce RTX 50 and RTX PRO Blackwell",
         version="0.3.16",
@@ -854,11 +856,9 @@ def smoke_cases(file: str = "", types: Sequence[str] = ()) -> list[dict[str, Any
     ]
 
 
-def smoke_families(report: Mapping[str, Any]) -> dict[str, Any]:
+def smoke_families(file: str, on_gpu: bool) -> dict[str, Any]:
     """The model families of a report: every row of the default set, well within its bound."""
-    file = report.get("file", wheel().file)
-    version = parse_wheel_filename(file)[1] if file.count("-") >= 4 else Version("0.3.16")
-    on_gpu = report.get("device") != "cpu"
+    version = parse_wheel_filename(file)[1]
     return {
         "set": "default",
         "rows": [family_row(row) for row in families.plan(version, "default", on_gpu=on_gpu)],
@@ -874,9 +874,18 @@ def family_row(plan: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
     return {**way, **found, "host_mib": 5.0, "gpu_mib": 10.0, **changes}
 
 
+@functools.cache
+def _smoke_parts(file: str, on_gpu: bool) -> bytes:
+    """The largest parts of a report: a copy of them takes less time than making them again."""
+    parts = smoke_cases(file), smoke_features(on_gpu=on_gpu), smoke_families(file, on_gpu)
+    return pickle.dumps(parts)
+
+
 def smoke_report(**changes: Any) -> dict[str, Any]:
     """What a report says of a sound rtx50 wheel, before it is sealed."""
-    cases = changes.get("cases", ()) or smoke_cases(changes.get("file", wheel().file))
+    file, on_gpu = str(changes.get("file")), changes.get("device") != "cpu"
+    file = file if file.count("-") >= 4 else wheel().file
+    cases, features, rows = pickle.loads(_smoke_parts(file, on_gpu))
     base: dict[str, Any] = {
         **smoke_job()["identity"],
         "python": "3.11.2",
@@ -885,8 +894,8 @@ def smoke_report(**changes: Any) -> dict[str, Any]:
         "seconds": 61.5,
         "checks": smoke_checks(),
         "cases": cases,
-        "features": smoke_features(on_gpu=changes.get("device") != "cpu"),
-        "families": smoke_families(changes),
+        "features": features,
+        "families": rows,
         "times": {"import_seconds": 0.5, "prompt_per_second": 5000.0},
         "system_info": "CUDA : ARCHS = 1200",
     }
@@ -1054,10 +1063,25 @@ def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
         wheel=record,
         facts=found,
         verify=VerifyReport(found.file, found.sha256, wanted.target, verdict, 7.5, groups),
-        runs=(Run(smoke_results.opened(text, record, found.sha256, "here"), text),),
+        runs=(Run(smoke_results.opened(text, record.target, found.sha256, "here"), text),),
         timeline=None,
         ops=(ops_run(found, wanted),) if wanted.version in knowledge.ops() else (),
     )
+
+
+_texts: dict[tuple[str, int], tuple[object, str]] = {}
+
+
+def write(path: Path, kind: str, value: object) -> None:
+    """Write a record; the text of one value is made once, as most of a test file's time was that.
+
+    The value is kept with its text, so that its identity is not given to another one.
+    """
+    key = (kind, id(value))
+    if key not in _texts:
+        _texts[key] = (value, records.text(kind, value))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_texts[key][1].encode())
 
 
 def lay(build: Path, found: Evidence) -> None:
@@ -1074,11 +1098,11 @@ def lay(build: Path, found: Evidence) -> None:
     }
     for name, value in values.items():
         if value is not None:
-            records.write(build / f"{name}.json", name, value)
+            write(build / f"{name}.json", name, value)
     kept: list[tuple[str, Run | OpsRun]] = [("smoke", run) for run in found.runs]
     kept += [("ops", run) for run in found.ops]
     for session, run in kept:
-        records.write(build / f"{session}-{run.place}.json", session, run.report)
+        write(build / f"{session}-{run.place}.json", session, run.report)
         report = build / f"{session}-report-{run.place}.json"
         report.write_bytes(run.report_text.encode())
         if run.signature is not None:
@@ -1109,6 +1133,11 @@ def rerun(found: Evidence, **changes: Any) -> Evidence:
 
 def fp4_evidence(**changes: Any) -> Evidence:
     """All records of an rtx50-fp4 wheel, tested on the GPU."""
+    return dataclasses.replace(_fp4(), **changes)
+
+
+@functools.cache
+def _fp4() -> Evidence:
     tags = ("py3-none-manylinux_2_35_x86_64",)
     tensor = {**device().tensor, "OMMA.SF.16864.F32.E2M1.E2M1.E8": 6_144}
     code = device(sass={"sm_120a": 98}, tensor=tensor)
@@ -1129,14 +1158,19 @@ def fp4_evidence(**changes: Any) -> Evidence:
         archs=("120a-real",),
         device_features=("HMMA", "IMMA", "OMMA.E2M1"),
     )
-    return evidence(found, spec=wanted, **changes)
+    return _evidence(found, wanted)
 
 
 def cpu_evidence(**changes: Any) -> Evidence:
     """All records of a cpu wheel, tested on the CPU."""
+    return dataclasses.replace(_cpu(), **changes)
+
+
+@functools.cache
+def _cpu() -> Evidence:
     found, wanted = cpu_facts(), cpu_spec(budget_mb=4)
     checks = [check for check in smoke_checks() if check["id"] not in ON_A_GPU]
     where = {"device": "cpu", "capability": None, "driver": None, "checks": checks}
     text = report_text(found, "cpu", **where)
     report = smoke_results.opened(text, None, found.sha256, "here")
-    return evidence(found, **{"spec": wanted, "runs": (Run(report, text),), **changes})
+    return dataclasses.replace(_evidence(found, wanted), runs=(Run(report, text),))

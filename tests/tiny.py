@@ -57,10 +57,11 @@ def release(
     tested: bool = True,
     filler: int = 0,
     real: Path | None = None,
+    arguments: Sequence[str] = (),
 ) -> Release:
     """A release in ``dist/``, as the release stage leaves it; the wheel's mark is the target.
 
-    ``real``: this wheel takes the place of a small one.
+    ``real``: this wheel takes the place of a small one. ``arguments``: how the target was chosen.
     """
     if real:
         (dist / target).mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,7 @@ def release(
         records.write_text(dist / target / name, text)
     made = Release(
         target=target,
+        arguments=tuple(arguments) or ("--target", target),
         file=path.name,
         sha256=records.file_sha256(path),
         size=path.stat().st_size,

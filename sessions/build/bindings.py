@@ -19,8 +19,8 @@ from sessions.probe.model import Compiler
 
 # Modules of llama_cpp/ that declare what is in the libraries, each after those that it uses.
 MODULES = ("_ggml", "llama_cpp", "mtmd_cpp")
-INCLUDES = ("include", "ggml/include", "tools/mtmd")  # below vendor/llama.cpp
-HEADERS = ("llama.h", "mtmd.h", "mtmd-helper.h")
+INCLUDES = ("include", "ggml/include", "tools/mtmd", "src")  # below vendor/llama.cpp
+HEADERS = ("llama.h", "mtmd.h", "mtmd-helper.h", "llama-ext.h")
 _CONSTANT = re.compile(r"(LLAMA|GGML|MTMD)_[A-Z0-9_]+")
 # Of a C++ type the kind and the size: what decides how a value is passed.
 _PRELUDE = """\
@@ -242,10 +242,21 @@ def _structure(node: ast.stmt, base: ast.expr, names: dict[str, Any]) -> Any:
 
 
 def _bound(decorators: list[ast.expr]) -> Iterable[tuple[str, ast.expr, ast.expr]]:
-    """``@ctypes_function("name", [argument types], result type)``, by whatever name."""
+    """``@ctypes_function("name", [argument types], result type)``, by whatever name.
+
+    Instead of the name there may be a list: the name, and what compilers make of it in C++.
+    """
     for decorator in decorators:
         match decorator:
-            case ast.Call(args=[ast.Constant(value=str() as name), ast.List() as args, result, *_]):
+            case ast.Call(
+                args=[
+                    ast.Constant(value=str() as name)
+                    | ast.List(elts=[ast.Constant(value=str() as name), *_]),
+                    ast.List() as args,
+                    result,
+                    *_,
+                ]
+            ):
                 yield name, args, result
 
 
@@ -287,6 +298,8 @@ def _binary(op: ast.operator, left: Any, right: Any) -> Any:
             return left | right
         case ast.LShift() if number and 0 <= right < 64:
             return left << right
+        case ast.FloorDiv() if number and right:
+            return left // right
         case ast.Add() if number:
             return left + right
         case ast.Sub() if number:

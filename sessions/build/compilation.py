@@ -47,7 +47,7 @@ def run(
     }
     if ctx.spec.cache == "ccache":
         env["CCACHE_STATSLOG"] = str(statslog)
-    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    toolkit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     steps: list[progress.Step] = []
     cuda: list[str] = []
     start = time.monotonic()
@@ -99,7 +99,7 @@ def _cache_counts(ctx: Context, statslog: Path, stats: Sequence[str]) -> dict[st
 def warn_untold(what: str, error: object) -> None:
     """Warn that something about the build, which does not matter to the wheel, is not known."""
     reason = f"{type(error).__name__}: {error}" if isinstance(error, Exception) else str(error)
-    console.warn(f"the wheel is sound, but {what} is not known: {' '.join(reason.split())[:200]}")
+    console.warn(f"the wheel is right, but {what} is not known: {' '.join(reason.split())[:200]}")
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ def no_servers(status: str) -> str:
     if '"NotConnected"' in status:
         return f"no build server is used, everything is compiled here: {status.strip()}"
     if '"num_servers":0' in status:
-        return "no build server is used: the scheduler knows none"
+        return "no build server is used: the scheduler has none"
     return ""
 
 

@@ -77,7 +77,9 @@ def stale(ctx: Context) -> list[Removal]:
     if tree.exists() and chain:
         then = records.read(ctx.build / "inputs.json", "inputs", dict[str, str])
         now = inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
-        changes = inputs.differences(then, now) if then else ["not known what it was made from"]
+        changes = (
+            inputs.differences(then, now) if then else ["no record says what it was made from"]
+        )
         if changes:
             more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
             found.append(Removal(tree, "; ".join(changes[:SHOWN]) + more, True, own))

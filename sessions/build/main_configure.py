@@ -39,9 +39,9 @@ class Places:
 
 def main(ctx: Context) -> None:
     """Leave the record of the build's environment and settings."""
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
-    source = records.need(ctx.record("source"), "source", Source)
-    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    chain = ctx.need("probe", Toolchain)
+    source = ctx.need("source", Source)
+    toolkit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     assert chain.compiler is not None  # the probe fails without one
     _known(ctx.spec, Path(source.path))
     env = options.system_environment(ctx.env)

@@ -35,9 +35,9 @@ from sessions.shared.target import BuildSpec
 
 def main(ctx: Context) -> None:
     """Leave a finished wheel in ``wheels/<target>/`` and its record."""
-    build = records.need(ctx.record("configure"), "configure", BuildEnv)
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
-    source = records.need(ctx.record("source"), "source", Source)
+    build = ctx.need("configure", BuildEnv)
+    chain = ctx.need("probe", Toolchain)
+    source = ctx.need("source", Source)
     if ctx.spec.warning:
         console.warn(ctx.spec.warning)
     done = records.read(ctx.record("wheel"), "wheel", Wheel)
@@ -52,7 +52,7 @@ def main(ctx: Context) -> None:
     start, cpu = time.monotonic(), programs.cpu_seconds()
     ctx.wheels.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails now
     assert chain.compiler is not None  # the probe fails without one
-    toolkit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    toolkit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     needs = build.requires
     _compare_bindings(ctx, Path(source.path), chain)
     bill = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)
@@ -99,7 +99,7 @@ def main(ctx: Context) -> None:
     console.say(f"  {path}")
     trouble = compiler_cache.trouble(counts)
     if trouble:
-        console.warn(f"{trouble}: the wheel is sound, but took longer than it need")
+        console.warn(f"{trouble}: the wheel is right, but took longer than necessary")
     console.done(
         f"wheel: {wheel.size / 1e6:.1f} MB in {console.duration(wheel.wall_seconds)} "
         f"({steps} steps{compiler_cache.said(counts)}), sha256 {wheel.sha256}"
@@ -119,7 +119,9 @@ def next_lines(spec: BuildSpec, path: Path, capabilities: Sequence[str]) -> list
     wanted = gpu_choice.capabilities(spec)
     runtime = f" (pip also downloads NVIDIA's CUDA runtime, {knowledge.runtime_mb()} MB)"
     if wanted and set(wanted).isdisjoint(capabilities):
-        test = ["No GPU here is of its architecture. To write one file that tests it elsewhere:"]
+        test = [
+            "No GPU of this machine has its architecture. To write a file that tests it elsewhere:"
+        ]
         test.append(f"  {command_of('bundle', spec)}")
     else:
         test = ["To test it here:", f"  {command_of('smoke', spec)}"]
@@ -134,7 +136,7 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
     """Refuse a source whose Python declares other structures or functions than its headers."""
     texts, headers = bindings.read(source)
     if "llama_cpp" not in texts or not headers:
-        console.warn("bindings: llama_cpp/llama_cpp.py or llama.h is not there, nothing compared")
+        console.warn("bindings: llama_cpp/llama_cpp.py or llama.h is missing: nothing compared")
         return
     assert chain.compiler is not None
     declared = bindings.declarations(texts)
@@ -149,7 +151,7 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
             "The Python bindings could not be compared with the C headers.",
             id="bindings-not-compared",
             evidence=venvs.tail(done.output),
-            remedy="correct what the compiler says, or choose another one with --compiler PATH; "
+            remedy="correct the error of the compiler, or choose another one with --compiler PATH; "
             "the command was: " + programs.typed(bindings.command(chain.compiler, source, path)),
         )
     records.write(ctx.record("bindings"), "bindings", found)
@@ -183,7 +185,7 @@ def _tree(ctx: Context, build: BuildEnv, chain: Toolchain) -> None:
     tree, record = ctx.build / "tree", ctx.build / "inputs.json"
     then = records.read(record, "inputs", dict[str, str])
     if disk.is_marked(tree) and (then or {}).get("settings") != build.inputs.get("settings"):
-        console.say("The settings of the build have changed: it begins from nothing.")
+        console.say("The settings of the build have changed: it starts from nothing.")
         disk.remove(tree)
     now = build.inputs | inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
     records.write(record, "inputs", now)

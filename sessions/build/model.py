@@ -26,7 +26,7 @@ class BuildEnv:
 
 @dataclass(frozen=True)
 class BuildStep:
-    """One step of ninja's: from when to when, in milliseconds since ninja began."""
+    """One step of ninja: its start and end, in milliseconds since ninja started."""
 
     output: str  # its first, below the CMake tree
     kind: StepKind
@@ -36,11 +36,11 @@ class BuildStep:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The last run of ninja that made anything: its steps, by when they began.
+    """The last run of ninja that made anything: its steps, in the order in which they started.
 
-    ``earlier`` counts the outputs that were there already. ``critical`` names the outputs of the
-    chain of steps, each needing the one before, that took longest: with any number of cores, the
-    run would have taken no less. ``cache`` is what cachestats.py counts.
+    ``earlier`` counts the outputs that existed before. ``critical`` names the outputs of the
+    longest chain of steps in which each step needs the one before: with any number of cores, the
+    run would take at least this long. ``cache`` has the counts of compiler_cache.py.
     """
 
     began: str  # ISO 8601, UTC

@@ -67,7 +67,7 @@ def _ptx(ctx: Context) -> Path:
     label = spec.ptx(targets, ctx.options).target
     archs = ";".join(spec.virtual(ctx.spec))
     words = [w for w in subnox.words(ctx.options) if not w.startswith("--arch=")]
-    name = ctx.spec.target.split("+")[0]
+    name = ctx.spec.base
     code = subnox.follow(ctx.root, ["wheel"], name, [*words, f"--arch={archs}"])
     built = records.read(ctx.root / "build" / label / "wheel.json", "wheel", Wheel)
     if code or built is None:
@@ -120,10 +120,10 @@ def _foreign(ctx: Context, name: str) -> Path:
             code=USAGE,
             remedy="choose a target of one architecture",
         )
-    build = records.need(ctx.record("configure"), "configure", BuildEnv)
-    found = records.need(ctx.record("probe"), "probe", Toolchain)
-    source = records.need(ctx.record("source"), "source", Source)
-    kit = records.need(ctx.record("toolkit"), "toolkit", Toolkit) if ctx.spec.cuda else None
+    build = ctx.need("configure", BuildEnv)
+    found = ctx.need("probe", Toolchain)
+    source = ctx.need("source", Source)
+    kit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     assert found.compiler is not None  # the probe fails without one
     env = environment(ctx.spec, row, build, found.compiler, kit)
     label = f"{ctx.spec.target}+{name}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sessions.probe.model import Toolchain
 from sessions.probe.selection import line
-from sessions.shared import console, disk, knowledge, options, programs, records, venvs
+from sessions.shared import console, disk, knowledge, records, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 
@@ -20,7 +20,7 @@ def tools(ctx: Context, kind: str = "tools") -> Path:
 
     ``kind``: ``tools`` for the build tools, ``families`` for torch and transformers.
     """
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    chain = ctx.need("probe", Toolchain)
     if chain.python is None:
         raise Problem(
             f"There is no Python {ctx.spec.python} for the build.",
@@ -57,17 +57,7 @@ def _make(ctx: Context, python: str, version: str, venv: Path, lock: Path) -> No
     disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
     disk.discard(venv)  # what a run that was stopped left
     console.say(f"Installing the build tools for Python {version} (once).")
-    made = programs.capture(
-        [python, "-I", "-m", "venv", str(venv)], env=options.pip_environment(ctx.env)
-    )
-    if made.returncode:
-        raise Problem(
-            "Python could not make a venv for the build tools.",
-            id="tools-venv-failed",
-            evidence=venvs.tail(made.output),
-            remedy=f"install the venv module of Python {version} "
-            f"(Debian, Ubuntu: apt install python{version}-venv)",
-        )
+    venvs.make(ctx, python, version, venv)
     disk.mark(venv)
     venvs.pip(
         ctx, venv, ["install", "--no-deps", "--require-hashes", "-r", str(lock)], "the build tools"

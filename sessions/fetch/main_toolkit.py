@@ -26,7 +26,7 @@ def main(ctx: Context) -> None:
     if ctx.spec.toolkit == "pypi":
         toolkit, fresh = from_pypi(ctx, ctx.spec.cuda)
     else:
-        chain = records.need(ctx.record("probe"), "probe", Toolchain)
+        chain = ctx.need("probe", Toolchain)
         identity = toolkit_identity.toolkit_identity(ctx.spec, chain.toolkit)
         toolkit, fresh = from_system(chain.toolkit, ctx.spec.cuda, identity), False
     records.write(ctx.record("toolkit"), "toolkit", toolkit)
@@ -38,7 +38,7 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
     """The toolkit of a locked release line, and whether it had to be made."""
     lock = knowledge.toolkit_lock(cuda)
     text = lock.read_text(encoding="utf-8")
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    chain = ctx.need("probe", Toolchain)
     identity = toolkit_identity.toolkit_identity(ctx.spec, None, chain.host.glibc)
     headers = knowledge.headers(cuda, chain.host.glibc)
     folder = ctx.cache / f"cuda-{cuda}-{identity[:12]}"
@@ -109,7 +109,7 @@ def _make(
 
 def _complete(ctx: Context, root: Path) -> None:
     """Add what NVIDIA's packages lack, with the compiler that the probe chose."""
-    compiler = records.need(ctx.record("probe"), "probe", Toolchain).compiler
+    compiler = ctx.need("probe", Toolchain).compiler
     assert compiler is not None  # the probe fails without one
     if sys.platform == "win32":
         librarian = str(Path(compiler.cxx).with_name("lib.exe"))
@@ -188,7 +188,7 @@ def exports(dll: Path) -> list[str]:
             f"{dll.name} of NVIDIA's package exports no function.",
             id="toolkit-dll-without-exports",
             evidence=str(dll),
-            remedy="nox -s toolkit -- --fresh gets it again",
+            remedy="download it again: nox -s toolkit -- --fresh",
         )
     return found
 
@@ -240,8 +240,8 @@ def from_system(found: InstalledToolkit | None, cuda: str, identity: str) -> Too
         raise Problem(
             f"The toolkit in {found.root} is CUDA {found.version}; the target asks for {cuda}.",
             id="toolkit-other-version",
-            remedy=f"--cuda {'.'.join(found.version.split('.')[:2])} builds with it, "
-            f"--toolkit pypi gets {cuda}",
+            remedy=f"build with this toolkit: --cuda {'.'.join(found.version.split('.')[:2])}; or "
+            f"download CUDA {cuda}: --toolkit pypi",
         )
     return Toolkit(
         origin="system",

@@ -24,7 +24,7 @@ class Pristine:
     """What was unpacked of an sdist: each file's digest. ``filter`` is that of what was left out.
 
     ``sdist`` and ``filter`` are SHA-256: the archive's, and that of the two lists of folders in
-    data/knowledge/sources.toml.
+    data/knowledge/sdists.toml.
     """
 
     sdist: str

@@ -58,14 +58,14 @@ def main(ctx: Context) -> None:
 
 
 def lock_sdist(ctx: Context, version: str) -> None:
-    """Add one release of llama-cpp-python to ``data/knowledge/sources.toml``."""
+    """Add one release of llama-cpp-python to ``data/knowledge/sdists.toml``."""
     asked, version = version, _published(ctx, version)
     if asked == LATEST and version in knowledge.sdists():
         console.done(f"The newest release, llama-cpp-python {version}, is locked already.")
         return
     with ctx.scratch() as folder:
         sdist = sdist_lock.download(ctx, build_tools.own(ctx), version, folder)
-        path = knowledge.KNOWLEDGE / "sources.toml"
+        path = knowledge.KNOWLEDGE / "sdists.toml"
         put(knowledge.KNOWLEDGE / "upstream.toml", "release", version, upstream_row(sdist, version))
         put(path, "sdist", version, sdist_lock.row(sdist))
     console.done(f"Locked llama-cpp-python {version} in {path.relative_to(ctx.root)}.")
@@ -99,11 +99,15 @@ def _published(ctx: Context, version: str) -> str:
 
 
 def put(path: Path, table: str, version: str, row: dict[str, Any]) -> None:
-    """Put the row of a release into a file of facts, which is kept in the order of releases."""
+    """Put the row of a release into a file of facts, which is kept in the order of releases.
+
+    What a person added to the row, as the list of files to merge, stays.
+    """
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     rows: Any = document[table]
-    rows.pop(version, None)
-    rows[version] = row
+    kept = rows.pop(version, tomlkit.table())
+    kept.update(row)
+    rows[version] = kept
     for name in sorted(rows, key=Version):  # each to the end, so that they are in order
         rows[name] = rows.pop(name)
     records.write_text(path, tomlkit.dumps(document))

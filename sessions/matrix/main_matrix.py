@@ -40,7 +40,7 @@ def main(ctx: Context) -> None:
         for spec in specs[1:]:
             if ctx.options.pythons == ALL and not _allowed(ctx, spec, built):
                 continue
-            console.say(f"{_name(spec)} for Python {spec.python}")
+            console.say(f"{spec.base} for Python {spec.python}")
             rows.append(_served(ctx, spec, built))
     seconds = round(time.monotonic() - start, 1)
     failed = [row for row in rows if row.outcome == "failed"]
@@ -66,7 +66,7 @@ def groups(specs: Iterable[BuildSpec]) -> list[list[BuildSpec]]:
     """The specs by target, in their order."""
     found: dict[str, list[BuildSpec]] = {}
     for spec in specs:
-        found.setdefault(_name(spec), []).append(spec)
+        found.setdefault(spec.base, []).append(spec)
     return list(found.values())
 
 
@@ -116,7 +116,7 @@ def build(ctx: Context, spec: BuildSpec, rows: Sequence[MatrixRow]) -> MatrixRow
     disk.mark(at.build)
     fresh = ["--fresh"] if ctx.options.fresh else []
     words = [*subnox.words(ctx.options), *fresh]
-    code = subnox.heard(ctx.root, ["wheel", "verify"], _name(spec), words, env=ctx.env, log=log)
+    code = subnox.heard(ctx.root, ["wheel", "verify"], spec.base, words, env=ctx.env, log=log)
     wheel = records.read(at.record("wheel"), "wheel", Wheel)
     if code or wheel is None:
         said = log.read_text(encoding="utf-8")
@@ -125,7 +125,7 @@ def build(ctx: Context, spec: BuildSpec, rows: Sequence[MatrixRow]) -> MatrixRow
     cache = wheel.cache if new else {}
     earlier = [_inputs(ctx, row.folder) for row in rows if row.outcome in ("built", "up to date")]
     return MatrixRow(
-        target=_name(spec),
+        target=spec.base,
         python=spec.python,
         outcome="built" if new else "up to date",
         folder=spec.target,
@@ -167,14 +167,14 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
         asked = dataclasses.replace(ctx.options, python=spec.python)
         words = [*subnox.words(asked, given=True), f"--wheel={path}"]
         log = at.build / "matrix.log"
-        code = subnox.heard(ctx.root, ["verify"], _name(spec), words, env=ctx.env, log=log)
+        code = subnox.heard(ctx.root, ["verify"], spec.base, words, env=ctx.env, log=log)
         if code:
             told = subnox.reason(log.read_text(encoding="utf-8"))
             return failed(spec, told, command(ctx, spec, f"--wheel={path}"))
         records.write(at.build / "repack.json", "repack", made)
     used = programs.cpu_seconds() + time.process_time() - cpu
     return MatrixRow(
-        target=_name(spec),
+        target=spec.base,
         python=spec.python,
         outcome="repacked" if new else "up to date",
         folder=spec.target,
@@ -190,7 +190,8 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
 
 def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     """Put the wheel under the tag of ``ctx.spec`` into its folder; whether there was need to."""
-    base = records.need(ctx.root / "build" / built.folder / "wheel.json", "wheel", Wheel)
+    path = ctx.root / "build" / built.folder / "wheel.json"
+    base = records.need(path, "wheel", Wheel, f"nox -s wheel -- --target {ctx.spec.base}")
     if not base.sha256 == built.sha256 == records.file_sha256(wheel):
         raise Problem(
             f"{wheel} was changed after it was tested, by another run or by hand.",
@@ -240,17 +241,17 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
 def failed(spec: BuildSpec, reason: str, remedy: str) -> MatrixRow:
     """The row of a wheel that there is not."""
     return MatrixRow(
-        _name(spec), spec.python, "failed", "", "", "", 0, 0.0, None, {}, (), reason, remedy
+        spec.base, spec.python, "failed", "", "", "", 0, 0.0, None, {}, (), reason, remedy
     )
 
 
 def command(ctx: Context, spec: BuildSpec, *more: str) -> str:
     """The command line that makes and tests this one wheel, with the options of this run."""
-    other = f"py{spec.python}" in spec.target.split("+")  # than the target's own
+    other = "--python" in spec.overrides  # than the target's own
     asked = dataclasses.replace(ctx.options, python=spec.python if other else None)
     given = any(word.startswith("--wheel=") for word in more)
     words = subnox.words(asked, given=given)
-    return programs.typed(["nox", "-s", "verify", "--", f"--target={_name(spec)}", *words, *more])
+    return programs.typed(["nox", "-s", "verify", "--", f"--target={spec.base}", *words, *more])
 
 
 def _find_pythons(ctx: Context) -> None:
@@ -260,7 +261,7 @@ def _find_pythons(ctx: Context) -> None:
         folder = dataclasses.replace(ctx, spec=spec).build
         disk.mark(folder)
         log, words = folder / "matrix.log", subnox.words(ctx.options, "probe")
-        if subnox.heard(ctx.root, ["probe"], _name(spec), words, env=ctx.env, log=log):
+        if subnox.heard(ctx.root, ["probe"], spec.base, words, env=ctx.env, log=log):
             raise Problem(
                 f"Nothing was built. {subnox.reason(log.read_text(encoding='utf-8'))}",
                 id="matrix-nothing-built",
@@ -288,7 +289,7 @@ def _allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
     wheel = ctx.root / "wheels" / built.folder / built.file
     why = python_tag.refusal(wheel, spec.python) if built.outcome != "failed" else None
     if why:
-        console.say(f"{_name(spec)}: not for Python {spec.python}: {why}")
+        console.say(f"{spec.base}: not for Python {spec.python}: {why}")
     return why is None
 
 
@@ -304,7 +305,3 @@ def _inputs(ctx: Context, label: str) -> tuple[Source | None, Toolkit | None]:
         records.read(folder / "source.json", "source", Source),
         records.read(folder / "toolkit.json", "toolkit", Toolkit),
     )
-
-
-def _name(spec: BuildSpec) -> str:
-    return spec.target.split("+")[0]

@@ -10,10 +10,10 @@ from typing import Literal
 class MatrixRow:
     """The wheel of one target for one Python, and what it took. Size in bytes, times in seconds.
 
-    ``outcome``: "repacked" is another Python's wheel under this one's tag, "same" that very wheel,
-    which serves both. ``folder`` is where it is in wheels/. ``shared`` names what earlier rows,
-    or an earlier build's compiler cache, had made already. A row that failed has no file, but a
-    ``reason`` and a ``remedy``: in most cases the command that makes this one only.
+    ``outcome``: "repacked" is another Python's wheel under the tag of this Python; "same" is the
+    unchanged wheel of another Python. ``folder`` is where it is in wheels/. ``shared`` names what
+    came from earlier rows or from the compiler cache. A row that failed has no file, but a
+    ``reason`` and a ``remedy``: in most cases the command that makes only this wheel.
     """
 
     target: str

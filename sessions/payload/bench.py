@@ -121,7 +121,7 @@ class Bench:
         try:
             stats.complete(report)
         except (TypeError, ValueError) as error:
-            stop(f"This benchmark is none: {error}.")
+            stop(f"This benchmark is not valid: {error}.")
         return report
 
     def resume(self) -> int:
@@ -274,7 +274,7 @@ class Bench:
             wheel["jit_files"] = max(wheel["jit_files"], compiled)
         used, wanted = found.get("cpu_module"), wheel.get("cpu")
         if wanted and used != wanted:
-            stop(f"{wheel['label']} was to use the CPU module {wanted} and used {used or 'none'}.")
+            stop(f"{wheel['label']} should use the CPU module {wanted}, and used {used or 'none'}.")
         wheel["version"], wheel["cpu_module"], self.said = found["version"], used, found
         return found
 
@@ -338,4 +338,4 @@ def add(wheel: Job, metric: str, value: Any) -> None:
     try:
         wheel["values"].setdefault(metric, []).extend(stats.checked(metric, [value]))
     except (TypeError, ValueError) as error:
-        stop(f"This benchmark is none: {wheel['label']}: {metric} is {value}: {error}.")
+        stop(f"This benchmark is not valid: {wheel['label']}: {metric} is {value}: {error}.")

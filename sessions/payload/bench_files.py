@@ -108,5 +108,5 @@ def package(packages: Path, name: str) -> Path | None:
     files = sorted(packages.glob("*.whl"))
     found = [file for file in files if canonical(file.name.split("-")[0]) == name]
     if len(found) > 1:
-        stop(f"{packages} holds {found[0].name} and {found[1].name}: one of them has to go.")
+        stop(f"{packages} contains {found[0].name} and {found[1].name}: delete one.")
     return found[0] if found else None

@@ -29,6 +29,7 @@ import tinyvision
 Job = dict[str, Any]
 Found = npt.NDArray[np.floating]
 BATCHES = (1, 32, 512)
+TEXT = 0  # enum mtmd_input_chunk_type, which bindings name differently
 
 
 def vision(job: Job) -> None:
@@ -70,7 +71,7 @@ class _Chunk:
 
     def __init__(self, mtmd: Any, pointer: Any) -> None:
         self.pointer, self.tokens = pointer, None
-        if mtmd.mtmd_input_chunk_get_type(pointer) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+        if mtmd.mtmd_input_chunk_get_type(pointer) == TEXT:
             count = ctypes.c_size_t()
             ids = mtmd.mtmd_input_chunk_get_tokens_text(pointer, ctypes.byref(count))
             self.tokens = [int(ids[n]) for n in range(count.value)]
@@ -91,7 +92,9 @@ def _chunks(mtmd: Any, made: Any, pixels: tinyvision.PICTURE) -> Iterator[list[_
     """A text with a picture in it, as mtmd cuts it."""
     data = pixels.tobytes()
     space = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
-    bitmap = mtmd.mtmd_bitmap_init(tinyvision.SIZE, tinyvision.SIZE, space)
+    # Bytes in C; bindings call them a pointer to numbers, or a text.
+    place = ctypes.cast(space, mtmd.mtmd_bitmap_init.argtypes[2])
+    bitmap = mtmd.mtmd_bitmap_init(tinyvision.SIZE, tinyvision.SIZE, place)
     words = b"see " + mtmd.mtmd_default_marker() + b" what"
     given = mtmd.mtmd_input_text()
     given.text, given.add_special, given.parse_special = words, True, True

@@ -130,7 +130,7 @@ def _packages() -> Path | None:
 
 def _toolkits() -> list[str]:
     """Where an installed toolkit may be."""
-    print("NVIDIA's runtime packages are not here; an installed toolkit must have them.")
+    print("NVIDIA's runtime packages are not here, so an installed toolkit must have them.")
     named = [os.environ[n] for n in ("CUDA_PATH", "CUDA_HOME") if n in os.environ]
     return [*named, *map(str, Path("/usr/local").glob("cuda*"))]
 

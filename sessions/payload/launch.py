@@ -40,7 +40,7 @@ def main() -> None:
     session = "bench" if options.bench else "ops" if options.ops else "smoke"
     path = Path(options.report or f"{session}-report.json")
     if not path.resolve().parent.is_dir():
-        refusals.stop(f"There is no folder for {path}.", "name a file in one that is there")
+        refusals.stop(f"The folder of {path} does not exist.", "name a file in an existing folder")
     if options.model and not Path(options.model).is_file():
         refusals.stop(f"There is no model {options.model}.", "name a GGUF file: --model PATH")
     others = refusals.others(options)
@@ -75,8 +75,8 @@ def main() -> None:
                 if manifest["runtime"]
                 else []
             )
-            run = _ops if options.ops else _prove
-            report = run(folder, manifest, options, device, python, places)
+            job = _job(folder, manifest, options, device, places)
+            report = _payload(folder, python, job, *(("--ops",) if options.ops else ()))
         one_run.write(path, report)
         (folder / "run" / one_run.STATE).unlink(
             missing_ok=True
@@ -90,7 +90,7 @@ def main() -> None:
             for line in [*check["evidence"].splitlines(), f"fix: {check['remedy']}"]:
                 print("    ", line)
     print(f"report: {path.resolve()}")
-    print(f"take it back: nox -s {session} -- --target {manifest['target']} --report {path.name}")
+    print(f"import it: nox -s {session} -- --target {manifest['target']} --report {path.name}")
     path.with_name(path.name + ".sig").unlink(missing_ok=True)
     if options.sign:
         command = ["ssh-keygen", "-Y", "sign", "-f", options.sign, "-n", "blackwheel", str(path)]
@@ -202,57 +202,43 @@ def _card(
     return {**device, **names, "release": nvml["release"]}
 
 
-def _prove(
+def _job(
     folder: Path,
     manifest: dict[str, Any],
     options: argparse.Namespace,
     device: dict[str, Any] | None,
-    python: str,
     places: list[str],
-) -> str:
-    """Run the payload, showing its progress. Returns the report's text."""
+) -> dict[str, Any]:
+    """What the payload is told of a test: of ours, or with --ops of upstream's operator test."""
     job = {
-        **manifest["job"],
-        "folder": str(folder / "run"),
-        "layers": 999 if device else 0,
-        "index": device["index"] if device else 0,
         "visible": device["visible"] if device else "-1",
-        "second": device["second"] if device else None,
-        "families_folder": str(folder / "bundle" / "families"),
-        "jobs": 4 if device else _half(),
-        "venv": str(folder / "venv"),
         "runtime_places": places,
-        "model": str(Path(options.model).resolve()) if options.model else None,
         "identity": _identity(manifest, device),
     }
-    return _payload(folder, python, job)
-
-
-def _ops(
-    folder: Path,
-    manifest: dict[str, Any],
-    options: argparse.Namespace,
-    device: dict[str, Any] | None,
-    python: str,
-    places: list[str],
-) -> str:
-    """Run upstream's operator test, showing its progress. Returns the report's text."""
-    del options
+    if not options.ops:
+        return {
+            **manifest["job"],
+            **job,
+            "layers": 999 if device else 0,
+            "index": device["index"] if device else 0,
+            "second": device["second"] if device else None,
+            "families_folder": str(folder / "bundle" / "families"),
+            "jobs": 4 if device else max(1, _cores() // 2),
+            "venv": str(folder / "venv"),
+            "model": str(Path(options.model).resolve()) if options.model else None,
+        }
     # Beside the wheel's libraries, which name one another by $ORIGIN.
     libraries = installing.site_packages(folder / "venv") / "llama_cpp" / "lib"
     names = {name: manifest["ops"][name] for name in ("library", "reference")}
     for name in filter(None, names.values()):
         shutil.copyfile(folder / "bundle" / "ops" / name, libraries / name)
-    job = {
+    return {
         **manifest["ops"],
+        **job,
         **{kind: str(libraries / name) if name else None for kind, name in names.items()},
-        "visible": device["visible"] if device else "-1",
         "memory_mib": device["memory_free_mib"] if device else None,
         "cores": _cores(),
-        "runtime_places": places,
-        "identity": _identity(manifest, device),
     }
-    return _payload(folder, python, job, "--ops")
 
 
 def _cores() -> int:
@@ -268,11 +254,6 @@ def _physical() -> int:
 
     count: int = cgroups.physical(cgroups.limits(cgroups.read()))
     return count
-
-
-def _half() -> int:
-    """Half of them, at least 1."""
-    return max(1, _cores() // 2)
 
 
 def _identity(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:

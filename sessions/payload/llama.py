@@ -221,7 +221,7 @@ def library(name: str) -> ctypes.CDLL:
     for candidate in names:
         if (folder / candidate).exists():
             return ctypes.CDLL(str(folder / candidate))
-    raise Refused(f"the wheel holds no {name}")
+    raise Refused(f"the wheel contains no {name}")
 
 
 def loaded_libraries() -> list[str]:

@@ -58,7 +58,7 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
         _check(
             "libraries",
             _libraries(report["libraries"], expected["library"]),
-            ok=f"each process used the wheel's own, {expected['library']} among them",
+            ok=f"each process used the wheel's own libraries, also {expected['library']}",
             fail="not every process used the wheel's own libraries",
             remedy="remove other packages with libraries of ggml from the environment, then "
             "run it again",
@@ -74,13 +74,13 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
             "complete",
             [*report["problems"], *_counts(operators, expected["cases"]), *_unnamed(report)],
             ok=f"{answered} cases of {len(operators)} operators answered, {_asked(expected)}",
-            fail="not every case was answered",
+            fail="some cases have no result",
             remedy="run it again; a case that crashed or hung is named above",
         ),
         _check(
             "supported",
             more,
-            ok=f"{refused} cases are not supported, each for a reason that is known",
+            ok=f"{refused} cases are not supported, each for a known reason",
             fail="the backend refuses cases that it should support",
             remedy=_REPORT + "; maintainers: compare supports_op of ggml with "
             "sessions/data/knowledge/ops.toml",

@@ -52,5 +52,5 @@ def has_ops(manifest: dict[str, Any], options: argparse.Namespace) -> None:
             "is missing)",
         )
     if options.device == "cpu" and manifest["capabilities"]:
-        what = "--ops --device cpu would test no kernel of this wheel."
+        what = "--ops --device cpu would test no GPU kernel of this wheel."
         stop(what, "leave out --device cpu, or use the bundle of the cpu target")

@@ -53,7 +53,7 @@ def main(
         codes.append(subprocess.run(command(test, options, bundle, folder), check=False).returncode)
     for test, code in zip(tests, codes):
         print("ok  " if code == 0 else "FAIL", test.kind, test.target, f"on {test.place}")
-    print(f"take the reports back: nox -s release -- --targets all --reports {folder.name}")
+    print(f"import the reports: nox -s release -- --targets all --reports {folder.name}")
     return 1 if 1 in codes else max(codes)
 
 

@@ -242,7 +242,7 @@ def known_answers(job: Job, found: Job) -> Job:
         f"{count} cases of {kinds} types within their bounds "
         f"(worst: {worst[0]:.0%} of its bound, {worst[1]})",
         f"wrong or missing: {len(problems)} of {count} cases",
-        "do not use this wheel on this GPU; " + REPORT,
+        "do not use this wheel on this machine; " + REPORT,
     )
 
 
@@ -305,7 +305,7 @@ def tokens(found: Job) -> Job:
         problems,
         f"{judged} of {judged} are those of the reference ({', '.join(EXACT)})",
         "tokens differ from those of the reference",
-        "do not use this wheel on this GPU; " + REPORT,
+        "do not use this wheel on this machine; " + REPORT,
     )
 
 
@@ -355,7 +355,7 @@ def on_host(part: Job) -> bool:
 
 def api(part: Job) -> Iterator[Job]:
     """The package's own interface."""
-    remedy = "do not use this wheel on this GPU; " + REPORT
+    remedy = "do not use this wheel on this machine; " + REPORT
     crash = _crash(part)
 
     def one(id_: str, holds: bool, ok: str, fail: str) -> Job:

@@ -220,7 +220,7 @@ def dequantize(data: npt.NDArray[np.generic], kind: GgmlType) -> Array:
 def prompt(length: int, seed: int = SEED) -> list[int]:
     """Token ids to evaluate: a beginning-of-text, then ordinary tokens."""
     drawn = Draw(seed + 1).bytes(length, 2).astype(int)
-    return [1, *(259 + (a * 256 + b) % (VOCAB - 259) for a, b in drawn[1:])]
+    return [1, *(259 + (a * 256 + b) % (VOCAB - 259) for a, b in drawn[1:].tolist())]
 
 
 def _metadata(writer: gguf.GGUFWriter, shape: Shape) -> None:

@@ -104,7 +104,7 @@ def _judge_gpu(
             evidence="NVML, its management library, is installed here and failed",
             remedy=next(
                 (how for word, how in _NVML.items() if word in nvml.lower()),
-                "see what nvidia-smi says; a build does not need it",
+                "see what nvidia-smi says; a build needs no GPU",
             ),
         )
         return
@@ -117,8 +117,8 @@ def _judge_gpu(
             "gpu",
             "warn",
             "GPU: NVIDIA's driver finds none",
-            remedy="see what nvidia-smi says; a container has to be given the GPU; a build does "
-            "not need it",
+            remedy="see what nvidia-smi says; a container needs access to the GPU; a build needs "
+            "no GPU",
         )
         return
     kinds = [device.compute_capability for device in chain.gpus]

@@ -45,8 +45,8 @@ def card_for(
     if device is None:
         more = f"to run it on the CPU only: {command('smoke', ctx.spec, '--device', 'cpu')}"
         if "bench" in ctx.asked:
-            more = "smoke-….pyz --bench measures it there, and " + (
-                f"{command('bench', ctx.spec, '--report', 'FILE')} takes that report"
+            more = "add --bench to measure it there; " + (
+                f"{command('bench', ctx.spec, '--report', 'FILE')} imports that report"
             )
         raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
     second = gpu.second(nvml, wanted, device, asked, visible)

@@ -215,7 +215,7 @@ def linked_runtime(chain: Toolchain, spec: BuildSpec) -> tuple[Check, ...]:
         Check(
             "libstdc++",
             "fail",
-            f"libstdc++.a: the compiler has none, and a wheel for glibc {spec.glibc} needs it",
+            f"libstdc++.a: the compiler lacks it, and a wheel for glibc {spec.glibc} needs it",
             evidence=f"{chain.compiler.cc} -print-file-name=libstdc++.a names no file",
             remedy="install it (Fedora, RHEL: dnf install libstdc++-static; Debian, Ubuntu: apt "
             "install g++), or build for systems no older than this one: --glibc host",
@@ -292,5 +292,5 @@ def _judge_temporary(folders: Sequence[str]) -> Iterator[Check]:
             "fail",
             "temporary files: their folder has a space in its path",
             evidence=f"{spaced[0]}: nvcc names its files there to cl.exe without quotes",
-            remedy="make a folder without one, for example C:\\bw-temp, and set TEMP and TMP to it",
+            remedy="make a folder without a space, for example C:\\bw-temp; set TEMP and TMP to it",
         )

@@ -128,7 +128,7 @@ def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
         release = records.read(folder / contents.RELEASE, "release", Release)
         found = records.read(folder / "gate.json", "gate", Gate)
         if release is None or found is None:
-            unreadable = f"{name}/: its records are of another version, or cannot be read"
+            unreadable = f"{name}/: its records belong to another version, or cannot be read"
             refuse_changed(folder, [unreadable])
             continue
         (part / name).mkdir()

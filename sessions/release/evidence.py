@@ -6,6 +6,7 @@ Nothing is judged here. The record of a stage that failed is read like any other
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
 from sessions.run import bench_results, ops_results, smoke_results
 from sessions.run.model import BenchReport, OpsReport, SmokeReport
+from sessions.run.own_report import Report
 from sessions.shared import records
 from sessions.shared.command_line import command
 from sessions.shared.errors import CHECK_FAILED, Problem, numbered
@@ -118,20 +120,24 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     runs = []
     for place in smoke_results.places(build):
         path = smoke_results.report_path(build, place)
-        report, text = (
-            need("smoke", SmokeReport, smoke, smoke_results.record(build, place)),
-            _text(path),
-        )
-        if report and (problem := _unlike(report, text, place, wheel)):
+        record = smoke_results.record(build, place)
+        report, text = need("smoke", SmokeReport, smoke, record), _text(path)
+        if report and (
+            problem := _unlike(report, text, smoke_results.opened, record)
+            or _misnamed(report, wheel)
+            or _elsewhere(report, place)
+        ):
             missing[f"{path.name}: {problem}"] = smoke
         elif report and text is not None:
             runs.append(Run(report, text, _text(path.with_name(f"{path.name}.sig"))))
     ops: list[OpsRun] = []
     operators = command("ops", spec)
     for place in ops_results.places(build):
-        path, kept = ops_results.report_path(build, place), ops_results.record(build, place)
-        found, text = need("ops", OpsReport, operators, kept), _text(path)
-        if found and (problem := _unlike_ops(found, text, place)):
+        path, record = ops_results.report_path(build, place), ops_results.record(build, place)
+        found, text = need("ops", OpsReport, operators, record), _text(path)
+        if found and (
+            problem := _unlike(found, text, ops_results.opened, record) or _elsewhere(found, place)
+        ):
             missing[f"{path.name}: {problem}"] = operators
         elif found and text is not None:
             ops.append(OpsRun(found, text, _text(path.with_name(f"{path.name}.sig"))))
@@ -147,11 +153,12 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     steps = need if timed else may
     timeline = steps("steps", Timeline, rebuild)
     if timeline and wheel and timed and not _sums_up(wheel, timeline):
-        missing["steps.json is of another build than the wheel's"] = rebuild
+        missing["steps.json belongs to another build than the wheel"] = rebuild
     path = wheels / (wheel.file if wheel else "")
     if wheel and not path.is_file():
         missing[f"{path.name} is missing"] = command("verify", spec)
-    if bench and (problem := _unlike_bench(bench, measured)):
+    record = build / "bench.json"
+    if bench and (problem := _unlike(bench, measured, bench_results.opened, record)):
         missing[f"{bench_results.REPORT_FILE}: {problem}"] = measure
     if missing or not (toolchain and source and configured and wheel and facts and verify):
         raise Problem(
@@ -218,43 +225,29 @@ def _sums_up(wheel: Wheel, timeline: Timeline) -> bool:
     return bool(timeline.steps) and summary(timeline).items() <= wheel.timing.items()
 
 
-def _unlike(report: SmokeReport, report_text: str | None, place: str, wheel: Wheel | None) -> str:
-    """How the report that was handed in differs from the record made of it; "" if not."""
-    if report_text is None:
+def _unlike(
+    report: Report, text: str | None, opened: Callable[[str, str, str, str], Report], path: Path
+) -> str:
+    """How the report that was handed in differs from the record ``path``; "" if not."""
+    if text is None:
         return "missing"
     try:
-        opened = smoke_results.opened(report_text, None, report.sha256, report.origin)
+        same = opened(text, report.target, report.sha256, report.origin) == report
     except Problem as problem:
         return problem.evidence or problem.what
-    if opened != report:
-        return f"{smoke_results.record(Path(), place)} says otherwise"
-    if wheel and (report.sha256 == wheel.sha256) > (report.file == wheel.file):
-        return f"it calls the wheel {report.file}"  # and so another release, with other cases
+    return "" if same else f"{path.name} says otherwise"
+
+
+def _elsewhere(report: SmokeReport | OpsReport, place: str) -> str:
+    """Whether a record is that of the place after which it is named; "" if so."""
     found = smoke_results.place(report.capability)
     return "" if found == place else f"it was run on {found}, not on {place}"
 
 
-def _unlike_ops(report: OpsReport, report_text: str | None, place: str) -> str:
-    if report_text is None:
-        return "missing"
-    try:
-        opened = ops_results.opened(report_text, report.target, report.sha256, report.origin)
-    except Problem as problem:
-        return problem.evidence or problem.what
-    if opened != report:
-        return f"ops-{place}.json says otherwise"
-    tested = smoke_results.place(report.capability)
-    return "" if tested == place else f"it was run on {tested}, not on {place}"
-
-
-def _unlike_bench(report: BenchReport, report_text: str | None) -> str:
-    if report_text is None:
-        return "missing"
-    try:
-        opened = bench_results.opened(report_text, report.target, report.sha256, report.origin)
-    except Problem as problem:
-        return problem.evidence or problem.what
-    return "" if opened == report else "bench.json says otherwise"
+def _misnamed(report: SmokeReport, wheel: Wheel | None) -> str:
+    """A file's name says the release of the wheel, and so which cases were to be run."""
+    wrong = wheel and report.sha256 == wheel.sha256 and report.file != wheel.file
+    return f"it calls the wheel {report.file}" if wrong else ""
 
 
 def ran(found: Evidence) -> tuple[Run, ...]:

@@ -86,7 +86,8 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
             _source(found),
             ok=f"llama-cpp-python {found.source.version}, pinned by hash and not edited",
             fail="not the pinned upstream source",
-            remedy=f"{command('source', spec, '--fresh')} restores it; --source is for trials",
+            remedy=f"{command('source', spec, '--fresh')} restores it; a wheel of --source is not "
+            "released",
         ),
         _toolkit(found),
         _check(
@@ -116,7 +117,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
                 situation.pythons.faults,
                 ok=f"the same libraries byte for byte, each wheel's own metadata verified: {names}",
                 fail="a wheel for another Python is wrong or was not checked",
-                remedy=f"nox -s matrix -- --targets {spec.target.split('+')[0]} --pythons all",
+                remedy=f"nox -s matrix -- --targets {spec.base} --pythons all",
             )
         )
     differs = situation.differs
@@ -209,9 +210,9 @@ def _toolkit(found: Evidence) -> Check:
 def _verify(found: Evidence) -> Iterator[str]:
     report = found.verify
     if found.facts.sha256 != found.sha256 or report.sha256 != found.sha256:
-        yield f"facts.json and verify.json are of {report.sha256}, another file"
+        yield f"facts.json and verify.json belong to another file, sha256 {report.sha256}"
     if report.fingerprint != fingerprint.verdict(found.spec, found.wheel):
-        yield "it was checked by other rules, or as another target, than now"
+        yield "it was checked with other rules, or for another target"
     checks = [check for group in report.groups for check in group.checks]
     yield from (f"{c.summary}" for c in checks if c.status == "fail")
     if not checks:
@@ -235,9 +236,9 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
     if unsupported:
         lines.append(f"built with {UNSUPPORTED}: such a wheel may crash, so it must be run")
     remedy = (
-        f"on the machine with the GPU: {command('smoke', spec)}; or here "
-        f"{command('bundle', spec)}, run the file that it writes on that machine, and here "
-        f"{command('release', spec, '--report', 'FILE')}"
+        f"if the GPU is in this machine: {command('smoke', spec)}; otherwise here "
+        f"{command('bundle', spec)}, run the file that it writes on the machine with the GPU, "
+        f"and here {command('release', spec, '--report', 'FILE')}"
     )
     if len(missing) > 1:
         remedy += "; one report for each compute capability"
@@ -271,8 +272,8 @@ def _ops(found: Evidence, allow_untested: bool) -> Check:
     remedy = command("ops", spec)
     if needed(found) != ("cpu",):
         remedy = (
-            f"on the machine with the GPU: {remedy}; or here {command('bundle', spec)}, run "
-            "the file that it writes on that machine with --ops, and here "
+            f"if the GPU is in this machine: {remedy}; otherwise here {command('bundle', spec)}, "
+            "run the file that it writes on the machine with the GPU, with --ops, and here "
             f"{command('ops', spec, '--report', 'FILE')}"
         )
     if bad:

@@ -134,7 +134,7 @@ def commands(release: Release) -> list[str]:
 def hosting() -> list[str]:
     """How the static index of all releases is published."""
     return [
-        "# to any web server: the whole static index, as docs/index.md says",
+        "# to any web server: the whole static index, as docs/package-index.md says",
         "rsync -a dist/ HOST:/srv/www/wheels/",
         "# of several dist/, one index: nox -s index -- DIST DIST, then site/ in place of dist/",
     ]
@@ -263,7 +263,7 @@ def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
     missing = []
     for name, wheel in wheels.items():
         if _is_there(wheel, to, ctx.env):
-            console.say(f"{name} is there already: the same file")
+            console.say(f"{name} is already on the server: the same file")
         else:
             missing.append(name)
     twine = _twine(ctx) if missing else ""
@@ -271,7 +271,7 @@ def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
         console.say(f"Uploading {name} ({wheels[name].stat().st_size / 1e6:.1f} MB) to {to.shown}")
         _upload(ctx, twine, wheels[name], to)
     there = len(wheels) - len(missing)
-    console.done(f"publish: {len(missing)} uploaded, {there} there before, {to.shown}")
+    console.done(f"publish: {len(missing)} uploaded, {there} already there, {to.shown}")
 
 
 def _refuse_doubles(found: Sequence[Release]) -> None:
@@ -368,7 +368,7 @@ def problem(output: str, file: str, url: str) -> Problem:
         remedy = "check TWINE_USERNAME and TWINE_PASSWORD, the keyring or ~/.pypirc; then " + _AGAIN
     elif status in (404, 405):
         what = "There is no index at this address that accepts uploads."
-        remedy = "give the address for uploads, or make the index first (docs/index.md)"
+        remedy = "give the address for uploads, or make the index first (docs/package-index.md)"
     elif status == 413:
         what = f"{file} is too large for the server."
         remedy = "raise its limit (nginx: client_max_body_size); then " + _AGAIN

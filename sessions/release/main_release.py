@@ -176,7 +176,7 @@ def _one(
     except Problem as problem:
         checks = gate.unreadable(problem, situation)
         return dist_folder.Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
-    name = ctx.spec.target.split("+")[0]
+    name = ctx.spec.base
     asked = dataclasses.replace(ctx.options, target=name)
     repacked = pythons.read(ctx.root, ctx.targets, asked, found.path)
     for older in repacked.older:
@@ -190,13 +190,14 @@ def _one(
             situation = dataclasses.replace(situation, differs=differs, checkout=checkout)
             checks = gate.judge(found, situation)
         else:
-            console.say(f"{ctx.spec.target}: not built a second time: see below what is to fix")
+            console.say(f"{ctx.spec.target}: not built a second time: a check below fails")
     made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
     if gate.failed(checks):
         return dist_folder.Outcome(made, own)
     files = _papers(ctx, found, made, checkout, repacked.wheels)
     release = Release(
         target=ctx.spec.target,
+        arguments=ctx.spec.arguments,
         file=found.wheel.file,
         sha256=found.sha256,
         size=found.wheel.size,
@@ -231,7 +232,7 @@ def _started(found: Evidence) -> list[str]:
 def _prove(ctx: Context, taken: Sequence[reports.Report]) -> int:
     """Run the sessions that test the wheel; smoke on each GPU it can be, and is not yet."""
     words = subnox.words(ctx.options)
-    name = (ctx.spec.target).split("+")[0]
+    name = ctx.spec.base
     if ctx.options.report:
         more = ["--report", ctx.options.report]
         more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
@@ -290,13 +291,13 @@ def _papers(
     }
     charts = bench_charts.charts(found.bench) if found.bench else []
     texts["report.html"] = report_page.render(found, commit, charts)
-    texts["provenance.intoto.json"] = provenance.text(found, commit)
+    texts["provenance.intoto.json"] = statement = provenance.text(found, commit)
     texts |= handed_on(found)
     texts["gate.json"] = records.text("gate", passed)
     files = {name: text.encode() for name, text in texts.items()}
     with zipfile.ZipFile(found.path) as archive:
         files["sbom.cdx.json"] = archive.read(found.facts.bills[0].member)
-    files |= _signature(ctx, found, commit)
+    files |= _signature(ctx, found, statement)
     return {**files, "SHA256SUMS": _sums(found, files, more).encode()}
 
 
@@ -310,9 +311,9 @@ def _sums(found: Evidence, files: Mapping[str, bytes], more: Sequence[PythonWhee
     return "\n".join([*head, *(f"{digests[name]}  {name}" for name in sorted(digests))]) + "\n"
 
 
-def _signature(ctx: Context, found: Evidence, commit: str) -> dict[str, bytes]:
+def _signature(ctx: Context, found: Evidence, statement: str) -> dict[str, bytes]:
     """The provenance signed by sigstore, if it was asked for, now or for the same one before."""
-    predicate = json.dumps(provenance.statement(found, commit)["predicate"], indent=1) + "\n"
+    predicate = json.dumps(json.loads(statement)["predicate"], indent=1) + "\n"
     digest = records.fingerprint([found.sha256, predicate])
     kept = ctx.build / f"provenance-{digest[:16]}.sigstore.json"
     if ctx.options.sigstore and not kept.exists():

@@ -21,13 +21,15 @@ class PythonWheel:
 
 @dataclass(frozen=True)
 class Release:
-    """A wheel in ``dist/<target>/`` that the gate let through. Size in bytes.
+    """A wheel in ``dist/<target>/`` that passed the checks of ``release``. Size in bytes.
 
-    ``tested`` is False where it was released without a run on a GPU of its kind; ``proven`` is
-    when it was run, ISO 8601 in UTC. ``commit`` is that of this project by which it was released.
+    ``tested`` is False if it was released without a run on a GPU of its architecture; ``proven``
+    is the time of the run, ISO 8601 in UTC. ``commit`` is the commit of blackwheel that released
+    it.
     """
 
     target: str
+    arguments: tuple[str, ...]  # which choose it: "--target", "rtx50", "--python", "3.12"
     file: str
     sha256: str
     size: int
@@ -62,7 +64,7 @@ def _system(platform: str) -> str:
 
 @dataclass(frozen=True)
 class Gate:
-    """Whether a target's wheel may be released: every check, and the file it was made of."""
+    """Whether a target's wheel may be released: every check, and the file that was checked."""
 
     target: str
     file: str  # "" where there is none

@@ -68,7 +68,7 @@ def _one(root: Path, other: BuildSpec, of: Path) -> Repacked:
     record = records.read(folder / "wheel.json", "wheel", Wheel)
     path = folder / (record.file if record else "none")
     if record is None or not path.is_file() or records.file_sha256(path) != record.sha256:
-        return Repacked(faults=(f"{other.python}: {folder.name} is not as it was made",))
+        return Repacked(faults=(f"{other.python}: {folder.name} was changed after it was made",))
     if differs := differences(of, path):
         return Repacked(older=(f"{path.name} ({differs[0]})",))
     name = re.sub("[^A-Za-z0-9._+-]", "_", path.stem)[:100]  # as Context.given has it

@@ -63,7 +63,8 @@ def of(found: Iterable[Report], sha256: str) -> list[Report]:
 def unused(found: Iterable[Report], wheels: Sequence[str]) -> list[str]:
     """What is said of reports that are of no wheel that is released now."""
     return [
-        f"{report.path.name} is of another wheel of {report.target}, sha256 {report.sha256[:12]}…"
+        f"{report.path.name} belongs to another wheel of {report.target}, "
+        f"sha256 {report.sha256[:12]}…"
         for report in found
         if report.sha256 not in wheels
     ]

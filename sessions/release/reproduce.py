@@ -46,7 +46,7 @@ def again(ctx: Context, first: Evidence) -> tuple[str, ...]:
     )
     env = {**ctx.env, "BLACKWHEEL_CACHE": str(ctx.cache)}
     console.say(f"Building {ctx.spec.target} a second time, from nothing, in {copy}")
-    name = ctx.spec.target.split("+")[0]
+    name = ctx.spec.base
     code = subnox.follow(copy, ["wheel"], name, subnox.words(again), env=env)
     made = copy / "wheels" / ctx.spec.target
     second = records.read(made / "wheel.json", "wheel", Wheel)

@@ -184,7 +184,7 @@ def _unreadable(server: Server, url: str, why: str) -> Problem:
         id="server-page-unreadable",
         code=CHECK_FAILED,
         evidence=masked(f"{url}\n{why}", server.user, server.secret),
-        remedy="see that --to names a package server, and look into its log",
+        remedy="check that --to names a package server, and read its log",
     )
 
 

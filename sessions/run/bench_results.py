@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sessions.payload import report_file, stats
-from sessions.run import fields
+from sessions.run import fields, own_report
 from sessions.run.model import BenchRatio, BenchReport, BenchWheel
-from sessions.shared.errors import CHECK_FAILED, Problem
 
 REPORT_FILE = "bench-report.json"  # the report as it was written where the wheels were measured
 CONFIDENCE = stats.CONFIDENCE
@@ -28,36 +27,11 @@ _SEEN = (
 
 def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
-    again = (
-        "measure this wheel again: nox -s bench here, or nox -s bundle and then "
-        "python3 smoke-TARGET.pyz --bench on the other machine"
-    )
-    try:
-        found = _report(report_file.read(text, report_file.BENCH), origin)
-    except ValueError as error:
-        raise Problem(
-            "The report is damaged or was changed.",
-            id="bench-report-invalid",
-            code=CHECK_FAILED,
-            evidence=str(error),
-            remedy=again,
-        ) from error
-    if (found.sha256, found.wheels[0].sha256) != (sha256, sha256):
-        raise Problem(
-            "This report belongs to another wheel.",
-            id="bench-report-other-wheel",
-            code=CHECK_FAILED,
-            evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
-            remedy=again,
-        )
-    if found.target != target:
-        raise Problem(
-            f"This report belongs to the target {found.target}, not {target}.",
-            id="bench-report-other-target",
-            code=CHECK_FAILED,
-            remedy=again,
-        )
-    return found
+
+    def read() -> BenchReport:
+        return _report(report_file.read(text, report_file.BENCH), origin)
+
+    return own_report.opened("bench", read, sha256, target=target)
 
 
 def tables(text: str) -> list[stats.Table]:
@@ -75,6 +49,8 @@ def _report(report: dict[str, Any], origin: str) -> BenchReport:
     measured = tuple(map(_wheel, fields.items("wheels", report["wheels"])))
     if len({wheel.label for wheel in measured}) != len(measured):
         raise ValueError("two wheels have one label")
+    if not measured or measured[0].sha256 != plain["sha256"]:
+        raise ValueError("the first wheel that was measured is not the one that it names")
     return BenchReport(
         **plain,
         capability=None if capability is None else fields.line("capability", capability),

@@ -29,7 +29,7 @@ def digests() -> dict[str, dict[str, str]]:
 
 def plan(version: Version, chosen: str, *, on_gpu: bool) -> list[Row]:
     """The rows of a run (``family_checks``), in the order in which they are computed."""
-    facts = knowledge.load("families.toml")
+    facts, release = knowledge.load("families.toml"), version.base_version
     rows = []
     for name, family in facts["family"].items():
         if chosen == "default" and name not in facts["default"]["gpu" if on_gpu else "cpu"]:
@@ -42,7 +42,7 @@ def plan(version: Version, chosen: str, *, on_gpu: bool) -> list[Row]:
             {**common, "type": kind, **way, "bound": bound(name, kind), **fault}
             for kind in types
             for way in _ways(facts, name, family, on_gpu=on_gpu)
-            for fault in [_fault(facts, name, kind, way["batch"], version, on_gpu=on_gpu)]
+            for fault in [_fault(facts, name, kind, way["batch"], release, on_gpu=on_gpu)]
         ]
     return rows
 
@@ -64,12 +64,11 @@ def bound(name: str, kind: str) -> float:
     return found
 
 
-def _fault(facts: Row, name: str, kind: str, batch: int, version: Version, *, on_gpu: bool) -> Row:
+def _fault(facts: Row, name: str, kind: str, batch: int, release: str, *, on_gpu: bool) -> Row:
     """What upstream is known to compute otherwise in a case: ``known``, and ``limit``.
 
     A limit is the largest NMSE of a case that may be wrong, or right; without one it must be wrong.
     """
-    release = str(version.base_version)
     row, large = facts["known"].get(name), facts["large-batches"]
     if row and release in row["releases"]:
         return {"known": row["what"], "limit": None}

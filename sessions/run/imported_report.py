@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from sessions.payload import report_file
-from sessions.shared import console, options, programs, venvs
+from sessions.shared import console, options, programs, records, venvs
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
 
@@ -32,6 +32,27 @@ def read(path: Path, session: str) -> bytes:
             remedy=remedy,
         ) from error
     return data
+
+
+def taken(ctx: Context, session: str, named: str) -> tuple[str, str, str]:
+    """The report that --report names: its text, its file's name, and its signature.
+
+    The signature is "" where --signers does not ask for one. Raises Problem.
+    """
+    path = Path(named).expanduser()
+    data, signature = read(path, session), ""
+    if ctx.options.signers is not None:
+        signature = signed(ctx, path, data, Path(ctx.options.signers).expanduser())
+    return data.decode("utf-8"), origin(path), signature
+
+
+def keep(path: Path, text: str, signature: str) -> None:
+    """Write a report as it was handed in, which is how a release hands it on; so its signature."""
+    records.write_text(path, text)
+    beside = path.with_name(f"{path.name}.sig")
+    beside.unlink(missing_ok=True)
+    if signature:
+        records.write_text(beside, signature)
 
 
 def is_of_ops(path: Path) -> bool:

@@ -10,7 +10,7 @@ from packaging.version import Version
 from sessions.build.model import Wheel
 from sessions.probe import gpu_choice
 from sessions.run import families, smoke_results
-from sessions.shared import records, wheel_name
+from sessions.shared import wheel_name
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.target import BuildSpec
@@ -46,7 +46,7 @@ def job(
 def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
     """The wheel to run: the one that --wheel names, or the target's with its record."""
     if ctx.options.wheel is None:
-        wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
+        wheel = ctx.need("wheel", Wheel)
         return ctx.wheels / wheel.file, wheel
     path = Path(ctx.options.wheel).expanduser().resolve()
     if not path.is_file():

@@ -36,11 +36,7 @@ def main(ctx: Context) -> None:
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     if ctx.options.report:
-        file = Path(ctx.options.report).expanduser()
-        data, origin = imported_report.read(file, "bench"), imported_report.origin(file)
-        if ctx.options.signers is not None:
-            imported_report.signed(ctx, file, data, Path(ctx.options.signers).expanduser())
-        text = data.decode("utf-8")
+        text, origin, _ = imported_report.taken(ctx, "bench", ctx.options.report)
     else:
         disk.mark(folder)
         with disk.lock(folder / "bench.lock", console.say):
@@ -85,7 +81,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
             code=USAGE,
             remedy="name one that it has: --cpu-module NAME",
         ) from error
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    chain = ctx.need("probe", Toolchain)
     assert chain.python is not None
     work = folder / "bench"
     told = job.job(
@@ -174,7 +170,7 @@ def _show(report: BenchReport, text: str) -> None:
         if wheel.jit_files:
             console.say(f"{wheel.label}: the driver compiled its code at the first token")
     if report.stops:
-        console.say(f"It was stopped and went on {report.stops} times")
+        console.say(f"It was stopped and continued {report.stops} times")
     if not report.conditions:
         return
     clocks = [found["sm_mhz_highest"] for found in report.conditions if found["sm_mhz_highest"]]

@@ -43,7 +43,7 @@ def main(ctx: Context) -> None:
         folder = scratch / "bundle"
         manifests, pythons, ops = [], knowledge.pythons(), {}
         for one in each:
-            wheel = records.need(one.record("wheel"), "wheel", Wheel)
+            wheel = one.need("wheel", Wheel)
             found = _collect(one, wheel, one.wheels / wheel.file, folder / "wheels", scratch)
             pythons = tuple(python for python in pythons if python in found)
             path, folder_of_ops = one.wheels / wheel.file, folder / "ops"
@@ -73,16 +73,16 @@ def main(ctx: Context) -> None:
     console.say(f"  {target}")
     console.say(f"  on the machine with the GPU: python{ctx.spec.python} {target.name}")
     if ops:
-        console.say(f"  every operator there: python{ctx.spec.python} {target.name} --ops")
+        console.say(f"  to test every operator there: python{ctx.spec.python} {target.name} --ops")
     if len(pythons) > 1:
-        console.say(f"  or by any of Python {', '.join(pythons)}")
+        console.say(f"  or with Python {', '.join(pythons)}")
     elif not ctx.specs:
-        console.say(f"  for any Python there: nox -s bundle -- --targets {ctx.spec.target}")
+        console.say(f"  for every Python: nox -s bundle -- --targets {ctx.spec.target}")
     if others:
         given = " ".join(f"--baseline {other.parent.name}/{other.name}" for other in others)
-        console.say(f"  to measure there: python{ctx.spec.python} {target.name} --bench {given}")
+        console.say(f"  to benchmark there: python{ctx.spec.python} {target.name} --bench {given}")
         for other in others:
-            console.say(f"  and take along, in its folder: {other}")
+            console.say(f"  and copy this file too, in its folder: {other}")
     console.done(
         f"bundle: {target.stat().st_size / 1e6:.1f} MB, sha256 {records.file_sha256(target)}"
     )
@@ -91,7 +91,7 @@ def main(ctx: Context) -> None:
 def _build(each: Sequence[Context]) -> None:
     """Have the wheel of each target built and checked, then keep all of them as they are."""
     for one in each:
-        name = one.spec.target.split("+")[0]
+        name = one.spec.base
         if subnox.follow(one.root, ["verify"], name, subnox.words(one.options)):
             raise Problem(
                 f"The wheel of {name} was not built, or failed a check, so there is no bundle.",
@@ -254,14 +254,14 @@ def pack(folder: Path, target: Path) -> None:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and "__pycache__" not in path.parts:
-                    whole = path.suffix == ".whl"  # compressed already
+                    whole = path.suffix == ".whl"  # compressed already, as families are
                     kind = zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED
                     archive.write(path, path.relative_to(folder), kind)
             for path in sorted(job.PAYLOAD.iterdir()):
                 if path.suffix in (".py", ".json"):
                     archive.write(path, f"payload/{path.name}")
             for path in sorted(families.FAMILIES.glob("*.npz")):
-                archive.write(path, f"families/{path.name}")  # compressed already
+                archive.write(path, f"families/{path.name}", zipfile.ZIP_STORED)
             archive.write(job.PAYLOAD / "start.py", "__main__.py")
 
 

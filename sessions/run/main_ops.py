@@ -17,8 +17,8 @@ from sessions.run import (
     smoke_results,
 )
 from sessions.run.model import OpsReport
-from sessions.shared import console, disk, machine, options, programs, records, venvs, wheel_name
-from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
+from sessions.shared import console, disk, machine, options, programs, records, wheel_name
+from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
 
 STATE = "state.json"  # what was answered so far: payload/ops.py
@@ -32,12 +32,7 @@ def main(ctx: Context) -> None:
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     signature = ""
     if ctx.options.report:
-        file = Path(ctx.options.report).expanduser()
-        data, origin = imported_report.read(file, "ops"), imported_report.origin(file)
-        if ctx.options.signers is not None:
-            signers = Path(ctx.options.signers).expanduser()
-            signature = imported_report.signed(ctx, file, data, signers)
-        text = data.decode("utf-8")
+        text, origin, signature = imported_report.taken(ctx, "ops", ctx.options.report)
     else:
         disk.mark(folder)
         with disk.lock(folder / "ops.lock", console.say):
@@ -47,12 +42,7 @@ def main(ctx: Context) -> None:
     report = ops_results.opened(text, ctx.spec.target, digest, origin)
     disk.mark(folder)
     place = smoke_results.place(report.capability)
-    kept = ops_results.report_path(folder, place)
-    records.write_text(kept, text)
-    beside = kept.with_name(f"{kept.name}.sig")
-    beside.unlink(missing_ok=True)
-    if signature:
-        records.write_text(beside, signature)
+    imported_report.keep(ops_results.report_path(folder, place), text, signature)
     _show(report, ops_results.record(folder, place))
     if not ctx.options.report:  # last: until here, the next run would go on from what was done
         (folder / "ops" / "run" / STATE).unlink(missing_ok=True)
@@ -84,21 +74,8 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "cores": machine.cores(),
     }
     records.write_text(work / "job.json", json.dumps(given, indent=1))
-    answer = work / "report.json"
-    python = str(venvs.program(venv, "python"))
-    command = [python, "-I", str(job.PAYLOAD), "--ops", str(work / "job.json"), str(answer)]
     env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
-    log = work / "ops.log"
-    done = payload_process.run(command, log, work / "run", env, "testing", "cases")
-    if done.returncode or not answer.exists():
-        raise Problem(
-            f"The operator test ended with exit code {done.returncode} and without a report.",
-            id="ops-no-report",
-            code=CHECK_FAILED,
-            evidence=venvs.tail((work / "ops.log").read_text(encoding="utf-8")),
-            remedy=f"{REPORT}, with {work / 'ops.log'}",
-        )
-    return answer.read_text(encoding="utf-8")
+    return payload_process.report(venv, "ops", work, env, "cases", "--ops")
 
 
 def _kept(ctx: Context, work: Path, prepared: str) -> bool:

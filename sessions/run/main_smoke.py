@@ -18,10 +18,9 @@ from sessions.shared import (
     machine,
     options,
     records,
-    venvs,
     wheel_name,
 )
-from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
+from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
 
 # A file name of upstream's own tests of tokenizers, at the end of a path in its sdist.
@@ -35,25 +34,16 @@ def main(ctx: Context) -> None:
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     signature = ""
     if ctx.options.report is not None:
-        file = Path(ctx.options.report).expanduser()
-        data, origin = imported_report.read(file, "smoke"), imported_report.origin(file)
-        if ctx.options.signers is not None:
-            signature = imported_report.signed(
-                ctx, file, data, Path(ctx.options.signers).expanduser()
-            )
-        text = data.decode("utf-8")
+        text, origin, signature = imported_report.taken(ctx, "smoke", ctx.options.report)
     else:
         disk.mark(folder)
         with disk.lock(folder / "smoke.lock", console.say):
             text, origin = _run(ctx, path, digest, folder), "here"
-    report = smoke_results.opened(text, wheel, digest, origin)
+    target, file = (wheel.target, wheel.file) if wheel else (None, None)
+    report = smoke_results.opened(text, target, digest, origin, file)
     disk.mark(folder)
     kept = smoke_results.report_path(folder, smoke_results.place(report.capability))
-    records.write_text(kept, text)  # a release hands it on as it is
-    beside = kept.with_name(f"{kept.name}.sig")
-    beside.unlink(missing_ok=True)
-    if signature:
-        records.write_text(beside, signature)
+    imported_report.keep(kept, text, signature)
     _judge(ctx, report, folder)
 
 
@@ -91,40 +81,32 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     }
     disk.mark(work / "run")
     records.write_text(work / "job.json", json.dumps(told, indent=1))
-    answer = work / "report.json"
-    python = str(venvs.program(venv, "python"))
-    command = [python, "-I", str(job.PAYLOAD), str(work / "job.json"), str(answer)]
     env = options.system_environment(ctx.env)
-    log = work / "smoke.log"
-    done = payload_process.run(command, log, work / "run", env, "testing", "checks")
-    if done.returncode or not answer.exists():
-        raise Problem(
-            f"The checks ended with exit code {done.returncode} and without a report.",
-            id="smoke-no-report",
-            code=CHECK_FAILED,
-            evidence=venvs.tail((work / "smoke.log").read_text(encoding="utf-8")),
-            remedy=f"{REPORT}, with {work / 'smoke.log'}",
-        )
-    return answer.read_text(encoding="utf-8")
+    return payload_process.report(venv, "smoke", work, env, "checks")
 
 
 def _vectors(ctx: Context, version: str, folder: Path) -> str | None:
     """Upstream's vocabularies and the tokens of its texts, from the sdist of the wheel's release.
 
-    The folder that they are in; None, which is said, where that sdist was not downloaded. None on
-    Windows too: there upstream's C++ cannot convert a vocabulary with characters beyond U+FFFF
-    (std::wstring_convert with 16 bits; seen with MinGW's build, DeepSeek's vocabulary).
+    The folder that they are in, of a checkout its own; None, which is said, where that sdist was
+    not downloaded. None on Windows too: there upstream's C++ cannot convert a vocabulary with
+    characters beyond U+FFFF (std::wstring_convert with 16 bits; seen with MinGW's build, DeepSeek's
+    vocabulary).
     """
     if ctx.spec.platform == "windows":
-        console.say("upstream's tokenizer texts are not tried on Windows: some do not load there")
+        console.say("upstream's tokenizer texts are not tested on Windows: some do not load there")
         return None
+    if ctx.spec.source:
+        own = Path(ctx.spec.source).expanduser().resolve() / "vendor" / "llama.cpp" / "models"
+        if any(own.glob("ggml-vocab-*.inp")):
+            return str(own)
     sdist = knowledge.sdists().get(version.split("+")[0])
     archive = ctx.cache / "downloads" / sdist.file if sdist else None
     if sdist is None or archive is None or not archive.exists():
-        console.say("upstream's tokenizer texts are not tried: its source was not downloaded here")
+        console.say("upstream's tokenizer texts are not tested: its source was not downloaded here")
         return None
     if records.file_sha256(archive) != sdist.sha256:
-        console.warn(f"upstream's tokenizer texts are not tried: {archive} is not the locked file")
+        console.warn(f"upstream's tokenizer texts are not tested: {archive} is not the locked file")
         return None
     folder.mkdir()
     with tarfile.open(archive) as tar:

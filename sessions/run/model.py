@@ -13,8 +13,8 @@ class SmokeReport:
     """What was tested by running a wheel. Times in seconds.
 
     ``device`` is the name of the GPU, or "cpu"; ``origin`` is "here", or the file of the report.
-    Each of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal. Each of
-    ``features`` is an answer of another check: check, case, nmse, bound.
+    Each item of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal.
+    Each item of ``features`` is a result of another check: check, case, nmse, bound.
     ``families`` has the set of model families, their rows (family, type, batch, flash, split,
     nmse, worst: the largest of one token, MiB of the model on the CPU and on the GPU), and the
     operations that were computed for them, each with its type and buffer.
@@ -42,9 +42,9 @@ class SmokeReport:
 class BenchWheel:
     """One wheel of a benchmark: ``values`` has one series per metric (units: payload/stats.py).
 
-    ``cpu_module`` is its module for the CPU that was used; None of a wheel without modules.
-    ``brings_runtime`` is whether it requires NVIDIA's packages; where it does not, they were put
-    on the loader's path. ``jit_files`` is what the driver left in an empty cache: compiled PTX.
+    ``cpu_module`` is the module for the CPU that was used; None for a wheel without modules.
+    ``brings_runtime`` says whether it requires NVIDIA's packages; if not, they were put on the
+    loader's path. ``jit_files``: files of compiled PTX that the driver wrote to an empty cache.
     """
 
     label: str
@@ -60,9 +60,10 @@ class BenchWheel:
 
 @dataclass(frozen=True)
 class BenchRatio:
-    """The median of the rounds' ratios, the target's wheel over a baseline's, and its interval.
+    """The median of the rounds' ratios (target's wheel / baseline) of one metric, and its interval.
 
-    ``verdict`` is of the interval: better, worse, same (it holds 1), or unsure (too few values).
+    ``verdict`` says what the interval shows: better, worse, same (it contains 1), or unsure (too
+    few values).
     """
 
     baseline: str
@@ -76,14 +77,14 @@ class BenchRatio:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """Wheels measured in turn, the target's first. Times in seconds.
+    """Wheels measured alternately, the target's first. Times in seconds.
 
-    ``runtime`` says where NVIDIA's came from: packages (and then it is in the installed size),
-    linked, toolkit or none. ``model`` is the real one: file, size in bytes, sha256.
-    ``conditions`` are the GPU's at each step: clocks, temperature, memory. ``stops`` counts how
-    often the measuring was stopped and went on later; that time is not in ``seconds``.
-    ``cpu_threads`` are those for what the CPU computes of the larger model and of the real one,
-    ``threads`` for the rest.
+    ``runtime`` says where NVIDIA's CUDA runtime came from: packages (then the installed size
+    contains it), linked, toolkit or none. ``model`` is the real model: file, size in bytes, sha256.
+    ``conditions``: clocks, temperature and memory of the GPU at each step. ``stops`` counts how
+    often the run was stopped and continued; the time between is not in ``seconds``.
+    ``cpu_threads`` is the number of threads with which the CPU computes the larger model and the
+    real model, ``threads`` the number for everything else.
     """
 
     file: str
@@ -111,13 +112,14 @@ class BenchReport:
 
 @dataclass(frozen=True)
 class OpsReport:
-    """What upstream's operator test found of a wheel. Times in seconds.
+    """The results of upstream's operator test with a wheel. Times in seconds.
 
     ``backend`` is the device that was tested: CUDA0, or SCALAR, with which the CPU code of the
-    wheel was compared. ``operators`` has per operator the cases ``listed``, ``right``, ``wrong``
-    and ``unsupported``; ``narrowed`` the same of activations with inputs of a narrow range. Each of
-    ``wrong`` has the case, whether it was narrowed, and what it printed with each seed ("" is
-    right). ``stops`` counts how often the run was stopped and went on later.
+    wheel was compared. ``operators`` has the number of ``listed``, ``right``, ``wrong``
+    and ``unsupported`` cases of each operator; ``narrowed`` has the same for activations with a
+    narrow range of inputs. Each item of ``wrong`` has the case, whether its range was narrow, and
+    what it printed with each seed ("" if it was right). ``stops`` counts how often the run was
+    stopped and continued.
     """
 
     file: str

@@ -72,7 +72,7 @@ def known(version: str) -> str:
 
 def built(ctx: Context, wheel: Path, work: Path, *, reference: bool) -> Built:
     """Compile what is not in the cache yet, and link it to the wheel's libraries, in ``work``."""
-    chain = records.need(ctx.record("probe"), "probe", Toolchain)
+    chain = ctx.need("probe", Toolchain)
     if chain.compiler is None:
         raise Problem(
             "There is no C++ compiler to compile the operator test with.",

@@ -10,11 +10,10 @@ from typing import Any
 from packaging.utils import parse_wheel_filename
 
 from sessions.payload import ops_checks, report_file
-from sessions.run import fields, smoke_results
+from sessions.run import fields, own_report, smoke_results
 from sessions.run.model import OpsReport
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
-from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.target import BuildSpec
 
 _PLAIN = ("file", "sha256", "target", "device", "python", "system", "started", "version", "backend")
@@ -70,36 +69,11 @@ def places(folder: Path) -> tuple[str, ...]:
 
 def opened(text: str, target: str, sha256: str, origin: str) -> OpsReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
-    again = (
-        "test this wheel again: nox -s ops here, or nox -s bundle and then "
-        "python3 smoke-TARGET.pyz --ops on the other machine"
-    )
-    try:
-        found = _report(report_file.read(text, report_file.OPS), origin)
-    except ValueError as error:
-        raise Problem(
-            "The report of the operator test is damaged or was changed.",
-            id="ops-report-invalid",
-            code=CHECK_FAILED,
-            evidence=str(error),
-            remedy=again,
-        ) from error
-    if found.sha256 != sha256:
-        raise Problem(
-            "This report belongs to another wheel.",
-            id="ops-report-other-wheel",
-            code=CHECK_FAILED,
-            evidence=f"it names {found.file}, sha256 {found.sha256}\nthe wheel here has {sha256}",
-            remedy=again,
-        )
-    if found.target != target:
-        raise Problem(
-            f"This report belongs to the target {found.target}, not {target}.",
-            id="ops-report-other-target",
-            code=CHECK_FAILED,
-            remedy=again,
-        )
-    return found
+
+    def read() -> OpsReport:
+        return _report(report_file.read(text, report_file.OPS), origin)
+
+    return own_report.opened("ops", read, sha256, target=target)
 
 
 def checks(report: OpsReport) -> tuple[Check, ...]:

@@ -7,8 +7,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sessions.shared import console, programs
+from sessions.run import smoke_results
+from sessions.shared import console, programs, venvs
+from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
 from sessions.shared.programs import Finished
+
+
+def report(
+    venv: Path, session: str, work: Path, env: Mapping[str, str], unit: str, *flags: str
+) -> str:
+    """Run it in the wheel's venv with ``work``/job.json, in ``work``/run; its report's text.
+
+    Its output is in ``work``/SESSION.log. Raises Problem where it ends without a report.
+    """
+    answer, log = work / "report.json", work / f"{session}.log"
+    words = [str(smoke_results.PAYLOAD), *flags, str(work / "job.json"), str(answer)]
+    command = [str(venvs.program(venv, "python")), "-I", *words]
+    done = run(command, log, work / "run", env, "testing", unit)
+    if done.returncode or not answer.exists():
+        raise Problem(
+            f"The test ended with exit code {done.returncode} and without a report.",
+            id=f"{session}-no-report",
+            code=CHECK_FAILED,
+            evidence=venvs.tail(log.read_text(encoding="utf-8")),
+            remedy=f"{REPORT}, with {log}",
+        )
+    return answer.read_text(encoding="utf-8")
 
 
 def run(

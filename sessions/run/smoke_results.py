@@ -14,49 +14,23 @@ from typing import Any
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from sessions.build.model import Wheel
 from sessions.payload import report_file
-from sessions.run import families, fields
+from sessions.run import families, fields, own_report
 from sessions.run.model import SmokeReport
 from sessions.shared.checks import Check
-from sessions.shared.errors import CHECK_FAILED, Problem
 
 PAYLOAD = Path(str(report_file.__file__)).parent
 
 
-def opened(text: str, wheel: Wheel | None, sha256: str, origin: str) -> SmokeReport:
+def opened(
+    text: str, target: str | None, sha256: str, origin: str, file: str | None = None
+) -> SmokeReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
-    again = (
-        "test this wheel again: nox -s bundle, then python3 smoke-TARGET.pyz on the other machine"
-    )
-    try:
-        found = _report(report_file.read(text), origin)
-    except ValueError as error:
-        raise Problem(
-            "The report is damaged or was changed.",
-            id="smoke-report-invalid",
-            code=CHECK_FAILED,
-            evidence=str(error),
-            remedy=again,
-        ) from error
-    file = wheel.file if wheel else found.file
-    if (found.sha256, found.file) != (sha256, file):
-        raise Problem(
-            "This report belongs to another wheel.",
-            id="smoke-report-other-wheel",
-            code=CHECK_FAILED,
-            evidence=f"it names {found.file}, sha256 {found.sha256}\n"
-            f"the wheel here is {file}, sha256 {sha256}",
-            remedy=again,
-        )
-    if wheel and found.target != wheel.target:
-        raise Problem(
-            f"This report belongs to the target {found.target}, not {wheel.target}.",
-            id="smoke-report-other-target",
-            code=CHECK_FAILED,
-            remedy=again,
-        )
-    return found
+
+    def read() -> SmokeReport:
+        return _report(report_file.read(text), origin)
+
+    return own_report.opened("smoke", read, sha256, target=target, file=file)
 
 
 def place(capability: str | None) -> str:
@@ -145,9 +119,7 @@ def _features_failed(report: SmokeReport, there: set[str]) -> set[str]:
             bad.add(name)
             continue
         for answer in found:
-            row = rows[answer["case"]]
-            like = known_bounds()["type"][row["as"]]
-            widest = float(f"{known['factor'] * row[here]:.3g}") if here in row else like
+            widest = float(f"{known['factor'] * rows[answer['case']][here]:.3g}")
             if not 0 <= answer["nmse"] <= answer["bound"] <= widest:
                 bad.add(name)
     return bad
@@ -176,7 +148,7 @@ def gaps(report: SmokeReport) -> list[str]:
         if missing := ways - seen.keys():
             found.append(f"{name}: {len(missing)} of {len(ways)} cases are missing")
         if sum(seen.values()) > len(seen) or seen.keys() - ways:
-            found.append(f"{name}: cases that are there twice, or that nobody asks for")
+            found.append(f"{name}: cases that occur twice, or are not expected")
     return found
 
 

@@ -143,8 +143,8 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
             f"--reports {options.reports} is not a folder.",
             id="reports-argument",
             code=USAGE,
-            remedy="copy here what the bundle wrote where the GPU is, the folder smoke-reports; "
-            "for wheels without GPU code, leave --reports out",
+            remedy="copy the folder smoke-reports to this machine from the one where the bundle "
+            "ran; for wheels without GPU code, leave --reports out",
         )
     if options.record and Path(options.record).exists() and not Path(options.record).is_dir():
         raise _wrong("record", options.record, "is not a folder")

@@ -10,7 +10,7 @@ Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Check:
-    """One judgement. ``remedy`` is never empty unless the status is ok."""
+    """The result of one check. ``remedy`` is empty only if the status is ok."""
 
     id: str
     status: Status
@@ -21,7 +21,7 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckGroup:
-    """Judgements of one kind, with a heading for people."""
+    """Checks of one kind, with a heading for people."""
 
     name: str
     checks: tuple[Check, ...]

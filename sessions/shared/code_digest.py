@@ -23,16 +23,15 @@ def imported(paths: Iterable[Path]) -> set[Path]:
     waiting = set(paths)
     while waiting:
         files |= waiting
-        # A task of limited.py is named "sessions.module:function".
-        words = {word.partition(":")[0] for path in waiting for word in _module(_text(path)).words}
-        new = {word for word in words if word.startswith("sessions.")} - names
+        new = {name for path in waiting for name in _module(_text(path)).ours} - names
         names |= new
-        waiting = {path for name in new for path in _files(name)} - files
+        waiting = {path for name in new for path in _files(SESSIONS, name)} - files
     return files
 
 
-def _files(module: str) -> list[Path]:
-    base = SESSIONS.joinpath(*module.split(".")[1:])
+@functools.cache
+def _files(sessions: Path, module: str) -> list[Path]:
+    base = sessions.joinpath(*module.split(".")[1:])
     files = (base.with_suffix(".py"), base / "__init__.py", base.parent / "__init__.py")
     return [path for path in files if path.is_file()]
 
@@ -69,7 +68,8 @@ def _text(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class _Module:
-    words: frozenset[str]  # its strings, and the names of what it imports
+    ours: frozenset[str]  # modules of ours that it imports or names in a string
+    tables: frozenset[str]  # files of knowledge that it names: "cuda.toml"
     code: str
 
 
@@ -89,7 +89,10 @@ def _module(text: bytes) -> _Module:
                 words |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
             case ast.Constant(value=str(value)):
                 words |= {value, *re.findall(r"sessions(?:\.\w+)+", value)}
-    return _Module(frozenset(words), hashlib.sha256(ast.dump(tree).encode()).hexdigest())
+    # A task of limited.py is named "sessions.module:function".
+    ours = frozenset(word.partition(":")[0] for word in words if word.startswith("sessions."))
+    tables = frozenset(word for word in words if word.endswith(".toml"))
+    return _Module(ours, tables, hashlib.sha256(ast.dump(tree).encode()).hexdigest())
 
 
 def _is_text(statement: ast.stmt) -> bool:

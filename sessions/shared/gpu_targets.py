@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sessions.payload import gpu
-from sessions.shared import knowledge, programs
+from sessions.shared import knowledge, programs, target_names
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
 from sessions.shared.spec import first
@@ -45,11 +45,11 @@ def fit(
     they are in. ``cuda`` is the release line that was asked for.
     """
     kinds = sorted(set(capabilities), key=_number, reverse=True)
-    serving = {kind: _serving(targets, kind) for kind in kinds}
+    serving = {kind: target_names.serving(targets, kind) for kind in kinds}
     names = [name for name in targets if name in serving.values()]
     target = names[0] if names else first(targets)
     archs = [arch for name in names for arch in targets[name].archs]
-    archs += [f"{_number(kind)}-real" for kind in kinds if not serving[kind]]
+    archs += [target_names.machine_code(kind) for kind in kinds if not serving[kind]]
     own = targets[target].cuda
     known = knowledge.toolkits()
     others = [n for n, row in known.items() if not row.bad and knowledge.is_locked(n)]
@@ -63,20 +63,6 @@ def fit(
         arch=None if tuple(archs) == targets[target].archs else ";".join(archs),
         cuda=None if able[0] == own else able[0],
     )
-
-
-def _serving(targets: Mapping[str, BuildSpec], capability: str) -> str | None:
-    """The target that is chosen for a GPU; only one that has plain machine code, and no warning."""
-    plain = {
-        name: target.archs
-        for name, target in targets.items()
-        if target.cuda
-        and not target.warning
-        and all(knowledge.parse_arch(arch)[1:] == ("", "real") for arch in target.archs)
-    }
-    own = [name for name, archs in plain.items() if f"{_number(capability)}-real" in archs]
-    able = [name for name, archs in plain.items() if knowledge.has_code(archs, capability)]
-    return next(iter([*own, *able]), None)
 
 
 def _number(capability: str) -> int:
@@ -114,7 +100,7 @@ def auto(
         name = first(targets)
         return dataclasses.replace(options, target=name), f"target auto: {name}, because {why}"
     gpus = {f"{d['name']} ({d['compute_capability']})": d["compute_capability"] for d in devices}
-    lacking = [name for name, kind in gpus.items() if not _serving(targets, kind)]
+    lacking = [name for name, kind in gpus.items() if not target_names.serving(targets, kind)]
     if lacking:
         raise _without_target(targets, options, gpus, lacking)
     found = fit(targets, gpus.values(), options.cuda)

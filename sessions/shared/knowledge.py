@@ -216,12 +216,12 @@ def capability_names() -> dict[int, str]:
 
 def sdists() -> dict[str, Sdist]:
     """The locked upstream releases, by version; this repository's locks are over the cache's."""
-    rows = load("sources.toml")["sdist"]
+    rows = load("sdists.toml")["sdist"]
     return _KEPT | {version: sdist_of(version, row) for version, row in rows.items()}
 
 
 def sdist_of(version: str, row: Mapping[str, Any]) -> Sdist:
-    """A locked release from its row of sources.toml."""
+    """A locked release from its row of sdists.toml."""
     return Sdist(
         version=version,
         file=row["file"],
@@ -242,7 +242,7 @@ def keep(sdists: Iterable[Sdist]) -> None:
 
 def is_in_repository(version: str) -> bool:
     """Whether a release is locked in this repository, and not only in a cache."""
-    return version in load("sources.toml")["sdist"]
+    return version in load("sdists.toml")["sdist"]
 
 
 # The newest release of the package index, where it was asked: locked in the cache at first use.
@@ -268,12 +268,12 @@ def disk_mib(step: str) -> int:
 
 def pythons() -> tuple[str, ...]:
     """The Pythons that wheels are made for, as "3.12"."""
-    return tuple(load("sources.toml")["python"]["known"])
+    return tuple(load("sdists.toml")["python"]["known"])
 
 
 def builders() -> tuple[str, ...]:
     """The Pythons that the locked build tools run on."""
-    oldest: str = load("sources.toml")["python"]["oldest_builder"]
+    oldest: str = load("sdists.toml")["python"]["oldest_builder"]
     return tuple(p for p in pythons() if _numbers(p) >= _numbers(oldest))
 
 
@@ -285,12 +285,12 @@ def knows_no_python(version: str) -> bool:
 
 def staging_excludes() -> tuple[str, ...]:
     """Folders of an upstream source that no build reads, relative to its root."""
-    return tuple(load("sources.toml")["staging"]["exclude"])
+    return tuple(load("sdists.toml")["staging"]["exclude"])
 
 
 def staging_keeps() -> tuple[str, ...]:
     """Folders inside the excluded ones that a build does read."""
-    return tuple(load("sources.toml")["staging"]["keep"])
+    return tuple(load("sdists.toml")["staging"]["keep"])
 
 
 def toolkit_lock(cuda: str) -> Path:

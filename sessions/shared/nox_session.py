@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import nox
 import platformdirs
@@ -33,6 +33,7 @@ from sessions.shared import (
     knowledge,
     options,
     programs,
+    records,
     spec,
     targets_file,
     usage,
@@ -43,6 +44,7 @@ from sessions.shared.machine import Machine, has_python, real
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
 OF_NO_TARGET = ("index", "lock")  # wait for no target
@@ -90,6 +92,11 @@ class Context:
         """Where a stage's record is; of a given wheel apart from those of the target's build."""
         folder = self.build / "given" if self.options.wheel else self.build
         return folder / f"{stage}.json"
+
+    def need(self, stage: str, type_: type[T]) -> T:
+        """The value of the record that a stage of the same run must have left. Raises Problem."""
+        remedy = command_line.command(stage, self.spec)
+        return records.need(self.record(stage), stage, type_, remedy)
 
     @property
     def fresh(self) -> bool:
@@ -300,7 +307,7 @@ def _auto(chosen: Options) -> Options:
             "combined with other targets.",
             id="auto-beside-targets",
             evidence=told,
-            remedy="ask for --target auto by itself",
+            remedy="use only --target auto",
             code=USAGE,
         )
     _say_once(told)
@@ -357,10 +364,11 @@ def _early_ops(chosen: Options, found: BuildSpec) -> None:
     """The same of the operator test. Raises Problem."""
     if chosen.device == "cpu" and found.archs:
         raise Problem(
-            f"--device cpu would test no kernel of a wheel of {found.target}: its CPU code is that "
-            "of the cpu target.",
+            f"--device cpu would test no GPU kernel of a wheel of {found.target}. Its CPU code is "
+            "that of the target cpu.",
             id="ops-cpu-of-cuda-target",
-            remedy="nox -s ops -- --target cpu tests that; leave out --device cpu to use a GPU",
+            remedy="to test that code: nox -s ops -- --target cpu; to use a GPU, leave out "
+            "--device cpu",
             code=USAGE,
         )
     known = knowledge.ops()

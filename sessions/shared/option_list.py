@@ -162,7 +162,7 @@ OPTIONS = (
     ),
     Option(
         "families",
-        "model families to test: those with operations or shapes of their own, or all "
+        "model families to test: those with operations or shapes that no other has, or all "
         "(default: default)",
         ("smoke", "bundle"),
         choices=("default", "all"),
@@ -195,7 +195,7 @@ OPTIONS = (
     Option("report", "import the report that a bundle wrote", (*_TRIES, "release"), "PATH"),
     Option(
         "reports",
-        "import every report in this folder; each belongs to the wheel whose SHA-256 it has",
+        "import every report in this folder; each belongs to the wheel whose SHA-256 it names",
         ("release",),
         "DIR",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -92,6 +93,7 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+@functools.cache
 def parser() -> _Parser:
     """The one parser of the project. What was not given is not in its namespace."""
     made = _Parser(

@@ -199,13 +199,13 @@ def loads(data: bytes, *, digits: int = 4000) -> Any:
     def number(text: str) -> float:
         value = float(text)
         if not math.isfinite(value):
-            raise ValueError(f"{text[:40]} is not a number that a record may hold")
+            raise ValueError(f"{text[:40]} is not a number that a record may contain")
         return value
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise ValueError("a name is there twice")
+            raise ValueError("a name occurs twice")
         return found
 
     value = json.loads(
@@ -234,14 +234,17 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def need(path: Path, kind: str, type_: type[T]) -> T:
-    """The value of a record that an earlier stage of the same run must have left."""
+def need(path: Path, kind: str, type_: type[T], remedy: str = "") -> T:
+    """The value of a record that an earlier stage of the same run must have left.
+
+    Else raises Problem, with the command that leaves it as the remedy.
+    """
     value = read(path, kind, type_)
     if value is None:
         raise Problem(
             f"The session {kind} has not been run, or its record is damaged.",
             id="record-missing",
             evidence=str(path),
-            remedy=f"nox -s {kind} -- --target {path.parent.name.partition('+')[0]}",
+            remedy=remedy or f"nox -s {kind}",
         )
     return value

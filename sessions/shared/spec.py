@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.shared import cmake_options, knowledge, targets_file
+from sessions.shared import cmake_options, knowledge, programs, target_names, targets_file
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
 from sessions.shared.target import BuildSpec
@@ -27,12 +26,14 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     options = normal(options)
     name = first(targets) if options.target is None else options.target
     if name not in targets:
+        words, why = target_names.meant(name, targets)
+        wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", next(iter(targets))])]
         raise Problem(
             f"There is no target {name!r}.",
             id="target-unknown",
             code=USAGE,
-            evidence="\n".join([*near(name, targets), "targets.toml has: " + ", ".join(targets)]),
-            remedy=f"choose one of those: nox -s wheel -- --target {next(iter(targets))}",
+            evidence="\n".join([*filter(None, [why]), f"targets.toml has: {', '.join(targets)}"]),
+            remedy=f"{'' if words else 'choose one of those: '}{programs.typed(wheel)}",
         )
     base = targets[name]
     archs = base.archs if options.arch is None else tuple(options.arch.split(";"))
@@ -48,8 +49,7 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
         compiler=options.compiler,
         prerelease=options.prerelease,
     )
-    label = "+".join([name, *_differences(base, spec)])
-    spec = dataclasses.replace(spec, target=label)
+    spec = _named(base, spec)
     _judge(spec, force=options.force, glibc=options.glibc)
     return spec
 
@@ -121,19 +121,13 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
     if other.target == spec.target:
         raise Problem(
-            f"{spec.target} contains only PTX itself, so --baseline ptx would compare it with "
+            f"{spec.target} itself contains only PTX, so --baseline ptx would compare it with "
             "itself.",
             id="baseline-is-the-target",
             code=USAGE,
             remedy="leave --baseline ptx out, or --arch",
         )
     return other
-
-
-def near(name: str, targets: Iterable[str]) -> list[str]:
-    """The target that a wrong name was probably meant as, as a line; none where there is none."""
-    found = difflib.get_close_matches(name.lower(), list(targets), 1)
-    return [f"did you mean {found[0]}?"] if found else []
 
 
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
@@ -187,25 +181,29 @@ def _listed(option: str, text: str) -> list[str]:
     return found
 
 
-def _differences(base: BuildSpec, spec: BuildSpec) -> list[str]:
-    parts = []
-    if spec.version != base.version:
-        parts.append(f"v{spec.version}")
-    if spec.cuda != base.cuda:
-        parts.append(f"cuda{spec.cuda}")
-    if spec.archs != base.archs:
-        parts.append("arch" + "-".join(spec.archs))
-    if spec.python != base.python:
-        parts.append(f"py{spec.python}")
-    if spec.glibc != base.glibc:
-        parts.append(f"glibc{spec.glibc}")
-    if spec.toolkit != base.toolkit:
-        parts.append("toolkit-" + Path(spec.toolkit).name)
-    if spec.source:
-        parts.append("source-" + Path(spec.source).resolve().name)
-    if spec.cmake != base.cmake:
-        parts.append(cmake_options.label(dict(spec.cmake)))
-    return [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for part in parts]
+def _named(base: BuildSpec, spec: BuildSpec) -> BuildSpec:
+    """The spec with the options that make it differ from its table, and a name that says so."""
+    cmake = [f"{name}={value}" for name, value in spec.cmake]
+    rows = (
+        ("version", "--version", [spec.version], f"v{spec.version}"),
+        ("cuda", "--cuda", [str(spec.cuda)], f"cuda{spec.cuda}"),
+        ("archs", "--arch", [";".join(spec.archs)], "arch" + "-".join(spec.archs)),
+        ("python", "--python", [spec.python], f"py{spec.python}"),
+        ("glibc", "--glibc", [spec.glibc], f"glibc{spec.glibc}"),
+        ("toolkit", "--toolkit", [spec.toolkit], f"toolkit-{Path(spec.toolkit).name}"),
+        ("source", "--source", [str(spec.source)], f"source-{_name_of_folder(spec.source)}"),
+        ("cmake", "--cmake", cmake, cmake_options.label(dict(spec.cmake))),
+    )
+    changed = [row for row in rows if getattr(spec, row[0]) != getattr(base, row[0])]
+    parts = [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for *_, part in changed]
+    overrides = tuple(
+        word for _, option, values, _ in changed for value in values for word in (option, value)
+    )
+    return dataclasses.replace(spec, target="+".join([base.base, *parts]), overrides=overrides)
+
+
+def _name_of_folder(path: str | None) -> str:
+    return Path(path or "").resolve().name
 
 
 def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
@@ -222,8 +220,8 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
         form, _ = targets_file.FORMS["version"]
         lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
         raise Problem(
-            f"llama-cpp-python {spec.version} is not one of the releases that blackwheel has "
-            "locked: their files are known by hash.",
+            f"llama-cpp-python {spec.version} is not locked: blackwheel does not know the hash of "
+            "its files.",
             id="version-not-locked",
             code=USAGE,
             evidence="locked: " + ", ".join(knowledge.sdists()),
@@ -276,7 +274,7 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
                 id="arch-twice",
                 code=USAGE,
                 evidence=";".join(spec.archs),
-                remedy="name each once: 120 is both 120-real (machine code) and 120-virtual (PTX)",
+                remedy="name each once: 120 means 120-real (machine code) and 120-virtual (PTX)",
             )
         seen |= knowledge.compiled_to(arch)
         number, _, _ = knowledge.parse_arch(arch)

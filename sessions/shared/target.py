@@ -13,7 +13,8 @@ GLIBCS = ("2.28", "host")  # what a wheel for Linux can be linked with
 class BuildSpec:
     """What to build: one table of ``targets.toml`` with the command line's overrides."""
 
-    target: str
+    base: str  # the name of its table
+    target: str  # the same, with what differs: "rtx50+py3.12"; folders are named after it
     summary: str
     version: str  # of llama-cpp-python
     cuda: str | None  # "13.1"; None builds for the CPU only
@@ -31,6 +32,12 @@ class BuildSpec:
     budget_mb: int = 0  # what the wheel may weigh, in megabytes
     device_features: tuple[str, ...] = ()  # tensor-core instructions it claims: "OMMA.E2M1"
     cmake: tuple[tuple[str, str], ...] = ()  # options of llama.cpp's CMake files, by name
+    overrides: tuple[str, ...] = ()  # the options that make it differ: "--python", "3.12"
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The part of a command line that chooses this very spec."""
+        return ("--target", self.base, *self.overrides)
 
     @property
     def old_glibc(self) -> bool:

@@ -91,7 +91,7 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
             raise _wrong(name, "\n".join(f"{name}{fault}" for fault in faults))
         cmake = tuple(sorted(table.cmake.items()))
         fields = {**vars(table), "cmake": cmake}
-        specs[name] = BuildSpec(target=name, platform=platform, **fields)
+        specs[name] = BuildSpec(base=name, target=name, platform=platform, **fields)
     return specs
 
 
@@ -109,7 +109,7 @@ def _wrong(name: str, faults: str) -> Problem:
 def _name_faults(name: str) -> Iterator[str]:
     """A target's name is that of folders, and of options: "+" begins what differs from a table."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or len(name) > 40:
-        yield ": a name is of a-z, 0-9 and - between them, and no longer than 40"
+        yield ": a name has a-z and 0-9, - between them, and at most 40 letters"
     elif PureWindowsPath(name).is_reserved():
         yield ": Windows has no folder of this name"
     elif _TAKEN.fullmatch(name):
@@ -138,7 +138,7 @@ def _faults(table: Table) -> Iterator[str]:
         items = getattr(table, field)
         yield from (f".{field}[{n}]: it is empty" for n, item in enumerate(items) if not item)
         twice = {item for item in items if items.count(item) > 1}
-        yield from (f".{field}: {item!r} is there twice" for item in sorted(twice))
+        yield from (f".{field}: {item!r} occurs twice" for item in sorted(twice))
     for name, text in table.cmake.items():
         if why := cmake_options.refusal(name, text):
             yield f".cmake: {name} = {text!r:.60} is refused: {why}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from sessions.shared import graph
-from sessions.shared.option_list import IDLE, NEEDS, OPTIONS, Option, takers, takes
+from sessions.shared.option_list import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takes
 from sessions.shared.target import BuildSpec
 
 EXIT_CODES = {
@@ -72,7 +72,6 @@ def _head() -> Iterator[str]:
     yield ""
     yield "Type `nox -s SESSION -- OPTIONS`. Without nox, type"
     yield "`python3 noxfile.py -s SESSION -- OPTIONS`."
-    yield "`nox -s SESSION -- --help` prints the options of a session and the list of targets."
     yield ""
 
 
@@ -80,7 +79,8 @@ def _table() -> Iterator[str]:
     yield "## Options"
     yield ""
     yield "A session also takes the options of the sessions that it runs first: for example,"
-    yield "`nox -s wheel` takes `--jobs`, which `probe` reads."
+    yield "`nox -s wheel` takes `--jobs`, which `probe` reads. `nox -s SESSION -- --help` prints"
+    yield "the options that a session takes, and the list of targets."
     yield ""
     yield "| option | meaning | read by |"
     yield "| --- | --- | --- |"
@@ -92,12 +92,11 @@ def _table() -> Iterator[str]:
 def _sessions() -> Iterator[str]:
     yield "## Sessions"
     yield ""
-    yield "| session | runs first | options |"
-    yield "| --- | --- | --- |"
+    yield "| session | runs first |"
+    yield "| --- | --- |"
     for name in graph.REQUIRES:
         first = ", ".join(s for s in graph.closure([name]) if s != name) or "none"
-        flags = " ".join(_code(o.flag) for o in OPTIONS if name in takers(o) and o.name != "help")
-        yield f"| `{name}` | {first} | {flags} |"
+        yield f"| `{name}` | {first} |"
     yield ""
     names = ", ".join(f"`{name}`" for name in graph.PYTEST)
     yield f"`{graph.OF_FOLDERS}` takes the folders to merge into one index: `-- DIST DIST`."
@@ -111,15 +110,15 @@ def _rules() -> Iterator[str]:
     yield ""
     yield "- A command with several sessions takes the options of all of them."
     yield "- " + _only("asked", "affect only the sessions that are named after `-s`")
-    yield "- " + _only("all", "allowed only if all the sessions that are named after `-s` read it")
+    yield "- " + _only("all", "are allowed only if every session after `-s` reads them")
     yield "- With `--wheel` nothing is built, so build options are refused."
     for field, others in IDLE.items():
-        names = ", ".join(_code(f"--{other}") for other in others)
+        names = ", ".join(_code(BY_FIELD[other].flag) for other in others)
         yield f"- `--{field}` cannot be combined with {names}."
     for field, needed in NEEDS.items():
         yield f"- `--{field}` needs {' or '.join(f'`--{each}`' for each in needed)}."
     yield "- An option that has no effect is refused before anything runs, and so are an empty"
-    yield "  value, a value given twice, and a path that does not exist."
+    yield "  value, an option given twice, and a path that does not exist."
     yield "- A relative path is taken from the folder where the command is run."
     yield "- `--device cpu` with a CUDA target runs the wheel on the CPU and does not test its GPU"
     yield "  code. The wheel must have been built before, or `--wheel` must name it."
@@ -140,11 +139,14 @@ def _codes() -> Iterator[str]:
 
 def _only(reach: str, rule: str) -> str:
     names = (_code(option.flag) for option in OPTIONS if option.reach == reach)
-    return f"{', '.join(names)}: {rule}."
+    return f"{', '.join(names)} {rule}."
 
 
 def _read_by(option: Option) -> str:
-    return "all" if set(option.sessions) == set(graph.REQUIRES) else _names(option.sessions)
+    others = [name for name in graph.REQUIRES if name not in option.sessions]
+    if len(others) > 3:
+        return _names(option.sessions)
+    return f"all but {', '.join(others)}" if others else "all"
 
 
 def _names(sessions: Collection[str]) -> str:

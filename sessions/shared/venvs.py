@@ -20,6 +20,20 @@ def program(venv: Path, name: str) -> Path:
     return venv / "bin" / name
 
 
+def make(ctx: Context, python: str, version: str, venv: Path) -> None:
+    """A venv of that Python, whose minor version is ``version``. Raises Problem."""
+    words = [python, "-I", "-m", "venv", str(venv)]
+    made = programs.capture(words, env=options.pip_environment(ctx.env))
+    if made.returncode:
+        raise Problem(
+            f"Python {version} could not make a venv.",
+            id="venv-failed",
+            evidence=tail(made.output),
+            remedy=f"install the venv module of Python {version} "
+            f"(Debian, Ubuntu: apt install python{version}-venv)",
+        )
+
+
 def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     """Run pip and return its output. A failure becomes the Problem it stands for."""
     python, env = str(program(venv, "python")), options.pip_environment(ctx.env)

@@ -63,7 +63,7 @@ def read(path: Path, folder: Path) -> Contents:
     files = [entry for entry in entries if not entry.folder]
     lines = [*problems, *_harmful(entries, size)]
     if not files and not lines:
-        lines.append("it holds no file")
+        lines.append("it contains no file")
     if lines:
         return _nothing(*lines)
     lines += [*membernames.problems([entry.name for entry in entries]), *_unsound(entries)]

@@ -73,8 +73,11 @@ def _metadata(case: Case) -> Iterator[str]:
         yield f"name: {found.name} by the file, {found.metadata_name or 'none'} by METADATA"
     if not _same_version(found.version, found.metadata_version):
         yield f"version: {found.version} by the file, {found.metadata_version} by METADATA"
-    if not _same_version(found.metadata_version.split("+")[0], spec.version):
-        yield f"version: {found.metadata_version}, and the target's is {spec.version}"
+    # A checkout has a version of its own, which its build has recorded.
+    recorded = case.record.version if spec.source and case.record else None
+    version, whose = (recorded, "checkout") if recorded else (spec.version, "target")
+    if not _same_version(found.metadata_version.split("+")[0], version):
+        yield f"version: {found.metadata_version}, and the {whose}'s is {version}"
     if found.tags != found.wheel_tags:
         yield f"tags: {', '.join(found.tags)} by the file, {', '.join(found.wheel_tags)} by WHEEL"
     wanted = _python_tags(spec)
@@ -83,7 +86,7 @@ def _metadata(case: Case) -> Iterator[str]:
         if wanted and python != wanted:
             yield f"Python tag: {python}, and the target's is {wanted}"
     if found.purelib:
-        yield "Root-Is-Purelib is not false, and it holds machine code"
+        yield "Root-Is-Purelib is not false, and it contains machine code"
     try:
         if not SpecifierSet(found.requires_python).contains(spec.python):
             yield f"Requires-Python {found.requires_python} refuses the target's {spec.python}"

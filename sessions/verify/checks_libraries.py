@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -124,7 +125,7 @@ def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[st
         return
     specifiers = SpecifierSet(",".join(str(r.specifier) for r in found))
     if _majors(specifiers) != {int(major)}:
-        yield f"{name}: {found[0]} does not hold pip to CUDA {major}"
+        yield f"{name}: {found[0]} does not limit pip to CUDA {major}"
     floor = knowledge.floors(major)[package]
     lower = [s.version.removesuffix(".*") for s in specifiers if s.operator in _LOWER_BOUNDS]
     oldest = max(map(Version, lower), default=None)
@@ -141,7 +142,8 @@ def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[st
         )
 
 
-def _majors(specifiers: SpecifierSet) -> set[int]:
+@functools.cache
+def _majors(specifiers: SpecifierSet) -> frozenset[int]:
     """The majors of which a version is admitted: of those named, those after them, and a grid."""
     named = [s.version.removesuffix(".*") for s in specifiers]
     grid = [f"{major}.{minor}" for major in range(100) for minor in (0, 5)]
@@ -152,7 +154,7 @@ def _majors(specifiers: SpecifierSet) -> set[int]:
                 found.add(Version(text).major)
         except ValueError:  # no version, or one with more digits than Python converts
             continue
-    return found
+    return frozenset(found)
 
 
 def _neighbours(case: Case) -> Iterator[str]:
@@ -352,7 +354,7 @@ def platform_tag(case: Case) -> Check:
         "platform-tag",
         [*unread(case), *_platform(case, needs)],
         ok=f"{', '.join(sorted(_platforms(case)))} is right{f' ({held})' if held else ''}",
-        fail="the platform tag promises more than the libraries keep",
+        fail="the libraries need more than the platform tag allows",
         remedy="auditwheel show WHEEL names the right tag; " + rebuild(case),
     )
 

@@ -132,7 +132,7 @@ def _code(cubin: Path) -> list[tuple[str, bytes]]:
     flag = lief.ELF.Section.FLAGS.EXECINSTR
     code = [s for s in binary.sections if str(s.name).startswith(".text") or s.has(flag)]
     if any(s.size % _INSTRUCTION for s in code):
-        raise Unreadable(f"{cubin.name} has a kernel that is not of whole instructions")
+        raise Unreadable(f"{cubin.name} has a kernel with an incomplete instruction")
     return [(str(s.name).removeprefix(".text."), bytes(s.content)) for s in code]
 
 

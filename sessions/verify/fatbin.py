@@ -70,7 +70,7 @@ def entries(fatbin: bytes) -> list[Entry]:
         if header < _ENTRY.size or at + header + size > len(fatbin) or packed > size:
             raise Unreadable("a piece of code reaches past the end of its fat binary")
         if kind not in (PTX, ELF):
-            raise Unreadable(f"a piece of code is of the kind {kind}, neither PTX nor machine code")
+            raise Unreadable(f"a piece of code has the kind {kind}, neither PTX nor machine code")
         found.append(Entry(kind, arch, plain or size, at))
         at += header + size
     if sum(entry.size for entry in found) > UNPACKED:

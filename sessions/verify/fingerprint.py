@@ -19,7 +19,10 @@ _SESSION = "verify/main_verify.py"
 
 
 # What of a target and of a wheel's record no check of verify reads.
-WORDS = ("summary", "warning", "product", "toolkit", "cache", "compiler", "prerelease")
+WORDS = (
+    "base", "overrides", "summary", "warning", "product", "toolkit", "cache", "compiler",
+    "prerelease",
+)  # fmt: skip
 
 
 VOLATILE = ("steps", "wall_seconds", "cpu_seconds", "cache", "timing")
@@ -44,14 +47,9 @@ def judging() -> list[Path]:
         code_digest.SESSIONS / _SESSION,
         *code_digest.imported(code_digest.SESSIONS / name for name in _JUDGES),
     }
-    names = {
-        name for path in modules for name in code_digest._module(code_digest._text(path)).words
-    }
-    data = [
-        code_digest.SESSIONS / "data" / "knowledge" / name
-        for name in names
-        if name.endswith(".toml")
-    ]
+    parsed = (code_digest._module(code_digest._text(path)) for path in modules)
+    knowledge = code_digest.SESSIONS / "data" / "knowledge"
+    data = [knowledge / name for module in parsed for name in module.tables]
     overlay = (code_digest.SESSIONS / "build" / "overlay").glob("*.py")
     readers = (
         code_digest.SESSIONS / "data" / "locks" / "runtime.txt"

@@ -202,7 +202,7 @@ def _library(
         instructions=instructions,
         cpu_features=features,
         first_use=first,
-        guarded=policy.guarded(data, features),
+        guarded=policy.guarded(data, features, instructions),
         device=device,
         faults=tuple(itertools.islice(faults, FAULTS)),
         error=error or (device.error if device else None),

@@ -168,7 +168,7 @@ class _Running:
         if sys.platform != "win32" and code == -signal.SIGXCPU:
             return _time(limits)
         if sys.platform != "win32" and code == -signal.SIGKILL:
-            return Ended("it was killed, as the system does when memory runs out")
+            return Ended("it was killed; the system does this if memory runs out")
         try:
             if self.answer.stat().st_size > ANSWER:
                 return Ended(f"it found more than {ANSWER >> 20} MiB of facts, which are not read")

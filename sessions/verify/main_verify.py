@@ -80,7 +80,7 @@ def main(ctx: Context) -> None:
 def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
     """The wheel and the record of its build."""
     if ctx.options.wheel is None:
-        wheel = records.need(ctx.record("wheel"), "wheel", Wheel)
+        wheel = ctx.need("wheel", Wheel)
         return ctx.wheels / wheel.file, wheel
     path = Path(ctx.options.wheel).expanduser()
     if not path.is_file():

@@ -113,7 +113,7 @@ def _metadata(data: bytes | None, problems: list[str]) -> core_metadata.RawMetad
         problems.append("METADATA: headers of a letter, by which readers take its text apart")
         return {}
     raw, unparsed = core_metadata.parse_email(str(headers))
-    problems += [f"METADATA: {key} is unknown, or is there more than once" for key in unparsed]
+    problems += [f"METADATA: {key} is unknown, or occurs more than once" for key in unparsed]
     try:
         core_metadata.Metadata.from_raw(raw)
     except core_metadata.ExceptionGroup as group:
@@ -246,7 +246,7 @@ def _hash_problem(code: str, sha256: str, text: bytes | None) -> str | None:
     if algorithm not in ("sha384", "sha512"):  # the specification allows what is longer
         algorithm = "sha256"
     elif text is None:
-        return f"RECORD has its {algorithm}, which is judged of small texts only"
+        return f"RECORD has its {algorithm}, which is checked for small texts only"
     else:
         digest = hashlib.new(algorithm, text).hexdigest()
     right = base64.urlsafe_b64encode(bytes.fromhex(digest)).rstrip(b"=").decode()
@@ -263,21 +263,21 @@ def bindings(texts: Mapping[str, bytes]) -> tuple[Binding, ...]:
     """Which library each module of the package loads through ctypes, and what it looks up in it.
 
     As upstream writes it: ``load_shared_library("llama", path)``, the name given as it is or by
-    a constant of the module, and ``@ctypes_function("llama_decode", …)``.
+    a constant of the module, and ``@ctypes_function("llama_decode", …)``. Forks load several
+    libraries in a module, each with a decorator of its own.
     """
     modules = {member: module for member, module in _modules(texts).items() if module}
     reached = _reached({_name(member): module.imports for member, module in modules.items()})
     return tuple(
-        Binding(member, module.library, module.functions, _name(member) in reached)
+        Binding(member, library, functions, _name(member) in reached)
         for member, module in modules.items()
-        if module.library
+        for library, functions in module.functions.items()
     )
 
 
 @dataclass(frozen=True)
 class _Module:
-    library: str | None
-    functions: tuple[str, ...]
+    functions: Mapping[str, tuple[str, ...]]  # of each library that it loads
     imports: frozenset[str]
 
 
@@ -303,18 +303,28 @@ def _module(member: str, text: bytes) -> _Module | None:
         return None
     constants = _constants(tree)
     libraries: list[str] = []
-    functions: list[str] = []
+    variables: dict[str, str] = {}  # of a library, or of a decorator that looks up in it
+    functions: list[tuple[str, str]] = []
     imports: set[str] = set()
     for number, node in enumerate(ast.walk(tree)):
         if number > NODES:
             return None
         if isinstance(node, ast.Call):
             libraries += _loads(node, constants)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            of = [*_loads(node.value, constants), *_decorates(node.value, variables)]
+            variables |= {t.id: of[0] for t in node.targets if of and isinstance(t, ast.Name)}
         elif isinstance(node, ast.FunctionDef):
             functions += _looks_up(node)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             imports |= _imports(node, member)
-    return _Module(libraries[0] if libraries else None, tuple(functions), frozenset(imports))
+    if libraries:
+        variables.setdefault("ctypes_function", libraries[0])
+    found = {
+        library: tuple(name for by, name in functions if variables.get(by) == library)
+        for library in libraries
+    }
+    return _Module(found, frozenset(imports))
 
 
 def _is_module(member: str) -> bool:
@@ -358,16 +368,24 @@ def _loads(call: ast.Call, constants: Mapping[str, object]) -> Iterator[str]:
             yield value
 
 
-def _looks_up(function: ast.FunctionDef) -> Iterator[str]:
-    """The C functions that a function's decorators look up."""
+def _decorates(call: ast.Call, variables: Mapping[str, str]) -> Iterator[str]:
+    """The library that the decorator which a call makes looks up in."""
+    if _called(call) == "ctypes_function_for_shared_library" and call.args:
+        library = call.args[0]
+        if isinstance(library, ast.Name) and library.id in variables:
+            yield variables[library.id]
+
+
+def _looks_up(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    """Each decorator of a function, and the C function that it may look up."""
     for call in function.decorator_list:
-        if isinstance(call, ast.Call) and _called(call) == "ctypes_function":
-            # A fourth argument or enabled=… says under which condition it is looked up.
-            if len(call.args) > 3 or any(k.arg == "enabled" for k in call.keywords):
+        if isinstance(call, ast.Call) and call.args:
+            # A fourth argument or a keyword says under which condition it is looked up.
+            if len(call.args) > 3 or any(k.arg in ("enabled", "required") for k in call.keywords):
                 continue
-            name = call.args[0] if call.args else None
+            name = call.args[0]
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                yield name.value
+                yield _called(call), name.value
 
 
 def _called(call: ast.Call) -> str:

@@ -10,10 +10,10 @@ class DeviceCode:
     """GPU code in one library.
 
     ``sass`` and ``ptx`` count pieces of code by architecture ("sm_120", "compute_100").
-    ``containers`` is the number of fat binaries that hold them. ``tensor`` counts every
+    ``containers`` is the number of fat binaries that contain them. ``tensor`` counts every
     tensor-core instruction of the machine code by its whole mnemonic ("HMMA.16816.F32");
-    ``instructions`` is how many were looked at. ``kernels`` is the size of that machine code, not
-    compressed, by the function it is of.
+    ``instructions`` is the number of all instructions that were read. ``kernels`` has the size of
+    the uncompressed machine code of each function.
     """
 
     containers: int
@@ -32,9 +32,9 @@ class Library:
 
     ``cpu_features`` counts machine instructions by the CPU feature they need (names of iced-x86's
     CpuidFeature), ``first_use`` has the first three of each. ``build_paths`` are absolute paths
-    of source files, debug files and search paths of the machine that built it. ``inherited_paths``
-    are those search paths that also hold for what the library needs: DT_RPATH without DT_RUNPATH.
-    ``faults`` is what the system's loader refuses, or would do besides loading the file.
+    of source files, debug files and search paths of the build machine. ``inherited_paths`` are the
+    search paths that also apply to the libraries that this one needs: DT_RPATH without DT_RUNPATH.
+    ``faults`` lists what the system's loader would refuse, or would do besides loading the file.
     """
 
     member: str
@@ -73,7 +73,7 @@ class Binding:
 
 @dataclass(frozen=True)
 class Material:
-    """A component that a bill of materials names. What it does not say is ""."""
+    """A component that an SBOM names. A value that it does not have is ""."""
 
     name: str
     version: str
@@ -85,7 +85,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Bill:
-    """A CycloneDX bill of materials in ``.dist-info/sboms``, as blackwheel writes it (PEP 770)."""
+    """A CycloneDX SBOM in ``.dist-info/sboms``, as blackwheel writes it (PEP 770)."""
 
     member: str
     sha256: str
@@ -98,7 +98,7 @@ class Bill:
 
 @dataclass(frozen=True)
 class WheelFacts:
-    """Everything that was read of one wheel. Sizes in bytes."""
+    """Everything that was read from one wheel. Sizes in bytes."""
 
     file: str
     sha256: str

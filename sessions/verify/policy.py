@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,11 +112,19 @@ def cpu() -> CpuRules:
     )
 
 
-def guarded(data: bytes, features: Collection[str]) -> tuple[str, ...]:
-    """Those CPU features of a library's instructions that its runtime asks the CPU for first."""
-    rows = knowledge.load("wheels.toml")["guarded"]
-    held = {f for row in rows if row["sign"].encode() in data for f in row["features"]}
-    return tuple(sorted(held & set(features))) if "CPUID" in features else ()
+def guarded(data: bytes, features: Mapping[str, int], total: int) -> tuple[str, ...]:
+    """Those CPU features of a library's instructions that its runtime asks the CPU for first.
+
+    ``features`` says how many of the ``total`` instructions need each.
+    """
+    held = {
+        feature
+        for row in knowledge.load("wheels.toml")["guarded"]
+        if row["sign"].encode() in data
+        for feature in row["features"]
+        if 0 < features.get(feature, 0) <= row.get("share", 1) * total
+    }
+    return tuple(sorted(held)) if "CPUID" in features else ()
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from sessions.shared.checks import CheckGroup
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """The judgement of one wheel. ``fingerprint`` is of everything it was judged by."""
+    """The results for one wheel. ``fingerprint`` identifies the rules with which it was checked."""
 
     file: str
     sha256: str

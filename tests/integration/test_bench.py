@@ -230,11 +230,20 @@ def test_a_wheel_that_does_not_compute_ends_it(project: Project, tmp_path: Path)
     assert not list((project.root / "build").rglob("bench.json"))
 
 
-@pytest.mark.parametrize("words", [(), ("--baseline", "seed")])
-def test_without_the_gpu_it_stops_before_anything_is_built(words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("session", "words", "way"),
+    [
+        ("bench", (), "add --bench to measure it there"),
+        ("bench", ("--baseline", "seed"), "add --bench to measure it there"),
+        ("smoke", (), " -s bundle"),
+    ],
+)
+def test_without_the_gpu_it_stops_before_anything_is_built(
+    session: str, words: tuple[str, ...], way: str
+) -> None:
     # Of a kind that is hardly where tests run; with a driver or without, the way out is the same.
     done = subprocess.run(
-        [sys.executable, "noxfile.py", "-s", "bench", "--", "--target", "b200", *words],
+        [sys.executable, "noxfile.py", "-s", session, "--", "--target", "b200", *words],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -243,5 +252,7 @@ def test_without_the_gpu_it_stops_before_anything_is_built(words: tuple[str, ...
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert "No NVIDIA driver answers here" in said or "No GPU here runs this wheel" in said
-    assert "smoke-….pyz --bench" in said
+    assert way in said
+    assert "--device cpu" in said or session == "bench"
     assert "session clean" not in said
+    assert not (REPOSITORY / "build" / "b200" / "tree").exists()

@@ -100,7 +100,7 @@ def test_a_client_library_reads_each_index(dist: Path, host: servers.Static) -> 
 
 
 def test_the_one_line_installs_the_gpus_wheel(venv: Venv, host: servers.Static) -> None:
-    # As the GPU, the page and docs/index.md have it; the dependency comes from PyPI.
+    # As the GPU, the page and docs/package-index.md have it; the dependency comes from PyPI.
     url = f"{host.url}cu131-sm90/simple/"
     pip = (venv.pip, "--only-binary", PROJECT, "--extra-index-url", url, f"{PROJECT}==0.3.16")
     for tool, *words in (pip, (venv.uv, "--index", url, PROJECT)):

@@ -74,24 +74,25 @@ llama_supports_gpu_offload = _lib.llama_supports_gpu_offload
 """
 BASE = r"""
 #include <stdio.h>
-static void (*log)(int, const char *, void *);
-void ggml_log_set(void *callback, void *data) { log = callback; }
-void ggml_say(const char *text) { if (log) log(1, text, 0); else fputs(text, stderr); }
+void ggml_say(const char *text) { fputs(text, stderr); }
 """
-# ggml: modules are loaded by path, and what they say of themselves is added up.
+# ggml: what its modules say of themselves is added up. STUB_ASCII: as in MSVC's builds, its own way
+# to load one reads a path in a code page that lacks letters.
 GGML = r"""
 #include <dlfcn.h>
+#include <stdlib.h>
 void ggml_say(const char *);
 static long count, sum;
 unsigned long ggml_backend_reg_count(void) { return count; }
 int ggml_sum(void) { return sum; }
+void ggml_backend_register(void *backend) { ++count; sum += (*(int (**)(void))backend)(); }
 void *ggml_backend_load(const char *path) {
+    for (const char *at = path; getenv("STUB_ASCII") && *at; ++at) if (*at & 0x80) return 0;
     void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    int (*init)(void) = module ? dlsym(module, "ggml_backend_init") : 0;
-    if (!init || init() < 0) return 0;
+    void *(*init)(void) = module ? dlsym(module, "ggml_backend_init") : 0;
+    if (!init || !init()) return 0;
     ggml_say("load_backend: loaded a backend\n");
-    ++count;
-    sum += init();
+    ggml_backend_register(init());
     return module;
 }
 """
@@ -103,7 +104,9 @@ int llama_supports_gpu_offload(void) { return ggml_sum() > 0; }
 CPU = r"""
 #include <stdlib.h>
 #include <string.h>
-int ggml_backend_init(void) { return 0; }
+static int value(void) { return 0; }
+static int (*backend)(void) = value;
+void *ggml_backend_init(void) { return &backend; }
 int ggml_backend_score(void) {  /* STUB_CPU: the modules that this CPU can run, the worst first */
     const char *can = getenv("STUB_CPU"), *at = can ? strstr(can, NAME) : 0;
     return at ? 1 + (int)(at - can) : 0;
@@ -112,7 +115,9 @@ int ggml_backend_score(void) {  /* STUB_CPU: the modules that this CPU can run, 
 CUDA = r"""
 int cudart_major(void), cublas_major(void), cuInit(unsigned);
 int unused(void) { return cuInit(0); }
-int ggml_backend_init(void) { return 100 * cudart_major() + cublas_major(); }
+static int value(void) { return 100 * cudart_major() + cublas_major(); }
+static int (*backend)(void) = value;
+void *ggml_backend_init(void) { return &backend; }
 """
 SAY = """
 import json, sys, warnings
@@ -680,11 +685,22 @@ def test_modules_in_the_current_folder_and_in_the_search_path_are_not_taken(tmp_
     assert [str(Path(p).parent) for p in ran.libraries if "ggml-cpu" in p] == [lib]
 
 
+def test_modules_are_loaded_from_a_folder_whose_name_ggml_cannot_read(machine: Machine) -> None:
+    beside(machine)
+    assert not str(machine.site).isascii()
+    ran = machine.run(env={"STUB_ASCII": "1"})
+    assert (ran.answers, ran.modules) == ((1313, 1313), 2), ran.stderr
+    assert "load_backend" not in ran.stderr
+
+
 def test_one_more_module_that_the_user_names_is_loaded_too(tmp_path: Path) -> None:
     machine = install(tmp_path / "m", cuda=None, archs=())
     more = gcc(tmp_path / "mine.so", CPU.replace("return 0", "return 7"), '-DNAME="x64"')
     ran = machine.run(env={"GGML_BACKEND_PATH": str(more)})
     assert (ran.answers, ran.modules) == ((7, 7), 2), ran.stderr
+    ran = machine.run(env={"GGML_BACKEND_PATH": str(tmp_path / "none.so")})
+    assert ran.code == 1
+    assert "cannot load the module that GGML_BACKEND_PATH=" in ran.stderr
 
 
 # As of JamePeng's fork: with the first model ggml searches the folder of the libraries.
@@ -727,6 +743,36 @@ def test_bindings_that_search_with_the_first_model_load_nothing_twice_and_no_unf
     ran = machine.run(FIRST_MODEL + more, env={"STUB_GPUS": gpu})
     assert ran.answers == (answer + 7, answer + 7), ran.stderr
     assert f"searched {other}" in ran.stderr
+
+
+# As of JamePeng's fork: a library is looked for in the system by its name, then in the wheel.
+BY_NAME = """
+import ctypes
+from ctypes.util import find_library
+def load_shared_library(name, folder):
+    return ctypes.CDLL(find_library(name) or str(folder / f"lib{name}.so"))
+"""
+
+
+def test_bindings_that_look_in_the_system_by_name_get_the_wheels_libraries(
+    machine: Machine, tmp_path: Path
+) -> None:
+    beside(machine)
+    package = machine.site / "llama_cpp"
+    by_path = 'ctypes.CDLL(str(Path(__file__).parent / "lib" / "libllama.so"))'
+    assert by_path in BINDINGS
+    asking = BINDINGS.replace(
+        by_path, 'load_shared_library("llama", Path(__file__).parent / "lib")'
+    )
+    (package / "llama_cpp.py").write_text(
+        f"from llama_cpp._ctypes_extensions import load_shared_library\n{asking}"
+    )
+    (package / "_ctypes_extensions.py").write_text(BY_NAME)
+    other = gcc(tmp_path / "other" / "libllama.so", LLAMA.replace("ggml_sum()", "-1"))
+    found = "import ctypes.util; assert ctypes.util.find_library('llama') == 'libllama.so'"
+    ran = machine.run(found, path=other.parent)
+    assert ran.answers == (1313, 1313), ran.stderr
+    assert str(other) not in ran.libraries
 
 
 def test_where_the_bindings_load_modules_themselves_none_is_loaded_twice(machine: Machine) -> None:

@@ -375,7 +375,7 @@ def with_more_cuda(source: Path) -> None:
 def test_files_that_the_lock_merges_are_compiled_as_one(built: Checkout, tmp_path: Path) -> None:
     root = tmp_path / ODD
     locked = lock_cuda(built, root, with_more_cuda)
-    sources = root / "sessions" / "data" / "knowledge" / "sources.toml"
+    sources = root / "sessions" / "data" / "knowledge" / "sdists.toml"
     text = sources.read_text(encoding="utf-8")
     row = re.compile(r"^merged = \[\n(    .*\n)+\]$", re.MULTILINE)
     assert row.search(text)

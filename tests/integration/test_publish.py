@@ -123,12 +123,12 @@ def test_uploading_with_and_without_credentials_and_again(project: Project, star
     assert server.files() == {}
 
     done = publish(project, *to, **CREDENTIALS).well()
-    assert "1 uploaded, 0 there before" in done.output
+    assert "1 uploaded, 0 already there" in done.output
     assert server.files() == {wheel.file: wheel.sha256}
 
     again = publish(project, *to).well()  # nothing to upload: no password is asked for
-    assert f"{wheel.file} is there already: the same file" in again.output
-    assert "0 uploaded, 1 there before" in again.output
+    assert f"{wheel.file} is already on the server: the same file" in again.output
+    assert "0 uploaded, 1 already there" in again.output
 
     other = tiny.release(dist, "hopper", "13.1", ("90-real",), filler=9)
     assert (other.file, other.sha256 == wheel.sha256) == (wheel.file, False)
@@ -157,7 +157,7 @@ def test_a_connection_that_breaks_loses_nothing_and_the_rest_follows(
 
         proxy.limit = None
         rest = publish(project, "--to", proxy.url, **CREDENTIALS).well()
-        assert "1 uploaded, 1 there before" in rest.output
+        assert "1 uploaded, 1 already there" in rest.output
         assert f"Uploading {small.file}" not in rest.output
     assert server.files() == {small.file: small.sha256, large.file: large.sha256}
 
@@ -167,7 +167,7 @@ def test_no_server_and_no_index_there(project: Project, devpi: servers.Devpi) ->
     gone = publish(project, "--to", "http://127.0.0.1:9/")
     gone.badly("No server answers at this address", "Connection refused")
     missing = publish(project, "--to", f"{devpi.url}{USER}/none/", **CREDENTIALS)
-    missing.badly("no index at this address", "docs/index.md")
+    missing.badly("no index at this address", "docs/package-index.md")
 
 
 def test_each_gpu_has_an_index_of_its_own(
@@ -208,7 +208,7 @@ def test_credentials_of_pypirc_serve_an_address_and_a_name(
         assert "1 uploaded" in done.output
         assert Server(url, "simple").files() == {wheel.file: wheel.sha256}
         done = publish(project, "--to", "ours", HOME=str(home)).well()
-        assert "1 there before" in done.output
+        assert "1 already there" in done.output
         publish(project, "--to", "others", HOME=str(home)).badly(
             "not the address of a package server"
         )

@@ -265,5 +265,5 @@ def test_the_disk_that_is_written_to_is_asked_not_that_of_the_checkout(
 def test_a_target_as_its_own_baseline_is_refused_at_once(project: Project, session: str) -> None:
     """Its build would wait for the lock of the run that waits for it."""
     words = ("--target", "rtx50", "--arch", "120-virtual", "--baseline", "ptx")
-    project.nox(session, *words).badly("contains only PTX itself")
+    project.nox(session, *words).badly("itself contains only PTX")
     assert not (project.root / "build").exists()

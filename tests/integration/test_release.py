@@ -160,7 +160,7 @@ def lock(root: Path, cache: Path, change: Callable[[Path], None] = lambda _: Non
     row = locking.upstream_row(sdist, "0.3.16")
     row["requires"] = project.get("dependencies", [])  # this sdist has no PKG-INFO
     locking.put(known, "release", "0.3.16", row)
-    facts = root / "sessions" / "data" / "knowledge" / "sources.toml"
+    facts = root / "sessions" / "data" / "knowledge" / "sdists.toml"
     told = facts.read_text(encoding="utf-8")
     digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
     facts.write_text(

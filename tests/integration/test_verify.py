@@ -615,7 +615,7 @@ PLANTED: dict[str, tuple[Defect, set[str], str]] = {
     "requires cuBLAS on Windows only": (
         requires_cublas_on_windows_alone, {"imports", "sbom"}, "nvidia-cublas",
     ),
-    "requires any cuBLAS": (requires_any_cublas, {"imports"}, "does not hold pip to CUDA 13"),
+    "requires any cuBLAS": (requires_any_cublas, {"imports"}, "does not limit pip to CUDA 13"),
     "requires another Python": (requires_another_python, {"metadata"}, ">=3.12 refuses"),
     "another time": (another_time, {"reproducible"}, "2 different times"),
     "too large": (too_large, {"size", "python-files"}, "the target allows 30"),

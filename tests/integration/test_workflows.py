@@ -308,12 +308,12 @@ def test_a_tag_ends_in_an_index_that_keeps_the_releases_of_earlier_tags(
 def test_a_new_upstream_release_ends_in_one_pull_request(
     runner: dict[str, str], tmp_path: Path
 ) -> None:
-    knowledge = REPOSITORY / "sessions" / "data" / "knowledge" / "sources.toml"
+    knowledge = REPOSITORY / "sessions" / "data" / "knowledge" / "sdists.toml"
     which = run_of("upstream.yml", "Which is new")
 
     def week(number: int, *, new: bool) -> tuple[Path, str]:
         checkout = tmp_path / f"week-{number}"
-        path = checkout / "sessions" / "data" / "knowledge" / "sources.toml"
+        path = checkout / "sessions" / "data" / "knowledge" / "sdists.toml"
         path.parent.mkdir(parents=True)
         shutil.copyfile(knowledge, path)
         git(checkout, "init", "-q", "-b", "main")
@@ -333,7 +333,7 @@ def test_a_new_upstream_release_ends_in_one_pull_request(
     remote = tmp_path / "remote.git"
     assert git(remote, "log", "-1", "--format=%s", "lock-9.9.9") == "Lock llama-cpp-python 9.9.9\n"
     assert '[sdist."9.9.9"]' in git(
-        remote, "show", "lock-9.9.9:sessions/data/knowledge/sources.toml"
+        remote, "show", "lock-9.9.9:sessions/data/knowledge/sdists.toml"
     )
     calls = (tmp_path / "calls").read_text().splitlines()
     assert "https://api.github.com/repos/a/b/pulls" in calls

@@ -323,7 +323,7 @@ def lock(root: Path, version: str = "0.3.16") -> None:
     path = root / "sessions" / "data" / "knowledge" / "upstream.toml"
     facts_ = {"requires": list(row.requires), "parts": row.parts, "files": row.files}
     locking.put(path, "release", version, facts_)
-    sources = root / "sessions" / "data" / "knowledge" / "sources.toml"
+    sources = root / "sessions" / "data" / "knowledge" / "sdists.toml"
     text = sources.read_text(encoding="utf-8")
     table = rf'(\[sdist."{re.escape(version)}"\][^\[]*sha256 = )"\w+"'
     changed = re.sub(table, rf'\1"{row.sdist_sha256}"', text, flags=re.S)
@@ -340,15 +340,21 @@ def target(name: str, platform: str = "linux") -> BuildSpec:
     ]
 
 
-def judged(path: Path, wanted: BuildSpec, scratch: Path) -> dict[str, Check]:
-    """Every check of a wheel by its id; a wheel with a record beside it is one of ours."""
+def judged(
+    path: Path, wanted: BuildSpec, scratch: Path, upstream: Upstream | None = None
+) -> dict[str, Check]:
+    """Every check of a wheel by its id; a wheel with a record beside it is one of ours.
+
+    Its release is ``upstream``; without one it is that of the drafts.
+    """
     scratch.mkdir(parents=True, exist_ok=True)
     beside = records.read(path.parent / "wheel.json", "wheel", Wheel)
     record = beside if beside and beside.file == path.name else None
     env = options.system_environment(os.environ)
     found = reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
     digest = records.text_sha256(import_hooks.loader_text(added()).encode())
-    case = Case(found, wanted, record, record is not None, digest, preload(), known(found.version))
+    release = upstream or known(found.version)
+    case = Case(found, wanted, record, record is not None, digest, preload(), release)
     groups = judge(case)
     return {check.id: check for group in groups for check in group.checks}
 

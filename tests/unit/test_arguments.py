@@ -152,9 +152,8 @@ def test_what_is_there_and_of_the_right_kind_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_compiler_that_is_not_on_the_path_is_refused(tmp_path: Path) -> None:
-    with raises("compiler-argument") as caught:
+    with raises("compiler-argument"):
         arguments.check(options.parse(["--compiler", "g++-99"]), ["wheel"], str(tmp_path))
-    assert caught.value.id == "compiler-argument"
 
 
 def test_verify_itself_says_what_is_wrong_with_the_name_of_a_wheel(tmp_path: Path) -> None:
@@ -193,7 +192,6 @@ def test_a_report_without_its_signature_is_refused_where_one_is_asked_for(tmp_pa
     chosen = arguments.resolve(options.parse(words), tmp_path)
     with raises("report-argument") as caught:
         arguments.check(chosen, ["smoke"], os.environ["PATH"])
-    assert caught.value.id == "report-argument"
     assert "r.json.sig" in caught.value.what
 
 
@@ -209,9 +207,8 @@ def test_reports_that_were_not_copied_here_are_asked_for_first(tmp_path: Path) -
 def test_a_report_that_is_not_json_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(content)
-    with raises("report-argument") as caught:
+    with raises("report-argument"):
         arguments.check(options.parse(["--report", str(path)]), ["smoke"], "")
-    assert caught.value.id == "report-argument"
 
 
 @pytest.mark.parametrize(("session", "flag"), [("lock", "--add"), ("matrix", "--targets")])

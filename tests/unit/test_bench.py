@@ -7,9 +7,9 @@ import functools
 import json
 import sys
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 
@@ -151,20 +151,12 @@ class Payload:
         self.downloads.append(list(words))
         return ""
 
-    def stream(
-        self,
-        command: Sequence[str],
-        *,
-        env: Mapping[str, str],
-        log: IO[str],
-        on_line: Callable[[str], None],
-        cwd: Path | None = None,
-    ) -> Finished:
+    def stream(self, command: Sequence[str], *, env: Mapping[str, str], **how: Any) -> Finished:
         self.command, self.env = list(command), env
         self.job = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
         for line in ('@{"done": 1, "total": 9, "now": "warm, rtx50", "left": 3.5}', "it broke"):
-            log.write(line + "\n")
-            on_line(line)
+            how["log"].write(line + "\n")
+            how["on_line"](line)
         if self.writes:
             text = report_text(
                 self.job["identity"]["sha256"], device=self.job["identity"]["device"]
@@ -310,7 +302,7 @@ def test_without_the_gpu_it_stops_before_anything_is_fetched(
     build(ctx)
     with raises("gpu-not-usable") as caught:
         main_bench.main(ctx)
-    assert "smoke-….pyz --bench" in caught.value.remedy
+    assert "add --bench to measure it there" in caught.value.remedy
     assert payload.downloads == []
     assert not ctx.record("bench").exists()
 

@@ -38,7 +38,9 @@ def test_a_chart_has_the_ratio_to_each_other_wheel_and_what_is_better() -> None:
     assert [bar.name for bar in chart.bars] == ["over seed: same", "over ptx: same"]
     assert all(bar.low is not None and bar.low <= bar.value for bar in chart.bars)
     assert charts(evidence)["install"].unit == "ratio, less is better"
-    assert "On NVIDIA GeForce RTX 5090, 8 rounds in turn; medians: rtx50 104 tok/s" in chart.note
+    assert (
+        "On NVIDIA GeForce RTX 5090, 8 alternating rounds; medians: rtx50 104 tok/s" in chart.note
+    )
 
 
 def test_alone_a_wheel_has_its_own_values() -> None:

@@ -111,7 +111,6 @@ def test_the_model_that_was_used_is_named_without_its_folder() -> None:
 def test_what_is_no_report_is_refused_with_what_makes_one(change: dict[str, Any]) -> None:
     with raises("bench-report-invalid") as caught:
         opened(fakes.bench_report(**change))
-    assert caught.value.id == "bench-report-invalid"
     assert "nox -s bench" in caught.value.remedy
 
 
@@ -119,9 +118,8 @@ def test_what_is_no_report_is_refused_with_what_makes_one(change: dict[str, Any]
 def test_a_report_that_lacks_a_field_is_refused(field: str) -> None:
     report = fakes.bench_report()
     del report[field]
-    with raises("bench-report-invalid") as caught:
+    with raises("bench-report-invalid"):
         opened(report)
-    assert caught.value.id == "bench-report-invalid"
 
 
 def test_what_a_gpu_does_not_say_may_be_missing() -> None:
@@ -149,17 +147,12 @@ def test_a_smoke_report_is_none_of_a_benchmark() -> None:
         bench_results.opened(report_file.text(fakes.smoke_report()), "rtx50", DIGEST, "here")
 
 
-@pytest.mark.parametrize(
-    "report",
-    [
-        fakes.bench_report(sha256="9" * 64),
-        fakes.bench_report(fakes.bench_wheel(sha256="9" * 64)),
-    ],
-    ids=["its-head", "its-first-wheel"],
-)
-def test_a_report_of_another_wheel_is_refused(report: dict[str, Any]) -> None:
+def test_a_report_of_another_wheel_is_refused() -> None:
     with raises("bench-report-other-wheel"):
-        opened(report)
+        opened(fakes.bench_report(fakes.bench_wheel(sha256="9" * 64), sha256="9" * 64))
+    with raises("bench-report-invalid") as caught:
+        opened(fakes.bench_report(fakes.bench_wheel(sha256="9" * 64)))
+    assert "first wheel" in caught.value.evidence
 
 
 def test_a_report_of_another_target_is_refused() -> None:

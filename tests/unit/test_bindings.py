@@ -51,6 +51,9 @@ def llama_make(): ...
 @ctypes_function("llama_free", [llama_p_ctypes], None)
 def llama_free(): ...
 
+@ctypes_function(["llama_ext", "?llama_ext@@YAHXZ", "_Z9llama_extv"], [], ctypes.c_int, more=False)
+def llama_ext(): ...
+
 @ctypes_function("llama_odd", [something.nobody.knows], None)
 def llama_odd(): ...
 
@@ -70,6 +73,7 @@ def test_declarations_are_read_and_nothing_is_run() -> None:
     assert found.functions == {
         "llama_make": ((1000, 100016, 1000), 2004),
         "llama_free": ((1000,), 0),
+        "llama_ext": ((), 3004),
     }
     assert found.constants == {"LLAMA_MAX": 3, "LLAMA_FLAG": 16, "LLAMA_NEGATIVE": -3}
     assert found.unread == ("llama_odd",)
@@ -94,6 +98,7 @@ def test_declarations_of_a_module_use_those_of_the_ones_before() -> None:
     [
         "10 ** 10 ** 10",
         "1 << 10 ** 9",
+        "1 // 0",
         "open('x')",
         "ctypes.CDLL('x')",
         "pair.__class__",
@@ -124,7 +129,7 @@ def test_comparison_names_what_a_compiler_refused() -> None:
     assert result is not None
     assert result.wrong == {"pair": "sizeof(pair) == 16 is not so in C"}
     assert result.absent == ("llama_free",)
-    assert (result.structures, result.functions, result.constants) == (2, 2, 3)
+    assert (result.structures, result.functions, result.constants) == (2, 3, 3)
     assert bindings.unexpected(result, ["pair"]) == {}
     assert set(bindings.unexpected(result, ["late"])) == {"pair"}
 
@@ -169,6 +174,7 @@ def test_command_names_the_headers_for_each_compiler() -> None:
     [
         ("[('a', ctypes.c_uint8 * ctypes.sizeof(ctypes.c_void_p))]", 8),
         ("[('a', ctypes.c_uint8 * (2 * ctypes.sizeof(pair)))]", 32),
+        ("[('a', ctypes.c_int32 * (64 // ctypes.sizeof(ctypes.c_int32)))]", 64),
     ],
 )
 def test_a_field_may_be_as_large_as_another_type(fields: str, size: int) -> None:

@@ -92,21 +92,37 @@ class Pip:
         return [command[-1] for command in self.commands if command[0] == "download"]
 
 
+def played(patch: pytest.MonkeyPatch) -> Pip:
+    made = Pip()
+    patch.setattr(venvs, "pip", made)
+    patch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
+    return made
+
+
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
-    played = Pip()
-    monkeypatch.setattr(venvs, "pip", played)
-    monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
-    return played
+    return played(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pip]:
+    """The bundle of a wheel, made once, and what pip was asked for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        asked = played(patch)
+        ctx = bundling(tmp_path_factory.mktemp("bundle"))
+        main_bundle.main(ctx)
+    return ctx.wheels / "smoke-rtx50.pyz", asked
 
 
 @pytest.fixture
-def made(tmp_path: Path, pip: Pip) -> Iterator[zipfile.ZipFile]:
-    """The bundle of a wheel."""
-    ctx = bundling(tmp_path)
-    main_bundle.main(ctx)
-    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
+def made(bundled: tuple[Path, Pip]) -> Iterator[zipfile.ZipFile]:
+    with zipfile.ZipFile(bundled[0]) as archive:
         yield archive
+
+
+@pytest.fixture
+def asked(bundled: tuple[Path, Pip]) -> Pip:
+    return bundled[1]
 
 
 # ---- what is in it ------------------------------------------------------------------------------
@@ -142,10 +158,12 @@ def test_the_program_of_a_bundle_is_the_payloads_launcher(made: zipfile.ZipFile)
     assert made.read("__main__.py") == (job.PAYLOAD / "start.py").read_bytes()
 
 
-def test_wheels_are_stored_as_they_are_and_the_rest_compressed(made: zipfile.ZipFile) -> None:
+def test_wheels_and_families_are_stored_as_they_are_and_the_rest_is_compressed(
+    made: zipfile.ZipFile,
+) -> None:
     kinds = {info.filename: info.compress_type for info in made.infolist()}
     for name, kind in kinds.items():
-        whole = name.endswith(".whl")
+        whole = name.endswith((".whl", ".npz"))
         assert kind == (zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED), name
 
 
@@ -155,24 +173,24 @@ def test_the_wheel_in_it_is_the_one_that_was_built(made: zipfile.ZipFile) -> Non
     assert hashlib.sha256(wheel).hexdigest() == manifest["job"]["identity"]["sha256"]
 
 
-def test_nvidias_runtime_is_left_out(made: zipfile.ZipFile, pip: Pip) -> None:
+def test_nvidias_runtime_is_left_out(made: zipfile.ZipFile, asked: Pip) -> None:
     assert [name for name in made.namelist() if "nvidia" in name.lower()] == []
-    assert not any("nvidia" in pin for pin in pip.downloads())
+    assert not any("nvidia" in pin for pin in asked.downloads())
 
 
-def test_the_wheel_itself_is_not_looked_for_on_an_index(made: zipfile.ZipFile, pip: Pip) -> None:
-    assert pip.downloads()[:2] == ["numpy==2.4.6", "cuda-pathfinder==1.3.3"]
-    assert not any("llama" in pin for pin in pip.downloads())
+def test_the_wheel_itself_is_not_looked_for_on_an_index(asked: Pip) -> None:
+    assert asked.downloads()[:2] == ["numpy==2.4.6", "cuda-pathfinder==1.3.3"]
+    assert not any("llama" in pin for pin in asked.downloads())
 
 
-def test_nothing_in_it_is_compiled_from_source(made: zipfile.ZipFile, pip: Pip) -> None:
-    downloads = [command for command in pip.commands if command[0] == "download"]
+def test_nothing_in_it_is_compiled_from_source(asked: Pip) -> None:
+    downloads = [command for command in asked.commands if command[0] == "download"]
     assert all("--only-binary=:all:" in command for command in downloads)
     assert all("--no-deps" in command for command in downloads)
 
 
-def test_what_the_project_locks_is_taken_by_its_hashes(made: zipfile.ZipFile, pip: Pip) -> None:
-    locked = [command for command in pip.commands if "-r" in command]
+def test_what_the_project_locks_is_taken_by_its_hashes(asked: Pip) -> None:
+    locked = [command for command in asked.commands if "-r" in command]
     assert len(locked) == 2
     assert all("--require-hashes" in command for command in locked)
     # Of what the sessions import, the other machine needs the one package that reads the GPU.
@@ -204,7 +222,7 @@ def test_a_bundle_says_what_to_take_along_to_measure_with(
     main_bundle.main(ctx)
     told = capsys.readouterr().out
     assert f"python3.11 smoke-rtx50.pyz --bench --baseline rtx50+seed/{NAME}" in told
-    assert f"take along, in its folder: {other}" in told
+    assert f"copy this file too, in its folder: {other}" in told
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
         assert archive.read(f"wheels/{NAME}") == (ctx.wheels / NAME).read_bytes()
 
@@ -288,7 +306,7 @@ def test_a_bundle_of_one_target_has_packages_for_its_own_python_only(
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
         assert json.loads(archive.read("manifest.json"))["pythons"] == ["3.11"]
         assert not [name for name in archive.namelist() if name.startswith(("python", "one.txt"))]
-    assert "for any Python there: nox -s bundle -- --targets rtx50" in capsys.readouterr().out
+    assert "for every Python: nox -s bundle -- --targets rtx50" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("what", ["calls", "excludes"])

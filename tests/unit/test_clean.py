@@ -154,7 +154,7 @@ def test_a_tree_stays_where_a_target_is_only_said_to_be_otherwise(ctx: Context) 
 def test_a_tree_of_unknown_inputs_goes(ctx: Context) -> None:
     (ctx.build / "inputs.json").unlink()
     (removal,) = main_clean.stale(ctx)
-    assert removal.why == "not known what it was made from"
+    assert removal.why == "no record says what it was made from"
 
 
 def test_a_tree_is_not_judged_before_there_is_a_probe(ctx: Context) -> None:
@@ -241,9 +241,8 @@ def test_caches_go_only_when_asked(ctx: Context) -> None:
 
 def test_a_cache_folder_that_is_not_ours_is_not_deleted(ctx: Context) -> None:
     (ctx.cache / "precious").mkdir(parents=True)
-    with raises("cache-folder-foreign") as caught:
+    with raises("cache-folder-foreign"):
         main_clean.main(told(ctx, "--caches"))
-    assert caught.value.id == "cache-folder-foreign"
     assert (ctx.cache / "precious").exists()
 
 

@@ -113,6 +113,6 @@ def test_a_scheduler_that_does_not_answer_or_knows_no_server_is_named() -> None:
     fine = '{"SchedulerStatus":["http://s/",{"num_servers":2,"num_cpus":2,"in_progress":0}]}'
     assert compiler_cache.no_servers(fine) == ""
     assert compiler_cache.no_servers('{"Disabled":"disabled"}') == ""
-    assert "knows none" in compiler_cache.no_servers(fine.replace(":2,", ":0,"))
+    assert "has none" in compiler_cache.no_servers(fine.replace(":2,", ":0,"))
     gone = '{"NotConnected":["http://s/","connection refused"]}'
     assert "connection refused" in compiler_cache.no_servers(gone)

@@ -217,7 +217,6 @@ def test_space_is_asked_of_the_disk_that_it_concerns(
     disk.room({checkout / "build" / "rtx50": 1000, cache / "ccache": 400}, "A build")
     with raises("disk-too-small") as caught:
         disk.room({checkout / "build" / "rtx50": 1000, cache / "ccache": 501}, "A build")
-    assert caught.value.id == "disk-too-small"
     assert caught.value.evidence == str(cache)
 
 
@@ -225,9 +224,8 @@ def test_what_goes_to_one_disk_is_summed(tmp_path: Path, monkeypatch: pytest.Mon
     asked = space(monkeypatch, {tmp_path: 1200})
     disk.room({tmp_path / "build": 1000, tmp_path / "wheels": 200}, "A build")
     assert asked == [tmp_path]
-    with raises("disk-too-small") as caught:
+    with raises("disk-too-small"):
         disk.room({tmp_path / "build": 1000, tmp_path / "wheels": 201}, "A build")
-    assert caught.value.id == "disk-too-small"
 
 
 @pytest.mark.usefixtures("links")

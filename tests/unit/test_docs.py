@@ -119,7 +119,10 @@ def test_every_file_that_contributing_names_is_there() -> None:
 
 
 def test_the_documents_have_no_gaps_left() -> None:
-    assert re.findall(r"@[A-Z0-9]+@", README + ARCHITECTURE) == []
+    pages = [*fakes.ROOT.glob("*.md"), *(fakes.ROOT / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    assert re.findall(r"@[A-Z0-9]+@", text) == []
+    assert re.findall(r"^(?:<<<<<<<|>>>>>>>) .*$", text, re.MULTILINE) == []  # git's, of a merge
 
 
 # ---- README.es.md says the same -----------------------------------------------------------------
@@ -181,6 +184,18 @@ PAGES = sorted(path.relative_to(fakes.ROOT).as_posix() for path in fakes.ROOT.gl
 
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 125
+
+
+def test_every_test_that_a_document_names_is_there() -> None:
+    files = list((fakes.ROOT / "tests").rglob("test_*.py"))
+    there = {path.stem for path in files}
+    for path in files:
+        there |= set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    named = set()
+    for page in (fakes.ROOT / "docs").glob("*.md"):
+        named |= set(re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8")))
+    assert len(named) > 40
+    assert named <= there, sorted(named - there)
 
 
 def test_every_page_that_a_document_links_to_is_there() -> None:

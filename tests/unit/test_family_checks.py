@@ -163,7 +163,7 @@ def test_the_files_are_small() -> None:
 
 
 def test_what_a_report_says_of_families_is_read_strictly() -> None:
-    good = fakes.smoke_families({})
+    good = fakes.smoke_report()["families"]
     assert families.read(good) == good
     row = good["rows"][0]
     error = {"family": "x", "type": "F32", "error": "ended by -11"}

@@ -363,7 +363,8 @@ def test_records_that_are_missing_are_the_reason_beside_the_checkouts() -> None:
 
 
 def test_the_commands_are_for_the_very_spec() -> None:
-    found = fakes.evidence(spec=fakes.claiming(target="rtx50+cuda13.4", cuda="13.4"), runs=())
+    spec = fakes.claiming(cuda="13.4", overrides=("--cuda", "13.4"))
+    found = fakes.evidence(spec=spec, runs=())
     assert "-s smoke -- --target rtx50 --cuda 13.4;" in reasons(found)["smoke"].remedy
 
 

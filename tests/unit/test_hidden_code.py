@@ -126,7 +126,7 @@ def test_entries_are_every_piece_of_a_fat_binary() -> None:
         (fat(piece(header=1 << 20)), "past the end of its fat binary"),
         (fat(piece(header=8)), "past the end of its fat binary"),
         (fat(piece(packed=100)), "past the end of its fat binary"),
-        (fat(piece(kind=16)), "of the kind 16"),
+        (fat(piece(kind=16)), "has the kind 16"),
         (fat(piece(packed=4, plain=1 << 40)), "unpacks to more"),
     ],
 )

@@ -8,6 +8,7 @@ import hashlib
 import json
 import posixpath
 import re
+import shlex
 import sys
 import time
 from html.parser import HTMLParser
@@ -20,7 +21,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from sessions.release.index import builder, choose_page
 from sessions.release.model import PythonWheel
-from sessions.shared import knowledge, records
+from sessions.shared import knowledge, programs, records
 from tests import tiny
 from tests.problems import raises
 
@@ -96,11 +97,14 @@ def test_an_index_is_named_by_cuda_and_architecture(
     [
         ("cpu", "--target cpu"),
         ("cpu+v0.3.36", "--target cpu --version 0.3.36"),
-        ("cpu+py3.12+toolkit-system", "--target cpu --python 3.12 --toolkit system"),
+        ("rtx50+toolkit-my_cuda", "--target rtx50 --toolkit '/opt/my cuda'"),
+        ("rtx50+cmake-GGML_CUDA_GRAPHS-OFF", "--target rtx50 --cmake GGML_CUDA_GRAPHS=OFF"),
     ],
 )
 def test_a_release_knows_the_words_that_made_it(tmp_path: Path, target: str, words: str) -> None:
-    release = tiny.release(tmp_path, target, None, version="0.3.36")
+    arguments = shlex.split(words)
+    release = tiny.release(tmp_path, target, None, version="0.3.36", arguments=arguments)
+    words = programs.typed(arguments)
     assert builder.command("publish", release, "--to", "X") == f"nox -s publish -- {words} --to X"
     (tmp_path / target / release.file).unlink()
     with raises("index-file-changed") as caught:
@@ -301,7 +305,7 @@ def test_a_damaged_record_of_a_release_is_no_release(dist: Path, damage: str) ->
     (dist / "hopper" / "release.json").write_text(damage)
     with raises("index-record-unreadable") as caught:
         builder.write(dist)
-    assert caught.value.remedy == "nox -s release -- --target hopper"
+    assert caught.value.remedy == "release hopper again with nox -s release"
 
 
 def test_a_record_of_another_folder_is_refused(dist: Path) -> None:

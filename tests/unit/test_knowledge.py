@@ -278,9 +278,8 @@ def test_a_header_is_corrected_as_often_as_it_is_expected_to_be(tmp_path: Path) 
         "extern double rsqrt(double x) noexcept(true);\n"
         "extern float  rsqrtf(float x) noexcept(true);\nfloat r(int);\n"
     )
-    with raises("toolkit-header-unknown") as caught:  # of a release that has the correction
+    with raises("toolkit-header-unknown"):  # of a release that has the correction
         main_toolkit.correct(tmp_path, [header])
-    assert caught.value.id == "toolkit-header-unknown"
 
 
 @pytest.mark.parametrize("glibc", ["", "2.36", "2.41"])

@@ -165,7 +165,7 @@ def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: 
 
 
 def test_rows_are_kept_in_the_order_of_releases(tmp_path: Path) -> None:
-    known = tmp_path / "sources.toml"
+    known = tmp_path / "sdists.toml"
     known.write_text(
         '# kept\n[sdist]\n\n[sdist."0.3.16"]\nfile = "a"\nmerged = [\n    ["x"], # why\n]\n\n'
         '[sdist."0.3.36"]\nfile = "b"\n'
@@ -176,12 +176,14 @@ def test_rows_are_kept_in_the_order_of_releases(tmp_path: Path) -> None:
     rows = tomllib.loads(text)["sdist"]
     assert list(rows) == ["0.3.9", "0.3.16", "0.3.35", "0.3.36", "0.3.100"]
     assert rows["0.3.36"] == {"file": "b"}
+    assert rows["0.3.16"] == {"file": "0.3.16", "merged": [["x"]]}  # added by a person
     assert text.startswith("# kept\n")
+    assert "# why" in text
 
 
 def test_a_row_that_moves_keeps_what_it_says(tmp_path: Path) -> None:
-    known = tmp_path / "sources.toml"
-    text = (knowledge.KNOWLEDGE / "sources.toml").read_text(encoding="utf-8")
+    known = tmp_path / "sdists.toml"
+    text = (knowledge.KNOWLEDGE / "sdists.toml").read_text(encoding="utf-8")
     known.write_text(text, encoding="utf-8")
     main_lock.put(known, "sdist", "0.3.35", {"file": "new"})
     rows = tomllib.loads(known.read_text(encoding="utf-8"))["sdist"]

@@ -313,7 +313,7 @@ def test_a_longer_hash_is_judged_where_the_text_is_at_hand(algorithm: str) -> No
     assert said(FILES[A], {A: FILES[A]}) == []
     assert said(b"other", {A: FILES[A]}) == [f"{A}: another hash than in RECORD"]
     assert said(FILES[A], {}) == [
-        f"{A}: RECORD has its {algorithm}, which is judged of small texts only"
+        f"{A}: RECORD has its {algorithm}, which is checked for small texts only"
     ]
 
 
@@ -387,10 +387,30 @@ def test_the_functions_that_are_looked_up_are_found() -> None:
     assert bindings(text) == bound("llama", "llama_free", "llama_decode")
 
 
+def test_each_library_of_a_module_has_the_functions_that_its_decorator_looks_up() -> None:
+    text = (
+        'base = load_shared_library("ggml-base", paths)\n'
+        "base_function = ctypes_function_for_shared_library(base)\n"
+        'ggml = load_shared_library("ggml", paths)\n'
+        "ggml_function = ctypes_function_for_shared_library(ggml)\n"
+        '@ggml_function("ggml_backend_load", [c], p)\ndef load(path): ...\n'
+        '@base_function("ggml_log_set", [c], None)\ndef log(callback): ...\n'
+        '@cached("not_a_function")\ndef mine(): ...\n'
+    )
+    assert bindings(text) == (
+        *bound("ggml-base", "ggml_log_set"),
+        *bound("ggml", "ggml_backend_load"),
+    )
+
+
 @pytest.mark.parametrize(
     "words",
-    ['"llama_new", [], None, enabled=False', '"llama_new", [], None, False'],
-    ids=["by-name", "by-place"],
+    [
+        '"llama_new", [], None, enabled=False',
+        '"llama_new", [], None, required=False',
+        '"llama_new", [], None, False',
+    ],
+    ids=["by-name", "by-name-of-a-fork", "by-place"],
 )
 def test_a_function_that_is_looked_up_under_a_condition_is_not_required(words: str) -> None:
     text = LOADS_BY_CONSTANT + f"@ctypes_function({words})\ndef llama_new(): ...\n"

@@ -208,9 +208,8 @@ def test_a_session_takes_its_own_options_and_refuses_each_other(session: str) ->
     ],
 )
 def test_what_a_session_would_ignore_is_refused(line: str, asked: list[str]) -> None:
-    with raises("option-of-other-session") as caught:
+    with raises("option-of-other-session"):
         options.parse(line.split(), asked)
-    assert caught.value.id == "option-of-other-session"
 
 
 @pytest.mark.parametrize(

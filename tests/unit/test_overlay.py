@@ -157,7 +157,7 @@ def test_on_windows_a_toolkit_that_is_gone_is_named_before_upstream_trips_over_i
         loader(windows).load()
         return
     (_, *told) = missing(loader(windows))
-    expected = "CUDA_PATH names a toolkit that is not whole; clear that variable"
+    expected = "CUDA_PATH names a toolkit without this folder; clear that variable"
     assert len(told) == len(gone)
     for name, line in zip(gone, told, strict=True):
         assert line.startswith(f"  - {tmp_path / name}: {expected}")

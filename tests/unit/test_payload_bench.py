@@ -267,7 +267,7 @@ def test_a_value_that_is_none_ends_it_at_once_and_what_was_measured_before_stays
         {"prompt_per_second": value} if venv == "venv-1" and len(machine.children) == 11 else {}
     )
     said = stopped(lambda: measured(told), capsys)
-    assert f"This benchmark is none: b: prompt_per_second is {value}" in said
+    assert f"This benchmark is not valid: b: prompt_per_second is {value}" in said
     assert len(machine.children) == 11
     machine.says = lambda venv, given: {}
     report = measured(told)
@@ -468,7 +468,7 @@ def test_another_module_than_the_one_that_was_asked_for_ends_it(
 ) -> None:
     told["wheels"][0]["cpu"] = "x64"
     said = stopped(lambda: measured(told), capsys)
-    assert "a was to use the CPU module x64 and used haswell" in said
+    assert "a should use the CPU module x64, and used haswell" in said
 
 
 def test_a_gpu_that_will_not_tell_its_memory_ends_it(
@@ -476,7 +476,7 @@ def test_a_gpu_that_will_not_tell_its_memory_ends_it(
 ) -> None:
     nothing: dict[str, Any] = {"vram_mib": None, "slowed": []}
     monkeypatch.setattr(watch, "summary", lambda looks: nothing)
-    assert "This benchmark is none" in stopped(lambda: measured(carded), capsys)
+    assert "This benchmark is not valid" in stopped(lambda: measured(carded), capsys)
 
 
 # ---- NVIDIA's runtime ---------------------------------------------------------------------------
@@ -568,7 +568,7 @@ def test_of_two_versions_none_is_taken(
 ) -> None:
     write_wheel(Path(told["packages"]) / f"{name}-2.0-py3-none-any.whl")
     said = stopped(lambda: measured(told), capsys)
-    assert f"holds {name}-1.0-py3-none-any.whl and {name}-2.0-py3-none-any.whl" in said
+    assert f"contains {name}-1.0-py3-none-any.whl and {name}-2.0-py3-none-any.whl" in said
 
 
 def test_without_what_makes_the_model_it_ends(told: Found, machine: Machine, capsys: Told) -> None:

@@ -6,9 +6,15 @@ that defect, so each defect is planted in the reference, where no wheel is neede
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import hashlib
-from collections.abc import Callable
+import importlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -16,6 +22,7 @@ import numpy as np
 import pytest
 
 from sessions.payload import encoder, oracle, tinybert, tinylora, tinymodel, tinyvision
+from tests import fakes
 
 SEEN = 1e-3  # the widest bound of these answers is 1e-4
 GOLDEN = {
@@ -49,6 +56,24 @@ def test_the_files_are_the_same_to_the_byte(name: str, tmp_path: Path) -> None:
     assert tensors.keys() == made.keys()
     for key, values in made.items():
         assert np.array_equal(tensors[key].astype(np.float32), values), key
+
+
+@functools.cache
+def _weights(module: Any) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return dict(module.make(Path(folder) / "x.gguf", "F16"))
+
+
+def weights_of(module: Any) -> dict[str, Any]:
+    """The weights of a tiny model; another dictionary each time, so that a test may change it."""
+    return dict(_weights(module))
+
+
+@functools.cache
+def right_of(module: Any) -> Any:
+    """What the model computes of the text, or of the picture, that the checks use."""
+    given = module.picture() if module is tinyvision else module.tokens(module.text(62))
+    return module.forward(_weights(module), given)
 
 
 Plant = Callable[[pytest.MonkeyPatch, dict[str, Any]], None]
@@ -106,69 +131,57 @@ OF_BERT = [
 
 @pytest.mark.parametrize(("plant", "least"), OF_VISION)
 def test_a_projector_that_computes_otherwise_is_seen(
-    plant: Plant,
-    least: float,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    plant: Plant, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = tinyvision.make(tmp_path / "x.gguf", "F16")
-    pixels = tinyvision.picture()
-    right = tinyvision.forward(weights, pixels)
+    weights, right = weights_of(tinyvision), right_of(tinyvision)
     plant(monkeypatch, weights)
-    assert oracle.nmse(tinyvision.forward(weights, pixels), right) > least
+    assert oracle.nmse(tinyvision.forward(weights, tinyvision.picture()), right) > least
 
 
 @pytest.mark.parametrize("change", ["mirrored", "channels", "shifted", "another"])
-def test_another_picture_is_seen(change: str, tmp_path: Path) -> None:
+def test_another_picture_is_seen(change: str) -> None:
     vision = tinyvision
-    weights, pixels = vision.make(tmp_path / "x.gguf", "F16"), vision.picture()
+    pixels = vision.picture()
     other = {
         "mirrored": pixels[:, ::-1],
         "channels": pixels[:, :, ::-1],
         "shifted": np.roll(pixels, 1, axis=1),
         "another": vision.picture(12),
     }[change]
-    right = vision.forward(weights, pixels)
+    right = right_of(vision)
     assert right.shape == (vision.TOKENS, tinymodel.EMBD)
     assert np.std(right) == pytest.approx(1, abs=0.2)
-    assert oracle.nmse(vision.forward(weights, other), right) > SEEN
+    assert oracle.nmse(vision.forward(weights_of(vision), other), right) > SEEN
 
 
-def test_a_picture_that_is_pooled_otherwise_is_seen(tmp_path: Path) -> None:
-    vision = tinyvision
-    weights = vision.make(tmp_path / "x.gguf", "F16")
-    right = vision.forward(weights, vision.picture())
+def test_a_picture_that_is_pooled_otherwise_is_seen() -> None:
+    right = right_of(tinyvision)
     across = right.reshape(4, 4, -1).transpose(1, 0, 2).reshape(right.shape)
     assert oracle.nmse(across, right) > SEEN
 
 
 @pytest.mark.parametrize(("plant", "least"), OF_BERT)
 def test_a_bert_that_computes_otherwise_is_seen(
-    plant: Plant,
-    least: float,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    plant: Plant, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bert = tinybert
-    weights, ids = bert.make(tmp_path / "x.gguf", "F16"), bert.tokens(bert.text(62))
-    right = bert.forward(weights, ids)
+    weights, right = weights_of(bert), right_of(bert)
     plant(monkeypatch, weights)
-    wrong = bert.forward(weights, ids)
+    wrong = bert.forward(weights, bert.tokens(bert.text(62)))
     for pooling in bert.POOLING:
         error = oracle.nmse(bert.pooled(wrong, pooling), bert.pooled(right, pooling))
         assert error > least, pooling
 
 
-def test_each_pooling_gives_something_else(tmp_path: Path) -> None:
-    bert = tinybert
+def test_each_pooling_gives_something_else() -> None:
+    bert, hidden = tinybert, right_of(tinybert)
     ids = bert.tokens(bert.text(62))
-    hidden = bert.forward(bert.make(tmp_path / "x.gguf", "F16"), ids)
     found = {name: bert.pooled(hidden, name) for name in bert.POOLING}
     assert found["none"].shape == (64, bert.WIDTH)
     for one, other in (("mean", "cls"), ("mean", "last"), ("cls", "last")):
         assert oracle.nmse(found[one], found[other]) > SEEN
     # A text that sees the other one in its batch, or positions that go on from it.
-    far = bert.forward(bert.make(tmp_path / "y.gguf", "F16"), [*ids, *ids])
+    far = bert.forward(weights_of(bert), [*ids, *ids])
     assert oracle.nmse(far[: len(ids)], hidden) > SEEN
 
 
@@ -232,3 +245,54 @@ def test_a_picture_among_tokens_sees_itself_and_what_was_before() -> None:
     assert not np.allclose(last[:2], found[:2])
     again, _ = oracle.from_embeddings(weights, x[:5], range(2, 5))
     assert np.allclose(again, found[:5])
+
+
+@pytest.fixture
+def features(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module as a child imports it, beside bindings that have next to nothing."""
+    log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+    monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(llama_log_callback=log))
+    monkeypatch.syspath_prepend(str(fakes.ROOT / "sessions" / "payload"))
+    before = set(sys.modules)
+    yield importlib.import_module("features")
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("kind", [ctypes.POINTER(ctypes.c_uint8), ctypes.c_char_p])
+def test_a_picture_is_given_to_bindings_that_call_its_bytes_numbers_or_a_text(
+    features: Any, kind: Any
+) -> None:
+    class Text(ctypes.Structure):
+        _fields_ = [("text", ctypes.c_char_p), ("add_special", ctypes.c_bool)]
+
+    given = []
+
+    def tokens(_: int, count: Any) -> list[int]:
+        count._obj.value = 2
+        return [5, 6]
+
+    def bitmap(_: int, __: int, data: Any) -> int:
+        given.append(bytes(data[:3]))
+        return 1
+
+    mtmd = SimpleNamespace(
+        mtmd_bitmap_init=ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, kind)(
+            bitmap
+        ),
+        mtmd_bitmap_p_ctypes=ctypes.c_void_p,
+        mtmd_default_marker=lambda: b"<picture>",
+        mtmd_input_text=Text,
+        mtmd_input_chunks_init=lambda: 1,
+        mtmd_tokenize=lambda *_: 0,
+        mtmd_input_chunks_size=lambda _: 2,
+        mtmd_input_chunks_get=lambda _, number: number,
+        mtmd_input_chunk_get_type=lambda pointer: pointer,  # 0: a text, 1: a picture
+        mtmd_input_chunk_get_tokens_text=tokens,
+        mtmd_input_chunks_free=lambda _: None,
+        mtmd_bitmap_free=lambda _: None,
+    )
+    pixels = np.full((tinyvision.SIZE, tinyvision.SIZE, 3), 7, dtype=np.uint8)
+    with features._chunks(mtmd, 1, pixels) as chunks:
+        assert [chunk.tokens for chunk in chunks] == [[5, 6], None]
+    assert given == [b"\7\7\7"]

@@ -374,8 +374,9 @@ def payload(monkeypatch: pytest.MonkeyPatch) -> Payload:
     return played
 
 
-def proven(folder: Path, device: dict[str, Any] | None, **changes: Any) -> str:
-    return launch._prove(folder, manifest(), options(**changes), device, "/venv/python", ["/rt"])
+def proven(folder: Path, device: dict[str, Any] | None, *places: str) -> str:
+    job = launch._job(folder, manifest(), options(), device, list(places))
+    return launch._payload(folder, "/venv/python", job)
 
 
 def test_the_payload_is_told_of_the_gpu(payload: Payload, tmp_path: Path, capsys: Told) -> None:
@@ -387,6 +388,7 @@ def test_the_payload_is_told_of_the_gpu(payload: Payload, tmp_path: Path, capsys
             "second": "GPU-3",
             "release": "580.159.04",
         },
+        "/rt",
     )
     assert report_file.read(text)["device"] == "NVIDIA GeForce RTX 5090"
     told = payload.told
@@ -437,7 +439,7 @@ def test_the_variables_of_a_toolkit_are_handed_on_where_no_package_has_the_runti
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_PATH", "/opt/cuda")
-    launch._prove(tmp_path, manifest(), options(), None, "/venv/python", places)
+    proven(tmp_path, None, *places)
     assert payload.given["env"].get("CUDA_PATH") == seen
 
 
@@ -467,7 +469,7 @@ def ran(
 ) -> int:
     """The exit code of a run whose checks find these checks."""
     text = report_file.text(fakes.smoke_report(checks=checks))
-    monkeypatch.setattr(launch, "_prove", lambda *_: text)
+    monkeypatch.setattr(launch, "_payload", lambda *_: text)
     monkeypatch.setattr(sys, "argv", [str(bundle), *words])
     with pytest.raises(SystemExit) as caught:
         launch.main()
@@ -493,7 +495,7 @@ def test_checks_that_hold_end_well_and_leave_their_report(
     said = capsys.readouterr().out
     assert "ok   known-answers: 16 cases" in said
     assert f"report: {report.resolve()}" in said
-    assert "take it back: nox -s smoke -- --target rtx50 --report smoke-report.json" in said
+    assert "import it: nox -s smoke -- --target rtx50 --report smoke-report.json" in said
 
 
 def test_a_check_that_fails_is_told_and_is_the_exit_code(
@@ -741,7 +743,7 @@ def test_a_report_that_has_nowhere_to_go_is_said_before_anything_is_unpacked(
     bundle.unlink()
     assert ran(bundle, monkeypatch, "--report", "no/such/folder.json", checks=GOOD) == 2
     where = Path("no/such/folder.json")
-    assert f"There is no folder for {where}." in capsys.readouterr().err
+    assert f"The folder of {where} does not exist." in capsys.readouterr().err
 
 
 def test_its_own_options_are_explained(
@@ -843,7 +845,7 @@ def test_a_bundle_measures_its_wheel_in_turn_with_others(
     said = capsys.readouterr().out
     assert "rtx50 against seed" in said
     assert "  generation" in said
-    assert "take it back: nox -s bench -- --target rtx50 --report bench-report.json" in said
+    assert "import it: nox -s bench -- --target rtx50 --report bench-report.json" in said
     text = (tmp_path / "bench-report.json").read_text(encoding="utf-8")
     assert report_file.read(text, report_file.BENCH) == fakes.bench_report()
 

@@ -409,7 +409,7 @@ def test_each_module_that_the_cpu_can_run_is_tried_on_the_cpu(
 
 def test_a_report_is_one_that_is_taken(told: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     report = proven(told, monkeypatch)
-    found = smoke_results.opened(report_file.text(report), fakes.wheel(), "0" * 64, "here")
+    found = smoke_results.opened(report_file.text(report), "rtx50", "0" * 64, "here")
     assert (found.device, found.capability) == ("NVIDIA GeForce RTX 5090", "12.0")
     assert set(report) == set(fakes.smoke_report())
 
@@ -419,7 +419,7 @@ def test_a_report_of_a_wheel_that_does_not_import_is_taken_and_has_one_finding(
 ) -> None:
     report = proven(told, monkeypatch, device={"error": "ended by 1: ImportError"})
     assert [(check["id"], check["status"]) for check in report["checks"]] == [("device", "fail")]
-    found = smoke_results.opened(report_file.text(report), fakes.wheel(), "0" * 64, "here")
+    found = smoke_results.opened(report_file.text(report), "rtx50", "0" * 64, "here")
     assert (found.cases, found.times) == ((), {})
 
 

@@ -385,7 +385,7 @@ def test_what_is_missing_is_uploaded_by_twine(
     )
     assert env["TWINE_PASSWORD"] == SECRET
     assert SECRET not in "\n".join([*said, *words])
-    assert said[-1] == f"publish: 2 uploaded, 0 there before, {URL}"
+    assert said[-1] == f"publish: 2 uploaded, 0 already there, {URL}"
 
 
 def test_a_second_run_uploads_only_what_is_missing(
@@ -400,7 +400,7 @@ def test_a_second_run_uploads_only_what_is_missing(
     server.fails.clear()
     main_publish.main(context(tmp_path, "--to", URL))
     assert server.uploads == list(two)
-    assert said[-1] == f"publish: 1 uploaded, 1 there before, {URL}"
+    assert said[-1] == f"publish: 1 uploaded, 1 already there, {URL}"
 
 
 def test_an_upload_needs_no_target_and_so_no_probe(
@@ -477,8 +477,8 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
         ),
         (twine_says("401 Unauthorized"), "does not let you upload", "check TWINE_USERNAME"),
         (twine_says("403 Forbidden"), "does not let you upload", "~/.pypirc"),
-        (twine_says("404 Not Found"), "no index at this address", "docs/index.md"),
-        (twine_says("405 Method Not Allowed"), "no index at this address", "docs/index.md"),
+        (twine_says("404 Not Found"), "no index at this address", "docs/package-index.md"),
+        (twine_says("405 Method Not Allowed"), "no index at this address", "docs/package-index.md"),
         (twine_says("413 Request Entity Too Large"), "too large", "client_max_body_size"),
         (twine_says("400 Bad Request"), "refuses a.whl", "another index for this GPU"),
         (twine_says("409 Conflict"), "refuses a.whl", "another index for this GPU"),
@@ -534,7 +534,6 @@ def test_an_address_with_a_token_is_not_printed(
     server.fails, server.has = {two[0]: twine_says("404 Not Found").replace(URL, url)}, {}
     with raises("upload-failed") as caught:
         main_publish.main(ctx)
-    assert caught.value.id == "upload-failed"
     assert "t0psecret" not in str(caught.value)
     server.fails = {two[0]: "NonInteractive: Credential not found"}
     with raises("upload-failed") as caught:
@@ -554,9 +553,8 @@ def test_a_pypirc_that_is_no_text_is_a_problem_or_none(data: bytes | None, tmp_p
         assert main_publish._pypirc({"HOME": str(tmp_path)}) == ""
         return
     path.write_bytes(data)
-    with raises("pypirc-unreadable") as caught:
+    with raises("pypirc-unreadable"):
         main_publish._pypirc({"HOME": str(tmp_path)})
-    assert caught.value.id == "pypirc-unreadable"
 
 
 @pytest.mark.parametrize(
@@ -576,7 +574,6 @@ def test_pages_that_were_changed_are_not_published(
     server.commands.clear()
     with raises("publish-dist-changed") as caught:
         main_publish.main(context(tmp_path, *words))
-    assert caught.value.id == "publish-dist-changed"
     assert name in caught.value.evidence
     assert (said, server.commands) == ([], [])
 
@@ -591,6 +588,5 @@ def test_a_server_that_is_gone_after_the_upload_does_not_hide_what_twine_says(
     said = answers()
     monkeypatch.setattr(server_listing, "has", lambda *_: next(said))
     server.fails[two[0]] = "requests.exceptions.ConnectionError: aborted"
-    with raises("upload-failed") as caught:
+    with raises("upload-failed"):
         main_publish.main(context(tmp_path, "--to", URL))
-    assert caught.value.id == "upload-failed"

@@ -74,7 +74,7 @@ VALUES: list[Any] = [
     Gate("cpu", "a.whl", "0" * 64, ("12.0",), ()),
     PythonWheel("3.12", "b.whl", "1" * 64, 8),
     fakes.ops_run(fakes.wheel_facts(), fakes.spec()).report,
-    Release("cpu", "a.whl", "0" * 64, 7, "0.3.16", None, (), tested=True, proven=None),
+    Release("cpu", ("--target", "cpu"), "a.whl", "0" * 64, 7, "0.3.16", None, (), False, None),
     fakes.matrix_row(),
     Matrix("2026", 30.5, (fakes.matrix_row(outcome="failed", reason="why", remedy="do this"),)),
 ]
@@ -300,9 +300,8 @@ HOSTILE = {
 def test_read_takes_a_hostile_text_for_no_valid_record(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(text)
     assert records.read(tmp_path / "r.json", "driver", Driver) is None
-    with raises("record-missing") as caught:
+    with raises("record-missing"):
         records.need(tmp_path / "r.json", "driver", Driver)
-    assert caught.value.id == "record-missing"
 
 
 def test_read_takes_a_folder_for_no_valid_record(tmp_path: Path) -> None:
@@ -339,8 +338,12 @@ def test_a_missing_record_is_none(tmp_path: Path) -> None:
 
 def test_a_record_that_is_needed_names_the_session_that_leaves_it(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
-        records.need(tmp_path / "ada+py3.12" / "probe.json", "probe", Toolchain)
-    assert caught.value.remedy == "nox -s probe -- --target ada"
+        records.need(tmp_path / "probe.json", "probe", Toolchain)
+    assert caught.value.remedy == "nox -s probe"
+    spec = fakes.spec(target="ada+py3.12", base="ada", overrides=("--python", "3.12"))
+    with raises("record-missing") as caught:
+        dataclasses.replace(fakes.context(tmp_path), spec=spec).need("probe", Toolchain)
+    assert caught.value.remedy == "nox -s probe -- --target ada --python 3.12"
 
 
 def full_disk(*_: object) -> NoReturn:

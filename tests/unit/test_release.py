@@ -18,7 +18,7 @@ import pytest
 
 from sessions.build.model import Wheel
 from sessions.probe import gpu_choice
-from sessions.release import main_release
+from sessions.release import contents, git_state, main_release
 from sessions.release.evidence import Evidence, Run
 from sessions.release.index import builder
 from sessions.release.model import Gate, Release
@@ -95,11 +95,15 @@ def released(target: str, content: str) -> Evidence:
     return dataclasses.replace(found, wheel=wheel, verify=verify, runs=(run,), ops=ops)
 
 
+_CALLS: dict[Path, list[tuple[list[str], str, list[str]]]] = {}  # what a kept release called
+
+
 @dataclasses.dataclass
 class World:
     """A project whose sessions and git are played: what they were told, and what they leave."""
 
     root: Path
+    kept: Path  # where the projects are that ``after`` copies
     monkeypatch: pytest.MonkeyPatch
     calls: list[tuple[list[str], str, list[str]]] = dataclasses.field(default_factory=list)
     codes: dict[str, int] = dataclasses.field(default_factory=dict)  # target -> how it ends
@@ -145,7 +149,7 @@ class World:
         build, wheels = root / "build" / spec.target, root / "wheels" / spec.target
         wheels.mkdir(parents=True, exist_ok=True)
         (wheels / NAME).write_bytes(data)
-        records.write(wheels / "wheel.json", "wheel", found.wheel)
+        fakes.write(wheels / "wheel.json", "wheel", found.wheel)
         fakes.lay(build, found if smoke else dataclasses.replace(found, runs=()))
 
     def capture(self, command: list[str], *, env: Any, cwd: Path | None = None) -> Finished:
@@ -189,6 +193,17 @@ class World:
     def release(self, *words: str) -> None:
         main_release.main(self.context(*words))
 
+    def after(self, *words: str) -> None:
+        """What a release leaves in a new project: made once for each command line, then copied."""
+        kept = self.kept / " ".join(words or ("--target", "rtx50"))
+        if kept.exists():
+            shutil.copytree(kept, self.root, dirs_exist_ok=True)
+            self.calls += _CALLS[kept]
+        else:
+            self.release(*words)
+            shutil.copytree(self.root, kept)
+            _CALLS[kept] = [*self.calls]
+
     def refused(self, *words: str) -> Problem:
         with raises("release-not-releasable") as caught:
             self.release(*words)
@@ -211,13 +226,18 @@ class World:
         }
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("released")
+
+
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     root = tmp_path / "black wheel ñ"
     (root / "build").mkdir(parents=True)
     (root / "noxfile.py").write_text("tracked\n")
     (root / "untracked").write_text("")
-    made = World(root, monkeypatch)
+    made = World(root, kept, monkeypatch)
     monkeypatch.setattr(subnox, "follow", made.follow)
     monkeypatch.setattr(programs, "capture", made.capture)
     monkeypatch.setattr(Context, "target_lock", lambda *_: None)
@@ -247,7 +267,7 @@ def test_what_is_tested_is_released_with_all_its_documents(world: World, capsys:
 
 
 def test_its_record_says_what_was_released(world: World) -> None:
-    world.release()
+    world.after()
     found = records.need(world.dist / "rtx50" / "release.json", "release", Release)
     assert found == records.need(world.root / "build/rtx50/release.json", "release", Release)
     assert (found.target, found.file, found.tested) == ("rtx50", NAME, True)
@@ -271,7 +291,7 @@ def sums(world: World) -> dict[str, str]:
 
 
 def test_the_list_of_hashes_is_of_every_file_but_those_that_have_it(world: World) -> None:
-    world.release()
+    world.after()
     there = world.files("rtx50")
     left_out = {"SHA256SUMS", "release.json", f"{NAME}.metadata"}
     assert sums(world) == {
@@ -282,7 +302,7 @@ def test_the_list_of_hashes_is_of_every_file_but_those_that_have_it(world: World
 
 
 def test_the_same_records_give_the_same_bytes(world: World) -> None:
-    world.release()
+    world.after()
     before = world.files()
     world.release()
     assert world.files() == before
@@ -399,7 +419,7 @@ def test_the_release_of_several_goes_on_after_one_that_fails(world: World) -> No
 
 
 def test_what_was_released_before_stays_beside_it(world: World) -> None:
-    world.release("--target", "hopper")
+    world.after("--target", "hopper")
     before = world.files("hopper")
     world.release("--target", "rtx50")
     assert world.files("hopper") == before
@@ -409,7 +429,7 @@ def test_what_was_released_before_stays_beside_it(world: World) -> None:
 
 
 def test_one_by_one_and_together_give_the_same_bytes(world: World) -> None:
-    world.release("--target", "hopper")
+    world.after("--target", "hopper")
     world.release("--target", "rtx50")
     one_by_one = world.files()
     disk.remove(world.dist)
@@ -418,7 +438,7 @@ def test_one_by_one_and_together_give_the_same_bytes(world: World) -> None:
 
 
 def test_a_refusal_keeps_what_was_released_before(world: World, capsys: Told) -> None:
-    world.release("--target", "rtx50,hopper")
+    world.after("--target", "rtx50,hopper")
     before = world.files()
     record = (world.root / "build/rtx50/release.json").read_bytes()
     world.content, world.status = "two", " M noxfile.py\n"
@@ -439,7 +459,7 @@ def test_a_refusal_keeps_what_was_released_before(world: World, capsys: Told) ->
 
 
 def test_a_refusal_of_one_releases_the_other_and_keeps_both(world: World) -> None:
-    world.release("--target", "rtx50,hopper")
+    world.after("--target", "rtx50,hopper")
     world.content, world.codes = "two", {"rtx50": 1}
     world.refused("--target", "rtx50,hopper")
     assert world.files("rtx50")[NAME] == pack("one")
@@ -453,7 +473,7 @@ def test_a_refusal_with_nothing_released_before_keeps_nothing(world: World) -> N
 
 
 def test_what_was_changed_is_not_kept_as_a_release(world: World, capsys: Told) -> None:
-    world.release()
+    world.after()
     (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
     before = world.files()
     world.status = " M noxfile.py\n"
@@ -463,7 +483,7 @@ def test_what_was_changed_is_not_kept_as_a_release(world: World, capsys: Told) -
 
 
 def test_a_new_wheel_takes_the_place_of_the_old(world: World) -> None:
-    world.release()
+    world.after()
     world.content = "two"
     world.release()
     assert (world.dist / "rtx50" / NAME).read_bytes() == pack("two")
@@ -492,27 +512,36 @@ def test_a_new_wheel_takes_the_place_of_the_old(world: World) -> None:
         ("../more/index.html", "not written by release"),
     ],
 )
-def test_a_paper_or_wheel_in_dist_that_was_tampered_with_is_noticed(
-    name: str, how: str, world: World, capsys: Told
-) -> None:
-    world.release()
+def test_changed_names_what_was_tampered_with(name: str, how: str, world: World) -> None:
+    world.after()
     path = world.dist / "rtx50" / name
     path.parent.mkdir(exist_ok=True)
     if how == "missing":
         path.unlink()
     else:
         path.write_bytes((path.read_bytes() if path.exists() else b"") + b"!")
+    told = f"{path.resolve().relative_to(world.dist).as_posix()}: {how}"
+    found = contents.changed(world.dist)
+    assert found[:1] == (told,)
+    assert len(found) == 1 or how.startswith("damaged")
+
+
+@pytest.mark.parametrize("name", ["rtx50/WHEEL.md", "contents.json"])
+def test_a_release_is_refused_where_dist_was_changed(name: str, world: World, capsys: Told) -> None:
+    world.after()
+    path = world.dist / name
+    path.write_bytes(path.read_bytes() + b"!")
     before = world.files()
+    capsys.readouterr()
     problem = world.refused()
     assert problem.evidence == "rtx50: documents: dist/ was changed after release wrote it"
-    told = f"{path.resolve().relative_to(world.dist).as_posix()}: "
-    told += "is damaged, or was changed by hand" if "contents" in name else how
-    assert told.replace("contents.json: is", "contents.json:") in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"{name}: " + ("damaged" if "json" in name else "changed since it was written") in told
     assert world.files() == before  # what happened can be looked at
 
 
 def test_what_was_tampered_with_is_written_anew_when_told_so(world: World, capsys: Told) -> None:
-    world.release()
+    world.after()
     before = world.files()
     (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
     (world.dist / "rtx50" / "more").mkdir()
@@ -526,20 +555,11 @@ def test_what_was_tampered_with_is_written_anew_when_told_so(world: World, capsy
     assert "rtx50/WHEEL.md: changed since it was written" in told
 
 
-def test_the_reason_names_the_paper(world: World, capsys: Told) -> None:
-    world.release()
-    (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
-    capsys.readouterr()
-    world.refused()
-    assert "rtx50/WHEEL.md: changed since it was written" in capsys.readouterr().out
-
-
 def test_a_paper_of_another_target_that_was_tampered_with_is_noticed(world: World) -> None:
-    world.release("--target", "hopper")
+    world.after("--target", "hopper")
     (world.dist / "hopper" / "WHEEL.md").write_text("better\n")
     with raises("dist-changed") as caught:
         world.release("--target", "rtx50")
-    assert caught.value.id == "dist-changed"
     assert caught.value.evidence == "hopper/WHEEL.md: changed since it was written"
     assert "nox -s release -- --target hopper --fresh" in caught.value.remedy
     assert [target for _, target, _ in world.calls] == ["hopper"]  # before any build
@@ -549,7 +569,7 @@ def test_a_paper_of_another_target_that_was_tampered_with_is_noticed(world: Worl
 
 
 def test_where_nothing_says_what_was_written_nothing_of_it_is_thrown_away(world: World) -> None:
-    world.release("--target", "rtx50,hopper")
+    world.after("--target", "rtx50,hopper")
     before = world.files()
     (world.dist / "contents.json").write_text("{}\n")
     calls = len(world.calls)
@@ -562,14 +582,14 @@ def test_where_nothing_says_what_was_written_nothing_of_it_is_thrown_away(world:
 
 
 def test_a_target_whose_folder_was_deleted_is_released_no_longer(world: World) -> None:
-    world.release("--target", "rtx50,hopper")
+    world.after("--target", "rtx50,hopper")
     shutil.rmtree(world.dist / "hopper")
     world.release("--target", "rtx50")
     assert not (world.dist / "cu131-sm90").exists()
 
 
 def test_what_was_planted_beside_another_target_is_not_taken_over(world: World) -> None:
-    world.release("--target", "hopper")
+    world.after("--target", "hopper")
     evil = world.dist / "evil"
     evil.mkdir()
     (evil / "index.html").write_text("pip install something-else\n")
@@ -579,7 +599,7 @@ def test_what_was_planted_beside_another_target_is_not_taken_over(world: World) 
 
 
 def test_what_lies_in_dist_is_known_after_all_records_were_cleaned_away(world: World) -> None:
-    world.release("--target", "hopper")
+    world.after("--target", "hopper")
     shutil.rmtree(world.root / "build" / "hopper")
     world.release("--target", "rtx50")
     assert (world.dist / "hopper" / NAME).exists()
@@ -603,7 +623,7 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
 
 
 def test_a_wheel_that_was_tampered_with_is_noticed(world: World) -> None:
-    world.release()
+    world.after()
     world.monkeypatch.setattr(subnox, "follow", lambda *_, **__: 0)
     (world.root / "wheels" / "rtx50" / NAME).write_bytes(pack("evil"))
     told = world.refused().evidence
@@ -621,7 +641,7 @@ def test_a_folder_that_is_not_ours_is_not_touched(world: World) -> None:
 
 
 def test_an_interrupted_release_leaves_the_old_one(world: World) -> None:
-    world.release()
+    world.after()
     before = world.files()
     world.content = "two"
 
@@ -656,7 +676,7 @@ def test_what_stops_a_release_is_not_taken_for_tampering(
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(world: World) -> None:
-    world.release("--target", "hopper")
+    world.after("--target", "hopper")
     before = world.files()
     world.dist.rename(world.root / ".dist.old")
     disk.mark(world.root / ".dist.part")
@@ -745,9 +765,14 @@ def test_the_checkout_must_be_a_clean_one(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"status": " M noxfile.py\n"}, {"head": (0, "5" * 40)}, {"head": (128, "gone")}]
+    ("changes", "when"),
+    [
+        ({"status": " M noxfile.py\n"}, "verify"),
+        ({"status": " M noxfile.py\n"}, "wheel"),
+        ({"head": (0, "5" * 40)}, "wheel"),
+        ({"head": (128, "gone")}, "wheel"),
+    ],
 )
-@pytest.mark.parametrize("when", ["verify", "wheel"])
 def test_a_checkout_that_changes_during_the_build_is_refused(
     changes: dict[str, Any], when: str, world: World, capsys: Told
 ) -> None:
@@ -770,7 +795,7 @@ def test_a_checkout_that_changes_during_the_build_is_refused(
 
 
 def test_a_change_that_was_undone_or_is_of_dist_is_none(world: World) -> None:
-    world.release()  # git sees .dist.part of another run
+    world.after()  # git sees .dist.part of another run
     disk.mark(world.root / ".dist.part")
     world.release()
 
@@ -983,7 +1008,7 @@ def test_a_signature_that_was_not_made_stops_the_release(
 
 
 def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) -> None:
-    world.release()
+    world.after()
     build = world.root / "build" / "rtx50"
     (build / "smoke-report-12.0.json.sig").write_bytes(b"signed\n")
     world.release()
@@ -998,7 +1023,7 @@ def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) ->
 
 
 def test_what_was_measured_is_in_the_documents(world: World) -> None:
-    world.release()
+    world.after()
     build = world.root / "build" / "rtx50"
     wheel = records.need(build / "wheel.json", "wheel", Wheel)
     found = fakes.measured(fakes.evidence(fakes.wheel_facts(sha256=wheel.sha256)), "seed")
@@ -1063,13 +1088,20 @@ def test_a_dry_run_names_the_report_that_it_would_take(world: World, capsys: Tol
         ("", False),
     ],
 )
-def test_the_card_has_the_address_to_clone_and_no_secret(
+def test_read_takes_no_address_that_has_a_secret_or_is_not_public(
     world: World, origin: str, shown: bool
 ) -> None:
     world.origin = origin
+    assert git_state.read(world.context()).origin == (origin if shown else "")
+
+
+def test_the_card_has_the_address_to_clone_if_there_is_one(world: World) -> None:
+    world.after()
+    card = world.files("rtx50")["WHEEL.md"].decode()
+    assert f"git clone {world.origin} blackwheel" in card
+    assert card.endswith(", by Ana, 2026-11-28.*\n")
+    world.origin = "https://ana:secret@example.org/b.git"
     world.release()
     card = world.files("rtx50")["WHEEL.md"].decode()
-    assert (f"git clone {origin} blackwheel" in card) is (shown and bool(origin))
-    assert ("git clone ADDRESS-OF-BLACKWHEEL" in card) is not shown
+    assert "git clone ADDRESS-OF-BLACKWHEEL" in card
     assert "secret" not in card
-    assert card.endswith(", by Ana, 2026-11-28.*\n")

@@ -163,7 +163,7 @@ def test_each_report_is_found_by_the_wheel_that_it_is_of(tmp_path: Path) -> None
     assert [r.path for r in reports.of(found, "2" * 64)] == [two]
     assert reports.of(found, "3" * 64) == []
     assert reports.unused(found, ["1" * 64]) == [
-        f"a.json is of another wheel of cpu, sha256 {'2' * 12}…"
+        f"a.json belongs to another wheel of cpu, sha256 {'2' * 12}…"
     ]
 
 

@@ -238,8 +238,10 @@ def test_of_a_signature_it_is_said_that_it_came_along_and_no_more() -> None:
 
 def test_a_wheel_that_was_run_nowhere_is_untested() -> None:
     said = page(untested()).said
-    assert "UNTESTED Built and read, but not tested on a GPU of compute capability 12.0" in said
-    assert "Nothing of this wheel was run." in said
+    assert (
+        "UNTESTED Built and inspected, but not tested on a GPU of compute capability 12.0" in said
+    )
+    assert "No part of this wheel was run." in said
     assert "RELEASE" not in said
 
 
@@ -248,7 +250,7 @@ def test_a_wheel_tested_on_its_gpu_is_a_release() -> None:
     assert "RELEASE Every check passed, on NVIDIA H200 (compute capability 9.0)." in said
     assert "UNTESTED" not in said
     assert "known answers, none out of bounds 400" in said
-    assert "of its bound: the closest of them 41%" in said
+    assert "largest error, as a share of its bound 41%" in said
 
 
 def test_a_report_of_another_wheel_counts_for_nothing() -> None:
@@ -257,7 +259,7 @@ def test_a_report_of_another_wheel_counts_for_nothing() -> None:
     again = dataclasses.replace(found.verify, sha256="9" * 64)
     found = dataclasses.replace(found, verify=again)
     assert report_page.verdict(found) == "UNTESTED"
-    assert "There is a report, but of another file" in page(found).said
+    assert "There is a report, but it belongs to another file" in page(found).said
     assert "TQ2_0" not in page(found).said
 
 
@@ -287,7 +289,7 @@ def test_what_does_not_hold_makes_it_failed(found: Evidence, why: str) -> None:
 def test_a_failing_check_says_why_and_what_mends_it() -> None:
     check = Check("ptx", "fail", "ptx: it is not as the target has it", "98 of it", "build anew")
     said = page(with_checks(untested(), check)).said
-    assert "(does not hold) it is not as the target has it 98 of it build anew" in said
+    assert "(failed) it is not as the target has it 98 of it build anew" in said
 
 
 @pytest.mark.parametrize(
@@ -364,23 +366,23 @@ def test_what_the_compiler_cache_gave_is_said(cache: dict[str, int], words: str)
     found = dataclasses.replace(found, toolchain=dataclasses.replace(found.toolchain, host=host))
     said = page(found).said
     assert words in said
-    assert ("not how long a build from nothing takes" in said) is bool(cache.get("hits"))
+    assert ("a build without the cache takes longer" in said) is bool(cache.get("hits"))
 
 
 def test_what_an_earlier_run_made_is_said() -> None:
-    assert "106 outputs were there already" in page(line(earlier=106)).said
-    assert "were there already" not in page(line()).said
+    assert "106 outputs existed from an earlier run" in page(line(earlier=106)).said
+    assert "existed from an earlier run" not in page(line()).said
 
 
 def test_a_wheel_packed_again_says_that_nothing_was_compiled_for_it() -> None:
     found = untested()
     found = dataclasses.replace(found, wheel=dataclasses.replace(found.wheel, steps=0))
-    assert "packed again later, and nothing compiled for it" in page(found).said
+    assert "packed again later, without compiling anything" in page(found).said
 
 
 def test_without_a_timeline_the_page_says_so() -> None:
     said = page(dataclasses.replace(untested(), timeline=None)).said
-    assert "No record of its steps is there" in said
+    assert "There is no record of its steps" in said
     assert "critical path" not in said
 
 

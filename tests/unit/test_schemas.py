@@ -9,9 +9,7 @@ import json
 import os
 from typing import Any
 
-import jsonschema
 import pytest
-from pydantic import TypeAdapter
 
 from sessions.build.model import Timeline, Wheel
 from sessions.matrix.model import Matrix
@@ -38,6 +36,8 @@ KINDS: dict[str, Any] = {
 
 
 def schema(kind: str) -> dict[str, Any]:
+    from pydantic import TypeAdapter  # half a second, which each process would take
+
     inner = TypeAdapter(KINDS[kind]).json_schema()
     definitions = inner.pop("$defs", {})
     return {
@@ -47,9 +47,9 @@ def schema(kind: str) -> dict[str, Any]:
         "properties": {
             "schema": {"const": records.SCHEMA},
             "kind": {"const": kind},
-            "ok": {"type": "boolean", "description": "whether a later stage may build on it"},
+            "ok": {"type": "boolean", "description": "whether a later session may use this record"},
             kind: inner,
-            "sha256": {"type": "string", "description": "of the canonical JSON of the rest"},
+            "sha256": {"type": "string", "description": "of the canonical JSON of everything else"},
         },
         "required": ["schema", "kind", "ok", kind, "sha256"],
         "$defs": definitions,
@@ -79,6 +79,8 @@ def test_the_documented_schema_is_that_of_the_type(kind: str) -> None:
 def test_a_record_holds_to_its_schema_and_one_without_a_field_does_not(
     kind: str, value: Any
 ) -> None:
+    import jsonschema  # two seconds, because it compiles grammars
+
     record = json.loads(records.text(kind, value))
     jsonschema.validate(record, schema(kind))
     record[kind].popitem()

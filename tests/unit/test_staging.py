@@ -51,7 +51,7 @@ NOT_READ = [
     "llama_cpp/__pycache__/llama.cpython-311.pyc",
     "build/CMakeCache.txt",
     "dist/old.whl",
-    "docs/index.md",
+    "docs/package-index.md",
     "tests/test_llama.py",
     "vendor/llama.cpp/.github/x.yml",
     "vendor/llama.cpp/docs/a.md",

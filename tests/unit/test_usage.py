@@ -67,3 +67,8 @@ def test_the_page_has_every_exit_code_session_and_option() -> None:
         assert f"\n| `{option.flag}" in page
     for name in graph.SESSIONS:
         assert f"`{name}`" in page
+
+
+def test_the_page_names_no_option_that_does_not_exist() -> None:
+    named = set(re.findall(r"`(--[\w-]+)", usage.markdown()))
+    assert named == {option.flag for option in OPTIONS}

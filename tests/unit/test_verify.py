@@ -241,7 +241,7 @@ JUDGES = [
     "build/import_hooks.py",
     "data/knowledge/cuda.toml",
     "data/knowledge/wheels.toml",
-    "data/knowledge/sources.toml",
+    "data/knowledge/sdists.toml",
     "data/locks/runtime.txt",
 ]
 
@@ -658,9 +658,8 @@ def test_what_a_reader_or_a_check_raised_is_logged_and_named(
     reader.planted = {"tracebacks": {"RECORD": "a traceback"}}
     with monkeypatch.context() as patch:
         patch.setattr("sessions.verify.run_checks.checks_file.size", size)
-        with raises("verify-failed") as caught:
+        with raises("verify-failed"):
             main_verify.main(ctx)
-    assert caught.value.id == "verify-failed"
     assert str(log) in capsys.readouterr().out
     text = log.read_text(encoding="utf-8")
     assert "a traceback" in text

@@ -442,30 +442,30 @@ PLANTED: dict[str, tuple[Case, frozenset[str], str]] = {
     "cublas-without-a-bound": (
         requiring("nvidia-cublas"),
         ids("imports"),
-        "libcublas.so.13: nvidia-cublas does not hold pip to CUDA 13",
+        "libcublas.so.13: nvidia-cublas does not limit pip to CUDA 13",
     ),
     "cublas-without-an-upper-bound": (
         requiring("nvidia-cublas>=13"),
         ids("imports"),
-        "nvidia-cublas>=13 does not hold pip to CUDA 13",
+        "nvidia-cublas>=13 does not limit pip to CUDA 13",
     ),
     "cublas-without-a-lower-bound": (
         requiring("nvidia-cublas<14"),
         ids("imports"),
-        "nvidia-cublas<14 does not hold pip to CUDA 13",
+        "nvidia-cublas<14 does not limit pip to CUDA 13",
     ),
     "cublas-requirement-of-another-major": (
         requiring("nvidia-cublas<13,>=12.1"),
         ids("imports"),
-        "does not hold pip to CUDA 13",
+        "does not limit pip to CUDA 13",
     ),
     "cublas-of-two-majors": (
         requiring("nvidia-cublas<15,>=13.1"),
         ids("imports"),
-        "does not hold pip to CUDA 13",
+        "does not limit pip to CUDA 13",
     ),
     **{
-        f"cublas-{name}": (requiring(text), ids("imports"), "does not hold pip to CUDA 13")
+        f"cublas-{name}": (requiring(text), ids("imports"), "does not limit pip to CUDA 13")
         for name, text in {
             "into-the-next-major": "nvidia-cublas<14.9,>=13.2",
             "to-the-next-major": "nvidia-cublas<=14,>=13.2",
@@ -1236,12 +1236,23 @@ def test_names_of_copies_of_one_file_are_those_of_its_links() -> None:
         (b"..fLaC..", ["LZCNT"], ()),
         (b"nothing of it", ["CPUID", "RDRAND"], ()),
         (b"..random_device..", ["CPUID", "AVX512F"], ()),
+        (b"..VCRUNTIME140.dll..", ["CPUID", "XSAVE", "AVX2"], ("AVX2", "XSAVE")),
+        (b"..VCRUNTIME140.dll..", ["CPUID", "AMX_TILE"], ()),
+        (b"..vcomp140.amd64.pdb..", ["CPUID", "AVX"], ("AVX",)),
     ],
 )
 def test_guarded_features_are_those_of_a_runtime_that_asks(
     data: bytes, features: list[str], held: tuple[str, ...]
 ) -> None:
-    assert policy.guarded(data, features) == held
+    assert policy.guarded(data, dict.fromkeys(features, 1), 100) == held
+
+
+def test_what_msvcs_runtime_asks_for_is_few_instructions_of_a_library() -> None:
+    # As in whisper.dll and in a library that /arch:AVX2 compiled (wheels.toml says which).
+    few = {"CPUID": 20, "XSAVE": 1, "AVX": 52, "AVX2": 30}
+    assert policy.guarded(b"VCRUNTIME140.dll", few, 107_762) == ("AVX", "AVX2", "XSAVE")
+    many = {"CPUID": 20, "XSAVE": 1, "AVX": 13_912, "AVX2": 4_297}
+    assert policy.guarded(b"VCRUNTIME140.dll", many, 142_182) == ("XSAVE",)
 
 
 def test_every_check_has_a_planted_failure() -> None:
@@ -1510,6 +1521,26 @@ def test_what_differs_of_a_source_of_ones_own_is_named_and_a_warning() -> None:
     made = checks(fakes.case(found, spec=own))["python-files"]
     assert made.status == "warn"
     assert MODULE in made.evidence
+
+
+@pytest.mark.parametrize(
+    ("recorded", "found", "fails"),
+    [("0.3.47", "0.3.47", False), ("0.3.47", "0.3.16", True), ("0.3.16", "0.3.47", True)],
+)
+def test_the_version_of_a_source_of_ones_own_is_the_one_that_its_build_recorded(
+    recorded: str, found: str, fails: bool
+) -> None:
+    facts = fakes.wheel_facts(version=found, metadata_version=found)
+    case = fakes.case(
+        facts,
+        spec=fakes.claiming(source="/home/user/llama-cpp-python"),
+        record=fakes.recorded(facts, version=recorded),
+        upstream=None,
+    )
+    made = checks(case)["metadata"]
+    assert (made.status == "fail") is fails
+    assert not fails or f"the checkout's is {recorded}" in made.evidence
+    assert "lock" not in checks(case)["python-files"].remedy
 
 
 @pytest.mark.parametrize("version", ["0.3.16", "0.3.16.0", "0.3.16+cu131", "v0.3.16"])

@@ -332,9 +332,8 @@ def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
 
 def test_check_tree_refuses_another_toolkit(tmp_path: Path) -> None:
     tree = configured(tmp_path, "120-real", kit="/usr/local/cuda-13.0")
-    with raises("build-foreign-cuda") as caught:
+    with raises("build-foreign-cuda"):
         cmake_tree.check(tree, fakes.spec(), fakes.toolkit())
-    assert caught.value.id == "build-foreign-cuda"
 
 
 CONFIGURED = "-- Build files have been written to: /b/tree"
@@ -370,9 +369,8 @@ def test_compile_stops_before_the_first_file_where_cmake_has_other_architectures
 
     ctx = building(tmp_path, monkeypatch, played)
     configured(ctx.build / "tree", "120a-real")
-    with raises("build-other-architectures") as caught:
+    with raises("build-other-architectures"):
         compile_(ctx)
-    assert caught.value.id == "build-other-architectures"
     assert lines[-1] == CONFIGURED
 
 
@@ -381,9 +379,8 @@ def test_compile_asks_again_where_nothing_said_that_cmake_was_done(
 ) -> None:
     ctx = building(tmp_path, monkeypatch, lambda _: None)
     configured(ctx.build / "tree", "120a-real")
-    with raises("build-other-architectures") as caught:
+    with raises("build-other-architectures"):
         compile_(ctx)
-    assert caught.value.id == "build-other-architectures"
 
 
 STATS = "# /s/a.cpp\ndirect_cache_hit\n"

@@ -122,7 +122,10 @@ def test_known_faults_of_the_release_are_named_with_or_without_a_run() -> None:
 
 
 def test_side_by_side_only_the_fp4_wheel_claims_native_fp4() -> None:
-    for language, claim in (("en", "**Native FP4**: 6144 of them"), ("es", "**FP4 nativo**: 6144")):
+    for language, claim in (
+        ("en", "**Native FP4**: 6144 of these instructions"),
+        ("es", "**FP4 nativo**: 6144"),
+    ):
         assert claim in of(WHEELS["rtx50-fp4"], language)
         for name in ("rtx50", "cpu", "untested", "ptx"):
             assert not re.search("native fp4|fp4 nativo", of(WHEELS[name], language), re.IGNORECASE)
@@ -402,6 +405,7 @@ def test_the_card_says_how_to_run_a_model_and_the_server() -> None:
         assert "n_gpu_layers=-1" in code[0]
         assert '.whl[server]"' in text
         assert "python -m llama_cpp.server --model MODEL.gguf --n_gpu_layers -1" in text
+        assert "--force-reinstall --no-deps" in text
     cpu = of(WHEELS["cpu"])
     assert "n_gpu_layers=0" in cpu
     assert "--n_gpu_layers" not in cpu
@@ -433,11 +437,8 @@ def test_the_card_compares_with_a_wheel_for_all_gpus(
     )
     times = round(mb * 1e6 / found.wheel.size)
     text = of(found)
-    assert (
-        f"was published with {mb} MB, {times} times the size of this wheel (with another {other}"
-        in text
-    )
-    assert f"se publicó con {mb} MB, {times} veces el tamaño de este" in of(found, "es")
+    assert f"has {mb} MB, {times} times the size of this wheel (with another {other}" in text
+    assert f"tiene {mb} MB, {times} veces el tamaño de este" in of(found, "es")
     assert "wheel for all GPUs" not in of(WHEELS["cpu"])
 
 

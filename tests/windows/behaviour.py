@@ -112,6 +112,17 @@ def upstreams_way_to_load_does_not_look_in_added_folders(folder: Path) -> None:
     ctypes.CDLL("only_here.dll", winmode=0)  # what is loaded already is not looked for
 
 
+def a_path_in_utf_8_is_not_found_in_the_code_page(folder: Path) -> None:
+    # Hence _backends.register: ggml_backend_load makes a std::filesystem::path of the bytes that it
+    # is given, which MSVC's library reads in the code page.
+    library = folder / "José.dll"
+    shutil.copy(SYSTEM / "version.dll", library)
+    load = ctypes.WinDLL("kernel32").LoadLibraryA
+    load.restype = ctypes.c_void_p
+    assert not load(str(library).encode("utf-8"))
+    assert load(str(library).encode("mbcs"))
+
+
 def links_are_refused(folder: Path) -> None:
     # As to most users of Windows: the runtime of another Python is copied instead.
     with raises(OSError) as caught:

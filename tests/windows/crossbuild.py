@@ -87,7 +87,7 @@ def build(lab: Lab) -> Context:
     chain = records.need(linux.record("probe"), "probe", Toolchain)
     unpacked = records.need(linux.record("source"), "source", Source)
     redist = _redist(lab)
-    compiler = _compiler()
+    compiler = compiler_of_mingw()
     windows = _context(root, lab.folder.parent, "windows")
     # By its record the compiler is MSVC: as to what the wheel has to bring along, it is.
     stand_in = dataclasses.replace(compiler, family="msvc", cxx=str(_cl(root, compiler)))
@@ -112,7 +112,7 @@ def _context(root: Path, cache: Path, platform: str) -> Context:
     )
 
 
-def _compiler() -> Compiler:
+def compiler_of_mingw() -> Compiler:
     paths = {name: shutil.which(name) or name for name in (CC, CXX)}
     said = subprocess.run([paths[CXX], "-dumpfullversion"], capture_output=True, text=True)
     return Compiler("gnu", said.stdout.strip(), paths[CXX], paths[CC], "mingw-w64")

@@ -34,6 +34,35 @@ STAND_INS = {
     "cublas64_13.dll": "int cublasLtCreate(void); int cublasCreate_v2(void) "
     "{ return cublasLtCreate(); }",
 }
+# A driver with one GPU of compute capability 12.0.
+GPU = """
+#include <string.h>
+int cuInit(unsigned flags) { return 0; }
+int cuDeviceGetCount(int *count) { *count = 1; return 0; }
+int cuDeviceGet(int *device, int index) { *device = index; return 0; }
+int cuDeviceGetName(char *name, int size, int device) { strcpy(name, "GPU"); return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    *value = attribute == 75 ? 12 : 0;
+    return 0;
+}
+int cuDeviceGetUuid_v2(unsigned char *uuid, int device) { memset(uuid, 1, 16); return 0; }
+"""
+# ggml's CUDA module with no device: what ggml asks of a backend (ggml-backend-impl.h).
+CUDA_MODULE = "ggml-cuda.dll"
+MODULE = """
+#include <stddef.h>
+int cudaGetDeviceCount(void), cublasCreate_v2(void);
+const char *ggml_status_to_string(int);  /* of ggml-base */
+static const char *name(void *backend) { return "CUDA"; }
+static size_t count(void *backend) {
+    return cudaGetDeviceCount() + cublasCreate_v2() + !ggml_status_to_string(0);
+}
+static void *nothing(void) { return 0; }
+static struct { int api_version; void *functions[4], *context; } backend = {
+    1, {name, count, nothing, nothing}, 0
+};
+__declspec(dllexport) void *ggml_backend_init(void) { return &backend; }
+"""
 OLDER = {name.replace("_13", "_12"): "int nothing(void) { return 0; }" for name in STAND_INS}
 
 
@@ -193,15 +222,15 @@ def test_nvidias_packages_come_before_a_toolkit_on_path(
     assert {m.rpartition("\\")[0] for m in loaded} == {lab.windows(places["pip"]).lower()}
 
 
-def test_without_cuda_the_import_says_what_is_missing_and_how_to_get_it(
-    lab: Lab, project: Path, cuda_venv: Path
+def test_without_the_runtime_the_import_says_what_is_missing_and_how_to_get_it(
+    lab: Lab, project: Path, cuda_venv: Path, driver: Path
 ) -> None:
     ran, _, _ = import_cuda(lab, project, cuda_venv, {})
     assert ran.returncode == 1
     lines = ran.output.split("ImportError: ")[-1].splitlines()
     assert lines[0] == "llama_cpp was built for CUDA 13.1 and cannot start without:"
-    told = [line.strip(" -").split(":")[0] for line in lines[1:]]
-    assert told == ["the NVIDIA driver (nvcuda.dll)", "cudart", "cublasLt", "cublas"]
+    named = [line.strip(" -").split(":")[0] for line in lines[1:]]
+    assert named == ["cudart", "cublasLt", "cublas"]
     assert "pip install nvidia-cuda-runtime nvidia-cublas" in ran.output
 
 
@@ -224,33 +253,84 @@ def test_a_toolkit_that_was_removed_is_named_though_the_runtime_is_there(
     gone = lab.windows(places["bin"].parent.with_name("v11.8"))
     ran, _, _ = import_cuda(lab, project, cuda_venv, {"CUDA_PATH": gone})
     assert ran.returncode == 1
-    assert rf"{gone}\lib: CUDA_PATH names a toolkit that is not whole" in ran.output
+    assert rf"{gone}\lib: CUDA_PATH names a toolkit without this folder" in ran.output
 
 
-# ---- The checks of the CPU, the driver and the GPUs ----------------------------------------------
+# ---- The checks of the driver and the GPUs -------------------------------------------------------
 
-
-DRIVERS = {
-    "a stub": ("", "nvcuda.dll is a stub and not an NVIDIA driver"),
-    "too old": (
-        "int cuDriverGetVersion(int *version) { *version = 12080; return 0; }",
-        "the NVIDIA driver supports CUDA 12.8, and this wheel needs CUDA 13.0",
-    ),
-    "without a GPU": (
-        "int cuDriverGetVersion(int *version) { *version = 13010; return 0; }",
-        "the NVIDIA driver finds no GPU (cuInit: 100)",
-    ),
+CALLED = """if True:
+    import json, sys
+    import llama_cpp
+    llama_cpp.llama_model_default_params()
+    count = llama_cpp._backends.library().ggml_backend_reg_count()
+    sys.path.insert(0, sys.argv[1])
+    import llama
+    print(json.dumps([count, list(llama._modules())]))
+"""
+OLD = "int cuDriverGetVersion(int *version) { *version = 12080; return 0; }"
+NEW = "int cuDriverGetVersion(int *version) { *version = 13010; return 0; }"
+NONE = "int cuInit(unsigned flags) { return 100; }"
+DRIVERS: dict[str, tuple[str, str]] = {
+    "none": ("", "there is no NVIDIA driver here"),
+    "a stub": (NONE, "nvcuda.dll is a stub and not an NVIDIA driver"),
+    "too old": (NONE + OLD, "the NVIDIA driver supports CUDA 12.8, and this wheel needs CUDA 13.0"),
+    "without a GPU": (NONE + NEW, "the NVIDIA driver finds no GPU (cuInit: 100)"),
+    "with another GPU": (NEW + GPU.replace("12", "9"), "no GPU here can run this wheel"),
 }
 
 
-@pytest.mark.parametrize(("more", "said"), DRIVERS.values(), ids=list(DRIVERS))
-def test_a_driver_that_leaves_everything_to_the_cpu_is_told_of(
-    lab: Lab, cuda_venv: Path, driver: Path, places: dict[str, Path], more: str, said: str
+def first_call(lab: Lab, project: Path, venv: Path, env: dict[str, str]) -> tuple[Ran, list[str]]:
+    """Import the wheel and ask for its devices. Returns what was said, and the loaded modules."""
+    python = venv / "Scripts" / "python.exe"
+    ran = lab.run(python, "-c", CALLED, project / "sessions" / "payload", env={**ALONE, **env})
+    if ran.returncode:
+        return ran, []
+    count, loaded = json.loads(ran.output.splitlines()[-1])
+    modules = [path.lower() for path in loaded if re.search(r"\\ggml-(cpu-|cuda)", path)]
+    assert len(modules) == count  # each of them is loaded once and is used
+    return ran, modules
+
+
+@pytest.mark.parametrize(("code", "said"), DRIVERS.values(), ids=list(DRIVERS))
+def test_without_a_usable_gpu_one_warning_names_the_cause_and_the_cpu_computes(
+    lab: Lab, project: Path, cuda_venv: Path, places: dict[str, Path], code: str, said: str
 ) -> None:
     lay_out(places["pip"], STAND_INS)
-    compiled(driver, f"int cuInit(unsigned flags) {{ return 100; }} {more}")
-    python = cuda_venv / "Scripts" / "python.exe"
-    code = "import llama_cpp; llama_cpp.llama_model_default_params()"
-    ran = lab.run(python, "-c", code, env=ALONE).well()
-    assert f"RuntimeWarning: llama_cpp: {said}" in ran.output
-    assert ran.output.count("RuntimeWarning") == 1
+    if code:
+        compiled(lab.drive / DRIVER, code)
+    try:
+        ran, modules = first_call(lab, project, cuda_venv, {})
+        ran.well()
+        assert f"RuntimeWarning: llama_cpp: {said}" in ran.output
+        assert ran.output.count("RuntimeWarning") == 1
+        lib = lab.windows(cuda_venv / "Lib" / "site-packages" / PACKAGE / "lib").lower()
+        assert [path.rpartition("-")[0] for path in modules] == [rf"{lib}\ggml-cpu"]
+        ran, _ = first_call(lab, project, cuda_venv, {"BLACKWHEEL_REQUIRE_GPU": "1"})
+        assert ran.returncode == 1
+        assert f"ImportError: llama_cpp: {said}" in ran.output
+    finally:
+        (lab.drive / DRIVER).unlink(missing_ok=True)
+
+
+def test_with_a_gpu_its_module_is_loaded_by_its_full_path(
+    lab: Lab, project: Path, cuda_venv: Path, places: dict[str, Path], folder: Path
+) -> None:
+    lay_out(places["pip"], STAND_INS)
+    lib = cuda_venv / "Lib" / "site-packages" / PACKAGE / "lib"
+    runtime = [places["pip"] / name for name in ("cudart64_13.dll", "cublas64_13.dll")]
+    compiled(lib / CUDA_MODULE, MODULE, *runtime, lib / "ggml-base.dll")
+    for name in (CUDA_MODULE, "ggml-base.dll"):  # which a search would find in PATH
+        compiled(folder / name, "int nothing(void) { return 0; }")
+    compiled(lab.drive / DRIVER, NEW + GPU)
+    try:
+        env = {"PATH": f"{ALONE['PATH']};{lab.windows(folder)}", "BLACKWHEEL_REQUIRE_GPU": "1"}
+        ran, modules = first_call(lab, project, cuda_venv, env)
+        ran.well()
+        assert "Warning" not in ran.output
+        assert [path for path in modules if "ggml-cuda" in path] == [
+            lab.windows(lib / CUDA_MODULE).lower()
+        ]
+        assert len(modules) == 2
+    finally:
+        (lab.drive / DRIVER).unlink()
+        (lib / CUDA_MODULE).unlink()

@@ -14,6 +14,8 @@ import sys
 
 WINDOWS = sys.platform == "win32"
 PREFIX, SUFFIX = ("", ".dll") if WINDOWS else ("lib", ".so")
+# In which encoding C++ reads a path. MSVC's is the system's code page, which lacks many letters.
+PATHS = ("mbcs", "replace") if WINDOWS else ("utf-8", "surrogateescape")
 # Upstream's variable for libraries from elsewhere, which then bring their own modules.
 ELSEWHERE = "LLAMA_CPP_LIB_PATH"
 VARIANT = "BLACKWHEEL_CPU"  # the name of the one that is to be used, for example haswell
@@ -47,6 +49,7 @@ def load():
     Raises ImportError where there is none, or where the one that was asked for cannot run here.
     """
     global chosen
+    not_by_name()
     importlib.import_module(__package__ + ".llama_cpp")
     ggml = library()
     if ggml is None or ggml.ggml_backend_reg_count():
@@ -68,11 +71,26 @@ def load():
                 else "pip install --force-reinstall --no-deps llama-cpp-python",
             )
         )
-    with_no_word(lambda: register(module("cpu-" + name)))
+    register(module("cpu-" + name))
     chosen = name
-    if os.environ.get(OTHERS):
-        register(os.environ[OTHERS])
+    other = os.environ.get(OTHERS)
+    # ggml itself says why it does not take one: it is for another release, for example.
+    if other and not ggml.ggml_backend_load(other.encode(*PATHS)):
+        raise ImportError("ggml cannot load the module that {}={} names".format(OTHERS, other))
     search_elsewhere_only()
+
+
+def not_by_name():
+    """Have bindings not ask the system for a libllama of its own first, as those of forks do.
+
+    They load the wheel's libraries by path, then.
+    """
+    try:
+        loading = importlib.import_module(__package__ + "._ctypes_extensions")
+    except ImportError:  # of an older release
+        return
+    if hasattr(loading, "find_library"):
+        loading.find_library = lambda name: None
 
 
 def search_elsewhere_only():
@@ -110,37 +128,27 @@ def library():
         return None
     ggml = ctypes.CDLL(path)
     ggml.ggml_backend_reg_count.restype = ctypes.c_size_t
+    ggml.ggml_backend_register.argtypes = [ctypes.c_void_p]
     ggml.ggml_backend_load.restype = ctypes.c_void_p
-    ggml.ggml_backend_load.argtypes = [ctypes.c_char_p]
     return ggml
 
 
 def register(path):
-    """Load one module and put its devices among those that llama.cpp uses.
+    """Load one module of the wheel and put its devices among those that llama.cpp uses.
 
-    Raises ImportError where that fails.
+    Not by ggml_backend_load: on Windows it finds nothing below a folder whose name has letters that
+    are not in the system's code page, and it tells stderr of each module. Raises ImportError where
+    that fails.
     """
-    if not library().ggml_backend_load(path.encode()):
-        try:
-            ctypes.CDLL(path)
-            why = "it loads, and refuses to start"
-        except OSError as error:
-            why = str(error)
-        raise ImportError("{} cannot be used: {}".format(path, why))
-
-
-def with_no_word(work):
-    """Do something while ggml, which tells stderr of each module, says nothing.
-
-    On import: the bindings have not yet told ggml where to write to.
-    """
-    base = ctypes.CDLL(module("base"))
-    silent = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
-    base.ggml_log_set(silent, None)
     try:
-        work()
-    finally:
-        base.ggml_log_set(None, None)  # as it was: to stderr
+        opened = ctypes.CDLL(path)
+        opened.ggml_backend_init.restype = ctypes.c_void_p
+    except (AttributeError, OSError) as error:
+        raise ImportError("{} cannot be used: {}".format(path, error)) from error
+    backend = opened.ggml_backend_init()
+    if not backend:
+        raise ImportError("{} cannot be used: it loads, and refuses to start".format(path))
+    library().ggml_backend_register(backend)
 
 
 def variants():

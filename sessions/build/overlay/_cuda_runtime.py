@@ -42,8 +42,8 @@ def load():
             folder = Path(os.environ["CUDA_PATH"], name)
             if not folder.is_dir():
                 missing.append(
-                    "{}: CUDA_PATH names a toolkit that is not whole; clear that variable, or "
-                    "have it name one that is".format(folder)
+                    "{}: CUDA_PATH names a toolkit without this folder; clear that variable, or "
+                    "set it to a complete toolkit".format(folder)
                 )
     if missing:
         lines = ["llama_cpp was built for CUDA {} and cannot start without:".format(CUDA)]

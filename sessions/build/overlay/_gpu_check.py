@@ -90,8 +90,8 @@ def driver():
     except OSError as error:
         return None, (
             "there is no NVIDIA driver here ({}), so everything runs on the CPU".format(error),
-            "where there is a GPU, install a driver of release {} or newer: {}; a container has "
-            "to be given the GPU".format(MINIMUM_DRIVER, DRIVERS),
+            "if this machine has an NVIDIA GPU, install a driver of release {} or newer: {}; a "
+            "container needs access to the GPU".format(MINIMUM_DRIVER, DRIVERS),
         )
     return library, driver_trouble(library)
 
@@ -114,8 +114,8 @@ def driver_trouble(library):
         return (
             "{} is a stub and not an NVIDIA driver (cuDriverGetVersion: {}), so everything runs "
             "on the CPU".format(DRIVER, code),
-            "where there is a GPU, remove folders named stubs from the library search path, and "
-            "install a driver of release {} or newer: {}".format(MINIMUM_DRIVER, DRIVERS),
+            "if this machine has an NVIDIA GPU, remove folders named stubs from the library search "
+            "path, and install a driver of release {} or newer: {}".format(MINIMUM_DRIVER, DRIVERS),
         )
     needs = tuple(int(part) for part in CUDA.split("."))
     if any(not arch.endswith("-virtual") for arch in ARCHS):
@@ -163,19 +163,19 @@ def gpu_trouble(library):
             "the NVIDIA driver finds no GPU (cuInit: {}), so everything runs on the CPU".format(
                 code
             ),
-            "nvidia-smi shows what the driver finds; a container has to be given the GPU",
+            "see what nvidia-smi shows; a container needs access to the GPU",
             False,
         )
     if not fitting:
         return (
-            "no GPU here can run this wheel: {}, and here is {}, so everything runs on the "
-            "CPU".format(code_for, others),
+            "no GPU here can run this wheel: {}, and this machine has {}, so everything runs on "
+            "the CPU".format(code_for, others),
             "install a wheel for this GPU",
             False,
         )
     if others:
         return (
-            "{}, and here is also {}. A model of which a part is put on it aborts".format(
+            "{}, and this machine also has {}. A model that uses that GPU aborts".format(
                 code_for, others
             ),
             "hide it: CUDA_VISIBLE_DEVICES={}".format(",".join(fitting)),

@@ -58,7 +58,14 @@ function(blackwheel_ship)
     blackwheel_plain_includes("${CMAKE_SOURCE_DIR}")
     if(TARGET ggml-cuda)
         blackwheel_merge(ggml-cuda)
-        blackwheel_longest_first(ggml-cuda)
+        blackwheel_longest_first(ggml-cuda /mmf /mmq-instance-q[2356] /mmq-instance /mmv[fq]
+            /fattn-mma.*ncols2_[18]\\. /fattn-mma -and-more
+        )
+        # ninja prefers the steps that most other steps wait for. llama's long files would come last,
+        # after all of CUDA's: the first library that is linked waits for them.
+        set_property(TARGET ggml-base APPEND PROPERTY
+            LINK_DEPENDS "$<TARGET_OBJECTS:llama>" "$<TARGET_OBJECTS:mtmd>"
+        )
         blackwheel_same_anywhere(ggml-cuda)
     endif()
 
@@ -177,14 +184,18 @@ function(blackwheel_merge target)
     endforeach()
 endfunction()
 
-# Matrix products of quantized types take five times as long to compile as the next file. ninja starts
-# steps in the order of CMake's sources, and with many cores all wait for one that was started late.
+# ninja starts steps in the order of CMake's sources, and with many cores all wait for a long one that
+# was started late. The patterns name the longest files first (docs/performance.md: seconds of each).
 function(blackwheel_longest_first target)
-    get_target_property(sources ${target} SOURCES)
-    set(longest ${sources})
-    list(FILTER longest INCLUDE REGEX "/mmq-instance-")
-    list(FILTER sources EXCLUDE REGEX "/mmq-instance-")
-    set_property(TARGET ${target} PROPERTY SOURCES ${longest} ${sources})
+    get_target_property(rest ${target} SOURCES)
+    set(ordered)
+    foreach(pattern IN LISTS ARGN)
+        set(matching ${rest})
+        list(FILTER matching INCLUDE REGEX "${pattern}")
+        list(FILTER rest EXCLUDE REGEX "${pattern}")
+        list(APPEND ordered ${matching})
+    endforeach()
+    set_property(TARGET ${target} PROPERTY SOURCES ${ordered} ${rest})
 endfunction()
 
 # nvcc's part of a library, the same whatever folder it was made in and whether or not from a cache.

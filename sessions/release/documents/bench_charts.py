@@ -33,7 +33,7 @@ def _chart(report: BenchReport, metric: str) -> Chart:
         for wheel in report.wheels
         if metric in wheel.values
     ]
-    told = f"On {report.device}, {report.rounds} rounds in turn; medians: {', '.join(medians)}."
+    told = f"On {report.device}, {report.rounds} alternating rounds; medians: {', '.join(medians)}."
     compared = [item for item in report.ratios if item.metric == metric]
     if not compared:
         (this,) = report.wheels[:1]

@@ -41,7 +41,7 @@ def render(released: Mapping[str, Gate], refused: Mapping[str, Gate]) -> str:
         if reasons:
             said = "reason" if len(reasons) == 1 else "reasons"
             lines += [f"{len(reasons)} {said}:", "", *(_reason(check) for check in reasons), ""]
-        lines += ["| check | holds | found |", "| --- | --- | --- |"]
+        lines += ["| check | passed | found |", "| --- | --- | --- |"]
         lines += [_row(check) for check in gate.checks]
     return "\n".join(lines) + "\n"
 

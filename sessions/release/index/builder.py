@@ -23,9 +23,8 @@ from pathlib import Path
 from sessions.release.index import choose_page, pages, variants
 from sessions.release.index.pages import File
 from sessions.release.model import PythonWheel, Release
-from sessions.shared import command_line, knowledge, records
+from sessions.shared import knowledge, programs, records
 from sessions.shared.errors import CHECK_FAILED, Problem
-from sessions.shared.target import BuildSpec
 
 PROJECT = "llama-cpp-python"
 ALL = "simple"
@@ -76,7 +75,7 @@ def placed_in(dist: Path) -> tuple[Placed, ...]:
                 id="index-record-unreadable",
                 code=CHECK_FAILED,
                 evidence=str(path),
-                remedy=f"nox -s release -- --target {name.split('+')[0]}",
+                remedy=f"release {name} again with nox -s release",
             )
         digests = {wheel.file: wheel.sha256 for wheel in release.wheels}
         for file_name, sha256 in {**digests, **release.files}.items():
@@ -95,23 +94,7 @@ def placed_in(dist: Path) -> tuple[Placed, ...]:
 
 def command(session: str, release: Release, *more: str) -> str:
     """The command line that runs a session for the target of a release."""
-    parts = release.target.split("+")[1:]
-
-    def part(prefix: str) -> str:
-        return next((p.removeprefix(prefix) for p in parts if p.startswith(prefix)), "")
-
-    target = BuildSpec(
-        target=release.target,
-        summary="",
-        version=release.version,
-        cuda=release.cuda,
-        archs=release.archs,
-        python=part("py"),
-        platform="",
-        toolkit=part("toolkit-"),
-        source=part("source-"),
-    )
-    return command_line.command(session, target, *more)
+    return programs.typed(["nox", "-s", session, "--", *release.arguments, *more])
 
 
 def write(dist: Path) -> None:

@@ -7,8 +7,13 @@ void ggml_log_set(void * callback, void * data);
 int ggml_alloc(int size);
 int ggml_backend_name(char * name, int size);
 int ggml_sched_copies(void);
+struct ggml_backend {
+    int (*sum)(int last);
+    int (*ops)(void);
+};
 int ggml_cpu_sum(int last);
 int ggml_cpu_ops(void);
+const struct ggml_backend * ggml_backend_init(void);
 int ggml_answer(void);
 #ifdef __cplusplus
 }

@@ -10,3 +10,8 @@ int ggml_cpu_sum(int last) {
     }
     return sum;
 }
+
+const struct ggml_backend * ggml_backend_init(void) {
+    static const struct ggml_backend cpu = {ggml_cpu_sum, ggml_cpu_ops};
+    return &cpu;
+}

@@ -1,0 +1,57 @@
+"""What each kind of report must be: whole, of this very wheel, and of this target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from sessions.run.model import BenchReport, OpsReport, SmokeReport
+from sessions.shared.errors import CHECK_FAILED, Problem
+
+Report = TypeVar("Report", SmokeReport, BenchReport, OpsReport)
+_OPTIONS = {"smoke": "", "ops": " --ops", "bench": " --bench"}  # of a bundle's program
+
+
+def opened(
+    session: str,
+    read: Callable[[], Report],
+    sha256: str,
+    *,
+    target: str | None = None,
+    file: str | None = None,
+) -> Report:
+    """The report that ``read`` returns, or raises ValueError for; None asks nothing of a field.
+
+    Raises Problem where it is damaged, or of another wheel or target.
+    """
+    remedy = (
+        f"run it again for this wheel: nox -s {session} here, or nox -s bundle and then "
+        f"python3 smoke-TARGET.pyz{_OPTIONS[session]} on the other machine"
+    )
+    try:
+        found = read()
+    except ValueError as error:
+        raise Problem(
+            "The report is damaged or was changed.",
+            id=f"{session}-report-invalid",
+            code=CHECK_FAILED,
+            evidence=str(error),
+            remedy=remedy,
+        ) from error
+    if found.sha256 != sha256 or file not in (None, found.file):
+        raise Problem(
+            "This report belongs to another wheel.",
+            id=f"{session}-report-other-wheel",
+            code=CHECK_FAILED,
+            evidence=f"it names {found.file}, sha256 {found.sha256}\n"
+            f"the wheel here is {file or 'a file'} with sha256 {sha256}",
+            remedy=remedy,
+        )
+    if target not in (None, found.target):
+        raise Problem(
+            f"This report belongs to the target {found.target}, not {target}.",
+            id=f"{session}-report-other-target",
+            code=CHECK_FAILED,
+            remedy=remedy,
+        )
+    return found
