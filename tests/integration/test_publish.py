@@ -86,7 +86,7 @@ def publish(project: Project, *words: str, **env: str) -> Ran:
 
 
 def test_nothing_released_and_then_the_commands(project: Project) -> None:
-    publish(project).badly("Nothing has been released", "nox -s release -- --target NAME")
+    publish(project).badly("Nothing has been released", "-s release -- --target NAME")
     tiny.all_cards(project.root / "dist")
     tiny.indexed(project.root / "dist")
     before = snapshot(project.root / "dist")
@@ -177,7 +177,7 @@ def test_each_gpu_has_an_index_of_its_own(
     tiny.all_cards(dist)
     urls = {"rtx50": devpi.index("cu131-sm120"), "hopper": devpi.index("cu131-sm90")}
     both = publish(project, "--to", urls["hopper"], **CREDENTIALS)
-    both.badly("have the same file name", "nox -s publish -- --target cpu --to URL")
+    both.badly("have the same file name", "-s publish -- --target cpu --to URL")
     for target, url in urls.items():
         publish(project, "--target", target, "--to", url, **CREDENTIALS).well()
     crossed = publish(project, "--target", "rtx50", "--to", urls["hopper"], **CREDENTIALS)
