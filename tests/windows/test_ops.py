@@ -38,13 +38,22 @@ os.putenv = both
 """
 
 
+# The linker for Windows knows none of these options: there, a function that is missing is an error.
+WRAPPER = """\
+#!/bin/bash
+words=()
+for word; do case $word in -Wl,*) ;; *) words+=("$word") ;; esac; done
+exec "@COMPILER@" "${words[@]}" -static
+"""
+
+
 def compiler(root: Path) -> Compiler:
     """MinGW's compiler, which links its own runtime in."""
     found = crossbuild.compiler_of_mingw()
     paths = {}
     for kind in ("cxx", "cc"):
         paths[kind] = root / "mingw" / f"static-{kind}"
-        paths[kind].write_text(f'#!/bin/sh\nexec "{getattr(found, kind)}" "$@" -static\n')
+        paths[kind].write_text(WRAPPER.replace("@COMPILER@", getattr(found, kind)))
         paths[kind].chmod(0o755)
     return dataclasses.replace(found, cxx=str(paths["cxx"]), cc=str(paths["cc"]))
 
