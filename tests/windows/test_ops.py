@@ -38,11 +38,15 @@ os.putenv = both
 """
 
 
-# The linker for Windows knows none of these options: there, a function that is missing is an error.
+# The linker for Windows lacks the options of Linux; there, a function that is missing is an error.
 WRAPPER = """\
 #!/bin/bash
 words=()
-for word; do case $word in -Wl,*) ;; *) words+=("$word") ;; esac; done
+for word; do case $word in
+    -Wl,*) ;;
+    -lggml*) words+=(-Wl,-Bdynamic "$word" -Wl,-Bstatic) ;;
+    *) words+=("$word") ;;
+esac; done
 exec "@COMPILER@" "${words[@]}" -static
 """
 
