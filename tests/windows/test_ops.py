@@ -39,6 +39,7 @@ os.putenv = both
 
 
 # The linker for Windows lacks the options of Linux; there, a function that is missing is an error.
+# The headers of MinGW 10 lack what ggml uses of Windows 8 and newer.
 WRAPPER = """\
 #!/bin/bash
 words=()
@@ -47,7 +48,7 @@ for word; do case $word in
     -lggml*) words+=(-Wl,-Bdynamic "$word" -Wl,-Bstatic) ;;
     *) words+=("$word") ;;
 esac; done
-exec "@COMPILER@" "${words[@]}" -static
+exec "@COMPILER@" -D_WIN32_WINNT=0x601 "${words[@]}" -static
 """
 
 
