@@ -22,7 +22,7 @@ _ERRORS = (
 def first_error(lines: Iterable[str], *, context: int = 8) -> str:
     """The first real error of a build log and the lines after it; "" where there is none.
 
-    What follows a first error mostly follows from it; the last lines of a log hold none of either.
+    Later errors are mostly consequences of the first, and the last lines of a log have neither.
     Where CMake tells what a program that it tried said, the first error in that is the cause. A
     line with an error is cut at 4000 characters, others at 400.
     """

@@ -91,7 +91,7 @@ def _cache_counts(ctx: Context, statslog: Path, stats: Sequence[str]) -> dict[st
         return (
             compiler_cache.ccache(statslog.read_text(encoding="utf-8")) if statslog.exists() else {}
         )
-    except Exception as error:  # a decoration: no build fails for want of it
+    except Exception as error:  # only information: a build does not fail without it
         warn_untold("what the compiler cache did", error)
         return {}
 
@@ -154,7 +154,7 @@ def timing(ctx: Context, jobs: int, cache: dict[str, int]) -> dict[str, float]:
         )
         summary = timelines.summary(timeline)
         records.write(record, "steps", timeline)
-    except Exception as error:  # a decoration: no build fails for want of it
+    except Exception as error:  # only information: a build does not fail without it
         warn_untold("what ran when", error)
         return {}
     return summary

@@ -1,4 +1,4 @@
-"""Reading a build's output: how far it is, and what went wrong."""
+"""Reading a build's output: how far it is."""
 
 from __future__ import annotations
 

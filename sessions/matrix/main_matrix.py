@@ -146,7 +146,7 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
         return failed(spec, text, built.remedy)
     wheel = ctx.root / "wheels" / built.folder / built.file
     if wanted := python_tag.refusal(wheel, spec.python):
-        why = f"the wheel of {built.python} can be none of {spec.python}: {wanted}"
+        why = f"the wheel of {built.python} cannot serve Python {spec.python}: {wanted}"
         return failed(spec, why, f"leave {spec.python} out of --pythons")
     if python_tag.serves(built.file, spec.python):
         return dataclasses.replace(

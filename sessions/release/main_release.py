@@ -111,7 +111,7 @@ def main(ctx: Context) -> None:
 def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
     """What a release of one target would do, in its order.
 
-    ``tested``: a report on the built wheel is recorded; ``released``: dist/ has the target.
+    ``proven``: a report on the built wheel is recorded; ``released``: dist/ has the target.
     """
     asked = ctx.options
     steps = [f"build what is not up to date, and check it: {command('verify', ctx.spec)}"]
@@ -340,6 +340,3 @@ def _sign(ctx: Context, wheel: Path, predicate: Path, bundle: Path) -> None:
                 evidence="its output is above",
                 remedy="sign in as sigstore asks, or release without --sigstore",
             )
-
-
-# ---- dist/ ----

@@ -264,7 +264,7 @@ def system_environment(env: Mapping[str, str]) -> dict[str, str]:
 def pip_environment(env: Mapping[str, str]) -> dict[str, str]:
     """What pip gets of the user's: where packages come from, proxies, certificates, and PATH.
 
-    Nothing that says where or how it installs; of its files, ``pyenv.pip`` does the same.
+    Nothing that says where or how it installs; of its files, ``venvs.pip`` does the same.
     """
     network = {n: v for n, v in env.items() if n.upper() in _NETWORK}
     pip = {**pipconfig.passed(env), **{n: v for n, v in env.items() if n.startswith("XDG_")}}

@@ -36,7 +36,7 @@ def python_files(case: Case) -> Check:
         else "the Python files differ from upstream's",
         remedy=rebuild(case)
         if known
-        else "none is needed: a checkout has files of its own"
+        else "nothing to do: a checkout has its own files"
         if case.spec.source
         else f"lock the release: nox -s lock -- --add llama-cpp-python=={version[:40]}",
         soft=known is None or case.spec.source is not None,

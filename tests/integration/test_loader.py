@@ -701,6 +701,16 @@ def test_one_more_module_that_the_user_names_is_loaded_too(tmp_path: Path) -> No
     ran = machine.run(env={"GGML_BACKEND_PATH": str(tmp_path / "none.so")})
     assert ran.code == 1
     assert "cannot load the module that GGML_BACKEND_PATH=" in ran.stderr
+    assert "Fix: clear GGML_BACKEND_PATH, or name a module of this release" in ran.stderr
+
+
+def test_a_module_that_is_damaged_is_named_with_what_to_do(tmp_path: Path) -> None:
+    machine = install(tmp_path / "m", cuda=None, archs=())
+    (broken,) = machine.site.glob("llama_cpp/lib/libggml-cpu-x64.so")
+    broken.write_bytes(b"not a library")
+    ran = machine.run(env={"BLACKWHEEL_CPU": "x64"})
+    assert ran.code == 1
+    assert "Fix: " in ran.stderr
 
 
 # As of JamePeng's fork: with the first model ggml searches the folder of the libraries.

@@ -386,7 +386,7 @@ def test_a_python_that_the_release_refuses_is_told_in_its_row(world: World) -> N
         world.run("--targets", "cpu", "--pythons", "3.8,3.9")
     (_, old, new) = world.rows()
     assert (old.outcome, new.outcome) == ("failed", "repacked")
-    assert old.reason == "the wheel of 3.11 can be none of 3.8: Requires-Python is >=3.9"
+    assert old.reason == "the wheel of 3.11 cannot serve Python 3.8: Requires-Python is >=3.9"
     assert old.remedy == "leave 3.8 out of --pythons"
 
 

@@ -20,6 +20,7 @@ PATHS = ("mbcs", "replace") if WINDOWS else ("utf-8", "surrogateescape")
 ELSEWHERE = "LLAMA_CPP_LIB_PATH"
 VARIANT = "BLACKWHEEL_CPU"  # the name of the one that is to be used, for example haswell
 OTHERS = "GGML_BACKEND_PATH"  # ggml's own variable for one more module
+AGAIN = "pip install --force-reinstall --no-deps llama-cpp-python"
 # Upstream's kinds of x86-64 CPU by what ggml_backend_score returns where a CPU can run the module
 # (cpu-feats.cpp; the instruction sets of each: ggml/src/CMakeLists.txt), the greatest first.
 BEST_FIRST = [
@@ -66,9 +67,7 @@ def load():
             "llama_cpp has no CPU module {}that this CPU can run. It can run: {}.\nFix: {}".format(
                 "{!r} ".format(wanted) if wanted else "",
                 ", ".join(can) or "none",
-                "clear {}, or name one of these".format(VARIANT)
-                if wanted
-                else "pip install --force-reinstall --no-deps llama-cpp-python",
+                "clear {}, or name one of these".format(VARIANT) if wanted else AGAIN,
             )
         )
     register(module("cpu-" + name))
@@ -76,7 +75,10 @@ def load():
     other = os.environ.get(OTHERS)
     # ggml itself says why it does not take one: it is for another release, for example.
     if other and not ggml.ggml_backend_load(other.encode(*PATHS)):
-        raise ImportError("ggml cannot load the module that {}={} names".format(OTHERS, other))
+        raise ImportError(
+            "ggml cannot load the module that {0}={1} names.\nFix: clear {0}, or name a module "
+            "of this release".format(OTHERS, other)
+        )
     search_elsewhere_only()
 
 
@@ -144,10 +146,12 @@ def register(path):
         opened = ctypes.CDLL(path)
         opened.ggml_backend_init.restype = ctypes.c_void_p
     except (AttributeError, OSError) as error:
-        raise ImportError("{} cannot be used: {}".format(path, error)) from error
+        raise ImportError("{} cannot be used: {}.\nFix: {}".format(path, error, AGAIN)) from error
     backend = opened.ggml_backend_init()
     if not backend:
-        raise ImportError("{} cannot be used: it loads, and refuses to start".format(path))
+        raise ImportError(
+            "{} cannot be used: it loads, but does not start.\nFix: {}".format(path, AGAIN)
+        )
     library().ggml_backend_register(backend)
 
 

@@ -58,14 +58,16 @@ function(blackwheel_ship)
     blackwheel_plain_includes("${CMAKE_SOURCE_DIR}")
     if(TARGET ggml-cuda)
         blackwheel_merge(ggml-cuda)
-        blackwheel_longest_first(ggml-cuda /mmf /mmq-instance-q[2356] /mmq-instance /mmv[fq]
-            /fattn-mma.*ncols2_[18]\\. /fattn-mma -and-more
+        blackwheel_longest_first(ggml-cuda mmf mmq-instance-q[2356] mmq-instance mmv[fq]
+            fattn-mma.*ncols2_[18]\\. fattn-mma [^/]*-and-more
         )
         # ninja prefers the steps that most other steps wait for. llama's long files would come last,
         # after all of CUDA's: the first library that is linked waits for them.
-        set_property(TARGET ggml-base APPEND PROPERTY
-            LINK_DEPENDS "$<TARGET_OBJECTS:llama>" "$<TARGET_OBJECTS:mtmd>"
-        )
+        foreach(late llama mtmd)
+            if(TARGET ${late})
+                set_property(TARGET ggml-base APPEND PROPERTY LINK_DEPENDS "$<TARGET_OBJECTS:${late}>")
+            endif()
+        endforeach()
         blackwheel_same_anywhere(ggml-cuda)
     endif()
 
@@ -185,14 +187,15 @@ function(blackwheel_merge target)
 endfunction()
 
 # ninja starts steps in the order of CMake's sources, and with many cores all wait for a long one that
-# was started late. The patterns name the longest files first (docs/performance.md: seconds of each).
+# was started late. The patterns, of the beginnings of
+# names, are in the order of the files' times (docs/performance.md).
 function(blackwheel_longest_first target)
     get_target_property(rest ${target} SOURCES)
     set(ordered)
     foreach(pattern IN LISTS ARGN)
         set(matching ${rest})
-        list(FILTER matching INCLUDE REGEX "${pattern}")
-        list(FILTER rest EXCLUDE REGEX "${pattern}")
+        list(FILTER matching INCLUDE REGEX "/${pattern}[^/]*$")
+        list(FILTER rest EXCLUDE REGEX "/${pattern}[^/]*$")
         list(APPEND ordered ${matching})
     endforeach()
     set_property(TARGET ${target} PROPERTY SOURCES ${ordered} ${rest})
