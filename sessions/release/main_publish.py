@@ -74,8 +74,8 @@ def _refuse_changed(dist: Path) -> None:
 def wanted(ctx: Context) -> tuple[str, ...]:
     """The targets that were named; none means all that were released."""
     o = ctx.options
-    named = (o.target, o.version, o.cuda, o.arch, o.python, o.toolkit, o.source)
-    return tuple(spec.target for spec in ctx.specs) if any(named) else ()
+    named = (o.target, o.targets, o.version, o.cuda, o.arch, o.python, o.toolkit, o.glibc)
+    return tuple(s.target for s in ctx.specs) if any((*named, o.source, o.cmake)) else ()
 
 
 def chosen(found: Sequence[Release], targets: Sequence[str]) -> tuple[Release, ...]:

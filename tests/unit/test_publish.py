@@ -17,7 +17,7 @@ from sessions.release import main_publish, server_listing
 from sessions.release.index import builder
 from sessions.release.main_publish import Place
 from sessions.release.model import PythonWheel, Release
-from sessions.shared import console, options, programs
+from sessions.shared import console, option_list, options, programs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -91,6 +91,24 @@ def test_the_targets_that_are_meant(
     tmp_path: Path, words: tuple[str, ...], targets: tuple[str, ...]
 ) -> None:
     assert main_publish.wanted(context(tmp_path, *words)) == targets
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        option
+        for option in option_list.OPTIONS
+        if {"publish", "matrix"} <= {*option.sessions} and option.name not in ("force", "help")
+    ],
+    ids=lambda option: option.name,
+)
+def test_no_option_that_chooses_a_target_means_every_release(
+    option: option_list.Option, tmp_path: Path
+) -> None:
+    value = {"cmake": "GGML_CUDA_FA_ALL_QUANTS=ON", "glibc": "host"}.get(option.name, "x")
+    ctx = fakes.context(tmp_path, option.flag, value)
+    specs = (fakes.spec(target="the-chosen"),)
+    assert main_publish.wanted(dataclasses.replace(ctx, specs=specs)) == ("the-chosen",)
 
 
 def test_an_override_means_the_target_it_makes(tmp_path: Path) -> None:
