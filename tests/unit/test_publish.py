@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sessions.fetch import build_tools
-from sessions.release import main_publish, server_listing
+from sessions.release import contents, dist_folder, main_publish, server_listing
 from sessions.release.index import builder
 from sessions.release.main_publish import Place
 from sessions.release.model import PythonWheel, Release
@@ -636,6 +636,9 @@ def test_a_changed_release_is_written_again_by_the_options_that_it_is_of(tmp_pat
     assert remedy("ada+py3.13", "cpu") == (
         f"delete {dist / 'cpu'}, then {begin} ada --python 3.13 --fresh, then {begin} cpu --fresh"
     )
+    with raises("dist-changed") as caught:
+        dist_folder.refuse_changed(dist / "ada+py3.13", contents.changed(dist))
+    assert f"again: {begin} ada --python 3.13 --fresh; or delete" in caught.value.remedy
     (dist / "ada+py3.13" / "release.json").write_text("{}", encoding="utf-8")
     assert remedy("ada+py3.13") == f"delete {dist / 'ada+py3.13'}"
 

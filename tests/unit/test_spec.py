@@ -651,6 +651,12 @@ def test_auto_has_nothing_to_find_out_where_the_architecture_is_named() -> None:
     assert (caught.value.id, caught.value.code) == ("auto-with-arch", USAGE)
 
 
+@pytest.mark.parametrize("words", [(), ("--target", "foo")])
+def test_without_any_target_none_can_be_chosen(words: tuple[str, ...]) -> None:
+    with raises("targets-empty"):
+        spec.choose({}, fakes.parsed(*words))
+
+
 def test_auto_without_any_target_is_refused() -> None:
     for answer in (nvml("8.9"), {"error": "no"}):
         with pytest.raises(Problem) as caught:
