@@ -51,6 +51,8 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     )
     spec = _named(base, spec)
     _judge(spec, force=options.force, glibc=options.glibc)
+    if spec.cuda and knowledge.toolkit(spec.cuda).bad:  # refused without it
+        spec = dataclasses.replace(spec, overrides=(*spec.overrides, "--force"))
     return spec
 
 
