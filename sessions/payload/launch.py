@@ -90,7 +90,7 @@ def main() -> None:
             for line in [*check["evidence"].splitlines(), f"fix: {check['remedy']}"]:
                 print("    ", line)
     print(f"report: {path.resolve()}")
-    print(f"import it: nox -s {session} -- --target {manifest['target']} --report {path.name}")
+    print(f"import it: nox -s {session} -- {manifest['arguments']} --report {path.name}")
     path.with_name(path.name + ".sig").unlink(missing_ok=True)
     if options.sign:
         command = ["ssh-keygen", "-Y", "sign", "-f", options.sign, "-n", "blackwheel", str(path)]

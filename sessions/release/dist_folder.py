@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sessions.release import contents
 from sessions.release.documents import release_page
 from sessions.release.index import builder
 from sessions.release.model import Gate, Release
-from sessions.shared import console, disk, records
+from sessions.shared import console, disk, programs, records
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
 
@@ -113,10 +113,33 @@ def refuse_changed(folder: Path, changed: Iterable[str]) -> None:
             id="dist-changed",
             code=CHECK_FAILED,
             evidence="\n".join(lines),
-            remedy=f"write it again: nox -s release -- --target {folder.name.split('+')[0]} "
-            "--fresh "
-            f"(several in one run: --target A,B); or delete {folder}",
+            remedy=f"write it again: {again(folder.parent, lines)}; or delete {folder}",
         )
+
+
+def again(dist: Path, changed: Collection[str]) -> str:
+    """What writes anew the targets that were changed; where only pages were, one target.
+
+    A run refuses every other target that was changed, so those of other options are deleted first.
+    """
+    released = contents.released(dist)
+    bad = [name for name in released if any(line.startswith(f"{name}/") for line in changed)]
+    groups: dict[tuple[str, ...], list[tuple[Path, str]]] = {}
+    steps = []
+    for folder in (dist / name for name in bad or released[:1]):
+        release = records.read(folder / contents.RELEASE, "release", Release)
+        if release is None and "+" in folder.name:  # nothing says which options it is of
+            steps.append(f"delete {folder}")
+            continue
+        _, base, *more = release.arguments if release else ("--target", folder.name)
+        groups.setdefault(tuple(more), []).append((folder, base))
+    steps += [f"delete {folder}" for group in [*groups.values()][1:] for folder, _ in group]
+    for options, group in groups.items():
+        names = ",".join(base for _, base in group)
+        steps.append(
+            programs.typed(["nox", "-s", "release", "--", "--target", names, *options, "--fresh"])
+        )
+    return ", then ".join(steps) or "nox -s release -- --target NAME --fresh"
 
 
 def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:

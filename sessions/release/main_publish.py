@@ -10,14 +10,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sessions.fetch import build_tools
-from sessions.release import contents, server_listing
+from sessions.release import contents, dist_folder, server_listing
 from sessions.release.documents import wheel_card
 from sessions.release.index import builder
 from sessions.release.masking import masked
 from sessions.release.model import Release
 from sessions.shared import console, options, programs, venvs
+from sessions.shared.command_line import command
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.nox_session import Context
+from sessions.shared.target import BuildSpec
 
 _CONFLICT = "publish-file-conflict"
 _HOURS = 3600.0  # seconds that one upload may take
@@ -65,30 +67,28 @@ def _refuse_changed(dist: Path) -> None:
             id="publish-dist-changed",
             code=CHECK_FAILED,
             evidence="\n".join([*lines[:8], *more]),
-            remedy="find out what changed it; to write it again: nox -s release -- --fresh "
-            "--target "
-            f"{','.join(name.split('+')[0] for name in contents.released(dist)) or 'NAME'}",
+            remedy="find out what changed it; to write it again: " + dist_folder.again(dist, lines),
         )
 
 
-def wanted(ctx: Context) -> tuple[str, ...]:
+def wanted(ctx: Context) -> tuple[BuildSpec, ...]:
     """The targets that were named; none means all that were released."""
     o = ctx.options
-    named = (o.target, o.version, o.cuda, o.arch, o.python, o.toolkit, o.source)
-    return tuple(spec.target for spec in ctx.specs) if any(named) else ()
+    named = (o.target, o.targets, o.version, o.cuda, o.arch, o.python, o.toolkit, o.glibc)
+    return ctx.specs if any((*named, o.source, o.cmake)) else ()
 
 
-def chosen(found: Sequence[Release], targets: Sequence[str]) -> tuple[Release, ...]:
+def chosen(found: Sequence[Release], specs: Sequence[BuildSpec]) -> tuple[Release, ...]:
     """The releases of these targets, or all. Raises Problem where one of them is missing."""
     have = {release.target: release for release in found}
-    for target in targets:
-        if target not in have:
+    for spec in specs:
+        if spec.target not in have:
             raise Problem(
-                f"{target} has not been released.",
+                f"{spec.target} has not been released.",
                 id="publish-target-not-released",
                 code=CHECK_FAILED,
                 evidence=f"released, in dist/: {', '.join(have) or 'nothing'}",
-                remedy=f"nox -s release -- --target {target}",
+                remedy=command("release", spec),
             )
     if not have:
         raise Problem(
@@ -97,7 +97,7 @@ def chosen(found: Sequence[Release], targets: Sequence[str]) -> tuple[Release, .
             code=CHECK_FAILED,
             remedy="nox -s release -- --target NAME",
         )
-    return tuple(have[target] for target in targets or have)
+    return tuple(have[target] for target in [spec.target for spec in specs] or have)
 
 
 # ---- What is printed --------------------------------------------------------------------------

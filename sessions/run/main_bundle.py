@@ -77,7 +77,8 @@ def main(ctx: Context) -> None:
     if len(pythons) > 1:
         console.say(f"  or with Python {', '.join(pythons)}")
     elif not ctx.specs:
-        console.say(f"  for every Python: nox -s bundle -- --targets {ctx.spec.target}")
+        words = ["nox", "-s", "bundle", "--", "--targets", ctx.spec.base, *ctx.spec.overrides]
+        console.say(f"  for every Python: {programs.typed(words)}")
     if others:
         given = " ".join(f"--baseline {other.parent.name}/{other.name}" for other in others)
         console.say(f"  to benchmark there: python{ctx.spec.python} {target.name} --bench {given}")
@@ -124,6 +125,7 @@ def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, ob
     platform = "win_amd64" if ctx.spec.platform == "windows" else "linux_x86_64"
     return {
         "target": ctx.spec.target,
+        "arguments": programs.typed(ctx.spec.arguments),  # quoted as this machine's shell reads it
         "pythons": list(pythons),
         "platforms": [platform],
         "driver": knowledge.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0,

@@ -23,11 +23,11 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     A spec that differs from its table in what it builds gets a name of its own
     ("rtx50+arch90-real"), so that it never passes for the target it came from.
     """
-    options = normal(options)
-    name = first(targets) if options.target is None else options.target
+    options, default = normal(options), first(targets)
+    name = default if options.target is None else options.target
     if name not in targets:
         words, why = target_names.meant(name, targets)
-        wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", next(iter(targets))])]
+        wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", default])]
         raise Problem(
             f"There is no target {name!r}.",
             id="target-unknown",
@@ -51,6 +51,8 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     )
     spec = _named(base, spec)
     _judge(spec, force=options.force, glibc=options.glibc)
+    if spec.cuda and knowledge.toolkit(spec.cuda).bad:  # refused without it
+        spec = dataclasses.replace(spec, overrides=(*spec.overrides, "--force"))
     return spec
 
 

@@ -200,6 +200,7 @@ def bundle_of(wheel: Path, folder: Path) -> Path:
     named = {"file": wheel.name, "sha256": sha256(wheel.read_bytes()), "target": "cpu"}
     manifest = {
         "target": "cpu",
+        "arguments": "--target cpu",
         "pythons": [f"{sys.version_info.major}.{sys.version_info.minor}"],
         "platforms": [sysconfig.get_platform().replace("-", "_")],
         "driver": 0,

@@ -20,7 +20,7 @@ from sessions.build import python_tag
 from sessions.build.model import Wheel
 from sessions.fetch import build_tools
 from sessions.run import families, job, main_bundle
-from sessions.shared import knowledge, records, subnox, targets_file, venvs
+from sessions.shared import knowledge, programs, records, subnox, targets_file, venvs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
@@ -306,7 +306,11 @@ def test_a_bundle_of_one_target_has_packages_for_its_own_python_only(
     with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
         assert json.loads(archive.read("manifest.json"))["pythons"] == ["3.11"]
         assert not [name for name in archive.namelist() if name.startswith(("python", "one.txt"))]
-    assert "for every Python: nox -s bundle -- --targets rtx50" in capsys.readouterr().out
+    assert "for every Python: nox -s bundle -- --targets rtx50\n" in capsys.readouterr().out
+    changes: Any = {"target": "rtx50+v0.3.36", "overrides": ("--version", "0.3.36")}
+    ctx = bundling(tmp_path, spec=dataclasses.replace(ctx.spec, **changes))
+    main_bundle.main(ctx)
+    assert "nox -s bundle -- --targets rtx50 --version 0.3.36\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("what", ["calls", "excludes"])
@@ -486,6 +490,7 @@ def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
     told = found.pop("job")
     assert found == {
         "target": "rtx50",
+        "arguments": "--target rtx50",
         "pythons": ["3.11"],
         "platforms": ["linux_x86_64"],
         "driver": 580,
@@ -495,6 +500,13 @@ def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
     }
     assert told["identity"] == {"file": NAME, "sha256": "0" * 64, "target": "rtx50"}
     assert told["version"] == "0.3.16"
+
+
+def test_a_manifest_has_the_options_that_choose_its_target(tmp_path: Path) -> None:
+    overrides = ("--arch", "120-real;89-real")
+    found = manifest("rtx50", tmp_path, overrides=overrides)
+    words = ["--target", "rtx50", "--arch", "120-real;89-real"]
+    assert found["arguments"] == programs.typed(words)
 
 
 def test_a_manifest_of_a_windows_wheel_names_windows(tmp_path: Path) -> None:

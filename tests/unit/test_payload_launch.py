@@ -42,6 +42,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
     told = {k: v for k, v in fakes.smoke_job().items() if k not in ("folder", "layers", "venv")}
     base: dict[str, Any] = {
         "target": "rtx50",
+        "arguments": "--target rtx50",
         "pythons": [HERE],
         "platforms": [PLATFORM],
         "driver": 580,
@@ -496,6 +497,18 @@ def test_checks_that_hold_end_well_and_leave_their_report(
     assert "ok   known-answers: 16 cases" in said
     assert f"report: {report.resolve()}" in said
     assert "import it: nox -s smoke -- --target rtx50 --report smoke-report.json" in said
+
+
+def test_to_import_a_report_the_options_of_the_wheel_are_named(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+) -> None:
+    words = "--target rtx50 --python 3.12"
+    with zipfile.ZipFile(bundle, "w") as archive:
+        told = manifest(target="rtx50+py3.12", arguments=words)
+        archive.writestr("manifest.json", json.dumps(told))
+    ran(bundle, monkeypatch, checks=GOOD)
+    said = capsys.readouterr().out
+    assert f"import it: nox -s smoke -- {words} --report smoke-report.json" in said
 
 
 def test_a_check_that_fails_is_told_and_is_the_exit_code(

@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from sessions.fetch import build_tools
-from sessions.release import main_publish, server_listing
+from sessions.release import contents, dist_folder, main_publish, server_listing
 from sessions.release.index import builder
 from sessions.release.main_publish import Place
 from sessions.release.model import PythonWheel, Release
-from sessions.shared import console, options, programs
+from sessions.shared import console, option_list, options, programs
 from sessions.shared.errors import Problem
 from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
+from sessions.shared.target import BuildSpec
 from tests import fakes, tiny
 from tests.problems import raises
 
@@ -72,10 +73,23 @@ def test_all_are_meant_unless_targets_are_named(tmp_path: Path) -> None:
     found = builder.releases(tmp_path / "dist")
     everything = ["cpu", "hopper", "rtx50", "rtx50-fp4"]
     assert [r.target for r in main_publish.chosen(found, ())] == everything
-    assert [r.target for r in main_publish.chosen(found, ("rtx50", "cpu"))] == ["rtx50", "cpu"]
+    assert [r.target for r in main_publish.chosen(found, specs("rtx50", "cpu"))] == ["rtx50", "cpu"]
     with raises("publish-target-not-released") as caught:
-        main_publish.chosen(found, ("cpu", "ada"))
+        main_publish.chosen(found, specs("cpu", "ada"))
     assert caught.value.evidence.endswith("cpu, hopper, rtx50, rtx50-fp4")
+    assert caught.value.remedy == "nox -s release -- --target ada"
+
+
+def specs(*targets: str) -> tuple[BuildSpec, ...]:
+    return tuple(fakes.spec(target=target) for target in targets)
+
+
+def test_to_release_a_target_of_options_these_are_named(tmp_path: Path) -> None:
+    tiny.all_cards(tmp_path / "dist")
+    spec = fakes.spec(base="rtx50", target="rtx50+py3.12", overrides=("--python", "3.12"))
+    with raises("publish-target-not-released") as caught:
+        main_publish.chosen(builder.releases(tmp_path / "dist"), [spec])
+    assert caught.value.remedy == "nox -s release -- --target rtx50 --python 3.12"
 
 
 @pytest.mark.parametrize(
@@ -90,13 +104,31 @@ def test_all_are_meant_unless_targets_are_named(tmp_path: Path) -> None:
 def test_the_targets_that_are_meant(
     tmp_path: Path, words: tuple[str, ...], targets: tuple[str, ...]
 ) -> None:
-    assert main_publish.wanted(context(tmp_path, *words)) == targets
+    found = main_publish.wanted(context(tmp_path, *words))
+    assert tuple(spec.target for spec in found) == targets
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        option
+        for option in option_list.OPTIONS
+        if {"publish", "matrix"} <= {*option.sessions} and option.name not in ("force", "help")
+    ],
+    ids=lambda option: option.name,
+)
+def test_no_option_that_chooses_a_target_means_every_release(
+    option: option_list.Option, tmp_path: Path
+) -> None:
+    value = {"cmake": "GGML_CUDA_FA_ALL_QUANTS=ON", "glibc": "host"}.get(option.name, "x")
+    ctx = fakes.context(tmp_path, option.flag, value)
+    assert main_publish.wanted(dataclasses.replace(ctx, specs=(ctx.spec,))) == (ctx.spec,)
 
 
 def test_an_override_means_the_target_it_makes(tmp_path: Path) -> None:
     ctx = context(tmp_path, "--version", "0.3.36")
-    specs = (dataclasses.replace(ctx.spec, target="rtx50+v0.3.36"),)
-    assert main_publish.wanted(dataclasses.replace(ctx, specs=specs)) == ("rtx50+v0.3.36",)
+    found = (dataclasses.replace(ctx.spec, target="rtx50+v0.3.36"),)
+    assert main_publish.wanted(dataclasses.replace(ctx, specs=found)) == found
 
 
 # ---- A dry run ---------------------------------------------------------------------------------
@@ -575,7 +607,40 @@ def test_pages_that_were_changed_are_not_published(
     with raises("publish-dist-changed") as caught:
         main_publish.main(context(tmp_path, *words))
     assert name in caught.value.evidence
+    assert "nox -s release -- --target cpu --fresh" in caught.value.remedy
     assert (said, server.commands) == ([], [])
+
+
+def test_a_changed_release_is_written_again_by_the_options_that_it_is_of(tmp_path: Path) -> None:
+    dist = tmp_path / "dist"
+    tiny.release(dist, "cpu", None)
+    for name, words in {
+        "hopper+py3.12": "3.12",
+        "ada+py3.12": "3.12",
+        "ada+py3.13": "3.13",
+    }.items():
+        chosen = ("--target", name.split("+")[0], "--python", words)
+        tiny.release(dist, name, "13.1", ("90-real",), arguments=chosen)
+
+    def remedy(*names: str) -> str:
+        for path in dist.glob("*/WHEEL.md"):
+            text = "changed" if path.parent.name in names else f"WHEEL.md of {path.parent.name}\n"
+            path.write_text(text, encoding="utf-8")
+        with raises("publish-dist-changed") as caught:
+            main_publish.main(context(tmp_path))
+        return caught.value.remedy.partition("again: ")[2]
+
+    begin = "nox -s release -- --target"
+    assert remedy("hopper+py3.12") == f"{begin} hopper --python 3.12 --fresh"
+    assert remedy("hopper+py3.12", "ada+py3.12") == f"{begin} ada,hopper --python 3.12 --fresh"
+    assert remedy("ada+py3.13", "cpu") == (
+        f"delete {dist / 'cpu'}, then {begin} ada --python 3.13 --fresh, then {begin} cpu --fresh"
+    )
+    with raises("dist-changed") as caught:
+        dist_folder.refuse_changed(dist / "ada+py3.13", contents.changed(dist))
+    assert f"again: {begin} ada --python 3.13 --fresh; or delete" in caught.value.remedy
+    (dist / "ada+py3.13" / "release.json").write_text("{}", encoding="utf-8")
+    assert remedy("ada+py3.13") == f"delete {dist / 'ada+py3.13'}"
 
 
 def test_a_server_that_is_gone_after_the_upload_does_not_hide_what_twine_says(

@@ -301,7 +301,11 @@ def test_cuda_13_2_is_refused_with_the_reason() -> None:
 
 
 def test_cuda_13_2_is_built_with_when_forced() -> None:
-    assert choose("--cuda", "13.2", "--force").cuda == "13.2"
+    made = choose("--cuda", "13.2", "--force")
+    assert (made.cuda, made.target) == ("13.2", "rtx50+cuda13.2")
+    told = command_line.command("smoke", made)
+    assert choose(*shlex.split(told)[4:]) == made  # the command that a remedy names is not refused
+    assert "--force" not in choose("--cuda", "13.4", "--force").arguments
 
 
 @pytest.mark.parametrize("cuda", ["12.8", "14.0", "13"])
@@ -649,6 +653,12 @@ def test_auto_has_nothing_to_find_out_where_the_architecture_is_named() -> None:
     with pytest.raises(Problem) as caught:
         auto("8.9", words=("--arch", "89-real"))
     assert (caught.value.id, caught.value.code) == ("auto-with-arch", USAGE)
+
+
+@pytest.mark.parametrize("words", [(), ("--target", "foo")])
+def test_without_any_target_none_can_be_chosen(words: tuple[str, ...]) -> None:
+    with raises("targets-empty"):
+        spec.choose({}, fakes.parsed(*words))
 
 
 def test_auto_without_any_target_is_refused() -> None:
