@@ -43,7 +43,11 @@ def card_for(
     )
     device, what, remedy = gpu.choose(nvml, wanted, driver, asked, visible, elsewhere)
     if device is None:
-        more = f"to run it on the CPU only: {command('smoke', ctx.spec, '--device', 'cpu')}"
+        # The probe asks for the GPU before the build, and --device cpu builds nothing.
+        more = (
+            f"to run it on the CPU only: {command('wheel', ctx.spec)}, then: "
+            f"{command('smoke', ctx.spec, '--device', 'cpu')}"
+        )
         if "bench" in ctx.asked:
             more = "add --bench to measure it there; " + (
                 f"{command('bench', ctx.spec, '--report', 'FILE')} imports that report"
