@@ -15,11 +15,8 @@ from sessions.shared.nox_session import Context
 _READY = "ready.json"
 
 
-def tools(ctx: Context, kind: str = "tools") -> Path:
-    """The venv of the Python that builds, with all that a lock names; made at most once.
-
-    ``kind``: ``tools`` for the build tools, ``families`` for torch and transformers.
-    """
+def tools(ctx: Context) -> Path:
+    """The venv of the Python that builds, with all that a lock names; made at most once."""
     chain = ctx.need("probe", Toolchain)
     if chain.python is None:
         raise Problem(

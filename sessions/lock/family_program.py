@@ -64,7 +64,7 @@ def main() -> None:
 
 def make(job: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     """One family's file, and what is to be known of it."""
-    model = build(name, row)
+    model = build(row)
     small = {
         key: values(name, key, tensor, row)
         for key, tensor in parameters(model).items()
@@ -96,7 +96,7 @@ def make(job: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> dict[str,
             "deviation": {k: float(a.std()) for k, a in answers.items()}}  # fmt: skip
 
 
-def build(name: str, row: Mapping[str, Any]) -> Any:
+def build(row: Mapping[str, Any]) -> Any:
     """The model of transformers, its weights not yet what they will be."""
     settings = {key: real(value) for key, value in row["config"].items()}
     config = transformers.AutoConfig.for_model(row["model"], **settings)

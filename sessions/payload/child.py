@@ -134,7 +134,7 @@ def flip(path: Path, name: str = "blk.1.ffn_down.weight") -> None:
         file.write(bytes(byte ^ 0x55 for byte in half))
 
 
-def device(job: Job) -> None:
+def device(job: Job) -> None:  # noqa: ARG001 (every step is called with its job)
     """What the wheel sees and loads: its libraries, their places, the device's name."""
     start = time.monotonic()
     import llama_cpp

@@ -112,9 +112,7 @@ def driver_warning(release: str, known: dict[str, str]) -> str:
     )
 
 
-_ELSEWHERE = (
-    "run this file on a machine with such a GPU, or with --device cpu to test on the CPU only"
-)
+ELSEWHERE = "run this file on a machine with such a GPU"
 
 
 def choose(
@@ -123,7 +121,7 @@ def choose(
     driver: int,
     asked: str | None,
     visible: str | None = None,
-    elsewhere: str = _ELSEWHERE,
+    elsewhere: str = f"{ELSEWHERE}, or with --device cpu to test on the CPU only",
 ) -> tuple[dict[str, Any] | None, str, str]:
     """The GPU to test a wheel on: (device, "", ""), or (None, what is wrong, what fixes it).
 

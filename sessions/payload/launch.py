@@ -190,8 +190,9 @@ def _card(
 
     nvml = gpu.read()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    only = [gpu.ELSEWHERE] if options.ops else []  # which the CPU would not answer
     device, what, remedy = gpu.choose(
-        nvml, manifest["capabilities"], manifest["driver"], options.device, visible
+        nvml, manifest["capabilities"], manifest["driver"], options.device, visible, *only
     )
     if device is None:
         refusals.stop(what, remedy)

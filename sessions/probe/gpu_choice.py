@@ -37,17 +37,31 @@ def card_for(
     driver = knowledge.toolkit(ctx.spec.cuda).driver
     visible = ctx.env.get("CUDA_VISIBLE_DEVICES")
     asked = ctx.options.device
-    elsewhere = (
-        f"test the wheel on a machine with the GPU: {command('bundle', ctx.spec)} writes one file "
-        f"to run there, and {command('smoke', ctx.spec, '--report', 'FILE')} imports its report"
-    )
-    device, what, remedy = gpu.choose(nvml, wanted, driver, asked, visible, elsewhere)
+    device, what, remedy = gpu.choose(nvml, wanted, driver, asked, visible, _elsewhere(ctx))
     if device is None:
-        more = f"to run it on the CPU only: {command('smoke', ctx.spec, '--device', 'cpu')}"
-        if "bench" in ctx.asked:
-            more = "add --bench to measure it there; " + (
-                f"{command('bench', ctx.spec, '--report', 'FILE')} imports that report"
+        if not {"ops", "bench"} & ctx.asked:
+            # The probe asks for the GPU before the build, and --device cpu builds nothing.
+            remedy += (
+                f"; to run it on the CPU only: {command('wheel', ctx.spec)}, then: "
+                f"{command('smoke', ctx.spec, '--device', 'cpu')}"
             )
-        raise Problem(what, id="gpu-not-usable", remedy=f"{remedy}; {more}")
+        raise Problem(what, id="gpu-not-usable", remedy=remedy)
     second = gpu.second(nvml, wanted, device, asked, visible)
     return {**device, "visible": gpu.selector(device), "second": second}
+
+
+def _elsewhere(ctx: Context) -> str:
+    """How to run what was asked for on another machine, and to bring its report back."""
+    session, option = "smoke", ""
+    if "ops" in ctx.asked and "smoke" not in ctx.asked:
+        session, option = "ops", " with --ops"
+    way = (
+        f"test the wheel on a machine with the GPU: {command('bundle', ctx.spec)} writes one file "
+        f"to run there{option}, and {command(session, ctx.spec, '--report', 'FILE')} imports its "
+        "report"
+    )
+    if "bench" in ctx.asked:
+        way += "; add --bench to measure it there; " + (
+            f"{command('bench', ctx.spec, '--report', 'FILE')} imports that report"
+        )
+    return way

@@ -101,7 +101,7 @@ def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
             "python",
             "fail",
             f"Python {spec.python}: none found (64-bit, on PATH)",
-            remedy=f"install Python {spec.python} ({how})" + _instead(chain, spec),
+            remedy=f"install Python {spec.python} ({how})" + _instead(chain),
         )
     elif not python.can_venv:
         yield Check(
@@ -117,7 +117,7 @@ def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
         yield Check("python", "ok", f"Python: {python.version}, {python.path}")
 
 
-def _instead(chain: Toolchain, spec: BuildSpec) -> str:
+def _instead(chain: Toolchain) -> str:
     """The options that ask for a wheel for a Python that is here; empty where none is."""
     here = dict.fromkeys(line(p.version) for p in chain.pythons if p.bits == 64 and p.can_venv)
     known = [version for version in here if version in knowledge.builders()]

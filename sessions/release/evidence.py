@@ -136,7 +136,9 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
         path, record = ops_results.report_path(build, place), ops_results.record(build, place)
         found, text = need("ops", OpsReport, operators, record), _text(path)
         if found and (
-            problem := _unlike(found, text, ops_results.opened, record) or _elsewhere(found, place)
+            problem := _unlike(found, text, ops_results.opened, record)
+            or _misnamed(found, wheel)
+            or _elsewhere(found, place)
         ):
             missing[f"{path.name}: {problem}"] = operators
         elif found and text is not None:
@@ -244,7 +246,7 @@ def _elsewhere(report: SmokeReport | OpsReport, place: str) -> str:
     return "" if found == place else f"it was run on {found}, not on {place}"
 
 
-def _misnamed(report: SmokeReport, wheel: Wheel | None) -> str:
+def _misnamed(report: SmokeReport | OpsReport, wheel: Wheel | None) -> str:
     """A file's name says the release of the wheel, and so which cases were to be run."""
     wrong = wheel and report.sha256 == wheel.sha256 and report.file != wheel.file
     return f"it calls the wheel {report.file}" if wrong else ""

@@ -39,7 +39,7 @@ def main(ctx: Context) -> None:
             # What a nox that was killed left behind would take this one's cores.
             programs.end_leftovers(programs.BUILD_MARK, str(folder))
             text, origin = _run(ctx, path, digest, folder), "here"
-    report = ops_results.opened(text, ctx.spec.target, digest, origin)
+    report = ops_results.opened(text, ctx.spec.target, digest, origin, path.name)
     disk.mark(folder)
     place = smoke_results.place(report.capability)
     imported_report.keep(ops_results.report_path(folder, place), text, signature)

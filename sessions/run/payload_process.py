@@ -21,6 +21,7 @@ def report(
     Its output is in ``work``/SESSION.log. Raises Problem where it ends without a report.
     """
     answer, log = work / "report.json", work / f"{session}.log"
+    answer.unlink(missing_ok=True)  # of an earlier run: ops keeps the folder
     words = [str(smoke_results.PAYLOAD), *flags, str(work / "job.json"), str(answer)]
     command = [str(venvs.program(venv, "python")), "-I", *words]
     done = run(command, log, work / "run", env, "testing", unit)

@@ -167,7 +167,10 @@ def _layout(case: Case) -> Iterator[str]:
     for members in stems.values():
         if len(members) > 1:
             yield f"{len(members)} copies: {', '.join(members)}"
-    yield from (f"{module}: it cannot be read as Python" for module in case.facts.unparsed)
+    yield from (
+        f"{module}: it cannot be read as Python, or uses its library in an unknown way"
+        for module in case.facts.unparsed
+    )
     loaded = [b for b in case.facts.bindings if b.reached]
     if not loaded:
         yield f"no module of {PACKAGE} loads a library, as upstream's do"

@@ -254,7 +254,10 @@ def _asked(case: Case) -> list[tuple[Binding, Library]]:
 
 
 def _api(case: Case) -> Iterator[str]:
-    yield from (f"{module}: not checked, it cannot be read" for module in case.facts.unparsed)
+    yield from (
+        f"{module}: not checked, it cannot be read, or looks up functions in an unknown way"
+        for module in case.facts.unparsed
+    )
     asked = _asked(case)
     if not any(binding.functions for binding, _ in asked):
         yield "not checked: no module looks up a function in a library of the wheel"

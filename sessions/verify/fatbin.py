@@ -95,7 +95,7 @@ def hidden(data: bytes, found: Sequence[tuple[int, int]]) -> Iterator[str]:
     rest = bytearray(data)
     for start, end in found:
         rest[start:end] = bytes(end - start)
-    yield from _registered(data, rest, found, image)
+    yield from _registered(rest, found, image)
     for name, start, end in image.sections:
         if name in _SECTIONS and rest[start:end].strip(b"\0"):
             yield f"bytes in {name} that are not a fat binary"
@@ -145,9 +145,7 @@ class _Image:
     pointed: Callable[[int], int | None]  # the offset to which the 8 bytes at an offset point
 
 
-def _registered(
-    data: bytes, rest: bytearray, found: Sequence[tuple[int, int]], image: _Image
-) -> Iterator[str]:
+def _registered(rest: bytearray, found: Sequence[tuple[int, int]], image: _Image) -> Iterator[str]:
     starts = [start for start, _ in found]
     registered = set()
     for magic in _WRAPPERS:

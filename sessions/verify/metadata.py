@@ -18,13 +18,17 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from packaging import metadata as core_metadata
 from packaging.utils import canonicalize_name, canonicalize_version, parse_wheel_filename
 
 from sessions.verify.model import Binding
 
+_Value = TypeVar("_Value", bound=ast.expr)
+
 PACKAGE = "llama_cpp"
+_DECORATOR = "ctypes_function_for_shared_library"  # which makes one: _ctypes_extensions.py
 MODULE = 512 << 10  # bytes; upstream's largest module has 190 KB
 PYTHON = 2 << 20  # bytes of modules in all; upstream's have 700 KB
 NODES = 200_000  # of a module's syntax tree; upstream's largest has less than 25 000
@@ -254,9 +258,13 @@ def _hash_problem(code: str, sha256: str, text: bytes | None) -> str | None:
 
 
 def unparsed(members: Iterable[str], texts: Mapping[str, bytes]) -> tuple[str, ...]:
-    """The modules of the package that cannot be read as Python, or are too large or too deep."""
-    read = _modules(texts)
-    return tuple(member for member in filter(_is_module, members) if read.get(member) is None)
+    """The modules of the package of which the bindings are not known.
+
+    They cannot be read as Python, are too large or too deep, or look up functions in another way
+    than ``bindings`` reads. A module that only loads a library, as upstream's _ggml.py, is known.
+    """
+    known = {member for member, module in _modules(texts).items() if module and module.known}
+    return tuple(member for member in filter(_is_module, members) if member not in known)
 
 
 def bindings(texts: Mapping[str, bytes]) -> tuple[Binding, ...]:
@@ -279,6 +287,7 @@ def bindings(texts: Mapping[str, bytes]) -> tuple[Binding, ...]:
 class _Module:
     functions: Mapping[str, tuple[str, ...]]  # of each library that it loads
     imports: frozenset[str]
+    known: bool  # whether that is all: not where it makes a decorator and nothing is looked up
 
 
 def _modules(texts: Mapping[str, bytes]) -> dict[str, _Module | None]:
@@ -301,30 +310,32 @@ def _module(member: str, text: bytes) -> _Module | None:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+    nodes = list(itertools.islice(ast.walk(tree), NODES + 1))
+    if len(nodes) > NODES:
+        return None
     constants = _constants(tree)
-    libraries: list[str] = []
-    variables: dict[str, str] = {}  # of a library, or of a decorator that looks up in it
-    functions: list[tuple[str, str]] = []
-    imports: set[str] = set()
-    for number, node in enumerate(ast.walk(tree)):
-        if number > NODES:
-            return None
-        if isinstance(node, ast.Call):
-            libraries += _loads(node, constants)
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            of = [*_loads(node.value, constants), *_decorates(node.value, variables)]
-            variables |= {t.id: of[0] for t in node.targets if of and isinstance(t, ast.Name)}
-        elif isinstance(node, ast.FunctionDef):
-            functions += _looks_up(node)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            imports |= _imports(node, member)
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    libraries = [library for call in calls for library in _loads(call, constants)]
+    variables = _variables(nodes, constants)
     if libraries:
         variables.setdefault("ctypes_function", libraries[0])
+    functions = [
+        found for node in nodes if isinstance(node, ast.FunctionDef) for found in _looks_up(node)
+    ]
     found = {
         library: tuple(name for by, name in functions if variables.get(by) == library)
         for library in libraries
     }
-    return _Module(found, frozenset(imports))
+    decorators = [call for call in calls if _called(call) == _DECORATOR]
+    known = all(any(_decorates(call, variables)) for call in decorators)
+    imports = [
+        _imports(node, member) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    return _Module(
+        found,
+        frozenset().union(*imports),
+        known and (not decorators or any(found.values())),
+    )
 
 
 def _is_module(member: str) -> bool:
@@ -347,20 +358,41 @@ def _reached(imports: Mapping[str, frozenset[str]]) -> set[str]:
     return found
 
 
+def _assigned(nodes: Iterable[ast.AST], kind: type[_Value]) -> Iterator[tuple[str, _Value]]:
+    """Each variable to which a value of one kind is assigned, and the value, as the text has it.
+
+    Not as a walk does: that comes to a block, such as a try, after all that follows the block.
+    """
+    found = [node for node in nodes if isinstance(node, (ast.Assign, ast.AnnAssign))]
+    for node in sorted(found, key=lambda node: node.lineno):
+        if isinstance(node.value, kind):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    yield target.id, node.value
+
+
 def _constants(tree: ast.Module) -> dict[str, object]:
-    return {
-        target.id: node.value.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
+    return {name: constant.value for name, constant in _assigned(tree.body, ast.Constant)}
+
+
+def _variables(nodes: Iterable[ast.AST], constants: Mapping[str, object]) -> dict[str, str]:
+    """The library of each variable that holds one, or a decorator that looks up in one."""
+    found: dict[str, str] = {}
+    for name, call in _assigned(nodes, ast.Call):
+        for library in (*_loads(call, constants), *_decorates(call, found)):
+            found[name] = library
+    return found
+
+
+def _argument(call: ast.Call, name: str) -> ast.expr | None:
+    """The first argument of a call, given by its place or by its name."""
+    return next(iter([*call.args, *(k.value for k in call.keywords if k.arg == name)]), None)
 
 
 def _loads(call: ast.Call, constants: Mapping[str, object]) -> Iterator[str]:
     """The library that a call loads, if it does."""
-    if _called(call) == "load_shared_library" and call.args:
-        name = call.args[0]
+    if _called(call) == "load_shared_library":
+        name = _argument(call, "lib_base_name")
         value: object = name.value if isinstance(name, ast.Constant) else None
         if isinstance(name, ast.Name):
             value = constants.get(name.id)
@@ -370,8 +402,8 @@ def _loads(call: ast.Call, constants: Mapping[str, object]) -> Iterator[str]:
 
 def _decorates(call: ast.Call, variables: Mapping[str, str]) -> Iterator[str]:
     """The library that the decorator which a call makes looks up in."""
-    if _called(call) == "ctypes_function_for_shared_library" and call.args:
-        library = call.args[0]
+    if _called(call) == _DECORATOR:
+        library = _argument(call, "lib")
         if isinstance(library, ast.Name) and library.id in variables:
             yield variables[library.id]
 
@@ -379,11 +411,11 @@ def _decorates(call: ast.Call, variables: Mapping[str, str]) -> Iterator[str]:
 def _looks_up(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
     """Each decorator of a function, and the C function that it may look up."""
     for call in function.decorator_list:
-        if isinstance(call, ast.Call) and call.args:
+        if isinstance(call, ast.Call):
             # A fourth argument or a keyword says under which condition it is looked up.
             if len(call.args) > 3 or any(k.arg in ("enabled", "required") for k in call.keywords):
                 continue
-            name = call.args[0]
+            name = _argument(call, "name")
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 yield _called(call), name.value
 

@@ -308,6 +308,28 @@ def test_a_report_stands_for_nothing_but_what_it_is_of(
     assert caught.value.evidence == f"smoke-report-12.0.json: {reason}"
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"capability": "9.0"}, "it was run on 9.0, not on 12.0"),
+        (
+            {"file": "llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl"},
+            "it calls the wheel llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl",
+        ),
+    ],
+)
+def test_so_does_a_report_of_the_operators(
+    changes: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    found = whole(tmp_path)
+    run = fakes.ops_run(found.facts, found.spec, **changes)
+    records.write(tmp_path / "build" / "ops-12.0.json", "ops", run.report)
+    (tmp_path / "build" / "ops-report-12.0.json").write_bytes(run.report_text.encode())
+    with raises("release-records-missing") as caught:
+        of(tmp_path, found)
+    assert caught.value.evidence == f"ops-report-12.0.json: {reason}"
+
+
 def test_the_report_of_another_wheel_is_not_handed_on(tmp_path: Path) -> None:
     found = fakes.reported(whole(tmp_path), sha256="e" * 64)
     assert "smoke-12.0.json" not in handed_on(found)

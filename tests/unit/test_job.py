@@ -154,7 +154,31 @@ def test_no_gpu_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
         gpu_choice.card_for(ctx, {**fakes.nvml(), "devices": []})
     for way in ("bundle -- --target hopper", "smoke -- --target hopper --report FILE"):
         assert f"nox -s {way}" in caught.value.remedy
-    assert "nox -s smoke -- --target hopper --device cpu" in caught.value.remedy
+    # With --device cpu nothing is built, so the wheel comes first.
+    built, run = "nox -s wheel -- --target hopper", "nox -s smoke -- --target hopper --device cpu"
+    assert f"{built}, then: {run}" in caught.value.remedy
+
+
+@pytest.mark.parametrize("session", ["ops", "bench"])
+def test_without_a_gpu_each_session_names_its_own_way_out(session: str, tmp_path: Path) -> None:
+    ctx = fakes.context(tmp_path, session="probe", asked=frozenset({session}))
+    with raises("gpu-not-usable") as caught:
+        gpu_choice.card_for(ctx, {**fakes.nvml(), "devices": []})
+    remedy = caught.value.remedy
+    assert f"nox -s {session} -- --target rtx50 --report FILE" in remedy
+    assert f"--{session}" in remedy  # of the bundle's program
+    assert "--device cpu" not in remedy
+    assert ("nox -s smoke" in remedy) is (session == "bench")
+
+
+@pytest.mark.parametrize("session", ["smoke", "ops", "bench"])
+def test_with_a_driver_that_is_too_old_no_bundle_is_named(session: str, tmp_path: Path) -> None:
+    ctx = fakes.context(tmp_path, session="probe", asked=frozenset({session}))
+    with raises("gpu-not-usable") as caught:
+        gpu_choice.card_for(ctx, fakes.nvml(release="570.1"))
+    assert caught.value.remedy.startswith("install a newer driver")
+    assert "--report" not in caught.value.remedy
+    assert "--bench" not in caught.value.remedy
 
 
 def test_the_driver_must_be_new_enough_for_the_targets_cuda(tmp_path: Path) -> None:

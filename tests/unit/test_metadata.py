@@ -387,6 +387,49 @@ def test_the_functions_that_are_looked_up_are_found() -> None:
     assert bindings(text) == bound("llama", "llama_free", "llama_decode")
 
 
+FREE = '@ctypes_function("llama_free", [c], None)\ndef llama_free(ctx): ...\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LOADS_BY_CONSTANT.replace("_lib =", "try:\n    _lib =").replace(
+            "\nctypes_f", "\nexcept OSError:\n    raise\nctypes_f"
+        ),
+        LOADS_BY_CONSTANT.replace("_lib =", "_lib: ctypes.CDLL ="),
+        LOADS_BY_CONSTANT.replace("_name =", "_name: str ="),
+        LOADS_BY_CONSTANT.replace("ctypes_function =", "ctypes_function: Decorator ="),
+        LOADS_BY_CONSTANT.replace("(_lib_base_name, _base_path)", "(lib_base_name='llama', b=p)"),
+        LOADS_BY_CONSTANT.replace("(_lib)", "(lib=_lib)"),
+    ],
+    ids=["try", "annotated", "annotated-name", "annotated-decorator", "keyword", "decorators"],
+)
+def test_a_library_is_assigned_in_any_of_these_ways(text: str) -> None:
+    by_name = FREE.replace('"llama_free", [c], None', 'argtypes=[c], restype=None, name="llama_n"')
+    assert bindings(text + FREE + by_name) == bound("llama", "llama_free", "llama_n")
+    texts = {"llama_cpp/llama_cpp.py": (text + FREE).encode()}
+    assert metadata.unparsed(texts, texts) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        (LOADS_BY_CONSTANT, False),
+        (LOADS_BY_CONSTANT + FREE.replace('"llama_free"', '"llama_" + "free"'), False),
+        (LOADS_BY_CONSTANT + FREE + "mine = ctypes_function_for_shared_library(load())\n", False),
+        ("ctypes_function = ctypes_function_for_shared_library(other._lib)\n" + FREE, False),
+        (LOADS_BY_CONSTANT + FREE, True),
+        ('libggml = load_shared_library("ggml", path)\n', True),  # upstream's _ggml.py
+    ],
+    ids=["nothing", "no-names", "another-library", "from-elsewhere", "a-function", "only-loads"],
+)
+def test_a_module_that_looks_up_functions_in_an_unknown_way_is_named(
+    text: str, known: bool
+) -> None:
+    texts = {"llama_cpp/llama_cpp.py": text.encode()}
+    assert metadata.unparsed(texts, texts) == (() if known else ("llama_cpp/llama_cpp.py",))
+
+
 def test_each_library_of_a_module_has_the_functions_that_its_decorator_looks_up() -> None:
     text = (
         'base = load_shared_library("ggml-base", paths)\n'

@@ -76,6 +76,14 @@ def test_what_a_report_says_of_itself_does_not_count(tmp_path: Path) -> None:
     ("changes", "id_"),
     [
         ({"sha256": "1" * 64}, "ops-report-other-wheel"),
+        (  # whole, and it would be checked against the operators of that release
+            {
+                **fakes.ops_report("0.3.36"),
+                "file": NAME.replace("0.3.16", "0.3.36"),
+                "sha256": None,
+            },
+            "ops-report-other-wheel",
+        ),
         ({"target": "ada"}, "ops-report-other-target"),
         ({"version": "0.3.36"}, "ops-report-invalid"),
         ({"device": "cpu"}, "ops-report-invalid"),
@@ -93,6 +101,7 @@ def test_a_report_that_is_not_of_this_wheel_or_none_is_refused(
 ) -> None:
     digest = build(context(tmp_path))
     report = {**fakes.ops_report(sha256=digest), **changes}
+    report["sha256"] = report["sha256"] or digest
     with raises(id_):
         main_ops.main(context(tmp_path, "--report", imported(tmp_path, report)))
     assert ops_results.places(context(tmp_path).build) == ()

@@ -101,6 +101,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
         beside = SimpleNamespace(
             read=lambda: nvml,
             choose=gpu.choose,
+            ELSEWHERE=gpu.ELSEWHERE,
             selector=gpu.selector,
             driver_warning=gpu.driver_warning,
             second=gpu.second,
@@ -116,7 +117,16 @@ def test_without_a_gpu_it_ends_with_what_mends_it(
     shown({"error": "NVML Shared Library Not Found"})
     said = stopped(lambda: launch._card(tmp_path, manifest(), options()), capsys)
     assert "No NVIDIA driver answers here (NVML Shared Library Not Found)." in said
+    assert "Fix: run this file on a machine with such a GPU, or with --device cpu" in said
+
+
+def test_the_operator_test_is_not_offered_on_the_cpu_which_it_refuses(
+    shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
+) -> None:
+    shown({"error": "NVML Shared Library Not Found"})
+    said = stopped(lambda: launch._card(tmp_path, manifest(), options(ops=True)), capsys)
     assert "Fix: run this file on a machine with such a GPU" in said
+    assert "--device cpu" not in said
 
 
 def test_another_gpu_is_refused(

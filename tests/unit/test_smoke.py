@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sessions.payload import report_file
-from sessions.run import imported_report, job, main_smoke, smoke_results
+from sessions.run import imported_report, job, main_smoke, payload_process, smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import disk, knowledge, records
 from sessions.shared.errors import USAGE
@@ -639,6 +639,16 @@ def test_without_the_gpu_nothing_is_installed(tmp_path: Path, bench: Bench) -> N
     assert "nox -s bundle" in caught.value.remedy
     assert bench.installed == []
     assert not (ctx.build / "smoke").exists()
+
+
+def test_the_report_of_an_earlier_run_in_the_folder_is_not_taken_for_this_ones(
+    tmp_path: Path, bench: Bench
+) -> None:
+    (tmp_path / "job.json").write_text(json.dumps({"identity": {}}), encoding="utf-8")
+    assert payload_process.report(tmp_path / "venv", "ops", tmp_path, {}, "cases")
+    bench.writes = False
+    with raises("ops-no-report"):
+        payload_process.report(tmp_path / "venv", "ops", tmp_path, {}, "cases")
 
 
 def test_a_real_model_is_named_to_the_payload(tmp_path: Path, bench: Bench) -> None:
