@@ -41,10 +41,13 @@ def card_for(
     if device is None:
         if not {"ops", "bench"} & ctx.asked:
             # The probe asks for the GPU before the build, and --device cpu builds nothing.
-            remedy += (
-                f"; to run it on the CPU only: {command('wheel', ctx.spec)}, then: "
+            way = (
+                "add --device cpu to this command"
+                if ctx.options.wheel
+                else f"{command('wheel', ctx.spec)}, then: "
                 f"{command('smoke', ctx.spec, '--device', 'cpu')}"
             )
+            remedy += f"; to run it on the CPU only: {way}"
         raise Problem(what, id="gpu-not-usable", remedy=remedy)
     second = gpu.second(nvml, wanted, device, asked, visible)
     return {**device, "visible": gpu.selector(device), "second": second}

@@ -159,6 +159,14 @@ def test_no_gpu_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
     assert f"{built}, then: {run}" in caught.value.remedy
 
 
+def test_a_wheel_that_is_named_is_not_built_to_run_it_on_the_cpu(tmp_path: Path) -> None:
+    ctx = fakes.context(tmp_path, "--wheel", "a.whl", session="smoke", asked=frozenset({"smoke"}))
+    with raises("gpu-not-usable") as caught:
+        gpu_choice.card_for(ctx, {**fakes.nvml(), "devices": []})
+    assert "on the CPU only: add --device cpu to this command" in caught.value.remedy
+    assert "nox -s wheel" not in caught.value.remedy
+
+
 @pytest.mark.parametrize("session", ["ops", "bench"])
 def test_without_a_gpu_each_session_names_its_own_way_out(session: str, tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, session="probe", asked=frozenset({session}))
