@@ -67,13 +67,15 @@ def places(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(match[1] for match in found if match))
 
 
-def opened(text: str, target: str, sha256: str, origin: str) -> OpsReport:
+def opened(
+    text: str, target: str, sha256: str, origin: str, remedy: str = own_report.AGAIN
+) -> OpsReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
 
     def read() -> OpsReport:
         return _report(report_file.read(text, report_file.OPS), origin)
 
-    return own_report.opened("ops", read, sha256, target=target)
+    return own_report.opened("ops", read, sha256, target=target, remedy=remedy)
 
 
 def checks(report: OpsReport) -> tuple[Check, ...]:
