@@ -25,13 +25,15 @@ _SEEN = (
 )  # fmt: skip
 
 
-def opened(text: str, target: str, sha256: str, origin: str) -> BenchReport:
+def opened(
+    text: str, target: str, sha256: str, origin: str, remedy: str = own_report.AGAIN
+) -> BenchReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
 
     def read() -> BenchReport:
         return _report(report_file.read(text, report_file.BENCH), origin)
 
-    return own_report.opened("bench", read, sha256, target=target)
+    return own_report.opened("bench", read, sha256, target=target, remedy=remedy)
 
 
 def tables(text: str) -> list[stats.Table]:

@@ -11,7 +11,7 @@ from sessions.build import other_builds
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
-from sessions.run import bench_results, imported_report, job, payload_process
+from sessions.run import bench_results, imported_report, job, own_report, payload_process
 from sessions.run.model import BenchReport
 from sessions.shared import (
     console,
@@ -43,7 +43,8 @@ def main(ctx: Context) -> None:
             # What a nox that was killed left behind would measure beside this one.
             programs.end_leftovers(programs.BUILD_MARK, str(folder))
             text, origin = _run(ctx, path, folder), "here"
-    report = bench_results.opened(text, ctx.spec.target, digest, origin)
+    again = own_report.again("bench", ctx.spec, ctx.options.wheel)
+    report = bench_results.opened(text, ctx.spec.target, digest, origin, again)
     disk.mark(folder)
     # Beside what was measured on a GPU, which a release shows.
     apart = "-cpu" if report.device == "cpu" and ctx.spec.archs else ""

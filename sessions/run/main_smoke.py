@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sessions.probe import gpu_choice
-from sessions.run import families, fresh_venv, imported_report, job, payload_process, smoke_results
+from sessions.run import (
+    families,
+    fresh_venv,
+    imported_report,
+    job,
+    own_report,
+    payload_process,
+    smoke_results,
+)
 from sessions.run.model import SmokeReport
 from sessions.shared import (
     console,
@@ -40,7 +48,8 @@ def main(ctx: Context) -> None:
         with disk.lock(folder / "smoke.lock", console.say):
             text, origin = _run(ctx, path, digest, folder), "here"
     target, file = (wheel.target, wheel.file) if wheel else (None, None)
-    report = smoke_results.opened(text, target, digest, origin, file)
+    again = own_report.again("smoke", ctx.spec, ctx.options.wheel)
+    report = smoke_results.opened(text, target, digest, origin, file, again)
     disk.mark(folder)
     kept = smoke_results.report_path(folder, smoke_results.place(report.capability))
     imported_report.keep(kept, text, signature)

@@ -6,10 +6,25 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sessions.run.model import BenchReport, OpsReport, SmokeReport
+from sessions.shared.command_line import command, python
 from sessions.shared.errors import CHECK_FAILED, Problem
+from sessions.shared.target import BuildSpec
 
 Report = TypeVar("Report", SmokeReport, BenchReport, OpsReport)
-_OPTIONS = {"smoke": "", "ops": " --ops", "bench": " --bench"}  # of a bundle's program
+_OPTIONS = {"smoke": (), "ops": ("--ops",), "bench": ("--bench",)}  # of a bundle's program
+AGAIN = "run it again for this wheel"
+
+
+def again(session: str, spec: BuildSpec, wheel: str | None) -> str:
+    """What makes a report of this very wheel: that of the target, or the given one."""
+    if wheel is not None:
+        here = command(session, spec, "--wheel", wheel)
+        return f"{AGAIN}, here: {here}; or with the bundle that has it, on the other machine"
+    there = python(spec, f"smoke-{spec.target}.pyz", *_OPTIONS[session])
+    return (
+        f"{AGAIN}, here: {command(session, spec)}; or for another machine: "
+        f"{command('bundle', spec)}, and there: {there}"
+    )
 
 
 def opened(
@@ -19,15 +34,12 @@ def opened(
     *,
     target: str | None = None,
     file: str | None = None,
+    remedy: str = AGAIN,
 ) -> Report:
     """The report that ``read`` returns, or raises ValueError for; None asks nothing of a field.
 
     Raises Problem where it is damaged, or of another wheel or target.
     """
-    remedy = (
-        f"run it again for this wheel: nox -s {session} here, or nox -s bundle and then "
-        f"python3 smoke-TARGET.pyz{_OPTIONS[session]} on the other machine"
-    )
     try:
         found = read()
     except ValueError as error:
@@ -44,7 +56,7 @@ def opened(
             id=f"{session}-report-other-wheel",
             code=CHECK_FAILED,
             evidence=f"it names {found.file}, sha256 {found.sha256}\n"
-            f"the wheel here is {file or 'a file'} with sha256 {sha256}",
+            f"the wheel here {f'is {file} with' if file else 'has'} sha256 {sha256}",
             remedy=remedy,
         )
     if target not in (None, found.target):

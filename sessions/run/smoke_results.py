@@ -23,14 +23,19 @@ PAYLOAD = Path(str(report_file.__file__)).parent
 
 
 def opened(
-    text: str, target: str | None, sha256: str, origin: str, file: str | None = None
+    text: str,
+    target: str | None,
+    sha256: str,
+    origin: str,
+    file: str | None = None,
+    remedy: str = own_report.AGAIN,
 ) -> SmokeReport:
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
 
     def read() -> SmokeReport:
         return _report(report_file.read(text), origin)
 
-    return own_report.opened("smoke", read, sha256, target=target, file=file)
+    return own_report.opened("smoke", read, sha256, target=target, file=file, remedy=remedy)
 
 
 def place(capability: str | None) -> str:

@@ -9,3 +9,13 @@ from sessions.shared.target import BuildSpec
 def command(session: str, spec: BuildSpec, *more: str) -> str:
     """The command line that runs a session for this very spec."""
     return programs.typed(["nox", "-s", session, "--", *spec.arguments, *more])
+
+
+def python(spec: BuildSpec, *words: str) -> str:
+    """A command line of the wheel's Python, on a machine with the wheel's system.
+
+    python.org's installer for Windows provides only ``py`` with a version (PEP 397).
+    """
+    windows = spec.platform == "windows"
+    own = ["py", f"-{spec.python}"] if windows else [f"python{spec.python}"]
+    return programs.typed([*own, *words])

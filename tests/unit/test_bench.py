@@ -16,7 +16,7 @@ import pytest
 from sessions.build import other_builds
 from sessions.fetch import build_tools
 from sessions.payload import report_file
-from sessions.run import bench_results, job, main_bench
+from sessions.run import bench_results, job, main_bench, own_report
 from sessions.run.model import BenchReport
 from sessions.shared import disk, machine, records, venvs
 from sessions.shared.errors import Problem
@@ -83,8 +83,9 @@ def test_a_gpu_that_was_slowed_down_and_ptx_that_was_compiled_are_told(
 def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Path) -> None:
     ctx = benching(tmp_path)
     build(ctx)
-    with raises("bench-report-other-wheel"):
+    with raises("bench-report-other-wheel") as caught:
         main_bench.main(benching(tmp_path, "--report", imported_file(tmp_path, "9" * 64)))
+    assert caught.value.remedy == own_report.again("bench", ctx.spec, None)
     assert not ctx.record("bench").exists()
 
 

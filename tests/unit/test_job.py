@@ -14,7 +14,7 @@ from sessions.build import other_builds
 from sessions.build.model import Wheel
 from sessions.payload import child, report_file
 from sessions.probe import gpu_choice
-from sessions.run import bench_results, families, job, smoke_results
+from sessions.run import bench_results, families, job, own_report, smoke_results
 from sessions.shared import targets_file, wheel_name
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.shared.target import BuildSpec
@@ -235,8 +235,33 @@ def test_a_report_of_another_wheel_is_refused() -> None:
     with raises("smoke-report-other-wheel") as caught:
         opened(fakes.smoke_report(), fakes.wheel(), "1" * 64)
     assert DIGEST in caught.value.evidence
-    assert "1" * 64 in caught.value.evidence
-    assert "nox -s bundle" in caught.value.remedy
+    assert f"the wheel here is {fakes.wheel().file} with sha256 {'1' * 64}" in caught.value.evidence
+    with raises("smoke-report-other-wheel") as caught:
+        opened(fakes.smoke_report(), None, "1" * 64)
+    assert f"the wheel here has sha256 {'1' * 64}" in caught.value.evidence
+
+
+@pytest.mark.parametrize(
+    ("session", "platform", "there"),
+    [
+        ("smoke", "linux", "python3.12 smoke-rtx50+py3.12.pyz"),
+        ("ops", "linux", "python3.12 smoke-rtx50+py3.12.pyz --ops"),
+        ("bench", "windows", "py -3.12 smoke-rtx50+py3.12.pyz --bench"),
+    ],
+)
+def test_a_report_is_made_again_of_this_very_wheel(session: str, platform: str, there: str) -> None:
+    words = ("--python", "3.12")
+    spec = fakes.spec(
+        base="rtx50", target="rtx50+py3.12", overrides=words, python="3.12", platform=platform
+    )
+    own = "--target rtx50 --python 3.12"
+    assert own_report.again(session, spec, None) == (
+        f"run it again for this wheel, here: nox -s {session} -- {own}; or for another machine: "
+        f"nox -s bundle -- {own}, and there: {there}"
+    )
+    given = own_report.again(session, spec, "/a/b.whl")
+    assert f"here: nox -s {session} -- {own} --wheel /a/b.whl; or" in given
+    assert "-s bundle" not in given  # which takes no wheel
 
 
 def test_a_report_of_another_target_is_refused() -> None:

@@ -16,7 +16,11 @@ from typing import Any
 import pytest
 
 from sessions.payload import report_file
+<<<<<<< HEAD
 from sessions.run import imported_report, job, main_smoke, payload_process, smoke_results
+=======
+from sessions.run import imported_report, job, main_smoke, own_report, smoke_results
+>>>>>>> w-people
 from sessions.run.model import SmokeReport
 from sessions.shared import disk, knowledge, records
 from sessions.shared.errors import USAGE
@@ -255,8 +259,9 @@ def test_a_report_of_another_wheel_is_refused_and_nothing_recorded(tmp_path: Pat
     ctx = smoking(tmp_path)
     build(ctx)
     report = imported_file(tmp_path, "1" * 64)
-    with raises("smoke-report-other-wheel"):
+    with raises("smoke-report-other-wheel") as caught:
         main_smoke.main(smoking(tmp_path, "--report", report))
+    assert caught.value.remedy == own_report.again("smoke", ctx.spec, None)
     assert not smoke_results.record(ctx.build, "12.0").exists()
 
 
