@@ -40,12 +40,8 @@ def main(ctx: Context) -> None:
             # What a nox that was killed left behind would take this one's cores.
             programs.end_leftovers(programs.BUILD_MARK, str(folder))
             text, origin = _run(ctx, path, digest, folder), "here"
-<<<<<<< HEAD
-    report = ops_results.opened(text, ctx.spec.target, digest, origin, path.name)
-=======
     again = own_report.again("ops", ctx.spec, ctx.options.wheel)
-    report = ops_results.opened(text, ctx.spec.target, digest, origin, again)
->>>>>>> w-people
+    report = ops_results.opened(text, ctx.spec.target, digest, origin, path.name, again)
     disk.mark(folder)
     place = smoke_results.place(report.capability)
     imported_report.keep(ops_results.report_path(folder, place), text, signature)

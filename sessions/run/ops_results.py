@@ -67,23 +67,20 @@ def places(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(match[1] for match in found if match))
 
 
-<<<<<<< HEAD
-def opened(text: str, target: str, sha256: str, origin: str, file: str | None = None) -> OpsReport:
-=======
 def opened(
-    text: str, target: str, sha256: str, origin: str, remedy: str = own_report.AGAIN
+    text: str,
+    target: str,
+    sha256: str,
+    origin: str,
+    file: str | None = None,
+    remedy: str = own_report.AGAIN,
 ) -> OpsReport:
->>>>>>> w-people
     """A report file's content, if it is whole and of this very wheel. Raises Problem."""
 
     def read() -> OpsReport:
         return _report(report_file.read(text, report_file.OPS), origin)
 
-<<<<<<< HEAD
-    return own_report.opened("ops", read, sha256, target=target, file=file)
-=======
-    return own_report.opened("ops", read, sha256, target=target, remedy=remedy)
->>>>>>> w-people
+    return own_report.opened("ops", read, sha256, target=target, file=file, remedy=remedy)
 
 
 def checks(report: OpsReport) -> tuple[Check, ...]:

@@ -101,12 +101,8 @@ def test_a_report_that_is_not_of_this_wheel_or_none_is_refused(
 ) -> None:
     digest = build(context(tmp_path))
     report = {**fakes.ops_report(sha256=digest), **changes}
-<<<<<<< HEAD
     report["sha256"] = report["sha256"] or digest
-    with raises(id_):
-=======
     with raises(id_) as caught:
->>>>>>> w-people
         main_ops.main(context(tmp_path, "--report", imported(tmp_path, report)))
     assert caught.value.remedy == own_report.again("ops", context(tmp_path).spec, None)
     assert ops_results.places(context(tmp_path).build) == ()

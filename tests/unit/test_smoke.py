@@ -16,11 +16,14 @@ from typing import Any
 import pytest
 
 from sessions.payload import report_file
-<<<<<<< HEAD
-from sessions.run import imported_report, job, main_smoke, payload_process, smoke_results
-=======
-from sessions.run import imported_report, job, main_smoke, own_report, smoke_results
->>>>>>> w-people
+from sessions.run import (
+    imported_report,
+    job,
+    main_smoke,
+    own_report,
+    payload_process,
+    smoke_results,
+)
 from sessions.run.model import SmokeReport
 from sessions.shared import disk, knowledge, records
 from sessions.shared.errors import USAGE
