@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ def asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @POSIX
 def test_a_python_that_warns_on_stderr_is_found(tmp_path: Path, asking: Any) -> None:
-    shim = f'echo "pyenv: cannot rehash: no write permission" >&2; exec {sys.executable} "$@"'
+    python = shlex.quote(sys.executable)
+    shim = f'echo "pyenv: cannot rehash: no write permission" >&2; exec {python} "$@"'
     program(tmp_path / "bin" / "python3", shim)
     found = main_probe.find_pythons(asking(), f"3.{sys.version_info.minor}", "linux")
     assert [python.found_via for python in found] == ["python3 on PATH"]
