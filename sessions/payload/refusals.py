@@ -30,9 +30,11 @@ def fits(manifest: dict[str, Any]) -> None:
     """Stop where this Python or this system is another than the wheel's."""
     pythons = manifest["pythons"]
     if HERE not in pythons:
+        # python.org's installer for Windows provides only ``py`` with a version (PEP 397).
+        python = "py -" if manifest["platforms"][0].startswith("win") else "python"
         stop(
             f"The wheel is for Python {' or '.join(pythons)}; this is {HERE}.",
-            f"python{pythons[0]} {Path(sys.argv[0]).name}",
+            f"{python}{pythons[0]} {Path(sys.argv[0]).name}",
         )
     if sysconfig.get_platform().replace("-", "_") not in manifest["platforms"]:
         stop(

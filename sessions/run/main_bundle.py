@@ -19,7 +19,7 @@ from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
 from sessions.run import families, job, ops_build, ops_results
 from sessions.shared import console, disk, knowledge, options, programs, records, subnox, venvs
-from sessions.shared.command_line import command
+from sessions.shared.command_line import command, python
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.nox_session import Context
 
@@ -71,17 +71,18 @@ def main(ctx: Context) -> None:
     if ctx.options.sign:
         _sign(ctx, target, ctx.options.sign)
     console.say(f"  {target}")
-    console.say(f"  on the machine with the GPU: python{ctx.spec.python} {target.name}")
+    console.say(f"  on the machine with the GPU: {python(ctx.spec, target.name)}")
     if ops:
-        console.say(f"  to test every operator there: python{ctx.spec.python} {target.name} --ops")
+        console.say(f"  to test every operator there: {python(ctx.spec, target.name, '--ops')}")
     if len(pythons) > 1:
         console.say(f"  or with Python {', '.join(pythons)}")
     elif not ctx.specs:
         words = ["nox", "-s", "bundle", "--", "--targets", ctx.spec.base, *ctx.spec.overrides]
         console.say(f"  for every Python: {programs.typed(words)}")
     if others:
-        given = " ".join(f"--baseline {other.parent.name}/{other.name}" for other in others)
-        console.say(f"  to benchmark there: python{ctx.spec.python} {target.name} --bench {given}")
+        words = [target.name, "--bench"]
+        words += [w for o in others for w in ("--baseline", f"{o.parent.name}/{o.name}")]
+        console.say(f"  to benchmark there: {python(ctx.spec, *words)}")
         for other in others:
             console.say(f"  and copy this file too, in its folder: {other}")
     console.done(

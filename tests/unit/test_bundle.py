@@ -212,6 +212,22 @@ def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
     assert records.file_sha256(path) in told
 
 
+def test_a_bundle_of_a_windows_wheel_is_run_by_the_launcher_of_windows(
+    tmp_path: Path, pip: Pip, capsys: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main_bundle, "_ops", lambda *_: {"library": "ops.dll"})
+    other = tmp_path / "wheels" / "rtx50+seed" / NAME
+    other.parent.mkdir(parents=True)
+    other.write_bytes(b"by another procedure")
+    spec = fakes.spec(platform="windows")
+    main_bundle.main(bundling(tmp_path, "--baseline", str(other), spec=spec))
+    told = capsys.readouterr().out
+    assert "on the machine with the GPU: py -3.11 smoke-rtx50.pyz\n" in told
+    assert "to test every operator there: py -3.11 smoke-rtx50.pyz --ops\n" in told
+    assert "to benchmark there: py -3.11 smoke-rtx50.pyz --bench --baseline " in told
+    assert "python3" not in told
+
+
 def test_a_bundle_says_what_to_take_along_to_measure_with(
     tmp_path: Path, pip: Pip, capsys: Told
 ) -> None:

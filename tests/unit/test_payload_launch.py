@@ -77,13 +77,17 @@ def test_the_python_and_the_system_of_the_wheel_are_taken() -> None:
     refusals.fits(manifest(platforms=["plan9_mips", PLATFORM]))
 
 
+@pytest.mark.parametrize(
+    ("platform", "python"), [("linux_x86_64", "python3.99"), ("win_amd64", "py -3.99")]
+)
 def test_another_python_is_refused_with_the_command_to_type(
-    capsys: Told, monkeypatch: pytest.MonkeyPatch
+    platform: str, python: str, capsys: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/downloads/smoke-rtx50.pyz"])
-    said = stopped(lambda: refusals.fits(manifest(pythons=["3.99"])), capsys)
+    told = manifest(pythons=["3.99"], platforms=[platform])
+    said = stopped(lambda: refusals.fits(told), capsys)
     assert f"The wheel is for Python 3.99; this is {HERE}." in said
-    assert "Fix: python3.99 smoke-rtx50.pyz" in said
+    assert f"Fix: {python} smoke-rtx50.pyz" in said
 
 
 def test_another_system_is_refused(capsys: Told) -> None:

@@ -632,7 +632,8 @@ def test_a_changed_release_is_written_again_by_the_options_that_it_is_of(tmp_pat
 
     begin = "nox -s release -- --target"
     assert remedy("hopper+py3.12") == f"{begin} hopper --python 3.12 --fresh"
-    assert remedy("hopper+py3.12", "ada+py3.12") == f"{begin} ada,hopper --python 3.12 --fresh"
+    both = programs.typed(["ada,hopper"])
+    assert remedy("hopper+py3.12", "ada+py3.12") == f"{begin} {both} --python 3.12 --fresh"
     assert remedy("ada+py3.13", "cpu") == (
         f"delete {dist / 'cpu'}, then {begin} ada --python 3.13 --fresh, then {begin} cpu --fresh"
     )
