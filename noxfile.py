@@ -28,21 +28,21 @@ bootstrap.enter(ROOT)
 import nox
 
 from sessions.build import main_clean, main_configure, main_wheel
+from sessions.command_line import nox_session, session_order
+from sessions.command_line.nox_session import stage
 from sessions.fetch import main_source, main_toolkit
 from sessions.lock import main_lock
 from sessions.matrix import main_matrix
 from sessions.probe import main_probe
 from sessions.release import main_index, main_publish, main_release
 from sessions.run import main_bench, main_bundle, main_ops, main_smoke
-from sessions.shared import graph, nox_session
-from sessions.shared.nox_session import stage
 from sessions.verify import main_verify
 
 # A wheel that is given need not be built first.
 GIVEN = any(word.split("=")[0] == "--wheel" for word in sys.argv)
 # Of several targets, each has a chain of its own.
 SEVERAL = any(word.split("=")[0] == "--targets" for word in sys.argv)
-first = functools.partial(graph.requires, given=GIVEN, several=SEVERAL)
+first = functools.partial(session_order.requires, given=GIVEN, several=SEVERAL)
 
 nox.options.sessions = ["wheel"]
 nox.options.stop_on_first_error = True  # nothing is cleaned away after a probe that failed

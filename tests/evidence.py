@@ -14,8 +14,9 @@ from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence, Run
 from sessions.release.gate import Checkout
 from sessions.run.model import SmokeReport
-from sessions.shared import records, targets_file
+from sessions.shared import records
 from sessions.shared.checks import Check, CheckGroup
+from sessions.targets import targets_file
 from sessions.verify.model import WheelFacts
 from sessions.verify.report_model import VerifyReport
 from tests import fakes

@@ -16,6 +16,7 @@ from packaging.version import Version
 from sessions.build import main_configure
 from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv, Wheel
+from sessions.command_line import parse_options
 from sessions.fetch.model import Source, Toolkit
 from sessions.matrix.model import MatrixRow
 from sessions.payload import ops_checks, report_file, stats
@@ -31,18 +32,18 @@ from sessions.probe.model import (
 from sessions.release.evidence import Evidence, OpsRun, Run
 from sessions.run import bench_results, families, ops_results, smoke_results
 from sessions.run.model import SmokeReport
-from sessions.shared import knowledge, options, records
+from sessions.shared import knowledge, records
+from sessions.shared.build_spec import BuildSpec, HostRange
 from sessions.shared.checks import Check
+from sessions.shared.context import Context
 from sessions.shared.host import Host
-from sessions.shared.nox_session import Context
 from sessions.shared.options import Options
-from sessions.shared.target import BuildSpec, HostRange
-from sessions.verify import fingerprint
+from sessions.verify import checks_digest
+from sessions.verify.check_input import Case, required
 from sessions.verify.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
-from sessions.verify.policy import Upstream
 from sessions.verify.report_model import VerifyReport
 from sessions.verify.run_checks import judge
-from sessions.verify.subject import Case, required
+from sessions.verify.wheel_rules import Upstream
 
 ROOT = Path(__file__).resolve().parent.parent
 KIT = r"C:\Program Files (x86)\Windows Kits\10"
@@ -72,7 +73,7 @@ def cpu_spec(**changes: Any) -> BuildSpec:
 
 def parsed(*words: str, **changes: Any) -> Options:
     """The options of a command line."""
-    return dataclasses.replace(options.parse(words), **changes)
+    return dataclasses.replace(parse_options.parse(words), **changes)
 
 
 def compiler(**changes: Any) -> Compiler:
@@ -1051,7 +1052,7 @@ def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
     )
     text = report_text(found, wanted.target)
     groups = judge(Case(found, wanted, record, True, LOADER, PRELOAD, upstream()))
-    verdict = fingerprint.verdict(wanted, record)
+    verdict = checks_digest.verdict(wanted, record)
     return Evidence(
         spec=wanted,
         path=ROOT / "wheels" / wanted.target / found.file,

@@ -111,17 +111,17 @@ def plant(path: Path, where: str, how: Any) -> int:
 
 def answer(payload: Any, path: Path, wanted: Any, encoder: bool, layers: int) -> float:
     """The largest NMSE of 512 tokens in one batch, with plain and with flash attention."""
-    families, family_file, tinymodel = payload
+    families, family_file, tiny_llama = payload
     found = []
     with families.model(path, layers, "") as loaded:
         for flash in (False, True):
             way = {"batch": 512, "flash": flash}
             job = {"threads": 2, "encoder": encoder}
             with families.context(loaded, way, job, set()) as made:
-                width = len(wanted.columns) if encoder else tinymodel.VOCAB
+                width = len(wanted.columns) if encoder else tiny_llama.VOCAB
                 embedding = int(families.llama_cpp.llama_model_n_embd(loaded))
-                width = embedding if encoder else tinymodel.VOCAB
-                logits = families.evaluate(made, tinymodel.prompt(512), 512, width, encoder)
+                width = embedding if encoder else tiny_llama.VOCAB
+                logits = families.evaluate(made, tiny_llama.prompt(512), 512, width, encoder)
             part = logits[wanted.rows][:, wanted.columns]
             found.append(family_file.compared(part, wanted.values)["nmse"])
     return float(max(found))
@@ -130,10 +130,10 @@ def answer(payload: Any, path: Path, wanted: Any, encoder: bool, layers: int) ->
 def main(payload: str, folder: str, layers: str, *names: str) -> None:
     """Print the NMSE of each model with no defect, and with each one."""
     sys.path.insert(0, payload)
-    import families
+    import family_answers
     import family_file
     import llama
-    import tinymodel
+    import tiny_llama
 
     llama.start()
     for name in names or DEFECTS:
@@ -146,7 +146,7 @@ def main(payload: str, folder: str, layers: str, *names: str) -> None:
                 row: dict[str, Any] = {"family": name, "what": what}
                 try:
                     row["planted"] = plant(path, where, how) if what else 0
-                    modules = (families, family_file, tinymodel)
+                    modules = (family_answers, family_file, tiny_llama)
                     row["nmse"] = answer(modules, path, wanted, name == "bert", int(layers))
                 except llama.Refused as refusal:
                     row["error"] = str(refusal)

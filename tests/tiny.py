@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.release import contents
+from sessions.release import dist_contents
 from sessions.release.index import builder
 from sessions.release.model import Release
 from sessions.shared import records
@@ -86,14 +86,14 @@ def release(
         files={name: records.file_sha256(dist / target / name) for name in papers},
     )
     records.write(dist / target / "release.json", "release", made)
-    contents.write(dist)
+    dist_contents.write(dist)
     return made
 
 
 def indexed(dist: Path) -> None:
     """The index of the releases in ``dist/``, as the release stage leaves it."""
     builder.write(dist)
-    contents.write(dist)
+    dist_contents.write(dist)
 
 
 def all_cards(dist: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sessions.fetch.model import Toolkit
 from sessions.shared import knowledge, programs
-from sessions.shared.command_line import command as command_of
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.target import BuildSpec
+from sessions.shared.remedies import command as command_of
 
 
 def cuda_files(compile_commands: str) -> list[str]:

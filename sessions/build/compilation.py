@@ -19,10 +19,10 @@ from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
 from sessions.fetch.model import Toolkit
 from sessions.probe.model import Toolchain
-from sessions.shared import console, options, programs, records, venvs
-from sessions.shared.command_line import command as command_of
+from sessions.shared import child_environment, console, programs, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
+from sessions.shared.remedies import command as command_of
 
 _CONFIGURED = "-- Build files have been written to"  # CMake's last line
 
@@ -41,7 +41,7 @@ def run(
     command += [f"-C{name}={value}" for name, value in build.settings.items()]
     env = {
         **build.variables,
-        **options.cache_environment(ctx.env, ctx.spec.cache),
+        **child_environment.cache_environment(ctx.env, ctx.spec.cache),
         "CMAKE_BUILD_PARALLEL_LEVEL": str(chain.jobs),
         programs.BUILD_MARK: str(ctx.build),
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from sessions.build import inputs
+from sessions.build import build_inputs
 from sessions.build.model import Wheel
 from sessions.probe.model import Toolchain
 from sessions.shared import console, disk, in_use, records
-from sessions.shared.nox_session import Context
+from sessions.shared.context import Context
 
 SOURCES = "llama-cpp-python-src"
 _KILLED = "left by a run that was stopped"
@@ -76,9 +76,11 @@ def stale(ctx: Context) -> list[Removal]:
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
     if tree.exists() and chain:
         then = records.read(ctx.build / "inputs.json", "inputs", dict[str, str])
-        now = inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
+        now = build_inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
         changes = (
-            inputs.differences(then, now) if then else ["no record says what it was made from"]
+            build_inputs.differences(then, now)
+            if then
+            else ["no record says what it was made from"]
         )
         if changes:
             more = f"; and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from sessions.build import inputs, old_glibc
+from sessions.build import build_inputs, old_glibc
 from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe import ms_runtime, selection
 from sessions.probe.model import Compiler, Toolchain
-from sessions.shared import cmake_options, console, knowledge, options, records
+from sessions.shared import child_environment, console, knowledge, records
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
+from sessions.targets import cmake_options
 
 OVERLAY = Path(__file__).parent / "overlay"
 
@@ -44,7 +45,7 @@ def main(ctx: Context) -> None:
     toolkit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     assert chain.compiler is not None  # the probe fails without one
     _known(ctx.spec, Path(source.path))
-    env = options.system_environment(ctx.env)
+    env = child_environment.system_environment(ctx.env)
     tools = build_tools.tools(ctx)
     places = Places(
         stage=str(ctx.build / "src"),
@@ -105,7 +106,7 @@ def configure(
         **{f"cmake.define.{name}": value for name, value in defines.items()},
     }
     identity = _identity(compiler, toolkit)
-    epoch = options.source_date_epoch(env)
+    epoch = child_environment.source_date_epoch(env)
     variables = {
         **env,
         **{name: value for name, value in compiler.variables.items() if name != "PATH"},
@@ -129,8 +130,8 @@ def configure(
         Path(str(ms_runtime.__file__)),
         knowledge.KNOWLEDGE / "parts.toml",
     ]
-    made_from = inputs.everything(
-        inputs.machine(
+    made_from = build_inputs.everything(
+        build_inputs.machine(
             spec, compiler, python or spec.python, toolkit.fingerprint if toolkit else ""
         ),
         source,

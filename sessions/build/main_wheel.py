@@ -10,27 +10,36 @@ from pathlib import Path
 
 from sessions.build import (
     bindings,
+    build_inputs,
     compilation,
     compiler_cache,
-    inputs,
     old_glibc,
-    output,
     platform_tag,
     python_tag,
     sbom,
     staging,
     wheel_contents,
+    wheels_folder,
 )
 from sessions.build.model import BuildEnv, Wheel
 from sessions.fetch import build_tools
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe import gpu_choice, ms_runtime
 from sessions.probe.model import Toolchain
-from sessions.shared import console, disk, in_use, knowledge, options, programs, records, venvs
-from sessions.shared.command_line import command as command_of
+from sessions.shared import (
+    child_environment,
+    console,
+    disk,
+    in_use,
+    knowledge,
+    programs,
+    records,
+    venvs,
+)
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
+from sessions.shared.remedies import command as command_of
 
 
 def main(ctx: Context) -> None:
@@ -41,7 +50,7 @@ def main(ctx: Context) -> None:
     if ctx.spec.warning:
         console.warn(ctx.spec.warning)
     done = records.read(ctx.record("wheel"), "wheel", Wheel)
-    if done and not ctx.fresh and output.is_current(done, build.fingerprint, ctx.wheels):
+    if done and not ctx.fresh and wheels_folder.is_current(done, build.fingerprint, ctx.wheels):
         console.done(f"wheel: up to date, {ctx.wheels / done.file}")
         _say_next(ctx, chain, ctx.wheels / done.file)
         return
@@ -66,7 +75,7 @@ def main(ctx: Context) -> None:
     repaired = for_python(_repair(ctx, build, raw), ctx.spec)
     libraries = wheel_contents.libraries(ctx, build, repaired)
     before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
-    path = output.publish(repaired, ctx.wheels)
+    path = wheels_folder.publish(repaired, ctx.wheels)
     if before and before.file != path.name:
         (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
     wall = round(time.monotonic() - start, 1)
@@ -143,7 +152,7 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
     text, about = bindings.assertions(declared, headers)
     path = ctx.build / "bindings.cpp"
     records.write_text(path, text)
-    env = options.system_environment(ctx.env) | chain.compiler.variables
+    env = child_environment.system_environment(ctx.env) | chain.compiler.variables
     done = programs.capture(bindings.command(chain.compiler, source, path), env=env, timeout=300)
     found = bindings.compared(declared, text, about, done.output, done.returncode)
     if found is None:
@@ -187,7 +196,7 @@ def _tree(ctx: Context, build: BuildEnv, chain: Toolchain) -> None:
     if disk.is_marked(tree) and (then or {}).get("settings") != build.inputs.get("settings"):
         console.say("The settings of the build have changed: it starts from nothing.")
         disk.remove(tree)
-    now = build.inputs | inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
+    now = build.inputs | build_inputs.tree(ctx.spec, chain, ctx.root, ctx.cache)
     records.write(record, "inputs", now)
     disk.mark(tree)
 

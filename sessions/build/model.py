@@ -14,7 +14,7 @@ class BuildEnv:
 
     ``variables`` are the whole environment of the build; ``settings`` are
     scikit-build-core's config settings (``python -m build -Ckey=value``). ``inputs`` are what
-    the wheel is made from, in words (build/inputs.py), and ``fingerprint`` their digest.
+    the wheel is made from, in words (build/build_inputs.py), and ``fingerprint`` their digest.
     """
 
     variables: dict[str, str]

@@ -23,7 +23,7 @@ from sessions.fetch.model import Source, Toolkit
 from sessions.probe import ms_runtime
 from sessions.probe.model import Compiler
 from sessions.shared import knowledge, programs, records
-from sessions.shared.target import BuildSpec
+from sessions.shared.build_spec import BuildSpec
 
 FILE = "blackwheel.cdx.json"
 SPEC = "1.6"

@@ -13,10 +13,10 @@ from sessions.build.model import BuildEnv
 from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
 from sessions.shared import programs, venvs
-from sessions.shared.command_line import command as command_of
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
-from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
+from sessions.shared.remedies import command as command_of
 
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd")
 

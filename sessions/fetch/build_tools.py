@@ -9,8 +9,8 @@ from pathlib import Path
 from sessions.probe.model import Toolchain
 from sessions.probe.selection import line
 from sessions.shared import console, disk, knowledge, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
 
 _READY = "ready.json"
 

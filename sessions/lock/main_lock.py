@@ -20,9 +20,9 @@ from sessions.build import sbom
 from sessions.fetch import build_tools, sdist_lock, source_filter
 from sessions.lock import family_reference
 from sessions.shared import console, knowledge, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.nox_session import Context
-from sessions.shared.targets_file import LATEST
+from sessions.targets.targets_file import LATEST
 
 PACKAGE = "llama_cpp"
 # What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,

@@ -13,16 +13,17 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sessions.build import output, python_tag
+from sessions.build import python_tag, wheels_folder
 from sessions.build.model import Wheel
+from sessions.command_line import child_nox
 from sessions.fetch.model import Source, Toolkit
 from sessions.matrix.model import Matrix, MatrixRow
-from sessions.shared import code_digest, console, disk, programs, records, subnox
+from sessions.shared import code_digest, console, disk, programs, records
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem, numbered
-from sessions.shared.nox_session import Context
-from sessions.shared.spec import ALL
-from sessions.shared.target import BuildSpec
-from sessions.verify import fingerprint
+from sessions.targets.spec import ALL
+from sessions.verify import checks_digest
 
 COLUMNS = ("target", "Python", "outcome", "MB", "wall", "CPU", "from cache", "shared")
 
@@ -115,12 +116,12 @@ def build(ctx: Context, spec: BuildSpec, rows: Sequence[MatrixRow]) -> MatrixRow
     log = at.build / "matrix.log"
     disk.mark(at.build)
     fresh = ["--fresh"] if ctx.options.fresh else []
-    words = [*subnox.words(ctx.options), *fresh]
-    code = subnox.heard(ctx.root, ["wheel", "verify"], spec.base, words, env=ctx.env, log=log)
+    words = [*child_nox.words(ctx.options), *fresh]
+    code = child_nox.heard(ctx.root, ["wheel", "verify"], spec.base, words, env=ctx.env, log=log)
     wheel = records.read(at.record("wheel"), "wheel", Wheel)
     if code or wheel is None:
         said = log.read_text(encoding="utf-8")
-        return failed(spec, subnox.reason(said), command(ctx, spec))
+        return failed(spec, child_nox.reason(said), command(ctx, spec))
     new = wheel != before
     cache = wheel.cache if new else {}
     earlier = [_inputs(ctx, row.folder) for row in rows if row.outcome in ("built", "up to date")]
@@ -165,11 +166,11 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
     path = at.wheels / made.file
     if new:
         asked = dataclasses.replace(ctx.options, python=spec.python)
-        words = [*subnox.words(asked, given=True), f"--wheel={path}"]
+        words = [*child_nox.words(asked, given=True), f"--wheel={path}"]
         log = at.build / "matrix.log"
-        code = subnox.heard(ctx.root, ["verify"], spec.base, words, env=ctx.env, log=log)
+        code = child_nox.heard(ctx.root, ["verify"], spec.base, words, env=ctx.env, log=log)
         if code:
-            told = subnox.reason(log.read_text(encoding="utf-8"))
+            told = child_nox.reason(log.read_text(encoding="utf-8"))
             return failed(spec, told, command(ctx, spec, f"--wheel={path}"))
         records.write(at.build / "repack.json", "repack", made)
     used = programs.cpu_seconds() + time.process_time() - cpu
@@ -202,7 +203,7 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     fingerprint = _fingerprint(ctx.spec, built, base)
     disk.mark(ctx.build)
     done = records.read(ctx.build / "repack.json", "repack", Wheel)
-    if done and not ctx.fresh and output.is_current(done, fingerprint, ctx.wheels):
+    if done and not ctx.fresh and wheels_folder.is_current(done, fingerprint, ctx.wheels):
         return done, False
     if calls := python_tag.calls(wheel):
         raise Problem(
@@ -250,7 +251,7 @@ def command(ctx: Context, spec: BuildSpec, *more: str) -> str:
     other = "--python" in spec.overrides  # than the target's own
     asked = dataclasses.replace(ctx.options, python=spec.python if other else None)
     given = any(word.startswith("--wheel=") for word in more)
-    words = subnox.words(asked, given=given)
+    words = child_nox.words(asked, given=given)
     return programs.typed(["nox", "-s", "verify", "--", f"--target={spec.base}", *words, *more])
 
 
@@ -260,10 +261,10 @@ def _find_pythons(ctx: Context) -> None:
     for spec in builders.values():
         folder = dataclasses.replace(ctx, spec=spec).build
         disk.mark(folder)
-        log, words = folder / "matrix.log", subnox.words(ctx.options, "probe")
-        if subnox.heard(ctx.root, ["probe"], spec.base, words, env=ctx.env, log=log):
+        log, words = folder / "matrix.log", child_nox.words(ctx.options, "probe")
+        if child_nox.heard(ctx.root, ["probe"], spec.base, words, env=ctx.env, log=log):
             raise Problem(
-                f"Nothing was built. {subnox.reason(log.read_text(encoding='utf-8'))}",
+                f"Nothing was built. {child_nox.reason(log.read_text(encoding='utf-8'))}",
                 id="matrix-nothing-built",
                 evidence=f"the output of the session probe is above, and in {log}",
                 remedy=f"follow the fix that probe shows above; if only Python {spec.python} "
@@ -296,7 +297,7 @@ def _allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
     """Of everything that decides a repacked wheel, and whether it holds what verify asks."""
     ours = code_digest.code(Path(python_tag.__file__))
-    return records.fingerprint([built.sha256, ours, fingerprint.verdict(spec, record)])
+    return records.fingerprint([built.sha256, ours, checks_digest.verdict(spec, record)])
 
 
 def _inputs(ctx: Context, label: str) -> tuple[Source | None, Toolkit | None]:

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import bench_files as files
+import gpu_watch
 import installing
-import one_run
 import report_file
+import run_folder
 import spawn
 import stats
-import watch
 from bench_files import stop
 
 Job = dict[str, Any]
@@ -35,7 +35,7 @@ TYPE = "Q4_K"
 # Each kind adds its speeds to a round, with its name before theirs.
 LARGE = {"hybrid": "Q4_K"}  # half of the layers on the GPU
 LARGE_ON_CPU = {"cpu_q4_k": "Q4_K", "cpu_q8_0": "Q8_0"}
-HALF = 2  # layers of that model (tinymodel.LARGE)
+HALF = 2  # layers of that model (tiny_llama.LARGE)
 SPEEDS = ("prompt_per_second", "generation_per_second")
 EXTRAS = ("gguf", "pyyaml", "tqdm")  # what makes the tiny model; installed when all is measured
 # What each child adds to a round: metrics by what the child calls them.
@@ -63,7 +63,7 @@ def main(told: Path, report: Path) -> None:
     """Measure, and write the report file. Ends with 2 and a message on stderr where it cannot."""
     job = json.loads(told.read_text(encoding="utf-8"))
     sys.path += [job["nvml"]] if job.get("nvml") else []
-    one_run.write(report, report_file.text(Bench(job).measure(), report_file.BENCH))
+    run_folder.write(report, report_file.text(Bench(job).measure(), report_file.BENCH))
 
 
 class Bench:
@@ -88,7 +88,7 @@ class Bench:
         self.said: Job = {}
         self.took: dict[tuple[str, str], float] = {}
         self.started, self.seconds, self.stops = "", 0.0, 0
-        self.state = self.folder / one_run.STATE
+        self.state = self.folder / run_folder.STATE
 
     def measure(self) -> Job:
         """Everything, and the report of it."""
@@ -151,7 +151,7 @@ class Bench:
                 "stops": self.stops,
             }
         )
-        one_run.write(self.state, text)
+        run_folder.write(self.state, text)
 
     def plan(self) -> list[tuple[Job, str, int]]:
         """Every step in its order: in each round every wheel takes its turn.
@@ -262,11 +262,11 @@ class Bench:
             "speeds": kind != "cold",
             "large": bool(large),
         }
-        with watch.watching(self.gpu) as looks:
+        with gpu_watch.watching(self.gpu) as looks:
             found = self.spawn(wheel, told, {"CUDA_CACHE_PATH": str(cache)})
         if self.gpu is not None:
             on_the_gpu(wheel["label"], found, HALF if kind == "hybrid" else None)
-            seen = watch.summary(looks)
+            seen = gpu_watch.summary(looks)
             found["vram_mib"] = seen["vram_mib"]
             self.conditions.append({"wheel": wheel["label"], "kind": kind, "round": round_, **seen})
         if kind == "cold":

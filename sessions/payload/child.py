@@ -36,8 +36,8 @@ def answers(job: Job) -> None:
     """Logits of every case of one GGML type against the oracle."""
     import llama
     import numpy as np
-    import oracle
-    import tinymodel
+    import tiny_llama
+    import tiny_reference
     from gguf import GGMLQuantizationType
 
     llama.start()
@@ -46,15 +46,15 @@ def answers(job: Job) -> None:
         say(unknown=name)
         return
     path = Path(job["folder"]) / f"{name}{job.get('cpu', '')}.gguf"
-    made = tinymodel.make(path, name)
+    made = tiny_llama.make(path, name)
     weights = made.weights
     if job.get("oracle_seed"):
         other = path.with_suffix(".other.gguf")
-        weights = tinymodel.make(other, name, job["oracle_seed"]).weights
+        weights = tiny_llama.make(other, name, job["oracle_seed"]).weights
     if job.get("flip"):
         flip(path)
-    tokens = tinymodel.prompt(max(LENGTHS.values()))
-    wanted, _ = oracle.forward(weights, tokens)
+    tokens = tiny_llama.prompt(max(LENGTHS.values()))
+    wanted, _ = tiny_reference.forward(weights, tokens)
     best = np.sort(wanted, axis=1)
     clear = best[:, -1] - best[:, -2] >= MARGIN
     say(model=name, sha256=made.sha256, chosen=cpu_module())
@@ -73,7 +73,7 @@ def answers(job: Job) -> None:
                 with llama.context(
                     loaded, **case, threads=job["threads"], length=max(LENGTHS.values())
                 ) as context:
-                    return llama.evaluate(context, tokens[:length], case["batch"], tinymodel.VOCAB)
+                    return llama.evaluate(context, tokens[:length], case["batch"], tiny_llama.VOCAB)
 
             try:
                 found = run()
@@ -89,7 +89,7 @@ def answers(job: Job) -> None:
                 result={
                     **shown,
                     **compared,
-                    "nmse": oracle.nmse(found, wanted[:length]),
+                    "nmse": tiny_reference.nmse(found, wanted[:length]),
                     "finite": bool(np.isfinite(found).all()),
                     "tokens": judged,
                     "equal": int(equal.sum()),
@@ -167,11 +167,11 @@ def device(job: Job) -> None:  # noqa: ARG001 (every step is called with its job
 def offload(job: Job) -> None:
     """Layers, buffers and device memory of one model; memory again after many loads."""
     import llama
-    import tinymodel
+    import tiny_llama
 
     llama.start()
     path = Path(job["folder"]) / "offload.gguf"
-    tinymodel.make(path, "F16")
+    tiny_llama.make(path, "F16")
     on_card = job["layers"] > 0
     weights = path.stat().st_size
     frees = []
@@ -184,7 +184,7 @@ def offload(job: Job) -> None:
                 loaded, batch=32, flash=True, kv="f16", threads=job["threads"], length=512
             ) as context,
         ):
-            llama.evaluate(context, tinymodel.prompt(32), 32, tinymodel.VOCAB)
+            llama.evaluate(context, tiny_llama.prompt(32), 32, tiny_llama.VOCAB)
             during = llama.memory()[0] if on_card else 0
             if number == 1:  # the first load also pays for CUDA itself
                 say(
@@ -200,12 +200,12 @@ def offload(job: Job) -> None:
 def api(job: Job) -> None:
     """The package's own interface: grammar, embeddings, state, vocabulary."""
     import numpy as np
-    import oracle
-    import tinymodel
+    import tiny_llama
+    import tiny_reference
     from llama_cpp import Llama, LlamaGrammar
 
     path = Path(job["folder"]) / "api.gguf"
-    made = tinymodel.make(path, "F16")
+    made = tiny_llama.make(path, "F16")
     common = {
         "model_path": str(path),
         "n_gpu_layers": job["layers"],
@@ -226,10 +226,10 @@ def api(job: Job) -> None:
     text = "Hola, se\u00f1or: \u6f22\u5b57 and \U0001f600 in 2 lines\nof text."
     ids = llm.tokenize(text.encode(), add_bos=False)
     say(text=text, back=llm.detokenize(ids).decode("utf-8", "replace").lstrip(" "), ids=len(ids))
-    tokens = tinymodel.prompt(16, GREEDY_SEED)
+    tokens = tiny_llama.prompt(16, GREEDY_SEED)
     wanted: list[int] = []
     for _ in range(GREEDY):
-        logits, _ = oracle.forward(made.weights, [*tokens, *wanted])
+        logits, _ = tiny_reference.forward(made.weights, [*tokens, *wanted])
         wanted.append(int(logits[-1].argmax()))
     other = Llama(**common)
     other.eval(tokens[:-1])
@@ -250,8 +250,8 @@ def api(job: Job) -> None:
     embedder = Llama(**common, **both, pooling_type=1)  # 1: mean over the tokens
     found = np.asarray(embedder.embed(text, normalize=False))
     ids = embedder.tokenize(text.encode())
-    _, hidden = oracle.forward(made.weights, ids)
-    say(embedding=oracle.nmse(found, hidden.mean(axis=0)), width=len(found))
+    _, hidden = tiny_reference.forward(made.weights, ids)
+    say(embedding=tiny_reference.nmse(found, hidden.mean(axis=0)), width=len(found))
 
 
 def times(job: Job) -> None:
@@ -259,29 +259,29 @@ def times(job: Job) -> None:
     import statistics
 
     import llama
-    import tinymodel
+    import tiny_llama
 
     llama.start()
     path = Path(job["folder"]) / "times.gguf"
-    tinymodel.make(path, "Q4_K")
+    tiny_llama.make(path, "Q4_K")
     start = time.monotonic()
     with llama.model(path, job["layers"]) as loaded:
         load = time.monotonic() - start
-        tokens = tinymodel.prompt(512)
+        tokens = tiny_llama.prompt(512)
         settings: Job = {"flash": True, "kv": "f16", "threads": job["threads"], "length": 640}
         with llama.context(loaded, batch=512, **settings) as context:
             start = time.monotonic()
-            llama.evaluate(context, tokens[:1], 1, tinymodel.VOCAB)
+            llama.evaluate(context, tokens[:1], 1, tiny_llama.VOCAB)
             first = time.monotonic() - start
         prompts, generations = [], []
         for _ in range(5):
             with llama.context(loaded, batch=512, **settings) as context:
                 start = time.monotonic()
-                llama.evaluate(context, tokens, 512, tinymodel.VOCAB)
+                llama.evaluate(context, tokens, 512, tiny_llama.VOCAB)
                 prompts.append(len(tokens) / (time.monotonic() - start))
             with llama.context(loaded, batch=1, **settings) as context:
                 start = time.monotonic()
-                llama.evaluate(context, tokens[:128], 1, tinymodel.VOCAB)
+                llama.evaluate(context, tokens[:128], 1, tiny_llama.VOCAB)
                 generations.append(128 / (time.monotonic() - start))
     say(
         load_seconds=load,
@@ -321,15 +321,15 @@ def feature(job: Job) -> None:
 
 def model(job: Job) -> None:
     """A model that wheels are measured with."""
-    import tinymodel
+    import tiny_llama
 
-    shape = tinymodel.LARGE if job["large"] else tinymodel.TINY
-    say(sha256=tinymodel.write(Path(job["model"]), job["type"], shape=shape))
+    shape = tiny_llama.LARGE if job["large"] else tiny_llama.TINY
+    say(sha256=tiny_llama.write(Path(job["model"]), job["type"], shape=shape))
 
 
 def speed(job: Job) -> None:
     """What a benchmark takes from one process."""
-    import speed as measured
+    import bench_speed as measured
 
     measured.measure(job, say)
     say(cpu_module=cpu_module())
@@ -344,9 +344,9 @@ def operators(job: Job) -> None:
 
 def family(job: Job) -> None:
     """One model family in one GGML type, against transformers."""
-    import families
+    import family_answers
 
-    families.run(job, say)
+    family_answers.run(job, say)
 
 
 WORK: dict[str, Callable[[Job], None]] = {

@@ -18,7 +18,7 @@ from typing import Any
 import gguf
 import numpy as np
 import numpy.typing as npt
-import tinymodel
+import tiny_llama
 from gguf import GGMLQuantizationType as GgmlType
 
 Array = npt.NDArray[np.float32]
@@ -75,10 +75,10 @@ def reference(path: Path, kind: str) -> Reference:
         return Reference(data["rows"], data["columns"], values)
 
 
-def draw(*key: str) -> tinymodel.Draw:
+def draw(*key: str) -> tiny_llama.Draw:
     """Random numbers of one thing, whatever else is drawn."""
     digest = hashlib.sha256("/".join(key).encode()).digest()
-    return tinymodel.Draw(int.from_bytes(digest[:8], "little"))
+    return tiny_llama.Draw(int.from_bytes(digest[:8], "little"))
 
 
 def type_of(tensor: Mapping[str, Any], kind: str) -> str:
@@ -97,7 +97,7 @@ def blocks(family: Family, tensor: Mapping[str, Any], kind: str) -> npt.NDArray[
     """The blocks of a drawn tensor, in the type that ``type_of`` names."""
     wanted, columns = type_of(tensor, kind), tensor["dims"][0]
     rows = int(np.prod(tensor["dims"])) // columns
-    made = tinymodel.blocks(
+    made = tiny_llama.blocks(
         draw(family.name, wanted, tensor["name"]), GgmlType[wanted], rows, columns
     )
     if wanted == "F32":
@@ -155,7 +155,7 @@ def wishes(family: str, router: Mapping[str, Any], vocabulary: int) -> Array:
     return found
 
 
-def _numbers(drawn: tinymodel.Draw, *shape: int) -> npt.NDArray[np.int64]:
+def _numbers(drawn: tiny_llama.Draw, *shape: int) -> npt.NDArray[np.int64]:
     many = drawn.bytes(*shape, 4).astype(np.int64)
     found: npt.NDArray[np.int64] = many @ np.array([1, 256, 65536, 16777216])
     return found

@@ -20,11 +20,11 @@ import llama
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
-import oracle
-import tinybert
-import tinylora
-import tinymodel
-import tinyvision
+import tiny_bert
+import tiny_llama
+import tiny_lora
+import tiny_reference
+import tiny_vision
 
 Job = dict[str, Any]
 Found = npt.NDArray[np.floating]
@@ -38,12 +38,12 @@ def vision(job: Job) -> None:
 
     llama.start()
     folder = Path(job["folder"])
-    text = tinymodel.make(folder / "vision-text.gguf", "F16").weights
-    pixels = tinyvision.picture()
+    text = tiny_llama.make(folder / "vision-text.gguf", "F16").weights
+    pixels = tiny_vision.picture()
     encode, embeddings = _mtmd(mtmd)
     for kind in ("F32", "F16"):
         path = folder / f"vision-{kind}.gguf"
-        wanted = tinyvision.forward(tinyvision.make(path, kind), pixels)
+        wanted = tiny_vision.forward(tiny_vision.make(path, kind), pixels)
         if _damaged(job, "vision"):
             child.flip(path, "v.blk.1.ffn_down.weight")
         with llama.model(folder / "vision-text.gguf", job["layers"]) as loaded:
@@ -58,7 +58,7 @@ def vision(job: Job) -> None:
                 image = next(chunk for chunk in chunks if chunk.tokens is None)
                 if encode(made, image.pointer):
                     raise llama.Refused(f"the picture is not encoded: {llama.LOG.tail()}")
-                shape = (tinyvision.TOKENS, tinymodel.EMBD)
+                shape = (tiny_vision.TOKENS, tiny_llama.EMBD)
                 found = np.ctypeslib.as_array(embeddings(made), shape).copy()
                 _answer(f"picture, {kind}", found, wanted)
                 logits = _read(mtmd, made, loaded, chunks, job)
@@ -88,13 +88,13 @@ def _mtmd(mtmd: Any) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _chunks(mtmd: Any, made: Any, pixels: tinyvision.PICTURE) -> Iterator[list[_Chunk]]:
+def _chunks(mtmd: Any, made: Any, pixels: tiny_vision.PICTURE) -> Iterator[list[_Chunk]]:
     """A text with a picture in it, as mtmd cuts it."""
     data = pixels.tobytes()
     space = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
     # Bytes in C; bindings call them a pointer to numbers, or a text.
     place = ctypes.cast(space, mtmd.mtmd_bitmap_init.argtypes[2])
-    bitmap = mtmd.mtmd_bitmap_init(tinyvision.SIZE, tinyvision.SIZE, place)
+    bitmap = mtmd.mtmd_bitmap_init(tiny_vision.SIZE, tiny_vision.SIZE, place)
     words = b"see " + mtmd.mtmd_default_marker() + b" what"
     given = mtmd.mtmd_input_text()
     given.text, given.add_special, given.parse_special = words, True, True
@@ -125,10 +125,12 @@ def _read(mtmd: Any, made: Any, loaded: Any, chunks: Sequence[_Chunk], job: Job)
             if code:
                 raise llama.Refused(f"a part of the prompt returned {code}: {llama.LOG.tail()}")
         logits = llama_cpp.llama_get_logits_ith(context, -1)
-        return np.ctypeslib.as_array(logits, (tinymodel.VOCAB,)).copy()
+        return np.ctypeslib.as_array(logits, (tiny_llama.VOCAB,)).copy()
 
 
-def _expected(text: Any, chunks: Sequence[_Chunk], picture: oracle.Array) -> oracle.Array:
+def _expected(
+    text: Any, chunks: Sequence[_Chunk], picture: tiny_reference.Array
+) -> tiny_reference.Array:
     """What ``_read`` must find: the tokens of a picture see each other."""
     parts: list[Any] = []
     where = range(0)
@@ -139,30 +141,32 @@ def _expected(text: Any, chunks: Sequence[_Chunk], picture: oracle.Array) -> ora
             parts.append(picture)
         else:
             parts.append(text["token_embd.weight"][chunk.tokens])
-    logits, _ = oracle.from_embeddings(text, np.concatenate(parts).astype(np.float64), where)
-    last: oracle.Array = logits[-1]
+    logits, _ = tiny_reference.from_embeddings(
+        text, np.concatenate(parts).astype(np.float64), where
+    )
+    last: tiny_reference.Array = logits[-1]
     return last
 
 
 def bert(job: Job) -> None:
     """Embeddings of two texts of different lengths in one batch, by each pooling."""
     llama.start()
-    texts = [tinybert.text(62, seed=1), tinybert.text(190, seed=2)]
-    wanted_ids = [tinybert.tokens(words) for words in texts]
+    texts = [tiny_bert.text(62, seed=1), tiny_bert.text(190, seed=2)]
+    wanted_ids = [tiny_bert.tokens(words) for words in texts]
     for kind in ("F32", "F16"):
         path = Path(job["folder"]) / f"bert-{kind}.gguf"
-        weights = tinybert.make(path, kind)
-        hidden = [tinybert.forward(weights, ids) for ids in wanted_ids]
+        weights = tiny_bert.make(path, kind)
+        hidden = [tiny_bert.forward(weights, ids) for ids in wanted_ids]
         if _damaged(job, "text-embeddings"):
             child.flip(path, "blk.1.ffn_down.weight")
         with llama.model(path, job["layers"]) as loaded:
             ids = [llama.tokenize(loaded, words) for words in texts]
             if ids != wanted_ids:
                 raise llama.Refused(f"{texts} became the tokens {ids}, not {wanted_ids}")
-            for pooling, number in tinybert.POOLING.items():
+            for pooling, number in tiny_bert.POOLING.items():
                 for flash in (False, True):
                     found = _embed(loaded, ids, flash, number, job["threads"])
-                    wanted = [tinybert.pooled(h, pooling).reshape(-1) for h in hidden]
+                    wanted = [tiny_bert.pooled(h, pooling).reshape(-1) for h in hidden]
                     way = "flash" if flash else "plain"
                     name = f"{kind}, pooling {pooling}, {way} attention"
                     _answer(name, np.concatenate(found), np.concatenate(wanted))
@@ -173,8 +177,8 @@ def _embed(
 ) -> list[Found]:
     """The embeddings of texts that are evaluated in one batch, each flattened."""
     more: Job = {"embeddings": True, "pooling_type": pooling, "n_seq_max": len(texts)}
-    settings: Job = {"kv": "f16", "threads": threads, "length": tinybert.CONTEXT}
-    with llama.context(loaded, batch=tinybert.CONTEXT, flash=flash, **settings, **more) as context:
+    settings: Job = {"kv": "f16", "threads": threads, "length": tiny_bert.CONTEXT}
+    with llama.context(loaded, batch=tiny_bert.CONTEXT, flash=flash, **settings, **more) as context:
         llama.decode_together(context, texts)
         ends = np.cumsum([len(ids) for ids in texts])
         found = []
@@ -184,7 +188,7 @@ def _embed(
             else:
                 rows = range(ends[number] - len(ids), ends[number])
                 pointers = [llama_cpp.llama_get_embeddings_ith(context, n) for n in rows]
-            parts = [np.ctypeslib.as_array(p, (tinybert.WIDTH,)).copy() for p in pointers]
+            parts = [np.ctypeslib.as_array(p, (tiny_bert.WIDTH,)).copy() for p in pointers]
             found.append(np.concatenate(parts))
     return found
 
@@ -193,18 +197,18 @@ def lora(job: Job) -> None:
     """Logits with an adapter at two scales; without it, the same bits before and after."""
     llama.start()
     path, other = (Path(job["folder"]) / f"lora-{name}.gguf" for name in ("model", "adapter"))
-    weights = tinymodel.make(path, "F16").weights
-    pairs = tinylora.make(other, weights)
+    weights = tiny_llama.make(path, "F16").weights
+    pairs = tiny_lora.make(other, weights)
     if _damaged(job, "lora"):
         child.flip(other, "blk.1.ffn_down.weight.lora_b")
-    tokens = tinymodel.prompt(max(BATCHES))
+    tokens = tiny_llama.prompt(max(BATCHES))
     with llama.model(path, job["layers"]) as loaded:
         adapter = llama_cpp.llama_adapter_lora_init(loaded, str(other).encode())
         if not adapter:
             raise llama.Refused(f"the adapter does not load: {llama.LOG.tail()}")
         plain = _logits(loaded, tokens, 32, job)
         for scale in (1.0, 0.5):
-            wanted, _ = oracle.forward(tinylora.applied(weights, pairs, scale), tokens)
+            wanted, _ = tiny_reference.forward(tiny_lora.applied(weights, pairs, scale), tokens)
             for batch in BATCHES:
                 start = _first(tokens, batch)
                 found = _logits(loaded, start, batch, job, (adapter, scale))
@@ -229,7 +233,7 @@ def _logits(
     with llama.context(loaded, batch=batch, **settings) as context:
         if adapter:
             llama.set_adapter(context, *adapter)
-        found: Found = llama.evaluate(context, tokens, batch, tinymodel.VOCAB)
+        found: Found = llama.evaluate(context, tokens, batch, tiny_llama.VOCAB)
         return found
 
 
@@ -237,13 +241,13 @@ def threads(job: Job) -> None:
     """Four threads evaluate with two models at once; each finds the bits of the first time."""
     llama.start()
     paths = [Path(job["folder"]) / f"threads-{n}.gguf" for n in (1, 2)]
-    weights, _ = (tinymodel.make(path, "Q4_K").weights for path in paths)
+    weights, _ = (tiny_llama.make(path, "Q4_K").weights for path in paths)
     if _damaged(job, "threads"):
         child.flip(paths[1])
-    tokens = tinymodel.prompt(96)
+    tokens = tiny_llama.prompt(96)
     with llama.model(paths[0], job["layers"]) as one, llama.model(paths[1], job["layers"]) as other:
         first = _logits(one, tokens, 32, job)
-        wanted, _ = oracle.forward(weights, tokens)
+        wanted, _ = tiny_reference.forward(weights, tokens)
         _answer("Q4_K, batch 32", first, wanted)
         found: list[bool] = []
 
@@ -292,11 +296,11 @@ def tokenizers(job: Job) -> None:
 
 def _placed(job: Job, name: str, ways: dict[str, tuple[int, tuple[float, ...]]]) -> None:
     llama.start()
-    tokens = tinymodel.prompt(512)
+    tokens = tiny_llama.prompt(512)
     places = {}
     for kind in ("F16", "Q4_K"):
         path = Path(job["folder"]) / f"{name}-{kind}.gguf"
-        wanted, _ = oracle.forward(tinymodel.make(path, kind).weights, tokens)
+        wanted, _ = tiny_reference.forward(tiny_llama.make(path, kind).weights, tokens)
         for way, (layers, split) in ways.items():
             llama.LOG.clear()
             if _damaged(job, name):  # everything on the first GPU
@@ -315,8 +319,8 @@ def _damaged(job: Job, name: str) -> bool:
     return name in job.get("damaged", ())
 
 
-def _answer(case: str, found: Found, wanted: oracle.Array) -> None:
-    child.say(result={"case": case, "nmse": oracle.nmse(found, wanted)})
+def _answer(case: str, found: Found, wanted: tiny_reference.Array) -> None:
+    child.say(result={"case": case, "nmse": tiny_reference.nmse(found, wanted)})
 
 
 WORK: dict[str, Callable[[Job], None]] = {

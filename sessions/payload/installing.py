@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import refusals
+import bundle_refusals
 
 RUNTIME = ("nvidia-cuda-runtime", "nvidia-cublas")
 
@@ -28,7 +28,7 @@ def for_this_python(name: str) -> str:
     pip refuses any other. What is in the wheel stays as it is: its libraries are loaded by ctypes
     and do not depend on Python.
     """
-    tag = f"cp{refusals.HERE.replace('.', '')}"
+    tag = f"cp{bundle_refusals.HERE.replace('.', '')}"
     return re.sub(r"-(cp3\d+)-\1-", f"-{tag}-{tag}-", name)
 
 
@@ -85,7 +85,7 @@ def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> No
         check=False,
     )
     if done.returncode:
-        refusals.stop(
+        bundle_refusals.stop(
             f"{what}\n{(done.stdout + done.stderr)[-800:]}",
             "correct the error that is shown above, then run the same command again",
         )

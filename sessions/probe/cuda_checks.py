@@ -8,9 +8,9 @@ from sessions.payload import gpu
 from sessions.probe.model import Toolchain
 from sessions.probe.selection import line
 from sessions.shared import knowledge
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check
-from sessions.shared.gpu_targets import fit
-from sessions.shared.target import BuildSpec
+from sessions.targets.auto_target import fit
 
 
 def checks(

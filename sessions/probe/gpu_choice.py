@@ -7,10 +7,10 @@ from typing import Any
 
 from sessions.payload import gpu
 from sessions.shared import knowledge
-from sessions.shared.command_line import command
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
+from sessions.shared.remedies import command
 
 
 def capabilities(spec: BuildSpec) -> list[str]:

@@ -9,9 +9,9 @@ from sessions.probe import cuda_checks
 from sessions.probe.model import Toolchain
 from sessions.probe.selection import STEP_MIB, line, outside, unusable
 from sessions.shared import knowledge
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check
 from sessions.shared.host import Host
-from sessions.shared.target import BuildSpec
 
 DISK_MIB = 6144  # with room; measured: toolkit 826, tools 217, source and download 240, tree 140
 

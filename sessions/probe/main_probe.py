@@ -20,10 +20,10 @@ from sessions.probe.selection import (
     line,
 )
 from sessions.shared import console, knowledge, machine, records
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
 from sessions.shared.machine import Machine
-from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
 
 _GNU = ("g++", *(f"g++-{n}" for n in range(16, 8, -1)))
 _CLANG = ("clang++", *(f"clang++-{n}" for n in range(22, 9, -1)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sessions.shared import host
+from sessions.shared.build_spec import HostRange
 from sessions.shared.checks import Check
-from sessions.shared.target import HostRange
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sessions.probe.model import Compiler, InstalledToolkit, Python
 from sessions.shared import knowledge
+from sessions.shared.build_spec import BuildSpec, HostRange
 from sessions.shared.host import Host
-from sessions.shared.target import BuildSpec, HostRange
 
 # What one compile step may take at most, with room. Measured, resident: 814 MB for cicc on
 # argsort.cu, 612 MB for llama-model.cpp (0.3.36 for 12.0a); 652 and 350 MB in 0.3.16 for 12.0.

@@ -9,13 +9,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sessions.release import contents
+from sessions.release import dist_contents
 from sessions.release.documents import release_page
 from sessions.release.index import builder
 from sessions.release.model import Gate, Release
 from sessions.shared import console, disk, programs, records
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
-from sessions.shared.nox_session import Context
 
 PAGE = "RELEASE.md"
 
@@ -77,7 +77,7 @@ def assemble(dist: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
     disk.mark(part)
     made = {outcome.gate.target: outcome for outcome in outcomes}
     refused = {name: outcome.gate for name, outcome in made.items() if not outcome.release}
-    stay = [name for name in contents.released(dist) if name not in made or name in refused]
+    stay = [name for name in dist_contents.released(dist) if name not in made or name in refused]
     gates = _keep(dist, part, stay)
     for name, outcome in made.items():
         if outcome.release and outcome.wheel:
@@ -88,10 +88,10 @@ def assemble(dist: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
                 shutil.copyfile(wheel, place / wheel.name)
             for file, data in outcome.files.items():
                 (place / file).write_bytes(data)
-            records.write(place / contents.RELEASE, "release", outcome.release)
+            records.write(place / dist_contents.RELEASE, "release", outcome.release)
     builder.write(part)
     records.write_text(part / PAGE, release_page.render(gates, refused))
-    contents.write(part)
+    dist_contents.write(part)
     if dist.exists():
         disk.put(dist, old)
     try:
@@ -122,12 +122,12 @@ def again(dist: Path, changed: Collection[str]) -> str:
 
     A run refuses every other target that was changed, so those of other options are deleted first.
     """
-    released = contents.released(dist)
+    released = dist_contents.released(dist)
     bad = [name for name in released if any(line.startswith(f"{name}/") for line in changed)]
     groups: dict[tuple[str, ...], list[tuple[Path, str]]] = {}
     steps = []
     for folder in (dist / name for name in bad or released[:1]):
-        release = records.read(folder / contents.RELEASE, "release", Release)
+        release = records.read(folder / dist_contents.RELEASE, "release", Release)
         if release is None and "+" in folder.name:  # nothing says which options it is of
             steps.append(f"delete {folder}")
             continue
@@ -144,11 +144,11 @@ def again(dist: Path, changed: Collection[str]) -> str:
 
 def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
     """Take over what was released before, if it is as it was written."""
-    changed, passed = contents.changed(dist), {}
+    changed, passed = dist_contents.changed(dist), {}
     for name in names:
         folder = dist / name
         refuse_changed(folder, changed)
-        release = records.read(folder / contents.RELEASE, "release", Release)
+        release = records.read(folder / dist_contents.RELEASE, "release", Release)
         found = records.read(folder / "gate.json", "gate", Gate)
         if release is None or found is None:
             unreadable = f"{name}/: its records belong to another version, or cannot be read"
@@ -156,7 +156,12 @@ def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
             continue
         (part / name).mkdir()
         more = [wheel.file for wheel in release.pythons]
-        for file in (release.file, *more, *release.files, contents.RELEASE):  # and nothing else
+        for file in (
+            release.file,
+            *more,
+            *release.files,
+            dist_contents.RELEASE,
+        ):  # and nothing else
             shutil.copyfile(folder / file, part / name / file)
         passed[name] = found
     return passed

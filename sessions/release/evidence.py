@@ -20,9 +20,9 @@ from sessions.run import bench_results, ops_results, smoke_results
 from sessions.run.model import BenchReport, OpsReport, SmokeReport
 from sessions.run.own_report import Report
 from sessions.shared import records
-from sessions.shared.command_line import command
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.errors import CHECK_FAILED, Problem, numbered
-from sessions.shared.target import BuildSpec
+from sessions.shared.remedies import command
 from sessions.verify.model import WheelFacts
 from sessions.verify.report_model import VerifyReport
 

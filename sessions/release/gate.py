@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sessions.build.model import Wheel
-from sessions.release import pythons
+from sessions.release import other_pythons
 from sessions.release.evidence import (
     Evidence,
     OpsRun,
@@ -20,13 +20,13 @@ from sessions.release.evidence import (
     refuted,
     unproven,
 )
-from sessions.release.pythons import Repacked
+from sessions.release.other_pythons import Repacked
 from sessions.run import ops_results, smoke_results
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
-from sessions.shared.command_line import command
 from sessions.shared.errors import Problem
-from sessions.verify import fingerprint
+from sessions.shared.remedies import command
+from sessions.verify import checks_digest
 
 UNSUPPORTED = "-allow-unsupported-compiler"
 
@@ -110,7 +110,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
         ),
     ]
     if situation.pythons.wheels or situation.pythons.faults:
-        names = pythons.names(situation.pythons.wheels)
+        names = other_pythons.names(situation.pythons.wheels)
         made.append(
             _check(
                 "pythons",
@@ -211,7 +211,7 @@ def _verify(found: Evidence) -> Iterator[str]:
     report = found.verify
     if found.facts.sha256 != found.sha256 or report.sha256 != found.sha256:
         yield f"facts.json and verify.json belong to another file, sha256 {report.sha256}"
-    if report.fingerprint != fingerprint.verdict(found.spec, found.wheel):
+    if report.fingerprint != checks_digest.verdict(found.spec, found.wheel):
         yield "it was checked with other rules, or for another target"
     checks = [check for group in report.groups for check in group.checks]
     yield from (f"{c.summary}" for c in checks if c.status == "fail")

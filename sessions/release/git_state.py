@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sessions.release import dist_folder
 from sessions.release.gate import Checkout
-from sessions.shared import options, programs, venvs
-from sessions.shared.nox_session import Context
+from sessions.shared import child_environment, programs, venvs
+from sessions.shared.context import Context
 
 
 def _words(checkout: Checkout) -> list[str]:
@@ -17,7 +17,7 @@ def _words(checkout: Checkout) -> list[str]:
 
 def read(ctx: Context) -> Checkout:
     """What git says of this project's own files."""
-    env = options.pip_environment(ctx.env)
+    env = child_environment.pip_environment(ctx.env)
 
     def git(*words: str) -> programs.Finished:
         return programs.capture(["git", "-C", str(ctx.root), *words], env=env)

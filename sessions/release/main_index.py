@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.release import contents
+from sessions.release import dist_contents
 from sessions.release.index import builder
 from sessions.shared import console, disk
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.nox_session import Context
 
 SITE = "site"
 
@@ -38,7 +38,7 @@ def main(ctx: Context) -> None:
         disk.mark(part)
         count = gather(folders, part)
         builder.write(part)
-        contents.write(part)
+        dist_contents.write(part)
         if site.exists():
             disk.put(site, old)
         disk.put(part, site)
@@ -50,14 +50,14 @@ def main(ctx: Context) -> None:
 
 def _checked(folder: Path) -> None:
     """Refuse a folder that is not as ``release`` or ``index`` wrote it."""
-    if not (folder / contents.NAME).is_file():
+    if not (folder / dist_contents.NAME).is_file():
         raise Problem(
-            f"{folder} is not a dist/ of blackwheel: it has no {contents.NAME}.",
+            f"{folder} is not a dist/ of blackwheel: it has no {dist_contents.NAME}.",
             id="index-not-a-dist",
             code=USAGE,
             remedy="nox -s index -- DIST DIST: name folders that nox -s release wrote",
         )
-    if lines := contents.changed(folder):
+    if lines := dist_contents.changed(folder):
         raise Problem(
             f"{folder} was changed after release wrote it, so it is not used.",
             id="index-dist-changed",

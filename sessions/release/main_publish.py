@@ -10,16 +10,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sessions.fetch import build_tools
-from sessions.release import contents, dist_folder, server_listing
+from sessions.release import dist_contents, dist_folder, server_listing
 from sessions.release.documents import wheel_card
 from sessions.release.index import builder
 from sessions.release.masking import masked
 from sessions.release.model import Release
-from sessions.shared import console, options, programs, venvs
-from sessions.shared.command_line import command
+from sessions.shared import child_environment, console, programs, venvs
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
+from sessions.shared.remedies import command
 
 _CONFLICT = "publish-file-conflict"
 _HOURS = 3600.0  # seconds that one upload may take
@@ -60,7 +60,7 @@ def main(ctx: Context) -> None:
 
 def _refuse_changed(dist: Path) -> None:
     """Refuse to publish pages or files that are not as ``release`` wrote them."""
-    if lines := contents.changed(dist):
+    if lines := dist_contents.changed(dist):
         more = [f"and {len(lines) - 8} more"] if len(lines) > 8 else []
         raise Problem(
             "dist/ was changed after release wrote it, so nothing is published.",
@@ -313,7 +313,7 @@ def _twine(ctx: Context) -> str:
 def _upload(ctx: Context, twine: str, wheel: Path, to: Place) -> None:
     command = [twine, "upload", "--non-interactive", "--disable-progress-bar", *to.words]
     # So wide that no line is broken: half a password would not be known as one.
-    env = {**options.twine_environment(ctx.env), "COLUMNS": "20000"}
+    env = {**child_environment.twine_environment(ctx.env), "COLUMNS": "20000"}
     done = programs.capture([*command, str(wheel)], env=env, timeout=_HOURS)
     # Also after a failure: another run was quicker, or the answer alone was lost.
     if _is_there_now(wheel, to, ctx.env):

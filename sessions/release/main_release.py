@@ -14,15 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sessions.build.model import Wheel
+from sessions.command_line import child_nox
 from sessions.probe import gpu_choice
 from sessions.release import (
-    contents,
+    dist_contents,
     dist_folder,
     gate,
     git_state,
+    other_pythons,
     provenance,
-    pythons,
-    reports,
+    remote_reports,
     reproduce,
 )
 from sessions.release.documents import bench_charts, release_page, report_page, wheel_card
@@ -31,10 +32,10 @@ from sessions.release.gate import Checkout, Situation
 from sessions.release.model import Gate, PythonWheel, Release
 from sessions.run import imported_report, ops_results, smoke_results
 from sessions.run.model import OpsReport, SmokeReport
-from sessions.shared import console, disk, programs, records, subnox
-from sessions.shared.command_line import command
+from sessions.shared import console, disk, programs, records
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.nox_session import Context
+from sessions.shared.remedies import command
 
 
 def main(ctx: Context) -> None:
@@ -48,24 +49,24 @@ def main(ctx: Context) -> None:
             "--reports DIR",
         )
     _refuse_epoch(ctx)
-    taken = reports.read(Path(ctx.options.reports)) if ctx.options.reports else ()
+    taken = remote_reports.read(Path(ctx.options.reports)) if ctx.options.reports else ()
     dist, mine = ctx.root / "dist", {spec.target for spec in ctx.specs}
     if ctx.options.dry_run:
         for spec in ctx.specs:
             one = dataclasses.replace(ctx, spec=spec)
-            released = (dist / spec.target / contents.RELEASE).is_file()
+            released = (dist / spec.target / dist_contents.RELEASE).is_file()
             console.say("\n".join(plan(one, proven=not _unproven(one), released=released)))
         console.say("--dry-run: nothing was built, tested or written")
         return
     with dist_folder.alone(ctx, dist):
-        changed = contents.changed(dist)
-        targets = mine.union(contents.released(dist))
+        changed = dist_contents.changed(dist)
+        targets = mine.union(dist_contents.released(dist))
         for target in sorted(targets - mine):  # before anything is built for it
             dist_folder.refuse_changed(dist / target, changed)
         before = git_state.read(ctx)
     each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs]
     codes = [_prove(one, taken) for one in each]
-    for line in reports.unused(taken, [_sha256(one) for one in each]):
+    for line in remote_reports.unused(taken, [_sha256(one) for one in each]):
         console.warn(line)
     # All now and in one order: two runs that want each other's would wait for ever.
     for target in sorted(mine):
@@ -178,7 +179,7 @@ def _one(
         return dist_folder.Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
     name = ctx.spec.base
     asked = dataclasses.replace(ctx.options, target=name)
-    repacked = pythons.read(ctx.root, ctx.targets, asked, found.path)
+    repacked = other_pythons.read(ctx.root, ctx.targets, asked, found.path)
     for older in repacked.older:
         console.warn(f"{name}: left out, because it was made from another build: {older}")
     situation = dataclasses.replace(situation, pythons=repacked)
@@ -229,20 +230,20 @@ def _started(found: Evidence) -> list[str]:
     return [run.report.started for run in ran(found) if run.place in needed(found)]
 
 
-def _prove(ctx: Context, taken: Sequence[reports.Report]) -> int:
+def _prove(ctx: Context, taken: Sequence[remote_reports.Report]) -> int:
     """Run the sessions that test the wheel; smoke on each GPU it can be, and is not yet."""
-    words = subnox.words(ctx.options)
+    words = child_nox.words(ctx.options)
     name = ctx.spec.base
     if ctx.options.report:
         more = ["--report", ctx.options.report]
         more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
         session = "ops" if imported_report.is_of_ops(Path(ctx.options.report)) else "smoke"
-        return subnox.follow(ctx.root, [session], name, [*words, *more])
-    code = subnox.follow(ctx.root, ["verify"], name, words)
-    for report in reports.of(taken, _sha256(ctx)) if not code else ():
+        return child_nox.follow(ctx.root, [session], name, [*words, *more])
+    code = child_nox.follow(ctx.root, ["verify"], name, words)
+    for report in remote_reports.of(taken, _sha256(ctx)) if not code else ():
         more = ["--report", str(report.path)]
         more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
-        code = code or subnox.follow(ctx.root, [report.session], name, [*words, *more])
+        code = code or child_nox.follow(ctx.root, [report.session], name, [*words, *more])
     capabilities = gpu_choice.capabilities(ctx.spec)
     for session, place in _unproven(ctx):
         if code:
@@ -252,7 +253,7 @@ def _prove(ctx: Context, taken: Sequence[reports.Report]) -> int:
             continue
         # Of one kind, the session finds the GPU itself.
         more = [f"--device={device}"] if len(capabilities) != 1 and place != "cpu" else []
-        code = subnox.follow(ctx.root, [session], name, [*words, *more])
+        code = child_nox.follow(ctx.root, [session], name, [*words, *more])
     return code
 
 

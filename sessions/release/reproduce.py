@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from sessions.build.model import Wheel
+from sessions.command_line import child_nox
 from sessions.release.evidence import Evidence, Reproduced
-from sessions.shared import console, disk, options, programs, records, subnox, venvs
-from sessions.shared.nox_session import Context
+from sessions.shared import child_environment, console, disk, programs, records, venvs
+from sessions.shared.context import Context
 from sessions.verify import diff
 
 
@@ -24,7 +25,7 @@ def again(ctx: Context, first: Evidence) -> tuple[str, ...]:
         disk.remove(folder)
     disk.mark(folder)
     copy = folder / "checkout"
-    env = options.pip_environment(ctx.env)
+    env = child_environment.pip_environment(ctx.env)
     listed = programs.capture(["git", "-C", str(ctx.root), "ls-files", "-z"], env=env)
     if listed.returncode:
         return (f"not built again: git ls-files: {venvs.tail(listed.output, 2)}",)
@@ -47,7 +48,7 @@ def again(ctx: Context, first: Evidence) -> tuple[str, ...]:
     env = {**ctx.env, "BLACKWHEEL_CACHE": str(ctx.cache)}
     console.say(f"Building {ctx.spec.target} a second time, from nothing, in {copy}")
     name = ctx.spec.base
-    code = subnox.follow(copy, ["wheel"], name, subnox.words(again), env=env)
+    code = child_nox.follow(copy, ["wheel"], name, child_nox.words(again), env=env)
     made = copy / "wheels" / ctx.spec.target
     second = records.read(made / "wheel.json", "wheel", Wheel)
     if code or second is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.payload import report_file, stats
-from sessions.run import fields, own_report
+from sessions.run import own_report, report_fields
 from sessions.run.model import BenchRatio, BenchReport, BenchWheel
 
 REPORT_FILE = "bench-report.json"  # the report as it was written where the wheels were measured
@@ -44,41 +44,44 @@ def tables(text: str) -> list[stats.Table]:
 def _report(report: dict[str, Any], origin: str) -> BenchReport:
     """The record of a report whose digest is right. Raises ValueError for what is not one."""
     named = (*_PLAIN, *_COUNTS, "capability", "driver", "seconds", "model", "wheels", "conditions")
-    fields.only("the report", report, named, may=("ratios",))
+    report_fields.only("the report", report, named, may=("ratios",))
     capability, driver = report["capability"], report["driver"]
-    plain: dict[str, Any] = {name: fields.line(name, report[name]) for name in _PLAIN}
-    plain |= {name: fields.count(name, report[name]) for name in _COUNTS}
-    measured = tuple(map(_wheel, fields.items("wheels", report["wheels"])))
+    plain: dict[str, Any] = {name: report_fields.line(name, report[name]) for name in _PLAIN}
+    plain |= {name: report_fields.count(name, report[name]) for name in _COUNTS}
+    measured = tuple(map(_wheel, report_fields.items("wheels", report["wheels"])))
     if len({wheel.label for wheel in measured}) != len(measured):
         raise ValueError("two wheels have one label")
     if not measured or measured[0].sha256 != plain["sha256"]:
         raise ValueError("the first wheel that was measured is not the one that it names")
     return BenchReport(
         **plain,
-        capability=None if capability is None else fields.line("capability", capability),
-        driver=None if driver is None else fields.line("driver", driver),
+        capability=None if capability is None else report_fields.line("capability", capability),
+        driver=None if driver is None else report_fields.line("driver", driver),
         origin=origin,
-        seconds=fields.number("seconds", report["seconds"]),
+        seconds=report_fields.number("seconds", report["seconds"]),
         confidence=CONFIDENCE,
         model=_model(report["model"]),
         wheels=measured,
         ratios=tuple(BenchRatio(**item) for item in stats.ratios(report)),
-        conditions=tuple(map(_condition, fields.items("conditions", report["conditions"]))),
+        conditions=tuple(map(_condition, report_fields.items("conditions", report["conditions"]))),
     )
 
 
 def _wheel(item: dict[str, Any]) -> BenchWheel:
-    fields.only("a wheel", item, BenchWheel.__dataclass_fields__)
-    values = fields.table("values", item["values"])
+    report_fields.only("a wheel", item, BenchWheel.__dataclass_fields__)
+    values = report_fields.table("values", item["values"])
     packages, module = item["packages"], item["cpu_module"]
     if not isinstance(packages, list):
         raise ValueError("packages is not a list")
     return BenchWheel(
-        **{name: fields.line(name, item[name]) for name in ("label", "file", "sha256", "version")},
-        cpu_module=None if module is None else fields.line("cpu_module", module),
-        brings_runtime=fields.flag("brings_runtime", item["brings_runtime"]),
-        packages=tuple(fields.line("a package", package) for package in packages),
-        jit_files=fields.count("jit_files", item["jit_files"]),
+        **{
+            name: report_fields.line(name, item[name])
+            for name in ("label", "file", "sha256", "version")
+        },
+        cpu_module=None if module is None else report_fields.line("cpu_module", module),
+        brings_runtime=report_fields.flag("brings_runtime", item["brings_runtime"]),
+        packages=tuple(report_fields.line("a package", package) for package in packages),
+        jit_files=report_fields.count("jit_files", item["jit_files"]),
         values={metric: _series(metric, series) for metric, series in values.items()},
     )
 
@@ -86,32 +89,32 @@ def _wheel(item: dict[str, Any]) -> BenchWheel:
 def _series(metric: str, values: Any) -> tuple[float, ...]:
     if not isinstance(values, list):
         raise ValueError(f"{metric} is not a list of values")
-    found = [fields.positive(metric, value) for value in values]
+    found = [report_fields.positive(metric, value) for value in values]
     if not all(1 / LARGEST <= value <= LARGEST for value in found):  # a ratio must be a number
         raise ValueError(f"{metric} has values that nobody measures")
     return tuple(stats.checked(metric, found))
 
 
 def _condition(item: dict[str, Any]) -> dict[str, Any]:
-    """What the GPU was like at one step, as payload/watch.py sums it up."""
-    fields.only("a condition", item, ("wheel", "kind", "round", "slowed", "looks", *_SEEN))
+    """What the GPU was like at one step, as payload/gpu_watch.py sums it up."""
+    report_fields.only("a condition", item, ("wheel", "kind", "round", "slowed", "looks", *_SEEN))
     slowed = item["slowed"]
     if not isinstance(slowed, list):
         raise ValueError("slowed is not a list")
     return {
-        **{name: fields.line(name, item[name]) for name in ("wheel", "kind")},
-        **{name: fields.count(name, item[name]) for name in ("round", "looks")},
-        **{n: None if item[n] is None else fields.number(n, item[n]) for n in _SEEN},
-        "slowed": [fields.line("slowed", reason) for reason in slowed],
+        **{name: report_fields.line(name, item[name]) for name in ("wheel", "kind")},
+        **{name: report_fields.count(name, item[name]) for name in ("round", "looks")},
+        **{n: None if item[n] is None else report_fields.number(n, item[n]) for n in _SEEN},
+        "slowed": [report_fields.line("slowed", reason) for reason in slowed],
     }
 
 
 def _model(item: Any) -> dict[str, Any] | None:
     if item is None:
         return None
-    fields.only("model", fields.table("model", item), ("file", "size", "sha256"))
+    report_fields.only("model", report_fields.table("model", item), ("file", "size", "sha256"))
     return {
-        "file": Path(fields.line("file", item["file"])).name,
-        "size": fields.count("size", item["size"]),
-        "sha256": fields.line("sha256", item["sha256"]),
+        "file": Path(report_fields.line("file", item["file"])).name,
+        "size": report_fields.count("size", item["size"]),
+        "sha256": report_fields.line("sha256", item["sha256"]),
     }

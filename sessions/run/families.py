@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import Version
 
 from sessions.payload import family_checks
-from sessions.run import fields
+from sessions.run import report_fields
 from sessions.shared import knowledge
 
 FAMILIES = knowledge.KNOWLEDGE.parent / "families"
@@ -112,39 +112,39 @@ def problems(version: Version, given: Row, *, on_gpu: bool) -> list[str]:
 
 def read(given: Row) -> Row:
     """The families of a report, as they may be in a record. Raises ValueError."""
-    fields.only("families", given, ("set", "rows", "operations"))
+    report_fields.only("families", given, ("set", "rows", "operations"))
     if given["set"] not in SETS:
         raise ValueError(f"{given['set']!r} is not a set of model families")
     if not isinstance(given["operations"], list):
         raise ValueError("operations is not a list")
     return {
         "set": given["set"],
-        "rows": [_row(row) for row in fields.items("families", given["rows"])],
-        "operations": [fields.line("an operation", text) for text in given["operations"]],
+        "rows": [_row(row) for row in report_fields.items("families", given["rows"])],
+        "operations": [report_fields.line("an operation", text) for text in given["operations"]],
     }
 
 
-_WAY = {"batch": fields.count, "flash": fields.flag}
+_WAY = {"batch": report_fields.count, "flash": report_fields.flag}
 
 
 def _row(item: Row) -> Row:
     names = ("family", "type")
-    plain = {name: fields.line(name, item.get(name)) for name in names}
+    plain = {name: report_fields.line(name, item.get(name)) for name in names}
     if "error" in item:
-        fields.only("a family's row", item, (*names, "error"), may=("split", *_WAY))
+        report_fields.only("a family's row", item, (*names, "error"), may=("split", *_WAY))
         way = {n: read(n, item[n]) for n, read in _WAY.items() if n in item}
-        split = {"split": fields.text("split", item["split"])} if "split" in item else {}
-        return {**plain, **way, **split, "error": fields.text("error", item["error"])}
+        split = {"split": report_fields.text("split", item["split"])} if "split" in item else {}
+        return {**plain, **way, **split, "error": report_fields.text("error", item["error"])}
     numbers = ("nmse", "worst")
     sizes = ("host_mib", "gpu_mib")
-    fields.only("a family's row", item, (*names, *_WAY, *numbers, *sizes, "split", "tokens",
+    report_fields.only("a family's row", item, (*names, *_WAY, *numbers, *sizes, "split", "tokens",
                                          "finite"))  # fmt: skip
     return {
         **plain,
         **{n: read(n, item[n]) for n, read in _WAY.items()},
-        "split": fields.text("split", item["split"]),
-        **{n: fields.number(n, item[n], any_float=True) for n in numbers},
-        **{n: fields.number(n, item[n]) for n in sizes},
-        "tokens": fields.count("tokens", item["tokens"]),
-        "finite": fields.flag("finite", item["finite"]),
+        "split": report_fields.text("split", item["split"]),
+        **{n: report_fields.number(n, item[n], any_float=True) for n in numbers},
+        **{n: report_fields.number(n, item[n]) for n in sizes},
+        "tokens": report_fields.count("tokens", item["tokens"]),
+        "finite": report_fields.flag("finite", item["finite"]),
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sessions.probe.model import Toolchain
 from sessions.shared import console, knowledge, venvs
-from sessions.shared.nox_session import Context
+from sessions.shared.context import Context
 
 
 def install(ctx: Context, wheel: Path, work: Path) -> Path:

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from sessions.payload import report_file
-from sessions.shared import console, options, programs, records, venvs
+from sessions.shared import child_environment, console, programs, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.nox_session import Context
 
 LARGEST = 16 * 2**20  # bytes of a report; one of 400 answers has 0.2 MB
 LARGEST_SIGNATURE = 2**16  # bytes of a file that ssh-keygen -Y sign writes; most have 300
@@ -87,7 +87,7 @@ def signed(ctx: Context, report: Path, data: bytes, signers: Path) -> str:
         signature = _bytes(beside, LARGEST_SIGNATURE).decode("utf-8")
     except (OSError, ValueError) as error:
         raise _unsigned(report, str(error)) from error
-    env = options.system_environment(ctx.env)
+    env = child_environment.system_environment(ctx.env)
     with tempfile.TemporaryDirectory(prefix="blackwheel-report-") as folder:
         copy, copied = Path(folder) / "report", Path(folder) / "report.sig"
         copy.write_bytes(data)

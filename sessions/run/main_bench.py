@@ -7,32 +7,32 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.build import other_builds
+from sessions.build import baselines
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
-from sessions.run import bench_results, imported_report, job, own_report, payload_process
+from sessions.run import bench_results, imported_report, own_report, payload_process, smoke_input
 from sessions.run.model import BenchReport
 from sessions.shared import (
+    child_environment,
     console,
     disk,
     knowledge,
     machine,
-    options,
     programs,
     records,
     venvs,
     wheel_name,
 )
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.nox_session import Context
 
 STATE = "state.json"  # what was measured so far: payload/bench.py
 
 
 def main(ctx: Context) -> None:
     """Measure, or take the report of a bundle that did; show it and leave the record."""
-    path, _ = job.chosen(ctx)
+    path, _ = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     if ctx.options.report:
@@ -63,7 +63,7 @@ def main(ctx: Context) -> None:
 
 def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     """Have the payload measure. Returns the report's text."""
-    model = job.model(ctx)
+    model = smoke_input.model(ctx)
     device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None and ctx.spec.archs:
@@ -72,7 +72,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         console.warn(
             f"fewer than {bench_results.LEAST} rounds: no difference of speed will be certain"
         )
-    wheels = [wheel, *other_builds.wheels(ctx)]
+    wheels = [wheel, *baselines.wheels(ctx)]
     try:
         entries = bench_results.wheels(ctx.spec.target, wheels, ctx.options.cpu_module)
     except ValueError as error:
@@ -85,7 +85,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     chain = ctx.need("probe", Toolchain)
     assert chain.python is not None
     work = folder / "bench"
-    told = job.job(
+    told = smoke_input.job(
         ctx.spec,
         file=wheel.name,
         sha256=records.file_sha256(wheel),
@@ -107,13 +107,20 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "runtime": "packages" if ctx.spec.cuda else "none",
         "link": None,
         "runtime_places": [],
-        "identity": job.identity(told, device, nvml),
+        "identity": smoke_input.identity(told, device, nvml),
     }
     _prepare(ctx, wheels, work, json.dumps(given, indent=1))
     answer, log_path = work / "report.json", work / "bench.log"
     # This Python, which has NVML's bindings; the wheels run in the target's own.
-    words = [sys.executable, "-I", str(job.PAYLOAD), "--bench", str(work / "job.json"), str(answer)]
-    env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
+    words = [
+        sys.executable,
+        "-I",
+        str(smoke_input.PAYLOAD),
+        "--bench",
+        str(work / "job.json"),
+        str(answer),
+    ]
+    env = {**child_environment.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
     done = payload_process.run(words, log_path, work / "run", env, "measuring")
     if done.returncode or not answer.exists():
         said = log_path.read_text(encoding="utf-8").splitlines()

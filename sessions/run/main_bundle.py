@@ -13,15 +13,16 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from sessions.build import other_builds, python_tag
+from sessions.build import baselines, python_tag
 from sessions.build.model import Wheel
+from sessions.command_line import child_nox
 from sessions.fetch import build_tools
 from sessions.probe import gpu_choice
-from sessions.run import families, job, ops_build, ops_results
-from sessions.shared import console, disk, knowledge, options, programs, records, subnox, venvs
-from sessions.shared.command_line import command, python
+from sessions.run import families, ops_build, ops_results, smoke_input
+from sessions.shared import child_environment, console, disk, knowledge, programs, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
-from sessions.shared.nox_session import Context
+from sessions.shared.remedies import command, python
 
 # NVIDIA's runtime and what it requires: brought by pip or found on the other machine; 0.6 GB.
 RUNTIME = re.compile(r"nvidia[-_]", re.IGNORECASE)
@@ -35,7 +36,7 @@ def main(ctx: Context) -> None:
     if ctx.specs:
         _build(each)
     ctx = each[0]
-    others = [] if ctx.specs else other_builds.wheels(ctx)
+    others = [] if ctx.specs else baselines.wheels(ctx)
     target = ctx.wheels / f"smoke-{ctx.spec.target}.pyz"
     if ctx.specs:
         target = ctx.root / "wheels" / "smoke.pyz"
@@ -94,7 +95,7 @@ def _build(each: Sequence[Context]) -> None:
     """Have the wheel of each target built and checked, then keep all of them as they are."""
     for one in each:
         name = one.spec.base
-        if subnox.follow(one.root, ["verify"], name, subnox.words(one.options)):
+        if child_nox.follow(one.root, ["verify"], name, child_nox.words(one.options)):
             raise Problem(
                 f"The wheel of {name} was not built, or failed a check, so there is no bundle.",
                 id="bundle-target-failed",
@@ -133,7 +134,7 @@ def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, ob
         "bad_drivers": knowledge.bad_drivers(ctx.spec.archs),
         "runtime": [need for need in wheel.requires if RUNTIME.match(need)],
         "capabilities": gpu_choice.capabilities(ctx.spec),
-        "job": job.job(
+        "job": smoke_input.job(
             ctx.spec,
             file=wheel.file,
             sha256=wheel.sha256,
@@ -221,7 +222,7 @@ def _collect_for(ctx: Context, folder: Path, python: str) -> bool:
     words += ["-d", str(folder.with_name(f"python{python}"))]
     for name, version in needed(folder, python):
         if name == "llama-cpp-python":
-            continue  # installed under that Python's tag (payload/launch.py)
+            continue  # installed under that Python's tag (payload/bundle_launch.py)
         if any(
             folder.with_name(f"python{python}").glob(f"{name.replace('-', '_')}-{version}-*.whl")
         ):
@@ -251,7 +252,7 @@ def _requirement(lock: Path, name: str) -> str:
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Write the bundle: a zip that Python runs, the payload's ``start.py`` its program."""
+    """Write the bundle: a zip that Python runs, the payload's ``bundle_start.py`` its program."""
     with target.open("wb") as stream:
         stream.write(b"#!/usr/bin/env python3\n")
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -260,18 +261,18 @@ def pack(folder: Path, target: Path) -> None:
                     whole = path.suffix == ".whl"  # compressed already, as families are
                     kind = zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED
                     archive.write(path, path.relative_to(folder), kind)
-            for path in sorted(job.PAYLOAD.iterdir()):
+            for path in sorted(smoke_input.PAYLOAD.iterdir()):
                 if path.suffix in (".py", ".json"):
                     archive.write(path, f"payload/{path.name}")
             for path in sorted(families.FAMILIES.glob("*.npz")):
                 archive.write(path, f"families/{path.name}", zipfile.ZIP_STORED)
-            archive.write(job.PAYLOAD / "start.py", "__main__.py")
+            archive.write(smoke_input.PAYLOAD / "bundle_start.py", "__main__.py")
 
 
 def _sign(ctx: Context, target: Path, key: str) -> None:
     command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", "blackwheel", str(target)]
     agent = {name: ctx.env[name] for name in ("SSH_AUTH_SOCK",) if name in ctx.env}
-    done = programs.capture(command, env={**options.pip_environment(ctx.env), **agent})
+    done = programs.capture(command, env={**child_environment.pip_environment(ctx.env), **agent})
     if done.returncode:
         raise Problem(
             "ssh-keygen could not sign the bundle.",

@@ -10,17 +10,17 @@ from sessions.probe import gpu_choice
 from sessions.run import (
     fresh_venv,
     imported_report,
-    job,
     ops_build,
     ops_results,
     own_report,
     payload_process,
+    smoke_input,
     smoke_results,
 )
 from sessions.run.model import OpsReport
-from sessions.shared import console, disk, machine, options, programs, records, wheel_name
+from sessions.shared import child_environment, console, disk, machine, programs, records, wheel_name
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
-from sessions.shared.nox_session import Context
 
 STATE = "state.json"  # what was answered so far: payload/ops.py
 LIBRARIES = "blackwheel-*"  # ours, beside the wheel's in its venv
@@ -28,7 +28,7 @@ LIBRARIES = "blackwheel-*"  # ours, beside the wheel's in its venv
 
 def main(ctx: Context) -> None:
     """Run the test, or take the report of a bundle that did; show it and leave the record."""
-    path, _ = job.chosen(ctx)
+    path, _ = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     signature = ""
@@ -57,8 +57,10 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     release = ops_build.release(wheel)
     part = ops_results.for_job(ctx.spec, release)
     work = folder / "ops"
-    told = job.job(ctx.spec, file=wheel.name, sha256=digest, version=wheel_name.version(wheel))
-    prepared = json.dumps([part, digest, job.identity(told, device, nvml)], indent=1)
+    told = smoke_input.job(
+        ctx.spec, file=wheel.name, sha256=digest, version=wheel_name.version(wheel)
+    )
+    prepared = json.dumps([part, digest, smoke_input.identity(told, device, nvml)], indent=1)
     if not _kept(ctx, work, prepared):
         _prepare(ctx, wheel, work)
         disk.mark(work / "run")
@@ -67,7 +69,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     libraries = {path.stem: str(path) for path in venv.glob(f"**/llama_cpp/lib/{LIBRARIES}")}
     given = {
         **part,
-        "identity": job.identity(told, device, nvml),
+        "identity": smoke_input.identity(told, device, nvml),
         "folder": str(work / "run"),
         "library": libraries["blackwheel-ops"],
         "reference": libraries.get("blackwheel-scalar"),
@@ -76,7 +78,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "cores": machine.cores(),
     }
     records.write_text(work / "job.json", json.dumps(given, indent=1))
-    env = {**options.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
+    env = {**child_environment.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
     return payload_process.report(venv, "ops", work, env, "cases", "--ops")
 
 

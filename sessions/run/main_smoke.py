@@ -13,23 +13,23 @@ from sessions.run import (
     families,
     fresh_venv,
     imported_report,
-    job,
     own_report,
     payload_process,
+    smoke_input,
     smoke_results,
 )
 from sessions.run.model import SmokeReport
 from sessions.shared import (
+    child_environment,
     console,
     disk,
     knowledge,
     machine,
-    options,
     records,
     wheel_name,
 )
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
-from sessions.shared.nox_session import Context
 
 # A file name of upstream's own tests of tokenizers, at the end of a path in its sdist.
 VOCABULARY = re.compile(r"/models/(ggml-vocab-[\w.-]+)$")
@@ -37,7 +37,7 @@ VOCABULARY = re.compile(r"/models/(ggml-vocab-[\w.-]+)$")
 
 def main(ctx: Context) -> None:
     """Run every check, or take the report of a bundle that ran them; leave the record."""
-    path, wheel = job.chosen(ctx)
+    path, wheel = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
     signature = ""
@@ -58,7 +58,7 @@ def main(ctx: Context) -> None:
 
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     """Install the wheel into a fresh venv and run the payload there. Returns the report's text."""
-    model = job.model(ctx)
+    model = smoke_input.model(ctx)
     device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None and ctx.spec.archs:
@@ -68,7 +68,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         disk.remove(work)
     disk.mark(work)
     venv = fresh_venv.install(ctx, wheel, work)
-    told = job.job(
+    told = smoke_input.job(
         ctx.spec,
         file=wheel.name,
         sha256=digest,
@@ -86,11 +86,11 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         "venv": str(venv),
         "model": str(model) if model else None,
         "vectors": _vectors(ctx, told["version"], work / "vectors"),
-        "identity": job.identity(told, device, nvml),
+        "identity": smoke_input.identity(told, device, nvml),
     }
     disk.mark(work / "run")
     records.write_text(work / "job.json", json.dumps(told, indent=1))
-    env = options.system_environment(ctx.env)
+    env = child_environment.system_environment(ctx.env)
     return payload_process.report(venv, "smoke", work, env, "checks")
 
 

@@ -20,9 +20,18 @@ from packaging.version import Version
 
 from sessions.fetch import sdist as sdists
 from sessions.probe.model import Compiler, Toolchain
-from sessions.shared import console, disk, knowledge, machine, options, programs, records, venvs
+from sessions.shared import (
+    child_environment,
+    console,
+    disk,
+    knowledge,
+    machine,
+    programs,
+    records,
+    venvs,
+)
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, REPORT, USAGE, Problem
-from sessions.shared.nox_session import Context
 
 HEADER = Path(__file__).with_name("ops_entry.h")
 GGML = "vendor/llama.cpp/ggml"
@@ -96,7 +105,7 @@ def built(ctx: Context, wheel: Path, work: Path, *, reference: bool) -> Built:
 
 def _environment(ctx: Context, compiler: Compiler) -> dict[str, str]:
     path = {} if compiler.family == "msvc" else {"PATH": "/usr/bin:/bin"}
-    return {**options.system_environment(ctx.env), **path, **compiler.variables}
+    return {**child_environment.system_environment(ctx.env), **path, **compiler.variables}
 
 
 # ---- objects ----

@@ -10,11 +10,11 @@ from typing import Any
 from packaging.utils import parse_wheel_filename
 
 from sessions.payload import ops_checks, report_file
-from sessions.run import fields, own_report, smoke_results
+from sessions.run import own_report, report_fields, smoke_results
 from sessions.run.model import OpsReport
 from sessions.shared import knowledge
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check
-from sessions.shared.target import BuildSpec
 
 _PLAIN = ("file", "sha256", "target", "device", "python", "system", "started", "version", "backend")
 _FIGURES = ("listed", "right", "wrong", "unsupported", "seconds")
@@ -114,50 +114,52 @@ def totals(report: OpsReport) -> dict[str, int]:
 def _report(report: dict[str, Any], origin: str) -> OpsReport:
     """The record of a report whose digest is right. Raises ValueError for what is not one."""
     rest = ("operators", "narrowed", "wrong", "problems", "libraries", "checks")
-    fields.only("the report", report, (*_PLAIN, "capability", "driver", "seconds", "stops", *rest))
+    report_fields.only(
+        "the report", report, (*_PLAIN, "capability", "driver", "seconds", "stops", *rest)
+    )
     capability, driver = report["capability"], report["driver"]
     if (report["device"] == "cpu") != (capability is None):
         raise ValueError(f"its device is {report['device']!r}, its capability {capability}")
     if capability is not None:
         smoke_results.is_capability(capability)
-    plain = {name: fields.line(name, report[name]) for name in _PLAIN}
+    plain = {name: report_fields.line(name, report[name]) for name in _PLAIN}
     if parse_wheel_filename(plain["file"])[1].public != plain["version"]:
         raise ValueError(f"{plain['file']} is not of the release {plain['version']}")
     return OpsReport(
         **plain,
         capability=capability,
-        driver=None if driver is None else fields.line("driver", driver),
+        driver=None if driver is None else report_fields.line("driver", driver),
         origin=origin,
-        seconds=fields.number("seconds", report["seconds"]),
-        stops=fields.count("stops", report["stops"]),
+        seconds=report_fields.number("seconds", report["seconds"]),
+        stops=report_fields.count("stops", report["stops"]),
         operators=_rows("operators", report["operators"]),
         narrowed=_rows("narrowed", report["narrowed"]),
-        wrong=tuple(map(_wrong, fields.items("wrong", report["wrong"]))),
+        wrong=tuple(map(_wrong, report_fields.items("wrong", report["wrong"]))),
         problems=_texts("problems", report["problems"]),
         libraries=_texts("libraries", report["libraries"]),
-        checks=tuple(map(smoke_results.check, fields.items("checks", report["checks"]))),
+        checks=tuple(map(smoke_results.check, report_fields.items("checks", report["checks"]))),
     )
 
 
 def _rows(name: str, value: Any) -> dict[str, dict[str, float]]:
     found = {}
-    for operator, row in fields.table(name, value).items():
-        fields.only(operator, fields.table(operator, row), _FIGURES)
-        counts = {field: fields.count(field, row[field]) for field in _FIGURES[:-1]}
-        seconds = fields.number("seconds", row["seconds"])
-        found[fields.line(name, operator)] = {**counts, "seconds": seconds}
+    for operator, row in report_fields.table(name, value).items():
+        report_fields.only(operator, report_fields.table(operator, row), _FIGURES)
+        counts = {field: report_fields.count(field, row[field]) for field in _FIGURES[:-1]}
+        seconds = report_fields.number("seconds", row["seconds"])
+        found[report_fields.line(name, operator)] = {**counts, "seconds": seconds}
     return found
 
 
 def _wrong(item: dict[str, Any]) -> dict[str, Any]:
-    fields.only("a wrong case", item, ("case", "narrowed", "tries"))
+    report_fields.only("a wrong case", item, ("case", "narrowed", "tries"))
     tries = _texts("tries", item["tries"])
     if not tries or not tries[0]:
         raise ValueError("a wrong case does not say what was wrong")
-    case = fields.text("case", item["case"])
+    case = report_fields.text("case", item["case"])
     return {
         "case": case,
-        "narrowed": fields.flag("narrowed", item["narrowed"]),
+        "narrowed": report_fields.flag("narrowed", item["narrowed"]),
         "tries": list(tries),
     }
 
@@ -165,4 +167,4 @@ def _wrong(item: dict[str, Any]) -> dict[str, Any]:
 def _texts(name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError(f"{name} is not a list")
-    return tuple(fields.text(name, item) for item in value)
+    return tuple(report_fields.text(name, item) for item in value)

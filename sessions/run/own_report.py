@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sessions.run.model import BenchReport, OpsReport, SmokeReport
-from sessions.shared.command_line import command, python
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.errors import CHECK_FAILED, Problem
-from sessions.shared.target import BuildSpec
+from sessions.shared.remedies import command, python
 
 Report = TypeVar("Report", SmokeReport, BenchReport, OpsReport)
 _OPTIONS = {"smoke": (), "ops": ("--ops",), "bench": ("--bench",)}  # of a bundle's program

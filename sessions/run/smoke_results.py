@@ -15,7 +15,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from sessions.payload import report_file
-from sessions.run import families, fields, own_report
+from sessions.run import families, own_report, report_fields
 from sessions.run.model import SmokeReport
 from sessions.shared.checks import Check
 
@@ -198,9 +198,9 @@ def late(version: Version) -> set[str]:
 
 def _report(report: dict[str, Any], origin: str) -> SmokeReport:
     """The record of a report whose digest is right. Raises ValueError for what is not one."""
-    fields.only("the report", report, (*_PLAIN, "capability", "driver", "seconds", "checks",
+    report_fields.only("the report", report, (*_PLAIN, "capability", "driver", "seconds", "checks",
         "cases", "times"), may=("families", "features", "system_info"))  # fmt: skip
-    plain = {name: fields.line(name, report[name]) for name in _PLAIN}
+    plain = {name: report_fields.line(name, report[name]) for name in _PLAIN}
     capability, driver = report["capability"], report["driver"]
     if (plain["device"] == "cpu") != (capability is None):
         raise ValueError(f"its device is {plain['device']!r}, its compute capability {capability}")
@@ -209,19 +209,21 @@ def _report(report: dict[str, Any], origin: str) -> SmokeReport:
     if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", plain["started"]):
         raise ValueError("started is not a time, as 2026-01-02T03:04:05Z")
     parse_wheel_filename(plain["file"])  # InvalidWheelFilename is a ValueError
-    times = fields.table("times", report["times"])
+    times = report_fields.table("times", report["times"])
     return SmokeReport(
         **plain,
         capability=capability,
-        driver=None if driver is None else fields.line("driver", driver),
+        driver=None if driver is None else report_fields.line("driver", driver),
         origin=origin,
-        seconds=fields.number("seconds", report["seconds"]),
-        checks=tuple(map(check, fields.items("checks", report["checks"]))),
-        cases=tuple(map(_case, fields.items("cases", report["cases"]))),
-        features=tuple(map(_feature, fields.items("features", report.get("features", [])))),
-        families=families.read(fields.table("families", report.get("families", families.NONE))),
+        seconds=report_fields.number("seconds", report["seconds"]),
+        checks=tuple(map(check, report_fields.items("checks", report["checks"]))),
+        cases=tuple(map(_case, report_fields.items("cases", report["cases"]))),
+        features=tuple(map(_feature, report_fields.items("features", report.get("features", [])))),
+        families=families.read(
+            report_fields.table("families", report.get("families", families.NONE))
+        ),
         times={
-            fields.line("a time's name", name): fields.number(name, value)
+            report_fields.line("a time's name", name): report_fields.number(name, value)
             for name, value in times.items()
             if value is not None  # where the wheel does not start, it takes no time
         },
@@ -230,49 +232,55 @@ def _report(report: dict[str, Any], origin: str) -> SmokeReport:
 
 def is_capability(value: Any) -> None:
     """Raise ValueError for what is not a compute capability."""
-    if not re.fullmatch(_CAPABILITY, fields.line("capability", value)):
+    if not re.fullmatch(_CAPABILITY, report_fields.line("capability", value)):
         raise ValueError(f"{value!r} is not a compute capability")
 
 
 def check(item: dict[str, Any]) -> Check:
     """A check as a report has it. Raises ValueError for what is not one."""
-    fields.only("a check", item, Check.__dataclass_fields__)
+    report_fields.only("a check", item, Check.__dataclass_fields__)
     if item["status"] not in ("ok", "fail"):
         raise ValueError(f"{item['status']!r} is not the status of a check")
-    made: dict[str, Any] = {name: fields.text(name, value) for name, value in item.items()}
+    made: dict[str, Any] = {name: report_fields.text(name, value) for name, value in item.items()}
     return Check(**made)
 
 
 def _feature(item: dict[str, Any]) -> dict[str, Any]:
-    fields.only("an answer of a feature", item, ("check", "case", "nmse", "bound"))
+    report_fields.only("an answer of a feature", item, ("check", "case", "nmse", "bound"))
     return {
-        "check": fields.line("check", item["check"]),
-        "case": fields.line("case", item["case"]),
-        "nmse": fields.number("nmse", item["nmse"], any_float=True),
-        "bound": fields.positive("bound", item["bound"]),
+        "check": report_fields.line("check", item["check"]),
+        "case": report_fields.line("case", item["case"]),
+        "nmse": report_fields.number("nmse", item["nmse"], any_float=True),
+        "bound": report_fields.positive("bound", item["bound"]),
     }
 
 
-_WAY = {"batch": fields.count, "flash": fields.flag, "kv": fields.line}
+_WAY = {"batch": report_fields.count, "flash": report_fields.flag, "kv": report_fields.line}
 
 
-_ANSWER = {"finite": fields.flag, "tokens": fields.count, "equal": fields.count}
+_ANSWER = {
+    "finite": report_fields.flag,
+    "tokens": report_fields.count,
+    "equal": report_fields.count,
+}
 
 
 def _case(item: dict[str, Any]) -> dict[str, Any]:
     """A case as it may be in a record: it has an answer, or the error that came instead."""
-    name = fields.line("a case's type", item.get("type"))
+    name = report_fields.line("a case's type", item.get("type"))
     if "nmse" not in item:
-        fields.only(f"a case of {name}", item, ("type", "error"), may=_WAY)
+        report_fields.only(f"a case of {name}", item, ("type", "error"), may=_WAY)
         known = {n: read(n, item[n]) for n, read in _WAY.items() if n in item}
-        return {"type": name, **known, "error": fields.text("error", item["error"])}
+        return {"type": name, **known, "error": report_fields.text("error", item["error"])}
     wanted = {**_WAY, **_ANSWER}
-    fields.only(f"a case of {name}", item, ("type", "nmse", "bound", *wanted), may=("repeats",))
+    report_fields.only(
+        f"a case of {name}", item, ("type", "nmse", "bound", *wanted), may=("repeats",)
+    )
     if "repeats" in item:
-        wanted["repeats"] = fields.flag
+        wanted["repeats"] = report_fields.flag
     return {
         **item,
         **{n: read(n, item[n]) for n, read in wanted.items()},
-        "nmse": fields.number("nmse", item["nmse"], any_float=True),
-        "bound": fields.positive("bound", item["bound"]),
+        "nmse": report_fields.number("nmse", item["nmse"], any_float=True),
+        "bound": report_fields.positive("bound", item["bound"]),
     }

@@ -1,1 +1,1 @@
-"""Used by three phases or more; knows none of them."""
+"""What three phases or more use. Imports no phase."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sessions.shared.build_spec import HostRange
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.target import HostRange
 
 _KINDS = ("real", "virtual")
 KNOWLEDGE = Path(__file__).parent.parent / "data" / "knowledge"

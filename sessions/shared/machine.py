@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from sessions.payload import cgroups, gpu
-from sessions.shared import knowledge, options, programs, records
+from sessions.shared import child_environment, knowledge, programs, records
 from sessions.shared.errors import Problem
 from sessions.shared.host import Host
 
@@ -179,7 +179,7 @@ def _vcvars(script: str, toolset: str, env: Mapping[str, str]) -> dict[str, Any]
     system = env.get("SYSTEMROOT", r"C:\Windows")
     path = (rf"{system}\System32", system, rf"{system}\System32\Wbem")
     clean = {
-        **options.system_environment(env),
+        **child_environment.system_environment(env),
         "PATH": ";".join((*path, rf"{system}\System32\WindowsPowerShell\v1.0")),
         "VSCMD_SKIP_SENDTELEMETRY": "1",
     }

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sessions.payload import pipconfig
-from sessions.shared import in_use, options, programs
+from sessions.shared import child_environment, in_use, programs
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
 
 
 def program(venv: Path, name: str) -> Path:
@@ -23,7 +23,7 @@ def program(venv: Path, name: str) -> Path:
 def make(ctx: Context, python: str, version: str, venv: Path) -> None:
     """A venv of that Python, whose minor version is ``version``. Raises Problem."""
     words = [python, "-I", "-m", "venv", str(venv)]
-    made = programs.capture(words, env=options.pip_environment(ctx.env))
+    made = programs.capture(words, env=child_environment.pip_environment(ctx.env))
     if made.returncode:
         raise Problem(
             f"Python {version} could not make a venv.",
@@ -36,7 +36,7 @@ def make(ctx: Context, python: str, version: str, venv: Path) -> None:
 
 def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
     """Run pip and return its output. A failure becomes the Problem it stands for."""
-    python, env = str(program(venv, "python")), options.pip_environment(ctx.env)
+    python, env = str(program(venv, "python")), child_environment.pip_environment(ctx.env)
     listed = _settings(python, tuple(env.items()))
     command = [python, "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check", *words]
     if ctx.options.offline:

@@ -14,13 +14,10 @@ from packaging.version import Version
 from sessions.build.sbom import INSIDE
 from sessions.probe import ms_runtime
 from sessions.shared import knowledge
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check
-from sessions.shared.target import BuildSpec
 from sessions.verify import checks_python
-from sessions.verify.metadata import PACKAGE
-from sessions.verify.model import Bill, Material
-from sessions.verify.policy import platform_libraries
-from sessions.verify.subject import (
+from sessions.verify.check_input import (
     REFUSED,
     Case,
     check,
@@ -30,6 +27,9 @@ from sessions.verify.subject import (
     requirement_of,
     stem,
 )
+from sessions.verify.metadata import PACKAGE
+from sessions.verify.model import Bill, Material
+from sessions.verify.wheel_rules import platform_libraries
 
 
 def archive(case: Case) -> Check:

@@ -12,10 +12,10 @@ from packaging.version import Version
 
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
-from sessions.verify import policy
+from sessions.verify import wheel_rules
+from sessions.verify.check_input import Case, check, find, rebuild, required, stem, unread
 from sessions.verify.metadata import PACKAGE
 from sessions.verify.model import Binding, Library
-from sessions.verify.subject import Case, check, find, rebuild, required, stem, unread
 
 _LOWER_BOUNDS = (">=", "==", "~=", ">")
 BY_PATH = "$ORIGIN/"  # before the name of a needed library: beside this one, whatever is loaded
@@ -53,7 +53,7 @@ def _libraries(case: Case) -> Iterator[str]:
 
 def _names(case: Case) -> Iterator[str]:
     """Libraries that no target's wheel has, and those that say that they are another."""
-    own, carried = policy.libraries("windows" if case.windows else "linux")
+    own, carried = wheel_rules.libraries("windows" if case.windows else "linux")
     known = re.compile("|".join([*map(re.escape, sorted(own)), *carried]))
     same = {(lib.sha256, lib.member.rsplit("/", 1)[-1]) for lib in case.libraries}
     for library in case.libraries:
@@ -81,7 +81,7 @@ def imports(case: Case) -> Check:
 
 
 def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
-    known = policy.platform_libraries("windows" if case.windows else "linux")
+    known = wheel_rules.platform_libraries("windows" if case.windows else "linux")
     inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
     inside |= {name.lower() for name in inside} if case.windows else set()
     who = {
@@ -163,10 +163,10 @@ def _neighbours(case: Case) -> Iterator[str]:
         yield from _apart(case)
         return
     inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
-    system = policy.platform_libraries("linux").system
+    system = wheel_rules.platform_libraries("linux").system
     home = f"{PACKAGE}/lib/"  # what auditwheel copies in is elsewhere, by names of its own
     private = {m.removeprefix(home) for m in case.facts.members if m.startswith(home)}
-    private -= policy.platform_libraries("linux").shared
+    private -= wheel_rules.platform_libraries("linux").shared
     for library in case.libraries:
         places = [
             place
@@ -273,7 +273,7 @@ def cpu_baseline(case: Case) -> Check:
 
     ggml loads a module for the CPU only where its score says that the CPU can run it.
     """
-    cpu = policy.cpu()
+    cpu = wheel_rules.cpu()
     variants = [name for lib in case.libraries if (name := cpu.variant(stem(lib.member)))]
     total = sum(lib.instructions for lib in case.libraries)
     return check(
@@ -287,7 +287,7 @@ def cpu_baseline(case: Case) -> Check:
     )
 
 
-def _beyond(case: Case, cpu: policy.CpuRules) -> Iterator[str]:
+def _beyond(case: Case, cpu: wheel_rules.CpuRules) -> Iterator[str]:
     for library in case.libraries:
         allowed = cpu.variants.get(cpu.variant(stem(library.member)) or "", cpu.features)
         for feature, count in library.cpu_features.items():
@@ -300,7 +300,7 @@ def _beyond(case: Case, cpu: policy.CpuRules) -> Iterator[str]:
                 yield f"{library.member}: {count} × {feature}, such as {shown}"
 
 
-def _dispatch(case: Case, cpu: policy.CpuRules, variants: Sequence[str]) -> Iterator[str]:
+def _dispatch(case: Case, cpu: wheel_rules.CpuRules, variants: Sequence[str]) -> Iterator[str]:
     """Where ggml does not choose, or has nothing to choose for some CPU."""
     names = {lib.member.rsplit("/", 1)[-1]: cpu.variant(stem(lib.member)) for lib in case.libraries}
     for library in case.libraries:
@@ -373,7 +373,7 @@ def _platform(case: Case, needs: dict[str, str]) -> Iterator[str]:
     for platform in sorted(platforms):
         if case.windows and platform == "win_amd64":
             continue
-        allowed = policy.manylinux(platform)
+        allowed = wheel_rules.manylinux(platform)
         if allowed is None:
             yield f"{platform} is not a tag of Windows x64 or manylinux x86_64"
             continue

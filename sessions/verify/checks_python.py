@@ -9,8 +9,8 @@ from sessions.build import import_hooks
 from sessions.build.import_hooks import DLLS
 from sessions.probe import ms_runtime
 from sessions.shared.checks import Check
+from sessions.verify.check_input import Case, check, rebuild
 from sessions.verify.metadata import PACKAGE
-from sessions.verify.subject import Case, check, rebuild
 
 # What Python imports: source, bytecode, extension modules. Source: importlib.machinery's suffixes.
 _IMPORTED = re.compile(r"(\.[^./]+)?\.(so|pyd)|\.pyc?|\.pyw", re.IGNORECASE)

@@ -12,7 +12,16 @@ from pathlib import Path
 import lief
 from packaging.version import Version
 
-from sessions.verify import device_code, elf, host_code, kinds, pe, policy, sourcepaths, symbols
+from sessions.verify import (
+    cpu_code,
+    elf,
+    file_kinds,
+    gpu_code,
+    pe,
+    source_paths,
+    symbols,
+    wheel_rules,
+)
 from sessions.verify.model import DeviceCode, Library
 
 _VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d{1,9}(?:\.\d{1,9})+)|(GLIBC_.*)")
@@ -24,9 +33,9 @@ def read(file: Path | str, member: str, folder: Path | str) -> Library:
     """The facts of a file that is or should be a library; ``folder`` takes what is unpacked."""
     lief.logging.disable()
     data = Path(file).read_bytes()
-    if kind := kinds.code(member, data[:512], 0o111):
+    if kind := file_kinds.code(member, data[:512], 0o111):
         return _library(data, member, None, format="", error=f"{kind}, not a library")
-    device = device_code.read(data, Path(folder))
+    device = gpu_code.read(data, Path(folder))
     binary = lief.parse(data)  # on Windows LIEF opens no path with letters beyond ASCII
     if isinstance(binary, lief.ELF.Binary):
         return _elf(binary, data, member, device)
@@ -184,7 +193,7 @@ def _library(
 ) -> Library:
     """``code`` is where there is machine code: its address, its start and end in the file."""
     pieces = ((address, data[start:end]) for address, start, end in code)
-    instructions, features, first = host_code.scan(pieces if machine == "x86_64" else ())
+    instructions, features, first = cpu_code.scan(pieces if machine == "x86_64" else ())
     return Library(
         member=member,
         sha256=hashlib.sha256(data).hexdigest(),
@@ -198,11 +207,11 @@ def _library(
         exports=exports,
         symbol_versions=symbol_versions or {},
         executable_stack=executable_stack,
-        build_paths=sourcepaths.find(data),
+        build_paths=source_paths.find(data),
         instructions=instructions,
         cpu_features=features,
         first_use=first,
-        guarded=policy.guarded(data, features, instructions),
+        guarded=wheel_rules.guarded(data, features, instructions),
         device=device,
         faults=tuple(itertools.islice(faults, FAULTS)),
         error=error or (device.error if device else None),
@@ -211,7 +220,9 @@ def _library(
 
 
 def _runtime(binary: symbols.Binary) -> dict[str, tuple[str, ...]]:
-    known = policy.platform_libraries("linux" if isinstance(binary, lief.ELF.Binary) else "windows")
+    known = wheel_rules.platform_libraries(
+        "linux" if isinstance(binary, lief.ELF.Binary) else "windows"
+    )
     return {n: names for n, names in symbols.functions(binary).items() if known.runtime(n)}
 
 

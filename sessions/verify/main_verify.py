@@ -8,14 +8,14 @@ from pathlib import Path
 
 from sessions.build import import_hooks
 from sessions.build.model import Wheel
-from sessions.shared import console, disk, machine, options, records
+from sessions.shared import child_environment, console, disk, machine, records
 from sessions.shared.checks import CheckGroup
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.nox_session import Context
-from sessions.verify import fingerprint, policy, reader
+from sessions.verify import checks_digest, reader, wheel_rules
+from sessions.verify.check_input import Case
 from sessions.verify.report_model import VerifyReport
 from sessions.verify.run_checks import judge
-from sessions.verify.subject import Case
 
 OVERLAY = Path(__file__).parents[1] / "build" / "overlay"
 LARGEST = 2 << 30  # bytes; upstream's largest wheel has 784 MB
@@ -28,7 +28,7 @@ def main(ctx: Context) -> None:
     path, record = _chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    rules = fingerprint.verdict(ctx.spec, record)
+    rules = checks_digest.verdict(ctx.spec, record)
     done = records.read(folder / "verify.json", "verify", VerifyReport)
     if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, rules):
         console.done(f"verify: up to date, {_held(done.groups)} for {path.name}")
@@ -41,7 +41,7 @@ def main(ctx: Context) -> None:
         found = reader.read(
             path,
             scratch,
-            options.system_environment(ctx.env),
+            child_environment.system_environment(ctx.env),
             machine.cores(),
             lambda n, total, name: meter.update(
                 n >> 20, total >> 20, _left(n, total, start), name.rsplit("/", 1)[-1]
@@ -50,7 +50,7 @@ def main(ctx: Context) -> None:
     disk.mark(folder)
     records.write(folder / "facts.json", "facts", found)
     ours = ctx.options.wheel is None
-    upstream = policy.upstream(found.metadata_version)
+    upstream = wheel_rules.upstream(found.metadata_version)
     case = Case(found, ctx.spec, record, ours, _loader(ctx), _preload(), upstream)
     bugs: dict[str, str] = {}
     groups = judge(case, bugs)

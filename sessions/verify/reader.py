@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sessions.shared import records
-from sessions.verify import archive, limited
-from sessions.verify.documents import Documents
+from sessions.verify import limited, zip_archive
 from sessions.verify.limited import Ended, Limits, Task
+from sessions.verify.members import Documents
 from sessions.verify.model import Library, WheelFacts
 
 # Of the reader of one library: bytes, and bytes for each of the file; seconds, and bytes a second.
@@ -33,12 +33,12 @@ def read(
     ``progress`` is told how many of how many bytes of libraries are read, and the last one's name.
     """
     args = (str(wheel.absolute()), str(scratch))
-    task = Task("sessions.verify.documents:read", Documents, args, DOCUMENTS)
+    task = Task("sessions.verify.members:read", Documents, args, DOCUMENTS)
     found = limited.call(task, scratch=scratch, env=env)
     if isinstance(found, Ended):
         return _plain(_unread(wheel, found.why))
     facts = found.facts
-    contents = archive.Contents(
+    contents = zip_archive.Contents(
         facts.members,
         found.digests,
         {},
@@ -79,7 +79,7 @@ def _plain(facts: WheelFacts) -> WheelFacts:
 
 
 def _libraries(
-    contents: archive.Contents,
+    contents: zip_archive.Contents,
     scratch: Path,
     env: Mapping[str, str],
     jobs: int,
@@ -100,7 +100,7 @@ def _libraries(
     return tuple(found[member] for member in contents.libraries)
 
 
-def _task(contents: archive.Contents, member: str, scratch: Path) -> limited.Task[Library]:
+def _task(contents: zip_archive.Contents, member: str, scratch: Path) -> limited.Task[Library]:
     copy = contents.libraries[member]
     size = contents.members[member]
     limits = limited.Limits(MEMORY + MEMORY_FACTOR * size, TIME + size / SPEED)

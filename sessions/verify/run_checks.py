@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from sessions.shared.checks import Check, CheckGroup
 from sessions.shared.errors import REPORT
-from sessions.verify import checks_device, checks_file, checks_libraries, checks_python
-from sessions.verify.subject import Case
+from sessions.verify import checks_file, checks_gpu_code, checks_libraries, checks_python
+from sessions.verify.check_input import Case
 
 
 def judge(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, ...]:
@@ -23,7 +23,7 @@ def judge(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, .
     if not case.facts.members:
         # Nothing of it was read.
         return (CheckGroup("The file", (_made(checks_file.archive, case, bugs),)),)
-    file, device, host = checks_file, checks_device, checks_libraries
+    file, device, host = checks_file, checks_gpu_code, checks_libraries
     groups = {
         "The file": (
             file.archive, file.record, file.metadata, file.layout, checks_python.python_files,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import lief
 
-from sessions.verify import policy
+from sessions.verify import wheel_rules
 
 Binary = lief.ELF.Binary | lief.PE.Binary
 _C_NAME = re.compile(r"[A-Za-z_]\w*")
@@ -71,7 +71,7 @@ def exported(wheel: Path) -> frozenset[str]:
 
 def _runtime(file: str) -> list[tuple[str, str]]:
     """(package, CUDA major) of a library of NVIDIA's runtime, on either system; else nothing."""
-    systems = [policy.platform_libraries(name) for name in ("linux", "windows")]
+    systems = [wheel_rules.platform_libraries(name) for name in ("linux", "windows")]
     return [pair for system in systems if (pair := system.runtime(file))]
 
 

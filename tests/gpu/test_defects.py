@@ -27,11 +27,11 @@ class Bench:
             archive.extractall(folder / "bundle")
         self.manifest = json.loads((folder / "bundle" / "manifest.json").read_text())
         sys.path[:0] = [str(folder / "bundle" / name) for name in ("payload", "nvml")]
+        import bundle_launch
         import gpu
         import installing
-        import launch
 
-        self.launch = launch
+        self.launch = bundle_launch
         options = argparse.Namespace(device=None, offline=True)
         nvml = gpu.read()
         found, what, _ = gpu.choose(nvml, self.manifest["capabilities"], 580, None)

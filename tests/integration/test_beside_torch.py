@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sessions.build import main_configure
-from sessions.shared import targets_file
+from sessions.targets import targets_file
 from tests.integration.conftest import REPOSITORY
 
 TORCH = ("2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from sessions.run import families, job
+from sessions.run import families, smoke_input
 from sessions.shared import knowledge
 from tests import family_defects
 from tests.integration.conftest import REPOSITORY
@@ -44,7 +44,7 @@ def answers(
     )
     program = [str(python), "-I", str(Path(family_defects.__file__))]
     done = subprocess.run(
-        [*program, str(job.PAYLOAD), str(families.FAMILIES), "0"],
+        [*program, str(smoke_input.PAYLOAD), str(families.FAMILIES), "0"],
         check=True,
         capture_output=True,
         text=True,

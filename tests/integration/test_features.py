@@ -135,8 +135,8 @@ def test_upstreams_own_tests_that_need_no_download_hold(python: str, sdist: Path
 @contextlib.contextmanager
 def server(python: str, folder: Path) -> Iterator[str]:
     """A server of a tiny model; its address."""
-    make = f"import sys; sys.path.insert(0, {str(PAYLOAD)!r}); import tinymodel, pathlib; "
-    make += f"tinymodel.make(pathlib.Path({str(folder / 'tiny.gguf')!r}), 'F16')"
+    make = f"import sys; sys.path.insert(0, {str(PAYLOAD)!r}); import tiny_llama, pathlib; "
+    make += f"tiny_llama.make(pathlib.Path({str(folder / 'tiny.gguf')!r}), 'F16')"
     subprocess.run([python, "-I", "-c", make], check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

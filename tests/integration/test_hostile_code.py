@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.shared import options
+from sessions.shared import child_environment
 from sessions.verify import elf, library, reader
 from sessions.verify.model import Library
 from tests import elfs
@@ -72,7 +72,7 @@ def read(data: bytes, folder: Path) -> Library:
     """The one library of a wheel, as ``verify`` reads it."""
     (folder / "scratch").mkdir()
     path = wheels.draft({"libllama.so": data}).pack(folder / "wheel")
-    env = options.system_environment(os.environ)
+    env = child_environment.system_environment(os.environ)
     (found,) = reader.read(path, folder / "scratch", env, 2, lambda *_: None).libraries
     return found
 

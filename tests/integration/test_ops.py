@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from sessions.payload import ops_checks
-from sessions.run import job, ops_build, ops_results
+from sessions.run import ops_build, ops_results, smoke_input
 from tests import fakes
 from tests.integration.conftest import REPOSITORY
 
@@ -186,7 +186,7 @@ def run(lab: Lab, reference: Path | None, prefix: tuple[str, ...] = ()) -> dict[
     path = work / "job.json"
     path.write_text(json.dumps(told), encoding="utf-8")
     done = subprocess.run(
-        [*prefix, str(lab.python), "-I", "-c", DRIVER, str(job.PAYLOAD), str(path)],
+        [*prefix, str(lab.python), "-I", "-c", DRIVER, str(smoke_input.PAYLOAD), str(path)],
         check=True,
         capture_output=True,
         text=True,

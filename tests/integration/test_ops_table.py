@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from sessions.run import job, ops_build, ops_results
+from sessions.run import ops_build, ops_results, smoke_input
 from sessions.shared import knowledge
 from tests.integration.conftest import REPOSITORY
 from tests.integration.test_families import WHEELS
@@ -106,7 +106,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The payload's module, imported as it is there: beside the others."""
-    monkeypatch.syspath_prepend(str(job.PAYLOAD))
+    monkeypatch.syspath_prepend(str(smoke_input.PAYLOAD))
     yield importlib.import_module("ops")
     for name in ("ops", "ops_checks", "report_file", "spawn", "child"):
         sys.modules.pop(name, None)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sessions.run import job
+from sessions.run import smoke_input
 from tests.integration.conftest import REPOSITORY
 
 TOKENS, TYPES = 32, ("F16", "Q8_0", "Q4_K")
@@ -52,20 +52,21 @@ class Models:
 @pytest.fixture(scope="module")
 def payload() -> Iterator[None]:
     """The payload's modules, which import one another by their names."""
-    sys.path.insert(0, str(job.PAYLOAD))
+    sys.path.insert(0, str(smoke_input.PAYLOAD))
     yield
-    sys.path.remove(str(job.PAYLOAD))
+    sys.path.remove(str(smoke_input.PAYLOAD))
 
 
 @pytest.fixture(scope="module")
 def models(payload: None, tmp_path_factory: pytest.TempPathFactory) -> Models:
-    tinymodel, oracle = importlib.import_module("tinymodel"), importlib.import_module("oracle")
+    tiny_llama = importlib.import_module("tiny_llama")
+    tiny_reference = importlib.import_module("tiny_reference")
     folder = tmp_path_factory.mktemp("models")
     paths = {name: str(folder / f"{name}.gguf") for name in TYPES}
-    tokens = [int(token) for token in tinymodel.prompt(TOKENS)]
-    made = {name: tinymodel.make(Path(path), name).weights for name, path in paths.items()}
-    answers = {name: oracle.forward(weights, tokens)[0] for name, weights in made.items()}
-    return Models(paths, tokens, answers, tinymodel.VOCAB, oracle)
+    tokens = [int(token) for token in tiny_llama.prompt(TOKENS)]
+    made = {name: tiny_llama.make(Path(path), name).weights for name, path in paths.items()}
+    answers = {name: tiny_reference.forward(weights, tokens)[0] for name, weights in made.items()}
+    return Models(paths, tokens, answers, tiny_llama.VOCAB, tiny_reference)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_the_module_for_a_cpu_is_taken_and_computes_what_is_right(
 ) -> None:
     paths: Sequence[str] = list(models.paths.values())
     text = PROGRAM.format(
-        payload=str(job.PAYLOAD),
+        payload=str(smoke_input.PAYLOAD),
         models=paths,
         tokens=models.tokens,
         count=TOKENS,
@@ -127,7 +128,7 @@ def test_the_module_for_a_cpu_is_taken_and_computes_what_is_right(
     assert done.returncode == 0, said(done)
     assert done.stdout.split() == [module]
     numpy = importlib.import_module("numpy")
-    bounds = json.loads((job.PAYLOAD / "bounds.json").read_text(encoding="utf-8"))["type"]
+    bounds = json.loads((smoke_input.PAYLOAD / "bounds.json").read_text(encoding="utf-8"))["type"]
     for name, path in models.paths.items():
         answer = Path(path + ".npy")
         assert models.oracle.nmse(numpy.load(answer), models.answers[name]) <= bounds[name], name

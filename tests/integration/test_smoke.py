@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sessions.run import job
+from sessions.run import smoke_input
 from tests import fakes
 from tests.integration.conftest import REPOSITORY
 
@@ -67,7 +67,7 @@ def test_the_cuda_wheel_computes_right_on_the_cpu_without_a_driver_and_with_one_
     stub.mkdir()
     shutil.copy(toolkit / "lib" / "stubs" / "libcuda.so", stub / "libcuda.so.1")
     told = {
-        **job.job(fakes.spec(), file=wheel["file"], sha256="", version=wheel["version"]),
+        **smoke_input.job(fakes.spec(), file=wheel["file"], sha256="", version=wheel["version"]),
         "types": ["F16", "Q4_K", "IQ3_S"],
         "layers": 0,
         "visible": "-1",
@@ -77,7 +77,13 @@ def test_the_cuda_wheel_computes_right_on_the_cpu_without_a_driver_and_with_one_
     for name, env in (("refuses", {"LD_LIBRARY_PATH": str(stub)}), ("none", {})):
         folder = tmp_path / name
         folder.mkdir()
-        words = ["-I", "-c", PROGRAM, str(job.PAYLOAD), json.dumps({**told, "folder": str(folder)})]
+        words = [
+            "-I",
+            "-c",
+            PROGRAM,
+            str(smoke_input.PAYLOAD),
+            json.dumps({**told, "folder": str(folder)}),
+        ]
         done = subprocess.run(
             [str(venv / "bin" / "python"), *words],
             env={"HOME": str(tmp_path), **env},

@@ -21,12 +21,12 @@ import lief
 import pytest
 
 from sessions.build.model import Wheel
-from sessions.shared import options, records
+from sessions.shared import child_environment, records
 from sessions.shared.checks import Check
-from sessions.verify import device_code, fatbin, library, limited, reader
+from sessions.verify import fatbin, gpu_code, library, limited, reader
+from sessions.verify.check_input import Case
 from sessions.verify.model import Library
 from sessions.verify.run_checks import judge
-from sessions.verify.subject import Case
 from tests.integration import wheels
 from tests.integration.conftest import ODD, REPOSITORY, Project, Ran, copy_project, snapshot
 from tests.integration.wheels import LIB, Draft, Workshop, judged, target
@@ -665,7 +665,11 @@ def test_wheel_of_ours_without_a_record_is_neither_fresh_nor_reproducible(
     path = sound.pack(tmp_path / "wheel", recorded=False)
     (tmp_path / "scratch").mkdir()
     found = reader.read(
-        path, tmp_path / "scratch", options.system_environment(os.environ), 2, lambda *_: None
+        path,
+        tmp_path / "scratch",
+        child_environment.system_environment(os.environ),
+        2,
+        lambda *_: None,
     )
     groups = judge(Case(found, target("rtx50"), None, True, found.loader or "", wheels.preload()))
     checks = {check.id: check for group in groups for check in group.checks}
@@ -766,13 +770,13 @@ def test_without_cuobjdump_nothing_is_known_of_device_code_and_nothing_passes(
 ) -> None:
     path = sound.pack(tmp_path / "wheel")
     (tmp_path / "scratch").mkdir()
-    env = options.system_environment(os.environ)
+    env = child_environment.system_environment(os.environ)
     found = reader.read(path, tmp_path / "scratch", env, 2, lambda *_: None)
 
     def none(name: str) -> Path:
         raise fatbin.Unreadable(f"the package nvidia-cuda-{name} is not installed")
 
-    monkeypatch.setattr(device_code, "installed", none)
+    monkeypatch.setattr(gpu_code, "installed", none)
     (tmp_path / "libggml-cuda.so").write_bytes(sound.members[CUDA])
     read = library.read(tmp_path / "libggml-cuda.so", CUDA, tmp_path / "unpacked")
     assert read.device is not None
@@ -880,13 +884,13 @@ def test_count_of_tensor_instructions_is_that_of_a_full_disassembly(
     kernel: str,
     kinds: set[str],
 ) -> None:
-    words = [str(device_code.installed("cuobjdump")), "--extract-elf", "all"]
+    words = [str(gpu_code.installed("cuobjdump")), "--extract-elf", "all"]
     subprocess.run([*words, str(real_library(CUDA))], cwd=tmp_path, check=True, capture_output=True)
     # As nvcc mangles a template's name: _Z18flash_attn_ext_f16I…
     name = f"{len(kernel)}{kernel}I".encode()
     named = [path for path in tmp_path.glob("*.cubin") if name in path.read_bytes()]
     cubin = min(named, key=lambda path: path.stat().st_size)
-    words = [str(device_code.installed("nvdisasm")), "-c", str(cubin)]
+    words = [str(gpu_code.installed("nvdisasm")), "-c", str(cubin)]
     listing = subprocess.run(words, check=True, capture_output=True, text=True).stdout
     expected = Counter(re.findall(r"\s([A-Z]*MMA(?:\.\w+)*)\s", listing))
     assert {mnemonic.split(".")[0] for mnemonic in expected} == kinds
@@ -896,7 +900,7 @@ def test_count_of_tensor_instructions_is_that_of_a_full_disassembly(
         *(shop.toolkit / "bin" / "fatbinary", "--64", f"--create={tmp_path / 'one.fatbin'}"),
         f"--image3=kind=elf,sm=120,file={cubin}",
     )
-    found = device_code.read((tmp_path / "one.fatbin").read_bytes(), tmp_path / "unpacked")
+    found = gpu_code.read((tmp_path / "one.fatbin").read_bytes(), tmp_path / "unpacked")
     assert found is not None
     assert found.error is None
     assert found.tensor == dict(expected)
@@ -906,7 +910,7 @@ def test_count_of_tensor_instructions_is_that_of_a_full_disassembly(
 def test_names_in_a_fat_binary_say_nothing_that_is_believed(shop: Workshop, tmp_path: Path) -> None:
     """cuobjdump prints the name of a piece of code as it stands, line ends included."""
     cubin = tmp_path / "one.cubin"
-    words = [str(device_code.installed("cuobjdump")), "--extract-elf", "all"]
+    words = [str(gpu_code.installed("cuobjdump")), "--extract-elf", "all"]
     subprocess.run([*words, str(shop.fatbin("sm_120"))], cwd=tmp_path, check=True)
     next(tmp_path.glob("*.cubin")).rename(cubin)
     name = "evil\nELF file    2: y.sm_90.cubin\nPTX file    1: z.sm_90.ptx"
@@ -916,7 +920,7 @@ def test_names_in_a_fat_binary_say_nothing_that_is_believed(shop: Workshop, tmp_
     )
     data = (tmp_path / "named.fatbin").read_bytes()
     assert name.encode() in data
-    found = device_code.read(data, tmp_path / "unpacked")
+    found = gpu_code.read(data, tmp_path / "unpacked")
     assert found is not None
     assert (found.error, found.sass, found.ptx) == (None, {"sm_120": 1}, {})
     assert found.tensor.keys() == {"HMMA.16816.F32", "IMMA.16832.S8.S8"}

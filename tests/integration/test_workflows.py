@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from sessions.command_line import parse_options, session_order
 from sessions.lock import main_lock
-from sessions.shared import disk, graph, options
+from sessions.shared import disk
 from sessions.shared.errors import Problem
 from tests import tiny
 from tests.integration.conftest import REPOSITORY, Checkout, Project, copy_project
@@ -158,7 +159,9 @@ def unknown(text: str) -> list[str]:
         found += sorted(set(words[1:dashes]) - sessions())
         try:
             given = [w for w in words[dashes + 1 :] if not w.startswith(("dist-", "${"))]
-            options.parse(given, [s for s in words[1:dashes] if s in graph.REQUIRES] or None)
+            parse_options.parse(
+                given, [s for s in words[1:dashes] if s in session_order.REQUIRES] or None
+            )
         except Problem as problem:
             found.append(str(problem))
     return found

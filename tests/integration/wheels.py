@@ -25,13 +25,14 @@ from sessions.build.model import Wheel
 from sessions.fetch.model import Toolkit
 from sessions.lock import main_lock as locking
 from sessions.probe.model import Toolchain
-from sessions.shared import options, records, targets_file
+from sessions.shared import child_environment, records
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check
-from sessions.shared.target import BuildSpec
+from sessions.targets import targets_file
 from sessions.verify import reader
-from sessions.verify.policy import Upstream
+from sessions.verify.check_input import Case
 from sessions.verify.run_checks import judge
-from sessions.verify.subject import Case
+from sessions.verify.wheel_rules import Upstream
 from tests import fakes
 from tests.integration.conftest import REPOSITORY, sha256
 
@@ -350,7 +351,7 @@ def judged(
     scratch.mkdir(parents=True, exist_ok=True)
     beside = records.read(path.parent / "wheel.json", "wheel", Wheel)
     record = beside if beside and beside.file == path.name else None
-    env = options.system_environment(os.environ)
+    env = child_environment.system_environment(os.environ)
     found = reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
     digest = records.text_sha256(import_hooks.loader_text(added()).encode())
     release = upstream or known(found.version)

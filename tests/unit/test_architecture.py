@@ -19,6 +19,8 @@ SESSIONS = ROOT / "sessions"
 PHASES = (
     "payload",
     "shared",
+    "targets",
+    "command_line",
     "probe",
     "fetch",
     "build",
@@ -60,59 +62,75 @@ PAYLOAD_NEEDS: dict[str, set[str]] = {
         "report_file",
         "spawn",
     },
-    "bench": {"bench_files", "installing", "one_run", "report_file", "spawn", "stats", "watch"},
+    "bench": {
+        "bench_files",
+        "installing",
+        "run_folder",
+        "report_file",
+        "spawn",
+        "stats",
+        "gpu_watch",
+    },
     "bench_files": {"installing", "spawn"},
     "gpu": {"pynvml"},
     "cgroups": set(),
     "child": {
-        "families",
+        "family_answers",
         "features",
         "gguf",
         "llama",
         "llama_cpp",
         "numpy",
         "ops",
-        "oracle",
-        "speed",
-        "tinymodel",
+        "tiny_reference",
+        "bench_speed",
+        "tiny_llama",
     },
-    "encoder": {"gguf", "numpy", "tinymodel"},
+    "tiny_encoder": {"gguf", "numpy", "tiny_llama"},
     "feature_checks": {"smoke_checks"},
     "features": {
         "child",
         "llama",
         "llama_cpp",
         "numpy",
-        "oracle",
-        "tinybert",
-        "tinylora",
-        "tinymodel",
-        "tinyvision",
+        "tiny_reference",
+        "tiny_bert",
+        "tiny_lora",
+        "tiny_llama",
+        "tiny_vision",
     },
-    "installing": {"pipconfig", "refusals"},
-    "launch": {"cgroups", "gpu", "installing", "one_run", "refusals", "several", "stats"},
+    "installing": {"pipconfig", "bundle_refusals"},
+    "bundle_launch": {
+        "cgroups",
+        "gpu",
+        "installing",
+        "run_folder",
+        "bundle_refusals",
+        "bundle_wheels",
+        "stats",
+    },
     "llama": {"llama_cpp", "numpy"},
     "ops": {"llama", "llama_cpp", "ops_checks", "report_file", "spawn"},
-    "one_run": {"refusals"},
+    "run_folder": {"bundle_refusals"},
     "ops_checks": set(),
-    "oracle": {"numpy", "tinymodel"},
+    "tiny_reference": {"numpy", "tiny_llama"},
     "pipconfig": set(),
     "smoke_checks": set(),
-    "families": {"family_file", "llama", "llama_cpp", "numpy", "tinymodel"},
+    "family_answers": {"family_file", "llama", "llama_cpp", "numpy", "tiny_llama"},
     "family_checks": set(),
-    "family_file": {"gguf", "numpy", "tinymodel"},
-    "refusals": set(),
+    "family_file": {"gguf", "numpy", "tiny_llama"},
+    "bundle_refusals": set(),
     "report_file": set(),
-    "several": {"gpu"},
+    "bundle_wheels": {"gpu"},
     "spawn": {"child"},
-    "speed": {"llama", "llama_cpp"},
-    "start": {"launch"},
+    "bench_speed": {"llama", "llama_cpp"},
+    "bundle_start": {"bundle_launch"},
     "stats": set(),
-    "tinybert": {"encoder", "gguf", "numpy", "tinymodel"},
-    "tinylora": {"gguf", "numpy", "tinymodel"},
-    "tinymodel": {"gguf", "numpy"},
-    "tinyvision": {"encoder", "gguf", "numpy", "tinymodel"},
-    "watch": {"pynvml"},
+    "tiny_bert": {"tiny_encoder", "gguf", "numpy", "tiny_llama"},
+    "tiny_lora": {"gguf", "numpy", "tiny_llama"},
+    "tiny_llama": {"gguf", "numpy"},
+    "tiny_vision": {"tiny_encoder", "gguf", "numpy", "tiny_llama"},
+    "gpu_watch": {"pynvml"},
 }
 ALL = [ROOT / "noxfile.py", *sorted(SESSIONS.rglob("*.py"))]
 STAGE_NAMES = {f"sessions.{path.parent.name}.{path.stem}" for path in STAGES}
@@ -183,7 +201,7 @@ def test_the_stages_are_found() -> None:
 
 
 def phase(name: str) -> str:
-    """Of a module's name: "sessions.build.inputs" -> "build"."""
+    """Of a module's name: "sessions.build.build_inputs" -> "build"."""
     return name.split(".")[1] if name.count(".") else ""
 
 
@@ -272,7 +290,7 @@ def test_loading_the_graph_loads_nothing_that_takes_long() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
-    assert {"sessions.build.main_wheel", "nox"} <= set(loaded)
+    assert {"sessions.build.main_wheel", "sessions.shared.context"} <= set(loaded)
     assert {"lief", "iced_x86", "numpy"} & set(loaded) == set()
 
 
@@ -280,16 +298,16 @@ def test_only_run_runs_programs() -> None:
     # And what runs without the project, where the wheel is.
     assert where("subprocess") == [
         "sessions/payload/bench_files.py",
+        "sessions/payload/bundle_launch.py",
+        "sessions/payload/bundle_wheels.py",
         "sessions/payload/installing.py",
-        "sessions/payload/launch.py",
-        "sessions/payload/several.py",
         "sessions/payload/spawn.py",
         "sessions/shared/programs.py",
     ]
 
 
 def test_only_context_and_the_noxfile_know_nox() -> None:
-    assert where("nox") == ["noxfile.py", "sessions/shared/nox_session.py"]
+    assert where("nox") == ["noxfile.py", "sessions/command_line/nox_session.py"]
 
 
 def reads_environment(tree: ast.AST) -> bool:
@@ -306,8 +324,8 @@ def test_only_options_reads_the_environment() -> None:
     found = [path.relative_to(SESSIONS).as_posix() for path in ALL if reads_environment(tree(path))]
     ours = ("_backends.py", "_bundled_dlls.py", "_cuda_runtime.py", "_gpu_check.py")
     overlay = [f"build/overlay/{name}" for name in ours]
-    payload = [f"payload/{name}.py" for name in ("installing", "launch", "ops", "spawn")]
-    assert found == [*overlay, *payload, "shared/bootstrap.py", "shared/options.py"]
+    payload = [f"payload/{name}.py" for name in ("bundle_launch", "installing", "ops", "spawn")]
+    assert found == [*overlay, *payload, "shared/bootstrap.py", "shared/child_environment.py"]
 
 
 @pytest.mark.parametrize("text", ["os.environ['X']", "os.getenv('X')", "x = dict(os.environ)"])

@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from sessions.build import other_builds
+from sessions.build import baselines
 from sessions.fetch import build_tools
 from sessions.payload import report_file
-from sessions.run import bench_results, job, main_bench, own_report
+from sessions.run import bench_results, main_bench, own_report, smoke_input
 from sessions.run.model import BenchReport
 from sessions.shared import disk, machine, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
 from tests.problems import raises
@@ -205,7 +205,7 @@ def test_the_payload_is_told_of_the_wheels_and_of_the_gpu(
         "driver": "580.159.04",
     }
     # This Python: NVML's bindings are in its packages.
-    assert payload.command[:4] == [sys.executable, "-I", str(job.PAYLOAD), "--bench"]
+    assert payload.command[:4] == [sys.executable, "-I", str(smoke_input.PAYLOAD), "--bench"]
     assert disk.is_marked(ctx.build / "bench" / "run")
 
 
@@ -463,7 +463,7 @@ def test_baselines_are_built_before_the_folder_is_made(
     def refuse(_: Context) -> list[Path]:
         raise Problem("It cannot be built.", id="build", remedy="build another")
 
-    monkeypatch.setattr(other_builds, "wheels", refuse)
+    monkeypatch.setattr(baselines, "wheels", refuse)
     ctx = benching(tmp_path)
     build(ctx)
     with raises("build"):

@@ -12,8 +12,8 @@ import pytest
 
 from sessions.fetch import build_tools, main_toolkit
 from sessions.shared import disk, in_use, knowledge, programs, records
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
 from tests.problems import raises

@@ -18,12 +18,14 @@ import pytest
 
 from sessions.build import python_tag
 from sessions.build.model import Wheel
+from sessions.command_line import child_nox
 from sessions.fetch import build_tools
-from sessions.run import families, job, main_bundle
-from sessions.shared import knowledge, programs, records, subnox, targets_file, venvs
+from sessions.run import families, main_bundle, smoke_input
+from sessions.shared import knowledge, programs, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
+from sessions.targets import targets_file
 from tests import fakes
 from tests.problems import raises
 
@@ -148,14 +150,16 @@ def test_a_bundle_has_the_wheel_what_it_needs_and_the_checks(made: zipfile.ZipFi
 def test_the_payload_is_in_it_whole_and_nothing_compiled(made: zipfile.ZipFile) -> None:
     names = {name for name in made.namelist() if name.startswith("payload/")}
     content = {name: made.read(name) for name in names}
-    there = {path for path in job.PAYLOAD.iterdir() if path.is_file() and path.suffix != ".pyc"}
+    there = {
+        path for path in smoke_input.PAYLOAD.iterdir() if path.is_file() and path.suffix != ".pyc"
+    }
     assert content == {f"payload/{path.name}": path.read_bytes() for path in there}
     assert "payload/bounds.json" in names
     assert not any("__pycache__" in name for name in names)
 
 
 def test_the_program_of_a_bundle_is_the_payloads_launcher(made: zipfile.ZipFile) -> None:
-    assert made.read("__main__.py") == (job.PAYLOAD / "start.py").read_bytes()
+    assert made.read("__main__.py") == (smoke_input.PAYLOAD / "bundle_start.py").read_bytes()
 
 
 def test_wheels_and_families_are_stored_as_they_are_and_the_rest_is_compressed(
@@ -364,7 +368,7 @@ class Chains:
 
 
 def several(tmp_path: Path, chains: Chains, monkeypatch: pytest.MonkeyPatch) -> Context:
-    monkeypatch.setattr(subnox, "follow", chains)
+    monkeypatch.setattr(child_nox, "follow", chains)
     named = {"session": "bundle", "asked": frozenset({"bundle"})}
     specs = (TARGETS["rtx50"], TARGETS["hopper"], TARGETS["cpu"])
     return fakes.context(
@@ -438,19 +442,21 @@ def test_python_runs_a_bundle(
 ) -> None:
     # Under another name than __main__ it defines all and does nothing.
     main_bundle.pack(folder, tmp_path / "x.pyz")
-    for name in {path.stem for path in job.PAYLOAD.glob("[a-z]*.py")} & set(sys.modules):
+    for name in {path.stem for path in smoke_input.PAYLOAD.glob("[a-z]*.py")} & set(sys.modules):
         monkeypatch.delitem(sys.modules, name)  # else the bundle would find those that are here
     before = set(sys.modules)
     found = runpy.run_path(str(tmp_path / "x.pyz"), run_name="a_bundle")
-    assert Path(found["launch"].__file__) == tmp_path / "x.pyz" / "payload" / "launch.py"
-    assert callable(found["launch"].start)
+    assert (
+        Path(found["bundle_launch"].__file__) == tmp_path / "x.pyz" / "payload" / "bundle_launch.py"
+    )
+    assert callable(found["bundle_launch"].start)
     for name in set(sys.modules) - before:
         del sys.modules[name]
 
 
 def test_the_first_file_of_a_bundle_can_be_read_by_any_python() -> None:
     """Python 2.7's grammar is not here to try; what newer ones brought is not in it."""
-    text = (job.PAYLOAD / "start.py").read_text(encoding="utf-8")
+    text = (smoke_input.PAYLOAD / "bundle_start.py").read_text(encoding="utf-8")
     tree = ast.parse(text, feature_version=(3, 4))
     newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef, ast.Match)
     assert not [node for node in ast.walk(tree) if isinstance(node, newer)]

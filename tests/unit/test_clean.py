@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import inputs, main_clean
+from sessions.build import build_inputs, main_clean
 from sessions.probe.model import Toolchain
 from sessions.shared import disk, records
-from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from tests import fakes
 from tests.problems import raises
 
@@ -34,7 +34,7 @@ def ctx(tmp_path: Path) -> Context:
 
 
 def built_from(ctx: Context, spec: BuildSpec, chain: Toolchain) -> None:
-    noted = inputs.tree(spec, chain, ctx.root, ctx.cache) | {"source files": "of then"}
+    noted = build_inputs.tree(spec, chain, ctx.root, ctx.cache) | {"source files": "of then"}
     records.write(ctx.build / "inputs.json", "inputs", noted)
 
 

@@ -10,20 +10,13 @@ from pathlib import Path
 import pytest
 
 from sessions.build import main_configure, sbom
+from sessions.command_line import child_nox, option_list
+from sessions.command_line.parse_options import parse
 from sessions.release import provenance
 from sessions.release.documents import wheel_card
 from sessions.release.gate import Checkout
-from sessions.shared import (
-    cmake_options,
-    command_line,
-    knowledge,
-    option_list,
-    records,
-    spec,
-    subnox,
-    targets_file,
-)
-from sessions.shared.options import parse
+from sessions.shared import knowledge, records, remedies
+from sessions.targets import cmake_options, spec, targets_file
 from tests import fakes
 from tests.problems import raises
 
@@ -87,7 +80,7 @@ def test_the_command_line_is_over_the_table_and_has_a_name_of_its_own() -> None:
     assert (same.target, same.cmake) == ("rtx50", (ALL,))
     other = spec.choose({"rtx50": base}, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=OFF"]))
     assert other.target == "rtx50+cmake-GGML_CUDA_FA_ALL_QUANTS-OFF"
-    assert command_line.command("smoke", other) == (
+    assert remedies.command("smoke", other) == (
         "nox -s smoke -- --target rtx50 --cmake GGML_CUDA_FA_ALL_QUANTS=OFF"
     )
 
@@ -108,7 +101,7 @@ def test_more_kernels_may_weigh_more() -> None:
 
 def test_a_child_is_handed_the_options() -> None:
     words = ["--cmake", "GGML_CUDA_FORCE_MMQ=ON", "--cmake=GGML_CUDA_GRAPHS=OFF"]
-    handed = subnox.words(parse(words))
+    handed = child_nox.words(parse(words))
     assert handed == ["--cmake=GGML_CUDA_FORCE_MMQ=ON", "--cmake=GGML_CUDA_GRAPHS=OFF"]
     assert parse(handed).cmake == parse(words).cmake
     assert option_list.BY_FIELD["cmake"].many

@@ -25,9 +25,10 @@ from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv
 from sessions.fetch.model import Source, Toolkit
 from sessions.probe.model import Compiler
-from sessions.shared import knowledge, records, targets_file
-from sessions.shared.spec import choose
-from sessions.shared.target import BuildSpec
+from sessions.shared import knowledge, records
+from sessions.shared.build_spec import BuildSpec
+from sessions.targets import targets_file
+from sessions.targets.spec import choose
 from tests import fakes
 
 GOLDEN = fakes.ROOT / "tests" / "data" / "golden"

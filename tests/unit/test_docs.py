@@ -6,7 +6,8 @@ import ast
 import itertools
 import re
 
-from sessions.shared import graph, option_list, targets_file
+from sessions.command_line import option_list, session_order
+from sessions.targets import targets_file
 from tests import fakes
 
 README = (fakes.ROOT / "README.md").read_text(encoding="utf-8")
@@ -78,8 +79,8 @@ def test_every_command_that_a_text_names_is_taken() -> None:
     ]
     assert len(found) > 30
     for path, names, flags in found:
-        assert set(names) <= set(graph.SESSIONS), path
-        stages = [name for name in names if name in graph.REQUIRES]
+        assert set(names) <= set(session_order.SESSIONS), path
+        stages = [name for name in names if name in session_order.REQUIRES]
         for flag in flags if stages else []:
             option = option_list.BY_FIELD[flag[2:].replace("-", "_")]
             assert option_list.takes(option, stages, given="--wheel" in flags), (path, names, flag)

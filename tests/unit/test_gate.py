@@ -15,7 +15,7 @@ from sessions.run import smoke_results
 from sessions.shared import knowledge
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
-from sessions.verify import fingerprint
+from sessions.verify import checks_digest
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
 
@@ -111,7 +111,7 @@ def report(**changes: Any) -> Callable[[Evidence], Evidence]:
 
 def judged_again(found: Evidence) -> Evidence:
     """With the verdict that today's rules give, after another part was changed."""
-    rules = fingerprint.verdict(found.spec, found.wheel)
+    rules = checks_digest.verdict(found.spec, found.wheel)
     return dataclasses.replace(found, verify=dataclasses.replace(found.verify, fingerprint=rules))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sessions.verify import archive, fatbin, kinds, sourcepaths
+from sessions.verify import fatbin, file_kinds, source_paths, zip_archive
 from sessions.verify.fatbin import MAGIC, Unreadable
 from tests import elfs
 
@@ -167,8 +167,8 @@ CODE: dict[str, tuple[str, bytes, int]] = {
 def test_code_of_another_kind_is_read_as_a_library_would_be(
     name: str, head: bytes, mode: int
 ) -> None:
-    assert kinds.code(name, head, mode) is not None
-    assert archive.is_library(name, head, mode)
+    assert file_kinds.code(name, head, mode) is not None
+    assert zip_archive.is_library(name, head, mode)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_code_of_another_kind_is_read_as_a_library_would_be(
     ],
 )
 def test_what_is_no_code_is_not(name: str, head: bytes, mode: int) -> None:
-    assert kinds.code(name, head, mode) is None
+    assert file_kinds.code(name, head, mode) is None
 
 
 # ---- Source paths -------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def test_source_paths_are_found_in_linear_time(text: bytes) -> None:
     def seconds(size: int) -> float:
         data = text * (size // len(text))
         start = time.perf_counter()
-        sourcepaths.find(data)
+        source_paths.find(data)
         return time.perf_counter() - start
 
     # Quadratic, 64 kB of the first took 89 s. A busy machine may be ten times slower.
@@ -205,7 +205,7 @@ def test_source_paths_are_found_in_linear_time(text: bytes) -> None:
 
 
 def test_source_paths_are_bounded_in_length_and_number() -> None:
-    (path,) = sourcepaths.find(b"/home/a/" + b"a" * 100_000 + b"/b.c")
-    assert len(path) == sourcepaths.LONGEST
-    many = b"\0".join(b"/home/%d/b.c" % n for n in range(2 * sourcepaths.MOST))
-    assert len(sourcepaths.find(many)) == sourcepaths.MOST
+    (path,) = source_paths.find(b"/home/a/" + b"a" * 100_000 + b"/b.c")
+    assert len(path) == source_paths.LONGEST
+    many = b"\0".join(b"/home/%d/b.c" % n for n in range(2 * source_paths.MOST))
+    assert len(source_paths.find(many)) == source_paths.MOST

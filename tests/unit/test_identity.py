@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sessions.build import inputs
+from sessions.build import build_inputs
 from sessions.fetch import toolkit_identity
 from sessions.probe import identity
 from sessions.shared import machine
@@ -88,10 +88,10 @@ def test_each_version_that_decides_a_wheel_changes_the_inputs(
 def changed(ask: Machine) -> list[str]:
     """Names of the inputs that differ from those of the recorded machine."""
     then, now = (
-        inputs.machine(fakes.spec(), identity.compiler(each, fakes.compiler()), "3.11.2", "t")
+        build_inputs.machine(fakes.spec(), identity.compiler(each, fakes.compiler()), "3.11.2", "t")
         for each in (debian(), ask)
     )
-    return [line.split(": ")[0] for line in inputs.differences(then, now)]
+    return [line.split(": ")[0] for line in build_inputs.differences(then, now)]
 
 
 def test_a_compiler_that_answers_nothing_has_an_identity_all_the_same() -> None:

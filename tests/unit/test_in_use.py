@@ -14,7 +14,7 @@ import pytest
 
 from sessions.build import main_clean
 from sessions.shared import disk, in_use, programs
-from sessions.shared.nox_session import Context
+from sessions.shared.context import Context
 from tests import fakes
 
 SETUP = """

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sessions.release import contents, main_index
-from sessions.shared import arguments, disk, options
+from sessions.command_line import option_values, parse_options
+from sessions.release import dist_contents, main_index
+from sessions.shared import disk
 from sessions.shared.errors import USAGE
 from tests import fakes, tiny
 from tests.problems import raises
@@ -39,7 +40,7 @@ def files(site: Path, sub: str) -> set[str]:
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Words of a command line are those of this session."""
-    parse = options.parse
+    parse = parse_options.parse
     monkeypatch.setattr(fakes, "parsed", lambda *words: parse(words, ["index"]))
 
 
@@ -61,7 +62,7 @@ def test_linux_and_windows_and_two_versions_are_in_one_index(tmp_path: Path) -> 
             f"llama_cpp_python-0.3.15-{tiny.TAG}.whl",
         }
     )
-    assert contents.changed(site) == ()
+    assert dist_contents.changed(site) == ()
     page = (site / "index.html").read_text(encoding="utf-8")
     assert page.count('data-system="windows-x86_64"') == 2
     assert page.count('data-system="linux-x86_64"') == 4
@@ -107,7 +108,7 @@ def test_a_wheel_that_its_record_does_not_name_is_refused(tmp_path: Path) -> Non
     # contents.json was written anew by whoever changed the wheel; the release's record was not.
     folder = dist(tmp_path / "a")
     next(folder.glob("rtx50/*.whl")).write_bytes(b"another")
-    contents.write(folder)
+    dist_contents.write(folder)
     with raises("index-file-changed"):
         index(tmp_path, folder)
 
@@ -127,10 +128,10 @@ def test_a_folder_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
 )
 def test_what_names_no_folder_is_refused_first(words: tuple[str, ...], id: str) -> None:
     with raises(id) as caught:
-        arguments.check(options.parse(words, ["index"]), ["index"], "")
+        option_values.check(parse_options.parse(words, ["index"]), ["index"], "")
     assert caught.value.code == USAGE
 
 
 def test_no_other_session_takes_folders() -> None:
     with raises("option-unknown"):
-        options.parse(["dist"], ["release"])
+        parse_options.parse(["dist"], ["release"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sessions.verify import device_code
+from sessions.verify import gpu_code
 from tests.gpu import kernels
 
 
@@ -30,7 +30,7 @@ def test_the_family_of_a_kernel_is_that_of_its_mangled_name(
 ) -> None:
     """CUPTI's names are as C++ writes them; those in a wheel are mangled."""
     assert kernels.family(written) == family
-    assert device_code.family(mangled) == family
+    assert gpu_code.family(mangled) == family
 
 
 def test_the_figure_counts_families_and_bytes() -> None:

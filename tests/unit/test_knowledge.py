@@ -11,7 +11,7 @@ import pytest
 
 from sessions.fetch import main_toolkit
 from sessions.shared import knowledge
-from sessions.shared.target import HostRange
+from sessions.shared.build_spec import HostRange
 from tests import fakes
 from tests.problems import raises
 

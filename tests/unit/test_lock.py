@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sessions.command_line import session_order
 from sessions.fetch import build_tools, sdist_lock
 from sessions.lock import main_lock
-from sessions.shared import graph, knowledge, records, venvs
+from sessions.shared import knowledge, records, venvs
 from tests import fakes
 from tests.problems import raises
 
@@ -241,4 +242,4 @@ def test_a_cuda_that_nothing_knows_is_refused_before_a_download(tmp_path: Path) 
 
 
 def test_a_lock_needs_no_compiler() -> None:
-    assert graph.closure(["lock"]) == ("lock",)
+    assert session_order.closure(["lock"]) == ("lock",)

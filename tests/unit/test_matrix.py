@@ -12,12 +12,14 @@ import pytest
 
 from sessions.build import python_tag
 from sessions.build.model import Wheel
+from sessions.command_line import child_nox
 from sessions.matrix import main_matrix
 from sessions.matrix.model import Matrix, MatrixRow
-from sessions.shared import console, disk, knowledge, programs, records, spec, subnox, targets_file
+from sessions.shared import console, disk, knowledge, programs, records
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
-from sessions.shared.target import BuildSpec
+from sessions.targets import spec, targets_file
 from sessions.verify import diff
 from tests import fakes
 from tests.problems import raises
@@ -172,7 +174,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     made = World(tmp_path)
-    monkeypatch.setattr(subnox, "heard", made.heard)
+    monkeypatch.setattr(child_nox, "heard", made.heard)
     real = disk.lock
 
     def lock(path: Path, waiting: Any) -> Any:
@@ -553,9 +555,11 @@ def test_a_chain_is_heard_and_kept(
 
     monkeypatch.setattr(programs, "stream", stream)
     log = tmp_path / "deep" / "matrix.log"
-    code = subnox.heard(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"], env={"A": "1"}, log=log)
+    code = child_nox.heard(
+        tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"], env={"A": "1"}, log=log
+    )
     assert code == 3
-    told = subnox.command(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"])
+    told = child_nox.command(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"])
     assert ran == [(told, {"A": "1"})]
     assert told[-5:] == ["wheel", "verify", "--", "--target=cpu", "--jobs=2"]
     assert log.read_text() == "one\n"
@@ -582,7 +586,7 @@ def test_a_chain_is_heard_and_kept(
     ids=["problem", "checks", "ascii", "no nox", "silence"],
 )
 def test_the_reason_is_what_the_chain_said(said: str, expected: str) -> None:
-    assert subnox.reason(said) == expected
+    assert child_nox.reason(said) == expected
 
 
 def test_the_table_fits_a_terminal_of_80(capsys: Told, monkeypatch: pytest.MonkeyPatch) -> None:

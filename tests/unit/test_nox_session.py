@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 import pytest
 from nox.virtualenv import uv_version
 
-from sessions.shared import added_releases, disk, errors, knowledge, nox_session, subnox
+from sessions.command_line import child_nox, nox_session
+from sessions.shared import added_releases, disk, errors, knowledge
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
 from sessions.shared.knowledge import Sdist
-from sessions.shared.nox_session import Context
 from tests import fakes
 
 
@@ -53,7 +54,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(nox_session, "_failed", [])
     monkeypatch.setattr(sys, "argv", ["noxfile.py"])
     monkeypatch.delenv("NOXSESSION", raising=False)
-    monkeypatch.setattr("sessions.shared.nox_session.programs.ended_by_signals", lambda _: None)
+    monkeypatch.setattr(
+        "sessions.command_line.nox_session.programs.ended_by_signals", lambda _: None
+    )
     monkeypatch.setattr(nox_session, "_has_python", lambda version: True)
     monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -306,7 +309,7 @@ def test_what_a_session_hands_on_is_what_auto_chose(gpus: Machine) -> None:
     nox_session.stage(asking("release", "--target", "auto"), seen.append)
     (ctx,) = seen
     assert [spec.target for spec in ctx.specs] == ["rtx50+arch120-real-86-real"]
-    assert subnox.words(ctx.options) == ["--arch=120-real;86-real"]
+    assert child_nox.words(ctx.options) == ["--arch=120-real;86-real"]
 
 
 def test_auto_may_be_one_of_several_targets(gpus: Machine, capsys: Said) -> None:
@@ -341,7 +344,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
             asked.append(command)
             return SimpleNamespace(stdout=text if "index" in command else "", returncode=code)
 
-        monkeypatch.setattr("sessions.shared.nox_session.programs.capture", capture)
+        monkeypatch.setattr("sessions.command_line.nox_session.programs.capture", capture)
         nox_session._ask_index.cache_clear()
         nox_session._say_once.cache_clear()
         return asked
@@ -376,7 +379,7 @@ def test_the_latest_version_is_that_of_the_index_and_is_asked_once(
     assert capsys.readouterr().out == f"version latest: {newest}{said}\n"
     assert len(asked) == 2  # pip's settings, and the index
     handed = "latest" if newest not in knowledge.sdists() else newest
-    assert subnox.words(seen[0].options) == [f"--version={handed}"]
+    assert child_nox.words(seen[0].options) == [f"--version={handed}"]
 
 
 def test_offline_the_latest_version_is_the_newest_that_is_locked(index: Any) -> None:
@@ -479,7 +482,7 @@ class Nox:
 @pytest.fixture
 def nox(monkeypatch: pytest.MonkeyPatch, project: Path) -> Nox:
     stand_in = Nox()
-    monkeypatch.setattr("sessions.shared.nox_session.nox.main", stand_in)
+    monkeypatch.setattr("sessions.command_line.nox_session.nox.main", stand_in)
     monkeypatch.setattr(logging.getLogger("nox"), "filters", [])
     monkeypatch.chdir(project)
     return stand_in
@@ -621,7 +624,7 @@ def test_a_bug_before_nox_is_told_as_one(
     def parse(*_: object) -> NoReturn:
         raise KeyError("lost")
 
-    monkeypatch.setattr("sessions.shared.options.parse", parse)
+    monkeypatch.setattr("sessions.command_line.parse_options.parse", parse)
     assert command(project, "-s", "wheel", "--", "--jobs", "2") == errors.BUG
     assert "bug-start.log" in capsys.readouterr().err
 

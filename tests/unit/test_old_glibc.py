@@ -12,7 +12,7 @@ from packaging.version import Version
 from sessions.build import old_glibc
 from sessions.shared import code_digest, knowledge, programs
 from sessions.shared.programs import Finished
-from sessions.verify import policy
+from sessions.verify import wheel_rules
 from tests import fakes
 from tests.problems import raises
 
@@ -50,7 +50,7 @@ def test_the_table_has_each_symbol_of_a_library_once_and_no_newer_version() -> N
         assert Version(list(versions)[-1].removeprefix("GLIBC_")) <= Version("2.28")
         entries = [name for names in versions.values() for name in names]
         assert len(entries) == len({entry.partition(":")[0] for entry in entries})
-        assert library in policy.platform_libraries("linux").system
+        assert library in wheel_rules.platform_libraries("linux").system
     assert len(names_of("libc.so.6")) > 2000
 
 

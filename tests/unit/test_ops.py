@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from sessions.command_line import nox_session
 from sessions.payload import report_file
 from sessions.release import gate
 from sessions.run import imported_report, main_ops, ops_results, own_report
 from sessions.run.model import OpsReport
-from sessions.shared import nox_session, records
+from sessions.shared import records
 from sessions.shared.checks import Check
-from sessions.shared.nox_session import Context
+from sessions.shared.context import Context
 from tests import fakes
 from tests.problems import raises
 from tests.unit.test_gate import situation

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import bench, bench_files, one_run, report_file, spawn, stats, watch
+from sessions.payload import bench, bench_files, gpu_watch, report_file, run_folder, spawn, stats
 from tests import fakes
 
 Found = dict[str, Any]
@@ -281,7 +281,7 @@ def test_a_report_is_written_whole_and_the_measurements_outlive_it(
 ) -> None:
     (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
     bench.main(tmp_path / "job.json", tmp_path / "report.json")
-    assert (tmp_path / "run" / one_run.STATE).exists()
+    assert (tmp_path / "run" / run_folder.STATE).exists()
     assert [p.name for p in tmp_path.glob("report*")] == ["report.json"]
 
 
@@ -314,7 +314,7 @@ def carded(told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Fo
         assert index == 2
         yield [{**look, "used_mib": 500.0}, {**look, "used_mib": 1120.0}]
 
-    monkeypatch.setattr(watch, "watching", watching)
+    monkeypatch.setattr(gpu_watch, "watching", watching)
     machine.base |= {"devices": [["NVIDIA H200", "9.0"]]}
     machine.says = on_gpu
     identity = {**told["identity"], "device": "NVIDIA H200"}
@@ -475,7 +475,7 @@ def test_a_gpu_that_will_not_tell_its_memory_ends_it(
     carded: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
     nothing: dict[str, Any] = {"vram_mib": None, "slowed": []}
-    monkeypatch.setattr(watch, "summary", lambda looks: nothing)
+    monkeypatch.setattr(gpu_watch, "summary", lambda looks: nothing)
     assert "This benchmark is not valid" in stopped(lambda: measured(carded), capsys)
 
 

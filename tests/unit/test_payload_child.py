@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 import pytest
 
-from sessions.payload import child, oracle, tinymodel
+from sessions.payload import child, tiny_llama, tiny_reference
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -63,7 +63,7 @@ def test_a_quantised_cache_goes_with_flash_attention_alone() -> None:
 def test_every_batch_is_filled_and_fits_the_model() -> None:
     for batch, length in child.LENGTHS.items():
         assert length % batch == 0
-        assert length <= tinymodel.CONTEXT
+        assert length <= tiny_llama.CONTEXT
 
 
 def test_of_every_batch_one_case_is_computed_twice() -> None:
@@ -78,7 +78,7 @@ def test_of_every_batch_one_case_is_computed_twice() -> None:
 
 def test_damaged_weights_are_half_of_one_tensor_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
-    tinymodel.make(path, "F16")
+    tiny_llama.make(path, "F16")
     before = np.frombuffer(path.read_bytes(), np.uint8)
     child.flip(path)
     after = np.frombuffer(path.read_bytes(), np.uint8)
@@ -120,7 +120,7 @@ class Llama(SimpleNamespace):
         assert layers == 999
         tensors = gguf.GGUFReader(path).tensors
         weights = {tensor.name: np.array(tensor.data) for tensor in tensors}
-        logits, _ = self._oracle.forward(weights, tinymodel.prompt(max(child.LENGTHS.values())))
+        logits, _ = self._oracle.forward(weights, tiny_llama.prompt(max(child.LENGTHS.values())))
         yield logits.astype(np.float32)
 
     @contextlib.contextmanager
@@ -138,14 +138,14 @@ class Llama(SimpleNamespace):
 @pytest.fixture
 def llama(monkeypatch: pytest.MonkeyPatch) -> Llama:
     monkeypatch.setattr(child, "LENGTHS", {1: 2, 4: 4, 32: 5, 512: 6})  # enough to see
-    small: Any = tinymodel
+    small: Any = tiny_llama
     changes = {"embd": 256, "ff": 256, "heads": 4, "kv_heads": 2}
     monkeypatch.setattr(small, "TINY", dataclasses.replace(small.TINY, **changes))
     for name, value in changes.items():
         monkeypatch.setattr(small, name.upper(), value)
     for name, value in {"HEAD": 64, "HEADS": 4, "KV_HEADS": 2}.items():
-        monkeypatch.setattr(oracle, name, value)
-    played = Llama(oracle)
+        monkeypatch.setattr(tiny_reference, name, value)
+    played = Llama(tiny_reference)
     monkeypatch.setitem(sys.modules, "llama", played)
     return played
 

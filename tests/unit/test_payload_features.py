@@ -21,7 +21,14 @@ import gguf
 import numpy as np
 import pytest
 
-from sessions.payload import encoder, oracle, tinybert, tinylora, tinymodel, tinyvision
+from sessions.payload import (
+    tiny_bert,
+    tiny_encoder,
+    tiny_llama,
+    tiny_lora,
+    tiny_reference,
+    tiny_vision,
+)
 from tests import fakes
 
 SEEN = 1e-3  # the widest bound of these answers is 1e-4
@@ -30,7 +37,7 @@ GOLDEN = {
     "tinybert": "2c69047ffc52faef844f525ce8a5fe473b0cb6eefb8b07ac29699dfe2eec92c0",
     "tinylora": "6241023e857d14be5b2a75e61166164872a0be5ae6b32f06f5a9ac6e461de63a",
 }
-MODELS = {"tinyvision": tinyvision, "tinybert": tinybert, "tinylora": tinylora}
+MODELS = {"tinyvision": tiny_vision, "tinybert": tiny_bert, "tinylora": tiny_lora}
 
 
 def model(shape: tuple[int, int] = (64, 48)) -> dict[str, Any]:
@@ -72,7 +79,7 @@ def weights_of(module: Any) -> dict[str, Any]:
 @functools.cache
 def right_of(module: Any) -> Any:
     """What the model computes of the text, or of the picture, that the checks use."""
-    given = module.picture() if module is tinyvision else module.tokens(module.text(62))
+    given = module.picture() if module is tiny_vision else module.tokens(module.text(62))
     return module.forward(_weights(module), given)
 
 
@@ -80,11 +87,11 @@ Plant = Callable[[pytest.MonkeyPatch, dict[str, Any]], None]
 
 
 def _relu(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
-    patch.setattr(encoder, "gelu", lambda x: np.maximum(x, 0))
+    patch.setattr(tiny_encoder, "gelu", lambda x: np.maximum(x, 0))
 
 
 def _quick_gelu(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
-    patch.setattr(encoder, "gelu", lambda x: x / (1 + np.exp(-1.702 * x)))
+    patch.setattr(tiny_encoder, "gelu", lambda x: x / (1 + np.exp(-1.702 * x)))
 
 
 def _causal(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
@@ -95,12 +102,12 @@ def _causal(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
         seen = power / power.sum(axis=-1, keepdims=True) @ v
         return seen.transpose(1, 0, 2).reshape(seen.shape[1], -1)
 
-    patch.setattr(encoder, "attention", attention)
+    patch.setattr(tiny_encoder, "attention", attention)
 
 
 def _one_head(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
-    right = encoder.attention
-    patch.setattr(encoder, "attention", lambda q, k, v, heads: right(q, k, v, 1))
+    right = tiny_encoder.attention
+    patch.setattr(tiny_encoder, "attention", lambda q, k, v, heads: right(q, k, v, 1))
 
 
 def _rms(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
@@ -108,7 +115,7 @@ def _rms(patch: pytest.MonkeyPatch, _: dict[str, Any]) -> None:
         scale = np.sqrt((x**2).mean(axis=-1, keepdims=True) + eps)
         return x / scale * w[f"{name}.weight"] + w[f"{name}.bias"]
 
-    patch.setattr(encoder, "norm", norm)
+    patch.setattr(tiny_encoder, "norm", norm)
 
 
 def _without(name: str) -> Plant:
@@ -133,14 +140,14 @@ OF_BERT = [
 def test_a_projector_that_computes_otherwise_is_seen(
     plant: Plant, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights, right = weights_of(tinyvision), right_of(tinyvision)
+    weights, right = weights_of(tiny_vision), right_of(tiny_vision)
     plant(monkeypatch, weights)
-    assert oracle.nmse(tinyvision.forward(weights, tinyvision.picture()), right) > least
+    assert tiny_reference.nmse(tiny_vision.forward(weights, tiny_vision.picture()), right) > least
 
 
 @pytest.mark.parametrize("change", ["mirrored", "channels", "shifted", "another"])
 def test_another_picture_is_seen(change: str) -> None:
-    vision = tinyvision
+    vision = tiny_vision
     pixels = vision.picture()
     other = {
         "mirrored": pixels[:, ::-1],
@@ -149,44 +156,44 @@ def test_another_picture_is_seen(change: str) -> None:
         "another": vision.picture(12),
     }[change]
     right = right_of(vision)
-    assert right.shape == (vision.TOKENS, tinymodel.EMBD)
+    assert right.shape == (vision.TOKENS, tiny_llama.EMBD)
     assert np.std(right) == pytest.approx(1, abs=0.2)
-    assert oracle.nmse(vision.forward(weights_of(vision), other), right) > SEEN
+    assert tiny_reference.nmse(vision.forward(weights_of(vision), other), right) > SEEN
 
 
 def test_a_picture_that_is_pooled_otherwise_is_seen() -> None:
-    right = right_of(tinyvision)
+    right = right_of(tiny_vision)
     across = right.reshape(4, 4, -1).transpose(1, 0, 2).reshape(right.shape)
-    assert oracle.nmse(across, right) > SEEN
+    assert tiny_reference.nmse(across, right) > SEEN
 
 
 @pytest.mark.parametrize(("plant", "least"), OF_BERT)
 def test_a_bert_that_computes_otherwise_is_seen(
     plant: Plant, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bert = tinybert
+    bert = tiny_bert
     weights, right = weights_of(bert), right_of(bert)
     plant(monkeypatch, weights)
     wrong = bert.forward(weights, bert.tokens(bert.text(62)))
     for pooling in bert.POOLING:
-        error = oracle.nmse(bert.pooled(wrong, pooling), bert.pooled(right, pooling))
+        error = tiny_reference.nmse(bert.pooled(wrong, pooling), bert.pooled(right, pooling))
         assert error > least, pooling
 
 
 def test_each_pooling_gives_something_else() -> None:
-    bert, hidden = tinybert, right_of(tinybert)
+    bert, hidden = tiny_bert, right_of(tiny_bert)
     ids = bert.tokens(bert.text(62))
     found = {name: bert.pooled(hidden, name) for name in bert.POOLING}
     assert found["none"].shape == (64, bert.WIDTH)
     for one, other in (("mean", "cls"), ("mean", "last"), ("cls", "last")):
-        assert oracle.nmse(found[one], found[other]) > SEEN
+        assert tiny_reference.nmse(found[one], found[other]) > SEEN
     # A text that sees the other one in its batch, or positions that go on from it.
     far = bert.forward(weights_of(bert), [*ids, *ids])
-    assert oracle.nmse(far[: len(ids)], hidden) > SEEN
+    assert tiny_reference.nmse(far[: len(ids)], hidden) > SEEN
 
 
 def test_letters_are_tokens_by_their_place_in_a_word() -> None:
-    bert = tinybert
+    bert = tiny_bert
     names = [bert.VOCABULARY[n] for n in bert.tokens("ab c")]
     assert names == ["[CLS]", "\u2581a", "b", "\u2581c", "[SEP]"]
     assert len(set(bert.VOCABULARY)) == len(bert.VOCABULARY) == 57
@@ -200,7 +207,7 @@ def test_letters_are_tokens_by_their_place_in_a_word() -> None:
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0])
 def test_an_adapter_adds_its_product(scale: float, tmp_path: Path) -> None:
-    lora, before = tinylora, model()
+    lora, before = tiny_lora, model()
     pairs = lora.make(tmp_path / "x.gguf", before)
     after = lora.applied(before, pairs, scale)
     assert sorted(pairs) == [f"blk.0.{name}.weight" for name in ("attn_q", "attn_v", "ffn_down")]
@@ -216,7 +223,7 @@ def test_an_adapter_adds_its_product(scale: float, tmp_path: Path) -> None:
 
 def test_a_picture_among_tokens_sees_itself_and_what_was_before() -> None:
     """Against another way to compute it: token by token, each with what it sees."""
-    tiny: Any = tinymodel
+    tiny: Any = tiny_llama
     rng = np.random.default_rng(3)
     shapes = {
         "attn_q": (tiny.EMBD, tiny.EMBD),
@@ -236,14 +243,14 @@ def test_a_picture_among_tokens_sees_itself_and_what_was_before() -> None:
     weights |= {f"{name}.weight": np.ones(tiny.EMBD) for name in (*norms, "output_norm")}
     weights["output.weight"] = rng.normal(size=(8, tiny.EMBD))
     x = rng.normal(size=(7, tiny.EMBD))
-    found, _ = oracle.from_embeddings(weights, x, range(2, 5))
-    causal, _ = oracle.from_embeddings(weights, x, range(0))
+    found, _ = tiny_reference.from_embeddings(weights, x, range(2, 5))
+    causal, _ = tiny_reference.from_embeddings(weights, x, range(0))
     assert np.allclose(found[:2], causal[:2])
     assert not np.allclose(found[2:4], causal[2:4])
     # A picture at the end sees all: as if each were the last.
-    last, _ = oracle.from_embeddings(weights, x[:5], range(5))
+    last, _ = tiny_reference.from_embeddings(weights, x[:5], range(5))
     assert not np.allclose(last[:2], found[:2])
-    again, _ = oracle.from_embeddings(weights, x[:5], range(2, 5))
+    again, _ = tiny_reference.from_embeddings(weights, x[:5], range(2, 5))
     assert np.allclose(again, found[:5])
 
 
@@ -292,7 +299,7 @@ def test_a_picture_is_given_to_bindings_that_call_its_bytes_numbers_or_a_text(
         mtmd_input_chunks_free=lambda _: None,
         mtmd_bitmap_free=lambda _: None,
     )
-    pixels = np.full((tinyvision.SIZE, tinyvision.SIZE, 3), 7, dtype=np.uint8)
+    pixels = np.full((tiny_vision.SIZE, tiny_vision.SIZE, 3), 7, dtype=np.uint8)
     with features._chunks(mtmd, 1, pixels) as chunks:
         assert [chunk.tokens for chunk in chunks] == [[5, 6], None]
     assert given == [b"\7\7\7"]

@@ -15,7 +15,7 @@ import pytest
 
 from sessions.payload import __main__ as payload
 from sessions.payload import child, feature_checks, report_file, smoke_checks, spawn
-from sessions.run import job, smoke_results
+from sessions.run import smoke_input, smoke_results
 from tests import fakes
 
 Found = dict[str, Any]
@@ -103,7 +103,7 @@ def test_a_child_is_told_its_work_in_a_file(told: Found, process: Process) -> No
     payload.run_child(told, "answers", type="Q4_K", first=3)
     # -I hides PYTHONFAULTHANDLER, so the option says it.
     assert process.command[:4] == [sys.executable, "-I", "-X", "faulthandler"]
-    assert Path(process.command[-3]) == job.PAYLOAD
+    assert Path(process.command[-3]) == smoke_input.PAYLOAD
     assert process.command[-2] == "--child"
     given = json.loads(Path(process.command[-1]).read_text(encoding="utf-8"))
     assert given == {**told, "work": "answers", "type": "Q4_K", "first": 3}

@@ -11,9 +11,10 @@ import pytest
 
 from sessions.probe import main_probe
 from sessions.probe.model import Toolchain
-from sessions.shared import machine, records, targets_file
+from sessions.shared import machine, records
+from sessions.shared.context import Context
 from sessions.shared.machine import Machine
-from sessions.shared.nox_session import Context
+from sessions.targets import targets_file
 from tests import fakes, machines
 from tests.machines import Windows
 from tests.problems import raises

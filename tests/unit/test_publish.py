@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 
+from sessions.command_line import option_list
 from sessions.fetch import build_tools
-from sessions.release import contents, dist_folder, main_publish, server_listing
+from sessions.release import dist_contents, dist_folder, main_publish, server_listing
 from sessions.release.index import builder
 from sessions.release.main_publish import Place
 from sessions.release.model import PythonWheel, Release
-from sessions.shared import console, option_list, options, programs
+from sessions.shared import child_environment, console, programs
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
-from sessions.shared.target import BuildSpec
 from tests import fakes, tiny
 from tests.problems import raises
 
@@ -334,7 +335,7 @@ def test_twine_gets_credentials_and_no_other_address() -> None:
         "https_proxy": "http://proxy",
         "CXX": "g++",
     }
-    given = options.twine_environment(env)
+    given = child_environment.twine_environment(env)
     dropped = {"TWINE_REPOSITORY_URL", "TWINE_REPOSITORY", "CXX"}
     assert env.items() - given.items() == {(name, env[name]) for name in dropped}
 
@@ -638,7 +639,7 @@ def test_a_changed_release_is_written_again_by_the_options_that_it_is_of(tmp_pat
         f"delete {dist / 'cpu'}, then {begin} ada --python 3.13 --fresh, then {begin} cpu --fresh"
     )
     with raises("dist-changed") as caught:
-        dist_folder.refuse_changed(dist / "ada+py3.13", contents.changed(dist))
+        dist_folder.refuse_changed(dist / "ada+py3.13", dist_contents.changed(dist))
     assert f"again: {begin} ada --python 3.13 --fresh; or delete" in caught.value.remedy
     (dist / "ada+py3.13" / "release.json").write_text("{}", encoding="utf-8")
     assert remedy("ada+py3.13") == f"delete {dist / 'ada+py3.13'}"

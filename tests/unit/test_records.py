@@ -83,7 +83,7 @@ MODELS = [
     importlib.import_module(".".join(path.relative_to(fakes.ROOT).with_suffix("").parts))
     for path in sorted((fakes.ROOT / "sessions").rglob("*.py"))
     if (
-        path.name in ("model.py", "report_model.py", "target.py", "checks.py", "host.py")
+        path.name in ("model.py", "report_model.py", "build_spec.py", "checks.py", "host.py")
         and path.parent.name != "verify"
     )
     or path.name == "report_model.py"

@@ -17,19 +17,20 @@ from typing import Any
 import pytest
 
 from sessions.build.model import Wheel
+from sessions.command_line import child_nox
 from sessions.probe import gpu_choice
-from sessions.release import contents, git_state, main_release
+from sessions.release import dist_contents, git_state, main_release
 from sessions.release.evidence import Evidence, Run
 from sessions.release.index import builder
 from sessions.release.model import Gate, Release
 from sessions.run import smoke_results
 from sessions.run.model import SmokeReport
-from sessions.shared import disk, programs, records, subnox
+from sessions.shared import disk, programs, records
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
-from sessions.shared.target import BuildSpec
-from sessions.verify import fingerprint
+from sessions.verify import checks_digest
 from tests import fakes
 from tests.problems import raises
 
@@ -79,7 +80,7 @@ def released(target: str, content: str) -> Evidence:
     found = fakes.evidence(facts, spec=spec)
     # Nothing was compiled for it, so there is no record of steps.
     wheel = dataclasses.replace(found.wheel, timing={})
-    verdict = fingerprint.verdict(spec, wheel)
+    verdict = checks_digest.verdict(spec, wheel)
     verify = dataclasses.replace(found.verify, fingerprint=verdict)
     card = gpu_choice.capabilities(spec)
     gone = () if card else fakes.ON_A_GPU
@@ -238,7 +239,7 @@ def world(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     (root / "noxfile.py").write_text("tracked\n")
     (root / "untracked").write_text("")
     made = World(root, kept, monkeypatch)
-    monkeypatch.setattr(subnox, "follow", made.follow)
+    monkeypatch.setattr(child_nox, "follow", made.follow)
     monkeypatch.setattr(programs, "capture", made.capture)
     monkeypatch.setattr(Context, "target_lock", lambda *_: None)
     return made
@@ -521,7 +522,7 @@ def test_changed_names_what_was_tampered_with(name: str, how: str, world: World)
     else:
         path.write_bytes((path.read_bytes() if path.exists() else b"") + b"!")
     told = f"{path.resolve().relative_to(world.dist).as_posix()}: {how}"
-    found = contents.changed(world.dist)
+    found = dist_contents.changed(world.dist)
     assert found[:1] == (told,)
     assert len(found) == 1 or how.startswith("damaged")
 
@@ -610,7 +611,7 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
         return 0  # nothing is fixed on the way
 
     world.release()
-    world.monkeypatch.setattr(subnox, "follow", follow)
+    world.monkeypatch.setattr(child_nox, "follow", follow)
     path = world.root / "build" / "rtx50" / "verify.json"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace(" × ELF", "0 × ELF"), encoding="utf-8")
@@ -624,7 +625,7 @@ def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
 
 def test_a_wheel_that_was_tampered_with_is_noticed(world: World) -> None:
     world.after()
-    world.monkeypatch.setattr(subnox, "follow", lambda *_, **__: 0)
+    world.monkeypatch.setattr(child_nox, "follow", lambda *_, **__: 0)
     (world.root / "wheels" / "rtx50" / NAME).write_bytes(pack("evil"))
     told = world.refused().evidence
     assert "wheel: the file is not the one that was built" in told
@@ -739,7 +740,7 @@ def test_the_targets_are_taken_in_one_order_and_after_all_are_tested(
         order.append(f"test {target}")
         return follow(root, sessions, target, words)
 
-    monkeypatch.setattr(subnox, "follow", proven)
+    monkeypatch.setattr(child_nox, "follow", proven)
     world.release("--target", "rtx50,hopper")
     assert order == ["test rtx50", "test hopper", "hopper", "rtx50"]
 
@@ -785,7 +786,7 @@ def test_a_checkout_that_changes_during_the_build_is_refused(
                 setattr(world, name, value)
         return code
 
-    world.monkeypatch.setattr(subnox, "follow", edited)
+    world.monkeypatch.setattr(child_nox, "follow", edited)
     problem = world.refused("--reproduce")
     assert "rtx50: checkout:" in problem.evidence
     told = capsys.readouterr().out
@@ -829,7 +830,7 @@ def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
         calls.append([*sessions, *(word for word in words if "device" in word)])
         return 0
 
-    monkeypatch.setattr(subnox, "follow", follow)
+    monkeypatch.setattr(child_nox, "follow", follow)
     wheel = fakes.wheel()
     records.write(ctx.record("wheel"), "wheel", wheel)
     assert main_release._prove(ctx, ()) == 0
@@ -909,7 +910,7 @@ def test_a_first_wheel_that_is_gone_is_a_reason(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.release()
-    monkeypatch.setattr(subnox, "follow", lambda *_, **__: 0)
+    monkeypatch.setattr(child_nox, "follow", lambda *_, **__: 0)
     (world.root / "wheels" / "rtx50" / NAME).unlink()
     assert "records: Records of rtx50 are missing" in world.refused("--reproduce").evidence
 

@@ -13,13 +13,14 @@ import pytest
 from sessions.build import python_tag
 from sessions.build.model import Wheel
 from sessions.payload import report_file
-from sessions.release import gate, pythons, reports
+from sessions.release import gate, other_pythons, remote_reports
 from sessions.release.gate import Checkout, Situation
 from sessions.release.model import PythonWheel
-from sessions.shared import records, spec, targets_file
+from sessions.shared import records
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check, CheckGroup
-from sessions.shared.target import BuildSpec
-from sessions.verify import fingerprint
+from sessions.targets import spec, targets_file
+from sessions.verify import checks_digest
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
 from tests.problems import raises
@@ -56,16 +57,16 @@ def other(root: Path, python: str = "3.12", *, library: str = "code", ok: bool =
 def checked(root: Path, of: BuildSpec, wheel: Wheel, *, ok: bool) -> None:
     status: Literal["ok", "fail"] = "ok" if ok else "fail"
     groups = (CheckGroup("The file", (Check("record", status, "record: …"),)),)
-    rules = fingerprint.verdict(of, wheel)
+    rules = checks_digest.verdict(of, wheel)
     report = VerifyReport(wheel.file, wheel.sha256, of.target, rules, 1.0, groups)
     name = f"{Path(wheel.file).stem}-{wheel.sha256[:8]}"
     path = root / "build" / of.target / "given" / name / "verify.json"
     records.write(path, "verify", report, ok=ok)
 
 
-def read(root: Path, *words: str) -> pythons.Repacked:
+def read(root: Path, *words: str) -> other_pythons.Repacked:
     base = pack(root / "wheels" / "rtx50" / NAME, "3.11")
-    return pythons.read(root, TARGETS, fakes.parsed("--target", "rtx50", *words), base)
+    return other_pythons.read(root, TARGETS, fakes.parsed("--target", "rtx50", *words), base)
 
 
 def test_the_wheels_of_other_pythons_with_the_same_libraries_are_released(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_the_wheels_of_other_pythons_with_the_same_libraries_are_released(tmp_pa
 
 
 def test_where_matrix_made_none_there_is_none(tmp_path: Path) -> None:
-    assert read(tmp_path) == pythons.Repacked()
+    assert read(tmp_path) == other_pythons.Repacked()
 
 
 def test_a_wheel_of_another_build_is_left_out_and_named(tmp_path: Path) -> None:
@@ -112,8 +113,8 @@ def test_what_is_not_known_to_be_right_keeps_the_target_back(change: str, tmp_pa
 def test_the_gate_names_the_pythons_and_what_is_wrong() -> None:
     wheel = PythonWheel("3.12", "a.whl", "0" * 64, 1)
     for repacked, status in (
-        (pythons.Repacked((wheel,), (Path("a.whl"),)), "ok"),
-        (pythons.Repacked(faults=("3.13: not checked",)), "fail"),
+        (other_pythons.Repacked((wheel,), (Path("a.whl"),)), "ok"),
+        (other_pythons.Repacked(faults=("3.13: not checked",)), "fail"),
     ):
         found = fakes.evidence()
         situation = Situation(
@@ -127,12 +128,12 @@ def test_the_gate_names_the_pythons_and_what_is_wrong() -> None:
 
 def test_only_the_metadata_that_names_a_python_may_differ(tmp_path: Path) -> None:
     one, two = pack(tmp_path / "a.whl", "3.11"), pack(tmp_path / "b.whl", "3.12")
-    assert pythons.differences(one, two) == []
+    assert other_pythons.differences(one, two) == []
     with zipfile.ZipFile(two, "a") as archive:
         archive.writestr("llama_cpp/more.py", "")
-    assert pythons.differences(one, two) == ["llama_cpp/more.py"]
+    assert other_pythons.differences(one, two) == ["llama_cpp/more.py"]
     two.write_bytes(b"no zip")
-    assert pythons.differences(one, two) != []
+    assert other_pythons.differences(one, two) != []
 
 
 # ---- reports in a folder ------------------------------------------------------------------------
@@ -154,15 +155,15 @@ def test_each_report_is_found_by_the_wheel_that_it_is_of(tmp_path: Path) -> None
     measured = tmp_path / "c.json"
     bench = {"sha256": "1" * 64, "target": "ada"}
     measured.write_text(report_file.text(bench, report_file.BENCH), encoding="utf-8")
-    found = reports.read(tmp_path)
-    assert [(r.path, r.session) for r in reports.of(found, "1" * 64)] == [
+    found = remote_reports.read(tmp_path)
+    assert [(r.path, r.session) for r in remote_reports.of(found, "1" * 64)] == [
         (one, "smoke"),
         (operators, "ops"),
         (measured, "bench"),
     ]
-    assert [r.path for r in reports.of(found, "2" * 64)] == [two]
-    assert reports.of(found, "3" * 64) == []
-    assert reports.unused(found, ["1" * 64]) == [
+    assert [r.path for r in remote_reports.of(found, "2" * 64)] == [two]
+    assert remote_reports.of(found, "3" * 64) == []
+    assert remote_reports.unused(found, ["1" * 64]) == [
         f"a.json belongs to another wheel of cpu, sha256 {'2' * 12}…"
     ]
 
@@ -170,14 +171,14 @@ def test_each_report_is_found_by_the_wheel_that_it_is_of(tmp_path: Path) -> None
 def test_a_folder_without_a_report_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
     with raises("reports-none"):
-        reports.read(tmp_path)
+        remote_reports.read(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"kind": "x"}', "[" * 9999])
 def test_a_file_that_is_not_a_report_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with raises("reports-not-a-report"):
-        reports.read(tmp_path)
+        remote_reports.read(tmp_path)
 
 
 def test_a_report_that_was_changed_is_refused(tmp_path: Path) -> None:
@@ -186,5 +187,5 @@ def test_a_report_that_was_changed_is_refused(tmp_path: Path) -> None:
     told["report"]["sha256"] = "5" * 64
     path.write_text(json.dumps(told))
     with raises("reports-not-a-report") as caught:
-        reports.read(tmp_path)
+        remote_reports.read(tmp_path)
     assert "digest" in caught.value.evidence

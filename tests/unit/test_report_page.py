@@ -17,7 +17,7 @@ from sessions.release.documents import report_page, timeline_chart
 from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence
 from sessions.shared.checks import Check, CheckGroup
-from sessions.verify import policy
+from sessions.verify import wheel_rules
 from tests import fakes
 from tests.evidence import CHARTS, COMMIT, proven, untested
 
@@ -464,7 +464,8 @@ def test_it_says_how_to_install_the_wheel_and_what_it_needs() -> None:
         "GPU compute capability 12.0 (Blackwell: RTX 50, RTX PRO)",
         "Driver NVIDIA 580 or newer",
         "Python CPython 3.11, 64-bit",
-        f"System Linux x86-64, glibc 2.27 or newer; a CPU of level {policy.cpu().level} Download",
+        "System Linux x86-64, glibc 2.27 or newer; "
+        f"a CPU of level {wheel_rules.cpu().level} Download",
         f"{found.wheel.size / 1e6:.1f} MB, and 505 MB of NVIDIA’s packages from PyPI, which take",
     ):
         assert text in page.said, text

@@ -8,9 +8,10 @@ import pytest
 
 from sessions.probe import machine_checks, selection
 from sessions.probe.model import Compiler, Driver, Toolchain
-from sessions.shared import knowledge, programs, targets_file
+from sessions.shared import knowledge, programs
+from sessions.shared.build_spec import BuildSpec, HostRange
 from sessions.shared.checks import Check
-from sessions.shared.target import BuildSpec, HostRange
+from sessions.targets import targets_file
 from tests import fakes
 
 TARGETS = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")

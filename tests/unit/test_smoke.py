@@ -18,16 +18,16 @@ import pytest
 from sessions.payload import report_file
 from sessions.run import (
     imported_report,
-    job,
     main_smoke,
     own_report,
     payload_process,
+    smoke_input,
     smoke_results,
 )
 from sessions.run.model import SmokeReport
 from sessions.shared import disk, knowledge, records
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE
-from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
 from tests import fakes
 from tests.problems import raises
@@ -592,7 +592,7 @@ def test_the_payload_runs_in_that_venv_alone(tmp_path: Path, bench: Bench) -> No
     main_smoke.main(ctx)
     venv = ctx.build / "smoke" / "venv"
     assert Path(bench.command[0]).is_relative_to(venv)
-    assert bench.command[1:3] == ["-I", str(job.PAYLOAD)]
+    assert bench.command[1:3] == ["-I", str(smoke_input.PAYLOAD)]
     assert bench.env == {"HOME": "/home/user"}
     assert bench.cwd == ctx.build / "smoke" / "run" == Path(bench.job["folder"])
     assert bench.job["venv"] == str(venv)
@@ -666,7 +666,7 @@ def test_a_real_model_is_named_to_the_payload(tmp_path: Path, bench: Bench) -> N
     build(ctx)
     main_smoke.main(ctx)
     assert bench.job["model"] == str(model.resolve())
-    assert bench.job["questions"] == [list(pair) for pair in job.QUESTIONS]
+    assert bench.job["questions"] == [list(pair) for pair in smoke_input.QUESTIONS]
 
 
 def test_a_real_model_that_is_not_there_is_said_before_anything_is_installed(

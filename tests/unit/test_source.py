@@ -17,8 +17,8 @@ from sessions.fetch import build_tools, main_source
 from sessions.fetch.model import Pristine, Source
 from sessions.fetch.source_filter import PRISTINE
 from sessions.shared import disk, knowledge, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.knowledge import Sdist
-from sessions.shared.nox_session import Context
 from tests import fakes
 from tests.problems import raises
 

@@ -9,17 +9,10 @@ from typing import Any
 
 import pytest
 
-from sessions.shared import (
-    command_line,
-    errors,
-    gpu_targets,
-    knowledge,
-    programs,
-    spec,
-    targets_file,
-)
+from sessions.shared import errors, knowledge, programs, remedies
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.target import BuildSpec
+from sessions.targets import auto_target, spec, targets_file
 from tests import fakes
 from tests.problems import raises
 
@@ -274,10 +267,10 @@ def test_a_spec_is_named_for_what_it_builds_otherwise_than_its_table(
 )
 def test_the_command_of_a_spec_chooses_that_spec_again(words: list[str], line: str) -> None:
     made = choose(*words)
-    told = command_line.command("smoke", made)
+    told = remedies.command("smoke", made)
     assert told == programs.typed(shlex.split(f"nox -s smoke -- {line}"))
     assert choose(*shlex.split(told)[4:]) == made
-    assert command_line.command("release", made, "--fresh").endswith(" --fresh")
+    assert remedies.command("release", made, "--fresh").endswith(" --fresh")
 
 
 @pytest.mark.parametrize("given", ["120-real;90a-real", "120-real,90a-real"])
@@ -303,7 +296,7 @@ def test_cuda_13_2_is_refused_with_the_reason() -> None:
 def test_cuda_13_2_is_built_with_when_forced() -> None:
     made = choose("--cuda", "13.2", "--force")
     assert (made.cuda, made.target) == ("13.2", "rtx50+cuda13.2")
-    told = command_line.command("smoke", made)
+    told = remedies.command("smoke", made)
     assert choose(*shlex.split(told)[4:]) == made  # the command that a remedy names is not refused
     assert "--force" not in choose("--cuda", "13.4", "--force").arguments
 
@@ -521,7 +514,7 @@ def nvml(*capabilities: str) -> dict[str, Any]:
 
 
 def auto(*capabilities: str, words: tuple[str, ...] = ()) -> tuple[BuildSpec, str]:
-    options, told = gpu_targets.auto(
+    options, told = auto_target.auto(
         TARGETS, fakes.parsed("--target", "auto", *words), nvml(*capabilities)
     )
     return spec.choose(TARGETS, options), told
@@ -555,10 +548,10 @@ def test_auto_is_the_target_of_the_gpu(capability: str, target: str) -> None:
 def test_auto_never_takes_a_target_with_a_warning_or_with_special_code() -> None:
     odd = {name: TARGETS[name] for name in ("cpu", "seed", "rtx50-fp4")}
     assert [
-        gpu_targets.fit({"ada": TARGETS["ada"], **odd}, [kind]) for kind in ("12.0", "10.0")
+        auto_target.fit({"ada": TARGETS["ada"], **odd}, [kind]) for kind in ("12.0", "10.0")
     ] == [
-        gpu_targets.Fit("ada", "120-real", None),
-        gpu_targets.Fit("ada", "100-real", None),
+        auto_target.Fit("ada", "120-real", None),
+        auto_target.Fit("ada", "100-real", None),
     ]
 
 
@@ -570,7 +563,7 @@ def test_auto_builds_one_wheel_for_two_kinds_of_gpu(kinds: tuple[str, ...]) -> N
     assert told.startswith("target auto: rtx50 with --arch 120-real;86-real, for NVIDIA GeForce ")
     assert told.count(" (") == 2
     # The same in words, so that a remedy chooses it again.
-    assert choose(*shlex.split(command_line.command("wheel", chosen))[4:]) == chosen
+    assert choose(*shlex.split(remedies.command("wheel", chosen))[4:]) == chosen
 
 
 def test_auto_leaves_the_other_options() -> None:
@@ -592,14 +585,14 @@ def test_auto_leaves_the_other_options() -> None:
 def test_without_a_gpu_auto_is_the_default_and_says_so(
     answer: dict[str, Any], visible: str | None, why: str
 ) -> None:
-    options, told = gpu_targets.auto(TARGETS, fakes.parsed("--target", "auto"), answer, visible)
+    options, told = auto_target.auto(TARGETS, fakes.parsed("--target", "auto"), answer, visible)
     assert spec.choose(TARGETS, options) == TARGETS["rtx50"]
     assert told.startswith("target auto: rtx50, because ")
     assert why in told
 
 
 def test_a_gpu_that_is_hidden_does_not_count_for_auto() -> None:
-    options, told = gpu_targets.auto(
+    options, told = auto_target.auto(
         TARGETS, fakes.parsed("--target", "auto"), nvml("12.0", "6.1", "8.9"), "2"
     )
     assert options.target == "ada"
@@ -625,10 +618,10 @@ def test_beside_a_gpu_with_a_target_what_builds_for_both_is_named() -> None:
 
 
 def test_an_architecture_of_a_newer_cuda_only_is_named_with_it() -> None:
-    found = gpu_targets.fit({"ada": TARGETS["ada"]}, ["10.7"])
-    assert found == gpu_targets.Fit("ada", "107-real", "13.4")
+    found = auto_target.fit({"ada": TARGETS["ada"]}, ["10.7"])
+    assert found == auto_target.Fit("ada", "107-real", "13.4")
     assert choose(*found.words).cuda == "13.4"
-    assert gpu_targets.fit({"ada": TARGETS["ada"]}, ["10.7"], "13.1") is None
+    assert auto_target.fit({"ada": TARGETS["ada"]}, ["10.7"], "13.1") is None
     problem = without_target("7.5", "10.7", words=("--cuda", "13.1"))
     assert choose(*shlex.split(problem.remedy)[4:]).archs == ("100-real", "75-real")
 
@@ -664,7 +657,7 @@ def test_without_any_target_none_can_be_chosen(words: tuple[str, ...]) -> None:
 def test_auto_without_any_target_is_refused() -> None:
     for answer in (nvml("8.9"), {"error": "no"}):
         with pytest.raises(Problem) as caught:
-            gpu_targets.auto({}, fakes.parsed("--target", "auto"), answer)
+            auto_target.auto({}, fakes.parsed("--target", "auto"), answer)
         assert caught.value.id == "targets-empty"
 
 

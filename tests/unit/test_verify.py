@@ -18,9 +18,9 @@ import pytest
 
 from sessions.build import import_hooks
 from sessions.shared import code_digest, records
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE
-from sessions.shared.nox_session import Context
-from sessions.verify import fingerprint, main_verify
+from sessions.verify import checks_digest, main_verify
 from sessions.verify.model import WheelFacts
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
@@ -73,7 +73,9 @@ class Reader:
 def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     played = Reader()
     monkeypatch.setattr("sessions.verify.main_verify.reader.read", played)
-    monkeypatch.setattr("sessions.verify.main_verify.policy.upstream", lambda _: fakes.upstream())
+    monkeypatch.setattr(
+        "sessions.verify.main_verify.wheel_rules.upstream", lambda _: fakes.upstream()
+    )
     return played
 
 
@@ -231,10 +233,10 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 JUDGES = [
     "verify/main_verify.py",
-    "verify/archive.py",
-    "verify/subject.py",
-    "verify/checks_device.py",
-    "verify/host_code.py",
+    "verify/zip_archive.py",
+    "verify/check_input.py",
+    "verify/checks_gpu_code.py",
+    "verify/cpu_code.py",
     "verify/run_checks.py",
     "verify/library.py",
     "shared/knowledge.py",
@@ -272,7 +274,7 @@ def test_what_judges_no_wheel_is_no_reason_to_judge_again(
     ctx: Context, reader: Reader, rules: Path
 ) -> None:
     main_verify.main(ctx)
-    judging = {path.relative_to(rules).as_posix() for path in fingerprint.judging()}
+    judging = {path.relative_to(rules).as_posix() for path in checks_digest.judging()}
     others = [p for p in rules.rglob("*") if p.suffix in (".py", ".toml", ".txt")]
     others = [path for path in others if path.relative_to(rules).as_posix() not in judging]
     names = {path.relative_to(rules).as_posix() for path in others}
@@ -285,7 +287,7 @@ def test_what_judges_no_wheel_is_no_reason_to_judge_again(
     assert {
         "data/knowledge/measured.toml",
         "data/knowledge/baselines.toml",
-        "build/other_builds.py",
+        "build/baselines.py",
     } <= names
     for path in others:
         with path.open("a", encoding="utf-8") as text:
@@ -311,12 +313,12 @@ def test_what_is_imported_by_what_judges_judges_too() -> None:
     )
     loaded = {Path(name) for name in done.stdout.splitlines()}
     assert SESSIONS / "verify" / "library.py" in loaded
-    assert loaded <= set(fingerprint.judging())
+    assert loaded <= set(checks_digest.judging())
 
 
 @pytest.mark.parametrize(
     ("value", "fields"),
-    [("spec", fingerprint.WORDS), ("record", fingerprint.VOLATILE)],
+    [("spec", checks_digest.WORDS), ("record", checks_digest.VOLATILE)],
 )
 def test_no_check_reads_a_field_that_the_fingerprint_leaves_out(
     value: str, fields: tuple[str, ...]
@@ -349,11 +351,11 @@ def test_what_no_check_reads_is_no_reason_to_judge_again(
 
 def test_how_long_a_build_took_is_no_reason_to_judge_again() -> None:
     slow = fakes.wheel(steps=1, wall_seconds=1.0, cpu_seconds=None, cache={}, timing={})
-    assert fingerprint.verdict(fakes.spec(), slow) == fingerprint.verdict(
+    assert checks_digest.verdict(fakes.spec(), slow) == checks_digest.verdict(
         fakes.spec(), fakes.wheel()
     )
     other = fakes.wheel(sbom="c" * 64)
-    assert fingerprint.verdict(fakes.spec(), other) != fingerprint.verdict(
+    assert checks_digest.verdict(fakes.spec(), other) != checks_digest.verdict(
         fakes.spec(), fakes.wheel()
     )
 

@@ -10,14 +10,14 @@ import pytest
 
 from sessions.shared import knowledge, records
 from sessions.shared import knowledge as locked
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check
-from sessions.shared.target import BuildSpec
-from sessions.verify import checks_file, policy
+from sessions.verify import checks_file, wheel_rules
 from sessions.verify import checks_libraries as host
-from sessions.verify.checks_device import has_feature
+from sessions.verify.check_input import SHOWN, Case, stem
+from sessions.verify.checks_gpu_code import has_feature
 from sessions.verify.model import Binding, Library, Material, WheelFacts
 from sessions.verify.run_checks import judge
-from sessions.verify.subject import SHOWN, Case, stem
 from tests import fakes
 
 LIB = "llama_cpp/lib"
@@ -1244,15 +1244,15 @@ def test_names_of_copies_of_one_file_are_those_of_its_links() -> None:
 def test_guarded_features_are_those_of_a_runtime_that_asks(
     data: bytes, features: list[str], held: tuple[str, ...]
 ) -> None:
-    assert policy.guarded(data, dict.fromkeys(features, 1), 100) == held
+    assert wheel_rules.guarded(data, dict.fromkeys(features, 1), 100) == held
 
 
 def test_what_msvcs_runtime_asks_for_is_few_instructions_of_a_library() -> None:
     # As in whisper.dll and in a library that /arch:AVX2 compiled (wheels.toml says which).
     few = {"CPUID": 20, "XSAVE": 1, "AVX": 52, "AVX2": 30}
-    assert policy.guarded(b"VCRUNTIME140.dll", few, 107_762) == ("AVX", "AVX2", "XSAVE")
+    assert wheel_rules.guarded(b"VCRUNTIME140.dll", few, 107_762) == ("AVX", "AVX2", "XSAVE")
     many = {"CPUID": 20, "XSAVE": 1, "AVX": 13_912, "AVX2": 4_297}
-    assert policy.guarded(b"VCRUNTIME140.dll", many, 142_182) == ("XSAVE",)
+    assert wheel_rules.guarded(b"VCRUNTIME140.dll", many, 142_182) == ("XSAVE",)
 
 
 def test_every_check_has_a_planted_failure() -> None:
@@ -1380,7 +1380,7 @@ def test_the_facts_of_a_real_wheel_have_no_complaint() -> None:
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"
     record = fakes.recorded(found, sbom=found.bills[0].sha256)
-    known = policy.upstream("0.3.16")
+    known = wheel_rules.upstream("0.3.16")
     made = checks(fakes.case(found, loader=found.loader, record=record, upstream=known))
     assert [f"{c.summary}: {c.evidence}" for c in made.values() if c.status != "ok"] == []
     told = {id_: check.summary for id_, check in made.items()}
@@ -1400,7 +1400,7 @@ def test_a_real_wheel_without_its_baseline_module_or_with_one_library_for_the_cp
 
     def complaint(*libraries: Library) -> str:
         changed = dataclasses.replace(found, libraries=libraries)
-        made = checks(fakes.case(changed, upstream=policy.upstream("0.3.16")))
+        made = checks(fakes.case(changed, upstream=wheel_rules.upstream("0.3.16")))
         assert made["cpu-baseline"].status == "fail"
         return made["cpu-baseline"].evidence
 
@@ -1416,7 +1416,7 @@ def test_the_wheel_of_the_founding_procedure_fails_for_each_thing_wrong_with_it(
     path = fakes.ROOT / "tests" / "data" / "wheelfile" / "seed-procedure.json"
     found = records.read(path, "facts", WheelFacts)
     assert found is not None, "of another form than now: verify the wheel, and copy its facts"
-    known = policy.upstream("0.3.16")
+    known = wheel_rules.upstream("0.3.16")
     made = checks(fakes.case(found, record=None, ours=False, upstream=known))
     failed = {id_: check for id_, check in made.items() if check.status == "fail"}
     assert set(failed) == {
@@ -1545,7 +1545,7 @@ def test_the_version_of_a_source_of_ones_own_is_the_one_that_its_build_recorded(
 
 @pytest.mark.parametrize("version", ["0.3.16", "0.3.16.0", "0.3.16+cu131", "v0.3.16"])
 def test_a_release_is_known_however_its_version_is_spelt(version: str) -> None:
-    known = policy.upstream(version)
+    known = wheel_rules.upstream(version)
     assert known is not None
     assert known.version == "0.3.16"
     assert known.sdist_sha256 == locked.sdists()["0.3.16"].sha256
@@ -1554,12 +1554,12 @@ def test_a_release_is_known_however_its_version_is_spelt(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["", "0.3.15", "new", "9" * 5_000, "0.3.16.1"])
 def test_another_version_is_not_taken_for_it(version: str) -> None:
-    assert policy.upstream(version) is None
+    assert wheel_rules.upstream(version) is None
 
 
 def test_every_locked_release_is_known_file_by_file() -> None:
     for version in locked.sdists():
-        known = policy.upstream(version)
+        known = wheel_rules.upstream(version)
         assert known is not None
         assert {"llama_cpp/__init__.py", "llama_cpp/llama_cpp.py"} <= known.files.keys()
         assert known.parts["llama.cpp"]

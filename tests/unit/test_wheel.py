@@ -17,11 +17,11 @@ from sessions.build import cmake_tree, compilation, main_wheel, wheel_contents
 from sessions.build.model import Timeline
 from sessions.probe import ms_runtime
 from sessions.shared import knowledge, programs, records
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.context import Context
 from sessions.shared.errors import USAGE
 from sessions.shared.host import Host
-from sessions.shared.nox_session import Context
 from sessions.shared.programs import Finished
-from sessions.shared.target import BuildSpec
 from tests import fakes
 from tests.problems import raises
 

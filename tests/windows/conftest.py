@@ -12,8 +12,8 @@ import pytest
 
 from sessions.build.model import BuildEnv, Wheel
 from sessions.shared import records
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
 from tests.integration.wheels import Draft
 from tests.windows import checkout, crossbuild
 from tests.windows.lab import Lab, Ran, opened

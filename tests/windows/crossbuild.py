@@ -21,12 +21,14 @@ import lief
 from sessions.build import main_configure, main_wheel
 from sessions.build.main_configure import Places
 from sessions.build.model import BuildEnv, Wheel
+from sessions.command_line import parse_options
 from sessions.fetch import build_tools, main_source
 from sessions.fetch.model import Source
 from sessions.probe import main_probe
 from sessions.probe.model import Compiler, Toolchain
-from sessions.shared import disk, machine, options, records, spec, targets_file
-from sessions.shared.nox_session import Context
+from sessions.shared import child_environment, disk, machine, records
+from sessions.shared.context import Context
+from sessions.targets import spec, targets_file
 from tests import fakes
 from tests.windows import making, visualstudio
 from tests.windows.lab import Lab
@@ -104,9 +106,9 @@ def build(lab: Lab) -> Context:
 
 def _context(root: Path, cache: Path, platform: str) -> Context:
     """The cpu target's; both platforms' in the same place, as this machine builds for the other."""
-    env = options.environment()
+    env = child_environment.environment()
     targets = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
-    chosen = spec.choose(targets, options.parse(["--target", "cpu"]))
+    chosen = spec.choose(targets, parse_options.parse(["--target", "cpu"]))
     return fakes.context(
         root, env=env, spec=chosen, machine=machine.real(env, root, cache), cache=cache
     )
@@ -132,7 +134,7 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
         cache=str(ctx.cache),
         tools=str(build_tools.tools(ctx)),
     )
-    env = options.system_environment(ctx.env)
+    env = child_environment.system_environment(ctx.env)
     spec_here = dataclasses.replace(ctx.spec, glibc="host")  # Windows has no glibc to link for
     made = main_configure.configure(spec_here, compiler, None, unpacked, places, env)
     more = {

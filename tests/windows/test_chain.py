@@ -20,7 +20,7 @@ from sessions.build.model import BuildEnv
 from sessions.fetch.model import Toolkit
 from sessions.probe.model import Toolchain
 from sessions.shared import knowledge
-from sessions.verify import device_code
+from sessions.verify import gpu_code
 from tests.windows import checkout, visualstudio
 from tests.windows.checkout import nox, record
 from tests.windows.lab import Lab
@@ -206,7 +206,7 @@ def test_nvidias_windows_compiler_makes_code_for_the_gpu_as_the_product_tells_it
     called.unlink(missing_ok=True)
     run(lab, work, build)
 
-    code = device_code.read((folder / "kernel.fatbin").read_bytes(), tmp_path)
+    code = gpu_code.read((folder / "kernel.fatbin").read_bytes(), tmp_path)
     assert code is not None
     assert (set(code.sass), code.ptx) == ({"sm_120"}, {})
     # Names within it have the CRC of the path that wheel.cmake gives, whatever the folder.

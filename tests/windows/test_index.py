@@ -13,7 +13,7 @@ import pytest
 from packaging.utils import parse_wheel_filename
 
 from sessions.build.model import Wheel
-from sessions.release import contents
+from sessions.release import dist_contents
 from sessions.shared import disk, records
 from tests import tiny
 from tests.fakes import ROOT
@@ -72,7 +72,7 @@ def installed(packages: Path, wheel: Path) -> bool:
 def test_the_index_that_windows_made_is_whole_on_linux(
     site: Path, wheel: Path, linux_wheel: Path
 ) -> None:
-    assert contents.changed(site) == ()
+    assert dist_contents.changed(site) == ()
     for system, path in (("windows", wheel), ("linux", linux_wheel)):
         (copy,) = site.glob(f"cpu-*-{system}-x86_64/*.whl")
         assert (copy.name, copy.read_bytes()) == (path.name, path.read_bytes())

@@ -18,7 +18,7 @@ import pytest
 from sessions.probe.model import Compiler, Toolchain
 from sessions.run import ops_build, ops_results
 from sessions.shared import records
-from sessions.shared.nox_session import Context
+from sessions.shared.context import Context
 from tests.windows import crossbuild
 from tests.windows.lab import Lab
 from tests.windows.test_wheel import ALONE

@@ -19,14 +19,15 @@ import pytest
 
 from sessions.build import import_hooks, platform_tag
 from sessions.build.model import BuildEnv, Wheel
+from sessions.command_line import parse_options
 from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
 from sessions.run import smoke_results
 from sessions.run.model import SmokeReport
-from sessions.shared import knowledge, options, records, venvs
+from sessions.shared import knowledge, records, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.nox_session import Context
-from sessions.verify import main_verify, policy
+from sessions.verify import main_verify, wheel_rules
 from sessions.verify.metadata import PACKAGE
 from sessions.verify.report_model import VerifyReport
 from tests.integration.wheels import Draft, judged
@@ -94,7 +95,7 @@ def test_on_linux_a_wheel_for_windows_is_judged_by_the_rules_of_windows(
         session="verify",
         root=tmp_path,
         spec=dataclasses.replace(built.spec, platform="linux"),
-        options=options.parse(["--target", "cpu", "--wheel", str(given)]),
+        options=parse_options.parse(["--target", "cpu", "--wheel", str(given)]),
     )
     main_verify.main(linux)
     (left,) = linux.build.glob("given/*/verify.json")
@@ -149,7 +150,7 @@ def test_a_wheel_that_would_not_start_on_windows_fails(
     bad = sound.copy()
     plant(built, bad)
     path = bad.pack(tmp_path / "wheel", recorded=False)
-    checks = judged(path, built.spec, tmp_path / "scratch", policy.upstream("0.3.16"))
+    checks = judged(path, built.spec, tmp_path / "scratch", wheel_rules.upstream("0.3.16"))
     assert {c.id for c in checks.values() if c.status == "fail"} == expected
     assert word in "\n".join(check.evidence for check in checks.values())
 

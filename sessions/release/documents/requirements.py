@@ -9,7 +9,7 @@ from typing import Any
 
 from sessions.release.evidence import Evidence
 from sessions.shared import knowledge
-from sessions.verify import policy
+from sessions.verify import wheel_rules
 
 
 def view(found: Evidence) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def view(found: Evidence) -> dict[str, Any]:
         "cards": cards(found),
         "ptx": pieces(found, "ptx"),
         "driver": knowledge.toolkit(cuda).driver if cuda else None,
-        "cpu": policy.cpu().level,
+        "cpu": wheel_rules.cpu().level,
         "python": python(found.facts.tags, found.facts.requires_python),
         "platform": platform(found.facts.tags),
         "glibc": glibc(found.facts.tags),

@@ -23,9 +23,9 @@ from sessions.release.model import PythonWheel
 from sessions.release.provenance import neutral
 from sessions.run import families, smoke_results
 from sessions.run.model import SmokeReport
-from sessions.shared import knowledge, options
+from sessions.shared import child_environment, knowledge
 from sessions.shared.checks import Check
-from sessions.shared.command_line import command
+from sessions.shared.remedies import command
 
 LANGUAGES = {"en": "WHEEL.md", "es": "WHEEL.es.md"}
 CHECK = {
@@ -123,7 +123,9 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
             n: neutral(found, v) for n, v in found.build.variables.items() if n in _SHOWN
         },
         # Of the caller's: by name only, as the values are the caller's own business.
-        "passed": sorted(options.system_environment(found.build.variables).keys() - set(_SHOWN)),
+        "passed": sorted(
+            child_environment.system_environment(found.build.variables).keys() - set(_SHOWN)
+        ),
         "line": _build_line(found),
         "locked": knowledge.is_in_repository(found.spec.version),
     }

@@ -1,0 +1,153 @@
+"""Parses the options: the words of the command line after ``--``."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from typing import NoReturn
+
+from sessions.command_line import session_order
+from sessions.command_line.option_list import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takers, takes
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.options import Options
+
+
+class _Parser(argparse.ArgumentParser):
+    sessions = session_order.DEFAULT  # whose help a remedy names
+
+    def error(self, message: str) -> NoReturn:
+        raise Problem(
+            f"The options after -- are wrong: {message}",
+            id="options-wrong",
+            remedy=f"see all options: nox -s {self.sessions} -- --help",
+            code=USAGE,
+        )
+
+
+class _Once(argparse.Action):
+    """A value that is given once: of two, one would be ignored."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if hasattr(namespace, self.dest):
+            parser.error(f"argument {option_string}: given twice")
+        setattr(namespace, self.dest, values)
+
+
+@functools.cache
+def parser() -> _Parser:
+    """The one parser of the project. What was not given is not in its namespace."""
+    made = _Parser(
+        prog="nox -s SESSION --",
+        add_help=False,
+        allow_abbrev=False,
+        usage="%(prog)s [options]",
+        argument_default=argparse.SUPPRESS,
+    )
+    made.add_argument("dists", nargs="*", metavar="DIST")
+    for option in OPTIONS:
+        flags = [option.flag, *(["-h"] if option.name == "help" else [])]
+        if not (option.metavar or option.choices):
+            made.add_argument(*flags, action="store_true", help=option.help)
+        elif option.choices:
+            made.add_argument(*flags, action=_Once, choices=option.choices, help=option.help)
+        else:
+            made.add_argument(
+                *flags,
+                action="append" if option.many else _Once,
+                type=option.kind,
+                metavar=option.metavar,
+                help=option.help,
+            )
+    return made
+
+
+def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options:
+    """Options from the words after ``--``. Raises Problem for a wrong one.
+
+    With ``asked``, the sessions that were asked for by name, an option that none of them takes is
+    wrong, and so is one that has no effect beside another.
+    """
+    reader = parser()
+    reader.sessions = " ".join(asked or [session_order.DEFAULT])
+    found, stray = reader.parse_known_args(list(words))
+    if stray:
+        raise _unknown(stray, reader.sessions)
+    given = vars(found)
+    dists = tuple(given.pop("dists", ()))
+    if dists and (asked is None or set(asked) != {session_order.OF_FOLDERS}):
+        raise _unknown(dists, reader.sessions)
+    if asked is not None and "help" not in given:
+        _refuse(given, asked)
+    values = {o.field: given.get(o.field, _default(o)) for o in OPTIONS}
+    many = {o.field: tuple(values[o.field] or ()) for o in OPTIONS if o.many}
+    return Options(**{**values, **many}, dists=dists)
+
+
+def _default(option: Option) -> object:
+    switch = not (option.metavar or option.choices)
+    return False if switch else option.default
+
+
+def _unknown(stray: Sequence[str], sessions: str) -> Problem:
+    """What a word that no option knows may have been meant as."""
+    word = next((w for w in stray if w.startswith("-")), stray[0])
+    name = word.partition("=")[0]
+    near = difflib.get_close_matches(name, [option.flag for option in OPTIONS], 1, 0.7)
+    what = f"There is no option {name}." if word.startswith("-") else f"{word} is not an option."
+    return Problem(
+        what,
+        id="option-unknown",
+        evidence=f"did you mean {near[0]}?" if near else "",
+        remedy=f"see all options: nox -s {sessions} -- --help",
+        code=USAGE,
+    )
+
+
+def _refuse(given: Mapping[str, object], asked: Collection[str]) -> None:
+    wheel = "wheel" in given
+    for option in OPTIONS:
+        if option.field in given and not takes(option, asked, given=wheel):
+            others = [s for s in asked if s not in option.sessions]
+            names = " ".join(others if option.reach == "all" else asked)
+            idle = wheel and takes(option, asked)
+            near = [o.flag for o in OPTIONS if o.field in _KIN.get(option.field, ())]
+            near = [f for f in near if takes(BY_FIELD[f[2:]], asked, given=wheel)]
+            raise Problem(
+                f"{option.flag} has no effect on nox -s {names} with --wheel: nothing is built."
+                if idle
+                else f"{option.flag} is not an option of nox -s {names}.",
+                id="option-without-effect" if idle else "option-of-other-session",
+                evidence=f"sessions that take it: {', '.join(takers(option))}"
+                + "".join(f"\nfor {names} there is {flag}" for flag in near),
+                remedy=f"leave it out; all options: nox -s {names} -- --help",
+                code=USAGE,
+            )
+    for field, idle_ones in IDLE.items():
+        for other in idle_ones:
+            if field in given and other in given:
+                raise Problem(
+                    f"{BY_FIELD[other].flag} has no effect together with {BY_FIELD[field].flag}.",
+                    id="option-without-effect",
+                    remedy=f"leave out {BY_FIELD[other].flag} or {BY_FIELD[field].flag}",
+                    code=USAGE,
+                )
+    for field, needed in NEEDS.items():
+        if field in given and not given.keys() & set(needed):
+            flags = " or ".join(BY_FIELD[each].flag for each in needed)
+            raise Problem(
+                f"{BY_FIELD[field].flag} has no effect without {flags}.",
+                id="option-without-effect",
+                remedy=f"add {flags}, or leave out {BY_FIELD[field].flag}",
+                code=USAGE,
+            )
+
+
+_KIN = {"target": ("targets",), "targets": ("target",), "pythons": ("python",)}

@@ -1,0 +1,386 @@
+"""The program of a smoke bundle: tests one wheel on this machine, with Python and a driver only.
+
+``python smoke-TARGET.pyz`` makes a venv of its own, installs the wheel that the bundle holds, runs
+every check and writes a report; with --bench it measures the wheel instead, in turn with others
+that are named; with --ops it runs upstream's test of every operator. Both go on where such a run
+was stopped. NVIDIA's runtime comes from pip if there
+is a network, else from the packages of the Python that runs this, else from an installed toolkit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import bundle_refusals
+import installing
+import run_folder
+
+MARKS = {"ok": "ok  ", "fail": "FAIL"}
+KEPT = (
+    "HOME", "USER", "LANG", "TMPDIR", "TEMP", "TMP", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR",
+    "COMSPEC", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "NUMBER_OF_PROCESSORS",
+    "PROCESSOR_ARCHITECTURE",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Everything, and a report; exit code 1 if a check fails, 2 if none could be made."""
+    options = _options()
+    _at_home()
+    session = "bench" if options.bench else "ops" if options.ops else "smoke"
+    path = Path(options.report or f"{session}-report.json")
+    if not path.resolve().parent.is_dir():
+        bundle_refusals.stop(
+            f"The folder of {path} does not exist.", "name a file in an existing folder"
+        )
+    if options.model and not Path(options.model).is_file():
+        bundle_refusals.stop(
+            f"There is no model {options.model}.", "name a GGUF file: --model PATH"
+        )
+    others = bundle_refusals.others(options)
+    with zipfile.ZipFile(sys.argv[0]) as bundle:
+        manifest = json.loads(bundle.read("manifest.json").decode("utf-8"))
+    manifest = _chosen(manifest, options)
+    bundle_refusals.fits(manifest)  # before what an older Python cannot run
+    if options.ops:
+        bundle_refusals.has_ops(manifest, options)
+    with run_folder.folder(path, kept=options.bench or options.ops) as folder:
+        own = f"targets/{manifest['target']}/"
+        with zipfile.ZipFile(sys.argv[0]) as bundle:
+            names = bundle.namelist()
+            wanted = [name for name in names if not name.startswith("targets/") or own in name]
+            bundle.extractall(folder / "bundle", wanted)
+        wheels = folder / "bundle" / "wheels"
+        for more in (f"python{bundle_refusals.HERE}", own):
+            for file in (folder / "bundle" / more).glob("*.whl"):
+                for other in wheels.glob(f"{file.name.split('-')[0]}-*.whl"):
+                    other.unlink()  # the same package, for another Python
+                file.replace(wheels / file.name)
+        wheel = wheels / manifest["job"]["identity"]["file"]
+        if wheel.exists():
+            wheel.replace(wheel.with_name(installing.for_this_python(wheel.name)))
+        device = _card(folder, manifest, options)
+        if options.bench:
+            report = _bench(folder, manifest, options, device, others)
+        else:
+            python = installing.install(folder)
+            places = (
+                installing.runtime(folder / "venv", manifest, options)
+                if manifest["runtime"]
+                else []
+            )
+            job = _job(folder, manifest, options, device, places)
+            report = _payload(folder, python, job, *(("--ops",) if options.ops else ()))
+        run_folder.write(path, report)
+        (folder / "run" / run_folder.STATE).unlink(
+            missing_ok=True
+        )  # last: until here, the next run goes on
+        found = json.loads(report)["report"]
+        if options.bench:
+            _show(found)
+    for check in found.get("checks", ()):
+        print(MARKS[check["status"]], check["summary"])
+        if check["status"] != "ok":
+            for line in [*check["evidence"].splitlines(), f"fix: {check['remedy']}"]:
+                print("    ", line)
+    print(f"report: {path.resolve()}")
+    print(f"import it: nox -s {session} -- {manifest['arguments']} --report {path.name}")
+    path.with_name(path.name + ".sig").unlink(missing_ok=True)
+    if options.sign:
+        command = ["ssh-keygen", "-Y", "sign", "-f", options.sign, "-n", "blackwheel", str(path)]
+        try:
+            signed = subprocess.run(command, check=False).returncode == 0
+        except OSError:  # there is none
+            signed = False
+        if not signed:
+            remedy = (
+                "install OpenSSH's client (Debian, Ubuntu: apt install openssh-client), and name "
+            )
+            remedy += "a private key: --sign KEY"
+            bundle_refusals.stop("ssh-keygen could not sign the report, which is written.", remedy)
+    sys.exit(any(check["status"] == "fail" for check in found.get("checks", ())))
+
+
+def _chosen(manifest: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The manifest of the target to test. A bundle of several tests all that fit, and ends here."""
+    if "targets" not in manifest:
+        if options.target or options.reports:
+            bundle_refusals.stop(
+                "--target and --reports are for a bundle of several targets.", "leave them out"
+            )
+        return manifest
+    several: dict[str, dict[str, Any]] = {one["target"]: one for one in manifest["targets"]}
+    if options.target in several:
+        return several[options.target]
+    if options.target or options.report or options.bench or options.ops:
+        bundle_refusals.stop(
+            "This bundle has several targets.", f"name one: --target {'|'.join(several)}"
+        )
+    for one in several.values():
+        bundle_refusals.fits(one)  # all are for the same system
+    import bundle_wheels as each
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    sys.exit(each.main(list(several.values()), options, sys.argv[0], visible))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--device", metavar="N|cpu", help="which GPU, by its index; or the CPU only")
+    add("--report", metavar="FILE", help="where the report goes")
+    add("--target", metavar="NAME", help="of a bundle of several targets: this one only")
+    add("--reports", metavar="DIR", help="of a bundle of several: where the reports go")
+    add("--model", metavar="FILE", help="a GGUF model to test too; with --bench: to measure too")
+    add("--bench", action="store_true", help="measure the wheel instead of testing it")
+    add("--ops", action="store_true", help="run upstream's test of every operator instead")
+    add(
+        "--baseline",
+        metavar="WHEEL",
+        action="append",
+        help="--bench: also measure this wheel, alternating",
+    )
+    add("--cpu-module", metavar="NAME", action="append", help="--bench: also with this module")
+    add(
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=10,
+        help="--bench: how many times each wheel is measured (10)",
+    )
+    add("--offline", action="store_true", help="ask no package index for NVIDIA's runtime")
+    add("--sign", metavar="KEY", help="sign the report with this SSH key")
+    options = parser.parse_args()
+    if (options.baseline or options.cpu_module or options.rounds != 10) and not options.bench:
+        parser.error("--baseline, --cpu-module and --rounds are for --bench")
+    if options.ops and (options.bench or options.model):
+        parser.error("--ops cannot be combined with --bench or --model")
+    if options.rounds < 1:
+        parser.error("--rounds is a number of 1 or more")
+    return options
+
+
+def _at_home() -> None:
+    """On Windows: no dialogue for a crash of a child, and no failure over a sign of the text."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.SetErrorMode(
+            msvcrt.SEM_FAILCRITICALERRORS
+            | msvcrt.SEM_NOGPFAULTERRORBOX
+            | msvcrt.SEM_NOOPENFILEERRORBOX
+        )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _card(
+    folder: Path, manifest: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """The GPU to use, with the driver's release; None for the CPU. Nothing is installed yet."""
+    sys.path[:0] = [str(folder / "bundle" / "payload"), str(folder / "bundle" / "nvml")]
+    if options.device == "cpu" or not manifest["capabilities"]:
+        return None
+    import gpu
+
+    nvml = gpu.read()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    only = [gpu.ELSEWHERE] if options.ops else []  # which the CPU would not answer
+    device, what, remedy = gpu.choose(
+        nvml, manifest["capabilities"], manifest["driver"], options.device, visible, *only
+    )
+    if device is None:
+        bundle_refusals.stop(what, remedy)
+    if warning := gpu.driver_warning(nvml["release"], manifest["bad_drivers"]):
+        print(f"! {warning}", file=sys.stderr)
+    second = gpu.second(nvml, manifest["capabilities"], device, options.device, visible)
+    names = {"visible": gpu.selector(device), "second": second}
+    return {**device, **names, "release": nvml["release"]}
+
+
+def _job(
+    folder: Path,
+    manifest: dict[str, Any],
+    options: argparse.Namespace,
+    device: dict[str, Any] | None,
+    places: list[str],
+) -> dict[str, Any]:
+    """What the payload is told of a test: of ours, or with --ops of upstream's operator test."""
+    job = {
+        "visible": device["visible"] if device else "-1",
+        "runtime_places": places,
+        "identity": _identity(manifest, device),
+    }
+    if not options.ops:
+        return {
+            **manifest["job"],
+            **job,
+            "layers": 999 if device else 0,
+            "index": device["index"] if device else 0,
+            "second": device["second"] if device else None,
+            "families_folder": str(folder / "bundle" / "families"),
+            "jobs": 4 if device else max(1, _cores() // 2),
+            "venv": str(folder / "venv"),
+            "model": str(Path(options.model).resolve()) if options.model else None,
+        }
+    # Beside the wheel's libraries, which name one another by $ORIGIN.
+    libraries = installing.site_packages(folder / "venv") / "llama_cpp" / "lib"
+    names = {name: manifest["ops"][name] for name in ("library", "reference")}
+    for name in filter(None, names.values()):
+        shutil.copyfile(folder / "bundle" / "ops" / name, libraries / name)
+    return {
+        **manifest["ops"],
+        **job,
+        **{kind: str(libraries / name) if name else None for kind, name in names.items()},
+        "memory_mib": device["memory_free_mib"] if device else None,
+        "cores": _cores(),
+    }
+
+
+def _cores() -> int:
+    """The processors that this process may use, at least 1."""
+    import cgroups
+
+    return max(1, int(cgroups.cores(cgroups.limits(cgroups.read()))))
+
+
+def _physical() -> int:
+    """The physical cores that this process may use, at least 1."""
+    import cgroups
+
+    count: int = cgroups.physical(cgroups.limits(cgroups.read()))
+    return count
+
+
+def _identity(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
+    """What a report is of."""
+    return {
+        **manifest["job"]["identity"],
+        "device": device["name"] if device else "cpu",
+        "capability": device["compute_capability"] if device else None,
+        "driver": device["release"] if device else None,
+    }
+
+
+def _bench(
+    folder: Path,
+    manifest: dict[str, Any],
+    options: argparse.Namespace,
+    device: dict[str, Any] | None,
+    others: list[Path],
+) -> str:
+    """Measure the bundle's wheel in turn with others. Returns the report's text."""
+    import stats
+
+    packages = folder / "bundle" / "wheels"
+    this = packages / installing.for_this_python(manifest["job"]["identity"]["file"])
+    try:
+        wheels = stats.wheels(manifest["target"], [this, *others], options.cpu_module or ())
+    except ValueError as error:
+        bundle_refusals.stop(f"{error}.", "name one that it has: --cpu-module")
+    job = {
+        "wheels": wheels,
+        "packages": str(packages),
+        "python": sys.executable,
+        "nvml": str(folder / "bundle" / "nvml"),
+        "layers": 999 if device else 0,
+        "index": device["index"] if device else 0,
+        "visible": device["visible"] if device else "-1",
+        "threads": 1,  # the tiny model is too small to share out
+        "cpu_threads": _physical(),
+        "rounds": options.rounds,
+        "model": stats.model(Path(options.model).resolve() if options.model else None),
+        "code": stats.code(),
+        "identity": _identity(manifest, device),
+        **installing.runtime_files(packages, manifest, options),
+    }
+    return _payload(folder, sys.executable, job, "--bench")
+
+
+def _show(report: dict[str, Any]) -> None:
+    """The tables of what was measured."""
+    import stats
+
+    for title, columns, rows in stats.tables(report):
+        print(title)
+        lines = [columns, *rows]
+        widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]
+        for line in lines:
+            print("  " + "  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str:
+    """Run the payload, showing its progress. Returns the report's text."""
+    told, text = folder / "job.json", json.dumps({**job, "folder": str(folder / "run")})
+    kept = (folder / "run" / run_folder.STATE).exists() and told.exists()
+    if kept and told.read_text(encoding="utf-8") == text:
+        print("Continuing where the last run was stopped.")
+    else:
+        told.unlink(missing_ok=True)  # first: a state without its job is none
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        (folder / "run").mkdir()
+        told.write_text(text, encoding="utf-8")
+    # No package: the toolkit's own variables are what finds it.
+    keep = (*KEPT, "CUDA_PATH", "CUDA_HOME") if job.get("runtime_places") else KEPT
+    env = {name: value for name, value in os.environ.items() if name.upper() in keep}
+    words = [str(folder / "bundle" / "payload"), *first, str(told)]
+    with subprocess.Popen(
+        [python, "-I", *words, str(folder / "report.json")],
+        env=env,
+        cwd=folder / "run",
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        creationflags=installing.NO_WINDOW,
+    ) as child:
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                if line.startswith("@{"):
+                    said = json.loads(line[1:])
+                    left = "" if said["left"] is None else f", about {said['left']:.0f} s left"
+                    done = f"{said['done']} of {said['total']}{left}: {said['now']}"
+                    print(f"\r{done:<70}", end="", flush=True)
+        except KeyboardInterrupt:
+            _interrupt(child)
+            raise
+    print()
+    if child.returncode:
+        what = {(): "The checks", ("--ops",): "The operator test"}.get(first, "The measurements")
+        bundle_refusals.stop(
+            f"{what} ended with exit code {child.returncode}.",
+            "correct the error that is shown above, then run the same command again",
+        )
+    return (folder / "report.json").read_text(encoding="utf-8")
+
+
+def _interrupt(child: subprocess.Popen[str]) -> None:
+    """Have a child end that a terminal has told already, or that nobody has."""
+    try:
+        child.wait(2)
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGTERM if sys.platform == "win32" else signal.SIGINT)
+        child.wait()
+
+
+def start() -> None:
+    """``main``, and what Ctrl-C means."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print(
+            "\nStopped. With --bench or --ops, the same command continues from here.",
+            file=sys.stderr,
+        )
+        sys.exit(130)

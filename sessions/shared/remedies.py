@@ -1,0 +1,21 @@
+"""The command line that a message names: with the words by which the user called blackwheel."""
+
+from __future__ import annotations
+
+from sessions.shared import programs
+from sessions.shared.build_spec import BuildSpec
+
+
+def command(session: str, spec: BuildSpec, *more: str) -> str:
+    """The command line that runs a session for this very spec."""
+    return programs.typed(["nox", "-s", session, "--", *spec.arguments, *more])
+
+
+def python(spec: BuildSpec, *words: str) -> str:
+    """A command line of the wheel's Python, on a machine with the wheel's system.
+
+    python.org's installer for Windows provides only ``py`` with a version (PEP 397).
+    """
+    windows = spec.platform == "windows"
+    own = ["py", f"-{spec.python}"] if windows else [f"python{spec.python}"]
+    return programs.typed([*own, *words])

@@ -1,0 +1,1 @@
+"""From ``targets.toml`` and the options to a BuildSpec."""

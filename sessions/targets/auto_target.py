@@ -1,0 +1,152 @@
+"""Which targets build for the GPUs of a machine."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sessions.payload import gpu
+from sessions.shared import knowledge, programs
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.options import Options
+from sessions.targets import gpu_names
+from sessions.targets.spec import first
+
+AUTO = "auto"  # as --target: the target for the GPUs of this machine
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What builds one wheel that runs on several kinds of GPU."""
+
+    target: str
+    arch: str | None  # None: as the target has it
+    cuda: str | None  # None: as the target has it
+
+    @property
+    def words(self) -> list[str]:
+        """The options of a command line."""
+        named = (("--target", self.target), ("--arch", self.arch), ("--cuda", self.cuda))
+        return [word for option, value in named if value for word in (option, value)]
+
+    def command(self, session: str) -> str:
+        """The command line that runs a session for it."""
+        return programs.typed(["nox", "-s", session, "--", *self.words])
+
+
+def fit(
+    targets: Mapping[str, BuildSpec], capabilities: Iterable[str], cuda: str | None = None
+) -> Fit | None:
+    """What builds for GPUs of these compute capabilities ("8.9"); None where no CUDA can.
+
+    The targets are taken in their order, so that the same GPUs give the same wheel whatever slots
+    they are in. ``cuda`` is the release line that was asked for.
+    """
+    kinds = sorted(set(capabilities), key=_number, reverse=True)
+    serving = {kind: gpu_names.serving(targets, kind) for kind in kinds}
+    names = [name for name in targets if name in serving.values()]
+    target = names[0] if names else first(targets)
+    archs = [arch for name in names for arch in targets[name].archs]
+    archs += [gpu_names.machine_code(kind) for kind in kinds if not serving[kind]]
+    own = targets[target].cuda
+    known = knowledge.toolkits()
+    others = [n for n, row in known.items() if not row.bad and knowledge.is_locked(n)]
+    lines = [cuda] if cuda else [own, *others]
+    numbers = {_number(arch.partition("-")[0]) for arch in archs}
+    able = [n for n in lines if n and numbers <= set(knowledge.toolkit(n).archs)]
+    if not able:
+        return None
+    return Fit(
+        target=target,
+        arch=None if tuple(archs) == targets[target].archs else ";".join(archs),
+        cuda=None if able[0] == own else able[0],
+    )
+
+
+def _number(capability: str) -> int:
+    return int(capability.replace(".", ""))
+
+
+def auto(
+    targets: Mapping[str, BuildSpec],
+    options: Options,
+    nvml: Mapping[str, Any],
+    visible: str | None = None,
+) -> tuple[Options, str]:
+    """The options of ``--target auto`` with a target in its place, and what was chosen and why.
+
+    ``nvml`` is what NVML answered, ``visible`` is CUDA_VISIBLE_DEVICES where it is set: a GPU that
+    it hides does not count. Raises Problem for a GPU that has no target.
+    """
+    if options.arch is not None:
+        raise Problem(
+            "--arch and --target auto both choose the GPU architecture; only one can be given.",
+            id="auto-with-arch",
+            code=USAGE,
+            remedy="leave out --arch, or --target auto",
+        )
+    devices: list[dict[str, Any]] = list(nvml.get("devices", ()))
+    why = f"NVIDIA's driver does not answer here ({nvml['error']})" if "error" in nvml else ""
+    if nvml.get("error") == gpu.NO_DRIVER:
+        why = "no NVIDIA driver is installed here"
+    if not why and not devices:
+        why = "there is no NVIDIA GPU here"
+    if not why and visible is not None:
+        devices = gpu.within(devices, visible)
+        why = "" if devices else f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU"
+    if why:
+        name = first(targets)
+        return dataclasses.replace(options, target=name), f"target auto: {name}, because {why}"
+    gpus = {f"{d['name']} ({d['compute_capability']})": d["compute_capability"] for d in devices}
+    lacking = [name for name, kind in gpus.items() if not gpu_names.serving(targets, kind)]
+    if lacking:
+        raise _without_target(targets, options, gpus, lacking)
+    found = fit(targets, gpus.values(), options.cuda)
+    if found is None:  # --cuda names a release that cannot: choose says so
+        found = fit(targets, gpus.values())
+        assert found is not None
+    told = found.target + (f" with --arch {found.arch}" if found.arch else "")
+    chosen = dataclasses.replace(
+        options, target=found.target, arch=found.arch, cuda=options.cuda or found.cuda
+    )
+    return chosen, f"target auto: {told}, for {' and '.join(gpus)}"
+
+
+def _without_target(
+    targets: Mapping[str, BuildSpec],
+    options: Options,
+    gpus: Mapping[str, str],
+    lacking: Sequence[str],
+) -> Problem:
+    names = ", ".join(lacking)
+    able = fit(targets, gpus.values(), options.cuda) or fit(targets, gpus.values())
+    if able:
+        evidence = "the CUDA version can build for it without a target of its own"
+        remedy = able.command("wheel")
+    else:
+        known = knowledge.toolkits()
+        majors = " and ".join(sorted({line.partition(".")[0] for line in known}))
+        has = sorted({number for row in known.values() for number in row.archs})
+        evidence = f"CUDA {majors} cannot build for it: it builds for compute capability " + (
+            ", ".join(f"{number // 10}.{number % 10}" for number in has)
+        )
+        rest = [kind for name, kind in gpus.items() if name not in lacking]
+        others = fit(targets, rest) if rest else None
+        cpu = next((name for name, target in targets.items() if target.cuda is None), None)
+        remedy = (
+            "for an older GPU, build llama-cpp-python from source with CUDA 12, not with blackwheel"
+        )
+        if others:
+            remedy = f"build for the other GPUs: {others.command('wheel')}"
+        elif cpu:
+            typed = programs.typed(["nox", "-s", "wheel", "--", "--target", cpu])
+            remedy += f"; for the CPU: {typed}"
+    return Problem(
+        f"There is no target for {names}.",
+        id="gpu-without-target",
+        evidence=evidence,
+        remedy=remedy,
+    )

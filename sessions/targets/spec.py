@@ -1,0 +1,291 @@
+"""From ``targets.toml`` and the options to the BuildSpec."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sessions.shared import knowledge, programs
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.errors import USAGE, Problem
+from sessions.shared.options import Options
+from sessions.targets import cmake_options, gpu_names, targets_file
+
+ALL = "all"  # as --targets and --pythons: every one that is a product
+# Over the table, where an option is given.
+_LAID_OVER = ("version", "cuda", "python", "toolkit", "glibc")
+
+
+def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
+    """The spec of a run: the target, the options laid over it, and judged.
+
+    A spec that differs from its table in what it builds gets a name of its own
+    ("rtx50+arch90-real"), so that it never passes for the target it came from.
+    """
+    options, default = normal(options), first(targets)
+    name = default if options.target is None else options.target
+    if name not in targets:
+        words, why = gpu_names.meant(name, targets)
+        wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", default])]
+        raise Problem(
+            f"There is no target {name!r}.",
+            id="target-unknown",
+            code=USAGE,
+            evidence="\n".join([*filter(None, [why]), f"targets.toml has: {', '.join(targets)}"]),
+            remedy=f"{'' if words else 'choose one of those: '}{programs.typed(wheel)}",
+        )
+    base = targets[name]
+    archs = base.archs if options.arch is None else tuple(options.arch.split(";"))
+    cmake = cmake_options.merged(dict(base.cmake), options.cmake)
+    spec = dataclasses.replace(
+        base,
+        **{name: value for name in _LAID_OVER if (value := getattr(options, name)) is not None},
+        archs=archs,
+        budget_mb=_budget(base, archs) * cmake_options.growth(cmake),
+        source=options.source,
+        cmake=tuple(cmake.items()),
+        cache=options.cache,
+        compiler=options.compiler,
+        prerelease=options.prerelease,
+    )
+    spec = _named(base, spec)
+    _judge(spec, force=options.force, glibc=options.glibc)
+    if spec.cuda and knowledge.toolkit(spec.cuda).bad:  # refused without it
+        spec = dataclasses.replace(spec, overrides=(*spec.overrides, "--force"))
+    return spec
+
+
+def first(targets: Mapping[str, BuildSpec]) -> str:
+    """The default target. Raises Problem where there is none."""
+    if not targets:
+        raise Problem(
+            "targets.toml names no target.",
+            id="targets-empty",
+            code=USAGE,
+            remedy="git checkout targets.toml",
+        )
+    return next(iter(targets))
+
+
+def normal(options: Options) -> Options:
+    """The options with --version and --arch as targets.toml writes them."""
+    version, arch = options.version, options.arch
+    if version == targets_file.LATEST:
+        version = knowledge.newest_sdist()
+    elif version and re.match(r"v\d", version, re.ASCII):
+        version = version[1:]
+    if arch:
+        arch = ";".join(map(knowledge.arch_named, re.split("[;,]", arch)))
+    return dataclasses.replace(options, version=version, arch=arch)
+
+
+def _budget(base: BuildSpec, archs: Sequence[str]) -> int:
+    """The table's budget, larger by as much as there is more GPU code than the table asks for."""
+    if not base.archs:
+        return base.budget_mb
+    now, then = (sum(1 if "-" in arch else 2 for arch in of) for of in (archs, base.archs))
+    return base.budget_mb * max(now, then) // then
+
+
+def python_of(targets: Mapping[str, BuildSpec], options: Options) -> str | None:
+    """The Python that the target's own table is for; None where that decides nothing.
+
+    It decides nothing for a release whose wheel is for every Python, and of several targets.
+    """
+    base = targets.get(first(targets) if options.target is None else options.target)
+    if base is None:
+        return None
+    version = options.version or base.version
+    same = options.source is None and knowledge.knows_no_python(version)
+    return None if same else base.python
+
+
+def virtual(spec: BuildSpec) -> list[str]:
+    """The target's architectures with PTX instead of machine code: "120a-real" -> "120-virtual"."""
+    return [f"{knowledge.parse_arch(arch)[0]}-virtual" for arch in spec.archs]
+
+
+def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
+    """The spec of ``--baseline ptx``: what a run builds, with PTX instead of machine code.
+
+    Raises Problem where there is none, or where it would be the run's own target, which a second
+    build would wait for without end.
+    """
+    spec = choose(targets, options)
+    if not spec.archs:
+        raise Problem(
+            "A wheel for the CPU contains no PTX.",
+            id="baseline-ptx-of-cpu",
+            code=USAGE,
+            remedy="choose a CUDA target, or --baseline seed",
+        )
+    other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
+    if other.target == spec.target:
+        raise Problem(
+            f"{spec.target} itself contains only PTX, so --baseline ptx would compare it with "
+            "itself.",
+            id="baseline-is-the-target",
+            code=USAGE,
+            remedy="leave --baseline ptx out, or --arch",
+        )
+    return other
+
+
+def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
+    """The specs of every wheel that --targets and --pythons name.
+
+    Of each target first the one that is built: by its own Python, or --python.
+    """
+    names = named(targets, options.targets or "")
+    pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
+    if pythons == [ALL]:
+        pythons = list(knowledge.pythons())
+    unknown = [python for python in pythons if python not in knowledge.pythons()]
+    if unknown:
+        raise _unknown_python(", ".join(unknown), "--pythons")
+    found = []
+    for name in names:
+        built = choose(targets, dataclasses.replace(options, target=name))
+        found.append(built)
+        for python in pythons:
+            if python != built.python:
+                asked = dataclasses.replace(options, target=name, python=python)
+                found.append(choose(targets, asked))
+    return found
+
+
+def named(targets: Mapping[str, BuildSpec], text: str) -> list[str]:
+    """The targets that --targets names: "A,B", or "all" for every one that is a product."""
+    names = _listed("--targets", text)
+    return [n for n, target in targets.items() if target.product] if names == [ALL] else names
+
+
+def _unknown_python(versions: str, option: str) -> Problem:
+    return Problem(
+        f"No wheel can be built for Python {versions}.",
+        id="python-unknown",
+        code=USAGE,
+        evidence="known: " + ", ".join(knowledge.pythons()),
+        remedy=f"choose one of those with {option}",
+    )
+
+
+def _listed(option: str, text: str) -> list[str]:
+    found = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+    if not found:
+        raise Problem(
+            f"{option} names nothing.",
+            id="option-names-nothing",
+            code=USAGE,
+            remedy=f"for example {option} " + ("3.11,3.12" if "python" in option else "rtx50,ada"),
+        )
+    return found
+
+
+def _named(base: BuildSpec, spec: BuildSpec) -> BuildSpec:
+    """The spec with the options that make it differ from its table, and a name that says so."""
+    cmake = [f"{name}={value}" for name, value in spec.cmake]
+    rows = (
+        ("version", "--version", [spec.version], f"v{spec.version}"),
+        ("cuda", "--cuda", [str(spec.cuda)], f"cuda{spec.cuda}"),
+        ("archs", "--arch", [";".join(spec.archs)], "arch" + "-".join(spec.archs)),
+        ("python", "--python", [spec.python], f"py{spec.python}"),
+        ("glibc", "--glibc", [spec.glibc], f"glibc{spec.glibc}"),
+        ("toolkit", "--toolkit", [spec.toolkit], f"toolkit-{Path(spec.toolkit).name}"),
+        ("source", "--source", [str(spec.source)], f"source-{_name_of_folder(spec.source)}"),
+        ("cmake", "--cmake", cmake, cmake_options.label(dict(spec.cmake))),
+    )
+    changed = [row for row in rows if getattr(spec, row[0]) != getattr(base, row[0])]
+    parts = [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for *_, part in changed]
+    overrides = tuple(
+        word for _, option, values, _ in changed for value in values for word in (option, value)
+    )
+    return dataclasses.replace(spec, target="+".join([base.base, *parts]), overrides=overrides)
+
+
+def _name_of_folder(path: str | None) -> str:
+    return Path(path or "").resolve().name
+
+
+def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
+    if not re.fullmatch(r"3\.\d+", spec.python):
+        raise Problem(
+            f"--python {spec.python} is not a Python version.",
+            id="python-invalid",
+            code=USAGE,
+            remedy="write it as --python 3.11",
+        )
+    if spec.python not in knowledge.pythons():
+        raise _unknown_python(spec.python, "--python")
+    if spec.source is None and spec.version not in {*knowledge.sdists(), *knowledge.OFFERED}:
+        form, _ = targets_file.FORMS["version"]
+        lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
+        raise Problem(
+            f"llama-cpp-python {spec.version} is not locked: blackwheel does not know the hash of "
+            "its files.",
+            id="version-not-locked",
+            code=USAGE,
+            evidence="locked: " + ", ".join(knowledge.sdists()),
+            remedy=f"choose one of those with --version (latest is {knowledge.newest_sdist()})"
+            + (lock if re.fullmatch(form, spec.version, re.ASCII) else ""),
+        )
+    if glibc is not None and spec.platform != "linux":
+        raise Problem(
+            "--glibc has no effect on a wheel for Windows.",
+            id="glibc-on-windows",
+            code=USAGE,
+            remedy="leave out --glibc",
+        )
+    if spec.cuda is None:
+        if spec.archs:
+            raise Problem(
+                f"The target {spec.target!r} builds for the CPU, so --arch has no effect.",
+                id="arch-for-cpu-target",
+                code=USAGE,
+                remedy="choose a CUDA target, for example --target rtx50",
+            )
+        if spec.toolkit != "pypi":
+            raise Problem(
+                f"The target {spec.target!r} builds for the CPU, so --toolkit has no effect on it.",
+                id="cpu-target-with-toolkit",
+                code=USAGE,
+                remedy="choose a CUDA target, or leave out --toolkit",
+            )
+        return
+    known = knowledge.toolkit(spec.cuda)
+    if known.bad and not force:
+        raise Problem(
+            f"CUDA {spec.cuda} is refused: {known.bad}.",
+            id="cuda-refused",
+            code=USAGE,
+            remedy="use --cuda 13.1 or --cuda 13.4; to build with it anyway, add --force",
+        )
+    if not spec.archs:
+        raise Problem(
+            f"The target {spec.target!r} names no GPU architecture.",
+            id="target-without-arch",
+            code=USAGE,
+            remedy="name one, for example --arch 120-real",
+        )
+    seen: set[str] = set()
+    for arch in spec.archs:
+        if seen & knowledge.compiled_to(arch):
+            raise Problem(
+                f"Architecture {arch} is named twice.",
+                id="arch-twice",
+                code=USAGE,
+                evidence=";".join(spec.archs),
+                remedy="name each once: 120 means 120-real (machine code) and 120-virtual (PTX)",
+            )
+        seen |= knowledge.compiled_to(arch)
+        number, _, _ = knowledge.parse_arch(arch)
+        if number not in known.archs:
+            raise Problem(
+                f"CUDA {spec.cuda} cannot build architecture {arch}.",
+                id="arch-not-in-cuda",
+                code=USAGE,
+                evidence=f"it builds {', '.join(map(str, known.archs))} ({known.source})",
+                remedy="choose one of those with --arch, or a newer toolkit with --cuda",
+            )

@@ -1,0 +1,140 @@
+"""What every check of a wheel is given, and what it is made with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from sessions.build.model import Wheel
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.checks import Check
+from sessions.shared.remedies import command
+from sessions.verify.metadata import PACKAGE
+from sessions.verify.model import Library, WheelFacts
+from sessions.verify.wheel_rules import Upstream
+
+SHOWN = 8  # lines of evidence of one check; facts.json has the rest
+LINE = 400  # characters of such a line
+# What ``packaging`` raises for a requirement that is none, a marker that compares what cannot be
+# compared or names what only a lock file has, numbers of thousands of digits, or deep brackets.
+REFUSED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is checked, and against what. ``record`` is that of the wheel's build, if there is one.
+
+    ``ours`` is whether this checkout is to have built it: then a missing record is a failure.
+    ``upstream`` is what is known of the release that METADATA names, if it is locked.
+    ``loader`` is the sha256 of our loader and checks as this target's wheel has them, ``preload``
+    that of what loads the libraries of a Windows wheel.
+    """
+
+    facts: WheelFacts
+    spec: BuildSpec
+    record: Wheel | None
+    ours: bool
+    loader: str
+    preload: str
+    upstream: Upstream | None = None
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """By the file name; where that is none of a wheel, by WHEEL."""
+        return self.facts.tags or self.facts.wheel_tags
+
+    @property
+    def windows(self) -> bool:
+        """Whether the wheel is for Windows."""
+        return any("-win" in tag for tag in self.tags)
+
+    @property
+    def libraries(self) -> tuple[Library, ...]:
+        """Its ELF and PE files."""
+        return self.facts.libraries
+
+
+def rebuild(case: Case) -> str:
+    """The remedy that builds the wheel of this target again."""
+    return f"build it again: {command('wheel', case.spec, '--fresh')}"
+
+
+def check(
+    id_: str, problems: Iterable[str], *, ok: str, fail: str, remedy: str, soft: bool = False
+) -> Check:
+    """Ok where there is no problem; else a failure, or where it is ``soft`` a warning."""
+    lines = [line if len(line) <= LINE else f"{line[:LINE]}…" for line in problems]
+    if not lines:
+        return Check(id_, "ok", f"{id_}: {ok}")
+    if len(lines) > SHOWN:
+        lines = [*lines[:SHOWN], f"… and {len(lines) - SHOWN} more"]
+    return Check(id_, "warn" if soft else "fail", f"{id_}: {fail}", "\n".join(lines), remedy)
+
+
+def unread(case: Case) -> Iterator[str]:
+    """What keeps a check of the libraries from being made."""
+    if not case.libraries:
+        yield "not checked: there is no library in it"
+    for library in case.libraries:
+        if library.error:
+            yield f"{library.member}: not checked, {library.error}"
+
+
+def required(case: Case, *names: str) -> list[Requirement]:
+    """What METADATA requires of these packages on the wheel's platform; extras do not count.
+
+    Environment markers are evaluated as PEP 508 has them, for CPython of the target's release.
+    """
+    found = []
+    for text in case.facts.requires:
+        try:
+            requirement, holds = requirement_of(case, text)
+        except REFUSED:  # the check of the metadata names it
+            continue
+        if holds and canonicalize_name(requirement.name) in names:
+            found.append(requirement)
+    return found
+
+
+def requirement_of(case: Case, text: str) -> tuple[Requirement, bool]:
+    """A requirement, and whether its marker holds. Raises one of ``REFUSED`` for a bad one."""
+    requirement = Requirement(text)
+    marker = requirement.marker
+    return requirement, marker is None or marker.evaluate(_environment(case))
+
+
+def _environment(case: Case) -> dict[str, str]:
+    system = {
+        "os_name": "nt" if case.windows else "posix",
+        "sys_platform": "win32" if case.windows else "linux",
+        "platform_system": "Windows" if case.windows else "Linux",
+        "platform_machine": "AMD64" if case.windows else "x86_64",
+    }
+    python = {
+        "python_version": case.spec.python,
+        "python_full_version": f"{case.spec.python}.0",
+        "implementation_name": "cpython",
+        "implementation_version": f"{case.spec.python}.0",
+        "platform_python_implementation": "CPython",
+    }
+    return {**system, **python, "platform_release": "", "platform_version": "", "extra": ""}
+
+
+def stem(member: str) -> str:
+    """A library's base name: llama_cpp/lib/libggml-cpu.so.0 and ggml-cpu.dll -> ggml-cpu."""
+    name = re.sub(r"\.(so|dll|pyd|dylib|exe)(\.\d+)*$", "", member.rsplit("/", 1)[-1])
+    # auditwheel and delvewheel put a hash into the names of what they copy in.
+    return re.sub(r"-[0-9a-f]{8,}$", "", name.removeprefix("lib"))
+
+
+def find(case: Case, name: str) -> Library | None:
+    """The library of that base name where the bindings look for it."""
+    folder = f"{PACKAGE}/lib/"
+    for library in case.libraries:
+        if library.member.startswith(folder) and stem(library.member) == name:
+            return library
+    return None

@@ -1,0 +1,126 @@
+"""Checks of the GPU code. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from sessions.shared import knowledge
+from sessions.shared.build_spec import BuildSpec
+from sessions.shared.checks import Check
+from sessions.verify.check_input import Case, check, rebuild, stem, unread
+from sessions.verify.model import Library
+
+_FP4 = (
+    "native FP4 needs llama-cpp-python 0.3.17 or newer and an architecture such as 120a: "
+    "nox -s wheel -- --target rtx50-fp4"
+)
+
+
+def gpu_code(case: Case) -> Check:
+    """Machine code for exactly the target's architectures in every piece of device code."""
+    wanted = [a for a, kind in _wanted(case.spec) if kind != "virtual"]
+    held = ", ".join(
+        f"{sum(lib.device.sass.values())} × SASS in {lib.member.rsplit('/', 1)[-1]}"
+        for lib in case.libraries
+        if lib.device and lib.device.sass
+    )
+    return check(
+        "gpu-code",
+        _gpu_code(case, wanted),
+        ok=f"{', '.join(wanted)}: {held}" if wanted and held else "none, as the target asks",
+        fail="not the machine code that the target's GPUs run",
+        remedy=rebuild(case),
+    )
+
+
+def _wanted(spec: BuildSpec) -> list[tuple[str, str]]:
+    """("sm_120a", "real") for each architecture of the target."""
+    parsed = [knowledge.parse_arch(arch) for arch in spec.archs]
+    return [(f"sm_{number}{suffix}", kind) for number, suffix, kind in parsed]
+
+
+def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
+    yield from unread(case)
+    for library in case.libraries:
+        for what in library.device.hidden if library.device else ():
+            yield f"{library.member}: {what}"
+    devices = [lib for lib in case.libraries if lib.device and lib.device.containers]
+    if case.spec.archs and not devices:
+        yield "no library contains GPU code: this wheel computes on the CPU only"
+    cuda = [lib for lib in case.libraries if stem(lib.member) == "ggml-cuda"]
+    for library in cuda:
+        if library not in devices and devices:
+            yield f"{library.member}: it contains no GPU code"
+    if case.spec.archs and not cuda:
+        yield "there is no ggml-cuda library"
+    for library in devices:
+        assert library.device is not None
+        found = library.device.sass
+        yield from _missing(library, "SASS", wanted, found)
+        for arch, count in found.items():
+            if arch not in wanted:
+                yield f"{library.member}: {count} × SASS for {arch}, which the target does not name"
+
+
+def ptx(case: Case) -> Check:
+    """No PTX unless the target asks for it."""
+    wanted = {a.replace("sm_", "compute_") for a, kind in _wanted(case.spec) if kind != "real"}
+    return check(
+        "ptx",
+        _ptx(case, wanted),
+        ok=f"{', '.join(sorted(wanted))}, as the target asks" if wanted else "none",
+        fail="it has PTX that the target does not ask for, or lacks PTX that the target asks for",
+        remedy='write the architecture as "120-real" for SASS only; ' + rebuild(case),
+    )
+
+
+def _ptx(case: Case, wanted: set[str]) -> Iterator[str]:
+    yield from unread(case)
+    for library in case.libraries:
+        found = library.device.ptx if library.device else {}
+        for arch, count in found.items():
+            if arch not in wanted:
+                yield f"{library.member}: {count} × PTX for {arch}, to be compiled by the driver"
+        yield from _missing(library, "PTX", sorted(wanted), found)
+
+
+def _missing(
+    library: Library, kind: str, wanted: Sequence[str], found: Mapping[str, int]
+) -> Iterator[str]:
+    """Of each architecture every fat binary has one: each source file makes one of its own."""
+    pieces = library.device.containers if library.device else 0
+    for arch in wanted:
+        count = found.get(arch, 0)
+        if count != pieces:
+            how = f"{count} × {kind} for {arch} in {pieces} fat binaries"
+            yield f"{library.member}: {how if count else f'no {kind} for {arch}'}"
+
+
+def gpu_features(case: Case) -> Check:
+    """The tensor-core instructions that the target claims are in the machine code."""
+    counts: dict[str, int] = {}
+    for library in case.libraries:
+        for mnemonic, count in (library.device.tensor if library.device else {}).items():
+            counts[mnemonic] = counts.get(mnemonic, 0) + count
+    classes: dict[str, int] = {}
+    for mnemonic, count in counts.items():
+        kind = mnemonic.split(".")[0]
+        classes[kind] = classes.get(kind, 0) + count
+    held = ", ".join(f"{count} × {kind}" for kind, count in sorted(classes.items()))
+    missing = [
+        f"no {claim} instruction; found: {held or 'no tensor-core instructions'}"
+        for claim in case.spec.device_features
+        if not any(has_feature(mnemonic, claim) for mnemonic in counts)
+    ]
+    return check(
+        "gpu-features",
+        [*unread(case), *missing],
+        ok=held or "none claimed",
+        fail="tensor-core instructions that the target claims are missing",
+        remedy=_FP4 if any("E2M1" in line for line in missing) else rebuild(case),
+    )
+
+
+def has_feature(mnemonic: str, claim: str) -> bool:
+    """Whether "OMMA.SF.16864.F32.E2M1.E2M1.E8" is what "OMMA.E2M1" claims: all parts are in it."""
+    return set(claim.split(".")) <= set(mnemonic.split("."))

@@ -1,0 +1,358 @@
+"""Wheels to measure against: which are taken, how they are built, and what a builder is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sessions.build import baselines
+from sessions.build.model import BuildEnv, Wheel
+from sessions.command_line import child_nox
+from sessions.fetch import build_tools
+from sessions.shared import disk, knowledge, records
+from sessions.shared.context import Context
+from sessions.shared.errors import USAGE
+from sessions.shared.programs import Finished
+from tests import fakes
+from tests.problems import raises
+
+NAME = fakes.wheel().file
+ROWS = knowledge.load("baselines.toml")
+TARGETS = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
+
+
+def benching(root: Path, *words: str, **changes: Any) -> Context:
+    """The surroundings of ``nox -s bench -- …``, all records of a build there."""
+    ctx = fakes.context(root, *words, **{"session": "bench", **changes})
+    cuda = ctx.spec.cuda is not None
+    disk.mark(ctx.build)
+    (root / "targets.toml").write_text(TARGETS, encoding="utf-8")
+    source = root / "llama-cpp-python-src" / "0.3.16"
+    (source / "vendor").mkdir(parents=True)
+    (source / "pyproject.toml").write_text("upstream's own\n", encoding="utf-8")
+    records.write(ctx.record("configure"), "configure", fakes.build_env())
+    records.write(ctx.record("probe"), "probe", fakes.chain())
+    records.write(ctx.record("source"), "source", fakes.source(path=str(source)))
+    if cuda:
+        records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit())
+    return ctx
+
+
+# ---- a wheel that is there ----------------------------------------------------------------------
+
+
+def test_a_wheel_is_taken_by_its_path(tmp_path: Path) -> None:
+    other = tmp_path / "seed" / NAME
+    other.parent.mkdir()
+    other.write_bytes(b"")
+    assert baselines.wheels(fakes.context(tmp_path, "--baseline", str(other))) == [other]
+
+
+def test_without_one_there_is_none(tmp_path: Path) -> None:
+    assert baselines.wheels(fakes.context(tmp_path)) == []
+
+
+@pytest.mark.parametrize("name", ["gone.whl", "seeds", "targets.toml"])
+def test_what_is_no_wheel_is_refused_with_what_may_be_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "targets.toml").write_text("")
+    with raises("baseline-wheel-missing") as caught:
+        baselines.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / name)))
+    assert "seed, upstream, ptx" in caught.value.remedy
+
+
+def test_beside_a_wheel_that_is_given_nothing_is_built(tmp_path: Path) -> None:
+    ctx = fakes.context(tmp_path, "--wheel", "x.whl", "--baseline", "seed")
+    with raises("baseline-not-built"):
+        baselines.wheels(ctx)
+
+
+# ---- what a builder is told ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_procedure_has_its_source_and_both_its_values(name: str) -> None:
+    row = ROWS[name]
+    assert set(row) == {"variable", "value", "cpu", "source"}
+    assert row["variable"] in ("CMAKE_ARGS", "SKBUILD_CMAKE_ARGS")
+    assert "CMAKE_CUDA_ARCHITECTURES=" in row["value"]
+    assert "CUDA" not in row["cpu"]
+
+
+def told(name: str, **changes: Any) -> dict[str, str]:
+    variables = {
+        "PATH": "/tools:/usr/bin",
+        "HOME": "/home/user",
+        "CCACHE_DIR": "/c",
+        "SOURCE_DATE_EPOCH": "1",
+    }
+    return baselines.environment(
+        fakes.spec(**changes),
+        ROWS[name],
+        fakes.build_env(variables=variables),
+        fakes.compiler(),
+        fakes.toolkit() if changes.get("cuda", "13.1") else None,
+    )
+
+
+def test_the_founding_notes_procedure_is_its_own_for_the_targets_architecture() -> None:
+    env = told("seed", archs=("120a-real",))
+    # The note, word for word, but for the number.
+    assert env["SKBUILD_CMAKE_ARGS"] == (
+        "-G Ninja;-DGGML_CUDA=ON;-DCMAKE_CUDA_ARCHITECTURES=120;"
+        '-DCMAKE_CUDA_FLAGS="-allow-unsupported-compiler"'
+    )
+    root = fakes.toolkit().root
+    assert (env["CUDA_PATH"], env["CUDACXX"]) == (root, str(Path(root, "bin", "nvcc")))
+    assert (env["CC"], env["CXX"]) == ("/usr/bin/gcc", "/usr/bin/g++")
+    assert (env["PATH"], env["HOME"]) == ("/tools:/usr/bin", "/home/user")
+
+
+def test_no_cache_of_ours_and_no_date_reach_it() -> None:
+    # ggml turns its optimisations for this machine off when it finds the date.
+    assert not {"CCACHE_DIR", "SOURCE_DATE_EPOCH"} & set(told("seed"))
+
+
+def test_it_is_built_without_the_compiler_cache_that_ggml_finds_among_our_tools() -> None:
+    # Else a second build of it would measure the cache.
+    assert told("seed")["CCACHE_DISABLE"] == "1"
+
+
+def test_upstreams_flags_are_its_releases_whatever_the_target_is() -> None:
+    env = told("upstream", archs=("120-real",))
+    words = env["CMAKE_ARGS"].split()
+    assert "-DCMAKE_CUDA_ARCHITECTURES=75-real;80-real;86-real;89-real;90-real;90-virtual" in words
+    assert "-DGGML_CUDA_FORCE_MMQ=ON" in words
+    assert "SKBUILD_CMAKE_ARGS" not in env
+
+
+def test_for_the_cpu_nothing_of_cuda_is_said() -> None:
+    env = told("seed", cuda=None, archs=())
+    assert env["SKBUILD_CMAKE_ARGS"] == "-G Ninja"
+    assert not any("CUDA" in name for name in env)
+    assert told("upstream", cuda=None, archs=())["CMAKE_ARGS"] == "-DGGML_NATIVE=off"
+
+
+# ---- building -----------------------------------------------------------------------------------
+
+
+class Builder:
+    """Plays ``python -m build``: leaves wheels in its outdir."""
+
+    def __init__(self) -> None:
+        self.commands: list[list[str]] = []
+        self.env: Mapping[str, str] = {}
+        self.made = [NAME]
+        self.code = 0
+        self.lines = ["[1/2] Building CUDA object a.cu.o", "[2/2] Linking b.so"]
+
+    def __call__(self, command: Sequence[str], *, env: Mapping[str, str], **how: Any) -> Finished:
+        self.commands.append(list(command))
+        self.env = env
+        assert (Path(command[-1]) / "pyproject.toml").read_text() == "upstream's own\n"
+        for line in self.lines:
+            how["log"].write(line + "\n")
+            how["on_line"](line)
+        dist = Path(command[command.index("--outdir") + 1])
+        dist.mkdir()
+        for name in self.made:
+            (dist / name).write_bytes(b"by another procedure")
+        return Finished((), self.code, "", 0.0)
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
+    played = Builder()
+    monkeypatch.setattr("sessions.shared.programs.stream", played)
+    monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
+    return played
+
+
+def test_a_named_one_is_built_into_a_folder_of_its_own(tmp_path: Path, builder: Builder) -> None:
+    ctx = benching(tmp_path, "--baseline", "seed")
+    (path,) = baselines.wheels(ctx)
+    assert path == tmp_path / "wheels" / "rtx50+seed" / NAME
+    assert path.read_bytes() == b"by another procedure"
+    wheel = records.need(path.parent / "wheel.json", "wheel", Wheel)
+    assert (wheel.target, wheel.file, wheel.steps) == ("rtx50+seed", NAME, 2)
+    assert wheel.sha256 == records.file_sha256(path)
+    assert disk.is_marked(tmp_path / "build" / "rtx50+seed")
+    assert "SKBUILD_CMAKE_ARGS" in builder.env
+    assert builder.env["CMAKE_BUILD_PARALLEL_LEVEL"] == str(fakes.chain().jobs)
+    # The target's own build is as it was.
+    assert not (ctx.build / "src").exists()
+    assert not ctx.wheels.exists()
+
+
+def test_it_is_built_once_and_again_when_something_changed(
+    tmp_path: Path, builder: Builder
+) -> None:
+    ctx = benching(tmp_path, "--baseline", "seed")
+    (path,) = baselines.wheels(ctx)
+    baselines.wheels(ctx)
+    assert len(builder.commands) == 1
+    path.unlink()
+    baselines.wheels(ctx)
+    assert len(builder.commands) == 2
+    path.write_bytes(b"by anoth")  # half of it, or another
+    baselines.wheels(ctx)
+    assert path.read_bytes() == b"by another procedure"
+    assert len(builder.commands) == 3
+    old = tmp_path / "build" / "rtx50+seed" / "tree"
+    old.mkdir()
+    records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit(fingerprint="b" * 64))
+    baselines.wheels(ctx)
+    assert len(builder.commands) == 4
+    assert not old.exists()  # what another toolkit compiled
+
+
+def test_foreign_is_built_again_for_another_revision_of_the_compiler_and_for_no_folder(
+    tmp_path: Path, builder: Builder
+) -> None:
+    ctx = benching(tmp_path, "--baseline", "seed")
+    baselines.wheels(ctx)
+    build = records.need(ctx.record("configure"), "configure", BuildEnv)
+    elsewhere = {**build.variables, "TMPDIR": "/scratch", "HOME": "/home/other"}
+    moved = dataclasses.replace(build, variables=elsewhere)
+    records.write(ctx.record("configure"), "configure", moved)
+    baselines.wheels(ctx)
+    assert len(builder.commands) == 1
+    for field in ("identity", "linked"):
+        compiler = fakes.compiler(**{field: {"cc1plus": "of a later revision"}})
+        records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
+        baselines.wheels(ctx)
+    assert len(builder.commands) == 3
+
+
+def test_a_wheel_is_there_whole_or_not_at_all(
+    tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile = shutil.copyfile
+
+    def killed(source: Path, target: Path, **how: Any) -> object:
+        if not str(target).endswith(".part"):
+            return copyfile(source, target, **how)
+        target.write_bytes(b"by anoth")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.copyfile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        baselines.wheels(benching(tmp_path, "--baseline", "seed"))
+    assert list((tmp_path / "wheels" / "rtx50+seed").iterdir()) == []
+
+
+def test_what_a_killed_run_left_behind_is_ended_first(
+    tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        "sessions.shared.programs.end_leftovers", lambda name, value: ended.append((name, value))
+    )
+    baselines.wheels(benching(tmp_path, "--baseline", "seed"))
+    assert ended == [("BLACKWHEEL_BUILD", builder.env["BLACKWHEEL_BUILD"])]
+
+
+def test_after_an_interruption_it_goes_on(tmp_path: Path, builder: Builder) -> None:
+    ctx = benching(tmp_path, "--baseline", "seed")
+    builder.code = 1
+    with raises("build-failed"):
+        baselines.wheels(ctx)
+    tree = tmp_path / "build" / "rtx50+seed" / "tree"
+    tree.mkdir()
+    builder.code = 0
+    baselines.wheels(ctx)
+    assert tree.exists()
+
+
+def test_a_build_that_fails_shows_its_first_error(tmp_path: Path, builder: Builder) -> None:
+    builder.code, builder.lines = 1, ["a.cpp:3: error: no such thing"]
+    ctx = benching(tmp_path, "--baseline", "upstream")
+    with raises("build-failed") as caught:
+        baselines.wheels(ctx)
+    assert "no such thing" in caught.value.evidence
+    assert not (tmp_path / "wheels" / "rtx50+upstream").exists()
+
+
+@pytest.mark.parametrize("made", [[], [NAME, "b-1-py3-none-any.whl"]])
+def test_a_build_that_leaves_no_wheel_or_two_is_a_problem(
+    made: list[str], tmp_path: Path, builder: Builder
+) -> None:
+    builder.made = made
+    with raises("baseline-build-output"):
+        baselines.wheels(benching(tmp_path, "--baseline", "seed"))
+
+
+def test_two_architectures_cannot_be_named_by_the_notes_variable(tmp_path: Path) -> None:
+    ctx = benching(tmp_path, "--baseline", "seed", spec=fakes.spec(archs=("90-real", "120-real")))
+    with raises("baseline-two-architectures"):
+        baselines.wheels(ctx)
+
+
+def test_without_the_targets_own_build_there_is_none(tmp_path: Path) -> None:
+    with raises("record-missing") as caught:
+        baselines.wheels(fakes.context(tmp_path, "--baseline", "seed"))
+    assert caught.value.remedy == "nox -s configure -- --target rtx50"
+
+
+# ---- PTX only ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Plays a nox of its own that builds the wheel."""
+    ran: list[Any] = []
+
+    def follow(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> int:
+        ran.append((list(sessions), target, list(more)))
+        folder = root / "build" / "rtx50+arch120-virtual"
+        records.write(folder / "wheel.json", "wheel", fakes.wheel(file="ptx.whl"))
+        return 0
+
+    monkeypatch.setattr(child_nox, "follow", follow)
+    return ran
+
+
+def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
+    tmp_path: Path, nested: list[Any]
+) -> None:
+    ctx = benching(tmp_path, "--target", "rtx50", "--baseline", "ptx", "--jobs", "3")
+    (path,) = baselines.wheels(ctx)
+    assert path == tmp_path / "wheels" / "rtx50+arch120-virtual" / "ptx.whl"
+    assert nested == [
+        (["wheel"], "rtx50", ["--jobs=3", "--arch=120-virtual"]),
+    ]
+
+
+def test_one_that_cannot_be_built_is_a_problem_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_nox, "follow", lambda *_: 1)
+    with raises("baseline-ptx-build-failed") as caught:
+        baselines.wheels(benching(tmp_path, "--baseline", "ptx"))
+    assert "nox -s wheel -- --target rtx50 --arch 120-virtual" in caught.value.remedy
+
+
+def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
+    (tmp_path / "targets.toml").write_text(TARGETS, encoding="utf-8")
+    words = ("--target", "cpu", "--baseline", "ptx")
+    with raises("baseline-ptx-of-cpu"):
+        baselines.wheels(fakes.context(tmp_path, *words, spec=fakes.cpu_spec()))
+
+
+def test_the_target_is_no_baseline_of_itself(tmp_path: Path) -> None:
+    """Its build would wait for the lock that this run has until it ends."""
+    ctx = benching(tmp_path, "--baseline", "ptx", "--arch", "120-virtual")
+    with raises("baseline-is-the-target") as caught:
+        baselines.wheels(ctx)
+    assert (caught.value.id, caught.value.code) == ("baseline-is-the-target", USAGE)
+
+
+def test_the_names_are_those_of_the_help() -> None:
+    from sessions.command_line import option_list, option_values
+
+    metavar = option_list.BY_FIELD["baseline"].metavar
+    assert metavar == "|".join(["WHEEL", *option_values.baselines()])

@@ -1,0 +1,78 @@
+"""Help and ``docs/cli.md`` are what the declarations say."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+
+import pytest
+
+from sessions.command_line import help_text, session_order
+from sessions.command_line.option_list import OPTIONS, takes
+from sessions.shared import errors
+from sessions.targets import targets_file
+from tests import fakes
+
+TEXT = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
+TARGETS = targets_file.load(TEXT, "linux")
+
+
+def test_the_page_is_that_of_the_declarations() -> None:
+    path = fakes.ROOT / "docs" / "cli.md"
+    if os.environ.get("BLACKWHEEL_REGOLD"):
+        path.write_text(help_text.markdown(), encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == help_text.markdown()
+
+
+@pytest.mark.parametrize("session", session_order.REQUIRES)
+def test_help_names_the_options_of_a_session_once_and_no_other(session: str) -> None:
+    said = help_text.text([session], TARGETS)
+    options = said.split("options:\n", 1)[1].split("\n\n", 1)[0]
+    flags = [line.split()[0] for line in options.splitlines()]
+    assert flags == [option.flag for option in OPTIONS if takes(option, [session])]
+
+
+def test_help_lists_the_targets_with_their_summaries() -> None:
+    said = help_text.text(["verify"], TARGETS)
+    tables = tomllib.loads(TEXT)
+    del tables["defaults"]
+    for name, table in tables.items():
+        assert f"\n  {name} " in said
+        assert table["summary"] in said
+
+
+def test_the_help_of_no_session_lists_sessions_and_targets_and_fits_a_screen() -> None:
+    said = help_text.overview(
+        {name: f"What {name} does." for name in session_order.SESSIONS}, TARGETS
+    )
+    for name in session_order.SESSIONS:
+        assert re.search(rf"^  {name} +What {name} does\.$", said, re.MULTILINE)
+    for name, target in TARGETS.items():
+        assert re.search(rf"^  {name} +{re.escape(target.summary)}$", said, re.MULTILINE)
+    assert "-- --target auto" in said
+    assert len(said.splitlines()) < 45
+
+
+def test_help_of_several_sessions_has_the_options_of_all() -> None:
+    said = help_text.text(["clean", "bench"], TARGETS)
+    assert "--all " in said
+    assert "--rounds N " in said
+    assert "runs first: probe, source" in said
+
+
+def test_the_page_has_every_exit_code_session_and_option() -> None:
+    page = help_text.markdown()
+    codes = {errors.CHECK_FAILED, errors.USAGE, errors.ENVIRONMENT, errors.BUG, 0, 129, 130, 143}
+    assert set(help_text.EXIT_CODES) == codes
+    for code in codes:
+        assert f"\n| {code} | " in page
+    for option in OPTIONS:
+        assert f"\n| `{option.flag}" in page
+    for name in session_order.SESSIONS:
+        assert f"`{name}`" in page
+
+
+def test_the_page_names_no_option_that_does_not_exist() -> None:
+    named = set(re.findall(r"`(--[\w-]+)", help_text.markdown()))
+    assert named == {option.flag for option in OPTIONS}
