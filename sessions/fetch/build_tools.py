@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from sessions.probe.model import Toolchain
-from sessions.probe.selection import line
+from sessions.probe.selection import minor_version
 from sessions.shared import console, disk, knowledge, records, venvs
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem
@@ -39,14 +39,14 @@ def own(ctx: Context, kind: str = "tools") -> Path:
 def _venv(ctx: Context, python: str, version: str, kind: str = "tools") -> Path:
     lock = knowledge.LOCKS / f"{kind}.txt"
     identity = records.fingerprint([python, version, lock.read_text("utf-8")])
-    name = f"{kind}-py{line(version)}-{identity[:12]}"
+    name = f"{kind}-py{minor_version(version)}-{identity[:12]}"
     venv = ctx.cache / name
     ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
         if not (venv / _READY).exists():
-            _make(ctx, python, line(version), venv, lock)
+            _make(ctx, python, minor_version(version), venv, lock)
     return venv
 
 

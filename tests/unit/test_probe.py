@@ -201,7 +201,8 @@ def test_variables_of_other_builds_are_said_not_to_be_used() -> None:
 
 def test_a_python_that_says_nothing_sensible_is_passed_over() -> None:
     keys = [
-        ("run", f"{d}/python3.11", "-I", "-c", main_probe._ASK_PYTHON) for d in ("/usr/bin", "/bin")
+        ("run", f"{d}/python3.11", "-I", "-c", main_probe._PYTHON_FACTS)
+        for d in ("/usr/bin", "/bin")
     ]
     for answer in ({"returncode": 0, "output": "Fatal Python error"}, {"returncode": 127}):
         ask = with_answers("debian12-cuda13.0", {key: {"output": "", **answer} for key in keys})
@@ -229,7 +230,7 @@ def test_a_python_that_only_a_venv_leads_to_comes_last() -> None:
 def only_python(version: str, *, on_path: bool = True) -> Machine:
     """The Debian machine with one Python, not 3.11; without ``on_path`` nothing leads to it."""
     said = {"path": "/opt/py", "version": version, "bits": 64, "in_venv": False, "can_venv": True}
-    run = ("run", "/opt/py", "-I", "-c", main_probe._ASK_PYTHON)
+    run = ("run", "/opt/py", "-I", "-c", main_probe._PYTHON_FACTS)
     gone: dict[tuple[str, ...], Any] = {("which", f"python{n}"): [] for n in ("3.11", "3", "")}
     return with_answers(
         "debian12-cuda13.0",

@@ -338,7 +338,7 @@ def test_a_long_target_name_counts_too() -> None:
 def test_a_wheel_that_is_given_is_tested_in_a_deeper_folder(length: int, status: str) -> None:
     host = fakes.host(system="windows", root="C:\\" + "r" * (length - 3), cache="c")
     chain, wheel = fakes.chain(host=host), "llama_cpp_python-0.3.16-cp311-cp311-win_amd64.whl"
-    found = machine_checks.checks(chain, fakes.spec(platform="windows"), {}, given=wheel)
+    found = machine_checks.checks(chain, fakes.spec(platform="windows"), {}, external=wheel)
     assert [c.status for c in found if c.id == "paths"] == [status]
 
 
