@@ -1,4 +1,4 @@
-"""The venv of the build tools."""
+"""The venv of the build tools: created once per lock file and Python, in the cache folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _READY = "ready.json"
 
 
 def tools(ctx: Context) -> Path:
-    """The venv of the Python that builds, with all that a lock names; made at most once."""
+    """The venv with the Python that builds and everything that the lock file names.
+
+    Raises Problem if the probe found no Python for the build.
+    """
     chain = ctx.need("probe", Toolchain)
     if chain.python is None:
         raise Problem(
@@ -28,11 +31,12 @@ def tools(ctx: Context) -> Path:
 
 
 def own(ctx: Context, kind: str = "tools") -> Path:
-    """The same of the Python that runs this: for what has no target, and so no probe.
+    """The venv with the Python that runs this process: for a session that has no target.
 
-    ``kind`` names the lock: "tools", or "families" for what makes the references of the families.
+    ``kind`` names the lock file: "tools", or "families" for the reference results of model
+    families.
     """
-    path: str = getattr(sys, "_base_executable", None) or sys.executable  # not that of a venv
+    path: str = getattr(sys, "_base_executable", None) or sys.executable  # not the venv's
     return _venv(ctx, path, platform.python_version(), kind)
 
 
@@ -46,13 +50,13 @@ def _venv(ctx: Context, python: str, version: str, kind: str = "tools") -> Path:
         return venv
     with ctx.cache_lock(name):
         if not (venv / _READY).exists():
-            _make(ctx, python, minor_version(version), venv, lock)
+            _create(ctx, python, minor_version(version), venv, lock)
     return venv
 
 
-def _make(ctx: Context, python: str, version: str, venv: Path, lock: Path) -> None:
+def _create(ctx: Context, python: str, version: str, venv: Path, lock: Path) -> None:
     disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
-    disk.discard(venv)  # what a run that was stopped left
+    disk.discard(venv)  # left by a run that was stopped
     console.say(f"Installing the build tools for Python {version} (once).")
     venvs.make(ctx, python, version, venv)
     disk.mark(venv)

@@ -99,7 +99,7 @@ def test_a_tree_of_other_settings_goes_before_the_build(
     (ctx.build / "tree" / "CMakeCache.txt").touch()
     if then:
         records.write(ctx.build / "inputs.json", "inputs", {"settings": then})
-    main_wheel._tree(ctx, env, fakes.chain())
+    main_wheel._prepare_tree(ctx, env, fakes.chain())
     assert (ctx.build / "tree" / "CMakeCache.txt").exists() is stays
     noted = records.read(ctx.build / "inputs.json", "inputs", dict[str, str])
     assert noted is not None
