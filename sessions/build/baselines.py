@@ -34,7 +34,7 @@ def _wheel(ctx: Context, word: str) -> Path:
                 f"There is no wheel {path}.",
                 id="baseline-wheel-missing",
                 code=USAGE,
-                remedy="name a wheel file, or one target_spec: " + ", ".join(baselines()),
+                remedy="name a wheel file, or one of: " + ", ".join(baselines()),
             )
         wheel_name.version(path)
         return path

@@ -133,17 +133,16 @@ def _check_each_gpu(
                 + (f"; or build for all GPUs: {for_all}" if for_all else ""),
             )
     if not fitting:
-        remedy = "to test a wheel here, choose the target of this GPU"
-        if for_all:
-            remedy = f"to test a wheel here, build for this machine's GPUs: {for_all}"
-        elif targets:
-            remedy = "no CUDA version that blackwheel knows can build for this machine's GPUs"
         yield Check(
             "gpu",
             "warn",
             "GPU: this machine has none of the target's architecture",
             evidence=", ".join(f"{g.name} ({g.compute_capability})" for g in chain.gpus),
-            remedy=remedy,
+            remedy=f"to test a wheel here, build for this machine's GPUs: {for_all}"
+            if for_all
+            else "no CUDA version that blackwheel knows can build for this machine's GPUs"
+            if targets
+            else "to test a wheel here, choose the target of this GPU",
         )
 
 

@@ -51,25 +51,28 @@ def _check_host(host: Host) -> Iterator[Check]:
     if (host.system, host.machine) in (("linux", "x86_64"), ("windows", "AMD64")):
         yield Check("platform", "ok", f"platform: {name}")
     else:
-        remedy = "build on Linux x86-64 or Windows x64"
-        yield Check("platform", "fail", f"platform: {name} is not supported", remedy=remedy)
-    yield _check_free(
-        *("memory", host.memory_free_mib, STEP_MIB),
+        yield Check(
+            "platform",
+            "fail",
+            f"platform: {name} is not supported",
+            remedy="build on Linux x86-64 or Windows x64",
+        )
+    memory = Check(
+        "memory",
+        "warn",
+        f"memory: {host.memory_free_mib} MiB free",
         evidence=f"a compile step may take {STEP_MIB} MiB",
         remedy="close other programs before the build, or compile fewer files at once: --jobs N",
     )
-    yield _check_free(
-        *("disk", host.disk_free_mib, DISK_MIB),
+    disk = Check(
+        "disk",
+        "warn",
+        f"disk: {host.disk_free_mib} MiB free",
         evidence=f"a first build takes about {DISK_MIB} MiB, toolkit and caches included",
         remedy="free some space before the build, for example nox -s clean -- --caches",
     )
-
-
-def _check_free(id: str, free: int, needed: int, *, evidence: str, remedy: str) -> Check:
-    summary = f"{id}: {free} MiB free"
-    return (
-        Check(id, "warn", summary, evidence, remedy) if free < needed else Check(id, "ok", summary)
-    )
+    yield memory if host.memory_free_mib < STEP_MIB else Check("memory", "ok", memory.summary)
+    yield disk if host.disk_free_mib < DISK_MIB else Check("disk", "ok", disk.summary)
 
 
 def _check_limits(host: Host, limits: cgroups.Limits) -> Iterator[Check]:
@@ -88,9 +91,12 @@ def _check_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
         f"apt install python{spec.python}-venv"
     )
     if python is None:
-        summary = f"Python {spec.python}: none found (64-bit, on PATH)"
-        remedy = f"install Python {spec.python} ({how}){_other_python(chain)}"
-        yield Check("python", "fail", summary, remedy=remedy)
+        yield Check(
+            "python",
+            "fail",
+            f"Python {spec.python}: none found (64-bit, on PATH)",
+            remedy=f"install Python {spec.python} ({how}){_other_python(chain)}",
+        )
     elif not python.can_venv:
         summary = f"Python {spec.python}: {python.path} has no venv module"
         yield Check("python", "fail", summary, remedy=f"install its venv module ({how})")
@@ -116,14 +122,26 @@ def _check_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
         knowledge.toolkit(spec.cuda).accepts if spec.cuda else None
     )
     windows = chain.host.system == "windows"
-    another = "name another one with --compiler, or leave --compiler out"
     if chain.compiler is None:
-        remedy = "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)"
-        if spec.compiler or windows:
-            remedy = another if spec.compiler else _INSTALL_STUDIO
-        yield Check("compiler", "fail", summary, _studios(chain) if windows else "", remedy)
+        yield Check(
+            "compiler",
+            "fail",
+            summary,
+            evidence=_studios(chain) if windows else "",
+            remedy="name another one with --compiler, or leave --compiler out"
+            if spec.compiler
+            else _INSTALL_STUDIO
+            if windows
+            else "install one (Debian, Ubuntu: apt install g++; Fedora: dnf install gcc-c++)",
+        )
     elif reason := unusable(chain.compiler):
-        yield Check("compiler", "fail", summary, reason, another)
+        yield Check(
+            "compiler",
+            "fail",
+            summary,
+            evidence=reason,
+            remedy="name another one with --compiler, or leave --compiler out",
+        )
     elif windows and not chain.compiler.variables:
         yield Check(
             "compiler",
@@ -134,12 +152,6 @@ def _check_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             "Windows SDK, or Repair; or name another compiler with --compiler PATH (of a cl.exe)",
         )
     elif accepts and (reason := outside(chain.compiler, accepts)):
-        install = "install a compiler in that range"
-        if windows:
-            install = (
-                "add an older toolset in the Visual Studio Installer, Modify, Individual "
-                "components: MSVC v143 - VS 2022 C++ x64/x86 build tools"
-            )
         yield Check(
             "compiler",
             "warn",
@@ -147,7 +159,13 @@ def _check_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             evidence=f"{reason}. Wheels that were built this way have crashed "
             "(abetlen/llama-cpp-python#1543): release one only after nox -s smoke passed on "
             "the GPU",
-            remedy=f"use a newer toolkit (--cuda 13.4), or {install}",
+            remedy="use a newer toolkit (--cuda 13.4), or "
+            + (
+                "add an older toolset in the Visual Studio Installer, Modify, Individual "
+                "components: MSVC v143 - VS 2022 C++ x64/x86 build tools"
+                if windows
+                else "install a compiler in that range"
+            ),
         )
     else:
         yield Check("compiler", "ok", summary)
