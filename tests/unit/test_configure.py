@@ -372,13 +372,6 @@ def test_the_cache_launches_every_compiler_and_gets_only_its_own_variables(cache
         assert named == {cache}
 
 
-def test_there_is_a_module_for_each_kind_of_cpu() -> None:
-    told = defines(build())
-    assert told["GGML_NATIVE"] == "OFF"
-    assert (told["GGML_BACKEND_DL"], told["GGML_CPU_ALL_VARIANTS"]) == ("ON", "ON")
-    assert not [name for name, value in told.items() if "AVX512" in name and value == "ON"]
-
-
 SAME = (
     pytest.param({}, id="nothing"),
     pytest.param({"spec": fakes.spec(summary="other words", warning="mind")}, id="words"),
@@ -505,13 +498,6 @@ def test_changed_build_tools_change_the_fingerprint(
     lock.write_text("ninja==2\n")
     monkeypatch.setattr(knowledge, "tools_lock", lambda: lock)
     assert build().fingerprint != before.fingerprint
-
-
-def test_a_build_finds_no_git_no_index_and_no_user_site() -> None:
-    variables = build().variables
-    assert variables["GIT_CEILING_DIRECTORIES"] == fakes.places().stage
-    assert variables["PIP_NO_INDEX"] == "1"
-    assert variables["PYTHONNOUSERSITE"] == "1"
 
 
 @pytest.mark.parametrize("cache", ["ccache", "none"])
