@@ -1,6 +1,6 @@
-"""The real rtx50 wheel on machines that are not clean: a driver of ours, NVIDIA's own runtime.
+"""The real rtx50 wheel with our stub driver and NVIDIA's own runtime, beside other libraries.
 
-Build it first: these tests build nothing. What needs no wheel of this size is in test_loader.
+Build it first: these tests build nothing. Tests without a real wheel are in test_loader.py.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def cuda_of(found: dict[str, Any]) -> list[str]:
     return [path for path in found["maps"] if "libggml-cuda" in path]
 
 
-def test_with_a_gpu_its_module_is_loaded_once_with_nvidias_runtime_beside_it(
+def test_with_a_gpu_the_cuda_module_is_loaded_once(
     installed: Installed,
 ) -> None:
     found, said = installed.run()
@@ -115,7 +115,7 @@ def test_with_a_gpu_its_module_is_loaded_once_with_nvidias_runtime_beside_it(
 
 
 @pytest.mark.parametrize("scope", ["RTLD_LOCAL", "RTLD_GLOBAL"])
-def test_another_cuda_major_in_the_process_is_left_alone(
+def test_another_cuda_major_in_the_process_is_not_used(
     installed: Installed, tmp_path: Path, scope: str
 ) -> None:
     old = runtime(tmp_path / "cu12", 12)
@@ -127,7 +127,7 @@ def test_another_cuda_major_in_the_process_is_left_alone(
 
 
 @pytest.mark.parametrize("scope", ["RTLD_LOCAL", "RTLD_GLOBAL"])
-def test_another_libggml_in_the_process_and_in_the_search_path_is_not_taken(
+def test_another_libggml_in_the_process_and_in_the_search_path_is_not_used(
     installed: Installed, tmp_path: Path, scope: str
 ) -> None:
     names = ("libggml-base.so", "libggml.so", "libllama.so", "libggml-cpu-haswell.so")
@@ -153,7 +153,7 @@ CPU_ONLY = {
 
 
 @pytest.mark.parametrize(("env", "words"), CPU_ONLY.values(), ids=CPU_ONLY)
-def test_without_a_gpu_that_can_be_used_one_warning_says_why(
+def test_without_a_usable_gpu_one_warning_says_why(
     installed: Installed, env: dict[str, str], words: str
 ) -> None:
     found, said = installed.run(env=env)
@@ -167,9 +167,7 @@ def test_without_a_gpu_that_can_be_used_one_warning_says_why(
 
 
 @pytest.mark.parametrize(("cpu", "chosen"), [("Nehalem", "sse42"), ("SandyBridge", "sandybridge")])
-def test_a_cpu_without_avx2_gets_the_module_for_it(
-    installed: Installed, cpu: str, chosen: str
-) -> None:
+def test_a_cpu_without_avx2_gets_its_module(installed: Installed, cpu: str, chosen: str) -> None:
     if shutil.which(QEMU) is None:
         pytest.fail(f"There is no {QEMU} (Debian, Ubuntu: apt install qemu-user)")
     found, said = installed.run(start=(QEMU, "-cpu", cpu), env={"LD_LIBRARY_PATH": ""})
