@@ -1,4 +1,4 @@
-"""The CUDA loader of a wheel in the Windows Python, beside stand-ins for NVIDIA's libraries."""
+"""The CUDA loader of a wheel in the Windows Python, with replaced libraries of NVIDIA."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.integration.wheels import Draft
 from tests.windows.crossbuild import compiled
 from tests.windows.lab import Lab, Ran
 
-ALONE = {"PATH": r"C:\windows\system32"}  # as little as a program may have
-VERSIONS = {  # of cuda-pathfinder: the oldest that a wheel admits, and a new one
+MINIMAL = {"PATH": r"C:\windows\system32"}  # the least that a program can have
+VERSIONS = {  # of cuda-pathfinder: the oldest that a wheel accepts, and a new one
     "1.0.0": "672cc49ce16cb10cb39a9fbcfbcac2cf4a3a22561adee9faeea48f20ce19401f",
     "1.9.0": "622df7440f7702f36b7a02a1699aa0b084fe04034d9939188fee9b16d0c36366",
 }
@@ -66,8 +66,8 @@ __declspec(dllexport) void *ggml_backend_init(void) { return &backend; }
 OLDER = {name.replace("_13", "_12"): "int nothing(void) { return 0; }" for name in STAND_INS}
 
 
-def lay_out(folder: Path, libraries: Mapping[str, str]) -> None:
-    """Stand-ins for NVIDIA's libraries, each after those it needs."""
+def compile_all(folder: Path, libraries: Mapping[str, str]) -> None:
+    """Compile libraries in place of NVIDIA's, each after those that it needs."""
     for name, code in libraries.items():
         lt = folder / "cublasLt64_13.dll"
         compiled(folder / name, code, *([lt] if name == "cublas64_13.dll" else []))
@@ -97,7 +97,7 @@ def cuda_wheel(sound: Draft, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cuda_venv(
     request: pytest.FixtureRequest, lab: Lab, smoked: Path, cuda_wheel: Path
 ) -> Iterator[Path]:
-    """A venv with that wheel and one release of cuda-pathfinder, and with no CUDA."""
+    """A venv with that wheel and one release of cuda-pathfinder, without CUDA."""
     venv = lab.drive / "CUDA wheel"
     for left in (venv, lab.drive / TOOLKIT):  # by a run that was killed
         shutil.rmtree(left, ignore_errors=True)
@@ -107,16 +107,16 @@ def cuda_venv(
     for wheel in (pathfinder(request.param, venv), cuda_wheel):  # pip's way: test_wheel.py
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(site)
-    # What else the package needs is where smoke installed it.
+    # The other requirements are where smoke installed them.
     others = lab.windows(smoked / "venv" / "Lib" / "site-packages")
-    # Python 3.11 reads it in the code page of the system.
+    # Python 3.11 reads the file in the code page of the system.
     (site / "others.pth").write_text(f"{others}\n", encoding="cp1252")
     yield venv
     shutil.rmtree(venv)
 
 
 def pathfinder(version: str, folder: Path) -> Path:
-    """The wheel of a cuda-pathfinder, which is the same for every system."""
+    """Download the wheel of cuda-pathfinder, which is the same for every system."""
     needs = folder / "requirements.txt"
     needs.write_text(f"cuda-pathfinder=={version} --hash=sha256:{VERSIONS[version]}\n")
     words = ("download", "--quiet", "--no-deps", "--require-hashes", "-r", needs, "-d", folder)
@@ -139,7 +139,7 @@ def driver(lab: Lab) -> Iterator[Path]:
 
 @pytest.fixture
 def places(lab: Lab, cuda_venv: Path) -> Iterator[dict[str, Path]]:
-    """Where NVIDIA's libraries may be; empty."""
+    """The folders in which NVIDIA's libraries may be; empty."""
     toolkit = lab.drive / TOOLKIT
     nvidia = cuda_venv / "Lib" / "site-packages" / "nvidia"
     for name in ("bin", "lib"):  # in a toolkit of CUDA 13 they are there, with nvcc and lib\x64
@@ -168,10 +168,10 @@ CUDA_LOADED = """if True:
 def import_cuda(
     lab: Lab, project: Path, venv: Path, env: dict[str, str]
 ) -> tuple[Ran, list[str], dict[str, str]]:
-    """Import the CUDA wheel. Returns modules, and how each library was found."""
+    """Import the CUDA wheel. Returns the loaded modules, and how each library was found."""
     python = venv / "Scripts" / "python.exe"
     payload = project / "sessions" / "payload"
-    ran = lab.run(python, "-c", CUDA_LOADED, payload, env={**ALONE, **env})
+    ran = lab.run(python, "-c", CUDA_LOADED, payload, env={**MINIMAL, **env})
     if ran.returncode:
         return ran, [], {}
     modules, found = json.loads(ran.output.splitlines()[-1])
@@ -181,7 +181,7 @@ def import_cuda(
 @pytest.mark.parametrize(
     ("place", "via"), [("pip", "beside"), ("bin-x64", "CUDA"), ("bin", "CUDA")]
 )
-def test_the_cuda_runtime_is_found_in_each_place(
+def test_the_cuda_runtime_is_found_in_each_folder(
     lab: Lab,
     project: Path,
     cuda_venv: Path,
@@ -190,7 +190,7 @@ def test_the_cuda_runtime_is_found_in_each_place(
     place: str,
     via: str,
 ) -> None:
-    lay_out(places[place], STAND_INS)
+    compile_all(places[place], STAND_INS)
     root = lab.windows(places["bin"].parent)
     env = {} if place == "pip" else {"CUDA_PATH": root}
     ran, modules, found = import_cuda(lab, project, cuda_venv, env)
@@ -209,11 +209,11 @@ def test_nvidias_packages_come_before_a_toolkit_on_path(
     lab: Lab, project: Path, cuda_venv: Path, driver: Path, places: dict[str, Path]
 ) -> None:
     for place in ("pip", "bin-x64"):
-        lay_out(places[place], STAND_INS)
-    lay_out(places["older"], OLDER)
+        compile_all(places[place], STAND_INS)
+    compile_all(places["older"], OLDER)
     on_path = ";".join(lab.windows(places[place]) for place in ("older", "bin-x64"))
     env = {
-        "PATH": f"{ALONE['PATH']};{on_path}",
+        "PATH": f"{MINIMAL['PATH']};{on_path}",
         "CUDA_PATH": lab.windows(places["bin"].parent),
     }
     ran, modules, _ = import_cuda(lab, project, cuda_venv, env)
@@ -222,7 +222,7 @@ def test_nvidias_packages_come_before_a_toolkit_on_path(
     assert {m.rpartition("\\")[0] for m in loaded} == {lab.windows(places["pip"]).lower()}
 
 
-def test_without_the_runtime_the_import_says_what_is_missing_and_how_to_get_it(
+def test_without_the_runtime_the_import_names_what_is_missing(
     lab: Lab, project: Path, cuda_venv: Path, driver: Path
 ) -> None:
     ran, _, _ = import_cuda(lab, project, cuda_venv, {})
@@ -234,10 +234,10 @@ def test_without_the_runtime_the_import_says_what_is_missing_and_how_to_get_it(
     assert "pip install nvidia-cuda-runtime nvidia-cublas" in ran.output
 
 
-def test_a_cuda_12_alone_is_named_as_of_no_use(
+def test_with_only_cuda_12_the_import_names_it(
     lab: Lab, project: Path, cuda_venv: Path, driver: Path, places: dict[str, Path]
 ) -> None:
-    lay_out(places["older"], OLDER)
+    compile_all(places["older"], OLDER)
     root = lab.windows(places["older"].parent)
     ran, _, _ = import_cuda(lab, project, cuda_venv, {"CUDA_PATH": root})
     assert ran.returncode == 1
@@ -246,10 +246,10 @@ def test_a_cuda_12_alone_is_named_as_of_no_use(
     assert "cudart64_12.dll" in ran.output
 
 
-def test_a_toolkit_that_was_removed_is_named_though_the_runtime_is_there(
+def test_a_toolkit_that_was_removed_is_named(
     lab: Lab, project: Path, cuda_venv: Path, driver: Path, places: dict[str, Path]
 ) -> None:
-    lay_out(places["pip"], STAND_INS)
+    compile_all(places["pip"], STAND_INS)
     gone = lab.windows(places["bin"].parent.with_name("v11.8"))
     ran, _, _ = import_cuda(lab, project, cuda_venv, {"CUDA_PATH": gone})
     assert ran.returncode == 1
@@ -280,9 +280,9 @@ DRIVERS: dict[str, tuple[str, str]] = {
 
 
 def first_call(lab: Lab, project: Path, venv: Path, env: dict[str, str]) -> tuple[Ran, list[str]]:
-    """Import the wheel and ask for its devices. Returns what was said, and the loaded modules."""
+    """Import the wheel and ask for its devices. Returns the run and the loaded modules of ggml."""
     python = venv / "Scripts" / "python.exe"
-    ran = lab.run(python, "-c", CALLED, project / "sessions" / "payload", env={**ALONE, **env})
+    ran = lab.run(python, "-c", CALLED, project / "sessions" / "payload", env={**MINIMAL, **env})
     if ran.returncode:
         return ran, []
     count, loaded = json.loads(ran.output.splitlines()[-1])
@@ -291,23 +291,23 @@ def first_call(lab: Lab, project: Path, venv: Path, env: dict[str, str]) -> tupl
     return ran, modules
 
 
-@pytest.mark.parametrize(("code", "said"), DRIVERS.values(), ids=list(DRIVERS))
-def test_without_a_usable_gpu_one_warning_names_the_cause_and_the_cpu_computes(
-    lab: Lab, project: Path, cuda_venv: Path, places: dict[str, Path], code: str, said: str
+@pytest.mark.parametrize(("code", "text"), DRIVERS.values(), ids=list(DRIVERS))
+def test_without_a_usable_gpu_one_warning_names_the_cause(
+    lab: Lab, project: Path, cuda_venv: Path, places: dict[str, Path], code: str, text: str
 ) -> None:
-    lay_out(places["pip"], STAND_INS)
+    compile_all(places["pip"], STAND_INS)
     if code:
         compiled(lab.drive / DRIVER, code)
     try:
         ran, modules = first_call(lab, project, cuda_venv, {})
         ran.well()
-        assert f"RuntimeWarning: llama_cpp: {said}" in ran.output
+        assert f"RuntimeWarning: llama_cpp: {text}" in ran.output
         assert ran.output.count("RuntimeWarning") == 1
         lib = lab.windows(cuda_venv / "Lib" / "site-packages" / PACKAGE / "lib").lower()
         assert [path.rpartition("-")[0] for path in modules] == [rf"{lib}\ggml-cpu"]
         ran, _ = first_call(lab, project, cuda_venv, {"BLACKWHEEL_REQUIRE_GPU": "1"})
         assert ran.returncode == 1
-        assert f"ImportError: llama_cpp: {said}" in ran.output
+        assert f"ImportError: llama_cpp: {text}" in ran.output
     finally:
         (lab.drive / DRIVER).unlink(missing_ok=True)
 
@@ -315,7 +315,7 @@ def test_without_a_usable_gpu_one_warning_names_the_cause_and_the_cpu_computes(
 def test_with_a_gpu_its_module_is_loaded_by_its_full_path(
     lab: Lab, project: Path, cuda_venv: Path, places: dict[str, Path], folder: Path
 ) -> None:
-    lay_out(places["pip"], STAND_INS)
+    compile_all(places["pip"], STAND_INS)
     lib = cuda_venv / "Lib" / "site-packages" / PACKAGE / "lib"
     runtime = [places["pip"] / name for name in ("cudart64_13.dll", "cublas64_13.dll")]
     compiled(lib / CUDA_MODULE, MODULE, *runtime, lib / "ggml-base.dll")
@@ -323,7 +323,7 @@ def test_with_a_gpu_its_module_is_loaded_by_its_full_path(
         compiled(folder / name, "int nothing(void) { return 0; }")
     compiled(lab.drive / DRIVER, NEW + GPU)
     try:
-        env = {"PATH": f"{ALONE['PATH']};{lab.windows(folder)}", "BLACKWHEEL_REQUIRE_GPU": "1"}
+        env = {"PATH": f"{MINIMAL['PATH']};{lab.windows(folder)}", "BLACKWHEEL_REQUIRE_GPU": "1"}
         ran, modules = first_call(lab, project, cuda_venv, env)
         ran.well()
         assert "Warning" not in ran.output
