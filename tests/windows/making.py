@@ -42,50 +42,29 @@ _UNUSED = shutil.ignore_patterns(
 
 
 def need_programs() -> None:
-    """Check that Wine and mingw-w64 are installed; as root on Debian or Ubuntu, install them."""
+    """Check that Wine and mingw-w64 are installed; as root on Debian or Ubuntu, install them.
+
+    Raises Problem if they are missing afterwards.
+    """
     if sys.platform != "linux":
         here = "nox -s tests, on Windows itself" if sys.platform == "win32" else "a Linux machine"
         raise Problem(
             f"tests_windows plays Windows with Wine on Linux; this is {sys.platform}.",
-            id="windows-lab-1",
+            id="windows-lab-platform",
             remedy=f"run the tests with: {here}",
         )
-    missing = _missing()
-    if not missing:
-        return
-    absent = f"not on PATH: {', '.join(missing)}"
-    if not shutil.which("apt-get"):
+    output = ""
+    if _missing() and shutil.which("apt-get") and os.geteuid() == 0:
+        console.say(f"Installing Debian packages (once): {' '.join(DEBIAN)}")
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        output = _tail(programs.capture(["sh", "-c", APT], env=env).output)
+    if missing := _missing():
         raise Problem(
-            "Wine or mingw-w64 is missing, and there is no apt-get to install them with.",
-            id="windows-lab-2",
-            evidence=absent,
-            remedy="install Wine (64 bits) and mingw-w64 (gcc, g++ and binutils for x86_64, POSIX "
-            "threads) with this system's own package manager",
-        )
-    if os.geteuid() != 0:
-        raise Problem(
-            "Wine or mingw-w64 is missing, and only root may install them.",
-            id="windows-lab-3",
-            evidence=absent,
-            remedy=f"sudo sh -c '{APT}'",
-        )
-    console.say(f"Installing Debian packages (once): {' '.join(DEBIAN)}")
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = programs.capture(["sh", "-c", APT], env=env)
-    if done.returncode:
-        raise Problem(
-            "apt-get could not install Wine and mingw-w64.",
-            id="windows-lab-4",
-            evidence=_tail(done.output),
-            remedy=f"check the network and /etc/apt/sources.list, then run: {APT}",
-        )
-    missing = _missing()
-    if missing:
-        raise Problem(
-            "Wine and mingw-w64 are installed, but some of their programs are not on PATH.",
-            id="windows-lab-5",
-            evidence=f"not on PATH: {', '.join(missing)}\nPATH={os.environ.get('PATH', '')}",
-            remedy="put /usr/bin on PATH",
+            "Wine or mingw-w64 is missing.",
+            id="windows-lab-programs",
+            evidence=f"not on PATH: {', '.join(missing)}\n{output}".rstrip(),
+            remedy=f"on Debian or Ubuntu: sudo sh -c '{APT}'; elsewhere install Wine (64 bits) and "
+            "mingw-w64 (gcc, g++ and binutils for x86_64, POSIX threads)",
         )
 
 
@@ -111,7 +90,7 @@ def stdlib() -> Path:
     if done.returncode or not found:
         raise Problem(
             "The Windows Python takes its standard library from a CPython 3.11; there is none.",
-            id="windows-lab-6",
+            id="windows-lab-stdlib",
             evidence=f"this is Python {sys.version.split()[0]}; python3.11: {_tail(done.output)}",
             remedy="put a python3.11 on PATH (Debian 12: apt-get install python3.11; "
             "elsewhere: uv python install 3.11)",
@@ -193,7 +172,7 @@ def _wine(env: Mapping[str, str], *words: str) -> None:
     if done.returncode:
         raise Problem(
             f"Wine failed: {' '.join(words)} ended with {done.returncode}.",
-            id="windows-lab-7",
+            id="windows-lab-wine",
             evidence=f"WINEPREFIX={env['WINEPREFIX']}",
             remedy="see what it says: "
             f"HOME={env['HOME']} WINEPREFIX={env['WINEPREFIX']} {' '.join(words)}",
@@ -212,7 +191,7 @@ def _download(folder: Path) -> None:
     if done.returncode:
         raise Problem(
             "pip could not get the parts of the Windows Python.",
-            id="windows-lab-8",
+            id="windows-lab-download",
             evidence=_tail(done.output),
             remedy="check the network and pip's configuration (pip config list), then run the "
             "same command again",
@@ -340,7 +319,7 @@ def _run(command: list[str]) -> None:
     if done.returncode:
         raise Problem(
             f"{command[0]} failed.",
-            id="windows-lab-9",
+            id="windows-lab-compiler",
             evidence=_tail(done.output),
             remedy=f"install it anew: {APT}",
         )
