@@ -73,7 +73,9 @@ def retagged(wheel: Path, path: Path, python: str, target: str) -> str:
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(path, "w") as new:
         names = [_member(old, n) for n in ("WHEEL", f"sboms/{sbom.FILE}", "RECORD")]
         tags, bom, record = (old.read(name) for name in names)
-        changed = {names[0]: _tagged(tags, python), names[1]: _renamed(bom, target)}
+        tag = f"Tag: {_tag(python)}-".encode()
+        tags = re.sub(rb"(?m)^Tag: cp\d+-cp\d+-", tag, tags)
+        changed = {names[0]: tags, names[1]: _renamed(bom, target)}
         changed[names[2]] = _recorded(record, changed)
         for info in old.infolist():
             new.writestr(info, changed.get(info.filename, old.read(info)))
@@ -96,10 +98,6 @@ def _numbers(python: str) -> tuple[int, ...]:
 
 def _member(archive: zipfile.ZipFile, name: str) -> str:
     return next(n for n in archive.namelist() if re.fullmatch(rf"[^/]+\.dist-info/{name}", n))
-
-
-def _tagged(wheel: bytes, python: str) -> bytes:
-    return re.sub(rb"(?m)^(Tag: )cp\d+-cp\d+-", rb"\g<1>" + f"{_tag(python)}-".encode(), wheel)
 
 
 def _renamed(bom: bytes, target: str) -> bytes:
