@@ -90,10 +90,10 @@ def check(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
                 + command_of("toolkit", spec, "--fresh"),
             )
     commands = text(tree / "compile_commands.json")
-    wanted = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
+    expected = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
     files = architectures(commands)
     compiled = set(files.values())
-    if compiled == ({wanted} if spec.archs else set()):
+    if compiled == ({expected} if spec.archs else set()):
         return
     lines = [] if files else ["no CUDA file is compiled"]
     for names in sorted(compiled, key=sorted):

@@ -42,12 +42,12 @@ def refusal(wheel: Path, python: str) -> str | None:
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(_member(archive, "METADATA")).decode("utf-8", "replace")
     # Only the headers: parsing a malicious body could take forever.
-    wanted = email.parser.HeaderParser().parsestr(text).get("Requires-Python", "")
+    requires_python = email.parser.HeaderParser().parsestr(text).get("Requires-Python", "")
     try:
-        if not SpecifierSet(wanted).contains(f"{python}.0"):
-            return f"Requires-Python is {wanted}"
+        if not SpecifierSet(requires_python).contains(f"{python}.0"):
+            return f"Requires-Python is {requires_python}"
     except ValueError:  # also for numbers with more digits than Python converts
-        return f"Requires-Python is {wanted!r:.80}, which cannot be read"
+        return f"Requires-Python is {requires_python!r:.80}, which cannot be read"
     if not serves(wheel.name, python) and not _ONE.fullmatch(wheel.name):
         return f"its tag is {'-'.join(wheel.stem.split('-')[-3:])}"
     return None

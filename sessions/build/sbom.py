@@ -218,8 +218,8 @@ def _compilers_file(
 
     They are None and "" if there is no such file.
     """
-    asked = programs.capture([compiler.cc, f"-print-file-name={name}"], env=env)
-    path = Path(asked.stdout.strip())
+    printed = programs.capture([compiler.cc, f"-print-file-name={name}"], env=env)
+    path = Path(printed.stdout.strip())
     # A compiler that has no such file prints the bare name.
     whole = path.resolve() if path.is_absolute() and path.is_file() else None
     return (whole, *(_owner(whole, env) if whole else ("", "")))
@@ -242,9 +242,9 @@ def _owner(path: Path, env: Mapping[str, str]) -> tuple[str, str]:
         return version.stdout.strip(), f"pkg:deb/debian/{quote(package.split(':')[0])}"
     form = ["--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\n"]
     found = programs.capture(["rpm", "--query", *form, "--file", str(path)], env=env)
-    words = found.stdout.split()
-    if found.returncode == 0 and len(words) == 2:
-        return words[1], f"pkg:rpm/{quote(words[0])}"
+    fields = found.stdout.split()
+    if found.returncode == 0 and len(fields) == 2:
+        return fields[1], f"pkg:rpm/{quote(fields[0])}"
     return "", ""
 
 

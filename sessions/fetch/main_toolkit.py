@@ -163,13 +163,13 @@ def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None
         library = root / "lib" / "x64" / f"{name}.lib"
         listed = library.with_suffix(".def")
         listed.write_text(module_definition(dll.name, exports(dll)), encoding="ascii")
-        words = [librarian, "/NOLOGO", "/MACHINE:X64", f"/DEF:{listed}", f"/OUT:{library}"]
-        made = programs.capture(words, env=env)
-        if made.returncode or not library.is_file():
+        args = [librarian, "/NOLOGO", "/MACHINE:X64", f"/DEF:{listed}", f"/OUT:{library}"]
+        done = programs.capture(args, env=env)
+        if done.returncode or not library.is_file():
             raise Problem(
                 f"The import library of {dll.name} could not be made.",
                 id="toolkit-import-library-failed",
-                evidence=venvs.tail(made.output),
+                evidence=venvs.tail(done.output),
                 remedy="repair Visual Studio in its Installer, or use another one (--compiler "
                 "PATH of a cl.exe), or an installed toolkit (--toolkit system)",
             )
@@ -218,10 +218,8 @@ def _driver_stub(root: Path, cc: str) -> None:
     source = root / "lib" / "stubs" / "libcuda.c"
     source.write_text("".join(f"int {name}(void) {{ return 34; }}\n" for name in names), "ascii")
     target = source.with_suffix(".so")
-    words = [cc, "-shared", "-fPIC", "-fno-builtin", "-Wl,-soname,libcuda.so.1"]
-    built = programs.capture(
-        [*words, "-o", str(target), str(source)], env={"PATH": "/usr/bin:/bin"}
-    )
+    args = [cc, "-shared", "-fPIC", "-fno-builtin", "-Wl,-soname,libcuda.so.1"]
+    built = programs.capture([*args, "-o", str(target), str(source)], env={"PATH": "/usr/bin:/bin"})
     if built.returncode:
         raise Problem(
             "The stub of the driver library could not be made.",

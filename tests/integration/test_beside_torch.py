@@ -29,10 +29,10 @@ def requires() -> tuple[str, ...]:
 def by_uv(folder: Path, *needs: str) -> subprocess.CompletedProcess[str]:
     if importlib.util.find_spec("uv") is None:
         pytest.fail("There is no uv: nox -s integration installs it")
-    wanted = folder / "wanted.in"
-    wanted.write_text("\n".join(needs))
+    requirements = folder / "wanted.in"
+    requirements.write_text("\n".join(needs))
     words = ["-m", "uv", "pip", "compile", "--python-version", "3.11", "--no-header"]
-    words += ["--python-platform", "x86_64-manylinux_2_35", "--no-annotate", str(wanted)]
+    words += ["--python-platform", "x86_64-manylinux_2_35", "--no-annotate", str(requirements)]
     return subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
 
 

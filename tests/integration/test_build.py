@@ -238,9 +238,9 @@ def test_a_changed_openmp_runtime_is_shipped(mini: Checkout, tmp_path: Path) -> 
     """As an update of libgomp1 by the distribution: the release of the compiler is the same."""
     real = {name: which(name, mini.project.env["PATH"]) for name in ("g++", "gcc")}
     words = [real["gcc"], "-print-file-name=libgomp.so.1"]
-    told = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    path = subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
     runtime = tmp_path / "libgomp.so.1"
-    runtime.write_bytes(Path(told).read_bytes())
+    runtime.write_bytes(Path(path).read_bytes())
     for name, program in real.items():
         text = f'#!/bin/sh\ncase "$*" in *libgomp.so.1*) echo "{runtime}" ;; '
         write_program(tmp_path / name, text + f'*) exec {program} "$@" ;; esac\n')

@@ -142,8 +142,8 @@ import ctypes, sys
 print(*map(ctypes.CDLL(sys.argv[1]).team, (1, 2, 4, 9)))
 print(*{line.split(None, 5)[-1].strip() for line in open("/proc/self/maps") if "gomp" in line})
 """
-    said = output_of(sys.executable, "-c", code, tree / "libteam.so").splitlines()
-    assert said == ["0 1 6 36", str(runtime)]
+    printed = output_of(sys.executable, "-c", code, tree / "libteam.so").splitlines()
+    assert printed == ["0 1 6 36", str(runtime)]
 
 
 def test_an_openmp_runtime_with_newer_functions_is_refused(tree: Path) -> None:

@@ -55,12 +55,12 @@ class Installed(Machine):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    made = WHEELS / "wheel.json"
-    if not made.exists():
+    record = WHEELS / "wheel.json"
+    if not record.exists():
         pytest.fail("There is no rtx50 wheel to look at. Build it first: nox -s wheel")
     found = Installed(tmp_path_factory.mktemp("machine"))
     site, driver = found.site, found.root / "driver"
-    name = json.loads(made.read_text(encoding="utf-8"))["wheel"]["file"]
+    name = json.loads(record.read_text(encoding="utf-8"))["wheel"]["file"]
     with zipfile.ZipFile(WHEELS / name) as archive:
         archive.extractall(site)
     kit = records.read(REPOSITORY / "build" / "rtx50" / "toolkit.json", "toolkit", Toolkit)
@@ -69,10 +69,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     (site / "nvidia" / "cu13" / "lib").symlink_to(Path(kit.root) / "lib")
     (site / "diskcache.py").touch()  # which llama_cpp imports and these tests do not use
     module = site / "llama_cpp" / "lib" / "libggml-cuda.so"
-    wanted = subprocess.run(
+    symbols = subprocess.run(
         ["readelf", "-W", "--dyn-syms", str(module)], check=True, capture_output=True, text=True
     )
-    functions = set(re.findall(r" UND (cu[A-Z]\w+)$", wanted.stdout, re.MULTILINE))
+    functions = set(re.findall(r" UND (cu[A-Z]\w+)$", symbols.stdout, re.MULTILINE))
     ours = set(re.findall(r"^int (cu\w+)\(", DRIVER, re.MULTILINE))
     rest = "".join(f"int {name}(void) {{ return 100; }}\n" for name in functions - ours)
     gcc(driver / "libcuda.so.1", DRIVER + rest)
@@ -86,10 +86,10 @@ def cuda_of(found: dict[str, Any]) -> list[str]:
 def test_with_a_gpu_the_cuda_module_is_loaded_once(
     installed: Installed,
 ) -> None:
-    found, said = installed.load()
+    found, stderr = installed.load()
     assert {how for _, how in found["runtime"].values()} == {"beside the package"}
     assert (found["modules"], cuda_of(found)) == (2, [str(installed.lib / "libggml-cuda.so")])
-    assert "RuntimeWarning" not in said
+    assert "RuntimeWarning" not in stderr
 
 
 @pytest.mark.parametrize("scope", ["RTLD_LOCAL", "RTLD_GLOBAL"])
@@ -133,8 +133,8 @@ CPU_ONLY = {
 def test_without_a_usable_gpu_one_warning_says_why(
     installed: Installed, env: dict[str, str], words: str
 ) -> None:
-    found, said = installed.load(env=env)
-    (warning,) = [line for line in said.splitlines() if "RuntimeWarning: llama_cpp:" in line]
+    found, stderr = installed.load(env=env)
+    (warning,) = [line for line in stderr.splitlines() if "RuntimeWarning: llama_cpp:" in line]
     assert words in warning
     assert "Fix: " in warning
     assert (found["modules"], cuda_of(found), found["offload"]) == (1, [], False)
@@ -147,6 +147,6 @@ def test_without_a_usable_gpu_one_warning_says_why(
 def test_a_cpu_without_avx2_gets_its_module(installed: Installed, cpu: str, chosen: str) -> None:
     if shutil.which(QEMU) is None:
         pytest.fail(f"There is no {QEMU} (Debian, Ubuntu: apt install qemu-user)")
-    found, said = installed.load(prefix=(QEMU, "-cpu", cpu), env={"LD_LIBRARY_PATH": ""})
+    found, stderr = installed.load(prefix=(QEMU, "-cpu", cpu), env={"LD_LIBRARY_PATH": ""})
     assert found["chosen"] == chosen
-    assert "no NVIDIA driver" in said
+    assert "no NVIDIA driver" in stderr

@@ -76,15 +76,15 @@ def test_a_library_linked_with_the_import_library_needs_nvidias_dll(
 
 
 @pytest.mark.parametrize(
-    ("does", "said"),
+    ("does", "text"),
     [("echo LNK1104: cannot open; exit 1", "LNK1104"), ("echo nothing was written", "nothing")],
 )
 def test_a_lib_exe_that_leaves_no_library_is_an_error(
-    tmp_path: Path, env: dict[str, str], root: Path, does: str, said: str
+    tmp_path: Path, env: dict[str, str], root: Path, does: str, text: str
 ) -> None:
     with pytest.raises(Problem, match="could not be made") as caught:
         main_toolkit.import_libraries(root, librarian(tmp_path, does), env)
-    assert said in str(caught.value)
+    assert text in str(caught.value)
 
 
 def test_a_dll_without_exports_is_an_error(tmp_path: Path, env: dict[str, str]) -> None:

@@ -231,10 +231,10 @@ def test_a_dry_run_lists_and_deletes_nothing(
 ) -> None:
     wheel = finished(ctx)
     main_clean.main(with_options(ctx, "--all", "--wheels", "--dry-run"))
-    said = capsys.readouterr().out
-    assert f"would delete {ctx.build}: --all" in said
-    assert f"would delete {wheel}: --wheels" in said
-    assert "deleting" not in said
+    output = capsys.readouterr().out
+    assert f"would delete {ctx.build}: --all" in output
+    assert f"would delete {wheel}: --wheels" in output
+    assert "deleting" not in output
     assert (ctx.build / "tree" / "build.ninja").exists()
     assert wheel.exists()
 

@@ -224,18 +224,18 @@ def test_files_are_compiled_together_only_for_a_locked_release(tmp_path: Path) -
 
 
 def test_cmake_gets_no_backslash_in_a_windows_path() -> None:
-    told = defines(on_windows())
-    paths = [name for name in told if name.endswith(("_COMPILER", "_LAUNCHER", "_ROOT"))]
+    settings = defines(on_windows())
+    paths = [name for name in settings if name.endswith(("_COMPILER", "_LAUNCHER", "_ROOT"))]
     assert len(paths) == 8
-    assert [name for name in paths if "\\" in told[name]] == []
-    assert told["CMAKE_CUDA_COMPILER"] == (
+    assert [name for name in paths if "\\" in settings[name]] == []
+    assert settings["CMAKE_CUDA_COMPILER"] == (
         "C:/Users/José Pérez/AppData/Local/blackwheel/Cache/"
         "cuda-13.1-0123456789ab/nvidia/cu13/bin/nvcc.exe"
     )
 
 
 @pytest.mark.parametrize(
-    ("compiler", "line", "told"),
+    ("compiler", "line", "allowed"),
     [
         (fakes.msvc("1944"), "13.1", False),
         (fakes.msvc("1949"), "13.1", False),
@@ -250,7 +250,7 @@ def test_cmake_gets_no_backslash_in_a_windows_path() -> None:
     ids=lambda value: f"{value.family}-{value.version}" if isinstance(value, Compiler) else None,
 )
 def test_nvcc_gets_allow_unsupported_compiler_only_if_it_would_refuse_it(
-    compiler: Compiler, line: str, told: bool
+    compiler: Compiler, line: str, allowed: bool
 ) -> None:
     windows = compiler.family == "msvc"
     accepts = knowledge.toolkit(line).accepts
@@ -261,7 +261,7 @@ def test_nvcc_gets_allow_unsupported_compiler_only_if_it_would_refuse_it(
         places=fakes.windows_places() if windows else fakes.places(),
     )
     flags = env.settings.get("cmake.define.CMAKE_CUDA_FLAGS_INIT", "").split()
-    assert ("-allow-unsupported-compiler" in flags) is told
+    assert ("-allow-unsupported-compiler" in flags) is allowed
 
 
 def test_a_cpu_build_has_no_setting_of_cuda_but_off() -> None:
@@ -502,7 +502,7 @@ def test_changed_build_tools_change_the_fingerprint(
 
 @pytest.mark.parametrize("cache", ["ccache", "none"])
 def test_the_build_folder_is_replaced_in_messages(cache: str) -> None:
-    told = defines(build(fakes.spec(cache=cache)))
+    settings = defines(build(fakes.spec(cache=cache)))
     mapped = f'"-ffile-prefix-map={fakes.places().stage}=src"'
-    assert mapped in told["CMAKE_C_FLAGS_INIT"]
-    assert told["CMAKE_C_FLAGS_INIT"] == told["CMAKE_CXX_FLAGS_INIT"]
+    assert mapped in settings["CMAKE_C_FLAGS_INIT"]
+    assert settings["CMAKE_C_FLAGS_INIT"] == settings["CMAKE_CXX_FLAGS_INIT"]

@@ -193,14 +193,14 @@ def test_a_python_found_only_through_a_venv_comes_last() -> None:
     def ask(question: str, *words: str) -> Any:
         if question == "which":
             return {"python3.11": ["/venv/bin/python3.11", "/usr/bin/python3.11"]}.get(words[0], [])
-        said = {
+        facts = {
             "path": "/opt/managed/python3.11" if words[0].startswith("/venv") else words[0],
             "version": "3.11.9",
             "bits": 64,
             "in_venv": words[0].startswith("/venv"),
             "can_venv": True,
         }
-        return {"returncode": 0, "output": json.dumps(said)}
+        return {"returncode": 0, "output": json.dumps(facts)}
 
     found = [python.path for python in main_probe.find_pythons(ask, "3.11", "linux")]
     assert found == ["/usr/bin/python3.11", "/opt/managed/python3.11"]
@@ -279,12 +279,12 @@ def test_the_record_of_a_gpu_contains_only_values_that_do_not_change() -> None:
 
 
 def probing(
-    root: Path, *words: str, nvml: dict[str, Any], asked: str = "smoke", **changes: Any
+    root: Path, *words: str, nvml: dict[str, Any], session: str = "smoke", **changes: Any
 ) -> Context:
     """The context of the probe in ``nox -s smoke -- …``, on a machine that can build."""
     named: dict[str, Any] = {
         "session": "probe",
-        "asked": frozenset({asked}),
+        "asked": frozenset({session}),
         "machine": with_answers("debian12-cuda13.0", {("nvml",): nvml}),
     }
     return fakes.context(root, *words, **{**named, **changes})
@@ -326,7 +326,7 @@ def test_the_record_contains_the_identity_of_an_installed_toolkit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = fakes.spec(cuda="13.0", toolkit="system")
-    toolkit = probed(probing(tmp_path, nvml=fakes.nvml(), spec=spec, asked="probe")).toolkit
+    toolkit = probed(probing(tmp_path, nvml=fakes.nvml(), spec=spec, session="probe")).toolkit
     assert toolkit is not None
     assert len(toolkit.files) == 16
     assert "CUDA (used)" in capsys.readouterr().out
@@ -335,7 +335,7 @@ def test_the_record_contains_the_identity_of_an_installed_toolkit(
 @pytest.mark.parametrize(
     ("words", "changes"),
     [
-        ((), {"asked": "wheel"}),
+        ((), {"session": "wheel"}),
         (("--device", "cpu"), {}),
         (("--report", "smoke-report.json"), {}),
         ((), {"spec": fakes.cpu_spec()}),

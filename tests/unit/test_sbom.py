@@ -83,7 +83,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
 
 
 def bom_of(source: Source, **changes: Any) -> dict[str, Any]:
-    asked: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "spec": fakes.spec(),
         "compiler": fakes.compiler(),
         "toolkit": fakes.toolkit(components=COMPONENTS),
@@ -91,7 +91,7 @@ def bom_of(source: Source, **changes: Any) -> dict[str, Any]:
         "env": {"PATH": "/usr/bin:/bin"},
         **changes,
     }
-    found: dict[str, Any] = json.loads(sbom.text(source=source, **asked))
+    found: dict[str, Any] = json.loads(sbom.text(source=source, **arguments))
     return found
 
 

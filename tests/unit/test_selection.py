@@ -19,7 +19,7 @@ ACCEPTS = knowledge.toolkit("13.1").accepts
 
 
 @pytest.mark.parametrize(
-    ("cores", "free", "asked", "jobs"),
+    ("cores", "free", "requested", "jobs"),
     [
         (8, 30000, None, 8),
         (64, 4500, None, 4),
@@ -30,8 +30,8 @@ ACCEPTS = knowledge.toolkit("13.1").accepts
     ],
     ids=["cores", "memory", "hardly-any-memory", "one-core", "asked-more", "asked-in-spite"],
 )
-def test_job_count(cores: int, free: int, asked: int | None, jobs: int) -> None:
-    assert selection.job_count(fakes.host(cores=cores, memory_free_mib=free), asked) == jobs
+def test_job_count(cores: int, free: int, requested: int | None, jobs: int) -> None:
+    assert selection.job_count(fakes.host(cores=cores, memory_free_mib=free), requested) == jobs
 
 
 def test_choose_python_by_version_and_width() -> None:

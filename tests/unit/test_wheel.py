@@ -174,9 +174,9 @@ def test_a_current_wheel_is_not_built_again(
     sha256 = records.file_sha256(ctx.wheels / NAME)
     records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=sha256))
     main_wheel.main(ctx)
-    said = capsys.readouterr().out
-    assert f"up to date, {ctx.wheels / NAME}" in said
-    assert said.splitlines()[-1].split() == ["nox", "-s", "smoke", "--", "--target", "rtx50"]
+    output = capsys.readouterr().out
+    assert f"up to date, {ctx.wheels / NAME}" in output
+    assert output.splitlines()[-1].split() == ["nox", "-s", "smoke", "--", "--target", "rtx50"]
     # On the way to another session there is no next step.
     main_wheel.main(dataclasses.replace(ctx, asked=frozenset({"verify"})))
     assert "pip install" not in capsys.readouterr().out
@@ -197,8 +197,8 @@ def test_next_steps_are_to_install_and_to_test(
     spec: BuildSpec, gpus: list[str], session: str
 ) -> None:
     path = Path("/my wheels") / NAME
-    said = main_wheel.next_steps(spec, path, gpus)
-    install, tried, *commands = [line.strip() for line in said if line.startswith("  ")]
+    output = main_wheel.next_steps(spec, path, gpus)
+    install, tried, *commands = [line.strip() for line in output if line.startswith("  ")]
     (word, _, code) = shlex.split(tried)
     assert (word, ast.parse(code) is not None) == ("python", True)
     assert ("n_gpu_layers=-1" in code) is bool(spec.cuda)
@@ -207,7 +207,7 @@ def test_next_steps_are_to_install_and_to_test(
         f"nox -s {session} -- --target {spec.target}",
     ]
     size = f"{knowledge.runtime_mb()} MB"
-    assert (size in "".join(said)) is bool(spec.cuda)
+    assert (size in "".join(output)) is bool(spec.cuda)
 
 
 def test_a_disk_that_is_too_small_fails_before_the_build(
@@ -252,7 +252,7 @@ def check(tree: Path, *archs: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "compiled"),
+    ("requested", "compiled"),
     [
         (("120-real",), ["120-real", "120-real"]),
         (("120",), ["120"]),
@@ -262,17 +262,17 @@ def check(tree: Path, *archs: str) -> None:
     ],
 )
 def test_check_accepts_the_architectures_of_the_target(
-    asked: tuple[str, ...], compiled: list[str], tmp_path: Path
+    requested: tuple[str, ...], compiled: list[str], tmp_path: Path
 ) -> None:
     tree = configured(tmp_path, *compiled)
-    check(tree, *asked)
+    check(tree, *requested)
     for path in tree.iterdir():  # a path that is not UTF-8
         path.write_bytes(path.read_bytes().replace(b"/s/", b"/\xff/") + b"\n")
-    check(tree, *asked)
+    check(tree, *requested)
 
 
 @pytest.mark.parametrize(
-    ("asked", "compiled", "option"),
+    ("requested", "compiled", "option"),
     [
         (("120-real",), ["120a-real", "120a-real"], "--arch 120a-real"),
         (("120",), ["120-real"], "--arch 120-real"),
@@ -286,14 +286,14 @@ def test_check_accepts_the_architectures_of_the_target(
     ],
 )
 def test_check_refuses_other_architectures_and_names_the_option(
-    asked: tuple[str, ...], compiled: list[str], option: str | None, tmp_path: Path
+    requested: tuple[str, ...], compiled: list[str], option: str | None, tmp_path: Path
 ) -> None:
     with raises("build-other-architectures") as caught:
-        check(configured(tmp_path, *compiled), *asked)
+        check(configured(tmp_path, *compiled), *requested)
     assert caught.value.code == USAGE
     words = option.split(" ", 1)[1].strip("'") if option else ""
-    told = programs.typed(["--arch", words]) if option else "--version"
-    assert caught.value.remedy.endswith(told)
+    how = programs.typed(["--arch", words]) if option else "--version"
+    assert caught.value.remedy.endswith(how)
 
 
 def test_check_refuses_another_toolkit(tmp_path: Path) -> None:
@@ -310,8 +310,8 @@ def building(root: Path, monkeypatch: pytest.MonkeyPatch, played: Callable[[Any]
     records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit())
     monkeypatch.setattr("sessions.fetch.build_tools.tools", lambda _: Path("/tools"))
 
-    def stream(words: Sequence[str], **told: Any) -> Finished:
-        played(told["on_line"])
+    def stream(words: Sequence[str], **how: Any) -> Finished:
+        played(how["on_line"])
         return Finished(tuple(words), 0, "", 1.0)
 
     monkeypatch.setattr(programs, "stream", stream)

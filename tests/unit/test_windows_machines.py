@@ -67,14 +67,14 @@ def test_the_recordings_contain_what_the_probe_asks_of_the_composed_machines(nam
 def test_each_recording_tells_whether_it_was_recorded_or_composed() -> None:
     tables = (FOLDER / "README.md").read_text(encoding="utf-8").split("Composed")
     assert len(tables) == 2
-    told: dict[str, str] = {}
+    listed: dict[str, str] = {}
     for kind, text in zip(("recorded", "composed"), tables, strict=True):
-        told |= {line.split("`")[1]: kind for line in text.splitlines() if line.startswith("| `")}
+        listed |= {line.split("`")[1]: kind for line in text.splitlines() if line.startswith("| `")}
     kept = {}
     for path in FOLDER.glob("*/machine.json"):
         tape = json.loads(path.read_text(encoding="utf-8"))
         kept[path.parent.name] = "composed" if "COMPOSED" in tape else "recorded"
-    assert told == kept
+    assert listed == kept
     assert {name for name, kind in kept.items() if kind == "composed"} == set(machines.MACHINES)
 
 

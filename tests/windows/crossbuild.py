@@ -116,8 +116,8 @@ def _context(root: Path, cache: Path, platform: str) -> Context:
 
 def compiler_of_mingw() -> Compiler:
     paths = {name: shutil.which(name) or name for name in (CC, CXX)}
-    said = subprocess.run([paths[CXX], "-dumpfullversion"], capture_output=True, text=True)
-    return Compiler("gnu", said.stdout.strip(), paths[CXX], paths[CC], "mingw-w64")
+    version = subprocess.run([paths[CXX], "-dumpfullversion"], capture_output=True, text=True)
+    return Compiler("gnu", version.stdout.strip(), paths[CXX], paths[CC], "mingw-w64")
 
 
 def _redist(lab: Lab) -> Path:
@@ -136,7 +136,7 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
     )
     env = child_environment.system_environment(ctx.env)
     spec_here = dataclasses.replace(ctx.spec, glibc="host")  # Windows has no glibc to link for
-    made = main_configure.configure(spec_here, compiler, None, unpacked, places, env)
+    settings_of_linux = main_configure.configure(spec_here, compiler, None, unpacked, places, env)
     more = {
         "CMAKE_TOOLCHAIN_FILE": str(_toolchain(ctx.root, compiler, redist)),
         "GGML_WIN_VER": "0x601",  # the headers of MinGW 10 lack what 0x602 takes
@@ -144,16 +144,18 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
         "OpenMP_pthread_LIBRARY": _static(compiler, "libpthread.a"),
     }
     defines = {f"cmake.define.{name}": value for name, value in more.items()}
-    settings = {**made.settings, **defines}
+    settings = {**settings_of_linux.settings, **defines}
     variables = {
-        **made.variables,
+        **settings_of_linux.variables,
         "VCTOOLSREDISTDIR": f"{redist}{os.sep}",
         "_PYTHON_HOST_PLATFORM": "win-amd64",  # by which scikit-build-core tags the wheel
     }
     # The paths depend only on the cache folder.
-    inputs = [made.fingerprint, settings, RUNTIME, TOOLCHAIN, compiler.version]
+    inputs = [settings_of_linux.fingerprint, settings, RUNTIME, TOOLCHAIN, compiler.version]
     identity = records.fingerprint([*inputs, making.REQUIREMENTS.read_text()])
-    return dataclasses.replace(made, settings=settings, variables=variables, fingerprint=identity)
+    return dataclasses.replace(
+        settings_of_linux, settings=settings, variables=variables, fingerprint=identity
+    )
 
 
 def _cl(root: Path, compiler: Compiler) -> Path:

@@ -93,8 +93,8 @@ class Lab:
             making.start(self.folder)  # ends what it started, which holds the pipe
             output, _ = child.communicate()
             if isinstance(error, subprocess.TimeoutExpired):
-                told = f"{' '.join(words)} did not end within {timeout} s"
-                raise AssertionError(f"{told}:\n{output}") from None
+                text = f"{' '.join(words)} did not end within {timeout} s"
+                raise AssertionError(f"{text}:\n{output}") from None
             raise
         return Ran(child.returncode, output)
 
