@@ -125,16 +125,6 @@ def test_with_everything_present_each_library_is_loaded_after_those_it_needs(loa
     }
 
 
-@pytest.mark.parametrize(("system", "name"), [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")])
-def test_the_driver_has_another_name_on_each_system(
-    system: str, name: str, loader: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.platform", system)
-    machine = Machine(windows=system == "win32")
-    loader(machine).load()
-    assert machine.calls[0] == name
-
-
 @pytest.mark.parametrize("there", [(), ("bin",), ("lib",), ("bin", "lib")], ids="-".join)
 def test_on_windows_missing_folders_of_cuda_path_are_named(
     there: tuple[str, ...], loader: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -210,7 +200,7 @@ def test_beside_the_package_comes_before_everything_else(
     monkeypatch.setattr("sys.platform", system)
     folder = (tmp_path / "site").joinpath(*parts)
     folder.mkdir(parents=True)
-    paths = [folder / file.format(name) for name in ("cudart", "cublasLt", "cublas")]
+    paths = [folder / file.format(name) for name in ALL]
     for path in paths:
         path.touch()
     machine = Machine(files=tuple(map(str, paths)), libraries=(), windows=system == "win32")
@@ -220,17 +210,20 @@ def test_beside_the_package_comes_before_everything_else(
     assert {how for _, how in module.loaded.values()} == {"beside the package"}
 
 
-@pytest.mark.parametrize(("system", "file"), [("linux", "lib{}.so.13"), ("win32", "{}64_13.dll")])
+@pytest.mark.parametrize(
+    ("system", "driver", "file"),
+    [("linux", "libcuda.so.1", "lib{}.so.13"), ("win32", "nvcuda.dll", "{}64_13.dll")],
+)
 def test_libraries_that_are_already_loaded_are_used(
-    system: str, file: str, loader: Load, monkeypatch: pytest.MonkeyPatch
+    system: str, driver: str, file: str, loader: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", system)
-    names = tuple(file.format(name) for name in ("cudart", "cublasLt", "cublas"))
-    machine = Machine(in_process=names, libraries=())
+    loaded = tuple(file.format(name) for name in ALL)
+    machine = Machine(in_process=loaded, libraries=())
     module = loader(machine)
     module.load()
-    assert len(machine.calls) == 1  # the driver
-    assert [path for path, _ in module.loaded.values()] == list(names)
+    assert machine.calls == [driver]
+    assert [path for path, _ in module.loaded.values()] == list(loaded)
 
 
 @pytest.mark.parametrize(
@@ -252,7 +245,7 @@ def test_if_pathfinder_returns_another_major_the_environment_is_searched(
     folder.mkdir(parents=True)
     for name in ("bin", "lib"):
         (tmp_path / name).mkdir(exist_ok=True)
-    paths = [folder / file.format(name) for name in ("cudart", "cublasLt", "cublas")]
+    paths = [folder / file.format(name) for name in ALL]
     for path in paths:
         path.touch()
     machine = Machine(files=tuple(map(str, paths)), major=12, keeps=(variable,))
