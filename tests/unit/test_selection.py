@@ -220,6 +220,7 @@ SYSTEM = fakes.spec(toolkit="system")
 WINDOWS = {"system": "windows", "machine": "AMD64"}
 STRICT = {"spec": SYSTEM, "toolkit": fakes.installed(accepts=HostRange(11, 3, 21, 1920, 1949))}
 OLD_DRIVER = Driver("535.183.01", "12.2")
+PYTHONS = (fakes.python(bits=32), fakes.python(version="3.12.1"))
 
 
 COMPLAINTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
@@ -227,7 +228,7 @@ COMPLAINTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "mac": ("platform", "fail", "", {"host": fakes.host(system="darwin")}),
     "memory": ("memory", "warn", "", {"host": fakes.host(memory_free_mib=900)}),
     "disk": ("disk", "warn", "", {"host": fakes.host(disk_free_mib=3000)}),
-    "no-python": ("python", "fail", "", {"python": None}),
+    "no-python": ("python", "fail", "--python 3.12", {"python": None, "pythons": PYTHONS}),
     "no-venv": ("python", "fail", "", {"python": fakes.python(can_venv=False)}),
     "no-compiler": ("compiler", "fail", "", {"compiler": None, "compiler_why": "none"}),
     "old-compiler": ("compiler", "fail", "", {"compiler": OLD}),
