@@ -34,10 +34,7 @@ class _Entry:
 
 
 def read(log: str, graph: str, *, jobs: int, cache: dict[str, int]) -> Timeline:
-    """The last run in ``.ninja_log``, with the edges of its ``build.ninja``.
-
-    Raises ValueError if the log is empty or has another version.
-    """
+    """The last run in ``.ninja_log``. Raises ValueError for an empty log or an unknown version."""
     entries = list(_entries(log))
     edges = dict(parse(graph))
     # The time in an entry is the start of its step, or later (rules with restat, or ninja before

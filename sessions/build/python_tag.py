@@ -54,10 +54,7 @@ def refusal(wheel: Path, python: str) -> str | None:
 
 
 def calls(wheel: Path) -> list[str]:
-    """For each library that needs Python: a function of Python's C API or its DLL, and the library.
-
-    Libraries that are loaded by ctypes need none; an extension module does.
-    """
+    """What needs Python in each library that does (an extension module): a function, or a DLL."""
     with zipfile.ZipFile(wheel) as archive:
         members = [n for n in archive.namelist() if re.search(r"\.(so|dll|pyd)(\.[\d.]+)?$", n)]
         found = [(member, _symbols(archive.read(member))) for member in members]

@@ -214,10 +214,7 @@ def compilers_runtime(
 def _compilers_file(
     name: str, compiler: Compiler, env: Mapping[str, str]
 ) -> tuple[Path | None, str, str]:
-    """A file that the compiler links with, and the version and URL of its package.
-
-    They are None and "" if there is no such file.
-    """
+    """A file that the compiler links with, and its package's version and URL; else None, "", ""."""
     printed = programs.capture([compiler.cc, f"-print-file-name={name}"], env=env)
     path = Path(printed.stdout.strip())
     # A compiler that has no such file prints the bare name.

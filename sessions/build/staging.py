@@ -17,11 +17,7 @@ from sessions.shared import disk
 
 
 def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
-    """Make ``folder`` contain what a build reads of ``source``, and ``additions``.
-
-    Only files whose bytes differ are written, so ninja rebuilds only what changed. Returns how many
-    files were written.
-    """
+    """Copy what a build reads, and ``additions``; only what differs. Returns the number of files."""
     disk.mark(folder)
     files = {
         relative: path

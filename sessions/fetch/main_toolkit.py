@@ -139,10 +139,7 @@ def correct(include: Path, headers: Sequence[knowledge.Header]) -> None:
 
 
 def assemble(root: Path) -> None:
-    """Complete NVIDIA's Linux packages: CMake and nvcc look for ``lib64`` and ``libX.so``.
-
-    The packages contain only ``lib/libX.so.13``.
-    """
+    """Add ``lib64`` and ``libX.so`` to NVIDIA's Linux packages, which have ``lib/libX.so.13``."""
     lib = root / "lib"
     for library in sorted(lib.glob("lib*.so.*")):
         link = lib / (library.name.partition(".so.")[0] + ".so")
@@ -154,10 +151,7 @@ def assemble(root: Path) -> None:
 
 
 def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None:
-    """Create the import libraries of cuBLAS: NVIDIA's Windows packages contain only the DLLs.
-
-    ``librarian`` is Visual Studio's lib.exe. Raises Problem if it fails.
-    """
+    """Create cuBLAS's import libraries with lib.exe (``librarian``). Raises Problem if it fails."""
     for name in ("cublas", "cublasLt"):
         (dll,) = (root / "bin" / "x86_64").glob(f"{name}64_*.dll")
         library = root / "lib" / "x64" / f"{name}.lib"

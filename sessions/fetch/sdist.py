@@ -15,10 +15,7 @@ from sessions.shared.knowledge import Sdist
 
 
 def archive(ctx: Context, sdist: Sdist) -> Path:
-    """The path of the sdist in the cache; pip downloads it if needed.
-
-    Raises Problem if its SHA-256 is not the locked one.
-    """
+    """The sdist in the cache, downloaded if needed. Raises Problem if it is not the locked file."""
     ctx.use_cached("downloads")
     with ctx.cache_lock(sdist.file):
         path = ctx.cache / "downloads" / sdist.file

@@ -139,10 +139,7 @@ def any_python(spec: BuildSpec, external: str, runs: bool) -> bool:
 
 
 def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
-    """Every Python on PATH, those of the target's version first; each interpreter once.
-
-    If none has that version, the Python that runs this process is added.
-    """
+    """Every Python on PATH, each once; also the running one if none has the target's version."""
     if system == "windows":  # py, the launcher, knows every Python that is installed
         words = [("py", f"-{version}"), ("python",)]
     else:
