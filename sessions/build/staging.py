@@ -17,7 +17,7 @@ from sessions.shared import disk
 
 
 def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
-    """Copy what a build reads, and ``additions``; only what differs. Returns the number of files."""
+    """Copy what a build reads, and ``additions``; only what differs. Returns how many files."""
     disk.mark(folder)
     files = {
         relative: path
