@@ -208,12 +208,6 @@ def test_the_values_of_the_target_are_filled_in(source: Path) -> None:
     assert re.findall(r"@[A-Z_]+@", text + checks) == []
 
 
-@pytest.mark.parametrize("name", ["__init__.py", *import_hooks.HOOKS])
-def test_added_modules_can_be_compiled(name: str, source: Path) -> None:
-    text = additions(source, platform="windows")[f"llama_cpp/{name}"]
-    compile(text, name, "exec", dont_inherit=True)
-
-
 def test_requirements_are_added_after_upstreams(source: Path) -> None:
     text = additions(source)["pyproject.toml"]
     project = tomllib.loads(text)["project"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from sessions.shared import knowledge, machine
 from sessions.shared.checks import Check
 from tests import fakes, machines
 from tests.machines import BUILD_TOOLS_2022, COMMUNITY_2022, COMMUNITY_2026, Studio, Windows
-from tests.problems import raises
 
 FOLDER = fakes.ROOT / "tests" / "data" / "machines"
 VS2022, VS2026 = "19.44.35207", "19.50.35717"
@@ -301,12 +299,6 @@ def test_a_toolkit_in_another_folder_is_found_by_the_variable_of_its_version() -
     assert (found.root, found.found_via) == (r"D:\CUDA", "CUDA_PATH_V13_1")
 
 
-def test_installed_toolkits_that_are_not_used_are_named() -> None:
-    found = check(replayed("windows11-cuda12.8-13.0-13.1-rtx5090"), "toolkit")
-    assert "not used" in found.summary
-    assert r"CUDA\v12.8" in found.summary
-
-
 WHEEL = "llama_cpp_python-0.3.16-cp311-cp311-win_amd64.whl"
 
 
@@ -348,14 +340,3 @@ def test_a_folder_for_temporary_files_with_a_space_fails_for_nvcc(
     if fails:
         assert folder in check(chain, "temporary").evidence
         assert "set TEMP and TMP" in check(chain, "temporary").remedy
-
-
-def test_a_recording_contains_only_the_variables_that_a_build_needs(tmp_path: Path) -> None:
-    kept = json.loads((FOLDER / "windows11-vs2022" / "machine.json").read_text(encoding="utf-8"))
-    (answer,) = [a for question, a in kept.items() if question.startswith('["vcvars"')]
-    assert set(answer["variables"]) <= set(knowledge.load("windows.toml")["vcvars"]["keep"])
-
-
-def test_a_question_that_was_not_recorded_is_refused() -> None:
-    with raises("recording-incomplete"):
-        replayed("windows11-vs2022", compiler=r"C:\other\cl.exe")
