@@ -442,7 +442,7 @@ def test_neutral_removes_every_folder_of_the_machine() -> None:
         assert counted["cmake.define.CMAKE_CUDA_COMPILER"].startswith("TOOLKIT/bin/nvcc")
 
 
-def test_a_changed_overlay_changes_the_fingerprint(
+def test_changed_files_of_ours_change_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main_configure, "OVERLAY", tmp_path)
@@ -454,13 +454,7 @@ def test_a_changed_overlay_changes_the_fingerprint(
     after = build()
     assert before.settings == after.settings
     assert before.fingerprint != after.fingerprint
-
-
-def test_changed_build_tools_change_the_fingerprint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = build()
     lock = tmp_path / "tools.txt"
     lock.write_text("ninja==2\n")
     monkeypatch.setattr(knowledge, "tools_lock", lambda: lock)
-    assert build().fingerprint != before.fingerprint
+    assert build().fingerprint != after.fingerprint
