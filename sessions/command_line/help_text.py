@@ -1,4 +1,4 @@
-"""The options as text: what ``--help`` prints, and ``docs/cli.md``. All pure."""
+"""The texts of ``--help`` and of ``docs/cli.md``. Pure functions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXIT_CODES = {
 
 
 def text(sessions: Sequence[str], targets: Mapping[str, BuildSpec]) -> str:
-    """What ``nox -s SESSIONS -- --help`` prints."""
+    """The text that ``nox -s SESSIONS -- --help`` prints."""
     names = " ".join(sessions)
     taken = [option for option in OPTIONS if takes(option, sessions)]
     first = [name for name in session_order.closure(sessions) if name not in sessions]
@@ -37,7 +37,7 @@ def text(sessions: Sequence[str], targets: Mapping[str, BuildSpec]) -> str:
 
 
 def overview(sessions: Mapping[str, str], targets: Mapping[str, BuildSpec]) -> str:
-    """What ``python3 noxfile.py --help`` prints. ``sessions``: what each of them does."""
+    """The text that ``python3 noxfile.py --help`` prints. ``sessions``: name -> what it does."""
     lines = ["usage: nox -s SESSION -- [options]", "", "sessions:"]
     lines += _aligned(sessions)
     lines += ["", *_targets(targets), "", "examples:"]

@@ -1,4 +1,4 @@
-"""The whole command line: which sessions were asked for, and what stands after ``--``."""
+"""Parses the whole command line: the sessions after ``-s``, and the words after ``--``."""
 
 from __future__ import annotations
 
@@ -13,33 +13,35 @@ from sessions.command_line.option_list import OPTIONS
 from sessions.shared import programs
 from sessions.shared.errors import USAGE, Problem
 
-# nox has options of these names too.
+# Names of options that nox has too.
 _BOTH = frozenset({"--version", "--python", "--pythons", "--report"})
-_TELLS = frozenset({"--version", "-l", "--list", "--list-sessions", "--usage", "--json"})
+# Options with which nox only lists or explains.
+_LISTS = frozenset({"--version", "-l", "--list", "--list-sessions", "--usage", "--json"})
 _HELP = frozenset({"-h", "--help"})
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command asks for."""
+    """The sessions and words of a command line."""
 
-    sessions: tuple[str, ...]  # by name, in its order; the default one where none is named
+    sessions: tuple[str, ...]  # in the order of the command line; the default one if none is named
     words: tuple[str, ...]  # after --
-    runs: bool = True  # False where nox only lists or explains
-    help: bool = False  # the help of no session
+    runs: bool = True  # False if nox only lists or explains
+    help: bool = False  # --help without a session
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The sessions that take options of ours."""
+        """The sessions that take our options."""
         return tuple(name for name in self.sessions if name in session_order.REQUIRES)
 
 
 def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
-    """A command line without its program. Raises Problem for one that nox would not understand.
+    """Parse a command line, without the program. Raises Problem if nox would misread it.
 
-    ``env`` is the caller's environment: NOXSESSION names sessions where the words name none.
+    ``env`` is the caller's environment: NOXSESSION names the sessions if ``words`` names none.
     """
-    before, after = _split(words)
+    at = words.index("--") if "--" in words else len(words)
+    before, after = list(words[:at]), tuple(words[at + 1 :])
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-s", "-e", "--session", "--sessions", dest="sessions", nargs="*")
     parser.add_argument("-k", "--keywords", "-t", "--tags", dest="other", nargs="*")
@@ -49,9 +51,9 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
     helps = bool(_HELP & set(rest))
     if helps and not found.sessions:
         return Request((), (), help=True)
-    if _TELLS & set(rest) and not found.sessions:
+    if _LISTS & set(rest) and not found.sessions:
         return Request(names, after, runs=False)
-    _forgotten(names, rest, after, named=bool(named))
+    _check_order(names, rest, after, named=bool(named))
     if found.other is not None:
         if after:
             raise Problem(
@@ -91,22 +93,13 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
         )
     if helps:
         after = (*after, "--help")
-    return Request(names, after, runs=not _TELLS & set(rest))
+    return Request(names, after, runs=not _LISTS & set(rest))
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """What stands before the first ``--``, and what stands after it."""
-    found = list(words)
-    if "--" not in found:
-        return found, ()
-    at = found.index("--")
-    return found[:at], tuple(found[at + 1 :])
-
-
-def _forgotten(
+def _check_order(
     names: Sequence[str], rest: Sequence[str], after: Sequence[str], *, named: bool
 ) -> None:
-    """Refuse an option of ours that stands before ``--``, where it would be nox's."""
+    """Raise Problem for a session without -s, or for our option before ``--``."""
     ours = {option.flag for option in OPTIONS if option.name != "help"}
     stages = [name for name in names if name in session_order.REQUIRES]
     for at, word in enumerate(rest):

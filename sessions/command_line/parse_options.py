@@ -1,4 +1,4 @@
-"""Parses the options: the words of the command line after ``--``."""
+"""Parses the options: the words after ``--``, and refuses options that have no effect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sessions.shared.options import Options
 
 
 class _Parser(argparse.ArgumentParser):
-    sessions = session_order.DEFAULT  # whose help a remedy names
+    sessions = session_order.DEFAULT  # whose --help a message names
 
     def error(self, message: str) -> NoReturn:
         raise Problem(
@@ -27,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Once(argparse.Action):
-    """A value that is given once: of two, one would be ignored."""
+    """Stores a value, and refuses a second one, which would replace the first."""
 
     def __call__(
         self,
@@ -43,7 +43,7 @@ class _Once(argparse.Action):
 
 @functools.cache
 def parser() -> _Parser:
-    """The one parser of the project. What was not given is not in its namespace."""
+    """The parser of all options. The namespace contains only the options that were given."""
     made = _Parser(
         prog="nox -s SESSION --",
         add_help=False,
@@ -70,10 +70,10 @@ def parser() -> _Parser:
 
 
 def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options:
-    """Options from the words after ``--``. Raises Problem for a wrong one.
+    """The options in the words after ``--``. Raises Problem for a wrong option.
 
-    With ``asked``, the sessions that were asked for by name, an option that none of them takes is
-    wrong, and so is one that has no effect beside another.
+    ``asked`` are the sessions after -s. If it is given, an option that none of them takes is also
+    refused, and so is an option that has no effect together with another.
     """
     reader = parser()
     reader.sessions = " ".join(asked or [session_order.DEFAULT])
@@ -97,7 +97,7 @@ def _default(option: Option) -> object:
 
 
 def _unknown(stray: Sequence[str], sessions: str) -> Problem:
-    """What a word that no option knows may have been meant as."""
+    """The error for an unknown option, with the option of the most similar name."""
     word = next((w for w in stray if w.startswith("-")), stray[0])
     name = word.partition("=")[0]
     near = difflib.get_close_matches(name, [option.flag for option in OPTIONS], 1, 0.7)

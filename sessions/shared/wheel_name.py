@@ -10,7 +10,7 @@ from sessions.shared.errors import USAGE, Problem
 
 
 def version(wheel: Path) -> str:
-    """The version in a wheel's file name. Raises Problem where pip would not take the name."""
+    """The version in a wheel's file name. Raises Problem if pip would not accept the name."""
     try:
         return str(parse_wheel_filename(wheel.name)[1])
     except InvalidWheelFilename as error:

@@ -1,4 +1,4 @@
-"""From ``targets.toml`` and the options to the BuildSpec."""
+"""Makes a BuildSpec from ``targets.toml`` and the options, and checks it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from sessions.shared.errors import USAGE, Problem
 from sessions.shared.options import Options
 from sessions.targets import cmake_options, gpu_names, targets_file
 
-ALL = "all"  # as --targets and --pythons: every one that is a product
-# Over the table, where an option is given.
-_LAID_OVER = ("version", "cuda", "python", "toolkit", "glibc")
+ALL = "all"  # as --targets: every product; as --pythons: every Python version
+# Options that override the field of the same name.
+_OVERRIDES = ("version", "cuda", "python", "toolkit", "glibc")
 
 
 def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
-    """The spec of a run: the target, the options laid over it, and judged.
+    """The spec of a run: the target's table, overridden by the options. Raises Problem.
 
-    A spec that differs from its table in what it builds gets a name of its own
-    ("rtx50+arch90-real"), so that it never passes for the target it came from.
+    A spec that builds something other than its table gets another name ("rtx50+arch90-real").
     """
     options, default = normal(options), first(targets)
     name = default if options.target is None else options.target
@@ -41,7 +40,7 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     cmake = cmake_options.merged(dict(base.cmake), options.cmake)
     spec = dataclasses.replace(
         base,
-        **{name: value for name in _LAID_OVER if (value := getattr(options, name)) is not None},
+        **{name: value for name in _OVERRIDES if (value := getattr(options, name)) is not None},
         archs=archs,
         budget_mb=_budget(base, archs) * cmake_options.growth(cmake),
         source=options.source,
@@ -51,14 +50,14 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
         prerelease=options.prerelease,
     )
     spec = _named(base, spec)
-    _judge(spec, force=options.force, glibc=options.glibc)
-    if spec.cuda and knowledge.toolkit(spec.cuda).bad:  # refused without it
+    _validate(spec, force=options.force, glibc=options.glibc)
+    if spec.cuda and knowledge.toolkit(spec.cuda).bad:  # refused without --force
         spec = dataclasses.replace(spec, overrides=(*spec.overrides, "--force"))
     return spec
 
 
 def first(targets: Mapping[str, BuildSpec]) -> str:
-    """The default target. Raises Problem where there is none."""
+    """The default target. Raises Problem if there is none."""
     if not targets:
         raise Problem(
             "targets.toml names no target.",
@@ -70,7 +69,7 @@ def first(targets: Mapping[str, BuildSpec]) -> str:
 
 
 def normal(options: Options) -> Options:
-    """The options with --version and --arch as targets.toml writes them."""
+    """The options with --version and --arch in the form of targets.toml."""
     version, arch = options.version, options.arch
     if version == targets_file.LATEST:
         version = knowledge.newest_sdist()
@@ -82,17 +81,17 @@ def normal(options: Options) -> Options:
 
 
 def _budget(base: BuildSpec, archs: Sequence[str]) -> int:
-    """The table's budget, larger by as much as there is more GPU code than the table asks for."""
+    """The size limit in MB: the table's, in proportion to the amount of GPU code."""
     if not base.archs:
         return base.budget_mb
-    now, then = (sum(1 if "-" in arch else 2 for arch in of) for of in (archs, base.archs))
-    return base.budget_mb * max(now, then) // then
+    ours, table = (sum(1 if "-" in arch else 2 for arch in of) for of in (archs, base.archs))
+    return base.budget_mb * max(ours, table) // table
 
 
 def python_of(targets: Mapping[str, BuildSpec], options: Options) -> str | None:
-    """The Python that the target's own table is for; None where that decides nothing.
+    """The Python version of the target's table; None if it has no effect.
 
-    It decides nothing for a release whose wheel is for every Python, and of several targets.
+    It has none for a release with one wheel for every Python, and if there are several targets.
     """
     base = targets.get(first(targets) if options.target is None else options.target)
     if base is None:
@@ -108,10 +107,10 @@ def virtual(spec: BuildSpec) -> list[str]:
 
 
 def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
-    """The spec of ``--baseline ptx``: what a run builds, with PTX instead of machine code.
+    """The spec of ``--baseline ptx``: the run's spec with PTX instead of machine code.
 
-    Raises Problem where there is none, or where it would be the run's own target, which a second
-    build would wait for without end.
+    Raises Problem for a CPU target, and if it would be the same target: its build would wait
+    forever for this run.
     """
     spec = choose(targets, options)
     if not spec.archs:
@@ -134,9 +133,9 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
 
 
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
-    """The specs of every wheel that --targets and --pythons name.
+    """The specs of all wheels that --targets and --pythons name.
 
-    Of each target first the one that is built: by its own Python, or --python.
+    For each target, the first spec is the one that is built: for its own Python, or --python.
     """
     names = named(targets, options.targets or "")
     pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
@@ -147,17 +146,15 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
         raise _unknown_python(", ".join(unknown), "--pythons")
     found = []
     for name in names:
-        built = choose(targets, dataclasses.replace(options, target=name))
-        found.append(built)
-        for python in pythons:
-            if python != built.python:
-                asked = dataclasses.replace(options, target=name, python=python)
-                found.append(choose(targets, asked))
+        own = dataclasses.replace(options, target=name)
+        found.append(choose(targets, own))
+        others = [python for python in pythons if python != found[-1].python]
+        found += [choose(targets, dataclasses.replace(own, python=python)) for python in others]
     return found
 
 
 def named(targets: Mapping[str, BuildSpec], text: str) -> list[str]:
-    """The targets that --targets names: "A,B", or "all" for every one that is a product."""
+    """The targets that --targets names: "A,B", or "all" for every product."""
     names = _listed("--targets", text)
     return [n for n, target in targets.items() if target.product] if names == [ALL] else names
 
@@ -185,7 +182,7 @@ def _listed(option: str, text: str) -> list[str]:
 
 
 def _named(base: BuildSpec, spec: BuildSpec) -> BuildSpec:
-    """The spec with the options that make it differ from its table, and a name that says so."""
+    """The spec with the options that differ from its table, and with a name that contains them."""
     cmake = [f"{name}={value}" for name, value in spec.cmake]
     rows = (
         ("version", "--version", [spec.version], f"v{spec.version}"),
@@ -209,7 +206,7 @@ def _name_of_folder(path: str | None) -> str:
     return Path(path or "").resolve().name
 
 
-def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
+def _validate(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
     if not re.fullmatch(r"3\.\d+", spec.python):
         raise Problem(
             f"--python {spec.python} is not a Python version.",

@@ -1,4 +1,4 @@
-"""Reads ``targets.toml``: what can be built, one table per target."""
+"""Reads and checks ``targets.toml``, which has one table per target."""
 
 from __future__ import annotations
 
@@ -34,16 +34,10 @@ class Table:
 
 
 LATEST = "latest"  # as --version: the newest release of the package index
-DEFAULTS = "defaults"  # the table of what targets inherit; no target
-
-
-_INHERITED = ("version", "cuda", "python", "glibc")  # what [defaults] may set
-
-
-# What dist/ has beside a folder for each target (release/index/builder.py).
+DEFAULTS = "defaults"  # the table of inherited values; not a target
+_INHERITED = ("version", "cuda", "python", "glibc")  # the fields that [defaults] may set
+# Folders in dist/ that are not targets (release/index/builder.py).
 _TAKEN = re.compile(r"simple|cu\d+-.*")
-
-
 FORMS = {
     "version": (r"\d+(\.\d+)+[a-z0-9.]*", "0.3.16"),
     "cuda": (r"\d+\.\d+", "13.1"),
@@ -54,8 +48,8 @@ FORMS = {
 def load(text: str, platform: str) -> dict[str, BuildSpec]:
     """Every target of a ``targets.toml``, in its order.
 
-    Raises Problem for a wrong table, which says all that is wrong with it. Whether a CUDA release
-    has an architecture, or a version is locked, is asked of the chosen target only.
+    Raises Problem, which names all errors of a wrong table. ``spec.choose`` checks, for the chosen
+    target only, whether the version is locked and the CUDA version knows the architectures.
     """
     try:
         tables: dict[str, Any] = tomllib.loads(text)
@@ -108,7 +102,7 @@ def _wrong(name: str, faults: str) -> Problem:
 
 
 def _name_faults(name: str) -> Iterator[str]:
-    """A target's name is that of folders, and of options: "+" begins what differs from a table."""
+    """Errors of a target's name. It is a folder name; "+" separates overrides."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or len(name) > 40:
         yield ": a name has a-z and 0-9, - between them, and at most 40 letters"
     elif PureWindowsPath(name).is_reserved():

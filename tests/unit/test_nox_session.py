@@ -154,7 +154,7 @@ def test_a_target_as_its_own_baseline_is_refused_before_anything_is_made(
 ) -> None:
     words = ["--target=rtx50", "--arch=120-virtual", "--baseline=ptx"]
     monkeypatch.setattr("sys.argv", ["noxfile.py", "-s", name, "--", *words])
-    assert nox_session._prepared() == USAGE
+    assert nox_session._prepare() == USAGE
     assert "itself contains only PTX" in capsys.readouterr().err
     assert not (project / "build").exists()
 
