@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sessions.command_line import session_order
 from sessions.command_line.option_list import OPTIONS
 from sessions.shared import programs
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import UsageProblem
 
 # Names of options that nox has too.
 _BOTH = frozenset({"--version", "--python", "--pythons", "--report"})
@@ -56,40 +56,36 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
     _check_order(names, rest, after, named=bool(named))
     if found.other is not None:
         if after:
-            raise Problem(
+            raise UsageProblem(
                 "Options work only with sessions that -s names, not with -k or -t.",
                 id="sessions-not-named",
                 remedy="name the sessions: nox -s NAME -- OPTIONS",
-                code=USAGE,
             )
         return Request((), ())
     for name in names:
         if name not in session_order.SESSIONS:
             near = difflib.get_close_matches(name.lower(), session_order.SESSIONS, 1)
-            raise Problem(
+            raise UsageProblem(
                 f"There is no session {name}.",
                 id="session-unknown",
                 evidence=f"did you mean {near[0]}?"
                 if near
                 else f"sessions: {', '.join(session_order.SESSIONS)}",
                 remedy="see what each does: nox -l",
-                code=USAGE,
             )
     parallel = any(re.match("-j|--parallel", word) for word in rest)
     if parallel and set(names) & set(session_order.REQUIRES):
-        raise Problem(
+        raise UsageProblem(
             "Sessions depend on one another, so nox cannot run them in parallel (-j).",
             id="sessions-in-parallel",
             remedy="leave -j out; for parallel compilation add -- --jobs N",
-            code=USAGE,
         )
     if names == (session_order.LINT,) and after:
-        raise Problem(
+        raise UsageProblem(
             "The session lint takes no options.",
             id="lint-takes-none",
             evidence=" ".join(after),
             remedy="nox -s lint",
-            code=USAGE,
         )
     if helps:
         after = (*after, "--help")
@@ -105,18 +101,16 @@ def _check_order(
     for at, word in enumerate(rest):
         if not named and word in session_order.SESSIONS:
             fixed = ["nox", "-s", word, *rest[at + 1 :], *(["--", *after] if after else [])]
-            raise Problem(
+            raise UsageProblem(
                 f"{word} is the name of a session: write -s before it.",
                 id="session-without-s",
                 remedy=programs.typed(fixed),
-                code=USAGE,
             )
         flag = word.partition("=")[0]
         if flag in ours and (flag not in _BOTH or (named and stages)):
             fixed = ["nox", "-s", *names, *rest[:at], "--", *rest[at:], *after]
-            raise Problem(
+            raise UsageProblem(
                 f"{flag} is an option of the session: write it after a separate --.",
                 id="option-before-dashes",
                 remedy=programs.typed(fixed),
-                code=USAGE,
             )

@@ -38,7 +38,7 @@ from sessions.shared import (
 )
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
-from sessions.shared.errors import BUG, REPORT, USAGE, Problem
+from sessions.shared.errors import BUG, REPORT, Problem, UsageProblem
 from sessions.shared.machine import has_python, real
 from sessions.shared.options import Options
 from sessions.targets import auto_target, spec, targets_file
@@ -212,13 +212,12 @@ def _auto(chosen: Options) -> Options:
     found, why = auto_target.auto(_targets(), chosen, _nvml(), visible)
     names = (chosen.target or "").split(",")
     if len(names) > 1 and found.arch:
-        raise Problem(
+        raise UsageProblem(
             "This machine has GPUs of several architectures, so --target auto cannot be "
             "combined with other targets.",
             id="auto-beside-targets",
             evidence=why,
             remedy="use only --target auto",
-            code=USAGE,
         )
     _say_once(why)
     target = ",".join(found.target or name if name == auto_target.AUTO else name for name in names)
@@ -260,12 +259,11 @@ def _check_device(chosen: Options, found: BuildSpec) -> None:
     if chosen.device != "cpu" or chosen.wheel or not found.archs:
         return
     if not (ROOT / "wheels" / found.target / "wheel.json").is_file():
-        raise Problem(
+        raise UsageProblem(
             f"There is no wheel of {found.target} yet. --device cpu builds nothing: it runs a "
             "wheel that has been built, on the CPU, and does not test its GPU code.",
             id="cpu-of-cuda-target",
             remedy=f"build it first: {remedies.command('wheel', found)}",
-            code=USAGE,
         )
     console.warn("--device cpu: the wheel runs on the CPU, and its GPU code is not tested")
 
@@ -273,23 +271,21 @@ def _check_device(chosen: Options, found: BuildSpec) -> None:
 def _check_ops(chosen: Options, found: BuildSpec) -> None:
     """Raise Problem if the operator test could not test this wheel."""
     if chosen.device == "cpu" and found.archs:
-        raise Problem(
+        raise UsageProblem(
             f"--device cpu would test no GPU kernel of a wheel of {found.target}. Its CPU code is "
             "that of the target cpu.",
             id="ops-cpu-of-cuda-target",
             remedy="to test that code: nox -s ops -- --target cpu; to use a GPU, leave out "
             "--device cpu",
-            code=USAGE,
         )
     known = knowledge.ops()
     if found.version not in known and not (chosen.wheel or chosen.source):
-        raise Problem(
+        raise UsageProblem(
             f"blackwheel does not know the operators of llama-cpp-python {found.version}.",
             id="ops-version-unknown",
             evidence=f"known: {', '.join(known)}",
             remedy="test one of these releases, for example --version "
             f"{next(reversed(known), 'V')}",
-            code=USAGE,
         )
 
 

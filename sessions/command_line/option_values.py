@@ -15,7 +15,7 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from sessions.command_line import session_order
 from sessions.command_line.option_list import BY_FIELD, REQUIRED
 from sessions.shared import knowledge
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 
 PTX = "ptx"  # as --baseline: a build of the target with PTX instead of machine code
@@ -78,26 +78,23 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
     for session, field in REQUIRED.items():
         if session in asked and getattr(options, field) is None:
             option = BY_FIELD[field]
-            raise Problem(
+            raise UsageProblem(
                 f"nox -s {session} needs {option.flag}.",
                 id="option-missing",
                 remedy=f"for example: nox -s {session} -- {option.flag} {_EXAMPLES[field]}",
-                code=USAGE,
             )
     if session_order.OF_FOLDERS in asked and not options.dists:
-        raise Problem(
+        raise UsageProblem(
             "nox -s index needs the folders to merge into one index.",
             id="option-missing",
             remedy="nox -s index -- DIST DIST: name folders that nox -s release wrote",
-            code=USAGE,
         )
     for folder in options.dists:
         if not Path(folder).is_dir():
-            raise Problem(
+            raise UsageProblem(
                 f"There is no folder {folder}.",
                 id="index-folder-missing",
                 remedy="nox -s index -- DIST DIST: name folders that nox -s release wrote",
-                code=USAGE,
             )
     for field in _FILES:
         if value := getattr(options, field):
@@ -134,10 +131,9 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
                 f"{program} is not on PATH.", id=f"{program}-missing-at-start", remedy=remedy
             )
     if options.reports and not Path(options.reports).is_dir():
-        raise Problem(
+        raise UsageProblem(
             f"--reports {options.reports} is not a folder.",
             id="reports-argument",
-            code=USAGE,
             remedy="copy the folder smoke-reports to this machine from the one where the bundle "
             "ran; for wheels without GPU code, leave --reports out",
         )
@@ -190,10 +186,9 @@ def _wheel(field: str, path: Path) -> None:
 def _wrong(field: str, value: str, why: str, evidence: str = "") -> Problem:
     option = BY_FIELD[field]
     more = f", or one of {', '.join(baselines())}" if field == "baseline" else ""
-    return Problem(
+    return UsageProblem(
         f"{option.flag} {value} {why}.",
         id=f"{field}-argument",
         evidence=evidence,
         remedy=f"name {_NAMED.get(field, 'a file that exists')}{more}: {option.shown}",
-        code=USAGE,
     )

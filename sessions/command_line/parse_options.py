@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from sessions.command_line import session_order
 from sessions.command_line.option_list import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takers, takes
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 
 
@@ -18,11 +18,10 @@ class _Parser(argparse.ArgumentParser):
     sessions = session_order.DEFAULT  # whose --help a message names
 
     def error(self, message: str) -> NoReturn:
-        raise Problem(
+        raise UsageProblem(
             f"The options after -- are wrong: {message}",
             id="options-wrong",
             remedy=f"see all options: nox -s {self.sessions} -- --help",
-            code=USAGE,
         )
 
 
@@ -102,12 +101,11 @@ def _unknown(stray: Sequence[str], sessions: str) -> Problem:
     name = word.partition("=")[0]
     near = difflib.get_close_matches(name, [option.flag for option in OPTIONS], 1, 0.7)
     what = f"There is no option {name}." if word.startswith("-") else f"{word} is not an option."
-    return Problem(
+    return UsageProblem(
         what,
         id="option-unknown",
         evidence=f"did you mean {near[0]}?" if near else "",
         remedy=f"see all options: nox -s {sessions} -- --help",
-        code=USAGE,
     )
 
 
@@ -120,7 +118,7 @@ def _refuse(given: Mapping[str, object], asked: Collection[str]) -> None:
             idle = wheel and takes(option, asked)
             near = [o.flag for o in OPTIONS if o.field in _KIN.get(option.field, ())]
             near = [f for f in near if takes(BY_FIELD[f[2:]], asked, given=wheel)]
-            raise Problem(
+            raise UsageProblem(
                 f"{option.flag} has no effect on nox -s {names} with --wheel: nothing is built."
                 if idle
                 else f"{option.flag} is not an option of nox -s {names}.",
@@ -128,25 +126,22 @@ def _refuse(given: Mapping[str, object], asked: Collection[str]) -> None:
                 evidence=f"sessions that take it: {', '.join(takers(option))}"
                 + "".join(f"\nfor {names} there is {flag}" for flag in near),
                 remedy=f"leave it out; all options: nox -s {names} -- --help",
-                code=USAGE,
             )
     for field, idle_ones in IDLE.items():
         for other in idle_ones:
             if field in given and other in given:
-                raise Problem(
+                raise UsageProblem(
                     f"{BY_FIELD[other].flag} has no effect together with {BY_FIELD[field].flag}.",
                     id="option-without-effect",
                     remedy=f"leave out {BY_FIELD[other].flag} or {BY_FIELD[field].flag}",
-                    code=USAGE,
                 )
     for field, needed in NEEDS.items():
         if field in given and not given.keys() & set(needed):
             flags = " or ".join(BY_FIELD[each].flag for each in needed)
-            raise Problem(
+            raise UsageProblem(
                 f"{BY_FIELD[field].flag} has no effect without {flags}.",
                 id="option-without-effect",
                 remedy=f"add {flags}, or leave out {BY_FIELD[field].flag}",
-                code=USAGE,
             )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import itertools
 import os
 import shutil
 import sys
@@ -171,16 +172,22 @@ def too_deep(root: str) -> str | None:
 
 def arguments(words: Sequence[str]) -> list[str]:
     """The command line without ``-f``: nox has already changed to the noxfile's folder."""
+    return _without_noxfile(words)[0]
+
+
+def _without_noxfile(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words without ``-f FILE`` before ``--``, and the words of that option."""
     kept: list[str] = []
+    named: list[str] = []
     rest = iter(words)
     for word in rest:
         if word == "--":
-            return [*kept, word, *rest]
+            return [*kept, word, *rest], named
         if word in ("-f", "--noxfile"):
-            next(rest, None)
-        elif not word.startswith("--noxfile="):
-            kept.append(word)
-    return kept
+            named += [word, *itertools.islice(rest, 1)]
+        else:
+            (named if word.startswith("--noxfile=") else kept).append(word)
+    return kept, named
 
 
 def invoked_from(root: Path, words: Sequence[str], pwd: str) -> Path | None:
@@ -188,8 +195,7 @@ def invoked_from(root: Path, words: Sequence[str], pwd: str) -> Path | None:
 
     nox does so only with ``-f``. ``pwd`` is the shell's PWD.
     """
-    before = words[: words.index("--")] if "--" in words else words
-    named = any(w in ("-f", "--noxfile") or w.startswith("--noxfile=") for w in before)
+    _, named = _without_noxfile(words)
     here = Path.cwd().resolve() == root.resolve()
     return Path(pwd) if named and here and pwd and Path(pwd).is_dir() else None
 
@@ -214,12 +220,7 @@ def called(line: Sequence[str], words: Sequence[str]) -> str:
         else:
             start[0] = short
     if Path(words[0]).name != "noxfile.py":
-        before = words[: words.index("--")] if "--" in words else words
-        for at, word in enumerate(before):
-            if word in ("-f", "--noxfile"):
-                start += before[at : at + 2]
-            elif word.startswith("--noxfile="):
-                start.append(word)
+        start += _without_noxfile(words)[1]
     return programs.typed(start)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from sessions.payload import pipconfig
 from sessions.shared.build_spec import CacheName
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import UsageProblem
 
 
 def environment() -> dict[str, str]:
@@ -36,10 +36,9 @@ def source_date_epoch(env: Mapping[str, str]) -> int | None:
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 12 and int(text) in _EPOCHS):
-        raise Problem(
+        raise UsageProblem(
             f"SOURCE_DATE_EPOCH is {text!r}, which is not a valid time for a wheel.",
             id="source-date-epoch",
-            code=USAGE,
             evidence="it must be a number of seconds since 1970-01-01, up to the end of 2107",
             remedy="unset SOURCE_DATE_EPOCH (the build then takes the time of the source), or set "
             "it to such a number",

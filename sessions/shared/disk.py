@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 
 TAG = "CACHEDIR.TAG"
 # The signature is fixed by the Cache Directory Tagging Specification (bford.info/cachedir).
@@ -42,10 +42,9 @@ def mark(folder: Path) -> None:
 def claim(folder: Path) -> None:
     """``mark`` a folder that the user named. Raises Problem if it contains other files."""
     if folder.is_dir() and any(folder.iterdir()) and not is_marked(folder):
-        raise Problem(
+        raise UsageProblem(
             "The cache folder contains files that are not blackwheel's, so it is not used.",
             id="cache-folder-foreign",
-            code=USAGE,
             evidence=str(folder),
             remedy=f"use an empty folder: BLACKWHEEL_CACHE={folder / 'blackwheel'}",
         )

@@ -43,3 +43,10 @@ class Problem(Exception):
             parts.append("\n".join("    " + line for line in self.evidence.splitlines()))
         parts.append(f"Fix: {self.remedy}")
         return "\n".join(parts)
+
+
+class UsageProblem(Problem):
+    """A Problem of the command line or of a file that the user named: its code is USAGE."""
+
+    def __init__(self, what: str, *, id: str, remedy: str, evidence: str = "") -> None:
+        super().__init__(what, id=id, remedy=remedy, evidence=evidence, code=USAGE)

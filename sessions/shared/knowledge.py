@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.shared.build_spec import HostRange
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 
 _KINDS = ("real", "virtual")
 KNOWLEDGE = Path(__file__).parent.parent / "data" / "knowledge"
@@ -97,10 +97,9 @@ def toolkit(version: str) -> ToolkitFacts:
     known = toolkits()
     line = ".".join(version.split(".")[:2])
     if line not in known:
-        raise Problem(
+        raise UsageProblem(
             f"blackwheel does not know CUDA {version}.",
             id="cuda-unknown",
-            code=USAGE,
             evidence="known: " + ", ".join(known),
             remedy="choose one of those with --cuda (CONTRIBUTING.md says how to add another)",
         )
@@ -292,10 +291,9 @@ def toolkit_lock(cuda: str) -> Path:
     path = LOCKS / f"cuda-{cuda}.txt"
     if not path.exists():
         locked = sorted(p.stem.removeprefix("cuda-") for p in LOCKS.glob("cuda-*.txt"))
-        raise Problem(
+        raise UsageProblem(
             f"CUDA {cuda} is not locked, so it cannot be assembled from NVIDIA's packages.",
             id="cuda-not-locked",
-            code=USAGE,
             evidence="locked: " + ", ".join(locked),
             remedy=f"choose one of those with --cuda, use --toolkit system, "
             f"or lock it: nox -s lock -- --add cuda=={cuda}",
@@ -350,10 +348,9 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
     # "a" exists since 9.0, "f" since 10.0 (CUDA C++ Programming Guide, feature-set suffixes).
     oldest = {"": 0, "a": 90, "f": 100}[match[2]] if match else 0
     if not match or int(match[1]) not in capability_names() or int(match[1]) < oldest:
-        raise Problem(
+        raise UsageProblem(
             f"blackwheel does not know the CUDA architecture {arch!r}.",
             id="arch-unknown",
-            code=USAGE,
             evidence="known:\n"
             + "\n".join(f"{n} ({text})" for n, text in sorted(capability_names().items())),
             remedy="name one of those, for example --arch 120-real (machine code only) or "

@@ -176,7 +176,7 @@ def stream(
             on_line(line.rstrip("\n"))
         code = child.wait()
     except BaseException:
-        _end_group(child)
+        end(child, grace=5.0)
         raise
     finally:
         child.stdout.close()
@@ -212,13 +212,20 @@ def begin(
     )
 
 
-def end(child: subprocess.Popen[bytes]) -> None:
-    """Kill a program that ``begin`` started, and its children."""
+def end(child: subprocess.Popen[Any], *, grace: float = 0.0) -> None:
+    """Kill a program that leads a process group, and its children.
+
+    It gets SIGTERM, except on Windows, and ``grace`` seconds to end by itself before that.
+    """
     if sys.platform == "win32":
         _end_tree(child.pid)
     else:
-        # The group may still have members after the program has ended.
+        # A group may have ended already, and may have members after the program has ended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
+            if grace:
+                os.killpg(child.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(grace)
             os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     if child.stdin:
@@ -283,17 +290,3 @@ def _end_tree(pid: int) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(family, timeout=10)
-
-
-def _end_group(child: subprocess.Popen[str]) -> None:
-    if sys.platform == "win32":
-        _end_tree(child.pid)
-    else:
-        # A child that has already ended has no group.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGTERM)
-            try:
-                child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-    child.wait()

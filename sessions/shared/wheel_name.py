@@ -6,7 +6,7 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import UsageProblem
 
 
 def version(wheel: Path) -> str:
@@ -14,10 +14,9 @@ def version(wheel: Path) -> str:
     try:
         return str(parse_wheel_filename(wheel.name)[1])
     except InvalidWheelFilename as error:
-        raise Problem(
+        raise UsageProblem(
             f"{wheel.name} is not the name of a wheel, and pip would not install it.",
             id="wheel-name-invalid",
-            code=USAGE,
             evidence=str(error),
             remedy="give the file the name that it was built under, for example "
             "llama_cpp_python-0.3.16-py3-none-linux_x86_64.whl",

@@ -10,7 +10,7 @@ from typing import Any
 from sessions.payload import gpu
 from sessions.shared import knowledge, programs
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 from sessions.targets import gpu_names
 from sessions.targets.spec import first
@@ -82,10 +82,9 @@ def auto(
     hides do not count. Raises Problem for a GPU without a target.
     """
     if options.arch is not None:
-        raise Problem(
+        raise UsageProblem(
             "--arch and --target auto both choose the GPU architecture; only one can be given.",
             id="auto-with-arch",
-            code=USAGE,
             remedy="leave out --arch, or --target auto",
         )
     devices: list[dict[str, Any]] = list(nvml.get("devices", ()))

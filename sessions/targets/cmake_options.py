@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.shared import knowledge, records
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import UsageProblem
 
 _LONGEST = 40  # characters in the part of a target's name, which is also a folder name
 _FILES = ("CMakeLists.txt", "*.cmake")
@@ -43,10 +43,9 @@ def merged(table: Mapping[str, str], words: Iterable[str]) -> dict[str, str]:
     own = dict(word.split("=", 1) for word in words)
     for name, value in own.items():
         if why := refusal(name, value):
-            raise Problem(
+            raise UsageProblem(
                 f"--cmake {name}={value} is refused.",
                 id="cmake-option-refused",
-                code=USAGE,
                 evidence=why,
                 remedy="leave it out",
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sessions.shared import knowledge, programs
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 from sessions.targets import cmake_options, gpu_names, targets_file
 
@@ -28,10 +28,9 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     if name not in targets:
         words, why = gpu_names.meant(name, targets)
         wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", default])]
-        raise Problem(
+        raise UsageProblem(
             f"There is no target {name!r}.",
             id="target-unknown",
-            code=USAGE,
             evidence="\n".join([*filter(None, [why]), f"targets.toml has: {', '.join(targets)}"]),
             remedy=f"{'' if words else 'choose one of those: '}{programs.typed(wheel)}",
         )
@@ -59,10 +58,9 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
 def first(targets: Mapping[str, BuildSpec]) -> str:
     """The default target. Raises Problem if there is none."""
     if not targets:
-        raise Problem(
+        raise UsageProblem(
             "targets.toml names no target.",
             id="targets-empty",
-            code=USAGE,
             remedy="git checkout targets.toml",
         )
     return next(iter(targets))
@@ -114,19 +112,17 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     """
     spec = choose(targets, options)
     if not spec.archs:
-        raise Problem(
+        raise UsageProblem(
             "A wheel for the CPU contains no PTX.",
             id="baseline-ptx-of-cpu",
-            code=USAGE,
             remedy="choose a CUDA target, or --baseline seed",
         )
     other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
     if other.target == spec.target:
-        raise Problem(
+        raise UsageProblem(
             f"{spec.target} itself contains only PTX, so --baseline ptx would compare it with "
             "itself.",
             id="baseline-is-the-target",
-            code=USAGE,
             remedy="leave --baseline ptx out, or --arch",
         )
     return other
@@ -160,10 +156,9 @@ def named(targets: Mapping[str, BuildSpec], text: str) -> list[str]:
 
 
 def _unknown_python(versions: str, option: str) -> Problem:
-    return Problem(
+    return UsageProblem(
         f"No wheel can be built for Python {versions}.",
         id="python-unknown",
-        code=USAGE,
         evidence="known: " + ", ".join(knowledge.pythons()),
         remedy=f"choose one of those with {option}",
     )
@@ -172,10 +167,9 @@ def _unknown_python(versions: str, option: str) -> Problem:
 def _listed(option: str, text: str) -> list[str]:
     found = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
     if not found:
-        raise Problem(
+        raise UsageProblem(
             f"{option} names nothing.",
             id="option-names-nothing",
-            code=USAGE,
             remedy=f"for example {option} " + ("3.11,3.12" if "python" in option else "rtx50,ada"),
         )
     return found
@@ -208,10 +202,9 @@ def _name_of_folder(path: str | None) -> str:
 
 def _validate(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
     if not re.fullmatch(r"3\.\d+", spec.python):
-        raise Problem(
+        raise UsageProblem(
             f"--python {spec.python} is not a Python version.",
             id="python-invalid",
-            code=USAGE,
             remedy="write it as --python 3.11",
         )
     if spec.python not in knowledge.pythons():
@@ -219,70 +212,62 @@ def _validate(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
     if spec.source is None and spec.version not in {*knowledge.sdists(), *knowledge.OFFERED}:
         form, _ = targets_file.FORMS["version"]
         lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
-        raise Problem(
+        raise UsageProblem(
             f"llama-cpp-python {spec.version} is not locked: blackwheel does not know the hash of "
             "its files.",
             id="version-not-locked",
-            code=USAGE,
             evidence="locked: " + ", ".join(knowledge.sdists()),
             remedy=f"choose one of those with --version (latest is {knowledge.newest_sdist()})"
             + (lock if re.fullmatch(form, spec.version, re.ASCII) else ""),
         )
     if glibc is not None and spec.platform != "linux":
-        raise Problem(
+        raise UsageProblem(
             "--glibc has no effect on a wheel for Windows.",
             id="glibc-on-windows",
-            code=USAGE,
             remedy="leave out --glibc",
         )
     if spec.cuda is None:
         if spec.archs:
-            raise Problem(
+            raise UsageProblem(
                 f"The target {spec.target!r} builds for the CPU, so --arch has no effect.",
                 id="arch-for-cpu-target",
-                code=USAGE,
                 remedy="choose a CUDA target, for example --target rtx50",
             )
         if spec.toolkit != "pypi":
-            raise Problem(
+            raise UsageProblem(
                 f"The target {spec.target!r} builds for the CPU, so --toolkit has no effect on it.",
                 id="cpu-target-with-toolkit",
-                code=USAGE,
                 remedy="choose a CUDA target, or leave out --toolkit",
             )
         return
     known = knowledge.toolkit(spec.cuda)
     if known.bad and not force:
-        raise Problem(
+        raise UsageProblem(
             f"CUDA {spec.cuda} is refused: {known.bad}.",
             id="cuda-refused",
-            code=USAGE,
             remedy="use --cuda 13.1 or --cuda 13.4; to build with it anyway, add --force",
         )
     if not spec.archs:
-        raise Problem(
+        raise UsageProblem(
             f"The target {spec.target!r} names no GPU architecture.",
             id="target-without-arch",
-            code=USAGE,
             remedy="name one, for example --arch 120-real",
         )
     seen: set[str] = set()
     for arch in spec.archs:
         if seen & knowledge.compiled_to(arch):
-            raise Problem(
+            raise UsageProblem(
                 f"Architecture {arch} is named twice.",
                 id="arch-twice",
-                code=USAGE,
                 evidence=";".join(spec.archs),
                 remedy="name each once: 120 means 120-real (machine code) and 120-virtual (PTX)",
             )
         seen |= knowledge.compiled_to(arch)
         number, _, _ = knowledge.parse_arch(arch)
         if number not in known.archs:
-            raise Problem(
+            raise UsageProblem(
                 f"CUDA {spec.cuda} cannot build architecture {arch}.",
                 id="arch-not-in-cuda",
-                code=USAGE,
                 evidence=f"it builds {', '.join(map(str, known.archs))} ({known.source})",
                 remedy="choose one of those with --arch, or a newer toolkit with --cuda",
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 from sessions.shared import knowledge, records
 from sessions.shared.build_spec import GLIBCS, BuildSpec
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.targets import cmake_options
 
 
@@ -54,10 +54,9 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
     try:
         tables: dict[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Problem(
+        raise UsageProblem(
             "targets.toml is not TOML.",
             id="targets-not-toml",
-            code=USAGE,
             evidence=str(error),
             remedy="correct that line",
         ) from error
@@ -65,10 +64,9 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
     specs = {}
     for name, value in {DEFAULTS: inherited, **tables}.items():
         if not isinstance(value, dict):
-            raise Problem(
+            raise UsageProblem(
                 f"{name} in targets.toml is not a table.",
                 id="target-not-a-table",
-                code=USAGE,
                 remedy=f"write it as [{name}]",
             )
         if name == DEFAULTS:
@@ -92,10 +90,9 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
 
 def _wrong(name: str, faults: str) -> Problem:
     needed = [field.name for field in dataclasses.fields(Table)]
-    return Problem(
+    return UsageProblem(
         f"The table [{name}] of targets.toml is wrong.",
         id="target-table-invalid",
-        code=USAGE,
         evidence=faults,
         remedy=f"a target has {', '.join(needed)}; the comment in targets.toml says what they are",
     )
