@@ -189,7 +189,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Tools:
     found = Tools()
     monkeypatch.setattr(programs, "capture", found)
     if sys.platform == "win32":  # it has no limits and no locks of folders
-        monkeypatch.setattr(bootstrap, "too_narrow", lambda: None)
+        monkeypatch.setattr(bootstrap, "low_limit", lambda: None)
         monkeypatch.setattr(bootstrap, "_hold", lambda _: None)
     monkeypatch.setattr(sys, "platform", "linux")  # Windows has no exec, and goes another way
     monkeypatch.setattr(sys, "argv", ["nox", "-s", "wheel"])
@@ -342,7 +342,7 @@ ASK = (
     "soft, hard = int(sys.argv[3]), int(sys.argv[4])\n"
     "r.setrlimit(k, (soft, hard))\n"
     "from sessions.shared import bootstrap\n"
-    "print(bootstrap.too_narrow(), r.getrlimit(k)[0])\n"
+    "print(bootstrap.low_limit(), r.getrlimit(k)[0])\n"
 )
 
 

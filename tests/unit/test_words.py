@@ -17,7 +17,8 @@ from tests import fakes
 
 SNAPSHOT = fakes.ROOT / "tests" / "data" / "words.en.json"
 SESSIONS = sorted((fakes.ROOT / "sessions").rglob("*.py"))
-MAKERS = ("Problem", "Check", "check", "_check")
+PROBLEMS = ("Problem", "UsageProblem")
+MAKERS = (*PROBLEMS, "Check", "check", "_check")
 FIELDS = ("what", "summary", "ok", "fail", "remedy")
 
 
@@ -79,7 +80,7 @@ def test_words_are_those_of_the_snapshot() -> None:
 
 def test_words_of_each_problem_have_an_id_and_a_remedy() -> None:
     nodes = [node for path in SESSIONS for node in ast.walk(tree(path))]
-    calls = [node for node in nodes if isinstance(node, ast.Call) and called(node) == "Problem"]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and called(node) in PROBLEMS]
     assert len(calls) > 100
     for call in calls:
         named = {keyword.arg: keyword.value for keyword in call.keywords}
