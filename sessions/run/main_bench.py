@@ -64,7 +64,7 @@ def main(ctx: Context) -> None:
 def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     """Have the payload measure. Returns the report's text."""
     model = smoke_input.model(ctx)
-    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
+    device = gpu_choice.gpu_for(ctx, ctx.machine("nvml")) if gpu_choice.needs_gpu(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None and ctx.spec.archs:
         console.warn("the wheel is measured on the CPU, not on a GPU")

@@ -52,7 +52,7 @@ def main(ctx: Context) -> None:
 
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     """Run the payload in a venv that has the wheel. Returns the report's text."""
-    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
+    device = gpu_choice.gpu_for(ctx, ctx.machine("nvml")) if gpu_choice.needs_gpu(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     release = ops_build.release(wheel)
     part = ops_results.for_job(ctx.spec, release)
@@ -102,7 +102,7 @@ def _prepare(ctx: Context, wheel: Path, work: Path) -> None:
     if work.exists():
         disk.remove(work)
     disk.mark(work)
-    cuda = gpu_choice.wants_card(ctx)
+    cuda = gpu_choice.needs_gpu(ctx)
     built = ops_build.built(ctx, wheel, work / "test", reference=not cuda)
     venv = fresh_venv.install(ctx, wheel, work)
     (folder,) = venv.glob("**/site-packages/llama_cpp/lib")

@@ -59,7 +59,7 @@ def main(ctx: Context) -> None:
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     """Install the wheel into a fresh venv and run the payload there. Returns the report's text."""
     model = smoke_input.model(ctx)
-    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
+    device = gpu_choice.gpu_for(ctx, ctx.machine("nvml")) if gpu_choice.needs_gpu(ctx) else None
     nvml = ctx.machine("nvml") if device else {}
     if device is None and ctx.spec.archs:
         console.warn("the wheel runs on the CPU, and its GPU code is not tested")

@@ -120,8 +120,8 @@ def test_an_option_that_no_cmake_file_names_would_be_ignored(tmp_path: Path) -> 
     names = [f"GGML_{n}" for n in ("ONE", "TWO", "THREE", "FOUR", "FIVE", "ON")]
     assert cmake_options.unknown(names, tmp_path) == ["GGML_FIVE", "GGML_ON"]
     with raises("cmake-option-unknown"):
-        main_configure._known(fakes.spec(cmake=(("GGML_SIX", "ON"),)), tmp_path)
-    main_configure._known(fakes.spec(cmake=(("GGML_ONE", "ON"),)), tmp_path)
+        main_configure._check_cmake_options(fakes.spec(cmake=(("GGML_SIX", "ON"),)), tmp_path)
+    main_configure._check_cmake_options(fakes.spec(cmake=(("GGML_ONE", "ON"),)), tmp_path)
 
 
 def test_an_option_decides_the_fingerprint_and_is_in_the_bill() -> None:

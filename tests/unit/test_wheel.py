@@ -52,7 +52,7 @@ NAME = fakes.wheel().file
 
 
 # What delvewheel brings into a wheel for Windows, and how it names that.
-BROUGHT = ("msvcp140.dll", "vcomp140.dll")
+VENDORED = ("msvcp140.dll", "vcomp140.dll")
 BUNDLED = [f"llama_cpp_python.libs/{n}-{'0f' * 16}.dll" for n in ("msvcp140", "vcomp140")]
 
 
@@ -102,31 +102,31 @@ def windows() -> list[str]:
 
 def test_a_windows_wheel_has_libraries_of_other_names_and_microsofts_runtime() -> None:
     assert "llama_cpp/lib/ggml-cuda.dll" in windows()
-    assert problems(windows(), brought=BROUGHT) == []
+    assert problems(windows(), vendored=VENDORED) == []
 
 
 def test_of_a_wheel_for_any_python_delvewheel_leaves_a_list_too() -> None:
     order = "llama_cpp_python.libs/.load-order-llama_cpp_python-0.3.36"
-    assert problems([*windows(), order], brought=BROUGHT) == []
+    assert problems([*windows(), order], vendored=VENDORED) == []
 
 
 @pytest.mark.parametrize("library", BUNDLED)
 def test_a_windows_wheel_without_microsofts_runtime_is_refused(library: str) -> None:
     less = [name for name in windows() if name != library]
     name = ms_runtime.original(library)
-    assert problems(less, brought=BROUGHT) == [f"0 copies of {name} instead of one"]
+    assert problems(less, vendored=VENDORED) == [f"0 copies of {name} instead of one"]
 
 
 @pytest.mark.parametrize("name", ["cublas64_13.dll", "vcruntime140.dll", "libgomp-1.dll"])
 def test_a_windows_wheel_that_brings_more_is_refused(name: str) -> None:
     stem = name.removesuffix(".dll")
     more = [*windows(), f"llama_cpp_python.libs/{stem}-{'1e' * 16}.dll"]
-    assert problems(more, brought=BROUGHT) == [f"not asked for: {name}"]
+    assert problems(more, vendored=VENDORED) == [f"not asked for: {name}"]
 
 
 def test_a_windows_wheel_whose_libraries_nothing_loads_is_refused() -> None:
     less = [name for name in windows() if "_bundled_dlls" not in name]
-    assert problems(less, brought=BROUGHT) == ["missing: llama_cpp/_bundled_dlls.py"]
+    assert problems(less, vendored=VENDORED) == ["missing: llama_cpp/_bundled_dlls.py"]
 
 
 def test_on_linux_delvewheels_folder_is_a_stray() -> None:
@@ -227,7 +227,7 @@ def test_the_next_steps_are_to_install_and_to_test(
     spec: BuildSpec, gpus: list[str], session: str
 ) -> None:
     path = Path("/my wheels") / NAME
-    said = main_wheel.next_lines(spec, path, gpus)
+    said = main_wheel.next_steps(spec, path, gpus)
     install, tried, *commands = [line.strip() for line in said if line.startswith("  ")]
     (word, _, code) = shlex.split(tried)
     assert (word, ast.parse(code) is not None) == ("python", True)
