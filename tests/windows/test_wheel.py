@@ -30,7 +30,7 @@ from sessions.shared.errors import Problem
 from sessions.verify import main_verify, wheel_rules
 from sessions.verify.metadata import PACKAGE
 from sessions.verify.report_model import VerifyReport
-from tests.integration.wheels import Draft, judged
+from tests.integration.wheels import Draft, checked
 from tests.windows import checkout
 from tests.windows.crossbuild import compiled
 from tests.windows.lab import Lab, Ran
@@ -150,7 +150,7 @@ def test_a_wheel_that_would_not_start_on_windows_fails(
     bad = sound.copy()
     plant(built, bad)
     path = bad.pack(tmp_path / "wheel", recorded=False)
-    checks = judged(path, built.spec, tmp_path / "scratch", wheel_rules.upstream("0.3.16"))
+    checks = checked(path, built.spec, tmp_path / "scratch", wheel_rules.upstream("0.3.16"))
     assert {c.id for c in checks.values() if c.status == "fail"} == expected
     assert word in "\n".join(check.evidence for check in checks.values())
 
