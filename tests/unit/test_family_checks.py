@@ -164,10 +164,10 @@ def test_the_files_are_small() -> None:
 
 def test_what_a_report_says_of_families_is_read_strictly() -> None:
     good = fakes.smoke_report()["families"]
-    assert families.read(good) == good
+    assert families.read("families", good) == good
     row = good["rows"][0]
     error = {"family": "x", "type": "F32", "error": "ended by -11"}
-    assert families.read({**good, "rows": [error]})["rows"] == [error]
+    assert families.read("families", {**good, "rows": [error]})["rows"] == [error]
     for bad in (
         {**good, "set": "some"},
         {**good, "more": 1},
@@ -179,7 +179,7 @@ def test_what_a_report_says_of_families_is_read_strictly() -> None:
         {**good, "rows": [{k: v for k, v in row.items() if k != "split"}]},
     ):
         with pytest.raises(ValueError, match=r"."):
-            families.read(bad)
+            families.read("families", bad)
 
 
 def test_a_fault_of_large_batches_may_show_on_a_gpu_and_only_there() -> None:

@@ -20,7 +20,7 @@ from sessions.payload import report_file
 from sessions.probe.model import Driver, InstalledToolkit, Toolchain
 from sessions.release.model import Gate, PythonWheel, Release
 from sessions.run import bench_results
-from sessions.run.model import BenchRatio, BenchWheel, SmokeReport
+from sessions.run.model import BenchRatio, BenchWheel, RunReport, SmokeReport
 from sessions.shared import records
 from sessions.shared.checks import Check, CheckGroup
 from sessions.verify.report_model import VerifyReport
@@ -92,7 +92,7 @@ KINDS = [
     kind
     for module in MODELS
     for _, kind in inspect.getmembers(module, dataclasses.is_dataclass)
-    if kind.__module__ == module.__name__
+    if kind.__module__ == module.__name__ and kind is not RunReport
 ]
 
 
