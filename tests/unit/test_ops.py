@@ -139,7 +139,7 @@ def test_what_would_test_nothing_is_refused_before_a_build(
 
 def of_gate(**changes: Any) -> Check:
     allow, found = changes.pop("allow", False), fakes.evidence(**changes)
-    made = gate.judge(found, situation(found, allow_untested=allow))
+    made = gate.evaluate(found, situation(found, allow_untested=allow))
     (check,) = [check for check in made if check.id == "ops"]
     return check
 

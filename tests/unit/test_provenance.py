@@ -16,7 +16,7 @@ from in_toto_attestation.v1.statement import Statement
 
 from sessions.build import main_configure
 from sessions.release import provenance
-from sessions.release.evidence import Evidence, handed_on
+from sessions.release.evidence import Evidence, released_records
 from sessions.shared import knowledge, records
 from tests import fakes
 
@@ -144,7 +144,7 @@ def test_the_records_that_go_with_the_wheel_are_its_byproducts() -> None:
     told = made(found)["predicate"]["runDetails"]["byproducts"]
     assert told == [
         {"name": name, "digest": {"sha256": hashlib.sha256(text.encode()).hexdigest()}}
-        for name, text in handed_on(found).items()
+        for name, text in released_records(found).items()
     ]
     assert [item["name"] for item in told] == [
         "wheel.json",

@@ -16,7 +16,7 @@ from sessions.command_line import option_list
 from sessions.fetch import build_tools
 from sessions.release import dist_contents, dist_folder, main_publish, server_listing
 from sessions.release.index import builder
-from sessions.release.main_publish import Place
+from sessions.release.main_publish import Destination
 from sessions.release.model import PythonWheel, Release
 from sessions.shared import child_environment, console, programs
 from sessions.shared.build_spec import BuildSpec
@@ -73,10 +73,10 @@ def test_all_are_meant_unless_targets_are_named(tmp_path: Path) -> None:
     tiny.all_cards(tmp_path / "dist")
     found = builder.releases(tmp_path / "dist")
     everything = ["cpu", "hopper", "rtx50", "rtx50-fp4"]
-    assert [r.target for r in main_publish.chosen(found, ())] == everything
-    assert [r.target for r in main_publish.chosen(found, specs("rtx50", "cpu"))] == ["rtx50", "cpu"]
+    assert [r.target for r in main_publish.choose(found, ())] == everything
+    assert [r.target for r in main_publish.choose(found, specs("rtx50", "cpu"))] == ["rtx50", "cpu"]
     with raises("publish-target-not-released") as caught:
-        main_publish.chosen(found, specs("cpu", "ada"))
+        main_publish.choose(found, specs("cpu", "ada"))
     assert caught.value.evidence.endswith("cpu, hopper, rtx50, rtx50-fp4")
     assert caught.value.remedy == "nox -s release -- --target ada"
 
@@ -89,7 +89,7 @@ def test_to_release_a_target_of_options_these_are_named(tmp_path: Path) -> None:
     tiny.all_cards(tmp_path / "dist")
     spec = fakes.spec(base="rtx50", target="rtx50+py3.12", overrides=("--python", "3.12"))
     with raises("publish-target-not-released") as caught:
-        main_publish.chosen(builder.releases(tmp_path / "dist"), [spec])
+        main_publish.choose(builder.releases(tmp_path / "dist"), [spec])
     assert caught.value.remedy == "nox -s release -- --target rtx50 --python 3.12"
 
 
@@ -105,7 +105,7 @@ def test_to_release_a_target_of_options_these_are_named(tmp_path: Path) -> None:
 def test_the_targets_that_are_meant(
     tmp_path: Path, words: tuple[str, ...], targets: tuple[str, ...]
 ) -> None:
-    found = main_publish.wanted(context(tmp_path, *words))
+    found = main_publish.named_targets(context(tmp_path, *words))
     assert tuple(spec.target for spec in found) == targets
 
 
@@ -123,13 +123,13 @@ def test_no_option_that_chooses_a_target_means_every_release(
 ) -> None:
     value = {"cmake": "GGML_CUDA_FA_ALL_QUANTS=ON", "glibc": "host"}.get(option.name, "x")
     ctx = fakes.context(tmp_path, option.flag, value)
-    assert main_publish.wanted(dataclasses.replace(ctx, specs=(ctx.spec,))) == (ctx.spec,)
+    assert main_publish.named_targets(dataclasses.replace(ctx, specs=(ctx.spec,))) == (ctx.spec,)
 
 
 def test_an_override_means_the_target_it_makes(tmp_path: Path) -> None:
     ctx = context(tmp_path, "--version", "0.3.36")
     found = (dataclasses.replace(ctx.spec, target="rtx50+v0.3.36"),)
-    assert main_publish.wanted(dataclasses.replace(ctx, specs=found)) == found
+    assert main_publish.named_targets(dataclasses.replace(ctx, specs=found)) == found
 
 
 # ---- A dry run ---------------------------------------------------------------------------------
@@ -244,21 +244,21 @@ def created(release: Release) -> str:
 
 
 def test_an_address_goes_to_twine_as_it_is() -> None:
-    place = main_publish.place(URL, "", {})
+    place = main_publish.destination(URL, "", {})
     assert (place.url, place.words) == (URL, ("--repository-url", URL))
     assert (place.user, place.secret) == ("", "")
 
 
 def test_an_address_that_pypirc_has_takes_its_credentials() -> None:
-    place = main_publish.place(URL, PYPIRC, {})
+    place = main_publish.destination(URL, PYPIRC, {})
     assert place.words == ("--repository", "ours")
     assert (place.user, place.secret) == ("ana", SECRET)
-    place = main_publish.place(URL, PYPIRC, {"TWINE_USERNAME": "eva", "TWINE_PASSWORD": "x"})
+    place = main_publish.destination(URL, PYPIRC, {"TWINE_USERNAME": "eva", "TWINE_PASSWORD": "x"})
     assert (place.user, place.secret) == ("eva", "x")  # as twine itself does
 
 
 def test_a_name_of_pypirc_will_do() -> None:
-    place = main_publish.place("other", PYPIRC, {})
+    place = main_publish.destination("other", PYPIRC, {})
     assert (place.url, place.words) == (
         "https://other.example.org/legacy/",
         ("--repository", "other"),
@@ -274,7 +274,7 @@ def test_a_name_of_pypirc_will_do() -> None:
 )  # fmt: skip
 def test_what_is_no_server_is_refused(to: str) -> None:
     with raises("publish-url-invalid") as caught:
-        main_publish.place(to, PYPIRC, {})
+        main_publish.destination(to, PYPIRC, {})
     assert caught.value.evidence == "servers in ~/.pypirc: ours, other"
 
 
@@ -288,7 +288,7 @@ def test_what_is_no_server_is_refused(to: str) -> None:
 )  # fmt: skip
 def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
     with raises("publish-url-with-password") as caught:
-        main_publish.place(to, "", {})
+        main_publish.destination(to, "", {})
     assert "s3cret" not in str(caught.value)
 
 
@@ -304,19 +304,19 @@ def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
 def test_an_address_in_pypirc_is_as_good_as_any_other(repository: str, words: str) -> None:
     text = f"[distutils]\nindex-servers = ours@home\n[ours@home]\nrepository = {repository}\n"
     with pytest.raises(Problem, match=f"ours@home in ~/.pypirc {words}") as caught:
-        main_publish.place("ours@home", text, {})
+        main_publish.destination("ours@home", text, {})
     assert "s3cret" not in str(caught.value)
 
 
 def test_a_broken_pypirc_is_a_problem_that_quotes_none_of_it() -> None:
     with raises("pypirc-unreadable") as caught:
-        main_publish.place(URL, f"password = {SECRET}\n", {})
+        main_publish.destination(URL, f"password = {SECRET}\n", {})
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
 def test_a_place_does_not_show_its_password() -> None:
-    assert SECRET not in repr(main_publish.place(URL, PYPIRC, {}))
+    assert SECRET not in repr(main_publish.destination(URL, PYPIRC, {}))
 
 
 # ---- What reaches twine -----------------------------------------------------------------------
@@ -381,7 +381,7 @@ class Server:
         return Finished(tuple(command), 0, "Uploading", 1.0)
 
 
-TO = Place(URL, (), "ana", SECRET)
+TO = Destination(URL, (), "ana", SECRET)
 
 
 def twine_says(status: str, reason: str = "no") -> str:
@@ -529,14 +529,18 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
     ],
 )
 def test_what_a_failed_upload_stands_for(output: str, what: str, remedy: str) -> None:
-    problem = main_publish.problem(main_publish.readable(output, Place(URL, ())), "a.whl", URL)
+    problem = main_publish.upload_problem(
+        main_publish.readable_output(output, Destination(URL, ())), "a.whl", URL
+    )
     assert what in problem.what
     assert remedy in problem.remedy
 
 
 def test_the_evidence_is_what_the_server_said_without_paint_and_password() -> None:
-    text = main_publish.readable(twine_says("409 Conflict", f"exists; you sent {SECRET}"), TO)
-    problem = main_publish.problem(text, "a.whl", URL)
+    text = main_publish.readable_output(
+        twine_says("409 Conflict", f"exists; you sent {SECRET}"), TO
+    )
+    problem = main_publish.upload_problem(text, "a.whl", URL)
     assert problem.evidence == (
         f"ERROR    HTTPError: 409 Conflict from {URL}\n         exists; you sent ***"
     )
