@@ -26,10 +26,7 @@ def f(a):
     [
         ('"""What it is."""\n' + PLAIN, True),
         ("# comment\n" + PLAIN, True),
-        (
-            ('def f(a):\n    """Doc."""\n\n    return [a,  # why\n            "text"]\n', True),
-            True,
-        ),
+        ('def f(a):\n    """Doc."""\n\n    return [a,  # why\n            "text"]\n', True),
         (PLAIN.replace("\n", "\r\n"), True),
         (PLAIN.replace("text", "txet"), False),
         (PLAIN.replace("a, ", ""), False),
