@@ -33,6 +33,7 @@ CHECKS = 19
 REAL = REPOSITORY / "wheels" / "rtx50"
 CUDA = f"{LIB}/libggml-cuda.so"
 LLAMA = f"{LIB}/libllama.so"
+HASWELL = f"{LIB}/libggml-cpu-haswell.so"
 INIT = "llama_cpp/__init__.py"
 LOADER = "llama_cpp/_cuda_runtime.py"
 # The ids of the checks that fail if a library cannot be read.
@@ -124,40 +125,53 @@ def all_pass(checks: Mapping[str, Check]) -> None:
 # ---- Sound wheels ------------------------------------------------------------------------------
 
 
-def test_sound_wheel_passes_every_check(sound: Draft, tmp_path: Path) -> None:
-    all_pass(checked(sound.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch"))
+CheckWheel = Callable[..., dict[str, Check]]
 
 
-def test_sound_wheel_for_windows_passes_every_check(sound_windows: Draft, tmp_path: Path) -> None:
-    path = sound_windows.pack(tmp_path / "wheel")
-    checks = checked(path, target("rtx50", "windows"), tmp_path / "scratch")
+@pytest.fixture
+def check(tmp_path: Path) -> CheckWheel:
+    """Packs a draft and returns the checks of the wheel."""
+
+    def run(wheel: Draft, name: str = "rtx50", system: str = "linux") -> dict[str, Check]:
+        path = wheel.pack(tmp_path / "wheel")
+        return checked(path, target(name, system), tmp_path / "scratch")
+
+    return run
+
+
+def test_sound_wheel_passes_every_check(sound: Draft, check: CheckWheel) -> None:
+    all_pass(check(sound))
+
+
+def test_sound_wheel_for_windows_passes_every_check(
+    sound_windows: Draft, check: CheckWheel
+) -> None:
+    checks = check(sound_windows, system="windows")
     all_pass(checks)
     assert checks["libraries"].summary == "libraries: 9 × PE for x86-64"
     assert "1 × SASS in ggml-cuda.dll" in checks["gpu-code"].summary
 
 
-def test_sound_wheel_of_two_platform_tags_passes(sound: Draft, tmp_path: Path) -> None:
+def test_sound_wheel_with_two_platform_tags_passes(sound: Draft, check: CheckWheel) -> None:
     wheel = sound.copy()
     wheel.file = wheel.file.replace("manylinux_2_17", "manylinux2014_x86_64.manylinux_2_17")
     tag = f"Tag: {wheels.MANYLINUX}\n"
     old = tag.replace("manylinux_2_17", "manylinux2014")
     wheel.edit(f"{wheel.info}/WHEEL", tag.encode(), (tag + old).encode())
-    all_pass(checked(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch"))
+    all_pass(check(wheel))
 
 
-def test_native_fp4_that_the_target_claims_is_found(
-    shop: Workshop, sound: Draft, tmp_path: Path
-) -> None:
-    wheel = of_the_fp4_target(sound)
+def test_native_fp4_is_found(shop: Workshop, sound: Draft, check: CheckWheel) -> None:
+    libraries = {n.rsplit("/", 1)[-1]: d for n, d in sound.members.items() if n.startswith(LIB)}
+    wheel = wheels.draft(libraries, version="0.3.36", tag="py3-none-manylinux_2_17_x86_64")
     wheel.members[CUDA] = shop.cuda("sm_120a", fp4=True)
-    checks = checked(wheel.pack(tmp_path / "wheel"), target("rtx50-fp4"), tmp_path / "scratch")
+    checks = check(wheel, "rtx50-fp4")
     all_pass(checks)
     assert checks["gpu-features"].summary == "gpu-features: 1 × HMMA, 1 × IMMA, 1 × OMMA"
-
-
-def of_the_fp4_target(sound: Draft) -> Draft:
-    libraries = {n.rsplit("/", 1)[-1]: d for n, d in sound.members.items() if n.startswith(LIB)}
-    return wheels.draft(libraries, version="0.3.36", tag="py3-none-manylinux_2_17_x86_64")
+    wheel.members[CUDA] = shop.cuda("sm_120a")
+    checks = check(wheel, "rtx50-fp4")
+    assert failing(checks) == {"gpu-features"}
+    assert "no OMMA.E2M1 instruction; found: 1 × HMMA, 1 × IMMA" in evidence(checks)
 
 
 # ---- Defects of the wheel for Linux ------------------------------------------------------------
@@ -504,6 +518,9 @@ DEFECTS: dict[str, list[tuple[Defect, str]]] = {
             "not the one that this target's wheel",
         ),
     ],
+    "loader sbom": [
+        (edited("INFO/METADATA", b"Requires-Dist: cuda-pathfinder>=1.3\n", b""), "cuda-pathfinder"),
+    ],
     "loader python-files": [
         (changed(INIT, lambda data: b"import os\n" + data), "does not call it first"),
     ],
@@ -525,9 +542,7 @@ DEFECTS: dict[str, list[tuple[Defect, str]]] = {
 ROWS = [(ids, plant, phrase) for ids, rows in DEFECTS.items() for plant, phrase in rows]
 
 
-def fails(path: Path, ids: str, phrase: str, scratch: Path, system: str = "linux") -> None:
-    """Check the wheel for the rtx50 target: these checks must fail, and no others."""
-    checks = checked(path, target("rtx50", system), scratch)
+def only_fails(checks: Mapping[str, Check], ids: str, phrase: str) -> None:
     assert failing(checks) == set(ids.split()), evidence(checks)
     assert len(checks) == CHECKS
     assert phrase in evidence(checks)
@@ -535,26 +550,11 @@ def fails(path: Path, ids: str, phrase: str, scratch: Path, system: str = "linux
 
 @pytest.mark.parametrize(("ids", "plant", "phrase"), ROWS, ids=[f"{i}: {p}" for i, _, p in ROWS])
 def test_each_defect_fails_its_checks_and_no_others(
-    shop: Workshop, sound: Draft, tmp_path: Path, ids: str, plant: Defect, phrase: str
+    shop: Workshop, sound: Draft, check: CheckWheel, ids: str, plant: Defect, phrase: str
 ) -> None:
     wheel = sound.copy()
     plant(shop, wheel)
-    fails(wheel.pack(tmp_path / "wheel"), ids, phrase, tmp_path / "scratch")
-
-
-def test_wheel_whose_loader_cannot_find_cuda_pathfinder_fails(sound: Draft, tmp_path: Path) -> None:
-    wheel = sound.copy()
-    wheel.edit(f"{wheel.info}/METADATA", b"Requires-Dist: cuda-pathfinder>=1.3\n", b"")
-    checks = checked(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch")
-    assert "cuda-pathfinder" in evidence(checks)
-
-
-def test_missing_fp4_fails_only_its_check(shop: Workshop, sound: Draft, tmp_path: Path) -> None:
-    wheel = of_the_fp4_target(sound)
-    wheel.members[CUDA] = shop.cuda("sm_120a")
-    checks = checked(wheel.pack(tmp_path / "wheel"), target("rtx50-fp4"), tmp_path / "scratch")
-    assert failing(checks) == {"gpu-features"}
-    assert "no OMMA.E2M1 instruction; found: 1 × HMMA, 1 × IMMA" in evidence(checks)
+    only_fails(check(wheel), ids, phrase)
 
 
 def test_a_wheel_of_this_checkout_without_a_record_fails(sound: Draft, tmp_path: Path) -> None:
@@ -623,11 +623,11 @@ WINDOWS_DEFECTS: list[tuple[str, Defect, str]] = [
     ("ids", "plant", "phrase"), WINDOWS_DEFECTS, ids=[f"{i}: {p}" for i, _, p in WINDOWS_DEFECTS]
 )
 def test_each_defect_of_a_windows_wheel_fails_its_checks_and_no_others(
-    shop: Workshop, sound_windows: Draft, tmp_path: Path, ids: str, plant: Defect, phrase: str
+    shop: Workshop, sound_windows: Draft, check: CheckWheel, ids: str, plant: Defect, phrase: str
 ) -> None:
     wheel = sound_windows.copy()
     plant(shop, wheel)
-    fails(wheel.pack(tmp_path / "wheel"), ids, phrase, tmp_path / "scratch", "windows")
+    only_fails(check(wheel, system="windows"), ids, phrase)
 
 
 # ---- How it reads ------------------------------------------------------------------------------
@@ -672,12 +672,12 @@ def section_table(data: bytes | bytearray) -> tuple[int, int]:
     return int.from_bytes(data[0x28:0x30], "little"), int.from_bytes(data[0x3C:0x3E], "little")
 
 
-def test_library_of_an_older_linker_passes(shop: Workshop, sound: Draft, tmp_path: Path) -> None:
+def test_library_of_an_older_linker_passes(shop: Workshop, sound: Draft, check: CheckWheel) -> None:
     """Its headers, constants and code are in one executable segment."""
     wheel = sound.copy()
-    code = wheels.LLAMA + 'EXPORT const char *text(void) { return "vaddps"; }'
-    wheel.members[LLAMA] = shop.elf("libllama.so", code, OLD_LAYOUT)
-    all_pass(checked(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch"))
+    code = 'EXPORT const char *text(void) { return "vaddps"; }'
+    llama(code, OLD_LAYOUT)(shop, wheel)
+    all_pass(check(wheel))
 
 
 def unmarked(data: bytes, name: str) -> bytes:
@@ -692,50 +692,32 @@ def unmarked(data: bytes, name: str) -> bytes:
 
 @pytest.mark.parametrize("layout", ["-Wl,-z,separate-code", OLD_LAYOUT])
 def test_functions_outside_the_sections_of_code_are_an_error(
-    shop: Workshop, sound: Draft, tmp_path: Path, layout: str
+    shop: Workshop, sound: Draft, check: CheckWheel, layout: str
 ) -> None:
     data = shop.module("haswell", "-mavx2", "-DWIDTH=32", layout)
     wheel = sound.copy()
-    wheel.members[f"{LIB}/libggml-cpu-haswell.so"] = unmarked(data, ".text")
-    checks = checked(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch")
-    assert failing(checks) == set(UNREAD.split())
-    assert "libggml-cpu-haswell.so: not checked, 2 functions outside of its code" in evidence(
-        checks
-    )
+    wheel.members[HASWELL] = unmarked(data, ".text")
+    error = "libggml-cpu-haswell.so: not checked, 2 functions outside of its code"
+    only_fails(check(wheel), UNREAD, error)
 
 
 def test_executable_code_outside_the_sections_of_code_is_decoded(
-    shop: Workshop, sound: Draft, tmp_path: Path
+    shop: Workshop, sound: Draft, check: CheckWheel
 ) -> None:
     code = wheels.CPU.replace("EXPORT", '__attribute__((noinline, section(".more"))) static')
     code += "EXPORT void ggml_cpu_twice(wide *x) { ggml_cpu_add(x, x); }"
     data = shop.elf("libggml-cpu-haswell.so", code, "-mavx512f", "-DWIDTH=64")
     wheel = sound.copy()
-    wheel.members[f"{LIB}/libggml-cpu-haswell.so"] = unmarked(data, ".more")
-    checks = checked(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch")
-    assert failing(checks) == {"cpu-baseline"}
-    assert "libggml-cpu-haswell.so: 3 × AVX512F" in evidence(checks)
+    wheel.members[HASWELL] = unmarked(data, ".more")
+    only_fails(check(wheel), "cpu-baseline", "libggml-cpu-haswell.so: 3 × AVX512F")
 
 
-def test_one_avx512_instruction_fails_the_wheel(sound: Draft, tmp_path: Path) -> None:
+def test_one_avx512_instruction_fails_the_wheel(sound: Draft, check: CheckWheel) -> None:
     wheel = sound.copy()
     wheel.members[LLAMA] = plant_avx512(wheel.members[LLAMA])
-    checks = checked(wheel.pack(tmp_path / "wheel"), target("rtx50"), tmp_path / "scratch")
-    assert failing(checks) == {"cpu-baseline"}
-    assert "libllama.so: 1 × AVX512F, such as" in evidence(checks)
+    checks = check(wheel)
+    only_fails(checks, "cpu-baseline", "libllama.so: 1 × AVX512F, such as")
     assert "vaddps zmm0,zmm0,zmm1" in evidence(checks)
-
-
-def test_one_avx512_instruction_in_300_000_of_a_real_library_is_found(
-    real_library: Callable[[str], Path], tmp_path: Path
-) -> None:
-    before = library.read(real_library(LLAMA), LLAMA, tmp_path / "before")
-    planted = tmp_path / "libllama.so"
-    planted.write_bytes(plant_avx512(real_library(LLAMA).read_bytes()))
-    after = library.read(planted, LLAMA, tmp_path / "after")
-    assert before.instructions > 300_000
-    assert "AVX512F" not in before.cpu_features
-    assert after.cpu_features["AVX512F"] == 1
 
 
 @pytest.mark.parametrize(

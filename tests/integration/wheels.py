@@ -214,32 +214,17 @@ class Draft:
         if recorded:
             made = self.libraries if self.made is None else self.made
             bill = self.members.get(f"{self.info}/sboms/{sbom.FILE}", b"")
-            records.write(folder / "wheel.json", "wheel", _built(path, made, sha256(bill)))
+            record = fakes.wheel(
+                file=path.name,
+                sha256=records.file_sha256(path),
+                size=path.stat().st_size,
+                version=path.name.split("-")[1],
+                libraries=made,
+                requires=REQUIRES,
+                sbom=sha256(bill),
+            )
+            records.write(folder / "wheel.json", "wheel", record)
         return path
-
-
-def _built(path: Path, libraries: dict[str, str], bill: str) -> Wheel:
-    return Wheel(
-        file=path.name,
-        sha256=records.file_sha256(path),
-        size=path.stat().st_size,
-        fingerprint="0" * 64,
-        target="rtx50",
-        version=path.name.split("-")[1],
-        archs=("120-real",),
-        cuda="13.1",
-        compiler="gnu 12.2.0",
-        source_digest="1" * 64,
-        source_edited=False,
-        steps=7,
-        wall_seconds=1.0,
-        cpu_seconds=1.0,
-        cache={},
-        timing={},
-        libraries=libraries,
-        requires=REQUIRES,
-        sbom=bill,
-    )
 
 
 def draft(
