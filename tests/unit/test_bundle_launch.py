@@ -119,7 +119,7 @@ def test_without_a_gpu_it_ends_with_what_mends_it(
     shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
 ) -> None:
     shown({"error": "NVML Shared Library Not Found"})
-    said = stopped(lambda: bundle_launch._card(tmp_path, manifest(), options()), capsys)
+    said = stopped(lambda: bundle_launch._gpu(tmp_path, manifest(), options()), capsys)
     assert "No NVIDIA driver answers here (NVML Shared Library Not Found)." in said
     assert "Fix: run this file on a machine with such a GPU, or with --device cpu" in said
 
@@ -128,7 +128,7 @@ def test_the_operator_test_is_not_offered_on_the_cpu_which_it_refuses(
     shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
 ) -> None:
     shown({"error": "NVML Shared Library Not Found"})
-    said = stopped(lambda: bundle_launch._card(tmp_path, manifest(), options(ops=True)), capsys)
+    said = stopped(lambda: bundle_launch._gpu(tmp_path, manifest(), options(ops=True)), capsys)
     assert "Fix: run this file on a machine with such a GPU" in said
     assert "--device cpu" not in said
 
@@ -137,7 +137,7 @@ def test_another_gpu_is_refused(
     shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
 ) -> None:
     shown(fakes.nvml(fakes.nvml_gpu(name="NVIDIA H200", compute_capability="9.0")))
-    said = stopped(lambda: bundle_launch._card(tmp_path, manifest(), options()), capsys)
+    said = stopped(lambda: bundle_launch._gpu(tmp_path, manifest(), options()), capsys)
     assert "it is for compute capability 12.0; NVIDIA H200 has 9.0" in said
 
 
@@ -145,7 +145,7 @@ def test_the_gpu_is_taken_with_its_driver(
     shown: Callable[[dict[str, Any]], None], tmp_path: Path
 ) -> None:
     shown(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
-    found = bundle_launch._card(tmp_path, manifest(), options(device="1"))
+    found = bundle_launch._gpu(tmp_path, manifest(), options(device="1"))
     expected = {"visible": "1", "second": None, "release": "580.159.04"}
     assert found == {**fakes.nvml_gpu(index=1), **expected}
     beside = [str(tmp_path / "bundle" / name) for name in ("payload", "nvml")]
@@ -160,10 +160,10 @@ def test_a_gpu_that_a_scheduler_hides_is_not_taken(
 ) -> None:
     shown(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    found = bundle_launch._card(tmp_path, manifest(), options())
+    found = bundle_launch._gpu(tmp_path, manifest(), options())
     assert found
     assert (found["index"], found["visible"]) == (1, "1")
-    said = stopped(lambda: bundle_launch._card(tmp_path, manifest(), options(device="0")), capsys)
+    said = stopped(lambda: bundle_launch._gpu(tmp_path, manifest(), options(device="0")), capsys)
     assert "CUDA_VISIBLE_DEVICES=1" in said
 
 
@@ -176,7 +176,7 @@ def test_a_driver_that_is_reported_to_fail_is_told(
     times: int,
 ) -> None:
     shown(fakes.nvml(fakes.nvml_gpu()))
-    bundle_launch._card(tmp_path, manifest(bad_drivers=known), options())
+    bundle_launch._gpu(tmp_path, manifest(bad_drivers=known), options())
     assert capsys.readouterr().err.count("580.159.04 is reported to fail: it aborts") == times
 
 
@@ -192,7 +192,7 @@ def test_on_the_cpu_no_gpu_is_looked_for(
     tmp_path: Path,
 ) -> None:
     shown({"error": "gone"})
-    assert bundle_launch._card(tmp_path, manifest(**changes), options(device=asked)) is None
+    assert bundle_launch._gpu(tmp_path, manifest(**changes), options(device=asked)) is None
 
 
 # ---- what it installs ---------------------------------------------------------------------------
@@ -473,7 +473,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("manifest.json", json.dumps(manifest()))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bundle_launch, "_card", lambda *_: None)
+    monkeypatch.setattr(bundle_launch, "_gpu", lambda *_: None)
     monkeypatch.setattr(installing, "install", lambda _: "/venv/python")
     monkeypatch.setattr(installing, "runtime", lambda *_: ["/rt"])
     return path
@@ -845,7 +845,7 @@ def benching(
     monkeypatch.setattr(bundle_launch, "_payload", payload)
 
     def run(*words: str, device: dict[str, Any] | None = None) -> dict[str, Any]:
-        monkeypatch.setattr(bundle_launch, "_card", lambda *_: device)
+        monkeypatch.setattr(bundle_launch, "_gpu", lambda *_: device)
         monkeypatch.setattr(sys, "argv", [str(bundle), "--bench", *words])
         with pytest.raises(SystemExit) as caught:
             bundle_launch.main()
@@ -883,7 +883,7 @@ def test_a_module_of_another_wheel_is_refused_by_a_bundle(
     with zipfile.ZipFile(bundle.with_name("empty.whl"), "w"):
         pass
     pack(bundle, bundle.with_name("empty.whl").read_bytes())
-    monkeypatch.setattr(bundle_launch, "_card", lambda *_: None)
+    monkeypatch.setattr(bundle_launch, "_gpu", lambda *_: None)
     words = [str(bundle), "--bench", "--offline", "--cpu-module", "z80"]
     monkeypatch.setattr(sys, "argv", words)
     assert "has no module z80 for the CPU; it has none" in stopped(bundle_launch.main, capsys)
