@@ -781,6 +781,20 @@ def smoke_found(**changes: Any) -> dict[str, Any]:
     return {**base, **changes}
 
 
+@functools.cache
+def _smoke_found() -> bytes:
+    return pickle.dumps(smoke_found())  # copying it takes a tenth of the time of making it
+
+
+def smoke_planted(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``smoke_found`` with other values at these places: "answers/F16/results/0/nmse"."""
+    found: Any = pickle.loads(_smoke_found())
+    for place, value in changes.items():
+        *path, last = (int(part) if part.isdecimal() else part for part in place.split("/"))
+        functools.reduce(lambda part, key: part[key], path, found)[last] = value
+    return dict(found)
+
+
 def smoke_feature_parts() -> dict[str, Any]:
     """The results of the children for the features, on a machine with two GPUs."""
     parts: dict[str, Any] = {
