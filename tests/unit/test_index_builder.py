@@ -12,7 +12,6 @@ import re
 import shlex
 import sys
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag
@@ -24,39 +23,17 @@ from sessions.release.index import builder, choose_page
 from sessions.release.model import PythonWheel
 from sessions.shared import knowledge, programs, records
 from tests import tiny
+from tests.html_page import Page
 from tests.problems import raises
 
 PROJECT = "simple/llama-cpp-python"
 PLAIN = f"llama_cpp_python-0.3.16-{tiny.TAG}.whl"
 
 
-class Anchors(HTMLParser):
-    """The text and the attributes of every link of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.found.append(("", dict(attrs)))
-            self.open = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self.open = self.open and tag != "a"
-
-    def handle_data(self, data: str) -> None:
-        if self.open:
-            text, attrs = self.found[-1]
-            self.found[-1] = (text + data, attrs)
-
-
-def anchors(folder: Path) -> dict[str, dict[str, str | None]]:
-    found = Anchors((folder / "index.html").read_text(encoding="utf-8")).found
-    assert len(dict(found)) == len(found), "a name twice on one page"
-    return dict(found)
+def anchors(folder: Path) -> dict[str, dict[str, str]]:
+    links = Page((folder / "index.html").read_text(encoding="utf-8")).links
+    assert len(dict(links)) == len(links), "a name twice on one page"
+    return dict(links)
 
 
 def data(folder: Path) -> dict[str, Any]:
@@ -119,7 +96,7 @@ def test_each_gpu_has_an_index_with_only_its_wheel(dist: Path) -> None:
     for sub, target in (("cu131-sm120", "rtx50"), ("cu131-sm90", "hopper"), ("cpu", "cpu")):
         page = anchors(dist / sub / PROJECT)
         assert list(page) == [PLAIN]
-        path = dist / sub / PROJECT / urldefrag(str(page[PLAIN]["href"]))[0]
+        path = dist / sub / PROJECT / urldefrag(page[PLAIN]["href"])[0]
         assert path.resolve() == (dist / target / PLAIN).resolve()
 
 
@@ -151,7 +128,7 @@ def test_the_index_of_all_has_no_plain_gpu_wheel(dist: Path) -> None:
             parse_wheel_filename(name)
             plain.append(name)
     assert plain == [PLAIN]
-    assert str(anchors(dist / PROJECT)[PLAIN]["href"]).startswith("../../cpu/")
+    assert anchors(dist / PROJECT)[PLAIN]["href"].startswith("../../cpu/")
     stem = PLAIN.removesuffix(".whl")
     newer = stem.replace("0.3.16", "0.3.36")
     assert [name for name in names if name not in plain] == [
@@ -173,7 +150,7 @@ def test_every_link_is_relative_and_has_the_hash_of_its_file(dist: Path) -> None
         assert anchors(page) == {"llama-cpp-python": {"href": "llama-cpp-python/"}}
         folder = page / "llama-cpp-python"
         for name, attrs in anchors(folder).items():
-            href, fragment = urldefrag(str(attrs["href"]))
+            href, fragment = urldefrag(attrs["href"])
             assert not re.match(r"[a-z]+:|/", href)
             path = folder / unquote(href)
             assert path.name == name
@@ -328,7 +305,7 @@ def test_the_wheel_selection_page_has_a_command_for_each_wheel(dist: Path) -> No
     assert "H100, H200 (9.0)" in lines
     assert "GeForce RTX 50, RTX PRO Blackwell (12.0) with native FP4" in lines
     assert "Tested on the GPU, 2026-11-23" in lines
-    links = [str(attributes["href"]) for _, attributes in Anchors(text).found]
+    links = [attributes["href"] for _, attributes in Page(text).links]
     local = [link for link in links if not link.startswith(("#", "https://pypi.org/"))]
     assert len(local) == 2 * 4  # the card and the file of each
     for link in local:
@@ -420,6 +397,6 @@ def test_special_characters_in_a_name_are_quoted(tmp_path: Path) -> None:
     release = tiny.release(tmp_path, name, None)
     builder.write(tmp_path)
     for folder in (tmp_path / PROJECT, tmp_path / "cpu" / PROJECT):
-        href = unquote(urldefrag(str(anchors(folder)[release.file]["href"]))[0])
+        href = unquote(urldefrag(anchors(folder)[release.file]["href"])[0])
         assert (folder / href).resolve() == (tmp_path / release.target / release.file).resolve()
         assert posixpath.basename(href) == release.file

@@ -251,31 +251,26 @@ def test_the_server_and_its_credentials(
     assert SECRET not in repr(found)
 
 
+INVALID = "nowhere wheels.example.org ftp://a/b file:///x https:// http://[x https://h:port/"
+WITH_SECRET = (
+    "https://ana:s3cret@h/ https://ana@h/ ftp://ana:s3cret@h/ ana:s3cret@h "
+    "https://ana:s3cret/more@h/ http://ana:s3cret@[h https://h/?token=s3cret https://h/#s3cret "
+    "ftp://h/?token=s3cret"
+)
+
+
 @pytest.mark.parametrize(
-    "to",
+    ("to", "id_"),
     [
-        "nowhere", "wheels.example.org", "ftp://a/b", "file:///x", "", "https://", "http://[x",
-        "https://h:port/",
+        *((to, "publish-url-invalid") for to in ["", *INVALID.split()]),
+        *((to, "publish-url-with-password") for to in WITH_SECRET.split()),
     ],
-)  # fmt: skip
-def test_an_invalid_server_is_refused(to: str) -> None:
-    with raises("publish-url-invalid") as caught:
+)
+def test_an_invalid_address_is_refused(to: str, id_: str) -> None:
+    with raises(id_) as caught:
         main_publish.destination(to, PYPIRC, {})
-    assert caught.value.evidence == "servers in ~/.pypirc: ours, other"
-
-
-@pytest.mark.parametrize(
-    "to",
-    [
-        f"https://ana:{'s3cret'}@h/", "https://ana@h/", "ftp://ana:s3cret@h/", "ana:s3cret@h",
-        "https://ana:s3cret/more@h/", "http://ana:s3cret@[h", "https://h/?token=s3cret",
-        "https://h/#s3cret", "ftp://h/?token=s3cret",
-    ],
-)  # fmt: skip
-def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
-    with raises("publish-url-with-password") as caught:
-        main_publish.destination(to, "", {})
     assert "s3cret" not in str(caught.value)
+    assert caught.value.evidence == ("servers in ~/.pypirc: ours, other" if "-i" in id_ else "")
 
 
 @pytest.mark.parametrize(
@@ -331,17 +326,14 @@ def test_twine_gets_credentials_but_no_other_address() -> None:
 # ---- The upload -------------------------------------------------------------------------------
 
 
-def test_two_wheels_with_one_name_are_refused(tmp_path: Path) -> None:
-    tiny.all_cards(tmp_path / "dist")
-    with raises("publish-same-name") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert "nox -s publish -- --target cpu --to URL" in caught.value.remedy
-
-
 class Server:
-    """A fake server: its pages, and the answers of twine for it."""
+    """Two releases, and a fake server with its pages and with the answers of twine for it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
+        self.root, self.output = root, output
+        self.old = tiny.release(root / "dist", "cpu", None).file
+        self.new = tiny.release(root / "dist", "cpu+v0.3.36", None, version="0.3.36").file
+        tiny.indexed(root / "dist")
         self.url = URL
         self.has: dict[str, str] = {}  # name -> "same" or "other"
         self.pages = True
@@ -368,9 +360,13 @@ class Server:
         self.has[name] = "same"
         return Finished(tuple(command), 0, "Uploading", 1.0)
 
+    def publish(self, *words: str, **env: str) -> None:
+        main_publish.main(context(self.root, *(words or ("--to", URL)), **env))
 
-TO = Destination(URL, (), "ana", SECRET)
-UNSEEN = ["unseen", "unseen"]  # the answers for two wheels before the uploads
+    def refuses(self, id_: str, *words: str) -> Problem:
+        with raises(id_) as caught:
+            self.publish(*words)
+        return caught.value
 
 
 def twine_error(status: str, reason: str = "no") -> str:
@@ -382,83 +378,73 @@ def twine_error(status: str, reason: str = "no") -> str:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    return Server(monkeypatch)
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> Server:
+    return Server(tmp_path, monkeypatch, output)
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> tuple[str, str]:
-    """Two releases whose wheels have different names."""
-    old = tiny.release(tmp_path / "dist", "cpu", None)
-    new = tiny.release(tmp_path / "dist", "cpu+v0.3.36", None, version="0.3.36")
-    return old.file, new.file
+def test_two_wheels_with_one_name_are_refused(server: Server) -> None:
+    tiny.all_cards(server.root / "dist")
+    problem = server.refuses("publish-same-name")
+    assert "nox -s publish -- --target cpu --to URL" in problem.remedy
+    assert server.commands == []
 
 
-def test_missing_files_are_uploaded_by_twine(
-    tmp_path: Path, server: Server, two: tuple[str, str], output: list[str]
-) -> None:
-    main_publish.main(context(tmp_path, "--to", URL, TWINE_USERNAME="ana", TWINE_PASSWORD=SECRET))
-    assert server.uploads == list(two)
+def test_missing_files_are_uploaded_by_twine(server: Server) -> None:
+    server.publish("--to", URL, TWINE_USERNAME="ana", TWINE_PASSWORD=SECRET)
+    assert server.uploads == [server.old, server.new]
     words, env = server.commands[0]
-    wheel = str(tmp_path / "dist" / "cpu" / two[0])
+    wheel = str(server.root / "dist" / "cpu" / server.old)
     assert words[1:] == (
         *("upload", "--non-interactive", "--disable-progress-bar", "--repository-url", URL),
         wheel,
     )
     assert env["TWINE_PASSWORD"] == SECRET
-    assert SECRET not in "\n".join([*output, *words])
-    assert output[-1] == f"publish: 2 uploaded, 0 already there, {URL}"
+    assert SECRET not in "\n".join([*server.output, *words])
+    assert server.output[-1] == f"publish: 2 uploaded, 0 already there, {URL}"
     # No target was needed, and so no probe.
-    assert not (tmp_path / "build").exists()
-    assert not [line for line in output if "rtx50" in line]
+    assert not (server.root / "build").exists()
+    assert not [line for line in server.output if "rtx50" in line]
 
 
-def test_a_second_run_uploads_only_what_is_missing(
-    tmp_path: Path, server: Server, two: tuple[str, str], output: list[str]
-) -> None:
+def test_a_second_run_uploads_only_what_is_missing(server: Server) -> None:
     broken = "Traceback\nrequests.exceptions.ConnectionError: ('Connection aborted.', ...)"
-    server.fails[two[1]] = broken
-    with raises("upload-failed") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert "uploads only what is missing" in caught.value.remedy
-    assert server.uploads == [two[0]]
+    server.fails[server.new] = broken
+    assert "uploads only what is missing" in server.refuses("upload-failed").remedy
+    assert server.uploads == [server.old]
     server.fails.clear()
-    main_publish.main(context(tmp_path, "--to", URL))
-    assert server.uploads == list(two)
-    assert output[-1] == f"publish: 1 uploaded, 1 already there, {URL}"
+    server.publish()
+    assert server.uploads == [server.old, server.new]
+    assert server.output[-1] == f"publish: 1 uploaded, 1 already there, {URL}"
 
 
-def test_another_file_with_the_name_stops_all_uploads(
-    tmp_path: Path, server: Server, two: tuple[str, str]
-) -> None:
-    server.has[two[1]] = "other"
-    with raises("publish-file-conflict") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert two[1] in caught.value.evidence
-    assert "an index of its own" in caught.value.remedy
+def test_another_file_with_the_name_stops_all_uploads(server: Server) -> None:
+    server.has[server.new] = "other"
+    problem = server.refuses("publish-file-conflict")
+    assert server.new in problem.evidence
+    assert "an index of its own" in problem.remedy
     assert server.commands == []
+
+
+UNSEEN = ["unseen", "unseen"]  # the answers for two wheels before the uploads
 
 
 @pytest.mark.parametrize(
     ("answers", "twine", "id_"),
     [
         # Another run uploaded the file, or only the answer to twine was lost.
-        ([*UNSEEN, "same", "same"], "409", None),
+        ([*UNSEEN, "same", "same"], twine_error("409 Conflict"), None),
         ([*UNSEEN, "same", "same"], "ConnectionError: the answer was lost", None),
-        ([*UNSEEN, "unseen"], "409", "upload-failed"),
-        ([*UNSEEN, "other"], "", "publish-file-conflict"),
+        ([*UNSEEN, "unseen"], twine_error("409 Conflict"), "upload-failed"),
+        ([*UNSEEN, "other"], None, "publish-file-conflict"),
         # The server stopped after the upload; twine's error is shown.
         (UNSEEN, "requests.exceptions.ConnectionError: aborted", "upload-failed"),
     ],
 )
 def test_the_server_is_asked_again_after_an_upload(
     answers: list[str],
-    twine: str,
+    twine: str | None,
     id_: str | None,
-    tmp_path: Path,
     server: Server,
-    two: tuple[str, str],
-    output: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     states = iter(answers)
@@ -470,22 +456,19 @@ def test_the_server_is_asked_again_after_an_upload(
 
     monkeypatch.setattr(server_listing, "has", has)
     if twine:
-        server.fails[two[0]] = twine_error("409 Conflict") if twine == "409" else twine
+        server.fails[server.old] = twine
     if id_:
-        with raises(id_):
-            main_publish.main(context(tmp_path, "--to", URL))
+        server.refuses(id_)
     else:
-        main_publish.main(context(tmp_path, "--to", URL))
-        assert server.uploads == [two[1]]
+        server.publish()
+        assert server.uploads == [server.new]
         assert len(server.commands) == 2
 
 
-def test_an_upload_that_no_page_lists_is_a_warning(
-    tmp_path: Path, server: Server, two: tuple[str, str], output: list[str]
-) -> None:
+def test_an_upload_that_no_page_lists_is_a_warning(server: Server) -> None:
     server.pages = False
-    main_publish.main(context(tmp_path, "--to", URL))
-    assert sum("nothing was compared" in line for line in output) == 2
+    server.publish()
+    assert sum("nothing was compared" in line for line in server.output) == 2
 
 
 @pytest.mark.parametrize(
@@ -528,9 +511,8 @@ def test_each_failure_of_an_upload_has_its_own_error(text: str, what: str, remed
 
 
 def test_the_evidence_has_no_colours_and_no_password() -> None:
-    text = main_publish.readable_output(
-        twine_error("409 Conflict", f"exists; you sent {SECRET}"), TO
-    )
+    error = twine_error("409 Conflict", f"exists; you sent {SECRET}")
+    text = main_publish.readable_output(error, Destination(URL, (), "ana", SECRET))
     problem = main_publish.upload_problem(text, "a.whl", URL)
     assert problem.evidence == (
         f"ERROR    HTTPError: 409 Conflict from {URL}\n         exists; you sent ***"
@@ -538,61 +520,41 @@ def test_the_evidence_has_no_colours_and_no_password() -> None:
 
 
 def test_an_upload_that_takes_too_long_fails(
-    tmp_path: Path, server: Server, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = Finished((), 124, "Uploading", 3600.0)
     monkeypatch.setattr(programs, "capture", lambda *_, **__: late)
-    with raises("upload-failed") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert "not done after 3600 s" in caught.value.evidence
+    assert "not done after 3600 s" in server.refuses("upload-failed").evidence
 
 
-def test_an_address_with_a_token_is_not_printed(
-    tmp_path: Path, server: Server, two: tuple[str, str], output: list[str]
-) -> None:
+def test_an_address_with_a_token_is_not_printed(server: Server) -> None:
     url = f"{URL}?token=t0psecret"
-    (tmp_path / ".pypirc").write_text(
+    (server.root / ".pypirc").write_text(
         f"[distutils]\nindex-servers = ours\n[ours]\nrepository = {url}\n", encoding="utf-8"
     )
     server.url = url
-    ctx = context(tmp_path, "--to", "ours")
-    main_publish.main(ctx)
-    assert "t0psecret" not in "\n".join(output)
-    assert f"to {URL}?***" in "\n".join(output)
-    server.fails, server.has = {two[0]: twine_error("404 Not Found").replace(URL, url)}, {}
-    with raises("upload-failed") as caught:
-        main_publish.main(ctx)
-    assert "t0psecret" not in str(caught.value)
-    server.fails = {two[0]: "NonInteractive: Credential not found"}
-    with raises("upload-failed") as caught:
-        main_publish.main(ctx)
-    assert "t0psecret" not in str(caught.value)
-    server.has[two[0]] = "other"
-    with raises("publish-file-conflict") as caught:
-        main_publish.main(ctx)
-    assert "t0psecret" not in str(caught.value)
+    server.publish("--to", "ours")
+    assert f"to {URL}?***" in "\n".join(server.output)
+    shown = server.output
+    for error in (twine_error("404").replace(URL, url), "NonInteractive: Credential not found"):
+        server.fails, server.has = {server.old: error}, {}
+        shown.append(str(server.refuses("upload-failed", "--to", "ours")))
+    server.has[server.old] = "other"
+    shown.append(str(server.refuses("publish-file-conflict", "--to", "ours")))
+    assert "t0psecret" not in "\n".join(shown)
 
 
 @pytest.mark.parametrize(
     "name",
     ["simple/llama-cpp-python/index.html", "contents.json", "index.html", "more.html", "cpu/x.txt"],
 )
-@pytest.mark.parametrize("words", [(), ("--to", URL)])
-def test_a_changed_dist_is_not_published(
-    name: str, words: tuple[str, ...], tmp_path: Path, server: Server, output: list[str]
-) -> None:
-    dist = tmp_path / "dist"
-    tiny.release(dist, "cpu", None)
-    tiny.indexed(dist)
-    main_publish.main(context(tmp_path, *words))
-    output.clear()
-    (dist / name).write_text("pip install something-else", encoding="utf-8")
-    server.commands.clear()
-    with raises("publish-dist-changed") as caught:
-        main_publish.main(context(tmp_path, *words))
-    assert name in caught.value.evidence
-    assert "nox -s release -- --target cpu --fresh" in caught.value.remedy
-    assert (output, server.commands) == ([], [])
+@pytest.mark.parametrize("words", [("--target", "cpu"), ("--to", URL)])
+def test_a_changed_dist_is_not_published(name: str, words: tuple[str, ...], server: Server) -> None:
+    (server.root / "dist" / name).write_text("pip install something-else", encoding="utf-8")
+    problem = server.refuses("publish-dist-changed", *words)
+    assert name in problem.evidence
+    assert re.search(r"nox -s release -- --target cpu(,\S+)? --fresh", problem.remedy)
+    assert (server.output, server.commands) == ([], [])
 
 
 def test_the_remedy_writes_changed_releases_with_their_own_options(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import html
 import itertools
 import re
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -20,43 +19,9 @@ from sessions.shared.checks import Check, CheckGroup
 from sessions.verify import wheel_rules
 from tests import fakes
 from tests.evidence import CHARTS, COMMIT, proven, untested
+from tests.html_page import Page
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=y>&{{ 7*7 }}{% x %}</style></svg>"
-
-
-class Page(HTMLParser):
-    """A parsed page: start tags with attributes, and texts. The tags must be nested correctly."""
-
-    VOID = frozenset({"meta", "link", "br", "hr", "img", "input"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.texts: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        """The text of the page with normalized white space."""
-        return " ".join(" ".join(self.texts).split())
 
 
 def page(found: Evidence, bench: tuple[Chart, ...] = ()) -> Page:
