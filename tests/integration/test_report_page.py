@@ -136,15 +136,24 @@ def too_wide(page: Any) -> list[str]:
     return found
 
 
+@pytest.fixture
+def show(visit: Any, tmp_path: Path) -> Any:
+    """A function that opens the report page of a wheel, or a text, like ``visit``."""
+
+    def opened(page: Evidence | str, *words: Any, **named: Any) -> Any:
+        file = tmp_path / "report.html"
+        text = page if isinstance(page, str) else report_page.render(page, COMMIT, CHARTS)
+        file.write_text(text, encoding="utf-8")
+        return visit(file, *words, **named)
+
+    return opened
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", PAGES)
-def test_the_page_is_accessible(
-    name: str, scheme: str, width: int, visit: Any, tmp_path: Path
-) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(PAGES[name](), COMMIT, CHARTS), encoding="utf-8")
-    page, seen = visit(file, scheme, width)
+def test_the_page_is_accessible(name: str, scheme: str, width: int, show: Any) -> None:
+    page, seen = show(PAGES[name](), scheme, width)
     assert seen == []
     if name != "crowded":  # it is checked below, with open details; for the others that is slow
         assert complaints(page) == []
@@ -156,11 +165,9 @@ def test_the_page_is_accessible(
     assert seen == []
 
 
-def test_the_page_follows_the_colour_scheme(visit: Any, tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
+def test_the_page_follows_the_colour_scheme(show: Any) -> None:
     colours = [
-        visit(file, scheme)[0].evaluate("getComputedStyle(document.body).backgroundColor")
+        show(proven(), scheme)[0].evaluate("getComputedStyle(document.body).backgroundColor")
         for scheme in SCHEMES
     ]
     light, dark = (sum(map(int, colour[4:-1].split(","))) for colour in colours)
@@ -168,10 +175,8 @@ def test_the_page_follows_the_colour_scheme(visit: Any, tmp_path: Path) -> None:
     assert dark < 3 * 40
 
 
-def test_the_page_can_be_used_with_the_keyboard(visit: Any, tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(proven(), COMMIT, CHARTS), encoding="utf-8")
-    page, _ = visit(file, width=360)
+def test_the_page_can_be_used_with_the_keyboard(show: Any) -> None:
+    page, _ = show(proven(), width=360)
     focused = "document.activeElement"
     page.keyboard.press("Tab")
     box = page.locator(".skip").bounding_box()
@@ -198,11 +203,9 @@ def test_the_page_can_be_used_with_the_keyboard(visit: Any, tmp_path: Path) -> N
     assert page.evaluate(f"{focused}.parentElement.open")
 
 
-def test_tables_keep_their_roles_on_a_phone(visit: Any, tmp_path: Path) -> None:
+def test_tables_keep_their_roles_on_a_phone(show: Any) -> None:
     # In some browsers a style that removes the layout of a table also removes its role.
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
-    page, _ = visit(file, width=360)
+    page, _ = show(proven(), width=360)
     table = page.get_by_role("table", name="Device code")
     header = table.get_by_role(
         "rowheader", name="PTX, which the driver compiles, only if the target asks for it"
@@ -213,12 +216,8 @@ def test_tables_keep_their_roles_on_a_phone(visit: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("motion", "behaviour"), [("reduce", "auto"), ("no-preference", "smooth")])
-def test_reduced_motion_disables_smooth_scrolling(
-    motion: str, behaviour: str, visit: Any, tmp_path: Path
-) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
-    page, _ = visit(file)
+def test_reduced_motion_disables_smooth_scrolling(motion: str, behaviour: str, show: Any) -> None:
+    page, _ = show(proven())
     page.emulate_media(reduced_motion=motion)
     shown = page.evaluate("getComputedStyle(document.documentElement).scrollBehavior")
     assert shown == behaviour
@@ -237,25 +236,21 @@ def test_reduced_motion_disables_smooth_scrolling(
         ('<img src="data:,">', "critical: image-alt"),
     ],
 )
-def test_a_bad_page_is_noticed(bad: str, problem: str, visit: Any, tmp_path: Path) -> None:
+def test_a_bad_page_is_noticed(bad: str, problem: str, show: Any) -> None:
     """The tests above can fail. The policy of the page, which would block it, is removed."""
     text = report_page.render(untested(), COMMIT)
     head, _, rest = text.partition('<meta http-equiv="Content-Security-Policy"')
     rest = rest.partition("\n")[2]
-    file = tmp_path / "report.html"
-    file.write_text(f"{head}{rest.replace('<footer>', f'{bad}<footer>')}", encoding="utf-8")
-    page, seen = visit(file, width=360)
+    page, seen = show(f"{head}{rest.replace('<footer>', f'{bad}<footer>')}", width=360)
     assert any(problem in line for line in [*seen, *complaints(page)])
 
 
-def test_the_policy_blocks_hostile_content(visit: Any, tmp_path: Path) -> None:
+def test_the_policy_blocks_hostile_content(show: Any) -> None:
     text = report_page.render(untested(), COMMIT)
-    file = tmp_path / "report.html"
     with socket.create_server(("127.0.0.1", 0)) as server:
         image = f'<img alt="x" src="http://127.0.0.1:{server.getsockname()[1]}/x.png">'
         bad = f'{image}<script>document.title = "x"</script>'
-        file.write_text(text.replace("<footer>", f"{bad}<footer>"), encoding="utf-8")
-        page, seen = visit(file)
+        page, seen = show(text.replace("<footer>", f"{bad}<footer>"))
         server.settimeout(1)
         with pytest.raises(TimeoutError):
             server.accept()  # no request
