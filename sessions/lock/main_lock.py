@@ -59,8 +59,8 @@ def main(ctx: Context) -> None:
 
 def lock_sdist(ctx: Context, version: str) -> None:
     """Add one release of llama-cpp-python to ``data/knowledge/sdists.toml``."""
-    asked, version = version, _published(ctx, version)
-    if asked == LATEST and version in knowledge.sdists():
+    requested, version = version, _published(ctx, version)
+    if requested == LATEST and version in knowledge.sdists():
         console.done(f"The newest release, llama-cpp-python {version}, is locked already.")
         return
     with ctx.scratch() as folder:

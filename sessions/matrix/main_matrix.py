@@ -45,8 +45,8 @@ def main(ctx: Context) -> None:
             rows.append(_serve_or_fail(ctx, spec, built))
     seconds = round(time.monotonic() - start, 1)
     failed = [row for row in rows if row.outcome == "failed"]
-    made = Matrix(began.isoformat(timespec="seconds"), seconds, tuple(rows))
-    records.write(record, "matrix", made, ok=not failed)
+    result = Matrix(began.isoformat(timespec="seconds"), seconds, tuple(rows))
+    records.write(record, "matrix", result, ok=not failed)
     console.table("", COLUMNS, map(cells, rows))
     # In a table with many columns the long names would be wrapped.
     for path in dict.fromkeys(f"wheels/{r.folder}/{r.file}" for r in rows if r.file):
@@ -107,18 +107,15 @@ def shared(
 
 def build(ctx: Context, spec: BuildSpec, rows: Sequence[MatrixRow]) -> MatrixRow:
     """Build the wheel of a target with child sessions, if it is not up to date."""
-    at = dataclasses.replace(ctx, spec=spec)
+    record = dataclasses.replace(ctx, spec=spec).record("wheel")
     start, cpu = time.monotonic(), programs.cpu_seconds()
-    before = records.read(at.record("wheel"), "wheel", Wheel)
-    log = at.build / "matrix.log"
-    disk.mark(at.build)
+    before = records.read(record, "wheel", Wheel)
     fresh = ["--fresh"] if ctx.options.fresh else []
     words = [*child_nox.words(ctx.options), *fresh]
-    code = child_nox.heard(ctx.root, ["wheel", "verify"], spec.base, words, env=ctx.env, log=log)
-    wheel = records.read(at.record("wheel"), "wheel", Wheel)
+    code, reason = _run(ctx, spec, ["wheel", "verify"], words)
+    wheel = records.read(record, "wheel", Wheel)
     if code or wheel is None:
-        output = log.read_text(encoding="utf-8")
-        return failed(spec, child_nox.reason(output), command(ctx, spec))
+        return failed(spec, reason, command(ctx, spec))
     new = wheel != before
     cache = wheel.cache if new else {}
     earlier = [_inputs(ctx, row.folder) for row in rows if row.outcome in ("built", "up to date")]
@@ -143,8 +140,8 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
         text = f"the wheel of Python {built.python}, of which this one is made, failed"
         return failed(spec, text, built.remedy)
     wheel = ctx.root / "wheels" / built.folder / built.file
-    if reason := python_tag.refusal(wheel, spec.python):
-        why = f"the wheel of {built.python} cannot serve Python {spec.python}: {reason}"
+    if refusal := python_tag.refusal(wheel, spec.python):
+        why = f"the wheel of {built.python} cannot serve Python {spec.python}: {refusal}"
         return failed(spec, why, f"leave {spec.python} out of --pythons")
     if python_tag.serves(built.file, spec.python):
         return dataclasses.replace(
@@ -159,26 +156,24 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
     at = dataclasses.replace(ctx, spec=spec)
     start, cpu = time.monotonic(), programs.cpu_seconds() + time.process_time()
     with disk.lock(ctx.lock_of(spec.target), console.say):
-        made, new = repack(at, wheel, built)
-    path = at.wheels / made.file
+        copy, new = repack(at, wheel, built)
+    path = at.wheels / copy.file
     if new:
         options = dataclasses.replace(ctx.options, python=spec.python)
         words = [*child_nox.words(options, given=True), f"--wheel={path}"]
-        log = at.build / "matrix.log"
-        code = child_nox.heard(ctx.root, ["verify"], spec.base, words, env=ctx.env, log=log)
+        code, reason = _run(ctx, spec, ["verify"], words)
         if code:
-            reason = child_nox.reason(log.read_text(encoding="utf-8"))
             return failed(spec, reason, command(ctx, spec, f"--wheel={path}"))
-        records.write(at.build / "repack.json", "repack", made)
+        records.write(at.build / "repack.json", "repack", copy)
     used = programs.cpu_seconds() + time.process_time() - cpu
     return MatrixRow(
         target=spec.base,
         python=spec.python,
         outcome="repacked" if new else "up to date",
         folder=spec.target,
-        file=made.file,
-        sha256=made.sha256,
-        size=made.size,
+        file=copy.file,
+        sha256=copy.sha256,
+        size=copy.size,
         wall_seconds=round(time.monotonic() - start, 1),
         cpu_seconds=round(used, 1) if sys.platform != "win32" else None,
         cache={},
@@ -220,7 +215,7 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
         before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
         if before and before.file != path.name:
             (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is replaced below
-    made = dataclasses.replace(
+    copy = dataclasses.replace(
         base,
         file=path.name,
         sha256=digest,
@@ -236,8 +231,8 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
     )
     # The record of a build that made the same bytes has more values.
     if before is None or before.sha256 != digest:
-        records.write(ctx.wheels / "wheel.json", "wheel", made)
-    return made, True
+        records.write(ctx.wheels / "wheel.json", "wheel", copy)
+    return copy, True
 
 
 def failed(spec: BuildSpec, reason: str, remedy: str) -> MatrixRow:
@@ -255,18 +250,30 @@ def command(ctx: Context, spec: BuildSpec, *more: str) -> str:
     return programs.typed(["nox", "-s", "verify", "--", f"--target={spec.base}", *words, *more])
 
 
+def _run(
+    ctx: Context, spec: BuildSpec, sessions: Sequence[str], words: Sequence[str]
+) -> tuple[int, str]:
+    """Run child sessions for a target. Returns the exit code, and the reason if it is not 0."""
+    log = _log(ctx, spec)
+    disk.mark(log.parent)
+    code = child_nox.heard(ctx.root, sessions, spec.base, words, env=ctx.env, log=log)
+    return code, child_nox.reason(log.read_text(encoding="utf-8"))
+
+
+def _log(ctx: Context, spec: BuildSpec) -> Path:
+    return dataclasses.replace(ctx, spec=spec).build / "matrix.log"
+
+
 def _find_pythons(ctx: Context) -> None:
     """Raise Problem, before anything is built, if a Python that builds a wheel is missing."""
     builders = {specs[0].python: specs[0] for specs in reversed(groups(ctx.specs))}
     for spec in builders.values():
-        folder = dataclasses.replace(ctx, spec=spec).build
-        disk.mark(folder)
-        log, words = folder / "matrix.log", child_nox.words(ctx.options, "probe")
-        if child_nox.heard(ctx.root, ["probe"], spec.base, words, env=ctx.env, log=log):
+        code, reason = _run(ctx, spec, ["probe"], child_nox.words(ctx.options, "probe"))
+        if code:
             raise Problem(
-                f"Nothing was built. {child_nox.reason(log.read_text(encoding='utf-8'))}",
+                f"Nothing was built. {reason}",
                 id="matrix-nothing-built",
-                evidence=f"the output of the session probe is above, and in {log}",
+                evidence=f"the output of the session probe is above, and in {_log(ctx, spec)}",
                 remedy=f"follow the fix that probe shows above; if only Python {spec.python} "
                 "is missing, build with one that is installed: --python X.Y",
             )

@@ -99,11 +99,12 @@ def assemble(dist: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
     """
     part, _ = _temporary(dist)
     disk.mark(part)
-    made = {outcome.gate.target: outcome for outcome in outcomes}
-    refused = {name: outcome.gate for name, outcome in made.items() if not outcome.release}
-    stay = [name for name in dist_contents.released(dist) if name not in made or name in refused]
+    targets = {outcome.gate.target: outcome for outcome in outcomes}
+    refused = {name: outcome.gate for name, outcome in targets.items() if not outcome.release}
+    released = dist_contents.released(dist)
+    stay = [name for name in released if name not in targets or name in refused]
     gates = _keep(dist, part, stay)
-    for name, outcome in made.items():
+    for name, outcome in targets.items():
         if outcome.release and outcome.wheel:
             gates[name] = outcome.gate
             folder = part / name

@@ -234,13 +234,6 @@ def _sha256(ctx: Context) -> str:
     return wheel.sha256 if wheel else ""
 
 
-def _started(found: Evidence) -> list[str]:
-    """When the runs that a release stands on began, ISO 8601."""
-    return [
-        run.report.started for run in runs_of_wheel(found) if run.place in required_places(found)
-    ]
-
-
 def _test(ctx: Context, reports: Sequence[remote_reports.Report]) -> int:
     """Run the sessions that test the wheel: on each GPU that is here and has no report yet."""
     name, options = ctx.spec.base, ctx.options

@@ -130,8 +130,11 @@ def failed_verify_as_ok(project: Project) -> None:
 @pytest.mark.parametrize(
     ("damage", "evidence", "session"),
     [
-        (lambda p: records.write(p.build / "steps.json", "steps", SLOWER),
-         "steps.json belongs to another build than the wheel", "wheel"),
+        (
+            lambda p: records.write(p.build / "steps.json", "steps", SLOWER),
+            "steps.json belongs to another build than the wheel",
+            "wheel",
+        ),
         (lambda p: p.found.path.unlink(), f"{fakes.wheel().file} is missing", "verify"),
         (failed_verify_as_ok, "verify.json is damaged, or was changed by hand", "verify"),
         (lambda p: (p.build / SMOKE).unlink(), f"{SMOKE}: missing", "smoke"),
@@ -146,7 +149,7 @@ def failed_verify_as_ok(project: Project) -> None:
         (lambda p: p.replace(BENCH, b"Linux", b"Linu\xff"), f"{BENCH}: {DIGEST}", "bench"),
         (lambda p: p.replace(BENCH, b"104.0", b"204.0"), f"{BENCH}: {DIGEST}", "bench"),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_belong_together_is_refused(
     damage: Callable[[Project], None], evidence: str, session: str, project: Project
 ) -> None:

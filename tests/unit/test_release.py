@@ -20,11 +20,10 @@ from sessions.build.model import Wheel
 from sessions.command_line import child_nox
 from sessions.probe import gpu_choice
 from sessions.release import dist_contents, git_state, main_release
-from sessions.release.evidence import Evidence, Run
+from sessions.release.evidence import Evidence
 from sessions.release.index import builder
 from sessions.release.model import Gate, Release
 from sessions.run import smoke_results
-from sessions.run.model import SmokeReport
 from sessions.shared import disk, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
@@ -82,18 +81,14 @@ def released(target: str, content: str) -> Evidence:
     wheel = dataclasses.replace(found.wheel, timing={})
     verdict = checks_digest.verdict(spec, wheel)
     verify = dataclasses.replace(found.verify, fingerprint=verdict)
-    card = gpu_choice.capabilities(spec)
-    gone = () if card else fakes.ON_A_GPU
-    where = {
-        "device": "A GPU" if card else "cpu",
-        "capability": card[0] if card else None,
-        "checks": [check for check in fakes.smoke_checks() if check["id"] not in gone],
-    }
-    text = fakes.report_text(facts, spec.target, **where)
-    run = Run(smoke_results.opened(text, None, digest, "here"), text)
-    on = {key: where[key] for key in ("device", "capability")}
-    ops = (fakes.ops_run(facts, spec, **on),)
-    return dataclasses.replace(found, wheel=wheel, verify=verify, runs=(run,), ops=ops)
+    places = gpu_choice.capabilities(spec)
+    on_gpu = {"device": "A GPU", "capability": places[0] if places else None}
+    device = on_gpu if places else {"device": "cpu", "capability": None}
+    gone = () if places else fakes.ON_A_GPU
+    checks = [check for check in fakes.smoke_checks() if check["id"] not in gone]
+    found = fakes.rerun(found, **device, checks=checks)
+    ops = (fakes.ops_run(facts, spec, **device),)
+    return dataclasses.replace(found, wheel=wheel, verify=verify, ops=ops)
 
 
 _CALLS: dict[Path, list[tuple[list[str], str, list[str]]]] = {}  # the calls of a stored release
@@ -308,8 +303,9 @@ def test_sha256sums_has_every_file_except_the_records_of_the_release(world: Worl
 def test_the_same_records_give_the_same_bytes(world: World) -> None:
     world.after()
     before = world.files()
-    world.release()
+    world.release("--allow-untested-gpu")
     assert world.files() == before
+    assert b"UNTESTED" not in b"".join(before.values())
 
 
 @pytest.mark.parametrize(("lang", "there"), [("en", {"WHEEL.md"}), ("es", {"WHEEL.es.md"})])
@@ -375,11 +371,6 @@ def test_an_untested_wheel_is_marked_in_every_document(world: World) -> None:
     assert files["SHA256SUMS"].startswith(b"# UNTESTED on 12.0\n")
 
 
-def test_a_tested_wheel_is_not_marked_as_untested(world: World) -> None:
-    world.release("--allow-untested-gpu")
-    assert [name for name, data in world.files("rtx50").items() if b"UNTESTED" in data] == []
-
-
 def test_a_report_is_imported_by_smoke(world: World) -> None:
     world.release("--report", "r.json", "--signers", "keys")
     words = ["--report", "r.json", "--signers", "keys"]
@@ -395,17 +386,6 @@ def test_a_report_needs_exactly_one_target() -> None:
 
 
 # ---- Several targets ----
-
-
-def test_after_a_target_that_fails_the_others_are_released(world: World) -> None:
-    world.codes["rtx50"] = 1
-    problem = world.refused("--target", "rtx50,hopper")
-    assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
-    assert "Records of rtx50 are missing or damaged" in problem.evidence
-    assert not (world.dist / "rtx50").exists()
-    assert (world.dist / "hopper" / NAME).exists()
-    assert "| hopper | RELEASE |" in world.page
-    assert "| rtx50 | NOT RELEASABLE |" in world.page
 
 
 def test_releases_one_by_one_and_together_give_the_same_bytes(world: World) -> None:
@@ -443,17 +423,23 @@ def test_a_refusal_keeps_the_earlier_release(world: World, capsys: Output) -> No
     assert "released before" not in world.page
 
 
-def test_a_refusal_of_one_releases_the_other_and_keeps_both(world: World) -> None:
+def test_after_a_target_that_fails_the_others_are_released(world: World) -> None:
     world.after("--target", "rtx50,hopper")
     world.content, world.codes = "two", {"rtx50": 1}
-    world.refused("--target", "rtx50,hopper")
+    problem = world.refused("--target", "rtx50,hopper")
+    assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
     assert world.files("rtx50")[NAME] == pack("one")
     assert world.files("hopper")[NAME] == pack("two")
+    assert "| hopper | RELEASE |" in world.page
+    assert "| rtx50 | NOT RELEASABLE |" in world.page
 
 
 def test_a_refusal_without_an_earlier_release(world: World) -> None:
-    world.status = " M noxfile.py\n"
-    assert "stays" not in world.refused().evidence
+    world.codes["rtx50"] = 1
+    problem = world.refused()
+    assert "Records of rtx50 are missing or damaged" in problem.evidence
+    assert "stays" not in problem.evidence
+    assert not (world.dist / "rtx50").exists()
     assert not (world.root / "build/rtx50/release.json").exists()
 
 
@@ -533,54 +519,40 @@ def test_fresh_writes_changed_files_again(world: World, capsys: Output) -> None:
     assert "rtx50/WHEEL.md: changed since it was written" in output
 
 
-def test_a_changed_document_of_another_target_is_refused(world: World) -> None:
-    world.after("--target", "hopper")
-    (world.dist / "hopper" / "WHEEL.md").write_text("better\n")
-    with raises("dist-changed") as caught:
-        world.release("--target", "rtx50")
-    assert caught.value.evidence == "hopper/WHEEL.md: changed since it was written"
-    assert "nox -s release -- --target hopper --fresh" in caught.value.remedy
-    assert [target for _, target, _ in world.calls] == ["hopper"]  # before any build
-    assert not (world.dist / "rtx50").exists()
-    world.release("--target", "hopper", "--fresh")
-    world.release("--target", "rtx50")
-
-
-def test_without_contents_json_other_targets_are_not_replaced(world: World) -> None:
+@pytest.mark.parametrize(
+    ("name", "evidence"),
+    [
+        ("hopper/WHEEL.md", "hopper/WHEEL.md: changed since it was written"),
+        ("contents.json", "hopper/"),  # without it everything counts as changed
+    ],
+)
+def test_a_changed_release_of_another_target_is_refused(
+    name: str, evidence: str, world: World
+) -> None:
     world.after("--target", "rtx50,hopper")
-    before = world.files()
-    (world.dist / "contents.json").write_text("{}\n")
-    calls = len(world.calls)
-    with raises("dist-changed"):
+    before, calls = world.files(), len(world.calls)
+    (world.dist / name).write_text("{}\n")
+    with raises("dist-changed") as caught:
         world.release("--target", "rtx50", "--fresh")
-    assert len(world.calls) == calls
+    assert caught.value.evidence.startswith(evidence)
+    assert "nox -s release -- --target hopper --fresh" in caught.value.remedy
+    assert len(world.calls) == calls  # before any build
     assert (world.dist / "hopper" / NAME).exists()
     world.release("--target", "rtx50,hopper", "--fresh")
     assert world.files() == before
 
 
-def test_a_target_whose_folder_was_deleted_leaves_the_index(world: World) -> None:
+def test_only_released_folders_stay(world: World) -> None:
     world.after("--target", "rtx50,hopper")
+    shutil.rmtree(world.root / "build" / "hopper")  # an earlier release needs no build records
+    (world.dist / "evil").mkdir()
+    (world.dist / "evil" / "index.html").write_text("pip install something-else\n")
+    world.release("--target", "rtx50", "--fresh")
+    assert not (world.dist / "evil").exists()
+    assert (world.dist / "hopper" / NAME).exists()
     shutil.rmtree(world.dist / "hopper")
     world.release("--target", "rtx50")
     assert not (world.dist / "cu131-sm90").exists()
-
-
-def test_unknown_folders_in_dist_are_not_copied(world: World) -> None:
-    world.after("--target", "hopper")
-    evil = world.dist / "evil"
-    evil.mkdir()
-    (evil / "index.html").write_text("pip install something-else\n")
-    world.release("--target", "rtx50", "--fresh")
-    assert not evil.exists()
-    assert (world.dist / "hopper" / NAME).exists()
-
-
-def test_earlier_releases_stay_without_their_build_records(world: World) -> None:
-    world.after("--target", "hopper")
-    shutil.rmtree(world.root / "build" / "hopper")
-    world.release("--target", "rtx50")
-    assert (world.dist / "hopper" / NAME).exists()
 
 
 @pytest.mark.parametrize(
@@ -947,24 +919,10 @@ def test_without_a_signature_nothing_is_released(
     assert not world.dist.exists()
 
 
-def test_the_report_and_its_signature_are_released_unchanged(world: World) -> None:
+def test_reports_and_signatures_are_released_unchanged(world: World) -> None:
     world.after()
     build = world.root / "build" / "rtx50"
     (build / "smoke-report-12.0.json.sig").write_bytes(b"signed\n")
-    world.release()
-    files = world.files("rtx50")
-    assert files["smoke-12.0.json"] == (build / "smoke-report-12.0.json").read_bytes()
-    assert files["smoke-12.0.json.sig"] == b"signed\n"
-    report = records.need(build / "smoke-12.0.json", "smoke", SmokeReport)
-    assert (
-        smoke_results.opened(files["smoke-12.0.json"].decode(), None, report.sha256, "here")
-        == report
-    )
-
-
-def test_a_benchmark_is_in_the_documents(world: World) -> None:
-    world.after()
-    build = world.root / "build" / "rtx50"
     wheel = records.need(build / "wheel.json", "wheel", Wheel)
     found = fakes.measured(fakes.evidence(fakes.wheel_facts(sha256=wheel.sha256)), "seed")
     assert found.measured is not None
@@ -972,6 +930,8 @@ def test_a_benchmark_is_in_the_documents(world: World) -> None:
     (build / "bench-report.json").write_bytes(found.measured.encode())
     world.release()
     files = world.files("rtx50")
+    assert files["smoke-12.0.json"] == (build / "smoke-report-12.0.json").read_bytes()
+    assert files["smoke-12.0.json.sig"] == b"signed\n"
     assert files["bench.json"] == found.measured.encode()
     assert b"| seed | generation | 1 |" in files["WHEEL.md"]
     assert b"over seed: same" in files["report.html"]

@@ -190,12 +190,12 @@ def parts(found: Evidence) -> list[Part]:
     members, whole = found.facts.members, max(sum(found.facts.members.values()), 1)
     names = {library.member for library in found.facts.libraries}
     rest = [size for member, size in members.items() if member not in names]
-    made = [
+    libraries = [
         Part(member.rsplit("/", 1)[-1], members[member], 100 * members[member] / whole)
         for member in sorted(names, key=lambda member: (-members[member], member))
     ]
     all_else = f"{len(rest)} files of Python and documents"
-    return [*made, Part(all_else, sum(rest), 100 * sum(rest) / whole)]
+    return [*libraries, Part(all_else, sum(rest), 100 * sum(rest) / whole)]
 
 
 def kernels(found: Evidence) -> dict[str, Any]:
@@ -203,11 +203,11 @@ def kernels(found: Evidence) -> dict[str, Any]:
     sizes = requirements.pieces(found, "kernels")
     whole = sum(sizes.values())
     ranked = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
-    made = [Part(name, size, 100 * size / whole) for name, size in ranked[:KERNELS]]
+    parts = [Part(name, size, 100 * size / whole) for name, size in ranked[:KERNELS]]
     if rest := ranked[KERNELS:]:
         left = sum(size for _, size in rest)
-        made.append(Part(f"{len(rest)} others", left, 100 * left / whole))
-    return {"whole": whole, "count": len(sizes), "parts": made}
+        parts.append(Part(f"{len(rest)} others", left, 100 * left / whole))
+    return {"whole": whole, "count": len(sizes), "parts": parts}
 
 
 def build(found: Evidence) -> dict[str, Any] | None:

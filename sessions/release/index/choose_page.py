@@ -134,7 +134,7 @@ def _gpu_names(release: Release) -> str:
     """The GPUs that the machine code is for: families, or the GPUs of a small family."""
     if release.cuda is None:
         return "no GPU: any x86-64 CPU" if release.system.endswith("x86_64") else "no GPU"
-    arm, made = release.system.endswith("aarch64"), []
+    arm, shown = release.system.endswith("aarch64"), []
     for number in sorted({knowledge.parse_arch(arch)[0] for arch in release.archs}):
         capability = f"{number // 10}.{number % 10}"
         names = [
@@ -143,9 +143,9 @@ def _gpu_names(release: Release) -> str:
             if row["capability"] == capability and (arm or not row.get("arm"))
             for name in (row["names"] if len(row["names"]) <= SMALL else [row["family"]])
         ]
-        made.append(f"{', '.join(names)} ({capability})".lstrip())
+        shown.append(f"{', '.join(names)} ({capability})".lstrip())
     fp4 = any(arch.startswith("120a") for arch in release.archs)
-    return ", ".join(made) + (" with native FP4" if fp4 else "")
+    return ", ".join(shown) + (" with native FP4" if fp4 else "")
 
 
 def pythons(file: str) -> list[str]:

@@ -7,6 +7,7 @@ its ``.dist-info``. The same inputs give the same bytes.
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import zipfile
@@ -61,21 +62,13 @@ def make(wheel: Path, folder: Path, label: str, needs: Properties) -> Path:
         record = old.getinfo(f"{info_folder}/RECORD")
         for info in old.infolist():
             data = old.read(info)
-            if info.filename == record.filename:
-                member = _like(info, f"{info_folder}/variant.json")
+            if info is record:
+                member = copy.copy(info)  # the same time, kind and compression
+                member.filename = f"{info_folder}/variant.json"
                 new.writestr(member, added)
                 data = _row(member.filename, added) + data
-            new.writestr(_like(info, info.filename), data)
+            new.writestr(info, data)
     return path
-
-
-def _like(info: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
-    """A new member with the time, kind and compression of another one."""
-    made = zipfile.ZipInfo(name, info.date_time)
-    made.compress_type = info.compress_type
-    made.create_system = info.create_system
-    made.external_attr = info.external_attr
-    return made
 
 
 def _row(name: str, data: bytes) -> bytes:
