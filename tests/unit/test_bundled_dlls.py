@@ -67,6 +67,7 @@ def test_bundled_dlls_are_loaded_before_llama_by_full_paths(
         site / "llama_cpp/lib/llama.dll",
     ]
     assert loaded == [str(path) for path in expected]
+    assert SOURCE.count(f'"{ms_runtime.FOLDER}"') == 1
 
 
 def test_with_llama_cpp_lib_path_only_bundled_dlls_are_loaded(
@@ -80,7 +81,3 @@ def test_with_llama_cpp_lib_path_only_bundled_dlls_are_loaded(
 def test_a_library_that_cannot_be_loaded_is_named(install: Install, loaded: list[str]) -> None:
     with pytest.raises(ImportError, match=r"llama\.dll cannot be loaded: Could not find module"):
         install(*BUNDLED, ours=False).load()
-
-
-def test_the_folder_is_that_of_delvewheel() -> None:
-    assert SOURCE.count(f'"{ms_runtime.FOLDER}"') == 1

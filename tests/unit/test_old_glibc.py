@@ -81,15 +81,11 @@ def test_assembly_and_version_script_of_a_stub_library() -> None:
     )
 
 
-def test_scripts_let_libc_find_the_other_libraries() -> None:
-    scripts = old_glibc.scripts()
+def test_the_linker_gets_scripts_for_libc_and_no_absolute_path() -> None:
+    scripts, flags = old_glibc.scripts(), old_glibc.linker_flags().split()
     assert scripts["libpthread.so"] == "INPUT(AS_NEEDED(-l:libpthread.so.0))\n"
     assert scripts["libc.so"].startswith("GROUP(-l:libc.so.6 AS_NEEDED(-l:libm.so.6 ")
     assert "-l:ld-linux-x86-64.so.2" in scripts["libc.so"]
-
-
-def test_linker_flags_contain_no_absolute_path() -> None:
-    flags = old_glibc.linker_flags().split()
     assert "-static-libstdc++" in flags
     assert not [flag for flag in flags if re.search(r"(^|[ ,=L])/", flag)]
 

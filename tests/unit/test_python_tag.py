@@ -87,18 +87,9 @@ def test_retagged_has_the_bytes_of_a_build_with_that_python(
     sha256 = python_tag.retagged(base, here / name, python, f"cpu+py{python}")
     assert diff.differences(here / name, whole) == ()
     assert sha256 == records.text_sha256(sbom_text(f"cpu+py{python}").encode())
-    # And it was no copy.
-    assert diff.differences(base, whole) != ()
-
-
-def test_a_different_target_in_the_sbom_is_found(tmp_path: Path) -> None:
-    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu")
-    (tmp_path / "b").mkdir()
-    other = tmp_path / "b" / LINUX
-    python_tag.retagged(base, other, "3.11", "rtx50")
-    found = diff.differences(base, other)
-    assert any("sboms" in line for line in found)
-    assert any("RECORD" in line for line in found)
+    changed = " ".join(diff.differences(base, whole))  # so the comparison finds changes
+    assert "sboms" in changed
+    assert "RECORD" in changed
 
 
 @pytest.mark.parametrize(
