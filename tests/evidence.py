@@ -83,7 +83,7 @@ def groups() -> tuple[CheckGroup, ...]:
 def untested(**changes: Any) -> Evidence:
     """The records of an rtx50 wheel that was built and verified, but not run."""
     found = facts()
-    made = fakes.wheel(
+    wheel = fakes.wheel(
         file=found.file,
         sha256=found.sha256,
         size=found.size,
@@ -91,7 +91,7 @@ def untested(**changes: Any) -> Evidence:
         cache={"hits": 0, "misses": 152},
         timing=ninja_log.summary(cold()),
     )
-    return dataclasses.replace(_base(made, found), **changes)
+    return dataclasses.replace(_base(wheel, found), **changes)
 
 
 def proven(**changes: Any) -> Evidence:
@@ -105,20 +105,20 @@ def proven(**changes: Any) -> Evidence:
     return dataclasses.replace(base, **changes)
 
 
-def _base(made: Wheel, found: WheelFacts) -> Evidence:
+def _base(wheel: Wheel, found: WheelFacts) -> Evidence:
     settings = {"build-dir": "/home/user/blackwheel/build/rtx50/tree", "cmake.args": "-GNinja"}
     variables = {"PATH": "/home/user/.cache/blackwheel/tools/bin:/usr/bin", "LC_ALL": "C"}
     return Evidence(
         spec=_spec("rtx50"),
-        path=Path("wheels/rtx50") / made.file,
-        sha256=made.sha256,
+        path=Path("wheels/rtx50") / wheel.file,
+        sha256=wheel.sha256,
         toolchain=fakes.chain(),
         source=fakes.source(),
         toolkit=fakes.toolkit(),
         build=fakes.build_env(settings=settings, variables=variables),
-        wheel=made,
+        wheel=wheel,
         facts=found,
-        verify=VerifyReport(made.file, made.sha256, "rtx50", "f" * 64, 12.0, groups()),
+        verify=VerifyReport(wheel.file, wheel.sha256, "rtx50", "f" * 64, 12.0, groups()),
         runs=(),
         timeline=cold(),
     )

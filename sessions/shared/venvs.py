@@ -23,12 +23,12 @@ def program(venv: Path, name: str) -> Path:
 def make(ctx: Context, python: str, version: str, venv: Path) -> None:
     """Create a venv with a Python of minor version ``version``. Raises Problem."""
     words = [python, "-I", "-m", "venv", str(venv)]
-    made = programs.capture(words, env=child_environment.pip_environment(ctx.env))
-    if made.returncode:
+    done = programs.capture(words, env=child_environment.pip_environment(ctx.env))
+    if done.returncode:
         raise Problem(
             f"Python {version} could not make a venv.",
             id="venv-failed",
-            evidence=tail(made.output),
+            evidence=tail(done.output),
             remedy=f"install the venv module of Python {version} "
             f"(Debian, Ubuntu: apt install python{version}-venv)",
         )

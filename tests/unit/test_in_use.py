@@ -154,12 +154,12 @@ def test_no_run_begins_to_use_a_folder_that_another_replaces(path: Path, start: 
 def test_a_run_that_waits_for_users_does_not_block_new_users(path: Path, start: Start) -> None:
     """Otherwise a child nox would wait for it, and it would wait for the child's parent."""
     first = start(USES, path).ready()
-    writer = start("\nwith in_use.sole(path, say): say('alone')", path)
+    writer = start("\nwith in_use.sole(path, say): say('in the block')", path)
     assert "is in use" in writer.line()
     second = start(USES, path).ready()
     first.end()
     second.end()
-    assert writer.line() == "alone"
+    assert writer.line() == "in the block"
 
 
 def test_a_child_that_needs_the_lock_of_its_parent_fails_at_once(path: Path, start: Start) -> None:

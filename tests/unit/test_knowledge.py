@@ -71,7 +71,7 @@ def test_the_accepted_compilers_are_read_from_nvidias_header() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cuda", "said"),
+    ("text", "cuda", "message"),
     [
         (HOST_CONFIG.replace("_MSC_VER >= 1950", "_MSC_VER >= 1960"), "13.1", "msvc_max=1959"),
         (HOST_CONFIG, "13.4", "gnu_max=15"),
@@ -79,12 +79,12 @@ def test_the_accepted_compilers_are_read_from_nvidias_header() -> None:
     ],
 )
 def test_a_toolkit_that_accepts_other_compilers_than_its_row_is_refused(
-    text: str, cuda: str, said: str
+    text: str, cuda: str, message: str
 ) -> None:
     assert main_toolkit.accepted(HOST_CONFIG, "13.1").gnu_max == 15
     with raises("toolkit-compiler-mismatch") as caught:
         main_toolkit.accepted(text, cuda)
-    assert said in caught.value.evidence
+    assert message in caught.value.evidence
 
 
 @pytest.mark.parametrize(
