@@ -35,7 +35,7 @@ def make(ctx: Context, python: str, version: str, venv: Path) -> None:
 
 
 def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
-    """Run pip and return its stdout. ``what`` it gets is for messages. Raises Problem."""
+    """Run pip and return its stdout. ``what`` it installs, for messages. Raises Problem."""
     python, env = str(program(venv, "python")), child_environment.pip_environment(ctx.env)
     listed = _settings(python, tuple(env.items()))
     command = [python, "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check", *words]
