@@ -19,15 +19,7 @@ from sessions.command_line import parse_options
 from sessions.fetch.model import Source, Toolkit
 from sessions.matrix.model import MatrixRow
 from sessions.payload import ops_checks, report_file, stats
-from sessions.probe.model import (
-    Compiler,
-    Driver,
-    Gpu,
-    InstalledToolkit,
-    Python,
-    Tool,
-    Toolchain,
-)
+from sessions.probe.model import Compiler, Driver, Gpu, InstalledToolkit, Python, Tool, Toolchain
 from sessions.release.evidence import Evidence, OpsRun, Run
 from sessions.run import bench_results, families, ops_results, smoke_results
 from sessions.run.model import SmokeReport

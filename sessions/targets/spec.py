@@ -59,9 +59,7 @@ def first(targets: Mapping[str, BuildSpec]) -> str:
     """The default target. Raises Problem if there is none."""
     if not targets:
         raise UsageProblem(
-            "targets.toml names no target.",
-            id="targets-empty",
-            remedy="git checkout targets.toml",
+            "targets.toml names no target.", id="targets-empty", remedy="git checkout targets.toml"
         )
     return next(iter(targets))
 

@@ -19,10 +19,7 @@ def folders(parent: Path) -> list[str]:
 @pytest.mark.parametrize("cut", [False, True], ids=["wrong file", "cut short"])
 @pytest.mark.parametrize(
     ("session", "target", "message"),
-    [
-        ("source", "cpu", "the source of llama-cpp-python 0.3.16"),
-        ("toolkit", "rtx50", "CUDA 13.1"),
-    ],
+    [("source", "cpu", "the source of llama-cpp-python 0.3.16"), ("toolkit", "rtx50", "CUDA 13.1")],
 )
 def test_bad_download(
     project: Project,

@@ -204,14 +204,8 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [
         ("release", ["rtx50"]),
         ("release --target hopper,", ["hopper"]),
-        (
-            "release --target rtx50,hopper,rtx50 --cuda 13.4",
-            ["rtx50+cuda13.4", "hopper+cuda13.4"],
-        ),
-        (
-            "matrix --targets cpu,ada --pythons 3.12",
-            ["cpu", "cpu+py3.12", "ada", "ada+py3.12"],
-        ),
+        ("release --target rtx50,hopper,rtx50 --cuda 13.4", ["rtx50+cuda13.4", "hopper+cuda13.4"]),
+        ("matrix --targets cpu,ada --pythons 3.12", ["cpu", "cpu+py3.12", "ada", "ada+py3.12"]),
     ],
 )
 def test_release_and_matrix_get_each_target_once_and_lock_none(
