@@ -160,9 +160,9 @@ def _chosen(request: Request, folder: Path) -> Options:
     added_releases.load(_cache(env.get("BLACKWHEEL_CACHE")))
     if chosen.version == targets_file.LATEST:
         why = "" if chosen.offline else _ask_index()
-        newest = spec.normal(chosen).version
+        newest = spec.normalized(chosen).version
         _say_once(f"version latest: {newest}{why or ', the newest of the locked releases'}")
-    return _for_python(spec.normal(chosen), request.stages)
+    return _for_python(spec.normalized(chosen), request.stages)
 
 
 def _for_python(chosen: Options, sessions: Collection[str]) -> Options:

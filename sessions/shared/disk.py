@@ -257,11 +257,11 @@ def owner(path: Path) -> tuple[str, bool]:
         with contextlib.suppress(psutil.Error):
             is_open = any(Path(file.path) == path.resolve() for file in process.open_files())
             if is_open and process.pid != os.getpid():
-                return described(process.pid), process in parents
+                return describe(process.pid), process in parents
     return "Another run", False
 
 
-def described(pid: int) -> str:
+def describe(pid: int) -> str:
     """A process for people: its id, its command and its folder."""
     import psutil
 

@@ -228,7 +228,7 @@ def sdist_of(version: str, row: Mapping[str, Any]) -> Sdist:
 _KEPT: dict[str, Sdist] = {}  # releases locked in the cache, read when a command starts
 
 
-def keep(sdists: Iterable[Sdist]) -> None:
+def add_sdists(sdists: Iterable[Sdist]) -> None:
     """Add releases that are locked in the cache."""
     _KEPT.update({sdist.version: sdist for sdist in sdists})
 
@@ -270,7 +270,7 @@ def builders() -> tuple[str, ...]:
     return tuple(p for p in pythons() if _numbers(p) >= _numbers(oldest))
 
 
-def knows_no_python(version: str) -> bool:
+def is_for_every_python(version: str) -> bool:
     """Whether a locked release has one wheel for every Python (py3-none)."""
     sdist = sdists().get(version)
     return sdist is not None and sdist.py_api is not None
@@ -359,7 +359,7 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
     return int(match[1]), match[2], match[3] or ""
 
 
-def arch_named(text: str) -> str:
+def cmake_arch(text: str) -> str:
     """Convert an architecture to the form of CMAKE_CUDA_ARCHITECTURES.
 
     nvcc: "sm_120" -> "120-real", "compute_120" -> "120-virtual". PyTorch: "12.0" -> "120-real",

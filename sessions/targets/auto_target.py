@@ -46,7 +46,7 @@ def fit(
     the minor version that the user requested.
     """
     kinds = sorted(set(capabilities), key=_number, reverse=True)
-    serving = {kind: gpu_names.serving(targets, kind) for kind in kinds}
+    serving = {kind: gpu_names.target_for(targets, kind) for kind in kinds}
     names = [name for name in targets if name in serving.values()]
     target = names[0] if names else first(targets)
     archs = [arch for name in names for arch in targets[name].archs]
@@ -100,7 +100,7 @@ def auto(
         name = first(targets)
         return dataclasses.replace(options, target=name), f"target auto: {name}, because {why}"
     gpus = {f"{d['name']} ({d['compute_capability']})": d["compute_capability"] for d in devices}
-    lacking = [name for name, kind in gpus.items() if not gpu_names.serving(targets, kind)]
+    lacking = [name for name, kind in gpus.items() if not gpu_names.target_for(targets, kind)]
     if lacking:
         raise _without_target(targets, options, gpus, lacking)
     found = fit(targets, gpus.values(), options.cuda)

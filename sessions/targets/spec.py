@@ -23,10 +23,10 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
 
     A spec that builds something other than its table gets another name ("rtx50+arch90-real").
     """
-    options, default = normal(options), first(targets)
+    options, default = normalized(options), first(targets)
     name = default if options.target is None else options.target
     if name not in targets:
-        words, why = gpu_names.meant(name, targets)
+        words, why = gpu_names.suggest(name, targets)
         wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", default])]
         raise UsageProblem(
             f"There is no target {name!r}.",
@@ -64,7 +64,7 @@ def first(targets: Mapping[str, BuildSpec]) -> str:
     return next(iter(targets))
 
 
-def normal(options: Options) -> Options:
+def normalized(options: Options) -> Options:
     """The options with --version and --arch in the form of targets.toml."""
     version, arch = options.version, options.arch
     if version == targets_file.LATEST:
@@ -72,7 +72,7 @@ def normal(options: Options) -> Options:
     elif version and re.match(r"v\d", version, re.ASCII):
         version = version[1:]
     if arch:
-        arch = ";".join(map(knowledge.arch_named, re.split("[;,]", arch)))
+        arch = ";".join(map(knowledge.cmake_arch, re.split("[;,]", arch)))
     return dataclasses.replace(options, version=version, arch=arch)
 
 
@@ -93,7 +93,7 @@ def python_of(targets: Mapping[str, BuildSpec], options: Options) -> str | None:
     if base is None:
         return None
     version = options.version or base.version
-    same = options.source is None and knowledge.knows_no_python(version)
+    same = options.source is None and knowledge.is_for_every_python(version)
     return None if same else base.python
 
 
