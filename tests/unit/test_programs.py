@@ -81,6 +81,18 @@ def test_a_child_of_a_program_is_killed_after_the_time_limit_and_else_not_waited
     assert has_ended(int(done.stdout))
 
 
+# Starts a child that ignores SIGTERM and prints its id.
+STUBBORN = (
+    "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print(os.getpid(), flush=True); time.sleep(60)"
+)
+STARTS_STUBBORN = (
+    "import subprocess, sys, time\n"
+    f"subprocess.Popen([sys.executable, '-I', '-c', {STUBBORN!r}])\n"
+    "time.sleep(60)\n"
+)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
 @pytest.mark.parametrize("group", ["running", "ended"])
 def test_an_interrupt_ends_a_program_and_its_children(
@@ -89,9 +101,9 @@ def test_an_interrupt_ends_a_program_and_its_children(
     if group == "ended":  # Ctrl-C after the end of the program, before its last line is read
         monkeypatch.setattr(os, "killpg", Mock(side_effect=ProcessLookupError))
     interrupted, log = Mock(side_effect=KeyboardInterrupt), io.StringIO()
-    code = SERVER if group == "running" else "print(1)"
+    code = STARTS_STUBBORN if group == "running" else "print(1)"
     with pytest.raises(KeyboardInterrupt):
-        stream(python(code, "60"), env=os.environ, log=log, on_line=interrupted)
+        stream(python(code), env=os.environ, log=log, on_line=interrupted)
     assert group == "ended" or has_ended(int(log.getvalue()))
 
 
