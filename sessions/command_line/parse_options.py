@@ -75,10 +75,10 @@ def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options
     """
     reader = parser()
     reader.sessions = " ".join(asked or [session_order.DEFAULT])
-    found, stray = reader.parse_known_args(list(words))
+    namespace, stray = reader.parse_known_args(list(words))
     if stray:
         raise _unknown(stray, reader.sessions)
-    given = vars(found)
+    given = vars(namespace)
     dists = tuple(given.pop("dists", ()))
     if dists and (asked is None or set(asked) != {session_order.OF_FOLDERS}):
         raise _unknown(dists, reader.sessions)

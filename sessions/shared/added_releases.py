@@ -23,5 +23,5 @@ def write(cache: Path, sdist: Sdist) -> None:
 
 def load(cache: Path) -> None:
     """Add the releases that are locked in the cache to ``knowledge``."""
-    found = (records.read(p, _KIND, Sdist) for p in sorted(path(cache, "*").parent.glob("*.json")))
-    knowledge.add_sdists([sdist for sdist in found if sdist is not None])
+    sdists = (records.read(p, _KIND, Sdist) for p in sorted(path(cache, "*").parent.glob("*.json")))
+    knowledge.add_sdists([sdist for sdist in sdists if sdist is not None])

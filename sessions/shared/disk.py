@@ -164,8 +164,8 @@ def room(needs: Mapping[Path, int], what: str) -> None:
     """
     disks: dict[int, list[tuple[Path, int]]] = {}
     for folder, mib in needs.items():
-        there = next(f for f in (folder, *folder.parents) if f.exists())
-        disks.setdefault(there.stat().st_dev, []).append((there, mib))
+        existing = next(f for f in (folder, *folder.parents) if f.exists())
+        disks.setdefault(existing.stat().st_dev, []).append((existing, mib))
     for folders in disks.values():
         needed = sum(mib for _, mib in folders)
         free = shutil.disk_usage(folders[0][0]).free // MIB

@@ -66,14 +66,14 @@ def unused(path: Path, waiting: Callable[[str], None]) -> Iterator[tuple[str, ..
     users = _users_folder(path)
     making = filelock.FileLock(path)
     with disk.lock(path.with_suffix(".gate"), waiting):
-        found = tuple(_users(users))
+        runs = tuple(_users(users))
         if not disk.is_held(path):
             try:
                 making.acquire(timeout=0)
             except filelock.Timeout:
-                found = (*found, disk.owner(path)[0])
+                runs = (*runs, disk.owner(path)[0])
         try:
-            yield found
+            yield runs
         finally:
             making.release()
 

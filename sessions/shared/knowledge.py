@@ -385,10 +385,10 @@ def shortest(names: Iterable[str]) -> tuple[str, ...]:
     stems: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         stems.setdefault(name.rpartition("-")[0] or name, []).append(name)
-    for stem, found in stems.items():
-        if {f"{stem}-{kind}" for kind in _KINDS} <= {*found}:
+    for stem, members in stems.items():
+        if {f"{stem}-{kind}" for kind in _KINDS} <= {*members}:
             stems[stem] = [stem]
-    return tuple(name for found in stems.values() for name in found)
+    return tuple(name for members in stems.values() for name in members)
 
 
 def ops() -> dict[str, dict[str, Any]]:

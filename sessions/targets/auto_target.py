@@ -103,13 +103,13 @@ def auto(
     lacking = [name for name, kind in gpus.items() if not gpu_names.target_for(targets, kind)]
     if lacking:
         raise _without_target(targets, options, gpus, lacking)
-    found = fit(targets, gpus.values(), options.cuda)
-    if found is None:  # --cuda names an unsuitable version; spec.choose reports that
-        found = fit(targets, gpus.values())
-        assert found is not None
-    name = found.target + (f" with --arch {found.arch}" if found.arch else "")
+    choice = fit(targets, gpus.values(), options.cuda)
+    if choice is None:  # --cuda names an unsuitable version; spec.choose reports that
+        choice = fit(targets, gpus.values())
+        assert choice is not None
+    name = choice.target + (f" with --arch {choice.arch}" if choice.arch else "")
     chosen = dataclasses.replace(
-        options, target=found.target, arch=found.arch, cuda=options.cuda or found.cuda
+        options, target=choice.target, arch=choice.arch, cuda=options.cuda or choice.cuda
     )
     return chosen, f"target auto: {name}, for {' and '.join(gpus)}"
 

@@ -46,8 +46,8 @@ def suggest(name: str, targets: Mapping[str, BuildSpec]) -> tuple[list[str], str
         words = ["--target", target] if target else ["--arch", machine_code(capability)]
         choice = target or f"{words[0]} {words[1]}"
         return words, f"{name} has compute capability {capability}: did you mean {choice}?"
-    found = difflib.get_close_matches(name.lower(), list(targets), 1, _NEAR)
-    return (["--target", found[0]], f"did you mean {found[0]}?") if found else ([], "")
+    similar = difflib.get_close_matches(name.lower(), list(targets), 1, _NEAR)
+    return (["--target", similar[0]], f"did you mean {similar[0]}?") if similar else ([], "")
 
 
 def _gpus(name: str) -> Mapping[str, Any] | None:

@@ -138,13 +138,13 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
     unknown = [python for python in pythons if python not in knowledge.pythons()]
     if unknown:
         raise _unknown_python(", ".join(unknown), "--pythons")
-    found = []
+    specs = []
     for name in names:
         own = dataclasses.replace(options, target=name)
-        found.append(choose(targets, own))
-        others = [python for python in pythons if python != found[-1].python]
-        found += [choose(targets, dataclasses.replace(own, python=python)) for python in others]
-    return found
+        specs.append(choose(targets, own))
+        others = [python for python in pythons if python != specs[-1].python]
+        specs += [choose(targets, dataclasses.replace(own, python=python)) for python in others]
+    return specs
 
 
 def named(targets: Mapping[str, BuildSpec], text: str) -> list[str]:
@@ -163,14 +163,14 @@ def _unknown_python(versions: str, option: str) -> Problem:
 
 
 def _listed(option: str, text: str) -> list[str]:
-    found = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
-    if not found:
+    names = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+    if not names:
         raise UsageProblem(
             f"{option} names nothing.",
             id="option-names-nothing",
             remedy=f"for example {option} " + ("3.11,3.12" if "python" in option else "rtx50,ada"),
         )
-    return found
+    return names
 
 
 def _named(base: BuildSpec, spec: BuildSpec) -> BuildSpec:
