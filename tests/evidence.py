@@ -12,7 +12,6 @@ from sessions.build import ninja_log
 from sessions.build.model import Timeline, Wheel
 from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence, Run
-from sessions.release.gate import Checkout
 from sessions.run.model import SmokeReport
 from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
@@ -25,9 +24,6 @@ from tests import fakes
 DATA = fakes.ROOT / "tests" / "data"
 H200 = (DATA / "smoke" / "h200-hopper.json").read_text(encoding="utf-8")
 COMMIT = "5e5b536a0b1c2d3e4f5061728394a5b6c7d8e9f0"
-CHECKOUT = Checkout(
-    COMMIT, (), author="Ana Pérez", date="2026-11-28", origin="https://example.org/blackwheel.git"
-)
 CHARTS = (
     Chart(
         "Generation",

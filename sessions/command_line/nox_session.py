@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import nox
 import platformdirs
@@ -43,7 +43,6 @@ from sessions.shared.machine import has_python, real
 from sessions.shared.options import Options
 from sessions.targets import auto_target, spec, targets_file
 
-T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 MANY = ("release", "publish")  # accept several targets: --target A,B
 OF_NO_TARGET = ("index", "lock")  # need no lock of a target
