@@ -150,7 +150,7 @@ def any_python(spec: BuildSpec, given: str, runs: bool) -> bool:
     """Whether another Python than the target's will do: to build, or to run a py3-none wheel."""
     if given:
         return "-py3-none-" in given
-    return not runs or (spec.source is None and knowledge.is_for_every_python(spec.version))
+    return not runs or (spec.source is None and knowledge.knows_no_python(spec.version))
 
 
 def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:

@@ -270,7 +270,7 @@ def builders() -> tuple[str, ...]:
     return tuple(p for p in pythons() if _numbers(p) >= _numbers(oldest))
 
 
-def is_for_every_python(version: str) -> bool:
+def knows_no_python(version: str) -> bool:
     """Whether a locked release has one wheel for every Python (py3-none)."""
     sdist = sdists().get(version)
     return sdist is not None and sdist.py_api is not None

@@ -93,7 +93,7 @@ def python_of(targets: Mapping[str, BuildSpec], options: Options) -> str | None:
     if base is None:
         return None
     version = options.version or base.version
-    same = options.source is None and knowledge.is_for_every_python(version)
+    same = options.source is None and knowledge.knows_no_python(version)
     return None if same else base.python
 
 
