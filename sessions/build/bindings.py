@@ -101,12 +101,12 @@ def declarations(sources: Mapping[str, str]) -> Declarations:
                         unread.append(name)
                 case ast.ClassDef(name=name, bases=[base, *_]):
                     try:
-                        made = _structure(node, base, names)
+                        structure = _structure(node, base, names)
                     except (_Unknown, TypeError):
                         unread.append(name)
                         continue
-                    if made is not None:
-                        names[name] = structures[name] = made
+                    if structure is not None:
+                        names[name] = structures[name] = structure
                 case ast.FunctionDef(decorator_list=decorators):
                     for symbol, args, result in _bound(decorators):
                         try:
@@ -225,12 +225,12 @@ def _structure(node: ast.stmt, base: ast.expr, names: dict[str, Any]) -> Any:
         return None
     if not (isinstance(kind, type) and issubclass(kind, (ctypes.Structure, ctypes.Union))):
         return None
-    made: Any = type(node.name, (kind,), {})
+    structure: Any = type(node.name, (kind,), {})
     for inner in node.body:
         match inner:
             case ast.Assign(targets=[ast.Name(id="_fields_")], value=value):
-                made._fields_ = _value(value, names)
-    return made
+                structure._fields_ = _value(value, names)
+    return structure
 
 
 def _bound(decorators: list[ast.expr]) -> Iterable[tuple[str, ast.expr, ast.expr]]:
@@ -262,9 +262,9 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
         case ast.Attribute(value=ast.Name(id="ctypes"), attr=name) if hasattr(ctypes, name):
             return getattr(ctypes, name)
         case ast.Attribute(value=ast.Name(id=module), attr=name):
-            held = names.get(module)
-            if isinstance(held, dict) and name in held:
-                return held[name]
+            module_names = names.get(module)
+            if isinstance(module_names, dict) and name in module_names:
+                return module_names[name]
         case ast.List(elts=elements):
             return [_value(element, names) for element in elements]
         case ast.Tuple(elts=elements):

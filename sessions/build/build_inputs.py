@@ -67,10 +67,9 @@ def everything(
     additions: Iterable[Path],
     driver: int | None,
 ) -> dict[str, str]:
-    """All inputs of a wheel: those of ``machine``, and what the later phases found.
+    """All inputs of a wheel. ``settings`` contain no folder of this machine.
 
-    ``settings`` contain no folder of this machine. ``additions`` are our files that are in the
-    wheel, or that decide what is added to it.
+    ``additions`` are our files that are in the wheel, or that decide what is added to it.
     """
     ours = {path.name: code_digest.code(path) for path in additions}
     return {

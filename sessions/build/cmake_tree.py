@@ -34,19 +34,14 @@ def architectures(compile_commands: str) -> dict[str, frozenset[str]]:
             continue
         text = str(entry.get("command") or " ".join(entry.get("arguments", ())))
         names: set[str] = set()
-        for compute, codes, alone in _CODE.findall(text):
+        for compute, codes, only in _CODE.findall(text):
             # With --gpu-architecture=sm_90 only, nvcc embeds the PTX too.
-            parts = codes.split(",") if compute else [alone, alone.replace("sm_", "compute_")]
-            names |= {_NAMES.sub(_cmake_name, part) for part in parts}
+            parts = codes.split(",") if compute else [only, only.replace("sm_", "compute_")]
+            for part in parts:
+                part = re.sub(r"^sm_(\d+[af]?)$", r"\1-real", part)
+                names.add(re.sub(r"^compute_(\d+[af]?)$", r"\1-virtual", part))
         found[str(entry.get("output") or entry["file"])] = frozenset(names)
     return found
-
-
-_NAMES = re.compile(r"^(sm|compute)_(\d+[af]?)$")
-
-
-def _cmake_name(match: re.Match[str]) -> str:
-    return f"{match[2]}-{'real' if match[1] == 'sm' else 'virtual'}"
 
 
 # The parts of a toolkit that the shipped libraries use. FindCUDAToolkit also finds others (cufft,
@@ -95,10 +90,10 @@ def check(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
                 + command_of("toolkit", spec, "--fresh"),
             )
     commands = text(tree / "compile_commands.json")
-    wanted = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
+    expected = frozenset(name for arch in spec.archs for name in knowledge.compiled_to(arch))
     files = architectures(commands)
     compiled = set(files.values())
-    if compiled == ({wanted} if spec.archs else set()):
+    if compiled == ({expected} if spec.archs else set()):
         return
     lines = [] if files else ["no CUDA file is compiled"]
     for names in sorted(compiled, key=sorted):

@@ -27,10 +27,7 @@ def ccache(statslog: str) -> dict[str, int]:
 
 
 def sccache(stats: str) -> dict[str, int]:
-    """The counts from ``sccache --show-stats --stats-format=json``.
-
-    sccache counts the steps of nvcc (cicc, ptxas, cudafe++) separately; they are left out.
-    """
+    """The counts in sccache's JSON statistics, without nvcc's own steps (cicc, ptxas, cudafe++)."""
     answer: dict[str, Any] = json.loads(stats)
     found = answer["stats"]
 
@@ -75,10 +72,7 @@ def summary(counts: Mapping[str, int]) -> str:
 
 
 def failures(counts: Mapping[str, int]) -> str:
-    """The errors of the shared store and of the build servers, as text; "" if there were none.
-
-    Both caches continue after an error without a message, only slower.
-    """
+    """The errors of the shared store and of build servers, which the caches do not print; or ""."""
     failed, late = counts.get("remote_errors", 0), counts.get("remote_timeouts", 0)
     parts = []
     if failed or late:

@@ -41,10 +41,7 @@ def added(*, cuda: bool, windows: bool) -> list[str]:
 
 
 def loader_text(texts: Mapping[str, str]) -> str:
-    """The text that decides how a wheel is imported: all our modules but ``DLLS``.
-
-    delvewheel edits ``DLLS``.
-    """
+    """What decides how a wheel is imported: our modules but ``DLLS``, which delvewheel edits."""
     return "".join(texts[name] for name in (*OF_ALL, *OF_CUDA) if name in texts)
 
 

@@ -18,10 +18,7 @@ SHOWN = 4  # differences that are shown; an update of the compiler has ten
 
 @dataclass(frozen=True)
 class Removal:
-    """Something to delete, and why. A ``marked`` folder is deleted only if it contains our mark.
-
-    It is not deleted while another run holds ``lock``.
-    """
+    """Something to delete: not without our mark if ``marked``, not while a run holds ``lock``."""
 
     path: Path
     why: str

@@ -151,10 +151,7 @@ def configure(
 
 
 def neutral(settings: Mapping[str, str], places: Places, toolkit: Toolkit | None) -> dict[str, str]:
-    """The settings without this machine's folders and without the compiler cache.
-
-    Neither changes a byte of the wheel.
-    """
+    """The settings without this machine's folders and the compiler cache, which change no byte."""
     folders = [(places.stage, "STAGE"), (places.tree, "TREE"), (places.tools, "TOOLS")]
     folders += [(str(OVERLAY), "OVERLAY"), (toolkit.root if toolkit else "", "TOOLKIT")]
     spellings = [
@@ -317,10 +314,7 @@ def _path(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: 
 
 
 def _requires(spec: BuildSpec) -> tuple[str, ...]:
-    """NVIDIA's runtime packages, from the oldest release that has every function that is used.
-
-    Not from the release that the wheel is linked with, because PyTorch pins older ones.
-    """
+    """NVIDIA's packages, from the oldest usable release: PyTorch pins releases older than ours."""
     if spec.cuda is None:
         return ()
     major = spec.cuda.split(".")[0]

@@ -190,11 +190,7 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
 
 
 def _prepare_tree(ctx: Context, build: BuildEnv, chain: Toolchain) -> None:
-    """Record the inputs of the CMake tree; delete the tree if the settings have changed.
-
-    CMake reads some settings (CMAKE_CXX_FLAGS_INIT) only in the first run. A tree with other inputs
-    of the machine was deleted by ``clean``.
-    """
+    """Record the tree's inputs; delete it if settings changed, as CMake reads some only once."""
     tree, record = ctx.build / "tree", ctx.build / "inputs.json"
     then = records.read(record, "inputs", dict[str, str])
     if disk.is_marked(tree) and (then or {}).get("settings") != build.inputs.get("settings"):
@@ -249,10 +245,7 @@ def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
 
 
 def for_python(wheel: Path, spec: BuildSpec) -> Path:
-    """The wheel, tagged for the target's Python if another Python built it.
-
-    Raises Problem if the wheel works only with the Python that built it.
-    """
+    """The wheel with the tag of the target's Python. Raises Problem if it needs another Python."""
     if python_tag.serves(wheel.name, spec.python):
         return wheel
     why = python_tag.refusal(wheel, spec.python)

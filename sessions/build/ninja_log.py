@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sessions.build.model import BuildStep, StepKind, Timeline
 
 _HEADER = re.compile(r"# ninja log v[567]\n")
-_WORD = re.compile(r"(?:\$.|[^\s$|:])+|\|[|@]?|:")
+_TOKEN = re.compile(r"(?:\$.|[^\s$|:])+|\|[|@]?|:")
 _TICK = 100_000_000  # nanoseconds; the resolution of file times is one tick of the system
 _COMPILERS: dict[str, StepKind] = {"CUDA": "cuda", "CXX": "c++", "C": "c"}
 
@@ -34,10 +34,7 @@ class _Entry:
 
 
 def read(log: str, graph: str, *, jobs: int, cache: dict[str, int]) -> Timeline:
-    """The last run in ``.ninja_log``, with the edges of its ``build.ninja``.
-
-    Raises ValueError if the log is empty or has another version.
-    """
+    """The last run in ``.ninja_log``. Raises ValueError for an empty log or an unknown version."""
     entries = list(_entries(log))
     edges = dict(parse(graph))
     # The time in an entry is the start of its step, or later (rules with restat, or ninja before
@@ -81,15 +78,15 @@ def parse(graph: str) -> Iterator[tuple[str, Edge]]:
     for line in graph.replace("$\r\n", "").replace("$\n", "").splitlines():
         if not line.startswith("build "):
             continue
-        words = _WORD.findall(line.removeprefix("build "))
-        colon = words.index(":")
-        names = [_plain(w) for w in words[:colon] if w != "|"]
-        wanted = words[colon + 2 :]
-        if "|@" in wanted:  # validations: nothing waits for them
-            wanted = wanted[: wanted.index("|@")]
-        inputs = tuple(_plain(w) for w in wanted if w not in ("|", "||"))
+        tokens = _TOKEN.findall(line.removeprefix("build "))
+        colon = tokens.index(":")
+        names = [_plain(w) for w in tokens[:colon] if w != "|"]
+        needed = tokens[colon + 2 :]
+        if "|@" in needed:  # validations: nothing waits for them
+            needed = needed[: needed.index("|@")]
+        inputs = tuple(_plain(w) for w in needed if w not in ("|", "||"))
         for name in names:
-            yield name, Edge(words[colon + 1], inputs)
+            yield name, Edge(tokens[colon + 1], inputs)
 
 
 def _plain(word: str) -> str:

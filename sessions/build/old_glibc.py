@@ -70,10 +70,7 @@ def version_script(versions: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def scripts() -> dict[str, str]:
-    """The linker scripts by file name, which ``-lc``, ``-lm`` and so on find.
-
-    Every link ends with ``-lc``; its script also searches the other libraries.
-    """
+    """The linker scripts for ``-lc``, ``-lm`` and so on; that of ``-lc`` searches the others."""
     others = [name for name in knowledge.glibc() if name != _LIBC]
     needed = " ".join(f"-l:{name}" for name in others)
     found = {f"{name.partition('.so')[0]}.so": f"INPUT(AS_NEEDED(-l:{name}))\n" for name in others}

@@ -55,7 +55,7 @@ def portable(library: Path, table: Table) -> bytes:
             "glibc: --glibc host",
         )
     home = homes(table)
-    wanted: dict[str, str] = {}  # symbol -> version
+    new_version: dict[str, str] = {}  # symbol -> version
     libraries: set[str] = set()
     symbols = [s for s in binary.dynamic_symbols if s.imported and _version(s) is not None]
     for symbol in symbols:
@@ -70,7 +70,7 @@ def portable(library: Path, table: Table) -> bytes:
             "glibc: --glibc host",
         )
     for symbol in symbols:
-        of, wanted[symbol.name] = home[symbol.name]
+        of, new_version[symbol.name] = home[symbol.name]
         libraries.add(of)
     present = [a for r in binary.symbols_version_requirement for a in r.get_auxiliary_symbols()]
     known = {version for _, version in home.values()}
@@ -78,13 +78,13 @@ def portable(library: Path, table: Table) -> bytes:
         if (
             version.name not in known
         ):  # replaced by the version that most of its symbols have in 2.28
-            named = [wanted[s.name] for s in symbols if _version(s) == version.name]
+            named = [new_version[s.name] for s in symbols if _version(s) == version.name]
             version.name = Counter(named).most_common(1)[0][0] if named else "GLIBC_2.2.5"
             version.hash = elf_hash(version.name)
     numbers = {version.name: version.other for version in present}
     for symbol in symbols:
-        if _version(symbol) != wanted[symbol.name]:
-            symbol.symbol_version.value = numbers[wanted[symbol.name]]
+        if _version(symbol) != new_version[symbol.name]:
+            symbol.symbol_version.value = numbers[new_version[symbol.name]]
     for name in sorted(libraries - set(binary.libraries) - {_LOADER}):
         binary.add_library(name)
     builder: Any = lief.ELF.Builder(binary, lief.ELF.Builder.config_t())

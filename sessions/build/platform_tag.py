@@ -77,10 +77,7 @@ def windows(
 
 
 def repacked(wheel: Path, folder: Path) -> Path:
-    """The same wheel in ``folder``, with its members in a fixed order and with fixed modes.
-
-    delvewheel takes both from the file system.
-    """
+    """The wheel in ``folder``, with members in a fixed order and with fixed modes."""
     path = folder / wheel.name
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(path, "w") as new:
         infos = [info for info in old.infolist() if not info.is_dir()]

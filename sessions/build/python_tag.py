@@ -42,22 +42,19 @@ def refusal(wheel: Path, python: str) -> str | None:
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(_member(archive, "METADATA")).decode("utf-8", "replace")
     # Only the headers: parsing a malicious body could take forever.
-    wanted = email.parser.HeaderParser().parsestr(text).get("Requires-Python", "")
+    requires_python = email.parser.HeaderParser().parsestr(text).get("Requires-Python", "")
     try:
-        if not SpecifierSet(wanted).contains(f"{python}.0"):
-            return f"Requires-Python is {wanted}"
+        if not SpecifierSet(requires_python).contains(f"{python}.0"):
+            return f"Requires-Python is {requires_python}"
     except ValueError:  # also for numbers with more digits than Python converts
-        return f"Requires-Python is {wanted!r:.80}, which cannot be read"
+        return f"Requires-Python is {requires_python!r:.80}, which cannot be read"
     if not serves(wheel.name, python) and not _ONE.fullmatch(wheel.name):
         return f"its tag is {'-'.join(wheel.stem.split('-')[-3:])}"
     return None
 
 
 def calls(wheel: Path) -> list[str]:
-    """For each library that needs Python: a function of Python's C API or its DLL, and the library.
-
-    Libraries that are loaded by ctypes need none; an extension module does.
-    """
+    """What needs Python in each library that does (an extension module): a function, or a DLL."""
     with zipfile.ZipFile(wheel) as archive:
         members = [n for n in archive.namelist() if re.search(r"\.(so|dll|pyd)(\.[\d.]+)?$", n)]
         found = [(member, _symbols(archive.read(member))) for member in members]
@@ -73,7 +70,9 @@ def retagged(wheel: Path, path: Path, python: str, target: str) -> str:
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(path, "w") as new:
         names = [_member(old, n) for n in ("WHEEL", f"sboms/{sbom.FILE}", "RECORD")]
         tags, bom, record = (old.read(name) for name in names)
-        changed = {names[0]: _tagged(tags, python), names[1]: _renamed(bom, target)}
+        tag = f"Tag: {_tag(python)}-".encode()
+        tags = re.sub(rb"(?m)^Tag: cp\d+-cp\d+-", tag, tags)
+        changed = {names[0]: tags, names[1]: _renamed(bom, target)}
         changed[names[2]] = _recorded(record, changed)
         for info in old.infolist():
             new.writestr(info, changed.get(info.filename, old.read(info)))
@@ -96,10 +95,6 @@ def _numbers(python: str) -> tuple[int, ...]:
 
 def _member(archive: zipfile.ZipFile, name: str) -> str:
     return next(n for n in archive.namelist() if re.fullmatch(rf"[^/]+\.dist-info/{name}", n))
-
-
-def _tagged(wheel: bytes, python: str) -> bytes:
-    return re.sub(rb"(?m)^(Tag: )cp\d+-cp\d+-", rb"\g<1>" + f"{_tag(python)}-".encode(), wheel)
 
 
 def _renamed(bom: bytes, target: str) -> bytes:

@@ -61,8 +61,7 @@ def text(
     """The text of the SBOM for a build with these inputs. ``env`` is the build's environment."""
     parts = (
         *vendored(Path(source.path), source.version),
-        *shipped_runtime(spec, compiler, env),
-        *(linked_runtime(compiler, env) if spec.old_glibc else ()),
+        *compilers_runtime(spec, compiler, env),
         *(cuda(toolkit, requires) if toolkit else ()),
         _compiler(compiler),
     )
@@ -187,15 +186,10 @@ def cuda(toolkit: Toolkit, requires: Sequence[str]) -> Iterator[Part]:
         yield Part("CUDA toolkit", toolkit.version, purl, row["licence"], (INSIDE, TOOL))
 
 
-def _shipped_digest(path: Path, spec: BuildSpec) -> str:
-    """The SHA-256 of the compiler's OpenMP runtime as it is in the wheel."""
-    if not spec.old_glibc:
-        return records.file_sha256(path)
-    return hashlib.sha256(openmp.portable(path, knowledge.glibc())).hexdigest()
-
-
-def shipped_runtime(spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
-    """The compiler's runtime libraries that are files of the wheel."""
+def compilers_runtime(
+    spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]
+) -> Iterator[Part]:
+    """The compiler's runtime libraries: files of the wheel, or the linked C++ runtime."""
     for row in knowledge.load("parts.toml")["runtime"]:
         if row["family"] != compiler.family:
             continue
@@ -203,29 +197,26 @@ def shipped_runtime(spec: BuildSpec, compiler: Compiler, env: Mapping[str, str])
             yield from _redistributed(row, env)
             continue
         for file in row["files"]:
-            whole, number, purl = _compilers_file(file, compiler, env)
-            digest = _shipped_digest(whole, spec) if whole else ""
-            purl = purl or f"pkg:generic/{row['name']}"
-            yield Part(row["name"], number, purl, row["licence"], (SHIPPED,), file, digest)
-
-
-def linked_runtime(compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
-    """The C++ runtime, if it is linked into the libraries (``old_glibc``)."""
-    row = knowledge.load("parts.toml")["linked"]
-    _, number, purl = _compilers_file(row["file"], compiler, env)
-    purl = purl or f"pkg:generic/{quote(row['name'])}"
-    yield Part(row["name"], number, purl, row["licence"], (INSIDE,))
+            path, version, purl = _compilers_file(file, compiler, env)
+            purl, digest = purl or f"pkg:generic/{row['name']}", ""
+            if path and spec.old_glibc:
+                digest = hashlib.sha256(openmp.portable(path, knowledge.glibc())).hexdigest()
+            elif path:
+                digest = records.file_sha256(path)
+            yield Part(row["name"], version, purl, row["licence"], (SHIPPED,), file, digest)
+    if spec.old_glibc:
+        row = knowledge.load("parts.toml")["linked"]
+        _, version, purl = _compilers_file(row["file"], compiler, env)
+        purl = purl or f"pkg:generic/{quote(row['name'])}"
+        yield Part(row["name"], version, purl, row["licence"], (INSIDE,))
 
 
 def _compilers_file(
     name: str, compiler: Compiler, env: Mapping[str, str]
 ) -> tuple[Path | None, str, str]:
-    """A file that the compiler links with, and the version and URL of its package.
-
-    They are None and "" if there is no such file.
-    """
-    asked = programs.capture([compiler.cc, f"-print-file-name={name}"], env=env)
-    path = Path(asked.stdout.strip())
+    """A file that the compiler links with, and its package's version and URL; else None, "", ""."""
+    printed = programs.capture([compiler.cc, f"-print-file-name={name}"], env=env)
+    path = Path(printed.stdout.strip())
     # A compiler that has no such file prints the bare name.
     whole = path.resolve() if path.is_absolute() and path.is_file() else None
     return (whole, *(_owner(whole, env) if whole else ("", "")))
@@ -248,9 +239,9 @@ def _owner(path: Path, env: Mapping[str, str]) -> tuple[str, str]:
         return version.stdout.strip(), f"pkg:deb/debian/{quote(package.split(':')[0])}"
     form = ["--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\n"]
     found = programs.capture(["rpm", "--query", *form, "--file", str(path)], env=env)
-    words = found.stdout.split()
-    if found.returncode == 0 and len(words) == 2:
-        return words[1], f"pkg:rpm/{quote(words[0])}"
+    fields = found.stdout.split()
+    if found.returncode == 0 and len(fields) == 2:
+        return fields[1], f"pkg:rpm/{quote(fields[0])}"
     return "", ""
 
 

@@ -17,25 +17,21 @@ from sessions.shared import disk
 
 
 def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
-    """Make ``folder`` contain what a build reads of ``source``, and ``additions``.
-
-    Only files whose bytes differ are written, so ninja rebuilds only what changed. Returns how many
-    files were written.
-    """
+    """Copy what a build reads, and ``additions``; only what differs. Returns how many files."""
     disk.mark(folder)
-    wanted = {
+    files = {
         relative: path
         for relative, path in disk.files(source, source_filter.build_reads)
         if relative not in additions and path.is_file()  # no links to folders, none to nowhere
     }
-    _prune(folder, {*wanted, *additions, disk.TAG})
-    written = sum(_put(folder / name, path.read_bytes()) for name, path in wanted.items())
+    _prune(folder, {*files, *additions, disk.TAG})
+    written = sum(_put(folder / name, path.read_bytes()) for name, path in files.items())
     return written + sum(_put(folder / name, text.encode()) for name, text in additions.items())
 
 
-def _prune(folder: Path, wanted: set[str]) -> None:
+def _prune(folder: Path, files: set[str]) -> None:
     for relative, path in disk.files(folder, lambda _: True):
-        if relative not in wanted:
+        if relative not in files:
             path.unlink()
     for child in sorted(folder.rglob("*/"), reverse=True):
         if not any(child.iterdir()):

@@ -44,9 +44,9 @@ def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
     # W004 takes libggml-base.so for a Python module whose name cannot be imported. W009 and W010 do
     # not know delvewheel's folder.
     ignored = "W004,W009,W010" if vendored else "W004"
-    for name, words in (("twine", ["check"]), ("check-wheel-contents", ["--ignore", ignored])):
+    for name, args in (("twine", ["check"]), ("check-wheel-contents", ["--ignore", ignored])):
         program = str(venvs.program(tools, name))
-        done = programs.capture([program, *words, str(wheel)], env=build.variables)
+        done = programs.capture([program, *args, str(wheel)], env=build.variables)
         if done.returncode:
             raise Problem(
                 f"{name} refuses the wheel.",
@@ -94,14 +94,14 @@ def problems(
     library_name = re.compile(r"llama_cpp/.*?(?:lib)?([^/]+?)\.(?:so|dll)(?:\.|$)")
     found = [library_name.match(name) for name in members]
     libraries = [match[1] for match in found if match]
-    wanted = [*LIBRARIES, *(["ggml-cuda"] if cuda else [])]
-    for library in wanted:
+    expected = [*LIBRARIES, *(["ggml-cuda"] if cuda else [])]
+    for library in expected:
         if libraries.count(library) != 1:
             wrong.append(f"{libraries.count(library)} copies of {library} instead of one")
     wrong += [
         f"not asked for: {name}"
         for name in libraries
-        if name not in (*wanted, "gomp")
+        if name not in (*expected, "gomp")
         and (not name.startswith("ggml-cpu-") or name.removeprefix("ggml-cpu-") in left_out)
     ]
     added = import_hooks.added(cuda=cuda, windows=bool(vendored))

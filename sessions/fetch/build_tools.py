@@ -16,10 +16,7 @@ _READY = "ready.json"
 
 
 def tools(ctx: Context) -> Path:
-    """The venv with the Python that builds and everything that the lock file names.
-
-    Raises Problem if the probe found no Python for the build.
-    """
+    """The venv of the Python that builds, with the locked tools. Raises Problem without one."""
     chain = ctx.need("probe", Toolchain)
     if chain.python is None:
         raise Problem(

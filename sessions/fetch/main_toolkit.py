@@ -139,10 +139,7 @@ def correct(include: Path, headers: Sequence[knowledge.Header]) -> None:
 
 
 def assemble(root: Path) -> None:
-    """Complete NVIDIA's Linux packages: CMake and nvcc look for ``lib64`` and ``libX.so``.
-
-    The packages contain only ``lib/libX.so.13``.
-    """
+    """Add ``lib64`` and ``libX.so`` to NVIDIA's Linux packages, which have ``lib/libX.so.13``."""
     lib = root / "lib"
     for library in sorted(lib.glob("lib*.so.*")):
         link = lib / (library.name.partition(".so.")[0] + ".so")
@@ -154,22 +151,19 @@ def assemble(root: Path) -> None:
 
 
 def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None:
-    """Create the import libraries of cuBLAS: NVIDIA's Windows packages contain only the DLLs.
-
-    ``librarian`` is Visual Studio's lib.exe. Raises Problem if it fails.
-    """
+    """Create cuBLAS's import libraries with lib.exe (``librarian``). Raises Problem if it fails."""
     for name in ("cublas", "cublasLt"):
         (dll,) = (root / "bin" / "x86_64").glob(f"{name}64_*.dll")
         library = root / "lib" / "x64" / f"{name}.lib"
         listed = library.with_suffix(".def")
         listed.write_text(module_definition(dll.name, exports(dll)), encoding="ascii")
-        words = [librarian, "/NOLOGO", "/MACHINE:X64", f"/DEF:{listed}", f"/OUT:{library}"]
-        made = programs.capture(words, env=env)
-        if made.returncode or not library.is_file():
+        args = [librarian, "/NOLOGO", "/MACHINE:X64", f"/DEF:{listed}", f"/OUT:{library}"]
+        done = programs.capture(args, env=env)
+        if done.returncode or not library.is_file():
             raise Problem(
                 f"The import library of {dll.name} could not be made.",
                 id="toolkit-import-library-failed",
-                evidence=venvs.tail(made.output),
+                evidence=venvs.tail(done.output),
                 remedy="repair Visual Studio in its Installer, or use another one (--compiler "
                 "PATH of a cl.exe), or an installed toolkit (--toolkit system)",
             )
@@ -218,10 +212,8 @@ def _driver_stub(root: Path, cc: str) -> None:
     source = root / "lib" / "stubs" / "libcuda.c"
     source.write_text("".join(f"int {name}(void) {{ return 34; }}\n" for name in names), "ascii")
     target = source.with_suffix(".so")
-    words = [cc, "-shared", "-fPIC", "-fno-builtin", "-Wl,-soname,libcuda.so.1"]
-    built = programs.capture(
-        [*words, "-o", str(target), str(source)], env={"PATH": "/usr/bin:/bin"}
-    )
+    args = [cc, "-shared", "-fPIC", "-fno-builtin", "-Wl,-soname,libcuda.so.1"]
+    built = programs.capture([*args, "-o", str(target), str(source)], env={"PATH": "/usr/bin:/bin"})
     if built.returncode:
         raise Problem(
             "The stub of the driver library could not be made.",

@@ -16,10 +16,7 @@ from sessions.shared.knowledge import Sdist
 
 
 def lock(ctx: Context, version: str) -> Sdist:
-    """Download the sdist of a release that this repository does not lock, and lock it in the cache.
-
-    From then on only a file with this hash is built.
-    """
+    """Download the sdist of another release and lock it in the cache: later runs need this file."""
     with ctx.scratch() as folder:
         sdist = download(ctx, build_tools.tools(ctx), version, folder)
         found = row(sdist)

@@ -12,10 +12,10 @@ LAYOUT = {"linux": 1, "windows": 2}
 
 
 def toolkit_identity(spec: BuildSpec, installed: InstalledToolkit | None, glibc: str = "") -> str:
-    """A digest of the toolkit of a target; "" if it needs none, or no installed one was found.
+    """A digest of the target's toolkit; "" if it needs none, or none is installed.
 
-    For a toolkit from NVIDIA's packages it depends on ``glibc`` only if a header is corrected for
-    it. Raises Problem if these packages are not locked.
+    Of a toolkit from packages, ``glibc`` changes it only if a header is corrected. Raises Problem
+    if the packages are not locked.
     """
     if spec.cuda is None:
         return ""

@@ -196,10 +196,7 @@ def _check_flags(flags: Mapping[str, str]) -> Iterator[Check]:
 
 
 def linked_runtime(chain: Toolchain, spec: BuildSpec) -> tuple[Check, ...]:
-    """Whether the compiler has the static C++ runtime, which a wheel for an older glibc needs.
-
-    The compiler's ``linked`` must be set (probe/identity.py).
-    """
+    """Whether the compiler has the static C++ runtime that a wheel for an older glibc needs."""
     if not spec.old_glibc or chain.compiler is None:
         return ()
     if chain.compiler.linked.get("libstdc++.a", "none") != "none":

@@ -99,7 +99,15 @@ def probe(
         tools = pool.submit(find_tools, ask, host.system)
         nvml = pool.submit(ask, "nvml")
     driver, gpus = read_nvml(nvml.result())
-    found = Toolchain(
+    toolkit = choose_toolkit(toolkits.result(), spec)
+    accepts = (toolkit and toolkit.accepts) or (spec.cuda and knowledge.toolkit(spec.cuda).accepts)
+    compiler, why = choose_compiler(compilers.result(), accepts or None, spec.compiler)
+    setup_problem = ""
+    if compiler and compiler.family == "msvc":
+        variables, setup_problem = visual_studio.environment(ask, compiler)
+        compiler = dataclasses.replace(compiler, variables=variables)
+    others = any_python(spec, external, runs)
+    chain = Toolchain(
         host=host,
         pythons=pythons.result(),
         compilers=compilers.result(),
@@ -107,35 +115,20 @@ def probe(
         tools=tools.result(),
         driver=driver,
         gpus=gpus,
-        python=None,
-        compiler=None,
-        compiler_why="",
-        setup_problem="",
-        toolkit=None,
-        jobs=job_count(host, jobs),
-        checks=(),
-    )
-    toolkit = choose_toolkit(found.toolkits, spec)
-    accepts = (toolkit and toolkit.accepts) or (spec.cuda and knowledge.toolkit(spec.cuda).accepts)
-    compiler, why = choose_compiler(found.compilers, accepts or None, spec.compiler)
-    setup_problem = ""
-    if compiler and compiler.family == "msvc":
-        variables, setup_problem = visual_studio.environment(ask, compiler)
-        compiler = dataclasses.replace(compiler, variables=variables)
-    chosen = dataclasses.replace(
-        found,
-        python=choose_python(found.pythons, spec.python, others=any_python(spec, external, runs)),
+        python=choose_python(pythons.result(), spec.python, others=others),
         compiler=compiler,
         compiler_why=why,
         setup_problem=setup_problem,
         toolkit=toolkit,
+        jobs=job_count(host, jobs),
+        checks=(),
     )
     env = {name: ask("env", name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
     temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
     flags = {**{name: value for name, value in env.items() if value}, **(ignored or {})}
     error = nvml.result().get("error", "")
-    checks = machine_checks.checks(chosen, spec, flags, temporary, external, limits, error, targets)
-    return dataclasses.replace(chosen, checks=checks)
+    checks = machine_checks.checks(chain, spec, flags, temporary, external, limits, error, targets)
+    return dataclasses.replace(chain, checks=checks)
 
 
 def any_python(spec: BuildSpec, external: str, runs: bool) -> bool:
@@ -146,10 +139,7 @@ def any_python(spec: BuildSpec, external: str, runs: bool) -> bool:
 
 
 def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
-    """Every Python on PATH, those of the target's version first; each interpreter once.
-
-    If none has that version, the Python that runs this process is added.
-    """
+    """Every Python on PATH, each once; also the running one if none has the target's version."""
     if system == "windows":  # py, the launcher, knows every Python that is installed
         words = [("py", f"-{version}"), ("python",)]
     else:

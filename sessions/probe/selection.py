@@ -53,10 +53,7 @@ def choose_toolkit(
 
 
 def host_config_number(compiler: Compiler) -> int:
-    """The number that CUDA's host_config.h compares.
-
-    It is the major version of gcc and clang, and ``_MSC_VER`` of cl.exe (1944 for 19.44).
-    """
+    """What CUDA's host_config.h compares: the major version, or ``_MSC_VER`` (1944 for 19.44)."""
     major, minor = [*compiler.version.split("."), "0"][:2]
     return int(major) * 100 + int(minor) if compiler.family == "msvc" else int(major)
 

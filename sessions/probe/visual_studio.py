@@ -22,10 +22,7 @@ _CL = r"VC\Tools\MSVC\*\bin\Hostx64\x64\cl.exe"
 
 
 def find(ask: Machine, named: str | None, *, prerelease: bool) -> tuple[Compiler, ...]:
-    """Every compiler for x64 of every Visual Studio, the newest first; before them ``named``.
-
-    ``named`` is the path or name that the user chose, or None.
-    """
+    """Every x64 compiler of every Visual Studio, the newest first; before them the named one."""
     found: dict[str, Compiler] = {}
     if named:
         path = ask("real", named if re.search(r"[\\/]", named) else _first(ask, named))
@@ -127,10 +124,7 @@ def environment(ask: Machine, compiler: Compiler) -> tuple[dict[str, str], str]:
 
 
 def problem_of(variables: Mapping[str, str], compiler: Compiler) -> str:
-    """Why these variables do not belong to this compiler; empty if they do.
-
-    The exit code of ``vcvars64.bat`` is not enough: it is 0 even without a Windows SDK.
-    """
+    """What is wrong with the variables, or ""; vcvars64.bat exits with 0 even without an SDK."""
     if variables.get("VSCMD_ARG_TGT_ARCH") != "x64":
         target = variables.get("VSCMD_ARG_TGT_ARCH") or "nothing"
         return f"vcvars64.bat set an environment for {target} instead of x64"

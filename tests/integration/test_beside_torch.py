@@ -1,4 +1,4 @@
-"""The wheel's requirements beside each PyTorch of the last year: resolved, nothing is installed."""
+"""The wheel's requirements, resolved together with each PyTorch of the last year."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sessions.targets import targets_file
 from tests.integration.conftest import REPOSITORY
 
 TORCH = ("2.9.1", "2.10.0", "2.11.0", "2.12.1", "2.13.0", "2.14.1", "2.15.0")
-BY_PIP = "2.14.1"  # its resolver takes a minute; what can be resolved, uv says of each release
-# What wheels required before: the releases that they were linked with.
+BY_PIP = "2.14.1"  # pip's resolver takes a minute, so only one release; uv resolves all
+# The requirements of earlier wheels: the releases with which they were linked.
 LINKED = ("nvidia-cuda-runtime>=13.1.80,<14", "nvidia-cublas>=13.2.2.2,<14")
 
 
@@ -29,10 +29,10 @@ def requires() -> tuple[str, ...]:
 def by_uv(folder: Path, *needs: str) -> subprocess.CompletedProcess[str]:
     if importlib.util.find_spec("uv") is None:
         pytest.fail("There is no uv: nox -s integration installs it")
-    wanted = folder / "wanted.in"
-    wanted.write_text("\n".join(needs))
+    requirements = folder / "wanted.in"
+    requirements.write_text("\n".join(needs))
     words = ["-m", "uv", "pip", "compile", "--python-version", "3.11", "--no-header"]
-    words += ["--python-platform", "x86_64-manylinux_2_35", "--no-annotate", str(wanted)]
+    words += ["--python-platform", "x86_64-manylinux_2_35", "--no-annotate", str(requirements)]
     return subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
 
 
@@ -43,7 +43,7 @@ def test_uv_resolves_the_wheel_beside_torch(release: str, tmp_path: Path) -> Non
     assert f"torch=={release}\n" in done.stdout
 
 
-def test_what_wheels_required_before_does_not_resolve_beside_torch(tmp_path: Path) -> None:
+def test_the_requirements_of_earlier_wheels_cannot_be_resolved_beside_torch(tmp_path: Path) -> None:
     """So the tests above can fail."""
     done = by_uv(tmp_path, "torch==2.14.1", *LINKED)
     assert done.returncode == 1
@@ -54,7 +54,7 @@ def test_pip_resolves_the_wheel_beside_torch(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     words = ["-m", "pip", "install", "--dry-run", "--ignore-installed", "--only-binary=:all:"]
     words += ["-q", "--report", str(report), f"torch=={BY_PIP}", *requires()]
-    # No constraint of this machine's may decide what there is of torch.
+    # The configuration of this machine must not limit the releases of torch.
     env = {**os.environ, "PIP_CONFIG_FILE": os.devnull}
     done = subprocess.run(
         [sys.executable, *words], env=env, check=False, capture_output=True, text=True

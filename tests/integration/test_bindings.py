@@ -1,4 +1,4 @@
-"""Upstream's ctypes declarations against its headers, by a real compiler."""
+"""Upstream's ctypes declarations, compared with its headers by a real compiler."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ def test_bindings_that_differ(tmp_path: Path, then: str, now: str, wrong: set[st
     assert set(found.wrong) == wrong
 
 
-def test_bindings_of_what_no_header_has(tmp_path: Path) -> None:
+def test_bindings_of_a_function_that_no_header_declares(tmp_path: Path) -> None:
     found = compare(checkout(tmp_path, PYTHON.replace("llama_make", "llama_gone")), tmp_path)
     assert found.absent == ("llama_gone",)
     assert found.wrong == {}
 
 
 @pytest.mark.slow
-def test_bindings_of_a_locked_release_differ_as_is_known(tmp_path: Path) -> None:
+def test_bindings_of_a_locked_release_have_only_known_differences(tmp_path: Path) -> None:
     source = REPOSITORY / "llama-cpp-python-src" / "0.3.16"
     if not source.is_dir():
         pytest.fail(f"There is no {source}. Unpack it first: nox -s source")

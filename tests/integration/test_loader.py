@@ -208,8 +208,9 @@ class Machine:
         prefix: tuple[str, ...] = (),
         path: Path | None = None,
         env: Mapping[str, str] | None = None,
+        options: tuple[str, ...] = ("-S",),
     ) -> subprocess.CompletedProcess[str]:
-        """Start Python with these arguments."""
+        """Start Python with these arguments, by default without site-packages."""
         folders = [self.root / "driver", *([path] if path else [])]
         base = {
             "PATH": os.environ["PATH"],
@@ -220,7 +221,7 @@ class Machine:
             "STUB_LOG": str(self.root / "log"),
         }
         return subprocess.run(
-            [*prefix, sys.executable, "-S", *words],
+            [*prefix, sys.executable, *options, *words],
             env={**base, **(env or {})},
             cwd=self.root,
             capture_output=True,

@@ -1,4 +1,4 @@
-"""CUDA's headers against those of a newer glibc, which zig brings: compiled by the real nvcc."""
+"""CUDA's headers with those of a newer glibc (from zig), compiled by the real nvcc."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ int main() {
 
 
 def compiled(root: Path, include: Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    """The code compiled with the headers of glibc 2.42; those of ``include`` come before CUDA's."""
+    """Compile the code with the headers of glibc 2.42; those in ``include`` replace CUDA's."""
     zig = importlib.util.find_spec("ziglang")
     assert zig is not None, "nox -s integration installs ziglang"
     assert zig.origin is not None
@@ -47,7 +47,7 @@ def compiled(root: Path, include: Path, folder: Path) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
-def test_a_corrected_toolkit_compiles_with_a_glibc_that_its_headers_do_not_know(
+def test_a_corrected_toolkit_compiles_with_a_newer_glibc(
     tmp_path: Path,
 ) -> None:
     made = records.read(REPOSITORY / "build" / "rtx50" / "toolkit.json", "toolkit", Toolkit)

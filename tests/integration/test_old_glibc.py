@@ -1,4 +1,4 @@
-"""The link for glibc 2.28 with the real compiler: what comes out, and what is refused."""
+"""The link for glibc 2.28 with the real compiler: the result, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sessions.shared import knowledge
 from tests import fakes
 from tests.problems import raises
 
-# Of newer systems than glibc 2.28: stat (2.33), std::random_device (arc4random, 2.36), threads in
-# libc (2.34), and the C++ runtime of the compiler.
+# Needs more than glibc 2.28: stat (2.33), std::random_device (arc4random, 2.36), threads in libc
+# (2.34), and the compiler's C++ runtime.
 CODE = r"""
 #include <condition_variable>
 #include <fstream>
@@ -81,31 +81,31 @@ def for_old(tree: Path, name: str, code: str) -> Path:
     return tree / f"lib{name}.so"
 
 
-def told(*words: str | Path) -> str:
+def output_of(*words: str | Path) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
 def test_a_library_needs_no_newer_glibc_and_no_cpp_runtime(tree: Path) -> None:
     library = for_old(tree, "needs", CODE)
-    versions = set(re.findall(r"GLIBC_(\d+)\.(\d+)", told("readelf", "-V", library)))
+    versions = set(re.findall(r"GLIBC_(\d+)\.(\d+)", output_of("readelf", "-V", library)))
     assert ("2", "14") in versions  # memcpy's: there is something to read
     assert max(int(minor) for _, minor in versions) <= 28
-    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", told("readelf", "-d", library)))
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", output_of("readelf", "-d", library)))
     assert needed <= {*knowledge.glibc(), "libgcc_s.so.1"}
     assert {"libpthread.so.0", "libc.so.6"} <= needed  # where 2.28 has threads
-    exported = told("nm", "-D", "--defined-only", library)
+    exported = output_of("nm", "-D", "--defined-only", library)
     assert re.findall(r" \w (\w+)", exported) == ["answer"]
 
 
-def test_the_same_code_linked_as_always_needs_more(tree: Path) -> None:
+def test_the_same_code_linked_as_usual_needs_more(tree: Path) -> None:
     """So the test above can fail."""
     assert linked(tree, "always", CODE).returncode == 0
-    needed = told("readelf", "-d", tree / "libalways.so")
+    needed = output_of("readelf", "-d", tree / "libalways.so")
     assert "libstdc++.so.6" in needed
-    assert re.search(r"GLIBC_2\.(29|3\d|4\d)", told("readelf", "-V", tree / "libalways.so"))
+    assert re.search(r"GLIBC_2\.(29|3\d|4\d)", output_of("readelf", "-V", tree / "libalways.so"))
 
 
-def test_what_glibc_2_28_does_not_have_is_an_error_of_the_link(tree: Path) -> None:
+def test_a_function_that_glibc_2_28_lacks_is_a_link_error(tree: Path) -> None:
     assert linked(tree, "links", NEWER).returncode == 0
     done = linked(tree, "newer", NEWER, *old_glibc.linker_flags().split())
     assert done.returncode != 0
@@ -129,10 +129,10 @@ extern "C" int team(int threads) {
 
 def test_the_openmp_runtime_needs_no_newer_glibc_and_computes(tree: Path) -> None:
     runtime = tree.parent / old_glibc.FOLDER / openmp.FILE
-    versions = set(re.findall(r"Name: GLIBC_(\d+)\.(\d+)", told("readelf", "-V", runtime)))
+    versions = set(re.findall(r"Name: GLIBC_(\d+)\.(\d+)", output_of("readelf", "-V", runtime)))
     assert ("2", "14") in versions
     assert max(int(minor) for _, minor in versions) <= 28
-    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", told("readelf", "-d", runtime)))
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", output_of("readelf", "-d", runtime)))
     assert needed == {"libc.so.6", "libpthread.so.0", "libdl.so.2"}
     flags = [*old_glibc.linker_flags().split(), "-fopenmp", f"-Wl,-rpath,{runtime.parent}"]
     done = linked(tree, "team", TEAM, *flags)
@@ -142,11 +142,11 @@ import ctypes, sys
 print(*map(ctypes.CDLL(sys.argv[1]).team, (1, 2, 4, 9)))
 print(*{line.split(None, 5)[-1].strip() for line in open("/proc/self/maps") if "gomp" in line})
 """
-    said = told(sys.executable, "-c", code, tree / "libteam.so").splitlines()
-    assert said == ["0 1 6 36", str(runtime)]
+    printed = output_of(sys.executable, "-c", code, tree / "libteam.so").splitlines()
+    assert printed == ["0 1 6 36", str(runtime)]
 
 
-def test_a_runtime_with_functions_that_are_newer_is_refused(tree: Path) -> None:
+def test_an_openmp_runtime_with_newer_functions_is_refused(tree: Path) -> None:
     assert linked(tree, "newest", NEWER).returncode == 0
     with raises("openmp-newer-glibc") as refused:
         openmp.portable(tree / "libnewest.so", knowledge.glibc())
@@ -165,10 +165,10 @@ print(answer(address))
 """
 
 
-def test_it_runs_beside_a_cpp_runtime_in_the_process_and_catches_what_another_throws(
+def test_a_library_works_beside_another_cpp_runtime_and_catches_its_exceptions(
     tree: Path,
 ) -> None:
-    """The first library has the compiler's libstdc++.so, and all names of its templates global."""
+    """The first library uses the compiler's libstdc++.so; its template instances are global."""
     always = tree / "libalways.so"
     assert linked(tree, "always", CODE).returncode == 0
     mine = for_old(tree, "needs", CODE)

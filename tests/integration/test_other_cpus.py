@@ -1,6 +1,6 @@
-"""The real cpu wheel on other CPUs than this one, by qemu: which module it takes, what it computes.
+"""The real cpu wheel on other CPUs, emulated by qemu: the module that it loads, what it computes.
 
-qemu-user has AVX2 (7.2 and later) and nothing beyond: AVX-512 is tested where a CPU has it.
+qemu-user 7.2 and later emulates AVX2 and nothing newer. AVX-512 is tested on a real CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sessions.run import smoke_input
 from tests.integration.conftest import REPOSITORY
 
 TOKENS, TYPES = 32, ("F16", "Q8_0", "Q4_K")
-# Runs in qemu, where the answers would take minutes to make: they are made outside.
+# Runs in qemu. The expected answers are computed outside, because that would take minutes in it.
 PROGRAM = """
 import sys
 import numpy as np
@@ -40,7 +40,7 @@ print(_backends.chosen)
 
 @dataclass(frozen=True)
 class Models:
-    """Tiny models, the tokens to evaluate, and the answers: logits of each token."""
+    """Tiny models, the tokens to evaluate, and the expected logits of each token."""
 
     paths: dict[str, str]
     tokens: list[int]
@@ -51,7 +51,7 @@ class Models:
 
 @pytest.fixture(scope="module")
 def payload() -> Iterator[None]:
-    """The payload's modules, which import one another by their names."""
+    """Lets the payload's modules import one another by name."""
     sys.path.insert(0, str(smoke_input.PAYLOAD))
     yield
     sys.path.remove(str(smoke_input.PAYLOAD))
@@ -71,7 +71,7 @@ def models(payload: None, tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel and what it requires, installed."""
+    """A folder with the wheel and its requirements."""
     record = REPOSITORY / "wheels" / "cpu" / "wheel.json"
     if not record.exists():
         pytest.fail("There is no cpu wheel to run. Build it first: nox -s wheel -- --target cpu")
@@ -83,7 +83,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def emulated(cpu: str, site: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """A run of Python on another CPU."""
+    """Run Python on another CPU."""
     qemu = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
     if qemu is None:
         pytest.fail("There is no qemu-x86_64. Install it: apt-get install qemu-user")
@@ -101,19 +101,19 @@ CPUS = {
     "Nehalem": "sse42",
     "SandyBridge": "sandybridge",
     "Haswell": "haswell",
-    "Skylake-Server": "haswell",  # without AVX-512 here: what CPUID says counts, not the name
+    "Skylake-Server": "haswell",  # qemu has no AVX-512; CPUID counts, not the name
 }
 
 
-def said(done: subprocess.CompletedProcess[str]) -> str:
-    """What a run printed and how it ended, without what qemu says of features it lacks."""
+def shown(done: subprocess.CompletedProcess[str]) -> str:
+    """The output and exit code of a run, without qemu's messages about missing features."""
     lines = [line for line in done.stderr.splitlines() if "TCG doesn't support" not in line]
     return "\n".join([f"exit code {done.returncode}", done.stdout, *lines])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("cpu", "module"), CPUS.items(), ids=CPUS)
-def test_the_module_for_a_cpu_is_taken_and_computes_what_is_right(
+def test_the_module_for_a_cpu_is_loaded_and_computes_correctly(
     cpu: str, module: str, site: Path, models: Models
 ) -> None:
     paths: Sequence[str] = list(models.paths.values())
@@ -125,7 +125,7 @@ def test_the_module_for_a_cpu_is_taken_and_computes_what_is_right(
         vocabulary=models.vocabulary,
     )
     done = emulated(cpu, site, "-c", text)
-    assert done.returncode == 0, said(done)
+    assert done.returncode == 0, shown(done)
     assert done.stdout.split() == [module]
     numpy = importlib.import_module("numpy")
     bounds = json.loads((smoke_input.PAYLOAD / "bounds.json").read_text(encoding="utf-8"))["type"]
@@ -136,9 +136,9 @@ def test_the_module_for_a_cpu_is_taken_and_computes_what_is_right(
 
 
 @pytest.mark.slow
-def test_the_doctor_names_the_modules_that_a_cpu_cannot_run(site: Path) -> None:
+def test_the_doctor_names_the_modules_that_the_cpu_cannot_run(site: Path) -> None:
     done = emulated("Nehalem", site, "-m", "llama_cpp._doctor")
-    assert done.returncode == 0, said(done)
+    assert done.returncode == 0, shown(done)
     lines = dict(line.split(":", 1) for line in done.stdout.splitlines())
     assert lines["CPU module"].strip() == "sse42"
     assert lines["  can run"].strip() == "sse42, x64"

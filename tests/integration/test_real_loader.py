@@ -1,18 +1,15 @@
-"""The real rtx50 wheel on machines that are not clean: a driver of ours, NVIDIA's own runtime.
+"""The real rtx50 wheel with our stub driver and NVIDIA's own runtime, beside other libraries.
 
-Build it first: these tests build nothing. What needs no wheel of this size is in test_loader.
+Build it first: these tests build nothing. Tests without a real wheel are in test_loader.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +19,9 @@ import pytest
 from sessions.fetch.model import Toolkit
 from sessions.shared import records
 from tests.integration.conftest import REPOSITORY
-from tests.integration.test_loader import DRIVER, RTX_3090, RTX_5090, gcc, runtime
+from tests.integration.test_loader import DRIVER, RTX_3090, Machine, gcc, load_all, runtime
 
 WHEELS = REPOSITORY / "wheels" / "rtx50"
-NAMES = ("cudart", "cublasLt", "cublas")
 SAY = """
 import json, sys
 {before}
@@ -42,30 +38,12 @@ QEMU = "qemu-x86_64"
 
 
 @dataclass(frozen=True)
-class Installed:
-    """A folder as ``pip install --target`` leaves it, and one with a driver."""
+class Installed(Machine):
+    """The real wheel as ``pip install --target`` leaves it, and a folder with our driver."""
 
-    site: Path
-    driver: Path
-
-    def run(
-        self, before: str = "", *, start: tuple[str, ...] = (), env: Mapping[str, str] | None = None
-    ) -> tuple[dict[str, Any], str]:
-        """What an import and a first call did, and what it said."""
-        base = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(self.site),
-            "LD_LIBRARY_PATH": str(self.driver),
-            "STUB_GPUS": RTX_5090,
-            "STUB_LOG": os.devnull,
-        }
-        done = subprocess.run(
-            [*start, sys.executable, "-c", SAY.format(before=before)],
-            env={**base, **(env or {})},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def load(self, before: str = "", **how: Any) -> tuple[dict[str, Any], str]:
+        """Import the package and call a function. Returns what was loaded, and stderr."""
+        done = self.start("-c", SAY.format(before=before), options=(), **how)
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found, done.stderr
@@ -77,11 +55,12 @@ class Installed:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    made = WHEELS / "wheel.json"
-    if not made.exists():
+    record = WHEELS / "wheel.json"
+    if not record.exists():
         pytest.fail("There is no rtx50 wheel to look at. Build it first: nox -s wheel")
-    site = tmp_path_factory.mktemp("site")
-    name = json.loads(made.read_text(encoding="utf-8"))["wheel"]["file"]
+    found = Installed(tmp_path_factory.mktemp("machine"))
+    site, driver = found.site, found.root / "driver"
+    name = json.loads(record.read_text(encoding="utf-8"))["wheel"]["file"]
     with zipfile.ZipFile(WHEELS / name) as archive:
         archive.extractall(site)
     kit = records.read(REPOSITORY / "build" / "rtx50" / "toolkit.json", "toolkit", Toolkit)
@@ -89,54 +68,52 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     (site / "nvidia" / "cu13").mkdir(parents=True)
     (site / "nvidia" / "cu13" / "lib").symlink_to(Path(kit.root) / "lib")
     (site / "diskcache.py").touch()  # which llama_cpp imports and these tests do not use
-    driver = tmp_path_factory.mktemp("driver")
     module = site / "llama_cpp" / "lib" / "libggml-cuda.so"
-    wanted = subprocess.run(
+    symbols = subprocess.run(
         ["readelf", "-W", "--dyn-syms", str(module)], check=True, capture_output=True, text=True
     )
-    functions = set(re.findall(r" UND (cu[A-Z]\w+)$", wanted.stdout, re.MULTILINE))
+    functions = set(re.findall(r" UND (cu[A-Z]\w+)$", symbols.stdout, re.MULTILINE))
     ours = set(re.findall(r"^int (cu\w+)\(", DRIVER, re.MULTILINE))
     rest = "".join(f"int {name}(void) {{ return 100; }}\n" for name in functions - ours)
     gcc(driver / "libcuda.so.1", DRIVER + rest)
-    return Installed(site, driver)
+    return found
 
 
 def cuda_of(found: dict[str, Any]) -> list[str]:
     return [path for path in found["maps"] if "libggml-cuda" in path]
 
 
-def test_with_a_gpu_its_module_is_loaded_once_with_nvidias_runtime_beside_it(
+def test_with_a_gpu_the_cuda_module_is_loaded_once(
     installed: Installed,
 ) -> None:
-    found, said = installed.run()
+    found, stderr = installed.load()
     assert {how for _, how in found["runtime"].values()} == {"beside the package"}
     assert (found["modules"], cuda_of(found)) == (2, [str(installed.lib / "libggml-cuda.so")])
-    assert "RuntimeWarning" not in said
+    assert "RuntimeWarning" not in stderr
 
 
 @pytest.mark.parametrize("scope", ["RTLD_LOCAL", "RTLD_GLOBAL"])
-def test_another_cuda_major_in_the_process_is_left_alone(
+def test_another_cuda_major_in_the_process_is_not_used(
     installed: Installed, tmp_path: Path, scope: str
 ) -> None:
     old = runtime(tmp_path / "cu12", 12)
-    loads = (f"ctypes.CDLL({str(old / f'lib{n}.so.12')!r}, mode=ctypes.{scope})" for n in NAMES)
-    found, _ = installed.run(f"import ctypes; {'; '.join(loads)}")
+    found, _ = installed.load(load_all(old, 12, scope))
     assert {how for _, how in found["runtime"].values()} == {"beside the package"}
     assert found["modules"] == 2
     assert str(old / "libcudart.so.12") in found["maps"]
 
 
 @pytest.mark.parametrize("scope", ["RTLD_LOCAL", "RTLD_GLOBAL"])
-def test_another_libggml_in_the_process_and_in_the_search_path_is_not_taken(
+def test_another_libggml_in_the_process_and_in_the_search_path_is_not_used(
     installed: Installed, tmp_path: Path, scope: str
 ) -> None:
     names = ("libggml-base.so", "libggml.so", "libllama.so", "libggml-cpu-haswell.so")
     for name in names:
         gcc(tmp_path / name, "int nothing_of_use(void) { return 0; }")
     loads = (f"ctypes.CDLL({str(tmp_path / name)!r}, mode=ctypes.{scope})" for name in names)
-    found, _ = installed.run(
+    found, _ = installed.load(
         f"import ctypes; {'; '.join(loads)}",
-        env={"LD_LIBRARY_PATH": f"{tmp_path}:{installed.driver}"},
+        path=tmp_path,
     )
     assert found["modules"] == 2
     wheels_own = {Path(path).name for path in found["maps"] if Path(path).parent == installed.lib}
@@ -153,11 +130,11 @@ CPU_ONLY = {
 
 
 @pytest.mark.parametrize(("env", "words"), CPU_ONLY.values(), ids=CPU_ONLY)
-def test_without_a_gpu_that_can_be_used_one_warning_says_why(
+def test_without_a_usable_gpu_one_warning_says_why(
     installed: Installed, env: dict[str, str], words: str
 ) -> None:
-    found, said = installed.run(env=env)
-    (warning,) = [line for line in said.splitlines() if "RuntimeWarning: llama_cpp:" in line]
+    found, stderr = installed.load(env=env)
+    (warning,) = [line for line in stderr.splitlines() if "RuntimeWarning: llama_cpp:" in line]
     assert words in warning
     assert "Fix: " in warning
     assert (found["modules"], cuda_of(found), found["offload"]) == (1, [], False)
@@ -167,11 +144,9 @@ def test_without_a_gpu_that_can_be_used_one_warning_says_why(
 
 
 @pytest.mark.parametrize(("cpu", "chosen"), [("Nehalem", "sse42"), ("SandyBridge", "sandybridge")])
-def test_a_cpu_without_avx2_gets_the_module_for_it(
-    installed: Installed, cpu: str, chosen: str
-) -> None:
+def test_a_cpu_without_avx2_gets_its_module(installed: Installed, cpu: str, chosen: str) -> None:
     if shutil.which(QEMU) is None:
         pytest.fail(f"There is no {QEMU} (Debian, Ubuntu: apt install qemu-user)")
-    found, said = installed.run(start=(QEMU, "-cpu", cpu), env={"LD_LIBRARY_PATH": ""})
+    found, stderr = installed.load(prefix=(QEMU, "-cpu", cpu), env={"LD_LIBRARY_PATH": ""})
     assert found["chosen"] == chosen
-    assert "no NVIDIA driver" in said
+    assert "no NVIDIA driver" in stderr

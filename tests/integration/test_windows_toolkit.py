@@ -1,4 +1,4 @@
-"""NVIDIA's Windows packages completed, with DLLs made by zig and its lib.exe (LLVM's)."""
+"""Import libraries for NVIDIA's Windows packages, with DLLs and lib.exe from zig (LLVM)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def root(tmp_path: Path, env: dict[str, str]) -> Path:
-    """A toolkit as the packages leave it: DLLs without import libraries."""
+    """A toolkit as the packages contain it: DLLs without import libraries."""
     root = tmp_path / "José's cu13"
     (root / "bin" / "x86_64").mkdir(parents=True)
     (root / "lib" / "x64").mkdir(parents=True)
@@ -41,7 +41,7 @@ def root(tmp_path: Path, env: dict[str, str]) -> Path:
     return root
 
 
-# Without a C library, which zig would compile first.
+# Without a C library, which zig would have to compile first.
 TARGET = ("-target", "x86_64-windows-gnu", "-nostdlib", "-O1")
 
 
@@ -58,7 +58,7 @@ def librarian(tmp_path: Path, does: str) -> str:
     return str(program)
 
 
-def test_a_library_linked_through_the_import_library_asks_for_nvidias_dll(
+def test_a_library_linked_with_the_import_library_needs_nvidias_dll(
     tmp_path: Path, env: dict[str, str], root: Path
 ) -> None:
     lib = librarian(tmp_path, f'exec "{sys.executable}" -m ziglang lib "$@"')
@@ -76,27 +76,24 @@ def test_a_library_linked_through_the_import_library_asks_for_nvidias_dll(
 
 
 @pytest.mark.parametrize(
-    ("does", "said"),
+    ("does", "text"),
     [("echo LNK1104: cannot open; exit 1", "LNK1104"), ("echo nothing was written", "nothing")],
 )
-def test_a_librarian_that_leaves_no_library_is_an_error(
-    tmp_path: Path, env: dict[str, str], root: Path, does: str, said: str
+def test_a_lib_exe_that_leaves_no_library_is_an_error(
+    tmp_path: Path, env: dict[str, str], root: Path, does: str, text: str
 ) -> None:
     with pytest.raises(Problem, match="could not be made") as caught:
         main_toolkit.import_libraries(root, librarian(tmp_path, does), env)
-    assert said in str(caught.value)
+    assert text in str(caught.value)
 
 
-def test_a_dll_that_exports_nothing_is_an_error(tmp_path: Path, env: dict[str, str]) -> None:
+def test_a_dll_without_exports_is_an_error(tmp_path: Path, env: dict[str, str]) -> None:
     source = tmp_path / "empty.c"
     source.write_text("int DllMainCRTStartup(void) { return 1; }\n")
     dll = tmp_path / "cublas64_13.dll"
     zig(env, "cc", *TARGET, "-shared", source, "-o", dll)
     with pytest.raises(Problem, match="exports no function"):
         main_toolkit.exports(dll)
-
-
-def test_a_file_that_is_no_dll_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "cublas64_13.dll").write_bytes(b"MZ truncated")
+    dll.write_bytes(b"MZ truncated")
     with pytest.raises(Problem, match="exports no function"):
-        main_toolkit.exports(tmp_path / "cublas64_13.dll")
+        main_toolkit.exports(dll)

@@ -223,19 +223,8 @@ def test_files_are_compiled_together_only_for_a_locked_release(tmp_path: Path) -
     assert "BLACKWHEEL_MERGED" not in defines(build(fakes.spec(version="0.3.36")))
 
 
-def test_cmake_gets_no_backslash_in_a_windows_path() -> None:
-    told = defines(on_windows())
-    paths = [name for name in told if name.endswith(("_COMPILER", "_LAUNCHER", "_ROOT"))]
-    assert len(paths) == 8
-    assert [name for name in paths if "\\" in told[name]] == []
-    assert told["CMAKE_CUDA_COMPILER"] == (
-        "C:/Users/José Pérez/AppData/Local/blackwheel/Cache/"
-        "cuda-13.1-0123456789ab/nvidia/cu13/bin/nvcc.exe"
-    )
-
-
 @pytest.mark.parametrize(
-    ("compiler", "line", "told"),
+    ("compiler", "line", "allowed"),
     [
         (fakes.msvc("1944"), "13.1", False),
         (fakes.msvc("1949"), "13.1", False),
@@ -250,7 +239,7 @@ def test_cmake_gets_no_backslash_in_a_windows_path() -> None:
     ids=lambda value: f"{value.family}-{value.version}" if isinstance(value, Compiler) else None,
 )
 def test_nvcc_gets_allow_unsupported_compiler_only_if_it_would_refuse_it(
-    compiler: Compiler, line: str, told: bool
+    compiler: Compiler, line: str, allowed: bool
 ) -> None:
     windows = compiler.family == "msvc"
     accepts = knowledge.toolkit(line).accepts
@@ -261,15 +250,7 @@ def test_nvcc_gets_allow_unsupported_compiler_only_if_it_would_refuse_it(
         places=fakes.windows_places() if windows else fakes.places(),
     )
     flags = env.settings.get("cmake.define.CMAKE_CUDA_FLAGS_INIT", "").split()
-    assert ("-allow-unsupported-compiler" in flags) is told
-
-
-def test_a_cpu_build_has_no_setting_of_cuda_but_off() -> None:
-    env = build(fakes.cpu_spec())
-    cuda = {name: value for name, value in defines(env).items() if "CUDA" in name}
-    assert cuda == {"GGML_CUDA": "OFF"}
-    assert env.requires == ()
-    assert "cuda" not in env.variables["PATH"]
+    assert ("-allow-unsupported-compiler" in flags) is allowed
 
 
 @pytest.mark.parametrize("origin", ["pypi", "system"])
@@ -326,21 +307,6 @@ def test_the_users_source_date_epoch_is_used(
 ) -> None:
     env = run_main(tmp_path, monkeypatch, {"SOURCE_DATE_EPOCH": "1700000000"})
     assert env.variables["SOURCE_DATE_EPOCH"] == "1700000000"
-
-
-def test_path_contains_only_the_tools_the_toolkit_the_compiler_and_the_system() -> None:
-    assert build().variables["PATH"].split(":") == [
-        "/home/user/.cache/blackwheel/tools-py3.11-0123456789ab/bin",
-        "/home/user/.cache/blackwheel/cuda-13.1-0123456789ab/nvidia/cu13/bin",
-        "/usr/bin",
-        "/bin",
-    ]
-    tools, toolkit, compiler, *_ = on_windows().variables["PATH"].split(";")
-    assert tools == (
-        r"C:\Users\José Pérez\AppData\Local\blackwheel\Cache\tools-py3.11-0123456789ab\Scripts"
-    )
-    assert toolkit.endswith(r"\nvidia\cu13\bin")
-    assert compiler.endswith(r"\bin\Hostx64\x64")
 
 
 @pytest.mark.parametrize("cache", ["ccache", "sccache"])
@@ -476,7 +442,7 @@ def test_neutral_removes_every_folder_of_the_machine() -> None:
         assert counted["cmake.define.CMAKE_CUDA_COMPILER"].startswith("TOOLKIT/bin/nvcc")
 
 
-def test_a_changed_overlay_changes_the_fingerprint(
+def test_changed_files_of_ours_change_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(main_configure, "OVERLAY", tmp_path)
@@ -488,21 +454,7 @@ def test_a_changed_overlay_changes_the_fingerprint(
     after = build()
     assert before.settings == after.settings
     assert before.fingerprint != after.fingerprint
-
-
-def test_changed_build_tools_change_the_fingerprint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = build()
     lock = tmp_path / "tools.txt"
     lock.write_text("ninja==2\n")
     monkeypatch.setattr(knowledge, "tools_lock", lambda: lock)
-    assert build().fingerprint != before.fingerprint
-
-
-@pytest.mark.parametrize("cache", ["ccache", "none"])
-def test_the_build_folder_is_replaced_in_messages(cache: str) -> None:
-    told = defines(build(fakes.spec(cache=cache)))
-    mapped = f'"-ffile-prefix-map={fakes.places().stage}=src"'
-    assert mapped in told["CMAKE_C_FLAGS_INIT"]
-    assert told["CMAKE_C_FLAGS_INIT"] == told["CMAKE_CXX_FLAGS_INIT"]
+    assert build().fingerprint != after.fingerprint

@@ -89,6 +89,7 @@ def test_summary() -> None:
         "efficiency": round(540 / 680, 4),
         "critical_seconds": 0.315,
     }
+    assert ninja_log.summary(read([line(5, 5, "a.dir/y.c.o")]))["efficiency"] == 0
 
 
 def test_of_an_earlier_run_only_the_outputs_are_counted() -> None:
@@ -103,14 +104,17 @@ def test_of_an_earlier_run_only_the_outputs_are_counted() -> None:
     assert ninja_log.summary(found)["seconds"] == 0.308
 
 
-def test_an_output_that_was_built_again_is_not_counted_as_earlier() -> None:
-    again = [line(3, 9, "a.dir/y.c.o", began=BEGAN + 9000)]
-    assert read([*WHOLE, *again]).earlier == 6
-
-
-def test_an_output_that_is_not_in_the_graph_is_not_counted() -> None:
-    gone = line(1, 2, "gone.o", began=BEGAN - 9000)
-    assert read([gone, *WHOLE]).earlier == 0
+@pytest.mark.parametrize(
+    ("lines", "earlier"),
+    [
+        ([*WHOLE, line(3, 9, "a.dir/y.c.o", began=BEGAN + 9000)], 6),  # built again
+        ([line(1, 2, "gone.o", began=BEGAN - 9000), *WHOLE], 0),  # not in the graph
+    ],
+)
+def test_earlier_counts_outputs_of_the_graph_that_were_not_built_again(
+    lines: list[str], earlier: int
+) -> None:
+    assert read(lines).earlier == earlier
 
 
 def test_a_step_with_restat_belongs_to_the_run() -> None:
@@ -133,10 +137,6 @@ def test_a_step_without_compiler_and_linker_has_the_kind_other() -> None:
 def test_an_unknown_or_empty_log_is_refused(header: str, lines: list[str]) -> None:
     with pytest.raises(ValueError, match="no log of ninja's that is known"):
         read(lines, header=header)
-
-
-def test_summary_of_a_step_without_duration() -> None:
-    assert ninja_log.summary(read([line(5, 5, "a.dir/y.c.o")]))["efficiency"] == 0
 
 
 def test_parse_reads_names_with_escapes() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from sessions.build import old_glibc
+from sessions.build import old_glibc, openmp
 from sessions.shared import code_digest, knowledge, programs
 from sessions.shared.programs import Finished
 from sessions.verify import wheel_rules
@@ -29,6 +29,7 @@ SMALL = {"GLIBC_2.2.5": ("dlopen", "errors:object"), "GLIBC_2.3.4": ("dlmopen",)
         ("libm.so.6", "expf", "2.27"),
         ("libm.so.6", "exp", "2.2.5"),  # 2.29 has a newer one
         ("libpthread.so.0", "pthread_create", "2.2.5"),  # in libc.so.6 since 2.34
+        ("libpthread.so.0", "pthread_setaffinity_np", "2.3.4"),
         ("libdl.so.2", "dlopen", "2.2.5"),
         ("ld-linux-x86-64.so.2", "__tls_get_addr", "2.3"),
     ],
@@ -37,6 +38,8 @@ def test_the_table_contains_the_symbols_of_glibc_2_28(
     library: str, name: str, version: str
 ) -> None:
     assert name in knowledge.glibc()[library][f"GLIBC_{version}"]
+    symbol = name.partition(":")[0]
+    assert openmp.homes(knowledge.glibc())[symbol] == (library, f"GLIBC_{version}")
 
 
 def test_the_table_contains_each_symbol_once_and_no_newer_version() -> None:

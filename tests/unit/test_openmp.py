@@ -1,11 +1,10 @@
-"""The OpenMP runtime for an older glibc: the version that each symbol gets."""
+"""The OpenMP runtime for an older glibc. test_old_glibc.py tests which version a symbol gets."""
 
 from __future__ import annotations
 
 import pytest
 
 from sessions.build import openmp
-from sessions.shared import knowledge
 
 
 @pytest.mark.parametrize(
@@ -14,17 +13,3 @@ from sessions.shared import knowledge
 )
 def test_elf_hash(name: str, value: int) -> None:
     assert openmp.elf_hash(name) == value
-
-
-@pytest.mark.parametrize(
-    ("symbol", "library", "version"),
-    [
-        ("pthread_create", "libpthread.so.0", "GLIBC_2.2.5"),
-        ("pthread_setaffinity_np", "libpthread.so.0", "GLIBC_2.3.4"),
-        ("dlopen", "libdl.so.2", "GLIBC_2.2.5"),
-        ("memcpy", "libc.so.6", "GLIBC_2.14"),
-        ("stdout", "libc.so.6", "GLIBC_2.2.5"),
-    ],
-)
-def test_homes(symbol: str, library: str, version: str) -> None:
-    assert openmp.homes(knowledge.glibc())[symbol] == (library, version)

@@ -84,9 +84,9 @@ def test_retagged_has_the_bytes_of_a_build_with_that_python(
     there.mkdir()
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", end=end)
     whole = pack(there / name, f"{tag}-{tag}", f"cpu+py{python}", end=end)
-    told = python_tag.retagged(base, here / name, python, f"cpu+py{python}")
+    sha256 = python_tag.retagged(base, here / name, python, f"cpu+py{python}")
     assert diff.differences(here / name, whole) == ()
-    assert told == records.text_sha256(sbom_text(f"cpu+py{python}").encode())
+    assert sha256 == records.text_sha256(sbom_text(f"cpu+py{python}").encode())
     # And it was no copy.
     assert diff.differences(base, whole) != ()
 
@@ -165,20 +165,22 @@ def test_calls_refuses_a_library_that_cannot_be_read_and_ignores_other_files(
         python_tag.calls(base)
 
 
-@pytest.mark.parametrize("wanted", ["3 or so", f">={'9' * 5_000}"])
-def test_refusal_if_requires_python_cannot_be_read(wanted: str, tmp_path: Path) -> None:
-    text = TEXTS["METADATA"].replace(">=3.8", wanted)
-    path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=text)
-    refused = python_tag.refusal(path, "3.12")
-    assert refused is not None
-    assert refused.endswith("which cannot be read")
+@pytest.mark.parametrize(
+    ("then", "now", "end"),
+    [
+        (">=3.8", "3 or so", "which cannot be read"),
+        (">=3.8", f">={'9' * 5_000}", "which cannot be read"),
+        ("\n", "\n" + "Content-Type: message/rfc822\n\n" * 5_000, ""),
+    ],
+    ids=["words", "digits", "nested"],
+)
+def test_refusal_with_strange_metadata(then: str, now: str, end: str, tmp_path: Path) -> None:
+    head, _, tail = TEXTS["METADATA"].rpartition(then)
+    path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=head + now + tail)
+    refused = python_tag.refusal(path, "3.12") or ""
+    assert refused.endswith(end)
+    assert bool(refused) is bool(end)
     assert len(refused) < 200
-
-
-def test_refusal_reads_metadata_with_nested_messages(tmp_path: Path) -> None:
-    deep = TEXTS["METADATA"] + "Content-Type: message/rfc822\n\n" * 5_000
-    path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=deep)
-    assert python_tag.refusal(path, "3.12") is None
 
 
 # ---- What another Python than the target's has built ---------------------------------------------

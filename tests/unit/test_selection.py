@@ -19,7 +19,7 @@ ACCEPTS = knowledge.toolkit("13.1").accepts
 
 
 @pytest.mark.parametrize(
-    ("cores", "free", "asked", "jobs"),
+    ("cores", "free", "requested", "jobs"),
     [
         (8, 30000, None, 8),
         (64, 4500, None, 4),
@@ -30,8 +30,8 @@ ACCEPTS = knowledge.toolkit("13.1").accepts
     ],
     ids=["cores", "memory", "hardly-any-memory", "one-core", "asked-more", "asked-in-spite"],
 )
-def test_job_count(cores: int, free: int, asked: int | None, jobs: int) -> None:
-    assert selection.job_count(fakes.host(cores=cores, memory_free_mib=free), asked) == jobs
+def test_job_count(cores: int, free: int, requested: int | None, jobs: int) -> None:
+    assert selection.job_count(fakes.host(cores=cores, memory_free_mib=free), requested) == jobs
 
 
 def test_choose_python_by_version_and_width() -> None:
@@ -218,67 +218,52 @@ def test_the_static_cpp_runtime_is_needed_only_for_an_older_glibc() -> None:
 
 SYSTEM = fakes.spec(toolkit="system")
 WINDOWS = {"system": "windows", "machine": "AMD64"}
-COMPLAINTS: dict[str, tuple[str, str, str, BuildSpec | None, dict[str, str], dict[str, Any]]] = {
-    "arm": ("platform", "fail", "", None, {}, {"host": fakes.host(machine="aarch64")}),
-    "mac": ("platform", "fail", "", None, {}, {"host": fakes.host(system="darwin")}),
-    "memory": ("memory", "warn", "", None, {}, {"host": fakes.host(memory_free_mib=900)}),
-    "disk": ("disk", "warn", "", None, {}, {"host": fakes.host(disk_free_mib=3000)}),
-    "no-python": ("python", "fail", "", None, {}, {"python": None}),
-    "no-venv": ("python", "fail", "", None, {}, {"python": fakes.python(can_venv=False)}),
-    "no-compiler": ("compiler", "fail", "", None, {}, {"compiler": None, "compiler_why": "none"}),
-    "old-compiler": ("compiler", "fail", "", None, {}, {"compiler": OLD}),
-    "new-compiler": ("compiler", "warn", "", None, {}, {"compiler": NEW}),
-    "windows": ("compiler", "fail", "", None, {}, {"host": fakes.host(**WINDOWS)}),
+STRICT = {"spec": SYSTEM, "toolkit": fakes.installed(accepts=HostRange(11, 3, 21, 1920, 1949))}
+OLD_DRIVER = Driver("535.183.01", "12.2")
+PYTHONS = (fakes.python(bits=32), fakes.python(version="3.12.1"))
+
+
+COMPLAINTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "arm": ("platform", "fail", "", {"host": fakes.host(machine="aarch64")}),
+    "mac": ("platform", "fail", "", {"host": fakes.host(system="darwin")}),
+    "memory": ("memory", "warn", "", {"host": fakes.host(memory_free_mib=900)}),
+    "disk": ("disk", "warn", "", {"host": fakes.host(disk_free_mib=3000)}),
+    "no-python": ("python", "fail", "--python 3.12", {"python": None, "pythons": PYTHONS}),
+    "no-venv": ("python", "fail", "", {"python": fakes.python(can_venv=False)}),
+    "no-compiler": ("compiler", "fail", "", {"compiler": None, "compiler_why": "none"}),
+    "old-compiler": ("compiler", "fail", "", {"compiler": OLD}),
+    "new-compiler": ("compiler", "warn", "", {"compiler": NEW}),
+    "windows": ("compiler", "fail", "", {"host": fakes.host(**WINDOWS)}),
     "flags": (
         "compiler-environment",
         "warn",
         "CC, CFLAGS of your shell are not used|CC=gcc-9\nCFLAGS=-O0|",
-        None,
-        {"CC": "gcc-9", "CFLAGS": "-O0", "CMAKE_ARGS": "-DX=1"},
-        {},
+        {"flags": {"CC": "gcc-9", "CFLAGS": "-O0", "CMAKE_ARGS": "-DX=1"}},
     ),
     "cmake-args": (
         "build-environment",
         "warn",
         "|CMAKE_ARGS=-DX=1|unset it; to choose yourself: a table of targets.toml",
-        None,
-        {"CC": "gcc-9", "CMAKE_ARGS": "-DX=1"},
-        {},
+        {"flags": {"CC": "gcc-9", "CMAKE_ARGS": "-DX=1"}},
     ),
     "no-toolkit": (
         "toolkit",
         "fail",
         "13.0.88 in /usr/local/cuda-13.0|use --toolkit pypi",
-        SYSTEM,
-        {},
-        {"toolkit": None},
+        {"spec": SYSTEM, "toolkit": None},
     ),
-    "other-toolkit": ("toolkit", "fail", "", SYSTEM, {}, {"toolkit": fakes.installed()}),
-    "strict-toolkit": (
-        "compiler",
-        "warn",
-        "|CUDA accepts gnu any to 11.",  # in its own header
-        SYSTEM,
-        {},
-        {"toolkit": fakes.installed(accepts=HostRange(11, 3, 21, 1920, 1949))},
-    ),
-    "no-GPU": ("gpu", "warn", "", None, {}, {"gpus": ()}),
-    "other-GPU": ("gpu", "warn", "", None, {}, {"gpus": (fakes.gpu(compute_capability="9.0"),)}),
-    "old-driver": (
-        "driver",
-        "warn",
-        "CUDA 13.1 needs 580 or newer",
-        None,
-        {},
-        {"driver": Driver("535.183.01", "12.2")},
-    ),
+    "other-toolkit": ("toolkit", "fail", "", {"spec": SYSTEM, "toolkit": fakes.installed()}),
+    "strict-toolkit": ("compiler", "warn", "|CUDA accepts gnu any to 11.", STRICT),
+    "no-GPU": ("gpu", "warn", "", {"gpus": ()}),
+    "other-GPU": ("gpu", "warn", "", {"gpus": (fakes.gpu(compute_capability="9.0"),)}),
+    "old-driver": ("driver", "warn", "CUDA 13.1 needs 580 or newer", {"driver": OLD_DRIVER}),
 }
 
 
 @pytest.mark.parametrize("name", COMPLAINTS)
 def test_each_problem_has_a_check_with_a_remedy(name: str) -> None:
-    id_, status, text, spec, flags, changes = COMPLAINTS[name]
-    check = checks_of(spec, flags, **changes)[id_]
+    id_, status, text, changes = COMPLAINTS[name]
+    check = checks_of(**changes)[id_]
     assert check.status == status
     assert check.summary
     assert check.remedy

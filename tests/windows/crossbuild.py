@@ -1,11 +1,11 @@
-"""A real win_amd64 wheel of the cpu target, cross-built from the real source by mingw-w64.
+"""Builds a real win_amd64 wheel of the cpu target with mingw-w64 on Linux.
 
-All is the product's own: source, staging, ``wheel.cmake``, settings, delvewheel, judgement and
-records. Otherwise than on Windows are the compiler, and the C++ and OpenMP runtimes that do the
-work: MinGW's, linked in. So that the libraries need Microsoft's too, as those of MSVC do, each
-calls a function of msvcp140.dll and one of vcomp140.dll when it is loaded (``RUNTIME``).
+Source, staging, ``wheel.cmake``, settings, delvewheel, checks and records are the product's own.
+Different from Windows are the compiler, and the C++ and OpenMP runtimes, which are MinGW's and
+linked statically. So that the libraries need Microsoft's too, as with MSVC, each of them calls a
+function of msvcp140.dll and one of vcomp140.dll when it is loaded (``RUNTIME``).
 
-The second time the wheel is there already; after a change, the compiler cache knows most of it.
+The wheel is kept; after a change, the compiler cache has most objects.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ static volatile long long said;
 __attribute__((constructor)) static void start() {
     said = _Query_perf_frequency() + omp_get_max_threads();
 }
-// libstdc++'s asks the processor for RDRAND and takes it if it can: more than a wheel may need.
+// libstdc++'s version uses RDRAND if the processor has it, which a wheel must not need.
 void std::random_device::_M_init(const std::string &) {}
 void std::random_device::_M_init(const char *, std::size_t) {}
 unsigned std::random_device::_M_getval() { return std::rand(); }
@@ -62,7 +62,7 @@ set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_SHARED_LINKER_FLAGS_INIT "-static -Wl,--exclude-libs,ALL @NEEDED@")
 set(CMAKE_MODULE_LINKER_FLAGS_INIT "-static -Wl,--exclude-libs,ALL")  # ggml's modules
 """
-# The compiler by MSVC's options, as wheel compares the bindings with the headers.
+# Translates MSVC's options, with which wheel compiles the comparison of the bindings.
 CL = """\
 #!/bin/sh
 for word; do
@@ -80,7 +80,7 @@ exec @CXX@ "$@"
 
 
 def build(lab: Lab) -> Context:
-    """Leave the wheel and all its records as a build on Windows does. Returns where they are."""
+    """Create the wheel and all its records as a build on Windows does. Returns its context."""
     root = lab.folder.parent / "windows-wheel"
     disk.mark(root)
     linux = _context(root, lab.folder.parent, "linux")
@@ -91,7 +91,7 @@ def build(lab: Lab) -> Context:
     redist = _redist(lab)
     compiler = compiler_of_mingw()
     windows = _context(root, lab.folder.parent, "windows")
-    # By its record the compiler is MSVC: as to what the wheel has to bring along, it is.
+    # The record names MSVC, so that the wheel must contain Microsoft's runtime.
     stand_in = dataclasses.replace(compiler, family="msvc", cxx=str(_cl(root, compiler)))
     records.write(windows.record("probe"), "probe", dataclasses.replace(chain, compiler=stand_in))
     settings = _settings(linux, compiler, unpacked, redist)
@@ -105,7 +105,7 @@ def build(lab: Lab) -> Context:
 
 
 def _context(root: Path, cache: Path, platform: str) -> Context:
-    """The cpu target's; both platforms' in the same place, as this machine builds for the other."""
+    """The context of the cpu target; both platforms use the same folders."""
     env = child_environment.environment()
     targets = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
     chosen = spec.choose(targets, parse_options.parse(["--target", "cpu"]))
@@ -116,18 +116,18 @@ def _context(root: Path, cache: Path, platform: str) -> Context:
 
 def compiler_of_mingw() -> Compiler:
     paths = {name: shutil.which(name) or name for name in (CC, CXX)}
-    said = subprocess.run([paths[CXX], "-dumpfullversion"], capture_output=True, text=True)
-    return Compiler("gnu", said.stdout.strip(), paths[CXX], paths[CC], "mingw-w64")
+    version = subprocess.run([paths[CXX], "-dumpfullversion"], capture_output=True, text=True)
+    return Compiler("gnu", version.stdout.strip(), paths[CXX], paths[CC], "mingw-w64")
 
 
 def _redist(lab: Lab) -> Path:
-    """Microsoft's runtime as Visual Studio has it for redistribution."""
+    """The folder of Microsoft's runtime for redistribution."""
     installed = visualstudio.install(lab, "2022")
     return installed.root / "VC/Redist/MSVC" / visualstudio.RELEASES["2022"].redist
 
 
 def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) -> BuildEnv:
-    """What the product tells a compiler of Linux, and beside it what makes it build for Windows."""
+    """The settings of a build on Linux, and those that make it a build for Windows."""
     places = Places(
         stage=str(ctx.build / "src"),
         tree=str(ctx.build / "tree"),
@@ -136,7 +136,7 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
     )
     env = child_environment.system_environment(ctx.env)
     spec_here = dataclasses.replace(ctx.spec, glibc="host")  # Windows has no glibc to link for
-    made = main_configure.configure(spec_here, compiler, None, unpacked, places, env)
+    settings_of_linux = main_configure.configure(spec_here, compiler, None, unpacked, places, env)
     more = {
         "CMAKE_TOOLCHAIN_FILE": str(_toolchain(ctx.root, compiler, redist)),
         "GGML_WIN_VER": "0x601",  # the headers of MinGW 10 lack what 0x602 takes
@@ -144,28 +144,22 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
         "OpenMP_pthread_LIBRARY": _static(compiler, "libpthread.a"),
     }
     defines = {f"cmake.define.{name}": value for name, value in more.items()}
-    settings = {**made.settings, **defines}
+    settings = {**settings_of_linux.settings, **defines}
     variables = {
-        **made.variables,
+        **settings_of_linux.variables,
         "VCTOOLSREDISTDIR": f"{redist}{os.sep}",
         "_PYTHON_HOST_PLATFORM": "win-amd64",  # by which scikit-build-core tags the wheel
     }
-    # Paths are the same as long as the cache folder is.
-    identity = records.fingerprint(
-        [
-            made.fingerprint,
-            settings,
-            RUNTIME,
-            TOOLCHAIN,
-            compiler.version,
-            making.REQUIREMENTS.read_text(),
-        ]
+    # The paths depend only on the cache folder.
+    inputs = [settings_of_linux.fingerprint, settings, RUNTIME, TOOLCHAIN, compiler.version]
+    identity = records.fingerprint([*inputs, making.REQUIREMENTS.read_text()])
+    return dataclasses.replace(
+        settings_of_linux, settings=settings, variables=variables, fingerprint=identity
     )
-    return dataclasses.replace(made, settings=settings, variables=variables, fingerprint=identity)
 
 
 def _cl(root: Path, compiler: Compiler) -> Path:
-    """A cl.exe that reads C++ as the compiler does."""
+    """A program with the options of cl.exe that calls the compiler."""
     folder = root / "mingw"
     folder.mkdir(exist_ok=True)
     file = folder / "cl"
@@ -175,7 +169,7 @@ def _cl(root: Path, compiler: Compiler) -> Path:
 
 
 def _toolchain(root: Path, compiler: Compiler, redist: Path) -> Path:
-    """A toolchain file, by which every library is linked with ``RUNTIME``."""
+    """A toolchain file that links ``RUNTIME`` into every library."""
     folder = root / "mingw"
     folder.mkdir(exist_ok=True)
     (folder / "runtime.cpp").write_text(RUNTIME)
@@ -212,7 +206,7 @@ def _run(*words: str | Path) -> str:
 
 
 def compiled(path: Path, code: str, *needs: Path) -> None:
-    """Make a library for Windows of a few lines of C, and of those it needs."""
+    """Compile a library for Windows from a few lines of C and the libraries that it needs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     source = path.with_suffix(".c")
     source.write_text(code)

@@ -1,22 +1,22 @@
-r"""A Windows Python under Wine, for tests: made once, kept in the project's cache folder.
+r"""A Windows Python under Wine, for tests: created once, kept in the project's cache folder.
 
     lab.run(lab.python, "-c", "print(1)").output       # a Windows program, as a test sees it
-    lab.drive / "users"                                # C:\users, as this machine names it
-    lab.windows(path)                                  # and the other way round
+    lab.drive / "users"                                # C:\users as a path of this machine
+    lab.windows(path)                                  # a path of this machine for Windows
 
 Fixtures (``conftest.py``): ``lab``, and ``folder``, an empty folder on its drive C.
 
 By hand: ``python -m tests.windows.lab 'C:\Python311\python.exe' -c 'print(1)'``.
 
-What Wine 8 does otherwise than Windows, beside what ``test_behaviour.py`` shows:
+Differences between Wine 8 and Windows, besides those that ``test_behaviour.py`` shows:
 
-- in cmd ``A && B`` and ``A || B`` always run B, and ``call`` loses exit codes;
-- where, findstr, tasklist and powershell are stubs that end with 0 and print nothing;
-- there are no symlinks, no junctions, no limit of 260 characters, no Ctrl-Break;
-- a crash starts a debugger, which waits for ever, whatever the error mode says: the lab has none;
-- a library may need functions that are not there, until they are called;
-- PATH and TEMP do not come from the Unix side: ``run`` gives a PATH as WINEPATH, which Wine puts
-  before its own; what needs another environment is started from the Windows Python.
+- in cmd ``A && B`` and ``A || B`` always run B, and ``call`` loses exit codes
+- where, findstr, tasklist and powershell are stubs that exit with 0 and print nothing
+- there are no symlinks, no junctions, no limit of 260 characters, no Ctrl-Break
+- after a crash a debugger would wait forever, so the lab has none
+- a library may need functions that do not exist, until they are called
+- PATH and TEMP are not taken from the environment: ``run`` passes PATH as WINEPATH, which Wine
+  puts before its own PATH; for another environment, start the program from the Windows Python
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.windows import making
 
 @dataclass(frozen=True)
 class Ran:
-    """A Windows program that has ended; ``output`` is stdout and stderr as one text."""
+    """A Windows program that has ended. ``output`` contains stdout and stderr."""
 
     returncode: int
     output: str
@@ -51,7 +51,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class Lab:
-    """A Windows that runs, for one process at a time."""
+    """A running Windows, for one process at a time."""
 
     folder: Path
     drive: Path  # drive C
@@ -65,10 +65,10 @@ class Lab:
         cwd: Path | None = None,
         timeout: float = 600,
     ) -> Ran:
-        """Run a Windows program to its end, with pipes and a clean environment and ``env``.
+        """Run a Windows program to its end with a clean environment and ``env``.
 
-        Every Path is written as Windows names it. ``cwd`` is drive C unless given. The time limit
-        is for what hangs; what it started ends with it.
+        Every Path is translated for Windows. ``cwd`` is drive C by default. After ``timeout``
+        seconds the program and everything that it started is killed.
         """
         words = [self.windows(w) if isinstance(w, Path) else w for w in (program, *args)]
         more = dict(env or {})
@@ -90,16 +90,16 @@ class Lab:
             output, _ = child.communicate(timeout=timeout)
         except BaseException as error:
             os.killpg(child.pid, signal.SIGKILL)
-            making.start(self.folder)  # what it started has its pipe, and would meet the next test
+            making.start(self.folder)  # ends what it started, which holds the pipe
             output, _ = child.communicate()
             if isinstance(error, subprocess.TimeoutExpired):
-                told = f"{' '.join(words)} did not end within {timeout} s"
-                raise AssertionError(f"{told}:\n{output}") from None
+                text = f"{' '.join(words)} did not end within {timeout} s"
+                raise AssertionError(f"{text}:\n{output}") from None
             raise
         return Ran(child.returncode, output)
 
     def windows(self, path: Path) -> str:
-        r"""Return what Windows calls a path of this machine: on C, else on Z, which is ``/``."""
+        r"""The name of a path of this machine in Windows: on C:, or on Z:, which is ``/``."""
         path = path.absolute()
         if path.is_relative_to(self.drive):
             return "C:\\" + str(path.relative_to(self.drive)).replace("/", "\\").lstrip(".")
@@ -108,7 +108,7 @@ class Lab:
 
 @contextmanager
 def opened() -> Iterator[Lab]:
-    """Have the lab only for this process, made if it was not yet; its processes end with it."""
+    """Lock the lab for this process, create it if needed, and end its processes afterwards."""
     making.need_programs()
     cache = Path(os.environ.get("BLACKWHEEL_CACHE") or platformdirs.user_cache_path("blackwheel"))
     cache = cache.expanduser().resolve()
@@ -121,7 +121,7 @@ def opened() -> Iterator[Lab]:
                 making.stop(part)
                 disk.remove(part)
             disk.mark(part)
-            making.make(part)
+            making.create(part)
             part.rename(folder)
         making.start(folder)
         try:
@@ -131,7 +131,7 @@ def opened() -> Iterator[Lab]:
 
 
 def main() -> int:
-    """Make the lab, and run what the command line names."""
+    """Create the lab, and run the program that the command line names."""
     try:
         with opened() as lab:
             words = sys.argv[1:] or [lab.python, "-c", "import sys; print(sys.version)"]

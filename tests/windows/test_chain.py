@@ -1,7 +1,8 @@
-"""The product's own sessions in the Windows Python, as far as a machine without MSVC can go.
+"""The sessions in the Windows Python, as far as they work without MSVC.
 
-Real: noxfile, bootstrap, pip, venv, cmd.exe with a vcvars64.bat, CMake, ninja, ccache, NVIDIA's
-Windows nvcc. Stand-ins: vswhere, vcvars64.bat, cl.exe and lib.exe (``visualstudio.py``).
+Real are noxfile, bootstrap, pip, venv, cmd.exe with a vcvars64.bat, CMake, ninja, ccache and
+NVIDIA's nvcc for Windows. vswhere, vcvars64.bat, cl.exe and lib.exe are replaced
+(``visualstudio.py``).
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ BOTH: tuple[dict[str, Any], ...] = ({"year": "2022"}, {"year": "2026"})
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _as_other_modules_have_it(lab: Lab) -> Iterator[None]:
+def _restore_the_default(lab: Lab) -> Iterator[None]:
     yield
-    have(lab, BOTH)
+    install_only(lab, BOTH)
 
 
-def have(lab: Lab, studios: tuple[dict[str, Any], ...]) -> list[Installed]:
-    """Have these Visual Studios installed and no others."""
+def install_only(lab: Lab, studios: tuple[dict[str, Any], ...]) -> list[Installed]:
+    """Install these Visual Studios and remove all others."""
     visualstudio.clear(lab)
     return [visualstudio.install(lab, **studio) for studio in studios]
 
@@ -46,14 +47,14 @@ def have(lab: Lab, studios: tuple[dict[str, Any], ...]) -> list[Installed]:
 
 @dataclass(frozen=True)
 class Machine:
-    """What is installed; which toolset of the last of it is chosen, None where the probe fails.
+    """What is installed, and the toolset of the last of it that is chosen; None if the probe fails.
 
-    ``said`` is said, or is why another compiler is not used.
+    ``text`` is in the output, or is why another compiler is not used.
     """
 
     studios: tuple[dict[str, Any], ...]
     toolset: str | None
-    said: str = ""
+    text: str = ""
     words: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
 
@@ -95,10 +96,10 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=list(MACHINES))
-def test_the_probe_takes_the_newest_compiler_that_fits_and_says_why_not_another(
+def test_the_probe_chooses_the_newest_compiler_that_fits(
     lab: Lab, project: Path, machine: Machine
 ) -> None:
-    studios = have(lab, machine.studios)
+    studios = install_only(lab, machine.studios)
     elsewhere = lab.drive / "vswhere"
     shutil.rmtree(elsewhere, ignore_errors=True)
     if machine.env:
@@ -107,14 +108,14 @@ def test_the_probe_takes_the_newest_compiler_that_fits_and_says_why_not_another(
     assert "Traceback" not in ran.output
     if machine.toolset is None:
         assert ran.returncode != 0
-        assert machine.said in ran.output
+        assert machine.text in ran.output
         return
     ran.well()
     target = "rtx50+cuda13.3" if "13.3" in machine.words else "rtx50"
     chain = record(project, target, "probe", Toolchain)
     everything = {t for s in machine.studios for t in s.get("toolsets", toolsets(s["year"]))}
     assert {c.toolset for c in chain.compilers} == everything
-    assert machine.said in "\n".join([ran.output, *(c.unfit for c in chain.compilers)])
+    assert machine.text in "\n".join([ran.output, *(c.unfit for c in chain.compilers)])
     used = chain.compiler
     assert (used.toolset, used.vcvars) == (machine.toolset, studios[-1].vcvars)
     assert used.variables["VCTOOLSVERSION"] == machine.toolset
@@ -126,10 +127,8 @@ def toolsets(year: visualstudio.Year) -> tuple[str, ...]:
     return visualstudio.RELEASES[year].toolsets
 
 
-def test_a_developer_prompt_of_another_architecture_changes_nothing(
-    lab: Lab, project: Path
-) -> None:
-    have(lab, BOTH)
+def test_a_developer_prompt_has_no_effect(lab: Lab, project: Path) -> None:
+    install_only(lab, BOTH)
     nox(lab, project, "-s", "probe").well()
     before = record(project, "rtx50", "probe", Toolchain).compiler
     active = {
@@ -150,7 +149,7 @@ def test_a_developer_prompt_of_another_architecture_changes_nothing(
 
 # Without CUDA's headers, which the stand-in for cl.exe does not include.
 KERNEL = "__declspec(__global__) void scale(float *x, float a) { *x *= a; }\n"
-# What CMake finds out by compiling with cl.exe is told to it; all else is as in a build.
+# The results that CMake would get by compiling with cl.exe are set; the rest is as in a build.
 UPSTREAM = """\
 cmake_minimum_required(VERSION 3.21)
 project(llama_cpp LANGUAGES NONE)
@@ -165,7 +164,7 @@ set(CMAKE_CUDA_SIMULATE_VERSION 19.44.35207)
 enable_language(CUDA)
 add_library(ggml-cuda SHARED "${CMAKE_SOURCE_DIR}/ggml/kernel.cu")
 target_include_directories(ggml-cuda PRIVATE include)
-# In a folder whose name is ASCII: others nvcc only writes to, if it is told to keep its files.
+# The folder must be ASCII: nvcc keeps no files in other folders.
 target_compile_options(ggml-cuda PRIVATE --keep "--keep-dir=@KEPT@")
 """
 SOURCE = "ggml/kernel.cu"
@@ -181,10 +180,10 @@ START = """if True:
 """
 
 
-def test_nvidias_windows_compiler_makes_code_for_the_gpu_as_the_product_tells_it(
+def test_nvidias_windows_compiler_compiles_with_our_settings(
     lab: Lab, project: Path, folder: Path, tmp_path: Path
 ) -> None:
-    studio = have(lab, BOTH)[0]
+    studio = install_only(lab, BOTH)[0]
     work = project / "build" / "rtx50"
     for name in ("src", "tree"):
         shutil.rmtree(work / name, ignore_errors=True)
@@ -195,7 +194,7 @@ def test_nvidias_windows_compiler_makes_code_for_the_gpu_as_the_product_tells_it
     libraries = lab.drive / toolkit.root[3:].replace("\\", "/") / "lib" / "x64"
     for name in ("cuda.lib", "cudart.lib"):
         assert (libraries / name).read_bytes()[:8] == b"!<arch>\n"
-    # NVIDIA's package brings cuBLAS without it; the stand-in for lib.exe copies what it is given.
+    # NVIDIA's package lacks cublas.lib; the replaced lib.exe copies its input.
     assert "  cublasGemmEx\n" in (libraries / "cublas.lib").read_text(encoding="ascii")
 
     (work / "src" / SOURCE).parent.mkdir(parents=True)
@@ -209,7 +208,7 @@ def test_nvidias_windows_compiler_makes_code_for_the_gpu_as_the_product_tells_it
     code = gpu_code.read((folder / "kernel.fatbin").read_bytes(), tmp_path)
     assert code is not None
     assert (set(code.sass), code.ptx) == ({"sm_120"}, {})
-    # Names within it have the CRC of the path that wheel.cmake gives, whatever the folder.
+    # The names contain the CRC of the path that wheel.cmake sets, in every folder.
     named = (folder / "kernel.module_id").read_text(encoding="ascii")
     assert named.startswith(f"_{zlib.crc32(SOURCE.encode()):08x}_")
     calls = [line.split("\t") for line in called.read_text(encoding="utf-8").splitlines()]
@@ -218,13 +217,13 @@ def test_nvidias_windows_compiler_makes_code_for_the_gpu_as_the_product_tells_it
     source = checkout.HOME + r"\black wheel\build\rtx50\src" + "\\"
     for words in compiling:
         assert {"/Zc:preprocessor", "/Brepro", f"/d1trimfile:{source}"} <= set(words)
-    # By the name that __FILE__ begins with, on the host and on the device.
+    # The path that __FILE__ begins with, on host and device.
     read = {words[-1] for words in compiling if "-E" in words}
     assert read == {source + SOURCE.replace("/", "\\")}
 
 
 def run(lab: Lab, work: Path, build: BuildEnv) -> None:
-    """Have CMake and ninja, those of the build, compile ``OBJECT`` by its settings."""
+    """Compile ``OBJECT`` with the build's CMake, ninja and settings."""
     prefix = "cmake.define."
     defines = {n[len(prefix) :]: v for n, v in build.settings.items() if n.startswith(prefix)}
     tools = build.variables["PATH"].split(";")[0]
@@ -236,9 +235,9 @@ def run(lab: Lab, work: Path, build: BuildEnv) -> None:
         ],
         [rf"{tools}\ninja.exe", "-C", "tree", OBJECT],
     ]
-    # In ccache's presence, but never from it: nvcc has to run.
-    told = {"commands": commands, "env": {**build.variables, "CCACHE_RECACHE": "1"}}
-    (work / "told.json").write_text(json.dumps(told), encoding="utf-8")
+    # With ccache, but without its objects: nvcc must run.
+    job = {"commands": commands, "env": {**build.variables, "CCACHE_RECACHE": "1"}}
+    (work / "told.json").write_text(json.dumps(job), encoding="utf-8")
     lab.run(lab.python, "-c", START, cwd=work).well()
     for name in ("src", "tree"):
         shutil.rmtree(work / name)

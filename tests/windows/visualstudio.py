@@ -6,19 +6,19 @@ r"""A Visual Studio for the lab: a realistic tree of folders, whose programs are
                               toolsets=("14.50.35717", "14.44.35207"))
     vs.path, vs.vcvars, vs.cl("14.44.35207"), vs.instance
 
-What is as with the real ones:
+What is the same as in the real one:
 
-- vswhere.exe is at its documented place and prints each instance that is beside it, one a
-  .json file; its filters are those of ``-all``, ``-prerelease`` and ``-products *``;
-- vcvarsall.bat sets the variables that those of VS 2022 17.x set, ``HostX64`` and ``\\\\`` in PATH
-  included, chooses a toolset as they do, and fails with their words. Like them it takes a caller's
-  VCToolsVersion for the version wanted, appends to a caller's INCLUDE, LIB and LIBPATH, and leaves
-  the environment half made after an error: VSCMD_ARG_TGT_ARCH, the SDK, but no VCToolsVersion;
-- cl.exe says its version and knows what nvcc asks of it. What it was called with is in ``cl.log``
-  beside it: a line a call, words split by tabs;
-- the redistributable DLLs are Microsoft's own 14.44.
+- vswhere.exe is in its documented folder and prints the instances in the .json files beside it,
+  filtered by ``-all``, ``-prerelease`` and ``-products *``
+- vcvarsall.bat sets the variables of VS 2022 17.x, including ``HostX64`` and ``\\\\`` in PATH,
+  chooses a toolset in the same way, and fails with the same messages. It also takes a caller's
+  VCToolsVersion for the requested version, appends to a caller's INCLUDE, LIB and LIBPATH, and
+  leaves the environment incomplete after an error: VSCMD_ARG_TGT_ARCH, the SDK, no VCToolsVersion
+- cl.exe prints its version and answers nvcc. It writes each call to ``cl.log`` beside it: one line
+  per call, arguments separated by tabs
+- the redistributable DLLs are Microsoft's own 14.44
 
-link.exe, rc.exe and the like are there and do nothing. No file of the SDK has any content.
+link.exe, rc.exe and so on exist and do nothing. The files of the SDK are empty.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KITS = f"{X86}/Windows Kits/10"
 
 @dataclass(frozen=True)
 class Release:
-    """One Visual Studio as its installer leaves it by default."""
+    """A Visual Studio as its installer leaves it by default."""
 
     major: int
     version: str
@@ -72,7 +72,7 @@ class Installed:
 
     root: Path
     path: str  # the same, as Windows names it
-    instance: dict[str, Any]  # what vswhere says of it
+    instance: dict[str, Any]  # what vswhere prints about it
 
     @property
     def vcvars(self) -> str:
@@ -132,15 +132,15 @@ def install(
 
 
 def _cpp(lab: Lab, root: Path, year: Year, toolsets: tuple[str, ...], sdk: str | None) -> None:
-    """The C++ workload: scripts, compilers, redistributables."""
+    """Install the C++ workload: scripts, compilers, redistributable DLLs."""
     release = RELEASES[year]
     default = toolsets[0]
     build = root / "VC/Auxiliary/Build"
     for name in ("", ".v14" + default[3]):
         _write(build / f"Microsoft.VCToolsVersion{name}.default.txt", f"{default}\n")
     _write(build / "Microsoft.VCRedistVersion.default.txt", f"{release.redist}\n")
-    # As the real script does, a name of two parts or fewer is looked for in folder names from the
-    # last to the first; here the first of them is written last, and wins.
+    # The real script compares a name of at most two parts with the folder names, from the last to
+    # the first. Here the first folder is written last, and wins.
     names = sorted(toolsets)
     matches = [
         f'if "%__VCVARS_VERSION%"=="{wanted}" set "__VCVARS_TOOLS_VERSION={toolset}"'
@@ -177,7 +177,7 @@ def _cpp(lab: Lab, root: Path, year: Year, toolsets: tuple[str, ...], sdk: str |
 
 
 def _beginnings(toolset: str) -> list[str]:
-    """What "14.44.35207" is found by: 14.4 and 14.44; 14 and 14. too, but who would ask."""
+    """The short names of a toolset: "14.44.35207" is found by 14.4 and 14.44."""
     major, minor, _ = toolset.split(".")
     return [f"{major}.{minor[: n + 1]}" for n in range(len(minor))]
 
@@ -214,15 +214,13 @@ def _sdk(lab: Lab, version: str) -> None:
 def _instance(
     release: Release, year: Year, product: str, path: str, prerelease: bool, complete: bool
 ) -> dict[str, Any]:
-    """What vswhere 3.1 prints of an installation."""
+    """Some of what vswhere 3.1 prints for an installation; it has text outside ASCII."""
     named = f"VisualStudio/{release.shown}+{release.version.split('.', 2)[2]}"
     title = "Build Tools" if product == "BuildTools" else product
     channel = f"VisualStudio.{release.major}.{'Preview' if prerelease else 'Release'}"
-    engine = rf"C:\{INSTALLER}\resources\app\ServiceHub\Services".replace("/", "\\")
     program = (
         r"Common7\Tools\LaunchDevCmd.bat" if product == "BuildTools" else r"Common7\IDE\devenv.exe"
     )
-    uri = f"https://aka.ms/vs/{release.major}/{'pre' if prerelease else 'release'}/channel"
     return {
         "instanceId": hashlib.sha256(path.encode()).hexdigest()[:8],
         "installDate": "2025-11-24T09:30:00Z",
@@ -239,38 +237,13 @@ def _instance(
         "displayName": f"Visual Studio {title} {year}",
         "description": "Alles, was Sie zum Erstellen moderner Apps benötigen",
         "channelId": channel,
-        "channelUri": uri,
-        "enginePath": rf"{engine}\Microsoft.VisualStudio.Setup.Service",
-        "installedChannelId": channel,
-        "installedChannelUri": uri,
-        "releaseNotes": "https://go.microsoft.com/fwlink/?LinkId=660893",
-        "resolvedInstallationPath": path,
-        "thirdPartyNotices": "https://go.microsoft.com/fwlink/?LinkId=660909",
-        "updateDate": "2025-11-24T09:30:00.1234567Z",
         "catalog": {
-            "buildBranch": f"d{release.shown.rpartition('.')[0]}",
-            "buildVersion": release.version,
             "id": named,
-            "localBuild": "build-lab",
-            "manifestName": "VisualStudio",
-            "manifestType": "installer",
             "productDisplayVersion": release.shown,
-            "productLine": f"Dev{release.major}",
             "productLineVersion": release.folder,
-            "productMilestone": "RTW",
             "productMilestoneIsPreRelease": str(prerelease),
-            "productName": "Visual Studio",
-            "productPatchVersion": release.shown.rpartition(".")[2],
-            "productPreReleaseMilestoneSuffix": "1.0",
-            "productSemanticVersion": named.partition("/")[2],
-            "requiredEngineVersion": "3.14.2086.54749",
         },
-        "properties": {
-            "campaignId": "",
-            "channelManifestId": f"{channel}/{named.partition('/')[2]}",
-            "nickname": "",
-            "setupEngineFilePath": rf"C:\{INSTALLER}\setup.exe".replace("/", "\\"),
-        },
+        "properties": {"nickname": ""},
     }
 
 
