@@ -42,7 +42,7 @@ from sessions.verify import checks_digest
 from sessions.verify.check_input import Case, required
 from sessions.verify.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
 from sessions.verify.report_model import VerifyReport
-from sessions.verify.run_checks import judge
+from sessions.verify.run_checks import check_wheel
 from sessions.verify.wheel_rules import Upstream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -581,7 +581,7 @@ def recorded(found: WheelFacts, **changes: Any) -> Wheel:
 
 
 def case(found: WheelFacts | None = None, **changes: Any) -> Case:
-    """A wheel before its judge, built here for the rtx50 target, with the record of its build."""
+    """The input of the checks: a wheel built here for rtx50, with the record of its build."""
     found = found or wheel_facts()
     base = Case(found, claiming(), recorded(found), True, LOADER, PRELOAD, upstream())
     return dataclasses.replace(base, **changes)
@@ -1051,8 +1051,8 @@ def _evidence(found: WheelFacts, wanted: BuildSpec) -> Evidence:
         requires=made.requires,
     )
     text = report_text(found, wanted.target)
-    groups = judge(Case(found, wanted, record, True, LOADER, PRELOAD, upstream()))
-    verdict = checks_digest.verdict(wanted, record)
+    groups = check_wheel(Case(found, wanted, record, True, LOADER, PRELOAD, upstream()))
+    verdict = checks_digest.fingerprint(wanted, record)
     return Evidence(
         spec=wanted,
         path=ROOT / "wheels" / wanted.target / found.file,

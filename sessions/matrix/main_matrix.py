@@ -297,7 +297,7 @@ def _allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
     """Of everything that decides a repacked wheel, and whether it holds what verify asks."""
     ours = code_digest.code(Path(python_tag.__file__))
-    return records.fingerprint([built.sha256, ours, checks_digest.verdict(spec, record)])
+    return records.fingerprint([built.sha256, ours, checks_digest.fingerprint(spec, record)])
 
 
 def _inputs(ctx: Context, label: str) -> tuple[Source | None, Toolkit | None]:

@@ -15,7 +15,7 @@ from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.verify import checks_digest, reader, wheel_rules
 from sessions.verify.check_input import Case
 from sessions.verify.report_model import VerifyReport
-from sessions.verify.run_checks import judge
+from sessions.verify.run_checks import check_wheel
 
 OVERLAY = Path(__file__).parents[1] / "build" / "overlay"
 LARGEST = 2 << 30  # bytes; upstream's largest wheel has 784 MB
@@ -28,7 +28,7 @@ def main(ctx: Context) -> None:
     path, record = _chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    rules = checks_digest.verdict(ctx.spec, record)
+    rules = checks_digest.fingerprint(ctx.spec, record)
     done = records.read(folder / "verify.json", "verify", VerifyReport)
     if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, rules):
         console.done(f"verify: up to date, {_summary(done.groups)} for {path.name}")
@@ -53,7 +53,7 @@ def main(ctx: Context) -> None:
     upstream = wheel_rules.upstream(found.metadata_version)
     case = Case(found, ctx.spec, record, ours, _loader(ctx), _preload(), upstream)
     bugs: dict[str, str] = {}
-    groups = judge(case, bugs)
+    groups = check_wheel(case, bugs)
     log = _logged(folder / "verify-errors.log", {**found.tracebacks, **bugs})
     checks = [check for group in groups for check in group.checks]
     failed = [check.id for check in checks if check.status == "fail"]

@@ -32,7 +32,7 @@ from sessions.targets import targets_file
 from sessions.verify import reader
 from sessions.verify.check_input import Case
 from sessions.verify.model import WheelFacts
-from sessions.verify.run_checks import judge
+from sessions.verify.run_checks import check_wheel
 from sessions.verify.wheel_rules import Upstream
 from tests import fakes
 from tests.integration.conftest import REPOSITORY, sha256
@@ -363,7 +363,7 @@ def of_facts(
     digest = records.text_sha256(import_hooks.loader_text(added()).encode())
     release = upstream or known(found.version)
     case = Case(found, wanted, record, ours or record is not None, digest, preload(), release)
-    return {check.id: check for group in judge(case) for check in group.checks}
+    return {check.id: check for group in check_wheel(case) for check in group.checks}
 
 
 # ---- The compilers -----------------------------------------------------------------------------

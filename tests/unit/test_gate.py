@@ -111,7 +111,7 @@ def report(**changes: Any) -> Callable[[Evidence], Evidence]:
 
 def judged_again(found: Evidence) -> Evidence:
     """With the verdict that today's rules give, after another part was changed."""
-    rules = checks_digest.verdict(found.spec, found.wheel)
+    rules = checks_digest.fingerprint(found.spec, found.wheel)
     return dataclasses.replace(found, verify=dataclasses.replace(found.verify, fingerprint=rules))
 
 

@@ -88,7 +88,7 @@ def test_call_ends_a_task_at_its_time_limit(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("die", "it ended with -11: it said nothing"),
+        ("die", "it ended with -11: it printed nothing"),
         ("fail", "it ended with 1: LookupError: no such thing"),
         ("nosuch", "it ended with 1: AttributeError: "),
         ("say_much", "it found more than 32 MiB of facts, which are not read"),

@@ -22,8 +22,8 @@ from sessions.shared.checks import Check
 from sessions.verify import members, metadata, reader, zip_archive
 from sessions.verify.limited import Limits
 from sessions.verify.model import WheelFacts
-from sessions.verify.run_checks import judge
-from tests import fakes
+from sessions.verify.run_checks import check_wheel
+from tests import elfs, fakes
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
 NAME = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"
@@ -79,12 +79,13 @@ def there(path: Path) -> WheelFacts:
 
 
 def checks(facts: WheelFacts, **changes: Any) -> dict[str, Check]:
-    groups = judge(fakes.case(facts, record=None, ours=False, **changes))
+    groups = check_wheel(fakes.case(facts, record=None, ours=False, **changes))
     return {check.id: check for group in groups for check in group.checks}
 
 
 def test_the_wheel_without_a_defect_is_sound(tmp_path: Path) -> None:
-    facts = there(packed(tmp_path, {}))
+    facts = there(packed(tmp_path, {"llama_cpp/lib/libsome.so": elfs.library()}))
+    assert [(lib.error, lib.exports) for lib in facts.libraries] == [(None, ("f",))]
     problems = facts.archive_problems, facts.record_problems, facts.metadata_problems
     assert problems == ((), (), ())
     assert (facts.metadata_name, facts.metadata_version) == ("llama_cpp_python", "0.3.16")

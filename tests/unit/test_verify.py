@@ -110,19 +110,19 @@ def test_a_sound_wheel_passes_with_output(ctx: Context, capsys: Output) -> None:
 
 def test_verify_writes_its_report_and_the_facts(ctx: Context) -> None:
     main_verify.main(ctx)
-    verdict = report(ctx)
-    assert verdict is not None
-    assert (verdict.file, verdict.target) == (NAME, "rtx50")
-    assert verdict.sha256 == records.file_sha256(ctx.wheels / NAME)
-    assert [g.name for g in verdict.groups] == [
+    written = report(ctx)
+    assert written is not None
+    assert (written.file, written.target) == (NAME, "rtx50")
+    assert written.sha256 == records.file_sha256(ctx.wheels / NAME)
+    assert [g.name for g in written.groups] == [
         "The file",
         "Device code",
         "Host code",
         "Its build",
     ]
-    assert {c.status for g in verdict.groups for c in g.checks} == {"ok"}
+    assert {c.status for g in written.groups for c in g.checks} == {"ok"}
     found = records.read(ctx.record("facts"), "facts", WheelFacts)
-    assert found == fakes.wheel_facts(sha256=verdict.sha256, loader=loader())
+    assert found == fakes.wheel_facts(sha256=written.sha256, loader=loader())
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -285,9 +285,9 @@ def test_a_wheel_is_not_read_again_if_other_code_has_changed(
     ctx: Context, reader: Reader, rules: Path
 ) -> None:
     main_verify.main(ctx)
-    judging = {path.relative_to(rules).as_posix() for path in checks_digest.judging()}
+    checking = {path.relative_to(rules).as_posix() for path in checks_digest.files()}
     others = [p for p in rules.rglob("*") if p.suffix in (".py", ".toml", ".txt")]
-    others = [path for path in others if path.relative_to(rules).as_posix() not in judging]
+    others = [path for path in others if path.relative_to(rules).as_posix() not in checking]
     names = {path.relative_to(rules).as_posix() for path in others}
     assert {"release/main_publish.py", "payload/bench.py", "build/baselines.py"} <= names
     assert {"data/knowledge/measured.toml", "data/knowledge/baselines.toml"} <= names
@@ -315,7 +315,7 @@ def test_the_fingerprint_contains_every_module_that_is_loaded() -> None:
     )
     loaded = {Path(name) for name in done.stdout.splitlines()}
     assert SESSIONS / "verify" / "library.py" in loaded
-    assert loaded <= set(checks_digest.judging())
+    assert loaded <= set(checks_digest.files())
 
 
 @pytest.mark.parametrize(
@@ -337,11 +337,11 @@ def test_no_check_reads_a_field_that_the_fingerprint_leaves_out(
 
 def test_the_time_of_a_build_is_not_in_the_fingerprint() -> None:
     slow = fakes.wheel(steps=1, wall_seconds=1.0, cpu_seconds=None, cache={}, timing={})
-    assert checks_digest.verdict(fakes.spec(), slow) == checks_digest.verdict(
+    assert checks_digest.fingerprint(fakes.spec(), slow) == checks_digest.fingerprint(
         fakes.spec(), fakes.wheel()
     )
     other = fakes.wheel(sbom="c" * 64)
-    assert checks_digest.verdict(fakes.spec(), other) != checks_digest.verdict(
+    assert checks_digest.fingerprint(fakes.spec(), other) != checks_digest.fingerprint(
         fakes.spec(), fakes.wheel()
     )
 
@@ -475,9 +475,9 @@ def test_an_external_wheel_does_not_change_the_records_of_the_target(
     assert {name: ctx.record(name).read_bytes() for name in names} == before
     folder = left(handed, given)
     assert {path.name for path in folder.iterdir()} == {"CACHEDIR.TAG", "facts.json", "verify.json"}
-    verdict = records.read(folder / "verify.json", "verify", VerifyReport)
-    assert verdict is not None
-    assert verdict.sha256 == records.file_sha256(given)
+    written = records.read(folder / "verify.json", "verify", VerifyReport)
+    assert written is not None
+    assert written.sha256 == records.file_sha256(given)
 
 
 def test_wheels_with_the_same_name_in_two_folders_have_separate_records(

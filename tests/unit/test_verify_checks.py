@@ -15,7 +15,7 @@ from sessions.verify import checks_libraries as host
 from sessions.verify.check_input import SHOWN, Case, stem
 from sessions.verify.checks_gpu_code import has_feature
 from sessions.verify.model import Binding, Library, Material, WheelFacts
-from sessions.verify.run_checks import judge
+from sessions.verify.run_checks import check_wheel
 from tests import fakes
 
 LIB = "llama_cpp/lib"
@@ -30,7 +30,7 @@ IDS = {
 
 def checks(case: Case) -> dict[str, Check]:
     """All checks of a wheel, by id."""
-    return {check.id: check for group in judge(case) for check in group.checks}
+    return {check.id: check for group in check_wheel(case) for check in group.checks}
 
 
 def with_status(case: Case, status: str) -> set[str]:
@@ -101,7 +101,7 @@ def with_more(*members: str) -> Case:
 def unread(file: str) -> Case:
     """The rtx50 wheel with a library that could not be read."""
     (found,) = (found for found in fakes.libraries() if found.member == f"{LIB}/{file}")
-    error = "its reader ended with -11: it said nothing"
+    error = "its reader ended with -11: it printed nothing"
     return linux(file, **vars(model.unread(found.member, found.sha256, found.size, error)))
 
 
@@ -993,7 +993,7 @@ def test_a_wheel_of_a_plain_build_fails_for_each_of_its_defects() -> None:
 
 
 def test_each_check_runs_once_in_one_of_four_groups() -> None:
-    groups = judge(fakes.case())
+    groups = check_wheel(fakes.case())
     made = [check.id for group in groups for check in group.checks]
     assert len(made) == len(set(made))
     names = ["The file", "Device code", "Host code", "Its build"]
@@ -1122,7 +1122,7 @@ def test_a_check_that_raises_fails_and_leaves_a_traceback(
 
     monkeypatch.setattr(checks_file, "size", size)
     bugs: dict[str, str] = {}
-    made = {c.id: c for group in judge(fakes.case(), bugs) for c in group.checks}
+    made = {c.id: c for group in check_wheel(fakes.case(), bugs) for c in group.checks}
     assert {id_ for id_, check in made.items() if check.status != "ok"} == {"size"}
     assert set(made) == IDS
     assert made["size"].evidence.startswith(error.__name__)

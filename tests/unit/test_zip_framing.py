@@ -136,7 +136,7 @@ HOSTILE: dict[str, bytes] = {
     "two-counts": written(A, B, end={"here": 1}),
     "another-disk": written(A, B, end={"disk": 1}),
     "directory-on-another-disk": written(A, B, end={"first": 1}),
-    "directory-shorter-than-said": written(A, B, end={"length": 40}),
+    "directory-shorter-than-its-headers": written(A, B, end={"length": 40}),
     "directory-elsewhere": written(A, B, end={"start": 3}),
     "hidden-in-a-gap": written(A, dataclasses.replace(B, before=HIDDEN)),
     "hidden-before-the-first": written(dataclasses.replace(A, before=HIDDEN), B),
@@ -190,8 +190,8 @@ HOSTILE: dict[str, bytes] = {
     ),
     "compressed-that-does-not-end": written(dataclasses.replace(A, packed=packed(A.data)[:-1]), B),
     "stored-of-two-sizes": written(dataclasses.replace(A, method=0, packed=A.data + b"#"), B),
-    "larger-than-said": written(*both(size=3)),
-    "smaller-than-said": written(*both(size=9)),
+    "larger-than-its-headers": written(*both(size=3)),
+    "smaller-than-its-headers": written(*both(size=9)),
     "no-member": written(),
 }  # fmt: skip
 
