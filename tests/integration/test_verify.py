@@ -509,14 +509,8 @@ DEFECTS: dict[str, list[tuple[Defect, str]]] = {
         (after_record(with_member("more.py", b"# added\n")), "more.py: not listed"),
     ],
     "loader": [
-        (
-            without(*(f"llama_cpp/{name}" for name in wheels.added())),
-            "missing: nothing finds cudart",
-        ),
-        (
-            edited(LOADER, b'CUDA = "13.1"', b'CUDA = "13.0"'),
-            "not the one that this target's wheel",
-        ),
+        (without(*(f"llama_cpp/{name}" for name in wheels.added())), "missing: nothing finds"),
+        (edited(LOADER, b'CUDA = "13.1"', b'CUDA = "13.0"'), "not the one that this target's"),
     ],
     "loader sbom": [
         (edited("INFO/METADATA", b"Requires-Dist: cuda-pathfinder>=1.3\n", b""), "cuda-pathfinder"),
@@ -529,10 +523,7 @@ DEFECTS: dict[str, list[tuple[Defect, str]]] = {
         (too_large, "the target allows 30"),
     ],
     "archive python-files": [
-        (
-            with_member("link", b"/etc/passwd", stat.S_IFLNK | 0o777),
-            "llama_cpp/link: a symbolic link",
-        ),
+        (with_member("link", b"/etc/passwd", stat.S_IFLNK | 0o777), "llama_cpp/link: a symbolic"),
         (with_member("../../evil.py", b"# evil\n"), "leaves its folder"),
     ],
     "archive layout python-files": [

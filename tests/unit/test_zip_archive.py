@@ -105,10 +105,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "leaves": (named("../evil.txt"), "'../evil.txt': leaves its folder"),
     "leaves-from-within": (named("a/b/../../../e.txt"), "leaves its folder"),
     "leaves-on-windows": (named("..\\evil.txt"), "leaves its folder"),
-    "no-name": (
-        lambda path: zipped(path, (zipfile.ZipInfo(""), b"x")),
-        "'': not a name for a file",
-    ),
+    "no-name": (lambda path: zipped(path, (zipfile.ZipInfo(""), b"x")), "'': not a name for a"),
     "folder-that-leaves": (pair("a.txt", "../../evil/"), "'../../evil/': leaves its folder"),
     "link-as-a-folder": (link_as_a_folder, "llama_cpp/lib/: a symbolic link"),
     "no-member": (zipped, "it contains no file"),
