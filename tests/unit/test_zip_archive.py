@@ -328,17 +328,21 @@ def test_a_library_with_the_name_of_a_text_is_copied(path: Path, scratch: Path) 
 
 
 @pytest.mark.parametrize(
-    "error",
-    [OSError(errno.ENOSPC, "refused"), OSError(errno.EACCES, "refused"), TypeError("refused")],
-    ids=["full-disk", "no-permission", "bug"],
+    ("function", "error"),
+    [
+        ("zip_framing.read", OSError(errno.ENOSPC, "refused")),
+        ("_member", OSError(errno.ENOSPC, "refused")),
+        ("_member", OSError(errno.EACCES, "refused")),
+        ("_member", TypeError("refused")),
+    ],
 )
 def test_a_problem_of_this_machine_or_a_bug_is_raised(
-    error: Exception, path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    function: str, error: Exception, path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise error
 
     zipped(path, ("a.so", ELF))
-    monkeypatch.setattr(zip_archive, "_member", refuse)
+    monkeypatch.setattr(f"sessions.verify.zip_archive.{function}", refuse)
     with pytest.raises(type(error), match="refused"):
         zip_archive.read(path, scratch)
