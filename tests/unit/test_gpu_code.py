@@ -497,6 +497,11 @@ def test_a_file_that_is_neither_elf_nor_pe_is_an_error(data: bytes, tmp_path: Pa
     assert (found.member, found.size, found.format, found.machine) == ("a.so", len(data), "", "")
 
 
+def test_unreadable_gpu_code_is_an_error_of_its_library(tmp_path: Path) -> None:
+    found = read(elfs.library(data=fat_binary(b"one", size=1_000)), tmp_path)
+    assert found.error == "a fat binary of 1016 bytes reaches past the end of the file"
+
+
 @pytest.mark.parametrize("length", [4, 16, 63])
 def test_an_elf_file_that_ends_in_its_header_is_not_for_x86_64(length: int, tmp_path: Path) -> None:
     found = read(cubin(NOP)[:length], tmp_path)

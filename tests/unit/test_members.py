@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sessions.build import sbom
-from sessions.build.import_hooks import DLLS_HOOK, HOOK
+from sessions.build.import_hooks import DLLS_HOOK, HOOK, LOADER
 from sessions.shared import child_environment, records
 from sessions.shared.checks import Check
 from sessions.verify import members, metadata, reader, zip_archive
@@ -354,6 +354,23 @@ def test_the_digest_of_init_contains_any_other_line(init: str, tmp_path: Path) -
     text = "from .llama_cpp import *\n"
     facts = here(packed(tmp_path, {"llama_cpp/__init__.py": (init + text).encode()}))
     assert facts.package_files["llama_cpp/__init__.py"] != records.text_sha256(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("init", "called"),
+    [
+        (HOOK, (True, False)),
+        (HOOK + DLLS_HOOK, (True, True)),
+        ("", (False, False)),
+        ("import os\n" + HOOK, (False, False)),
+    ],
+)
+def test_our_modules_are_called_if_they_are_the_first_lines_of_init(
+    init: str, called: tuple[bool, bool], tmp_path: Path
+) -> None:
+    files = {f"llama_cpp/{LOADER}": b"x = 1\n", "llama_cpp/__init__.py": init.encode()}
+    facts = here(packed(tmp_path, files))
+    assert (facts.loader_called, facts.preload_called) == called
 
 
 def test_every_file_of_the_package_except_libraries_has_a_digest(tmp_path: Path) -> None:
