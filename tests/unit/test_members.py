@@ -84,7 +84,9 @@ def checks(facts: WheelFacts, **changes: Any) -> dict[str, Check]:
 
 
 def test_the_wheel_without_a_defect_is_sound(tmp_path: Path) -> None:
-    facts = there(packed(tmp_path, {"llama_cpp/lib/libsome.so": elfs.library()}))
+    path = packed(tmp_path, {"llama_cpp/lib/libsome.so": elfs.library()})
+    facts = there(path)
+    assert (facts.file, facts.size) == (NAME, path.stat().st_size)
     assert [(lib.error, lib.exports) for lib in facts.libraries] == [(None, ("f",))]
     problems = facts.archive_problems, facts.record_problems, facts.metadata_problems
     assert problems == ((), (), ())
