@@ -370,8 +370,8 @@ CUBLAS = b"nvidia-cublas>=13.2.2.2,<14"
 REGISTERED = bytes.fromhex("b143624601000000")  # how what registers a fat binary begins
 OTHER_KIND = f"{UNREAD} sbom freshness"  # a file that is not the build's and cannot be read
 
-# The ids of the checks that must fail -> defects, each with a part of the output. Defects of the zip
-# file, METADATA, WHEEL and RECORD are in the unit tests (test_zip_archive, test_members, …).
+# The ids of the checks that must fail -> defects, each with a part of the output. Defects of the
+# zip file, METADATA, WHEEL and RECORD are in the unit tests (test_zip_archive, test_members, …).
 DEFECTS: dict[str, list[tuple[Defect, str]]] = {
     "gpu-code": [
         (cuda("sm_100"), "no SASS for sm_120"),
