@@ -575,7 +575,7 @@ def test_without_cuobjdump_no_check_of_libraries_passes(
     assert read.device.error == "the package nvidia-cuda-cuobjdump is not installed"
     others = [item for item in found.libraries if item.member != CUDA]
     found = dataclasses.replace(found, libraries=(*others, read))
-    checks = wheels.of_facts(found, path, target("rtx50"))
+    checks = checked(path, target("rtx50"), tmp_path / "scratch", found=found)
     assert failing(checks) == set(UNREAD.split())
     assert "nvidia-cuda-cuobjdump is not installed" in checks["gpu-code"].evidence
 
