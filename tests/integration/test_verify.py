@@ -255,7 +255,7 @@ def cpu_code_named_cuda(shop: Workshop, wheel: Draft) -> None:
 
 
 def library_of_another_build(shop: Workshop, wheel: Draft) -> None:
-    wheel.made = wheel.libraries
+    wheel.built = wheel.libraries
     wheel.members[LLAMA] = shop.elf("libllama.so", wheels.LLAMA.replace("1009", "1013"))
 
 
@@ -264,7 +264,7 @@ def unknown_library(shop: Workshop, wheel: Draft) -> None:
 
 
 def unknown_library_of_another_build(shop: Workshop, wheel: Draft) -> None:
-    wheel.made = wheel.libraries
+    wheel.built = wheel.libraries
     wheel.members[f"{LIB}/libextra.so"] = shop.elf("libextra.so", wheels.GGML)
 
 

@@ -159,13 +159,13 @@ def _bindings(library: str, *functions: str) -> bytes:
 
 @dataclasses.dataclass
 class Draft:
-    """A wheel before it is packed. ``made`` are the libraries in the record of its build; if None,
+    """A wheel before it is packed. ``built`` are the libraries in the record of its build; if None,
     those in the wheel. ``times`` and ``modes`` are exceptions for members.
     """
 
     members: dict[str, bytes]
     file: str
-    made: dict[str, str] | None = None
+    built: dict[str, str] | None = None
     times: dict[str, tuple[int, int, int, int, int, int]] = dataclasses.field(default_factory=dict)
     modes: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -212,14 +212,14 @@ class Draft:
                 info.external_attr = self.modes.get(name, stat.S_IFREG | 0o644) << 16
                 archive.writestr(info, data)
         if recorded:
-            made = self.libraries if self.made is None else self.made
+            libraries = self.libraries if self.built is None else self.built
             bill = self.members.get(f"{self.info}/sboms/{sbom.FILE}", b"")
             record = fakes.wheel(
                 file=path.name,
                 sha256=records.file_sha256(path),
                 size=path.stat().st_size,
                 version=path.name.split("-")[1],
-                libraries=made,
+                libraries=libraries,
                 requires=REQUIRES,
                 sbom=sha256(bill),
             )

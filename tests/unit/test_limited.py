@@ -141,8 +141,8 @@ def test_call_all_runs_only_as_many_tasks_as_memory_allows(
     monkeypatch.setattr(programs, "begin", begun)
     monkeypatch.setattr(programs, "end", ended)
     tasks = [Task(f"{HERE}:material", Material, ("some", n), Limits(SMALL)) for n in range(4)]
-    made = limited.call_all(tasks, scratch=tmp_path, env=ENV, jobs=4, seconds=60, memory=memory)
-    assert len(list(made)) == 4
+    results = limited.call_all(tasks, scratch=tmp_path, env=ENV, jobs=4, seconds=60, memory=memory)
+    assert len(list(results)) == 4
     assert (high, running) == (most, set())
 
 

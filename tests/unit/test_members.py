@@ -58,9 +58,9 @@ def packed(folder: Path, changes: Mapping[str, bytes], *, record: bytes | None =
             lines.append(f"{name},sha256={digest.decode()},{len(data)}\n")
         record = "".join(lines).encode()
     path = folder / NAME
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in {**members, f"{INFO}/RECORD": record}.items():
-            made.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     return path
 
 
@@ -253,9 +253,9 @@ def test_an_exception_of_a_reader_fails_a_check_and_is_kept(
     module, name = function.split(".")
     monkeypatch.setattr(getattr(members, module), name, broken)
     facts = here(packed(tmp_path, {}))
-    made = checks(facts)[check]
-    assert made.status == "fail"
-    assert f"could not be read: {error.__name__}: planted" in made.evidence
+    result = checks(facts)[check]
+    assert result.status == "fail"
+    assert f"could not be read: {error.__name__}: planted" in result.evidence
     assert len(facts.tracebacks) == 1
     assert "in broken" in next(iter(facts.tracebacks.values()))
 

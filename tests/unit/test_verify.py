@@ -430,8 +430,8 @@ def test_an_external_wheel_is_checked_with_the_record_beside_it(
     capsys: Output,
 ) -> None:
     if changes is not None:
-        made = {"sha256": records.file_sha256(given), **changes}
-        record = fakes.recorded(fakes.wheel_facts(), **made)
+        fields = {"sha256": records.file_sha256(given), **changes}
+        record = fakes.recorded(fakes.wheel_facts(), **fields)
         records.write(given.parent / "wheel.json", "wheel", record)
     ctx = verifying(tmp_path, "--wheel", str(given))
     with raises("verify-failed") if "fail" in not_ok.values() else contextlib.nullcontext():

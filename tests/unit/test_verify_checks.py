@@ -901,8 +901,8 @@ def test_a_real_wheel_without_its_baseline_module_or_with_one_library_for_the_cp
 def test_a_wheel_of_a_plain_build_fails_for_each_of_its_defects() -> None:
     """Built with ``python -m build`` and ``CMAKE_ARGS`` only, for architecture 120."""
     found = recorded_facts("seed-procedure.json")
-    made = checks(fakes.case(found, record=None, ours=False, upstream=KNOWN))
-    failed = {id_: check for id_, check in made.items() if check.status == "fail"}
+    results = checks(fakes.case(found, record=None, ours=False, upstream=KNOWN))
+    failed = {id_: check for id_, check in results.items() if check.status == "fail"}
     assert set(failed) == {
         "layout", "size", "ptx", "libraries", "imports", "paths", "platform-tag", "loader",
         "cpu-baseline",
@@ -910,14 +910,14 @@ def test_a_wheel_of_a_plain_build_fails_for_each_of_its_defects() -> None:
     assert "stray: include/ (19 files)" in failed["layout"].evidence
     assert "72.4 MB" in failed["size"].evidence
     assert "98 × PTX for compute_120" in failed["ptx"].evidence
-    warned = {id_ for id_, check in made.items() if check.status == "warn"}
+    warned = {id_ for id_, check in results.items() if check.status == "warn"}
     assert warned == {"sbom", "reproducible", "freshness"}
 
 
 def test_each_check_runs_once_in_one_of_four_groups() -> None:
     groups = check_wheel(fakes.case())
-    made = [check.id for group in groups for check in group.checks]
-    assert len(made) == len(set(made))
+    results = [check.id for group in groups for check in group.checks]
+    assert len(results) == len(set(results))
     names = ["The file", "Device code", "Host code", "Its build"]
     assert [group.name for group in groups] == names
 
@@ -1007,10 +1007,10 @@ def test_the_version_of_a_checkout_is_the_one_that_its_build_recorded(
 ) -> None:
     wheel = fakes.wheel_facts(version=found, metadata_version=found)
     record, spec = fakes.recorded(wheel, version=recorded), fakes.claiming(source=SOURCE)
-    made = checks(fakes.case(wheel, spec=spec, record=record, upstream=None))
-    assert (made["metadata"].status == "fail") is fails
-    assert not fails or f"the checkout's is {recorded}" in made["metadata"].evidence
-    assert "lock" not in made["python-files"].remedy
+    results = checks(fakes.case(wheel, spec=spec, record=record, upstream=None))
+    assert (results["metadata"].status == "fail") is fails
+    assert not fails or f"the checkout's is {recorded}" in results["metadata"].evidence
+    assert "lock" not in results["python-files"].remedy
 
 
 @pytest.mark.parametrize("version", ["0.3.16", "0.3.16.0", "0.3.16+cu131", "v0.3.16"])
@@ -1044,10 +1044,10 @@ def test_a_check_that_raises_fails_and_leaves_a_traceback(
 
     monkeypatch.setattr(checks_file, "size", size)
     bugs: dict[str, str] = {}
-    made = {c.id: c for group in check_wheel(fakes.case(), bugs) for c in group.checks}
-    assert {id_ for id_, check in made.items() if check.status != "ok"} == {"size"}
-    assert set(made) == IDS
-    assert made["size"].evidence.startswith(error.__name__)
+    results = {c.id: c for group in check_wheel(fakes.case(), bugs) for c in group.checks}
+    assert {id_ for id_, check in results.items() if check.status != "ok"} == {"size"}
+    assert set(results) == IDS
+    assert results["size"].evidence.startswith(error.__name__)
     assert set(bugs) == {"size"}
     assert "in size" in bugs["size"]
 

@@ -23,10 +23,10 @@ PE = b"MZ\x90\x00" + bytes(60)
 def zipped(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes], packed: bool = True) -> Path:
     """A zip file that Python writes, possibly with duplicate members."""
     how = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
-    with zipfile.ZipFile(path, "w", how) as made, warnings.catch_warnings():
+    with zipfile.ZipFile(path, "w", how) as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for name, data in members:
-            made.writestr(name, data)
+            archive.writestr(name, data)
     return path
 
 

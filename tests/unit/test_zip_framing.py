@@ -258,13 +258,13 @@ def test_what_other_programs_write_is_sound_and_python_reads_the_same(
 
 def test_read_returns_the_same_entries_as_python(tmp_path: Path) -> None:
     path = tmp_path / "some.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for number in range(20):
             info = zipfile.ZipInfo(f"llama_cpp/{number}.py", (2022, 11, 9, 12, 37, 2 * number))
             info.external_attr = 0o100644 << 16
             info.compress_type = zipfile.ZIP_DEFLATED if number % 2 else zipfile.ZIP_STORED
-            made.writestr(info, bytes(number))
-        made.mkdir("llama_cpp/empty")
+            archive.writestr(info, bytes(number))
+        archive.mkdir("llama_cpp/empty")
     entries, problems = zip_framing.read(path, 100)
     assert problems == ()
     with zipfile.ZipFile(path) as other:
