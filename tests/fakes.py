@@ -1077,7 +1077,7 @@ def _evidence(found: WheelFacts, spec: BuildSpec) -> Evidence:
     same = {name: getattr(spec, name) for name in ("target", "version", "archs", "cuda")}
     record = recorded(found, fingerprint=build.fingerprint, requires=build.requires, **same)
     text = report_text(found, spec.target)
-    verdict = checks_digest.verdict(spec, record)
+    verdict = checks_digest.fingerprint(spec, record)
     return Evidence(
         spec=spec,
         path=ROOT / "wheels" / spec.target / found.file,

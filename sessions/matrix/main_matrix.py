@@ -304,7 +304,7 @@ def _is_allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
     """The fingerprint of everything that decides a repacked wheel and the result of ``verify``."""
     ours = code_digest.code(Path(python_tag.__file__))
-    return records.fingerprint([built.sha256, ours, checks_digest.verdict(spec, record)])
+    return records.fingerprint([built.sha256, ours, checks_digest.fingerprint(spec, record)])
 
 
 def _inputs(ctx: Context, label: str) -> tuple[Source | None, Toolkit | None]:

@@ -213,7 +213,7 @@ def _verify(found: Evidence) -> Iterator[str]:
     report = found.verify
     if found.facts.sha256 != found.sha256 or report.sha256 != found.sha256:
         yield f"facts.json and verify.json belong to another file, sha256 {report.sha256}"
-    if report.fingerprint != checks_digest.verdict(found.spec, found.wheel):
+    if report.fingerprint != checks_digest.fingerprint(found.spec, found.wheel):
         yield "it was checked with other rules, or for another target"
     checks = [check for group in report.groups for check in group.checks]
     yield from (c.summary for c in checks if c.status == "fail")

@@ -90,7 +90,7 @@ def report(**changes: Any) -> Plant:
 
 def verified_again(found: Evidence) -> Evidence:
     """With the fingerprint of today's checks, after another part was changed."""
-    rules = checks_digest.verdict(found.spec, found.wheel)
+    rules = checks_digest.fingerprint(found.spec, found.wheel)
     return changed("verify", fingerprint=rules)(found)
 
 

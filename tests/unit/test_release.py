@@ -79,7 +79,7 @@ def released(target: str, content: str) -> Evidence:
     found = fakes.evidence(facts, spec=spec)
     # Nothing was compiled for it, so there is no record of steps.
     wheel = dataclasses.replace(found.wheel, timing={})
-    verdict = checks_digest.verdict(spec, wheel)
+    verdict = checks_digest.fingerprint(spec, wheel)
     verify = dataclasses.replace(found.verify, fingerprint=verdict)
     places = gpu_choice.capabilities(spec)
     on_gpu = {"device": "A GPU", "capability": places[0] if places else None}

@@ -57,7 +57,7 @@ def other(root: Path, python: str = "3.12", *, library: str = "code", ok: bool =
 def checked(root: Path, of: BuildSpec, wheel: Wheel, *, ok: bool) -> None:
     status: Literal["ok", "fail"] = "ok" if ok else "fail"
     groups = (CheckGroup("The file", (Check("record", status, "record: …"),)),)
-    rules = checks_digest.verdict(of, wheel)
+    rules = checks_digest.fingerprint(of, wheel)
     report = VerifyReport(wheel.file, wheel.sha256, of.target, rules, 1.0, groups)
     name = f"{Path(wheel.file).stem}-{wheel.sha256[:8]}"
     path = root / "build" / of.target / "given" / name / "verify.json"
