@@ -590,7 +590,7 @@ def test_a_wheel_or_a_baseline_without_a_valid_name_is_refused(name: str, tmp_pa
             smoke_input.chosen(fakes.context(tmp_path, "--wheel", str(path), session=session))
         assert caught.value.code == USAGE
     if path.suffix != ".whl":
-        return  # a baseline of another kind is the name of a procedure
+        return  # refused, with another error
     with raises("wheel-name-invalid"):
         baselines.wheels(fakes.context(tmp_path, "--baseline", str(path)))
 
