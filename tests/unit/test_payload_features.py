@@ -125,8 +125,8 @@ def _without(name: str) -> Plant:
     return plant
 
 
-# The errors, with the least NMSE of each. The two GELUs differ by at most 0.02, which a bound of 1e-4
-# would hide, but the measured bounds do not.
+# The errors, with the least NMSE of each. The two GELUs differ by at most 0.02, which the measured
+# bounds notice, but a bound of 1e-4 would not.
 SHARED = [
     (_relu, LEAST),
     (_quick_gelu, 1e-5),
