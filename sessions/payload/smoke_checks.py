@@ -362,9 +362,9 @@ def api(part: Job) -> Iterator[Job]:
     def one(id_: str, holds: bool, ok: str, fail: str) -> Job:
         return check(id_, errors or ([] if holds else [fail]), ok, "the result is wrong", remedy)
 
-    said = part.get("chat")
-    allowed = f"a chat answered {said!r}, as the grammar allows"
-    yield one("grammar", said in ("yes", "no"), allowed, f"{said!r}")
+    answer = part.get("chat")
+    allowed = f"a chat answered {answer!r}, as the grammar allows"
+    yield one("grammar", answer in ("yes", "no"), allowed, f"{answer!r}")
     error = part.get("embedding", 1.0)
     yield one(
         "embeddings", error <= 1e-4, f"NMSE {error:.0e} against the reference", f"NMSE {error:.2e}"
