@@ -15,7 +15,7 @@ import pytest
 from sessions.build import baselines
 from sessions.fetch import build_tools
 from sessions.payload import report_file
-from sessions.run import bench_results, main_bench, own_report, smoke_input
+from sessions.run import bench_results, main_bench, own_report, payload_process, smoke_input
 from sessions.run.model import BenchReport
 from sessions.shared import disk, machine, records, venvs
 from sessions.shared.context import Context
@@ -337,7 +337,7 @@ def stop(ctx: Context, payload: Payload) -> None:
     payload.code, payload.writes = 1, False
     with raises("bench-failed"):
         main_bench.main(ctx)
-    (ctx.build / "bench" / "run" / main_bench.STATE).write_text("{}", encoding="utf-8")
+    (ctx.build / "bench" / "run" / payload_process.STATE).write_text("{}", encoding="utf-8")
     payload.code, payload.writes = 0, True
     payload.downloads.clear()
 
@@ -374,7 +374,7 @@ def test_a_stopped_run_is_continued_only_by_the_same_job(
     assert bool(payload.downloads) != continued
     assert ("Continuing where" in capsys.readouterr().out) == continued
     # A recorded run is not continued.
-    assert not (ctx.build / "bench" / "run" / main_bench.STATE).exists()
+    assert not (ctx.build / "bench" / "run" / payload_process.STATE).exists()
 
 
 def test_a_state_without_its_job_is_not_used(
@@ -383,7 +383,7 @@ def test_a_state_without_its_job_is_not_used(
     ctx = running(tmp_path, "--device", "cpu")
     disk.mark(ctx.build / "bench")
     disk.mark(ctx.build / "bench" / "run")
-    (ctx.build / "bench" / "run" / main_bench.STATE).write_text("{}", encoding="utf-8")
+    (ctx.build / "bench" / "run" / payload_process.STATE).write_text("{}", encoding="utf-8")
     main_bench.main(ctx)
     assert "Continuing where" not in capsys.readouterr().out
 
@@ -398,7 +398,7 @@ def test_the_measurements_are_kept_until_they_are_recorded(
     stream = payload.stream
 
     def measure(command: Sequence[str], **given: Any) -> Finished:
-        (given["cwd"] / main_bench.STATE).write_text("{}", encoding="utf-8")
+        (given["cwd"] / payload_process.STATE).write_text("{}", encoding="utf-8")
         return stream(command, **given)
 
     monkeypatch.setattr("sessions.shared.programs.stream", measure)
@@ -406,7 +406,7 @@ def test_the_measurements_are_kept_until_they_are_recorded(
         patch.setattr(records, "write", full)
         with pytest.raises(OSError, match="No space"):
             main_bench.main(ctx)
-    assert (ctx.build / "bench" / "run" / main_bench.STATE).exists()
+    assert (ctx.build / "bench" / "run" / payload_process.STATE).exists()
 
 
 def test_baselines_are_built_first(
