@@ -68,48 +68,39 @@ def test_the_name_of_the_model_has_no_folder() -> None:
     assert found.model == {"file": "real.gguf", "size": 7, "sha256": "2" * 64}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"wheels": []},
-        {"wheels": None},
-        {"rounds": "many"},
-        {"model": 7},
-        {"device": 7},
-        {"seconds": None},
-        {"conditions": 3},
-        *({"seconds": value} for value in BAD),
-        *({"rounds": value} for value in (*BAD, 1.5)),
-        {"rounds": -1},
-        {"rounds": 9},
-        {"threads": True},
-        {"device": "half \ud800"},
-        {"device": "two\nlines"},
-        {"driver": 580},
-        {"model": {"file": "a.gguf", "size": "7", "sha256": "2" * 64}},
-        {"model": {"file": "a.gguf"}},
-        {"model": []},
-        {"wheels": [[]]},
-        *({"wheels": [{**fakes.bench_wheel(), "label": label}]} for label in ("", 7, None)),
-        {"wheels": [fakes.bench_wheel(), fakes.bench_wheel()]},
-        {"wheels": [fakes.bench_wheel(packages="numpy")]},
-        {"wheels": [fakes.bench_wheel(packages=[7])]},
-        {"wheels": [fakes.bench_wheel(jit_files=-1)]},
-        {"wheels": [fakes.bench_wheel(brings_runtime=1)]},
-        {"wheels": [fakes.bench_wheel(more=1)]},
-        {"wheels": [fakes.bench_wheel(values=[])]},
-        *({"wheels": [with_value(value)]} for value in (*BAD, 0, -1.0, 1e308, 5e-324)),
-        {"wheels": [with_value(1.0, metric="nobody_knows")]},
-        {"wheels": [with_value(1.0), fakes.bench_wheel("seed", rounds=9)]},
-        *({"conditions": [{**CONDITION, "sm_mhz": value}]} for value in (*BAD[:-1], {})),
-        {"conditions": [{**CONDITION, "slowed": "heat"}]},
-        {"conditions": [{**CONDITION, "slowed": [1]}]},
-        {"conditions": [{**CONDITION, "more": 1}]},
-        {"conditions": [{n: v for n, v in CONDITION.items() if n != "sm_mhz_highest"}]},
-        {"more": 1},
-    ],
-    ids=lambda change: str(change)[:60],
-)
+WHEEL_CHANGES: list[dict[str, Any]] = [{"label": label} for label in ("", 7, None)]
+WHEEL_CHANGES += [{"packages": "numpy"}, {"packages": [7]}, {"jit_files": -1}]
+WHEEL_CHANGES += [{"brings_runtime": 1}, {"more": 1}, {"values": []}]
+BAD_WHEELS: list[Any] = [
+    *([{**fakes.bench_wheel(), **change}] for change in WHEEL_CHANGES),
+    *([with_value(value)] for value in (*BAD, 0, -1.0, 1e308, 5e-324)),
+    [],
+    None,
+    [[]],
+    [fakes.bench_wheel(), fakes.bench_wheel()],
+    [with_value(1.0, metric="nobody_knows")],
+    [with_value(1.0), fakes.bench_wheel("seed", rounds=9)],
+]
+BAD_CONDITIONS: list[Any] = [{**CONDITION, "sm_mhz": value} for value in (*BAD[:-1], {})]
+BAD_CONDITIONS += [{**CONDITION, "slowed": "heat"}, {**CONDITION, "slowed": [1]}]
+BAD_CONDITIONS += [{**CONDITION, "more": 1}]
+BAD_CONDITIONS += [{n: v for n, v in CONDITION.items() if n != "sm_mhz_highest"}]
+FILE = {"file": "a.gguf"}
+BAD_MODELS: tuple[Any, ...] = (7, [], FILE, {**FILE, "size": "7", "sha256": "2" * 64})
+BAD_REPORTS: list[dict[str, Any]] = [
+    *({"wheels": wheels} for wheels in BAD_WHEELS),
+    *({"conditions": conditions} for conditions in (3, *([one] for one in BAD_CONDITIONS))),
+    *({"seconds": value} for value in BAD),
+    *({"rounds": value} for value in (*BAD, 1.5, "many", -1, 9)),
+    *({"model": value} for value in BAD_MODELS),
+    *({"device": value} for value in (7, "half \ud800", "two\nlines")),
+    {"threads": True},
+    {"driver": 580},
+    {"more": 1},
+]
+
+
+@pytest.mark.parametrize("change", BAD_REPORTS, ids=lambda change: str(change)[:60])
 def test_a_report_with_other_values_is_refused_with_a_remedy(change: dict[str, Any]) -> None:
     with raises("bench-report-invalid") as caught:
         opened(fakes.bench_report(**change))

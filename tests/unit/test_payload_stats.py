@@ -32,13 +32,6 @@ def test_equal_values_have_the_ratio_one() -> None:
     assert (found["count"], found["verdict"]) == (10, "same")
 
 
-def test_the_interval_of_two_equal_wheels_contains_one() -> None:
-    # At 99% and with fixed seeds.
-    pairs = [(around(5.0, n), around(5.0, 1000 + n)) for n in range(40)]
-    verdicts = [stats.ratio(TIME, *pair)["verdict"] for pair in pairs]
-    assert verdicts.count("same") >= 39
-
-
 @pytest.mark.parametrize(
     ("metric", "factor", "verdict"),
     [(TIME, 1.2, "worse"), (TIME, 0.8, "better"), (SPEED, 1.2, "better"), (SPEED, 0.8, "worse")],
@@ -81,11 +74,13 @@ def test_with_few_values_the_interval_has_all_of_them() -> None:
     assert enough[0] == stats.ENOUGH
 
 
-def test_with_eight_skewed_values_one_percent_of_intervals_is_wrong() -> None:
+@pytest.mark.parametrize("values", [8, 12])
+def test_one_percent_of_the_intervals_of_equal_wheels_is_wrong(values: int) -> None:
+    """Also if their values are skewed."""
     draw = random.Random(2026)
     count = 2000
     verdicts = [
-        stats.ratio(TIME, *([1 + draw.paretovariate(2) for _ in range(8)] for _ in range(2)))
+        stats.ratio(TIME, *([1 + draw.paretovariate(2) for _ in range(values)] for _ in range(2)))
         for _ in range(count)
     ]
     missed = sum(found["verdict"] != "same" for found in verdicts)

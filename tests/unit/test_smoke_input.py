@@ -302,66 +302,47 @@ def nested(depth: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"checks": None},
-        {"checks": ["ok"]},
-        {"checks": [{"id": "device", "status": "ok"}]},
-        {"checks": [{**fakes.smoke_report()["checks"][0], "more": 1}]},
-        {"checks": [{**fakes.smoke_report()["checks"][0], "status": "good"}]},
-        {"checks": [{**fakes.smoke_report()["checks"][0], "status": "warn"}]},
-        {"cases": None},
-        {"cases": ["F16"]},
-        {"cases": [{**CASE, "batch": "4"}]},
-        {"cases": [{**CASE, "type": 4}]},
-        {"cases": [{n: v for n, v in CASE.items() if n != "kv"}]},
-        {"cases": [{n: v for n, v in CASE.items() if n != "bound"}]},
-        {"cases": [{**CASE, "nmse": None}]},
-        *({"cases": [{**CASE, "bound": bound}]} for bound in BAD),
-        *({"seconds": value} for value in BAD[1:4]),
-        {"cases": [{**CASE, "nmse": 10**400}]},
-        {"cases": [{**CASE, "nmse": "1e-6"}]},
-        {"cases": [{**CASE, "batch": True}]},
-        {"cases": [{**CASE, "flash": 1}]},
-        {"cases": [{**CASE, "tokens": -1}]},
-        {"cases": [{**CASE, "tokens": 1.5}]},
-        {"cases": [{**CASE, "more": []}]},
-        {"cases": [{**CASE, "repeats": None}]},
-        {"cases": [{**CASE, "type": "half \udc00"}]},
-        {"cases": [{"type": "F16", "error": 3}]},
-        {"cases": [{"error": "no type"}]},
-        {"cases": {}},
-        {"checks": [{**fakes.smoke_report()["checks"][0], "summary": 1}]},
-        {"times": {"load_seconds": True}},
-        {"times": {"load\nseconds": 1.0}},
-        {"capability": None},
-        {"capability": "../../x"},
-        {"capability": 12.0},
-        {"device": "cpu"},
-        {"driver": 580},
-        {"driver": "580\n"},
-        {"started": "yesterday"},
-        {"file": "../x.whl", "cases": [CASE]},
-        {"file": "x.whl", "cases": [CASE]},
-        {"target": ""},
-        {"python": "3" * 5000},
-        {"more": nested(30)},
-        {"features": None},
-        {"features": [{**fakes.smoke_features()[0], "more": 1}]},
-        {"features": [{**fakes.smoke_features()[0], "nmse": "1e-6"}]},
-        {"features": [{**fakes.smoke_features()[0], "bound": 0}]},
-        {"features": [{**fakes.smoke_features()[0], "case": "two\nlines"}]},
-        {"times": {"load_seconds": "soon"}},
-        {"times": {"load_seconds": [1]}},
-        {"times": []},
-        {"seconds": "many"},
-        {"seconds": float("inf")},
-        {"seconds": 10**400},
-        {"device": "half \ud800"},
-    ],
-    ids=lambda changes: str(changes)[:60],
+CHECK = fakes.smoke_report()["checks"][0]
+FEATURE = fakes.smoke_features()[0]
+BAD_CHECKS: list[Any] = ["ok", {"id": "device", "status": "ok"}]
+BAD_CHECKS += [{**CHECK, "more": 1}, *({**CHECK, "status": name} for name in ("good", "warn"))]
+BAD_CHECKS += [{**CHECK, "summary": 1}]
+BAD_CASE_FIELDS: list[dict[str, Any]] = [{"bound": bound} for bound in BAD]
+BAD_CASE_FIELDS += [{"nmse": value} for value in (None, 10**400, "1e-6")]
+BAD_CASE_FIELDS += [{"batch": "4"}, {"batch": True}, {"flash": 1}, {"tokens": -1}, {"tokens": 1.5}]
+BAD_CASE_FIELDS += [{"type": 4}, {"type": "half \udc00"}, {"repeats": None}, {"more": []}]
+BAD_CASE_LIST: list[Any] = ["F16", {"type": "F16", "error": 3}, {"error": "no type"}]
+BAD_CASE_LIST += [{n: v for n, v in CASE.items() if n != name} for name in ("kv", "bound")]
+BAD_CASE_LIST += [{**CASE, **change} for change in BAD_CASE_FIELDS]
+BAD_FEATURE_FIELDS = ({"more": 1}, {"nmse": "1e-6"}, {"bound": 0}, {"case": "two\nlines"})
+BAD_TIMES: tuple[Any, ...] = (
+    [],
+    {"load_seconds": True},
+    {"load_seconds": "soon"},
+    {"load_seconds": [1]},
 )
+BAD_REPORTS: list[dict[str, Any]] = [
+    {"checks": None},
+    *({"checks": [check]} for check in BAD_CHECKS),
+    {"cases": None},
+    {"cases": {}},
+    *({"cases": [case]} for case in BAD_CASE_LIST),
+    {"features": None},
+    *({"features": [{**FEATURE, **change}]} for change in BAD_FEATURE_FIELDS),
+    *({"times": times} for times in (*BAD_TIMES, {"load\nseconds": 1.0})),
+    *({"seconds": value} for value in (*BAD[1:4], "many")),
+    *({"capability": value} for value in (None, "../../x", 12.0)),
+    *({"device": value} for value in ("cpu", "half \ud800")),
+    *({"driver": value} for value in (580, "580\n")),
+    *({"file": name} for name in ("../x.whl", "x.whl")),
+    {"started": "yesterday"},
+    {"target": ""},
+    {"python": "3" * 5000},
+    {"more": nested(30)},
+]
+
+
+@pytest.mark.parametrize("changes", BAD_REPORTS, ids=lambda changes: str(changes)[:60])
 def test_a_report_with_other_values_is_refused(changes: dict[str, Any]) -> None:
     with raises("smoke-report-invalid") as caught:
         opened(fakes.smoke_report(**{**FEW, **changes}))

@@ -153,27 +153,7 @@ def test_every_weight_changes_the_result(reference: Any) -> None:
         assert not np.allclose(first, other, rtol=1e-6), name
 
 
-# ---- its parts ----------------------------------------------------------------------------------
-
-
-def test_rope_does_not_change_the_first_position(reference: Any) -> None:
-    x = noise(1, 3, HEAD)
-    assert np.array_equal(reference._rope(x)[:, 0], x[:, 0])
-
-
-def test_rope_rotates_neighbours(reference: Any) -> None:
-    # Other architectures rotate numbers that are half the width apart.
-    x = np.zeros((1, 2, HEAD))
-    x[0, 1, 0] = 1.0
-    assert reference._rope(x)[0, 1] == pytest.approx([math.cos(1), math.sin(1), 0, 0])
-
-
-def test_rope_keeps_lengths_and_relative_positions(reference: Any) -> None:
-    x = np.repeat(noise(1, 1, HEAD), 6, axis=1)
-    y = np.repeat(noise(1, 1, HEAD, seed=2), 6, axis=1)
-    q, k = reference._rope(x)[0], reference._rope(y)[0]
-    assert np.linalg.norm(q, axis=1) == pytest.approx(np.full(6, np.linalg.norm(x[0, 0])))
-    assert q[3] @ k[1] == pytest.approx(q[5] @ k[3])
+# ---- its parts -----------------------------------------------------------------------------------
 
 
 def test_softmax_ignores_invisible_tokens_and_sums_to_one(reference: Any) -> None:
@@ -183,11 +163,6 @@ def test_softmax_ignores_invisible_tokens_and_sums_to_one(reference: Any) -> Non
     high = np.full((1, 3, 3), 1000.0)  # exp(1000) would overflow
     equal = reference._softmax(high, np.tri(3, dtype=bool))
     assert equal[0, 2] == pytest.approx([1 / 3, 1 / 3, 1 / 3])
-
-
-def test_the_norm_gives_a_mean_square_of_one(reference: Any) -> None:
-    found = reference._norm(np.array([[3.0, 4.0]]), np.array([1.0, 2.0]))
-    assert found[0] == pytest.approx([3 / math.sqrt(12.50001), 8 / math.sqrt(12.50001)])
 
 
 # ---- the measure --------------------------------------------------------------------------------
