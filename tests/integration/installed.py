@@ -24,8 +24,9 @@ CPU_WHEELS = sorted(path.parent.name for path in (REPOSITORY / "wheels").glob("c
 def record(path: Path, kind: str) -> dict[str, Any]:
     """A record of this checkout. Fails if it is missing."""
     if not path.exists():
-        target = path.parent.name.partition("+")[0]
-        pytest.fail(f"There is no {path}. Build it first: nox -s wheel -- --target {target}")
+        target, _, version = path.parent.name.partition("+v")
+        words = f"--target {target}" + (f" --version {version}" if version else "")
+        pytest.fail(f"There is no {path}. Build it first: nox -s wheel -- {words}")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))[kind]
     return found
 
