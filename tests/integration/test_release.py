@@ -241,27 +241,15 @@ def test_a_second_release_gives_the_same_bytes(released: Locked) -> None:
     assert digests(released.dist) == before
 
 
-@pytest.mark.parametrize("name", ["WHEEL.md", "simple/llama-cpp-python/index.html", "*.whl"])
-def test_a_changed_file_in_dist_is_refused(released: Locked, name: str) -> None:
-    (path,) = (released.dist / "cpu").glob(name)
+def test_a_changed_wheel_in_dist_is_refused(released: Locked) -> None:
+    path = released.dist / "cpu" / released.wheel.name
     good = path.read_bytes()
     path.write_bytes(good + b"!")
     run = released.release().badly("NOT RELEASABLE: cpu, for 1 reason")
-    relative = path.relative_to(released.dist)
-    assert f"{relative}: changed since it was written" in " ".join(run.output.split())
+    assert f"{path.name}: changed since it was written" in run.output
     assert path.read_bytes() == good + b"!"
     released.release("--fresh").well()
     assert path.read_bytes() == good
-
-
-def test_a_kill_while_dist_is_replaced_keeps_the_last_release(released: Locked) -> None:
-    before = digests(released.dist)
-    released.dist.rename(released.root / ".dist.old")
-    shutil.copytree(released.root / ".dist.old", released.root / ".dist.part")
-    (released.root / ".dist.part" / "RELEASE.md").unlink()
-    released.release().well()
-    assert digests(released.dist) == before
-    assert not list(released.root.glob(".dist*"))
 
 
 def test_a_changed_record_counts_as_missing(released: Locked) -> None:
@@ -273,17 +261,6 @@ def test_a_changed_record_counts_as_missing(released: Locked) -> None:
     assert "Reading llama_cpp_python" in run.output  # verify runs again
     again = json.loads(path.read_text(encoding="utf-8"))["verify"]
     assert (again["groups"], again["sha256"]) == (good["groups"], good["sha256"])
-
-
-def test_a_changed_report_is_refused(released: Locked) -> None:
-    path = released.root / "build" / "cpu" / "smoke-report-cpu.json"
-    good = path.read_bytes()
-    path.write_bytes(good.replace(b"1e-05", b"1e-06"))
-    run = released.release().badly("NOT RELEASABLE: cpu, for 1 reason", "-s smoke")
-    assert "its digest is not that of its content" in run.output
-    assert (released.dist / "cpu").exists()  # the last release
-    path.write_bytes(good)
-    released.release().well()
 
 
 def test_a_checkout_with_changes_releases_nothing(released: Locked) -> None:

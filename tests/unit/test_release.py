@@ -35,6 +35,7 @@ from tests.problems import raises
 
 COMMIT = "4" * 40
 NAME = fakes.wheel().file
+SMOKE = "smoke-report-12.0.json"
 HOPPER = fakes.claiming(target="hopper", archs=("90-real",))
 CPU = fakes.cpu_spec(budget_mb=4)
 SPECS = {"rtx50": fakes.claiming(), "hopper": HOPPER, "cpu": CPU}
@@ -377,6 +378,17 @@ def test_a_report_is_imported_by_smoke(world: World) -> None:
     assert world.calls == [(["smoke"], "rtx50", words)]
 
 
+def test_a_folder_of_reports_is_imported(world: World, tmp_path: Path, capsys: Output) -> None:
+    digest = hashlib.sha256(pack("one")).hexdigest()
+    for name, sha256 in (("a.json", digest), ("b.json", "e" * 64)):
+        text = fakes.report_text(released("rtx50", "one").facts, sha256=sha256)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    world.release("--reports", str(tmp_path))
+    assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"]]
+    assert world.calls[1][2][-2:] == ["--report", str(tmp_path / "a.json")]
+    assert "b.json belongs to another wheel of rtx50" in capsys.readouterr().out
+
+
 def test_a_report_needs_exactly_one_target() -> None:
     asked = fakes.parsed("--report", "r", "--target", "rtx50,hopper")
     specs = (fakes.claiming(), HOPPER)
@@ -542,6 +554,15 @@ def test_a_changed_release_of_another_target_is_refused(
     assert world.files() == before
 
 
+def test_a_release_of_another_version_of_blackwheel_is_refused(world: World) -> None:
+    world.after("--target", "hopper")
+    (world.dist / "hopper" / "gate.json").write_text("{}")
+    dist_contents.write(world.dist)
+    with raises("dist-changed") as caught:
+        world.release("--target", "rtx50")
+    assert "its records belong to another version" in caught.value.evidence
+
+
 def test_only_released_folders_stay(world: World) -> None:
     world.after("--target", "rtx50,hopper")
     shutil.rmtree(world.root / "build" / "hopper")  # an earlier release needs no build records
@@ -559,10 +580,11 @@ def test_only_released_folders_stay(world: World) -> None:
     ("file", "old", "new", "evidence"),
     [
         ("build/rtx50/verify.json", " × ELF", "0 × ELF", "records: Records of rtx50 are missing"),
+        (f"build/rtx50/{SMOKE}", "1e-05", "1e-06", "records: Records of rtx50 are missing"),
         (f"wheels/rtx50/{NAME}", "one", "evil", "wheel: the file is not the one that was built"),
         (f"wheels/rtx50/{NAME}", "", "", "records: Records of rtx50 are missing or damaged."),
     ],
-    ids=["record", "wheel", "no-wheel"],
+    ids=["record", "report", "wheel", "no-wheel"],
 )
 def test_changed_build_outputs_are_refused(
     file: str, old: str, new: str, evidence: str, world: World
