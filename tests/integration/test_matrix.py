@@ -267,24 +267,6 @@ def test_an_interrupted_matrix_continues(
     assert {n: t for n, t in snapshot(locked.root / "wheels").items() if n in done} == done
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--targets", "cpu,nothing"), "There is no target 'nothing'"),
-        (("--targets", "cpu", "--pythons", "3.12,3.99"), "No wheel can be built for Python 3.99"),
-        (("--targets", ""), "--targets: the value is empty"),
-        ((), "needs --targets"),
-    ],
-    ids=["target", "python", "empty", "none"],
-)
-def test_invalid_options_are_refused_before_anything_is_built(
-    project: Project, words: tuple[str, ...], message: str
-) -> None:
-    project.nox("matrix", *words).badly(message)
-    assert not list((project.root / "build").glob("*/wheel.log"))
-    assert not list((project.root / "wheels").glob("*/*.whl"))
-
-
 CUDA = """
 if(GGML_CUDA)
     enable_language(CUDA)

@@ -201,18 +201,6 @@ def test_the_sbom_of_the_release_is_the_one_in_the_wheel(released: Locked) -> No
     assert {"llama.cpp", "ggml", "libstdc++", "libgomp", "gcc"} <= set(names)
 
 
-def test_verify_finds_a_changed_sbom(released: Locked, tmp_path: Path) -> None:
-    copy = tmp_path / released.wheel.name
-    with zipfile.ZipFile(released.wheel) as archive, zipfile.ZipFile(copy, "w") as other:
-        for info in archive.infolist():
-            data = archive.read(info)
-            if "/sboms/" in info.filename:
-                data = data.replace(b'"ggml"', b'"ggnl"')
-            other.writestr(info, data)
-    run = released.nox("verify", "--wheel", str(copy))
-    run.badly("sbom: the SBOM is missing or wrong", "ggml: in the wheel")
-
-
 def test_the_provenance_names_this_checkout(released: Locked) -> None:
     statement = json.loads((released.dist / "cpu" / "provenance.intoto.json").read_text())
     head = git(released.root, "rev-parse", "HEAD")
@@ -250,17 +238,6 @@ def test_a_changed_wheel_in_dist_is_refused(released: Locked) -> None:
     assert path.read_bytes() == good + b"!"
     released.release("--fresh").well()
     assert path.read_bytes() == good
-
-
-def test_a_changed_record_counts_as_missing(released: Locked) -> None:
-    path = released.root / "build" / "cpu" / "verify.json"
-    good = json.loads(path.read_text(encoding="utf-8"))["verify"]
-    text = path.read_text(encoding="utf-8").replace("libraries, each once", "libraries, all good")
-    path.write_text(text, encoding="utf-8")
-    run = released.release().well()
-    assert "Reading llama_cpp_python" in run.output  # verify runs again
-    again = json.loads(path.read_text(encoding="utf-8"))["verify"]
-    assert (again["groups"], again["sha256"]) == (good["groups"], good["sha256"])
 
 
 def test_a_checkout_with_changes_releases_nothing(released: Locked) -> None:

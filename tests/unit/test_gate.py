@@ -14,7 +14,8 @@ from sessions.release.gate import Checkout, Situation
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
 from sessions.verify import checks_digest
-from tests import fakes
+from tests import evidence, fakes
+from tests.evidence import libraries_with
 
 COMMIT = "4" * 40
 CLEAN = Checkout(COMMIT, ())
@@ -79,9 +80,7 @@ def changed(part: str = "", **changes: Any) -> Plant:
     """Change the evidence, or one part of it."""
     if not part:
         return lambda found: dataclasses.replace(found, **changes)
-    return lambda found: dataclasses.replace(
-        found, **{part: dataclasses.replace(getattr(found, part), **changes)}
-    )
+    return lambda found: evidence.changed(found, **{part: changes})
 
 
 def report(**changes: Any) -> Plant:
@@ -270,11 +269,8 @@ RTX: dict[str, Any] = {}
 def for_two_gpus(*reports: dict[str, Any]) -> Evidence:
     """A wheel for two compute capabilities, with these reports."""
     code = fakes.device(sass={"sm_120": 98, "sm_90": 98})
-    libraries = tuple(
-        dataclasses.replace(lib, device=code) if lib.device else lib for lib in fakes.libraries()
-    )
     both = fakes.claiming(archs=("120-real", "90-real"))
-    found = fakes.evidence(fakes.wheel_facts(libraries=libraries), spec=both)
+    found = fakes.evidence(fakes.wheel_facts(libraries=libraries_with(code)), spec=both)
     runs = [run for changes in reports for run in fakes.rerun(found, **changes).runs]
     ops = tuple(fakes.ops_run(found.facts, both, **device) for device in (H200, RTX))
     return dataclasses.replace(found, runs=tuple(runs), ops=ops)

@@ -31,6 +31,7 @@ from sessions.shared.errors import USAGE, Problem
 from sessions.shared.programs import Finished
 from sessions.verify import checks_digest
 from tests import fakes
+from tests.evidence import libraries_with
 from tests.problems import raises
 
 COMMIT = "4" * 40
@@ -65,18 +66,12 @@ def released(target: str, content: str) -> Evidence:
     """The records of a wheel with this content that may be released."""
     data = pack(content)
     digest = hashlib.sha256(data).hexdigest()
-    spec = SPECS[target]
+    spec, named = SPECS[target], {"sha256": digest, "size": len(data)}
     if spec is CPU:
-        facts = fakes.cpu_facts(sha256=digest, size=len(data))
+        facts = fakes.cpu_facts(**named)
     else:
-        facts = fakes.wheel_facts(sha256=digest, size=len(data))
-        if spec is HOPPER:
-            code = fakes.device(sass={"sm_90": 98})
-            inside = [
-                dataclasses.replace(lib, device=code) if lib.device else lib
-                for lib in fakes.libraries()
-            ]
-            facts = fakes.wheel_facts(sha256=digest, size=len(data), libraries=tuple(inside))
+        code = fakes.device(sass={"sm_90": 98}) if spec is HOPPER else fakes.device()
+        facts = fakes.wheel_facts(libraries=libraries_with(code), **named)
     found = fakes.evidence(facts, spec=spec)
     # Nothing was compiled for it, so there is no record of steps.
     wheel = dataclasses.replace(found.wheel, timing={})
