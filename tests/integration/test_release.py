@@ -169,9 +169,9 @@ def fresh(built: Checkout, folder: Path, change: Callable[[Path], None] = lambda
 def released(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Locked:
     """Released once. A test that changes it restores it."""
     which("git", built.project.env["PATH"])
-    made = fresh(built, tmp_path_factory.mktemp("released"))
-    made.release("--report", made.report()).well()
-    return made
+    locked = fresh(built, tmp_path_factory.mktemp("released"))
+    locked.release("--report", locked.report()).well()
+    return locked
 
 
 def test_a_tested_wheel_is_released_with_its_documents(released: Locked) -> None:
@@ -286,12 +286,12 @@ def test_a_wheel_that_is_not_reproducible_names_the_member_that_differs(
         text = code.read_text(encoding="utf-8")
         code.write_text(f'{text}\nextern "C" const char *llama_once(void) {{ return ONCE; }}\n')
 
-    made = fresh(built, tmp_path, change)
-    run = made.release("--report", made.report(), "--reproduce").badly("NOT RELEASABLE: cpu")
+    locked = fresh(built, tmp_path, change)
+    run = locked.release("--report", locked.report(), "--reproduce").badly("NOT RELEASABLE: cpu")
     assert "reproduce: a second build gave another wheel" in run.output
     assert re.search(r"llama_cpp/lib/libllama.so: section .*texts of its own", run.output)
-    assert (made.root / "build" / "cpu" / "again" / "checkout" / "wheels").exists()
-    assert not (made.dist / "cpu").exists()
+    assert (locked.root / "build" / "cpu" / "again" / "checkout" / "wheels").exists()
+    assert not (locked.dist / "cpu").exists()
 
 
 def test_a_wheel_of_a_source_checkout_is_not_released(mini: Checkout) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from sessions.release import gate
 from sessions.release.evidence import Evidence, Reproduced, untested_places
 from sessions.release.gate import Checkout, Situation
+from sessions.release.model import PythonWheel
+from sessions.release.other_pythons import Repacked
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
 from sessions.verify import checks_digest
@@ -311,6 +314,15 @@ def test_with_missing_records_only_they_and_the_checkout_are_checked() -> None:
     checks = gate.unreadable(problem, situation(FOUND, checkout=dirty))
     assert [(c.id, c.status) for c in checks] == [("records", "fail"), ("checkout", "fail")]
     assert (checks[0].evidence, checks[0].remedy) == ("verify.json", "nox -s x")
+
+
+def test_wheels_for_other_pythons_are_checked_if_there_are_any() -> None:
+    wheel = PythonWheel("3.12", "a.whl", "0" * 64, 1)
+    check = check_of("pythons", FOUND, pythons=Repacked((wheel,), (Path("a.whl"),)))
+    assert (check.status, check.summary[-4:]) == ("ok", "3.12")
+    failing = reasons(FOUND, pythons=Repacked(faults=("3.13: not checked",)))
+    assert set(failing) == {"pythons"}
+    assert failing["pythons"].evidence == "3.13: not checked"
 
 
 def test_the_commands_have_the_options_of_the_target() -> None:

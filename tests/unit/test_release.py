@@ -164,8 +164,8 @@ class World:
         return Finished(tuple(command), code, text, 0.0, "warning: cannot set locale")
 
     def context(self, *words: str) -> Context:
-        asked = fakes.parsed(*words)
-        specs = tuple(SPECS[name] for name in (asked.target or "rtx50").split(","))
+        options = fakes.parsed(*words)
+        specs = tuple(SPECS[name] for name in (options.target or "rtx50").split(","))
 
         def machine(question: str, *_: str) -> Any:
             assert question == "nvml"
@@ -229,11 +229,11 @@ def world(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     (root / "build").mkdir(parents=True)
     (root / "noxfile.py").write_text("tracked\n")
     (root / "untracked").write_text("")
-    made = World(root, kept, monkeypatch)
-    monkeypatch.setattr(child_nox, "follow", made.follow)
-    monkeypatch.setattr(programs, "capture", made.capture)
+    world = World(root, kept, monkeypatch)
+    monkeypatch.setattr(child_nox, "follow", world.follow)
+    monkeypatch.setattr(programs, "capture", world.capture)
     monkeypatch.setattr(Context, "target_lock", lambda *_: None)
-    return made
+    return world
 
 
 DOCUMENTS = [
@@ -385,11 +385,11 @@ def test_a_folder_of_reports_is_imported(world: World, tmp_path: Path, capsys: O
 
 
 def test_a_report_needs_exactly_one_target() -> None:
-    asked = fakes.parsed("--report", "r", "--target", "rtx50,hopper")
+    options = fakes.parsed("--report", "r", "--target", "rtx50,hopper")
     specs = (fakes.claiming(), HOPPER)
     ctx = fakes.context(Path("/none"), specs=specs)
     with raises("release-one-report-per-target"):
-        main_release.main(dataclasses.replace(ctx, options=asked))
+        main_release.main(dataclasses.replace(ctx, options=options))
 
 
 # ---- Several targets ----
