@@ -38,7 +38,7 @@ from tests.integration.conftest import (
     which,
 )
 
-BINDINGS = '''"""As upstream has it: the library, and what is looked up in it."""
+BINDINGS = '''"""Like upstream's module: it loads the library and declares its functions."""
 
 import ctypes
 from pathlib import Path

@@ -209,7 +209,7 @@ def test_the_index_is_reproducible(
     assert tree(other) == before
 
 
-def test_a_deleted_release_leaves_the_index(dist: Path) -> None:
+def test_deleted_releases_leave_the_index(dist: Path) -> None:
     (dist / "hopper" / "release.json").unlink()
     builder.write(dist)
     assert not (dist / "cu131-sm90" / "simple").exists()
@@ -217,6 +217,11 @@ def test_a_deleted_release_leaves_the_index(dist: Path) -> None:
     assert not [name for name in tree(dist / "simple") if "sm90" in name]
     assert "sm90" not in (dist / "simple/llama-cpp-python/index.json").read_text(encoding="utf-8")
     assert "hopper" not in (dist / "index.html").read_text(encoding="utf-8")
+    for path in dist.glob("*/release.json"):
+        path.unlink()
+    builder.write(dist)
+    assert [name for name in tree(dist) if "simple" in name or "index" in name] == []
+    assert builder.releases(dist) == ()
 
 
 def test_releases_for_one_gpu_share_an_index(dist: Path) -> None:
@@ -278,14 +283,6 @@ def test_a_damaged_or_wrong_record_is_refused(dist: Path, damage: str | None) ->
     with raises("index-record-unreadable") as caught:
         builder.write(dist)
     assert caught.value.remedy == "release hopper again with nox -s release"
-
-
-def test_without_a_release_there_is_no_index(dist: Path) -> None:
-    for path in dist.glob("*/release.json"):
-        path.unlink()
-    builder.write(dist)
-    assert [name for name in tree(dist) if "simple" in name or "index" in name] == []
-    assert builder.releases(dist) == ()
 
 
 def test_the_wheel_selection_page_has_a_command_for_each_wheel(dist: Path) -> None:

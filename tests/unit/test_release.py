@@ -848,7 +848,7 @@ def test_a_second_build_needs_every_file_that_git_lists(world: World, capsys: Ou
     world.second = "one"
     world.refused("--reproduce")
     assert "not built again: git ls-files names 'warning: a hint" in capsys.readouterr().out
-    world.release()  # it is no result about the wheel
+    world.release()  # that was not a result about the wheel
 
 
 def test_the_differences_of_a_second_build_are_shown(
