@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check, CheckGroup
 from sessions.targets import targets_file
-from sessions.verify.model import WheelFacts
+from sessions.verify.model import DeviceCode, Library, WheelFacts
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
 
@@ -124,3 +125,16 @@ def _base(wheel: Wheel, found: WheelFacts) -> Evidence:
 def _spec(target: str) -> BuildSpec:
     text = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
     return targets_file.load(text, "linux")[target]
+
+
+def changed(found: Evidence, **parts: Mapping[str, Any]) -> Evidence:
+    """The evidence with other values in some parts: ``changed(found, wheel={"steps": 0})``."""
+    new = {name: dataclasses.replace(getattr(found, name), **v) for name, v in parts.items()}
+    return dataclasses.replace(found, **new)
+
+
+def libraries_with(code: DeviceCode | None) -> tuple[Library, ...]:
+    """The libraries of an rtx50 wheel with other GPU code, or without any."""
+    return tuple(
+        dataclasses.replace(lib, device=code) if lib.device else lib for lib in fakes.libraries()
+    )

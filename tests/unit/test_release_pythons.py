@@ -13,9 +13,7 @@ import pytest
 from sessions.build import python_tag
 from sessions.build.model import Wheel
 from sessions.payload import report_file
-from sessions.release import gate, other_pythons, remote_reports
-from sessions.release.gate import Checkout, Situation
-from sessions.release.model import PythonWheel
+from sessions.release import other_pythons, remote_reports
 from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check, CheckGroup
@@ -105,22 +103,6 @@ def test_a_changed_or_unchecked_wheel_stops_the_release(change: str, tmp_path: P
     assert (found.wheels, found.older) == ((), ())
     assert len(found.faults) == 1
     assert found.faults[0].startswith("3.12: ")
-
-
-def test_the_gate_names_the_pythons_and_the_faults() -> None:
-    wheel = PythonWheel("3.12", "a.whl", "0" * 64, 1)
-    for repacked, status in (
-        (other_pythons.Repacked((wheel,), (Path("a.whl"),)), "ok"),
-        (other_pythons.Repacked(faults=("3.13: not checked",)), "fail"),
-    ):
-        found = fakes.evidence()
-        situation = Situation(
-            Checkout("4" * 40, ()), found.wheel, (), 0, allow_untested=True, pythons=repacked
-        )
-        (check,) = [c for c in gate.evaluate(found, situation) if c.id == "pythons"]
-        assert check.status == status
-        assert ("3.12" in check.summary) is (status == "ok")
-        assert ("3.13: not checked" in check.evidence) is (status == "fail")
 
 
 def test_only_metadata_that_names_a_python_may_differ(tmp_path: Path) -> None:
