@@ -75,9 +75,7 @@ def portable(library: Path, table: Table) -> bytes:
     present = [a for r in binary.symbols_version_requirement for a in r.get_auxiliary_symbols()]
     known = {version for _, version in home.values()}
     for version in present:
-        if (
-            version.name not in known
-        ):  # replaced by the version that most of its symbols have in 2.28
+        if version.name not in known:  # use the version that most of its symbols have in 2.28
             named = [new_version[s.name] for s in symbols if _version(s) == version.name]
             version.name = Counter(named).most_common(1)[0][0] if named else "GLIBC_2.2.5"
             version.hash = elf_hash(version.name)

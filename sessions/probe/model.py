@@ -61,9 +61,7 @@ class InstalledToolkit:
     version: str  # "13.0.88"
     found_via: str
     accepts: HostRange | None  # None: no readable host_config.h
-    files: str = (
-        ""  # for the chosen one: digest of the files that a build reads (probe/identity.py)
-    )
+    files: str = ""  # of the chosen one: digest of the files that a build reads (identity.py)
 
 
 @dataclass(frozen=True)
