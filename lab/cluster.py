@@ -1,7 +1,6 @@
-"""Stores of a shared compiler cache on loopback, and build servers in network namespaces.
+"""Cache servers on loopback, and build servers in network namespaces, as in docs/scaling.md.
 
-Each is a context manager that yields what a builder's environment needs, and ends what it began.
-They are set up as docs/scaling.md says.
+Each is a context manager: it yields the environment variables for a build, and stops its servers.
 """
 
 from __future__ import annotations
@@ -24,7 +23,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CLIENT = "10.77.0.1"  # the builder, and the scheduler, as the build servers see it
+from sessions.shared import programs
+
+CLIENT = "10.77.0.1"  # the address of the builder and the scheduler for the build servers
 BRIDGE = "bw-scaling"
 
 NGINX = """
@@ -86,7 +87,7 @@ token = "{client}"
 
 
 def program(name: str) -> str:
-    """A program that these set-ups cannot do without."""
+    """The path of a program. Raises RuntimeError if it is not installed."""
     found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if found is None:
         raise RuntimeError(
@@ -96,19 +97,12 @@ def program(name: str) -> str:
 
 
 def sccache_dist(configured: Path) -> str:
-    """The program beside the build tools that a checkout's record of ``configure`` names."""
+    """The path of sccache-dist among the build tools in a checkout's ``configure.json``."""
     path = json.loads(configured.read_text())["configure"]["variables"]["PATH"]
     found = shutil.which("sccache-dist", path=path)
     if found is None:
         raise RuntimeError(f"there is no sccache-dist in {path}")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
@@ -120,9 +114,10 @@ def running(
     host: str = "127.0.0.1",
     env: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server's program, from when it listens until the end of the with statement.
+    """Run a server until the end of the with statement; enters it when the server listens.
 
-    Or of this process, however it ends: one left behind would answer the next run.
+    The server also ends with this process, because it would otherwise answer the next run. Raises
+    RuntimeError if it does not listen.
     """
     with log.open("wb") as stream:
         process = subprocess.Popen(
@@ -137,12 +132,12 @@ def running(
             if process.poll() is not None:
                 break
             with contextlib.suppress(OSError), socket.create_connection((host, port), 1):
-                listens = process.poll() is None  # else somebody else does
+                listens = process.poll() is None  # otherwise another process listens
                 break
             time.sleep(0.1)
         if not listens:
-            said = log.read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"{words[0]} does not listen at {host}:{port}: {said}")
+            output = log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{words[0]} does not listen at {host}:{port}: {output}")
         yield process
     finally:
         process.terminate()
@@ -151,9 +146,9 @@ def running(
 
 @contextlib.contextmanager
 def redis(folder: Path) -> Iterator[dict[str, str]]:
-    """A Redis with a password, as ccache's remote storage."""
+    """A Redis server with a password, as ccache's remote storage."""
     folder.mkdir(parents=True, exist_ok=True)
-    port, password = free_port(), secrets.token_hex(8)
+    port, password = programs.free_port(), secrets.token_hex(8)
     words = [program("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     words += ["--requirepass", password, "--dir", str(folder)]
     with running(words, folder / "redis.log", port):
@@ -162,9 +157,9 @@ def redis(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def http(folder: Path) -> Iterator[dict[str, str]]:
-    """nginx, which lets files be put and got, as ccache's remote storage."""
+    """An nginx server with WebDAV, as ccache's remote storage."""
     (folder / "store").mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = programs.free_port()
     config = folder / "nginx.conf"
     user = "user root;" if os.geteuid() == 0 else ""
     config.write_text(NGINX.format(folder=folder, port=port, user=user))
@@ -175,9 +170,9 @@ def http(folder: Path) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def s3(folder: Path, python: str = sys.executable) -> Iterator[dict[str, str]]:
-    """nanio, an S3 store of plain files (PyPI), for sccache."""
+    """nanio (PyPI), an S3 server that stores plain files, for sccache."""
     (folder / "store" / "blackwheel").mkdir(parents=True, exist_ok=True)
-    port, key, secret = free_port(), "builder", secrets.token_hex(16)
+    port, key, secret = programs.free_port(), "builder", secrets.token_hex(16)
     words = [python, "-m", "nanio", "serve", "--host", "127.0.0.1", "--port", str(port)]
     words += ["--data-dir", str(folder / "store"), "--no-access-log"]
     env = {"NANIO_ACCESS_KEY": key, "NANIO_SECRET_KEY": secret}
@@ -193,29 +188,29 @@ def s3(folder: Path, python: str = sys.executable) -> Iterator[dict[str, str]]:
 
 @dataclass
 class Cluster:
-    """Build servers: what a builder needs to use them, and their processes by their address."""
+    """Build servers: the environment to use them, and their processes by address."""
 
     folder: Path
     env: dict[str, str]
     servers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def kill(self, address: str) -> None:
-        """End a build server and the compilers it runs, as a machine that loses power does."""
+        """Kill a build server and its compilers, like a loss of power."""
         _kill(f"{BRIDGE}-{address.rpartition('.')[2]}")
         self.servers.pop(address).wait()
 
     def given(self, address: str) -> int:
-        """How many compilations a server has been given, by its log."""
+        """The number of compilations that a server has received, from its log."""
         text = (self.folder / address / "log").read_text(errors="replace")
         return text.count("Performing build in ")
 
 
 @contextlib.contextmanager
 def build_servers(folder: Path, sccache_dist: str, count: int) -> Iterator[Cluster]:
-    """A scheduler here and ``count`` build servers, each in a network namespace, with one core."""
+    """A scheduler, and ``count`` build servers with one CPU core in a network namespace each."""
     folder.mkdir(parents=True, exist_ok=True)
     client = secrets.token_hex(16)
-    secret = _said(sccache_dist, "auth", "generate-jwt-hs256-key")
+    secret = _output(sccache_dist, "auth", "generate-jwt-hs256-key")
     config = folder / "builder.toml"
     config.write_text(BUILDER.format(scheduler=CLIENT, folder=folder, client=client))
     scheduler = folder / "scheduler.toml"
@@ -232,7 +227,7 @@ def build_servers(folder: Path, sccache_dist: str, count: int) -> Iterator[Clust
             address = f"10.77.0.{11 + number}"
             home = folder / address
             home.mkdir(exist_ok=True)
-            token = _said(
+            token = _output(
                 *(sccache_dist, "auth", "generate-jwt-hs256-server-token"),
                 *(f"--secret-key={secret}", "--server", f"{address}:10501"),
             )
@@ -250,30 +245,30 @@ def build_servers(folder: Path, sccache_dist: str, count: int) -> Iterator[Clust
         yield cluster
 
 
-def _said(*words: str) -> str:
+def _output(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _wait_for(cluster: Cluster, count: int) -> None:
-    """Until the scheduler knows all of them."""
+    """Wait until the scheduler knows all servers. Raises RuntimeError after 20 seconds."""
     url = f"http://{CLIENT}:10600/api/v1/scheduler/status"
     answer = b""
     for _ in range(100):
         with contextlib.suppress(urllib.error.URLError):
-            with urllib.request.urlopen(url, timeout=5) as got:
-                answer = got.read()
-            # bincode: the number of servers comes first, in 8 bytes
+            with urllib.request.urlopen(url, timeout=5) as response:
+                answer = response.read()
+            # In bincode the number of servers comes first, in 8 bytes.
             if answer[:1] == bytes([count]):
                 return
         time.sleep(0.2)
-    raise RuntimeError(f"the scheduler knows not {count} servers: {answer!r}")
+    raise RuntimeError(f"the scheduler does not know {count} servers: {answer!r}")
 
 
 @contextlib.contextmanager
 def network(count: int) -> Iterator[None]:
-    """A bridge, and namespaces on it at 10.77.0.11 and on; needs root. One run at a time has them.
+    """A bridge with namespaces at 10.77.0.11 and following; needs root. One run at a time.
 
-    What a run that was killed left of them goes first.
+    Leftovers of a run that was killed are removed first.
     """
     names = [f"{BRIDGE}-{11 + number}" for number in range(count)]
     with (Path(tempfile.gettempdir()) / f"{BRIDGE}.lock").open("w") as lock:
@@ -301,21 +296,21 @@ def _join(names: list[str]) -> None:
 
 
 def _remove() -> None:
-    """Every namespace of ours with what runs in it, and the bridge."""
-    for line in _said(program("ip"), "netns", "list").splitlines():
+    """Remove our namespaces with their processes, and the bridge."""
+    for line in _output(program("ip"), "netns", "list").splitlines():
         name = line.split()[0]
         if name.startswith(f"{BRIDGE}-"):
             _kill(name)
             _ip("netns del", name)
-    for link in _said(program("ip"), "-o", "link").splitlines():
+    for link in _output(program("ip"), "-o", "link").splitlines():
         name = link.split()[1].rstrip(":").split("@")[0]
         if re.fullmatch(rf"{BRIDGE}|bw\d+", name):
-            # Of a pair, the end here goes with the one in a namespace, but not at once.
+            # The end of a veth pair disappears with its namespace, but not immediately.
             subprocess.run([program("ip"), "link", "del", name], check=False, capture_output=True)
 
 
 def _kill(namespace: str) -> None:
-    for pid in _said(program("ip"), "netns", "pids", namespace).split():
+    for pid in _output(program("ip"), "netns", "pids", namespace).split():
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), 9)
 

@@ -1,4 +1,4 @@
-"""What shared caches and build servers bring, measured on one machine: docs/scaling.md.
+"""Measures the effect of shared caches and build servers on one machine, for docs/scaling.md.
 
     python -m lab.measure shared --cold --work DIR --cache DIR --out FILE
     python -m lab.measure shared --warm CCACHE_DIR --work DIR --cache DIR --out FILE
@@ -6,8 +6,8 @@
     python -m lab.model DIR/cold-steps.json [--physical 2]
 
 ``--cache`` is a BLACKWHEEL_CACHE with toolkit and build tools; its compiler caches are not used.
-``--cold`` builds from nothing first, which takes long, and fills A's own ccache; without it that is
-``--warm``. ``dist`` needs root and the programs of docs/scaling.md.
+``--cold`` first builds without a cache, which takes long, and fills A's ccache; without it
+``--warm`` is A's ccache. ``dist`` needs root and the programs of docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ from pathlib import Path
 from typing import Any
 
 from lab import cluster
+from sessions.shared import programs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Builder:
-    """A checkout of the project, and what its runs have in their environment."""
+    """A checkout of the project, and the environment variables of its runs."""
 
     root: Path
     target: str
     env: Mapping[str, str]
 
     def nox(self, session: str, *options: str, env: Mapping[str, str] | None = None) -> float:
-        """Run a session to its end. Returns its seconds."""
+        """Run a session and return its seconds. Raises RuntimeError if it fails."""
         words = [sys.executable, "noxfile.py", "-s", session, "--", "--target", self.target]
         start = time.monotonic()
         done = subprocess.run(
@@ -60,7 +61,7 @@ class Builder:
         return round(time.monotonic() - start, 1)
 
     def wheel(self, *options: str, env: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Build the wheel, and take from its record what counts here."""
+        """Build the wheel, and return the seconds and the relevant values of its record."""
         seconds = self.nox("wheel", *options, env=env)
         path = self.root / "wheels" / self.target / "wheel.json"
         record = json.loads(path.read_text())["wheel"]
@@ -72,7 +73,7 @@ class Builder:
 
 
 def checkout(root: Path, target: str, cache: Path, source: Path = REPOSITORY) -> Builder:
-    """A fresh copy of the project, made ready for a build (sources, toolkit, settings)."""
+    """A new copy of the project after the session ``configure``."""
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     for name in ("noxfile.py", "pyproject.toml", "targets.toml"):
@@ -87,7 +88,7 @@ def checkout(root: Path, target: str, cache: Path, source: Path = REPOSITORY) ->
 
 
 def shared(args: argparse.Namespace) -> dict[str, Any]:
-    """Builder A's ccache is warm; B, with an empty disk, takes its work from each kind of store."""
+    """Builder A with a warm ccache fills each kind of store; B without a cache builds from it."""
     found: dict[str, Any] = {}
     local = {"CCACHE_DIR": str(args.warm or args.work / "cold-ccache")}
     a = checkout(args.work / "a", args.target, args.cache)
@@ -115,10 +116,9 @@ def shared(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def dist(args: argparse.Namespace) -> dict[str, Any]:
-    """A builds by build servers and fills an S3 store; B, with an empty disk, takes it from there.
+    """A uses build servers and fills an S3 store; B without a cache builds from the store.
 
-    B is at the same path, and knows the same scheduler: with sccache 0.16, a file's key is another
-    for another path of the checkout, and where nothing can be distributed.
+    B has the same path and the same scheduler, because they influence the keys of sccache 0.16.
     """
     root, jobs = args.work / "s", args.jobs or 2 * args.servers
     a = checkout(root, args.target, args.cache)
@@ -162,14 +162,14 @@ def dist(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def pack(builder: Builder, env: Mapping[str, str], sccache: Path, work: Path) -> float:
-    """Compile something small by the servers: sccache then packs the compilers, once and for all.
+    """Compile small files on the servers, so that sccache packs the compilers before the build.
 
-    Each server gets them with its first job, which is part of a build's time.
+    Each server receives them with its first job; that time is part of the build.
     """
-    told = json.loads(builder.record("configure").read_text())["configure"]
-    settings = told["settings"]
-    own = {**told["variables"], **env, "SCCACHE_DIR": str(work / "packing")}
-    own["SCCACHE_SERVER_PORT"] = str(cluster.free_port())
+    configured = json.loads(builder.record("configure").read_text())["configure"]
+    settings = configured["settings"]
+    own = {**configured["variables"], **env, "SCCACHE_DIR": str(work / "packing")}
+    own["SCCACHE_SERVER_PORT"] = str(programs.free_port())
     folder = work / "packing"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

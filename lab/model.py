@@ -1,8 +1,8 @@
-"""How long a build would take with more machines, from how long its steps took on one.
+"""Models the time of a build with more machines, from the times of its steps on one machine.
 
     python -m lab.model build/rtx50/steps.json [--physical 2]
 
-prints a table: build servers of one core each, and of 16, beside a builder of two cores.
+prints a table for build servers with 1 and with 16 cores, and a builder with two cores.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# What of a step stays with the builder, by its kind. CPU time with CUDA 13.1 and GCC 12: of four
-# CUDA files by nvcc --time (preprocessing twice, fatbinary: 7.4 of 119.8 s), of ten C and C++ files
-# of the cpu target by g++ -E (1.5 of 46.8 s). Links are the builder's whole.
+# The share of a step that only the builder can do, by kind. CPU times with CUDA 13.1 and GCC 12:
+# four CUDA files with nvcc --time (preprocessing twice, fatbinary: 7.4 of 119.8 s), ten C and C++
+# files of the cpu target with g++ -E (1.5 of 46.8 s). The builder does the whole of a link.
 SHARES = {"cuda": 0.062, "c++": 0.031, "c": 0.031}
 
 
 @dataclass(frozen=True)
 class Work:
-    """One step, in seconds of one core: what the builder must do itself, and what a server can."""
+    """One step in seconds of one core: the part for the builder, and the part for a server."""
 
     local: float
     remote: float
 
 
 def split(kind: str, seconds: float) -> Work:
-    """A step of a Timeline, by the share of its kind that stays with the builder."""
+    """Split a step of a Timeline by ``SHARES``."""
     local = seconds * SHARES.get(kind, 1.0)
     return Work(local, seconds - local)
 
@@ -44,10 +44,11 @@ def wall(
     jobs: int,
     physical: int | None = None,
 ) -> float:
-    """Seconds of a build: list scheduling of its steps, in order, with ``jobs`` at once.
+    """The seconds of a build: list scheduling of its steps in order, ``jobs`` at the same time.
 
-    A step has a core of the ``builder``'s for its local part, then one of ``servers`` x ``cores``
-    for the rest. Where all are one machine, it has ``physical`` cores, and none works twice.
+    A step uses a core of the ``builder`` for its local part, then one of ``servers`` x ``cores``
+    for the remote part. If all are one machine, it has ``physical`` cores. Raises ValueError for a
+    build without a core.
     """
     if jobs < 1 or builder < 1 or servers < 0 or (servers and cores < 1):
         raise ValueError(f"{jobs} jobs, {builder} cores here, {servers} servers of {cores} cores")
@@ -68,7 +69,7 @@ def wall(
 
 
 def _run(cores: list[float], ready: float, seconds: float) -> float:
-    """Take the core that is free first. Returns when the work is done."""
+    """Use the core that is free first. Returns the end of the work."""
     if not seconds:
         return ready
     done = max(ready, heapq.heappop(cores)) + seconds
@@ -77,7 +78,7 @@ def _run(cores: list[float], ready: float, seconds: float) -> float:
 
 
 def table(timeline: Mapping[str, Any], physical: int | None) -> list[tuple[int, int, float]]:
-    """Servers, cores of each, and the seconds that ninja would take, for a Timeline."""
+    """Rows for a Timeline: servers, cores of each server, seconds of ninja."""
     steps = [
         split(step["kind"], (step["end"] - step["start"]) / 1000) for step in timeline["steps"]
     ]
@@ -94,7 +95,7 @@ def table(timeline: Mapping[str, Any], physical: int | None) -> list[tuple[int, 
 def main() -> None:
     p = argparse.ArgumentParser()
     p.add_argument("steps", type=Path)
-    p.add_argument("--physical", type=int, help="all of them are one machine of so many cores")
+    p.add_argument("--physical", type=int, help="all are one machine with this number of cores")
     args = p.parse_args()
     timeline = json.loads(args.steps.read_text())["steps"]
     found = table(timeline, args.physical)

@@ -1,11 +1,11 @@
-"""What a change of nvcc's options is worth: CUDA steps of a finished build, compiled in turn.
+"""Measures the effect of nvcc's options on a sample of the CUDA steps of a build.
 
     python -m lab.optimizations build/rtx50 --option=-Xcompiler=-O1 --option=--split-compile=2
     python -m lab.optimizations build/rtx50 --take=-compress-mode=size
 
-A sample of the steps, short and long, is compiled as the build did and with each change, in turn,
-with no compiler cache and into a folder that goes; CPU and wall times are added up. Nothing else of
-weight may run.
+Each step of the sample is compiled with the options of the build and with each change, without a
+compiler cache and into a temporary folder. The sums of CPU and wall times are printed. No other
+heavy program may run meanwhile.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 
 def chosen(build: Path, every: int) -> list[list[str]]:
-    """Commands of every ``every``-th CUDA step, by length: short ones and long ones."""
+    """The commands of every ``every``-th CUDA step, sorted by time."""
     steps = json.loads((build / "steps.json").read_text(encoding="utf-8"))["steps"]["steps"]
     took = {s["output"]: s["end"] - s["start"] for s in steps if s["kind"] == "cuda"}
     commands = {}
@@ -45,7 +45,7 @@ def compiled(words: list[str], tree: Path) -> tuple[float, float, int]:
 
 
 def main() -> None:
-    """Print a row for each change."""
+    """Measure each change, and print one row for it."""
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     p.add_argument("build", type=Path, help="build/TARGET of a finished build")
     p.add_argument("--option", action="append", default=[], help="add it; may be given again")

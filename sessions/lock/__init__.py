@@ -1,1 +1,1 @@
-"""For maintainers: pin another upstream release or CUDA version."""
+"""The session ``lock`` for maintainers: pins another upstream release or CUDA version."""

@@ -1,14 +1,15 @@
-"""Makes the files of model families. Runs in a venv that has torch and transformers.
+"""Computes the files of model families. Runs in a venv that has torch and transformers.
 
-``python family_program.py JOB``, a JSON file: ``folder`` (to work in), ``into``, ``made`` (the
-locked releases), and ``families``: name -> the row of ``families.toml`` with ``base`` in it.
-PYTHONPATH has the payload's folder, llama.cpp's source and its gguf-py. Nothing else in this
-project imports torch.
+``python family_program.py JOB``. JOB is a JSON file: ``folder`` (to work in), ``into`` (for the
+results), ``made`` (the locked releases), and ``families``: name -> the row of ``families.toml``
+merged with ``base``. PYTHONPATH has the payload's folder, llama.cpp's source and its gguf-py. Only
+this module imports torch.
 
-How it knows which number of the GGUF file is which weight of transformers: upstream's converter is
-given models whose matrices hold their own number, or each element's. What it permutes, splits or
-stacks is then seen in the file, whatever the architecture. So weights can be drawn in the file, in
-any GGML type, and put into the model of transformers as llama.cpp will see them.
+It finds out which number of the GGUF file is which weight of transformers: it gives upstream's
+converter models whose matrices contain their own number, or the number of each element. The file
+then shows what the converter permutes, splits or stacks in any architecture. So random weights can
+be written into the file, in any GGML type, and into the model of transformers as llama.cpp reads
+them.
 """
 
 from __future__ import annotations
@@ -32,17 +33,20 @@ import transformers
 from gguf import GGMLQuantizationType as GgmlType
 
 LENGTH = 512  # tokens
-SMALLEST = 30000  # elements of a matrix that is drawn; smaller tensors are kept in the file
-# What llama.cpp keeps in F32, or what is not a matrix product.
+SMALLEST = 30000  # elements of a matrix with random weights; smaller tensors are stored
+# Tensors that llama.cpp keeps in F32, and tensors that are not used in a matrix product.
 KEPT = ("conv1d", "conv.conv", "router", "mlp.gate.weight", "block_sparse_moe.gate", "sinks",
         "token_type_embeddings", "shared_expert_gate")  # fmt: skip
-UNUSED = ("pooler.",)  # what the answers do not depend on, and the converter leaves out
-GRID = 16  # kept values are multiples of 1/16 before the converter, so that they compress
+UNUSED = ("pooler.",)  # the converter leaves it out, and the answers do not depend on it
+GRID = 16  # stored values are multiples of 1/16 before the converter, so that they compress
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the numbers of a tensor of the file are in transformers; ``scale`` was applied."""
+    """The position in transformers of each number of a tensor of the file.
+
+    ``scale`` is the factor that the converter applied.
+    """
 
     tensor: Any
     element: Any
@@ -50,7 +54,7 @@ class Place:
 
 
 def main() -> None:
-    """Every family of the job."""
+    """Compute every family of the job."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     torch.set_num_threads(2)
     for module in (torch, transformers):
@@ -63,7 +67,7 @@ def main() -> None:
 
 
 def make(job: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> dict[str, Any]:
-    """One family's file, and what is to be known of it."""
+    """Write the file of one family. Returns the digests of its GGUF files and its statistics."""
     model = build(row)
     small = {
         key: values(name, key, tensor, row)
@@ -97,7 +101,7 @@ def make(job: Mapping[str, Any], name: str, row: Mapping[str, Any]) -> dict[str,
 
 
 def build(row: Mapping[str, Any]) -> Any:
-    """The model of transformers, its weights not yet what they will be."""
+    """The model of transformers, without its final weights."""
     settings = {key: real(value) for key, value in row["config"].items()}
     config = transformers.AutoConfig.for_model(row["model"], **settings)
     auto = "AutoModel" if row.get("encoder") else "AutoModelForCausalLM"
@@ -109,16 +113,16 @@ def build(row: Mapping[str, Any]) -> Any:
     )
     if hasattr(model, "set_experts_implementation"):
         try:
-            model.set_experts_implementation("eager")  # the other refuses float64
+            model.set_experts_implementation("eager")  # the default refuses float64
         except Exception:
             model.config._experts_implementation = (
-                "eager"  # float64 fails below if it is not heeded
+                "eager"  # if this has no effect, float64 fails below
             )
     return model.eval()
 
 
 def real(value: Any) -> Any:
-    """A setting as Python has it."""
+    """A setting of the job as a Python value: "none" and "inf" are replaced."""
     if isinstance(value, dict):
         return {key: real(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -129,7 +133,7 @@ def real(value: Any) -> Any:
 
 
 def parameters(model: Any) -> dict[str, Any]:
-    """Distinct tensors by name: parameters and persistent buffers."""
+    """The distinct tensors by name: parameters and persistent buffers."""
     seen: set[int] = set()
     found = {}
     for key, tensor in model.state_dict(keep_vars=True).items():
@@ -141,7 +145,7 @@ def parameters(model: Any) -> dict[str, Any]:
 
 
 def values(name: str, key: str, tensor: Any, row: Mapping[str, Any]) -> Any:
-    """Values of a parameter that is no drawn matrix: norms, biases, routers, SSM parameters."""
+    """The values of a stored tensor: norms, biases, routers, SSM parameters."""
     last, router = key.rsplit(".", 1)[-1], row.get("router")
     drawn = family_file.draw(name, key).normal(*tensor.shape)
     if router and tuple(tensor.shape) == (router["experts"], row["config"]["hidden_size"]):
@@ -175,7 +179,7 @@ def values(name: str, key: str, tensor: Any, row: Mapping[str, Any]) -> Any:
 
 
 def fill(model: Any, small: Mapping[str, Any], rule: Any) -> None:
-    """Give each tensor its kept values, or those of ``rule(its number, its size)``."""
+    """Give each tensor its stored values, or the values of ``rule(its number, its size)``."""
     with torch.no_grad():
         for number, (key, tensor) in enumerate(parameters(model).items()):
             found = small[key] if key in small else rule(number, tensor.numel())
@@ -186,10 +190,10 @@ def fill(model: Any, small: Mapping[str, Any], rule: Any) -> None:
 def convert(
     name: str, model: Any, small: Mapping[str, Any], folder: Path
 ) -> tuple[Path, dict[str, Place]]:
-    """The converter's file, and where the numbers of its matrices are in transformers."""
+    """The converter's file, and the positions of the numbers of its matrices in transformers."""
     found = parameters(model)
     sizes = [0 if key in small else tensor.numel() for key, tensor in found.items()]
-    starts = np.cumsum([1, *sizes])  # each element's own number, from 1; whole in float32
+    starts = np.cumsum([1, *sizes])  # the number of each element, from 1; exact in float32
     path = folder / f"{name}-number"
     if starts[-1] < 1 << 24:
         fill(model, small, lambda n, size: np.arange(int(starts[n]), int(starts[n]) + size))
@@ -208,7 +212,7 @@ def convert(
 
 
 def matrices(path: Path) -> list[Any]:
-    """The tensors of a file that may be drawn."""
+    """The tensors of a file that may have random weights."""
     return [
         t for t in gguf.GGUFReader(path).tensors if t.n_elements >= SMALLEST and len(t.shape) > 1
     ]
@@ -231,7 +235,7 @@ def converted_thrice(
     for which, where, ones in zip(*map(matrices, read.values()), strict=True):
         scale = ones.data.reshape(-1).astype(np.float64)
         if (scale <= 0).any() or len(np.unique(scale)) > 64:
-            continue  # kept as it is, for example a convolution
+            continue  # stored, for example a convolution
         tensor = which.data.reshape(-1) / scale
         element = where.data.reshape(-1) / scale
         if max(abs(np.rint(tensor) - tensor).max(), abs(np.rint(element) - element).max()) > 0.3:
@@ -246,7 +250,7 @@ def converted_thrice(
 
 
 def check_all_reached(model: Any, small: Mapping[str, Any], places: Mapping[str, Place]) -> None:
-    """Raise ValueError for a weight of transformers that no number of the file is."""
+    """Raise ValueError if a weight of transformers is not in the file."""
     names = list(parameters(model))
     sizes = {key: tensor.numel() for key, tensor in parameters(model).items()}
     reached = {key: np.zeros(size, bool) for key, size in sizes.items() if key not in small}
@@ -258,13 +262,13 @@ def check_all_reached(model: Any, small: Mapping[str, Any], places: Mapping[str,
 
 
 def one_conversion(model: Any, folder: Path) -> Path:
-    """Upstream's converter on a saved model, with the vocabulary of the tiny llama model."""
+    """Run upstream's converter on a saved model, with the vocabulary of the tiny llama model."""
     model.save_pretrained(folder)
     stub = {"model": {"vocab": {str(n): n for n in range(tiny_llama.VOCAB)}}, "added_tokens": []}
     (folder / "tokenizer.json").write_text(json.dumps(stub), encoding="utf-8")
     settings = converter.ModelBase.load_hparams(folder, False)
     if settings.get("model_type") == "granitemoehybrid":
-        # The converter of 0.3.36 knows only the names of transformers 4.
+        # The converter of 0.3.36 has only the names of transformers 4.
         old = {"full_attention": "attention", "linear_attention": "mamba"}
         settings["layer_types"] = [old.get(each, each) for each in settings["layer_types"]]
     architecture = converter.get_model_architecture(settings, converter.ModelType.TEXT)
@@ -302,7 +306,7 @@ def one_conversion(model: Any, folder: Path) -> Path:
 def described(
     name: str, path: Path, places: Mapping[str, Place], row: Mapping[str, Any]
 ) -> family_file.Family:
-    """What the family's file says, but for the answers."""
+    """The content of the family's file without the answers."""
     reader = gguf.GGUFReader(path)
     tied = not any(tensor.name == "output.weight" for tensor in reader.tensors)
     tensors, kept = [], {}
@@ -351,7 +355,7 @@ def fill_from_file(
 
 
 def evaluate(model: Any, encoder: bool) -> tuple[Any, Any]:
-    """Answers (tokens x width) and how far each token's router is from a tie, in logits."""
+    """The answers (tokens x width), and the router margin of each token in logits."""
     margins: list[Any] = []
     hooks = [
         module.register_forward_hook(
@@ -372,7 +376,7 @@ def evaluate(model: Any, encoder: bool) -> tuple[Any, Any]:
 
 
 def margin(model: Any, module: Any, args: Any) -> Any:
-    """How far the last expert that is taken is ahead of the first that is not."""
+    """The router margin: the score of the last selected expert minus the first other one."""
     weight = getattr(module, "weight", None)
     if weight is None:
         weight = getattr(getattr(module, "layer", None), "weight", None)
@@ -390,10 +394,10 @@ def margin(model: Any, module: Any, args: Any) -> Any:
 
 
 def chosen(margins: Any) -> Any:
-    """The tokens that are compared: 20 of the first 96, 11 to 160, 17 of the rest.
+    """The tokens that are compared: 20 of the first 96, 11 up to 160, 17 of the others.
 
-    In each part, those farthest from a tie are taken where there are routers, else evenly spaced
-    ones; the last token and those around a window of 64 are always among them.
+    With routers these are the tokens with the largest margins, otherwise evenly spaced ones. The
+    last token and the tokens around a window of 64 are always included.
     """
     always = [0, 63, 64, 65, 95, 127, 128, 159, 511]
     found = set(always)
@@ -407,7 +411,7 @@ def chosen(margins: Any) -> Any:
 
 
 def save(path: Path, family: family_file.Family, rows: Any, columns: Any, answers: Any) -> None:
-    """Write the family's file: a zip of arrays, the same bytes for the same numbers."""
+    """Write the family's file: a zip of arrays. The same numbers give the same bytes."""
     spec = {"name": family.name, "pairs": family.pairs, "tensors": family.tensors,
             "router": family.router}  # fmt: skip
     arrays = {

@@ -1,4 +1,4 @@
-"""Makes the files of model families again: ``nox -s lock -- --add family==NAME``, or ``all``."""
+"""Computes the files of model families: ``nox -s lock -- --add family==NAME``, or ``all``."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ PYTHON = "BLACKWHEEL_FAMILIES_PYTHON"  # a Python that has torch and transformer
 
 def lock(ctx: Context, name: str) -> None:
     """Write ``data/families/NAME.npz`` and its digests in the manifest; each family for "all"."""
-    rows = asked(name)
+    rows = requested(name)
     facts = knowledge.load("families.toml")
     with ctx.scratch() as folder:
         sdist = _sdist(ctx, folder, facts["made"]["llama-cpp-python"])
         with tarfile.open(sdist) as archive:
             archive.extractall(folder / "source", filter="data")
         (converter,) = (folder / "source").glob("*/vendor/llama.cpp")
-        told = {
+        job = {
             "folder": str(folder),
             "into": str(families.FAMILIES),
             "made": facts["made"],
             "families": rows,
         }
-        records.write_text(folder / "job.json", json.dumps(told))
+        records.write_text(folder / "job.json", json.dumps(job))
         python = ctx.env.get(PYTHON) or str(
             venvs.program(build_tools.own(ctx, "families"), "python")
         )
@@ -43,7 +43,7 @@ def lock(ctx: Context, name: str) -> None:
                 [python, str(PROGRAM), str(folder / "job.json")],
                 env={**child_environment.system_environment(ctx.env), **_environment(converter)},
                 log=log,
-                on_line=_said,
+                on_line=_record_result,
                 cwd=folder,
             )
         if done.returncode:
@@ -60,7 +60,7 @@ def lock(ctx: Context, name: str) -> None:
 
 
 def _sdist(ctx: Context, folder: Path, version: str) -> Path:
-    """The release's locked source, whose converter writes the headers."""
+    """Download the locked source of a release; its converter writes the headers."""
     sdist = knowledge.sdists()[version]
     pin = folder / "requirements.txt"
     records.write_text(pin, f"llama-cpp-python=={version} --hash=sha256:{sdist.sha256}\n")
@@ -71,25 +71,27 @@ def _sdist(ctx: Context, folder: Path, version: str) -> Path:
 
 
 def _environment(converter: Path) -> dict[str, str]:
-    """Where the program finds what it imports; transformers asks no server."""
+    """The program's import path, and no access to the network for transformers."""
     paths = (smoke_input.PAYLOAD, converter / "gguf-py", converter)
     return {"PYTHONPATH": os.pathsep.join(map(str, paths)), "HF_HUB_OFFLINE": "1"}
 
 
-def _said(line: str) -> None:
-    """Record what the program says of a family, and show it."""
+def _record_result(line: str) -> None:
+    """Write the program's result for a family into the manifest, and print it."""
     if not line.startswith("@{"):
         return
-    said = json.loads(line[1:])
+    found = json.loads(line[1:])
     path = families.FAMILIES / families.MANIFEST
     known = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    known[said["family"]] = said["sha256"]
+    known[found["family"]] = found["sha256"]
     records.write_text(path, json.dumps(dict(sorted(known.items())), indent=1) + "\n")
-    console.say(f"  {said['family']}: {said['bytes'] / 1000:.0f} kB, margin {said['margin']:.2g}")
+    console.say(
+        f"  {found['family']}: {found['bytes'] / 1000:.0f} kB, margin {found['margin']:.2g}"
+    )
 
 
-def asked(name: str) -> dict[str, Any]:
-    """The rows of the families that are named, as the program is told them."""
+def requested(name: str) -> dict[str, Any]:
+    """The rows of the named families for the program. Raises Problem for an unknown name."""
     facts = knowledge.load("families.toml")
     every = facts["family"]
     if name != "all" and name not in every:
@@ -105,12 +107,12 @@ def asked(name: str) -> dict[str, Any]:
 
 def _row(facts: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     base = {} if "text_config" in row["config"] else facts["base"]
-    made: dict[str, Any] = _json({**row, "config": {**base, **row["config"]}})
-    return made
+    found: dict[str, Any] = _json({**row, "config": {**base, **row["config"]}})
+    return found
 
 
 def _json(value: Any) -> Any:
-    """A value without the infinity that JSON lacks: the text "inf" stands for it."""
+    """A value for JSON, which has no infinity: the text "inf" replaces it."""
     if isinstance(value, dict):
         return {key: _json(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Maintainer's session: pin and hash another upstream release or another CUDA release line."""
+"""The session ``lock``: pins an upstream release, a CUDA version, or runtime packages by hash."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from sessions.shared.errors import USAGE, Problem
 from sessions.targets.targets_file import LATEST
 
 PACKAGE = "llama_cpp"
-# What a build of ggml's CUDA backend needs of the toolkit. The `cuda-toolkit` package names more,
-# and leaves some of these unpinned in its early releases, so each is pinned here by its own row.
+# The packages that a build of ggml's CUDA backend needs. The package `cuda-toolkit` requires more,
+# and its early releases do not pin all of these, so each one is pinned here.
 COMPONENTS = (
     "nvidia-cuda-nvcc",
     "nvidia-nvvm",
@@ -35,7 +35,7 @@ COMPONENTS = (
     "nvidia-cuda-cccl",
     "nvidia-cublas",
 )
-# The platform tags that pip is to take as the two systems we build on; it matches them exactly.
+# The platform tags for pip, which matches them exactly, on the two systems that we build on.
 PLATFORMS = {
     "linux": ("manylinux2014_x86_64", *(f"manylinux_2_{n}_x86_64" for n in range(17, 36))),
     "windows": ("win_amd64",),
@@ -44,7 +44,7 @@ PLATFORMS = {
 
 def main(ctx: Context) -> None:
     """Lock what ``--add`` names."""
-    assert ctx.options.add is not None  # or the command was refused
+    assert ctx.options.add is not None  # the option is required
     name, _, version = ctx.options.add.partition("==")
     match name:
         case "cuda":
@@ -59,8 +59,8 @@ def main(ctx: Context) -> None:
 
 def lock_sdist(ctx: Context, version: str) -> None:
     """Add one release of llama-cpp-python to ``data/knowledge/sdists.toml``."""
-    asked, version = version, _published(ctx, version)
-    if asked == LATEST and version in knowledge.sdists():
+    requested, version = version, _published(ctx, version)
+    if requested == LATEST and version in knowledge.sdists():
         console.done(f"The newest release, llama-cpp-python {version}, is locked already.")
         return
     with ctx.scratch() as folder:
@@ -74,7 +74,7 @@ def lock_sdist(ctx: Context, version: str) -> None:
 
 
 def _published(ctx: Context, version: str) -> str:
-    """The release of that number on the package index, or the newest. Raises Problem."""
+    """The number of a release on the package index; "latest" is the newest. Raises Problem."""
     words = ["index", "versions", "llama-cpp-python"]
     listed = venvs.pip(ctx, build_tools.own(ctx), words, "the releases of llama-cpp-python")
     found = releases(listed)
@@ -99,27 +99,26 @@ def _published(ctx: Context, version: str) -> str:
 
 
 def put(path: Path, table: str, version: str, row: dict[str, Any]) -> None:
-    """Put the row of a release into a file of facts, which is kept in the order of releases.
+    """Write the row of a release into a TOML file, sorted by release.
 
-    What a person added to the row, as the list of files to merge, stays.
+    Keys that a person added to the row stay, for example the list of files to merge.
     """
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
     rows: Any = document[table]
     kept = rows.pop(version, tomlkit.table())
     kept.update(row)
     rows[version] = kept
-    for name in sorted(rows, key=Version):  # each to the end, so that they are in order
+    for name in sorted(rows, key=Version):  # moves each row to the end
         rows[name] = rows.pop(name)
     records.write_text(path, tomlkit.dumps(document))
 
 
 def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
-    """What ``verify`` knows of a release: each file of its package, its parts and requirements."""
+    """The row of a release for ``verify``: the files of its package, its parts and requirements."""
     files: dict[str, str] = {}
     requires: list[str] = []
     with tempfile.TemporaryDirectory() as folder, tarfile.open(sdist) as archive:
-        # Those that the version of a part is read from.
-        wanted = sbom.sources()
+        version_files = sbom.sources()  # the version of each part is read from these
         for member in archive:
             relative = member.name.partition("/")[2]
             stream = archive.extractfile(member) if member.isfile() else None
@@ -129,7 +128,7 @@ def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
                 files[relative] = records.text_sha256(stream.read())
             elif relative == "PKG-INFO":
                 requires = parse_email(stream.read())[0].get("requires_dist", [])
-            elif relative in wanted:
+            elif relative in version_files:
                 path = Path(folder) / relative
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(stream.read())
@@ -140,8 +139,8 @@ def upstream_row(sdist: Path, version: str) -> dict[str, Any]:
 
 
 def lock_toolkit(ctx: Context, cuda: str) -> None:
-    """Write ``data/locks/cuda-X.Y.txt``: each component at its version, hashed for both systems."""
-    if cuda not in knowledge.toolkits():  # what --cuda looks up
+    """Write ``data/locks/cuda-X.Y.txt``: the components with their hashes for both systems."""
+    if cuda not in knowledge.toolkits():
         raise Problem(
             f"CUDA {cuda} has no row in cuda.toml, so no session would use its lock file.",
             id="lock-cuda-unknown",
@@ -175,9 +174,9 @@ def lock_toolkit(ctx: Context, cuda: str) -> None:
 
 
 def lock_floors(ctx: Context, built: Path) -> None:
-    """Write ``data/knowledge/floors.toml``: the oldest releases that have what wheels need of them.
+    """Write ``data/knowledge/floors.toml``: the oldest releases that export all needed functions.
 
-    The needs are those of the wheel ``built`` and of the wheels that were looked at before.
+    These are the functions that ``built`` and the wheels of earlier runs import.
     """
     from sessions.verify import symbols  # lief: a quarter of a second
 
@@ -212,7 +211,7 @@ def _floor(
     functions: frozenset[str],
     wheels: Sequence[str],
 ) -> knowledge.Floor:
-    """The oldest release of a package that exports those functions on both systems."""
+    """The oldest release of a package that exports the functions on both systems."""
     from sessions.verify import symbols
 
     venv = build_tools.own(ctx)
@@ -244,7 +243,7 @@ def _floor(
 
 
 def releases(listed: str, major: str | None = None) -> list[str]:
-    """From the output of ``pip index versions``: the releases (of a major), oldest first."""
+    """The releases in the output of ``pip index versions``, oldest first; of one major version."""
     found = re.search(r"^Available versions: (.+)$", listed, re.MULTILINE)
     versions = [text.strip() for text in found[1].split(",")] if found else []
     fitting = [text for text in versions if major in (None, text.split(".")[0])]
@@ -252,7 +251,7 @@ def releases(listed: str, major: str | None = None) -> list[str]:
 
 
 def floors_text(majors: Mapping[str, Mapping[str, knowledge.Floor]]) -> str:
-    """The file of facts about the runtime packages of each CUDA major."""
+    """The text of ``floors.toml``: the runtime packages of each CUDA major version."""
     lines = [
         "# The oldest releases of NVIDIA's packages that have every function which the libraries "
         "of our",
@@ -284,11 +283,15 @@ def _metadata(wheel: Path) -> str:
 
 
 def bundle_pins(metadata: str) -> tuple[str, dict[str, str]]:
-    """From METADATA of NVIDIA's ``cuda-toolkit``: its release, and package -> version pattern."""
+    """The release of NVIDIA's ``cuda-toolkit`` and its pins: package -> version pattern.
+
+    Raises Problem if it does not pin each of ``COMPONENTS``.
+    """
     release = re.search(r"^Version: (\S+)", metadata, re.MULTILINE)
     assert release is not None
-    pairs = re.findall(r"^Requires-Dist: (nvidia-[a-z-]+)==([0-9.]+\*?)", metadata, re.MULTILINE)
-    pins = dict(pairs)
+    pins = dict(
+        re.findall(r"^Requires-Dist: (nvidia-[a-z-]+)==([0-9.]+\*?)", metadata, re.MULTILINE)
+    )
     missing = [name for name in COMPONENTS if name not in pins]
     if missing:
         raise Problem(
@@ -301,7 +304,7 @@ def bundle_pins(metadata: str) -> tuple[str, dict[str, str]]:
 
 
 def report_hashes(report: dict[str, Any]) -> dict[str, str]:
-    """From pip's installation report: "name==version" -> sha256."""
+    """The hashes in pip's installation report: "name==version" -> sha256."""
     return {
         f"{item['metadata']['name']}=={item['metadata']['version']}": item["download_info"][
             "archive_info"

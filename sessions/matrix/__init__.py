@@ -1,1 +1,1 @@
-"""Wheels of several targets for several Pythons."""
+"""The session ``matrix``: the wheels of several targets for several Pythons."""

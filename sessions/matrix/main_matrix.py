@@ -1,7 +1,7 @@
-"""The wheels of several targets for several Pythons, each made of as little new work as can be.
+"""The session ``matrix``: builds the wheels of several targets for several Pythons.
 
-Of a target one wheel is built. It serves every Python where its tag says so; else the others get it
-under their own tags, for what it holds is loaded by ctypes and is of no Python.
+One wheel per target is built. Other Pythons use the same wheel, or a copy with another tag: its
+libraries are loaded by ctypes, so they do not depend on the version of Python.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ COLUMNS = ("target", "Python", "outcome", "MB", "wall", "CPU", "from cache", "sh
 
 
 def main(ctx: Context) -> None:
-    """Make every wheel, go on where one fails, and end with a table and ``build/matrix.json``."""
+    """Make every wheel, continue after failures, and write a table and ``build/matrix.json``."""
     record = ctx.root / "build" / "matrix.json"
-    record.unlink(missing_ok=True)  # else a run that is killed would leave an older one's
+    record.unlink(missing_ok=True)  # a run that is killed must not leave the record of another one
     began, start = datetime.datetime.now(datetime.UTC), time.monotonic()
     _find_pythons(ctx)
     rows: list[MatrixRow] = []
@@ -39,16 +39,16 @@ def main(ctx: Context) -> None:
         built = build(ctx, specs[0], rows)
         rows.append(built)
         for spec in specs[1:]:
-            if ctx.options.pythons == ALL and not _allowed(ctx, spec, built):
+            if ctx.options.pythons == ALL and not _is_allowed(ctx, spec, built):
                 continue
             console.say(f"{spec.base} for Python {spec.python}")
-            rows.append(_served(ctx, spec, built))
+            rows.append(_serve_or_fail(ctx, spec, built))
     seconds = round(time.monotonic() - start, 1)
     failed = [row for row in rows if row.outcome == "failed"]
-    made = Matrix(began.isoformat(timespec="seconds"), seconds, tuple(rows))
-    records.write(record, "matrix", made, ok=not failed)
+    result = Matrix(began.isoformat(timespec="seconds"), seconds, tuple(rows))
+    records.write(record, "matrix", result, ok=not failed)
     console.table("", COLUMNS, map(cells, rows))
-    # In a table of many columns the long names would be broken into pieces.
+    # In a table with many columns the long names would be wrapped.
     for path in dict.fromkeys(f"wheels/{r.folder}/{r.file}" for r in rows if r.file):
         console.say(f"  {ctx.root / path}")
     console.say(f"  {record}")
@@ -64,7 +64,7 @@ def main(ctx: Context) -> None:
 
 
 def groups(specs: Iterable[BuildSpec]) -> list[list[BuildSpec]]:
-    """The specs by target, in their order."""
+    """The specs grouped by target, in their order."""
     found: dict[str, list[BuildSpec]] = {}
     for spec in specs:
         found.setdefault(spec.base, []).append(spec)
@@ -72,7 +72,7 @@ def groups(specs: Iterable[BuildSpec]) -> list[list[BuildSpec]]:
 
 
 def cells(row: MatrixRow) -> tuple[str, ...]:
-    """A row of the table for people."""
+    """A row of the printed table."""
     if row.outcome == "failed":
         return (row.target, row.python, row.outcome, "", "", "", "", "why: below")
     total = row.cache["hits"] + row.cache["misses"] if row.cache else 0
@@ -92,10 +92,7 @@ def shared(
     now: tuple[Source | None, Toolkit | None, dict[str, int]],
     before: Iterable[tuple[Source | None, Toolkit | None]],
 ) -> tuple[str, ...]:
-    """What a build found there, already fetched or made for a build of the same matrix.
-
-    Objects are from the compiler cache, whoever put them there.
-    """
+    """What a build took over: the source and the toolkit of an earlier row, and cached objects."""
     source, toolkit, cache = now
     earlier = list(before)
     found = []
@@ -109,19 +106,16 @@ def shared(
 
 
 def build(ctx: Context, spec: BuildSpec, rows: Sequence[MatrixRow]) -> MatrixRow:
-    """The wheel of a target by a chain of its own, which says "up to date" where it is."""
-    at = dataclasses.replace(ctx, spec=spec)
+    """Build the wheel of a target with child sessions, if it is not up to date."""
+    record = dataclasses.replace(ctx, spec=spec).record("wheel")
     start, cpu = time.monotonic(), programs.cpu_seconds()
-    before = records.read(at.record("wheel"), "wheel", Wheel)
-    log = at.build / "matrix.log"
-    disk.mark(at.build)
+    before = records.read(record, "wheel", Wheel)
     fresh = ["--fresh"] if ctx.options.fresh else []
     words = [*child_nox.words(ctx.options), *fresh]
-    code = child_nox.heard(ctx.root, ["wheel", "verify"], spec.base, words, env=ctx.env, log=log)
-    wheel = records.read(at.record("wheel"), "wheel", Wheel)
+    code, reason = _run(ctx, spec, ["wheel", "verify"], words)
+    wheel = records.read(record, "wheel", Wheel)
     if code or wheel is None:
-        said = log.read_text(encoding="utf-8")
-        return failed(spec, child_nox.reason(said), command(ctx, spec))
+        return failed(spec, reason, command(ctx, spec))
     new = wheel != before
     cache = wheel.cache if new else {}
     earlier = [_inputs(ctx, row.folder) for row in rows if row.outcome in ("built", "up to date")]
@@ -141,13 +135,13 @@ def build(ctx: Context, spec: BuildSpec, rows: Sequence[MatrixRow]) -> MatrixRow
 
 
 def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
-    """The wheel of another Python: the one that was built, or that under another tag."""
+    """The wheel for another Python: the built wheel itself, or a copy with another tag."""
     if built.outcome == "failed":
         text = f"the wheel of Python {built.python}, of which this one is made, failed"
         return failed(spec, text, built.remedy)
     wheel = ctx.root / "wheels" / built.folder / built.file
-    if wanted := python_tag.refusal(wheel, spec.python):
-        why = f"the wheel of {built.python} cannot serve Python {spec.python}: {wanted}"
+    if refusal := python_tag.refusal(wheel, spec.python):
+        why = f"the wheel of {built.python} cannot serve Python {spec.python}: {refusal}"
         return failed(spec, why, f"leave {spec.python} out of --pythons")
     if python_tag.serves(built.file, spec.python):
         return dataclasses.replace(
@@ -162,26 +156,24 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
     at = dataclasses.replace(ctx, spec=spec)
     start, cpu = time.monotonic(), programs.cpu_seconds() + time.process_time()
     with disk.lock(ctx.lock_of(spec.target), console.say):
-        made, new = repack(at, wheel, built)
-    path = at.wheels / made.file
+        copy, new = repack(at, wheel, built)
+    path = at.wheels / copy.file
     if new:
-        asked = dataclasses.replace(ctx.options, python=spec.python)
-        words = [*child_nox.words(asked, given=True), f"--wheel={path}"]
-        log = at.build / "matrix.log"
-        code = child_nox.heard(ctx.root, ["verify"], spec.base, words, env=ctx.env, log=log)
+        options = dataclasses.replace(ctx.options, python=spec.python)
+        words = [*child_nox.words(options, given=True), f"--wheel={path}"]
+        code, reason = _run(ctx, spec, ["verify"], words)
         if code:
-            told = child_nox.reason(log.read_text(encoding="utf-8"))
-            return failed(spec, told, command(ctx, spec, f"--wheel={path}"))
-        records.write(at.build / "repack.json", "repack", made)
+            return failed(spec, reason, command(ctx, spec, f"--wheel={path}"))
+        records.write(at.build / "repack.json", "repack", copy)
     used = programs.cpu_seconds() + time.process_time() - cpu
     return MatrixRow(
         target=spec.base,
         python=spec.python,
         outcome="repacked" if new else "up to date",
         folder=spec.target,
-        file=made.file,
-        sha256=made.sha256,
-        size=made.size,
+        file=copy.file,
+        sha256=copy.sha256,
+        size=copy.size,
         wall_seconds=round(time.monotonic() - start, 1),
         cpu_seconds=round(used, 1) if sys.platform != "win32" else None,
         cache={},
@@ -190,7 +182,11 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
 
 
 def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
-    """Put the wheel under the tag of ``ctx.spec`` into its folder; whether there was need to."""
+    """Copy the wheel with the tag of ``ctx.spec`` into its folder, if the copy is not up to date.
+
+    Returns its record, and whether it was copied. Raises Problem if the wheel has changed or calls
+    functions of Python.
+    """
     path = ctx.root / "build" / built.folder / "wheel.json"
     base = records.need(path, "wheel", Wheel, f"nox -s wheel -- --target {ctx.spec.base}")
     if not base.sha256 == built.sha256 == records.file_sha256(wheel):
@@ -218,8 +214,8 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
         digest, size = records.file_sha256(part), part.stat().st_size
         before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
         if before and before.file != path.name:
-            (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
-    made = dataclasses.replace(
+            (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is replaced below
+    copy = dataclasses.replace(
         base,
         file=path.name,
         sha256=digest,
@@ -233,47 +229,58 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
         timing={},
         sbom=bill,
     )
-    # The record of a build that made these very bytes says more.
+    # The record of a build that made the same bytes has more values.
     if before is None or before.sha256 != digest:
-        records.write(ctx.wheels / "wheel.json", "wheel", made)
-    return made, True
+        records.write(ctx.wheels / "wheel.json", "wheel", copy)
+    return copy, True
 
 
 def failed(spec: BuildSpec, reason: str, remedy: str) -> MatrixRow:
-    """The row of a wheel that there is not."""
+    """The row of a wheel that could not be made."""
     return MatrixRow(
         spec.base, spec.python, "failed", "", "", "", 0, 0.0, None, {}, (), reason, remedy
     )
 
 
 def command(ctx: Context, spec: BuildSpec, *more: str) -> str:
-    """The command line that makes and tests this one wheel, with the options of this run."""
-    other = "--python" in spec.overrides  # than the target's own
-    asked = dataclasses.replace(ctx.options, python=spec.python if other else None)
-    given = any(word.startswith("--wheel=") for word in more)
-    words = child_nox.words(asked, given=given)
+    """The command line that makes and checks only this wheel, with the options of this run."""
+    python = spec.python if "--python" in spec.overrides else None  # None: the target's own
+    options = dataclasses.replace(ctx.options, python=python)
+    words = child_nox.words(options, given=any(word.startswith("--wheel=") for word in more))
     return programs.typed(["nox", "-s", "verify", "--", f"--target={spec.base}", *words, *more])
 
 
+def _run(
+    ctx: Context, spec: BuildSpec, sessions: Sequence[str], words: Sequence[str]
+) -> tuple[int, str]:
+    """Run child sessions for a target. Returns the exit code, and the reason if it is not 0."""
+    log = _log(ctx, spec)
+    disk.mark(log.parent)
+    code = child_nox.heard(ctx.root, sessions, spec.base, words, env=ctx.env, log=log)
+    return code, child_nox.reason(log.read_text(encoding="utf-8"))
+
+
+def _log(ctx: Context, spec: BuildSpec) -> Path:
+    return dataclasses.replace(ctx, spec=spec).build / "matrix.log"
+
+
 def _find_pythons(ctx: Context) -> None:
-    """Nothing is built before it is known that every Python that builds is here."""
+    """Raise Problem, before anything is built, if a Python that builds a wheel is missing."""
     builders = {specs[0].python: specs[0] for specs in reversed(groups(ctx.specs))}
     for spec in builders.values():
-        folder = dataclasses.replace(ctx, spec=spec).build
-        disk.mark(folder)
-        log, words = folder / "matrix.log", child_nox.words(ctx.options, "probe")
-        if child_nox.heard(ctx.root, ["probe"], spec.base, words, env=ctx.env, log=log):
+        code, reason = _run(ctx, spec, ["probe"], child_nox.words(ctx.options, "probe"))
+        if code:
             raise Problem(
-                f"Nothing was built. {child_nox.reason(log.read_text(encoding='utf-8'))}",
+                f"Nothing was built. {reason}",
                 id="matrix-nothing-built",
-                evidence=f"the output of the session probe is above, and in {log}",
+                evidence=f"the output of the session probe is above, and in {_log(ctx, spec)}",
                 remedy=f"follow the fix that probe shows above; if only Python {spec.python} "
                 "is missing, build with one that is installed: --python X.Y",
             )
 
 
-def _served(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
-    """``serve``; what stands in the way of this one wheel is told in its row."""
+def _serve_or_fail(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
+    """``serve``, with an error of this wheel as a failed row."""
     try:
         return serve(ctx, spec, built)
     except Problem as problem:
@@ -285,8 +292,8 @@ def _served(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
         return failed(spec, f"{known.what} {known.evidence}", known.remedy)
 
 
-def _allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
-    """Whether "all" includes this Python: not one that the wheel itself excludes."""
+def _is_allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
+    """Whether ``--pythons all`` includes this Python: the wheel may exclude it."""
     wheel = ctx.root / "wheels" / built.folder / built.file
     why = python_tag.refusal(wheel, spec.python) if built.outcome != "failed" else None
     if why:
@@ -295,7 +302,7 @@ def _allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
 
 
 def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
-    """Of everything that decides a repacked wheel, and whether it holds what verify asks."""
+    """The fingerprint of everything that decides a repacked wheel and the result of ``verify``."""
     ours = code_digest.code(Path(python_tag.__file__))
     return records.fingerprint([built.sha256, ours, checks_digest.verdict(spec, record)])
 

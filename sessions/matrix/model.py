@@ -1,4 +1,4 @@
-"""The wheels of several targets for several Pythons."""
+"""The record ``matrix``: the wheels of several targets for several Pythons."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is written about a tested wheel, and where it is published."""
+"""The sessions ``release``, ``publish`` and ``index``, and the documents of a release."""

@@ -1,34 +1,44 @@
-"""Whether ``dist/`` is as ``release`` wrote it: ``contents.json`` in it has every other file."""
+"""``contents.json`` in ``dist/``: the digest of every other file, and what has changed since."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from sessions.release import gate
 from sessions.release.evidence import state
 from sessions.shared import disk, records
 
-NAME = "contents.json"  # sha256 of all else in dist/; in there, so that it comes with the rest
-RELEASE = "release.json"  # the record of each target's release, in its folder
+NAME = "contents.json"
+RELEASE = "release.json"  # the record of a target's release, in the target's folder
 
 
 def write(dist: Path) -> None:
-    """Write down what there is in ``dist/``: the last step of making it."""
+    """Write the SHA-256 of every file in ``dist/``. This is the last step of writing ``dist/``."""
     records.write(dist / NAME, "contents", _digests(dist))
 
 
 def changed(dist: Path) -> tuple[str, ...]:
-    """How ``dist/`` differs from what was written. A target's whole folder may be deleted."""
+    """The differences from what was written. The whole folder of a target may be deleted."""
     if not dist.exists():
         return ()
-    there = _digests(dist)
+    now = _digests(dist)
     written = records.read(dist / NAME, "contents", dict[str, str])
     if written is None:
-        return (f"{NAME}: {state(dist / NAME)}", *gate.changed({}, there))
-    tops = {name.split("/")[0] for name in written}
-    gone = {t for t in tops if f"{t}/{RELEASE}" in written and not (dist / t).exists()}
-    kept = {name: digest for name, digest in written.items() if name.split("/")[0] not in gone}
-    return gate.changed(kept, there)
+        return (f"{NAME}: {state(dist / NAME)}", *_differences({}, now))
+    folders = {name.split("/")[0] for name in written}
+    deleted = {f for f in folders if f"{f}/{RELEASE}" in written and not (dist / f).exists()}
+    return _differences({n: d for n, d in written.items() if n.split("/")[0] not in deleted}, now)
+
+
+def _differences(before: dict[str, str], now: dict[str, str]) -> tuple[str, ...]:
+    return (
+        *(f"{name}: missing" for name in sorted(before.keys() - now.keys())),
+        *(f"{name}: not written by release" for name in sorted(now.keys() - before.keys())),
+        *(
+            f"{name}: changed since it was written"
+            for name in sorted(before.keys() & now.keys())
+            if before[name] != now[name]
+        ),
+    )
 
 
 def _digests(dist: Path) -> dict[str, str]:

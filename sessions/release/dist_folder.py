@@ -1,4 +1,4 @@
-"""The folder ``dist/``: made anew beside and renamed, with what was released before."""
+"""Writes ``dist/`` under another name, with the releases that stay, and then renames it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PAGE = "RELEASE.md"
 
 @dataclass(frozen=True)
 class Outcome:
-    """One target's verdict; where it may be released, its record and the files beside its wheel."""
+    """The checks of one target; if it may be released, also its record, wheel and documents."""
 
     gate: Gate
-    changed: bool  # whether dist/ is not as it was written
+    changed: bool  # whether dist/ differs from what was written
     release: Release | None = None
     wheel: Path | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
@@ -33,13 +33,13 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def alone(ctx: Context, dist: Path) -> Iterator[None]:
-    """Have dist/ only for this process, whole, and with nothing beside it that git would see."""
+def locked(ctx: Context, dist: Path) -> Iterator[None]:
+    """Lock dist/, and repair or delete what an interrupted run left: git would show it.
+
+    Raises Problem if dist/ has files that blackwheel did not write.
+    """
     with disk.lock(ctx.root / "build" / "dist.lock", console.say):
-        _restore(dist)
-        for leftover in _beside(dist):
-            if leftover.exists():
-                disk.remove(leftover)
+        recover(dist)
         if dist.exists() and not disk.is_marked(dist):
             raise Problem(
                 "dist/ was not made by blackwheel, so nothing is put there.",
@@ -50,62 +50,79 @@ def alone(ctx: Context, dist: Path) -> Iterator[None]:
         yield
 
 
-def _beside(dist: Path) -> tuple[Path, Path]:
-    """Where the next dist/ is made, and where the last one waits for it."""
-    return dist.with_name(".dist.part"), dist.with_name(".dist.old")
+def recover(folder: Path) -> Path:
+    """Restore or delete what an interrupted run left beside ``folder``; returns ``.NAME.part``."""
+    part, old = _temporary(folder)
+    _restore(folder)
+    for leftover in (part, old):
+        if leftover.exists():
+            disk.remove(leftover)
+    return part
 
 
-def _restore(dist: Path) -> None:
-    """Put the last dist/ back where a run ended before it put the next one there."""
-    _, old = _beside(dist)
-    if disk.is_marked(old) and not dist.exists():
-        disk.put(old, dist)
+def replace(folder: Path) -> None:
+    """Rename ``.NAME.part`` to ``folder``. If that fails, the previous folder stays."""
+    part, old = _temporary(folder)
+    if folder.exists():
+        disk.put(folder, old)
+    try:
+        disk.put(part, folder)
+    finally:
+        _restore(folder)
+    if old.exists():
+        disk.put(old, part)  # what is half deleted must never be restored
+        disk.remove(part)
+
+
+def _temporary(folder: Path) -> tuple[Path, Path]:
+    """The names of the next folder while it is written, and of the previous one meanwhile."""
+    return folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+
+
+def _restore(folder: Path) -> None:
+    """Restore the previous folder if a run ended before it renamed the next one."""
+    _, old = _temporary(folder)
+    if disk.is_marked(old) and not folder.exists():
+        disk.put(old, folder)
 
 
 def about(target: str, targets: Iterable[str], changed: Iterable[str]) -> tuple[str, ...]:
-    """The changes that are of this target or of the pages of all, and of no other target."""
+    """The changes in the folder of this target and in the common pages."""
     others = tuple(f"{name}/" for name in targets if name != target)
     return tuple(line for line in changed if not line.startswith(others))
 
 
 def assemble(dist: Path, outcomes: Iterable[Outcome]) -> tuple[str, ...]:
-    """Make dist/ anew beside and rename it: what was released now, and what was before.
+    """Write dist/ again: the new releases, and the earlier ones that stay.
 
-    Returns the targets that were refused now and of which the last release stays.
+    Returns the targets that were refused now and whose earlier release stays.
     """
-    part, old = _beside(dist)
+    part, _ = _temporary(dist)
     disk.mark(part)
-    made = {outcome.gate.target: outcome for outcome in outcomes}
-    refused = {name: outcome.gate for name, outcome in made.items() if not outcome.release}
-    stay = [name for name in dist_contents.released(dist) if name not in made or name in refused]
+    targets = {outcome.gate.target: outcome for outcome in outcomes}
+    refused = {name: outcome.gate for name, outcome in targets.items() if not outcome.release}
+    released = dist_contents.released(dist)
+    stay = [name for name in released if name not in targets or name in refused]
     gates = _keep(dist, part, stay)
-    for name, outcome in made.items():
+    for name, outcome in targets.items():
         if outcome.release and outcome.wheel:
             gates[name] = outcome.gate
-            place = part / name
-            place.mkdir()
+            folder = part / name
+            folder.mkdir()
             for wheel in (outcome.wheel, *outcome.more):
-                shutil.copyfile(wheel, place / wheel.name)
+                shutil.copyfile(wheel, folder / wheel.name)
             for file, data in outcome.files.items():
-                (place / file).write_bytes(data)
-            records.write(place / dist_contents.RELEASE, "release", outcome.release)
+                (folder / file).write_bytes(data)
+            records.write(folder / dist_contents.RELEASE, "release", outcome.release)
     builder.write(part)
     records.write_text(part / PAGE, release_page.render(gates, refused))
     dist_contents.write(part)
-    if dist.exists():
-        disk.put(dist, old)
-    try:
-        disk.put(part, dist)
-    finally:
-        _restore(dist)
-    if old.exists():
-        disk.put(old, part)  # what is half deleted must never be taken for the last dist/
-        disk.remove(part)
+    replace(dist)
     return tuple(name for name in stay if name in refused)
 
 
 def refuse_changed(folder: Path, changed: Iterable[str]) -> None:
-    """Refuse a target's folder in dist/ that is not as it was released: nothing is taken over."""
+    """Raise Problem if a target's folder in dist/ changed after it was released."""
     lines = [line for line in changed if line.startswith(f"{folder.name}/")]
     if lines:
         raise Problem(
@@ -118,9 +135,9 @@ def refuse_changed(folder: Path, changed: Iterable[str]) -> None:
 
 
 def again(dist: Path, changed: Collection[str]) -> str:
-    """What writes anew the targets that were changed; where only pages were, one target.
+    """The commands that write the changed targets again, or one target if only pages changed.
 
-    A run refuses every other target that was changed, so those of other options are deleted first.
+    A run refuses other targets that were changed, so targets with other options are deleted first.
     """
     released = dist_contents.released(dist)
     bad = [name for name in released if any(line.startswith(f"{name}/") for line in changed)]
@@ -128,7 +145,7 @@ def again(dist: Path, changed: Collection[str]) -> str:
     steps = []
     for folder in (dist / name for name in bad or released[:1]):
         release = records.read(folder / dist_contents.RELEASE, "release", Release)
-        if release is None and "+" in folder.name:  # nothing says which options it is of
+        if release is None and "+" in folder.name:  # its options are unknown
             steps.append(f"delete {folder}")
             continue
         _, base, *more = release.arguments if release else ("--target", folder.name)
@@ -143,8 +160,8 @@ def again(dist: Path, changed: Collection[str]) -> str:
 
 
 def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
-    """Take over what was released before, if it is as it was written."""
-    changed, passed = dist_contents.changed(dist), {}
+    """Copy earlier releases into the new folder. Raises Problem if one of them was changed."""
+    changed, gates = dist_contents.changed(dist), {}
     for name in names:
         folder = dist / name
         refuse_changed(folder, changed)
@@ -155,13 +172,8 @@ def _keep(dist: Path, part: Path, names: Iterable[str]) -> dict[str, Gate]:
             refuse_changed(folder, [unreadable])
             continue
         (part / name).mkdir()
-        more = [wheel.file for wheel in release.pythons]
-        for file in (
-            release.file,
-            *more,
-            *release.files,
-            dist_contents.RELEASE,
-        ):  # and nothing else
+        wheels = [wheel.file for wheel in release.wheels]
+        for file in (*wheels, *release.files, dist_contents.RELEASE):  # and nothing else
             shutil.copyfile(folder / file, part / name / file)
-        passed[name] = found
-    return passed
+        gates[name] = found
+    return gates

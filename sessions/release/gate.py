@@ -1,12 +1,13 @@
-"""May a wheel be released: every check, each with the command that fixes it. Pure.
+"""The checks that decide whether a wheel may be released, each with its fix. Pure.
 
-A check that lacks what it needs fails: nothing passes by absence.
+A check fails if a record that it needs is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sessions.build.model import Wheel
 from sessions.release import other_pythons
@@ -14,11 +15,11 @@ from sessions.release.evidence import (
     Evidence,
     OpsRun,
     Run,
-    needed,
-    ops_ran,
-    ran,
-    refuted,
-    unproven,
+    failed_runs,
+    ops_runs_of_wheel,
+    required_places,
+    runs_of_wheel,
+    untested_places,
 )
 from sessions.release.other_pythons import Repacked
 from sessions.run import ops_results, smoke_results
@@ -33,10 +34,10 @@ UNSUPPORTED = "-allow-unsupported-compiler"
 
 @dataclass(frozen=True)
 class Checkout:
-    """The git state of this project's own files. ``problem``: why it is not known."""
+    """The git state of blackwheel's own checkout. ``problem`` says why it is unknown."""
 
-    commit: str  # "" where it is not known
-    changes: tuple[str, ...]  # as git status --porcelain has them
+    commit: str  # "" if unknown
+    changes: tuple[str, ...]  # the lines of git status --porcelain
     problem: str = ""
     author: str = ""  # of the commit
     date: str = ""  # of the commit, YYYY-MM-DD
@@ -45,27 +46,27 @@ class Checkout:
 
 @dataclass(frozen=True)
 class Situation:
-    """What is judged beside the records."""
+    """What is checked in addition to the records."""
 
     checkout: Checkout
-    beside: Wheel | None  # the record that is beside the wheel
-    changed: tuple[str, ...]  # documents that are not as they were written
-    chain: int  # how the target's sessions ended
+    beside: Wheel | None  # wheels/<target>/wheel.json
+    changed: tuple[str, ...]  # files in dist/ that changed after they were written
+    chain: int  # the exit code of the target's sessions
     allow_untested: bool
     pythons: Repacked = field(default_factory=Repacked)
-    differs: tuple[str, ...] | None = None  # from the wheel of a second build; None: not now
+    differs: tuple[str, ...] | None = None  # from a second build in this run; None without one
 
 
 def unreadable(problem: Problem, situation: Situation) -> tuple[Check, ...]:
-    """The checks where not all records are there: the others cannot be made."""
+    """The checks that are possible if a record is missing or damaged."""
     missing = Check("records", "fail", f"records: {problem.what}", problem.evidence, problem.remedy)
     return (missing, _checkout(situation.checkout))
 
 
-def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
-    """Every check. The wheel may be released if none of them fails."""
+def evaluate(found: Evidence, situation: Situation) -> tuple[Check, ...]:
+    """All checks. The wheel may be released if none fails."""
     spec = found.spec
-    made = [
+    checks = [
         Check("records", "ok", "records: none is missing, and none was changed"),
         _check(
             "wheel",
@@ -111,7 +112,7 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
     ]
     if situation.pythons.wheels or situation.pythons.faults:
         names = other_pythons.names(situation.pythons.wheels)
-        made.append(
+        checks.append(
             _check(
                 "pythons",
                 situation.pythons.faults,
@@ -124,29 +125,30 @@ def judge(found: Evidence, situation: Situation) -> tuple[Check, ...]:
     if differs is None and found.again:
         differs = found.again.differs
     if differs is not None:
-        again = _check(
-            "reproduce",
-            differs,
-            ok="a second build, from nothing and in another folder, gave the same bytes",
-            fail="a second build gave another wheel",
-            remedy="see docs/release.md, section Two builds that differ",
-        )
-        made.append(again)
-    if situation.chain and not failed(made):  # else the reason is already among them
-        made.append(
-            Check(
-                "chain",
-                "fail",
-                f"chain: a session before this one ended with {situation.chain}",
-                "its output is above",
-                command("verify", spec),
+        checks.append(
+            _check(
+                "reproduce",
+                differs,
+                ok="a second build, from nothing and in another folder, gave the same bytes",
+                fail="a second build gave another wheel",
+                remedy="see docs/release.md, section Two builds that differ",
             )
         )
-    return tuple(made)
+    if situation.chain and not failed(checks):  # otherwise a check above has the reason
+        checks.append(
+            _check(
+                "chain",
+                ["its output is above"],
+                ok="",
+                fail=f"a session before this one ended with {situation.chain}",
+                remedy=command("verify", spec),
+            )
+        )
+    return tuple(checks)
 
 
 def failed(checks: Iterable[Check]) -> tuple[Check, ...]:
-    """The reasons why a wheel is not released."""
+    """The checks that fail."""
     return tuple(check for check in checks if check.status == "fail")
 
 
@@ -214,77 +216,88 @@ def _verify(found: Evidence) -> Iterator[str]:
     if report.fingerprint != checks_digest.verdict(found.spec, found.wheel):
         yield "it was checked with other rules, or for another target"
     checks = [check for group in report.groups for check in group.checks]
-    yield from (f"{c.summary}" for c in checks if c.status == "fail")
+    yield from (c.summary for c in checks if c.status == "fail")
     if not checks:
         yield "no check was made"
 
 
 def _smoke(found: Evidence, allow_untested: bool) -> Check:
-    """Proven on a device of each kind the wheel is for, by reports on this very file."""
-    missing, bad, spec = unproven(found), refuted(found), found.spec
+    """``smoke`` passed with exactly this file on a device of each kind that the wheel is for."""
+    missing, bad, spec = untested_places(found), failed_runs(found), found.spec
+    places = required_places(found)
     if not missing and not bad:
-        held = "; ".join(_held(run) for run in ran(found) if run.place in needed(found))
-        return Check("smoke", "ok", f"smoke: {held}")
-    lines = list(_why_unproven(found, missing))
-    # What was tried and failed is not untested; nor may a compiler go by that CUDA refuses.
-    what = "checks failed" if bad else "not run"
-    devices = ", ".join(map(_on, [run.place for run in bad] or missing))
-    if needed(found) == ("cpu",):
-        remedy = command("smoke", spec)
-        return Check("smoke", "fail", f"smoke: {what} on the CPU", "\n".join(lines), remedy)
+        passed = [_passed(run) for run in runs_of_wheel(found) if run.place in places]
+        return Check("smoke", "ok", f"smoke: {'; '.join(passed)}")
+    lines = list(_why_untested(found, missing))
+    on_gpu, remedy = places != ("cpu",), command("smoke", spec)
     unsupported = any(UNSUPPORTED in value for value in found.build.settings.values())
-    if unsupported:
-        lines.append(f"built with {UNSUPPORTED}: such a wheel may crash, so it must be run")
-    remedy = (
-        f"if the GPU is in this machine: {command('smoke', spec)}; otherwise here "
-        f"{command('bundle', spec)}, run the file that it writes on the machine with the GPU, "
-        f"and here {command('release', spec, '--report', 'FILE')}"
+    # A run that failed is not "untested", and a wheel of a compiler that CUDA refuses must be run.
+    optional = on_gpu and not bad and not unsupported
+    if on_gpu:
+        if unsupported:
+            lines.append(f"built with {UNSUPPORTED}: such a wheel may crash, so it must be run")
+        remedy = (
+            f"if the GPU is in this machine: {remedy}; otherwise here "
+            f"{command('bundle', spec)}, run the file that it writes on the machine with the GPU, "
+            f"and here {command('release', spec, '--report', 'FILE')}"
+        )
+        if len(missing) > 1:
+            remedy += "; one report for each compute capability"
+        if optional and not allow_untested:
+            remedy += "; to release it anyway, marked UNTESTED: add --allow-untested-gpu"
+    return _not_passed(
+        "smoke",
+        "checks failed" if bad else "not run",
+        [run.place for run in bad] or missing,
+        lines,
+        remedy,
+        untested=optional and allow_untested,
     )
-    if len(missing) > 1:
-        remedy += "; one report for each compute capability"
-    if bad or unsupported:
-        return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
-    if allow_untested:
-        return Check("smoke", "warn", f"smoke: UNTESTED on {devices}", "\n".join(lines), remedy)
-    remedy += "; to release it anyway, marked UNTESTED: add --allow-untested-gpu"
-    return Check("smoke", "fail", f"smoke: {what} on {devices}", "\n".join(lines), remedy)
 
 
 def _ops(found: Evidence, allow_untested: bool) -> Check:
-    """Every operator tested on a device of each kind that the wheel is for, with this very file."""
-    spec, runs = found.spec, {run.place: run for run in ops_ran(found)}
-    bad = [run for run in runs.values() if ops_results.failed(run.report)]
-    missing = [place for place in needed(found) if place not in runs]
+    """Every operator was tested with exactly this file on a device of each kind it is for."""
+    spec, runs = found.spec, {run.place: run for run in ops_runs_of_wheel(found)}
+    places = required_places(found)
+    failures = {place: ops_results.failed(run.report) for place, run in runs.items()}
+    bad = {place: ids for place, ids in failures.items() if ids}
+    missing = [place for place in places if place not in runs]
     if not missing and not bad:
-        held = "; ".join(_answered(runs[place]) for place in needed(found))
-        return Check("ops", "ok", f"ops: {held}")
-    lines = [
-        f"on {_on(run.place)}, checks that fail: {', '.join(ops_results.failed(run.report))}"
-        for run in bad
-    ]
+        return Check("ops", "ok", f"ops: {'; '.join(_totals(runs[place]) for place in places)}")
+    lines = [f"on {_on(place)}, checks that fail: {', '.join(ids)}" for place, ids in bad.items()]
     lines += [f"not tested on {_on(place)}" for place in missing]
     lines += [
         f"a report belongs to another wheel, sha256 {run.report.sha256}"
         for run in found.ops
         if run.report.sha256 != found.sha256
     ]
-    devices = ", ".join(map(_on, [run.place for run in bad] or missing))
-    remedy = command("ops", spec)
-    if needed(found) != ("cpu",):
+    on_gpu, remedy = places != ("cpu",), command("ops", spec)
+    if on_gpu:
         remedy = (
             f"if the GPU is in this machine: {remedy}; otherwise here {command('bundle', spec)}, "
             "run the file that it writes on the machine with the GPU, with --ops, and here "
             f"{command('ops', spec, '--report', 'FILE')}"
         )
-    if bad:
-        return Check("ops", "fail", f"ops: operators fail on {devices}", "\n".join(lines), remedy)
-    if allow_untested and needed(found) != ("cpu",):
-        return Check("ops", "warn", f"ops: UNTESTED on {devices}", "\n".join(lines), remedy)
-    text = f"ops: upstream's operator test was not run on {devices}"
-    return Check("ops", "fail", text, "\n".join(lines), remedy)
+    return _not_passed(
+        "ops",
+        "operators fail" if bad else "upstream's operator test was not run",
+        list(bad) or missing,
+        lines,
+        remedy,
+        untested=on_gpu and not bad and allow_untested,
+    )
 
 
-def _answered(run: OpsRun) -> str:
+def _not_passed(
+    id_: str, what: str, places: Iterable[str], lines: list[str], remedy: str, *, untested: bool
+) -> Check:
+    """A test that failed or was not run on some devices; a warning if it may be ``untested``."""
+    summary = f"{'UNTESTED' if untested else what} on {', '.join(map(_on, places))}"
+    status: Literal["warn", "fail"] = "warn" if untested else "fail"
+    return Check(id_, status, f"{id_}: {summary}", "\n".join(lines), remedy)
+
+
+def _totals(run: OpsRun) -> str:
     total = ops_results.totals(run.report)
     return (
         f"{total['right']} of {total['cases']} cases are right on {_on(run.place)}, "
@@ -292,13 +305,13 @@ def _answered(run: OpsRun) -> str:
     )
 
 
-def _held(run: Run) -> str:
+def _passed(run: Run) -> str:
     report = run.report
     device = "" if report.device == "cpu" else f"{report.device}, "
-    came = "" if report.origin == "here" else f", by {report.origin}"
+    origin = "" if report.origin == "here" else f", by {report.origin}"
     return (
         f"{len(report.checks)} checks with {len(report.cases)} cases passed on "
-        f"{device}{_on(run.place)}{came}"
+        f"{device}{_on(run.place)}{origin}"
     )
 
 
@@ -306,23 +319,20 @@ def _on(device: str) -> str:
     return "the CPU" if device == "cpu" else f"a GPU of compute capability {device}"
 
 
-def _why_unproven(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
+def _why_untested(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
+    runs = runs_of_wheel(found)
     for run in found.runs:
         report = run.report
-        if run not in ran(found):
+        if run not in runs:
             yield f"the report of {report.device} belongs to another wheel, sha256 {report.sha256}"
             continue
-        yield f"it was run on {report.device}" + (
-            f" ({report.capability})" if report.capability else ""
-        )
-        if bad := run.failed:
-            yield f"checks that fail or are missing: {', '.join(bad)}"
+        where = f" ({report.capability})" if report.capability else ""
+        yield f"it was run on {report.device}{where}"
+        if run.failed:
+            yield f"checks that fail or are missing: {', '.join(run.failed)}"
         yield from smoke_results.gaps(report)
-    yield from (f"it was not run on {_on(place)}" for place in missing if not _there(found, place))
-
-
-def _there(found: Evidence, place: str) -> bool:
-    return any(run.place == place for run in ran(found))
+    places = {run.place for run in runs}
+    yield from (f"it was not run on {_on(place)}" for place in missing if place not in places)
 
 
 def _checkout(checkout: Checkout) -> Check:
@@ -338,14 +348,3 @@ def _checkout(checkout: Checkout) -> Check:
         else "blackwheel has uncommitted changes",
         remedy="release from a clean clone, or commit what git status shows",
     )
-
-
-def changed(files: Mapping[str, str], there: Mapping[str, str]) -> tuple[str, ...]:
-    """How a folder differs from what was written; both are names and sha256."""
-    lines = [f"{name}: missing" for name in sorted(files.keys() - there.keys())]
-    lines += [f"{name}: not written by release" for name in sorted(there.keys() - files.keys())]
-    both = sorted(files.keys() & there.keys())
-    lines += [
-        f"{name}: changed since it was written" for name in both if files[name] != there[name]
-    ]
-    return tuple(lines)

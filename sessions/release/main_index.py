@@ -1,4 +1,4 @@
-"""One package index of several ``dist/``: of Linux and of Windows, of today and of last month."""
+"""The session ``index``: writes ``site/``, one package index from several ``dist/`` folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sessions.release import dist_contents
+from sessions.release import dist_contents, dist_folder
 from sessions.release.index import builder
 from sessions.shared import console, disk
 from sessions.shared.context import Context
@@ -19,12 +19,10 @@ def main(ctx: Context) -> None:
     """Write ``site/`` with every release of the folders that the command names."""
     folders = [Path(text) for text in ctx.options.dists]
     site = ctx.root / SITE
-    part, old = site.with_name(f".{SITE}.part"), site.with_name(f".{SITE}.old")
     with disk.lock(ctx.root / "build" / f"{SITE}.lock", console.say):
-        if disk.is_marked(old) and not site.exists():  # a run ended between the two renames
-            disk.put(old, site)
+        part = dist_folder.recover(site)  # first: site/ itself may be one of the folders
         for folder in folders:
-            _checked(folder)
+            _check(folder)
         if site.exists() and not disk.is_marked(site):
             raise Problem(
                 f"{SITE}/ was not made by blackwheel, so nothing is put there.",
@@ -32,24 +30,17 @@ def main(ctx: Context) -> None:
                 evidence=str(site),
                 remedy=f"move it away: {site}",
             )
-        for leftover in (part, old):
-            if leftover.exists():
-                disk.remove(leftover)
         disk.mark(part)
         count = gather(folders, part)
         builder.write(part)
         dist_contents.write(part)
-        if site.exists():
-            disk.put(site, old)
-        disk.put(part, site)
-        if old.exists():
-            disk.remove(old)
+        dist_folder.replace(site)
     console.say(f"  {site / 'index.html'}")
     console.done(f"index: {count} releases of {len(folders)} folders, in {site}")
 
 
-def _checked(folder: Path) -> None:
-    """Refuse a folder that is not as ``release`` or ``index`` wrote it."""
+def _check(folder: Path) -> None:
+    """Raise Problem for a folder that ``release`` or ``index`` did not write, or that changed."""
     if not (folder / dist_contents.NAME).is_file():
         raise Problem(
             f"{folder} is not a dist/ of blackwheel: it has no {dist_contents.NAME}.",
@@ -68,14 +59,15 @@ def _checked(folder: Path) -> None:
 
 
 def gather(folders: Sequence[Path], into: Path) -> int:
-    """Copy every release; return how many there are. The same one may be in several folders.
+    """Copy every release, and return their number. Several folders may have the same release.
 
-    Each file is compared with the digest that its release's record has, where it came from and,
-    by ``builder.write``, where it arrived.
+    Each file is compared with the digest in the record of its release, before it is copied and,
+    by ``builder.write``, afterwards. Raises Problem if two folders have different wheels of one
+    release.
     """
     places: dict[str, tuple[Path, str]] = {}
     for folder in folders:
-        for placed in builder.placed_in(folder):
+        for placed in builder.releases_with_folders(folder):
             release, name = placed.release, builder.folder(placed.release)
             source = folder / placed.folder
             other, sha256 = places.setdefault(name, (source, release.sha256))

@@ -1,4 +1,4 @@
-"""Publish what was released: the commands for it, or with ``--to`` the upload itself, by twine."""
+"""The session ``publish``: prints the commands that publish releases, or uploads with twine."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _AGAIN = "run the same command again: it uploads only what is missing"
 
 
 @dataclass(frozen=True)
-class Place:
-    """A server to upload to: its address, and the words that tell twine of it."""
+class Destination:
+    """A server to upload to: its address, and twine's arguments for it."""
 
     url: str
     words: tuple[str, ...]
@@ -37,29 +37,29 @@ class Place:
 
     @property
     def shown(self) -> str:
-        """Its address, as it can be printed."""
+        """Its address without secrets."""
         return masked(self.url, self.user, self.secret)
 
 
 def main(ctx: Context) -> None:
     """Print the commands that publish the releases in ``dist/``; with ``--to``, upload them."""
     _refuse_changed(ctx.root / "dist")
-    found = chosen(builder.releases(ctx.root / "dist"), wanted(ctx))
+    found = choose(builder.releases(ctx.root / "dist"), named_targets(ctx))
     if ctx.options.to is None:
         for release in found:
             console.say("\n".join([*commands(release), ""]))
         console.say("\n".join(hosting()))
         return
-    to = place(ctx.options.to, _pypirc(ctx.env), ctx.env)
+    to = destination(ctx.options.to, _pypirc(ctx.env), ctx.env)
     if ctx.options.dry_run:
-        _refuse_doubles(found)
+        _refuse_same_names(found)
         console.say("\n".join(plan(found, to)))
         return
     upload(ctx, found, to)
 
 
 def _refuse_changed(dist: Path) -> None:
-    """Refuse to publish pages or files that are not as ``release`` wrote them."""
+    """Raise Problem if a file in dist/ changed after ``release`` wrote it."""
     if lines := dist_contents.changed(dist):
         more = [f"and {len(lines) - 8} more"] if len(lines) > 8 else []
         raise Problem(
@@ -71,15 +71,15 @@ def _refuse_changed(dist: Path) -> None:
         )
 
 
-def wanted(ctx: Context) -> tuple[BuildSpec, ...]:
-    """The targets that were named; none means all that were released."""
+def named_targets(ctx: Context) -> tuple[BuildSpec, ...]:
+    """The targets that the options name; none means all that were released."""
     o = ctx.options
     named = (o.target, o.targets, o.version, o.cuda, o.arch, o.python, o.toolkit, o.glibc)
     return ctx.specs if any((*named, o.source, o.cmake)) else ()
 
 
-def chosen(found: Sequence[Release], specs: Sequence[BuildSpec]) -> tuple[Release, ...]:
-    """The releases of these targets, or all. Raises Problem where one of them is missing."""
+def choose(found: Sequence[Release], specs: Sequence[BuildSpec]) -> tuple[Release, ...]:
+    """The releases of these targets, or all. Raises Problem if one of them is missing."""
     have = {release.target: release for release in found}
     for spec in specs:
         if spec.target not in have:
@@ -100,18 +100,15 @@ def chosen(found: Sequence[Release], specs: Sequence[BuildSpec]) -> tuple[Releas
     return tuple(have[target] for target in [spec.target for spec in specs] or have)
 
 
-# ---- What is printed --------------------------------------------------------------------------
-
-
 def commands(release: Release) -> list[str]:
-    """How one release is published."""
+    """The lines that show how to publish one release."""
     name = builder.label(release.cuda, release.archs)
     folder = f"dist/{release.target}"
     wheel = f"{folder}/{release.file}"
     tag = f"v{release.version}-{release.target}"
     wheels = [f"{folder}/{each.file}" for each in release.wheels]
-    papers = [f"{folder}/{name}" for name in release.files]
-    assets = [*wheels, *papers, f"{folder}/release.json"]
+    documents = [f"{folder}/{name}" for name in release.files]
+    assets = [*wheels, *documents, f"{folder}/release.json"]
     state = "" if release.tested else ", UNTESTED on such a GPU"
     create = ["gh", "release", "create", tag, "--title", f"{builder.PROJECT} {tag}"]
     create += ["--target", release.commit]
@@ -132,7 +129,7 @@ def commands(release: Release) -> list[str]:
 
 
 def hosting() -> list[str]:
-    """How the static index of all releases is published."""
+    """The lines that show how to publish the static index of all releases."""
     return [
         "# to any web server: the whole static index, as docs/package-index.md says",
         "rsync -a dist/ HOST:/srv/www/wheels/",
@@ -140,15 +137,12 @@ def hosting() -> list[str]:
     ]
 
 
-# ---- Where it goes ----------------------------------------------------------------------------
-
-
-def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
-    """The server that ``--to`` means: an address, or the name of a server in ``~/.pypirc``."""
+def destination(to: str, pypirc: str, env: Mapping[str, str]) -> Destination:
+    """The server for ``--to``, which is an address or the name of a server in ``~/.pypirc``."""
     servers = _servers(pypirc)
     if to in servers:
         name: str | None = to
-    elif _holds_name(to) or _holds_query(to):
+    elif _has_login(to) or _has_query(to):
         raise Problem(
             "The address after --to contains a name, a password or a query. Every user of this "
             "machine could see it in the list of processes.",
@@ -169,7 +163,7 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
             remedy="give its address for uploads: --to https://HOST/PATH/",
         )
     server = servers[name] if name else {"repository": to}
-    if _holds_name(server["repository"]):  # it is printed
+    if _has_login(server["repository"]):  # it is printed
         raise Problem(
             f"The repository of {name} in ~/.pypirc contains a name or a password.",
             id="pypirc-url-with-password",
@@ -186,26 +180,26 @@ def place(to: str, pypirc: str, env: Mapping[str, str]) -> Place:
     user = env.get("TWINE_USERNAME") or server.get("username", "")
     secret = env.get("TWINE_PASSWORD") or server.get("password", "")
     if name is None:
-        return Place(to, ("--repository-url", to), user, secret)
-    return Place(server["repository"], ("--repository", name), user, secret)
+        return Destination(to, ("--repository-url", to), user, secret)
+    return Destination(server["repository"], ("--repository", name), user, secret)
 
 
 def _is_address(text: str) -> bool:
-    """Whether a text is an address on the web."""
+    """Whether a text is an http or https URL."""
     try:
         found = urlsplit(text)
         return found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
-    except ValueError:  # "http://[x", a port that is not a number
+    except ValueError:  # for example "http://[x", or a port that is not a number
         return False
 
 
-def _holds_name(text: str) -> bool:
-    """Whether there is a name, and so maybe a password, in an address, or what may be one."""
+def _has_login(text: str) -> bool:
+    """Whether a text contains a user name, and so perhaps a password."""
     return "@" in (urlsplit(text).netloc if _is_address(text) else text)
 
 
-def _holds_query(text: str) -> bool:
-    """Whether an address has more than a path: ?token=…, which may be a secret."""
+def _has_query(text: str) -> bool:
+    """Whether an address has a query or a fragment: ?token=… may be a secret."""
     return "?" in text or "#" in text
 
 
@@ -229,8 +223,8 @@ def _servers(pypirc: str) -> dict[str, dict[str, str]]:
     return {n: dict(parser[n]) for n in names if parser.has_option(n, "repository")}
 
 
-def plan(found: Sequence[Release], to: Place) -> list[str]:
-    """What an upload would do. Nobody is asked, so what the server has is not known."""
+def plan(found: Sequence[Release], to: Destination) -> list[str]:
+    """The lines of a dry run. The server is not asked, so it is unknown which files it has."""
     return [
         f"would ask {to.shown} for each of these files, and upload those that it does not have:",
         *(
@@ -243,7 +237,7 @@ def plan(found: Sequence[Release], to: Place) -> list[str]:
 
 
 def _bad_pypirc(error: Exception) -> Problem:
-    # What the parser says may quote a line, and a line may be a password.
+    # The parser's message may quote a line of the file, and a line may be a password.
     return Problem(
         "~/.pypirc cannot be read.",
         id="pypirc-unreadable",
@@ -253,28 +247,25 @@ def _bad_pypirc(error: Exception) -> Problem:
     )
 
 
-# ---- The upload -------------------------------------------------------------------------------
-
-
-def upload(ctx: Context, found: Sequence[Release], to: Place) -> None:
-    """Upload what the server lacks. What it has under one of the names must be the same file."""
-    _refuse_doubles(found)
+def upload(ctx: Context, found: Sequence[Release], to: Destination) -> None:
+    """Upload the files that the server lacks. Raises Problem if it has another file of a name."""
+    _refuse_same_names(found)
     wheels = {w.file: ctx.root / "dist" / r.target / w.file for r in found for w in r.wheels}
     missing = []
     for name, wheel in wheels.items():
-        if _is_there(wheel, to, ctx.env):
+        if _is_on_server(wheel, to, ctx.env):
             console.say(f"{name} is already on the server: the same file")
         else:
             missing.append(name)
-    twine = _twine(ctx) if missing else ""
+    twine = str(venvs.program(build_tools.own(ctx), "twine")) if missing else ""
     for name in missing:
         console.say(f"Uploading {name} ({wheels[name].stat().st_size / 1e6:.1f} MB) to {to.shown}")
         _upload(ctx, twine, wheels[name], to)
-    there = len(wheels) - len(missing)
-    console.done(f"publish: {len(missing)} uploaded, {there} already there, {to.shown}")
+    present = len(wheels) - len(missing)
+    console.done(f"publish: {len(missing)} uploaded, {present} already there, {to.shown}")
 
 
-def _refuse_doubles(found: Sequence[Release]) -> None:
+def _refuse_same_names(found: Sequence[Release]) -> None:
     by_name: dict[str, Release] = {}
     for release, wheel in ((r, w) for r in found for w in r.wheels):
         other = by_name.setdefault(wheel.file, release)
@@ -290,8 +281,8 @@ def _refuse_doubles(found: Sequence[Release]) -> None:
             )
 
 
-def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
-    """Whether the server has this very file; a Problem if it has another of the name."""
+def _is_on_server(wheel: Path, to: Destination, env: Mapping[str, str]) -> bool:
+    """Whether the server has exactly this file. Raises Problem if it has another of its name."""
     state = server_listing.has(to.url, builder.PROJECT, wheel, env, to.user, to.secret)
     if state == "other":
         raise Problem(
@@ -305,54 +296,45 @@ def _is_there(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
     return state == "same"
 
 
-def _twine(ctx: Context) -> str:
-    """The locked twine, which comes with the build tools."""
-    return str(venvs.program(build_tools.own(ctx), "twine"))
-
-
-def _upload(ctx: Context, twine: str, wheel: Path, to: Place) -> None:
+def _upload(ctx: Context, twine: str, wheel: Path, to: Destination) -> None:
     command = [twine, "upload", "--non-interactive", "--disable-progress-bar", *to.words]
-    # So wide that no line is broken: half a password would not be known as one.
+    # With this width no line is broken: half of a password would not be masked.
     env = {**child_environment.twine_environment(ctx.env), "COLUMNS": "20000"}
     done = programs.capture([*command, str(wheel)], env=env, timeout=_HOURS)
-    # Also after a failure: another run was quicker, or the answer alone was lost.
-    if _is_there_now(wheel, to, ctx.env):
+    # Also after a failure: another run may have uploaded the file, or only the answer was lost.
+    if _is_on_server_now(wheel, to, ctx.env):
         return
     if done.returncode == 0:
         console.warn("uploaded, but no page of the server lists it yet: nothing was compared")
         return
-    output = readable(done.output, to)
+    output = readable_output(done.output, to)
     if done.returncode == 124:
         output += f"\nTimeout: not done after {_HOURS:.0f} s"
-    raise problem(output, wheel.name, to.shown)
+    raise upload_problem(output, wheel.name, to.shown)
 
 
-def _is_there_now(wheel: Path, to: Place, env: Mapping[str, str]) -> bool:
-    """The same after an upload. That the server does not answer is no news: twine says why."""
+def _is_on_server_now(wheel: Path, to: Destination, env: Mapping[str, str]) -> bool:
+    """The same after an upload; False if the server does not answer, as twine reports why."""
     try:
-        return _is_there(wheel, to, env)
+        return _is_on_server(wheel, to, env)
     except Problem as found:
         if found.id == _CONFLICT:
             raise
         return False
 
 
-def readable(output: str, to: Place) -> str:
-    """What twine said, without colours, padding and secrets."""
+def readable_output(output: str, to: Destination) -> str:
+    """Twine's output without colours, padding and secrets."""
     text = masked(re.sub(r"\x1b\[[0-9;]*m", "", output), to.user, to.secret)
     return "\n".join(line.rstrip() for line in text.splitlines() if line.strip())
 
 
-def _status(output: str) -> int:
+def upload_problem(output: str, file: str, url: str) -> Problem:
+    """The error of a failed upload, found from twine's output."""
     match = re.search(r"HTTPError: (\d{3}) ", output)
-    return int(match[1]) if match else 0
-
-
-def problem(output: str, file: str, url: str) -> Problem:
-    """What a failed upload stands for."""
-    status = _status(output)
-    said = output.rfind("ERROR")
-    evidence = output[said:] if said >= 0 else venvs.tail(output, 1)
+    status = int(match[1]) if match else 0
+    error = output.rfind("ERROR")
+    evidence = output[error:] if error >= 0 else venvs.tail(output, 1)
     what, remedy = (
         f"{file} could not be uploaded: twine failed.",
         "correct the error that twine shows; then " + _AGAIN,

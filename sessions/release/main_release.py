@@ -1,6 +1,6 @@
-"""The ritual before publishing: test the wheels of some targets, judge them, write their documents.
+"""The session ``release``: tests the wheels of some targets, checks them, and writes ``dist/``.
 
-A wheel that may not be released gets no place in ``dist/``, and every reason is said.
+A wheel that fails a check is not put into ``dist/``; the output names every reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ from sessions.release import (
     reproduce,
 )
 from sessions.release.documents import bench_charts, release_page, report_page, wheel_card
-from sessions.release.evidence import Evidence, handed_on, needed, ran, read, unproven
+from sessions.release.evidence import (
+    Evidence,
+    read,
+    released_records,
+    required_places,
+    runs_of_wheel,
+    untested_places,
+)
 from sessions.release.gate import Checkout, Situation
 from sessions.release.model import Gate, PythonWheel, Release
 from sessions.run import imported_report, ops_results, smoke_results
@@ -39,7 +46,7 @@ from sessions.shared.remedies import command
 
 
 def main(ctx: Context) -> None:
-    """Judge each target, and make ``dist/`` of those that may be released."""
+    """Check each target, and write ``dist/`` with those that may be released."""
     if ctx.options.report and len(ctx.specs) > 1:
         raise Problem(
             "--report belongs to one target, and several were named.",
@@ -49,53 +56,53 @@ def main(ctx: Context) -> None:
             "--reports DIR",
         )
     _refuse_epoch(ctx)
-    taken = remote_reports.read(Path(ctx.options.reports)) if ctx.options.reports else ()
+    reports = remote_reports.read(Path(ctx.options.reports)) if ctx.options.reports else ()
     dist, mine = ctx.root / "dist", {spec.target for spec in ctx.specs}
     if ctx.options.dry_run:
         for spec in ctx.specs:
             one = dataclasses.replace(ctx, spec=spec)
             released = (dist / spec.target / dist_contents.RELEASE).is_file()
-            console.say("\n".join(plan(one, proven=not _unproven(one), released=released)))
+            console.say("\n".join(plan(one, tested=not _missing_runs(one), released=released)))
         console.say("--dry-run: nothing was built, tested or written")
         return
-    with dist_folder.alone(ctx, dist):
+    with dist_folder.locked(ctx, dist):
         changed = dist_contents.changed(dist)
         targets = mine.union(dist_contents.released(dist))
-        for target in sorted(targets - mine):  # before anything is built for it
+        for target in sorted(targets - mine):  # before anything is built
             dist_folder.refuse_changed(dist / target, changed)
         before = git_state.read(ctx)
     each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs]
-    codes = [_prove(one, taken) for one in each]
-    for line in remote_reports.unused(taken, [_sha256(one) for one in each]):
+    codes = [_test(one, reports) for one in each]
+    for line in remote_reports.unused(reports, [_sha256(one) for one in each]):
         console.warn(line)
-    # All now and in one order: two runs that want each other's would wait for ever.
+    # All locks are taken in the same order, so that two runs cannot wait for each other.
     for target in sorted(mine):
         ctx.target_lock(target)
     outcomes = [
-        _one(one, code, before, dist_folder.about(one.spec.target, targets, changed))
+        _release_target(one, code, before, dist_folder.about(one.spec.target, targets, changed))
         for one, code in zip(each, codes, strict=True)
     ]
-    for made in outcomes:
-        console.say(f"{made.gate.target}: {release_page.verdict(made.gate)}")
-        console.checks(made.gate.checks)
+    for outcome in outcomes:
+        console.say(f"{outcome.gate.target}: {release_page.verdict(outcome.gate)}")
+        console.checks(outcome.gate.checks)
     kept: tuple[str, ...] = ()
-    if any(made.changed for made in outcomes):
+    if any(outcome.changed for outcome in outcomes):
         console.say(f"{dist} stays as it is")
     else:
-        with dist_folder.alone(ctx, dist):
+        with dist_folder.locked(ctx, dist):
             kept = dist_folder.assemble(dist, outcomes)
-            for one, made in zip(each, outcomes, strict=True):
-                if made.release:
-                    records.write(one.record("release"), "release", made.release)
-                elif made.gate.target not in kept:
+            for one, outcome in zip(each, outcomes, strict=True):
+                if outcome.release:
+                    records.write(one.record("release"), "release", outcome.release)
+                elif outcome.gate.target not in kept:
                     one.record("release").unlink(missing_ok=True)
         console.say(f"  {dist / dist_folder.PAGE}")
     for target in kept:
         console.warn(f"{target}: its earlier release stays in {dist / target}")
-    refused = {m.gate.target: gate.failed(m.gate.checks) for m in outcomes}
-    reasons = [f"{name}: {check.summary}" for name, found in refused.items() for check in found]
+    failed = {outcome.gate.target: gate.failed(outcome.gate.checks) for outcome in outcomes}
+    reasons = [f"{name}: {check.summary}" for name, checks in failed.items() for check in checks]
     if reasons:
-        names = ", ".join(name for name, found in refused.items() if found)
+        names = ", ".join(name for name, checks in failed.items() if checks)
         count = f"{len(reasons)} reason{'s' if len(reasons) > 1 else ''}"
         stays = [f"{name}: its last release stays in dist/{name}/" for name in kept]
         raise Problem(
@@ -105,39 +112,40 @@ def main(ctx: Context) -> None:
             evidence="\n".join([*reasons, *stays]),
             remedy="follow the fix that is shown under each reason above",
         )
-    for made in outcomes:
-        console.done(f"release: {made.gate.target}, {release_page.verdict(made.gate)}, in {dist}")
+    for outcome in outcomes:
+        verdict = release_page.verdict(outcome.gate)
+        console.done(f"release: {outcome.gate.target}, {verdict}, in {dist}")
 
 
-def plan(ctx: Context, *, proven: bool, released: bool) -> list[str]:
-    """What a release of one target would do, in its order.
+def plan(ctx: Context, *, tested: bool, released: bool) -> list[str]:
+    """The steps that a release of one target would take.
 
-    ``proven``: a report on the built wheel is recorded; ``released``: dist/ has the target.
+    ``tested``: the reports on the built wheel are recorded; ``released``: dist/ has the target.
     """
-    asked = ctx.options
+    options = ctx.options
     steps = [f"build what is not up to date, and check it: {command('verify', ctx.spec)}"]
-    if asked.report:
-        steps = [f"build what is not up to date, check it, and take the report {asked.report}"]
-    elif proven:
+    if options.report:
+        steps = [f"build what is not up to date, check it, and take the report {options.report}"]
+    elif tested:
         steps.append("take the report of the smoke test that is recorded for this wheel")
     elif ctx.spec.archs:
-        needed = ", ".join(gpu_choice.capabilities(ctx.spec))
-        steps.append(f"test it and every operator, if a GPU of compute capability {needed} is here")
+        gpus = ", ".join(gpu_choice.capabilities(ctx.spec))
+        steps.append(f"test it and every operator, if a GPU of compute capability {gpus} is here")
     else:
         steps.append("test it on the CPU, and every operator")
     steps.append("decide from the records whether it may be released")
-    if asked.reproduce:
+    if options.reproduce:
         steps.append("build it again from nothing in another folder, and compare")
-    if asked.sigstore:
+    if options.sigstore:
         steps.append("sign the provenance with sigstore, which opens a browser")
     verb = "replace" if released else "write"
-    languages = "en, es" if asked.lang == "all" else asked.lang
+    languages = "en, es" if options.lang == "all" else options.lang
     steps.append(f"{verb} dist/{ctx.spec.target}/: wheel and documents ({languages})")
     return [f"{ctx.spec.target}: a release would", *(f"  {step}" for step in steps)]
 
 
 def _refuse_epoch(ctx: Context) -> None:
-    """A time of the caller's in the environment changes the wheel's bytes in silence."""
+    """Refuse the caller's SOURCE_DATE_EPOCH, which would change the bytes of the wheel."""
     if epoch := ctx.env.get("SOURCE_DATE_EPOCH"):
         raise Problem(
             "SOURCE_DATE_EPOCH is set, so the bytes of the wheel would differ from a normal build.",
@@ -148,17 +156,18 @@ def _refuse_epoch(ctx: Context) -> None:
         )
 
 
-def _one(
+def _release_target(
     ctx: Context, code: int, before: Checkout, changed: tuple[str, ...]
 ) -> dist_folder.Outcome:
-    """Judge one target, then write its documents. ``code`` is how its sessions ended.
+    """Check one target and render its documents.
 
-    ``before`` is what git said before the first of them began.
+    ``code`` is the exit code of its sessions, ``before`` the state of git before they began, and
+    ``changed`` the files in dist/ that changed after they were written.
     """
     disk.mark(ctx.build)
     target = f"{ctx.spec.target}/"
     broken = bool(changed) and not ctx.options.fresh
-    # Even with --fresh: where nothing takes its place, what is there is left to be looked at.
+    # Even with --fresh: a folder that is not replaced is left as it is, as evidence.
     own = broken or any(line.startswith(target) for line in changed)
     if changed and ctx.options.fresh:
         what = "dist/ was changed after release wrote it; --fresh writes it again:"
@@ -178,24 +187,26 @@ def _one(
         checks = gate.unreadable(problem, situation)
         return dist_folder.Outcome(Gate(ctx.spec.target, "", "", (), checks), own)
     name = ctx.spec.base
-    asked = dataclasses.replace(ctx.options, target=name)
-    repacked = other_pythons.read(ctx.root, ctx.targets, asked, found.path)
+    options = dataclasses.replace(ctx.options, target=name)
+    repacked = other_pythons.read(ctx.root, ctx.targets, options, found.path)
     for older in repacked.older:
         console.warn(f"{name}: left out, because it was made from another build: {older}")
     situation = dataclasses.replace(situation, pythons=repacked)
-    checks = gate.judge(found, situation)
+    checks = gate.evaluate(found, situation)
     if ctx.options.reproduce:
         if {check.id for check in gate.failed(checks)} <= {"reproduce"}:
             differs = reproduce.again(ctx, found)
-            checkout = git_state.unchanged(ctx, before)  # a second build takes as long as the first
+            checkout = git_state.unchanged(ctx, before)  # again: a build takes long
             situation = dataclasses.replace(situation, differs=differs, checkout=checkout)
-            checks = gate.judge(found, situation)
+            checks = gate.evaluate(found, situation)
         else:
             console.say(f"{ctx.spec.target}: not built a second time: a check below fails")
-    made = Gate(ctx.spec.target, found.wheel.file, found.sha256, unproven(found), checks)
+    result = Gate(ctx.spec.target, found.wheel.file, found.sha256, untested_places(found), checks)
     if gate.failed(checks):
-        return dist_folder.Outcome(made, own)
-    files = _papers(ctx, found, made, checkout, repacked.wheels)
+        return dist_folder.Outcome(result, own)
+    files = _documents(ctx, found, result, checkout, repacked.wheels)
+    places = required_places(found)
+    reports = [run.report for run in runs_of_wheel(found) if run.place in places]
     release = Release(
         target=ctx.spec.target,
         arguments=ctx.spec.arguments,
@@ -205,63 +216,52 @@ def _one(
         version=found.wheel.version,
         cuda=ctx.spec.cuda,
         archs=ctx.spec.archs,
-        tested=not made.untested,
-        proven=None if made.untested else max(_started(found)),
+        tested=not result.untested,
+        proven=None if result.untested else max(report.started for report in reports),
         commit=checkout.commit,
         pythons=repacked.wheels,
-        devices=tuple(_device_of(run.report) for run in ran(found) if run.place in needed(found)),
+        devices=tuple(
+            f"{r.device} ({r.capability})" if r.capability else "the CPU" for r in reports
+        ),
         files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     )
-    return dist_folder.Outcome(made, False, release, found.path, files, repacked.paths)
-
-
-def _device_of(report: SmokeReport) -> str:
-    return f"{report.device} ({report.capability})" if report.capability else "the CPU"
+    return dist_folder.Outcome(result, False, release, found.path, files, repacked.paths)
 
 
 def _sha256(ctx: Context) -> str:
-    """The digest of a target's wheel as it was built; "" where there is none."""
+    """The digest in the record of a target's wheel; "" without a record."""
     wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
     return wheel.sha256 if wheel else ""
 
 
-def _started(found: Evidence) -> list[str]:
-    """When the runs that a release stands on began, ISO 8601."""
-    return [run.report.started for run in ran(found) if run.place in needed(found)]
+def _test(ctx: Context, reports: Sequence[remote_reports.Report]) -> int:
+    """Run the sessions that test the wheel: on each GPU that is here and has no report yet."""
+    name, options = ctx.spec.base, ctx.options
 
+    def run(session: str, *more: str) -> int:
+        return child_nox.follow(ctx.root, [session], name, [*child_nox.words(options), *more])
 
-def _prove(ctx: Context, taken: Sequence[remote_reports.Report]) -> int:
-    """Run the sessions that test the wheel; smoke on each GPU it can be, and is not yet."""
-    words = child_nox.words(ctx.options)
-    name = ctx.spec.base
-    if ctx.options.report:
-        more = ["--report", ctx.options.report]
-        more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
-        session = "ops" if imported_report.is_of_ops(Path(ctx.options.report)) else "smoke"
-        return child_nox.follow(ctx.root, [session], name, [*words, *more])
-    code = child_nox.follow(ctx.root, ["verify"], name, words)
-    for report in remote_reports.of(taken, _sha256(ctx)) if not code else ():
-        more = ["--report", str(report.path)]
-        more += ["--signers", ctx.options.signers] if ctx.options.signers is not None else []
-        code = code or child_nox.follow(ctx.root, [report.session], name, [*words, *more])
-    capabilities = gpu_choice.capabilities(ctx.spec)
-    for session, place in _unproven(ctx):
-        if code:
-            break
+    def take(session: str, path: str) -> int:
+        signers = ["--signers", options.signers] if options.signers is not None else []
+        return run(session, "--report", path, *signers)
+
+    if options.report:
+        is_ops = imported_report.is_of_ops(Path(options.report))
+        return take("ops" if is_ops else "smoke", options.report)
+    code = run("verify")
+    for report in remote_reports.of(reports, _sha256(ctx)) if not code else ():
+        code = code or take(report.session, str(report.path))
+    several = len(gpu_choice.capabilities(ctx.spec)) > 1  # else the session finds the GPU itself
+    for session, place in _missing_runs(ctx) if not code else ():
         device = "cpu" if place == "cpu" else _device(ctx, session, place)
-        if device is None:
-            continue
-        # Of one kind, the session finds the GPU itself.
-        more = [f"--device={device}"] if len(capabilities) != 1 and place != "cpu" else []
-        code = child_nox.follow(ctx.root, [session], name, [*words, *more])
+        if device is not None:
+            code = code or run(session, *([f"--device={device}"] if several else []))
     return code
 
 
-def _unproven(ctx: Context) -> list[tuple[str, str]]:
-    """Which session is yet to run where: no good report of it on this very wheel is there."""
-    wheel = records.read(ctx.record("wheel"), "wheel", Wheel)
-    sha256 = wheel.sha256 if wheel else ""
-    found = []
+def _missing_runs(ctx: Context) -> list[tuple[str, str]]:
+    """Session and device of each test that has no passed report on this wheel."""
+    sha256, found = _sha256(ctx), []
     for place in gpu_choice.capabilities(ctx.spec) or ["cpu"]:
         smoke = records.read(smoke_results.record(ctx.build, place), "smoke", SmokeReport)
         ops = records.read(ops_results.record(ctx.build, place), "ops", OpsReport)
@@ -272,18 +272,18 @@ def _unproven(ctx: Context) -> list[tuple[str, str]]:
 
 
 def _device(ctx: Context, session: str, capability: str) -> str | None:
-    """The index of a GPU here that has this compute capability and is free to be used."""
+    """The index of a free GPU of this machine that has this compute capability, or None."""
     try:
-        return str(gpu_choice.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
+        return str(gpu_choice.gpu_for(ctx, ctx.machine("nvml"), [capability])["index"])
     except Problem as problem:
         console.say(f"{ctx.spec.target}: {session} was not run here. {problem.what}")
         return None
 
 
-def _papers(
-    ctx: Context, found: Evidence, passed: Gate, checkout: Checkout, more: Sequence[PythonWheel]
+def _documents(
+    ctx: Context, found: Evidence, result: Gate, checkout: Checkout, more: Sequence[PythonWheel]
 ) -> dict[str, bytes]:
-    """Every file beside the wheel, by name. The same records give the same bytes."""
+    """Every file that is released with the wheel, by name. The same records give the same bytes."""
     languages = ["en", "es"] if ctx.options.lang == "all" else [ctx.options.lang]
     commit = checkout.commit
     texts = {
@@ -293,8 +293,8 @@ def _papers(
     charts = bench_charts.charts(found.bench) if found.bench else []
     texts["report.html"] = report_page.render(found, commit, charts)
     texts["provenance.intoto.json"] = statement = provenance.text(found, commit)
-    texts |= handed_on(found)
-    texts["gate.json"] = records.text("gate", passed)
+    texts |= released_records(found)
+    texts["gate.json"] = records.text("gate", result)
     files = {name: text.encode() for name, text in texts.items()}
     with zipfile.ZipFile(found.path) as archive:
         files["sbom.cdx.json"] = archive.read(found.facts.bills[0].member)
@@ -303,24 +303,24 @@ def _papers(
 
 
 def _sums(found: Evidence, files: Mapping[str, bytes], more: Sequence[PythonWheel]) -> str:
-    """The list that ``sha256sum --check`` reads; a line that begins with # is none of its."""
+    """The list that ``sha256sum --check`` reads, which ignores a line that begins with #."""
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     digests |= {wheel.file: wheel.sha256 for wheel in more}
     digests[found.wheel.file] = found.sha256
-    missing = unproven(found)
+    missing = untested_places(found)
     head = [f"# UNTESTED on {', '.join(missing)}"] if missing else []
     return "\n".join([*head, *(f"{digests[name]}  {name}" for name in sorted(digests))]) + "\n"
 
 
 def _signature(ctx: Context, found: Evidence, statement: str) -> dict[str, bytes]:
-    """The provenance signed by sigstore, if it was asked for, now or for the same one before."""
+    """The sigstore bundle of the provenance, if it is requested now or exists for the same one."""
     predicate = json.dumps(json.loads(statement)["predicate"], indent=1) + "\n"
     digest = records.fingerprint([found.sha256, predicate])
     kept = ctx.build / f"provenance-{digest[:16]}.sigstore.json"
     if ctx.options.sigstore and not kept.exists():
-        told = kept.with_name("predicate.json")
-        records.write_text(told, predicate)
-        _sign(ctx, found.path, told, kept)
+        path = kept.with_name("predicate.json")
+        records.write_text(path, predicate)
+        _sign(ctx, found.path, path, kept)
     return {f"{found.wheel.file}.sigstore.json": kept.read_bytes()} if kept.exists() else {}
 
 

@@ -1,4 +1,4 @@
-"""Secrets that must not be printed, in texts that others wrote: servers, twine, the user; pure."""
+"""Replaces secrets by *** in text from servers, from twine and from the user. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
-# Up to the last @ before a space or quote: a password may hold anything.
+# Up to the last @ before a space or quote, because a password may contain any character.
 _LOGIN = re.compile(r"(?<=://)[^\s'\"<>]*@")
 _QUERY = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*://[^\s?#'\"<>]*\?)[^\s#'\"<>]+")
 _PARAMETER = re.compile(r"([?&][\w.~-]+=)[^\s&#'\"<>]+")
@@ -23,11 +23,11 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}={0,2}")
 
 
 def masked(text: str, user: str = "", secret: str = "") -> str:
-    """A text without secrets: those that are known, and what looks like one.
+    """Replace the known secret and everything that looks like a secret.
 
-    Known are ``secret`` and ``user:secret``, plain and as URLs, JSON, HTML and base64 have them.
-    Looks like one: a login in a URL, the query of a URL, what an Authorization header says, and
-    base64 of a name and a password, as such a header has it.
+    Known are ``secret`` and ``user:secret``, plain and encoded for URLs, JSON, HTML and base64.
+    A login in a URL, the query of a URL, the value of an Authorization header, and the base64 of
+    "name:password" look like a secret.
     """
     for form in sorted(set(_forms(user, secret)), key=len, reverse=True):
         text = text.replace(form, HIDDEN)
@@ -43,7 +43,7 @@ def masked(text: str, user: str = "", secret: str = "") -> str:
 
 
 def _forms(user: str, secret: str) -> Iterator[str]:
-    """How a password can stand in a text."""
+    """The ways in which a password can be written in a text."""
     if not secret:
         return
     for plain in (secret, f"{user}:{secret}"):
@@ -59,7 +59,7 @@ def _forms(user: str, secret: str) -> Iterator[str]:
 
 
 def _is_login(token: str, secret: str) -> bool:
-    """Whether a text is the base64 of "name:password", or of what has the password in it."""
+    """Whether a text is base64 of "name:password" or of a text that contains the password."""
     plain = token.rstrip("=").replace("-", "+").replace("_", "/")
     try:
         decoded = base64.b64decode(plain + "=" * (-len(plain) % 4)).decode("utf-8")

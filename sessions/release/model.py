@@ -1,4 +1,4 @@
-"""A released wheel, and whether one may be released."""
+"""The records ``release`` and ``gate``: a released wheel, and the checks of a wheel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Release:
     """
 
     target: str
-    arguments: tuple[str, ...]  # which choose it: "--target", "rtx50", "--python", "3.12"
+    arguments: tuple[str, ...]  # that choose it: "--target", "rtx50", "--python", "3.12"
     file: str
     sha256: str
     size: int
@@ -41,16 +41,16 @@ class Release:
     commit: str = ""
     pythons: tuple[PythonWheel, ...] = ()  # the same wheel for other Pythons
     devices: tuple[str, ...] = ()  # where it was tested: "NVIDIA H200 (9.0)", "the CPU"
-    files: dict[str, str] = field(default_factory=dict)  # what is beside it -> sha256
+    files: dict[str, str] = field(default_factory=dict)  # document -> sha256
 
     @property
     def wheels(self) -> tuple[PythonWheel, ...]:
-        """Every wheel, the one that was tested first."""
+        """Every wheel; the first one is the one that was tested."""
         return (PythonWheel("", self.file, self.sha256, self.size), *self.pythons)
 
     @property
     def system(self) -> str:
-        """Operating system and processor, by the wheel's tags: "linux-x86_64"."""
+        """Operating system and processor from the wheel's tags: "linux-x86_64"."""
         platforms = {tag.platform for tag in parse_wheel_filename(self.file)[3]}
         (name,) = {_system(platform) for platform in platforms}
         return name
@@ -67,7 +67,7 @@ class Gate:
     """Whether a target's wheel may be released: every check, and the file that was checked."""
 
     target: str
-    file: str  # "" where there is none
+    file: str  # "" if there is none
     sha256: str
     untested: tuple[str, ...]  # compute capabilities, or "cpu", on which it was not tested
     checks: tuple[Check, ...]

@@ -1,6 +1,6 @@
-"""How a wheel was built: an in-toto statement with SLSA's provenance predicate, version 1. Pure.
+"""Writes how a wheel was built: an in-toto statement with SLSA provenance, version 1. Pure.
 
-No clock is read: the same records give the same statement.
+It contains no time of writing, so the same records give the same statement.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sessions.release.evidence import Evidence, handed_on, unproven
+from sessions.release.evidence import Evidence, released_records, untested_places
 from sessions.shared import knowledge, records
 
 STATEMENT = "https://in-toto.io/Statement/v1"  # in-toto attestation framework, spec v1.1
 PREDICATE = "https://slsa.dev/provenance/v1"
-# What blackwheel's two names mean is in docs/release.md.
+# docs/release.md explains these two names.
 BUILD_TYPE = "urn:blackwheel:build:1"
 BUILDER = "urn:blackwheel:builder:self"
 
 
 def text(found: Evidence, commit: str) -> str:
-    """The statement's file. ``commit`` is that of this project."""
+    """The statement as a file. ``commit`` is the commit of blackwheel."""
     return json.dumps(statement(found, commit), indent=1) + "\n"
 
 
 def statement(found: Evidence, commit: str) -> dict[str, Any]:
     """The statement as JSON values."""
-    spec, untested = found.spec, unproven(found)
-    asked = {
+    spec, untested = found.spec, untested_places(found)
+    parameters = {
         "target": spec.target,
         "version": spec.version,
         "cuda": spec.cuda,
@@ -49,7 +49,7 @@ def statement(found: Evidence, commit: str) -> dict[str, Any]:
     }
     byproducts = [
         {"name": name, "digest": {"sha256": hashlib.sha256(text.encode()).hexdigest()}}
-        for name, text in handed_on(found).items()
+        for name, text in released_records(found).items()
     ]
     return {
         "_type": STATEMENT,
@@ -58,7 +58,7 @@ def statement(found: Evidence, commit: str) -> dict[str, Any]:
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {k: v for k, v in asked.items() if v is not None},
+                "externalParameters": {k: v for k, v in parameters.items() if v is not None},
                 "internalParameters": internal,
                 "resolvedDependencies": list(_materials(found, commit)),
             },
@@ -68,7 +68,7 @@ def statement(found: Evidence, commit: str) -> dict[str, Any]:
 
 
 def _materials(found: Evidence, commit: str) -> Iterator[dict[str, Any]]:
-    """Everything that went into the build, each with a digest where there is one."""
+    """The inputs of the build, with their digests if known."""
     yield {"name": "blackwheel", "digest": {"gitCommit": commit}}
     sdist = knowledge.sdists().get(found.source.version)
     upstream = {"uri": f"pkg:pypi/llama-cpp-python@{found.source.version}"}
@@ -96,7 +96,7 @@ def _materials(found: Evidence, commit: str) -> Iterator[dict[str, Any]]:
 
 
 def neutral(found: Evidence, text: str) -> str:
-    """A setting without the folders of the build machine, which are nobody's business."""
+    """A setting without the private folder names of the build machine."""
     pure = PureWindowsPath if found.spec.platform == "windows" else PurePosixPath
     tree = pure(found.build.settings["build-dir"])
     project = tree.parents[2]
@@ -104,6 +104,6 @@ def neutral(found: Evidence, text: str) -> str:
     tools = pure(found.build.variables["PATH"].split(separator)[0])
     case = re.IGNORECASE if found.spec.platform == "windows" else re.NOFLAG
     for folder, name in ((project, "."), (tools.parents[1], "$BLACKWHEEL_CACHE")):
-        for spelt in {str(folder), folder.as_posix()}:
-            text = re.sub(re.escape(spelt), name, text, flags=case)
+        for spelling in {str(folder), folder.as_posix()}:
+            text = re.sub(re.escape(spelling), name, text, flags=case)
     return text

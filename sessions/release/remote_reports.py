@@ -1,4 +1,4 @@
-"""Reports of other machines in one folder: each is taken for the wheel that it is of."""
+"""Reads a folder of reports from other machines, and finds the reports of a wheel."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SESSIONS = {report_file.KIND: "smoke", report_file.BENCH: "bench", report_file.
 
 @dataclass(frozen=True)
 class Report:
-    """A report file, and of what it is: ``session`` is the one that reads it."""
+    """A report file, and the session, the target and the wheel that it belongs to."""
 
     path: Path
     session: str
@@ -25,7 +25,7 @@ class Report:
 
 
 def read(folder: Path) -> tuple[Report, ...]:
-    """Every report in a folder. Raises Problem for a file that is not one, and where none is."""
+    """Every report in a folder. Raises Problem if a file is not a report, or if there is none."""
     found = [_report(path) for path in sorted(folder.glob("*.json"))]
     if not found:
         raise Problem(
@@ -54,14 +54,14 @@ def _report(path: Path) -> Report:
 
 
 def of(found: Iterable[Report], sha256: str) -> list[Report]:
-    """The reports of one wheel; those of a benchmark last, as they change no gate."""
+    """The reports of one wheel, benchmarks last because no check of a release needs them."""
     return sorted(
         (report for report in found if report.sha256 == sha256), key=lambda r: r.session == "bench"
     )
 
 
 def unused(found: Iterable[Report], wheels: Sequence[str]) -> list[str]:
-    """What is said of reports that are of no wheel that is released now."""
+    """Warnings about the reports that belong to none of these wheels."""
     return [
         f"{report.path.name} belongs to another wheel of {report.target}, "
         f"sha256 {report.sha256[:12]}…"

@@ -1,4 +1,4 @@
-"""Builds a wheel a second time, from nothing and in another folder."""
+"""Builds a wheel a second time, without a cache and in another folder, and compares the two."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sessions.verify import diff
 
 
 def again(ctx: Context, first: Evidence) -> tuple[str, ...]:
-    """Build the wheel a second time, from nothing and in another folder; how the two differ.
+    """Build the wheel again, without a cache and in another folder. Returns the differences.
 
-    What came out is recorded. That no second one could be built says nothing of the wheel.
+    They are recorded, except if there was no second wheel: that is no result about the first.
     """
     folder = ctx.build / "again"
     if folder.exists():
@@ -35,30 +35,29 @@ def again(ctx: Context, first: Evidence) -> tuple[str, ...]:
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ctx.root / name, copy / name)
     if sys.platform != "win32" and (ctx.root / ".nox").exists():
-        (copy / ".nox").symlink_to(ctx.root / ".nox")  # else the sessions' venv is made anew
-    # Toolkit, tools and source are pinned by hash: only what was compiled must not come back.
-    asked = ctx.options
-    again = dataclasses.replace(
-        asked,
+        (copy / ".nox").symlink_to(ctx.root / ".nox")  # the venv of the sessions is used again
+    # Toolkit, tools and source are pinned by hash, so only the compiler cache is disabled.
+    options = dataclasses.replace(
+        ctx.options,
         cache="none",
-        source=_absolute(asked.source),
-        toolkit=_absolute(asked.toolkit),
-        compiler=_absolute(asked.compiler),
+        source=_absolute(ctx.options.source),
+        toolkit=_absolute(ctx.options.toolkit),
+        compiler=_absolute(ctx.options.compiler),
     )
     env = {**ctx.env, "BLACKWHEEL_CACHE": str(ctx.cache)}
     console.say(f"Building {ctx.spec.target} a second time, from nothing, in {copy}")
     name = ctx.spec.base
-    code = child_nox.follow(copy, ["wheel"], name, child_nox.words(again), env=env)
-    made = copy / "wheels" / ctx.spec.target
-    second = records.read(made / "wheel.json", "wheel", Wheel)
+    code = child_nox.follow(copy, ["wheel"], name, child_nox.words(options), env=env)
+    wheels = copy / "wheels" / ctx.spec.target
+    second = records.read(wheels / "wheel.json", "wheel", Wheel)
     if code or second is None:
         return (f"the second build ended with {code} and no wheel; what it said is above",)
-    one, other = first.path, made / second.file
+    one, other = first.path, wheels / second.file
     found = diff.differences(one, other)
     if found and (program := shutil.which("diffoscope", path=ctx.env.get("PATH"))):
-        told = folder / "diffoscope.txt"
-        programs.capture([program, "--text", str(told), str(one), str(other)], env=env)
-        found = (*found, f"diffoscope says more: {told}")
+        text = folder / "diffoscope.txt"
+        programs.capture([program, "--text", str(text), str(one), str(other)], env=env)
+        found = (*found, f"diffoscope says more: {text}")
     records.write(ctx.record("reproduce"), "reproduce", Reproduced(first.sha256, found))
     if not found:
         disk.remove(folder)

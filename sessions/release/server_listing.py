@@ -1,8 +1,8 @@
-"""What a package server has of a file, read from its index pages, which are not trusted.
+"""Reads whether a package server has a file, from its index pages, which are not trusted.
 
-Written by hand, not with pypi-simple: that reads answers of any size, follows redirects to any
-host, and parses with Python's HTML parser, which takes quadratic time of some pages and raises
-AssertionError for others.
+pypi-simple is not used: it reads answers of any size, follows redirects to any host, and parses
+with Python's HTML parser, which takes quadratic time for some pages and raises AssertionError for
+others.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit, urlunsplit
 from sessions.release.masking import masked
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 
-# Where the pages are, from the address for uploads: pypiserver, GitLab, Artifactory and Nexus have
-# them in simple/, devpi in +simple/.
+# The folder of the pages below the address for uploads: simple/ of pypiserver, GitLab, Artifactory
+# and Nexus, +simple/ of devpi.
 _PAGES = ("simple", "+simple")
 _HASHES = ("sha256", "md5", "sha1", "sha224", "sha384", "sha512")
-_SECONDS = 30.0  # without a word from the server
-_WHOLE = 600.0  # seconds for a whole answer, however little comes each time
-_LARGEST = 8 * 2**20  # bytes of a page; that of a project with a thousand files has 0.3 MB
+_SECONDS = 30.0  # without data from the server
+_WHOLE = 600.0  # seconds for a whole answer
+_LARGEST = 8 * 2**20  # bytes of a page; a project with a thousand files needs 0.3 MB
 _LINKS = 50_000  # of a page
 _TAG = 8192  # characters of one tag
 _BLOCK = 2**16
 _PORTS = {"http": 80, "https": 443}
-_GATEWAY = (502, 503, 504)  # what a proxy says of a server that does not answer
+_GATEWAY = (502, 503, 504)  # from a proxy whose server does not answer
 _FAILED = (OSError, http.client.HTTPException, ValueError)  # URLError is an OSError
 
 
 @dataclass(frozen=True)
 class Server:
-    """Who is asked, and how: name and password are for this scheme, host and port only."""
+    """The server. Name and password are sent only to its scheme, host and port."""
 
     url: str
     env: Mapping[str, str] = field(repr=False)
@@ -57,15 +57,15 @@ class Server:
 
     @property
     def shown(self) -> str:
-        """Its address, as it can be printed."""
+        """Its address without secrets."""
         return masked(self.url, self.user, self.secret)
 
 
 def has(url: str, project: str, file: Path, env: Mapping[str, str], user: str, secret: str) -> str:
     """What the server at ``url`` has under the file's name: "same", "other" or "unseen".
 
-    Unseen is what no page lists, and what cannot be compared: not tested to be absent. Raises
-    Problem where nobody answers, and for a page that cannot be read.
+    "unseen" means that no page lists the name, or that the file cannot be compared. Raises Problem
+    if no server answers or a page cannot be read.
     """
     server = Server(url, env, user, secret)
     for folder in _PAGES:
@@ -81,10 +81,10 @@ def has(url: str, project: str, file: Path, env: Mapping[str, str], user: str, s
 
 
 def links(page: str) -> Iterator[str]:
-    """The addresses of all links of a page, in time that grows with its length and no more.
+    """The addresses of all links of a page, in linear time.
 
-    Raises ValueError for more links than a page has. What has no tag within ``_TAG`` characters is
-    skipped whole: were each "<a" in it tried, the time would be the product.
+    Raises ValueError for more than ``_LINKS`` links. A "<a" without an end within ``_TAG``
+    characters is skipped with these characters; otherwise the time would be quadratic.
     """
     page = "".join(_without_comments(page))
     at = count = 0
@@ -98,7 +98,7 @@ def links(page: str) -> Iterator[str]:
             if name.lower() == "href":
                 if value := html.unescape("".join(values)):
                     yield value
-                break  # of two, browsers and installers take the first
+                break  # browsers and installers use the first href of a tag
 
 
 _START = re.compile(r"<a(?=[\s/])", re.IGNORECASE)
@@ -120,14 +120,14 @@ def _without_comments(page: str) -> Iterator[str]:
 def _named(address: str, page: str, name: str) -> Iterator[str]:
     """The links of a page that lead to a file of this name."""
     for link in links(page):
-        with contextlib.suppress(ValueError):  # "http://[x" leads nowhere
+        with contextlib.suppress(ValueError):  # not a URL, for example "http://[x"
             target = urljoin(address, link)
             if unquote(posixpath.basename(urlsplit(target).path)) == name:
                 yield target
 
 
 def _state(server: Server, link: str, file: Path) -> str:
-    """What a link says of a file (PEP 503); where it carries no hash, what it leads to."""
+    """Compare a file with the hash of a link (PEP 503), or without a hash with the linked file."""
     target, fragment = urldefrag(link)
     algorithm, _, digest = fragment.partition("=")
     if algorithm in _HASHES and digest:
@@ -142,7 +142,7 @@ def _state(server: Server, link: str, file: Path) -> str:
 
 
 def _equal(answer: http.client.HTTPResponse, file: Path) -> bool:
-    """Whether an answer has a file's bytes; no more of it is read than that takes."""
+    """Whether an answer has the bytes of a file. Reading stops at the first difference."""
     with file.open("rb") as stream:
         for block in _blocks(answer, file.stat().st_size + 1):
             if block != stream.read(len(block)):
@@ -151,7 +151,7 @@ def _equal(answer: http.client.HTTPResponse, file: Path) -> bool:
 
 
 def _page(server: Server, url: str) -> tuple[str, str] | None:
-    """The address that answered, and its page; None where there is none at all."""
+    """The address that answered, and its page; None if there is no such page. Raises Problem."""
     try:
         with _opened(server, url) as (answer, address):
             charset = answer.headers.get_content_charset("utf-8")
@@ -162,7 +162,7 @@ def _page(server: Server, url: str) -> tuple[str, str] | None:
             if len(data) > _LARGEST:
                 raise ValueError(f"more than {_LARGEST} bytes")
             text = data.decode(charset)
-            for _ in links(text):  # whether it can be read to its end
+            for _ in links(text):  # raises ValueError if there are too many
                 pass
             return address, text
     except urllib.error.HTTPError as error:
@@ -189,7 +189,7 @@ def _unreadable(server: Server, url: str, why: str) -> Problem:
 
 
 def _silent(server: Server, error: OSError) -> Problem:
-    """Nobody answers, or nobody whose certificate is trusted."""
+    """The error if no server answers, or if its certificate is not trusted."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     why = masked(f"{server.url}\n{reason}", server.user, server.secret)
     if isinstance(reason, ssl.SSLError):
@@ -208,9 +208,9 @@ def _silent(server: Server, error: OSError) -> Problem:
 
 
 def _blocks(answer: http.client.HTTPResponse, most: int) -> Iterator[bytes]:
-    """An answer piece by piece, no more than ``most`` bytes.
+    """The blocks of an answer, at most ``most`` bytes.
 
-    Raises TimeoutError where a server keeps this one waiting, IncompleteRead where it ends early.
+    Raises TimeoutError if the server is too slow, IncompleteRead if the answer ends early.
     """
     end = time.monotonic() + _WHOLE
     while most > 0 and (block := answer.read(min(_BLOCK, most))):
@@ -224,13 +224,13 @@ def _blocks(answer: http.client.HTTPResponse, most: int) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _opened(server: Server, url: str) -> Iterator[tuple[http.client.HTTPResponse, str]]:
-    """An answer and the address that gave it; with the password only where the server asks for it.
+    """An answer and its address. The password is sent only if the server asks for it.
 
-    Raises HTTPError for what is not an answer, ValueError for an address that is not of the web.
+    Raises HTTPError for an error status, ValueError for an address that is not http or https.
     """
     if urlsplit(url).scheme not in _PORTS:
         raise ValueError(f"{masked(url)} is not an address on the web")
-    opener = urllib.request.OpenerDirector()  # build_opener's would open file:// and ftp:// too
+    opener = urllib.request.OpenerDirector()  # build_opener would also open file:// and ftp://
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
@@ -263,11 +263,11 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 class _Elsewhere(urllib.error.HTTPError):
-    """A redirect to another server, which was not followed."""
+    """A redirect to another server, which is not followed."""
 
 
 class _SameOrigin(urllib.request.HTTPRedirectHandler):
-    """Another host's page says nothing of this server: pypiserver sends on to PyPI."""
+    """Follows no redirect to another server: pypiserver redirects to PyPI, for example."""
 
     def redirect_request(  # type: ignore[no-untyped-def]
         self, req, fp, code, msg, headers, newurl
@@ -278,7 +278,7 @@ class _SameOrigin(urllib.request.HTTPRedirectHandler):
 
 
 def _certificates(env: Mapping[str, str]) -> ssl.SSLContext:
-    """The user's own certificate authorities, where twine and pip would find them."""
+    """The user's certificate authorities, from the variables that twine and pip read."""
     for name in ("TWINE_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         if env.get(name):
             path = Path(env[name])

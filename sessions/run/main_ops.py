@@ -83,7 +83,7 @@ def _prepare(ctx: Context, wheel: Path, work: Path) -> None:
     if work.exists():
         disk.remove(work)
     disk.mark(work)
-    cuda = gpu_choice.wants_card(ctx)
+    cuda = gpu_choice.needs_gpu(ctx)
     built = ops_build.built(ctx, wheel, work / "test", reference=not cuda)
     venv = fresh_venv.install(ctx, wheel, work)
     (folder,) = venv.glob("**/site-packages/llama_cpp/lib")

@@ -75,10 +75,10 @@ def model(ctx: Context) -> Path | None:
 
 def device(ctx: Context) -> dict[str, Any] | None:
     """The GPU of this run, with the driver's ``release``; None for the CPU. Raises Problem."""
-    if not gpu_choice.wants_card(ctx):
+    if not gpu_choice.needs_gpu(ctx):
         return None
     nvml = ctx.machine("nvml")
-    return {**gpu_choice.card_for(ctx, nvml), "release": nvml["release"]}
+    return {**gpu_choice.gpu_for(ctx, nvml), "release": nvml["release"]}
 
 
 def placement(device: dict[str, Any] | None) -> dict[str, Any]:

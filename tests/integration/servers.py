@@ -1,4 +1,4 @@
-"""Servers on loopback: static files, pypiserver, devpi, and a proxy that cuts a connection."""
+"""Servers on loopback (static files, pypiserver, devpi, a proxy), and venvs to install into."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from typing import Any
 
 import pytest
 
+from sessions.shared import programs
+
 USER, PASSWORD = "releaser", "a secret: not to be seen"
 _JSON = "application/vnd.pypi.simple.v1+json"
 
 
 @dataclass
 class Static:
-    """A web server for files only; ``seen`` are the paths that were asked for."""
+    """A web server for files; ``seen`` are the requested paths."""
 
     url: str
     seen: list[str] = field(default_factory=list)
@@ -36,7 +38,7 @@ class Static:
 
 @contextlib.contextmanager
 def static(folder: Path, *, negotiates: bool = False) -> Iterator[Static]:
-    """Serve a folder; ``negotiates`` gives index.json to whoever asks for PEP 691's JSON."""
+    """Serve a folder; with ``negotiates``, index.json if a client accepts the JSON of PEP 691."""
     served = Static("")
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -62,7 +64,7 @@ def static(folder: Path, *, negotiates: bool = False) -> Iterator[Static]:
 
 @contextlib.contextmanager
 def _program(words: list[str], url: str, log: Path) -> Iterator[None]:
-    """A server's program, from its first answer until the end of the with statement."""
+    """Run a server until the end of the with statement; enters it after the first answer."""
     with log.open("wb") as stream:
         process = subprocess.Popen(words, stdout=stream, stderr=subprocess.STDOUT)
     try:
@@ -83,14 +85,8 @@ def _program(words: list[str], url: str, log: Path) -> Iterator[None]:
         process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _beside(name: str) -> str:
+def installed(name: str) -> str:
+    """The path of a program in the venv of these tests."""
     program = Path(sys.executable).with_name(name)
     if not program.exists():
         pytest.fail(f"There is no {name}: nox -s integration installs it")
@@ -99,33 +95,33 @@ def _beside(name: str) -> str:
 
 @contextlib.contextmanager
 def pypiserver(folder: Path, *options: str, authenticate: str = "update") -> Iterator[str]:
-    """A pypiserver that lets USER upload, and anybody read; its address for uploads."""
+    """A pypiserver: USER may upload, everybody may read. Yields its address for uploads."""
     packages = folder / "packages"
     packages.mkdir(parents=True)
     digest = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
     (folder / "htpasswd").write_text(f"{USER}:{{SHA}}{digest}\n")
-    port = _free_port()
-    words = [_beside("pypi-server"), "run", "--interface", "127.0.0.1", "--port", str(port)]
+    port = programs.free_port()
+    words = [installed("pypi-server"), "run", "--interface", "127.0.0.1", "--port", str(port)]
     words += ["--passwords", str(folder / "htpasswd"), "--authenticate", authenticate]
     url = f"http://127.0.0.1:{port}/"
     if "--fallback-url" not in options:
-        words.append("--disable-fallback")  # else it sends whoever asks on to PyPI
+        words.append("--disable-fallback")  # otherwise it redirects to PyPI
     with _program([*words, *options, str(packages)], url, folder / "log"):
         yield url
 
 
 @dataclass(frozen=True)
 class Devpi:
-    """A devpi server, and what its administrator can do."""
+    """A devpi server, and the commands of its administrator."""
 
     url: str
 
     def index(self, name: str) -> str:
-        """Make an index whose files are not replaced; its address for uploads."""
+        """Create an index whose files cannot be replaced. Returns its address for uploads."""
         token = self._call("POST", "+login", {"user": "root", "password": PASSWORD}, "")
         auth = base64.b64encode(f"root:{token['result']['password']}".encode()).decode()
         user = {"password": PASSWORD, "email": "a@example.org"}
-        with contextlib.suppress(urllib.error.HTTPError):  # there already
+        with contextlib.suppress(urllib.error.HTTPError):  # it exists
             self._call("PUT", USER, user, auth)
         settings = {"type": "stage", "bases": [], "volatile": False, "acl_upload": [USER]}
         self._call("PUT", f"{USER}/{name}", settings, auth)
@@ -143,26 +139,63 @@ class Devpi:
 
 @contextlib.contextmanager
 def devpi(folder: Path) -> Iterator[Devpi]:
-    """A devpi server with a database of its own."""
+    """A devpi server with a new database."""
     folder.mkdir(parents=True)
     data = ["--serverdir", str(folder / "data")]
-    made = subprocess.run(
-        [_beside("devpi-init"), *data, "--no-root-pypi", "--root-passwd", PASSWORD],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stdout + made.stderr
-    port = _free_port()
-    words = [_beside("devpi-server"), *data, "--host", "127.0.0.1", "--port", str(port)]
+    init = [installed("devpi-init"), *data, "--no-root-pypi", "--root-passwd", PASSWORD]
+    succeeded(subprocess.run(init, capture_output=True, text=True, check=False))
+    port = programs.free_port()
+    words = [installed("devpi-server"), *data, "--host", "127.0.0.1", "--port", str(port)]
     url = f"http://127.0.0.1:{port}/"
     with _program(words, f"{url}+api", folder / "log"):
         yield Devpi(url)
 
 
+@dataclass(frozen=True)
+class Venv:
+    """A venv, in which the pip and the uv of these tests install."""
+
+    python: Path
+    env: Mapping[str, str] | None = None
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, env=self.env, capture_output=True, text=True, check=False, timeout=120
+        )
+
+    def pip(self, *words: str) -> subprocess.CompletedProcess[str]:
+        pip = (sys.executable, "-m", "pip", "--python", str(self.python), "--no-cache-dir")
+        return self.run(*pip, "--disable-pip-version-check", *words)
+
+    def uv(self, command: str, *words: str) -> subprocess.CompletedProcess[str]:
+        uv = (installed("uv"), "pip", command, "--python", str(self.python), "--no-cache")
+        return self.run(*uv, *words)
+
+    def output(self, code: str) -> str:
+        """The output of a Python program in the venv."""
+        return succeeded(self.run(str(self.python), "-c", code)).stdout.strip()
+
+    def mark(self) -> str:
+        """The mark of the installed wheel (``tiny.wheel``)."""
+        return self.output("import llama_cpp; print(llama_cpp.MARK)")
+
+
+def venv(folder: Path, env: Mapping[str, str] | None = None, *, pip: bool = False) -> Venv:
+    """Create a venv, without pip of its own unless ``pip``."""
+    options = [] if pip else ["--without-pip"]
+    subprocess.run([sys.executable, "-m", "venv", *options, str(folder)], check=True)
+    return Venv(folder / "bin" / "python", env)
+
+
+def succeeded(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """Check the exit code, and show the output of a program that failed."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
 @dataclass
 class Cutter:
-    """A proxy before a server, which breaks a connection after ``limit`` bytes of a request."""
+    """A proxy that closes a connection after ``limit`` bytes of a request."""
 
     url: str
     limit: int | None = None
@@ -171,7 +204,7 @@ class Cutter:
 
 @contextlib.contextmanager
 def cutter(server: str) -> Iterator[Cutter]:
-    """A proxy before ``server``; the address has another port and the same path."""
+    """A proxy for ``server``; its address has another port and the same path."""
     host, _, rest = server.removeprefix("http://").partition("/")
     port = int(host.partition(":")[2])
     with socket.create_server(("127.0.0.1", 0)) as listener:

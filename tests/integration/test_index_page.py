@@ -1,6 +1,6 @@
-"""The page to choose a wheel on, in a real browser: three sizes, two themes, keyboard, no script.
+"""The wheel selection page in a browser: three sizes, two themes, keyboard, without JavaScript.
 
-``BLACKWHEEL_SCREENSHOTS=FOLDER`` leaves a picture of each.
+``BLACKWHEEL_SCREENSHOTS=FOLDER`` saves a screenshot of each size and theme.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SCHEMES = ("light", "dark")
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two systems, two Pythons, two versions, a wheel that was tested and one that was not."""
+    """The page for two systems, Pythons and versions, with tested and untested wheels."""
     dist = tmp_path_factory.mktemp("index") / "dist"
     first = tiny.release(dist, "rtx50", "13.1", ("120-real",), tested=False)
     other = tiny.wheel(dist / "rtx50", "rtx50", tag=tiny.TAG.replace("cp311", "cp312"))
@@ -71,7 +71,7 @@ def lines(page: Any) -> list[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_page_is_readable_in_each_size_and_theme(
+def test_the_page_is_accessible_in_each_size_and_theme(
     page: Path,
     visit: Any,  # noqa: F811
     scheme: str,
@@ -82,7 +82,7 @@ def test_the_page_is_readable_in_each_size_and_theme(
     found = complaints(opened)
     if folder := os.environ.get("BLACKWHEEL_SCREENSHOTS"):
         opened.screenshot(path=Path(folder) / f"index-{scheme}-{width}.png", full_page=True)
-    # On a phone the two columns are one below the other, each of the whole width.
+    # On a phone the two columns are below each other and have the full width.
     wide = opened.evaluate(
         """document.querySelector("#wheels tbody th").getBoundingClientRect().width
         / document.querySelector("#wheels").getBoundingClientRect().width"""
@@ -91,14 +91,14 @@ def test_the_page_is_readable_in_each_size_and_theme(
     assert found + seen == []
 
 
-def test_a_gpu_a_system_and_a_python_leave_one_line_of_the_chosen_installer(
+def test_the_selections_leave_one_command(
     page: Path,
     visit: Any,  # noqa: F811
 ) -> None:
     opened, seen = visit(page)
     opened.select_option("#gpu", label="RTX 5090")
     assert len(shown(opened)) == 3
-    opened.select_option("#python", label="3.12")  # of which there is none for Windows
+    opened.select_option("#python", label="3.12")  # only for Linux
     assert [row.split("\n")[1].split(",")[0] for row in shown(opened)] == ["Linux x86-64"] * 2
     opened.select_option("#system", label="Windows x64")
     opened.select_option("#python", label="3.11")
@@ -115,7 +115,7 @@ def test_a_gpu_a_system_and_a_python_leave_one_line_of_the_chosen_installer(
     assert complaints(opened) + seen == []
 
 
-def test_the_button_copies_the_line(page: Path, visit: Any) -> None:  # noqa: F811
+def test_the_button_copies_the_command(page: Path, visit: Any) -> None:  # noqa: F811
     opened, _ = visit(page)
     opened.select_option("#gpu", label="H200")
     opened.evaluate(
@@ -130,7 +130,7 @@ def test_the_button_copies_the_line(page: Path, visit: Any) -> None:  # noqa: F8
     assert opened.inner_text("#said") == "The command was copied."
 
 
-def test_the_keyboard_reaches_each_choice_and_button(page: Path, visit: Any) -> None:  # noqa: F811
+def test_the_page_can_be_used_with_the_keyboard(page: Path, visit: Any) -> None:  # noqa: F811
     opened, _ = visit(page)
     reached = []
     for _ in range(40):
@@ -141,7 +141,7 @@ def test_the_keyboard_reaches_each_choice_and_button(page: Path, visit: Any) -> 
             )
         )
     assert reached[1:5] == ["gpu", "system", "python", "tool"]
-    again = reached.index("gpu", 2) if "gpu" in reached[2:] else len(reached)  # it begins anew
+    again = reached.index("gpu", 2) if "gpu" in reached[2:] else len(reached)  # the next cycle
     assert reached[:again].count("button") == 5
     opened.focus("#gpu")
     opened.keyboard.type("RTX 5080")
@@ -149,13 +149,13 @@ def test_the_keyboard_reaches_each_choice_and_button(page: Path, visit: Any) -> 
     assert opened.input_value("#gpu") == "12.0"
 
 
-def test_without_a_script_the_page_is_the_whole_table(page: Path, visit: Any) -> None:  # noqa: F811
+def test_without_javascript_the_page_is_the_whole_table(page: Path, visit: Any) -> None:  # noqa: F811
     text = page.read_text(encoding="utf-8")
     bare = page.with_name("bare.html")
     start, end = text.index("<script>"), text.index("</script>")
     bare.write_text(text[:start] + text[end + len("</script>") :], encoding="utf-8")
     opened, seen = visit(bare, "light", 360)
     assert len(shown(opened)) == 5
-    assert len(lines(opened)) == 10  # by pip and by uv
+    assert len(lines(opened)) == 10  # with pip and with uv
     assert not opened.is_visible("#choose")
     assert complaints(opened) + seen == []

@@ -1,4 +1,4 @@
-"""``matrix`` end to end on a locked miniature: what is shared, what goes on, what is resumed."""
+"""``matrix`` end to end on a small locked upstream: caches, repacking, failures, interruptions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.integration.wheels import _KERNEL
 
 
 def table(root: Path, name: str, base: str = "cpu") -> None:
-    """A target like another, in the project's own targets.toml."""
+    """Add a target like another one to the project's targets.toml."""
     path = root / "targets.toml"
     text = path.read_text(encoding="utf-8")
     own = text.split(f"\n[{base}]\n", 1)[1].split("\n[", 1)[0]
@@ -66,13 +66,13 @@ def run(project: Project, targets: str, pythons: str, *more: str) -> Ran:
 
 
 def compiled(project: Project, target: str) -> int:
-    """How many files a compiler, or its cache, was asked for in the last build."""
+    """The number of compilations in the last build, with cached ones."""
     log = (project.root / "build" / target / "wheel.log").read_text(encoding="utf-8")
     return log.count("] Building C")
 
 
 def another_python() -> Path:
-    """A Python that is not 3.11, to build with; its folder can go on PATH."""
+    """The path of another Python than 3.11 that can build."""
     folders = [*map(Path, os.environ["PATH"].split(":"))]
     folders += sorted(Path.home().glob(".pyenv/versions/*/bin"), reverse=True)
     for minor in (12, 13, 10, 14, 9):
@@ -86,7 +86,7 @@ def another_python() -> Path:
 
 @pytest.fixture(scope="module")
 def made(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Locked:
-    """Two targets for three Pythons, of which one is installed. Not to be changed by a test."""
+    """Two targets for three Pythons; only one Python is installed. Tests must not change it."""
     locked = fresh(built, tmp_path_factory.mktemp("matrix"))
     table(locked.root, "cpu-again")
     ran = run(locked.project, "cpu,cpu-again", "3.10,3.11,3.12").well()
@@ -94,7 +94,7 @@ def made(built: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Locked:
     return locked
 
 
-def test_every_wheel_is_made_of_the_least_new_work(made: Locked) -> None:
+def test_every_wheel_takes_over_as_much_as_possible(made: Locked) -> None:
     assert outcomes(made.project) == [
         ("cpu", "3.11", "built"),
         ("cpu", "3.10", "repacked"),
@@ -104,36 +104,36 @@ def test_every_wheel_is_made_of_the_least_new_work(made: Locked) -> None:
         ("cpu-again", "3.12", "repacked"),
     ]
     found = rows(made.project)
-    # A second target: every object from the cache, the source as it was unpacked for the first.
+    # A second target: every object from the cache, and the unpacked source of the first.
     assert compiled(made.project, "cpu-again") == SOURCES
     assert found[3]["cache"] == {"hits": SOURCES, "misses": 0}
     assert found[3]["shared"] == ["source 0.3.16", f"{SOURCES} objects"]
     for row in (found[1], found[2], found[4], found[5]):
         assert row["shared"] == ["the wheel of 3.11"]
         assert row["cache"] == {}
-    # A second Python: no source staged, nothing configured, nothing compiled.
+    # A second Python: no staged source, no configuration, no compilation.
     for label in ("cpu+py3.10", "cpu+py3.12", "cpu-again+py3.12"):
         there = {path.name for path in (made.root / "build" / label).iterdir()}
         assert there == {"CACHEDIR.TAG", "given", "matrix.log", "repack.json"}
 
 
-def test_every_wheel_is_tested_and_says_what_it_is(made: Locked) -> None:
+def test_every_wheel_passes_verify_and_names_its_target(made: Locked) -> None:
     for label, number in (("cpu", 311), ("cpu+py3.10", 310), ("cpu-again+py3.12", 312)):
         tags = f"cp{number}-cp{number}"
         (path,) = (made.root / "wheels" / label).glob(f"llama_cpp_python-0.3.16-{tags}-*.whl")
-        told = made.project.nox(
+        ran = made.project.nox(
             "verify", "--target", label.split("+")[0], "--python", f"3.{number - 300}",
             "--wheel", str(path),
         ).well()  # fmt: skip
-        assert "19 checks passed" in told.output
-        assert "warnings" not in told.output
+        assert "19 checks passed" in ran.output
+        assert "warnings" not in ran.output
         with zipfile.ZipFile(path) as archive:
             (bill,) = [n for n in archive.namelist() if "/sboms/b" in n]
             text = archive.read(bill).decode()
         assert f'"{label}"' in text
 
 
-def test_a_repacked_wheel_is_to_the_byte_what_that_python_builds(
+def test_a_repacked_wheel_equals_the_wheel_that_this_python_builds(
     made: Locked, built: Checkout, tmp_path: Path
 ) -> None:
     program = another_python()
@@ -144,13 +144,13 @@ def test_a_repacked_wheel_is_to_the_byte_what_that_python_builds(
     kept = Path(shutil.copy(repacked, tmp_path))
     path = f"{locked.project.env['PATH']}:{program.parent}"
     words = ("--target", "cpu", "--python", version)
-    # The build tools' venv of that Python is made here.
+    # This creates the venv of the build tools for that Python.
     started = locked.project.start("wheel", *words, env={"PATH": path})
     started.end(timeout=900).well()
     record = json.loads((repacked.parent / "wheel.json").read_text())["wheel"]
     assert record["steps"] > 0, "not built"
     assert diff.differences(kept, repacked) == ()
-    # The matrix takes what was built for what it would make.
+    # The matrix uses the wheel that was built.
     before = snapshot(repacked.parent)
     run(locked.project, "cpu", version).well()
     assert snapshot(repacked.parent) == before
@@ -167,13 +167,13 @@ def test_a_second_run_is_up_to_date(made: Locked) -> None:
 
 
 def py3(source: Path) -> None:
-    """As 0.3.36 has it: a wheel for any Python 3."""
+    """Make the wheel one for any Python 3, like 0.3.36."""
     path = source / "pyproject.toml"
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("wheel.packages", 'wheel.py-api = "py3"\nwheel.packages'))
 
 
-def test_a_py3_wheel_serves_every_python(built: Checkout, project: Project) -> None:
+def test_a_py3_wheel_is_for_every_python(built: Checkout, project: Project) -> None:
     checkout = project.checkout("py3")
     py3(checkout.path)
     bindings(checkout.path)
@@ -194,14 +194,14 @@ def test_a_py3_wheel_serves_every_python(built: Checkout, project: Project) -> N
 
 
 def bindings(source: Path) -> None:
-    """What verify asks of a package: that its Python loads its libraries."""
+    """Let the package load its libraries, which verify requires."""
     init = source / "llama_cpp" / "__init__.py"
     text = init.read_text(encoding="utf-8").replace("0.0.1", "0.3.16")
     init.write_text(f"{text}\n\nfrom .llama_cpp import *\n", encoding="utf-8")
     (source / "llama_cpp" / "llama_cpp.py").write_text(BINDINGS, encoding="utf-8")
 
 
-def test_one_that_fails_leaves_the_others_to_go_on(built: Checkout, tmp_path: Path) -> None:
+def test_after_a_failure_the_others_are_made(built: Checkout, tmp_path: Path) -> None:
     locked = fresh(built, tmp_path)
     table(locked.root, "cpu-small")
     path = locked.root / "targets.toml"
@@ -222,7 +222,7 @@ def test_one_that_fails_leaves_the_others_to_go_on(built: Checkout, tmp_path: Pa
         ("cpu", "3.11", "built"),
         ("cpu", "3.12", "repacked"),
     ]
-    # Its command does what it says: it shows that failure only.
+    # The command in its row shows only that failure.
     locked.project.nox("verify", "--target=cpu-small").badly("size: larger")
     path.write_text(text, encoding="utf-8")
     run(locked.project, "cpu-small,cpu", "3.11,3.12").well()
@@ -232,7 +232,7 @@ def test_one_that_fails_leaves_the_others_to_go_on(built: Checkout, tmp_path: Pa
 
 
 @pytest.mark.parametrize("how", ["term", "kill"])
-def test_stopped_half_way_it_goes_on_from_there(
+def test_an_interrupted_matrix_continues(
     built: Checkout, tmp_path: Path, slow_compiler: SlowCompiler, how: str
 ) -> None:
     locked = fresh(built, tmp_path)
@@ -268,7 +268,7 @@ def test_stopped_half_way_it_goes_on_from_there(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--targets", "cpu,nothing"), "There is no target 'nothing'"),
         (("--targets", "cpu", "--pythons", "3.12,3.99"), "No wheel can be built for Python 3.99"),
@@ -277,10 +277,10 @@ def test_stopped_half_way_it_goes_on_from_there(
     ],
     ids=["target", "python", "empty", "none"],
 )
-def test_what_cannot_be_made_is_refused_before_anything_is(
-    project: Project, words: tuple[str, ...], told: str
+def test_invalid_options_are_refused_before_anything_is_built(
+    project: Project, words: tuple[str, ...], message: str
 ) -> None:
-    project.nox("matrix", *words).badly(told)
+    project.nox("matrix", *words).badly(message)
     assert not list((project.root / "build").glob("*/wheel.log"))
     assert not list((project.root / "wheels").glob("*/*.whl"))
 
@@ -296,7 +296,7 @@ endif()
 
 
 def with_cuda(source: Path) -> None:
-    """One file for the GPU, beside those for the CPU."""
+    """Add one file for the GPU."""
     ggml = source / "vendor" / "llama.cpp" / "ggml"
     with (ggml / "CMakeLists.txt").open("a", encoding="utf-8") as stream:
         stream.write(CUDA)
@@ -305,7 +305,7 @@ def with_cuda(source: Path) -> None:
 
 
 def lock_cuda(built: Checkout, root: Path, change: Callable[[Path], None] = with_cuda) -> Project:
-    """A project whose one release is the miniature with files for the GPU; a toolkit is there."""
+    """A project whose only release is the small upstream with GPU files; it has a toolkit."""
     copy_project(root)
     lock(root, Path(built.project.env["BLACKWHEEL_CACHE"]), change)
     (root / ".nox").symlink_to(built.project.root / ".nox")
@@ -314,14 +314,14 @@ def lock_cuda(built: Checkout, root: Path, change: Callable[[Path], None] = with
 
 
 def link_toolkit(built: Checkout) -> None:
-    """Put the toolkit that the rtx50 wheel was built with into the session's cache."""
+    """Put the toolkit of the rtx50 wheel into the cache of the test session."""
     record = REPOSITORY / "build" / "rtx50" / "toolkit.json"
     if not record.is_file():
         pytest.fail("There is no toolkit of the rtx50 wheel. Build it first: nox -s wheel")
     root = Path(json.loads(record.read_text(encoding="utf-8"))["toolkit"]["root"])
     folder = Path(built.project.env["BLACKWHEEL_CACHE"]) / root.parents[1].name
     if not folder.exists():
-        # A file of its own, or another name of the same: no link that leads out of the folder.
+        # Hard links or copies: no symbolic link that leads out of the folder.
         shutil.copytree(root.parents[1], folder, symlinks=True, copy_function=link)
 
 
@@ -332,7 +332,7 @@ def link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def test_a_second_architecture_compiles_device_code_alone(built: Checkout, tmp_path: Path) -> None:
+def test_a_second_architecture_compiles_only_device_code(built: Checkout, tmp_path: Path) -> None:
     locked = Locked(lock_cuda(built, tmp_path / ODD))
     run(locked.project, "rtx50,hopper", "3.11,3.12").well()
     assert outcomes(locked.project) == [
@@ -359,7 +359,7 @@ endif()
 
 
 def with_more_cuda(source: Path) -> None:
-    """Three files more, each with a kernel and a function; two have a name in common."""
+    """Add three more GPU files with a kernel and a function each; two kernels have one name."""
     with_cuda(source)
     ggml = source / "vendor" / "llama.cpp" / "ggml"
     with (ggml / "CMakeLists.txt").open("a", encoding="utf-8") as stream:
@@ -372,14 +372,14 @@ def with_more_cuda(source: Path) -> None:
         )
 
 
-def test_files_that_the_lock_merges_are_compiled_as_one(built: Checkout, tmp_path: Path) -> None:
+def test_a_unity_build_group_is_compiled_as_one_file(built: Checkout, tmp_path: Path) -> None:
     root = tmp_path / ODD
     locked = lock_cuda(built, root, with_more_cuda)
     sources = root / "sessions" / "data" / "knowledge" / "sdists.toml"
     text = sources.read_text(encoding="utf-8")
     row = re.compile(r"^merged = \[\n(    .*\n)+\]$", re.MULTILINE)
     assert row.search(text)
-    # "four" is not there: of a source that somebody has edited.
+    # "four" does not exist, like a file of an edited source.
     sources.write_text(row.sub('merged = [["one", "two", "four"]]', text), encoding="utf-8")
     locked.nox("verify", "--target", "rtx50").well()
     steps = json.loads((root / "build" / "rtx50" / "steps.json").read_text())["steps"]["steps"]
@@ -393,6 +393,6 @@ def test_files_that_the_lock_merges_are_compiled_as_one(built: Checkout, tmp_pat
         binary = archive.read("llama_cpp/lib/libggml-cuda.so")
     for name in ("one", "two", "three"):
         assert f"told_{name}".encode() in binary
-    # What must not be in one file is found out by whoever writes the list.
+    # Whoever writes the list sees that two files do not fit into one group.
     sources.write_text(row.sub('merged = [["one", "two", "three"]]', text), encoding="utf-8")
     locked.nox("wheel", "--target", "rtx50").badly("has already been defined")

@@ -1,12 +1,9 @@
-"""publish against real servers on loopback: pypiserver and devpi."""
+"""``publish`` with real servers on loopback: pypiserver and devpi."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +14,7 @@ from urllib.parse import urljoin
 import pytest
 
 from sessions.release import server_listing
+from sessions.shared import programs
 from tests import tiny
 from tests.integration import servers
 from tests.integration.conftest import Project, Ran, sha256, snapshot
@@ -28,13 +26,13 @@ CREDENTIALS = {"TWINE_USERNAME": USER, "TWINE_PASSWORD": PASSWORD}
 
 @dataclass(frozen=True)
 class Server:
-    """An index on a server, empty at first."""
+    """An index on a server."""
 
     url: str
     pages: str
 
     def files(self) -> dict[str, str]:
-        """What it gives whoever asks: names, and the sha256 of what comes."""
+        """The files that can be downloaded: name -> sha256."""
         page = urljoin(self.url, f"{self.pages}/{PROJECT}/")
         try:
             with urllib.request.urlopen(page) as answer:
@@ -60,7 +58,7 @@ Start = Callable[[], Server]
 
 @pytest.fixture(params=["pypiserver", "devpi"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
-    """What makes an empty index on a server of each kind."""
+    """A function that creates an empty index, on a server of each kind."""
     with contextlib.ExitStack() as stack:
 
         def started() -> Server:
@@ -73,19 +71,13 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Start]:
         yield started
 
 
-def silent(*runs: Ran) -> None:
-    """Nobody saw the password."""
-    for run in runs:
-        assert PASSWORD not in run.output
-
-
 def publish(project: Project, *words: str, **env: str) -> Ran:
     ran = project.nox("publish", *words, env=env)
-    silent(ran)
+    assert PASSWORD not in ran.output
     return ran
 
 
-def test_nothing_released_and_then_the_commands(project: Project) -> None:
+def test_the_commands_are_printed_if_there_is_a_release(project: Project) -> None:
     publish(project).badly("Nothing has been released", "-s release -- --target NAME")
     tiny.all_cards(project.root / "dist")
     tiny.indexed(project.root / "dist")
@@ -97,13 +89,9 @@ def test_nothing_released_and_then_the_commands(project: Project) -> None:
     publish(project, "--target", "ada").badly("ada has not been released")
 
 
-def test_that_nobody_listens_is_said_and_nothing_of_a_probe_or_a_password(
-    project: Project,
-) -> None:
+def test_without_a_server_the_error_names_its_address(project: Project) -> None:
     tiny.release(project.root / "dist", "cpu", None)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    url = f"http://127.0.0.1:{programs.free_port()}/"
     ran = publish(project, "--target", "cpu", "--to", url)
     ran.badly("No server answers at this address", url, "Connection refused")
     for word in ("password", "TWINE", "probe", "compiler", "GPU", "rtx50"):
@@ -111,7 +99,7 @@ def test_that_nobody_listens_is_said_and_nothing_of_a_probe_or_a_password(
     assert list((project.root / "build").rglob("probe.json")) == []
 
 
-def test_uploading_with_and_without_credentials_and_again(project: Project, start: Start) -> None:
+def test_uploads_with_and_without_credentials(project: Project, start: Start) -> None:
     server = start()
     dist = project.root / "dist"
     wheel = tiny.release(dist, "hopper", "13.1", ("90-real",))
@@ -126,7 +114,7 @@ def test_uploading_with_and_without_credentials_and_again(project: Project, star
     assert "1 uploaded, 0 already there" in done.output
     assert server.files() == {wheel.file: wheel.sha256}
 
-    again = publish(project, *to).well()  # nothing to upload: no password is asked for
+    again = publish(project, *to).well()  # without an upload no password is needed
     assert f"{wheel.file} is already on the server: the same file" in again.output
     assert "0 uploaded, 1 already there" in again.output
 
@@ -137,7 +125,7 @@ def test_uploading_with_and_without_credentials_and_again(project: Project, star
     assert server.files() == {wheel.file: wheel.sha256}
 
 
-def test_a_connection_that_breaks_loses_nothing_and_the_rest_follows(
+def test_after_a_broken_connection_only_missing_files_are_uploaded(
     project: Project, start: Start
 ) -> None:
     server = start()
@@ -162,17 +150,13 @@ def test_a_connection_that_breaks_loses_nothing_and_the_rest_follows(
     assert server.files() == {small.file: small.sha256, large.file: large.sha256}
 
 
-def test_no_server_and_no_index_there(project: Project, devpi: servers.Devpi) -> None:
+def test_a_missing_index_is_named(project: Project, devpi: servers.Devpi) -> None:
     tiny.release(project.root / "dist", "cpu", None)
-    gone = publish(project, "--to", "http://127.0.0.1:9/")
-    gone.badly("No server answers at this address", "Connection refused")
     missing = publish(project, "--to", f"{devpi.url}{USER}/none/", **CREDENTIALS)
     missing.badly("no index at this address", "docs/package-index.md")
 
 
-def test_each_gpu_has_an_index_of_its_own(
-    project: Project, devpi: servers.Devpi, tmp_path: Path
-) -> None:
+def test_each_gpu_has_its_own_index(project: Project, devpi: servers.Devpi, tmp_path: Path) -> None:
     dist = project.root / "dist"
     tiny.all_cards(dist)
     urls = {"rtx50": devpi.index("cu131-sm120"), "hopper": devpi.index("cu131-sm90")}
@@ -183,18 +167,14 @@ def test_each_gpu_has_an_index_of_its_own(
     crossed = publish(project, "--target", "rtx50", "--to", urls["hopper"], **CREDENTIALS)
     crossed.badly("another file with this name", "two GPUs have the same file name")
 
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-    pip = [sys.executable, "-m", "pip", "--isolated", "--no-cache-dir", "--python", str(venv)]
+    venv = servers.venv(tmp_path / "venv")
+    words = ("install", "--isolated", "--no-deps", "--force-reinstall", "--index-url")
     for target, url in urls.items():
-        words = ["install", "--no-deps", "--force-reinstall", "--index-url", f"{url}+simple/"]
-        subprocess.run([*pip, *words, PROJECT], check=True, capture_output=True)
-        code = [str(venv / "bin" / "python"), "-c", "import llama_cpp; print(llama_cpp.MARK)"]
-        ran = subprocess.run(code, check=True, capture_output=True, text=True)
-        assert ran.stdout.strip() == target
+        servers.succeeded(venv.pip(*words, f"{url}+simple/", PROJECT))
+        assert venv.mark() == target
 
 
-def test_credentials_of_pypirc_serve_an_address_and_a_name(
+def test_credentials_of_pypirc_are_found_by_address_and_by_name(
     project: Project, tmp_path: Path
 ) -> None:
     wheel = tiny.release(project.root / "dist", "cpu", None)
@@ -232,7 +212,7 @@ class Keyring(KeyringBackend):
 """
 
 
-def test_credentials_of_the_keyring_serve_their_address(project: Project, tmp_path: Path) -> None:
+def test_credentials_of_the_keyring_are_used(project: Project, tmp_path: Path) -> None:
     wheel = tiny.release(project.root / "dist", "cpu", None)
     config = tmp_path / "config" / "python_keyring"
     config.mkdir(parents=True)
@@ -245,7 +225,7 @@ def test_credentials_of_the_keyring_serve_their_address(project: Project, tmp_pa
         assert Server(url, "simple").files() == {wheel.file: wheel.sha256}
 
 
-# ---- What a server has --------------------------------------------------------------------------
+# ---- server_listing -----------------------------------------------------------------------------
 
 
 def state(url: str, wheel: Path, user: str = "", secret: str = "") -> str:
@@ -253,9 +233,7 @@ def state(url: str, wheel: Path, user: str = "", secret: str = "") -> str:
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5", "off"])
-def test_what_a_server_has_is_told_by_any_hash_or_by_the_file(
-    tmp_path: Path, algorithm: str
-) -> None:
+def test_a_file_is_compared_by_any_hash_or_by_its_content(tmp_path: Path, algorithm: str) -> None:
     wheel = tiny.wheel(tmp_path / "a", "a")
     with servers.pypiserver(tmp_path / "server", "--hash-algo", algorithm) as url:
         assert state(url, wheel) == "unseen"
@@ -265,7 +243,7 @@ def test_what_a_server_has_is_told_by_any_hash_or_by_the_file(
         assert state(url, tiny.wheel(tmp_path / "b", "b")) == "other"
 
 
-def test_a_server_that_lets_nobody_read_gets_the_password(tmp_path: Path) -> None:
+def test_a_server_that_requires_it_gets_the_password(tmp_path: Path) -> None:
     wheel = tiny.wheel(tmp_path / "a", "a")
     everything = "update,download,list"
     with servers.pypiserver(tmp_path / "server", authenticate=everything) as url:
@@ -275,7 +253,7 @@ def test_a_server_that_lets_nobody_read_gets_the_password(tmp_path: Path) -> Non
         assert state(url, wheel) == "unseen"
 
 
-def test_what_another_host_has_is_not_what_this_server_has(tmp_path: Path) -> None:
+def test_files_of_another_server_do_not_count(tmp_path: Path) -> None:
     wheel = tiny.wheel(tmp_path / "a", "a")
     folder = tmp_path / "elsewhere" / PROJECT
     folder.mkdir(parents=True)

@@ -1,6 +1,6 @@
-"""The report page in a real browser: headless Chromium, light and dark, on a phone and a desk.
+"""The report page in headless Chromium: light and dark, phone and desktop sizes.
 
-``BLACKWHEEL_SCREENSHOTS=FOLDER`` leaves a picture of each.
+``BLACKWHEEL_SCREENSHOTS=FOLDER`` saves a screenshot of each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PARTS = "llama_cpp/lib/" + "very-long-name-" * 8 + ".so"
 
 
 def crowded() -> Evidence:
-    """What no good wheel has: every shade of an answer, failures, long names, many jobs."""
+    """A wheel with every colour of an answer, failures, long names and many jobs."""
     found = proven()
     assert found.timeline is not None
     cases = list(fakes.report(found).cases[:32])
@@ -92,7 +92,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Any]:
-    """Opens a file and returns the page, and lists of what it asked for and complained of."""
+    """A function that opens a file. Returns the page, and a list of its requests and errors."""
     pages = []
 
     def opened(file: Path, scheme: str = "light", width: int = 1280) -> tuple[Any, list[str]]:
@@ -113,7 +113,7 @@ def visit(browser: Any) -> Iterator[Any]:
 
 
 def complaints(page: Any) -> list[str]:
-    """What is wrong with a page as it is shown: too wide, or hard to read or to use."""
+    """The problems of a page: elements outside the window, and accessibility violations."""
     found = too_wide(page)
     for violation in Axe().run(page).response["violations"]:
         nodes = [node["html"][:80] for node in violation["nodes"]]
@@ -122,7 +122,7 @@ def complaints(page: Any) -> list[str]:
 
 
 def too_wide(page: Any) -> list[str]:
-    """What makes a reader scroll sideways, or is where nobody sees it."""
+    """Horizontal overflow, and elements outside the window."""
     wide = page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
@@ -136,15 +136,26 @@ def too_wide(page: Any) -> list[str]:
     return found
 
 
+@pytest.fixture
+def show(visit: Any, tmp_path: Path) -> Any:
+    """A function that opens the report page of a wheel, or a text, like ``visit``."""
+
+    def opened(page: Evidence | str, *words: Any, **named: Any) -> Any:
+        file = tmp_path / "report.html"
+        text = page if isinstance(page, str) else report_page.render(page, COMMIT, CHARTS)
+        file.write_text(text, encoding="utf-8")
+        return visit(file, *words, **named)
+
+    return opened
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("name", PAGES)
-def test_page_is_sound(name: str, scheme: str, width: int, visit: Any, tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(PAGES[name](), COMMIT, CHARTS), encoding="utf-8")
-    page, seen = visit(file, scheme, width)
+def test_the_page_is_accessible(name: str, scheme: str, width: int, show: Any) -> None:
+    page, seen = show(PAGES[name](), scheme, width)
     assert seen == []
-    if name != "crowded":  # whose tables are short; to judge those of the others takes a minute
+    if name != "crowded":  # it is checked below, with open details; for the others that is slow
         assert complaints(page) == []
     if folder := os.environ.get("BLACKWHEEL_SCREENSHOTS"):
         page.screenshot(path=Path(folder) / f"{name}-{scheme}-{width}.png", full_page=True)
@@ -154,11 +165,9 @@ def test_page_is_sound(name: str, scheme: str, width: int, visit: Any, tmp_path:
     assert seen == []
 
 
-def test_the_scheme_is_the_readers(visit: Any, tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
+def test_the_page_follows_the_colour_scheme(show: Any) -> None:
     colours = [
-        visit(file, scheme)[0].evaluate("getComputedStyle(document.body).backgroundColor")
+        show(proven(), scheme)[0].evaluate("getComputedStyle(document.body).backgroundColor")
         for scheme in SCHEMES
     ]
     light, dark = (sum(map(int, colour[4:-1].split(","))) for colour in colours)
@@ -166,14 +175,12 @@ def test_the_scheme_is_the_readers(visit: Any, tmp_path: Path) -> None:
     assert dark < 3 * 40
 
 
-def test_it_can_be_used_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(proven(), COMMIT, CHARTS), encoding="utf-8")
-    page, _ = visit(file, width=360)
+def test_the_page_can_be_used_with_the_keyboard(show: Any) -> None:
+    page, _ = show(proven(), width=360)
     focused = "document.activeElement"
     page.keyboard.press("Tab")
     box = page.locator(".skip").bounding_box()
-    assert box["x"] >= 0  # seen once it has the focus
+    assert box["x"] >= 0  # visible with the focus
     page.keyboard.press("Enter")
     assert page.evaluate(f"{focused}.id") == "main"
     for _ in range(40):
@@ -185,7 +192,7 @@ def test_it_can_be_used_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
     assert outline == "solid"
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    for _ in range(100):  # what would wait in the page needs eval, which its policy forbids
+    for _ in range(100):  # wait_for_function needs eval, which the policy of the page forbids
         if page.evaluate(f"{focused}.scrollLeft"):
             break
         page.wait_for_timeout(50)
@@ -196,13 +203,9 @@ def test_it_can_be_used_by_keyboard_alone(visit: Any, tmp_path: Path) -> None:
     assert page.evaluate(f"{focused}.parentElement.open")
 
 
-def test_the_tables_are_tables_to_a_screen_reader_on_a_phone_too(
-    visit: Any, tmp_path: Path
-) -> None:
-    # A style that takes the layout of a table away takes what it means with it in some browsers.
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
-    page, _ = visit(file, width=360)
+def test_tables_keep_their_roles_on_a_phone(show: Any) -> None:
+    # In some browsers a style that removes the layout of a table also removes its role.
+    page, _ = show(proven(), width=360)
     table = page.get_by_role("table", name="Device code")
     header = table.get_by_role(
         "rowheader", name="PTX, which the driver compiles, only if the target asks for it"
@@ -213,19 +216,15 @@ def test_the_tables_are_tables_to_a_screen_reader_on_a_phone_too(
 
 
 @pytest.mark.parametrize(("motion", "behaviour"), [("reduce", "auto"), ("no-preference", "smooth")])
-def test_nothing_moves_for_who_asked_for_rest(
-    motion: str, behaviour: str, visit: Any, tmp_path: Path
-) -> None:
-    file = tmp_path / "report.html"
-    file.write_text(report_page.render(proven(), COMMIT), encoding="utf-8")
-    page, _ = visit(file)
+def test_reduced_motion_disables_smooth_scrolling(motion: str, behaviour: str, show: Any) -> None:
+    page, _ = show(proven())
     page.emulate_media(reduced_motion=motion)
     shown = page.evaluate("getComputedStyle(document.documentElement).scrollBehavior")
     assert shown == behaviour
 
 
 @pytest.mark.parametrize(
-    ("spoilt", "noticed"),
+    ("bad", "problem"),
     [
         ('<img alt="x" src="http://127.0.0.1:9/x.png">', "asked for http://127.0.0.1:9/x.png"),
         ("<script>console.log('hello')</script>", "console: hello"),
@@ -237,27 +236,23 @@ def test_nothing_moves_for_who_asked_for_rest(
         ('<img src="data:,">', "critical: image-alt"),
     ],
 )
-def test_a_spoilt_page_is_noticed(spoilt: str, noticed: str, visit: Any, tmp_path: Path) -> None:
-    """Else the tests above would test nothing. Its own policy, which stops it, is taken away."""
+def test_a_bad_page_is_noticed(bad: str, problem: str, show: Any) -> None:
+    """The tests above can fail. The policy of the page, which would block it, is removed."""
     text = report_page.render(untested(), COMMIT)
     head, _, rest = text.partition('<meta http-equiv="Content-Security-Policy"')
     rest = rest.partition("\n")[2]
-    file = tmp_path / "report.html"
-    file.write_text(f"{head}{rest.replace('<footer>', f'{spoilt}<footer>')}", encoding="utf-8")
-    page, seen = visit(file, width=360)
-    assert any(noticed in line for line in [*seen, *complaints(page)])
+    page, seen = show(f"{head}{rest.replace('<footer>', f'{bad}<footer>')}", width=360)
+    assert any(problem in line for line in [*seen, *complaints(page)])
 
 
-def test_its_policy_stops_what_a_hostile_record_would_load(visit: Any, tmp_path: Path) -> None:
+def test_the_policy_blocks_hostile_content(show: Any) -> None:
     text = report_page.render(untested(), COMMIT)
-    file = tmp_path / "report.html"
     with socket.create_server(("127.0.0.1", 0)) as server:
         image = f'<img alt="x" src="http://127.0.0.1:{server.getsockname()[1]}/x.png">'
-        spoilt = f'{image}<script>document.title = "x"</script>'
-        file.write_text(text.replace("<footer>", f"{spoilt}<footer>"), encoding="utf-8")
-        page, seen = visit(file)
+        bad = f'{image}<script>document.title = "x"</script>'
+        page, seen = show(text.replace("<footer>", f"{bad}<footer>"))
         server.settimeout(1)
         with pytest.raises(TimeoutError):
-            server.accept()  # nobody asked
+            server.accept()  # no request
     assert page.title() == "llama-cpp-python 0.3.16 for rtx50: UNTESTED"
     assert sum("Content Security Policy" in line for line in seen) == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab import cluster
+from sessions.shared import programs
 from tests.integration.conftest import ODD, SOURCES, Checkout, Project, copy_project
 
 Store = Callable[[Path], AbstractContextManager[dict[str, str]]]
@@ -62,7 +63,7 @@ def test_what_lies_on_a_builders_disk_is_shared_without_compiling_it_again(
 def test_a_store_that_does_not_answer_is_named_and_the_wheel_is_made(
     mini: Checkout, tmp_path: Path
 ) -> None:
-    gone = {"CCACHE_REMOTE_STORAGE": f"redis://127.0.0.1:{cluster.free_port()}"}
+    gone = {"CCACHE_REMOTE_STORAGE": f"redis://127.0.0.1:{programs.free_port()}"}
     ran = mini.nox(env={**gone, **local(tmp_path / "a")}).well()
     assert mini.record["cache"]["remote_errors"] == SOURCES
     assert f"the shared compiler cache failed {SOURCES} times" in " ".join(ran.output.split())

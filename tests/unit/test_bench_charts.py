@@ -1,4 +1,4 @@
-"""What a benchmark says in the documents: each number and its direction are those of the record."""
+"""The results of a benchmark in the documents: the numbers and directions of the record."""
 
 from __future__ import annotations
 
@@ -22,16 +22,10 @@ def charts(evidence: Evidence) -> dict[str, report_page.Chart]:
     return {chart.title: chart for chart in bench_charts.charts(evidence.bench)}
 
 
-def test_there_is_a_chart_for_each_thing_that_was_measured() -> None:
-    made = charts(found("seed"))
-    measured = [
-        title for name, (title, _, _) in bench_results.METRICS.items() if "real" not in name
-    ]
-    assert list(made) == measured
-
-
-def test_a_chart_has_the_ratio_to_each_other_wheel_and_what_is_better() -> None:
+def test_a_chart_has_the_ratio_to_each_other_wheel_and_the_better_direction() -> None:
     evidence = found("seed", "ptx")
+    titles = [title for name, (title, _, _) in bench_results.METRICS.items() if "real" not in name]
+    assert list(charts(evidence)) == titles
     chart = charts(evidence)["generation"]
     assert chart.unit == "ratio, more is better"
     assert chart.reference == 1.0
@@ -43,7 +37,7 @@ def test_a_chart_has_the_ratio_to_each_other_wheel_and_what_is_better() -> None:
     )
 
 
-def test_alone_a_wheel_has_its_own_values() -> None:
+def test_without_another_wheel_a_chart_has_the_own_values() -> None:
     evidence = found()
     chart = charts(evidence)["generation"]
     assert evidence.bench is not None
@@ -52,35 +46,30 @@ def test_alone_a_wheel_has_its_own_values() -> None:
     assert [(bar.name, bar.value) for bar in chart.bars] == [("rtx50", statistics.median(values))]
 
 
-def test_the_page_shows_them() -> None:
+def test_the_documents_have_the_ratios() -> None:
     evidence = found("seed")
     assert evidence.bench is not None
     page = report_page.render(evidence, CHECKOUT.commit, bench_charts.charts(evidence.bench))
     assert "over seed: same" in page
     assert 'id="speed"' in page
-
-
-def test_the_card_shows_each_ratio_in_both_languages() -> None:
-    evidence = found("seed")
-    assert evidence.bench is not None
     for language in wheel_card.LANGUAGES:
         text = wheel_card.render(evidence, CHECKOUT, language)
         for item in evidence.bench.ratios:
             title = bench_results.METRICS[item.metric][0]
             assert f"| seed | {title} | {item.ratio:.3g} |" in text
         assert "99%" in text
-    assert "was not compared with" not in wheel_card.render(evidence, CHECKOUT, "en")
-    assert "no se comparó" not in wheel_card.render(evidence, CHECKOUT, "es")
 
 
-def test_a_wheel_that_was_measured_alone_was_compared_with_none() -> None:
-    assert "was not compared with" in wheel_card.render(found(), CHECKOUT, "en")
-    assert "was not compared with" in wheel_card.render(fakes.evidence(), CHECKOUT, "en")
-
-
-def test_a_comparison_on_the_cpu_is_none_on_the_card() -> None:
-    gone = {"device": "cpu", "capability": None, "driver": None}
-    evidence = found("seed", **gone)
-    assert "compared only on the CPU" in wheel_card.render(evidence, CHECKOUT, "en")
-    assert "solo se comparó en la CPU" in wheel_card.render(evidence, CHECKOUT, "es")
-    assert "compared only on the CPU" not in wheel_card.render(found("seed"), CHECKOUT, "en")
+def test_the_card_names_a_missing_comparison_on_the_gpu() -> None:
+    compared = found("seed")
+    on_cpu = found("seed", device="cpu", capability=None, driver=None)
+    for language, none, only_cpu in (
+        ("en", "was not compared with", "compared only on the CPU"),
+        ("es", "no se comparó", "solo se comparó en la CPU"),
+    ):
+        card = wheel_card.render(compared, CHECKOUT, language)
+        assert none not in card
+        assert only_cpu not in card
+        for evidence in (found(), fakes.evidence()):
+            assert none in wheel_card.render(evidence, CHECKOUT, language)
+        assert only_cpu in wheel_card.render(on_cpu, CHECKOUT, language)

@@ -1,4 +1,4 @@
-"""``index``: one package index of several ``dist/``, each as it was released."""
+"""``index``: one package index from several ``dist/`` folders."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WINDOWS = "cp311-cp311-win_amd64"
 
 
 def dist(folder: Path, *, tag: str = tiny.TAG, version: str = "0.3.16") -> Path:
-    """What ``release`` left on one system, with a GPU wheel and one for the CPU."""
+    """A ``dist/`` with a GPU wheel and a CPU wheel for one system."""
     disk.mark(folder)
     tiny.release(folder, "rtx50", "13.1", ("120-real",), tag=tag, version=version)
     tiny.release(folder, "cpu", None, tag=tag, version=version)
@@ -39,12 +39,12 @@ def files(site: Path, sub: str) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words of a command line are those of this session."""
+    """Parse command lines for this session."""
     parse = parse_options.parse
     monkeypatch.setattr(fakes, "parsed", lambda *words: parse(words, ["index"]))
 
 
-def test_linux_and_windows_and_two_versions_are_in_one_index(tmp_path: Path) -> None:
+def test_one_index_has_two_systems_and_two_versions(tmp_path: Path) -> None:
     linux, windows = dist(tmp_path / "a"), dist(tmp_path / "b", tag=WINDOWS)
     older = dist(tmp_path / "c", version="0.3.15")
     site = index(tmp_path, linux, windows, older)
@@ -68,19 +68,16 @@ def test_linux_and_windows_and_two_versions_are_in_one_index(tmp_path: Path) -> 
     assert page.count('data-system="linux-x86_64"') == 4
 
 
-def test_next_month_goes_on_from_the_index_of_this(tmp_path: Path) -> None:
+def test_an_index_can_be_extended(tmp_path: Path) -> None:
     site = index(tmp_path, dist(tmp_path / "a", version="0.3.15"))
-    again = index(tmp_path, site, dist(tmp_path / "b"))
+    again = index(tmp_path, site, dist(tmp_path / "b"), dist(tmp_path / "c"))  # b and c are equal
     assert len(list(again.glob("*/release.json"))) == 4
     assert not list(tmp_path.glob(".site*"))
+    again.rename(tmp_path / ".site.old")  # a run was killed between the two renames
+    assert len(list(index(tmp_path, site).glob("*/release.json"))) == 4
 
 
-def test_the_same_release_in_two_folders_is_there_once(tmp_path: Path) -> None:
-    site = index(tmp_path, dist(tmp_path / "a"), dist(tmp_path / "b"))
-    assert len(list(site.glob("*/release.json"))) == 2
-
-
-def test_two_wheels_of_one_name_are_refused_and_the_old_index_stays(tmp_path: Path) -> None:
+def test_two_different_wheels_of_one_release_are_refused(tmp_path: Path) -> None:
     one, two = dist(tmp_path / "a"), dist(tmp_path / "b")
     site = index(tmp_path, one)
     before = (site / "contents.json").read_bytes()
@@ -95,7 +92,7 @@ def test_two_wheels_of_one_name_are_refused_and_the_old_index_stays(tmp_path: Pa
 @pytest.mark.parametrize(
     "name", ["rtx50/WHEEL.md", "rtx50/release.json", "index.html", "cpu/more.txt"]
 )
-def test_a_folder_that_was_changed_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_changed_folder_is_refused(name: str, tmp_path: Path) -> None:
     folder = dist(tmp_path / "a")
     (folder / name).write_text("changed")
     with raises("index-dist-changed") as caught:
@@ -104,8 +101,8 @@ def test_a_folder_that_was_changed_is_refused(name: str, tmp_path: Path) -> None
     assert not (tmp_path / "site").exists()
 
 
-def test_a_wheel_that_its_record_does_not_name_is_refused(tmp_path: Path) -> None:
-    # contents.json was written anew by whoever changed the wheel; the release's record was not.
+def test_a_wheel_that_differs_from_its_record_is_refused(tmp_path: Path) -> None:
+    # Whoever changed the wheel also wrote contents.json again, but not the record of the release.
     folder = dist(tmp_path / "a")
     next(folder.glob("rtx50/*.whl")).write_bytes(b"another")
     dist_contents.write(folder)
@@ -113,7 +110,7 @@ def test_a_wheel_that_its_record_does_not_name_is_refused(tmp_path: Path) -> Non
         index(tmp_path, folder)
 
 
-def test_a_folder_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_release_or_mark_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     with raises("index-not-a-dist"):
         index(tmp_path, tmp_path / "x")
@@ -126,12 +123,12 @@ def test_a_folder_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "id"), [((), "option-missing"), (("gone",), "index-folder-missing")]
 )
-def test_what_names_no_folder_is_refused_first(words: tuple[str, ...], id: str) -> None:
+def test_a_missing_folder_is_a_usage_error(words: tuple[str, ...], id: str) -> None:
     with raises(id) as caught:
         option_values.check(parse_options.parse(words, ["index"]), ["index"], "")
     assert caught.value.code == USAGE
 
 
-def test_no_other_session_takes_folders() -> None:
+def test_other_sessions_accept_no_folders() -> None:
     with raises("option-unknown"):
         parse_options.parse(["dist"], ["release"])

@@ -1,8 +1,9 @@
-"""The static index: each page is what the releases are, and nothing gets another GPU's wheel."""
+"""The static index: its pages match the releases, and no installer gets another GPU's wheel."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,7 +12,6 @@ import re
 import shlex
 import sys
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag
@@ -23,39 +23,17 @@ from sessions.release.index import builder, choose_page
 from sessions.release.model import PythonWheel
 from sessions.shared import knowledge, programs, records
 from tests import tiny
+from tests.html_page import Page
 from tests.problems import raises
 
 PROJECT = "simple/llama-cpp-python"
 PLAIN = f"llama_cpp_python-0.3.16-{tiny.TAG}.whl"
 
 
-class Anchors(HTMLParser):
-    """Every link of a page: its text and its attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open = False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.found.append(("", dict(attrs)))
-            self.open = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self.open = self.open and tag != "a"
-
-    def handle_data(self, data: str) -> None:
-        if self.open:
-            text, attrs = self.found[-1]
-            self.found[-1] = (text + data, attrs)
-
-
-def anchors(folder: Path) -> dict[str, dict[str, str | None]]:
-    found = Anchors((folder / "index.html").read_text(encoding="utf-8")).found
-    assert len(dict(found)) == len(found), "a name twice on one page"
-    return dict(found)
+def anchors(folder: Path) -> dict[str, dict[str, str]]:
+    links = Page((folder / "index.html").read_text(encoding="utf-8")).links
+    assert len(dict(links)) == len(links), "a name twice on one page"
+    return dict(links)
 
 
 def data(folder: Path) -> dict[str, Any]:
@@ -76,7 +54,7 @@ def dist(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("cuda", "archs", "said"),
+    ("cuda", "archs", "output"),
     [
         (None, (), "cpu"),
         ("13.1", ("120-real",), "cu131-sm120"),
@@ -86,10 +64,8 @@ def dist(tmp_path: Path) -> Path:
         ("13.1", ("90-virtual",), "cu131-ptx90"),
     ],
 )
-def test_an_index_is_named_by_cuda_and_architecture(
-    cuda: str | None, archs: tuple[str, ...], said: str
-) -> None:
-    assert builder.label(cuda, archs) == said
+def test_the_name_of_an_index(cuda: str | None, archs: tuple[str, ...], output: str) -> None:
+    assert builder.label(cuda, archs) == output
 
 
 @pytest.mark.parametrize(
@@ -101,7 +77,9 @@ def test_an_index_is_named_by_cuda_and_architecture(
         ("rtx50+cmake-GGML_CUDA_GRAPHS-OFF", "--target rtx50 --cmake GGML_CUDA_GRAPHS=OFF"),
     ],
 )
-def test_a_release_knows_the_words_that_made_it(tmp_path: Path, target: str, words: str) -> None:
+def test_remedies_have_the_arguments_of_the_release(
+    tmp_path: Path, target: str, words: str
+) -> None:
     arguments = shlex.split(words)
     release = tiny.release(tmp_path, target, None, version="0.3.36", arguments=arguments)
     words = programs.typed(arguments)
@@ -112,17 +90,17 @@ def test_a_release_knows_the_words_that_made_it(tmp_path: Path, target: str, wor
     assert caught.value.remedy == f"nox -s release -- {words}"
 
 
-def test_each_gpu_has_an_index_with_its_wheel_alone(dist: Path) -> None:
+def test_each_gpu_has_an_index_with_only_its_wheel(dist: Path) -> None:
     subs = sorted(p.parent.name for p in dist.glob("*/simple"))
     assert subs == ["cpu", "cu131-sm120", "cu131-sm120a", "cu131-sm90"]
     for sub, target in (("cu131-sm120", "rtx50"), ("cu131-sm90", "hopper"), ("cpu", "cpu")):
         page = anchors(dist / sub / PROJECT)
         assert list(page) == [PLAIN]
-        path = dist / sub / PROJECT / urldefrag(str(page[PLAIN]["href"]))[0]
+        path = dist / sub / PROJECT / urldefrag(page[PLAIN]["href"])[0]
         assert path.resolve() == (dist / target / PLAIN).resolve()
 
 
-def test_a_record_cannot_write_into_the_front_page(tmp_path: Path) -> None:
+def test_values_of_a_record_are_escaped(tmp_path: Path) -> None:
     release = tiny.release(tmp_path, "cpu", None)
     evil = dataclasses.replace(release, devices=("<script>1",), files={"<b>": "0" * 64})
     page = choose_page.render("x", [choose_page.Offer("<i>", "<i>", evil, evil.system)])
@@ -130,29 +108,27 @@ def test_a_record_cannot_write_into_the_front_page(tmp_path: Path) -> None:
     assert "&lt;script&gt;1" in page
 
 
-def test_what_is_untested_is_said_so_on_every_page_and_nothing_else_is(dist: Path) -> None:
+def test_only_untested_wheels_are_marked_on_every_page(dist: Path) -> None:
     pages = {path.parent: path.read_text() for path in dist.glob(f"*/{PROJECT}/index.html")}
     pages[dist / PROJECT] = (dist / PROJECT / "index.html").read_text()
     for folder, page in pages.items():
         of_fp4 = [name for name in anchors(folder) if "0.3.36" in name and name.endswith(".whl")]
         assert page.count("UNTESTED") == len(of_fp4)
-        said = [entry["filename"] for entry in data(folder)["files"] if entry.get("_untested")]
-        assert said == of_fp4
+        output = [entry["filename"] for entry in data(folder)["files"] if entry.get("_untested")]
+        assert output == of_fp4
     assert sum("UNTESTED" in page for page in pages.values()) == 2
 
 
-def test_the_index_of_all_has_no_plain_wheel_of_a_gpu(dist: Path) -> None:
-    # Else an installer that knows nothing of GPUs would take one of them.
+def test_the_index_of_all_has_no_plain_gpu_wheel(dist: Path) -> None:
+    # Otherwise an installer without support for variants would take one of them.
     names = list(anchors(dist / PROJECT))
     plain = []
     for name in names:
-        try:
+        with contextlib.suppress(InvalidWheelFilename):
             parse_wheel_filename(name)
             plain.append(name)
-        except InvalidWheelFilename:
-            continue
     assert plain == [PLAIN]
-    assert str(anchors(dist / PROJECT)[PLAIN]["href"]).startswith("../../cpu/")
+    assert anchors(dist / PROJECT)[PLAIN]["href"].startswith("../../cpu/")
     stem = PLAIN.removesuffix(".whl")
     newer = stem.replace("0.3.16", "0.3.36")
     assert [name for name in names if name not in plain] == [
@@ -168,13 +144,13 @@ def pages(dist: Path) -> list[Path]:
     return [dist / "simple", *dist.glob("*/simple")]
 
 
-def test_every_link_is_relative_and_leads_to_the_file_whose_hash_it_carries(dist: Path) -> None:
+def test_every_link_is_relative_and_has_the_hash_of_its_file(dist: Path) -> None:
     seen = 0
     for page in pages(dist):
         assert anchors(page) == {"llama-cpp-python": {"href": "llama-cpp-python/"}}
         folder = page / "llama-cpp-python"
         for name, attrs in anchors(folder).items():
-            href, fragment = urldefrag(str(attrs["href"]))
+            href, fragment = urldefrag(attrs["href"])
             assert not re.match(r"[a-z]+:|/", href)
             path = folder / unquote(href)
             assert path.name == name
@@ -192,7 +168,7 @@ def test_every_link_is_relative_and_leads_to_the_file_whose_hash_it_carries(dist
     assert seen == 4 + 6
 
 
-def test_json_says_what_html_says_and_size_and_time_too(dist: Path) -> None:
+def test_json_and_html_agree(dist: Path) -> None:
     for page in pages(dist):
         assert data(page) == {
             "meta": {"api-version": "1.1"},
@@ -214,12 +190,12 @@ def test_json_says_what_html_says_and_size_and_time_too(dist: Path) -> None:
             metadata = file.get("core-metadata", {}).get("sha256")
             assert file.get("dist-info-metadata", {}).get("sha256") == metadata
             assert attrs.get("data-core-metadata") == (f"sha256={metadata}" if metadata else None)
-            # A time is that of the check: where nothing was tested, there is none.
+            # The time is the time of the test; an untested wheel has none.
             untested = "0.3.36" in file["filename"] or not file["filename"].endswith(".whl")
             assert file.get("upload-time") == (None if untested else tiny.PROVEN)
 
 
-def test_the_same_releases_give_the_same_bytes_at_another_time(
+def test_the_index_is_reproducible(
     dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tree(dist)
@@ -233,7 +209,7 @@ def test_the_same_releases_give_the_same_bytes_at_another_time(
     assert tree(other) == before
 
 
-def test_what_an_earlier_index_had_and_is_not_released_any_more_goes(dist: Path) -> None:
+def test_a_deleted_release_leaves_the_index(dist: Path) -> None:
     (dist / "hopper" / "release.json").unlink()
     builder.write(dist)
     assert not (dist / "cu131-sm90" / "simple").exists()
@@ -243,7 +219,7 @@ def test_what_an_earlier_index_had_and_is_not_released_any_more_goes(dist: Path)
     assert "hopper" not in (dist / "index.html").read_text(encoding="utf-8")
 
 
-def test_releases_of_one_gpu_share_its_index(dist: Path) -> None:
+def test_releases_for_one_gpu_share_an_index(dist: Path) -> None:
     tiny.release(dist, "rtx50+v0.3.20", "13.1", ("120-real",), version="0.3.20")
     windows = "cp311-cp311-win_amd64"
     tiny.release(dist, "windows", "13.1", ("120-real",), tag=windows)
@@ -255,28 +231,28 @@ def test_releases_of_one_gpu_share_its_index(dist: Path) -> None:
         f"../../../windows/llama_cpp_python-0.3.16-{windows}.whl",
         f"../../../rtx50%2Bv0.3.20/llama_cpp_python-0.3.20-{tiny.TAG}.whl",
     ]
-    said = json.loads((dist / PROJECT / "llama_cpp_python-0.3.16-variants.json").read_text())
-    assert sorted(said["variants"]) == ["cu131_sm120", "cu131_sm90"]
+    output = json.loads((dist / PROJECT / "llama_cpp_python-0.3.16-variants.json").read_text())
+    assert sorted(output["variants"]) == ["cu131_sm120", "cu131_sm90"]
 
 
-def test_versions_are_in_the_order_of_versions(tmp_path: Path) -> None:
+def test_versions_are_sorted(tmp_path: Path) -> None:
     for version in ("0.3.9", "0.3.16"):
         tiny.release(tmp_path, f"cpu+v{version}", None, version=version)
     builder.write(tmp_path)
     assert data(tmp_path / PROJECT)["versions"] == ["0.3.9", "0.3.16"]
 
 
-def test_two_wheels_of_one_name_for_one_gpu_are_refused(dist: Path) -> None:
+def test_two_wheels_with_one_name_for_one_gpu_are_refused(dist: Path) -> None:
     before = tree(dist)
-    before.pop("contents.json")  # it is of the release that is added too
+    before.pop("contents.json")  # it changes with the additional release
     tiny.release(dist, "rtx50+arch", "13.1", ("120-real",))
     with raises("index-same-name") as caught:
         builder.write(dist)
     assert f"rtx50/{PLAIN}\nrtx50+arch/{PLAIN}" == caught.value.evidence
-    assert before.items() <= tree(dist).items()  # and nothing of the index was touched
+    assert before.items() <= tree(dist).items()  # the index was not changed
 
 
-def test_one_wheel_released_under_two_targets_is_listed_once(dist: Path) -> None:
+def test_a_wheel_of_two_targets_is_listed_once(dist: Path) -> None:
     release = tiny.release(dist, "cpu", None)
     twin = dist / "cpu+twin"
     twin.mkdir()
@@ -289,7 +265,7 @@ def test_one_wheel_released_under_two_targets_is_listed_once(dist: Path) -> None
 
 
 @pytest.mark.parametrize("name", [PLAIN, "WHEEL.md", "SHA256SUMS"])
-def test_a_file_that_is_not_the_released_one_is_noticed(dist: Path, name: str) -> None:
+def test_a_changed_or_missing_file_is_refused(dist: Path, name: str) -> None:
     path = dist / "hopper" / name
     path.write_bytes(path.read_bytes() + b"\0")
     with raises("index-file-changed") as caught:
@@ -300,21 +276,18 @@ def test_a_file_that_is_not_the_released_one_is_noticed(dist: Path, name: str) -
         builder.write(dist)
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"schema": 1, "kind": "release", "ok": false}'])
-def test_a_damaged_record_of_a_release_is_no_release(dist: Path, damage: str) -> None:
-    (dist / "hopper" / "release.json").write_text(damage)
+@pytest.mark.parametrize(
+    "damage", ["", "{}", '{"schema": 1, "kind": "release", "ok": false}', None]
+)
+def test_a_damaged_or_wrong_record_is_refused(dist: Path, damage: str | None) -> None:
+    other = (dist / "cpu" / "release.json").read_text()  # of another folder
+    (dist / "hopper" / "release.json").write_text(other if damage is None else damage)
     with raises("index-record-unreadable") as caught:
         builder.write(dist)
     assert caught.value.remedy == "release hopper again with nox -s release"
 
 
-def test_a_record_of_another_folder_is_refused(dist: Path) -> None:
-    (dist / "hopper" / "release.json").write_text((dist / "cpu" / "release.json").read_text())
-    with raises("index-record-unreadable"):
-        builder.releases(dist)
-
-
-def test_where_nothing_was_released_there_is_no_index(dist: Path) -> None:
+def test_without_a_release_there_is_no_index(dist: Path) -> None:
     for path in dist.glob("*/release.json"):
         path.unlink()
     builder.write(dist)
@@ -322,7 +295,7 @@ def test_where_nothing_was_released_there_is_no_index(dist: Path) -> None:
     assert builder.releases(dist) == ()
 
 
-def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
+def test_the_wheel_selection_page_has_a_command_for_each_wheel(dist: Path) -> None:
     text = (dist / "index.html").read_text(encoding="utf-8")
     lines = re.sub(r"<[^>]+>", "", text)
     base = "pip install --only-binary llama-cpp-python --extra-index-url ADDRESS-OF-THIS-FOLDER/"
@@ -332,14 +305,14 @@ def test_the_page_for_people_has_a_line_for_each_wheel(dist: Path) -> None:
     assert "H100, H200 (9.0)" in lines
     assert "GeForce RTX 50, RTX PRO Blackwell (12.0) with native FP4" in lines
     assert "Tested on the GPU, 2026-11-23" in lines
-    links = [str(attributes["href"]) for _, attributes in Anchors(text).found]
+    links = [attributes["href"] for _, attributes in Page(text).links]
     local = [link for link in links if not link.startswith(("#", "https://pypi.org/"))]
     assert len(local) == 2 * 4  # the card and the file of each
     for link in local:
         assert (dist / unquote(link)).is_file()
 
 
-def test_a_wheel_is_for_each_gpu_that_can_run_it(tmp_path: Path) -> None:
+def test_the_kinds_of_gpus_that_can_run_a_wheel(tmp_path: Path) -> None:
     def able(*archs: str, tag: str = tiny.TAG) -> list[str]:
         release = tiny.release(tmp_path, "rtx50", "13.1" if archs else None, archs, tag=tag)
         return choose_page.kinds(release)
@@ -350,12 +323,12 @@ def test_a_wheel_is_for_each_gpu_that_can_run_it(tmp_path: Path) -> None:
     assert able("100") == ["12.0", "10.0", "10.3"]
     assert able() == ["cpu"]
     arm = "cp311-cp311-manylinux_2_28_aarch64"
-    # Machine code of 12.0 runs on 12.1; an H100 may be in a machine with an Arm processor too.
+    # Machine code for 12.0 runs on 12.1; compute capability 9.0 exists with an Arm processor too.
     assert able("120-real", tag=arm) == ["12.0", "12.1-arm"]
     assert able("90-real", tag=arm) == ["9.0", "9.0-arm"]
 
 
-def test_every_gpu_of_the_page_is_of_one_kind_and_has_a_source() -> None:
+def test_every_gpu_of_the_page_has_one_kind_and_a_source() -> None:
     named: dict[str, str] = {}
     for _, names in choose_page.gpus():
         for name, kind in names:
@@ -364,14 +337,14 @@ def test_every_gpu_of_the_page_is_of_one_kind_and_has_a_source() -> None:
             assert int(capability.replace(".", "")) in knowledge.capability_names()
     assert {"RTX 5090", "RTX 5080", "RTX 5070 Ti", "RTX PRO 6000 Workstation"} <= set(named)
     assert named["GH200"] == "9.0-arm"
-    # A name that NVIDIA's page leaves out has the capability of a GPU with the same chip.
+    # NVIDIA's page omits some names; they have the capability of a GPU with the same chip.
     for row in knowledge.load("gpus.toml")["family"]:
         beyond = [name for name in row["names"] if re.search("Laptop|SUPER| D", name)]
         needed = {"page", "devices"} if beyond else {"page"}
         assert needed <= set(re.findall(r"\w+", row["source"])), row["family"]
 
 
-def test_the_script_of_the_page_is_the_one_that_its_policy_allows(dist: Path) -> None:
+def test_the_policy_of_the_page_allows_only_its_script(dist: Path) -> None:
     text = (dist / "index.html").read_text(encoding="utf-8")
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -380,10 +353,7 @@ def test_the_script_of_the_page_is_the_one_that_its_policy_allows(dist: Path) ->
     assert not re.search(r"(src|href)=.(https?:)?//(?!pypi\.org)", text)
 
 
-# ---- the same wheel for other Pythons -----------------------------------------------------------
-
-
-def test_each_python_finds_its_wheel_in_the_index(tmp_path: Path) -> None:
+def test_the_index_has_the_wheels_for_other_pythons(tmp_path: Path) -> None:
     first = tiny.release(tmp_path, "rtx50", "13.1", ("120-real",))
     other = tiny.wheel(tmp_path / "rtx50", "rtx50", tag=tiny.TAG.replace("cp311", "cp312"))
     more = PythonWheel("3.12", other.name, records.file_sha256(other), other.stat().st_size)
@@ -409,11 +379,11 @@ def test_each_python_finds_its_wheel_in_the_index(tmp_path: Path) -> None:
         ("win_arm64", "windows-arm64"),
     ],
 )
-def test_a_release_knows_its_system(tag: str, system: str, tmp_path: Path) -> None:
+def test_the_system_of_a_release(tag: str, system: str, tmp_path: Path) -> None:
     assert tiny.release(tmp_path, "cpu", None, tag=f"cp311-cp311-{tag}").system == system
 
 
-def test_the_cpu_alone_needs_no_variants(tmp_path: Path) -> None:
+def test_a_cpu_wheel_needs_no_variants(tmp_path: Path) -> None:
     tiny.release(tmp_path, "cpu", None)
     builder.write(tmp_path)
     assert list(anchors(tmp_path / PROJECT)) == [PLAIN]
@@ -421,12 +391,12 @@ def test_the_cpu_alone_needs_no_variants(tmp_path: Path) -> None:
     assert "wheel-variants" not in everything
 
 
-def test_a_name_with_odd_signs_is_quoted(tmp_path: Path) -> None:
-    # Windows has no files with the signs of HTML in their names.
+def test_special_characters_in_a_name_are_quoted(tmp_path: Path) -> None:
+    # Windows allows no file names with these characters of HTML.
     name = "a b+&ñ" if sys.platform == "win32" else 'a b+"<ñ>'
     release = tiny.release(tmp_path, name, None)
     builder.write(tmp_path)
     for folder in (tmp_path / PROJECT, tmp_path / "cpu" / PROJECT):
-        href = unquote(urldefrag(str(anchors(folder)[release.file]["href"]))[0])
+        href = unquote(urldefrag(anchors(folder)[release.file]["href"])[0])
         assert (folder / href).resolve() == (tmp_path / release.target / release.file).resolve()
         assert posixpath.basename(href) == release.file

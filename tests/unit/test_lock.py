@@ -1,10 +1,11 @@
-"""The maintainers' session: what it reads from NVIDIA's metadata and writes down."""
+"""``lock``: what it reads from NVIDIA's metadata and from an sdist, and what it writes."""
 
 from __future__ import annotations
 
 import io
 import tarfile
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from sessions.shared import knowledge, records, venvs
 from tests import fakes
 from tests.problems import raises
 
-# Lines of METADATA of cuda-toolkit 13.1.2.0, as they are: pinned by pattern, each more than once.
+# Lines of METADATA of cuda-toolkit 13.1.2.0: pinned with a pattern, some more than once.
 MARK = (
     "(sys_platform == 'linux' and platform_machine == 'x86_64' or sys_platform == 'win32' and "
     "platform_machine == 'AMD64')"
@@ -37,7 +38,7 @@ Provides-Extra: all
 """
 
 
-def test_the_release_and_the_pin_of_every_component_are_read_from_the_bundle() -> None:
+def test_the_pin_of_every_component_is_read_from_the_bundle() -> None:
     release, pins = main_lock.bundle_pins(METADATA)
     assert release == "13.1.2.0"
     assert {name: pins[name] for name in main_lock.COMPONENTS} == {
@@ -48,17 +49,13 @@ def test_the_release_and_the_pin_of_every_component_are_read_from_the_bundle() -
         "nvidia-cuda-cccl": "13.1.115.*",
         "nvidia-cublas": "13.2.2.2.*",
     }
-
-
-def test_a_bundle_that_leaves_a_component_unpinned_is_refused() -> None:
-    text = METADATA.replace("nvidia-nvvm==13.1.115.*;", "nvidia-nvvm;")
     with raises("lock-cuda-parts-unknown") as caught:
-        main_lock.bundle_pins(text)
+        main_lock.bundle_pins(METADATA.replace("nvidia-nvvm==13.1.115.*;", "nvidia-nvvm;"))
     assert caught.value.evidence == "not named: nvidia-nvvm"
 
 
 def item(name: str, version: str, digest: str) -> dict[str, object]:
-    """One package of pip's installation report, with what else is in it."""
+    """One package of pip's installation report, with other keys."""
     return {
         "download_info": {
             "url": f"https://files.example/{name}-{version}.whl",
@@ -71,17 +68,12 @@ def item(name: str, version: str, digest: str) -> dict[str, object]:
 
 
 def test_hashes_are_read_from_pips_report() -> None:
-    report = {
-        "version": "1",
-        "install": [item("nvidia-nvvm", "13.1.115", "ab"), item("nvidia-cublas", "13.2", "cd")],
-    }
-    assert main_lock.report_hashes(report) == {
-        "nvidia-nvvm==13.1.115": "ab",
-        "nvidia-cublas==13.2": "cd",
-    }
+    packages = [item("nvidia-nvvm", "13.1.115", "ab"), item("nvidia-cublas", "13.2", "cd")]
+    hashes = main_lock.report_hashes({"version": "1", "install": packages})
+    assert hashes == {"nvidia-nvvm==13.1.115": "ab", "nvidia-cublas==13.2": "cd"}
 
 
-def test_a_lock_file_is_what_pip_and_we_can_read() -> None:
+def test_a_lock_file_can_be_read_again() -> None:
     text = main_lock.toolkit_text("13.1.2.0", {"a==1": {"ff", "ee"}, "b==2": {"dd"}})
     assert text == (
         "# CUDA 13.1.2.0: NVIDIA's own packages, for Linux x64 and Windows x64.\n"
@@ -92,7 +84,7 @@ def test_a_lock_file_is_what_pip_and_we_can_read() -> None:
 
 
 @pytest.mark.parametrize("line", ["13.1", "13.4"])
-def test_a_lock_file_of_the_project_is_as_this_would_write_it(line: str) -> None:
+def test_the_lock_files_of_the_project_have_this_format(line: str) -> None:
     text = knowledge.toolkit_lock(line).read_text(encoding="utf-8")
     release = text.split(":")[0].removeprefix("# CUDA ")
     hashes: dict[str, set[str]] = {}
@@ -102,13 +94,13 @@ def test_a_lock_file_of_the_project_is_as_this_would_write_it(line: str) -> None
     assert main_lock.toolkit_text(release, hashes) == text
 
 
-def sdist(folder: Path, settings: str) -> Path:
+def sdist(folder: Path, files: Mapping[str, bytes]) -> Path:
     path = folder / "llama_cpp_python-9.9.9.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
-        for name, text in (("PKG-INFO", "Name: x\n"), ("pyproject.toml", settings)):
+        for name, data in files.items():
             info = tarfile.TarInfo(f"llama_cpp_python-9.9.9/{name}")
-            info.size, info.mtime = len(text.encode()), 1667997441
-            archive.addfile(info, io.BytesIO(text.encode()))
+            info.size, info.mtime = len(data), 1667997441
+            archive.addfile(info, io.BytesIO(data))
     return path
 
 
@@ -123,7 +115,7 @@ def sdist(folder: Path, settings: str) -> Path:
 def test_the_row_of_an_sdist_is_read_from_it(
     settings: str, more: dict[str, str], tmp_path: Path
 ) -> None:
-    path = sdist(tmp_path, settings)
+    path = sdist(tmp_path, {"PKG-INFO": b"Name: x\n", "pyproject.toml": settings.encode()})
     assert sdist_lock.row(path) == {
         "file": "llama_cpp_python-9.9.9.tar.gz",
         "sha256": records.file_sha256(path),
@@ -133,8 +125,7 @@ def test_the_row_of_an_sdist_is_read_from_it(
 
 
 def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: Path) -> None:
-    path = tmp_path / "llama_cpp_python-9.9.9.tar.gz"
-    texts = {
+    files = {
         "PKG-INFO": b'Name: x\nRequires-Dist: numpy>=1\nRequires-Dist: a; extra == "b"\n',
         "llama_cpp/__init__.py": b'__version__ = "9.9.9"\r\n',
         "llama_cpp/server/app.py": b"",
@@ -144,12 +135,7 @@ def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: 
         "CHANGELOG.md": b"## [9.9.9]\n- feat: llama.cpp@4227c9be42\n\n## [9.9.8]\n",
         "vendor/llama.cpp/vendor/stb/stb_image.h": b"/* stb_image - v2.30 */",
     }
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in texts.items():
-            info = tarfile.TarInfo(f"llama_cpp_python-9.9.9/{name}")
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    row = main_lock.upstream_row(path, "9.9.9")
+    row = main_lock.upstream_row(sdist(tmp_path, files), "9.9.9")
     assert row == {
         "requires": ["numpy>=1", 'a; extra == "b"'],
         "parts": {"llama.cpp": "4227c9be42", "ggml": "", "stb_image": "2.30"},
@@ -165,7 +151,7 @@ def test_the_files_of_a_release_and_its_parts_are_read_from_the_sdist(tmp_path: 
     assert tomllib.loads(known.read_text()) == {"release": {"9.9.9": row}}
 
 
-def test_rows_are_kept_in_the_order_of_releases(tmp_path: Path) -> None:
+def test_rows_are_sorted_by_release_and_keep_their_content(tmp_path: Path) -> None:
     known = tmp_path / "sdists.toml"
     known.write_text(
         '# kept\n[sdist]\n\n[sdist."0.3.16"]\nfile = "a"\nmerged = [\n    ["x"], # why\n]\n\n'
@@ -180,10 +166,6 @@ def test_rows_are_kept_in_the_order_of_releases(tmp_path: Path) -> None:
     assert rows["0.3.16"] == {"file": "0.3.16", "merged": [["x"]]}  # added by a person
     assert text.startswith("# kept\n")
     assert "# why" in text
-
-
-def test_a_row_that_moves_keeps_what_it_says(tmp_path: Path) -> None:
-    known = tmp_path / "sdists.toml"
     text = (knowledge.KNOWLEDGE / "sdists.toml").read_text(encoding="utf-8")
     known.write_text(text, encoding="utf-8")
     main_lock.put(known, "sdist", "0.3.35", {"file": "new"})
@@ -195,47 +177,45 @@ def test_a_row_that_moves_keeps_what_it_says(tmp_path: Path) -> None:
 LISTED = "llama-cpp-python (0.3.36)\nAvailable versions: 0.3.36, 0.3.35, 0.3.9\n"
 
 
-def published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, listed: str = LISTED
-) -> str:
-    monkeypatch.setattr(build_tools, "own", lambda ctx: tmp_path)
-    monkeypatch.setattr(venvs, "pip", lambda ctx, venv, words, what: listed)
-    ctx = fakes.context(tmp_path, session="lock")
-    return main_lock._published(ctx, version)
+class Index:
+    """A fake ``pip index versions`` with this output."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.output = LISTED
+        self.calls: list[list[str]] = []
+        self.ctx = fakes.context(folder, session="lock")
+        monkeypatch.setattr(build_tools, "own", lambda ctx: folder)
+        monkeypatch.setattr(venvs, "pip", self.pip)
+
+    def pip(self, ctx: object, venv: Path, words: list[str], what: str) -> str:
+        self.calls.append(words[:2])
+        return self.output
 
 
-def test_the_newest_release_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert published(tmp_path, monkeypatch, "latest") == "0.3.36"
-    assert published(tmp_path, monkeypatch, "0.3.9") == "0.3.9"
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
+    return Index(tmp_path, monkeypatch)
 
 
-def test_the_newest_that_is_locked_already_is_left_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[list[str]] = []
-
-    def pip(ctx: object, venv: Path, words: list[str], what: str) -> str:
-        asked.append(words[:2])
-        return f"Available versions: {knowledge.newest_sdist()}\n"
-
-    monkeypatch.setattr(build_tools, "own", lambda ctx: tmp_path)
-    monkeypatch.setattr(venvs, "pip", pip)
-    main_lock.lock_sdist(fakes.context(tmp_path, session="lock"), "latest")
-    assert asked == [["index", "versions"]]
-
-
-def test_a_release_that_does_not_exist_is_said_to_be_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_release_is_looked_up_in_the_package_index(index: Index) -> None:
+    assert main_lock._published(index.ctx, "latest") == "0.3.36"
+    assert main_lock._published(index.ctx, "0.3.9") == "0.3.9"
     with raises("lock-release-unknown") as caught:
-        published(tmp_path, monkeypatch, "0.3.99")
+        main_lock._published(index.ctx, "0.3.99")
     assert "0.3.99" in caught.value.what
     assert caught.value.remedy == "nox -s lock -- --add llama-cpp-python==0.3.36"
+    index.output = "nothing\n"
     with raises("lock-no-releases"):
-        published(tmp_path, monkeypatch, "latest", "nothing\n")
+        main_lock._published(index.ctx, "latest")
 
 
-def test_a_cuda_that_nothing_knows_is_refused_before_a_download(tmp_path: Path) -> None:
+def test_a_locked_newest_release_is_not_downloaded(index: Index) -> None:
+    index.output = f"Available versions: {knowledge.newest_sdist()}\n"
+    main_lock.lock_sdist(index.ctx, "latest")
+    assert index.calls == [["index", "versions"]]
+
+
+def test_an_unknown_cuda_version_is_refused_before_a_download(tmp_path: Path) -> None:
     with raises("lock-cuda-unknown") as caught:
         main_lock.lock_toolkit(fakes.context(tmp_path, session="lock"), "13.9")
     assert "cuda.toml" in caught.value.remedy

@@ -1,4 +1,4 @@
-"""No secret is printed, however the text that holds it has it written."""
+"""``masked`` hides secrets in every encoding, and changes no other text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOGIN = base64.b64encode(f"{USER}:{SECRET}".encode()).decode()
     ],
 )
 @pytest.mark.parametrize("around", ["{}", "<b>{}</b>", "you sent '{}', which is wrong", "a={}&b"])
-def test_a_password_is_masked_however_it_is_written(written: str, around: str) -> None:
+def test_a_known_password_is_masked_in_every_encoding(written: str, around: str) -> None:
     text = masked(around.format(written), USER, SECRET)
     assert written not in text
     assert "***" in text
@@ -58,7 +58,7 @@ def test_a_password_is_masked_however_it_is_written(written: str, around: str) -
         ("GET /legacy/?a=1&api_key=s3cret HTTP/1.1", "s3cret"),
     ],
 )
-def test_what_looks_like_a_secret_is_masked_though_nobody_knows_it(text: str, secret: str) -> None:
+def test_text_that_looks_like_a_secret_is_masked(text: str, secret: str) -> None:
     assert secret not in masked(text)
 
 
@@ -76,6 +76,6 @@ def test_what_looks_like_a_secret_is_masked_though_nobody_knows_it(text: str, se
         "",
     ],
 )
-def test_all_else_stays_as_it_is(text: str) -> None:
+def test_other_text_stays_unchanged(text: str) -> None:
     assert masked(text) == text
     assert masked(text, "ana", "s3cret") == text

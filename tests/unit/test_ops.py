@@ -119,8 +119,8 @@ def test_a_run_that_tests_nothing_is_refused_before_a_build(
     words: tuple[str, ...], changes: dict[str, Any], id_: str
 ) -> None:
     with raises(id_):
-        nox_session._early_ops(fakes.parsed(*words), fakes.spec(**changes))
-    nox_session._early_ops(fakes.parsed("--device", "cpu"), fakes.cpu_spec())
+        nox_session._check_ops(fakes.parsed(*words), fakes.spec(**changes))
+    nox_session._check_ops(fakes.parsed("--device", "cpu"), fakes.cpu_spec())
 
 
 # ---- the check of a release ----------------------------------------------------------------------
@@ -128,7 +128,7 @@ def test_a_run_that_tests_nothing_is_refused_before_a_build(
 
 def release_check(**changes: Any) -> Check:
     allow, found = changes.pop("allow", False), fakes.evidence(**changes)
-    made = gate.judge(found, situation(found, allow_untested=allow))
+    made = gate.evaluate(found, situation(found, allow_untested=allow))
     (check,) = [check for check in made if check.id == "ops"]
     return check
 

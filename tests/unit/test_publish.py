@@ -1,4 +1,4 @@
-"""publish: what is printed, where it goes, and what each failure of an upload stands for."""
+"""``publish``: the printed commands, the server, the uploads, and the errors of an upload."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import dataclasses
 import re
 import shlex
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from sessions.command_line import option_list
 from sessions.fetch import build_tools
 from sessions.release import dist_contents, dist_folder, main_publish, server_listing
 from sessions.release.index import builder
-from sessions.release.main_publish import Place
-from sessions.release.model import PythonWheel, Release
+from sessions.release.main_publish import Destination
+from sessions.release.model import PythonWheel
 from sessions.shared import child_environment, console, programs
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
@@ -27,7 +26,9 @@ from tests import fakes, tiny
 from tests.problems import raises
 
 URL = "https://wheels.example.org/cu131-sm90/"
+OTHER = "https://other.example.org/legacy/"
 SECRET = "do not show this"
+WHEEL = f"llama_cpp_python-0.3.16-{tiny.TAG}.whl"
 PYPIRC = f"""
 [distutils]
 index-servers = ours other nowhere
@@ -38,7 +39,7 @@ username = ana
 password = {SECRET}
 
 [other]
-repository: https://other.example.org/legacy/
+repository: {OTHER}
 
 [nowhere]
 username = ana
@@ -46,7 +47,7 @@ username = ana
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def output(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     for name in ("say", "warn", "done"):
         monkeypatch.setattr(console, name, lines.append)
@@ -60,36 +61,32 @@ def context(root: Path, *words: str, **env: str) -> Context:
     return dataclasses.replace(ctx, env={"HOME": str(root), **env}, spec=specs[0], specs=specs)
 
 
-# ---- Which ------------------------------------------------------------------------------------
+# ---- Targets -----------------------------------------------------------------------------------
 
 
-def test_nothing_released_is_a_problem(tmp_path: Path) -> None:
+def test_without_a_release_there_is_nothing_to_publish(tmp_path: Path) -> None:
     with raises("publish-nothing-released") as caught:
         main_publish.main(context(tmp_path))
     assert caught.value.remedy == "nox -s release -- --target NAME"
-
-
-def test_all_are_meant_unless_targets_are_named(tmp_path: Path) -> None:
-    tiny.all_cards(tmp_path / "dist")
-    found = builder.releases(tmp_path / "dist")
-    everything = ["cpu", "hopper", "rtx50", "rtx50-fp4"]
-    assert [r.target for r in main_publish.chosen(found, ())] == everything
-    assert [r.target for r in main_publish.chosen(found, specs("rtx50", "cpu"))] == ["rtx50", "cpu"]
-    with raises("publish-target-not-released") as caught:
-        main_publish.chosen(found, specs("cpu", "ada"))
-    assert caught.value.evidence.endswith("cpu, hopper, rtx50, rtx50-fp4")
-    assert caught.value.remedy == "nox -s release -- --target ada"
 
 
 def specs(*targets: str) -> tuple[BuildSpec, ...]:
     return tuple(fakes.spec(target=target) for target in targets)
 
 
-def test_to_release_a_target_of_options_these_are_named(tmp_path: Path) -> None:
+def test_releases_are_chosen_by_target(tmp_path: Path) -> None:
     tiny.all_cards(tmp_path / "dist")
-    spec = fakes.spec(base="rtx50", target="rtx50+py3.12", overrides=("--python", "3.12"))
+    found = builder.releases(tmp_path / "dist")
+    everything = ["cpu", "hopper", "rtx50", "rtx50-fp4"]
+    assert [r.target for r in main_publish.choose(found, ())] == everything
+    assert [r.target for r in main_publish.choose(found, specs("rtx50", "cpu"))] == ["rtx50", "cpu"]
     with raises("publish-target-not-released") as caught:
-        main_publish.chosen(builder.releases(tmp_path / "dist"), [spec])
+        main_publish.choose(found, specs("cpu", "ada"))
+    assert caught.value.evidence.endswith("cpu, hopper, rtx50, rtx50-fp4")
+    assert caught.value.remedy == "nox -s release -- --target ada"
+    with_option = fakes.spec(base="rtx50", target="rtx50+py3.12", overrides=("--python", "3.12"))
+    with raises("publish-target-not-released") as caught:
+        main_publish.choose(found, [with_option])
     assert caught.value.remedy == "nox -s release -- --target rtx50 --python 3.12"
 
 
@@ -102,10 +99,10 @@ def test_to_release_a_target_of_options_these_are_named(tmp_path: Path) -> None:
         (("--target", "hopper,cpu"), ("hopper", "cpu")),
     ],
 )
-def test_the_targets_that_are_meant(
+def test_without_a_target_every_release_is_published(
     tmp_path: Path, words: tuple[str, ...], targets: tuple[str, ...]
 ) -> None:
-    found = main_publish.wanted(context(tmp_path, *words))
+    found = main_publish.named_targets(context(tmp_path, *words))
     assert tuple(spec.target for spec in found) == targets
 
 
@@ -118,25 +115,19 @@ def test_the_targets_that_are_meant(
     ],
     ids=lambda option: option.name,
 )
-def test_no_option_that_chooses_a_target_means_every_release(
+def test_an_option_of_a_target_chooses_that_target(
     option: option_list.Option, tmp_path: Path
 ) -> None:
     value = {"cmake": "GGML_CUDA_FA_ALL_QUANTS=ON", "glibc": "host"}.get(option.name, "x")
     ctx = fakes.context(tmp_path, option.flag, value)
-    assert main_publish.wanted(dataclasses.replace(ctx, specs=(ctx.spec,))) == (ctx.spec,)
-
-
-def test_an_override_means_the_target_it_makes(tmp_path: Path) -> None:
-    ctx = context(tmp_path, "--version", "0.3.36")
-    found = (dataclasses.replace(ctx.spec, target="rtx50+v0.3.36"),)
-    assert main_publish.wanted(dataclasses.replace(ctx, specs=found)) == found
+    assert main_publish.named_targets(dataclasses.replace(ctx, specs=(ctx.spec,))) == (ctx.spec,)
 
 
 # ---- A dry run ---------------------------------------------------------------------------------
 
 
-def test_a_dry_run_names_every_upload_and_connects_to_nobody(
-    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+def test_a_dry_run_prints_every_upload_and_opens_no_connection(
+    tmp_path: Path, output: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> Any:
         raise AssertionError("a dry run did something")
@@ -151,7 +142,7 @@ def test_a_dry_run_names_every_upload_and_connects_to_nobody(
     ]
     before = sorted(tmp_path.rglob("*"))
     main_publish.main(context(tmp_path, "--target", "hopper", "--to", URL, "--dry-run"))
-    text = "\n".join(said)
+    text = "\n".join(output)
     assert URL in text
     assert releases[0].sha256 in text
     assert f"dist/hopper/{releases[0].file}" in text
@@ -159,7 +150,7 @@ def test_a_dry_run_names_every_upload_and_connects_to_nobody(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_dry_run_refuses_what_the_upload_would_refuse(tmp_path: Path) -> None:
+def test_a_dry_run_refuses_invalid_options(tmp_path: Path) -> None:
     tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
     with raises("publish-url-invalid"):
         main_publish.main(
@@ -172,12 +163,12 @@ def test_a_dry_run_refuses_what_the_upload_would_refuse(tmp_path: Path) -> None:
 # ---- What is printed --------------------------------------------------------------------------
 
 
-def test_the_commands_are_for_the_files_that_lie_there(tmp_path: Path, said: list[str]) -> None:
+def test_the_commands_name_existing_files(tmp_path: Path, output: list[str]) -> None:
     dist = tmp_path / "dist"
     tiny.all_cards(dist)
     tiny.indexed(dist)
     main_publish.main(context(tmp_path))
-    text = "\n".join(said)
+    text = "\n".join(output)
     commands = [line for line in text.splitlines() if re.match("nox|twine|uv|gh", line)]
     assert len(commands) == 4 * 5
     named = {word for line in commands for word in shlex.split(line) if word.startswith("dist/")}
@@ -193,11 +184,11 @@ def test_the_commands_are_for_the_files_that_lie_there(tmp_path: Path, said: lis
     assert text.count("UNTESTED") == 1
 
 
-def test_the_commands_of_one_release(tmp_path: Path, said: list[str]) -> None:
+def test_the_commands_of_one_release(tmp_path: Path, output: list[str]) -> None:
     release = tiny.release(tmp_path / "dist", "hopper", "13.1", ("90-real",))
     main_publish.main(context(tmp_path, "--target", "hopper"))
     wheel = f"dist/hopper/{release.file}"
-    lines = "\n".join(said).splitlines()
+    lines = "\n".join(output).splitlines()
     assert "nox -s publish -- --target hopper --to URL" in lines
     assert f"twine upload --repository-url URL {wheel}" in lines
     assert f"uv publish --publish-url URL {wheel}" in lines
@@ -220,76 +211,66 @@ def test_the_wheels_of_other_pythons_are_published_too(tmp_path: Path) -> None:
     assert lines[-1].startswith(f"gh release upload v0.3.16-cpu {wheels} dist/cpu/SHA256SUMS")
 
 
-def test_a_release_without_a_gpu_has_notes_all_the_same(tmp_path: Path) -> None:
-    release = dataclasses.replace(tiny.release(tmp_path, "cpu", None), files={})
-    assert shlex.split(created(release))[-2:] == ["--notes", f"dist/cpu/{release.file}"]
-    untested = dataclasses.replace(release, tested=False)
-    assert shlex.split(created(untested))[-1].endswith(".whl, UNTESTED on such a GPU")
+@pytest.mark.parametrize(
+    ("documents", "tested", "notes"),
+    [
+        (["SHA256SUMS", "WHEEL.md"], True, ["--notes-file", "dist/cpu/WHEEL.md"]),
+        (["SHA256SUMS", "WHEEL.es.md"], False, ["--notes-file", "dist/cpu/WHEEL.es.md"]),
+        ([], True, ["--notes", f"dist/cpu/{WHEEL}"]),
+        ([], False, ["--notes", f"dist/cpu/{WHEEL}, UNTESTED on such a GPU"]),
+    ],
+)
+def test_the_notes_are_the_wheel_card_if_there_is_one(
+    documents: list[str], tested: bool, notes: list[str], tmp_path: Path
+) -> None:
+    release = tiny.release(tmp_path, "cpu", None, tested=tested)
+    release = dataclasses.replace(release, files=dict.fromkeys(documents, "0" * 64))
+    (line,) = [x for x in main_publish.commands(release) if x.startswith("gh release create")]
+    assert shlex.split(line)[-2:] == notes
 
 
-@pytest.mark.parametrize("card", ["WHEEL.md", "WHEEL.es.md"])
-def test_the_notes_are_the_gpu_in_the_language_there_is(tmp_path: Path, card: str) -> None:
-    release = tiny.release(tmp_path, "cpu", None, tested=False)
-    release = dataclasses.replace(release, files={"SHA256SUMS": "0" * 64, card: "0" * 64})
-    assert created(release).endswith(f"--notes-file dist/cpu/{card}")
+# ---- The server --------------------------------------------------------------------------------
 
-
-def created(release: Release) -> str:
-    return next(
-        line for line in main_publish.commands(release) if line.startswith("gh release create")
-    )
-
-
-# ---- Where it goes ----------------------------------------------------------------------------
-
-
-def test_an_address_goes_to_twine_as_it_is() -> None:
-    place = main_publish.place(URL, "", {})
-    assert (place.url, place.words) == (URL, ("--repository-url", URL))
-    assert (place.user, place.secret) == ("", "")
-
-
-def test_an_address_that_pypirc_has_takes_its_credentials() -> None:
-    place = main_publish.place(URL, PYPIRC, {})
-    assert place.words == ("--repository", "ours")
-    assert (place.user, place.secret) == ("ana", SECRET)
-    place = main_publish.place(URL, PYPIRC, {"TWINE_USERNAME": "eva", "TWINE_PASSWORD": "x"})
-    assert (place.user, place.secret) == ("eva", "x")  # as twine itself does
-
-
-def test_a_name_of_pypirc_will_do() -> None:
-    place = main_publish.place("other", PYPIRC, {})
-    assert (place.url, place.words) == (
-        "https://other.example.org/legacy/",
-        ("--repository", "other"),
-    )
+EVA = {"TWINE_USERNAME": "eva", "TWINE_PASSWORD": "x"}  # which twine also prefers to ~/.pypirc
 
 
 @pytest.mark.parametrize(
-    "to",
+    ("to", "pypirc", "env", "expected"),
     [
-        "nowhere", "wheels.example.org", "ftp://a/b", "file:///x", "", "https://", "http://[x",
-        "https://h:port/",
+        (URL, "", {}, Destination(URL, ("--repository-url", URL))),
+        (URL, PYPIRC, {}, Destination(URL[:-1], ("--repository", "ours"), "ana", SECRET)),
+        (URL, PYPIRC, EVA, Destination(URL[:-1], ("--repository", "ours"), "eva", "x")),
+        ("other", PYPIRC, {}, Destination(OTHER, ("--repository", "other"))),
     ],
-)  # fmt: skip
-def test_what_is_no_server_is_refused(to: str) -> None:
-    with raises("publish-url-invalid") as caught:
-        main_publish.place(to, PYPIRC, {})
-    assert caught.value.evidence == "servers in ~/.pypirc: ours, other"
+)
+def test_the_server_and_its_credentials(
+    to: str, pypirc: str, env: dict[str, str], expected: Destination
+) -> None:
+    found = main_publish.destination(to, pypirc, env)
+    assert found == expected
+    assert SECRET not in repr(found)
+
+
+INVALID = "nowhere wheels.example.org ftp://a/b file:///x https:// http://[x https://h:port/"
+WITH_SECRET = (
+    "https://ana:s3cret@h/ https://ana@h/ ftp://ana:s3cret@h/ ana:s3cret@h "
+    "https://ana:s3cret/more@h/ http://ana:s3cret@[h https://h/?token=s3cret https://h/#s3cret "
+    "ftp://h/?token=s3cret"
+)
 
 
 @pytest.mark.parametrize(
-    "to",
+    ("to", "id_"),
     [
-        f"https://ana:{'s3cret'}@h/", "https://ana@h/", "ftp://ana:s3cret@h/", "ana:s3cret@h",
-        "https://ana:s3cret/more@h/", "http://ana:s3cret@[h", "https://h/?token=s3cret",
-        "https://h/#s3cret", "ftp://h/?token=s3cret",
+        *((to, "publish-url-invalid") for to in ["", *INVALID.split()]),
+        *((to, "publish-url-with-password") for to in WITH_SECRET.split()),
     ],
-)  # fmt: skip
-def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
-    with raises("publish-url-with-password") as caught:
-        main_publish.place(to, "", {})
+)
+def test_an_invalid_address_is_refused(to: str, id_: str) -> None:
+    with raises(id_) as caught:
+        main_publish.destination(to, PYPIRC, {})
     assert "s3cret" not in str(caught.value)
+    assert caught.value.evidence == ("servers in ~/.pypirc: ours, other" if "-i" in id_ else "")
 
 
 @pytest.mark.parametrize(
@@ -301,28 +282,30 @@ def test_credentials_in_the_address_are_refused_and_not_shown(to: str) -> None:
         ("wheels.example.org", "is not the address of a package server"),
     ],
 )
-def test_an_address_in_pypirc_is_as_good_as_any_other(repository: str, words: str) -> None:
+def test_an_invalid_address_in_pypirc_is_refused(repository: str, words: str) -> None:
     text = f"[distutils]\nindex-servers = ours@home\n[ours@home]\nrepository = {repository}\n"
     with pytest.raises(Problem, match=f"ours@home in ~/.pypirc {words}") as caught:
-        main_publish.place("ours@home", text, {})
+        main_publish.destination("ours@home", text, {})
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_broken_pypirc_is_a_problem_that_quotes_none_of_it() -> None:
+@pytest.mark.parametrize("data", [f"password = {SECRET}\n".encode(), b"\xff\xfe", None])
+def test_an_unreadable_pypirc_is_an_error_without_its_content(
+    data: bytes | None, tmp_path: Path
+) -> None:
+    path = tmp_path / ".pypirc"
+    if data is None:  # a folder counts as no file
+        path.mkdir()
+        assert main_publish._pypirc({"HOME": str(tmp_path)}) == ""
+        return
+    path.write_bytes(data)
     with raises("pypirc-unreadable") as caught:
-        main_publish.place(URL, f"password = {SECRET}\n", {})
+        main_publish.destination(URL, main_publish._pypirc({"HOME": str(tmp_path)}), {})
     assert SECRET not in str(caught.value)
     assert caught.value.__cause__ is None
 
 
-def test_a_place_does_not_show_its_password() -> None:
-    assert SECRET not in repr(main_publish.place(URL, PYPIRC, {}))
-
-
-# ---- What reaches twine -----------------------------------------------------------------------
-
-
-def test_twine_gets_credentials_and_no_other_address() -> None:
+def test_twine_gets_credentials_but_no_other_address() -> None:
     env = {
         "HOME": "/h",
         "PATH": "/bin",
@@ -343,21 +326,18 @@ def test_twine_gets_credentials_and_no_other_address() -> None:
 # ---- The upload -------------------------------------------------------------------------------
 
 
-def test_two_wheels_of_one_name_go_nowhere(tmp_path: Path) -> None:
-    tiny.all_cards(tmp_path / "dist")
-    with raises("publish-same-name") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert "nox -s publish -- --target cpu --to URL" in caught.value.remedy
-
-
 class Server:
-    """A server that has some files, seen through twine's answers and its pages."""
+    """Two releases, and a fake server with its pages and with the answers of twine for it."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> None:
+        self.root, self.output = root, output
+        self.old = tiny.release(root / "dist", "cpu", None).file
+        self.new = tiny.release(root / "dist", "cpu+v0.3.36", None, version="0.3.36").file
+        tiny.indexed(root / "dist")
         self.url = URL
         self.has: dict[str, str] = {}  # name -> "same" or "other"
         self.pages = True
-        self.fails: dict[str, str] = {}  # name -> what twine says
+        self.fails: dict[str, str] = {}  # name -> twine's output
         self.uploads: list[str] = []
         self.commands: list[tuple[tuple[str, ...], dict[str, str]]] = []
         monkeypatch.setattr(server_listing, "has", self.state)
@@ -375,16 +355,21 @@ class Server:
         if name in self.fails:
             return Finished(tuple(command), 1, self.fails[name], 1.0)
         if name in self.has:
-            return Finished(tuple(command), 1, twine_says("400 Bad Request"), 1.0)
+            return Finished(tuple(command), 1, twine_error("400 Bad Request"), 1.0)
         self.uploads.append(name)
         self.has[name] = "same"
         return Finished(tuple(command), 0, "Uploading", 1.0)
 
+    def publish(self, *words: str, **env: str) -> None:
+        main_publish.main(context(self.root, *(words or ("--to", URL)), **env))
 
-TO = Place(URL, (), "ana", SECRET)
+    def refuses(self, id_: str, *words: str) -> Problem:
+        with raises(id_) as caught:
+            self.publish(*words)
+        return caught.value
 
 
-def twine_says(status: str, reason: str = "no") -> str:
+def twine_error(status: str, reason: str = "no") -> str:
     pad = " " * 200
     return (
         f"Uploading distributions to {URL}\n\x1b[33mWARNING \x1b[0m Error during upload.{pad}\n"
@@ -393,129 +378,119 @@ def twine_says(status: str, reason: str = "no") -> str:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    return Server(monkeypatch)
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str]) -> Server:
+    return Server(tmp_path, monkeypatch, output)
 
 
-@pytest.fixture
-def two(tmp_path: Path) -> tuple[str, str]:
-    """Two releases whose wheels have names of their own."""
-    old = tiny.release(tmp_path / "dist", "cpu", None)
-    new = tiny.release(tmp_path / "dist", "cpu+v0.3.36", None, version="0.3.36")
-    return old.file, new.file
+def test_two_wheels_with_one_name_are_refused(server: Server) -> None:
+    tiny.all_cards(server.root / "dist")
+    problem = server.refuses("publish-same-name")
+    assert "nox -s publish -- --target cpu --to URL" in problem.remedy
+    assert server.commands == []
 
 
-def test_what_is_missing_is_uploaded_by_twine(
-    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
-) -> None:
-    main_publish.main(context(tmp_path, "--to", URL, TWINE_USERNAME="ana", TWINE_PASSWORD=SECRET))
-    assert server.uploads == list(two)
+def test_missing_files_are_uploaded_by_twine(server: Server) -> None:
+    server.publish("--to", URL, TWINE_USERNAME="ana", TWINE_PASSWORD=SECRET)
+    assert server.uploads == [server.old, server.new]
     words, env = server.commands[0]
-    wheel = str(tmp_path / "dist" / "cpu" / two[0])
+    wheel = str(server.root / "dist" / "cpu" / server.old)
     assert words[1:] == (
         *("upload", "--non-interactive", "--disable-progress-bar", "--repository-url", URL),
         wheel,
     )
     assert env["TWINE_PASSWORD"] == SECRET
-    assert SECRET not in "\n".join([*said, *words])
-    assert said[-1] == f"publish: 2 uploaded, 0 already there, {URL}"
+    assert SECRET not in "\n".join([*server.output, *words])
+    assert server.output[-1] == f"publish: 2 uploaded, 0 already there, {URL}"
+    # No target was needed, and so no probe.
+    assert not (server.root / "build").exists()
+    assert not [line for line in server.output if "rtx50" in line]
 
 
-def test_a_second_run_uploads_only_what_is_missing(
-    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
-) -> None:
+def test_a_second_run_uploads_only_what_is_missing(server: Server) -> None:
     broken = "Traceback\nrequests.exceptions.ConnectionError: ('Connection aborted.', ...)"
-    server.fails[two[1]] = broken
-    with raises("upload-failed") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert "uploads only what is missing" in caught.value.remedy
-    assert server.uploads == [two[0]]
+    server.fails[server.new] = broken
+    assert "uploads only what is missing" in server.refuses("upload-failed").remedy
+    assert server.uploads == [server.old]
     server.fails.clear()
-    main_publish.main(context(tmp_path, "--to", URL))
-    assert server.uploads == list(two)
-    assert said[-1] == f"publish: 1 uploaded, 1 already there, {URL}"
+    server.publish()
+    assert server.uploads == [server.old, server.new]
+    assert server.output[-1] == f"publish: 1 uploaded, 1 already there, {URL}"
 
 
-def test_an_upload_needs_no_target_and_so_no_probe(
-    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
-) -> None:
-    main_publish.main(context(tmp_path, "--to", URL))
-    assert len(server.uploads) == 2
-    assert not (tmp_path / "build").exists()
-    assert not [line for line in said if "rtx50" in line]
-
-
-def test_another_file_of_the_name_stops_it_before_anything_is_uploaded(
-    tmp_path: Path, server: Server, two: tuple[str, str]
-) -> None:
-    server.has[two[1]] = "other"
-    with raises("publish-file-conflict") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert two[1] in caught.value.evidence
-    assert "an index of its own" in caught.value.remedy
+def test_another_file_with_the_name_stops_all_uploads(server: Server) -> None:
+    server.has[server.new] = "other"
+    problem = server.refuses("publish-file-conflict")
+    assert server.new in problem.evidence
+    assert "an index of its own" in problem.remedy
     assert server.commands == []
 
 
-@pytest.mark.parametrize("output", ["409", "ConnectionError: the answer was lost"])
-def test_a_file_that_is_there_after_all_counts_as_done(
-    tmp_path: Path,
-    server: Server,
-    two: tuple[str, str],
-    said: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    output: str,
-) -> None:
-    # Another run was quicker, between the look and the upload; or twine never heard of its success.
-    answers = iter(["unseen", "unseen", "same", "same"])
-    monkeypatch.setattr(server_listing, "has", lambda *_: next(answers))
-    server.fails[two[0]] = twine_says("409 Conflict") if output == "409" else output
-    main_publish.main(context(tmp_path, "--to", URL))
-    assert server.uploads == [two[1]]
-    assert len(server.commands) == 2
-
-
-def test_a_refused_file_that_no_page_shows_is_a_problem(
-    tmp_path: Path, server: Server, two: tuple[str, str]
-) -> None:
-    server.pages = False
-    server.has[two[0]] = "same"
-    with raises("upload-failed"):
-        main_publish.main(context(tmp_path, "--to", URL))
-
-
-def test_an_upload_that_no_page_shows_yet_is_said_to_be_unchecked(
-    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
-) -> None:
-    server.pages = False
-    main_publish.main(context(tmp_path, "--to", URL))
-    assert sum("nothing was compared" in line for line in said) == 2
-
-
-def test_an_upload_that_arrived_as_another_file_is_a_problem(
-    tmp_path: Path, two: tuple[str, str], server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = iter(["unseen", "unseen", "other"])
-    monkeypatch.setattr(server_listing, "has", lambda *_: next(answers))
-    with raises("publish-file-conflict"):
-        main_publish.main(context(tmp_path, "--to", URL))
+UNSEEN = ["unseen", "unseen"]  # the answers for two wheels before the uploads
 
 
 @pytest.mark.parametrize(
-    ("output", "what", "remedy"),
+    ("answers", "twine", "id_"),
+    [
+        # Another run uploaded the file, or only the answer to twine was lost.
+        ([*UNSEEN, "same", "same"], twine_error("409 Conflict"), None),
+        ([*UNSEEN, "same", "same"], "ConnectionError: the answer was lost", None),
+        ([*UNSEEN, "unseen"], twine_error("409 Conflict"), "upload-failed"),
+        ([*UNSEEN, "other"], None, "publish-file-conflict"),
+        # The server stopped after the upload; twine's error is shown.
+        (UNSEEN, "requests.exceptions.ConnectionError: aborted", "upload-failed"),
+    ],
+)
+def test_the_server_is_asked_again_after_an_upload(
+    answers: list[str],
+    twine: str | None,
+    id_: str | None,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states = iter(answers)
+
+    def has(*_: object) -> str:
+        for state in states:
+            return state
+        raise Problem("No server answers.", id="server-unreachable", remedy="start it")
+
+    monkeypatch.setattr(server_listing, "has", has)
+    if twine:
+        server.fails[server.old] = twine
+    if id_:
+        server.refuses(id_)
+    else:
+        server.publish()
+        assert server.uploads == [server.new]
+        assert len(server.commands) == 2
+
+
+def test_an_upload_that_no_page_lists_is_a_warning(server: Server) -> None:
+    server.pages = False
+    server.publish()
+    assert sum("nothing was compared" in line for line in server.output) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "remedy"),
     [
         (
             "ERROR    NonInteractive: Credential not found for username.",
             "asks for a name and a password",
             "TWINE_USERNAME and TWINE_PASSWORD",
         ),
-        (twine_says("401 Unauthorized"), "does not let you upload", "check TWINE_USERNAME"),
-        (twine_says("403 Forbidden"), "does not let you upload", "~/.pypirc"),
-        (twine_says("404 Not Found"), "no index at this address", "docs/package-index.md"),
-        (twine_says("405 Method Not Allowed"), "no index at this address", "docs/package-index.md"),
-        (twine_says("413 Request Entity Too Large"), "too large", "client_max_body_size"),
-        (twine_says("400 Bad Request"), "refuses a.whl", "another index for this GPU"),
-        (twine_says("409 Conflict"), "refuses a.whl", "another index for this GPU"),
-        (twine_says("503 Service Unavailable"), "The server failed", "the server's log"),
+        (twine_error("401 Unauthorized"), "does not let you upload", "check TWINE_USERNAME"),
+        (twine_error("403 Forbidden"), "does not let you upload", "~/.pypirc"),
+        (twine_error("404 Not Found"), "no index at this address", "docs/package-index.md"),
+        (
+            twine_error("405 Method Not Allowed"),
+            "no index at this address",
+            "docs/package-index.md",
+        ),
+        (twine_error("413 Request Entity Too Large"), "too large", "client_max_body_size"),
+        (twine_error("400 Bad Request"), "refuses a.whl", "another index for this GPU"),
+        (twine_error("409 Conflict"), "refuses a.whl", "another index for this GPU"),
+        (twine_error("503 Service Unavailable"), "The server failed", "the server's log"),
         (
             "requests.exceptions.SSLError: CERTIFICATE_VERIFY_FAILED",
             "certificate is not trusted",
@@ -528,91 +503,61 @@ def test_an_upload_that_arrived_as_another_file_is_a_problem(
         ("", "twine failed", "only what is missing"),
     ],
 )
-def test_what_a_failed_upload_stands_for(output: str, what: str, remedy: str) -> None:
-    problem = main_publish.problem(main_publish.readable(output, Place(URL, ())), "a.whl", URL)
+def test_each_failure_of_an_upload_has_its_own_error(text: str, what: str, remedy: str) -> None:
+    text = main_publish.readable_output(text, Destination(URL, ()))
+    problem = main_publish.upload_problem(text, "a.whl", URL)
     assert what in problem.what
     assert remedy in problem.remedy
 
 
-def test_the_evidence_is_what_the_server_said_without_paint_and_password() -> None:
-    text = main_publish.readable(twine_says("409 Conflict", f"exists; you sent {SECRET}"), TO)
-    problem = main_publish.problem(text, "a.whl", URL)
+def test_the_evidence_has_no_colours_and_no_password() -> None:
+    error = twine_error("409 Conflict", f"exists; you sent {SECRET}")
+    text = main_publish.readable_output(error, Destination(URL, (), "ana", SECRET))
+    problem = main_publish.upload_problem(text, "a.whl", URL)
     assert problem.evidence == (
         f"ERROR    HTTPError: 409 Conflict from {URL}\n         exists; you sent ***"
     )
 
 
-def test_an_upload_that_takes_too_long_broke_off(
-    tmp_path: Path, server: Server, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+def test_an_upload_that_takes_too_long_fails(
+    server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = Finished((), 124, "Uploading", 3600.0)
     monkeypatch.setattr(programs, "capture", lambda *_, **__: late)
-    with raises("upload-failed") as caught:
-        main_publish.main(context(tmp_path, "--to", URL))
-    assert "not done after 3600 s" in caught.value.evidence
+    assert "not done after 3600 s" in server.refuses("upload-failed").evidence
 
 
-def test_an_address_with_a_token_is_not_printed(
-    tmp_path: Path, server: Server, two: tuple[str, str], said: list[str]
-) -> None:
+def test_an_address_with_a_token_is_not_printed(server: Server) -> None:
     url = f"{URL}?token=t0psecret"
-    (tmp_path / ".pypirc").write_text(
+    (server.root / ".pypirc").write_text(
         f"[distutils]\nindex-servers = ours\n[ours]\nrepository = {url}\n", encoding="utf-8"
     )
     server.url = url
-    ctx = context(tmp_path, "--to", "ours")
-    main_publish.main(ctx)
-    assert "t0psecret" not in "\n".join(said)
-    assert f"to {URL}?***" in "\n".join(said)
-    server.fails, server.has = {two[0]: twine_says("404 Not Found").replace(URL, url)}, {}
-    with raises("upload-failed") as caught:
-        main_publish.main(ctx)
-    assert "t0psecret" not in str(caught.value)
-    server.fails = {two[0]: "NonInteractive: Credential not found"}
-    with raises("upload-failed") as caught:
-        main_publish.main(ctx)
-    assert "t0psecret" not in str(caught.value)
-    server.has[two[0]] = "other"
-    with raises("publish-file-conflict") as caught:
-        main_publish.main(ctx)
-    assert "t0psecret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("data", [b"\xff\xfe", None], ids=["not-utf-8", "a-folder"])
-def test_a_pypirc_that_is_no_text_is_a_problem_or_none(data: bytes | None, tmp_path: Path) -> None:
-    path = tmp_path / ".pypirc"
-    if data is None:
-        path.mkdir()
-        assert main_publish._pypirc({"HOME": str(tmp_path)}) == ""
-        return
-    path.write_bytes(data)
-    with raises("pypirc-unreadable"):
-        main_publish._pypirc({"HOME": str(tmp_path)})
+    server.publish("--to", "ours")
+    assert f"to {URL}?***" in "\n".join(server.output)
+    shown = server.output
+    for error in (twine_error("404").replace(URL, url), "NonInteractive: Credential not found"):
+        server.fails, server.has = {server.old: error}, {}
+        shown.append(str(server.refuses("upload-failed", "--to", "ours")))
+    server.has[server.old] = "other"
+    shown.append(str(server.refuses("publish-file-conflict", "--to", "ours")))
+    assert "t0psecret" not in "\n".join(shown)
 
 
 @pytest.mark.parametrize(
     "name",
     ["simple/llama-cpp-python/index.html", "contents.json", "index.html", "more.html", "cpu/x.txt"],
 )
-@pytest.mark.parametrize("words", [(), ("--to", URL)])
-def test_pages_that_were_changed_are_not_published(
-    name: str, words: tuple[str, ...], tmp_path: Path, server: Server, said: list[str]
-) -> None:
-    dist = tmp_path / "dist"
-    tiny.release(dist, "cpu", None)
-    tiny.indexed(dist)
-    main_publish.main(context(tmp_path, *words))
-    said.clear()
-    (dist / name).write_text("pip install something-else", encoding="utf-8")
-    server.commands.clear()
-    with raises("publish-dist-changed") as caught:
-        main_publish.main(context(tmp_path, *words))
-    assert name in caught.value.evidence
-    assert "nox -s release -- --target cpu --fresh" in caught.value.remedy
-    assert (said, server.commands) == ([], [])
+@pytest.mark.parametrize("words", [("--target", "cpu"), ("--to", URL)])
+def test_a_changed_dist_is_not_published(name: str, words: tuple[str, ...], server: Server) -> None:
+    (server.root / "dist" / name).write_text("pip install something-else", encoding="utf-8")
+    problem = server.refuses("publish-dist-changed", *words)
+    assert name in problem.evidence
+    assert re.search(r"nox -s release -- --target cpu(,\S+)? --fresh", problem.remedy)
+    assert (server.output, server.commands) == ([], [])
 
 
-def test_a_changed_release_is_written_again_by_the_options_that_it_is_of(tmp_path: Path) -> None:
+def test_the_remedy_writes_changed_releases_with_their_own_options(tmp_path: Path) -> None:
     dist = tmp_path / "dist"
     tiny.release(dist, "cpu", None)
     for name, words in {
@@ -643,17 +588,3 @@ def test_a_changed_release_is_written_again_by_the_options_that_it_is_of(tmp_pat
     assert f"again: {begin} ada --python 3.13 --fresh; or delete" in caught.value.remedy
     (dist / "ada+py3.13" / "release.json").write_text("{}", encoding="utf-8")
     assert remedy("ada+py3.13") == f"delete {dist / 'ada+py3.13'}"
-
-
-def test_a_server_that_is_gone_after_the_upload_does_not_hide_what_twine_says(
-    tmp_path: Path, server: Server, two: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def answers() -> Iterator[str]:
-        yield from ("unseen", "unseen")
-        raise Problem("Nobody answers.", id="server-unreachable", remedy="start it")
-
-    said = answers()
-    monkeypatch.setattr(server_listing, "has", lambda *_: next(said))
-    server.fails[two[0]] = "requests.exceptions.ConnectionError: aborted"
-    with raises("upload-failed"):
-        main_publish.main(context(tmp_path, "--to", URL))

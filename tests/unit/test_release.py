@@ -1,4 +1,4 @@
-"""``release``: what is tested gets documents in dist/, what is not gets reasons, and no place."""
+"""``release``: what it writes into dist/, what it refuses, and what a failure leaves."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from sessions.build.model import Wheel
 from sessions.command_line import child_nox
 from sessions.probe import gpu_choice
 from sessions.release import dist_contents, git_state, main_release
-from sessions.release.evidence import Evidence, Run
+from sessions.release.evidence import Evidence
 from sessions.release.index import builder
 from sessions.release.model import Gate, Release
 from sessions.run import smoke_results
-from sessions.run.model import SmokeReport
 from sessions.shared import disk, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
@@ -40,11 +39,11 @@ HOPPER = fakes.claiming(target="hopper", archs=("90-real",))
 CPU = fakes.cpu_spec(budget_mb=4)
 SPECS = {"rtx50": fakes.claiming(), "hopper": HOPPER, "cpu": CPU}
 NO_DRIVER = {"error": "NVML Shared Library Not Found"}
-Told = pytest.CaptureFixture[str]
+Output = pytest.CaptureFixture[str]
 
 
 def pack(content: str) -> bytes:
-    """A wheel as far as a release reads it: METADATA and the bill of materials."""
+    """A wheel with the members that a release reads: METADATA and the SBOM."""
     members = {
         "llama_cpp/__init__.py": content,
         f"{fakes.INFO}/METADATA": "Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 0.3.16\n"
@@ -62,7 +61,7 @@ def pack(content: str) -> bytes:
 
 @functools.cache
 def released(target: str, content: str) -> Evidence:
-    """All that is known of a wheel with this content that may be released."""
+    """The records of a wheel with this content that may be released."""
     data = pack(content)
     digest = hashlib.sha256(data).hexdigest()
     spec = SPECS[target]
@@ -82,40 +81,36 @@ def released(target: str, content: str) -> Evidence:
     wheel = dataclasses.replace(found.wheel, timing={})
     verdict = checks_digest.verdict(spec, wheel)
     verify = dataclasses.replace(found.verify, fingerprint=verdict)
-    card = gpu_choice.capabilities(spec)
-    gone = () if card else fakes.ON_A_GPU
-    where = {
-        "device": "A GPU" if card else "cpu",
-        "capability": card[0] if card else None,
-        "checks": [check for check in fakes.smoke_checks() if check["id"] not in gone],
-    }
-    text = fakes.report_text(facts, spec.target, **where)
-    run = Run(smoke_results.opened(text, None, digest, "here"), text)
-    on = {key: where[key] for key in ("device", "capability")}
-    ops = (fakes.ops_run(facts, spec, **on),)
-    return dataclasses.replace(found, wheel=wheel, verify=verify, runs=(run,), ops=ops)
+    places = gpu_choice.capabilities(spec)
+    on_gpu = {"device": "A GPU", "capability": places[0] if places else None}
+    device = on_gpu if places else {"device": "cpu", "capability": None}
+    gone = () if places else fakes.ON_A_GPU
+    checks = [check for check in fakes.smoke_checks() if check["id"] not in gone]
+    found = fakes.rerun(found, **device, checks=checks)
+    ops = (fakes.ops_run(facts, spec, **device),)
+    return dataclasses.replace(found, wheel=wheel, verify=verify, ops=ops)
 
 
-_CALLS: dict[Path, list[tuple[list[str], str, list[str]]]] = {}  # what a kept release called
+_CALLS: dict[Path, list[tuple[list[str], str, list[str]]]] = {}  # the calls of a stored release
 
 
 @dataclasses.dataclass
 class World:
-    """A project whose sessions and git are played: what they were told, and what they leave."""
+    """A project with fake child sessions and a fake git; ``calls`` are those of the sessions."""
 
     root: Path
-    kept: Path  # where the projects are that ``after`` copies
+    kept: Path  # the folder with the projects that ``after`` copies
     monkeypatch: pytest.MonkeyPatch
     calls: list[tuple[list[str], str, list[str]]] = dataclasses.field(default_factory=list)
-    codes: dict[str, int] = dataclasses.field(default_factory=dict)  # target -> how it ends
+    codes: dict[str, int] = dataclasses.field(default_factory=dict)  # target -> exit code
     content: str = "one"
-    proven: bool = True
+    proven: bool = True  # verify leaves a smoke report too
     status: str = ""
     head: tuple[int, str] = (0, COMMIT)
     top: str = ""
     origin: str = "https://example.org/b.git"
     cards: tuple[dict[str, Any], ...] | None = ()
-    second: str | None = None  # the content of the wheel that a second build gives
+    second: str | None = None  # the content of the wheel of a second build
     tracked: str = "noxfile.py\0"
     plant: Callable[[Evidence], Evidence] = lambda found: found
     inherited: list[list[str]] = dataclasses.field(default_factory=list)
@@ -144,7 +139,7 @@ class World:
         return code
 
     def leave(self, root: Path, spec: BuildSpec, content: str, *, smoke: bool) -> None:
-        """The wheel and the records of a chain."""
+        """Write the wheel and the records of the sessions."""
         data = pack(content)
         found = self.plant(released(spec.target, content))
         build, wheels = root / "build" / spec.target, root / "wheels" / spec.target
@@ -195,7 +190,7 @@ class World:
         main_release.main(self.context(*words))
 
     def after(self, *words: str) -> None:
-        """What a release leaves in a new project: made once for each command line, then copied."""
+        """The state after this release, which is made once for each command line and copied."""
         kept = self.kept / " ".join(words or ("--target", "rtx50"))
         if kept.exists():
             shutil.copytree(kept, self.root, dirs_exist_ok=True)
@@ -245,29 +240,32 @@ def world(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-PAPERS = [
+DOCUMENTS = [
     "SHA256SUMS", "WHEEL.es.md", "WHEEL.md", "facts.json", "gate.json", NAME, f"{NAME}.metadata",
     "ops-12.0.json", "provenance.intoto.json", "release.json", "report.html", "sbom.cdx.json",
     "smoke-12.0.json", "verify.json", "wheel.json",
 ]  # fmt: skip
 
 
-def test_what_is_tested_is_released_with_all_its_documents(world: World, capsys: Told) -> None:
+def test_a_tested_wheel_is_released_with_all_its_documents(world: World, capsys: Output) -> None:
     world.release()
-    assert sorted(p.name for p in (world.dist / "rtx50").iterdir()) == sorted(PAPERS)
+    assert sorted(p.name for p in (world.dist / "rtx50").iterdir()) == sorted(DOCUMENTS)
     assert world.calls == [(["verify"], "rtx50", [])]
     assert "## rtx50: RELEASE\n" in world.page
     assert (world.dist / "simple" / "llama-cpp-python" / "index.html").exists()
     assert (world.dist / "cu131-sm120" / "simple" / "llama-cpp-python" / "index.html").exists()
     assert disk.is_marked(world.dist)
-    told = capsys.readouterr().out
-    assert "✓ release: rtx50, RELEASE" in told or "+ release: rtx50, RELEASE" in told
-    wheel = (world.dist / "rtx50" / NAME).read_bytes()
-    assert wheel == pack("one")
-    assert world.files("rtx50")["sbom.cdx.json"] == b'{"of": "one"}\n'
+    output = capsys.readouterr().out
+    assert "✓ release: rtx50, RELEASE" in output or "+ release: rtx50, RELEASE" in output
+    files = world.files("rtx50")
+    assert files[NAME] == pack("one")
+    assert files["sbom.cdx.json"] == b'{"of": "one"}\n'
+    card = files["WHEEL.md"].decode()
+    assert f"git clone {world.origin} blackwheel" in card
+    assert card.endswith(", by Ana, 2026-11-28.*\n")
 
 
-def test_its_record_says_what_was_released(world: World) -> None:
+def test_the_record_of_a_release(world: World) -> None:
     world.after()
     found = records.need(world.dist / "rtx50" / "release.json", "release", Release)
     assert found == records.need(world.root / "build/rtx50/release.json", "release", Release)
@@ -284,14 +282,14 @@ def test_its_record_says_what_was_released(world: World) -> None:
 
 
 def sums(world: World) -> dict[str, str]:
-    """What sha256sum --check would compare: the lines that are no comment."""
+    """The digests that sha256sum --check compares."""
     text = world.files("rtx50")["SHA256SUMS"].decode()
     assert text.endswith("\n")
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {name: digest for digest, name in (line.split("  ") for line in lines)}
 
 
-def test_the_list_of_hashes_is_of_every_file_but_those_that_have_it(world: World) -> None:
+def test_sha256sums_has_every_file_except_the_records_of_the_release(world: World) -> None:
     world.after()
     there = world.files("rtx50")
     left_out = {"SHA256SUMS", "release.json", f"{NAME}.metadata"}
@@ -305,12 +303,13 @@ def test_the_list_of_hashes_is_of_every_file_but_those_that_have_it(world: World
 def test_the_same_records_give_the_same_bytes(world: World) -> None:
     world.after()
     before = world.files()
-    world.release()
+    world.release("--allow-untested-gpu")
     assert world.files() == before
+    assert b"UNTESTED" not in b"".join(before.values())
 
 
 @pytest.mark.parametrize(("lang", "there"), [("en", {"WHEEL.md"}), ("es", {"WHEEL.es.md"})])
-def test_the_gpu_is_in_the_language_that_was_asked_for(
+def test_the_wheel_card_is_in_the_requested_language(
     lang: str, there: set[str], world: World
 ) -> None:
     world.release("--lang", lang)
@@ -320,9 +319,7 @@ def test_the_gpu_is_in_the_language_that_was_asked_for(
 # ---- What is not tested ----
 
 
-def test_without_the_gpu_there_is_one_reason_and_nothing_is_released(
-    world: World, capsys: Told
-) -> None:
+def test_without_the_gpu_nothing_is_released(world: World, capsys: Output) -> None:
     world.proven, world.cards = False, None
     problem = world.refused()
     assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
@@ -332,33 +329,21 @@ def test_without_the_gpu_there_is_one_reason_and_nothing_is_released(
     assert "nox -s bundle -- --target rtx50" in world.page
     assert not (world.dist / "simple").exists()
     assert [sessions for sessions, _, _ in world.calls] == [["verify"]]
-    told = capsys.readouterr().out
-    assert "rtx50: smoke was not run here. No NVIDIA driver answers here" in told
+    output = capsys.readouterr().out
+    assert "rtx50: smoke was not run here. No NVIDIA driver answers here" in output
 
 
-def test_with_the_gpu_smoke_is_run(world: World) -> None:
+def test_with_the_gpu_smoke_runs_once(world: World) -> None:
     world.proven, world.cards = False, (fakes.nvml_gpu(),)
     world.release()
-    assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"]]
-
-
-def test_a_report_on_this_wheel_is_not_made_again(world: World) -> None:
-    world.cards = (fakes.nvml_gpu(),)
     world.release()
-    world.release()
-    assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["verify"]]
+    assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"], ["verify"]]
 
 
-def test_a_report_on_the_cpu_is_none_for_a_gpu(world: World) -> None:
+def test_a_report_on_the_cpu_does_not_replace_a_run_on_the_gpu(world: World) -> None:
     world.cards = (fakes.nvml_gpu(),)
     on_cpu: dict[str, Any] = {"device": "cpu", "capability": None}
-
-    def plant(found: Evidence) -> Evidence:
-        if len(world.calls) > 1:
-            return found
-        return fakes.rerun(found, **on_cpu)
-
-    world.plant = plant
+    world.plant = lambda found: fakes.rerun(found, **on_cpu) if len(world.calls) == 1 else found
     world.release()
     assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"]]
 
@@ -371,7 +356,7 @@ def test_a_cpu_target_is_tested_on_the_cpu(world: World) -> None:
     assert (world.dist / "cpu" / "simple" / "llama-cpp-python" / "index.html").exists()
 
 
-def test_untested_is_in_every_paper_where_it_is_allowed(world: World) -> None:
+def test_an_untested_wheel_is_marked_in_every_document(world: World) -> None:
     world.proven, world.cards = False, None
     world.release("--allow-untested-gpu")
     files = world.files("rtx50")
@@ -386,18 +371,13 @@ def test_untested_is_in_every_paper_where_it_is_allowed(world: World) -> None:
     assert files["SHA256SUMS"].startswith(b"# UNTESTED on 12.0\n")
 
 
-def test_a_tested_wheel_is_nowhere_called_untested(world: World) -> None:
-    world.release("--allow-untested-gpu")
-    assert [name for name, data in world.files("rtx50").items() if b"UNTESTED" in data] == []
-
-
-def test_a_report_is_handed_to_smoke(world: World) -> None:
+def test_a_report_is_imported_by_smoke(world: World) -> None:
     world.release("--report", "r.json", "--signers", "keys")
     words = ["--report", "r.json", "--signers", "keys"]
     assert world.calls == [(["smoke"], "rtx50", words)]
 
 
-def test_a_report_is_of_one_target() -> None:
+def test_a_report_needs_exactly_one_target() -> None:
     asked = fakes.parsed("--report", "r", "--target", "rtx50,hopper")
     specs = (fakes.claiming(), HOPPER)
     ctx = fakes.context(Path("/none"), specs=specs)
@@ -408,18 +388,7 @@ def test_a_report_is_of_one_target() -> None:
 # ---- Several targets ----
 
 
-def test_the_release_of_several_goes_on_after_one_that_fails(world: World) -> None:
-    world.codes["rtx50"] = 1
-    problem = world.refused("--target", "rtx50,hopper")
-    assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
-    assert "Records of rtx50 are missing or damaged" in problem.evidence
-    assert not (world.dist / "rtx50").exists()
-    assert (world.dist / "hopper" / NAME).exists()
-    assert "| hopper | RELEASE |" in world.page
-    assert "| rtx50 | NOT RELEASABLE |" in world.page
-
-
-def test_what_was_released_before_stays_beside_it(world: World) -> None:
+def test_releases_one_by_one_and_together_give_the_same_bytes(world: World) -> None:
     world.after("--target", "hopper")
     before = world.files("hopper")
     world.release("--target", "rtx50")
@@ -427,18 +396,13 @@ def test_what_was_released_before_stays_beside_it(world: World) -> None:
     assert "| hopper | RELEASE |" in world.page
     assert "| rtx50 | RELEASE |" in world.page
     assert {"cu131-sm120", "cu131-sm90"} <= {p.name for p in world.dist.iterdir()}
-
-
-def test_one_by_one_and_together_give_the_same_bytes(world: World) -> None:
-    world.after("--target", "hopper")
-    world.release("--target", "rtx50")
     one_by_one = world.files()
     disk.remove(world.dist)
     world.release("--target", "rtx50,hopper")
     assert world.files() == one_by_one
 
 
-def test_a_refusal_keeps_what_was_released_before(world: World, capsys: Told) -> None:
+def test_a_refusal_keeps_the_earlier_release(world: World, capsys: Output) -> None:
     world.after("--target", "rtx50,hopper")
     before = world.files()
     record = (world.root / "build/rtx50/release.json").read_bytes()
@@ -459,21 +423,27 @@ def test_a_refusal_keeps_what_was_released_before(world: World, capsys: Told) ->
     assert "released before" not in world.page
 
 
-def test_a_refusal_of_one_releases_the_other_and_keeps_both(world: World) -> None:
+def test_after_a_target_that_fails_the_others_are_released(world: World) -> None:
     world.after("--target", "rtx50,hopper")
     world.content, world.codes = "two", {"rtx50": 1}
-    world.refused("--target", "rtx50,hopper")
+    problem = world.refused("--target", "rtx50,hopper")
+    assert problem.what == "NOT RELEASABLE: rtx50, for 1 reason."
     assert world.files("rtx50")[NAME] == pack("one")
     assert world.files("hopper")[NAME] == pack("two")
+    assert "| hopper | RELEASE |" in world.page
+    assert "| rtx50 | NOT RELEASABLE |" in world.page
 
 
-def test_a_refusal_with_nothing_released_before_keeps_nothing(world: World) -> None:
-    world.status = " M noxfile.py\n"
-    assert "stays" not in world.refused().evidence
+def test_a_refusal_without_an_earlier_release(world: World) -> None:
+    world.codes["rtx50"] = 1
+    problem = world.refused()
+    assert "Records of rtx50 are missing or damaged" in problem.evidence
+    assert "stays" not in problem.evidence
+    assert not (world.dist / "rtx50").exists()
     assert not (world.root / "build/rtx50/release.json").exists()
 
 
-def test_what_was_changed_is_not_kept_as_a_release(world: World, capsys: Told) -> None:
+def test_a_changed_folder_is_not_kept_as_a_release(world: World, capsys: Output) -> None:
     world.after()
     (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
     before = world.files()
@@ -481,13 +451,6 @@ def test_what_was_changed_is_not_kept_as_a_release(world: World, capsys: Told) -
     assert "stays" not in world.refused("--fresh").evidence
     assert world.files() == before
     assert "dist stays as it is" in capsys.readouterr().out
-
-
-def test_a_new_wheel_takes_the_place_of_the_old(world: World) -> None:
-    world.after()
-    world.content = "two"
-    world.release()
-    assert (world.dist / "rtx50" / NAME).read_bytes() == pack("two")
 
 
 # ---- Tampering ----
@@ -513,7 +476,7 @@ def test_a_new_wheel_takes_the_place_of_the_old(world: World) -> None:
         ("../more/index.html", "not written by release"),
     ],
 )
-def test_changed_names_what_was_tampered_with(name: str, how: str, world: World) -> None:
+def test_changed_names_each_changed_file(name: str, how: str, world: World) -> None:
     world.after()
     path = world.dist / "rtx50" / name
     path.parent.mkdir(exist_ok=True)
@@ -521,14 +484,14 @@ def test_changed_names_what_was_tampered_with(name: str, how: str, world: World)
         path.unlink()
     else:
         path.write_bytes((path.read_bytes() if path.exists() else b"") + b"!")
-    told = f"{path.resolve().relative_to(world.dist).as_posix()}: {how}"
+    output = f"{path.resolve().relative_to(world.dist).as_posix()}: {how}"
     found = dist_contents.changed(world.dist)
-    assert found[:1] == (told,)
+    assert found[:1] == (output,)
     assert len(found) == 1 or how.startswith("damaged")
 
 
 @pytest.mark.parametrize("name", ["rtx50/WHEEL.md", "contents.json"])
-def test_a_release_is_refused_where_dist_was_changed(name: str, world: World, capsys: Told) -> None:
+def test_a_release_is_refused_if_dist_was_changed(name: str, world: World, capsys: Output) -> None:
     world.after()
     path = world.dist / name
     path.write_bytes(path.read_bytes() + b"!")
@@ -536,12 +499,12 @@ def test_a_release_is_refused_where_dist_was_changed(name: str, world: World, ca
     capsys.readouterr()
     problem = world.refused()
     assert problem.evidence == "rtx50: documents: dist/ was changed after release wrote it"
-    told = capsys.readouterr().out
-    assert f"{name}: " + ("damaged" if "json" in name else "changed since it was written") in told
-    assert world.files() == before  # what happened can be looked at
+    output = capsys.readouterr().out
+    assert f"{name}: " + ("damaged" if "json" in name else "changed since it was written") in output
+    assert world.files() == before  # the evidence stays
 
 
-def test_what_was_tampered_with_is_written_anew_when_told_so(world: World, capsys: Told) -> None:
+def test_fresh_writes_changed_files_again(world: World, capsys: Output) -> None:
     world.after()
     before = world.files()
     (world.dist / "rtx50" / "WHEEL.md").write_text("better\n")
@@ -551,84 +514,70 @@ def test_what_was_tampered_with_is_written_anew_when_told_so(world: World, capsy
     capsys.readouterr()
     world.release("--fresh")
     assert world.files() == before
-    told = capsys.readouterr().out
-    assert "dist/ was changed after release wrote it; --fresh writes it again" in told
-    assert "rtx50/WHEEL.md: changed since it was written" in told
+    output = capsys.readouterr().out
+    assert "dist/ was changed after release wrote it; --fresh writes it again" in output
+    assert "rtx50/WHEEL.md: changed since it was written" in output
 
 
-def test_a_paper_of_another_target_that_was_tampered_with_is_noticed(world: World) -> None:
-    world.after("--target", "hopper")
-    (world.dist / "hopper" / "WHEEL.md").write_text("better\n")
-    with raises("dist-changed") as caught:
-        world.release("--target", "rtx50")
-    assert caught.value.evidence == "hopper/WHEEL.md: changed since it was written"
-    assert "nox -s release -- --target hopper --fresh" in caught.value.remedy
-    assert [target for _, target, _ in world.calls] == ["hopper"]  # before any build
-    assert not (world.dist / "rtx50").exists()
-    world.release("--target", "hopper", "--fresh")
-    world.release("--target", "rtx50")
-
-
-def test_where_nothing_says_what_was_written_nothing_of_it_is_thrown_away(world: World) -> None:
+@pytest.mark.parametrize(
+    ("name", "evidence"),
+    [
+        ("hopper/WHEEL.md", "hopper/WHEEL.md: changed since it was written"),
+        ("contents.json", "hopper/"),  # without it everything counts as changed
+    ],
+)
+def test_a_changed_release_of_another_target_is_refused(
+    name: str, evidence: str, world: World
+) -> None:
     world.after("--target", "rtx50,hopper")
-    before = world.files()
-    (world.dist / "contents.json").write_text("{}\n")
-    calls = len(world.calls)
-    with raises("dist-changed"):
+    before, calls = world.files(), len(world.calls)
+    (world.dist / name).write_text("{}\n")
+    with raises("dist-changed") as caught:
         world.release("--target", "rtx50", "--fresh")
-    assert len(world.calls) == calls
+    assert caught.value.evidence.startswith(evidence)
+    assert "nox -s release -- --target hopper --fresh" in caught.value.remedy
+    assert len(world.calls) == calls  # before any build
     assert (world.dist / "hopper" / NAME).exists()
     world.release("--target", "rtx50,hopper", "--fresh")
     assert world.files() == before
 
 
-def test_a_target_whose_folder_was_deleted_is_released_no_longer(world: World) -> None:
+def test_only_released_folders_stay(world: World) -> None:
     world.after("--target", "rtx50,hopper")
+    shutil.rmtree(world.root / "build" / "hopper")  # an earlier release needs no build records
+    (world.dist / "evil").mkdir()
+    (world.dist / "evil" / "index.html").write_text("pip install something-else\n")
+    world.release("--target", "rtx50", "--fresh")
+    assert not (world.dist / "evil").exists()
+    assert (world.dist / "hopper" / NAME).exists()
     shutil.rmtree(world.dist / "hopper")
     world.release("--target", "rtx50")
     assert not (world.dist / "cu131-sm90").exists()
 
 
-def test_what_was_planted_beside_another_target_is_not_taken_over(world: World) -> None:
-    world.after("--target", "hopper")
-    evil = world.dist / "evil"
-    evil.mkdir()
-    (evil / "index.html").write_text("pip install something-else\n")
-    world.release("--target", "rtx50", "--fresh")
-    assert not evil.exists()
-    assert (world.dist / "hopper" / NAME).exists()
-
-
-def test_what_lies_in_dist_is_known_after_all_records_were_cleaned_away(world: World) -> None:
-    world.after("--target", "hopper")
-    shutil.rmtree(world.root / "build" / "hopper")
-    world.release("--target", "rtx50")
-    assert (world.dist / "hopper" / NAME).exists()
-
-
-def test_a_record_that_was_tampered_with_is_noticed(world: World) -> None:
-    def follow(*_: Any, **__: Any) -> int:
-        return 0  # nothing is fixed on the way
-
-    world.release()
-    world.monkeypatch.setattr(child_nox, "follow", follow)
-    path = world.root / "build" / "rtx50" / "verify.json"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace(" × ELF", "0 × ELF"), encoding="utf-8")
-    assert path.read_text(encoding="utf-8") != text
-    problem = world.refused()
-    assert problem.evidence.splitlines() == [
-        "rtx50: records: Records of rtx50 are missing or damaged.",
-        "rtx50: its last release stays in dist/rtx50/",
-    ]
-
-
-def test_a_wheel_that_was_tampered_with_is_noticed(world: World) -> None:
+@pytest.mark.parametrize(
+    ("file", "old", "new", "evidence"),
+    [
+        ("build/rtx50/verify.json", " × ELF", "0 × ELF", "records: Records of rtx50 are missing"),
+        (f"wheels/rtx50/{NAME}", "one", "evil", "wheel: the file is not the one that was built"),
+        (f"wheels/rtx50/{NAME}", "", "", "records: Records of rtx50 are missing or damaged."),
+    ],
+    ids=["record", "wheel", "no-wheel"],
+)
+def test_changed_build_outputs_are_refused(
+    file: str, old: str, new: str, evidence: str, world: World
+) -> None:
     world.after()
-    world.monkeypatch.setattr(child_nox, "follow", lambda *_, **__: 0)
-    (world.root / "wheels" / "rtx50" / NAME).write_bytes(pack("evil"))
-    told = world.refused().evidence
-    assert "wheel: the file is not the one that was built" in told
+    world.monkeypatch.setattr(child_nox, "follow", lambda *_, **__: 0)  # nothing is built again
+    path = world.root / file
+    if old:
+        assert old.encode() in path.read_bytes()
+        path.write_bytes(path.read_bytes().replace(old.encode(), new.encode()))
+    else:
+        path.unlink()
+    problem = world.refused("--reproduce")
+    assert problem.evidence.startswith(f"rtx50: {evidence}")
+    assert problem.evidence.endswith("\nrtx50: its last release stays in dist/rtx50/")
     assert world.files("rtx50")[NAME] == pack("one")
 
 
@@ -641,17 +590,41 @@ def test_a_folder_that_is_not_ours_is_not_touched(world: World) -> None:
     assert world.calls == []
 
 
-def test_an_interrupted_release_leaves_the_old_one(world: World) -> None:
+REPLACE = Path.replace
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def disk_full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def held_by_a_virus_scanner(path: Path, target: Path) -> Path:
+    if path.name == ".dist.part":
+        raise PermissionError(13, "a virus scanner has it open")
+    return REPLACE(path, target)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "fails"),
+    [
+        (builder, "write", interrupted),
+        (shutil, "copyfile", disk_full),
+        (Path, "replace", held_by_a_virus_scanner),
+    ],
+    ids=["interrupt", "full-disk", "rename"],
+)
+def test_a_release_that_fails_leaves_the_old_one(
+    module: object, name: str, fails: Callable[..., object], world: World
+) -> None:
     world.after()
     before = world.files()
     world.content = "two"
-
-    def interrupted(_: Path) -> None:
-        raise KeyboardInterrupt
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, name, fails)
+        with pytest.raises((KeyboardInterrupt, OSError)):
             world.release()
     assert world.files() == before
     world.release()
@@ -659,24 +632,7 @@ def test_an_interrupted_release_leaves_the_old_one(world: World) -> None:
     assert sorted(p.name for p in world.root.iterdir() if "dist" in p.name) == ["dist"]
 
 
-def test_what_stops_a_release_is_not_taken_for_tampering(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.release()
-    world.content = "two"
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "copyfile", full)
-        with pytest.raises(OSError, match="No space"):
-            world.release()
-    world.release()
-    assert world.files("rtx50")[NAME] == pack("two")
-
-
-def test_a_kill_between_the_two_renames_loses_nothing(world: World) -> None:
+def test_a_kill_between_the_two_renames_keeps_earlier_releases(world: World) -> None:
     world.after("--target", "hopper")
     before = world.files()
     world.dist.rename(world.root / ".dist.old")
@@ -690,26 +646,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(world: World) -> None:
     assert sorted(p.name for p in world.root.iterdir() if "dist" in p.name) == ["dist"]
 
 
-def test_a_rename_that_fails_leaves_the_old_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.release()
-    before, replace = world.files(), Path.replace
-
-    def held(path: Path, target: Path) -> Path:
-        if path.name == ".dist.part":
-            raise PermissionError(13, "a virus scanner has it open")
-        return replace(path, target)
-
-    world.content = "two"
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", held)
-        with pytest.raises(PermissionError):
-            world.release()
-    assert world.files() == before
-
-
-def test_what_is_half_deleted_is_not_put_back(
+def test_a_half_deleted_folder_is_not_restored(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.release()
@@ -728,10 +665,10 @@ def test_what_is_half_deleted_is_not_put_back(
     assert NAME in world.files("rtx50")
 
 
-def test_the_targets_are_taken_in_one_order_and_after_all_are_tested(
+def test_targets_are_locked_in_one_order_after_all_tests(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Else two runs could each have what the other waits for.
+    # Otherwise two runs could wait for each other.
     order: list[str] = []
     monkeypatch.setattr(Context, "target_lock", lambda _, target: order.append(target))
     follow = world.follow
@@ -757,9 +694,7 @@ def test_the_targets_are_taken_in_one_order_and_after_all_are_tested(
         ({"top": "/elsewhere"}, "the version of blackwheel is unknown"),
     ],
 )
-def test_the_checkout_must_be_a_clean_one(
-    changes: dict[str, Any], words: str, world: World
-) -> None:
+def test_the_checkout_must_be_clean(changes: dict[str, Any], words: str, world: World) -> None:
     for name, value in changes.items():
         setattr(world, name, value)
     assert f"rtx50: checkout: {words}" in world.refused().evidence
@@ -775,7 +710,7 @@ def test_the_checkout_must_be_a_clean_one(
     ],
 )
 def test_a_checkout_that_changes_during_the_build_is_refused(
-    changes: dict[str, Any], when: str, world: World, capsys: Told
+    changes: dict[str, Any], when: str, world: World, capsys: Output
 ) -> None:
     follow, world.second = world.follow, "one"
 
@@ -789,35 +724,31 @@ def test_a_checkout_that_changes_during_the_build_is_refused(
     world.monkeypatch.setattr(child_nox, "follow", edited)
     problem = world.refused("--reproduce")
     assert "rtx50: checkout:" in problem.evidence
-    told = capsys.readouterr().out
-    assert "it changed meanwhile" in told
-    assert f"before: {COMMIT}" in told
+    output = capsys.readouterr().out
+    assert "it changed meanwhile" in output
+    assert f"before: {COMMIT}" in output
     assert not (world.dist / "rtx50").exists()
 
 
-def test_a_change_that_was_undone_or_is_of_dist_is_none(world: World) -> None:
-    world.after()  # git sees .dist.part of another run
+def test_temporary_folders_of_dist_are_not_changes_of_the_checkout(world: World) -> None:
+    world.after()  # git lists .dist.part of another run
     disk.mark(world.root / ".dist.part")
     world.release()
 
 
-def test_a_time_of_the_callers_is_refused_before_anything_is_built(world: World) -> None:
+def test_source_date_epoch_is_refused_before_anything_is_built(world: World) -> None:
     ctx = world.context()
-    for value, refused in (("1700000000", True), ("", False)):
-        env = {**ctx.env, "SOURCE_DATE_EPOCH": value}
-        if not refused:
-            main_release.main(dataclasses.replace(ctx, env=env))
-            continue
-        with raises("release-source-date-epoch") as caught:
-            main_release.main(dataclasses.replace(ctx, env=env))
-        assert (caught.value.id, caught.value.code) == ("release-source-date-epoch", USAGE)
-        assert world.calls == []
+    env = {**ctx.env, "SOURCE_DATE_EPOCH": "1700000000"}
+    with raises("release-source-date-epoch") as caught:
+        main_release.main(dataclasses.replace(ctx, env=env))
+    assert (caught.value.code, world.calls) == (USAGE, [])
+    main_release.main(dataclasses.replace(ctx, env={**env, "SOURCE_DATE_EPOCH": ""}))
 
 
 # ---- Two architectures ----
 
 
-def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
+def test_each_required_gpu_of_this_machine_is_tested(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = fakes.claiming(archs=("90-real", "120-real"))
@@ -833,26 +764,26 @@ def test_smoke_runs_on_each_gpu_that_is_here_and_needed(
     monkeypatch.setattr(child_nox, "follow", follow)
     wheel = fakes.wheel()
     records.write(ctx.record("wheel"), "wheel", wheel)
-    assert main_release._prove(ctx, ()) == 0
+    assert main_release._test(ctx, ()) == 0
     assert calls == [
         ["verify"],
         *(["smoke", "--device=1"], ["smoke", "--device=0"]),
         *(["ops", "--device=1"], ["ops", "--device=0"]),
     ]
-    # One that is there already is not made again; nor is one without its GPU.
+    # An existing report is not made again, and no report without its GPU.
     report = fakes.report(fakes.evidence())
     records.write(smoke_results.record(ctx.build, "12.0"), "smoke", report)
     calls.clear()
-    assert main_release._prove(ctx, ()) == 0
+    assert main_release._test(ctx, ()) == 0
     assert calls == [
         ["verify"], ["smoke", "--device=1"], ["ops", "--device=1"], ["ops", "--device=0"],
     ]  # fmt: skip
     world.cards, calls[:] = None, []
-    assert main_release._prove(ctx, ()) == 0
+    assert main_release._test(ctx, ()) == 0
     assert calls == [["verify"]]
 
 
-def test_a_warning_of_gits_is_no_commit(world: World) -> None:
+def test_warnings_of_git_are_ignored(world: World) -> None:
     world.head = (0, f"warning: refname 'HEAD' is ambiguous.\n{COMMIT}\n")
     world.top = f"warning: a hint\n{world.root}\n"
     world.release()
@@ -863,23 +794,23 @@ def test_a_warning_of_gits_is_no_commit(world: World) -> None:
 # ---- Twice ----
 
 
-def test_a_second_build_that_gives_the_same_is_said(world: World) -> None:
+def test_the_result_of_a_second_build_is_in_this_and_later_releases(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locks: list[int] = []
+    monkeypatch.setattr(Context, "target_lock", lambda *_: locks.append(len(world.calls)))
     world.second = "one"
     world.release("--reproduce")
+    assert locks == [1]  # the target is locked before the second build
     assert "a second build, from nothing and in another folder, gave the same bytes" in world.page
     (sessions, target, words) = world.calls[1]
     assert (sessions, target) == (["wheel"], "rtx50")
     assert "--cache=none" in words
     assert not (world.root / "build" / "rtx50" / "again").exists()
-
-
-def test_what_a_second_build_gave_is_said_by_later_releases_too(world: World) -> None:
-    world.second = "one"
-    world.release("--reproduce")
     before = world.files()
     world.release()
     assert world.files() == before
-    world.content = "two"  # of this wheel nothing is known
+    world.content = "two"  # no second build of this wheel
     world.release()
     assert "reproduce" not in world.page
     world.refused("--reproduce")
@@ -888,62 +819,42 @@ def test_what_a_second_build_gave_is_said_by_later_releases_too(world: World) ->
     world.release("--reproduce")
 
 
-def test_what_may_not_be_released_is_not_built_twice(world: World, capsys: Told) -> None:
+def test_a_wheel_that_fails_a_check_is_not_built_twice(world: World, capsys: Output) -> None:
     world.second, world.status = "one", "?? x\n"
     world.refused("--reproduce")
     assert [sessions for sessions, _, _ in world.calls] == [["verify"]]
     assert "rtx50: not built a second time" in capsys.readouterr().out
 
 
-def test_a_target_is_this_runs_own_while_it_is_built_twice(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    taken: list[int] = []
-    monkeypatch.setattr(Context, "target_lock", lambda *_: taken.append(len(world.calls)))
-    world.second = "one"
-    world.release("--reproduce")
-    assert taken == [1]
-    assert len(world.calls) == 2
-
-
-def test_a_first_wheel_that_is_gone_is_a_reason(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.release()
-    monkeypatch.setattr(child_nox, "follow", lambda *_, **__: 0)
-    (world.root / "wheels" / "rtx50" / NAME).unlink()
-    assert "records: Records of rtx50 are missing" in world.refused("--reproduce").evidence
-
-
-def test_what_git_lists_and_is_not_there_is_not_left_out(world: World, capsys: Told) -> None:
+def test_a_second_build_needs_every_file_that_git_lists(world: World, capsys: Output) -> None:
     world.tracked = "noxfile.py\0warning: a hint\nsessions/release.py\0"
     world.second = "one"
     world.refused("--reproduce")
     assert "not built again: git ls-files names 'warning: a hint" in capsys.readouterr().out
-    world.release()  # which says nothing of the wheel
+    world.release()  # it is no result about the wheel
 
 
-def test_a_second_build_that_differs_says_in_what_and_is_kept(
-    world: World, capsys: Told, monkeypatch: pytest.MonkeyPatch
+def test_the_differences_of_a_second_build_are_shown(
+    world: World, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
     world.second = "two"
     problem = world.refused("--reproduce")
     assert problem.evidence == "rtx50: reproduce: a second build gave another wheel"
-    told = capsys.readouterr().out
-    assert "llama_cpp/__init__.py: line 1 is 'one', and 'two'" in told
+    output = capsys.readouterr().out
+    assert "llama_cpp/__init__.py: line 1 is 'one', and 'two'" in output
     kept = world.root / "build" / "rtx50" / "again" / "diffoscope.txt"
-    assert f"diffoscope says more: {kept}" in told
+    assert f"diffoscope says more: {kept}" in output
     assert kept.exists()
 
 
-def test_a_second_build_that_fails_is_a_reason(world: World, capsys: Told) -> None:
+def test_a_second_build_that_fails_is_refused(world: World, capsys: Output) -> None:
     problem = world.refused("--reproduce")
     assert "reproduce: a second build gave another wheel" in problem.evidence
     assert "the second build ended with 0 and no wheel" in capsys.readouterr().out
 
 
-def test_the_paths_of_the_caller_hold_in_the_other_folder(world: World, tmp_path: Path) -> None:
+def test_relative_paths_are_valid_in_the_second_build(world: World, tmp_path: Path) -> None:
     world.second = "one"
     compiler = tmp_path / "g++"
     compiler.touch()
@@ -966,9 +877,7 @@ def signing(world: World, code: int, *, writes: bool = True) -> None:
     world.monkeypatch.setattr(programs, "inherit", inherit)
 
 
-def test_sigstore_signs_the_provenance_of_the_wheel_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sigstore_signs_the_provenance_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
     signing(world, 0)
     world.release("--sigstore")
@@ -976,10 +885,10 @@ def test_sigstore_signs_the_provenance_of_the_wheel_once(
     assert command[:2] == ["/usr/bin/sigstore", "attest"]
     assert command[command.index("--predicate-type") + 1] == "https://slsa.dev/provenance/v1"
     assert command[-1] == str(world.root / "wheels" / "rtx50" / NAME)
-    told = json.loads(Path(command[command.index("--predicate") + 1]).read_text())
-    papers = world.files("rtx50")
-    assert told == json.loads(papers["provenance.intoto.json"])["predicate"]
-    assert papers[f"{NAME}.sigstore.json"] == b"1"
+    output = json.loads(Path(command[command.index("--predicate") + 1]).read_text())
+    files = world.files("rtx50")
+    assert output == json.loads(files["provenance.intoto.json"])["predicate"]
+    assert files[f"{NAME}.sigstore.json"] == b"1"
     before = world.files()
     world.release("--sigstore")
     world.release()
@@ -987,55 +896,45 @@ def test_sigstore_signs_the_provenance_of_the_wheel_once(
     assert world.files() == before
 
 
-def test_without_sigstore_it_says_how_to_get_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("program", "code", "writes", "id_"),
+    [
+        ("/usr/bin/sigstore", 1, True, "sigstore-failed"),
+        ("/usr/bin/sigstore", 0, False, "sigstore-failed"),
+        (None, 0, True, "sigstore-missing"),
+    ],
+)
+def test_without_a_signature_nothing_is_released(
+    program: str | None,
+    code: int,
+    writes: bool,
+    id_: str,
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    with raises("sigstore-missing") as caught:
-        world.release("--sigstore")
-    assert caught.value.remedy == "pipx install sigstore"
-    assert not world.dist.exists()
-
-
-@pytest.mark.parametrize(("code", "writes"), [(1, True), (0, False)])
-def test_a_signature_that_was_not_made_stops_the_release(
-    code: int, writes: bool, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name, **_: f"/usr/bin/{name}")
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: program)
     signing(world, code, writes=writes)
-    with raises("sigstore-failed"):
+    with raises(id_):
         world.release("--sigstore")
     assert not world.dist.exists()
 
 
-def test_the_report_and_its_signature_are_handed_on_as_they_are(world: World) -> None:
+def test_reports_and_signatures_are_released_unchanged(world: World) -> None:
     world.after()
     build = world.root / "build" / "rtx50"
     (build / "smoke-report-12.0.json.sig").write_bytes(b"signed\n")
-    world.release()
-    papers = world.files("rtx50")
-    assert papers["smoke-12.0.json"] == (build / "smoke-report-12.0.json").read_bytes()
-    assert papers["smoke-12.0.json.sig"] == b"signed\n"
-    report = records.need(build / "smoke-12.0.json", "smoke", SmokeReport)
-    assert (
-        smoke_results.opened(papers["smoke-12.0.json"].decode(), None, report.sha256, "here")
-        == report
-    )
-
-
-def test_what_was_measured_is_in_the_documents(world: World) -> None:
-    world.after()
-    build = world.root / "build" / "rtx50"
     wheel = records.need(build / "wheel.json", "wheel", Wheel)
     found = fakes.measured(fakes.evidence(fakes.wheel_facts(sha256=wheel.sha256)), "seed")
     assert found.measured is not None
     records.write(build / "bench.json", "bench", found.bench)
     (build / "bench-report.json").write_bytes(found.measured.encode())
     world.release()
-    papers = world.files("rtx50")
-    assert papers["bench.json"] == found.measured.encode()
-    assert b"| seed | generation | 1 |" in papers["WHEEL.md"]
-    assert b"over seed: same" in papers["report.html"]
+    files = world.files("rtx50")
+    assert files["smoke-12.0.json"] == (build / "smoke-report-12.0.json").read_bytes()
+    assert files["smoke-12.0.json.sig"] == b"signed\n"
+    assert files["bench.json"] == found.measured.encode()
+    assert b"| seed | generation | 1 |" in files["WHEEL.md"]
+    assert b"over seed: same" in files["report.html"]
 
 
 # ---- A dry run -----------------------------------------------------------------------------------
@@ -1049,7 +948,9 @@ def state_of(root: Path) -> dict[str, bytes | None]:
 
 
 @pytest.mark.parametrize("released", [False, True])
-def test_a_dry_run_says_each_step_and_does_none(world: World, capsys: Told, released: bool) -> None:
+def test_a_dry_run_prints_each_step_and_does_nothing(
+    world: World, capsys: Output, released: bool
+) -> None:
     if released:
         world.release()
         world.calls.clear()
@@ -1059,23 +960,23 @@ def test_a_dry_run_says_each_step_and_does_none(world: World, capsys: Told, rele
     world.release("--target", "rtx50,cpu", "--dry-run", *words)
     assert (world.calls, world.inherited) == ([], [])
     assert state_of(world.root) == before
-    said = capsys.readouterr().out
-    assert "nox -s verify -- --target rtx50" in said
-    assert f"{'replace' if released else 'write'} dist/rtx50/" in said
-    assert "write dist/cpu/" in said
-    assert "compute capability 12.0" in said or released
-    assert "recorded for this wheel" in said or not released
-    assert "sigstore" in said
-    assert "compare" in said
-    assert "(es)" in said
+    output = capsys.readouterr().out
+    assert "nox -s verify -- --target rtx50" in output
+    assert f"{'replace' if released else 'write'} dist/rtx50/" in output
+    assert "write dist/cpu/" in output
+    assert "compute capability 12.0" in output or released
+    assert "recorded for this wheel" in output or not released
+    assert "sigstore" in output
+    assert "compare" in output
+    assert "(es)" in output
 
 
-def test_a_dry_run_names_the_report_that_it_would_take(world: World, capsys: Told) -> None:
+def test_a_dry_run_names_the_report(world: World, capsys: Output) -> None:
     world.release("--report", "r.json", "--dry-run")
-    said = capsys.readouterr().out
-    assert "r.json" in said
-    assert "sigstore" not in said
-    assert "compare" not in said
+    output = capsys.readouterr().out
+    assert "r.json" in output
+    assert "sigstore" not in output
+    assert "compare" not in output
     assert world.calls == []
 
 
@@ -1089,20 +990,8 @@ def test_a_dry_run_names_the_report_that_it_would_take(world: World, capsys: Tol
         ("", False),
     ],
 )
-def test_read_takes_no_address_that_has_a_secret_or_is_not_public(
+def test_only_public_addresses_without_secrets_are_read(
     world: World, origin: str, shown: bool
 ) -> None:
     world.origin = origin
     assert git_state.read(world.context()).origin == (origin if shown else "")
-
-
-def test_the_card_has_the_address_to_clone_if_there_is_one(world: World) -> None:
-    world.after()
-    card = world.files("rtx50")["WHEEL.md"].decode()
-    assert f"git clone {world.origin} blackwheel" in card
-    assert card.endswith(", by Ana, 2026-11-28.*\n")
-    world.origin = "https://ana:secret@example.org/b.git"
-    world.release()
-    card = world.files("rtx50")["WHEEL.md"].decode()
-    assert "git clone ADDRESS-OF-BLACKWHEEL" in card
-    assert "secret" not in card

@@ -1,4 +1,4 @@
-"""The page of a release: its verdict, every reason with its command, every check."""
+"""RELEASE.md: the result of each target, its checks, and every reason with its fix."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def gate(target: str, *checks: Check, untested: tuple[str, ...] = ()) -> Gate:
 
 
 def rendered(*gates: Gate) -> str:
-    """The page of a run that judged these."""
+    """The page of a run with these results."""
     bad = {g.target: g for g in gates if failed(g.checks)}
     return release_page.render({g.target: g for g in gates if g.target not in bad}, bad)
 
 
-def test_the_verdict_is_that_of_the_checks() -> None:
+def test_the_verdict_comes_from_the_checks() -> None:
     assert release_page.verdict(gate("a", GOOD)) == "RELEASE"
     assert release_page.verdict(gate("a", GOOD, BAD)) == "NOT RELEASABLE"
-    told = release_page.verdict(gate("a", GOOD, WARNED, untested=("12.0",)))
-    assert told == "RELEASE, UNTESTED on 12.0"
+    untested = gate("a", GOOD, WARNED, untested=("12.0",))
+    assert release_page.verdict(untested) == "RELEASE, UNTESTED on 12.0"
 
 
-def test_every_reason_is_there_with_its_command() -> None:
+def test_every_reason_has_its_evidence_and_fix() -> None:
     text = rendered(gate("rtx50", GOOD, BAD, WORSE))
     assert "## rtx50: NOT RELEASABLE" in text
     assert "2 reasons:" in text
@@ -39,14 +39,11 @@ def test_every_reason_is_there_with_its_command() -> None:
     ) in text
     assert "- **source: edited**" in text
     assert "  - fix: nox -s source" in text
-
-
-def test_one_reason_is_one() -> None:
     assert "1 reason:" in rendered(gate("rtx50", GOOD, BAD))
     assert "reason" not in rendered(gate("rtx50", GOOD))
 
 
-def test_every_target_and_every_check_is_on_it() -> None:
+def test_every_target_and_every_check_is_on_the_page() -> None:
     text = rendered(gate("a", GOOD), gate("b", GOOD, BAD), Gate("c", "", "", (), (BAD,)))
     assert "| a | RELEASE | a.whl |" in text
     assert "| b | NOT RELEASABLE | a.whl |" in text
@@ -57,17 +54,17 @@ def test_every_target_and_every_check_is_on_it() -> None:
     assert "| smoke | yes, but | UNTESTED on 12.0 |" in warned
 
 
-def test_what_a_report_says_is_no_markup() -> None:
-    said = "on <b>*A GPU* | [x](y) \x1b[2J"
-    evil = Check("smoke", "fail", f"smoke: {said}", f"# {said}\n- b", said)
-    text = rendered(Gate("a", said, "e" * 64, (), (evil,)))
+def test_text_of_a_report_is_escaped() -> None:
+    hostile = "on <b>*A GPU* | [x](y) \x1b[2J"
+    evil = Check("smoke", "fail", f"smoke: {hostile}", f"# {hostile}\n- b", hostile)
+    text = rendered(Gate("a", hostile, "e" * 64, (), (evil,)))
     shown = r"on &lt;b&gt;\*A GPU\* \| \[x\](y)  \[2J"
     assert text.count(shown) == 5
     assert f"  - \\# {shown}\n" in text
     assert "\x1b" not in text
 
 
-def test_what_was_released_before_a_refusal_is_on_it_with_its_own_verdict() -> None:
+def test_an_earlier_release_is_shown_with_its_own_verdict() -> None:
     before, now = gate("a", GOOD), Gate("a", "b.whl", "f" * 64, (), (BAD,))
     text = release_page.render({"a": before}, {"a": now})
     assert "| a | NOT RELEASABLE | b.whl |\n| a, released before | RELEASE | a.whl |" in text

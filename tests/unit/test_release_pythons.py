@@ -1,4 +1,4 @@
-"""Wheels of other Pythons and reports in a folder: each is taken for what it is of."""
+"""Wheels for other Pythons and imported reports: which of them belong to a release."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIBRARY = "llama_cpp/lib/libllama.so"
 
 
 def pack(path: Path, python: str, *, library: str = "code") -> Path:
-    """A wheel that names a Python where a real one does."""
+    """A wheel that names a Python in the same members as a real one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(LIBRARY, library)
@@ -42,7 +42,7 @@ def pack(path: Path, python: str, *, library: str = "code") -> Path:
 
 
 def other(root: Path, python: str = "3.12", *, library: str = "code", ok: bool = True) -> Path:
-    """What ``matrix`` leaves of one more Python: the wheel, its record, and what verify found."""
+    """What ``matrix`` leaves for one more Python: the wheel, its record, and ``verify.json``."""
     of = spec.choose(TARGETS, fakes.parsed("--target", "rtx50", "--python", python))
     folder = root / "wheels" / of.target
     path = pack(folder / python_tag.name(NAME, python), python, library=library)
@@ -69,7 +69,7 @@ def read(root: Path, *words: str) -> other_pythons.Repacked:
     return other_pythons.read(root, TARGETS, fakes.parsed("--target", "rtx50", *words), base)
 
 
-def test_the_wheels_of_other_pythons_with_the_same_libraries_are_released(tmp_path: Path) -> None:
+def test_wheels_with_the_same_libraries_are_released(tmp_path: Path) -> None:
     paths = (other(tmp_path, "3.10"), other(tmp_path, "3.13"))
     found = read(tmp_path)
     assert [wheel.python for wheel in found.wheels] == ["3.10", "3.13"]
@@ -77,11 +77,8 @@ def test_the_wheels_of_other_pythons_with_the_same_libraries_are_released(tmp_pa
     assert (found.paths, found.faults, found.older) == (paths, (), ())
 
 
-def test_where_matrix_made_none_there_is_none(tmp_path: Path) -> None:
-    assert read(tmp_path) == other_pythons.Repacked()
-
-
 def test_a_wheel_of_another_build_is_left_out_and_named(tmp_path: Path) -> None:
+    assert read(tmp_path) == other_pythons.Repacked()
     path = other(tmp_path, library="older code")
     found = read(tmp_path)
     assert found.wheels == ()
@@ -89,7 +86,7 @@ def test_a_wheel_of_another_build_is_left_out_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["bytes", "record", "gone", "unchecked", "failed", "rules"])
-def test_what_is_not_known_to_be_right_keeps_the_target_back(change: str, tmp_path: Path) -> None:
+def test_a_changed_or_unchecked_wheel_stops_the_release(change: str, tmp_path: Path) -> None:
     path = other(tmp_path, ok=change != "failed")
     verify = next((tmp_path / "build").rglob("verify.json"))
     if change == "bytes":
@@ -110,7 +107,7 @@ def test_what_is_not_known_to_be_right_keeps_the_target_back(change: str, tmp_pa
     assert found.faults[0].startswith("3.12: ")
 
 
-def test_the_gate_names_the_pythons_and_what_is_wrong() -> None:
+def test_the_gate_names_the_pythons_and_the_faults() -> None:
     wheel = PythonWheel("3.12", "a.whl", "0" * 64, 1)
     for repacked, status in (
         (other_pythons.Repacked((wheel,), (Path("a.whl"),)), "ok"),
@@ -120,13 +117,13 @@ def test_the_gate_names_the_pythons_and_what_is_wrong() -> None:
         situation = Situation(
             Checkout("4" * 40, ()), found.wheel, (), 0, allow_untested=True, pythons=repacked
         )
-        (check,) = [c for c in gate.judge(found, situation) if c.id == "pythons"]
+        (check,) = [c for c in gate.evaluate(found, situation) if c.id == "pythons"]
         assert check.status == status
         assert ("3.12" in check.summary) is (status == "ok")
         assert ("3.13: not checked" in check.evidence) is (status == "fail")
 
 
-def test_only_the_metadata_that_names_a_python_may_differ(tmp_path: Path) -> None:
+def test_only_metadata_that_names_a_python_may_differ(tmp_path: Path) -> None:
     one, two = pack(tmp_path / "a.whl", "3.11"), pack(tmp_path / "b.whl", "3.12")
     assert other_pythons.differences(one, two) == []
     with zipfile.ZipFile(two, "a") as archive:
@@ -146,15 +143,13 @@ def report(folder: Path, name: str, **changes: object) -> Path:
     return path
 
 
-def test_each_report_is_found_by_the_wheel_that_it_is_of(tmp_path: Path) -> None:
+def test_reports_are_found_by_their_wheel(tmp_path: Path) -> None:
     one = report(tmp_path, "b.json", sha256="1" * 64, target="ada")
     two = report(tmp_path, "a.json", sha256="2" * 64, target="cpu")
-    operators = tmp_path / "d.json"
-    told = {"sha256": "1" * 64, "target": "ada"}
-    operators.write_text(report_file.text(told, report_file.OPS), encoding="utf-8")
-    measured = tmp_path / "c.json"
-    bench = {"sha256": "1" * 64, "target": "ada"}
-    measured.write_text(report_file.text(bench, report_file.BENCH), encoding="utf-8")
+    operators, measured = tmp_path / "d.json", tmp_path / "c.json"
+    for path, kind in ((operators, report_file.OPS), (measured, report_file.BENCH)):
+        named = {"sha256": "1" * 64, "target": "ada"}
+        path.write_text(report_file.text(named, kind), encoding="utf-8")
     found = remote_reports.read(tmp_path)
     assert [(r.path, r.session) for r in remote_reports.of(found, "1" * 64)] == [
         (one, "smoke"),
@@ -183,9 +178,9 @@ def test_a_file_that_is_not_a_report_is_refused(text: str, tmp_path: Path) -> No
 
 def test_a_report_that_was_changed_is_refused(tmp_path: Path) -> None:
     path = report(tmp_path, "a.json")
-    told = json.loads(path.read_text(encoding="utf-8"))
-    told["report"]["sha256"] = "5" * 64
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["report"]["sha256"] = "5" * 64
+    path.write_text(json.dumps(content))
     with raises("reports-not-a-report") as caught:
         remote_reports.read(tmp_path)
     assert "digest" in caught.value.evidence

@@ -1,4 +1,4 @@
-"""Reading a server's pages; what a server answers is tested with real ones (integration)."""
+"""Reading the pages of a package server; the integration tests use real servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sessions.release import server_listing
 from tests.problems import raises
 
 
-def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
+def test_links_are_found_in_every_spelling() -> None:
     page = (
         '<A HREF="a.whl#sha256=1">a</A><a class=x href=b.whl>b</a> <a name="c">c</a> <img src="d">'
         "<a data-requires-python='&gt;=3' href='../f/e%2B1.whl?x=1&amp;y=2'>e</a><a href>"
@@ -33,14 +33,14 @@ def test_every_link_of_a_page_is_found_however_it_is_written() -> None:
         "<a b= ", "<a >", "<a '>", "<a b>", "<a ''>",
     ],
 )  # fmt: skip
-def test_a_hostile_page_takes_no_longer_than_its_length(unit: str) -> None:
+def test_a_hostile_page_is_read_in_linear_time(unit: str) -> None:
     page = unit * (160_000 // len(unit))
     begun = time.process_time()
     assert list(server_listing.links(page)) == []
-    assert time.process_time() - begun < 4  # of these, Python's HTML parser takes minutes
+    assert time.process_time() - begun < 4  # Python's HTML parser takes minutes for these pages
 
 
-def test_a_page_of_too_many_links_is_not_read() -> None:
+def test_a_page_with_too_many_links_is_refused() -> None:
     with pytest.raises(ValueError, match="more than 50000 links"):
         list(server_listing.links("<a href=x>" * 50_001))
 
@@ -60,9 +60,9 @@ def test_a_redirect_to_another_server_is_not_followed(target: str, follows: bool
     request = urllib.request.Request("http://h:1/simple/")
     handler = server_listing._SameOrigin()
     if follows:
-        made = handler.redirect_request(request, None, 302, "", Message(), target)
-        assert made is not None
-        assert made.full_url == target
+        redirected = handler.redirect_request(request, None, 302, "", Message(), target)
+        assert redirected is not None
+        assert redirected.full_url == target
     else:
         with pytest.raises(urllib.error.HTTPError):
             handler.redirect_request(request, None, 302, "", Message(), target)
@@ -76,7 +76,7 @@ def test_a_server_does_not_show_its_secrets() -> None:
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_proxy_that_reaches_nobody_is_said_to_be_that(
+def test_a_proxy_without_a_server_is_named(
     status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(server: server_listing.Server, url: str) -> None:

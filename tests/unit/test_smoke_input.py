@@ -109,7 +109,7 @@ def test_whether_a_run_needs_a_gpu(
     words: tuple[str, ...], changes: dict[str, Any], wanted: bool, tmp_path: Path
 ) -> None:
     named: dict[str, Any] = {"asked": frozenset({"smoke"}), **changes}
-    assert gpu_choice.wants_card(fakes.context(tmp_path, *words, **named)) is wanted
+    assert gpu_choice.needs_gpu(fakes.context(tmp_path, *words, **named)) is wanted
 
 
 ADA = fakes.nvml_gpu(compute_capability="8.9")
@@ -135,7 +135,7 @@ def test_the_gpu_of_a_run(
     tmp_path: Path,
 ) -> None:
     ctx = fakes.context(tmp_path, *words, session="smoke", env=env)
-    found = gpu_choice.card_for(ctx, fakes.nvml(first, SECOND))
+    found = gpu_choice.gpu_for(ctx, fakes.nvml(first, SECOND))
     assert {name: found[name] for name in expected} == expected
 
 
@@ -152,13 +152,13 @@ def test_without_a_usable_gpu_there_is_a_problem(
     env: dict[str, str], nvml: dict[str, Any], tmp_path: Path
 ) -> None:
     with raises("gpu-not-usable"):
-        gpu_choice.card_for(fakes.context(tmp_path, env=env), nvml)
+        gpu_choice.gpu_for(fakes.context(tmp_path, env=env), nvml)
 
 
 def remedy(ctx: Context, nvml: dict[str, Any]) -> str:
     """The remedy of the problem that there is no usable GPU."""
     with raises("gpu-not-usable") as caught:
-        gpu_choice.card_for(ctx, nvml)
+        gpu_choice.gpu_for(ctx, nvml)
     return caught.value.remedy
 
 

@@ -1,4 +1,4 @@
-"""The drawing of a build: rows, places and a scale."""
+"""The timeline drawing of a build: rows, positions and a scale."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sessions.release.documents import timeline_chart
 from tests import evidence
 
 
-def made(*steps: tuple[str, int, int], critical: tuple[str, ...] = ()) -> Timeline:
+def timeline(*steps: tuple[str, int, int], critical: tuple[str, ...] = ()) -> Timeline:
     kind: StepKind = "c++"
     found = tuple(BuildStep(name, kind, start, end) for name, start, end in steps)
     return Timeline("2026-11-18T11:06:40Z", 2, 0, {}, found, critical)
 
 
-def test_a_step_takes_the_first_row_that_is_free() -> None:
-    line = made(("a", 0, 10), ("b", 0, 30), ("c", 10, 20), ("d", 15, 40), ("e", 30, 35))
+def test_a_step_is_in_the_first_free_row() -> None:
+    line = timeline(("a", 0, 10), ("b", 0, 30), ("c", 10, 20), ("d", 15, 40), ("e", 30, 35))
     rows = {bar.step.output: bar.row for bar in timeline_chart.bars(line)}
     assert rows == {"a": 0, "b": 1, "c": 0, "d": 2, "e": 0}
 
 
-def test_no_two_steps_of_a_row_overlap_and_none_reaches_outside() -> None:
+def test_steps_of_a_row_do_not_overlap() -> None:
     drawn = timeline_chart.bars(evidence.cold())
     assert max(bar.row for bar in drawn) == 1  # two jobs
     for row in (0, 1):
@@ -33,19 +33,21 @@ def test_no_two_steps_of_a_row_overlap_and_none_reaches_outside() -> None:
     assert max(bar.left + bar.width for bar in drawn) == pytest.approx(100)
 
 
-def test_places_are_percent_of_the_whole_time() -> None:
-    (first, second) = timeline_chart.bars(made(("a", 100, 150), ("b", 150, 300), critical=("b",)))
+def test_positions_are_percent_of_the_time() -> None:
+    (first, second) = timeline_chart.bars(
+        timeline(("a", 100, 150), ("b", 150, 300), critical=("b",))
+    )
     assert (first.left, first.width, first.critical) == (0, 25, False)
     assert (second.left, second.width, second.critical) == (25, 75, True)
 
 
-def test_one_step_of_no_time_can_be_drawn() -> None:
-    (bar,) = timeline_chart.bars(made(("a", 5, 5)))
+def test_a_step_without_duration_can_be_drawn() -> None:
+    (bar,) = timeline_chart.bars(timeline(("a", 5, 5)))
     assert (bar.left, bar.width) == (0, 0)
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "said"),
+    ("milliseconds", "texts"),
     [
         (340, ["0 s", "0.1 s", "0.2 s", "0.3 s"]),
         (6387, ["0 s", "2 s", "4 s", "6 s"]),
@@ -56,9 +58,9 @@ def test_one_step_of_no_time_can_be_drawn() -> None:
         (1, ["0 s"]),
     ],
 )
-def test_a_scale_is_round_and_not_crowded(milliseconds: int, said: list[str]) -> None:
+def test_a_scale_has_few_round_marks(milliseconds: int, texts: list[str]) -> None:
     marks = timeline_chart.marks(milliseconds)
-    assert [text for _, text in marks] == said
+    assert [text for _, text in marks] == texts
     assert all(0 <= at <= 100.0001 for at, _ in marks)
 
 
@@ -73,7 +75,7 @@ def test_kinds_and_longest_steps_are_summed_and_sorted() -> None:
     assert took[0] == max(step.end - step.start for step in line.steps)
 
 
-def test_the_chain_is_in_the_order_of_the_path() -> None:
+def test_the_critical_path_is_in_order() -> None:
     line = evidence.cold()
     assert tuple(step.output for step in timeline_chart.chain(line)) == line.critical
 
@@ -87,5 +89,5 @@ def test_the_chain_is_in_the_order_of_the_path() -> None:
         ("llama.dll", "llama.dll"),
     ],
 )
-def test_a_step_is_called_by_its_file(output: str, name: str) -> None:
+def test_a_step_has_the_name_of_its_file(output: str, name: str) -> None:
     assert timeline_chart.name(output) == name

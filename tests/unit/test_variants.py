@@ -1,4 +1,4 @@
-"""Variant wheels: the plain wheel and what says its GPU, nothing else."""
+"""Variant wheels: they equal the plain wheel, except for variant.json and RECORD."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ INFO = "llama_cpp_python-0.3.16.dist-info"
         ("13.1", ("120-real",), "13.0", ["120_real"]),
         ("13.1", ("120a-real",), "13.0", ["120_real"]),
         ("12.8", ("89-real", "86-real"), "12.0", ["86_real", "89_real"]),
-        # PTX is compiled by the driver: it must know that CUDA version.
+        # The driver compiles PTX, so it must support that CUDA version.
         ("13.1", ("100",), "13.1", ["100_real", "100_virtual"]),
         ("13.1", ("86-real", "90-virtual"), "13.1", ["86_real", "90_virtual"]),
     ],
 )
-def test_what_a_machine_must_have(
+def test_the_required_properties(
     cuda: str, archs: tuple[str, ...], driver: str, sm: list[str]
 ) -> None:
     assert variants.properties(cuda, archs) == {
@@ -49,14 +49,16 @@ def plain(tmp_path: Path) -> Path:
     return path
 
 
-def made(plain: Path, folder: Path) -> Path:
+def variant_of(plain: Path, folder: Path) -> Path:
     folder.mkdir()
     needs = variants.properties("13.1", ("120-real",))
     return variants.make(plain, folder, "cu131_sm120", needs)
 
 
-def test_a_variant_wheel_is_the_plain_one_and_variant_json(plain: Path, tmp_path: Path) -> None:
-    path = made(plain, tmp_path / "out")
+def test_a_variant_wheel_differs_only_in_variant_json_and_record(
+    plain: Path, tmp_path: Path
+) -> None:
+    path = variant_of(plain, tmp_path / "out")
     assert path.name == f"llama_cpp_python-0.3.16-{tiny.TAG}-cu131_sm120.whl"
     with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path) as new:
         names = [i.filename for i in new.infolist()]
@@ -69,14 +71,14 @@ def test_a_variant_wheel_is_the_plain_one_and_variant_json(plain: Path, tmp_path
                 assert getattr(after, part) == getattr(before, part)
             if before.filename != f"{INFO}/RECORD":
                 assert new.read(after) == old.read(before)
-        told = json.loads(new.read(added))
-    assert list(told["variants"]) == ["cu131_sm120"]
-    assert told["default-priorities"]["namespace"] == list(told["providers"]) == ["nvidia"]
+        content = json.loads(new.read(added))
+    assert list(content["variants"]) == ["cu131_sm120"]
+    assert content["default-priorities"]["namespace"] == list(content["providers"]) == ["nvidia"]
 
 
-def test_its_record_has_every_member(tmp_path: Path) -> None:
+def test_record_has_every_member(tmp_path: Path) -> None:
     plain = tiny.wheel(tmp_path / "plain", "rtx50")
-    with zipfile.ZipFile(made(plain, tmp_path / "out")) as archive:
+    with zipfile.ZipFile(variant_of(plain, tmp_path / "out")) as archive:
         texts = {name: archive.read(name) for name in archive.namelist()}
     sizes = {name: len(text) for name, text in texts.items()}
     digests = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
@@ -86,18 +88,18 @@ def test_its_record_has_every_member(tmp_path: Path) -> None:
     assert list(metadata.record_problems(texts, sizes, digests)) != []  # and it is looked at
 
 
-def test_it_is_the_same_to_the_byte_at_another_time(
+def test_a_variant_wheel_is_reproducible(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = made(plain, tmp_path / "first").read_bytes()
+    first = variant_of(plain, tmp_path / "first").read_bytes()
     monkeypatch.setattr(time, "time", lambda: 4e9)
     monkeypatch.setattr(time, "localtime", lambda *_: time.gmtime(4e9))
-    assert made(plain, tmp_path / "second").read_bytes() == first
+    assert variant_of(plain, tmp_path / "second").read_bytes() == first
 
 
-def test_a_wheel_without_a_record_is_not_packed_again(tmp_path: Path) -> None:
+def test_a_wheel_without_record_is_refused(tmp_path: Path) -> None:
     path = tmp_path / f"llama_cpp_python-0.3.16-{tiny.TAG}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("llama_cpp/__init__.py", "")
     with pytest.raises(KeyError, match="RECORD"):
-        made(path, tmp_path / "out")
+        variant_of(path, tmp_path / "out")

@@ -1,11 +1,9 @@
-"""A dist/ of Windows and one of Linux in one index, made and installed from on both systems."""
+"""One index of a Windows dist/ and a Linux dist/, written on Windows, used on both systems."""
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +25,7 @@ WORDS = ("--no-deps", "--index-url")
 
 @pytest.fixture(scope="module")
 def linux_wheel() -> Path:
-    """The CPU's wheel as ``nox -s wheel -- --target cpu`` left it."""
+    """The wheel of ``nox -s wheel -- --target cpu``."""
     folder = ROOT / "wheels" / "cpu"
     record = records.read(folder / "wheel.json", "wheel", Wheel)
     if record is None or not (folder / record.file).is_file():
@@ -36,7 +34,7 @@ def linux_wheel() -> Path:
 
 
 def released(dist: Path, wheel: Path) -> Path:
-    """What ``release`` leaves of a CPU wheel."""
+    """A ``dist/`` with the release of a CPU wheel."""
     if dist.exists():
         disk.remove(dist)
     disk.mark(dist)
@@ -47,7 +45,7 @@ def released(dist: Path, wheel: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def site(lab: Lab, project: Path, wheel: Path, linux_wheel: Path) -> Path:
-    """The index of both, by the session in the Windows Python."""
+    """The index of both, written by the session in the Windows Python."""
     top = lab.drive / "of two systems"
     linux, windows = released(top / "linux", linux_wheel), released(top / "windows", wheel)
     folders = map(lab.windows, (linux, windows))
@@ -63,13 +61,13 @@ def url(site: Path) -> Iterator[str]:
 
 
 def installed(packages: Path, wheel: Path) -> bool:
-    """Whether this wheel was installed, by the tags in its own metadata."""
+    """Whether this wheel is installed, according to the tags in the installed metadata."""
     (metadata,) = packages.glob("llama_cpp_python-*.dist-info/WHEEL")
     found = re.findall(r"^Tag: (.*)$", metadata.read_text(encoding="utf-8"), re.MULTILINE)
     return set(found) == {str(tag) for tag in parse_wheel_filename(wheel.name)[3]}
 
 
-def test_the_index_that_windows_made_is_whole_on_linux(
+def test_the_index_written_on_windows_is_complete_on_linux(
     site: Path, wheel: Path, linux_wheel: Path
 ) -> None:
     assert dist_contents.changed(site) == ()
@@ -83,24 +81,13 @@ def test_the_index_that_windows_made_is_whole_on_linux(
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
-def test_linux_gets_the_wheel_for_linux(
+def test_linux_installs_the_wheel_for_linux(
     installer: str, url: str, linux_wheel: Path, tmp_path: Path
 ) -> None:
-    venv = tmp_path / "v"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-    python = str(venv / "bin" / "python")
-    tools = {
-        "pip": [sys.executable, "-m", "pip", "--python", python, "install", "--no-cache-dir"],
-        "uv": [
-            *(str(Path(sys.executable).with_name("uv")), "pip", "install", "--no-cache"),
-            *("--python", python),
-        ],
-    }
-    done = subprocess.run(
-        [*tools[installer], *WORDS, url, PROJECT], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (packages,) = venv.glob("lib/*/site-packages")
+    venv = servers.venv(tmp_path / "v")
+    tool = venv.pip if installer == "pip" else venv.uv
+    servers.succeeded(tool("install", *WORDS, url, PROJECT))
+    (packages,) = tmp_path.glob("v/lib/*/site-packages")
     assert installed(packages, linux_wheel)
     assert (packages / "llama_cpp" / "lib" / "libllama.so").is_file()
 
@@ -124,7 +111,7 @@ def windows_venv(lab: Lab) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("installer", ["pip", "uv"])
-def test_windows_gets_the_wheel_for_windows(
+def test_windows_installs_the_wheel_for_windows(
     installer: str, url: str, wheel: Path, lab: Lab, windows_venv: Path
 ) -> None:
     python = windows_venv / "Scripts" / "python.exe"

@@ -1,1 +1,1 @@
-"""The documents of a release, made from records."""
+"""The documents of a release, rendered from records."""

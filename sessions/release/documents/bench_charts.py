@@ -1,4 +1,4 @@
-"""What a benchmark says, as charts for the page and as lines for the card. Pure."""
+"""The results of a benchmark: charts for the report page, rows for the wheel card. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sessions.run.model import BenchReport
 
 @dataclass(frozen=True)
 class Comparison:
-    """The target's wheel over another in one thing: the median of the rounds' ratios."""
+    """The target's wheel divided by another one in one metric: the median of the rounds."""
 
     other: str
     metric: str
@@ -22,8 +22,9 @@ class Comparison:
 
 
 def charts(report: BenchReport) -> list[Chart]:
-    """A chart for each thing that was measured: against every other wheel, or alone."""
-    return [_chart(report, metric) for metric in bench_results.METRICS if metric in _own(report)]
+    """A chart for each measured metric: ratios to the other wheels, or this wheel's own value."""
+    measured = report.wheels[0].values
+    return [_chart(report, metric) for metric in bench_results.METRICS if metric in measured]
 
 
 def _chart(report: BenchReport, metric: str) -> Chart:
@@ -33,25 +34,21 @@ def _chart(report: BenchReport, metric: str) -> Chart:
         for wheel in report.wheels
         if metric in wheel.values
     ]
-    told = f"On {report.device}, {report.rounds} alternating rounds; medians: {', '.join(medians)}."
+    note = f"On {report.device}, {report.rounds} alternating rounds; medians: {', '.join(medians)}."
     compared = [item for item in report.ratios if item.metric == metric]
     if not compared:
-        (this,) = report.wheels[:1]
+        this = report.wheels[0]
         bar = Bar(this.label, statistics.median(this.values[metric]))
-        return Chart(title, unit, (bar,), told)
+        return Chart(title, unit, (bar,), note)
     bars = tuple(
         Bar(f"over {item.baseline}: {item.verdict}", item.ratio, item.low, item.high)
         for item in compared
     )
-    return Chart(title, f"ratio, {better} is better", bars, told, 1.0)
-
-
-def _own(report: BenchReport) -> dict[str, tuple[float, ...]]:
-    return report.wheels[0].values
+    return Chart(title, f"ratio, {better} is better", bars, note, 1.0)
 
 
 def comparisons(report: BenchReport) -> list[Comparison]:
-    """Every ratio, as the card shows it."""
+    """Every ratio, formatted for the wheel card."""
     return [
         Comparison(
             other=item.baseline,

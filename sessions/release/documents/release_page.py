@@ -1,4 +1,4 @@
-"""The one page of a release: RELEASE or NOT RELEASABLE, with every reason and its command. Pure."""
+"""Renders RELEASE.md: for each target RELEASE or NOT RELEASABLE, the checks and the fixes. Pure."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _MARKS = {"ok": "yes", "warn": "yes, but", "fail": "**no**"}
 
 
 def verdict(gate: Gate) -> str:
-    """RELEASE, RELEASE, UNTESTED on …, or NOT RELEASABLE."""
+    """The result in one word: RELEASE, RELEASE, UNTESTED on …, or NOT RELEASABLE."""
     if failed(gate.checks):
         return NOT
     return f"RELEASE, UNTESTED on {', '.join(gate.untested)}" if gate.untested else "RELEASE"
 
 
 def render(released: Mapping[str, Gate], refused: Mapping[str, Gate]) -> str:
-    """The page, in Markdown: what is in dist/ by target, and what was refused in this run.
+    """The page in Markdown: the releases in dist/, and the targets that this run refused.
 
-    A target can be in both: what was released of it before stays where a newer wheel is refused.
+    A target can be in both: if a newer wheel is refused, the earlier release stays.
     """
     shown = [
         (gate, f"{name}, released before" if name in refused and gates is released else name)
@@ -39,15 +39,15 @@ def render(released: Mapping[str, Gate], refused: Mapping[str, Gate]) -> str:
         lines += [f"SHA-256 `{gate.sha256}`", ""] if gate.sha256 else []
         reasons = failed(gate.checks)
         if reasons:
-            said = "reason" if len(reasons) == 1 else "reasons"
-            lines += [f"{len(reasons)} {said}:", "", *(_reason(check) for check in reasons), ""]
+            noun = "reason" if len(reasons) == 1 else "reasons"
+            lines += [f"{len(reasons)} {noun}:", "", *(_reason(check) for check in reasons), ""]
         lines += ["| check | passed | found |", "| --- | --- | --- |"]
         lines += [_row(check) for check in gate.checks]
     return "\n".join(lines) + "\n"
 
 
 def _reason(check: Check) -> str:
-    evidence = "".join(f"\n  - {plain(told)}" for told in check.evidence.splitlines())
+    evidence = "".join(f"\n  - {plain(text)}" for text in check.evidence.splitlines())
     return f"- **{plain(check.summary)}**{evidence}\n  - fix: {plain(check.remedy)}"
 
 
@@ -57,11 +57,11 @@ def _row(check: Check) -> str:
 
 
 def plain(text: object) -> str:
-    """A text in Markdown that shows as it is, on one line and inside a table too."""
+    """A text for Markdown without any markup, on one line."""
     shown = html.escape(line(text), quote=False)  # with entities: not all know "\\<"
     return re.sub(r"[\\`*\[\]|#~]", r"\\\g<0>", shown)
 
 
 def line(text: object) -> str:
-    """A text without what ends a line, commands a terminal or turns the direction of writing."""
+    """A text on one line, without control characters and without changes of text direction."""
     return "".join(c if c.isprintable() else " " for c in str(text))

@@ -1,6 +1,6 @@
-"""One HTML page that shows a release: its checks, its answers, what it is made of, its build.
+"""Renders report.html: the checks, test results, contents and build of a wheel, from records.
 
-Made from records only. It holds all it needs: no script, no font, nothing from a network.
+The page needs no other file, no script and no network.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import jinja2
 
 from sessions.build.ninja_log import summary
 from sessions.release.documents import requirements, templating, timeline_chart
-from sessions.release.evidence import Evidence, ran, refuted, unproven
+from sessions.release.evidence import Evidence, failed_runs, runs_of_wheel, untested_places
 from sessions.release.provenance import neutral
 from sessions.run import smoke_results
 from sessions.run.model import SmokeReport
 from sessions.shared import console, knowledge
 
-KERNELS = 12  # families in the table; the others are summed up
-LONGEST = 10  # steps in the table; all are in the one below it
+KERNELS = 12  # families in the table; the last row is the sum of the others
+LONGEST = 10  # steps in the table of the longest ones
 ROW_HEIGHTS = (34, 300)  # pixels: of a row of the timeline; of all rows together
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of a chart, with its interval of confidence where there is one."""
+    """One bar of a chart, with its confidence interval if there is one."""
 
     name: str
     value: float
@@ -39,7 +39,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Chart:
-    """Things measured alike. ``reference`` is a value to compare with: 1 for ratios."""
+    """Bars of one unit. ``reference`` is a value to compare with: 1 for ratios."""
 
     title: str
     unit: str
@@ -50,7 +50,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Shown:
-    """A run as the page shows it. ``key`` ends the ids of its elements: "" for the first run."""
+    """A run on the page. ``key`` is the suffix of its HTML ids: "" for the first run."""
 
     key: str
     report: SmokeReport
@@ -60,7 +60,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a whole: of the wheel, or of the machine code."""
+    """A part of the wheel or of its machine code."""
 
     name: str
     size: int  # bytes
@@ -69,7 +69,7 @@ class Part:
 
 
 def render(found: Evidence, commit: str, bench: Sequence[Chart] = ()) -> str:
-    """The page. ``commit`` is that of this project, ``bench`` what was measured of its speed."""
+    """The page. ``commit`` is the commit of blackwheel; ``bench`` are the charts of a benchmark."""
     return _template().render(view(found, commit, bench))
 
 
@@ -99,7 +99,7 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
             signed=run.signature is not None,
             answers=answers(run.report),
         )
-        for number, run in enumerate(ran(found), 1)
+        for number, run in enumerate(runs_of_wheel(found), 1)
     ]
     tables = [run.answers for run in runs]
     checks = [check for group in found.verify.groups for check in group.checks]
@@ -117,7 +117,7 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
             default=None,
         ),
         "verdict": verdict(found),
-        "untested": unproven(found),
+        "untested": untested_places(found),
         "about": about(),
         "counts": Counter(check.status for check in proofs),
         "checks": checks,
@@ -134,26 +134,26 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
 
 
 def verdict(found: Evidence) -> str:
-    """In one word: "RELEASE", "UNTESTED", or "FAILED" where a check did not hold."""
+    """The result: "RELEASE", "UNTESTED", or "FAILED" if a check failed or there is none."""
     checks = [check for group in found.verify.groups for check in group.checks]
     bad = [check for check in checks if check.status == "fail"]
-    if bad or not checks or found.verify.sha256 != found.sha256 or refuted(found):
+    if bad or not checks or found.verify.sha256 != found.sha256 or failed_runs(found):
         return "FAILED"
-    return "UNTESTED" if unproven(found) else "RELEASE"
+    return "UNTESTED" if untested_places(found) else "RELEASE"
 
 
 @functools.cache
 def about() -> dict[str, dict[str, str]]:
-    """What each check of verify and of smoke is about, in plain words."""
+    """The English title of each check: session -> id -> title."""
     words = tomllib.loads((templating.TEMPLATES / "words.toml").read_text(encoding="utf-8"))
     return {
-        stage: {id_: said["en"] for id_, said in words[stage].items()}
-        for stage in ("verify", "smoke")
+        session: {id_: titles["en"] for id_, titles in words[session].items()}
+        for session in ("verify", "smoke")
     }
 
 
 def answers(report: SmokeReport) -> dict[str, Any]:
-    """The known answers as a table: a row a type, a column a way to compute it."""
+    """The known answers as a table: one row per type, one column per way to compute it."""
     cases = [case for case in report.cases if "batch" in case]
     ways = list(dict.fromkeys((case["kv"], case["flash"]) for case in cases))
     batches = sorted({case["batch"] for case in cases})
@@ -172,7 +172,7 @@ def answers(report: SmokeReport) -> dict[str, Any]:
 
 
 def cell(case: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A case in the table: the share of its bound in percent, and how dark it is, 0 to 10."""
+    """A case in the table: its error in percent of its bound, and the class of its colour."""
     if case is None:
         return {"said": "none", "heat": "none"}
     if not smoke_results.holds(case):
@@ -186,32 +186,32 @@ def cell(case: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def parts(found: Evidence) -> list[Part]:
-    """The libraries, unpacked, and all else together, the largest first."""
+    """The libraries, the largest first, and the sum of all other files. Sizes are unpacked."""
     members, whole = found.facts.members, max(sum(found.facts.members.values()), 1)
     names = {library.member for library in found.facts.libraries}
     rest = [size for member, size in members.items() if member not in names]
-    made = [
+    libraries = [
         Part(member.rsplit("/", 1)[-1], members[member], 100 * members[member] / whole)
         for member in sorted(names, key=lambda member: (-members[member], member))
     ]
     all_else = f"{len(rest)} files of Python and documents"
-    return [*made, Part(all_else, sum(rest), 100 * sum(rest) / whole)]
+    return [*libraries, Part(all_else, sum(rest), 100 * sum(rest) / whole)]
 
 
 def kernels(found: Evidence) -> dict[str, Any]:
-    """The machine code by kernel family, the largest first; what is left is one more."""
+    """The machine code by kernel family, the largest first; the others are one part."""
     sizes = requirements.pieces(found, "kernels")
     whole = sum(sizes.values())
     ranked = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
-    made = [Part(name, size, 100 * size / whole) for name, size in ranked[:KERNELS]]
+    parts = [Part(name, size, 100 * size / whole) for name, size in ranked[:KERNELS]]
     if rest := ranked[KERNELS:]:
         left = sum(size for _, size in rest)
-        made.append(Part(f"{len(rest)} others", left, 100 * left / whole))
-    return {"whole": whole, "count": len(sizes), "parts": made}
+        parts.append(Part(f"{len(rest)} others", left, 100 * left / whole))
+    return {"whole": whole, "count": len(sizes), "parts": parts}
 
 
 def build(found: Evidence) -> dict[str, Any] | None:
-    """The build's timeline, drawn and summed up; None where there is none."""
+    """The values for the timeline of the build; None if there is no timeline."""
     line = found.timeline
     if line is None or not line.steps:
         return None
@@ -236,13 +236,13 @@ def build(found: Evidence) -> dict[str, Any] | None:
 
 
 def scale(chart: Chart) -> float:
-    """What a bar of the whole width stands for."""
+    """The value of a bar with the full width."""
     ends = [end for bar in chart.bars for end in (bar.value, bar.high or 0)]
     return max([*ends, chart.reference or 0], default=0) or 1
 
 
 def seconds(value: float) -> str:
-    """Seconds as people compare them: three digits, or minutes."""
+    """Seconds for people: "0.63 s", "12.3 s", "2 min 11 s"."""
     if value >= 60:
         return console.duration(value)
     if value >= 10:
@@ -251,13 +251,13 @@ def seconds(value: float) -> str:
 
 
 def clock(value: float) -> str:
-    """A moment of the build, as minutes and seconds: "19:17.2"."""
+    """A time of the build in minutes and seconds: "19:17.2"."""
     tenths = round(value * 10)
     return f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
 def size(value: int) -> str:
-    """Bytes in the unit that leaves three digits or so."""
+    """Bytes for people: "19.4 MB", "1.2 kB", "7 B"."""
     if value >= 1e6:
         return f"{value / 1e6:.1f} MB"
     return f"{value / 1e3:.1f} kB" if value >= 1e3 else f"{value} B"

@@ -1,4 +1,4 @@
-"""What a wheel needs where it is installed, for the wheel card and the report page. Pure."""
+"""The requirements of a wheel: GPU, driver, Python, system, packages. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def view(found: Evidence) -> dict[str, Any]:
 
 
 def python(tags: Iterable[str], requires: str) -> dict[str, str]:
-    """Which Python a wheel is for, by its tags: one release of CPython, or any from some on."""
+    """The Pythons of a wheel by its tags: "only" certain releases, or any "from" a version on."""
     names = sorted({tag.split("-")[0] for tag in tags})
     exact = [re.fullmatch(r"cp3(\d+)", name) for name in names]
     if all(exact):
@@ -41,27 +41,27 @@ def python(tags: Iterable[str], requires: str) -> dict[str, str]:
 
 
 def platform(tags: Iterable[str]) -> str:
-    """The system a wheel is for, by its tags."""
+    """The system of a wheel, from its tags."""
     windows = any(tag.endswith("win_amd64") for tag in tags)
     return "Windows x64" if windows else "Linux x86-64"
 
 
 def glibc(tags: Iterable[str]) -> str:
-    """The oldest glibc that a manylinux wheel runs with: "2.35"; "" of another."""
+    """The oldest glibc that a manylinux wheel runs with: "2.35"; "" for other wheels."""
     found = [re.search(r"manylinux_2_(\d+)_", tag) for tag in tags]
     numbers = [int(match[1]) for match in found if match]
     return f"2.{min(numbers)}" if numbers else ""
 
 
 def cards(found: Evidence) -> list[tuple[str, str]]:
-    """Compute capability and name of each kind of GPU the machine code is for."""
+    """Compute capability and name of each GPU architecture that has machine code."""
     names = knowledge.capability_names()
     numbers = sorted({int(re.sub(r"\D", "", arch)) for arch in pieces(found, "sass")})
     return [(f"{n // 10}.{n % 10}", names.get(n, "")) for n in numbers]
 
 
 def pieces(found: Evidence, kind: str) -> dict[str, int]:
-    """What is counted by name in the GPU code of every library, all libraries together."""
+    """The sum over all libraries of a table in ``DeviceCode``: "sass", "ptx", "kernels", …."""
     counts: Counter[str] = Counter()
     for library in found.facts.libraries:
         counts.update(getattr(library.device, kind) if library.device else {})

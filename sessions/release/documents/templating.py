@@ -1,4 +1,4 @@
-"""The templates of the documents, and how jinja reads them: a name without a value is an error."""
+"""The jinja environment of the documents; a name without a value is an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def environment(*, html: bool) -> jinja2.Environment:
-    """Reads ``templates/``. ``html``: values are escaped."""
+    """An environment for ``templates/``; with ``html`` it escapes values."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,

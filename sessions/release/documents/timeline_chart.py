@@ -1,4 +1,4 @@
-"""The steps of a build as a drawing needs them: who ran beside whom, and a scale. Pure."""
+"""Computes the timeline drawing of a build: rows, positions of the steps, and a scale. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from sessions.build.model import BuildStep, StepKind, Timeline
 
-# Seconds between two marks of a scale: what people divide a minute and an hour by.
+# Seconds between two marks of a scale: round numbers of seconds, minutes and hours.
 _ROUND = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000)
-_MARKS = 5  # at most, beside the first
+_MARKS = 5  # the largest number of marks after the first
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One step in a drawing: its row, and where it is in percent of the whole time."""
+    """One step in the drawing: its row, and its position and width in percent of the time."""
 
     step: BuildStep
     row: int
@@ -34,9 +34,9 @@ class Kind:
 
 
 def bars(timeline: Timeline) -> list[Bar]:
-    """Every step in the first row that is free when it begins: a row is one of ninja's jobs.
+    """Put every step into the first row that is free when it begins. A row is one job of ninja.
 
-    Ninja's log does not say on which core of the machine a step ran.
+    The log of ninja does not contain the CPU core of a step.
     """
     first, last = span(timeline)
     whole, critical = max(last - first, 1), set(timeline.critical)
@@ -52,19 +52,19 @@ def bars(timeline: Timeline) -> list[Bar]:
 
 
 def span(timeline: Timeline) -> tuple[int, int]:
-    """When the first step began and when the last one ended."""
+    """The start of the first step and the end of the last one, in milliseconds."""
     return min(s.start for s in timeline.steps), max(s.end for s in timeline.steps)
 
 
 def marks(milliseconds: int) -> list[tuple[float, str]]:
-    """A scale for so long a time: where in percent, and what it says."""
+    """The marks of a scale for this time: position in percent, and text."""
     between = next((s for s in _ROUND if milliseconds / 1000 / s <= _MARKS), 36000.0)
     count = int(milliseconds / 1000 / between)
-    return [(100_000 * n * between / milliseconds, _said(n * between)) for n in range(count + 1)]
+    return [(100_000 * n * between / milliseconds, _text(n * between)) for n in range(count + 1)]
 
 
 def kinds(timeline: Timeline) -> list[Kind]:
-    """What took how long together, the longest first."""
+    """The sum of the times per kind of step, the longest first."""
     found: dict[StepKind, list[int]] = {}
     for step in timeline.steps:
         found.setdefault(step.kind, []).append(step.end - step.start)
@@ -77,17 +77,17 @@ def longest(timeline: Timeline, count: int) -> list[BuildStep]:
 
 
 def chain(timeline: Timeline) -> Sequence[BuildStep]:
-    """The critical path's steps, first to last."""
+    """The steps of the critical path in their order."""
     steps = {step.output: step for step in timeline.steps}
     return [steps[output] for output in timeline.critical]
 
 
 def name(output: str) -> str:
-    """The file a step makes or compiles: "mean.cu" for "…/ggml-cuda.dir/mean.cu.o"."""
+    """The file that a step compiles or links: "mean.cu" for "…/ggml-cuda.dir/mean.cu.o"."""
     return re.sub(r"\.o(bj)?$", "", re.split(r"[/\\]", output)[-1])
 
 
-def _said(seconds: float) -> str:
+def _text(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:g} s"
     minutes, rest = divmod(round(seconds), 60)

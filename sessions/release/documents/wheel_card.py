@@ -1,7 +1,6 @@
-"""The wheel's card: what it is, what it needs, what was tested of it. Pure, from records only.
+"""Renders the wheel card, in English and Spanish: contents, requirements, tests. Pure.
 
-``templates/card.en.md`` and ``card.es.md`` have the words; each sentence of theirs stands on a
-value that is computed here.
+The text is in ``templates/card.en.md`` and ``card.es.md``. Every value comes from the records.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 import jinja2
 
 from sessions.release.documents import bench_charts, release_page, requirements, templating
-from sessions.release.evidence import Evidence, ran, unproven
+from sessions.release.evidence import Evidence, runs_of_wheel, untested_places
 from sessions.release.gate import UNSUPPORTED, Checkout
 from sessions.release.model import PythonWheel
 from sessions.release.provenance import neutral
@@ -32,21 +31,21 @@ CHECK = {
     "linux": "sha256sum --check --ignore-missing SHA256SUMS",
     "windows": "certutil -hashfile {file} SHA256",
 }
-FP4 = "E2M1"  # in the name of an instruction: it takes operands of four bits
+FP4 = "E2M1"  # in the name of an instruction with operands of four bits
 
 
 @dataclass(frozen=True)
-class Proof:
-    """A check of a record, by what it is about."""
+class Passed:
+    """A check that passed: its title in the language of the card, and the summary of the record."""
 
     about: str
-    said: str  # in the record's own words
+    said: str
 
 
 def render(
     found: Evidence, checkout: Checkout, language: str, pythons: Sequence[PythonWheel] = ()
 ) -> str:
-    """The card in "en" or "es". ``checkout`` is that of this project, by which it was released.
+    """The card in "en" or "es". ``checkout`` is blackwheel's own, which released the wheel.
 
     ``pythons`` are the wheels with the same libraries for other Pythons.
     """
@@ -63,7 +62,7 @@ def render(
 
 
 def compiler(found: Evidence) -> str:
-    """The compiler by the name that people know: "GCC 12.2.0 (Debian)"."""
+    """The usual name of the compiler: "GCC 12.2.0 (Debian)"."""
     family, _, version = found.wheel.compiler.partition(" ")
     names = {"gnu": "GCC", "clang": "Clang", "msvc": "Microsoft Visual C++"}
     chosen = found.toolchain.compiler
@@ -73,17 +72,17 @@ def compiler(found: Evidence) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    made = templating.environment(html=False)
-    made.filters.update(code=_code, plain=release_page.plain)
-    return made
+    environment = templating.environment(html=False)
+    environment.filters.update(code=_code, plain=release_page.plain)
+    return environment
 
 
 def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
     """Every value that a card shows."""
     wheel, spec = found.wheel, found.spec
-    reports = [run.report for run in ran(found)]
+    reports = [run.report for run in runs_of_wheel(found)]
     on_card = any(report.device != "cpu" for report in reports)
-    missing = unproven(found)
+    missing = untested_places(found)
     words = _words()
     return {
         **requirements.view(found),
@@ -95,13 +94,13 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "sass": requirements.pieces(found, "sass"),
         "components": found.toolkit.components if found.toolkit else {},
         "generator": found.build.settings.get("cmake.args", "").removeprefix("-G"),
-        "unsupported": UNSUPPORTED if _allows(found) else "",
+        "unsupported": UNSUPPORTED if _allows_unsupported_compiler(found) else "",
         "defines": _defines(found),
         "libraries": sorted(found.facts.libraries, key=lambda lib: -lib.size),
         "compared": comparison(found),
         "untested": missing,
-        "verify": _proofs(words["verify"], _verified(found), language),
-        "runs": [(report, _proofs(words["smoke"], report.checks, language)) for report in reports],
+        "verify": _passed(words["verify"], _verified(found), language),
+        "runs": [(report, _passed(words["smoke"], report.checks, language)) for report in reports],
         "on_card": on_card,
         "with_driver": any(report.driver for report in reports),
         "types": types(reports),
@@ -109,7 +108,7 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "fp4": fp4(found),
         "faults": families.faults(found.source.version, language, cuda=bool(spec.archs)),
         "offload": [] if missing else _offload(reports),
-        "real_model": any(_said(report, "real-model") for report in reports),
+        "real_model": any(_result(report, "real-model") for report in reports),
         "bench": found.bench,
         "confidence": f"{found.bench.confidence:.0%}" if found.bench else "",
         "speeds": bench_charts.comparisons(found.bench) if found.bench else [],
@@ -122,7 +121,7 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "variables": {
             n: neutral(found, v) for n, v in found.build.variables.items() if n in _SHOWN
         },
-        # Of the caller's: by name only, as the values are the caller's own business.
+        # Variables of the caller: only their names, because their values are private.
         "passed": sorted(
             child_environment.system_environment(found.build.variables).keys() - set(_SHOWN)
         ),
@@ -131,7 +130,7 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
     }
 
 
-# Of the build's environment, what decides something; the rest are the user's own folders.
+# The environment variables that influence a build; the others are folders of the user.
 _SHOWN = (
     "PATH", "INCLUDE", "LIB", "VCTOOLSVERSION", "WINDOWSSDKVERSION", "SOURCE_DATE_EPOCH", "LC_ALL",
     "PYTHONUTF8", "PYTHONNOUSERSITE", "PIP_NO_INDEX",
@@ -143,11 +142,11 @@ def _words() -> dict[str, dict[str, dict[str, str]]]:
     return tomllib.loads((templating.TEMPLATES / "words.toml").read_text(encoding="utf-8"))
 
 
-def _proofs(
+def _passed(
     words: Mapping[str, Mapping[str, str]], checks: Iterable[Check], language: str
-) -> list[Proof]:
+) -> list[Passed]:
     return [
-        Proof(
+        Passed(
             words[check.id][language] if check.id in words else release_page.plain(check.id),
             check.summary.removeprefix(f"{check.id}: "),
         )
@@ -161,18 +160,20 @@ def _verified(found: Evidence) -> list[Check]:
 
 
 def _offload(reports: Iterable[SmokeReport]) -> list[tuple[str, str]]:
-    """What was found of the offload to each GPU, and the GPU's name."""
+    """The result of the check ``full-offload`` for each GPU, and the name of the GPU."""
     gpus = [report for report in reports if report.device != "cpu"]
-    return [(_said(gpu, "full-offload"), gpu.device) for gpu in gpus if _said(gpu, "full-offload")]
+    return [
+        (_result(gpu, "full-offload"), gpu.device) for gpu in gpus if _result(gpu, "full-offload")
+    ]
 
 
-def _said(report: SmokeReport, id_: str) -> str:
+def _result(report: SmokeReport, id_: str) -> str:
     held = [check for check in report.checks if check.id == id_ and check.status == "ok"]
     return held[0].summary.removeprefix(f"{id_}: ") if held else ""
 
 
 def tensor(found: Evidence) -> dict[str, int]:
-    """Tensor-core instructions by kind: HMMA, IMMA, OMMA."""
+    """The number of tensor-core instructions per kind: HMMA, IMMA, OMMA."""
     counts: dict[str, int] = {}
     for library in found.facts.libraries:
         for mnemonic, count in (library.device.tensor if library.device else {}).items():
@@ -182,7 +183,7 @@ def tensor(found: Evidence) -> dict[str, int]:
 
 
 def fp4(found: Evidence) -> int:
-    """How many instructions on FP4 operands ``verify`` proved; 0 where the claim was not made."""
+    """The number of FP4 instructions, if the target claims them and ``verify`` passed; else 0."""
     held = {check.id: check.status for check in _verified(found)}
     claimed = any(FP4 in claim.split(".") for claim in found.spec.device_features)
     if not claimed or held.get("gpu-features") != "ok":
@@ -192,14 +193,14 @@ def fp4(found: Evidence) -> int:
 
 
 def types(reports: Iterable[SmokeReport]) -> list[str]:
-    """The quantizations of which every case of every run was within its bound."""
+    """The quantization types whose cases were all within their bounds in every run."""
     cases = [case for report in reports for case in report.cases]
     bad = {case["type"] for case in cases if not smoke_results.holds(case)}
     return [name for name in dict.fromkeys(case["type"] for case in cases) if name not in bad]
 
 
 def comparison(found: Evidence) -> dict[str, Any] | None:
-    """A measured wheel of the same release, CUDA, system and capability, if there is one."""
+    """The measured wheel of the same release, CUDA, system and capability, if there is one."""
     spec = found.spec
     if spec.cuda is None or not spec.archs:
         return None
@@ -212,18 +213,18 @@ def comparison(found: Evidence) -> dict[str, Any] | None:
 
 
 def for_all_gpus(found: Evidence) -> dict[str, Any]:
-    """Upstream's own wheel for all GPUs of this system: of the same release, if there is one."""
+    """Upstream's wheel for all GPUs on this system, if possible of the same release."""
     rows = knowledge.load("measured.toml")["all_gpus"]
     mine = [row for row in rows if row["platform"] == found.spec.platform]
     return dict(next((row for row in mine if row["version"] == found.source.version), mine[-1]))
 
 
-def _allows(found: Evidence) -> bool:
+def _allows_unsupported_compiler(found: Evidence) -> bool:
     return any(UNSUPPORTED in value for value in found.build.settings.values())
 
 
 def _defines(found: Evidence) -> dict[str, str]:
-    """CMake's settings that say what is built and how, without the paths of programs."""
+    """The CMake settings of llama.cpp and the compiler flags, without paths of programs."""
     prefix, flags = "cmake.define.", {}
     for name, value in found.build.settings.items():
         if name.startswith((f"{prefix}GGML_", f"{prefix}LLAMA_")) or "FLAGS" in name:
@@ -240,7 +241,7 @@ def _build_line(found: Evidence) -> str:
 
 
 def _code(text: object) -> str:
-    """A text as code, whatever it holds; inside a table too."""
+    """A text as inline code in Markdown, also in a table."""
     body = release_page.line(text).replace("|", "\\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", body)), default=0))
     return f"{fence} {body} {fence}" if "`" in body else f"`{body}`"

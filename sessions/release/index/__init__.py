@@ -1,1 +1,1 @@
-"""The package index of what was released."""
+"""The package index of the releases in ``dist/``."""

@@ -1,12 +1,14 @@
-"""A static package index below ``dist/``, made whole from the releases in it; no clock is read.
+"""Writes the static package index in ``dist/`` from the releases in it.
 
-``dist/cu131-sm120/simple/`` is what pip is given for one CUDA version and architecture. In it, two
-wheels of one name cannot be: a wheel's name says nothing of the GPU, so rtx50's and hopper's are
-called the same. ``dist/simple/`` holds all: each GPU wheel as a variant wheel, which says its GPU,
-and as plain wheels those for the CPU only. So nothing installs another GPU's wheel unasked.
+``dist/cu131-sm120/simple/`` is the index for pip for one CUDA version and GPU architecture. There
+is one index per architecture because the file name of a wheel does not contain it: the wheels of
+rtx50 and hopper have the same name. ``dist/simple/`` has all wheels: GPU wheels as variant wheels,
+whose names contain the architecture, and only CPU wheels as plain wheels. So no installer takes a
+wheel for another GPU by accident.
 
-Pages are HTML (PEP 503) with the same as JSON beside (PEP 691 and 700); METADATA is beside each
-wheel (PEP 658). Links are relative: the folder works wherever it is copied to.
+Pages are HTML (PEP 503) and JSON (PEP 691 and 700), with the METADATA of each wheel beside it
+(PEP 658). Links are relative, so the folder can be copied anywhere. The same releases give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ CPU = "cpu"
 
 
 def label(cuda: str | None, archs: Sequence[str]) -> str:
-    """The sub-index of a build: "cu131-sm120"; PTX is named too: "cu131-sm100-ptx100"."""
+    """The name of the index for a build: "cu131-sm120", or "cu131-sm100-ptx100" with PTX."""
     if cuda is None:
         return CPU
     parts = [f"cu{cuda.replace('.', '')}"]
@@ -44,28 +46,28 @@ def label(cuda: str | None, archs: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A release and the name of its folder.
-
-    That is its target's name; in an index of several ``dist/`` what ``folder`` returns.
-    """
+class ReleaseFolder:
+    """A release and the name of its folder: its target, or in ``site/`` what ``folder`` returns."""
 
     folder: str
     release: Release
 
 
 def folder(release: Release) -> str:
-    """The name of a release's folder in an index of several ``dist/``."""
+    """The name of a release's folder in ``site/``, which has the releases of several ``dist/``."""
     return f"{release.target}-{release.version}-{release.system}"
 
 
 def releases(dist: Path) -> tuple[Release, ...]:
-    """Every release in ``dist/``, by target; each file of it is the one its record names."""
-    return tuple(placed.release for placed in placed_in(dist))
+    """Every release in ``dist/``, by target. Raises Problem as ``releases_with_folders`` does."""
+    return tuple(placed.release for placed in releases_with_folders(dist))
 
 
-def placed_in(dist: Path) -> tuple[Placed, ...]:
-    """The same, with the folder of each."""
+def releases_with_folders(dist: Path) -> tuple[ReleaseFolder, ...]:
+    """Every release in ``dist/`` with its folder.
+
+    Raises Problem if a record cannot be read, or a file differs from its digest in the record.
+    """
     found = []
     for path in sorted(dist.glob("*/release.json")):
         release, name = records.read(path, "release", Release), path.parent.name
@@ -88,7 +90,7 @@ def placed_in(dist: Path) -> tuple[Placed, ...]:
                     evidence=f"{file}\nreleased: sha256 {sha256}",
                     remedy=command("release", release),
                 )
-        found.append(Placed(name, release))
+        found.append(ReleaseFolder(name, release))
     return tuple(found)
 
 
@@ -98,11 +100,11 @@ def command(session: str, release: Release, *more: str) -> str:
 
 
 def write(dist: Path) -> None:
-    """Write the index of every release in ``dist/``, and delete what an earlier one left.
+    """Write the index of all releases in ``dist/``, and delete the previous one.
 
-    Where nothing was released there is no index.
+    Without a release there is no index.
     """
-    groups = _by_label(placed_in(dist))
+    groups = _by_label(releases_with_folders(dist))
     _clear(dist)
     if not groups:
         return
@@ -112,7 +114,7 @@ def write(dist: Path) -> None:
         _write_simple(dist, f"{name}/{ALL}", plain)
         everything += plain if name == CPU else _variants(dist, name, group)
     everything += _variants_json(dist, groups)
-    _write_simple(dist, ALL, everything, _note(groups) if _has_variants(groups) else "")
+    _write_simple(dist, ALL, everything, _note(groups) if set(groups) != {CPU} else "")
     offers = [
         choose_page.Offer(name, placed.folder, placed.release, placed.release.system)
         for name, group in groups.items()
@@ -121,15 +123,15 @@ def write(dist: Path) -> None:
     records.write_text(dist / "index.html", choose_page.render(PROJECT, offers))
 
 
-def _wheels(group: Iterable[Placed]) -> list[tuple[Placed, PythonWheel]]:
-    """Each wheel of some releases; one that two releases share is there once."""
+def _wheels(group: Iterable[ReleaseFolder]) -> list[tuple[ReleaseFolder, PythonWheel]]:
+    """Each wheel of some releases once, even if two releases have it."""
     found = {wheel.file: (placed, wheel) for placed in group for wheel in placed.release.wheels}
     return list(found.values())
 
 
-def _by_label(found: Iterable[Placed]) -> dict[str, list[Placed]]:
-    """The releases of each sub-index. Raises Problem where two files there have one name."""
-    groups: dict[str, dict[str, Placed]] = {}
+def _by_label(found: Iterable[ReleaseFolder]) -> dict[str, list[ReleaseFolder]]:
+    """The releases of each index. Raises Problem if two different files have the same name."""
+    groups: dict[str, dict[str, ReleaseFolder]] = {}
     for placed in found:
         name = label(placed.release.cuda, placed.release.archs)
         group = groups.setdefault(name, {})
@@ -161,7 +163,7 @@ def _clear(dist: Path) -> None:
 
 
 def _file(dist: Path, path: Path, release: Release) -> File:
-    """A wheel as an index has it; its METADATA is put beside it."""
+    """The entry of a wheel for an index. Writes its METADATA beside it."""
     owner, version = path.name.split("-")[:2]
     with zipfile.ZipFile(path) as archive:
         text = archive.read(f"{owner}-{version}.dist-info/METADATA")
@@ -178,22 +180,22 @@ def _file(dist: Path, path: Path, release: Release) -> File:
     )
 
 
-def _variants(dist: Path, name: str, group: Iterable[Placed]) -> list[File]:
-    """The variant wheels of one sub-index's releases, made into the index of all."""
+def _variants(dist: Path, name: str, group: Iterable[ReleaseFolder]) -> list[File]:
+    """Write the variant wheels of one index's releases into the index of all."""
     into = dist / ALL / PROJECT
     into.mkdir(parents=True, exist_ok=True)
-    made = []
+    files = []
     for placed, wheel in _wheels(group):
         release = placed.release
         needs = variants.properties(release.cuda or "", release.archs)
         plain = dist / placed.folder / wheel.file
         path = variants.make(plain, into, name.replace("-", "_"), needs)
-        made.append(_file(dist, path, release))
-    return made
+        files.append(_file(dist, path, release))
+    return files
 
 
-def _variants_json(dist: Path, groups: Mapping[str, Iterable[Placed]]) -> list[File]:
-    """For each version with variant wheels, the file that says what each label stands for."""
+def _variants_json(dist: Path, groups: Mapping[str, Iterable[ReleaseFolder]]) -> list[File]:
+    """Write the file that explains the labels of the variant wheels, one per version."""
     known: dict[str, dict[str, variants.Properties]] = {}
     for name, group in groups.items():
         for release in (placed.release for placed in group):
@@ -201,27 +203,23 @@ def _variants_json(dist: Path, groups: Mapping[str, Iterable[Placed]]) -> list[F
                 owner_version = "-".join(release.file.split("-")[:2])
                 needs = variants.properties(release.cuda, release.archs)
                 known.setdefault(owner_version, {})[name.replace("-", "_")] = needs
-    made = []
+    files = []
     for owner_version, labels in sorted(known.items()):
         path = dist / ALL / PROJECT / f"{owner_version}-variants.json"
         path.write_bytes(variants.metadata(labels))
         relative, version = path.relative_to(dist).as_posix(), owner_version.split("-")[1]
-        made.append(File(relative, version, records.file_sha256(path), path.stat().st_size))
-    return made
+        files.append(File(relative, version, records.file_sha256(path), path.stat().st_size))
+    return files
 
 
 def _write_simple(dist: Path, folder: str, files: Sequence[File], note: str = "") -> None:
-    """An index of this one project: its list of projects, and the project's list of files."""
+    """Write an index with one project: the list of projects, and the list of its files."""
     for place, (page, data) in {
         folder: pages.root(PROJECT),
         f"{folder}/{PROJECT}": pages.listing(PROJECT, files, f"{folder}/{PROJECT}", note),
     }.items():
         records.write_text(dist / place / "index.html", page)
         records.write_text(dist / place / "index.json", data)
-
-
-def _has_variants(groups: Iterable[str]) -> bool:
-    return any(name != CPU for name in groups)
 
 
 def _note(groups: Iterable[str]) -> str:

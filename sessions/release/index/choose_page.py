@@ -1,7 +1,8 @@
-"""The page on which people choose a wheel: ``index.html`` of a package index. Pure.
+"""Renders the wheel selection page, ``index.html`` of a package index. Pure.
 
-A table of every release with the line that installs it, for whichever Python; its script shows the
-rows that fit and copies a line. It loads nothing, and without JavaScript it is the whole table.
+It is a table of all releases with their installation commands. Its script shows only the rows that
+fit the selected GPU, system and Python. The page loads no other file; without JavaScript it is the
+whole table.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ SYSTEMS = {
 }
 
 
-SMALL = 3  # names in a family of GPUs that is shown by its names
+SMALL = 3  # a family with at most so many GPUs is shown by their names
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A release as the page shows it."""
+    """A release on the page."""
 
     label: str  # of its index: "cu131-sm120"
-    folder: str  # of its files, below the page
+    folder: str  # of its files, relative to the page
     release: Release
     system: str  # one of SYSTEMS
 
 
 def render(project: str, offers: Iterable[Offer]) -> str:
-    """The page of these releases."""
+    """The page with these releases."""
     ordered = sorted(
         offers,
         key=lambda o: (o.release.cuda is None, o.label, _newest_first(o), o.system),
@@ -51,13 +52,13 @@ def render(project: str, offers: Iterable[Offer]) -> str:
     rows = [_row(project, offer) for offer in ordered]
     script = (templating.TEMPLATES / "index.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(f"\n{script}".encode()).digest()
-    there = {row["system"] for row in rows}
+    systems = {row["system"] for row in rows}
     return _template().render(
         script=script,
         script_hash=f"sha256-{base64.b64encode(digest).decode()}",
         rows=rows,
         gpus=gpus(),
-        systems=[(key, name) for key, name in SYSTEMS.items() if key in there],
+        systems=[(key, name) for key, name in SYSTEMS.items() if key in systems],
         pythons=[p for p in knowledge.pythons() if any(p in row["pythons"] for row in rows)],
         runtime_mb=knowledge.runtime_mb(),
         disk_mb=knowledge.load("measured.toml")["runtime"]["disk_mb"],
@@ -71,12 +72,11 @@ def _newest_first(offer: Offer) -> list[int]:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    environment = templating.environment(html=True)
-    return environment.get_template("index.html")
+    return templating.environment(html=True).get_template("index.html")
 
 
 def gpus() -> list[tuple[str, list[tuple[str, str]]]]:
-    """Families of GPUs; for each, the names and their kinds: "9.0", "9.0-arm"."""
+    """The families of GPUs, each with the names of its GPUs and their kinds: "9.0", "9.0-arm"."""
     found: dict[str, list[tuple[str, str]]] = {}
     for row in knowledge.load("gpus.toml")["family"]:
         names = found.setdefault(row["family"], [])
@@ -85,12 +85,12 @@ def gpus() -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _kind(row: Mapping[str, Any]) -> str:
-    """Which wheels a GPU can use: its compute capability, and whether its processor is an Arm."""
+    """The compute capability of a GPU, with "-arm" if it is used with an Arm processor."""
     return f"{row['capability']}-arm" if row.get("arm") else str(row["capability"])
 
 
 def _row(project: str, offer: Offer) -> dict[str, Any]:
-    """The row of a release: all its wheels have the same libraries, and one line installs them."""
+    """The row of a release. One command installs any of its wheels."""
     release = offer.release
     served = [
         p for p in knowledge.pythons() if any(python_tag.serves(w.file, p) for w in release.wheels)
@@ -118,7 +118,7 @@ def _row(project: str, offer: Offer) -> dict[str, Any]:
 
 
 def kinds(release: Release) -> list[str]:
-    """The kinds of GPUs (see ``gpus``) that can run a release; "cpu" for none."""
+    """The kinds of GPUs (see ``gpus``) that can run a release; "cpu" if it needs none."""
     if release.cuda is None:
         return ["cpu"]
     arm = release.system.endswith("aarch64")
@@ -131,10 +131,10 @@ def kinds(release: Release) -> list[str]:
 
 
 def _gpu_names(release: Release) -> str:
-    """What the GPUs are called that the machine code is for; of a small family, each."""
+    """The GPUs that the machine code is for: families, or the GPUs of a small family."""
     if release.cuda is None:
         return "no GPU: any x86-64 CPU" if release.system.endswith("x86_64") else "no GPU"
-    arm, made = release.system.endswith("aarch64"), []
+    arm, shown = release.system.endswith("aarch64"), []
     for number in sorted({knowledge.parse_arch(arch)[0] for arch in release.archs}):
         capability = f"{number // 10}.{number % 10}"
         names = [
@@ -143,18 +143,18 @@ def _gpu_names(release: Release) -> str:
             if row["capability"] == capability and (arm or not row.get("arm"))
             for name in (row["names"] if len(row["names"]) <= SMALL else [row["family"]])
         ]
-        made.append(f"{', '.join(names)} ({capability})".lstrip())
+        shown.append(f"{', '.join(names)} ({capability})".lstrip())
     fp4 = any(arch.startswith("120a") for arch in release.archs)
-    return ", ".join(made) + (" with native FP4" if fp4 else "")
+    return ", ".join(shown) + (" with native FP4" if fp4 else "")
 
 
 def pythons(file: str) -> list[str]:
-    """The Pythons that a wheel serves."""
+    """The Python versions that can use a wheel."""
     return [python for python in knowledge.pythons() if python_tag.serves(file, python)]
 
 
 def _span(found: Sequence[str]) -> str:
-    """Pythons in words: "3.11", "3.10 to 3.12", "3.10, 3.12"."""
+    """Python versions for people: "3.11", "3.10 to 3.12", "3.10, 3.12"."""
     known = list(knowledge.pythons())
     if len(found) > 1 and known[known.index(found[0]) :][: len(found)] == list(found):
         return f"{found[0]} to {found[-1]}"
@@ -162,7 +162,7 @@ def _span(found: Sequence[str]) -> str:
 
 
 def _lines(project: str, offer: Offer) -> Sequence[tuple[str, str, str]]:
-    """Of each installer: its name, and its command before and after the page's own address."""
+    """For each installer: its name, and its command before and after the address of the page."""
     index, pinned = f"{offer.label}/simple/", f"{project}=={offer.release.version}"
     return (
         ("pip", f"pip install --only-binary {project} --extra-index-url ", f"{index} {pinned}"),

@@ -1,4 +1,4 @@
-"""The pages of a package index, HTML (PEP 503) and JSON (PEP 691, 700), links relative; pure."""
+"""Renders pages of a package index: HTML (PEP 503) and JSON (PEP 691, 700). Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from packaging.version import Version
 
-_API = "1.1"  # of PEP 691: with the sizes and times of PEP 700
+_API = "1.1"  # the version of the API with the sizes and times of PEP 700
 
 
 _STYLE = (
@@ -23,9 +23,9 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class File:
-    """One file of an index; the last three are of wheels only."""
+    """One file of an index; only a wheel has the last three values."""
 
-    path: str  # below the folder that all indexes are in, with "/"
+    path: str  # relative to the folder that contains all indexes, with "/"
     version: str
     sha256: str
     size: int
@@ -36,18 +36,18 @@ class File:
 
     @property
     def name(self) -> str:
-        """As installers know it."""
+        """The file name."""
         return posixpath.basename(self.path)
 
 
 def root(project: str) -> tuple[str, str]:
-    """HTML and JSON of an index of one project."""
+    """HTML and JSON of the list of projects, which has one project."""
     listing = {"meta": {"api-version": _API}, "projects": [{"name": project}]}
     return page("Index", [f'<a href="{project}/">{project}</a>']), _json(listing)
 
 
 def listing(project: str, files: Sequence[File], folder: str, note: str = "") -> tuple[str, str]:
-    """HTML and JSON of a project's files, as pages in ``folder``; ``note`` is HTML for people."""
+    """HTML and JSON of a project's files, for pages in ``folder``; ``note`` is HTML for people."""
     ordered = sorted(files, key=lambda file: file.name)
     anchors = [f"{_anchor(file, folder)}<br>" for file in ordered]
     value = {
@@ -60,7 +60,7 @@ def listing(project: str, files: Sequence[File], folder: str, note: str = "") ->
 
 
 def page(title: str, body: Sequence[str]) -> str:
-    """A page of HTML that installers can read too."""
+    """A page of HTML for installers and people."""
     return "\n".join(
         [
             "<!DOCTYPE html>",
@@ -93,7 +93,7 @@ def _anchor(file: File, folder: str) -> str:
     attributes = {"href": f"{_href(file, folder)}#sha256={file.sha256}"}
     if file.requires_python:
         attributes["data-requires-python"] = file.requires_python
-    if file.metadata_sha256:  # the second is the first's older name (PEP 714)
+    if file.metadata_sha256:  # under both names, because the second one is older (PEP 714)
         attributes["data-core-metadata"] = f"sha256={file.metadata_sha256}"
         attributes["data-dist-info-metadata"] = f"sha256={file.metadata_sha256}"
     words = " ".join(f'{key}="{html.escape(value)}"' for key, value in attributes.items())
@@ -116,5 +116,5 @@ def _entry(file: File, folder: str) -> dict[str, object]:
     if file.uploaded:
         entry["upload-time"] = file.uploaded
     if not file.tested:
-        entry["_untested"] = True  # PEP 691 leaves such names to whoever serves the index
+        entry["_untested"] = True  # PEP 691 reserves names with "_" for the index server
     return entry

@@ -1,12 +1,13 @@
-"""Wheel variants (PEP 817 and 825, drafts): wheels an installer can choose between by the GPU.
+"""Makes variant wheels (drafts PEP 817 and 825), from which an installer chooses by the GPU.
 
 Experimental. A variant wheel is the plain wheel with a label in its name and ``variant.json`` in
-its ``.dist-info``; nothing else in it differs. The same inputs give the same bytes.
+its ``.dist-info``. The same inputs give the same bytes.
 """
 
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import zipfile
@@ -16,15 +17,15 @@ from typing import Any
 
 from sessions.shared import knowledge
 
-Properties = dict[str, dict[str, list[str]]]  # namespace -> feature -> values, any of which will do
+Properties = dict[str, dict[str, list[str]]]  # namespace -> feature -> accepted values
 
 
 def properties(cuda: str, archs: Sequence[str]) -> Properties:
-    """What a machine must have to run a wheel of these architectures.
+    """The properties that a machine needs to run a wheel of these architectures.
 
-    Machine code runs with any driver of its CUDA's major version, PTX with one of that CUDA at
-    least. ``120a`` becomes 120_real, as no machine has a property for it: a GPU of 12.1, which
-    cannot run it, would be offered it too.
+    Machine code runs with any driver of its CUDA major version; PTX needs a driver of at least its
+    CUDA version. ``120a`` becomes 120_real, because the provider has no property for it. So a GPU
+    of compute capability 12.1, which cannot run ``120a``, is offered the wheel too.
     """
     features = knowledge.load("variants.toml")["features"]
     values = set()
@@ -37,7 +38,7 @@ def properties(cuda: str, archs: Sequence[str]) -> Properties:
 
 
 def metadata(variants: Mapping[str, Properties]) -> bytes:
-    """``variant.json`` of one wheel, or ``NAME-VERSION-variants.json`` of all of a version."""
+    """``variant.json`` of one wheel, or ``NAME-VERSION-variants.json`` of a version's wheels."""
     known = knowledge.load("variants.toml")
     provider: dict[str, Any] = {
         "plugin-api": known["nvidia"]["plugin-api"],
@@ -52,35 +53,22 @@ def metadata(variants: Mapping[str, Properties]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
-def file_name(wheel: str, label: str) -> str:
-    """The name of the variant wheel made from a plain one."""
-    return f"{wheel.removesuffix('.whl')}-{label}.whl"
-
-
 def make(wheel: Path, folder: Path, label: str, needs: Properties) -> Path:
-    """Pack a plain wheel again as a variant wheel, into ``folder``."""
-    path = folder / file_name(wheel.name, label)
+    """Write the variant wheel of a plain wheel into ``folder``. Returns its path."""
+    path = folder / f"{wheel.name.removesuffix('.whl')}-{label}.whl"
     info_folder = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
     added = metadata({label: needs})
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(path, "w") as new:
         record = old.getinfo(f"{info_folder}/RECORD")
         for info in old.infolist():
             data = old.read(info)
-            if info.filename == record.filename:
-                member = _like(info, f"{info_folder}/variant.json")
+            if info is record:
+                member = copy.copy(info)  # the same time, kind and compression
+                member.filename = f"{info_folder}/variant.json"
                 new.writestr(member, added)
                 data = _row(member.filename, added) + data
-            new.writestr(_like(info, info.filename), data)
+            new.writestr(info, data)
     return path
-
-
-def _like(info: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
-    """A member of the same time, kind and compression: what a copy may not take from today."""
-    made = zipfile.ZipInfo(name, info.date_time)
-    made.compress_type = info.compress_type
-    made.create_system = info.create_system
-    made.external_attr = info.external_attr
-    return made
 
 
 def _row(name: str, data: bytes) -> bytes:
