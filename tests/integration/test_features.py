@@ -153,8 +153,8 @@ form = {"extra_body": {"response_format": {"type": "json_object", "schema": sche
 found["schema"] = client.chat.completions.create(**chat, **form).choices[0].message.content
 tool = {"type": "function", "function": {"name": "answer", "parameters": schema}}
 choice = {"type": "function", "function": {"name": "answer"}}
-said = client.chat.completions.create(**chat, tools=[tool], tool_choice=choice).choices[0].message
-found["tool"] = said.tool_calls[0].function.arguments
+reply = client.chat.completions.create(**chat, tools=[tool], tool_choice=choice).choices[0].message
+found["tool"] = reply.tool_calls[0].function.arguments
 vector = client.embeddings.create(model="tiny", input="hello", encoding_format="float")
 found["embedding"] = [len(token) for token in vector.data[0].embedding]
 found["models"] = [model.id for model in client.models.list().data]

@@ -36,7 +36,7 @@ FUNCTIONS = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class Release:
     """A release, the Python of its venv, and the job of the test's process."""
 
     version: str
@@ -59,7 +59,7 @@ def supports_op(source: Path) -> str:
 
 
 @pytest.fixture(scope="module", params=installed.CPU_WHEELS or ["cpu"])
-def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
     version, wheel = installed.wheel(request.param)
     folder = tmp_path_factory.mktemp("table")
     source = folder / "source"
@@ -84,7 +84,7 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         check=True,
     )
     job = {"folder": str(folder), "library": str(test), "reference": str(device), "visible": "-1"}
-    return Asked(version, python, job)
+    return Release(version, python, job)
 
 
 @pytest.fixture
@@ -97,14 +97,14 @@ def ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def counts(
-    ops: Any, asked: Asked, monkeypatch: pytest.MonkeyPatch, supports: str | None, sample: Any
+    ops: Any, release: Release, monkeypatch: pytest.MonkeyPatch, supports: str | None, sample: Any
 ) -> Any:
     """The number of unsupported cases of each operator, by the device or by the reference."""
-    monkeypatch.setattr(ops.sys, "executable", str(asked.python))
+    monkeypatch.setattr(ops.sys, "executable", str(release.python))
     monkeypatch.delenv("DEVICE_SUPPORTS", raising=False)
     if supports:
         monkeypatch.setenv("DEVICE_SUPPORTS", supports)
-    output, _, error = ops.call(asked.job, f"output-{supports}", ["test", "-b", "CUDA0"])
+    output, _, error = ops.call(release.job, f"output-{supports}", ["test", "-b", "CUDA0"])
     assert error is None
     rows = [case for case, kind, _ in ops.rows_of(output) if kind == "unsupported"]
     names = [case.partition("(")[0] for case in rows]
@@ -115,12 +115,12 @@ def counts(
 @pytest.mark.slow
 @pytest.mark.parametrize(("supports", "cuda"), [("none", True), (None, True), ("all", False)])
 def test_the_table_agrees_with_upstreams_functions(
-    ops: Any, asked: Asked, monkeypatch: pytest.MonkeyPatch, supports: str | None, cuda: bool
+    ops: Any, release: Release, monkeypatch: pytest.MonkeyPatch, supports: str | None, cuda: bool
 ) -> None:
     """A device that supports nothing lists every case; one that supports all, the CPU's cases."""
-    table = ops_results.expected(asked.version, cuda=cuda)
+    table = ops_results.expected(release.version, cuda=cuda)
     wanted = table["cases"] if supports == "none" else table["unsupported"]
-    found = counts(ops, asked, monkeypatch, supports, table["sample"])
+    found = counts(ops, release, monkeypatch, supports, table["sample"])
     assert found == {name: count for name, count in wanted.items() if count}
 
 

@@ -95,10 +95,10 @@ class Pip:
 
 
 def replace_pip(patch: pytest.MonkeyPatch) -> Pip:
-    made = Pip()
-    patch.setattr(venvs, "pip", made)
+    fake = Pip()
+    patch.setattr(venvs, "pip", fake)
     patch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
-    return made
+    return fake
 
 
 @pytest.fixture
@@ -110,10 +110,10 @@ def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pip]:
     """A bundle, made once, and the calls of pip for it."""
     with pytest.MonkeyPatch.context() as patch:
-        asked = replace_pip(patch)
+        pip = replace_pip(patch)
         ctx = bundling(tmp_path_factory.mktemp("bundle"))
         main_bundle.main(ctx)
-    return ctx.wheels / "smoke-rtx50.pyz", asked
+    return ctx.wheels / "smoke-rtx50.pyz", pip
 
 
 @pytest.fixture

@@ -121,8 +121,8 @@ def test_if_no_wheel_fits_the_exit_code_is_2(
 
 def test_the_operator_test_follows_each_smoke_test(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.nvml_gpu())
-    told = [{**RTX50, "ops": {"library": "x"}}, {**CPU, "ops": None}]
-    tests, _ = bundle_wheels.plan(told, nvml, None, None)
+    manifests = [{**RTX50, "ops": {"library": "x"}}, {**CPU, "ops": None}]
+    tests, _ = bundle_wheels.plan(manifests, nvml, None, None)
     assert [(test.target, test.kind) for test in tests] == [
         ("rtx50", "smoke"), ("rtx50", "ops"), ("cpu", "smoke"),
     ]  # fmt: skip

@@ -51,7 +51,7 @@ def test_the_reference_results_have_the_size_of_logits() -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "bias", "groups"])
 def test_no_token_is_near_a_tie_of_its_router(kind: str) -> None:
-    """The embeddings' part along each expert's direction: those asked for are far ahead."""
+    """The embeddings in the direction of each expert: the selected experts are far ahead."""
     router = {"experts": 16, "used": 4, "kind": kind}
     wishes = module.wishes("x", router, 512)
     assert set((wishes > 0).sum(axis=1)) <= {4, 5}

@@ -101,8 +101,8 @@ def test_the_chosen_gpu(
 def test_without_a_usable_gpu_there_is_an_error_and_a_fix(
     nvml: dict[str, Any], asked: str | None, what: str, remedy: str
 ) -> None:
-    device, said, fix = chosen(nvml, asked)
-    assert (device, said) == (None, what)
+    device, error, fix = chosen(nvml, asked)
+    assert (device, error) == (None, what)
     assert remedy in fix
 
 

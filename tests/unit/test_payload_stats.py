@@ -102,7 +102,7 @@ def test_one_value_of_a_size_is_enough(size: float, verdict: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ([], "was never measured"),
         ([1.0, 0.0], "no measurements"),
@@ -111,10 +111,10 @@ def test_one_value_of_a_size_is_enough(size: float, verdict: str) -> None:
         ([float("inf")], "no measurements"),
     ],
 )
-def test_an_invalid_series_is_refused(values: list[float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_an_invalid_series_is_refused(values: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         stats.checked(TIME, values)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         stats.ratio(TIME, [1.0], values)
 
 

@@ -498,8 +498,8 @@ def test_the_check_of_two_gpus_is_optional() -> None:
     check = {**fakes.smoke_checks()[0], "id": "two-gpus"}
     checks = [*fakes.smoke_checks(), check]
     for features, ids in (([*ANSWERS, *more], []), ([*ANSWERS, *more[1:]], ["two-gpus"])):
-        said = fakes.smoke_report(features=features, checks=checks)
-        assert smoke_results.failed(opened(said)) == ids
+        report = fakes.smoke_report(features=features, checks=checks)
+        assert smoke_results.failed(opened(report)) == ids
 
 
 def test_on_the_cpu_the_bounds_are_narrower() -> None:
@@ -508,8 +508,8 @@ def test_on_the_cpu_the_bounds_are_narrower() -> None:
     answers = fakes.smoke_features(on_gpu=False)
     wide = [{**a, "nmse": 1e-5, "bound": 1e-4} if a["check"] == "lora" else a for a in answers]
     for features, ids in ((answers, []), (wide, ["lora"])):
-        said = fakes.smoke_report(features=features, checks=checks, **where)
-        assert smoke_results.failed(opened(said)) == ids
+        report = fakes.smoke_report(features=features, checks=checks, **where)
+        assert smoke_results.failed(opened(report)) == ids
 
 
 def test_the_number_of_missing_cases_is_named() -> None:
