@@ -1,13 +1,13 @@
-"""Each session is one step of the work; sessions marked * run by default. ``nox -l`` lists them.
+"""The nox sessions: ``nox -l`` lists them; those marked * run by default.
 
-``nox -s SESSION -- --help`` prints the options of one; docs/cli.md has all of them.
+``nox -s SESSION -- --help`` prints the options of a session; docs/cli.md has all options.
 """
 
 import functools
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]  # this folder: no file of it takes the place of a module
+    del sys.path[0]  # this folder, whose files must not hide modules
 import importlib.util
 from pathlib import Path
 
@@ -15,7 +15,7 @@ if sys.version_info < (3, 11):
     sys.stderr.write("blackwheel needs Python 3.11 or newer: python3.11 noxfile.py -s wheel\n")
     sys.exit(3)
 ROOT = Path(__file__).resolve().parent
-# Ours by its path only, and nothing else of this folder, whoever's nox this is so far.
+# Import `sessions` by its path: the folder is not on sys.path.
 _spec = importlib.util.spec_from_file_location("sessions", ROOT / "sessions" / "__init__.py")
 assert _spec
 if getattr(sys.modules.get("sessions"), "__file__", None) != _spec.origin:
@@ -38,14 +38,14 @@ from sessions.release import main_index, main_publish, main_release
 from sessions.run import main_bench, main_bundle, main_ops, main_smoke
 from sessions.verify import main_verify
 
-# A wheel that is given need not be built first.
+# With --wheel no build runs first.
 GIVEN = any(word.split("=")[0] == "--wheel" for word in sys.argv)
-# Of several targets, each has a chain of its own.
+# With --targets, the session itself runs the other sessions for each target.
 SEVERAL = any(word.split("=")[0] == "--targets" for word in sys.argv)
 first = functools.partial(session_order.requires, given=GIVEN, several=SEVERAL)
 
 nox.options.sessions = ["wheel"]
-nox.options.stop_on_first_error = True  # nothing is cleaned away after a probe that failed
+nox.options.stop_on_first_error = True  # after a failed probe, nothing is deleted
 nox.options.default_venv_backend = "none"
 nox.options.error_on_missing_interpreters = True
 
@@ -144,14 +144,14 @@ def publish(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the unit tests: no network, no compiler."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/dev.txt")
-    # What pytest makes of each file is kept for the next run, whatever the caller's environment.
+    # Keep the files that pytest compiles, even if the caller's environment forbids bytecode.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
     words = ("-n", "2", "--dist", "worksteal", *chosen(session, "tests/unit"))
     session.run("python", "-m", "pytest", *words, env=env)
 
 
 def chosen(session: nox.Session, folder: str) -> list[str]:
-    """What pytest is given: the files that the user names, or else the folder."""
+    """The arguments of pytest: the files that the user names, else the folder."""
     named = any(Path(word.partition("::")[0]).exists() for word in session.posargs)
     return [*([] if named else [folder]), *session.posargs]
 
@@ -175,7 +175,7 @@ def integration(session: nox.Session) -> None:
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def tests_windows(session: nox.Session) -> None:
     """Run tests in a Windows Python under Wine, which it installs (minutes)."""
-    session.run(sys.executable, "-m", "tests.windows.lab", external=True)  # or why there is none
+    session.run(sys.executable, "-m", "tests.windows.lab", external=True)  # or says why it cannot
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/integration.txt")
     session.run("python", "-m", "pytest", *chosen(session, "tests/windows"))
 

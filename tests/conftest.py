@@ -1,4 +1,4 @@
-"""What every test has: ``sessions`` importable, no unit test that runs a program or is skipped."""
+"""Guards for all tests: a unit test cannot run programs and is not skipped on Linux."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 UNIT = ROOT / "tests" / "unit"
 ON_LINUX = sys.platform == "linux"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
-# Python would look for cycles among the tests all the time while it collects them, a fourth of the
-# time of that, and once for each few tests afterwards.
+# Garbage collection takes a fourth of the time in which pytest collects the tests.
 gc.disable()
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 
 class Beside(MetaPathFinder, Loader):
-    """Lets the payload's modules import one another by name, as they do where they run."""
+    """Lets the payload's modules import one another by name, as in a bundle."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -39,26 +38,26 @@ class Beside(MetaPathFinder, Loader):
         return importlib.import_module(f"sessions.payload.{spec.name}")
 
     def exec_module(self, module: ModuleType) -> None:
-        """It was run when it was made."""
+        """``create_module`` has already executed it."""
 
 
 sys.meta_path.append(Beside())
 
 
 def pytest_collection_finish() -> None:
-    """What is there now stays, so it is not looked at again."""
+    """Exclude the objects that exist now from garbage collection."""
     gc.freeze()
     gc.enable()
 
 
 def pytest_unconfigure() -> None:
-    """Else LIEF says as Python ends that it leaks."""
+    """Otherwise LIEF reports leaks when Python ends."""
     gc.unfreeze()
 
 
 @pytest.fixture
 def links(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Symbolic links: Windows lets only some users make them."""
+    """Skip the test if the user may not create symbolic links, as on Windows."""
     try:
         (tmp_path_factory.mktemp("links") / "link").symlink_to("nowhere")
     except OSError as error:
@@ -69,26 +68,26 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_programs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A unit test that reaches a real tool would start a build, or hang on the network.
+    """A unit test cannot run programs: it could start a build or wait for the network.
 
-    A test that means to may put its own function in these places; the tests of ``run`` itself
-    import ``capture`` by name, which this does not touch.
+    A test may replace these functions. The tests of ``programs`` import ``capture`` by name, which
+    is not replaced.
     """
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise AssertionError("a unit test may not run programs")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("BLACKWHEEL_COMMAND", raising=False)  # how these very tests were called
+        patch.delenv("BLACKWHEEL_COMMAND", raising=False)  # set by the nox that runs the tests
         if UNIT in request.path.parents:
             patch.setattr("sessions.shared.programs.capture", refuse)
             patch.setattr("sessions.shared.programs.stream", refuse)
-            patch.setattr(os, "fsync", lambda _: None)  # no test takes the power away
+            patch.setattr(os, "fsync", lambda _: None)  # only needed for power failures
         yield
 
 
 def _not_skipped(path: Path, report: Report) -> Report:
-    """A skipped unit test fails on Linux: everything that one needs is there, Windows has less."""
+    """On Linux a skipped unit test fails, because Linux has everything that a unit test needs."""
     if ON_LINUX and report.skipped and UNIT in path.parents:
         report.outcome = "failed"
         report.longrepr = f"a unit test is skipped on Linux: {report.longrepr}"

@@ -1,4 +1,4 @@
-"""A small shared library for x86-64 Linux, byte by byte, and what can be wrong with one."""
+"""Builds small ELF libraries and fat binaries, and plants faults in them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def library(
 ) -> bytes:
     """A library that glibc loads, with one function ``f``.
 
-    ``entries`` are further ones of its dynamic section, by tag; a text is put into its strings.
-    ``sections`` are start and size in the file of those that are marked as code; by default
-    one with all of it. ``data`` is part of the segment that can be written.
+    ``entries`` are further entries of its dynamic section, by tag; a text is added to its strings.
+    ``sections`` are start and size in the file of the sections that are marked as code; by default
+    one with all the code. ``data`` is part of the writable segment.
     """
     strings = bytearray(b"\0f\0")
     rows = []
@@ -79,18 +79,55 @@ def library(
 
 def dynamic_size(data: bytes) -> int:
     """The size of a library's dynamic section in bytes."""
-    (found,) = [at for at in _headers(data) if data[at : at + 4] == struct.pack("<I", DYNAMIC)]
+    (found,) = _headers(data, DYNAMIC)
     size: int = struct.unpack_from("<Q", data, found + 32)[0]
     return size
 
 
-# ---- What can be wrong with any library --------------------------------------------------------
+def with_sections(machine: int, *sections: tuple[bytes, int, bytes]) -> bytes:
+    """An ELF file that has only sections: name, type and content of each."""
+    names = b"\0" + b"".join(name + b"\0" for name, _, _ in sections) + b".shstrtab\0"
+    body, headers = b"", bytes(64)
+    for name, kind, content in [*sections, (b".shstrtab", 3, names)]:
+        place = 64 + len(body), len(content)
+        at = names.index(b"\0" + name + b"\0") + 1
+        headers += struct.pack("<IIQQQQIIQQ", at, kind, 0, 0, *place, 0, 0, 1, 0)
+        body += content
+    count = len(sections) + 2
+    start = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 3, machine, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64,
+        count, count - 1,
+    )  # fmt: skip
+    return start + body + headers
+
+
+# ---- Fat binaries -------------------------------------------------------------------------------
+
+
+def gpu_code(payload: bytes = b"code", kind: int = 2, arch: int = 120, **more: int) -> bytes:
+    """A piece of code in a fat binary (kind 1: PTX, 2: cubin): its header, then the code."""
+    fields = {"header": 64, "size": len(payload), "packed": 0, "name": 0, "plain": 0} | more
+    head = (
+        kind, 0x0101, fields["header"], fields["size"], fields["packed"], 64, 8, 1, arch,
+        fields["name"], fields["name"], 0x11, 0, fields["plain"],
+    )  # fmt: skip
+    return struct.pack("<HHIQIIHHIIIQQQ", *head) + payload
+
+
+def fat_binary(*pieces: bytes, size: int | None = None) -> bytes:
+    """A fat binary with these pieces; ``size`` is what its header says, if it is wrong."""
+    content = b"".join(pieces)
+    start = bytes.fromhex("50ed55ba01001000")
+    return start + struct.pack("<Q", len(content) if size is None else size) + content
+
+
+# ---- Faults of a library ------------------------------------------------------------------------
 
 Change = Callable[[bytearray], None]
 
 
 def at(place: int, layout: str, value: int) -> Change:
-    """Write a number at a place of the file."""
+    """Write a number at an offset of the file."""
 
     def change(data: bytearray) -> None:
         struct.pack_into(layout, data, place, value)
@@ -100,56 +137,46 @@ def at(place: int, layout: str, value: int) -> Change:
 
 def segment(kind: int, field: int, value: int, *, number: int = 0) -> Change:
     """Write a field (0 type, 8 offset, 16 address, 32 size in the file, 40 in memory, 48 alignment)
-    of the program header of that type, or of the ``number``-th of them."""
+    of the ``number``-th program header of this type."""
 
     def change(data: bytearray) -> None:
-        found = [at for at in _headers(data) if data[at : at + 4] == struct.pack("<I", kind)]
-        struct.pack_into("<I" if field < 8 else "<Q", data, found[number] + field, value)
+        place = _headers(data, kind)[number] + field
+        struct.pack_into("<I" if field < 8 else "<Q", data, place, value)
 
     return change
 
 
-def _headers(data: bytes | bytearray) -> range:
+def _headers(data: bytes | bytearray, kind: int) -> list[int]:
+    """Where in the file the program headers of this type are."""
     start, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
-    return range(start, start + 56 * count, 56)
+    places = range(start, start + 56 * count, 56)
+    return [at for at in places if struct.unpack_from("<I", data, at)[0] == kind]
 
 
-def every_load_gone(data: bytearray) -> None:
-    for at in _headers(data):
-        if data[at : at + 4] == struct.pack("<I", LOAD):
-            struct.pack_into("<I", data, at, 0x6FFFFFFF)
+def without_loads(data: bytearray) -> None:
+    for at in _headers(data, LOAD):
+        struct.pack_into("<I", data, at, 0x6FFFFFFF)
+
+
+def _dynamic(tag: int, offset: int, value: int) -> Change:
+    """Write the tag (offset 0) or the value (offset 8) of an entry of the dynamic section."""
+
+    def change(data: bytearray) -> None:
+        (header,) = _headers(data, DYNAMIC)
+        start, size = struct.unpack_from("<Q16xQ", data, header + 8)
+        rows = range(start, start + size, 16)
+        (found,) = [at for at in rows if struct.unpack_from("<Q", data, at)[0] == tag]
+        struct.pack_into("<Q", data, found + offset, value)
+
+    return change
 
 
 def dynamic_tag(old: int, new: int) -> Change:
-    """Another tag in place of one of the dynamic section."""
-
-    def change(data: bytearray) -> None:
-        for header in _headers(data):
-            if data[header : header + 4] == struct.pack("<I", DYNAMIC):
-                start, size = struct.unpack_from("<Q16xQ", data, header + 8)
-                for at in range(start, start + size, 16):
-                    if struct.unpack_from("<Q", data, at)[0] == old:
-                        struct.pack_into("<Q", data, at, new)
-                        return
-        raise AssertionError(old)
-
-    return change
+    return _dynamic(old, 0, new)
 
 
 def dynamic_value(tag: int, value: int) -> Change:
-    """Another value of an entry of the dynamic section."""
-
-    def change(data: bytearray) -> None:
-        for header in _headers(data):
-            if data[header : header + 4] == struct.pack("<I", DYNAMIC):
-                start, size = struct.unpack_from("<Q16xQ", data, header + 8)
-                for at in range(start, start + size, 16):
-                    if struct.unpack_from("<Q", data, at)[0] == tag:
-                        struct.pack_into("<Q", data, at + 8, value)
-                        return
-        raise AssertionError(tag)
-
-    return change
+    return _dynamic(tag, 8, value)
 
 
 def cut(keep: int) -> Change:
@@ -176,7 +203,7 @@ REFUSED: dict[str, Change] = {
     "size of program headers": at(54, "<H", 32),
     "no program headers": at(56, "<H", 0),
     "program headers past the end": at(32, "<Q", 1 << 40),
-    "no segment to load": every_load_gone,
+    "no segment to load": without_loads,
     "address and offset apart": segment(LOAD, 16, 0x1008, number=1),
     "no dynamic segment": segment(DYNAMIC, 0, 0x6FFFFFFF),
     "dynamic segment outside": segment(DYNAMIC, 16, 0x7000000),
@@ -188,7 +215,7 @@ REFUSED: dict[str, Change] = {
     "headers only": cut(64),
     "half of it": cut(0x1004),
 }
-# Some releases of glibc load these; others do not, or who reads there dies.
+# Some releases of glibc load these; others do not, or reading the memory ends the process.
 ODD: dict[str, Change] = {
     "segment past the end": segment(LOAD, 32, 1 << 20, number=1),
     "more in the file than in memory": segment(LOAD, 40, 1, number=1),

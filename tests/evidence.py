@@ -1,4 +1,4 @@
-"""What is known of two wheels, as records say it: one tested on a GPU, one run nowhere."""
+"""The records of two wheels: one was tested on a GPU, the other was not run."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sessions.release.evidence import Evidence, Run
 from sessions.release.gate import Checkout
 from sessions.run.model import SmokeReport
 from sessions.shared import records
+from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check, CheckGroup
 from sessions.targets import targets_file
 from sessions.verify.model import DeviceCode, Library, WheelFacts
@@ -41,7 +42,7 @@ CHARTS = (
 
 @functools.cache
 def cold() -> Timeline:
-    """A build of 98 CUDA steps from nothing, on two cores: ninja's own log of it."""
+    """The timeline of a build of 98 CUDA steps on two cores, from ninja's log."""
     log = (DATA / "ninja" / "cold.ninja_log").read_text(encoding="utf-8")
     graph = (DATA / "ninja" / "cold.build.ninja").read_text(encoding="utf-8")
     return ninja_log.read(log, graph, jobs=2, cache={"hits": 0, "misses": 152})
@@ -49,7 +50,7 @@ def cold() -> Timeline:
 
 @functools.cache
 def facts() -> WheelFacts:
-    """What verify read of a real rtx50 wheel."""
+    """The facts of a real rtx50 wheel."""
     found = records.read(DATA / "wheelfile" / "rtx50.json", "facts", WheelFacts)
     assert found is not None
     return found
@@ -59,35 +60,29 @@ def facts() -> WheelFacts:
 def h200() -> SmokeReport:
     """The report of a run on an H200."""
     report = {**json.loads(H200)["report"], "origin": "h200-hopper.json"}
-    report["features"] = fakes.smoke_features()  # and of these
-    # It was written before there were any.
+    # The report is older than these fields.
+    report["features"] = fakes.smoke_features()
     report["families"] = fakes.smoke_families(report["file"], report["device"] != "cpu")
     known = {check["id"] for check in report["checks"]}
     report["checks"] += [check for check in fakes.smoke_checks() if check["id"] not in known]
-    del report["system_info"]  # of the report, and not of the record made of it
-    made: SmokeReport = records.from_json(SmokeReport, report)
-    return made
+    del report["system_info"]  # the record does not contain it
+    record: SmokeReport = records.from_json(SmokeReport, report)
+    return record
 
 
 def groups() -> tuple[CheckGroup, ...]:
-    """Some of what verify holds against a wheel."""
-    return (
-        CheckGroup(
-            "The file",
-            (
-                Check("archive", "ok", "archive: 37 members, 19.4 MB"),
-                Check("record", "ok", "record: 36 hashes agree"),
-                Check(
-                    "reproducible", "warn", "reproducible: it could not be made again", "why", "how"
-                ),
-            ),
-        ),
-        CheckGroup("Device code", (Check("ptx", "ok", "ptx: none"),)),
+    """Some checks of verify."""
+    file = (
+        Check("archive", "ok", "archive: 37 members, 19.4 MB"),
+        Check("record", "ok", "record: 36 hashes agree"),
+        Check("reproducible", "warn", "reproducible: it could not be made again", "why", "how"),
     )
+    ptx = (Check("ptx", "ok", "ptx: none"),)
+    return CheckGroup("The file", file), CheckGroup("Device code", ptx)
 
 
 def untested(**changes: Any) -> Evidence:
-    """Of an rtx50 wheel: built, read, and run nowhere."""
+    """The records of an rtx50 wheel that was built and verified, but not run."""
     found = facts()
     made = fakes.wheel(
         file=found.file,
@@ -101,12 +96,13 @@ def untested(**changes: Any) -> Evidence:
 
 
 def proven(**changes: Any) -> Evidence:
-    """Of a hopper wheel, with the report of an H200 on it."""
+    """The records of a hopper wheel, with the report of a run on an H200."""
     report = h200()
     found = dataclasses.replace(facts(), file=report.file, sha256=report.sha256)
-    archs = {"target": "hopper", "archs": ("90-real",)}
-    made = fakes.wheel(**{**_as_dict(untested().wheel), **archs, "sha256": report.sha256})
-    base = dataclasses.replace(_base(made, found), spec=_spec("hopper"), runs=(Run(report, H200),))
+    wheel = dataclasses.replace(
+        untested().wheel, target="hopper", archs=("90-real",), sha256=report.sha256
+    )
+    base = dataclasses.replace(_base(wheel, found), spec=_spec("hopper"), runs=(Run(report, H200),))
     return dataclasses.replace(base, **changes)
 
 
@@ -130,14 +126,9 @@ def _base(made: Wheel, found: WheelFacts) -> Evidence:
 
 
 @functools.cache
-def _spec(target: str) -> Any:
-    return targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), "linux")[
-        target
-    ]
-
-
-def _as_dict(value: Any) -> dict[str, Any]:
-    return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+def _spec(target: str) -> BuildSpec:
+    text = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
+    return targets_file.load(text, "linux")[target]
 
 
 def changed(found: Evidence, **parts: Mapping[str, Any]) -> Evidence:

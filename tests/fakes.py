@@ -1,4 +1,4 @@
-"""Values for tests, with overrides: a machine on which rtx50 builds, and the wheel it builds."""
+"""Values for tests: a machine that builds rtx50, its records, its wheel and its reports."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ ACCEPTS = HostRange(gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_m
 
 
 def spec(**changes: Any) -> BuildSpec:
-    """The rtx50 target, linked with the build machine's glibc: its wheel has an OpenMP runtime."""
+    """The target rtx50 with --glibc host, so that its wheel contains an OpenMP runtime."""
     base = BuildSpec(
         base=changes.get("target", "rtx50"),
         target="rtx50",
@@ -67,7 +67,7 @@ def spec(**changes: Any) -> BuildSpec:
 
 
 def cpu_spec(**changes: Any) -> BuildSpec:
-    """The cpu target."""
+    """The target cpu."""
     return spec(**{"target": "cpu", "cuda": None, "archs": (), **changes})
 
 
@@ -95,7 +95,7 @@ def clang(version: str = "19.1.7", **changes: Any) -> Compiler:
 
 
 def msvc(version: str = "1944", **changes: Any) -> Compiler:
-    """Visual Studio's compiler, by ``_MSC_VER``: 1944 is of VS 2022, 1950 of VS 2026."""
+    """Visual Studio's compiler, by ``_MSC_VER``: 1944 is VS 2022, 1950 is VS 2026."""
     year = "2022" if int(version) < 1950 else "18"
     vc = rf"C:\Program Files\Microsoft Visual Studio\{year}\BuildTools\VC"
     toolset = f"14.{version[2:]}.35207"
@@ -122,7 +122,7 @@ def msvc(version: str = "1944", **changes: Any) -> Compiler:
 
 
 def toolkit(**changes: Any) -> Toolkit:
-    """CUDA 13.1 made from NVIDIA's packages."""
+    """CUDA 13.1 from NVIDIA's packages."""
     base = Toolkit(
         origin="pypi",
         root="/home/user/.cache/blackwheel/cuda-13.1-0123456789ab/nvidia/cu13",
@@ -135,7 +135,7 @@ def toolkit(**changes: Any) -> Toolkit:
 
 
 def installed(**changes: Any) -> InstalledToolkit:
-    """An installed CUDA 13.0, as this project's own machine has it: not the target's."""
+    """An installed CUDA 13.0, which is not the version of the target."""
     base = InstalledToolkit(
         root="/usr/local/cuda-13.0", version="13.0.88", found_via="CUDA_PATH", accepts=ACCEPTS
     )
@@ -143,7 +143,7 @@ def installed(**changes: Any) -> InstalledToolkit:
 
 
 def source(**changes: Any) -> Source:
-    """The locked source of 0.3.16, unpacked and untouched."""
+    """The locked source of 0.3.16, unpacked and not edited."""
     base = Source(
         version="0.3.16",
         path="/home/user/blackwheel/llama-cpp-python-src/0.3.16",
@@ -156,7 +156,7 @@ def source(**changes: Any) -> Source:
 
 
 def places(target: str = "rtx50", **changes: Any) -> Places:
-    """Linux folders, the project's with a space in its path."""
+    """Folders on Linux, with a space in the path of the project."""
     base = Places(
         stage=f"/home/user/black wheel/build/{target}/src",
         tree=f"/home/user/black wheel/build/{target}/tree",
@@ -167,7 +167,7 @@ def places(target: str = "rtx50", **changes: Any) -> Places:
 
 
 def windows_places(target: str = "rtx50") -> Places:
-    """Windows folders of a user whose name is not ASCII."""
+    """Folders on Windows of a user whose name is not ASCII."""
     build = rf"C:\Users\José Pérez\black wheel\build\{target}"
     cache = r"C:\Users\José Pérez\AppData\Local\blackwheel\Cache"
     return Places(
@@ -179,13 +179,13 @@ def windows_places(target: str = "rtx50") -> Places:
 
 
 def windows_toolkit(**changes: Any) -> Toolkit:
-    """CUDA 13.1 made from NVIDIA's packages, on Windows."""
+    """CUDA 13.1 from NVIDIA's packages, on Windows."""
     root = windows_places().cache + r"\cuda-13.1-0123456789ab\nvidia\cu13"
     return toolkit(**{"root": root, **changes})
 
 
 def host(**changes: Any) -> Host:
-    """A machine with room for every build."""
+    """A machine with enough space for every build."""
     base = Host(
         system="linux",
         release="6.1.0",
@@ -218,7 +218,7 @@ def gpu(**changes: Any) -> Gpu:
 
 
 def chain(**changes: Any) -> Toolchain:
-    """What a probe finds on a machine with everything."""
+    """The record of the probe on a machine that has everything."""
     base = Toolchain(
         host=host(),
         pythons=(python(),),
@@ -250,7 +250,7 @@ def build_env(**changes: Any) -> BuildEnv:
 
 
 def wheel(**changes: Any) -> Wheel:
-    """The record of a finished wheel."""
+    """The record of a built wheel."""
     base = Wheel(
         file="llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl",
         sha256="0" * 64,
@@ -294,13 +294,13 @@ def matrix_row(**changes: Any) -> MatrixRow:
 
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
-LOADER = "c" * 64  # stands for the digest of the loader that the target's wheel has
-PRELOAD = "d" * 64  # and of what loads a Windows wheel's libraries
+LOADER = "c" * 64  # digest of _cuda_runtime.py
+PRELOAD = "d" * 64  # digest of _bundled_dlls.py
 BASELINE = {"CET_IBT": 2, "INTEL386": 60_000, "SSE2": 9_000, "X64": 30_958}
 
 
 def claiming(**changes: Any) -> BuildSpec:
-    """The rtx50 target with all that ``verify`` holds its wheel to."""
+    """The target rtx50 with the size limit and the instructions that ``verify`` checks."""
     return spec(**{"budget_mb": 30, "device_features": ("HMMA", "IMMA"), **changes})
 
 
@@ -320,7 +320,7 @@ def device(**changes: Any) -> DeviceCode:
 
 
 def library(member: str = "llama_cpp/lib/libllama.so", **changes: Any) -> Library:
-    """A sound ELF library for the CPU. Its digest follows from its name."""
+    """A valid ELF library for the CPU. Its digest depends on its name."""
     base = Library(
         member=member,
         sha256=records.text_sha256(member.rsplit("/", 1)[-1].encode()),
@@ -351,7 +351,7 @@ RUNTIME = {"libcublas.so.13": ("cublasCreate_v2",), "libcudart.so.13": ("cudaMal
 
 
 def libraries() -> tuple[Library, ...]:
-    """The libraries of an rtx50 wheel for Linux, each needing what it does need."""
+    """The libraries of an rtx50 wheel for Linux."""
     lib = "llama_cpp/lib"
     cuda = ("libcublas.so.13", "libcuda.so.1", "libcudart.so.13")
     variants = {"x64": {}, "haswell": {"AVX2": 40}}
@@ -397,16 +397,16 @@ def libraries() -> tuple[Library, ...]:
 
 
 def material(name: str, **changes: Any) -> Material:
-    """A component of a bill of materials: upstream's own, compiled in."""
+    """A component of an SBOM: a part of upstream, compiled in."""
     base = Material(name, "", ("compiled in",), "", "", "")
     return dataclasses.replace(base, **changes)
 
 
 def bill(found: WheelFacts, **changes: Any) -> Bill:
-    """The bill of materials that says what this wheel for the rtx50 target holds."""
+    """The SBOM that is correct for an rtx50 wheel."""
     names = {canonicalize_name(re.split(r"[^\w.-]", text)[0]) for text in found.requires}
-    wanted = [name for name in names if name.startswith(("nvidia-", "cuda-"))]
-    all_needs = required(Case(found, claiming(), None, True, "", ""), *sorted(wanted))
+    nvidia = [name for name in names if name.startswith(("nvidia-", "cuda-"))]
+    all_needs = required(Case(found, claiming(), None, True, "", ""), *sorted(nvidia))
     needs = {canonicalize_name(need.name): need for need in all_needs}.values()
     files = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
     base = Bill(
@@ -439,12 +439,12 @@ OURS = ("llama_cpp/_cuda_runtime.py", "llama_cpp/_bundled_dlls.py")
 
 
 def digest(name: str) -> str:
-    """The digest of a file of upstream's package."""
+    """The digest of a file in upstream's package."""
     return records.text_sha256(name.encode())
 
 
 def upstream(**changes: Any) -> Upstream:
-    """What is known of the release that the wheel is of: a module fewer, the loader being ours."""
+    """The facts about the wheel's release: its files, without our _cuda_runtime.py."""
     modules = ("__init__", "llama_cpp", "llava_cpp", "mtmd_cpp", "server/app")
     base = Upstream(
         version="0.3.16",
@@ -457,13 +457,13 @@ def upstream(**changes: Any) -> Upstream:
 
 
 def wheel_facts(**changes: Any) -> WheelFacts:
-    """What is read of a sound rtx50 wheel for Linux. Its members follow from its libraries.
+    """The facts of a valid rtx50 wheel for Linux. Its members depend on its libraries.
 
-    As upstream has them: a module for llava, of which there is no library, and nothing imports it.
+    As in upstream, there is a module for llava, which has no library and which nothing imports.
     """
     tags = ("cp311-cp311-manylinux_2_35_x86_64",)
     inside: tuple[Library, ...] = changes.get("libraries", libraries())
-    papers = ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE.md")
+    metadata = ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE.md")
     modules = ("__init__", "_cuda_runtime", "llama_cpp", "llava_cpp", "mtmd_cpp", "server/app")
     base = WheelFacts(
         file=f"llama_cpp_python-0.3.16-{tags[0]}.whl",
@@ -472,7 +472,7 @@ def wheel_facts(**changes: Any) -> WheelFacts:
         members={
             **{f"llama_cpp/{name}.py": 1_000 for name in modules},
             **{found.member: found.size for found in inside},
-            **{f"{INFO}/{name}": 1_000 for name in papers},
+            **{f"{INFO}/{name}": 1_000 for name in metadata},
         },
         times=("2022-11-09T12:37:20",),
         archive_problems=(),
@@ -514,7 +514,7 @@ def wheel_facts(**changes: Any) -> WheelFacts:
 
 
 def cpu_facts(**changes: Any) -> WheelFacts:
-    """What is read of a sound wheel of the cpu target."""
+    """The facts of a valid wheel of the target cpu."""
     inside = tuple(
         dataclasses.replace(found, imports=tuple(n for n in found.imports if "cuda" not in n))
         for found in libraries()
@@ -526,7 +526,7 @@ def cpu_facts(**changes: Any) -> WheelFacts:
 
 
 def windows_libraries() -> tuple[Library, ...]:
-    """The libraries of an rtx50 wheel for Windows. No search paths, no symbol versions."""
+    """The libraries of an rtx50 wheel for Windows, without search paths and symbol versions."""
     ours = ("api-ms-win-crt-heap-l1-1-0.dll", "kernel32.dll", "vcruntime140.dll")
     runtime = {name: f"{name}-{'0f' * 16}.dll" for name in ("msvcp140", "vcomp140")}
     needs = {
@@ -559,7 +559,7 @@ def windows_libraries() -> tuple[Library, ...]:
 
 
 def windows_facts(**changes: Any) -> WheelFacts:
-    """What is read of a sound rtx50 wheel for Windows."""
+    """The facts of a valid rtx50 wheel for Windows."""
     tags = ("cp311-cp311-win_amd64",)
     file = f"llama_cpp_python-0.3.16-{tags[0]}.whl"
     base = {"libraries": windows_libraries(), "file": file, "tags": tags, "wheel_tags": tags}
@@ -569,34 +569,26 @@ def windows_facts(**changes: Any) -> WheelFacts:
 
 
 def recorded(found: WheelFacts, **changes: Any) -> Wheel:
-    """The record of the build that made the wheel of these facts."""
-    made = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
-    base: dict[str, Any] = {
-        "file": found.file,
-        "sha256": found.sha256,
-        "size": found.size,
-        "libraries": made,
-    }
-    return wheel(**{**base, **changes})
+    """The record of the build of the wheel with these facts."""
+    libraries = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in found.libraries}
+    same = {name: getattr(found, name) for name in ("file", "sha256", "size")}
+    return wheel(**{**same, "libraries": libraries, **changes})
 
 
 def case(found: WheelFacts | None = None, **changes: Any) -> Case:
-    """A wheel before its judge, built here for the rtx50 target, with the record of its build."""
+    """The input of the checks: an rtx50 wheel that was built here, with the record of its build."""
     found = found or wheel_facts()
     base = Case(found, claiming(), recorded(found), True, LOADER, PRELOAD, upstream())
     return dataclasses.replace(base, **changes)
 
 
 def no_machine(question: str, *words: str) -> Any:
-    """A machine that must not be asked."""
+    """A machine that refuses every question."""
     raise AssertionError(f"asked the machine: {question} {words}")
 
 
 def context(root: Path, *words: str, **changes: Any) -> Context:
-    """The surroundings of a stage, with ``root`` for the project and all it makes.
-
-    ``words`` are the command line after ``--``.
-    """
+    """The context of a phase. ``words`` are the command line after ``--``."""
     base = Context(
         session="wheel",
         asked=frozenset({"wheel"}),
@@ -611,7 +603,7 @@ def context(root: Path, *words: str, **changes: Any) -> Context:
 
 
 def on_gpu(session: str, root: Path, *words: str, **changes: Any) -> Context:
-    """The surroundings of ``nox -s SESSION -- WORDS`` on a machine with an RTX 5090."""
+    """The context of ``nox -s SESSION -- WORDS`` on a machine with an RTX 5090."""
 
     def machine(question: str, *_: str) -> Any:
         assert question == "nvml"
@@ -622,7 +614,7 @@ def on_gpu(session: str, root: Path, *words: str, **changes: Any) -> Context:
 
 
 def built(ctx: Context, content: bytes = b"a wheel") -> str:
-    """Leave the target's wheel with its record, and the record of the probe. Its digest."""
+    """Write a wheel, its record and the record of the probe; return the wheel's digest."""
     path = ctx.wheels / wheel().file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -633,7 +625,7 @@ def built(ctx: Context, content: bytes = b"a wheel") -> str:
 
 
 def nvml_gpu(**changes: Any) -> dict[str, Any]:
-    """A GeForce RTX 5090 as NVML shows it."""
+    """NVML's answer about a GeForce RTX 5090."""
     base: dict[str, Any] = {
         "index": 0,
         "name": "NVIDIA GeForce RTX 5090",
@@ -645,13 +637,13 @@ def nvml_gpu(**changes: Any) -> dict[str, Any]:
 
 
 def nvml(*devices: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """What NVML answers on a machine with these GPUs; with an RTX 5090 if none is named."""
+    """NVML's answer on a machine with these GPUs; by default with one RTX 5090."""
     base = {"release": "580.159.04", "cuda": "13.0", "devices": list(devices or [nvml_gpu()])}
     return {**base, **changes}
 
 
 def smoke_job(**changes: Any) -> dict[str, Any]:
-    """What the payload is told of the rtx50 wheel, with a GPU, and two types to try."""
+    """The input of smoke's payload for the rtx50 wheel, a GPU and two GGML types."""
     base: dict[str, Any] = {
         "identity": {
             "file": wheel().file,
@@ -685,7 +677,7 @@ def smoke_job(**changes: Any) -> dict[str, Any]:
 
 
 def smoke_answers(type_: str) -> dict[str, Any]:
-    """What the payload's child finds of one GGML type on a sound GPU: each of its cases."""
+    """The results of the payload's child for a GGML type on a working GPU."""
     cases = [
         {
             "batch": batch,
@@ -706,15 +698,15 @@ def smoke_answers(type_: str) -> dict[str, Any]:
 
 
 def smoke_module(type_: str, name: str) -> dict[str, Any]:
-    """What the payload's child finds of one GGML type with one of the wheel's CPU modules."""
+    """The results of the payload's child for a GGML type with one of the CPU modules."""
     found = smoke_answers(type_)
-    wanted = [(1, True, "f16"), (32, True, "f16")]
-    results = [c for c in found["results"] if (c["batch"], c["flash"], c["kv"]) in wanted]
+    cases = [(1, True, "f16"), (32, True, "f16")]
+    results = [c for c in found["results"] if (c["batch"], c["flash"], c["kv"]) in cases]
     return {**found, "type": type_, "chosen": name, "results": results}
 
 
 def smoke_found(**changes: Any) -> dict[str, Any]:
-    """All that the payload's children find of a sound rtx50 wheel on its GPU."""
+    """The results of all children of the payload for a valid rtx50 wheel on its GPU."""
     site = "/work/venv/lib/python3.11/site-packages"
     runtime = f"{site}/nvidia/cu13/lib"
     base: dict[str, Any] = {
@@ -789,8 +781,22 @@ def smoke_found(**changes: Any) -> dict[str, Any]:
     return {**base, **changes}
 
 
+@functools.cache
+def _smoke_found() -> bytes:
+    return pickle.dumps(smoke_found())  # copying it takes a tenth of the time of making it
+
+
+def smoke_planted(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``smoke_found`` with other values at these places: "answers/F16/results/0/nmse"."""
+    found: Any = pickle.loads(_smoke_found())
+    for place, value in changes.items():
+        *path, last = (int(part) if part.isdecimal() else part for part in place.split("/"))
+        functools.reduce(lambda part, key: part[key], path, found)[last] = value
+    return dict(found)
+
+
 def smoke_feature_parts() -> dict[str, Any]:
-    """What the children find of a sound wheel's features, on a machine with two GPUs."""
+    """The results of the children for the features, on a machine with two GPUs."""
     parts: dict[str, Any] = {
         name: {"error": None, "results": [{"case": case, "nmse": 1e-9} for case in cases]}
         for name, cases in smoke_results.known_features()["worst"].items()
@@ -810,7 +816,7 @@ def smoke_feature_parts() -> dict[str, Any]:
 
 
 def smoke_features(*, on_gpu: bool = True) -> list[dict[str, Any]]:
-    """Every answer of the features, as a report has it."""
+    """The results of the features in a report."""
     gone = ("two-gpus",) if on_gpu else ("partial-offload", "two-gpus")
     return [
         {"check": name, "case": case, "nmse": 1e-9, "bound": 2e-9}
@@ -820,13 +826,13 @@ def smoke_features(*, on_gpu: bool = True) -> list[dict[str, Any]]:
     ]
 
 
-# The checks that a run on the CPU does not have.
+# The checks that a report of a run on the CPU does not contain.
 ON_A_GPU = ("native-sass", "libraries", "full-offload", "memory", "partial-offload")
 
 
 def smoke_checks(*failing: str) -> list[dict[str, Any]]:
-    """Every check of a report on a GPU; those named fail."""
-    held = {"known-answers": "16 cases of 1 types within their bounds", "memory": "0 MiB lost"}
+    """All checks of a report of a run on a GPU; ``failing`` are the ids of those that fail."""
+    summaries = {"known-answers": "16 cases of 1 types within their bounds", "memory": "0 MiB lost"}
     ids = (
         "device native-sass libraries full-offload memory known-answers greedy-tokens repeatable "
         "types cpu-modules grammar embeddings state vocabulary vision text-embeddings lora threads "
@@ -836,7 +842,7 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
         {
             "id": id_,
             "status": "fail" if id_ in failing else "ok",
-            "summary": f"{id_}: {held.get(id_, 'it holds')}",
+            "summary": f"{id_}: {summaries.get(id_, 'it holds')}",
             "evidence": "what was found" if id_ in failing else "",
             "remedy": "what fixes it" if id_ in failing else "",
         }
@@ -845,7 +851,7 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
 
 
 def smoke_cases(file: str = "", types: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Every case of these types, or of all that the release of a wheel's file name knows."""
+    """The cases of these types; by default of all types of the release in a file name."""
     bounds = smoke_results.known_bounds()
     if not types:
         late = smoke_results.late(parse_wheel_filename(file)[1])
@@ -858,7 +864,7 @@ def smoke_cases(file: str = "", types: Sequence[str] = ()) -> list[dict[str, Any
 
 
 def smoke_families(file: str, on_gpu: bool) -> dict[str, Any]:
-    """The model families of a report: every row of the default set, well within its bound."""
+    """The model families in a report: all rows of the default set, within their bounds."""
     version = parse_wheel_filename(file)[1]
     return {
         "set": "default",
@@ -868,31 +874,38 @@ def smoke_families(file: str, on_gpu: bool) -> dict[str, Any]:
 
 
 def family_row(plan: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """A row that holds: a known fault of upstream shows, anything else is exact enough."""
-    way = {name: plan[name] for name in ("family", "type", "batch", "flash", "split")}
+    """A row within its bound; a known error of upstream is also visible."""
+    names = {name: plan[name] for name in ("family", "type", "batch", "flash", "split")}
     nmse = 0.02 if plan["known"] else plan["bound"] / 10
     found = {"nmse": nmse, "worst": 2 * nmse, "tokens": 48, "finite": True}
-    return {**way, **found, "host_mib": 5.0, "gpu_mib": 10.0, **changes}
+    return {**names, **found, "host_mib": 5.0, "gpu_mib": 10.0, **changes}
 
 
 @functools.cache
 def _smoke_parts(file: str, on_gpu: bool) -> bytes:
-    """The largest parts of a report: a copy of them takes less time than making them again."""
+    """The largest parts of a report, pickled, because a copy is faster than a new calculation."""
     parts = smoke_cases(file), smoke_features(on_gpu=on_gpu), smoke_families(file, on_gpu)
     return pickle.dumps(parts)
 
 
-def smoke_report(**changes: Any) -> dict[str, Any]:
-    """What a report says of a sound rtx50 wheel, before it is sealed."""
-    file, on_gpu = str(changes.get("file")), changes.get("device") != "cpu"
-    file = file if file.count("-") >= 4 else wheel().file
-    cases, features, rows = pickle.loads(_smoke_parts(file, on_gpu))
-    base: dict[str, Any] = {
+def report_head() -> dict[str, Any]:
+    """The fields that all reports have in common."""
+    return {
         **smoke_job()["identity"],
         "python": "3.11.2",
         "system": "Linux 6.1.0 x86_64",
         "started": "2026-01-02T03:04:05Z",
         "seconds": 61.5,
+    }
+
+
+def smoke_report(**changes: Any) -> dict[str, Any]:
+    """The report of a run of a valid rtx50 wheel, without its checksum."""
+    file, on_gpu = str(changes.get("file")), changes.get("device") != "cpu"
+    file = file if file.count("-") >= 4 else wheel().file
+    cases, features, rows = pickle.loads(_smoke_parts(file, on_gpu))
+    base: dict[str, Any] = {
+        **report_head(),
         "checks": smoke_checks(),
         "cases": cases,
         "features": features,
@@ -904,7 +917,7 @@ def smoke_report(**changes: Any) -> dict[str, Any]:
 
 
 def bench_wheel(label: str = "rtx50", rounds: int = 8, **changes: Any) -> dict[str, Any]:
-    """One wheel of a benchmark's report: each metric has the values 1.00, 1.01 …, times 100."""
+    """A wheel in the report of a benchmark: each metric has the values 100, 101, …"""
     values = {
         metric: [100.0 + n for n in range(1 if unit == "B" else rounds)]
         for metric, (_, unit, _) in stats.METRICS.items()
@@ -925,7 +938,7 @@ def bench_wheel(label: str = "rtx50", rounds: int = 8, **changes: Any) -> dict[s
 
 
 def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """What a benchmark says of wheels on a GPU, before it is sealed."""
+    """The report of a benchmark on a GPU, without its checksum."""
     condition = {
         "wheel": "rtx50",
         "kind": "warm",
@@ -941,11 +954,7 @@ def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
         "looks": 99,
     }
     base: dict[str, Any] = {
-        **smoke_job()["identity"],
-        "python": "3.11.2",
-        "system": "Linux 6.1.0 x86_64",
-        "started": "2026-01-02T03:04:05Z",
-        "seconds": 61.5,
+        **report_head(),
         "rounds": 8,
         "stops": 0,
         "threads": 1,
@@ -959,7 +968,7 @@ def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def ops_report(version: str = "0.3.16", cuda: bool = True, **changes: Any) -> dict[str, Any]:
-    """What the operator test says of a sound wheel: the table's own numbers."""
+    """The report of the operator test of a valid wheel: the numbers of the table."""
     expected = ops_results.expected(version, cuda=cuda)
 
     def row(name: str, listed: int) -> dict[str, Any]:
@@ -975,12 +984,8 @@ def ops_report(version: str = "0.3.16", cuda: bool = True, **changes: Any) -> di
     ]
     device = {} if cuda else {"device": "cpu", "capability": None, "driver": None}
     base: dict[str, Any] = {
-        **smoke_job()["identity"],
+        **report_head(),
         **device,
-        "python": "3.11.2",
-        "system": "Linux 6.1.0 x86_64",
-        "started": "2026-01-02T03:04:05Z",
-        "seconds": 68.3,
         "stops": 0,
         "version": version,
         "backend": expected["backend"],
@@ -994,22 +999,22 @@ def ops_report(version: str = "0.3.16", cuda: bool = True, **changes: Any) -> di
     return {**base, "checks": ops_checks.checks(base, expected), **changes}
 
 
-def ops_run(found: WheelFacts, wanted: BuildSpec, **changes: Any) -> OpsRun:
-    """A run of the operator test on a wheel, opened as each report is."""
-    named = {"file": found.file, "sha256": found.sha256, "target": wanted.target}
-    made = ops_report(wanted.version, bool(wanted.archs), **{**named, **changes})
-    text = report_file.text(made, report_file.OPS)
-    return OpsRun(ops_results.opened(text, made["target"], made["sha256"], "here"), text)
+def ops_run(found: WheelFacts, spec: BuildSpec, **changes: Any) -> OpsRun:
+    """A run of the operator test on a wheel, read from its report."""
+    named = {"file": found.file, "sha256": found.sha256, "target": spec.target}
+    report = ops_report(spec.version, bool(spec.archs), **{**named, **changes})
+    text = report_file.text(report, report_file.OPS)
+    return OpsRun(ops_results.opened(text, report["target"], report["sha256"], "here"), text)
 
 
 def report_text(found: WheelFacts, target: str = "rtx50", **changes: Any) -> str:
-    """The report of sound checks of a wheel, as the payload writes it."""
+    """The text of a report in which all checks of a wheel are ok."""
     named = {"file": found.file, "sha256": found.sha256, "target": target}
     return report_file.text(smoke_report(**{**named, **changes}))
 
 
 def measured(found: Evidence, *others: str, **changes: Any) -> Evidence:
-    """The same with a benchmark in turn with other wheels, opened as every report is."""
+    """The evidence with a benchmark against other wheels, read from its report."""
     name, digest = found.spec.target, found.sha256
     these = [bench_wheel(name, sha256=digest)]
     these += [bench_wheel(label, sha256="1" * 64) for label in others]
@@ -1074,9 +1079,9 @@ _texts: dict[tuple[str, int], tuple[object, str]] = {}
 
 
 def write(path: Path, kind: str, value: object) -> None:
-    """Write a record; the text of one value is made once, as most of a test file's time was that.
+    """Write a record. The text of each value is cached, because many tests write the same values.
 
-    The value is kept with its text, so that its identity is not given to another one.
+    The cache also keeps the value, so that no other object gets its id.
     """
     key = (kind, id(value))
     if key not in _texts:
@@ -1086,7 +1091,7 @@ def write(path: Path, kind: str, value: object) -> None:
 
 
 def lay(build: Path, found: Evidence) -> None:
-    """Leave the records and the reports of a target in its folder, as the sessions do."""
+    """Write the records and the reports of a target to its folder, as the sessions do."""
     values = {
         "probe": found.toolchain,
         "source": found.source,
@@ -1111,20 +1116,20 @@ def lay(build: Path, found: Evidence) -> None:
 
 
 def report(found: Evidence) -> SmokeReport:
-    """The one report that there is."""
+    """The only report."""
     (run,) = found.runs
     return run.report
 
 
 def reported(found: Evidence, **changes: Any) -> Evidence:
-    """The same with another record of the one run; its file stays as it was."""
+    """The evidence with another record of its only run; the report file is unchanged."""
     (run,) = found.runs
     changed = dataclasses.replace(run, report=dataclasses.replace(run.report, **changes))
     return dataclasses.replace(found, runs=(changed,))
 
 
 def rerun(found: Evidence, **changes: Any) -> Evidence:
-    """The same after one other run of its wheel, whose report was opened as each is."""
+    """The evidence with another run of its wheel, read from its report."""
     text = report_text(found.facts, found.spec.target, **changes)
     sha256 = changes.get("sha256", found.sha256)
     return dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Tasks for processes with limits. Each process imports this module, so it imports little."""
+"""Tasks for test_limited. Each of their processes imports this module, so it imports little."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def take_memory() -> str:
 
 
 def take_memory_in_a_program() -> str:
-    # One that has taken off what it inherited cannot be played; one that sums up to it can.
+    # Each child is below the limit; together they are above it.
     code = "import time; x = b'x' * (400 << 20); time.sleep(60)"
     children = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
     return str([child.wait() for child in children])

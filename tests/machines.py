@@ -1,8 +1,7 @@
-"""Windows machines composed from documentation, for the replay tests.
+"""Windows machines for the replay tests, written from documentation.
 
-Nobody has run the probe on these: each answer is written as Microsoft's and NVIDIA's documents, and
-issue trackers, show it. ``BLACKWHEEL_REGOLD=1`` writes them to ``tests/data/machines``, each with
-``COMPOSED`` at its top.
+The probe has not run on them: the answers are those in documents and issue trackers of Microsoft
+and NVIDIA. ``BLACKWHEEL_REGOLD=1`` writes them to ``tests/data/machines``, marked ``COMPOSED``.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from sessions.shared.machine import Machine
 
-# No question: a replay never meets it.
+# Not a question, so a replay never reads it.
 COMPOSED = {"COMPOSED": "written by tests/machines.py from documentation; run on no machine"}
 KIT = r"C:\Program Files (x86)\Windows Kits\10"
 SDK = "10.0.26100.0"
@@ -25,8 +24,8 @@ PYTHON = r"C:\Users\Ana\AppData\Local\Programs\Python\Python311\python.exe"
 LAUNCHER = r"C:\Users\Ana\AppData\Local\Programs\Python\Launcher\py.exe"
 ROOT, CACHE = r"C:\Users\Ana\blackwheel", r"C:\Users\Ana\AppData\Local\blackwheel\blackwheel\Cache"
 TEMP = r"C:\Users\Ana\AppData\Local\Temp"
-# The lines of crt/host_config.h that tell the host compilers a toolkit takes: gcc to, clang below,
-# _MSC_VER from and below. 12.8 is from its release notes, the others are NVIDIA's own headers.
+# The host compilers in crt/host_config.h: highest gcc, first clang that is too new, range of
+# _MSC_VER. 12.8 is from its release notes, the others are from NVIDIA's headers.
 HOST_CONFIG = {
     "12.8": (14, 20, 1910, 1950),
     "13.0": (15, 21, 1920, 1950),
@@ -37,7 +36,7 @@ BUILDS = {"12.8": "12.8.93", "13.0": "13.0.88", "13.1": "13.1.115"}
 
 @dataclass(frozen=True)
 class Studio:
-    """One installation of Visual Studio, as ``vswhere`` tells of it, and its toolsets for x64."""
+    """An installation of Visual Studio in the output of ``vswhere``, and its toolsets for x64."""
 
     name: str  # "Visual Studio Community 2022"
     folder: str
@@ -60,6 +59,7 @@ BUILD_TOOLS_2022 = Studio(
     "17.14.36811.4",
     ("14.44.35207",),
 )
+HALF_INSTALLED = replace(COMMUNITY_2022, toolsets=("14.44.35207",), complete=False)
 COMMUNITY_2026 = Studio(
     "Visual Studio Community 2026",
     r"C:\Program Files\Microsoft Visual Studio\18\Community",
@@ -70,7 +70,7 @@ COMMUNITY_2026 = Studio(
 
 @dataclass(frozen=True)
 class Windows:
-    """A Windows 11 machine with Python 3.11 and what is given."""
+    """A Windows 11 machine with Python 3.11 and these programs."""
 
     studios: tuple[Studio, ...] = ()
     toolkits: tuple[str, ...] = ()
@@ -85,17 +85,7 @@ MACHINES = {
     "windows11-vs2022-vs2026": Windows((COMMUNITY_2026, COMMUNITY_2022)),
     "windows11-build-tools": Windows((BUILD_TOOLS_2022,)),
     "windows11-none": Windows(),
-    "windows11-half-installed": Windows(
-        (
-            Studio(
-                "Visual Studio Community 2022",
-                COMMUNITY_2022.folder,
-                "17.14.36811.4",
-                ("14.44.35207",),
-                complete=False,
-            ),
-        )
-    ),
+    "windows11-half-installed": Windows((HALF_INSTALLED,)),
     "windows11-cuda12.8-13.0-13.1-rtx5090": Windows(
         (COMMUNITY_2026, COMMUNITY_2022), ("12.8", "13.0", "13.1"), "NVIDIA GeForce RTX 5090"
     ),
@@ -103,7 +93,7 @@ MACHINES = {
 
 
 def machine(windows: Windows) -> Machine:
-    """The machine as the probe asks it."""
+    """The answers of the machine to the probe."""
 
     def ask(question: str, *words: str) -> Any:
         match question:

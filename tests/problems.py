@@ -1,4 +1,4 @@
-"""Errors in tests: expected by their ids, never by their words."""
+"""Expects errors by their ids."""
 
 from __future__ import annotations
 

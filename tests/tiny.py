@@ -1,4 +1,4 @@
-"""Wheels of a few hundred bytes with true documents, and a ``dist/`` of them, for tests."""
+"""Wheels of a few hundred bytes with valid metadata, and ``dist/`` folders with them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROVEN = "2026-11-23T23:48:55Z"
 def wheel(
     folder: Path, mark: str, *, version: str = "0.3.16", tag: str = TAG, filler: int = 0
 ) -> Path:
-    """A wheel that installs; ``llama_cpp.MARK`` says which one it was."""
+    """A wheel that pip can install; ``llama_cpp.MARK`` is ``mark``."""
     info = f"llama_cpp_python-{version}.dist-info"
     code = f"__version__ = {version!r}\nMARK = {mark!r}\n# {'x' * filler}\n"
     metadata = f"Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: {version}\n"
@@ -59,18 +59,18 @@ def release(
     real: Path | None = None,
     arguments: Sequence[str] = (),
 ) -> Release:
-    """A release in ``dist/``, as the release stage leaves it; the wheel's mark is the target.
+    """Write a release to ``dist/`` as the session release does; the wheel's mark is the target.
 
-    ``real``: this wheel takes the place of a small one. ``arguments``: how the target was chosen.
+    ``real``: use this wheel. ``arguments``: the options that choose the target.
     """
     if real:
         (dist / target).mkdir(parents=True, exist_ok=True)
         path = Path(shutil.copy(real, dist / target))
     else:
         path = wheel(dist / target, target, version=version, tag=tag, filler=filler)
-    papers = {name: f"{name} of {target}\n" for name in ("SHA256SUMS", "WHEEL.md")}
-    for name, text in papers.items():
-        records.write_text(dist / target / name, text)
+    documents = ("SHA256SUMS", "WHEEL.md")
+    for name in documents:
+        records.write_text(dist / target / name, f"{name} of {target}\n")
     made = Release(
         target=target,
         arguments=tuple(arguments) or ("--target", target),
@@ -83,7 +83,7 @@ def release(
         tested=tested,
         proven=PROVEN if tested else None,
         commit="c" * 40,
-        files={name: records.file_sha256(dist / target / name) for name in papers},
+        files={name: records.file_sha256(dist / target / name) for name in documents},
     )
     records.write(dist / target / "release.json", "release", made)
     dist_contents.write(dist)
@@ -91,13 +91,13 @@ def release(
 
 
 def indexed(dist: Path) -> None:
-    """The index of the releases in ``dist/``, as the release stage leaves it."""
+    """Write the index of the releases in ``dist/`` as the session release does."""
     builder.write(dist)
     dist_contents.write(dist)
 
 
 def all_cards(dist: Path) -> None:
-    """Two GPUs whose wheels have one name, a newer one for the first GPU, and the CPU's."""
+    """Releases for two GPUs with one file name, a newer one for the first GPU, and the CPU."""
     release(dist, "rtx50", "13.1", ("120-real",))
     release(dist, "hopper", "13.1", ("90-real",))
     release(dist, "rtx50-fp4", "13.1", ("120a-real",), version="0.3.36", tested=False)

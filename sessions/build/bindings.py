@@ -1,8 +1,8 @@
-"""Whether upstream's Python bindings agree with its C headers: every structure and function.
+"""Compares upstream's Python bindings with its C headers: every structure, function and constant.
 
-A checkout whose ``llama_cpp/`` and ``vendor/llama.cpp`` are of different releases builds, exports
-every function, and reads structures at wrong offsets. Here the ctypes declarations are read
-without being run, and written as C++ assertions, which the build's own compiler checks in a second.
+If ``llama_cpp/`` and ``vendor/llama.cpp`` are from different releases, the build succeeds, but
+Python reads structures at wrong offsets. This module parses the ctypes declarations without
+executing them, and writes them as C++ assertions, which the build's compiler checks in a second.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 import ast
 import ctypes
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sessions.probe.model import Compiler
 
-# Modules of llama_cpp/ that declare what is in the libraries, each after those that it uses.
+# The modules of llama_cpp/ with declarations, each after those that it imports.
 MODULES = ("_ggml", "llama_cpp", "mtmd_cpp")
 INCLUDES = ("include", "ggml/include", "tools/mtmd", "src")  # below vendor/llama.cpp
 HEADERS = ("llama.h", "mtmd.h", "mtmd-helper.h", "llama-ext.h")
 _CONSTANT = re.compile(r"(LLAMA|GGML|MTMD)_[A-Z0-9_]+")
-# Of a C++ type the kind and the size: what decides how a value is passed.
+# The code of a C++ type is its kind and size, which decide how a value is passed.
 _PRELUDE = """\
 #include <cstddef>
 #include <initializer_list>
@@ -50,7 +50,7 @@ constexpr bool same(R (*)(A...), int result, std::initializer_list<int> args) {
 
 @dataclass(frozen=True)
 class Declarations:
-    """What the bindings declare. ``unread`` names functions whose types could not be told."""
+    """What the bindings declare. ``unread``: names whose declaration was not understood."""
 
     structures: Mapping[str, type[ctypes.Structure] | type[ctypes.Union]]
     functions: Mapping[str, tuple[tuple[int, ...], int]]  # argument codes, result code
@@ -60,7 +60,10 @@ class Declarations:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many were compared, and what is wrong: name -> why. ``absent`` are in no header."""
+    """The numbers of compared declarations, and the differences (name -> what is wrong).
+
+    ``absent`` are the names that no header declares.
+    """
 
     structures: int
     functions: int
@@ -71,7 +74,7 @@ class Comparison:
 
 
 def declarations(sources: Mapping[str, str]) -> Declarations:
-    """Read the ctypes declarations of ``MODULES``: module name -> Python text. Runs none of it."""
+    """Parse the ctypes declarations of ``MODULES`` (module name -> text); execute nothing."""
     structures: dict[str, Any] = {}
     functions: dict[str, tuple[tuple[int, ...], int]] = {}
     constants: dict[str, int] = {}
@@ -120,32 +123,25 @@ def declarations(sources: Mapping[str, str]) -> Declarations:
     return Declarations(laid_out, functions, constants, tuple(dict.fromkeys(unread)))
 
 
-def assertions(declared: Declarations, headers: Iterable[str]) -> tuple[str, list[str]]:
-    """C++ text that asserts each declaration, and of each of its lines the name it is about."""
-    lines = [f'#include "{name}"' for name in headers]
-    about = ["" for _ in lines]
-    for line in _PRELUDE.splitlines():
-        lines.append(line)
-        about.append("")
-    for name, made in declared.structures.items():
-        checks = [f"sizeof({name}) == {ctypes.sizeof(made)}"]
-        for field, *_ in made._fields_:
-            at = getattr(made, field)
-            checks.append(f"offsetof({name}, {field}) == {at.offset}")
-            checks.append(f"sizeof({name}::{field}) == {at.size}")
-        lines += [f'static_assert({check}, "{name}");' for check in checks]
-        about += [name] * len(checks)
+def assertions(declared: Declarations, headers: Iterable[str]) -> list[tuple[str, str]]:
+    """The lines of a C++ file that asserts each declaration, each with the name it is about."""
+    lines = [(f'#include "{name}"', "") for name in headers]
+    lines += [(line, "") for line in _PRELUDE.splitlines()]
+    checks: list[tuple[str, str]] = []
+    for name, structure in declared.structures.items():
+        checks.append((name, f"sizeof({name}) == {ctypes.sizeof(structure)}"))
+        for field, *_ in structure._fields_:
+            member = getattr(structure, field)
+            checks.append((name, f"offsetof({name}, {field}) == {member.offset}"))
+            checks.append((name, f"sizeof({name}::{field}) == {member.size}"))
     for name, (codes, result) in declared.functions.items():
-        args = ", ".join(map(str, codes))
-        lines.append(f'static_assert(same(&{name}, {result}, {{{args}}}), "{name}");')
-        about.append(name)
+        checks.append((name, f"same(&{name}, {result}, {{{', '.join(map(str, codes))}}})"))
     for name, value in declared.constants.items():
-        lines.append(f'static_assert((long long)({name}) == {value}LL, "{name}");')
-        about.append(name)
-    return "\n".join(lines) + "\n", about
+        checks.append((name, f"(long long)({name}) == {value}LL"))
+    return [*lines, *((f'static_assert({check}, "{name}");', name) for name, check in checks)]
 
 
-# GCC, Clang and MSVC of a name that no header declares, or declares without its members.
+# How GCC, Clang and MSVC report a name that no header declares, or declares without members.
 _UNDECLARED = re.compile(
     r"not declared|undeclared|does not name a type|incomplete type|undefined type|C2065|C3861|C2027"
 )
@@ -153,25 +149,21 @@ _ERROR = re.compile(r"^.*?[:(](\d+)[:)].*?\b(?:fatal )?error\b[^:]*: (.*)$")
 
 
 def compared(
-    declared: Declarations, text: str, about: list[str], output: str, returncode: int
+    declared: Declarations, lines: Sequence[tuple[str, str]], output: str, returncode: int
 ) -> Comparison | None:
-    """What a compiler said of the assertions; None where it could not compile them at all."""
-    rows = text.splitlines()
+    """The comparison that a compiler made of ``assertions``; None if something else failed."""
     wrong: dict[str, str] = {}
     absent: list[str] = []
-    for line in output.splitlines():
-        found = _ERROR.match(line)
-        if not found:
-            continue
-        number = int(found[1])
-        name = about[number - 1] if 0 < number <= len(about) else ""
+    for message in filter(None, map(_ERROR.match, output.splitlines())):
+        number = int(message[1])
+        line, name = lines[number - 1] if 0 < number <= len(lines) else ("", "")
         if not name:
-            return None  # a header, or the text before the assertions
-        if _UNDECLARED.search(line) and "has no member" not in line:
+            return None  # the error is in a header, or in the prelude
+        if _UNDECLARED.search(message[0]) and "has no member" not in message[0]:
             absent.append(name)
             continue
-        said = rows[number - 1].removeprefix("static_assert(").rpartition(', "')[0]
-        wrong.setdefault(name, f"{said} is not so in C")
+        check = line.removeprefix("static_assert(").rpartition(', "')[0]
+        wrong.setdefault(name, f"{check} is not so in C")
     if returncode and not wrong and not absent:
         return None
     return Comparison(
@@ -185,11 +177,11 @@ def compared(
 
 
 class _Unknown(Exception):
-    """An expression that is none of a declaration."""
+    """An expression that this module does not evaluate."""
 
 
 def _statements(body: list[ast.stmt]) -> Iterable[ast.stmt]:
-    """Statements at module level, those of ``else`` for ``if TYPE_CHECKING`` included."""
+    """The statements at module level, without the body of ``if TYPE_CHECKING``."""
     for node in body:
         if isinstance(node, ast.If):
             typing = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
@@ -242,9 +234,10 @@ def _structure(node: ast.stmt, base: ast.expr, names: dict[str, Any]) -> Any:
 
 
 def _bound(decorators: list[ast.expr]) -> Iterable[tuple[str, ast.expr, ast.expr]]:
-    """``@ctypes_function("name", [argument types], result type)``, by whatever name.
+    """The arguments of each ``@ctypes_function("name", [argument types], result type)``.
 
-    Instead of the name there may be a list: the name, and what compilers make of it in C++.
+    The decorator may have another name. Instead of a name it may get a list, in which the name is
+    followed by mangled C++ names.
     """
     for decorator in decorators:
         match decorator:
@@ -308,7 +301,7 @@ def _binary(op: ast.operator, left: Any, right: Any) -> Any:
 
 
 def _code(kind: Any) -> int:
-    """The C++ prelude's code of a ctypes type."""
+    """The code of a ctypes type, as ``code`` of the C++ prelude computes it."""
     if kind is None:
         return 0
     if not isinstance(kind, type):
@@ -325,23 +318,17 @@ def _code(kind: Any) -> int:
 
 
 def command(compiler: Compiler, source: Path, text: Path) -> list[str]:
-    """What compiles the assertions and makes nothing: they hold where it ends with 0."""
-    include = [str(source / "vendor" / "llama.cpp" / folder) for folder in INCLUDES]
+    """The command that compiles the assertions without output. If it exits with 0, they hold."""
+    folders = [str(source / "vendor" / "llama.cpp" / folder) for folder in INCLUDES]
     if compiler.family == "msvc":
-        return [
-            *(compiler.cxx, "/nologo", "/Zs", "/EHsc", "/std:c++17"),
-            *(f"/I{folder}" for folder in include),
-            str(text),
-        ]
-    return [
-        *(compiler.cxx, "-std=c++17", "-fsyntax-only", "-x", "c++"),
-        *(f"-I{folder}" for folder in include),
-        str(text),
-    ]
+        options = ["/nologo", "/Zs", "/EHsc", "/std:c++17", *(f"/I{name}" for name in folders)]
+    else:
+        options = ["-std=c++17", "-fsyntax-only", "-x", "c++", *(f"-I{name}" for name in folders)]
+    return [compiler.cxx, *options, str(text)]
 
 
 def read(source: Path) -> tuple[dict[str, str], list[str]]:
-    """The Python texts of the bindings, and the headers that are there to compare them with."""
+    """The texts of the bindings' modules, and the names of the headers to compare them with."""
     package = source / "llama_cpp"
     texts = {
         name: path.read_text(encoding="utf-8")
@@ -354,5 +341,5 @@ def read(source: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def unexpected(found: Comparison, known: Iterable[str]) -> dict[str, str]:
-    """What is wrong and not known to be: name -> why."""
+    """The differences whose names are not in ``known``."""
     return {name: why for name, why in found.wrong.items() if name not in set(known)}

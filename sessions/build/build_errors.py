@@ -20,17 +20,17 @@ _ERRORS = (
 
 
 def first_error(lines: Iterable[str], *, context: int = 8) -> str:
-    """The first real error of a build log and the lines after it; "" where there is none.
+    """The first error in a build log and the lines after it; "" if there is none.
 
-    Later errors are mostly consequences of the first, and the last lines of a log have neither.
-    Where CMake tells what a program that it tried said, the first error in that is the cause. A
-    line with an error is cut at 4000 characters, others at 400.
+    Later errors are mostly consequences. If CMake quotes the output of a program that it tried, the
+    first error in that output is the cause. A line with an error is cut at 4000 characters, others
+    at 400.
     """
     kept: list[str] = []
-    quoting = False  # inside a message of CMake's, which is indented
+    quoting = False  # inside a message of CMake, which is indented
     for line in lines:
         if "No space left on device" in line:
-            return line.rstrip()[:400]  # whatever else is wrong follows from this
+            return line.rstrip()[:400]  # the cause of all other errors
         error = any(pattern.search(line) for pattern in _ERRORS) and not _QUOTED.match(line)
         if quoting and error:
             kept, quoting = kept[:1], False
@@ -44,7 +44,7 @@ def first_error(lines: Iterable[str], *, context: int = 8) -> str:
 
 
 def failure(error: str, log: str, jobs: int) -> Problem:
-    """The Problem that a failed build stands for."""
+    """The Problem for a failed build: disk full, out of memory, or the error itself."""
     if "No space left on device" in error:
         return Problem(
             "The disk is full: the build stopped.",

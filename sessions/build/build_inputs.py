@@ -1,9 +1,9 @@
-"""What a build is made from, in words: the one definition of it.
+"""The inputs of a build, as a mapping from names to values. Its digest is the fingerprint.
 
-``clean`` compares what is known before anything is fetched with what a CMake tree was made from;
-``configure`` adds the rest, and the digest of all is the fingerprint by which ``wheel`` is up to
-date and ``release`` knows a wheel of today's inputs. What decides no byte of a wheel is not in it:
-where folders are, which compiler cache is used, what a target is said to be, how long it took.
+``clean`` compares the inputs that are known before anything is fetched with those of the CMake
+tree. ``configure`` adds the others; ``wheel`` is up to date if the fingerprint is the same. An
+input that changes no byte of the wheel is left out: folders, the compiler cache, a target's
+summary.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _SHOWN = 16  # hexadecimal digits of a digest
 def machine(
     spec: BuildSpec, compiler: Compiler | None, python: str, toolkit: str
 ) -> dict[str, str]:
-    """The inputs that are known once the machine was looked at. Ninja sees none of them change.
+    """The inputs that are known after the probe. ninja does not notice a change of them.
 
-    ``python`` is the whole version, as its zlib writes the wheel; ``toolkit`` is what
-    ``toolkit_identity.toolkit_identity`` returns.
+    ``python`` is the full version, because its zlib compresses the wheel. ``toolkit`` is the result
+    of ``toolkit_identity.toolkit_identity``.
     """
     sdist = knowledge.sdists().get(spec.version)
     locked = f"{spec.version} {sdist.sha256[:_SHOWN] if sdist else ''}"
     found = {
-        "target": spec.target,  # which the bill of materials names
+        "target": spec.target,  # the SBOM contains it
         "source": "a checkout" if spec.source else locked,
         "architectures": ";".join(spec.archs) or "none",
         "python": _python(spec, python),
@@ -53,7 +53,7 @@ def machine(
 
 
 def _python(spec: BuildSpec, builder: str) -> str:
-    """The Python that builds; where its wheel gets the tag of another one, that too."""
+    """The version of the Python that builds; and of the wheel's Python, if that is another one."""
     other = builder and not builder.startswith(f"{spec.python}.")
     return f"{builder} for {spec.python}" if other else builder or "none"
 
@@ -67,10 +67,10 @@ def everything(
     additions: Iterable[Path],
     driver: int | None,
 ) -> dict[str, str]:
-    """All inputs of a wheel: ``machine``'s, and what the later stages found.
+    """All inputs of a wheel: those of ``machine``, and what the later phases found.
 
-    ``settings`` are without the machine's folders; ``additions`` are the files of ours that ship
-    in the wheel, or decide what is added to it.
+    ``settings`` contain no folder of this machine. ``additions`` are our files that are in the
+    wheel, or that decide what is added to it.
     """
     ours = {path.name: code_digest.code(path) for path in additions}
     return {
@@ -84,7 +84,7 @@ def everything(
 
 
 def places(chain: Toolchain, spec: BuildSpec, root: Path, cache: Path) -> dict[str, str]:
-    """What a CMake tree has written down besides, and no wheel: folders, the compiler cache."""
+    """What a CMake tree depends on and a wheel does not: folders and the compiler cache."""
     return {
         "folders": f"{root} {cache}",
         "Python's path": chain.python.path if chain.python else "none",
@@ -93,14 +93,14 @@ def places(chain: Toolchain, spec: BuildSpec, root: Path, cache: Path) -> dict[s
 
 
 def tree(spec: BuildSpec, chain: Toolchain, root: Path, cache: Path) -> dict[str, str]:
-    """All that a CMake tree is made from and that is known before anything is fetched."""
+    """The inputs of a CMake tree that are known before anything is fetched."""
     python = chain.python.version if chain.python else ""
     kit = toolkit_identity.toolkit_identity(spec, chain.toolkit, chain.host.glibc)
     return machine(spec, chain.compiler, python, kit) | places(chain, spec, root, cache)
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Each of today's inputs that differs, as "compiler: gnu 12.2.0 then, gnu 13.1.0 now"."""
+    """The current inputs that differ: "compiler: gnu 12.2.0 then, gnu 13.1.0 now"."""
     return [
         f"{name}: {then.get(name, 'unknown')} then, {value} now"
         for name, value in now.items()

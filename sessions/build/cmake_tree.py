@@ -14,7 +14,7 @@ from sessions.shared.remedies import command as command_of
 
 
 def cuda_files(compile_commands: str) -> list[str]:
-    """Names of the CUDA files in ``compile_commands.json``; all are in the shipped ggml-cuda."""
+    """The names of the CUDA files in ``compile_commands.json``; all belong to ggml-cuda."""
     files = [str(entry["file"]) for entry in json.loads(compile_commands)]
     return [re.split(r"[/\\]", file)[-1] for file in files if file.endswith(".cu")]
 
@@ -23,10 +23,10 @@ _CODE = re.compile(r"arch=compute_(\d+[af]?),code=\[?([\w,]+)|-arch(?:itecture)?
 
 
 def architectures(compile_commands: str) -> dict[str, frozenset[str]]:
-    """What each CUDA file of ``compile_commands.json`` is compiled to, each as CMake names it.
+    """What each CUDA file of ``compile_commands.json`` is compiled to, in CMake's notation.
 
-    "120-real" is machine code, "120-virtual" PTX; nvcc's own names (compute_120, sm_120) are in its
-    manual under --gpu-architecture and --gpu-code. A word that is neither stands for itself.
+    "120-real" is machine code, "120-virtual" PTX. nvcc's names (compute_120, sm_120) are in its
+    manual under --gpu-architecture and --gpu-code. Any other word is kept.
     """
     found: dict[str, frozenset[str]] = {}
     for entry in json.loads(compile_commands):
@@ -49,8 +49,8 @@ def _cmake_name(match: re.Match[str]) -> str:
     return f"{match[2]}-{'real' if match[1] == 'sm' else 'virtual'}"
 
 
-# What of a toolkit the shipped libraries are compiled with and linked to. FindCUDAToolkit looks for
-# much else besides (cufft, npp, NVML …) and may find that elsewhere: it goes into no library.
+# The parts of a toolkit that the shipped libraries use. FindCUDAToolkit also finds others (cufft,
+# npp, NVML …), perhaps elsewhere: no library contains them.
 _USED = (
     "CMAKE_CUDA_COMPILER", "CUDAToolkit_BIN_DIR", "CUDAToolkit_NVCC_EXECUTABLE", "CUDA_CUDART",
     "CUDA_cudart_LIBRARY", "CUDA_cublas_LIBRARY", "CUDA_cublasLt_LIBRARY",
@@ -58,7 +58,7 @@ _USED = (
 
 
 def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
-    """Entries of a CMakeCache that take a part from outside ``root``: another toolkit leaked in."""
+    """The entries of a CMakeCache that use a part of a CUDA toolkit outside ``root``."""
     entries = re.findall(r"^([^#/\s:][^:]*):\w+=(.*)$", cmake_cache, re.MULTILINE)
     windows = re.match(r"[A-Za-z]:", root) is not None
 
@@ -73,15 +73,15 @@ def foreign_cuda(cmake_cache: str, root: str) -> list[str]:
 
 
 def text(path: Path) -> str:
-    """A file of CMake's, which writes the bytes of a path as they are."""
+    """The text of a file of CMake, which copies paths that are not UTF-8."""
     return path.read_text(encoding="utf-8", errors="replace")
 
 
 def check(tree: Path, spec: BuildSpec, toolkit: Toolkit | None) -> None:
-    """Refuse a configured CMake tree that would build another wheel than the target asks for.
+    """Check that a configured CMake tree builds what the target asks for. Raises Problem.
 
-    Upstream's CMake may take another toolkit's libraries, and it replaces architectures:
-    0.3.36 takes 120a where it is told 120. Raises Problem.
+    Upstream's CMake may find libraries of another toolkit, and it replaces architectures: 0.3.36
+    compiles for 120a if 120 is requested.
     """
     if toolkit:
         cache = text(tree / "CMakeCache.txt")

@@ -1,8 +1,8 @@
-"""What a compiler cache says of one build: hits, misses, and how a shared store did; pure.
+"""Reads the statistics of a compiler cache for one build. Pure functions.
 
-Counts are of compilations. ``hits`` and ``misses`` are always there. Where a store beyond this
-machine was asked, so are ``remote_hits`` (of the hits), ``remote_errors`` and ``remote_timeouts``;
-where build servers were, ``distributed`` and ``dist_errors`` (compiled here in the end).
+The counts are numbers of compilations; ``hits`` and ``misses`` are always present. With a shared
+store there are also ``remote_hits`` (part of hits), ``remote_errors`` and ``remote_timeouts``; with
+build servers, ``distributed`` and ``dist_errors`` (compiled on this machine in the end).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def ccache(statslog: str) -> dict[str, int]:
-    """Counts from ccache's log of one build (``CCACHE_STATSLOG``)."""
+    """The counts from ccache's log of one build (``CCACHE_STATSLOG``)."""
     lines = Counter(statslog.splitlines())
     counts = {
         "hits": lines["direct_cache_hit"] + lines["preprocessed_cache_hit"],
@@ -22,24 +22,23 @@ def ccache(statslog: str) -> dict[str, int]:
     }
     if any(line.startswith("remote_storage_") for line in lines):
         for name in ("hit", "error", "timeout"):
-            key = {"hit": "hits", "error": "errors", "timeout": "timeouts"}[name]
-            counts[f"remote_{key}"] = lines[f"remote_storage_{name}"]
+            counts[f"remote_{name}s"] = lines[f"remote_storage_{name}"]
     return counts
 
 
 def sccache(stats: str) -> dict[str, int]:
-    """Counts from ``sccache --show-stats --stats-format=json``.
+    """The counts from ``sccache --show-stats --stats-format=json``.
 
-    nvcc's own parts (cicc, ptxas, cudafe++), which it counts one by one, are left out.
+    sccache counts the steps of nvcc (cicc, ptxas, cudafe++) separately; they are left out.
     """
     answer: dict[str, Any] = json.loads(stats)
     found = answer["stats"]
 
-    def of_files(name: str) -> int:
+    def compilations(name: str) -> int:
         kinds = found[name]["counts"]
         return sum(number for kind, number in kinds.items() if kind in ("C/C++", "CUDA"))
 
-    counts = {"hits": of_files("cache_hits"), "misses": of_files("cache_misses")}
+    counts = {"hits": compilations("cache_hits"), "misses": compilations("cache_misses")}
     if not answer["cache_location"].startswith("Local disk"):
         counts["remote_hits"] = counts["hits"]
         counts["remote_errors"] = found["cache_read_errors"] + found["cache_write_errors"]
@@ -51,9 +50,10 @@ def sccache(stats: str) -> dict[str, int]:
 
 
 def no_servers(status: str) -> str:
-    """Why build servers that are configured cannot be used; "" where they can, or none are.
+    """Why the configured build servers are not used; "" if they are, or none is configured.
 
-    ``status`` is what ``sccache --dist-status`` prints; without a scheduler it compiles here.
+    ``status`` is the output of ``sccache --dist-status``. Without a scheduler, sccache compiles on
+    this machine.
     """
     if '"NotConnected"' in status:
         return f"no build server is used, everything is compiled here: {status.strip()}"
@@ -62,8 +62,8 @@ def no_servers(status: str) -> str:
     return ""
 
 
-def said(counts: Mapping[str, int]) -> str:
-    """The counts for the line that ends a build; "" where there is no cache."""
+def summary(counts: Mapping[str, int]) -> str:
+    """The counts as the end of the line that ends a build; "" without a cache."""
     if not counts:
         return ""
     text = f", {counts['hits']} of {counts['hits'] + counts['misses']} from the cache"
@@ -74,10 +74,10 @@ def said(counts: Mapping[str, int]) -> str:
     return text
 
 
-def trouble(counts: Mapping[str, int]) -> str:
-    """What of a shared store or of build servers did not do as it should; "" where all is well.
+def failures(counts: Mapping[str, int]) -> str:
+    """The errors of the shared store and of the build servers, as text; "" if there were none.
 
-    Both caches go on without a word, only slower.
+    Both caches continue after an error without a message, only slower.
     """
     failed, late = counts.get("remote_errors", 0), counts.get("remote_timeouts", 0)
     parts = []

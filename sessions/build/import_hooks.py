@@ -1,4 +1,4 @@
-"""Our modules in a wheel, and which ``__init__.py`` calls before upstream's code, in order."""
+"""Our modules in a wheel, and the lines of ``__init__.py`` that call them before upstream's."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from sessions.shared import knowledge
 
 BACKENDS = "_backends.py"
-LOADER = "_cuda_runtime.py"  # of a CUDA wheel, like the check of the GPUs
-GPUS = "_gpu_check.py"
-DLLS = "_bundled_dlls.py"  # of a Windows wheel
-DOCTOR = "_doctor.py"  # run by a user, called by nothing
-# What calls them in __init__.py, in this order, before anything of the package.
+LOADER = "_cuda_runtime.py"  # in CUDA wheels
+GPUS = "_gpu_check.py"  # in CUDA wheels
+DLLS = "_bundled_dlls.py"  # in Windows wheels
+DOCTOR = "_doctor.py"  # users run it
+# The lines of __init__.py that call them, in this order.
 HOOK = "from ._cuda_runtime import load as _load_cuda; _load_cuda()\n"
 DLLS_HOOK = "from ._bundled_dlls import load as _load_dlls; _load_dlls()\n"
 BACKENDS_HOOK = "from ._backends import load as _load_backends; _load_backends()\n"
@@ -25,19 +25,13 @@ OF_CUDA = (LOADER, GPUS)
 def modules(
     overlay: Mapping[str, str], *, platform: str, cuda: str | None, archs: tuple[str, ...]
 ) -> dict[str, str]:
-    """The modules that we add to a target's wheel, filled in for it.
-
-    The loader of ggml's CPU module goes into every wheel, the loader of the CUDA runtime and the
-    check of the GPUs into a CUDA wheel, and what loads the libraries of a Windows wheel into that.
-    """
-    wanted = added(cuda=cuda is not None, windows=platform == "windows")
-    blanks: dict[str, str] = {}
+    """The modules that are added to a target's wheel (name -> text), with values filled in."""
+    values = {"@CUDA@": cuda or "", "@ARCHS@": " ".join(archs)}
     if cuda:
-        driver = knowledge.toolkit(cuda).driver
-        blanks |= {"@CUDA@": cuda, "@MINIMUM_DRIVER@": str(driver), "@ARCHS@": " ".join(archs)}
-    texts = {name: overlay[name] for name in wanted}
-    for blank, value in blanks.items():
-        texts = {name: text.replace(blank, value) for name, text in texts.items()}
+        values["@MINIMUM_DRIVER@"] = str(knowledge.toolkit(cuda).driver)
+    texts = {name: overlay[name] for name in added(cuda=bool(cuda), windows=platform == "windows")}
+    for placeholder, value in values.items():
+        texts = {name: text.replace(placeholder, value) for name, text in texts.items()}
     return texts
 
 
@@ -47,12 +41,15 @@ def added(*, cuda: bool, windows: bool) -> list[str]:
 
 
 def loader_text(texts: Mapping[str, str]) -> str:
-    """What a wheel's import is judged by: all of our modules but ``DLLS``, which may be edited."""
+    """The text that decides how a wheel is imported: all our modules but ``DLLS``.
+
+    delvewheel edits ``DLLS``.
+    """
     return "".join(texts[name] for name in (*OF_ALL, *OF_CUDA) if name in texts)
 
 
 def called(init: str) -> list[str]:
-    """Which of our modules an ``__init__.py`` calls before anything else."""
+    """The names of our modules that an ``__init__.py`` calls before anything else."""
     names = {hook: name for name, hook in HOOKS.items()}
     found = []
     for line in init.splitlines(keepends=True):
@@ -63,6 +60,6 @@ def called(init: str) -> list[str]:
 
 
 def unpatched(text: str) -> str:
-    """The text of ``DLLS`` as it was before delvewheel wrote into it where it is told to."""
+    """The text of ``DLLS`` without the code that delvewheel inserted."""
     patch = r"^# start delvewheel patch\n.*^# end delvewheel patch$"
     return re.sub(patch, "# delvewheel: patch", text, flags=re.MULTILINE | re.DOTALL)

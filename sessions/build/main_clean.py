@@ -1,4 +1,4 @@
-"""What is stale, and nothing else; or, when asked, everything the project made here."""
+"""The session clean: deletes what is stale; with options, everything that was built here."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from sessions.shared.context import Context
 
 SOURCES = "llama-cpp-python-src"
 _KILLED = "left by a run that was stopped"
-SHOWN = 4  # differences of inputs that are told: a compiler's update has ten
+SHOWN = 4  # differences that are shown; an update of the compiler has ten
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Something to delete, and why.
+    """Something to delete, and why. A ``marked`` folder is deleted only if it contains our mark.
 
-    ``marked`` folders are deleted only if they carry our mark. What another run uses stays:
-    ``lock`` is the lock file that stands for it.
+    It is not deleted while another run holds ``lock``.
     """
 
     path: Path
@@ -31,24 +30,20 @@ class Removal:
 
 
 def main(ctx: Context) -> None:
-    """List what goes and why, then delete it."""
+    """Delete what is stale or what the options name; print each path and the reason."""
     options = ctx.options
-    removals = stale(ctx)
-    if options.all:
-        removals = [*everything(ctx)]
+    removals = everything(ctx) if options.all else stale(ctx)
     if options.wheels:
         removals += finished(ctx)
     if options.caches:
         removals += caches(ctx)
     count = sum(_remove(ctx, removal) for removal in removals)
-    if not removals:
-        console.done("clean: nothing stale")
-    else:
-        console.done(f"clean: {count} {'listed' if options.dry_run else 'deleted'}")
+    done = f"{count} {'listed' if options.dry_run else 'deleted'}"
+    console.done(f"clean: {done if removals else 'nothing stale'}")
 
 
 def _remove(ctx: Context, removal: Removal) -> bool:
-    """Delete one thing, or say why it stays."""
+    """Delete it, or say why not. Returns whether it was deleted or, with --dry-run, listed."""
     with in_use.unused(removal.lock, console.say) as users:
         if users:
             console.warn(f"{removal.path} stays, another run uses it: {', '.join(users)}")
@@ -60,7 +55,7 @@ def _remove(ctx: Context, removal: Removal) -> bool:
         if removal.marked:
             disk.remove(removal.path)
         elif removal.path.parent == ctx.cache:
-            # At once: half a toolkit must never pass for a whole one.
+            # Renamed first: a half-deleted toolkit must not be used.
             with ctx.scratch() as scratch:
                 disk.put(removal.path, scratch / "old")
         else:
@@ -69,7 +64,7 @@ def _remove(ctx: Context, removal: Removal) -> bool:
 
 
 def stale(ctx: Context) -> list[Removal]:
-    """The target's tree if it was made from other inputs, and what should not be in a source."""
+    """The CMake tree if its inputs have changed, and libraries in an unpacked source."""
     found = leftovers(ctx)
     own = ctx.lock_of(ctx.spec.target)
     tree = ctx.build / "tree"
@@ -97,7 +92,7 @@ def stale(ctx: Context) -> list[Removal]:
 
 
 def leftovers(ctx: Context) -> list[Removal]:
-    """What runs left that were killed while they unpacked, deleted or wrote it."""
+    """Temporary files and folders of runs that were killed."""
     found = []
     own = ctx.lock_of(ctx.spec.target)
     for folder in sorted((ctx.root / "build").glob(f".*{disk.GONE}")):
@@ -114,7 +109,7 @@ def leftovers(ctx: Context) -> list[Removal]:
 
 
 def everything(ctx: Context) -> list[Removal]:
-    """All that was built, unpacked and recorded in this checkout; wheels and caches stay."""
+    """Everything that was built, unpacked and recorded in this checkout, but the wheels."""
     found = [
         Removal(folder, "--all: unpacked source", True, ctx.lock_of(f"source-{folder.name}"))
         for folder in sorted((ctx.root / SOURCES).glob("[!.]*"))
@@ -128,7 +123,7 @@ def everything(ctx: Context) -> list[Removal]:
 
 
 def caches(ctx: Context) -> list[Removal]:
-    """Everything in the cache but the locks, which other runs may hold or wait for."""
+    """Everything in the cache folder but the locks, which other runs may hold or wait for."""
     disk.claim(ctx.cache)
     return [
         Removal(path, "--caches", False, ctx.cached_lock(path.name))
@@ -138,7 +133,7 @@ def caches(ctx: Context) -> list[Removal]:
 
 
 def finished(ctx: Context) -> list[Removal]:
-    """Every wheel of every target that a record of ours names."""
+    """Every wheel in wheels/ that has a record, and the record."""
     found = []
     for record in sorted((ctx.root / "wheels").glob("*/wheel.json")):
         wheel = records.read(record, "wheel", Wheel)

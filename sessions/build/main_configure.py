@@ -1,4 +1,4 @@
-"""From what the earlier stages found to what the compiler is told. Pure, but for ``main``."""
+"""The session configure: environment and CMake settings of a build. Pure, except ``main``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sessions.targets import cmake_options
 
 OVERLAY = Path(__file__).parent / "overlay"
 
-# The modules besides this one, of this folder, that decide what is in a wheel.
+# The other modules of this folder that decide what is in a wheel.
 _FINISHING = (
     "main_wheel", "compilation", "wheel_contents", "staging", "import_hooks", "sbom",
     "platform_tag", "python_tag",
@@ -39,12 +39,12 @@ class Places:
 
 
 def main(ctx: Context) -> None:
-    """Leave the record of the build's environment and settings."""
+    """Write the record of the build's environment and settings."""
     chain = ctx.need("probe", Toolchain)
     source = ctx.need("source", Source)
     toolkit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     assert chain.compiler is not None  # the probe fails without one
-    _known(ctx.spec, Path(source.path))
+    _check_cmake_options(ctx.spec, Path(source.path))
     env = child_environment.system_environment(ctx.env)
     tools = build_tools.tools(ctx)
     places = Places(
@@ -59,8 +59,8 @@ def main(ctx: Context) -> None:
     console.done(f"configure: {', '.join(ctx.spec.archs) or 'CPU'}, {chain.compiler_why}")
 
 
-def _known(spec: BuildSpec, source: Path) -> None:
-    """Refuse an option that CMake would ignore. Raises Problem."""
+def _check_cmake_options(spec: BuildSpec, source: Path) -> None:
+    """Raises Problem for an option that no CMake file reads."""
     if unknown := cmake_options.unknown((name for name, _ in spec.cmake), source):
         raise Problem(
             f"llama.cpp of this release has no option {unknown[0]}.",
@@ -81,11 +81,11 @@ def configure(
     *,
     python: str = "",
 ) -> BuildEnv:
-    """The whole environment and every setting of a build. ``python`` is the builder's version.
+    """The environment and all settings of a build. ``python`` is the version of the builder.
 
-    ``env`` is what of the caller's environment may reach a compiler: system names, no PATH, no
-    flags. The user's settings of the compiler cache are not in it: they decide nothing of the
-    wheel, may hold a password, and come to the build when it runs.
+    ``env`` contains the system variables of the caller that a compiler may get: no PATH and no
+    flags. The user's settings of the compiler cache are added when the build runs: they do not
+    change the wheel, and may contain a password.
     """
     defines = {
         **_libraries(spec.version, compiler),
@@ -113,9 +113,9 @@ def configure(
         **_cache_variables(spec, places, identity),
         "PATH": _path(spec, compiler, toolkit, places),
         "SOURCE_DATE_EPOCH": str(source.epoch if epoch is None else epoch),
-        # cl.exe in English, if it has it: ninja learns of headers from what it says of them.
+        # English messages of cl.exe, from which ninja learns which headers a file includes.
         **({"VSLANG": "1033"} if spec.platform == "windows" else {}),
-        # No git of this project may name the commit of a build inside its folder.
+        # Else upstream's CMake would take the commit of this project for that of llama.cpp.
         "GIT_CEILING_DIRECTORIES": places.stage,
         "LC_ALL": "C.UTF-8",
         "PYTHONUTF8": "1",
@@ -123,7 +123,7 @@ def configure(
         "PIP_NO_INDEX": "1",
     }
     requires = _requires(spec)
-    # Whatever else goes into the wheel: our additions, and the code that adds and finishes.
+    # Everything else that changes the wheel: our additions, and the code that completes a wheel.
     ours = [
         *sorted(p for p in OVERLAY.iterdir() if p.is_file()),
         *(Path(__file__).with_name(f"{name}.py") for name in _FINISHING),
@@ -151,36 +151,34 @@ def configure(
 
 
 def neutral(settings: Mapping[str, str], places: Places, toolkit: Toolkit | None) -> dict[str, str]:
-    """The settings that decide bytes of the wheel, without this machine's folders.
+    """The settings without this machine's folders and without the compiler cache.
 
-    The path of a folder goes into none (the builds of two folders are equal to the byte), nor does
-    a compiler cache.
+    Neither changes a byte of the wheel.
     """
     folders = [(places.stage, "STAGE"), (places.tree, "TREE"), (places.tools, "TOOLS")]
     folders += [(str(OVERLAY), "OVERLAY"), (toolkit.root if toolkit else "", "TOOLKIT")]
-    spelt = [(form, name) for path, name in folders for form in (path, _slashes(path)) if path]
+    spellings = [
+        (spelling, name) for path, name in folders for spelling in (path, _slashes(path)) if path
+    ]
     found = {}
     for name, value in settings.items():
         if name == "build-dir" or name.endswith("_COMPILER_LAUNCHER"):
             continue
-        for form, word in sorted(spelt, key=lambda pair: -len(pair[0])):
-            value = value.replace(form, word)
+        for spelling, placeholder in sorted(spellings, key=lambda pair: -len(pair[0])):
+            value = value.replace(spelling, placeholder)
         found[name] = value
     return found
 
 
 def _libraries(version: str, compiler: Compiler) -> dict[str, str]:
-    """What is built, the same for every target: the shipped libraries, nothing that looks around.
-
-    A name that a release does not know is ignored by CMake.
-    """
+    """The settings of what is built: the shipped libraries. CMake ignores unknown names."""
     wrong = knowledge.left_out(version, compiler.family, compiler.version)
     return {
         "CMAKE_PROJECT_llama_cpp_INCLUDE": _slashes(str(OVERLAY / "wheel.cmake")),
         "CMAKE_EXPORT_COMPILE_COMMANDS": "ON",
         "GGML_NATIVE": "OFF",
-        # Each backend is a module of its own, loaded for the machine that it runs on: the GPU's
-        # where there is a driver, the CPU's by what the CPU can do.
+        # Each backend is a module that is loaded at run time: CUDA's if there is a driver, and the
+        # one that suits the CPU.
         "GGML_BACKEND_DL": "ON",
         "GGML_CPU_ALL_VARIANTS": "ON",
         **({"BLACKWHEEL_LEFT_OUT": ";".join(wrong)} if wrong else {}),
@@ -199,7 +197,7 @@ def _host(spec: BuildSpec, compiler: Compiler, places: Places) -> dict[str, str]
     return {
         "CMAKE_C_COMPILER": _slashes(compiler.cc),
         "CMAKE_CXX_COMPILER": _slashes(compiler.cxx),
-        # PDB files with all symbols beside the build; in the library only a name without a path.
+        # PDB files stay in the CMake tree; the library contains only their names.
         **(
             {f"CMAKE_{kind}_LINKER_FLAGS_INIT": _LINK for kind in ("SHARED", "MODULE")}
             if compiler.family == "msvc"
@@ -208,28 +206,28 @@ def _host(spec: BuildSpec, compiler: Compiler, places: Places) -> dict[str, str]
         # _INIT adds to CMake's own flags, of which MSVC needs some (/EHsc).
         "CMAKE_C_FLAGS_INIT": flags,
         "CMAKE_CXX_FLAGS_INIT": flags,
-        # clang's OpenMP runtime is not one that the wheel could bring along.
+        # The wheel cannot contain clang's OpenMP runtime.
         **({"GGML_OPENMP": "OFF"} if compiler.family == "clang" else {}),
         **(_old_glibc() if spec.old_glibc else {}),
     }
 
 
 def _old_glibc() -> dict[str, str]:
-    """The link, and nothing of a compile. Backends may be shared libraries or modules."""
+    """Options of the linker only, for shared libraries and for modules."""
     flags = old_glibc.linker_flags()
     return {
         "CMAKE_SHARED_LINKER_FLAGS_INIT": flags,
         "CMAKE_MODULE_LINKER_FLAGS_INIT": flags,
-        # ninja does not see these change, so a tree of others has to go.
+        # ninja does not notice that the stubs change; this setting makes the tree stale.
         "BLACKWHEEL_GLIBC": old_glibc.identity(),
     }
 
 
 def _path_flags(spec: BuildSpec, places: Places) -> list[str]:
-    """Keep the build machine's folders out of the libraries (``__FILE__`` in messages).
+    """The flags that keep the build machine's folders out of the libraries (``__FILE__``).
 
-    ccache makes paths relative to the tree before the compiler sees them, so
-    both spellings are mapped: with and without a cache the result is the same.
+    ccache makes paths relative to the tree before the compiler gets them, so both spellings are
+    mapped, and the result is the same with and without a cache.
     """
     if spec.platform == "windows":
         # The backslash before a quote is doubled: cl.exe would take the pair for a quote.
@@ -242,16 +240,16 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
     if selection.outside(compiler, toolkit.accepts):
         flags.append("-allow-unsupported-compiler")
     if spec.platform == "windows":
-        # CCCL of CUDA 13.2 and later wants the standard preprocessor of MSVC.
+        # CCCL of CUDA 13.2 and later needs MSVC's standard preprocessor.
         host = ["/Zc:preprocessor", "/Brepro", f'/d1trimfile:\\"{places.stage}\\"\\\\']
-        # nvcc puts these into cl.exe's command line as they are, so the folder has quotes of its
-        # own; its last backslash stands behind them, as before one nvcc finds a stray quote.
+        # nvcc copies these into the command line of cl.exe, so the folder is quoted once more. Its
+        # last backslash is after the quote: nvcc would take a backslash and a quote for an escape.
         flags.append(f'"-Xcompiler={",".join(host)}"')
     root = _slashes(toolkit.root)
-    # CMake prefers the library of an installed driver to the stub; a build must not hang on that.
+    # CMake would prefer the library of an installed driver to the stub.
     stub = spec.platform == "linux" and toolkit.origin == "pypi"
     nvcc = "nvcc.exe" if spec.platform == "windows" else "nvcc"
-    # Of a checkout nobody knows whether its files go together.
+    # It is not known which files of a checkout can be compiled together.
     merged = () if spec.source else knowledge.sdists()[spec.version].merged
     return {
         "GGML_CUDA": "ON",
@@ -261,7 +259,7 @@ def _cuda(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit, places: Places)
         "CMAKE_CUDA_HOST_COMPILER": _slashes(compiler.cxx),
         "CUDAToolkit_ROOT": root,
         **({"CUDA_cuda_driver_LIBRARY": f"{root}/lib64/stubs/libcuda.so"} if stub else {}),
-        # Seen by CMake's identification of the compiler too (CMakeDetermineCompilerId.cmake).
+        # CMake also uses these flags to identify the compiler (CMakeDetermineCompilerId.cmake).
         **({"CMAKE_CUDA_FLAGS_INIT": " ".join(flags)} if flags else {}),
         **({"BLACKWHEEL_MERGED": ";".join(map(" ".join, merged))} if merged else {}),
     }
@@ -276,22 +274,22 @@ def _cache(spec: BuildSpec, places: Places) -> dict[str, str]:
 
 
 def _cache_variables(spec: BuildSpec, places: Places, identity: str) -> dict[str, str]:
-    """The cache's defaults; ``wheel`` puts the user's own settings over them."""
+    """The default settings of the cache; the session wheel adds the user's."""
     build = str(_pure(spec, places.tree).parent)
     match spec.cache:
         case "ccache":
             return {
                 "CCACHE_DIR": str(_pure(spec, places.cache) / "ccache"),
-                # An empty file of configuration: else the machine's and the store's own would
-                # decide what counts as a hit (sloppiness) and what runs (prefix_command).
+                # An empty configuration: that of the machine or the store could change what is a
+                # hit (sloppiness) and what runs (prefix_command).
                 "CCACHE_CONFIGPATH": "NUL" if spec.platform == "windows" else "/dev/null",
                 "CCACHE_MAXSIZE": "10G",
                 "CCACHE_BASEDIR": build,
                 "CCACHE_NOHASHDIR": "1",
-                # What a file includes comes from the compile itself, not from one more run of the
-                # preprocessor before it: a twentieth of a short file's time (docs/performance.md).
+                # The compiler lists the included files, so ccache needs no run of the preprocessor,
+                # which takes 5 % of the time of a short file (docs/performance.md).
                 **({"CCACHE_DEPEND": "1"} if spec.platform == "linux" else {}),
-                # nvcc only calls cicc and ptxas: its own bytes say nothing of theirs.
+                # A hash of nvcc is not enough, because it only calls cicc and ptxas.
                 "CCACHE_COMPILERCHECK": f"string:{identity}",
             }
         case "sccache":
@@ -301,13 +299,13 @@ def _cache_variables(spec: BuildSpec, places: Places, identity: str) -> dict[str
 
 
 def _identity(compiler: Compiler, toolkit: Toolkit | None) -> str:
-    """What decides an object file: the compiler, to its last revision, and the whole toolkit."""
+    """A digest of what decides an object file: compiler and toolkit."""
     kit = toolkit.fingerprint if toolkit else None
     return records.fingerprint([compiler.family, compiler.version, compiler.identity, kit])[:32]
 
 
 def _path(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: Places) -> str:
-    """PATH of the build: the tools, the toolkit in use, the compiler, the system. Nothing else."""
+    """PATH of the build: the tools, the toolkit, the compiler and the system, nothing else."""
     folders = [str(_program(spec, places.tools, "python").parent)]
     if toolkit:
         folders.append(str(_pure(spec, toolkit.root) / "bin"))
@@ -319,9 +317,9 @@ def _path(spec: BuildSpec, compiler: Compiler, toolkit: Toolkit | None, places: 
 
 
 def _requires(spec: BuildSpec) -> tuple[str, ...]:
-    """NVIDIA's runtime packages, from the oldest release that has all that the libraries need.
+    """NVIDIA's runtime packages, from the oldest release that has every function that is used.
 
-    Not from the one that the wheel was linked with: PyTorch pins older ones.
+    Not from the release that the wheel is linked with, because PyTorch pins older ones.
     """
     if spec.cuda is None:
         return ()
@@ -345,5 +343,5 @@ def _program(spec: BuildSpec, venv: str, name: str) -> PurePath:
 
 
 def _slashes(path: str) -> str:
-    """CMake's spelling: it takes a backslash for an escape."""
+    """The path with slashes: CMake takes a backslash for an escape."""
     return path.replace("\\", "/")

@@ -1,4 +1,4 @@
-"""Compile, finish and put into ``wheels/``."""
+"""The session wheel: compiles, completes the wheel, and puts it into ``wheels/``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from sessions.shared.remedies import command as command_of
 
 
 def main(ctx: Context) -> None:
-    """Leave a finished wheel in ``wheels/<target>/`` and its record."""
+    """Write the wheel and its record to ``wheels/<target>/``."""
     build = ctx.need("configure", BuildEnv)
     chain = ctx.need("probe", Toolchain)
     source = ctx.need("source", Source)
@@ -52,21 +52,21 @@ def main(ctx: Context) -> None:
     done = records.read(ctx.record("wheel"), "wheel", Wheel)
     if done and not ctx.fresh and wheels_folder.is_current(done, build.fingerprint, ctx.wheels):
         console.done(f"wheel: up to date, {ctx.wheels / done.file}")
-        _say_next(ctx, chain, ctx.wheels / done.file)
+        _print_next_steps(ctx, chain, ctx.wheels / done.file)
         return
     mib = knowledge.disk_mib
     disk.room({ctx.build: mib("build"), ctx.wheels: mib("wheel")}, "A build")
     if ctx.spec.cache != "none":
         ctx.use_cached(ctx.spec.cache)
     start, cpu = time.monotonic(), programs.cpu_seconds()
-    ctx.wheels.mkdir(parents=True, exist_ok=True)  # a folder that cannot be made fails now
+    ctx.wheels.mkdir(parents=True, exist_ok=True)  # fail now if it cannot be created
     assert chain.compiler is not None  # the probe fails without one
     toolkit = ctx.need("toolkit", Toolkit) if ctx.spec.cuda else None
     needs = build.requires
     _compare_bindings(ctx, Path(source.path), chain)
-    bill = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)
-    _stage(ctx, build, source, bill)
-    _tree(ctx, build, chain)
+    sbom_text = sbom.text(ctx.spec, source, chain.compiler, toolkit, needs, build.variables)
+    _stage(ctx, build, source, sbom_text)
+    _prepare_tree(ctx, build, chain)
     if ctx.spec.old_glibc:
         old_glibc.make(chain.compiler, ctx.build / old_glibc.FOLDER, build.variables)
     steps, counts = compilation.run(ctx, build, chain, source.version)
@@ -74,10 +74,10 @@ def main(ctx: Context) -> None:
     raw = _only_wheel(ctx.build / "dist", ctx.spec)
     repaired = for_python(_repair(ctx, build, raw), ctx.spec)
     libraries = wheel_contents.libraries(ctx, build, repaired)
-    before = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
+    previous = records.read(ctx.wheels / "wheel.json", "wheel", Wheel)
     path = wheels_folder.publish(repaired, ctx.wheels)
-    if before and before.file != path.name:
-        (ctx.wheels / before.file).unlink(missing_ok=True)  # its record is about to go
+    if previous and previous.file != path.name:
+        (ctx.wheels / previous.file).unlink(missing_ok=True)  # its record is replaced below
     wall = round(time.monotonic() - start, 1)
     used = round(programs.cpu_seconds() - cpu, 1) if sys.platform != "win32" else None
     if timing and used is not None:
@@ -101,60 +101,64 @@ def main(ctx: Context) -> None:
         timing=timing,
         libraries=libraries,
         requires=build.requires,
-        sbom=records.text_sha256(bill.encode()),
+        sbom=records.text_sha256(sbom_text.encode()),
     )
     records.write(ctx.record("wheel"), "wheel", wheel)
     records.write(ctx.wheels / "wheel.json", "wheel", wheel)
     console.say(f"  {path}")
-    trouble = compiler_cache.trouble(counts)
-    if trouble:
-        console.warn(f"{trouble}: the wheel is right, but took longer than necessary")
+    failures = compiler_cache.failures(counts)
+    if failures:
+        console.warn(f"{failures}: the wheel is right, but took longer than necessary")
     console.done(
         f"wheel: {wheel.size / 1e6:.1f} MB in {console.duration(wheel.wall_seconds)} "
-        f"({steps} steps{compiler_cache.said(counts)}), sha256 {wheel.sha256}"
+        f"({steps} steps{compiler_cache.summary(counts)}), sha256 {wheel.sha256}"
     )
-    _say_next(ctx, chain, path)
+    _print_next_steps(ctx, chain, path)
 
 
-def _say_next(ctx: Context, chain: Toolchain, path: Path) -> None:
-    """What the user types next, where the wheel is all that was asked for."""
+def _print_next_steps(ctx: Context, chain: Toolchain, path: Path) -> None:
+    """Print what to do next, if the user asked for nothing but the wheel."""
     if ctx.asked == {"wheel"}:
-        for line in next_lines(ctx.spec, path, [gpu.compute_capability for gpu in chain.gpus]):
+        for line in next_steps(ctx.spec, path, [gpu.compute_capability for gpu in chain.gpus]):
             console.say(line)
 
 
-def next_lines(spec: BuildSpec, path: Path, capabilities: Sequence[str]) -> list[str]:
-    """How to install a wheel and how to test it; ``capabilities`` are those of the GPUs here."""
-    wanted = gpu_choice.capabilities(spec)
+def next_steps(spec: BuildSpec, path: Path, capabilities: Sequence[str]) -> list[str]:
+    """How to install, try and test a wheel. ``capabilities`` are those of the GPUs here."""
+    needed = gpu_choice.capabilities(spec)
     runtime = f" (pip also downloads NVIDIA's CUDA runtime, {knowledge.runtime_mb()} MB)"
-    if wanted and set(wanted).isdisjoint(capabilities):
-        test = [
-            "No GPU of this machine has its architecture. To write a file that tests it elsewhere:"
-        ]
-        test.append(f"  {command_of('bundle', spec)}")
-    else:
-        test = ["To test it here:", f"  {command_of('smoke', spec)}"]
-    install = programs.typed(["pip", "install", str(path)])
-    layers = ", n_gpu_layers=-1" if wanted else ""
+    layers = ", n_gpu_layers=-1" if needed else ""
     code = f"from llama_cpp import Llama; print(Llama('model.gguf'{layers})('Hello')['choices'][0])"
-    tried = ["To try a model of yours:", f'  python -c "{code}"']
-    return [f"To install it{runtime if wanted else ''}:", f"  {install}", *tried, *test]
+    title, session = "To test it here:", "smoke"
+    if needed and set(needed).isdisjoint(capabilities):
+        title = (
+            "No GPU of this machine has its architecture. To write a file that tests it elsewhere:"
+        )
+        session = "bundle"
+    return [
+        f"To install it{runtime if needed else ''}:",
+        f"  {programs.typed(['pip', 'install', str(path)])}",
+        "To try a model of yours:",
+        f'  python -c "{code}"',
+        title,
+        f"  {command_of(session, spec)}",
+    ]
 
 
 def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
-    """Refuse a source whose Python declares other structures or functions than its headers."""
+    """Compare the source's Python bindings with its headers. Raises Problem if they differ."""
     texts, headers = bindings.read(source)
     if "llama_cpp" not in texts or not headers:
         console.warn("bindings: llama_cpp/llama_cpp.py or llama.h is missing: nothing compared")
         return
     assert chain.compiler is not None
     declared = bindings.declarations(texts)
-    text, about = bindings.assertions(declared, headers)
+    lines = bindings.assertions(declared, headers)
     path = ctx.build / "bindings.cpp"
-    records.write_text(path, text)
+    records.write_text(path, "".join(f"{line}\n" for line, _ in lines))
     env = child_environment.system_environment(ctx.env) | chain.compiler.variables
     done = programs.capture(bindings.command(chain.compiler, source, path), env=env, timeout=300)
-    found = bindings.compared(declared, text, about, done.output, done.returncode)
+    found = bindings.compared(declared, lines, done.output, done.returncode)
     if found is None:
         raise Problem(
             "The Python bindings could not be compared with the C headers.",
@@ -185,11 +189,11 @@ def _compare_bindings(ctx: Context, source: Path, chain: Toolchain) -> None:
     )
 
 
-def _tree(ctx: Context, build: BuildEnv, chain: Toolchain) -> None:
-    """Note what the CMake tree is made from. One of other settings goes.
+def _prepare_tree(ctx: Context, build: BuildEnv, chain: Toolchain) -> None:
+    """Record the inputs of the CMake tree; delete the tree if the settings have changed.
 
-    CMake takes some of them (CMAKE_CXX_FLAGS_INIT) when it first configures, and never again.
-    ``clean`` has deleted a tree of another machine's inputs.
+    CMake reads some settings (CMAKE_CXX_FLAGS_INIT) only in the first run. A tree with other inputs
+    of the machine was deleted by ``clean``.
     """
     tree, record = ctx.build / "tree", ctx.build / "inputs.json"
     then = records.read(record, "inputs", dict[str, str])
@@ -201,12 +205,12 @@ def _tree(ctx: Context, build: BuildEnv, chain: Toolchain) -> None:
     disk.mark(tree)
 
 
-def _stage(ctx: Context, build: BuildEnv, source: Source, bill: str) -> None:
+def _stage(ctx: Context, build: BuildEnv, source: Source, sbom_text: str) -> None:
     overlay = Path(__file__).parent / "overlay"
     added = staging.additions(
         Path(source.path),
         {path.name: path.read_text(encoding="utf-8") for path in overlay.glob("*.py")},
-        bill,
+        sbom_text,
         platform=ctx.spec.platform,
         cuda=ctx.spec.cuda,
         archs=ctx.spec.archs,
@@ -229,26 +233,25 @@ def _only_wheel(folder: Path, spec: BuildSpec) -> Path:
 
 
 def _repair(ctx: Context, build: BuildEnv, raw: Path) -> Path:
-    """Give the wheel the platform tag, and on Windows the runtime, that its libraries need."""
+    """Give the wheel its platform tag and, on Windows, Microsoft's runtime."""
     out = ctx.build / "repaired"
     shutil.rmtree(out, ignore_errors=True)
+    remedy = wheel_contents.again(ctx.spec)
     python = str(venvs.program(build_tools.tools(ctx), "python"))
     with ctx.scratch() as scratch:
         env = {**build.variables, **in_use.temporary(scratch)}
         if ctx.spec.platform == "windows":
             folders = {path.parent for path in ms_runtime.find(build.variables).values()}
-            platform_tag.windows(
-                python, raw, out, sorted(folders), env, wheel_contents.again(ctx.spec)
-            )
+            platform_tag.windows(python, raw, out, sorted(folders), env, remedy)
         else:
-            platform_tag.linux(python, raw, out, env, wheel_contents.again(ctx.spec))
+            platform_tag.linux(python, raw, out, env, remedy)
     return _only_wheel(out, ctx.spec)
 
 
 def for_python(wheel: Path, spec: BuildSpec) -> Path:
-    """The wheel for the target's Python: as it is, or under that tag where another one built it.
+    """The wheel, tagged for the target's Python if another Python built it.
 
-    Raises Problem where its libraries are of the Python that built them.
+    Raises Problem if the wheel works only with the Python that built it.
     """
     if python_tag.serves(wheel.name, spec.python):
         return wheel

@@ -1,4 +1,4 @@
-"""The settings of a build, its steps, and the wheel that it made."""
+"""The records of a build: its settings, its steps, and the wheel."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ StepKind = Literal["cuda", "c++", "c", "link", "other"]
 
 @dataclass(frozen=True)
 class BuildEnv:
-    """Everything that decides what the compiler does.
+    """The environment and the settings of a build.
 
-    ``variables`` are the whole environment of the build; ``settings`` are
-    scikit-build-core's config settings (``python -m build -Ckey=value``). ``inputs`` are what
-    the wheel is made from, in words (build/build_inputs.py), and ``fingerprint`` their digest.
+    ``variables`` are the whole environment, ``settings`` scikit-build-core's config settings
+    (``python -m build -Ckey=value``). ``inputs`` name what the wheel is made from
+    (build/build_inputs.py), and ``fingerprint`` is their digest.
     """
 
     variables: dict[str, str]
@@ -26,9 +26,9 @@ class BuildEnv:
 
 @dataclass(frozen=True)
 class BuildStep:
-    """One step of ninja: its start and end, in milliseconds since ninja started."""
+    """A step of ninja: its start and end, in milliseconds since ninja started."""
 
-    output: str  # its first, below the CMake tree
+    output: str  # the first one, relative to the CMake tree
     kind: StepKind
     start: int
     end: int
@@ -36,11 +36,11 @@ class BuildStep:
 
 @dataclass(frozen=True)
 class Timeline:
-    """The last run of ninja that made anything: its steps, in the order in which they started.
+    """The last run of ninja that built anything; its steps in the order in which they started.
 
-    ``earlier`` counts the outputs that existed before. ``critical`` names the outputs of the
-    longest chain of steps in which each step needs the one before: with any number of cores, the
-    run would take at least this long. ``cache`` has the counts of compiler_cache.py.
+    ``earlier`` is the number of outputs that existed before. ``critical`` are the outputs of the
+    longest chain of steps that each need the one before: with any number of cores, the run would
+    take at least as long. ``cache`` has the counts of compiler_cache.py.
     """
 
     began: str  # ISO 8601, UTC
@@ -53,11 +53,12 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Wheel:
-    """A finished wheel and how it was made. Sizes in bytes, times in seconds.
+    """A wheel and how it was built. Sizes in bytes, times in seconds.
 
-    ``timing`` sums up ninja's steps (steps.json has each): seconds, busy_seconds, efficiency
-    (busy over jobs and seconds), critical_seconds; and cpu_efficiency: the session's cpu_seconds
-    over jobs and wall_seconds, where the system tells them. Empty where nothing was compiled.
+    ``timing`` summarizes ninja's steps (steps.json has each of them): seconds, busy_seconds,
+    efficiency (busy_seconds over jobs and seconds), critical_seconds; and cpu_efficiency, which is
+    cpu_seconds over jobs and wall_seconds, on systems that measure it. It is empty if nothing was
+    compiled.
     """
 
     file: str
@@ -78,4 +79,4 @@ class Wheel:
     timing: dict[str, float]
     libraries: dict[str, str]  # file name -> sha256
     requires: tuple[str, ...]
-    sbom: str  # sha256 of the bill of materials in it
+    sbom: str  # sha256 of the SBOM in it

@@ -1,4 +1,4 @@
-"""What ran when in a build: from ninja's log and the graph it worked through; pure."""
+"""The timeline of a build, from ninja's log and its build.ninja. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sessions.build.model import BuildStep, StepKind, Timeline
 
 _HEADER = re.compile(r"# ninja log v[567]\n")
 _WORD = re.compile(r"(?:\$.|[^\s$|:])+|\|[|@]?|:")
-_TICK = 100_000_000  # nanoseconds; a file's time is that of the system's last tick
+_TICK = 100_000_000  # nanoseconds; the resolution of file times is one tick of the system
 _COMPILERS: dict[str, StepKind] = {"CUDA": "cuda", "CXX": "c++", "C": "c"}
 
 
 @dataclass(frozen=True)
 class Edge:
-    """A build statement: the rule that makes an output, and what it waits for."""
+    """A build statement: the rule that produces an output, and its inputs."""
 
     rule: str
     inputs: tuple[str, ...]
@@ -34,14 +34,14 @@ class _Entry:
 
 
 def read(log: str, graph: str, *, jobs: int, cache: dict[str, int]) -> Timeline:
-    """The last run in ``.ninja_log``, by the edges of its ``build.ninja``.
+    """The last run in ``.ninja_log``, with the edges of its ``build.ninja``.
 
-    Raises ValueError where the log is empty or of another version.
+    Raises ValueError if the log is empty or has another version.
     """
     entries = list(_entries(log))
     edges = dict(parse(graph))
-    # The time in an entry is when its step began, or later (of a rule with restat, and before
-    # ninja 1.12). So the run of the last entry began no earlier than this:
+    # The time in an entry is the start of its step, or later (rules with restat, or ninja before
+    # 1.12). So the run of the last entry did not begin before:
     last = entries[-1]
     since = last.mtime - last.end * 1_000_000 - _TICK
     latest = [entry for entry in entries if entry.mtime >= since]
@@ -65,7 +65,7 @@ def read(log: str, graph: str, *, jobs: int, cache: dict[str, int]) -> Timeline:
 
 
 def summary(timeline: Timeline) -> dict[str, float]:
-    """How long it took, how long its steps did together, and how well that filled the jobs."""
+    """The duration of the run, of its steps together, and how well these used the jobs."""
     took = {step.output: step.end - step.start for step in timeline.steps}
     wall = max(s.end for s in timeline.steps) - min(s.start for s in timeline.steps)
     return {
@@ -77,7 +77,7 @@ def summary(timeline: Timeline) -> dict[str, float]:
 
 
 def parse(graph: str) -> Iterator[tuple[str, Edge]]:
-    """Every output of a ``build.ninja``'s build statements, with how it is made."""
+    """Every output in the build statements of a ``build.ninja``, and its edge."""
     for line in graph.replace("$\r\n", "").replace("$\n", "").splitlines():
         if not line.startswith("build "):
             continue
@@ -105,7 +105,7 @@ def _entries(log: str) -> Iterator[_Entry]:
 
 
 def _kind(rule: str) -> StepKind:
-    """By CMake's names of rules: CXX_COMPILER__a_Release, CXX_SHARED_LIBRARY_LINKER__a_Release."""
+    """The kind of a step, from CMake's name of its rule: CXX_SHARED_LIBRARY_LINKER__a_Release."""
     language, _, what = rule.split("__")[0].partition("_")
     if what.endswith("LINKER"):
         return "link"
@@ -115,9 +115,9 @@ def _kind(rule: str) -> StepKind:
 def _longest_chain(
     edges: Mapping[str, Edge], took: Mapping[str, tuple[str, int]]
 ) -> tuple[str, ...]:
-    """The outputs of the steps that, each needing the one before, took longest together.
+    """The outputs of the chain of steps that takes longest, each step needing the one before.
 
-    ``took`` has a step's own name and its time for each of its outputs.
+    ``took`` maps each output to the name of its step and the step's time.
     """
 
     @functools.cache

@@ -1,10 +1,9 @@
-"""The compiler's OpenMP runtime (libgomp), for an older glibc than the build machine's.
+"""Makes the compiler's OpenMP runtime (libgomp) usable with glibc 2.28.
 
-Its code needs nothing newer than glibc 2.28 has, but the linker of the distribution asked for the
-newest version of each symbol: pthread_create of 2.34, which 2.28 has as 2.2.5. Both are the same
-function. Here each symbol gets the version that 2.28 has it by. Without OpenMP, ggml starts its
-threads anew for each graph: on 16 cores a model of which half is on the GPU generated 2.9 times
-fewer tokens per second.
+Its code needs nothing newer, but the distribution linked it with the newest version of each symbol:
+pthread_create of 2.34 for example, which is the same function as 2.28's version 2.2.5. ``portable``
+replaces these versions. Without OpenMP, ggml starts its threads again for each graph: on 16 cores,
+a model of which half was on the GPU generated 2.9 times fewer tokens per second.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from typing import Any
 from sessions.shared.errors import Problem
 
 FILE = "libgomp.so.1"
-_LOADER = "ld-linux-x86-64.so.2"  # in every process
-# C23's reading of numbers, which differs for "0b101" only: what newer headers make of strtol.
+_LOADER = "ld-linux-x86-64.so.2"  # loaded in every process
+# The prefix that newer headers give to strtol and the like. It only adds C23's "0b101".
 _RENAMED = "__isoc23_"
 Table = Mapping[str, Mapping[str, tuple[str, ...]]]
 
 
 def homes(table: Table) -> dict[str, tuple[str, str]]:
-    """Symbol -> the library and the version that glibc 2.28 has it by."""
+    """Symbol -> the library and the version in glibc 2.28."""
     found: dict[str, tuple[str, str]] = {}
     for library, versions in table.items():
         for version, entries in versions.items():
@@ -43,8 +42,8 @@ def elf_hash(name: str) -> int:
 
 
 def portable(library: Path, table: Table) -> bytes:
-    """The runtime in ``library`` for glibc 2.28. Raises Problem where that lacks a symbol."""
-    import lief  # a quarter of a second, which no other session needs
+    """The bytes of the runtime for glibc 2.28. Raises Problem if 2.28 lacks a symbol."""
+    import lief  # takes a quarter of a second, so only where it is needed
 
     binary: Any = lief.ELF.parse(library.read_bytes())
     if binary is None:
@@ -76,7 +75,9 @@ def portable(library: Path, table: Table) -> bytes:
     present = [a for r in binary.symbols_version_requirement for a in r.get_auxiliary_symbols()]
     known = {version for _, version in home.values()}
     for version in present:
-        if version.name not in known:  # most of its symbols have one version in 2.28
+        if (
+            version.name not in known
+        ):  # replaced by the version that most of its symbols have in 2.28
             named = [wanted[s.name] for s in symbols if _version(s) == version.name]
             version.name = Counter(named).most_common(1)[0][0] if named else "GLIBC_2.2.5"
             version.hash = elf_hash(version.name)

@@ -1,4 +1,4 @@
-"""A wheel as the build left it, made fit for other machines by auditwheel or delvewheel."""
+"""Runs auditwheel or delvewheel, so that a wheel works on other machines than the build machine."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from pathlib import Path
 from sessions.shared import programs, venvs
 from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
 
-# What a driver, NVIDIA's packages or Python bring: never copied into the wheel. What begins with
-# $ORIGIN/ is in it (overlay/wheel.cmake), where auditwheel does not look.
+# Not copied into the wheel: libraries of the driver, of NVIDIA's packages and of Python; and those
+# named by $ORIGIN/ (overlay/wheel.cmake), which are in the wheel where auditwheel does not look.
 EXCLUDED = ("$ORIGIN/*", "libcuda.so.*", "libcudart.so.*", "libcublas.so.*", "libcublasLt.so.*")
 AGAIN = f"build the wheel again with --fresh; if it happens again, {REPORT}"
 EXCLUDED_DLLS = ("nvcuda.dll", "cudart64_*.dll", "cublas*64_*.dll", "vcruntime140*.dll")
 
 
 def linux(python: str, raw: Path, out: Path, env: Mapping[str, str], remedy: str = AGAIN) -> None:
-    """Leave the wheel in ``out`` with the platform tag that its libraries truly have.
+    """Leave the wheel in ``out`` with the platform tag that its libraries need.
 
-    ``remedy`` is what to do where auditwheel refuses the wheel.
+    ``remedy`` is that of the Problem if auditwheel fails.
     """
     excludes = [word for name in EXCLUDED for word in ("--exclude", name)]
     command = [python, "-I", "-m", "auditwheel", "repair", *excludes, "-w", str(out), str(raw)]
-    before = os.umask(0o022)  # auditwheel packs the wheel's folders with the modes it unpacked to
+    before = os.umask(0o022)  # auditwheel stores the modes of the unpacked folders
     try:
         done = programs.capture(command, env=env)
     finally:
@@ -48,21 +48,21 @@ def windows(
     env: Mapping[str, str],
     remedy: str = AGAIN,
 ) -> None:
-    """Leave the wheel in ``out`` with what its libraries need of ``folders``, by unique names.
+    """Leave the wheel in ``out`` with copies of the DLLs in ``folders`` that it needs, renamed.
 
-    Of ``folders`` only: PATH has other copies of Microsoft's libraries.
+    Only ``folders`` are searched: PATH may have other copies of Microsoft's DLLs.
     """
     with zipfile.ZipFile(raw) as archive:
         own = [Path(n).name for n in archive.namelist() if n.endswith(".dll")]
-    # delvewheel 1.13 has --ignore-existing for its own libraries, but then either leaves the names
-    # of what it copies in as they are, or fails (--with-mangle).
+    # With --ignore-existing, delvewheel 1.13 does not rename what it copies, or fails
+    # (--with-mangle).
     excludes = [word for name in (*EXCLUDED_DLLS, *own) for word in ("--exclude", name)]
-    words = ["-m", "delvewheel", "repair", "--analyze-existing", "--custom-patch", *excludes]
+    args = ["-m", "delvewheel", "repair", "--analyze-existing", "--custom-patch", *excludes]
     done = programs.capture(
-        [python, *words, "-w", str(out / "delvewheel"), str(raw)],
-        # It writes sets of names out, whose order hangs on their hashes.
+        [python, *args, "-w", str(out / "delvewheel"), str(raw)],
+        # delvewheel writes sets of names, whose order depends on PYTHONHASHSEED.
         env={**env, "PATH": os.pathsep.join(map(str, folders)), "PYTHONHASHSEED": "0"},
-        # Not by -I, which would leave PYTHONHASHSEED out: a folder with nothing but the wheel.
+        # -I would ignore PYTHONHASHSEED, so the current folder contains only the wheel.
         cwd=raw.parent,
     )
     if done.returncode:
@@ -77,9 +77,9 @@ def windows(
 
 
 def repacked(wheel: Path, folder: Path) -> Path:
-    """The same wheel in ``folder``, its members in order and with the same modes always.
+    """The same wheel in ``folder``, with its members in a fixed order and with fixed modes.
 
-    delvewheel takes both from the file system that it unpacks to.
+    delvewheel takes both from the file system.
     """
     path = folder / wheel.name
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(path, "w") as new:

@@ -1,4 +1,4 @@
-"""A finished wheel made into that of another Python, where nothing in it is of a Python."""
+"""Tags a wheel for another Python, if nothing in it depends on the Python that built it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from sessions.build import sbom
 from sessions.shared import records
 from sessions.shared.errors import CHECK_FAILED, Problem
 
-# A wheel for one Python only: cp311-cp311.
+# The name of a wheel for one Python only: cp311-cp311.
 _ONE = re.compile(r"(.+)-(cp\d+)-\2-([^-]+\.whl)")
 
 
 def serves(file: str, python: str) -> bool:
-    """Whether a wheel of that name is for this Python too ("3.12"), by its tags only."""
+    """Whether the tags in a wheel's file name fit this Python ("3.12")."""
     tags = {f"{tag.interpreter}-{tag.abi}" for tag in parse_wheel_filename(file)[3]}
     version, name = _numbers(python), f"cp{python.replace('.', '')}"
     known = [
@@ -38,15 +38,15 @@ def serves(file: str, python: str) -> bool:
 
 
 def refusal(wheel: Path, python: str) -> str | None:
-    """Why the wheel is for this Python neither as it is nor under another tag; None where it is."""
+    """Why the wheel cannot be used for this Python, even with another tag; None if it can."""
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(_member(archive, "METADATA")).decode("utf-8", "replace")
-    # Of the headers only: the text below may be made to be taken apart without an end.
+    # Only the headers: parsing a malicious body could take forever.
     wanted = email.parser.HeaderParser().parsestr(text).get("Requires-Python", "")
     try:
         if not SpecifierSet(wanted).contains(f"{python}.0"):
             return f"Requires-Python is {wanted}"
-    except ValueError:  # InvalidSpecifier, and numbers with more digits than Python converts
+    except ValueError:  # also for numbers with more digits than Python converts
         return f"Requires-Python is {wanted!r:.80}, which cannot be read"
     if not serves(wheel.name, python) and not _ONE.fullmatch(wheel.name):
         return f"its tag is {'-'.join(wheel.stem.split('-')[-3:])}"
@@ -54,9 +54,9 @@ def refusal(wheel: Path, python: str) -> str | None:
 
 
 def calls(wheel: Path) -> list[str]:
-    """Of each library that needs Python's own: a function of it, or its library, and who needs it.
+    """For each library that needs Python: a function of Python's C API or its DLL, and the library.
 
-    ctypes loads a library without such; an extension module has some.
+    Libraries that are loaded by ctypes need none; an extension module does.
     """
     with zipfile.ZipFile(wheel) as archive:
         members = [n for n in archive.namelist() if re.search(r"\.(so|dll|pyd)(\.[\d.]+)?$", n)]
@@ -65,16 +65,15 @@ def calls(wheel: Path) -> list[str]:
 
 
 def retagged(wheel: Path, path: Path, python: str, target: str) -> str:
-    """Write to ``path`` what a build by this Python would have made, as far as it is another.
+    """Write to ``path`` the wheel that a build with this Python would create.
 
-    That is the tag in WHEEL, the target's name in the bill of materials, and RECORD's lines of
-    these two. Everything else is taken over, in its order, compressed anew. Returns the new
-    bill's sha256.
+    Only the tag in WHEEL, the target's name in the SBOM, and their lines in RECORD change; the
+    order of the members stays. Returns the new SBOM's SHA-256.
     """
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(path, "w") as new:
         names = [_member(old, n) for n in ("WHEEL", f"sboms/{sbom.FILE}", "RECORD")]
-        tags, bill, record = (old.read(name) for name in names)
-        changed = {names[0]: _tagged(tags, python), names[1]: _renamed(bill, target)}
+        tags, bom, record = (old.read(name) for name in names)
+        changed = {names[0]: _tagged(tags, python), names[1]: _renamed(bom, target)}
         changed[names[2]] = _recorded(record, changed)
         for info in old.infolist():
             new.writestr(info, changed.get(info.filename, old.read(info)))
@@ -82,7 +81,7 @@ def retagged(wheel: Path, path: Path, python: str, target: str) -> str:
 
 
 def name(file: str, python: str) -> str:
-    """The name of a wheel for one Python only, for another."""
+    """The file name of a wheel for one Python, changed for another Python."""
     return _ONE.sub(rf"\1-{_tag(python)}-\3", file)
 
 
@@ -103,9 +102,9 @@ def _tagged(wheel: bytes, python: str) -> bytes:
     return re.sub(rb"(?m)^(Tag: )cp\d+-cp\d+-", rb"\g<1>" + f"{_tag(python)}-".encode(), wheel)
 
 
-def _renamed(bill: bytes, target: str) -> bytes:
-    """The bill as ``sbom.document`` makes it for that target."""
-    document: dict[str, Any] = json.loads(bill)
+def _renamed(bom: bytes, target: str) -> bytes:
+    """The SBOM as ``sbom.document`` creates it for that target."""
+    document: dict[str, Any] = json.loads(bom)
     document.pop("serialNumber")
     for row in document["metadata"]["component"]["properties"]:
         if row["name"] == "blackwheel:target":
@@ -116,7 +115,7 @@ def _renamed(bill: bytes, target: str) -> bytes:
 
 
 def _recorded(record: bytes, changed: Mapping[str, bytes]) -> bytes:
-    """RECORD with the lines of what changed made anew, every other as it was."""
+    """RECORD with new lines for the changed members; the other lines stay."""
     lines = []
     for line in record.decode().splitlines(keepends=True):
         (row,) = csv.reader([line])
@@ -130,14 +129,14 @@ def _recorded(record: bytes, changed: Mapping[str, bytes]) -> bytes:
 
 
 def _symbols(library: bytes) -> list[str]:
-    import lief  # here: every run of nox imports this module, and lief takes a while
+    import lief  # takes a quarter of a second, so only where it is needed
 
     binary = lief.parse(library)
     if isinstance(binary, lief.PE.Binary):
         names = [str(entry.name) for entry in binary.imports]
         return [name for name in names if re.match(r"python3\d*t?\.dll$", name, re.IGNORECASE)]
     if isinstance(binary, lief.ELF.Binary):
-        # Not imported_symbols: those of Python have no type, and are left out there.
+        # imported_symbols would leave out symbols without a type, as Python's are.
         names = [str(symbol.name) for symbol in binary.dynamic_symbols]
         return [name for name in names if re.match(r"_?Py[A-Z]\w*_|_?Py_", name)]
     raise Problem(

@@ -1,6 +1,7 @@
-"""The bill of materials that goes into a wheel's ``.dist-info/sboms`` (PEP 770): CycloneDX 1.6.
+"""The SBOM in a wheel's ``.dist-info/sboms`` (PEP 770), in the format CycloneDX 1.6.
 
-Made before the build from what decides it, so two builds from the same inputs have the same.
+It is created from the inputs of the build, before it: two builds from the same inputs have the same
+SBOM.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from sessions.shared.build_spec import BuildSpec
 FILE = "blackwheel.cdx.json"
 SPEC = "1.6"
 UPSTREAM = "llama-cpp-python"
-# What a component is to the wheel.
+# The roles of a component.
 INSIDE, SHIPPED, REQUIRED, TOOL = "compiled in", "a file of it", "required", "built with"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A component. ``version`` is "" where the source does not say; ``file`` is its base name."""
+    """A component. ``version`` is "" if the source does not contain it.
+
+    ``file`` is the name of its file in the wheel, and ``sha256`` that file's digest.
+    """
 
     name: str
     version: str
@@ -54,20 +58,20 @@ def text(
     requires: Sequence[str],
     env: Mapping[str, str],
 ) -> str:
-    """The file, for a build of these. ``env`` is that of the build."""
+    """The text of the SBOM for a build with these inputs. ``env`` is the build's environment."""
     parts = (
         *vendored(Path(source.path), source.version),
         *shipped_runtime(spec, compiler, env),
         *(linked_runtime(compiler, env) if spec.old_glibc else ()),
         *(cuda(toolkit, requires) if toolkit else ()),
-        *_compiler(compiler),
+        _compiler(compiler),
     )
     epoch = int(env.get("SOURCE_DATE_EPOCH", source.epoch))
     return json.dumps(document(spec, source, epoch, parts), indent=1) + "\n"
 
 
 def document(spec: BuildSpec, source: Source, epoch: int, parts: Sequence[Part]) -> dict[str, Any]:
-    """The document as JSON values, of the time ``epoch`` in seconds."""
+    """The SBOM as JSON values. Its timestamp is ``epoch``, in seconds."""
     root = f"pkg:pypi/{UPSTREAM}@{source.version}"
     moment = datetime.datetime.fromtimestamp(epoch, datetime.UTC)
     component: dict[str, Any] = {
@@ -91,7 +95,7 @@ def document(spec: BuildSpec, source: Source, epoch: int, parts: Sequence[Part])
         component["externalReferences"] = [
             {"type": "source-distribution", "url": file, "hashes": hashes}
         ]
-    bill: dict[str, Any] = {
+    bom: dict[str, Any] = {
         "bomFormat": "CycloneDX",
         "specVersion": SPEC,
         "version": 1,
@@ -107,8 +111,8 @@ def document(spec: BuildSpec, source: Source, epoch: int, parts: Sequence[Part])
             *({"ref": _ref(part)} for part in parts),
         ],
     }
-    number = uuid.uuid5(uuid.NAMESPACE_URL, records.fingerprint(bill))
-    return {**bill, "serialNumber": f"urn:uuid:{number}"}
+    number = uuid.uuid5(uuid.NAMESPACE_URL, records.fingerprint(bom))
+    return {**bom, "serialNumber": f"urn:uuid:{number}"}
 
 
 def _ref(part: Part) -> str:
@@ -134,14 +138,14 @@ def _component(part: Part) -> dict[str, Any]:
 
 
 def sources() -> frozenset[str]:
-    """The files of a source, by relative path, that ``vendored`` reads."""
+    """The files of a source, as relative paths, that ``vendored`` reads."""
     rows = knowledge.load("parts.toml")
     llama = rows["llama"]
     return frozenset({llama["file"], llama["ggml"], *(row["file"] for row in rows["part"])})
 
 
 def vendored(source: Path, version: str) -> Iterator[Part]:
-    """llama.cpp, ggml, and what else of others is compiled into the shipped libraries."""
+    """llama.cpp, ggml, and other third-party code that is compiled into the libraries."""
     rows = knowledge.load("parts.toml")
     log = _read(source / rows["llama"]["file"])
     section = re.search(rf"^## \[{re.escape(version)}\]\n(.*?)(?=^## \[|\Z)", log, re.M | re.S)
@@ -163,7 +167,7 @@ def _read(path: Path) -> str:
 
 
 def cuda(toolkit: Toolkit, requires: Sequence[str]) -> Iterator[Part]:
-    """What of CUDA is in the wheel, runs beside it, or was used to build it."""
+    """The parts of CUDA that are in the wheel, that it requires, or that built it."""
     row = knowledge.load("parts.toml")["cuda"]
     needed = {Requirement(text).name: text for text in requires}
     known = toolkit.components
@@ -184,14 +188,14 @@ def cuda(toolkit: Toolkit, requires: Sequence[str]) -> Iterator[Part]:
 
 
 def _shipped_digest(path: Path, spec: BuildSpec) -> str:
-    """The sha256 of the compiler's OpenMP runtime as the wheel has it."""
+    """The SHA-256 of the compiler's OpenMP runtime as it is in the wheel."""
     if not spec.old_glibc:
         return records.file_sha256(path)
     return hashlib.sha256(openmp.portable(path, knowledge.glibc())).hexdigest()
 
 
 def shipped_runtime(spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
-    """The files of the compiler's own that the wheel has to bring along."""
+    """The compiler's runtime libraries that are files of the wheel."""
     for row in knowledge.load("parts.toml")["runtime"]:
         if row["family"] != compiler.family:
             continue
@@ -206,7 +210,7 @@ def shipped_runtime(spec: BuildSpec, compiler: Compiler, env: Mapping[str, str])
 
 
 def linked_runtime(compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]:
-    """The C++ runtime where it is compiled into the libraries (``old_glibc``)."""
+    """The C++ runtime, if it is linked into the libraries (``old_glibc``)."""
     row = knowledge.load("parts.toml")["linked"]
     _, number, purl = _compilers_file(row["file"], compiler, env)
     purl = purl or f"pkg:generic/{quote(row['name'])}"
@@ -216,7 +220,10 @@ def linked_runtime(compiler: Compiler, env: Mapping[str, str]) -> Iterator[Part]
 def _compilers_file(
     name: str, compiler: Compiler, env: Mapping[str, str]
 ) -> tuple[Path | None, str, str]:
-    """A file that a compiler links with, and its package's version and URL; None and "" else."""
+    """A file that the compiler links with, and the version and URL of its package.
+
+    They are None and "" if there is no such file.
+    """
     asked = programs.capture([compiler.cc, f"-print-file-name={name}"], env=env)
     path = Path(asked.stdout.strip())
     # A compiler that has no such file prints the bare name.
@@ -233,7 +240,7 @@ def _redistributed(row: Mapping[str, Any], env: Mapping[str, str]) -> Iterator[P
 
 
 def _owner(path: Path, env: Mapping[str, str]) -> tuple[str, str]:
-    """Version and package URL of the system's package that a file is of; "" where none says."""
+    """The version and URL of the system package that contains a file; "" if none does."""
     found = programs.capture(["dpkg-query", "--search", str(path)], env=env)
     package = found.stdout.split(": ")[0]
     if found.returncode == 0 and re.fullmatch(r"[a-z0-9.+-]+(:[a-z0-9]+)?", package):
@@ -247,9 +254,10 @@ def _owner(path: Path, env: Mapping[str, str]) -> tuple[str, str]:
     return "", ""
 
 
-def _compiler(compiler: Compiler) -> Iterator[Part]:
-    names = {"gnu": "gcc", "clang": "clang", "msvc": "msvc"}
-    name = names.get(compiler.family, compiler.family)
-    licences = {"gnu": "GPL-3.0-or-later WITH GCC-exception-3.1", "clang": "Apache-2.0"}
-    licence = licences.get(compiler.family, "LicenseRef-Microsoft-Proprietary")
-    yield Part(name, compiler.version, f"pkg:generic/{name}", licence, (TOOL,))
+def _compiler(compiler: Compiler) -> Part:
+    name, licence = {
+        "gnu": ("gcc", "GPL-3.0-or-later WITH GCC-exception-3.1"),
+        "clang": ("clang", "Apache-2.0"),
+        "msvc": ("msvc", "LicenseRef-Microsoft-Proprietary"),
+    }[compiler.family]
+    return Part(name, compiler.version, f"pkg:generic/{name}", licence, (TOOL,))

@@ -1,8 +1,7 @@
-"""The staged source of a build: what it reads of the upstream source, and our additions.
+"""Stages the source of a build: the files that a build reads, and our additions.
 
-Upstream's build writes into its source tree, and two targets may be built from
-one source at once: so each target builds its own copy and the source stays as
-it was unpacked.
+Upstream's build writes into its source tree, and two targets may be built from one source at the
+same time. So each target builds its own copy.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from sessions.shared import disk
 
 
 def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
-    """Make ``folder`` hold what a build reads of ``source``, with ``additions`` laid over it.
+    """Make ``folder`` contain what a build reads of ``source``, and ``additions``.
 
-    Only files whose bytes differ are written, with the time of now: ninja
-    rebuilds just those. Returns how many were.
+    Only files whose bytes differ are written, so ninja rebuilds only what changed. Returns how many
+    files were written.
     """
     disk.mark(folder)
     wanted = {
@@ -54,20 +53,19 @@ def _put(path: Path, data: bytes) -> bool:
 def additions(
     source: Path,
     overlay: Mapping[str, str],
-    bill: str,
+    sbom_text: str,
     *,
     platform: str,
     cuda: str | None,
     archs: tuple[str, ...],
     requires: tuple[str, ...],
 ) -> dict[str, str]:
-    """The files of the source that the wheel has otherwise: relative path -> text.
+    """The files that are added to the source or replace its files: relative path -> text.
 
-    ``overlay`` has the texts of our modules. Every wheel gets its SBOM and those of them that
-    ``import_hooks.modules`` names, which are called before anything of the package. A CUDA wheel
-    gets the packages that bring NVIDIA's runtime as dependencies.
+    ``overlay`` has the texts of our modules. Every wheel gets its SBOM, and the modules that
+    ``import_hooks.modules`` returns. A CUDA wheel also requires the packages of NVIDIA's runtime.
     """
-    files = {sbom.FILE: bill}
+    files = {sbom.FILE: sbom_text}
     if cuda:
         project = tomlkit.parse((source / "pyproject.toml").read_text(encoding="utf-8"))
         project["project"]["dependencies"].extend(requires)

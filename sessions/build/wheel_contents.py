@@ -1,4 +1,4 @@
-"""What a built wheel must contain, and nothing else."""
+"""Checks that a built wheel contains what it must, and nothing else."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LIBRARIES = ("ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd")
 
 
 def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
-    """Refuse a wheel that is not what it should be. Returns its libraries' sha256 by name."""
+    """The SHA-256 of each library in the wheel. Raises Problem if the contents are wrong."""
     with zipfile.ZipFile(wheel) as archive:
         sizes = {i.filename: i.file_size for i in archive.infolist() if not i.is_dir()}
-    brought = ms_runtime.files() if ctx.spec.platform == "windows" else ()
+    vendored = ms_runtime.files() if ctx.spec.platform == "windows" else ()
     wrong = problems(
         sizes,
         cuda=ctx.spec.cuda is not None,
-        brought=brought,
+        vendored=vendored,
         left_out=build.settings.get("cmake.define.BLACKWHEEL_LEFT_OUT", "").split(";"),
     )
     if wrong:
@@ -41,9 +41,9 @@ def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
             remedy=again(ctx.spec),
         )
     tools = build_tools.tools(ctx)
-    # W004 takes libggml-base.so for a Python module with a name that cannot be imported; W009 and
-    # W010 do not know the folder of delvewheel.
-    ignored = "W004,W009,W010" if brought else "W004"
+    # W004 takes libggml-base.so for a Python module whose name cannot be imported. W009 and W010 do
+    # not know delvewheel's folder.
+    ignored = "W004,W009,W010" if vendored else "W004"
     for name, words in (("twine", ["check"]), ("check-wheel-contents", ["--ignore", ignored])):
         program = str(venvs.program(tools, name))
         done = programs.capture([program, *words, str(wheel)], env=build.variables)
@@ -56,12 +56,12 @@ def libraries(ctx: Context, build: BuildEnv, wheel: Path) -> dict[str, str]:
                 remedy=again(ctx.spec),
             )
     with zipfile.ZipFile(wheel) as archive:
-        libraries = [n for n in sizes if "/lib/" in n or (is_brought(n) and n.endswith(".dll"))]
+        libraries = [n for n in sizes if "/lib/" in n or (is_vendored(n) and n.endswith(".dll"))]
         return {Path(n).name: hashlib.sha256(archive.read(n)).hexdigest() for n in libraries}
 
 
 def again(spec: BuildSpec) -> str:
-    """The remedy where a build went wrong and nobody knows why."""
+    """The remedy after an error of unknown cause."""
     return f"{command_of('wheel', spec, '--fresh')}; if it happens again, {REPORT}"
 
 
@@ -69,26 +69,28 @@ def problems(
     members: Sequence[str] | dict[str, int],
     *,
     cuda: bool,
-    brought: Sequence[str] = (),
+    vendored: Sequence[str] = (),
     left_out: Sequence[str] = (),
 ) -> list[str]:
-    """What is wrong with a wheel's list of members: strays, doubles, and what is missing.
+    """What is wrong with the list of members: unexpected, duplicate and missing files.
 
-    ``brought`` are the libraries that delvewheel has to bring into a wheel for Windows;
-    ``left_out`` are the modules for the CPU that would compute wrongly.
+    ``vendored`` are the DLLs that delvewheel must copy into a Windows wheel. ``left_out`` are the
+    CPU modules that would compute wrong results.
     """
     wrong = [
         f"stray: {name}"
         for name in members
         if not name.startswith("llama_cpp/")
         and not name.split("/")[0].endswith(".dist-info")
-        and not (brought and is_brought(name))
+        and not (vendored and is_vendored(name))
     ]
-    bundled = [ms_runtime.original(n) for n in members if brought and is_brought(n) and ".dll" in n]
-    for library in brought:
+    bundled = [
+        ms_runtime.original(n) for n in members if vendored and is_vendored(n) and ".dll" in n
+    ]
+    for library in vendored:
         if bundled.count(library) != 1:
             wrong.append(f"{bundled.count(library)} copies of {library} instead of one")
-    wrong += [f"not asked for: {name}" for name in bundled if name not in brought]
+    wrong += [f"not asked for: {name}" for name in bundled if name not in vendored]
     library_name = re.compile(r"llama_cpp/.*?(?:lib)?([^/]+?)\.(?:so|dll)(?:\.|$)")
     found = [library_name.match(name) for name in members]
     libraries = [match[1] for match in found if match]
@@ -102,11 +104,11 @@ def problems(
         if name not in (*wanted, "gomp")
         and (not name.startswith("ggml-cpu-") or name.removeprefix("ggml-cpu-") in left_out)
     ]
-    added = import_hooks.added(cuda=cuda, windows=bool(brought))
+    added = import_hooks.added(cuda=cuda, windows=bool(vendored))
     wrong += [f"missing: llama_cpp/{n}" for n in added if f"llama_cpp/{n}" not in members]
     return wrong
 
 
-def is_brought(member: str) -> bool:
-    """Whether a member is where delvewheel puts what it copies in."""
+def is_vendored(member: str) -> bool:
+    """Whether a member is in the folder into which delvewheel copies."""
     return member.startswith(f"{ms_runtime.FOLDER}/")

@@ -1,4 +1,4 @@
-"""Finished wheels in ``wheels/``: each of them whole, and made from today's inputs or not."""
+"""Wheels in ``wheels/``: whether one is up to date, and how a new one is put there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sessions.shared import disk, records
 
 
 def is_current(wheel: Wheel, fingerprint: str, folder: Path) -> bool:
-    """Whether the recorded wheel was made from these inputs and still is there unchanged."""
+    """Whether the wheel of this record was built from these inputs and is unchanged."""
     path = folder / wheel.file
     return (
         wheel.fingerprint == fingerprint
@@ -19,7 +19,7 @@ def is_current(wheel: Wheel, fingerprint: str, folder: Path) -> bool:
 
 
 def publish(wheel: Path, folder: Path) -> Path:
-    """Put a finished wheel into its folder whole or not at all."""
+    """Copy a wheel into ``folder`` atomically. Returns its path."""
     path = folder / wheel.name
     disk.copy(wheel, path)
     return path

@@ -1,4 +1,4 @@
-"""One target's chain of sessions, run by a nox of its own with this process's terminal."""
+"""Runs the sessions of one target in a separate nox process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sessions.command_line.option_list import BY_FIELD, takes
 from sessions.shared import bootstrap, console, knowledge, programs
 from sessions.shared.options import Options
 
-# What decides how a wheel is built and tested; every other option is of one session only.
+# The options that decide how a wheel is built and tested. The others concern one session only.
 _VALUES = (
     "version", "cuda", "arch", "python", "toolkit", "glibc", "source", "compiler", "cache", "jobs",
 )  # fmt: skip
@@ -19,15 +19,15 @@ _SWITCHES = ("offline", "prerelease", "force")
 
 
 def words(options: Options, session: str = "verify", *, given: bool = False) -> list[str]:
-    """The options, but for the target, that a session and those it runs first are handed.
+    """The options, except the target, to pass to a session and the sessions that it runs first.
 
-    ``given`` where it is handed a finished wheel, so that it takes no options of a build.
+    ``given``: the session gets a finished wheel, so the options of a build are left out.
     """
     found = []
     for name in (*_VALUES, *_SWITCHES):
         option, value = BY_FIELD[name], getattr(options, name)
         if name == "version" and value in knowledge.OFFERED - knowledge.sdists().keys():
-            value = "latest"  # only this is taken without a lock
+            value = "latest"  # no other name of a release without a lock is accepted
         if value not in (None, False, option.default) and takes(option, [session], given=given):
             found.append(option.flag if value is True else f"{option.flag}={value}")
     if takes(BY_FIELD["cmake"], [session], given=given):
@@ -36,9 +36,9 @@ def words(options: Options, session: str = "verify", *, given: bool = False) -> 
 
 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:
-    """The command line that runs sessions, and those they need, for one target."""
-    # UTF-8 also on Windows, where a child would write in the system's own code page; by an option,
-    # which holds in isolated mode too.
+    """The command line that runs sessions, and the sessions they need, for one target."""
+    # UTF-8 on Windows too, where the default is the system's code page. An option, because
+    # variables are ignored in isolated mode.
     words = ["-s", *sessions, "--", f"--target={target}", *more]
     return [sys.executable, *bootstrap.FLAGS, "-X", "utf8", str(root / "noxfile.py"), *words]
 
@@ -51,7 +51,7 @@ def follow(
     *,
     env: Mapping[str, str] | None = None,
 ) -> int:
-    """Run it to the end, its output on this terminal; return the exit code."""
+    """Run the sessions with this process's terminal; return the exit code."""
     return programs.inherit(command(root, sessions, target, more), env=env)
 
 
@@ -64,20 +64,20 @@ def heard(
     env: Mapping[str, str],
     log: Path,
 ) -> int:
-    """Run it to the end, each line said here and kept in ``log``; return the exit code."""
+    """Run the sessions, print each line of output and write it to ``log``; return the exit code."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8", buffering=1) as kept:
-        told = command(root, sessions, target, more)
-        return programs.stream(told, env=env, log=kept, on_line=console.say).returncode
+        words = command(root, sessions, target, more)
+        return programs.stream(words, env=env, log=kept, on_line=console.say).returncode
 
 
-def reason(said: str) -> str:
-    """Why a chain failed, from what it said: its Problem, and what it found to be wrong."""
-    aborted = re.findall(r"^error: (.+\n(?: {4}.+\n)*)", said, re.MULTILINE)
-    wrong = re.findall(r"^[✗x] (.+)$", said, re.MULTILINE)
-    lines = [line.strip() for line in (aborted[-1] if aborted else said).splitlines()]
+def reason(output: str) -> str:
+    """Why the sessions failed, from their output: the Problem, and the checks that failed."""
+    aborted = re.findall(r"^error: (.+\n(?: {4}.+\n)*)", output, re.MULTILINE)
+    wrong = re.findall(r"^[✗x] (.+)$", output, re.MULTILINE)
+    lines = [line.strip() for line in (aborted[-1] if aborted else output).splitlines()]
     lines = [line for line in lines if line] or ["it said nothing"]
     what = lines[0] if aborted else lines[-1]
-    if what.endswith(":"):  # what it announces is part of it
+    if what.endswith(":"):  # a list follows
         what = " ".join(lines[:4])
     return f"{what} ({'; '.join(wrong)})" if wrong else what

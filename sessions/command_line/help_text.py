@@ -1,8 +1,8 @@
-"""The options as text: what ``--help`` prints, and ``docs/cli.md``. All pure."""
+"""The texts of ``--help`` and of ``docs/cli.md``. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sessions.command_line import session_order
 from sessions.command_line.option_list import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takes
@@ -21,7 +21,7 @@ EXIT_CODES = {
 
 
 def text(sessions: Sequence[str], targets: Mapping[str, BuildSpec]) -> str:
-    """What ``nox -s SESSIONS -- --help`` prints."""
+    """The text that ``nox -s SESSIONS -- --help`` prints."""
     names = " ".join(sessions)
     taken = [option for option in OPTIONS if takes(option, sessions)]
     first = [name for name in session_order.closure(sessions) if name not in sessions]
@@ -37,7 +37,7 @@ def text(sessions: Sequence[str], targets: Mapping[str, BuildSpec]) -> str:
 
 
 def overview(sessions: Mapping[str, str], targets: Mapping[str, BuildSpec]) -> str:
-    """What ``python3 noxfile.py --help`` prints. ``sessions``: what each of them does."""
+    """The text that ``python3 noxfile.py --help`` prints. ``sessions``: name -> what it does."""
     lines = ["usage: nox -s SESSION -- [options]", "", "sessions:"]
     lines += _aligned(sessions)
     lines += ["", *_targets(targets), "", "examples:"]
@@ -64,82 +64,77 @@ def _aligned(rows: Mapping[str, str]) -> list[str]:
 
 def markdown() -> str:
     """The page ``docs/cli.md``."""
-    return "\n".join([*_head(), *_table(), *_sessions(), *_rules(), *_codes()])
+    pytest = ", ".join(map(_code, session_order.PYTEST))
+    return f"""\
+# The command line
+
+Type `nox -s SESSION -- OPTIONS`. Without nox, type
+`python3 noxfile.py -s SESSION -- OPTIONS`.
+
+## Options
+
+A session also takes the options of the sessions that it runs first: for example,
+`nox -s wheel` takes `--jobs`, which `probe` reads. `nox -s SESSION -- --help` prints
+the options that a session takes, and the list of targets.
+
+| option | meaning | read by |
+| --- | --- | --- |
+{_rows([_code(o.shown), _cell(o.help), _read_by(o)] for o in OPTIONS)}
+
+## Sessions
+
+| session | runs first |
+| --- | --- |
+{_rows([_code(name), _runs_first(name)] for name in session_order.REQUIRES)}
+
+`{session_order.OF_FOLDERS}` takes the folders to merge into one index: `-- DIST DIST`.
+`matrix` and `release` run the other sessions themselves, once for each target.
+{pytest}: the words after `--` go to pytest. `{session_order.LINT}` takes none.
+
+## Rules
+
+- A command with several sessions takes the options of all of them.
+- {_only("asked")} affect only the sessions that are named after `-s`.
+- {_only("all")} are allowed only if every session after `-s` reads them.
+- With `--wheel` nothing is built, so build options are refused.
+{_idle()}
+- An option that has no effect is refused before anything runs, and so are an empty
+  value, an option given twice, and a path that does not exist.
+- A relative path is taken from the folder where the command is run.
+- `--device cpu` with a CUDA target runs the wheel on the CPU and does not test its GPU
+  code. The wheel must have been built before, or `--wheel` must name it.
+
+## Exit codes
+
+| code | meaning |
+| --- | --- |
+{_rows([str(code), what] for code, what in EXIT_CODES.items())}
+
+This page is generated from `sessions/command_line/option_list.py`:
+`BLACKWHEEL_REGOLD=1 nox -s tests -- tests/unit/test_help_text.py` writes it again.
+"""
 
 
-def _head() -> Iterator[str]:
-    yield "# The command line"
-    yield ""
-    yield "Type `nox -s SESSION -- OPTIONS`. Without nox, type"
-    yield "`python3 noxfile.py -s SESSION -- OPTIONS`."
-    yield ""
+def _rows(rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-def _table() -> Iterator[str]:
-    yield "## Options"
-    yield ""
-    yield "A session also takes the options of the sessions that it runs first: for example,"
-    yield "`nox -s wheel` takes `--jobs`, which `probe` reads. `nox -s SESSION -- --help` prints"
-    yield "the options that a session takes, and the list of targets."
-    yield ""
-    yield "| option | meaning | read by |"
-    yield "| --- | --- | --- |"
-    for option in OPTIONS:
-        yield f"| {_code(option.shown)} | {_cell(option.help)} | {_read_by(option)} |"
-    yield ""
+def _runs_first(session: str) -> str:
+    return ", ".join(name for name in session_order.closure([session]) if name != session) or "none"
 
 
-def _sessions() -> Iterator[str]:
-    yield "## Sessions"
-    yield ""
-    yield "| session | runs first |"
-    yield "| --- | --- |"
-    for name in session_order.REQUIRES:
-        first = ", ".join(s for s in session_order.closure([name]) if s != name) or "none"
-        yield f"| `{name}` | {first} |"
-    yield ""
-    names = ", ".join(f"`{name}`" for name in session_order.PYTEST)
-    yield f"`{session_order.OF_FOLDERS}` takes the folders to merge into one index: `-- DIST DIST`."
-    yield "`matrix` and `release` run the other sessions themselves, once for each target."
-    yield f"{names}: the words after `--` go to pytest. `{session_order.LINT}` takes none."
-    yield ""
-
-
-def _rules() -> Iterator[str]:
-    yield "## Rules"
-    yield ""
-    yield "- A command with several sessions takes the options of all of them."
-    yield "- " + _only("asked", "affect only the sessions that are named after `-s`")
-    yield "- " + _only("all", "are allowed only if every session after `-s` reads them")
-    yield "- With `--wheel` nothing is built, so build options are refused."
+def _idle() -> str:
+    lines = []
     for field, others in IDLE.items():
         names = ", ".join(_code(BY_FIELD[other].flag) for other in others)
-        yield f"- `--{field}` cannot be combined with {names}."
+        lines.append(f"- `--{field}` cannot be combined with {names}.")
     for field, needed in NEEDS.items():
-        yield f"- `--{field}` needs {' or '.join(f'`--{each}`' for each in needed)}."
-    yield "- An option that has no effect is refused before anything runs, and so are an empty"
-    yield "  value, an option given twice, and a path that does not exist."
-    yield "- A relative path is taken from the folder where the command is run."
-    yield "- `--device cpu` with a CUDA target runs the wheel on the CPU and does not test its GPU"
-    yield "  code. The wheel must have been built before, or `--wheel` must name it."
-    yield ""
+        lines.append(f"- `--{field}` needs {' or '.join(f'`--{each}`' for each in needed)}.")
+    return "\n".join(lines)
 
 
-def _codes() -> Iterator[str]:
-    yield "## Exit codes"
-    yield ""
-    yield "| code | meaning |"
-    yield "| --- | --- |"
-    yield from (f"| {code} | {what} |" for code, what in EXIT_CODES.items())
-    yield ""
-    yield "This page is generated from `sessions/command_line/option_list.py`:"
-    yield "`BLACKWHEEL_REGOLD=1 nox -s tests -- tests/unit/test_help_text.py` writes it again."
-    yield ""
-
-
-def _only(reach: str, rule: str) -> str:
-    names = (_code(option.flag) for option in OPTIONS if option.reach == reach)
-    return f"{', '.join(names)} {rule}."
+def _only(reach: str) -> str:
+    return ", ".join(_code(option.flag) for option in OPTIONS if option.reach == reach)
 
 
 def _read_by(option: Option) -> str:

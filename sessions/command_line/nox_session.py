@@ -1,4 +1,4 @@
-"""From a nox session to a stage: what the stage is told, and how its errors reach nox."""
+"""Runs a phase as a nox session: makes its Context, and turns its errors into exit codes."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ from sessions.shared import (
 )
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
-from sessions.shared.errors import BUG, REPORT, USAGE, Problem
+from sessions.shared.errors import BUG, REPORT, Problem, UsageProblem
 from sessions.shared.machine import has_python, real
 from sessions.shared.options import Options
 from sessions.targets import auto_target, spec, targets_file
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
-MANY = ("release", "publish")  # sessions that take several targets (--target A,B), one by one
-OF_NO_TARGET = ("index", "lock")  # wait for no target
-MATRIX = "matrix"  # takes --targets and --pythons: every wheel that these name
+MANY = ("release", "publish")  # accept several targets: --target A,B
+OF_NO_TARGET = ("index", "lock")  # need no lock of a target
+MATRIX = "matrix"  # takes --targets and --pythons
 _failed: list[int] = []  # the exit codes of the sessions that failed in this process
 
 
 def main(root: Path) -> NoReturn:
-    """Check the whole command line, have nox run it, and end with the code of what failed.
+    """Check the command line, let nox run it, and exit with the code of the error.
 
-    nox by itself ends with 1 whatever failed.
+    nox itself exits with 1 for every error.
     """
-    code = _prepared()
+    code = _prepare()
     if code is not None:
         sys.exit(code)
-    # nox takes a noxfile from the current folder, which the user chose.
+    # nox would look for a noxfile in the current folder.
     noxfile = str(root / "noxfile.py")
     sys.argv = [noxfile, "-f", noxfile, *bootstrap.arguments(sys.argv[1:])]
     quiet = is_quiet(sys.argv[3:])
-    logging.getLogger("nox").addFilter(functools.partial(_worth_saying, quiet=quiet))
+    logging.getLogger("nox").addFilter(functools.partial(_is_shown, quiet=quiet))
     try:
         nox.main()
     except SystemExit as end:
@@ -72,9 +72,9 @@ def main(root: Path) -> NoReturn:
 
 
 def is_quiet(words: Sequence[str]) -> bool:
-    """Whether a command runs only sessions of ours, which say themselves how they end, without -v.
+    """Whether a command without -v runs only our sessions, which print their results themselves.
 
-    ``words`` is the command line without its program.
+    ``words`` is the command line without the program.
     """
     request = nox_arguments.read(words, child_environment.environment())
     before = words[: words.index("--")] if "--" in words else words
@@ -82,10 +82,10 @@ def is_quiet(words: Sequence[str]) -> bool:
     return ours and not {"-v", "--verbose"} & set(before)
 
 
-def _worth_saying(record: logging.LogRecord, *, quiet: bool) -> bool:
-    """Whether to print a line of nox's: not that uv is absent, which nothing here needs.
+def _is_shown(record: logging.LogRecord, *, quiet: bool) -> bool:
+    """Whether to print a message of nox: with ``quiet`` only warnings.
 
-    Where it is ``quiet``: nor that a session runs, nor that it was successful.
+    Never that uv is missing, because nothing here needs uv.
     """
     if record.levelno >= logging.WARNING:
         return True
@@ -93,12 +93,12 @@ def _worth_saying(record: logging.LogRecord, *, quiet: bool) -> bool:
 
 
 def exit_code(of_nox: str | int | None) -> str | int | None:
-    """The exit code of a run that nox ends with ``of_nox``: that of the session that failed."""
+    """The exit code of a run: that of the session that failed, else ``of_nox``, the code of nox."""
     return _failed[-1] if of_nox == 1 and _failed else of_nox
 
 
-def _prepared() -> int | None:
-    """The exit code of a command that ends before nox does anything; None where nox goes on."""
+def _prepare() -> int | None:
+    """Check the command before nox starts. Returns an exit code if the command ends here."""
     try:
         request = nox_arguments.read(sys.argv[1:], child_environment.environment())
         if request.help:
@@ -115,9 +115,9 @@ def _prepared() -> int | None:
         if option_values.PTX in chosen.baseline:
             spec.ptx(_targets(), chosen)
         for name in {"smoke", "bench"} & set(specs):
-            _early(chosen, specs[name][0])
+            _check_device(chosen, specs[name][0])
         if "ops" in specs:
-            _early_ops(chosen, specs["ops"][0])
+            _check_ops(chosen, specs["ops"][0])
     except Problem as problem:
         console.problem(problem)
         return problem.code
@@ -129,13 +129,13 @@ def _prepared() -> int | None:
 
 
 def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
-    """Run one stage. Every error of the project becomes nox's here, and only here."""
+    """Run one phase. This is the only place where our errors become errors of nox."""
     programs.ended_by_signals(_terminated)
     try:
         request = nox_arguments.read(sys.argv[1:], child_environment.environment())
         request = dataclasses.replace(request, words=tuple(session.posargs))
         chosen = _chosen(request, Path(session.invoked_from))
-        if chosen.help:  # of a nox that was started past main
+        if chosen.help:  # nox was started without main
             console.say(help_text.text([session.name], _targets()))
             return
         work(_context(session.name, request, chosen))
@@ -148,7 +148,7 @@ def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
 
 
 def _chosen(request: Request, folder: Path) -> Options:
-    """The options of a command that was given in ``folder``, their values looked at."""
+    """The options of a command that was typed in ``folder``, checked."""
     chosen = parse_options.parse(request.words, request.stages)
     if chosen.help:
         return chosen
@@ -166,7 +166,7 @@ def _chosen(request: Request, folder: Path) -> Options:
 
 
 def _for_python(chosen: Options, sessions: Collection[str]) -> Options:
-    """The options with the Python that runs this, where the target's own is not installed."""
+    """The options, with this process's Python if the target's Python is not installed."""
     if (
         chosen.python
         or chosen.wheel
@@ -174,15 +174,15 @@ def _for_python(chosen: Options, sessions: Collection[str]) -> Options:
     ):
         return chosen
     here = _here()
-    wanted = spec.python_of(_targets(), chosen)
-    if wanted in (None, here) or here not in knowledge.builders() or _has_python(str(wanted)):
+    needed = spec.python_of(_targets(), chosen)
+    if needed in (None, here) or here not in knowledge.builders() or _has_python(str(needed)):
         return chosen
-    _say_once(f"Python {wanted} is not here, so the wheel is for Python {here}, which runs this")
+    _say_once(f"Python {needed} is not here, so the wheel is for Python {here}, which runs this")
     return dataclasses.replace(chosen, python=here)
 
 
 def _here() -> str:
-    """The minor version of the Python that runs this: "3.12"."""
+    """The minor version of this process's Python: "3.12"."""
     return ".".join(map(str, sys.version_info[:2]))
 
 
@@ -194,7 +194,7 @@ def _has_python(version: str) -> bool:
 
 @functools.cache
 def _ask_index() -> str:
-    """Have ``knowledge`` know the newest release of the package index; what to say of it."""
+    """Add the newest release of the package index to ``knowledge``; return a note for the user."""
     env, python = child_environment.pip_environment(child_environment.environment()), sys.executable
     listed = programs.capture([python, *pipconfig.LIST], env=env)
     command = [python, "-I", "-m", "pip", "index", "versions", "llama-cpp-python"]
@@ -207,27 +207,26 @@ def _ask_index() -> str:
 
 
 def _auto(chosen: Options) -> Options:
-    """The options with the target for the GPUs of this machine, which is said."""
+    """The options with the target for the GPUs of this machine. Prints the choice."""
     visible = child_environment.environment().get("CUDA_VISIBLE_DEVICES")
-    found, told = auto_target.auto(_targets(), chosen, _nvml(), visible)
+    found, why = auto_target.auto(_targets(), chosen, _nvml(), visible)
     names = (chosen.target or "").split(",")
     if len(names) > 1 and found.arch:
-        raise Problem(
+        raise UsageProblem(
             "This machine has GPUs of several architectures, so --target auto cannot be "
             "combined with other targets.",
             id="auto-beside-targets",
-            evidence=told,
+            evidence=why,
             remedy="use only --target auto",
-            code=USAGE,
         )
-    _say_once(told)
+    _say_once(why)
     target = ",".join(found.target or name if name == auto_target.AUTO else name for name in names)
     return dataclasses.replace(found, target=target)
 
 
 @functools.cache
 def _nvml() -> dict[str, Any]:
-    """What the driver says of its GPUs: one answer, so that each session has the same target."""
+    """The driver's answer about its GPUs; cached, so that all sessions have the same target."""
     return gpu.read()
 
 
@@ -242,7 +241,7 @@ def _targets() -> dict[str, BuildSpec]:
 
 
 def _specs(session: str, chosen: Options) -> list[BuildSpec]:
-    """What a session is to work on. Raises Problem for a target that there is not."""
+    """The specs that a session works on. Raises Problem for an unknown target."""
     targets = _targets()
     if session == MATRIX:
         return spec.matrix(targets, chosen)
@@ -255,41 +254,38 @@ def _specs(session: str, chosen: Options) -> list[BuildSpec]:
     return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in listed]
 
 
-def _early(chosen: Options, found: BuildSpec) -> None:
-    """What would be known to be of no use after a build only. Raises Problem."""
+def _check_device(chosen: Options, found: BuildSpec) -> None:
+    """Raise Problem if --device cpu is given for a CUDA target whose wheel is not built yet."""
     if chosen.device != "cpu" or chosen.wheel or not found.archs:
         return
     if not (ROOT / "wheels" / found.target / "wheel.json").is_file():
-        raise Problem(
+        raise UsageProblem(
             f"There is no wheel of {found.target} yet. --device cpu builds nothing: it runs a "
             "wheel that has been built, on the CPU, and does not test its GPU code.",
             id="cpu-of-cuda-target",
             remedy=f"build it first: {remedies.command('wheel', found)}",
-            code=USAGE,
         )
     console.warn("--device cpu: the wheel runs on the CPU, and its GPU code is not tested")
 
 
-def _early_ops(chosen: Options, found: BuildSpec) -> None:
-    """The same of the operator test. Raises Problem."""
+def _check_ops(chosen: Options, found: BuildSpec) -> None:
+    """Raise Problem if the operator test could not test this wheel."""
     if chosen.device == "cpu" and found.archs:
-        raise Problem(
+        raise UsageProblem(
             f"--device cpu would test no GPU kernel of a wheel of {found.target}. Its CPU code is "
             "that of the target cpu.",
             id="ops-cpu-of-cuda-target",
             remedy="to test that code: nox -s ops -- --target cpu; to use a GPU, leave out "
             "--device cpu",
-            code=USAGE,
         )
     known = knowledge.ops()
     if found.version not in known and not (chosen.wheel or chosen.source):
-        raise Problem(
+        raise UsageProblem(
             f"blackwheel does not know the operators of llama-cpp-python {found.version}.",
             id="ops-version-unknown",
             evidence=f"known: {', '.join(known)}",
             remedy="test one of these releases, for example --version "
             f"{next(reversed(known), 'V')}",
-            code=USAGE,
         )
 
 
@@ -316,7 +312,7 @@ def _context(session: str, request: Request, chosen: Options) -> Context:
     disk.claim(context.cache)
     if many or session in OF_NO_TARGET:
         return context
-    if chosen.wheel:  # nothing of the target is touched, and nobody need wait
+    if chosen.wheel:  # the target's own files are not changed, so other runs need not wait
         in_use.share(context.lock_of(context.spec.target), console.say)
     else:
         context.target_lock(context.spec.target)
@@ -330,7 +326,7 @@ def _cache(named: str | None) -> Path:
 
 
 def _fail(session: nox.Session, problem: Problem) -> NoReturn:
-    # nox ends each error with a dot or a time, which would be pasted with the remedy.
+    # nox adds a dot or a time to its message, which must not become a part of the remedy.
     console.problem(problem)
     _failed.append(problem.code)
     session.error(f"the reason is above (exit code {problem.code})")
@@ -356,7 +352,7 @@ def _bug(stage: str, error: BaseException) -> Problem:
 
 
 def _terminated(number: int, _: object) -> NoReturn:
-    # SystemExit unwinds the stack, so that run.stream ends the compilers it started.
+    # SystemExit unwinds the stack, so that programs.stream ends the compilers that it started.
     with contextlib.suppress(OSError):  # the terminal is gone
         console.say("Terminated; the next run continues where this one stopped.")
     sys.exit(128 + number)

@@ -1,4 +1,4 @@
-"""Every option of the project, declared once: its name, type, help, and who takes it."""
+"""Declares every option: its name, type and help text, and the sessions that take it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sessions.shared.build_spec import GLIBCS, CacheName
 
 
 def text(value: str) -> str:
-    """A value that is not empty: an unset variable of a shell must not mean "the default"."""
+    """A value that is not empty: an unset shell variable must not select the default."""
     if not value.strip():
         raise argparse.ArgumentTypeError("the value is empty")
     return value
@@ -34,7 +34,7 @@ def device(value: str) -> str:
 
 
 def pin(value: str) -> str:
-    """What can be locked, at a version; or a wheel, whose needs of NVIDIA's packages are read."""
+    """The argument of --add: a package and its version, a wheel, or a model family."""
     number = r"v?[0-9][0-9A-Za-z.]*"
     family = r"family==[a-z0-9-]+"
     if not re.fullmatch(
@@ -48,7 +48,7 @@ def pin(value: str) -> str:
 
 
 def setting(value: str) -> str:
-    """An option of CMake with its value: NAME=VALUE."""
+    """A CMake option and its value: NAME=VALUE."""
     name, equals, text = value.partition("=")
     if not (name and equals and text):
         raise argparse.ArgumentTypeError(f"{value!r} is not written as NAME=VALUE")
@@ -57,7 +57,7 @@ def setting(value: str) -> str:
 
 @dataclass(frozen=True)
 class Option:
-    """One option. Without a ``metavar`` it is a switch."""
+    """An option. It is a switch if it has neither ``metavar`` nor ``choices``."""
 
     name: str  # without the dashes: "dry-run"
     help: str
@@ -67,9 +67,9 @@ class Option:
     choices: tuple[str, ...] = ()
     default: str | int | None = None
     many: bool = False  # may be given several times
-    # Whose option it is. "chain": also of every session that runs one of `sessions` first.
-    # "asked": only where one of `sessions` is asked for by name. "all": only where each session
-    # that is asked for takes it, as it changes what a session is (--dry-run, --wheel).
+    # Which commands take it. "chain": also those whose sessions run one of `sessions` first.
+    # "asked": only those that name one of `sessions` after -s. "all": only those whose sessions
+    # after -s all take it, because it changes what a session does (--dry-run, --wheel).
     reach: Literal["chain", "asked", "all"] = "chain"
 
     @property
@@ -84,18 +84,18 @@ class Option:
 
     @property
     def shown(self) -> str:
-        """Its name and value, as help shows them."""
+        """Its name and value, as --help shows them."""
         value = self.metavar or "|".join(self.choices)
         return f"{self.flag} {value}" if value else self.flag
 
 
-# All that has a target, which these options change.
+# The sessions that work on one target, which these options change.
 _ONE = (
     "probe", "clean", "source", "toolkit", "configure", "wheel", "verify", "smoke", "ops",
     "bench", "bundle", "release", "publish",
 )  # fmt: skip
 _SPEC = (*_ONE, "matrix")
-_BUILDS = ("matrix", "release")  # run chains of their own, which they hand such options to
+_BUILDS = ("matrix", "release")  # pass build options to the child nox processes that they start
 _TRIES = ("smoke", "ops", "bench")
 
 OPTIONS = (
@@ -285,26 +285,20 @@ OPTIONS = (
     Option("help", "print this and do nothing", tuple(session_order.REQUIRES)),
 )
 BY_FIELD = {option.field: option for option in OPTIONS}
-# What has no effect beside another option: refused, as it would be ignored.
+# Option -> the options that have no effect together with it, and are refused.
 IDLE = {
-    "report": (
-        "device",
-        "model",
-        "baseline",
-        "cpu_module",
-        "rounds",
-        "families",
-    ),  # nothing runs here
+    # A report is imported, and nothing runs here.
+    "report": ("device", "model", "baseline", "cpu_module", "rounds", "families"),
     "source": ("version",),  # the checkout has its own
     "targets": ("target",),
     "reports": ("report",),
 }
-NEEDS = {"signers": ("report", "reports")}  # one of them
-REQUIRED = {"lock": "add", "matrix": "targets"}  # without it there is nothing to do
+NEEDS = {"signers": ("report", "reports")}  # option -> it needs one of these
+REQUIRED = {"lock": "add", "matrix": "targets"}  # session -> the option that it needs
 
 
 def takes(option: Option, asked: Collection[str], *, given: bool = False) -> bool:
-    """Whether a command that asks for these sessions takes an option."""
+    """Whether a command with these sessions after -s takes an option."""
     own = [session in option.sessions for session in asked]
     match option.reach:
         case "chain":
@@ -316,5 +310,5 @@ def takes(option: Option, asked: Collection[str], *, given: bool = False) -> boo
 
 
 def takers(option: Option) -> tuple[str, ...]:
-    """The sessions that take an option, each asked for by itself."""
+    """The sessions that take an option, each in a command of its own."""
     return tuple(session for session in session_order.REQUIRES if takes(option, [session]))

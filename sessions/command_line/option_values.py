@@ -1,4 +1,4 @@
-"""The values of options before anything runs: paths made absolute, what they name looked at."""
+"""Checks the values of options before anything runs, and makes paths absolute."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from sessions.command_line import session_order
 from sessions.command_line.option_list import BY_FIELD, REQUIRED
 from sessions.shared import knowledge
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 
-PTX = "ptx"  # the project's own build of the target, with PTX instead of machine code
+PTX = "ptx"  # as --baseline: a build of the target with PTX instead of machine code
 _PATHS = ("wheel", "model", "report", "reports", "sign", "signers", "source", "record")
 _FILES = ("wheel", "model", "report", "sign", "signers")
 _EXAMPLES = {"add": "llama-cpp-python==latest", "targets": "rtx50,ada"}
 _LARGEST = 64 << 20  # bytes of a report; they are about a megabyte
-# What an option takes, where it is not just any file.
+# What an option accepts, if it is not any file.
 _NAMED = {
     "wheel": "a wheel file",
     "model": "a GGUF file",
@@ -35,25 +35,25 @@ _NAMED = {
     "record": "a folder",
     "baseline": "a wheel file",
 }
-_KITS = ("pypi", "system")  # what --toolkit names beside a folder
+_KITS = ("pypi", "system")  # the values of --toolkit that are not folders
 
 
 def baselines() -> tuple[str, ...]:
-    """What ``--baseline`` may name beside a file."""
+    """The values of ``--baseline`` that are not files."""
     return (*knowledge.load("baselines.toml"), PTX)
 
 
 def resolve(options: Options, folder: Path) -> Options:
-    """The options with every relative path taken from ``folder``, where the user stands.
+    """The options with every relative path made absolute.
 
-    nox changes into the noxfile's folder before it runs a session. Links are kept: the name of a
-    compiler says what it is.
+    ``folder`` is the user's current folder: nox changes to the noxfile's folder before it runs a
+    session. Links are not resolved, because the name of a compiler says which one it is.
     """
 
     def absolute(path: str) -> str:
         try:
             return str(folder / Path(path).expanduser())
-        except RuntimeError:  # ~name of a user that there is not
+        except RuntimeError:  # ~name of an unknown user
             return str(folder / path)
 
     found: dict[str, object] = {
@@ -71,42 +71,36 @@ def resolve(options: Options, folder: Path) -> Options:
 
 
 def check(options: Options, asked: Collection[str], path: str) -> None:
-    """Refuse a value that names nothing, or something of another kind. ``path`` is PATH.
+    """Raise Problem for a path that does not exist or is of another kind. ``path`` is PATH.
 
-    Raises Problem: a build of twenty minutes must not end in "there is no such file".
+    A missing file must not be found only after a long build.
     """
     for session, field in REQUIRED.items():
         if session in asked and getattr(options, field) is None:
             option = BY_FIELD[field]
-            raise Problem(
+            raise UsageProblem(
                 f"nox -s {session} needs {option.flag}.",
                 id="option-missing",
                 remedy=f"for example: nox -s {session} -- {option.flag} {_EXAMPLES[field]}",
-                code=USAGE,
             )
     if session_order.OF_FOLDERS in asked and not options.dists:
-        raise Problem(
+        raise UsageProblem(
             "nox -s index needs the folders to merge into one index.",
             id="option-missing",
             remedy="nox -s index -- DIST DIST: name folders that nox -s release wrote",
-            code=USAGE,
         )
     for folder in options.dists:
         if not Path(folder).is_dir():
-            raise Problem(
+            raise UsageProblem(
                 f"There is no folder {folder}.",
                 id="index-folder-missing",
                 remedy="nox -s index -- DIST DIST: name folders that nox -s release wrote",
-                code=USAGE,
             )
     for field in _FILES:
         if value := getattr(options, field):
             _file(field, Path(value))
-    if options.wheel and set(asked) & {
-        "smoke",
-        "ops",
-        "bench",
-    }:  # verify says what is wrong with a name
+    # verify itself reports a wrong file name.
+    if options.wheel and not {"smoke", "ops", "bench"}.isdisjoint(asked):
         _wheel("wheel", Path(options.wheel))
     if options.model:
         with Path(options.model).open("rb") as stream:
@@ -127,23 +121,19 @@ def check(options: Options, asked: Collection[str], path: str) -> None:
         raise _wrong("report", options.report, "is not a report: it is not JSON")
     if options.report and options.signers:
         _file("report", Path(f"{options.report}.sig"))
-    for wanted, program in (
-        (options.sign or options.signers, "ssh-keygen"),
-        (options.sigstore, "sigstore"),
+    openssh = "install OpenSSH's client (Debian, Ubuntu: apt install openssh-client)"
+    for needed, program, remedy in (
+        (options.sign or options.signers, "ssh-keygen", openssh),
+        (options.sigstore, "sigstore", "pipx install sigstore"),
     ):
-        if wanted and not shutil.which(program, path=path):
+        if needed and not shutil.which(program, path=path):
             raise Problem(
-                f"{program} is not on PATH.",
-                id=f"{program}-missing-at-start",
-                remedy="install OpenSSH's client (Debian, Ubuntu: apt install openssh-client)"
-                if program == "ssh-keygen"
-                else "pipx install sigstore",
+                f"{program} is not on PATH.", id=f"{program}-missing-at-start", remedy=remedy
             )
     if options.reports and not Path(options.reports).is_dir():
-        raise Problem(
+        raise UsageProblem(
             f"--reports {options.reports} is not a folder.",
             id="reports-argument",
-            code=USAGE,
             remedy="copy the folder smoke-reports to this machine from the one where the bundle "
             "ran; for wheels without GPU code, leave --reports out",
         )
@@ -156,7 +146,7 @@ def _is_path(text: str) -> bool:
 
 
 def _is_program(found: str | None) -> bool:
-    """Whether ``shutil.which`` found a program. On Windows it takes any file given as a path."""
+    """Whether ``shutil.which`` found a program. On Windows it accepts any file given as a path."""
     programs = (".exe", ".bat", ".cmd")
     return bool(found) and (sys.platform != "win32" or str(found).lower().endswith(programs))
 
@@ -196,10 +186,9 @@ def _wheel(field: str, path: Path) -> None:
 def _wrong(field: str, value: str, why: str, evidence: str = "") -> Problem:
     option = BY_FIELD[field]
     more = f", or one of {', '.join(baselines())}" if field == "baseline" else ""
-    return Problem(
+    return UsageProblem(
         f"{option.flag} {value} {why}.",
         id=f"{field}-argument",
         evidence=evidence,
         remedy=f"name {_NAMED.get(field, 'a file that exists')}{more}: {option.shown}",
-        code=USAGE,
     )

@@ -1,4 +1,4 @@
-"""Parses the options: the words of the command line after ``--``."""
+"""Parses the options: the words after ``--``, and refuses options that have no effect."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from typing import NoReturn
 
 from sessions.command_line import session_order
 from sessions.command_line.option_list import BY_FIELD, IDLE, NEEDS, OPTIONS, Option, takers, takes
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 
 
 class _Parser(argparse.ArgumentParser):
-    sessions = session_order.DEFAULT  # whose help a remedy names
+    sessions = session_order.DEFAULT  # whose --help a message names
 
     def error(self, message: str) -> NoReturn:
-        raise Problem(
+        raise UsageProblem(
             f"The options after -- are wrong: {message}",
             id="options-wrong",
             remedy=f"see all options: nox -s {self.sessions} -- --help",
-            code=USAGE,
         )
 
 
 class _Once(argparse.Action):
-    """A value that is given once: of two, one would be ignored."""
+    """Stores a value, and refuses a second one, which would replace the first."""
 
     def __call__(
         self,
@@ -43,7 +42,7 @@ class _Once(argparse.Action):
 
 @functools.cache
 def parser() -> _Parser:
-    """The one parser of the project. What was not given is not in its namespace."""
+    """The parser of all options. The namespace contains only the options that were given."""
     made = _Parser(
         prog="nox -s SESSION --",
         add_help=False,
@@ -70,10 +69,10 @@ def parser() -> _Parser:
 
 
 def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options:
-    """Options from the words after ``--``. Raises Problem for a wrong one.
+    """The options in the words after ``--``. Raises Problem for a wrong option.
 
-    With ``asked``, the sessions that were asked for by name, an option that none of them takes is
-    wrong, and so is one that has no effect beside another.
+    ``asked`` are the sessions after -s. If it is given, an option that none of them takes is also
+    refused, and so is an option that has no effect together with another.
     """
     reader = parser()
     reader.sessions = " ".join(asked or [session_order.DEFAULT])
@@ -97,17 +96,16 @@ def _default(option: Option) -> object:
 
 
 def _unknown(stray: Sequence[str], sessions: str) -> Problem:
-    """What a word that no option knows may have been meant as."""
+    """The error for an unknown option, with the option of the most similar name."""
     word = next((w for w in stray if w.startswith("-")), stray[0])
     name = word.partition("=")[0]
     near = difflib.get_close_matches(name, [option.flag for option in OPTIONS], 1, 0.7)
     what = f"There is no option {name}." if word.startswith("-") else f"{word} is not an option."
-    return Problem(
+    return UsageProblem(
         what,
         id="option-unknown",
         evidence=f"did you mean {near[0]}?" if near else "",
         remedy=f"see all options: nox -s {sessions} -- --help",
-        code=USAGE,
     )
 
 
@@ -120,7 +118,7 @@ def _refuse(given: Mapping[str, object], asked: Collection[str]) -> None:
             idle = wheel and takes(option, asked)
             near = [o.flag for o in OPTIONS if o.field in _KIN.get(option.field, ())]
             near = [f for f in near if takes(BY_FIELD[f[2:]], asked, given=wheel)]
-            raise Problem(
+            raise UsageProblem(
                 f"{option.flag} has no effect on nox -s {names} with --wheel: nothing is built."
                 if idle
                 else f"{option.flag} is not an option of nox -s {names}.",
@@ -128,25 +126,22 @@ def _refuse(given: Mapping[str, object], asked: Collection[str]) -> None:
                 evidence=f"sessions that take it: {', '.join(takers(option))}"
                 + "".join(f"\nfor {names} there is {flag}" for flag in near),
                 remedy=f"leave it out; all options: nox -s {names} -- --help",
-                code=USAGE,
             )
     for field, idle_ones in IDLE.items():
         for other in idle_ones:
             if field in given and other in given:
-                raise Problem(
+                raise UsageProblem(
                     f"{BY_FIELD[other].flag} has no effect together with {BY_FIELD[field].flag}.",
                     id="option-without-effect",
                     remedy=f"leave out {BY_FIELD[other].flag} or {BY_FIELD[field].flag}",
-                    code=USAGE,
                 )
     for field, needed in NEEDS.items():
         if field in given and not given.keys() & set(needed):
             flags = " or ".join(BY_FIELD[each].flag for each in needed)
-            raise Problem(
+            raise UsageProblem(
                 f"{BY_FIELD[field].flag} has no effect without {flags}.",
                 id="option-without-effect",
                 remedy=f"add {flags}, or leave out {BY_FIELD[field].flag}",
-                code=USAGE,
             )
 
 

@@ -1,4 +1,4 @@
-"""Which session runs which others first: the noxfile's ``requires`` and the options know it so."""
+"""Which sessions nox runs before each session. The noxfile and the options use this table."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ REQUIRES: dict[str, tuple[str, ...]] = {
     "publish": (),
     "lock": (),
 }
-# A wheel that --wheel names need not be built first.
+# The same with --wheel: a finished wheel need not be built first.
 _OF_A_GIVEN_WHEEL: dict[str, tuple[str, ...]] = {
     "verify": (),
     "smoke": ("probe",),
     "ops": ("probe",),
     "bench": ("probe",),
 }
-OF_FOLDERS = "index"  # takes folders beside its options
-DEFAULT = "wheel"  # the session of a command that names none
-PYTEST = ("tests", "integration", "tests_windows")  # their words after -- are pytest's
-LINT = "lint"  # takes no words
+OF_FOLDERS = "index"  # takes folders in addition to options
+DEFAULT = "wheel"  # the session of a command without -s
+PYTEST = ("tests", "integration", "tests_windows")  # pass the words after -- to pytest
+LINT = "lint"  # takes no words after --
 SESSIONS = (*REQUIRES, *PYTEST, LINT)
 
 
 def requires(session: str, *, given: bool = False, several: bool = False) -> tuple[str, ...]:
     """The sessions that nox runs before this one.
 
-    ``given`` if --wheel names a finished wheel, ``several`` if --targets names targets: these have
-    a chain each, which the session runs.
+    ``given``: --wheel names a finished wheel. ``several``: --targets names targets; the session
+    itself runs the sessions of each target.
     """
     if several:
         return ()
@@ -49,7 +49,7 @@ def requires(session: str, *, given: bool = False, several: bool = False) -> tup
 
 
 def closure(sessions: Iterable[str], *, given: bool = False) -> tuple[str, ...]:
-    """These sessions and all that run before them, in the order of the table."""
+    """These sessions and all sessions that run before them, in the order of the table."""
     found: set[str] = set()
     new = set(sessions)
     while new:

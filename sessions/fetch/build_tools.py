@@ -1,4 +1,4 @@
-"""The venv of the build tools."""
+"""The venv of the build tools: created once per lock file and Python, in the cache folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from sessions.probe.model import Toolchain
-from sessions.probe.selection import line
+from sessions.probe.selection import minor_version
 from sessions.shared import console, disk, knowledge, records, venvs
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem
@@ -16,7 +16,10 @@ _READY = "ready.json"
 
 
 def tools(ctx: Context) -> Path:
-    """The venv of the Python that builds, with all that a lock names; made at most once."""
+    """The venv with the Python that builds and everything that the lock file names.
+
+    Raises Problem if the probe found no Python for the build.
+    """
     chain = ctx.need("probe", Toolchain)
     if chain.python is None:
         raise Problem(
@@ -28,31 +31,32 @@ def tools(ctx: Context) -> Path:
 
 
 def own(ctx: Context, kind: str = "tools") -> Path:
-    """The same of the Python that runs this: for what has no target, and so no probe.
+    """The venv with the Python that runs this process: for a session that has no target.
 
-    ``kind`` names the lock: "tools", or "families" for what makes the references of the families.
+    ``kind`` names the lock file: "tools", or "families" for the reference results of model
+    families.
     """
-    path: str = getattr(sys, "_base_executable", None) or sys.executable  # not that of a venv
+    path: str = getattr(sys, "_base_executable", None) or sys.executable  # not the venv's
     return _venv(ctx, path, platform.python_version(), kind)
 
 
 def _venv(ctx: Context, python: str, version: str, kind: str = "tools") -> Path:
     lock = knowledge.LOCKS / f"{kind}.txt"
     identity = records.fingerprint([python, version, lock.read_text("utf-8")])
-    name = f"{kind}-py{line(version)}-{identity[:12]}"
+    name = f"{kind}-py{minor_version(version)}-{identity[:12]}"
     venv = ctx.cache / name
     ctx.use_cached(name)
     if (venv / _READY).exists():
         return venv
     with ctx.cache_lock(name):
         if not (venv / _READY).exists():
-            _make(ctx, python, line(version), venv, lock)
+            _create(ctx, python, minor_version(version), venv, lock)
     return venv
 
 
-def _make(ctx: Context, python: str, version: str, venv: Path, lock: Path) -> None:
+def _create(ctx: Context, python: str, version: str, venv: Path, lock: Path) -> None:
     disk.room({venv: knowledge.disk_mib("tools")}, "The venv of the build tools")
-    disk.discard(venv)  # what a run that was stopped left
+    disk.discard(venv)  # left by a run that was stopped
     console.say(f"Installing the build tools for Python {version} (once).")
     venvs.make(ctx, python, version, venv)
     disk.mark(venv)

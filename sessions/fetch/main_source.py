@@ -1,7 +1,8 @@
-"""The pinned upstream source, fetched, checked and unpacked; or the user's own checkout."""
+"""The session source: the pinned upstream source, downloaded and unpacked; or a checkout."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from sessions.fetch import sdist as sdists
@@ -15,7 +16,7 @@ from sessions.shared.knowledge import Sdist
 
 
 def main(ctx: Context) -> None:
-    """Leave the record of the source the target builds from."""
+    """Write the record of the source that the target is built from."""
     if ctx.spec.source:
         source = checkout(Path(ctx.spec.source).expanduser().resolve())
         state = "your checkout"
@@ -61,44 +62,45 @@ def _locked(ctx: Context, sdist: Sdist) -> tuple[Source, bool]:
 
 
 def _pristine(folder: Path, sdist: Sdist) -> dict[str, str] | None:
-    """The digests noted when this very sdist was unpacked whole, by today's filter; else None."""
-    noted = records.read(folder / PRISTINE, "pristine", Pristine)
-    if noted is None or not disk.is_marked(folder):
+    """The digests of the files if this sdist was unpacked with today's filter; else None."""
+    unpacked = records.read(folder / PRISTINE, "pristine", Pristine)
+    if unpacked is None or not disk.is_marked(folder):
         return None
-    return noted.files if (noted.sdist, noted.filter) == (sdist.sha256, _filter()) else None
+    same = (unpacked.sdist, unpacked.filter) == (sdist.sha256, _filter())
+    return unpacked.files if same else None
 
 
 def _filter() -> str:
-    """A digest of what decides which files of an archive are unpacked."""
+    """A digest of the lists that decide which files of an archive are unpacked."""
     return records.fingerprint([knowledge.staging_excludes(), knowledge.staging_keeps()])
 
 
 def _digests(ctx: Context, folder: Path) -> dict[str, str]:
-    """The digests of what a build reads; from the last run's where no file was touched since."""
-    memo = ctx.record("source-digests")
+    """The digests of the files that a build reads; kept until a file's size or time changes."""
+    path = ctx.record("source-digests")
     signature = disk.signature(folder, build_reads)
-    known = records.read(memo, signature, dict[str, str])
-    if known is None:
-        known = disk.tree_digest(folder, build_reads)
-        records.write(memo, signature, known)
-    return known
+    digests = records.read(path, signature, dict[str, str])
+    if digests is None:
+        digests = disk.tree_digest(folder, build_reads)
+        records.write(path, signature, digests)
+    return digests
 
 
 def unpack(archive: Path, folder: Path, sdist: Sdist) -> None:
-    """Unpack what a build reads beside, note the digests, and put into place whole."""
+    """Replace ``folder`` by the unpacked files that a build reads, and note their digests in it."""
     part = folder.with_name(f".{folder.name}.part")
     for old in (part, folder):
         if old.exists():
             disk.remove(old)
     disk.mark(part)
     sdists.unpack(archive, part, build_reads)
-    noted = Pristine(sdist.sha256, _filter(), disk.tree_digest(part, build_reads))
-    records.write(part / PRISTINE, "pristine", noted)
+    unpacked = Pristine(sdist.sha256, _filter(), disk.tree_digest(part, build_reads))
+    records.write(part / PRISTINE, "pristine", unpacked)
     disk.put(part, folder)
 
 
 def checkout(path: Path) -> Source:
-    """A user's own source tree. Raises Problem where it is not one, or lacks llama.cpp."""
+    """The source in a user's checkout. Raises Problem if it is not one, or llama.cpp is missing."""
     version = _version(path)
     if version is None:
         raise Problem(
@@ -129,11 +131,8 @@ def checkout(path: Path) -> Source:
 
 
 def _version(path: Path) -> str | None:
+    """``__version__`` of the package below ``path``; None if there is none."""
     init = path / "llama_cpp" / "__init__.py"
-    if not init.is_file():
-        return None
-    for line in init.read_text(encoding="utf-8", errors="replace").splitlines():
-        name, _, value = line.partition("=")
-        if name.strip() == "__version__":
-            return value.strip().strip("\"'")
-    return None
+    text = init.read_text(encoding="utf-8", errors="replace") if init.is_file() else ""
+    found = re.search(r"^\s*__version__\s*=\s*(.*?)\s*$", text, re.MULTILINE)
+    return found[1].strip("\"'") if found else None

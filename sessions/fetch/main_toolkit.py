@@ -1,4 +1,4 @@
-"""A complete CUDA toolkit: NVIDIA's own packages from PyPI, or one that is installed."""
+"""The session toolkit: a complete CUDA toolkit, from NVIDIA's packages or from the system."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from sessions.fetch import build_tools, toolkit_identity
 from sessions.fetch.model import Toolkit
 from sessions.probe.model import InstalledToolkit, Toolchain
+from sessions.probe.selection import minor_version
 from sessions.shared import child_environment, console, disk, knowledge, programs, records, venvs
 from sessions.shared.build_spec import HostRange
 from sessions.shared.context import Context
@@ -19,7 +20,7 @@ _READY = "ready.json"
 
 
 def main(ctx: Context) -> None:
-    """Leave the record of the toolkit the target builds with; a CPU target needs none."""
+    """Write the record of the toolkit that the target is built with; a CPU target needs none."""
     if ctx.spec.cuda is None:
         console.done("toolkit: none needed for a CPU build")
         return
@@ -35,7 +36,7 @@ def main(ctx: Context) -> None:
 
 
 def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
-    """The toolkit of a locked release line, and whether it had to be made."""
+    """The toolkit from the locked packages of a CUDA version, and whether it was created now."""
     lock = knowledge.toolkit_lock(cuda)
     text = lock.read_text(encoding="utf-8")
     chain = ctx.need("probe", Toolchain)
@@ -45,15 +46,15 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
     fresh = ctx.fresh
     if fresh:
         with ctx.replace_cached(folder.name):
-            _make(ctx, folder, lock, cuda, headers)
+            _create(ctx, folder, lock, cuda, headers)
     ctx.use_cached(folder.name)
     if not (folder / _READY).exists():
         with ctx.cache_lock(folder.name):
             if not (folder / _READY).exists():
                 fresh = True
-                _make(ctx, folder, lock, cuda, headers)
+                _create(ctx, folder, lock, cuda, headers)
     root = folder / "nvidia" / f"cu{cuda.split('.')[0]}"
-    accepts = accepted(_host_config(root).read_text(encoding="utf-8"), cuda)
+    accepts = accepted((root / "include/crt/host_config.h").read_text(encoding="utf-8"), cuda)
     return (
         Toolkit(
             origin="pypi",
@@ -68,17 +69,17 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
 
 
 def accepted(host_config: str, cuda: str) -> HostRange:
-    """The host compilers that a toolkit's own header takes.
+    """The host compilers that a toolkit's header accepts.
 
-    The probe chose one by our row for the release, before there was a header. Raises Problem where
-    the two differ.
+    The probe chose the compiler with our row of knowledge/cuda.toml, before the header was here.
+    Raises Problem if they differ.
     """
-    said, known = knowledge.parse_host_config(host_config), knowledge.toolkit(cuda).accepts
-    if said != known:
+    in_header, known = knowledge.parse_host_config(host_config), knowledge.toolkit(cuda).accepts
+    if in_header != known:
         raise Problem(
             f"CUDA {cuda} accepts other compilers than sessions/data/knowledge/cuda.toml says.",
             id="toolkit-compiler-mismatch",
-            evidence=f"its crt/host_config.h: {said or 'not in a form that is known'}\n"
+            evidence=f"its crt/host_config.h: {in_header or 'not in a form that is known'}\n"
             f"sessions/data/knowledge/cuda.toml: {known}",
             remedy="use an installed toolkit (--toolkit system) or another version (--cuda 13.1); "
             f'maintainers: correct accepts of toolkit."{cuda}" in that file',
@@ -86,25 +87,25 @@ def accepted(host_config: str, cuda: str) -> HostRange:
     return known
 
 
-def _make(
+def _create(
     ctx: Context, folder: Path, lock: Path, cuda: str, headers: Sequence[knowledge.Header]
 ) -> None:
-    """Make the toolkit beside and put it into place whole."""
+    """Create the toolkit in a temporary folder, then move it to ``folder``."""
     disk.room({folder: knowledge.disk_mib("toolkit")}, f"CUDA {cuda}")
     console.say(f"Getting CUDA {cuda} from NVIDIA's packages (about 800 MB unpacked, once).")
     with ctx.scratch() as scratch:
-        part = scratch / "part"
-        disk.mark(part)
-        words = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
-        words += ["--target", str(part), "-r", str(lock)]
-        venvs.pip(ctx, build_tools.tools(ctx), words, f"CUDA {cuda}")
-        root = part / "nvidia" / f"cu{cuda.split('.')[0]}"
+        new = scratch / "part"
+        disk.mark(new)
+        args = ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--no-compile"]
+        args += ["--target", str(new), "-r", str(lock)]
+        venvs.pip(ctx, build_tools.tools(ctx), args, f"CUDA {cuda}")
+        root = new / "nvidia" / f"cu{cuda.split('.')[0]}"
         correct(root / "include", headers)
         _complete(ctx, root)
-        records.write_text(part / _READY, "{}\n")
+        records.write_text(new / _READY, "{}\n")
         if folder.exists():
             disk.put(folder, scratch / "old")
-        disk.put(part, folder)
+        disk.put(new, folder)
 
 
 def _complete(ctx: Context, root: Path) -> None:
@@ -122,16 +123,16 @@ def _complete(ctx: Context, root: Path) -> None:
 
 
 def correct(include: Path, headers: Sequence[knowledge.Header]) -> None:
-    """Have headers compile with this machine's glibc. Raises Problem for one of another text."""
+    """Correct headers that do not compile with this glibc. Raises Problem for unexpected texts."""
     for header in headers:
         path = include / header.file
-        text, times = re.subn(header.old, header.new, path.read_text(encoding="utf-8"))
-        if times != header.times:
+        text, count = re.subn(header.old, header.new, path.read_text(encoding="utf-8"))
+        if count != header.times:
             raise Problem(
                 f"NVIDIA's {header.file} has an unexpected text, so it could not be corrected "
                 "for this glibc.",
                 id="toolkit-header-unknown",
-                evidence=f"{header.what}\n{times} × {header.old} instead of {header.times}",
+                evidence=f"{header.what}\n{count} × {header.old} instead of {header.times}",
                 remedy=f"build with --cuda {header.fixed}, which needs no correction",
             )
         records.write_text(path, text)
@@ -140,7 +141,7 @@ def correct(include: Path, headers: Sequence[knowledge.Header]) -> None:
 def assemble(root: Path) -> None:
     """Complete NVIDIA's Linux packages: CMake and nvcc look for ``lib64`` and ``libX.so``.
 
-    The packages have ``lib/libX.so.13`` only.
+    The packages contain only ``lib/libX.so.13``.
     """
     lib = root / "lib"
     for library in sorted(lib.glob("lib*.so.*")):
@@ -153,9 +154,9 @@ def assemble(root: Path) -> None:
 
 
 def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None:
-    """Complete NVIDIA's Windows packages: a library is linked through its import library.
+    """Create the import libraries of cuBLAS: NVIDIA's Windows packages contain only the DLLs.
 
-    The package of cuBLAS has the DLLs only. ``librarian`` is Visual Studio's lib.exe.
+    ``librarian`` is Visual Studio's lib.exe. Raises Problem if it fails.
     """
     for name in ("cublas", "cublasLt"):
         (dll,) = (root / "bin" / "x86_64").glob(f"{name}64_*.dll")
@@ -175,12 +176,12 @@ def import_libraries(root: Path, librarian: str, env: Mapping[str, str]) -> None
 
 
 def exports(dll: Path) -> list[str]:
-    """The C functions that a DLL exports, sorted. Raises Problem where it has none."""
-    import lief  # a quarter of a second, which no other run of this stage needs
+    """The C functions that a DLL exports, sorted. Raises Problem if there are none."""
+    import lief  # takes a quarter of a second, so only where it is needed
 
     config = lief.PE.ParserConfig()
     config.parse_signature = config.parse_reloc = config.parse_rsrc = False
-    # Its bytes: on Windows LIEF opens no path with letters beyond ASCII.
+    # The bytes, because LIEF on Windows opens no path with letters outside ASCII.
     binary = lief.PE.parse(dll.read_bytes(), config)
     table = binary.get_export() if binary else None
     names = [str(entry.name) for entry in table.entries] if table else []
@@ -196,22 +197,22 @@ def exports(dll: Path) -> list[str]:
 
 
 def module_definition(dll: str, names: Sequence[str]) -> str:
-    """A .def file, from which a librarian makes the import library of a DLL."""
+    """The text of a .def file, from which lib.exe creates the import library of a DLL."""
     return "".join([f"LIBRARY {dll}\n", "EXPORTS\n", *(f"  {name}\n" for name in names)])
 
 
 def driver_functions(cuda_h: str) -> list[str]:
-    """Every driver function that ``cuda.h`` declares, under each name a program may link to."""
+    """Every driver function that ``cuda.h`` declares, by each name that a program may link to."""
     declared = re.findall(r"\bCUDAAPI\s+(cu[A-Z]\w*)\s*\(", cuda_h)
     renamed = re.findall(r"^\s*#\s*define\s+cu[A-Z]\w*\s+(cu[A-Z]\w*)\s*$", cuda_h, re.MULTILINE)
     return sorted({*declared, *renamed})
 
 
 def _driver_stub(root: Path, cc: str) -> None:
-    """A ``libcuda.so`` to link with, as an installed toolkit has in ``lib64/stubs``.
+    """Create a ``libcuda.so`` to link with, as an installed toolkit has in ``lib64/stubs``.
 
-    The real one comes with the driver, which a build machine need not have; no
-    package brings a stub. It is never shipped and never run.
+    The real one belongs to the driver, which a build machine may lack. No package contains a stub.
+    It is never shipped and never executed.
     """
     names = driver_functions((root / "include" / "cuda.h").read_text(encoding="utf-8"))
     source = root / "lib" / "stubs" / "libcuda.c"
@@ -231,18 +232,18 @@ def _driver_stub(root: Path, cc: str) -> None:
 
 
 def from_system(found: InstalledToolkit | None, cuda: str, identity: str) -> Toolkit:
-    """An installed toolkit as the probe found it. Raises Problem where it is not the target's."""
+    """The installed toolkit. Raises Problem if there is none, or it has another version."""
     if found is None:
         raise Problem(
             f"No installed CUDA {cuda} toolkit was found.",
             id="toolkit-not-installed",
             remedy="nox -s probe shows those found; use --toolkit PATH, or --toolkit pypi",
         )
-    if found.version.split(".")[:2] != cuda.split("."):
+    if (version := minor_version(found.version)) != cuda:
         raise Problem(
             f"The toolkit in {found.root} is CUDA {found.version}; the target asks for {cuda}.",
             id="toolkit-other-version",
-            remedy=f"build with this toolkit: --cuda {'.'.join(found.version.split('.')[:2])}; or "
+            remedy=f"build with this toolkit: --cuda {version}; or "
             f"download CUDA {cuda}: --toolkit pypi",
         )
     return Toolkit(
@@ -253,7 +254,3 @@ def from_system(found: InstalledToolkit | None, cuda: str, identity: str) -> Too
         components={},
         accepts=found.accepts or knowledge.toolkit(cuda).accepts,
     )
-
-
-def _host_config(root: Path) -> Path:
-    return root / "include" / "crt" / "host_config.h"

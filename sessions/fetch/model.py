@@ -1,4 +1,4 @@
-"""What is fetched before a build: the source and the CUDA toolkit."""
+"""The records of what is fetched before a build: the source and the CUDA toolkit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sessions.shared.build_spec import HostRange
 
 @dataclass(frozen=True)
 class Source:
-    """An unpacked upstream source. ``digest`` covers every file a build reads."""
+    """An unpacked upstream source. ``digest`` is of all files that a build reads."""
 
     version: str
     path: str
@@ -21,10 +21,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Pristine:
-    """What was unpacked of an sdist: each file's digest. ``filter`` is that of what was left out.
+    """What was unpacked from an sdist.
 
-    ``sdist`` and ``filter`` are SHA-256: the archive's, and that of the two lists of folders in
-    data/knowledge/sdists.toml.
+    ``sdist`` is the SHA-256 of the archive, ``filter`` a digest of the lists in
+    data/knowledge/sdists.toml that decide which files are unpacked, ``files`` the digest of each
+    file.
     """
 
     sdist: str
@@ -34,7 +35,7 @@ class Pristine:
 
 @dataclass(frozen=True)
 class Toolkit:
-    """A CUDA toolkit ready for CMake. ``components`` are package or component versions."""
+    """A CUDA toolkit for CMake. ``components``: versions of NVIDIA's packages or components."""
 
     origin: str  # "pypi" | "system"
     root: str

@@ -1,11 +1,11 @@
-"""The locked sdists of upstream, as they were downloaded."""
+"""Downloads the locked sdists of upstream into the cache, and unpacks them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from backports import tarfile  # Python's own has safe unpacking from 3.11.4 on; Debian 12 is before
+from backports import tarfile  # Python 3.11.2 of Debian 12 has no extraction filters
 
 from sessions.fetch import build_tools
 from sessions.shared import console, disk, knowledge, records, venvs
@@ -15,33 +15,36 @@ from sessions.shared.knowledge import Sdist
 
 
 def archive(ctx: Context, sdist: Sdist) -> Path:
-    """The sdist by the user's own pip, kept in the cache. pip checks the hash, and so do we."""
+    """The path of the sdist in the cache; pip downloads it if needed.
+
+    Raises Problem if its SHA-256 is not the locked one.
+    """
     ctx.use_cached("downloads")
     with ctx.cache_lock(sdist.file):
         return _archive(ctx, sdist)
 
 
 def _archive(ctx: Context, sdist: Sdist) -> Path:
-    kept = ctx.cache / "downloads" / sdist.file
-    if kept.exists() and records.file_sha256(kept) == sdist.sha256:
-        return kept
-    disk.room({kept.parent: knowledge.disk_mib("download")}, "The download of the source")
-    with ctx.scratch() as part:
-        pin = part / "requirements.txt"
+    path = ctx.cache / "downloads" / sdist.file
+    if path.exists() and records.file_sha256(path) == sdist.sha256:
+        return path
+    disk.room({path.parent: knowledge.disk_mib("download")}, "The download of the source")
+    with ctx.scratch() as scratch:
+        pin = scratch / "requirements.txt"
         text = f"llama-cpp-python=={sdist.version} --hash=sha256:{sdist.sha256}\n"
         records.write_text(pin, text)
         console.say(f"Getting the source of llama-cpp-python {sdist.version} (once).")
-        # The build tools' venv has scikit-build-core, so pip needs no network to read metadata.
-        words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=:all:"]
-        words += ["--require-hashes", "-d", str(part), "-r", str(pin)]
+        # The venv contains scikit-build-core, so pip can read the metadata without an index.
+        args = ["download", "--no-deps", "--no-build-isolation", "--no-binary=:all:"]
+        args += ["--require-hashes", "-d", str(scratch), "-r", str(pin)]
         venvs.pip(
-            ctx, build_tools.tools(ctx), words, f"the source of llama-cpp-python {sdist.version}"
+            ctx, build_tools.tools(ctx), args, f"the source of llama-cpp-python {sdist.version}"
         )
-        kept.parent.mkdir(exist_ok=True)
-        disk.put(part / sdist.file, kept)
-    found = records.file_sha256(kept)
+        path.parent.mkdir(exist_ok=True)
+        disk.put(scratch / sdist.file, path)
+    found = records.file_sha256(path)
     if found != sdist.sha256:
-        kept.unlink()
+        path.unlink()
         raise Problem(
             "The downloaded source is not the one that was locked; it was not used.",
             id="source-hash-mismatch",
@@ -49,20 +52,21 @@ def _archive(ctx: Context, sdist: Sdist) -> Path:
             remedy="try again; if it happens again, see which package index pip uses: pip "
             "config list",
         )
-    return kept
+    return path
 
 
-def unpack(archive: Path, folder: Path, wanted: Callable[[str], bool]) -> None:
-    """Unpack the files that are ``wanted`` by their path in the source ("name/" is a folder).
+def unpack(archive: Path, folder: Path, is_wanted: Callable[[str], bool]) -> None:
+    """Unpack the files for whose path in the source ``is_wanted`` is true ("name/" is a folder).
 
-    Upstream's deepest paths are among those that no build reads, and Windows has a greatest length.
+    The other files are left out also because upstream's longest paths exceed the limit of Windows.
+    Raises Problem if the archive contains a path or link that leads outside.
     """
 
-    def member(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
+    def member(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo | None:
         _, _, relative = member.name.partition("/")
-        if not relative or not wanted(relative + "/" * member.isdir()):
+        if not relative or not is_wanted(relative + "/" * member.isdir()):
             return None
-        return tarfile.data_filter(member.replace(name=relative, deep=False), place)
+        return tarfile.data_filter(member.replace(name=relative, deep=False), destination)
 
     with tarfile.open(archive) as tar:
         try:

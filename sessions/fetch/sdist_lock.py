@@ -1,4 +1,4 @@
-"""The lock of one sdist of llama-cpp-python: in this repository, or in the cache."""
+"""Locks the sdist of a release of llama-cpp-python, in the cache or for this repository."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sessions.shared.knowledge import Sdist
 
 
 def lock(ctx: Context, version: str) -> Sdist:
-    """The sdist of a release that this repository does not lock, locked in the cache at first use.
+    """Download the sdist of a release that this repository does not lock, and lock it in the cache.
 
-    From then on only that very file is built. Its hash is what the package index served today.
+    From then on only a file with this hash is built.
     """
     with ctx.scratch() as folder:
         sdist = download(ctx, build_tools.tools(ctx), version, folder)
@@ -36,16 +36,16 @@ def lock(ctx: Context, version: str) -> Sdist:
 
 
 def download(ctx: Context, tools: Path, version: str, folder: Path) -> Path:
-    """The sdist of a release, by the pip of ``tools`` with the user's configuration."""
+    """Download the sdist of a release with the pip in ``tools`` and the user's settings of pip."""
     name = f"llama-cpp-python=={version}"
-    words = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
-    venvs.pip(ctx, tools, [*words, "-d", str(folder), name], f"the sdist {name}")
+    args = ["download", "--no-deps", "--no-build-isolation", "--no-binary=llama-cpp-python"]
+    venvs.pip(ctx, tools, [*args, "-d", str(folder), name], f"the sdist {name}")
     (sdist,) = folder.glob("*.tar.gz")
     return sdist
 
 
 def row(sdist: Path) -> dict[str, Any]:
-    """The lock's row of an sdist: file, hash, time of its making, the ``wheel.py-api`` it sets."""
+    """The row that locks an sdist: file, SHA-256, time of its creation, ``wheel.py-api`` if set."""
     with tarfile.open(sdist) as archive:
         info = next(m for m in archive if re.fullmatch(r"[^/]+/PKG-INFO", m.name))
         settings = archive.extractfile(f"{info.name.split('/')[0]}/pyproject.toml")

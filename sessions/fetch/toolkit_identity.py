@@ -1,4 +1,4 @@
-"""What a CUDA toolkit is made from, as a digest."""
+"""The digest that identifies a CUDA toolkit."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from sessions.probe.model import InstalledToolkit
 from sessions.shared import knowledge, records
 from sessions.shared.build_spec import BuildSpec
 
-# What main_toolkit.py adds to NVIDIA's files, by platform. Raise one whenever that changes:
-# a test compares.
+# The version of what main_toolkit.py adds to NVIDIA's files, by platform. Raise it with each change
+# (a test compares it with the code).
 LAYOUT = {"linux": 1, "windows": 2}
 
 
 def toolkit_identity(spec: BuildSpec, installed: InstalledToolkit | None, glibc: str = "") -> str:
-    """A digest of the toolkit that a target is built with; "" where it needs none or none is there.
+    """A digest of the toolkit of a target; "" if it needs none, or no installed one was found.
 
-    Only where a header is corrected for this ``glibc`` does one from packages differ by machine.
-    Raises Problem where it is to be made from packages that are not locked.
+    For a toolkit from NVIDIA's packages it depends on ``glibc`` only if a header is corrected for
+    it. Raises Problem if these packages are not locked.
     """
     if spec.cuda is None:
         return ""

@@ -1,9 +1,9 @@
-"""Every check that a wheel computes, and computes right. Runs in a venv that holds the wheel.
+"""Tests that a wheel computes the right results; runs in a venv that has the wheel.
 
-``python -I payload JOB REPORT`` with two JSON files: what to test, and where the answer goes. Each
-check runs in a process of its own (``python -I payload --child JOB``). Standard library only here:
-what the wheel brings is imported in the children. With ``--bench`` before them, wheels are measured
-instead (bench.py); with ``--ops``, upstream's operator test is run (ops.py).
+``python -I payload JOB REPORT`` with two JSON files: the job, and the report that it writes. Each
+check runs in its own process (``python -I payload --child JOB``), which imports the wheel; this
+process imports the standard library only. ``--bench`` before the files measures wheels instead
+(bench.py), and ``--ops`` runs upstream's operator test (ops.py).
 """
 
 from __future__ import annotations
@@ -24,43 +24,39 @@ import smoke_checks
 import spawn
 
 Job = dict[str, Any]
-# With which each of the wheel's modules for the CPU is tested: what loses nothing, one that is
-# repacked for the CPU, and the most used ones; one token, and many.
+# The tests of each CPU module of a wheel: an exact type, one that is repacked for the CPU, and the
+# most used ones; with one token and with many.
 MODULE_TYPES = ("F16", "Q4_0", "Q8_0", "Q4_K")
 MODULE_CASES = [
     number
     for number, case in enumerate(child.CASES)
     if case["batch"] in (1, 32) and case["flash"] and case["kv"] == "f16"
 ]
-TIMEOUT = 300.0  # seconds for one child; on a GPU the longest takes a few, on two CPU cores 60
+TIMEOUT = 300.0  # seconds for a child; the longest takes a few on a GPU, 60 on two CPU cores
 
 
 def main() -> None:
-    """Run one child, or all of them."""
+    """Run a child, a benchmark, the operator test, or every check."""
     spawn.quiet_crashes()
     if sys.argv[1] == "--child":
         job = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
         child.WORK[job["work"]](job)
-        return
-    if sys.argv[1] == "--bench":
+    elif sys.argv[1] == "--bench":
         import bench
 
         bench.main(Path(sys.argv[2]), Path(sys.argv[3]))
-        return
-    if sys.argv[1] == "--ops":
+    elif sys.argv[1] == "--ops":
         import ops
 
         ops.main(Path(sys.argv[2]), Path(sys.argv[3]))
-        return
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    report = prove(job)
-    Path(sys.argv[2]).write_text(report_file.text(report), encoding="utf-8")
+    else:
+        job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+        Path(sys.argv[2]).write_text(report_file.text(run(job)), encoding="utf-8")
 
 
-def prove(job: Job) -> Job:
-    """Everything that was found, and the judgement of it."""
-    start = time.monotonic()
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def run(job: Job) -> Job:
+    """Run every check of a job. Returns the report."""
+    start, started = time.monotonic(), spawn.started()
     folder = Path(job["folder"])
     cache = folder / "jit-cache"
     cache.mkdir(parents=True, exist_ok=True)
@@ -74,7 +70,7 @@ def prove(job: Job) -> Job:
         progress(number, total, work, start)
         found[work] = run_child(job, work)
         if work == "device" and found[work]["error"]:
-            break  # what cannot be imported tests nothing further
+            break  # a wheel that cannot be imported has nothing else to test
     else:
         found["answers"], found["families"] = {}, {}
         with concurrent.futures.ThreadPoolExecutor(job["jobs"]) as pool:
@@ -94,12 +90,12 @@ def prove(job: Job) -> Job:
     found["jit_files"] = sum(path.is_file() for path in cache.rglob("*"))
     checks = smoke_checks.evaluate(job, found) + feature_checks.evaluate(job, found)
     if not found["device"]["error"]:
-        checks.append(family_checks.check(job, found))
-    times = found.get("times", {})
+        checks.append(feature_checks.families(job, found))
+    family_parts = found.get("families", {}).values()
     return {
         **job["identity"],
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": spawn.system(),
         "started": started,
         "seconds": round(time.monotonic() - start, 1),
         "checks": checks,
@@ -108,16 +104,14 @@ def prove(job: Job) -> Job:
         "families": {
             "set": job["family_set"],
             "rows": family_checks.rows_of(found),
-            "operations": sorted(
-                {each for part in found.get("families", {}).values() for each in part["operations"]}
-            ),
+            "operations": sorted({name for part in family_parts for name in part["operations"]}),
         },
         "times": {
             "import_seconds": found["device"].get("import_seconds"),
             **{
-                k: v
-                for k, v in times.items()
-                if k.endswith(("_second", "_seconds")) and "child" not in k
+                name: value
+                for name, value in found.get("times", {}).items()
+                if name.endswith(("_second", "_seconds")) and name != "child_seconds"
             },
         },
         "system_info": found["device"].get("system", ""),
@@ -125,13 +119,13 @@ def prove(job: Job) -> Job:
 
 
 def progress(done: int, total: int, now: str, start: float) -> None:
-    """One line for whoever started this; ``left`` is an estimate in seconds."""
+    """Print the progress, with an estimate of the time left after the first three steps."""
     left = (time.monotonic() - start) * (total - done) / done if done > 3 else None
-    print("@" + json.dumps({"done": done, "total": total, "now": now, "left": left}), flush=True)
+    spawn.progress(done, total, now, left)
 
 
 def answers(job: Job, name: str) -> Job:
-    """All cases of one GGML type; after a crash, those that come after the case that crashed."""
+    """Compute all cases of one GGML type; after a crash, the cases after the one that crashed."""
     results: list[Job] = []
     whole: Job = {}
     first = 0
@@ -142,7 +136,7 @@ def answers(job: Job, name: str) -> Job:
         if not found["error"]:
             break
         at = found.get("case")
-        if at is None:  # it crashed before any case: the model itself
+        if at is None:  # it crashed while it loaded the model
             results.append({"type": name, "error": found["error"]})
             break
         results.append({"type": name, **child.CASES[at], "error": found["error"]})
@@ -154,27 +148,26 @@ def answers(job: Job, name: str) -> Job:
 
 
 def family_pairs(job: Job) -> list[tuple[str, str]]:
-    """(family, type) of the job's plan: each is one process."""
+    """The pairs (family, type) in the job's plan. Each is computed in one process."""
     rows = family_checks.planned(job)
     return list(dict.fromkeys((row["family"], row["type"]) for row in rows))
 
 
 def family(job: Job, name: str, kind: str) -> Job:
-    """Every way of one family in one type; a crash ends it, and its rows say so."""
+    """Compute all planned cases of one family in one type. After a crash, one row has the error."""
     plan = [r for r in family_checks.planned(job) if (r["family"], r["type"]) == (name, kind)]
-    ways = [{part: row[part] for part in family_checks.KEY[2:]} for row in plan]
-    told = {
+    given = {
         "file": str(Path(job["families_folder"]) / f"{name}.npz"),
         "sha256": job["families"][name]["sha256"][kind],
         "encoder": job["families"][name]["encoder"],
-        "ways": ways,
+        "ways": [{part: row[part] for part in family_checks.KEY[2:]} for row in plan],
     }
-    found = run_child(job, "family", type=kind, first=name, **told)
+    found = run_child(job, "family", type=kind, first=name, **given)
     whole = {"family": name, "type": kind}
     rows = [family_checks.row(whole, result) for result in found.pop("results")]
     if found["error"]:
         rows.append({**whole, "error": found["error"]})
-    elif not job.get("plant") and found.get("sha256") != told["sha256"]:
+    elif not job.get("plant") and found.get("sha256") != given["sha256"]:
         rows.append(
             {**whole, "error": "the model made here is not the one whose answers are known"}
         )
@@ -182,22 +175,22 @@ def family(job: Job, name: str, kind: str) -> Job:
 
 
 def modules(job: Job, scores: dict[str, int]) -> dict[str, list[Job]]:
-    """What each of the wheel's modules for the CPU that can run here computes, on the CPU."""
-    asked = [(name, type_) for name in sorted(scores) if scores[name] for type_ in MODULE_TYPES]
+    """Compute with each CPU module of the wheel that can run here: module -> results per type."""
+    pairs = [(name, type_) for name in sorted(scores) if scores[name] for type_ in MODULE_TYPES]
 
-    def one(name: str, type_: str) -> Job:
+    def one(pair: tuple[str, str]) -> Job:
+        name, type_ = pair
         return run_child(job, "answers", type=type_, cpu=name, layers=0, only=MODULE_CASES)
 
+    found: dict[str, list[Job]] = {}
     with concurrent.futures.ThreadPoolExecutor(job["jobs"]) as pool:
-        done = pool.map(lambda pair: one(*pair), asked)
-        found: dict[str, list[Job]] = {}
-        for (name, type_), part in zip(asked, done):
+        for (name, type_), part in zip(pairs, pool.map(one, pairs)):
             found.setdefault(name, []).append({"type": type_, **part})
     return found
 
 
 def run_child(job: Job, work: str, **more: Any) -> Job:
-    """What a child said, its lines laid over one another; ``error`` is None if it ended well."""
+    """Run a child. Returns the values of its lines; ``error`` is None if it succeeded."""
     name = f"{work}-{more.get('type', '')}-{more.get('cpu', more.get('first', ''))}"
     path = Path(job["folder"]) / f"{name}.json"
     job = {**job, **more, "work": work}
@@ -206,32 +199,28 @@ def run_child(job: Job, work: str, **more: Any) -> Job:
     if more.get("type") == "two-gpus":
         visible = f"{visible},{job['second']}"
     environment = {
+        **spawn.NATIVE_ONLY,
         "CUDA_CACHE_PATH": job["jit_cache"],
-        "CUDA_DISABLE_PTX_JIT": "1",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": visible,
         "BLACKWHEEL_CPU": job.get("cpu", ""),
     }
     start = time.monotonic()
-    said, error = spawn.spawn(sys.executable, path, environment, job.get("timeout", TIMEOUT))
-    merged: Job = {}
-    for line in said:
-        merged.update(line)
-    merged.pop("result", None)
-    results = [line["result"] for line in said if "result" in line]
-    lines = {"results": results} if work in ("answers", "family", "feature") else {}
+    lines, error = spawn.spawn(sys.executable, path, environment, job.get("timeout", TIMEOUT))
+    found = spawn.merged(lines)
+    found.pop("result", None)
+    if work in ("answers", "family", "feature"):
+        found["results"] = [line["result"] for line in lines if "result" in line]
     if work == "family":
-        lines["operations"] = sorted({n for line in said for n in line.get("operations", ())})
+        found["operations"] = sorted({n for line in lines for n in line.get("operations", ())})
     if work == "real":
-        lines = {"answers": [line for line in said if "question" in line]}
+        found = {**found, "answers": [line for line in lines if "question" in line]}
     if more.get("type") == "tokenizers":
-        lines = {"tokenized": [line["tokenized"] for line in said if "tokenized" in line]}
-    seconds = round(time.monotonic() - start, 2)
-    return {**merged, **lines, "error": error, "child_seconds": seconds}
+        found["tokenized"] = [line["tokenized"] for line in lines if "tokenized" in line]
+    return {**found, "error": error, "child_seconds": round(time.monotonic() - start, 2)}
 
 
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:  # Ctrl-C: what it was started by says so
+    except KeyboardInterrupt:  # the parent process prints that it was stopped
         sys.exit(130)

@@ -1,16 +1,15 @@
-"""Measures wheels in turn: A B B A …, each time in a fresh process. Runs where the wheels are run.
+"""Measures wheels alternately (A B B A …), each time in a fresh process.
 
-``python -I payload --bench JOB REPORT`` with two JSON files. Each wheel is installed into a venv of
-its own, as pip does for a user, from files only: no network is in the times. What was measured is
-kept after each step: stopped half-way, it goes on from there. Whoever starts it sees to it that it
-is of this very job, and deletes it once the report is safe. Standard library, and pynvml on a GPU.
+``python -I payload --bench JOB REPORT`` with two JSON files. pip installs each wheel into its own
+venv, from files only, so that no network is measured. The state is written after each step, and a
+run that was stopped continues from it. The caller makes sure that the state belongs to the same
+job, and deletes it after it has saved the report. Standard library, and pynvml on a GPU.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import sys
 import time
@@ -29,16 +28,16 @@ from bench_files import stop
 Job = dict[str, Any]
 TIMEOUT = 600.0  # seconds for one child: a driver that compiles PTX may take long
 INSTALLS = 3
-USUAL = 5.0  # seconds that a step is thought to take before one of its kind was done
+USUAL = 5.0  # seconds; the estimate for a step of which none was done yet
 TYPE = "Q4_K"
-# What is computed on the CPU as well, or on it only, is measured with a larger model: kind -> type.
-# Each kind adds its speeds to a round, with its name before theirs.
+# A larger model measures the CPU, alone or with a GPU: kind -> type. The names of its metrics begin
+# with the kind.
 LARGE = {"hybrid": "Q4_K"}  # half of the layers on the GPU
 LARGE_ON_CPU = {"cpu_q4_k": "Q4_K", "cpu_q8_0": "Q8_0"}
 HALF = 2  # layers of that model (tiny_llama.LARGE)
 SPEEDS = ("prompt_per_second", "generation_per_second")
-EXTRAS = ("gguf", "pyyaml", "tqdm")  # what makes the tiny model; installed when all is measured
-# What each child adds to a round: metrics by what the child calls them.
+EXTRAS = ("gguf", "pyyaml", "tqdm")  # for making the models; not in the measured installation
+# The metrics of a round, by the name that the child prints.
 COLD = {
     "import_seconds": "import_seconds",
     "load_seconds": "first_load_seconds",
@@ -60,14 +59,14 @@ REAL = {
 
 
 def main(told: Path, report: Path) -> None:
-    """Measure, and write the report file. Ends with 2 and a message on stderr where it cannot."""
+    """Measure and write the report file. If that fails, exits with 2 and a message on stderr."""
     job = json.loads(told.read_text(encoding="utf-8"))
     sys.path += [job["nvml"]] if job.get("nvml") else []
     run_folder.write(report, report_file.text(Bench(job).measure(), report_file.BENCH))
 
 
 class Bench:
-    """One benchmark: its job, what was measured so far, and how long each kind of step took."""
+    """One benchmark: its job, its values so far, and the time that each kind of step took."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -91,7 +90,7 @@ class Bench:
         self.state = self.folder / run_folder.STATE
 
     def measure(self) -> Job:
-        """Everything, and the report of it."""
+        """Run all steps. Returns the report."""
         done = self.resume()
         steps = self.plan()
         for number, (wheel, kind, round_) in enumerate(steps[done:], done):
@@ -106,7 +105,7 @@ class Bench:
         report = {
             **self.job["identity"],
             "python": self.said["python"],
-            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "system": spawn.system(),
             "started": self.started,
             "seconds": round(self.seconds, 1),
             "stops": self.stops,
@@ -125,9 +124,9 @@ class Bench:
         return report
 
     def resume(self) -> int:
-        """How many steps of this very job were done when it was stopped; they are not repeated."""
+        """The number of steps that an earlier run of this job has done."""
         if not self.state.exists():
-            self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            self.started = spawn.started()
             return 0
         kept = json.loads(self.state.read_text(encoding="utf-8"))
         self.wheels = [{**wheel, "venv": Path(wheel["venv"])} for wheel in kept["wheels"]]
@@ -138,7 +137,7 @@ class Bench:
         return int(kept["done"])
 
     def keep(self, done: int) -> None:
-        """Write down what is known after so many steps: whole, or as it was."""
+        """Write the state after a number of steps."""
         text = json.dumps(
             {
                 "done": done,
@@ -154,13 +153,13 @@ class Bench:
         run_folder.write(self.state, text)
 
     def plan(self) -> list[tuple[Job, str, int]]:
-        """Every step in its order: in each round every wheel takes its turn.
+        """All steps in order. In each round, each wheel is measured once.
 
-        Round 0 is not measured: it fills the caches of disk and driver. Every other round goes
-        backwards, so that what drifts slows down no wheel more than another.
+        Round 0 is not recorded: it fills the caches of the disk and the driver. Every other round
+        is in reverse order, so that a drift of the machine affects all wheels equally.
         """
         used = ["warm", *(["real"] if self.job["model"] else [])]
-        large = list(self.large)  # just made, so not in round 0: its file is in the cache
+        large = list(self.large)  # not in round 0: its file was just written, so it is cached
         steps = [
             (w, "install", n) for n in range(min(INSTALLS, self.job["rounds"])) for w in self.wheels
         ]
@@ -172,19 +171,14 @@ class Bench:
         return steps
 
     def progress(self, done: int, steps: list[tuple[Job, str, int]]) -> None:
-        """One line for whoever started this; ``left`` is an estimate in seconds."""
+        """Print the progress, with an estimate of the time left from the second step on."""
         kinds = {kind: seconds for (_, kind), seconds in self.took.items()}
-        left = (
-            None
-            if not done
-            else sum(
-                self.took.get((wheel["label"], kind), kinds.get(kind, USUAL))
-                for wheel, kind, _ in steps[done:]
-            )
+        left = sum(
+            self.took.get((wheel["label"], kind), kinds.get(kind, USUAL))
+            for wheel, kind, _ in steps[done:]
         )
         now = f"{steps[done][1]}, {steps[done][0]['label']}" if done < len(steps) else ""
-        line = {"done": done, "total": len(steps), "now": now, "left": left}
-        print("@" + json.dumps(line), flush=True)
+        spawn.progress(done, len(steps), now, left if done else None)
 
     def step(self, wheel: Job, kind: str, round_: int) -> None:
         """One measurement of one wheel."""
@@ -203,7 +197,7 @@ class Bench:
     # ---- installing -----------------------------------------------------------------------------
 
     def install(self, wheel: Job) -> None:
-        """A fresh venv with the wheel, timed; all that it requires is beside it as files."""
+        """Make a venv and measure the installation of the wheel and its requirements."""
         venv = self.folder / f"venv-{self.wheels.index(wheel)}"
         if venv.exists():
             shutil.rmtree(venv)
@@ -217,7 +211,7 @@ class Bench:
         linked = self.job["runtime"] != "packages"
         taken = [path, *files.required(path, packages, linked=linked)]
         wheel["brings_runtime"] = any(name.startswith("nvidia-") for name, _ in files.needs(path))
-        if self.job["runtime"] == "packages":  # a wheel that names none needs it all the same
+        if self.job["runtime"] == "packages":  # also for a wheel that does not require it
             taken += [f for f in sorted(packages.glob("nvidia_*.whl")) if f not in taken]
         start = time.monotonic()
         files.pip(venv, taken, wheel["label"])
@@ -228,7 +222,7 @@ class Bench:
         wheel["venv"] = venv
 
     def models(self) -> None:
-        """The models, once and for all wheels, with what the first one's venv has besides."""
+        """Make the models for all wheels in the first wheel's venv."""
         first = self.wheels[0]
         packages = Path(self.job["packages"])
         for wheel in self.wheels:
@@ -239,13 +233,13 @@ class Bench:
             self.spawn(first, {"work": "model", **told}, {})
 
     def made(self, shape: str, type_: str) -> str:
-        """Where a model that is made here is."""
+        """The path of a model that is made here."""
         return str(self.folder / f"{shape}-{type_}.gguf")
 
     # ---- running --------------------------------------------------------------------------------
 
     def child(self, wheel: Job, kind: str, round_: int) -> Job:
-        """What one fresh process measures, and what the GPU was like meanwhile."""
+        """Measure in a fresh process, and note the state of the GPU meanwhile."""
         name = f"jit-{self.wheels.index(wheel)}"
         cache = self.folder / (f"{name}-cold" if kind == "cold" else name)
         if kind == "cold" and cache.exists():
@@ -279,12 +273,12 @@ class Bench:
         return found
 
     def spawn(self, wheel: Job, told: Job, environment: dict[str, str]) -> Job:
-        """What a child of a wheel's venv said, if it ended well."""
+        """The values that a child in a wheel's venv printed. Exits if it failed."""
         path = self.folder / "child.json"
         path.write_text(json.dumps(told), encoding="utf-8")
         python = installing.python_of(wheel["venv"])
         environment = {
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            **spawn.GPU_ORDER,
             "CUDA_VISIBLE_DEVICES": "-1" if self.gpu is None else self.job["visible"],
             "BLACKWHEEL_CPU": wheel.get("cpu") or "",
             **self.loader(wheel),
@@ -293,15 +287,13 @@ class Bench:
         lines, error = spawn.spawn(python, path, environment, self.job.get("timeout", TIMEOUT))
         if error:
             stop(f"{wheel['label']} ({wheel['file']}) could not be measured: {error}")
-        merged: Job = {}
-        for line in lines:
-            merged.update(line)
-        return merged
+        values: Job = spawn.merged(lines)
+        return values
 
     def loader(self, wheel: Job) -> dict[str, str]:
-        """Where the system's loader is to look, for a wheel that does not find the runtime itself.
+        """The loader's search path for a wheel that does not require NVIDIA's packages.
 
-        Its user would set this up by hand; a wheel that requires the packages is left to find them.
+        The user of such a wheel would set it. A wheel that requires the packages finds them itself.
         """
         if wheel["brings_runtime"] or self.job["runtime"] == "none":
             return {}
@@ -321,7 +313,7 @@ SHOWN = (
 
 
 def on_the_gpu(label: str, found: Job, layers: int | None) -> None:
-    """End it where a child did not have so many layers on the GPU; None is all of them.
+    """Exit if a child did not have this number of layers on the GPU; None means all layers.
 
     Its times would be those of a CPU.
     """
@@ -334,7 +326,7 @@ def on_the_gpu(label: str, found: Job, layers: int | None) -> None:
 
 
 def add(wheel: Job, metric: str, value: Any) -> None:
-    """Note a value; end it where that is none, before anything else is measured."""
+    """Add a value. Exits at once if it is not a valid measurement."""
     try:
         wheel["values"].setdefault(metric, []).extend(stats.checked(metric, [value]))
     except (TypeError, ValueError) as error:

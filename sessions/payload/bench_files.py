@@ -1,4 +1,4 @@
-"""What a benchmark installs: the wheels, and the packages that they require, from files only."""
+"""Installs the wheels of a benchmark and the packages that they require, from files only."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ import spawn
 
 
 def stop(what: str) -> NoReturn:
-    """End the benchmark: without one of its values it is not a benchmark."""
+    """Print a message and exit with 2; a benchmark needs all of its values."""
     print(what, file=sys.stderr)
     sys.exit(2)
 
 
 def run(command: list[str], what: str) -> None:
-    """Run to the end, or end with it."""
+    """Run a command. Exits if it fails."""
     done = subprocess.run(
         command,
         env=installing.without_files(),
-        stdin=subprocess.DEVNULL,  # under Wine, a Python with the caller's may not start
+        stdin=subprocess.DEVNULL,  # under Wine, Python may not start with the caller's stdin
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -40,14 +40,14 @@ def run(command: list[str], what: str) -> None:
 
 
 def pip(venv: Path, files: Iterable[Path], label: str) -> None:
-    """Install these files and nothing else, by no settings but these."""
+    """Install these files and nothing else, without any setting of the user."""
     words = ["-m", "pip", "--isolated", "--disable-pip-version-check", "install", "-q"]
     words += ["--no-index", "--no-deps", *map(str, files)]
     run([installing.python_of(venv), "-I", *words], f"pip could not install {label}")
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below a folder; what is only linked to is not in it."""
+    """Bytes of all files below a folder, without links."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:
@@ -57,12 +57,12 @@ def size(folder: Path) -> int:
 
 
 def canonical(name: str) -> str:
-    """A project's name as PEP 503 has it."""
+    """The normalized name of a project (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def needs(wheel: Path) -> list[tuple[str, bool]]:
-    """Names of what a wheel requires, and whether each is required everywhere; no extras."""
+    """The requirements of a wheel without extras: (name, whether it has no marker)."""
     with zipfile.ZipFile(wheel) as archive:
         member = next(n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         metadata = message_from_bytes(archive.read(member))
@@ -76,9 +76,10 @@ def needs(wheel: Path) -> list[tuple[str, bool]]:
 
 
 def required(wheel: Path, packages: Path, *, linked: bool) -> list[Path]:
-    """Files of all that a wheel requires, and they, from one folder.
+    """The files of all direct and indirect requirements of a wheel, from one folder.
 
-    ``linked``: NVIDIA's runtime is not among them; the venv is linked to it.
+    With ``linked``, NVIDIA's CUDA runtime is left out, because the venv is linked to it. Exits if a
+    requirement without a marker is missing.
     """
     found: dict[str, Path] = {}
     waiting = [wheel]
@@ -95,7 +96,7 @@ def required(wheel: Path, packages: Path, *, linked: bool) -> list[Path]:
 
 
 def within(packages: Path, names: Iterable[str]) -> Iterable[Path]:
-    """The files of some packages."""
+    """The files of some packages. Exits if one is missing."""
     for name in names:
         there = package(packages, name)
         if there is None:
@@ -104,7 +105,7 @@ def within(packages: Path, names: Iterable[str]) -> Iterable[Path]:
 
 
 def package(packages: Path, name: str) -> Path | None:
-    """The file of a project; of two, none could be told to be the right one."""
+    """The file of a project, or None. Exits if there are two, because either might be meant."""
     files = sorted(packages.glob("*.whl"))
     found = [file for file in files if canonical(file.name.split("-")[0]) == name]
     if len(found) > 1:

@@ -1,7 +1,7 @@
-"""What one child of a benchmark measures: import, load, first token, and how fast it goes on.
+"""Measures import, load, first token and speed in a child process of a benchmark.
 
-As upstream's llama-bench does: 512 tokens of prompt in one batch, 128 tokens one by one, tokens
-drawn at random, nothing sampled, and a run before the first that counts.
+As in upstream's llama-bench: a prompt of 512 tokens in one batch, 128 tokens one by one, random
+tokens, no sampling, and one run before the first that is recorded.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
 FIRST, PROMPT, GENERATED = 32, 512, 128  # tokens
-REPEATS, SECONDS = 3, 0.5  # of each speed at least so often, and for so long
-LARGE_GENERATED, LARGE_REPEATS = 32, 1  # of the larger model: on two cores a prompt takes seconds
+REPEATS, SECONDS = 3, 0.5  # the least number of repetitions of each speed, and their least time
+LARGE_GENERATED, LARGE_REPEATS = 32, 1  # for the larger model; a prompt takes seconds on two cores
 SEED = 2026
 
 
 def measure(job: Job, say: Callable[..., None]) -> None:
-    """Times in seconds, speeds in tokens a second."""
+    """Print times in seconds and speeds in tokens per second."""
     start = time.monotonic()
     import llama_cpp
 
@@ -59,15 +59,15 @@ def measure(job: Job, say: Callable[..., None]) -> None:
         if job["large"]:
             generated, repeats = LARGE_GENERATED, LARGE_REPEATS
 
-        def one_by_one(given: Sequence[int]) -> None:
-            for token in given:
+        def generate() -> None:
+            for token in tokens[:generated]:
                 llama.decode(context, [token])
 
         def forget() -> None:
             llama.forget(context)
 
         prompts = speeds(lambda: llama.decode(context, tokens), PROMPT, forget, repeats)
-        generations = speeds(lambda: one_by_one(tokens[:generated]), generated, forget, repeats)
+        generations = speeds(generate, generated, forget, repeats)
     say(
         prompt_per_second=statistics.median(prompts),
         generation_per_second=statistics.median(generations),
@@ -78,7 +78,7 @@ def measure(job: Job, say: Callable[..., None]) -> None:
 def speeds(
     work: Callable[[], None], tokens: int, before: Callable[[], None], repeats: int = REPEATS
 ) -> list[float]:
-    """Tokens a second of each repetition but the first; ``before`` each of them is not timed."""
+    """Tokens per second of each repetition except the first; ``before`` is not measured."""
     found: list[float] = []
     began = None
     while began is None or len(found) < repeats or time.monotonic() - began < SECONDS:

@@ -1,10 +1,9 @@
-"""The program of a smoke bundle: tests one wheel on this machine, with Python and a driver only.
+"""The program of a bundle: tests one wheel on this machine, which needs only Python and a driver.
 
-``python smoke-TARGET.pyz`` makes a venv of its own, installs the wheel that the bundle holds, runs
-every check and writes a report; with --bench it measures the wheel instead, in turn with others
-that are named; with --ops it runs upstream's test of every operator. Both go on where such a run
-was stopped. NVIDIA's runtime comes from pip if there
-is a network, else from the packages of the Python that runs this, else from an installed toolkit.
+``python smoke-TARGET.pyz`` makes a venv, installs the bundle's wheel, runs every check and writes a
+report. With --bench it measures the wheel and other wheels alternately; with --ops it runs
+upstream's test of every operator. Both continue a run that was stopped. NVIDIA's CUDA runtime is
+installed by pip; without a network it is taken from this Python's packages or from a toolkit.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from typing import Any
 import bundle_refusals
 import installing
 import run_folder
+import spawn
 
 MARKS = {"ok": "ok  ", "fail": "FAIL"}
 KEPT = (
@@ -34,9 +34,12 @@ KEPT = (
 
 
 def main() -> None:
-    """Everything, and a report; exit code 1 if a check fails, 2 if none could be made."""
+    """Run everything and write a report. Exit code 1: a check failed; 2: there is no report."""
     options = _options()
-    _at_home()
+    spawn.quiet_crashes()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # no error for a character that cannot be printed
     session = "bench" if options.bench else "ops" if options.ops else "smoke"
     path = Path(options.report or f"{session}-report.json")
     if not path.resolve().parent.is_dir():
@@ -51,7 +54,7 @@ def main() -> None:
     with zipfile.ZipFile(sys.argv[0]) as bundle:
         manifest = json.loads(bundle.read("manifest.json").decode("utf-8"))
     manifest = _chosen(manifest, options)
-    bundle_refusals.fits(manifest)  # before what an older Python cannot run
+    bundle_refusals.fits(manifest)  # first, because an older Python cannot run the rest
     if options.ops:
         bundle_refusals.has_ops(manifest, options)
     with run_folder.folder(path, kept=options.bench or options.ops) as folder:
@@ -60,31 +63,20 @@ def main() -> None:
             names = bundle.namelist()
             wanted = [name for name in names if not name.startswith("targets/") or own in name]
             bundle.extractall(folder / "bundle", wanted)
-        wheels = folder / "bundle" / "wheels"
-        for more in (f"python{bundle_refusals.HERE}", own):
-            for file in (folder / "bundle" / more).glob("*.whl"):
-                for other in wheels.glob(f"{file.name.split('-')[0]}-*.whl"):
-                    other.unlink()  # the same package, for another Python
-                file.replace(wheels / file.name)
-        wheel = wheels / manifest["job"]["identity"]["file"]
-        if wheel.exists():
-            wheel.replace(wheel.with_name(installing.for_this_python(wheel.name)))
-        device = _card(folder, manifest, options)
+        _arrange(folder / "bundle", own, manifest)
+        device = _gpu(folder, manifest, options)
         if options.bench:
             report = _bench(folder, manifest, options, device, others)
         else:
             python = installing.install(folder)
-            places = (
-                installing.runtime(folder / "venv", manifest, options)
-                if manifest["runtime"]
-                else []
-            )
+            places: list[str] = []
+            if manifest["runtime"]:
+                places = installing.runtime(folder / "venv", manifest, options)
             job = _job(folder, manifest, options, device, places)
             report = _payload(folder, python, job, *(("--ops",) if options.ops else ()))
         run_folder.write(path, report)
-        (folder / "run" / run_folder.STATE).unlink(
-            missing_ok=True
-        )  # last: until here, the next run goes on
+        # Last, so that a run that fails before this can be continued.
+        (folder / "run" / run_folder.STATE).unlink(missing_ok=True)
         found = json.loads(report)["report"]
         if options.bench:
             _show(found)
@@ -97,22 +89,39 @@ def main() -> None:
     print(f"import it: nox -s {session} -- {manifest['arguments']} --report {path.name}")
     path.with_name(path.name + ".sig").unlink(missing_ok=True)
     if options.sign:
-        command = ["ssh-keygen", "-Y", "sign", "-f", options.sign, "-n", "blackwheel", str(path)]
-        try:
-            signed = subprocess.run(command, check=False).returncode == 0
-        except OSError:  # there is none
-            signed = False
-        if not signed:
-            remedy = (
-                "install OpenSSH's client (Debian, Ubuntu: apt install openssh-client), and name "
-            )
-            remedy += "a private key: --sign KEY"
-            bundle_refusals.stop("ssh-keygen could not sign the report, which is written.", remedy)
+        _sign(path, options.sign)
     sys.exit(any(check["status"] == "fail" for check in found.get("checks", ())))
 
 
+def _arrange(bundle: Path, own: str, manifest: dict[str, Any]) -> None:
+    """Put the wheels for this Python and this target, in ``own``, among the others."""
+    wheels = bundle / "wheels"
+    for more in (f"python{bundle_refusals.HERE}", own):
+        for file in (bundle / more).glob("*.whl"):
+            for other in wheels.glob(f"{file.name.split('-')[0]}-*.whl"):
+                other.unlink()  # the same package for another Python
+            file.replace(wheels / file.name)
+    wheel = wheels / manifest["job"]["identity"]["file"]
+    if wheel.exists():
+        wheel.replace(wheel.with_name(installing.for_this_python(wheel.name)))
+
+
+def _sign(path: Path, key: str) -> None:
+    command = ["ssh-keygen", "-Y", "sign", "-f", key, "-n", "blackwheel", str(path)]
+    try:
+        signed = subprocess.run(command, check=False).returncode == 0
+    except OSError:  # ssh-keygen is not installed
+        signed = False
+    if not signed:
+        bundle_refusals.stop(
+            "ssh-keygen could not sign the report, which is written.",
+            "install OpenSSH's client (Debian, Ubuntu: apt install openssh-client), and name "
+            "a private key: --sign KEY",
+        )
+
+
 def _chosen(manifest: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The manifest of the target to test. A bundle of several tests all that fit, and ends here."""
+    """The manifest of the target to test. A bundle of several targets tests all and exits here."""
     if "targets" not in manifest:
         if options.target or options.reports:
             bundle_refusals.stop(
@@ -127,7 +136,7 @@ def _chosen(manifest: dict[str, Any], options: argparse.Namespace) -> dict[str, 
             "This bundle has several targets.", f"name one: --target {'|'.join(several)}"
         )
     for one in several.values():
-        bundle_refusals.fits(one)  # all are for the same system
+        bundle_refusals.fits(one)  # all targets have the same system
     import bundle_wheels as each
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -170,25 +179,10 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _at_home() -> None:
-    """On Windows: no dialogue for a crash of a child, and no failure over a sign of the text."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.SetErrorMode(
-            msvcrt.SEM_FAILCRITICALERRORS
-            | msvcrt.SEM_NOGPFAULTERRORBOX
-            | msvcrt.SEM_NOOPENFILEERRORBOX
-        )
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-def _card(
+def _gpu(
     folder: Path, manifest: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any] | None:
-    """The GPU to use, with the driver's release; None for the CPU. Nothing is installed yet."""
+    """The GPU to use, with the driver's release; None for the CPU. Exits if there is none."""
     sys.path[:0] = [str(folder / "bundle" / "payload"), str(folder / "bundle" / "nvml")]
     if options.device == "cpu" or not manifest["capabilities"]:
         return None
@@ -196,7 +190,7 @@ def _card(
 
     nvml = gpu.read()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    only = [gpu.ELSEWHERE] if options.ops else []  # which the CPU would not answer
+    only = [gpu.ELSEWHERE] if options.ops else []  # --ops does not run on the CPU
     device, what, remedy = gpu.choose(
         nvml, manifest["capabilities"], manifest["driver"], options.device, visible, *only
     )
@@ -216,25 +210,19 @@ def _job(
     device: dict[str, Any] | None,
     places: list[str],
 ) -> dict[str, Any]:
-    """What the payload is told of a test: of ours, or with --ops of upstream's operator test."""
-    job = {
-        "visible": device["visible"] if device else "-1",
-        "runtime_places": places,
-        "identity": _identity(manifest, device),
-    }
+    """The job of the checks; with --ops, that of upstream's operator test."""
+    job = {**_placement(manifest, device), "runtime_places": places}
     if not options.ops:
         return {
             **manifest["job"],
             **job,
-            "layers": 999 if device else 0,
-            "index": device["index"] if device else 0,
             "second": device["second"] if device else None,
             "families_folder": str(folder / "bundle" / "families"),
             "jobs": 4 if device else max(1, _cores() // 2),
             "venv": str(folder / "venv"),
             "model": str(Path(options.model).resolve()) if options.model else None,
         }
-    # Beside the wheel's libraries, which name one another by $ORIGIN.
+    # In the folder of the wheel's libraries, which find one another by $ORIGIN.
     libraries = installing.site_packages(folder / "venv") / "llama_cpp" / "lib"
     names = {name: manifest["ops"][name] for name in ("library", "reference")}
     for name in filter(None, names.values()):
@@ -252,24 +240,22 @@ def _cores() -> int:
     """The processors that this process may use, at least 1."""
     import cgroups
 
-    return max(1, int(cgroups.cores(cgroups.limits(cgroups.read()))))
-
-
-def _physical() -> int:
-    """The physical cores that this process may use, at least 1."""
-    import cgroups
-
-    count: int = cgroups.physical(cgroups.limits(cgroups.read()))
+    count: int = cgroups.cores(cgroups.limits(cgroups.read()))
     return count
 
 
-def _identity(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
-    """What a report is of."""
+def _placement(manifest: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
+    """The part of a job that says where it runs, with the wheel and the device of the report."""
     return {
-        **manifest["job"]["identity"],
-        "device": device["name"] if device else "cpu",
-        "capability": device["compute_capability"] if device else None,
-        "driver": device["release"] if device else None,
+        "layers": 999 if device else 0,
+        "index": device["index"] if device else 0,
+        "visible": device["visible"] if device else "-1",
+        "identity": {
+            **manifest["job"]["identity"],
+            "device": device["name"] if device else "cpu",
+            "capability": device["compute_capability"] if device else None,
+            "driver": device["release"] if device else None,
+        },
     }
 
 
@@ -280,7 +266,8 @@ def _bench(
     device: dict[str, Any] | None,
     others: list[Path],
 ) -> str:
-    """Measure the bundle's wheel in turn with others. Returns the report's text."""
+    """Measure the bundle's wheel and others alternately. Returns the report's text."""
+    import cgroups
     import stats
 
     packages = folder / "bundle" / "wheels"
@@ -290,26 +277,23 @@ def _bench(
     except ValueError as error:
         bundle_refusals.stop(f"{error}.", "name one that it has: --cpu-module")
     job = {
+        **_placement(manifest, device),
         "wheels": wheels,
         "packages": str(packages),
         "python": sys.executable,
         "nvml": str(folder / "bundle" / "nvml"),
-        "layers": 999 if device else 0,
-        "index": device["index"] if device else 0,
-        "visible": device["visible"] if device else "-1",
-        "threads": 1,  # the tiny model is too small to share out
-        "cpu_threads": _physical(),
+        "threads": 1,  # the tiny model is too small for more
+        "cpu_threads": cgroups.physical(cgroups.limits(cgroups.read())),
         "rounds": options.rounds,
         "model": stats.model(Path(options.model).resolve() if options.model else None),
         "code": stats.code(),
-        "identity": _identity(manifest, device),
         **installing.runtime_files(packages, manifest, options),
     }
     return _payload(folder, sys.executable, job, "--bench")
 
 
 def _show(report: dict[str, Any]) -> None:
-    """The tables of what was measured."""
+    """Print the tables of a benchmark."""
     import stats
 
     for title, columns, rows in stats.tables(report):
@@ -321,20 +305,20 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str:
-    """Run the payload, showing its progress. Returns the report's text."""
-    told, text = folder / "job.json", json.dumps({**job, "folder": str(folder / "run")})
-    kept = (folder / "run" / run_folder.STATE).exists() and told.exists()
-    if kept and told.read_text(encoding="utf-8") == text:
+    """Run the payload and show its progress. Returns the report's text. Exits if it fails."""
+    job_path, text = folder / "job.json", json.dumps({**job, "folder": str(folder / "run")})
+    kept = (folder / "run" / run_folder.STATE).exists() and job_path.exists()
+    if kept and job_path.read_text(encoding="utf-8") == text:
         print("Continuing where the last run was stopped.")
     else:
-        told.unlink(missing_ok=True)  # first: a state without its job is none
+        job_path.unlink(missing_ok=True)  # first: a state is not used without its job
         shutil.rmtree(folder / "run", ignore_errors=True)
         (folder / "run").mkdir()
-        told.write_text(text, encoding="utf-8")
-    # No package: the toolkit's own variables are what finds it.
+        job_path.write_text(text, encoding="utf-8")
+    # Without packages, the CUDA runtime is found by the toolkit's variables.
     keep = (*KEPT, "CUDA_PATH", "CUDA_HOME") if job.get("runtime_places") else KEPT
     env = {name: value for name, value in os.environ.items() if name.upper() in keep}
-    words = [str(folder / "bundle" / "payload"), *first, str(told)]
+    words = [str(folder / "bundle" / "payload"), *first, str(job_path)]
     with subprocess.Popen(
         [python, "-I", *words, str(folder / "report.json")],
         env=env,
@@ -342,15 +326,15 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
         stdout=subprocess.PIPE,
         text=True,
         encoding="utf-8",
-        creationflags=installing.NO_WINDOW,
+        creationflags=spawn.NO_WINDOW,
     ) as child:
         assert child.stdout is not None
         try:
             for line in child.stdout:
                 if line.startswith("@{"):
-                    said = json.loads(line[1:])
-                    left = "" if said["left"] is None else f", about {said['left']:.0f} s left"
-                    done = f"{said['done']} of {said['total']}{left}: {said['now']}"
+                    step = json.loads(line[1:])
+                    left = "" if step["left"] is None else f", about {step['left']:.0f} s left"
+                    done = f"{step['done']} of {step['total']}{left}: {step['now']}"
                     print(f"\r{done:<70}", end="", flush=True)
         except KeyboardInterrupt:
             _interrupt(child)
@@ -366,7 +350,7 @@ def _payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str
 
 
 def _interrupt(child: subprocess.Popen[str]) -> None:
-    """Have a child end that a terminal has told already, or that nobody has."""
+    """Wait for a child after Ctrl-C. A terminal has interrupted it too; else it is done here."""
     try:
         child.wait(2)
     except subprocess.TimeoutExpired:
@@ -375,7 +359,7 @@ def _interrupt(child: subprocess.Popen[str]) -> None:
 
 
 def start() -> None:
-    """``main``, and what Ctrl-C means."""
+    """Run ``main``; after Ctrl-C, exit with 130."""
     try:
         main()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What ends a bundle's program before anything is installed."""
+"""The errors of a bundle's program that occur before anything is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def others(options: argparse.Namespace) -> list[Path]:
-    """The wheels to measure in turn with the bundle's."""
+    """The wheels of --baseline. Exits if one does not exist."""
     found = [Path(name).resolve() for name in options.baseline or ()]
     for path in found:
         if path.suffix != ".whl" or not path.is_file():
@@ -21,16 +21,16 @@ def others(options: argparse.Namespace) -> list[Path]:
 
 
 def stop(what: str, remedy: str) -> NoReturn:
-    """Say what is wrong and what fixes it, and end with 2."""
+    """Print what is wrong and how to fix it, and exit with 2."""
     print(f"{what}\nFix: {remedy}", file=sys.stderr)
     sys.exit(2)
 
 
 def fits(manifest: dict[str, Any]) -> None:
-    """Stop where this Python or this system is another than the wheel's."""
+    """Exit if the wheel is for another Python or another system."""
     pythons = manifest["pythons"]
     if HERE not in pythons:
-        # python.org's installer for Windows provides only ``py`` with a version (PEP 397).
+        # python.org's installer for Windows installs only ``py`` with a version (PEP 397).
         python = "py -" if manifest["platforms"][0].startswith("win") else "python"
         stop(
             f"The wheel is for Python {' or '.join(pythons)}; this is {HERE}.",
@@ -45,14 +45,15 @@ def fits(manifest: dict[str, Any]) -> None:
 
 
 def has_ops(manifest: dict[str, Any], options: argparse.Namespace) -> None:
-    """Stop where --ops would test nothing."""
+    """Exit if --ops would test nothing."""
     if not manifest.get("ops"):
-        what = "This bundle does not have upstream's operator test."
         stop(
-            what,
+            "This bundle does not have upstream's operator test.",
             "make the bundle again on a machine with a C++ compiler (nox -s bundle says what "
             "is missing)",
         )
     if options.device == "cpu" and manifest["capabilities"]:
-        what = "--ops --device cpu would test no GPU kernel of this wheel."
-        stop(what, "leave out --device cpu, or use the bundle of the cpu target")
+        stop(
+            "--ops --device cpu would test no GPU kernel of this wheel.",
+            "leave out --device cpu, or use the bundle of the cpu target",
+        )

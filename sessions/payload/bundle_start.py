@@ -1,6 +1,6 @@
-"""What Python reads first of a bundle: any Python can, so that one that is too old is told so.
+"""The first file of a bundle; it refuses a Python that is too old, so any Python must parse it.
 
-All other files would end there in a SyntaxError (RHEL 8's own Python is 3.6).
+The other files are a SyntaxError for an old Python (RHEL 8's Python is 3.6).
 """
 
 import sys
@@ -12,7 +12,7 @@ if sys.version_info < (3, 8):
         "Fix: run it by a newer one, for example python3.11\n"
     )
     sys.exit(2)
-sys.path.insert(0, sys.path[0] + "/payload")  # in the bundle, which is the first place
+sys.path.insert(0, sys.path[0] + "/payload")  # sys.path[0] is the bundle
 
 import bundle_launch
 

@@ -1,7 +1,7 @@
-"""Tests every wheel of a bundle that fits this machine, one after the other.
+"""Tests each wheel of a bundle that fits this machine, one after the other.
 
-Each is tested by the same program with ``--target``, in a process of its own: a wheel that ends it
-does not stop the others. Imports nothing but the standard library and what the bundle contains.
+The bundle's program tests each with ``--target`` in its own process, so that a failure does not
+stop the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FOLDER = "smoke-reports"
 
 
 class Test(NamedTuple):
-    """One run: a target's wheel on the CPU, or on the GPU of this number and capability."""
+    """One run of a target's wheel on a device."""
 
     target: str
     device: str  # as --device takes it
@@ -63,7 +63,7 @@ def plan(
     wanted: str | None,
     visible: str | None,
 ) -> tuple[list[Test], list[str]]:
-    """What is tested here, and why each other wheel is not."""
+    """The tests of this machine, and for each other wheel why it is not tested."""
     tests: list[Test] = []
     skipped: list[str] = []
     for manifest in manifests:

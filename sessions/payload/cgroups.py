@@ -1,9 +1,9 @@
-"""What a container or a scheduler lets this process have: Linux cgroups, v1 and v2.
+"""Reads the CPU and memory limits of this process from Linux cgroups, v1 and v2.
 
-``docker run --cpus 2 --memory 8g`` leaves all processors and all memory of the machine visible,
-and ends what takes more. Sources: cgroups(7); the kernel's admin-guide/cgroup-v2.rst (cpu.max,
-memory.max, memory.current) and cgroup-v1/memory.rst, scheduler/sched-bwc.rst. Imports nothing of
-ours, so that it also runs from a bundle.
+With ``docker run --cpus 2 --memory 8g`` all processors and all memory of the machine are visible,
+but a process that uses more memory is killed. Sources: cgroups(7); the kernel's
+admin-guide/cgroup-v2.rst (cpu.max, memory.max, memory.current), cgroup-v1/memory.rst and
+scheduler/sched-bwc.rst. Standard library only, because it also runs from a bundle.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _MEMORY = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
 
 @dataclass(frozen=True)
 class Limits:
-    """The narrowest of all cgroups that a process is in; None where none is set."""
+    """The narrowest limits of all cgroups of a process; None if there is no limit."""
 
-    cpus: float | None  # processors' worth of time
+    cpus: float | None  # time of so many processors
     memory_mib: int | None
-    free_mib: int | None  # of that, not in use; what the kernel would drop first counts as free
+    free_mib: int | None  # the part that is not in use; a cache that the kernel can drop is free
 
 
 NONE = Limits(None, None, None)
 
 
 def read() -> dict[str, str]:
-    """The text of every file that limits this process, by its path; none where nothing does."""
+    """The text of every file that limits this process, by path."""
     texts = [_text(f"/proc/self/{name}") for name in ("cgroup", "mountinfo")]
     found = {path: _text(path) for path in places(texts[0] or "", texts[1] or "")}
     return {path: _short(path, text) for path, text in found.items() if text is not None}
@@ -43,8 +43,8 @@ def read() -> dict[str, str]:
 def places(cgroup: str, mounts: str) -> list[str]:
     """Files that may limit a process, from its ``/proc/PID/cgroup`` and ``mountinfo``.
 
-    Those of the cgroups above too: each of them counts. A container sees its own cgroup as the
-    root of a mount, or by its path on the machine.
+    The files of the parent cgroups are included, because their limits apply too. A container sees
+    its own cgroup as the root of a mount, or by its path on the machine.
     """
     own = dict(re.findall(r"^\d+:([^:\n]*):(/[^\n]*)$", cgroup, re.MULTILINE))
     found: dict[str, None] = {}
@@ -74,7 +74,7 @@ def _files(hierarchy: str) -> tuple[str, ...]:
 
 
 def limits(files: Mapping[str, str]) -> Limits:
-    """The narrowest limits that a machine's files name."""
+    """The narrowest limits in the files of ``read``."""
     cpus, memory, free = [], [], []
     for folder in sorted({str(PurePosixPath(path).parent) for path in files}):
         here = {name: files.get(f"{folder}/{name}", "") for name in (*_V2, *_CPU, *_MEMORY)}
@@ -84,7 +84,7 @@ def limits(files: Mapping[str, str]) -> Limits:
             cpus.append(int(quota) / int(period))
         limit = (here["memory.max"] or here[_MEMORY[0]]).strip()
         used = (here["memory.current"] or here[_MEMORY[1]]).strip()
-        if limit.isdecimal() and int(limit) < 1 << 60:  # v1 has a number near 2**63 for none
+        if limit.isdecimal() and int(limit) < 1 << 60:  # in v1, a number near 2**63 is no limit
             memory.append(int(limit) // MIB)
             if used.isdecimal():
                 stat = re.findall(r"^(?:total_)?inactive_file (\d+)$", here["memory.stat"], re.M)
@@ -95,7 +95,7 @@ def limits(files: Mapping[str, str]) -> Limits:
 
 
 def cores(limited: Limits) -> int:
-    """Processors that this process may use at once, at least 1; a part of one counts as one."""
+    """The processors that this process may use, at least 1; a part of one counts as one."""
     everywhere = os.cpu_count() or 1
     if sys.platform == "linux":
         everywhere = len(os.sched_getaffinity(0))
@@ -103,9 +103,9 @@ def cores(limited: Limits) -> int:
 
 
 def physical(limited: Limits) -> int:
-    """The same of physical cores: the processors of one core count once.
+    """The physical cores that this process may use, at least 1.
 
-    Where the system does not say which they are, half of the processors.
+    If the system does not list them, half of the processors.
     """
     if sys.platform != "linux":
         return max(1, cores(limited) // 2)
@@ -115,12 +115,12 @@ def physical(limited: Limits) -> int:
 
 
 def distinct(siblings: Mapping[int, str | None]) -> int:
-    """How many cores have processors, by what the kernel lists for each; None is one by itself."""
+    """The number of cores of some processors, from the kernel's lists; None is a separate core."""
     return len({str(cpu) if listed is None else listed.strip() for cpu, listed in siblings.items()})
 
 
 def bounded(processors: int, limited: Limits) -> int:
-    """So many processors, but no more than the limits let have, rounded up; at least 1."""
+    """The number of processors, but not more than the limit, rounded up; at least 1."""
     if limited.cpus is None:
         return max(1, processors)
     return max(1, min(processors, int(-(-limited.cpus // 1))))
@@ -134,7 +134,7 @@ def _text(path: str) -> str | None:
 
 
 def _short(path: str, text: str) -> str:
-    """Of the statistics, which are long, the lines that count."""
+    """The text of a file; only the needed lines of memory.stat, which is long."""
     if not path.endswith("memory.stat"):
         return text
     kept = [line for line in text.splitlines() if re.match(r"(total_)?inactive_file ", line)]

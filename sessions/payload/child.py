@@ -1,6 +1,6 @@
-"""What one child process does: load the wheel, test one thing, say so in JSON lines.
+"""The work of a child process: it loads the wheel, tests one thing and prints JSON lines.
 
-A crash, an abort or a hang here is a finding of the parent's, not the end of the run.
+If it crashes, aborts or hangs, the parent process reports that and continues.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
 
-# What is computed of every type; whoever reads a report asks for each of these cases.
+# The cases that are computed for each type; the reader of a report requires each of them.
 _WHAT: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encoding="utf-8"))
 LENGTHS: dict[int, int] = {int(batch): length for batch, length in _WHAT["tokens"].items()}
 ATTENTION: list[tuple[bool, str]] = [(flash, kv) for flash, kv in _WHAT["attention"]]
@@ -22,18 +22,18 @@ CASES: list[Job] = [
     {"batch": batch, "flash": flash, "kv": kv}
     for batch, (flash, kv) in itertools.product(LENGTHS, ATTENTION)
 ]
-GREEDY = 12  # tokens to follow from a prompt of this seed: each is 0.09 ahead of the next best
+GREEDY = 12  # tokens after a prompt of this seed; the best logit is always 0.09 ahead of the next
 GREEDY_SEED = 8
-MARGIN = 0.05  # how far the best logit must be ahead for its token to be compared
+MARGIN = 0.05  # a token is compared if its logit is this far ahead of the next best
 
 
 def say(**line: Any) -> None:
-    """One line for the parent."""
+    """Print a line for the parent process."""
     print("@" + json.dumps(line), flush=True)
 
 
 def answers(job: Job) -> None:
-    """Logits of every case of one GGML type against the oracle."""
+    """Compare the logits of every case of one GGML type with the reference."""
     import llama
     import numpy as np
     import tiny_llama
@@ -66,8 +66,6 @@ def answers(job: Job) -> None:
             say(case=number)
             length = LENGTHS[case["batch"]]
             shown = {**case, "type": name}
-            if number >= job.get("last", len(CASES)):
-                return
 
             def run(case: Job = case, length: int = length) -> Any:
                 with llama.context(
@@ -82,23 +80,22 @@ def answers(job: Job) -> None:
             except llama.Refused as refusal:
                 say(result={**shown, "error": str(refusal)})
                 continue
-            judged = int(clear[:length].sum())
             equal = (found.argmax(axis=1) == wanted[:length].argmax(axis=1))[clear[:length]]
-            compared = {"repeats": _same(found, again)} if twice else {}
+            same = bool(np.array_equal(found, again, equal_nan=True))
             say(
                 result={
                     **shown,
-                    **compared,
+                    **({"repeats": same} if twice else {}),
                     "nmse": tiny_reference.nmse(found, wanted[:length]),
                     "finite": bool(np.isfinite(found).all()),
-                    "tokens": judged,
+                    "tokens": int(clear[:length].sum()),
                     "equal": int(equal.sum()),
                 }
             )
 
 
 def cpu_module() -> str | None:
-    """The wheel's module for the CPU that this process uses; None where it has but one library."""
+    """The CPU module of the wheel that this process uses; None if it has only one CPU library."""
     try:
         from llama_cpp import _backends
     except ImportError:
@@ -108,7 +105,7 @@ def cpu_module() -> str | None:
 
 
 def cpu_modules() -> dict[str, int] | None:
-    """How well each of the wheel's modules suits this CPU: 0 where it cannot run. None as above."""
+    """A score of each CPU module for this CPU, 0 if it cannot run; None as for ``cpu_module``."""
     if cpu_module() is None:
         return None
     from llama_cpp import _backends
@@ -116,14 +113,8 @@ def cpu_modules() -> dict[str, int] | None:
     return dict(_backends.scores())
 
 
-def _same(one: Any, other: Any) -> bool:
-    import numpy as np
-
-    return bool(np.array_equal(one, other, equal_nan=True))
-
-
 def flip(path: Path, name: str = "blk.1.ffn_down.weight") -> None:
-    """Damage the weights of one tensor of a model file: the check that this is noticed."""
+    """Damage the weights of one tensor in a model file, to test that a check notices it."""
     import gguf
 
     tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == name)
@@ -134,8 +125,8 @@ def flip(path: Path, name: str = "blk.1.ffn_down.weight") -> None:
         file.write(bytes(byte ^ 0x55 for byte in half))
 
 
-def device(job: Job) -> None:  # noqa: ARG001 (every step is called with its job)
-    """What the wheel sees and loads: its libraries, their places, the device's name."""
+def device(job: Job) -> None:  # noqa: ARG001 (every work is called with its job)
+    """Print what the wheel loads and sees: its libraries and their paths, and the devices."""
     start = time.monotonic()
     import llama_cpp
 
@@ -165,7 +156,7 @@ def device(job: Job) -> None:  # noqa: ARG001 (every step is called with its job
 
 
 def offload(job: Job) -> None:
-    """Layers, buffers and device memory of one model; memory again after many loads."""
+    """Print layers, buffers and device memory of one model, and the memory after many loads."""
     import llama
     import tiny_llama
 
@@ -186,7 +177,7 @@ def offload(job: Job) -> None:
         ):
             llama.evaluate(context, tiny_llama.prompt(32), 32, tiny_llama.VOCAB)
             during = llama.memory()[0] if on_card else 0
-            if number == 1:  # the first load also pays for CUDA itself
+            if number == 1:  # the first load also takes memory for CUDA itself
                 say(
                     offloaded=llama.LOG.offloaded(),
                     buffers=llama.LOG.buffers(),
@@ -198,7 +189,7 @@ def offload(job: Job) -> None:
 
 
 def api(job: Job) -> None:
-    """The package's own interface: grammar, embeddings, state, vocabulary."""
+    """Test the package's Python interface: grammar, embeddings, state, vocabulary."""
     import numpy as np
     import tiny_llama
     import tiny_reference
@@ -255,7 +246,7 @@ def api(job: Job) -> None:
 
 
 def times(job: Job) -> None:
-    """Load, first token, prompt and generation speed on the tiny model; medians."""
+    """Measure load, first token, prompt and generation of the tiny model; speeds are medians."""
     import statistics
 
     import llama
@@ -292,7 +283,7 @@ def times(job: Job) -> None:
 
 
 def real(job: Job) -> None:
-    """Greedy answers of a real model to factual prompts."""
+    """Print greedy answers of a real model to questions about facts."""
     import llama
     from llama_cpp import Llama
 
@@ -307,20 +298,20 @@ def real(job: Job) -> None:
     say(offloaded=llama.LOG.offloaded(), buffers=llama.LOG.buffers())
     for question, fact in job["questions"]:
         start = time.monotonic()
-        said = llm.create_completion(question, max_tokens=12, temperature=0.0)
-        text = said["choices"][0]["text"]
+        completion = llm.create_completion(question, max_tokens=12, temperature=0.0)
+        text = completion["choices"][0]["text"]
         say(question=question, fact=fact, answer=text, seconds=time.monotonic() - start)
 
 
 def feature(job: Job) -> None:
-    """What a wheel does beside the quantizations of a text model."""
+    """Test a feature (features.py)."""
     import features
 
     features.WORK[job["type"]](job)
 
 
 def model(job: Job) -> None:
-    """A model that wheels are measured with."""
+    """Write a model for a benchmark."""
     import tiny_llama
 
     shape = tiny_llama.LARGE if job["large"] else tiny_llama.TINY
@@ -328,7 +319,7 @@ def model(job: Job) -> None:
 
 
 def speed(job: Job) -> None:
-    """What a benchmark takes from one process."""
+    """Measure for a benchmark (bench_speed.py)."""
     import bench_speed as measured
 
     measured.measure(job, say)
@@ -336,14 +327,14 @@ def speed(job: Job) -> None:
 
 
 def operators(job: Job) -> None:
-    """Upstream's operator test on the wheel's libraries (ops.py)."""
+    """Run upstream's operator test (ops.py)."""
     import ops
 
     ops.child(job)
 
 
 def family(job: Job) -> None:
-    """One model family in one GGML type, against transformers."""
+    """Compute one model family in one GGML type (family_answers.py)."""
     import family_answers
 
     family_answers.run(job, say)
@@ -362,13 +353,3 @@ WORK: dict[str, Callable[[Job], None]] = {
     "speed": speed,
     "ops": operators,
 }
-
-
-def lines(output: str) -> Iterator[Job]:
-    """What a child said, from all that it printed."""
-    for line in output.splitlines():
-        if line.startswith("@{"):
-            try:
-                yield json.loads(line[1:])
-            except ValueError:
-                return  # cut off in the middle of a line

@@ -1,6 +1,6 @@
-"""One tiny model of a family in one GGML type: the wheel's answers beside those of transformers.
+"""Computes a tiny model of a family in one GGML type and compares it with transformers.
 
-What is compared, and with which bound, is in the job; ``sessions/run/families.py`` makes it.
+``sessions/run/families.py`` makes the part of the job that says what is compared.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ LENGTHS = {1: 96, 32: 160, 512: 512}
 
 
 def run(job: Job, say: Say) -> None:
-    """Say a ``result`` for each way of the job; one with ``error`` where llama.cpp refuses.
+    """Print a ``result`` for each way of the job, or its ``error`` if llama.cpp refuses.
 
-    ``plant`` of the job is a defect: [PART, FACTOR] multiplies the F32 tensors whose name contains
+    ``plant`` in the job is a defect: [PART, FACTOR] multiplies the F32 tensors whose name contains
     PART; [PART, "swap"] exchanges the first two experts.
     """
     llama.start()
@@ -65,7 +65,7 @@ def _by_split(ways: list[Job]) -> list[tuple[str, list[Job]]]:
 
 
 def _one(job: Job, loaded: Any, way: Job, wanted: family_file.Reference, say: Say) -> Job:
-    """The answer to one way: NMSE over the compared tokens, and the worst token's."""
+    """The result of one way: the NMSE of the compared tokens, and that of the worst token."""
     length = LENGTHS[way["batch"]]
     seen: set[str] = set()
     width = tiny_llama.VOCAB if not job["encoder"] else int(llama_cpp.llama_model_n_embd(loaded))
@@ -87,35 +87,27 @@ class _Override(ctypes.Structure):
 
 @contextlib.contextmanager
 def model(path: Path, layers: int, split: str) -> Iterator[Any]:
-    """A loaded model: all on the GPU (split ""), or part of it on the CPU.
+    """A loaded model: all on the GPU (split ""), or part of it on the CPU. Raises Refused.
 
-    ``experts``: the experts of the first layer that has some, as --n-cpu-moe of llama.cpp's
-    programs does; ``half``: the later half of the layers on the GPU.
+    ``experts``: the experts of the first layer that has any are on the CPU, as with --n-cpu-moe of
+    llama.cpp's programs; ``half``: only the later half of the layers is on the GPU.
     """
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = layers
-    kept: Any = None
+    more: Job = {}
     if split == "half" and layers:
-        params.n_gpu_layers = 2  # the output counts as a layer
+        layers = 2  # the output counts as a layer
     if split == "experts":
-        kept = (_Override * 2)(
+        overrides = (_Override * 2)(
             _Override(rb"blk\.[01]\.ffn_(up|down|gate)_exps", _host_memory()),
             _Override(None, None),
         )
-        params.tensor_buft_overrides = ctypes.cast(
-            kept, dict(type(params)._fields_)["tensor_buft_overrides"]
-        )
-    loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-    if not loaded:
-        raise llama.Refused(f"the model does not load: {''.join(llama.LOG.lines)[-1500:]}")
-    try:
+        name = "tensor_buft_overrides"
+        more[name] = ctypes.cast(overrides, dict(llama_cpp.llama_model_params._fields_)[name])
+    with llama.model(path, layers, **more) as loaded:
         yield loaded
-    finally:
-        llama_cpp.llama_model_free(loaded)
 
 
 def _host_memory() -> int:
-    """The buffer type of the CPU's device, whichever library has the code for the CPU."""
+    """The buffer type of the CPU's device, from whichever library has it."""
     device_of = llama.library("ggml").ggml_backend_dev_by_type
     device_of.restype, device_of.argtypes = ctypes.c_void_p, [ctypes.c_int]
     buffers_of = llama.library("ggml-base").ggml_backend_dev_buffer_type
@@ -143,10 +135,10 @@ IDLE = ("NONE", "VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE")  # operations that co
 
 
 def watcher(seen: set[str]) -> Any:
-    """A callback of ggml's scheduler that notes what is computed first, and where.
+    """A callback of ggml's scheduler that adds each operation to ``seen``.
 
-    One text per operation: name, type of the first source, buffer. The scheduler asks it before
-    each node; the answer "no" leaves the graph as it is computed otherwise.
+    An operation is one text: name, type of the first source, buffer. The scheduler calls it before
+    each node; because it returns False, the graph is computed as without it.
     """
     base = llama.library("ggml-base")
     for name in ("ggml_op_desc", "ggml_type_name", "ggml_backend_buffer_name"):
@@ -172,45 +164,21 @@ def watcher(seen: set[str]) -> Any:
 
 @contextlib.contextmanager
 def context(loaded: Any, way: Job, job: Job, seen: set[str]) -> Iterator[Any]:
-    """A context that evaluates one way, watched; embeddings of each token for an encoder."""
-    params = llama_cpp.llama_context_default_params()
-    params.n_ctx = 512
-    params.n_batch = params.n_ubatch = way["batch"]
-    params.n_threads = params.n_threads_batch = job["threads"]
-    callback = watcher(seen)
-    params.cb_eval = callback
-    if job["encoder"]:
-        params.embeddings, params.pooling_type = True, 0
-    if "flash_attn_type" in {name for name, *_ in params._fields_}:
-        params.flash_attn_type = int(way["flash"])
-    else:
-        params.flash_attn = way["flash"]
-    made = llama_cpp.llama_init_from_model(loaded, params)
-    if not made:
-        raise llama.Refused(f"no context: {llama.LOG.tail()}")
-    try:
+    """A context for one way that adds its operations to ``seen``. An encoder has embeddings."""
+    more: Job = {"embeddings": True, "pooling_type": 0} if job["encoder"] else {}
+    callback = watcher(seen)  # must exist as long as the context
+    settings: Job = {"batch": way["batch"], "flash": way["flash"], "threads": job["threads"]}
+    with llama.context(loaded, kv="f16", length=512, cb_eval=callback, **settings, **more) as made:
         yield made
-    finally:
-        llama_cpp.llama_free(made)
-        del callback  # until here, the context calls it
 
 
 def evaluate(
     made: Any, tokens: list[int], batch: int, width: int, encoder: bool
 ) -> npt.NDArray[np.float32]:
-    """Logits or embeddings of every token (tokens x width)."""
+    """Logits or embeddings of every token (tokens x width). Raises Refused."""
     if not encoder:
         logits: npt.NDArray[np.float32] = llama.evaluate(made, tokens, batch, width)
         return logits
-    space = llama_cpp.llama_batch_init(len(tokens), 0, 1)
-    try:
-        space.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            space.token[i], space.pos[i], space.logits[i] = token, i, 1
-            space.n_seq_id[i], space.seq_id[i][0] = 1, 0
-        if code := llama_cpp.llama_decode(made, space):
-            raise llama.Refused(f"llama_decode returned {code}: {llama.LOG.tail()}")
-        found = llama_cpp.llama_get_embeddings(made)
-        return np.array(np.ctypeslib.as_array(found, (len(tokens), width)))
-    finally:
-        llama_cpp.llama_batch_free(space)
+    llama.decode_together(made, [tokens])
+    found = llama_cpp.llama_get_embeddings(made)
+    return np.array(np.ctypeslib.as_array(found, (len(tokens), width)))

@@ -1,9 +1,9 @@
-"""Which rows of model families must be in a report, and whether they hold. Pure.
+"""The rows of model families that a report must have, and the checks of their values. Pure.
 
-A plan is a list of rows: family, type, batch, flash, split ("" for all on one device), the bound
-of the NMSE, ``late`` (the release need not know the family), ``known``: what upstream computes
-otherwise in this release, or "", and ``limit``: the largest NMSE of a known fault that not every
-GPU shows, or None where the answer must be over its bound.
+A plan is a list of rows: family, type, batch, flash, split ("" if all is on one device), the bound
+of the NMSE, ``late`` (the release may lack the family), ``known`` (a known fault of upstream in
+this release, or ""), and ``limit``: the largest NMSE of a known fault that only some GPUs show, or
+None if the answer must be over its bound.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 Row = Mapping[str, Any]
 KEY = ("family", "type", "batch", "flash", "split")
-# A model is split if more than this is on each side; the embeddings (1 MiB) are always on the CPU.
+# A model is split if each side has more than this; the embeddings (1 MiB) are always on the CPU.
 HOST_MIB, GPU_MIB = 1.2, 0.5
 
 
 def key(row: Row) -> tuple[Any, ...]:
-    """What a row is of."""
+    """The values that identify a row."""
     return tuple(row.get(name) for name in KEY)
 
 
 def name(row: Row) -> str:
-    """A row in words."""
+    """The name of a row for people."""
     if row.get("batch") is None:
         return f"{row['family']} {row['type']}"
     flash = "flash" if row["flash"] else "plain"
@@ -33,7 +33,7 @@ def name(row: Row) -> str:
 
 
 def row(whole: Row, result: Row) -> dict[str, Any]:
-    """A row of a report, from what a process said of one way."""
+    """A row of a report: ``whole`` and a process's result, with the sizes of its buffers."""
     made = {**whole, **result}
     buffers = made.pop("buffers", {})
     if "error" not in made:
@@ -65,11 +65,11 @@ def problems(plan: Iterable[Row], rows: Iterable[Row], *, on_gpu: bool) -> list[
 
 
 def wrong(plan: Row | None, row: Row, on_gpu: bool) -> str:
-    """What is wrong with one row; "" if it holds."""
+    """What is wrong with one row; "" if nothing is."""
     if "error" in row:
         return f"{name(row)}: {row['error']}"
     if plan is None:
-        return ""  # said already
+        return ""  # ``problems`` reports it
     value, bound = row["nmse"], plan["bound"]
     if not row["finite"] or not value >= 0:
         return f"{name(row)}: not a number"
@@ -87,7 +87,7 @@ def wrong(plan: Row | None, row: Row, on_gpu: bool) -> str:
 
 
 def known(plan: Iterable[Row], rows: Iterable[Row]) -> list[str]:
-    """Upstream's faults that the rows show, each once, with its families."""
+    """The known faults of upstream that occur in the rows, each once, with its families."""
     values = {key(row): row["nmse"] for row in rows if "nmse" in row}
     shown: dict[str, list[str]] = {}
     for row in plan:
@@ -97,11 +97,14 @@ def known(plan: Iterable[Row], rows: Iterable[Row]) -> list[str]:
 
 
 def summary(plan: Iterable[Row], rows: Iterable[Row]) -> str:
-    """What was computed, the row closest to its bound, and upstream's known faults."""
+    """The summary of a check: numbers, the row closest to its bound, and known faults."""
     plan, rows = list(plan), list(rows)
     bounds = {key(row): row for row in plan if not row["known"]}
-    shares = [(row["nmse"] / bounds[key(row)]["bound"], name(row))
-              for row in rows if "nmse" in row and key(row) in bounds]  # fmt: skip
+    shares = [
+        (row["nmse"] / bounds[key(row)]["bound"], name(row))
+        for row in rows
+        if "nmse" in row and key(row) in bounds
+    ]
     closest = max(shares, default=(0.0, "none"))
     families = {row["family"] for row in rows}
     unknown = sorted({row["family"] for row in plan if row["late"]} - families)
@@ -116,32 +119,11 @@ def summary(plan: Iterable[Row], rows: Iterable[Row]) -> str:
 
 
 def planned(job: Row) -> list[Row]:
-    """The plan of the job's device."""
+    """The plan for the job's device."""
     found: list[Row] = job["family_plans"]["gpu" if job["layers"] else "cpu"]
     return found
 
 
 def rows_of(found: Row) -> list[dict[str, Any]]:
-    """Every row that the processes of model families said."""
+    """All rows of all families in the results."""
     return [row for part in found.get("families", {}).values() for row in part["rows"]]
-
-
-def check(job: Row, found: Row) -> dict[str, str]:
-    """The check of a report: every row of the plan is there and holds."""
-    plan, rows = planned(job), rows_of(found)
-    bad = problems(plan, rows, on_gpu=job["layers"] != 0)
-    if not rows:
-        bad.append("no family was computed")
-    shown = bad[:8] + ([f"… and {len(bad) - 8} more"] if len(bad) > 8 else [])
-    said = f"wrong or missing: {len(bad)} of {len(plan)} cases of model families"
-    remedy = (
-        "do not use this wheel for these models; open an issue in the repository of blackwheel, "
-        "with the report file"
-    )
-    return {
-        "id": "families",
-        "status": "fail" if bad else "ok",
-        "summary": f"families: {said if bad else summary(plan, rows)}",
-        "evidence": "\n".join(shown),
-        "remedy": remedy if bad else "",
-    }

@@ -1,8 +1,8 @@
-"""A tiny model of a family as a GGUF file: the same bytes wherever it is made.
+"""Writes a tiny model of a family as a GGUF file, with the same bytes on every machine.
 
 A family's file (``sessions/data/families``) has the header that upstream's converter wrote, the
-small tensors, and the logits that Hugging Face transformers computed in float64. The matrices are
-not in it: they are drawn here, each from a seed of its own, in the GGML type that is asked for.
+small tensors, and the logits that Hugging Face transformers computed in float64. It does not have
+the matrices: they are drawn here, each from its own seed, in the requested GGML type.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from gguf import GGMLQuantizationType as GgmlType
 Array = npt.NDArray[np.float32]
 Change = Callable[[str, str, bytes], bytes]  # (tensor, GGML type, its bytes) -> other bytes
 ALIGNMENT = 32  # bytes; general.alignment's default in the GGUF specification
-STRENGTH = 12  # of a code in an embedding whose other part has a norm of sqrt(width)
+STRENGTH = 12  # length of a code in an embedding; the rest of it has a norm of sqrt(width)
 
 
 @dataclass(frozen=True)
 class Family:
-    """A family's file. ``tensors``: name, dimensions (the row's length first), and how it is made.
+    """The content of a family's file. ``tensors``: names, dimensions (row length first), sources.
 
     A tensor is ``kept`` (its float32 values are in the file) or drawn: with the deviation
-    ``factor`` / sqrt(columns), in the type ``fixed`` if there is one. ``router`` has the number of
-    experts and which of them each token's embedding names.
+    ``factor`` / sqrt(columns), and in the type ``fixed`` if it has one. ``router`` has the number
+    of experts and the kind of their selection.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Reference:
-    """What transformers computed: some logits (or embeddings) of some of 512 tokens."""
+    """The results of transformers: some logits (or embeddings) of some of 512 tokens."""
 
     rows: npt.NDArray[np.int32]
     columns: npt.NDArray[np.int32]
@@ -69,14 +69,14 @@ def load(path: Path) -> Family:
 
 
 def reference(path: Path, kind: str) -> Reference:
-    """The answers to a family's model in one type. They are stored as fp16 with a scale."""
+    """The reference results of a family in one type. They are stored as fp16 with a scale."""
     with np.load(path, allow_pickle=False) as data:
         values = data[f"answer:{kind}"].astype(np.float64) * data[f"scale:{kind}"].item()
         return Reference(data["rows"], data["columns"], values)
 
 
 def draw(*key: str) -> tiny_llama.Draw:
-    """Random numbers of one thing, whatever else is drawn."""
+    """A random generator whose seed depends only on ``key``."""
     digest = hashlib.sha256("/".join(key).encode()).digest()
     return tiny_llama.Draw(int.from_bytes(digest[:8], "little"))
 
@@ -108,10 +108,10 @@ def blocks(family: Family, tensor: Mapping[str, Any], kind: str) -> npt.NDArray[
 
 
 def codes(family: str, experts: int, width: int) -> Array:
-    """A direction of length 1 for each expert, nearly at right angles to each other.
+    """A direction of length 1 for each expert; the directions are nearly orthogonal.
 
     The rows of a router are these directions, and a token's embedding contains those of its
-    experts. So no token is near a tie, where a rounding error would send it to another expert.
+    experts. So no token is near a tie, where a rounding error would choose another expert.
     """
     signs = draw(family, "codes").bytes(experts, width) & 1
     found: Array = (signs.astype(np.float32) * 2 - 1) / np.float32(width**0.5)
@@ -119,9 +119,9 @@ def codes(family: str, experts: int, width: int) -> Array:
 
 
 def coded(family: str, router: Mapping[str, Any], vocabulary: int, width: int) -> Array:
-    """What the embeddings contain of the experts' directions (vocabulary x width)."""
+    """The part of the embeddings that selects the experts (vocabulary x width)."""
     strengths = wishes(family, router, vocabulary) * np.float32(router.get("strength", STRENGTH))
-    # Sums of a few signs: exact in float32, in whatever order they are added.
+    # Sums of a few signs are exact in float32 in any order.
     whole = np.rint(strengths * 64).astype(np.int64) @ np.rint(
         codes(family, router["experts"], width) * width**0.5
     ).astype(np.int64)
@@ -130,12 +130,12 @@ def coded(family: str, router: Mapping[str, Any], vocabulary: int, width: int) -
 
 
 def wishes(family: str, router: Mapping[str, Any], vocabulary: int) -> Array:
-    """How strongly each token asks for each expert (vocabulary x experts).
+    """How strongly each token selects each expert (vocabulary x experts).
 
-    ``plain``: for as many as are used, equally. ``bias``: even experts have a router bias of +0.1
-    and odd ones of -0.1; every other token asks for one expert less and, more weakly, for one of
-    each kind, so that the bias decides. ``groups``: for two experts in each of two groups of four,
-    and more strongly for a single one in a third group, which must not be taken.
+    ``plain``: as many experts as are used, equally. ``bias``: even experts have a router bias of
+    +0.1 and odd ones of -0.1; every other token selects one expert fewer and, more weakly, one of
+    each kind, so that the bias decides. ``groups``: two experts in each of two groups of four, and
+    more strongly a single one in a third group, which must not be used.
     """
     experts, used = router["experts"], router["used"]
     order = np.argsort(_numbers(draw(family, "wishes"), vocabulary, experts), axis=1, kind="stable")
@@ -162,7 +162,7 @@ def _numbers(drawn: tiny_llama.Draw, *shape: int) -> npt.NDArray[np.int64]:
 
 
 def write(path: Path, family: Family, kind: str, change: Change | None = None) -> str:
-    """Make the file; returns its sha256. ``change`` may plant a defect in a tensor's bytes."""
+    """Write the file and return its sha256. ``change`` may plant a defect in a tensor's bytes."""
     infos, parts, at = [], [], 0
     for tensor in family.tensors:
         name = tensor["name"]
@@ -186,7 +186,7 @@ def write(path: Path, family: Family, kind: str, change: Change | None = None) -
 
 
 def compared(found: npt.NDArray[np.floating], wanted: npt.NDArray[np.float64]) -> dict[str, Any]:
-    """NMSE (0 is exact), the largest of a single token, and whether every number is finite."""
+    """The NMSE (0 is exact), that of the worst token, and whether every number is finite."""
     squared = (found.astype(np.float64) - wanted) ** 2
     each = squared.sum(axis=1) / (wanted**2).sum(axis=1)
     return {
@@ -198,7 +198,7 @@ def compared(found: npt.NDArray[np.floating], wanted: npt.NDArray[np.float64]) -
 
 
 def defect(plant: list[Any], family: Family, planted: list[str]) -> Change:
-    """A change of tensors' bytes; the names of those that it changed are added to ``planted``."""
+    """A ``Change`` that plants a defect, and adds the names of changed tensors to ``planted``."""
     part, how = plant
     experts = {tensor["name"]: tensor["dims"][-1] for tensor in family.tensors}
 

@@ -1,4 +1,4 @@
-"""Evaluation of what features.py found: each answer that there must be, within its bound. Pure."""
+"""Checks the results of features.py and of model families: complete and within bounds. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import family_checks
 import smoke_checks
 
 Job = dict[str, Any]
 KNOWN: Job = json.loads(Path(__file__).with_name("features.json").read_text(encoding="utf-8"))
-EVALUATIONS = 16  # of four threads
+EVALUATIONS = 16  # by four threads
 REMEDY = "do not use this wheel on this machine; " + smoke_checks.REPORT
 
 
 def names(job: Job) -> list[str]:
-    """The checks of this machine, in their order."""
+    """The checks that this machine can run, in their order."""
     missing = {"partial-offload": not _on_gpu(job), "two-gpus": not job.get("second")}
     found = [name for name in KNOWN["worst"] if not missing.get(name)]
     return [*found, *(["tokenizers"] if job.get("vectors") else [])]
@@ -37,7 +38,7 @@ def answers(job: Job, found: Job) -> list[Job]:
 
 
 def evaluate(job: Job, found: Job) -> list[Job]:
-    """A check for each feature; none where the wheel does not start."""
+    """A check for each feature; none if the wheel does not start."""
     if found["device"]["error"]:
         return []
     return [
@@ -46,10 +47,26 @@ def evaluate(job: Job, found: Job) -> list[Job]:
     ]
 
 
+def families(job: Job, found: Job) -> Job:
+    """The check of model families: every row of the plan is present and within its bound."""
+    plan, rows = family_checks.planned(job), family_checks.rows_of(found)
+    problems = family_checks.problems(plan, rows, on_gpu=job["layers"] != 0)
+    if not rows:
+        problems.append("no family was computed")
+    made: Job = smoke_checks.check(
+        "families",
+        problems,
+        family_checks.summary(plan, rows),
+        f"wrong or missing: {len(problems)} of {len(plan)} cases of model families",
+        "do not use this wheel for these models; " + smoke_checks.REPORT,
+    )
+    return made
+
+
 def _check(job: Job, name: str, part: Job) -> Job:
     wanted = KNOWN["worst"][name]
     there = {result["case"]: result["nmse"] for result in part["results"]}
-    problems = [part["error"]] if part.get("error") else []
+    problems = smoke_checks.crash(part)
     problems += [f"{case}: no result" for case in wanted if case not in there]
     shares = {}
     for case, nmse in there.items():
@@ -70,10 +87,10 @@ def _check(job: Job, name: str, part: Job) -> Job:
 
 
 def _tokenizers(part: Job) -> Job:
-    """Each text of each vocabulary of upstream's became the tokens that upstream has for it."""
+    """The check that each text gave upstream's tokens, with each of upstream's vocabularies."""
     done = part.get("tokenized", [])
     texts = sum(one["texts"] for one in done)
-    problems = [part["error"]] if part.get("error") else []
+    problems = smoke_checks.crash(part)
     problems += [f"{one['file']}: {wrong}" for one in done for wrong in one["wrong"]]
     if not texts:
         problems.append("no text was tested")
@@ -90,38 +107,36 @@ def _threads(part: Job) -> list[str]:
 
 
 def _lora(part: Job) -> list[str]:
-    return (
-        []
-        if part.get("unchanged")
-        else ["after the adapter was removed, the model gives other bits"]
-    )
+    unchanged = part.get("unchanged")
+    return [] if unchanged else ["after the adapter was removed, the model gives other bits"]
 
 
 def _partial(part: Job) -> list[str]:
-    """The layers that were asked for are on the GPU, and the others are not."""
-    problems = _all_placed(part)
-    for way, (offloaded, buffers) in part.get("places", {}).items():
+    """The requested layers are on the GPU, and the others are not."""
+    problems = []
+    for way, (offloaded, _) in part.get("places", {}).items():
         layers = int(way.split(", ")[1][0])
         if offloaded != [layers, 3]:
             problems.append(f"{way}: llama.cpp reports {offloaded} layers on the GPU")
-        # Of one layer of two the cache is on the GPU; of both, and the output stays on the CPU.
-        wanted = ["CUDA0 model", "CPU KV" if layers == 1 else "CUDA0 KV"]
-        problems += [f"{way}: no buffer {name}" for name in wanted if name not in buffers]
-    return problems
+    # With one of the two layers on the GPU, a part of the cache is on the CPU.
+    kv = {"1 of 3": ["CPU KV"], "2 of 3": ["CUDA0 KV"]}
+    return problems + _missing_buffers(part, ["CUDA0 model"], kv)
 
 
 def _two(part: Job) -> list[str]:
-    """Both GPUs have a part of the weights, and with 1:3 of the cache too."""
-    problems = _all_placed(part)
-    for way, (_, buffers) in part.get("places", {}).items():
-        wanted = ["CUDA0 model", "CUDA1 model", *(["CUDA0 KV", "CUDA1 KV"] if "1:3" in way else [])]
+    """Both GPUs have a part of the weights; with 1:3 they also have a part of the cache."""
+    return _missing_buffers(part, ["CUDA0 model", "CUDA1 model"], {"1:3": ["CUDA0 KV", "CUDA1 KV"]})
+
+
+def _missing_buffers(part: Job, always: list[str], more: dict[str, list[str]]) -> list[str]:
+    """The buffers that are missing; ``more``: a part of a case's name -> its other buffers."""
+    places = part.get("places", {})
+    count = len(places)
+    problems = [] if count == 4 else [f"only {count} of 4 models reported where their layers are"]
+    for way, (_, buffers) in places.items():
+        wanted = [*always, *(name for key in more if key in way for name in more[key])]
         problems += [f"{way}: no buffer {name}" for name in wanted if name not in buffers]
     return problems
-
-
-def _all_placed(part: Job) -> list[str]:
-    count = len(part.get("places", {}))
-    return [] if count == 4 else [f"only {count} of 4 models reported where their layers are"]
 
 
 def _on_gpu(job: Job) -> bool:

@@ -1,8 +1,7 @@
-"""What one child tests beside the quantizations of a text model.
+"""Tests the features of a wheel: pictures, embeddings, adapters, partial offload, threads.
 
-Pictures, embeddings, adapters, a model that is only in part on the GPU or on two of them, and
-several threads. Each answer is compared with a float64 reference. The answers that there must be,
-and their bounds, are in features.json.
+Each answer is compared with a float64 reference. The required answers and their bounds are in
+features.json.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ import tiny_vision
 Job = dict[str, Any]
 Found = npt.NDArray[np.floating]
 BATCHES = (1, 32, 512)
-TEXT = 0  # enum mtmd_input_chunk_type, which bindings name differently
+TEXT = 0  # enum mtmd_input_chunk_type; its name differs between bindings
 
 
 def vision(job: Job) -> None:
-    """A picture's embeddings, and the logits of a text that has the picture in it."""
+    """Test the embeddings of a picture, and the logits of a text that contains the picture."""
     from llama_cpp import mtmd_cpp as mtmd
 
     llama.start()
@@ -49,7 +48,7 @@ def vision(job: Job) -> None:
         with llama.model(folder / "vision-text.gguf", job["layers"]) as loaded:
             params = mtmd.mtmd_context_params_default()
             params.use_gpu, params.n_threads = job["layers"] > 0, job["threads"]
-            # Windows reads this name in its own code page, so a folder's é must not be in it.
+            # On Windows the name is read in the system's code page: no folder with an é in it.
             short = os.path.relpath(path)
             made = mtmd.mtmd_init_from_file(short.encode(), loaded, params)
             if not made:
@@ -78,7 +77,7 @@ class _Chunk:
 
 
 def _mtmd(mtmd: Any) -> tuple[Any, Any]:
-    """Two functions of libmtmd that the bindings of 0.3.16 do not declare."""
+    """Two functions of libmtmd that the bindings of 0.3.16 lack."""
     library = mtmd._libmtmd
     encode, embeddings = library.mtmd_encode_chunk, library.mtmd_get_output_embd
     encode.argtypes, encode.restype = [ctypes.c_void_p] * 2, ctypes.c_int32
@@ -89,21 +88,21 @@ def _mtmd(mtmd: Any) -> tuple[Any, Any]:
 
 @contextlib.contextmanager
 def _chunks(mtmd: Any, made: Any, pixels: tiny_vision.PICTURE) -> Iterator[list[_Chunk]]:
-    """A text with a picture in it, as mtmd cuts it."""
+    """The chunks into which mtmd divides a text with a picture."""
     data = pixels.tobytes()
     space = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
-    # Bytes in C; bindings call them a pointer to numbers, or a text.
+    # Bytes in C; some bindings declare a pointer to numbers, some a text.
     place = ctypes.cast(space, mtmd.mtmd_bitmap_init.argtypes[2])
     bitmap = mtmd.mtmd_bitmap_init(tiny_vision.SIZE, tiny_vision.SIZE, place)
     words = b"see " + mtmd.mtmd_default_marker() + b" what"
-    given = mtmd.mtmd_input_text()
-    given.text, given.add_special, given.parse_special = words, True, True
-    if "text_len" in {name for name, *_ in given._fields_}:  # newer releases
-        given.text_len = len(words)
+    text = mtmd.mtmd_input_text()
+    text.text, text.add_special, text.parse_special = words, True, True
+    if "text_len" in {name for name, *_ in text._fields_}:  # newer releases
+        text.text_len = len(words)
     chunks = mtmd.mtmd_input_chunks_init()
     try:
         pictures = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
-        code = mtmd.mtmd_tokenize(made, chunks, ctypes.byref(given), pictures, 1)
+        code = mtmd.mtmd_tokenize(made, chunks, ctypes.byref(text), pictures, 1)
         if code:
             raise llama.Refused(f"mtmd_tokenize returned {code}: {llama.LOG.tail()}")
         count = mtmd.mtmd_input_chunks_size(chunks)
@@ -115,8 +114,7 @@ def _chunks(mtmd: Any, made: Any, pixels: tiny_vision.PICTURE) -> Iterator[list[
 
 def _read(mtmd: Any, made: Any, loaded: Any, chunks: Sequence[_Chunk], job: Job) -> Found:
     """Logits of the last token, after all chunks."""
-    settings: Job = {"flash": True, "kv": "f16", "threads": job["threads"], "length": 256}
-    with llama.context(loaded, batch=256, **settings) as context:
+    with llama.context(loaded, batch=256, length=256, **_settings(job)) as context:
         past = ctypes.c_int32(0)
         for chunk in chunks:
             code = mtmd.mtmd_helper_eval_chunk_single(
@@ -131,7 +129,7 @@ def _read(mtmd: Any, made: Any, loaded: Any, chunks: Sequence[_Chunk], job: Job)
 def _expected(
     text: Any, chunks: Sequence[_Chunk], picture: tiny_reference.Array
 ) -> tiny_reference.Array:
-    """What ``_read`` must find: the tokens of a picture see each other."""
+    """The logits that ``_read`` must return. The tokens of a picture see each other."""
     parts: list[Any] = []
     where = range(0)
     for chunk in chunks:
@@ -149,7 +147,7 @@ def _expected(
 
 
 def bert(job: Job) -> None:
-    """Embeddings of two texts of different lengths in one batch, by each pooling."""
+    """Test the embeddings of two texts of different lengths in one batch, with each pooling."""
     llama.start()
     texts = [tiny_bert.text(62, seed=1), tiny_bert.text(190, seed=2)]
     wanted_ids = [tiny_bert.tokens(words) for words in texts]
@@ -175,7 +173,7 @@ def bert(job: Job) -> None:
 def _embed(
     loaded: Any, texts: Sequence[Sequence[int]], flash: bool, pooling: int, threads: int
 ) -> list[Found]:
-    """The embeddings of texts that are evaluated in one batch, each flattened."""
+    """The embeddings of texts in one batch, each flattened."""
     more: Job = {"embeddings": True, "pooling_type": pooling, "n_seq_max": len(texts)}
     settings: Job = {"kv": "f16", "threads": threads, "length": tiny_bert.CONTEXT}
     with llama.context(loaded, batch=tiny_bert.CONTEXT, flash=flash, **settings, **more) as context:
@@ -194,7 +192,7 @@ def _embed(
 
 
 def lora(job: Job) -> None:
-    """Logits with an adapter at two scales; without it, the same bits before and after."""
+    """Test logits with an adapter at two scales, and that nothing remains after its removal."""
     llama.start()
     path, other = (Path(job["folder"]) / f"lora-{name}.gguf" for name in ("model", "adapter"))
     weights = tiny_llama.make(path, "F16").weights
@@ -210,15 +208,14 @@ def lora(job: Job) -> None:
         for scale in (1.0, 0.5):
             wanted, _ = tiny_reference.forward(tiny_lora.applied(weights, pairs, scale), tokens)
             for batch in BATCHES:
-                start = _first(tokens, batch)
+                start = tokens[: child.LENGTHS[batch]]
                 found = _logits(loaded, start, batch, job, (adapter, scale))
                 _answer(f"scale {scale}, batch {batch}", found, wanted[: len(start)])
         child.say(unchanged=bool(np.array_equal(plain, _logits(loaded, tokens, 32, job))))
 
 
-def _first(tokens: Sequence[int], batch: int) -> Sequence[int]:
-    """As many tokens as are evaluated in batches of this size."""
-    return tokens[: child.LENGTHS[batch]]
+def _settings(job: Job) -> Job:
+    return {"flash": True, "kv": "f16", "threads": job["threads"]}
 
 
 def _logits(
@@ -229,8 +226,7 @@ def _logits(
     adapter: tuple[Any, float] | None = None,
 ) -> Found:
     """Logits of all tokens; with an adapter at this scale."""
-    settings: Job = {"flash": True, "kv": "f16", "threads": job["threads"], "length": len(tokens)}
-    with llama.context(loaded, batch=batch, **settings) as context:
+    with llama.context(loaded, batch=batch, length=len(tokens), **_settings(job)) as context:
         if adapter:
             llama.set_adapter(context, *adapter)
         found: Found = llama.evaluate(context, tokens, batch, tiny_llama.VOCAB)
@@ -238,7 +234,7 @@ def _logits(
 
 
 def threads(job: Job) -> None:
-    """Four threads evaluate with two models at once; each finds the bits of the first time."""
+    """Test that four threads with two models get the same bits as the first evaluation."""
     llama.start()
     paths = [Path(job["folder"]) / f"threads-{n}.gguf" for n in (1, 2)]
     weights, _ = (tiny_llama.make(path, "Q4_K").weights for path in paths)
@@ -264,20 +260,20 @@ def threads(job: Job) -> None:
 
 
 def part(job: Job) -> None:
-    """A model with one, then two of its three layers on the GPU; the last is its output."""
+    """Test a model with one and two of its three layers on the GPU; the last is its output."""
     _placed(job, "partial-offload", {f"{n} of 3 layers": (n, ()) for n in (1, 2)})
 
 
 def two(job: Job) -> None:
-    """A model of which each of two GPUs has a part.
+    """Test a model that is divided between two GPUs.
 
-    Of its two layers and its output, 1:1 puts the output on the second GPU, 1:3 a layer too.
+    Of its two layers and its output, 1:1 puts the output on the second GPU; 1:3 also a layer.
     """
     _placed(job, "two-gpus", {"split 1:1": (999, (1.0, 1.0)), "split 1:3": (999, (1.0, 3.0))})
 
 
 def tokenizers(job: Job) -> None:
-    """Texts through upstream's own vocabularies, against the tokens that upstream has for them."""
+    """Compare the tokens of texts with upstream's, for each of upstream's vocabularies."""
     llama.start()
     for texts in sorted(Path(job["vectors"]).glob("*.gguf.inp")):
         vocabulary = texts.with_suffix("")
@@ -285,13 +281,13 @@ def tokenizers(job: Job) -> None:
         if _damaged(job, "tokenizers"):
             rows[0] += " 7"
         wrong = []
-        given = texts.read_bytes().decode().split("\n__ggml_vocab_test__\n")
+        parts = texts.read_bytes().decode().split("\n__ggml_vocab_test__\n")
         with llama.model(vocabulary, 0, vocab_only=True) as loaded:
-            for text, row in zip(given, rows):  # the rows end with an empty one
+            for text, row in zip(parts, rows):  # the last row is empty
                 found = llama.tokenize(loaded, text, special=False)
                 if found != [int(number) for number in row.split()]:
                     wrong.append(f"{text[:60]!r} became {found[:12]}, not {row[:60]}")
-        child.say(tokenized={"file": vocabulary.name, "texts": len(given), "wrong": wrong})
+        child.say(tokenized={"file": vocabulary.name, "texts": len(parts), "wrong": wrong})
 
 
 def _placed(job: Job, name: str, ways: dict[str, tuple[int, tuple[float, ...]]]) -> None:
@@ -307,7 +303,7 @@ def _placed(job: Job, name: str, ways: dict[str, tuple[int, tuple[float, ...]]])
                 layers, split = 999, (1.0, 0.0)
             with llama.model(path, layers, split) as loaded:
                 for batch in BATCHES:
-                    start = _first(tokens, batch)
+                    start = tokens[: child.LENGTHS[batch]]
                     found = _logits(loaded, start, batch, job)
                     _answer(f"{kind}, {way}, batch {batch}", found, wanted[: len(start)])
                 places[f"{kind}, {way}"] = [llama.LOG.offloaded(), llama.LOG.buffers()]
@@ -315,7 +311,7 @@ def _placed(job: Job, name: str, ways: dict[str, tuple[int, tuple[float, ...]]])
 
 
 def _damaged(job: Job, name: str) -> bool:
-    """Whether a test asks for a defect here, to see that it is found."""
+    """Whether the job asks for a defect here, to test that it is noticed."""
     return name in job.get("damaged", ())
 
 

@@ -1,6 +1,6 @@
-"""The NVIDIA driver and its GPUs, as NVML reports them, and whether they can run a wheel.
+"""Reads the NVIDIA driver and its GPUs with NVML, and chooses the GPU that runs a wheel.
 
-Imports nothing of ours and nothing but pynvml, so that it also runs from a bundle.
+Imports only pynvml and the standard library, because it also runs from a bundle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MEMORY_MIB = 1024  # free on the GPU: CUDA itself takes about 600 MiB, the check
 
 
 def read() -> dict[str, Any]:
-    """Driver and devices; an ``error`` in place of them where NVML will not start."""
+    """The driver and its devices, or only an ``error`` if NVML fails."""
     import pynvml
 
     try:
@@ -55,7 +55,7 @@ def read() -> dict[str, Any]:
 
 
 def _names(device: Any) -> dict[str, Any]:
-    """What CUDA_VISIBLE_DEVICES may call a GPU but its number, where NVML says it."""
+    """The UUIDs of a GPU and its MIG instances, with which CUDA_VISIBLE_DEVICES may name them."""
     import pynvml
 
     found: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def _names(device: Any) -> dict[str, Any]:
         found["uuid"] = pynvml.nvmlDeviceGetUUID(device)
         parts = []
         for number in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(device)):
-            with contextlib.suppress(pynvml.NVMLError):  # there are fewer
+            with contextlib.suppress(pynvml.NVMLError):  # there may be fewer
                 part = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(device, number)
                 parts.append(pynvml.nvmlDeviceGetUUID(part))
         found.update({"mig": parts} if parts else {})
@@ -71,16 +71,16 @@ def _names(device: Any) -> dict[str, Any]:
 
 
 def selector(device: dict[str, Any]) -> str:
-    """CUDA_VISIBLE_DEVICES of a process that is to see this GPU and no other (PCI_BUS_ID order)."""
+    """The CUDA_VISIBLE_DEVICES with which a process sees only this GPU (PCI_BUS_ID order)."""
     return str(device.get("visible", device["index"]))
 
 
 def within(devices: Sequence[dict[str, Any]], visible: str) -> list[dict[str, Any]]:
-    """Those of the GPUs that CUDA_VISIBLE_DEVICES leaves visible, each with its word for it.
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves visible, each with its ``visible`` word.
 
-    A number is read as nvidia-smi counts and schedulers write it, in PCI order; a UUID may be
-    shortened (CUDA C++ Programming Guide, "CUDA Environment Variables"). What follows a word that
-    names no GPU does not count, as in CUDA.
+    A number is an index in PCI order, as in nvidia-smi and schedulers; a UUID may be shortened
+    (CUDA C++ Programming Guide, "CUDA Environment Variables"). As in CUDA, words after one that
+    names no GPU are ignored.
     """
     found: list[dict[str, Any]] = []
     for word in (part.strip() for part in visible.split(",")):
@@ -103,7 +103,7 @@ def _is(device: dict[str, Any], word: str) -> bool:
 
 
 def driver_warning(release: str, known: dict[str, str]) -> str:
-    """What to say of a driver release that is among those ``known`` to fail; "" of any other."""
+    """The warning about a driver release that is ``known`` to fail; "" for other releases."""
     if release not in known:
         return ""
     return (
@@ -123,12 +123,12 @@ def choose(
     visible: str | None = None,
     elsewhere: str = f"{ELSEWHERE}, or with --device cpu to test on the CPU only",
 ) -> tuple[dict[str, Any] | None, str, str]:
-    """The GPU to test a wheel on: (device, "", ""), or (None, what is wrong, what fixes it).
+    """The GPU to test a wheel on: (device, "", ""), or (None, what is wrong, how to fix it).
 
-    ``capabilities`` are those of the wheel's machine code, ``driver`` the oldest driver release
-    that runs it, ``asked`` the index the user named, ``visible`` CUDA_VISIBLE_DEVICES where it is
-    set: GPUs that a scheduler or the user has hidden are not used. ``elsewhere`` is what to do
-    where no GPU here will do; else what somebody does who runs a bundle.
+    ``capabilities``: those of the wheel's machine code. ``driver``: the oldest driver release that
+    runs it. ``asked``: the index that the user named. ``visible``: CUDA_VISIBLE_DEVICES if it is
+    set; hidden GPUs are not used. ``elsewhere``: the remedy if no GPU here can run the wheel; the
+    default is the one for a bundle.
     """
     wanted = " or ".join(capabilities)
     if "error" in nvml:
@@ -190,9 +190,9 @@ def second(
     asked: str | None,
     visible: str | None = None,
 ) -> str | None:
-    """What CUDA_VISIBLE_DEVICES calls another GPU that runs the wheel too; None if there is none.
+    """The CUDA_VISIBLE_DEVICES of another GPU that runs the wheel too, or None.
 
-    Nor where the user named the one to use. CUDA shows one MIG instance to a process, never two.
+    It is None if the user named a GPU, and for MIG: CUDA never shows two instances to a process.
     """
     devices = nvml["devices"] if visible is None else within(nvml["devices"], visible)
     others = [

@@ -1,4 +1,4 @@
-"""A GPU's clocks, temperature and memory while something runs on it, through NVML."""
+"""Reads a GPU's clocks, temperature and memory with NVML while something runs on it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 Look = dict[str, Any]
 MIB = 1024 * 1024
 EVERY = 0.02  # seconds between two looks
-# NVML's reasons for a clock below the one asked for (nvmlClocksEventReason…); that the GPU idles,
-# or that its owner set the clock, is none.
+# NVML's reasons for a reduced clock (nvmlClocksEventReason…), without idling and clocks that the
+# owner has set.
 SLOWED = {
     0x04: "power cap",
     0x08: "hardware",
@@ -24,7 +24,7 @@ SLOWED = {
 
 @contextlib.contextmanager
 def watching(index: int | None) -> Iterator[list[Look]]:
-    """Looks at one GPU, from before the first to the end; none where there is no GPU."""
+    """Look at a GPU every 20 ms until the end; the list stays empty without a GPU."""
     looks: list[Look] = []
     if index is None:
         yield looks
@@ -53,7 +53,7 @@ def watching(index: int | None) -> Iterator[list[Look]]:
 
 
 def look(device: object) -> Look:
-    """The GPU at this moment; None is what it would not say."""
+    """The state of the GPU now; a value that NVML does not return is None."""
     import pynvml
 
     def ask(name: str, *words: int) -> Any:
@@ -74,9 +74,9 @@ def look(device: object) -> Look:
 
 
 def summary(looks: Sequence[Look]) -> dict[str, Any]:
-    """All looks in one: of clocks the median and the highest, of the rest the highest.
+    """The summary of all looks: median and highest clocks, and the highest other values.
 
-    ``vram_mib`` is what the used memory grew by since the first look.
+    ``vram_mib`` is the growth of the used memory since the first look.
     """
     if not looks:
         return {}
@@ -84,8 +84,8 @@ def summary(looks: Sequence[Look]) -> dict[str, Any]:
     highest = {name: max(found, default=None) for name, found in seen.items()}
     used = seen["used_mib"]
     reasons = 0
-    for said in seen["reasons"]:
-        reasons |= said
+    for bits in seen["reasons"]:
+        reasons |= bits
     return {
         "sm_mhz": statistics.median(seen["sm_mhz"]) if seen["sm_mhz"] else None,
         "sm_mhz_highest": highest["sm_mhz"],

@@ -1,4 +1,4 @@
-"""Installs a bundle's wheel and NVIDIA's runtime into a venv."""
+"""Installs a bundle's wheel and NVIDIA's CUDA runtime into a venv."""
 
 from __future__ import annotations
 
@@ -14,26 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import bundle_refusals
+import spawn
 
 RUNTIME = ("nvidia-cuda-runtime", "nvidia-cublas")
 
 
-# Windows opens a console for a console program whose parent has none.
-NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
-
-
 def for_this_python(name: str) -> str:
-    """A wheel's name with this Python's tag, where it has another's.
+    """A wheel's name, with the tag of this Python in place of another Python's.
 
-    pip refuses any other. What is in the wheel stays as it is: its libraries are loaded by ctypes
-    and do not depend on Python.
+    pip refuses other tags. The wheel itself does not depend on Python: ctypes loads its libraries.
     """
     tag = f"cp{bundle_refusals.HERE.replace('.', '')}"
     return re.sub(r"-(cp3\d+)-\1-", f"-{tag}-{tag}-", name)
 
 
 def install(folder: Path) -> str:
-    """A fresh venv with the wheel. Returns its Python."""
+    """Make a venv with the bundle's wheels. Returns its Python."""
     venv = folder / "venv"
     _run([sys.executable, "-I", "-m", "venv", str(venv)], "Python could not make a venv.")
     wheels = sorted(map(str, (folder / "bundle" / "wheels").glob("*.whl")))
@@ -53,37 +49,35 @@ def _pip(venv: Path) -> list[str]:
 
 
 def _pip_environment(python: str, command: str) -> dict[str, str]:
-    """An environment in which pip's settings say where packages come from, and nothing else."""
+    """An environment for pip with the user's settings of package sources, and no other settings."""
     import pipconfig
 
-    asked = subprocess.run(
-        [python, *pipconfig.LIST],
-        env={**os.environ, "PYTHONUTF8": "1"},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        creationflags=NO_WINDOW,
-        check=False,
-    )
-    env: dict[str, str] = pipconfig.environment(os.environ, asked.stdout, command)
+    done = _output([python, *pipconfig.LIST], {**os.environ, "PYTHONUTF8": "1"})
+    env: dict[str, str] = pipconfig.environment(os.environ, done.stdout, command)
     return env
 
 
 def without_files() -> dict[str, str]:
-    """This environment, in which pip reads no file; --isolated would leave the machine's own."""
+    """This environment, but pip reads no configuration file (--isolated reads the system's)."""
     return {**os.environ, "PIP_CONFIG_FILE": os.devnull}
 
 
-def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> None:
-    done = subprocess.run(
+def _output(
+    command: list[str], env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command,
         env=env,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
-        creationflags=NO_WINDOW,
+        creationflags=spawn.NO_WINDOW,
         check=False,
     )
+
+
+def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> None:
+    done = _output(command, env)
     if done.returncode:
         bundle_refusals.stop(
             f"{what}\n{(done.stdout + done.stderr)[-800:]}",
@@ -91,23 +85,23 @@ def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> No
         )
 
 
-def _well(command: list[str], env: dict[str, str]) -> bool:
-    done = subprocess.run(
-        command, env=env, capture_output=True, creationflags=NO_WINDOW, check=False
-    )
-    return done.returncode == 0
+def _by_pip(command: list[str], manifest: dict[str, Any], options: argparse.Namespace) -> bool:
+    """Whether a pip command could get NVIDIA's CUDA runtime; --offline does not try it."""
+    if options.offline:
+        return False
+    print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
+    subcommand = "download" if "download" in command else "install"
+    words = [*command, "--retries", "1", "--timeout", "10", *manifest["runtime"]]
+    return _output(words, _pip_environment(command[0], subcommand)).returncode == 0
 
 
 def runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) -> list[str]:
-    """NVIDIA's runtime for the venv: from pip, else from this Python's packages, else a toolkit.
+    """Provide NVIDIA's CUDA runtime: by pip, from this Python's packages, or from a toolkit.
 
-    Returns the folders that it may then be loaded from, beside the venv.
+    Returns the folders outside the venv from which it may be loaded.
     """
-    if not options.offline:
-        print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
-        command = [*_pip(venv), "--retries", "1", "--timeout", "10", *manifest["runtime"]]
-        if _well(command, _pip_environment(python_of(venv), "install")):
-            return []
+    if _by_pip(_pip(venv), manifest, options):
+        return []
     source = _packages()
     if source is None:
         return _toolkits()
@@ -116,7 +110,7 @@ def runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) -
 
 
 def _packages() -> Path | None:
-    """The folder of NVIDIA's runtime in the packages of this Python."""
+    """The folder of NVIDIA's CUDA runtime in this Python's packages; None if it is not there."""
     try:
         for name in RUNTIME:
             importlib.metadata.version(name)
@@ -129,41 +123,37 @@ def _packages() -> Path | None:
 
 
 def _toolkits() -> list[str]:
-    """Where an installed toolkit may be."""
+    """The folders where an installed CUDA toolkit may be."""
     print("NVIDIA's runtime packages are not here, so an installed toolkit must have them.")
     named = [os.environ[n] for n in ("CUDA_PATH", "CUDA_HOME") if n in os.environ]
     return [*named, *map(str, Path("/usr/local").glob("cuda*"))]
 
 
 def link(venv: Path, source: Path) -> None:
-    """Have a venv see NVIDIA's runtime of another Python."""
+    """Link a venv to NVIDIA's CUDA runtime in another Python's packages."""
     target = site_packages(venv) / "nvidia" / "cu13"
     target.parent.mkdir(exist_ok=True)
     try:
         target.symlink_to(source, target_is_directory=True)
-    except OSError:  # Windows lets only some make links
+    except OSError:  # on Windows, only some users may make links
         shutil.copytree(source, target)
 
 
 def site_packages(venv: Path) -> Path:
-    """Where a venv's packages are."""
+    """The folder of a venv's packages."""
     return next(venv.glob("Lib/site-packages"), None) or next(venv.glob("lib/*/site-packages"))
 
 
 def runtime_files(
     packages: Path, manifest: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """NVIDIA's runtime for venvs that are yet to be made, from where ``runtime`` has it."""
+    """The part of a benchmark's job for NVIDIA's CUDA runtime, from the sources of ``runtime``."""
     found: dict[str, Any] = {"runtime": "none", "link": None, "runtime_places": []}
     if not manifest["runtime"]:
         return found
-    if not options.offline:
-        print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
-        words = ["download", "-q", "--retries", "1", "--timeout", "10", "-d", str(packages)]
-        command = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", *words]
-        command += manifest["runtime"]
-        if _well(command, _pip_environment(sys.executable, "download")):
-            return {**found, "runtime": "packages"}
+    command = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "download", "-q"]
+    if _by_pip([*command, "-d", str(packages)], manifest, options):
+        return {**found, "runtime": "packages"}
     source = _packages()
     if source is None:
         return {**found, "runtime": "toolkit", "runtime_places": _toolkits()}

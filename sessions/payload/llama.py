@@ -1,4 +1,4 @@
-"""llama.cpp through the wheel's own low-level bindings, whichever release it is of."""
+"""Calls llama.cpp through the wheel's low-level bindings, which differ from release to release."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}  # enum ggml_type
 
 
 class Refused(Exception):
-    """llama.cpp would not do it: the model, the context or the batch."""
+    """llama.cpp refused a model, a context or a batch."""
 
 
 @dataclass
 class Log:
-    """Everything llama.cpp and ggml said since the last ``clear``."""
+    """The log of llama.cpp and ggml since the last ``clear``."""
 
     lines: list[str] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Forget it."""
+        """Delete all lines."""
         self.lines.clear()
 
-    def tail(self) -> str:
-        """The end, for an error."""
-        return "".join(self.lines)[-600:].strip()
+    def tail(self, size: int = 600) -> str:
+        """The last characters, for an error."""
+        return "".join(self.lines)[-size:].strip()
 
     def devices(self) -> list[tuple[str, str]]:
         """(name, compute capability) of the GPUs that CUDA started with."""
@@ -42,7 +42,7 @@ class Log:
         return re.findall(pattern, "".join(self.lines))
 
     def offloaded(self) -> tuple[int, int] | None:
-        """(layers on the device, layers in all) as the model's loading said."""
+        """(layers on the device, all layers), as printed when the model was loaded."""
         found = re.search(r"offloaded (\d+)/(\d+) layers to GPU", "".join(self.lines))
         return (int(found[1]), int(found[2])) if found else None
 
@@ -57,9 +57,7 @@ class Log:
 
 LOG = Log()
 _ERROR = 4  # enum ggml_log_level
-
-
-# JamePeng's fork has it under ggml's name only.
+# JamePeng's fork has only ggml's name.
 _callback = getattr(llama_cpp, "llama_log_callback", None) or llama_cpp.ggml_log_callback
 
 
@@ -67,30 +65,33 @@ _callback = getattr(llama_cpp, "llama_log_callback", None) or llama_cpp.ggml_log
 def _on_log(level: int, text: bytes, _data: object) -> None:
     line = text.decode("utf-8", "replace")
     LOG.lines.append(line)
-    if level == _ERROR:  # what it says before an abort must outlive this process
+    if level == _ERROR:  # written at once, because the process may abort
         sys.stderr.write(line)
         sys.stderr.flush()
 
 
 def start() -> None:
-    """Take the log, and start the backends."""
+    """Redirect the log to ``LOG`` and start the backends."""
     llama_cpp.llama_log_set(_on_log, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
 
 
 @contextlib.contextmanager
-def model(
-    path: Path, layers: int, split: Sequence[float] = (), *, vocab_only: bool = False
-) -> Iterator[Any]:
-    """A loaded model, ``layers`` of it on the device, or in these shares on several."""
+def model(path: Path, layers: int, split: Sequence[float] = (), **more: Any) -> Iterator[Any]:
+    """A loaded model, with ``layers`` on the device, or divided in these shares among several.
+
+    ``more`` are other fields of its parameters. Raises Refused.
+    """
     params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers, params.vocab_only = layers, vocab_only
-    if split:  # one number for each device that there may be
+    params.n_gpu_layers = layers
+    if split:  # an array with one number per possible device
         shares = (ctypes.c_float * llama_cpp.llama_max_devices())(*split)
         params.tensor_split = shares
+    for name, value in more.items():
+        setattr(params, name, value)
     loaded = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not loaded:
-        raise Refused(f"the model does not load: {LOG.tail()}")
+        raise Refused(f"the model does not load: {LOG.tail(1500)}")
     try:
         yield loaded
     finally:
@@ -101,7 +102,7 @@ def model(
 def context(
     loaded: Any, *, batch: int, flash: bool, kv: str, threads: int, length: int, **more: Any
 ) -> Iterator[Any]:
-    """A context that evaluates ``batch`` tokens at once; ``more`` are other fields of its."""
+    """A context for ``batch`` tokens at once; ``more``: other parameters. Raises Refused."""
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = length
     params.n_batch = params.n_ubatch = batch
@@ -125,30 +126,24 @@ def context(
 def evaluate(
     made: Any, tokens: Sequence[int], batch: int, vocabulary: int
 ) -> npt.NDArray[np.float32]:
-    """Logits of every token (tokens × vocabulary), evaluated ``batch`` at a time."""
+    """Logits of every token (tokens × vocabulary), ``batch`` at a time. Raises Refused."""
     rows = []
     for at in range(0, len(tokens), batch):
         part = tokens[at : at + batch]
-        space = llama_cpp.llama_batch_init(len(part), 0, 1)
-        try:
-            space.n_tokens = len(part)
-            for i, token in enumerate(part):
-                space.token[i], space.pos[i], space.logits[i] = token, at + i, 1
-                space.n_seq_id[i], space.seq_id[i][0] = 1, 0
-            code = llama_cpp.llama_decode(made, space)
-            if code:
-                raise Refused(f"llama_decode returned {code}: {LOG.tail()}")
-            logits = llama_cpp.llama_get_logits(made)
-            shape = (len(part), vocabulary)
-            rows.append(np.ctypeslib.as_array(logits, shape).copy())
-        finally:
-            llama_cpp.llama_batch_free(space)
+        _decode_rows(made, [(token, at + n, 0) for n, token in enumerate(part)])
+        logits = llama_cpp.llama_get_logits(made)
+        rows.append(np.ctypeslib.as_array(logits, (len(part), vocabulary)).copy())
     return np.concatenate(rows)
 
 
 def decode_together(made: Any, texts: Sequence[Sequence[int]]) -> None:
-    """Evaluate several texts in one batch, each a sequence of its own; all tokens are outputs."""
-    rows = [(ids[n], n, number) for number, ids in enumerate(texts) for n in range(len(ids))]
+    """Evaluate several texts in one batch, each as its own sequence. Raises Refused."""
+    rows = [(token, n, number) for number, ids in enumerate(texts) for n, token in enumerate(ids)]
+    _decode_rows(made, rows)
+
+
+def _decode_rows(made: Any, rows: Sequence[tuple[int, int, int]]) -> None:
+    """Evaluate a batch of (token, position, sequence); all tokens are outputs."""
     space = llama_cpp.llama_batch_init(len(rows), 0, 1)
     try:
         space.n_tokens = len(rows)
@@ -163,7 +158,7 @@ def decode_together(made: Any, texts: Sequence[Sequence[int]]) -> None:
 
 
 def tokenize(loaded: Any, text: str, *, special: bool = True) -> list[int]:
-    """The tokens of a text; ``special``: with those that the model puts around it."""
+    """The tokens of a text; with ``special``, also those that the model adds around it."""
     data = text.encode()
     space = (llama_cpp.llama_token * (len(data) + 8))()
     vocabulary = llama_cpp.llama_model_get_vocab(loaded)
@@ -172,7 +167,7 @@ def tokenize(loaded: Any, text: str, *, special: bool = True) -> list[int]:
 
 
 def set_adapter(made: Any, adapter: Any, scale: float) -> None:
-    """Have a context use a LoRA adapter."""
+    """Use a LoRA adapter in a context. Raises Refused."""
     if hasattr(llama_cpp, "llama_set_adapter_lora"):
         code = llama_cpp.llama_set_adapter_lora(made, adapter, scale)
     else:  # newer llama.cpp takes several at once
@@ -183,7 +178,7 @@ def set_adapter(made: Any, adapter: Any, scale: float) -> None:
 
 
 def decode(made: Any, tokens: Sequence[int]) -> None:
-    """Evaluate tokens after those before them, in one batch, to the end; logits of the last."""
+    """Evaluate more tokens in one batch, with logits of the last, and wait. Raises Refused."""
     given = (llama_cpp.llama_token * len(tokens))(*tokens)
     code = llama_cpp.llama_decode(made, llama_cpp.llama_batch_get_one(given, len(tokens)))
     if code:
@@ -197,7 +192,7 @@ def forget(made: Any) -> None:
 
 
 def knows(type_number: int) -> bool:
-    """Whether this release of ggml knows a type, asked of the library itself."""
+    """Whether this release of ggml knows a type, according to its library."""
     name = library("ggml-base").ggml_type_name
     name.argtypes, name.restype = [ctypes.c_int], ctypes.c_char_p
     said = name(type_number)
@@ -205,7 +200,7 @@ def knows(type_number: int) -> bool:
 
 
 def memory(device: int = 0) -> tuple[int, int]:
-    """(free, total) bytes of the device, as CUDA says."""
+    """(free, total) bytes of the device's memory, from CUDA."""
     ask = library("ggml-cuda").ggml_backend_cuda_get_device_memory
     size = ctypes.POINTER(ctypes.c_size_t)
     ask.argtypes, ask.restype = [ctypes.c_int, size, size], None
@@ -215,7 +210,7 @@ def memory(device: int = 0) -> tuple[int, int]:
 
 
 def library(name: str) -> ctypes.CDLL:
-    """One of the wheel's own libraries. Raises Refused where it has none of that name."""
+    """A library of the wheel. Raises Refused if the wheel does not have it."""
     folder = Path(llama_cpp.__file__).parent / "lib"
     names = (f"{name}.dll", f"lib{name}.dll") if sys.platform == "win32" else (f"lib{name}.so",)
     for candidate in names:

@@ -1,9 +1,9 @@
-"""Every operator of ggml by upstream's own test, in a venv that holds the wheel.
+"""Tests every operator of ggml with upstream's test, in a venv that has the wheel.
 
 ``python -I payload --ops JOB REPORT``. The test (test-backend-ops.cpp) is a library that exports
-its ``main``. Each process imports the wheel first, so that the wheel's own loader finds CUDA, and
-then calls that function: the test binds to the libraries that are loaded. A process has one
-operator, or a slice of one; a crash or a hang is a finding that names its case.
+its ``main``. Each process first imports the wheel, whose loader finds CUDA, and then calls that
+function; the test uses the libraries that are already loaded. A process tests one operator or a
+part of its cases; if it crashes or hangs, the report names the case.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ import report_file
 import spawn
 
 Job = dict[str, Any]
-SLICE = 100  # cases of one process: each starts CUDA anew, which takes a second
-SEEDS = (2, 3, 4)  # of the repetitions of a wrong case; the first run has seed 1
-MEMORY_MIB = 1500  # of a GPU for one process: CUDA itself 600, the largest cases some hundred
+SLICE = 100  # cases of one process; starting CUDA takes a second in each
+SEEDS = (2, 3, 4)  # for the repetitions of a wrong case; the first run has seed 1
+MEMORY_MIB = 1500  # GPU memory of one process: CUDA takes 600, the largest cases some hundred
 TIMEOUT = 1800.0  # seconds for one process
-STILL = 300.0  # seconds without an answer; a first case of IQ1_S takes 40 on a slow machine
-CRASHES = 3  # after so many, the rest of a slice is given up
+STILL = 300.0  # seconds without an answer; the first case of IQ1_S takes 40 on a slow machine
+CRASHES = 3  # after so many crashes, the rest of a slice is skipped
 STATE = "state.json"
 COLOR = re.compile(r"\x1b\[[0-9;]*m")
-# What a case says of itself precedes its name: "[MUL_MAT] NMSE = 0.04 > 0.0005   MUL_MAT(…): FAIL"
-ROW = re.compile(r"^(?P<said>.*?) {2}(?P<case>\w+\(.*\)): (?P<status>OK|FAIL|not supported.*?) *$")
+# The error of a case precedes its name: "[MUL_MAT] NMSE = 0.04 > 0.0005   MUL_MAT(…): FAIL"
+ROW = re.compile(r"^(?P<error>.*?) {2}(?P<case>\w+\(.*\)): (?P<status>OK|FAIL|not supported.*?) *$")
 
 
 def main(job_path: Path, report_path: Path) -> None:
-    """Run what is not done yet, and write the report."""
+    """Run the slices that are not done yet, and write the report."""
     spawn.quiet_crashes()
     job: Job = json.loads(job_path.read_text(encoding="utf-8"))
     report_path.write_text(report_file.text(run(job), report_file.OPS), encoding="utf-8")
 
 
 def run(job: Job) -> Job:
-    """The report. What an earlier run of the same job did is taken from its state."""
+    """Run the job, or continue an earlier run from its state. Returns the report."""
     folder = Path(job["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     state = _state(folder, job)
@@ -68,14 +68,15 @@ def run(job: Job) -> Job:
                 done += len(piece["cases"])
                 state["seconds"] = before + time.monotonic() - start
                 _write(folder / STATE, state)
-                progress(done, total, piece["operator"], state["seconds"])
-        except BaseException:  # stopped: the slices that wait are left to the next run
+                left = state["seconds"] * (total - done) / done if done > total / 20 else None
+                spawn.progress(done, total, piece["operator"], left)
+        except BaseException:  # stopped: the next run does the waiting slices
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     report = {
         **job["identity"],
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": spawn.system(),
         "started": state["started"],
         "seconds": round(before + time.monotonic() - start, 1),
         "stops": state["stops"],
@@ -87,7 +88,7 @@ def run(job: Job) -> Job:
 
 
 def at_once(job: Job) -> int:
-    """Processes at once: on a GPU, each has two threads of the reference, and VRAM of its own."""
+    """The number of simultaneous processes; on a GPU, each needs two threads and its own VRAM."""
     cores = job["cores"]
     if job["backend"] == "SCALAR":
         return max(1, int(cores))
@@ -96,7 +97,7 @@ def at_once(job: Job) -> int:
 
 
 def _state(folder: Path, job: Job) -> Job:
-    """What an earlier run of this very job left, or a beginning."""
+    """The state of an earlier run of the same job, or an empty one."""
     same = {name: job[name] for name in ("identity", "backend", "expected", "version", "only")}
     key = hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
     try:
@@ -105,8 +106,8 @@ def _state(folder: Path, job: Job) -> Job:
             return {**state, "stops": state["stops"] + 1}
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {"key": key, "started": started, "seconds": 0.0, "stops": 0, "listing": None, "done": {}}
+    empty: Job = {"key": key, "started": spawn.started(), "seconds": 0.0, "stops": 0}
+    return {**empty, "listing": None, "done": {}}
 
 
 def _write(path: Path, state: Job) -> None:
@@ -115,14 +116,8 @@ def _write(path: Path, state: Job) -> None:
     part.replace(path)
 
 
-def progress(done: int, total: int, now: str, seconds: float) -> None:
-    """One line for whoever started this; ``left`` is an estimate in seconds."""
-    left = seconds * (total - done) / done if done > total / 20 else None
-    print("@" + json.dumps({"done": done, "total": total, "now": now, "left": left}), flush=True)
-
-
 def listed(job: Job) -> Job:
-    """The cases that are tested, as the test itself lists them: [operator, case, count]."""
+    """The cases to test, from the test's own list: [operator, case, count]."""
     words = ["support", "-b", job["backend"], "--output", "csv"]
     output, lines, error = call(job, "listing", words)
     counts: Counter[tuple[str, str]] = Counter()
@@ -142,10 +137,10 @@ def listed(job: Job) -> Job:
 
 
 def plan(job: Job, cases: Iterable[Sequence[Any]]) -> list[Job]:
-    """The slices, the largest first.
+    """The slices, the largest first. A slice has its cases and how often each is in the test.
 
-    Each case is named, and how often it is in the test. Fused operators, which `support` does not
-    list, are asked for by the operator's name, and so are cases that the test's filter cannot name.
+    Fused operators, which `support` does not list, and cases that the test's filter cannot select
+    are selected by the operator's name (``by_name``).
     """
     expected, only = job["expected"], job["only"]
     by_operator: dict[str, list[tuple[str, int]]] = {name: [] for name in expected["cases"]}
@@ -178,7 +173,7 @@ def plan(job: Job, cases: Iterable[Sequence[Any]]) -> list[Job]:
 
 
 def slice_of(job: Job, piece: Job) -> Job:
-    """The answers of one slice: what each case said, and what went wrong with the process."""
+    """Run one slice. Returns the results of its cases and the errors of its processes."""
     begun = time.monotonic()
     left = [case for case, _ in piece["cases"]]
     answers: list[tuple[str, str, str]] = []
@@ -204,8 +199,8 @@ def slice_of(job: Job, piece: Job) -> Job:
         "counts": dict(Counter(status for _, status, _ in answers)),
         "answered": dict(Counter(case for case, _, _ in answers)),
         "wrong": [
-            {"case": case, "narrowed": piece["narrowed"], "tries": [said, *tries.get(case, [])]}
-            for case, status, said in answers
+            {"case": case, "narrowed": piece["narrowed"], "tries": [error, *tries.get(case, [])]}
+            for case, status, error in answers
             if status == "wrong"
         ],
         "problems": problems,
@@ -215,14 +210,14 @@ def slice_of(job: Job, piece: Job) -> Job:
 
 
 def again(job: Job, piece: Job, answers: Iterable[tuple[str, str, str]]) -> dict[str, list[str]]:
-    """What wrong cases near their bound say with three other seeds: case -> one text each."""
+    """Repeat wrong cases near their bound with three other seeds: case -> one error each."""
     near = [
-        case for case, status, said in answers if status == "wrong" and ops_checks.near_bound(said)
+        case for case, status, text in answers if status == "wrong" and ops_checks.near_bound(text)
     ]
     found: dict[str, list[str]] = {case: [] for case in near}
     for seed in SEEDS if near else ():
         rows, _, error = ask(job, piece, f"{piece['key']}-seed{seed}", near, seed)
-        texts = {case: said if status == "wrong" else "" for case, status, said in rows}
+        texts = {case: text if status == "wrong" else "" for case, status, text in rows}
         for case in near:
             found[case].append(texts.get(case, error or "not answered"))
     return found
@@ -231,7 +226,7 @@ def again(job: Job, piece: Job, answers: Iterable[tuple[str, str, str]]) -> dict
 def ask(
     job: Job, piece: Job, name: str, cases: Sequence[str], seed: int
 ) -> tuple[list[tuple[str, str, str]], Job, str | None]:
-    """Have one process answer some cases: (case, right or wrong or unsupported, what it said)."""
+    """Test some cases in one process: (case, right or wrong or unsupported, error)."""
     words = ["test", "-b", job["backend"], "-o", ",".join(cases)]
     limit = job["expected"]["limit"] if piece["narrowed"] else None
     output, lines, error = call(job, name, words, seed, limit)
@@ -239,65 +234,57 @@ def ask(
 
 
 def rows_of(output: str) -> list[tuple[str, str, str]]:
-    """The answers in what the test printed."""
-    found, said = [], ""
+    """The results in the output of the test. An error may be on the line before its case."""
+    found, before = [], ""
     for line in COLOR.sub("", output).splitlines():
         row = ROW.match(line)
         if row is None:
-            said = line.strip()
+            before = line.strip()
             continue
         kind = {"OK": "right", "FAIL": "wrong"}.get(row["status"], "unsupported")
-        text = (row["said"].strip() or said)[:200] if kind == "wrong" else ""
+        text = (row["error"].strip() or before)[:200] if kind == "wrong" else ""
         found.append((row["case"], kind, text))
-        said = ""
+        before = ""
     return found
 
 
 def call(
     job: Job, name: str, words: Sequence[str], seed: int = 1, limit: float | None = None
 ) -> tuple[str, Job, str | None]:
-    """Run the test in a process: its output, what the process said besides, and how it failed.
+    """Run the test in a process. Returns its output, the values of its JSON lines, and an error.
 
-    The test ends with 1 if a case is wrong, which is an answer.
+    The test ends with 1 if a case is wrong, which is not an error.
     """
     path = Path(job["folder"]) / f"{name}.json"
-    told = {
-        "work": "ops",
-        "library": job["library"],
-        "reference": job.get("reference"),
-        "words": list(words),
-    }
-    path.write_text(json.dumps(told), encoding="utf-8")
+    paths = {"library": job["library"], "reference": job.get("reference")}
+    path.write_text(json.dumps({"work": "ops", **paths, "words": list(words)}), encoding="utf-8")
     environment = {
+        **spawn.NATIVE_ONLY,
         "CUDA_CACHE_PATH": str(Path(job["folder"]) / "jit-cache"),
-        "CUDA_DISABLE_PTX_JIT": "1",
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": job["visible"],
         "OMP_WAIT_POLICY": "PASSIVE",  # several processes share the cores
         "BLACKWHEEL_SEED": str(seed),
         **({"BLACKWHEEL_LIMIT": str(limit)} if limit is not None else {}),
     }
     limits = job.get("timeout", TIMEOUT), job.get("still", STILL)
-    said, error = spawn.spawn(sys.executable, path, environment, *limits)
+    parts, error = spawn.spawn(sys.executable, path, environment, *limits)
     output = path.with_suffix(".out").read_bytes().decode("utf-8", "replace")
-    lines: Job = {}
-    for line in said:
-        lines.update(line)
+    lines = spawn.merged(parts)
     if error is None and lines.get("ended") not in (0, 1):
         error = f"the test ended with {lines.get('ended')}"
     return output, lines, error
 
 
 def child(job: Job) -> None:
-    """In the process of its own: import the wheel, call the test, name the libraries it used.
+    """In the child: import the wheel, call the test, and print the libraries that were used.
 
-    The reference is named to the test only: the wheel's own loader would register it as well, and
-    the test answers for every device of that name.
+    GGML_BACKEND_PATH is set after the import: otherwise the wheel's loader would register the
+    reference too, and the test runs every device of that name.
     """
     import llama
     import llama_cpp
 
-    llama_cpp.llama_backend_init()  # a wheel may load ggml's CUDA module as late as this
+    llama_cpp.llama_backend_init()  # some wheels load ggml's CUDA module only here
     if job["reference"]:
         os.environ["GGML_BACKEND_PATH"] = job["reference"]
     words = [b"test-backend-ops", *(word.encode() for word in job["words"])]
@@ -305,17 +292,17 @@ def child(job: Job) -> None:
     ended = test(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None))
     site = Path(llama_cpp.__file__).resolve().parents[1]
     loaded = [Path(path) for path in llama.loaded_libraries() if "ggml" in Path(path).name]
-    # Of the wheel's own, the path in the wheel: the report goes with a release.
+    # For libraries of the wheel, the path in the wheel, because a release contains the report.
     libraries = [
         path.relative_to(site).as_posix() if path.is_relative_to(site) else str(path)
         for path in loaded
     ]
     print("\n@" + json.dumps({"ended": ended, "libraries": libraries}), flush=True)
-    os._exit(0)  # what libraries do at an exit is nothing of the operators
+    os._exit(0)  # a failure of a library at exit does not concern the operators
 
 
 def summary(listing: Job, answers: Iterable[tuple[Job, Job]]) -> Job:
-    """All slices in one: figures per operator, every wrong case, every problem."""
+    """The summary of all slices: numbers per operator, every wrong case, every problem."""
     operators: dict[str, Job] = {}
     for operator, _, count in listing["cases"]:
         operators.setdefault(operator, _none())["listed"] += count

@@ -1,4 +1,4 @@
-"""Whether what upstream's operator test found holds: pure, the same there and here.
+"""Checks the results of upstream's operator test; pure, used in a bundle and in the checkout.
 
 ``expected`` is the release's row of the table (data/knowledge/ops.toml) for one kind of backend:
 ``cases`` and ``unsupported`` per operator, ``tested`` (whether the latter is known), ``sample``
@@ -15,34 +15,36 @@ from typing import Any
 
 _ERROR = re.compile(r"(?:NMSE|ERR|MAA) = ([0-9.]+) > ([0-9.]+)")
 _REPORT = "open an issue in the repository of blackwheel, with the report file"
-# Of 200 operators, the first lines say what is wrong.
-SHOWN = 12
+SHOWN = 12  # lines of evidence
 
 
 def is_tested(operator: str, case: str, sample: Mapping[str, Any]) -> bool:
-    """Whether a case is tested: of some operators, one of each ``share`` of them."""
+    """Whether a case is tested: for operators in the sample, one case of each ``share``."""
     whole = operator not in sample["operators"]
     return whole or zlib.crc32(case.encode()) % int(sample["share"]) == 0
 
 
-def near_bound(said: str) -> bool:
-    """Whether a wrong case is off by no more than twice its bound: NaN and others never are."""
-    found = _ERROR.search(said)
+def near_bound(error: str) -> bool:
+    """Whether the error of a case is at most twice its bound; False for NaN and other errors."""
+    found = _ERROR.search(error)
     return found is not None and 0 < float(found[1]) <= 2 * float(found[2])
 
 
 def marginal(tries: Sequence[str]) -> bool:
-    """Whether a case was wrong by chance: near its bound each time it was wrong, and once right.
+    """Whether a case was wrong by chance: right once, and else always near its bound.
 
-    ``tries`` has what it said with each seed, the first of them wrong; "" is right.
+    ``tries`` has the error with each seed, "" if it was right; the first try was wrong.
     """
-    return "" in tries[1:] and all(near_bound(said) for said in tries if said)
+    return "" in tries[1:] and all(near_bound(error) for error in tries if error)
 
 
 def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[str, str]]:
     """Every check of a report, as dictionaries of id, status, summary, evidence, remedy."""
     wrong = list(report["wrong"])
-    known = {row["case"]: [w for w in wrong if _is(w["case"], row)] for row in expected["known"]}
+    known = {
+        row["case"]: [w for w in wrong if w["case"].startswith(row["case"])]
+        for row in expected["known"]
+    }
     taken = [case for rows in known.values() for case in rows]
     rest = [case for case in wrong if case not in taken]
     by_chance = [case for case in rest if marginal(case["tries"])]
@@ -53,7 +55,7 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
     more, fewer = _support(operators, expected)
     refused = sum(row["unsupported"] for row in operators.values())
     answered = right + refused + sum(row["wrong"] for row in operators.values())
-    by_chance_notes = [f"marginal, right with another seed: {_told(c)}" for c in by_chance]
+    by_chance_notes = [f"marginal, right with another seed: {_shown(c)}" for c in by_chance]
     return [
         _check(
             "libraries",
@@ -88,7 +90,7 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
         ),
         _check(
             "right",
-            map(_told, plain),
+            map(_shown, plain),
             ok=f"{right} results agree with the reference",
             fail=f"wrong cases: {len(plain)}",
             remedy="do not use this wheel on this device; " + _REPORT,
@@ -96,7 +98,7 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
         ),
         _check(
             "narrowed",
-            [*map(_told, narrow), *_narrowed(report["narrowed"], expected)],
+            [*map(_shown, narrow), *_narrowed(report["narrowed"], expected)],
             ok=f"{len(expected['narrow'])} activations agree with inputs within "
             f"±{expected['limit']:g} too",
             fail="activations differ, or were not tested, with inputs of a narrow range",
@@ -134,26 +136,22 @@ def _check(
 ) -> dict[str, str]:
     lines, notes = list(problems), list(notes)
     shown = lines[:SHOWN] + ([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])
-    said = [f"note: {note}" for note in notes[:SHOWN]]
-    made = {"id": id_, "status": "fail" if lines else "ok", "evidence": "\n".join([*shown, *said])}
     return {
-        **made,
+        "id": id_,
+        "status": "fail" if lines else "ok",
+        "evidence": "\n".join([*shown, *(f"note: {note}" for note in notes[:SHOWN])]),
         "summary": f"{id_}: {fail if lines else ok}",
         "remedy": remedy if lines else "",
     }
 
 
-def _told(case: Mapping[str, Any]) -> str:
-    said = "; ".join(text or "right" for text in case["tries"])
-    return f"{case['case']}{' (narrowed)' if case['narrowed'] else ''}: {said}"
-
-
-def _is(case: str, row: Mapping[str, Any]) -> bool:
-    return case.startswith(row["case"])
+def _shown(case: Mapping[str, Any]) -> str:
+    tries = "; ".join(error or "right" for error in case["tries"])
+    return f"{case['case']}{' (narrowed)' if case['narrowed'] else ''}: {tries}"
 
 
 def _libraries(paths: Sequence[str], needed: str) -> list[str]:
-    """Which libraries of ggml are not the wheel's (``llama_cpp/lib/…``), or missing there."""
+    """The libraries of ggml that are not the wheel's (``llama_cpp/lib/…``), or are missing."""
     own = [path for path in paths if re.fullmatch(r"llama_cpp/lib/[^/]+", path)]
     problems = [f"not a library of the wheel: {path}" for path in paths if path not in own]
     if not any(needed in path for path in own):
@@ -166,7 +164,7 @@ def _answered(row: Mapping[str, Any]) -> int:
 
 
 def _counts(operators: Mapping[str, Any], cases: Mapping[str, int]) -> list[str]:
-    """How the operators differ from the table's: not listed, not answered, unknown, too many."""
+    """How the operators differ from the table: unknown, without results, or too many cases."""
     found = [f"{name}: not in the table of this release" for name in operators.keys() - cases]
     for name, count in cases.items():
         row = operators.get(name)
@@ -180,7 +178,7 @@ def _counts(operators: Mapping[str, Any], cases: Mapping[str, int]) -> list[str]
 
 
 def _unnamed(report: Mapping[str, Any]) -> list[str]:
-    """Wrong answers that are counted, and of which no case is named; or the other way round."""
+    """The difference between the number of wrong results and the number of named wrong cases."""
     found = []
     for rows, flag in ((report["operators"], False), (report["narrowed"], True)):
         counted = sum(row["wrong"] for row in rows.values())

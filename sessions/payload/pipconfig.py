@@ -1,9 +1,9 @@
-"""Of the user's settings of pip, those of where packages come from; none of where or how they go.
+"""Selects the user's pip settings that say where packages come from, for example index-url.
 
-A ``target`` or ``user`` in an environment or a pip.conf would install beside the venv that is
-meant, and an empty value in the environment does not undo what a file sets. So pip itself lists
-the settings of its files (``pip config list``), what may count of them is passed on in the
-environment, and pip then reads no file. Imports nothing of ours: it also runs from a bundle.
+Other settings are dropped: ``target`` or ``user`` would install outside the intended venv. An empty
+variable does not undo a setting of a pip.conf. So ``pip config list`` prints the settings of all
+files, the allowed ones are passed on as environment variables, and pip then reads no file.
+Standard library only, because it also runs from a bundle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 
-# pip's long options (https://pip.pypa.io/en/stable/cli/pip/), as its files and PIP_* name them.
+# Long options of pip (https://pip.pypa.io/en/stable/cli/pip/), as in its files and in PIP_*.
 HONOURED = frozenset(
     {
         "index-url", "pypi-url", "extra-index-url", "no-index", "find-links", "trusted-host",
@@ -22,22 +22,22 @@ HONOURED = frozenset(
         "use-feature", "use-deprecated",
     }
 )  # fmt: skip
-# Of the last two, what is about certificates.
+# The values of the last two that are about certificates.
 _FEATURES = frozenset({"truststore", "legacy-certs"})
 LIST = ("-I", "-m", "pip", "--disable-pip-version-check", "config", "list")
 
 
 def passed(env: Mapping[str, str]) -> dict[str, str]:
-    """The ``PIP_*`` of an environment that count, and which file pip is to read."""
+    """The allowed ``PIP_*`` variables of an environment, with PIP_CONFIG_FILE."""
     found = {_option(n[4:]): v for n, v in env.items() if n.upper().startswith("PIP_")}
     file = {"PIP_CONFIG_FILE": found["config-file"]} if "config-file" in found else {}
     return {**_variables(found), **file}
 
 
 def environment(env: Mapping[str, str], listed: str, command: str) -> dict[str, str]:
-    """An environment for ``pip COMMAND``, in which what pip's files and ``env`` say of it is all.
+    """The environment for ``pip COMMAND``, with the allowed settings of pip's files and of ``env``.
 
-    ``listed`` is the output of ``pip config list``, asked in this very environment.
+    ``listed`` is the output of ``pip config list`` in the same environment.
     """
     rows = list(_rows(listed))
     files = {name: v for part in ("global", command) for at, name, v in rows if at == part}
@@ -61,7 +61,7 @@ def _variables(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _rows(listed: str) -> Iterator[tuple[str, str, str]]:
-    """Section, option and value of each line: ``global.index-url='https://…'``."""
+    """Section, option and value of each line, for example ``global.index-url='https://…'``."""
     for line in listed.splitlines():
         row = re.fullmatch(r"([a-z]+)\.([\w-]+)=('.*'|\".*\")", line)
         if row:

@@ -1,6 +1,6 @@
-"""A report that shows whether it was changed: its own digest goes with it. Standard library only.
+"""The format of a report file, which contains its own digest. Standard library only.
 
-The digest finds damage. Against forgery, bundle and report are signed with an SSH key.
+The digest finds damage. Against forgery, sign bundle and report with an SSH key.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ def digest(report: dict[str, Any]) -> str:
 
 
 def read(text: str, kind: str = KIND) -> dict[str, Any]:
-    """The report in a file's text. Raises ValueError that says why it is not one.
+    """The report in a file's text. Raises ValueError if it is not a report of this kind.
 
-    Refused are also texts that two readers could read differently: a name that an object has
-    twice, half a character (a lone surrogate), and values nested too deeply for this Python.
+    It also refuses what two readers could read differently: the same name twice in an object, a
+    lone surrogate, and values that are nested too deeply for this Python.
     """
     try:
         record = json.loads(text, object_pairs_hook=_once)
@@ -50,7 +50,7 @@ def read(text: str, kind: str = KIND) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON in which each name is there once."""
+    """A JSON object. Raises ValueError if a name occurs twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]

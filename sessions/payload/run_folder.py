@@ -1,4 +1,4 @@
-"""The folder that one run works in, beside its report: locked, and written whole."""
+"""The working folder of a run, beside its report, with a lock; atomic writing of files."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ from typing import IO
 
 import bundle_refusals
 
-STATE = "state.json"  # of a benchmark, in its folder: what was measured so far (bench.py)
-
-
+STATE = "state.json"  # the results so far (bench.py, ops.py)
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
 
 
 @contextlib.contextmanager
 def folder(report: Path, *, kept: bool) -> Iterator[Path]:
-    """The folder to work in, beside the report: what a run that is killed left goes with the next.
+    """The working folder beside the report. The next run deletes what a killed run left there.
 
-    ``kept``: a benchmark goes on from what its last run measured.
+    With ``kept``, it is not deleted, because the run continues from it. Exits if it is in use.
     """
     folder = report.resolve().with_suffix(".unfinished")
     try:
@@ -34,19 +32,19 @@ def folder(report: Path, *, kept: bool) -> Iterator[Path]:
             f"{folder} cannot be made: {error}", "name a report in a folder of yours: --report"
         )
     with lock:
-        # Its last owner may have deleted it just now.
+        # Its last owner may have deleted it meanwhile.
         if not _locked(lock) or not (folder / "lock").exists():
             remedy = "wait until it ends, or name another report: --report FILE"
             bundle_refusals.stop(f"Another run is using {folder}.", remedy)
         if not kept:
             _empty(folder)
-        shutil.rmtree(folder / "bundle", ignore_errors=True)  # it may be another one's
+        shutil.rmtree(folder / "bundle", ignore_errors=True)  # perhaps of another bundle
         try:
             yield folder
         finally:
             if not (folder / "run" / STATE).exists():
                 _empty(folder)
-                if sys.platform == "win32":  # which deletes no file that is open
+                if sys.platform == "win32":  # an open file cannot be deleted there
                     lock.close()
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -60,7 +58,7 @@ def _empty(folder: Path) -> None:
 
 
 def _locked(file: IO[bytes]) -> bool:
-    """Lock an open file for this process; whether no other one has it."""
+    """Lock an open file for this process. Returns False if another process has locked it."""
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -79,9 +77,9 @@ def _locked(file: IO[bytes]) -> bool:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole, or leave it as it was.
+    """Write a file completely, or leave it unchanged.
 
-    On Windows a virus scanner may have the new file open for a moment, which then cannot be moved.
+    On Windows, a virus scanner may have the new file open for a moment; then it cannot be moved.
     """
     part = path.with_name(path.name + ".part")
     try:

@@ -1,6 +1,6 @@
-"""Judgement of what the children found. Pure; standard library only.
+"""Checks the results of the child processes. Pure; standard library only.
 
-A check is {"id", "status", "summary", "evidence", "remedy"}; one that lacks what it needs fails.
+A check is {"id", "status", "summary", "evidence", "remedy"}. It fails if its input is missing.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 Job = dict[str, Any]
-LEAK_MIB = 32  # less than twenty times the model
+LEAK_MIB = 32  # 20 loads of a model that leaks lose more
 BOUNDS: Job = json.loads(Path(__file__).with_name("bounds.json").read_text(encoding="utf-8"))
 EXACT = tuple(BOUNDS["exact"])  # types whose tokens must be those of the reference
 REPORT = "open an issue in the repository of blackwheel, with the report file"
 
 
 def evaluate(job: Job, found: Job) -> list[Job]:
-    """Every check, in the order in which people should read them."""
+    """Every check, in the order in which they are shown."""
     on_gpu = job["layers"] != 0 or bool(job.get("plant"))
     found = {name: _whole(name, part) for name, part in found.items()}
     checks = [device(job, found["device"], on_gpu)]
@@ -37,7 +37,7 @@ def evaluate(job: Job, found: Job) -> list[Job]:
 
 
 def check(id_: str, problems: list[str], ok: str, fail: str, remedy: str) -> Job:
-    """One check, which holds where there are no problems."""
+    """One check, which is ok if there are no problems. Eight problems are shown."""
     if not problems:
         return {"id": id_, "status": "ok", "summary": f"{id_}: {ok}", "evidence": "", "remedy": ""}
     shown = problems[:8] + ([f"… and {len(problems) - 8} more"] if len(problems) > 8 else [])
@@ -45,24 +45,25 @@ def check(id_: str, problems: list[str], ok: str, fail: str, remedy: str) -> Job
     return {"id": id_, "status": "fail", "summary": summary, "evidence": evidence, "remedy": remedy}
 
 
-# What a child says last, by what it does.
+# The last value that a child prints, by its work.
 _LAST = {"device": "import_seconds", "offload": "free_after_last", "api": "embedding"}
 
 
 def _whole(name: str, part: Any) -> Any:
-    """A part as it is; with an error if its child ended well and did not say all."""
+    """A part; with an error if its child succeeded but did not print everything."""
     if name in _LAST and not part.get("error") and _LAST[name] not in part:
         return {**part, "error": "it ended without an error, but did not return all results"}
     return part
 
 
-def _crash(part: Job) -> list[str]:
+def crash(part: Job) -> list[str]:
+    """The error of a child as a list; [] if it succeeded."""
     return [part["error"]] if part.get("error") else []
 
 
 def device(job: Job, part: Job, on_gpu: bool) -> Job:
-    """The wheel imports, is the one meant, and sees a GPU of its architecture."""
-    problems = _crash(part)
+    """The wheel is imported, has the right version, and sees a GPU of its architecture."""
+    problems = crash(part)
     if not problems and on_gpu:
         seen = part.get("devices", [])
         if not part.get("offload"):
@@ -92,7 +93,7 @@ def device(job: Job, part: Job, on_gpu: bool) -> Job:
 
 
 def native(found: Job) -> Job:
-    """No kernel was compiled by the driver: none may be, and its cache stayed empty."""
+    """The driver compiled no kernel: it was forbidden, and its cache is empty."""
     problems = (
         [f"{found['jit_files']} files in the driver's compile cache"] if found["jit_files"] else []
     )
@@ -101,7 +102,7 @@ def native(found: Job) -> Job:
     problems += [
         f"{name}: {why}"
         for name in ("offload", "api", "times")
-        for why in _crash(found[name])
+        for why in crash(found[name])
         if re.search(r"PTX|kernel image|JIT|not compiled with any CUDA arch|no device code", why)
     ]
     return check(
@@ -114,7 +115,7 @@ def native(found: Job) -> Job:
 
 
 def libraries(job: Job, part: Job) -> Job:
-    """Each CUDA library is loaded once: the runtime from a known place, the rest from the wheel."""
+    """Each CUDA library is loaded once: the runtime from a known place, others from the wheel."""
     places = [job["venv"], *job.get("runtime_places", [])]
     named: dict[str, list[str]] = {}
     for path in part["libraries"]:
@@ -146,8 +147,8 @@ def _within(path: str, places: list[str]) -> bool:
 
 
 def offload(part: Job) -> Job:
-    """All layers on the device, by the load log, the buffers, and the memory that was taken."""
-    problems = _crash(part)
+    """All layers are on the device, according to the log, the buffers and the memory in use."""
+    problems = crash(part)
     if not problems:
         layers, total = part["offloaded"] or (0, 0)
         if not layers or layers != total:
@@ -171,8 +172,8 @@ def offload(part: Job) -> Job:
 
 
 def memory(part: Job) -> Job:
-    """What a model took is given back, load after load."""
-    problems = _crash(part)
+    """A model's memory is freed after each load."""
+    problems = crash(part)
     lost = 0.0
     if not problems:
         lost = (part["free_after_first"] - part["free_after_last"]) / 2**20
@@ -188,7 +189,7 @@ def memory(part: Job) -> Job:
 
 
 def results(found: Job) -> Iterator[Job]:
-    """Every case of every type."""
+    """All cases of all types."""
     for part in found["answers"].values():
         yield from part["results"]
 
@@ -202,7 +203,7 @@ def bound(job: Job, case: Job) -> float:
 
 
 def cases(job: Job, found: Job) -> list[Job]:
-    """Every case with its bound: the table of checks."""
+    """All cases with their bounds, for the report."""
     if "answers" not in found:
         return []
     return [
@@ -218,7 +219,7 @@ def _name(case: Job) -> str:
 
 
 def known_answers(job: Job, found: Job) -> Job:
-    """Logits of each case against the float64 oracle."""
+    """The logits of each case are close to the float64 reference."""
     problems, worst, count = [], (0.0, ""), 0
     for case in results(found):
         count += 1
@@ -247,14 +248,14 @@ def known_answers(job: Job, found: Job) -> Job:
 
 
 def modules(job: Job, found: Job) -> Job:
-    """Each of the wheel's modules for the CPU that can run here computes the known answers."""
+    """Each CPU module of the wheel that can run here computes the known answers."""
     scores = found["device"].get("modules")
     ran = found.get("modules", {})
     problems = []
     for name, parts in ran.items():
         for part in parts:
             what = f"{name}, {part['type']}"
-            problems += [f"{what}: {why}" for why in _crash(part)]
+            problems += [f"{what}: {why}" for why in crash(part)]
             if not part.get("error") and part.get("chosen") != name:
                 problems.append(f"{what}: {part.get('chosen')} was used")
             done = [case for case in part["results"] if "nmse" in case]
@@ -291,26 +292,26 @@ def modules(job: Job, found: Job) -> Job:
 
 
 def tokens(found: Job) -> Job:
-    """For the types that lose nothing, the best token is the oracle's wherever it is clear."""
-    problems, judged = [], 0
+    """For exact types, the best token is the reference's, wherever it is clearly the best."""
+    problems, compared = [], 0
     for case in results(found):
         if case["type"] in EXACT and case.get("kv") == "f16" and "nmse" in case:
-            judged += case["tokens"]
+            compared += case["tokens"]
             if case["equal"] != case["tokens"]:
                 problems.append(f"{_name(case)}: {case['equal']} of {case['tokens']}")
-    if not judged:
+    if not compared:
         problems.append("no token was compared")
     return check(
         "greedy-tokens",
         problems,
-        f"{judged} of {judged} are those of the reference ({', '.join(EXACT)})",
+        f"{compared} of {compared} are those of the reference ({', '.join(EXACT)})",
         "tokens differ from those of the reference",
         "do not use this wheel on this machine; " + REPORT,
     )
 
 
 def repeats(found: Job) -> Job:
-    """The same evaluation gives the same bits again."""
+    """The same evaluation gives the same bits."""
     done = [case for case in results(found) if "repeats" in case]
     problems = [_name(case) for case in done if not case["repeats"]]
     if not done:
@@ -325,7 +326,7 @@ def repeats(found: Job) -> Job:
 
 
 def types(job: Job, found: Job, on_gpu: bool) -> Job:
-    """Every GGML type that this release should know was tried."""
+    """Every GGML type that this release should know was tested."""
     unknown = [name for name, part in found["answers"].items() if part.get("unknown")]
     tried = sorted({case["type"] for case in results(found)})
     problems = [f"{name}: not known to the wheel" for name in unknown if name in job["needed"]]
@@ -347,7 +348,7 @@ def types(job: Job, found: Job, on_gpu: bool) -> Job:
 
 
 def on_host(part: Job) -> bool:
-    """Whether more of a model is in host memory than its token embedding (1 MiB)."""
+    """Whether more of a model than its token embedding (1 MiB) is in host memory."""
     buffers = part.get("buffers") or {}
     host = [float(size) for name, size in buffers.items() if re.match(r"CPU\S* model", name)]
     return sum(host) > 1.5
@@ -356,10 +357,10 @@ def on_host(part: Job) -> bool:
 def api(part: Job) -> Iterator[Job]:
     """The package's own interface."""
     remedy = "do not use this wheel on this machine; " + REPORT
-    crash = _crash(part)
+    errors = crash(part)
 
     def one(id_: str, holds: bool, ok: str, fail: str) -> Job:
-        return check(id_, crash or ([] if holds else [fail]), ok, "the result is wrong", remedy)
+        return check(id_, errors or ([] if holds else [fail]), ok, "the result is wrong", remedy)
 
     said = part.get("chat")
     allowed = f"a chat answered {said!r}, as the grammar allows"
@@ -386,8 +387,8 @@ def api(part: Job) -> Iterator[Job]:
 
 
 def real(job: Job, part: Job) -> Job:
-    """A real model knows the facts it is asked for."""
-    problems = _crash(part)
+    """A real model answers questions about facts."""
+    problems = crash(part)
     answers = part.get("answers", [])
     for answer in answers:
         if answer["fact"].lower() not in answer["answer"].lower():

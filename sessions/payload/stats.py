@@ -1,7 +1,7 @@
-"""What series of measurements say: medians, ratios, and how sure they are.
+"""Statistics of a benchmark: medians, ratios and their confidence intervals; its tables.
 
-Pure, but for what describes a job's files. Imports the standard library only, so that a bundle can
-show its table too.
+Pure, except for the functions that describe a job's files. Standard library only, because a bundle
+uses it too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 Report = dict[str, Any]
 
-# What is measured: its name for people, its unit, and whether less or more of it is better.
+# Metric -> its name for people, its unit, and whether less or more is better.
 METRICS: dict[str, tuple[str, str, str]] = {
     "wheel_bytes": ("wheel size", "B", "less"),
     "installed_bytes": ("installed size", "B", "less"),
@@ -41,17 +41,18 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "real_generation_per_second": ("real: generation", "tokens/s", "more"),
     "real_vram_mib": ("real: peak VRAM", "MiB", "less"),
 }
-CONFIDENCE = 0.99  # a dozen intervals are read at once: at 0.95 one of two equal wheels would lie
-ENOUGH = 8  # values: all on one side of 1 have a chance of 2 ** (1 - 8) by luck, under 1%
-NOTHING = 1e-3  # of a size; pip notes where a wheel lay, and some paths are longer
+# A table has a dozen intervals; at 0.95, half of the tables of equal wheels would have an error.
+CONFIDENCE = 0.99
+ENOUGH = 8  # values; by chance, all are on one side of 1 with a probability of 2 ** (1 - 8) < 1%
+NOTHING = 1e-3  # a relative difference of sizes; pip records the path of a wheel, which varies
 COLUMNS = ("", "this", "other", "ratio", f"{CONFIDENCE:.0%}", "this is")
 
 
 def wheels(target: str, paths: Sequence[Path], modules: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Wheels as a job has them, the one of the target first; the others go by their folders.
+    """The wheels of a job: the target's first; the labels of the others are their folders.
 
-    After the first comes the same wheel with each of these modules for the CPU. Raises ValueError
-    for one that it does not have.
+    The first is followed by the same wheel with each of these CPU modules. Raises ValueError if it
+    does not have a module.
     """
     found: list[dict[str, Any]] = []
     for path in paths:
@@ -69,14 +70,14 @@ def wheels(target: str, paths: Sequence[Path], modules: Sequence[str] = ()) -> l
 
 
 def cpu_modules(wheel: Path) -> list[str]:
-    """The names of ggml's modules for the CPU in a wheel: "haswell", "x64" …."""
+    """The names of ggml's CPU modules in a wheel: "haswell", "x64" …."""
     with zipfile.ZipFile(wheel) as archive:
         names = [re.search(r"/(?:lib)?ggml-cpu-(\w+)\.(?:so|dll)$", n) for n in archive.namelist()]
     return sorted(name[1] for name in names if name)
 
 
 def model(path: Path | None) -> dict[str, Any] | None:
-    """The real model as a job has it: which one it is, whatever its name."""
+    """The real model in a job, with its digest, so that its name does not matter."""
     if path is None:
         return None
     size = path.stat().st_size
@@ -84,7 +85,7 @@ def model(path: Path | None) -> dict[str, Any] | None:
 
 
 def code() -> str:
-    """Which program measures: values of two programs are no series."""
+    """The digest of the measuring program: values of two programs must not be mixed."""
     files = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
 
@@ -99,7 +100,7 @@ def digest(path: Path) -> str:
 
 
 def checked(metric: str, values: Sequence[float]) -> list[float]:
-    """A series that can be judged. Raises ValueError: empty, or not positive numbers only."""
+    """A series of values. Raises ValueError if it is empty or has other than positive numbers."""
     if metric not in METRICS:
         raise ValueError(f"{metric} is nothing that is measured")
     found = [float(value) for value in values]
@@ -111,10 +112,10 @@ def checked(metric: str, values: Sequence[float]) -> list[float]:
 
 
 def ratio(metric: str, one: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
-    """The median of the rounds' ratios, one's value over the other's, and its interval.
+    """The median of the ratios (one / other) of all rounds, and its confidence interval.
 
-    Both were measured in turn, so a round's two values share what else went on in the machine.
-    Raises ValueError where rounds differ.
+    Both are measured in each round, so the load of the machine is the same for both values.
+    Raises ValueError if the numbers of rounds differ.
     """
     first, second = checked(metric, one), checked(metric, other)
     if len(first) != len(second):
@@ -133,11 +134,11 @@ def ratio(metric: str, one: Sequence[float], other: Sequence[float]) -> dict[str
 
 
 def outside(count: int) -> int:
-    """How many of so many values, at each end, lie outside of their median's interval.
+    """The number of values at each end that are outside of the confidence interval of the median.
 
-    Each is above the true median with a chance of a half, whatever they are distributed like: the
-    interval misses it where no more than these are on one side. Of fewer values than ``ENOUGH``
-    none is left out, and the chance is higher than it should be.
+    Whatever the distribution, a value is above the true median with a probability of one half. So
+    the interval misses the median only if at most this number of values is on one side. With fewer
+    than ``ENOUGH`` values none is left out, and the confidence is lower than ``CONFIDENCE``.
     """
     out, miss = 0, 2 / 2**count
     while miss + 2 * math.comb(count, out + 1) / 2**count <= 1 - CONFIDENCE:
@@ -147,9 +148,9 @@ def outside(count: int) -> int:
 
 
 def verdict(metric: str, low: float, high: float, count: int) -> str:
-    """What an interval of ratios says: "better", "worse", or "same" where it holds 1.
+    """The meaning of an interval of ratios: "better", "worse", or "same" if it contains 1.
 
-    "unsure" where too few values were measured to say so; sizes are no matter of luck.
+    It is "unsure" if there are too few values; sizes do not vary, so one value is enough.
     """
     exact = METRICS[metric][1] == "B"
     if count < ENOUGH and not exact:
@@ -160,7 +161,7 @@ def verdict(metric: str, low: float, high: float, count: int) -> str:
 
 
 def complete(report: Report) -> None:
-    """Raises ValueError for a report that lacks a series, or a value in one."""
+    """Raise ValueError if a series or a value is missing in a report."""
     for wheel in report["wheels"]:
         found = {name: checked(name, values) for name, values in wheel["values"].items()}
         for metric, (_, unit, _) in METRICS.items():
@@ -176,7 +177,7 @@ def complete(report: Report) -> None:
 
 
 def ratios(report: Report) -> list[dict[str, Any]]:
-    """The first wheel of a report against each of the others. Raises ValueError."""
+    """The ratios of the first wheel to each other wheel of a report. Raises ValueError."""
     complete(report)
     this, *others = report["wheels"]
     return [
@@ -187,12 +188,12 @@ def ratios(report: Report) -> list[dict[str, Any]]:
 
 
 def in_order(values: dict[str, list[float]]) -> list[tuple[str, list[float]]]:
-    """Series as ``METRICS`` has them."""
+    """The series in the order of ``METRICS``."""
     return [(metric, values[metric]) for metric in METRICS if metric in values]
 
 
 def shown(value: float, unit: str) -> str:
-    """A value as people read it."""
+    """A value with its unit, for people."""
     if unit == "B":
         return f"{value / 1e6:.1f} MB"
     if unit == "s":
@@ -205,7 +206,7 @@ Table = tuple[str, Sequence[str], list[tuple[str, ...]]]
 
 
 def tables(report: Report) -> list[Table]:
-    """What people are shown: title, columns, rows; one table for each baseline."""
+    """The tables for people: title, columns, rows; one for each baseline."""
     this, *others = report["wheels"]
     if not others:
         rows: list[tuple[str, ...]] = []

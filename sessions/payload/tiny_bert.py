@@ -1,7 +1,8 @@
-"""A tiny BERT as a GGUF file, as embedding models are, and its float64 reference.
+"""A tiny BERT, as embedding models are, as a GGUF file, and its float64 reference.
 
-It reaches attention without a mask or a cache, layer norms, GELU, and the pooling of llama.cpp.
-Layout: llm_build_bert in llama.cpp. Its vocabulary is letters, at the start of a word and within.
+It tests attention without a mask or a cache, layer norms, GELU, and the pooling of llama.cpp.
+Layout: llm_build_bert in llama.cpp. The vocabulary has each letter twice: at the start of a word
+and within a word.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ POOLING = {"none": 0, "mean": 1, "cls": 2, "last": 3}  # enum llama_pooling_type
 
 
 def make(path: Path, kind: str, seed: int = SEED) -> dict[str, npt.NDArray[np.float32]]:
-    """Write the model, with matrices of F32 or F16; its weights."""
+    """Write the model with matrices of F32 or F16. Returns its weights."""
     writer = gguf.GGUFWriter(path, "bert")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
@@ -59,13 +60,13 @@ def make(path: Path, kind: str, seed: int = SEED) -> dict[str, npt.NDArray[np.fl
         drawing.linear(name + "ffn_up", FF, WIDTH)
         drawing.linear(name + "ffn_down", WIDTH, FF)
         drawing.norm(name + "layer_output_norm", WIDTH)
-    drawing.close()
+    tiny_llama.finish(writer)
     weights: dict[str, npt.NDArray[np.float32]] = drawing.weights
     return weights
 
 
 def text(letters: int, seed: int = SEED) -> str:
-    """Words of one to seven letters, so many letters in all."""
+    """A text of this number of letters, in words of one to seven letters."""
     draw = tiny_llama.Draw(seed)
     found = "".join(LETTERS[n % 26] for n in draw.bytes(letters))
     at, words = 0, []
@@ -77,7 +78,7 @@ def text(letters: int, seed: int = SEED) -> str:
 
 
 def tokens(words: str) -> list[int]:
-    """What the tokenizer must make of a text: letters between the two marks."""
+    """The tokens of a text: its letters between [CLS] and [SEP]."""
     found = [CLS]
     for word in words.split():
         found += [FIRST + LETTERS.index(word[0]), *(WITHIN + LETTERS.index(n) for n in word[1:])]
@@ -103,7 +104,7 @@ def forward(weights: Weights, ids: Sequence[int]) -> Array:
 
 
 def pooled(hidden: Array, pooling: str) -> Array:
-    """What is given for a text: the embeddings of its tokens, or one of all."""
+    """The result for a text: the embeddings of its tokens, or one pooled embedding."""
     if pooling == "mean":
         mean: Array = hidden.mean(axis=0)
         return mean

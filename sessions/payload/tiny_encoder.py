@@ -1,4 +1,4 @@
-"""What the tiny projector and the tiny BERT share: drawing their weights, and float64 layers."""
+"""Draws weights and computes float64 layers, for the tiny projector and the tiny BERT."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Drawing:
-    """A GGUF file whose weights are being drawn; ``weights`` are those that llama.cpp will see.
+    """A GGUF file whose weights are being drawn; ``weights`` has them as llama.cpp reads them.
 
-    ``kind`` is the type of the matrices, "F32" or "F16"; everything else is F32.
+    ``kind`` is the type of the matrices, "F32" or "F16"; other tensors are F32.
     """
 
     writer: gguf.GGUFWriter
@@ -28,37 +28,30 @@ class Drawing:
     weights: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
     def vector(self, name: str, values: npt.NDArray[np.float32]) -> None:
-        """A tensor that stays in F32."""
+        """Add a tensor in F32."""
         self.writer.add_tensor(name, values)
         self.weights[name] = values
 
     def matrix(self, name: str, *shape: int, inputs: int) -> None:
-        """A matrix with a deviation of 1/sqrt(inputs), so that its products are near N(0, 1)."""
+        """Add a matrix of deviation 1/sqrt(inputs), so that its products are near N(0, 1)."""
         values = self.draw.normal(*shape) * np.float32(inputs**-0.5)
         data = values.astype(np.float16) if self.kind == "F16" else values
         self.writer.add_tensor(name, data)
         self.weights[name] = data.astype(np.float32)
 
     def linear(self, name: str, outputs: int, inputs: int) -> None:
-        """A matrix with a bias."""
+        """Add a matrix with a bias."""
         self.matrix(f"{name}.weight", outputs, inputs, inputs=inputs)
         self.vector(f"{name}.bias", self.draw.normal(outputs) / np.float32(8))
 
     def norm(self, name: str, width: int) -> None:
-        """Gain and bias of a layer norm."""
+        """Add gain and bias of a layer norm."""
         self.vector(f"{name}.weight", self.draw.gain(width))
         self.vector(f"{name}.bias", self.draw.normal(width) / np.float32(8))
 
-    def close(self) -> None:
-        """Write the file."""
-        self.writer.write_header_to_file()
-        self.writer.write_kv_data_to_file()
-        self.writer.write_tensors_to_file()
-        self.writer.close()
-
 
 def linear(w: Mapping[str, Array], name: str, x: Array) -> Array:
-    """A matrix and its bias."""
+    """Apply a matrix and its bias."""
     found: Array = x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
     return found
 
@@ -72,14 +65,14 @@ def norm(w: Mapping[str, Array], name: str, x: Array, eps: float) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """GELU by its tanh formula, which is the one of ggml_gelu."""
+    """GELU by the tanh formula, as in ggml_gelu."""
     inner = math.sqrt(2 / math.pi) * x * (1 + 0.044715 * x * x)
     found: Array = 0.5 * x * (1 + np.tanh(inner))
     return found
 
 
 def attention(q: Array, k: Array, v: Array, heads: int) -> Array:
-    """Every token sees every other one (tokens × width)."""
+    """Attention in which every token sees every other one (tokens × width)."""
     length, width = q.shape
     q, k, v = (x.reshape(length, heads, width // heads).transpose(1, 0, 2) for x in (q, k, v))
     scores = q @ k.transpose(0, 2, 1) / (width // heads) ** 0.5

@@ -1,8 +1,8 @@
-"""A tiny llama model as a GGUF file, the same to the byte wherever it is made; and a larger one.
+"""Writes a tiny and a larger llama model as GGUF files, with the same bytes on every machine.
 
 Two layers, grouped-query attention, and widths that are multiples of 256, so that every GGML
-type fits and the tensor-core kernels are reached. Weights are drawn so that logits come out near
-N(0, 1): larger ones overflow fp16 inside those kernels.
+type fits and the tensor-core kernels are used. Weights are drawn so that logits are near N(0, 1):
+larger ones overflow fp16 inside those kernels.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
-# Where a block has its fp16 scale, and its fp16 minimum with the mean of what it is subtracted
-# from, in scales. Source: block_* in llama.cpp's ggml-common.h.
+# The offsets of a block's fp16 scale and fp16 minimum, and the mean of the values from which the
+# minimum is subtracted, in scales. Source: block_* in llama.cpp's ggml-common.h.
 SCALES = {
     "Q2_K": (80, 82, 1.5),
     "Q3_K": (108, None, 0.0),
@@ -51,7 +51,7 @@ TYPES = (*FLOATS, *QUANTIZED, *SCALES, "IQ1_M", "NVFP4")
 
 @dataclass(frozen=True)
 class TinyModel:
-    """The file's bytes' sha256, and every weight as llama.cpp will see it, dequantized."""
+    """The sha256 of the file, and every weight dequantized, as llama.cpp reads it."""
 
     type: str
     sha256: str
@@ -60,14 +60,14 @@ class TinyModel:
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a model is."""
+    """The size of a model."""
 
     layers: int
     embd: int
     heads: int
     kv_heads: int
     ff: int
-    drawn: int  # rows of a matrix that are drawn; a longer one has them again and again
+    drawn: int  # rows of a matrix that are drawn; a longer matrix repeats them
 
     @property
     def head(self) -> int:
@@ -76,14 +76,14 @@ class Shape:
 
 
 TINY = Shape(layers=2, embd=512, heads=8, kv_heads=4, ff=1024, drawn=1024)
-# To measure a CPU with: most caches are smaller. 252 million weights.
+# For measuring a CPU: 252 million weights, more than most caches contain.
 LARGE = Shape(layers=4, embd=2048, heads=16, kv_heads=8, ff=8192, drawn=64)
 LAYERS, EMBD, HEADS, KV_HEADS, FF = TINY.layers, TINY.embd, TINY.heads, TINY.kv_heads, TINY.ff
 HEAD = TINY.head
 
 
 class Draw:
-    """Random numbers that are the same everywhere: sums of integers, no logarithm in them."""
+    """Random numbers that are the same on every machine: sums of integers, no logarithms."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -105,7 +105,7 @@ class Draw:
 
 
 def make(path: Path, type_name: str, seed: int = SEED) -> TinyModel:
-    """Write the tiny model whose matrices are of one GGML type."""
+    """Write the tiny model with matrices of one GGML type."""
     weights: dict[str, Array] = {}
     return TinyModel(type_name, write(path, type_name, seed, weights=weights), weights)
 
@@ -118,7 +118,7 @@ def write(
     shape: Shape | None = None,
     weights: dict[str, Array] | None = None,
 ) -> str:
-    """Write a model, and note its weights where they are wanted. Returns the SHA-256."""
+    """Write a model and return its SHA-256. ``weights`` receives the weights if it is given."""
     shape = shape or TINY
     kind = GgmlType[type_name]
     writer = gguf.GGUFWriter(path, "llama")
@@ -152,15 +152,20 @@ def write(
         matrix(name + "ffn_down.weight", embd, shape.ff)
     plain("output_norm.weight", draw.gain(embd))
     matrix("output.weight", VOCAB, embd)
+    finish(writer)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def finish(writer: gguf.GGUFWriter) -> None:
+    """Write all parts of a GGUF file and close it."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def blocks(draw: Draw, kind: GgmlType, rows: int, columns: int) -> npt.NDArray[np.generic]:
-    """A matrix of a GGML type whose values have a deviation of 1/sqrt(columns)."""
+    """A matrix of a GGML type, with values of the deviation 1/sqrt(columns)."""
     wanted = columns**-0.5
     if kind.name == "F32":
         return draw.normal(rows, columns) * np.float32(wanted)
@@ -184,7 +189,7 @@ def blocks(draw: Draw, kind: GgmlType, rows: int, columns: int) -> npt.NDArray[n
 def _scale(data: Blocks, name: str, scales: Array) -> None:
     """Write the scale of each block."""
     half = scales.astype("<f2").view(np.uint8).reshape(-1, 2)
-    if name == "IQ1_M":  # its scale is in the high nibbles of four 16-bit words
+    if name == "IQ1_M":  # the scale is in the high nibbles of four 16-bit words
         number = scales.astype("<f2").view("<u2")
         for word in range(4):
             nibble = ((number >> (4 * word)) & 0xF).astype(np.uint8)
@@ -199,7 +204,7 @@ def _scale(data: Blocks, name: str, scales: Array) -> None:
 
 
 def _nvfp4(data: Blocks, wanted: float) -> Blocks:
-    """Four UE4M3 scales begin a block; the one of 126 that comes closest, for all."""
+    """Set the four UE4M3 scales of each block to the one of 126 with the closest deviation."""
 
     def deviation(byte: int) -> float:
         few = data[:64].copy()
@@ -218,7 +223,7 @@ def dequantize(data: npt.NDArray[np.generic], kind: GgmlType) -> Array:
 
 
 def prompt(length: int, seed: int = SEED) -> list[int]:
-    """Token ids to evaluate: a beginning-of-text, then ordinary tokens."""
+    """The token ids of a prompt: a beginning-of-text, then ordinary tokens."""
     drawn = Draw(seed + 1).bytes(length, 2).astype(int)
     return [1, *(259 + (a * 256 + b) % (VOCAB - 259) for a, b in drawn[1:].tolist())]
 

@@ -1,4 +1,4 @@
-"""A LoRA adapter of the tiny llama as a GGUF file, and the weights that it makes of the model's.
+"""A LoRA adapter for the tiny llama as a GGUF file, and the weights of the adapted model.
 
 Format: llama_adapter_lora_init_impl in llama.cpp's llama-adapter.cpp.
 """
@@ -15,7 +15,7 @@ import tiny_llama
 
 RANK, ALPHA = 8, 16.0
 SEED = 3
-SHARE = 0.5  # deviation of what it adds, in deviations of the weights
+SHARE = 0.5  # deviation of the changes, in deviations of the weights
 CHANGED = ("attn_q", "attn_v", "ffn_down")
 
 Matrix = npt.NDArray[np.float32]
@@ -23,9 +23,9 @@ Pairs = dict[str, tuple[Matrix, Matrix]]
 
 
 def make(path: Path, model: Mapping[str, Matrix], seed: int = SEED) -> Pairs:
-    """Write the adapter; (A, B) of each weight that it changes, of ranks × inputs, outputs × ranks.
+    """Write the adapter for a model with these weights.
 
-    ``model`` are the weights of the model, for their shapes.
+    Returns (A, B) of each changed weight, with the shapes ranks × inputs and outputs × ranks.
     """
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("adapter")
@@ -44,15 +44,12 @@ def make(path: Path, model: Mapping[str, Matrix], seed: int = SEED) -> Pairs:
         writer.add_tensor(f"{name}.lora_a", a)
         writer.add_tensor(f"{name}.lora_b", b)
         pairs[name] = a.astype(np.float32), b.astype(np.float32)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    tiny_llama.finish(writer)
     return pairs
 
 
 def applied(model: Mapping[str, Matrix], pairs: Pairs, scale: float) -> dict[str, Matrix]:
-    """The model's weights with the adapter in them, at this scale."""
+    """The model's weights with the adapter applied at this scale."""
     found = dict(model)
     for name, (a, b) in pairs.items():
         found[name] = model[name] + np.float32(scale * ALPHA / RANK) * (b @ a)

@@ -1,7 +1,7 @@
-"""What the tiny model must answer: a float64 forward pass in NumPy, independent of llama.cpp.
+"""The reference results of the tiny model: a float64 forward pass in NumPy without llama.cpp.
 
-From a CUDA build, llama.cpp's own CPU path would be no reference: it sends batches of 32 tokens
-and more to the GPU even with no layer offloaded.
+The CPU path of a CUDA build cannot be the reference: it computes batches of 32 tokens or more on
+the GPU even if no layer is offloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 def forward(
     weights: Mapping[str, npt.NDArray[np.float32]], tokens: Sequence[int]
 ) -> tuple[Array, Array]:
-    """Logits (tokens × vocabulary) and the normed last hidden state (tokens × width)."""
+    """Logits (tokens × vocabulary) and the normalized last hidden state (tokens × width)."""
     embeddings = weights["token_embd.weight"][list(tokens)]
     return from_embeddings(weights, embeddings.astype(np.float64), range(0))
 
@@ -26,7 +26,7 @@ def forward(
 def from_embeddings(
     weights: Mapping[str, npt.NDArray[np.float32]], x: Array, picture: range
 ) -> tuple[Array, Array]:
-    """The same of embeddings (tokens × width); those of a ``picture`` see each other."""
+    """The same for embeddings (tokens × width); those of a ``picture`` see each other."""
     w = {name: values.astype(np.float64) for name, values in weights.items()}
     visible = np.tri(len(x), dtype=bool)
     visible[picture.start : picture.stop, picture.start : picture.stop] = True
@@ -49,7 +49,7 @@ def from_embeddings(
 
 
 def nmse(found: npt.NDArray[np.floating], wanted: Array) -> float:
-    """Squared error over squared answer; 0 is exact. Not a number stays so and passes no bound."""
+    """The squared error divided by the squared result; 0 is exact; NaN exceeds every bound."""
     return float(((found.astype(np.float64) - wanted) ** 2).sum() / (wanted**2).sum())
 
 
@@ -64,7 +64,7 @@ def _heads(x: Array, count: int) -> Array:
 
 
 def _rope(x: Array) -> Array:
-    """Rotate neighbouring pairs, as llama.cpp does for the llama architecture."""
+    """Rotate pairs of neighbours, as llama.cpp does for the llama architecture."""
     position = np.arange(x.shape[1])[:, None]
     angle = position * ROPE_BASE ** (-np.arange(0, HEAD, 2) / HEAD)
     cos, sin = np.cos(angle), np.sin(angle)

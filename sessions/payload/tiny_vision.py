@@ -1,7 +1,7 @@
 """A tiny vision projector (SigLIP with Gemma 3's pooling) as a GGUF file, and its reference.
 
-A picture of exactly the projector's size is not resized, so the reference is 20 lines of NumPy. It
-reaches what a text model does not: IM2COL, POOL_2D, GELU, layer norms, attention without a mask.
+A picture of exactly the projector's size is not resized, so the reference has 20 lines of NumPy. It
+tests what a text model lacks: IM2COL, POOL_2D, GELU, layer norms, attention without a mask.
 Layout: build_siglip and PROJECTOR_TYPE_GEMMA3 in llama.cpp's tools/mtmd/clip.cpp.
 """
 
@@ -18,13 +18,13 @@ from tiny_encoder import Array, Weights
 
 SIZE, PATCH, WIDTH, HEADS, FF, LAYERS, POOL, EPS = 224, 14, 128, 2, 256, 2, 4, 1e-6
 SIDE = SIZE // PATCH  # patches in a row
-TOKENS = (SIDE // POOL) ** 2  # what a picture takes of a text model's context
+TOKENS = (SIDE // POOL) ** 2  # of a picture in a text model's context
 SEED = 7
 PICTURE = npt.NDArray[np.uint8]
 
 
 def make(path: Path, kind: str, seed: int = SEED) -> dict[str, npt.NDArray[np.float32]]:
-    """Write the projector, with matrices of F32 or F16; its weights."""
+    """Write the projector with matrices of F32 or F16. Returns its weights."""
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_string("clip.projector_type", "gemma3")
@@ -59,9 +59,9 @@ def make(path: Path, kind: str, seed: int = SEED) -> dict[str, npt.NDArray[np.fl
         drawing.linear(name + "ffn_down", WIDTH, FF)
     drawing.norm("v.post_ln", WIDTH)
     drawing.vector("mm.soft_emb_norm.weight", drawing.draw.gain(WIDTH))
-    # llama.cpp transposes this one: its rows are inputs.
+    # llama.cpp transposes this matrix: its rows are inputs.
     drawing.matrix("mm.input_projection.weight", WIDTH, tiny_llama.EMBD, inputs=WIDTH)
-    drawing.close()
+    tiny_llama.finish(writer)
     weights: dict[str, npt.NDArray[np.float32]] = drawing.weights
     return weights
 
@@ -74,7 +74,7 @@ def picture(seed: int = 11) -> PICTURE:
 
 
 def forward(weights: Weights, pixels: PICTURE) -> Array:
-    """What a text model gets for a picture (TOKENS × its width)."""
+    """The embeddings of a picture for a text model (TOKENS × its width)."""
     w = tiny_encoder.doubles(weights)
     x = pixels.astype(np.float64) / 255 * 2 - 1
     patches = x.reshape(SIDE, PATCH, SIDE, PATCH, 3).transpose(0, 2, 4, 1, 3).reshape(SIDE**2, -1)

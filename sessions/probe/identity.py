@@ -1,7 +1,7 @@
-"""What decides the code that an installed compiler or toolkit makes, asked of the machine.
+"""Reads from the machine what identifies a compiler or toolkit: versions and digests of files.
 
-The release that they name is not enough: a distribution's update leaves that, and changes the
-programs, or the libraries that the wheel gets a copy of.
+The release is not enough: an update of a distribution may keep it and change the programs, or
+the libraries that are copied into the wheel.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from sessions.probe.model import Compiler, InstalledToolkit, Toolchain
 from sessions.shared import knowledge
 from sessions.shared.machine import Machine
 
-_SHOWN = 16  # hexadecimal digits of a SHA-256: enough to tell two files apart
+_SHOWN = 16  # hexadecimal digits of a SHA-256
 
 
 def of(ask: Machine, chain: Toolchain) -> Toolchain:
-    """The toolchain, its chosen compiler and toolkit with what identifies them."""
+    """The toolchain with the identities of its chosen compiler and toolkit."""
     return dataclasses.replace(
         chain,
         compiler=compiler(ask, chain.compiler) if chain.compiler else None,
@@ -27,9 +27,9 @@ def of(ask: Machine, chain: Toolchain) -> Toolchain:
 
 
 def compiler(ask: Machine, found: Compiler) -> Compiler:
-    """A compiler with its ``identity`` and what is ``linked`` from its machine."""
+    """The compiler with its ``identity`` and ``linked``."""
     if found.family == "msvc":
-        # cl.exe's own version counts every build of it; the SDK's is among its variables.
+        # cl.exe has another version in each build; the version of the SDK is in its variables.
         return dataclasses.replace(found, linked=_redistributed(ask, found))
     row = knowledge.load("compilers.toml")[found.family]
     home = PurePosixPath(found.cxx).parent
@@ -57,12 +57,12 @@ def compiler(ask: Machine, found: Compiler) -> Compiler:
 
 
 def toolkit(ask: Machine, found: InstalledToolkit) -> InstalledToolkit:
-    """An installed toolkit with a digest of its files' names, sizes and times."""
+    """The installed toolkit with a digest of the names, sizes and times of its files."""
     return dataclasses.replace(found, files=ask("toolkit", found.root)[:_SHOWN])
 
 
 def _redistributed(ask: Machine, found: Compiler) -> dict[str, str]:
-    """The libraries of Microsoft's runtime that delvewheel copies into the wheel."""
+    """The digests of Microsoft's runtime, which delvewheel copies into the wheel."""
     root = PureWindowsPath(found.variables.get("VCTOOLSREDISTDIR", ""))
     paths = ask("glob", str(root / "x64" / "Microsoft.VC*" / "*.dll")) if root.name else []
     named = {
@@ -74,12 +74,12 @@ def _redistributed(ask: Machine, found: Compiler) -> dict[str, str]:
 
 
 def _program(ask: Machine, cc: str, name: str, home: PurePosixPath) -> str:
-    """The program that a compiler runs, on the PATH that a build has."""
-    told = _output(ask, cc, f"-print-prog-name={name}")
-    if "/" in told:
-        return told
-    places = [str(folder / name) for folder in (home, PurePosixPath("/usr/bin"))]
-    return next((path for path in places if ask("sha256", path)), name)
+    """The path of a program that the compiler runs in a build, whose PATH is known."""
+    path = _output(ask, cc, f"-print-prog-name={name}")
+    if "/" in path:
+        return path
+    candidates = [str(folder / name) for folder in (home, PurePosixPath("/usr/bin"))]
+    return next((path for path in candidates if ask("sha256", path)), name)
 
 
 def _digest(ask: Machine, path: str) -> str:

@@ -1,4 +1,4 @@
-"""The checks of a machine for a target. All pure."""
+"""The checks of a machine for a target: system, memory, Python, compiler, paths. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from sessions.payload import cgroups
 from sessions.probe import cuda_checks
 from sessions.probe.model import Toolchain
-from sessions.probe.selection import STEP_MIB, line, outside, unusable
+from sessions.probe.selection import STEP_MIB, minor_version, outside, unusable
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check
 from sessions.shared.host import Host
 
-DISK_MIB = 6144  # with room; measured: toolkit 826, tools 217, source and download 240, tree 140
+# With a margin. Measured: toolkit 826, build tools 217, source and download 240, CMake tree 140.
+DISK_MIB = 6144
 
 
 def checks(
@@ -21,31 +22,31 @@ def checks(
     spec: BuildSpec,
     flags: Mapping[str, str],
     temporary: Sequence[str] = (),
-    given: str = "",
+    external: str = "",
     limits: cgroups.Limits | None = None,
     nvml: str = "",
     targets: Mapping[str, BuildSpec] | None = None,
 ) -> tuple[Check, ...]:
-    """Every judgement of the machine for the target; "fail" means that it cannot be built.
+    """All checks of the machine for the target. If one has status "fail", it cannot be built here.
 
-    ``flags`` are the caller's CC, CFLAGS, CMAKE_ARGS … that are set: none reaches the build.
-    ``temporary`` is where Windows' programs put temporary files: TEMP and TMP. ``given`` is the
-    name of a wheel that is to be tried, not built. ``limits`` are those of a container that
-    narrow the host, ``nvml`` is why NVIDIA's driver does not answer.
-    ``targets`` are those of targets.toml, one of which may be for the GPUs that are here.
+    ``flags`` are the variables of the caller's environment that a build does not use: CC, CFLAGS,
+    CMAKE_ARGS … ``temporary`` are the folders in TEMP and TMP (Windows). ``external`` is the file
+    name of a wheel that is only tested, or "". ``limits`` are those of a container. ``nvml`` is the
+    error of NVIDIA's driver, or "". ``targets`` are those of targets.toml, of which one may be for
+    the GPUs of this machine.
     """
     return (
-        *_judge_host(chain.host),
-        *(_judge_limits(chain.host, limits) if limits else ()),
-        *(_judge_paths(chain.host, spec, given) if chain.host.system == "windows" else ()),
-        *(_judge_temporary(temporary) if spec.cuda else ()),
-        *_judge_python(chain, spec),
-        *_judge_compiler(chain, spec, flags),
+        *_check_host(chain.host),
+        *(_check_limits(chain.host, limits) if limits else ()),
+        *(_check_paths(chain.host, spec, external) if chain.host.system == "windows" else ()),
+        *(_check_temporary(temporary) if spec.cuda else ()),
+        *_check_python(chain, spec),
+        *_check_compiler(chain, spec, flags),
         *(cuda_checks.checks(chain, spec, nvml, targets or {}) if spec.cuda else ()),
     )
 
 
-def _judge_host(host: Host) -> Iterator[Check]:
+def _check_host(host: Host) -> Iterator[Check]:
     name = f"{host.system} {host.machine}"
     if (host.system, host.machine) in (("linux", "x86_64"), ("windows", "AMD64")):
         yield Check("platform", "ok", f"platform: {name}")
@@ -56,39 +57,32 @@ def _judge_host(host: Host) -> Iterator[Check]:
             f"platform: {name} is not supported",
             remedy="build on Linux x86-64 or Windows x64",
         )
-    if host.memory_free_mib < STEP_MIB:
-        yield Check(
-            "memory",
-            "warn",
-            f"memory: {host.memory_free_mib} MiB free",
-            evidence=f"a compile step may take {STEP_MIB} MiB",
-            remedy="close other programs before the build, or compile fewer files at once: "
-            "--jobs N",
-        )
-    else:
-        yield Check("memory", "ok", f"memory: {host.memory_free_mib} MiB free")
-    if host.disk_free_mib < DISK_MIB:
-        yield Check(
-            "disk",
-            "warn",
-            f"disk: {host.disk_free_mib} MiB free",
-            evidence=f"a first build takes about {DISK_MIB} MiB, toolkit and caches included",
-            remedy="free some space before the build, for example nox -s clean -- --caches",
-        )
-    else:
-        yield Check("disk", "ok", f"disk: {host.disk_free_mib} MiB free")
+    memory = Check(
+        "memory",
+        "warn",
+        f"memory: {host.memory_free_mib} MiB free",
+        evidence=f"a compile step may take {STEP_MIB} MiB",
+        remedy="close other programs before the build, or compile fewer files at once: --jobs N",
+    )
+    disk = Check(
+        "disk",
+        "warn",
+        f"disk: {host.disk_free_mib} MiB free",
+        evidence=f"a first build takes about {DISK_MIB} MiB, toolkit and caches included",
+        remedy="free some space before the build, for example nox -s clean -- --caches",
+    )
+    yield memory if host.memory_free_mib < STEP_MIB else Check("memory", "ok", memory.summary)
+    yield disk if host.disk_free_mib < DISK_MIB else Check("disk", "ok", disk.summary)
 
 
-def _judge_limits(host: Host, limits: cgroups.Limits) -> Iterator[Check]:
+def _check_limits(host: Host, limits: cgroups.Limits) -> Iterator[Check]:
     if limits.cpus is not None or limits.memory_mib is not None:
-        cpus = f"{limits.cpus:g} CPUs" if limits.cpus is not None else "no limit of CPUs"
-        memory = f"{host.memory_mib} MiB memory" if limits.memory_mib is not None else ""
-        yield Check(
-            "limits", "ok", f"limits of this container: {', '.join(filter(None, (cpus, memory)))}"
-        )
+        parts = [f"{limits.cpus:g} CPUs" if limits.cpus is not None else "no limit of CPUs"]
+        parts += [f"{host.memory_mib} MiB memory"] if limits.memory_mib is not None else []
+        yield Check("limits", "ok", f"limits of this container: {', '.join(parts)}")
 
 
-def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
+def _check_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
     python = chain.python
     how = (
         f"winget install Python.Python.{spec.python}"
@@ -101,33 +95,29 @@ def _judge_python(chain: Toolchain, spec: BuildSpec) -> Iterator[Check]:
             "python",
             "fail",
             f"Python {spec.python}: none found (64-bit, on PATH)",
-            remedy=f"install Python {spec.python} ({how})" + _instead(chain),
+            remedy=f"install Python {spec.python} ({how}){_other_python(chain)}",
         )
     elif not python.can_venv:
-        yield Check(
-            "python",
-            "fail",
-            f"Python {spec.python}: {python.path} has no venv module",
-            remedy=f"install its venv module ({how})",
-        )
-    elif line(python.version) != spec.python:
-        text = f"Python: {python.version} builds the wheel for Python {spec.python}"
-        yield Check("python", "ok", f"{text}, {python.path}")
+        summary = f"Python {spec.python}: {python.path} has no venv module"
+        yield Check("python", "fail", summary, remedy=f"install its venv module ({how})")
+    elif minor_version(python.version) != spec.python:
+        summary = f"Python: {python.version} builds the wheel for Python {spec.python}"
+        yield Check("python", "ok", f"{summary}, {python.path}")
     else:
         yield Check("python", "ok", f"Python: {python.version}, {python.path}")
 
 
-def _instead(chain: Toolchain) -> str:
-    """The options that ask for a wheel for a Python that is here; empty where none is."""
-    here = dict.fromkeys(line(p.version) for p in chain.pythons if p.bits == 64 and p.can_venv)
-    known = [version for version in here if version in knowledge.builders()]
-    return (
-        f", or build a wheel for a Python that is installed: --python {known[0]}" if known else ""
-    )
+def _other_python(chain: Toolchain) -> str:
+    """The option that builds a wheel for a Python of this machine; empty if there is none."""
+    for python in chain.pythons:
+        version = minor_version(python.version)
+        if python.bits == 64 and python.can_venv and version in knowledge.builders():
+            return f", or build a wheel for a Python that is installed: --python {version}"
+    return ""
 
 
-def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> Iterator[Check]:
-    why = chain.compiler_why
+def _check_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str]) -> Iterator[Check]:
+    summary = f"C++ compiler: {chain.compiler_why}"
     accepts = (chain.toolkit and chain.toolkit.accepts) or (
         knowledge.toolkit(spec.cuda).accepts if spec.cuda else None
     )
@@ -136,7 +126,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
         yield Check(
             "compiler",
             "fail",
-            f"C++ compiler: {why}",
+            summary,
             evidence=_studios(chain) if windows else "",
             remedy="name another one with --compiler, or leave --compiler out"
             if spec.compiler
@@ -148,7 +138,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
         yield Check(
             "compiler",
             "fail",
-            f"C++ compiler: {why}",
+            summary,
             evidence=reason,
             remedy="name another one with --compiler, or leave --compiler out",
         )
@@ -156,7 +146,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
         yield Check(
             "compiler",
             "fail",
-            f"C++ compiler: {why}, but its environment could not be set",
+            f"{summary}, but its environment could not be set",
             evidence=chain.setup_problem,
             remedy="Visual Studio Installer, Modify: add MSVC C++ x64/x86 build tools and a "
             "Windows SDK, or Repair; or name another compiler with --compiler PATH (of a cl.exe)",
@@ -165,7 +155,7 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
         yield Check(
             "compiler",
             "warn",
-            f"C++ compiler: {why}",
+            summary,
             evidence=f"{reason}. Wheels that were built this way have crashed "
             "(abetlen/llama-cpp-python#1543): release one only after nox -s smoke passed on "
             "the GPU",
@@ -178,7 +168,11 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
             ),
         )
     else:
-        yield Check("compiler", "ok", f"C++ compiler: {why}")
+        yield Check("compiler", "ok", summary)
+    yield from _check_flags(flags)
+
+
+def _check_flags(flags: Mapping[str, str]) -> Iterator[Check]:
     of_build = unused(flags)
     of_compiler = {name: value for name, value in flags.items() if name not in of_build}
     for id, found, instead in (
@@ -191,20 +185,20 @@ def _judge_compiler(chain: Toolchain, spec: BuildSpec, flags: Mapping[str, str])
         ),
     ):
         if found:
+            are, them = ("is", "it") if len(found) == 1 else ("are", "them")
             yield Check(
                 id,
                 "warn",
-                f"{', '.join(found)} of your shell {'is' if len(found) == 1 else 'are'} not used",
+                f"{', '.join(found)} of your shell {are} not used",
                 evidence="\n".join(f"{name}={value}" for name, value in found.items()),
-                remedy=f"unset {'it' if len(found) == 1 else 'them'}; to choose yourself: "
-                f"{instead}",
+                remedy=f"unset {them}; to choose yourself: {instead}",
             )
 
 
 def linked_runtime(chain: Toolchain, spec: BuildSpec) -> tuple[Check, ...]:
-    """Whether the compiler has the C++ runtime that a wheel for an older glibc is linked with.
+    """Whether the compiler has the static C++ runtime, which a wheel for an older glibc needs.
 
-    ``identity.of`` has looked for it.
+    The compiler's ``linked`` must be set (probe/identity.py).
     """
     if not spec.old_glibc or chain.compiler is None:
         return ()
@@ -224,9 +218,9 @@ def linked_runtime(chain: Toolchain, spec: BuildSpec) -> tuple[Check, ...]:
 
 
 def unused(env: Mapping[str, str]) -> dict[str, str]:
-    """Variables that other builds of llama-cpp-python read, and this one does not; those set.
+    """The variables in ``env`` that other builds of llama-cpp-python read and this one does not.
 
-    CMake's, scikit-build-core's, nvcc's and those of ggml's options (CMakeLists.txt of each).
+    They are CMake's, scikit-build-core's, nvcc's, and those of ggml's options (its CMakeLists.txt).
     """
     names = ("FORCE_CMAKE", "CUDAARCHS", "CUDACXX", "CUDAHOSTCXX", "CUDAFLAGS")
     prefixes = ("CMAKE_", "GGML_", "SKBUILD_", "NVCC_")
@@ -247,11 +241,11 @@ def _studios(chain: Toolchain) -> str:
     return "\n".join(rows) or "no Visual Studio 2019 or later is installed (vswhere)"
 
 
-def _judge_paths(host: Host, spec: BuildSpec, given: str) -> Iterator[Check]:
+def _check_paths(host: Host, spec: BuildSpec, external: str) -> Iterator[Check]:
     known = knowledge.load("windows.toml")["paths"]
     target = len(spec.target) + known["target"]
-    if given:
-        folder = f"build/{spec.target}/given/{given.removesuffix('.whl')[:100]}-01234567/"
+    if external:
+        folder = f"build/{spec.target}/given/{external.removesuffix('.whl')[:100]}-01234567/"
         target = max(target, len(folder) + known["smoke"])
     for folder, below, name in (
         (host.root, max(known["checkout"], target), "this folder"),
@@ -284,13 +278,13 @@ def _judge_paths(host: Host, spec: BuildSpec, given: str) -> Iterator[Check]:
     yield Check("paths", "ok", "paths: short enough for Windows, ASCII only")
 
 
-def _judge_temporary(folders: Sequence[str]) -> Iterator[Check]:
+def _check_temporary(folders: Sequence[str]) -> Iterator[Check]:
     spaced = [folder for folder in folders if " " in folder]
-    if spaced:  # seldom: where Windows' short names are on, it has C:\Users\JOSPRE~1\… there
+    if spaced:  # rare: with short names enabled, Windows has C:\Users\JOSPRE~1\… there
         yield Check(
             "temporary",
             "fail",
             "temporary files: their folder has a space in its path",
-            evidence=f"{spaced[0]}: nvcc names its files there to cl.exe without quotes",
+            evidence=f"{spaced[0]}: nvcc passes the names of its files to cl.exe without quotes",
             remedy="make a folder without a space, for example C:\\bw-temp; set TEMP and TMP to it",
         )

@@ -1,4 +1,4 @@
-"""What is on this machine, and whether the target can be built and run with it."""
+"""The session probe: what is on this machine, and whether the target can be built with it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sessions.probe.selection import (
     choose_python,
     choose_toolkit,
     job_count,
-    line,
+    minor_version,
 )
 from sessions.shared import console, knowledge, machine, records
 from sessions.shared.build_spec import BuildSpec
@@ -28,7 +28,7 @@ from sessions.shared.machine import Machine
 _GNU = ("g++", *(f"g++-{n}" for n in range(16, 8, -1)))
 _CLANG = ("clang++", *(f"clang++-{n}" for n in range(22, 9, -1)))
 _TOOLS = ("cmake", "ninja", "git", "ccache", "sccache")
-_ASK_PYTHON = (
+_PYTHON_FACTS = (
     "import json, os, struct, sys, importlib.util as u; print(json.dumps({"
     "'path': os.path.realpath(getattr(sys, '_base_executable', None) or sys.executable),"
     "'version': '.'.join(map(str, sys.version_info[:3])), 'bits': struct.calcsize('P') * 8,"
@@ -38,46 +38,39 @@ _ASK_PYTHON = (
 
 
 def main(ctx: Context) -> None:
-    """Print what was found and how it is judged; leave the record. Fails on a fatal finding."""
-    tape: dict[str, Any] = {}
-    ask = machine.recording(ctx.machine, tape) if ctx.options.record else ctx.machine
-    given = Path(ctx.options.wheel).name if ctx.options.wheel else ""
-    chain = probe(
-        ask,
-        ctx.spec,
-        ctx.options.jobs,
-        given,
-        machine_checks.unused(ctx.env),
-        ctx.targets,
-        runs=ctx.runs_wheel,
-    )
-    if not given:
+    """Print what was found and checked, and write the record. Raises Problem if a check fails."""
+    answers: dict[str, Any] = {}
+    ask = machine.recording(ctx.machine, answers) if ctx.options.record else ctx.machine
+    external = Path(ctx.options.wheel).name if ctx.options.wheel else ""
+    ignored, jobs = machine_checks.unused(ctx.env), ctx.options.jobs
+    chain = probe(ask, ctx.spec, jobs, external, ignored, ctx.targets, runs=ctx.runs_wheel)
+    if not external:
         chain = identity.of(ask, chain)
         checks = (*chain.checks, *machine_checks.linked_runtime(chain, ctx.spec))
         chain = dataclasses.replace(chain, checks=checks)
     if ctx.options.record:
         folder = Path(ctx.options.record)
-        console.done(f"probe: recorded in {machine.save(tape, folder)}")
-    alone = "probe" in ctx.asked
-    if alone:
+        console.done(f"probe: recorded in {machine.save(answers, folder)}")
+    only_probe = "probe" in ctx.asked
+    if only_probe:
         show(chain)
-    console.checks(check for check in chain.checks if alone or check.status != "ok")
-    # To try a wheel that is there already, a machine needs no compiler.
-    needed = {"python", "paths"} if given else {check.id for check in chain.checks}
-    fatal = [check for check in chain.checks if check.status == "fail" and check.id in needed]
-    if fatal:
+    console.checks(check for check in chain.checks if only_probe or check.status != "ok")
+    # A machine that only tests an existing wheel needs no compiler.
+    needed = {"python", "paths"} if external else {check.id for check in chain.checks}
+    if any(check.status == "fail" and check.id in needed for check in chain.checks):
         ctx.record("probe").unlink(missing_ok=True)
         raise Problem(
             f"The target {ctx.spec.target} cannot be built here: see each ✗ above.",
             id="probe-target-not-buildable",
             remedy="follow the fix under each ✗, then run the same command again",
         )
-    if {"smoke", "ops", "bench"} & ctx.asked and gpu_choice.wants_card(ctx):
-        gpu_choice.card_for(ctx, ask("nvml"))  # nobody builds for twenty minutes to learn of no GPU
+    if {"smoke", "ops", "bench"} & ctx.asked and gpu_choice.needs_gpu(ctx):
+        gpu_choice.gpu_for(ctx, ask("nvml"))  # fail before a build of 20 minutes, not after it
     records.write(ctx.record("probe"), "probe", chain)
-    if ctx.options.wheel:
-        assert chain.python is not None  # or the probe has failed
-        console.done(f"probe: Python {line(chain.python.version)} is here; nothing is to be built")
+    if external:
+        assert chain.python is not None  # else a check has failed
+        version = minor_version(chain.python.version)
+        console.done(f"probe: Python {version} is here; nothing is to be built")
     else:
         console.done(f"probe: {ctx.spec.target} can be built here with {chain.jobs} jobs")
 
@@ -86,18 +79,17 @@ def probe(
     ask: Machine,
     spec: BuildSpec,
     jobs: int | None,
-    given: str = "",
+    external: str = "",
     ignored: Mapping[str, str] | None = None,
     targets: Mapping[str, BuildSpec] | None = None,
     *,
     runs: bool = False,
 ) -> Toolchain:
-    """Everything found on the machine behind ``ask``, chosen from and judged for the target.
+    """What is on the machine behind ``ask``, what was chosen of it for the target, and the checks.
 
-    ``given`` is the name of a wheel that is to be tried, not built. ``ignored`` are variables of
-    the caller that are said not to be used. ``targets`` are those of targets.toml, one of which may
-    be for the GPUs that are here. ``runs`` is whether the wheel is to be run here: by the very
-    Python that it is for.
+    ``external`` is the file name of a wheel that is only tested, or "". ``ignored`` are variables
+    of the caller's environment that a build does not use. ``targets`` are those of targets.toml.
+    ``runs``: the wheel runs here, so the Python must be one that it is for.
     """
     host, limits = machine.host(ask("host"))
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -132,7 +124,7 @@ def probe(
         compiler = dataclasses.replace(compiler, variables=variables)
     chosen = dataclasses.replace(
         found,
-        python=choose_python(found.pythons, spec.python, others=any_python(spec, given, runs)),
+        python=choose_python(found.pythons, spec.python, others=any_python(spec, external, runs)),
         compiler=compiler,
         compiler_why=why,
         setup_problem=setup_problem,
@@ -141,69 +133,64 @@ def probe(
     env = {name: ask("env", name) for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
     temporary = [ask("env", name) or "" for name in ("TEMP", "TMP") if host.system == "windows"]
     flags = {**{name: value for name, value in env.items() if value}, **(ignored or {})}
-    given_up = nvml.result().get("error", "")
-    checks = machine_checks.checks(chosen, spec, flags, temporary, given, limits, given_up, targets)
+    error = nvml.result().get("error", "")
+    checks = machine_checks.checks(chosen, spec, flags, temporary, external, limits, error, targets)
     return dataclasses.replace(chosen, checks=checks)
 
 
-def any_python(spec: BuildSpec, given: str, runs: bool) -> bool:
-    """Whether another Python than the target's will do: to build, or to run a py3-none wheel."""
-    if given:
-        return "-py3-none-" in given
+def any_python(spec: BuildSpec, external: str, runs: bool) -> bool:
+    """Whether a Python of another version may build the wheel, or run a py3-none wheel."""
+    if external:
+        return "-py3-none-" in external
     return not runs or (spec.source is None and knowledge.knows_no_python(spec.version))
 
 
 def find_pythons(ask: Machine, version: str, system: str) -> tuple[Python, ...]:
-    """Every Python on PATH, the one of the target's version first; one entry an interpreter.
+    """Every Python on PATH, those of the target's version first; each interpreter once.
 
-    Where there is none of that version, also the one that runs this.
+    If none has that version, the Python that runs this process is added.
     """
-    launcher = [("py", f"-{version}")]  # Windows' own way to every Python that is installed
-    named = [(f"python{version}",), ("python3",), ("python",)]
-    words = [*launcher, ("python",)] if system == "windows" else named
+    if system == "windows":  # py, the launcher, knows every Python that is installed
+        words = [("py", f"-{version}"), ("python",)]
+    else:
+        words = [(f"python{version}",), ("python3",), ("python",)]
     tries = [
         ([path, *rest], f"{' '.join((name, *rest))} on PATH")
         for name, *rest in words
         for path in ask("which", name)
     ]
     found = _asked(ask, tries)
-    if not any(line(python.version) == version for _, python in found):
+    if not any(minor_version(python.version) == version for _, python in found):
         interpreter = ask("interpreter")
         running = [([interpreter], "runs blackwheel")] if interpreter else []
         found = _asked(ask, [*tries, *running])
-    # One that only a venv leads to comes last: the choice must not hang on how nox was started.
+    # Pythons found only through a venv come last: how nox was started must not change the choice.
     return tuple(python for _, python in sorted(found, key=lambda pair: pair[0]))
 
 
 def _asked(
     ask: Machine, commands: Iterable[tuple[list[str], str]]
 ) -> Iterable[tuple[bool, Python]]:
-    """What each command says of itself, one entry an interpreter; whether it is a venv's."""
+    """The interpreters that these commands start, each once, and whether a venv led to it."""
     found: dict[str, tuple[bool, Python]] = {}
     for command, via in commands:
-        answer = ask("run", *command, "-I", "-c", _ASK_PYTHON)
+        answer = ask("run", *command, "-I", "-c", _PYTHON_FACTS)
         try:
-            said = json.loads(answer["output"]) if answer["returncode"] == 0 else None
+            facts = json.loads(answer["output"]) if answer["returncode"] == 0 else None
         except ValueError:
-            said = None
-        if said and said["path"] not in found:
-            python = Python(
-                path=said["path"],
-                version=said["version"],
-                found_via=via,
-                can_venv=said["can_venv"],
-                bits=said["bits"],
-            )
-            found[said["path"]] = (said["in_venv"], python)
+            facts = None
+        if facts and facts["path"] not in found:
+            in_venv = facts.pop("in_venv")
+            found[facts["path"]] = (in_venv, Python(found_via=via, **facts))
     return found.values()
 
 
 def find_compilers(ask: Machine, system: str, spec: BuildSpec) -> tuple[Compiler, ...]:
-    """Every compiler and the one named, the preferred first.
+    """Every compiler, the preferred ones first; before them the one that the user named.
 
-    On Linux gcc and clang, in the order of PATH's names; on Windows those of Visual Studio. One
-    that is named by another path than PATH has (g++-12 for g++) is called as PATH has it, so that
-    a compiler cache knows it again: nvcc is told its path.
+    On Linux they are gcc and clang, in the order of ``_GNU`` and ``_CLANG``; on Windows those of
+    Visual Studio. If the user names one by another path than PATH has (g++-12 for g++), the path on
+    PATH is used: nvcc is given that path, and a compiler cache compares it.
     """
     named = spec.compiler
     if system == "windows":
@@ -227,12 +214,12 @@ def find_compilers(ask: Machine, system: str, spec: BuildSpec) -> tuple[Compiler
 
 
 def _kind(path: str) -> str:
-    """g++ of /usr/bin/g++-12: programs of several kinds may be links to one file."""
+    """The kind of a compiler (g++ for /usr/bin/g++-12): links of two kinds may lead to one file."""
     return PurePosixPath(path).name.rstrip("0123456789.-")
 
 
 def ask_compiler(ask: Machine, path: str, via: str) -> Compiler | None:
-    """The compiler at ``path``; None where it does not run or has no C compiler beside it."""
+    """The compiler at ``path``; None if it does not run, or no C compiler is beside it."""
     answer = ask("run", path, "--version")
     if answer["returncode"] != 0:
         return None
@@ -258,13 +245,13 @@ def parse_compiler(text: str) -> tuple[str, str] | None:
 
 
 def find_toolkits(ask: Machine, system: str, named: str) -> tuple[InstalledToolkit, ...]:
-    """Every installed CUDA toolkit: named, in the environment, on PATH, in the usual folders."""
+    """Every installed CUDA toolkit, in the order: --toolkit, variables, PATH, the usual folders."""
     kind: type[PurePath] = PureWindowsPath if system == "windows" else PurePosixPath
     roots: list[tuple[str, str]] = []
     if named not in ("pypi", "system"):
         roots.append((named, "--toolkit"))
-    # Windows: NVIDIA's installer sets one for each release beside that of the last.
-    each = [f"CUDA_PATH_V{line.replace('.', '_')}" for line in knowledge.toolkits()]
+    # On Windows NVIDIA's installer also sets one variable per minor version.
+    each = [f"CUDA_PATH_V{version.replace('.', '_')}" for version in knowledge.toolkits()]
     for variable in ("CUDA_PATH", "CUDA_HOME", *(each if system == "windows" else ())):
         if value := ask("env", variable):
             roots.append((value, variable))
@@ -285,12 +272,12 @@ def find_toolkits(ask: Machine, system: str, named: str) -> tuple[InstalledToolk
 
 
 def ask_toolkit(ask: Machine, root: PurePath, via: str) -> InstalledToolkit | None:
-    """The toolkit below ``root``; None where there is no nvcc that runs."""
+    """The toolkit in the folder ``root``; None if it has no nvcc that runs."""
     suffix = ".exe" if isinstance(root, PureWindowsPath) else ""
     answer = ask("run", str(root / "bin" / f"nvcc{suffix}"), "--version")
     release = re.search(r"release [\d.]+, V(\d+\.\d+\.\d+)", answer["output"])
     header = ask("grep", r"^#if ", str(root / "include" / "crt" / "host_config.h"))
-    # An nvcc without its headers is a wrapper that calls one elsewhere, not a toolkit.
+    # An nvcc without headers is only a wrapper that calls another nvcc.
     if answer["returncode"] != 0 or not release or header is None:
         return None
     return InstalledToolkit(
@@ -302,7 +289,7 @@ def ask_toolkit(ask: Machine, root: PurePath, via: str) -> InstalledToolkit | No
 
 
 def find_tools(ask: Machine, system: str) -> tuple[Tool, ...]:
-    """The other programs a build uses. A build brings its own cmake, ninja and ccache."""
+    """Other programs that a build may use. A build has its own cmake, ninja and ccache."""
     found = [*visual_studio.tools(ask)] if system == "windows" else []
     for name in _TOOLS:
         for path in {ask("real", path): path for path in reversed(ask("which", name))}.values():
@@ -313,7 +300,7 @@ def find_tools(ask: Machine, system: str) -> tuple[Tool, ...]:
 
 
 def read_nvml(answer: dict[str, Any]) -> tuple[Driver | None, tuple[Gpu, ...]]:
-    """Driver and devices as NVML answered; none where it would not start."""
+    """The driver and its devices from the answer of NVML; (None, ()) if NVML failed."""
     if "error" in answer:
         return None, ()
     driver = Driver(release=answer["release"], cuda=answer["cuda"])
@@ -322,7 +309,7 @@ def read_nvml(answer: dict[str, Any]) -> tuple[Driver | None, tuple[Gpu, ...]]:
 
 
 def show(chain: Toolchain) -> None:
-    """The machine as tables for people."""
+    """Print the machine as tables."""
     host = chain.host
     console.say(
         f"{host.system} {host.release} {host.machine}, {host.cpu}, {host.cores} cores, "

@@ -1,4 +1,4 @@
-"""What is on a machine, and what was chosen of it for a target."""
+"""The record of the probe: what is on a machine, and what was chosen for a target."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sessions.shared.checks import Check
 
 @dataclass(frozen=True)
 class Tool:
-    """A program found on the machine. ``version`` is None where it would not say."""
+    """A program on the machine. ``version`` is None if it printed none."""
 
     name: str
     path: str
@@ -21,7 +21,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Python:
-    """A Python interpreter; ``can_venv`` is whether venv and ensurepip are in it."""
+    """A Python interpreter. ``can_venv``: it has the modules venv and ensurepip."""
 
     path: str
     version: str
@@ -32,13 +32,12 @@ class Python:
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C++ compiler and the C compiler of the same release beside it.
+    """A C++ compiler, and the C compiler of the same release beside it.
 
-    ``family`` is gnu, clang or msvc; ``version`` is the compiler's own. ``vcvars``, ``toolset``,
-    ``unfit`` and ``variables`` are of msvc only: one compiler of a Visual Studio runs in the
-    environment that its script sets. ``identity`` is of the programs that make object files, and
-    ``linked`` of what a library is linked with or the wheel gets a copy of: name -> version and
-    digest; of the chosen compiler only (probe/identity.py).
+    ``family`` is gnu, clang or msvc. ``vcvars``, ``toolset``, ``unfit`` and ``variables`` are set
+    for msvc only. ``identity`` describes the programs that produce object files, ``linked`` what is
+    linked into a library or copied into the wheel: name -> version and digest. Both are set for the
+    chosen compiler only (probe/identity.py).
     """
 
     family: str
@@ -46,10 +45,10 @@ class Compiler:
     cxx: str
     cc: str
     found_via: str
-    vcvars: str = ""  # path of vcvars64.bat
+    vcvars: str = ""  # path of vcvars64.bat, which sets ``variables``
     toolset: str = ""  # "14.44.35207", as -vcvars_ver takes it
-    unfit: str = ""  # why it is not used, whatever CUDA accepts
-    variables: dict[str, str] = field(default_factory=dict)  # of the chosen one, reduced
+    unfit: str = ""  # why it is never used, even if CUDA accepts it
+    variables: dict[str, str] = field(default_factory=dict)  # for the chosen one; reduced
     identity: dict[str, str] = field(default_factory=dict)
     linked: dict[str, str] = field(default_factory=dict)
 
@@ -62,7 +61,9 @@ class InstalledToolkit:
     version: str  # "13.0.88"
     found_via: str
     accepts: HostRange | None  # None: no readable host_config.h
-    files: str = ""  # digest of the files of the chosen one that a build reads (probe/identity.py)
+    files: str = (
+        ""  # for the chosen one: digest of the files that a build reads (probe/identity.py)
+    )
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Driver:
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Everything the probe found, what it chose for the target, and its judgement."""
+    """What the probe found, what it chose for the target, and the results of its checks."""
 
     host: host.Host
     pythons: tuple[Python, ...]
@@ -97,7 +98,7 @@ class Toolchain:
     python: Python | None
     compiler: Compiler | None
     compiler_why: str
-    setup_problem: str  # msvc: why its environment could not be set, else empty
-    toolkit: InstalledToolkit | None  # the installed one the target asks for, if it does
+    setup_problem: str  # msvc: why its environment could not be set, or empty
+    toolkit: InstalledToolkit | None  # None: the target uses NVIDIA's packages, or none was found
     jobs: int
     checks: tuple[Check, ...]

@@ -1,4 +1,4 @@
-"""Microsoft's runtime: what a Windows wheel brings of it, and where Visual Studio has it."""
+"""Microsoft's C++ and OpenMP runtime: which DLLs a Windows wheel contains, and where they are."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 from sessions.shared import knowledge
 from sessions.shared.errors import Problem
 
-FOLDER = "llama_cpp_python.libs"  # of the wheel: where delvewheel puts what it copies in
+FOLDER = "llama_cpp_python.libs"  # of the wheel: delvewheel copies DLLs into it
 
 
 def files() -> tuple[str, ...]:
-    """The names of the libraries: "msvcp140.dll"."""
+    """The names of the DLLs: "msvcp140.dll"."""
     rows = knowledge.load("parts.toml")["runtime"]
     return tuple(file for row in rows if row["family"] == "msvc" for file in row["files"])
 
 
 def original(member: str) -> str:
-    """The name that a library had before delvewheel gave it another: msvcp140-0f88….dll."""
+    """The name that a DLL had before delvewheel renamed it (msvcp140-0f88….dll)."""
     return re.sub(r"-[0-9a-f]{32}(?=\.dll$)", "", member.rsplit("/", 1)[-1])
 
 
 def find(variables: Mapping[str, str]) -> dict[str, Path]:
-    """Each library by its name, in the Visual Studio that ``vcvars64.bat`` set the variables of.
+    """The DLLs by name, in the Visual Studio whose ``vcvars64.bat`` set ``variables``.
 
-    From its folder for redistribution only: those beside the compiler and in System32 are
-    Microsoft's and the user's own, and of any version.
+    Only the folder for redistribution is searched. The DLLs beside the compiler and in System32 may
+    not be redistributed, or have another version. Raises Problem if one is missing.
     """
     root = variables.get("VCTOOLSREDISTDIR", "")
     folders = sorted(Path(root).glob("x64/Microsoft.VC*")) if root else []

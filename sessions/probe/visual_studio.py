@@ -1,6 +1,6 @@
-"""Visual Studio: what is installed, its compilers, and the environment that they need.
+"""Finds Visual Studio, its compilers, and the environment variables that they need.
 
-The answers come from Microsoft's own ``vswhere`` and ``vcvars64.bat``.
+Uses Microsoft's ``vswhere`` and ``vcvars64.bat``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from typing import Any
 from sessions.probe.model import Compiler, Tool
 from sessions.shared.machine import Machine
 
-OLDEST = 16  # Visual Studio 2019: the first that any CUDA 13 accepts
-# All of them, half-installed ones and previews too: what is not chosen is shown with its reason.
-_ASK = ("-all", "-prerelease", "-products", "*", "-format", "json", "-utf8")
+OLDEST = 16  # Visual Studio 2019: the oldest that any CUDA 13 accepts
+# Also incomplete installations and previews: the probe shows why they are not used.
+_VSWHERE_OPTIONS = ("-all", "-prerelease", "-products", "*", "-format", "json", "-utf8")
 _CL = r"VC\Tools\MSVC\*\bin\Hostx64\x64\cl.exe"
 
 
 def find(ask: Machine, named: str | None, *, prerelease: bool) -> tuple[Compiler, ...]:
-    """Every compiler for x64 of every Visual Studio, the newest first; one named before them."""
+    """Every compiler for x64 of every Visual Studio, the newest first; before them ``named``.
+
+    ``named`` is the path or name that the user chose, or None.
+    """
     found: dict[str, Compiler] = {}
     if named:
         path = ask("real", named if re.search(r"[\\/]", named) else _first(ask, named))
@@ -37,24 +40,24 @@ def find(ask: Machine, named: str | None, *, prerelease: bool) -> tuple[Compiler
             compiler = _compiler(ask, path, name, unfit) if path.lower() not in found else None
             if compiler:
                 others.append((_numbers(studio["installationVersion"]), compiler))
-    # Of one compiler in two installations, the newer installation's.
+    # If two installations have the same version, the newer installation comes first.
     others.sort(key=lambda pair: (_numbers(pair[1].version), pair[0]), reverse=True)
     return (*found.values(), *(compiler for _, compiler in others))
 
 
 def installed(ask: Machine) -> list[dict[str, Any]]:
-    """Every Visual Studio 2019 and later, any edition, as ``vswhere`` tells of it."""
+    """Every Visual Studio 2019 and later, of any edition, as ``vswhere`` describes it."""
     folder = ask("env", "PROGRAMFILES(X86)") or r"C:\Program Files (x86)"
     documented = rf"{folder}\Microsoft Visual Studio\Installer\vswhere.exe"
     for program in (documented, *ask("which", "vswhere")):
-        answer = ask("run", program, *_ASK)
+        answer = ask("run", program, *_VSWHERE_OPTIONS)
         if answer["returncode"] == 0:
             return parse_vswhere(answer["output"])
     return []
 
 
 def parse_vswhere(text: str) -> list[dict[str, Any]]:
-    """The installations in the output of ``vswhere -format json``; none where it is no JSON."""
+    """The installations in the output of ``vswhere -format json``; empty if it is not JSON."""
     try:
         rows = json.loads(text)
     except ValueError:
@@ -68,7 +71,7 @@ def parse_vswhere(text: str) -> list[dict[str, Any]]:
 
 
 def tools(ask: Machine) -> tuple[Tool, ...]:
-    """Every Visual Studio as a row of what was found, with C++ tools or without."""
+    """Every Visual Studio, with or without C++ tools, as rows of the table that probe prints."""
     return tuple(
         Tool(
             name=str(studio.get("displayName") or "Visual Studio"),
@@ -81,7 +84,7 @@ def tools(ask: Machine) -> tuple[Tool, ...]:
 
 
 def _unfit(studio: Mapping[str, Any], prerelease: bool) -> str:
-    """Why nothing of an installation is used; empty where it may be."""
+    """Why an installation is not used; empty if it may be used."""
     if not studio.get("isComplete", True):
         return "its installation is not complete"
     if studio.get("isPrerelease") and not prerelease:
@@ -90,7 +93,7 @@ def _unfit(studio: Mapping[str, Any], prerelease: bool) -> str:
 
 
 def _compiler(ask: Machine, path: str, via: str, unfit: str) -> Compiler | None:
-    """The compiler at ``path``; None where it does not say that it is cl.exe for x64."""
+    """The compiler at ``path``; None if its banner is not that of cl.exe for x64."""
     answer = ask("run", path)  # the banner is on stderr, the usage on stdout
     version = parse_cl(answer.get("errors", "")) or parse_cl(answer["output"])
     cl = PureWindowsPath(path)
@@ -109,14 +112,14 @@ def _compiler(ask: Machine, path: str, via: str, unfit: str) -> Compiler | None:
 
 
 def parse_cl(text: str) -> str | None:
-    """The version in the banner of cl.exe for x64, in whatever language: "19.44.35207"."""
+    """The version in the banner of cl.exe for x64, in any language: "19.44.35207"; else None."""
     banner = text.partition("\n")[0]
     match = re.search(r"\b(19\.\d+\.\d+)", banner)
     return match[1] if match and re.search(r"\bx64\b", banner) else None
 
 
 def environment(ask: Machine, compiler: Compiler) -> tuple[dict[str, str], str]:
-    """What ``vcvars64.bat`` sets for a compiler, or why that is not to be used (else empty)."""
+    """The variables that ``vcvars64.bat`` sets for a compiler, and ""; or {} and what is wrong."""
     answer = ask("vcvars", compiler.vcvars, compiler.toolset)
     variables: dict[str, str] = answer["variables"]
     problem = problem_of(variables, compiler)
@@ -124,9 +127,9 @@ def environment(ask: Machine, compiler: Compiler) -> tuple[dict[str, str], str]:
 
 
 def problem_of(variables: Mapping[str, str], compiler: Compiler) -> str:
-    """Why an environment is not that of this compiler; empty where it is.
+    """Why these variables do not belong to this compiler; empty if they do.
 
-    The exit code of ``vcvars64.bat`` says little: it is 0 with no Windows SDK installed.
+    The exit code of ``vcvars64.bat`` is not enough: it is 0 even without a Windows SDK.
     """
     if variables.get("VSCMD_ARG_TGT_ARCH") != "x64":
         target = variables.get("VSCMD_ARG_TGT_ARCH") or "nothing"

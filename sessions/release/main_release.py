@@ -274,7 +274,7 @@ def _missing_runs(ctx: Context) -> list[tuple[str, str]]:
 def _device(ctx: Context, session: str, capability: str) -> str | None:
     """The index of a free GPU of this machine that has this compute capability, or None."""
     try:
-        return str(gpu_choice.card_for(ctx, ctx.machine("nvml"), [capability])["index"])
+        return str(gpu_choice.gpu_for(ctx, ctx.machine("nvml"), [capability])["index"])
     except Problem as problem:
         console.say(f"{ctx.spec.target}: {session} was not run here. {problem.what}")
         return None

@@ -1,4 +1,4 @@
-"""Which model families a run computes, and with which bounds: from ``families.toml``. Pure."""
+"""The model families that a run computes, with their bounds, from ``families.toml``. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import Version
 
 from sessions.payload import family_checks
-from sessions.run import report_fields
+from sessions.run import report_fields as fields
 from sessions.shared import knowledge
 
 FAMILIES = knowledge.KNOWLEDGE.parent / "families"
@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 SETS = ("default", "all")
 BATCHES = (1, 32, 512)
 Row = dict[str, Any]
-NONE: Row = {"set": "default", "rows": [], "operations": []}  # of a report that has none
+NONE: Row = {"set": "default", "rows": [], "operations": []}  # for a report without families
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def digests() -> dict[str, dict[str, str]]:
 
 
 def plan(version: Version, chosen: str, *, on_gpu: bool) -> list[Row]:
-    """The rows of a run (``family_checks``), in the order in which they are computed."""
+    """The rows that a run computes, in their order; ``family_checks`` describes a row."""
     facts, release = knowledge.load("families.toml"), version.base_version
     rows = []
     for name, family in facts["family"].items():
@@ -48,7 +48,7 @@ def plan(version: Version, chosen: str, *, on_gpu: bool) -> list[Row]:
 
 
 def _ways(facts: Row, name: str, family: Row, *, on_gpu: bool) -> list[Row]:
-    """Batch size, attention and split of each case. An encoder takes a text in one batch."""
+    """Batch size, attention and split of each case. An encoder reads a text in one batch."""
     batches = (512,) if family.get("encoder") else BATCHES
     found = [{"batch": b, "flash": f, "split": ""} for b in batches for f in (False, True)]
     if on_gpu and name in facts["split"]["families"]:
@@ -58,16 +58,16 @@ def _ways(facts: Row, name: str, family: Row, *, on_gpu: bool) -> list[Row]:
 
 
 def bound(name: str, kind: str) -> float:
-    """The largest NMSE of a family's model in one type."""
+    """The largest NMSE that a family's model may have in one type."""
     bounds = knowledge.load("families.toml")["bound"]
     found: float = bounds.get(name, {}).get(kind) or bounds["type"][kind]
     return found
 
 
 def _fault(facts: Row, name: str, kind: str, batch: int, release: str, *, on_gpu: bool) -> Row:
-    """What upstream is known to compute otherwise in a case: ``known``, and ``limit``.
+    """The known fault of upstream in a case: ``known`` is its text, or "" if there is none.
 
-    A limit is the largest NMSE of a case that may be wrong, or right; without one it must be wrong.
+    With a ``limit``, the case may be right, or wrong up to that NMSE; without, it must be wrong.
     """
     row, large = facts["known"].get(name), facts["large-batches"]
     if row and release in row["releases"]:
@@ -79,7 +79,7 @@ def _fault(facts: Row, name: str, kind: str, batch: int, release: str, *, on_gpu
 
 
 def faults(version: str, language: str, *, cuda: bool) -> list[str]:
-    """What llama.cpp of a release is known to compute otherwise than the reference."""
+    """The known faults of a release's llama.cpp, where it differs from the reference."""
     facts = knowledge.load("families.toml")
     rows = [*([facts["large-batches"]] if cuda else []), *facts["known"].values()]
     name = "what" if language == "en" else language
@@ -87,7 +87,7 @@ def faults(version: str, language: str, *, cuda: bool) -> list[str]:
 
 
 def job(version: Version, chosen: str) -> Row:
-    """What the payload is told: the plans of both devices, and each family's file."""
+    """The job's part for model families: the plans of both devices, and each family's file."""
     facts = knowledge.load("families.toml")
     plans = {place: plan(version, chosen, on_gpu=place == "gpu") for place in ("gpu", "cpu")}
     named = sorted({row["family"] for rows in plans.values() for row in rows})
@@ -105,46 +105,39 @@ def job(version: Version, chosen: str) -> Row:
 
 
 def problems(version: Version, given: Row, *, on_gpu: bool) -> list[str]:
-    """What is wrong with the families of a report, whatever it says itself; [] if nothing."""
+    """What is wrong with the families of a report, from its numbers only; [] if nothing."""
     wanted = plan(version, given["set"], on_gpu=on_gpu)
     return family_checks.problems(wanted, given["rows"], on_gpu=on_gpu)
 
 
-def read(given: Row) -> Row:
-    """The families of a report, as they may be in a record. Raises ValueError."""
-    report_fields.only("families", given, ("set", "rows", "operations"))
-    if given["set"] not in SETS:
-        raise ValueError(f"{given['set']!r} is not a set of model families")
-    if not isinstance(given["operations"], list):
-        raise ValueError("operations is not a list")
-    return {
-        "set": given["set"],
-        "rows": [_row(row) for row in report_fields.items("families", given["rows"])],
-        "operations": [report_fields.line("an operation", text) for text in given["operations"]],
+def read(name: str, value: Any) -> Row:
+    """Read the families of a report (see ``report_fields``). Raises ValueError."""
+    found: Row = _READ(name, value)
+    if found["set"] not in SETS:
+        raise ValueError(f"{found['set']!r} is not a set of model families")
+    return {field: list(v) if isinstance(v, tuple) else v for field, v in found.items()}
+
+
+def _row(name: str, value: Any) -> Row:
+    read_row = _READ_ERROR if isinstance(value, dict) and "error" in value else _READ_ROW
+    return dict(read_row(name, value))
+
+
+_WAY = {"batch": fields.count, "flash": fields.flag, "split": fields.text}
+_READ_ERROR = fields.object_of(
+    {"family": fields.line, "type": fields.line, "error": fields.text}, may=_WAY
+)
+_READ_ROW = fields.object_of(
+    {
+        "family": fields.line,
+        "type": fields.line,
+        **_WAY,
+        **dict.fromkeys(("nmse", "worst"), fields.any_number),
+        **dict.fromkeys(("host_mib", "gpu_mib"), fields.number),
+        "tokens": fields.count,
+        "finite": fields.flag,
     }
-
-
-_WAY = {"batch": report_fields.count, "flash": report_fields.flag}
-
-
-def _row(item: Row) -> Row:
-    names = ("family", "type")
-    plain = {name: report_fields.line(name, item.get(name)) for name in names}
-    if "error" in item:
-        report_fields.only("a family's row", item, (*names, "error"), may=("split", *_WAY))
-        way = {n: read(n, item[n]) for n, read in _WAY.items() if n in item}
-        split = {"split": report_fields.text("split", item["split"])} if "split" in item else {}
-        return {**plain, **way, **split, "error": report_fields.text("error", item["error"])}
-    numbers = ("nmse", "worst")
-    sizes = ("host_mib", "gpu_mib")
-    report_fields.only("a family's row", item, (*names, *_WAY, *numbers, *sizes, "split", "tokens",
-                                         "finite"))  # fmt: skip
-    return {
-        **plain,
-        **{n: read(n, item[n]) for n, read in _WAY.items()},
-        "split": report_fields.text("split", item["split"]),
-        **{n: report_fields.number(n, item[n], any_float=True) for n in numbers},
-        **{n: report_fields.number(n, item[n]) for n in sizes},
-        "tokens": report_fields.count("tokens", item["tokens"]),
-        "finite": report_fields.flag("finite", item["finite"]),
-    }
+)
+_READ = fields.object_of(
+    {"set": fields.line, "rows": fields.list_of(_row), "operations": fields.list_of(fields.line)}
+)

@@ -1,4 +1,4 @@
-"""A wheel in a fresh venv, as a user has it."""
+"""Installs a wheel into a fresh venv, as a user does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sessions.shared.context import Context
 
 
 def install(ctx: Context, wheel: Path, work: Path) -> Path:
-    """A fresh venv with the wheel as pip installs it for a user, and what the payload imports."""
+    """Make a venv with the wheel, its requirements and the packages that the payload imports."""
     chain = ctx.need("probe", Toolchain)
     assert chain.python is not None
     venv = work / "venv"

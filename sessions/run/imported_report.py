@@ -1,4 +1,4 @@
-"""A report from another machine: its bytes, read once, and whose signature they have."""
+"""Reads a report from another machine once, and checks who signed it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from sessions.payload import report_file
-from sessions.shared import child_environment, console, programs, records, venvs
+from sessions.shared import child_environment, console, disk, programs, records, venvs
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 
-LARGEST = 16 * 2**20  # bytes of a report; one of 400 answers has 0.2 MB
-LARGEST_SIGNATURE = 2**16  # bytes of a file that ssh-keygen -Y sign writes; most have 300
+LARGEST = 16 * 2**20  # bytes of a report; one with 400 answers has 0.2 MB
+LARGEST_SIGNATURE = 2**16  # bytes of a signature; ssh-keygen -Y sign usually writes 300
 
 
 def read(path: Path, session: str) -> bytes:
-    """The bytes of a report file: UTF-8 text. Raises Problem where it cannot be read."""
+    """The bytes of a report file, which are UTF-8. Raises Problem if it cannot be read."""
     remedy = f"name the file that python smoke-….pyz wrote: nox -s {session} -- --report FILE"
     try:
         data = _bytes(path, LARGEST)
@@ -34,12 +35,17 @@ def read(path: Path, session: str) -> bytes:
     return data
 
 
-def taken(ctx: Context, session: str, named: str) -> tuple[str, str, str]:
-    """The report that --report names: its text, its file's name, and its signature.
+def taken(ctx: Context, session: str, folder: Path, run: Callable[[], str]) -> tuple[str, str, str]:
+    """A report's text, its origin (see RunReport), and its signature, which is "" if there is none.
 
-    The signature is "" where --signers does not ask for one. Raises Problem.
+    It is the report that --report names, or else the one that ``run`` makes here under a lock. A
+    signature is checked only with --signers. Raises Problem.
     """
-    path = Path(named).expanduser()
+    if ctx.options.report is None:
+        disk.mark(folder)
+        with disk.lock(folder / f"{session}.lock", console.say):
+            return run(), "here", ""
+    path = Path(ctx.options.report).expanduser()
     data, signature = read(path, session), ""
     if ctx.options.signers is not None:
         signature = signed(ctx, path, data, Path(ctx.options.signers).expanduser())
@@ -47,7 +53,7 @@ def taken(ctx: Context, session: str, named: str) -> tuple[str, str, str]:
 
 
 def keep(path: Path, text: str, signature: str) -> None:
-    """Write a report as it was handed in, which is how a release hands it on; so its signature."""
+    """Write a report unchanged, with its signature beside it; a release contains both files."""
     records.write_text(path, text)
     beside = path.with_name(f"{path.name}.sig")
     beside.unlink(missing_ok=True)
@@ -56,24 +62,24 @@ def keep(path: Path, text: str, signature: str) -> None:
 
 
 def is_of_ops(path: Path) -> bool:
-    """Whether a report is of the operator test; what it is worth is for its session to say."""
+    """Whether a report is of the operator test. It is not checked here."""
     try:
         data = read(path, "release")
-    except Problem:  # which its session says
+    except Problem:  # the session that reads it reports this
         return False
     return f'"kind": "{report_file.OPS}"'.encode() in data[:200]
 
 
 def origin(path: Path) -> str:
-    """The name of a report's file, as a record can have it: in UTF-8, whatever the system's is."""
+    """The name of a report's file in UTF-8, which a record requires."""
     return path.name.encode("utf-8", "replace").decode("utf-8")
 
 
 def signed(ctx: Context, report: Path, data: bytes, signers: Path) -> str:
-    """Refuse a report whose bytes none of the named keys signed; return the signature.
+    """Check that one of the named keys signed the report's bytes; return the signature.
 
-    The files may change at any moment: ssh-keygen is given copies of the bytes that were read, in
-    a folder of this user only.
+    The files may change at any moment, so ssh-keygen gets copies of the bytes that were read, in
+    a folder that only this user can write. Raises Problem.
     """
     ssh = shutil.which("ssh-keygen", path=ctx.env.get("PATH"))
     if ssh is None:
@@ -117,10 +123,9 @@ def _unsigned(report: Path, evidence: str) -> Problem:
 def _bytes(path: Path, largest: int) -> bytes:
     """A regular file's bytes. Raises ValueError for another kind of file, or a larger one.
 
-    A pipe or a device gives other bytes to each reader, or none for ever, so it is not even waited
-    for.
+    A pipe or a device may give other bytes to each reader, or never end, so it is not read.
     """
-    # Windows has neither flag's problem; O_BINARY keeps its line ends, which are signed too.
+    # On Windows, O_BINARY keeps the line ends, which are signed too.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with os.fdopen(os.open(path, flags), "rb") as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):

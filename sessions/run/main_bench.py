@@ -1,4 +1,4 @@
-"""Measure the wheel, and others in turn with it: A B B A …, each time in a fresh process."""
+"""Benchmarks the wheel and other wheels alternately (A B B A …), each time in a fresh process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sessions.build import baselines
 from sessions.fetch import build_tools
-from sessions.probe import gpu_choice
 from sessions.probe.model import Toolchain
 from sessions.run import bench_results, imported_report, own_report, payload_process, smoke_input
 from sessions.run.model import BenchReport
@@ -27,31 +26,24 @@ from sessions.shared import (
 from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
 
-STATE = "state.json"  # what was measured so far: payload/bench.py
+STATE = "state.json"  # the measurements so far: payload/bench.py
 
 
 def main(ctx: Context) -> None:
-    """Measure, or take the report of a bundle that did; show it and leave the record."""
+    """Measure or import a bundle's report; show the report and write the record."""
     path, _ = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    if ctx.options.report:
-        text, origin, _ = imported_report.taken(ctx, "bench", ctx.options.report)
-    else:
-        disk.mark(folder)
-        with disk.lock(folder / "bench.lock", console.say):
-            # What a nox that was killed left behind would measure beside this one.
-            programs.end_leftovers(programs.BUILD_MARK, str(folder))
-            text, origin = _run(ctx, path, folder), "here"
+    text, origin, _ = imported_report.taken(ctx, "bench", folder, lambda: _run(ctx, path, folder))
     again = own_report.again("bench", ctx.spec, ctx.options.wheel)
     report = bench_results.opened(text, ctx.spec.target, digest, origin, again)
     disk.mark(folder)
-    # Beside what was measured on a GPU, which a release shows.
+    # The record of a GPU is kept, because a release shows it.
     apart = "-cpu" if report.device == "cpu" and ctx.spec.archs else ""
     record = folder / f"bench{apart}.json"
     records.write_text(folder / bench_results.REPORT_FILE.replace(".", f"{apart}."), text)
     records.write(record, "bench", report)
-    if not ctx.options.report:  # last: until here, the next run would go on from what was measured
+    if ctx.options.report is None:  # last, so that a run that fails before this can be continued
         (folder / "bench" / "run" / STATE).unlink(missing_ok=True)
     _show(report, text)
     console.say(f"  {record}")
@@ -62,10 +54,10 @@ def main(ctx: Context) -> None:
 
 
 def _run(ctx: Context, wheel: Path, folder: Path) -> str:
-    """Have the payload measure. Returns the report's text."""
+    """Run the payload. Returns the report's text."""
+    programs.end_leftovers(programs.BUILD_MARK, str(folder))  # of a nox process that was killed
     model = smoke_input.model(ctx)
-    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
-    nvml = ctx.machine("nvml") if device else {}
+    device = smoke_input.device(ctx)
     if device is None and ctx.spec.archs:
         console.warn("the wheel is measured on the CPU, not on a GPU")
     if ctx.options.rounds < bench_results.LEAST:
@@ -85,21 +77,19 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     chain = ctx.need("probe", Toolchain)
     assert chain.python is not None
     work = folder / "bench"
-    told = smoke_input.job(
+    smoke_job = smoke_input.job(
         ctx.spec,
         file=wheel.name,
         sha256=records.file_sha256(wheel),
         version=wheel_name.version(wheel),
     )
-    given = {
+    job = {
+        **smoke_input.placement(device),
         "wheels": entries,
         "packages": str(work / "wheels"),
         "python": chain.python.path,
         "folder": str(work / "run"),
-        "layers": 999 if device else 0,
-        "index": device["index"] if device else 0,
-        "visible": device["visible"] if device else "-1",
-        "threads": 1,  # the tiny model is too small to share out
+        "threads": 1,  # the tiny model is too small for more
         "cpu_threads": machine.physical_cores(),
         "rounds": ctx.options.rounds,
         "model": bench_results.model(model),
@@ -107,27 +97,20 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "runtime": "packages" if ctx.spec.cuda else "none",
         "link": None,
         "runtime_places": [],
-        "identity": smoke_input.identity(told, device, nvml),
+        "identity": smoke_input.identity(smoke_job, device),
     }
-    _prepare(ctx, wheels, work, json.dumps(given, indent=1))
+    _prepare(ctx, wheels, work, json.dumps(job, indent=1))
     answer, log_path = work / "report.json", work / "bench.log"
-    # This Python, which has NVML's bindings; the wheels run in the target's own.
-    words = [
-        sys.executable,
-        "-I",
-        str(smoke_input.PAYLOAD),
-        "--bench",
-        str(work / "job.json"),
-        str(answer),
-    ]
+    # This Python has NVML's bindings; the wheels run in the target's Python.
+    args = ["-I", str(smoke_input.PAYLOAD), "--bench", str(work / "job.json"), str(answer)]
     env = {**child_environment.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
-    done = payload_process.run(words, log_path, work / "run", env, "measuring")
+    done = payload_process.run([sys.executable, *args], log_path, work / "run", env, "measuring")
     if done.returncode or not answer.exists():
-        said = log_path.read_text(encoding="utf-8").splitlines()
+        output = log_path.read_text(encoding="utf-8").splitlines()
         raise Problem(
             "The wheels could not be measured.",
             id="bench-failed",
-            evidence=venvs.tail("\n".join(line for line in said if not line.startswith("@{"))),
+            evidence=venvs.tail("\n".join(line for line in output if not line.startswith("@{"))),
             remedy="see whether each wheel runs here: nox -s smoke -- --wheel PATH; "
             f"the log is {log_path}",
         )
@@ -135,7 +118,7 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
 
 
 def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) -> None:
-    """An empty folder with the job and all it takes; or the one of this job, stopped half-way."""
+    """Prepare the folder of a run, or keep the one of the same job if that run was stopped."""
     path, state = work / "job.json", work / "run" / STATE
     kept = state.exists() and path.exists() and path.read_text(encoding="utf-8") == job_text
     if kept and not ctx.fresh:
@@ -144,7 +127,7 @@ def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) ->
         )
         return
     if work.exists():
-        path.unlink(missing_ok=True)  # first: a state without its job is none
+        path.unlink(missing_ok=True)  # first: a state is not used without its job
         disk.remove(work)
     disk.mark(work)
     _collect(ctx, wheels, work / "wheels")
@@ -153,23 +136,23 @@ def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) ->
 
 
 def _collect(ctx: Context, wheels: Sequence[Path], folder: Path) -> None:
-    """What the wheels require, and what makes the tiny model, as files: no network is timed."""
+    """Download the requirements of the wheels and of the tiny model, so no network is measured."""
     console.say("Collecting what the wheels require")
     tools = build_tools.tools(ctx)
     words = ["download", "--only-binary=:all:", "-d", str(folder)]
     for wheel in wheels:
         venvs.pip(ctx, tools, [*words, str(wheel)], f"what {wheel.name} requires")
-    if ctx.spec.cuda:  # for those that do not name it; what is there already is taken
+    if ctx.spec.cuda:  # for wheels that do not require it; a file that is here already is used
         major = int(ctx.spec.cuda.split(".")[0])
         names = [f"nvidia-{name}>={major},<{major + 1}" for name in ("cuda-runtime", "cublas")]
-        found = ["--find-links", str(folder)]
-        venvs.pip(ctx, tools, [*words, *found, *names], "NVIDIA's CUDA runtime")
+        links = ["--find-links", str(folder)]
+        venvs.pip(ctx, tools, [*words, *links, *names], "NVIDIA's CUDA runtime")
     lock = ["--no-deps", "--require-hashes", "-r", str(knowledge.payload_lock())]
     venvs.pip(ctx, tools, [*words, *lock], "what makes the tiny model (gguf)")
 
 
 def _show(report: BenchReport, text: str) -> None:
-    """The tables, and what the GPU was like meanwhile."""
+    """Show the tables, and the clocks and temperature of the GPU."""
     for title, columns, rows in bench_results.tables(text):
         console.table(title, columns, rows)
     for wheel in report.wheels:
@@ -181,9 +164,9 @@ def _show(report: BenchReport, text: str) -> None:
         console.say(f"It was stopped and continued {report.stops} times")
     if not report.conditions:
         return
-    clocks = [found["sm_mhz_highest"] for found in report.conditions if found["sm_mhz_highest"]]
-    heat = [found["celsius"] for found in report.conditions if found["celsius"]]
-    slowed = sorted({reason for found in report.conditions for reason in found["slowed"]})
+    clocks = [seen["sm_mhz_highest"] for seen in report.conditions if seen["sm_mhz_highest"]]
+    heat = [seen["celsius"] for seen in report.conditions if seen["celsius"]]
+    slowed = sorted({reason for seen in report.conditions for reason in seen["slowed"]})
     if clocks and heat:
         console.say(
             f"The GPU: {min(clocks):.0f} to {max(clocks):.0f} MHz, "

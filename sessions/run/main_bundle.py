@@ -1,4 +1,4 @@
-"""One file that tests a wheel on another machine: the wheel, what it needs, and the checks."""
+"""Writes a bundle: one file with a wheel, its requirements and the checks, for other machines."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.remedies import command, python
 
-# NVIDIA's runtime and what it requires: brought by pip or found on the other machine; 0.6 GB.
+# NVIDIA's runtime and its requirements (0.6 GB): installed by pip or found on the other machine.
 RUNTIME = re.compile(r"nvidia[-_]", re.IGNORECASE)
 
-OLDEST = Version("3.11")  # of a Python that the payload was tried with
+OLDEST = Version("3.11")  # the oldest Python with which the payload was tested
 
 
 def main(ctx: Context) -> None:
-    """Write ``wheels/<target>/smoke-<target>.pyz``; of several targets, ``wheels/smoke.pyz``."""
+    """Write ``wheels/<target>/smoke-<target>.pyz``; for several targets, ``wheels/smoke.pyz``."""
     each = [dataclasses.replace(ctx, spec=spec) for spec in ctx.specs] or [ctx]
     if ctx.specs:
         _build(each)
@@ -60,15 +60,15 @@ def main(ctx: Context) -> None:
         lock = scratch / "nvml.txt"
         records.write_text(lock, _requirement(knowledge.LOCKS / "runtime.txt", "nvidia-ml-py"))
         venvs.pip(ctx, build_tools.tools(ctx), [*words, "-r", str(lock)], "nvidia-ml-py")
-        told = [
+        parts = [
             {**manifest(one, wheel, pythons), "ops": ops.get(one.spec.target)}
             for one, wheel in manifests
         ]
-        text = json.dumps({"targets": told} if ctx.specs else told[0], indent=1)
+        text = json.dumps({"targets": parts} if ctx.specs else parts[0], indent=1)
         records.write_text(folder / "manifest.json", text)
         with disk.whole(target) as part:
             pack(folder, part)
-    target.with_name(target.name + ".sig").unlink(missing_ok=True)  # of the bundle before
+    target.with_name(target.name + ".sig").unlink(missing_ok=True)  # of an earlier bundle
     if ctx.options.sign:
         _sign(ctx, target, ctx.options.sign)
     console.say(f"  {target}")
@@ -92,7 +92,7 @@ def main(ctx: Context) -> None:
 
 
 def _build(each: Sequence[Context]) -> None:
-    """Have the wheel of each target built and checked, then keep all of them as they are."""
+    """Build and verify the wheel of each target, then lock all of the targets."""
     for one in each:
         name = one.spec.base
         if child_nox.follow(one.root, ["verify"], name, child_nox.words(one.options)):
@@ -108,7 +108,7 @@ def _build(each: Sequence[Context]) -> None:
 
 
 def _refuse_doubles(folder: Path) -> None:
-    """Refuse two releases of one package, which cannot be in one venv."""
+    """Raise Problem if there are two releases of a package, which one venv cannot have."""
     found: dict[str, str] = {}
     for path in sorted(folder.glob("*.whl")):
         name = parse_wheel_filename(path.name)[0]
@@ -123,11 +123,11 @@ def _refuse_doubles(folder: Path) -> None:
 
 
 def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, object]:
-    """What the bundle's program is told."""
+    """The manifest that the bundle's program reads."""
     platform = "win_amd64" if ctx.spec.platform == "windows" else "linux_x86_64"
     return {
         "target": ctx.spec.target,
-        "arguments": programs.typed(ctx.spec.arguments),  # quoted as this machine's shell reads it
+        "arguments": programs.typed(ctx.spec.arguments),  # quoted for this machine's shell
         "pythons": list(pythons),
         "platforms": [platform],
         "driver": knowledge.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0,
@@ -147,9 +147,9 @@ def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, ob
 def _ops(
     ctx: Context, wheel: Wheel, path: Path, folder: Path, scratch: Path
 ) -> dict[str, object] | None:
-    """Upstream's operator test for this wheel, in ``folder``, and its part of the manifest.
+    """Put upstream's operator test into ``folder``; return its part of the manifest.
 
-    None where the release is not one whose operators are known, or nothing can be compiled.
+    Returns None if the operators of the release are not known, or nothing can be compiled.
     """
     try:
         release = ops_build.known(wheel.version)
@@ -171,22 +171,19 @@ def _ops(
 def _collect(
     ctx: Context, wheel: Wheel, path: Path, folder: Path, scratch: Path
 ) -> tuple[str, ...]:
-    """The wheel, and all that it and the payload import but NVIDIA's runtime, as wheels.
+    """Download the wheel's and the payload's requirements, except NVIDIA's runtime, as wheels.
 
-    Returns the Pythons that all of them are for. A bundle of one target has the packages for that
-    target's Python (numpy takes 17 MB per Python); one of several targets for each from OLDEST
-    on, unless a library of the wheel calls Python's own functions.
+    Returns the Pythons for which all of them are. A bundle of one target has the packages for that
+    target's Python (numpy has 17 MB per Python); one of several targets has them for each Python
+    from OLDEST on, unless a library of the wheel calls Python's own functions.
     """
     console.say("Collecting what the wheel and its checks need")
     tools = build_tools.tools(ctx)
     plan = scratch / "plan.json"
-    there = ["--only-binary=:all:", "--python-version", ctx.spec.python]  # need not be installed
+    there = ["--only-binary=:all:", "--python-version", ctx.spec.python]  # it may be missing here
     words = ["install", "--dry-run", "--ignore-installed", "--report", str(plan), *there]
-    words += [
-        "--target",
-        str(scratch / "target"),
-        str(path),
-    ]  # pip demands a folder for another Python
+    # For another Python, pip requires a target folder.
+    words += ["--target", str(scratch / "target"), str(path)]
     venvs.pip(ctx, tools, words, "the wheel's requirements")
     for item in json.loads(plan.read_text(encoding="utf-8"))["install"]:
         name, version = item["metadata"]["name"], item["metadata"]["version"]
@@ -194,7 +191,7 @@ def _collect(
             continue
         pin = f"{name}=={version}"
         if any(folder.glob(f"{re.sub('[-_.]+', '_', name)}-{version}-*.whl")):
-            continue  # another target needs it too
+            continue  # downloaded for another target
         venvs.pip(ctx, tools, ["download", "--no-deps", *there, "-d", str(folder), pin], pin)
     words = ["download", "--no-deps", *there, "--require-hashes", "-d", str(folder)]
     venvs.pip(ctx, tools, [*words, "-r", str(knowledge.payload_lock())], "what the checks need")
@@ -214,15 +211,15 @@ def _collect(
 
 
 def _collect_for(ctx: Context, folder: Path, python: str) -> bool:
-    """The packages that are made for each Python, for another than the target's, in ``pythonX.Y``.
+    """Download the packages that depend on Python for another Python, into ``pythonX.Y``.
 
-    Whether they could be had.
+    Returns False if one of them is not available.
     """
     words = ["download", "--no-deps", "--only-binary=:all:", "--python-version", python]
     words += ["-d", str(folder.with_name(f"python{python}"))]
     for name, version in needed(folder, python):
         if name == "llama-cpp-python":
-            continue  # installed under that Python's tag (payload/bundle_launch.py)
+            continue  # bundle_launch.py renames it for that Python
         if any(
             folder.with_name(f"python{python}").glob(f"{name.replace('-', '_')}-{version}-*.whl")
         ):
@@ -246,19 +243,19 @@ def needed(folder: Path, python: str) -> list[tuple[str, str]]:
 
 
 def _requirement(lock: Path, name: str) -> str:
-    """The lines of one package in a lock; empty where it has none."""
+    """The lines of one package in a lock file, or "" if it is not there."""
     match = re.search(rf"^{name}==.*(?:\n    .*)*", lock.read_text(encoding="utf-8"), re.MULTILINE)
     return match[0] + "\n" if match else ""
 
 
 def pack(folder: Path, target: Path) -> None:
-    """Write the bundle: a zip that Python runs, the payload's ``bundle_start.py`` its program."""
+    """Write the bundle: a zip file that Python runs; its program is ``bundle_start.py``."""
     with target.open("wb") as stream:
         stream.write(b"#!/usr/bin/env python3\n")
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(folder.rglob("*")):
                 if path.is_file() and "__pycache__" not in path.parts:
-                    whole = path.suffix == ".whl"  # compressed already, as families are
+                    whole = path.suffix == ".whl"  # already compressed, as families are
                     kind = zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED
                     archive.write(path, path.relative_to(folder), kind)
             for path in sorted(smoke_input.PAYLOAD.iterdir()):

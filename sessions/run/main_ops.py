@@ -1,4 +1,4 @@
-"""Every operator of ggml on the GPU, by upstream's own test, linked to the wheel's libraries."""
+"""Tests every operator of ggml with upstream's test, linked to the wheel's libraries."""
 
 from __future__ import annotations
 
@@ -22,45 +22,39 @@ from sessions.shared import child_environment, console, disk, machine, programs,
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
 
-STATE = "state.json"  # what was answered so far: payload/ops.py
-LIBRARIES = "blackwheel-*"  # ours, beside the wheel's in its venv
+STATE = "state.json"  # the results so far: payload/ops.py
+LIBRARIES = "blackwheel-*"  # the test and the reference, beside the wheel's libraries in the venv
 
 
 def main(ctx: Context) -> None:
-    """Run the test, or take the report of a bundle that did; show it and leave the record."""
+    """Run the test or import a bundle's report; show the report and write the record."""
     path, _ = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    signature = ""
-    if ctx.options.report:
-        text, origin, signature = imported_report.taken(ctx, "ops", ctx.options.report)
-    else:
-        disk.mark(folder)
-        with disk.lock(folder / "ops.lock", console.say):
-            # What a nox that was killed left behind would take this one's cores.
-            programs.end_leftovers(programs.BUILD_MARK, str(folder))
-            text, origin = _run(ctx, path, digest, folder), "here"
+    text, origin, signature = imported_report.taken(
+        ctx, "ops", folder, lambda: _run(ctx, path, digest, folder)
+    )
     again = own_report.again("ops", ctx.spec, ctx.options.wheel)
     report = ops_results.opened(text, ctx.spec.target, digest, origin, path.name, again)
     disk.mark(folder)
     place = smoke_results.place(report.capability)
     imported_report.keep(ops_results.report_path(folder, place), text, signature)
     _show(report, ops_results.record(folder, place))
-    if not ctx.options.report:  # last: until here, the next run would go on from what was done
+    if ctx.options.report is None:  # last, so that a run that fails before this can be continued
         (folder / "ops" / "run" / STATE).unlink(missing_ok=True)
 
 
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     """Run the payload in a venv that has the wheel. Returns the report's text."""
-    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
-    nvml = ctx.machine("nvml") if device else {}
-    release = ops_build.release(wheel)
-    part = ops_results.for_job(ctx.spec, release)
+    programs.end_leftovers(programs.BUILD_MARK, str(folder))  # of a nox process that was killed
+    device = smoke_input.device(ctx)
+    part = ops_results.for_job(ctx.spec, ops_build.release(wheel))
     work = folder / "ops"
-    told = smoke_input.job(
+    job = smoke_input.job(
         ctx.spec, file=wheel.name, sha256=digest, version=wheel_name.version(wheel)
     )
-    prepared = json.dumps([part, digest, smoke_input.identity(told, device, nvml)], indent=1)
+    identity = smoke_input.identity(job, device)
+    prepared = json.dumps([part, digest, identity], indent=1)
     if not _kept(ctx, work, prepared):
         _prepare(ctx, wheel, work)
         disk.mark(work / "run")
@@ -69,11 +63,11 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     libraries = {path.stem: str(path) for path in venv.glob(f"**/llama_cpp/lib/{LIBRARIES}")}
     given = {
         **part,
-        "identity": smoke_input.identity(told, device, nvml),
+        "identity": identity,
         "folder": str(work / "run"),
         "library": libraries["blackwheel-ops"],
         "reference": libraries.get("blackwheel-scalar"),
-        "visible": device["visible"] if device else "-1",
+        "visible": smoke_input.placement(device)["visible"],
         "memory_mib": device["memory_free_mib"] if device else None,
         "cores": machine.cores(),
     }
@@ -83,7 +77,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
 
 
 def _kept(ctx: Context, work: Path, prepared: str) -> bool:
-    """Whether a run of this very wheel was stopped here and can go on."""
+    """Whether a run of this wheel was stopped here and can be continued."""
     path = work / "prepared.json"
     same = path.exists() and path.read_text(encoding="utf-8") == prepared
     kept = same and (work / "run" / STATE).exists() and not ctx.fresh
@@ -95,14 +89,14 @@ def _kept(ctx: Context, work: Path, prepared: str) -> bool:
 
 
 def _prepare(ctx: Context, wheel: Path, work: Path) -> None:
-    """An empty folder with a venv that has the wheel, and the test beside its libraries.
+    """Make a venv that has the wheel, and put the test beside the wheel's libraries.
 
-    There, because the libraries of our wheels name one another by ``$ORIGIN``.
+    They must be in one folder, because the libraries find one another by ``$ORIGIN``.
     """
     if work.exists():
         disk.remove(work)
     disk.mark(work)
-    cuda = gpu_choice.wants_card(ctx)
+    cuda = gpu_choice.needs_gpu(ctx)
     built = ops_build.built(ctx, wheel, work / "test", reference=not cuda)
     venv = fresh_venv.install(ctx, wheel, work)
     (folder,) = venv.glob("**/site-packages/llama_cpp/lib")
@@ -112,7 +106,7 @@ def _prepare(ctx: Context, wheel: Path, work: Path) -> None:
 
 
 def _show(report: OpsReport, path: Path) -> None:
-    """Show the report, leave it as a record, and fail if a check does."""
+    """Show the report and write its record. Raises Problem if a check fails."""
     where = "on the CPU" if report.device == "cpu" else f"on {report.device} ({report.capability})"
     groups: dict[str, list[float]] = {}
     for name, row in report.operators.items():

@@ -1,4 +1,4 @@
-"""Test that a wheel computes on the GPU, and computes right: in a fresh venv, as a user's."""
+"""Tests that a wheel computes the right results on the GPU, in a fresh venv."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from sessions.probe import gpu_choice
 from sessions.run import (
     families,
     fresh_venv,
@@ -36,31 +35,26 @@ VOCABULARY = re.compile(r"/models/(ggml-vocab-[\w.-]+)$")
 
 
 def main(ctx: Context) -> None:
-    """Run every check, or take the report of a bundle that ran them; leave the record."""
+    """Run every check or import a bundle's report; show the report and write the record."""
     path, wheel = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    signature = ""
-    if ctx.options.report is not None:
-        text, origin, signature = imported_report.taken(ctx, "smoke", ctx.options.report)
-    else:
-        disk.mark(folder)
-        with disk.lock(folder / "smoke.lock", console.say):
-            text, origin = _run(ctx, path, digest, folder), "here"
+    text, origin, signature = imported_report.taken(
+        ctx, "smoke", folder, lambda: _run(ctx, path, digest, folder)
+    )
     target, file = (wheel.target, wheel.file) if wheel else (None, None)
     again = own_report.again("smoke", ctx.spec, ctx.options.wheel)
     report = smoke_results.opened(text, target, digest, origin, file, again)
     disk.mark(folder)
     kept = smoke_results.report_path(folder, smoke_results.place(report.capability))
     imported_report.keep(kept, text, signature)
-    _judge(ctx, report, folder)
+    _show(ctx, report, folder)
 
 
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     """Install the wheel into a fresh venv and run the payload there. Returns the report's text."""
     model = smoke_input.model(ctx)
-    device = gpu_choice.card_for(ctx, ctx.machine("nvml")) if gpu_choice.wants_card(ctx) else None
-    nvml = ctx.machine("nvml") if device else {}
+    device = smoke_input.device(ctx)
     if device is None and ctx.spec.archs:
         console.warn("the wheel runs on the CPU, and its GPU code is not tested")
     work = folder / "smoke"
@@ -68,39 +62,37 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
         disk.remove(work)
     disk.mark(work)
     venv = fresh_venv.install(ctx, wheel, work)
-    told = smoke_input.job(
+    job = smoke_input.job(
         ctx.spec,
         file=wheel.name,
         sha256=digest,
         version=wheel_name.version(wheel),
         chosen=ctx.options.families,
     )
-    told |= {
+    job |= {
+        **smoke_input.placement(device),
         "folder": str(work / "run"),
-        "layers": 999 if device else 0,
-        "index": device["index"] if device else 0,
-        "visible": device["visible"] if device else "-1",
         "second": device["second"] if device else None,
         "families_folder": str(families.FAMILIES),
         "jobs": 4 if device else machine.cores(),
         "venv": str(venv),
         "model": str(model) if model else None,
-        "vectors": _vectors(ctx, told["version"], work / "vectors"),
-        "identity": smoke_input.identity(told, device, nvml),
+        "vectors": _vectors(ctx, job["version"], work / "vectors"),
+        "identity": smoke_input.identity(job, device),
     }
     disk.mark(work / "run")
-    records.write_text(work / "job.json", json.dumps(told, indent=1))
+    records.write_text(work / "job.json", json.dumps(job, indent=1))
     env = child_environment.system_environment(ctx.env)
     return payload_process.report(venv, "smoke", work, env, "checks")
 
 
 def _vectors(ctx: Context, version: str, folder: Path) -> str | None:
-    """Upstream's vocabularies and the tokens of its texts, from the sdist of the wheel's release.
+    """The folder of upstream's vocabularies, texts and their tokens, from the release's sdist.
 
-    The folder that they are in, of a checkout its own; None, which is said, where that sdist was
-    not downloaded. None on Windows too: there upstream's C++ cannot convert a vocabulary with
-    characters beyond U+FFFF (std::wstring_convert with 16 bits; seen with MinGW's build, DeepSeek's
-    vocabulary).
+    For --source, it is the checkout's own folder. If the sdist was not downloaded, returns None and
+    prints so. Returns None on Windows too: there upstream's C++ cannot convert a vocabulary with
+    characters beyond U+FFFF (std::wstring_convert with 16 bits; seen with MinGW's build and
+    DeepSeek's vocabulary).
     """
     if ctx.spec.platform == "windows":
         console.say("upstream's tokenizer texts are not tested on Windows: some do not load there")
@@ -127,8 +119,8 @@ def _vectors(ctx: Context, version: str, folder: Path) -> str | None:
     return str(folder)
 
 
-def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
-    """Show the report, leave it as a record, and fail if any check did."""
+def _show(ctx: Context, report: SmokeReport, folder: Path) -> None:
+    """Show the report and write its record. Raises Problem if a check fails."""
     where = "on the CPU" if report.device == "cpu" else f"on {report.device} ({report.capability})"
     worst: dict[str, dict[str, Any]] = {}
     for case in report.cases:
@@ -146,7 +138,7 @@ def _judge(ctx: Context, report: SmokeReport, folder: Path) -> None:
     figures = ", ".join(f"{name.replace('_', ' ')} {v:.3g}" for name, v in report.times.items())
     console.say(f"times: {figures}")
     failed = smoke_results.failed(report)
-    # Of a target with a GPU, a run on the CPU tests nothing that a release could build on.
+    # For a GPU target, a run on the CPU is not enough for a release.
     enough = report.device != "cpu" or not ctx.spec.archs
     path = smoke_results.record(folder, smoke_results.place(report.capability))
     records.write(path, "smoke", report, ok=enough and not failed)

@@ -1,4 +1,4 @@
-"""What was measured by running a wheel."""
+"""The reports of the sessions that run a wheel: smoke, ops and bench."""
 
 from __future__ import annotations
 
@@ -9,16 +9,8 @@ from sessions.shared.checks import Check
 
 
 @dataclass(frozen=True)
-class SmokeReport:
-    """What was tested by running a wheel. Times in seconds.
-
-    ``device`` is the name of the GPU, or "cpu"; ``origin`` is "here", or the file of the report.
-    Each item of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal.
-    Each item of ``features`` is a result of another check: check, case, nmse, bound.
-    ``families`` has the set of model families, their rows (family, type, batch, flash, split,
-    nmse, worst: the largest of one token, MiB of the model on the CPU and on the GPU), and the
-    operations that were computed for them, each with its type and buffer.
-    """
+class RunReport:
+    """The fields that the three reports share."""
 
     file: str
     sha256: str
@@ -31,6 +23,20 @@ class SmokeReport:
     origin: str
     started: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class SmokeReport(RunReport):
+    """What was tested by running a wheel. Times in seconds.
+
+    ``device`` is the name of the GPU, or "cpu"; ``origin`` is "here", or the file of the report.
+    Each item of ``cases`` is one evaluation: type, batch, flash, kv, nmse, bound, tokens, equal.
+    Each item of ``features`` is a result of another check: check, case, nmse, bound.
+    ``families`` has the set of model families, their rows (family, type, batch, flash, split,
+    nmse, worst: the largest of one token, MiB of the model on the CPU and on the GPU), and the
+    operations that were computed for them, each with its type and buffer.
+    """
+
     checks: tuple[Check, ...]
     cases: tuple[dict[str, Any], ...]
     features: tuple[dict[str, Any], ...]
@@ -76,7 +82,7 @@ class BenchRatio:
 
 
 @dataclass(frozen=True)
-class BenchReport:
+class BenchReport(RunReport):
     """Wheels measured alternately, the target's first. Times in seconds.
 
     ``runtime`` says where NVIDIA's CUDA runtime came from: packages (then the installed size
@@ -87,17 +93,6 @@ class BenchReport:
     real model, ``threads`` the number for everything else.
     """
 
-    file: str
-    sha256: str
-    target: str
-    device: str
-    capability: str | None
-    driver: str | None
-    python: str
-    system: str
-    origin: str
-    started: str
-    seconds: float
     rounds: int
     stops: int
     threads: int
@@ -111,7 +106,7 @@ class BenchReport:
 
 
 @dataclass(frozen=True)
-class OpsReport:
+class OpsReport(RunReport):
     """The results of upstream's operator test with a wheel. Times in seconds.
 
     ``backend`` is the device that was tested: CUDA0, or SCALAR, with which the CPU code of the
@@ -122,17 +117,6 @@ class OpsReport:
     stopped and continued.
     """
 
-    file: str
-    sha256: str
-    target: str
-    device: str
-    capability: str | None
-    driver: str | None
-    python: str
-    system: str
-    origin: str
-    started: str
-    seconds: float
     stops: int
     version: str
     backend: str

@@ -1,8 +1,8 @@
-"""Upstream's operator test, compiled from the release's sdist and linked to a wheel's libraries.
+"""Compiles upstream's operator test from the release's sdist and links it to a wheel's libraries.
 
-Upstream's file stays as it is; ``ops_entry.h`` is read before it. The objects are made once per
-release and compiler and serve every target; the link, which takes a second, is to the libraries
-of the wheel that is tested, so that a function that these lack is an error.
+Upstream's file is unchanged; the compiler reads ``ops_entry.h`` before it. The objects are compiled
+once per release and compiler, for all targets. Linking takes a second and fails if the libraries of
+the tested wheel lack a function.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from sessions.shared.errors import CHECK_FAILED, REPORT, USAGE, Problem
 HEADER = Path(__file__).with_name("ops_entry.h")
 GGML = "vendor/llama.cpp/ggml"
 TEST = "vendor/llama.cpp/tests/test-backend-ops.cpp"
-SCALAR = "SCALAR"  # what the reference backend calls its device, which upstream calls CPU
+SCALAR = "SCALAR"  # the name of the reference backend's device; upstream's is CPU
 _READY = "ready.json"
-# ggml-cpu as a backend of its own, in plain C: CMake's settings for GGML_BACKEND_DL, and none of
-# the sources for an instruction set. Source: ggml/src/ggml-cpu/CMakeLists.txt.
+# For ggml-cpu as a separate backend in plain C: CMake's settings for GGML_BACKEND_DL, without the
+# sources for instruction sets. Source: ggml/src/ggml-cpu/CMakeLists.txt.
 _DEFINES = ("GGML_CPU_GENERIC", "GGML_BACKEND_DL", "GGML_BACKEND_BUILD", "GGML_BACKEND_SHARED",
             "GGML_SHARED", "NDEBUG", "_GNU_SOURCE", "_CRT_SECURE_NO_WARNINGS")  # fmt: skip
-_FOLDERS = ("", "amx", "tiled")  # below ggml-cpu: the sources of that build
+_FOLDERS = ("", "amx", "tiled")  # the folders of those sources in ggml-cpu
 
 
 @dataclass(frozen=True)
 class Built:
-    """The test as a library, and the scalar reference, where the wheel's own CPU code is tested."""
+    """The test as a library; for a CPU wheel, also the scalar reference."""
 
     test: Path
     reference: Path | None
 
 
 def release(wheel: Path) -> str:
-    """The upstream release that a wheel's METADATA names. Raises Problem if its cases are unknown.
+    """The upstream release in a wheel's METADATA, without a local version ("+cu131").
 
-    A local version ("+cu131") does not count.
+    Raises Problem if its operators are not known.
     """
     with zipfile.ZipFile(wheel) as archive:
         names = [n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n)]
@@ -80,7 +80,7 @@ def known(version: str) -> str:
 
 
 def built(ctx: Context, wheel: Path, work: Path, *, reference: bool) -> Built:
-    """Compile what is not in the cache yet, and link it to the wheel's libraries, in ``work``."""
+    """Compile what is not in the cache, and link it to the wheel's libraries, in ``work``."""
     chain = ctx.need("probe", Toolchain)
     if chain.compiler is None:
         raise Problem(
@@ -114,7 +114,7 @@ def _environment(ctx: Context, compiler: Compiler) -> dict[str, str]:
 def compile_command(
     compiler: Compiler, source: Path, target: Path, includes: Sequence[Path], *, header: bool
 ) -> list[str]:
-    """What compiles one source: the test behind our header, or a source of the reference."""
+    """The command that compiles the test with our header, or a source of the reference."""
     c = source.suffix == ".c"
     defines = () if header else _DEFINES
     if compiler.family == "msvc":
@@ -137,7 +137,7 @@ def compile_command(
 
 
 def _objects(ctx: Context, compiler: Compiler, version: str, kind: str) -> list[Path]:
-    """The object files of the test, or of the reference; made once per release and compiler."""
+    """The object files of the test or of the reference, from the cache or compiled."""
     sdist = knowledge.sdists()[version]
     made_by = [sdist.sha256, kind, HEADER.read_text("utf-8"), list(_DEFINES), compiler.version]
     identity = records.fingerprint([*made_by, compiler.cxx, compiler.identity])
@@ -173,7 +173,7 @@ def _wanted(relative: str) -> bool:
 
 
 def rename_device(source: Path) -> None:
-    """Call the reference's device SCALAR: of two called CPU, the test would run both."""
+    """Rename the reference's device to SCALAR: the test would run both of two named CPU."""
     path = source / GGML / "src" / "ggml-cpu" / "ggml-cpu.cpp"
     text, count = re.subn(r'return "CPU";', f'return "{SCALAR}";', path.read_text("utf-8"))
     if not count:
@@ -187,7 +187,7 @@ def rename_device(source: Path) -> None:
 
 
 def sources(source: Path, kind: str) -> list[Path]:
-    """The files to compile: upstream's test, or those of ggml-cpu without an instruction set."""
+    """The files to compile: upstream's test, or those of ggml-cpu for no instruction set."""
     if kind == "test":
         return [source / TEST]
     cpu = source / GGML / "src" / "ggml-cpu"
@@ -230,7 +230,7 @@ class _Linker:
 
 
 def _extract(wheel: Path, folder: Path) -> None:
-    """The wheel's libraries of ggml, in one folder."""
+    """Copy the wheel's libraries of ggml into one folder."""
     folder.mkdir(parents=True)
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
@@ -250,8 +250,8 @@ def _extract(wheel: Path, folder: Path) -> None:
 def link_command(
     compiler: Compiler, objects: Sequence[Path], target: Path, libraries: Path, names: Sequence[str]
 ) -> list[str]:
-    """What links a library to those of the wheel; a function that they lack is an error."""
-    if compiler.family == "msvc":  # whose linker has no other way
+    """The command that links a library to those of the wheel; it fails if they lack a function."""
+    if compiler.family == "msvc":  # its linker always fails then
         return [
             *(compiler.cxx, "/nologo", "/LD", *map(str, objects), f"/Fe{target}"),
             *("/link", f"/LIBPATH:{libraries}", *(f"{name}.lib" for name in names)),
@@ -264,7 +264,7 @@ def link_command(
 
 
 def import_library(compiler: Compiler, definition: Path) -> list[str]:
-    """What makes an import library: the wheel has only the DLLs."""
+    """The command that makes an import library; a wheel contains only the DLLs."""
     librarian = str(Path(compiler.cxx).with_name("lib.exe"))
     target = definition.with_suffix(".lib")
     return [librarian, "/NOLOGO", "/MACHINE:X64", f"/DEF:{definition}", f"/OUT:{target}"]
@@ -285,7 +285,7 @@ def _link(linker: _Linker, objects: Sequence[Path], target: Path, names: Sequenc
 
 
 def _definition(dll: Path) -> str:
-    import lief  # a quarter of a second, which no other session needs
+    import lief  # takes 0.25 s, so only here
 
     from sessions.verify import symbols
 
@@ -295,7 +295,7 @@ def _definition(dll: Path) -> str:
 
 
 def not_linked(name: str, output: str) -> Problem:
-    """Why a link failed: functions that the wheel's libraries lack, or something else."""
+    """The Problem of a failed link: functions that the wheel's libraries lack, or another cause."""
     pattern = r"undefined reference to [`'](\w+)'|unresolved external symbol (?:__imp_)?(\w+)"
     missing = sorted({one or other for one, other in re.findall(pattern, output)})
     if missing:

@@ -1,10 +1,10 @@
-// The compiler reads this before upstream's test-backend-ops.cpp, which itself stays unchanged.
+// The compiler reads this before upstream's test-backend-ops.cpp, which is unchanged.
 //
-// It makes the test a library: the function that this file exports is upstream's main. It also
-// makes a run repeatable: random numbers from BLACKWHEEL_SEED, a fixed number of threads (on one
-// core, 0.3.16 quantizes nothing, so that all of its tensors are zero and agree), and, where
-// BLACKWHEEL_LIMIT is set, no random number beyond it (upstream draws the inputs of activations
-// from -150 to 150, where GELU and ReLU differ by less than the bound of the test).
+// It makes the test a library that exports upstream's main. It also makes a run repeatable: random
+// numbers come from the seed BLACKWHEEL_SEED, and the number of threads is fixed (on one core,
+// 0.3.16 quantizes nothing, so all tensors are zero and agree). If BLACKWHEEL_LIMIT is set, it
+// limits random numbers (upstream draws the inputs of activations from -150 to 150, where GELU and
+// ReLU differ by less than the bound of the test).
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -30,7 +30,7 @@ inline double blackwheel_number(const char * name, double otherwise) {
     return text ? std::strtod(text, nullptr) : otherwise;
 }
 
-struct blackwheel_device {  // a counter, its bits mixed, where random_device asks the system
+struct blackwheel_device {  // a counter with mixed bits instead of numbers from the system
     using result_type = unsigned;
     static constexpr unsigned min() { return 0; }
     static constexpr unsigned max() { return ~0u; }
@@ -56,7 +56,7 @@ template <class T> struct blackwheel_uniform : uniform_real_distribution<T> {
 };
 }  // namespace std
 
-namespace {  // a crash must not take the lines before it along
+namespace {  // unbuffered, so that no output is lost in a crash
 struct blackwheel_unbuffered { blackwheel_unbuffered() { std::setvbuf(stdout, nullptr, _IONBF, 0); } };
 const blackwheel_unbuffered blackwheel_unbuffered_now;
 }  // namespace

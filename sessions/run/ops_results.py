@@ -1,27 +1,29 @@
-"""The report of the operator test: what is expected of it, how it is read, whether it holds."""
+"""The report of the operator test: the expected results, reading a report, and its checks."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from pathlib import Path
+import functools
 from typing import Any
 
 from packaging.utils import parse_wheel_filename
 
 from sessions.payload import ops_checks, report_file
-from sessions.run import own_report, report_fields, smoke_results
+from sessions.run import own_report, smoke_results
+from sessions.run import report_fields as fields
 from sessions.run.model import OpsReport
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check
 
-_PLAIN = ("file", "sha256", "target", "device", "python", "system", "started", "version", "backend")
-_FIGURES = ("listed", "right", "wrong", "unsupported", "seconds")
+# The files of a run; see smoke_results.
+record = functools.partial(smoke_results.record, session="ops")
+report_path = functools.partial(smoke_results.report_path, session="ops")
+places = functools.partial(smoke_results.places, session="ops")
 
 
 def expected(version: str, *, cuda: bool) -> dict[str, Any]:
-    """What the table says of one release for one kind of backend, as ``ops_checks`` reads it."""
+    """A release's row of the table for one kind of backend, as ``ops_checks`` reads it."""
     row, kind = knowledge.ops()[version], "cuda" if cuda else "cpu"
     sampled = {} if cuda else row["sampled"]
     share = knowledge.load("ops.toml")["sample"]["share"]
@@ -45,26 +47,9 @@ def expected(version: str, *, cuda: bool) -> dict[str, Any]:
 
 
 def for_job(spec: BuildSpec, version: str) -> dict[str, Any]:
-    """The part of a run's job that does not depend on the machine or the wheel's file."""
+    """The part of a run's job that depends on neither the machine nor the wheel's file."""
     found = expected(version, cuda=bool(spec.archs))
     return {"version": version, "backend": found["backend"], "expected": found, "only": []}
-
-
-def record(folder: Path, place: str) -> Path:
-    """Where the record of a run is: one for each compute capability, and one for the CPU."""
-    return folder / f"ops-{place}.json"
-
-
-def report_path(folder: Path, place: str) -> Path:
-    """Where the report of a run is, as it was written; its signature is beside it."""
-    return folder / f"ops-report-{place}.json"
-
-
-def places(folder: Path) -> tuple[str, ...]:
-    """Where the wheel of a build folder was tested, according to the records there."""
-    names = [path.name for path in folder.glob("ops-*.json")]
-    found = [re.fullmatch(r"ops-([1-9]\d{0,2}\.\d|cpu)\.json", name) for name in names]
-    return tuple(sorted(match[1] for match in found if match))
 
 
 def opened(
@@ -75,16 +60,19 @@ def opened(
     file: str | None = None,
     remedy: str = own_report.AGAIN,
 ) -> OpsReport:
-    """A report file's content, if it is whole and of this very wheel. Raises Problem."""
-
-    def read() -> OpsReport:
-        return _report(report_file.read(text, report_file.OPS), origin)
-
-    return own_report.opened("ops", read, sha256, target=target, file=file, remedy=remedy)
+    """Read a report file. Raises Problem if it is damaged, or about another wheel or target."""
+    return own_report.opened(
+        "ops",
+        lambda: _report(report_file.read(text, report_file.OPS), origin),
+        sha256,
+        target=target,
+        file=file,
+        remedy=remedy,
+    )
 
 
 def checks(report: OpsReport) -> tuple[Check, ...]:
-    """Every check, made anew from the figures, whatever the report says of them."""
+    """Every check, computed from the report's numbers and not taken from its own checks."""
     if report.version not in knowledge.ops():
         text = f"complete: blackwheel does not know the operators of {report.version}"
         return (
@@ -98,12 +86,12 @@ def checks(report: OpsReport) -> tuple[Check, ...]:
 
 
 def failed(report: OpsReport) -> list[str]:
-    """Ids of the checks that do not hold."""
+    """Ids of the checks that fail."""
     return [check.id for check in checks(report) if check.status != "ok"]
 
 
 def totals(report: OpsReport) -> dict[str, int]:
-    """Cases, right, wrong and not supported, of all operators together."""
+    """The numbers of cases that are right, wrong and not supported, over all operators."""
     rows = report.operators.values()
     found = {
         name: int(sum(row[name] for row in rows)) for name in ("right", "wrong", "unsupported")
@@ -112,59 +100,42 @@ def totals(report: OpsReport) -> dict[str, int]:
 
 
 def _report(report: dict[str, Any], origin: str) -> OpsReport:
-    """The record of a report whose digest is right. Raises ValueError for what is not one."""
-    rest = ("operators", "narrowed", "wrong", "problems", "libraries", "checks")
-    report_fields.only(
-        "the report", report, (*_PLAIN, "capability", "driver", "seconds", "stops", *rest)
-    )
-    capability, driver = report["capability"], report["driver"]
-    if (report["device"] == "cpu") != (capability is None):
-        raise ValueError(f"its device is {report['device']!r}, its capability {capability}")
-    if capability is not None:
-        smoke_results.is_capability(capability)
-    plain = {name: report_fields.line(name, report[name]) for name in _PLAIN}
-    if parse_wheel_filename(plain["file"])[1].public != plain["version"]:
-        raise ValueError(f"{plain['file']} is not of the release {plain['version']}")
-    return OpsReport(
-        **plain,
-        capability=capability,
-        driver=None if driver is None else report_fields.line("driver", driver),
-        origin=origin,
-        seconds=report_fields.number("seconds", report["seconds"]),
-        stops=report_fields.count("stops", report["stops"]),
-        operators=_rows("operators", report["operators"]),
-        narrowed=_rows("narrowed", report["narrowed"]),
-        wrong=tuple(map(_wrong, report_fields.items("wrong", report["wrong"]))),
-        problems=_texts("problems", report["problems"]),
-        libraries=_texts("libraries", report["libraries"]),
-        checks=tuple(map(smoke_results.check, report_fields.items("checks", report["checks"]))),
-    )
+    """The record of a report file's content. Raises ValueError."""
+    found = _READ("the report", report)
+    smoke_results.check_device(found)
+    if parse_wheel_filename(found["file"])[1].public != found["version"]:
+        raise ValueError(f"{found['file']} is not of the release {found['version']}")
+    return OpsReport(**found, origin=origin)
 
 
-def _rows(name: str, value: Any) -> dict[str, dict[str, float]]:
-    found = {}
-    for operator, row in report_fields.table(name, value).items():
-        report_fields.only(operator, report_fields.table(operator, row), _FIGURES)
-        counts = {field: report_fields.count(field, row[field]) for field in _FIGURES[:-1]}
-        seconds = report_fields.number("seconds", row["seconds"])
-        found[report_fields.line(name, operator)] = {**counts, "seconds": seconds}
+def _tries(name: str, value: Any) -> list[str]:
+    found = list(fields.list_of(fields.text)(name, value))
+    if not found or not found[0]:
+        raise ValueError("a wrong case does not say what was wrong")
     return found
 
 
-def _wrong(item: dict[str, Any]) -> dict[str, Any]:
-    report_fields.only("a wrong case", item, ("case", "narrowed", "tries"))
-    tries = _texts("tries", item["tries"])
-    if not tries or not tries[0]:
-        raise ValueError("a wrong case does not say what was wrong")
-    case = report_fields.text("case", item["case"])
-    return {
-        "case": case,
-        "narrowed": report_fields.flag("narrowed", item["narrowed"]),
-        "tries": list(tries),
+_READ_ROWS = fields.table_of(
+    fields.object_of(
+        {
+            **dict.fromkeys(("listed", "right", "wrong", "unsupported"), fields.count),
+            "seconds": fields.number,
+        }
+    )
+)
+_READ: fields.Reader = fields.object_of(
+    {
+        **own_report.FIELDS,
+        "version": fields.line,
+        "backend": fields.line,
+        "stops": fields.count,
+        "operators": _READ_ROWS,
+        "narrowed": _READ_ROWS,
+        "wrong": fields.list_of(
+            fields.object_of({"case": fields.text, "narrowed": fields.flag, "tries": _tries})
+        ),
+        "problems": fields.list_of(fields.text),
+        "libraries": fields.list_of(fields.text),
+        "checks": fields.list_of(smoke_results.check),
     }
-
-
-def _texts(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError(f"{name} is not a list")
-    return tuple(report_fields.text(name, item) for item in value)
+)

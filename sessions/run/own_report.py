@@ -1,4 +1,4 @@
-"""What each kind of report must be: whole, of this very wheel, and of this target."""
+"""Checks that a report is undamaged and about this wheel and this target; what all reports have."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from sessions.run.model import BenchReport, OpsReport, SmokeReport
+from sessions.run.report_fields import Reader, line, number, optional
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.errors import CHECK_FAILED, Problem
 from sessions.shared.remedies import command, python
@@ -13,10 +14,16 @@ from sessions.shared.remedies import command, python
 Report = TypeVar("Report", SmokeReport, BenchReport, OpsReport)
 _OPTIONS = {"smoke": (), "ops": ("--ops",), "bench": ("--bench",)}  # of a bundle's program
 AGAIN = "run it again for this wheel"
+FIELDS: dict[str, Reader] = {
+    **dict.fromkeys(("file", "sha256", "target", "device", "python", "system", "started"), line),
+    "capability": optional(line),
+    "driver": optional(line),
+    "seconds": number,
+}
 
 
 def again(session: str, spec: BuildSpec, wheel: str | None) -> str:
-    """What makes a report of this very wheel: that of the target, or the given one."""
+    """The commands that make a report of this wheel: the target's, or the one that is named."""
     if wheel is not None:
         here = command(session, spec, "--wheel", wheel)
         return f"{AGAIN}, here: {here}; or with the bundle that has it, on the other machine"
@@ -36,9 +43,9 @@ def opened(
     file: str | None = None,
     remedy: str = AGAIN,
 ) -> Report:
-    """The report that ``read`` returns, or raises ValueError for; None asks nothing of a field.
+    """The report that ``read`` returns. ``target`` and ``file`` are not compared if they are None.
 
-    Raises Problem where it is damaged, or of another wheel or target.
+    Raises Problem if ``read`` raises ValueError, or if the report is about another wheel or target.
     """
     try:
         found = read()

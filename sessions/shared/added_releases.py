@@ -1,4 +1,4 @@
-"""Releases of llama-cpp-python that are locked in the cache, as this repository does not."""
+"""Releases of llama-cpp-python that are locked in the user's cache, not in this repository."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _KIND = "sdist"
 
 
 def path(cache: Path, version: str) -> Path:
-    """The record of one release."""
+    """The path of the record of a release."""
     return cache / "locked" / f"llama-cpp-python-{version}.json"
 
 
 def write(cache: Path, sdist: Sdist) -> None:
-    """Lock a release from now on."""
+    """Lock a release: write its record, and add it to ``knowledge``."""
     records.write(path(cache, sdist.version), _KIND, sdist)
     knowledge.keep([sdist])
 
 
 def load(cache: Path) -> None:
-    """Have ``knowledge`` know what the cache has locked."""
+    """Add the releases that are locked in the cache to ``knowledge``."""
     found = (records.read(p, _KIND, Sdist) for p in sorted(path(cache, "*").parent.glob("*.json")))
     knowledge.keep([sdist for sdist in found if sdist is not None])

@@ -1,8 +1,7 @@
-"""From any Python 3.11, with or without nox, to a nox that has what the sessions import.
+"""Continues in the project's own venv under ``.nox``, which it creates from a lock file.
 
-Standard library only. The noxfile calls ``enter`` before it imports anything
-else: the project runs in a venv of its own under ``.nox``, made from a lock, however
-nox was installed. Nox's script mode would do the like, at a second for every run.
+The noxfile calls ``enter`` before any other import, in any Python 3.11 or newer, with or without
+nox. Standard library only.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import itertools
 import os
 import shutil
 import sys
@@ -23,10 +23,10 @@ from sessions.shared import disk, knowledge, programs
 from sessions.shared.errors import ENVIRONMENT
 
 LOCK = Path(__file__).parent.parent / "data" / "locks" / "runtime.txt"
-# Neither the caller's folder nor a user's packages are where modules are looked for.
+# Do not import modules from the current folder or from the user's packages.
 FLAGS = ("-P", "-s")
-_INSTALLED = "installed.txt"  # in the venv: names of the folders that list its packages' files
-# What the user typed before -s, for the process that goes on in the venv and for its children.
+_INSTALLED = "installed.txt"  # in the venv: the names of its *.dist-info folders
+# The variable with the words that the user typed before -s, for this process and its children.
 COMMAND = "BLACKWHEEL_COMMAND"
 _HARMLESS = frozenset(
     {"PYTHONUTF8", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "PYTHON_KEYRING_BACKEND"}
@@ -34,9 +34,9 @@ _HARMLESS = frozenset(
 
 
 def enter(root: Path) -> None:
-    """Return if this process runs in the project's venv; else go on in it and never return."""
+    """Return if this process runs in the project's venv; otherwise continue there, never return."""
     _open_streams()
-    if sys.platform != "win32" and (problem := too_narrow()):
+    if sys.platform != "win32" and (problem := low_limit()):
         _refuse(problem)
     lock = LOCK.read_bytes()
     base = getattr(sys, "_base_executable", sys.executable)
@@ -70,13 +70,13 @@ def enter(root: Path) -> None:
 
 
 def _refuse(text: str) -> NoReturn:
-    """End with the exit code of what the environment lacks."""
+    """Print a text and exit with code ENVIRONMENT."""
     print(text, file=sys.stderr, flush=True)
     raise SystemExit(ENVIRONMENT)
 
 
-# What a shell's ulimit may have made too little: its option, the least that a build can do with,
-# and what it gets where the system lets it have that much (-1: without limit).
+# Limit -> its option of ulimit, its meaning, the least that a build needs, and the value to set if
+# the system allows it (-1: no limit).
 _LIMITS = {
     "RLIMIT_NOFILE": ("n", "open files", 64, 1024),
     "RLIMIT_STACK": ("s", "stack", 1 << 20, 8 << 20),
@@ -85,19 +85,19 @@ _LIMITS = {
 }
 
 
-def too_narrow() -> str | None:
-    """Widen this process's limits as far as the system lets it; which of them is too narrow.
+def low_limit() -> str | None:
+    """Raise this process's limits; return a message if a build needs more than the system allows.
 
-    Else a compiler, or Python itself, would end with no word of the reason.
+    A compiler or Python that meets a limit ends without a message about it.
     """
     import resource
 
     for name, (option, what, least, enough) in _LIMITS.items():
         kind = getattr(resource, name)
         soft, hard = resource.getrlimit(kind)
-        wanted = hard if enough < 0 or -1 < hard < enough else max(soft, enough)
-        if soft != -1 and soft != wanted:
-            resource.setrlimit(kind, (wanted, hard))
+        new = hard if enough < 0 or -1 < hard < enough else max(soft, enough)
+        if soft not in (-1, new):
+            resource.setrlimit(kind, (new, hard))
         if -1 < hard < least:
             return (
                 f"blackwheel: the limit on {what} is too low here: {hard}; a build needs {least}.\n"
@@ -108,9 +108,9 @@ def too_narrow() -> str | None:
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment without what would have Python or nox do other things.
+    """The caller's environment without the variables of Python and nox.
 
-    Not where modules are (PYTHONPATH, PYTHONHOME, PYTHONUSERBASE), nor nox's own options
+    They say where modules are (PYTHONPATH, PYTHONHOME, PYTHONUSERBASE) or are options of nox
     (NOXSESSION, NOX_DEFAULT_VENV_BACKEND).
     """
     foreign = ("PYTHON", "NOX")
@@ -119,12 +119,12 @@ def environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def isolated(env: Mapping[str, str]) -> bool:
-    """Whether this very process was started as ``enter`` does it, with that environment."""
+    """Whether ``enter`` started this process, with the environment ``env``."""
     return bool(sys.flags.safe_path) and env == dict(os.environ)
 
 
 def _open_streams() -> None:
-    """Open what is closed of stdin, stdout and stderr: else the next file would be one of them."""
+    """Open stdin, stdout and stderr if they are closed, or the next open file would become one."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -133,7 +133,7 @@ def _open_streams() -> None:
 
 
 def damage(venv: Path) -> str:
-    """What a venv of ours lacks; empty where it is whole. By names and sizes: some 20 ms."""
+    """What is missing in our venv; "" if it is complete. Compares names and sizes: about 20 ms."""
     if not _python(venv).exists():
         return "it has no Python that is still there"
     try:
@@ -155,9 +155,9 @@ def _packages(venv: Path) -> Path:
 
 
 def too_deep(root: str) -> str | None:
-    """Why nothing can be made in this folder on Windows; None where it can.
+    """A message if the path of the checkout is too long for a build on Windows; else None.
 
-    ``probe`` judges all of the folders, but already needs the venv.
+    ``probe`` checks all folders, but needs the venv.
     """
     known = knowledge.load("windows.toml")["paths"]
     longest = len(root) + 1 + known["checkout"]
@@ -171,61 +171,61 @@ def too_deep(root: str) -> str | None:
 
 
 def arguments(words: Sequence[str]) -> list[str]:
-    """The command line without ``-f``: nox has already gone to the noxfile's folder."""
+    """The command line without ``-f``: nox has already changed to the noxfile's folder."""
+    return _without_noxfile(words)[0]
+
+
+def _without_noxfile(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words without ``-f FILE`` before ``--``, and the words of that option."""
     kept: list[str] = []
+    named: list[str] = []
     rest = iter(words)
     for word in rest:
         if word == "--":
-            return [*kept, word, *rest]
+            return [*kept, word, *rest], named
         if word in ("-f", "--noxfile"):
-            next(rest, None)
-        elif not word.startswith("--noxfile="):
-            kept.append(word)
-    return kept
+            named += [word, *itertools.islice(rest, 1)]
+        else:
+            (named if word.startswith("--noxfile=") else kept).append(word)
+    return kept, named
 
 
 def invoked_from(root: Path, words: Sequence[str], pwd: str) -> Path | None:
-    """The folder where the user stands, if nox went from there to the noxfile's folder.
+    """The user's folder, if nox changed from it to the noxfile's folder; else None.
 
-    It does so only for a noxfile that ``-f`` names. ``pwd`` is the shell's PWD.
+    nox does so only with ``-f``. ``pwd`` is the shell's PWD.
     """
-    before = words[: words.index("--")] if "--" in words else words
-    named = any(w in ("-f", "--noxfile") or w.startswith("--noxfile=") for w in before)
+    _, named = _without_noxfile(words)
     here = Path.cwd().resolve() == root.resolve()
     return Path(pwd) if named and here and pwd and Path(pwd).is_dir() else None
 
 
 def command() -> str:
-    """How the user called this program, for texts that name a command: "python3 noxfile.py"."""
+    """How the user started this program, for messages: "python3 noxfile.py"."""
     return os.environ.get(COMMAND, "nox")
 
 
 def called(line: Sequence[str], words: Sequence[str]) -> str:
-    """What the user typed before nox's options: "python3 noxfile.py", "nox", "nox -f FILE".
+    """The words that the user typed before nox's options: "python3 noxfile.py", "nox -f FILE".
 
-    ``line`` is the whole command as the system has it (sys.orig_argv), ``words`` is sys.argv.
+    ``line`` is sys.orig_argv, ``words`` is sys.argv.
     """
     start = list(line[: len(line) - len(words) + 1])
-    if Path(words[0]).stem == "nox":  # a script, which the system starts by the path of its Python
+    if Path(words[0]).stem == "nox":  # a script; the system puts the path of its Python first
         start = [_short(words[0])]
     elif Path(start[0]).is_absolute() and sys.prefix == sys.base_prefix:
         short = _short(start[0])
-        if sys.platform == "win32" and short == start[0]:  # py started it
+        if sys.platform == "win32" and short == start[0]:  # started by py
             start[:1] = ["py", f"-{sys.version_info.major}.{sys.version_info.minor}"]
         else:
             start[0] = short
     if Path(words[0]).name != "noxfile.py":
-        before = words[: words.index("--")] if "--" in words else words
-        for at, word in enumerate(before):
-            if word in ("-f", "--noxfile"):
-                start += before[at : at + 2]
-            elif word.startswith("--noxfile="):
-                start.append(word)
+        start += _without_noxfile(words)[1]
     return programs.typed(start)
 
 
 def _short(program: str) -> str:
-    """The name of a program that a shell finds by it, as itself or as a shim of pyenv; its path."""
+    """The name of a program if PATH leads to it, directly or by a shim of pyenv; else its path."""
     name = Path(program).stem if sys.platform == "win32" else Path(program).name
     typed = shutil.which(name)
     if not typed or not Path(program).exists():
@@ -239,10 +239,10 @@ def _python(venv: Path) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what first runs left that were killed; one that lives has its own part."""
+    """Delete the incomplete venvs of killed runs. A running process has its own locked."""
     for part in folder.glob("blackwheel-*.*"):
         with contextlib.suppress(OSError):
-            if sys.platform == "win32":  # where no folder is renamed while a program in it runs
+            if sys.platform == "win32":  # the rename fails while a program in the folder runs
                 part = part.rename(part.with_name(f"{part.name}.gone"))
             else:
                 _hold(part)
@@ -250,7 +250,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _hold(part: Path) -> None:
-    """Lock a folder until this process ends or becomes another. Raises OSError if one has it."""
+    """Lock a folder until this process ends. Raises OSError if another process has the lock."""
     if sys.platform != "win32":
         import fcntl
 
@@ -258,7 +258,7 @@ def _hold(part: Path) -> None:
 
 
 def _make(venv: Path, env: Mapping[str, str]) -> None:
-    """Make the venv beside and rename it: two first runs at once do not meet half of it."""
+    """Create the venv under a temporary name and rename it, because two runs may do so at once."""
     print("blackwheel: installing what the sessions need into .nox (once)", flush=True)
     venv.parent.mkdir(exist_ok=True)
     _sweep(venv.parent)
@@ -285,7 +285,7 @@ def _make(venv: Path, env: Mapping[str, str]) -> None:
         try:
             disk.put(part, venv)
         except OSError:
-            if damage(venv):  # else another first run was quicker
+            if damage(venv):  # otherwise another run was faster
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 from sessions.payload import pipconfig
 from sessions.shared.build_spec import CacheName
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import UsageProblem
 
 
 def environment() -> dict[str, str]:
-    """The caller's environment, names in upper case on Windows as Windows compares them.
+    """The caller's environment; on Windows, which ignores case, with names in upper case.
 
-    Raises Problem where a variable that reaches the build has no meaning.
+    Raises Problem if SOURCE_DATE_EPOCH is not valid.
     """
     env = dict(os.environ)
     if sys.platform == "win32":
@@ -23,23 +23,22 @@ def environment() -> dict[str, str]:
     return env
 
 
-_EPOCHS = range(4354819200)  # to the end of 2107: a zip archive, which a wheel is, has none later
+_EPOCHS = range(4354819200)  # to the end of 2107, the last year that a zip archive can contain
 
 
 def source_date_epoch(env: Mapping[str, str]) -> int | None:
-    """The caller's SOURCE_DATE_EPOCH in seconds; None where it is not set. Raises Problem.
+    """The caller's SOURCE_DATE_EPOCH in seconds; None if it is not set. Raises Problem.
 
-    It takes the place of the source's own time, so other bytes come out: a release has none.
-    Its meaning: reproducible-builds.org/specs/source-date-epoch.
+    It replaces the time of the source, so the bytes of the wheel change. A release must not set it.
+    Specification: reproducible-builds.org/specs/source-date-epoch.
     """
     text = env.get("SOURCE_DATE_EPOCH")
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 12 and int(text) in _EPOCHS):
-        raise Problem(
+        raise UsageProblem(
             f"SOURCE_DATE_EPOCH is {text!r}, which is not a valid time for a wheel.",
             id="source-date-epoch",
-            code=USAGE,
             evidence="it must be a number of seconds since 1970-01-01, up to the end of 2107",
             remedy="unset SOURCE_DATE_EPOCH (the build then takes the time of the source), or set "
             "it to such a number",
@@ -47,7 +46,7 @@ def source_date_epoch(env: Mapping[str, str]) -> int | None:
     return int(text)
 
 
-# What reaches a child, by what the child is for. Nothing else does.
+# Allow-lists: no other variable reaches a child process.
 _SYSTEM = (
     "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "SOURCE_DATE_EPOCH",
 )  # fmt: skip
@@ -63,14 +62,14 @@ _NETWORK = (
 
 
 def system_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The part of the caller's environment that any program needs; no PATH."""
+    """The variables that every program needs, without PATH."""
     return {name: env[name] for name in (*_SYSTEM, *_WINDOWS) if name in env}
 
 
 def pip_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What pip gets of the user's: where packages come from, proxies, certificates, and PATH.
+    """The variables for pip: where packages come from, proxies, certificates, and PATH.
 
-    Nothing that says where or how it installs; of its files, ``venvs.pip`` does the same.
+    Not those that say where or how pip installs. ``venvs.pip`` filters pip's files in the same way.
     """
     network = {n: v for n, v in env.items() if n.upper() in _NETWORK}
     pip = {**pipconfig.passed(env), **{n: v for n, v in env.items() if n.startswith("XDG_")}}
@@ -79,19 +78,18 @@ def pip_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def twine_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What an upload needs beside the network: credentials, or the way to the user's keyring."""
+    """The variables for twine: those for pip, and credentials or access to the user's keyring."""
     names = (
         "TWINE_USERNAME", "TWINE_PASSWORD", "TWINE_CERT", "TWINE_CLIENT_CERT",
         "PYTHON_KEYRING_BACKEND", "DBUS_SESSION_BUS_ADDRESS",
     )  # fmt: skip
     own = {name: env[name] for name in names if name in env}
-    # Wide enough that no line of an error is broken.
+    # COLUMNS: so that no line of an error is wrapped.
     return {**pip_environment(env), **own, "PYTHONUTF8": "1", "COLUMNS": "500"}
 
 
-# Of ccache's own settings, where its stores are and how they are used. Not which compiler runs
-# (CCACHE_COMPILER, CCACHE_PREFIX), nor what counts as a hit (CCACHE_COMPILERCHECK,
-# CCACHE_SLOPPINESS): these are ours.
+# Settings of ccache's stores. The project itself sets which compiler runs (CCACHE_COMPILER,
+# CCACHE_PREFIX) and what counts as a hit (CCACHE_COMPILERCHECK, CCACHE_SLOPPINESS).
 _CCACHE = (
     "CCACHE_DIR", "CCACHE_TEMPDIR", "CCACHE_MAXSIZE", "CCACHE_MAXFILES", "CCACHE_UMASK",
     "CCACHE_COMPRESS", "CCACHE_NOCOMPRESS", "CCACHE_COMPRESSLEVEL", "CCACHE_REMOTE_STORAGE",
@@ -102,11 +100,11 @@ _CCACHE = (
 
 
 def cache_environment(env: Mapping[str, str], cache: CacheName) -> dict[str, str]:
-    """The compiler cache's own settings as the user has them.
+    """The user's settings of the compiler cache.
 
-    All of sccache's (``SCCACHE_*``) are of its stores and servers: the compiler is in its command.
-    It takes the credentials of an S3 store as Amazon's own tools do (``AWS_*``), and a way to it
-    through proxies. These may hold passwords: they are for a process, not for a record.
+    All settings of sccache (``SCCACHE_*``) concern its stores and servers. It needs the credentials
+    of an S3 store (``AWS_*``) and the proxies. These may contain passwords: pass them to a process,
+    and never write them to a record.
     """
     if cache == "ccache":
         return {name: env[name] for name in _CCACHE if name in env}

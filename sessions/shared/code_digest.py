@@ -1,4 +1,4 @@
-"""What a file of this project says to a machine, as a digest."""
+"""Digests of source files that ignore comments and docstrings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SESSIONS = Path(__file__).resolve().parents[1]
 
 
 def imported(paths: Iterable[Path]) -> set[Path]:
-    """Modules of ours with all that they import of ours, or run by name ("NAME:function")."""
+    """The paths, and all modules of ours that they import or run by name ("NAME:function")."""
     files: set[Path] = set()
     names: set[str] = set()
     waiting = set(paths)
@@ -37,10 +37,10 @@ def _files(sessions: Path, module: str) -> list[Path]:
 
 
 def code(path: Path) -> str:
-    """A digest of what a file of ours says to a machine: comments and docstrings change nothing.
+    """A digest of a source file that ignores comments and docstrings.
 
-    What ships in a wheel as it is (``overlay/*.py``) counts with every byte, but for its line ends,
-    and so does C, in which a line that begins with # is no comment.
+    Files that are copied into a wheel (``overlay/*.py``) and C files, in which # does not begin a
+    comment, count with every byte except line ends.
     """
     text = _text(path)
     if path.suffix == ".c" or (path.parent.name == "overlay" and path.suffix == ".py"):
@@ -68,8 +68,8 @@ def _text(path: Path) -> bytes:
 
 @dataclass(frozen=True)
 class _Module:
-    ours: frozenset[str]  # modules of ours that it imports or names in a string
-    tables: frozenset[str]  # files of knowledge that it names: "cuda.toml"
+    ours: frozenset[str]  # our modules that it imports or names in a string
+    tables: frozenset[str]  # the knowledge files that it names: "cuda.toml"
     code: str
 
 
@@ -79,7 +79,7 @@ def _module(text: bytes) -> _Module:
     words: set[str] = set()
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list):  # less its docstring, if it has one
+        if isinstance(body, list):  # remove the docstring
             node.body = [statement for statement in body if not _is_text(statement)]  # type: ignore[attr-defined]
     for node in ast.walk(tree):
         match node:

@@ -1,4 +1,4 @@
-"""What people see. Everything for programs is in the records."""
+"""Output for people: lines, errors, checks, tables, progress. Programs read the records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sessions.shared import bootstrap
-from sessions.shared.checks import Check
+from sessions.shared.checks import Check, Status
 from sessions.shared.errors import Problem
 
 _MARKS = {"ok": ("✓", "+", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
-_WIDE = 1000  # characters in a line that nobody sees on a terminal
-_QUIET = 60.0  # seconds without a line about a build that goes on
+_WIDE = 1000  # characters per line if the output is not a terminal
+_QUIET = 60.0  # seconds between two lines about a build, if the output is not a terminal
 _console = Console(highlight=False, soft_wrap=True)
 
 
@@ -31,51 +31,52 @@ def _line(text: str) -> Text:
 
 
 def visible(text: str) -> str:
-    """A text that can only be read: whatever would command a terminal is written as its number."""
+    """The text with control characters escaped, so that it cannot command a terminal."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def as_called(text: str) -> str:
-    """A text whose commands (nox -s, nox -l) are written as the user called this program."""
+    """The text with its commands (nox -s, nox -l) in the form in which the user started nox."""
     return re.sub(r"(?<![\w-])(?<!-m )nox(?= -[sl]\b)", lambda _: bootstrap.command(), text)
 
 
 def say(text: str) -> None:
-    """One line of what is happening."""
+    """Print a line."""
     _console.print(_line(text))
 
 
 def warn(text: str) -> None:
-    """Something the user should know and need not fix."""
+    """Print a warning that needs no action."""
     _console.print(Text("warning: ", style="yellow") + _line(text))
 
 
 def problem(problem: Problem) -> None:
-    """Why a session or the command failed, whole and as it is: its remedy can be pasted."""
+    """Print an error to stderr, without line breaks, so that its remedy can be pasted."""
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     errors.print(Text("error: ", style="red") + _line(str(problem)))
 
 
 def done(text: str) -> None:
-    """The end of a stage."""
-    mark, plain, style = _MARKS["ok"]
+    """Print that a phase has ended successfully."""
+    _marked("ok", text)
+
+
+def _marked(status: Status, text: str) -> None:
+    mark, plain, style = _MARKS[status]
     _console.print(Text((mark if _unicode() else plain) + " ", style=style) + _line(text))
 
 
 def checks(items: Iterable[Check]) -> None:
-    """One line a check; evidence and remedy under those that are not ok."""
+    """Print one line per check, with evidence and remedy for those that are not ok."""
     for check in items:
-        mark, plain, style = _MARKS[check.status]
-        _console.print(
-            Text((mark if _unicode() else plain) + " ", style=style) + _line(check.summary)
-        )
+        _marked(check.status, check.summary)
         if check.status != "ok":
             for line in [*check.evidence.splitlines(), f"fix: {check.remedy}"]:
                 _console.print(Text("    ") + _line(line))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for people; its cells are folded to fit a terminal, and in a file or pipe never."""
+    """Print a table. Its cells are wrapped on a terminal only, not in a file or pipe."""
     view = Table(box=None, pad_edge=False, safe_box=True)
     for column in columns:
         view.add_column(column, overflow="fold")
@@ -97,7 +98,7 @@ def duration(seconds: float) -> str:
 
 
 class Meter:
-    """A progress bar on a terminal; elsewhere a line at each tenth, and at each minute."""
+    """A progress bar on a terminal; else a line per tenth of the work and per minute."""
 
     def __init__(self, title: str, unit: str = "steps") -> None:
         self._unit = unit
@@ -124,7 +125,7 @@ class Meter:
         self._bar.stop()
 
     def update(self, done: int, total: int, left: float | None, now: str) -> None:
-        """``left`` is an estimate in seconds, None where there is none yet."""
+        """Show the progress. ``left`` is an estimate in seconds, or None."""
         text = f"about {duration(left)} left" if left is not None else ""
         self._bar.update(self._task, completed=done, total=total, left=text, now=visible(now))
         tenth = 10 * done // max(total, 1)

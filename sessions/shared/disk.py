@@ -1,4 +1,4 @@
-"""Folders and files: marks, safe deletion, files that are written whole, digests, space, locks."""
+"""Folders and files: marked folders, safe deletion, atomic writes, digests, free space, locks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 
 TAG = "CACHEDIR.TAG"
 # The signature is fixed by the Cache Directory Tagging Specification (bford.info/cachedir).
@@ -24,28 +24,27 @@ _TAG_TEXT = """\
 Signature: 8a477f597d28d172789f06886806bc55
 # This folder was made by blackwheel, which may delete it.
 """
-GONE = ".gone"  # of a folder that is being deleted
-PART = ".part"  # of a file or folder that is being written
+GONE = ".gone"  # suffix of a folder that is being deleted
+PART = ".part"  # suffix of a file or folder that is being written
 MIB = 1024 * 1024
-_held: set[Path] = set()  # the locks that this process has until it ends
+_held: set[Path] = set()  # the locks that this process keeps until it ends
 _PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # seconds
 
 
 def mark(folder: Path) -> None:
-    """Make a folder if need be, and sign it as ours."""
+    """Create a folder if it does not exist, and mark it as ours."""
     folder.mkdir(parents=True, exist_ok=True)
     tag = folder / TAG
-    if not tag.exists() or tag.stat().st_size == 0:  # empty: a power cut came between
+    if not tag.exists() or tag.stat().st_size == 0:  # empty after a power failure
         tag.write_text(_TAG_TEXT, encoding="ascii", newline="\n")
 
 
 def claim(folder: Path) -> None:
-    """``mark`` for a folder the user named: never one that holds somebody else's files."""
+    """``mark`` a folder that the user named. Raises Problem if it contains other files."""
     if folder.is_dir() and any(folder.iterdir()) and not is_marked(folder):
-        raise Problem(
+        raise UsageProblem(
             "The cache folder contains files that are not blackwheel's, so it is not used.",
             id="cache-folder-foreign",
-            code=USAGE,
             evidence=str(folder),
             remedy=f"use an empty folder: BLACKWHEEL_CACHE={folder / 'blackwheel'}",
         )
@@ -53,16 +52,16 @@ def claim(folder: Path) -> None:
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether a folder carries our mark; never true of a link to one."""
+    """Whether a folder has our mark. False for a link to a marked folder."""
     tag = folder / TAG
     return not folder.is_symlink() and tag.is_file() and tag.read_bytes() == _TAG_TEXT.encode()
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder that carries our mark, and refuse any other.
+    """Delete a marked folder. Raises Problem for any other folder.
 
-    It is renamed first, so that no run takes half of it for the whole, and the mark goes last: what
-    an interrupted deletion leaves (``.NAME.gone``) can still be deleted.
+    It is renamed first, so that no run uses a part of it, and the mark is deleted last: the rest
+    after an interruption (``.NAME.gone``) can still be deleted.
     """
     if not is_marked(folder):
         raise Problem(
@@ -71,7 +70,7 @@ def remove(folder: Path) -> None:
             evidence=f"{folder} has no {TAG} of blackwheel",
             remedy=f"look at its files; if you do not need them, delete it yourself: {folder}",
         )
-    if not (folder.name.startswith(".") and folder.suffix in (GONE, PART)):  # else no run takes it
+    if not (folder.name.startswith(".") and folder.suffix in (GONE, PART)):  # no run uses these
         gone = folder.with_name(f".{folder.name}{GONE}")
         if is_marked(gone):
             _empty(gone)
@@ -89,7 +88,7 @@ def _empty(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Delete a file, a link, or a folder with all that is in it, whatever its permissions."""
+    """Delete a file, a link, or a folder with its content, even if it is read-only."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, onerror=_make_writable)
     else:
@@ -97,7 +96,7 @@ def discard(path: Path) -> None:
 
 
 def _make_writable(function: Callable[..., object], path: str, _: object) -> None:
-    """What Windows and a read-only folder need before a file in it can be deleted."""
+    """Handle an error of ``rmtree``: make the file and its folder writable, and try again."""
     target = Path(path)
     for entry in (target.parent, target):
         if not entry.is_symlink():
@@ -109,10 +108,10 @@ def _make_writable(function: Callable[..., object], path: str, _: object) -> Non
 
 
 def put(part: Path, whole: Path) -> None:
-    """Rename a file or a folder that is whole; a file takes the place of an older one.
+    """Rename a file or a folder; a file replaces an older one.
 
-    On Windows a virus scanner or an indexer has what was just written open for a moment, and
-    neither moves meanwhile.
+    On Windows it tries again for some seconds: a new file cannot be renamed while a virus scanner
+    or an indexer has it open.
     """
     for pause in _PAUSES if sys.platform == "win32" else ():
         try:
@@ -125,10 +124,10 @@ def put(part: Path, whole: Path) -> None:
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Put a file in place whole or not at all: yields the name to write it under meanwhile.
+    """Write a file atomically: yields the temporary name under which to write it.
 
-    It is written beside ``path``, flushed to the disk and renamed. What a run that was killed left
-    beside is deleted.
+    The temporary file is in the same folder; it is flushed to the disk and renamed to ``path``.
+    Temporary files of killed runs are deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
@@ -145,24 +144,23 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def _writes(part: Path) -> bool:
-    """Whether the process that a file of ``whole`` is named after may still write it."""
-    import psutil  # not at the top: the bootstrap has the standard library only
+    """Whether the process whose id is in the name of a temporary file is alive."""
+    import psutil  # not at the top: the bootstrap has only the standard library
 
     number = part.name.removesuffix(PART).rpartition(".")[2]
     return number.isdecimal() and psutil.pid_exists(int(number))
 
 
 def copy(source: Path, path: Path) -> None:
-    """Copy a file whole or not at all."""
+    """Copy a file atomically."""
     with whole(path) as part:
         shutil.copyfile(source, part)
 
 
 def room(needs: Mapping[Path, int], what: str) -> None:
-    """Raise Problem where a disk has less space than is needed of it; asked now.
+    """Raise Problem if a disk has less free space than needed.
 
-    ``needs`` are MiB by the folder that gets them. The folders may be on one disk or on several,
-    and need not exist yet.
+    ``needs``: folder -> MiB. The folders may be on the same disk, and need not exist yet.
     """
     disks: dict[int, list[tuple[Path, int]]] = {}
     for folder, mib in needs.items():
@@ -184,7 +182,7 @@ def room(needs: Mapping[Path, int], what: str) -> None:
 def files(root: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, Path]]:
     """Every file below ``root`` whose relative POSIX path ``keep`` accepts, sorted.
 
-    ``keep`` is asked of folders too, with a "/" at the end; a refused folder is not entered.
+    ``keep`` also gets the folders, with "/" at the end; a refused folder is not entered.
     """
 
     def walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
@@ -200,7 +198,7 @@ def files(root: Path, keep: Callable[[str], bool]) -> Iterator[tuple[str, Path]]
 
 
 def tree_digest(root: Path, keep: Callable[[str], bool]) -> dict[str, str]:
-    """SHA-256 of every file that ``keep`` accepts, by relative path; of a link, its target."""
+    """Relative path -> SHA-256 of every file that ``keep`` accepts; for a link, of its target."""
     digests = {}
     for relative, path in files(root, keep):
         if path.is_symlink():
@@ -212,7 +210,7 @@ def tree_digest(root: Path, keep: Callable[[str], bool]) -> dict[str, str]:
 
 
 def signature(root: Path, keep: Callable[[str], bool]) -> str:
-    """A quick digest of names, sizes and times: equal means that no file was written since."""
+    """A fast digest of names, sizes and times. It changes if a file is written."""
     parts = []
     for relative, path in files(root, keep):
         status = path.lstat()
@@ -221,11 +219,11 @@ def signature(root: Path, keep: Callable[[str], bool]) -> str:
 
 
 def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
-    """Take the lock ``path``, for a with statement; say so if another run has it.
+    """Acquire the lock ``path``, for a with statement. ``waiting`` gets a line if it must wait.
 
-    Raises Problem where that run waits for this one: it would never end.
+    Raises Problem if the owner is a parent of this process, which waits for this process to end.
     """
-    import filelock  # not at the top: the bootstrap has the standard library only
+    import filelock  # not at the top: the bootstrap has only the standard library
 
     path.parent.mkdir(parents=True, exist_ok=True)
     taken = filelock.FileLock(path)
@@ -247,9 +245,9 @@ def lock(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[o
 
 
 def owner(path: Path) -> tuple[str, bool]:
-    """Which process has the lock ``path``, in words, and whether it is a parent of this one.
+    """A description of the process that has the lock, and whether it is a parent of this one.
 
-    On Windows no process but a parent can be asked for its open files without a wait.
+    On Windows only the open files of a parent can be listed without a delay.
     """
     import psutil
 
@@ -264,7 +262,7 @@ def owner(path: Path) -> tuple[str, bool]:
 
 
 def described(pid: int) -> str:
-    """A process in words that tell its owner which run it is."""
+    """A process for people: its id, its command and its folder."""
     import psutil
 
     try:
@@ -279,19 +277,19 @@ def described(pid: int) -> str:
 
 @functools.cache
 def hold(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
-    """Take the lock ``path`` until this process ends."""
+    """Acquire the lock ``path`` until this process ends."""
     taken = lock(path, waiting)
     _held.add(path)
     return taken
 
 
 def is_held(path: Path) -> bool:
-    """Whether this process has the lock ``path`` until it ends."""
+    """Whether ``hold`` has acquired the lock ``path`` in this process."""
     return path in _held
 
 
 def is_free(path: Path) -> bool:
-    """Whether no run, this one included, has the lock ``path`` at this moment."""
+    """Whether no process, including this one, has the lock ``path``."""
     import filelock
 
     probe = filelock.FileLock(path)
@@ -303,7 +301,7 @@ def is_free(path: Path) -> bool:
 
 
 def problem_of(error: OSError) -> Problem | None:
-    """The user's side of an operating-system error: full disk, no permission. Else None."""
+    """The Problem for an error that the user can fix: full disk, no permission. Else None."""
     where = str(error.filename or "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Problem(

@@ -1,19 +1,19 @@
-"""The one error that a user may see, and the exit codes that it can end with."""
+"""Problem: the error that a user sees. The exit codes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-CHECK_FAILED = 1  # something was checked and is not as it should be
-USAGE = 2  # the command line or a file of the user's is wrong
-ENVIRONMENT = 3  # the machine lacks something: a tool, a GPU, disk space, the network
-BUG = 4  # an error of this project
-# Where a user reports a bug: the project has no other address than that of its repository.
+CHECK_FAILED = 1  # a check has failed
+USAGE = 2  # the command line or a file of the user is wrong
+ENVIRONMENT = 3  # something is missing on the machine: a tool, a GPU, disk space, the network
+BUG = 4  # an error in this project
+# Where a user reports a bug. The project has no address other than its repository.
 REPORT = "open an issue in the repository that you cloned"
 
 
 def numbered(remedies: Iterable[str]) -> str:
-    """Several remedies as one, each of them once; with numbers if there are two or more."""
+    """Join remedies, without repetitions; numbered if there are two or more."""
     found = list(dict.fromkeys(remedies))
     if len(found) < 2:
         return "".join(found)
@@ -21,12 +21,10 @@ def numbered(remedies: Iterable[str]) -> str:
 
 
 class Problem(Exception):
-    """Something the user can fix.
+    """An error that the user can fix. Every other exception is a bug.
 
-    ``what`` happened, the ``evidence`` for it, and the ``remedy``: a command
-    to run or a thing to change. ``id`` is stable, in kebab case: tests and scripts
-    rely on it, not on the words. ``code`` is the exit code. Anything else that is
-    raised is a bug of ours.
+    ``what`` happened; the ``evidence``; the ``remedy``: a command to run or a thing to change.
+    ``id`` is stable, in kebab case: tests and scripts use it, not the words. ``code``: exit code.
     """
 
     def __init__(
@@ -45,3 +43,10 @@ class Problem(Exception):
             parts.append("\n".join("    " + line for line in self.evidence.splitlines()))
         parts.append(f"Fix: {self.remedy}")
         return "\n".join(parts)
+
+
+class UsageProblem(Problem):
+    """A Problem of the command line or of a file that the user named: its code is USAGE."""
+
+    def __init__(self, what: str, *, id: str, remedy: str, evidence: str = "") -> None:
+        super().__init__(what, id=id, remedy=remedy, evidence=evidence, code=USAGE)

@@ -1,4 +1,4 @@
-"""The machine itself, as the probe asked about it."""
+"""Host: the machine on which a wheel is built or tested."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Host:
-    """The machine itself. Sizes in MiB; ``cores`` are those this process may use."""
+    """The machine. Sizes in MiB; ``cores`` that this process may use."""
 
     system: str  # "linux" | "windows"
     release: str
@@ -17,6 +17,6 @@ class Host:
     memory_mib: int
     memory_free_mib: int
     disk_free_mib: int
-    root: str = ""  # of the project; judged on Windows, where a path has a greatest length
+    root: str = ""  # of the project; checked on Windows, which limits the length of paths
     cache: str = ""
-    glibc: str = ""  # "2.36", as its headers are taken to be; "" of a system without
+    glibc: str = ""  # "2.36"; "" if the system has none

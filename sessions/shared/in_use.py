@@ -1,9 +1,8 @@
-"""Folders that several runs use: any number at once, or one run that replaces or deletes them.
+"""Shared use of folders: many runs may use a folder, or one run may replace or delete it.
 
-Every user of a folder has a lock file of its own, which the system releases however the run ends.
-This needs nothing but the exclusive lock that ``disk.lock`` needs too. (filelock's ReadWriteLock
-needs SQLite, and a writer that waits there keeps out new readers: a child nox would wait for the
-writer, the writer for the child's parent, and the parent for its child.)
+Each user has a lock file of its own, which the system releases when the process ends. This is not
+filelock's ReadWriteLock, where a waiting writer blocks new readers: a child nox would wait for the
+writer, the writer for the child's parent, and the parent for the child.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ import filelock
 
 from sessions.shared import disk, programs
 
-POLL = 0.5  # seconds between two looks at a folder that is in use
+POLL = 0.5  # seconds between two checks of a folder that is in use
 
 
 @functools.cache
 def share(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[object]:
-    """Use the folder that ``path`` stands for until this process ends.
+    """Use a folder: until this process ends, no other run replaces or deletes it.
 
-    Until then no other run replaces or deletes it. ``path`` is a lock file (``locks/NAME.lock``);
-    the users' own are in ``locks/NAME.users``.
+    ``path`` is the folder's lock file (``locks/NAME.lock``); the lock files of its users are in
+    ``locks/NAME.users``.
     """
     users = _users_folder(path)
     with disk.lock(path.with_suffix(".gate"), waiting):
-        # The process's number is not the whole name: another host or container may have the same.
+        # The process id is not the whole name: a process of another container may have the same.
         number, name = tempfile.mkstemp(f"-{os.getpid()}.lock", "", users)
         os.close(number)
         return filelock.FileLock(name).acquire()
@@ -42,27 +41,27 @@ def share(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[
 
 @contextlib.contextmanager
 def sole(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
-    """Wait until no run uses the folder, this one included, and keep new users out meanwhile."""
-    told = False
+    """Wait until no run, including this one, uses the folder, and block new users meanwhile."""
+    announced = False
     while True:
         with unused(path, waiting) as users:
             if not users:
                 yield
                 return
-        if not told:
+        if not announced:
             waiting(
                 f"{path.stem} is in use: {', '.join(users)}; waiting for the end of that "
                 "(Ctrl-C stops)."
             )
-            told = True
+            announced = True
         time.sleep(POLL)
 
 
 @contextlib.contextmanager
 def unused(path: Path, waiting: Callable[[str], None]) -> Iterator[tuple[str, ...]]:
-    """The runs that use or make the folder, in words.
+    """Descriptions of the runs that use or create the folder.
 
-    If there are none, none begins to in the with block.
+    If there are none, no run can begin to use it during the with block.
     """
     users = _users_folder(path)
     making = filelock.FileLock(path)
@@ -86,28 +85,27 @@ def _users_folder(path: Path) -> Path:
 
 
 def _users(folder: Path) -> Iterator[str]:
-    """Each living user; the files of those that ended are deleted. The gate must be held."""
+    """Every running user. Deletes the files of ended users. The caller must hold the gate."""
     for file in sorted(folder.glob("*.lock")):
         if disk.is_free(file):
             file.unlink(missing_ok=True)
         elif sys.platform == "win32":
             yield disk.described(int(file.stem.rpartition("-")[2]))
-        else:  # by its open files: a run in a container may have a number that is another's here
+        else:  # by open files: in a container, the same process id is another process
             yield disk.owner(file)[0]
 
 
 @contextlib.contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
-    """A folder of this run's own below ``parent``, deleted at the end.
+    """A temporary folder below ``parent``, on the disk of the results.
 
-    If this run is killed, the next run that makes one deletes it: on the disk that the results go
-    to, not in the system's temporary folder, where nobody would look for 700 MB.
+    It is deleted at the end. If this run is killed, the next run deletes it.
     """
     disk.mark(parent)
     gate = parent / "gate.lock"
     with disk.lock(gate, lambda _: None):
         _sweep(parent)
-        # Short: Windows' programs have a greatest length of a path.
+        # A short name, because Windows limits the length of paths.
         folder = Path(tempfile.mkdtemp(prefix="", dir=parent))
         taken = filelock.FileLock(folder.with_suffix(".lock")).acquire()
     try:
@@ -115,29 +113,28 @@ def scratch(parent: Path) -> Iterator[Path]:
     finally:
         with disk.lock(gate, lambda _: None):
             taken.lock.release()
-            # What a virus scanner has open cannot be deleted on Windows: the next run does it.
+            # On Windows a file that a virus scanner has open stays; the next run deletes it.
             with contextlib.suppress(OSError):
                 _discard(folder)
 
 
 def temporary(scratch: Path) -> dict[str, str]:
-    """What makes ``scratch`` the temporary folder of a child, which ends when the folder goes."""
+    """The variables that make ``scratch`` a child's temporary folder, and mark the child."""
     return dict.fromkeys(("TMPDIR", "TEMP", "TMP", programs.BUILD_MARK), str(scratch))
 
 
 def _sweep(parent: Path) -> None:
-    """Delete the folders of runs that ended without doing so. The gate must be held."""
+    """Delete the folders of killed runs. The caller must hold the gate."""
     for folder in parent.iterdir():
         if not folder.is_dir() or not disk.is_free(folder.with_suffix(".lock")):
             continue
-        programs.end_leftovers(
-            programs.BUILD_MARK, str(folder)
-        )  # a pip that outlived its run writes there
+        # A pip that is still running would write there.
+        programs.end_leftovers(programs.BUILD_MARK, str(folder))
         with contextlib.suppress(OSError):
             _discard(folder)
 
 
 def _discard(folder: Path) -> None:
-    """Delete a folder of ``scratch`` and its lock file. The gate must be held."""
+    """Delete a folder of ``scratch`` and its lock file. The caller must hold the gate."""
     disk.discard(folder)
     folder.with_suffix(".lock").unlink(missing_ok=True)

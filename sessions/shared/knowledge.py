@@ -1,4 +1,4 @@
-"""The data in ``sessions/data``, typed, and the parsers of the texts it was read from."""
+"""Typed access to ``sessions/data``: toolkits, releases, drivers, headers, GPU architectures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sessions.shared.build_spec import HostRange
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 
 _KINDS = ("real", "virtual")
 KNOWLEDGE = Path(__file__).parent.parent / "data" / "knowledge"
@@ -21,7 +21,7 @@ LOCKS = KNOWLEDGE.parent / "locks"
 
 @dataclass(frozen=True)
 class ToolkitFacts:
-    """What is known of one CUDA release line ("13.1")."""
+    """The facts of a CUDA minor version ("13.1")."""
 
     version: str
     accepts: HostRange
@@ -39,18 +39,18 @@ class Sdist:
     file: str
     sha256: str
     epoch: int
-    py_api: str | None  # "py3": the wheel is py3-none; None: it carries the Python it was built by
-    merged: tuple[tuple[str, ...], ...] = ()  # files of ggml-cuda that are compiled as one
+    py_api: str | None  # "py3": the wheel is py3-none; None: it is for the Python that built it
+    merged: tuple[tuple[str, ...], ...] = ()  # unity build groups: files of ggml-cuda
 
 
 @dataclass(frozen=True)
 class Floor:
-    """The oldest release of one of NVIDIA's packages that has all that the wheels need of it."""
+    """The oldest release of one of NVIDIA's packages with all functions that the wheels need."""
 
     package: str
     version: str
     source: tuple[str, ...]  # the files whose exports were read, with their digests
-    wheels: tuple[str, ...]  # those whose needs were read
+    wheels: tuple[str, ...]  # the wheels whose imports were read
     needs: frozenset[str]  # functions
     exports: frozenset[str]  # functions that the release has on Linux and on Windows
 
@@ -61,24 +61,24 @@ class Floor:
 
 @dataclass(frozen=True)
 class Header:
-    """What is wrong with a header of a CUDA release line on a newer glibc, and its correction."""
+    """A header of a CUDA minor version that fails with a newer glibc, and its correction."""
 
     what: str
-    fixed: str  # the CUDA release line to use instead
+    fixed: str  # the CUDA minor version to use instead
     file: str  # below the include folder
     old: str  # regular expression
-    new: str  # what re.sub puts in its place
-    times: int  # how often it occurs
+    new: str  # replacement for re.sub
+    times: int  # number of occurrences
 
 
 @functools.cache
 def load(name: str) -> dict[str, Any]:
-    """One of the data files, parsed once."""
+    """The content of a data file. It is parsed once."""
     return tomllib.loads((KNOWLEDGE / name).read_text(encoding="utf-8"))
 
 
 def toolkits() -> dict[str, ToolkitFacts]:
-    """Every CUDA release line the project knows, by "major.minor"."""
+    """Every known CUDA minor version: "13.1" -> its facts."""
     return {
         version: ToolkitFacts(
             version=version,
@@ -93,14 +93,13 @@ def toolkits() -> dict[str, ToolkitFacts]:
 
 
 def toolkit(version: str) -> ToolkitFacts:
-    """The facts of one release line. Raises Problem for an unknown one."""
+    """The facts of a CUDA version ("13.1.115"). Raises Problem if its minor version is unknown."""
     known = toolkits()
     line = ".".join(version.split(".")[:2])
     if line not in known:
-        raise Problem(
+        raise UsageProblem(
             f"blackwheel does not know CUDA {version}.",
             id="cuda-unknown",
-            code=USAGE,
             evidence="known: " + ", ".join(known),
             remedy="choose one of those with --cuda (CONTRIBUTING.md says how to add another)",
         )
@@ -108,7 +107,7 @@ def toolkit(version: str) -> ToolkitFacts:
 
 
 def floors(major: str) -> dict[str, Floor]:
-    """The runtime packages of one CUDA major, by name. Raises Problem for an unknown major."""
+    """Package -> Floor for a CUDA major version. Raises Problem if it is unknown."""
     rows = load("floors.toml")
     if major not in rows:
         raise Problem(
@@ -131,7 +130,7 @@ def floors(major: str) -> dict[str, Floor]:
 
 
 def bad_drivers(archs: Sequence[str]) -> dict[str, str]:
-    """Driver release -> what is reported to fail with it on GPUs of these architectures."""
+    """Driver release -> the fault that is reported for GPUs of these architectures."""
     numbers = {parse_arch(arch)[0] for arch in archs}
     return {
         release: f"{row['what']} ({row['source']})"
@@ -142,30 +141,27 @@ def bad_drivers(archs: Sequence[str]) -> dict[str, str]:
 
 
 def has_code(archs: Sequence[str], capability: str) -> bool:
-    """Whether a GPU ("12.0") can run code of these architectures; its driver is not looked at.
+    """Whether a GPU ("12.0") can run code of these architectures, with a sufficient driver.
 
-    CUDA C++ Programming Guide, compute capability: machine code runs on GPUs of its major and of
-    its minor or a newer one, PTX on every newer GPU. Code with the suffix a runs on that very
-    capability only, with f on those of its major. overlay/_gpu_check.py has the same rule.
+    CUDA C++ Programming Guide, compute capability: machine code runs on GPUs of the same major
+    version with the same or a newer minor version, PTX on every newer GPU. With the suffix a, only
+    on the same capability; with f, only within the major version. overlay/_gpu_check.py has the
+    same rule.
     """
-    has = _numbers(capability)
-    for arch in archs:
+    gpu = _numbers(capability)
+
+    def runs(arch: str) -> bool:
         number, suffix, kind = parse_arch(arch)
         built = divmod(number, 10)
-        of_major = has[0] == built[0] and has[1] >= built[1]
         if suffix == "a":
-            fits = has == built
-        elif suffix == "f" or kind == "real":
-            fits = of_major
-        else:
-            fits = has >= built
-        if fits:
-            return True
-    return False
+            return gpu == built
+        return gpu >= built and (gpu[0] == built[0] or (suffix == "" and kind != "real"))
+
+    return any(map(runs, archs))
 
 
 def headers(cuda: str, glibc: str) -> tuple[Header, ...]:
-    """The headers of a release line that do not compile with this glibc ("2.42"; "" for none)."""
+    """The headers of a CUDA version that do not compile with a glibc ("2.42"; "" for none)."""
     version = _numbers(glibc)
     names = [field.name for field in dataclasses.fields(Header)]
     return tuple(
@@ -180,13 +176,13 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def host_minimum() -> dict[str, int]:
-    """The oldest host compiler upstream's C++17 needs, by family, as major version."""
+    """Family -> the oldest major version of a host compiler that compiles upstream's C++17."""
     row = load("cuda.toml")["host"]
     return {"gnu": row["gnu_min"], "clang": row["clang_min"], "msvc": row["msvc_min"]}
 
 
 def glibc() -> dict[str, dict[str, tuple[str, ...]]]:
-    """What glibc 2.28 exports: library -> symbol version -> symbols, with ":object" for data."""
+    """The exports of glibc 2.28: library -> symbol version -> symbols, with ":object" for data."""
     return {
         library: {version: tuple(names.split()) for version, names in versions.items()}
         for library, versions in load("glibc.toml").items()
@@ -195,13 +191,10 @@ def glibc() -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def left_out(version: str, family: str, compiler: str) -> list[str]:
-    """Ggml's modules for the CPU that compute wrongly: in a release, or by a version of GCC."""
-
-    def numbers(text: str) -> list[int]:  # the bootstrap, which imports this, has no packaging
-        return [int(number) for number in re.findall(r"\d+", text)]
+    """The CPU modules of ggml that compute wrongly in a release, or with a version of GCC."""
 
     def wrong(row: Mapping[str, Any]) -> bool:
-        old = family == "gnu" and numbers(compiler) < numbers(row.get("gnu_before", "0"))
+        old = family == "gnu" and _numbers(compiler) < _numbers(row.get("gnu_before", "0"))
         return old or version in row.get("releases", ())
 
     rows = load("wheels.toml")["dispatch"]["left_out"]
@@ -209,19 +202,19 @@ def left_out(version: str, family: str, compiler: str) -> list[str]:
 
 
 def capability_names() -> dict[int, str]:
-    """Compute capability times ten -> the GPUs that have it."""
+    """Compute capability times ten -> the names of its GPUs."""
     rows = load("cuda.toml")["capability"]
     return {int(key): text for key, text in rows.items() if key != "source"}
 
 
 def sdists() -> dict[str, Sdist]:
-    """The locked upstream releases, by version; this repository's locks are over the cache's."""
+    """Version -> locked upstream release. This repository's locks override those of the cache."""
     rows = load("sdists.toml")["sdist"]
     return _KEPT | {version: sdist_of(version, row) for version, row in rows.items()}
 
 
 def sdist_of(version: str, row: Mapping[str, Any]) -> Sdist:
-    """A locked release from its row of sdists.toml."""
+    """The Sdist of a row of sdists.toml."""
     return Sdist(
         version=version,
         file=row["file"],
@@ -232,7 +225,7 @@ def sdist_of(version: str, row: Mapping[str, Any]) -> Sdist:
     )
 
 
-_KEPT: dict[str, Sdist] = {}  # what the cache has locked: read when a command starts
+_KEPT: dict[str, Sdist] = {}  # releases locked in the cache, read when a command starts
 
 
 def keep(sdists: Iterable[Sdist]) -> None:
@@ -245,40 +238,40 @@ def is_in_repository(version: str) -> bool:
     return version in load("sdists.toml")["sdist"]
 
 
-# The newest release of the package index, where it was asked: locked in the cache at first use.
+# The newest release of the package index, if --version latest asked for it. Not yet locked.
 OFFERED: set[str] = set()
 
 
 def newest_sdist() -> str:
-    """The newest upstream release that is locked, or that the index was found to have."""
+    """The newest upstream release that is locked or offered by the package index."""
     return max({*sdists(), *OFFERED}, key=_numbers)
 
 
 def runtime_mb() -> int:
-    """Megabytes that pip downloads of NVIDIA's packages for a CUDA wheel."""
+    """Size in MB of NVIDIA's packages that pip downloads for a CUDA wheel."""
     sizes: dict[str, int] = load("wheels.toml")["runtime"]["bytes"]
     return round(sum(sizes.values()) / 1e6)
 
 
 def disk_mib(step: str) -> int:
-    """Free space in MiB that a step needs on the disk that it writes to."""
+    """Free disk space in MiB that a step needs."""
     mib: int = load("disk.toml")[step]["mib"]
     return mib
 
 
 def pythons() -> tuple[str, ...]:
-    """The Pythons that wheels are made for, as "3.12"."""
+    """The Python versions that wheels are built for: "3.12"."""
     return tuple(load("sdists.toml")["python"]["known"])
 
 
 def builders() -> tuple[str, ...]:
-    """The Pythons that the locked build tools run on."""
+    """The Python versions that the locked build tools run on."""
     oldest: str = load("sdists.toml")["python"]["oldest_builder"]
     return tuple(p for p in pythons() if _numbers(p) >= _numbers(oldest))
 
 
 def knows_no_python(version: str) -> bool:
-    """Whether a locked release makes one wheel for every Python (py3-none)."""
+    """Whether a locked release has one wheel for every Python (py3-none)."""
     sdist = sdists().get(version)
     return sdist is not None and sdist.py_api is not None
 
@@ -289,19 +282,18 @@ def staging_excludes() -> tuple[str, ...]:
 
 
 def staging_keeps() -> tuple[str, ...]:
-    """Folders inside the excluded ones that a build does read."""
+    """Folders inside the excluded ones that a build reads."""
     return tuple(load("sdists.toml")["staging"]["keep"])
 
 
 def toolkit_lock(cuda: str) -> Path:
-    """The requirements file, pinned and hashed, that makes the toolkit of a release line."""
+    """The hashed requirements file of a CUDA toolkit. Raises Problem if there is none."""
     path = LOCKS / f"cuda-{cuda}.txt"
     if not path.exists():
         locked = sorted(p.stem.removeprefix("cuda-") for p in LOCKS.glob("cuda-*.txt"))
-        raise Problem(
+        raise UsageProblem(
             f"CUDA {cuda} is not locked, so it cannot be assembled from NVIDIA's packages.",
             id="cuda-not-locked",
-            code=USAGE,
             evidence="locked: " + ", ".join(locked),
             remedy=f"choose one of those with --cuda, use --toolkit system, "
             f"or lock it: nox -s lock -- --add cuda=={cuda}",
@@ -310,17 +302,17 @@ def toolkit_lock(cuda: str) -> Path:
 
 
 def is_locked(cuda: str) -> bool:
-    """Whether the toolkit of a release line can be made from NVIDIA's packages."""
+    """Whether a CUDA minor version can be installed from NVIDIA's packages."""
     return (LOCKS / f"cuda-{cuda}.txt").exists()
 
 
 def tools_lock() -> Path:
-    """The requirements file, pinned and hashed, of the build tools."""
+    """The hashed requirements file of the build tools."""
     return LOCKS / "tools.txt"
 
 
 def payload_lock() -> Path:
-    """The requirements file, pinned and hashed, of what the checks import beside the wheel."""
+    """The hashed requirements file of the payload's own imports."""
     return LOCKS / "payload.txt"
 
 
@@ -330,9 +322,9 @@ def parse_requirements(text: str) -> dict[str, str]:
 
 
 def parse_host_config(text: str) -> HostRange | None:
-    """The accepted host compilers from the text of ``crt/host_config.h``; None if unreadable.
+    """The host compilers that ``crt/host_config.h`` accepts; None if a line is missing.
 
-    The last clang line counts: the earlier ones are for other compilers built on clang.
+    Only the last clang line is for clang itself.
     """
     gnu = re.search(r"^#if __GNUC__ > (\d+)", text, re.MULTILINE)
     clang = re.findall(
@@ -353,13 +345,12 @@ def parse_host_config(text: str) -> HostRange | None:
 def parse_arch(arch: str) -> tuple[int, str, str]:
     """Split "120a-real" into (120, "a", "real"). Raises Problem for anything else."""
     match = re.fullmatch(r"(\d{2,3})([af]?)(?:-(real|virtual))?", arch)
-    # "a" begins with 9.0, "f" with 10.0 (CUDA C++ Programming Guide, feature-set suffixes).
+    # "a" exists since 9.0, "f" since 10.0 (CUDA C++ Programming Guide, feature-set suffixes).
     oldest = {"": 0, "a": 90, "f": 100}[match[2]] if match else 0
     if not match or int(match[1]) not in capability_names() or int(match[1]) < oldest:
-        raise Problem(
+        raise UsageProblem(
             f"blackwheel does not know the CUDA architecture {arch!r}.",
             id="arch-unknown",
-            code=USAGE,
             evidence="known:\n"
             + "\n".join(f"{n} ({text})" for n, text in sorted(capability_names().items())),
             remedy="name one of those, for example --arch 120-real (machine code only) or "
@@ -369,10 +360,10 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
 
 
 def arch_named(text: str) -> str:
-    """An architecture as CMAKE_CUDA_ARCHITECTURES has it, from what other tools call it.
+    """Convert an architecture to the form of CMAKE_CUDA_ARCHITECTURES.
 
     nvcc: "sm_120" -> "120-real", "compute_120" -> "120-virtual". PyTorch: "12.0" -> "120-real",
-    "12.0+PTX" -> "120". Every other text is returned as it is.
+    "12.0+PTX" -> "120". Every other text is returned unchanged.
     """
     word = text.strip().lower()
     if match := re.fullmatch(r"(sm|compute)_?(\d{2,3}[af]?)", word, re.ASCII):
@@ -384,27 +375,23 @@ def arch_named(text: str) -> str:
 
 
 def compiled_to(arch: str) -> frozenset[str]:
-    """What an architecture stands for: "120" for "120-real" (code) and "120-virtual" (PTX)."""
+    """The outputs of an architecture: "120" is "120-real" (code) and "120-virtual" (PTX)."""
     number, suffix, kind = parse_arch(arch)
     return frozenset(f"{number}{suffix}-{each}" for each in ((kind,) if kind else _KINDS))
 
 
 def shortest(names: Iterable[str]) -> tuple[str, ...]:
-    """The inverse of ``compiled_to`` for several: "120" where both its parts are there."""
-    both = sorted(set(names))
-    stems = dict.fromkeys(name.rpartition("-")[0] or name for name in both)
-    return tuple(
-        name
-        for stem in stems
-        for name in (
-            [stem]
-            if all(f"{stem}-{kind}" in both for kind in _KINDS)
-            else [name for name in both if (name.rpartition("-")[0] or name) == stem]
-        )
-    )
+    """The inverse of ``compiled_to``: "120" instead of "120-real" and "120-virtual"."""
+    stems: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        stems.setdefault(name.rpartition("-")[0] or name, []).append(name)
+    for stem, found in stems.items():
+        if {f"{stem}-{kind}" for kind in _KINDS} <= {*found}:
+            stems[stem] = [stem]
+    return tuple(name for found in stems.values() for name in found)
 
 
 def ops() -> dict[str, dict[str, Any]]:
-    """Upstream release -> its row of ops.toml: which operators its test has, on which backends."""
+    """Upstream release -> its row of ops.toml: the operators of its test, by backend."""
     rows: dict[str, dict[str, Any]] = load("ops.toml")["release"]
     return rows

@@ -1,8 +1,7 @@
-"""The machine as questions and answers, so that a probe can be recorded and replayed.
+"""Questions about the machine, whose answers can be recorded and replayed.
 
-A ``Machine`` answers ``machine(question, *words)`` with JSON. The real one asks
-the operating system; a recording is its questions and answers in one file; the
-replay refuses a question that was not asked when it was recorded.
+A ``Machine`` answers ``machine(question, *words)`` with JSON values: the real one asks the system,
+and a replay reads a file of recorded answers.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ from sessions.shared.host import Host
 
 Machine = Callable[..., Any]
 MIB = 1024 * 1024
-TIMEOUT = 30.0  # seconds for any one tool to say its version, of which a scanner may take most
-VCVARS_TIMEOUT = 120.0  # vcvars64.bat may ask a slow disk for every Windows SDK
-# What would have a compiler or a Python be another one than the build's, which gets none of it.
+TIMEOUT = 30.0  # seconds for a tool to print its version; a virus scanner may take most of it
+VCVARS_TIMEOUT = 120.0  # vcvars64.bat may read every Windows SDK from a slow disk
+# Prefixes of variables that change what a compiler or a Python does. The build gets none of them.
 _NOT_FOR_TOOLS = (
     "LD_", "PYTHON", "GCC_", "COMPILER_PATH", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH",
     "LIBRARY_PATH", "NVCC_", "CL", "_CL_", "BASH_ENV", "CCACHE_", "CMAKE_",
@@ -39,7 +38,7 @@ _MARK = "blackwheel-environment: "
 
 
 def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
-    """This machine, seen with the caller's environment; free disk is that of ``root``."""
+    """This machine, with the caller's environment; the free disk space is that of ``root``."""
 
     def ask(question: str, *words: str) -> Any:
         match question:
@@ -49,7 +48,7 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
                 return env.get(words[0])
             case "which":
                 return _which(words[0], env.get("PATH", ""))
-            case "interpreter":  # that runs this, even where no PATH leads to it
+            case "interpreter":  # of this process; it may not be on PATH
                 return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
             case "glob":
                 return sorted(glob.glob(words[0]))
@@ -59,22 +58,18 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
                 path = Path(words[0])
                 return records.file_sha256(path) if path.is_file() else None
             case "toolkit":
-                return _listing(
-                    Path(words[0]), knowledge.load("compilers.toml")["toolkit"]["files"]
-                )
+                files = knowledge.load("compilers.toml")["toolkit"]["files"]
+                return _listing(Path(words[0]), files)
             case "grep":
                 text = _read(Path(words[1]))
-                found = (line for line in (text or "").splitlines() if re.search(words[0], line))
-                return None if text is None else list(found)
+                lines = text.splitlines() if text is not None else ()
+                return None if text is None else [n for n in lines if re.search(words[0], n)]
             case "run":
                 clean = {n: v for n, v in env.items() if not n.startswith(_NOT_FOR_TOOLS)}
                 clean |= {"LC_ALL": "C", "PYTHONDONTWRITEBYTECODE": "1"}
                 done = programs.capture(words, env=clean, timeout=TIMEOUT)
-                return {
-                    "returncode": done.returncode,
-                    "output": done.stdout,
-                    "errors": done.stderr,
-                }
+                streams = {"output": done.stdout, "errors": done.stderr}
+                return {"returncode": done.returncode, **streams}
             case "vcvars":
                 return _vcvars(words[0], words[1], env)
             case "nvml":
@@ -85,7 +80,7 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
 
 
 def has_python(ask: Machine, version: str) -> bool:
-    """Whether a Python of that version ("3.11") that can make a venv is on PATH."""
+    """Whether PATH has a Python of a version ("3.11") that can make a venv."""
     words = [f"-{version}"] if sys.platform == "win32" else []
     name = "py" if sys.platform == "win32" else f"python{version}"
     words += ["-I", "-c", "import ensurepip, venv"]
@@ -93,17 +88,17 @@ def has_python(ask: Machine, version: str) -> bool:
 
 
 def cores() -> int:
-    """Processors that this process may use at once, here and now."""
+    """Number of processors that this process may use now."""
     return cgroups.cores(cgroups.limits(cgroups.read()))
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use at once, here and now."""
+    """Number of physical cores that this process may use now."""
     return cgroups.physical(cgroups.limits(cgroups.read()))
 
 
 def host(answer: dict[str, Any]) -> tuple[Host, cgroups.Limits]:
-    """The machine, as far as its cgroups let this process have it."""
+    """The Host within the limits of the process's cgroups, and these limits."""
     limits = cgroups.limits(answer.get("cgroups", {}))
     whole = Host(**{name: value for name, value in answer.items() if name != "cgroups"})
     memory = [n for n in (whole.memory_mib, limits.memory_mib) if n is not None]
@@ -116,7 +111,7 @@ def host(answer: dict[str, Any]) -> tuple[Host, cgroups.Limits]:
 
 
 def recording(machine: Machine, tape: dict[str, Any]) -> Machine:
-    """The same machine, every answer noted in ``tape``."""
+    """The same machine, which also writes every answer to ``tape``."""
 
     def ask(question: str, *words: str) -> Any:
         answer = machine(question, *words)
@@ -135,7 +130,7 @@ def save(tape: Mapping[str, Any], folder: Path) -> Path:
 
 
 def replay(path: Path) -> Machine:
-    """A recorded machine. Raises Problem for a question it was never asked."""
+    """A recorded machine. It raises Problem for a question that was not recorded."""
     tape = json.loads(path.read_text(encoding="utf-8"))
 
     def ask(question: str, *words: str) -> Any:
@@ -171,10 +166,10 @@ def _host(root: Path) -> dict[str, Any]:
 
 
 def _vcvars(script: str, toolset: str, env: Mapping[str, str]) -> dict[str, Any]:
-    """What of the environment ``script`` sets for a toolset, and what it says.
+    """The variables that ``script`` sets for a toolset, and its output.
 
-    It starts from a clean environment: one that is set already, by a developer prompt say, changes
-    what the script does, and with a long PATH it fails.
+    It runs in a clean environment: the variables of a developer prompt change what the script does,
+    and it fails with a long PATH.
     """
     system = env.get("SYSTEMROOT", r"C:\Windows")
     path = (rf"{system}\System32", system, rf"{system}\System32\Wbem")
@@ -183,28 +178,28 @@ def _vcvars(script: str, toolset: str, env: Mapping[str, str]) -> dict[str, Any]
         "PATH": ";".join((*path, rf"{system}\System32\WindowsPowerShell\v1.0")),
         "VSCMD_SKIP_SENDTELEMETRY": "1",
     }
-    # Not by "set": its output is in the console's code page, and a value may hold a line break.
+    # Not with "set": its output is in the console's code page, and a value may have a line break.
     tell = f"import json, os; print({_MARK!r} + json.dumps(dict(os.environ)))"
     line = (
         f'cmd.exe /d /s /c ""{script}" -vcvars_ver={toolset} & '
         f'"{sys.executable}" -I -X utf8 -c "{tell}""'
     )
     done = programs.capture(line, env=clean, timeout=VCVARS_TIMEOUT)
-    said, _, told = done.stdout.partition(_MARK)
-    found = json.loads(told) if told else {}
+    output, _, variables = done.stdout.partition(_MARK)
+    found = json.loads(variables) if variables else {}
     keep = knowledge.load("windows.toml")["vcvars"]["keep"]
     return {
         "variables": {n.upper(): v for n, v in found.items() if n.upper() in keep},
-        "output": f"{said}\n{done.stderr}".strip()[-2000:],
+        "output": f"{output}\n{done.stderr}".strip()[-2000:],
     }
 
 
 def _listing(root: Path, patterns: Iterable[str]) -> str:
-    """A digest of names, sizes and times of the files below ``root`` that the patterns name."""
+    """A digest of names, sizes and times of the files below ``root`` that match the patterns."""
     found = {}
     for path in (path for pattern in patterns for path in root.glob(pattern)):
         if path.is_file():
-            status = path.stat()  # in whole seconds: as an archive has them
+            status = path.stat()  # times in whole seconds, as in archives
             name = path.relative_to(root).as_posix()
             found[name] = [status.st_size, int(status.st_mtime)]
     return records.fingerprint(found)
@@ -212,23 +207,21 @@ def _listing(root: Path, patterns: Iterable[str]) -> str:
 
 def _cpu_name() -> str:
     info = _read(Path("/proc/cpuinfo")) or ""
-    for line in info.splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    name = re.search(r"^model name\s*:(.*)$", info, re.MULTILINE)
+    return name[1].strip() if name else platform.processor()
 
 
 def _which(name: str, path: str) -> list[str]:
-    """Every program of that name on PATH, in its order.
+    """Every program of that name, in the order of PATH.
 
-    Its folder is without links (/usr/bin for /bin): a compiler cache compares paths as texts.
+    Links of folders are resolved (/bin is /usr/bin), because compiler caches compare paths as text.
     """
     suffixes = (".exe", ".bat", ".cmd") if sys.platform == "win32" else ("",)
     found = []
     for folder in path.split(os.pathsep):
         for suffix in suffixes:
             program = Path(folder) / (name + suffix)
-            # access first: of a folder that this user may not enter, is_file would raise.
+            # access first: is_file raises in a folder that the user may not enter.
             if folder and os.access(program, os.X_OK) and program.is_file():
                 found.append(str(program.parent.resolve() / program.name))
     return found

@@ -9,7 +9,7 @@ from sessions.shared.build_spec import CacheName
 
 @dataclass(frozen=True)
 class Options:
-    """Every option of every session; None is "as the target has it"."""
+    """Every option of every session; None: the target decides."""
 
     target: str | None
     targets: str | None
@@ -52,4 +52,4 @@ class Options:
     add: str | None
     to: str | None
     help: bool
-    dists: tuple[str, ...] = ()  # the folders that index is made of
+    dists: tuple[str, ...] = ()  # the folders that the session index merges

@@ -1,4 +1,4 @@
-"""Running programs: the only module that imports subprocess."""
+"""Runs programs and ends them. Only this module imports subprocess."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-# Windows opens a console for a console program whose parent has none (a run from an editor).
+# On Windows, a console program whose parent has no console would open one.
 NO_WINDOW = 0x08000000 if sys.platform == "win32" else 0  # CREATE_NO_WINDOW
-_GRACE = 2.0  # seconds for the rest of an output, where another process holds the pipe open
-BUILD_MARK = "BLACKWHEEL_BUILD"  # in the environment of a compiler: the folder it works in
+_GRACE = 2.0  # seconds to wait for output if another process keeps the pipe open
+BUILD_MARK = "BLACKWHEEL_BUILD"  # variable of child processes: the folder that they write to
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A program's end. ``returncode`` is 127 where it was not found, 124 after the time limit.
+    """The result of a program. ``returncode``: 127 if it was not found, 124 after the time limit.
 
-    What is read by a program is ``stdout``: a warning on stderr is not part of an answer.
+    Parse only ``stdout``: stderr may contain warnings.
     """
 
     command: tuple[str, ...]
@@ -40,7 +40,7 @@ class Finished:
 
     @property
     def output(self) -> str:
-        """All that it printed, for people: stdout, then stderr."""
+        """Its whole output, for people: stdout, then stderr."""
         gap = "\n" if self.stdout and self.stderr and not self.stdout.endswith("\n") else ""
         return f"{self.stdout}{gap}{self.stderr}"
 
@@ -53,10 +53,10 @@ def capture(
     timeout: float | None = None,
     stdin: Path | None = None,
 ) -> Finished:
-    """Run to the end and return what it printed. Never raises for its failure.
+    """Run a program and return its output. It does not raise if the program fails.
 
-    ``timeout`` is in seconds; after it the program and all that it started are ended. A string is
-    a whole command line of Windows: cmd.exe does not read quotes as other programs do.
+    After ``timeout`` seconds the program and all its children are killed. ``stdin``: a file, by
+    default empty. A string is a command line for Windows: cmd.exe has its own rules for quotes.
     """
     words = [command] if isinstance(command, str) else list(command)
     start = time.monotonic()
@@ -74,7 +74,7 @@ def capture(
     except OSError as error:
         text = f"{words[0]}: {error.strerror or error}"
         return Finished(tuple(words), 127, "", time.monotonic() - start, text)
-    code, streams = _heard(child, timeout)
+    code, streams = _read_all(child, timeout)
     out, err = map(_text, streams)
     return Finished(tuple(words), code, out, time.monotonic() - start, err)
 
@@ -83,15 +83,15 @@ def _text(stream: bytearray) -> str:
     return stream.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _heard(
+def _read_all(
     child: subprocess.Popen[bytes], timeout: float | None
 ) -> tuple[int, tuple[bytearray, bytearray]]:
     """The exit code of a program, 124 after the time limit, and its stdout and stderr.
 
-    Not ``communicate``: it waits for the end of the pipes, which a server that the program left
-    behind holds open for as long as that runs, and on Windows it does so in spite of a time limit.
+    Not ``communicate``, which waits until the pipes are closed: a server that the program started
+    keeps them open, and on Windows the time limit does not end that wait.
     """
-    heard = bytearray(), bytearray()
+    output = bytearray(), bytearray()
 
     def read(stream: IO[bytes], into: bytearray) -> None:
         with stream:
@@ -100,7 +100,7 @@ def _heard(
 
     assert child.stdout is not None
     assert child.stderr is not None
-    pairs = zip((child.stdout, child.stderr), heard, strict=True)
+    pairs = zip((child.stdout, child.stderr), output, strict=True)
     readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in pairs]
     try:
         for reader in readers:
@@ -117,14 +117,14 @@ def _heard(
     until = time.monotonic() + _GRACE
     for reader in readers:
         reader.join(max(0.0, until - time.monotonic()))
-    return code, heard
+    return code, output
 
 
 def inherit(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
-    """Run to the end with this process's own terminal; return the exit code.
+    """Run a program with this process's terminal; return the exit code.
 
-    Its environment is this process's own too, or ``env``.
-    When this process is interrupted, the program gets the time to end what it started.
+    ``env`` is by default this process's environment. If this process is interrupted, the program
+    gets 20 seconds to end its children.
     """
     child = subprocess.Popen(list(command), env=dict(env) if env is not None else None)
     try:
@@ -145,11 +145,10 @@ def stream(
     on_line: Callable[[str], None],
     cwd: Path | None = None,
 ) -> Finished:
-    """Run to the end, every output line into ``log`` and to ``on_line``.
+    """Run a program, and pass each line of output to ``log`` and ``on_line``.
 
-    The program gets a process group of its own, which is ended whole when this
-    one is interrupted: a compiler left behind would write into the next build.
-    ``stdout`` of the result is empty; the log has it.
+    The program has its own process group, which is ended if this process is interrupted: a compiler
+    that continues would write into the next build. ``stdout`` of the result is empty.
     """
     start = time.monotonic()
     try:
@@ -177,7 +176,7 @@ def stream(
             on_line(line.rstrip("\n"))
         code = child.wait()
     except BaseException:
-        _end_group(child)
+        end(child, grace=5.0)
         raise
     finally:
         child.stdout.close()
@@ -185,9 +184,9 @@ def stream(
 
 
 def ended_by_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Have the ends that others wish this process call ``handler``: SIGTERM, and SIGHUP.
+    """Call ``handler`` for SIGTERM and SIGHUP (the terminal was closed).
 
-    The latter is that of a terminal that was closed; where nohup has it ignored, it stays so.
+    SIGHUP stays ignored if it is ignored, as with nohup.
     """
     signal.signal(signal.SIGTERM, handler)
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
@@ -197,9 +196,9 @@ def ended_by_signals(handler: Callable[[int, FrameType | None], Any]) -> None:
 def begin(
     command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: IO[bytes]
 ) -> subprocess.Popen[bytes]:
-    """Start a program in a process group of its own, for ``end``. Raises OSError.
+    """Start a program in its own process group; ``end`` ends it. Raises OSError.
 
-    Its stdin is a pipe that closes when this process ends, however it ends.
+    Its stdin is a pipe, which closes when this process ends.
     """
     return subprocess.Popen(
         list(command),
@@ -213,13 +212,20 @@ def begin(
     )
 
 
-def end(child: subprocess.Popen[bytes]) -> None:
-    """End at once what ``begin`` started, and all that it started."""
+def end(child: subprocess.Popen[Any], *, grace: float = 0.0) -> None:
+    """Kill a program that leads a process group, and its children.
+
+    It gets SIGTERM, except on Windows, and ``grace`` seconds to end by itself before that.
+    """
     if sys.platform == "win32":
         _end_tree(child.pid)
     else:
-        # Of a child that has ended the group may still have members.
+        # A group may have ended already, and may have members after the program has ended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
+            if grace:
+                os.killpg(child.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(grace)
             os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     if child.stdin:
@@ -227,14 +233,14 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
 
 def typed(words: Sequence[str]) -> str:
-    """A command as one types it; what cmd or PowerShell would read otherwise is in quotes."""
+    """A command line to type, with quotes for the system's shell (cmd and PowerShell)."""
     if sys.platform != "win32":
         return shlex.join(words)
     return " ".join(w if re.fullmatch(r"[\w+=:./\\-]+", w) else f'"{w}"' for w in words)
 
 
 def free_port() -> int:
-    """A TCP port of this machine that nothing listened on a moment ago."""
+    """A free TCP port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -242,7 +248,7 @@ def free_port() -> int:
 
 
 def cpu_seconds() -> float:
-    """CPU time of the children that have ended, in seconds; 0 where the system does not say."""
+    """CPU time of the ended children in seconds; 0 on Windows, which does not measure it."""
     if sys.platform == "win32":
         return 0.0
     import resource
@@ -253,16 +259,16 @@ def cpu_seconds() -> float:
 
 @functools.cache
 def end_leftovers(name: str, value: str) -> None:
-    """End, once a run, every process that has ``name`` as ``value`` in its environment.
+    """Kill, once per run, every process whose environment variable ``name`` is ``value``.
 
-    They are what a killed run left behind: compilers that would write into the next build.
+    A killed run leaves them behind: compilers that would write into the next build.
     """
-    import psutil  # not at the top: the bootstrap has the standard library only
+    import psutil  # not at the top: the bootstrap has only the standard library
 
     found = []
     for process in psutil.process_iter():
         try:
-            # A server of sccache serves other builds too, whoever's environment it began with.
+            # An sccache server works for other builds too.
             if process.environ().get(name) == value and process.name() != "sccache":
                 process.kill()
                 found.append(process)
@@ -272,7 +278,7 @@ def end_leftovers(name: str, value: str) -> None:
 
 
 def _end_tree(pid: int) -> None:
-    """End a process and all that it started, each by itself: they may have no group."""
+    """Kill a process and its children one by one, because they may not be in one group."""
     import psutil
 
     try:
@@ -284,17 +290,3 @@ def _end_tree(pid: int) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(family, timeout=10)
-
-
-def _end_group(child: subprocess.Popen[str]) -> None:
-    if sys.platform == "win32":
-        _end_tree(child.pid)
-    else:
-        # A child that was waited for already has no group, or none that is ours to end.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGTERM)
-            try:
-                child.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                os.killpg(child.pid, signal.SIGKILL)
-    child.wait()

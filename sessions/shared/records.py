@@ -1,4 +1,4 @@
-"""Records: one JSON file a stage leaves for the stages after it."""
+"""Records: JSON files with a digest, which phases write for later phases. Hashes of files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cattrs import Converter
 
 SCHEMA = 1
-LIMIT = 64 << 20  # bytes; the largest that a stage leaves, facts.json, has less than one MB
+LIMIT = 64 << 20  # bytes; the largest record, facts.json, has less than one MB
 T = TypeVar("T")
 
 
@@ -32,22 +32,22 @@ def to_json(value: Any) -> Any:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The fields of a dataclass. ``asdict`` would copy all that they hold, which takes longer."""
+    """The fields of a dataclass. ``asdict`` is slower, because it copies the values."""
     return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
 
 
 def from_json(kind: Any, value: Any, *, whole: bool = True, name: str = "record") -> Any:
     """The inverse of ``to_json`` for the annotated type ``kind``.
 
-    Nothing is converted: each value has its field's type, and no field is unknown. With ``whole``
-    no field is missing either; else one that has a default may be. Raises ValueError that says for
-    every field what is wrong, as "NAME.field: …".
+    Values are not converted. Raises ValueError, with a line "NAME.field: …" per wrong field, if a
+    value is not of its field's type, a field is unknown, or a field is missing. With ``whole`` a
+    field with a default must not be missing either.
     """
-    from cattrs import transform_error  # a tenth of a second, which not every run needs
+    from cattrs import transform_error  # not at the top: it takes 0.1 s
 
     try:
         return _converter(whole).structure(value, kind)
-    except Exception as error:  # cattrs hands on whatever a hook or a constructor raises
+    except Exception as error:  # cattrs raises whatever a hook or a constructor raises
         lines = [line.rpartition(" @ ") for line in transform_error(error, name, _reason)]
         raise ValueError("\n".join(f"{path}: {reason}" for reason, _, path in lines)) from error
 
@@ -60,7 +60,7 @@ def _reason(error: BaseException, kind: type | None) -> str:
 
 @functools.cache
 def _converter(whole: bool) -> Converter:
-    """A converter that lacks cattrs' own conversions, of 13.1 to "13.1" and of "abc" to a list."""
+    """A converter without cattrs' own conversions, such as 13.1 to "13.1" or "abc" to a list."""
     from cattrs import Converter, cols
     from cattrs.gen import make_dict_structure_fn
 
@@ -128,33 +128,48 @@ def file_sha256(path: Path) -> str:
 
 
 def text_sha256(text: bytes) -> str:
-    """SHA-256 of a text, whatever its line ends are."""
+    """SHA-256 of a text, independent of its line ends."""
     return hashlib.sha256(text.replace(b"\r\n", b"\n")).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all: UTF-8, each line ended by a line feed."""
+    """Write a file atomically: UTF-8, with line feeds."""
     with disk.whole(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write(path: Path, kind: str, value: Any, *, ok: bool = True) -> None:
-    """Write a record. One that is not ``ok`` is for people and programs; no stage takes it."""
+    """Write a record. One that is not ``ok`` is for people and scripts; no phase reads it."""
     write_text(path, text(kind, value, ok=ok))
 
 
 def text(kind: str, value: Any, *, ok: bool = True) -> str:
     r"""The text of a record.
 
-    Its own digest goes with it, so that one which was changed by hand counts as damaged. Half of a
-    surrogate pair, which a hostile file or a path may have in its name, is written as "\ud800":
-    no text of UTF-8 can hold it.
+    It contains its own digest, so an edited record counts as damaged. Half of a surrogate pair,
+    which may be in the name of a file, is written as "\ud800", because UTF-8 cannot encode it.
     """
     record = {"schema": SCHEMA, "kind": kind, "ok": ok, kind: value}
     plain = json.dumps(record, ensure_ascii=False, default=_fields)
     record = json.loads(re.sub("[\ud800-\udfff]", _half, plain))
     record["sha256"] = fingerprint(record)
-    return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    return _lines(record, 3) + "\n"
+
+
+def _lines(value: Any, levels: int, margin: str = "\n") -> str:
+    """JSON with a line per item in the outer ``levels``. ``json.dumps(indent=…)`` is slower."""
+    if not levels or not value or not isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    inner = f"{margin}  "
+    if isinstance(value, list):
+        items = [_lines(item, levels - 1, inner) for item in value]
+    else:
+        items = [
+            f"{json.dumps(name, ensure_ascii=False)}: {_lines(item, levels - 1, inner)}"
+            for name, item in value.items()
+        ]
+    start, end = "[]" if isinstance(value, list) else "{}"
+    return f"{start}{inner}{f',{inner}'.join(items)}{margin}{end}"
 
 
 def _half(match: re.Match[str]) -> str:
@@ -162,22 +177,18 @@ def _half(match: re.Match[str]) -> str:
 
 
 def read(path: Path, kind: str, type_: type[T], *, failed: bool = False) -> T | None:
-    """The value of a record; None where it is missing, of another schema, damaged or changed.
+    """The value of a record; None if it is missing, of another schema, damaged or edited.
 
-    A record is only ever a shortcut: whoever gets None does the work again. With ``failed``,
-    what is not ok is read too: for whoever tells of it.
+    A caller that gets None does the work again. With ``failed``, a record that is not ok is read
+    too, in order to report it.
     """
     try:
         record = loads(_bytes(path))
         digest = record.pop("sha256")
-        if type(record["schema"]) is not int or (record["schema"], record["kind"]) != (
-            SCHEMA,
-            kind,
-        ):
+        head = [type(record["schema"]), record["schema"], record["kind"]]
+        if head != [int, SCHEMA, kind] or set(record) != {"schema", "kind", "ok", kind}:
             return None
-        if set(record) != {"schema", "kind", "ok", kind} or digest != fingerprint(record):
-            return None
-        if not failed and record["ok"] is not True:
+        if digest != fingerprint(record) or not (failed or record["ok"] is True):
             return None
         return typing.cast(T, from_json(type_, record[kind]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -185,10 +196,10 @@ def read(path: Path, kind: str, type_: type[T], *, failed: bool = False) -> T | 
 
 
 def loads(data: bytes, *, digits: int = 4000) -> Any:
-    """JSON of an untrusted file. Raises ValueError, or RecursionError where it is nested too deep.
+    """Parse JSON of an untrusted file. Raises ValueError, or RecursionError for deep nesting.
 
-    Refused, though Python's json takes it: NaN, infinity and numbers beyond a float's, a name that
-    an object has twice, half of a surrogate pair; and integers of more than ``digits`` digits.
+    Refuses what Python's json accepts: NaN, infinity, numbers beyond a float's range, a name twice
+    in an object, half of a surrogate pair; and integers of more than ``digits`` digits.
     """
 
     def integer(text: str) -> int:
@@ -220,7 +231,7 @@ def loads(data: bytes, *, digits: int = 4000) -> Any:
 
 
 def _bytes(path: Path) -> bytes:
-    """A record's bytes. A fifo or a device in its place, which may never end, is not read."""
+    """The bytes of a record. Raises ValueError for a fifo or a device, which may never end."""
     with open(path, "rb", opener=_without_waiting) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise ValueError(f"{path} is not a file")
@@ -235,9 +246,9 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def need(path: Path, kind: str, type_: type[T], remedy: str = "") -> T:
-    """The value of a record that an earlier stage of the same run must have left.
+    """The value of a record that an earlier phase of this run wrote.
 
-    Else raises Problem, with the command that leaves it as the remedy.
+    Raises Problem if there is none; the remedy is the command that writes it.
     """
     value = read(path, kind, type_)
     if value is None:

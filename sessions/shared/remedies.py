@@ -1,4 +1,4 @@
-"""The command line that a message names: with the words by which the user called blackwheel."""
+"""Command lines for messages: of a session, and of the wheel's Python."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from sessions.shared.build_spec import BuildSpec
 
 
 def command(session: str, spec: BuildSpec, *more: str) -> str:
-    """The command line that runs a session for this very spec."""
+    """The command line that runs a session for exactly this spec."""
     return programs.typed(["nox", "-s", session, "--", *spec.arguments, *more])
 
 
 def python(spec: BuildSpec, *words: str) -> str:
-    """A command line of the wheel's Python, on a machine with the wheel's system.
+    """A command line of the wheel's Python on the wheel's system.
 
     python.org's installer for Windows provides only ``py`` with a version (PEP 397).
     """

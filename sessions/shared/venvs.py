@@ -1,4 +1,4 @@
-"""The build tools' venv, and pip in it with the user's own configuration."""
+"""Creates venvs, and runs pip in them with the user's package index settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def program(venv: Path, name: str) -> Path:
 
 
 def make(ctx: Context, python: str, version: str, venv: Path) -> None:
-    """A venv of that Python, whose minor version is ``version``. Raises Problem."""
+    """Create a venv with a Python of minor version ``version``. Raises Problem."""
     words = [python, "-I", "-m", "venv", str(venv)]
     made = programs.capture(words, env=child_environment.pip_environment(ctx.env))
     if made.returncode:
@@ -35,15 +35,15 @@ def make(ctx: Context, python: str, version: str, venv: Path) -> None:
 
 
 def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
-    """Run pip and return its output. A failure becomes the Problem it stands for."""
+    """Run pip and return its stdout. ``what`` it gets is for messages. Raises Problem."""
     python, env = str(program(venv, "python")), child_environment.pip_environment(ctx.env)
     listed = _settings(python, tuple(env.items()))
     command = [python, "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check", *words]
     if ctx.options.offline:
         command.append("--no-index")
     with ctx.scratch() as scratch:
-        # pip downloads and unpacks in the temporary folder: beside what comes of it, and marked, so
-        # that the next run ends and deletes what a killed one left.
+        # pip downloads and unpacks in a temporary folder on the disk of the results. The mark lets
+        # the next run end a pip that a killed run left.
         own = {"PYTHONUTF8": "1", **in_use.temporary(scratch)}
         env = {**pipconfig.environment(env, listed, words[0]), **own}
         done = programs.capture(command, env=env)
@@ -54,7 +54,7 @@ def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
 
 @functools.cache
 def _settings(python: str, env: tuple[tuple[str, str], ...]) -> str:
-    """What pip's own files set, as pip lists it."""
+    """The settings in pip's configuration files, as ``pip config list`` prints them."""
     done = programs.capture([python, *pipconfig.LIST], env={**dict(env), "PYTHONUTF8": "1"})
     if done.returncode:
         raise Problem(
@@ -100,6 +100,6 @@ def _pip_problem(output: str, what: str, *, offline: bool) -> Problem:
 
 
 def tail(text: str, lines: int = 10) -> str:
-    """The last lines of an output, warnings about pip itself left out."""
+    """The last lines of an output, without pip's notices about itself."""
     kept = [line for line in text.splitlines() if line.strip() and "[notice]" not in line]
     return "\n".join(kept[-lines:])

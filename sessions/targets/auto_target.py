@@ -1,4 +1,4 @@
-"""Which targets build for the GPUs of a machine."""
+"""--target auto: the target that builds for the GPUs of this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from sessions.payload import gpu
 from sessions.shared import knowledge, programs
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 from sessions.targets import gpu_names
 from sessions.targets.spec import first
@@ -20,30 +20,30 @@ AUTO = "auto"  # as --target: the target for the GPUs of this machine
 
 @dataclass(frozen=True)
 class Fit:
-    """What builds one wheel that runs on several kinds of GPU."""
+    """The options that build one wheel for several kinds of GPU."""
 
     target: str
-    arch: str | None  # None: as the target has it
-    cuda: str | None  # None: as the target has it
+    arch: str | None  # None: that of the target
+    cuda: str | None  # None: that of the target
 
     @property
     def words(self) -> list[str]:
-        """The options of a command line."""
+        """The words of a command line."""
         named = (("--target", self.target), ("--arch", self.arch), ("--cuda", self.cuda))
         return [word for option, value in named if value for word in (option, value)]
 
     def command(self, session: str) -> str:
-        """The command line that runs a session for it."""
+        """The command line that runs a session with these options."""
         return programs.typed(["nox", "-s", session, "--", *self.words])
 
 
 def fit(
     targets: Mapping[str, BuildSpec], capabilities: Iterable[str], cuda: str | None = None
 ) -> Fit | None:
-    """What builds for GPUs of these compute capabilities ("8.9"); None where no CUDA can.
+    """The options that build for these compute capabilities ("8.9"); None if no CUDA can.
 
-    The targets are taken in their order, so that the same GPUs give the same wheel whatever slots
-    they are in. ``cuda`` is the release line that was asked for.
+    The order of the targets decides, so the slots of the GPUs do not change the wheel. ``cuda`` is
+    the minor version that the user requested.
     """
     kinds = sorted(set(capabilities), key=_number, reverse=True)
     serving = {kind: gpu_names.serving(targets, kind) for kind in kinds}
@@ -54,9 +54,9 @@ def fit(
     own = targets[target].cuda
     known = knowledge.toolkits()
     others = [n for n, row in known.items() if not row.bad and knowledge.is_locked(n)]
-    lines = [cuda] if cuda else [own, *others]
+    versions = [cuda] if cuda else [own, *others]
     numbers = {_number(arch.partition("-")[0]) for arch in archs}
-    able = [n for n in lines if n and numbers <= set(knowledge.toolkit(n).archs)]
+    able = [n for n in versions if n and numbers <= set(knowledge.toolkit(n).archs)]
     if not able:
         return None
     return Fit(
@@ -76,16 +76,15 @@ def auto(
     nvml: Mapping[str, Any],
     visible: str | None = None,
 ) -> tuple[Options, str]:
-    """The options of ``--target auto`` with a target in its place, and what was chosen and why.
+    """The options with a target instead of ``auto``, and a line about the choice and its reason.
 
-    ``nvml`` is what NVML answered, ``visible`` is CUDA_VISIBLE_DEVICES where it is set: a GPU that
-    it hides does not count. Raises Problem for a GPU that has no target.
+    ``nvml`` is the answer of NVML, ``visible`` is CUDA_VISIBLE_DEVICES if it is set: GPUs that it
+    hides do not count. Raises Problem for a GPU without a target.
     """
     if options.arch is not None:
-        raise Problem(
+        raise UsageProblem(
             "--arch and --target auto both choose the GPU architecture; only one can be given.",
             id="auto-with-arch",
-            code=USAGE,
             remedy="leave out --arch, or --target auto",
         )
     devices: list[dict[str, Any]] = list(nvml.get("devices", ()))
@@ -105,14 +104,14 @@ def auto(
     if lacking:
         raise _without_target(targets, options, gpus, lacking)
     found = fit(targets, gpus.values(), options.cuda)
-    if found is None:  # --cuda names a release that cannot: choose says so
+    if found is None:  # --cuda names an unsuitable version; spec.choose reports that
         found = fit(targets, gpus.values())
         assert found is not None
-    told = found.target + (f" with --arch {found.arch}" if found.arch else "")
+    name = found.target + (f" with --arch {found.arch}" if found.arch else "")
     chosen = dataclasses.replace(
         options, target=found.target, arch=found.arch, cuda=options.cuda or found.cuda
     )
-    return chosen, f"target auto: {told}, for {' and '.join(gpus)}"
+    return chosen, f"target auto: {name}, for {' and '.join(gpus)}"
 
 
 def _without_target(
@@ -130,9 +129,9 @@ def _without_target(
         known = knowledge.toolkits()
         majors = " and ".join(sorted({line.partition(".")[0] for line in known}))
         has = sorted({number for row in known.values() for number in row.archs})
-        evidence = f"CUDA {majors} cannot build for it: it builds for compute capability " + (
-            ", ".join(f"{number // 10}.{number % 10}" for number in has)
-        )
+        capabilities = ", ".join(f"{number // 10}.{number % 10}" for number in has)
+        evidence = f"CUDA {majors} cannot build for it: it builds for compute capability "
+        evidence += capabilities
         rest = [kind for name, kind in gpus.items() if name not in lacking]
         others = fit(targets, rest) if rest else None
         cpu = next((name for name, target in targets.items() if target.cuda is None), None)

@@ -1,4 +1,4 @@
-"""Options of llama.cpp's CMake files: ``cmake`` of a target and ``--cmake NAME=VALUE``."""
+"""Checks options of llama.cpp's CMake files: ``cmake`` of a target, ``--cmake NAME=VALUE``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from sessions.shared import knowledge, records
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import UsageProblem
 
-_LONGEST = 40  # characters in a target's label, which is the name of a folder
+_LONGEST = 40  # characters in the part of a target's name, which is also a folder name
 _FILES = ("CMakeLists.txt", "*.cmake")
 
 
 def refusal(name: str, value: str) -> str | None:
-    """Why an option with that value is not built; None where it is."""
+    """Why an option with this value is refused; None if it is accepted."""
     rules = knowledge.load("cmake.toml")
     for text, rule in ((name, rules["names"]), (value, rules["values"])):
         if not re.fullmatch(rule["pattern"], text, re.ASCII):
@@ -36,21 +36,20 @@ def _is(row: Mapping[str, Any], name: str, value: str) -> bool:
 
 
 def merged(table: Mapping[str, str], words: Iterable[str]) -> dict[str, str]:
-    """The options of a table of targets.toml with those of the command line over them.
+    """The options of a table of targets.toml, overridden by those of the command line.
 
-    Raises Problem for one that is refused.
+    Raises Problem for an option that is refused.
     """
-    given = dict(word.split("=", 1) for word in words)
-    for name, value in given.items():
+    own = dict(word.split("=", 1) for word in words)
+    for name, value in own.items():
         if why := refusal(name, value):
-            raise Problem(
+            raise UsageProblem(
                 f"--cmake {name}={value} is refused.",
                 id="cmake-option-refused",
-                code=USAGE,
                 evidence=why,
                 remedy="leave it out",
             )
-    return dict(sorted({**table, **given}.items()))
+    return dict(sorted({**table, **own}.items()))
 
 
 def label(options: Mapping[str, str]) -> str:
@@ -60,7 +59,7 @@ def label(options: Mapping[str, str]) -> str:
 
 
 def unknown(options: Iterable[str], source: Path) -> list[str]:
-    """Those options that no CMake file of a source sets or declares: CMake would ignore them."""
+    """The options that no CMake file of a source declares or uses: CMake would ignore them."""
     left = set(options)
     for path in (path for pattern in _FILES for path in sorted(source.rglob(pattern))):
         if not left:

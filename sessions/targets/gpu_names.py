@@ -1,4 +1,4 @@
-"""Which target serves a GPU, and which one an unknown name was probably meant as."""
+"""The target for a GPU, by compute capability or by name; suggestions for an unknown target."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
 
-_NEAR = 0.7  # difflib's ratio: "gpu" is not meant as cpu
+_NEAR = 0.7  # difflib's ratio; "gpu" must not suggest cpu
 
 
 def serving(targets: Mapping[str, BuildSpec], capability: str) -> str | None:
-    """The target that is chosen for a GPU; only one that has plain machine code, and no warning."""
+    """The target for a GPU, among those with plain machine code and no warning; else None."""
     plain = {
         name: target.archs
         for name, target in targets.items()
@@ -28,14 +28,14 @@ def serving(targets: Mapping[str, BuildSpec], capability: str) -> str | None:
 
 
 def machine_code(capability: str) -> str:
-    """The architecture whose code is made for a compute capability: "12.0" -> "120-real"."""
+    """The architecture of a compute capability: "12.0" -> "120-real"."""
     return f"{capability.replace('.', '')}-real"
 
 
 def meant(name: str, targets: Mapping[str, BuildSpec]) -> tuple[list[str], str]:
-    """The options that an unknown target was probably meant as, and why; none where none is near.
+    """A suggestion for an unknown target: options and a sentence, both empty if none is similar.
 
-    It may be the name of a GPU: "RTX 4090", "4090" or "rtx40" is the target ada.
+    The name may be that of a GPU: "RTX 4090", "4090" or "rtx40" suggests the target ada.
     """
     row = _gpus(name)
     if row and row.get("arm"):
@@ -44,14 +44,14 @@ def meant(name: str, targets: Mapping[str, BuildSpec]) -> tuple[list[str], str]:
         capability = row["capability"]
         target = serving(targets, capability)
         words = ["--target", target] if target else ["--arch", machine_code(capability)]
-        said = target or f"{words[0]} {words[1]}"
-        return words, f"{name} has compute capability {capability}: did you mean {said}?"
+        choice = target or f"{words[0]} {words[1]}"
+        return words, f"{name} has compute capability {capability}: did you mean {choice}?"
     found = difflib.get_close_matches(name.lower(), list(targets), 1, _NEAR)
     return (["--target", found[0]], f"did you mean {found[0]}?") if found else ([], "")
 
 
 def _gpus(name: str) -> Mapping[str, Any] | None:
-    """The row of gpus.toml that has this name: of a GPU, also without "RTX", or of a family."""
+    """The row of gpus.toml for the name of a GPU, with or without "RTX", or of a family."""
     word = _plain(name)
     for row in knowledge.load("gpus.toml")["family"]:
         if {word, f"rtx{word}"} & {_plain(each) for each in (*row["names"], row["family"])}:

@@ -1,4 +1,4 @@
-"""From ``targets.toml`` and the options to the BuildSpec."""
+"""Makes a BuildSpec from ``targets.toml`` and the options, and checks it."""
 
 from __future__ import annotations
 
@@ -9,30 +9,28 @@ from pathlib import Path
 
 from sessions.shared import knowledge, programs
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 from sessions.targets import cmake_options, gpu_names, targets_file
 
-ALL = "all"  # as --targets and --pythons: every one that is a product
-# Over the table, where an option is given.
-_LAID_OVER = ("version", "cuda", "python", "toolkit", "glibc")
+ALL = "all"  # as --targets: every product; as --pythons: every Python version
+# Options that override the field of the same name.
+_OVERRIDES = ("version", "cuda", "python", "toolkit", "glibc")
 
 
 def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
-    """The spec of a run: the target, the options laid over it, and judged.
+    """The spec of a run: the target's table, overridden by the options. Raises Problem.
 
-    A spec that differs from its table in what it builds gets a name of its own
-    ("rtx50+arch90-real"), so that it never passes for the target it came from.
+    A spec that builds something other than its table gets another name ("rtx50+arch90-real").
     """
     options, default = normal(options), first(targets)
     name = default if options.target is None else options.target
     if name not in targets:
         words, why = gpu_names.meant(name, targets)
         wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", default])]
-        raise Problem(
+        raise UsageProblem(
             f"There is no target {name!r}.",
             id="target-unknown",
-            code=USAGE,
             evidence="\n".join([*filter(None, [why]), f"targets.toml has: {', '.join(targets)}"]),
             remedy=f"{'' if words else 'choose one of those: '}{programs.typed(wheel)}",
         )
@@ -41,7 +39,7 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     cmake = cmake_options.merged(dict(base.cmake), options.cmake)
     spec = dataclasses.replace(
         base,
-        **{name: value for name in _LAID_OVER if (value := getattr(options, name)) is not None},
+        **{name: value for name in _OVERRIDES if (value := getattr(options, name)) is not None},
         archs=archs,
         budget_mb=_budget(base, archs) * cmake_options.growth(cmake),
         source=options.source,
@@ -51,26 +49,25 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
         prerelease=options.prerelease,
     )
     spec = _named(base, spec)
-    _judge(spec, force=options.force, glibc=options.glibc)
-    if spec.cuda and knowledge.toolkit(spec.cuda).bad:  # refused without it
+    _validate(spec, force=options.force, glibc=options.glibc)
+    if spec.cuda and knowledge.toolkit(spec.cuda).bad:  # refused without --force
         spec = dataclasses.replace(spec, overrides=(*spec.overrides, "--force"))
     return spec
 
 
 def first(targets: Mapping[str, BuildSpec]) -> str:
-    """The default target. Raises Problem where there is none."""
+    """The default target. Raises Problem if there is none."""
     if not targets:
-        raise Problem(
+        raise UsageProblem(
             "targets.toml names no target.",
             id="targets-empty",
-            code=USAGE,
             remedy="git checkout targets.toml",
         )
     return next(iter(targets))
 
 
 def normal(options: Options) -> Options:
-    """The options with --version and --arch as targets.toml writes them."""
+    """The options with --version and --arch in the form of targets.toml."""
     version, arch = options.version, options.arch
     if version == targets_file.LATEST:
         version = knowledge.newest_sdist()
@@ -82,17 +79,17 @@ def normal(options: Options) -> Options:
 
 
 def _budget(base: BuildSpec, archs: Sequence[str]) -> int:
-    """The table's budget, larger by as much as there is more GPU code than the table asks for."""
+    """The size limit in MB: the table's, in proportion to the amount of GPU code."""
     if not base.archs:
         return base.budget_mb
-    now, then = (sum(1 if "-" in arch else 2 for arch in of) for of in (archs, base.archs))
-    return base.budget_mb * max(now, then) // then
+    ours, table = (sum(1 if "-" in arch else 2 for arch in of) for of in (archs, base.archs))
+    return base.budget_mb * max(ours, table) // table
 
 
 def python_of(targets: Mapping[str, BuildSpec], options: Options) -> str | None:
-    """The Python that the target's own table is for; None where that decides nothing.
+    """The Python version of the target's table; None if it has no effect.
 
-    It decides nothing for a release whose wheel is for every Python, and of several targets.
+    It has none for a release with one wheel for every Python, and if there are several targets.
     """
     base = targets.get(first(targets) if options.target is None else options.target)
     if base is None:
@@ -108,35 +105,33 @@ def virtual(spec: BuildSpec) -> list[str]:
 
 
 def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
-    """The spec of ``--baseline ptx``: what a run builds, with PTX instead of machine code.
+    """The spec of ``--baseline ptx``: the run's spec with PTX instead of machine code.
 
-    Raises Problem where there is none, or where it would be the run's own target, which a second
-    build would wait for without end.
+    Raises Problem for a CPU target, and if it would be the same target: its build would wait
+    forever for this run.
     """
     spec = choose(targets, options)
     if not spec.archs:
-        raise Problem(
+        raise UsageProblem(
             "A wheel for the CPU contains no PTX.",
             id="baseline-ptx-of-cpu",
-            code=USAGE,
             remedy="choose a CUDA target, or --baseline seed",
         )
     other = choose(targets, dataclasses.replace(options, arch=";".join(virtual(spec))))
     if other.target == spec.target:
-        raise Problem(
+        raise UsageProblem(
             f"{spec.target} itself contains only PTX, so --baseline ptx would compare it with "
             "itself.",
             id="baseline-is-the-target",
-            code=USAGE,
             remedy="leave --baseline ptx out, or --arch",
         )
     return other
 
 
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
-    """The specs of every wheel that --targets and --pythons name.
+    """The specs of all wheels that --targets and --pythons name.
 
-    Of each target first the one that is built: by its own Python, or --python.
+    For each target, the first spec is the one that is built: for its own Python, or --python.
     """
     names = named(targets, options.targets or "")
     pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
@@ -147,26 +142,23 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
         raise _unknown_python(", ".join(unknown), "--pythons")
     found = []
     for name in names:
-        built = choose(targets, dataclasses.replace(options, target=name))
-        found.append(built)
-        for python in pythons:
-            if python != built.python:
-                asked = dataclasses.replace(options, target=name, python=python)
-                found.append(choose(targets, asked))
+        own = dataclasses.replace(options, target=name)
+        found.append(choose(targets, own))
+        others = [python for python in pythons if python != found[-1].python]
+        found += [choose(targets, dataclasses.replace(own, python=python)) for python in others]
     return found
 
 
 def named(targets: Mapping[str, BuildSpec], text: str) -> list[str]:
-    """The targets that --targets names: "A,B", or "all" for every one that is a product."""
+    """The targets that --targets names: "A,B", or "all" for every product."""
     names = _listed("--targets", text)
     return [n for n, target in targets.items() if target.product] if names == [ALL] else names
 
 
 def _unknown_python(versions: str, option: str) -> Problem:
-    return Problem(
+    return UsageProblem(
         f"No wheel can be built for Python {versions}.",
         id="python-unknown",
-        code=USAGE,
         evidence="known: " + ", ".join(knowledge.pythons()),
         remedy=f"choose one of those with {option}",
     )
@@ -175,17 +167,16 @@ def _unknown_python(versions: str, option: str) -> Problem:
 def _listed(option: str, text: str) -> list[str]:
     found = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
     if not found:
-        raise Problem(
+        raise UsageProblem(
             f"{option} names nothing.",
             id="option-names-nothing",
-            code=USAGE,
             remedy=f"for example {option} " + ("3.11,3.12" if "python" in option else "rtx50,ada"),
         )
     return found
 
 
 def _named(base: BuildSpec, spec: BuildSpec) -> BuildSpec:
-    """The spec with the options that make it differ from its table, and a name that says so."""
+    """The spec with the options that differ from its table, and with a name that contains them."""
     cmake = [f"{name}={value}" for name, value in spec.cmake]
     rows = (
         ("version", "--version", [spec.version], f"v{spec.version}"),
@@ -209,12 +200,11 @@ def _name_of_folder(path: str | None) -> str:
     return Path(path or "").resolve().name
 
 
-def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
+def _validate(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
     if not re.fullmatch(r"3\.\d+", spec.python):
-        raise Problem(
+        raise UsageProblem(
             f"--python {spec.python} is not a Python version.",
             id="python-invalid",
-            code=USAGE,
             remedy="write it as --python 3.11",
         )
     if spec.python not in knowledge.pythons():
@@ -222,70 +212,62 @@ def _judge(spec: BuildSpec, *, force: bool, glibc: str | None) -> None:
     if spec.source is None and spec.version not in {*knowledge.sdists(), *knowledge.OFFERED}:
         form, _ = targets_file.FORMS["version"]
         lock = f", or lock it: nox -s lock -- --add llama-cpp-python=={spec.version}"
-        raise Problem(
+        raise UsageProblem(
             f"llama-cpp-python {spec.version} is not locked: blackwheel does not know the hash of "
             "its files.",
             id="version-not-locked",
-            code=USAGE,
             evidence="locked: " + ", ".join(knowledge.sdists()),
             remedy=f"choose one of those with --version (latest is {knowledge.newest_sdist()})"
             + (lock if re.fullmatch(form, spec.version, re.ASCII) else ""),
         )
     if glibc is not None and spec.platform != "linux":
-        raise Problem(
+        raise UsageProblem(
             "--glibc has no effect on a wheel for Windows.",
             id="glibc-on-windows",
-            code=USAGE,
             remedy="leave out --glibc",
         )
     if spec.cuda is None:
         if spec.archs:
-            raise Problem(
+            raise UsageProblem(
                 f"The target {spec.target!r} builds for the CPU, so --arch has no effect.",
                 id="arch-for-cpu-target",
-                code=USAGE,
                 remedy="choose a CUDA target, for example --target rtx50",
             )
         if spec.toolkit != "pypi":
-            raise Problem(
+            raise UsageProblem(
                 f"The target {spec.target!r} builds for the CPU, so --toolkit has no effect on it.",
                 id="cpu-target-with-toolkit",
-                code=USAGE,
                 remedy="choose a CUDA target, or leave out --toolkit",
             )
         return
     known = knowledge.toolkit(spec.cuda)
     if known.bad and not force:
-        raise Problem(
+        raise UsageProblem(
             f"CUDA {spec.cuda} is refused: {known.bad}.",
             id="cuda-refused",
-            code=USAGE,
             remedy="use --cuda 13.1 or --cuda 13.4; to build with it anyway, add --force",
         )
     if not spec.archs:
-        raise Problem(
+        raise UsageProblem(
             f"The target {spec.target!r} names no GPU architecture.",
             id="target-without-arch",
-            code=USAGE,
             remedy="name one, for example --arch 120-real",
         )
     seen: set[str] = set()
     for arch in spec.archs:
         if seen & knowledge.compiled_to(arch):
-            raise Problem(
+            raise UsageProblem(
                 f"Architecture {arch} is named twice.",
                 id="arch-twice",
-                code=USAGE,
                 evidence=";".join(spec.archs),
                 remedy="name each once: 120 means 120-real (machine code) and 120-virtual (PTX)",
             )
         seen |= knowledge.compiled_to(arch)
         number, _, _ = knowledge.parse_arch(arch)
         if number not in known.archs:
-            raise Problem(
+            raise UsageProblem(
                 f"CUDA {spec.cuda} cannot build architecture {arch}.",
                 id="arch-not-in-cuda",
-                code=USAGE,
                 evidence=f"it builds {', '.join(map(str, known.archs))} ({known.source})",
                 remedy="choose one of those with --arch, or a newer toolkit with --cuda",
             )

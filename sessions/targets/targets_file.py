@@ -1,4 +1,4 @@
-"""Reads ``targets.toml``: what can be built, one table per target."""
+"""Reads and checks ``targets.toml``, which has one table per target."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from sessions.shared import knowledge, records
 from sessions.shared.build_spec import GLIBCS, BuildSpec
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem, UsageProblem
 from sessions.targets import cmake_options
 
 
@@ -34,16 +34,10 @@ class Table:
 
 
 LATEST = "latest"  # as --version: the newest release of the package index
-DEFAULTS = "defaults"  # the table of what targets inherit; no target
-
-
-_INHERITED = ("version", "cuda", "python", "glibc")  # what [defaults] may set
-
-
-# What dist/ has beside a folder for each target (release/index/builder.py).
+DEFAULTS = "defaults"  # the table of inherited values; not a target
+_INHERITED = ("version", "cuda", "python", "glibc")  # the fields that [defaults] may set
+# Folders in dist/ that are not targets (release/index/builder.py).
 _TAKEN = re.compile(r"simple|cu\d+-.*")
-
-
 FORMS = {
     "version": (r"\d+(\.\d+)+[a-z0-9.]*", "0.3.16"),
     "cuda": (r"\d+\.\d+", "13.1"),
@@ -54,16 +48,15 @@ FORMS = {
 def load(text: str, platform: str) -> dict[str, BuildSpec]:
     """Every target of a ``targets.toml``, in its order.
 
-    Raises Problem for a wrong table, which says all that is wrong with it. Whether a CUDA release
-    has an architecture, or a version is locked, is asked of the chosen target only.
+    Raises Problem, which names all errors of a wrong table. ``spec.choose`` checks, for the chosen
+    target only, whether the version is locked and the CUDA version knows the architectures.
     """
     try:
         tables: dict[str, Any] = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        raise Problem(
+        raise UsageProblem(
             "targets.toml is not TOML.",
             id="targets-not-toml",
-            code=USAGE,
             evidence=str(error),
             remedy="correct that line",
         ) from error
@@ -71,10 +64,9 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
     specs = {}
     for name, value in {DEFAULTS: inherited, **tables}.items():
         if not isinstance(value, dict):
-            raise Problem(
+            raise UsageProblem(
                 f"{name} in targets.toml is not a table.",
                 id="target-not-a-table",
-                code=USAGE,
                 remedy=f"write it as [{name}]",
             )
         if name == DEFAULTS:
@@ -98,17 +90,16 @@ def load(text: str, platform: str) -> dict[str, BuildSpec]:
 
 def _wrong(name: str, faults: str) -> Problem:
     needed = [field.name for field in dataclasses.fields(Table)]
-    return Problem(
+    return UsageProblem(
         f"The table [{name}] of targets.toml is wrong.",
         id="target-table-invalid",
-        code=USAGE,
         evidence=faults,
         remedy=f"a target has {', '.join(needed)}; the comment in targets.toml says what they are",
     )
 
 
 def _name_faults(name: str) -> Iterator[str]:
-    """A target's name is that of folders, and of options: "+" begins what differs from a table."""
+    """Errors of a target's name. It is a folder name; "+" separates overrides."""
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name) or len(name) > 40:
         yield ": a name has a-z and 0-9, - between them, and at most 40 letters"
     elif PureWindowsPath(name).is_reserved():

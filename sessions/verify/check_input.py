@@ -1,4 +1,4 @@
-"""What every check of a wheel is given, and what it is made with."""
+"""The input of every check of a wheel (``Case``), and functions that the checks share."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sessions.verify.metadata import PACKAGE
 from sessions.verify.model import Library, WheelFacts
 from sessions.verify.wheel_rules import Upstream
 
-SHOWN = 8  # lines of evidence of one check; facts.json has the rest
-LINE = 400  # characters of such a line
-# What ``packaging`` raises for a requirement that is none, a marker that compares what cannot be
-# compared or names what only a lock file has, numbers of thousands of digits, or deep brackets.
+SHOWN = 8  # lines of evidence that a check shows; facts.json has the rest
+LINE = 400  # characters of one line
+# What ``packaging`` raises for text that is not a requirement, a marker that compares what cannot
+# be compared or has a variable of lock files, numbers of thousands of digits, or deep brackets.
 REFUSED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is checked, and against what. ``record`` is that of the wheel's build, if there is one.
+    """A wheel's facts, and what they are compared with. ``record`` is that of its build, if any.
 
-    ``ours`` is whether this checkout is to have built it: then a missing record is a failure.
-    ``upstream`` is what is known of the release that METADATA names, if it is locked.
-    ``loader`` is the sha256 of our loader and checks as this target's wheel has them, ``preload``
-    that of what loads the libraries of a Windows wheel.
+    If ``ours``, this checkout should have built the wheel, and a missing record is a failure.
+    ``upstream`` has the known facts of the release that METADATA names, if it is locked.
+    ``loader`` is the sha256 of our modules that this target's wheel runs on import, ``preload``
+    that of the module that loads the libraries of a Windows wheel.
     """
 
     facts: WheelFacts
@@ -44,7 +44,7 @@ class Case:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """By the file name; where that is none of a wheel, by WHEEL."""
+        """From the file name; if it is not that of a wheel, from WHEEL."""
         return self.facts.tags or self.facts.wheel_tags
 
     @property
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def libraries(self) -> tuple[Library, ...]:
-        """Its ELF and PE files."""
+        """The ELF and PE files in the wheel."""
         return self.facts.libraries
 
 
@@ -66,7 +66,7 @@ def rebuild(case: Case) -> str:
 def check(
     id_: str, problems: Iterable[str], *, ok: str, fail: str, remedy: str, soft: bool = False
 ) -> Check:
-    """Ok where there is no problem; else a failure, or where it is ``soft`` a warning."""
+    """Passes if there is no problem; else it fails, or is a warning if ``soft``."""
     lines = [line if len(line) <= LINE else f"{line[:LINE]}…" for line in problems]
     if not lines:
         return Check(id_, "ok", f"{id_}: {ok}")
@@ -76,7 +76,7 @@ def check(
 
 
 def unread(case: Case) -> Iterator[str]:
-    """What keeps a check of the libraries from being made."""
+    """Why a check of the libraries cannot be performed."""
     if not case.libraries:
         yield "not checked: there is no library in it"
     for library in case.libraries:
@@ -85,15 +85,15 @@ def unread(case: Case) -> Iterator[str]:
 
 
 def required(case: Case, *names: str) -> list[Requirement]:
-    """What METADATA requires of these packages on the wheel's platform; extras do not count.
+    """The requirements in METADATA of these packages on the wheel's platform, without extras.
 
-    Environment markers are evaluated as PEP 508 has them, for CPython of the target's release.
+    Environment markers are evaluated (PEP 508) for CPython in the target's version.
     """
     found = []
     for text in case.facts.requires:
         try:
             requirement, holds = requirement_of(case, text)
-        except REFUSED:  # the check of the metadata names it
+        except REFUSED:  # the check `metadata` shows it
             continue
         if holds and canonicalize_name(requirement.name) in names:
             found.append(requirement)
@@ -101,7 +101,7 @@ def required(case: Case, *names: str) -> list[Requirement]:
 
 
 def requirement_of(case: Case, text: str) -> tuple[Requirement, bool]:
-    """A requirement, and whether its marker holds. Raises one of ``REFUSED`` for a bad one."""
+    """A requirement, and whether its marker is true. Raises one of ``REFUSED`` if it is invalid."""
     requirement = Requirement(text)
     marker = requirement.marker
     return requirement, marker is None or marker.evaluate(_environment(case))
@@ -127,12 +127,12 @@ def _environment(case: Case) -> dict[str, str]:
 def stem(member: str) -> str:
     """A library's base name: llama_cpp/lib/libggml-cpu.so.0 and ggml-cpu.dll -> ggml-cpu."""
     name = re.sub(r"\.(so|dll|pyd|dylib|exe)(\.\d+)*$", "", member.rsplit("/", 1)[-1])
-    # auditwheel and delvewheel put a hash into the names of what they copy in.
+    # auditwheel and delvewheel add a hash to the names of libraries that they copy into a wheel.
     return re.sub(r"-[0-9a-f]{8,}$", "", name.removeprefix("lib"))
 
 
 def find(case: Case, name: str) -> Library | None:
-    """The library of that base name where the bindings look for it."""
+    """The library with this base name in the folder from which Python loads it, or None."""
     folder = f"{PACKAGE}/lib/"
     for library in case.libraries:
         if library.member.startswith(folder) and stem(library.member) == name:

@@ -1,4 +1,4 @@
-"""What a wheel was checked by, as a digest."""
+"""The digest of everything that decides the results of ``verify``: code, data, target, record."""
 
 from __future__ import annotations
 
@@ -10,48 +10,40 @@ from sessions.build.model import Wheel
 from sessions.shared import code_digest, records
 from sessions.shared.build_spec import BuildSpec
 
-# Who reads a wheel and who judges it. What they import, and the data that any of it names, counts
-# too; of the session itself, which also prints and keeps records, its own file only.
-_JUDGES = ("verify/reader.py", "verify/run_checks.py")
-
-
+# The modules that read and check a wheel. Their imports, and the data files they name, count too.
+_CHECKING = ("verify/reader.py", "verify/run_checks.py")
+# The session also prints and writes records, so its imports do not count.
 _SESSION = "verify/main_verify.py"
-
-
-# What of a target and of a wheel's record no check of verify reads.
+# Fields of a target, and of the record of a wheel, that no check of verify reads.
 WORDS = (
     "base", "overrides", "summary", "warning", "product", "toolkit", "cache", "compiler",
     "prerelease",
 )  # fmt: skip
-
-
 VOLATILE = ("steps", "wall_seconds", "cpu_seconds", "cache", "timing")
 
 
 def verdict(spec: BuildSpec, record: Wheel | None) -> str:
-    """Fingerprint of all that ``verify`` judges a wheel by."""
+    """Fingerprint of everything with which ``verify`` checks a wheel."""
     rules = {
         path.relative_to(code_digest.SESSIONS).as_posix(): code_digest.code(path)
         for path in judging()
     }
-    judged: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
     for value, unread in ((spec, WORDS), (record, VOLATILE)):
         whole = dataclasses.asdict(value) if value else {}
-        judged.append({name: item for name, item in whole.items() if name not in unread})
-    return records.fingerprint([judged, rules])
+        compared.append({name: item for name, item in whole.items() if name not in unread})
+    return records.fingerprint([compared, rules])
 
 
 def judging() -> list[Path]:
-    """The files by which a wheel is judged: modules, data, and what is added to each wheel."""
+    """The files that decide the results: modules, data, and what we add to each wheel."""
+    sessions = code_digest.SESSIONS
     modules = {
-        code_digest.SESSIONS / _SESSION,
-        *code_digest.imported(code_digest.SESSIONS / name for name in _JUDGES),
+        sessions / _SESSION,
+        *code_digest.imported(sessions / name for name in _CHECKING),
     }
     parsed = (code_digest._module(code_digest._text(path)) for path in modules)
-    knowledge = code_digest.SESSIONS / "data" / "knowledge"
-    data = [knowledge / name for module in parsed for name in module.tables]
-    overlay = (code_digest.SESSIONS / "build" / "overlay").glob("*.py")
-    readers = (
-        code_digest.SESSIONS / "data" / "locks" / "runtime.txt"
-    )  # the versions of what decodes libraries
-    return sorted({*modules, *filter(Path.is_file, data), *overlay, readers})
+    data = [sessions / "data" / "knowledge" / name for module in parsed for name in module.tables]
+    overlay = (sessions / "build" / "overlay").glob("*.py")
+    decoders = sessions / "data" / "locks" / "runtime.txt"  # versions of what decodes libraries
+    return sorted({*modules, *filter(Path.is_file, data), *overlay, decoders})

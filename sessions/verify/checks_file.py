@@ -1,4 +1,4 @@
-"""Checks of the file, its documents, and of where it comes from. All pure."""
+"""Checks of the zip file, its metadata, its SBOM, and the record of its build. All pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sessions.verify.wheel_rules import platform_libraries
 
 
 def archive(case: Case) -> Check:
-    """The zip is sane: no path that leaves its folder, no doubles, no link, nothing hidden."""
+    """The zip file has no duplicates, no links, nothing hidden, and no path outside its folder."""
     return check(
         "archive",
         case.facts.archive_problems,
@@ -44,7 +44,7 @@ def archive(case: Case) -> Check:
 
 
 def record(case: Case) -> Check:
-    """Every member is in RECORD with its hash and size, and nothing else is."""
+    """RECORD lists exactly the members, with their hashes and sizes."""
     return check(
         "record",
         case.facts.record_problems,
@@ -73,7 +73,7 @@ def _metadata(case: Case) -> Iterator[str]:
         yield f"name: {found.name} by the file, {found.metadata_name or 'none'} by METADATA"
     if not _same_version(found.version, found.metadata_version):
         yield f"version: {found.version} by the file, {found.metadata_version} by METADATA"
-    # A checkout has a version of its own, which its build has recorded.
+    # The version of a checkout is the one that its build recorded.
     recorded = case.record.version if spec.source and case.record else None
     version, whose = (recorded, "checkout") if recorded else (spec.version, "target")
     if not _same_version(found.metadata_version.split("+")[0], version):
@@ -98,9 +98,9 @@ def _metadata(case: Case) -> Iterator[str]:
 
 
 def _requirements(case: Case) -> Iterator[str]:
-    """What METADATA requires that cannot be read, or that neither upstream nor a build adds.
+    """Requirements that cannot be read, or that neither upstream nor our builds add.
 
-    An installer brings it, so it is code that runs as part of the wheel.
+    An installer installs them, so their code is run as part of the wheel.
     """
     packages = {package for _, package in platform_libraries("linux").cuda} | {"cuda-pathfinder"}
     ours = re.compile("|".join(rf"{re.escape(package)}(-cu\d+)?" for package in packages))
@@ -127,7 +127,7 @@ def _same_version(one: str, other: str) -> bool:
 
 
 def _python_tags(spec: BuildSpec) -> str | None:
-    """Python and ABI tag as upstream sets them for that release; None where it is not known."""
+    """Python and ABI tag as upstream sets them for the release; None if it is not known."""
     known = knowledge.sdists().get(spec.version)
     if spec.source or known is None:
         return None
@@ -138,28 +138,24 @@ def _python_tags(spec: BuildSpec) -> str | None:
 
 
 def layout(case: Case) -> Check:
-    """Nothing outside the package and .dist-info; each library once; all that is loaded there."""
+    """Only the package and .dist-info; each library once; every library that Python loads."""
     count = len(case.libraries)
-    brought = any(name.startswith(f"{ms_runtime.FOLDER}/") for name in case.facts.members)
-    held = f"{PACKAGE}/, {ms_runtime.FOLDER}/" if brought else f"{PACKAGE}/"
+    vendored = any(name.startswith(f"{ms_runtime.FOLDER}/") for name in case.facts.members)
+    folders = f"{PACKAGE}/, {ms_runtime.FOLDER}/" if vendored else f"{PACKAGE}/"
     return check(
         "layout",
         _layout(case),
-        ok=f"{held} and .dist-info/ only, {count} libraries, each once",
+        ok=f"{folders} and .dist-info/ only, {count} libraries, each once",
         fail="it contains files that do not belong there, or lacks files that it needs",
         remedy=rebuild(case),
     )
 
 
 def _layout(case: Case) -> Iterator[str]:
-    strays: dict[str, int] = {}
-    for name in case.facts.members:
-        top = name.split("/")[0]
-        # Where auditwheel and delvewheel put what they copy in.
+    for top, count in Counter(name.split("/")[0] for name in case.facts.members).items():
+        # ms_runtime.FOLDER: auditwheel and delvewheel copy libraries into it.
         if top not in (PACKAGE, ms_runtime.FOLDER) and not top.endswith(".dist-info"):
-            strays[top] = strays.get(top, 0) + 1
-    for top, count in strays.items():
-        yield f"stray: {top}{'/' if '/' in _first(case, top) else ''} ({count} files)"
+            yield f"stray: {top}{'' if top in case.facts.members else '/'} ({count} files)"
     yield from checks_python.hidden(case.facts.members)
     stems: dict[str, list[str]] = {}
     for library in case.libraries:
@@ -175,14 +171,10 @@ def _layout(case: Case) -> Iterator[str]:
     if not loaded:
         yield f"no module of {PACKAGE} loads a library, as upstream's do"
     wanted = {b.library: b.module for b in loaded}
-    # Of a CUDA target's wheel without ggml-cuda, gpu-code says more.
+    # The check gpu-code looks for ggml-cuda.
     for name, why in wanted.items():
         if find(case, name) is None:
             yield f"missing: {name}, which {why} loads from {PACKAGE}/lib/"
-
-
-def _first(case: Case, top: str) -> str:
-    return next(name for name in case.facts.members if name.split("/")[0] == top)
 
 
 def size(case: Case) -> Check:
@@ -201,7 +193,7 @@ def size(case: Case) -> Check:
 
 
 def sbom(case: Case) -> Check:
-    """The bill of materials (PEP 770) is there, can be read, and says what the wheel holds."""
+    """There is an SBOM (PEP 770), and it agrees with the wheel."""
     bills = case.facts.bills
     named = len(bills[0].materials) if bills else 0
     return check(
@@ -233,7 +225,7 @@ def _sbom(case: Case) -> Iterator[str]:
 
 
 def _release(case: Case, bill: Bill) -> Iterator[str]:
-    """Where the bill says other things of a locked release than are known of it."""
+    """Where the SBOM differs from the known facts of a locked release."""
     if case.upstream is None or case.spec.source is not None:
         return
     if bill.sdist_sha256 != case.upstream.sdist_sha256:
@@ -285,7 +277,7 @@ def _upstreams(member: str) -> bool:
 
 
 def reproducible(case: Case) -> Check:
-    """The members carry one time, the source's; and the build's inputs are on record."""
+    """All members have the same time, and the inputs of the build are on record."""
     return check(
         "reproducible",
         _reproducible(case),
@@ -307,7 +299,7 @@ def _reproducible(case: Case) -> Iterator[str]:
 
 
 def loader(case: Case) -> Check:
-    """Our loader and checks are there, unmodified, and called before anything else."""
+    """Our modules that run on import are complete, unmodified, and called first."""
     return check(
         "loader",
         _loader(case),
@@ -315,7 +307,7 @@ def loader(case: Case) -> Check:
         + (", finds the CUDA runtime and checks the GPUs" * bool(case.spec.cuda)),
         fail="import llama_cpp would fail, or would not say what the machine lacks",
         remedy=rebuild(case),
-        # A CPU wheel of somebody else's needs no loader.
+        # An external CPU wheel needs no loader.
         soft=case.spec.cuda is None and not case.ours,
     )
 

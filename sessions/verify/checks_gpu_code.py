@@ -1,7 +1,8 @@
-"""Checks of the GPU code. All pure."""
+"""Checks of the GPU code of a wheel. All pure."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from sessions.shared import knowledge
@@ -17,7 +18,7 @@ _FP4 = (
 
 
 def gpu_code(case: Case) -> Check:
-    """Machine code for exactly the target's architectures in every piece of device code."""
+    """Each fat binary has machine code for exactly the target's architectures."""
     wanted = [a for a, kind in _wanted(case.spec) if kind != "virtual"]
     held = ", ".join(
         f"{sum(lib.device.sass.values())} × SASS in {lib.member.rsplit('/', 1)[-1]}"
@@ -54,8 +55,7 @@ def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
     if case.spec.archs and not cuda:
         yield "there is no ggml-cuda library"
     for library in devices:
-        assert library.device is not None
-        found = library.device.sass
+        found = library.device.sass if library.device else {}
         yield from _missing(library, "SASS", wanted, found)
         for arch, count in found.items():
             if arch not in wanted:
@@ -63,7 +63,7 @@ def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
 
 
 def ptx(case: Case) -> Check:
-    """No PTX unless the target asks for it."""
+    """There is PTX for exactly the architectures for which the target asks for it."""
     wanted = {a.replace("sm_", "compute_") for a, kind in _wanted(case.spec) if kind != "real"}
     return check(
         "ptx",
@@ -87,7 +87,7 @@ def _ptx(case: Case, wanted: set[str]) -> Iterator[str]:
 def _missing(
     library: Library, kind: str, wanted: Sequence[str], found: Mapping[str, int]
 ) -> Iterator[str]:
-    """Of each architecture every fat binary has one: each source file makes one of its own."""
+    """Every source file makes a fat binary, and each must have code for every architecture."""
     pieces = library.device.containers if library.device else 0
     for arch in wanted:
         count = found.get(arch, 0)
@@ -97,20 +97,17 @@ def _missing(
 
 
 def gpu_features(case: Case) -> Check:
-    """The tensor-core instructions that the target claims are in the machine code."""
-    counts: dict[str, int] = {}
+    """The machine code has the tensor-core instructions that the target claims."""
+    classes, mnemonics = Counter[str](), set[str]()
     for library in case.libraries:
         for mnemonic, count in (library.device.tensor if library.device else {}).items():
-            counts[mnemonic] = counts.get(mnemonic, 0) + count
-    classes: dict[str, int] = {}
-    for mnemonic, count in counts.items():
-        kind = mnemonic.split(".")[0]
-        classes[kind] = classes.get(kind, 0) + count
+            mnemonics.add(mnemonic)
+            classes[mnemonic.split(".")[0]] += count
     held = ", ".join(f"{count} × {kind}" for kind, count in sorted(classes.items()))
     missing = [
         f"no {claim} instruction; found: {held or 'no tensor-core instructions'}"
         for claim in case.spec.device_features
-        if not any(has_feature(mnemonic, claim) for mnemonic in counts)
+        if not any(has_feature(mnemonic, claim) for mnemonic in mnemonics)
     ]
     return check(
         "gpu-features",
@@ -122,5 +119,5 @@ def gpu_features(case: Case) -> Check:
 
 
 def has_feature(mnemonic: str, claim: str) -> bool:
-    """Whether "OMMA.SF.16864.F32.E2M1.E2M1.E8" is what "OMMA.E2M1" claims: all parts are in it."""
+    """Whether an instruction ("OMMA.SF.16864.F32.E2M1.E2M1.E8") has each part of "OMMA.E2M1"."""
     return set(claim.split(".")) <= set(mnemonic.split("."))

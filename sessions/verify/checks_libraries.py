@@ -1,4 +1,4 @@
-"""Checks of the host code: what the libraries need of a machine, and what they carry. All pure."""
+"""Checks of the libraries: CPU code, imports, exports, search paths, symbol versions. All pure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from sessions.verify.metadata import PACKAGE
 from sessions.verify.model import Binding, Library
 
 _LOWER_BOUNDS = (">=", "==", "~=", ">")
-BY_PATH = "$ORIGIN/"  # before the name of a needed library: beside this one, whatever is loaded
+BY_PATH = "$ORIGIN/"  # before the name of a needed library: the one in the same folder
 _ORIGIN = re.compile(r"\$(?:ORIGIN|\{ORIGIN\})(?=/|$)")
 
 
 def libraries(case: Case) -> Check:
-    """Every library can be read to its end, is for x86-64, and can be loaded by any system."""
+    """Every library can be read completely, is for x86-64, and can be loaded by the system."""
     return check(
         "libraries",
         _libraries(case),
@@ -52,7 +52,7 @@ def _libraries(case: Case) -> Iterator[str]:
 
 
 def _names(case: Case) -> Iterator[str]:
-    """Libraries that no target's wheel has, and those that say that they are another."""
+    """Libraries with unknown names, and those whose SONAME is that of another library."""
     own, carried = wheel_rules.libraries("windows" if case.windows else "linux")
     known = re.compile("|".join([*map(re.escape, sorted(own)), *carried]))
     same = {(lib.sha256, lib.member.rsplit("/", 1)[-1]) for lib in case.libraries}
@@ -60,14 +60,14 @@ def _names(case: Case) -> Iterator[str]:
         name = stem(library.member)
         if library.format and not known.fullmatch(name.lower() if case.windows else name):
             yield f"{library.member}: not a library that a wheel of llama-cpp-python has"
-        # Of several links to one file, which a zip file has as copies, one has the name.
+        # A zip file has copies where a file system has links; the SONAME is that of one copy.
         named = library.soname.removeprefix(BY_PATH)
         if named and (library.sha256, named) not in same:
             yield f"{library.member}: its SONAME is {library.soname}"
 
 
 def imports(case: Case) -> Check:
-    """Each needed library comes with the system, the wheel, the driver or a package it requires."""
+    """Each needed library comes with the system, the wheel, the driver or a required package."""
     needed = sorted({name for lib in case.libraries for name in lib.imports})
     return check(
         "imports",
@@ -84,21 +84,14 @@ def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
     known = wheel_rules.platform_libraries("windows" if case.windows else "linux")
     inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
     inside |= {name.lower() for name in inside} if case.windows else set()
-    who = {
-        name: ", ".join(
-            lib.member.rsplit("/", 1)[-1] for lib in case.libraries if name in lib.imports
-        )
-        for name in needed
-    }
     for name in needed:
+        users = [lib.member.rsplit("/", 1)[-1] for lib in case.libraries if name in lib.imports]
+        who = f"needed by {', '.join(users)}"
         if re.search(r"[/\\$]", name.removeprefix(BY_PATH)):
-            yield f"{name}: a path, not a name: it is loaded from there (needed by {who[name]})"
+            yield f"{name}: a path, not a name: it is loaded from there ({who})"
             continue
-        if (
-            name.removeprefix(BY_PATH) in inside
-            or name in known.system
-            or name.startswith(known.prefixes)
-        ):
+        provided = name.removeprefix(BY_PATH) in inside or name in known.system
+        if provided or name.startswith(known.prefixes):
             continue
         if name in known.driver:
             if not case.spec.archs:
@@ -106,7 +99,7 @@ def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
             continue
         runtime = known.runtime(name)
         if runtime is None:
-            yield f"{name}: nothing provides it (needed by {who[name]})"
+            yield f"{name}: nothing provides it ({who})"
             continue
         package, major = runtime
         if case.spec.cuda is None:
@@ -118,7 +111,7 @@ def _imports(case: Case, needed: Sequence[str]) -> Iterator[str]:
 
 
 def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[str]:
-    """What is wrong with METADATA's requirement of the package that brings a CUDA library."""
+    """Problems of the requirement in METADATA of the package that has a CUDA library."""
     found = required(case, package, f"{package}-cu{major}")
     if not found:
         yield f"{name}: METADATA requires no {package}, so nothing brings it"
@@ -144,7 +137,7 @@ def _requirement(case: Case, name: str, package: str, major: str) -> Iterator[st
 
 @functools.cache
 def _majors(specifiers: SpecifierSet) -> frozenset[int]:
-    """The majors of which a version is admitted: of those named, those after them, and a grid."""
+    """The major versions that are admitted, tested with the named versions and a grid."""
     named = [s.version.removesuffix(".*") for s in specifiers]
     grid = [f"{major}.{minor}" for major in range(100) for minor in (0, 5)]
     found = set()
@@ -152,19 +145,19 @@ def _majors(specifiers: SpecifierSet) -> frozenset[int]:
         try:
             if specifiers.contains(text):
                 found.add(Version(text).major)
-        except ValueError:  # no version, or one with more digits than Python converts
+        except ValueError:  # not a version, or more digits than Python converts
             continue
     return frozenset(found)
 
 
 def _neighbours(case: Case) -> Iterator[str]:
-    """Where a library of the wheel would not find another of it."""
+    """Libraries that would not find another library of the wheel."""
     if case.windows:
         yield from _apart(case)
         return
     inside = {lib.member.rsplit("/", 1)[-1] for lib in case.libraries}
     system = wheel_rules.platform_libraries("linux").system
-    home = f"{PACKAGE}/lib/"  # what auditwheel copies in is elsewhere, by names of its own
+    home = f"{PACKAGE}/lib/"  # auditwheel copies libraries elsewhere, under unique names
     private = {m.removeprefix(home) for m in case.facts.members if m.startswith(home)}
     private -= wheel_rules.platform_libraries("linux").shared
     for library in case.libraries:
@@ -192,10 +185,10 @@ def _neighbours(case: Case) -> Iterator[str]:
 
 
 def _apart(case: Case) -> Iterator[str]:
-    """Where a library for Windows needs one that is in another folder of the wheel.
+    """DLLs that need a DLL in another folder of the wheel, which nothing loads first.
 
-    Upstream loads llama.dll with winmode=0: of other folders, Windows searches those on PATH only,
-    on which upstream puts llama_cpp/lib.
+    Upstream loads llama.dll with winmode=0: Windows searches other folders only if they are on
+    PATH, to which upstream adds llama_cpp/lib.
     """
     found = case.facts
     if found.preload == case.preload and found.preload_called:
@@ -209,9 +202,9 @@ def _apart(case: Case) -> Iterator[str]:
 
 
 def _needing(case: Case, library: Library) -> list[Library]:
-    """What in the wheel needs a library, directly or not: their DT_RPATH holds for it too.
+    """The libraries that need this one, directly or not: their DT_RPATH applies to it too.
 
-    Unless it has a DT_RUNPATH of its own (ld.so(8)).
+    None if it has its own DT_RUNPATH (ld.so(8)).
     """
     found: list[Library] = []
     if library.search_paths and not library.inherited_paths:
@@ -230,14 +223,14 @@ def _needing(case: Case, library: Library) -> list[Library]:
 
 
 def _searched(library: Library, paths: Sequence[str]) -> list[str]:
-    """The folders of the wheel to which search paths of a library lead."""
+    """The folders of the wheel that search paths of a library name."""
     here = posixpath.dirname(library.member)
     inside = [path for path in paths if _ORIGIN.match(path)]
     return [posixpath.normpath(_ORIGIN.sub(lambda _: here, path, count=1)) for path in inside]
 
 
 def api(case: Case) -> Check:
-    """Every function that the package's Python looks up is exported by the library it asks."""
+    """Every function that the package's Python looks up is exported by its library."""
     return check(
         "api",
         _api(case),
@@ -248,7 +241,7 @@ def api(case: Case) -> Check:
 
 
 def _asked(case: Case) -> list[tuple[Binding, Library]]:
-    """Who looks up functions where; of a library that is not there, layout says more."""
+    """The bindings that are imported, with their libraries. Layout reports missing libraries."""
     found = [(b, find(case, b.library)) for b in case.facts.bindings if b.reached]
     return [(binding, library) for binding, library in found if library]
 
@@ -269,9 +262,9 @@ def _api(case: Case) -> Iterator[str]:
 
 
 def cpu_baseline(case: Case) -> Check:
-    """No library has instructions that a CPU which loads it may lack; and every CPU has a module.
+    """No library has instructions that a CPU which loads it may lack; every CPU has a module.
 
-    ggml loads a module for the CPU only where its score says that the CPU can run it.
+    ggml loads a module only if the score of the module shows that the CPU can run it.
     """
     cpu = wheel_rules.cpu()
     variants = [name for lib in case.libraries if (name := cpu.variant(stem(lib.member)))]
@@ -291,8 +284,8 @@ def _beyond(case: Case, cpu: wheel_rules.CpuRules) -> Iterator[str]:
     for library in case.libraries:
         allowed = cpu.variants.get(cpu.variant(stem(library.member)) or "", cpu.features)
         for feature, count in library.cpu_features.items():
-            # Data between functions reads as instructions that do not exist; a file of nothing
-            # else is not code.
+            # Data between functions may decode as invalid instructions; if many are invalid, it is
+            # not code.
             if feature == "INVALID" and count < library.instructions / 100:
                 continue
             if feature not in allowed and feature not in library.guarded:
@@ -301,7 +294,7 @@ def _beyond(case: Case, cpu: wheel_rules.CpuRules) -> Iterator[str]:
 
 
 def _dispatch(case: Case, cpu: wheel_rules.CpuRules, variants: Sequence[str]) -> Iterator[str]:
-    """Where ggml does not choose, or has nothing to choose for some CPU."""
+    """CPU modules that ggml would not choose by their score, or CPUs without a module."""
     names = {lib.member.rsplit("/", 1)[-1]: cpu.variant(stem(lib.member)) for lib in case.libraries}
     for library in case.libraries:
         name = cpu.variant(stem(library.member))
@@ -319,7 +312,7 @@ def _dispatch(case: Case, cpu: wheel_rules.CpuRules, variants: Sequence[str]) ->
 
 
 def paths(case: Case) -> Check:
-    """No search path and no source path of the build machine."""
+    """There are no search paths and no source paths of the build machine."""
     return check(
         "paths",
         [*unread(case), *_paths(case)],
@@ -345,7 +338,7 @@ def _paths(case: Case) -> Iterator[str]:
 
 
 def platform_tag(case: Case) -> Check:
-    """The platform tag promises no older system than the libraries need."""
+    """The platform tag allows no system that is older than the libraries need."""
     needs: dict[str, str] = {}
     for library in case.libraries:
         for name, version in library.symbol_versions.items():

@@ -1,4 +1,4 @@
-"""The Python of a wheel: upstream's, ours, and nothing else that Python would run. All pure."""
+"""Checks of the Python files: upstream's and ours, and nothing else that Python runs. All pure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sessions.shared.checks import Check
 from sessions.verify.check_input import Case, check, rebuild
 from sessions.verify.metadata import PACKAGE
 
-# What Python imports: source, bytecode, extension modules. Source: importlib.machinery's suffixes.
+# Suffixes of files that Python imports (importlib.machinery): source, bytecode, extensions.
 _IMPORTED = re.compile(r"(\.[^./]+)?\.(so|pyd)|\.pyc?|\.pyw", re.IGNORECASE)
-# What belongs into .dist-info; all else there would be read by pip or by programs as it is.
+# Files that may be in .dist-info; pip or other programs could read any other file there.
 _INFO = re.compile(
     r"METADATA|WHEEL|RECORD|LICENSE[^/]*|(licenses|sboms)/.+|top_level\.txt|DELVEWHEEL|variant\.json"
 )
 
 
 def python_files(case: Case) -> Check:
-    """Each file of the package is upstream's, by its hash, or is ours; and none is missing."""
+    """Each file of the package has the hash of upstream's, or is ours, and none is missing."""
     known = case.upstream
     version = case.facts.metadata_version or "of that version"
     return check(
@@ -46,12 +46,11 @@ def python_files(case: Case) -> Check:
 def _differences(case: Case) -> Iterator[str]:
     assert case.upstream is not None
     found, known = case.facts.package_files, case.upstream.files
-    # Their texts are compared elsewhere: by the check `loader`, and below.
+    # The check `loader` and the last lines of this function compare their text.
     added = import_hooks.added(cuda=case.spec.cuda is not None, windows=case.windows)
     ours = {f"{PACKAGE}/{name}" for name in added}
-    for name in sorted(found.keys() - known.keys()):
-        if name not in ours:
-            yield f"{name}: not upstream's"
+    for name in sorted(found.keys() - known.keys() - ours):
+        yield f"{name}: not upstream's"
     for name in sorted(known.keys() - found.keys()):
         yield f"{name}: upstream has it, and it is missing"
     for name in sorted(known.keys() & found.keys()):
@@ -64,7 +63,7 @@ def _differences(case: Case) -> Iterator[str]:
 
 
 def hidden(members: Iterable[str]) -> Iterator[str]:
-    """What Python or an installer would run or read that is neither a module nor a document."""
+    """Members that Python or an installer would run or read without an import."""
     names = sorted(members)
     for name in names:
         parts = name.split("/")
@@ -83,7 +82,7 @@ def hidden(members: Iterable[str]) -> Iterator[str]:
 
 
 def _shadows(names: Iterable[str]) -> Iterator[str]:
-    """Modules of one name: Python takes a package before an extension module before a source."""
+    """Modules with the same name: Python prefers packages, then extension modules."""
     found: dict[str, set[str]] = {}
     for name in names:
         parts = name.split("/")
@@ -91,7 +90,7 @@ def _shadows(names: Iterable[str]) -> Iterator[str]:
         if not match or not parts[:-1]:
             continue
         found.setdefault("/".join([*parts[:-1], match[1]]).casefold(), set()).add(name)
-        # A folder with code in it is a package, and so is each that it is in.
+        # A folder with code in it is a package, and so are its parent folders.
         for count in range(2, len(parts)):
             folder = "/".join(parts[:count])
             found.setdefault(folder.casefold(), set()).add(f"{folder}/")

@@ -1,4 +1,4 @@
-"""x86-64 machine code: the features of a CPU that its instructions need. All of it is decoded."""
+"""Decodes all x86-64 machine code of a library, and counts the CPU features that it needs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Iterable
 
 from iced_x86 import Code, CpuidFeature, Decoder, Formatter, FormatterSyntax, Instruction
 
-# GCC writes "rep bsf" for every x86-64 CPU, where zero cannot occur: without BMI1 it is bsf.
+# GCC writes "rep bsf" for every x86-64 CPU if the operand cannot be zero. A CPU without BMI1
+# executes it as bsf, with the same result.
 _TZCNT = (Code.TZCNT_R16_RM16, Code.TZCNT_R32_RM32, Code.TZCNT_R64_RM64)
-SHOWN = 3  # instructions of each feature that are kept as evidence
+SHOWN = 3  # instructions per feature that are kept as evidence
 _NAMES = {value: name for name, value in vars(CpuidFeature).items() if isinstance(value, int)}
 
 
 def scan(pieces: Iterable[tuple[int, bytes]]) -> tuple[int, dict[str, int], dict[str, list[str]]]:
     """Decode pieces of code (address, bytes), each from its first byte to its last.
 
-    Returns the number of instructions, how many need each CPU feature, and the first few of
-    each feature as text. A byte that begins no instruction counts as the feature "INVALID".
+    Returns the number of instructions, how many of them need each CPU feature, and the text of
+    the first few per feature. A byte that begins no instruction has the feature "INVALID".
     """
     counts: Counter[int] = Counter()
     firsts: dict[int, list[Instruction]] = {}
@@ -25,7 +26,7 @@ def scan(pieces: Iterable[tuple[int, bytes]]) -> tuple[int, dict[str, int], dict
         decoder = Decoder(64, code, ip=address)
         for instruction in decoder:
             number = int(instruction.code)
-            if number == Code.INVALID:  # it took operands that may well be instructions
+            if number == Code.INVALID:  # the bytes after the first may be instructions
                 decoder.ip = instruction.ip + 1
                 decoder.position = decoder.ip - address
             counts[number] += 1

@@ -1,4 +1,4 @@
-"""Two wheels that should be the same bytes: which member of them differs, and in what."""
+"""Compares two wheels that should be identical: which members differ, and where."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from sessions.shared import records
 
-SHOWN = 3  # texts of a section that are quoted
+SHOWN = 3  # texts of a section that are shown
 
 
 def differences(one: Path, other: Path) -> tuple[str, ...]:
-    """Every difference, the file's name included; none where the two are equal to the byte."""
+    """Every difference, including that of the file names; none if the bytes are equal."""
     if one.name == other.name and records.file_sha256(one) == records.file_sha256(other):
         return ()
     lines = [] if one.name == other.name else [f"name: {one.name}, and {other.name}"]
@@ -45,7 +45,7 @@ def _members(a: zipfile.ZipFile, b: zipfile.ZipFile) -> Iterator[str]:
 
 
 def _why(data: bytes, again: bytes) -> str:
-    """In what two contents of one member differ: sections of a library, lines of a text."""
+    """Where two versions of a member differ: sections of a library, lines of a text."""
     if data[:4] == again[:4] == b"\x7fELF" or data[:2] == again[:2] == b"MZ":
         return _sections(data, again) or _first(data, again)
     try:
@@ -60,7 +60,7 @@ def _why(data: bytes, again: bytes) -> str:
 
 
 def _sections(data: bytes, again: bytes) -> str:
-    import lief  # here: every run of nox imports this module, and lief takes a while
+    import lief  # not at the top: every run of nox imports this module, and lief is slow to import
 
     found = []
     for content in (data, again):
@@ -69,17 +69,17 @@ def _sections(data: bytes, again: bytes) -> str:
             return ""
         found.append({str(s.name): bytes(s.content) for s in binary.sections})
     first, second = found
-    told = []
+    lines = []
     for name in dict.fromkeys([*first, *second]):
         if name not in first or name not in second:
-            told.append(f"{name} only in one")
+            lines.append(f"{name} only in one")
         elif first[name] != second[name]:
-            told.append(f"{name} ({_texts(first[name], second[name])})")
-    return "section " + ", ".join(told) if told else ""
+            lines.append(f"{name} ({_texts(first[name], second[name])})")
+    return "section " + ", ".join(lines) if lines else ""
 
 
 def _texts(data: bytes, again: bytes) -> str:
-    """The texts that only one of two sections has: a folder, most often."""
+    """The texts that only one of two sections has, such as the path of a folder."""
     kinds = [dict.fromkeys(re.findall(rb"[ -~]{6,}", content)) for content in (data, again)]
     for these, those in (kinds, kinds[::-1]):
         only = [text.decode()[:80] for text in these if text not in those]

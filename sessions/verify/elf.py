@@ -1,18 +1,20 @@
-"""ELF files as the system's loader reads them: from the headers, not from the section table.
+"""Reads ELF files as the system's loader does: from the headers, not from the section table.
 
-What is a fault here is what glibc's loader refuses (elf/dl-load.c: open_verify,
-_dl_map_object_from_fd, _dl_map_segments; elf/get-dynamic-info.h), or what it would follow out of
-the file. LIEF is lenient; the loader is not.
+A fault is something that glibc's loader refuses (elf/dl-load.c: open_verify,
+_dl_map_object_from_fd, _dl_map_segments; elf/get-dynamic-info.h), or by which it would load or
+run something else. LIEF accepts files that the loader refuses.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 PAGE = 4096
+_Row = tuple[Any, ...]
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
 _SECTION = struct.Struct("<IIQQQQIIQQ")
@@ -28,7 +30,7 @@ _JMPREL, _RUNPATH, _FLAGS, _FLAGS_1 = 23, 29, 30, 0x6FFFFFFB
 _RELR, _RELRSZ = 36, 35
 _HASH = {4, 0x6FFFFEF5}
 _CODE = {12: "DT_INIT", 13: "DT_FINI"}
-_ADDRESSES = {  # tags that hold an address, and the tag of the size of what is there
+_ADDRESSES = {  # tags whose value is an address, and the tag with the size of the data there
     4: ("DT_HASH", None), _STRTAB: ("DT_STRTAB", _STRSZ), _SYMTAB: ("DT_SYMTAB", None),
     _RELA_AT: ("DT_RELA", _RELASZ), _JMPREL: ("DT_JMPREL", _PLTRELSZ),
     _RELR: ("DT_RELR", _RELRSZ), 12: ("DT_INIT", None), 13: ("DT_FINI", None),
@@ -36,7 +38,7 @@ _ADDRESSES = {  # tags that hold an address, and the tag of the size of what is 
     0x6FFFFFF0: ("DT_VERSYM", None), 0x6FFFFFFE: ("DT_VERNEED", None),
     0x6FFFFFFC: ("DT_VERDEF", None),
 }  # fmt: skip
-# What loads other files than those of DT_NEEDED, by a name in the string table.
+# Tags that load files besides those of DT_NEEDED, by a name in the string table.
 _FOREIGN = {
     0x7FFFFFFD: "DT_AUXILIARY", 0x7FFFFFFF: "DT_FILTER", 0x6FFFFEFC: "DT_AUDIT",
     0x6FFFFEFB: "DT_DEPAUDIT", 0x6FFFFEFA: "DT_CONFIG",
@@ -49,7 +51,7 @@ _FLAG_1 = {
     0x2000: "DF_1_CONFALT", 0x4000: "DF_1_ENDFILTEE", 0x1000000: "DF_1_GLOBAUDIT",
     0x8000000: "DF_1_PIE: a program, which dlopen refuses",
 }  # fmt: skip
-# R_X86_64_*: what a shared library may have. Not COPY (5), nor what a linker resolves itself.
+# R_X86_64_* types that a shared library may have: not COPY (5), nor those that a linker resolves.
 _RELATIVE, _IRELATIVE = 8, 37
 _KINDS = {0, 1, 6, 7, 8, 16, 17, 18, 36, 37, 38}
 
@@ -74,7 +76,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Dynamic:
-    """What is in the dynamic section that concerns the loader's search; names as they stand."""
+    """The names and search paths in the dynamic section, unchanged."""
 
     soname: str
     rpath: tuple[str, ...]  # entries of DT_RPATH
@@ -98,42 +100,45 @@ class Section:
         return bool(self.flags & 4) and self.kind != 8  # SHT_NOBITS
 
 
-def segments(data: bytes) -> list[Segment]:
-    """The program headers that are in the file. Empty for what is no 64-bit ELF file."""
+def _table(data: bytes, entry: struct.Struct, at: int, size: int, count: int) -> list[_Row]:
+    """Rows of a table of headers; none unless it is in the file, with rows of this size."""
+    if size != entry.size or at + count * size > len(data):
+        return []
+    return list(entry.iter_unpack(data[at : at + count * size]))
+
+
+def _header(data: bytes) -> _Row | None:
+    """The fields of the file header; None for anything but a 64-bit little-endian ELF file."""
     if len(data) < _HEADER.size or data[:6] != b"\x7fELF\2\1":
-        return []
-    header = _HEADER.unpack_from(data)
-    at, entry, count = header[5], header[9], header[10]
-    if entry != _SEGMENT.size or at + count * entry > len(data):
-        return []
-    found = []
-    for number in range(count):
-        kind, flags, offset, address, _, filesz, memsz, align = _SEGMENT.unpack_from(
-            data, at + number * entry
-        )
-        found.append(Segment(kind, flags, offset, address, filesz, memsz, align))
-    return found
+        return None
+    return _HEADER.unpack_from(data)
+
+
+def segments(data: bytes) -> list[Segment]:
+    """The program headers in the file. Empty for anything but a 64-bit ELF file."""
+    header = _header(data)
+    rows = _table(data, _SEGMENT, header[5], header[9], header[10]) if header else []
+    return [
+        Segment(kind, flags, offset, address, filesz, memsz, align)
+        for kind, flags, offset, address, _, filesz, memsz, align in rows
+    ]
 
 
 def sections(data: bytes) -> list[Section]:
-    """The section headers that are in the file, which the loader never looks at."""
-    if len(data) < _HEADER.size or data[:6] != b"\x7fELF\2\1":
+    """The section headers in the file. The loader does not read them."""
+    header = _header(data)
+    if header is None:
         return []
-    header = _HEADER.unpack_from(data)
-    at, entry, count, names = header[6], header[11], header[12], header[13]
-    if entry != _SECTION.size or at + count * entry > len(data):
-        return []
-    rows = [_SECTION.unpack_from(data, at + number * entry) for number in range(count)]
-    start, size = (rows[names][4], rows[names][5]) if names < count else (0, 0)
-    found = []
-    for name, kind, flags, address, offset, length, *_ in rows:
-        text = _text(data, start, size, name) or ""
-        found.append(Section(text, kind, flags, offset, address, length))
-    return found
+    rows, names = _table(data, _SECTION, header[6], header[11], header[12]), header[13]
+    start, size = (rows[names][4], rows[names][5]) if names < len(rows) else (0, 0)
+    return [
+        Section(_text(data, start, size, name) or "", kind, flags, offset, address, length)
+        for name, kind, flags, address, offset, length, *_ in rows
+    ]
 
 
 def offset_of(loads: Sequence[Segment], address: int) -> int | None:
-    """Where in the file the byte of an address is; None where it is in no segment's part of it."""
+    """The offset in the file of an address; None if no segment has it in the file."""
     for load in loads:
         if load.kind == _LOAD and load.address <= address < load.address + load.filesz:
             return load.offset + address - load.address
@@ -141,7 +146,7 @@ def offset_of(loads: Sequence[Segment], address: int) -> int | None:
 
 
 def address_of(loads: Sequence[Segment], offset: int) -> int | None:
-    """At which address the byte at an offset in the file is loaded; None where it is not."""
+    """The address of an offset in the file; None if it is not loaded."""
     for load in loads:
         if load.kind == _LOAD and load.offset <= offset < load.offset + load.filesz:
             return load.address + offset - load.offset
@@ -159,25 +164,21 @@ def faults(data: bytes) -> Iterator[str]:
     if ident[4] != 2:  # then its fields are elsewhere
         yield f"its class is {ident[4]}, not 64-bit"
         return
-    if ident[5] != 1:
-        yield f"its byte order is {ident[5]}, not little-endian"
-    if ident[6] != 1 or version != 1:
-        yield f"its ELF version is {ident[6]} and {version}, not 1"
-    if ident[7] not in (0, 3):
-        yield f"its system is number {ident[7]}, neither System V nor GNU"
-    if ident[8] != 0:
-        yield f"its ABI version is {ident[8]}, not 0"
-    if any(ident[9:]):
-        yield "the padding of its header is not zero"
-    if kind != 3:
-        yield f"its type is {kind}, not a shared library"
-    if machine != _MACHINE:
-        yield f"its machine is number {machine}, not x86-64"
-    if ehsize != _HEADER.size:
-        yield f"its header says that it has {ehsize} bytes, not {_HEADER.size}"
-    if entry != _SEGMENT.size:
-        yield f"its program headers have {entry} bytes each, not {_SEGMENT.size}"
-    elif at + count * entry > len(data):
+    for value, allowed, text in (
+        (ident[5], (1,), "its byte order is {}, not little-endian"),
+        (ident[6], (1,), "its ELF version is {}, not 1"),
+        (version, (1,), "its ELF version is {}, not 1"),
+        (ident[7], (0, 3), "its system is number {}, neither System V nor GNU"),
+        (ident[8], (0,), "its ABI version is {}, not 0"),
+        (any(ident[9:]), (False,), "the padding of its header is not zero"),
+        (kind, (3,), "its type is {}, not a shared library"),
+        (machine, (_MACHINE,), "its machine is number {}, not x86-64"),
+        (ehsize, (_HEADER.size,), "its header says that it has {} bytes, not 64"),
+        (entry, (_SEGMENT.size,), "its program headers have {} bytes each, not 56"),
+    ):
+        if value not in allowed:
+            yield text.format(value)
+    if entry == _SEGMENT.size and at + count * entry > len(data):
         yield "its program headers reach past the end of the file"
     found = segments(data)
     if found:
@@ -207,7 +208,7 @@ def _segments(found: Sequence[Segment], size: int) -> Iterator[str]:
         if after.address < before.address:
             yield f"the segment at {after.address:#x} is not in the order of addresses"
         elif _down(after.address) < before.address + before.memsz and after.memsz:
-            # Two segments may share a page of the file, never one of memory.
+            # Two segments may share a page of the file, but no page of memory.
             yield f"the segments at {before.address:#x} and {after.address:#x} overlap"
     for segment in found:
         if segment.offset + segment.filesz > size and segment.filesz:
@@ -216,7 +217,7 @@ def _segments(found: Sequence[Segment], size: int) -> Iterator[str]:
             yield "it names a program interpreter, as programs do and libraries do not"
         if segment.kind == _TLS and segment.align & (segment.align - 1):
             yield f"its thread-local storage is aligned to {segment.align}"
-        # Of thread-local storage only what is in the file is read; the rest is zero.
+        # The loader reads only the part of thread-local storage in the file; the rest is zero.
         used = segment.filesz if segment.kind == _TLS else segment.memsz
         if (
             used
@@ -242,7 +243,7 @@ def _dynamic(data: bytes, found: Sequence[Segment]) -> Iterator[str]:
     if entries is None:
         yield "its dynamic section has no end"
         return
-    tags = dict(entries)  # of a tag that stands twice the loader takes the last
+    tags = dict(entries)  # if a tag occurs twice, the loader uses the last one
     for tag, name in ((_STRTAB, "DT_STRTAB"), (_SYMTAB, "DT_SYMTAB"), (_STRSZ, "DT_STRSZ")):
         if tag not in tags:
             yield f"its dynamic section has no {name}"
@@ -282,7 +283,7 @@ def _dynamic(data: bytes, found: Sequence[Segment]) -> Iterator[str]:
 
 
 def _entries(data: bytes, place: Segment) -> list[tuple[int, int]] | None:
-    """The dynamic section up to its DT_NULL; None where it has none."""
+    """The dynamic section up to its DT_NULL; None without one."""
     entries: list[tuple[int, int]] = []
     for at in range(place.offset, min(place.offset + place.filesz, len(data)) - 15, 16):
         tag, value = _PAIR.unpack_from(data, at)
@@ -306,35 +307,26 @@ def _executed(found: Sequence[Segment], address: int) -> bool:
     )
 
 
-class _Strings:
-    """The string table of a dynamic section."""
-
-    def __init__(self, data: bytes, start: int | None, size: int) -> None:
-        self.data, self.start, self.size = data, start, size
-
-    def __call__(self, at: int) -> str | None:
-        return None if self.start is None else _text(self.data, self.start, self.size, at)
-
-
-def _strings(data: bytes, found: Sequence[Segment], tags: Mapping[int, int]) -> _Strings:
-    return _Strings(data, offset_of(found, tags.get(_STRTAB, -1)), tags.get(_STRSZ, 0))
+def _strings(
+    data: bytes, found: Sequence[Segment], tags: Mapping[int, int]
+) -> Callable[[int], str | None]:
+    """A function that reads a string of the dynamic section's string table."""
+    start, size = offset_of(found, tags.get(_STRTAB, -1)), tags.get(_STRSZ, 0)
+    return lambda at: None if start is None else _text(data, start, size, at)
 
 
 def _text(data: bytes, start: int, size: int, at: int) -> str | None:
-    """A string of a table, at most 4096 bytes of it; None where it is not in the table."""
+    """A string of a table, cut to 4096 bytes; None if it is not in the table."""
     limit = min(start + size, len(data))
     if at >= size or start + at >= limit:
         return None
     end = data.find(b"\0", start + at, limit)
-    return (
-        None
-        if end < 0
-        else data[start + at : min(end, start + at + 4096)].decode("utf-8", "backslashreplace")
-    )
+    text = data[start + at : min(end, start + at + 4096)]
+    return None if end < 0 else text.decode("utf-8", "backslashreplace")
 
 
 def _relocations(data: bytes, found: Sequence[Segment], tags: Mapping[int, int]) -> Iterator[str]:
-    """Of each kind of fault in them one line."""
+    """One line for each kind of fault in the relocations."""
     writable = sorted(
         (s.address, s.address + s.memsz) for s in found if s.kind == _LOAD and s.flags & _W
     )
@@ -352,7 +344,7 @@ def _relocations(data: bytes, found: Sequence[Segment], tags: Mapping[int, int])
 def relocations(
     data: bytes, found: Sequence[Segment], tags: Mapping[int, int]
 ) -> Iterator[tuple[int, int, int]]:
-    """Address, type and addend of every relocation that is in the file."""
+    """Address, type and addend of every relocation in the file."""
     for at, size in ((_RELA_AT, _RELASZ), (_JMPREL, _PLTRELSZ)):
         start = offset_of(found, tags.get(at, -1))
         if start is None:
@@ -364,17 +356,10 @@ def relocations(
             yield where, info & 0xFFFFFFFF, addend
 
 
-def dynamic_tags(data: bytes, found: Sequence[Segment]) -> dict[int, int]:
-    """The dynamic section by tag; empty where there is none."""
-    place = next((s for s in found if s.kind == _DYNAMIC), None)
-    return dict(_entries(data, place) or []) if place else {}
-
-
 def dynamic(data: bytes) -> Dynamic:
-    """SONAME and search paths. Every one counts, where a tag stands more than once."""
+    """SONAME and search paths. If a tag occurs more than once, all its paths count."""
     found = segments(data)
-    place = next((s for s in found if s.kind == _DYNAMIC), None)
-    entries: list[tuple[int, int]] = (_entries(data, place) or []) if place else []
+    entries = _dynamic_entries(data, found)
     strings = _strings(data, found, dict(entries))
 
     def paths(tag: int) -> tuple[str, ...]:
@@ -385,9 +370,13 @@ def dynamic(data: bytes) -> Dynamic:
     return Dynamic(sonames[-1] if sonames else "", paths(_RPATH), paths(_RUNPATH))
 
 
+def _dynamic_entries(data: bytes, found: Sequence[Segment]) -> list[tuple[int, int]]:
+    """Tag and value of each entry of the dynamic section; empty if there is none."""
+    place = next((s for s in found if s.kind == _DYNAMIC), None)
+    return (_entries(data, place) or []) if place else []
+
+
 def pointers(data: bytes, found: Sequence[Segment]) -> dict[int, int]:
-    """What the loader writes at an address relative to the library's base: address -> value."""
-    tags = dynamic_tags(data, found)
-    return {
-        where: addend for where, kind, addend in relocations(data, found, tags) if kind == _RELATIVE
-    }
+    """The values relative to the library's base that the loader writes, by their address."""
+    rows = relocations(data, found, dict(_dynamic_entries(data, found)))
+    return {where: addend for where, kind, addend in rows if kind == _RELATIVE}

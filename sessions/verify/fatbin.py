@@ -1,4 +1,4 @@
-"""Fat binaries, the containers of GPU code: where they are, what is in them, what is beside them.
+"""Finds and reads fat binaries (the containers of GPU code), and GPU code outside them.
 
 Headers as in CUDA's fatbinary_section.h and as nvcc 13 writes them.
 """
@@ -13,28 +13,28 @@ from dataclasses import dataclass
 
 from sessions.verify import elf
 
-# A fat binary begins with the magic 0xBA55ED50, version 1 and the size of its header, 16 bytes;
-# then, in 8 bytes, the size of what follows the header.
+# A fat binary begins with the magic 0xBA55ED50, version 1 and the size of its header (16 bytes),
+# then 8 bytes with the size of the data after the header.
 MAGIC = bytes.fromhex("50ed55ba01001000")
 _HEADER = 16
-# Each piece of code in it: kind, version, size of its header, size of the code, size when it is
-# compressed, minor and major version of the format, architecture, place and length of a name,
-# flags, nothing, size when it is not compressed.
+# The header of a piece of code: kind, version, size of the header, size of the code, its compressed
+# size, minor and major version of the format, architecture, place and length of a name, flags,
+# unused, uncompressed size.
 _ENTRY = struct.Struct("<HHIQIIHHIIIQQQ")
 PTX, ELF = 1, 2
-# What the host code hands to __cudaRegisterFatBinary: magic 0x466243B1, version 1 (2: linked on
-# the device), the address of the fat binary, and another address.
+# The argument of __cudaRegisterFatBinary: magic 0x466243B1, version 1 (2: device-linked), the
+# address of the fat binary, and another address.
 _WRAPPERS = (bytes.fromhex("b143624601000000"), bytes.fromhex("b143624602000000"))
 _SECTIONS = (".nv_fatbin", ".nv_fatb")
-_RELOCATABLE = "__nv_relfatbin"  # of objects that are linked on the device; nothing registers them
+_RELOCATABLE = "__nv_relfatbin"  # of device-linked objects; nothing registers them
 _CUDA = 190  # EM_CUDA
-# More than any wheel unpacks to; what says so is there to fill a disk.
+# More than any wheel unpacks to; a larger size could only fill a disk.
 UNPACKED = 2 << 30
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A piece of code in a fat binary. ``size`` in bytes, not compressed."""
+    """A piece of code in a fat binary. ``size`` in bytes, uncompressed."""
 
     kind: int
     arch: int
@@ -43,11 +43,11 @@ class Entry:
 
 
 class Unreadable(Exception):
-    """Device code that cannot be read whole."""
+    """GPU code that cannot be read completely."""
 
 
 def places(data: bytes) -> list[tuple[int, int]]:
-    """Start and end of every fat binary in a file. Raises Unreadable where one has no end in it."""
+    """Start and end of every fat binary in a file. Raises Unreadable if one ends after the file."""
     found, at = [], data.find(MAGIC)
     while at >= 0:
         size = _HEADER + int.from_bytes(data[at + 8 : at + _HEADER], "little")
@@ -59,7 +59,7 @@ def places(data: bytes) -> list[tuple[int, int]]:
 
 
 def entries(fatbin: bytes) -> list[Entry]:
-    """Every piece of code in a fat binary. Raises Unreadable unless they are all that is in it."""
+    """Every piece of code in a fat binary. Raises Unreadable if it contains anything else."""
     found, at = [], _HEADER
     while at < len(fatbin):
         if at + _ENTRY.size > len(fatbin):
@@ -79,7 +79,7 @@ def entries(fatbin: bytes) -> list[Entry]:
 
 
 def nameless(fatbin: bytes, found: Sequence[Entry]) -> bytes:
-    """A fat binary without the names of its pieces, which cuobjdump prints and names files by."""
+    """A fat binary without the names of its pieces, which cuobjdump would use as file names."""
     copy = bytearray(fatbin)
     for entry in found:
         copy[entry.at + 32 : entry.at + 40] = bytes(8)
@@ -87,9 +87,9 @@ def nameless(fatbin: bytes, found: Sequence[Entry]) -> bytes:
 
 
 def hidden(data: bytes, found: Sequence[tuple[int, int]]) -> Iterator[str]:
-    """Device code, or what may be, that is in none of a file's fat binaries.
+    """What is, or may be, GPU code outside a file's fat binaries.
 
-    And where the fat binaries are not those that the host code registers.
+    Also fat binaries that the host code does not register, and the reverse.
     """
     image = _image(data)
     rest = bytearray(data)
@@ -110,7 +110,7 @@ def _planted(rest: bytearray) -> Iterator[str]:
             yield f"{what} at {at:#x}, outside of every fat binary"
     for at in _each(rest, MAGIC[:4]):
         yield f"a fat binary with an unknown header at {at:#x}"
-    # Under whatever header: kind, version 1.1, size of the header.
+    # A piece of code after any header: kind, version 1.1, size of its header.
     for at in _each(rest, b"\0\1\1"):
         if at and rest[at - 1] in (PTX, ELF) and _plausible(rest, at - 1):
             yield f"a piece of device code at {at - 1:#x}, outside of every fat binary"
@@ -139,7 +139,7 @@ def _each(rest: bytearray, text: bytes) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class _Image:
-    """A library as it is loaded: the sections of its file, and where in it its pointers lead."""
+    """The sections of a library, and the targets of its pointers after it is loaded."""
 
     sections: list[tuple[str, int, int]]  # name, start, end
     pointed: Callable[[int], int | None]  # the offset to which the 8 bytes at an offset point
@@ -179,7 +179,7 @@ def _elf(data: bytes) -> _Image:
 
     def pointed(at: int) -> int | None:
         address = elf.address_of(loads, at)
-        # Where no relocation writes it, it is there already (packed relocations add to it).
+        # Without a relocation the value is in the file (packed relocations add the base to it).
         value = _word(data, at) if address is None else pointers.get(address, _word(data, at))
         return elf.offset_of(loads, value)
 

@@ -1,8 +1,8 @@
-"""What a member of a wheel is by how it begins: what hides code, or is code of another kind."""
+"""Recognizes members of a wheel with code that no check reads, such as archives and scripts."""
 
 from __future__ import annotations
 
-# Magic numbers as file(1) has them. Nothing of these kinds is in a wheel of ours.
+# Magic numbers as in file(1). Our wheels contain no file of these kinds.
 _MAGIC = {
     b"!<arch>\n": "a static archive",
     b"!<thin>\n": "a static archive",
@@ -34,9 +34,9 @@ _TAR = slice(257, 262)
 
 
 def code(name: str, head: bytes, mode: int) -> str | None:
-    """What a member is that holds code which no check reads; None for all else.
+    """The kind of a member with code that no check reads ("a gzip file"); None for others.
 
-    ``head`` is its first bytes, 300 or more of them if it has as many; ``mode`` its permissions.
+    ``head`` is its first bytes (300 or more, if it is that long); ``mode`` its permissions.
     """
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
@@ -53,5 +53,5 @@ def code(name: str, head: bytes, mode: int) -> str | None:
 
 
 def _object(head: bytes) -> bool:
-    """Whether COFF's header for x86-64 says few sections, and no optional header."""
+    """Whether a COFF header for x86-64 has few sections and no optional header."""
     return 0 < int.from_bytes(head[2:4], "little") < 256 and head[16:18] == b"\0\0"

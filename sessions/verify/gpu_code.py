@@ -1,4 +1,4 @@
-"""GPU code: what NVIDIA's cuobjdump and nvdisasm find in a library."""
+"""Reads the GPU code of a library with NVIDIA's cuobjdump and nvdisasm."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _INSTRUCTION = 16  # bytes, since Volta (compute capability 7.0)
 
 
 def read(data: bytes, folder: Path) -> DeviceCode | None:
-    """The device code of a library; None where it has none. ``folder`` takes what is unpacked.
+    """The GPU code of a library, unpacked into ``folder``; None if it has none.
 
-    Fat binaries are found by how they begin, whatever the section and the kind of file they
-    are in: cuobjdump for Linux reads no PE file.
+    Fat binaries are found by their first bytes in any section and kind of file, because
+    cuobjdump for Linux does not read PE files.
     """
     try:
         found = fatbin.places(data)
@@ -82,7 +82,7 @@ def _read(pieces: Sequence[bytes], folder: Path, hidden: tuple[str, ...]) -> Dev
 
 
 def _numbered(counts: Mapping[str, int], kind: int) -> Counter[tuple[int, int]]:
-    """{"sm_120a": 2} as a fat binary says it, which has no letters: {(2, 120): 2}."""
+    """{"sm_120a": 2} as in a fat binary, whose architectures have no letters: {(2, 120): 2}."""
     found = Counter[tuple[int, int]]()
     for arch, count in counts.items():
         found[kind, int(re.sub(r"\D", "", arch))] += count
@@ -90,7 +90,7 @@ def _numbered(counts: Mapping[str, int], kind: int) -> Counter[tuple[int, int]]:
 
 
 def _program(name: str, *words: str, cwd: Path | None = None) -> str:
-    """Run a tool of NVIDIA's packages in this very environment, and return its output."""
+    """Run a tool of NVIDIA's packages in this environment; return its output."""
     command = [str(installed(name)), *words]
     # Windows' programs need SystemRoot and a temporary folder.
     env = child_environment.system_environment(child_environment.environment())
@@ -102,7 +102,7 @@ def _program(name: str, *words: str, cwd: Path | None = None) -> str:
 
 
 def installed(name: str) -> Path:
-    """A program of the package ``nvidia-cuda-<name>`` as pip installed it. Raises Unreadable."""
+    """The program of the package ``nvidia-cuda-<name>`` that pip installed. Raises Unreadable."""
     wanted = f"{name}.exe" if sys.platform == "win32" else name
     try:
         files = importlib.metadata.files(f"nvidia-cuda-{name}") or []
@@ -115,16 +115,16 @@ def installed(name: str) -> Path:
 
 
 def listed(output: str, word: str) -> dict[str, int]:
-    """How many of each architecture: of cuobjdump's "ELF file    1: x.1.sm_120.cubin"."""
+    """Count by architecture the lines "ELF file    1: x.1.sm_120.cubin" of cuobjdump."""
     found = re.findall(rf"^{word} +\d+: .*\.((?:sm|compute)_\w+)\.\w+$", output, re.MULTILINE)
     counts = Counter(found)
-    if word == "PTX file":  # listed by the architecture it was meant for, not its own
+    if word == "PTX file":  # listed as sm_120, although it is compute_120
         counts = Counter({arch.replace("sm_", "compute_"): n for arch, n in counts.items()})
     return dict(sorted(counts.items()))
 
 
 def _code(cubin: Path) -> list[tuple[str, bytes]]:
-    """The mangled name and the machine code of every kernel of a cubin."""
+    """The mangled name and the machine code of every kernel in a cubin."""
     # Its bytes: on Windows LIEF opens no path with letters beyond ASCII.
     binary = lief.ELF.parse(cubin.read_bytes())
     if binary is None:
@@ -137,10 +137,10 @@ def _code(cubin: Path) -> list[tuple[str, bytes]]:
 
 
 def family(kernel: str) -> str:
-    """The function, or outermost namespace, that a kernel is of: every instance of a template.
+    """The function or outermost namespace of a kernel, the same for each template instance.
 
     ``_Z9mul_mat_qIL9ggml_type10E…`` is mul_mat_q; ``_ZN3cub…`` is cub. A name that is not
-    mangled is its own.
+    mangled is returned unchanged.
     """
     rest = re.sub(r"^_Z(?:N[KVr]*)?", "", kernel)
     while rest != kernel and (length := re.match(r"L?(\d+)", rest)):
@@ -156,8 +156,8 @@ def tensor_instructions(
 ) -> Counter[str]:
     """Count tensor-core instructions by mnemonic.
 
-    An instruction has 16 bytes, its opcode in the low 12 bits. One instruction of each opcode
-    is disassembled; of the opcodes that are tensor cores', one of each variant (all bits but
+    An instruction has 16 bytes, with its opcode in the low 12 bits. One instruction per opcode
+    is disassembled, and then, for the opcodes of tensor cores, one per variant (all bits except
     registers, predicate and scheduling).
     """
     opcodes: dict[int, bytes] = {}
@@ -206,9 +206,9 @@ def _disassembler(arch: str, folder: Path) -> Callable[[bytes], list[str]]:
 
 
 def mnemonics(output: str, count: int) -> list[str]:
-    """The mnemonics of nvdisasm's listing, without predicate and operands.
+    """The mnemonics in nvdisasm's listing, without predicates and operands.
 
-    Raises Unreadable if there are not ``count`` of them.
+    Raises Unreadable if their number is not ``count``.
     """
     found = re.findall(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][\w.]*)", output, re.MULTILINE)
     if len(found) != count:

@@ -1,8 +1,9 @@
-"""The facts of one library, read in a process of its own: see limited.py."""
+"""Reads the facts of one ELF or PE library. It runs in a process with limits (``limited``)."""
 
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -17,37 +18,57 @@ from sessions.verify import (
     elf,
     file_kinds,
     gpu_code,
+    model,
     pe,
     source_paths,
     symbols,
     wheel_rules,
 )
-from sessions.verify.model import DeviceCode, Library
+from sessions.verify.model import Library
 
 _VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d{1,9}(?:\.\d{1,9})+)|(GLIBC_.*)")
-FAULTS = 100  # of one library that are kept
+FAULTS = 100  # faults of one library that are kept
 Part = tuple[int, int]  # start and end of a part of a file
+Code = tuple[int, int, int]  # machine code: its address, its start and end in the file
 
 
 def read(file: Path | str, member: str, folder: Path | str) -> Library:
-    """The facts of a file that is or should be a library; ``folder`` takes what is unpacked."""
+    """The facts of a file that is or should be a library. GPU code is unpacked into ``folder``."""
     lief.logging.disable()
     data = Path(file).read_bytes()
+    found = dataclasses.replace(
+        model.unread(member, hashlib.sha256(data).hexdigest(), len(data), None),
+        build_paths=source_paths.find(data),
+    )
     if kind := file_kinds.code(member, data[:512], 0o111):
-        return _library(data, member, None, format="", error=f"{kind}, not a library")
+        return dataclasses.replace(found, error=f"{kind}, not a library")
     device = gpu_code.read(data, Path(folder))
-    binary = lief.parse(data)  # on Windows LIEF opens no path with letters beyond ASCII
+    found = dataclasses.replace(found, device=device)
+    binary = lief.parse(data)  # LIEF on Windows opens no path with letters beyond ASCII
     if isinstance(binary, lief.ELF.Binary):
-        return _elf(binary, data, member, device)
-    if isinstance(binary, lief.PE.Binary):
-        return _pe(binary, data, member, device)
-    if data[:4] == b"\x7fELF":
-        faults = next(elf.faults(data), "its headers cannot be read")
-        return _library(data, member, device, format="", error=f"not an ELF file: {faults}")
-    return _library(data, member, device, format="", error="neither an ELF nor a PE file")
+        found, code = _elf(binary, data, found)
+    elif isinstance(binary, lief.PE.Binary):
+        found, code = _pe(binary, data, found)
+    else:
+        error = "neither an ELF nor a PE file"
+        if data[:4] == b"\x7fELF":
+            error = f"not an ELF file: {next(elf.faults(data), 'its headers cannot be read')}"
+        return dataclasses.replace(found, error=error)
+    pieces = ((address, data[start:end]) for address, start, end in code)
+    instructions, features, first = cpu_code.scan(pieces if found.machine == "x86_64" else ())
+    return dataclasses.replace(
+        found,
+        exports=_sorted(name for name in symbols.exports(binary) if not name.startswith("_")),
+        instructions=instructions,
+        cpu_features=features,
+        first_use=first,
+        guarded=wheel_rules.guarded(data, features, instructions),
+        error=found.error or (device.error if device else None),
+        runtime=_runtime(binary),
+    )
 
 
-def _elf(binary: lief.ELF.Binary, data: bytes, member: str, device: DeviceCode | None) -> Library:
+def _elf(binary: lief.ELF.Binary, data: bytes, found: Library) -> tuple[Library, list[Code]]:
     stack = binary.get(lief.ELF.Segment.TYPE.GNU_STACK)
     code = _union(
         (s.offset, s.offset + s.size) for s in elf.sections(data) if s.executed and s.size
@@ -59,32 +80,26 @@ def _elf(binary: lief.ELF.Binary, data: bytes, member: str, device: DeviceCode |
     ]
     dynamic = elf.dynamic(data)
     loads = elf.segments(data)
-    return _library(
-        data,
-        member,
-        device,
+    library = dataclasses.replace(
+        found,
         format="elf",
         machine=_machine(binary.header.machine_type),
         imports=_sorted(binary.libraries),
         soname=dynamic.soname,
         search_paths=_sorted((*dynamic.rpath, *dynamic.runpath)),
         inherited_paths=_sorted(dynamic.rpath if not dynamic.runpath else ()),
-        exports=_exports(binary),
         symbol_versions=newest(needs),
-        # Without that segment the system takes the stack to be executable.
+        # Without this segment the system makes the stack executable.
         executable_stack=stack is None or bool(stack.flags & lief.ELF.Segment.FLAGS.X),
-        code=[
-            (elf.address_of(loads, start) or 0, start, end)
-            for start, end in [*code, *_unmarked(data, loads, code)]
-        ],
-        faults=elf.faults(data),
+        faults=tuple(itertools.islice(elf.faults(data), FAULTS)),
         error=_cut_short(data, _parts(binary)) or _hidden(binary, loads, code),
-        runtime=_runtime(binary),
     )
+    parts = [*code, *_unmarked(data, loads, code)]
+    return library, [(elf.address_of(loads, start) or 0, start, end) for start, end in parts]
 
 
 def _parts(binary: lief.ELF.Binary) -> Iterator[tuple[int, int]]:
-    """Offset and size of all that an ELF file says it holds: segments, sections, their table."""
+    """Offset and size of everything that an ELF file's headers name."""
     header = binary.header
     yield header.section_header_offset, header.numberof_sections * header.section_header_size
     yield from ((s.file_offset, s.physical_size) for s in binary.segments)
@@ -93,7 +108,7 @@ def _parts(binary: lief.ELF.Binary) -> Iterator[tuple[int, int]]:
 
 
 def _union(parts: Iterable[Part]) -> list[Part]:
-    """The same parts in order, of which none has a byte of another: each is decoded once."""
+    """The same bytes in order, each in only one part, so that it is decoded once."""
     found: list[Part] = []
     at = 0
     for start, end in sorted(parts):
@@ -104,9 +119,9 @@ def _union(parts: Iterable[Part]) -> list[Part]:
 
 
 def _unmarked(data: bytes, loads: Sequence[elf.Segment], code: Sequence[Part]) -> Iterator[Part]:
-    """What the system would execute outside of every section that is marked as code.
+    """What the system would execute outside every section that is marked as code.
 
-    Not of a segment with the file's headers: there, older linkers put read-only data too
+    Not in a segment with the file's headers: older linkers put read-only data there too
     (binutils 2.31 made -z separate-code the default).
     """
     executed = _union((s.offset, s.offset + s.filesz) for s in loads if s.executed and s.offset)
@@ -121,9 +136,9 @@ def _unmarked(data: bytes, loads: Sequence[elf.Segment], code: Sequence[Part]) -
 def _hidden(
     binary: lief.ELF.Binary, loads: Sequence[elf.Segment], code: Sequence[Part]
 ) -> str | None:
-    """Why not all of the machine code is known, where that is so."""
+    """Why not all machine code is known; None if it is."""
     if not loads:
-        return None  # of 32 bits, or with other faults that say so
+        return None  # a 32-bit file, or one whose other faults say so
     if not code and any(s.executed and s.filesz for s in loads):
         return "machine code, but no section that is marked as such"
     functions = [s for s in binary.dynamic_symbols if s.is_function and s.shndx and s.value]
@@ -141,11 +156,11 @@ def _within(parts: Sequence[Part], offset: int | None) -> bool:
 
 
 def _machine(value: object) -> str:
-    """LIEF's name of a machine; its number where LIEF has none."""
+    """LIEF's name of a machine, or its number if LIEF has no name for it."""
     return str(getattr(value, "name", f"machine {value}")).lower()
 
 
-def _pe(binary: lief.PE.Binary, data: bytes, member: str, device: DeviceCode | None) -> Library:
+def _pe(binary: lief.PE.Binary, data: bytes, found: Library) -> tuple[Library, list[Code]]:
     execute = lief.PE.Section.CHARACTERISTICS.MEM_EXECUTE
     places = {
         s.pointerto_raw_data: (
@@ -156,79 +171,22 @@ def _pe(binary: lief.PE.Binary, data: bytes, member: str, device: DeviceCode | N
         if s.has_characteristic(execute)
     }
     code = _union((start, end) for start, (_, end) in places.items())
-    return _library(
-        data,
-        member,
-        device,
+    parts = ((s.pointerto_raw_data, s.sizeof_raw_data) for s in binary.sections)
+    library = dataclasses.replace(
+        found,
         format="pe",
         machine=_machine(binary.header.machine).replace("amd64", "x86_64"),
         imports=_sorted(pe.imports(binary)),
-        exports=_exports(binary),
-        code=[(places[start][0] if start in places else 0, start, end) for start, end in code],
-        faults=pe.faults(binary, len(data)),
-        error=_cut_short(data, ((s.pointerto_raw_data, s.sizeof_raw_data) for s in binary.sections))
-        or ("no section with machine code" if not code else None),
-        runtime=_runtime(binary),
+        faults=tuple(itertools.islice(pe.faults(binary, len(data)), FAULTS)),
+        error=_cut_short(data, parts) or (None if code else "no section with machine code"),
     )
-
-
-def _library(
-    data: bytes,
-    member: str,
-    device: DeviceCode | None,
-    *,
-    format: str,
-    error: str | None,
-    machine: str = "",
-    imports: tuple[str, ...] = (),
-    soname: str = "",
-    search_paths: tuple[str, ...] = (),
-    inherited_paths: tuple[str, ...] = (),
-    exports: tuple[str, ...] = (),
-    symbol_versions: dict[str, str] | None = None,
-    executable_stack: bool = False,
-    code: Sequence[tuple[int, int, int]] = (),
-    faults: Iterable[str] = (),
-    runtime: dict[str, tuple[str, ...]] | None = None,
-) -> Library:
-    """``code`` is where there is machine code: its address, its start and end in the file."""
-    pieces = ((address, data[start:end]) for address, start, end in code)
-    instructions, features, first = cpu_code.scan(pieces if machine == "x86_64" else ())
-    return Library(
-        member=member,
-        sha256=hashlib.sha256(data).hexdigest(),
-        size=len(data),
-        format=format,
-        machine=machine,
-        imports=imports,
-        soname=soname,
-        search_paths=search_paths,
-        inherited_paths=inherited_paths,
-        exports=exports,
-        symbol_versions=symbol_versions or {},
-        executable_stack=executable_stack,
-        build_paths=source_paths.find(data),
-        instructions=instructions,
-        cpu_features=features,
-        first_use=first,
-        guarded=wheel_rules.guarded(data, features, instructions),
-        device=device,
-        faults=tuple(itertools.islice(faults, FAULTS)),
-        error=error or (device.error if device else None),
-        runtime=runtime or {},
-    )
+    return library, [(places[at][0] if at in places else 0, at, end) for at, end in code]
 
 
 def _runtime(binary: symbols.Binary) -> dict[str, tuple[str, ...]]:
-    known = wheel_rules.platform_libraries(
-        "linux" if isinstance(binary, lief.ELF.Binary) else "windows"
-    )
+    system = "linux" if isinstance(binary, lief.ELF.Binary) else "windows"
+    known = wheel_rules.platform_libraries(system)
     return {n: names for n, names in symbols.functions(binary).items() if known.runtime(n)}
-
-
-def _exports(binary: symbols.Binary) -> tuple[str, ...]:
-    """The C functions that it has for others, less those of compilers and systems ("_init")."""
-    return _sorted(name for name in symbols.exports(binary) if not name.startswith("_"))
 
 
 def _sorted(names: Iterable[object]) -> tuple[str, ...]:
@@ -243,7 +201,7 @@ def _cut_short(data: bytes, parts: Iterable[tuple[int, int]]) -> str | None:
 def newest(versions: Iterable[str]) -> dict[str, str]:
     """The newest of each kind of symbol version: GLIBC_2.34 -> {"GLIBC": "2.34"}.
 
-    Of glibc's without a number each counts: GLIBC_PRIVATE -> {"GLIBC_PRIVATE": "0"}.
+    Each glibc version without a number is kept: GLIBC_PRIVATE -> {"GLIBC_PRIVATE": "0"}.
     """
     found: dict[str, str] = {}
     for version in versions:

@@ -1,6 +1,6 @@
-"""Work on what may be hostile: each task in a process of its own, its memory and time limited.
+"""Runs functions on untrusted data, each in a separate process with limits of memory and time.
 
-``python -I -c BOOT JOB`` in that process, where JOB is a JSON file: limits, function, arguments.
+The process is ``python -I -c BOOT JOB``; the JSON file JOB has limits, function and arguments.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from sessions.shared import disk, programs, records
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER = 32 << 20  # bytes; the facts of the largest library of rtx50 have less than 1 MB
-MEMORY = 8 << 30  # bytes, of all tasks that run at a time
+MEMORY = 8 << 30  # bytes, of all tasks that run at the same time
 FILE = 2 << 30  # bytes; what a task may write into one file
-# A task of a busy machine waits for a processor. So its limit is one of processor time, where the
-# system counts that, and this many times as long by the clock.
+# On a busy machine a task waits for a processor. So the limit is processor time, if the system
+# counts it, and this many times as much elapsed time.
 PATIENCE = 5
-_POLL = 0.02  # seconds between two looks at the processes
-_WEIGH = 0.25  # seconds between two looks at their memory
-# Isolated: neither the current folder nor PYTHONPATH decides what is imported.
+_POLL = 0.02  # seconds between two polls of the processes
+_WEIGH = 0.25  # seconds between two measurements of their memory
+# Isolated: modules come neither from the current folder nor from PYTHONPATH.
 _BOOT = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {__name__} as m; m.main()"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one task: bytes of memory and seconds, each of its process and all that it starts.
+    """The limits of one task and the processes it starts: bytes of memory, and seconds.
 
-    Seconds of processor time of each process; and ``PATIENCE`` times as many by the clock.
+    The seconds are processor time per process; ``PATIENCE`` times as many may elapse.
     """
 
     memory: int = 2 << 30
@@ -50,10 +50,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Task(Generic[T]):
-    """A function, as "module:name", that returns ``kind``, and its arguments.
+    """A function ("module:name") that returns ``kind``, and its arguments.
 
-    ``kind`` and the arguments are of what ``records.to_json`` and JSON can carry: text, numbers,
-    lists, dataclasses of them. Bytes are passed as files.
+    ``kind`` and the arguments must be types that ``records.to_json`` can write: text, numbers,
+    lists and dataclasses of them. Bytes are passed as files.
     """
 
     function: str
@@ -64,13 +64,13 @@ class Task(Generic[T]):
 
 @dataclass(frozen=True)
 class Ended:
-    """A task that gave no answer. ``why`` is a clause: "it needed more than 2048 MiB of memory"."""
+    """A task without a result. ``why`` is a clause: "it needed more than 2048 MiB of memory"."""
 
     why: str
 
 
 def call(task: Task[T], *, scratch: Path, env: Mapping[str, str]) -> T | Ended:
-    """Run one task to its end. Raises OSError where this machine's disk was full, and the like."""
+    """Run one task. Raises OSError for problems of this machine, such as a full disk."""
     ((_, result),) = call_all([task], scratch=scratch, env=env, jobs=1, seconds=float("inf"))
     return result
 
@@ -84,12 +84,12 @@ def call_all(
     seconds: float,
     memory: int = MEMORY,
 ) -> Iterator[tuple[int, T | Ended]]:
-    """Run tasks, ``jobs`` at a time in their order; yield (index, result) as each ends.
+    """Run tasks in their order, at most ``jobs`` at a time; yield (index, result) as each ends.
 
-    Fewer where their limits of memory come to more than ``memory`` bytes, or than are free.
-    ``scratch`` takes what they are told and answer. After ``seconds`` those that run are ended
-    and the rest are not begun. Whatever ends this process or this loop ends them too, at once.
-    Raises OSError where this machine's disk was full, and the like.
+    Fewer run if their memory limits add up to more than ``memory`` bytes or the free memory.
+    Their job and answer files are in ``scratch``. After ``seconds`` running tasks are ended, and
+    the others do not start. When this process or this loop ends, all tasks end immediately.
+    Raises OSError for problems of this machine, such as a full disk.
     """
     waiting, running = list(enumerate(tasks)), dict[int, _Running]()
     start = time.monotonic()
@@ -133,25 +133,16 @@ class _Running:
         self.task = task
         self.answer, self.output = base.with_suffix(".answer"), base.with_suffix(".out")
         job = base.with_suffix(".job")
-        job.write_text(
-            json.dumps(
-                {
-                    "function": task.function,
-                    "args": task.args,
-                    "memory": task.limits.memory,
-                    "seconds": task.limits.seconds,
-                    "answer": str(self.answer),
-                }
-            ),
-            encoding="ascii",
-        )
+        limits = {"memory": task.limits.memory, "seconds": task.limits.seconds}
+        content = {"function": task.function, "args": task.args, "answer": str(self.answer)}
+        job.write_text(json.dumps({**content, **limits}), encoding="ascii")
         self.start = self.weighed = time.monotonic()
         with self.output.open("wb") as output:
             command = [sys.executable, "-I", "-X", "utf8", "-c", _BOOT, str(job)]
             self.child = programs.begin(command, env=env, cwd=base.parent, output=output)
 
     def look(self) -> Any:
-        """The result, or None while there is none."""
+        """The result, or None while the task runs."""
         limits, now = self.task.limits, time.monotonic()
         if self.child.poll() is not None:
             return self._result(self.child.returncode)
@@ -180,7 +171,7 @@ class _Running:
             return records.from_json(self.task.kind, found["value"])
         except (FileNotFoundError, ValueError, LookupError, TypeError):
             text = self.output.read_bytes()[-4000:].decode("utf-8", "replace")
-        # What C++ and Rust say when an allocation fails.
+        # What C++ and Rust print when an allocation fails.
         if "bad_alloc" in text or "memory allocation of" in text or "MemoryError" in text:
             return _room(limits)
         last = text.strip().splitlines()[-1:] or ["it said nothing"]
@@ -202,7 +193,7 @@ def _room(limits: Limits) -> Ended:
 
 
 def _memory(pid: int) -> int:
-    """Bytes that a process and all that it started have in memory."""
+    """Resident memory (bytes) of a process and all its descendants."""
     total = 0
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
@@ -216,16 +207,14 @@ def _memory(pid: int) -> int:
 
 
 def main() -> None:
-    """Run the task that the file in ``sys.argv[1]`` names; leave its answer."""
+    """Run the task in the file ``sys.argv[1]``; write its answer."""
     job = json.loads(Path(sys.argv[1]).read_text(encoding="ascii"))
     _limit(job["memory"], job["seconds"])
     threading.Thread(target=_watch, daemon=True).start()
-    found: dict[str, Any]
     try:
         module, name = job["function"].split(":")
         function = getattr(importlib.import_module(module), name)
-        found = {"value": records.to_json(function(*job["args"]))}
-        text = json.dumps(found)
+        text = json.dumps({"value": records.to_json(function(*job["args"]))})
     except MemoryError:
         text = '{"memory": true}'
     except OSError as error:
@@ -236,7 +225,7 @@ def main() -> None:
 
 
 def _limit(memory: int, seconds: float) -> None:
-    """Of this process and each that it starts. Windows has the parent's look at its memory."""
+    """Limit this process and those it starts. On Windows only the parent checks the memory."""
     if sys.platform == "win32":
         return
     import resource
@@ -249,7 +238,7 @@ def _limit(memory: int, seconds: float) -> None:
 
 
 def _watch() -> None:
-    """End when the parent has ended, however it did: the pipe that is stdin closes."""
+    """End this process when its parent has ended, which closes the pipe that is stdin."""
     with contextlib.suppress(OSError):
         os.read(0, 1)
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""Test what is inside a wheel: facts of the file first, then judgement. Nothing of it is run."""
+"""The session verify: reads the facts of a wheel and checks them, without running its code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RECORD = 4 << 20  # bytes; the record of an rtx50 wheel has less than 100 KB
 
 
 def main(ctx: Context) -> None:
-    """Judge the target's wheel, or the one that --wheel names; leave facts and verdict."""
+    """Check the target's wheel, or the one in --wheel; write facts.json and verify.json."""
     start = time.monotonic()
     path, record = _chosen(ctx)
     digest = records.file_sha256(path)
@@ -31,7 +31,7 @@ def main(ctx: Context) -> None:
     rules = checks_digest.verdict(ctx.spec, record)
     done = records.read(folder / "verify.json", "verify", VerifyReport)
     if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, rules):
-        console.done(f"verify: up to date, {_held(done.groups)} for {path.name}")
+        console.done(f"verify: up to date, {_summary(done.groups)} for {path.name}")
         return
     console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
     with (
@@ -74,11 +74,11 @@ def main(ctx: Context) -> None:
             evidence=f"all that was found is in {folder / 'facts.json'}",
             remedy="follow the fix that is shown under each failed check above",
         )
-    console.done(f"verify: {_held(groups)} for {path.name}, in {console.duration(seconds)}")
+    console.done(f"verify: {_summary(groups)} for {path.name}, in {console.duration(seconds)}")
 
 
 def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
-    """The wheel and the record of its build."""
+    """The wheel, and the record of its build if there is one. Raises Problem without a wheel."""
     if ctx.options.wheel is None:
         wheel = ctx.need("wheel", Wheel)
         return ctx.wheels / wheel.file, wheel
@@ -112,19 +112,19 @@ def _chosen(ctx: Context) -> tuple[Path, Wheel | None]:
 
 
 def _beside(path: Path) -> Wheel | None:
-    """The record beside a wheel, if it is this wheel's: an ordinary file of no unusual size."""
+    """The record beside a wheel, if it is an ordinary file of plausible size and for this wheel."""
     file = path.parent / "wheel.json"
     try:
         if not file.is_file() or file.stat().st_size > RECORD:
             return None
         record = records.read(file, "wheel", Wheel)
         return record if record and record.file == path.name else None
-    except RecursionError:  # JSON of many brackets
+    except RecursionError:  # JSON with many nested brackets
         return None
 
 
 def _logged(log: Path, tracebacks: Mapping[str, str]) -> Path | None:
-    """The log of what raised an error; None where nothing did, and then an older one goes."""
+    """Write the log of exceptions. Without one it deletes an older log and returns None."""
     if not tracebacks:
         log.unlink(missing_ok=True)
         return None
@@ -134,7 +134,7 @@ def _logged(log: Path, tracebacks: Mapping[str, str]) -> Path | None:
 
 
 def _left(done: int, total: int, start: float) -> float:
-    """Seconds, supposing that every byte takes the same time."""
+    """Estimated seconds left, if every byte takes the same time."""
     return (time.monotonic() - start) * (total - done) / max(done, 1)
 
 
@@ -150,7 +150,7 @@ def _preload() -> str:
     return records.text_sha256(text.encode())
 
 
-def _held(groups: tuple[CheckGroup, ...]) -> str:
+def _summary(groups: tuple[CheckGroup, ...]) -> str:
     statuses = [check.status for group in groups for check in group.checks]
     warned = f" (warnings: {statuses.count('warn')})" if "warn" in statuses else ""
     return f"{statuses.count('ok')} checks passed{warned}"

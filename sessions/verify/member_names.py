@@ -1,4 +1,4 @@
-"""Names of members: each must be the name of the same file on every system. Pure."""
+"""Checks the names of members: each must name the same file on every system. Pure."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-LONGEST = 240  # characters; Windows has 260 for the whole path, unless it is told otherwise
-PART = 255  # bytes of a file's or folder's name, on Linux and macOS
+LONGEST = 240  # characters; Windows allows 260 for the whole path by default
+PART = 255  # bytes of the name of a file or folder, on Linux and macOS
 # Source: learn.microsoft.com, "Naming Files, Paths, and Namespaces".
 _DEVICES = {
     "con", "prn", "aux", "nul", "conin$", "conout$",
@@ -18,13 +18,13 @@ _FORBIDDEN = re.compile(r'[<>:"|?*\\]')
 
 
 def shown(name: str) -> str:
-    """A name for a message: cut where it is long, quoted where it would change the terminal."""
+    """A name for a message: cut if it is long, quoted if it has unprintable characters."""
     text = name if len(name) <= LONGEST else f"{name[:LONGEST]}…"
     return text if text.isprintable() else repr(text)
 
 
 def problems(names: Sequence[str]) -> Iterator[str]:
-    """What is wrong with the names of all members; those of folders end with "/"."""
+    """The problems of the names of all members. Names of folders end with "/"."""
     for name, count in Counter(names).items():
         if count > 1:
             yield f"{shown(name)}: {count} members of that name"
@@ -50,7 +50,7 @@ def _why(name: str) -> str | None:
 
 
 def _portable(part: str) -> bool:
-    """Whether a name of a file or folder is its own on Linux, macOS and Windows."""
+    """Whether Linux, macOS and Windows use this name of a file or folder unchanged."""
     return (
         part.isprintable()
         and 0 < len(part.encode("utf-8", "surrogatepass")) <= PART
@@ -63,7 +63,7 @@ def _portable(part: str) -> bool:
 
 
 def _collisions(names: set[str]) -> Iterator[str]:
-    """Paths, folders on the way included, that some system takes for one."""
+    """Paths, including parent folders, that are the same path on some system."""
     spellings: dict[str, set[str]] = {}
     folders: set[str] = set()
     files: set[str] = set()

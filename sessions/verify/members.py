@@ -1,4 +1,4 @@
-"""Everything of a wheel but its libraries, as ``reader`` has it read in a process with limits."""
+"""Reads everything in a wheel but its libraries. It runs in a process with limits."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sessions.shared import disk, records
 from sessions.verify import metadata, sbom_reader, zip_archive
 from sessions.verify.model import Bill, WheelFacts
 
-TRACEBACK = 4000  # characters of it that are kept
+TRACEBACK = 4000  # characters that are kept
 INIT = f"{metadata.PACKAGE}/__init__.py"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Documents:
-    """The facts of a wheel without its libraries; of each library, the path of its copy."""
+    """The facts of a wheel without its libraries; the path of each library's copy."""
 
     facts: WheelFacts
     copies: dict[str, str]
@@ -30,8 +30,8 @@ class Documents:
 def read(file: str, scratch: str) -> Documents:
     """Read the wheel ``file``, copying its libraries into the folder ``scratch``.
 
-    What a reader raises becomes a problem of what it reads, and its traceback a fact.
-    Raises OSError where this machine's disk is full, and the like.
+    What a reader raises becomes a problem in the facts, with its traceback.
+    Raises OSError for problems of this machine, such as a full disk.
     """
     wheel = Path(file)
     tracebacks: dict[str, str] = {}
@@ -51,7 +51,7 @@ def read(file: str, scratch: str) -> Documents:
         lambda why: zip_archive.Contents({}, {}, {}, {}, (), (why,)),
     )
     texts, members = contents.texts, contents.members
-    paper = reading(
+    documents = reading(
         "METADATA and WHEEL",
         lambda: metadata.read(wheel.name, texts, members),
         lambda why: metadata.Metadata(
@@ -78,7 +78,9 @@ def read(file: str, scratch: str) -> Documents:
     preload = texts.get(f"{metadata.PACKAGE}/{DLLS}")
     expected = [name for name in HOOKS if name in loader]
     calls = called(_text(texts.get(INIT, b"")))
+    headers = {name: value for name, value in vars(documents).items() if name != "problems"}
     facts = WheelFacts(
+        **headers,
         file=wheel.name,
         sha256=records.file_sha256(wheel),
         size=wheel.stat().st_size,
@@ -86,17 +88,7 @@ def read(file: str, scratch: str) -> Documents:
         times=contents.times,
         archive_problems=contents.problems,
         record_problems=record,
-        name=paper.name,
-        version=paper.version,
-        tags=paper.tags,
-        metadata_name=paper.metadata_name,
-        metadata_version=paper.metadata_version,
-        requires_python=paper.requires_python,
-        requires=paper.requires,
-        wheel_tags=paper.wheel_tags,
-        purelib=paper.purelib,
-        generator=paper.generator,
-        metadata_problems=paper.problems,
+        metadata_problems=documents.problems,
         package_files=package_files(contents),
         bindings=bindings,
         unparsed=unparsed,
@@ -113,9 +105,9 @@ def read(file: str, scratch: str) -> Documents:
 
 
 def package_files(contents: zip_archive.Contents) -> dict[str, str]:
-    """The SHA-256 of each file of the package that is not a library, whatever its line ends are.
+    """The SHA-256 of each file of the package that is not a library, with Unix line ends.
 
-    Of ``__init__.py`` without the lines of ours at its beginning; "" of a file that is damaged.
+    That of ``__init__.py`` is without our lines at its beginning; that of a damaged file is "".
     """
     found: dict[str, str] = {}
     for member in contents.members:
@@ -129,7 +121,7 @@ def package_files(contents: zip_archive.Contents) -> dict[str, str]:
 
 
 def _plain(init: bytes) -> bytes:
-    """The text of ``__init__.py`` as upstream has it."""
+    """The text of ``__init__.py`` without our lines."""
     text = init.replace(b"\r\n", b"\n")
     for hook in HOOKS.values():
         text = text.removeprefix(hook.encode())

@@ -1,7 +1,7 @@
-"""What a wheel says of itself: file name, METADATA, WHEEL and RECORD, and what its Python loads.
+"""Reads a wheel's file name, METADATA, WHEEL and RECORD, and which libraries its Python loads.
 
-Nothing of it is trusted: these functions run in a process with limits, and what they raise becomes
-a finding (``documents``).
+The contents are not trusted: these functions run in a process with limits, and an exception
+becomes a problem in the facts (``members``).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from sessions.verify.model import Binding
 _Value = TypeVar("_Value", bound=ast.expr)
 
 PACKAGE = "llama_cpp"
-_DECORATOR = "ctypes_function_for_shared_library"  # which makes one: _ctypes_extensions.py
-MODULE = 512 << 10  # bytes; upstream's largest module has 190 KB
-PYTHON = 2 << 20  # bytes of modules in all; upstream's have 700 KB
-NODES = 200_000  # of a module's syntax tree; upstream's largest has less than 25 000
+_DECORATOR = "ctypes_function_for_shared_library"  # returns a decorator: _ctypes_extensions.py
+MODULE = 512 << 10  # bytes of one module; upstream's largest has 190 KB
+PYTHON = 2 << 20  # bytes of all modules; upstream's have 700 KB
+NODES = 200_000  # nodes of a module's syntax tree; upstream's largest has less than 25 000
 REQUIRES = 500  # requirements that are read; upstream's releases have 30
 LONG = 1000  # characters of a requirement or a version
 MOST = 200  # problems of RECORD that are listed
@@ -40,7 +40,7 @@ _UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")  # binary distribution form
 
 @dataclass(frozen=True)
 class Metadata:
-    """The file name taken apart, and the headers of METADATA and WHEEL."""
+    """The parts of the file name, and the headers of METADATA and WHEEL."""
 
     name: str
     version: str
@@ -56,9 +56,9 @@ class Metadata:
 
 
 def read(file: str, texts: Mapping[str, bytes], members: Iterable[str] = ()) -> Metadata:
-    """Everything a wheel's file name and its ``.dist-info`` say.
+    """The contents of a wheel's file name and its ``.dist-info``.
 
-    ``texts`` are the texts that were kept, ``members`` the names of all members.
+    ``texts`` are the small members, ``members`` the names of all members.
     """
     problems = []
     name, version, build, tags = "", "", "", frozenset[str]()
@@ -83,16 +83,16 @@ def read(file: str, texts: Mapping[str, bytes], members: Iterable[str] = ()) -> 
         if f"{folder}/{part}" not in texts:
             large = f"{folder}/{part}" in members
             problems.append(f"{part} cannot be read, or is too large" if large else f"no {part}")
-    raw = _bounded(_metadata(texts.get(f"{folder}/METADATA"), problems), problems)
+    fields, requires = _bounded(_metadata(texts.get(f"{folder}/METADATA"), problems), problems)
     wheel = _wheel(texts.get(f"{folder}/WHEEL"), build, problems)
     return Metadata(
         name=name,
         version=version,
         tags=tuple(sorted(tags)),
-        metadata_name=raw.get("name", ""),
-        metadata_version=raw.get("version", ""),
-        requires_python=raw.get("requires_python", ""),
-        requires=tuple(raw.get("requires_dist", [])),
+        metadata_name=fields["name"],
+        metadata_version=fields["version"],
+        requires_python=fields["requires_python"],
+        requires=tuple(requires),
         wheel_tags=tuple(sorted(wheel.get("tag", []))),
         purelib=wheel.get("root-is-purelib", ["?"])[0].lower() != "false",
         generator=wheel.get("generator", [""])[0],
@@ -112,7 +112,7 @@ def _metadata(data: bytes | None, problems: list[str]) -> core_metadata.RawMetad
     if data is None:
         return {}
     headers = _headers("METADATA", data, problems)
-    # By these the body would be taken apart, as that of a letter with attachments.
+    # With these headers, readers split the body into parts, as in an e-mail with attachments.
     if any(key.lower().startswith(("content-", "mime-")) for key in headers):
         problems.append("METADATA: headers of a letter, by which readers take its text apart")
         return {}
@@ -127,23 +127,20 @@ def _metadata(data: bytes | None, problems: list[str]) -> core_metadata.RawMetad
     return raw
 
 
-def _bounded(raw: core_metadata.RawMetadata, problems: list[str]) -> core_metadata.RawMetadata:
-    """The fields without what is too long or too much to be judged in a short time."""
-    requires = [text for text in raw.get("requires_dist", []) if len(text) <= LONG][:REQUIRES]
-    if len(requires) != len(raw.get("requires_dist", [])):
+def _bounded(
+    raw: core_metadata.RawMetadata, problems: list[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Name, version and requires_python, and the requirements, cut to what can be checked fast."""
+    every = raw.get("requires_dist", [])
+    requires = [text for text in every if len(text) <= LONG][:REQUIRES]
+    if len(requires) != len(every):
         problems.append(
             f"METADATA: more than {REQUIRES} requirements, or one of thousands of signs"
         )
-    fields = {"name": "", "version": "", "requires_python": "", **raw}
-    for key in ("name", "version", "requires_python"):
-        if len(str(fields[key])) > LONG:
-            problems.append(f"METADATA: {key} has over {LONG} signs")
-    return {
-        "name": raw.get("name", "")[:LONG],
-        "version": raw.get("version", "")[:LONG],
-        "requires_python": raw.get("requires_python", "")[:LONG],
-        "requires_dist": requires,
-    }
+    fields = {key: str(raw.get(key, "")) for key in ("name", "version", "requires_python")}
+    long = [key for key, text in fields.items() if len(text) > LONG]
+    problems += [f"METADATA: {key} has over {LONG} signs" for key in long]
+    return {key: text[:LONG] for key, text in fields.items()}, requires
 
 
 def _wheel(data: bytes | None, build: str, problems: list[str]) -> dict[str, list[str]]:
@@ -181,7 +178,7 @@ def _wheel(data: bytes | None, build: str, problems: list[str]) -> dict[str, lis
 
 
 def _headers(file: str, data: bytes, problems: list[str]) -> email.message.Message:
-    """The headers of a text; its body is not looked into."""
+    """The headers of a text; its body is not parsed."""
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -196,9 +193,9 @@ def _headers(file: str, data: bytes, problems: list[str]) -> email.message.Messa
 def record_problems(
     texts: Mapping[str, bytes], members: Mapping[str, int], digests: Mapping[str, str]
 ) -> Iterator[str]:
-    """Where RECORD and the members differ; ``digests`` are their sha256 in hexadecimal.
+    """The first ``MOST`` differences between RECORD and the members.
 
-    No more than the first ``MOST`` differences are listed.
+    ``digests`` are the members' sha256 in hexadecimal.
     """
     path = next((m for m in members if re.fullmatch(r"[^/]+\.dist-info/RECORD", m)), None)
     if path is None:
@@ -247,7 +244,7 @@ def _record(
 
 def _hash_problem(code: str, sha256: str, text: bytes | None) -> str | None:
     algorithm, digest = code.partition("=")[0], sha256
-    if algorithm not in ("sha384", "sha512"):  # the specification allows what is longer
+    if algorithm not in ("sha384", "sha512"):  # the specification allows longer hashes
         algorithm = "sha256"
     elif text is None:
         return f"RECORD has its {algorithm}, which is checked for small texts only"
@@ -258,21 +255,21 @@ def _hash_problem(code: str, sha256: str, text: bytes | None) -> str | None:
 
 
 def unparsed(members: Iterable[str], texts: Mapping[str, bytes]) -> tuple[str, ...]:
-    """The modules of the package of which the bindings are not known.
+    """The modules of the package whose bindings are not known.
 
-    They cannot be read as Python, are too large or too deep, or look up functions in another way
-    than ``bindings`` reads. A module that only loads a library, as upstream's _ggml.py, is known.
+    They are not valid Python, are too large or too deep, or look up functions in a way that
+    ``bindings`` does not read. A module that only loads a library (upstream's _ggml.py) is known.
     """
     known = {member for member, module in _modules(texts).items() if module and module.known}
     return tuple(member for member in filter(_is_module, members) if member not in known)
 
 
 def bindings(texts: Mapping[str, bytes]) -> tuple[Binding, ...]:
-    """Which library each module of the package loads through ctypes, and what it looks up in it.
+    """The library that each module of the package loads with ctypes, and the functions it looks up.
 
-    As upstream writes it: ``load_shared_library("llama", path)``, the name given as it is or by
-    a constant of the module, and ``@ctypes_function("llama_decode", …)``. Forks load several
-    libraries in a module, each with a decorator of its own.
+    Upstream writes ``load_shared_library("llama", path)``, with the name as a literal or a constant
+    of the module, and ``@ctypes_function("llama_decode", …)``. Forks load several libraries in
+    one module, with a decorator for each.
     """
     modules = {member: module for member, module in _modules(texts).items() if module}
     reached = _reached({_name(member): module.imports for member, module in modules.items()})
@@ -285,15 +282,15 @@ def bindings(texts: Mapping[str, bytes]) -> tuple[Binding, ...]:
 
 @dataclass(frozen=True)
 class _Module:
-    functions: Mapping[str, tuple[str, ...]]  # of each library that it loads
+    functions: Mapping[str, tuple[str, ...]]  # that it looks up, by library
     imports: frozenset[str]
-    known: bool  # whether that is all: not where it makes a decorator and nothing is looked up
+    known: bool  # whether these are all: not if it makes a decorator and looks up nothing
 
 
 def _modules(texts: Mapping[str, bytes]) -> dict[str, _Module | None]:
-    """What is needed of each module; None of one that is not read. No more than one tree is kept.
+    """The facts of each module; None if it is not read. Only one syntax tree is kept at a time.
 
-    What is over ``PYTHON`` bytes in all is not read.
+    Modules after the first ``PYTHON`` bytes are not read.
     """
     found: dict[str, _Module | None] = {}
     left = PYTHON
@@ -315,7 +312,7 @@ def _module(member: str, text: bytes) -> _Module | None:
         return None
     constants = _constants(tree)
     calls = [node for node in nodes if isinstance(node, ast.Call)]
-    libraries = [library for call in calls for library in _loads(call, constants)]
+    libraries = [library for call in calls if (library := _loads(call, constants))]
     variables = _variables(nodes, constants)
     if libraries:
         variables.setdefault("ctypes_function", libraries[0])
@@ -327,7 +324,7 @@ def _module(member: str, text: bytes) -> _Module | None:
         for library in libraries
     }
     decorators = [call for call in calls if _called(call) == _DECORATOR]
-    known = all(any(_decorates(call, variables)) for call in decorators)
+    known = all(_decorates(call, variables) for call in decorators)
     imports = [
         _imports(node, member) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))
     ]
@@ -347,7 +344,7 @@ def _name(member: str) -> str:
 
 
 def _reached(imports: Mapping[str, frozenset[str]]) -> set[str]:
-    """The modules that importing the package leads to, later imports in functions included."""
+    """The modules that are imported with the package, including imports in functions."""
     found: set[str] = set()
     waiting = [PACKAGE]
     while waiting:
@@ -359,9 +356,9 @@ def _reached(imports: Mapping[str, frozenset[str]]) -> set[str]:
 
 
 def _assigned(nodes: Iterable[ast.AST], kind: type[_Value]) -> Iterator[tuple[str, _Value]]:
-    """Each variable to which a value of one kind is assigned, and the value, as the text has it.
+    """Each variable to which a value of this kind is assigned, and the value, by line number.
 
-    Not as a walk does: that comes to a block, such as a try, after all that follows the block.
+    ast.walk would return the contents of a block, such as a try, after the lines below the block.
     """
     found = [node for node in nodes if isinstance(node, (ast.Assign, ast.AnnAssign))]
     for node in sorted(found, key=lambda node: node.lineno):
@@ -376,43 +373,39 @@ def _constants(tree: ast.Module) -> dict[str, object]:
 
 
 def _variables(nodes: Iterable[ast.AST], constants: Mapping[str, object]) -> dict[str, str]:
-    """The library of each variable that holds one, or a decorator that looks up in one."""
+    """The library of each variable whose value is a library, or a decorator for one."""
     found: dict[str, str] = {}
     for name, call in _assigned(nodes, ast.Call):
-        for library in (*_loads(call, constants), *_decorates(call, found)):
+        if library := _loads(call, constants) or _decorates(call, found):
             found[name] = library
     return found
 
 
 def _argument(call: ast.Call, name: str) -> ast.expr | None:
-    """The first argument of a call, given by its place or by its name."""
+    """The first argument of a call, or the keyword argument with this name."""
     return next(iter([*call.args, *(k.value for k in call.keywords if k.arg == name)]), None)
 
 
-def _loads(call: ast.Call, constants: Mapping[str, object]) -> Iterator[str]:
-    """The library that a call loads, if it does."""
-    if _called(call) == "load_shared_library":
-        name = _argument(call, "lib_base_name")
-        value: object = name.value if isinstance(name, ast.Constant) else None
-        if isinstance(name, ast.Name):
-            value = constants.get(name.id)
-        if isinstance(value, str):
-            yield value
+def _loads(call: ast.Call, constants: Mapping[str, object]) -> str | None:
+    """The library that a call loads, if it loads one."""
+    if _called(call) != "load_shared_library":
+        return None
+    name = _argument(call, "lib_base_name")
+    value = constants.get(name.id) if isinstance(name, ast.Name) else getattr(name, "value", None)
+    return value if isinstance(value, str) else None
 
 
-def _decorates(call: ast.Call, variables: Mapping[str, str]) -> Iterator[str]:
-    """The library that the decorator which a call makes looks up in."""
-    if _called(call) == _DECORATOR:
-        library = _argument(call, "lib")
-        if isinstance(library, ast.Name) and library.id in variables:
-            yield variables[library.id]
+def _decorates(call: ast.Call, variables: Mapping[str, str]) -> str | None:
+    """The library in which the decorator looks up functions, if the call makes a decorator."""
+    library = _argument(call, "lib") if _called(call) == _DECORATOR else None
+    return variables.get(library.id) if isinstance(library, ast.Name) else None
 
 
 def _looks_up(function: ast.FunctionDef) -> Iterator[tuple[str, str]]:
-    """Each decorator of a function, and the C function that it may look up."""
+    """Each decorator of a function, and the C function that it looks up unconditionally."""
     for call in function.decorator_list:
         if isinstance(call, ast.Call):
-            # A fourth argument or a keyword says under which condition it is looked up.
+            # A fourth argument or one of these keywords is a condition for the look-up.
             if len(call.args) > 3 or any(k.arg in ("enabled", "required") for k in call.keywords):
                 continue
             name = _argument(call, "name")
@@ -426,7 +419,7 @@ def _called(call: ast.Call) -> str:
 
 
 def _imports(node: ast.Import | ast.ImportFrom, member: str) -> set[str]:
-    """Absolute names of everything that a statement of a module imports."""
+    """The absolute names that an import statement of a module imports."""
     if isinstance(node, ast.Import):
         return {alias.name for alias in node.names}
     package = member.split("/")[:-1]

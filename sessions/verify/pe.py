@@ -1,4 +1,4 @@
-"""PE files: what Windows's loader refuses, and what it loads or runs besides the file."""
+"""Reads PE files: imports, why Windows would refuse one, and what it loads or runs besides it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import lief
 
 _DLL, _EXECUTE, _WRITE = 0x2000, 0x20000000, 0x80000000
 _CLR = 14  # data directory of .NET
-# Elements of a manifest by which Windows loads other files than the import table names.
+# Elements of a manifest that make Windows load files which the import table does not name.
 _REDIRECTS = re.compile(r"<\s*(?:\w+:)?(dependentAssembly|file|loadFrom)\b", re.IGNORECASE)
 
 
 def imports(binary: lief.PE.Binary) -> Iterator[str]:
-    """The DLLs it needs, in lower case: imports, delayed ones, and those it forwards exports to."""
+    """The needed DLLs, in lower case: imports, delayed imports, targets of forwarded exports."""
     for needed in [*binary.imports, *binary.delay_imports]:
         yield str(needed.name).lower()
     exported = binary.get_export()
     for entry in exported.entries if exported else []:
         if entry.is_forwarded:
             library = str(entry.forward_information.library).lower()
-            # "NTDLL.RtlAllocateHeap": the loader adds .dll where there is no dot.
+            # "NTDLL.RtlAllocateHeap": the loader adds .dll to a name without a dot.
             yield library if "." in library else f"{library}.dll"
 
 
 def faults(binary: lief.PE.Binary, size: int) -> Iterator[str]:
-    """Why the loader would refuse a DLL of ``size`` bytes, or what it would do besides."""
+    """Why the loader would refuse a DLL of ``size`` bytes, or what else it would load or run."""
     header, optional = binary.header, binary.optional_header
     if int(optional.magic) != 0x20B:
         yield f"its optional header has the magic {int(optional.magic):#x}, not that of 64-bit"
@@ -41,7 +41,7 @@ def faults(binary: lief.PE.Binary, size: int) -> Iterator[str]:
         yield f"its entry point {entry:#x} is not in code"
     directories = list(binary.data_directories)
     for directory in directories:
-        # The certificates' place is an offset in the file.
+        # For certificates the address is an offset in the file.
         certificates = directory.type == lief.PE.DataDirectory.TYPES.CERTIFICATE_TABLE
         end = directory.rva + directory.size
         if directory.size and end > (size if certificates else optional.sizeof_image):

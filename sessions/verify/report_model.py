@@ -1,4 +1,4 @@
-"""The checks of one wheel."""
+"""The record ``verify.json``: the results of the checks of one wheel."""
 
 from __future__ import annotations
 

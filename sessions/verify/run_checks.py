@@ -1,7 +1,6 @@
-"""Judgement of a wheel's facts against a target. Every check says all it finds.
+"""Runs all checks of a wheel's facts against a target. A check lists every problem it finds.
 
-A check that lacks the facts it needs fails: nothing passes by absence. One that raises fails too:
-whatever a file can hold, it ends in a finding.
+A check fails if the facts that it needs are missing, and if it raises an exception.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ from sessions.verify.check_input import Case
 
 
 def judge(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, ...]:
-    """Every check, in groups. A wheel is sound if none of them fails.
+    """The results of all checks, in groups.
 
-    ``bugs`` gets the traceback of each check that raised, by its name.
+    ``bugs`` gets the traceback of each check that raised an exception, by its id.
     """
-    if not case.facts.members:
-        # Nothing of it was read.
-        return (CheckGroup("The file", (_made(checks_file.archive, case, bugs),)),)
+    if not case.facts.members:  # the file could not be read
+        return (CheckGroup("The file", (_run(checks_file.archive, case, bugs),)),)
     file, device, host = checks_file, checks_gpu_code, checks_libraries
     groups = {
         "The file": (
@@ -37,12 +35,12 @@ def judge(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, .
         "Its build": (file.loader, file.freshness),
     }  # fmt: skip
     return tuple(
-        CheckGroup(name, tuple(_made(check, case, bugs) for check in checks))
+        CheckGroup(name, tuple(_run(check, case, bugs) for check in checks))
         for name, checks in groups.items()
     )
 
 
-def _made(check: Callable[[Case], Check], case: Case, bugs: dict[str, str] | None) -> Check:
+def _run(check: Callable[[Case], Check], case: Case, bugs: dict[str, str] | None) -> Check:
     try:
         return check(case)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The bills of materials in a wheel that are of our making, not trusted; pure."""
+"""Reads blackwheel's SBOMs in a wheel, whose contents are not trusted. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sessions.shared import records
 from sessions.verify.model import Bill, Material
 
 SIZE = 1 << 20  # bytes; ours have 20 KB
-DIGITS = 18  # of a number; readers differ in what they make of a longer one
+DIGITS = 18  # of a number; readers differ in how they read a longer one
 
 
 def read(texts: Mapping[str, bytes], members: Iterable[str] = ()) -> Iterator[Bill]:
-    """Each ``.dist-info/sboms/blackwheel.cdx.json``; those of other tools are theirs to judge."""
+    """Each ``.dist-info/sboms/blackwheel.cdx.json``. SBOMs of other tools are not checked."""
     for member in sorted({*texts, *members}):
         if re.fullmatch(rf"[^/]+\.dist-info/sboms/{re.escape(sbom.FILE)}", member):
             yield _bill(member, texts.get(member))
@@ -54,19 +54,19 @@ def _opened(member: str, digest: str, record: Any) -> Bill:
 
 
 def _material(item: dict[str, Any]) -> Material:
-    said = _properties(item)
+    properties = _properties(item)
     return Material(
         name=_text(item["name"]),
         version=_text(item.get("version", "")),
-        roles=tuple(said.get("blackwheel:role", [])),
-        file="".join(said.get("blackwheel:file", [])),
+        roles=tuple(properties.get("blackwheel:role", [])),
+        file="".join(properties.get("blackwheel:file", [])),
         sha256=_hash(item),
-        requirement="".join(said.get("blackwheel:requirement", [])),
+        requirement="".join(properties.get("blackwheel:requirement", [])),
     )
 
 
 def _hash(item: dict[str, Any]) -> str:
-    """The SHA-256 that an item names; "" where it names none. Raises ValueError for two."""
+    """The SHA-256 of an item, or "". Raises ValueError if there are two."""
     found = [_text(h["content"]) for h in _list(item, "hashes") if _text(h["alg"]) == "SHA-256"]
     if len(found) > 1:
         raise ValueError("two SHA-256 of one thing")

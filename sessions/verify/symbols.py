@@ -1,4 +1,4 @@
-"""Functions by which a library and those that it needs are joined: its exports, its needs."""
+"""The functions that a library exports, and those that it imports from each other library."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _C_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 def exports(binary: Binary) -> frozenset[str]:
-    """The C functions that a library has for others."""
+    """The C functions that a library exports."""
     if isinstance(binary, lief.ELF.Binary):
         names = [str(symbol.name) for symbol in binary.dynamic_symbols if symbol.exported]
     else:
@@ -26,10 +26,10 @@ def exports(binary: Binary) -> frozenset[str]:
 
 
 def functions(binary: Binary) -> dict[str, tuple[str, ...]]:
-    """The functions that a library takes from others: file name of the other -> their names.
+    """The functions that a library imports: file name of the other library -> their names.
 
-    Of an ELF file those whose symbol version names the library that they come from, as all of
-    NVIDIA's runtime do. The names of PE files are in lower case.
+    An ELF symbol counts if its version names the library, as all symbols of NVIDIA's runtime do.
+    File names of DLLs are in lower case.
     """
     found: dict[str, set[str]] = {}
     if isinstance(binary, lief.ELF.Binary):
@@ -53,7 +53,7 @@ def functions(binary: Binary) -> dict[str, tuple[str, ...]]:
 
 
 def needed(wheel: Path) -> tuple[str, dict[str, frozenset[str]]]:
-    """The CUDA major of a wheel, and package of NVIDIA's runtime -> functions taken from it."""
+    """The CUDA major version of a wheel, and NVIDIA package -> functions imported from it."""
     majors, found = set(), dict[str, set[str]]()
     for _, binary in _libraries(wheel):
         for library, names in functions(binary).items():
@@ -64,13 +64,13 @@ def needed(wheel: Path) -> tuple[str, dict[str, frozenset[str]]]:
 
 
 def exported(wheel: Path) -> frozenset[str]:
-    """The C functions that the runtime libraries of one of NVIDIA's packages export."""
+    """The C functions that the libraries in a wheel of NVIDIA export."""
     found = [exports(binary) for file, binary in _libraries(wheel) if _runtime(file)]
     return frozenset[str]().union(*found)
 
 
 def _runtime(file: str) -> list[tuple[str, str]]:
-    """(package, CUDA major) of a library of NVIDIA's runtime, on either system; else nothing."""
+    """[(package, CUDA major)] for a library of NVIDIA's runtime on any system, else []."""
     systems = [wheel_rules.platform_libraries(name) for name in ("linux", "windows")]
     return [pair for system in systems if (pair := system.runtime(file))]
 

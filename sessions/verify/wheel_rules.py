@@ -16,16 +16,16 @@ from sessions.shared import knowledge
 
 @dataclass(frozen=True)
 class PlatformLibraries:
-    """Which libraries a wheel may need that are not in it."""
+    """The libraries that a wheel may need and does not contain."""
 
     system: frozenset[str]
     prefixes: tuple[str, ...]
     driver: frozenset[str]
-    shared: frozenset[str]  # may be in the wheel, and one that is in the process will do too
+    shared: frozenset[str]  # may be in the wheel; one that is already loaded works too
     cuda: tuple[tuple[str, str], ...]  # (pattern with the CUDA major as group 1, package)
 
     def runtime(self, name: str) -> tuple[str, str] | None:
-        """(package, CUDA major) for a library of NVIDIA's runtime."""
+        """(package, CUDA major) for a library of NVIDIA's runtime, else None."""
         for pattern, package in self.cuda:
             if match := re.fullmatch(pattern, name):
                 return package, match[1]
@@ -34,27 +34,27 @@ class PlatformLibraries:
 
 @dataclass(frozen=True)
 class CpuRules:
-    """The CPU every wheel is for, and ggml's modules for others: name -> features it may use."""
+    """The CPU level of every wheel, and ggml's CPU modules: name -> features it may use."""
 
     level: str
     features: frozenset[str]
-    dispatch_export: str  # what such a module exports
-    prefix: str  # of its base name, before its own
-    baseline: str  # the one that every CPU can run
+    dispatch_export: str  # the function that every module exports
+    prefix: str  # of the base name of a module, before the module's name
+    baseline: str  # the module that every CPU can run
     variants: dict[str, frozenset[str]]
 
     def variant(self, stem: str) -> str | None:
-        """The name of a module by the base name of its file; None of any other library."""
+        """The name of a module for the base name of its file; None for any other library."""
         return stem.removeprefix(self.prefix) if stem.startswith(self.prefix) else None
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """What is known of a locked upstream release.
+    """The known facts of a locked upstream release.
 
-    ``files`` is the SHA-256 of each file of its package, whatever its line ends are; ``parts`` the
-    version of each component of others that is compiled in; ``requires`` what its METADATA
-    requires, each as ``packaging`` writes it.
+    ``files`` is the SHA-256 of each file of its package, with Unix line ends; ``parts`` the
+    version of each third-party component that is compiled in; ``requires`` the requirements in
+    its METADATA, as ``packaging`` writes them.
     """
 
     version: str
@@ -65,7 +65,7 @@ class Upstream:
 
 
 def upstream(version: str) -> Upstream | None:
-    """The release of that version ("0.3.16", or with a local part); None where it is not locked."""
+    """The locked release with this version ("0.3.16", or with a local part), else None."""
     try:
         wanted = Version(version.split("+")[0])
     except ValueError:  # InvalidVersion, and a number with more digits than Python converts
@@ -79,7 +79,7 @@ def upstream(version: str) -> Upstream | None:
 
 
 def platform_libraries(platform: str) -> PlatformLibraries:
-    """The rules for "linux" or "windows"; there, names are in lower case."""
+    """The rules for "linux" or "windows" (names in lower case)."""
     data = knowledge.load("wheels.toml")
     table: dict[str, Any] = data[platform]
     key = "dll" if platform == "windows" else "library"
@@ -113,9 +113,9 @@ def cpu() -> CpuRules:
 
 
 def guarded(data: bytes, features: Mapping[str, int], total: int) -> tuple[str, ...]:
-    """Those CPU features of a library's instructions that its runtime asks the CPU for first.
+    """The CPU features that a runtime in this library uses only if CPUID reports them.
 
-    ``features`` says how many of the ``total`` instructions need each.
+    ``features`` counts the library's instructions by the CPU feature they need, of ``total``.
     """
     held = {
         feature
@@ -129,15 +129,15 @@ def guarded(data: bytes, features: Mapping[str, int], total: int) -> tuple[str, 
 
 @functools.cache
 def libraries(platform: str) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Base names of a wheel's own libraries, and patterns of those of runtimes it may carry."""
+    """Base names of a wheel's own libraries, and patterns for runtimes that it may contain."""
     table: dict[str, Any] = knowledge.load("wheels.toml")["libraries"]
     return frozenset(table["own"]), tuple(table[platform])
 
 
 def manylinux(platform: str) -> dict[str, str] | None:
-    """The newest symbol versions (GLIBC …) that a manylinux tag allows; None for no such tag.
+    """The newest symbol versions (GLIBC …) that a manylinux tag allows; None for other tags.
 
-    A symbol version without a number has "0".
+    A symbol version without a number has the value "0".
     """
     table: dict[str, Any] = knowledge.load("wheels.toml")["manylinux"]
     match = re.fullmatch(r"(manylinux\d+)_x86_64|manylinux_2_(\d{1,3})_x86_64", platform)

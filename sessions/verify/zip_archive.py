@@ -1,4 +1,4 @@
-"""The zip file itself, read without trusting it. Nothing is written under a name it chooses."""
+"""Reads an untrusted zip file. Copies of its members get file names that it does not choose."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from sessions.shared import disk
 from sessions.verify import file_kinds, member_names, zip_framing
 from sessions.verify.zip_framing import Entry
 
-# Far above our wheels: they have less than 50 members, and unpack to 30 MB, less than four times
-# their size.
+# Limits far above our wheels, which have less than 50 members and unpack to 30 MB, less than four
+# times their size.
 MEMBERS = 2000
 UNPACKED = 2 << 30
 RATIO = 200
-SMALL = 64 << 20  # bytes; whatever unpacks to less may do so from any size
+SMALL = 64 << 20  # bytes; the ratio is not checked for files that unpack to less
 TEXT = 2 << 20  # bytes; a larger text is not kept
-TEXTS = 16 << 20  # bytes; when so much text is kept, further texts are not
+TEXTS = 16 << 20  # bytes of all texts that are kept
 LIBRARY = re.compile(r"\.(so(\.\d+)*|dll|pyd|dylib|exe)$")
 _CHUNK = 1 << 20
-_HEAD = 512  # bytes that ``is_library`` looks at
-_FOLDER = 0x10  # of the external attributes: a folder, as MS-DOS has it
+_HEAD = 512  # bytes that ``is_library`` needs
+_FOLDER = 0x10  # the bit of the external attributes for a folder of MS-DOS
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a zip file held: sizes and digests of members, small texts, copies of libraries."""
+    """The contents of a zip file: members' sizes and digests, small texts, copies of libraries."""
 
     members: dict[str, int]
     digests: dict[str, str]  # sha256
@@ -47,11 +47,11 @@ class _Broken(Exception):
 
 
 def read(path: Path, folder: Path) -> Contents:
-    """Read a zip file whole, copying its libraries into ``folder`` under names of ours.
+    """Read a zip file, and copy its libraries into ``folder`` under generated names.
 
-    Whatever is wrong becomes a line of ``problems``. A file that two readers may take for two
-    different ones, or that could be meant to do harm, is not read any further.
-    Raises OSError where this machine's disk is full, and the like.
+    Everything that is wrong becomes a line of ``problems``. The members are not read if two
+    readers may see different contents, or if the file could do harm.
+    Raises OSError for problems of this machine, such as a full disk.
     """
     try:
         entries, problems = zip_framing.read(path, MEMBERS)
@@ -99,7 +99,7 @@ def _nothing(*problems: str) -> Contents:
 
 
 def _suffix(name: str) -> str:
-    """A suffix for a copy's name, as readers go by it; no more than letters and digits."""
+    """The suffix for a copy's name, which readers use; only letters and digits."""
     match = re.search(r"\.[A-Za-z0-9]{1,3}$", name)
     return match[0] if match else ""
 
@@ -107,15 +107,15 @@ def _suffix(name: str) -> str:
 def _member(
     stream: BinaryIO, entry: Entry, copy: Path, room: int
 ) -> tuple[str, bytes | None, bool]:
-    """Digest of a member, its text if small, and whether it is a library (then it is copied).
+    """Digest of a member, its text if it is small, and whether it is a library (then it is copied).
 
-    ``room`` is how many bytes of text may still be kept.
+    ``room`` is the number of bytes of text that may still be kept.
     """
     digest, crc, size = hashlib.sha256(), 0, 0
     kept: list[bytes] = []
     library = small = False
     with contextlib.ExitStack() as stack:
-        write: Callable[[bytes], object] = len  # of a large text the digest is enough
+        write: Callable[[bytes], object] = len  # of a large text only the digest is kept
         for number, chunk in enumerate(_chunks(stream, entry)):
             if number == 0:
                 library = is_library(entry.name, chunk, entry.attributes >> 16)
@@ -136,9 +136,9 @@ def _member(
 
 
 def _chunks(stream: BinaryIO, entry: Entry) -> Iterator[bytes]:
-    """The member's data in pieces: at least one, and the first long enough to know its kind.
+    """The member's data in one or more pieces. The first is long enough to recognize its kind.
 
-    Compressed data may be such that the first megabyte of it unpacks to one byte.
+    The first megabyte of compressed data may unpack to a single byte.
     """
     pieces, head = _data(stream, entry), b""
     for piece in pieces:
@@ -192,14 +192,14 @@ def _raw(stream: BinaryIO, entry: Entry) -> Iterator[bytes]:
 
 
 def is_library(name: str, head: bytes, mode: int = 0) -> bool:
-    """Whether a member is code, be it hidden: by its name, or by how it begins."""
+    """Whether a member is code, also hidden code, by its name or its first bytes."""
     executable = head.startswith(b"\x7fELF") or (head.startswith(b"MZ") and b"\0" in head[:64])
     hidden = file_kinds.code(name, head, mode) is not None
     return executable or hidden or LIBRARY.search(name) is not None
 
 
 def _harmful(entries: Sequence[Entry], size: int) -> Iterator[str]:
-    """What speaks against reading the members at all."""
+    """Why the members must not be read."""
     if any(len(entry.name) > member_names.LONGEST for entry in entries):
         yield f"a name of more than {member_names.LONGEST} characters, too long for some systems"
     unpacked, limit = sum(e.size for e in entries), min(UNPACKED, max(SMALL, RATIO * size))
@@ -208,7 +208,7 @@ def _harmful(entries: Sequence[Entry], size: int) -> Iterator[str]:
 
 
 def _unsound(entries: Sequence[Entry]) -> Iterator[str]:
-    """What a wheel's member must not be, folders included."""
+    """Members that are not regular files or folders."""
     for entry in entries:
         kind = stat.S_IFMT(entry.attributes >> 16)
         if kind not in (0, stat.S_IFDIR if entry.folder else stat.S_IFREG):

@@ -1,10 +1,10 @@
-"""The bytes of a zip file around its members' data, read so that no two readers can differ.
+"""Reads the headers of a zip file, and refuses files that two readers could read differently.
 
 A zip file describes each member twice: before its data and in the central directory. Installers
-differ in which of the two they follow, and in what they do with bytes that neither describes. Here
-both must agree, and nothing may be between, before or after the members. Source: APPNOTE.TXT
-6.3.10, sections 4.3 and 4.4. What no wheel needs is refused: zip64, comments, several disks, and
-extra fields other than times and owners.
+differ in which description they use, and in how they treat bytes that neither describes. Here both
+must agree, and there must be no bytes between, before or after the members. Source: APPNOTE.TXT
+6.3.10, sections 4.3 and 4.4. Features that no wheel needs are refused: zip64, comments, several
+disks, and extra fields other than times and owners.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _END = struct.Struct("<4s4H2LH")
 ENCRYPTED, LEVEL, DESCRIPTOR, UTF8 = 0x1, 0x6, 0x8, 0x800  # general purpose bit flags
 STORED, DEFLATED = 0, 8
-# Times and owners (Info-ZIP's UT, Ux, ux and PKWARE's NTFS): what they say changes no content.
+# Times and owners (Info-ZIP's UT, Ux, ux and PKWARE's NTFS), which change no content.
 _HARMLESS = {0x5455, 0x5855, 0x7875, 0x000A}
-_NEWEST = 45  # ten times the version of the specification that a reader may have to know
+_NEWEST = 45  # ten times the newest version of the specification that a reader may need
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A member, or a folder ("name/"), as both of its headers describe it. Sizes in bytes."""
+    """A member, or a folder ("name/"), as both headers describe it. Sizes in bytes."""
 
     name: str
     method: int
@@ -40,12 +40,12 @@ class Entry:
     compressed: int
     size: int
     offset: int  # of its data in the file
-    attributes: int  # external: the upper 16 bits are the mode of Unix
-    time: str  # ISO 8601, as the file has it: without a zone
+    attributes: int  # external attributes; the upper 16 bits are the Unix mode
+    time: str  # ISO 8601, without a time zone as in the file
 
     @property
     def folder(self) -> bool:
-        """Whether it is a folder, by its name as for every reader."""
+        """Whether it is a folder: its name ends with "/"."""
         return self.name.endswith("/")
 
 
@@ -64,9 +64,9 @@ class _Header:
 
 
 def read(path: Path, most: int) -> tuple[tuple[Entry, ...], tuple[str, ...]]:
-    """The members in the order of the central directory, and all that is wrong with the framing.
+    """The members in the order of their data, and all problems of the headers.
 
-    With more than ``most`` members none is read. Raises OSError.
+    If there are more than ``most`` members, none is read. Raises OSError.
     """
     with path.open("rb") as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -138,7 +138,7 @@ def _without_end(stream: BinaryIO, size: int) -> str:
 
 
 def _directory(data: bytes, problems: list[str]) -> Iterator[tuple[_Header, int, int]]:
-    """Each entry of the central directory: header, offset of the local one, attributes."""
+    """Each entry of the central directory: header, offset of the local header, attributes."""
     at = 0
     while at < len(data):
         if len(data) - at < _CENTRAL.size or data[at : at + 4] != b"PK\x01\x02":
@@ -162,7 +162,7 @@ def _directory(data: bytes, problems: list[str]) -> Iterator[tuple[_Header, int,
 
 
 def _name(header: _Header, problems: list[str]) -> str:
-    """The member's name; complaints of what readers may take in different ways."""
+    """The member's name. Adds problems if readers may read the member differently."""
     shown = _shown(header.name)
     if header.flags & ENCRYPTED:
         problems.append(f"{shown}: encrypted")
@@ -182,7 +182,7 @@ def _name(header: _Header, problems: list[str]) -> str:
 def _local(
     stream: BinaryIO, where: int, central: _Header, name: str, problems: list[str]
 ) -> int | None:
-    """Where the data of a member begins; None where there is no local header."""
+    """The offset of a member's data; None without a local header."""
     shown = member_names.shown(name)
     stream.seek(where)
     raw = stream.read(_LOCAL.size)
@@ -215,14 +215,14 @@ def _harmless(extra: bytes) -> bool:
 
 
 def _descriptor(stream: BinaryIO, end: int, header: _Header, name: str, problems: list[str]) -> int:
-    """The length of what repeats checksum and sizes after the data, where a flag says so."""
+    """The length of the data descriptor (checksum and sizes) after the data, if a flag is set."""
     if not header.flags & DESCRIPTOR:
         return 0
     stream.seek(end)
     plain = struct.pack("<3L", header.crc, header.compressed, header.size)
     found = stream.read(16)
     for expected in (b"PK\x07\x08" + plain, plain):
-        # Of what is stored, a reader that goes from front to back cannot tell the end.
+        # A reader without the directory cannot find the end of stored data.
         if found.startswith(expected) and header.method == DEFLATED:
             return len(expected)
     problems.append(f"{member_names.shown(name)}: its sizes are neither before nor after its data")

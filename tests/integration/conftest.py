@@ -1,7 +1,7 @@
-"""The real chain on a miniature upstream: real nox, pip, cmake, ninja, gcc and auditwheel.
+"""The whole pipeline on a small upstream, with real nox, pip, cmake, ninja, gcc and auditwheel.
 
-Every test has a copy of the project of its own, in a folder with a space and a letter beyond
-ASCII. The venvs of nox and of the build tools, and the compiler cache, are made once a session.
+Every test has its own copy of the project, in a folder whose name has a space and a non-ASCII
+letter. The venvs of nox and of the build tools, and the compiler cache, exist once per session.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,9 @@ MINI = REPOSITORY / "tests" / "data" / "mini-upstream"
 ODD = "black wheel ñ"
 MODULES = ("libggml-cpu-haswell.so", "libggml-cpu-x64.so")
 LIBRARIES = ("libggml-base.so", *MODULES, "libggml.so", "libllama.so", "libmtmd.so")
-SOURCES = 15  # files of the miniature that a build compiles
+SOURCES = 15  # number of files that a build of the small upstream compiles
 
-# Of the caller's environment, only what reaching a package index may need.
+# The variables of the caller that are needed to reach a package index.
 _KEPT = ("HOME", "USER", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 _KEPT_PREFIXES = ("PIP_", "XDG_")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -42,30 +44,30 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
 
 @dataclass(frozen=True)
 class Ran:
-    """A run of nox that has ended; ``output`` is stdout and stderr as one text."""
+    """A run of nox that has ended; ``output`` is stdout and stderr."""
 
     code: int
     output: str
     seconds: float
 
     def well(self) -> Ran:
+        """It succeeded."""
         assert self.code == 0, self.output
         return self
 
     def badly(self, *words: str) -> Ran:
-        """Failed as a tool should: a message with a remedy, no traceback, no "bug of ours"."""
+        """It failed with a message that has a remedy and these words, not with a traceback."""
         assert self.code != 0, f"should have failed:\n{self.output}"
-        assert "Traceback" not in self.output, self.output
-        assert "A bug of blackwheel" not in self.output, self.output
-        assert "Fix: " in self.output, self.output
-        for word in words:
+        for word in ("Traceback", "A bug of blackwheel"):
+            assert word not in self.output, self.output
+        for word in ("Fix: ", *words):
             assert word in self.output, f"{word!r} is not in:\n{self.output}"
         return self
 
 
 @dataclass
 class Running:
-    """A run of nox that goes on; its output goes to a file, so that no pipe can block it."""
+    """A run of nox that has not ended. Its output goes to a file, because a pipe could block it."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -99,7 +101,7 @@ class Project:
         prefix: tuple[str, ...] = (),
         python: str = sys.executable,
     ) -> Running:
-        """``nox -s SESSION -- OPTIONS`` in a process group of its own."""
+        """Start ``nox -s SESSION -- OPTIONS`` in its own process group."""
         number = len(list(self.root.parent.glob("nox-*.log")))
         log = self.root.parent / f"nox-{number}.log"
         command = [*prefix, python, str(self.root / "noxfile.py"), "-s", session]
@@ -112,7 +114,7 @@ class Project:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # A shell without job control starts its children with Ctrl-C ignored.
+                # A shell without job control starts its children with SIGINT ignored.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
         return Running(process, log)
@@ -130,7 +132,7 @@ class Project:
         return dataclasses.replace(self, root=root)
 
     def checkout(self, name: str = "mini") -> Checkout:
-        """A user's own checkout of the miniature; a name of its own gives a target of its own."""
+        """A user's checkout of the small upstream. Another name gives another target."""
         path = self.root.parent / name
         shutil.copytree(MINI, path)
         return Checkout(path, self)
@@ -138,7 +140,7 @@ class Project:
 
 @dataclass(frozen=True)
 class Checkout:
-    """A user's source, and what the project makes of it."""
+    """A user's source, and the folders of its target."""
 
     path: Path
     project: Project
@@ -161,7 +163,7 @@ class Checkout:
 
     @property
     def wheel(self) -> Path:
-        """The one wheel of the target; everything else in the folder is its record."""
+        """The only wheel of the target. The folder also contains its record, and nothing else."""
         (wheel,) = self.wheels.glob("*.whl")
         assert sorted(p.name for p in self.wheels.iterdir()) == [wheel.name, "wheel.json"]
         with zipfile.ZipFile(wheel) as archive:
@@ -177,7 +179,7 @@ class Checkout:
         return record
 
     def compiled(self) -> list[str]:
-        """The source files that the last build compiled, from its log."""
+        """The source files that the last build compiled, according to its log."""
         log = (self.build / "wheel.log").read_text(encoding="utf-8")
         return re.findall(r"^\[\d+/\d+\] Building CX*X? object \S*/(\S+)\.o$", log, re.MULTILINE)
 
@@ -203,13 +205,13 @@ class Checkout:
 
 @dataclass(frozen=True)
 class SlowCompiler:
-    """A g++ and gcc that run the real ones, but stop for a while at llama-vocab.cpp if told to."""
+    """A g++ and gcc that run the real ones, and can pause at llama-vocab.cpp."""
 
     folder: Path
 
     @property
     def options(self) -> tuple[str, ...]:
-        # Without a compiler cache: a file that it has would never reach the compiler.
+        # Without a compiler cache, so that every file reaches the compiler.
         return ("--compiler", str(self.folder / "g++"), "--cache", "none", "--jobs", "2")
 
     def slow(self, seconds: int) -> None:
@@ -219,7 +221,7 @@ class SlowCompiler:
         (self.folder / "seconds").unlink()
 
     def wait_until_half_way(self, running: Running, tree: Path) -> psutil.Process:
-        """Return the compiler that stops, once some of the other files have been compiled."""
+        """Wait until some other files have been compiled; return the process that pauses."""
         pid = self.folder / "pid"
         for _ in range(600):
             if pid.exists() and pid.read_text().strip() and len(list(tree.rglob("*.o"))) > 4:
@@ -235,7 +237,7 @@ def sha256(data: bytes) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
-    """Digest and time of every file below a folder."""
+    """Relative path -> digest and time of every file below a folder."""
     return {
         str(path.relative_to(folder)): (sha256(path.read_bytes()), path.stat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
@@ -244,7 +246,7 @@ def snapshot(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Command lines of every living process that names the folder."""
+    """The command lines of all processes that contain the path of the folder."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         words = process.info["cmdline"] or []
@@ -254,13 +256,12 @@ def processes_of(folder: Path) -> list[str]:
 
 
 def kill_tree(pid: int) -> None:
-    """Kill -9 of everything at once: a process and all that it started, and those started.
+    """Kill a process and all its descendants with SIGKILL, and wait for the descendants.
 
-    Each stands still before its children are listed, as ninja would begin another one meanwhile;
-    and all but the first, whose end is its starter's to hear of, are gone in the end.
+    Each is suspended before its children are listed, because ninja would start another one.
     """
     family = [psutil.Process(pid)]
-    for process in family:  # which grows
+    for process in family:  # the loop appends to it
         with contextlib.suppress(psutil.NoSuchProcess):
             process.suspend()
             for _ in range(200):
@@ -281,7 +282,7 @@ def write_program(path: Path, text: str) -> None:
 
 
 def which(name: str, path: str) -> str:
-    """A program that these tests cannot do without."""
+    """The path of a program that these tests need."""
     found = shutil.which(name, path=path)
     if found is None:
         pytest.fail(f"the integration tests need {name}: install it and put it on PATH ({path})")
@@ -289,9 +290,9 @@ def which(name: str, path: str) -> str:
 
 
 def copy_project(root: Path, compiled: Path = REPOSITORY) -> None:
-    """What git has of the project, and no more: a fresh clone.
+    """Copy the files of the project that git tracks, as a fresh clone.
 
-    ``compiled`` is a clone that was run: Python need not compile its modules for each test.
+    ``compiled`` is a copy that has run: its bytecode is copied too, which saves time.
     """
     root.mkdir()
     for name in ("noxfile.py", "pyproject.toml", "targets.toml"):
@@ -307,7 +308,7 @@ def copy_project(root: Path, compiled: Path = REPOSITORY) -> None:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A clean environment: this Python, the system, a cache of the session's own."""
+    """A clean environment: this Python, the system's programs, a cache of the session."""
     env = {
         name: value
         for name, value in os.environ.items()
@@ -324,12 +325,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def built(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Checkout:
-    """The miniature, built once from nothing. Not to be changed by a test."""
+    """The small upstream, built once from nothing. Tests must not change it."""
     root = tmp_path_factory.mktemp("built") / ODD
     copy_project(root)
     checkout = Project(root, environment).checkout()
     before = snapshot(checkout.path)
-    # The venvs of nox and of the tools are made here: minutes, where the network is slow.
+    # This creates the venvs of nox and of the tools: minutes with a slow network.
     checkout.start().end(timeout=600).well()
     assert snapshot(checkout.path) == before, "the user's checkout was changed"
     return checkout
@@ -337,7 +338,7 @@ def built(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def project(built: Checkout, tmp_path: Path) -> Project:
-    """A fresh clone for one test, with the session's venv of nox."""
+    """A fresh copy for one test, with the session's venv of nox."""
     root = tmp_path / ODD
     copy_project(root, built.project.root)
     (root / ".nox").symlink_to(built.project.root / ".nox")
@@ -376,13 +377,13 @@ exec {real} "$@"
 
 @pytest.fixture
 def empty_cache(tmp_path: Path) -> Path:
-    """Of this test only: the session's may hold what is to be fetched here."""
+    """A cache for one test, because the session's cache may contain what the test downloads."""
     return tmp_path / "empty cäche"
 
 
 @pytest.fixture
 def tools_alone(project: Project, empty_cache: Path) -> Path:
-    """A cache that has the session's build tools, and nothing that was fetched for a target."""
+    """A cache with the session's build tools and nothing else."""
     session = Path(project.env["BLACKWHEEL_CACHE"])
     empty_cache.mkdir()
     for path in (session / "CACHEDIR.TAG", *session.glob("tools-*")):
@@ -390,15 +391,60 @@ def tools_alone(project: Project, empty_cache: Path) -> Path:
     return empty_cache
 
 
+Serve = Callable[..., Mapping[str, str]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts a package index with one file; returns the environment that points pip to it.
+
+    The index announces ``size`` bytes. If that is more than ``data`` it then closes the connection,
+    or with ``stalls`` keeps it open.
+    """
+    ended = threading.Event()
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(name: str, data: bytes, *, size: int = 0, stalls: bool = False) -> Mapping[str, str]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                file = self.path.endswith(name)
+                body = data if file else f'<a href="{name}">{name}</a>'.encode()
+                self.send_response(200)
+                kind = "application/octet-stream" if file else "text/html"
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str((file and size) or len(body)))
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(body)
+                    if file and stalls:
+                        ended.wait()
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Print nothing."""
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        pip = {"NO_INDEX": "1", "NO_CACHE_DIR": "1", "RETRIES": "0"}
+        pip["FIND_LINKS"] = f"http://127.0.0.1:{server.server_port}/"
+        direct = dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+        return direct | {f"PIP_{option}": value for option, value in pip.items()}
+
+    yield start
+    ended.set()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
 Mounted = Callable[..., tuple[str, ...]]
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Mounted:
-    """Words to put before a command, for which ``folder`` then is a disk of its own, and small.
+    """Makes a prefix for a command, with which ``folder`` is a small disk during the command.
 
-    The disk exists for that command only and goes with it; ``listing`` gets the names of the
-    files that were on it in the end.
+    ``listing`` gets the names of the files that are on the disk at the end.
     """
     script = tmp_path / "small-disk.sh"
     script.write_text(
@@ -419,7 +465,7 @@ exit $code
     tried = subprocess.run([*unshare, *words], check=False, capture_output=True, text=True)
     if tried.returncode:
         pytest.fail(
-            f"a full disk is played with a small tmpfs, which this machine refuses: "
+            f"a full disk is simulated with a small tmpfs, which this machine refuses: "
             f"{tried.stderr.strip()}. Run these tests as root, or in a container with "
             "--privileged, or allow user namespaces (sysctl user.max_user_namespaces=10000; "
             "Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0)"

@@ -41,12 +41,12 @@ def compare(source: Path, work: Path) -> bindings.Comparison:
     assert cxx, "g++ is needed: apt install g++"
     texts, headers = bindings.read(source)
     declared = bindings.declarations(texts)
-    text, about = bindings.assertions(declared, headers)
+    lines = bindings.assertions(declared, headers)
     path = work / "bindings.cpp"
-    path.write_text(text, encoding="utf-8")
+    path.write_text("".join(f"{line}\n" for line, _ in lines), encoding="utf-8")
     words = bindings.command(fakes.compiler(cxx=cxx), source, path)
     done = subprocess.run(words, capture_output=True, text=True, check=False)
-    found = bindings.compared(declared, text, about, done.stdout + done.stderr, done.returncode)
+    found = bindings.compared(declared, lines, done.stdout + done.stderr, done.returncode)
     assert found is not None, done.stderr
     return found
 

@@ -1,20 +1,13 @@
-"""What is stale goes, with the reason; what was not made here stays."""
+"""``clean`` deletes outputs whose inputs have changed, and keeps the files of others."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.integration.conftest import (
-    SOURCES,
-    Checkout,
-    Project,
-    SlowCompiler,
-    snapshot,
-    write_program,
-)
+from tests.integration.conftest import SOURCES, Checkout, SlowCompiler, snapshot, write_program
 
 
-def test_tree_of_other_inputs_is_listed_with_the_reason_and_removed(
+def test_a_tree_of_other_inputs_is_deleted_with_the_reason(
     mini: Checkout, slow_compiler: SlowCompiler
 ) -> None:
     mini.nox().well()
@@ -30,7 +23,7 @@ def test_tree_of_other_inputs_is_listed_with_the_reason_and_removed(
     assert len(mini.compiled()) == SOURCES
 
 
-def test_tree_of_the_same_inputs_stays(mini: Checkout) -> None:
+def test_a_tree_of_the_same_inputs_is_kept(mini: Checkout) -> None:
     mini.nox().well()
     tree = snapshot(mini.build / "tree")
     run = mini.project.nox("clean", *mini.options).well()
@@ -38,7 +31,7 @@ def test_tree_of_the_same_inputs_stays(mini: Checkout) -> None:
     assert snapshot(mini.build / "tree") == tree
 
 
-def test_probe_that_fails_deletes_nothing(mini: Checkout, tmp_path: Path) -> None:
+def test_nothing_is_deleted_if_the_probe_fails(mini: Checkout, tmp_path: Path) -> None:
     mini.nox().well()
     before = snapshot(mini.build / "tree")
     write_program(tmp_path / "no compiler" / "g++", "#!/bin/sh\nexit 1\n")
@@ -47,6 +40,7 @@ def test_probe_that_fails_deletes_nothing(mini: Checkout, tmp_path: Path) -> Non
 
 
 def test_clean_all(mini: Checkout, tmp_path: Path) -> None:
+    mini.project.nox("clean", "--all").well()  # in a fresh clone
     mini.nox().well()
     project, cache = mini.project, Path(mini.project.env["BLACKWHEEL_CACHE"])
     foreign = project.root / "build" / "not ours" / "work.txt"
@@ -77,19 +71,15 @@ def test_clean_all(mini: Checkout, tmp_path: Path) -> None:
     assert mini.record["cache"] == {"hits": SOURCES, "misses": 0}
 
 
-def test_clean_all_in_a_fresh_clone(project: Project) -> None:
-    project.nox("clean", "--all").well()
-
-
-def test_clean_wheels_deletes_the_wheels_that_a_record_names(mini: Checkout) -> None:
+def test_clean_wheels_deletes_only_wheels_with_a_record(mini: Checkout) -> None:
     mini.nox().well()
     (mini.wheels / "notes.txt").write_text("of the user")
     mini.project.nox("clean", *mini.options, "--wheels").well()
     assert [p.name for p in mini.wheels.iterdir()] == ["notes.txt"]
 
 
-def test_clean_of_another_target_leaves_a_link_alone(mini: Checkout, tmp_path: Path) -> None:
-    """A link in build/ to a folder with our mark is not followed."""
+def test_clean_of_another_target_does_not_follow_a_link(mini: Checkout, tmp_path: Path) -> None:
+    """The link in build/ leads to a marked folder."""
     mini.nox().well()
     elsewhere = tmp_path / "elsewhere"
     mini.build.rename(elsewhere)

@@ -1,4 +1,4 @@
-"""The command as people type it: exit codes, help, and a relative path, through nox and without."""
+"""The command line with and without nox: exit codes, help, relative paths, remedies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAYS = [["{root}/noxfile.py"], ["-m", "nox", "-f", "{root}/noxfile.py"]]
 
 
 def command(project: Project, way: list[str], *words: str, cwd: Path) -> tuple[int, str]:
-    """Run a command line from a folder as its shell would; exit code and output."""
+    """Run a command line in a folder as a shell does; exit code and output."""
     start = [sys.executable, *(word.format(root=project.root) for word in way)]
     done = subprocess.run(
         [*start, *words],
@@ -37,28 +37,26 @@ def command(project: Project, way: list[str], *words: str, cwd: Path) -> tuple[i
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["python", "nox"])
-def test_the_exit_code_says_what_kind_of_failure_it_was(
-    project: Project, way: list[str], tmp_path: Path
-) -> None:
-    stands = tmp_path / "where the user is"
-    stands.mkdir()
-    (stands / "bad.whl").touch()
+def test_exit_codes(project: Project, way: list[str], tmp_path: Path) -> None:
+    here = tmp_path / "folder of the user"
+    here.mkdir()
+    (here / "bad.whl").touch()
 
     def run(line: str) -> tuple[int, str]:
-        return command(project, way, *line.split(), cwd=stands)
+        return command(project, way, *line.split(), cwd=here)
 
-    # A relative path is from where the user is, not from the noxfile's folder.
+    # A relative path begins in the folder of the user, not in that of the noxfile.
     code, said = run("-s verify -- --target cpu --wheel bad.whl")
     assert code == errors.CHECK_FAILED
     assert "✗ archive: " in said
     assert run("-s verify -- --target cpu --wheel gone.whl")[0] == errors.USAGE
     assert run("-s wheel -- --targt cpu")[0] == errors.USAGE
     assert run("-s whell")[0] == errors.USAGE
-    code, said = run("-s smoke -- --target rtx50")  # these tests run where no GPU is
+    code, said = run("-s smoke -- --target rtx50")  # these tests run without a GPU
     assert code == errors.ENVIRONMENT
     assert "No NVIDIA driver answers here" in said
     assert "Fix: " in said
-    # What nox adds is on a line of its own, after the remedy.
+    # The message of nox is on its own line after the remedy.
     assert [line for line in said.splitlines() if "aborted" in line] == [said.splitlines()[-1]]
     code, said = run("-s smoke -- --help")
     assert (code, said.count("--model PATH")) == (0, 1)
@@ -66,7 +64,7 @@ def test_the_exit_code_says_what_kind_of_failure_it_was(
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["python", "nox"])
-def test_a_remedy_repeats_the_words_of_the_user_and_can_be_pasted(
+def test_a_remedy_begins_with_the_words_of_the_user_and_can_be_pasted(
     project: Project, way: list[str], tmp_path: Path
 ) -> None:
     code, said = command(project, way, "-s", "whell", cwd=tmp_path)
@@ -75,26 +73,15 @@ def test_a_remedy_repeats_the_words_of_the_user_and_can_be_pasted(
     start = [sys.executable, *(word.format(root=project.root) for word in way)]
     assert remedy == shlex.join([*start, "-l"])
     code, said = command(project, way, "--help", cwd=tmp_path)
-    if way[0] != "-m":  # nox answers that itself
-        assert (code, said.splitlines()[0]) == (
-            0,
-            f"usage: {shlex.join(start)} -s SESSION -- [options]",
-        )
-    done = subprocess.run(
-        remedy,
-        shell=True,
-        cwd=tmp_path,
-        env=project.env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "* wheel" in done.stdout
+    if way[0] != "-m":  # otherwise nox prints its own help
+        usage = f"usage: {shlex.join(start)} -s SESSION -- [options]"
+        assert (code, said.splitlines()[0]) == (0, usage)
+    listed = subprocess.check_output(remedy, shell=True, cwd=tmp_path, env=project.env, text=True)
+    assert "* wheel" in listed
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["python", "nox"])
-def test_a_bug_has_a_code_of_its_own(project: Project, way: list[str]) -> None:
+def test_a_bug_has_its_own_exit_code(project: Project, way: list[str]) -> None:
     main = project.root / "sessions" / "lock" / "main_lock.py"
     text = main.read_text(encoding="utf-8")
     planted = text.replace("    name, _, version =", '    {}["planted"]\n    name, _, version =')
@@ -109,16 +96,18 @@ def test_a_bug_has_a_code_of_its_own(project: Project, way: list[str]) -> None:
 @pytest.mark.parametrize(
     "line", ["-s wheel --target cpu", "-s smoke -- --report gone.json", "-s lock -- --dry-run"]
 )
-def test_what_is_refused_leaves_no_trace(project: Project, line: str) -> None:
-    before = snapshot(project.root)
+def test_a_refused_command_leaves_nothing(project: Project, line: str) -> None:
+    def files() -> dict[str, tuple[str, int]]:
+        return {n: d for n, d in snapshot(project.root).items() if "__pycache__" not in n}
+
+    before = files()
     code, said = command(project, WAYS[0], *line.split(), cwd=project.root)
     assert code == errors.USAGE
     assert "Running session" not in said
-    after = {n: d for n, d in snapshot(project.root).items() if "__pycache__" not in str(n)}
-    assert after == {n: d for n, d in before.items() if "__pycache__" not in str(n)}
+    assert files() == before
 
 
-def test_a_dry_run_of_publish_connects_to_nobody_and_a_real_one_does(project: Project) -> None:
+def test_a_dry_run_of_publish_does_not_connect_to_the_server(project: Project) -> None:
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

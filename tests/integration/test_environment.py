@@ -1,4 +1,4 @@
-"""What is set or is around where a run is started decides nothing of it."""
+"""Variables, modules, limits and users of the caller do not change a build."""
 
 from __future__ import annotations
 
@@ -13,21 +13,15 @@ import pytest
 
 from sessions.payload import pipconfig
 from sessions.shared import programs
-from tests.integration.conftest import (
-    ODD,
-    REPOSITORY,
-    Checkout,
-    Project,
-    copy_project,
-)
+from tests.integration.conftest import ODD, REPOSITORY, Checkout, Project, copy_project
 
-# As ROS, HPC modules and Conda have them for everybody, of other versions.
+# Modules that ROS, HPC modules and Conda provide in other versions.
 FOREIGN = ("packaging", "psutil", "rich", "tomli", "nox", "pip", "build", "filelock", "lief")
 NOBODY = 65534
 
 
 def hijack(folder: Path, names: tuple[str, ...] = FOREIGN) -> Path:
-    """Modules in a folder that end whatever imports them."""
+    """Write modules that end the process that imports them."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         (folder / f"{name}.py").write_text(f"raise SystemExit('hijacked: {name}')\n")
@@ -45,7 +39,7 @@ def foreign(tmp_path: Path) -> Path:
         {"PYTHONPATH": "{foreign}"},
         {"PYTHONPATH": "{foreign}", "PYTHONSAFEPATH": "1"},
         {"PYTHONHOME": "{home}"},
-        # None of these may have any effect, so none can hide another's: one build for all.
+        # None of these may have an effect, so one build tests all.
         {
             "PYTHONUSERBASE": "{foreign}",
             "PYTHONSTARTUP": "{foreign}/rich.py",
@@ -54,7 +48,7 @@ def foreign(tmp_path: Path) -> Path:
             "NOXSESSION": "lock",
             "NOX_DEFAULT_VENV_BACKEND": "uv",
             "NOXFORCEPYTHON": "9",
-            "LD_PRELOAD": "/nonexistent/hook.so",  # the loader complains on everybody's stderr
+            "LD_PRELOAD": "/nonexistent/hook.so",  # the loader prints a warning in every process
         },
     ],
     ids=["modules", "modules, safe path", "home", "all others"],
@@ -69,10 +63,10 @@ def test_a_build_is_the_same_whatever_is_set(
     assert mini.libraries() == built.libraries()
 
 
-def test_no_file_where_the_command_is_typed_is_executed(mini: Checkout) -> None:
+def test_no_file_in_the_current_folder_is_executed(mini: Checkout) -> None:
     names = (*FOREIGN, "hashlib", "tempfile", "venv", "importlib")
     hijack(mini.project.root, names)
-    hijack(mini.build, names)  # where python -m build runs
+    hijack(mini.build, names)  # the current folder of python -m build
     ran = mini.nox().well()
     assert "hijacked" not in ran.output
     assert mini.record["version"] == "0.0.1"
@@ -84,12 +78,12 @@ def test_a_source_date_epoch_that_is_not_a_number_is_refused(mini: Checkout, tex
     assert not mini.build.exists()
 
 
-def test_a_store_of_ccaches_cannot_say_what_runs_or_what_is_a_hit(
+def test_the_configuration_file_of_a_ccache_store_is_ignored(
     mini: Checkout, tmp_path: Path
 ) -> None:
     store = tmp_path / "store"
     store.mkdir()
-    # Each of them would be an error of ccache's, or of the compile.
+    # Each line would be an error of ccache or of the compiler.
     (store / "ccache.conf").write_text("prefix_command = /nonexistent\nsloppiness = nonsense\n")
     mini.nox(env={"CCACHE_DIR": str(store)}).well()
     assert [path for path in store.iterdir() if path.name != "ccache.conf"]  # it was used
@@ -107,13 +101,13 @@ def test_without_an_output_there_is_no_traceback(project: Project, shell: str) -
 
 
 @pytest.mark.parametrize("limit", ["-n 16", "-s 512", "-f 1000"])
-def test_a_limit_of_the_shell_is_named(project: Project, limit: str) -> None:
+def test_the_error_names_a_limit_of_the_shell_that_is_too_low(project: Project, limit: str) -> None:
     shell = f'ulimit {limit}; exec "$@"'
     ran = project.nox("probe", "--target", "cpu", prefix=("sh", "-c", shell, "sh"))
     ran.badly(f"ulimit {limit.split()[0]}")
 
 
-def test_a_venv_of_the_sessions_that_lost_a_package_is_made_anew(project: Project) -> None:
+def test_a_venv_of_the_sessions_without_a_package_is_created_again(project: Project) -> None:
     whole = (project.root / ".nox").resolve()
     (project.root / ".nox").unlink()
     shutil.copytree(whole, project.root / ".nox", symlinks=True)
@@ -127,7 +121,7 @@ def test_a_venv_of_the_sessions_that_lost_a_package_is_made_anew(project: Projec
 
 @pytest.fixture
 def stranger(environment: dict[str, str]) -> Iterator[tuple[Project, tuple[str, ...]]]:
-    """A fresh clone, a home and a cache of a user without rights; words to run as that user."""
+    """A copy, a home and a cache of an unprivileged user; a command prefix to run as this user."""
     user: tuple[str, ...] = ()
     if os.geteuid() == 0:
         ids = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
@@ -151,10 +145,10 @@ def stranger(environment: dict[str, str]) -> Iterator[tuple[Project, tuple[str, 
 def test_a_user_without_rights_and_with_a_foreign_environment_builds_from_nothing(
     stranger: tuple[Project, tuple[str, ...]],
 ) -> None:
-    """The first run of all: the venvs of the sessions and of the build tools, probe and build."""
+    """The first run: it creates the venvs of the sessions and of the build tools."""
     project, user = stranger
     home, mini = Path(project.env["HOME"]), project.root.parent / "mini"
-    # pip's settings of this machine are the index that its packages come from.
+    # The package index of this machine.
     listed = programs.capture([sys.executable, *pipconfig.LIST], env=os.environ).stdout
     index = pipconfig.environment(project.env, listed, "install")
     index.pop("PIP_CONFIG_FILE")
@@ -164,19 +158,11 @@ def test_a_user_without_rights_and_with_a_foreign_environment_builds_from_nothin
         f"[global]\nuser = true\n[install]\ntarget = {elsewhere}\nno-deps = true\n"
     )
     hijack(home / "foreign")
-    env = {
-        **index,
-        "PYTHONPATH": str(home / "foreign"),
-        "PIP_TARGET": str(elsewhere),
-        "PIP_USER": "1",
-        "PIP_PREFIX": str(elsewhere),
-        "PIP_ROOT": str(elsewhere),
-        "PIP_REQUIRE_HASHES": "1",
-        "PIP_DRY_RUN": "1",
-        "PIP_ONLY_BINARY": ":none:",
-        "PIP_CONSTRAINT": "/nonexistent",
-    }
-    # The tests' own Python may be in a folder that another user cannot enter.
+    env = {**index, "PYTHONPATH": str(home / "foreign")}
+    env |= dict.fromkeys(("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT"), str(elsewhere))
+    env |= dict.fromkeys(("PIP_USER", "PIP_REQUIRE_HASHES", "PIP_DRY_RUN"), "1")
+    env |= {"PIP_ONLY_BINARY": ":none:", "PIP_CONSTRAINT": "/nonexistent"}
+    # The Python of the tests may be in a folder that another user cannot enter.
     system = ["/usr/bin/python3.11"] if user else []
     python = next(found for found in (*system, sys.executable) if Path(found).exists())
     ask = [*user, python, "-c", "import sys; print(sys.base_prefix)"]
@@ -185,6 +171,6 @@ def test_a_user_without_rights_and_with_a_foreign_environment_builds_from_nothin
     ran = project.start("wheel", *words, env=env, prefix=user, python=python).end(timeout=900)
     assert "hijacked" not in ran.well().output
     assert not elsewhere.exists()
-    theirs = Checkout(mini, project)
-    assert theirs.record["version"] == "0.0.1"
-    assert theirs.wheel.stat().st_uid == (NOBODY if user else os.geteuid())
+    checkout = Checkout(mini, project)
+    assert checkout.record["version"] == "0.0.1"
+    assert checkout.wheel.stat().st_uid == (NOBODY if user else os.geteuid())

@@ -1,14 +1,10 @@
-"""Runs that are stopped half-way, and runs that meet."""
+"""Runs that are interrupted or killed, and runs at the same time."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -18,6 +14,8 @@ from tests.integration.conftest import (
     SOURCES,
     Checkout,
     Project,
+    Running,
+    Serve,
     SlowCompiler,
     copy_project,
     kill_tree,
@@ -34,102 +32,54 @@ def other(mini: Checkout, tmp_path: Path) -> Project:
     return Project(root, mini.project.env)
 
 
-@pytest.fixture
-def stalling() -> Iterator[Mapping[str, str]]:
-    """The environment that points pip to a server that sends a part of a source, and waits."""
-    name, ended = "llama_cpp_python-0.3.16.tar.gz", threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            page = f'<a href="{name}">{name}</a>'.encode()
-            file = self.path.endswith(name)
-            self.send_response(200)
-            kind = "application/octet-stream" if file else "text/html"
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(10**8 if file else len(page)))
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                self.wfile.write(os.urandom(2 * 10**6) if file else page)
-                if file:
-                    ended.wait()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Silent."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield {
-        "PIP_NO_INDEX": "1",
-        "PIP_FIND_LINKS": f"http://127.0.0.1:{server.server_port}/",
-        "PIP_NO_CACHE_DIR": "1",
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
-    ended.set()
-    server.shutdown()
-    server.server_close()
+def half_way(mini: Checkout, compiler: SlowCompiler) -> tuple[Running, psutil.Process]:
+    """A build during which the compiler pauses; the compiler's process."""
+    running = mini.start(*compiler.options)
+    return running, compiler.wait_until_half_way(running, mini.build / "tree")
 
 
-def nothing_half_made(mini: Checkout) -> None:
-    """No wheel, whole or not: the run was stopped before there could be one."""
+def can_continue(mini: Checkout, compiler: SlowCompiler) -> None:
+    """There is no wheel; the next run compiles only what is missing."""
     assert not mini.wheels.exists() or not list(mini.wheels.iterdir())
-
-
-def goes_on(mini: Checkout, compiler: SlowCompiler) -> None:
-    """The next run compiles what is missing, not what is there, and its wheel is sound."""
+    compiler.quick()
     mini.nox(*compiler.options).well()
     assert 0 < len(mini.compiled()) < SOURCES
     assert mini.record["version"] == "0.0.1"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_stopped_run_ends_its_compilers_and_the_next_goes_on(
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_stopped_run_ends_its_compilers_and_the_next_run_continues(
     mini: Checkout, slow_compiler: SlowCompiler, tmp_path: Path, number: signal.Signals
 ) -> None:
     slow_compiler.slow(300)
-    running = mini.start(*slow_compiler.options)
-    slow_compiler.wait_until_half_way(running, mini.build / "tree")
-    os.killpg(running.process.pid, number)
-    ended = running.end(timeout=15)
-    assert ended.code == 128 + number, ended.output
-    assert "Traceback" not in ended.output, ended.output
+    running, _ = half_way(mini, slow_compiler)
+    if number == signal.SIGKILL:
+        kill_tree(running.process.pid)
+        running.end()
+    else:
+        os.killpg(running.process.pid, number)
+        ended = running.end(timeout=15)
+        assert ended.code == 128 + number, ended.output
+        assert "Traceback" not in ended.output, ended.output
     assert processes_of(tmp_path) == []
-    nothing_half_made(mini)
-    slow_compiler.quick()
-    goes_on(mini, slow_compiler)
+    can_continue(mini, slow_compiler)
 
 
-def test_kill_9_of_everything(mini: Checkout, slow_compiler: SlowCompiler, tmp_path: Path) -> None:
-    slow_compiler.slow(300)
-    running = mini.start(*slow_compiler.options)
-    slow_compiler.wait_until_half_way(running, mini.build / "tree")
-    kill_tree(running.process.pid)
-    running.end()
-    assert processes_of(tmp_path) == []
-    nothing_half_made(mini)
-    slow_compiler.quick()
-    goes_on(mini, slow_compiler)
-
-
-def test_kill_9_of_only_nox_leaves_no_compiler_to_disturb_the_next_run(
+def test_the_next_run_ends_the_compilers_of_a_killed_nox(
     mini: Checkout, slow_compiler: SlowCompiler
 ) -> None:
-    """The compilers are in a group of their own; either they end too or the next run waits."""
     slow_compiler.slow(20)
-    running = mini.start(*slow_compiler.options)
-    orphan = slow_compiler.wait_until_half_way(running, mini.build / "tree")
-    os.killpg(running.process.pid, signal.SIGKILL)
+    running, orphan = half_way(mini, slow_compiler)
+    os.killpg(running.process.pid, signal.SIGKILL)  # the compilers are in another group
     running.end()
-    nothing_half_made(mini)
-    slow_compiler.quick()
-    goes_on(mini, slow_compiler)
+    can_continue(mini, slow_compiler)
     assert not (orphan.is_running() and orphan.status() != psutil.STATUS_ZOMBIE), (
         "the compiler of the killed run was still at work in the tree of the next"
     )
 
 
-def test_stopped_between_build_and_publish(mini: Checkout) -> None:
-    """Killed at moments spread over the whole run: never a broken wheel, and the last succeeds."""
+def test_a_killed_run_never_leaves_a_broken_wheel(mini: Checkout) -> None:
+    """The runs are killed at several moments; the last one is not."""
     whole = mini.nox().well().seconds
     good = mini.record["sha256"]
     for part in (0.5, 0.7, 0.8, 0.9):
@@ -142,14 +92,13 @@ def test_stopped_between_build_and_publish(mini: Checkout) -> None:
         assert len(list(mini.wheels.glob("*.whl"))) == 1
         assert all(name.startswith(".") or ".part" in name for name in leftovers), leftovers
     mini.nox().well()
-    assert mini.record["sha256"] != good  # which also finds leftovers of the killed runs
+    assert mini.record["sha256"] != good  # and nothing of the killed runs is left
     assert b"edition, again" in mini.libraries()["libmtmd.so"]
 
 
 def test_two_runs_of_one_target_take_turns(mini: Checkout, slow_compiler: SlowCompiler) -> None:
     slow_compiler.slow(4)
-    first = mini.start(*slow_compiler.options)
-    slow_compiler.wait_until_half_way(first, mini.build / "tree")
+    first, _ = half_way(mini, slow_compiler)
     second = mini.start(*slow_compiler.options)
     one, two = first.end().well(), second.end().well()
     assert "waiting for it to end" not in one.output
@@ -165,10 +114,9 @@ def test_two_first_runs_at_once(mini: Checkout) -> None:
     assert mini.record["version"] == "0.0.1"
 
 
-def test_caches_that_another_checkouts_build_uses_stay(
+def test_clean_keeps_caches_that_the_build_of_another_checkout_uses(
     mini: Checkout, other: Project, slow_compiler: SlowCompiler
 ) -> None:
-    """The build goes on with the toolkit, the tools and the compiler cache that it began with."""
     cache = Path(mini.project.env["BLACKWHEEL_CACHE"])
     slow_compiler.slow(15)  # seconds: `clean` must end before the compiler, also on a busy machine
     options = tuple(w for w in slow_compiler.options if w not in ("--cache", "none"))
@@ -180,19 +128,21 @@ def test_caches_that_another_checkouts_build_uses_stay(
     assert {path.name for path in cache.iterdir()} >= {
         name for name in before if name.startswith(("tools-", "ccache"))
     }
-    said = " ".join(cleaned.output.split())
-    assert f"{cache / 'ccache'} stays, another run uses it: Process " in said
-    assert f"in {mini.project.root})" in said
+    output = " ".join(cleaned.output.split())
+    assert f"{cache / 'ccache'} stays, another run uses it: Process " in output
+    assert f"in {mini.project.root})" in output
     running.end().well()
     assert mini.record["version"] == "0.0.1"
 
 
-def test_kill_9_while_pip_downloads_leaves_nothing_in_the_temporary_folder(
-    project: Project, tools_alone: Path, tmp_path: Path, stalling: Mapping[str, str]
+def test_a_killed_download_leaves_nothing_in_the_temporary_folder(
+    project: Project, tools_alone: Path, tmp_path: Path, serve: Serve
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    env = {**stalling, "BLACKWHEEL_CACHE": str(tools_alone), "TMPDIR": str(temporary)}
+    name = "llama_cpp_python-0.3.16.tar.gz"
+    pip = serve(name, os.urandom(2 * 10**6), size=10**8, stalls=True)
+    env = {**pip, "BLACKWHEEL_CACHE": str(tools_alone), "TMPDIR": str(temporary)}
     running = project.start("source", "--target", "cpu", env=env)
 
     def unpacked() -> list[Path]:
@@ -208,7 +158,7 @@ def test_kill_9_while_pip_downloads_leaves_nothing_in_the_temporary_folder(
     running.end()
     assert left
     assert list(temporary.iterdir()) == []
-    # The next run ends the pip that goes on, and deletes what it has.
+    # The next run ends the pip that is still running, and deletes its files.
     (tmp_path / "empty").mkdir()
     nothing = {"PIP_FIND_LINKS": str(tmp_path / "empty"), "PIP_NO_INDEX": "1"}
     project.nox("source", "--target", "cpu", env={**env, **nothing}).badly("the source of")

@@ -1,6 +1,6 @@
-"""What our modules in a wheel do on a machine: real libraries, made by gcc, in real processes.
+"""Our modules in a wheel on real machines: libraries compiled by gcc, in real processes.
 
-The driver is a stub whose version and GPUs are set by the environment.
+The driver is a stub. Environment variables set its version and its GPUs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.integration.conftest import REPOSITORY
 OVERLAY = {
     p.name: p.read_text(encoding="utf-8") for p in REPOSITORY.glob("sessions/build/overlay/*.py")
 }
-PATHFINDERS = ("1.0.0", "1.9.1")  # the oldest that a wheel admits, and a new one
+PATHFINDERS = ("1.0.0", "1.9.1")  # the oldest that a wheel accepts, and a new one
 RTX_5090, RTX_3090 = "NVIDIA GeForce RTX 5090:12:0", "NVIDIA GeForce RTX 3090:8:6"
 DRIVER = r"""
 #include <stdio.h>
@@ -64,7 +65,7 @@ int cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
     return 0;
 }
 """
-# What stands for upstream's bindings and its libraries.
+# In place of upstream's bindings and libraries.
 BINDINGS = """
 import ctypes
 from pathlib import Path
@@ -76,8 +77,8 @@ BASE = r"""
 #include <stdio.h>
 void ggml_say(const char *text) { fputs(text, stderr); }
 """
-# ggml: what its modules say of themselves is added up. STUB_ASCII: as in MSVC's builds, its own way
-# to load one reads a path in a code page that lacks letters.
+# In place of ggml: adds up the values of its modules. With STUB_ASCII its loader fails for paths
+# with letters outside ASCII, as a build with MSVC does.
 GGML = r"""
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -135,7 +136,7 @@ count = ours.library().ggml_backend_reg_count()
 print(json.dumps([ours.chosen, count, llama_cpp.llama_supports_gpu_offload()]))
 """
 
-# A system whose own search finds no library but those in its usual folders.
+# A system that finds libraries only in its default folders.
 _MOUNT = 'mount --bind /dev/null /etc/ld.so.cache && exec "$@"'
 _ROOT = () if os.geteuid() == 0 else ("--map-root-user",)
 BARE = ("unshare", "--mount", *_ROOT, "sh", "-c", _MOUNT, "sh")
@@ -153,8 +154,8 @@ def gcc(output: Path, code: str, *words: str | Path, soname: str = "") -> Path:
 
 
 def runtime(folder: Path, major: int) -> Path:
-    """The three libraries of a CUDA major; cudart says which."""
-    # As NVIDIA's, their functions have the library's name as their version.
+    """The three libraries of a CUDA major version; their functions return it."""
+    # The functions have the library's name as their version, as NVIDIA's have.
     for name in ("cudart", "cublasLt", "cublas"):
         script = folder / f"{name}.map"
         folder.mkdir(parents=True, exist_ok=True)
@@ -174,8 +175,8 @@ class Ran:
     loaded: Mapping[str, tuple[str, str]] | None = None
     pathfinder: bool = False
     libraries: tuple[str, ...] = ()
-    chosen: str | None = None  # the CPU's module
-    modules: int = 0  # that ggml has registered
+    chosen: str | None = None  # the CPU module
+    modules: int = 0  # registered with ggml
     offload: int = 0
 
     def warnings(self) -> list[str]:
@@ -185,10 +186,15 @@ class Ran:
         assert self.loaded is not None, self.stderr
         return {how for _, how in self.loaded.values()}
 
+    def well(self, answer: int = 1313) -> Ran:
+        """The same, after a check that the model got this answer, both times."""
+        assert self.answers == (answer, answer), self.stderr
+        return self
+
 
 @dataclass(frozen=True)
 class Machine:
-    """A folder with an installed wheel, and one with the driver."""
+    """A folder with an installed wheel, and a folder with the driver."""
 
     root: Path
 
@@ -196,39 +202,46 @@ class Machine:
     def site(self) -> Path:
         return self.root / "site"
 
-    def run(
+    def start(
         self,
-        before: str = "",
-        *,
+        *words: str,
         prefix: tuple[str, ...] = (),
         path: Path | None = None,
         env: Mapping[str, str] | None = None,
-    ) -> Ran:
-        places = [self.root / "driver", *([path] if path else [])]
+    ) -> subprocess.CompletedProcess[str]:
+        """Start Python with these arguments."""
+        folders = [self.root / "driver", *([path] if path else [])]
         base = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(self.site),
-            "LD_LIBRARY_PATH": ":".join(map(str, places)),
+            "LD_LIBRARY_PATH": ":".join(map(str, folders)),
             "STUB_GPUS": RTX_5090,
             "STUB_CPU": "x64 haswell",
             "STUB_LOG": str(self.root / "log"),
         }
-        done = subprocess.run(
-            [*prefix, sys.executable, "-S", "-c", SAY.format(before=before)],
+        return subprocess.run(
+            [*prefix, sys.executable, "-S", *words],
             env={**base, **(env or {})},
             cwd=self.root,
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def run(self, before: str = "", **how: Any) -> Ran:
+        """Import the package after the code ``before``, and evaluate a model twice."""
+        done = self.start("-c", SAY.format(before=before), **how)
         if done.returncode:
             return Ran(done.returncode, done.stderr)
-        answers, loaded, pathfinder, libraries, said = map(json.loads, done.stdout.splitlines())
-        return Ran(0, done.stderr, tuple(answers), loaded, pathfinder, tuple(libraries), *said)
+        answers, loaded, pathfinder, libraries, last = map(json.loads, done.stdout.splitlines())
+        return Ran(0, done.stderr, tuple(answers), loaded, pathfinder, tuple(libraries), *last)
+
+    def doctor(self, **env: str) -> subprocess.CompletedProcess[str]:
+        return self.start("-W", "ignore", "-m", "llama_cpp._doctor", prefix=BARE, env=env)
 
 
 def install(root: Path, *, cuda: str | None, archs: tuple[str, ...]) -> Machine:
-    """Our additions around stand-ins for upstream's bindings and library."""
+    """Install our additions with stand-ins for upstream's bindings and libraries."""
     source = root / "source"
     (source / "llama_cpp").mkdir(parents=True)
     (source / "llama_cpp" / "__init__.py").write_text("from .llama_cpp import *\n")
@@ -259,38 +272,56 @@ def install(root: Path, *, cuda: str | None, archs: tuple[str, ...]) -> Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """A machine with an rtx50 wheel; NVIDIA's libraries are in kit/, which nothing finds."""
+    """A machine with an rtx50 wheel. NVIDIA's libraries are in kit/, where nothing finds them."""
     return install(tmp_path / "Jörg [x64]", cuda="13.1", archs=("120-real",))
 
 
 def beside(machine: Machine) -> Path:
-    """The runtime where pip puts it."""
+    """Move the runtime to the folder into which pip installs it."""
     folder = machine.site / "nvidia" / "cu13" / "lib"
     folder.parent.mkdir(parents=True)
     return (machine.root / "kit").rename(folder)
 
 
+@pytest.fixture
+def cpu_machine(tmp_path: Path) -> Machine:
+    return install(tmp_path / "m", cuda=None, archs=())
+
+
+def for_archs(root: Path, *archs: str) -> Machine:
+    """A machine with a CUDA wheel for these architectures, and the runtime beside it."""
+    machine = install(root / "m", cuda="13.1", archs=archs)
+    beside(machine)
+    return machine
+
+
+def load_all(folder: Path, major: int, scope: str = "RTLD_LOCAL") -> str:
+    """Code that loads a CUDA runtime, as ``import torch`` does."""
+    files = [str(folder / f"lib{name}.so.{major}") for name in ("cudart", "cublasLt", "cublas")]
+    return f"import ctypes\nfor f in {files!r}: ctypes.CDLL(f, mode=ctypes.{scope})"
+
+
 # ---- Where the runtime is ----------------------------------------------------------------------
 
 
-def test_in_one_folder_with_the_package_it_is_found_and_pathfinder_is_not_asked(
+def test_nvidias_packages_beside_the_package_are_found_without_pathfinder(
     machine: Machine,
 ) -> None:
     """As ``pip install --target DIR`` leaves it: no site-packages, no metadata is looked at."""
     folder = beside(machine)
-    ran = machine.run()
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran = machine.run().well()
     assert ran.found_by() == {"beside the package"}
     assert not ran.pathfinder
     assert {Path(lib).parent for lib in ran.libraries if "/libcu" in lib} >= {folder}
     assert ran.warnings() == []
 
 
-def test_in_another_folder_of_sys_path_it_is_found(machine: Machine, tmp_path: Path) -> None:
+def test_nvidias_packages_in_another_folder_of_sys_path_are_found(
+    machine: Machine, tmp_path: Path
+) -> None:
     beside(machine)
     (machine.site / "nvidia").rename(tmp_path / "nvidia")
-    ran = machine.run(f"sys.path.append({str(tmp_path)!r})")
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran = machine.run(f"sys.path.append({str(tmp_path)!r})").well()
     assert ran.found_by() == {"on sys.path"}
 
 
@@ -299,26 +330,16 @@ def test_another_cuda_major_in_the_process_is_not_taken(machine: Machine, scope:
     """As after ``import torch`` of a build for CUDA 12, which loads its libraries globally."""
     beside(machine)
     old = runtime(machine.root / "cu12", 12)
-    load = "import ctypes; " + "; ".join(
-        f"ctypes.CDLL({str(old / file)!r}, mode=ctypes.{scope})"
-        for file in ("libcudart.so.12", "libcublasLt.so.12", "libcublas.so.12")
-    )
-    ran = machine.run(load)
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran = machine.run(load_all(old, 12, scope)).well()
     assert str(old / "libcudart.so.12") in ran.libraries
 
 
-def test_a_runtime_of_this_major_that_is_in_the_process_is_not_loaded_twice(
+def test_a_runtime_of_this_major_in_the_process_is_not_loaded_twice(
     machine: Machine, tmp_path: Path
 ) -> None:
     beside(machine)
     other = runtime(tmp_path / "torch", 13)
-    load = "import ctypes; " + "; ".join(
-        f"ctypes.CDLL({str(other / f'lib{name}.so.13')!r})"
-        for name in ("cudart", "cublasLt", "cublas")
-    )
-    ran = machine.run(load)
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran = machine.run(load_all(other, 13)).well()
     assert ran.found_by() == {"in the process already"}
     assert [lib for lib in ran.libraries if "libcudart" in lib] == [str(other / "libcudart.so.13")]
 
@@ -332,7 +353,7 @@ def pathfinder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return folder
 
 
-def test_a_toolkit_is_found_by_each_pathfinder_that_the_wheel_admits(
+def test_each_accepted_release_of_pathfinder_finds_a_toolkit(
     machine: Machine, pathfinder: Path
 ) -> None:
     """The oldest release that METADATA admits does what our loader asks of it."""
@@ -345,31 +366,26 @@ def test_a_toolkit_is_found_by_each_pathfinder_that_the_wheel_admits(
         env={"CUDA_HOME": home, "CUDA_PATH": home},
         prefix=BARE,
     )
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran.well()
     assert ran.pathfinder
 
 
 @pytest.mark.parametrize("variable", ["CONDA_PREFIX", "CUDA_PATH"])
-def test_beside_another_major_that_pathfinder_returns_the_environment_is_looked_at(
+def test_if_pathfinder_returns_another_major_the_environment_is_searched(
     machine: Machine, pathfinder: Path, variable: str
 ) -> None:
     (machine.root / ("lib" if variable == "CONDA_PREFIX" else "lib64")).symlink_to("kit")
-    old = runtime(machine.root / "cu12", 12)
-    load = f"sys.path.append({str(pathfinder)!r}); import ctypes; " + "; ".join(
-        f"ctypes.CDLL({str(old / file)!r}, mode=ctypes.RTLD_GLOBAL)"
-        for file in ("libcudart.so.12", "libcublasLt.so.12", "libcublas.so.12")
-    )
-    ran = machine.run(load, prefix=BARE, env={variable: str(machine.root)})
-    assert ran.answers == (1313, 1313), ran.stderr
+    load = load_all(runtime(machine.root / "cu12", 12), 12, "RTLD_GLOBAL")
+    path, env = f"sys.path.append({str(pathfinder)!r})\n", {variable: str(machine.root)}
+    machine.run(path + load, prefix=BARE, env=env).well()
 
 
 def test_the_search_path_of_the_system_comes_last(machine: Machine) -> None:
-    ran = machine.run(path=machine.root / "kit")
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran = machine.run(path=machine.root / "kit").well()
     assert ran.found_by() == {"system search"}
 
 
-def test_with_only_another_major_the_import_fails_and_names_what_was_found(
+def test_with_only_another_cuda_major_the_import_fails_and_names_it(
     machine: Machine,
 ) -> None:
     runtime(machine.site / "nvidia" / "cu12" / "lib", 12)
@@ -383,7 +399,7 @@ def test_with_only_another_major_the_import_fails_and_names_what_was_found(
 # ---- The driver and the GPUs -------------------------------------------------------------------
 
 
-def test_an_import_starts_no_driver(machine: Machine) -> None:
+def test_the_import_does_not_start_the_driver(machine: Machine) -> None:
     beside(machine)
     ran = machine.run("import llama_cpp; from pathlib import Path; "
                       "assert not Path('log').exists(), 'cuInit on import'")  # fmt: skip
@@ -391,13 +407,13 @@ def test_an_import_starts_no_driver(machine: Machine) -> None:
     assert (machine.root / "log").read_text() == "cuInit\n"  # once, with the first model
 
 
-def documented() -> dict[str, str]:
-    """What docs/support.md says that a wheel says: what is found -> the text."""
+def documented_texts() -> dict[str, str]:
+    """The texts of a wheel in docs/support.md: what is found -> the text."""
     page = (REPOSITORY / "docs" / "support.md").read_text(encoding="utf-8")
     return dict(re.findall(r"^\| ([^|]+) \| `(llama_cpp: [^|]+)` \|$", page, re.MULTILINE))
 
 
-SAID = documented()
+TEXTS = documented_texts()
 FOUND = {
     "no driver": {"LD_LIBRARY_PATH": ""},
     "a stub in place of the driver": {"STUB_ERROR": "34"},
@@ -409,54 +425,46 @@ FOUND = {
 BESIDE = "such a GPU beside one that fits"
 
 
-def test_each_text_of_the_documentation_has_its_test() -> None:
-    assert set(SAID) == {*FOUND, BESIDE}
+def test_each_documented_text_is_tested() -> None:
+    assert set(TEXTS) == {*FOUND, BESIDE}
 
 
 @pytest.mark.parametrize("found", FOUND)
-def test_without_a_gpu_that_can_be_used_it_runs_on_the_cpu_and_says_why_once(
+def test_without_a_usable_gpu_it_runs_on_the_cpu_and_warns_once(
     machine: Machine, found: str
 ) -> None:
     beside(machine)
-    ran = machine.run(env=FOUND[found], prefix=BARE)
-    assert ran.answers == (0, 0), ran.stderr
-    assert ran.warnings() == [SAID[found]]
+    ran = machine.run(env=FOUND[found], prefix=BARE).well(0)
+    assert ran.warnings() == [TEXTS[found]]
     assert (ran.offload, ran.modules, ran.chosen) == (0, 1, "haswell")
-
-
-@pytest.mark.parametrize("found", FOUND)
-def test_where_a_gpu_is_required_the_import_fails_with_the_same_words(
-    machine: Machine, found: str
-) -> None:
-    beside(machine)
+    # If a GPU is required, the import fails with the same text.
     ran = machine.run(env={**FOUND[found], "BLACKWHEEL_REQUIRE_GPU": "1"}, prefix=BARE)
     assert ran.code == 1
     (line,) = [line for line in ran.stderr.splitlines() if line.startswith("ImportError: ")]
-    assert line == f"ImportError: {SAID[found]} (BLACKWHEEL_REQUIRE_GPU is set)"
+    assert line == f"ImportError: {TEXTS[found]} (BLACKWHEEL_REQUIRE_GPU is set)"
 
 
-def test_where_a_gpu_is_required_and_is_there_nothing_is_said(machine: Machine) -> None:
+def test_a_required_gpu_that_is_present_causes_no_warning(machine: Machine) -> None:
     beside(machine)
     ran = machine.run(env={"BLACKWHEEL_REQUIRE_GPU": "1"})
     assert (ran.answers, ran.warnings(), ran.modules) == ((1313, 1313), [], 2), ran.stderr
 
 
-def test_of_two_gpus_one_of_which_can_be_used_the_other_is_named(machine: Machine) -> None:
+def test_of_two_gpus_the_unusable_one_is_named(machine: Machine) -> None:
     beside(machine)
-    ran = machine.run(env={"STUB_GPUS": f"{RTX_3090};{RTX_5090}"})
-    assert ran.answers == (1313, 1313), ran.stderr
-    assert ran.warnings() == [SAID[BESIDE]]
+    ran = machine.run(env={"STUB_GPUS": f"{RTX_3090};{RTX_5090}"}).well()
+    assert ran.warnings() == [TEXTS[BESIDE]]
     assert (ran.offload, ran.modules) == (1, 2)
 
 
 def test_without_a_driver_nothing_of_cuda_is_needed(machine: Machine) -> None:
     """As on a laptop, or where a container image is built: pip install --no-deps will do."""
     ran = machine.run(env={"LD_LIBRARY_PATH": ""}, prefix=BARE)
-    assert ran.answers == (0, 0), ran.stderr
+    ran.well(0)
     assert not [path for path in ran.libraries if "/libcu" in path or "ggml-cuda" in path]
 
 
-def test_two_threads_with_the_first_model_both_get_the_gpu(machine: Machine) -> None:
+def test_threads_that_create_the_first_model_together_all_get_the_gpu(machine: Machine) -> None:
     beside(machine)
     ran = machine.run(
         "import llama_cpp, threading; said = []\n"
@@ -464,7 +472,7 @@ def test_two_threads_with_the_first_model_both_get_the_gpu(machine: Machine) -> 
         "many = [threading.Thread(target=one) for _ in range(16)]\n"
         "[t.start() for t in many]; [t.join() for t in many]; assert said == [1313] * 16, said"
     )
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran.well()
     assert ran.modules == 2
 
 
@@ -473,9 +481,7 @@ def test_two_threads_with_the_first_model_both_get_the_gpu(machine: Machine) -> 
     ["llama_model_default_params", "llama_cpp.llama_model_default_params", "low.{}"],
     ids=["star", "package", "module"],
 )
-def test_by_whatever_name_a_function_is_called_the_gpu_is_there_first(
-    machine: Machine, name: str
-) -> None:
+def test_the_gpu_is_loaded_first_by_every_name_of_a_function(machine: Machine, name: str) -> None:
     """Upstream's own classes call llama_cpp.llama_cpp.X, and people from llama_cpp import *."""
     beside(machine)
     call = name.format("llama_model_default_params")
@@ -483,13 +489,11 @@ def test_by_whatever_name_a_function_is_called_the_gpu_is_there_first(
         "from llama_cpp import *\nimport llama_cpp, llama_cpp.llama_cpp as low\n"
         f"assert {call}() == 1313"
     )
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran.well()
 
 
 @pytest.mark.parametrize("gpus", [RTX_5090, RTX_3090], ids=["gpu", "other-gpu"])
-def test_whether_there_is_a_gpu_is_answered_before_the_first_model(
-    machine: Machine, gpus: str
-) -> None:
+def test_supports_gpu_offload_is_right_before_the_first_model(machine: Machine, gpus: str) -> None:
     beside(machine)
     wanted = int(gpus == RTX_5090)
     ran = machine.run(
@@ -499,7 +503,7 @@ def test_whether_there_is_a_gpu_is_answered_before_the_first_model(
     assert (ran.offload, ran.code) == (wanted, 0), ran.stderr
 
 
-def test_a_process_that_forks_after_the_import_uses_the_gpu_in_each(machine: Machine) -> None:
+def test_processes_forked_after_the_import_use_the_gpu(machine: Machine) -> None:
     """As servers with several workers and multiprocessing do."""
     beside(machine)
     ran = machine.run(
@@ -509,33 +513,14 @@ def test_a_process_that_forks_after_the_import_uses_the_gpu_in_each(machine: Mac
         "    if not child: os._exit(llama_cpp.llama_model_default_params() != 1313)\n"
         "    assert os.waitpid(child, 0)[1] == 0"
     )
-    assert ran.answers == (1313, 1313), ran.stderr
-    # Once in each process that asked, so in none that its parent had started the driver in.
+    ran.well()
+    # Once in each process, and none was forked from a process that had started the driver.
     assert (machine.root / "log").read_text() == "cuInit\n" * 3
 
 
-def doctor(machine: Machine, **env: str) -> subprocess.CompletedProcess[str]:
-    base = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(machine.site),
-        "LD_LIBRARY_PATH": str(machine.root / "driver"),
-        "STUB_GPUS": RTX_5090,
-        "STUB_CPU": "x64 haswell",
-        "STUB_LOG": str(machine.root / "log"),
-    }
-    return subprocess.run(
-        [*BARE, sys.executable, "-S", "-W", "ignore", "-m", "llama_cpp._doctor"],
-        env={**base, **env},
-        cwd=machine.root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_doctor_says_what_was_found(machine: Machine) -> None:
+def test_the_doctor_prints_what_was_found(machine: Machine) -> None:
     beside(machine)
-    done = doctor(machine)
+    done = machine.doctor()
     assert done.returncode == 0, done.stdout + done.stderr
     lines = dict(line.split(":", 1) for line in done.stdout.splitlines())
     assert lines["CPU module"].strip() == "haswell"
@@ -548,74 +533,61 @@ def test_the_doctor_says_what_was_found(machine: Machine) -> None:
     assert lines["Runs on"].strip() == "the GPU"
 
 
-def test_the_doctor_says_what_the_documentation_shows(machine: Machine) -> None:
+def test_the_doctor_prints_what_the_documentation_shows(machine: Machine) -> None:
     site = beside(machine).parents[2]
     page = (REPOSITORY / "docs" / "support.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"```\n(Libraries: .*?)```", page, re.DOTALL)
-    done = doctor(machine, STUB_GPUS=RTX_3090, STUB_CUDA="13000")
+    done = machine.doctor(STUB_GPUS=RTX_3090, STUB_CUDA="13000")
     printed = done.stdout.replace(str(site), "/home/me/venv/lib/python3.11/site-packages")
-    # Here are other modules than in a real wheel.
+    # The modules are other ones than in a real wheel.
     assert [x for x in printed.splitlines() if " run:" not in x] == [
         x for x in shown.splitlines() if " run:" not in x
     ]
 
 
-def test_the_doctor_fails_where_a_cuda_wheel_runs_on_the_cpu(machine: Machine) -> None:
+def test_the_doctor_fails_if_a_cuda_wheel_runs_on_the_cpu(machine: Machine) -> None:
     beside(machine)
     for env in ({"STUB_GPUS": RTX_3090}, {"STUB_CUDA": "12080"}, {"LD_LIBRARY_PATH": ""}):
-        done = doctor(machine, **env)
+        done = machine.doctor(**env)
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Runs on:       the CPU" in done.stdout
         assert "Problem:       " in done.stdout
         assert "Fix:           " in done.stdout
 
 
-def test_the_doctor_of_a_wheel_for_the_cpu_misses_no_gpu(tmp_path: Path) -> None:
-    done = doctor(install(tmp_path / "m", cuda=None, archs=()))
+def test_the_doctor_of_a_wheel_for_the_cpu_needs_no_gpu(cpu_machine: Machine) -> None:
+    done = cpu_machine.doctor()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "this wheel is for the CPU" in done.stdout
 
 
-FITS = {
-    "its-own": ("120-real", RTX_5090),
-    "newer-minor": ("120-real", "GB10:12:1"),
-    "ptx": ("80", "H100:9:0"),
-    "feature-set": ("120a-real", RTX_5090),
-    "family": ("100f-real", "B300:10:3"),
+GB10, H100, B300 = "GB10:12:1", "H100:9:0", "B300:10:3"
+ARCHS = {
+    "its-own": ("120-real", RTX_5090, True),
+    "newer-minor": ("120-real", GB10, True),
+    "ptx": ("80", H100, True),
+    "feature-set": ("120a-real", RTX_5090, True),
+    "family": ("100f-real", B300, True),
+    "older-minor": ("89-real", RTX_3090, False),
+    "newer-major": ("90-real", RTX_5090, False),
+    "other-feature-set": ("120a-real", GB10, False),
+    "older-than-ptx": ("90", RTX_3090, False),
 }
 
 
-@pytest.mark.parametrize(("arch", "gpu"), FITS.values(), ids=FITS)
-def test_a_gpu_that_the_wheel_has_code_for_is_no_warning(
-    tmp_path: Path, arch: str, gpu: str
+@pytest.mark.parametrize(("arch", "gpu", "fits"), ARCHS.values(), ids=ARCHS)
+def test_a_gpu_that_the_wheel_has_no_code_for_is_named(
+    tmp_path: Path, arch: str, gpu: str, *, fits: bool
 ) -> None:
-    machine = install(tmp_path / "m", cuda="13.1", archs=(arch,))
-    beside(machine)
-    assert machine.run(env={"STUB_GPUS": gpu}).warnings() == []
-
-
-UNFIT = {
-    "older-minor": ("89-real", "RTX 3090:8:6"),
-    "newer-major": ("90-real", RTX_5090),
-    "feature-set": ("120a-real", "GB10:12:1"),
-    "older-than-ptx": ("90", "RTX 3090:8:6"),
-}
-
-
-@pytest.mark.parametrize(("arch", "gpu"), UNFIT.values(), ids=UNFIT)
-def test_a_gpu_that_the_wheel_has_no_code_for_is_named(tmp_path: Path, arch: str, gpu: str) -> None:
-    machine = install(tmp_path / "m", cuda="13.1", archs=(arch,))
-    beside(machine)
-    (warning,) = machine.run(env={"STUB_GPUS": gpu}).warnings()
-    assert gpu.split(":")[0] in warning
+    warnings = for_archs(tmp_path, arch).run(env={"STUB_GPUS": gpu}).warnings()
+    assert [gpu.split(":")[0] in text for text in warnings] == ([] if fits else [True])
 
 
 def test_ptx_needs_a_driver_of_the_toolkits_own_version(tmp_path: Path) -> None:
-    machine = install(tmp_path / "m", cuda="13.1", archs=("90-virtual",))
-    beside(machine)
+    machine = for_archs(tmp_path, "90-virtual")
     (warning,) = machine.run(env={"STUB_CUDA": "13000"}).warnings()
     assert "supports CUDA 13.0, and this wheel needs CUDA 13.1" in warning
-    assert machine.run(env={"STUB_CUDA": "13010", "STUB_GPUS": "H100:9:0"}).warnings() == []
+    assert machine.run(env={"STUB_CUDA": "13010", "STUB_GPUS": H100}).warnings() == []
 
 
 # ---- The CPU -----------------------------------------------------------------------------------
@@ -625,67 +597,61 @@ def test_ptx_needs_a_driver_of_the_toolkits_own_version(tmp_path: Path) -> None:
     ("can", "chosen"),
     [("x64", "x64"), ("x64 haswell", "haswell"), ("x64 haswell skylakex", "skylakex")],
 )
-def test_the_module_that_suits_the_cpu_best_is_loaded_and_no_other_stays(
-    tmp_path: Path, can: str, chosen: str
+def test_only_the_module_that_fits_the_cpu_best_stays_loaded(
+    cpu_machine: Machine, can: str, chosen: str
 ) -> None:
-    machine = install(tmp_path / "m", cuda=None, archs=())
-    ran = machine.run(env={"STUB_CPU": can})
+    ran = cpu_machine.run(env={"STUB_CPU": can})
     assert (ran.chosen, ran.modules) == (chosen, 1), ran.stderr
     assert "loaded a backend" not in ran.stderr
     loaded = [Path(path).name for path in ran.libraries if "ggml-cpu" in path]
     assert loaded == [f"libggml-cpu-{chosen}.so"]
 
 
-def test_where_a_release_has_a_kind_of_cpu_that_is_not_known_each_module_is_asked(
-    tmp_path: Path,
-) -> None:
-    machine = install(tmp_path / "m", cuda=None, archs=())
-    gcc(machine.site / "llama_cpp" / "lib" / "libggml-cpu-zen9.so", CPU, '-DNAME="zen9"')
-    assert machine.run(env={"STUB_CPU": "x64 zen9 haswell"}).chosen == "haswell"
-    assert machine.run(env={"STUB_CPU": "x64 haswell zen9"}).chosen == "zen9"
-    assert machine.run(env={"STUB_CPU": ""}).code == 1
+def test_with_an_unknown_kind_of_cpu_each_module_is_asked(cpu_machine: Machine) -> None:
+    gcc(cpu_machine.site / "llama_cpp" / "lib" / "libggml-cpu-zen9.so", CPU, '-DNAME="zen9"')
+    assert cpu_machine.run(env={"STUB_CPU": "x64 zen9 haswell"}).chosen == "haswell"
+    assert cpu_machine.run(env={"STUB_CPU": "x64 haswell zen9"}).chosen == "zen9"
+    assert cpu_machine.run(env={"STUB_CPU": ""}).code == 1
 
 
-def test_no_module_is_opened_that_is_worse_than_the_one_that_is_taken(tmp_path: Path) -> None:
-    machine = install(tmp_path / "m", cuda=None, archs=())
+def test_modules_worse_than_the_chosen_one_are_not_opened(cpu_machine: Machine) -> None:
     says = 'static __attribute__((constructor)) void on(void) { fputs("opened " NAME, stderr); }'
     for name in ("x64", "haswell", "skylakex"):
-        lib = machine.site / "llama_cpp" / "lib" / f"libggml-cpu-{name}.so"
+        lib = cpu_machine.site / "llama_cpp" / "lib" / f"libggml-cpu-{name}.so"
         gcc(lib, f"#include <stdio.h>\n{CPU}{says}", f'-DNAME="{name}"')
-    ran = machine.run()  # haswell is the best that this CPU can run
+    ran = cpu_machine.run()  # haswell is the best that this CPU can run
     assert ran.chosen == "haswell"
     assert "opened skylakex" in ran.stderr
     assert "opened x64" not in ran.stderr
 
 
-def test_a_module_can_be_asked_for_by_its_name(tmp_path: Path) -> None:
-    machine = install(tmp_path / "m", cuda=None, archs=())
-    assert machine.run(env={"BLACKWHEEL_CPU": "x64"}).chosen == "x64"
+def test_a_module_can_be_chosen_by_name(cpu_machine: Machine) -> None:
+    assert cpu_machine.run(env={"BLACKWHEEL_CPU": "x64"}).chosen == "x64"
     for name in ("skylakex", "nehalem", "../x64"):  # cannot run here; is not there
-        ran = machine.run(env={"BLACKWHEEL_CPU": name})
+        ran = cpu_machine.run(env={"BLACKWHEEL_CPU": name})
         assert ran.code == 1
         assert f"no CPU module {name!r} that this CPU can run" in ran.stderr
         assert "It can run: haswell, x64." in ran.stderr
 
 
-def test_without_a_module_for_this_cpu_the_import_says_so(tmp_path: Path) -> None:
-    machine = install(tmp_path / "m", cuda=None, archs=())
-    ran = machine.run(env={"STUB_CPU": ""})
+def test_without_a_module_for_this_cpu_the_import_says_so(cpu_machine: Machine) -> None:
+    ran = cpu_machine.run(env={"STUB_CPU": ""})
     assert ran.code == 1
     assert "ImportError: llama_cpp has no CPU module that this CPU can run" in ran.stderr
 
 
-def test_modules_in_the_current_folder_and_in_the_search_path_are_not_taken(tmp_path: Path) -> None:
-    machine = install(tmp_path / "m", cuda=None, archs=())
-    for place in (machine.root, tmp_path / "other"):
+def test_modules_in_the_current_folder_and_in_the_search_path_are_not_taken(
+    cpu_machine: Machine, tmp_path: Path
+) -> None:
+    for place in (cpu_machine.root, tmp_path / "other"):
         gcc(place / "libggml-cpu-haswell.so", CPU.replace("return 0", "return 7"), '-DNAME="x64"')
-    ran = machine.run(path=tmp_path / "other")
-    assert ran.answers == (0, 0), ran.stderr
-    lib = str(machine.site / "llama_cpp" / "lib")
+    ran = cpu_machine.run(path=tmp_path / "other")
+    ran.well(0)
+    lib = str(cpu_machine.site / "llama_cpp" / "lib")
     assert [str(Path(p).parent) for p in ran.libraries if "ggml-cpu" in p] == [lib]
 
 
-def test_modules_are_loaded_from_a_folder_whose_name_ggml_cannot_read(machine: Machine) -> None:
+def test_modules_are_loaded_from_a_folder_with_any_letters(machine: Machine) -> None:
     beside(machine)
     assert not str(machine.site).isascii()
     ran = machine.run(env={"STUB_ASCII": "1"})
@@ -693,27 +659,25 @@ def test_modules_are_loaded_from_a_folder_whose_name_ggml_cannot_read(machine: M
     assert "load_backend" not in ran.stderr
 
 
-def test_one_more_module_that_the_user_names_is_loaded_too(tmp_path: Path) -> None:
-    machine = install(tmp_path / "m", cuda=None, archs=())
+def test_ggml_backend_path_loads_one_more_module(cpu_machine: Machine, tmp_path: Path) -> None:
     more = gcc(tmp_path / "mine.so", CPU.replace("return 0", "return 7"), '-DNAME="x64"')
-    ran = machine.run(env={"GGML_BACKEND_PATH": str(more)})
+    ran = cpu_machine.run(env={"GGML_BACKEND_PATH": str(more)})
     assert (ran.answers, ran.modules) == ((7, 7), 2), ran.stderr
-    ran = machine.run(env={"GGML_BACKEND_PATH": str(tmp_path / "none.so")})
+    ran = cpu_machine.run(env={"GGML_BACKEND_PATH": str(tmp_path / "none.so")})
     assert ran.code == 1
     assert "cannot load the module that GGML_BACKEND_PATH=" in ran.stderr
     assert "Fix: clear GGML_BACKEND_PATH, or name a module of this release" in ran.stderr
 
 
-def test_a_module_that_is_damaged_is_named_with_what_to_do(tmp_path: Path) -> None:
-    machine = install(tmp_path / "m", cuda=None, archs=())
-    (broken,) = machine.site.glob("llama_cpp/lib/libggml-cpu-x64.so")
+def test_a_damaged_module_is_an_error_with_a_fix(cpu_machine: Machine) -> None:
+    (broken,) = cpu_machine.site.glob("llama_cpp/lib/libggml-cpu-x64.so")
     broken.write_bytes(b"not a library")
-    ran = machine.run(env={"BLACKWHEEL_CPU": "x64"})
+    ran = cpu_machine.run(env={"BLACKWHEEL_CPU": "x64"})
     assert ran.code == 1
     assert "Fix: " in ran.stderr
 
 
-# As of JamePeng's fork: with the first model ggml searches the folder of the libraries.
+# As in JamePeng's fork: before the first model, ggml searches the folder of the libraries.
 SEARCHING = """
 import ctypes
 from pathlib import Path
@@ -734,7 +698,7 @@ llama_cpp.ggml_backend_load_all_from_path(ctypes.c_char_p(str(lib).encode("utf-8
 
 
 @pytest.mark.parametrize(("gpu", "answer", "modules"), [(RTX_5090, 1313, 2), (RTX_3090, 0, 1)])
-def test_bindings_that_search_with_the_first_model_load_nothing_twice_and_no_unfit_gpus_module(
+def test_bindings_that_search_for_modules_load_none_twice_and_none_that_no_gpu_fits(
     machine: Machine, gpu: str, answer: int, modules: int
 ) -> None:
     beside(machine)
@@ -746,7 +710,7 @@ def test_bindings_that_search_with_the_first_model_load_nothing_twice_and_no_unf
     ran = machine.run(FIRST_MODEL, env={"STUB_GPUS": gpu})
     assert (ran.answers, ran.modules, ran.chosen) == ((answer, answer), modules, "haswell")
     assert "searched" not in ran.stderr
-    # A folder of the user's own is searched as the bindings do it.
+    # Another folder is searched by the bindings.
     other = machine.root / "other"
     gcc(other / "libggml-cpu-haswell.so", CPU.replace("return 0", "return 7"), '-DNAME="x64"')
     more = f"llama_cpp.ggml_backend_load_all_from_path(ctypes.c_char_p({str(other)!r}.encode()))"
@@ -755,7 +719,7 @@ def test_bindings_that_search_with_the_first_model_load_nothing_twice_and_no_unf
     assert f"searched {other}" in ran.stderr
 
 
-# As of JamePeng's fork: a library is looked for in the system by its name, then in the wheel.
+# As in JamePeng's fork: a library is searched in the system by its name, then in the wheel.
 BY_NAME = """
 import ctypes
 from ctypes.util import find_library
@@ -764,7 +728,7 @@ def load_shared_library(name, folder):
 """
 
 
-def test_bindings_that_look_in_the_system_by_name_get_the_wheels_libraries(
+def test_bindings_that_ask_the_system_for_a_library_get_the_wheels(
     machine: Machine, tmp_path: Path
 ) -> None:
     beside(machine)
@@ -780,12 +744,11 @@ def test_bindings_that_look_in_the_system_by_name_get_the_wheels_libraries(
     (package / "_ctypes_extensions.py").write_text(BY_NAME)
     other = gcc(tmp_path / "other" / "libllama.so", LLAMA.replace("ggml_sum()", "-1"))
     found = "import ctypes.util; assert ctypes.util.find_library('llama') == 'libllama.so'"
-    ran = machine.run(found, path=other.parent)
-    assert ran.answers == (1313, 1313), ran.stderr
+    ran = machine.run(found, path=other.parent).well()
     assert str(other) not in ran.libraries
 
 
-def test_where_the_bindings_load_modules_themselves_none_is_loaded_twice(machine: Machine) -> None:
+def test_modules_that_the_bindings_load_are_not_loaded_twice(machine: Machine) -> None:
     """As those of some forks do, on import."""
     beside(machine)
     bindings = machine.site / "llama_cpp" / "llama_cpp.py"

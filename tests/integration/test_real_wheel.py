@@ -1,4 +1,4 @@
-"""The real rtx50 wheel, as ``nox -s wheel`` left it. Build it first: these tests build nothing."""
+"""The real rtx50 wheel that ``nox -s wheel`` built. Build it first: these tests build nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHEELS = REPOSITORY / "wheels" / "rtx50"
 def record() -> dict[str, Any]:
     path = WHEELS / "wheel.json"
     if not path.exists():
-        pytest.fail("There is no rtx50 wheel to look at. Build it first: nox -s wheel")
+        pytest.fail("There is no rtx50 wheel. Build it first: nox -s wheel")
     wheel: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["wheel"]
     return wheel
 
@@ -37,7 +37,7 @@ def unpacked(record: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
 
 
 def libraries(unpacked: Path) -> list[Path]:
-    """Those that were built; beside them is the compiler's OpenMP runtime."""
+    """The libraries that were built; the compiler's OpenMP runtime is in the same folder."""
     found = sorted((unpacked / "llama_cpp" / "lib").iterdir())
     modules = [path.stem.split("-")[-1] for path in found if "-cpu-" in path.name]
     assert modules == ["alderlake", "haswell", "icelake", "sandybridge", "skylakex", "sse42", "x64"]
@@ -53,25 +53,25 @@ def dynamic(library: Path) -> str:
     ).stdout
 
 
-def test_it_takes_22_mb_or_less(record: dict[str, Any]) -> None:
+def test_it_has_at_most_22_mb(record: dict[str, Any]) -> None:
     assert (WHEELS / record["file"]).stat().st_size == record["size"] <= 22_000_000
 
 
-def test_it_depends_on_nvidias_runtime(unpacked: Path) -> None:
+def test_it_requires_nvidias_runtime(unpacked: Path) -> None:
     (metadata,) = unpacked.glob("*.dist-info/METADATA")
     text = metadata.read_text(encoding="utf-8")
     for package in ("cuda-pathfinder", "nvidia-cuda-runtime<14", "nvidia-cublas<14"):
         assert f"Requires-Dist: {package}" in text
 
 
-def test_the_libraries_look_for_each_other_beside_themselves_alone(unpacked: Path) -> None:
+def test_the_libraries_search_only_their_own_folder(unpacked: Path) -> None:
     for library in libraries(unpacked):
         paths = [line for line in dynamic(library).splitlines() if "PATH" in line]
         assert all(line.endswith("[$ORIGIN]") for line in paths), library
 
 
 def test_no_library_needs_a_module_of_ggml(unpacked: Path) -> None:
-    """What is needed is loaded on every machine, whatever it can run."""
+    """Needed libraries are loaded on every machine, but not every machine can run every module."""
     for library in libraries(unpacked):
         needed = [line for line in dynamic(library).splitlines() if "(NEEDED)" in line]
         assert needed, library
@@ -86,14 +86,14 @@ def test_the_device_library_is_linked_with_cuda_13(unpacked: Path) -> None:
         assert f"[{library}]" in needed
 
 
-def test_no_folder_of_this_machine_is_in_it(unpacked: Path) -> None:
+def test_no_folder_of_this_machine_is_in_the_libraries(unpacked: Path) -> None:
     for library in libraries(unpacked):
         data = library.read_bytes()
         for folder in (REPOSITORY, Path.home() / ".cache"):
             assert bytes(folder) not in data, library
 
 
-def test_nothing_of_an_installed_toolkit_went_into_the_build() -> None:
+def test_no_installed_toolkit_was_used_for_the_build() -> None:
     cache = REPOSITORY / "build" / "rtx50" / "tree" / "CMakeCache.txt"
     toolkit = json.loads((REPOSITORY / "build" / "rtx50" / "toolkit.json").read_text())["toolkit"]
     entries = dict(
@@ -106,7 +106,7 @@ def test_nothing_of_an_installed_toolkit_went_into_the_build() -> None:
     assert not [value for value in entries.values() if "/usr/local/cuda" in value]
 
 
-def test_import_works_or_says_what_is_missing(unpacked: Path, tmp_path: Path) -> None:
+def test_import_works_or_names_what_is_missing(unpacked: Path, tmp_path: Path) -> None:
     try:
         ctypes.CDLL("libcuda.so.1")
         driver = True
@@ -117,12 +117,9 @@ def test_import_works_or_says_what_is_missing(unpacked: Path, tmp_path: Path) ->
     subprocess.run([*words, *packages], check=True)
 
     def run(**env: str) -> subprocess.CompletedProcess[str]:
+        code = "import llama_cpp; print(llama_cpp.llama_supports_gpu_offload())"
         return subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import llama_cpp; print(llama_cpp.llama_supports_gpu_offload())",
-            ],
+            [sys.executable, "-c", code],
             cwd=tmp_path,
             env={"PYTHONPATH": f"{unpacked}:{tmp_path / 'site'}", **env},
             capture_output=True,
@@ -155,8 +152,8 @@ print(json.dumps([ours.scores(), ours.BEST_FIRST, ours.best()]))
 """
 
 
-def test_the_kinds_of_cpu_are_tried_in_the_order_of_upstreams_scores(unpacked: Path) -> None:
-    """Of those that this machine can run."""
+def test_cpu_modules_are_in_the_order_of_upstreams_scores(unpacked: Path) -> None:
+    """Tested for the modules that this machine can run."""
     module = REPOSITORY / "sessions" / "build" / "overlay" / "_backends.py"
     done = subprocess.run(
         [sys.executable, "-c", ORDER, str(module)],
@@ -173,20 +170,20 @@ def test_the_kinds_of_cpu_are_tried_in_the_order_of_upstreams_scores(unpacked: P
     assert best == can[0]
 
 
-def test_no_path_of_a_build_is_deeper_than_is_judged_on_windows() -> None:
-    """What ``windows.toml`` says of depths, compared with this build; there objects end in .obj."""
+def test_no_path_of_a_build_is_longer_than_the_limits_for_windows() -> None:
+    """The lengths in ``windows.toml`` are those of this build, with .obj for object files."""
     known = knowledge.load("windows.toml")["paths"]
     tree = REPOSITORY / "build" / "rtx50" / "tree"
     objects = [str(path.relative_to(tree)) for path in tree.rglob("*.o")]
     assert len(objects) > 100
     assert max(map(len, objects)) + len("bj.d") + len("build//tree/") == known["target"]
     nox = [str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / ".nox").rglob("*")]
-    # lib/python3.11/site-packages is Lib/site-packages there.
+    # lib/python3.11/site-packages is Lib/site-packages on Windows.
     blackwheel = [path for path in nox if path.startswith(".nox/blackwheel-")]
     assert 100 < max(map(len, blackwheel)) - len("python3.11/") <= known["checkout"]
 
 
-def test_files_that_the_lock_merges_were_compiled_as_one() -> None:
+def test_each_unity_build_group_was_compiled_as_one_file() -> None:
     tree = REPOSITORY / "build" / "rtx50" / "tree"
     commands = json.loads((tree / "compile_commands.json").read_text(encoding="utf-8"))
     files = [Path(entry["file"]) for entry in commands if entry["file"].endswith(".cu")]
@@ -197,8 +194,8 @@ def test_files_that_the_lock_merges_were_compiled_as_one() -> None:
         assert not {file.stem for file in files} & {*group}
 
 
-def test_without_the_gpu_one_thing_alone_is_between_it_and_a_release() -> None:
-    """By the real gate: no smoke on a GPU of 12.0. Work that is not committed is a second one."""
+def test_without_the_gpu_only_the_gpu_tests_prevent_a_release() -> None:
+    """The gate needs smoke and ops on a GPU with compute capability 12.0, and committed files."""
     done = subprocess.run(
         [sys.executable, "noxfile.py", "-s", "release", "--", "--target", "rtx50"],
         cwd=REPOSITORY,
@@ -206,34 +203,34 @@ def test_without_the_gpu_one_thing_alone_is_between_it_and_a_release() -> None:
         text=True,
         check=False,
     )
-    said = done.stdout + done.stderr
-    if "✓ smoke" in said:
+    output = done.stdout + done.stderr
+    if "✓ smoke" in output:
         pytest.fail("this machine has the GPU: nox -s release releases the wheel here")
     changed = ["git", "status", "--porcelain", "--untracked-files=all"]
     dirty = subprocess.run(changed, cwd=REPOSITORY, check=True, capture_output=True).stdout
-    assert done.returncode != 0, said
-    assert "rtx50: NOT RELEASABLE" in said
-    failed = dict(re.findall(r"^✗ ([a-z-]+): (.*)$", said, re.MULTILINE))
+    assert done.returncode != 0, output
+    assert "rtx50: NOT RELEASABLE" in output
+    failed = dict(re.findall(r"^✗ ([a-z-]+): (.*)$", output, re.MULTILINE))
     assert failed.pop("smoke", "") == "not run on a GPU of compute capability 12.0"
     untested = "upstream's operator test was not run on a GPU of compute capability 12.0"
     assert failed.pop("ops", "") == untested
     assert list(failed) == (["checkout"] if dirty else [])
 
 
-def test_what_of_others_was_compiled_is_in_the_bill_of_materials(unpacked: Path) -> None:
+def test_third_party_code_that_was_compiled_is_in_the_sbom(unpacked: Path) -> None:
     tree = REPOSITORY / "build" / "rtx50" / "tree"
     cache = (tree / "CMakeCache.txt").read_text(encoding="utf-8")
     (ninja,) = re.findall(r"^CMAKE_MAKE_PROGRAM:\w+=(.*)$", cache, re.MULTILINE)
-    told = subprocess.run(
+    deps = subprocess.run(
         [ninja, "-C", str(tree), "-t", "deps"], check=True, capture_output=True, text=True
     )
-    read = set(re.findall(r"src/(vendor/llama\.cpp/vendor/\S+)$", told.stdout, re.MULTILINE))
-    assert read, "ninja knows of nothing that was compiled"
+    read = set(re.findall(r"src/(vendor/llama\.cpp/vendor/\S+)$", deps.stdout, re.MULTILINE))
+    assert read, "ninja lists no compiled files"
     parts = {
         row["file"].rsplit("/", 1)[0]: row["name"] for row in knowledge.load("parts.toml")["part"]
     }
     (bill,) = unpacked.glob("*.dist-info/sboms/blackwheel.cdx.json")
     named = {part["name"] for part in json.loads(bill.read_text(encoding="utf-8"))["components"]}
     own = ("vendor/llama.cpp/vendor/hash/hash.cpp", "vendor/llama.cpp/vendor/hash/hash.h")
-    for file in read - set(own):  # those two are llama.cpp's, around the hashes of others
+    for file in read - set(own):  # llama.cpp's own files, which use hashes of others
         assert parts[file.rsplit("/", 1)[0]] in named, file

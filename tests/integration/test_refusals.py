@@ -1,58 +1,15 @@
-"""What cannot work is said clearly, early, with what fixes it, and leaves nothing behind."""
+"""Errors are reported early, with a remedy, and leave nothing behind."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Checkout, Mounted, Project, which, write_program
-
-Serve = Callable[..., Mapping[str, str]]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Make a package index that has the one file; returns the environment that points to it."""
-    servers: list[ThreadingHTTPServer] = []
-
-    def start(name: str, data: bytes, *, cut: bool) -> Mapping[str, str]:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                page = f'<a href="{name}">{name}</a>'.encode()
-                body = data if self.path.endswith(name) else page
-                self.send_response(200)
-                kind = "application/octet-stream" if body is data else "text/html"
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if cut and body is data else body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Silent."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return {
-            "PIP_NO_INDEX": "1",
-            "PIP_FIND_LINKS": f"http://127.0.0.1:{server.server_port}/",
-            "PIP_NO_CACHE_DIR": "1",
-            "PIP_RETRIES": "0",
-            "NO_PROXY": "127.0.0.1",
-            "no_proxy": "127.0.0.1",
-        }
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+from tests.integration.conftest import Checkout, Mounted, Project, Serve, which, write_program
 
 
 def folders(parent: Path) -> list[str]:
@@ -60,41 +17,40 @@ def folders(parent: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["wrong file", "cut short"])
-def test_bad_download_of_the_source(
-    project: Project, serve: Serve, tools_alone: Path, cut: bool
+@pytest.mark.parametrize(
+    ("session", "target", "message"),
+    [
+        ("source", "cpu", "the source of llama-cpp-python 0.3.16"),
+        ("toolkit", "rtx50", "CUDA 13.1"),
+    ],
+)
+def test_bad_download(
+    project: Project,
+    serve: Serve,
+    tools_alone: Path,
+    session: str,
+    target: str,
+    message: str,
+    cut: bool,
 ) -> None:
-    env = serve("llama_cpp_python-0.3.16.tar.gz", os.urandom(50_000), cut=cut)
-    env = {**env, "BLACKWHEEL_CACHE": str(tools_alone)}
-    run = project.nox("source", "--target", "cpu", env=env)
-    run.badly("the source of llama-cpp-python 0.3.16")
-    if not cut:
-        assert "not the file that was locked" in run.output
-    assert not list((tools_alone / "downloads").glob("*"))
-    assert not [path for path in (tools_alone / "tmp").iterdir() if path.is_dir()]
-    assert folders(project.root / "llama-cpp-python-src") == []
-    assert not (project.root / "build" / "cpu" / "source.json").exists()
-
-
-@pytest.mark.parametrize("cut", [False, True], ids=["wrong file", "cut short"])
-def test_bad_download_of_the_toolkit(
-    project: Project, serve: Serve, tools_alone: Path, cut: bool
-) -> None:
-    lock = (project.root / "sessions" / "data" / "locks" / "cuda-13.1.txt").read_text(
-        encoding="utf-8"
+    lock = project.root / "sessions" / "data" / "locks" / "cuda-13.1.txt"
+    version = re.findall(r"^nvidia-cuda-nvcc==(\S+)", lock.read_text(encoding="utf-8"), re.M)[0]
+    name = f"nvidia_cuda_nvcc-{version}-py3-none-manylinux2014_x86_64.whl"
+    if session == "source":
+        name = "llama_cpp_python-0.3.16.tar.gz"
+    env = serve(name, os.urandom(25_000), size=50_000 if cut else 0)
+    run = project.nox(
+        session, "--target", target, env={**env, "BLACKWHEEL_CACHE": str(tools_alone)}
     )
-    version = re.findall(r"^nvidia-cuda-nvcc==(\S+)", lock, re.MULTILINE)[0]
-    wheel = f"nvidia_cuda_nvcc-{version}-py3-none-manylinux2014_x86_64.whl"
-    env = serve(wheel, os.urandom(50_000), cut=cut)
-    env = {**env, "BLACKWHEEL_CACHE": str(tools_alone)}
-    run = project.nox("toolkit", "--target", "rtx50", env=env)
-    run.badly("CUDA 13.1")
-    if not cut:
-        assert "not the file that was locked" in run.output
+    run.badly(message, *([] if cut else ["not the file that was locked"]))
+    assert not list((tools_alone / "downloads").glob("*"))
     assert [name for name in folders(tools_alone) if "cuda" in name] == []
-    assert not (project.root / "build" / "rtx50" / "toolkit.json").exists()
+    assert folders(tools_alone / "tmp") == []
+    assert folders(project.root / "llama-cpp-python-src") == []
+    assert not (project.root / "build" / target / f"{session}.json").exists()
 
 
-def test_source_that_cannot_be_had(project: Project, tmp_path: Path) -> None:
+def test_source_that_is_not_available(project: Project, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     env = {"PIP_FIND_LINKS": str(tmp_path / "empty")}
     run = project.nox("source", "--target", "cpu", "--offline", env=env)
@@ -113,8 +69,8 @@ def test_source_that_cannot_be_had(project: Project, tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_wrong_option(project: Project, options: tuple[str, ...], words: tuple[str, ...]) -> None:
-    """One of each place that refuses; the unit tests of options, spec and arguments have all."""
-    # A CPU target needs no toolkit: the source is refused before one would be fetched.
+    """One example per module that refuses options; the unit tests have all."""
+    # With the target cpu no toolkit is downloaded before the source is checked.
     chosen = options if "--source" not in options else ("--target", "cpu", *options)
     project.nox("wheel", *chosen).badly(*words)
     assert folders(project.root / "llama-cpp-python-src") == []
@@ -125,15 +81,23 @@ def fetched(cache: Path) -> list[str]:
 
 
 def python_alone(project: Project, folder: Path) -> str:
-    """A PATH that has Python and the shell's own tools, and no compiler."""
+    """A PATH with Python and some basic tools, without a compiler."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("python3.11", "sh", "ls", "cat", "uname"):
         (folder / name).symlink_to(which(name, project.env["PATH"]))
     return str(folder)
 
 
+def old_compiler(folder: Path) -> Path:
+    """A folder with gcc 7.5."""
+    for name in ("g++", "gcc"):
+        says = f"{name} (Debian 7.5.0-1) 7.5.0\nCopyright (C) 2017 Free Software Foundation, Inc."
+        write_program(folder / name, f"#!/bin/sh\necho '{says}'\n")
+    return folder
+
+
 @pytest.mark.parametrize("target", ["cpu", "rtx50"])
-def test_no_compiler_is_said_before_anything_is_fetched(
+def test_a_missing_compiler_is_reported_before_a_download(
     project: Project, tmp_path: Path, empty_cache: Path, target: str
 ) -> None:
     env = {"PATH": python_alone(project, tmp_path / "bin"), "BLACKWHEEL_CACHE": str(empty_cache)}
@@ -147,10 +111,7 @@ def test_no_compiler_is_said_before_anything_is_fetched(
 def test_too_old_a_compiler(
     project: Project, tmp_path: Path, empty_cache: Path, named: bool
 ) -> None:
-    old = tmp_path / "old"
-    for name in ("g++", "gcc"):
-        says = f"{name} (Debian 7.5.0-1) 7.5.0\nCopyright (C) 2017 Free Software Foundation, Inc."
-        write_program(old / name, f"#!/bin/sh\necho '{says}'\n")
+    old = old_compiler(tmp_path / "old")
     path = python_alone(project, tmp_path / "bin")
     options = ("--compiler", str(old / "g++")) if named else ()
     env = {"PATH": path if named else f"{old}:{path}", "BLACKWHEEL_CACHE": str(empty_cache)}
@@ -161,47 +122,36 @@ def test_too_old_a_compiler(
     assert fetched(empty_cache) == []
 
 
-def test_old_compiler_is_passed_over_where_there_is_a_good_one(
+def test_an_old_compiler_is_ignored_if_there_is_a_newer_one(
     project: Project, tmp_path: Path
 ) -> None:
-    old = tmp_path / "old"
-    for name in ("g++", "gcc"):
-        says = f"{name} (Debian 7.5.0-1) 7.5.0\nCopyright (C) 2017 Free Software Foundation, Inc."
-        write_program(old / name, f"#!/bin/sh\necho '{says}'\n")
+    old = old_compiler(tmp_path / "old")
     env = {"PATH": f"{old}:{project.env['PATH']}"}
     run = project.nox("probe", "--target", "cpu", env=env).well()
     assert re.search(r"C\+\+ compiler: .*: the first that fits", run.output), run.output
     assert f"{old}/g++): the first" not in run.output
 
 
-def test_a_file_where_the_wheels_should_go(mini: Checkout) -> None:
-    """Root may write everywhere, so a file stands in for a folder that may not be written."""
-    if mini.wheels.parent.exists():
-        mini.wheels.parent.rename(mini.project.root / "moved away")
-    mini.wheels.parent.write_text("in the way")
-    mini.nox().badly(str(mini.wheels.parent))
-    assert mini.wheels.parent.read_text() == "in the way"
+@pytest.mark.parametrize("folder", ["wheels", "build", "cache"])
+def test_a_file_instead_of_a_folder(mini: Checkout, tmp_path: Path, folder: str) -> None:
+    """Root may write to every folder, so a file is used instead of a read-only folder."""
+    path = tmp_path / "cache" if folder == "cache" else mini.project.root / folder
+    if path.exists():
+        path.rename(tmp_path / "moved away")
+    path.write_text("in the way")
+    env = {"BLACKWHEEL_CACHE": str(path / "cache")} if folder == "cache" else {}
+    mini.nox(env=env).badly(str(path))
+    assert path.read_text() == "in the way"
 
 
-def test_a_file_where_the_build_should_go(mini: Checkout) -> None:
-    mini.build.parent.write_text("in the way")
-    mini.nox().badly(str(mini.build.parent))
-
-
-def test_a_file_where_the_cache_should_go(mini: Checkout, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    env = {"BLACKWHEEL_CACHE": str(tmp_path / "file" / "cache")}
-    mini.nox(env=env).badly(str(tmp_path / "file"))
-
-
-def as_if_it_were_enough(project: Project) -> None:
-    """Have the project take any disk for large enough, so that a build meets its end."""
+def without_check_of_space(project: Project) -> None:
+    """Disable the check of free space, so that the build itself fills the disk."""
     path = project.root / "sessions" / "data" / "knowledge" / "disk.toml"
     path.write_text(re.sub(r"(?m)^mib = \d+$", "mib = 0", path.read_text(encoding="utf-8")))
 
 
 def part(folder: Path, share: float) -> str:
-    """So much of what a folder takes of a tmpfs, as its ``size``; the folder is deleted."""
+    """The size of a tmpfs for a share of the folder's files; the folder is deleted."""
     pages = sum(-(-p.stat().st_size // 4096) for p in folder.rglob("*") if p.is_file())
     shutil.rmtree(folder)
     return f"{max(4, int(4 * pages * share))}k"
@@ -213,23 +163,23 @@ def test_disk_full_while_building(
 ) -> None:
     mini.nox("--cache", "none").well()
     shutil.rmtree(mini.wheels)
-    as_if_it_were_enough(mini.project)
+    without_check_of_space(mini.project)
     prefix = small_disk(mini.build.parent, part(mini.build.parent, share), tmp_path / "listing")
-    # Without a cache that has the files: the compiler itself meets the full disk.
+    # Without a compiler cache, so that the compiler itself fills the disk.
     run = mini.project.nox("wheel", *mini.options, "--cache", "none", prefix=prefix)
     run.badly("disk is full", "free some space")
     assert not mini.wheels.exists() or not list(mini.wheels.iterdir())
-    # With space again it goes on.
+    # With enough space it continues.
     mini.nox().well()
     assert mini.record["version"] == "0.0.1"
 
 
-def test_disk_full_while_the_wheel_is_put_into_place(
+def test_disk_full_while_the_wheel_is_copied(
     mini: Checkout, small_disk: Mounted, tmp_path: Path
 ) -> None:
     listing = tmp_path / "listing"
     mini.nox().well()
-    as_if_it_were_enough(mini.project)
+    without_check_of_space(mini.project)
     prefix = small_disk(mini.wheels, part(mini.wheels, 0.5), listing)
     run = mini.project.nox("wheel", *mini.options, prefix=prefix)
     run.badly("disk is full", "free some space")
@@ -238,7 +188,7 @@ def test_disk_full_while_the_wheel_is_put_into_place(
     assert mini.record["version"] == "0.0.1"
 
 
-def test_too_small_a_disk_is_said_before_anything_is_compiled(
+def test_a_small_disk_is_reported_before_the_build(
     mini: Checkout, small_disk: Mounted, tmp_path: Path
 ) -> None:
     disk = tmp_path / "small disk"
@@ -251,7 +201,7 @@ def test_too_small_a_disk_is_said_before_anything_is_compiled(
 
 
 @pytest.mark.parametrize("where", ["build", "wheels"])
-def test_the_disk_that_is_written_to_is_asked_not_that_of_the_checkout(
+def test_the_free_space_of_the_output_folders_is_checked(
     mini: Checkout, small_disk: Mounted, tmp_path: Path, where: str
 ) -> None:
     folder = mini.build.parent if where == "build" else mini.wheels
@@ -259,11 +209,3 @@ def test_the_disk_that_is_written_to_is_asked_not_that_of_the_checkout(
     run = mini.project.nox("wheel", *mini.options, prefix=prefix)
     run.badly("A build needs", "free some space there", str(folder))
     assert "cpu+source-mini/src" not in (tmp_path / "listing").read_text()
-
-
-@pytest.mark.parametrize("session", ["bundle", "bench"])
-def test_a_target_as_its_own_baseline_is_refused_at_once(project: Project, session: str) -> None:
-    """Its build would wait for the lock of the run that waits for it."""
-    words = ("--target", "rtx50", "--arch", "120-virtual", "--baseline", "ptx")
-    project.nox(session, *words).badly("itself contains only PTX")
-    assert not (project.root / "build").exists()

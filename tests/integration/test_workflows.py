@@ -1,4 +1,4 @@
-"""GitHub's workflows, which no test can run: what can be known of them by reading."""
+"""GitHub's workflows: linters, the matrix of jobs, and the shell of single steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GITHUB = REPOSITORY / ".github"
 NAMES = sorted(path.name for path in (GITHUB / "workflows").iterdir())
 TARGETS = tomllib.loads((REPOSITORY / "targets.toml").read_text(encoding="utf-8"))
 TARGETS.pop("defaults")  # what targets inherit
-RELEASED = [name for name in TARGETS if name != "seed"]  # that one is only compared with
+RELEASED = [name for name in TARGETS if name != "seed"]  # seed is only for comparisons
 BIN = Path(sys.executable).parent
 LINTERS = {
     "actionlint": [str(BIN / "actionlint"), "-shellcheck", str(BIN / "shellcheck")],
@@ -34,6 +34,8 @@ LINTERS = {
 }
 KEPT = "        with:\n          persist-credentials: false\n"
 READ = "\n      contents: read"
+CHECKS = (GITHUB / "workflows" / "checks.yml").read_text(encoding="utf-8")
+PIN = re.findall(r"@\w{40} # ", CHECKS)[0]  # an action's commit
 
 
 def text_of(name: str) -> str:
@@ -43,7 +45,7 @@ def text_of(name: str) -> str:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     shutil.copytree(GITHUB, tmp_path / ".github")
-    (tmp_path / ".git").mkdir()  # by which actionlint knows the top folder
+    (tmp_path / ".git").mkdir()  # actionlint needs it to find the top folder
     return tmp_path
 
 
@@ -64,19 +66,14 @@ def test_the_linters_find_nothing(linter: str, copy: Path) -> None:
     ("linter", "name", "old", "new", "said"),
     [
         ("actionlint", "release.yml", "needs: plan\n", "needs: plans\n", "plans"),
-        (
-            "actionlint",
-            "release.yml",
-            "      runner: ",
-            "      runners: ",
-            '"runners" is not defined',
-        ),
+        ("actionlint", "release.yml", "      runner: ", "      runners: ", '"runners" is not'),
         ("actionlint", "release.yml", "outputs.jobs)", "outputs.rows)", '"rows" is not defined'),
         ("actionlint", "target.yml", "needs: smoke", "need: smoke", 'unexpected key "need"'),
         ("actionlint", "target.yml", '--targets "$TARGET"', "--targets $TARGET", "SC2086"),
         ("actionlint", "checks.yml", "ubuntu-24.04", "ubuntu-24.40", "ubuntu-24.40"),
         ("zizmor", "target.yml", '"$TARGET"', "${{ inputs.target }}", "template-injection"),
         ("zizmor", "checks.yml", KEPT, "", "artipacked"),
+        ("zizmor", "checks.yml", PIN, "@", "unpinned-uses"),
         ("zizmor", "checks.yml", READ, " write-all", "excessive-permissions"),
         ("zizmor", "checks.yml", "  pull_request:", "  pull_request_target:", "dangerous-triggers"),
     ],
@@ -90,14 +87,6 @@ def test_the_linters_find_a_planted_mistake(
     code, output = lint(linter, copy)
     assert code != 0
     assert said in output
-
-
-def test_an_action_is_pinned_by_its_commit(copy: Path) -> None:
-    path = copy / ".github" / "workflows" / "checks.yml"
-    path.write_text(re.sub(r"@\w{40} # ", "@", path.read_text(encoding="utf-8")), encoding="utf-8")
-    code, output = lint("zizmor", copy)
-    assert code != 0
-    assert "unpinned-uses" in output
 
 
 def matrix(targets: str, runners: str) -> subprocess.CompletedProcess[str]:
@@ -136,7 +125,7 @@ def test_two_wheels_of_one_name_are_never_both_released() -> None:
 
 
 @pytest.mark.parametrize(("targets", "runners"), [("rtx5", ""), ("rtx50", "linux-rtx50")])
-def test_a_name_that_is_none_starts_no_job(targets: str, runners: str) -> None:
+def test_an_unknown_name_starts_no_job(targets: str, runners: str) -> None:
     done = matrix(targets, runners)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Unknown: " in done.stderr
@@ -145,13 +134,13 @@ def test_a_name_that_is_none_starts_no_job(targets: str, runners: str) -> None:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words after ``noxfile.py`` of every command, as a shell with no VERSION has them."""
+    """The words after ``noxfile.py`` of every command."""
     joined = text.replace("\\\n", " ").replace('${VERSION:+--version "$VERSION"}', "--version V")
     return [shlex.split(line) for line in re.findall(r"python3? noxfile\.py (.*)$", joined, re.M)]
 
 
 def unknown(text: str) -> list[str]:
-    """Sessions and options that there are not."""
+    """The sessions and options that do not exist."""
     found = []
     for words in commands(text):
         dashes = words.index("--") if "--" in words else len(words)
@@ -167,7 +156,7 @@ def unknown(text: str) -> list[str]:
     return found
 
 
-def test_every_session_and_option_is_one() -> None:
+def test_every_session_and_option_in_a_workflow_exists() -> None:
     text = "".join(map(text_of, NAMES))
     lines = [line for line in text.splitlines() if "noxfile" in line]
     assert len(commands(text)) == len(lines) == 8
@@ -177,7 +166,7 @@ def test_every_session_and_option_is_one() -> None:
     assert "--sign" in str(unknown(text.replace("--targets ", "--sign ")))
 
 
-def test_what_a_job_takes_another_hands_on() -> None:
+def test_every_artifact_that_a_job_downloads_is_uploaded() -> None:
     def names(action: str) -> set[str]:
         steps = re.split(r"\n +- ", text_of("target.yml") + text_of("release.yml"))
         found = [re.search(r"(?:name|pattern): (.+)", step) for step in steps if action in step]
@@ -187,14 +176,14 @@ def test_what_a_job_takes_another_hands_on() -> None:
     assert names("download-artifact") == names("upload-artifact")
 
 
-def test_what_is_released_comes_from_no_cache() -> None:
-    """The linter of it does not look into a workflow that another calls."""
+def test_a_release_uses_no_cache() -> None:
+    """The linter's check of this does not read reusable workflows."""
     uses = re.findall(r"(.*)\n +uses: actions/cache@", "".join(map(text_of, NAMES)))
     assert uses == ["      - if: github.ref_type != 'tag'"]
 
 
 def handed_on() -> list[str]:
-    """What the job that releases gets of the one that built."""
+    """The files that the job that builds passes to the job that releases."""
     found = re.findall(r"name: wheel-.*\n +path: \|\n((?: +\S+\n)+?) +if-", text_of("target.yml"))
     return str(found[0]).split()
 
@@ -207,12 +196,12 @@ def handed_on() -> list[str]:
         "build/cpu+py3.12/given/llama_cpp_python-0.3.16-12345678/verify.json",
     ],
 )
-def test_the_wheels_of_other_pythons_are_handed_on_as_release_reads_them(path: str) -> None:
+def test_the_wheels_of_other_pythons_are_passed_to_the_release(path: str) -> None:
     assert any(PurePosixPath(path).match(pattern) for pattern in handed_on())
 
 
-def test_what_is_handed_on_is_enough_to_compile_nothing_again(mini: Checkout) -> None:
-    """The release is made in a fresh checkout at the same place, with the builder's artefacts."""
+def test_the_files_that_are_passed_on_make_a_second_build_unnecessary(mini: Checkout) -> None:
+    """The release runs in a fresh checkout at the same path, with these files."""
     mini.nox().well()
     there = {
         path.relative_to(mini.project.root): path.read_bytes()
@@ -238,7 +227,7 @@ echo "$@" >> "$CALLS"
 
 
 def run_of(name: str, step: str) -> str:
-    """The shell of a step."""
+    """The shell script of a step."""
     text = text_of(name)
     block = text[text.index(f"- name: {step}") :]
     (script,) = re.findall(r"        run: \|\n((?:          .*\n|\n)+)", block)[:1]
@@ -246,7 +235,7 @@ def run_of(name: str, step: str) -> str:
 
 
 def shell(script: str, folder: Path, env: dict[str, str]) -> str:
-    """Run a step as GitHub does; what it printed."""
+    """Run a script as GitHub does; its output."""
     done = subprocess.run(
         ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
         cwd=folder, env=env, capture_output=True, text=True, check=False,
@@ -256,14 +245,14 @@ def shell(script: str, folder: Path, env: dict[str, str]) -> str:
 
 
 def git(folder: Path, *words: str) -> str:
-    """What git answers about a repository."""
+    """Run git in a repository; its output."""
     whole = ["git", "-C", str(folder), "-c", "user.name=x", "-c", "user.email=x@y", *words]
     return subprocess.run(whole, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
 def runner(tmp_path: Path) -> dict[str, str]:
-    """What a step finds: GitHub's variables, a repository, and programs that note calls."""
+    """The environment of a step: GitHub's variables, a repository, programs that record calls."""
     remote, programs = tmp_path / "remote.git", tmp_path / "bin"
     remote.mkdir()
     git(remote, "init", "-q", "--bare")

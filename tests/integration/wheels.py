@@ -1,4 +1,4 @@
-"""Small wheels that are real: of the shape of ours, their libraries made by real compilers."""
+"""Builds small wheels like ours, with libraries from real compilers, and checks them."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from sessions.shared.checks import Check
 from sessions.targets import targets_file
 from sessions.verify import reader
 from sessions.verify.check_input import Case
+from sessions.verify.model import WheelFacts
 from sessions.verify.run_checks import judge
 from sessions.verify.wheel_rules import Upstream
 from tests import fakes
@@ -49,7 +50,7 @@ REQUIRES = (
 FATBIN = bytes.fromhex("50ed55ba01001000")  # how a fat binary begins
 LEAST_AVX512 = bytes.fromhex("62f17c4858c1")  # vaddps zmm0, zmm0, zmm1
 
-# ---- What is compiled --------------------------------------------------------------------------
+# ---- Sources of the libraries ------------------------------------------------------------------
 
 BASE = "EXPORT int ggml_version(void) { return 16; }"
 CPU = """
@@ -92,7 +93,7 @@ extern "C" int ggml_cuda_multiply(const unsigned *in, float *f, int *i) {
     return 0;
 }
 """
-# Windows: the fat binary where nvcc puts it, the calls by hand.
+# For Windows: the fat binary in the section that nvcc uses, and the calls written by hand.
 _WINDOWS_CUDA = """
 IMPORT int cudaGetDeviceCount(int *);
 IMPORT int cublasCreate_v2(void **);
@@ -112,7 +113,7 @@ _PE = """#define EXPORT __declspec(dllexport)
 int __stdcall DllMainCRTStartup(void *self, unsigned why, void *more) { return 1; }
 """
 
-# ---- What the package holds --------------------------------------------------------------------
+# ---- The package -------------------------------------------------------------------------------
 
 _BINDINGS = """\
 import ctypes
@@ -158,8 +159,8 @@ def _bindings(library: str, *functions: str) -> bytes:
 
 @dataclasses.dataclass
 class Draft:
-    """A wheel before it is packed. ``made`` are the libraries that the record of its build names:
-    those in it, if None. ``times`` and ``modes`` are of members that are not like the others.
+    """A wheel before it is packed. ``made`` are the libraries in the record of its build; if None,
+    those in the wheel. ``times`` and ``modes`` are exceptions for members.
     """
 
     members: dict[str, bytes]
@@ -174,7 +175,7 @@ class Draft:
 
     @property
     def libraries(self) -> dict[str, str]:
-        """File name -> sha256 of what is where a build puts its libraries."""
+        """File name -> sha256 of the files in the folder of the libraries."""
         lib = {n: data for n, data in self.members.items() if n.startswith(f"{LIB}/")}
         return {name.rsplit("/", 1)[-1]: sha256(data) for name, data in lib.items()}
 
@@ -188,7 +189,7 @@ class Draft:
         self.members[member] = self.members[member].replace(old, new)
 
     def record(self) -> None:
-        """List every member in RECORD as it is now. Packing does so unless it was done before."""
+        """Write RECORD for the present members. Packing does this if RECORD is missing."""
         lines = io.StringIO()
         writer = csv.writer(lines, lineterminator="\n")
         for name, data in self.members.items():
@@ -213,38 +214,23 @@ class Draft:
         if recorded:
             made = self.libraries if self.made is None else self.made
             bill = self.members.get(f"{self.info}/sboms/{sbom.FILE}", b"")
-            records.write(folder / "wheel.json", "wheel", _built(path, made, sha256(bill)))
+            record = fakes.wheel(
+                file=path.name,
+                sha256=records.file_sha256(path),
+                size=path.stat().st_size,
+                version=path.name.split("-")[1],
+                libraries=made,
+                requires=REQUIRES,
+                sbom=sha256(bill),
+            )
+            records.write(folder / "wheel.json", "wheel", record)
         return path
-
-
-def _built(path: Path, libraries: dict[str, str], bill: str) -> Wheel:
-    return Wheel(
-        file=path.name,
-        sha256=records.file_sha256(path),
-        size=path.stat().st_size,
-        fingerprint="0" * 64,
-        target="rtx50",
-        version=path.name.split("-")[1],
-        archs=("120-real",),
-        cuda="13.1",
-        compiler="gnu 12.2.0",
-        source_digest="1" * 64,
-        source_edited=False,
-        steps=7,
-        wall_seconds=1.0,
-        cpu_seconds=1.0,
-        cache={},
-        timing={},
-        libraries=libraries,
-        requires=REQUIRES,
-        sbom=bill,
-    )
 
 
 def draft(
     libraries: Mapping[str, bytes], *, version: str = "0.3.16", tag: str = MANYLINUX
 ) -> Draft:
-    """A sound wheel around these libraries."""
+    """A sound wheel with these libraries."""
     info = f"llama_cpp_python-{version}.dist-info"
     metadata = [f"Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: {version}"]
     metadata += ["Requires-Python: >=3.8", *(f"Requires-Dist: {r}" for r in REQUIRES)]
@@ -271,7 +257,7 @@ def draft(
 
 
 def _bill(version: str, libraries: Mapping[str, bytes]) -> str:
-    """The bill of materials that a build would put there."""
+    """The SBOM that a build would write."""
     kit = fakes.toolkit(components={"nvidia-cuda-runtime": "13.1.80", "nvidia-cublas": "13.2.2.2"})
     inside = [
         sbom.Part(n, "", f"pkg:github/x/{n}", "MIT", ("compiled in",))
@@ -295,14 +281,14 @@ def added(platform: str = "linux", archs: tuple[str, ...] = ("120-real",)) -> di
 
 
 def preload() -> str:
-    """The digest of what loads a Windows wheel's libraries."""
+    """The digest of the module that loads a Windows wheel's libraries."""
     return records.text_sha256(
         (REPOSITORY / "sessions" / "build" / "overlay" / import_hooks.DLLS).read_bytes()
     )
 
 
 def known(version: str) -> Upstream:
-    """What is known of the release that the wheel of a draft is of."""
+    """The known facts of the release in a draft."""
     members = draft({}).members
     text = members["llama_cpp/__init__.py"]
     for hook in import_hooks.HOOKS.values():
@@ -319,7 +305,7 @@ def known(version: str) -> Upstream:
 
 
 def lock(root: Path, version: str = "0.3.16") -> None:
-    """Have the project in ``root`` know that release by what a draft has of it."""
+    """Replace the data of this release in the project in ``root`` by that of a draft."""
     row = known(version)
     path = root / "sessions" / "data" / "knowledge" / "upstream.toml"
     facts_ = {"requires": list(row.requires), "parts": row.parts, "files": row.files}
@@ -332,7 +318,7 @@ def lock(root: Path, version: str = "0.3.16") -> None:
     sources.write_text(changed, encoding="utf-8")
 
 
-# ---- The judgement, in this process ------------------------------------------------------------
+# ---- The checks, in this process ---------------------------------------------------------------
 
 
 def target(name: str, platform: str = "linux") -> BuildSpec:
@@ -341,35 +327,55 @@ def target(name: str, platform: str = "linux") -> BuildSpec:
     ]
 
 
-def judged(
-    path: Path, wanted: BuildSpec, scratch: Path, upstream: Upstream | None = None
+def read(path: Path, scratch: Path) -> WheelFacts:
+    """The facts of a wheel, as ``verify`` reads them."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    env = child_environment.system_environment(os.environ)
+    return reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
+
+
+def checked(
+    path: Path,
+    wanted: BuildSpec,
+    scratch: Path,
+    upstream: Upstream | None = None,
+    *,
+    ours: bool = False,
 ) -> dict[str, Check]:
-    """Every check of a wheel by its id; a wheel with a record beside it is one of ours.
+    """All checks of a wheel by id. With a record beside it, or if ``ours``, it was built here.
 
     Its release is ``upstream``; without one it is that of the drafts.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
+    return of_facts(read(path, scratch), path, wanted, upstream, ours=ours)
+
+
+def of_facts(
+    found: WheelFacts,
+    path: Path,
+    wanted: BuildSpec,
+    upstream: Upstream | None = None,
+    *,
+    ours: bool = False,
+) -> dict[str, Check]:
+    """As ``checked``, for facts that were read from the wheel."""
     beside = records.read(path.parent / "wheel.json", "wheel", Wheel)
     record = beside if beside and beside.file == path.name else None
-    env = child_environment.system_environment(os.environ)
-    found = reader.read(path, scratch, env, os.cpu_count() or 1, lambda *_: None)
     digest = records.text_sha256(import_hooks.loader_text(added()).encode())
     release = upstream or known(found.version)
-    case = Case(found, wanted, record, record is not None, digest, preload(), release)
-    groups = judge(case)
-    return {check.id: check for group in groups for check in group.checks}
+    case = Case(found, wanted, record, ours or record is not None, digest, preload(), release)
+    return {check.id: check for group in judge(case) for check in group.checks}
 
 
 # ---- The compilers -----------------------------------------------------------------------------
 
 
 def soname(name: str) -> str:
-    """As our builds have it: the libraries of a wheel need each other by path."""
+    """The SONAME in our builds, whose libraries need each other by path."""
     return f"$ORIGIN/{name}" if re.match("lib(ggml|llama|mtmd)", name) else name
 
 
 class Workshop:
-    """gcc and nvcc as the rtx50 wheel was built with them, and zig for everything else."""
+    """The gcc and nvcc of the rtx50 wheel, and zig for other systems."""
 
     def __init__(self, folder: Path, env: Mapping[str, str]) -> None:
         build = REPOSITORY / "build" / "rtx50"
@@ -397,7 +403,7 @@ class Workshop:
         self.run(sys.executable, "-m", "ziglang", *words)
 
     def _fresh(self, name: str) -> Path:
-        """A path of that name in a folder of its own."""
+        """A path with this name in a new folder."""
         folder = self.folder / str(len(list(self.folder.iterdir())))
         folder.mkdir()
         return folder / name
@@ -405,7 +411,7 @@ class Workshop:
     def elf(
         self, name: str, code: str, *words: object, rpath: str = "$ORIGIN", by_name: bool = False
     ) -> bytes:
-        """A Linux library as our builds link them, or one that others come to need by its name."""
+        """A Linux library linked as in our builds, or one that others then need by its name."""
         out = self._fresh(name)
         source = out.with_suffix(".c")
         source.write_text(_ELF + code)
@@ -450,7 +456,7 @@ class Workshop:
         return self._objects[key]
 
     def fatbin(self, *codes: str) -> Path:
-        """The device code of libggml-cuda only."""
+        """Only the GPU code of libggml-cuda."""
         return self._nvcc("ggml-cuda.fatbin", codes, "--fatbin")
 
     def _nvcc(self, name: str, codes: tuple[str, ...], *words: object) -> Path:
@@ -478,7 +484,7 @@ class Workshop:
         return out.read_bytes()
 
     def dll_with_debug_file(self, name: str, code: str, pdb: str) -> bytes:
-        """A Windows library linked with /DEBUG: it says where its PDB file is."""
+        """A Windows library linked with /DEBUG: it contains the path of its PDB file."""
         out = self._fresh(name)
         source = out.with_suffix(".c")
         source.write_text(_PE + code)
@@ -540,7 +546,7 @@ class Workshop:
         }
 
     def module(self, name: str, *words: str | Path) -> bytes:
-        """ggml's module for a kind of CPU."""
+        """A CPU module of ggml."""
         return self.elf(f"libggml-cpu-{name}.so", CPU + MODULE, *words)
 
     def windows_cpu(self, *words: str, name: str = "haswell") -> bytes:

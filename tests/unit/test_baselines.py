@@ -1,4 +1,4 @@
-"""Wheels to measure against: which are taken, how they are built, and what a builder is told."""
+"""Baselines: which wheels are taken, how others are built, and in which environment."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 
 from sessions.build import baselines
 from sessions.build.model import BuildEnv, Wheel
-from sessions.command_line import child_nox
+from sessions.command_line import child_nox, option_list, option_values
 from sessions.fetch import build_tools
-from sessions.shared import disk, knowledge, records
+from sessions.shared import disk, knowledge, programs, records
 from sessions.shared.context import Context
 from sessions.shared.errors import USAGE
 from sessions.shared.programs import Finished
@@ -27,7 +27,7 @@ TARGETS = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
 
 
 def benching(root: Path, *words: str, **changes: Any) -> Context:
-    """The surroundings of ``nox -s bench -- …``, all records of a build there."""
+    """The context of ``nox -s bench -- …`` with all records of a build."""
     ctx = fakes.context(root, *words, **{"session": "bench", **changes})
     cuda = ctx.spec.cuda is not None
     disk.mark(ctx.build)
@@ -43,39 +43,38 @@ def benching(root: Path, *words: str, **changes: Any) -> Context:
     return ctx
 
 
-# ---- a wheel that is there ----------------------------------------------------------------------
+# ---- A wheel named by its path ------------------------------------------------------------------
 
 
-def test_a_wheel_is_taken_by_its_path(tmp_path: Path) -> None:
+def test_a_wheel_is_named_by_its_path(tmp_path: Path) -> None:
     other = tmp_path / "seed" / NAME
     other.parent.mkdir()
     other.write_bytes(b"")
     assert baselines.wheels(fakes.context(tmp_path, "--baseline", str(other))) == [other]
-
-
-def test_without_one_there_is_none(tmp_path: Path) -> None:
     assert baselines.wheels(fakes.context(tmp_path)) == []
 
 
 @pytest.mark.parametrize("name", ["gone.whl", "seeds", "targets.toml"])
-def test_what_is_no_wheel_is_refused_with_what_may_be_named(name: str, tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_wheel_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "targets.toml").write_text("")
     with raises("baseline-wheel-missing") as caught:
         baselines.wheels(fakes.context(tmp_path, "--baseline", str(tmp_path / name)))
     assert "seed, upstream, ptx" in caught.value.remedy
+    metavar = option_list.BY_FIELD["baseline"].metavar
+    assert metavar == "|".join(["WHEEL", *option_values.baselines()])
 
 
-def test_beside_a_wheel_that_is_given_nothing_is_built(tmp_path: Path) -> None:
+def test_with_an_external_wheel_no_baseline_is_built(tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, "--wheel", "x.whl", "--baseline", "seed")
     with raises("baseline-not-built"):
         baselines.wheels(ctx)
 
 
-# ---- what a builder is told ---------------------------------------------------------------------
+# ---- The environment of a build -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_procedure_has_its_source_and_both_its_values(name: str) -> None:
+def test_every_procedure_has_a_source_and_values_for_cuda_and_cpu(name: str) -> None:
     row = ROWS[name]
     assert set(row) == {"variable", "value", "cpu", "source"}
     assert row["variable"] in ("CMAKE_ARGS", "SKBUILD_CMAKE_ARGS")
@@ -83,7 +82,7 @@ def test_every_procedure_has_its_source_and_both_its_values(name: str) -> None:
     assert "CUDA" not in row["cpu"]
 
 
-def told(name: str, **changes: Any) -> dict[str, str]:
+def environment(name: str, **changes: Any) -> dict[str, str]:
     variables = {
         "PATH": "/tools:/usr/bin",
         "HOME": "/home/user",
@@ -99,9 +98,8 @@ def told(name: str, **changes: Any) -> dict[str, str]:
     )
 
 
-def test_the_founding_notes_procedure_is_its_own_for_the_targets_architecture() -> None:
-    env = told("seed", archs=("120a-real",))
-    # The note, word for word, but for the number.
+def test_seed_is_built_for_the_targets_architecture() -> None:
+    env = environment("seed", archs=("120a-real",))
     assert env["SKBUILD_CMAKE_ARGS"] == (
         "-G Ninja;-DGGML_CUDA=ON;-DCMAKE_CUDA_ARCHITECTURES=120;"
         '-DCMAKE_CUDA_FLAGS="-allow-unsupported-compiler"'
@@ -110,38 +108,31 @@ def test_the_founding_notes_procedure_is_its_own_for_the_targets_architecture() 
     assert (env["CUDA_PATH"], env["CUDACXX"]) == (root, str(Path(root, "bin", "nvcc")))
     assert (env["CC"], env["CXX"]) == ("/usr/bin/gcc", "/usr/bin/g++")
     assert (env["PATH"], env["HOME"]) == ("/tools:/usr/bin", "/home/user")
+    # ggml changes its optimizations if it finds the date. A second build would measure the cache.
+    assert not {"CCACHE_DIR", "SOURCE_DATE_EPOCH"} & set(env)
+    assert env["CCACHE_DISABLE"] == "1"
 
 
-def test_no_cache_of_ours_and_no_date_reach_it() -> None:
-    # ggml turns its optimisations for this machine off when it finds the date.
-    assert not {"CCACHE_DIR", "SOURCE_DATE_EPOCH"} & set(told("seed"))
-
-
-def test_it_is_built_without_the_compiler_cache_that_ggml_finds_among_our_tools() -> None:
-    # Else a second build of it would measure the cache.
-    assert told("seed")["CCACHE_DISABLE"] == "1"
-
-
-def test_upstreams_flags_are_its_releases_whatever_the_target_is() -> None:
-    env = told("upstream", archs=("120-real",))
+def test_upstream_is_built_with_the_flags_of_its_releases() -> None:
+    env = environment("upstream", archs=("120-real",))
     words = env["CMAKE_ARGS"].split()
     assert "-DCMAKE_CUDA_ARCHITECTURES=75-real;80-real;86-real;89-real;90-real;90-virtual" in words
     assert "-DGGML_CUDA_FORCE_MMQ=ON" in words
     assert "SKBUILD_CMAKE_ARGS" not in env
 
 
-def test_for_the_cpu_nothing_of_cuda_is_said() -> None:
-    env = told("seed", cuda=None, archs=())
+def test_a_baseline_for_the_cpu_gets_nothing_of_cuda() -> None:
+    env = environment("seed", cuda=None, archs=())
     assert env["SKBUILD_CMAKE_ARGS"] == "-G Ninja"
     assert not any("CUDA" in name for name in env)
-    assert told("upstream", cuda=None, archs=())["CMAKE_ARGS"] == "-DGGML_NATIVE=off"
+    assert environment("upstream", cuda=None, archs=())["CMAKE_ARGS"] == "-DGGML_NATIVE=off"
 
 
-# ---- building -----------------------------------------------------------------------------------
+# ---- The build ----------------------------------------------------------------------------------
 
 
 class Builder:
-    """Plays ``python -m build``: leaves wheels in its outdir."""
+    """Stands for ``python -m build``: leaves wheels in its outdir."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -166,13 +157,13 @@ class Builder:
 
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch) -> Builder:
-    played = Builder()
-    monkeypatch.setattr("sessions.shared.programs.stream", played)
+    fake = Builder()
+    monkeypatch.setattr("sessions.shared.programs.stream", fake)
     monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
-    return played
+    return fake
 
 
-def test_a_named_one_is_built_into_a_folder_of_its_own(tmp_path: Path, builder: Builder) -> None:
+def test_a_baseline_is_built_in_its_own_folder(tmp_path: Path, builder: Builder) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
     (path,) = baselines.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+seed" / NAME
@@ -188,9 +179,7 @@ def test_a_named_one_is_built_into_a_folder_of_its_own(tmp_path: Path, builder: 
     assert not ctx.wheels.exists()
 
 
-def test_it_is_built_once_and_again_when_something_changed(
-    tmp_path: Path, builder: Builder
-) -> None:
+def test_a_baseline_is_built_again_only_after_a_change(tmp_path: Path, builder: Builder) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
     (path,) = baselines.wheels(ctx)
     baselines.wheels(ctx)
@@ -210,7 +199,7 @@ def test_it_is_built_once_and_again_when_something_changed(
     assert not old.exists()  # what another toolkit compiled
 
 
-def test_foreign_is_built_again_for_another_revision_of_the_compiler_and_for_no_folder(
+def test_a_baseline_is_built_again_for_another_revision_of_the_compiler(
     tmp_path: Path, builder: Builder
 ) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
@@ -228,7 +217,7 @@ def test_foreign_is_built_again_for_another_revision_of_the_compiler_and_for_no_
     assert len(builder.commands) == 3
 
 
-def test_a_wheel_is_there_whole_or_not_at_all(
+def test_an_interrupted_copy_leaves_no_wheel(
     tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copyfile = shutil.copyfile
@@ -245,18 +234,16 @@ def test_a_wheel_is_there_whole_or_not_at_all(
     assert list((tmp_path / "wheels" / "rtx50+seed").iterdir()) == []
 
 
-def test_what_a_killed_run_left_behind_is_ended_first(
+def test_processes_of_a_killed_run_are_ended_first(
     tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended: list[tuple[str, str]] = []
-    monkeypatch.setattr(
-        "sessions.shared.programs.end_leftovers", lambda name, value: ended.append((name, value))
-    )
+    ended: list[tuple[str, ...]] = []
+    monkeypatch.setattr(programs, "end_leftovers", lambda *mark: ended.append(mark))
     baselines.wheels(benching(tmp_path, "--baseline", "seed"))
     assert ended == [("BLACKWHEEL_BUILD", builder.env["BLACKWHEEL_BUILD"])]
 
 
-def test_after_an_interruption_it_goes_on(tmp_path: Path, builder: Builder) -> None:
+def test_a_failed_build_is_continued(tmp_path: Path, builder: Builder) -> None:
     ctx = benching(tmp_path, "--baseline", "seed")
     builder.code = 1
     with raises("build-failed"):
@@ -278,7 +265,7 @@ def test_a_build_that_fails_shows_its_first_error(tmp_path: Path, builder: Build
 
 
 @pytest.mark.parametrize("made", [[], [NAME, "b-1-py3-none-any.whl"]])
-def test_a_build_that_leaves_no_wheel_or_two_is_a_problem(
+def test_a_build_that_leaves_no_wheel_or_two_fails(
     made: list[str], tmp_path: Path, builder: Builder
 ) -> None:
     builder.made = made
@@ -286,13 +273,13 @@ def test_a_build_that_leaves_no_wheel_or_two_is_a_problem(
         baselines.wheels(benching(tmp_path, "--baseline", "seed"))
 
 
-def test_two_architectures_cannot_be_named_by_the_notes_variable(tmp_path: Path) -> None:
+def test_seed_cannot_be_built_for_two_architectures(tmp_path: Path) -> None:
     ctx = benching(tmp_path, "--baseline", "seed", spec=fakes.spec(archs=("90-real", "120-real")))
     with raises("baseline-two-architectures"):
         baselines.wheels(ctx)
 
 
-def test_without_the_targets_own_build_there_is_none(tmp_path: Path) -> None:
+def test_a_baseline_needs_the_records_of_the_target(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
         baselines.wheels(fakes.context(tmp_path, "--baseline", "seed"))
     assert caught.value.remedy == "nox -s configure -- --target rtx50"
@@ -303,7 +290,7 @@ def test_without_the_targets_own_build_there_is_none(tmp_path: Path) -> None:
 
 @pytest.fixture
 def nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Plays a nox of its own that builds the wheel."""
+    """Stands for the nox process that builds the wheel; the calls of it."""
     ran: list[Any] = []
 
     def follow(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> int:
@@ -316,9 +303,7 @@ def nested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return ran
 
 
-def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
-    tmp_path: Path, nested: list[Any]
-) -> None:
+def test_ptx_is_our_build_with_another_architecture(tmp_path: Path, nested: list[Any]) -> None:
     ctx = benching(tmp_path, "--target", "rtx50", "--baseline", "ptx", "--jobs", "3")
     (path,) = baselines.wheels(ctx)
     assert path == tmp_path / "wheels" / "rtx50+arch120-virtual" / "ptx.whl"
@@ -327,7 +312,7 @@ def test_ptx_alone_is_a_build_of_ours_with_another_architecture(
     ]
 
 
-def test_one_that_cannot_be_built_is_a_problem_with_its_command(
+def test_a_ptx_build_that_fails_names_its_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(child_nox, "follow", lambda *_: 1)
@@ -343,16 +328,9 @@ def test_a_wheel_for_the_cpu_has_no_ptx(tmp_path: Path) -> None:
         baselines.wheels(fakes.context(tmp_path, *words, spec=fakes.cpu_spec()))
 
 
-def test_the_target_is_no_baseline_of_itself(tmp_path: Path) -> None:
-    """Its build would wait for the lock that this run has until it ends."""
+def test_the_target_cannot_be_its_own_baseline(tmp_path: Path) -> None:
+    """Its build would wait for the lock that this run holds."""
     ctx = benching(tmp_path, "--baseline", "ptx", "--arch", "120-virtual")
     with raises("baseline-is-the-target") as caught:
         baselines.wheels(ctx)
-    assert (caught.value.id, caught.value.code) == ("baseline-is-the-target", USAGE)
-
-
-def test_the_names_are_those_of_the_help() -> None:
-    from sessions.command_line import option_list, option_values
-
-    metavar = option_list.BY_FIELD["baseline"].metavar
-    assert metavar == "|".join(["WHEEL", *option_values.baselines()])
+    assert caught.value.code == USAGE

@@ -1,4 +1,4 @@
-"""Upstream's ctypes declarations against its headers."""
+"""Upstream's ctypes declarations: parsed, written as C++ assertions, compared with the headers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sessions.build import bindings, main_wheel
+from sessions.probe.model import Compiler
 from sessions.shared import knowledge
 from tests import fakes
 from tests.problems import raises
@@ -66,7 +67,7 @@ def declared(**texts: str) -> bindings.Declarations:
     return bindings.declarations(texts or {"llama_cpp": PYTHON})
 
 
-def test_declarations_are_read_and_nothing_is_run() -> None:
+def test_declarations_are_parsed_and_not_executed() -> None:
     found = declared()
     assert set(found.structures) == {"pair", "late"}  # an opaque one has no layout
     assert ctypes.sizeof(found.structures["pair"]) == 16
@@ -79,7 +80,7 @@ def test_declarations_are_read_and_nothing_is_run() -> None:
     assert found.unread == ("llama_odd",)
 
 
-def test_declarations_of_a_module_use_those_of_the_ones_before() -> None:
+def test_declarations_use_those_of_imported_modules() -> None:
     later = (
         "from ctypes import c_void_p, Structure, c_int as number\n"
         "import llama_cpp.llama_cpp as base\n"
@@ -109,64 +110,73 @@ def test_declarations_evaluate_no_other_expression(expression: str) -> None:
     assert declared(llama_cpp=f"import ctypes\nLLAMA_X = {expression}\n").constants == {}
 
 
-def said(*lines: tuple[int, str]) -> str:
-    return "\n".join(f"/b/bindings.cpp:{number}:15: error: {text}" for number, text in lines)
+LINES = bindings.assertions(bindings.declarations({"llama_cpp": PYTHON}), ["llama.h"])
+GNU = "/b/bindings.cpp:{}:15: error: {}"
+REFUSED = "static assertion failed"
+NOT_DECLARED = "'{}' was not declared in this scope"
 
 
-def place(about: list[str], name: str) -> int:
-    return about.index(name) + 1
+def errors(*messages: tuple[str, str], form: str = GNU) -> str:
+    """The output of a compiler with an error for the first assertion about each name."""
+    names = [name for _, name in LINES]
+    return "\n".join(form.format(names.index(name) + 1, text) for name, text in messages)
 
 
-def test_comparison_names_what_a_compiler_refused() -> None:
-    found = declared()
-    text, about = bindings.assertions(found, ["llama.h"])
-    assert len(text.splitlines()) == len(about)
-    output = said(
-        (place(about, "pair"), "static assertion failed: pair"),
-        (place(about, "llama_free"), "'llama_free' was not declared in this scope"),
-    )
-    result = bindings.compared(found, text, about, output, 1)
+@pytest.mark.parametrize(
+    ("output", "code", "wrong", "absent"),
+    [
+        ("", 0, {}, ()),
+        (errors(("pair", REFUSED)), 1, {"pair": "sizeof(pair) == 16 is not so in C"}, ()),
+        (errors(("llama_free", NOT_DECLARED.format("llama_free"))), 1, {}, ("llama_free",)),
+        (
+            errors(("late", "static_assert failed: 'late'"), form="C:\\b.cpp({}): error C2338: {}"),
+            2,
+            {"late": "sizeof(late) == 16 is not so in C"},
+            (),
+        ),
+        *(
+            (errors(("pair", text)), 1, {}, ("pair",))
+            for text in (
+                "invalid use of incomplete type 'struct ggml_object'",
+                "invalid application of 'sizeof' to incomplete type 'ggml_object'",
+                "C2027: use of undefined type 'ggml_object'",
+            )
+        ),
+    ],
+)
+def test_compared_names_what_the_compiler_refused(
+    output: str, code: int, wrong: dict[str, str], absent: tuple[str, ...]
+) -> None:
+    result = bindings.compared(declared(), LINES, output, code)
     assert result is not None
-    assert result.wrong == {"pair": "sizeof(pair) == 16 is not so in C"}
-    assert result.absent == ("llama_free",)
+    assert (result.wrong, result.absent) == (wrong, absent)
     assert (result.structures, result.functions, result.constants) == (2, 3, 3)
-    assert bindings.unexpected(result, ["pair"]) == {}
-    assert set(bindings.unexpected(result, ["late"])) == {"pair"}
-
-
-def test_comparison_reads_msvc_too() -> None:
-    found = declared()
-    text, about = bindings.assertions(found, ["llama.h"])
-    number = place(about, "late")
-    output = f"C:\\b\\bindings.cpp({number}): error C2338: static_assert failed: 'late'"
-    result = bindings.compared(found, text, about, output, 2)
-    assert result is not None
-    assert set(result.wrong) == {"late"}
+    assert bindings.unexpected(result, wrong) == {}
+    assert bindings.unexpected(result, ["another"]) == wrong
 
 
 @pytest.mark.parametrize(
     "output", ["/b/bindings.cpp:1:10: fatal error: llama.h: No such file or directory", "killed"]
 )
-def test_comparison_is_none_where_nothing_was_compared(output: str) -> None:
-    found = declared()
-    text, about = bindings.assertions(found, ["llama.h"])
-    assert bindings.compared(found, text, about, output, 1) is None
+def test_compared_returns_none_if_nothing_was_compiled(output: str) -> None:
+    assert bindings.compared(declared(), LINES, output, 1) is None
 
 
-def test_comparison_of_what_agrees() -> None:
-    found = declared()
-    text, about = bindings.assertions(found, ["llama.h"])
-    result = bindings.compared(found, text, about, "", 0)
-    assert result is not None
-    assert result.wrong == {}
-
-
-def test_command_names_the_headers_for_each_compiler() -> None:
-    gnu = fakes.compiler()
-    words = bindings.command(gnu, fakes.ROOT, fakes.ROOT / "a.cpp")
-    assert words[0] == gnu.cxx
-    assert "-fsyntax-only" in words
-    assert any(Path(word).parts[-2:] == ("ggml", "include") for word in words)
+@pytest.mark.parametrize(
+    ("compiler", "options"),
+    [
+        (fakes.compiler(), ["-fsyntax-only", "-I{}"]),
+        (fakes.msvc(), ["/Zs", "/I{}"]),
+    ],
+    ids=["gnu", "msvc"],
+)
+def test_command_only_checks_and_names_the_folders_of_headers(
+    compiler: Compiler, options: list[str]
+) -> None:
+    folder = fakes.ROOT / "vendor" / "llama.cpp" / "ggml/include"
+    args = bindings.command(compiler, fakes.ROOT, fakes.ROOT / "a.cpp")
+    assert (args[0], args[-1]) == (compiler.cxx, str(fakes.ROOT / "a.cpp"))
+    assert {option.format(folder) for option in options} <= set(args)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +187,7 @@ def test_command_names_the_headers_for_each_compiler() -> None:
         ("[('a', ctypes.c_int32 * (64 // ctypes.sizeof(ctypes.c_int32)))]", 64),
     ],
 )
-def test_a_field_may_be_as_large_as_another_type(fields: str, size: int) -> None:
+def test_a_size_may_be_an_expression_with_sizeof(fields: str, size: int) -> None:
     text = f"{PYTHON}\nclass more(ctypes.Structure):\n    _fields_ = {fields}\n"
     assert ctypes.sizeof(declared(llama_cpp=text).structures["more"]) == size
 
@@ -190,31 +200,15 @@ def test_a_field_may_be_as_large_as_another_type(fields: str, size: int) -> None
         "class more(ctypes.Structure):\n    _fields_ = [('a', 3)]\n",
     ],
 )
-def test_a_structure_that_is_not_understood_is_named(text: str) -> None:
-    # JamePeng's fork has such; the first of them ended the session as a bug.
+def test_a_structure_that_cannot_be_parsed_is_reported(text: str) -> None:
+    # JamePeng's fork contains such structures.
     found = declared(llama_cpp=f"{PYTHON}\n{text}")
     assert "more" in found.unread
     assert "more" not in found.structures
 
 
-@pytest.mark.parametrize(
-    "message",
-    [
-        "invalid use of incomplete type 'struct ggml_object'",
-        "invalid application of 'sizeof' to incomplete type 'ggml_object'",
-        "C2027: use of undefined type 'ggml_object'",
-    ],
-)
-def test_a_structure_without_members_in_the_headers_is_not_compared(message: str) -> None:
-    found = declared()
-    text, about = bindings.assertions(found, ["llama.h"])
-    result = bindings.compared(found, text, about, said((place(about, "pair"), message)), 1)
-    assert result is not None
-    assert (result.wrong, result.absent) == ({}, ("pair",))
-
-
 @pytest.mark.parametrize(("checkout", "refused"), [(True, False), (False, True)])
-def test_what_only_a_fork_declares_wrong_is_refused_of_a_release(
+def test_differences_of_forks_are_accepted_in_a_checkout_only(
     checkout: bool, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [row for row in knowledge.load("bindings.toml")["known"] if row.get("fork")]
@@ -232,7 +226,7 @@ def test_what_only_a_fork_declares_wrong_is_refused_of_a_release(
     def capture(command: list[str], **_: Any) -> Any:
         lines = Path(command[-1]).read_text().splitlines()
         number = next(n for n, line in enumerate(lines, 1) if "sizeof(mtmd_decoder_pos)" in line)
-        output = said((number, "static assertion failed"))
+        output = GNU.format(number, REFUSED)
         return SimpleNamespace(output=output, returncode=1)
 
     monkeypatch.setattr("sessions.build.main_wheel.programs.capture", capture)

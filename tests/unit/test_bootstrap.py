@@ -1,9 +1,10 @@
-"""From the caller's nox, or none, to the project's own."""
+"""The bootstrap: the project's own venv, its environment, and the limits of the process."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,41 +18,30 @@ from tests import fakes
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("line", "kept"),
     [
-        (["-s", "wheel"], ["-s", "wheel"]),
-        (["-f", "there/noxfile.py", "-s", "wheel"], ["-s", "wheel"]),
-        (["--noxfile", "there/noxfile.py"], []),
-        (["--noxfile=there/noxfile.py", "-l"], ["-l"]),
-        (["-s", "wheel", "--", "-f", "x"], ["-s", "wheel", "--", "-f", "x"]),
-        (["-f"], []),
+        ("-s wheel", "-s wheel"),
+        ("-f there/noxfile.py -s wheel", "-s wheel"),
+        ("--noxfile there/noxfile.py", ""),
+        ("--noxfile=there/noxfile.py -l", "-l"),
+        ("-s wheel -- -f x", "-s wheel -- -f x"),
+        ("-f", ""),
     ],
 )
-def test_the_noxfile_is_named_once(given: list[str], kept: list[str]) -> None:
-    assert bootstrap.arguments(given) == kept
-
-
-@pytest.mark.parametrize(
-    ("words", "found"),
-    [
-        (["-f", "there/noxfile.py", "-s", "verify"], True),
-        (["--noxfile=there/noxfile.py"], True),
-        (["-s", "verify"], False),  # nox found the noxfile where the user stands
-        (["-s", "verify", "--", "-f", "x"], False),
-    ],
-)
-def test_where_the_user_stands_is_known_after_nox_has_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], found: bool
+def test_the_option_f_is_removed_and_gives_the_folder_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, kept: str
 ) -> None:
-    root, stands = tmp_path / "there", tmp_path / "here"
+    words = line.split()
+    assert bootstrap.arguments(words) == kept.split()
+    root, user = tmp_path / "there", tmp_path / "here"
     root.mkdir()
-    stands.mkdir()
-    monkeypatch.chdir(root)
-    here = bootstrap.invoked_from(root, words, str(stands))
-    assert here == (stands if found else None)
+    user.mkdir()
+    monkeypatch.chdir(root)  # by nox
+    # Without -f, nox has found the noxfile in the folder of the user.
+    assert bootstrap.invoked_from(root, words, str(user)) == (None if line == kept else user)
     assert bootstrap.invoked_from(root, words, str(tmp_path / "gone")) is None
     assert bootstrap.invoked_from(root, words, "") is None
-    monkeypatch.chdir(stands)  # python there/noxfile.py: nobody has gone anywhere
+    monkeypatch.chdir(user)  # python there/noxfile.py does not change the folder
     assert bootstrap.invoked_from(root, words, str(tmp_path)) is None
 
 
@@ -70,11 +60,11 @@ def _program(path: Path) -> str:
         ("PATH/nox -s wheel -- -f x", 6, "nox"),
         ("OTHER/nox -s wheel", 3, "OTHER/nox"),
         ("OTHER/python3.12 noxfile.py -- a", 3, "OTHER/python3.12 noxfile.py"),
-        ("PYENV/python3.13 noxfile.py", 1, "python3.13 noxfile.py"),  # started by its shim
+        ("PYENV/python3.13 noxfile.py", 1, "python3.13 noxfile.py"),  # started by a shim
         ("python3 -m nox -f a/noxfile.py -s wheel", 5, "python3 -m nox -f a/noxfile.py"),
     ],
 )
-def test_what_the_user_typed_is_known(
+def test_the_words_that_the_user_typed_are_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, words: int, called: str
 ) -> None:
     _program(tmp_path / "shims" / "python3.13")
@@ -96,7 +86,7 @@ def test_what_the_user_typed_is_known(
     assert bootstrap.called(full, argv) == called
 
 
-def test_in_a_venv_its_python_is_called_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_a_venv_keeps_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", "/a/venv")
     line = ["/a/venv/bin/python", "noxfile.py", "-l"]
     assert bootstrap.called(line, line[1:]) == "/a/venv/bin/python noxfile.py"
@@ -109,7 +99,7 @@ def test_every_requirement_of_the_sessions_is_hashed() -> None:
     assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}", text)) >= len(pins)
 
 
-def test_a_python_without_venv_is_told_what_to_install_and_leaves_nothing(
+def test_a_python_without_venv_is_an_error_that_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(command: list[str], **_: object) -> programs.Finished:
@@ -119,23 +109,22 @@ def test_a_python_without_venv_is_told_what_to_install_and_leaves_nothing(
     with pytest.raises(SystemExit) as error:
         bootstrap.enter(tmp_path)
     assert error.value.code == ENVIRONMENT
-    told = capsys.readouterr().err
-    assert "No module named ensurepip" in told
-    assert f"apt install python3.{sys.version_info.minor}-venv" in told
+    message = capsys.readouterr().err
+    assert "No module named ensurepip" in message
+    assert f"apt install python3.{sys.version_info.minor}-venv" in message
     assert list((tmp_path / ".nox").iterdir()) == []
 
 
 @pytest.mark.parametrize(("length", "fits"), [(103, True), (104, False)])
-def test_on_windows_a_folder_that_is_too_deep_is_told_of_before_anything_is_made(
+def test_on_windows_a_too_long_path_is_an_error_before_a_folder_is_created(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     length: int,
     fits: bool,
 ) -> None:
-    # The same limit as the probe's: test_windows_machines.py.
-    said = bootstrap.too_deep("C:\\" + "r" * (length - 3))
-    assert (said is None) is fits
+    # The probe has the same limit: test_windows_machines.py.
+    assert (bootstrap.too_deep("C:\\" + "r" * (length - 3)) is None) is fits
     deep = tmp_path / ("d" * 100)
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(SystemExit) as error:
@@ -145,19 +134,24 @@ def test_on_windows_a_folder_that_is_too_deep_is_told_of_before_anything_is_made
     assert not deep.exists()
 
 
-def test_the_bootstrap_needs_nothing_but_the_standard_library() -> None:
-    # In a Python of its own, which has no packages.
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import sessions.shared.bootstrap"
-    words = [sys.executable, "-I", "-S", "-c", code, str(Path(bootstrap.__file__).parents[2])]
-    done = capture(words, env=os.environ)
+def bare(code: str, *words: str) -> str:
+    """Run code in a Python without packages that can import the sessions; its stdout."""
+    start = "import sys; sys.path.append(sys.argv.pop(1))\n"
+    python = [sys.executable, "-I", "-S", "-c", start + code, str(fakes.ROOT)]
+    done = capture([*python, *words], env=os.environ)
     assert done.returncode == 0, done.output
+    return done.stdout.strip()
 
 
-SITE = f"lib/python3.{sys.version_info[1]}/site-packages"  # ``tools`` plays Linux
+def test_the_bootstrap_needs_only_the_standard_library() -> None:
+    bare("import sessions.shared.bootstrap")
+
+
+SITE = f"lib/python3.{sys.version_info[1]}/site-packages"  # ``tools`` simulates Linux
 
 
 def fill(venv: Path) -> None:
-    """What pip would leave: nox, and its list of files."""
+    """Write what pip installs: nox, and the list of its files."""
     info = venv / SITE / "nox-2026.1.dist-info"
     info.mkdir(parents=True)
     (venv / SITE / "nox.py").write_text("nox")
@@ -165,7 +159,7 @@ def fill(venv: Path) -> None:
 
 
 class Tools:
-    """Python and pip as the bootstrap calls them: each call with its environment."""
+    """Replaces Python and pip; records each command line with its environment."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], dict[str, str]]] = []
@@ -188,10 +182,10 @@ class Tools:
 def tools(monkeypatch: pytest.MonkeyPatch) -> Tools:
     found = Tools()
     monkeypatch.setattr(programs, "capture", found)
-    if sys.platform == "win32":  # it has no limits and no locks of folders
-        monkeypatch.setattr(bootstrap, "too_narrow", lambda: None)
+    if sys.platform == "win32":  # Windows has no limits and no locks of folders
+        monkeypatch.setattr(bootstrap, "low_limit", lambda: None)
         monkeypatch.setattr(bootstrap, "_hold", lambda _: None)
-    monkeypatch.setattr(sys, "platform", "linux")  # Windows has no exec, and goes another way
+    monkeypatch.setattr(sys, "platform", "linux")  # Windows has no exec
     monkeypatch.setattr(sys, "argv", ["nox", "-s", "wheel"])
     return found
 
@@ -207,7 +201,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
     return found
 
 
-def test_the_projects_own_venv_goes_straight_on(
+def test_a_process_in_the_projects_venv_continues(
     tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bootstrap.enter(tmp_path)
@@ -234,7 +228,7 @@ FOREIGN = {
 }
 
 
-def test_nothing_that_moves_pythons_modules_reaches_the_projects_nox(
+def test_variables_of_python_and_nox_do_not_reach_the_projects_nox(
     tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {**FOREIGN, "PYTHONUTF8": "1", "NO_COLOR": "1"}.items():
@@ -245,7 +239,7 @@ def test_nothing_that_moves_pythons_modules_reaches_the_projects_nox(
         assert env["NO_COLOR"] == env["PYTHONUTF8"] == "1"
 
 
-def test_in_the_venv_but_not_isolated_it_starts_once_more(
+def test_a_process_in_the_venv_that_is_not_isolated_starts_again(
     tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bootstrap.enter(tmp_path)
@@ -254,11 +248,11 @@ def test_in_the_venv_but_not_isolated_it_starts_once_more(
     monkeypatch.setenv("PYTHONPATH", "/broken")
     bootstrap.enter(tmp_path)
     assert len(started) == 2
-    assert len(tools.calls) == 3  # it is whole: nothing is installed
+    assert len(tools.calls) == 3  # nothing is installed again
 
 
 @pytest.mark.parametrize("hurt", ["python", "RECORD", "nox.py", "cut", "installed.txt", "empty"])
-def test_a_venv_that_is_not_whole_is_made_anew(
+def test_a_damaged_venv_is_created_again(
     tmp_path: Path, tools: Tools, started: Started, hurt: str
 ) -> None:
     bootstrap.enter(tmp_path)
@@ -279,7 +273,7 @@ def test_a_venv_that_is_not_whole_is_made_anew(
     assert len(started) == 2
 
 
-def test_pip_that_installs_elsewhere_leaves_nothing_and_is_told_of(
+def test_pip_that_installs_elsewhere_is_an_error_and_leaves_nothing(
     tmp_path: Path, tools: Tools, started: Started
 ) -> None:
     tools.installs = False
@@ -290,7 +284,7 @@ def test_pip_that_installs_elsewhere_leaves_nothing_and_is_told_of(
     assert list((tmp_path / ".nox").iterdir()) == []
 
 
-def test_pip_of_the_bootstrap_gets_the_settings_that_count(
+def test_pip_gets_only_the_settings_of_package_indexes(
     tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_USER", "1")
@@ -304,24 +298,23 @@ def test_pip_of_the_bootstrap_gets_the_settings_that_count(
     assert started
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="file descriptors are POSIX")
-def test_a_stream_that_is_closed_is_opened_for_who_comes_after() -> None:
-    code = (
-        "import os, sys; os.close(1); sys.path.append(sys.argv[1])\n"
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
+
+
+@POSIX
+def test_a_closed_stream_is_opened_for_child_processes_too() -> None:
+    bare(
+        "import os; os.close(1)\n"
         "from sessions.shared import bootstrap\n"
         "bootstrap._open_streams()\n"
         "assert os.fstat(1).st_rdev == os.stat(os.devnull).st_rdev and os.get_inheritable(1)\n"
     )
-    root = str(Path(bootstrap.__file__).parents[2])
-    done = capture([sys.executable, "-I", "-S", "-c", code, root], env=os.environ)
-    assert done.returncode == 0, done.output
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the script is the same there")
+@POSIX
 @pytest.mark.parametrize("name", ["nox", "rich", "hashlib", "importlib", "tempfile", "psutil"])
-def test_a_file_beside_the_noxfile_takes_the_place_of_no_module(tmp_path: Path, name: str) -> None:
-    root = Path(bootstrap.__file__).parents[2]
-    (tmp_path / "noxfile.py").write_bytes((root / "noxfile.py").read_bytes())
+def test_a_file_next_to_the_noxfile_does_not_hide_a_module(tmp_path: Path, name: str) -> None:
+    shutil.copy(fakes.ROOT / "noxfile.py", tmp_path)
     (tmp_path / f"{name}.py").write_text("raise SystemExit('executed')")
     core = tmp_path / "sessions" / "shared"
     core.mkdir(parents=True)
@@ -338,33 +331,24 @@ def test_a_file_beside_the_noxfile_takes_the_place_of_no_module(tmp_path: Path, 
 
 LIMITS = {"n": "RLIMIT_NOFILE", "s": "RLIMIT_STACK", "f": "RLIMIT_FSIZE", "v": "RLIMIT_AS"}
 ASK = (
-    "import resource as r, sys; sys.path.append(sys.argv[1]); k = getattr(r, sys.argv[2])\n"
-    "soft, hard = int(sys.argv[3]), int(sys.argv[4])\n"
-    "r.setrlimit(k, (soft, hard))\n"
+    "import resource as r; k = getattr(r, sys.argv[1])\n"
+    "r.setrlimit(k, (int(sys.argv[2]), int(sys.argv[3])))\n"
     "from sessions.shared import bootstrap\n"
-    "print(bootstrap.too_narrow(), r.getrlimit(k)[0])\n"
+    "print(bootstrap.low_limit(), r.getrlimit(k)[0])\n"
 )
 
 
-def narrowed(option: str, soft: int, hard: int) -> str:
-    root = str(Path(bootstrap.__file__).parents[2])
-    words = [sys.executable, "-I", "-S", "-c", ASK, root, LIMITS[option], str(soft), str(hard)]
-    done = capture(words, env=os.environ)
-    assert done.returncode == 0, done.output
-    return done.stdout.strip()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX")
+@POSIX
 @pytest.mark.parametrize(
     ("option", "hard"), [("n", 40), ("s", 900_000), ("f", 10**6), ("v", 10**9)]
 )
-def test_a_limit_that_is_too_low_is_the_reason_that_is_said(option: str, hard: int) -> None:
-    said = narrowed(option, hard, hard)
-    assert f"too low here: {hard}" in said
-    assert f"ulimit -{option}" in said
+def test_the_message_names_a_limit_that_is_too_low(option: str, hard: int) -> None:
+    message = bare(ASK, LIMITS[option], str(hard), str(hard))
+    assert f"too low here: {hard}" in message
+    assert f"ulimit -{option}" in message
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="limits are POSIX")
+@POSIX
 @pytest.mark.parametrize(
     ("option", "soft", "hard", "then"),
     [
@@ -376,14 +360,14 @@ def test_a_limit_that_is_too_low_is_the_reason_that_is_said(option: str, hard: i
         ("f", 1 << 20, 1 << 31, 1 << 31),
     ],
 )
-def test_a_limit_that_this_process_may_raise_is_raised(
+def test_a_limit_is_raised_as_far_as_the_system_allows(
     option: str, soft: int, hard: int, then: int
 ) -> None:
-    assert narrowed(option, soft, hard) == f"None {then}"
+    assert bare(ASK, LIMITS[option], str(soft), str(hard)) == f"None {then}"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="locks of folders are POSIX")
-def test_what_killed_first_runs_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+@POSIX
+def test_incomplete_venvs_of_killed_runs_only_are_deleted(tmp_path: Path) -> None:
     killed, living, venv = (
         tmp_path / name
         for name in ("blackwheel-0123.aaaa", "blackwheel-0123.bbbb", "blackwheel-0123")

@@ -1,4 +1,4 @@
-"""What a build is made from: what counts of a file of ours, and what a CMake tree goes for."""
+"""The inputs of a build: the digest of our files, and when a CMake tree is deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import pytest
 from sessions.build import build_inputs, main_wheel
 from sessions.fetch import main_toolkit, toolkit_identity
 from sessions.shared import code_digest, disk, records
-from sessions.shared.context import Context
 from tests import fakes
 
 PLAIN = """
@@ -23,25 +22,23 @@ def f(a):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "same"),
     [
-        '"""What it is."""\n' + PLAIN,
-        "# comment\n" + PLAIN,
-        'def f(a):\n    """Doc."""\n\n    return [\n        a,  # why\n        "text",\n    ]\n',
-        PLAIN.replace("\n", "\r\n"),
+        ('"""What it is."""\n' + PLAIN, True),
+        ("# comment\n" + PLAIN, True),
+        ('def f(a):\n    """Doc."""\n\n    return [a,  # why\n            "text"]\n', True),
+        (PLAIN.replace("\n", "\r\n"), True),
+        (PLAIN.replace("text", "txet"), False),
+        (PLAIN.replace("a, ", ""), False),
+        (PLAIN + "x = 1\n", False),
+        ("", False),
+        (PLAIN * 2, False),
     ],
-    ids=["docstring", "comment", "inner", "line-ends"],
 )
-def test_code_is_the_same_whatever_is_said_about_it(text: str, tmp_path: Path) -> None:
-    assert coded(tmp_path, text) == coded(tmp_path, PLAIN)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [PLAIN.replace("text", "txet"), PLAIN.replace("a, ", ""), PLAIN + "x = 1\n", "", PLAIN * 2],
-)
-def test_code_is_another_where_it_does_otherwise(text: str, tmp_path: Path) -> None:
-    assert coded(tmp_path, text) != coded(tmp_path, PLAIN)
+def test_the_digest_of_python_depends_on_its_code_only(
+    text: str, same: bool, tmp_path: Path
+) -> None:
+    assert (coded(tmp_path, text) == coded(tmp_path, PLAIN)) is same
 
 
 def coded(folder: Path, text: str, name: str = "a.py") -> str:
@@ -49,20 +46,29 @@ def coded(folder: Path, text: str, name: str = "a.py") -> str:
     return code_digest.code(folder / name)
 
 
-def test_code_of_toml_is_its_values(tmp_path: Path) -> None:
+def test_the_digest_of_toml_depends_on_its_values_only(tmp_path: Path) -> None:
     one = coded(tmp_path, "a = 1\n", "a.toml")
     assert coded(tmp_path, "# why\n\na  =  1  # so\n", "a.toml") == one
     assert coded(tmp_path, "a = 2\n", "a.toml") != one
 
 
-def test_code_of_what_ships_is_its_bytes(tmp_path: Path) -> None:
-    (tmp_path / "overlay").mkdir()
-    one = coded(tmp_path / "overlay", PLAIN)
-    assert coded(tmp_path / "overlay", "# comment\n" + PLAIN) != one
+@pytest.mark.parametrize(
+    ("folder", "name", "one", "other"),
+    [
+        ("overlay", "a.py", PLAIN, f"# comment\n{PLAIN}"),
+        ("", "a.c", "#define N 1\nint n = N;\n", "#define N 2\nint n = N;\n"),
+    ],
+    ids=["overlay", "c"],
+)
+def test_the_digest_of_what_is_shipped_or_of_c_depends_on_every_byte(
+    folder: str, name: str, one: str, other: str, tmp_path: Path
+) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    assert coded(tmp_path / folder, one, name) != coded(tmp_path / folder, other, name)
 
 
 class Wordless(ast.NodeTransformer):
-    """Leaves out what is said to people: docstrings and errors."""
+    """Removes docstrings and errors."""
 
     def visit_Raise(self, node: ast.Raise) -> ast.Pass:
         return ast.Pass()
@@ -71,8 +77,8 @@ class Wordless(ast.NodeTransformer):
         return ast.Pass() if isinstance(node.value, ast.Constant) else node
 
 
-def test_what_is_added_to_nvidias_packages_has_a_number_that_was_raised_for_it() -> None:
-    """A toolkit in the cache is named by it: raise it with each change, and put the digest here."""
+def test_the_layout_number_is_raised_when_the_code_that_completes_a_toolkit_changes() -> None:
+    """The number is part of the name of a toolkit in the cache. Change the digest here with it."""
     made_by = (
         main_toolkit.assemble,
         main_toolkit.import_libraries,
@@ -90,37 +96,29 @@ def test_what_is_added_to_nvidias_packages_has_a_number_that_was_raised_for_it()
     ("then", "stays"),
     [("settings", True), ("other settings", False), (None, False)],
 )
-def test_a_tree_of_other_settings_goes_before_the_build(
+def test_a_tree_with_other_settings_is_deleted_before_the_build(
     then: str | None, stays: bool, tmp_path: Path
 ) -> None:
-    # CMake takes CMAKE_CXX_FLAGS_INIT only once.
-    ctx, env = context(tmp_path), fakes.build_env(inputs={"settings": "settings", "a": "b"})
+    # CMake reads CMAKE_CXX_FLAGS_INIT only once.
+    ctx = fakes.context(tmp_path, session="wheel")
+    env = fakes.build_env(inputs={"settings": "settings", "a": "b"})
     disk.mark(ctx.build / "tree")
     (ctx.build / "tree" / "CMakeCache.txt").touch()
     if then:
         records.write(ctx.build / "inputs.json", "inputs", {"settings": then})
-    main_wheel._tree(ctx, env, fakes.chain())
+    main_wheel._prepare_tree(ctx, env, fakes.chain())
     assert (ctx.build / "tree" / "CMakeCache.txt").exists() is stays
-    noted = records.read(ctx.build / "inputs.json", "inputs", dict[str, str])
-    assert noted is not None
+    noted = records.need(ctx.build / "inputs.json", "inputs", dict[str, str])
     assert noted.items() >= env.inputs.items()
-    assert (
-        build_inputs.differences(
-            noted, build_inputs.tree(ctx.spec, fakes.chain(), ctx.root, ctx.cache)
-        )
-        == []
-    )
-
-
-def context(root: Path) -> Context:
-    return fakes.context(root, session="wheel")
+    now = build_inputs.tree(ctx.spec, fakes.chain(), ctx.root, ctx.cache)
+    assert build_inputs.differences(noted, now) == []
 
 
 @pytest.mark.parametrize(
     ("builder", "wanted", "expected"),
     [("3.11.2", "3.11", "3.11.2"), ("3.13.0", "3.11", "3.13.0 for 3.11"), ("", "3.11", "none")],
 )
-def test_a_wheel_under_another_tag_has_another_fingerprint(
+def test_the_inputs_name_the_builder_and_the_wheels_python(
     builder: str, wanted: str, expected: str
 ) -> None:
     spec = fakes.spec(python=wanted)

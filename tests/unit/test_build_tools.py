@@ -1,4 +1,4 @@
-"""The build tools' venv, pip in it, and the toolkit that it unpacks: whole, and no leftovers."""
+"""The venv of the build tools, and the toolkit that its pip unpacks: complete, or absent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOST_CONFIG = """
 
 
 class Pip:
-    """Plays every program: a venv is a folder, pip unpacks a toolkit by way of TMPDIR."""
+    """Stands for every program: a venv is a folder, and pip unpacks a toolkit, using TMPDIR."""
 
     def __init__(self) -> None:
         self.temporary: list[Path] = []
@@ -52,10 +52,10 @@ class Pip:
 
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
-    played = Pip()
-    monkeypatch.setattr(programs, "capture", played)
+    fake = Pip()
+    monkeypatch.setattr(programs, "capture", fake)
     monkeypatch.setattr(main_toolkit, "accepted", lambda *_: knowledge.toolkit("13.1").accepts)
-    return played
+    return fake
 
 
 @pytest.fixture
@@ -71,7 +71,9 @@ def folders(ctx: Context) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stand-ins for a toolkit of Linux")
-def test_a_toolkit_is_unpacked_in_the_cache_and_nothing_else_stays(ctx: Context, pip: Pip) -> None:
+def test_a_toolkit_is_unpacked_in_the_cache_and_no_temporary_file_remains(
+    ctx: Context, pip: Pip
+) -> None:
     found, fresh = main_toolkit.from_pypi(ctx, "13.1")
     assert fresh
     assert (Path(found.root) / "lib" / "stubs").is_dir()
@@ -81,7 +83,7 @@ def test_a_toolkit_is_unpacked_in_the_cache_and_nothing_else_stays(ctx: Context,
     assert main_toolkit.from_pypi(ctx, "13.1") == (found, False)
 
 
-def test_a_toolkit_that_breaks_is_not_there(ctx: Context, pip: Pip) -> None:
+def test_an_interrupted_download_leaves_no_toolkit(ctx: Context, pip: Pip) -> None:
     build_tools.tools(ctx)
     pip.killed = True
     with pytest.raises(KeyboardInterrupt):
@@ -91,38 +93,38 @@ def test_a_toolkit_that_breaks_is_not_there(ctx: Context, pip: Pip) -> None:
 
 
 @pytest.mark.parametrize("step", ["tools", "toolkit"])
-def test_space_is_asked_before_anything_is_downloaded(
+def test_free_space_is_checked_before_anything_is_downloaded(
     ctx: Context, pip: Pip, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     if step == "toolkit":
         build_tools.tools(ctx)
         pip.temporary.clear()
-    asked: list[dict[Path, int]] = []
+    checked: list[dict[Path, int]] = []
 
     def room(needs: dict[Path, int], what: str) -> None:
-        asked.append(needs)
+        checked.append(needs)
         raise Problem("full", id="disk-too-small", remedy="none")
 
     monkeypatch.setattr(disk, "room", room)
     with raises("disk-too-small"):
         main_toolkit.from_pypi(ctx, "13.1") if step == "toolkit" else build_tools.tools(ctx)
     assert pip.temporary == []
-    ((folder, mib),) = asked[0].items()
+    ((folder, mib),) = checked[0].items()
     assert (folder.parent, mib) == (ctx.cache, knowledge.disk_mib(step))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="stand-ins for a toolkit of Linux")
-def test_a_toolkit_that_is_made_anew_waits_until_nobody_uses_it(
+def test_fresh_waits_until_no_run_uses_the_toolkit(
     ctx: Context, pip: Pip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, _ = main_toolkit.from_pypi(ctx, "13.1")
     name = Path(found.root).parents[1].name
-    # This process uses it now, as another would.
+    # This process uses the toolkit now, in place of another run.
     waited: list[str] = []
     monkeypatch.setattr("sessions.shared.console.say", waited.append)
 
     def ended(_: Any) -> None:
-        in_use.share.cache_clear()  # its users' locks go with it
+        in_use.share.cache_clear()  # this releases the locks of its users
 
     monkeypatch.setattr("time.sleep", ended)
     fresh = fakes.context(ctx.root, "--fresh", session="toolkit", asked=frozenset({"toolkit"}))
@@ -131,7 +133,7 @@ def test_a_toolkit_that_is_made_anew_waits_until_nobody_uses_it(
     assert folders(ctx) == ["cuda-13.1", "tools-py3.11"]
 
 
-def test_every_need_of_space_says_where_it_is_from() -> None:
+def test_every_row_of_disk_toml_has_a_source() -> None:
     for step, row in knowledge.load("disk.toml").items():
         assert row["mib"] > 0, step
         assert row["source"], step

@@ -1,4 +1,4 @@
-"""The program of a bundle: where it refuses, what it installs, and what it says at the end."""
+"""The program of a bundle: what it refuses, installs and prints, and its exit code."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ from sessions.payload import (
 )
 from tests import fakes
 
-Told = pytest.CaptureFixture[str]
+Output = pytest.CaptureFixture[str]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PLATFORM = sysconfig.get_platform().replace("-", "_")
+GPU_1 = {**fakes.nvml_gpu(index=1), "visible": "GPU-1", "second": "GPU-3", "release": "580.159.04"}
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
-    """A manifest that fits this Python and system."""
-    told = {k: v for k, v in fakes.smoke_job().items() if k not in ("folder", "layers", "venv")}
+    """A manifest for this Python and this system."""
+    job = {k: v for k, v in fakes.smoke_job().items() if k not in ("folder", "layers", "venv")}
     base: dict[str, Any] = {
         "target": "rtx50",
         "arguments": "--target rtx50",
@@ -49,157 +50,154 @@ def manifest(**changes: Any) -> dict[str, Any]:
         "bad_drivers": {},
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "nvidia-cublas<14,>=13.2.2.2"],
         "capabilities": ["12.0"],
-        "job": told,
+        "job": job,
     }
     return {**base, **changes}
 
 
+FILE: str = manifest()["job"]["identity"]["file"]
+
+
 def options(**changes: Any) -> argparse.Namespace:
-    """The options of a command line without any."""
+    """The options of an empty command line."""
     base = {"device": None, "report": "r.json", "model": None, "offline": False, "sign": None}
     base |= {"target": None, "reports": None, "bench": False, "ops": False}
     return argparse.Namespace(**{**base, **changes})
 
 
-def stopped(work: Callable[[], object], capsys: Told) -> str:
-    """What is told of a run that could not be made."""
+def refusal(work: Callable[[], object], capsys: Output) -> str:
+    """What is printed when ``work`` exits with 2."""
     with pytest.raises(SystemExit) as caught:
         work()
     assert caught.value.code == 2
     return capsys.readouterr().err
 
 
-# ---- where it refuses ---------------------------------------------------------------------------
+def refuse(*_: object, **__: object) -> NoReturn:
+    """Replaces a function that must not be called."""
+    raise AssertionError("this was called")
 
 
-def test_the_python_and_the_system_of_the_wheel_are_taken() -> None:
+# ---- the Python, the system and the GPU ----------------------------------------------------------
+
+
+def test_this_python_and_this_system_are_accepted() -> None:
     bundle_refusals.fits(manifest())
     bundle_refusals.fits(manifest(platforms=["plan9_mips", PLATFORM]))
 
 
 @pytest.mark.parametrize(
-    ("platform", "python"), [("linux_x86_64", "python3.99"), ("win_amd64", "py -3.99")]
+    ("changes", "what", "fix"),
+    [
+        (
+            {"pythons": ["3.99"], "platforms": ["linux_x86_64"]},
+            f"The wheel is for Python 3.99; this is {HERE}.",
+            "python3.99 smoke-rtx50.pyz",
+        ),
+        (
+            {"pythons": ["3.99"], "platforms": ["win_amd64"]},
+            f"The wheel is for Python 3.99; this is {HERE}.",
+            "py -3.99 smoke-rtx50.pyz",
+        ),
+        (
+            {"platforms": ["plan9_mips"]},
+            "The wheel is for plan9_mips; this is",
+            "build the wheel and the bundle for this system",
+        ),
+    ],
 )
-def test_another_python_is_refused_with_the_command_to_type(
-    platform: str, python: str, capsys: Told, monkeypatch: pytest.MonkeyPatch
+def test_another_python_or_system_is_refused(
+    changes: dict[str, Any], what: str, fix: str, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/downloads/smoke-rtx50.pyz"])
-    told = manifest(pythons=["3.99"], platforms=[platform])
-    said = stopped(lambda: bundle_refusals.fits(told), capsys)
-    assert f"The wheel is for Python 3.99; this is {HERE}." in said
-    assert f"Fix: {python} smoke-rtx50.pyz" in said
+    printed = refusal(lambda: bundle_refusals.fits(manifest(**changes)), capsys)
+    assert what in printed
+    assert f"Fix: {fix}" in printed
 
 
-def test_another_system_is_refused(capsys: Told) -> None:
-    said = stopped(lambda: bundle_refusals.fits(manifest(platforms=["plan9_mips"])), capsys)
-    assert "The wheel is for plan9_mips; this is" in said
-    assert "Fix: build the wheel and the bundle for this system" in said
+Nvml = Callable[[dict[str, Any]], None]
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, Any]], None]:
-    """Lets NVML show what a test names."""
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
+    """Sets the GPUs that NVML returns."""
     monkeypatch.setattr(sys, "path", sys.path.copy())
 
-    def show(nvml: dict[str, Any]) -> None:
-        beside = SimpleNamespace(
-            read=lambda: nvml,
-            choose=gpu.choose,
-            ELSEWHERE=gpu.ELSEWHERE,
-            selector=gpu.selector,
-            driver_warning=gpu.driver_warning,
-            second=gpu.second,
-        )
-        monkeypatch.setitem(sys.modules, "gpu", beside)
+    def show(found: dict[str, Any]) -> None:
+        module = SimpleNamespace(**{**vars(gpu), "read": lambda: found})
+        monkeypatch.setitem(sys.modules, "gpu", module)
 
     return show
 
 
-def test_without_a_gpu_it_ends_with_what_mends_it(
-    shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
+def choose_gpu(folder: Path, **changes: Any) -> Callable[[], Any]:
+    """A call that chooses the GPU with these options."""
+    return lambda: bundle_launch._gpu(folder, manifest(), options(**changes))
+
+
+NO_NVML = {"error": "NVML Shared Library Not Found"}
+H200 = fakes.nvml_gpu(name="NVIDIA H200", compute_capability="9.0")
+
+
+@pytest.mark.parametrize(
+    ("found", "ops", "expected"),
+    [
+        (NO_NVML, False, "No NVIDIA driver answers here (NVML Shared Library Not Found)."),
+        (NO_NVML, False, "Fix: run this file on a machine with such a GPU, or with --device cpu"),
+        (NO_NVML, True, "Fix: run this file on a machine with such a GPU\n"),
+        (fakes.nvml(H200), False, "for compute capability 12.0; NVIDIA H200 has 9.0"),
+    ],
+)
+def test_without_a_suitable_gpu_the_program_exits(
+    found: dict[str, Any], ops: bool, expected: str, nvml: Nvml, tmp_path: Path, capsys: Output
 ) -> None:
-    shown({"error": "NVML Shared Library Not Found"})
-    said = stopped(lambda: bundle_launch._card(tmp_path, manifest(), options()), capsys)
-    assert "No NVIDIA driver answers here (NVML Shared Library Not Found)." in said
-    assert "Fix: run this file on a machine with such a GPU, or with --device cpu" in said
+    nvml(found)
+    assert expected in refusal(choose_gpu(tmp_path, ops=ops), capsys)
 
 
-def test_the_operator_test_is_not_offered_on_the_cpu_which_it_refuses(
-    shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
-) -> None:
-    shown({"error": "NVML Shared Library Not Found"})
-    said = stopped(lambda: bundle_launch._card(tmp_path, manifest(), options(ops=True)), capsys)
-    assert "Fix: run this file on a machine with such a GPU" in said
-    assert "--device cpu" not in said
-
-
-def test_another_gpu_is_refused(
-    shown: Callable[[dict[str, Any]], None], tmp_path: Path, capsys: Told
-) -> None:
-    shown(fakes.nvml(fakes.nvml_gpu(name="NVIDIA H200", compute_capability="9.0")))
-    said = stopped(lambda: bundle_launch._card(tmp_path, manifest(), options()), capsys)
-    assert "it is for compute capability 12.0; NVIDIA H200 has 9.0" in said
-
-
-def test_the_gpu_is_taken_with_its_driver(
-    shown: Callable[[dict[str, Any]], None], tmp_path: Path
-) -> None:
-    shown(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
-    found = bundle_launch._card(tmp_path, manifest(), options(device="1"))
+def test_the_gpu_is_chosen_with_its_driver(nvml: Nvml, tmp_path: Path) -> None:
+    nvml(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
+    found = bundle_launch._gpu(tmp_path, manifest(), options(device="1"))
     expected = {"visible": "1", "second": None, "release": "580.159.04"}
     assert found == {**fakes.nvml_gpu(index=1), **expected}
-    beside = [str(tmp_path / "bundle" / name) for name in ("payload", "nvml")]
-    assert sys.path[:2] == beside  # nothing is installed yet
+    # Nothing is installed yet, so the modules of the unpacked bundle are imported.
+    assert sys.path[:2] == [str(tmp_path / "bundle" / name) for name in ("payload", "nvml")]
 
 
-def test_a_gpu_that_a_scheduler_hides_is_not_taken(
-    shown: Callable[[dict[str, Any]], None],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Told,
+def test_a_gpu_that_a_scheduler_hides_is_not_used(
+    nvml: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    shown(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
+    nvml(fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1)))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    found = bundle_launch._card(tmp_path, manifest(), options())
-    assert found
+    found = bundle_launch._gpu(tmp_path, manifest(), options()) or {}
     assert (found["index"], found["visible"]) == (1, "1")
-    said = stopped(lambda: bundle_launch._card(tmp_path, manifest(), options(device="0")), capsys)
-    assert "CUDA_VISIBLE_DEVICES=1" in said
+    assert "CUDA_VISIBLE_DEVICES=1" in refusal(choose_gpu(tmp_path, device="0"), capsys)
 
 
 @pytest.mark.parametrize(("known", "times"), [({"580.159.04": "it aborts"}, 1), ({}, 0)])
-def test_a_driver_that_is_reported_to_fail_is_told(
-    shown: Callable[[dict[str, Any]], None],
-    tmp_path: Path,
-    capsys: Told,
-    known: dict[str, str],
-    times: int,
+def test_a_driver_that_is_known_to_fail_gives_a_warning(
+    known: dict[str, str], times: int, nvml: Nvml, tmp_path: Path, capsys: Output
 ) -> None:
-    shown(fakes.nvml(fakes.nvml_gpu()))
-    bundle_launch._card(tmp_path, manifest(bad_drivers=known), options())
+    nvml(fakes.nvml(fakes.nvml_gpu()))
+    bundle_launch._gpu(tmp_path, manifest(bad_drivers=known), options())
     assert capsys.readouterr().err.count("580.159.04 is reported to fail: it aborts") == times
 
 
 @pytest.mark.parametrize(
-    ("changes", "asked"),
-    [({}, "cpu"), ({"capabilities": []}, None)],
-    ids=["asked-for", "a-wheel-for-the-cpu"],
+    ("changes", "device"), [({}, "cpu"), ({"capabilities": []}, None)], ids=["option", "cpu-wheel"]
 )
-def test_on_the_cpu_no_gpu_is_looked_for(
-    changes: dict[str, Any],
-    asked: str | None,
-    shown: Callable[[dict[str, Any]], None],
-    tmp_path: Path,
+def test_on_the_cpu_nvml_is_not_read(
+    changes: dict[str, Any], device: str | None, nvml: Nvml, tmp_path: Path
 ) -> None:
-    shown({"error": "gone"})
-    assert bundle_launch._card(tmp_path, manifest(**changes), options(device=asked)) is None
+    nvml({"error": "gone"})
+    assert bundle_launch._gpu(tmp_path, manifest(**changes), options(device=device)) is None
 
 
-# ---- what it installs ---------------------------------------------------------------------------
+# ---- installing ----------------------------------------------------------------------------------
 
 
 class Programs:
-    """Plays subprocess.run."""
+    """Replaces subprocess.run."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -211,60 +209,65 @@ class Programs:
         if "pip" in command:
             assert {"PIP_TARGET", "PIP_USER"} & given["env"].keys() == set()
             assert given["env"]["PIP_CONFIG_FILE"] == os.devnull
-        assert {"-m", "-I"} & set(command) != {"-m"}  # no file of this folder is a module
+        assert {"-m", "-I"} & set(command) != {"-m"}  # the current folder is not on sys.path
         self.commands.append(list(command))
         code = self.codes.pop(0) if self.codes else 0
-        text: Any = "what it says" if given.get("text") else b"what it says"
-        return subprocess.CompletedProcess(list(command), code, text, text)
+        return subprocess.CompletedProcess(list(command), code, "an output", "an output")
 
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
-    played = Programs()
-    monkeypatch.setattr(subprocess, "run", played)
+    fake = Programs()
+    monkeypatch.setattr(subprocess, "run", fake)
     monkeypatch.setenv("PIP_USER", "1")
-    return played
+    return fake
 
 
-def test_the_bundles_wheels_are_installed_and_nothing_else(
-    programs: Programs, tmp_path: Path
-) -> None:
+def test_only_the_wheels_of_the_bundle_are_installed(programs: Programs, tmp_path: Path) -> None:
     wheels = tmp_path / "bundle" / "wheels"
     wheels.mkdir(parents=True)
     for name in ("b.whl", "a.whl", "notes.txt"):
         (wheels / name).write_bytes(b"")
     python = installing.install(tmp_path)
     assert Path(python).is_relative_to(tmp_path / "venv")
-    made, installed = programs.commands
-    assert made == [sys.executable, "-I", "-m", "venv", str(tmp_path / "venv")]
-    assert installed[0] == python
-    assert installed[-4:-2] == ["--no-index", "--no-deps"]
-    assert [Path(word).name for word in installed[-2:]] == ["a.whl", "b.whl"]
+    venv, pip = programs.commands
+    assert venv == [sys.executable, "-I", "-m", "venv", str(tmp_path / "venv")]
+    assert pip[0] == python
+    assert pip[-4:-2] == ["--no-index", "--no-deps"]
+    assert [Path(word).name for word in pip[-2:]] == ["a.whl", "b.whl"]
 
 
 @pytest.mark.parametrize(
     ("codes", "what"),
     [
-        ([1], "Python could not make a venv."),
-        ([0, 1], "pip could not install the bundle's wheels."),
+        ([1], "Python could not make a venv.\nan output"),
+        ([0, 1], "pip could not install the bundle's wheels.\nan output"),
     ],
-    ids=["venv", "pip"],
 )
-def test_an_installation_that_fails_ends_it_with_what_was_said(
-    codes: list[int], what: str, programs: Programs, tmp_path: Path, capsys: Told
+def test_a_failed_installation_ends_the_program(
+    codes: list[int], what: str, programs: Programs, tmp_path: Path, capsys: Output
 ) -> None:
     programs.codes = codes
-    said = stopped(lambda: installing.install(tmp_path), capsys)
-    assert what in said
-    assert "correct the error that is shown above" in said
+    printed = refusal(lambda: installing.install(tmp_path), capsys)
+    assert what in printed
+    assert "correct the error that is shown above" in printed
 
 
-# ---- NVIDIA's runtime ---------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("a-1-cp399-cp399-x.whl", True),
+        ("a-1-py3-none-x.whl", False),
+        ("a-1-cp399-abi3-x.whl", False),
+    ],
+)
+def test_only_the_tag_of_another_python_is_changed(name: str, changed: bool) -> None:
+    assert (installing.for_this_python(name) != name) is changed
 
 
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
-    """A venv as Python makes it here."""
+    """The folders of a venv on this system."""
     inside = "Lib" if sys.platform == "win32" else f"lib/python{HERE}"
     (tmp_path / "venv" / inside / "site-packages").mkdir(parents=True)
     return tmp_path / "venv"
@@ -272,7 +275,7 @@ def venv(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """NVIDIA's packages in the Python that runs this."""
+    """NVIDIA's packages in this Python."""
     folder = tmp_path / "python" / "nvidia" / "cu13"
     (folder / "lib").mkdir(parents=True)
     (folder / "lib" / "libcudart.so.13").write_bytes(b"runtime")
@@ -286,17 +289,16 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def no_packages(name: str) -> NoReturn:
+def no_package(name: str) -> NoReturn:
     raise importlib.metadata.PackageNotFoundError(name)
 
 
 def linked(venv: Path) -> list[Path]:
+    """The folders in which the venv has NVIDIA's CUDA runtime."""
     return list(venv.glob("**/site-packages/nvidia/cu13"))
 
 
-def test_the_runtime_comes_from_pip_where_there_is_a_network(
-    programs: Programs, venv: Path, packages: Path
-) -> None:
+def test_pip_installs_the_cuda_runtime(programs: Programs, venv: Path, packages: Path) -> None:
     assert installing.runtime(venv, manifest(), options()) == []
     (command,) = programs.commands
     assert command[-2:] == manifest()["runtime"]
@@ -304,37 +306,35 @@ def test_the_runtime_comes_from_pip_where_there_is_a_network(
     assert linked(venv) == []
 
 
-def test_where_pip_fails_it_comes_from_the_packages_of_the_running_python(
-    programs: Programs, venv: Path, packages: Path
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_pip_the_cuda_runtime_of_this_python_is_used(
+    offline: bool,
+    links: bool,
+    programs: Programs,
+    venv: Path,
+    packages: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    programs.codes = [1]
-    assert installing.runtime(venv, manifest(), options()) == [str(packages)]
-    (place,) = linked(venv)
-    assert (place / "lib" / "libcudart.so.13").read_bytes() == b"runtime"
+    """It is linked, or copied if links are not allowed, as for most users of Windows."""
 
-
-def test_offline_pip_is_not_asked(programs: Programs, venv: Path, packages: Path) -> None:
-    assert installing.runtime(venv, manifest(), options(offline=True)) == [str(packages)]
-    assert programs.commands == []
-
-
-def test_where_links_are_not_allowed_the_packages_are_copied(
-    programs: Programs, venv: Path, packages: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> NoReturn:
+    def no_link(*_: object, **__: object) -> NoReturn:
         raise OSError("A required privilege is not held by the client")
 
-    monkeypatch.setattr(Path, "symlink_to", refuse)
-    installing.runtime(venv, manifest(), options(offline=True))
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", no_link)
+    programs.codes = [1]
+    assert installing.runtime(venv, manifest(), options(offline=offline)) == [str(packages)]
+    assert len(programs.commands) == (0 if offline else 1)
     (place,) = linked(venv)
-    assert not place.is_symlink()
     assert (place / "lib" / "libcudart.so.13").read_bytes() == b"runtime"
+    assert place.is_symlink() or not links or sys.platform == "win32"
 
 
-def test_without_packages_an_installed_toolkit_is_left(
-    programs: Programs, venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+def test_without_packages_a_toolkit_is_used(
+    programs: Programs, venv: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", no_packages)
+    monkeypatch.setattr(importlib.metadata, "version", no_package)
     monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("/usr/local/cuda-13.1")]))
     monkeypatch.setenv("CUDA_PATH", "/opt/cuda")
     monkeypatch.delenv("CUDA_HOME", raising=False)
@@ -344,34 +344,33 @@ def test_without_packages_an_installed_toolkit_is_left(
     assert "an installed toolkit must have them" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kept", ["nvidia-cuda-runtime", "nvidia-cublas"])
-def test_one_package_of_two_is_not_enough(
+@pytest.mark.parametrize("kept", installing.RUNTIME)
+def test_one_of_the_two_packages_is_not_enough(
     kept: str, programs: Programs, venv: Path, packages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def version(name: str) -> str:
-        return "13.1.80" if name == kept else no_packages(name)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "13" if name == kept else no_package(name)
+    )
     assert str(packages) not in installing.runtime(venv, manifest(), options(offline=True))
     assert linked(venv) == []
 
 
-# ---- the checks ---------------------------------------------------------------------------------
+# ---- running the payload -------------------------------------------------------------------------
 
 
 class Payload:
-    """Plays subprocess.Popen with the payload in it."""
+    """Replaces subprocess.Popen and writes a report, as the payload does."""
 
     def __init__(self) -> None:
         self.command: list[str] = []
         self.given: dict[str, Any] = {}
         self.stdout = ["noise\n", '@{"done": 1, "total": 9, "now": "offload", "left": null}\n']
         self.returncode = 0
-        self.told: dict[str, Any] = {}
+        self.job: dict[str, Any] = {}
 
     def __call__(self, command: list[str], **given: Any) -> Payload:
         self.command, self.given = command, given
-        self.told = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
+        self.job = json.loads(Path(command[-2]).read_text(encoding="utf-8"))
         Path(command[-1]).write_text(report_file.text(fakes.smoke_report()), encoding="utf-8")
         return self
 
@@ -384,111 +383,87 @@ class Payload:
 
 @pytest.fixture
 def payload(monkeypatch: pytest.MonkeyPatch) -> Payload:
-    played = Payload()
-    monkeypatch.setattr(subprocess, "Popen", played)
-    return played
+    fake = Payload()
+    monkeypatch.setattr(subprocess, "Popen", fake)
+    return fake
 
 
-def proven(folder: Path, device: dict[str, Any] | None, *places: str) -> str:
+def report_of(folder: Path, device: dict[str, Any] | None, *places: str) -> str:
+    """The text of the report of a run."""
     job = bundle_launch._job(folder, manifest(), options(), device, list(places))
     return bundle_launch._payload(folder, "/venv/python", job)
 
 
-def test_the_payload_is_told_of_the_gpu(payload: Payload, tmp_path: Path, capsys: Told) -> None:
-    text = proven(
-        tmp_path,
-        {
-            **fakes.nvml_gpu(index=2),
-            "visible": "GPU-2",
-            "second": "GPU-3",
-            "release": "580.159.04",
-        },
-        "/rt",
-    )
+def test_the_job_names_the_gpu(payload: Payload, tmp_path: Path, capsys: Output) -> None:
+    text = report_of(tmp_path, GPU_1, "/rt")
     assert report_file.read(text)["device"] == "NVIDIA GeForce RTX 5090"
-    told = payload.told
-    assert (told["layers"], told["index"], told["jobs"]) == (999, 2, 4)
-    assert (told["visible"], told["second"]) == ("GPU-2", "GPU-3")
-    assert told["runtime_places"] == ["/rt"]
-    assert told["folder"] == str(tmp_path / "run")
-    identity = told["identity"]
-    assert identity["file"] == fakes.wheel().file
-    assert (identity["device"], identity["capability"]) == ("NVIDIA GeForce RTX 5090", "12.0")
-    assert identity["driver"] == "580.159.04"
+    expected = {"layers": 999, "index": 1, "jobs": 4, "visible": "GPU-1", "second": "GPU-3"}
+    expected |= {"runtime_places": ["/rt"], "folder": str(tmp_path / "run")}
+    assert {name: payload.job[name] for name in expected} == expected
+    identity = {"device": "NVIDIA GeForce RTX 5090", "capability": "12.0", "driver": "580.159.04"}
+    assert payload.job["identity"] == {**manifest()["job"]["identity"], **identity}
     assert "1 of 9: offload" in capsys.readouterr().out
 
 
-def test_on_the_cpu_the_payload_is_told_of_none(payload: Payload, tmp_path: Path) -> None:
-    proven(tmp_path, None)
-    assert payload.told["layers"] == 0
-    assert payload.told["jobs"] >= 1
-    identity = payload.told["identity"]
-    assert (identity["device"], identity["capability"], identity["driver"]) == ("cpu", None, None)
+def test_on_the_cpu_the_job_names_no_gpu(payload: Payload, tmp_path: Path) -> None:
+    report_of(tmp_path, None)
+    assert (payload.job["layers"], payload.job["visible"]) == (0, "-1")
+    assert payload.job["jobs"] >= 1
+    identity = {"device": "cpu", "capability": None, "driver": None}
+    assert payload.job["identity"] == {**manifest()["job"]["identity"], **identity}
+    # A check that needs more than a job here has would fail on the other machine only.
+    assert fakes.smoke_job().keys() <= payload.job.keys()
 
 
-def test_the_payload_gets_what_a_job_here_gets(payload: Payload, tmp_path: Path) -> None:
-    # A check that asked for more would fail on the other machine only.
-    proven(tmp_path, None)
-    assert fakes.smoke_job().keys() <= payload.told.keys()
-
-
-def test_nothing_of_the_callers_environment_helps_the_wheel(
-    payload: Payload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "GGML_CUDA_X"):
-        monkeypatch.setenv(name, "/x")
-    proven(tmp_path, None)
-    assert payload.given["env"]["HOME"] == "/x"
-    assert {"LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "GGML_CUDA_X"}.isdisjoint(
-        payload.given["env"]
-    )
-    assert payload.command[:2] == ["/venv/python", "-I"]
-
-
-@pytest.mark.parametrize(("places", "seen"), [(["/opt/cuda"], "/opt/cuda"), ([], None)])
-def test_the_variables_of_a_toolkit_are_handed_on_where_no_package_has_the_runtime(
+@pytest.mark.parametrize(("places", "cuda_path"), [(["/opt/cuda"], "/x"), ([], None)])
+def test_the_payload_gets_few_variables_of_the_caller(
     places: list[str],
-    seen: str | None,
+    cuda_path: str | None,
     payload: Payload,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CUDA_PATH", "/opt/cuda")
-    proven(tmp_path, None, *places)
-    assert payload.given["env"].get("CUDA_PATH") == seen
+    """The variables of a toolkit are needed only if no package has the CUDA runtime."""
+    removed = ("LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "GGML_CUDA_X")
+    for name in ("HOME", "CUDA_PATH", *removed):
+        monkeypatch.setenv(name, "/x")
+    report_of(tmp_path, None, *places)
+    env = payload.given["env"]
+    assert (env["HOME"], env.get("CUDA_PATH")) == ("/x", cuda_path)
+    assert not set(removed) & set(env)
+    assert payload.command[:2] == ["/venv/python", "-I"]
 
 
-def test_checks_that_end_badly_end_it(payload: Payload, tmp_path: Path, capsys: Told) -> None:
+def test_a_payload_that_fails_ends_the_program(
+    payload: Payload, tmp_path: Path, capsys: Output
+) -> None:
     payload.returncode = 1
-    assert "The checks ended with exit code 1." in stopped(lambda: proven(tmp_path, None), capsys)
+    assert "The checks ended with exit code 1." in refusal(
+        lambda: report_of(tmp_path, None), capsys
+    )
 
 
-# ---- all of it ----------------------------------------------------------------------------------
+# ---- the whole program ---------------------------------------------------------------------------
+
+
+def pack(bundle: Path, told: dict[str, Any], **members: str | bytes) -> None:
+    """Write a bundle with this manifest and these members."""
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(told))
+        for name, content in members.items():
+            archive.writestr(name, content)
 
 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle that was started in a folder of its own, its steps played."""
+    """A bundle in its own folder; its steps do nothing."""
     path = tmp_path / "smoke-rtx50.pyz"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest()))
+    pack(path, manifest())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bundle_launch, "_card", lambda *_: None)
+    monkeypatch.setattr(bundle_launch, "_gpu", lambda *_: None)
     monkeypatch.setattr(installing, "install", lambda _: "/venv/python")
     monkeypatch.setattr(installing, "runtime", lambda *_: ["/rt"])
     return path
-
-
-def ran(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, *words: str, checks: list[dict[str, Any]]
-) -> int:
-    """The exit code of a run whose checks find these checks."""
-    text = report_file.text(fakes.smoke_report(checks=checks))
-    monkeypatch.setattr(bundle_launch, "_payload", lambda *_: text)
-    monkeypatch.setattr(sys, "argv", [str(bundle), *words])
-    with pytest.raises(SystemExit) as caught:
-        bundle_launch.main()
-    return int(caught.value.code or 0)
 
 
 GOOD = fakes.smoke_report()["checks"]
@@ -499,100 +474,113 @@ BAD = {
     "evidence": "one\ntwo",
     "remedy": "report it",
 }
+Run = Callable[..., int]
 
 
-def test_checks_that_hold_end_well_and_leave_their_report(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
-) -> None:
-    assert ran(bundle, monkeypatch, checks=GOOD) == 0
-    report = bundle.with_name("smoke-report.json")
-    assert report_file.read(report.read_text(encoding="utf-8")) == fakes.smoke_report()
-    said = capsys.readouterr().out
-    assert "ok   known-answers: 16 cases" in said
-    assert f"report: {report.resolve()}" in said
-    assert "import it: nox -s smoke -- --target rtx50 --report smoke-report.json" in said
+@pytest.fixture
+def start(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Starts the program with a command line; returns its exit code."""
+
+    def started(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", [str(bundle), *words])
+        with pytest.raises(SystemExit) as caught:
+            bundle_launch.main()
+        return int(caught.value.code or 0)
+
+    return started
 
 
-def test_to_import_a_report_the_options_of_the_wheel_are_named(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+@pytest.fixture
+def run(start: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Starts the program with a payload whose report has these checks; returns its exit code."""
+
+    def started(*words: str, checks: Sequence[dict[str, Any]] = GOOD) -> int:
+        text = report_file.text(fakes.smoke_report(checks=checks))
+        monkeypatch.setattr(bundle_launch, "_payload", lambda *_: text)
+        return start(*words)
+
+    return started
+
+
+def test_the_report_is_written_and_the_import_command_is_printed(
+    bundle: Path, run: Run, capsys: Output
 ) -> None:
     words = "--target rtx50 --python 3.12"
-    with zipfile.ZipFile(bundle, "w") as archive:
-        told = manifest(target="rtx50+py3.12", arguments=words)
-        archive.writestr("manifest.json", json.dumps(told))
-    ran(bundle, monkeypatch, checks=GOOD)
-    said = capsys.readouterr().out
-    assert f"import it: nox -s smoke -- {words} --report smoke-report.json" in said
+    pack(bundle, manifest(target="rtx50+py3.12", arguments=words))
+    assert run() == 0
+    report = bundle.with_name("smoke-report.json")
+    assert report_file.read(report.read_text(encoding="utf-8")) == fakes.smoke_report()
+    output = capsys.readouterr().out
+    assert "ok   known-answers: 16 cases" in output
+    assert f"report: {report.resolve()}" in output
+    assert f"import it: nox -s smoke -- {words} --report smoke-report.json" in output
 
 
-def test_a_check_that_fails_is_told_and_is_the_exit_code(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+def test_a_failed_check_is_printed_and_is_exit_code_1(
+    bundle: Path, run: Run, capsys: Output
 ) -> None:
-    assert ran(bundle, monkeypatch, "--report", "mine.json", checks=[*GOOD, BAD]) == 1
-    said = capsys.readouterr().out.splitlines()
-    at = said.index("FAIL state: it does not work")
-    assert [line.strip() for line in said[at + 1 : at + 4]] == [
-        "one",
-        "two",
-        "fix: report it",
-    ]
-    assert bundle.with_name("mine.json").exists()  # a failure is worth a report too
+    assert run("--report", "mine.json", checks=[*GOOD, BAD]) == 1
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    at = lines.index("FAIL state: it does not work")
+    assert lines[at + 1 : at + 4] == ["one", "two", "fix: report it"]
+    assert bundle.with_name("mine.json").exists()
 
 
-def test_a_wheel_without_a_runtime_gets_none(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest(runtime=[])))
+def test_every_status_of_a_check_has_a_mark() -> None:
+    checks = smoke_checks.evaluate(fakes.smoke_job(), fakes.smoke_found())
+    checks += smoke_checks.evaluate(fakes.smoke_job(), {"device": {"error": "a crash"}})
+    assert {check["status"] for check in checks} == set(bundle_launch.MARKS)
 
-    def refuse(*_: object) -> NoReturn:
-        raise AssertionError("NVIDIA's runtime was asked for")
 
+def test_a_wheel_without_cuda_gets_no_cuda_runtime(
+    bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack(bundle, manifest(runtime=[]))
     monkeypatch.setattr(installing, "runtime", refuse)
-    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+    assert run() == 0
 
 
-def test_the_packages_for_this_python_are_put_to_the_others(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99", HERE])))
-        archive.writestr("wheels/gguf-1.whl", "for every one")
-        archive.writestr("wheels/numpy-1-cp399.whl", "for the target's")
-        archive.writestr(f"python{HERE}/numpy-1-this.whl", "for this one")
-        archive.writestr("python3.99/numpy-1-other.whl", "for another")
-    found: dict[str, str] = {}
+Installed = dict[str, str]
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Installed:
+    """The wheels in the bundle's folder when they are installed: file name -> content."""
+    found: Installed = {}
 
     def install(folder: Path) -> str:
-        for path in (folder / "bundle" / "wheels").iterdir():
-            found[path.name] = path.read_text()
+        found.update({p.name: p.read_text() for p in (folder / "bundle" / "wheels").glob("*.whl")})
         return "/venv/python"
 
     monkeypatch.setattr(installing, "install", install)
-    assert ran(bundle, monkeypatch, checks=GOOD) == 0
-    assert found == {"gguf-1.whl": "for every one", "numpy-1-this.whl": "for this one"}
+    return found
 
 
-def test_of_several_targets_the_named_one_is_installed_under_this_pythons_tag(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_packages_for_this_python_replace_the_others(
+    bundle: Path, run: Run, installed: Installed
+) -> None:
+    members = {
+        "wheels/gguf-1.whl": "for every Python",
+        "wheels/numpy-1-cp399.whl": "for 3.99",
+        f"python{HERE}/numpy-1-this.whl": "for this Python",
+        "python3.98/numpy-1-other.whl": "for 3.98",
+    }
+    pack(bundle, manifest(pythons=["3.99", HERE]), **members)
+    assert run() == 0
+    assert installed == {"gguf-1.whl": "for every Python", "numpy-1-this.whl": "for this Python"}
+
+
+def test_the_wheel_of_the_chosen_target_is_installed_with_this_pythons_tag(
+    bundle: Path, run: Run, installed: Installed
 ) -> None:
     job = manifest()["job"]
     file = "llama_cpp_python-0.3.16-cp399-cp399-manylinux_2_35_x86_64.whl"
-    one = {**job, "identity": {**job["identity"], "file": file, "target": "ada"}}
-    told = {"targets": [manifest(), manifest(target="ada", job=one)]}
-    with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(told))
-        archive.writestr(f"targets/rtx50/{file}", "of rtx50")
-        archive.writestr(f"targets/ada/{file}", "of ada")
-        archive.writestr("wheels/", "")
-    found: dict[str, str] = {}
-
-    def install(folder: Path) -> str:
-        found.update({p.name: p.read_text() for p in (folder / "bundle").rglob("*.whl")})
-        return "/venv/python"
-
-    monkeypatch.setattr(installing, "install", install)
-    assert ran(bundle, monkeypatch, "--target", "ada", checks=GOOD) == 0
+    ada = {**job, "identity": {**job["identity"], "file": file, "target": "ada"}}
+    members = {f"targets/rtx50/{file}": "of rtx50", f"targets/ada/{file}": "of ada", "wheels/": ""}
+    pack(bundle, {"targets": [manifest(), manifest(target="ada", job=ada)]}, **members)
+    assert run("--target", "ada") == 0
     tag = f"cp{HERE.replace('.', '')}"
-    assert found == {file.replace("cp399-cp399", f"{tag}-{tag}"): "of ada"}
+    assert installed == {file.replace("cp399-cp399", f"{tag}-{tag}"): "of ada"}
 
 
 @pytest.mark.parametrize(
@@ -605,58 +593,37 @@ def test_of_several_targets_the_named_one_is_installed_under_this_pythons_tag(
         ({"targets": [manifest()]}, {"bench": True}, "Fix: name one: --target rtx50"),
     ],
 )
-def test_what_a_bundle_cannot_do_is_refused(
-    told: dict[str, Any], changes: dict[str, Any], what: str, capsys: Told
+def test_options_for_the_other_kind_of_bundle_are_refused(
+    told: dict[str, Any], changes: dict[str, Any], what: str, capsys: Output
 ) -> None:
     given = options(**{"report": None, **changes})
-    assert what in stopped(lambda: bundle_launch._chosen(told, given), capsys)
+    assert what in refusal(lambda: bundle_launch._chosen(told, given), capsys)
 
 
-def test_a_bundle_of_several_tests_all_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-
-    def each(*given: Any) -> int:
-        asked.append(given)
-        return 0
-
-    beside = SimpleNamespace(main=each)
-    monkeypatch.setitem(sys.modules, "bundle_wheels", beside)
+def test_a_bundle_of_several_targets_tests_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    module = SimpleNamespace(main=lambda *given: calls.append(given))
+    monkeypatch.setitem(sys.modules, "bundle_wheels", module)
     monkeypatch.setattr(sys, "argv", ["smoke.pyz"])
     with pytest.raises(SystemExit) as caught:
         bundle_launch._chosen({"targets": [manifest()]}, options(report=None))
-    assert caught.value.code == 0
-    assert asked[0][0] == [manifest()]
+    assert not caught.value.code
+    assert calls[0][0] == [manifest()]
 
 
-@pytest.mark.parametrize(
-    ("name", "kept"),
-    [
-        ("a-1-cp399-cp399-x.whl", False),
-        ("a-1-py3-none-x.whl", True),
-        ("a-1-cp399-abi3-x.whl", True),
-    ],
-)
-def test_only_a_tag_of_one_python_is_changed(name: str, kept: bool) -> None:
-    assert (installing.for_this_python(name) == name) is kept
-
-
-def test_another_python_is_told_before_anything_is_unpacked(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_python_is_refused_before_anything_is_unpacked(
+    bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99"])))
-
-    def refuse(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("an older Python may not be able to run this")
-
+    """An older Python may not be able to run the rest of the program."""
+    pack(bundle, manifest(pythons=["3.99"]))
     monkeypatch.setattr(run_folder, "folder", refuse)
-    assert ran(bundle, monkeypatch, checks=GOOD) == 2
+    assert run() == 2
 
 
-def test_what_a_killed_run_left_goes_with_the_next(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_files_of_a_killed_run_are_deleted_by_the_next(
+    bundle: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is beside the report, not in the system's temporary folder, where it would stay."""
+    """The working folder is beside the report: in the temporary folder, files would remain."""
     left = bundle.with_name("smoke-report.unfinished")
     (left / "venv").mkdir(parents=True)
     (left / "venv" / "600 MB").touch()
@@ -669,29 +636,24 @@ def test_what_a_killed_run_left_goes_with_the_next(
         return "/venv/python"
 
     monkeypatch.setattr(installing, "install", install)
-    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+    assert run() == 0
     assert used == [left]
-    assert sorted(path.name for path in bundle.parent.iterdir()) == [
-        "smoke-report.json",
-        bundle.name,
-    ]
+    assert {path.name for path in bundle.parent.iterdir()} == {"smoke-report.json", bundle.name}
 
 
-def test_two_runs_with_one_report_do_not_meet(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
-) -> None:
+def test_two_runs_with_one_report_are_refused(bundle: Path, run: Run, capsys: Output) -> None:
     report = bundle.with_name("smoke-report.json")
     with run_folder.folder(report, kept=False) as folder:
         (folder / "mine").touch()
-        assert ran(bundle, monkeypatch, checks=GOOD) == 2
+        assert run() == 2
         assert (folder / "mine").exists()
-        assert ran(bundle, monkeypatch, "--report", "other.json", checks=GOOD) == 0
+        assert run("--report", "other.json") == 0
     assert "Another run is using" in capsys.readouterr().err
-    assert ran(bundle, monkeypatch, checks=GOOD) == 0
+    assert run() == 0
 
 
 @pytest.mark.parametrize(("held", "waited"), [(0, 0), (3, 3), (99, 6)])
-def test_what_a_scanner_of_windows_holds_for_a_moment_is_written_after_it(
+def test_on_windows_writing_waits_for_a_virus_scanner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: int, waited: int
 ) -> None:
     tried, pauses, replace = 0, list[float](), Path.replace
@@ -714,305 +676,230 @@ def test_what_a_scanner_of_windows_holds_for_a_moment_is_written_after_it(
     assert len(pauses) == waited
 
 
-def test_nothing_is_left_of_what_was_unpacked(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [0, 255, None], ids=["signed", "key-unknown", "no-ssh-keygen"])
+def test_a_report_is_signed_after_an_older_signature_is_deleted(
+    code: int | None,
+    bundle: Path,
+    run: Run,
+    programs: Programs,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Output,
 ) -> None:
-    used: list[Path] = []
-    monkeypatch.setattr(installing, "install", used.append)
-    ran(bundle, monkeypatch, checks=GOOD)
-    assert len(used) == 1
-    assert not used[0].exists()
+    """ssh-keygen asks before it overwrites a signature."""
 
-
-def test_a_report_can_be_signed(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
-) -> None:
-    assert ran(bundle, monkeypatch, "--sign", "/k", checks=GOOD) == 0
-    (command,) = programs.commands
-    words = ["-Y", "sign", "-f", "/k", "-n", "blackwheel", "smoke-report.json"]
-    assert command == ["ssh-keygen", *words]
-
-
-def test_a_report_that_cannot_be_signed_ends_it(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs, capsys: Told
-) -> None:
-    programs.codes = [255]
-    assert ran(bundle, monkeypatch, "--sign", "/k", checks=GOOD) == 2
-    assert "ssh-keygen could not sign the report" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("words", [(), ("--sign", "/k")], ids=["unsigned", "signed"])
-def test_an_older_signature_of_a_report_makes_way(
-    words: tuple[str, ...], bundle: Path, monkeypatch: pytest.MonkeyPatch, programs: Programs
-) -> None:
-    # ssh-keygen would ask whether it may overwrite.
-    signature = bundle.with_name("smoke-report.json.sig")
-    signature.write_text("of another report", encoding="utf-8")
-    ran(bundle, monkeypatch, *words, checks=GOOD)
-    assert not signature.exists()  # the program that would write one is played
-
-
-def test_without_ssh_keygen_the_report_is_written_and_the_end_is_told(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
-) -> None:
-    def gone(*_: object, **__: object) -> NoReturn:
+    def missing(*_: object, **__: object) -> NoReturn:
         raise FileNotFoundError("ssh-keygen")
 
-    monkeypatch.setattr(subprocess, "run", gone)
-    assert ran(bundle, monkeypatch, "--sign", "/k", checks=GOOD) == 2
-    assert "install OpenSSH's client" in capsys.readouterr().err
+    signature = bundle.with_name("smoke-report.json.sig")
+    signature.write_text("of another report", encoding="utf-8")
+    if code is None:
+        monkeypatch.setattr(subprocess, "run", missing)
+    programs.codes = [code or 0]
+    assert run("--sign", "/k") == (0 if code == 0 else 2)
+    assert not signature.exists()
     assert bundle.with_name("smoke-report.json").exists()
+    if code is not None:
+        words = ["-Y", "sign", "-f", "/k", "-n", "blackwheel", "smoke-report.json"]
+        assert programs.commands == [["ssh-keygen", *words]]
+    errors = capsys.readouterr().err
+    assert ("ssh-keygen could not sign the report" in errors) is (code != 0)
+    assert ("install OpenSSH's client" in errors) is (code != 0)
 
 
-def test_a_report_that_has_nowhere_to_go_is_said_before_anything_is_unpacked(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
-) -> None:
-    bundle.unlink()
-    assert ran(bundle, monkeypatch, "--report", "no/such/folder.json", checks=GOOD) == 2
-    where = Path("no/such/folder.json")
-    assert f"The folder of {where} does not exist." in capsys.readouterr().err
-
-
-def test_its_own_options_are_explained(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
-) -> None:
-    assert ran(bundle, monkeypatch, "--help", checks=GOOD) == 0
-    said = capsys.readouterr().out
-    for option in ("--device", "--report", "--model", "--offline", "--sign"):
-        assert option in said
-
-
-def test_every_status_of_a_check_has_a_mark() -> None:
-    judged = smoke_checks.evaluate(fakes.smoke_job(), fakes.smoke_found())
-    judged += smoke_checks.evaluate(fakes.smoke_job(), {"device": {"error": "a crash"}})
-    assert {check["status"] for check in judged} == set(bundle_launch.MARKS)
-
-
-# ---- a benchmark --------------------------------------------------------------------------------
+def test_an_older_signature_of_an_unsigned_report_is_deleted(bundle: Path, run: Run) -> None:
+    signature = bundle.with_name("smoke-report.json.sig")
+    signature.write_text("of another report", encoding="utf-8")
+    run()
+    assert not signature.exists()
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "what"),
     [
-        ["--baseline", "x.whl"],
-        ["--cpu-module", "x64"],
-        ["--rounds", "3"],
-        ["--bench", "--rounds", "0"],
+        (
+            ["--report", "no/such/folder.json"],
+            f"The folder of {Path('no/such/folder.json')} does not exist.",
+        ),
+        (["--bench", "--model", "gone.gguf"], "There is no model gone.gguf."),
+        (["--bench", "--baseline", "gone.whl"], "There is no wheel"),
+        (["--baseline", "x.whl"], "--rounds"),
+        (["--cpu-module", "x64"], "--rounds"),
+        (["--rounds", "3"], "--rounds"),
+        (["--bench", "--rounds", "0"], "--rounds"),
     ],
-    ids=["baseline", "module", "rounds", "no-rounds"],
 )
-def test_what_only_a_benchmark_takes_is_refused_without_it(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Told
+def test_options_are_checked_before_the_bundle_is_read(
+    words: list[str], what: str, bundle: Path, start: Run, capsys: Output
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["smoke.pyz", *words])
-    assert "--rounds" in stopped(bundle_launch._options, capsys)
+    bundle.unlink()
+    assert start(*words) == 2
+    assert what in capsys.readouterr().err
 
 
-def test_a_baseline_that_is_not_there_is_refused_before_anything_is_unpacked(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
-) -> None:
-    monkeypatch.setattr(sys, "argv", [str(bundle), "--bench", "--baseline", "gone.whl"])
-    said = stopped(bundle_launch.main, capsys)
-    assert "There is no wheel" in said
-    assert "gone.whl" in said
+def test_the_help_has_every_option(start: Run, capsys: Output) -> None:
+    assert start("--help") == 0
+    output = capsys.readouterr().out
+    for option in ("--device", "--report", "--model", "--offline", "--sign"):
+        assert option in output
 
 
-def pack(bundle: Path, wheel: bytes) -> str:
-    """A bundle of a wheel. Returns the wheel's name."""
-    named = manifest()
-    file: str = named["job"]["identity"]["file"]
-    with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(named))
-        archive.writestr(f"wheels/{file}", wheel)
-    return file
+# ---- a benchmark ---------------------------------------------------------------------------------
+
+
+Bench = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture
-def benching(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., dict[str, Any]]:
-    """Runs a bundle's benchmark; returns what the payload was told."""
-    file = pack(bundle, b"this wheel")
+def bench(bundle: Path, start: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bench:
+    """Runs a benchmark; returns the payload's job."""
+    pack(bundle, manifest(), **{f"wheels/{FILE}": b"this wheel"})
     (tmp_path / "seed").mkdir()
-    (tmp_path / "seed" / file).write_bytes(b"another")
-    told: dict[str, Any] = {}
+    (tmp_path / "seed" / FILE).write_bytes(b"another")
+    received: dict[str, Any] = {}
 
     def payload(folder: Path, python: str, job: dict[str, Any], *first: str) -> str:
         assert Path(job["wheels"][0]["path"]).read_bytes() == b"this wheel"
-        told.update(job, python_used=python, first=first)
+        received.update(job, python_used=python, first=first)
         return report_file.text(fakes.bench_report(), report_file.BENCH)
 
     monkeypatch.setattr(bundle_launch, "_payload", payload)
 
-    def run(*words: str, device: dict[str, Any] | None = None) -> dict[str, Any]:
-        monkeypatch.setattr(bundle_launch, "_card", lambda *_: device)
-        monkeypatch.setattr(sys, "argv", [str(bundle), "--bench", *words])
-        with pytest.raises(SystemExit) as caught:
-            bundle_launch.main()
-        assert not caught.value.code
-        return told
+    def benchmark(*words: str, device: dict[str, Any] | None = None) -> dict[str, Any]:
+        monkeypatch.setattr(bundle_launch, "_gpu", lambda *_: device)
+        assert start("--bench", *words) == 0
+        return received
 
-    return run
+    return benchmark
 
 
-def test_a_bundle_measures_its_wheel_in_turn_with_others(
-    benching: Callable[..., dict[str, Any]], programs: Programs, tmp_path: Path, capsys: Told
+def test_a_benchmark_on_the_cpu(
+    bench: Bench, programs: Programs, tmp_path: Path, capsys: Output
 ) -> None:
-    file = manifest()["job"]["identity"]["file"]
-    told = benching("--baseline", f"seed/{file}", "--rounds", "12", "--device", "cpu")
-    assert [wheel["label"] for wheel in told["wheels"]] == ["rtx50", "seed"]
-    assert told["wheels"][1]["path"] == str(tmp_path / "seed" / file)
-    assert (told["rounds"], told["layers"], told["identity"]["device"]) == (12, 0, "cpu")
-    assert told["threads"] == 1 <= told["cpu_threads"]
-    assert (told["python_used"], told["first"]) == (sys.executable, ("--bench",))
-    assert told["runtime"] == "packages"  # pip had it
+    job = bench("--baseline", f"seed/{FILE}", "--rounds", "12", "--device", "cpu")
+    assert [wheel["label"] for wheel in job["wheels"]] == ["rtx50", "seed"]
+    assert job["wheels"][1]["path"] == str(tmp_path / "seed" / FILE)
+    assert (job["rounds"], job["layers"], job["identity"]["device"]) == (12, 0, "cpu")
+    assert job["threads"] == 1 <= job["cpu_threads"]
+    assert (job["python_used"], job["first"]) == (sys.executable, ("--bench",))
+    assert job["runtime"] == "packages"  # downloaded by pip
     (command,) = programs.commands
     assert command[:5] == [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check"]
     assert command[-2:] == manifest()["runtime"]
-    said = capsys.readouterr().out
-    assert "rtx50 against seed" in said
-    assert "  generation" in said
-    assert "import it: nox -s bench -- --target rtx50 --report bench-report.json" in said
+    output = capsys.readouterr().out
+    assert "rtx50 against seed" in output
+    assert "  generation" in output
+    assert "import it: nox -s bench -- --target rtx50 --report bench-report.json" in output
     text = (tmp_path / "bench-report.json").read_text(encoding="utf-8")
     assert report_file.read(text, report_file.BENCH) == fakes.bench_report()
 
 
-def test_a_module_of_another_wheel_is_refused_by_a_bundle(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
-) -> None:
+def test_a_benchmark_on_a_gpu(bench: Bench, programs: Programs) -> None:
+    job = bench(device=GPU_1)
+    expected = {"layers": 999, "index": 1, "threads": 1, "visible": "GPU-1"}
+    assert {name: job[name] for name in expected} == expected
+    assert job["cpu_threads"] == cgroups.physical(cgroups.limits(cgroups.read()))
+    assert job["identity"]["device"] == "NVIDIA GeForce RTX 5090"
+    assert job["identity"]["driver"] == "580.159.04"
+    assert job["nvml"].endswith("nvml")
+
+
+def test_an_unknown_cpu_module_is_refused(bundle: Path, start: Run, capsys: Output) -> None:
     with zipfile.ZipFile(bundle.with_name("empty.whl"), "w"):
         pass
-    pack(bundle, bundle.with_name("empty.whl").read_bytes())
-    monkeypatch.setattr(bundle_launch, "_card", lambda *_: None)
-    words = [str(bundle), "--bench", "--offline", "--cpu-module", "z80"]
-    monkeypatch.setattr(sys, "argv", words)
-    assert "has no module z80 for the CPU; it has none" in stopped(bundle_launch.main, capsys)
+    wheel = bundle.with_name("empty.whl").read_bytes()
+    pack(bundle, manifest(), **{f"wheels/{FILE}": wheel})
+    assert start("--bench", "--offline", "--cpu-module", "z80") == 2
+    assert "has no module z80 for the CPU; it has none" in capsys.readouterr().err
 
 
-def test_on_a_gpu_every_layer_goes_there(
-    benching: Callable[..., dict[str, Any]], programs: Programs
+def test_offline_a_benchmark_links_the_cuda_runtime_of_this_python(
+    bench: Bench, programs: Programs, packages: Path
 ) -> None:
-    told = benching(device={**fakes.nvml_gpu(index=1), "visible": "GPU-1", "release": "580.159.04"})
-    assert (told["layers"], told["index"], told["threads"]) == (999, 1, 1)
-    assert told["cpu_threads"] == cgroups.physical(cgroups.limits(cgroups.read()))
-    assert told["visible"] == "GPU-1"
-    assert told["identity"]["device"] == "NVIDIA GeForce RTX 5090"
-    assert told["identity"]["driver"] == "580.159.04"
-    assert told["nvml"].endswith("nvml")
-
-
-def test_offline_the_runtime_of_the_running_python_is_linked(
-    benching: Callable[..., dict[str, Any]], programs: Programs, packages: Path
-) -> None:
-    told = benching("--offline")
+    job = bench("--offline")
     assert programs.commands == []
-    assert (told["runtime"], told["link"]) == ("linked", str(packages))
-    assert told["runtime_places"] == [str(packages)]
+    assert (job["runtime"], job["link"]) == ("linked", str(packages))
+    assert job["runtime_places"] == [str(packages)]
 
 
-def test_without_packages_a_benchmark_is_left_an_installed_toolkit(
-    benching: Callable[..., dict[str, Any]],
-    programs: Programs,
-    monkeypatch: pytest.MonkeyPatch,
+def test_without_packages_a_benchmark_uses_a_toolkit(
+    bench: Bench, programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installing, "_packages", lambda: None)
     monkeypatch.setattr(installing, "_toolkits", lambda: ["/opt/cuda"])
     programs.codes = [1]
-    told = benching()
-    assert (told["runtime"], told["link"]) == ("toolkit", None)
-    assert told["runtime_places"] == ["/opt/cuda"]
+    job = bench()
+    assert (job["runtime"], job["link"]) == ("toolkit", None)
+    assert job["runtime_places"] == ["/opt/cuda"]
 
 
 class Measuring(Payload):
-    """Plays a benchmark that notes what it measured, and is stopped where its code says so."""
+    """A payload that writes a benchmark's state and report."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.went_on: list[bool] = []
+        self.continued: list[bool] = []
 
     def __call__(self, command: list[str], **given: Any) -> Payload:
         super().__call__(command, **given)
-        Path(command[-1]).write_text(
-            report_file.text(fakes.bench_report(), report_file.BENCH), encoding="utf-8"
-        )
+        text = report_file.text(fakes.bench_report(), report_file.BENCH)
+        Path(command[-1]).write_text(text, encoding="utf-8")
         state = Path(given["cwd"]) / run_folder.STATE
-        self.went_on.append(state.exists())
+        self.continued.append(state.exists())
         state.write_text("{}", encoding="utf-8")
         return self
 
 
-def test_a_model_that_is_not_there_is_refused_before_anything_is_unpacked(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
-) -> None:
-    bundle.unlink()
-    assert bench(bundle, monkeypatch, "--model", "gone.gguf") == 2
-    assert "There is no model gone.gguf." in capsys.readouterr().err
-
-
 @pytest.fixture
 def measuring(monkeypatch: pytest.MonkeyPatch, programs: Programs) -> Measuring:
-    played = Measuring()
-    monkeypatch.setattr(subprocess, "Popen", played)
-    return played
-
-
-def bench(bundle: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """The exit code of a bundle's benchmark."""
-    monkeypatch.setattr(sys, "argv", [str(bundle), "--bench", *words])
-    with pytest.raises(SystemExit) as caught:
-        bundle_launch.main()
-    return int(caught.value.code or 0)
+    fake = Measuring()
+    monkeypatch.setattr(subprocess, "Popen", fake)
+    return fake
 
 
 @pytest.mark.parametrize(
-    ("words", "wheel", "goes_on"),
+    ("words", "wheel", "continued"),
     [
         ((), b"this wheel", True),
         (("--rounds", "9"), b"this wheel", False),
         ((), b"another one", False),
         (("--report", "other.json"), b"this wheel", False),
     ],
-    ids=["the-same", "other-rounds", "another-wheel", "another-report"],
+    ids=["same", "other-rounds", "other-wheel", "other-report"],
 )
-def test_a_benchmark_that_was_stopped_goes_on_where_the_same_is_asked_for(
+def test_a_stopped_benchmark_is_continued_only_by_the_same_command(
     words: tuple[str, ...],
     wheel: bytes,
-    goes_on: bool,
+    continued: bool,
     bundle: Path,
+    start: Run,
     measuring: Measuring,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Told,
+    capsys: Output,
 ) -> None:
-    pack(bundle, b"this wheel")
+    pack(bundle, manifest(), **{f"wheels/{FILE}": b"this wheel"})
     measuring.returncode = 1
-    assert bench(bundle, monkeypatch) == 2
+    assert start("--bench") == 2
     measuring.returncode = 0
-    pack(bundle, wheel)
-    assert bench(bundle, monkeypatch, *words) == 0
-    assert measuring.went_on == [False, goes_on]
-    assert ("Continuing where" in capsys.readouterr().out) == goes_on
+    pack(bundle, manifest(), **{f"wheels/{FILE}": wheel})
+    assert start("--bench", *words) == 0
+    assert measuring.continued == [False, continued]
+    assert ("Continuing where" in capsys.readouterr().out) == continued
     if "--report" not in words:
-        left = sorted(path.name for path in bundle.parent.iterdir())
-        assert left == ["bench-report.json", bundle.name]
+        assert {path.name for path in bundle.parent.iterdir()} == {"bench-report.json", bundle.name}
 
 
-def test_a_benchmark_that_measured_nothing_leaves_nothing(
-    bundle: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(manifest(pythons=["3.99"])))
-    assert bench(bundle, monkeypatch) == 2
+def test_a_refused_benchmark_leaves_no_files(bundle: Path, start: Run) -> None:
+    pack(bundle, manifest(pythons=["3.99"]))
+    assert start("--bench") == 2
     assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
 
 
-def test_a_report_that_cannot_be_written_costs_no_measurement(
-    bundle: Path, measuring: Measuring, monkeypatch: pytest.MonkeyPatch
+def test_if_the_report_cannot_be_written_the_measurements_are_kept(
+    bundle: Path, start: Run, measuring: Measuring
 ) -> None:
-    pack(bundle, b"this wheel")
+    pack(bundle, manifest(), **{f"wheels/{FILE}": b"this wheel"})
     (bundle.parent / "bench-report.json").mkdir()
-    monkeypatch.setattr(sys, "argv", [str(bundle), "--bench"])
     with pytest.raises(OSError, match="bench-report"):
-        bundle_launch.main()
+        start("--bench")
     (bundle.parent / "bench-report.json").rmdir()
-    assert bench(bundle, monkeypatch) == 0
-    assert measuring.went_on == [False, True]
+    assert start("--bench") == 0
+    assert measuring.continued == [False, True]

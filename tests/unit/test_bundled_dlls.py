@@ -1,8 +1,7 @@
-"""What loads the libraries of a Windows wheel, on a Windows of fakes."""
+"""``_bundled_dlls.py``, which loads the libraries of a Windows wheel, with a fake of ctypes."""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +19,8 @@ Install = Callable[..., ModuleType]
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was loaded, in its order."""
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The libraries that were loaded, in order."""
     found: list[str] = []
 
     def cdll(name: str) -> object:
@@ -37,7 +36,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def install(tmp_path: Path) -> Install:
-    """The module as it is in site-packages, below a folder with the signs of a pattern."""
+    """The module in a site-packages folder whose name has the characters of a glob pattern."""
 
     def make(*bundled: str, ours: bool = True) -> ModuleType:
         site = tmp_path / "Jörg [x64]"
@@ -56,41 +55,32 @@ def install(tmp_path: Path) -> Install:
     return make
 
 
-def test_what_the_wheel_brings_is_loaded_before_llama_by_full_paths(
-    install: Install, asked: list[str], tmp_path: Path
+def test_bundled_dlls_are_loaded_before_llama_by_full_paths(
+    install: Install, loaded: list[str], tmp_path: Path
 ) -> None:
     module = install(*BUNDLED)
-    assert asked == []  # the import only loads nothing
+    assert loaded == []  # importing the module loads nothing
     module.load()
     site = tmp_path / "Jörg [x64]"
     expected = [
         *(site / ms_runtime.FOLDER / name for name in BUNDLED),
         site / "llama_cpp/lib/llama.dll",
     ]
-    assert asked == [str(path) for path in expected]
+    assert loaded == [str(path) for path in expected]
 
 
-def test_a_wheel_that_brings_nothing_loads_its_own(install: Install, asked: list[str]) -> None:
-    install().load()
-    assert [Path(name).name for name in asked] == ["llama.dll"]
-
-
-def test_where_the_user_names_other_libraries_those_of_the_wheel_are_left_alone(
-    install: Install, asked: list[str], monkeypatch: pytest.MonkeyPatch
+def test_with_llama_cpp_lib_path_only_bundled_dlls_are_loaded(
+    install: Install, loaded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LLAMA_CPP_LIB_PATH", r"C:\own")
     install(*BUNDLED).load()
-    assert [Path(name).name for name in asked] == list(BUNDLED)
+    assert [Path(name).name for name in loaded] == list(BUNDLED)
 
 
-def test_a_library_that_cannot_be_loaded_is_named(install: Install, asked: list[str]) -> None:
+def test_a_library_that_cannot_be_loaded_is_named(install: Install, loaded: list[str]) -> None:
     with pytest.raises(ImportError, match=r"llama\.dll cannot be loaded: Could not find module"):
         install(*BUNDLED, ours=False).load()
 
 
-def test_it_is_python_3_8_as_upstream_supports() -> None:
-    ast.parse(SOURCE, feature_version=(3, 8))
-
-
-def test_the_folder_is_the_one_that_delvewheel_makes() -> None:
+def test_the_folder_is_that_of_delvewheel() -> None:
     assert SOURCE.count(f'"{ms_runtime.FOLDER}"') == 1

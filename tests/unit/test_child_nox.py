@@ -1,10 +1,10 @@
-"""A chain of sessions: what it is told, and that it is run with this process's terminal."""
+"""A child nox: the options that it gets, and its command line."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,61 +13,38 @@ from sessions.shared import programs
 from tests import fakes
 
 
-def test_what_decides_the_build_is_handed_on_and_nothing_else() -> None:
+def test_only_options_that_decide_the_build_are_passed_on() -> None:
     line = (
         "--target rtx50 --version 0.3.36 --cuda 13.4 --arch 120a-real;90-real --python 3.12 "
         "--toolkit system --source /a --compiler /b --cache none --jobs 3 --offline --force "
         "--prerelease --fresh --report r --lang es --reproduce"
     )
-    asked = fakes.parsed(*line.split())
-    words = child_nox.words(asked)
-    assert words == [
-        "--version=0.3.36",
-        "--cuda=13.4",
-        "--arch=120a-real;90-real",
-        "--python=3.12",
-        "--toolkit=system",
-        "--source=/a",
-        "--compiler=/b",
-        "--cache=none",
-        "--jobs=3",
-        "--offline",
-        "--prerelease",
-        "--force",
-    ]
-    again = parse_options.parse(words)
-    assert child_nox.words(again) == words
-
-
-def test_what_was_not_asked_for_stays_the_targets_choice() -> None:
-    assert child_nox.words(fakes.parsed()) == []
+    expected = (
+        "--version=0.3.36 --cuda=13.4 --arch=120a-real;90-real --python=3.12 --toolkit=system "
+        "--source=/a --compiler=/b --cache=none --jobs=3 --offline --prerelease --force"
+    )
+    words = child_nox.words(fakes.parsed(*line.split()))
+    assert words == expected.split()
+    assert child_nox.words(parse_options.parse(words)) == words
     assert child_nox.words(fakes.parsed("--cache", "ccache", "--target", "ada")) == []
 
 
-def test_a_session_is_handed_only_what_it_takes() -> None:
-    asked = fakes.parsed(
-        *["--python", "3.12", "--cache", "none", "--jobs", "3", "--offline", "--force"]
-    )
+def test_a_session_gets_only_options_that_it_takes() -> None:
+    line = "--python 3.12 --cache none --jobs 3 --offline --force"
+    asked = fakes.parsed(*line.split())
     assert child_nox.words(asked, given=True) == ["--python=3.12", "--force"]
     assert child_nox.words(asked, "probe") == ["--python=3.12", "--jobs=3", "--force"]
     for given, session in ((True, "verify"), (False, "verify"), (False, "probe")):
         words = child_nox.words(asked, session, given=given) + ["--wheel=x.whl"] * given
-        parse_options.parse(words, [session])  # or it would refuse them
+        parse_options.parse(words, [session])  # raises for an option that is not taken
 
 
-def test_it_is_run_by_this_python_with_that_projects_noxfile(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    ran: list[Any] = []
-
-    def inherit(command: list[str], *, env: Any = None) -> int:
-        ran.append((command, env))
-        return 7
-
+def test_it_runs_with_this_python_and_the_projects_noxfile(monkeypatch: pytest.MonkeyPatch) -> None:
+    inherit = Mock(return_value=7)
     monkeypatch.setattr(programs, "inherit", inherit)
     code = child_nox.follow(Path("/work"), ["verify"], "rtx50", ["--jobs=2"], env={"A": "1"})
     assert code == 7
     noxfile = str(Path("/work") / "noxfile.py")
     words = ["-s", "verify", "--", "--target=rtx50", "--jobs=2"]
     flags = ["-P", "-s", "-X", "utf8"]
-    assert ran == [([sys.executable, *flags, noxfile, *words], {"A": "1"})]
+    inherit.assert_called_once_with([sys.executable, *flags, noxfile, *words], env={"A": "1"})

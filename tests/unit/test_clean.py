@@ -1,9 +1,10 @@
-"""What is stale and why; what goes when asked; and what never does."""
+"""What clean deletes and why, with and without options, and what it never deletes."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ SOURCES = "llama-cpp-python-src"
 
 @pytest.fixture
 def ctx(tmp_path: Path) -> Context:
-    """A project in which rtx50 was built of today's inputs."""
+    """A project in which rtx50 was built from the current inputs."""
     context = fakes.context(tmp_path, session="clean")
     disk.mark(tmp_path / "build")
     disk.mark(context.build)
@@ -38,7 +39,7 @@ def built_from(ctx: Context, spec: BuildSpec, chain: Toolchain) -> None:
     records.write(ctx.build / "inputs.json", "inputs", noted)
 
 
-def told(ctx: Context, *words: str) -> Context:
+def with_options(ctx: Context, *words: str) -> Context:
     return dataclasses.replace(ctx, options=fakes.parsed(*words), asked=frozenset({"clean"}))
 
 
@@ -46,74 +47,77 @@ def names(ctx: Context, removals: list[main_clean.Removal]) -> list[str]:
     return [removal.path.relative_to(ctx.root).as_posix() for removal in removals]
 
 
-def test_a_tree_of_todays_inputs_stays(ctx: Context) -> None:
-    assert main_clean.stale(ctx) == []
+def test_a_tree_of_the_current_inputs_is_kept(ctx: Context) -> None:
+    words = dataclasses.replace(ctx.spec, summary="other", warning="mind", budget_mb=99)
+    for spec in (ctx.spec, words):
+        assert main_clean.stale(dataclasses.replace(ctx, spec=spec)) == []
     main_clean.main(ctx)
     assert (ctx.build / "tree" / "build.ninja").exists()
 
 
+def of(**changes: Any) -> dict[str, Any]:
+    """What the probe finds with another compiler."""
+    return {"compiler": fakes.compiler(**changes)}
+
+
 @pytest.mark.parametrize(
-    ("spec", "chain", "why"),
+    ("spec", "then", "now", "why"),
     [
         (
             {},
-            {"compiler": fakes.compiler(version="11.4.0")},
+            of(version="11.4.0"),
+            {},
             "compiler: gnu 11.4.0 /usr/bin/g++ then, gnu 12.2.0 /usr/bin/g++ now",
         ),
-        ({"archs": ("90-real",)}, {}, "architectures: 90-real then, 120-real now"),
-        ({"cache": "none"}, {}, "compiler cache: none then, ccache now"),
-        ({"source": "/src/mine"}, {}, "source: a checkout then, 0.3.16 34ed0f9bd9431af0 now"),
-        (
-            {},
-            {"python": fakes.python(version="3.11.9")},
-            "python: 3.11.9 then, 3.11.2 now",
-        ),
+        ({"archs": ("90-real",)}, {}, {}, "architectures: 90-real then, 120-real now"),
+        ({"cache": "none"}, {}, {}, "compiler cache: none then, ccache now"),
+        ({"source": "/src/mine"}, {}, {}, "source: a checkout then, 0.3.16 34ed0f9bd9431af0 now"),
+        ({}, {"python": fakes.python(version="3.11.9")}, {}, "python: 3.11.9 then, 3.11.2 now"),
         (
             {},
             {"python": fakes.python(path="/opt/python3.11")},
+            {},
             "Python's path: /opt/python3.11 then, /usr/bin/python3.11 now",
         ),
         (
             {"cache": "none", "archs": ("90-real",)},
             {},
+            {},
             "architectures: 90-real then, 120-real now; compiler cache: none then, ccache now",
         ),
+        (
+            {},
+            of(identity={"cc1plus": "a"}),
+            of(identity={"cc1plus": "b"}),
+            "compiler's cc1plus: a then, b now",
+        ),
+        ({}, {}, of(identity={"cc1plus": "b"}), "compiler's cc1plus: unknown then, b now"),
+        (
+            {},
+            of(linked={"libgomp.so.1": "a"}),
+            of(linked={"libgomp.so.1": "b"}),
+            "linked libgomp.so.1: a then, b now",
+        ),
     ],
-    ids=["compiler", "arch", "cache", "source", "python", "python-path", "two"],
 )
-def test_a_tree_of_other_inputs_goes_and_each_difference_is_told(
-    spec: dict[str, object], chain: dict[str, object], why: str, ctx: Context
+def test_a_tree_of_other_inputs_is_deleted_and_each_difference_is_named(
+    spec: dict[str, Any], then: dict[str, Any], now: dict[str, Any], why: str, ctx: Context
 ) -> None:
-    built_from(ctx, fakes.spec(**spec), fakes.chain(**chain))
+    built_from(ctx, fakes.spec(**spec), fakes.chain(**then))
+    records.write(ctx.record("probe"), "probe", fakes.chain(**now))
     assert main_clean.stale(ctx) == [
         main_clean.Removal(ctx.build / "tree", why, marked=True, lock=ctx.lock_of("rtx50"))
     ]
 
 
-def test_a_tree_of_another_toolkit_goes(ctx: Context) -> None:
+def test_a_tree_of_another_toolkit_is_deleted(ctx: Context) -> None:
     system = fakes.spec(toolkit="system")
     built_from(ctx, system, fakes.chain(toolkit=fakes.installed()))
     (removal,) = main_clean.stale(ctx)
     assert removal.why.startswith("toolkit: CUDA 13.1 system ")
 
 
-@pytest.mark.parametrize(
-    ("then", "now", "why"),
-    [
-        ({"cc1plus": "a"}, {"cc1plus": "b"}, "compiler's cc1plus: a then, b now"),
-        ({}, {"cc1plus": "b"}, "compiler's cc1plus: unknown then, b now"),
-    ],
-)
-def test_a_tree_of_the_same_release_by_another_revision_goes(
-    then: dict[str, str], now: dict[str, str], why: str, ctx: Context
-) -> None:
-    built_from(ctx, ctx.spec, fakes.chain(compiler=fakes.compiler(identity=then)))
-    chain = fakes.chain(compiler=fakes.compiler(identity=now))
-    records.write(ctx.record("probe"), "probe", chain)
-    assert [removal.why for removal in main_clean.stale(ctx)] == [why]
-
-
-def test_of_many_differences_the_first_are_told(ctx: Context) -> None:
+def test_of_many_differences_only_the_first_are_named(ctx: Context) -> None:
     compiler = fakes.compiler(version="13.1.0", identity=dict.fromkeys("abcdef", "b"))
     records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
     (removal,) = main_clean.stale(ctx)
@@ -122,16 +126,7 @@ def test_of_many_differences_the_first_are_told(ctx: Context) -> None:
     assert removal.why.endswith("; and 3 more")
 
 
-def test_a_tree_of_another_openmp_runtime_goes(ctx: Context) -> None:
-    built_from(ctx, ctx.spec, fakes.chain(compiler=fakes.compiler(linked={"libgomp.so.1": "a"})))
-    chain = fakes.chain(compiler=fakes.compiler(linked={"libgomp.so.1": "b"}))
-    records.write(ctx.record("probe"), "probe", chain)
-    assert [removal.why for removal in main_clean.stale(ctx)] == [
-        "linked libgomp.so.1: a then, b now"
-    ]
-
-
-def test_a_tree_of_an_installed_toolkit_whose_files_changed_goes(ctx: Context) -> None:
+def test_a_tree_of_an_installed_toolkit_with_changed_files_is_deleted(ctx: Context) -> None:
     system = dataclasses.replace(ctx, spec=fakes.spec(toolkit="system"))
     built_from(system, system.spec, fakes.chain(toolkit=fakes.installed(files="a")))
     records.write(ctx.record("probe"), "probe", fakes.chain(toolkit=fakes.installed(files="a")))
@@ -141,38 +136,27 @@ def test_a_tree_of_an_installed_toolkit_whose_files_changed_goes(ctx: Context) -
     assert removal.why.startswith("toolkit: ")
 
 
-def test_a_tree_whose_cache_was_moved_goes(ctx: Context) -> None:
+def test_a_tree_is_deleted_if_its_cache_was_moved_or_its_inputs_are_unknown(ctx: Context) -> None:
     (removal,) = main_clean.stale(dataclasses.replace(ctx, cache=ctx.root / "elsewhere"))
     assert removal.why.startswith("folders: ")
-
-
-def test_a_tree_stays_where_a_target_is_only_said_to_be_otherwise(ctx: Context) -> None:
-    words = dataclasses.replace(ctx.spec, summary="other", warning="mind", budget_mb=99)
-    assert main_clean.stale(dataclasses.replace(ctx, spec=words)) == []
-
-
-def test_a_tree_of_unknown_inputs_goes(ctx: Context) -> None:
     (ctx.build / "inputs.json").unlink()
     (removal,) = main_clean.stale(ctx)
     assert removal.why == "no record says what it was made from"
-
-
-def test_a_tree_is_not_judged_before_there_is_a_probe(ctx: Context) -> None:
-    ctx.record("probe").unlink()
-    (ctx.build / "inputs.json").unlink()
+    ctx.record("probe").unlink()  # before the first probe nothing is known
     assert main_clean.stale(ctx) == []
 
 
-def test_fresh_removes_the_tree_of_a_wheel_that_was_asked_for(ctx: Context) -> None:
-    fresh = dataclasses.replace(told(ctx, "--fresh"), asked=frozenset({"wheel"}))
+def test_fresh_deletes_the_tree_only_for_the_session_wheel(ctx: Context) -> None:
+    fresh = dataclasses.replace(with_options(ctx, "--fresh"), asked=frozenset({"wheel"}))
     assert [removal.why for removal in main_clean.stale(fresh)] == ["--fresh"]
     other = dataclasses.replace(fresh, asked=frozenset({"source"}))
     assert main_clean.stale(other) == []
 
 
-def test_libraries_that_upstream_left_in_an_unpacked_source_go(ctx: Context) -> None:
+def test_libraries_in_an_unpacked_source_are_deleted(ctx: Context) -> None:
     left = ctx.root / SOURCES / "0.3.16" / "llama_cpp" / "lib"
     left.mkdir(parents=True)
+    (ctx.root / SOURCES / "mine" / "llama_cpp" / "lib").mkdir(parents=True)  # without our mark
     (left / "libllama.so").write_text("")
     assert names(ctx, main_clean.stale(ctx)) == [f"{SOURCES}/0.3.16/llama_cpp/lib"]
     main_clean.main(ctx)
@@ -180,12 +164,7 @@ def test_libraries_that_upstream_left_in_an_unpacked_source_go(ctx: Context) -> 
     assert left.parent.exists()
 
 
-def test_libraries_in_a_source_that_is_not_ours_stay(ctx: Context) -> None:
-    (ctx.root / SOURCES / "mine" / "llama_cpp" / "lib").mkdir(parents=True)
-    assert main_clean.stale(ctx) == []
-
-
-def test_everything_is_every_marked_folder_and_no_other(ctx: Context) -> None:
+def test_everything_contains_only_marked_folders(ctx: Context) -> None:
     disk.mark(ctx.root / "build" / "cpu")
     (ctx.root / "build" / "notes").mkdir()
     (ctx.root / SOURCES / "mine").mkdir()
@@ -196,12 +175,12 @@ def test_everything_is_every_marked_folder_and_no_other(ctx: Context) -> None:
     ]
 
 
-def test_all_deletes_what_was_made_and_leaves_what_was_not(ctx: Context) -> None:
+def test_all_deletes_only_what_was_built_here(ctx: Context) -> None:
     notes = ctx.root / "build" / "notes"
     notes.mkdir()
     (notes / "mine.txt").write_text("mine")
     wheel = finished(ctx)
-    main_clean.main(told(ctx, "--all"))
+    main_clean.main(with_options(ctx, "--all"))
     assert not ctx.build.exists()
     assert not (ctx.root / SOURCES / "0.3.16").exists()
     assert (notes / "mine.txt").read_text() == "mine"
@@ -210,7 +189,7 @@ def test_all_deletes_what_was_made_and_leaves_what_was_not(ctx: Context) -> None
 
 
 def finished(ctx: Context) -> Path:
-    """A finished wheel, its record, and a file of the user's beside them."""
+    """A wheel, its record, and a file of the user beside them."""
     record = fakes.wheel()
     ctx.wheels.mkdir(parents=True)
     (ctx.wheels / record.file).write_text("wheel")
@@ -219,22 +198,23 @@ def finished(ctx: Context) -> Path:
     return ctx.wheels / record.file
 
 
-def test_finished_wheels_go_only_when_asked_and_only_those_on_record(ctx: Context) -> None:
+def test_wheels_deletes_only_wheels_with_a_record(ctx: Context) -> None:
     wheel = finished(ctx)
     main_clean.main(ctx)
     assert wheel.exists()
-    main_clean.main(told(ctx, "--wheels"))
+    main_clean.main(with_options(ctx, "--wheels"))
     assert [path.name for path in ctx.wheels.iterdir()] == ["mine.whl"]
 
 
-def test_caches_go_only_when_asked(ctx: Context) -> None:
+def test_caches_deletes_everything_in_the_cache_but_the_locks(ctx: Context) -> None:
     disk.mark(ctx.cache)
     (ctx.cache / "ccache").mkdir()
-    main_clean.main(told(ctx, "--all"))
+    main_clean.main(with_options(ctx, "--all"))
     assert (ctx.cache / "ccache").exists()
     (ctx.root / "build").mkdir(exist_ok=True)
-    main_clean.main(told(ctx, "--caches"))
-    # The locks stay: who waits for one would have another file of the same name than the next run.
+    main_clean.main(with_options(ctx, "--caches"))
+    # The locks are kept: a run that waits for one would otherwise wait for another file than the
+    # next run creates.
     assert sorted(path.name for path in ctx.cache.iterdir()) == [disk.TAG, "locks", "tmp"]
     assert not [path for path in (ctx.cache / "tmp").iterdir() if path.is_dir()]
 
@@ -242,7 +222,7 @@ def test_caches_go_only_when_asked(ctx: Context) -> None:
 def test_a_cache_folder_that_is_not_ours_is_not_deleted(ctx: Context) -> None:
     (ctx.cache / "precious").mkdir(parents=True)
     with raises("cache-folder-foreign"):
-        main_clean.main(told(ctx, "--caches"))
+        main_clean.main(with_options(ctx, "--caches"))
     assert (ctx.cache / "precious").exists()
 
 
@@ -250,7 +230,7 @@ def test_a_dry_run_lists_and_deletes_nothing(
     ctx: Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wheel = finished(ctx)
-    main_clean.main(told(ctx, "--all", "--wheels", "--dry-run"))
+    main_clean.main(with_options(ctx, "--all", "--wheels", "--dry-run"))
     said = capsys.readouterr().out
     assert f"would delete {ctx.build}: --all" in said
     assert f"would delete {wheel}: --wheels" in said
@@ -259,7 +239,7 @@ def test_a_dry_run_lists_and_deletes_nothing(
     assert wheel.exists()
 
 
-def test_what_is_deleted_is_said_with_the_reason(
+def test_each_deleted_folder_is_printed_with_the_reason(
     ctx: Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
     built_from(ctx, fakes.spec(archs=("90-real",)), fakes.chain())
@@ -272,10 +252,10 @@ def test_what_is_deleted_is_said_with_the_reason(
     assert ctx.record("probe").exists()
 
 
-def test_all_leaves_the_folder_another_run_is_at_work_in(ctx: Context) -> None:
+def test_all_keeps_the_folder_that_another_run_uses(ctx: Context) -> None:
     busy = ctx.root / "build" / "hopper+v0.3.36"
     disk.mark(busy)
     with disk.lock(busy.with_name(f"{busy.name}.lock"), lambda _: None):
-        main_clean.main(told(ctx, "--all"))
+        main_clean.main(with_options(ctx, "--all"))
     assert busy.exists()
     assert not ctx.build.exists()

@@ -1,4 +1,4 @@
-"""Options of llama.cpp: which are refused, what they are called, and where they are written."""
+"""Options of llama.cpp: which are refused, the names of targets, and the documents."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from sessions.build import main_configure, sbom
-from sessions.command_line import child_nox, option_list
+from sessions.command_line import child_nox
 from sessions.command_line.parse_options import parse
 from sessions.release import provenance
 from sessions.release.documents import wheel_card
 from sessions.release.gate import Checkout
-from sessions.shared import knowledge, records, remedies
+from sessions.shared import knowledge, remedies
 from sessions.targets import cmake_options, spec, targets_file
 from tests import fakes
 from tests.problems import raises
@@ -32,7 +32,7 @@ REFUSED = {
     "LLAMA_SANITIZE_THREAD": "ON", "GGML_GPROF": "ON", "CMAKE_CXX_FLAGS": "-O0",
     "CMAKE_CUDA_ARCHITECTURES": "90", "BUILD_SHARED_LIBS": "OFF", "PATH": "x",
 }  # fmt: skip
-TAKEN = {
+ACCEPTED = {
     "GGML_CUDA_FA_ALL_QUANTS": "ON", "GGML_CUDA_FORCE_MMQ": "1", "GGML_CUDA_FORCE_CUBLAS": "ON",
     "GGML_CUDA_NO_PEER_COPY": "ON", "GGML_CUDA_PEER_MAX_BATCH_SIZE": "64", "GGML_CUDA_FA": "ON",
     "GGML_CUDA_NCCL": "OFF", "GGML_SCHED_MAX_COPIES": "1", "GGML_CUDA_COMPRESSION_MODE": "size",
@@ -41,7 +41,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())
-def test_what_would_break_a_promise_is_refused_with_the_reason(name: str, value: str) -> None:
+def test_an_option_that_breaks_the_wheel_is_refused_with_the_reason(name: str, value: str) -> None:
     with raises("cmake-option-refused") as problem:
         spec.choose(TARGETS, parse(["--cmake", f"{name}={value}"]))
     assert problem.value.evidence == cmake_options.refusal(name, value)
@@ -50,13 +50,13 @@ def test_what_would_break_a_promise_is_refused_with_the_reason(name: str, value:
         targets_file.load(text + f'cmake={{{name}="{value}"}}\n', "linux")
 
 
-@pytest.mark.parametrize(("name", "value"), TAKEN.items())
-def test_what_breaks_none_is_taken(name: str, value: str) -> None:
+@pytest.mark.parametrize(("name", "value"), ACCEPTED.items())
+def test_any_other_option_is_accepted(name: str, value: str) -> None:
     chosen = spec.choose(TARGETS, parse(["--cmake", f"{name}={value}"]))
     assert chosen.cmake == ((name, value),)
 
 
-def test_each_row_of_the_knowledge_refuses_something() -> None:
+def test_each_row_of_the_knowledge_refuses_an_option() -> None:
     rows = knowledge.load("cmake.toml")["refused"]
     reasons = {cmake_options.refusal(*item) for item in REFUSED.items()}
     assert {row["why"] for row in rows} <= reasons
@@ -69,12 +69,12 @@ def test_a_value_is_a_word_or_a_number(value: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["", "GGML_X", "=ON", "GGML_X="])
-def test_what_is_not_a_setting_is_refused(word: str) -> None:
+def test_a_word_that_is_not_name_and_value_is_refused(word: str) -> None:
     with raises("options-wrong"):
         parse(["--cmake", word])
 
 
-def test_the_command_line_is_over_the_table_and_has_a_name_of_its_own() -> None:
+def test_the_command_line_overrides_the_table_and_changes_the_name() -> None:
     base = dataclasses.replace(TARGETS["rtx50"], cmake=(ALL,))
     same = spec.choose({"rtx50": base}, parse([]))
     assert (same.target, same.cmake) == ("rtx50", (ALL,))
@@ -85,29 +85,26 @@ def test_the_command_line_is_over_the_table_and_has_a_name_of_its_own() -> None:
     )
 
 
-def test_a_label_is_no_longer_than_a_folder_may_be() -> None:
-    long = dict.fromkeys(TAKEN, "ON")
+def test_a_long_label_is_replaced_by_a_hash() -> None:
+    long = dict.fromkeys(ACCEPTED, "ON")
     label = cmake_options.label(long)
     assert re.fullmatch("cmake-[0-9a-f]{8}", label)
     assert cmake_options.label({**long, "GGML_CUDA_GRAPHS": "OFF"}) != label
 
 
-def test_more_kernels_may_weigh_more() -> None:
+def test_an_option_with_more_kernels_raises_the_size_budget() -> None:
     plain = spec.choose(TARGETS, parse([]))
     more = spec.choose(TARGETS, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=ON"]))
     less = spec.choose(TARGETS, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=OFF"]))
     assert more.budget_mb > plain.budget_mb == less.budget_mb
 
 
-def test_a_child_is_handed_the_options() -> None:
-    words = ["--cmake", "GGML_CUDA_FORCE_MMQ=ON", "--cmake=GGML_CUDA_GRAPHS=OFF"]
-    handed = child_nox.words(parse(words))
-    assert handed == ["--cmake=GGML_CUDA_FORCE_MMQ=ON", "--cmake=GGML_CUDA_GRAPHS=OFF"]
-    assert parse(handed).cmake == parse(words).cmake
-    assert option_list.BY_FIELD["cmake"].many
+def test_a_child_gets_the_options() -> None:
+    words = ["--cmake=GGML_CUDA_FORCE_MMQ=ON", "--cmake=GGML_CUDA_GRAPHS=OFF"]
+    assert child_nox.words(parse(words)) == words
 
 
-def test_an_option_that_no_cmake_file_names_would_be_ignored(tmp_path: Path) -> None:
+def test_an_option_that_no_cmake_file_uses_is_refused(tmp_path: Path) -> None:
     files = {
         "vendor/llama.cpp/ggml/CMakeLists.txt": 'option( GGML_ONE "x" ON)\nset(GGML_TWO 1 CACHE …)',
         "vendor/llama.cpp/ggml/src/CMakeLists.txt": "if (GGML_THREE)\nif(NOT GGML_FOUR)",
@@ -120,20 +117,18 @@ def test_an_option_that_no_cmake_file_names_would_be_ignored(tmp_path: Path) -> 
     names = [f"GGML_{n}" for n in ("ONE", "TWO", "THREE", "FOUR", "FIVE", "ON")]
     assert cmake_options.unknown(names, tmp_path) == ["GGML_FIVE", "GGML_ON"]
     with raises("cmake-option-unknown"):
-        main_configure._known(fakes.spec(cmake=(("GGML_SIX", "ON"),)), tmp_path)
-    main_configure._known(fakes.spec(cmake=(("GGML_ONE", "ON"),)), tmp_path)
+        main_configure._check_cmake_options(fakes.spec(cmake=(("GGML_SIX", "ON"),)), tmp_path)
+    main_configure._check_cmake_options(fakes.spec(cmake=(("GGML_ONE", "ON"),)), tmp_path)
 
 
-def test_an_option_decides_the_fingerprint_and_is_in_the_bill() -> None:
+def test_an_option_is_in_the_sbom() -> None:
     plain, other = fakes.spec(), fakes.spec(cmake=(ALL,))
     source = fakes.source()
-    bills = [sbom.document(one, source, 0, ()) for one in (plain, other)]
-    texts = [json.dumps(bill) for bill in bills]
+    texts = [json.dumps(sbom.document(one, source, 0, ())) for one in (plain, other)]
     assert ["GGML_CUDA_FA_ALL_QUANTS=ON" in text for text in texts] == [False, True]
-    assert records.fingerprint(bills[0]) != records.fingerprint(bills[1])
 
 
-def test_cmake_is_told_and_the_documents_say_it() -> None:
+def test_an_option_is_a_setting_of_cmake_and_is_in_the_documents() -> None:
     plain = fakes.evidence()
     other = fakes.evidence(spec=dataclasses.replace(plain.spec, cmake=(ALL,)))
     assert other.build.settings["cmake.define.GGML_CUDA_FA_ALL_QUANTS"] == "ON"
@@ -146,5 +141,5 @@ def test_cmake_is_told_and_the_documents_say_it() -> None:
         ]
         line = f"{text}: `GGML_CUDA_FA_ALL_QUANTS=ON`"
         assert [line in card for card in cards] == [False, True]
-    asked = provenance.statement(other, "4" * 40)["predicate"]["buildDefinition"]
-    assert asked["externalParameters"]["cmake"] == dict([ALL])
+    definition = provenance.statement(other, "4" * 40)["predicate"]["buildDefinition"]
+    assert definition["externalParameters"]["cmake"] == dict([ALL])

@@ -1,4 +1,4 @@
-"""What compiler caches say of a build."""
+"""The statistics of ccache and sccache: counts, and the text shown at the end of a build."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOCAL = (
     "# /b/src/ggml.cpp\npreprocessed_cache_hit\n"
     "# /b/src/a.cu\ncache_miss\nlocal_storage_miss\ndirect_cache_miss\n"
 )
-# As ccache 4.14 writes it: a hit of a Redis, and a miss when it had gone.
+# From ccache 4.14: a hit in Redis, and a miss when Redis had stopped.
 FAR_HIT = (
     "# b.c\ndirect_cache_hit\nlocal_storage_miss\nlocal_storage_read_miss\n"
     "remote_storage_hit\nremote_storage_read_hit\nremote_storage_read_hit\n"
@@ -27,7 +27,7 @@ FAR_LATE = "# d.c\ncache_miss\nremote_storage_timeout\nremote_storage_miss\n"
 
 
 def sccache(**changed: Any) -> str:
-    """As sccache 0.16 writes it, cut to what is read."""
+    """The output of sccache 0.16, reduced to the values that are read."""
     stats = {
         "cache_hits": {"counts": {"C/C++": 54, "CUDA": 98, "PTX": 98}},
         "cache_misses": {"counts": {"CUDA": 1, "CUBIN": 1, "CUDA (Device code)": 1}},
@@ -41,12 +41,12 @@ def sccache(**changed: Any) -> str:
     return json.dumps({"stats": {**stats, **changed}, "cache_location": location})
 
 
-def test_hits_and_misses_are_counted_from_the_log_of_ccache() -> None:
+def test_ccache_counts_hits_and_misses() -> None:
     assert compiler_cache.ccache(LOCAL) == {"hits": 2, "misses": 1}
     assert compiler_cache.ccache("") == {"hits": 0, "misses": 0}
 
 
-def test_what_a_shared_store_did_is_counted_too() -> None:
+def test_ccache_counts_the_shared_store() -> None:
     assert compiler_cache.ccache(LOCAL + FAR_HIT + FAR_GONE + FAR_LATE) == {
         "hits": 3,
         "misses": 3,
@@ -56,13 +56,13 @@ def test_what_a_shared_store_did_is_counted_too() -> None:
     }
 
 
-def test_sccache_counts_files_and_not_nvccs_parts() -> None:
+def test_sccache_counts_files_and_not_the_steps_of_nvcc() -> None:
     assert compiler_cache.sccache(sccache()) == {"hits": 152, "misses": 1}
 
 
-def test_sccache_with_a_store_elsewhere() -> None:
-    told = sccache(location="s3, name: b, prefix: /", cache_write_errors=2, cache_timeouts=3)
-    assert compiler_cache.sccache(told) == {
+def test_sccache_counts_the_shared_store() -> None:
+    stats = sccache(location="s3, name: b, prefix: /", cache_write_errors=2, cache_timeouts=3)
+    assert compiler_cache.sccache(stats) == {
         "hits": 152,
         "misses": 1,
         "remote_hits": 152,
@@ -71,9 +71,9 @@ def test_sccache_with_a_store_elsewhere() -> None:
     }
 
 
-def test_sccache_with_build_servers() -> None:
-    told = sccache(dist_compiles={"10.0.0.2:10501": 4, "10.0.0.3:10501": 3}, dist_errors=1)
-    counts = compiler_cache.sccache(told)
+def test_sccache_counts_build_servers() -> None:
+    stats = sccache(dist_compiles={"10.0.0.2:10501": 4, "10.0.0.3:10501": 3}, dist_errors=1)
+    counts = compiler_cache.sccache(stats)
     assert (counts["distributed"], counts["dist_errors"]) == (7, 1)
     assert compiler_cache.sccache(sccache(dist_errors=2))["dist_errors"] == 2
 
@@ -93,26 +93,38 @@ def test_sccache_with_build_servers() -> None:
         ),
     ],
 )
-def test_the_last_line_of_a_build(counts: dict[str, int], text: str) -> None:
-    assert compiler_cache.said(counts) == text
+def test_summary(counts: dict[str, int], text: str) -> None:
+    assert compiler_cache.summary(counts) == text
 
 
-def test_a_store_or_server_that_fails_is_named() -> None:
-    assert compiler_cache.trouble({}) == ""
-    assert compiler_cache.trouble({"hits": 1, "misses": 0}) == ""
-    fine = {"hits": 1, "misses": 0, "remote_hits": 1, "remote_errors": 0, "remote_timeouts": 0}
-    assert compiler_cache.trouble(fine) == ""
-    assert "failed 4 times" in compiler_cache.trouble({**fine, "remote_errors": 4})
-    assert "was late 2 times" in compiler_cache.trouble({**fine, "remote_timeouts": 2})
-    assert "build servers refused or failed 3" in compiler_cache.trouble(
-        {"dist_errors": 3, "distributed": 1}
-    )
+FINE = {"hits": 1, "misses": 0, "remote_hits": 1, "remote_errors": 0, "remote_timeouts": 0}
 
 
-def test_a_scheduler_that_does_not_answer_or_knows_no_server_is_named() -> None:
-    fine = '{"SchedulerStatus":["http://s/",{"num_servers":2,"num_cpus":2,"in_progress":0}]}'
-    assert compiler_cache.no_servers(fine) == ""
-    assert compiler_cache.no_servers('{"Disabled":"disabled"}') == ""
-    assert "has none" in compiler_cache.no_servers(fine.replace(":2,", ":0,"))
-    gone = '{"NotConnected":["http://s/","connection refused"]}'
-    assert "connection refused" in compiler_cache.no_servers(gone)
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        ({}, ""),
+        ({"hits": 1, "misses": 0}, ""),
+        (FINE, ""),
+        ({**FINE, "remote_errors": 4}, "failed 4 times"),
+        ({**FINE, "remote_timeouts": 2}, "was late 2 times"),
+        ({"dist_errors": 3, "distributed": 1}, "build servers refused or failed 3"),
+    ],
+)
+def test_failures_names_a_store_or_server_that_fails(counts: dict[str, int], text: str) -> None:
+    assert text in compiler_cache.failures(counts)
+    assert bool(compiler_cache.failures(counts)) is bool(text)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        ('{"SchedulerStatus":["http://s/",{"num_servers":2,"num_cpus":2,"in_progress":0}]}', ""),
+        ('{"Disabled":"disabled"}', ""),
+        ('{"SchedulerStatus":["http://s/",{"num_servers":0,"num_cpus":2}]}', "has none"),
+        ('{"NotConnected":["http://s/","connection refused"]}', "connection refused"),
+    ],
+)
+def test_no_servers_names_why_no_build_server_is_used(status: str, text: str) -> None:
+    assert text in compiler_cache.no_servers(status)
+    assert bool(compiler_cache.no_servers(status)) is bool(text)

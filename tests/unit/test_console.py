@@ -1,4 +1,4 @@
-"""What people see cannot be more than text, wherever it came from."""
+"""The console: control characters are escaped; tables, progress, and commands in messages."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.unit.test_verify_checks import checks
         ("José 日本", "José 日本"),
     ],
 )
-def test_what_would_command_a_terminal_is_written_out(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert console.visible(text) == shown
 
 
 @pytest.mark.parametrize("command", ["python3 noxfile.py", "nox -f a/noxfile.py", "p -m nox", None])
-def test_a_command_is_written_as_the_user_called_it(
+def test_a_command_is_printed_as_the_user_called_nox(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str | None
 ) -> None:
     monkeypatch.delenv(bootstrap.COMMAND, raising=False)
@@ -38,14 +38,16 @@ def test_a_command_is_written_as_the_user_called_it(
     console.say(remedy)
     console.checks([Check("a", "fail", "what", "", remedy)])
     console.problem(Problem("what", id="a-b", remedy=remedy))
-    console.say(console.as_called(remedy))  # of a child, which has written it so already
+    console.say(console.as_called(remedy))  # a child process has already converted it
     found = capsys.readouterr()
     typed = command or "nox"
-    wanted = f"{typed} -s wheel -- --target ada; {typed} -l; equinox -s, nox 2026\n"
-    assert (found.out + found.err).count(wanted) == 4
+    expected = f"{typed} -s wheel -- --target ada; {typed} -l; equinox -s, nox 2026\n"
+    assert (found.out + found.err).count(expected) == 4
 
 
-def test_no_text_of_a_check_reaches_the_terminal_raw(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_output_function_passes_control_characters_to_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     evil = "\x1b[2Jllama.py"
     for check in (Check("a", "fail", evil, evil, evil), Check("b", "ok", evil)):
         console.checks([check])
@@ -55,13 +57,13 @@ def test_no_text_of_a_check_reaches_the_terminal_raw(capsys: pytest.CaptureFixtu
     assert "\x1b[2J" not in capsys.readouterr().out
 
 
-def test_a_name_in_a_wheel_cannot_command_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_in_a_wheel_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     found = fakes.wheel_facts(record_problems=("\x1b[2Jllama.py: not listed",))
     console.checks([checks(fakes.case(found))["record"]])
     assert "\\x1b[2Jllama.py: not listed" in capsys.readouterr().out
 
 
-def test_a_table_that_goes_to_a_pipe_breaks_no_cell_and_no_title(
+def test_in_a_pipe_cells_and_titles_of_tables_are_not_wrapped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path, title = "/a" * 60 + "/bin/python3.11", "a title that is wider than its table"
@@ -73,22 +75,19 @@ def test_a_table_that_goes_to_a_pipe_breaks_no_cell_and_no_title(
 
 
 @pytest.mark.parametrize("name", ["[/red]", "[bold]a", "\x1b[2J"])
-def test_the_title_of_a_table_is_text_alone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    console.table(name, ["a column wider than the title"], [["cell"]])
-    assert name.replace("\x1b", "\\x1b") in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", ["[/red]", "[bold]a", "\x1b[2J"])
-def test_a_name_is_no_markup_of_the_progress_bar(
+def test_titles_and_names_are_not_parsed_as_markup(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    console.table(name, ["a column wider than the title"], [["cell"]])
+    shown = name.replace("\x1b", "\\x1b")
+    assert shown in capsys.readouterr().out
     with console.Meter("reading") as meter:
         meter.update(1, 2, 1.0, name)
         console._console.print(meter._bar.make_tasks_table(meter._bar.tasks))
-    assert name.replace("\x1b", "\\x1b") in capsys.readouterr().out
+    assert shown in capsys.readouterr().out
 
 
-def test_a_pipe_hears_of_a_long_build_each_minute(
+def test_in_a_pipe_a_long_build_prints_a_line_per_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [0.0]

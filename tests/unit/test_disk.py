@@ -1,4 +1,4 @@
-"""Folders: what is ours, what may be deleted, what has changed, whose turn it is."""
+"""Marked folders, deletion, atomic writes, free space, digests, locks, errors of the system."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-import filelock
 import pytest
 
 from sessions.shared import disk
@@ -39,20 +39,23 @@ def ours(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_mark_is_a_cache_directory_tag(tmp_path: Path) -> None:
+def test_mark_writes_a_cache_directory_tag(tmp_path: Path) -> None:
     disk.mark(tmp_path / "new" / "folder")
     tag = (tmp_path / "new" / "folder" / "CACHEDIR.TAG").read_text()
     assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
     assert disk.is_marked(tmp_path / "new" / "folder")
 
 
-def test_marking_twice_changes_nothing(ours: Path) -> None:
+def test_mark_writes_the_tag_again_only_if_it_is_empty(ours: Path) -> None:
     before = (ours / disk.TAG).stat().st_mtime_ns
     disk.mark(ours)
     assert (ours / disk.TAG).stat().st_mtime_ns == before
+    (ours / disk.TAG).write_bytes(b"")  # by a power failure
+    disk.mark(ours)
+    assert disk.is_marked(ours)
 
 
-def test_a_marked_folder_is_removed_whole_and_nothing_outside_it(ours: Path) -> None:
+def test_a_marked_folder_is_deleted_and_nothing_outside_it(ours: Path) -> None:
     disk.remove(ours)
     assert not ours.exists()
     assert (ours.parent / "outside" / "kept.txt").read_text() == "kept"
@@ -62,15 +65,13 @@ def test_a_marked_folder_is_removed_whole_and_nothing_outside_it(ours: Path) -> 
     ("platform", "held", "waited"),
     [("win32", 0, 0), ("win32", 3, 3), ("win32", 99, 6), ("linux", 99, 0)],
 )
-def test_what_a_scanner_holds_for_a_moment_is_put_in_place_after_it(
+def test_on_windows_put_tries_again_while_a_scanner_has_the_file_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str, held: int, waited: int
 ) -> None:
-    tried, pauses, replace = 0, list[float](), Path.replace
+    pauses, replace = list[float](), Path.replace
 
     def busy(part: Path, whole: Path) -> Path:
-        nonlocal tried
-        tried += 1
-        if tried <= held:
+        if len(pauses) < held:
             raise PermissionError(13, "The process cannot access the file", str(part))
         return replace(part, whole)
 
@@ -80,36 +81,34 @@ def test_what_a_scanner_holds_for_a_moment_is_put_in_place_after_it(
     (tmp_path / "part").mkdir()
     with contextlib.suppress(PermissionError) if held > 6 else contextlib.nullcontext():
         disk.put(tmp_path / "part", tmp_path / "whole")
-    assert (tmp_path / "whole").exists() is (tried > held)
+    assert (tmp_path / "whole").exists() is (held <= waited)
     assert len(pauses) == waited
     assert sum(pauses) < 10
 
 
-def test_a_file_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+def test_put_replaces_an_older_file(tmp_path: Path) -> None:
     (tmp_path / "part").write_text("new")
     (tmp_path / "whole").write_text("old")
     disk.put(tmp_path / "part", tmp_path / "whole")
     assert (tmp_path / "whole").read_text() == "new"
 
 
-def test_a_folder_without_a_mark_is_refused(ours: Path) -> None:
-    (ours / disk.TAG).unlink()
+def test_remove_refuses_a_folder_without_our_mark(ours: Path) -> None:
+    (ours / disk.TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# of pip\n")
     with raises("folder-without-mark") as caught:
         disk.remove(ours)
     assert str(ours) in caught.value.remedy
+    disk.mark(ours)
+    assert not disk.is_marked(ours), "the mark of another program was overwritten"
+    (ours / disk.TAG).unlink()
+    for folder in (ours, ours / "missing"):
+        with raises("folder-without-mark"):
+            disk.remove(folder)
     assert (ours / "a" / "b" / "c.txt").exists()
 
 
-def test_the_mark_of_another_program_is_not_ours(ours: Path) -> None:
-    (ours / disk.TAG).write_text("Signature: 8a477f597d28d172789f06886806bc55\n# of pip\n")
-    with raises("folder-without-mark"):
-        disk.remove(ours)
-    disk.mark(ours)
-    assert not disk.is_marked(ours), "another program's mark was overwritten"
-
-
 @pytest.mark.usefixtures("links")
-def test_a_link_to_a_marked_folder_is_refused(ours: Path) -> None:
+def test_remove_refuses_a_link_to_a_marked_folder(ours: Path) -> None:
     link = ours.parent / "also"
     link.symlink_to(ours)
     with raises("folder-without-mark"):
@@ -117,22 +116,11 @@ def test_a_link_to_a_marked_folder_is_refused(ours: Path) -> None:
     assert (ours / "d.txt").exists()
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with raises("folder-without-mark"):
-        disk.remove(tmp_path / "none")
-
-
-def test_a_removal_that_was_interrupted_can_be_taken_up_again(
-    ours: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ctrl_c(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", ctrl_c)
-        with pytest.raises(KeyboardInterrupt):
-            disk.remove(ours)
-    # Whatever is left of it passes for no whole folder, and a second removal clears it.
+def test_an_interrupted_removal_can_be_continued(ours: Path) -> None:
+    interrupted = patch.object(shutil, "rmtree", side_effect=KeyboardInterrupt)
+    with interrupted, pytest.raises(KeyboardInterrupt):
+        disk.remove(ours)
+    # The rest has another name, and the next removal deletes it.
     assert not ours.exists()
     left = ours.with_name(".ours.gone")
     assert disk.is_marked(left)
@@ -143,7 +131,9 @@ def test_a_removal_that_was_interrupted_can_be_taken_up_again(
 
 
 @pytest.mark.parametrize("name", [".ours.gone", ".ours.part"])
-def test_what_no_run_takes_for_a_whole_is_deleted_where_it_is(tmp_path: Path, name: str) -> None:
+def test_a_folder_with_a_temporary_name_is_deleted_without_a_rename(
+    tmp_path: Path, name: str
+) -> None:
     disk.mark(tmp_path / name)
     disk.remove(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
@@ -152,7 +142,7 @@ def test_what_no_run_takes_for_a_whole_is_deleted_where_it_is(tmp_path: Path, na
 # ---- files ----
 
 
-def test_a_file_is_written_whole(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     with disk.whole(tmp_path / "new" / "record.json") as part:
         part.write_text("half")
         assert [path.name for path in (tmp_path / "new").iterdir()] == [part.name]
@@ -161,16 +151,7 @@ def test_a_file_is_written_whole(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "record.json").read_text() == "whole"
 
 
-def test_a_file_that_breaks_half_way_leaves_the_older_one(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text("old")
-    with contextlib.suppress(KeyboardInterrupt), disk.whole(tmp_path / "record.json") as part:
-        part.write_text("half")
-        raise KeyboardInterrupt
-    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
-    assert (tmp_path / "record.json").read_text() == "old"
-
-
-def test_what_a_killed_run_left_beside_a_file_goes_with_the_next(
+def test_temporary_files_of_killed_runs_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead, living, other = ".a[1].json.77.part", ".a[1].json.78.part", ".a1.json.77.part"
@@ -186,7 +167,7 @@ def test_what_a_killed_run_left_beside_a_file_goes_with_the_next(
 
 
 def space(monkeypatch: pytest.MonkeyPatch, free: dict[Path, int]) -> list[Path]:
-    """Play disks: each folder of ``free`` is one, with so many MiB. Returns what is asked."""
+    """Simulate disks: ``free`` is folder -> MiB. Returns the folders that are asked."""
     asked: list[Path] = []
     stat = Path.stat
 
@@ -207,7 +188,7 @@ def space(monkeypatch: pytest.MonkeyPatch, free: dict[Path, int]) -> list[Path]:
     return asked
 
 
-def test_space_is_asked_of_the_disk_that_it_concerns(
+def test_the_free_space_of_each_disk_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, checkout = tmp_path / "cache", tmp_path / "checkout"
@@ -220,7 +201,7 @@ def test_space_is_asked_of_the_disk_that_it_concerns(
     assert caught.value.evidence == str(cache)
 
 
-def test_what_goes_to_one_disk_is_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_needs_of_one_disk_are_summed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = space(monkeypatch, {tmp_path: 1200})
     disk.room({tmp_path / "build": 1000, tmp_path / "wheels": 200}, "A build")
     assert asked == [tmp_path]
@@ -229,7 +210,7 @@ def test_what_goes_to_one_disk_is_summed(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("links")
-def test_files_come_sorted_and_a_refused_folder_is_not_entered(ours: Path) -> None:
+def test_files_are_sorted_and_a_refused_folder_is_not_entered(ours: Path) -> None:
     asked: list[str] = []
 
     def keep(relative: str) -> bool:
@@ -251,102 +232,66 @@ def test_a_digest_covers_bytes_and_the_target_of_a_link(ours: Path) -> None:
     assert [name for name in before if before[name] != after[name]] == ["link"]
 
 
-def _grow(folder: Path) -> None:
-    (folder / "d.txt").write_text("longer")
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "grow": lambda folder: (folder / "d.txt").write_text("longer"),
+    "touch": lambda folder: os.utime(folder / "d.txt", ns=(1, 1)),
+    "add": lambda folder: (folder / "a" / "new.txt").write_text(""),
+    "delete": lambda folder: (folder / "a" / "b" / "c.txt").unlink(),
+    "rename": lambda folder: (folder / "d.txt").rename(folder / "e.txt"),
+}
 
 
-def _touch(folder: Path) -> None:
-    os.utime(folder / "d.txt", ns=(1, 1))
-
-
-def _add(folder: Path) -> None:
-    (folder / "a" / "new.txt").write_text("")
-
-
-def _delete(folder: Path) -> None:
-    (folder / "a" / "b" / "c.txt").unlink()
-
-
-def _rename(folder: Path) -> None:
-    (folder / "d.txt").rename(folder / "e.txt")
-
-
-@pytest.mark.parametrize("change", [_grow, _touch, _add, _delete, _rename])
-def test_a_signature_notices(change: Callable[[Path], None], ours: Path) -> None:
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_of_a_file_changes_the_signature(
+    change: Callable[[Path], object], ours: Path
+) -> None:
     before = disk.signature(ours, anything)
     assert disk.signature(ours, anything) == before
     change(ours)
     assert disk.signature(ours, anything) != before
 
 
-def test_a_signature_does_not_notice_what_a_build_does_not_read(ours: Path) -> None:
+def test_a_signature_ignores_files_that_are_not_kept(ours: Path) -> None:
     def keep(name: str) -> bool:
         return not name.startswith("a/")
 
     before = disk.signature(ours, keep)
-    _add(ours)
+    CHANGES["add"](ours)
     assert disk.signature(ours, keep) == before
 
 
-def test_a_free_lock_is_taken_without_a_word(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_free_lock_is_acquired_without_a_message(tmp_path: Path) -> None:
     path = tmp_path / "locks" / "rtx50.lock"
-    with disk.lock(path, said.append):
+    with disk.lock(path, pytest.fail):
         assert not disk.is_free(path)
+        assert disk.owner(path) == ("Another run", False)  # of all processes, this one has it
     assert disk.is_free(path)
-    assert said == []
-
-
-def test_who_has_to_wait_for_a_lock_is_told_for_what(tmp_path: Path) -> None:
-    path = tmp_path / "rtx50+v0.3.36.lock"
-    other = filelock.FileLock(path)
-    other.acquire()
-    said: list[str] = []
-
-    def waiting(text: str) -> None:
-        said.append(text)
-        other.release()
-
-    with disk.lock(path, waiting):
-        assert not disk.is_free(path)
-    assert disk.is_free(path)
-    assert len(said) == 1
-    assert "is at work on rtx50+v0.3.36" in said[0]
 
 
 @pytest.mark.parametrize(
-    ("number", "what"),
+    ("number", "id"),
     [
-        (errno.ENOSPC, "The disk is full."),
-        (errno.EACCES, "A file or folder cannot be written."),
-        (errno.EPERM, "A file or folder cannot be written."),
-        (errno.EROFS, "A file or folder cannot be written."),
+        (errno.ENOSPC, "disk-full"),
+        (errno.EACCES, "path-not-writable"),
+        (errno.EPERM, "path-not-writable"),
+        (errno.EROFS, "path-not-writable"),
+        (errno.ENOTDIR, "path-occupied"),
     ],
 )
-def test_an_error_of_the_system_that_a_user_can_mend(number: int, what: str) -> None:
+def test_an_error_of_the_system_that_a_user_can_fix(number: int, id: str) -> None:
     problem = disk.problem_of(OSError(number, os.strerror(number), "/some/file"))
     assert problem is not None
-    assert problem.what == what
+    assert problem.id == id
     assert "/some/file" in problem.evidence
-    assert problem.remedy
 
 
-def test_any_other_error_of_the_system_is_a_bug_of_ours() -> None:
+def test_an_error_without_a_file_name_and_any_other_error() -> None:
+    problem: Any = disk.problem_of(OSError(errno.ENOSPC, "No space left on device"))
+    assert problem.evidence == ""
     assert disk.problem_of(OSError(errno.ENOENT, "No such file", "/some/file")) is None
 
 
-def test_an_error_that_names_no_file_is_told_too() -> None:
-    problem: Any = disk.problem_of(OSError(errno.ENOSPC, "No space left on device"))
-    assert problem.evidence == ""
-
-
-def test_a_mark_that_a_power_cut_left_empty_is_made_good(tmp_path: Path) -> None:
-    (tmp_path / disk.TAG).write_bytes(b"")
-    disk.mark(tmp_path)
-    assert disk.is_marked(tmp_path)
-
-
-def test_a_folder_the_user_named_is_claimed_only_when_it_is_empty_or_ours(tmp_path: Path) -> None:
+def test_claim_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "thesis.tex").touch()
     with raises("cache-folder-foreign"):

@@ -1,4 +1,4 @@
-"""The documents say what the code does."""
+"""The documents name sessions, options, files and tests that exist; both READMEs agree."""
 
 from __future__ import annotations
 
@@ -30,31 +30,28 @@ def sessions() -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def test_the_table_of_targets_is_that_of_targets_toml() -> None:
-    said = {row[0].strip("`"): (row[2], row[3].strip("`")) for row in rows("Which target is mine?")}
-    assert said == {
-        name: (table.version, ";".join(table.archs) or "none") for name, table in TARGETS.items()
+def test_the_table_of_targets_is_up_to_date() -> None:
+    table = {row[0].strip("`"): row[2:4] for row in rows("Which target is mine?")}
+    expected = {
+        name: [spec.version, f"`{';'.join(spec.archs)}`" if spec.archs else "none"]
+        for name, spec in TARGETS.items()
     }
+    assert table == expected
 
 
-def test_every_session_that_the_readme_names_is_one() -> None:
+def test_every_session_in_the_readme_exists() -> None:
     named = set(re.findall(r"(?:nox|noxfile\.py) -s ([a-z_]+)", README))
     assert len(named) >= 7
     assert named <= sessions()
 
 
-def test_every_option_the_documents_name_is_one() -> None:
+FOREIGN = "force-reinstall no-deps no-annotate no-header python-version universal"  # of pip and uv
+
+
+def test_every_option_in_the_documents_exists() -> None:
     known = {option.flag for option in option_list.OPTIONS}
-    foreign = {
-        "--force-reinstall",
-        "--no-deps",
-        "--no-annotate",
-        "--no-header",
-        "--python-version",
-        "--universal",
-    }
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README + ARCHITECTURE))
-    assert named - foreign <= known
+    known |= {f"--{name}" for name in FOREIGN.split()}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README + ARCHITECTURE)) <= known
 
 
 TEXTS = sorted(
@@ -65,13 +62,13 @@ TEXTS = sorted(
 
 
 def commands(text: str) -> list[tuple[list[str], list[str]]]:
-    """Sessions and options of every nox command in a text; in code, over the ends of strings."""
+    """The sessions and options of every nox command in a text; code may split it into strings."""
     joined = re.sub(r"\"\s*\n\s*f?\"", "", text)
     found = re.findall(r"(?:nox|noxfile\.py) -s ((?:[a-z_]+ )+)-- ([^\n`#;:,()]*)", joined)
     return [(names.split(), re.findall(r"--[a-z-]+", words)) for names, words in found]
 
 
-def test_every_command_that_a_text_names_is_taken() -> None:
+def test_every_command_in_a_text_is_valid() -> None:
     found = [
         (path, names, flags)
         for path in TEXTS
@@ -86,24 +83,17 @@ def test_every_command_that_a_text_names_is_taken() -> None:
             assert option_list.takes(option, stages, given="--wheel" in flags), (path, names, flag)
 
 
-def test_a_command_is_found_over_the_ends_of_strings() -> None:
-    assert commands('"nox -s wheel -- --fresh "\n    f"--target {x}"') == [
-        (["wheel"], ["--fresh", "--target"])
-    ]
+def test_a_command_is_found_if_code_splits_it_into_strings() -> None:
+    text = '"nox -s wheel -- --fresh "\n    f"--target {x}"'
+    assert commands(text) == [(["wheel"], ["--fresh", "--target"])]
 
 
-def test_every_session_is_in_the_architecture() -> None:
-    names = [path.name for path in (fakes.ROOT / "sessions").glob("*/main_*.py")]
-    assert len(names) > 10
-    assert [name for name in names if name not in ARCHITECTURE] == []
-
-
-def test_every_module_that_the_architecture_names_is_there() -> None:
+def test_the_architecture_names_every_module_and_only_modules_that_exist() -> None:
     folders = [fakes.ROOT / name for name in ("sessions", "tests", "lab")]
     there = {path.name for folder in folders for path in folder.rglob("*.py")} | {"noxfile.py"}
     named = set(re.findall(r"\b[a-z_]+\.py\b", ARCHITECTURE))
     assert named - there == set()
-    # Those of a folder of their own are named by the folder, and types are in each model.py.
+    # It names these folders instead of their modules, and model.py once for all.
     apart = ("data", "overlay", "documents", "index")
     ours = {
         path.name
@@ -113,64 +103,60 @@ def test_every_module_that_the_architecture_names_is_there() -> None:
     assert ours - named - {"model.py"} == set()
 
 
-def test_every_file_that_contributing_names_is_there() -> None:
+def test_every_file_in_contributing_exists() -> None:
     named = set(re.findall(r"sessions/[\w/.]+\.\w+", CONTRIBUTING))
     assert len(named) > 15
     assert [path for path in sorted(named) if not (fakes.ROOT / path).exists()] == []
 
 
-def test_the_documents_have_no_gaps_left() -> None:
+def test_the_documents_have_no_placeholders() -> None:
     pages = [*fakes.ROOT.glob("*.md"), *(fakes.ROOT / "docs").glob("*.md")]
     text = "".join(page.read_text(encoding="utf-8") for page in pages)
     assert re.findall(r"@[A-Z0-9]+@", text) == []
-    assert re.findall(r"^(?:<<<<<<<|>>>>>>>) .*$", text, re.MULTILINE) == []  # git's, of a merge
+    assert re.findall(r"^(?:<<<<<<<|>>>>>>>) .*$", text, re.MULTILINE) == []  # of a git merge
 
 
-# ---- README.es.md says the same -----------------------------------------------------------------
+# ---- README.es.md --------------------------------------------------------------------------------
 
 
 def blocks(text: str) -> list[str]:
-    """Everything in code fences, without the comments behind commands, which are translated."""
+    """The code blocks, without the comments after commands, which are translated."""
     found = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [re.sub(r" +# .*$", "", block, flags=re.MULTILINE) for block in found]
 
 
 def outline(text: str) -> list[str]:
-    """What both languages share, in its order: headings by depth, tables by what a row holds."""
-    made, fenced = [], False
+    """What both languages have in common: the depths of headings, and the facts in tables."""
+    found, fenced = [], False
     for line in text.splitlines():
         fenced ^= line.startswith("```")
         if fenced:
             continue
         if line.startswith("#"):
-            made.append(line.split(" ")[0])
+            found.append(line.split(" ")[0])
         elif line.startswith("|"):
             cells = line.strip("|").split("|")
-            made.append(" ".join(f"{len(cells)}: {sorted(facts(cell))}" for cell in cells))
-    return made
+            found.append(" ".join(f"{len(cells)}: {sorted(facts(cell))}" for cell in cells))
+    return found
 
 
 def facts(text: str) -> list[str]:
-    """Code, numbers and the targets of links: what no language changes.
+    """Code, numbers and the targets of links, which are not translated.
 
-    English writes 10,839, and Spanish a space that does not break in place of the comma.
+    English writes 10,839; Spanish has a non-breaking space instead of the comma.
     """
     plain = re.sub(r"(?<=\d)[,\u00a0](?=\d{3}\b)", "", text)
     return re.findall(r"`[^`]+`|\]\([^#)][^)]*\)|\d[\d.]*\d|\d", plain)
 
 
-def test_both_readmes_have_the_same_commands_and_outputs() -> None:
+def test_both_readmes_have_the_same_commands_headings_and_tables() -> None:
     assert blocks(SPANISH) == blocks(README)
     assert len(blocks(README)) == 2
-
-
-def test_both_readmes_have_the_same_headings_and_tables() -> None:
-    for mine, theirs in zip(outline(SPANISH), outline(README), strict=True):
-        assert mine == theirs
+    assert outline(SPANISH) == outline(README)
 
 
 def prose(text: str) -> set[str]:
-    """The code, numbers and links outside of code fences."""
+    """The facts outside of code blocks."""
     plain = re.sub(r"^```\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     found = {" ".join(fact.split()) for fact in facts(plain)}
     return found - {"](README.md)", "](README.es.md)"}
@@ -187,7 +173,7 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= 125
 
 
-def test_every_test_that_a_document_names_is_there() -> None:
+def test_every_test_in_a_document_exists() -> None:
     files = list((fakes.ROOT / "tests").rglob("test_*.py"))
     there = {path.stem for path in files}
     for path in files:
@@ -199,14 +185,14 @@ def test_every_test_that_a_document_names_is_there() -> None:
     assert named <= there, sorted(named - there)
 
 
-def test_every_page_that_a_document_links_to_is_there() -> None:
+def test_every_page_that_a_document_links_to_exists() -> None:
     for name in ["README.md", "README.es.md", "ARCHITECTURE.md", "CONTRIBUTING.md", *PAGES]:
         path = fakes.ROOT / name
         for link in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
             assert "://" in link or (path.parent / link).exists(), (name, link)
 
 
-def test_a_difference_between_the_readmes_would_be_noticed() -> None:
+def test_a_difference_between_the_readmes_is_found() -> None:
     assert outline(SPANISH.replace("72.4 MB", "72.5 MB")) != outline(README)
     assert outline(SPANISH.replace("| `ada`", "| `adas`")) != outline(README)
     assert blocks(SPANISH.replace("-s wheel ", "-s wheels ")) != blocks(README)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from packaging.version import Version
 
-from sessions.payload import family_checks
+from sessions.payload import family_checks, feature_checks
 from sessions.run import families
 from sessions.shared import knowledge
 from tests import fakes
@@ -121,13 +121,13 @@ def test_the_buffers_of_a_model_say_where_it_is() -> None:
 
 def test_the_check_of_a_report_says_what_is_known_and_what_is_not() -> None:
     job = fakes.smoke_job()
-    said = family_checks.check(job, fakes.smoke_found())
+    said = feature_checks.families(job, fakes.smoke_found())
     assert said["status"] == "ok"
     for part in ("known faults of upstream", "YaRN"):
         assert part in said["summary"]
     nothing: list[dict[str, Any]] = [{}, {"families": {}}]
     for broken in nothing:
-        failing = family_checks.check(job, {**fakes.smoke_found(families={}), **broken})
+        failing = feature_checks.families(job, {**fakes.smoke_found(families={}), **broken})
         assert failing["status"] == "fail"
 
 
@@ -164,10 +164,10 @@ def test_the_files_are_small() -> None:
 
 def test_what_a_report_says_of_families_is_read_strictly() -> None:
     good = fakes.smoke_report()["families"]
-    assert families.read(good) == good
+    assert families.read("families", good) == good
     row = good["rows"][0]
     error = {"family": "x", "type": "F32", "error": "ended by -11"}
-    assert families.read({**good, "rows": [error]})["rows"] == [error]
+    assert families.read("families", {**good, "rows": [error]})["rows"] == [error]
     for bad in (
         {**good, "set": "some"},
         {**good, "more": 1},
@@ -179,7 +179,7 @@ def test_what_a_report_says_of_families_is_read_strictly() -> None:
         {**good, "rows": [{k: v for k, v in row.items() if k != "split"}]},
     ):
         with pytest.raises(ValueError, match=r"."):
-            families.read(bad)
+            families.read("families", bad)
 
 
 def test_a_fault_of_large_batches_may_show_on_a_gpu_and_only_there() -> None:

@@ -1,11 +1,10 @@
-"""Machine code of both kinds, and what else is read of a library; the rules it is held to."""
+"""Reading a library: CPU code, GPU code, source paths, ELF headers; and the rules for them."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import itertools
 import random
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,24 +12,27 @@ from types import SimpleNamespace
 import pytest
 from iced_x86 import CpuidFeature
 
-from sessions.shared import knowledge
 from sessions.shared.programs import Finished
 from sessions.verify import cpu_code, fatbin, gpu_code, library, wheel_rules
 from sessions.verify.fatbin import MAGIC, Unreadable
+from sessions.verify.model import Library
+from tests import elfs
+from tests.elfs import fat_binary
+from tests.elfs import gpu_code as piece
 
-# ---- Host code ----------------------------------------------------------------------------------
+# ---- CPU code -----------------------------------------------------------------------------------
 
 NOP = b"\x90"
 ADDPS = bytes.fromhex("0f58c1")  # SSE
 VADDPS_ZMM = bytes.fromhex("62f17c4858c1")  # vaddps zmm0,zmm0,zmm1
-BAD = b"\x06"  # push es: no instruction in 64 bits
+BAD = b"\x06"  # push es: not an instruction in 64-bit code
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_one_instruction_among_200000_is_found_wherever_it_is(seed: int) -> None:
+def test_scan_finds_one_instruction_among_200000_anywhere(seed: int) -> None:
     generator = random.Random(seed)
     pieces = generator.choices([NOP, ADDPS, bytes.fromhex("660f58c1")], k=200_000)
-    # Random places, and in turn the first and the last.
+    # A random place, and the first or the last.
     places = sorted({generator.randrange(200_000), [0, 199_999][seed % 2]})
     for place in places:
         pieces[place] = VADDPS_ZMM
@@ -58,7 +60,7 @@ def test_one_instruction_among_200000_is_found_wherever_it_is(seed: int) -> None
         ("c4e27d13c1", "F16C", False),
         ("c4e27bf7c1", "BMI2", False),
         ("f30fbdc1", "LZCNT", False),
-        ("f3480fbcc8", "INTEL386", True),  # tzcnt rcx,rax: "rep bsf" to a CPU without BMI1
+        ("f3480fbcc8", "INTEL386", True),  # tzcnt rcx,rax: a CPU without BMI1 executes bsf
         ("c4e278f3c9", "BMI1", False),  # blsr eax,ecx
         ("0f01d0", "XSAVE", False),
         ("62f17c4858c1", "AVX512F", False),
@@ -72,7 +74,7 @@ def test_one_instruction_among_200000_is_found_wherever_it_is(seed: int) -> None
         ("06", "INVALID", False),
     ],
 )
-def test_what_an_instruction_needs_is_known_and_whether_every_cpu_has_it(
+def test_scan_returns_the_cpu_feature_of_an_instruction(
     code: str, feature: str, allowed: bool
 ) -> None:
     count, features, first = cpu_code.scan([(0, bytes.fromhex(code))])
@@ -82,48 +84,57 @@ def test_what_an_instruction_needs_is_known_and_whether_every_cpu_has_it(
     assert (set(features) <= wheel_rules.cpu().features) is allowed
 
 
-def test_bytes_that_are_no_instruction_are_counted_and_shown() -> None:
-    count, features, first = cpu_code.scan([(0x10, NOP + BAD * 8 + NOP)])
-    assert (count, features) == (10, {"INTEL8086": 2, "INVALID": 8})
-    assert first["INVALID"] == ["0x11 (bad)", "0x12 (bad)", "0x13 (bad)"]
+SUBPS_ZMM = bytes.fromhex("62f17c485cc1")
 
 
-def test_code_right_after_data_is_found() -> None:
-    # The decoder takes the byte after such an opcode for its operand.
-    _, features, first = cpu_code.scan([(0x10, BAD + VADDPS_ZMM + NOP)])
-    assert features == {"AVX512F": 1, "INTEL8086": 1, "INVALID": 1}
-    assert first["AVX512F"] == ["0x11 vaddps zmm0,zmm0,zmm1"]
+@pytest.mark.parametrize(
+    ("pieces", "features", "first"),
+    [
+        (
+            [(0x10, NOP + BAD * 8 + NOP)],
+            {"INTEL8086": 2, "INVALID": 8},
+            {"INVALID": ["0x11 (bad)", "0x12 (bad)", "0x13 (bad)"]},
+        ),
+        # The decoder takes the byte after such an opcode as its operand.
+        (
+            [(0x10, BAD + VADDPS_ZMM + NOP)],
+            {"AVX512F": 1, "INTEL8086": 1, "INVALID": 1},
+            {"AVX512F": ["0x11 vaddps zmm0,zmm0,zmm1"]},
+        ),
+        # Decoded as one piece of code these bytes would be other instructions.
+        (
+            [(0x2000, VADDPS_ZMM[:1]), (0x1000, VADDPS_ZMM)],
+            {"AVX512F": 1, "INVALID": 1},
+            {"AVX512F": ["0x1000 vaddps zmm0,zmm0,zmm1"]},
+        ),
+        (
+            [(0, SUBPS_ZMM + VADDPS_ZMM * 5 + SUBPS_ZMM)],
+            {"AVX512F": 7},
+            {
+                "AVX512F": [
+                    "0x0 vsubps zmm0,zmm0,zmm1",
+                    "0x6 vaddps zmm0,zmm0,zmm1",
+                    "0xc vaddps zmm0,zmm0,zmm1",
+                ]
+            },
+        ),
+        ([], {}, {}),
+        ([(0x1000, b"")], {}, {}),
+    ],
+    ids=["invalid", "after-data", "pieces", "first-by-address", "no-piece", "empty-piece"],
+)
+def test_scan_counts_instructions_by_feature_and_shows_the_first(
+    pieces: list[tuple[int, bytes]], features: dict[str, int], first: dict[str, list[str]]
+) -> None:
+    total, found, shown = cpu_code.scan(pieces)
+    assert (total, found) == (sum(features.values()), features)
+    assert {name: shown[name] for name in first} == first
 
 
-def test_an_instruction_that_is_cut_off_is_none() -> None:
+def test_scan_does_not_count_an_instruction_that_is_cut_off() -> None:
     features = cpu_code.scan([(0, NOP + VADDPS_ZMM[:-1])])[1]
     assert features["INVALID"] == 1
     assert "AVX512F" not in features
-
-
-def test_each_piece_is_decoded_from_its_own_first_byte() -> None:
-    # Taken together the two pieces would read as other instructions.
-    count, features, first = cpu_code.scan([(0x2000, VADDPS_ZMM[:1]), (0x1000, VADDPS_ZMM)])
-    assert (count, features) == (2, {"AVX512F": 1, "INVALID": 1})
-    assert first["AVX512F"] == ["0x1000 vaddps zmm0,zmm0,zmm1"]
-
-
-def test_the_first_of_each_feature_are_shown_by_their_address() -> None:
-    subps = bytes.fromhex("62f17c485cc1")
-    _, features, first = cpu_code.scan([(0, subps + VADDPS_ZMM * 5 + subps)])
-    assert features == {"AVX512F": 7}
-    assert first == {
-        "AVX512F": [
-            "0x0 vsubps zmm0,zmm0,zmm1",
-            "0x6 vaddps zmm0,zmm0,zmm1",
-            "0xc vaddps zmm0,zmm0,zmm1",
-        ]
-    }
-
-
-def test_no_code_has_no_instructions() -> None:
-    assert cpu_code.scan([]) == (0, {}, {})
-    assert cpu_code.scan([(0x1000, b"")]) == (0, {}, {})
 
 
 # ---- GPU code -----------------------------------------------------------------------------------
@@ -138,26 +149,42 @@ def gpu(opcode: int, *bits: int) -> bytes:
 
 
 class Disassembler:
-    """Names instructions by their opcode, and keeps what it was asked."""
+    """Names instructions by their opcode, and records how many it got in each call."""
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.counts: list[int] = []
 
     def __call__(self, code: bytes) -> Sequence[str]:
-        self.asked.append(len(code) // 16)
+        self.counts.append(len(code) // 16)
         opcodes = [code[at] | (code[at + 1] & 0xF) << 8 for at in range(0, len(code), 16)]
         return [NAMES[opcode] for opcode in opcodes]
 
 
-def test_tensor_instructions_are_counted_by_their_mnemonic() -> None:
+@pytest.mark.parametrize(
+    ("code", "found", "disassembled"),
+    [
+        # One of each opcode, then one of each variant: not the whole code.
+        (
+            [gpu(MOV) + gpu(HMMA) * 3 + gpu(MOV), gpu(IMMA) + gpu(MOV) * 5 + gpu(HMMA)],
+            {"HMMA.16816.F32": 4, "IMMA.16832.S8.S8": 1},
+            [3, 2],
+        ),
+        ([gpu(HMMA, 110), gpu(HMMA, 16), gpu(HMMA)], {"HMMA.16816.F32": 3}, [1, 1]),
+        (
+            [gpu(MOV) * 1_000, gpu(MOV, 16, 41, 105) * 1_000 + gpu(IMMA)],
+            {"IMMA.16832.S8.S8": 1},
+            [2, 1],
+        ),
+        ([gpu(MOV) * 5], {}, [1]),
+    ],
+    ids=["several", "same-in-all-pieces", "at-the-end", "none"],
+)
+def test_tensor_instructions_are_counted_by_mnemonic(
+    code: list[bytes], found: dict[str, int], disassembled: list[int]
+) -> None:
     disassembler = Disassembler()
-    code = [gpu(MOV) + gpu(HMMA) * 3 + gpu(MOV), gpu(IMMA) + gpu(MOV) * 5 + gpu(HMMA)]
-    assert gpu_code.tensor_instructions(code, disassembler) == {
-        "HMMA.16816.F32": 4,
-        "IMMA.16832.S8.S8": 1,
-    }
-    # One of each opcode, then one of each variant: not the whole code.
-    assert disassembler.asked == [3, 2]
+    assert gpu_code.tensor_instructions(code, disassembler) == found
+    assert disassembler.counts == disassembled
 
 
 @pytest.mark.parametrize(
@@ -167,36 +194,22 @@ def test_tensor_instructions_are_counted_by_their_mnemonic() -> None:
         (40, 2), (63, 2), (72, 2), (104, 2),
     ],
 )  # fmt: skip
-def test_registers_predicate_and_scheduling_make_no_variant(bit: int, variants: int) -> None:
+def test_registers_predicate_and_scheduling_are_not_part_of_a_variant(
+    bit: int, variants: int
+) -> None:
     disassembler = Disassembler()
     code = [gpu(HMMA) * 2 + gpu(HMMA, bit)]
     assert gpu_code.tensor_instructions(code, disassembler) == {"HMMA.16816.F32": 3}
-    assert disassembler.asked == [1, variants]
+    assert disassembler.counts == [1, variants]
 
 
-def test_variants_of_an_instruction_are_named_apart() -> None:
+def test_each_variant_of_an_instruction_is_disassembled() -> None:
     def disassemble(code: bytes) -> list[str]:
-        # Bit 78 stands for another type of the sum.
+        # Bit 78 is another type of the sum.
         return [f"HMMA.F{32 if code[at + 9] & 64 else 16}" for at in range(0, len(code), 16)]
 
     code = [gpu(HMMA) + gpu(HMMA, 78) * 2 + gpu(HMMA, 20)]
     assert gpu_code.tensor_instructions(code, disassemble) == {"HMMA.F16": 2, "HMMA.F32": 2}
-
-
-def test_one_variant_in_many_pieces_is_counted_in_all_of_them() -> None:
-    code = [gpu(HMMA, 110), gpu(HMMA, 16), gpu(HMMA)]
-    assert gpu_code.tensor_instructions(code, Disassembler()) == {"HMMA.16816.F32": 3}
-
-
-def test_an_opcode_that_stands_at_the_end_of_the_last_piece_is_found() -> None:
-    code = [gpu(MOV) * 1_000, gpu(MOV, 16, 41, 105) * 1_000 + gpu(IMMA)]
-    assert gpu_code.tensor_instructions(code, Disassembler()) == {"IMMA.16832.S8.S8": 1}
-
-
-def test_code_without_tensor_instructions_has_none() -> None:
-    disassembler = Disassembler()
-    assert gpu_code.tensor_instructions([gpu(MOV) * 5], disassembler) == {}
-    assert disassembler.asked == [1]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +225,7 @@ def test_code_without_tensor_instructions_has_none() -> None:
         ("LDGSTS.MMA", False),
     ],
 )
-def test_a_tensor_instruction_is_known_by_its_class(mnemonic: str, tensor: bool) -> None:
+def test_is_tensor_uses_the_first_part_of_the_mnemonic(mnemonic: str, tensor: bool) -> None:
     assert gpu_code.is_tensor(mnemonic) is tensor
 
 
@@ -233,12 +246,12 @@ def test_mnemonics_are_read_without_predicate_and_operands() -> None:
 
 
 @pytest.mark.parametrize("count", [4, 6])
-def test_a_listing_of_another_length_is_refused(count: int) -> None:
+def test_mnemonics_refuses_a_listing_of_another_length(count: int) -> None:
     with pytest.raises(Unreadable, match=f"nvdisasm shows 5 of {count} instructions"):
         gpu_code.mnemonics(LISTING, count)
 
 
-def test_what_is_listed_is_counted_by_architecture() -> None:
+def test_listed_counts_by_architecture() -> None:
     output = (
         "Fatbin ptx code:\n"
         "ELF file    1: all.1.sm_120.cubin\n"
@@ -255,77 +268,50 @@ def test_what_is_listed_is_counted_by_architecture() -> None:
     "output",
     ["", "No ELF file found to extract\n", "cuobjdump info: no sm_120 here\n", "ELF file 1: x.ptx"],
 )
-def test_what_lists_nothing_counts_nothing(output: str) -> None:
+def test_listed_without_files_is_empty(output: str) -> None:
     assert gpu_code.listed(output, "ELF file") == {}
-
-
-def fat(payload: bytes, size: int | None = None) -> bytes:
-    """A fat binary: its header, then the payload."""
-    return MAGIC + struct.pack("<Q", len(payload) if size is None else size) + payload
-
-
-def piece(
-    payload: bytes = b"code", kind: int = fatbin.ELF, arch: int = 120, name: int = 0
-) -> bytes:
-    """A piece of code in a fat binary: its header, then the code."""
-    head = (kind, 0x0101, 64, len(payload), 0, 64, 8, 1, arch, name, name, 0x11, 0, 0)
-    return struct.pack("<HHIQIIHHIIIQQQ", *head) + payload
 
 
 def carved(data: bytes) -> list[bytes]:
     return [data[start:end] for start, end in fatbin.places(data)]
 
 
-ONE, TWO = fat(piece(b"one")), fat(piece(b"two"))
+ONE, TWO = fat_binary(piece(b"one")), fat_binary(piece(b"two"))
+OUTER = fat_binary(b"data" + MAGIC + b"data")
 
 
-def test_every_fat_binary_of_a_file_is_found() -> None:
-    one, other = fat(b"one"), fat(b"")
-    data = b"ELF" + one + bytes(9) + other + one
-    assert carved(data) == [one, other, one]
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"ELF" + ONE + bytes(9) + fat_binary() + ONE, [ONE, fat_binary(), ONE]),
+        (b"", []),
+        (MAGIC[:-2] + bytes(20), []),
+        (OUTER, [OUTER]),  # one inside another is not found twice
+    ],
+)
+def test_places_finds_every_fat_binary_of_a_file(data: bytes, found: list[bytes]) -> None:
+    assert carved(data) == found
 
 
-def test_a_file_without_fat_binaries_has_none() -> None:
-    assert carved(b"") == []
-    assert carved(MAGIC[:-2] + bytes(20)) == []
-
-
-def test_what_only_looks_like_a_fat_binary_inside_of_one_is_not_carved_twice() -> None:
-    outer = fat(b"data" + MAGIC + b"data")
-    assert carved(outer) == [outer]
-
-
-@pytest.mark.parametrize("size", [4, 1 << 40, (1 << 64) - 1])
-def test_a_fat_binary_that_reaches_past_the_end_is_refused(size: int) -> None:
-    assert carved(fat(b"abc", 3)) == [fat(b"abc")]
+@pytest.mark.parametrize(
+    "data", [MAGIC, *(fat_binary(b"abc", size=n) for n in (4, 1 << 40, (1 << 64) - 1))]
+)
+def test_places_refuses_a_fat_binary_that_reaches_past_the_end(data: bytes) -> None:
     with pytest.raises(Unreadable, match="reaches past the end of the file"):
-        list(carved(fat(b"abc", size)))
-
-
-def test_a_fat_binary_whose_header_is_cut_off_is_refused() -> None:
-    with pytest.raises(Unreadable, match="reaches past the end"):
-        list(carved(MAGIC))
+        fatbin.places(data)
 
 
 def cubin(*kernels: bytes) -> bytes:
-    """An ELF file of CUDA with these kernels."""
-    names = b"\0.shstrtab\0.text.kernel\0.nv.info\0"
-    pieces = [names, b"no code" * 16, *kernels]
-    kinds = [(1, 3), (25, 1), *[(11, 1)] * len(kernels)]  # offset of the name, type
-    at, body, headers = 64, b"", bytes(64)
-    for piece, (name, kind) in zip(pieces, kinds, strict=True):
-        headers += struct.pack("<IIQQQQIIQQ", name, kind, 0, 0, at, len(piece), 0, 0, 1, 0)
-        body, at = body + piece, at + len(piece)
-    sizes = (64, 0, 0, 64, len(pieces) + 1, 1)
-    start = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 190, 1, 0, 0, at, 0, *sizes)
-    return start + body + headers
+    """An ELF file for CUDA with these kernels."""
+    code = [(b".text.kernel", 1, kernel) for kernel in kernels]
+    return elfs.with_sections(190, (b".nv.info", 1, b"no code" * 16), *code)
 
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """NVIDIA's tools, played: what --list-elf and --list-ptx say, and which one fails.
+    """Fake tools of NVIDIA: the output of --list-elf and --list-ptx, and the one that fails.
 
-    "extracted" is how many kernels of one HMMA and two MOV each cubin has.
+    "extracted" is the number of kernels in each cubin, with one HMMA and two MOV each.
     """
     says = {
         "--list-elf": "ELF file    1: all.1.sm_120.cubin\nELF file    2: all.2.sm_120.cubin\n",
@@ -360,7 +346,9 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return says
 
 
-def test_device_code_is_read_from_its_fat_binaries(tools: dict[str, str], tmp_path: Path) -> None:
+def test_read_returns_the_gpu_code_of_all_fat_binaries(
+    tools: dict[str, str], tmp_path: Path
+) -> None:
     data = b"\x7fELF" + ONE + bytes(5) + TWO
     found = gpu_code.read(data, tmp_path / "new")
     assert found is not None
@@ -368,71 +356,61 @@ def test_device_code_is_read_from_its_fat_binaries(tools: dict[str, str], tmp_pa
     assert (found.instructions, found.tensor) == (6, {"HMMA.16816.F32": 2})
     assert found.error is None
     assert (tmp_path / "new" / "all.fatbin").read_bytes() == ONE + TWO
-
-
-def test_every_kernel_of_a_cubin_is_read(tools: dict[str, str], tmp_path: Path) -> None:
     tools["extracted"] = "3"
     found = gpu_code.read(ONE + TWO, tmp_path)
     assert found is not None
     assert (found.instructions, found.tensor) == (18, {"HMMA.16816.F32": 6})
 
 
-def test_ptx_is_listed_and_needs_no_instructions(tools: dict[str, str], tmp_path: Path) -> None:
+def test_read_lists_ptx_and_needs_no_instructions(tools: dict[str, str], tmp_path: Path) -> None:
     tools["--list-elf"] = ""
     tools["--list-ptx"] = "PTX file    1: all.1.sm_120.ptx\n"
-    found = gpu_code.read(fat(piece(kind=fatbin.PTX)), tmp_path)
+    found = gpu_code.read(fat_binary(piece(kind=fatbin.PTX)), tmp_path)
     assert found is not None
     assert (found.sass, found.ptx, found.error) == ({}, {"compute_120": 1}, None)
 
 
-def test_a_library_without_fat_binaries_has_no_device_code(tmp_path: Path) -> None:
-    # No tool is asked: a unit test that did would fail.
+def test_read_returns_none_for_a_library_without_fat_binaries(tmp_path: Path) -> None:
+    # It runs no tool: in a unit test that would fail.
     assert gpu_code.read(b"\x7fELF" + bytes(100), tmp_path / "new") is None
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("fails", ["cuobjdump", "--list-ptx", "--extract-elf", "nvdisasm"])
-def test_a_tool_that_fails_is_a_fact_and_no_error(
-    fails: str, tools: dict[str, str], tmp_path: Path
+ENDED = " ended with 255: cuobjdump fatal : cannot read it"
+
+
+@pytest.mark.parametrize(
+    ("data", "played", "error"),
+    [
+        (ONE + TWO, {"fails": "cuobjdump"}, f"cuobjdump{ENDED}"),
+        (ONE + TWO, {"fails": "--list-ptx"}, f"cuobjdump{ENDED}"),
+        (ONE + TWO, {"fails": "--extract-elf"}, f"cuobjdump{ENDED}"),
+        (ONE + TWO, {"fails": "nvdisasm"}, f"nvdisasm{ENDED}"),
+        (ONE * 3, {}, "3 pieces of device code, but cuobjdump reads {'sm_120': 2} and {}"),
+        (ONE * 2, {"extracted": "0"}, "machine code without an instruction"),
+        (
+            fat_binary(b"one", size=1_000),
+            {},
+            "a fat binary of 1016 bytes reaches past the end of the file",
+        ),
+    ],
+)
+def test_gpu_code_that_cannot_be_read_is_a_fact_and_not_an_exception(
+    data: bytes, played: dict[str, str], error: str, tools: dict[str, str], tmp_path: Path
 ) -> None:
-    tools["fails"] = fails
-    found = gpu_code.read(ONE + TWO, tmp_path)
+    tools.update(played)
+    found = gpu_code.read(data, tmp_path)
     assert found is not None
-    assert found.error is not None
-    name = "nvdisasm" if fails == "nvdisasm" else "cuobjdump"
-    assert found.error == f"{name} ended with 255: cuobjdump fatal : cannot read it"
-    assert (found.containers, found.sass, found.ptx, found.tensor) == (2, {}, {}, {})
+    assert found.error == error
+    assert (found.containers, found.sass, found.tensor) == (data.count(MAGIC), {}, {})
 
 
-def test_a_fat_binary_in_which_nothing_can_be_read_is_said(
-    tools: dict[str, str], tmp_path: Path
-) -> None:
-    found = gpu_code.read(ONE * 3, tmp_path)
-    assert found is not None
-    assert found.error == "3 pieces of device code, but cuobjdump reads {'sm_120': 2} and {}"
-
-
-def test_machine_code_without_an_instruction_is_said(tools: dict[str, str], tmp_path: Path) -> None:
-    tools["extracted"] = "0"
-    found = gpu_code.read(ONE * 2, tmp_path)
-    assert found is not None
-    assert found.error == "machine code without an instruction"
-
-
-def test_a_fat_binary_past_the_end_is_a_fact_and_no_error(
-    tools: dict[str, str], tmp_path: Path
-) -> None:
-    found = gpu_code.read(fat(b"one", 1_000), tmp_path)
-    assert found is not None
-    assert found.error == "a fat binary of 1016 bytes reaches past the end of the file"
-
-
-def test_a_tool_whose_package_is_missing_is_named() -> None:
+def test_installed_names_a_missing_package() -> None:
     with pytest.raises(Unreadable, match="the package nvidia-cuda-nosuch is not installed"):
         gpu_code.installed("nosuch")
 
 
-def test_a_tool_is_found_by_the_files_of_its_package(
+def test_installed_finds_a_tool_in_the_files_of_its_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def file(name: str) -> SimpleNamespace:
@@ -452,119 +430,90 @@ def test_a_tool_is_found_by_the_files_of_its_package(
 # ---- Libraries ----------------------------------------------------------------------------------
 
 
-def build_paths(text: bytes, tmp_path: Path) -> tuple[str, ...]:
-    """The source and debug files that are found in a library with this text among its bytes."""
+def read(data: bytes, tmp_path: Path, member: str = "a.so") -> Library:
     path = tmp_path / "some.so"
-    path.write_bytes(b"\x01\x02" + text + b"\0\x03")
-    return library.read(path, "llama_cpp/lib/some.so", tmp_path / "new").build_paths
+    path.write_bytes(data)
+    return library.read(path, member, tmp_path / "new")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "/home/user/llama/vendor/llama.cpp/src/llama.cpp",
-        "/tmp/pip-install-x1_2/ggml/src/ggml-cuda/mmq.cuh",
-        "/usr/local/cuda-13.1/include/cuda_fp16.h",
-        "/usr/src/debug/ggml.c",
-        "/opt/build+more/a@b/~c/d.o",
-        "/build/ggml.cu",
-        r"C:\Users\user\llama\ggml.c",
-        r"C:\Users\Some One (2)\llama\ggml.cpp",
-        "D:/a/llama/llama/ggml.pdb",
-        r"d:\a\b/c.obj",
-        "/home/user/black wheel/build/rtx50/src/ggml.c",
-        "/home/josé/src/ggml.c",
-        "/home/user (2)/日本/ggml.c",
-        r"C:\Users\José Pérez\black wheel\ggml.c",
-    ],
-)
-def test_a_source_or_debug_file_of_the_build_machine_is_found(text: str, tmp_path: Path) -> None:
-    assert build_paths(text.encode(), tmp_path) == (text,)
+def build_paths(text: bytes, tmp_path: Path) -> tuple[str, ...]:
+    """The paths of source and debug files in a library with this text among its bytes."""
+    return read(b"\x01\x02" + text + b"\0\x03", tmp_path).build_paths
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "/usr/include/stdio.h",
-        "/usr/lib/gcc/x86_64-linux-gnu/12/include/immintrin.h",
-        "/usr/include/c++/12/bits/stl_vector.h",
-        "/usr/include/ñ/bits/stl_vector.h",
-        r"C:\Program Files\Microsoft Visual Studio\include\vector.h",
-        r"C:\Program Files (x86)\Windows Kits\include\windows.h",
-        "src/ggml-cuda/mmq.cu",
-        "../ggml/src/ggml.c",
-        "./ggml/src/ggml.c",
-        "ggml.c",
-        "/proc/self/maps",
-        "/dev/null",
-        "/etc/ssl/cert.pem",
-        "https://example.org/a/b.html",
-        "/home/user/a.cppx",
-        "and/or a.c",
-        r"\\server",
-    ],
-)
-def test_what_every_machine_has_or_no_source_is_passes(text: str, tmp_path: Path) -> None:
-    assert build_paths(text.encode(), tmp_path) == ()
+BUILD_PATHS = [
+    "/home/user/llama/vendor/llama.cpp/src/llama.cpp",
+    "/tmp/pip-install-x1_2/ggml/src/ggml-cuda/mmq.cuh",
+    "/usr/local/cuda-13.1/include/cuda_fp16.h",
+    "/usr/src/debug/ggml.c",
+    "/opt/build+more/a@b/~c/d.o",
+    "/build/ggml.cu",
+    r"C:\Users\user\llama\ggml.c",
+    r"C:\Users\Some One (2)\llama\ggml.cpp",
+    "D:/a/llama/llama/ggml.pdb",
+    r"d:\a\b/c.obj",
+    "/home/user/black wheel/build/rtx50/src/ggml.c",
+    "/home/josé/src/ggml.c",
+    "/home/user (2)/日本/ggml.c",
+    r"C:\Users\José Pérez\black wheel\ggml.c",
+]
+OTHER_PATHS = [
+    "/usr/include/stdio.h",
+    "/usr/lib/gcc/x86_64-linux-gnu/12/include/immintrin.h",
+    "/usr/include/c++/12/bits/stl_vector.h",
+    "/usr/include/ñ/bits/stl_vector.h",
+    r"C:\Program Files\Microsoft Visual Studio\include\vector.h",
+    r"C:\Program Files (x86)\Windows Kits\include\windows.h",
+    "src/ggml-cuda/mmq.cu",
+    "../ggml/src/ggml.c",
+    "./ggml/src/ggml.c",
+    "ggml.c",
+    "/proc/self/maps",
+    "/dev/null",
+    "/etc/ssl/cert.pem",
+    "https://example.org/a/b.html",
+    "/home/user/a.cppx",
+    "and/or a.c",
+    r"\\server",
+]
 
 
-def test_each_file_of_the_build_machine_is_told_once_and_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [*BUILD_PATHS, *OTHER_PATHS])
+def test_only_source_and_debug_files_of_the_build_machine_are_found(
+    text: str, tmp_path: Path
+) -> None:
+    assert build_paths(text.encode(), tmp_path) == ((text,) if text in BUILD_PATHS else ())
+
+
+def test_paths_of_the_build_machine_are_distinct_and_sorted(tmp_path: Path) -> None:
     text = b"/b/two.cpp\0/a/one.cpp\0/b/two.cpp:17: assertion failed"
     assert build_paths(text, tmp_path) == ("/a/one.cpp", "/b/two.cpp")
 
 
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"\0", b"\x7fEL", b"MZ" + bytes(100), b"text\n"],
-    ids=["empty", "nul", "half-a-magic", "mz-only", "text"],
-)
-def test_what_is_neither_elf_nor_pe_is_said_to_be(data: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "some.so"
-    path.write_bytes(data)
-    found = library.read(path, "a.so", tmp_path / "new")
+@pytest.mark.parametrize("data", [b"", b"\0", b"\x7fEL", b"MZ" + bytes(100), b"text\n"])
+def test_a_file_that_is_neither_elf_nor_pe_is_an_error(data: bytes, tmp_path: Path) -> None:
+    found = read(data, tmp_path)
     assert found.error == "neither an ELF nor a PE file"
     assert (found.member, found.size, found.format, found.machine) == ("a.so", len(data), "", "")
 
 
 @pytest.mark.parametrize("length", [4, 16, 63])
-def test_an_elf_file_that_ends_in_its_header_is_not_one_for_x86_64(
-    length: int, tmp_path: Path
-) -> None:
-    path = tmp_path / "some.so"
-    path.write_bytes(cubin(NOP)[:length])
-    found = library.read(path, "a.so", tmp_path / "new")
+def test_an_elf_file_that_ends_in_its_header_is_not_for_x86_64(length: int, tmp_path: Path) -> None:
+    found = read(cubin(NOP)[:length], tmp_path)
     assert found.error or found.machine != "x86_64"
     assert found.instructions == 0
 
 
-def test_an_elf_file_of_another_machine_is_not_decoded(tmp_path: Path) -> None:
-    path = tmp_path / "some.so"
-    path.write_bytes(cubin(NOP * 16))
-    found = library.read(path, "a.so", tmp_path / "new")
+@pytest.mark.filterwarnings("ignore:4660 is not a valid")  # from LIEF
+def test_what_is_read_from_an_elf_file_for_another_machine(tmp_path: Path) -> None:
+    data = cubin(NOP * 16)
+    found = read(data, tmp_path)
     assert (found.format, found.instructions, found.cpu_features) == ("elf", 0, {})
     assert found.machine not in ("", "x86_64")
-
-
-def test_an_elf_file_that_ends_in_its_section_table_is_cut_short(tmp_path: Path) -> None:
-    path = tmp_path / "some.so"
-    whole = cubin(NOP * 16)
-    path.write_bytes(whole[:-10])
-    found = library.read(path, "a.so", tmp_path / "new")
-    assert found.error == f"cut short: {len(whole) - 10} bytes of {len(whole)}"
-
-
-@pytest.mark.filterwarnings("ignore:4660 is not a valid")  # LIEF's own
-def test_a_machine_that_has_no_name_is_a_fact_and_no_error(tmp_path: Path) -> None:
-    path = tmp_path / "some.so"
-    data = cubin(NOP * 16)
-    path.write_bytes(data[:18] + b"\x34\x12" + data[20:])
-    assert library.read(path, "a.so", tmp_path / "new").machine == "machine 4660"
-
-
-def test_an_elf_file_that_says_nothing_of_its_stack_has_an_executable_one(tmp_path: Path) -> None:
-    path = tmp_path / "some.so"
-    path.write_bytes(cubin(NOP * 16))
-    assert library.read(path, "a.so", tmp_path / "new").executable_stack
+    assert found.executable_stack  # the default without a GNU_STACK segment
+    assert read(data[:18] + b"\x34\x12" + data[20:], tmp_path).machine == "machine 4660"
+    cut = read(data[:-10], tmp_path)
+    assert cut.error == f"cut short: {len(data) - 10} bytes of {len(data)}"
 
 
 @pytest.mark.parametrize(
@@ -608,47 +557,44 @@ def test_the_newest_symbol_version_of_each_kind_counts(
         ("manylinux_2_28_x86_64", "2.28", "3.4.24"),
         ("manylinux_2_38_x86_64", "2.38", "3.4.30"),
         ("manylinux_2_41_x86_64", "2.41", "3.4.33"),
+        *(
+            (tag, None, None)
+            for tag in (
+                "linux_x86_64",
+                "manylinux_2_35_aarch64",
+                "manylinux2014_i686",
+                "manylinux2015_x86_64",
+                "manylinux_2_4_x86_64",
+                "manylinux_3_1_x86_64",
+                "manylinux_2_x86_64",
+                f"manylinux_2_{'9' * 5_000}_x86_64",
+                "musllinux_1_2_x86_64",
+                "win_amd64",
+                "any",
+                "",
+                "manylinux_2_35_x86_64 ",
+            )
+        ),
     ],
 )
-def test_a_manylinux_tag_promises_a_glibc_and_what_the_row_below_it_has(
-    tag: str, glibc: str, glibcxx: str
+def test_manylinux_returns_the_versions_that_a_tag_allows(
+    tag: str, glibc: str | None, glibcxx: str | None
 ) -> None:
     allowed = wheel_rules.manylinux(tag)
-    assert allowed is not None
-    assert (allowed["GLIBC"], allowed["GLIBCXX"]) == (glibc, glibcxx)
-    assert set(allowed) >= {"GLIBC", "GLIBCXX", "CXXABI", "GCC"}
+    assert (allowed is None) is (glibc is None)
+    if allowed is not None:
+        assert (allowed["GLIBC"], allowed["GLIBCXX"]) == (glibc, glibcxx)
+        assert set(allowed) >= {"GLIBC", "GLIBCXX", "CXXABI", "GCC"}
 
 
-def test_packed_relocations_are_promised_since_glibc_2_36() -> None:
+def test_manylinux_allows_packed_relocations_since_glibc_2_36() -> None:
     older, newer = (wheel_rules.manylinux(f"manylinux_2_{minor}_x86_64") for minor in (35, 36))
     assert older is not None
     assert newer is not None
     assert newer.keys() - older.keys() == {"GLIBC_ABI_DT_RELR"}
 
 
-@pytest.mark.parametrize(
-    "tag",
-    [
-        "linux_x86_64",
-        "manylinux_2_35_aarch64",
-        "manylinux2014_i686",
-        "manylinux2015_x86_64",
-        "manylinux_2_4_x86_64",
-        "manylinux_3_1_x86_64",
-        "manylinux_2_x86_64",
-        f"manylinux_2_{'9' * 5_000}_x86_64",
-        "musllinux_1_2_x86_64",
-        "win_amd64",
-        "any",
-        "",
-        "manylinux_2_35_x86_64 ",
-    ],
-)
-def test_what_is_no_manylinux_tag_of_x86_64_promises_nothing(tag: str) -> None:
-    assert wheel_rules.manylinux(tag) is None
-
-
-def test_a_newer_manylinux_never_promises_less() -> None:
+def test_a_newer_manylinux_tag_never_allows_less() -> None:
     rows = [wheel_rules.manylinux(f"manylinux_2_{minor}_x86_64") for minor in range(5, 45)]
     numbers = [
         {name: tuple(map(int, version.split("."))) for name, version in row.items()}
@@ -678,47 +624,33 @@ def test_a_newer_manylinux_never_promises_less() -> None:
         ("windows", "cudart64_13xdll", None),
     ],
 )
-def test_a_library_of_nvidias_runtime_is_known_with_its_package_and_major(
+def test_runtime_returns_package_and_major_of_a_library_of_nvidia(
     platform: str, name: str, runtime: tuple[str, str] | None
 ) -> None:
     assert wheel_rules.platform_libraries(platform).runtime(name) == runtime
 
 
-def test_each_system_has_its_own_driver_and_libraries() -> None:
-    linux, windows = (
-        wheel_rules.platform_libraries("linux"),
-        wheel_rules.platform_libraries("windows"),
-    )
+def test_the_libraries_of_each_system() -> None:
+    linux, windows = map(wheel_rules.platform_libraries, ("linux", "windows"))
     assert linux.driver == {"libcuda.so.1"}
     assert windows.driver == {"nvcuda.dll"}
     assert linux.system & windows.system == set()
     assert (linux.prefixes, windows.prefixes) == ((), ("api-ms-win-", "ext-ms-win-"))
-
-
-def test_what_no_system_brings_is_not_taken_for_the_systems() -> None:
-    assert (
-        wheel_rules.platform_libraries("linux").system & {"libgomp.so.1", "libcuda.so.1"} == set()
-    )
-    assert (
-        wheel_rules.platform_libraries("windows").system
-        & {"msvcp140.dll", "vcomp140.dll", "libomp140.x86_64.dll", "nvcuda.dll"}
-        == set()
-    )
-
-
-def test_names_of_windows_libraries_are_in_lower_case() -> None:
-    # As the reader has those that a library needs.
-    table = knowledge.load("wheels.toml")["windows"]
-    names = [*table["system"], *table["driver"], *table["prefixes"]]
+    # These are in no system.
+    assert linux.system & {"libgomp.so.1", "libcuda.so.1"} == set()
+    runtime = {"msvcp140.dll", "vcomp140.dll", "libomp140.x86_64.dll", "nvcuda.dll"}
+    assert windows.system & runtime == set()
+    # The reader writes the names of needed DLLs in lower case.
+    names = [*windows.system, *windows.driver, *windows.prefixes]
     assert [name for name in names if name != name.lower()] == []
 
 
-def test_every_cpu_feature_of_the_rules_is_one_that_the_decoder_knows() -> None:
+def test_the_decoder_knows_every_cpu_feature_of_the_rules() -> None:
     known = {name for name, value in vars(CpuidFeature).items() if isinstance(value, int)}
     assert wheel_rules.cpu().features - known == set()
 
 
-def test_the_level_is_every_cpus_and_the_rest_is_in_modules() -> None:
+def test_every_cpu_has_the_features_of_the_level_and_modules_have_more() -> None:
     cpu = wheel_rules.cpu()
     assert cpu.level == "x86-64"
     assert not {"SSE3", "SSE4_2", "POPCNT", "AVX", "AVX2", "FMA", "AVX512F"} & cpu.features

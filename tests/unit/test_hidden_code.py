@@ -1,4 +1,4 @@
-"""Code that hides: device code beside the fat binaries; members that are code of other kinds."""
+"""Hidden code is found: GPU code outside fat binaries, and members that contain other code."""
 
 from __future__ import annotations
 
@@ -11,29 +11,18 @@ import pytest
 from sessions.verify import fatbin, file_kinds, source_paths, zip_archive
 from sessions.verify.fatbin import MAGIC, Unreadable
 from tests import elfs
+from tests.elfs import fat_binary, gpu_code
 
-
-def piece(payload: bytes = b"code", kind: int = fatbin.ELF, arch: int = 120, **more: int) -> bytes:
-    """A piece of code in a fat binary: its header, then the code."""
-    fields = {"header": 64, "size": len(payload), "packed": 0, "name": 0, "plain": 0} | more
-    head = (
-        kind, 0x0101, fields["header"], fields["size"], fields["packed"], 64, 8, 1, arch,
-        fields["name"], fields["name"], 0x11, 0, fields["plain"],
-    )  # fmt: skip
-    return struct.pack("<HHIQIIHHIIIQQQ", *head) + payload
-
-
-def fat(*pieces: bytes) -> bytes:
-    return MAGIC + struct.pack("<Q", sum(map(len, pieces))) + b"".join(pieces)
-
-
-ONE, TWO = fat(piece(b"the first")), fat(piece(b"the other"), piece(b"text", fatbin.PTX))
+ONE, TWO = (
+    fat_binary(gpu_code(b"the first")),
+    fat_binary(gpu_code(b"the other"), gpu_code(b"text", fatbin.PTX)),
+)
 START = 0x2100  # where in the library the data begins
 WRAPPER = struct.pack("<II", 0x466243B1, 1)
 
 
 def device_library(data: bytes, *pointed: int) -> bytes:
-    """A library of which ``data`` is at START, and after it what registers these addresses."""
+    """A library with ``data`` at START, followed by structures that register these addresses."""
     wrappers = b"".join(WRAPPER + struct.pack("<QQ", place, 0) for place in pointed)
     before = START - 0x2000 - elfs.dynamic_size(elfs.library())
     return elfs.library(data=bytes(before) + data + wrappers)
@@ -46,7 +35,7 @@ def hidden(data: bytes) -> list[str]:
     return list(fatbin.hidden(data, fatbin.places(data)))
 
 
-def test_hidden_finds_nothing_where_each_fat_binary_is_registered() -> None:
+def test_hidden_finds_nothing_if_each_fat_binary_is_registered() -> None:
     assert [SOUND[a:b] for a, b in fatbin.places(SOUND)] == [ONE, TWO]
     assert hidden(SOUND) == []
 
@@ -78,13 +67,13 @@ HIDDEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "ELF file inside": (with_data(elfs.library()[:200]), "an ELF file at"),
     "raw PTX": (with_data(PTX), "PTX at"),
     "PTX with a comment": (with_data(b".target /* x */\tsm_90"), "PTX at"),
-    "loose piece": (with_data(bytes(8) + piece()), "a piece of device code at"),
+    "loose piece": (with_data(bytes(8) + gpu_code()), "a piece of device code at"),
     "bitcode": (with_data(b"BC\xc0\xde\x35\x14\0\0" + bytes(8)), "LLVM bitcode at"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("change", "found"), HIDDEN.values(), ids=list(HIDDEN))
-def test_hidden_finds_device_code_beside_the_fat_binaries(
+def test_hidden_finds_gpu_code_outside_the_fat_binaries(
     change: Callable[[bytes], bytes], found: str
 ) -> None:
     lines = hidden(change(SOUND))
@@ -92,25 +81,25 @@ def test_hidden_finds_device_code_beside_the_fat_binaries(
 
 
 @pytest.mark.parametrize("text", [b".targets are met", b"a .version of it", b"sm_120"])
-def test_hidden_passes_text_that_is_not_ptx(text: bytes) -> None:
+def test_hidden_ignores_text_that_is_not_ptx(text: bytes) -> None:
     assert hidden(with_data(text + bytes(300))(SOUND)) == []
 
 
-def test_hidden_passes_what_is_in_a_fat_binary() -> None:
-    inside = fat(piece(CUBIN), piece(PTX, fatbin.PTX))
+def test_hidden_ignores_the_contents_of_a_fat_binary() -> None:
+    inside = fat_binary(gpu_code(CUBIN), gpu_code(PTX, fatbin.PTX))
     assert hidden(device_library(inside, START)) == []
 
 
 @pytest.mark.parametrize(("off", "count"), [(0, 0), (8, 2)])
 def test_hidden_follows_pointers_that_a_relocation_writes(off: int, count: int) -> None:
-    # Some linkers leave zero in the file where a relocation writes.
+    # Some linkers write zero into the file where a relocation writes when it is loaded.
     start = 0x2200
     rows = [(7, 0x2100), (8, 24), (9, 24)]
     size = elfs.dynamic_size(elfs.library(*rows))
     table = struct.pack("<QQq", start + len(ONE) + 8, 8, start + off)
     data = table.rjust(0x100 - size + 24, b"\0").ljust(0x200 - size, b"\0")
     lines = hidden(elfs.library(*rows, data=data + ONE + WRAPPER + bytes(16)))
-    assert len(lines) == count, lines  # what is registered is not one; what is one is not
+    assert len(lines) == count, lines  # a registered address without a fat binary, and the reverse
 
 
 def test_entries_are_every_piece_of_a_fat_binary() -> None:
@@ -121,24 +110,22 @@ def test_entries_are_every_piece_of_a_fat_binary() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (fat(piece(), b"rest"), "4 bytes at the end"),
-        (fat(piece(size=1 << 40)), "past the end of its fat binary"),
-        (fat(piece(header=1 << 20)), "past the end of its fat binary"),
-        (fat(piece(header=8)), "past the end of its fat binary"),
-        (fat(piece(packed=100)), "past the end of its fat binary"),
-        (fat(piece(kind=16)), "has the kind 16"),
-        (fat(piece(packed=4, plain=1 << 40)), "unpacks to more"),
+        (fat_binary(gpu_code(), b"rest"), "4 bytes at the end"),
+        (fat_binary(gpu_code(size=1 << 40)), "past the end of its fat binary"),
+        (fat_binary(gpu_code(header=1 << 20)), "past the end of its fat binary"),
+        (fat_binary(gpu_code(header=8)), "past the end of its fat binary"),
+        (fat_binary(gpu_code(packed=100)), "past the end of its fat binary"),
+        (fat_binary(gpu_code(kind=16)), "has the kind 16"),
+        (fat_binary(gpu_code(packed=4, plain=1 << 40)), "unpacks to more"),
     ],
 )
-def test_entries_of_a_fat_binary_that_cannot_be_read_whole_is_refused(
-    data: bytes, why: str
-) -> None:
+def test_entries_refuses_a_fat_binary_that_cannot_be_read_completely(data: bytes, why: str) -> None:
     with pytest.raises(Unreadable, match=why):
         fatbin.entries(data)
 
 
-def test_nameless_takes_the_names_that_cuobjdump_would_print() -> None:
-    named = fat(piece(b"x.cubin\nELF file    2: y.sm_90.cubin\n", name=64))
+def test_nameless_removes_the_names_that_cuobjdump_would_print() -> None:
+    named = fat_binary(gpu_code(b"x.cubin\nELF file    2: y.sm_90.cubin\n", name=64))
     assert fatbin.nameless(named, fatbin.entries(named))[48:56] == bytes(8)
     assert fatbin.nameless(named, []) == named
 
@@ -164,7 +151,7 @@ CODE: dict[str, tuple[str, bytes, int]] = {
 
 
 @pytest.mark.parametrize(("name", "head", "mode"), CODE.values(), ids=list(CODE))
-def test_code_of_another_kind_is_read_as_a_library_would_be(
+def test_a_member_with_other_code_is_treated_as_a_library(
     name: str, head: bytes, mode: int
 ) -> None:
     assert file_kinds.code(name, head, mode) is not None
@@ -181,7 +168,7 @@ def test_code_of_another_kind_is_read_as_a_library_would_be(
         ("llama_cpp/data", b"\x64\x86\x05\0" + bytes(12) + b"\xf0\0", 0),
     ],
 )
-def test_what_is_no_code_is_not(name: str, head: bytes, mode: int) -> None:
+def test_other_members_are_not_code(name: str, head: bytes, mode: int) -> None:
     assert file_kinds.code(name, head, mode) is None
 
 
@@ -204,7 +191,7 @@ def test_source_paths_are_found_in_linear_time(text: bytes) -> None:
     assert seconds(256_000) < 10
 
 
-def test_source_paths_are_bounded_in_length_and_number() -> None:
+def test_source_paths_are_limited_in_length_and_number() -> None:
     (path,) = source_paths.find(b"/home/a/" + b"a" * 100_000 + b"/b.c")
     assert len(path) == source_paths.LONGEST
     many = b"\0".join(b"/home/%d/b.c" % n for n in range(2 * source_paths.MOST))

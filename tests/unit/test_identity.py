@@ -1,4 +1,4 @@
-"""What decides the code of an installed compiler or toolkit: each of it is seen to change."""
+"""The identity of a compiler or an installed toolkit: which changes it contains."""
 
 from __future__ import annotations
 
@@ -15,26 +15,14 @@ from sessions.build import build_inputs
 from sessions.fetch import toolkit_identity
 from sessions.probe import identity
 from sessions.shared import machine
-from sessions.shared.machine import Machine
 from tests import fakes
 
 DEBIAN = fakes.ROOT / "tests" / "data" / "machines" / "debian12-cuda13.0" / "machine.json"
 LIB = "/usr/lib/gcc/x86_64-linux-gnu/12"
 
 
-def debian(**answers: Any) -> Machine:
-    """The recorded machine; an answer is named by the last word of its question."""
-    recorded = machine.replay(DEBIAN)
-
-    def ask(question: str, *words: str) -> Any:
-        last = "/".join([question, words[-1].rsplit("/", 1)[-1]])
-        return answers[last] if last in answers else recorded(question, *words)
-
-    return ask
-
-
-def test_compiler_is_known_to_its_distributions_revision() -> None:
-    found = identity.compiler(debian(), fakes.compiler())
+def test_the_identity_of_a_compiler_contains_the_distributions_revision() -> None:
+    found = identity.compiler(machine.replay(DEBIAN), fakes.compiler())
     assert found.identity["release"] == "g++ (Debian 12.2.0-14+deb12u1) 12.2.0"
     assert found.identity["as"].startswith("GNU assembler (GNU Binutils for Debian) 2.40 ")
     assert found.linked["linker"].startswith("GNU ld (GNU Binutils for Debian) 2.40 ")
@@ -47,54 +35,40 @@ def test_compiler_is_known_to_its_distributions_revision() -> None:
 @pytest.mark.parametrize(
     ("question", "answer", "part"),
     [
-        ("sha256/libgomp.so.1", "f" * 64, "linked libgomp.so.1"),
-        ("sha256/libgomp.so.1", None, "linked libgomp.so.1"),
-        ("sha256/libgcc.a", "f" * 64, "linked libgcc.a"),
-        ("sha256/cc1plus", "f" * 64, "compiler's cc1plus"),
-        ("sha256/cc1", "f" * 64, "compiler's cc1"),
-        ("sha256/g++", "f" * 64, "compiler's g++"),
-        ("sha256/as", "f" * 64, "compiler's as"),
-        ("sha256/ld", "f" * 64, "linked linker"),
+        (("sha256", "libgomp.so.1"), "f" * 64, "linked libgomp.so.1"),
+        (("sha256", "libgomp.so.1"), None, "linked libgomp.so.1"),
+        (("sha256", "libgcc.a"), "f" * 64, "linked libgcc.a"),
+        (("sha256", "cc1plus"), "f" * 64, "compiler's cc1plus"),
+        (("sha256", "cc1"), "f" * 64, "compiler's cc1"),
+        (("sha256", "g++"), "f" * 64, "compiler's g++"),
+        (("sha256", "as"), "f" * 64, "compiler's as"),
+        (("sha256", "ld"), "f" * 64, "linked linker"),
+        (("run", "/usr/bin/g++", "--version"), "g++ (Debian 12.2.0-15) 12.2.0", "compiler"),
+        (("run", "/usr/bin/as", "--version"), "GNU assembler 2.44", "compiler's as"),
+        (("run", "/usr/bin/ld", "--version"), "GNU ld 2.44", "linked linker"),
+        (("run", "/usr/bin/ldd", "--version"), "ldd (Debian 2.36-9+deb12u15)", "linked C library"),
     ],
 )
-def test_each_file_that_decides_a_wheel_changes_the_inputs(
-    question: str, answer: str | None, part: str
+def test_each_file_and_version_that_decides_a_wheel_changes_the_inputs(
+    question: tuple[str, ...], answer: str | None, part: str
 ) -> None:
-    assert changed(debian(**{question: answer})) == [part]
+    recorded = machine.replay(DEBIAN)
 
+    def ask(*asked: str) -> Any:
+        if (asked[0], *(word.rpartition("/")[2] for word in asked[1:])) == question:
+            return answer
+        if asked == question:
+            return {"returncode": 0, "output": f"{answer}\n…"}
+        return recorded(*asked)
 
-@pytest.mark.parametrize(
-    ("program", "text", "part"),
-    [
-        ("/usr/bin/g++", "g++ (Debian 12.2.0-15) 12.2.0\n…", "compiler"),
-        ("/usr/bin/as", "GNU assembler 2.44\n…", "compiler's as"),
-        ("/usr/bin/ld", "GNU ld 2.44\n…", "linked linker"),
-        ("/usr/bin/ldd", "ldd (Debian GLIBC 2.36-9+deb12u15) 2.36\n…", "linked C library"),
-    ],
-)
-def test_each_version_that_decides_a_wheel_changes_the_inputs(
-    program: str, text: str, part: str
-) -> None:
-    recorded = debian()
-
-    def ask(question: str, *words: str) -> Any:
-        if (question, *words) == ("run", program, "--version"):
-            return {"returncode": 0, "output": text}
-        return recorded(question, *words)
-
-    assert changed(ask) == [part]
-
-
-def changed(ask: Machine) -> list[str]:
-    """Names of the inputs that differ from those of the recorded machine."""
     then, now = (
         build_inputs.machine(fakes.spec(), identity.compiler(each, fakes.compiler()), "3.11.2", "t")
-        for each in (debian(), ask)
+        for each in (recorded, ask)
     )
-    return [line.split(": ")[0] for line in build_inputs.differences(then, now)]
+    assert [line.split(": ")[0] for line in build_inputs.differences(then, now)] == [part]
 
 
-def test_a_compiler_that_answers_nothing_has_an_identity_all_the_same() -> None:
+def test_a_compiler_that_prints_nothing_has_an_identity() -> None:
     def ask(question: str, *words: str) -> Any:
         nothing = {"run": {"returncode": 1, "output": "noise"}, "glob": [], "real": words[0]}
         return nothing.get(question)
@@ -105,7 +79,7 @@ def test_a_compiler_that_answers_nothing_has_an_identity_all_the_same() -> None:
         assert found.linked["libgcc.a"] == "none"
 
 
-def test_clang_is_what_its_libraries_are() -> None:
+def test_the_identity_of_clang_contains_its_libraries() -> None:
     def ask(question: str, *words: str) -> Any:
         match question, words:
             case "real", ("/usr/bin/clang++",):
@@ -122,7 +96,7 @@ def test_clang_is_what_its_libraries_are() -> None:
     assert found.identity["libclang-cpp.so.19.1"] == hashlib.sha256(path.encode()).hexdigest()[:16]
 
 
-def test_of_visual_studio_the_libraries_that_ship_are_known() -> None:
+def test_the_identity_of_visual_studio_contains_the_dlls_that_are_shipped() -> None:
     compiler = fakes.msvc()
     root = compiler.variables["VCTOOLSREDISTDIR"] + "x64\\"
     files = {
@@ -181,7 +155,7 @@ def newer(path: Path) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("change", [grown, newer, Path.unlink])
-def test_each_file_of_an_installed_toolkit_that_a_build_reads_counts(
+def test_a_change_of_a_file_that_a_build_reads_changes_the_toolkits_identity(
     name: str, change: Callable[[Path], None], kit: Path
 ) -> None:
     before = listed(kit)
@@ -191,13 +165,15 @@ def test_each_file_of_an_installed_toolkit_that_a_build_reads_counts(
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_no_build_reads_of_an_installed_toolkit_does_not_count(name: str, kit: Path) -> None:
+def test_a_change_of_another_file_does_not_change_the_toolkits_identity(
+    name: str, kit: Path
+) -> None:
     before = listed(kit)
     grown(kit / name)
     assert listed(kit) == before
 
 
-def test_a_changed_installed_toolkit_is_another_one() -> None:
+def test_toolkit_identity_differs_for_each_installed_toolkit() -> None:
     spec = fakes.spec(toolkit="system")
     kits = [fakes.installed(), fakes.installed(files="b"), fakes.installed(root="/opt/cuda")]
     digests = {toolkit_identity.toolkit_identity(spec, found) for found in kits}
@@ -206,7 +182,7 @@ def test_a_changed_installed_toolkit_is_another_one() -> None:
     assert toolkit_identity.toolkit_identity(fakes.cpu_spec(), None) == ""
 
 
-def test_the_question_for_a_digest_answers_none_where_there_is_no_file(tmp_path: Path) -> None:
+def test_the_digest_of_a_missing_file_is_none(tmp_path: Path) -> None:
     ask = machine.real({}, tmp_path, tmp_path)
     (tmp_path / "f").write_bytes(b"abc")
     assert ask("sha256", str(tmp_path / "f")) == hashlib.sha256(b"abc").hexdigest()
@@ -214,7 +190,7 @@ def test_the_question_for_a_digest_answers_none_where_there_is_no_file(tmp_path:
     assert ask("sha256", str(tmp_path)) is None
 
 
-def test_the_recording_has_only_answers_to_questions_that_are_asked() -> None:
+def test_the_recording_contains_only_digests_that_are_asked_for() -> None:
     asked: dict[str, Any] = {}
     identity.compiler(machine.recording(machine.replay(DEBIAN), asked), fakes.compiler())
     tape = json.loads(DEBIAN.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The data of the project, and the parsers of the texts it was read from."""
+"""The data in sessions/data, and the parsers of headers, requirements and architectures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sessions.shared.build_spec import HostRange
 from tests import fakes
 from tests.problems import raises
 
-# The lines of crt/host_config.h of CUDA 13.1.115 that say which compilers it takes, as they are:
-# four times clang, and only the last of them for clang itself.
+# The lines of crt/host_config.h of CUDA 13.1.115 about compilers, unchanged. Of the four tests of
+# clang's version, only the last one is for clang itself.
 HOST_CONFIG = """\
 #if defined(__GRCO_CLANG_COMPILER__)
 #if (__GRCO_CLANG_COMPILER__ == 1) && ((__clang_major__ < 16) || (__clang_major__ > 21))
@@ -63,22 +63,11 @@ LOCKED = sorted(path.stem.removeprefix("cuda-") for path in knowledge.LOCKS.glob
 
 
 def test_the_accepted_compilers_are_read_from_nvidias_header() -> None:
-    assert knowledge.parse_host_config(HOST_CONFIG) == HostRange(
-        gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_max=1949
-    )
-
-
-def test_the_row_of_13_1_is_what_its_header_says() -> None:
-    assert knowledge.toolkit("13.1").accepts == knowledge.parse_host_config(HOST_CONFIG)
-
-
-@pytest.mark.parametrize("gone", ["__GNUC__ >", "_MSC_VER <", "(__clang_major__ >="])
-def test_a_header_that_lacks_a_line_is_not_guessed_at(gone: str) -> None:
-    assert knowledge.parse_host_config(HOST_CONFIG.replace(gone, "?")) is None
-
-
-def test_an_empty_header_is_unreadable() -> None:
-    assert knowledge.parse_host_config("") is None
+    expected = HostRange(gnu_max=15, clang_min=3, clang_max=21, msvc_min=1920, msvc_max=1949)
+    assert knowledge.parse_host_config(HOST_CONFIG) == expected
+    assert knowledge.toolkit("13.1").accepts == expected
+    for missing in ("__GNUC__ >", "_MSC_VER <", "(__clang_major__ >="):
+        assert knowledge.parse_host_config(HOST_CONFIG.replace(missing, "?")) is None
 
 
 @pytest.mark.parametrize(
@@ -89,10 +78,10 @@ def test_an_empty_header_is_unreadable() -> None:
         ("", "13.1", "not in a form that is known"),
     ],
 )
-def test_a_toolkit_that_takes_other_compilers_than_the_probe_chose_from_is_refused(
+def test_a_toolkit_that_accepts_other_compilers_than_its_row_is_refused(
     text: str, cuda: str, said: str
 ) -> None:
-    assert main_toolkit.accepted(HOST_CONFIG, "13.1") == knowledge.toolkit("13.1").accepts
+    assert main_toolkit.accepted(HOST_CONFIG, "13.1").gnu_max == 15
     with raises("toolkit-compiler-mismatch") as caught:
         main_toolkit.accepted(text, cuda)
     assert said in caught.value.evidence
@@ -108,61 +97,53 @@ def test_a_toolkit_that_takes_other_compilers_than_the_probe_chose_from_is_refus
         ("86-real", (86, "", "real")),
     ],
 )
-def test_an_architecture_is_number_feature_and_kind(arch: str, parts: tuple[int, str, str]) -> None:
+def test_an_architecture_has_number_suffix_and_kind(arch: str, parts: tuple[int, str, str]) -> None:
     assert knowledge.parse_arch(arch) == parts
 
 
 @pytest.mark.parametrize(
     "arch", ["", "sm_120", "12.0", "120b", "120-sass", "all", "native", "119-real", "120-real "]
 )
-def test_anything_else_is_no_architecture(arch: str) -> None:
+def test_any_other_text_is_not_an_architecture(arch: str) -> None:
     with raises("arch-unknown") as caught:
         knowledge.parse_arch(arch)
     assert repr(arch) in caught.value.what
     assert "--arch 120-real" in caught.value.remedy
 
 
-@pytest.mark.parametrize("version", ["13.1", "13.1.115", "13.1.2.0"])
-def test_a_release_belongs_to_its_line(version: str) -> None:
-    assert knowledge.toolkit(version).version == "13.1"
-
-
-def test_an_unknown_line_lists_the_known() -> None:
+def test_a_cuda_version_belongs_to_its_minor_version() -> None:
+    assert {knowledge.toolkit(v).version for v in ("13.1", "13.1.115", "13.1.2.0")} == {"13.1"}
     with raises("cuda-unknown") as caught:
         knowledge.toolkit("12.9")
     assert caught.value.evidence == "known: " + ", ".join(LINES)
 
 
-def test_only_13_2_is_known_bad_and_says_why() -> None:
+def test_only_13_2_is_known_to_be_bad() -> None:
     bad = {version: known.bad for version, known in knowledge.toolkits().items() if known.bad}
     assert list(bad) == ["13.2"]
     assert "ggml-org/llama.cpp#21255" in (bad["13.2"] or "")
 
 
-def test_the_promised_releases_are_locked() -> None:
+def test_the_documented_releases_are_locked() -> None:
     assert {"0.3.16", "0.3.36"} <= set(knowledge.sdists())
     assert "13.1" in LOCKED
     assert any(tuple(map(int, line.split("."))) >= (13, 3) for line in LOCKED)
 
 
 def _sourceless(table: dict[str, Any], name: str = "") -> list[str]:
-    """Rows without a source: of a table of tables each row, else the table itself."""
+    """The rows without a source: in a table of tables each row, else the table itself."""
     rows = {key: value for key, value in table.items() if isinstance(value, dict)}
     if not name or (rows and "source" not in table and len(rows) == len(table)):
         return [bad for key, row in rows.items() for bad in _sourceless(row, f"{name}.{key}")]
     return [] if str(table.get("source", "")).strip() else [name]
 
 
-def test_every_row_of_what_is_known_of_cuda_has_a_source() -> None:
+def test_every_row_about_cuda_has_a_source() -> None:
     tables = tomllib.loads((knowledge.KNOWLEDGE / "cuda.toml").read_text(encoding="utf-8"))
     assert len(tables["toolkit"]) >= 5
     assert _sourceless(tables) == []
-
-
-def test_a_row_without_a_source_would_be_seen() -> None:
-    assert _sourceless({"toolkit": {"13.1": {"driver": 580}, "13.0": {"source": "x"}}}) == [
-        ".toolkit.13.1"
-    ]
+    without = {"toolkit": {"13.1": {"driver": 580}, "13.0": {"source": "x"}}}
+    assert _sourceless(without) == [".toolkit.13.1"]
     assert _sourceless({"host": {"gnu_min": 9}}) == [".host"]
 
 
@@ -182,54 +163,44 @@ def test_an_sdist_is_locked_by_name_hash_and_time(version: str) -> None:
     sdist = knowledge.sdists()[version]
     assert sdist.file == f"llama_cpp_python-{version}.tar.gz"
     assert re.fullmatch(r"[0-9a-f]{64}", sdist.sha256)
-    assert sdist.epoch > 315532800, "a zip holds no time before 1980"
+    assert sdist.epoch > 315532800, "a zip archive cannot contain a time before 1980"
 
 
-def test_the_newer_release_makes_a_wheel_of_any_python() -> None:
+def test_only_the_newer_release_has_one_wheel_for_every_python() -> None:
     assert knowledge.sdists()["0.3.16"].py_api is None
     assert knowledge.sdists()["0.3.36"].py_api == "py3"
 
 
-@pytest.mark.parametrize("line", LOCKED)
-def test_every_component_of_a_locked_toolkit_has_a_hash_for_each_system(line: str) -> None:
-    text = knowledge.toolkit_lock(line).read_text(encoding="utf-8")
-    hashes = {
-        block.split("==")[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block)
-        for block in re.split(r"\n(?=\S)", text)
+def pins(path: Path) -> dict[str, list[str]]:
+    """Requirement -> hashes of a lock file."""
+    blocks = re.split(r"\n(?=\S)", path.read_text(encoding="utf-8"))
+    return {
+        block.split()[0]: re.findall(r"--hash=sha256:([0-9a-f]{64})\b", block)
+        for block in blocks
         if not block.startswith("#")
     }
-    assert sorted(hashes) == [
-        "nvidia-cublas",
-        "nvidia-cuda-cccl",
-        "nvidia-cuda-crt",
-        "nvidia-cuda-nvcc",
-        "nvidia-cuda-runtime",
-        "nvidia-nvvm",
-    ]
-    assert {name: len(set(found)) for name, found in hashes.items()} == dict.fromkeys(hashes, 2)
 
 
 @pytest.mark.parametrize("line", LOCKED)
-def test_the_compiler_of_a_locked_toolkit_is_of_that_line(line: str) -> None:
-    pins = knowledge.parse_requirements(knowledge.toolkit_lock(line).read_text(encoding="utf-8"))
-    of_the_line = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime")
-    for name in of_the_line:
-        assert pins[name].startswith(f"{line}."), name
+def test_a_locked_toolkit_has_all_its_packages_for_both_systems(line: str) -> None:
+    hashes = pins(knowledge.toolkit_lock(line))
+    versions = dict(requirement.split("==") for requirement in hashes)
+    own = ("nvidia-cuda-crt", "nvidia-cuda-nvcc", "nvidia-cuda-runtime", "nvidia-nvvm")
+    assert set(versions) == {*own, "nvidia-cublas", "nvidia-cuda-cccl"}
+    assert {len(set(found)) for found in hashes.values()} == {2}
+    assert all(versions[name].startswith(f"{line}.") for name in own)
     assert line in LINES
 
 
 @pytest.mark.parametrize("name", ["dev.txt", "integration.txt", "runtime.txt", "tools.txt"])
 def test_every_pin_of_a_tool_is_exact_and_hashed(name: str) -> None:
-    text = ((knowledge.KNOWLEDGE if name.endswith(".toml") else knowledge.LOCKS) / name).read_text(
-        encoding="utf-8"
-    )
-    blocks = [b for b in re.split(r"\n(?=\S)", text) if not b.startswith("#")]
-    assert len(blocks) > 5
-    assert [b for b in blocks if not re.match(r"[A-Za-z0-9._-]+==\S+", b)] == []
-    assert [b for b in blocks if "--hash=sha256:" not in b] == []
+    found = pins(knowledge.LOCKS / name)
+    assert len(found) > 5
+    assert [text for text in found if not re.match(r"[A-Za-z0-9._-]+==\S+", text)] == []
+    assert all(found.values())
 
 
-def test_a_line_without_a_lock_names_those_that_have_one() -> None:
+def test_the_error_for_a_version_without_a_lock_names_those_with_one() -> None:
     with raises("cuda-not-locked") as caught:
         knowledge.toolkit_lock("13.0")
     assert caught.value.evidence == "locked: " + ", ".join(LOCKED)
@@ -255,18 +226,18 @@ def test_shortest_is_the_inverse_of_compiled_to(archs: list[str], names: set[str
     assert sorted(knowledge.shortest(names)) == sorted(archs)
 
 
-def test_the_documents_have_the_size_of_the_runtime() -> None:
+def test_the_documents_name_the_size_of_the_runtime() -> None:
     assert set(knowledge.load("wheels.toml")["runtime"]["bytes"]) > set(knowledge.floors("13"))
     for name in ("README.md", "README.es.md", "ARCHITECTURE.md"):
         text = (fakes.ROOT / name).read_text(encoding="utf-8")
         assert f"{knowledge.runtime_mb()} MB" in text.replace("\n", " "), name
 
 
-def test_shortest_leaves_words_that_are_not_architectures() -> None:
+def test_shortest_keeps_other_words() -> None:
     assert knowledge.shortest({"native", "90-real"}) == ("90-real", "native")
 
 
-def test_a_header_is_corrected_as_often_as_it_is_expected_to_be(tmp_path: Path) -> None:
+def test_a_header_is_corrected_at_the_expected_number_of_places(tmp_path: Path) -> None:
     (header,) = knowledge.headers("13.1", "2.42")
     path = tmp_path / header.file
     path.parent.mkdir()
@@ -278,23 +249,19 @@ def test_a_header_is_corrected_as_often_as_it_is_expected_to_be(tmp_path: Path) 
         "extern double rsqrt(double x) noexcept(true);\n"
         "extern float  rsqrtf(float x) noexcept(true);\nfloat r(int);\n"
     )
-    with raises("toolkit-header-unknown"):  # of a release that has the correction
+    with raises("toolkit-header-unknown"):  # it is already corrected
         main_toolkit.correct(tmp_path, [header])
 
 
-@pytest.mark.parametrize("glibc", ["", "2.36", "2.41"])
-def test_an_older_glibc_needs_no_correction(glibc: str) -> None:
-    assert knowledge.headers("13.1", glibc) == ()
-
-
-def test_the_release_to_use_instead_needs_no_correction() -> None:
+def test_older_glibcs_and_the_cuda_version_to_use_instead_need_no_correction() -> None:
+    assert [knowledge.headers("13.1", glibc) for glibc in ("", "2.36", "2.41")] == [()] * 3
     for header in knowledge.headers("13.1", "99.0"):
         assert header.fixed in knowledge.toolkits()
         assert knowledge.headers(header.fixed, "99.0") == ()
 
 
 def test_a_wheel_and_the_probe_agree_on_which_gpus_have_code() -> None:
-    """The rule is written twice: what ships in a wheel imports nothing of ours."""
+    """The rule exists twice, because the modules in a wheel cannot import the sessions."""
     text = (knowledge.KNOWLEDGE.parents[1] / "build" / "overlay" / "_gpu_check.py").read_text(
         encoding="utf-8"
     )

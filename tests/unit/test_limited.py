@@ -1,4 +1,4 @@
-"""Tasks in processes of their own: what they answer, what limits and signals do to them."""
+"""Tasks in processes with limits: their results, and how limits and signals end them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.limited_tasks import material
 
 HERE = material.__module__
 SMALL = 1 << 30
-# What Python and these tests' own imports cannot do without on Windows.
+# The variables that Python and the imports of these tests need on Windows.
 ENV = {n: os.environ[n] for n in ("SYSTEMROOT", "USERPROFILE") if sys.platform == "win32"}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="no such limit or signal on Windows")
 
@@ -41,7 +41,7 @@ def all_of(
     return dict(limited.call_all(tasks, scratch=tmp_path, env=ENV, jobs=jobs, seconds=seconds))
 
 
-# ---- What comes of it --------------------------------------------------------------------------
+# ---- Results -----------------------------------------------------------------------------------
 
 
 def test_call_returns_what_the_function_returned(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_call_returns_what_the_function_returned(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_call_imports_nothing_from_where_the_caller_stands(
+def test_call_imports_nothing_from_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("json", "psutil", "sessions"):
@@ -62,26 +62,23 @@ def test_call_imports_nothing_from_where_the_caller_stands(
     assert found == [str(tmp_path), "False"]
 
 
-@posix
-def test_call_says_that_the_memory_limit_ended_it(tmp_path: Path) -> None:
-    found = call(task("take_memory"), tmp_path)
-    assert found == Ended("it needed more than 1024 MiB, its limit of memory")
-
-
-def test_call_counts_the_memory_of_what_the_task_started(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", [pytest.param("take_memory", marks=posix), "take_memory_in_a_program"]
+)
+def test_call_ends_a_task_at_its_memory_limit(name: str, tmp_path: Path) -> None:
     start = time.monotonic()
-    found = call(task("take_memory_in_a_program"), tmp_path)
+    found = call(task(name), tmp_path)
     assert found == Ended("it needed more than 1024 MiB, its limit of memory")
     assert time.monotonic() - start < 30
 
 
 @posix
-def test_a_task_that_waits_for_a_busy_machine_has_more_than_its_time(tmp_path: Path) -> None:
+def test_a_task_that_waits_may_take_longer_than_its_processor_time(tmp_path: Path) -> None:
     assert call(task("wait", seconds=1), tmp_path) == "done"
 
 
 @pytest.mark.parametrize("name", ["sleep", "spin"])
-def test_call_says_that_the_time_limit_ended_it(name: str, tmp_path: Path) -> None:
+def test_call_ends_a_task_at_its_time_limit(name: str, tmp_path: Path) -> None:
     assert call(task(name, seconds=1), tmp_path) == Ended(
         "it needed more than 1 s, its limit of time (on a busy machine, run verify again later)"
     )
@@ -97,21 +94,19 @@ def test_call_says_that_the_time_limit_ended_it(name: str, tmp_path: Path) -> No
         ("say_much", "it found more than 32 MiB of facts, which are not read"),
     ],
 )
-def test_call_says_how_a_task_ended_that_gave_no_answer(
-    name: str, why: str, tmp_path: Path
-) -> None:
+def test_call_returns_why_a_task_has_no_result(name: str, why: str, tmp_path: Path) -> None:
     found = call(task(name), tmp_path)
     assert isinstance(found, Ended)
     assert found.why.startswith(why)
 
 
-def test_call_raises_what_speaks_of_this_machine(tmp_path: Path) -> None:
+def test_call_raises_problems_of_this_machine(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         call(task("full_disk"), tmp_path)
     assert caught.value.filename == "/some/file"
 
 
-def test_call_all_ends_all_when_the_time_of_the_whole_is_over(tmp_path: Path) -> None:
+def test_call_all_ends_all_tasks_at_the_common_time_limit(tmp_path: Path) -> None:
     tasks = [task("sleep") for _ in range(3)]
     start = time.monotonic()
     assert all_of(tasks, tmp_path, 1, 1) == dict.fromkeys(
@@ -126,7 +121,7 @@ def test_call_all_yields_each_result_with_its_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("memory", "most"), [(2 * SMALL, 2), (SMALL, 1), (1, 1)])
-def test_call_all_runs_no_more_than_there_is_memory_for(
+def test_call_all_runs_only_as_many_tasks_as_memory_allows(
     memory: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, high = set[int](), 0
@@ -151,7 +146,7 @@ def test_call_all_runs_no_more_than_there_is_memory_for(
     assert (high, running) == (most, set())
 
 
-# ---- Its end -----------------------------------------------------------------------------------
+# ---- Signals -----------------------------------------------------------------------------------
 
 PARENT = """
 import sys
@@ -161,7 +156,7 @@ from sessions.verify import limited
 def stop(*_): sys.exit(143)
 import signal
 signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
 task = limited.Task("{here}:start_and_sleep", str, ({note!r},))
 list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, seconds=600))
 """
@@ -169,10 +164,10 @@ list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, s
 
 @posix
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
-def test_a_signal_that_ends_the_parent_ends_all_at_once(name: str, tmp_path: Path) -> None:
+def test_a_signal_that_ends_the_parent_ends_all_tasks(name: str, tmp_path: Path) -> None:
     note = tmp_path / "note"
     code = PARENT.format(root=str(limited.ROOT), here=HERE, note=str(note), scratch=str(tmp_path))
-    # Under nohup, SIGHUP is ignored, and a child inherits that.
+    # nohup ignores SIGHUP, and a child inherits that.
     code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     for _ in range(1000):

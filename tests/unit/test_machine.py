@@ -1,4 +1,4 @@
-"""What the real machine asks of programs, and with which environment."""
+"""The real machine: programs on PATH, their environment, Pythons and compilers."""
 
 from __future__ import annotations
 
@@ -56,16 +56,12 @@ def test_a_compiler_that_warns_on_stderr_is_found(tmp_path: Path, asking: Any) -
 
 
 @POSIX
-def test_a_tool_is_asked_in_an_environment_like_the_builds(tmp_path: Path, asking: Any) -> None:
+def test_variables_that_change_a_compiler_or_python_do_not_reach_a_tool(
+    tmp_path: Path, asking: Any
+) -> None:
     tool = program(tmp_path / "bin" / "tool", "/usr/bin/env")
-    foreign: tuple[str, ...] = (
-        "LD_PRELOAD",
-        "LD_LIBRARY_PATH",
-        "PYTHONPATH",
-        "PYTHONHOME",
-        "GCC_EXEC_PREFIX",
-    )
-    foreign += ("CPATH", "LIBRARY_PATH", "COMPILER_PATH", "CCACHE_PREFIX", "BASH_ENV")
+    names = "LD_PRELOAD LD_LIBRARY_PATH PYTHONPATH PYTHONHOME GCC_EXEC_PREFIX CPATH LIBRARY_PATH"
+    foreign = f"{names} COMPILER_PATH CCACHE_PREFIX BASH_ENV".split()
     given = dict.fromkeys((*foreign, "PYENV_VERSION"), "x")
     lines = asking(**given)("run", str(tool))["output"].splitlines()
     seen = {line.partition("=")[0] for line in lines}
@@ -75,9 +71,7 @@ def test_a_tool_is_asked_in_an_environment_like_the_builds(tmp_path: Path, askin
 
 @POSIX
 @pytest.mark.parametrize("named", ["LINK/g++", "REAL/g++-12", "g++-12", "LINK/g++-12"])
-def test_a_compiler_has_one_path_however_it_is_called(
-    tmp_path: Path, asking: Any, named: str
-) -> None:
+def test_a_compiler_has_one_path_for_all_its_names(tmp_path: Path, asking: Any, named: str) -> None:
     folder, link = tmp_path / "bin", tmp_path / "link"
     link.symlink_to(folder)
     says = "echo 'g++ (Debian 12.2.0-14) 12.2.0'; echo Free Software Foundation"
@@ -91,16 +85,16 @@ def test_a_compiler_has_one_path_however_it_is_called(
         first = main_probe.find_compilers(ask, "linux", spec)[0]
         assert (first.cxx, first.cc) == (str(folder / "g++"), str(folder / "gcc"))
     assert first.found_via == "--compiler"
-    # Another program, which is a link to the same file: a compiler cache's links are so.
+    # A link to the same file is another program, as with the links of a compiler cache.
     clang = main_probe.find_compilers(ask, "linux", fakes.spec(compiler=str(folder / "clang++")))
     assert clang[0].cxx == str(folder / "clang++")
 
 
-def test_the_processors_of_this_process_are_a_number() -> None:
+def test_the_number_of_processors_is_positive() -> None:
     assert machine.cores() >= 1
 
 
-def test_a_folder_on_path_that_this_user_may_not_enter_has_no_programs(
+def test_a_folder_on_path_that_the_user_may_not_enter_is_skipped(
     asking: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -114,8 +108,8 @@ def test_a_folder_on_path_that_this_user_may_not_enter_has_no_programs(
 @pytest.mark.parametrize(
     ("codes", "expected"), [([], False), ([127], False), ([127, 0], True), ([1], False)]
 )
-def test_a_python_is_here_if_it_runs_and_can_make_a_venv(codes: list[int], expected: bool) -> None:
-    paths = {f"/{n}/python": code for n, code in enumerate(codes)}  # pyenv's shims end with 127
+def test_a_python_must_run_and_be_able_to_make_a_venv(codes: list[int], expected: bool) -> None:
+    paths = {f"/{n}/python": code for n, code in enumerate(codes)}  # 127: a shim of pyenv
 
     def ask(question: str, *words: str) -> Any:
         return list(paths) if question == "which" else {"returncode": paths[words[0]]}
@@ -123,5 +117,5 @@ def test_a_python_is_here_if_it_runs_and_can_make_a_venv(codes: list[int], expec
     assert machine.has_python(ask, "3.12") is expected
 
 
-def test_this_very_python_is_here(asking: Any) -> None:
+def test_the_interpreter_of_this_process_is_found(asking: Any) -> None:
     assert Path(asking()("interpreter")).is_file()

@@ -1,4 +1,4 @@
-"""Archive, metadata, Python and SBOM of hostile wheels: read in a process, and never an error."""
+"""Hostile archives, metadata, Python files and SBOMs become problems, never exceptions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MEMBERS = {
 
 
 def packed(folder: Path, changes: Mapping[str, bytes], *, record: bytes | None = None) -> Path:
-    """A wheel of a few members, with these in the place of or beside its own."""
+    """A wheel with a few members, of which ``changes`` are replaced or added."""
     members = {**MEMBERS, **changes}
     if record is None:
         lines = [f"{INFO}/RECORD,,\n"]
@@ -66,18 +66,16 @@ def packed(folder: Path, changes: Mapping[str, bytes], *, record: bytes | None =
 
 def here(path: Path) -> WheelFacts:
     """The facts of a wheel, read in this process."""
-    scratch = path.parent / "scratch"
-    scratch.mkdir(exist_ok=True)
-    return members.read(str(path), str(scratch)).facts
+    (path.parent / "scratch").mkdir(exist_ok=True)
+    return members.read(str(path), str(path.parent / "scratch")).facts
 
 
 def there(path: Path) -> WheelFacts:
     """The facts of a wheel, read as verify reads it."""
     scratch = path.parent / "scratch"
     scratch.mkdir(exist_ok=True)
-    return reader.read(
-        path, scratch, child_environment.system_environment(os.environ), 2, lambda *_: None
-    )
+    env = child_environment.system_environment(os.environ)
+    return reader.read(path, scratch, env, 2, lambda *_: None)
 
 
 def checks(facts: WheelFacts, **changes: Any) -> dict[str, Check]:
@@ -85,7 +83,7 @@ def checks(facts: WheelFacts, **changes: Any) -> dict[str, Check]:
     return {check.id: check for group in groups for check in group.checks}
 
 
-def test_what_is_planted_below_is_planted_in_a_sound_wheel(tmp_path: Path) -> None:
+def test_the_wheel_without_a_defect_is_sound(tmp_path: Path) -> None:
     facts = there(packed(tmp_path, {}))
     problems = facts.archive_problems, facts.record_problems, facts.metadata_problems
     assert problems == ((), (), ())
@@ -146,12 +144,10 @@ TEXTS: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_metadata_that_cannot_be_trusted_is_a_finding_of_that_check(
-    name: str, tmp_path: Path
-) -> None:
+def test_hostile_metadata_fails_its_check(name: str, tmp_path: Path) -> None:
     part, text = TEXTS[name]
     facts = here(packed(tmp_path, {f"{INFO}/{part}": text}))
-    records.text("facts", facts).encode("utf-8")  # else no record could be written
+    records.text("facts", facts).encode("utf-8")  # or no record could be written
     found = checks(facts)
     assert found["metadata"].status == "fail"
     assert found["archive"].status == found["record"].status == "ok"
@@ -163,9 +159,7 @@ def test_metadata_that_cannot_be_trusted_is_a_finding_of_that_check(
     "member",
     ["numpy-2.0.dist-info/entry_points.txt", f"{INFO}/RECORD.jws", f"{INFO.upper()}/METADATA"],
 )
-def test_what_installers_might_read_beside_the_metadata_is_found(
-    member: str, tmp_path: Path
-) -> None:
+def test_other_files_in_the_metadata_fail_a_check(member: str, tmp_path: Path) -> None:
     found = checks(here(packed(tmp_path, {member: b"x"})))
     assert "fail" in {found["layout"].status, found["metadata"].status}
 
@@ -181,7 +175,7 @@ RECORDS = {
     "quotes": b'"' * (2 << 20),
     "commas": b"," * (2 << 20),
     "not-utf8": b"llama_cpp/\xff.py,,\n",
-    "half-characters": b"llama_cpp/\xed\xa0\x80.py,,\n",
+    "lone-surrogates": b"llama_cpp/\xed\xa0\x80.py,,\n",
     "itself-with-a-hash": record_of(f"{INFO}/RECORD", "sha256=AAAA", "5"),
     "md5": record_of("llama_cpp/__init__.py", "md5=AAAA", "25"),
     "too-large": b"\n" * ((2 << 20) + 1),
@@ -189,7 +183,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_a_hostile_record_is_a_finding_soon_and_of_few_lines(name: str, tmp_path: Path) -> None:
+def test_a_hostile_record_fails_its_check_quickly_with_few_lines(name: str, tmp_path: Path) -> None:
     path = packed(tmp_path, {}, record=RECORDS[name])
     start = time.process_time()
     facts = here(path)
@@ -199,7 +193,7 @@ def test_a_hostile_record_is_a_finding_soon_and_of_few_lines(name: str, tmp_path
     assert facts.tracebacks == {}
 
 
-def test_four_modules_of_a_megabyte_of_lines_are_named_soon_and_in_little_memory(
+def test_modules_of_a_megabyte_are_unparsed_in_little_time_and_memory(
     tmp_path: Path,
 ) -> None:
     names = [f"llama_cpp/{n}.py" for n in range(4)]
@@ -211,9 +205,7 @@ def test_four_modules_of_a_megabyte_of_lines_are_named_soon_and_in_little_memory
     assert checks(facts)["layout"].status == "fail"
 
 
-def test_many_modules_together_are_bounded_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_modules_together_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"llama_cpp/m{n}.py" for n in range(60)]
     text = b"x = 1\n" * 100
     own = sum(len(data) for name, data in MEMBERS.items() if name.endswith(".py"))
@@ -222,7 +214,7 @@ def test_many_modules_together_are_bounded_too(
     assert facts.unparsed == tuple(names[20:])
 
 
-def test_no_more_text_is_kept_than_the_limit(tmp_path: Path) -> None:
+def test_all_texts_together_have_a_limit(tmp_path: Path) -> None:
     text = b"#" * (1 << 20)
     path = packed(tmp_path, {f"llama_cpp/{n}.txt": text for n in range(40)})
     (tmp_path / "scratch").mkdir()
@@ -245,7 +237,7 @@ def test_no_more_text_is_kept_than_the_limit(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("error", [RecursionError, MemoryError, ZeroDivisionError, OSError])
-def test_whatever_a_reader_raises_is_a_finding_of_its_check_and_leaves_a_traceback(
+def test_an_exception_of_a_reader_fails_a_check_and_is_kept(
     function: str,
     check: str,
     error: type[Exception],
@@ -265,9 +257,7 @@ def test_whatever_a_reader_raises_is_a_finding_of_its_check_and_leaves_a_traceba
     assert "in broken" in next(iter(facts.tracebacks.values()))
 
 
-def test_a_full_disk_is_not_a_finding_about_the_wheel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full", "scratch")
 
@@ -276,7 +266,7 @@ def test_a_full_disk_is_not_a_finding_about_the_wheel(
         here(packed(tmp_path, {}))
 
 
-def test_a_reading_that_ends_badly_is_a_finding_and_nothing_else_is_judged(
+def test_if_the_reader_is_ended_only_the_archive_is_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reader, "DOCUMENTS", Limits(memory=2 << 30, seconds=0.001))
@@ -285,7 +275,7 @@ def test_a_reading_that_ends_badly_is_a_finding_and_nothing_else_is_judged(
     assert "0.001 s" in found["archive"].evidence
 
 
-def test_half_characters_in_what_is_read_do_not_keep_it_from_being_recorded() -> None:
+def test_facts_with_lone_surrogates_can_be_recorded() -> None:
     library = fakes.library(exports=("a\udcff",), build_paths=("/x/\ud800.c",))
     facts = fakes.wheel_facts(libraries=(library,), requires=("\udc80",))
     whole = reader._plain(facts)
@@ -315,8 +305,8 @@ BILLS = {
     "overflow": GOOD[:-1] + b', "x": 1e999}',
     "a-number-of-5000-digits": GOOD[:-1] + b', "x": ' + DIGITS + b"}",
     "one-name-twice": GOOD[:-1] + b', "components": []}',
-    "half-a-character": GOOD.replace(b"llama-cpp-python", rb"llama\ud800"),
-    "half-a-character-elsewhere": GOOD[:-1] + rb', "x": "\udfff"}',
+    "lone-surrogate": GOOD.replace(b"llama-cpp-python", rb"llama\ud800"),
+    "lone-surrogate-elsewhere": GOOD[:-1] + rb', "x": "\udfff"}',
     "utf-16": json.dumps(BILL).encode("utf-16"),
     "byte-order-mark": b"\xef\xbb\xbf" + GOOD,
     "two-hashes": with_component(hashes=[HASH, {**HASH, "content": "1" * 64}]),
@@ -332,7 +322,9 @@ BILLS = {
 
 
 @pytest.mark.parametrize("name", BILLS)
-def test_a_bill_that_readers_may_differ_on_is_a_finding(name: str, tmp_path: Path) -> None:
+def test_an_sbom_that_readers_could_read_differently_fails_its_check(
+    name: str, tmp_path: Path
+) -> None:
     facts = here(packed(tmp_path, {SBOM: BILLS[name]}))
     assert [len(bill.problems) for bill in facts.bills] == [1]
     records.text("facts", facts).encode("utf-8")
@@ -345,7 +337,9 @@ def test_a_bill_that_readers_may_differ_on_is_a_finding(name: str, tmp_path: Pat
 
 @pytest.mark.parametrize("hooks", ["", HOOK, HOOK + DLLS_HOOK, DLLS_HOOK])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_our_lines_and_line_ends_do_not_count(hooks: str, end: str, tmp_path: Path) -> None:
+def test_the_digest_of_init_is_without_our_lines_and_windows_line_ends(
+    hooks: str, end: str, tmp_path: Path
+) -> None:
     text = "from .llama_cpp import *\n"
     init = (hooks + text).replace("\n", end).encode()
     facts = here(packed(tmp_path, {"llama_cpp/__init__.py": init}))
@@ -355,13 +349,13 @@ def test_our_lines_and_line_ends_do_not_count(hooks: str, end: str, tmp_path: Pa
 @pytest.mark.parametrize(
     "init", [HOOK + HOOK, f"\n{HOOK}", DLLS_HOOK + HOOK, HOOK + "import os\n", f"x = 1\n{HOOK}"]
 )
-def test_any_other_line_does(init: str, tmp_path: Path) -> None:
+def test_the_digest_of_init_contains_any_other_line(init: str, tmp_path: Path) -> None:
     text = "from .llama_cpp import *\n"
     facts = here(packed(tmp_path, {"llama_cpp/__init__.py": (init + text).encode()}))
     assert facts.package_files["llama_cpp/__init__.py"] != records.text_sha256(text.encode())
 
 
-def test_every_file_of_the_package_but_libraries_has_a_digest(tmp_path: Path) -> None:
+def test_every_file_of_the_package_except_libraries_has_a_digest(tmp_path: Path) -> None:
     more = {"llama_cpp/a.txt": b"a", "llama_cpp/lib/x.so": b"\x7fELF", "llama_cpp/b.bin": bytes(9)}
     files = here(packed(tmp_path, more)).package_files
     assert set(files) == {

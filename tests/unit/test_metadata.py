@@ -1,4 +1,4 @@
-"""What a wheel says of itself: its name, METADATA, WHEEL and RECORD, and what its Python loads."""
+"""Reading a wheel's name, METADATA, WHEEL and RECORD, and which libraries its Python loads."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ TEXTS = {f"{INFO}/METADATA": METADATA, f"{INFO}/WHEEL": WHEEL, f"{INFO}/RECORD":
 
 
 def read(file: str = FILE, *, core: bytes = METADATA, wheel: bytes = WHEEL) -> Metadata:
-    """The documents of a sound wheel, under another name or with other texts."""
+    """The metadata of a sound wheel, with another file name or other texts."""
     return metadata.read(file, {**TEXTS, f"{INFO}/METADATA": core, f"{INFO}/WHEEL": wheel})
 
 
-def test_sound_documents_are_read() -> None:
+def test_read_returns_the_fields_of_a_sound_wheel() -> None:
     assert read() == Metadata(
         name="llama-cpp-python",
         version="0.3.16",
@@ -76,7 +76,7 @@ def test_sound_documents_are_read() -> None:
     ],
     ids=["two-platforms", "local-version", "build-number"],
 )
-def test_a_file_name_is_taken_apart(file: str, version: str, tags: tuple[str, ...]) -> None:
+def test_read_splits_the_file_name(file: str, version: str, tags: tuple[str, ...]) -> None:
     found = metadata.read(file, {m.replace("0.3.16", version): text for m, text in TEXTS.items()})
     assert (found.name, found.version, found.tags) == ("llama-cpp-python", version, tags)
     assert found.problems == ()
@@ -94,48 +94,55 @@ def test_a_file_name_is_taken_apart(file: str, version: str, tags: tuple[str, ..
         "",
     ],
 )
-def test_a_file_name_that_is_none_of_a_wheel_is_a_problem_and_no_error(file: str) -> None:
+def test_an_invalid_file_name_is_a_problem(file: str) -> None:
     found = read(file)
     assert (found.name, found.version, found.tags) == ("", "", ())
     assert [line for line in found.problems if line.startswith("the file name: ")]
-    # What is inside is read all the same.
+    # The contents are read nevertheless.
     assert found.metadata_version == "0.3.16"
 
 
-@pytest.mark.parametrize("part", ["METADATA", "WHEEL", "RECORD"])
-def test_a_missing_part_is_named(part: str) -> None:
-    left = {name: text for name, text in TEXTS.items() if name != f"{INFO}/{part}"}
-    assert metadata.read(FILE, left).problems == (f"no {part}",)
+def texts(old: str, new: str) -> dict[str, bytes]:
+    """The metadata in another folder."""
+    return {name.replace(old, new): text for name, text in TEXTS.items()}
 
 
-def test_without_documents_nothing_is_known_and_that_is_said() -> None:
-    found = metadata.read(FILE, {"llama_cpp/__init__.py": b""})
-    assert found.problems == ("0 .dist-info folders: none", "no METADATA", "no WHEEL", "no RECORD")
-    assert (found.metadata_name, found.metadata_version, found.wheel_tags) == ("", "", ())
-
-
-def test_two_folders_of_documents_are_a_problem() -> None:
-    found = metadata.read(FILE, {**TEXTS, "numpy-2.0.dist-info/METADATA": b"Name: numpy\n"})
-    assert found.problems == (f"2 .dist-info folders: {INFO}, numpy-2.0.dist-info",)
-
-
-def test_documents_of_another_project_are_a_problem() -> None:
-    other = {name.replace("llama_cpp_python", "numpy"): text for name, text in TEXTS.items()}
-    assert metadata.read(FILE, other).problems == (
-        "numpy-0.3.16.dist-info is not of llama-cpp-python",
-    )
-
-
-@pytest.mark.parametrize("version", ["9.9", "0.3.16+cu131", "", "new"])
-def test_documents_of_another_version_are_a_problem(version: str) -> None:
-    folder = f"llama_cpp_python-{version}.dist-info"
-    other = {name.replace(INFO, folder): text for name, text in TEXTS.items()}
-    assert metadata.read(FILE, other).problems == (f"{folder} is not of version 0.3.16",)
-
-
-def test_a_version_may_be_spelt_otherwise_in_the_documents() -> None:
-    other = {name.replace("0.3.16", "0.3.16.0"): text for name, text in TEXTS.items()}
-    assert metadata.read(FILE, other).problems == ()
+@pytest.mark.parametrize(
+    ("texts", "problems"),
+    [
+        *(
+            ({n: t for n, t in TEXTS.items() if n != f"{INFO}/{part}"}, (f"no {part}",))
+            for part in ("METADATA", "WHEEL", "RECORD")
+        ),
+        (
+            {"llama_cpp/__init__.py": b""},
+            ("0 .dist-info folders: none", "no METADATA", "no WHEEL", "no RECORD"),
+        ),
+        (
+            {**TEXTS, "numpy-2.0.dist-info/METADATA": b"Name: numpy\n"},
+            (f"2 .dist-info folders: {INFO}, numpy-2.0.dist-info",),
+        ),
+        (
+            texts("llama_cpp_python", "numpy"),
+            ("numpy-0.3.16.dist-info is not of llama-cpp-python",),
+        ),
+        *(
+            (
+                texts("0.3.16", version),
+                (f"llama_cpp_python-{version}.dist-info is not of version 0.3.16",),
+            )
+            for version in ("9.9", "0.3.16+cu131", "", "new")
+        ),
+        (texts("0.3.16", "0.3.16.0"), ()),  # the same version
+    ],
+)
+def test_read_shows_problems_of_the_dist_info_folder(
+    texts: dict[str, bytes], problems: tuple[str, ...]
+) -> None:
+    found = metadata.read(FILE, texts)
+    assert found.problems == problems
+    if len(problems) == 4:
+        assert (found.metadata_name, found.metadata_version, found.wheel_tags) == ("", "", ())
 
 
 @pytest.mark.parametrize(
@@ -149,18 +156,16 @@ def test_a_version_may_be_spelt_otherwise_in_the_documents() -> None:
     ],
     ids=["false", "spelt-otherwise", "true", "neither", "missing"],
 )
-def test_what_does_not_say_that_it_holds_machine_code_is_taken_for_pure(
-    line: bytes, purelib: bool
-) -> None:
+def test_purelib_is_true_unless_wheel_has_false(line: bytes, purelib: bool) -> None:
     assert read(wheel=b"Wheel-Version: 1.0\n" + line).purelib is purelib
 
 
-def test_every_tag_of_the_wheel_file_is_read() -> None:
+def test_read_returns_every_tag_of_wheel() -> None:
     found = read(wheel=b"Tag: py3-none-b\nTag: py3-none-a\n")
     assert found.wheel_tags == ("py3-none-a", "py3-none-b")
 
 
-def test_line_ends_of_windows_are_no_part_of_a_value() -> None:
+def test_windows_line_ends_are_not_part_of_a_value() -> None:
     found = read(core=METADATA.replace(b"\n", b"\r\n"), wheel=WHEEL.replace(b"\n", b"\r\n"))
     assert found == read()
 
@@ -170,7 +175,7 @@ def test_line_ends_of_windows_are_no_part_of_a_value() -> None:
     [b"", b"\x00\xff" * 100, b"Name", b": x\n", b"Name: \xff\xfe\n", b"\n\nName: x\n"],
     ids=["empty", "binary", "no-colon", "no-key", "no-utf8", "body-only"],
 )
-def test_a_text_without_headers_is_no_error(text: bytes) -> None:
+def test_a_text_without_headers_has_no_fields(text: bytes) -> None:
     found = read(core=text, wheel=text)
     assert (found.metadata_version, found.requires, found.wheel_tags) == ("", (), ())
 
@@ -195,7 +200,7 @@ OWN = f"{RECORD},,\n"
 
 
 def differences(text: str, *more: str, unread: str = "") -> list[str]:
-    """What is wrong with a RECORD of the three files and more; ``unread`` is one damaged."""
+    """The problems of a RECORD of the three files and more; ``unread`` is a damaged file."""
     members = {name: len(data) for name, data in FILES.items()}
     members |= {RECORD: len(text), **dict.fromkeys(more, 9)}
     digests = {
@@ -208,111 +213,88 @@ WHOLE = "".join(LINES.values()) + OWN
 A, B, C = LINES
 
 
-def test_a_sound_record_has_no_problem() -> None:
-    assert differences(WHOLE) == []
+ABSENT = [f"{C}: not listed", f"{A}: not listed", f"{B}: not listed"]
 
 
-def test_a_record_with_line_ends_of_windows_has_no_problem() -> None:
-    assert differences(WHOLE.replace("\n", "\r\n")) == []
+@pytest.mark.parametrize(
+    ("text", "problems"),
+    [
+        (WHOLE, []),
+        (WHOLE.replace("\n", "\r\n"), []),
+        (WHOLE.replace(LINES[A], ""), [f"{A}: not listed"]),
+        (WHOLE + "llama_cpp/z.py,sha256=x,1\n", ["llama_cpp/z.py: listed, and not there"]),
+        (WHOLE + LINES[A], [f"{A}: listed twice"]),
+        *(
+            (WHOLE.replace(LINES[A], changed), [f"{A}: another hash than in RECORD"])
+            for changed in (
+                line(A, FILES[A], digest="sha256=AAAA"),
+                line(A, FILES[A], digest=""),
+                LINES[A].replace(",6", "=,6"),  # padded
+            )
+        ),
+        (
+            WHOLE.replace(LINES[A], line(A, FILES[A], size="7")),
+            [f"{A}: 6 bytes, 7 in RECORD"],
+        ),
+        (
+            WHOLE.replace(LINES[A], line(A, FILES[A], size="")),
+            [f"{A}: 6 bytes, no size in RECORD"],
+        ),
+        (
+            WHOLE + "three, is, not, four\n",
+            ["a line that is not a record: 'three, is, not, four'"],
+        ),
+        ("", ABSENT),
+        (OWN + "x,,\n", [*ABSENT, "x: listed, and not there"]),
+    ],
+)
+def test_record_problems_are_all_differences_from_the_members(
+    text: str, problems: list[str]
+) -> None:
+    assert differences(text) == problems
 
 
-def test_a_record_need_not_list_itself_nor_its_signatures() -> None:
+def test_record_need_not_list_itself_and_its_signatures() -> None:
     assert differences(WHOLE.removesuffix(OWN), f"{RECORD}.jws", f"{RECORD}.p7s") == []
 
 
-RECORDS: dict[str, tuple[str, list[str]]] = {
-    "not-listed": (WHOLE.replace(LINES[A], ""), [f"{A}: not listed"]),
-    "not-there": (
-        WHOLE + "llama_cpp/z.py,sha256=x,1\n",
-        ["llama_cpp/z.py: listed, and not there"],
-    ),
-    "listed-twice": (WHOLE + LINES[A], [f"{A}: listed twice"]),
-    "other-hash": (
-        WHOLE.replace(LINES[A], line(A, FILES[A], digest="sha256=AAAA")),
-        [f"{A}: another hash than in RECORD"],
-    ),
-    "no-hash": (
-        WHOLE.replace(LINES[A], line(A, FILES[A], digest="")),
-        [f"{A}: another hash than in RECORD"],
-    ),
-    "padded-hash": (
-        WHOLE.replace(LINES[A], LINES[A].replace(",6", "=,6")),
-        [f"{A}: another hash than in RECORD"],
-    ),
-    "other-size": (
-        WHOLE.replace(LINES[A], line(A, FILES[A], size="7")),
-        [f"{A}: 6 bytes, 7 in RECORD"],
-    ),
-    "no-size": (
-        WHOLE.replace(LINES[A], line(A, FILES[A], size="")),
-        [f"{A}: 6 bytes, no size in RECORD"],
-    ),
-    "no-record": (
-        WHOLE + "three, is, not, four\n",
-        ["a line that is not a record: 'three, is, not, "],
-    ),
-    "empty": (
-        "",
-        [f"{C}: not listed", f"{A}: not listed", f"{B}: not listed"],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", RECORDS)
-def test_where_record_and_members_differ_it_is_said(name: str) -> None:
-    text, said = RECORDS[name]
-    found = differences(text)
-    assert len(found) == len(said)
-    assert [line for line, begins in zip(found, said, strict=True) if line.startswith(begins)] == (
-        found
-    )
-
-
-def test_a_member_that_could_not_be_read_is_no_match() -> None:
+def test_a_member_that_could_not_be_read_is_a_problem() -> None:
     assert differences(WHOLE, unread=A) == [f"{A}: could not be read"]
 
 
-def test_every_difference_is_found_and_not_the_first_alone() -> None:
-    assert differences(OWN + "x,,\n", unread=A) == [
-        f"{C}: not listed",
-        f"{A}: not listed",
-        f"{B}: not listed",
-        "x: listed, and not there",
-    ]
-
-
-def test_without_a_record_that_is_the_problem() -> None:
-    assert list(metadata.record_problems({}, {A: 6}, {})) == ["there is no RECORD"]
-    # One that is elsewhere is none.
-    nested = {f"llama_cpp/{RECORD}": WHOLE.encode()}
-    assert list(metadata.record_problems(nested, {A: 6}, {})) == ["there is no RECORD"]
-
-
-def test_a_record_that_is_no_text_is_no_error() -> None:
-    found = list(metadata.record_problems({RECORD: b"\xff\xfe\x00\n"}, {RECORD: 4}, {}))
-    assert len(found) == 1
-    assert found[0].startswith("RECORD cannot be read: ")
-
-
-def test_a_record_with_an_endless_field_is_no_error() -> None:
-    text = b'"' + b"x" * 200_000
-    assert list(metadata.record_problems({RECORD: text}, {RECORD: 6}, {})) == [
-        "RECORD cannot be read: field larger than field limit (131072)"
-    ]
+@pytest.mark.parametrize(
+    ("texts", "problem"),
+    [
+        ({}, "there is no RECORD"),
+        ({f"llama_cpp/{RECORD}": WHOLE.encode()}, "there is no RECORD"),
+        ({RECORD: b"\xff\xfe\x00\n"}, "RECORD cannot be read: 'utf-8' codec can't decode"),
+        (
+            {RECORD: b'"' + b"x" * 200_000},
+            "RECORD cannot be read: field larger than field limit (131072)",
+        ),
+    ],
+    ids=["none", "elsewhere", "not-utf8", "endless-field"],
+)
+def test_a_record_that_cannot_be_read_is_the_only_problem(
+    texts: dict[str, bytes], problem: str
+) -> None:
+    members = dict.fromkeys(texts, 6) or {A: 6}
+    (found,) = metadata.record_problems(texts, members, {})
+    assert found.startswith(problem)
 
 
 @pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
-def test_a_longer_hash_is_judged_where_the_text_is_at_hand(algorithm: str) -> None:
-    def said(data: bytes, texts: dict[str, bytes]) -> list[str]:
+def test_a_longer_hash_is_checked_for_texts_that_were_kept(algorithm: str) -> None:
+    def problems(data: bytes, texts: dict[str, bytes]) -> list[str]:
         code = base64.urlsafe_b64encode(hashlib.new(algorithm, data).digest()).rstrip(b"=")
         record = line(A, FILES[A], digest=f"{algorithm}={code.decode()}") + OWN
         members = {A: len(FILES[A]), RECORD: len(record)}
         digests = {A: hashlib.sha256(FILES[A]).hexdigest()}
         return list(metadata.record_problems({RECORD: record.encode(), **texts}, members, digests))
 
-    assert said(FILES[A], {A: FILES[A]}) == []
-    assert said(b"other", {A: FILES[A]}) == [f"{A}: another hash than in RECORD"]
-    assert said(FILES[A], {}) == [
+    assert problems(FILES[A], {A: FILES[A]}) == []
+    assert problems(b"other", {A: FILES[A]}) == [f"{A}: another hash than in RECORD"]
+    assert problems(FILES[A], {}) == [
         f"{A}: RECORD has its {algorithm}, which is checked for small texts only"
     ]
 
@@ -328,7 +310,7 @@ ctypes_function = ctypes_function_for_shared_library(_lib)
 
 
 def bindings(module: str, importer: str = IMPORTER, **more: str) -> tuple[Binding, ...]:
-    """The bindings of a package of two modules and what else is named."""
+    """The bindings of a package with two modules and more ("server__app": server/app.py)."""
     texts = {"llama_cpp/llama_cpp.py": module, "llama_cpp/__init__.py": importer}
     texts |= {f"llama_cpp/{name.replace('__', '/', 1)}.py": text for name, text in more.items()}
     return metadata.bindings({name: text.encode() for name, text in texts.items()})
@@ -348,7 +330,7 @@ def bound(library: str = "llama", *functions: str, reached: bool = True) -> tupl
     ],
     ids=["constant", "literal", "attribute", "within-a-function"],
 )
-def test_the_library_that_a_module_loads_is_found(text: str) -> None:
+def test_bindings_finds_the_library_that_a_module_loads(text: str) -> None:
     assert bindings(text) == bound()
 
 
@@ -365,11 +347,11 @@ def test_the_library_that_a_module_loads_is_found(text: str) -> None:
         '"""load_shared_library("llama", path)"""',
     ],
 )
-def test_a_module_that_loads_nothing_we_know_binds_nothing(text: str) -> None:
+def test_a_module_that_loads_no_known_library_has_no_binding(text: str) -> None:
     assert bindings(text) == ()
 
 
-def test_the_functions_that_are_looked_up_are_found() -> None:
+def test_bindings_finds_the_functions_that_a_module_looks_up() -> None:
     text = LOADS_BY_CONSTANT + (
         '@ctypes_function("llama_free", [c], None)\n'
         "def llama_free(ctx): ...\n"
@@ -404,7 +386,7 @@ FREE = '@ctypes_function("llama_free", [c], None)\ndef llama_free(ctx): ...\n'
     ],
     ids=["try", "annotated", "annotated-name", "annotated-decorator", "keyword", "decorators"],
 )
-def test_a_library_is_assigned_in_any_of_these_ways(text: str) -> None:
+def test_bindings_reads_all_of_these_assignments(text: str) -> None:
     by_name = FREE.replace('"llama_free", [c], None', 'argtypes=[c], restype=None, name="llama_n"')
     assert bindings(text + FREE + by_name) == bound("llama", "llama_free", "llama_n")
     texts = {"llama_cpp/llama_cpp.py": (text + FREE).encode()}
@@ -455,73 +437,57 @@ def test_each_library_of_a_module_has_the_functions_that_its_decorator_looks_up(
     ],
     ids=["by-name", "by-name-of-a-fork", "by-place"],
 )
-def test_a_function_that_is_looked_up_under_a_condition_is_not_required(words: str) -> None:
+def test_a_function_with_a_condition_is_not_required(words: str) -> None:
     text = LOADS_BY_CONSTANT + f"@ctypes_function({words})\ndef llama_new(): ...\n"
     assert bindings(text) == bound()
 
 
 @pytest.mark.parametrize(
-    "importer",
-    [
-        "from . import llama_cpp",
-        "from .llama_cpp import *",
-        "from .llama_cpp import llama_decode",
-        "import llama_cpp.llama_cpp",
-        "import llama_cpp.llama_cpp as low",
-        "from llama_cpp import llama_cpp",
-        "from llama_cpp.llama_cpp import llama_decode as d",
-        "def f():\n    from .llama_cpp import llama_decode",
-        "if TYPE_CHECKING:\n    import llama_cpp.llama_cpp",
-    ],
-)
-def test_a_module_that_another_imports_is_reached(importer: str) -> None:
-    assert bindings(LOADS_BY_CONSTANT, importer) == bound()
-
-
-@pytest.mark.parametrize(
-    "importer",
-    [
-        "",
-        "from . import llama",
-        "import llama_cpp",
-        "from .server import llama_cpp",
-        "from ..llama_cpp import x",
-        "import llama_cpp.llama_cpp_more",
-        "# import llama_cpp.llama_cpp",
-    ],
-)
-def test_a_module_that_none_imports_is_not_reached(importer: str) -> None:
-    assert bindings(LOADS_BY_CONSTANT, importer) == bound(reached=False)
-
-
-@pytest.mark.parametrize(
-    ("text", "reached"),
-    [("from ..llama_cpp import x", True), ("from .llama_cpp import x", False)],
-    ids=["the-folder-above", "its-own-folder"],
-)
-def test_a_relative_import_counts_from_its_own_folder(text: str, reached: bool) -> None:
-    found = bindings(LOADS_BY_CONSTANT, "import llama_cpp.server.app", server__app=text)
-    assert found == bound(reached=reached)
-
-
-@pytest.mark.parametrize(
     ("importer", "more", "reached"),
     [
+        *(
+            (importer, {}, True)
+            for importer in (
+                "from . import llama_cpp",
+                "from .llama_cpp import *",
+                "from .llama_cpp import llama_decode",
+                "import llama_cpp.llama_cpp",
+                "import llama_cpp.llama_cpp as low",
+                "from llama_cpp import llama_cpp",
+                "from llama_cpp.llama_cpp import llama_decode as d",
+                "def f():\n    from .llama_cpp import llama_decode",
+                "if TYPE_CHECKING:\n    import llama_cpp.llama_cpp",
+            )
+        ),
+        *(
+            (importer, {}, False)
+            for importer in (
+                "",
+                "from . import llama",
+                "import llama_cpp",
+                "from .server import llama_cpp",
+                "from ..llama_cpp import x",
+                "import llama_cpp.llama_cpp_more",
+                "# import llama_cpp.llama_cpp",
+            )
+        ),
+        # A relative import counts from the module's own folder.
+        ("import llama_cpp.server.app", {"server__app": "from ..llama_cpp import x"}, True),
+        ("import llama_cpp.server.app", {"server__app": "from .llama_cpp import x"}, False),
         ("", {"server__app": "import llama_cpp.llama_cpp"}, False),
         ("", {"a": "from . import b", "b": "from . import a, llama_cpp"}, False),
         ("from . import a", {"a": "from . import b", "b": "from . import a, llama_cpp"}, True),
         ("import llama_cpp.s.a", {"s____init__": "from .. import llama_cpp", "s__a": ""}, True),
         ("from . import s", {"s____init__": "from .. import llama_cpp"}, True),
     ],
-    ids=["a-program", "each-other", "by-way-of-others", "a-package-on-the-way", "a-package"],
 )
-def test_what_importing_the_package_leads_to_is_reached(
+def test_a_module_is_reached_if_importing_the_package_imports_it(
     importer: str, more: dict[str, str], reached: bool
 ) -> None:
     assert bindings(LOADS_BY_CONSTANT, importer, **more) == bound(reached=reached)
 
 
-def test_a_library_that_the_package_itself_loads_is_reached() -> None:
+def test_a_library_that_init_loads_is_reached() -> None:
     found = bindings("", 'load_shared_library("llama", path)')
     assert found == (Binding("llama_cpp/__init__.py", "llama", (), True),)
 
@@ -535,7 +501,7 @@ def test_a_module_that_imports_itself_is_not_reached() -> None:
     ["def f(:\n", "x = (\n", "print 'x'\n", "a = 1\x00\n", "# coding: nonsense\n"],
     ids=["parameters", "bracket", "python-2", "nul", "encoding"],
 )
-def test_a_module_that_is_no_python_is_passed_over(broken: str) -> None:
+def test_a_module_with_invalid_python_has_no_bindings_and_is_unparsed(broken: str) -> None:
     assert bindings(LOADS_BY_CONSTANT, broken_one=broken) == bound()
     assert bindings(broken) == ()
     assert metadata.unparsed(["llama_cpp/a.py"], {"llama_cpp/a.py": broken.encode()})
@@ -545,29 +511,29 @@ DEEP = ["-" * 100_000 + "1", "x" + ".a" * 3_000, "x = 1" + "+1" * 6_000]
 
 
 @pytest.mark.parametrize("text", [*DEEP, "#" * (metadata.MODULE + 1)])
-def test_a_module_that_is_too_deep_or_too_large_is_passed_over_and_named(text: str) -> None:
+def test_a_module_that_is_too_deep_or_too_large_is_unparsed(text: str) -> None:
     texts = {"llama_cpp/a.py": text.encode(), "llama_cpp/b.py": b""}
     assert metadata.bindings(texts) == ()
     assert metadata.unparsed(texts, texts) == ("llama_cpp/a.py",)
 
 
-def test_a_module_whose_text_is_not_at_hand_is_named() -> None:
+def test_a_module_whose_text_was_not_kept_is_unparsed() -> None:
     members = ["llama_cpp/a.py", "llama_cpp/lib/libllama.so", "setup.py"]
     assert metadata.unparsed(members, {}) == ("llama_cpp/a.py",)
 
 
-def test_a_module_that_is_no_text_is_passed_over() -> None:
+def test_a_module_that_is_not_text_has_no_bindings() -> None:
     texts = {"llama_cpp/a.py": b"\xff\xfe\x00", "llama_cpp/b.py": b'load_shared_library("b", p)'}
     assert metadata.bindings(texts) == (Binding("llama_cpp/b.py", "b", (), False),)
 
 
-def test_only_the_package_itself_is_looked_at() -> None:
+def test_bindings_reads_only_modules_of_the_package() -> None:
     text = b'load_shared_library("evil", p)'
     elsewhere = {"other/a.py": text, "llama_cpp/a.txt": text, "llama_cpp_more/a.py": text}
     assert metadata.bindings(elsewhere) == ()
 
 
-def test_each_binding_of_a_package_is_found() -> None:
+def test_bindings_finds_all_libraries_of_a_package() -> None:
     found = bindings(
         LOADS_BY_CONSTANT,
         "from . import llama_cpp, llama_chat_format",

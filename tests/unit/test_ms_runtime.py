@@ -1,4 +1,4 @@
-"""Microsoft's runtime in the folder that Visual Studio has for redistribution."""
+"""Microsoft's runtime in Visual Studio's folder for redistribution."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def put(root: Path, *relative: str) -> dict[str, str]:
     return {"VCTOOLSREDISTDIR": f"{root}/"}
 
 
-def test_a_windows_wheel_brings_the_cpp_and_the_openmp_runtime() -> None:
+def test_files_are_the_cpp_and_the_openmp_runtime() -> None:
     assert ms_runtime.files() == ("msvcp140.dll", "vcomp140.dll")
 
 
 @pytest.mark.parametrize("toolset", ["VC142", "VC143", "VC145"])
-def test_each_is_found_in_its_folder(tmp_path: Path, toolset: str) -> None:
+def test_find_returns_each_dll_from_its_folder(tmp_path: Path, toolset: str) -> None:
     crt, openmp = f"x64/Microsoft.{toolset}.CRT", f"x64/Microsoft.{toolset}.OpenMP"
     variables = put(
         tmp_path,
@@ -50,7 +50,7 @@ def test_each_is_found_in_its_folder(tmp_path: Path, toolset: str) -> None:
         "x64/vcomp140.dll",
     ],
 )
-def test_of_no_other_folder_is_any_taken(tmp_path: Path, elsewhere: str) -> None:
+def test_find_searches_no_other_folder(tmp_path: Path, elsewhere: str) -> None:
     variables = put(tmp_path, "x64/Microsoft.VC143.CRT/msvcp140.dll", elsewhere)
     with raises("msvc-runtime-missing") as caught:
         ms_runtime.find(variables)
@@ -59,7 +59,7 @@ def test_of_no_other_folder_is_any_taken(tmp_path: Path, elsewhere: str) -> None
 
 
 @pytest.mark.parametrize("variables", [{}, {"VCTOOLSREDISTDIR": ""}])
-def test_without_the_variable_the_current_folder_is_not_searched(
+def test_find_does_not_search_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
     put(tmp_path, "x64/Microsoft.VC143.CRT/msvcp140.dll", "x64/Microsoft.VC143.OpenMP/vcomp140.dll")
@@ -81,5 +81,5 @@ def test_without_the_variable_the_current_folder_is_not_searched(
         ),
     ],
 )
-def test_the_name_before_delvewheel_changed_it(member: str, name: str) -> None:
+def test_original_is_the_name_before_delvewheel(member: str, name: str) -> None:
     assert ms_runtime.original(member) == name

@@ -1,8 +1,6 @@
-"""What ran when: from ninja's log, whatever else is in it, and the graph it worked through."""
+"""The timeline of a build, from ninja's log and graph."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import pytest
 
@@ -48,7 +46,7 @@ def read(lines: list[str], *, header: str = HEADER, graph: str = GRAPH) -> Timel
     return ninja_log.read(header + "".join(lines), graph, jobs=2, cache={"hits": 1})
 
 
-def test_steps_are_those_of_the_log_by_when_they_began() -> None:
+def test_read_returns_the_steps_in_the_order_of_their_start() -> None:
     found = read(WHOLE)
     assert [(s.output, s.kind, s.start, s.end) for s in found.steps] == [
         ("a.dir/y.c.o", "c", 5, 30),
@@ -62,27 +60,29 @@ def test_steps_are_those_of_the_log_by_when_they_began() -> None:
     assert found.began == "2026-11-18T11:06:40Z"
 
 
-def test_the_critical_path_is_the_chain_of_steps_that_takes_longest() -> None:
-    # Through a phony target and a step's second output; not by way of y or x, which are shorter.
-    assert read(WHOLE).critical == ("a.dir/z.cu.o", "bin/a.so", "bin/b.so")
+@pytest.mark.parametrize(
+    ("then", "now", "critical"),
+    [
+        # Through a phony target and a step's second output; not through y or x, which are shorter.
+        ("", "", ["a.dir/z.cu.o", "bin/a.so", "bin/b.so"]),
+        ("/s/w.cpp\n", "/s/w.cpp || a.dir/z.cu.o\n", ["a.dir/z.cu.o", "b.dir/w.cpp.o", "bin/b.so"]),
+        # Nothing waits for a validation.
+        ("/s/w.cpp\n", "/s/w.cpp |@ a.dir/z.cu.o\n", ["a.dir/z.cu.o", "bin/a.so", "bin/b.so"]),
+    ],
+    ids=["inputs", "order-only", "validation"],
+)
+def test_critical_is_the_chain_of_steps_that_takes_longest(
+    then: str, now: str, critical: list[str]
+) -> None:
+    assert list(read(WHOLE, graph=GRAPH.replace(then, now) if then else GRAPH).critical) == critical
 
 
-def test_it_is_by_time_and_not_by_the_number_of_steps() -> None:
+def test_critical_depends_on_time_and_not_on_the_number_of_steps() -> None:
     slow = [line(105, 900, "b.dir/w.cpp.o") if "w.cpp" in text else text for text in WHOLE]
     assert read(slow).critical == ("b.dir/w.cpp.o", "bin/b.so")
 
 
-def test_what_only_orders_steps_counts_too() -> None:
-    graph = GRAPH.replace("/s/w.cpp\n", "/s/w.cpp || a.dir/z.cu.o\n")
-    assert read(WHOLE, graph=graph).critical == ("a.dir/z.cu.o", "b.dir/w.cpp.o", "bin/b.so")
-
-
-def test_what_nothing_waits_for_does_not_count() -> None:
-    graph = GRAPH.replace("/s/w.cpp\n", "/s/w.cpp |@ a.dir/z.cu.o\n")
-    assert read(WHOLE, graph=graph).critical == ("a.dir/z.cu.o", "bin/a.so", "bin/b.so")
-
-
-def test_a_sum_says_how_well_the_jobs_were_filled() -> None:
+def test_summary() -> None:
     assert ninja_log.summary(read(WHOLE)) == {
         "seconds": 0.34,
         "busy_seconds": 0.54,
@@ -91,7 +91,7 @@ def test_a_sum_says_how_well_the_jobs_were_filled() -> None:
     }
 
 
-def test_of_an_earlier_run_only_the_number_of_outputs_counts() -> None:
+def test_of_an_earlier_run_only_the_outputs_are_counted() -> None:
     # A first run failed in the middle; the second made the rest, a minute later.
     later = BEGAN + 60_000
     rest = [line(2, 302, "a.dir/z.cu.o", began=later), line(302, 310, "bin/a.so", began=later)]
@@ -103,17 +103,17 @@ def test_of_an_earlier_run_only_the_number_of_outputs_counts() -> None:
     assert ninja_log.summary(found)["seconds"] == 0.308
 
 
-def test_what_was_made_again_is_not_of_an_earlier_run() -> None:
+def test_an_output_that_was_built_again_is_not_counted_as_earlier() -> None:
     again = [line(3, 9, "a.dir/y.c.o", began=BEGAN + 9000)]
     assert read([*WHOLE, *again]).earlier == 6
 
 
-def test_outputs_that_the_graph_no_longer_has_are_not_counted() -> None:
+def test_an_output_that_is_not_in_the_graph_is_not_counted() -> None:
     gone = line(1, 2, "gone.o", began=BEGAN - 9000)
     assert read([gone, *WHOLE]).earlier == 0
 
 
-def test_a_link_whose_time_is_that_of_its_output_is_of_the_run() -> None:
+def test_a_step_with_restat_belongs_to_the_run() -> None:
     # restat: the entry has the output's time, which is after the step began.
     link = f"330\t340\t{(BEGAN + 338) * 1_000_000}\tbin/a.so\tx\n"
     found = read([*WHOLE[:4], link])
@@ -121,27 +121,25 @@ def test_a_link_whose_time_is_that_of_its_output_is_of_the_run() -> None:
     assert found.began == "2026-11-18T11:06:40Z"
 
 
-def test_a_step_of_no_compiler_and_no_linker_is_another() -> None:
+def test_a_step_without_compiler_and_linker_has_the_kind_other() -> None:
     found = read([*WHOLE, line(345, 350, "CMakeFiles/x.txt")], graph=GRAPH)
     assert found.steps[-1].kind == "other"
 
 
-@pytest.mark.parametrize("header", ["# ninja log v4\n", "", "# ninja log v8\n"])
-def test_a_log_of_another_version_is_refused(header: str) -> None:
+@pytest.mark.parametrize(
+    ("header", "lines"),
+    [("# ninja log v4\n", WHOLE), ("", WHOLE), ("# ninja log v8\n", WHOLE), (HEADER, [])],
+)
+def test_an_unknown_or_empty_log_is_refused(header: str, lines: list[str]) -> None:
     with pytest.raises(ValueError, match="no log of ninja's that is known"):
-        read(WHOLE, header=header)
+        read(lines, header=header)
 
 
-def test_a_log_without_a_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="no log of ninja's that is known"):
-        read([])
-
-
-def test_a_step_that_took_no_time_does_no_harm() -> None:
+def test_summary_of_a_step_without_duration() -> None:
     assert ninja_log.summary(read([line(5, 5, "a.dir/y.c.o")]))["efficiency"] == 0
 
 
-def test_names_of_windows_are_read_as_they_are() -> None:
+def test_parse_reads_names_with_escapes() -> None:
     edges = dict(ninja_log.parse("build C$:/t$ x/a.obj: C_COMPILER__a C$:/s/a.c | d$$.h || o\n"))
     assert edges == {"C:/t x/a.obj": ninja_log.Edge("C_COMPILER__a", ("C:/s/a.c", "d$.h", "o"))}
 
@@ -164,10 +162,3 @@ def test_a_real_build_from_nothing() -> None:
         "efficiency": 0.992,
         "critical_seconds": 37.978,
     }
-
-
-def test_the_same_files_give_the_same_timeline() -> None:
-    evidence.cold.cache_clear()
-    first = evidence.cold()
-    evidence.cold.cache_clear()
-    assert dataclasses.asdict(first) == dataclasses.asdict(evidence.cold())

@@ -1,4 +1,4 @@
-"""The words of a whole command line, before nox reads them."""
+"""The whole command line, which is checked before nox reads it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sessions.command_line import nox_arguments, session_order
 from sessions.shared import errors
 from sessions.shared.errors import Problem
 from tests import fakes
-from tests.problems import raises
 
 
 @pytest.mark.parametrize(
@@ -26,31 +25,26 @@ from tests.problems import raises
         ("-s wheel", {"NOXSESSION": "clean"}, ["wheel"], []),
         ("-s tests -- -k word", {}, ["tests"], ["-k", "word"]),
         ("-k wheel", {}, [], []),
-        ("-r -s wheel --report nox.json -- -h", {}, None, None),
         ("-s tests --report nox.json", {}, ["tests"], []),
         ("-j 2 -s tests lint", {}, ["tests", "lint"], []),
-        ("--python 3.11", {}, ["wheel"], []),  # nox's own; no session of ours has a Python
+        ("--python 3.11", {}, ["wheel"], []),  # without -s it is an option of nox
     ],
 )
-def test_sessions_and_words_are_those_that_nox_takes(
-    line: str, env: dict[str, str], sessions: list[str] | None, words: list[str] | None
+def test_sessions_and_words_are_parsed_as_nox_does(
+    line: str, env: dict[str, str], sessions: list[str], words: list[str]
 ) -> None:
-    if sessions is None or words is None:
-        with raises("option-before-dashes"):
-            nox_arguments.read(line.split(), env)
-        return
     found = nox_arguments.read(line.split(), env)
     assert (found.sessions, found.words) == (tuple(sessions), tuple(words))
     assert found.runs
 
 
 @pytest.mark.parametrize("line", ["-l", "--list", "--version", "-l -s wheel"])
-def test_what_nox_answers_by_itself_runs_nothing(line: str) -> None:
+def test_an_option_with_which_nox_lists_something_runs_nothing(line: str) -> None:
     assert not nox_arguments.read(line.split(), {}).runs
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
-def test_help_is_ours_wherever_it_stands(word: str) -> None:
+def test_help_is_ours_before_and_after_the_dashes(word: str) -> None:
     assert nox_arguments.read([word], {}).help
     found = nox_arguments.read(["-s", "smoke", word, "--", "--device", "0"], {})
     assert (found.sessions, found.words) == (("smoke",), ("--device", "0", "--help"))
@@ -63,6 +57,7 @@ def test_help_is_ours_wherever_it_stands(word: str) -> None:
     [
         ("-s wheel --target cpu", "option-before-dashes", "nox -s wheel -- --target cpu"),
         ("--target=cpu", "option-before-dashes", "nox -s wheel -- --target=cpu"),
+        ("-r -s wheel --report nox.json -- -h", "option-before-dashes", "-- --report nox.json -h"),
         ("-s wheel --jobs 3 -- --fresh", "option-before-dashes", "-- --jobs 3 --fresh"),
         ("-s smoke --report r.json", "option-before-dashes", "nox -s smoke -- --report r.json"),
         ("-s wheel --version 0.3.36", "option-before-dashes", "-- --version 0.3.36"),
@@ -79,14 +74,14 @@ def test_help_is_ours_wherever_it_stands(word: str) -> None:
         ("-j4 -s verify -- --target cpu", "sessions-in-parallel", "-- --jobs N"),
     ],
 )
-def test_what_nox_would_misread_is_one_sentence_and_a_remedy(line: str, id: str, said: str) -> None:
+def test_a_command_that_nox_would_misread_is_refused(line: str, id: str, said: str) -> None:
     with pytest.raises(Problem) as caught:
         nox_arguments.read(line.split(), {})
     assert (caught.value.id, caught.value.code) == (id, errors.USAGE)
     assert said in f"{caught.value.evidence}\n{caught.value.remedy}"
 
 
-def test_the_graph_is_that_of_the_noxfile() -> None:
+def test_the_noxfile_takes_the_order_of_sessions_from_the_table() -> None:
     tree = ast.parse((fakes.ROOT / "noxfile.py").read_text(encoding="utf-8"))
     found = {}
     for node in tree.body:
@@ -101,7 +96,7 @@ def test_the_graph_is_that_of_the_noxfile() -> None:
     assert set(found) - chains <= {*session_order.PYTEST, session_order.LINT, "probe", "clean"}
 
 
-def test_a_wheel_that_is_given_is_not_built_first() -> None:
+def test_an_external_wheel_is_not_built_first() -> None:
     assert "wheel" in session_order.closure(["smoke"])
     assert session_order.closure(["smoke"], given=True) == ("probe", "smoke")
     assert session_order.closure(["verify"], given=True) == ("verify",)

@@ -1,4 +1,4 @@
-"""How a stage's errors reach nox, and what the user sees of them."""
+"""Phases as nox sessions: contexts, errors and exit codes; the checks before nox starts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import functools
 import logging
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,110 +17,118 @@ import pytest
 from nox.virtualenv import uv_version
 
 from sessions.command_line import child_nox, nox_session
-from sessions.shared import added_releases, disk, errors, knowledge
+from sessions.shared import added_releases, disk, errors, knowledge, programs
 from sessions.shared.context import Context
-from sessions.shared.errors import USAGE, Problem
+from sessions.shared.errors import Problem
 from sessions.shared.knowledge import Sdist
 from tests import fakes
 
 
 class Aborted(Exception):
-    """What nox raises when a session gives up."""
+    """Stands for the exception that nox raises if a session fails."""
 
 
-def session(*words: str, asked: tuple[str, ...] = ("wheel",)) -> Any:
-    """The session wheel as nox runs it for a command line."""
+def session(name: str, *words: str, asked: tuple[str, ...] = ()) -> Any:
+    """A session as nox runs it for a command line; ``asked`` are the sessions after -s."""
 
     def error(text: str) -> NoReturn:
         raise Aborted(text)
 
-    sys.argv = ["noxfile.py", "-s", *asked, "--", *words]  # put back by the fixture below
+    sys.argv = ["noxfile.py", "-s", *(asked or [name]), "--", *words]  # restored by `project`
     return SimpleNamespace(
-        posargs=list(words), name="wheel", error=error, invoked_from=str(Path.cwd())
+        posargs=list(words), name=name, error=error, invoked_from=str(Path.cwd())
     )
 
 
-def refused(made: Any, capsys: pytest.CaptureFixture[str]) -> str:
-    """The exit code and what is said of a session that may not begin, as one text."""
+def run(name: str, *words: str, asked: tuple[str, ...] = ()) -> Context:
+    """Run a session that does nothing; its context."""
+    seen: list[Context] = []
+    nox_session.stage(session(name, *words, asked=asked), seen.append)
+    (ctx,) = seen
+    return ctx
+
+
+def targets(ctx: Context) -> list[str]:
+    """The targets of a session that takes several."""
+    return [spec.target for spec in ctx.specs]
+
+
+def failing(error: BaseException) -> str:
+    """Run a phase that raises; the message of nox."""
+
+    def work(_: Context) -> None:
+        raise error
+
+    with pytest.raises(Aborted) as caught:
+        nox_session.stage(session("wheel"), work)
+    return str(caught.value)
+
+
+def refused(capsys: pytest.CaptureFixture[str], name: str, *words: str) -> str:
+    """Run a session that must not begin; its exit code and message."""
     with pytest.raises(Aborted):
-        nox_session.stage(made, raising(AssertionError("never reached")))
+        nox_session.stage(session(name, *words), lambda _: pytest.fail("the session began"))
     return f"{nox_session.exit_code(1)}\n{capsys.readouterr().err}"
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    targets = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
-    (tmp_path / "targets.toml").write_text(targets, encoding="utf-8")
+    shutil.copy(fakes.ROOT / "targets.toml", tmp_path)
     monkeypatch.setattr(nox_session, "ROOT", tmp_path)
     monkeypatch.setattr(nox_session, "_failed", [])
     monkeypatch.setattr(sys, "argv", ["noxfile.py"])
     monkeypatch.delenv("NOXSESSION", raising=False)
-    monkeypatch.setattr(
-        "sessions.command_line.nox_session.programs.ended_by_signals", lambda _: None
-    )
+    monkeypatch.setattr(programs, "ended_by_signals", lambda _: None)
     monkeypatch.setattr(nox_session, "_has_python", lambda version: True)
     monkeypatch.setenv("BLACKWHEEL_CACHE", str(tmp_path / "cache"))
+    nox_session._say_once.cache_clear()
     return tmp_path
-
-
-def raising(error: BaseException) -> Callable[[Context], None]:
-    def work(_: Context) -> None:
-        raise error
-
-    return work
 
 
 Said = pytest.CaptureFixture[str]
 
 
-def test_a_problem_is_told_whole_and_leaves_no_traceback(project: Path, capsys: Said) -> None:
-    problem = Problem("The moon is down.", id="moon", evidence="no light", remedy="wait for it")
-    with pytest.raises(Aborted) as told:
-        nox_session.stage(session(), raising(problem))
-    # nox adds a dot or a time to what it is given, so that is not part of the remedy.
-    assert str(told.value) == "the reason is above (exit code 3)"
-    assert capsys.readouterr().err == f"error: {problem}\n"
+def test_a_problem_is_printed_once_and_leaves_no_traceback(project: Path, capsys: Said) -> None:
+    evidence = "no light \x1b[2J"  # which must not command the terminal
+    problem = Problem("The moon is down.", id="moon", evidence=evidence, remedy="wait for it")
+    # nox adds a dot or a time to its message, which is not a part of the remedy.
+    assert failing(problem) == "the reason is above (exit code 3)"
+    expected = f"error: {problem}\n".replace("\x1b", "\\x1b")
+    assert capsys.readouterr().err == expected
     assert list((project / "build").glob("bug-*.log")) == []
 
 
-def test_a_problem_cannot_command_the_terminal(capsys: Said) -> None:
-    problem = Problem("No wheel \x1b[2J.", id="t", remedy="look at it")
-    with pytest.raises(Aborted):
-        nox_session.stage(session(), raising(problem))
-    assert "\x1b" not in (said := capsys.readouterr().err)
-    assert "No wheel \\x1b[2J." in said
+NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
 
 
-@pytest.mark.parametrize("code", [errors.CHECK_FAILED, errors.USAGE, errors.ENVIRONMENT])
-def test_the_exit_code_is_that_of_the_problem(code: int) -> None:
-    with pytest.raises(Aborted):
-        nox_session.stage(session(), raising(Problem("No.", id="t", remedy="yes", code=code)))
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        *(
+            (Problem("No.", id="t", remedy="yes", code=code), code, "error: No.")
+            for code in (errors.CHECK_FAILED, errors.USAGE, errors.ENVIRONMENT)
+        ),
+        (NO_SPACE, errors.ENVIRONMENT, "The disk is full"),
+        (KeyError("lost"), errors.BUG, "bug-wheel.log"),
+        (OSError(errno.ENOENT, "No such file", "/some/file"), errors.BUG, "bug-wheel.log"),
+    ],
+)
+def test_the_exit_code_is_that_of_the_error(
+    error: BaseException, code: int, message: str, capsys: Said
+) -> None:
+    failing(error)
     assert nox_session.exit_code(1) == code
+    assert message in capsys.readouterr().err
+    assert nox_session.exit_code(130) == 130  # interrupted later
 
 
 @pytest.mark.parametrize("code", [0, 1, 2, 130, 143, None])
-def test_where_no_session_of_ours_failed_the_code_is_that_of_nox(code: int | None) -> None:
+def test_without_an_error_of_ours_the_exit_code_is_that_of_nox(code: int | None) -> None:
     assert nox_session.exit_code(code) == code
 
 
-def test_an_interrupt_after_a_failure_is_an_interrupt() -> None:
-    with pytest.raises(Aborted):
-        nox_session.stage(session(), raising(KeyError("lost")))
-    assert nox_session.exit_code(130) == 130
-
-
-def test_a_full_disk_is_no_bug(capsys: Said) -> None:
-    full = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
-    with pytest.raises(Aborted):
-        nox_session.stage(session(), raising(full))
-    assert nox_session.exit_code(1) == errors.ENVIRONMENT
-    assert "The disk is full" in capsys.readouterr().err
-
-
-def test_a_bug_leaves_its_traceback_in_a_log_and_says_where(project: Path, capsys: Said) -> None:
-    with pytest.raises(Aborted):
-        nox_session.stage(session(), raising(KeyError("lost")))
-    assert nox_session.exit_code(1) == errors.BUG
+def test_a_bug_leaves_its_traceback_in_a_log(project: Path, capsys: Said) -> None:
+    failing(KeyError("lost"))
     path = project / "build" / "bug-wheel.log"
     assert str(path) in capsys.readouterr().err
     log = path.read_text(encoding="utf-8")
@@ -128,140 +137,104 @@ def test_a_bug_leaves_its_traceback_in_a_log_and_says_where(project: Path, capsy
 
 
 @pytest.mark.parametrize(
-    "words",
+    "line",
     [
-        ("--tarpet", "rtx50"),
-        ("--target", ""),
-        ("--target", "rtx5090"),
-        ("--to", "https://host/"),
-        ("--toolkit", "nosuch"),
-        ("--targets", "ada"),
-        ("--pythons", "3.12"),
-        ("--wheel", "x.whl"),
+        "wheel --tarpet rtx50",
+        "wheel --target=",
+        "wheel --target rtx5090",
+        "wheel --to https://host/",
+        "wheel --toolkit nosuch",
+        "wheel --targets ada",
+        "wheel --pythons 3.12",
+        "wheel --wheel x.whl",
+        "matrix",
+        "matrix --targets cpu,nothing",
+        "matrix --targets cpu --pythons ,",
     ],
 )
-def test_a_wrong_option_is_told_before_anything_is_made(
-    project: Path, capsys: Said, words: tuple[str, ...]
+def test_a_wrong_option_is_reported_before_a_folder_is_created(
+    project: Path, capsys: Said, line: str
 ) -> None:
-    assert refused(session(*words), capsys).startswith("2\nerror: ")
+    assert refused(capsys, *line.split()).startswith("2\nerror: ")
     assert not (project / "build").exists()
     assert not (project / "cache").exists()
 
 
-@pytest.mark.parametrize("name", ["bench", "bundle"])
-def test_a_target_as_its_own_baseline_is_refused_before_anything_is_made(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    words = ["--target=rtx50", "--arch=120-virtual", "--baseline=ptx"]
-    monkeypatch.setattr("sys.argv", ["noxfile.py", "-s", name, "--", *words])
-    assert nox_session._prepared() == USAGE
-    assert "itself contains only PTX" in capsys.readouterr().err
-    assert not (project / "build").exists()
-
-
 @pytest.mark.usefixtures("links")
 def test_a_build_folder_that_is_a_link_has_its_real_path(project: Path) -> None:
-    """As CMake has it: else the one of the flags would not be the one in the libraries."""
+    """As CMake does: otherwise the flags and the libraries would have different paths."""
     (project / "other disk").mkdir()
     (project / "build").symlink_to(project / "other disk")
-    found: list[Context] = []
-    nox_session.stage(session("--target=cpu"), found.append)
-    assert found[0].build == project / "other disk" / "cpu"
-    assert found[0].lock_of("cpu") == project / "build" / "cpu.lock"
+    ctx = run("wheel", "--target=cpu")
+    assert ctx.build == project / "other disk" / "cpu"
+    assert ctx.lock_of("cpu") == project / "build" / "cpu.lock"
 
 
-def test_help_prints_the_options_and_does_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    nox_session.stage(session("--help"), raising(AssertionError("never reached")))
+def test_help_prints_the_options_and_does_nothing(capsys: Said) -> None:
+    nox_session.stage(session("wheel", "--help"), lambda _: pytest.fail("the session began"))
     assert "--toolkit" in capsys.readouterr().out
 
 
-def test_fresh_counts_for_the_sessions_that_were_asked_for() -> None:
-    seen: list[bool] = []
-    work = seen.append
-    nox_session.stage(session("--fresh"), lambda ctx: work(ctx.fresh))
-    nox_session.stage(session("--fresh", asked=("verify",)), lambda ctx: work(ctx.fresh))
-    assert seen == [True, False]
+def test_fresh_affects_only_the_sessions_after_s() -> None:
+    assert run("wheel", "--fresh").fresh
+    assert not run("wheel", "--fresh", asked=("verify",)).fresh
 
 
 @pytest.mark.parametrize("words", [(), ("--wheel", "some.whl")], ids=["target", "wheel"])
-def test_the_folders_of_a_run_are_marked_as_ours(
+def test_the_folders_of_a_run_are_marked(
     project: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project)
     (project / "some.whl").touch()
-    nox_session.stage(asking("verify", "--target", "hopper", *words), lambda _: None)
+    run("verify", "--target", "hopper", *words)
     for folder in ("build", "build/hopper", "cache"):
         assert (project / folder / "CACHEDIR.TAG").is_file()
 
 
-def asking(name: str, *words: str, asked: tuple[str, ...] = ()) -> Any:
-    made = session(*words, asked=asked or (name,))
-    made.name = name
-    return made
-
-
-def test_release_is_given_each_target_once_and_takes_none_for_itself(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Else the sessions that it runs for a target would wait for it for ever.
-    locked: list[str] = []
-    monkeypatch.setattr(Context, "target_lock", lambda _, target: locked.append(target))
-    seen: list[Context] = []
-    words = ("--target", "rtx50,hopper,rtx50", "--cuda", "13.4")
-    nox_session.stage(asking("release", *words), seen.append)
-    (ctx,) = seen
-    assert [spec.target for spec in ctx.specs] == ["rtx50+cuda13.4", "hopper+cuda13.4"]
-    assert ctx.spec == ctx.specs[0]
-    assert locked == []
-    nox_session.stage(asking("verify", "--target", "hopper"), seen.append)
-    assert locked == ["hopper"]
-    assert seen[1].specs == ()
-
-
-def test_release_takes_the_first_target_where_none_is_named() -> None:
-    seen: list[Context] = []
-    nox_session.stage(asking("release"), seen.append)
-    assert [spec.target for spec in seen[0].specs] == ["rtx50"]
-
-
-def test_a_comma_too_many_names_no_target() -> None:
-    seen: list[Context] = []
-    nox_session.stage(asking("release", "--target", "hopper,"), seen.append)
-    assert [spec.target for spec in seen[0].specs] == ["hopper"]
-
-
-def test_other_sessions_take_one_target(capsys: Said) -> None:
-    said = refused(asking("verify", "--target", "rtx50,hopper"), capsys)
-    assert said.startswith("2\nerror: There is no target 'rtx50,hopper'")
-
-
-def test_matrix_is_given_every_wheel_and_takes_no_target_for_itself(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    locked: list[str] = []
-    monkeypatch.setattr(Context, "target_lock", lambda _, target: locked.append(target))
-    seen: list[Context] = []
-    nox_session.stage(asking("matrix", "--targets", "cpu,ada", "--pythons", "3.12"), seen.append)
-    assert [s.target for s in seen[0].specs] == ["cpu", "cpu+py3.12", "ada", "ada+py3.12"]
-    assert locked == []
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The targets that are locked."""
+    found: list[str] = []
+    monkeypatch.setattr(Context, "target_lock", lambda _, target: found.append(target))
+    return found
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("--targets", "cpu,nothing"), ("--targets", "cpu", "--pythons", ",")]
+    ("line", "expected"),
+    [
+        ("release", ["rtx50"]),
+        ("release --target hopper,", ["hopper"]),
+        (
+            "release --target rtx50,hopper,rtx50 --cuda 13.4",
+            ["rtx50+cuda13.4", "hopper+cuda13.4"],
+        ),
+        (
+            "matrix --targets cpu,ada --pythons 3.12",
+            ["cpu", "cpu+py3.12", "ada", "ada+py3.12"],
+        ),
+    ],
 )
-def test_a_wrong_matrix_is_told_before_anything_is_made(
-    project: Path, capsys: Said, words: tuple[str, ...]
+def test_release_and_matrix_get_each_target_once_and_lock_none(
+    locked: list[str], line: str, expected: list[str]
 ) -> None:
-    assert refused(asking("matrix", *words), capsys).startswith("2\nerror: ")
-    assert not (project / "build").exists()
+    # The sessions that they start for a target would wait for the lock forever.
+    ctx = run(*line.split())
+    assert targets(ctx) == expected
+    assert ctx.spec == ctx.specs[0]
+    assert locked == []
+
+
+def test_other_sessions_take_and_lock_one_target(locked: list[str], capsys: Said) -> None:
+    assert run("verify", "--target", "hopper").specs == ()
+    assert locked == ["hopper"]
+    message = refused(capsys, "verify", "--target", "rtx50,hopper")
+    assert message.startswith("2\nerror: There is no target 'rtx50,hopper'")
 
 
 @pytest.mark.parametrize("name", ["release", "publish"])
 def test_a_dry_run_makes_no_folder(project: Path, name: str) -> None:
     before = sorted(project.iterdir())
-    seen: list[Context] = []
-    nox_session.stage(asking(name, "--dry-run"), seen.append)
-    assert seen[0].options.dry_run
+    assert run(name, "--dry-run").options.dry_run
     assert sorted(project.iterdir()) == before
 
 
@@ -272,7 +245,7 @@ Machine = Callable[..., None]
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Sets which GPUs are here, by compute capability; the driver may be asked once."""
+    """Sets the compute capabilities of the GPUs. The driver may be asked once."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def here(*capabilities: str) -> None:
@@ -283,46 +256,38 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return here
 
 
-def test_each_session_of_a_command_has_the_target_of_the_gpu_and_one_says_it(
+def test_auto_gives_all_sessions_the_same_target_and_prints_it_once(
     gpus: Machine, capsys: Said
 ) -> None:
     gpus("8.9")
-    seen: list[Context] = []
-    for name in ("probe", "verify"):
-        nox_session.stage(asking(name, "--target", "auto"), seen.append)
+    seen = [run(name, "--target", "auto") for name in ("probe", "verify")]
     assert [(ctx.spec.target, ctx.options.target) for ctx in seen] == [("ada", "ada")] * 2
     assert seen[0].targets["ada"] == seen[0].spec
-    said = capsys.readouterr().out
-    assert said == "target auto: ada, for NVIDIA GeForce RTX 5090 (8.9)\n"
+    output = capsys.readouterr().out
+    assert output == "target auto: ada, for NVIDIA GeForce RTX 5090 (8.9)\n"
 
 
-def test_only_auto_asks_for_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_auto_the_driver_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nox_session, "_nvml", lambda: pytest.fail("asked"))
-    seen: list[Context] = []
-    nox_session.stage(asking("verify"), seen.append)
-    assert seen[0].spec.target == "rtx50"
+    assert run("verify").spec.target == "rtx50"
 
 
-def test_what_a_session_hands_on_is_what_auto_chose(gpus: Machine) -> None:
+def test_a_child_gets_what_auto_has_chosen(gpus: Machine) -> None:
     gpus("12.0", "8.6")
-    seen: list[Context] = []
-    nox_session.stage(asking("release", "--target", "auto"), seen.append)
-    (ctx,) = seen
-    assert [spec.target for spec in ctx.specs] == ["rtx50+arch120-real-86-real"]
+    ctx = run("release", "--target", "auto")
+    assert targets(ctx) == ["rtx50+arch120-real-86-real"]
     assert child_nox.words(ctx.options) == ["--arch=120-real;86-real"]
 
 
 def test_auto_may_be_one_of_several_targets(gpus: Machine, capsys: Said) -> None:
     gpus("8.9")
-    seen: list[Context] = []
-    nox_session.stage(asking("release", "--target", "auto,cpu,ada"), seen.append)
-    assert [spec.target for spec in seen[0].specs] == ["ada", "cpu"]
+    assert targets(run("release", "--target", "auto,cpu,ada")) == ["ada", "cpu"]
     gpus("12.0", "8.6")
-    said = refused(asking("release", "--target", "auto,cpu"), capsys)
-    assert said.startswith("2\nerror: This machine has GPUs of several architectures")
+    message = refused(capsys, "release", "--target", "auto,cpu")
+    assert message.startswith("2\nerror: This machine has GPUs of several architectures")
 
 
-def test_a_gpu_without_a_target_ends_the_command_first(
+def test_a_gpu_without_a_target_ends_the_command_before_nox_starts(
     gpus: Machine, nox: Nox, project: Path, capsys: Said
 ) -> None:
     gpus("6.1")
@@ -333,23 +298,22 @@ def test_a_gpu_without_a_target_ends_the_command_first(
 
 @pytest.fixture
 def index(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[list[str]]]:
-    """Sets what pip says of the package index; the commands that it was asked."""
+    """Sets the answer of ``pip index versions``; returns the list of pip's command lines."""
     monkeypatch.setattr(knowledge, "OFFERED", set())
     monkeypatch.setattr(knowledge, "_KEPT", {})
 
-    def says(text: str, code: int = 0) -> list[list[str]]:
-        asked: list[list[str]] = []
+    def answers(text: str = "", code: int = 0) -> list[list[str]]:
+        commands: list[list[str]] = []
 
         def capture(command: list[str], **_: Any) -> Any:
-            asked.append(command)
+            commands.append(command)
             return SimpleNamespace(stdout=text if "index" in command else "", returncode=code)
 
-        monkeypatch.setattr("sessions.command_line.nox_session.programs.capture", capture)
+        monkeypatch.setattr(programs, "capture", capture)
         nox_session._ask_index.cache_clear()
-        nox_session._say_once.cache_clear()
-        return asked
+        return commands
 
-    return says
+    return answers
 
 
 LOCKED = knowledge.newest_sdist()
@@ -372,51 +336,43 @@ def test_the_latest_version_is_that_of_the_index_and_is_asked_once(
     text: str, code: int, newest: str, said: str, index: Any, capsys: Said
 ) -> None:
     asked = index(text, code)
-    seen: list[Context] = []
-    for name in ("probe", "verify"):
-        nox_session.stage(asking(name, "--version", "latest"), seen.append)
+    seen = [run(name, "--version", "latest") for name in ("probe", "verify")]
     assert [ctx.spec.version for ctx in seen] == [newest] * 2
     assert capsys.readouterr().out == f"version latest: {newest}{said}\n"
     assert len(asked) == 2  # pip's settings, and the index
-    handed = "latest" if newest not in knowledge.sdists() else newest
-    assert child_nox.words(seen[0].options) == [f"--version={handed}"]
+    passed = "latest" if newest not in knowledge.sdists() else newest
+    assert child_nox.words(seen[0].options) == [f"--version={passed}"]
 
 
 def test_offline_the_latest_version_is_the_newest_that_is_locked(index: Any) -> None:
-    asked = index("llama_cpp_python (9.9.9)\n")
-    seen: list[Context] = []
-    nox_session.stage(asking("wheel", "--version", "latest", "--offline"), seen.append)
-    assert (seen[0].spec.version, asked) == (LOCKED, [])
+    commands = index("llama_cpp_python (9.9.9)\n")
+    assert run("wheel", "--version", "latest", "--offline").spec.version == LOCKED
+    assert commands == []
 
 
 def test_only_latest_takes_a_release_without_a_lock(index: Any, capsys: Said) -> None:
     index("llama_cpp_python (9.9.9)\n")
-    assert "is not locked" in refused(asking("wheel", "--version", "9.9.9"), capsys)
+    assert "is not locked" in refused(capsys, "wheel", "--version", "9.9.9")
 
 
-def test_what_the_cache_has_locked_is_locked(index: Any, project: Path, capsys: Said) -> None:
-    index("")
-    kept = Sdist("9.9.9", "x.tar.gz", "0" * 64, 1, "py3")
+def test_locks_in_the_cache_add_releases_but_do_not_override_ours(
+    index: Any, project: Path
+) -> None:
+    index()
     disk.claim(project / "cache")
-    added_releases.write(project / "cache", kept)
+    new = Sdist("9.9.9", "x.tar.gz", "0" * 64, 1, "py3")
+    ours = knowledge.sdists()["0.3.16"]
+    for sdist in (new, dataclasses.replace(ours, sha256="0" * 64)):
+        added_releases.write(project / "cache", sdist)
     knowledge._KEPT.clear()
-    seen: list[Context] = []
-    nox_session.stage(asking("wheel", "--version", "9.9.9"), seen.append)
-    assert seen[0].spec.version == "9.9.9"
-    assert knowledge.sdists()["9.9.9"] == kept
+    assert run("wheel", "--version", "9.9.9").spec.version == "9.9.9"
+    assert knowledge.sdists()["9.9.9"] == new
+    assert knowledge.sdists()["0.3.16"] == ours
     assert not knowledge.is_in_repository("9.9.9")
 
 
-def test_a_lock_of_this_repository_is_over_that_of_the_cache(index: Any, project: Path) -> None:
-    index("")
-    here = knowledge.sdists()["0.3.16"]
-    added_releases.write(project / "cache", dataclasses.replace(here, sha256="0" * 64))
-    added_releases.load(project / "cache")
-    assert knowledge.sdists()["0.3.16"] == here
-
-
-def test_a_damaged_lock_of_the_cache_counts_as_missing(index: Any, project: Path) -> None:
-    index("")
+def test_a_damaged_lock_in_the_cache_is_ignored(index: Any, project: Path) -> None:
+    index()
     added_releases.write(project / "cache", Sdist("9.9.9", "x.tar.gz", "0" * 64, 1, "py3"))
     path = added_releases.path(project / "cache", "9.9.9")
     path.write_text(path.read_text().replace("0" * 64, "1" * 64))
@@ -436,7 +392,7 @@ def test_a_damaged_lock_of_the_cache_counts_as_missing(index: Any, project: Path
         (("--python", "3.11"), False, "3.11"),
         (("--version", "0.3.36"), False, "3.11"),
     ],
-    ids=["none-of-the-target", "one-of-the-target", "asked-for", "for-every-python"],
+    ids=["not-installed", "installed", "requested", "for-every-python"],
 )
 def test_a_wheel_is_for_a_python_that_is_here(
     words: tuple[str, ...],
@@ -447,28 +403,25 @@ def test_a_wheel_is_for_a_python_that_is_here(
 ) -> None:
     monkeypatch.setattr(nox_session, "_here", lambda: "3.13")
     monkeypatch.setattr(nox_session, "_has_python", lambda version: has and version == "3.11")
-    nox_session._say_once.cache_clear()
-    seen: list[Context] = []
-    for name in ("probe", "wheel"):
-        nox_session.stage(asking(name, *words, asked=("wheel",)), seen.append)
+    seen = [run(name, *words, asked=("wheel",)) for name in ("probe", "wheel")]
     assert [ctx.spec.python for ctx in seen] == [expected] * 2
     said = "Python 3.11 is not here, so the wheel is for Python 3.13, which runs this\n"
     assert capsys.readouterr().out == (said if expected == "3.13" else "")
 
 
-def test_a_release_that_is_only_read_keeps_its_python(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_publish_builds_nothing_and_needs_no_python_of_the_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(nox_session, "_here", lambda: "3.13")
     monkeypatch.setattr(nox_session, "_has_python", lambda version: False)
-    seen: list[Context] = []
-    nox_session.stage(asking("publish"), seen.append)
-    assert seen[0].spec.target == "rtx50"
+    assert run("publish").spec.target == "rtx50"
 
 
 # ---- The whole command ---------------------------------------------------------------------------
 
 
 class Nox:
-    """Stands in for nox: what it was started with, and how it ends."""
+    """Replaces nox: the command lines that it got, and its exit code."""
 
     def __init__(self, ends: int = 0) -> None:
         self.ends = ends
@@ -482,7 +435,7 @@ class Nox:
 @pytest.fixture
 def nox(monkeypatch: pytest.MonkeyPatch, project: Path) -> Nox:
     stand_in = Nox()
-    monkeypatch.setattr("sessions.command_line.nox_session.nox.main", stand_in)
+    monkeypatch.setattr("nox.main", stand_in)
     monkeypatch.setattr(logging.getLogger("nox"), "filters", [])
     monkeypatch.chdir(project)
     return stand_in
@@ -496,34 +449,27 @@ def command(project: Path, *words: str) -> int | str | None:
     return end.value.code
 
 
-def test_a_right_command_is_handed_to_nox_with_this_noxfile(nox: Nox, project: Path) -> None:
+def test_a_valid_command_is_passed_to_nox_with_our_noxfile(nox: Nox, project: Path) -> None:
     words = ["-s", "verify", "--", "--target", "cpu"]
     assert command(project, *words) == 0
     noxfile = str(project / "noxfile.py")
     assert nox.started == [[noxfile, "-f", noxfile, *words]]
 
 
-def test_of_nox_only_warnings_are_printed(
-    nox: Nox, project: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("session", "expected"),
+    [("verify", ["interrupted"]), ("tests", ["Running session", "interrupted"])],
+)
+def test_only_warnings_of_nox_are_printed_except_for_sessions_of_pytest(
+    nox: Nox, project: Path, caplog: pytest.LogCaptureFixture, session: str, expected: list[str]
 ) -> None:
-    assert command(project, "-s", "verify") == 0
+    assert command(project, "-s", session) == 0
     caplog.clear()
     with caplog.at_level(logging.INFO, "nox"):
-        assert uv_version("/nowhere/uv").major == 0  # nox says it here
-        logging.getLogger("nox").info("Running session verify")
-        logging.getLogger("nox").warning("Session verify interrupted.")
-    assert [record.getMessage() for record in caplog.records] == ["Session verify interrupted."]
-
-
-def test_of_pytests_sessions_nox_says_all_but_that_uv_is_absent(
-    nox: Nox, project: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert command(project, "-s", "tests") == 0
-    caplog.clear()
-    with caplog.at_level(logging.INFO, "nox"):
-        assert uv_version("/nowhere/uv").major == 0
-        logging.getLogger("nox").info("Running session tests")
-    assert [record.getMessage() for record in caplog.records] == ["Running session tests"]
+        assert uv_version("/nowhere/uv").major == 0  # nox logs that uv is missing
+        logging.getLogger("nox").info("Running session")
+        logging.getLogger("nox").warning("interrupted")
+    assert [record.getMessage() for record in caplog.records] == expected
 
 
 @pytest.mark.parametrize(
@@ -539,7 +485,7 @@ def test_of_pytests_sessions_nox_says_all_but_that_uv_is_absent(
         ("-l", False),
     ],
 )
-def test_what_nox_says_of_our_sessions_is_left_out_but_with_v(line: str, quiet: bool) -> None:
+def test_messages_of_nox_about_our_sessions_need_the_option_v(line: str, quiet: bool) -> None:
     assert nox_session.is_quiet(line.split()) is quiet
 
 
@@ -569,9 +515,13 @@ def test_the_command_ends_with_the_code_of_the_session_that_failed(
         ("-s publish -- --to https://host/ --dry-run --jobs 2", "--jobs"),
         ("-s wheel -- --target cpu --toolkit system", "--toolkit"),
         ("-s lock -- --add cuda==13.4 --dry-run", "--dry-run"),
+        *(
+            (f"-s {name} -- --arch=120-virtual --baseline=ptx", "itself contains only PTX")
+            for name in ("bench", "bundle")
+        ),
     ],
 )
-def test_what_can_be_refused_is_refused_first(
+def test_a_wrong_command_is_refused_before_nox_starts(
     nox: Nox, project: Path, capsys: Said, line: str, said: str
 ) -> None:
     before = sorted(project.iterdir())
@@ -584,13 +534,13 @@ def test_what_can_be_refused_is_refused_first(
 def test_help_is_printed_once_and_nothing_runs(nox: Nox, project: Path, capsys: Said) -> None:
     for word in ("--help", "-h"):
         assert command(project, "-s", "smoke", "bench", "--", word) == 0
-        said = capsys.readouterr().out
-        assert said.count("--device N|cpu") == 1
-        assert "\n  hopper " in said
+        output = capsys.readouterr().out
+        assert output.count("--device N|cpu") == 1
+        assert "\n  hopper " in output
     assert nox.started == []
 
 
-def test_the_help_of_no_session_is_ours_and_names_targets(
+def test_help_without_a_session_is_ours_and_names_targets(
     nox: Nox, project: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wheel() -> None:
@@ -598,13 +548,13 @@ def test_the_help_of_no_session_is_ours_and_names_targets(
 
     monkeypatch.setattr("nox.registry.get", lambda: {"wheel": wheel})
     assert command(project, "--help") == 0
-    said = capsys.readouterr().out
-    assert "\n  wheel  Build the wheel.\n" in said
-    assert "\n  hopper " in said
+    output = capsys.readouterr().out
+    assert "\n  wheel  Build the wheel.\n" in output
+    assert "\n  hopper " in output
     assert nox.started == []
 
 
-def test_the_cpu_of_a_cuda_target_is_said_first_where_a_wheel_is_there(
+def test_device_cpu_with_a_built_cuda_wheel_is_a_warning(
     nox: Nox, project: Path, capsys: Said
 ) -> None:
     place = project / "wheels" / "ada"
@@ -612,13 +562,13 @@ def test_the_cpu_of_a_cuda_target_is_said_first_where_a_wheel_is_there(
     (place / "wheel.json").touch()
     assert command(project, "-s", "smoke", "--", "--target=ada", "--device=cpu") == 0
     assert "its GPU code is not tested" in capsys.readouterr().out
-    # Of a CPU target it tests all there is.
+    # With the target cpu everything is tested, so there is no warning.
     assert command(project, "-s", "smoke", "--", "--target=cpu", "--device=cpu") == 0
     assert capsys.readouterr().out == ""
     assert len(nox.started) == 2
 
 
-def test_a_bug_before_nox_is_told_as_one(
+def test_a_bug_before_nox_starts_is_reported_as_a_bug(
     nox: Nox, project: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parse(*_: object) -> NoReturn:
@@ -630,22 +580,20 @@ def test_a_bug_before_nox_is_told_as_one(
 
 
 @pytest.mark.parametrize("line", ["-l", "-s tests -- -k x", "-s lint"])
-def test_what_has_no_options_of_ours_goes_straight_to_nox(
-    nox: Nox, project: Path, line: str
-) -> None:
+def test_a_command_without_our_sessions_goes_to_nox(nox: Nox, project: Path, line: str) -> None:
     assert command(project, *line.split()) == 0
     assert len(nox.started) == 1
 
 
-def test_a_relative_path_is_from_where_the_user_stands(
+def test_a_relative_path_begins_in_the_folder_of_the_user(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = project / "elsewhere"
     here.mkdir()
     (here / "some.whl").touch()
     monkeypatch.chdir(project)  # where nox goes
-    made = asking("verify", "--wheel", "some.whl")
-    made.invoked_from = str(here)
+    verify = session("verify", "--wheel", "some.whl")
+    verify.invoked_from = str(here)
     seen: list[Context] = []
-    nox_session.stage(made, seen.append)
+    nox_session.stage(verify, seen.append)
     assert seen[0].options.wheel == str(here / "some.whl")

@@ -1,4 +1,4 @@
-"""The OpenMP runtime for an older glibc: which version each symbol gets."""
+"""The OpenMP runtime for an older glibc: the version that each symbol gets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sessions.shared import knowledge
     ("name", "value"),
     [("GLIBC_2.2.5", 0x9691A75), ("GLIBC_2.17", 0x6969197), ("GLIBC_2.34", 0x69691B4)],
 )
-def test_the_hash_is_the_one_that_linkers_write(name: str, value: int) -> None:
+def test_elf_hash(name: str, value: int) -> None:
     assert openmp.elf_hash(name) == value
 
 
@@ -26,5 +26,5 @@ def test_the_hash_is_the_one_that_linkers_write(name: str, value: int) -> None:
         ("stdout", "libc.so.6", "GLIBC_2.2.5"),
     ],
 )
-def test_each_symbol_is_where_glibc_2_28_has_it(symbol: str, library: str, version: str) -> None:
+def test_homes(symbol: str, library: str, version: str) -> None:
     assert openmp.homes(knowledge.glibc())[symbol] == (library, version)

@@ -130,8 +130,8 @@ def test_what_would_test_nothing_is_refused_before_a_build(
     words: tuple[str, ...], changes: dict[str, Any], id_: str
 ) -> None:
     with raises(id_):
-        nox_session._early_ops(fakes.parsed(*words), fakes.spec(**changes))
-    nox_session._early_ops(fakes.parsed("--device", "cpu"), fakes.cpu_spec())
+        nox_session._check_ops(fakes.parsed(*words), fakes.spec(**changes))
+    nox_session._check_ops(fakes.parsed("--device", "cpu"), fakes.cpu_spec())
 
 
 # ---- the gate ------------------------------------------------------------------------------------

@@ -1,7 +1,4 @@
-"""Our modules in a wheel, with a machine of fakes under them; a real one: test_loader.py.
-
-The loader of the CUDA runtime.
-"""
+"""``_cuda_runtime.py``, with fakes of ctypes and cuda-pathfinder. test_loader.py uses real ones."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ SOURCE = PATH.read_text(encoding="utf-8")
 
 
 class NotFound(RuntimeError):
-    """As cuda-pathfinder raises it."""
+    """The error of cuda-pathfinder."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Found:
 
 @dataclass
 class Machine:
-    """What the fakes have, and the order in which they were asked."""
+    """What the fakes contain, and the order in which they were asked."""
 
     driver: bool = True
     libraries: tuple[str, ...] = ("cudart", "cublasLt", "cublas")
@@ -82,7 +79,7 @@ Load = Callable[[Machine], ModuleType]
 
 @pytest.fixture
 def loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
-    """The module as it ships, on a machine: Linux, unless the test says another."""
+    """The module as it is shipped, on Linux unless the test sets another system."""
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("os.RTLD_NOLOAD", 4, raising=False)
 
@@ -108,15 +105,18 @@ def loader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
 
 
 def missing(module: ModuleType) -> list[str]:
-    """The lines of the one error."""
+    """The lines of the ImportError."""
     with pytest.raises(ImportError) as caught:
         module.load()
     return str(caught.value).splitlines()
 
 
-def test_with_everything_there_it_says_what_was_loaded_and_from_where(loader: Load) -> None:
-    module = loader(Machine())
+def test_with_everything_present_each_library_is_loaded_after_those_it_needs(loader: Load) -> None:
+    machine = Machine()
+    module = loader(machine)
+    assert (module.loaded, machine.asked) == ({}, [])  # importing it loads nothing
     module.load()
+    assert machine.asked == ["libcuda.so.1", "cudart", "cublasLt", "cublas"]
     lib = "/usr/local/cuda/lib64"
     assert module.loaded == {
         "cudart": (f"{lib}/libcudart.so.13", "system-search"),
@@ -125,14 +125,8 @@ def test_with_everything_there_it_says_what_was_loaded_and_from_where(loader: Lo
     }
 
 
-def test_each_library_comes_after_those_it_needs(loader: Load) -> None:
-    machine = Machine()
-    loader(machine).load()
-    assert machine.asked == ["libcuda.so.1", "cudart", "cublasLt", "cublas"]
-
-
 @pytest.mark.parametrize(("system", "name"), [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")])
-def test_the_driver_is_looked_for_by_the_name_it_has(
+def test_the_driver_has_another_name_on_each_system(
     system: str, name: str, loader: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", system)
@@ -142,73 +136,54 @@ def test_the_driver_is_looked_for_by_the_name_it_has(
 
 
 @pytest.mark.parametrize("there", [(), ("bin",), ("lib",), ("bin", "lib")], ids="-".join)
-def test_on_windows_a_toolkit_that_is_gone_is_named_before_upstream_trips_over_it(
+def test_on_windows_missing_folders_of_cuda_path_are_named(
     there: tuple[str, ...], loader: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in there:
         (tmp_path / name).mkdir()
     monkeypatch.setenv("CUDA_PATH", str(tmp_path))
-    monkeypatch.setattr("sys.platform", "linux")
-    loader(Machine(keeps=("CUDA_PATH",))).load()
+    loader(Machine(keeps=("CUDA_PATH",))).load()  # on Linux
     monkeypatch.setattr("sys.platform", "win32")
-    windows = Machine(windows=True, keeps=("CUDA_PATH",))
-    gone = [name for name in ("bin", "lib") if name not in there]
-    if not gone:
-        loader(windows).load()
-        return
-    (_, *told) = missing(loader(windows))
+    module = loader(Machine(windows=True, keeps=("CUDA_PATH",)))
+    absent = [name for name in ("bin", "lib") if name not in there]
+    lines = missing(module)[1:] if absent else module.load() or []
     expected = "CUDA_PATH names a toolkit without this folder; clear that variable"
-    assert len(told) == len(gone)
-    for name, line in zip(gone, told, strict=True):
-        assert line.startswith(f"  - {tmp_path / name}: {expected}")
-
-
-def test_without_anything_one_error_names_each_thing_and_how_to_get_it(
-    loader: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sys.platform", "linux")
-    lines = missing(loader(Machine(libraries=())))
-    assert lines[0] == "llama_cpp was built for CUDA 13.1 and cannot start without:"
-    install = "pip install nvidia-cuda-runtime nvidia-cublas ["
-    assert [line.partition("[")[0] + "[" for line in lines[1:]] == [
-        f"  - cudart: {install}",
-        f"  - cublasLt: {install}",
-        f"  - cublas: {install}",
+    assert [line.partition(", or")[0] for line in lines] == [
+        f"  - {tmp_path / name}: {expected}" for name in absent
     ]
 
 
-def test_without_a_driver_nothing_is_loaded_and_nothing_is_missing(loader: Load) -> None:
+ALL = ("cudart", "cublasLt", "cublas")
+
+
+@pytest.mark.parametrize("error", [NotFound, RuntimeError, OSError])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_one_error_names_each_missing_library_and_how_to_get_it(
+    count: int, error: type[Exception], loader: Load
+) -> None:
+    module = loader(Machine(libraries=ALL[:count], error=error))
+    first, *lines = missing(module)
+    assert first == "llama_cpp was built for CUDA 13.1 and cannot start without:"
+    install = "pip install nvidia-cuda-runtime nvidia-cublas ["
+    assert [line.partition("[")[0] + "[" for line in lines] == [
+        f"  - {name}: {install}" for name in ALL[count:]
+    ]
+    assert list(module.loaded) == list(ALL[:count])
+    assert lines[-1].endswith('Failure finding "libcublas.so": No such file: listed]')
+
+
+def test_without_a_driver_nothing_is_loaded(loader: Load) -> None:
     module = loader(Machine(driver=False, libraries=()))
     module.load()
     assert module.loaded == {}
 
 
-def test_one_missing_library_is_the_only_complaint(loader: Load) -> None:
-    module = loader(Machine(libraries=("cudart",)))
-    lines = missing(module)
-    assert [line.split(":")[0] for line in lines[1:]] == ["  - cublasLt", "  - cublas"]
-    assert list(module.loaded) == ["cudart"]
-
-
-def test_the_reason_of_the_pathfinder_is_told_in_one_line(loader: Load) -> None:
-    (_, line) = missing(loader(Machine(libraries=("cudart", "cublasLt"))))
-    assert line.endswith('Failure finding "libcublas.so": No such file: listed]')
-
-
-@pytest.mark.parametrize("error", [NotFound, RuntimeError, OSError])
-def test_a_library_that_is_there_but_does_not_load_is_told_too(
-    error: type[Exception], loader: Load
-) -> None:
-    lines = missing(loader(Machine(libraries=("cudart", "cublasLt"), error=error)))
-    assert lines[1].startswith("  - cublas: pip install")
-
-
-def test_an_error_that_nobody_foresaw_is_not_hidden(loader: Load) -> None:
+def test_an_unexpected_error_is_not_hidden(loader: Load) -> None:
     with pytest.raises(ZeroDivisionError):
         loader(Machine(libraries=(), error=ZeroDivisionError)).load()
 
 
-def test_without_the_pathfinder_it_says_how_to_get_it(
+def test_without_cuda_pathfinder_the_error_names_it(
     loader: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = loader(Machine())
@@ -218,12 +193,6 @@ def test_without_the_pathfinder_it_says_how_to_get_it(
     for line in lines[1:]:
         assert "pip install nvidia-cuda-runtime nvidia-cublas [" in line
         assert "pip install cuda-pathfinder: " in line
-
-
-def test_to_import_it_loads_nothing(loader: Load) -> None:
-    machine = Machine()
-    assert loader(machine).loaded == {}
-    assert machine.asked == []
 
 
 WINDOWS = ("nvidia", "cu13", "bin", "x86_64")
@@ -252,7 +221,7 @@ def test_beside_the_package_comes_before_everything_else(
 
 
 @pytest.mark.parametrize(("system", "file"), [("linux", "lib{}.so.13"), ("win32", "{}64_13.dll")])
-def test_what_is_in_the_process_already_is_taken(
+def test_libraries_that_are_already_loaded_are_used(
     system: str, file: str, loader: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.platform", system)
@@ -273,7 +242,7 @@ def test_what_is_in_the_process_already_is_taken(
         ("win32", "CUDA_PATH", ("bin", "x64"), "{}64_13.dll"),
     ],
 )
-def test_where_pathfinder_returns_another_major_the_environment_is_looked_at(
+def test_if_pathfinder_returns_another_major_the_environment_is_searched(
     system: str, variable: str, parts: tuple[str, ...], file: str, loader: Load,
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -300,13 +269,9 @@ def test_it_is_python_3_8_as_upstream_supports(path: Path) -> None:
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
 
 
-def test_what_python_3_8_does_not_know_would_be_seen() -> None:
+def test_newer_syntax_than_python_3_8_is_found() -> None:
     with pytest.raises(SyntaxError):
         ast.parse("match x:\n    case 1: pass\n", feature_version=(3, 8))
-
-
-def test_the_blank_is_there_to_be_filled_in() -> None:
-    assert SOURCE.count("@CUDA@") == 1
 
 
 @pytest.mark.parametrize(
@@ -319,11 +284,11 @@ def test_the_blank_is_there_to_be_filled_in() -> None:
         (r"C:\CUDA\v12.8\bin\cublas64_12.dll", "13", False),
     ],
 )
-def test_a_library_says_its_cuda_major(loader: Load, path: str, major: str, *, fits: bool) -> None:
+def test_of_major(loader: Load, path: str, major: str, *, fits: bool) -> None:
     assert loader(Machine()).of_major(path, major) is fits
 
 
-def test_a_runtime_of_another_cuda_major_is_missing_not_loaded_in_silence(loader: Load) -> None:
+def test_a_runtime_of_another_cuda_major_is_an_error(loader: Load) -> None:
     (_, *lines) = missing(loader(Machine(major=12)))
     assert [line.split(":")[0] for line in lines] == ["  - cudart", "  - cublasLt", "  - cublas"]
     assert "found /usr/local/cuda/lib64/libcudart.so.12" in lines[0]

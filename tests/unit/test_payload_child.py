@@ -15,7 +15,7 @@ import gguf
 import numpy as np
 import pytest
 
-from sessions.payload import child, tiny_llama, tiny_reference
+from sessions.payload import child, spawn, tiny_llama, tiny_reference
 from tests import fakes
 
 Told = pytest.CaptureFixture[str]
@@ -26,21 +26,21 @@ Told = pytest.CaptureFixture[str]
 
 def test_a_childs_lines_are_found_among_all_that_is_printed() -> None:
     output = 'ggml: found 1 device\n@{"a": 1}\nsome @{"not": "one"}\n@ {"nor": "this"}\n@{"b": 2}\n'
-    assert list(child.lines(output)) == [{"a": 1}, {"b": 2}]
+    assert list(spawn.lines(output)) == [{"a": 1}, {"b": 2}]
 
 
 def test_a_line_that_was_cut_off_is_the_last() -> None:
-    assert list(child.lines('@{"a": 1}\n@{"b": ')) == [{"a": 1}]
-    assert list(child.lines("")) == []
+    assert list(spawn.lines('@{"a": 1}\n@{"b": ')) == [{"a": 1}]
+    assert list(spawn.lines("")) == []
 
 
 def test_windows_ends_its_lines_otherwise() -> None:
-    assert list(child.lines('@{"a": 1}\r\n@{"b": 2}\r\n')) == [{"a": 1}, {"b": 2}]
+    assert list(spawn.lines('@{"a": 1}\r\n@{"b": 2}\r\n')) == [{"a": 1}, {"b": 2}]
 
 
 def test_what_is_said_can_be_read(capsys: Told) -> None:
     child.say(text="two\nlines, and \N{GRINNING FACE}", nmse=float("nan"))
-    (line,) = child.lines(capsys.readouterr().out)
+    (line,) = spawn.lines(capsys.readouterr().out)
     assert line["text"] == "two\nlines, and \N{GRINNING FACE}"
     assert line["nmse"] != line["nmse"]
 
@@ -152,7 +152,7 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Llama:
 
 def answered(folder: Path, capsys: Told, **changes: Any) -> list[dict[str, Any]]:
     child.answers(fakes.smoke_job(folder=str(folder), type="F32", first=0, **changes))
-    return list(child.lines(capsys.readouterr().out))
+    return list(spawn.lines(capsys.readouterr().out))
 
 
 def results(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -220,7 +220,7 @@ def test_after_a_crash_it_goes_on_at_the_case_it_is_told(
     tmp_path: Path, llama: Llama, capsys: Told
 ) -> None:
     child.answers(fakes.smoke_job(folder=str(tmp_path), type="F32", first=14))
-    said = list(child.lines(capsys.readouterr().out))
+    said = list(spawn.lines(capsys.readouterr().out))
     assert [line["case"] for line in said if "case" in line] == [14, 15]
 
 

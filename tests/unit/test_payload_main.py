@@ -368,7 +368,7 @@ def family(job: Found, more: Found) -> Found:
 
 def proven(told: Found, monkeypatch: pytest.MonkeyPatch, **changes: Found) -> dict[str, Any]:
     monkeypatch.setattr(payload, "run_child", sound(changes))
-    report: dict[str, Any] = payload.prove(told)
+    report: dict[str, Any] = payload.run(told)
     return report
 
 
@@ -447,7 +447,7 @@ def test_progress_is_told_line_by_line_to_the_end(
     told: Found, monkeypatch: pytest.MonkeyPatch, capsys: Told
 ) -> None:
     proven(told, monkeypatch)
-    lines = list(child.lines(capsys.readouterr().out))
+    lines = list(spawn.lines(capsys.readouterr().out))
     pairs = len(payload.family_pairs(told))
     assert [line["done"] for line in lines] == [0, 1, 2, 3, *range(5, 12 + pairs), 11 + pairs]
     assert {line["total"] for line in lines} == {12 + pairs}

@@ -1,4 +1,4 @@
-"""The probe on recorded machines, and its parsers on what tools print."""
+"""The probe on recorded machines, and its parsers with the output of real programs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from sessions.probe import main_probe
 from sessions.probe.model import Toolchain
 from sessions.shared import machine, records
+from sessions.shared.checks import Check
 from sessions.shared.context import Context
 from sessions.shared.machine import Machine
 from sessions.targets import targets_file
@@ -23,18 +24,26 @@ FILE = "machine.json"
 MACHINES = fakes.ROOT / "tests" / "data" / "machines"
 
 
+def recording(name: str) -> Machine:
+    return machine.replay(MACHINES / name / FILE)
+
+
 def replayed(name: str, **changes: Any) -> Toolchain:
-    ask = machine.replay(MACHINES / name / "machine.json")
-    return main_probe.probe(ask, fakes.spec(**changes), None)
+    return main_probe.probe(recording(name), fakes.spec(**changes), None)
 
 
 def statuses(chain: Toolchain) -> dict[str, str]:
     return {check.id: check.status for check in chain.checks}
 
 
+def check(chain: Toolchain, id_: str) -> Check:
+    (found,) = [check for check in chain.checks if check.id == id_]
+    return found
+
+
 def with_answers(name: str, answers: dict[tuple[str, ...], Any]) -> Machine:
-    """A recorded machine that answers some questions otherwise."""
-    recorded = machine.replay(MACHINES / name / "machine.json")
+    """A recorded machine with other answers to some questions."""
+    recorded = recording(name)
 
     def ask(question: str, *words: str) -> Any:
         key = (question, *words)
@@ -43,39 +52,35 @@ def with_answers(name: str, answers: dict[tuple[str, ...], Any]) -> Machine:
     return ask
 
 
-def test_debian_with_a_wrong_toolkit_installed_builds_with_nvidias_packages() -> None:
+def test_debian_with_another_toolkit_installed_builds_with_nvidias_packages() -> None:
     chain = replayed("debian12-cuda13.0")
     assert chain.python is not None
     assert (chain.python.path, chain.python.version) == ("/usr/bin/python3.11", "3.11.2")
-    assert chain.compiler is not None
-    assert (chain.compiler.family, chain.compiler.version) == ("gnu", "12.2.0")
-    assert chain.compiler.cc == "/usr/bin/gcc"
-    assert [t.version for t in chain.toolkits] == ["13.0.88"]
-    assert chain.toolkit is None
+    compiler = chain.compiler
+    assert compiler is not None
+    assert (compiler.family, compiler.version, compiler.cc) == ("gnu", "12.2.0", "/usr/bin/gcc")
+    assert ([t.version for t in chain.toolkits], chain.toolkit) == (["13.0.88"], None)
     assert {tool.name for tool in chain.tools} == {"cmake", "ninja", "git"}
-    assert statuses(chain)["gpu"] == "ok"
-    assert "fail" not in statuses(chain).values()
-    toolkit = next(check for check in chain.checks if check.id == "toolkit")
-    assert "not used: 13.0.88 in /usr/local/cuda-13.0" in toolkit.summary
+    assert check(chain, "gpu").status == "ok"
+    assert not {"fail", "limits"} & {*statuses(chain).values(), *statuses(chain)}
+    assert "not used: 13.0.88 in /usr/local/cuda-13.0" in check(chain, "toolkit").summary
 
 
-def test_in_a_container_its_limits_bound_the_jobs() -> None:
+def test_limits_of_a_container_reduce_the_jobs() -> None:
     chain = replayed("debian12-container")
-    assert (chain.host.cores, chain.host.memory_mib) == (1, 3000)
+    assert (chain.host.cores, chain.host.memory_mib, chain.jobs) == (1, 3000, 1)
     assert 2900 < chain.host.memory_free_mib < 3000
-    assert chain.jobs == 1
-    limits = next(check for check in chain.checks if check.id == "limits")
-    assert limits.status == "ok"
-    assert "1 CPUs, 3000 MiB" in limits.summary
+    limits = check(chain, "limits")
+    assert (limits.status, "1 CPUs, 3000 MiB" in limits.summary) == ("ok", True)
 
 
 @pytest.mark.parametrize(
     ("cpus", "memory", "jobs"), [(6, 64, 6), (64, 8, 8), (64, 2, 2), (1, 64, 1), (64, 0.5, 1)]
 )
-def test_of_the_limits_of_a_container_the_narrowest_bounds_the_jobs(
+def test_the_lowest_limit_of_a_container_decides_the_jobs(
     cpus: int, memory: float, jobs: int
 ) -> None:
-    recorded = machine.replay(MACHINES / "debian12-container" / "machine.json")("host")
+    recorded = recording("debian12-container")("host")
     folder = "/sys/fs/cgroup"
     files = {
         f"{folder}/cpu.max": f"{cpus}00000 100000\n",
@@ -85,15 +90,11 @@ def test_of_the_limits_of_a_container_the_narrowest_bounds_the_jobs(
     large = {"cores": 128, "memory_mib": 2**19, "memory_free_mib": 2**19, "cgroups": files}
     ask = with_answers("debian12-container", {("host",): {**recorded, **large}})
     assert main_probe.probe(ask, fakes.spec(), None).jobs == jobs
-    assert main_probe.probe(ask, fakes.spec(), 99).jobs == 99  # as asked
-
-
-def test_a_machine_without_limits_is_told_of_none() -> None:
-    assert "limits" not in statuses(replayed("debian12-cuda13.0"))
+    assert main_probe.probe(ask, fakes.spec(), 99).jobs == 99  # as requested
 
 
 @pytest.mark.parametrize(
-    ("said", "word"),
+    ("error", "remedy"),
     [
         ("Driver/library version mismatch", "restart"),
         ("Insufficient Permissions", "/dev/nvidia"),
@@ -102,30 +103,30 @@ def test_a_machine_without_limits_is_told_of_none() -> None:
         ("Unknown Error", "nvidia-smi"),
     ],
 )
-def test_a_driver_that_does_not_answer_is_a_finding_with_its_reason(said: str, word: str) -> None:
-    ask = with_answers("debian12-cuda13.0", {("nvml",): {"error": said}})
-    (gpu,) = [c for c in main_probe.probe(ask, fakes.spec(), None).checks if c.id == "gpu"]
-    assert gpu.status == "warn"
-    assert said in gpu.summary
-    assert "none on this machine" not in gpu.summary
-    assert word in gpu.remedy
+def test_an_error_of_nvml_is_a_warning_with_its_remedy(error: str, remedy: str) -> None:
+    ask = with_answers("debian12-cuda13.0", {("nvml",): {"error": error}})
+    chain = main_probe.probe(ask, fakes.spec(), None)
+    gpu = check(chain, "gpu")
+    assert (chain.driver, chain.gpus, gpu.status) == (None, (), "warn")
+    assert error in gpu.summary
+    assert remedy in gpu.remedy
 
 
-def test_the_installed_toolkit_is_used_when_asked_for() -> None:
-    chain = replayed("debian12-cuda13.0", toolkit="system", cuda="13.0")
-    assert chain.toolkit is not None
-    assert chain.toolkit.root == "/usr/local/cuda-13.0"
-    assert chain.toolkit.accepts is not None
-    assert (chain.toolkit.accepts.gnu_max, chain.toolkit.accepts.msvc_max) == (15, 1949)
+@pytest.mark.parametrize(("cuda", "status"), [("13.0", "ok"), ("13.1", "fail")])
+def test_the_installed_toolkit_is_used_on_request_if_its_version_fits(
+    cuda: str, status: str
+) -> None:
+    chain = replayed("debian12-cuda13.0", toolkit="system", cuda=cuda)
+    assert check(chain, "toolkit").status == status
+    if status == "ok":
+        assert chain.toolkit is not None
+        assert chain.toolkit.root == "/usr/local/cuda-13.0"
+        assert chain.toolkit.accepts is not None
+        assert (chain.toolkit.accepts.gnu_max, chain.toolkit.accepts.msvc_max) == (15, 1949)
 
 
-def test_an_installed_toolkit_of_another_release_is_fatal_when_asked_for() -> None:
-    chain = replayed("debian12-cuda13.0", toolkit="system", cuda="13.1")
-    assert statuses(chain)["toolkit"] == "fail"
-
-
-def test_an_nvcc_that_only_calls_another_is_no_toolkit() -> None:
-    ask = machine.replay(MACHINES / "debian12-cuda13.0" / "machine.json")
+def test_an_nvcc_that_only_calls_another_nvcc_is_not_a_toolkit() -> None:
+    ask = recording("debian12-cuda13.0")
     assert ask("which", "nvcc") == ["/usr/local/bin/nvcc"]  # a wrapper script
     found = main_probe.find_toolkits(ask, "linux", "pypi")
     assert [toolkit.root for toolkit in found] == ["/usr/local/cuda-13.0"]
@@ -141,7 +142,7 @@ def test_a_machine_with_nothing_fails_with_a_remedy_for_each() -> None:
     assert "apt install g++" in failed["compiler"]
 
 
-def test_the_h200_box_has_the_gpu_of_the_hopper_target() -> None:
+def test_the_hopper_target_fits_the_h200() -> None:
     chain = replayed("ubuntu24-h200", target="hopper", archs=("90-real",))
     assert [(gpu.name, gpu.compute_capability) for gpu in chain.gpus] == [("NVIDIA H200", "9.0")]
     assert chain.driver is not None
@@ -149,59 +150,38 @@ def test_the_h200_box_has_the_gpu_of_the_hopper_target() -> None:
     assert (statuses(chain)["gpu"], statuses(chain)["driver"]) == ("ok", "ok")
 
 
-def test_another_targets_gpu_is_said_not_to_fit() -> None:
-    chain = replayed("ubuntu24-h200", archs=("120-real",))
-    gpu = next(check for check in chain.checks if check.id == "gpu")
-    assert gpu.status == "warn"
-    assert "9.0" in gpu.evidence
-
-
-def test_the_target_of_the_gpu_that_is_here_is_named() -> None:
+def test_the_target_of_this_machines_gpu_is_named() -> None:
     text = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
-    ask = machine.replay(MACHINES / "ubuntu24-h200" / FILE)
-    chain = main_probe.probe(ask, fakes.spec(), None, targets=targets_file.load(text, "linux"))
-    gpu = next(check for check in chain.checks if check.id == "gpu")
+    targets = targets_file.load(text, "linux")
+    chain = main_probe.probe(recording("ubuntu24-h200"), fakes.spec(), None, targets=targets)
+    gpu = check(chain, "gpu")
+    assert (gpu.status, "9.0" in gpu.evidence) == ("warn", True)
     assert gpu.remedy.endswith("nox -s wheel -- --target hopper")
 
 
-def test_an_old_driver_is_said_not_to_run_the_wheel() -> None:
-    nvml = machine.replay(MACHINES / "ubuntu24-h200" / "machine.json")("nvml")
-    ask = with_answers("ubuntu24-h200", {("nvml",): {**nvml, "release": "570.86"}})
-    chain = main_probe.probe(ask, fakes.spec(archs=("90-real",)), None)
-    assert statuses(chain)["driver"] == "warn"
-
-
-def test_a_replay_refuses_a_question_it_was_never_asked() -> None:
-    ask = machine.replay(MACHINES / "bare" / "machine.json")
-    with raises("recording-incomplete"):
-        ask("which", "rustc")
-
-
-def test_a_recording_replays_to_the_same_answers(tmp_path: Path) -> None:
+def test_a_recording_replays_the_same_answers_and_refuses_other_questions(tmp_path: Path) -> None:
     tape: dict[str, Any] = {}
-    ask = machine.recording(machine.replay(MACHINES / "bare" / "machine.json"), tape)
-    first = main_probe.probe(ask, fakes.spec(), None)
+    first = main_probe.probe(machine.recording(recording("bare"), tape), fakes.spec(), None)
     again = machine.replay(machine.save(tape, tmp_path / "copy"))
     assert main_probe.probe(again, fakes.spec(), None) == first
+    with raises("recording-incomplete"):
+        again("which", "rustc")
 
 
-def test_flags_of_the_shell_are_said_not_to_be_used() -> None:
+def test_variables_of_the_callers_environment_that_have_no_effect_are_named() -> None:
     ask = with_answers("debian12-cuda13.0", {("env", "CFLAGS"): "-march=native"})
-    chain = main_probe.probe(ask, fakes.spec(), None)
-    check = next(check for check in chain.checks if check.id == "compiler-environment")
-    assert (check.status, check.evidence) == ("warn", "CFLAGS=-march=native")
-
-
-def test_variables_of_other_builds_are_said_not_to_be_used() -> None:
-    ask = machine.replay(MACHINES / "debian12-cuda13.0" / "machine.json")
     chain = main_probe.probe(ask, fakes.spec(), None, "", {"CMAKE_ARGS": "-DGGML_CUDA=on"})
-    check = next(check for check in chain.checks if check.id == "build-environment")
-    assert (check.status, check.evidence) == ("warn", "CMAKE_ARGS=-DGGML_CUDA=on")
+    for id_, evidence in (
+        ("compiler-environment", "CFLAGS=-march=native"),
+        ("build-environment", "CMAKE_ARGS=-DGGML_CUDA=on"),
+    ):
+        assert (check(chain, id_).status, check(chain, id_).evidence) == ("warn", evidence)
 
 
-def test_a_python_that_says_nothing_sensible_is_passed_over() -> None:
+def test_a_python_without_a_valid_answer_is_skipped() -> None:
     keys = [
-        ("run", f"{d}/python3.11", "-I", "-c", main_probe._ASK_PYTHON) for d in ("/usr/bin", "/bin")
+        ("run", f"{d}/python3.11", "-I", "-c", main_probe._PYTHON_FACTS)
+        for d in ("/usr/bin", "/bin")
     ]
     for answer in ({"returncode": 0, "output": "Fatal Python error"}, {"returncode": 127}):
         ask = with_answers("debian12-cuda13.0", {key: {"output": "", **answer} for key in keys})
@@ -209,7 +189,7 @@ def test_a_python_that_says_nothing_sensible_is_passed_over() -> None:
         assert "python3.11 on PATH" not in [python.found_via for python in pythons]
 
 
-def test_a_python_that_only_a_venv_leads_to_comes_last() -> None:
+def test_a_python_found_only_through_a_venv_comes_last() -> None:
     def ask(question: str, *words: str) -> Any:
         if question == "which":
             return {"python3.11": ["/venv/bin/python3.11", "/usr/bin/python3.11"]}.get(words[0], [])
@@ -227,9 +207,9 @@ def test_a_python_that_only_a_venv_leads_to_comes_last() -> None:
 
 
 def only_python(version: str, *, on_path: bool = True) -> Machine:
-    """The Debian machine with one Python, not 3.11; without ``on_path`` nothing leads to it."""
-    said = {"path": "/opt/py", "version": version, "bits": 64, "in_venv": False, "can_venv": True}
-    run = ("run", "/opt/py", "-I", "-c", main_probe._ASK_PYTHON)
+    """The Debian machine with one Python, not 3.11; without ``on_path`` it is not on PATH."""
+    facts = {"path": "/opt/py", "version": version, "bits": 64, "in_venv": False, "can_venv": True}
+    run = ("run", "/opt/py", "-I", "-c", main_probe._PYTHON_FACTS)
     gone: dict[tuple[str, ...], Any] = {("which", f"python{n}"): [] for n in ("3.11", "3", "")}
     return with_answers(
         "debian12-cuda13.0",
@@ -237,14 +217,14 @@ def only_python(version: str, *, on_path: bool = True) -> Machine:
             **gone,
             ("which", "python3"): ["/opt/py"] if on_path else [],
             ("interpreter",): "/opt/py",
-            run: {"returncode": 0, "output": json.dumps(said), "errors": ""},
+            run: {"returncode": 0, "output": json.dumps(facts), "errors": ""},
         },
     )
 
 
 @pytest.mark.parametrize("on_path", [True, False], ids=["PATH", "runs-this"])
 @pytest.mark.parametrize("version", ["3.12.1", "3.13.0", "3.14.2"])
-def test_another_python_builds_the_wheel_of_the_targets(version: str, on_path: bool) -> None:
+def test_a_python_of_another_version_can_build_the_wheel(version: str, on_path: bool) -> None:
     chain = main_probe.probe(only_python(version, on_path=on_path), fakes.spec(), None)
     assert chain.python is not None
     assert (chain.python.version, chain.python.path) == (version, "/opt/py")
@@ -261,7 +241,7 @@ def test_another_python_builds_the_wheel_of_the_targets(version: str, on_path: b
     ],
     ids=["of-3.11", "of-every", "given-of-3.11", "given-of-every"],
 )
-def test_a_wheel_is_run_by_a_python_that_it_is_for(
+def test_a_wheel_runs_only_in_a_python_that_it_is_for(
     release: str, given: str, runs: bool, status: str
 ) -> None:
     ask = only_python("3.13.0")
@@ -291,17 +271,11 @@ def test_a_wheel_is_run_by_a_python_that_it_is_for(
         ("", None),
     ],
 )
-def test_compilers_are_read_from_what_they_print(
-    text: str, expected: tuple[str, str] | None
-) -> None:
+def test_parse_compiler(text: str, expected: tuple[str, str] | None) -> None:
     assert main_probe.parse_compiler(text) == expected
 
 
-def test_nvml_that_does_not_start_is_no_driver_and_no_gpu() -> None:
-    assert main_probe.read_nvml({"error": "NVML Shared Library Not Found"}) == (None, ())
-
-
-def test_of_a_gpu_the_record_keeps_what_does_not_change_from_hour_to_hour() -> None:
+def test_the_record_of_a_gpu_contains_only_values_that_do_not_change() -> None:
     driver, (gpu,) = main_probe.read_nvml(fakes.nvml(fakes.nvml_gpu(memory_free_mib=17)))
     assert driver is not None
     assert (driver.release, gpu) == ("580.159.04", fakes.gpu())
@@ -313,7 +287,7 @@ def test_of_a_gpu_the_record_keeps_what_does_not_change_from_hour_to_hour() -> N
 def probing(
     root: Path, *words: str, nvml: dict[str, Any], asked: str = "smoke", **changes: Any
 ) -> Context:
-    """The surroundings of the probe in ``nox -s smoke -- …``, on a machine that can build."""
+    """The context of the probe in ``nox -s smoke -- …``, on a machine that can build."""
     named: dict[str, Any] = {
         "session": "probe",
         "asked": frozenset({asked}),
@@ -325,7 +299,7 @@ def probing(
 NO_DRIVER = {"error": "NVML Shared Library Not Found"}
 
 
-def test_smoke_without_a_driver_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+def test_smoke_without_a_driver_fails_before_the_build(tmp_path: Path) -> None:
     ctx = probing(tmp_path, nvml=NO_DRIVER)
     with raises("gpu-not-usable") as caught:
         main_probe.main(ctx)
@@ -335,21 +309,16 @@ def test_smoke_without_a_driver_is_refused_before_anything_is_built(tmp_path: Pa
     assert not ctx.record("probe").exists()  # so no stage after it begins
 
 
-def test_smoke_with_a_gpu_of_another_kind_is_refused(tmp_path: Path) -> None:
-    nvml = fakes.nvml(fakes.nvml_gpu(name="NVIDIA H200", compute_capability="9.0"))
+def test_smoke_with_another_gpu_fails_and_with_its_gpu_passes(tmp_path: Path) -> None:
+    other = fakes.nvml_gpu(name="NVIDIA H200", compute_capability="9.0")
     with raises("gpu-not-usable"):
-        main_probe.main(probing(tmp_path, nvml=nvml))
-
-
-def test_smoke_with_its_gpu_goes_on(tmp_path: Path) -> None:
+        main_probe.main(probing(tmp_path, nvml=fakes.nvml(other)))
     ctx = probing(tmp_path, nvml=fakes.nvml())
     main_probe.main(ctx)
-    chain = records.read(ctx.record("probe"), "probe", Toolchain)
-    assert chain is not None
-    assert chain.gpus == (fakes.gpu(),)
+    assert records.need(ctx.record("probe"), "probe", Toolchain).gpus == (fakes.gpu(),)
 
 
-def test_main_leaves_which_revision_of_the_compiler_it_is(tmp_path: Path) -> None:
+def test_the_record_contains_the_identity_of_the_compiler(tmp_path: Path) -> None:
     ctx = probing(tmp_path, "--record", str(tmp_path / "tape"), nvml=fakes.nvml())
     main_probe.main(ctx)
     chain = records.need(ctx.record("probe"), "probe", Toolchain)
@@ -362,7 +331,7 @@ def test_main_leaves_which_revision_of_the_compiler_it_is(tmp_path: Path) -> Non
     assert records.need(again.record("probe"), "probe", Toolchain).compiler == chain.compiler
 
 
-def test_main_leaves_what_the_files_of_an_installed_toolkit_are(
+def test_the_record_contains_the_identity_of_an_installed_toolkit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = fakes.spec(cuda="13.0", toolkit="system")
@@ -384,7 +353,7 @@ def test_main_leaves_what_the_files_of_an_installed_toolkit_are(
     ],
     ids=["not-asked-for", "on-the-cpu", "a-report", "the-cpu-target"],
 )
-def test_what_needs_no_gpu_is_not_refused_for_want_of_one(
+def test_a_run_that_needs_no_gpu_does_not_fail_without_one(
     words: tuple[str, ...], changes: dict[str, Any], tmp_path: Path
 ) -> None:
     ctx = probing(tmp_path, *words, nvml=NO_DRIVER, **changes)
@@ -393,14 +362,14 @@ def test_what_needs_no_gpu_is_not_refused_for_want_of_one(
 
 
 def bare_of(*programs: str) -> Machine:
-    """The Debian machine without the programs of these names, and with a GPU."""
+    """The Debian machine with a GPU, without compilers and without these programs."""
     names = (*main_probe._GNU, *main_probe._CLANG, *programs)
     gone: dict[tuple[str, ...], Any] = {("which", name): [] for name in names}
     gone[("interpreter",)] = None
     return with_answers("debian12-cuda13.0", {**gone, ("nvml",): fakes.nvml()})
 
 
-def test_a_wheel_that_is_given_is_tried_without_a_compiler(tmp_path: Path) -> None:
+def test_an_external_wheel_needs_no_compiler(tmp_path: Path) -> None:
     ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=bare_of())
     main_probe.main(ctx)
     chain = records.read(ctx.record("probe"), "probe", Toolchain)
@@ -408,19 +377,19 @@ def test_a_wheel_that_is_given_is_tried_without_a_compiler(tmp_path: Path) -> No
     assert statuses(chain)["compiler"] == "fail"
 
 
-def test_a_wheel_that_is_built_first_needs_the_compiler(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [((), ()), (("--wheel", "x.whl"), ("python3.11", "python3", "python"))],
+    ids=["build-without-compiler", "external-wheel-without-python"],
+)
+def test_a_missing_program_fails_if_it_is_needed(
+    words: tuple[str, ...], missing: tuple[str, ...], tmp_path: Path
+) -> None:
     with raises("probe-target-not-buildable"):
-        main_probe.main(probing(tmp_path, nvml={}, machine=bare_of()))
+        main_probe.main(probing(tmp_path, *words, nvml={}, machine=bare_of(*missing)))
 
 
-def test_a_wheel_that_is_given_needs_the_targets_python(tmp_path: Path) -> None:
-    no_python = bare_of("python3.11", "python3", "python")
-    ctx = probing(tmp_path, "--wheel", "x.whl", nvml={}, machine=no_python)
-    with raises("probe-target-not-buildable"):
-        main_probe.main(ctx)
-
-
-def test_a_report_that_is_taken_back_needs_no_python_of_the_targets(tmp_path: Path) -> None:
+def test_an_imported_report_needs_no_python_of_the_target(tmp_path: Path) -> None:
     words = ("--report", "smoke-report.json")  # the wheel ran on another machine
     ctx = probing(tmp_path, *words, nvml={}, machine=only_python("3.13.0"))
     main_probe.main(ctx)
@@ -429,7 +398,7 @@ def test_a_report_that_is_taken_back_needs_no_python_of_the_targets(tmp_path: Pa
     assert statuses(chain)["python"] == "ok"
 
 
-def test_a_wheel_that_is_given_is_refused_where_its_venv_would_lie_too_deep(tmp_path: Path) -> None:
+def test_an_external_wheel_fails_if_its_paths_would_be_too_long(tmp_path: Path) -> None:
     deep = Windows(gpu="NVIDIA GeForce RTX 5090", root="C:\\" + "r" * 90)  # no Visual Studio either
     spec = fakes.spec(platform="windows")
     for name, fits in (("x.whl", True), (f"{'x' * 60}.whl", False)):
@@ -439,7 +408,7 @@ def test_a_wheel_that_is_given_is_refused_where_its_venv_would_lie_too_deep(tmp_
 
 
 @pytest.mark.parametrize("gone", [(), ("python3.11", "python3", "python")], ids=["ok", "refused"])
-def test_a_wheel_that_is_given_leaves_the_targets_own_record_as_it_is(
+def test_an_external_wheel_does_not_change_the_record_of_the_target(
     gone: tuple[str, ...], tmp_path: Path
 ) -> None:
     # With --wheel no lock is taken, so a build of the target may be at work with its record.

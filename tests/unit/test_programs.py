@@ -1,4 +1,4 @@
-"""What a program is given to read, where it is played; how it ends; how a command is told."""
+"""Programs: input, output, time limits, what is left after their end, and quoting."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock, patch
 
 import psutil
 import pytest
@@ -26,24 +27,20 @@ def python(code: str, *words: str) -> list[str]:
 ECHO = "import sys; sys.stdout.buffer.write(repr(sys.stdin.buffer.read()).encode())"
 
 
-def test_a_program_reads_nothing_unless_it_is_given_a_file() -> None:
-    # Else one that asks a question would wait for somebody to answer.
+def test_a_program_reads_the_given_file_or_nothing(tmp_path: Path) -> None:
     assert capture(python(ECHO), env=os.environ).stdout == "b''"
-
-
-def test_a_program_reads_the_file_it_is_given_to_the_byte(tmp_path: Path) -> None:
     (tmp_path / "report").write_bytes(b"one\r\ntwo\xff")
     done = capture(python(ECHO), env=os.environ, stdin=tmp_path / "report")
     assert done.stdout == repr(b"one\r\ntwo\xff")
 
 
-def test_a_file_that_is_not_there_is_a_failure_and_no_exception(tmp_path: Path) -> None:
+def test_a_missing_input_file_is_a_failure_and_not_an_exception(tmp_path: Path) -> None:
     done = capture(["ssh-keygen"], env={}, stdin=tmp_path / "gone")
     assert done.returncode == 127
     assert "No such file" in done.stderr
 
 
-def test_a_warning_is_not_part_of_an_answer_but_of_the_evidence() -> None:
+def test_stdout_and_stderr_are_separate_and_output_has_both() -> None:
     code = "import sys; print('warning', file=sys.stderr); print('answer')"
     done = capture(python(code), env=os.environ)
     assert (done.stdout, done.stderr) == ("answer\n", "warning\n")
@@ -51,13 +48,13 @@ def test_a_warning_is_not_part_of_an_answer_but_of_the_evidence() -> None:
     assert Finished((), 0, "answer", 0.0, "warning").output == "answer\nwarning"
 
 
-def test_output_of_any_size_and_of_any_bytes_is_read() -> None:
+def test_output_of_any_size_and_encoding_is_read() -> None:
     code = "import sys; [s.buffer.write(b'a\\xff\\r\\n' * 99999) for s in (sys.stderr, sys.stdout)]"
     done = capture(python(code), env=os.environ)
     assert done.stdout == done.stderr == "a\ufffd\n" * 99999
 
 
-# Starts a child that holds both pipes open, says its number, and ends or waits.
+# Starts a child that keeps both pipes open, prints its id, and ends or waits.
 SERVER = (
     "import subprocess, sys, time\n"
     "child = subprocess.Popen([sys.executable, '-I', '-c', 'import time; time.sleep(60)'])\n"
@@ -66,62 +63,48 @@ SERVER = (
 )
 
 
-def ended(pid: int) -> bool:
+@pytest.mark.parametrize(("wait", "timeout", "code"), [(60, 2, 124), (0, None, 0), (0, 30, 0)])
+def test_a_child_of_a_program_is_killed_after_the_time_limit_and_else_not_waited_for(
+    wait: int, timeout: float | None, code: int
+) -> None:
+    start = time.monotonic()
+    done = capture(python(SERVER, str(wait)), env=os.environ, timeout=timeout)
+    assert done.returncode == code
+    assert time.monotonic() - start < 20
+    pid = int(done.stdout)
+    if not code:
+        psutil.Process(pid).kill()  # it is still running
     _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], 5)
-    return not alive
-
-
-def test_after_the_time_limit_nothing_is_left_and_nothing_waited_for() -> None:
-    start = time.monotonic()
-    done = capture(python(SERVER, "60"), env=os.environ, timeout=2)
-    assert done.returncode == 124
-    assert time.monotonic() - start < 20
-    assert ended(int(done.stdout))
-
-
-@pytest.mark.parametrize("timeout", [None, 30.0])
-def test_a_server_that_a_program_leaves_behind_is_not_waited_for(timeout: float | None) -> None:
-    start = time.monotonic()
-    done = capture(python(SERVER, "0"), env=os.environ, timeout=timeout)
-    assert done.returncode == 0
-    assert time.monotonic() - start < 20
-    psutil.Process(int(done.stdout)).kill()  # it runs: it was left running
+    assert alive == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
-def test_a_group_that_has_ended_already_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Ctrl-C between the end of the program and the reading of its last line.
-    def gone(*_: object) -> None:
-        raise ProcessLookupError
-
-    monkeypatch.setattr(os, "killpg", gone)
-
-    def interrupted(_: str) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
+def test_a_process_group_that_has_already_ended_is_not_an_error() -> None:
+    # Ctrl-C after the end of the program, before its last line is read.
+    interrupted = Mock(side_effect=KeyboardInterrupt)
+    gone = patch.object(os, "killpg", side_effect=ProcessLookupError)
+    with gone, pytest.raises(KeyboardInterrupt):
         stream(python("print(1)"), env=os.environ, log=io.StringIO(), on_line=interrupted)
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else it would be pytest's capture: Wine hands on the numbers of its handles only."""
+    """Replace pytest's captured streams, which Wine cannot pass to a child process."""
     names = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     given: Any = functools.partial(subprocess.Popen, **names)
     monkeypatch.setattr("sessions.shared.programs.subprocess.Popen", given)
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_program_with_this_terminal_gets_the_environment_it_is_given() -> None:
+def test_a_program_with_this_terminal_gets_the_given_environment() -> None:
     code = "import os, sys; sys.exit(int(os.environ['CODE']))"
     assert inherit([sys.executable, "-c", code], env={**os.environ, "CODE": "7"}) == 7
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_program_with_this_terminal_is_ended_with_this_process(
+def test_an_interrupt_ends_a_program_with_this_terminal_and_gives_it_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And gets the time to end what it started."""
     code = (
         "import pathlib, signal, sys, time\n"
         "def end(*_):\n"
@@ -131,14 +114,14 @@ def test_a_program_with_this_terminal_is_ended_with_this_process(
         "pathlib.Path(sys.argv[1]).write_text('ready')\n"
         "time.sleep(60)\n"
     )
-    told = tmp_path / "told"
+    state = tmp_path / "state"
     real = POPEN.wait
     waits: list[float | None] = []
 
     def wait(self: subprocess.Popen[bytes], timeout: float | None = None) -> int:
         waits.append(timeout)
         if len(waits) == 1:
-            while not told.exists():  # till then it could not be told to end
+            while not state.exists():  # it cannot handle the signal yet
                 assert self.poll() is None
                 time.sleep(0.05)
             raise KeyboardInterrupt
@@ -146,26 +129,24 @@ def test_a_program_with_this_terminal_is_ended_with_this_process(
 
     monkeypatch.setattr(POPEN, "wait", wait)
     with pytest.raises(KeyboardInterrupt):
-        inherit([sys.executable, "-c", code, str(told)])
+        inherit([sys.executable, "-c", code, str(state)])
     assert waits == [None, 20]
-    if sys.platform != "win32":  # which ends a program without a word
-        assert told.read_text() == "ended"
+    if sys.platform != "win32":  # which kills a program without a signal
+        assert state.read_text() == "ended"
 
 
-@pytest.mark.parametrize(
-    ("platform", "expected"),
-    [("linux", r"nox '--wheel=C:\a b\x.whl'"), ("win32", r'nox "--wheel=C:\a b\x.whl"')],
-)
-def test_a_command_to_type_is_quoted_as_the_systems_own_shell_reads_it(
-    platform: str, expected: str, monkeypatch: pytest.MonkeyPatch
+def test_a_command_to_type_is_quoted_for_the_shell_of_the_system(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    assert typed(["nox", r"--wheel=C:\a b\x.whl"]) == expected
-    assert typed(["nox", "--target=cpu"]) == "nox --target=cpu"
+    for platform, quote in (("linux", "'"), ("win32", '"')):
+        monkeypatch.setattr(sys, "platform", platform)
+        word = r"--wheel=C:\a b\x.whl"
+        assert typed(["nox", word]) == f"nox {quote}{word}{quote}"
+        assert typed(["nox", "--target=cpu"]) == "nox --target=cpu"
 
 
 @pytest.mark.parametrize("word", ["--arch=120-real;90-real", "--targets=ada,cpu", "a b", "x&y", ""])
-def test_what_powershell_or_cmd_would_split_is_in_quotes(
+def test_words_that_powershell_or_cmd_would_split_are_quoted(
     word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", "win32")

@@ -1,4 +1,4 @@
-"""A wheel under the tag of another Python: what changes, what does not, and where it may not."""
+"""A wheel tagged for another Python: what changes, and for which wheels it is refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import importlib.util
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,7 +22,7 @@ LINUX = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"
 TEXTS = {"METADATA": "Metadata-Version: 2.1\nName: llama_cpp_python\nRequires-Python: >=3.8\n"}
 
 
-def bill(target: str) -> str:
+def sbom_text(target: str) -> str:
     source = fakes.source()
     gomp = sbom.Part("libgomp", "12.2.0", "pkg:generic/libgomp", "MIT", (sbom.SHIPPED,))
     spec = fakes.cpu_spec(target=target)
@@ -31,7 +30,7 @@ def bill(target: str) -> str:
 
 
 def digest(data: bytes) -> str:
-    """As RECORD has it."""
+    """The digest in the notation of RECORD."""
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
 
 
@@ -44,7 +43,7 @@ def pack(
     metadata: str = TEXTS["METADATA"],
     extra: dict[str, bytes] | None = None,
 ) -> Path:
-    """A wheel as a build leaves it, in auditwheel's order: RECORD is not its last member."""
+    """A wheel as a build leaves it, with auditwheel's order of members: RECORD is not the last."""
     tags = [f"{tag}-manylinux_2_35_x86_64", f"{tag}-linux_x86_64"]
     lines = ["Wheel-Version: 1.0", "Root-Is-Purelib: false", *(f"Tag: {t}" for t in tags)]
     first = {
@@ -55,7 +54,7 @@ def pack(
         f"{fakes.INFO}/METADATA": metadata.encode(),
         f"{fakes.INFO}/WHEEL": ("\n".join(lines) + "\n").encode(),
     }
-    last = {f"{fakes.INFO}/sboms/blackwheel.cdx.json": bill(target).encode()}
+    last = {f"{fakes.INFO}/sboms/blackwheel.cdx.json": sbom_text(target).encode()}
     listed = {n: d for n, d in {**first, **last}.items() if not n.endswith("/")}
     rows = [(n, f"sha256={digest(d)}", str(len(d))) for n, d in listed.items()]
     rows.append((f"{fakes.INFO}/RECORD", "", ""))
@@ -74,7 +73,7 @@ def pack(
 
 @pytest.mark.parametrize("end", ["\r\n", "\n"], ids=["auditwheel", "scikit-build-core"])
 @pytest.mark.parametrize("python", ["3.8", "3.12"])
-def test_it_is_to_the_byte_what_a_build_by_that_python_makes(
+def test_retagged_has_the_bytes_of_a_build_with_that_python(
     tmp_path: Path, python: str, end: str
 ) -> None:
     tag = f"cp{python.replace('.', '')}"
@@ -87,12 +86,12 @@ def test_it_is_to_the_byte_what_a_build_by_that_python_makes(
     whole = pack(there / name, f"{tag}-{tag}", f"cpu+py{python}", end=end)
     told = python_tag.retagged(base, here / name, python, f"cpu+py{python}")
     assert diff.differences(here / name, whole) == ()
-    assert told == records.text_sha256(bill(f"cpu+py{python}").encode())
+    assert told == records.text_sha256(sbom_text(f"cpu+py{python}").encode())
     # And it was no copy.
     assert diff.differences(base, whole) != ()
 
 
-def test_a_name_that_differs_in_the_bill_would_be_seen(tmp_path: Path) -> None:
+def test_a_different_target_in_the_sbom_is_found(tmp_path: Path) -> None:
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu")
     (tmp_path / "b").mkdir()
     other = tmp_path / "b" / LINUX
@@ -119,26 +118,30 @@ def test_a_name_that_differs_in_the_bill_would_be_seen(tmp_path: Path) -> None:
         ("cp313-cp313t", "3.13", False),
     ],
 )
-def test_whom_a_wheel_serves_its_tag_says(tag: str, python: str, expected: bool) -> None:
+def test_serves(tag: str, python: str, expected: bool) -> None:
     assert python_tag.serves(f"llama_cpp_python-0.3.36-{tag}-win_amd64.whl", python) is expected
 
 
-def test_a_python_that_the_release_refuses_gets_no_wheel(tmp_path: Path) -> None:
-    metadata = TEXTS["METADATA"].replace(">=3.8", ">=3.9,<3.13")
+@pytest.mark.parametrize(
+    ("python", "needs", "expected"),
+    [
+        ("3.9", ">=3.9,<3.13", None),
+        ("3.12", ">=3.9,<3.13", None),
+        ("3.8", ">=3.9,<3.13", "Requires-Python is >=3.9,<3.13"),
+        ("3.13", ">=3.9,<3.13", "Requires-Python is >=3.9,<3.13"),
+        ("3.8", None, None),
+    ],
+)
+def test_refusal_by_requires_python(
+    python: str, needs: str | None, expected: str | None, tmp_path: Path
+) -> None:
+    metadata = "Name: llama_cpp_python\n" + (f"Requires-Python: {needs}\n" if needs else "")
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=metadata)
-    assert python_tag.refusal(base, "3.9") is None
-    assert python_tag.refusal(base, "3.12") is None
-    assert python_tag.refusal(base, "3.8") == "Requires-Python is >=3.9,<3.13"
-    assert python_tag.refusal(base, "3.13") == "Requires-Python is >=3.9,<3.13"
-
-
-def test_without_requires_python_any_will_do(tmp_path: Path) -> None:
-    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata="Name: llama_cpp_python\n")
-    assert python_tag.refusal(base, "3.8") is None
+    assert python_tag.refusal(base, python) == expected
 
 
 @pytest.mark.parametrize("tag", ["cp312-abi3", "cp313-cp313t", "cp311-none"])
-def test_a_tag_that_is_not_of_one_python_alone_is_not_changed(tmp_path: Path, tag: str) -> None:
+def test_refusal_of_a_tag_that_is_not_for_one_python_only(tmp_path: Path, tag: str) -> None:
     base = pack(tmp_path / LINUX.replace("cp311-cp311", tag), tag, "cpu")
     assert python_tag.refusal(base, "3.9") == f"its tag is {tag}-manylinux_2_35_x86_64"
 
@@ -152,28 +155,18 @@ def extension() -> Path:
     raise AssertionError("this Python has no extension module as a file")
 
 
-def test_an_extension_module_is_found_to_call_python(tmp_path: Path) -> None:
-    path = extension()
-    extra: dict[str, Any] = {f"llama_cpp/{path.name}": path.read_bytes()}
-    base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
-    (found,) = python_tag.calls(base)
-    assert found.endswith(f" in llama_cpp/{path.name}")
-    assert found.startswith(("Py", "_Py", "python3"))
-
-
-def test_a_library_that_cannot_be_read_is_not_taken_for_one_without_calls(tmp_path: Path) -> None:
-    extra = {"llama_cpp/lib/libllama.so": b"no library"}
+def test_calls_refuses_a_library_that_cannot_be_read_and_ignores_other_files(
+    tmp_path: Path,
+) -> None:
+    assert python_tag.calls(pack(tmp_path / LINUX, "cp311-cp311", "cpu")) == []
+    extra = {"llama_cpp/lib/libllama.so": b"not a library"}
     base = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
     with raises("library-unreadable"):
         python_tag.calls(base)
 
 
-def test_what_is_no_library_is_not_asked(tmp_path: Path) -> None:
-    assert python_tag.calls(pack(tmp_path / LINUX, "cp311-cp311", "cpu")) == []
-
-
 @pytest.mark.parametrize("wanted", ["3 or so", f">={'9' * 5_000}"])
-def test_a_requires_python_that_cannot_be_read_is_a_refusal(wanted: str, tmp_path: Path) -> None:
+def test_refusal_if_requires_python_cannot_be_read(wanted: str, tmp_path: Path) -> None:
     text = TEXTS["METADATA"].replace(">=3.8", wanted)
     path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=text)
     refused = python_tag.refusal(path, "3.12")
@@ -182,7 +175,7 @@ def test_a_requires_python_that_cannot_be_read_is_a_refusal(wanted: str, tmp_pat
     assert len(refused) < 200
 
 
-def test_a_metadata_of_letters_in_letters_is_no_error(tmp_path: Path) -> None:
+def test_refusal_reads_metadata_with_nested_messages(tmp_path: Path) -> None:
     deep = TEXTS["METADATA"] + "Content-Type: message/rfc822\n\n" * 5_000
     path = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=deep)
     assert python_tag.refusal(path, "3.12") is None
@@ -191,7 +184,7 @@ def test_a_metadata_of_letters_in_letters_is_no_error(tmp_path: Path) -> None:
 # ---- What another Python than the target's has built ---------------------------------------------
 
 
-def test_what_another_python_built_gets_the_targets_tag(tmp_path: Path) -> None:
+def test_a_wheel_built_by_another_python_gets_the_targets_tag(tmp_path: Path) -> None:
     wheel = pack(tmp_path / LINUX, "cp311-cp311", "cpu+py3.13")
     made = main_wheel.for_python(wheel, fakes.cpu_spec(target="cpu+py3.13", python="3.13"))
     assert made.name == LINUX.replace("cp311", "cp313")
@@ -201,20 +194,25 @@ def test_what_another_python_built_gets_the_targets_tag(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tag", ["cp313-cp313", "py3-none", "cp38-abi3"])
-def test_a_wheel_that_serves_the_targets_python_is_taken_as_it_is(tag: str, tmp_path: Path) -> None:
+def test_a_wheel_that_serves_the_targets_python_is_not_changed(tag: str, tmp_path: Path) -> None:
     wheel = pack(tmp_path / LINUX.replace("cp311-cp311", tag), tag, "cpu")
     assert main_wheel.for_python(wheel, fakes.cpu_spec(python="3.13")) == wheel
 
 
-def test_a_fork_with_an_extension_module_is_not_given_another_tag(tmp_path: Path) -> None:
+def test_a_wheel_with_an_extension_module_gets_no_other_tag(tmp_path: Path) -> None:
     path = extension()
     extra = {f"llama_cpp/{path.name}": path.read_bytes()}
     wheel = pack(tmp_path / LINUX, "cp311-cp311", "cpu", extra=extra)
+    (found,) = python_tag.calls(wheel)
+    assert found.endswith(f" in llama_cpp/{path.name}")
+    assert found.startswith(("Py", "_Py", "python3"))
     with raises("wheel-of-other-python"):
         main_wheel.for_python(wheel, fakes.cpu_spec(python="3.13"))
 
 
-def test_a_python_that_the_source_refuses_gets_no_other_tag(tmp_path: Path) -> None:
+def test_a_wheel_whose_requires_python_excludes_the_targets_gets_no_other_tag(
+    tmp_path: Path,
+) -> None:
     metadata = TEXTS["METADATA"].replace(">=3.8", ">=3.12")
     wheel = pack(tmp_path / LINUX, "cp311-cp311", "cpu", metadata=metadata)
     with raises("wheel-of-other-python"):

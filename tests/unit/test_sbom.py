@@ -1,4 +1,4 @@
-"""The bill of materials: valid CycloneDX, true of the source, the same every time."""
+"""The SBOM of a wheel: valid CycloneDX, with the parts of the source, reproducible."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def source(tmp_path: Path) -> Source:
 
 
 class System:
-    """A compiler that has an OpenMP runtime, and dpkg, which knows whose it is."""
+    """Stands for a compiler with an OpenMP runtime, and for dpkg, which knows its package."""
 
     def __init__(self, library: Path) -> None:
         self.answers: dict[str, tuple[int, str]] = {
@@ -82,7 +82,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     return played
 
 
-def made(source: Source, **changes: Any) -> dict[str, Any]:
+def bom_of(source: Source, **changes: Any) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "spec": fakes.spec(),
         "compiler": fakes.compiler(),
@@ -95,17 +95,17 @@ def made(source: Source, **changes: Any) -> dict[str, Any]:
     return found
 
 
-def parts(bill_: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {part["name"]: part for part in bill_["components"]}
+def parts(bom: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {part["name"]: part for part in bom["components"]}
 
 
-def said(part: dict[str, Any], name: str) -> list[str]:
+def values_of(part: dict[str, Any], name: str) -> list[str]:
     return [p["value"] for p in part["properties"] if p["name"] == f"blackwheel:{name}"]
 
 
 def invalid(text: str) -> str | None:
-    """What the published schema says against a bill, if it does."""
-    # The validator's grammars take seconds to load, which only these tests shall wait for.
+    """The error of the published schema for an SBOM, or None."""
+    # Loading the validator takes seconds, so only these tests do it.
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
@@ -123,29 +123,32 @@ def invalid(text: str) -> str | None:
     ],
     ids=["cuda", "cpu", "installed-toolkit", "clang"],
 )
-def test_it_is_valid_cyclonedx(changes: dict[str, Any], source: Source, system: System) -> None:
-    assert invalid(json.dumps(made(source, **changes))) is None
-
-
-def test_what_is_not_valid_would_be_noticed(source: Source, system: System) -> None:
-    found = made(source)
+def test_the_sbom_is_valid_cyclonedx(
+    changes: dict[str, Any], source: Source, system: System
+) -> None:
+    found = bom_of(source, **changes)
+    assert invalid(json.dumps(found)) is None
+    assert ("nvidia" in json.dumps(found)) is (changes.get("toolkit", True) is not None)
+    assert ("libgomp" in parts(found)) is (
+        changes.get("compiler", fakes.compiler()).family == "gnu"
+    )
     found["components"][0]["scope"] = "perhaps"
     assert "perhaps" in str(invalid(json.dumps(found)))
 
 
-def test_upstream_and_its_sdist_are_what_it_is_of(source: Source, system: System) -> None:
-    root = made(source)["metadata"]["component"]
+def test_the_sbom_describes_upstream_and_its_sdist(source: Source, system: System) -> None:
+    root = bom_of(source)["metadata"]["component"]
     assert root["purl"] == "pkg:pypi/llama-cpp-python@0.3.16"
     (where,) = root["externalReferences"]
     assert where["type"] == "source-distribution"
     assert where["url"] == "llama_cpp_python-0.3.16.tar.gz"
     assert where["hashes"] == [{"alg": "SHA-256", "content": "5" * 64}]
+    checkout = fakes.source(path=source.path, sdist_sha256=None)
+    assert "externalReferences" not in bom_of(checkout)["metadata"]["component"]
 
 
-def test_the_parts_that_are_compiled_in_are_named_with_their_versions(
-    source: Source, system: System
-) -> None:
-    found = parts(made(source))
+def test_compiled_parts_have_their_versions(source: Source, system: System) -> None:
+    found = parts(bom_of(source))
     purls = {name: found[name]["purl"] for name in ("llama.cpp", "ggml", "stb_image", "miniaudio")}
     assert purls == {
         "llama.cpp": "pkg:github/ggml-org/llama.cpp@4227c9be4268ac844921b90f31595f81236bd317",
@@ -153,32 +156,33 @@ def test_the_parts_that_are_compiled_in_are_named_with_their_versions(
         "stb_image": "pkg:github/nothings/stb@2.30",
         "miniaudio": "pkg:github/mackron/miniaudio@0.11.22",
     }
-    assert all(said(found[name], "role") == ["compiled in"] for name in purls)
+    assert all(values_of(found[name], "role") == ["compiled in"] for name in purls)
     assert "xxHash" not in found  # this source has none
 
 
-def test_a_source_that_does_not_say_has_no_version(source: Source, system: System) -> None:
+def test_parts_without_a_known_version_have_none(source: Source, system: System) -> None:
     Path(source.path, "CHANGELOG.md").write_text(LOG.replace("0.3.16", "0.3.99"))
     Path(source.path, "vendor/llama.cpp/ggml/CMakeLists.txt").unlink()
-    found = parts(made(source))
+    found = parts(bom_of(source))
     for name in ("llama.cpp", "ggml"):
         assert "version" not in found[name]
         assert found[name]["purl"] == f"pkg:github/ggml-org/{name}"
 
 
-def test_the_compilers_runtime_is_named_with_its_package_and_hash(
-    source: Source, system: System
-) -> None:
-    gomp = parts(made(source))["libgomp"]
+def test_the_openmp_runtime_has_its_package_and_hash(source: Source, system: System) -> None:
+    gomp = parts(bom_of(source))["libgomp"]
     assert PackageURL.from_string(gomp["purl"]) == PackageURL(
         "deb", "debian", "libgomp1", "12.2.0-14+deb12u1"
     )
     assert gomp["hashes"][0]["content"] == records.text_sha256(GOMP)
-    assert (said(gomp, "role"), said(gomp, "file")) == (["a file of it"], ["libgomp.so.1"])
+    assert (values_of(gomp, "role"), values_of(gomp, "file")) == (
+        ["a file of it"],
+        ["libgomp.so.1"],
+    )
     assert gomp["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
 
 
-def test_a_cpp_runtime_that_is_linked_in_is_named_beside_openmps(
+def test_the_static_cpp_runtime_is_named(
     source: Source, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openmp, "portable", lambda path, table: path.read_bytes() + b" for 2.28")
@@ -189,46 +193,39 @@ def test_a_cpp_runtime_that_is_linked_in_is_named_beside_openmps(
         f"dpkg-query --search {path}": (0, f"libstdc++-12-dev:amd64: {path}\n"),
         "dpkg-query --show -f ${Version} libstdc++-12-dev:amd64": (0, "12.2.0-14+deb12u1"),
     }
-    whole = made(source, spec=fakes.spec(glibc="2.28"))
+    whole = bom_of(source, spec=fakes.spec(glibc="2.28"))
     shipped = parts(whole)["libgomp"]["hashes"][0]["content"]
     assert shipped == records.text_sha256(GOMP + b" for 2.28")
     found = parts(whole)["libstdc++"]
     assert PackageURL.from_string(found["purl"]) == PackageURL(
         "deb", "debian", "libstdc++-12-dev", "12.2.0-14+deb12u1"
     )
-    assert said(found, "role") == ["compiled in"]
+    assert values_of(found, "role") == ["compiled in"]
     assert found["licenses"] == [{"expression": "GPL-3.0-or-later WITH GCC-exception-3.1"}]
-    assert said(whole["metadata"]["component"], "glibc") == ["2.28"]
+    assert values_of(whole["metadata"]["component"], "glibc") == ["2.28"]
     system.answers = {}
-    nobody = parts(made(source, spec=fakes.spec(glibc="2.28")))["libstdc++"]
+    nobody = parts(bom_of(source, spec=fakes.spec(glibc="2.28")))["libstdc++"]
     assert nobody["purl"] == "pkg:generic/libstdc%2B%2B"
-    assert "libstdc++" not in parts(made(source))
+    assert "libstdc++" not in parts(bom_of(source))
 
 
-def test_rpm_is_asked_where_there_is_no_dpkg(source: Source, system: System) -> None:
-    library = system.answers["/usr/bin/gcc -print-file-name=libgomp.so.1"][1].strip()
-    form = "--queryformat %{NAME} %{VERSION}-%{RELEASE}\n"
-    system.answers = {
-        "/usr/bin/gcc -print-file-name=libgomp.so.1": (0, f"{library}\n"),
-        f"rpm --query {form} --file {library}": (0, "libgomp 14.2.1-3.fc41\n"),
-    }
-    assert parts(made(source))["libgomp"]["purl"] == "pkg:rpm/libgomp@14.2.1-3.fc41"
-
-
-def test_a_runtime_that_nobody_knows_has_its_hash_and_no_version(
+def test_without_dpkg_rpm_is_asked_and_without_both_there_is_no_version(
     source: Source, system: System
 ) -> None:
-    first = next(iter(system.answers))
-    system.answers = {first: system.answers[first]}
-    gomp = parts(made(source))["libgomp"]
-    assert gomp["purl"] == "pkg:generic/libgomp"
-    assert "version" not in gomp
+    first, (_, library) = next(iter(system.answers.items()))
+    form = "--queryformat %{NAME} %{VERSION}-%{RELEASE}\n"
+    rpm = {f"rpm --query {form} --file {library.strip()}": (0, "libgomp 14.2.1-3.fc41\n")}
+    system.answers = {first: (0, library), **rpm}
+    assert parts(bom_of(source))["libgomp"]["purl"] == "pkg:rpm/libgomp@14.2.1-3.fc41"
+    system.answers = {first: (0, library)}
+    gomp = parts(bom_of(source))["libgomp"]
+    assert (gomp["purl"], "version" in gomp) == ("pkg:generic/libgomp", False)
     assert gomp["hashes"]
 
 
-def test_what_of_cuda_is_in_it_runs_beside_it_and_built_it(source: Source, system: System) -> None:
-    found = parts(made(source))
-    roles = {name: said(found[name], "role") for name in [*COMPONENTS, "cuda-pathfinder"]}
+def test_the_parts_of_cuda_have_their_roles(source: Source, system: System) -> None:
+    found = parts(bom_of(source))
+    roles = {name: values_of(found[name], "role") for name in [*COMPONENTS, "cuda-pathfinder"]}
     assert roles == {
         "nvidia-cuda-nvcc": ["built with"],
         "nvidia-nvvm": ["built with"],
@@ -239,35 +236,20 @@ def test_what_of_cuda_is_in_it_runs_beside_it_and_built_it(source: Source, syste
         "cuda-pathfinder": ["required"],
     }
     assert found["nvidia-cublas"]["purl"] == "pkg:pypi/nvidia-cublas@13.2.2.2"
-    assert said(found["nvidia-cublas"], "requirement") == ["nvidia-cublas>=13.2,<14"]
+    assert values_of(found["nvidia-cublas"], "requirement") == ["nvidia-cublas>=13.2,<14"]
     assert {n for n, p in found.items() if p["scope"] == "excluded"} == {
         "nvidia-cuda-nvcc", "nvidia-nvvm", "gcc",
     }  # fmt: skip
 
 
-def test_an_installed_toolkit_is_named_as_one(source: Source, system: System) -> None:
-    found = parts(made(source, toolkit=fakes.toolkit(origin="system", components={})))
+def test_an_installed_toolkit_is_one_component(source: Source, system: System) -> None:
+    found = parts(bom_of(source, toolkit=fakes.toolkit(origin="system", components={})))
     assert found["CUDA toolkit"]["version"] == "13.1"
     assert "version" not in found["nvidia-cublas"]
 
 
-def test_a_wheel_for_the_cpu_names_nothing_of_cuda(source: Source, system: System) -> None:
-    found = made(source, spec=fakes.cpu_spec(), toolkit=None, requires=())
-    assert "nvidia" not in json.dumps(found)
-    assert "libgomp" in parts(found)
-
-
-def test_clang_brings_no_runtime(source: Source, system: System) -> None:
-    assert "libgomp" not in parts(made(source, compiler=fakes.clang()))
-
-
-def test_a_checkout_of_ones_own_has_no_sdist(source: Source, system: System) -> None:
-    own = fakes.source(path=source.path, sdist_sha256=None)
-    assert "externalReferences" not in made(own)["metadata"]["component"]
-
-
-def test_every_component_is_in_the_graph_once(source: Source, system: System) -> None:
-    found = made(source)
+def test_every_component_is_in_the_dependency_graph_once(source: Source, system: System) -> None:
+    found = bom_of(source)
     refs = [part["bom-ref"] for part in found["components"]]
     assert len(refs) == len(set(refs))
     root, *others = found["dependencies"]
@@ -277,22 +259,17 @@ def test_every_component_is_in_the_graph_once(source: Source, system: System) ->
     }
 
 
-def test_the_same_inputs_give_the_same_bytes_and_others_another_number(
-    source: Source, system: System
-) -> None:
-    assert made(source) == made(source)
-    other = made(source, spec=fakes.spec(archs=("90-real",)))
-    assert other["serialNumber"] != made(source)["serialNumber"]
+def test_the_sbom_depends_on_the_inputs_only(source: Source, system: System) -> None:
+    found = bom_of(source)
+    assert found == bom_of(source)
+    assert found["serialNumber"] != bom_of(source, spec=fakes.spec(archs=("90",)))["serialNumber"]
+    assert found["metadata"]["timestamp"] == "2022-11-09T12:37:21Z"
+    other = bom_of(source, env={"SOURCE_DATE_EPOCH": "0"})
+    assert other["metadata"]["timestamp"] == "1970-01-01T00:00:00Z"
 
 
-def test_its_time_is_the_builds_and_not_the_clocks(source: Source, system: System) -> None:
-    assert made(source)["metadata"]["timestamp"] == "2022-11-09T12:37:21Z"
-    set_ = made(source, env={"SOURCE_DATE_EPOCH": "0"})
-    assert set_["metadata"]["timestamp"] == "1970-01-01T00:00:00Z"
-
-
-def test_what_is_written_is_what_is_read_of_a_wheel(source: Source, system: System) -> None:
-    text = json.dumps(made(source)).encode()
+def test_the_reader_reads_what_was_written(source: Source, system: System) -> None:
+    text = json.dumps(bom_of(source)).encode()
     member = f"{fakes.INFO}/sboms/{sbom.FILE}"
     (read,) = sbom_reader.read({member: text, "other.dist-info/sboms/auditwheel.cdx.json": b"{}"})
     assert read.problems == ()
@@ -312,6 +289,19 @@ GOOD: dict[str, Any] = {
 }
 
 
+DAMAGE: list[dict[str, Any]] = [
+    {"specVersion": "1.4"},
+    {"bomFormat": "SPDX"},
+    {"metadata": {}},
+    {"components": None},
+    {"components": [{"version": "1"}]},
+    {"components": [{"name": 1}]},
+    {"components": ["ggml"]},
+    {"components": [{"name": "a", "properties": [{}]}]},
+    {"components": [{"name": "a", "hashes": [{"alg": 1}]}]},
+]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -321,30 +311,19 @@ GOOD: dict[str, Any] = {
         b"null",
         b"\xff\xfe",
         b"[" * 100_000,
-        json.dumps({**GOOD, "specVersion": "1.4"}).encode(),
-        json.dumps({**GOOD, "bomFormat": "SPDX"}).encode(),
-        json.dumps({**GOOD, "metadata": {}}).encode(),
-        json.dumps({**GOOD, "components": None}).encode(),
-        json.dumps({**GOOD, "components": [{"version": "1"}]}).encode(),
-        json.dumps({**GOOD, "components": [{"name": 1}]}).encode(),
-        json.dumps({**GOOD, "components": ["ggml"]}).encode(),
-        json.dumps({**GOOD, "components": [{"name": "a", "properties": [{}]}]}).encode(),
-        json.dumps({**GOOD, "components": [{"name": "a", "hashes": [{"alg": 1}]}]}).encode(),
+        *(json.dumps({**GOOD, **damage}).encode() for damage in DAMAGE),
     ],
 )
-def test_a_bill_that_cannot_be_read_says_why(text: bytes) -> None:
-    (read,) = sbom_reader.read({f"x.dist-info/sboms/{sbom.FILE}": text})
+def test_the_reader_reports_an_invalid_sbom(text: bytes) -> None:
+    member = f"x.dist-info/sboms/{sbom.FILE}"
+    (good,) = sbom_reader.read({member: json.dumps(GOOD).encode()})
+    assert good.problems == ()
+    (read,) = sbom_reader.read({member: text})
     assert read.problems
     assert read.materials == ()
 
 
-def test_a_bill_that_can_be_read_has_no_problem() -> None:
-    # Else the damage above would test nothing.
-    (read,) = sbom_reader.read({f"x.dist-info/sboms/{sbom.FILE}": json.dumps(GOOD).encode()})
-    assert read.problems == ()
-
-
-def test_every_row_of_the_facts_has_a_purl_and_a_licence() -> None:
+def test_every_row_of_parts_toml_has_a_licence_and_valid_purls() -> None:
     rows = knowledge.load("parts.toml")
     for row in [*rows["part"], *rows["runtime"]]:
         assert row["licence"]

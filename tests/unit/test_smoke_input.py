@@ -117,42 +117,42 @@ def test_a_gpu_is_wanted_where_the_wheel_will_run_on_one(
     words: tuple[str, ...], changes: dict[str, Any], wanted: bool, tmp_path: Path
 ) -> None:
     named: dict[str, Any] = {"asked": frozenset({"smoke"}), **changes}
-    assert gpu_choice.wants_card(fakes.context(tmp_path, *words, **named)) is wanted
+    assert gpu_choice.needs_gpu(fakes.context(tmp_path, *words, **named)) is wanted
 
 
 def test_the_gpu_of_the_target_is_taken(tmp_path: Path) -> None:
     second = fakes.nvml_gpu(index=1)
     nvml = fakes.nvml(fakes.nvml_gpu(compute_capability="8.9"), second)
-    chosen = gpu_choice.card_for(fakes.context(tmp_path), nvml)
+    chosen = gpu_choice.gpu_for(fakes.context(tmp_path), nvml)
     assert chosen == {**second, "visible": "1", "second": None}
 
 
 def test_another_gpu_of_the_target_is_told_too(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1))
-    assert gpu_choice.card_for(fakes.context(tmp_path), nvml)["second"] == "1"
+    assert gpu_choice.gpu_for(fakes.context(tmp_path), nvml)["second"] == "1"
     ctx = fakes.context(tmp_path, "--device", "0", session="smoke")
-    assert gpu_choice.card_for(ctx, nvml)["second"] is None
+    assert gpu_choice.gpu_for(ctx, nvml)["second"] is None
 
 
 def test_a_gpu_that_a_scheduler_hides_is_not_taken(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1))
     ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": "1"})
-    assert gpu_choice.card_for(ctx, nvml)["visible"] == "1"
+    assert gpu_choice.gpu_for(ctx, nvml)["visible"] == "1"
     ctx = fakes.context(tmp_path, env={"CUDA_VISIBLE_DEVICES": ""})
     with raises("gpu-not-usable"):
-        gpu_choice.card_for(ctx, nvml)
+        gpu_choice.gpu_for(ctx, nvml)
 
 
 def test_the_gpu_that_is_named_is_taken(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1))
-    assert gpu_choice.card_for(fakes.context(tmp_path, "--device", "1"), nvml)["index"] == 1
+    assert gpu_choice.gpu_for(fakes.context(tmp_path, "--device", "1"), nvml)["index"] == 1
 
 
 def test_no_gpu_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
     """Each for the target that was asked for, not for the default one."""
     ctx = fakes.context(tmp_path, spec=fakes.spec(target="hopper", archs=("90-real",)))
     with raises("gpu-not-usable") as caught:
-        gpu_choice.card_for(ctx, {**fakes.nvml(), "devices": []})
+        gpu_choice.gpu_for(ctx, {**fakes.nvml(), "devices": []})
     for way in ("bundle -- --target hopper", "smoke -- --target hopper --report FILE"):
         assert f"nox -s {way}" in caught.value.remedy
     # With --device cpu nothing is built, so the wheel comes first.
@@ -163,7 +163,7 @@ def test_no_gpu_is_a_problem_with_the_ways_out(tmp_path: Path) -> None:
 def test_a_wheel_that_is_named_is_not_built_to_run_it_on_the_cpu(tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, "--wheel", "a.whl", session="smoke", asked=frozenset({"smoke"}))
     with raises("gpu-not-usable") as caught:
-        gpu_choice.card_for(ctx, {**fakes.nvml(), "devices": []})
+        gpu_choice.gpu_for(ctx, {**fakes.nvml(), "devices": []})
     assert "on the CPU only: add --device cpu to this command" in caught.value.remedy
     assert "nox -s wheel" not in caught.value.remedy
 
@@ -172,7 +172,7 @@ def test_a_wheel_that_is_named_is_not_built_to_run_it_on_the_cpu(tmp_path: Path)
 def test_without_a_gpu_each_session_names_its_own_way_out(session: str, tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, session="probe", asked=frozenset({session}))
     with raises("gpu-not-usable") as caught:
-        gpu_choice.card_for(ctx, {**fakes.nvml(), "devices": []})
+        gpu_choice.gpu_for(ctx, {**fakes.nvml(), "devices": []})
     remedy = caught.value.remedy
     assert f"nox -s {session} -- --target rtx50 --report FILE" in remedy
     assert f"--{session}" in remedy  # of the bundle's program
@@ -184,7 +184,7 @@ def test_without_a_gpu_each_session_names_its_own_way_out(session: str, tmp_path
 def test_with_a_driver_that_is_too_old_no_bundle_is_named(session: str, tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, session="probe", asked=frozenset({session}))
     with raises("gpu-not-usable") as caught:
-        gpu_choice.card_for(ctx, fakes.nvml(release="570.1"))
+        gpu_choice.gpu_for(ctx, fakes.nvml(release="570.1"))
     assert caught.value.remedy.startswith("install a newer driver")
     assert "--report" not in caught.value.remedy
     assert "--bench" not in caught.value.remedy
@@ -192,7 +192,7 @@ def test_with_a_driver_that_is_too_old_no_bundle_is_named(session: str, tmp_path
 
 def test_the_driver_must_be_new_enough_for_the_targets_cuda(tmp_path: Path) -> None:
     with raises("gpu-not-usable"):
-        gpu_choice.card_for(fakes.context(tmp_path), fakes.nvml(release="570.1"))
+        gpu_choice.gpu_for(fakes.context(tmp_path), fakes.nvml(release="570.1"))
 
 
 @pytest.mark.parametrize("session", ["smoke", "bench"])

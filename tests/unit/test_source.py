@@ -1,4 +1,4 @@
-"""Unpacking a source, noticing edits, and taking the user's own checkout."""
+"""Unpacking a source, finding edited files, a checkout of the user, locking a release."""
 
 from __future__ import annotations
 
@@ -38,29 +38,38 @@ def archive(path: Path, members: dict[str, bytes], links: dict[str, str] | None 
     return path
 
 
-def test_a_source_is_unpacked_whole_with_the_digests_of_its_files(tmp_path: Path) -> None:
-    sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x", "top-1.0/docs/a": b"y"})
+@pytest.fixture
+def sdist(tmp_path: Path) -> Path:
+    return archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x", "top-1.0/docs/a": b"y"})
+
+
+def test_unpack_leaves_the_files_that_a_build_reads_and_their_digests(
+    tmp_path: Path, sdist: Path
+) -> None:
     folder = tmp_path / "src" / "1.0"
     main_source.unpack(sdist, folder, SDIST)
     assert (folder / "CMakeLists.txt").read_bytes() == b"x"
-    assert not (folder / "docs").exists()  # what no build reads is not unpacked
-    noted = records.read(folder / PRISTINE, "pristine", Pristine)
-    assert noted is not None
-    assert noted.sdist == SDIST.sha256
-    assert set(noted.files) == {"CMakeLists.txt"}
+    assert not (folder / "docs").exists()
+    noted = records.need(folder / PRISTINE, "pristine", Pristine)
+    digests = {"CMakeLists.txt": hashlib.sha256(b"x").hexdigest()}
+    assert (noted.sdist, noted.files) == (SDIST.sha256, digests)
+    assert main_source._pristine(folder, SDIST) == digests
+    assert main_source._pristine(folder, dataclasses.replace(SDIST, sha256="11" * 32)) is None
     assert [p.name for p in folder.parent.iterdir()] == ["1.0"]
+    (folder / "CMakeLists.txt").write_bytes(b"edited")
+    main_source.unpack(sdist, folder, SDIST)
+    assert (folder / "CMakeLists.txt").read_bytes() == b"x"
+    disk.remove(folder)  # the folder is marked as ours
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("which", ["staging_excludes", "staging_keeps"])
-def test_a_source_that_was_unpacked_by_another_filter_is_not_pristine(
-    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_source_unpacked_with_another_filter_is_not_pristine(
+    which: str, tmp_path: Path, sdist: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x", "top-1.0/docs/a": b"y"})
     folder = tmp_path / "1.0"
     main_source.unpack(sdist, folder, SDIST)
-    assert main_source._pristine(folder, SDIST) == {
-        "CMakeLists.txt": hashlib.sha256(b"x").hexdigest()
-    }
+    assert main_source._pristine(folder, SDIST) is not None
     folders = {"staging_excludes": (), "staging_keeps": ("docs/",)}[which]
     monkeypatch.setattr(knowledge, which, lambda: folders)
     assert main_source._pristine(folder, SDIST) is None
@@ -68,24 +77,7 @@ def test_a_source_that_was_unpacked_by_another_filter_is_not_pristine(
     assert set(main_source._pristine(folder, SDIST) or ()) == {"CMakeLists.txt", "docs/a"}
 
 
-def test_a_source_of_another_sdist_is_not_pristine(tmp_path: Path) -> None:
-    folder = tmp_path / "1.0"
-    main_source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), folder, SDIST)
-    assert main_source._pristine(folder, SDIST) is not None
-    assert main_source._pristine(folder, dataclasses.replace(SDIST, sha256="11" * 32)) is None
-
-
-def test_unpacking_again_restores_an_edited_source(tmp_path: Path) -> None:
-    sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x"})
-    folder = tmp_path / "1.0"
-    main_source.unpack(sdist, folder, SDIST)
-    (folder / "CMakeLists.txt").write_bytes(b"edited")
-    main_source.unpack(sdist, folder, SDIST)
-    assert (folder / "CMakeLists.txt").read_bytes() == b"x"
-
-
-def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
-    sdist = archive(tmp_path / "a.tar.gz", {"top-1.0/CMakeLists.txt": b"x"})
+def test_unpack_does_not_replace_a_folder_without_our_mark(tmp_path: Path, sdist: Path) -> None:
     (tmp_path / "1.0").mkdir()
     (tmp_path / "1.0" / "mine").touch()
     with raises("folder-without-mark"):
@@ -101,7 +93,7 @@ def test_a_folder_that_is_not_ours_is_never_replaced(tmp_path: Path) -> None:
         ({"top-1.0/ok": b"x"}, {"top-1.0/link": "../../../outside"}),
     ],
 )
-def test_an_archive_that_reaches_outside_is_refused(
+def test_an_archive_with_a_path_outside_is_refused(
     tmp_path: Path, members: dict[str, bytes], links: dict[str, str]
 ) -> None:
     (tmp_path / "deep").mkdir()
@@ -119,7 +111,7 @@ def checkout(folder: Path) -> Path:
     return folder
 
 
-def test_a_checkout_says_its_version_and_its_libraries_do_not_count(tmp_path: Path) -> None:
+def test_a_checkout_has_a_version_and_a_digest_without_its_libraries(tmp_path: Path) -> None:
     first = main_source.checkout(checkout(tmp_path))
     assert (first.version, first.sdist_sha256) == ("0.3.99", None)
     (tmp_path / "llama_cpp" / "lib" / "a.so").write_text("another build")
@@ -128,32 +120,22 @@ def test_a_checkout_says_its_version_and_its_libraries_do_not_count(tmp_path: Pa
     assert main_source.checkout(tmp_path).digest != first.digest
 
 
-def test_a_checkout_without_its_submodule_is_told_how_to_get_it(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_complete_checkout_is_refused(tmp_path: Path) -> None:
+    with raises("source-not-upstream"):
+        main_source.checkout(tmp_path)
     (checkout(tmp_path) / "vendor" / "llama.cpp" / "CMakeLists.txt").unlink()
     with raises("source-without-llama-cpp") as error:
         main_source.checkout(tmp_path)
     assert error.value.remedy == f"git -C {tmp_path} submodule update --init --recursive"
 
 
-def test_a_folder_that_is_no_checkout_is_refused(tmp_path: Path) -> None:
-    with raises("source-not-upstream"):
-        main_source.checkout(tmp_path)
-
-
-def test_the_mark_of_a_source_lets_clean_delete_it(tmp_path: Path) -> None:
-    main_source.unpack(archive(tmp_path / "a.tar.gz", {"top/x": b""}), tmp_path / "1.0", SDIST)
-    disk.remove(tmp_path / "1.0")
-    assert not (tmp_path / "1.0").exists()
-
-
-def test_two_checkouts_download_a_source_once(
+def test_two_checkouts_with_one_cache_download_a_source_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With one cache: the second waits, and takes what the first has brought."""
     sdist = archive(tmp_path / SDIST.file, {"top-1.0/CMakeLists.txt": b"x"})
     locked = dataclasses.replace(SDIST, sha256=records.file_sha256(sdist))
     downloads: list[Path] = []
-    asked: list[str] = []
+    checked: list[str] = []
 
     def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
         assert not disk.is_free(ctx.cached_lock(SDIST.file))
@@ -163,7 +145,7 @@ def test_two_checkouts_download_a_source_once(
         return ""
 
     def room(needs: dict[Path, int], what: str) -> None:
-        asked.extend(folder.name for folder in needs)
+        checked.extend(folder.name for folder in needs)
 
     monkeypatch.setattr(venvs, "pip", pip)
     monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
@@ -174,7 +156,7 @@ def test_two_checkouts_download_a_source_once(
         assert fresh
         assert (tmp_path / name / "llama-cpp-python-src" / "1.0" / "CMakeLists.txt").exists()
     assert [folder.parent for folder in downloads] == [tmp_path / "cache" / "tmp"]
-    assert asked == ["downloads", "1.0", "1.0"]
+    assert checked == ["downloads", "1.0", "1.0"]
     assert [path.name for path in (tmp_path / "cache" / "downloads").iterdir()] == [SDIST.file]
 
 

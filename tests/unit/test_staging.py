@@ -1,4 +1,4 @@
-"""The staged source: what a build reads, and our additions, with no file touched in vain."""
+"""The staged source: the files that a build reads, our additions, and no file written in vain."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ NOT_READ = [
     "vendor/llama.cpp/tests/a.cpp",
     "vendor/llama.cpp/tools/server/server.cpp",
     "vendor/llama.cpp/tools/CMakeLists.txt",
+    "vendor/llama.cpp/.git",  # a submodule's is a file
     "CACHEDIR.TAG",
     ".blackwheel.json",
 ]
@@ -82,81 +83,65 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def held(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
     return sorted(name for name, _ in disk.files(folder, lambda _: True) if name != disk.TAG)
 
 
-def aged(folder: Path) -> None:
-    """Give every file a time long gone, so that a later write shows."""
+def make_old(folder: Path) -> None:
+    """Give every file an old time, so that a later write can be seen."""
     for _, path in disk.files(folder, lambda _: True):
         os.utime(path, (1, 1))
 
 
-def rewritten(folder: Path) -> list[str]:
+def written(folder: Path) -> list[str]:
     return [n for n, path in disk.files(folder, lambda _: True) if path.stat().st_mtime > 1]
 
 
 @pytest.mark.parametrize("relative", READ)
-def test_a_build_reads(relative: str) -> None:
+def test_build_reads(relative: str) -> None:
     folders = [relative[: n + 1] for n, sign in enumerate(relative) if sign == "/"]
     assert [name for name in (*folders, relative) if not source_filter.build_reads(name)] == []
 
 
 @pytest.mark.parametrize("relative", NOT_READ)
-def test_a_build_does_not_read(relative: str) -> None:
+def test_build_reads_no_other_file(relative: str) -> None:
     folders = [relative[: n + 1] for n, sign in enumerate(relative) if sign == "/"]
     assert not all(source_filter.build_reads(name) for name in (*folders, relative))
 
 
-def test_the_first_time_everything_that_is_read_is_copied(source: Path, tmp_path: Path) -> None:
-    stage = tmp_path / "stage"
-    assert staging.stage(source, stage, {}) == len(READ)
-    assert held(stage) == sorted(READ)
+def test_stage_copies_what_is_read_and_later_only_what_changed(
+    source: Path, tmp_path: Path
+) -> None:
+    stage, added = tmp_path / "stage", {"llama_cpp/new.py": "x = 1\n"}
+    before = disk.signature(source, lambda _: True)
+    assert staging.stage(source, stage, added) == len(READ) + 1
+    assert disk.signature(source, lambda _: True) == before
+    assert files_in(stage) == sorted([*READ, *added])
     assert {name: (stage / name).read_text(encoding="utf-8") for name in READ} == READ
     assert disk.is_marked(stage)
-
-
-def test_the_second_time_no_file_is_touched(source: Path, tmp_path: Path) -> None:
-    stage, added = tmp_path / "stage", {"llama_cpp/new.py": "x = 1\n"}
-    staging.stage(source, stage, added)
-    aged(stage)
-    assert staging.stage(source, stage, added) == 0
-    assert rewritten(stage) == []
-
-
-def test_only_the_file_that_changed_is_written(source: Path, tmp_path: Path) -> None:
-    stage = tmp_path / "stage"
-    staging.stage(source, stage, {})
-    aged(stage)
+    make_old(stage)
+    assert (staging.stage(source, stage, added), written(stage)) == (0, [])
     put(source, "vendor/llama.cpp/src/llama.cpp", "int b;\n")
-    put(source, "README.md", READ["README.md"])  # written anew, with the same bytes
-    assert staging.stage(source, stage, {}) == 1
-    assert rewritten(stage) == ["vendor/llama.cpp/src/llama.cpp"]
+    put(source, "README.md", READ["README.md"])  # written again, with the same bytes
+    assert staging.stage(source, stage, added) == 1
+    assert written(stage) == ["vendor/llama.cpp/src/llama.cpp"]
     assert (stage / "vendor/llama.cpp/src/llama.cpp").read_text() == "int b;\n"
 
 
-def test_a_file_that_is_gone_from_the_source_goes_from_the_stage(
-    source: Path, tmp_path: Path
-) -> None:
+def test_stage_deletes_files_that_the_source_no_longer_has(source: Path, tmp_path: Path) -> None:
     stage = tmp_path / "stage"
     staging.stage(source, stage, {"llama_cpp/old.py": ""})
     (source / "README.md").unlink()
     put(stage, "llama_cpp/lib/libllama.so", "left by a build")
     assert staging.stage(source, stage, {}) == 0
-    assert held(stage) == sorted(set(READ) - {"README.md"})
+    assert files_in(stage) == sorted(set(READ) - {"README.md"})
 
 
-def test_an_addition_goes_over_the_file_of_the_source(source: Path, tmp_path: Path) -> None:
+def test_an_addition_replaces_the_file_of_the_source(source: Path, tmp_path: Path) -> None:
     stage = tmp_path / "stage"
     staging.stage(source, stage, {"llama_cpp/__init__.py": "# ours\n"})
     assert (stage / "llama_cpp/__init__.py").read_text() == "# ours\n"
     assert (source / "llama_cpp/__init__.py").read_text() == INIT
-
-
-def test_the_source_stays_as_it_was(source: Path, tmp_path: Path) -> None:
-    before = disk.signature(source, lambda _: True)
-    staging.stage(source, tmp_path / "stage", {"pyproject.toml": ""})
-    assert disk.signature(source, lambda _: True) == before
 
 
 def additions(source: Path, cuda: str | None = "13.1", platform: str = "linux") -> dict[str, str]:
@@ -181,53 +166,32 @@ OF_ALL = [
 OF_CUDA = ["llama_cpp/_cuda_runtime.py", "llama_cpp/_gpu_check.py", "pyproject.toml"]
 
 
-@pytest.mark.parametrize(
-    ("cuda", "platform", "files", "hooks"),
-    [
-        (None, "linux", OF_ALL, (import_hooks.BACKENDS_HOOK,)),
-        (
-            "13.1",
-            "linux",
-            OF_ALL + OF_CUDA,
-            (import_hooks.HOOK, import_hooks.BACKENDS_HOOK, import_hooks.GPUS_HOOK),
-        ),
-        (
-            None,
-            "windows",
-            [*OF_ALL, "llama_cpp/_bundled_dlls.py"],
-            (import_hooks.DLLS_HOOK, import_hooks.BACKENDS_HOOK),
-        ),
-        (
-            "13.1",
-            "windows",
-            [*OF_ALL, *OF_CUDA, "llama_cpp/_bundled_dlls.py"],
-            (
-                import_hooks.HOOK,
-                import_hooks.DLLS_HOOK,
-                import_hooks.BACKENDS_HOOK,
-                import_hooks.GPUS_HOOK,
-            ),
-        ),
-    ],
-)
-def test_a_wheel_gets_what_its_target_needs_called_before_anything_of_the_package(
-    source: Path, cuda: str | None, platform: str, files: list[str], hooks: tuple[str, ...]
-) -> None:
+@pytest.mark.parametrize("platform", ["linux", "windows"])
+@pytest.mark.parametrize("cuda", [None, "13.1"])
+def test_additions_of_each_kind_of_target(source: Path, cuda: str | None, platform: str) -> None:
     added = additions(source, cuda, platform)
-    assert sorted(added) == sorted(files)
-    assert added["llama_cpp/__init__.py"] == "".join(hooks) + INIT
-    names = [name for name, hook in import_hooks.HOOKS.items() if hook in hooks]
-    assert import_hooks.called(added["llama_cpp/__init__.py"]) == names
+    dlls = ["llama_cpp/_bundled_dlls.py"] if platform == "windows" else []
+    assert sorted(added) == sorted([*OF_ALL, *(OF_CUDA if cuda else []), *dlls])
+    init = added["llama_cpp/__init__.py"]
+    hooks = [import_hooks.HOOKS[name] for name in import_hooks.called(init)]
+    assert init == "".join(hooks) + INIT
+    expected = {
+        import_hooks.HOOK: cuda,
+        import_hooks.DLLS_HOOK: dlls,
+        import_hooks.BACKENDS_HOOK: True,
+        import_hooks.GPUS_HOOK: cuda,
+    }
+    assert hooks == [hook for hook, needed in expected.items() if needed]
 
 
-def test_each_hook_calls_a_function_that_its_module_has() -> None:
+def test_each_hook_calls_a_function_of_its_module() -> None:
     for name, hook in import_hooks.HOOKS.items():
         words = hook.split()
         assert words[1] == f".{name.removesuffix('.py')}"
         assert f"def {words[3]}()" in OVERLAY[name]
 
 
-def test_what_delvewheel_writes_into_the_loading_of_libraries_is_taken_out_again() -> None:
+def test_unpatched_removes_the_code_of_delvewheel() -> None:
     patch = "# start delvewheel patch\ndef _p():\n    import os\n\n\n_p()\n# end delvewheel patch"
     ours = OVERLAY[import_hooks.DLLS]
     assert ours.count("\n# delvewheel: patch\n") == 1
@@ -235,7 +199,7 @@ def test_what_delvewheel_writes_into_the_loading_of_libraries_is_taken_out_again
     assert import_hooks.unpatched(ours) == ours
 
 
-def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
+def test_the_values_of_the_target_are_filled_in(source: Path) -> None:
     text = additions(source)["llama_cpp/_cuda_runtime.py"]
     assert 'CUDA = "13.1"' in text
     checks = additions(source)["llama_cpp/_gpu_check.py"]
@@ -245,12 +209,12 @@ def test_the_loader_knows_its_cuda_and_the_oldest_driver(source: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["__init__.py", *import_hooks.HOOKS])
-def test_what_is_added_is_python(name: str, source: Path) -> None:
+def test_added_modules_can_be_compiled(name: str, source: Path) -> None:
     text = additions(source, platform="windows")[f"llama_cpp/{name}"]
     compile(text, name, "exec", dont_inherit=True)
 
 
-def test_the_requirements_come_after_upstreams_own(source: Path) -> None:
+def test_requirements_are_added_after_upstreams(source: Path) -> None:
     text = additions(source)["pyproject.toml"]
     project = tomllib.loads(text)["project"]
     assert project["dependencies"] == ["typing-extensions>=4.5.0", "jinja2>=2.11.3", *REQUIRES]
@@ -260,17 +224,13 @@ def test_the_requirements_come_after_upstreams_own(source: Path) -> None:
 
 
 @pytest.mark.usefixtures("links")
-def test_a_checkout_with_a_link_to_a_folder_can_be_staged(source: Path, tmp_path: Path) -> None:
+def test_stage_ignores_links_to_folders(source: Path, tmp_path: Path) -> None:
     (source / "venv" / "lib").mkdir(parents=True)
     (source / "venv" / "lib64").symlink_to("lib")
     assert staging.stage(source, tmp_path / "stage", {}) == len(READ)
 
 
-def test_the_git_file_of_a_submodule_is_not_staged() -> None:
-    assert not source_filter.build_reads("vendor/llama.cpp/.git")
-
-
-def test_a_file_that_became_a_folder_can_be_staged(source: Path, tmp_path: Path) -> None:
+def test_stage_replaces_a_file_by_a_folder(source: Path, tmp_path: Path) -> None:
     staging.stage(source, tmp_path / "stage", {})
     (source / "README.md").unlink()
     put(source, "README.md/text", "now a folder")

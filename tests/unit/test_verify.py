@@ -1,8 +1,9 @@
-"""The stage: what it judges, what it leaves, and when it need not read again."""
+"""The session verify: what it checks and writes, and when it reads a wheel again."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import json
 import os
@@ -28,11 +29,11 @@ from tests.problems import raises
 
 NAME = fakes.wheel_facts().file
 SESSIONS = fakes.ROOT / "sessions"
-Told = pytest.CaptureFixture[str]
+Output = pytest.CaptureFixture[str]
 
 
 def loader(cuda: str | None = "13.1") -> str:
-    """The digest of what rtx50's wheel has of ours, or a CPU wheel."""
+    """The digest of our modules in the rtx50 wheel, or in a CPU wheel."""
     texts = {p.name: p.read_text(encoding="utf-8") for p in SESSIONS.glob("build/overlay/*.py")}
     archs = ("120-real",) if cuda else ()
     ours = import_hooks.modules(texts, platform="linux", cuda=cuda, archs=archs)
@@ -41,7 +42,7 @@ def loader(cuda: str | None = "13.1") -> str:
 
 
 class Reader:
-    """Plays the reading of a wheel: sound facts of the very file, with what is planted."""
+    """Fake reader: sound facts of the file, with the changes in ``planted``."""
 
     def __init__(self) -> None:
         self.read_files: list[Path] = []
@@ -49,23 +50,15 @@ class Reader:
         self.scratch = Path()
         self.env: Mapping[str, str] = {}
 
-    def __call__(
-        self,
-        wheel: Path,
-        scratch: Path,
-        env: Mapping[str, str],
-        jobs: int,
-        progress: Callable[[int, int, str], None],
-    ) -> WheelFacts:
-        assert scratch.is_dir()
+    def __call__(self, wheel: Path, *args: Any) -> WheelFacts:
+        self.scratch, self.env, jobs, progress = args
+        assert self.scratch.is_dir()
         assert jobs >= 1
         self.read_files.append(wheel)
-        self.scratch, self.env = scratch, env
         progress(0, 0, "llama_cpp/lib/libllama.so")
         progress(5 << 20, 5 << 20, "llama_cpp/lib/libggml-cuda.so")
-        found = fakes.wheel_facts(
-            file=wheel.name, sha256=records.file_sha256(wheel), loader=loader()
-        )
+        sha256 = records.file_sha256(wheel)
+        found = fakes.wheel_facts(file=wheel.name, sha256=sha256, loader=loader())
         return dataclasses.replace(found, **self.planted)
 
 
@@ -80,13 +73,13 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
 
 
 def verifying(root: Path, *words: str, **changes: Any) -> Context:
-    """The surroundings of ``nox -s verify -- …`` for the rtx50 target."""
+    """The context of ``nox -s verify -- …`` for the rtx50 target."""
     named: dict[str, Any] = {"session": "verify", "asked": frozenset({"verify"})}
     return fakes.context(root, *words, **{**named, "spec": fakes.claiming(), **changes})
 
 
 def build(ctx: Context, content: bytes = b"a wheel") -> Path:
-    """The target's wheel with the record of its build, as the stage before this leaves them."""
+    """The target's wheel with the record of its build, as the session wheel writes them."""
     path = ctx.wheels / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -106,16 +99,16 @@ def report(ctx: Context) -> VerifyReport | None:
     return records.read(ctx.record("verify"), "verify", VerifyReport)
 
 
-def test_a_sound_wheel_passes_and_that_is_said(ctx: Context, capsys: Told) -> None:
+def test_a_sound_wheel_passes_with_output(ctx: Context, capsys: Output) -> None:
     main_verify.main(ctx)
-    told = capsys.readouterr().out
-    assert f"Reading {NAME}" in told
-    assert "Device code\n" in told
-    assert "gpu-code: sm_120: 98 × SASS in libggml-cuda.so" in told
-    assert f"verify: 19 checks passed for {NAME}, in " in told
+    output = capsys.readouterr().out
+    assert f"Reading {NAME}" in output
+    assert "Device code\n" in output
+    assert "gpu-code: sm_120: 98 × SASS in libggml-cuda.so" in output
+    assert f"verify: 19 checks passed for {NAME}, in " in output
 
 
-def test_a_sound_wheel_leaves_its_verdict_and_all_that_was_found(ctx: Context) -> None:
+def test_verify_writes_its_report_and_the_facts(ctx: Context) -> None:
     main_verify.main(ctx)
     verdict = report(ctx)
     assert verdict is not None
@@ -132,20 +125,16 @@ def test_a_sound_wheel_leaves_its_verdict_and_all_that_was_found(ctx: Context) -
     assert found == fakes.wheel_facts(sha256=verdict.sha256, loader=loader())
 
 
-def test_what_is_unpacked_is_gone_afterwards(ctx: Context, reader: Reader) -> None:
-    main_verify.main(ctx)
+@pytest.mark.parametrize("fails", [False, True])
+def test_unpacked_files_are_deleted(fails: bool, ctx: Context, reader: Reader) -> None:
+    reader.planted = {"purelib": fails}
+    with raises("verify-failed") if fails else contextlib.nullcontext():
+        main_verify.main(ctx)
     assert reader.scratch.parent == ctx.cache / "tmp"
     assert not reader.scratch.exists()
 
 
-def test_what_is_unpacked_is_gone_after_a_failure_too(ctx: Context, reader: Reader) -> None:
-    reader.planted = {"purelib": True}
-    with raises("verify-failed"):
-        main_verify.main(ctx)
-    assert not reader.scratch.exists()
-
-
-def test_readers_get_no_more_of_the_environment_than_any_program_needs(
+def test_readers_get_only_the_environment_that_every_program_needs(
     ctx: Context, reader: Reader
 ) -> None:
     env = {"HOME": "/home/user", "PATH": "/usr/bin", "LD_PRELOAD": "/x.so", "PYTHONPATH": "/y"}
@@ -153,8 +142,8 @@ def test_readers_get_no_more_of_the_environment_than_any_program_needs(
     assert reader.env == {"HOME": "/home/user"}
 
 
-def test_a_wheel_that_was_judged_is_not_read_again(
-    ctx: Context, reader: Reader, capsys: Told
+def test_a_wheel_that_was_checked_is_not_read_again(
+    ctx: Context, reader: Reader, capsys: Output
 ) -> None:
     main_verify.main(ctx)
     first = ctx.record("verify").read_bytes()
@@ -168,7 +157,7 @@ def test_a_wheel_that_was_judged_is_not_read_again(
 @pytest.mark.parametrize(
     ("asked", "reads"), [({"verify"}, 2), ({"release"}, 1)], ids=["this", "another"]
 )
-def test_fresh_reads_again_when_this_session_was_asked_for(
+def test_fresh_reads_again_if_this_session_was_requested(
     asked: set[str], reads: int, tmp_path: Path, reader: Reader
 ) -> None:
     ctx = verifying(tmp_path, "--fresh", asked=frozenset(asked))
@@ -178,52 +167,70 @@ def test_fresh_reads_again_when_this_session_was_asked_for(
     assert len(reader.read_files) == reads
 
 
-def test_a_new_wheel_is_read(ctx: Context, reader: Reader) -> None:
-    main_verify.main(ctx)
+Change = Callable[[Context], Context]
+
+
+def for_target(**changes: Any) -> Change:
+    return lambda ctx: dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes))
+
+
+def another_wheel(ctx: Context) -> Context:
     build(ctx, b"another wheel")
-    main_verify.main(ctx)
-    assert len(reader.read_files) == 2
+    return ctx
 
 
-def test_a_wheel_that_was_swapped_after_its_judgement_is_read_and_refused(
-    ctx: Context, reader: Reader
-) -> None:
-    main_verify.main(ctx)
+def swapped(ctx: Context) -> Context:
     (ctx.wheels / NAME).write_bytes(b"swapped")
-    with raises("verify-failed"):
-        main_verify.main(ctx)
-    assert len(reader.read_files) == 2
+    return ctx
 
 
-def test_another_record_of_the_same_wheel_is_judged_again(ctx: Context, reader: Reader) -> None:
-    main_verify.main(ctx)
+def another_record(ctx: Context) -> Context:
     found = fakes.wheel_facts(sha256=records.file_sha256(ctx.wheels / NAME))
     records.write(ctx.record("wheel"), "wheel", fakes.recorded(found, compiler="gnu 13.1.0"))
-    main_verify.main(ctx)
-    assert len(reader.read_files) == 2
+    return ctx
+
+
+def with_report(text: str) -> Change:
+    def change(ctx: Context) -> Context:
+        ctx.record("verify").write_text(text, encoding="utf-8")
+        return ctx
+
+    return change
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"budget_mb": 20}, {"archs": ("120",)}, {"device_features": ()}],
-    ids=["budget", "architectures", "features"],
+    ("change", "reads", "fails"),
+    [
+        (another_wheel, 2, False),
+        (swapped, 2, True),
+        (another_record, 2, False),
+        (for_target(budget_mb=20), 2, False),
+        (for_target(device_features=()), 2, False),
+        (for_target(archs=("120",)), 2, True),
+        (for_target(cuda="13.2"), 2, True),
+        (with_report(""), 2, False),
+        (with_report("{}"), 2, False),
+        (with_report('{"schema": 1, "ok": true}'), 2, False),
+        # No check reads these.
+        (for_target(summary="other words", warning="mind"), 1, False),
+        (for_target(cache="none"), 1, False),
+        (for_target(compiler="/usr/bin/g++", prerelease=True), 1, False),
+    ],
 )
-def test_a_changed_target_is_judged_again(
-    changes: dict[str, Any], ctx: Context, reader: Reader
+def test_a_wheel_is_read_again_if_its_file_record_target_or_report_has_changed(
+    change: Change, reads: int, fails: bool, ctx: Context, reader: Reader
 ) -> None:
     main_verify.main(ctx)
-    other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes))
-    if changes.get("archs"):
-        with raises("verify-failed"):
-            main_verify.main(other)
-    else:
-        main_verify.main(other)
-    assert len(reader.read_files) == 2
+    changed = change(ctx)
+    with raises("verify-failed") if fails else contextlib.nullcontext():
+        main_verify.main(changed)
+    assert len(reader.read_files) == reads
+    assert (report(ctx) is None) is fails
 
 
 @pytest.fixture
 def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project's files, by which ``verify`` judges."""
+    """A copy of the project's files, of which ``verify`` makes its fingerprint."""
     copy = tmp_path / "sessions"
     shutil.copytree(SESSIONS, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(main_verify, "OVERLAY", copy / "build" / "overlay")
@@ -231,7 +238,7 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
-JUDGES = [
+CHECKING = [
     "verify/main_verify.py",
     "verify/zip_archive.py",
     "verify/check_input.py",
@@ -248,20 +255,24 @@ JUDGES = [
 ]
 
 
-def test_a_changed_rule_is_judged_by_again(ctx: Context, reader: Reader, rules: Path) -> None:
+def test_a_wheel_is_read_again_if_code_or_data_has_changed(
+    ctx: Context, reader: Reader, rules: Path
+) -> None:
     main_verify.main(ctx)
     main_verify.main(ctx)
     assert len(reader.read_files) == 1
-    for count, rule in enumerate(JUDGES, 2):
+    for count, rule in enumerate(CHECKING, 2):
         with (rules / rule).open("a", encoding="utf-8") as text:
             text.write("\nX==1\n" if rule.endswith(".txt") else "\nX = 1\n")
         main_verify.main(ctx)
         assert len(reader.read_files) == count, rule
 
 
-def test_a_comment_is_no_reason_to_judge_again(ctx: Context, reader: Reader, rules: Path) -> None:
+def test_a_wheel_is_not_read_again_if_a_comment_has_changed(
+    ctx: Context, reader: Reader, rules: Path
+) -> None:
     main_verify.main(ctx)
-    for rule in JUDGES:
+    for rule in CHECKING:
         text = (rules / rule).read_text(encoding="utf-8")
         if rule.endswith(".py"):
             text = text.replace('"""', '"""Otherwise: ', 1).replace("\n\n\n", "\n\n\n# why\n\n")
@@ -270,7 +281,7 @@ def test_a_comment_is_no_reason_to_judge_again(ctx: Context, reader: Reader, rul
         assert len(reader.read_files) == 1, rule
 
 
-def test_what_judges_no_wheel_is_no_reason_to_judge_again(
+def test_a_wheel_is_not_read_again_if_other_code_has_changed(
     ctx: Context, reader: Reader, rules: Path
 ) -> None:
     main_verify.main(ctx)
@@ -278,17 +289,8 @@ def test_what_judges_no_wheel_is_no_reason_to_judge_again(
     others = [p for p in rules.rglob("*") if p.suffix in (".py", ".toml", ".txt")]
     others = [path for path in others if path.relative_to(rules).as_posix() not in judging]
     names = {path.relative_to(rules).as_posix() for path in others}
-    assert {
-        "release/server_listing.py",
-        "release/main_publish.py",
-        "release/documents/wheel_card.py",
-        "payload/bench.py",
-    } <= names
-    assert {
-        "data/knowledge/measured.toml",
-        "data/knowledge/baselines.toml",
-        "build/baselines.py",
-    } <= names
+    assert {"release/main_publish.py", "payload/bench.py", "build/baselines.py"} <= names
+    assert {"data/knowledge/measured.toml", "data/knowledge/baselines.toml"} <= names
     for path in others:
         with path.open("a", encoding="utf-8") as text:
             text.write("\nX = 1\n")
@@ -296,8 +298,8 @@ def test_what_judges_no_wheel_is_no_reason_to_judge_again(
     assert len(reader.read_files) == 1
 
 
-def test_what_is_imported_by_what_judges_judges_too() -> None:
-    # Whatever runs while a wheel is read and judged: told by Python itself.
+def test_the_fingerprint_contains_every_module_that_is_loaded() -> None:
+    # Python lists all modules that are loaded while a wheel is read and checked.
     program = (
         "import sys, runpy; sys.argv = ['library']\n"
         "import sessions.verify.reader, sessions.verify.run_checks, sessions.verify.library\n"
@@ -333,23 +335,7 @@ def test_no_check_reads_a_field_that_the_fingerprint_leaves_out(
     assert read & set(fields) == set()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"summary": "other words", "warning": "mind"},
-        {"cache": "none"},
-        {"compiler": "/usr/bin/g++", "prerelease": True},
-    ],
-)
-def test_what_no_check_reads_is_no_reason_to_judge_again(
-    changes: dict[str, Any], ctx: Context, reader: Reader
-) -> None:
-    main_verify.main(ctx)
-    main_verify.main(dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, **changes)))
-    assert len(reader.read_files) == 1
-
-
-def test_how_long_a_build_took_is_no_reason_to_judge_again() -> None:
+def test_the_time_of_a_build_is_not_in_the_fingerprint() -> None:
     slow = fakes.wheel(steps=1, wall_seconds=1.0, cpu_seconds=None, cache={}, timing={})
     assert checks_digest.verdict(fakes.spec(), slow) == checks_digest.verdict(
         fakes.spec(), fakes.wheel()
@@ -360,7 +346,7 @@ def test_how_long_a_build_took_is_no_reason_to_judge_again() -> None:
     )
 
 
-def test_a_changed_loader_is_judged_by_again(ctx: Context, rules: Path) -> None:
+def test_a_wheel_is_read_again_if_the_loader_has_changed(ctx: Context, rules: Path) -> None:
     main_verify.main(ctx)
     with (rules / "build" / "overlay" / import_hooks.LOADER).open("a", encoding="utf-8") as text:
         text.write("# a change\n")
@@ -368,17 +354,8 @@ def test_a_changed_loader_is_judged_by_again(ctx: Context, rules: Path) -> None:
         main_verify.main(ctx)
 
 
-@pytest.mark.parametrize("record", ["", "{}", '{"schema": 1, "ok": true}'])
-def test_a_damaged_verdict_is_no_verdict(record: str, ctx: Context, reader: Reader) -> None:
-    main_verify.main(ctx)
-    ctx.record("verify").write_text(record, encoding="utf-8")
-    main_verify.main(ctx)
-    assert len(reader.read_files) == 2
-    assert report(ctx) is not None
-
-
-def test_a_wheel_that_fails_is_refused_with_the_checks_named(
-    ctx: Context, reader: Reader, capsys: Told
+def test_the_error_for_a_wheel_names_the_failed_checks(
+    ctx: Context, reader: Reader, capsys: Output
 ) -> None:
     reader.planted = {"purelib": True, "size": 31_000_000}
     with raises("verify-failed") as caught:
@@ -388,19 +365,19 @@ def test_a_wheel_that_fails_is_refused_with_the_checks_named(
     )
     assert str(ctx.record("facts")) in caught.value.evidence
     assert "under each failed check" in caught.value.remedy
-    told = capsys.readouterr().out
-    assert "nox -s wheel -- --target rtx50 --fresh" in told
-    assert "Root-Is-Purelib is not false" in told
-    assert "31.0 MB, and the target allows 30" in told
-    assert "checks passed" not in told
+    output = capsys.readouterr().out
+    assert "nox -s wheel -- --target rtx50 --fresh" in output
+    assert "Root-Is-Purelib is not false" in output
+    assert "31.0 MB, and the target allows 30" in output
+    assert "checks passed" not in output
 
 
-def test_no_stage_takes_the_verdict_of_a_wheel_that_fails(ctx: Context, reader: Reader) -> None:
+def test_no_session_reads_the_report_of_a_wheel_that_fails(ctx: Context, reader: Reader) -> None:
     reader.planted = {"purelib": True}
     with raises("verify-failed"):
         main_verify.main(ctx)
     assert report(ctx) is None
-    # It is there for people and programs.
+    # The file exists for people and other programs.
     left = json.loads(ctx.record("verify").read_text(encoding="utf-8"))
     assert left["ok"] is False
     assert left["verify"]["groups"][0]["checks"][2]["status"] == "fail"
@@ -408,26 +385,20 @@ def test_no_stage_takes_the_verdict_of_a_wheel_that_fails(ctx: Context, reader: 
 
 
 def test_a_wheel_that_failed_is_read_again(ctx: Context, reader: Reader) -> None:
+    main_verify.main(ctx)
+    build(ctx, b"a worse wheel")
     reader.planted = {"purelib": True}
     for _ in range(2):
         with raises("verify-failed"):
             main_verify.main(ctx)
-    assert len(reader.read_files) == 2
+        assert report(ctx) is None
+    assert len(reader.read_files) == 3
     reader.planted = {}
     main_verify.main(ctx)
     assert report(ctx) is not None
 
 
-def test_a_failure_takes_the_place_of_an_older_verdict(ctx: Context, reader: Reader) -> None:
-    main_verify.main(ctx)
-    build(ctx, b"a worse wheel")
-    reader.planted = {"purelib": True}
-    with raises("verify-failed"):
-        main_verify.main(ctx)
-    assert report(ctx) is None
-
-
-def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
+def test_without_a_wheel_the_remedy_names_the_session_that_builds_it(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
         main_verify.main(verifying(tmp_path))
     assert caught.value.remedy == "nox -s wheel -- --target rtx50"
@@ -438,26 +409,26 @@ def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> 
 
 @pytest.fixture
 def given(tmp_path: Path) -> Path:
-    """A wheel that somebody hands us."""
+    """An external wheel."""
     path = tmp_path / "downloads" / NAME
     path.parent.mkdir()
     path.write_bytes(b"a wheel of others")
     return path
 
 
-def test_a_given_wheel_without_a_record_passes_with_warnings(
-    given: Path, tmp_path: Path, reader: Reader, capsys: Told
+def test_an_external_wheel_without_a_record_passes_with_warnings(
+    given: Path, tmp_path: Path, reader: Reader, capsys: Output
 ) -> None:
     main_verify.main(verifying(tmp_path, "--wheel", str(given)))
     assert reader.read_files == [given]
-    told = capsys.readouterr().out
-    assert "freshness: a library is not the one that the recorded build made" in told
-    assert "there is no record of what it was made from" in told
-    assert "verify: 17 checks passed (warnings: 2) for" in told
+    output = capsys.readouterr().out
+    assert "freshness: a library is not the one that the recorded build made" in output
+    assert "there is no record of what it was made from" in output
+    assert "verify: 17 checks passed (warnings: 2) for" in output
 
 
 def left(ctx: Context, given: Path) -> Path:
-    """The folder of what was found of a given wheel."""
+    """The folder with the records of an external wheel."""
     return ctx.build / "given" / f"{given.stem}-{records.file_sha256(given)[:8]}"
 
 
@@ -466,39 +437,34 @@ def statuses(folder: Path) -> dict[str, str]:
     return {check["id"]: check["status"] for group in left["groups"] for check in group["checks"]}
 
 
-def test_a_given_wheel_without_a_record_leaves_its_warnings(given: Path, tmp_path: Path) -> None:
-    ctx = verifying(tmp_path, "--wheel", str(given))
-    main_verify.main(ctx)
-    found = statuses(left(ctx, given))
-    warned = {id_ for id_, status in found.items() if status != "ok"}
-    assert warned == {"freshness", "reproducible"}
+NO_RECORD = {"freshness": "warn", "reproducible": "warn"}
 
 
-def test_a_given_wheel_is_judged_by_the_record_beside_it(given: Path, tmp_path: Path) -> None:
-    made = fakes.recorded(fakes.wheel_facts(sha256=records.file_sha256(given)))
-    records.write(given.parent / "wheel.json", "wheel", made)
-    ctx = verifying(tmp_path, "--wheel", str(given))
-    main_verify.main(ctx)
-    assert set(statuses(left(ctx, given)).values()) == {"ok"}
-
-
-def test_a_given_wheel_that_is_not_what_the_record_beside_it_says_fails(
-    given: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("changes", "not_ok"),
+    [
+        (None, NO_RECORD),
+        ({}, {}),
+        ({"file": "llama_cpp_python-0.3.15-py3-none-any.whl"}, NO_RECORD),
+        ({"sha256": "0" * 64}, {"freshness": "fail"}),
+    ],
+    ids=["no-record", "its-record", "record-of-another-file", "record-of-other-bytes"],
+)
+def test_an_external_wheel_is_checked_with_the_record_beside_it(
+    changes: dict[str, Any] | None, not_ok: dict[str, str], given: Path, tmp_path: Path
 ) -> None:
-    records.write(given.parent / "wheel.json", "wheel", fakes.recorded(fakes.wheel_facts()))
-    with raises("verify-failed"):
-        main_verify.main(verifying(tmp_path, "--wheel", str(given)))
-
-
-def test_a_record_of_another_file_is_not_the_given_wheels(given: Path, tmp_path: Path) -> None:
-    other = fakes.recorded(fakes.wheel_facts(), file="llama_cpp_python-0.3.15-py3-none-any.whl")
-    records.write(given.parent / "wheel.json", "wheel", other)
+    if changes is not None:
+        made = {"sha256": records.file_sha256(given), **changes}
+        record = fakes.recorded(fakes.wheel_facts(), **made)
+        records.write(given.parent / "wheel.json", "wheel", record)
     ctx = verifying(tmp_path, "--wheel", str(given))
-    main_verify.main(ctx)
-    assert statuses(left(ctx, given))["freshness"] == "warn"
+    with raises("verify-failed") if "fail" in not_ok.values() else contextlib.nullcontext():
+        main_verify.main(ctx)
+    found = statuses(left(ctx, given))
+    assert {id_: status for id_, status in found.items() if status != "ok"} == not_ok
 
 
-def test_a_given_wheel_needs_nothing_of_the_target_and_changes_nothing_of_it(
+def test_an_external_wheel_does_not_change_the_records_of_the_target(
     given: Path, ctx: Context, tmp_path: Path
 ) -> None:
     main_verify.main(ctx)
@@ -514,17 +480,7 @@ def test_a_given_wheel_needs_nothing_of_the_target_and_changes_nothing_of_it(
     assert verdict.sha256 == records.file_sha256(given)
 
 
-def test_a_given_wheel_that_was_judged_is_not_read_again(
-    given: Path, tmp_path: Path, reader: Reader, capsys: Told
-) -> None:
-    ctx = verifying(tmp_path, "--wheel", str(given))
-    main_verify.main(ctx)
-    main_verify.main(ctx)
-    assert len(reader.read_files) == 1
-    assert "up to date" in capsys.readouterr().out
-
-
-def test_wheels_of_one_name_in_two_folders_are_not_taken_for_each_other(
+def test_wheels_with_the_same_name_in_two_folders_have_separate_records(
     given: Path, tmp_path: Path, reader: Reader
 ) -> None:
     other = tmp_path / "elsewhere" / NAME
@@ -537,7 +493,7 @@ def test_wheels_of_one_name_in_two_folders_are_not_taken_for_each_other(
 
 
 @pytest.mark.parametrize("name", ["...whl", "..", "a b\x1b[2Jñ.whl", "x" * 250 + ".whl"])
-def test_a_given_wheel_of_any_name_has_a_folder_of_its_own(
+def test_an_external_wheel_with_any_name_has_a_valid_folder_name(
     name: str, given: Path, tmp_path: Path, reader: Reader
 ) -> None:
     if sys.platform == "win32" and not name.isprintable():
@@ -554,7 +510,7 @@ def test_a_given_wheel_of_any_name_has_a_folder_of_its_own(
 
 
 @pytest.mark.parametrize("kind", ["nothing", "folder"])
-def test_a_wheel_that_is_not_there_is_told_of(kind: str, tmp_path: Path, reader: Reader) -> None:
+def test_a_missing_wheel_is_an_error(kind: str, tmp_path: Path, reader: Reader) -> None:
     path = tmp_path / "downloads" / "x.whl"
     if kind == "folder":
         path.mkdir(parents=True)
@@ -565,7 +521,7 @@ def test_a_wheel_that_is_not_there_is_told_of(kind: str, tmp_path: Path, reader:
     assert reader.read_files == []
 
 
-def test_a_wheel_in_the_users_home_may_be_named_by_a_tilde(
+def test_the_path_of_a_wheel_may_begin_with_a_tilde(
     tmp_path: Path, reader: Reader, given: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("HOME", "USERPROFILE"):
@@ -574,9 +530,7 @@ def test_a_wheel_in_the_users_home_may_be_named_by_a_tilde(
     assert reader.read_files == [given]
 
 
-def test_the_cpu_target_wants_the_check_of_the_cpu_and_no_more(
-    tmp_path: Path, reader: Reader
-) -> None:
+def test_a_wheel_of_the_cpu_target_has_only_the_cpu_loader(tmp_path: Path, reader: Reader) -> None:
     ctx = verifying(tmp_path, spec=fakes.cpu_spec(budget_mb=4))
     build(ctx)
     digest = records.file_sha256(ctx.wheels / NAME)
@@ -587,17 +541,11 @@ def test_the_cpu_target_wants_the_check_of_the_cpu_and_no_more(
     assert set(statuses(ctx.build).values()) == {"ok"}
 
 
-def test_a_loader_of_another_cuda_release_is_not_the_targets(ctx: Context, reader: Reader) -> None:
-    other = dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, cuda="13.2"))
-    with raises("verify-failed"):
-        main_verify.main(other)
-
-
-# ---- What is beside a wheel, and errors of our own ----------------------------------------------
+# ---- Files beside a wheel, and exceptions -------------------------------------------------------
 
 
 def mine(ctx: Context, beside: Callable[[Path], None]) -> Path:
-    """A wheel of one's own in a folder, with something beside it."""
+    """A wheel in a folder, with a file wheel.json beside it."""
     folder = ctx.root / "mine"
     folder.mkdir()
     path = folder / NAME
@@ -621,7 +569,7 @@ def mine(ctx: Context, beside: Callable[[Path], None]) -> Path:
     ids=["fifo", "folder", "objects", "lists", "large", "no-text", "nan", "endless"],
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fifo")
-def test_what_is_no_record_beside_a_wheel_counts_as_none(
+def test_an_invalid_record_beside_a_wheel_is_ignored(
     beside: Callable[[Path], None], tmp_path: Path
 ) -> None:
     path = mine(verifying(tmp_path), beside)
@@ -631,7 +579,7 @@ def test_what_is_no_record_beside_a_wheel_counts_as_none(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
-def test_a_wheel_whose_name_is_not_a_text_is_refused(tmp_path: Path) -> None:
+def test_a_wheel_whose_name_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"a\xff.whl")
     path.write_bytes(b"a wheel")
     with raises("verify-name") as caught:
@@ -642,7 +590,7 @@ def test_a_wheel_whose_name_is_not_a_text_is_refused(tmp_path: Path) -> None:
 def test_a_wheel_that_is_too_large_is_refused_before_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main_verify, "LARGEST", 1 << 20)  # bytes: no test writes gigabytes
+    monkeypatch.setattr(main_verify, "LARGEST", 1 << 20)  # bytes; the real limit is gigabytes
     path = tmp_path / NAME
     path.write_bytes(bytes((1 << 20) + 1))
     with raises("verify-size") as caught:
@@ -650,8 +598,8 @@ def test_a_wheel_that_is_too_large_is_refused_before_it_is_read(
     assert (caught.value.id, caught.value.code) == ("verify-size", USAGE)
 
 
-def test_what_a_reader_or_a_check_raised_is_logged_and_named(
-    ctx: Context, reader: Reader, capsys: Told, monkeypatch: pytest.MonkeyPatch
+def test_exceptions_of_readers_and_checks_are_logged(
+    ctx: Context, reader: Reader, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def size(_: object) -> None:
         raise ZeroDivisionError("planted")
@@ -666,7 +614,7 @@ def test_what_a_reader_or_a_check_raised_is_logged_and_named(
     text = log.read_text(encoding="utf-8")
     assert "a traceback" in text
     assert "ZeroDivisionError: planted" in text
-    # It is of this run: one without errors leaves none.
+    # A run without exceptions deletes the log.
     reader.planted = {}
     main_verify.main(ctx)
     assert not log.exists()

@@ -1,4 +1,4 @@
-"""The finished wheel: what it must hold, whether it is current, and how it gets into its folder."""
+"""The session wheel: the contents of a wheel, the CMake tree, the compilation, the next steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 
 from sessions.build import cmake_tree, compilation, main_wheel, wheel_contents
 from sessions.build.model import Timeline
-from sessions.probe import ms_runtime
 from sessions.shared import knowledge, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
@@ -51,17 +50,9 @@ CUDA = [
 NAME = fakes.wheel().file
 
 
-# What delvewheel brings into a wheel for Windows, and how it names that.
-BROUGHT = ("msvcp140.dll", "vcomp140.dll")
+# The DLLs that delvewheel copies into a Windows wheel, and the names that it gives them.
+VENDORED = ("msvcp140.dll", "vcomp140.dll")
 BUNDLED = [f"llama_cpp_python.libs/{n}-{'0f' * 16}.dll" for n in ("msvcp140", "vcomp140")]
-
-
-def problems(members: list[str], *, cuda: bool = True, **more: Sequence[str]) -> list[str]:
-    return wheel_contents.problems(members, cuda=cuda, **more)
-
-
-def test_a_good_cuda_wheel_has_no_problem() -> None:
-    assert problems(CUDA) == []
 
 
 @pytest.mark.parametrize(
@@ -73,118 +64,97 @@ def test_a_good_cuda_wheel_has_no_problem() -> None:
         ("0.3.36", ("msvc", "19.44.35207"), False),
     ],
 )
-def test_which_modules_are_left_out(release: str, compiler: tuple[str, str], wrong: bool) -> None:
+def test_modules_that_would_compute_wrongly_are_left_out(
+    release: str, compiler: tuple[str, str], wrong: bool
+) -> None:
     assert knowledge.left_out(release, *compiler) == ["sapphirerapids"] * wrong
 
 
-def test_a_module_that_computes_wrongly_is_not_in_the_wheel() -> None:
-    members = [*CUDA, "llama_cpp/lib/libggml-cpu-sapphirerapids.so"]
-    assert problems(members) == []
-    wrong = ["sapphirerapids"]
-    assert problems(members, left_out=wrong) == ["not asked for: ggml-cpu-sapphirerapids"]
-    assert problems(CUDA, left_out=wrong) == []
-
-
-def test_a_good_cpu_wheel_has_no_problem() -> None:
-    assert problems(CPU, cuda=False) == []
-
-
 def windows() -> list[str]:
-    ours = [
-        name.replace("/lib/lib", "/lib/").removesuffix(".so") + ".dll"
-        if name.endswith(".so")
-        else name
-        for name in CUDA
-        if "gomp" not in name
-    ]
-    return [*ours, "llama_cpp/_bundled_dlls.py", *BUNDLED, f"{INFO}/DELVEWHEEL"]
+    """The members of a CUDA wheel for Windows."""
+    dlls = [n.replace("/lib/lib", "/lib/").removesuffix(".so") + ".dll" for n in CUDA if ".so" in n]
+    others = [n for n in CUDA if ".so" not in n]
+    own = [*others, *(n for n in dlls if "gomp" not in n), "llama_cpp/_bundled_dlls.py"]
+    return [*own, *BUNDLED, f"{INFO}/DELVEWHEEL"]
 
 
-def test_a_windows_wheel_has_libraries_of_other_names_and_microsofts_runtime() -> None:
-    assert "llama_cpp/lib/ggml-cuda.dll" in windows()
-    assert problems(windows(), brought=BROUGHT) == []
-
-
-def test_of_a_wheel_for_any_python_delvewheel_leaves_a_list_too() -> None:
-    order = "llama_cpp_python.libs/.load-order-llama_cpp_python-0.3.36"
-    assert problems([*windows(), order], brought=BROUGHT) == []
-
-
-@pytest.mark.parametrize("library", BUNDLED)
-def test_a_windows_wheel_without_microsofts_runtime_is_refused(library: str) -> None:
-    less = [name for name in windows() if name != library]
-    name = ms_runtime.original(library)
-    assert problems(less, brought=BROUGHT) == [f"0 copies of {name} instead of one"]
-
-
-@pytest.mark.parametrize("name", ["cublas64_13.dll", "vcruntime140.dll", "libgomp-1.dll"])
-def test_a_windows_wheel_that_brings_more_is_refused(name: str) -> None:
-    stem = name.removesuffix(".dll")
-    more = [*windows(), f"llama_cpp_python.libs/{stem}-{'1e' * 16}.dll"]
-    assert problems(more, brought=BROUGHT) == [f"not asked for: {name}"]
-
-
-def test_a_windows_wheel_whose_libraries_nothing_loads_is_refused() -> None:
-    less = [name for name in windows() if "_bundled_dlls" not in name]
-    assert problems(less, brought=BROUGHT) == ["missing: llama_cpp/_bundled_dlls.py"]
-
-
-def test_on_linux_delvewheels_folder_is_a_stray() -> None:
-    assert problems([*CUDA, BUNDLED[0]]) == [f"stray: {BUNDLED[0]}"]
+SAPPHIRERAPIDS = "llama_cpp/lib/libggml-cpu-sapphirerapids.so"
+LOAD_ORDER = "llama_cpp_python.libs/.load-order-llama_cpp_python-0.3.36"  # if it is for any Python
+STRAYS = (
+    "lib/libllama.a",
+    "include/llama.h",
+    "bin/llama-mtmd-cli",
+    "llama_cpp_python.libs/libgomp-a34b3233.so.1",
+    "llama_cpp.py",
+    BUNDLED[0],
+)
+NO_LIBRARY = [f"0 copies of {name} instead of one" for name in wheel_contents.LIBRARIES]
+NO_MODULE = ["missing: llama_cpp/_backends.py", "missing: llama_cpp/_doctor.py"]
+TWO = ["2 copies of llama instead of one"]
 
 
 @pytest.mark.parametrize(
-    "stray",
+    ("members", "left_out", "expected"),
     [
-        "lib/libllama.a",
-        "include/llama.h",
-        "bin/llama-mtmd-cli",
-        "llama_cpp_python.libs/libgomp-a34b3233.so.1",
-        "llama_cpp.py",
+        (CUDA, "", []),
+        ([*CUDA, SAPPHIRERAPIDS], "", []),
+        ([*CUDA, SAPPHIRERAPIDS], "sapphirerapids", ["not asked for: ggml-cpu-sapphirerapids"]),
+        (CUDA, "sapphirerapids", []),
+        *(([*CUDA, stray], "", [f"stray: {stray}"]) for stray in STRAYS),
+        ([*CUDA, "llama_cpp/lib64/libllama.so"], "", TWO),
+        ([*CUDA, "llama_cpp/lib/libllama.so.0"], "", TWO),  # as upstream installs it
+        (
+            CPU,
+            "",
+            [
+                "0 copies of ggml-cuda instead of one",
+                "missing: llama_cpp/_cuda_runtime.py",
+                "missing: llama_cpp/_gpu_check.py",
+            ],
+        ),
     ],
 )
-def test_what_lies_outside_the_package_is_a_stray(stray: str) -> None:
-    assert problems([*CUDA, stray]) == [f"stray: {stray}"]
+def test_problems_of_a_cuda_wheel(members: list[str], left_out: str, expected: list[str]) -> None:
+    assert wheel_contents.problems(members, cuda=True, left_out=left_out.split()) == expected
 
 
-def test_a_library_that_is_there_twice_is_counted() -> None:
-    assert problems([*CUDA, "llama_cpp/lib64/libllama.so"]) == ["2 copies of llama instead of one"]
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (CPU, []),
+        *(
+            (
+                [name for name in CPU if name != f"llama_cpp/lib/lib{library}.so"],
+                [f"0 copies of {library} instead of one"],
+            )
+            for library in ("ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd")
+        ),
+        (["x.so"], ["stray: x.so", *NO_LIBRARY, *NO_MODULE]),
+        ([], [*NO_LIBRARY, *NO_MODULE]),
+        ([*CPU, "llama_cpp/lib/libggml-cuda.so"], ["not asked for: ggml-cuda"]),
+    ],
+)
+def test_problems_of_a_cpu_wheel(members: list[str], expected: list[str]) -> None:
+    assert wheel_contents.problems(members, cuda=False) == expected
 
 
-@pytest.mark.parametrize("library", ["ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd"])
-def test_a_missing_library_is_named(library: str) -> None:
-    less = [name for name in CPU if name != f"llama_cpp/lib/lib{library}.so"]
-    assert problems(less, cuda=False) == [f"0 copies of {library} instead of one"]
-
-
-def test_a_cuda_wheel_without_its_cuda_is_refused() -> None:
-    assert problems(CPU) == [
-        "0 copies of ggml-cuda instead of one",
-        "missing: llama_cpp/_cuda_runtime.py",
-        "missing: llama_cpp/_gpu_check.py",
-    ]
-
-
-def test_every_problem_is_found_and_not_the_first_alone() -> None:
-    assert problems(["x.so"], cuda=False) == [
-        "stray: x.so",
-        *(f"0 copies of {name} instead of one" for name in wheel_contents.LIBRARIES),
-        "missing: llama_cpp/_backends.py",
-        "missing: llama_cpp/_doctor.py",
-    ]
-
-
-def test_an_empty_wheel_is_refused() -> None:
-    assert len(problems([], cuda=False)) == len(wheel_contents.LIBRARIES) + 2
-
-
-def test_a_versioned_name_is_another_copy_of_its_library() -> None:
-    # What upstream's install leaves, and a zip holds thrice.
-    assert problems([*CUDA, "llama_cpp/lib/libllama.so.0"]) == ["2 copies of llama instead of one"]
-
-
-def test_a_cpu_wheel_with_the_cuda_library_of_another_build_is_refused() -> None:
-    assert problems([*CPU, "llama_cpp/lib/libggml-cuda.so"], cuda=False) != []
+@pytest.mark.parametrize(
+    ("without", "more", "expected"),
+    [
+        ("", "", []),
+        ("", LOAD_ORDER, []),
+        (BUNDLED[0], "", ["0 copies of msvcp140.dll instead of one"]),
+        (BUNDLED[1], "", ["0 copies of vcomp140.dll instead of one"]),
+        *(
+            ("", f"llama_cpp_python.libs/{n}-{'1e' * 16}.dll", [f"not asked for: {n}.dll"])
+            for n in ("cublas64_13", "vcruntime140", "libgomp-1")
+        ),
+        ("llama_cpp/_bundled_dlls.py", "", ["missing: llama_cpp/_bundled_dlls.py"]),
+    ],
+)
+def test_problems_of_a_windows_wheel(without: str, more: str, expected: list[str]) -> None:
+    members = [*(name for name in windows() if name != without), *([more] if more else [])]
+    assert wheel_contents.problems(members, cuda=True, vendored=VENDORED) == expected
 
 
 def with_records(root: Path, *words: str, host: Host | None = None) -> Context:
@@ -223,11 +193,11 @@ def test_a_current_wheel_is_not_built_again(
     ],
     ids=["gpu", "beside-another", "another-gpu", "no-gpu", "cpu"],
 )
-def test_the_next_steps_are_to_install_and_to_test(
+def test_next_steps_are_to_install_and_to_test(
     spec: BuildSpec, gpus: list[str], session: str
 ) -> None:
     path = Path("/my wheels") / NAME
-    said = main_wheel.next_lines(spec, path, gpus)
+    said = main_wheel.next_steps(spec, path, gpus)
     install, tried, *commands = [line.strip() for line in said if line.startswith("  ")]
     (word, _, code) = shlex.split(tried)
     assert (word, ast.parse(code) is not None) == ("python", True)
@@ -240,26 +210,26 @@ def test_the_next_steps_are_to_install_and_to_test(
     assert (size in "".join(said)) is bool(spec.cuda)
 
 
-def test_a_disk_that_cannot_hold_a_build_is_said_before_it_begins(
+def test_a_disk_that_is_too_small_fails_before_the_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the probe saw counts for nothing: since then 1.3 GB may have been downloaded."""
+    """The probe's value is not used: up to 1.3 GB may have been downloaded since."""
     ctx = with_records(tmp_path, host=fakes.host(disk_free_mib=100000))
-    asked: list[Path] = []
+    checked: list[Path] = []
 
     def usage(folder: Path) -> Any:
-        asked.append(folder)
+        checked.append(folder)
         return types.SimpleNamespace(free=500 << 20)
 
     monkeypatch.setattr("shutil.disk_usage", usage)
-    with raises("disk-too-small") as caught:
+    with raises("disk-too-small"):
         main_wheel.main(ctx)
-    assert (caught.value.id, asked) == ("disk-too-small", [ctx.build])
+    assert checked == [ctx.build]
     assert not (ctx.build / "src").exists()
 
 
 def configured(tree: Path, *archs: str, kit: str = fakes.toolkit().root) -> Path:
-    """A tree as CMake leaves it: a CUDA file for each of ``archs`` (several: "90-real;120")."""
+    """A tree as CMake leaves it, with a CUDA file for each of ``archs`` ("90-real;120" is one)."""
     flags = {
         "120-real": "--generate-code=arch=compute_120,code=[sm_120]",
         "120a-real": "--generate-code=arch=compute_120a,code=[sm_120a]",
@@ -289,7 +259,7 @@ def configured(tree: Path, *archs: str, kit: str = fakes.toolkit().root) -> Path
         ((), []),
     ],
 )
-def test_check_tree_takes_what_was_asked_for(
+def test_check_accepts_the_architectures_of_the_target(
     asked: tuple[str, ...], compiled: list[str], tmp_path: Path
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
@@ -310,19 +280,19 @@ def test_check_tree_takes_what_was_asked_for(
         ((), ["120-real"], None),
     ],
 )
-def test_check_tree_refuses_other_architectures_and_names_the_option(
+def test_check_refuses_other_architectures_and_names_the_option(
     asked: tuple[str, ...], compiled: list[str], option: str | None, tmp_path: Path
 ) -> None:
     spec = fakes.spec(archs=asked) if asked else fakes.cpu_spec()
     with raises("build-other-architectures") as caught:
         cmake_tree.check(configured(tmp_path, *compiled), spec, fakes.toolkit() if asked else None)
-    assert (caught.value.id, caught.value.code) == ("build-other-architectures", USAGE)
+    assert caught.value.code == USAGE
     words = option.split(" ", 1)[1].strip("'") if option else ""
     told = programs.typed(["--arch", words]) if option else "--version"
     assert caught.value.remedy.endswith(told)
 
 
-def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
+def test_check_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
     tree = configured(tmp_path, "120-real")
     for path in tree.iterdir():
         path.write_bytes(path.read_bytes().replace(b"/s/", b"/\xff/") + b"\n")
@@ -330,7 +300,7 @@ def test_check_tree_reads_a_path_that_is_not_utf_8(tmp_path: Path) -> None:
     cmake_tree.check(tree, fakes.spec(), fakes.toolkit())
 
 
-def test_check_tree_refuses_another_toolkit(tmp_path: Path) -> None:
+def test_check_refuses_another_toolkit(tmp_path: Path) -> None:
     tree = configured(tmp_path, "120-real", kit="/usr/local/cuda-13.0")
     with raises("build-foreign-cuda"):
         cmake_tree.check(tree, fakes.spec(), fakes.toolkit())
@@ -340,7 +310,7 @@ CONFIGURED = "-- Build files have been written to: /b/tree"
 
 
 def building(root: Path, monkeypatch: pytest.MonkeyPatch, played: Callable[[Any], None]) -> Context:
-    """A target about to be compiled, by a program that calls ``played`` with its reader of lines"""
+    """A target about to be compiled; the program calls ``played`` with the reader of its output."""
     ctx = with_records(root)
     records.write(ctx.record("toolkit"), "toolkit", fakes.toolkit())
     monkeypatch.setattr("sessions.fetch.build_tools.tools", lambda _: Path("/tools"))
@@ -357,7 +327,7 @@ def compile_(ctx: Context) -> tuple[int, dict[str, int]]:
     return compilation.run(ctx, fakes.build_env(), fakes.chain(), "0.3.16")
 
 
-def test_compile_stops_before_the_first_file_where_cmake_has_other_architectures(
+def test_a_build_for_other_architectures_stops_before_the_first_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = []
@@ -374,7 +344,7 @@ def test_compile_stops_before_the_first_file_where_cmake_has_other_architectures
     assert lines[-1] == CONFIGURED
 
 
-def test_compile_asks_again_where_nothing_said_that_cmake_was_done(
+def test_a_build_for_other_architectures_is_found_at_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = building(tmp_path, monkeypatch, lambda _: None)
@@ -391,7 +361,7 @@ STATS = "# /s/a.cpp\ndirect_cache_hit\n"
     [(STATS.encode(), {"hits": 1, "misses": 0}), (b"\xff\xfe", {}), (None, {}), ("folder", {})],
     ids=["good", "not-utf-8", "missing", "folder"],
 )
-def test_compile_ends_well_whatever_the_statistics_of_the_cache_are(
+def test_statistics_of_the_cache_that_cannot_be_read_are_a_warning(
     data: Any,
     counts: dict[str, int],
     tmp_path: Path,
@@ -414,15 +384,13 @@ def test_compile_ends_well_whatever_the_statistics_of_the_cache_are(
 
 
 @pytest.mark.parametrize("stats", ["", "{}", "[]", '{"stats": 1}', "null"])
-def test_cache_counts_are_none_where_sccache_says_something_else(
-    stats: str, tmp_path: Path
-) -> None:
+def test_unknown_statistics_of_sccache_are_a_warning(stats: str, tmp_path: Path) -> None:
     ctx = fakes.context(tmp_path, spec=fakes.spec(cache="sccache"))
     assert compilation._cache_counts(ctx, tmp_path / "none", [stats]) == {}
     assert compilation._cache_counts(ctx, tmp_path / "none", []) == {}
 
 
-def test_an_sccache_that_has_ended_is_told_of_and_fails_nothing(
+def test_an_sccache_that_has_ended_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def capture(words: Sequence[str], **_: Any) -> Finished:
@@ -443,59 +411,45 @@ STEP = "5\t105\t1795000000105000000\ta.o\tc0ffee\n"
 GRAPH = "build a.o: CXX_COMPILER__a /s/a.cpp\n"
 
 
-@pytest.mark.parametrize(
-    ("log", "graph"),
-    [
-        (b"# ninja log v8\n" + STEP.encode(), GRAPH.encode()),
-        (b"", GRAPH.encode()),
-        (HEADER.encode(), GRAPH.encode()),
-        ((HEADER + STEP).replace("a.o", "a\u00ff.o").encode("latin-1"), GRAPH.encode()),
-        ((HEADER + STEP).encode(), b"build a.o: CXX_COMPILER__a /s/\xff.cpp\n"),
-        ((HEADER + "5\tx\t1\ta.o\tc\n").encode(), GRAPH.encode()),
-        ((HEADER + "5\t105\n").encode(), GRAPH.encode()),
-        ((HEADER + STEP).encode(), b"build a.o CXX_COMPILER__a /s/a.cpp\n"),
-        ((HEADER + STEP).encode(), b"build a.o: CXX_COMPILER__a a.o\n"),
-        ((HEADER + STEP).encode(), None),
-        (None, GRAPH.encode()),
-        ((HEADER + STEP.replace("1795000000105000000", "9" * 30)).encode(), GRAPH.encode()),
-    ],
-    ids=[
-        "version",
-        "empty",
-        "no-step",
-        "path-not-utf-8",
-        "graph-not-utf-8",
-        "no-number",
-        "cut",
-        "no-colon",
-        "circle",
-        "no-graph",
-        "no-log",
-        "year-beyond-all",
-    ],
-)
-def test_timing_is_said_to_be_unknown_where_the_log_cannot_be_read(
-    log: bytes | None,
-    graph: bytes | None,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    ctx = fakes.context(tmp_path)
+GOOD = (HEADER + STEP).encode(), GRAPH.encode()
+UNREADABLE: dict[str, tuple[bytes | None, bytes | None]] = {
+    "version": (b"# ninja log v8\n" + STEP.encode(), GOOD[1]),
+    "empty": (b"", GOOD[1]),
+    "no-step": (HEADER.encode(), GOOD[1]),
+    "path-not-utf-8": (GOOD[0].replace(b"a.o", b"a\xff.o"), GOOD[1]),
+    "graph-not-utf-8": (GOOD[0], b"build a.o: CXX_COMPILER__a /s/\xff.cpp\n"),
+    "no-number": ((HEADER + "5\tx\t1\ta.o\tc\n").encode(), GOOD[1]),
+    "cut": ((HEADER + "5\t105\n").encode(), GOOD[1]),
+    "no-colon": (GOOD[0], b"build a.o CXX_COMPILER__a /s/a.cpp\n"),
+    "circle": (GOOD[0], b"build a.o: CXX_COMPILER__a a.o\n"),
+    "no-graph": (GOOD[0], None),
+    "no-log": (None, GOOD[1]),
+    "year-too-large": (GOOD[0].replace(b"1795000000105000000", b"9" * 30), GOOD[1]),
+}
+
+
+def with_logs(root: Path, log: bytes | None, graph: bytes | None) -> Context:
+    ctx = fakes.context(root)
     (ctx.build / "tree").mkdir(parents=True)
     for name, data in ((".ninja_log", log), ("build.ninja", graph)):
         if data is not None:
             (ctx.build / "tree" / name).write_bytes(data)
     records.write(ctx.record("steps"), "steps", {"of": "an earlier build"})
+    return ctx
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_timing_is_unknown_if_the_log_cannot_be_read(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ctx = with_logs(tmp_path, *UNREADABLE[name])
     assert compilation.timing(ctx, 2, {}) == {}
     assert not ctx.record("steps").exists()
     (line,) = capsys.readouterr().out.splitlines()
     assert "what ran when is not known" in line
 
 
-def test_timing_is_told_of_a_good_log(tmp_path: Path) -> None:
-    ctx = fakes.context(tmp_path)
-    (ctx.build / "tree").mkdir(parents=True)
-    (ctx.build / "tree" / ".ninja_log").write_text(HEADER + STEP)
-    (ctx.build / "tree" / "build.ninja").write_text(GRAPH)
+def test_timing_of_a_good_log(tmp_path: Path) -> None:
+    ctx = with_logs(tmp_path, *GOOD)
     assert compilation.timing(ctx, 2, {})["seconds"] == 0.1
     assert records.read(ctx.record("steps"), "steps", Timeline) is not None

@@ -1,4 +1,4 @@
-"""Finished wheels: whether one is current, and how it gets into its folder."""
+"""Wheels in ``wheels/``: whether one is up to date, and how a new one is put there."""
 
 from __future__ import annotations
 
@@ -26,40 +26,24 @@ def made(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_wheel_of_the_same_inputs_that_lies_unchanged_is_current(made: Path) -> None:
+def test_is_current_only_with_the_same_inputs_and_bytes(made: Path) -> None:
     record = fakes.wheel(sha256=records.file_sha256(made))
     assert wheels_folder.is_current(record, record.fingerprint, made.parent)
-
-
-def test_a_wheel_of_other_inputs_is_not_current(made: Path) -> None:
-    record = fakes.wheel(sha256=records.file_sha256(made))
     assert not wheels_folder.is_current(record, "e" * 64, made.parent)
-
-
-def test_a_wheel_that_is_gone_is_not_current(made: Path) -> None:
-    record = fakes.wheel(sha256=records.file_sha256(made))
+    made.write_bytes(b"other wheel")
+    assert not wheels_folder.is_current(record, record.fingerprint, made.parent)
     made.unlink()
     assert not wheels_folder.is_current(record, record.fingerprint, made.parent)
 
 
-def test_a_wheel_that_was_changed_is_not_current(made: Path) -> None:
-    record = fakes.wheel(sha256=records.file_sha256(made))
-    made.write_bytes(b"other wheel")
-    assert not wheels_folder.is_current(record, record.fingerprint, made.parent)
-
-
-def test_a_wheel_is_published_whole(made: Path, tmp_path: Path) -> None:
+def test_publish_copies_the_wheel_and_replaces_an_older_one(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "wheels" / "rtx50"
-    assert wheels_folder.publish(made, folder) == folder / NAME
-    assert (folder / NAME).read_bytes() == b"new wheel"
-    assert [p.name for p in folder.iterdir()] == [NAME]
+    for data in (b"new wheel", b"newer wheel"):
+        made.write_bytes(data)
+        assert wheels_folder.publish(made, folder) == folder / NAME
+        assert (folder / NAME).read_bytes() == data
+        assert [p.name for p in folder.iterdir()] == [NAME]
     assert made.exists()
-
-
-def test_a_wheel_takes_the_place_of_an_older_one(made: Path, tmp_path: Path) -> None:
-    (tmp_path / NAME).write_bytes(b"old wheel")
-    wheels_folder.publish(made, tmp_path)
-    assert (tmp_path / NAME).read_bytes() == b"new wheel"
 
 
 def full_disk(*_: object) -> NoReturn:
@@ -76,7 +60,7 @@ def ctrl_c(*_: object) -> NoReturn:
     ids=["copy", "fsync", "rename"],
 )
 @pytest.mark.parametrize("end", [full_disk, ctrl_c])
-def test_a_publication_that_breaks_leaves_the_older_wheel_and_nothing_else(
+def test_an_interrupted_publish_keeps_the_older_wheel_and_leaves_nothing_else(
     where: object,
     name: str,
     end: object,

@@ -1,6 +1,6 @@
-"""The words of errors and checks, in one file. No other test depends on them.
+"""The texts of errors and checks are those of a snapshot. Other tests use only their ids.
 
-Change the words in ``sessions/``, then ``BLACKWHEEL_REGOLD=1 nox -s tests -- -k words``.
+Change the texts in ``sessions/``, then ``BLACKWHEEL_REGOLD=1 nox -s tests -- -k words``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from tests import fakes
 
 SNAPSHOT = fakes.ROOT / "tests" / "data" / "words.en.json"
 SESSIONS = sorted((fakes.ROOT / "sessions").rglob("*.py"))
-MAKERS = ("Problem", "Check", "check", "_check")
+PROBLEMS = ("Problem", "UsageProblem")
+MAKERS = (*PROBLEMS, "Check", "check", "_check")
 FIELDS = ("what", "summary", "ok", "fail", "remedy")
 
 
@@ -36,12 +37,12 @@ def template(node: ast.expr) -> str:
 
 
 def called(node: ast.Call) -> str:
-    """The name of the function, where it is a plain name."""
+    """The name of the called function if it is a plain name, else ""."""
     return node.func.id if isinstance(node.func, ast.Name) else ""
 
 
 def made(tree: ast.AST) -> Iterator[tuple[str, dict[str, str]]]:
-    """The id of each error and check that a module makes, with its words."""
+    """The id and the texts of each error and check in a module."""
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and called(node) in MAKERS):
             continue
@@ -60,7 +61,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def words() -> dict[str, dict[str, list[dict[str, str]]]]:
-    """File -> id -> the words of each place that makes it."""
+    """File -> id -> the texts of each place with this id."""
     found: dict[str, dict[str, list[dict[str, str]]]] = {}
     for path in SESSIONS:
         for name, texts in made(tree(path)):
@@ -79,16 +80,16 @@ def test_words_are_those_of_the_snapshot() -> None:
 
 def test_words_of_each_problem_have_an_id_and_a_remedy() -> None:
     nodes = [node for path in SESSIONS for node in ast.walk(tree(path))]
-    calls = [node for node in nodes if isinstance(node, ast.Call) and called(node) == "Problem"]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and called(node) in PROBLEMS]
     assert len(calls) > 100
     for call in calls:
         named = {keyword.arg: keyword.value for keyword in call.keywords}
         assert {"id", "remedy"} <= set(named), ast.unparse(call)[:80]
         name = named["id"]
-        if isinstance(name, ast.Constant):  # else it is handed on
+        if isinstance(name, ast.Constant):  # otherwise it is an argument
             assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", str(name.value))
 
 
-def test_words_would_be_seen_to_change() -> None:
+def test_words_are_found_in_all_forms_of_strings() -> None:
     tree = ast.parse('raise Problem(f"No {a.b}" " here", id="x", remedy="buy" + more)')
     assert list(made(tree)) == [("x", {"what": "No {a.b} here", "remedy": "buy{more}"})]

@@ -1,4 +1,4 @@
-"""The framing of a zip file: two readers cannot take one for two different files."""
+"""Zip headers and names of members: files that two readers could read differently are refused."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ UTF8 = 0x800
 
 @dataclasses.dataclass
 class Member:
-    """A member as written: ``local`` and ``central`` are fields that are wrong in one header."""
+    """A member to be written. ``local`` and ``central`` are fields that are wrong in one header."""
 
     name: str
     data: bytes = b"x = 1\n"
@@ -29,8 +30,8 @@ class Member:
     central_extra: bytes | None = None
     comment: bytes = b""
     packed: bytes | None = None
-    before: bytes = b""  # bytes in front of its local header
-    after: bytes = b""  # behind its data
+    before: bytes = b""  # bytes before its local header
+    after: bytes = b""  # bytes after its data
     local: dict[str, int | bytes] = dataclasses.field(default_factory=dict)
     central: dict[str, int | bytes] = dataclasses.field(default_factory=dict)
     listed: bool = True
@@ -58,7 +59,7 @@ def written(
         body = member.packed
         if body is None:
             body = packed(member.data) if member.method == 8 else member.data
-        base: dict[str, int | bytes] = {
+        base: dict[str, Any] = {
             "needed": 20, "flags": member.flags, "method": member.method, "time": 0x6482,
             "date": 0x5569, "crc": zlib.crc32(member.data), "compressed": len(body),
             "size": len(member.data), "name": member.name.encode(), "extra": member.extra,
@@ -80,41 +81,21 @@ def written(
     return out.getvalue() + suffix
 
 
-def header(f: dict[str, int | bytes]) -> bytes:
-    assert isinstance(f["name"], bytes)
-    assert isinstance(f["extra"], bytes)
+def header(f: dict[str, Any]) -> bytes:
+    """A local header."""
     numbers = [f[n] for n in ("needed", "flags", "method", "time", "date", "crc", "compressed")]
-    lengths = len(f["name"]), len(f["extra"])
-    return (
-        struct.pack("<4s5H3L2H", b"PK\x03\x04", *numbers, f["size"], *lengths)
-        + f["name"]
-        + f["extra"]
-    )
+    lengths = f["size"], len(f["name"]), len(f["extra"])
+    start = struct.pack("<4s5H3L2H", b"PK\x03\x04", *numbers, *lengths)
+    return bytes(start + f["name"] + f["extra"])
 
 
-def listed(f: dict[str, int | bytes], where: int, comment: bytes) -> bytes:
-    assert isinstance(f["name"], bytes)
-    assert isinstance(f["extra"], bytes)
+def listed(f: dict[str, Any], where: int, comment: bytes) -> bytes:
+    """An entry of the central directory, by default with the offset ``where``."""
     numbers = [f[n] for n in ("needed", "flags", "method", "time", "date", "crc", "compressed")]
-    lengths = len(f["name"]), len(f["extra"]), len(comment)
-    disk, mode, offset = f.get("disk", 0), f.get("attributes", 0o100644 << 16), f.get("where")
-    return (
-        struct.pack(
-            "<4s6H3L5H2L",
-            b"PK\x01\x02",
-            0x314,
-            *numbers,
-            f["size"],
-            *lengths,
-            disk,
-            0,
-            mode,
-            where if offset is None else offset,
-        )
-        + f["name"]
-        + f["extra"]
-        + comment
-    )
+    lengths = f["size"], len(f["name"]), len(f["extra"]), len(comment)
+    others = f.get("disk", 0), 0, f.get("attributes", 0o100644 << 16), f.get("where", where)
+    start = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 0x314, *numbers, *lengths, *others)
+    return bytes(start + f["name"] + f["extra"] + comment)
 
 
 A, B = Member("llama_cpp/a.py"), Member("llama_cpp/b.py", b"evil = 1\n")
@@ -140,7 +121,7 @@ def descriptor(member: Member, *, signed: bool = True, wrong: int = 0) -> bytes:
 
 
 def streamed(member: Member, *, signed: bool = True, wrong: int = 0) -> Member:
-    """As a writer makes it that cannot go back: sizes and checksum behind the data."""
+    """As written to a pipe: sizes and checksum are after the data."""
     return dataclasses.replace(
         member,
         flags=8,
@@ -224,13 +205,13 @@ def read(data: bytes, folder: Path) -> zip_archive.Contents:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_whatever_is_not_two_headers_and_the_data_of_each_member_is_named(
+def test_a_file_that_readers_could_read_differently_has_a_problem(
     name: str, tmp_path: Path
 ) -> None:
     assert read(HOSTILE[name], tmp_path).problems != ()
 
 
-def test_what_is_planted_above_is_planted_in_a_sound_file(tmp_path: Path) -> None:
+def test_the_file_without_a_defect_is_sound(tmp_path: Path) -> None:
     found = read(written(A, B), tmp_path)
     assert found.problems == ()
     assert found.texts == {A.name: A.data, B.name: B.data}
@@ -250,7 +231,7 @@ SOUND: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_what_other_writers_do_is_sound_and_python_reads_the_same(
+def test_what_other_programs_write_is_sound_and_python_reads_the_same(
     name: str, tmp_path: Path
 ) -> None:
     found = read(SOUND[name], tmp_path)
@@ -259,7 +240,7 @@ def test_what_other_writers_do_is_sound_and_python_reads_the_same(
         assert found.texts == {i.filename: other.read(i) for i in other.infolist()}
 
 
-def test_the_entries_are_those_that_python_finds(tmp_path: Path) -> None:
+def test_read_returns_the_same_entries_as_python(tmp_path: Path) -> None:
     path = tmp_path / "some.whl"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         for number in range(20):
@@ -280,7 +261,7 @@ def test_the_entries_are_those_that_python_finds(tmp_path: Path) -> None:
     assert isinstance(entries[0], Entry)
 
 
-def test_a_library_is_one_however_slowly_its_data_begins(tmp_path: Path) -> None:
+def test_a_library_is_recognized_after_megabytes_of_compressed_data(tmp_path: Path) -> None:
     """Two megabytes of empty blocks after each of its first four bytes."""
     data = b"\x7fELF" + bytes(100)
 
@@ -352,7 +333,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_that_is_not_its_own_normal_form_everywhere_is_named(name: str) -> None:
+def test_a_name_that_is_not_the_same_on_every_system_is_a_problem(name: str) -> None:
     assert len(list(member_names.problems([NAMES[name]]))) == 1
 
 
@@ -370,14 +351,14 @@ def test_a_name_that_is_not_its_own_normal_form_everywhere_is_named(name: str) -
         ["A", "a/b.py"],
     ],
 )
-def test_names_that_some_system_takes_for_one_are_named(names: list[str]) -> None:
+def test_names_of_the_same_file_on_some_system_are_a_problem(names: list[str]) -> None:
     assert list(member_names.problems(names)) != []
     assert [list(member_names.problems([name])) for name in names if name.isascii()] == [
         [] for name in names if name.isascii()
     ]
 
 
-def test_ordinary_names_are_sound() -> None:
+def test_ordinary_names_have_no_problem() -> None:
     names = [
         "llama_cpp/", "llama_cpp/__init__.py", "llama_cpp/lib/libgomp.so.1", "llama_cpp/ñ.py",
         "llama_cpp_python-0.3.16+cu131.dist-info/RECORD", "llama_cpp/auxiliary.py",
@@ -386,7 +367,7 @@ def test_ordinary_names_are_sound() -> None:
     assert list(member_names.problems(names)) == []
 
 
-def test_a_folder_has_no_content_and_a_file_is_not_marked_as_a_folder(tmp_path: Path) -> None:
+def test_a_folder_with_content_and_a_file_marked_as_a_folder_are_problems(tmp_path: Path) -> None:
     folder = Member("llama_cpp/", b"x", central={"attributes": (0o40755 << 16) | 0x10})
     found = read(written(folder, A), tmp_path)
     assert len(found.problems) == 1
@@ -395,7 +376,7 @@ def test_a_folder_has_no_content_and_a_file_is_not_marked_as_a_folder(tmp_path: 
 
 
 def seen_by_python(path: Path) -> dict[str, bytes] | None:
-    """What Python's own reader, and so pip, unpacks; None where it refuses the file."""
+    """The members that Python (and so pip) unpacks; None if it refuses the file."""
     try:
         with zipfile.ZipFile(path) as other:
             return {info.filename: other.read(info) for info in other.infolist()}
@@ -406,7 +387,7 @@ def seen_by_python(path: Path) -> dict[str, bytes] | None:
 
 
 @pytest.mark.parametrize("how", ["flipped", "inserted", "removed"])
-def test_wherever_a_byte_is_changed_it_is_found_or_changes_nothing_for_any_reader(
+def test_every_changed_byte_is_a_problem_or_changes_nothing_for_any_reader(
     how: str, tmp_path: Path
 ) -> None:
     whole = written(A, streamed(B), Member("llama_cpp/"))
@@ -421,5 +402,5 @@ def test_wherever_a_byte_is_changed_it_is_found_or_changes_nothing_for_any_reade
             assert found.texts == expected
             other = seen_by_python(tmp_path / "some.whl")
             assert {n: d for n, d in (other or expected).items() if d} == expected
-    # The fields of the central directory that say who made it, and the modes of files.
+    # The creator's version and the file modes in the central directory.
     assert unnoticed <= (3 * 12 if how == "flipped" else 0)

@@ -1,7 +1,7 @@
-"""A real wheel for Windows, from its repair to its checks, in the Windows Python.
+"""A real wheel for Windows: repaired with delvewheel, then checked in the Windows Python.
 
 It is the cpu target of the real source, cross-built (``crossbuild.py``). verify, smoke and bundle
-run in the Windows Python, in a checkout below a folder with a space and letters that are not ASCII.
+run in the Windows Python, in a folder whose path has a space and letters beyond ASCII.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from sessions.shared.errors import Problem
 from sessions.verify import main_verify, wheel_rules
 from sessions.verify.metadata import PACKAGE
 from sessions.verify.report_model import VerifyReport
-from tests.integration.wheels import Draft, judged
+from tests.integration.wheels import Draft, checked
 from tests.windows import checkout
 from tests.windows.crossbuild import compiled
 from tests.windows.lab import Lab, Ran
 
-ALONE = {"PATH": r"C:\windows\system32"}  # as little as a program may have
+ALONE = {"PATH": r"C:\windows\system32"}  # the least that a program needs
 
 
 # ---- The file ----------------------------------------------------------------------------------
 
 
-def test_it_brings_microsofts_runtime_under_names_of_its_own(sound: Draft) -> None:
-    brought = [name for name in sound.members if name.startswith(f"{ms_runtime.FOLDER}/")]
-    assert sorted(map(ms_runtime.original, brought)) == ["msvcp140.dll", "vcomp140.dll"]
-    assert all(ms_runtime.original(name) not in name for name in brought)
+def test_it_contains_microsofts_runtime_under_unique_names(sound: Draft) -> None:
+    vendored = [name for name in sound.members if name.startswith(f"{ms_runtime.FOLDER}/")]
+    assert sorted(map(ms_runtime.original, vendored)) == ["msvcp140.dll", "vcomp140.dll"]
+    assert all(ms_runtime.original(name) not in name for name in vendored)
     libraries = {name for name in sound.members if name.startswith(f"{PACKAGE}/lib/")}
     names = {"ggml-base", "ggml", "llama", "mtmd"}
     modules = {name for name in libraries if "/ggml-cpu-" in name}
@@ -53,7 +53,7 @@ def test_it_brings_microsofts_runtime_under_names_of_its_own(sound: Draft) -> No
     assert libraries == {f"{PACKAGE}/lib/{name}.dll" for name in names}
 
 
-def test_the_same_build_is_repaired_to_the_same_bytes(
+def test_repairing_the_same_build_gives_the_same_bytes(
     built: Context, wheel: Path, tmp_path: Path
 ) -> None:
     (raw,) = (built.build / "dist").glob("*.whl")
@@ -76,7 +76,7 @@ def test_a_library_that_visual_studio_does_not_redistribute_is_refused(
     assert "Unable to find library: vcomp140.dll" in caught.value.evidence
 
 
-def test_every_check_of_verify_holds(built: Context) -> None:
+def test_every_check_of_verify_passes(built: Context) -> None:
     verifying = dataclasses.replace(built, session="verify", asked=frozenset({"verify"}))
     (built.build / "verify.json").unlink(missing_ok=True)
     main_verify.main(verifying)
@@ -85,10 +85,10 @@ def test_every_check_of_verify_holds(built: Context) -> None:
     assert {check.status for check in checks} == {"ok"}
 
 
-def test_on_linux_a_wheel_for_windows_is_judged_by_the_rules_of_windows(
+def test_on_linux_a_windows_wheel_is_checked_with_the_rules_for_windows(
     built: Context, wheel: Path, tmp_path: Path
 ) -> None:
-    given = tmp_path / wheel.name  # with no record beside it
+    given = tmp_path / wheel.name  # without a record beside it
     shutil.copy(wheel, given)
     linux = dataclasses.replace(
         built,
@@ -107,14 +107,14 @@ def test_on_linux_a_wheel_for_windows_is_judged_by_the_rules_of_windows(
 
 
 def as_built(built: Context, wheel: Draft) -> None:
-    """As it came from the compiler, before delvewheel."""
+    """The wheel from the build, before delvewheel."""
     (raw,) = (built.build / "dist").glob("*.whl")
     with zipfile.ZipFile(raw) as archive:
         wheel.members = {n: archive.read(n) for n in archive.namelist() if "RECORD" not in n}
 
 
-def by_delvewheels_own_way(_: Context, wheel: Draft) -> None:
-    """With os.add_dll_directory only, which upstream's way to load a library does not heed."""
+def loaded_by_delvewheel(_: Context, wheel: Draft) -> None:
+    """With os.add_dll_directory only, which has no effect on how upstream loads a library."""
     name = f"{PACKAGE}/__init__.py"
     wheel.members[name] = wheel.members[name].removeprefix(import_hooks.DLLS_HOOK.encode())
     del wheel.members[f"{PACKAGE}/{import_hooks.DLLS}"]
@@ -132,7 +132,7 @@ def with_another_runtime(_: Context, wheel: Draft) -> None:
 
 TAMPERED: dict[str, tuple[Callable[[Context, Draft], None], set[str], str]] = {
     "as built": (as_built, {"imports", "sbom"}, "msvcp140.dll: nothing provides it"),
-    "by delvewheel's own way": (by_delvewheels_own_way, {"imports"}, "nothing loads it from"),
+    "loaded by delvewheel": (loaded_by_delvewheel, {"imports"}, "nothing loads it from"),
     "without OpenMP": (without_openmp, {"imports", "sbom"}, "nothing provides it (needed"),
     "with another runtime": (with_another_runtime, {"sbom"}, "not the file that is named"),
 }
@@ -150,7 +150,7 @@ def test_a_wheel_that_would_not_start_on_windows_fails(
     bad = sound.copy()
     plant(built, bad)
     path = bad.pack(tmp_path / "wheel", recorded=False)
-    checks = judged(path, built.spec, tmp_path / "scratch", wheel_rules.upstream("0.3.16"))
+    checks = checked(path, built.spec, tmp_path / "scratch", wheel_rules.upstream("0.3.16"))
     assert {c.id for c in checks.values() if c.status == "fail"} == expected
     assert word in "\n".join(check.evidence for check in checks.values())
 
@@ -159,11 +159,11 @@ def test_a_wheel_that_would_not_start_on_windows_fails(
 
 
 def whole_report(project: Path) -> SmokeReport:
-    """What ``nox -s smoke`` left in the Windows Python."""
+    """The report of ``nox -s smoke`` in the Windows Python."""
     return records.need(project / "build" / "cpu" / "smoke-cpu.json", "smoke", SmokeReport)
 
 
-def test_verify_and_smoke_hold_in_the_windows_python(project: Path, proven: Ran) -> None:
+def test_verify_and_smoke_pass_in_the_windows_python(project: Path, proven: Ran) -> None:
     assert re.search(r"verify: (up to date, )?19 checks passed", proven.output)
     report = whole_report(project)
     assert {check.status for check in report.checks} == {"ok"}
@@ -175,7 +175,7 @@ def test_verify_and_smoke_hold_in_the_windows_python(project: Path, proven: Ran)
     assert report.system.startswith("Windows")
 
 
-def test_no_path_is_deeper_than_the_probe_judges(lab: Lab, project: Path, smoked: Path) -> None:
+def test_no_path_is_longer_than_the_probe_allows_for(lab: Lab, project: Path, smoked: Path) -> None:
     known = knowledge.load("windows.toml")["paths"]
     cache = lab.drive / "users" / "José Pérez" / "AppData" / "Local" / "bw"
     for top, name in ((smoked.parent, "smoke"), (cache, "cache"), (project, "checkout")):
@@ -184,7 +184,7 @@ def test_no_path_is_deeper_than_the_probe_judges(lab: Lab, project: Path, smoked
         assert known[name] - 15 <= max(depths) <= known[name], name
 
 
-def test_delvewheel_in_the_windows_python_makes_the_same_wheel(
+def test_delvewheel_in_the_windows_python_writes_the_same_wheel(
     lab: Lab, project: Path, proven: Ran, built: Context, wheel: Path, folder: Path
 ) -> None:
     (raw,) = (built.build / "dist").glob("*.whl")
@@ -204,7 +204,9 @@ def test_delvewheel_in_the_windows_python_makes_the_same_wheel(
     """
     settings = checkout.record(project, "cpu", "configure", BuildEnv)
     tools = settings.variables["PATH"].split(";")[0] + r"\python.exe"
-    made = project.glob(".nox/blackwheel-*/Scripts/python.exe")  # by today's lock and older ones
+    made = project.glob(
+        ".nox/blackwheel-*/Scripts/python.exe"
+    )  # of the present lock and older ones
     nox = max(made, key=lambda python: python.stat().st_mtime)
     out = folder / "repaired"
     env = checkout.environment(lab)
@@ -220,7 +222,7 @@ LOADED = """if True:
     import llama
     print(json.dumps([list(llama._modules()), llama_cpp.llama_supports_mmap()]))
 """
-# Where nothing of ours loads the libraries: upstream's way to do it only.
+# Without our module that loads the libraries: only upstream's code loads them.
 UPSTREAM = """import os, types
     name = "llama_cpp._bundled_dlls"
     sys.modules[name] = types.SimpleNamespace(load=lambda: None)
@@ -247,24 +249,22 @@ def loaded_from(modules: list[str], name: str) -> str:
     return path.rpartition("\\")[0]
 
 
-def test_it_is_imported_and_loads_its_own_libraries_alone(
-    lab: Lab, project: Path, smoked: Path
-) -> None:
+def test_import_loads_only_the_wheels_own_libraries(lab: Lab, project: Path, smoked: Path) -> None:
     ran, modules = import_it(lab, project, smoked)
     ran.well()
     site = lab.windows(smoked / "venv" / "Lib" / "site-packages").lower()
     for name in ("llama.dll", "ggml.dll", "ggml-base.dll"):
         assert loaded_from(modules, re.escape(name)) == rf"{site}\llama_cpp\lib"
-    # By their whole names: NumPy brings an msvcp140-….dll too, which is another.
-    brought = [*(smoked / "venv" / "Lib" / "site-packages" / ms_runtime.FOLDER).glob("*.dll")]
-    originals = sorted(ms_runtime.original(path.name) for path in brought)
+    # Compared by full names, because NumPy has another msvcp140-….dll.
+    vendored = [*(smoked / "venv" / "Lib" / "site-packages" / ms_runtime.FOLDER).glob("*.dll")]
+    originals = sorted(ms_runtime.original(path.name) for path in vendored)
     assert originals == ["msvcp140.dll", "vcomp140.dll"]
-    for path in brought:
+    for path in vendored:
         assert loaded_from(modules, re.escape(path.name)) == rf"{site}\{ms_runtime.FOLDER}"
 
 
 @pytest.mark.parametrize("more", ["", "os.add_dll_directory(sys.prefix + FOLDER)"])
-def test_by_upstreams_way_and_delvewheels_alone_it_would_not_start(
+def test_without_our_loader_the_import_fails(
     lab: Lab, project: Path, smoked: Path, more: str
 ) -> None:
     more = more.replace("FOLDER", repr(rf"\Lib\site-packages\{ms_runtime.FOLDER}"))
@@ -273,7 +273,7 @@ def test_by_upstreams_way_and_delvewheels_alone_it_would_not_start(
     assert "Failed to load shared library" in ran.output
 
 
-def test_one_module_for_the_cpu_is_loaded_and_the_user_may_name_it(
+def test_one_cpu_module_is_loaded_and_the_user_may_choose_it(
     lab: Lab, project: Path, smoked: Path
 ) -> None:
     lib = smoked / "venv" / "Lib" / "site-packages" / PACKAGE / "lib"
@@ -281,7 +281,7 @@ def test_one_module_for_the_cpu_is_loaded_and_the_user_may_name_it(
     ran.well()
     (best,) = (path for path in modules if r"\ggml-cpu-" in path)
     assert best.startswith(lab.windows(lib).lower())
-    assert not best.endswith("-x64.dll")  # every machine of today can do better
+    assert not best.endswith("-x64.dll")  # every present machine can run a better one
     _, modules = import_it(lab, project, smoked, env={**ALONE, "BLACKWHEEL_CPU": "x64"})
     named = [path for path in modules if r"\ggml-cpu-" in path]
     assert named == [lab.windows(lib / "ggml-cpu-x64.dll").lower()]
@@ -292,7 +292,7 @@ def test_one_module_for_the_cpu_is_loaded_and_the_user_may_name_it(
 
 @pytest.fixture
 def decoys(folder: Path, wheel: Path) -> Path:
-    """A folder with libraries of llama.cpp that are none of the wheel's, and are broken."""
+    """A folder with broken libraries that have the names of those in the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = [Path(n).name for n in archive.namelist() if n.startswith(f"{PACKAGE}/lib/")]
     assert {"ggml.dll", "ggml-base.dll", "llama.dll", "ggml-cpu-x64.dll"} <= set(names)
@@ -301,7 +301,7 @@ def decoys(folder: Path, wheel: Path) -> Path:
     return folder
 
 
-def test_libraries_of_another_llama_cpp_in_the_current_folder_or_path_are_left_alone(
+def test_libraries_in_the_current_folder_or_on_path_are_not_loaded(
     lab: Lab, project: Path, smoked: Path, decoys: Path
 ) -> None:
     lib = lab.windows(smoked / "venv" / "Lib" / "site-packages" / PACKAGE / "lib").lower()
@@ -311,17 +311,17 @@ def test_libraries_of_another_llama_cpp_in_the_current_folder_or_path_are_left_a
         ran.well()
         for name in (r"ggml\.dll", r"ggml-base\.dll", r"llama\.dll", "ggml-cpu-"):
             assert loaded_from(modules, name) == lib
-    # And by upstream's way they would be taken.
+    # Upstream's code alone would load them.
     runtime = smoked / "venv" / "Lib" / "site-packages" / ms_runtime.FOLDER
     env = {"PATH": ALONE["PATH"] + ";" + lab.windows(runtime)}
     import_it(lab, project, smoked, UPSTREAM, env=env)[0].well()
     ran, _ = import_it(lab, project, smoked, UPSTREAM, env=env, cwd=decoys)
     assert ran.returncode == 1
-    # Windows loads nothing that needs a function that is not there; Wine fails at its call.
+    # Windows does not load a library that needs a missing function; Wine fails at the call.
     assert "unimplemented function ggml-base.dll." in ran.output
 
 
-def test_libraries_that_the_user_names_are_taken(
+def test_libraries_in_a_folder_of_the_user_are_loaded(
     lab: Lab, project: Path, smoked: Path, folder: Path
 ) -> None:
     lib = smoked / "venv" / "Lib" / "site-packages" / PACKAGE / "lib"
@@ -355,13 +355,13 @@ WORK.update(answers=_crash, api=_null)
 """
 
 
-def test_a_crash_and_a_hang_are_findings(
+def test_a_crash_and_a_hang_are_failed_checks(
     lab: Lab, project: Path, smoked: Path, folder: Path
 ) -> None:
     shutil.copytree(project / "sessions" / "payload", folder / "payload")
     with (folder / "payload" / "child.py").open("a", encoding="utf-8") as text:
         text.write(PLANTED)
-    # Of the one that hangs only: no other is cut short where the machine is busy.
+    # A short limit only for the type that hangs, so that a busy machine ends no other.
     main = folder / "payload" / "__main__.py"
     limit = 'job.get("timeout", TIMEOUT)'
     assert limit in main.read_text(encoding="utf-8")
@@ -373,8 +373,8 @@ def test_a_crash_and_a_hang_are_findings(
     (folder / "run").mkdir()
     (folder / "job.json").write_text(json.dumps({**whole, **more}), encoding="utf-8")
     python = smoked / "venv" / "Scripts" / "python.exe"
-    payload, told, report = (folder / n for n in ("payload", "job.json", "report.json"))
-    lab.run(python, "-I", payload, told, report, env=checkout.environment(lab)).well()
+    payload, job, report = (folder / n for n in ("payload", "job.json", "report.json"))
+    lab.run(python, "-I", payload, job, report, env=checkout.environment(lab)).well()
     checks = json.loads(report.read_text(encoding="utf-8"))["report"]["checks"]
     found = {check["id"]: check for check in checks}
     assert found["device"]["status"] == "ok"
@@ -394,7 +394,7 @@ SHORT = {"F16", "Q4_K"}
 
 @pytest.fixture
 def short(project: Path, proven: Ran, folder: Path) -> Path:
-    """The bundle with two types instead of all: what it holds else is as ``bundle`` made it."""
+    """The bundle with two types instead of all, otherwise as ``bundle`` wrote it."""
     whole = project / "wheels" / "cpu" / "smoke-cpu.pyz"
     path = folder / "smoke-cpu.pyz"
     with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
@@ -408,7 +408,7 @@ def short(project: Path, proven: Ran, folder: Path) -> Path:
     return path
 
 
-def test_the_bundle_tests_the_wheel_with_python_alone(
+def test_the_bundle_needs_only_python(
     lab: Lab, project: Path, wheel: Path, record: Wheel, short: Path
 ) -> None:
     env = {**checkout.environment(lab), "PIP_NO_INDEX": "1"}
@@ -419,7 +419,7 @@ def test_the_bundle_tests_the_wheel_with_python_alone(
     ran = lab.run(lab.python, short, env=env, cwd=cwd, timeout=1800).well()
     text = (cwd / "smoke-report.json").read_text(encoding="utf-8")
     report = smoke_results.opened(text, record.target, records.file_sha256(wheel), "there")
-    # All that it finds wrong is that the other types are missing.
+    # Its only problem is that the other types are missing.
     left_out = {gap.partition(":")[0] for gap in smoke_results.gaps(report)}
     assert left_out == {case["type"] for case in whole_report(project).cases} - SHORT
     assert smoke_results.failed(report) == ["known-answers"]

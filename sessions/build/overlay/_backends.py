@@ -1,9 +1,9 @@
 """Load ggml's module for this CPU, by its full path, before anything looks for one by name.
 
-Added to llama-cpp-python by blackwheel. The wheel has the code for the CPU several times, each for
-other instruction sets (AVX2, AVX-512, AMX and so on). Each module says itself how well it fits this
-CPU (ggml_backend_score: 0 where it cannot run), as in upstream's own search. That search would
-also read the folder of the program and the current one, where another llama.cpp may be.
+Added to llama-cpp-python by blackwheel. The wheel contains the code for the CPU several times, each
+for other instruction sets (AVX2, AVX-512, AMX and so on). Each module reports how well it fits this
+CPU (ggml_backend_score; 0: it cannot run), as in upstream's own search. That search would also look
+in the folder of the program and in the current folder, where another llama.cpp may be.
 """
 
 import _ctypes
@@ -14,15 +14,17 @@ import sys
 
 WINDOWS = sys.platform == "win32"
 PREFIX, SUFFIX = ("", ".dll") if WINDOWS else ("lib", ".so")
-# In which encoding C++ reads a path. MSVC's is the system's code page, which lacks many letters.
+# The encoding in which C++ reads a path. MSVC's is the system's code page, which lacks many
+# letters.
 PATHS = ("mbcs", "replace") if WINDOWS else ("utf-8", "surrogateescape")
-# Upstream's variable for libraries from elsewhere, which then bring their own modules.
+# Upstream's variable for libraries in another folder, which must have their own modules.
 ELSEWHERE = "LLAMA_CPP_LIB_PATH"
-VARIANT = "BLACKWHEEL_CPU"  # the name of the one that is to be used, for example haswell
+VARIANT = "BLACKWHEEL_CPU"  # the name of the module to use, for example haswell
 OTHERS = "GGML_BACKEND_PATH"  # ggml's own variable for one more module
 AGAIN = "pip install --force-reinstall --no-deps llama-cpp-python"
-# Upstream's kinds of x86-64 CPU by what ggml_backend_score returns where a CPU can run the module
-# (cpu-feats.cpp; the instruction sets of each: ggml/src/CMakeLists.txt), the greatest first.
+# Upstream's kinds of x86-64 CPU, ordered by the value of ggml_backend_score on a CPU that can run
+# all of them (cpu-feats.cpp; the instruction sets of each: ggml/src/CMakeLists.txt), the greatest
+# first.
 BEST_FIRST = [
     "sapphirerapids",
     "zen4",
@@ -39,15 +41,15 @@ BEST_FIRST = [
     "sse42",
     "x64",
 ]
-SEARCH = "ggml_backend_load_all_from_path"  # of bindings that have ggml search for modules
+SEARCH = "ggml_backend_load_all_from_path"  # in bindings that let ggml search for modules
 
-chosen = None  # the name of the CPU module that this process uses, for whoever wants to know
+chosen = None  # the name of the CPU module that this process uses
 
 
 def load():
-    """Load the CPU module that suits this CPU best, unless the bindings have loaded one.
+    """Load the CPU module that fits this CPU best, unless the bindings have loaded one.
 
-    Raises ImportError where there is none, or where the one that was asked for cannot run here.
+    Raises ImportError if there is none, or if the module that the user named cannot run here.
     """
     global chosen
     not_by_name()
@@ -73,7 +75,7 @@ def load():
     register(module("cpu-" + name))
     chosen = name
     other = os.environ.get(OTHERS)
-    # ggml itself says why it does not take one: it is for another release, for example.
+    # ggml prints why it does not accept a module, for example because it is for another release.
     if other and not ggml.ggml_backend_load(other.encode(*PATHS)):
         raise ImportError(
             "ggml cannot load the module that {0}={1} names.\nFix: clear {0}, or name a module "
@@ -83,22 +85,22 @@ def load():
 
 
 def not_by_name():
-    """Have bindings not ask the system for a libllama of its own first, as those of forks do.
+    """Prevent bindings from asking the system for its own libllama first, as those of forks do.
 
-    They load the wheel's libraries by path, then.
+    They then load the wheel's libraries by path.
     """
     try:
         loading = importlib.import_module(__package__ + "._ctypes_extensions")
-    except ImportError:  # of an older release
+    except ImportError:  # an older release
         return
     if hasattr(loading, "find_library"):
         loading.find_library = lambda name: None
 
 
 def search_elsewhere_only():
-    """Have bindings not search the wheel's own folder with the first model, as those of forks do.
+    """Prevent bindings from searching the wheel's folder before the first model, as forks do.
 
-    Its modules are loaded once, here; the one for CUDA by _gpu_check, where a GPU can run it.
+    Its modules are loaded only once, here; the CUDA module by _gpu_check, if a GPU can run it.
     """
     bindings = sys.modules.get(__package__ + "._ggml")
     search = getattr(bindings, SEARCH, None)
@@ -113,18 +115,18 @@ def search_elsewhere_only():
 
 
 def folder():
-    """Where the libraries are."""
+    """The folder of the libraries."""
     here = os.path.dirname(os.path.abspath(__file__))
     return os.environ.get(ELSEWHERE) or os.path.join(here, "lib")
 
 
 def module(name):
-    """The path of ggml's module of that name: cpu-haswell, cuda."""
+    """The path of ggml's module of that name (cpu-haswell, cuda)."""
     return os.path.join(folder(), "{}ggml-{}{}".format(PREFIX, name, SUFFIX))
 
 
 def library():
-    """libggml, which the bindings have loaded with libllama; None where it is not a file here."""
+    """libggml, which the bindings have loaded with libllama; None if it is not in the folder."""
     path = os.path.join(folder(), "{}ggml{}".format(PREFIX, SUFFIX))
     if not os.path.isfile(path):
         return None
@@ -136,11 +138,11 @@ def library():
 
 
 def register(path):
-    """Load one module of the wheel and put its devices among those that llama.cpp uses.
+    """Load one module of the wheel and register its devices with ggml.
 
-    Not by ggml_backend_load: on Windows it finds nothing below a folder whose name has letters that
-    are not in the system's code page, and it tells stderr of each module. Raises ImportError where
-    that fails.
+    Not with ggml_backend_load: on Windows it finds nothing in a folder whose name has letters
+    outside the system's code page, and it prints each module to stderr. Raises ImportError if that
+    fails.
     """
     try:
         opened = ctypes.CDLL(path)
@@ -166,9 +168,9 @@ def variants():
 
 
 def best():
-    """The name of the CPU module that suits this CPU best; empty where none can run.
+    """The name of the CPU module that fits this CPU best; empty if none can run.
 
-    To load one takes half a millisecond: the first that can run is taken, the others stay closed.
+    Loading a module takes half a millisecond, so the others are not loaded.
     """
     names = variants()
     if set(names) <= set(BEST_FIRST):
@@ -180,12 +182,12 @@ def best():
 
 
 def scores():
-    """How well each CPU module of the wheel suits this CPU: its name -> 0 where it cannot run."""
+    """How well each CPU module of the wheel fits this CPU: its name -> 0 if it cannot run."""
     return {name: score(name) for name in variants()}
 
 
 def score(name):
-    """What a module says of this CPU; 0 where it cannot be loaded. It does not stay loaded."""
+    """The score that a module reports; 0 if it cannot be loaded. It is unloaded again."""
     try:
         opened = ctypes.CDLL(module("cpu-" + name))
     except OSError:

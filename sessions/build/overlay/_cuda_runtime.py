@@ -1,10 +1,10 @@
 """Find and load the CUDA runtime before ggml's CUDA module needs it.
 
 Added to llama-cpp-python by blackwheel. ggml's CUDA module in ``llama_cpp/lib`` is linked with
-cudart and cuBLAS, which a driver does not bring. NVIDIA's packages from PyPI (which this wheel
-depends on) have them beside this package or elsewhere on sys.path; NVIDIA's ``cuda-pathfinder``
-finds those of conda and of an installed toolkit. Only libraries of this wheel's CUDA major are
-taken: those of another may be in the process too, for example PyTorch's.
+cudart and cuBLAS, which are not part of a driver. NVIDIA's packages from PyPI (this wheel requires
+them) have them beside this package or elsewhere on sys.path; NVIDIA's ``cuda-pathfinder`` finds
+those of conda and of an installed toolkit. Only libraries of this wheel's CUDA major version are
+used: the process may also contain those of another, for example PyTorch's.
 """
 
 import ctypes
@@ -16,19 +16,19 @@ DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 LIBRARIES = ("cudart", "cublasLt", "cublas")  # each after those that it needs
 PACKAGES = "nvidia-cuda-runtime nvidia-cublas"
 
-# name -> (path, how it was found), for whoever wants to know
+# name -> (path, how it was found)
 loaded = {}
 
 
 def load():
-    """Load driver and runtime into the process; without a driver neither, as nothing needs it.
+    """Load the driver and the runtime. Without a driver nothing is loaded, as nothing needs it.
 
-    Raises ImportError that names everything that is missing, and how to get it.
+    Raises ImportError with everything that is missing, and how to get it.
     """
     missing, wanted = [], LIBRARIES
     try:
         ctypes.CDLL(DRIVER)
-    except OSError:  # _gpu_check says it
+    except OSError:  # _gpu_check warns
         wanted = ()
     for name in wanted:
         try:
@@ -37,7 +37,7 @@ def load():
             reason = " ".join(str(error).split())[:400]
             missing.append("{}: pip install {} [{}]".format(name, PACKAGES, reason))
     if sys.platform == "win32" and os.environ.get("CUDA_PATH"):
-        # Upstream adds both to the folders that are searched, and one that is not there ends it.
+        # Upstream adds both folders to the search path, and fails if one does not exist.
         for name in ("bin", "lib"):
             folder = Path(os.environ["CUDA_PATH"], name)
             if not folder.is_dir():
@@ -51,9 +51,9 @@ def load():
 
 
 def find(name):
-    """Load one library of this wheel's CUDA major. Returns its path and how it was found.
+    """Load one library of this wheel's CUDA major version. Returns its path and how it was found.
 
-    Raises OSError where there is none, or it does not load.
+    Raises OSError if there is none, or it cannot be loaded.
     """
     file = file_name(name)
     if is_loaded(file):
@@ -65,7 +65,7 @@ def find(name):
     found, reason = ask_pathfinder(name)
     if found and of_major(found.abs_path or "", MAJOR):  # releases before 1.3 may not know it
         return found.abs_path, getattr(found, "found_via", "cuda-pathfinder")
-    # Where one of another major is in the process, cuda-pathfinder looks no further.
+    # If the process contains one of another major version, cuda-pathfinder looks no further.
     for how, folder in toolkit_folders():
         if (folder / file).is_file():
             ctypes.CDLL(str(folder / file))
@@ -81,7 +81,7 @@ def find(name):
 def ask_pathfinder(name):
     """(what cuda-pathfinder found and loaded, ""), or (None, why it found nothing).
 
-    It is asked only where NVIDIA's packages are not found: its import takes some 30 ms.
+    It is only used if NVIDIA's packages are not found: importing it takes about 30 ms.
     """
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
@@ -89,12 +89,12 @@ def ask_pathfinder(name):
         return None, "pip install cuda-pathfinder: {}".format(error)
     try:
         return load_nvidia_dynamic_lib(name), ""
-    except (RuntimeError, OSError) as error:  # its own are RuntimeErrors
+    except (RuntimeError, OSError) as error:  # its own errors are RuntimeErrors
         return None, str(error)
 
 
 def wheel_folders():
-    """(how, folder) where NVIDIA's packages may have put their libraries."""
+    """(how, folder) for each folder in which NVIDIA's packages may have put their libraries."""
     parts = ("bin", "x86_64") if sys.platform == "win32" else ("lib",)
     beside = Path(__file__).absolute().parent.parent
     places = [("beside the package", beside)]
@@ -103,7 +103,7 @@ def wheel_folders():
 
 
 def toolkit_folders():
-    """(variable, folder) of conda's and a toolkit's libraries, as the environment names them."""
+    """(variable, folder) of the libraries of conda and of a toolkit, named by the environment."""
     windows = sys.platform == "win32"
     conda = ("Library/bin/x64", "Library/bin") if windows else ("lib",)
     toolkit = ("bin/x64", "bin") if windows else ("lib64", "lib")
@@ -117,7 +117,7 @@ def toolkit_folders():
 
 
 def is_loaded(file):
-    """Whether the process has a library of that name: the wheel's libraries would get that one."""
+    """Whether the process has loaded a library of that name; the wheel would use that one."""
     if sys.platform == "win32":
         handle = ctypes.WinDLL("kernel32").GetModuleHandleW
         handle.restype = ctypes.c_void_p
@@ -130,14 +130,14 @@ def is_loaded(file):
 
 
 def file_name(name):
-    """The file of a library of this wheel's CUDA major: libcudart.so.13, cublas64_13.dll."""
+    """The file name of a library of this CUDA major version: libcudart.so.13, cublas64_13.dll."""
     if sys.platform == "win32":
         return "{}64_{}.dll".format(name, MAJOR)
     return "lib{}.so.{}".format(name, MAJOR)
 
 
 def of_major(path, major):
-    """Whether a library's file name says that CUDA major: libcudart.so.13, cublas64_13.dll."""
+    """Whether a library's file name contains that CUDA major version: libcudart.so.13."""
     name = path.replace("\\", "/").split("/")[-1]
     return ".so.{}".format(major) in name or "64_{}.".format(major) in name
 

@@ -1,6 +1,6 @@
-"""Say what this wheel found on this machine: python -m llama_cpp._doctor
+"""Print what this wheel found on this machine: python -m llama_cpp._doctor
 
-Added to llama-cpp-python by blackwheel. Exits with 1 where a wheel for CUDA runs on the CPU.
+Added to llama-cpp-python by blackwheel. Exits with 1 if a wheel for CUDA runs on the CPU.
 """
 
 import importlib
@@ -43,7 +43,7 @@ def report():
 
 
 def part(name):
-    """A module of this package; raises ImportError where the wheel has none of that name."""
+    """A module of this package; raises ImportError if the wheel does not contain it."""
     return importlib.import_module("{}.{}".format(__package__, name))
 
 

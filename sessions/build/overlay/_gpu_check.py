@@ -1,7 +1,7 @@
-"""Load ggml's CUDA module where a GPU can run this wheel, and say why where none can.
+"""Load ggml's CUDA module if a GPU can run this wheel, and say why if none can.
 
-Added to llama-cpp-python by blackwheel. Whatever it finds is one RuntimeWarning, and the wheel runs
-on the CPU. With BLACKWHEEL_REQUIRE_GPU=1 it is an ImportError.
+Added to llama-cpp-python by blackwheel. If there is a problem, one RuntimeWarning names it and the
+wheel runs on the CPU. With BLACKWHEEL_REQUIRE_GPU=1 it is an ImportError.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ import warnings
 # Filled in when the wheel is built.
 CUDA = "@CUDA@"
 MINIMUM_DRIVER = "@MINIMUM_DRIVER@"
-BUILT_FOR = "@ARCHS@"  # as CMAKE_CUDA_ARCHITECTURES has them
+BUILT_FOR = "@ARCHS@"  # in the notation of CMAKE_CUDA_ARCHITECTURES
 
 ARCHS = BUILT_FOR.split()
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -23,7 +23,7 @@ DRIVERS = "https://www.nvidia.com/drivers"
 REQUIRE = "BLACKWHEEL_REQUIRE_GPU"
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE; cuda.h, like the two attributes
 CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
-# The functions of the bindings that ask which devices there are: the start of their names.
+# The functions of the bindings that need to know the devices, by the start of their names.
 ASKING = (
     "llama_backend_init",
     "llama_load_model",
@@ -39,11 +39,11 @@ ASKING = (
 
 
 def watch():
-    """Warn of a driver that cannot run this wheel; have the rest done before the first model.
+    """Check the driver now, and the GPUs before the first model.
 
-    Not on import: to ask for the GPUs starts the driver. That takes time, a fork of the process
-    cannot use the driver afterwards, and CUDA_VISIBLE_DEVICES is not read again. Raises
-    ImportError where a GPU is required and there is none that can be used.
+    Not both on import: asking for the GPUs starts the driver. That takes time, a process that is
+    forked afterwards cannot use the driver, and CUDA_VISIBLE_DEVICES is not read again. Raises
+    ImportError if a GPU is required and none can be used.
     """
     library, trouble = driver()
     if trouble:
@@ -71,20 +71,20 @@ def watch():
 
 
 def start(library):
-    """Check the GPUs, and load the CUDA module where one of them can run it."""
+    """Check the GPUs, and load the CUDA module if one of them can run it."""
     what, fix, usable = gpu_trouble(library) or ("", "", True)
     if what:
         tell(what, fix, required=not usable)
     if usable:
         backends = importlib.import_module(__package__ + "._backends")
         path = backends.module("cuda")
-        # Libraries from elsewhere may have none, and some bindings load the modules themselves.
+        # Libraries from another folder may lack it, and some bindings load the modules themselves.
         if backends.chosen and os.path.isfile(path):
             backends.register(path)
 
 
 def driver():
-    """(the driver's library, None), or (None, (what, fix)) where it cannot run this wheel."""
+    """(the driver's library, None), or (None, (what, fix)) if it cannot run this wheel."""
     try:
         library = ctypes.CDLL(DRIVER)
     except OSError as error:
@@ -97,9 +97,9 @@ def driver():
 
 
 def tell(what, fix, required=True):
-    """One warning that names what is wrong and how to fix it, or an ImportError.
+    """Issue one warning that says what is wrong and how to fix it.
 
-    Raises ImportError where a GPU is required.
+    Raises ImportError instead if a GPU is required.
     """
     text = "llama_cpp: {}. Fix: {}".format(what, fix)
     if required and os.environ.get(REQUIRE, "0") not in ("", "0"):
@@ -108,7 +108,7 @@ def tell(what, fix, required=True):
 
 
 def driver_trouble(library):
-    """(what, fix) of a driver that is a stub or too old; None of any other. Starts nothing."""
+    """(what, fix) if the driver is a stub or too old; else None. Does not start the driver."""
     code, has = cuda_version(library)
     if code != 0:
         return (
@@ -119,7 +119,7 @@ def driver_trouble(library):
         )
     needs = tuple(int(part) for part in CUDA.split("."))
     if any(not arch.endswith("-virtual") for arch in ARCHS):
-        needs = (needs[0], 0)  # for machine code every driver of the major will do
+        needs = (needs[0], 0)  # machine code runs with every driver of the major version
     if has < needs:
         return (
             "the NVIDIA driver supports CUDA {}.{}, and this wheel needs CUDA {}.{} (driver "
@@ -139,7 +139,7 @@ def cuda_version(library):
 
 
 def gpu_trouble(library):
-    """What is wrong with the GPUs, the fix, and whether one can be used all the same; else None."""
+    """(what is wrong with the GPUs, the fix, whether one can be used); None if all is well."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     code = library.cuInit(0)
     gpus = devices(library) if code == 0 else []
@@ -210,8 +210,9 @@ def devices(library):
 def has_code(capability):
     """Whether a GPU can run the code of this wheel (CUDA C++ Programming Guide, compatibility).
 
-    Machine code runs on GPUs of its major and of its minor or a newer one, PTX on every newer
-    GPU. Code with the suffix a runs on that very capability only, with f on those of its major.
+    Machine code runs on GPUs of its major and of the same or a newer minor capability, PTX also on
+    every newer GPU. Code with the suffix a runs only on its own capability, with f only on GPUs of
+    its major.
     """
     for arch in ARCHS:
         number, _, kind = arch.partition("-")

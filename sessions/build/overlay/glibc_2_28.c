@@ -1,5 +1,5 @@
-/* What compilers and headers of newer systems call, and glibc 2.28 does not have. Each library gets
-   a hidden copy of what it uses. No header is included: it might rename these functions. */
+/* Functions that newer compilers and headers call and that glibc 2.28 lacks. Each library contains a
+   hidden copy of those that it uses. No header is included: it might rename these functions. */
 typedef unsigned long size;
 typedef __builtin_va_list arguments;
 struct stat;
@@ -39,14 +39,14 @@ int fstatat64(int folder, const char *path, struct stat *to, int flags) {
 /* 2.29; the number of the system call on x86-64. */
 int getcpu(unsigned *cpu, unsigned *node) { return (int)syscall(309, cpu, node, (void *)0); }
 
-/* 2.29. Systems that have it have the function itself; on others there is none (ENOSYS). */
+/* 2.29. Calls the system's function, or returns ENOSYS if it has none. */
 int posix_spawn_file_actions_addchdir_np(void *actions, const char *folder) {
     int (*real)(void *, const char *) = (int (*)(void *, const char *))dlsym(
         (void *)0, "posix_spawn_file_actions_addchdir_np");
     return real ? real(actions, folder) : 38;
 }
 
-/* 2.32. libstdc++ leaves locks out where it is not 0. */
+/* 2.32. libstdc++ takes no locks if it is not 0. */
 char __libc_single_threaded = 0;
 
 /* 2.36, for std::random_device. */
@@ -56,7 +56,7 @@ unsigned arc4random(void) {
     return number;
 }
 
-/* 2.38, of C23: their only difference is that they read 0b101. */
+/* 2.38, for C23: they only add the notation 0b101. */
 long __isoc23_strtol(const char *text, char **end, int base) { return strtol(text, end, base); }
 long long __isoc23_strtoll(const char *text, char **end, int base) {
     return strtol(text, end, base);
@@ -82,7 +82,7 @@ int __isoc23_fscanf(struct file *file, const char *format, ...) {
     return read;
 }
 
-/* Never in libc.so.6, but in libc_nonshared.a, which a build here does not link with. */
+/* It is in libc_nonshared.a, which is not linked here, and not in libc.so.6. */
 int atexit(void (*function)(void)) {
     return __cxa_atexit((void (*)(void *))function, (void *)0, &__dso_handle);
 }

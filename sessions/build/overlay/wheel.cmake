@@ -1,12 +1,11 @@
-# What a wheel is made of. CMake reads this file right after upstream's project() call
-# (CMAKE_PROJECT_llama_cpp_INCLUDE), so upstream's own files stay as they are.
+# Builds and installs what a wheel contains. CMake reads this file right after upstream's project()
+# (CMAKE_PROJECT_llama_cpp_INCLUDE), so upstream's files are not changed.
 #
-# Upstream installs every library three times (into the source tree, into the wheel, and once more
-# as a C++ developer would want it) and builds command line tools that no wheel needs. Here one
-# target, `blackwheel`, builds the shipped libraries alone, and one install component of the same
-# name puts each of them into the wheel once.
+# Upstream installs every library three times (into the source tree, into the wheel, and for C++
+# developers) and builds command line tools. Here the target `blackwheel` builds only the shipped
+# libraries, and the install component `blackwheel` puts each of them into the wheel once.
 
-# Beside these are the modules that ggml loads at run time, one for each kind of CPU.
+# Also shipped: the modules that ggml loads at run time, one for each kind of CPU.
 set(BLACKWHEEL_LIBRARIES llama ggml ggml-base ggml-cpu ggml-cuda mtmd)
 
 function(blackwheel_ship)
@@ -22,8 +21,8 @@ function(blackwheel_ship)
         get_property(backends DIRECTORY "${folder}" PROPERTY BUILDSYSTEM_TARGETS)
     endif()
     list(FILTER backends INCLUDE REGEX "^ggml-cpu-")
-    list(FILTER backends EXCLUDE REGEX "-feats$")  # the question whether a CPU can run the module
-    # A module that is not shipped has nothing to compile: upstream's ggml depends on each.
+    list(FILTER backends EXCLUDE REGEX "-feats$")  # they only tell whether a CPU can run the module
+    # A module that is left out is compiled from an empty file, because upstream's ggml depends on it.
     foreach(name IN LISTS BLACKWHEEL_LEFT_OUT)
         if(TARGET ggml-cpu-${name})
             list(REMOVE_ITEM backends ggml-cpu-${name})
@@ -33,8 +32,8 @@ function(blackwheel_ship)
     endforeach()
     list(APPEND present ${backends})
 
-    # One file a library: no libX.so -> libX.so.0 -> libX.so.0.1, which a zip would hold thrice.
-    # No search path but the library's own folder: the build machine's are of no use elsewhere.
+    # One file per library: a zip would contain libX.so -> libX.so.0 -> libX.so.0.1 three times.
+    # The only search path is the library's own folder.
     foreach(library IN LISTS present)
         set_property(TARGET ${library} PROPERTY VERSION)
         set_property(TARGET ${library} PROPERTY SOVERSION)
@@ -44,7 +43,7 @@ function(blackwheel_ship)
             blackwheel_by_path(${library})
         endforeach()
     endif()
-    # llama.dll, whichever compiler makes it: MinGW's would be libllama.dll.
+    # llama.dll with every compiler: MinGW would name it libllama.dll.
     if(WIN32)
         set_target_properties(${present} PROPERTIES PREFIX "")
     endif()
@@ -61,8 +60,8 @@ function(blackwheel_ship)
         blackwheel_longest_first(ggml-cuda mmf mmq-instance-q[2356] mmq-instance mmv[fq]
             fattn-mma.*ncols2_[18]\\. fattn-mma [^/]*-and-more
         )
-        # ninja prefers the steps that most other steps wait for. llama's long files would come last,
-        # after all of CUDA's: the first library that is linked waits for them.
+        # ninja starts those steps first for which most steps wait. llama's long files would start
+        # last, after all CUDA files, so the library that is linked first is made to wait for them.
         foreach(late llama mtmd)
             if(TARGET ${late})
                 set_property(TARGET ggml-base APPEND PROPERTY LINK_DEPENDS "$<TARGET_OBJECTS:${late}>")
@@ -79,13 +78,12 @@ function(blackwheel_ship)
         PUBLIC_HEADER DESTINATION "unshipped" COMPONENT blackwheel-unshipped
     )
 
-    # The bill of materials (PEP 770), which the staged source has at its top.
+    # The SBOM (PEP 770), in the top folder of the staged source.
     install(FILES "${CMAKE_SOURCE_DIR}/blackwheel.cdx.json"
         DESTINATION "${SKBUILD_METADATA_DIR}/sboms" COMPONENT blackwheel
     )
 
-    # The OpenMP runtime of the compiler goes with the libraries that need it: of a wheel for an older
-    # glibc, the copy that is made for that.
+    # The OpenMP runtime of the compiler; for an older glibc, the copy that was made for it.
     if(GGML_OPENMP AND CMAKE_SYSTEM_NAME STREQUAL "Linux" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
         execute_process(
             COMMAND "${CMAKE_C_COMPILER}" -print-file-name=libgomp.so.1
@@ -102,20 +100,20 @@ function(blackwheel_ship)
     endif()
 endfunction()
 
-# The libraries of a wheel need each other by path, "$ORIGIN/libggml.so", not by name: ld.so expands
-# that in DT_NEEDED (ld.so(8), dynamic string tokens). A name is looked for in the process first,
-# where another package may have a libggml.so, then in LD_LIBRARY_PATH, then in the search path of
-# the library. A linker copies the name from DT_SONAME of the library that it links with.
+# The libraries of a wheel need each other by path, "$ORIGIN/libggml.so": ld.so expands $ORIGIN in
+# DT_NEEDED (ld.so(8), dynamic string tokens). It would look for a plain name first in the process,
+# where another package may have loaded a libggml.so, then in LD_LIBRARY_PATH. The linker copies the
+# name from DT_SONAME of the library that it links with.
 function(blackwheel_by_path library)
     set_target_properties(${library} PROPERTIES NO_SONAME ON)
-    # Not target_link_options, which leaves nothing of a dollar sign.
+    # target_link_options would remove the dollar sign.
     set_property(TARGET ${library} APPEND_STRING PROPERTY
         LINK_FLAGS " -Wl,-soname,'$ORIGIN/lib${library}.so'"
     )
 endfunction()
 
-# Upstream names folders as "src/ggml-cuda/..", and __FILE__ in a header there repeats that. ccache
-# tells the compiler the shortest spelling: without it, it is told the same.
+# Upstream names folders as "src/ggml-cuda/..", which would appear in __FILE__. ccache gives the
+# compiler the shortest path; this function does the same, so that the result does not differ.
 function(blackwheel_plain_includes folder)
     get_property(targets DIRECTORY "${folder}" PROPERTY BUILDSYSTEM_TARGETS)
     foreach(target IN LISTS targets)
@@ -138,8 +136,8 @@ function(blackwheel_plain_includes folder)
     endforeach()
 endfunction()
 
-# Only the backends' own registrations ask whether they are modules: ggml-cuda.cu, and all of a CPU's.
-# Everything else is compiled as for libraries that are linked, so that a compiler cache serves both.
+# GGML_BACKEND_DL matters only to ggml-cuda.cu and to the CPU modules. Everything else is compiled
+# without it, so that objects of builds with linked libraries in a compiler cache can be used.
 function(blackwheel_modules_where_asked)
     foreach(target IN ITEMS ggml-base ggml-cuda)
         foreach(property IN ITEMS COMPILE_DEFINITIONS INTERFACE_COMPILE_DEFINITIONS)
@@ -158,8 +156,8 @@ function(blackwheel_modules_where_asked)
     endif()
 endfunction()
 
-# Files that BLACKWHEEL_MERGED names ("acc arange;mean sum": a list of files to compile as one), in
-# one. CMake's own unity builds take no file with options of its own, which all of these get below.
+# Compiles groups of files together. BLACKWHEEL_MERGED names them: "acc arange;mean sum" are two groups.
+# CMake's unity builds exclude files with their own options, which all of these get below.
 function(blackwheel_merge target)
     get_target_property(folder ${target} SOURCE_DIR)
     get_target_property(tree ${target} BINARY_DIR)
@@ -168,7 +166,7 @@ function(blackwheel_merge target)
         list(GET names 0 first)
         set(text)
         foreach(name IN LISTS names)
-            if(EXISTS "${folder}/${name}.cu")  # the user may have edited the source
+            if(EXISTS "${folder}/${name}.cu")  # the user may have removed it
                 string(APPEND text "#include \"${name}.cu\"\n")
                 set_property(SOURCE "${folder}/${name}.cu" TARGET_DIRECTORY ${target}
                     PROPERTY HEADER_FILE_ONLY ON
@@ -186,9 +184,9 @@ function(blackwheel_merge target)
     endforeach()
 endfunction()
 
-# ninja starts steps in the order of CMake's sources, and with many cores all wait for a long one that
-# was started late. The patterns, of the beginnings of
-# names, are in the order of the files' times (docs/performance.md).
+# Puts the sources that take longest first: ninja starts steps in the order of CMake's sources, and
+# a long step that starts late makes the build longer. The arguments are patterns for the start of
+# file names, in the order of the files' times (docs/performance.md).
 function(blackwheel_longest_first target)
     get_target_property(rest ${target} SOURCES)
     set(ordered)
@@ -201,10 +199,10 @@ function(blackwheel_longest_first target)
     set_property(TARGET ${target} PROPERTY SOURCES ${ordered} ${rest})
 endfunction()
 
-# nvcc's part of a library, the same whatever folder it was made in and whether or not from a cache.
+# Makes nvcc's objects independent of the build folder and of the compiler cache.
 function(blackwheel_same_anywhere target)
-    # Names of what is local to a file hold a CRC of its absolute path, links resolved, which nvcc
-    # gives its front ends in this option (see --dryrun). Of two they take the last: ours.
+    # The names of a file's local symbols contain a CRC of its absolute path, which nvcc passes to its
+    # front ends with this option (see --dryrun). They use the last one, which is ours.
     get_target_property(sources ${target} SOURCES)
     list(FILTER sources INCLUDE REGEX "\\.cu$")
     foreach(source IN LISTS sources)
@@ -215,14 +213,15 @@ function(blackwheel_same_anywhere target)
     endforeach()
 
     if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
-        # __FILE__, on host and device; with ccache the source is spelled from the tree.
+        # __FILE__ on host and device; with ccache the path of the source is relative to the tree.
         file(RELATIVE_PATH up "${CMAKE_BINARY_DIR}" "${CMAKE_SOURCE_DIR}")
-        # nvcc hands this on through a shell, and quotes no option that it does not know itself.
+        # nvcc passes these on through a shell and quotes only options that it knows.
         string(REGEX REPLACE "([][ '\"()&<>|*?#~!{}^`])" "\\\\\\1" here "${CMAKE_SOURCE_DIR}")
         set(maps "-ffile-prefix-map=${here}=src" "-ffile-prefix-map=${up}=src")
         target_compile_options(${target} PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${maps}>")
-        # Objects name nvcc's temporary files, which hold its process id. Stripped after the link
-        # they would still be in the build id. (--objdir-as-tempdir would do; sccache fails on it.)
+        # Objects contain the names of nvcc's temporary files, which contain its process id. They are
+        # stripped during the link, because the build id is a hash of them.
+        # (--objdir-as-tempdir would avoid these names, but sccache fails with it.)
         target_link_options(${target} PRIVATE -s)
     endif()
 endfunction()
