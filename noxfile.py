@@ -167,7 +167,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
 def integration(session: nox.Session) -> None:
-    """Run tests with real tools on a small upstream (half an hour)."""
+    """Run tests with real tools on a small upstream (about two hours)."""
     session.install("--no-deps", "--require-hashes", "-r", "sessions/data/locks/integration.txt")
     session.run("python", "-m", "pytest", *chosen(session, "tests/integration"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,18 @@ from sessions.build import ninja_log
 from sessions.build.model import Timeline, Wheel
 from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence, Run
-from sessions.release.gate import Checkout
 from sessions.run.model import SmokeReport
 from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check, CheckGroup
 from sessions.targets import targets_file
-from sessions.verify.model import WheelFacts
+from sessions.verify.model import DeviceCode, Library, WheelFacts
 from sessions.verify.report_model import VerifyReport
 from tests import fakes
 
 DATA = fakes.ROOT / "tests" / "data"
 H200 = (DATA / "smoke" / "h200-hopper.json").read_text(encoding="utf-8")
 COMMIT = "5e5b536a0b1c2d3e4f5061728394a5b6c7d8e9f0"
-CHECKOUT = Checkout(
-    COMMIT, (), author="Ana Pérez", date="2026-11-28", origin="https://example.org/blackwheel.git"
-)
 CHARTS = (
     Chart(
         "Generation",
@@ -83,7 +80,7 @@ def groups() -> tuple[CheckGroup, ...]:
 def untested(**changes: Any) -> Evidence:
     """The records of an rtx50 wheel that was built and verified, but not run."""
     found = facts()
-    made = fakes.wheel(
+    wheel = fakes.wheel(
         file=found.file,
         sha256=found.sha256,
         size=found.size,
@@ -91,7 +88,7 @@ def untested(**changes: Any) -> Evidence:
         cache={"hits": 0, "misses": 152},
         timing=ninja_log.summary(cold()),
     )
-    return dataclasses.replace(_base(made, found), **changes)
+    return dataclasses.replace(_base(wheel, found), **changes)
 
 
 def proven(**changes: Any) -> Evidence:
@@ -105,20 +102,20 @@ def proven(**changes: Any) -> Evidence:
     return dataclasses.replace(base, **changes)
 
 
-def _base(made: Wheel, found: WheelFacts) -> Evidence:
+def _base(wheel: Wheel, found: WheelFacts) -> Evidence:
     settings = {"build-dir": "/home/user/blackwheel/build/rtx50/tree", "cmake.args": "-GNinja"}
     variables = {"PATH": "/home/user/.cache/blackwheel/tools/bin:/usr/bin", "LC_ALL": "C"}
     return Evidence(
         spec=_spec("rtx50"),
-        path=Path("wheels/rtx50") / made.file,
-        sha256=made.sha256,
+        path=Path("wheels/rtx50") / wheel.file,
+        sha256=wheel.sha256,
         toolchain=fakes.chain(),
         source=fakes.source(),
         toolkit=fakes.toolkit(),
         build=fakes.build_env(settings=settings, variables=variables),
-        wheel=made,
+        wheel=wheel,
         facts=found,
-        verify=VerifyReport(made.file, made.sha256, "rtx50", "f" * 64, 12.0, groups()),
+        verify=VerifyReport(wheel.file, wheel.sha256, "rtx50", "f" * 64, 12.0, groups()),
         runs=(),
         timeline=cold(),
     )
@@ -128,3 +125,16 @@ def _base(made: Wheel, found: WheelFacts) -> Evidence:
 def _spec(target: str) -> BuildSpec:
     text = (fakes.ROOT / "targets.toml").read_text(encoding="utf-8")
     return targets_file.load(text, "linux")[target]
+
+
+def changed(found: Evidence, **parts: Mapping[str, Any]) -> Evidence:
+    """The evidence with other values in some parts: ``changed(found, wheel={"steps": 0})``."""
+    new = {name: dataclasses.replace(getattr(found, name), **v) for name, v in parts.items()}
+    return dataclasses.replace(found, **new)
+
+
+def libraries_with(code: DeviceCode | None) -> tuple[Library, ...]:
+    """The libraries of an rtx50 wheel with other GPU code, or without any."""
+    return tuple(
+        dataclasses.replace(lib, device=code) if lib.device else lib for lib in fakes.libraries()
+    )

@@ -1,4 +1,4 @@
-"""Defects planted in the models of families: what a kernel would compute that ignored something.
+"""Plants defects in the models of families, as a kernel with an error would compute them.
 
 Run in a venv that has a wheel, gguf and numpy, on the CPU (LAYERS 0) or a GPU (999):
 
@@ -16,9 +16,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Family -> (what is planted, where, how): a key of the header and another value; or a part of the
-# names of tensors (a space ends a name), and a factor, a value for all of it, or "swap" for two
-# experts exchanged. The first is in a part that no other family has, or not in this shape.
+# Family -> (defect, place, change): a key of the header and another value; or a part of the names
+# of tensors (a space ends a name) and a factor, a value for all numbers, or "swap" for exchanged
+# experts. The first defect of a family is in a part that other families lack.
 DEFECTS: dict[str, list[tuple[str, str, Any]]] = {
     "llama3": [("frequency factors of RoPE 5 % off", "rope_freqs", 1.05)],
     "qwen2": [("no bias of the keys and queries", "attn_k.bias", 0.0)],
@@ -42,7 +42,7 @@ DEFECTS: dict[str, list[tuple[str, str, Any]]] = {
         ("no bias of the experts", "ffn_gate_exps.bias", 0.0),
         ("a window of 128 tokens for 64", "gpt-oss.attention.sliding_window", 128),
         ("YaRN's factor 16 for 32", "gpt-oss.rope.scaling.factor", 16.0),
-        # The biases have two dimensions, the matrices three: what plants must know both.
+        # The biases have two dimensions and the matrices three, so both must be changed.
         ("two experts exchanged, with their biases", "ffn_down_exps", "swap"),
     ],
     "deepseek2": [
@@ -84,7 +84,7 @@ DEFECTS: dict[str, list[tuple[str, str, Any]]] = {
 
 
 def plant(path: Path, where: str, how: Any) -> int:
-    """Change a GGUF file in place; returns how many numbers or tensors were changed."""
+    """Change a GGUF file in place; returns the number of changed numbers or tensors."""
     import gguf
 
     reader = gguf.GGUFReader(path, "r+")

@@ -266,9 +266,5 @@ def _variables(studio: Studio, toolset: str) -> dict[str, str]:
 def _nvml(gpu: str) -> dict[str, Any]:
     if not gpu:
         return {"error": "NVML Shared Library Not Found"}
-    card = {"index": 0, "name": gpu, "compute_capability": "12.0", "memory_mib": 32607}
-    return {
-        "release": "591.44",
-        "cuda": "13.1",
-        "devices": [{**card, "memory_free_mib": 30712}],
-    }
+    device = {"index": 0, "name": gpu, "compute_capability": "12.0", "memory_mib": 32607}
+    return {"release": "591.44", "cuda": "13.1", "devices": [{**device, "memory_free_mib": 30712}]}

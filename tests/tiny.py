@@ -71,7 +71,7 @@ def release(
     documents = ("SHA256SUMS", "WHEEL.md")
     for name in documents:
         records.write_text(dist / target / name, f"{name} of {target}\n")
-    made = Release(
+    record = Release(
         target=target,
         arguments=tuple(arguments) or ("--target", target),
         file=path.name,
@@ -85,9 +85,9 @@ def release(
         commit="c" * 40,
         files={name: records.file_sha256(dist / target / name) for name in documents},
     )
-    records.write(dist / target / "release.json", "release", made)
+    records.write(dist / target / "release.json", "release", record)
     dist_contents.write(dist)
-    return made
+    return record
 
 
 def indexed(dist: Path) -> None:

@@ -23,16 +23,16 @@ def words(options: Options, session: str = "verify", *, given: bool = False) -> 
 
     ``given``: the session gets a finished wheel, so the options of a build are left out.
     """
-    found = []
+    args = []
     for name in (*_VALUES, *_SWITCHES):
         option, value = BY_FIELD[name], getattr(options, name)
         if name == "version" and value in knowledge.OFFERED - knowledge.sdists().keys():
             value = "latest"  # no other name of a release without a lock is accepted
         if value not in (None, False, option.default) and takes(option, [session], given=given):
-            found.append(option.flag if value is True else f"{option.flag}={value}")
+            args.append(option.flag if value is True else f"{option.flag}={value}")
     if takes(BY_FIELD["cmake"], [session], given=given):
-        found += [f"--cmake={word}" for word in options.cmake]
-    return found
+        args += [f"--cmake={word}" for word in options.cmake]
+    return args
 
 
 def command(root: Path, sessions: Sequence[str], target: str, more: Sequence[str]) -> list[str]:

@@ -45,16 +45,16 @@ def read(words: Sequence[str], env: Mapping[str, str]) -> Request:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-s", "-e", "--session", "--sessions", dest="sessions", nargs="*")
     parser.add_argument("-k", "--keywords", "-t", "--tags", dest="other", nargs="*")
-    found, rest = parser.parse_known_args(before)
-    named = found.sessions or [n for n in env.get("NOXSESSION", "").split(",") if n]
+    parsed, rest = parser.parse_known_args(before)
+    named = parsed.sessions or [n for n in env.get("NOXSESSION", "").split(",") if n]
     names = tuple(dict.fromkeys(named)) or (session_order.DEFAULT,)
     helps = bool(_HELP & set(rest))
-    if helps and not found.sessions:
+    if helps and not parsed.sessions:
         return Request((), (), help=True)
-    if _LISTS & set(rest) and not found.sessions:
+    if _LISTS & set(rest) and not parsed.sessions:
         return Request(names, after, runs=False)
     _check_order(names, rest, after, named=bool(named))
-    if found.other is not None:
+    if parsed.other is not None:
         if after:
             raise UsageProblem(
                 "Options work only with sessions that -s names, not with -k or -t.",

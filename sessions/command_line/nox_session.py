@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import nox
 import platformdirs
@@ -43,7 +43,6 @@ from sessions.shared.machine import has_python, real
 from sessions.shared.options import Options
 from sessions.targets import auto_target, spec, targets_file
 
-T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]
 MANY = ("release", "publish")  # accept several targets: --target A,B
 OF_NO_TARGET = ("index", "lock")  # need no lock of a target
@@ -160,9 +159,9 @@ def _chosen(request: Request, folder: Path) -> Options:
     added_releases.load(_cache(env.get("BLACKWHEEL_CACHE")))
     if chosen.version == targets_file.LATEST:
         why = "" if chosen.offline else _ask_index()
-        newest = spec.normal(chosen).version
+        newest = spec.normalized(chosen).version
         _say_once(f"version latest: {newest}{why or ', the newest of the locked releases'}")
-    return _for_python(spec.normal(chosen), request.stages)
+    return _for_python(spec.normalized(chosen), request.stages)
 
 
 def _for_python(chosen: Options, sessions: Collection[str]) -> Options:
@@ -196,22 +195,22 @@ def _has_python(version: str) -> bool:
 def _ask_index() -> str:
     """Add the newest release of the package index to ``knowledge``; return a note for the user."""
     env, python = child_environment.pip_environment(child_environment.environment()), sys.executable
-    listed = programs.capture([python, *pipconfig.LIST], env=env)
+    settings = programs.capture([python, *pipconfig.LIST], env=env)
     command = [python, "-I", "-m", "pip", "index", "versions", "llama-cpp-python"]
-    asked = programs.capture(command, env=pipconfig.environment(env, listed.stdout, "index"))
-    found = re.search(r"^llama[-_]cpp[-_]python \((\d+(?:\.\d+)+)\)$", asked.stdout, re.MULTILINE)
-    if asked.returncode or not found:
+    answer = programs.capture(command, env=pipconfig.environment(env, settings.stdout, "index"))
+    newest = re.search(r"^llama[-_]cpp[-_]python \((\d+(?:\.\d+)+)\)$", answer.stdout, re.MULTILINE)
+    if answer.returncode or not newest:
         return ", the newest of the locked releases, because pip could not ask the package index"
-    knowledge.OFFERED.add(found[1])
-    return ", the newest of the package index" if found[1] == knowledge.newest_sdist() else ""
+    knowledge.OFFERED.add(newest[1])
+    return ", the newest of the package index" if newest[1] == knowledge.newest_sdist() else ""
 
 
 def _auto(chosen: Options) -> Options:
     """The options with the target for the GPUs of this machine. Prints the choice."""
     visible = child_environment.environment().get("CUDA_VISIBLE_DEVICES")
-    found, why = auto_target.auto(_targets(), chosen, _nvml(), visible)
+    options, why = auto_target.auto(_targets(), chosen, _nvml(), visible)
     names = (chosen.target or "").split(",")
-    if len(names) > 1 and found.arch:
+    if len(names) > 1 and options.arch:
         raise UsageProblem(
             "This machine has GPUs of several architectures, so --target auto cannot be "
             "combined with other targets.",
@@ -220,8 +219,10 @@ def _auto(chosen: Options) -> Options:
             remedy="use only --target auto",
         )
     _say_once(why)
-    target = ",".join(found.target or name if name == auto_target.AUTO else name for name in names)
-    return dataclasses.replace(found, target=target)
+    target = ",".join(
+        options.target or name if name == auto_target.AUTO else name for name in names
+    )
+    return dataclasses.replace(options, target=target)
 
 
 @functools.cache
@@ -254,34 +255,34 @@ def _specs(session: str, chosen: Options) -> list[BuildSpec]:
     return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in listed]
 
 
-def _check_device(chosen: Options, found: BuildSpec) -> None:
+def _check_device(chosen: Options, build: BuildSpec) -> None:
     """Raise Problem if --device cpu is given for a CUDA target whose wheel is not built yet."""
-    if chosen.device != "cpu" or chosen.wheel or not found.archs:
+    if chosen.device != "cpu" or chosen.wheel or not build.archs:
         return
-    if not (ROOT / "wheels" / found.target / "wheel.json").is_file():
+    if not (ROOT / "wheels" / build.target / "wheel.json").is_file():
         raise UsageProblem(
-            f"There is no wheel of {found.target} yet. --device cpu builds nothing: it runs a "
+            f"There is no wheel of {build.target} yet. --device cpu builds nothing: it runs a "
             "wheel that has been built, on the CPU, and does not test its GPU code.",
             id="cpu-of-cuda-target",
-            remedy=f"build it first: {remedies.command('wheel', found)}",
+            remedy=f"build it first: {remedies.command('wheel', build)}",
         )
     console.warn("--device cpu: the wheel runs on the CPU, and its GPU code is not tested")
 
 
-def _check_ops(chosen: Options, found: BuildSpec) -> None:
+def _check_ops(chosen: Options, build: BuildSpec) -> None:
     """Raise Problem if the operator test could not test this wheel."""
-    if chosen.device == "cpu" and found.archs:
+    if chosen.device == "cpu" and build.archs:
         raise UsageProblem(
-            f"--device cpu would test no GPU kernel of a wheel of {found.target}. Its CPU code is "
+            f"--device cpu would test no GPU kernel of a wheel of {build.target}. Its CPU code is "
             "that of the target cpu.",
             id="ops-cpu-of-cuda-target",
             remedy="to test that code: nox -s ops -- --target cpu; to use a GPU, leave out "
             "--device cpu",
         )
     known = knowledge.ops()
-    if found.version not in known and not (chosen.wheel or chosen.source):
+    if build.version not in known and not (chosen.wheel or chosen.source):
         raise UsageProblem(
-            f"blackwheel does not know the operators of llama-cpp-python {found.version}.",
+            f"blackwheel does not know the operators of llama-cpp-python {build.version}.",
             id="ops-version-unknown",
             evidence=f"known: {', '.join(known)}",
             remedy="test one of these releases, for example --version "

@@ -246,10 +246,7 @@ OPTIONS = (
     ),
     Option("wheels", "delete built wheels too", ("clean",), reach="asked"),
     Option(
-        "caches",
-        "delete toolkits, downloads and the compiler cache too",
-        ("clean",),
-        reach="asked",
+        "caches", "delete toolkits, downloads and the compiler cache too", ("clean",), reach="asked"
     ),
     Option(
         "dry-run",

@@ -56,18 +56,18 @@ def resolve(options: Options, folder: Path) -> Options:
         except RuntimeError:  # ~name of an unknown user
             return str(folder / path)
 
-    found: dict[str, object] = {
+    changes: dict[str, object] = {
         field: absolute(value) for field in _PATHS if (value := getattr(options, field))
     }
     if options.toolkit and options.toolkit not in _KITS:
-        found["toolkit"] = absolute(options.toolkit)
+        changes["toolkit"] = absolute(options.toolkit)
     if options.compiler and _is_path(options.compiler):
-        found["compiler"] = absolute(options.compiler)
-    found["dists"] = tuple(map(absolute, options.dists))
-    found["baseline"] = tuple(
+        changes["compiler"] = absolute(options.compiler)
+    changes["dists"] = tuple(map(absolute, options.dists))
+    changes["baseline"] = tuple(
         name if name in baselines() else absolute(name) for name in options.baseline
     )
-    return dataclasses.replace(options, **found)  # type: ignore[arg-type]
+    return dataclasses.replace(options, **changes)  # type: ignore[arg-type]
 
 
 def check(options: Options, asked: Collection[str], path: str) -> None:
@@ -145,10 +145,10 @@ def _is_path(text: str) -> bool:
     return any(sign and sign in text for sign in ("/", os.sep, os.altsep)) or text.startswith("~")
 
 
-def _is_program(found: str | None) -> bool:
+def _is_program(path: str | None) -> bool:
     """Whether ``shutil.which`` found a program. On Windows it accepts any file given as a path."""
     programs = (".exe", ".bat", ".cmd")
-    return bool(found) and (sys.platform != "win32" or str(found).lower().endswith(programs))
+    return bool(path) and (sys.platform != "win32" or str(path).lower().endswith(programs))
 
 
 def _is_json(path: Path) -> bool:

@@ -43,29 +43,28 @@ class _Once(argparse.Action):
 @functools.cache
 def parser() -> _Parser:
     """The parser of all options. The namespace contains only the options that were given."""
-    made = _Parser(
+    result = _Parser(
         prog="nox -s SESSION --",
         add_help=False,
         allow_abbrev=False,
         usage="%(prog)s [options]",
         argument_default=argparse.SUPPRESS,
     )
-    made.add_argument("dists", nargs="*", metavar="DIST")
+    result.add_argument("dists", nargs="*", metavar="DIST")
     for option in OPTIONS:
         flags = [option.flag, *(["-h"] if option.name == "help" else [])]
-        if not (option.metavar or option.choices):
-            made.add_argument(*flags, action="store_true", help=option.help)
-        elif option.choices:
-            made.add_argument(*flags, action=_Once, choices=option.choices, help=option.help)
+        if _is_switch(option):
+            result.add_argument(*flags, action="store_true", help=option.help)
         else:
-            made.add_argument(
+            result.add_argument(
                 *flags,
                 action="append" if option.many else _Once,
                 type=option.kind,
+                choices=option.choices or None,
                 metavar=option.metavar,
                 help=option.help,
             )
-    return made
+    return result
 
 
 def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options:
@@ -76,23 +75,23 @@ def parse(words: Sequence[str], asked: Collection[str] | None = None) -> Options
     """
     reader = parser()
     reader.sessions = " ".join(asked or [session_order.DEFAULT])
-    found, stray = reader.parse_known_args(list(words))
+    namespace, stray = reader.parse_known_args(list(words))
     if stray:
         raise _unknown(stray, reader.sessions)
-    given = vars(found)
+    given = vars(namespace)
     dists = tuple(given.pop("dists", ()))
     if dists and (asked is None or set(asked) != {session_order.OF_FOLDERS}):
         raise _unknown(dists, reader.sessions)
     if asked is not None and "help" not in given:
         _refuse(given, asked)
-    values = {o.field: given.get(o.field, _default(o)) for o in OPTIONS}
+    defaults = {o.field: False if _is_switch(o) else o.default for o in OPTIONS}
+    values = defaults | given
     many = {o.field: tuple(values[o.field] or ()) for o in OPTIONS if o.many}
     return Options(**{**values, **many}, dists=dists)
 
 
-def _default(option: Option) -> object:
-    switch = not (option.metavar or option.choices)
-    return False if switch else option.default
+def _is_switch(option: Option) -> bool:
+    return not (option.metavar or option.choices)
 
 
 def _unknown(stray: Sequence[str], sessions: str) -> Problem:

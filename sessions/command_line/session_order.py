@@ -50,9 +50,9 @@ def requires(session: str, *, given: bool = False, several: bool = False) -> tup
 
 def closure(sessions: Iterable[str], *, given: bool = False) -> tuple[str, ...]:
     """These sessions and all sessions that run before them, in the order of the table."""
-    found: set[str] = set()
+    names: set[str] = set()
     new = set(sessions)
     while new:
-        found |= new
-        new = {name for session in new for name in requires(session, given=given)} - found
-    return tuple(name for name in REQUIRES if name in found)
+        names |= new
+        new = {name for session in new for name in requires(session, given=given)} - names
+    return tuple(name for name in REQUIRES if name in names)

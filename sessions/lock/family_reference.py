@@ -28,6 +28,7 @@ def lock(ctx: Context, name: str) -> None:
         with tarfile.open(sdist) as archive:
             archive.extractall(folder / "source", filter="data")
         (converter,) = (folder / "source").glob("*/vendor/llama.cpp")
+        paths = (smoke_input.PAYLOAD, converter / "gguf-py", converter)
         job = {
             "folder": str(folder),
             "into": str(families.FAMILIES),
@@ -41,7 +42,11 @@ def lock(ctx: Context, name: str) -> None:
         with (folder / "families.log").open("w", encoding="utf-8") as log:
             done = programs.stream(
                 [python, str(PROGRAM), str(folder / "job.json")],
-                env={**child_environment.system_environment(ctx.env), **_environment(converter)},
+                env={
+                    **child_environment.system_environment(ctx.env),
+                    "PYTHONPATH": os.pathsep.join(map(str, paths)),
+                    "HF_HUB_OFFLINE": "1",  # transformers must not use the network
+                },
                 log=log,
                 on_line=_record_result,
                 cwd=folder,
@@ -68,12 +73,6 @@ def _sdist(ctx: Context, folder: Path, version: str) -> Path:
     words += ["--require-hashes", "-d", str(folder), "-r", str(pin)]
     venvs.pip(ctx, build_tools.own(ctx), words, f"the source of llama-cpp-python {version}")
     return folder / sdist.file
-
-
-def _environment(converter: Path) -> dict[str, str]:
-    """The program's import path, and no access to the network for transformers."""
-    paths = (smoke_input.PAYLOAD, converter / "gguf-py", converter)
-    return {"PYTHONPATH": os.pathsep.join(map(str, paths)), "HF_HUB_OFFLINE": "1"}
 
 
 def _record_result(line: str) -> None:

@@ -8,7 +8,7 @@ import tarfile
 import tempfile
 import textwrap
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -264,16 +264,14 @@ def floors_text(majors: Mapping[str, Mapping[str, knowledge.Floor]]) -> str:
     for major, row in found:
         lines += ["", f"[{major}.{row.package}]", f'version = "{row.version}"']
         lines += [f"source = {_strings(row.source)}", f"wheels = {_strings(row.wheels)}"]
-        lines += [f'{name} = """\n{_wrapped(names)}\n"""' for name, names in row.lists()]
+        for name, names in row.lists():
+            wrapped = textwrap.fill(" ".join(sorted(names)), 100, break_on_hyphens=False)
+            lines.append(f'{name} = """\n{wrapped}\n"""')
     return "\n".join(lines) + "\n"
 
 
 def _strings(texts: Sequence[str]) -> str:
     return "[\n" + "".join(f'    "{text}",\n' for text in texts) + "]"
-
-
-def _wrapped(names: Iterable[str]) -> str:
-    return textwrap.fill(" ".join(sorted(names)), 100, break_on_hyphens=False)
 
 
 def _metadata(wheel: Path) -> str:

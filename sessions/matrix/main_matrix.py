@@ -196,7 +196,10 @@ def repack(ctx: Context, wheel: Path, built: MatrixRow) -> tuple[Wheel, bool]:
             code=CHECK_FAILED,
             remedy="run the same command again",
         )
-    fingerprint = _fingerprint(ctx.spec, built, base)
+    # Everything that decides the repacked wheel and the result of ``verify``.
+    ours = code_digest.code(Path(python_tag.__file__))
+    checks = checks_digest.fingerprint(ctx.spec, base)
+    fingerprint = records.fingerprint([built.sha256, ours, checks])
     disk.mark(ctx.build)
     done = records.read(ctx.build / "repack.json", "repack", Wheel)
     if done and not ctx.fresh and wheels_folder.is_current(done, fingerprint, ctx.wheels):
@@ -299,12 +302,6 @@ def _is_allowed(ctx: Context, spec: BuildSpec, built: MatrixRow) -> bool:
     if why:
         console.say(f"{spec.base}: not for Python {spec.python}: {why}")
     return why is None
-
-
-def _fingerprint(spec: BuildSpec, built: MatrixRow, record: Wheel) -> str:
-    """The fingerprint of everything that decides a repacked wheel and the result of ``verify``."""
-    ours = code_digest.code(Path(python_tag.__file__))
-    return records.fingerprint([built.sha256, ours, checks_digest.verdict(spec, record)])
 
 
 def _inputs(ctx: Context, label: str) -> tuple[Source | None, Toolkit | None]:

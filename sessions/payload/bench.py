@@ -58,9 +58,9 @@ REAL = {
 }
 
 
-def main(told: Path, report: Path) -> None:
+def main(job_path: Path, report: Path) -> None:
     """Measure and write the report file. If that fails, exits with 2 and a message on stderr."""
-    job = json.loads(told.read_text(encoding="utf-8"))
+    job = json.loads(job_path.read_text(encoding="utf-8"))
     sys.path += [job["nvml"]] if job.get("nvml") else []
     run_folder.write(report, report_file.text(Bench(job).measure(), report_file.BENCH))
 
@@ -84,7 +84,7 @@ class Bench:
             for wheel in job["wheels"]
         ]
         self.conditions: list[Job] = []
-        self.said: Job = {}
+        self.last: Job = {}
         self.took: dict[tuple[str, str], float] = {}
         self.started, self.seconds, self.stops = "", 0.0, 0
         self.state = self.folder / run_folder.STATE
@@ -104,7 +104,7 @@ class Bench:
         model = self.job["model"]
         report = {
             **self.job["identity"],
-            "python": self.said["python"],
+            "python": self.last["python"],
             "system": spawn.system(),
             "started": self.started,
             "seconds": round(self.seconds, 1),
@@ -131,7 +131,7 @@ class Bench:
         kept = json.loads(self.state.read_text(encoding="utf-8"))
         self.wheels = [{**wheel, "venv": Path(wheel["venv"])} for wheel in kept["wheels"]]
         self.took = {(label, kind): seconds for label, kind, seconds in kept["took"]}
-        self.conditions, self.said = kept["conditions"], kept["said"]
+        self.conditions, self.last = kept["conditions"], kept["last"]
         self.started, self.seconds = kept["started"], kept["seconds"]
         self.stops = kept["stops"] + 1
         return int(kept["done"])
@@ -144,7 +144,7 @@ class Bench:
                 "wheels": [{**w, "venv": str(w.get("venv", ""))} for w in self.wheels],
                 "took": [[label, kind, seconds] for (label, kind), seconds in self.took.items()],
                 "conditions": self.conditions,
-                "said": self.said,
+                "last": self.last,
                 "started": self.started,
                 "seconds": self.seconds,
                 "stops": self.stops,
@@ -187,12 +187,12 @@ class Bench:
         elif kind == "models":
             self.models()
         else:
-            large = {said: f"{kind}_{said}" for said in SPEEDS}
+            large = {name: f"{kind}_{name}" for name in SPEEDS}
             names = {"cold": COLD, "warm": WARM, "real": REAL}.get(kind, large)
             found = self.child(wheel, kind, round_)
-            for said, metric in names.items() if round_ else ():
-                if self.gpu is not None or said != "vram_mib":
-                    add(wheel, metric, found.get(said))
+            for name, metric in names.items() if round_ else ():
+                if self.gpu is not None or name != "vram_mib":
+                    add(wheel, metric, found.get(name))
 
     # ---- installing -----------------------------------------------------------------------------
 
@@ -227,12 +227,13 @@ class Bench:
         packages = Path(self.job["packages"])
         for wheel in self.wheels:
             files.pip(wheel["venv"], files.within(packages, EXTRAS), wheel["label"])
-        made = [("tiny", TYPE), *(("large", type_) for type_ in self.large.values())]
-        for shape, type_ in made:
-            told = {"model": self.made(shape, type_), "type": type_, "large": shape == "large"}
-            self.spawn(first, {"work": "model", **told}, {})
+        models = [("tiny", TYPE), *(("large", type_) for type_ in self.large.values())]
+        for shape, type_ in models:
+            path = self.model_path(shape, type_)
+            given = {"model": path, "type": type_, "large": shape == "large"}
+            self.spawn(first, {"work": "model", **given}, {})
 
-    def made(self, shape: str, type_: str) -> str:
+    def model_path(self, shape: str, type_: str) -> str:
         """The path of a model that is made here."""
         return str(self.folder / f"{shape}-{type_}.gguf")
 
@@ -247,8 +248,8 @@ class Bench:
         cache.mkdir(exist_ok=True)
         large = self.large.get(kind)
         on_cpu = large or (kind == "real" and self.gpu is None)
-        model = self.made("large", large) if large else self.made("tiny", TYPE)
-        told = {
+        model = self.model_path("large", large) if large else self.model_path("tiny", TYPE)
+        job = {
             "work": "speed",
             "model": self.job["model"]["path"] if kind == "real" else model,
             "layers": HALF if kind == "hybrid" else self.job["layers"],
@@ -257,7 +258,7 @@ class Bench:
             "large": bool(large),
         }
         with gpu_watch.watching(self.gpu) as looks:
-            found = self.spawn(wheel, told, {"CUDA_CACHE_PATH": str(cache)})
+            found = self.spawn(wheel, job, {"CUDA_CACHE_PATH": str(cache)})
         if self.gpu is not None:
             on_the_gpu(wheel["label"], found, HALF if kind == "hybrid" else None)
             seen = gpu_watch.summary(looks)
@@ -269,13 +270,13 @@ class Bench:
         used, wanted = found.get("cpu_module"), wheel.get("cpu")
         if wanted and used != wanted:
             stop(f"{wheel['label']} should use the CPU module {wanted}, and used {used or 'none'}.")
-        wheel["version"], wheel["cpu_module"], self.said = found["version"], used, found
+        wheel["version"], wheel["cpu_module"], self.last = found["version"], used, found
         return found
 
-    def spawn(self, wheel: Job, told: Job, environment: dict[str, str]) -> Job:
+    def spawn(self, wheel: Job, job: Job, environment: dict[str, str]) -> Job:
         """The values that a child in a wheel's venv printed. Exits if it failed."""
         path = self.folder / "child.json"
-        path.write_text(json.dumps(told), encoding="utf-8")
+        path.write_text(json.dumps(job), encoding="utf-8")
         python = installing.python_of(wheel["venv"])
         environment = {
             **spawn.GPU_ORDER,

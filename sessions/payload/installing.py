@@ -100,13 +100,23 @@ def runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) -
 
     Returns the folders outside the venv from which it may be loaded.
     """
-    if _by_pip(_pip(venv), manifest, options):
-        return []
+    found = _find_runtime(_pip(venv), manifest, options)
+    if found["link"]:
+        link(venv, Path(found["link"]))
+    places: list[str] = found["runtime_places"]
+    return places
+
+
+def _find_runtime(
+    command: list[str], manifest: dict[str, Any], options: argparse.Namespace
+) -> dict[str, Any]:
+    """The source of NVIDIA's CUDA runtime, as a benchmark's job has it."""
+    if _by_pip(command, manifest, options):
+        return {"runtime": "packages", "link": None, "runtime_places": []}
     source = _packages()
     if source is None:
-        return _toolkits()
-    link(venv, source)
-    return [str(source)]
+        return {"runtime": "toolkit", "link": None, "runtime_places": _toolkits()}
+    return {"runtime": "linked", "link": str(source), "runtime_places": [str(source)]}
 
 
 def _packages() -> Path | None:
@@ -148,13 +158,7 @@ def runtime_files(
     packages: Path, manifest: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any]:
     """The part of a benchmark's job for NVIDIA's CUDA runtime, from the sources of ``runtime``."""
-    found: dict[str, Any] = {"runtime": "none", "link": None, "runtime_places": []}
     if not manifest["runtime"]:
-        return found
+        return {"runtime": "none", "link": None, "runtime_places": []}
     command = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "download", "-q"]
-    if _by_pip([*command, "-d", str(packages)], manifest, options):
-        return {**found, "runtime": "packages"}
-    source = _packages()
-    if source is None:
-        return {**found, "runtime": "toolkit", "runtime_places": _toolkits()}
-    return {**found, "runtime": "linked", "link": str(source), "runtime_places": [str(source)]}
+    return _find_runtime([*command, "-d", str(packages)], manifest, options)

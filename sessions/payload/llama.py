@@ -195,8 +195,8 @@ def knows(type_number: int) -> bool:
     """Whether this release of ggml knows a type, according to its library."""
     name = library("ggml-base").ggml_type_name
     name.argtypes, name.restype = [ctypes.c_int], ctypes.c_char_p
-    said = name(type_number)
-    return bool(said) and said.decode().upper() not in ("NONE", "COUNT", "DEPRECATED")
+    found = name(type_number)
+    return bool(found) and found.decode().upper() not in ("NONE", "COUNT", "DEPRECATED")
 
 
 def memory(device: int = 0) -> tuple[int, int]:

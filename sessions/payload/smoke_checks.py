@@ -218,17 +218,23 @@ def _name(case: Job) -> str:
     return f"{case['type']}, batch {case['batch']}, {flash} attention, KV {case['kv']}"
 
 
+def _wrong(job: Job, case: Job) -> str:
+    """What is wrong with a case; "" if it is within its bound."""
+    if "error" in case:
+        return str(case["error"])
+    largest = bound(job, case)
+    if case["finite"] and case["nmse"] <= largest:
+        return ""
+    return f"NMSE {case['nmse']:.2e}, allowed {largest:.0e}"
+
+
 def known_answers(job: Job, found: Job) -> Job:
     """The logits of each case are close to the float64 reference."""
     problems, worst, count = [], (0.0, ""), 0
     for case in results(found):
         count += 1
-        if "error" in case:
-            problems.append(f"{_name(case)}: {case['error']}")
-        elif not case["finite"] or not case["nmse"] <= bound(job, case):
-            problems.append(
-                f"{_name(case)}: NMSE {case['nmse']:.2e}, allowed {bound(job, case):.0e}"
-            )
+        if why := _wrong(job, case):
+            problems.append(f"{_name(case)}: {why}")
         else:
             worst = max(worst, (case["nmse"] / bound(job, case), _name(case)))
     for name, part in found["answers"].items():
@@ -258,15 +264,11 @@ def modules(job: Job, found: Job) -> Job:
             problems += [f"{what}: {why}" for why in crash(part)]
             if not part.get("error") and part.get("chosen") != name:
                 problems.append(f"{what}: {part.get('chosen')} was used")
-            done = [case for case in part["results"] if "nmse" in case]
-            problems += [f"{what}: {c['error']}" for c in part["results"] if "error" in c]
-            problems += [
-                f"{what}, batch {case['batch']}: NMSE {case['nmse']:.2e}, allowed "
-                f"{bound(job, case):.0e}"
-                for case in done
-                if not case["finite"] or not case["nmse"] <= bound(job, case)
-            ]
-            if not done and not part.get("error"):
+            for case in part["results"]:
+                if why := _wrong(job, case):
+                    batch = f", batch {case['batch']}" if "batch" in case else ""
+                    problems.append(f"{what}{batch}: {why}")
+            if not part["results"] and not part.get("error"):
                 problems.append(f"{what}: no case was computed")
     can = [name for name in scores or {} if scores[name]]
     problems += [f"{name}: not tested" for name in sorted(can) if name not in ran]
@@ -362,9 +364,9 @@ def api(part: Job) -> Iterator[Job]:
     def one(id_: str, holds: bool, ok: str, fail: str) -> Job:
         return check(id_, errors or ([] if holds else [fail]), ok, "the result is wrong", remedy)
 
-    said = part.get("chat")
-    allowed = f"a chat answered {said!r}, as the grammar allows"
-    yield one("grammar", said in ("yes", "no"), allowed, f"{said!r}")
+    answer = part.get("chat")
+    allowed = f"a chat answered {answer!r}, as the grammar allows"
+    yield one("grammar", answer in ("yes", "no"), allowed, f"{answer!r}")
     error = part.get("embedding", 1.0)
     yield one(
         "embeddings", error <= 1e-4, f"NMSE {error:.0e} against the reference", f"NMSE {error:.2e}"

@@ -21,6 +21,7 @@ from sessions.run.model import BenchReport, OpsReport, SmokeReport
 from sessions.run.own_report import Report
 from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
+from sessions.shared.checks import Check
 from sessions.shared.errors import CHECK_FAILED, Problem, numbered
 from sessions.shared.remedies import command
 from sessions.verify.model import WheelFacts
@@ -87,6 +88,11 @@ class Evidence:
     measured: str | None = None  # the text of the benchmark's report
     again: Reproduced | None = None  # None if there was no second build
     ops: tuple[OpsRun, ...] = ()  # the same for the operator test
+
+    @property
+    def checks(self) -> list[Check]:
+        """All checks of ``verify``."""
+        return [check for group in self.verify.groups for check in group.checks]
 
 
 def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:

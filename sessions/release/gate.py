@@ -94,7 +94,7 @@ def evaluate(found: Evidence, situation: Situation) -> tuple[Check, ...]:
         _check(
             "verify",
             _verify(found),
-            ok=f"{sum(len(g.checks) for g in found.verify.groups)} checks of this file",
+            ok=f"{len(found.checks)} checks of this file",
             fail="verify has not passed for this file",
             remedy=command("verify", spec),
         ),
@@ -213,11 +213,10 @@ def _verify(found: Evidence) -> Iterator[str]:
     report = found.verify
     if found.facts.sha256 != found.sha256 or report.sha256 != found.sha256:
         yield f"facts.json and verify.json belong to another file, sha256 {report.sha256}"
-    if report.fingerprint != checks_digest.verdict(found.spec, found.wheel):
+    if report.fingerprint != checks_digest.fingerprint(found.spec, found.wheel):
         yield "it was checked with other rules, or for another target"
-    checks = [check for group in report.groups for check in group.checks]
-    yield from (c.summary for c in checks if c.status == "fail")
-    if not checks:
+    yield from (check.summary for check in found.checks if check.status == "fail")
+    if not found.checks:
         yield "no check was made"
 
 

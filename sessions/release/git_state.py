@@ -19,7 +19,7 @@ def read(ctx: Context) -> Checkout:
         return programs.capture(["git", "-C", str(ctx.root), *words], env=env)
 
     top, head = git("rev-parse", "--show-toplevel"), git("rev-parse", "HEAD")
-    status = git("status", "--porcelain", "--untracked-files=normal")  # whatever is configured
+    status = git("status", "--porcelain", "--untracked-files=normal")  # overrides git's settings
     for ended in (top, head, status):
         if ended.returncode:
             return Checkout("", (), f"git: {venvs.tail(ended.output, 2)}")

@@ -142,7 +142,7 @@ def destination(to: str, pypirc: str, env: Mapping[str, str]) -> Destination:
     servers = _servers(pypirc)
     if to in servers:
         name: str | None = to
-    elif _has_login(to) or _has_query(to):
+    elif _has_login(to) or "?" in to or "#" in to:  # ?token=… may be a secret
         raise Problem(
             "The address after --to contains a name, a password or a query. Every user of this "
             "machine could see it in the list of processes.",
@@ -196,11 +196,6 @@ def _is_address(text: str) -> bool:
 def _has_login(text: str) -> bool:
     """Whether a text contains a user name, and so perhaps a password."""
     return "@" in (urlsplit(text).netloc if _is_address(text) else text)
-
-
-def _has_query(text: str) -> bool:
-    """Whether an address has a query or a fragment: ?token=… may be a secret."""
-    return "?" in text or "#" in text
 
 
 def _pypirc(env: Mapping[str, str]) -> str:

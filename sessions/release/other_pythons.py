@@ -81,7 +81,7 @@ def _passed(report: VerifyReport, record: Wheel, other: BuildSpec) -> bool:
     checks = [check for group in report.groups for check in group.checks]
     return (
         report.sha256 == record.sha256
-        and report.fingerprint == checks_digest.verdict(other, record)
+        and report.fingerprint == checks_digest.fingerprint(other, record)
         and bool(checks)
         and all(check.status != "fail" for check in checks)
     )

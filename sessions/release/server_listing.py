@@ -1,6 +1,6 @@
 """Reads whether a package server has a file, from its index pages, which are not trusted.
 
-pypi-simple is not used: it reads answers of any size, follows redirects to any host, and parses
+pypi-simple 1.8 is not used: it reads answers of any size, follows redirects to any host, and parses
 with Python's HTML parser, which takes quadratic time for some pages and raises AssertionError for
 others.
 """

@@ -26,8 +26,6 @@ from sessions.shared import (
 from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
 
-STATE = "state.json"  # the measurements so far: payload/bench.py
-
 
 def main(ctx: Context) -> None:
     """Measure or import a bundle's report; show the report and write the record."""
@@ -44,7 +42,7 @@ def main(ctx: Context) -> None:
     records.write_text(folder / bench_results.REPORT_FILE.replace(".", f"{apart}."), text)
     records.write(record, "bench", report)
     if ctx.options.report is None:  # last, so that a run that fails before this can be continued
-        (folder / "bench" / "run" / STATE).unlink(missing_ok=True)
+        (folder / "bench" / "run" / payload_process.STATE).unlink(missing_ok=True)
     _show(report, text)
     console.say(f"  {record}")
     console.done(
@@ -119,12 +117,8 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
 
 def _prepare(ctx: Context, wheels: Sequence[Path], work: Path, job_text: str) -> None:
     """Prepare the folder of a run, or keep the one of the same job if that run was stopped."""
-    path, state = work / "job.json", work / "run" / STATE
-    kept = state.exists() and path.exists() and path.read_text(encoding="utf-8") == job_text
-    if kept and not ctx.fresh:
-        console.say(
-            "Continuing where the last run was stopped; to start again from nothing: --fresh"
-        )
+    path = work / "job.json"
+    if payload_process.can_continue(ctx, path, job_text):
         return
     if work.exists():
         path.unlink(missing_ok=True)  # first: a state is not used without its job

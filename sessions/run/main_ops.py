@@ -22,7 +22,6 @@ from sessions.shared import child_environment, console, disk, machine, programs,
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
 
-STATE = "state.json"  # the results so far: payload/ops.py
 LIBRARIES = "blackwheel-*"  # the test and the reference, beside the wheel's libraries in the venv
 
 
@@ -41,7 +40,7 @@ def main(ctx: Context) -> None:
     imported_report.keep(ops_results.report_path(folder, place), text, signature)
     _show(report, ops_results.record(folder, place))
     if ctx.options.report is None:  # last, so that a run that fails before this can be continued
-        (folder / "ops" / "run" / STATE).unlink(missing_ok=True)
+        (folder / "ops" / "run" / payload_process.STATE).unlink(missing_ok=True)
 
 
 def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
@@ -55,7 +54,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     )
     identity = smoke_input.identity(job, device)
     prepared = json.dumps([part, digest, identity], indent=1)
-    if not _kept(ctx, work, prepared):
+    if not payload_process.can_continue(ctx, work / "prepared.json", prepared):
         _prepare(ctx, wheel, work)
         disk.mark(work / "run")
         records.write_text(work / "prepared.json", prepared)
@@ -74,18 +73,6 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     records.write_text(work / "job.json", json.dumps(given, indent=1))
     env = {**child_environment.system_environment(ctx.env), programs.BUILD_MARK: str(folder)}
     return payload_process.report(venv, "ops", work, env, "cases", "--ops")
-
-
-def _kept(ctx: Context, work: Path, prepared: str) -> bool:
-    """Whether a run of this wheel was stopped here and can be continued."""
-    path = work / "prepared.json"
-    same = path.exists() and path.read_text(encoding="utf-8") == prepared
-    kept = same and (work / "run" / STATE).exists() and not ctx.fresh
-    if kept:
-        console.say(
-            "Continuing where the last run was stopped; to start again from nothing: --fresh"
-        )
-    return kept
 
 
 def _prepare(ctx: Context, wheel: Path, work: Path) -> None:

@@ -9,8 +9,22 @@ from typing import Any
 
 from sessions.run import smoke_results
 from sessions.shared import console, programs, venvs
+from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
 from sessions.shared.programs import Finished
+
+STATE = "state.json"  # the results so far, in the folder "run" (payload/bench.py, payload/ops.py)
+
+
+def can_continue(ctx: Context, path: Path, text: str) -> bool:
+    """Whether a run was stopped whose job file ``path`` has this text; not with --fresh."""
+    same = path.exists() and path.read_text(encoding="utf-8") == text
+    kept = same and (path.parent / "run" / STATE).exists() and not ctx.fresh
+    if kept:
+        console.say(
+            "Continuing where the last run was stopped; to start again from nothing: --fresh"
+        )
+    return kept
 
 
 def report(

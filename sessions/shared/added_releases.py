@@ -18,10 +18,10 @@ def path(cache: Path, version: str) -> Path:
 def write(cache: Path, sdist: Sdist) -> None:
     """Lock a release: write its record, and add it to ``knowledge``."""
     records.write(path(cache, sdist.version), _KIND, sdist)
-    knowledge.keep([sdist])
+    knowledge.add_sdists([sdist])
 
 
 def load(cache: Path) -> None:
     """Add the releases that are locked in the cache to ``knowledge``."""
-    found = (records.read(p, _KIND, Sdist) for p in sorted(path(cache, "*").parent.glob("*.json")))
-    knowledge.keep([sdist for sdist in found if sdist is not None])
+    sdists = (records.read(p, _KIND, Sdist) for p in sorted(path(cache, "*").parent.glob("*.json")))
+    knowledge.add_sdists([sdist for sdist in sdists if sdist is not None])

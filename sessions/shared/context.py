@@ -83,7 +83,7 @@ class Context:
 
     def replace_cached(self, name: str) -> AbstractContextManager[None]:
         """Wait until no run uses a part of the cache, and lock it, in a with statement."""
-        return in_use.sole(self.cached_lock(name), console.say)
+        return in_use.exclusive(self.cached_lock(name), console.say)
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A temporary folder on the disk of the cache."""

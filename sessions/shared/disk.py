@@ -164,8 +164,8 @@ def room(needs: Mapping[Path, int], what: str) -> None:
     """
     disks: dict[int, list[tuple[Path, int]]] = {}
     for folder, mib in needs.items():
-        there = next(f for f in (folder, *folder.parents) if f.exists())
-        disks.setdefault(there.stat().st_dev, []).append((there, mib))
+        existing = next(f for f in (folder, *folder.parents) if f.exists())
+        disks.setdefault(existing.stat().st_dev, []).append((existing, mib))
     for folders in disks.values():
         needed = sum(mib for _, mib in folders)
         free = shutil.disk_usage(folders[0][0]).free // MIB
@@ -257,11 +257,11 @@ def owner(path: Path) -> tuple[str, bool]:
         with contextlib.suppress(psutil.Error):
             is_open = any(Path(file.path) == path.resolve() for file in process.open_files())
             if is_open and process.pid != os.getpid():
-                return described(process.pid), process in parents
+                return describe(process.pid), process in parents
     return "Another run", False
 
 
-def described(pid: int) -> str:
+def describe(pid: int) -> str:
     """A process for people: its id, its command and its folder."""
     import psutil
 

@@ -14,10 +14,10 @@ REPORT = "open an issue in the repository that you cloned"
 
 def numbered(remedies: Iterable[str]) -> str:
     """Join remedies, without repetitions; numbered if there are two or more."""
-    found = list(dict.fromkeys(remedies))
-    if len(found) < 2:
-        return "".join(found)
-    return "\n".join(f"{number}. {text}" for number, text in enumerate(found, 1))
+    texts = list(dict.fromkeys(remedies))
+    if len(texts) < 2:
+        return "".join(texts)
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(texts, 1))
 
 
 class Problem(Exception):

@@ -40,7 +40,7 @@ def share(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[
 
 
 @contextlib.contextmanager
-def sole(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
+def exclusive(path: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     """Wait until no run, including this one, uses the folder, and block new users meanwhile."""
     announced = False
     while True:
@@ -66,14 +66,14 @@ def unused(path: Path, waiting: Callable[[str], None]) -> Iterator[tuple[str, ..
     users = _users_folder(path)
     making = filelock.FileLock(path)
     with disk.lock(path.with_suffix(".gate"), waiting):
-        found = tuple(_users(users))
+        runs = tuple(_users(users))
         if not disk.is_held(path):
             try:
                 making.acquire(timeout=0)
             except filelock.Timeout:
-                found = (*found, disk.owner(path)[0])
+                runs = (*runs, disk.owner(path)[0])
         try:
-            yield found
+            yield runs
         finally:
             making.release()
 
@@ -90,7 +90,7 @@ def _users(folder: Path) -> Iterator[str]:
         if disk.is_free(file):
             file.unlink(missing_ok=True)
         elif sys.platform == "win32":
-            yield disk.described(int(file.stem.rpartition("-")[2]))
+            yield disk.describe(int(file.stem.rpartition("-")[2]))
         else:  # by open files: in a container, the same process id is another process
             yield disk.owner(file)[0]
 

@@ -228,7 +228,7 @@ def sdist_of(version: str, row: Mapping[str, Any]) -> Sdist:
 _KEPT: dict[str, Sdist] = {}  # releases locked in the cache, read when a command starts
 
 
-def keep(sdists: Iterable[Sdist]) -> None:
+def add_sdists(sdists: Iterable[Sdist]) -> None:
     """Add releases that are locked in the cache."""
     _KEPT.update({sdist.version: sdist for sdist in sdists})
 
@@ -359,7 +359,7 @@ def parse_arch(arch: str) -> tuple[int, str, str]:
     return int(match[1]), match[2], match[3] or ""
 
 
-def arch_named(text: str) -> str:
+def cmake_arch(text: str) -> str:
     """Convert an architecture to the form of CMAKE_CUDA_ARCHITECTURES.
 
     nvcc: "sm_120" -> "120-real", "compute_120" -> "120-virtual". PyTorch: "12.0" -> "120-real",
@@ -385,10 +385,10 @@ def shortest(names: Iterable[str]) -> tuple[str, ...]:
     stems: dict[str, list[str]] = {}
     for name in sorted(set(names)):
         stems.setdefault(name.rpartition("-")[0] or name, []).append(name)
-    for stem, found in stems.items():
-        if {f"{stem}-{kind}" for kind in _KINDS} <= {*found}:
+    for stem, members in stems.items():
+        if {f"{stem}-{kind}" for kind in _KINDS} <= {*members}:
             stems[stem] = [stem]
-    return tuple(name for found in stems.values() for name in found)
+    return tuple(name for members in stems.values() for name in members)
 
 
 def ops() -> dict[str, dict[str, Any]]:

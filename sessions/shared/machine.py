@@ -186,23 +186,23 @@ def _vcvars(script: str, toolset: str, env: Mapping[str, str]) -> dict[str, Any]
     )
     done = programs.capture(line, env=clean, timeout=VCVARS_TIMEOUT)
     output, _, variables = done.stdout.partition(_MARK)
-    found = json.loads(variables) if variables else {}
+    values = json.loads(variables) if variables else {}
     keep = knowledge.load("windows.toml")["vcvars"]["keep"]
     return {
-        "variables": {n.upper(): v for n, v in found.items() if n.upper() in keep},
+        "variables": {n.upper(): v for n, v in values.items() if n.upper() in keep},
         "output": f"{output}\n{done.stderr}".strip()[-2000:],
     }
 
 
 def _listing(root: Path, patterns: Iterable[str]) -> str:
     """A digest of names, sizes and times of the files below ``root`` that match the patterns."""
-    found = {}
+    entries = {}
     for path in (path for pattern in patterns for path in root.glob(pattern)):
         if path.is_file():
             status = path.stat()  # times in whole seconds, as in archives
             name = path.relative_to(root).as_posix()
-            found[name] = [status.st_size, int(status.st_mtime)]
-    return records.fingerprint(found)
+            entries[name] = [status.st_size, int(status.st_mtime)]
+    return records.fingerprint(entries)
 
 
 def _cpu_name() -> str:
@@ -217,14 +217,14 @@ def _which(name: str, path: str) -> list[str]:
     Links of folders are resolved (/bin is /usr/bin), because compiler caches compare paths as text.
     """
     suffixes = (".exe", ".bat", ".cmd") if sys.platform == "win32" else ("",)
-    found = []
+    paths = []
     for folder in path.split(os.pathsep):
         for suffix in suffixes:
             program = Path(folder) / (name + suffix)
             # access first: is_file raises in a folder that the user may not enter.
             if folder and os.access(program, os.X_OK) and program.is_file():
-                found.append(str(program.parent.resolve() / program.name))
-    return found
+                paths.append(str(program.parent.resolve() / program.name))
+    return paths
 
 
 def _read(path: Path) -> str | None:

@@ -265,16 +265,16 @@ def end_leftovers(name: str, value: str) -> None:
     """
     import psutil  # not at the top: the bootstrap has only the standard library
 
-    found = []
+    killed = []
     for process in psutil.process_iter():
         try:
             # An sccache server works for other builds too.
             if process.environ().get(name) == value and process.name() != "sccache":
                 process.kill()
-                found.append(process)
+                killed.append(process)
         except psutil.Error:
             continue
-    psutil.wait_procs(found, timeout=10)
+    psutil.wait_procs(killed, timeout=10)
 
 
 def _end_tree(pid: int) -> None:

@@ -214,10 +214,10 @@ def loads(data: bytes, *, digits: int = 4000) -> Any:
         return value
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        result = dict(pairs)
+        if len(result) < len(pairs):
             raise ValueError("a name occurs twice")
-        return found
+        return result
 
     value = json.loads(
         data.decode("utf-8"),

@@ -23,19 +23,19 @@ def program(venv: Path, name: str) -> Path:
 def make(ctx: Context, python: str, version: str, venv: Path) -> None:
     """Create a venv with a Python of minor version ``version``. Raises Problem."""
     words = [python, "-I", "-m", "venv", str(venv)]
-    made = programs.capture(words, env=child_environment.pip_environment(ctx.env))
-    if made.returncode:
+    done = programs.capture(words, env=child_environment.pip_environment(ctx.env))
+    if done.returncode:
         raise Problem(
             f"Python {version} could not make a venv.",
             id="venv-failed",
-            evidence=tail(made.output),
+            evidence=tail(done.output),
             remedy=f"install the venv module of Python {version} "
             f"(Debian, Ubuntu: apt install python{version}-venv)",
         )
 
 
 def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
-    """Run pip and return its stdout. ``what`` it gets is for messages. Raises Problem."""
+    """Run pip and return its stdout. ``what`` it installs, for messages. Raises Problem."""
     python, env = str(program(venv, "python")), child_environment.pip_environment(ctx.env)
     listed = _settings(python, tuple(env.items()))
     command = [python, "-I", "-X", "utf8", "-m", "pip", "--disable-pip-version-check", *words]

@@ -46,7 +46,7 @@ def fit(
     the minor version that the user requested.
     """
     kinds = sorted(set(capabilities), key=_number, reverse=True)
-    serving = {kind: gpu_names.serving(targets, kind) for kind in kinds}
+    serving = {kind: gpu_names.target_for(targets, kind) for kind in kinds}
     names = [name for name in targets if name in serving.values()]
     target = names[0] if names else first(targets)
     archs = [arch for name in names for arch in targets[name].archs]
@@ -100,16 +100,16 @@ def auto(
         name = first(targets)
         return dataclasses.replace(options, target=name), f"target auto: {name}, because {why}"
     gpus = {f"{d['name']} ({d['compute_capability']})": d["compute_capability"] for d in devices}
-    lacking = [name for name, kind in gpus.items() if not gpu_names.serving(targets, kind)]
+    lacking = [name for name, kind in gpus.items() if not gpu_names.target_for(targets, kind)]
     if lacking:
         raise _without_target(targets, options, gpus, lacking)
-    found = fit(targets, gpus.values(), options.cuda)
-    if found is None:  # --cuda names an unsuitable version; spec.choose reports that
-        found = fit(targets, gpus.values())
-        assert found is not None
-    name = found.target + (f" with --arch {found.arch}" if found.arch else "")
+    choice = fit(targets, gpus.values(), options.cuda)
+    if choice is None:  # --cuda names an unsuitable version; spec.choose reports that
+        choice = fit(targets, gpus.values())
+        assert choice is not None
+    name = choice.target + (f" with --arch {choice.arch}" if choice.arch else "")
     chosen = dataclasses.replace(
-        options, target=found.target, arch=found.arch, cuda=options.cuda or found.cuda
+        options, target=choice.target, arch=choice.arch, cuda=options.cuda or choice.cuda
     )
     return chosen, f"target auto: {name}, for {' and '.join(gpus)}"
 

@@ -26,8 +26,8 @@ def refusal(name: str, value: str) -> str | None:
 def growth(options: Mapping[str, str]) -> int:
     """The factor by which these options make a wheel larger."""
     rows = knowledge.load("cmake.toml")["larger"]
-    found = [r["factor"] for r in rows for n, v in options.items() if _is(r, n, v)]
-    return int(max(found, default=1))
+    factors = [r["factor"] for r in rows for n, v in options.items() if _is(r, n, v)]
+    return int(max(factors, default=1))
 
 
 def _is(row: Mapping[str, Any], name: str, value: str) -> bool:

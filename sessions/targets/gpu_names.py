@@ -13,7 +13,7 @@ from sessions.shared.build_spec import BuildSpec
 _NEAR = 0.7  # difflib's ratio; "gpu" must not suggest cpu
 
 
-def serving(targets: Mapping[str, BuildSpec], capability: str) -> str | None:
+def target_for(targets: Mapping[str, BuildSpec], capability: str) -> str | None:
     """The target for a GPU, among those with plain machine code and no warning; else None."""
     plain = {
         name: target.archs
@@ -32,7 +32,7 @@ def machine_code(capability: str) -> str:
     return f"{capability.replace('.', '')}-real"
 
 
-def meant(name: str, targets: Mapping[str, BuildSpec]) -> tuple[list[str], str]:
+def suggest(name: str, targets: Mapping[str, BuildSpec]) -> tuple[list[str], str]:
     """A suggestion for an unknown target: options and a sentence, both empty if none is similar.
 
     The name may be that of a GPU: "RTX 4090", "4090" or "rtx40" suggests the target ada.
@@ -42,12 +42,12 @@ def meant(name: str, targets: Mapping[str, BuildSpec]) -> tuple[list[str], str]:
         return [], f"{name} has an Arm processor, and the wheels are for x86-64"
     if row:
         capability = row["capability"]
-        target = serving(targets, capability)
+        target = target_for(targets, capability)
         words = ["--target", target] if target else ["--arch", machine_code(capability)]
         choice = target or f"{words[0]} {words[1]}"
         return words, f"{name} has compute capability {capability}: did you mean {choice}?"
-    found = difflib.get_close_matches(name.lower(), list(targets), 1, _NEAR)
-    return (["--target", found[0]], f"did you mean {found[0]}?") if found else ([], "")
+    similar = difflib.get_close_matches(name.lower(), list(targets), 1, _NEAR)
+    return (["--target", similar[0]], f"did you mean {similar[0]}?") if similar else ([], "")
 
 
 def _gpus(name: str) -> Mapping[str, Any] | None:

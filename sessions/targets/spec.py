@@ -23,10 +23,10 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
 
     A spec that builds something other than its table gets another name ("rtx50+arch90-real").
     """
-    options, default = normal(options), first(targets)
+    options, default = normalized(options), first(targets)
     name = default if options.target is None else options.target
     if name not in targets:
-        words, why = gpu_names.meant(name, targets)
+        words, why = gpu_names.suggest(name, targets)
         wheel = ["nox", "-s", "wheel", "--", *(words or ["--target", default])]
         raise UsageProblem(
             f"There is no target {name!r}.",
@@ -59,14 +59,12 @@ def first(targets: Mapping[str, BuildSpec]) -> str:
     """The default target. Raises Problem if there is none."""
     if not targets:
         raise UsageProblem(
-            "targets.toml names no target.",
-            id="targets-empty",
-            remedy="git checkout targets.toml",
+            "targets.toml names no target.", id="targets-empty", remedy="git checkout targets.toml"
         )
     return next(iter(targets))
 
 
-def normal(options: Options) -> Options:
+def normalized(options: Options) -> Options:
     """The options with --version and --arch in the form of targets.toml."""
     version, arch = options.version, options.arch
     if version == targets_file.LATEST:
@@ -74,7 +72,7 @@ def normal(options: Options) -> Options:
     elif version and re.match(r"v\d", version, re.ASCII):
         version = version[1:]
     if arch:
-        arch = ";".join(map(knowledge.arch_named, re.split("[;,]", arch)))
+        arch = ";".join(map(knowledge.cmake_arch, re.split("[;,]", arch)))
     return dataclasses.replace(options, version=version, arch=arch)
 
 
@@ -140,13 +138,13 @@ def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
     unknown = [python for python in pythons if python not in knowledge.pythons()]
     if unknown:
         raise _unknown_python(", ".join(unknown), "--pythons")
-    found = []
+    specs = []
     for name in names:
         own = dataclasses.replace(options, target=name)
-        found.append(choose(targets, own))
-        others = [python for python in pythons if python != found[-1].python]
-        found += [choose(targets, dataclasses.replace(own, python=python)) for python in others]
-    return found
+        specs.append(choose(targets, own))
+        others = [python for python in pythons if python != specs[-1].python]
+        specs += [choose(targets, dataclasses.replace(own, python=python)) for python in others]
+    return specs
 
 
 def named(targets: Mapping[str, BuildSpec], text: str) -> list[str]:
@@ -165,14 +163,14 @@ def _unknown_python(versions: str, option: str) -> Problem:
 
 
 def _listed(option: str, text: str) -> list[str]:
-    found = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
-    if not found:
+    names = list(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
+    if not names:
         raise UsageProblem(
             f"{option} names nothing.",
             id="option-names-nothing",
             remedy=f"for example {option} " + ("3.11,3.12" if "python" in option else "rtx50,ada"),
         )
-    return found
+    return names
 
 
 def _named(base: BuildSpec, spec: BuildSpec) -> BuildSpec:

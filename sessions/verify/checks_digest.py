@@ -22,11 +22,11 @@ WORDS = (
 VOLATILE = ("steps", "wall_seconds", "cpu_seconds", "cache", "timing")
 
 
-def verdict(spec: BuildSpec, record: Wheel | None) -> str:
+def fingerprint(spec: BuildSpec, record: Wheel | None) -> str:
     """Fingerprint of everything with which ``verify`` checks a wheel."""
     rules = {
         path.relative_to(code_digest.SESSIONS).as_posix(): code_digest.code(path)
-        for path in judging()
+        for path in files()
     }
     compared: list[dict[str, Any]] = []
     for value, unread in ((spec, WORDS), (record, VOLATILE)):
@@ -35,7 +35,7 @@ def verdict(spec: BuildSpec, record: Wheel | None) -> str:
     return records.fingerprint([compared, rules])
 
 
-def judging() -> list[Path]:
+def files() -> list[Path]:
     """The files that decide the results: modules, data, and what we add to each wheel."""
     sessions = code_digest.SESSIONS
     modules = {

@@ -67,34 +67,34 @@ def metadata(case: Case) -> Check:
 
 
 def _metadata(case: Case) -> Iterator[str]:
-    found, spec = case.facts, case.spec
-    yield from found.metadata_problems
-    if canonicalize_name(found.metadata_name) != found.name or found.name != "llama-cpp-python":
-        yield f"name: {found.name} by the file, {found.metadata_name or 'none'} by METADATA"
-    if not _same_version(found.version, found.metadata_version):
-        yield f"version: {found.version} by the file, {found.metadata_version} by METADATA"
+    facts, spec = case.facts, case.spec
+    yield from facts.metadata_problems
+    if canonicalize_name(facts.metadata_name) != facts.name or facts.name != "llama-cpp-python":
+        yield f"name: {facts.name} by the file, {facts.metadata_name or 'none'} by METADATA"
+    if not _same_version(facts.version, facts.metadata_version):
+        yield f"version: {facts.version} by the file, {facts.metadata_version} by METADATA"
     # The version of a checkout is the one that its build recorded.
     recorded = case.record.version if spec.source and case.record else None
     version, whose = (recorded, "checkout") if recorded else (spec.version, "target")
-    if not _same_version(found.metadata_version.split("+")[0], version):
-        yield f"version: {found.metadata_version}, and the {whose}'s is {version}"
-    if found.tags != found.wheel_tags:
-        yield f"tags: {', '.join(found.tags)} by the file, {', '.join(found.wheel_tags)} by WHEEL"
-    wanted = _python_tags(spec)
-    for tag in found.tags:
+    if not _same_version(facts.metadata_version.split("+")[0], version):
+        yield f"version: {facts.metadata_version}, and the {whose}'s is {version}"
+    if facts.tags != facts.wheel_tags:
+        yield f"tags: {', '.join(facts.tags)} by the file, {', '.join(facts.wheel_tags)} by WHEEL"
+    expected = _python_tags(spec)
+    for tag in facts.tags:
         python = "-".join(tag.split("-")[:2])
-        if wanted and python != wanted:
-            yield f"Python tag: {python}, and the target's is {wanted}"
-    if found.purelib:
+        if expected and python != expected:
+            yield f"Python tag: {python}, and the target's is {expected}"
+    if facts.purelib:
         yield "Root-Is-Purelib is not false, and it contains machine code"
     try:
-        if not SpecifierSet(found.requires_python).contains(spec.python):
-            yield f"Requires-Python {found.requires_python} refuses the target's {spec.python}"
+        if not SpecifierSet(facts.requires_python).contains(spec.python):
+            yield f"Requires-Python {facts.requires_python} refuses the target's {spec.python}"
     except ValueError:  # InvalidSpecifier, and numbers with more digits than Python converts
-        yield f"Requires-Python {found.requires_python!r:.80} cannot be read"
+        yield f"Requires-Python {facts.requires_python!r:.80} cannot be read"
     yield from _requirements(case)
     if case.ours and case.windows != (spec.platform == "windows"):
-        yield f"platform: {', '.join(found.tags)}, and the target's is {spec.platform}"
+        yield f"platform: {', '.join(facts.tags)}, and the target's is {spec.platform}"
 
 
 def _requirements(case: Case) -> Iterator[str]:
@@ -170,9 +170,9 @@ def _layout(case: Case) -> Iterator[str]:
     loaded = [b for b in case.facts.bindings if b.reached]
     if not loaded:
         yield f"no module of {PACKAGE} loads a library, as upstream's do"
-    wanted = {b.library: b.module for b in loaded}
+    needed = {b.library: b.module for b in loaded}
     # The check gpu-code looks for ggml-cuda.
-    for name, why in wanted.items():
+    for name, why in needed.items():
         if find(case, name) is None:
             yield f"missing: {name}, which {why} loads from {PACKAGE}/lib/"
 
@@ -245,9 +245,9 @@ def _materials(case: Case, parts: dict[str, Material]) -> Iterator[str]:
             yield f"{name}: in the wheel, and not named"
     needed = {name for name in parts if parts[name].requirement}
     runtime = {package for _, package in platform_libraries("linux").cuda} | {"cuda-pathfinder"}
-    asked = {str(canonicalize_name(r.name)): r for r in required(case, *runtime, *needed)}
-    for name in sorted(needed | asked.keys()):
-        part, requirement = parts.get(name), asked.get(name)
+    requirements = {str(canonicalize_name(r.name)): r for r in required(case, *runtime, *needed)}
+    for name in sorted(needed | requirements.keys()):
+        part, requirement = parts.get(name), requirements.get(name)
         if part is None or not part.requirement:
             yield f"{name}: METADATA requires it, and it is not named as required"
         elif requirement is None:
@@ -341,14 +341,14 @@ def _freshness(case: Case) -> Iterator[str]:
     if case.record is None:
         yield "there is no record of its build beside it"
         return
-    made = case.record.libraries
-    found = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in case.libraries}
-    for name in sorted(found.keys() - made.keys()):
+    recorded = case.record.libraries
+    present = {lib.member.rsplit("/", 1)[-1]: lib.sha256 for lib in case.libraries}
+    for name in sorted(present.keys() - recorded.keys()):
         yield f"{name}: not made by that build"
-    for name in sorted(made.keys() - found.keys()):
+    for name in sorted(recorded.keys() - present.keys()):
         yield f"{name}: made by that build, and not here"
-    for name in sorted(made.keys() & found.keys()):
-        if made[name] != found[name]:
+    for name in sorted(recorded.keys() & present.keys()):
+        if recorded[name] != present[name]:
             yield f"{name}: made by another build"
     if case.record.sha256 != case.facts.sha256:
         yield "the wheel's own sha256 is not the recorded one"

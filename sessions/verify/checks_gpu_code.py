@@ -19,28 +19,30 @@ _FP4 = (
 
 def gpu_code(case: Case) -> Check:
     """Each fat binary has machine code for exactly the target's architectures."""
-    wanted = [a for a, kind in _wanted(case.spec) if kind != "virtual"]
-    held = ", ".join(
+    expected = [a for a, kind in _architectures(case.spec) if kind != "virtual"]
+    present = ", ".join(
         f"{sum(lib.device.sass.values())} × SASS in {lib.member.rsplit('/', 1)[-1]}"
         for lib in case.libraries
         if lib.device and lib.device.sass
     )
     return check(
         "gpu-code",
-        _gpu_code(case, wanted),
-        ok=f"{', '.join(wanted)}: {held}" if wanted and held else "none, as the target asks",
+        _gpu_code(case, expected),
+        ok=f"{', '.join(expected)}: {present}"
+        if expected and present
+        else "none, as the target asks",
         fail="not the machine code that the target's GPUs run",
         remedy=rebuild(case),
     )
 
 
-def _wanted(spec: BuildSpec) -> list[tuple[str, str]]:
+def _architectures(spec: BuildSpec) -> list[tuple[str, str]]:
     """("sm_120a", "real") for each architecture of the target."""
     parsed = [knowledge.parse_arch(arch) for arch in spec.archs]
     return [(f"sm_{number}{suffix}", kind) for number, suffix, kind in parsed]
 
 
-def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
+def _gpu_code(case: Case, expected: Sequence[str]) -> Iterator[str]:
     yield from unread(case)
     for library in case.libraries:
         for what in library.device.hidden if library.device else ():
@@ -56,40 +58,42 @@ def _gpu_code(case: Case, wanted: Sequence[str]) -> Iterator[str]:
         yield "there is no ggml-cuda library"
     for library in devices:
         found = library.device.sass if library.device else {}
-        yield from _missing(library, "SASS", wanted, found)
+        yield from _missing(library, "SASS", expected, found)
         for arch, count in found.items():
-            if arch not in wanted:
+            if arch not in expected:
                 yield f"{library.member}: {count} × SASS for {arch}, which the target does not name"
 
 
 def ptx(case: Case) -> Check:
     """There is PTX for exactly the architectures for which the target asks for it."""
-    wanted = {a.replace("sm_", "compute_") for a, kind in _wanted(case.spec) if kind != "real"}
+    expected = {
+        a.replace("sm_", "compute_") for a, kind in _architectures(case.spec) if kind != "real"
+    }
     return check(
         "ptx",
-        _ptx(case, wanted),
-        ok=f"{', '.join(sorted(wanted))}, as the target asks" if wanted else "none",
+        _ptx(case, expected),
+        ok=f"{', '.join(sorted(expected))}, as the target asks" if expected else "none",
         fail="it has PTX that the target does not ask for, or lacks PTX that the target asks for",
         remedy='write the architecture as "120-real" for SASS only; ' + rebuild(case),
     )
 
 
-def _ptx(case: Case, wanted: set[str]) -> Iterator[str]:
+def _ptx(case: Case, expected: set[str]) -> Iterator[str]:
     yield from unread(case)
     for library in case.libraries:
         found = library.device.ptx if library.device else {}
         for arch, count in found.items():
-            if arch not in wanted:
+            if arch not in expected:
                 yield f"{library.member}: {count} × PTX for {arch}, to be compiled by the driver"
-        yield from _missing(library, "PTX", sorted(wanted), found)
+        yield from _missing(library, "PTX", sorted(expected), found)
 
 
 def _missing(
-    library: Library, kind: str, wanted: Sequence[str], found: Mapping[str, int]
+    library: Library, kind: str, expected: Sequence[str], found: Mapping[str, int]
 ) -> Iterator[str]:
     """Every source file makes a fat binary, and each must have code for every architecture."""
     pieces = library.device.containers if library.device else 0
-    for arch in wanted:
+    for arch in expected:
         count = found.get(arch, 0)
         if count != pieces:
             how = f"{count} × {kind} for {arch} in {pieces} fat binaries"
@@ -103,16 +107,16 @@ def gpu_features(case: Case) -> Check:
         for mnemonic, count in (library.device.tensor if library.device else {}).items():
             mnemonics.add(mnemonic)
             classes[mnemonic.split(".")[0]] += count
-    held = ", ".join(f"{count} × {kind}" for kind, count in sorted(classes.items()))
+    present = ", ".join(f"{count} × {kind}" for kind, count in sorted(classes.items()))
     missing = [
-        f"no {claim} instruction; found: {held or 'no tensor-core instructions'}"
+        f"no {claim} instruction; found: {present or 'no tensor-core instructions'}"
         for claim in case.spec.device_features
         if not any(has_feature(mnemonic, claim) for mnemonic in mnemonics)
     ]
     return check(
         "gpu-features",
         [*unread(case), *missing],
-        ok=held or "none claimed",
+        ok=present or "none claimed",
         fail="tensor-core instructions that the target claims are missing",
         remedy=_FP4 if any("E2M1" in line for line in missing) else rebuild(case),
     )

@@ -35,12 +35,12 @@ def libraries(case: Case) -> Check:
 
 def _libraries(case: Case) -> Iterator[str]:
     yield from unread(case)
-    wanted = "pe" if case.windows else "elf"
+    expected = "pe" if case.windows else "elf"
     for library in case.libraries:
         if library.error and not library.format:
             continue
-        if library.format != wanted:
-            yield f"{library.member}: {library.format.upper()}, and the tag says {wanted.upper()}"
+        if library.format != expected:
+            yield f"{library.member}: {library.format.upper()}, and the tag says {expected.upper()}"
         if library.machine != "x86_64":
             yield f"{library.member}: for {library.machine or 'an unknown machine'}"
         elif not library.instructions:
@@ -234,13 +234,13 @@ def api(case: Case) -> Check:
     return check(
         "api",
         _api(case),
-        ok=f"{sum(len(binding.functions) for binding, _ in _asked(case))} functions are exported",
+        ok=f"{sum(len(binding.functions) for binding, _ in _lookups(case))} functions are exported",
         fail="the Python files call functions that the libraries do not export: the import fails",
         remedy=rebuild(case),
     )
 
 
-def _asked(case: Case) -> list[tuple[Binding, Library]]:
+def _lookups(case: Case) -> list[tuple[Binding, Library]]:
     """The bindings that are imported, with their libraries. Layout reports missing libraries."""
     found = [(b, find(case, b.library)) for b in case.facts.bindings if b.reached]
     return [(binding, library) for binding, library in found if library]
@@ -251,10 +251,10 @@ def _api(case: Case) -> Iterator[str]:
         f"{module}: not checked, it cannot be read, or looks up functions in an unknown way"
         for module in case.facts.unparsed
     )
-    asked = _asked(case)
-    if not any(binding.functions for binding, _ in asked):
+    lookups = _lookups(case)
+    if not any(binding.functions for binding, _ in lookups):
         yield "not checked: no module looks up a function in a library of the wheel"
-    for binding, library in asked:
+    for binding, library in lookups:
         if library.error:
             yield f"{library.member}: not checked, {library.error}"
         for name in sorted(set(binding.functions) - set(library.exports)):
@@ -343,13 +343,13 @@ def platform_tag(case: Case) -> Check:
     for library in case.libraries:
         for name, version in library.symbol_versions.items():
             needs[name] = max(needs.get(name, "0"), version, key=Version)
-    held = ", ".join(
+    versions = ", ".join(
         f"{name} {version}".removesuffix(" 0") for name, version in sorted(needs.items())
     )
     return check(
         "platform-tag",
         [*unread(case), *_platform(case, needs)],
-        ok=f"{', '.join(sorted(_platforms(case)))} is right{f' ({held})' if held else ''}",
+        ok=f"{', '.join(sorted(_platforms(case)))} is right{f' ({versions})' if versions else ''}",
         fail="the libraries need more than the platform tag allows",
         remedy="auditwheel show WHEEL names the right tag; " + rebuild(case),
     )

@@ -88,16 +88,9 @@ class Section:
     """A section header. Offsets and sizes in bytes."""
 
     name: str
-    kind: int
-    flags: int
     offset: int
-    address: int
     size: int
-
-    @property
-    def executed(self) -> bool:
-        """Whether it is in the file and marked as code (SHF_EXECINSTR)."""
-        return bool(self.flags & 4) and self.kind != 8  # SHT_NOBITS
+    executed: bool  # whether it is in the file and marked as code
 
 
 def _table(data: bytes, entry: struct.Struct, at: int, size: int, count: int) -> list[_Row]:
@@ -132,8 +125,8 @@ def sections(data: bytes) -> list[Section]:
     rows, names = _table(data, _SECTION, header[6], header[11], header[12]), header[13]
     start, size = (rows[names][4], rows[names][5]) if names < len(rows) else (0, 0)
     return [
-        Section(_text(data, start, size, name) or "", kind, flags, offset, address, length)
-        for name, kind, flags, address, offset, length, *_ in rows
+        Section(_text(data, start, size, name) or "", offset, length, bool(flags & 4) and kind != 8)
+        for name, kind, flags, _, offset, length, *_ in rows  # SHF_EXECINSTR, SHT_NOBITS
     ]
 
 

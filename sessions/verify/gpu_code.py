@@ -103,15 +103,15 @@ def _program(name: str, *words: str, cwd: Path | None = None) -> str:
 
 def installed(name: str) -> Path:
     """The program of the package ``nvidia-cuda-<name>`` that pip installed. Raises Unreadable."""
-    wanted = f"{name}.exe" if sys.platform == "win32" else name
+    program = f"{name}.exe" if sys.platform == "win32" else name
     try:
         files = importlib.metadata.files(f"nvidia-cuda-{name}") or []
     except importlib.metadata.PackageNotFoundError as error:
         raise Unreadable(f"the package nvidia-cuda-{name} is not installed") from error
     for file in files:
-        if file.name == wanted:
+        if file.name == program:
             return Path(str(file.locate()))
-    raise Unreadable(f"the package nvidia-cuda-{name} holds no {wanted}")
+    raise Unreadable(f"the package nvidia-cuda-{name} holds no {program}")
 
 
 def listed(output: str, word: str) -> dict[str, int]:
@@ -168,13 +168,13 @@ def tensor_instructions(
                 at = 16 * words.index(word)
                 opcodes[word & 0xFFF] = piece[at : at + 16]
     names = dict(zip(opcodes, disassemble(b"".join(opcodes.values())), strict=True))
-    wanted = {number for number, name in names.items() if is_tensor(name)}
+    tensor = {number for number, name in names.items() if is_tensor(name)}
     variants: dict[int, bytes] = {}
     counts: Counter[int] = Counter()
     for piece in code:
         words = memoryview(piece).cast("H")[::8].tolist()
         for index, word in enumerate(words):
-            if word & 0xFFF in wanted:
+            if word & 0xFFF in tensor:
                 sample = piece[16 * index : 16 * index + 16]
                 key = int.from_bytes(sample, "little") & _VARIANT
                 variants.setdefault(key, sample)

@@ -174,7 +174,7 @@ class _Running:
         # What C++ and Rust print when an allocation fails.
         if "bad_alloc" in text or "memory allocation of" in text or "MemoryError" in text:
             return _room(limits)
-        last = text.strip().splitlines()[-1:] or ["it said nothing"]
+        last = text.strip().splitlines()[-1:] or ["it printed nothing"]
         return Ended(f"it ended with {code}: {last[0][:200]}")
 
     def end(self) -> None:

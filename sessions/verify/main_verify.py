@@ -15,7 +15,7 @@ from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.verify import checks_digest, reader, wheel_rules
 from sessions.verify.check_input import Case
 from sessions.verify.report_model import VerifyReport
-from sessions.verify.run_checks import judge
+from sessions.verify.run_checks import check_wheel
 
 OVERLAY = Path(__file__).parents[1] / "build" / "overlay"
 LARGEST = 2 << 30  # bytes; upstream's largest wheel has 784 MB
@@ -28,17 +28,17 @@ def main(ctx: Context) -> None:
     path, record = _chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    rules = checks_digest.verdict(ctx.spec, record)
-    done = records.read(folder / "verify.json", "verify", VerifyReport)
-    if done and not ctx.fresh and (done.sha256, done.fingerprint) == (digest, rules):
-        console.done(f"verify: up to date, {_summary(done.groups)} for {path.name}")
+    rules = checks_digest.fingerprint(ctx.spec, record)
+    earlier = records.read(folder / "verify.json", "verify", VerifyReport)
+    if earlier and not ctx.fresh and (earlier.sha256, earlier.fingerprint) == (digest, rules):
+        console.done(f"verify: up to date, {_summary(earlier.groups)} for {path.name}")
         return
     console.say(f"Reading {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
     with (
         ctx.scratch() as scratch,
         console.Meter("reading libraries", unit="MiB") as meter,
     ):
-        found = reader.read(
+        facts = reader.read(
             path,
             scratch,
             child_environment.system_environment(ctx.env),
@@ -48,13 +48,13 @@ def main(ctx: Context) -> None:
             ),
         )
     disk.mark(folder)
-    records.write(folder / "facts.json", "facts", found)
+    records.write(folder / "facts.json", "facts", facts)
     ours = ctx.options.wheel is None
-    upstream = wheel_rules.upstream(found.metadata_version)
-    case = Case(found, ctx.spec, record, ours, _loader(ctx), _preload(), upstream)
+    upstream = wheel_rules.upstream(facts.metadata_version)
+    case = Case(facts, ctx.spec, record, ours, _loader(ctx), _preload(), upstream)
     bugs: dict[str, str] = {}
-    groups = judge(case, bugs)
-    log = _logged(folder / "verify-errors.log", {**found.tracebacks, **bugs})
+    groups = check_wheel(case, bugs)
+    log = _logged(folder / "verify-errors.log", {**facts.tracebacks, **bugs})
     checks = [check for group in groups for check in group.checks]
     failed = [check.id for check in checks if check.status == "fail"]
     seconds = round(time.monotonic() - start, 1)
@@ -71,7 +71,7 @@ def main(ctx: Context) -> None:
             f"{ctx.spec.target}: {', '.join(failed)}.",
             id="verify-failed",
             code=CHECK_FAILED,
-            evidence=f"all that was found is in {folder / 'facts.json'}",
+            evidence=f"all facts are in {folder / 'facts.json'}",
             remedy="follow the fix that is shown under each failed check above",
         )
     console.done(f"verify: {_summary(groups)} for {path.name}, in {console.duration(seconds)}")

@@ -14,7 +14,7 @@ from sessions.verify import checks_file, checks_gpu_code, checks_libraries, chec
 from sessions.verify.check_input import Case
 
 
-def judge(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, ...]:
+def check_wheel(case: Case, bugs: dict[str, str] | None = None) -> tuple[CheckGroup, ...]:
     """The results of all checks, in groups.
 
     ``bugs`` gets the traceback of each check that raised an exception, by its id.

@@ -67,11 +67,11 @@ class Upstream:
 def upstream(version: str) -> Upstream | None:
     """The locked release with this version ("0.3.16", or with a local part), else None."""
     try:
-        wanted = Version(version.split("+")[0])
+        parsed = Version(version.split("+")[0])
     except ValueError:  # InvalidVersion, and a number with more digits than Python converts
         return None
     for name, row in knowledge.load("upstream.toml")["release"].items():
-        if Version(name) == wanted and name in knowledge.sdists():
+        if Version(name) == parsed and name in knowledge.sdists():
             requires = frozenset(str(Requirement(text)) for text in row["requires"])
             sdist = knowledge.sdists()[name].sha256
             return Upstream(name, sdist, row["files"], row["parts"], requires)
@@ -117,14 +117,14 @@ def guarded(data: bytes, features: Mapping[str, int], total: int) -> tuple[str, 
 
     ``features`` counts the library's instructions by the CPU feature they need, of ``total``.
     """
-    held = {
+    checked = {
         feature
         for row in knowledge.load("wheels.toml")["guarded"]
         if row["sign"].encode() in data
         for feature in row["features"]
         if 0 < features.get(feature, 0) <= row.get("share", 1) * total
     }
-    return tuple(sorted(held)) if "CPUID" in features else ()
+    return tuple(sorted(checked)) if "CPUID" in features else ()
 
 
 @functools.cache

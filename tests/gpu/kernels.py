@@ -1,10 +1,10 @@
-"""Which kernels of a wheel `smoke` and `ops` start, by CUPTI in each of their processes.
+"""Counts the kernels of a wheel that `smoke` and `ops` start, with CUPTI in each process.
 
     BLACKWHEEL_BUNDLE=smoke-hopper.pyz python -m tests.gpu.kernels FACTS RESULT
 
-It needs a GPU, and PyTorch for CUDA in the Python that runs it. FACTS is the ``facts.json`` of the
-wheel (``verify``), which has its kernel families. RESULT gets, for `smoke` and `ops`, the families
-that were started. Five minutes on an H200.
+It needs a GPU, and PyTorch for CUDA in this Python. FACTS is the ``facts.json`` of the wheel
+(``verify``), which has its kernel families. It writes the families that `smoke` and `ops` start to
+RESULT. It takes five minutes on an H200.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-# Imported by every process of the venv as it starts; a process of a check is a `--child`.
+# Each process of the venv imports it at its start; the process of a check has `--child`.
 RECORDER = """
 import os, sys
 if os.environ.get("KERNELS") and "--child" in sys.orig_argv:
@@ -48,13 +48,13 @@ if os.environ.get("KERNELS") and "--child" in sys.orig_argv:
 
 
 def family(kernel: str) -> str:
-    """The function, or outermost namespace, of a kernel's name as C++ writes it."""
+    """The function, or the outermost namespace, in the C++ name of a kernel."""
     name = re.sub(r"^\w+ (?=\w)", "", kernel.replace("(anonymous namespace)::", ""))
     return re.split(r"[<(]|::", name)[0].strip()
 
 
 def coverage(sizes: dict[str, int], started: dict[str, set[str]]) -> dict[str, tuple[int, float]]:
-    """Per `smoke`, `ops` and `neither`: families of the wheel, and their share of its machine code.
+    """For `smoke`, `ops` and `neither`: the number of families and their share of the machine code.
 
     ``sizes``: family -> bytes. ``started``: `smoke` and `ops` -> the families that were started.
     """
@@ -65,7 +65,7 @@ def coverage(sizes: dict[str, int], started: dict[str, set[str]]) -> dict[str, t
 
 
 def wheel_kernels(facts: dict[str, Any]) -> dict[str, int]:
-    """The kernel families of a wheel and the bytes of their machine code, as verify found them."""
+    """The kernel families of a wheel and the bytes of their machine code, from verify."""
     found: dict[str, int] = {}
     for library in facts["facts"]["libraries"]:
         found |= (library.get("device") or {}).get("kernels") or {}
@@ -73,7 +73,7 @@ def wheel_kernels(facts: dict[str, Any]) -> dict[str, int]:
 
 
 def main(facts: str, result: str) -> None:
-    """Run both, and print and write what was started."""
+    """Run both; print and write the families that were started."""
     from tests.gpu.test_defects import Bench
 
     torch = importlib.util.find_spec("torch")

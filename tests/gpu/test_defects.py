@@ -1,4 +1,4 @@
-"""On a GPU: each check of smoke fails for the defect it is meant for, and none is an abort."""
+"""On a GPU: each defect fails its own checks of smoke, and none aborts the run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Report = dict[str, Any]
 
 
 class Bench:
-    """A bundle unpacked, its wheel in a venv, and the GPU that NVML shows."""
+    """An unpacked bundle, a venv with its wheel, and the GPU."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,7 +41,7 @@ class Bench:
         self.places = installing.runtime(folder / "venv", self.manifest, options)
 
     def install(self, pattern: str) -> None:
-        """Put another wheel in place of the bundle's."""
+        """Replace the wheel in the venv."""
         others = Path(os.environ["BLACKWHEEL_OTHERS"]).resolve()
         (found,) = others.glob(pattern)
         wheel = self.folder / found.name.split("-", 1)[1]
@@ -49,8 +49,8 @@ class Bench:
         command = [self.python, "-I", "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
         subprocess.run([*command, "--force-reinstall", str(wheel)], check=True)
 
-    def prove(self, name: str, **changes: Any) -> Report:
-        """The report of a run with some of the job changed."""
+    def run(self, name: str, **changes: Any) -> Report:
+        """The report of a run with these changes of the job."""
         work = self.folder / name
         work.mkdir()
         plans = self.manifest["job"]["family_plans"]
@@ -95,27 +95,27 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("bench"))
 
 
-def test_the_sound_wheel_passes(bench: Bench) -> None:
-    assert failed(bench.prove("sound")) == set()
+def test_a_sound_wheel_passes(bench: Bench) -> None:
+    assert failed(bench.run("sound")) == set()
 
 
-def test_damaged_weights_are_noticed(bench: Bench) -> None:
-    assert failed(bench.prove("flip", flip=True)) == {"known-answers", "greedy-tokens"}
-
-
-def test_an_oracle_of_another_seed_is_noticed(bench: Bench) -> None:
-    assert failed(bench.prove("seed", oracle_seed=7)) == {"known-answers", "greedy-tokens"}
+@pytest.mark.parametrize("defect", [{"flip": True}, {"oracle_seed": 7}], ids=["flip", "seed"])
+def test_other_weights_than_those_of_the_reference_fail(
+    bench: Bench, defect: dict[str, Any]
+) -> None:
+    name = next(iter(defect))
+    assert failed(bench.run(name, **defect)) == {"known-answers", "greedy-tokens"}
 
 
 @pytest.mark.parametrize(
     "feature", ["vision", "text-embeddings", "lora", "threads", "partial-offload"]
 )
-def test_a_defect_in_a_feature_is_noticed_by_its_check(bench: Bench, feature: str) -> None:
-    assert failed(bench.prove(feature, damaged=[feature])) == {feature}
+def test_a_defect_of_a_feature_fails_only_its_check(bench: Bench, feature: str) -> None:
+    assert failed(bench.run(feature, damaged=[feature])) == {feature}
 
 
-def test_what_is_planted_in_the_model_of_a_family_is_found(bench: Bench) -> None:
-    """The bound of F32 is 1e-5 (families.toml). A family that the release lacks says an error."""
+def test_defects_in_the_models_of_families_are_found(bench: Bench) -> None:
+    """The bound of F32 is 1e-5 (families.toml). A family that the release lacks has an error."""
     program = str(Path(__file__).parents[1] / "family_defects.py")
     bundle = bench.folder / "bundle"
     words = [program, str(bundle / "payload"), str(bundle / "families"), "999"]
@@ -131,28 +131,28 @@ def test_what_is_planted_in_the_model_of_a_family_is_found(bench: Bench) -> None
         assert planted if row["what"] else row["nmse"] < 1e-5, row
 
 
-def test_no_layer_on_the_gpu_is_noticed(bench: Bench) -> None:
-    assert failed(bench.prove("none", layers=0, plant=True)) == {"full-offload", "types"}
+def test_a_model_without_layers_on_the_gpu_fails(bench: Bench) -> None:
+    assert failed(bench.run("none", layers=0, plant=True)) == {"full-offload", "types"}
 
 
-def test_a_child_that_hangs_is_a_finding(bench: Bench) -> None:
-    found = failed(bench.prove("hang", timeout=0.01))
+def test_a_child_that_hangs_fails(bench: Bench) -> None:
+    found = failed(bench.run("hang", timeout=0.01))
     assert found == {"device"}
 
 
-# From here on the venv holds another wheel.
+# The following tests replace the wheel in the venv.
 
 
-def test_machine_code_of_another_gpu_is_a_finding_and_no_abort(bench: Bench) -> None:
+def test_machine_code_for_another_gpu_fails(bench: Bench) -> None:
     bench.install("other-*.whl")
-    assert {"native-sass", "known-answers", "full-offload"} <= failed(bench.prove("other"))
+    assert {"native-sass", "known-answers", "full-offload"} <= failed(bench.run("other"))
 
 
-def test_ptx_alone_is_not_native(bench: Bench) -> None:
+def test_a_ptx_only_wheel_fails(bench: Bench) -> None:
     bench.install("ptx-*.whl")
-    assert "native-sass" in failed(bench.prove("ptx"))
+    assert "native-sass" in failed(bench.run("ptx"))
 
 
-def test_a_wheel_for_the_cpu_is_noticed(bench: Bench) -> None:
+def test_a_cpu_wheel_fails(bench: Bench) -> None:
     bench.install("cpu-*.whl")
-    assert {"device", "full-offload", "libraries"} <= failed(bench.prove("cpu"))
+    assert {"device", "full-offload", "libraries"} <= failed(bench.run("cpu"))

@@ -1,4 +1,4 @@
-"""``bench`` end to end: real venvs, pip and processes; of the wheels only llama.cpp is played."""
+"""The session bench with real venvs, pip and processes; in the wheels, llama.cpp is replaced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.integration.conftest import REPOSITORY, Project, kill_tree, processes
 
 RUN = "build/cpu/given/*/bench/run"
 WHEEL = "llama_cpp_python-0.3.16-py3-none-any.whl"
-# As much of upstream's package as a benchmark uses.
+# The parts of upstream's package that a benchmark uses.
 PACKAGE = """\
 import ctypes, time
 
@@ -59,7 +59,7 @@ llama_vocab_n_tokens = lambda _: 512
 
 
 def stub(folder: Path, *, imported: float, decode: float, code: int = 0) -> Path:
-    """A wheel whose import and decoding take as long as it is told."""
+    """A wheel whose import and decoding take these times in seconds."""
     folder.mkdir()
     info = "llama_cpp_python-0.3.16.dist-info"
     metadata = "Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: 0.3.16\n"
@@ -78,7 +78,7 @@ def stub(folder: Path, *, imported: float, decode: float, code: int = 0) -> Path
 
 
 @pytest.mark.slow
-def test_a_wheel_that_was_made_slower_is_shown_to_be(project: Project, tmp_path: Path) -> None:
+def test_a_slower_wheel_is_found(project: Project, tmp_path: Path) -> None:
     this = stub(tmp_path / "this", imported=0.0, decode=0.001)
     slow = stub(tmp_path / "slow", imported=1.0, decode=0.004)
     words = ["--target", "cpu", "--wheel", str(this), "--baseline", str(slow), "--rounds", "8"]
@@ -91,26 +91,26 @@ def test_a_wheel_that_was_made_slower_is_shown_to_be(project: Project, tmp_path:
     for metric in ("import_seconds", "generation_per_second"):
         assert found[metric]["verdict"] == "better", found[metric]
         assert found[metric]["count"] == 8
-    # What was slept is in the medians: 4 ms a token are less than 250 tokens a second.
+    # 4 ms per token are less than 250 tokens per second.
     slept = sorted(report["wheels"][1]["values"]["generation_per_second"])
     assert 50 < slept[4] < 250
     assert found["wheel_bytes"]["verdict"] == "same"
     assert found["install_seconds"]["verdict"] == "unsure"
-    sealed = path.with_name("bench-report.json")
-    again = project.nox("bench", *words[:4], "--report", str(sealed)).well()
+    written = path.with_name("bench-report.json")
+    again = project.nox("bench", *words[:4], "--report", str(written)).well()
     assert "cpu against slow" in again.output
-    sealed.write_text(sealed.read_text(encoding="utf-8").replace("0.3.16", "0.3.17", 1))
-    project.nox("bench", *words[:4], "--report", str(sealed)).badly("changed or damaged")
+    written.write_text(written.read_text(encoding="utf-8").replace("0.3.16", "0.3.17", 1))
+    project.nox("bench", *words[:4], "--report", str(written)).badly("changed or damaged")
 
 
-def kill_alone(pid: int) -> None:
-    """Kill -9 of nox, and of nothing that it started."""
+def kill_nox(pid: int) -> None:
+    """Kill -9 only nox, not the processes that it started."""
     os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kill", [kill_tree, kill_alone])
-def test_killed_half_way_it_goes_on(
+@pytest.mark.parametrize("kill", [kill_tree, kill_nox])
+def test_a_killed_benchmark_is_continued(
     project: Project, tmp_path: Path, kill: Callable[[int], None]
 ) -> None:
     this = stub(tmp_path / "this", imported=0.0, decode=0.0)
@@ -137,20 +137,18 @@ def test_killed_half_way_it_goes_on(
 
 
 def interrupt(pid: int) -> None:
-    """Ctrl-C in a terminal: the whole group is told."""
+    """Ctrl-C in a terminal: SIGINT for the whole process group."""
     os.killpg(pid, signal.SIGINT)
 
 
-def interrupt_alone(pid: int) -> None:
-    """SIGINT for the program, and for nothing that it started."""
+def interrupt_program(pid: int) -> None:
+    """SIGINT only for the program, not for the processes that it started."""
     os.kill(pid, signal.SIGINT)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [kill_tree, interrupt, interrupt_alone])
-def test_a_bundle_that_was_stopped_half_way_goes_on(
-    tmp_path: Path, stop: Callable[[int], None]
-) -> None:
+@pytest.mark.parametrize("stop", [kill_tree, interrupt, interrupt_program])
+def test_a_stopped_bundle_is_continued(tmp_path: Path, stop: Callable[[int], None]) -> None:
     this = stub(tmp_path / "this", imported=0.0, decode=0.0)
     same = stub(tmp_path / "same", imported=0.0, decode=0.0)
     words = [sys.executable, str(bundle_of(this, tmp_path / "in")), "--bench"]
@@ -173,11 +171,11 @@ def test_a_bundle_that_was_stopped_half_way_goes_on(
             assert time.monotonic() < until
             time.sleep(0.1)
         stop(running.pid)
-    told = (tmp_path / "log").read_text()
-    assert "Traceback" not in told, told
+    output = (tmp_path / "log").read_text()
+    assert "Traceback" not in output, output
     if stop is not kill_tree:
         assert running.returncode == 130
-        assert "Stopped. With --bench or --ops, the same command continues" in told
+        assert "Stopped. With --bench or --ops, the same command continues" in output
     assert processes_of(tmp_path) == []
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "Continuing where the last run was stopped" in done.stdout
@@ -189,7 +187,7 @@ def test_a_bundle_that_was_stopped_half_way_goes_on(
 
 
 def bundle_of(wheel: Path, folder: Path) -> Path:
-    """A bundle of a wheel for the CPU, with what it and the tiny model require."""
+    """A bundle of a CPU wheel, with the requirements of the wheel and of the tiny model."""
     (folder / "wheels").mkdir(parents=True)
     shutil.copy(wheel, folder / "wheels")
     words = [sys.executable, "-m", "pip", "download", "-q", "--only-binary=:all:"]
@@ -216,13 +214,13 @@ def bundle_of(wheel: Path, folder: Path) -> Path:
 
 
 def measured(state: Path) -> int:
-    """How many steps a run has done."""
+    """The number of steps that a run has done."""
     done: int = json.loads(state.read_text(encoding="utf-8"))["done"]
     return done
 
 
 @pytest.mark.slow
-def test_a_wheel_that_does_not_compute_ends_it(project: Project, tmp_path: Path) -> None:
+def test_a_wheel_that_does_not_compute_ends_the_benchmark(project: Project, tmp_path: Path) -> None:
     this = stub(tmp_path / "this", imported=0.0, decode=0.0)
     bad = stub(tmp_path / "bad", imported=0.0, decode=0.0, code=1)
     words = ["--target", "cpu", "--wheel", str(this), "--baseline", str(bad), "--rounds", "1"]
@@ -239,10 +237,10 @@ def test_a_wheel_that_does_not_compute_ends_it(project: Project, tmp_path: Path)
         ("smoke", (), " -s bundle"),
     ],
 )
-def test_without_the_gpu_it_stops_before_anything_is_built(
+def test_without_a_gpu_it_stops_before_anything_is_built(
     session: str, words: tuple[str, ...], way: str
 ) -> None:
-    # Of a kind that is hardly where tests run; with a driver or without, the way out is the same.
+    # A GPU that test machines hardly have; the remedy is the same with and without a driver.
     done = subprocess.run(
         [sys.executable, "noxfile.py", "-s", session, "--", "--target", "b200", *words],
         cwd=REPOSITORY,
@@ -250,10 +248,10 @@ def test_without_the_gpu_it_stops_before_anything_is_built(
         text=True,
         check=False,
     )
-    said = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "No NVIDIA driver answers here" in said or "No GPU here runs this wheel" in said
-    assert way in said
-    assert "--device cpu" in said or session == "bench"
-    assert "session clean" not in said
+    assert "No NVIDIA driver answers here" in output or "No GPU here runs this wheel" in output
+    assert way in output
+    assert "--device cpu" in output or session == "bench"
+    assert "session clean" not in output
     assert not (REPOSITORY / "build" / "b200" / "tree").exists()

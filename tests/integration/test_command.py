@@ -46,36 +46,36 @@ def test_exit_codes(project: Project, way: list[str], tmp_path: Path) -> None:
         return command(project, way, *line.split(), cwd=here)
 
     # A relative path begins in the folder of the user, not in that of the noxfile.
-    code, said = run("-s verify -- --target cpu --wheel bad.whl")
+    code, output = run("-s verify -- --target cpu --wheel bad.whl")
     assert code == errors.CHECK_FAILED
-    assert "✗ archive: " in said
+    assert "✗ archive: " in output
     assert run("-s verify -- --target cpu --wheel gone.whl")[0] == errors.USAGE
     assert run("-s wheel -- --targt cpu")[0] == errors.USAGE
     assert run("-s whell")[0] == errors.USAGE
-    code, said = run("-s smoke -- --target rtx50")  # these tests run without a GPU
+    code, output = run("-s smoke -- --target rtx50")  # these tests run without a GPU
     assert code == errors.ENVIRONMENT
-    assert "No NVIDIA driver answers here" in said
-    assert "Fix: " in said
+    assert "No NVIDIA driver answers here" in output
+    assert "Fix: " in output
     # The message of nox is on its own line after the remedy.
-    assert [line for line in said.splitlines() if "aborted" in line] == [said.splitlines()[-1]]
-    code, said = run("-s smoke -- --help")
-    assert (code, said.count("--model PATH")) == (0, 1)
-    assert "Running session" not in said
+    assert [line for line in output.splitlines() if "aborted" in line] == [output.splitlines()[-1]]
+    code, output = run("-s smoke -- --help")
+    assert (code, output.count("--model PATH")) == (0, 1)
+    assert "Running session" not in output
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["python", "nox"])
 def test_a_remedy_begins_with_the_words_of_the_user_and_can_be_pasted(
     project: Project, way: list[str], tmp_path: Path
 ) -> None:
-    code, said = command(project, way, "-s", "whell", cwd=tmp_path)
+    code, output = command(project, way, "-s", "whell", cwd=tmp_path)
     assert code == errors.USAGE
-    remedy = said.splitlines()[-1].rpartition(": ")[2]
+    remedy = output.splitlines()[-1].rpartition(": ")[2]
     start = [sys.executable, *(word.format(root=project.root) for word in way)]
     assert remedy == shlex.join([*start, "-l"])
-    code, said = command(project, way, "--help", cwd=tmp_path)
+    code, output = command(project, way, "--help", cwd=tmp_path)
     if way[0] != "-m":  # otherwise nox prints its own help
         usage = f"usage: {shlex.join(start)} -s SESSION -- [options]"
-        assert (code, said.splitlines()[0]) == (0, usage)
+        assert (code, output.splitlines()[0]) == (0, usage)
     listed = subprocess.check_output(remedy, shell=True, cwd=tmp_path, env=project.env, text=True)
     assert "* wheel" in listed
 
@@ -88,9 +88,9 @@ def test_a_bug_has_its_own_exit_code(project: Project, way: list[str]) -> None:
     assert planted != text
     main.write_text(planted, encoding="utf-8")
     words = ["-s", "lock", "--", "--add", "cuda==13.4"]
-    code, said = command(project, way, *words, cwd=project.root)
+    code, output = command(project, way, *words, cwd=project.root)
     assert code == errors.BUG
-    assert "bug-lock.log" in said
+    assert "bug-lock.log" in output
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_a_refused_command_leaves_nothing(project: Project, line: str) -> None:
         return {n: d for n, d in snapshot(project.root).items() if "__pycache__" not in n}
 
     before = files()
-    code, said = command(project, WAYS[0], *line.split(), cwd=project.root)
+    code, output = command(project, WAYS[0], *line.split(), cwd=project.root)
     assert code == errors.USAGE
-    assert "Running session" not in said
+    assert "Running session" not in output
     assert files() == before
 
 

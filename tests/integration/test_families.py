@@ -1,15 +1,14 @@
-"""A defect in a model of each family is found by that family's known answers, on the CPU.
+"""The known answers of each model family find defects in its model, on the CPU.
 
-The defects are planted in the models (``tests/family_defects.py``): what a kernel would compute
-that ignored a window, an attention sink, an expert's bias. The wheels of ``wheels/cpu*`` are used;
-that of the default release must be there. The same file runs on a GPU.
+The defects (``tests/family_defects.py``) are those of a kernel that ignores a window, an attention
+sink or an expert's bias. The wheels in ``wheels/cpu*`` are used; that of the default release must
+exist. tests/gpu runs the same file on a GPU.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +18,19 @@ from packaging.version import Version
 from sessions.run import families, smoke_input
 from sessions.shared import knowledge
 from tests import family_defects
-from tests.integration.conftest import REPOSITORY
+from tests.integration import installed
 
-WHEELS = sorted(path.parent.name for path in (REPOSITORY / "wheels").glob("cpu*/wheel.json"))
 Rows = dict[tuple[str, str], dict[str, Any]]
 
 
-@pytest.fixture(scope="module", params=WHEELS or ["cpu"])
+@pytest.fixture(scope="module", params=installed.CPU_WHEELS or ["cpu"])
 def answers(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Version, Rows]:
-    """The wheel's release, and what it computed: (family, defect or "") -> its row."""
-    record = REPOSITORY / "wheels" / request.param / "wheel.json"
-    if not record.is_file():
-        pytest.fail("Build the cpu wheel first: nox -s wheel -- --target cpu")
-    built = json.loads(record.read_text(encoding="utf-8"))["wheel"]
-    folder = tmp_path_factory.mktemp("families")
-    python = folder / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(record.with_name(built["file"]))], check=True)
-    subprocess.run(
-        [*pip, "--no-deps", "--require-hashes", "-r", str(knowledge.payload_lock())], check=True
-    )
+    """The wheel's release, and its results: (family, defect or "") -> row."""
+    version, wheel = installed.wheel(request.param)
+    python = installed.venv(tmp_path_factory.mktemp("families") / "venv", wheel)
+    installed.install_payload(python)
     program = [str(python), "-I", str(Path(family_defects.__file__))]
     done = subprocess.run(
         [*program, str(smoke_input.PAYLOAD), str(families.FAMILIES), "0"],
@@ -50,11 +39,11 @@ def answers(
         text=True,
     )
     rows = [json.loads(line[1:]) for line in done.stdout.splitlines() if line.startswith("@")]
-    return Version(built["version"]), {(row["family"], row["what"]): row for row in rows}
+    return Version(version), {(row["family"], row["what"]): row for row in rows}
 
 
 @pytest.mark.slow
-def test_each_familys_answers_find_what_is_planted_in_its_model(
+def test_the_answers_of_each_family_find_its_defects(
     answers: tuple[Version, Rows],
 ) -> None:
     version, rows = answers
@@ -64,7 +53,7 @@ def test_each_familys_answers_find_what_is_planted_in_its_model(
         if row["type"] != "F32" or name in tried:
             continue
         tried.add(name)
-        if row["known"]:  # upstream computes another model: that is found, with no defect planted
+        if row["known"]:  # upstream computes it wrong, which is found without a planted defect
             sound = rows.get((name, ""))
             assert sound is None or sound["nmse"] > row["bound"]
             continue
@@ -78,5 +67,5 @@ def test_each_familys_answers_find_what_is_planted_in_its_model(
             assert found["nmse"] > 10 * row["bound"], (name, what)
     facts = knowledge.load("families.toml")
     assert tried == set(facts["family"])
-    # Families without a defect are those with a fault of upstream's in every release that is known.
+    # Families without a defect have a known fault of upstream in every release.
     assert set(facts["family"]) - set(family_defects.DEFECTS) == {"gpt-oss-yarn", "deepseek2-v2"}

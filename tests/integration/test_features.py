@@ -1,80 +1,49 @@
-"""The built cpu wheel, as its users have it: features with defects, upstream's tests, the server.
-
-Build it first: nox -s wheel -- --target cpu.
-"""
+"""The built cpu wheel: its features and planted defects, upstream's tests, the server extra."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
-import tarfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sessions.shared import knowledge
+from tests.integration import installed
 from tests.integration.conftest import REPOSITORY
 
 FEATURES = ["vision", "text-embeddings", "lora", "threads"]
 PAYLOAD = REPOSITORY / "sessions" / "payload"
-CACHE = Path(os.environ.get("BLACKWHEEL_CACHE", Path.home() / ".cache" / "blackwheel"))
 KEY = "a key"
 
 
-def record(path: Path, kind: str) -> dict[str, Any]:
-    if not path.exists():
-        pytest.fail(f"There is no {path}. Build it first: nox -s wheel -- --target cpu")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))[kind]
-    return found
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The Python of a venv with the wheel, its server extra, and what the tests import."""
+    base = installed.record(REPOSITORY / "build" / "cpu" / "probe.json", "probe")["python"]["path"]
+    _, wheel = installed.wheel("cpu")
+    needs = [f"{wheel}[server]", "openai", "pytest", "scipy", "huggingface-hub"]
+    python = installed.venv(tmp_path_factory.mktemp("cpu") / "venv", *needs, base=base)
+    installed.install_payload(python)
+    return str(python)
 
 
 @pytest.fixture(scope="module")
-def wheel() -> dict[str, Any]:
-    return record(REPOSITORY / "wheels" / "cpu" / "wheel.json", "wheel")
-
-
-@pytest.fixture(scope="module")
-def python(wheel: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The Python of a venv with the wheel, its extra for a server, and what the tests need."""
-    base = record(REPOSITORY / "build" / "cpu" / "probe.json", "probe")["python"]["path"]
-    venv = tmp_path_factory.mktemp("cpu") / "venv"
-    subprocess.run([base, "-m", "venv", str(venv)], check=True)
-    pip = [str(venv / "bin" / "python"), "-m", "pip", "install", "-q"]
-    path = REPOSITORY / "wheels" / "cpu" / wheel["file"]
-    # What a user gets today; the last three are what upstream's tests import.
-    needs = [f"{path}[server]", "openai", "pytest", "scipy", "huggingface-hub"]
-    subprocess.run([*pip, *needs], check=True)
-    lock = REPOSITORY / "sessions" / "data" / "locks" / "payload.txt"
-    subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], check=True)
-    return str(venv / "bin" / "python")
-
-
-@pytest.fixture(scope="module")
-def sdist(wheel: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Upstream's tests and vocabularies, out of its sdist."""
-    archive = CACHE / "downloads" / knowledge.sdists()[wheel["version"]].file
-    if not archive.exists():
-        pytest.fail(f"There is no {archive}: nox -s source downloads it")
-    folder = tmp_path_factory.mktemp("sdist")
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            name = member.name.partition("/")[2]
-            if name.startswith(("tests/", "vendor/llama.cpp/models/ggml-vocab-")):
-                member.name = name
-                tar.extract(member, folder)
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Upstream's tests and vocabularies from its sdist."""
+    folder, (version, _) = tmp_path_factory.mktemp("sdist"), installed.wheel("cpu")
+    parts = ("tests/", "vendor/llama.cpp/models/ggml-vocab-")
+    installed.unpack(version, folder, lambda name: name.startswith(parts))
     return folder
 
 
-# Run in the wheel's venv, with the payload's own functions. Prints the names of the checks, and
-# for "" (nothing is damaged) and for each of them what fails: {id: evidence}.
+# Runs in the wheel's venv, with the payload's functions. It prints the names of the checks, and the
+# failed checks {id: evidence} for "" (nothing is damaged) and for each damaged feature.
 PROGRAM = """
 import concurrent.futures, importlib.util, json, sys
 sys.path.insert(0, sys.argv[1])
@@ -102,14 +71,14 @@ print(json.dumps([names, failed]))
 """
 
 
-def test_features_hold_on_the_cpu_and_each_check_finds_its_defect(
+def test_each_feature_works_on_the_cpu_and_its_check_finds_a_defect(
     python: str, sdist: Path, tmp_path: Path
 ) -> None:
-    told = {
+    job = {
         "folder": str(tmp_path), "jit_cache": str(tmp_path / "jit"), "layers": 0, "threads": 1,
         "visible": "-1", "timeout": 600, "vectors": str(sdist / "vendor/llama.cpp/models"),
     }  # fmt: skip
-    words = [python, "-I", "-c", PROGRAM, str(PAYLOAD), json.dumps(told)]
+    words = [python, "-I", "-c", PROGRAM, str(PAYLOAD), json.dumps(job)]
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     names, failed = json.loads(done.stdout)
@@ -120,9 +89,9 @@ def test_features_hold_on_the_cpu_and_each_check_finds_its_defect(
     }
 
 
-def test_upstreams_own_tests_that_need_no_download_hold(python: str, sdist: Path) -> None:
+def test_upstreams_tests_without_downloads_pass(python: str, sdist: Path) -> None:
     env = {"HF_HUB_OFFLINE": "1", "HOME": str(sdist)}
-    # Without -P the folder itself would be on sys.path.
+    # With -P, the folder is not on sys.path.
     words = [python, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"]
     done = subprocess.run(
         [*words, "-k", "not real_model and not real_llama"],
@@ -134,7 +103,7 @@ def test_upstreams_own_tests_that_need_no_download_hold(python: str, sdist: Path
 
 @contextlib.contextmanager
 def server(python: str, folder: Path) -> Iterator[str]:
-    """A server of a tiny model; its address."""
+    """A server with a tiny model; yields its address."""
     make = f"import sys; sys.path.insert(0, {str(PAYLOAD)!r}); import tiny_llama, pathlib; "
     make += f"tiny_llama.make(pathlib.Path({str(folder / 'tiny.gguf')!r}), 'F16')"
     subprocess.run([python, "-I", "-c", make], check=True)
@@ -161,7 +130,7 @@ def server(python: str, folder: Path) -> Iterator[str]:
             process.wait(30)
 
 
-# What runs in the wheel's venv, where the openai package is. Prints one line of JSON.
+# Runs in the wheel's venv, which has the openai package. It prints one line of JSON.
 CLIENT = """
 import json, sys, concurrent.futures, openai
 url, key = sys.argv[1:]
@@ -184,8 +153,8 @@ form = {"extra_body": {"response_format": {"type": "json_object", "schema": sche
 found["schema"] = client.chat.completions.create(**chat, **form).choices[0].message.content
 tool = {"type": "function", "function": {"name": "answer", "parameters": schema}}
 choice = {"type": "function", "function": {"name": "answer"}}
-said = client.chat.completions.create(**chat, tools=[tool], tool_choice=choice).choices[0].message
-found["tool"] = said.tool_calls[0].function.arguments
+reply = client.chat.completions.create(**chat, tools=[tool], tool_choice=choice).choices[0].message
+found["tool"] = reply.tool_calls[0].function.arguments
 vector = client.embeddings.create(model="tiny", input="hello", encoding_format="float")
 found["embedding"] = [len(token) for token in vector.data[0].embedding]
 found["models"] = [model.id for model in client.models.list().data]
@@ -213,6 +182,6 @@ def test_the_server_extra_answers_the_openai_client(python: str, tmp_path: Path)
     assert found["at_once"] == [found["one"]]
     assert found["grammar"] in ("yes", "no")
     assert set(json.loads(found["schema"])) == set(json.loads(found["tool"])) == {"ok"}
-    assert found["embedding"] == [512] * 5  # a text model has no pooling: one for each token
+    assert found["embedding"] == [512] * 5  # a text model has no pooling: one vector per token
     assert found["models"] == ["tiny"]
     assert (found["wrong_key"], found["too_long"]) == (401, 400)

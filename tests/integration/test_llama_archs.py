@@ -1,8 +1,8 @@
-"""Upstream's test of every architecture, linked to the wheel: 133 models of random weights.
+"""Runs upstream's test of every architecture with the wheel: 133 models of random weights.
 
-Each is computed twice, on a device and on the CPU that no device helps, and saved and read again.
-0.3.16 does not have this test. Its file is unchanged; it needs some functions of upstream's
-``common``, which no wheel has, so these are compiled too.
+Each is computed on a device and on the CPU alone, and is saved and read again. 0.3.16 does not have
+this test. Its file is unchanged; it needs some functions of upstream's ``common``, which no wheel
+has, so these are compiled too.
 
     python -m tests.integration.test_llama_archs WHEEL-FOLDER DEVICE
 
@@ -12,18 +12,14 @@ runs it on another device, for example CUDA0, with the libraries of an installed
 from __future__ import annotations
 
 import concurrent.futures
-import json
-import os
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
 
-from sessions.shared import knowledge
-from tests.integration.conftest import REPOSITORY
+from tests.integration import installed
 
 RELEASE = "0.3.36"
 UPSTREAM = "vendor/llama.cpp"
@@ -34,7 +30,7 @@ ENTRY = """
 extern "C" __attribute__((visibility("default"))) int blackwheel_archs(int, char **);
 #define main blackwheel_archs
 """
-# Of what common.cpp refers to in functions that the test does not call, one remains.
+# common.cpp refers to this function, but the test does not call it.
 REST = "struct common_sampler; void common_sampler_free(common_sampler *) { __builtin_trap(); }\n"
 PROGRAM = """
 import ctypes, os, sys, time
@@ -43,7 +39,7 @@ llama_cpp.llama_backend_init()
 words = [b"test", *(word.encode() for word in sys.argv[2:])]
 test = ctypes.CDLL(sys.argv[1]).blackwheel_archs
 code = test(len(words), (ctypes.c_char_p * (len(words) + 1))(*words, None))
-time.sleep(5)  # upstream's log is written by another thread
+time.sleep(5)  # another thread writes upstream's log
 ctypes.CDLL(None).fflush(None)
 print("ended", code, flush=True)
 os._exit(0)
@@ -55,14 +51,12 @@ COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def library(folder: Path, libraries: Path) -> Path:
-    """The test as a library beside those of an installed wheel, which it is linked to."""
-    cache = Path(os.environ.get("BLACKWHEEL_CACHE", Path.home() / ".cache" / "blackwheel"))
-    with tarfile.open(cache / "downloads" / knowledge.sdists()[RELEASE].file) as tar:
-        for member in tar.getmembers():
-            member.name = member.name.partition("/")[2]
-            part = member.name.removeprefix(f"{UPSTREAM}/")
-            if member.isfile() and (part in SOURCES or part.startswith(FOLDERS)):
-                tar.extract(member, folder, filter="data")
+    """Link the test to the libraries of an installed wheel and put it beside them."""
+    installed.unpack(
+        RELEASE,
+        folder,
+        lambda name: name.removeprefix(f"{UPSTREAM}/").startswith((*SOURCES, *FOLDERS)),
+    )
     upstream = folder / UPSTREAM
     (folder / "entry.h").write_text(ENTRY, encoding="utf-8")
     (folder / "rest.cpp").write_text(REST, encoding="utf-8")
@@ -88,7 +82,7 @@ def library(folder: Path, libraries: Path) -> Path:
 
 
 def answers(python: str, test: Path, device: str) -> tuple[str, list[tuple[str, ...]]]:
-    """What the test printed, and its rows: architecture, dense or not, result, saved and read."""
+    """The test's output, and its rows: architecture, dense or not, result, saved and read."""
     words = [python, "-I", "-c", PROGRAM, str(test), "-s", "1", "-b", device]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     text = COLOR.sub("", done.stdout)
@@ -96,16 +90,10 @@ def answers(python: str, test: Path, device: str) -> tuple[str, list[tuple[str, 
 
 
 @pytest.mark.slow
-def test_every_architecture_is_computed_and_survives_being_saved(tmp_path: Path) -> None:
-    record = REPOSITORY / "wheels" / f"cpu+v{RELEASE}" / "wheel.json"
-    if not record.is_file():
-        pytest.fail(f"Build this wheel first: nox -s wheel -- --target cpu --version {RELEASE}")
-    wheel = record.with_name(json.loads(record.read_text(encoding="utf-8"))["wheel"]["file"])
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(wheel)], check=True)
-    (libraries,) = (tmp_path / "venv").glob("lib/python*/site-packages/llama_cpp/lib")
+def test_every_architecture_is_computed_saved_and_read(tmp_path: Path) -> None:
+    _, wheel = installed.wheel(f"cpu+v{RELEASE}")
+    python = installed.venv(tmp_path / "venv", wheel)
+    libraries = installed.libraries(python)
     text, rows = answers(str(python), library(tmp_path / "source", libraries), "CPU")
     computed = [row for row in rows if row[2] != "SKIP"]
     assert len(computed) == 133, text[-3000:]

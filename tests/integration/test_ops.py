@@ -1,17 +1,14 @@
-"""The operator test with one line of its reference changed: each is found where it is.
+"""The operator test finds a changed line in its reference, in the operator that uses it.
 
-Without a GPU: the reference is ggml's CPU code in plain C, which the wheel's is compared with. A
-wrong line in one of the two is the same to the test. The cpu wheel of ``wheels/cpu`` is used.
+It runs without a GPU: the CPU code of the wheel in ``wheels/cpu`` is compared with ggml's CPU code
+in plain C, and an error in either of them is found in the same way.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +18,13 @@ import pytest
 from sessions.payload import ops_checks
 from sessions.run import ops_build, ops_results, smoke_input
 from tests import fakes
-from tests.integration.conftest import REPOSITORY
+from tests.integration import installed
 
 OPERATORS = ("ADD", "GEGLU", "GELU", "MUL_MAT", "SILU")
 CPU = "vendor/llama.cpp/ggml/src/ggml-cpu"
-# Of MUL_MAT's 1210 cases only these types: the rest takes minutes.
+# MUL_MAT has 1210 cases; only these types are tested, because the others take minutes.
 TYPES = ("q4_0", "q8_0", "f16")
-# file, the line as it is, as it is planted, and where it is to be found
+# File, original line, changed line, and the operators that must be wrong.
 PLANTED = {
     "Q4_0 offset 7 for 8": (
         "quants.c",
@@ -55,7 +52,7 @@ PLANTED = {
     ),
 }
 
-# Run in the wheel's venv: the payload's own functions, on the cases that are concerned.
+# Runs in the wheel's venv, with the payload's functions, on the cases of these operators.
 DRIVER = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -83,7 +80,7 @@ class Lab:
     source: Path
     objects: tuple[Path, ...]
     python: Path
-    libraries: Path  # of the wheel, in the venv; the test is beside them
+    libraries: Path  # of the wheel in the venv, with the test
 
 
 def includes(source: Path) -> list[Path]:
@@ -111,30 +108,18 @@ def link(objects: list[Path], target: Path, libraries: Path, *names: str) -> Non
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    cache = Path(os.environ.get("BLACKWHEEL_CACHE", Path.home() / ".cache" / "blackwheel"))
-    sdist = cache / "downloads" / "llama_cpp_python-0.3.16.tar.gz"
-    record = REPOSITORY / "wheels" / "cpu" / "wheel.json"
-    if not sdist.is_file() or not record.is_file():
-        pytest.fail("Build the cpu wheel first: nox -s wheel -- --target cpu")
-    wheel = record.with_name(json.loads(record.read_text(encoding="utf-8"))["wheel"]["file"])
+    version, wheel = installed.wheel("cpu")
     folder = tmp_path_factory.mktemp("ops")
-    with tarfile.open(sdist) as tar:
-        for member in tar.getmembers():
-            member.name = member.name.partition("/")[2]
-            if member.name and ops_build._wanted(member.name + "/" * member.isdir()):
-                tar.extract(member, folder / "source", filter="data")
     source = folder / "source"
+    installed.unpack(version, source, ops_build._wanted)
     ops_build.rename_device(source)
-    venv = folder / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    pip = [str(venv / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(wheel)], check=True)
-    (libraries,) = venv.glob("lib/python*/site-packages/llama_cpp/lib")
+    python = installed.venv(folder / "venv", wheel)
+    libraries = installed.libraries(python)
     test = compile_all(ops_build.sources(source, "test"), source, folder / "test", header=True)
     link(test, libraries / "blackwheel-ops.so", libraries, "ggml", "ggml-base")
     scalar = ops_build.sources(source, "scalar")
     objects = compile_all(scalar, source, folder / "scalar", header=False)
-    return Lab(folder, source, tuple(objects), venv / "bin" / "python", libraries)
+    return Lab(folder, source, tuple(objects), python, libraries)
 
 
 def planted(lab: Lab, name: str) -> Path:
@@ -142,7 +127,7 @@ def planted(lab: Lab, name: str) -> Path:
     file, before, after, _ = PLANTED[name]
     path = lab.source / CPU / file
     text = path.read_text(encoding="utf-8")
-    # The same lines are in other functions of quants.c.
+    # Other functions of quants.c have the same lines.
     kind = "q4_0_q8_0" if name.startswith("Q4_0") else "q8_0_q8_0"
     start = text.index(f"void ggml_vec_dot_{kind}_generic(") if file == "quants.c" else 0
     changed = text[:start] + text[start:].replace(before, after, 1)
@@ -163,7 +148,7 @@ def planted(lab: Lab, name: str) -> Path:
 
 
 def run(lab: Lab, reference: Path | None, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What the test found with a reference, of the operators that are concerned."""
+    """The results of these operators with a reference."""
     beside = None
     if reference is not None:
         beside = lab.libraries / "blackwheel-scalar.so"
@@ -171,7 +156,7 @@ def run(lab: Lab, reference: Path | None, prefix: tuple[str, ...] = ()) -> dict[
     work = lab.folder / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    told = {
+    job = {
         **ops_results.for_job(fakes.cpu_spec(), "0.3.16"),
         "only": list(OPERATORS),
         "types": list(TYPES),
@@ -184,7 +169,7 @@ def run(lab: Lab, reference: Path | None, prefix: tuple[str, ...] = ()) -> dict[
         "cores": 2,
     }
     path = work / "job.json"
-    path.write_text(json.dumps(told), encoding="utf-8")
+    path.write_text(json.dumps(job), encoding="utf-8")
     done = subprocess.run(
         [*prefix, str(lab.python), "-I", "-c", DRIVER, str(smoke_input.PAYLOAD), str(path)],
         check=True,
@@ -197,7 +182,7 @@ def run(lab: Lab, reference: Path | None, prefix: tuple[str, ...] = ()) -> dict[
 
 
 def wrong(found: dict[str, Any]) -> set[str]:
-    """The operators, of MUL_MAT with their type, that have a wrong case which is not by chance."""
+    """The operators (for MUL_MAT with the type) that have a wrong case, not by chance."""
     cases = [c["case"] for c in found["wrong"] if not ops_checks.marginal(c["tries"])]
     return {
         case.partition(",")[0] + ","
@@ -221,7 +206,7 @@ def test_the_wheel_and_plain_c_agree(lab: Lab, sound: Path) -> None:
     assert found["operators"]["GELU"]["right"] == 8
     assert found["narrowed"]["GELU"]["right"] == 8
     assert found["operators"]["MUL_MAT"]["right"] > 100
-    # One of the wheel's modules for the CPU, and not the reference twice.
+    # One of the wheel's CPU modules, and not the reference twice.
     names = [name.removeprefix("llama_cpp/lib/libggml") for name in found["libraries"]]
     assert len(names) == 3
     assert {".so", "-base.so"} < set(names)
@@ -234,13 +219,13 @@ def test_a_changed_line_is_found_in_its_operator_and_nowhere_else(lab: Lab, name
     found = run(lab, planted(lab, name))
     assert wrong(found) == PLANTED[name][3]
     assert found["problems"] == []
-    if name == "GELU is ReLU":  # with upstream's range nearly all of them pass
+    if name == "GELU is ReLU":  # with upstream's range, nearly all of them pass
         assert sum(case["narrowed"] for case in found["wrong"]) == 8 + 24
 
 
 @pytest.mark.slow
 def test_on_one_core_a_wrong_quantization_is_found_too(lab: Lab) -> None:
-    """0.3.16 quantizes with half the cores; with one of them, with none: all is zero and agrees."""
+    """0.3.16 quantizes with half the cores. With one core it quantizes nothing, and zeros agree."""
     reference = lab.folder / "Q4_0-offset-7-for-8" / "blackwheel-scalar.so"
     if not reference.exists():
         reference = planted(lab, "Q4_0 offset 7 for 8")
@@ -248,8 +233,8 @@ def test_on_one_core_a_wrong_quantization_is_found_too(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_of_a_backend_that_is_not_there_nothing_is_right(lab: Lab) -> None:
-    """The test itself says OK of it, and ends with 0."""
+def test_without_the_backend_no_case_is_right(lab: Lab) -> None:
+    """Upstream's test itself prints OK and ends with 0."""
     found = run(lab, None)
     assert all(row["right"] == 0 for row in found["operators"].values())
     report = {**fakes.ops_report(cuda=False), **found}

@@ -1,19 +1,16 @@
-"""The table of operators (``ops.toml``) says what upstream's own functions say, without a GPU.
+"""The table of operators (``ops.toml``) agrees with upstream's functions; no GPU is needed.
 
-A device that computes nothing is given upstream's ``supports_op`` of ggml-cuda, and the release's
-test asks it about every case. The wheels of ``wheels/cpu*`` are used, that of the default release
-must be there.
+A device that computes nothing has upstream's ``supports_op`` of ggml-cuda, and the release's test
+calls it for every case. The wheels in ``wheels/cpu*`` are used; that of the default release must
+exist.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
-import os
 import re
 import subprocess
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,14 +20,11 @@ from typing import Any
 import pytest
 
 from sessions.run import ops_build, ops_results, smoke_input
-from sessions.shared import knowledge
-from tests.integration.conftest import REPOSITORY
-from tests.integration.test_families import WHEELS
+from tests.integration import installed
 from tests.integration.test_ops import compile_all, link
 
 CUDA = f"{ops_build.GGML}/src/ggml-cuda"
-# What supports_op calls, in the order of C++: declared before it is used. Those that a release does
-# not have are left out.
+# supports_op and what it calls, in the order in which C++ needs them. A release may lack some.
 FUNCTIONS = (
     "static bool ggml_cuda_fattn_kv_type_supported(",
     "static best_fattn_kernel ggml_cuda_get_best_fattn_kernel(",
@@ -42,8 +36,8 @@ FUNCTIONS = (
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A release, the venv's Python, and what the test's process is told."""
+class Release:
+    """A release, the Python of its venv, and the job of the test's process."""
 
     version: str
     python: Path
@@ -64,26 +58,16 @@ def supports_op(source: Path) -> str:
     return "\n".join(found)
 
 
-@pytest.fixture(scope="module", params=WHEELS or ["cpu"])
-def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Asked:
-    record = REPOSITORY / "wheels" / request.param / "wheel.json"
-    if not record.is_file():
-        pytest.fail("Build the cpu wheel first: nox -s wheel -- --target cpu")
-    built = json.loads(record.read_text(encoding="utf-8"))["wheel"]
-    version, folder = built["version"], tmp_path_factory.mktemp("table")
-    cache = Path(os.environ.get("BLACKWHEEL_CACHE", Path.home() / ".cache" / "blackwheel"))
-    with tarfile.open(cache / "downloads" / knowledge.sdists()[version].file) as tar:
-        for member in tar.getmembers():
-            member.name = member.name.partition("/")[2]
-            wanted = member.name.startswith((f"{ops_build.GGML}/", ops_build.TEST))
-            if wanted and member.isfile():
-                tar.extract(member, folder / "source", filter="data")
+@pytest.fixture(scope="module", params=installed.CPU_WHEELS or ["cpu"])
+def release(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    version, wheel = installed.wheel(request.param)
+    folder = tmp_path_factory.mktemp("table")
     source = folder / "source"
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    python = folder / "venv" / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(record.with_name(built["file"]))], check=True)
-    (libraries,) = (folder / "venv").glob("lib/python*/site-packages/llama_cpp/lib")
+    installed.unpack(
+        version, source, lambda name: name.startswith((f"{ops_build.GGML}/", ops_build.TEST))
+    )
+    python = installed.venv(folder / "venv", wheel)
+    libraries = installed.libraries(python)
     test = libraries / "blackwheel-ops.so"
     objects = compile_all([source / ops_build.TEST], source, folder / "test", header=True)
     link(objects, test, libraries, "ggml", "ggml-base")
@@ -99,28 +83,28 @@ def asked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         ],
         check=True,
     )
-    told = {"folder": str(folder), "library": str(test), "reference": str(device), "visible": "-1"}
-    return Asked(version, python, told)
+    job = {"folder": str(folder), "library": str(test), "reference": str(device), "visible": "-1"}
+    return Release(version, python, job)
 
 
 @pytest.fixture
 def ops(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The payload's module, imported as it is there: beside the others."""
+    """The payload's module, imported with the modules beside it."""
     monkeypatch.syspath_prepend(str(smoke_input.PAYLOAD))
     yield importlib.import_module("ops")
-    for name in ("ops", "ops_checks", "report_file", "spawn", "child"):
+    for name in ("ops", "ops_checks", "report_file", "spawn"):
         sys.modules.pop(name, None)
 
 
 def counts(
-    ops: Any, asked: Asked, monkeypatch: pytest.MonkeyPatch, told: str | None, sample: Any
+    ops: Any, release: Release, monkeypatch: pytest.MonkeyPatch, supports: str | None, sample: Any
 ) -> Any:
-    """How many cases of each operator are not supported, by the device or by the reference."""
-    monkeypatch.setattr(ops.sys, "executable", str(asked.python))
+    """The number of unsupported cases of each operator, by the device or by the reference."""
+    monkeypatch.setattr(ops.sys, "executable", str(release.python))
     monkeypatch.delenv("DEVICE_SUPPORTS", raising=False)
-    if told:
-        monkeypatch.setenv("DEVICE_SUPPORTS", told)
-    output, _, error = ops.call(asked.job, f"said-{told}", ["test", "-b", "CUDA0"])
+    if supports:
+        monkeypatch.setenv("DEVICE_SUPPORTS", supports)
+    output, _, error = ops.call(release.job, f"output-{supports}", ["test", "-b", "CUDA0"])
     assert error is None
     rows = [case for case, kind, _ in ops.rows_of(output) if kind == "unsupported"]
     names = [case.partition("(")[0] for case in rows]
@@ -129,14 +113,14 @@ def counts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("told", "cuda"), [("none", True), (None, True), ("all", False)])
-def test_the_table_is_what_upstreams_functions_say(
-    ops: Any, asked: Asked, monkeypatch: pytest.MonkeyPatch, told: str | None, cuda: bool
+@pytest.mark.parametrize(("supports", "cuda"), [("none", True), (None, True), ("all", False)])
+def test_the_table_agrees_with_upstreams_functions(
+    ops: Any, release: Release, monkeypatch: pytest.MonkeyPatch, supports: str | None, cuda: bool
 ) -> None:
-    """Of a device that supports nothing, every case is named; of one for all, the CPU's are."""
-    table = ops_results.expected(asked.version, cuda=cuda)
-    wanted = table["cases"] if told == "none" else table["unsupported"]
-    found = counts(ops, asked, monkeypatch, told, table["sample"])
+    """A device that supports nothing lists every case; one that supports all, the CPU's cases."""
+    table = ops_results.expected(release.version, cuda=cuda)
+    wanted = table["cases"] if supports == "none" else table["unsupported"]
+    found = counts(ops, release, monkeypatch, supports, table["sample"])
     assert found == {name: count for name, count in wanted.items() if count}
 
 

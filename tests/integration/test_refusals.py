@@ -19,10 +19,7 @@ def folders(parent: Path) -> list[str]:
 @pytest.mark.parametrize("cut", [False, True], ids=["wrong file", "cut short"])
 @pytest.mark.parametrize(
     ("session", "target", "message"),
-    [
-        ("source", "cpu", "the source of llama-cpp-python 0.3.16"),
-        ("toolkit", "rtx50", "CUDA 13.1"),
-    ],
+    [("source", "cpu", "the source of llama-cpp-python 0.3.16"), ("toolkit", "rtx50", "CUDA 13.1")],
 )
 def test_bad_download(
     project: Project,
@@ -55,25 +52,6 @@ def test_source_that_is_not_available(project: Project, tmp_path: Path) -> None:
     env = {"PIP_FIND_LINKS": str(tmp_path / "empty")}
     run = project.nox("source", "--target", "cpu", "--offline", env=env)
     run.badly("not on this machine, and --offline forbids a download", "PIP_FIND_LINKS")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--nonsense",), ("--nonsense", "--help")),
-        (("--target", "nonsense"), ("no target 'nonsense'", "rtx50", "cpu")),
-        (("--cuda", "13.2"), ("CUDA 13.2 is refused", "--force")),
-        (("--compiler", "/nonsense/g++"), ("/nonsense/g++",)),
-        (("--source", "/nonsense"), ("/nonsense", "--source PATH")),
-    ],
-    ids=" ".join,
-)
-def test_wrong_option(project: Project, options: tuple[str, ...], words: tuple[str, ...]) -> None:
-    """One example per module that refuses options; the unit tests have all."""
-    # With the target cpu no toolkit is downloaded before the source is checked.
-    chosen = options if "--source" not in options else ("--target", "cpu", *options)
-    project.nox("wheel", *chosen).badly(*words)
-    assert folders(project.root / "llama-cpp-python-src") == []
 
 
 def fetched(cache: Path) -> list[str]:

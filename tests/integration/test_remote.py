@@ -1,4 +1,4 @@
-"""Package servers that are hostile or broken, on loopback: nothing leaks, and each is said."""
+"""Hostile or broken package servers on loopback: no password leaks, and each is an error."""
 
 from __future__ import annotations
 
@@ -23,27 +23,26 @@ LOGIN = base64.b64encode(f"{USER}:{SECRET}".encode()).decode()
 NAME = "llama_cpp_python-0.3.16-py3-none-any.whl"
 
 
+Answer = Callable[[str, str], tuple[int, dict[str, str], bytes]]
+
+
 @dataclass
-class Played:
-    """A server that says what it is told to, and remembers what it was asked."""
+class Server:
+    """A server with a replaceable answer that records its requests."""
 
     url: str = ""
-    asked: list[tuple[str, str]] = field(default_factory=list)  # path, Authorization
-    answer: Callable[[str, str], tuple[int, dict[str, str], bytes]] = lambda path, login: (
-        404,
-        {},
-        b"",
-    )
+    requests: list[tuple[str, str]] = field(default_factory=list)  # path, Authorization
+    answer: Answer = lambda path, login: (404, {}, b"")
 
 
 @contextlib.contextmanager
-def played() -> Iterator[Played]:
-    made = Played()
+def serving() -> Iterator[Server]:
+    made = Server()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             login = self.headers.get("Authorization", "")
-            made.asked.append((self.path, login))
+            made.requests.append((self.path, login))
             code, headers, body = made.answer(self.path, login)
             self.send_response(code)
             for name, value in {"Content-Type": "text/html", **headers}.items():
@@ -53,7 +52,7 @@ def played() -> Iterator[Played]:
                 self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Not on stderr."""
+            """Print nothing."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -63,8 +62,8 @@ def played() -> Iterator[Played]:
 
 
 @pytest.fixture
-def server() -> Iterator[Played]:
-    with played() as made:
+def server() -> Iterator[Server]:
+    with serving() as made:
         yield made
 
 
@@ -75,27 +74,25 @@ def wheel(tmp_path: Path) -> Path:
     return path
 
 
-def state(server: Played, wheel: Path) -> str:
+def state(server: Server, wheel: Path) -> str:
     return server_listing.has(server.url, PROJECT, wheel, {}, USER, SECRET)
 
 
-def page(link: str) -> Callable[[str, str], tuple[int, dict[str, str], bytes]]:
-    """A server that has one page, with one link, for everybody."""
+def page(link: str) -> Answer:
+    """An answer that has one page with one link and asks for no password."""
     text = f"<a href='{link}'>{NAME}</a>".encode()
     return lambda path, _: (200, {}, text) if path.startswith("/simple/") else (401, {}, b"")
 
 
-def test_the_password_goes_to_no_other_server_that_a_page_links_to(
-    server: Played, wheel: Path
-) -> None:
-    with played() as other:
+def test_the_password_is_not_sent_to_a_linked_server(server: Server, wheel: Path) -> None:
+    with serving() as other:
         other.answer = lambda *_: (401, {"WWW-Authenticate": "Basic"}, b"")
         server.answer = page(f"{other.url}{NAME}")
         assert state(server, wheel) == "unseen"
-        assert other.asked == [(f"/{NAME}", "")]
+        assert other.requests == [(f"/{NAME}", "")]
 
 
-def test_the_password_goes_to_the_server_itself_where_it_asks(server: Played, wheel: Path) -> None:
+def test_the_password_is_sent_to_the_server_that_asks_for_it(server: Server, wheel: Path) -> None:
     body = f"<a href='/files/{NAME}'>{NAME}</a>".encode()
 
     def answer(path: str, login: str) -> tuple[int, dict[str, str], bytes]:
@@ -105,25 +102,25 @@ def test_the_password_goes_to_the_server_itself_where_it_asks(server: Played, wh
 
     server.answer = answer
     assert state(server, wheel) == "same"
-    assert [login for _, login in server.asked] == ["", f"Basic {LOGIN}"] * 2
+    assert [login for _, login in server.requests] == ["", f"Basic {LOGIN}"] * 2
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-def test_a_redirect_carries_no_password_to_another_server(
-    code: int, server: Played, wheel: Path
+def test_the_password_is_not_sent_to_a_redirected_server(
+    code: int, server: Server, wheel: Path
 ) -> None:
-    with played() as other:
+    with serving() as other:
         other.answer = lambda *_: (401, {"WWW-Authenticate": "Basic"}, b"")
         server.answer = lambda _, login: (
             (code, {"Location": other.url}, b"") if login else (401, {}, b"")
         )
         assert state(server, wheel) == "unseen"
-        assert other.asked == []
+        assert other.requests == []
 
 
 @pytest.mark.parametrize("where", ["link", "redirect"])
-def test_a_file_of_this_machine_is_not_what_a_server_has(
-    where: str, server: Played, wheel: Path
+def test_a_local_file_is_not_read_as_a_servers_file(
+    where: str, server: Server, wheel: Path
 ) -> None:
     if where == "link":
         server.answer = page(wheel.as_uri())
@@ -136,15 +133,13 @@ def test_a_file_of_this_machine_is_not_what_a_server_has(
 
 
 @pytest.mark.parametrize("link", ["data:,a", "ftp://127.0.0.1/", "javascript:x", "http://[x/"])
-def test_other_links_are_not_followed(link: str, server: Played, wheel: Path) -> None:
+def test_other_links_are_not_followed(link: str, server: Server, wheel: Path) -> None:
     body = f"<a href='{link}{NAME}'>x</a><a href='{link}/{NAME}'>x</a>".encode()
     server.answer = lambda path, _: (200, {}, body) if "/simple/" in path else (404, {}, b"")
     assert state(server, wheel) == "unseen"
 
 
-def test_hashes_are_compared_whatever_their_case_and_all_links_count(
-    server: Played, wheel: Path
-) -> None:
+def test_hashes_of_all_links_are_compared_without_case(server: Server, wheel: Path) -> None:
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     server.answer = page(f"{NAME}#sha256={digest.upper()}")
     assert state(server, wheel) == "same"
@@ -157,8 +152,8 @@ def test_hashes_are_compared_whatever_their_case_and_all_links_count(
     ("change", "found"),
     [(lambda d: d, "same"), (lambda d: d[:-1], "other"), (lambda d: d + b"!", "other")],
 )
-def test_a_file_without_hash_is_compared_whole(
-    change: Callable[[bytes], bytes], found: str, server: Played, wheel: Path
+def test_a_file_without_a_hash_is_downloaded_and_compared(
+    change: Callable[[bytes], bytes], found: str, server: Server, wheel: Path
 ) -> None:
     listing = page(f"/x/{NAME}")
     server.answer = lambda path, login: (
@@ -188,10 +183,10 @@ def loops(path: str, _: str) -> tuple[int, dict[str, str], bytes]:
         "redirects", "large", "links", "utf-16", "unknown", "not-utf-8", "gzip", "cut", "headers",
     ],
 )  # fmt: skip
-def test_a_page_that_cannot_be_read_is_said_to_be_one(
-    answer: Callable[[str, str], tuple[int, dict[str, str], bytes]],
+def test_an_unreadable_page_is_an_error(
+    answer: Answer,
     words: str,
-    server: Played,
+    server: Server,
     wheel: Path,
 ) -> None:
     server.answer = answer
@@ -202,12 +197,12 @@ def test_a_page_that_cannot_be_read_is_said_to_be_one(
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 410, 500])
-def test_where_there_is_no_page_nothing_is_seen(code: int, server: Played, wheel: Path) -> None:
+def test_without_a_page_the_file_is_unseen(code: int, server: Server, wheel: Path) -> None:
     server.answer = lambda *_: (code, {}, b"echo")
     assert state(server, wheel) == "unseen"
 
 
-def test_a_port_where_nobody_listens_is_said_to_be_one(wheel: Path) -> None:
+def test_an_unreachable_server_is_an_error_without_its_token(wheel: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -217,8 +212,8 @@ def test_a_port_where_nobody_listens_is_said_to_be_one(wheel: Path) -> None:
     assert f"127.0.0.1:{port}/?***" in caught.value.evidence
 
 
-def test_a_server_without_tls_and_a_missing_certificate_are_told_apart(
-    server: Played, wheel: Path, tmp_path: Path
+def test_a_server_without_tls_and_a_missing_certificate_are_different_errors(
+    server: Server, wheel: Path, tmp_path: Path
 ) -> None:
     url = server.url.replace("http:", "https:")
     for env, id_ in (
@@ -230,8 +225,8 @@ def test_a_server_without_tls_and_a_missing_certificate_are_told_apart(
         assert caught.value.id == id_
 
 
-def test_a_server_that_never_ends_is_left(
-    server: Played, wheel: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_never_ends_is_an_error(
+    server: Server, wheel: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_listing, "_WHOLE", 0.0)
     server.answer = page(NAME)

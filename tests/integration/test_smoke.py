@@ -1,4 +1,4 @@
-"""``smoke`` without a GPU: it says so at once, and a CUDA wheel's Python side still runs."""
+"""The checks of smoke run with the CUDA wheel on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sessions.run import smoke_input
 from tests import fakes
+from tests.integration import installed
 from tests.integration.conftest import REPOSITORY
 
-WHEELS = REPOSITORY / "wheels" / "rtx50"
-
-
-def record(path: Path, kind: str) -> dict[str, Any]:
-    if not path.exists():
-        pytest.fail(f"There is no {path}. Build the rtx50 wheel first: nox -s wheel")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))[kind]
-    return found
-
-
-# Run in the wheel's venv, with the payload's own functions: what takes seconds.
+# Runs in the wheel's venv, with the payload's functions: the checks that take seconds.
 PROGRAM = """
 import importlib.util, json, sys
 sys.path.insert(0, sys.argv[1])
@@ -45,29 +35,26 @@ print(json.dumps([found["device"]["offload"], checks]))
 
 
 @pytest.mark.slow
-def test_the_cuda_wheel_computes_right_on_the_cpu_without_a_driver_and_with_one_that_refuses(
+def test_the_cuda_wheel_computes_on_the_cpu_without_a_driver_and_with_a_failing_one(
     tmp_path: Path,
 ) -> None:
-    """The toolkit's stub of the driver's library answers each call with an error."""
-    wheel = record(WHEELS / "wheel.json", "wheel")
+    """The toolkit's stub of the driver's library returns an error for each call."""
+    version, wheel = installed.wheel("rtx50")
     build = REPOSITORY / "build" / "rtx50"
-    toolkit = Path(record(build / "toolkit.json", "toolkit")["root"])
-    python = record(build / "probe.json", "probe")["python"]["path"]
+    toolkit = Path(installed.record(build / "toolkit.json", "toolkit")["root"])
+    base = installed.record(build / "probe.json", "probe")["python"]["path"]
     venv = tmp_path / "venv"
-    subprocess.run([python, "-m", "venv", str(venv)], check=True)
-    pip = [str(venv / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
     pure = ["cuda-pathfinder", "numpy", "typing-extensions", "jinja2", "markupsafe", "diskcache"]
-    subprocess.run([*pip, "--no-deps", str(WHEELS / wheel["file"]), *pure], check=True)
-    lock = REPOSITORY / "sessions" / "data" / "locks" / "payload.txt"
-    subprocess.run([*pip, "--no-deps", "--require-hashes", "-r", str(lock)], check=True)
+    python = installed.venv(venv, "--no-deps", wheel, *pure, base=base)
+    installed.install_payload(python)
     site = next(venv.glob("lib/python*/site-packages"))
     (site / "nvidia").mkdir()
     (site / "nvidia" / "cu13").symlink_to(toolkit)
     stub = tmp_path / "stub"
     stub.mkdir()
     shutil.copy(toolkit / "lib" / "stubs" / "libcuda.so", stub / "libcuda.so.1")
-    told = {
-        **smoke_input.job(fakes.spec(), file=wheel["file"], sha256="", version=wheel["version"]),
+    job = {
+        **smoke_input.job(fakes.spec(), file=wheel.name, sha256="", version=version),
         "types": ["F16", "Q4_K", "IQ3_S"],
         "layers": 0,
         "visible": "-1",
@@ -77,15 +64,9 @@ def test_the_cuda_wheel_computes_right_on_the_cpu_without_a_driver_and_with_one_
     for name, env in (("refuses", {"LD_LIBRARY_PATH": str(stub)}), ("none", {})):
         folder = tmp_path / name
         folder.mkdir()
-        words = [
-            "-I",
-            "-c",
-            PROGRAM,
-            str(smoke_input.PAYLOAD),
-            json.dumps({**told, "folder": str(folder)}),
-        ]
+        words = ["-I", "-c", PROGRAM, str(smoke_input.PAYLOAD)]
         done = subprocess.run(
-            [str(venv / "bin" / "python"), *words],
+            [str(python), *words, json.dumps({**job, "folder": str(folder)})],
             env={"HOME": str(tmp_path), **env},
             check=False,
             capture_output=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
-import os
 import re
 import stat
 import subprocess
@@ -222,16 +221,6 @@ def edited(member: str, old: bytes, new: bytes) -> Defect:
     return plant
 
 
-def retagged(old: str, new: str) -> Defect:
-    """Another tag, in the file name and in WHEEL."""
-
-    def plant(_: Workshop, wheel: Draft) -> None:
-        wheel.file = wheel.file.replace(old, new)
-        wheel.edit(f"{wheel.info}/WHEEL", old.encode(), new.encode())
-
-    return plant
-
-
 def module(name: str, *words: str) -> Defect:
     """Another module for the CPU."""
 
@@ -261,22 +250,12 @@ def with_member(name: str, data: bytes, mode: int = stat.S_IFREG | 0o644) -> Def
     return plant
 
 
-def after_record(plant: Defect) -> Defect:
-    """A defect that is planted after RECORD was written."""
-
-    def planted(shop: Workshop, wheel: Draft) -> None:
-        wheel.record()
-        plant(shop, wheel)
-
-    return planted
-
-
 def cpu_code_named_cuda(shop: Workshop, wheel: Draft) -> None:
     wheel.members[CUDA] = shop.elf("libggml-cuda.so", wheels.GGML)
 
 
 def library_of_another_build(shop: Workshop, wheel: Draft) -> None:
-    wheel.made = wheel.libraries
+    wheel.built = wheel.libraries
     wheel.members[LLAMA] = shop.elf("libllama.so", wheels.LLAMA.replace("1009", "1013"))
 
 
@@ -285,7 +264,7 @@ def unknown_library(shop: Workshop, wheel: Draft) -> None:
 
 
 def unknown_library_of_another_build(shop: Workshop, wheel: Draft) -> None:
-    wheel.made = wheel.libraries
+    wheel.built = wheel.libraries
     wheel.members[f"{LIB}/libextra.so"] = shop.elf("libextra.so", wheels.GGML)
 
 
@@ -334,16 +313,6 @@ def mtmd_that_needs_llama_by_name(rpath: str) -> Defect:
     return plant
 
 
-def renamed(_: Workshop, wheel: Draft) -> None:
-    wheel.file = wheel.file.replace("0.3.16", "0.3.16+cu131")
-
-
-def recorded_and_gone(_: Workshop, wheel: Draft) -> None:
-    wheel.members["llama_cpp/more.py"] = b"# to go\n"
-    wheel.record()
-    del wheel.members["llama_cpp/more.py"]
-
-
 def cut(data: bytes) -> bytes:
     return data[: len(data) * 2 // 3]
 
@@ -366,10 +335,6 @@ def in_the_fat_binary(offset: int, new: bytes) -> Defect:
 
 def another_time(_: Workshop, wheel: Draft) -> None:
     wheel.times[INIT] = (2026, 1, 1, 0, 0, 0)
-
-
-def too_large(_: Workshop, wheel: Draft) -> None:
-    wheel.members["llama_cpp/model.bin"] = os.urandom(31_000_000)
 
 
 def gzipped_library(_: Workshop, wheel: Draft) -> None:
@@ -405,7 +370,8 @@ CUBLAS = b"nvidia-cublas>=13.2.2.2,<14"
 REGISTERED = bytes.fromhex("b143624601000000")  # how what registers a fat binary begins
 OTHER_KIND = f"{UNREAD} sbom freshness"  # a file that is not the build's and cannot be read
 
-# The ids of the checks that must fail -> defects, each with a part of the output.
+# The ids of the checks that must fail -> defects, each with a part of the output. Defects of the
+# zip file, METADATA, WHEEL and RECORD are in the unit tests (test_zip_archive, test_members, …).
 DEFECTS: dict[str, list[tuple[Defect, str]]] = {
     "gpu-code": [
         (cuda("sm_100"), "no SASS for sm_120"),
@@ -473,13 +439,6 @@ DEFECTS: dict[str, list[tuple[Defect, str]]] = {
         (mtmd_that_needs_llama_by_name("$ORIGIN"), "libmtmd.so: needs libllama.so by its name"),
         (edited("INFO/METADATA", CUBLAS, b"nvidia-cublas>=13.2"), "does not limit pip to CUDA 13"),
     ],
-    "imports sbom": [
-        (edited("INFO/METADATA", b"Requires-Dist: " + CUBLAS + b"\n", b""), "requires no nvidia-c"),
-        (
-            edited("INFO/METADATA", CUBLAS, CUBLAS + b'; sys_platform == "win32"'),
-            "requires no nvidia-cublas",
-        ),
-    ],
     "paths": [
         (llama(rpath="$ORIGIN:/home/builder/lib"), "/home/builder/lib"),
         (llama(rpath="$ORIGIN:$ORIGIN/../../../../tmp"), "leaves the wheel: ../../tmp"),
@@ -489,34 +448,14 @@ DEFECTS: dict[str, list[tuple[Defect, str]]] = {
     "platform-tag": [
         (llama(GETRANDOM), "libllama.so needs 2.25"),
         (llama(PACKED_RELOCATIONS, "-Wl,-z,pack-relative-relocs"), "libllama.so needs"),
-        (retagged("manylinux_2_17", "linux"), "linux_x86_64 is not a tag"),
-    ],
-    "metadata": [
-        (renamed, "0.3.16+cu131 by the file, 0.3.16 by METADATA"),
-        (retagged("cp311-cp311", "cp310-cp310"), "cp310-cp310, and the target's is cp311"),
-        (edited("INFO/METADATA", b"Python: >=3.8", b"Python: >=3.12"), ">=3.12 refuses"),
     ],
     "layout": [(without(f"{LIB}/libmtmd.so"), "missing: mtmd")],
     "layout imports": [
         (second_copy_and_strays, "2 copies: llama_cpp/lib/libllama.so, lib/libllama.so"),
     ],
-    "record": [(recorded_and_gone, "more.py: listed, and not there")],
-    "record python-files": [
-        (
-            after_record(edited("llama_cpp/llama.py", b"mtmd_cpp", b"mtmd_cpp  # more")),
-            "another hash",
-        ),
-        (after_record(with_member("more.py", b"# added\n")), "more.py: not listed"),
-    ],
     "loader": [
-        (
-            without(*(f"llama_cpp/{name}" for name in wheels.added())),
-            "missing: nothing finds cudart",
-        ),
-        (
-            edited(LOADER, b'CUDA = "13.1"', b'CUDA = "13.0"'),
-            "not the one that this target's wheel",
-        ),
+        (without(*(f"llama_cpp/{name}" for name in wheels.added())), "missing: nothing finds"),
+        (edited(LOADER, b'CUDA = "13.1"', b'CUDA = "13.0"'), "not the one that this target's"),
     ],
     "loader sbom": [
         (edited("INFO/METADATA", b"Requires-Dist: cuda-pathfinder>=1.3\n", b""), "cuda-pathfinder"),
@@ -525,19 +464,6 @@ DEFECTS: dict[str, list[tuple[Defect, str]]] = {
         (changed(INIT, lambda data: b"import os\n" + data), "does not call it first"),
     ],
     "reproducible": [(another_time, "2 different times")],
-    "size python-files": [
-        (too_large, "the target allows 30"),
-    ],
-    "archive python-files": [
-        (
-            with_member("link", b"/etc/passwd", stat.S_IFLNK | 0o777),
-            "llama_cpp/link: a symbolic link",
-        ),
-        (with_member("../../evil.py", b"# evil\n"), "leaves its folder"),
-    ],
-    "archive layout python-files": [
-        (with_member("LLAMA.py", b"# another\n"), "2 names that Windows or macOS"),
-    ],
 }
 ROWS = [(ids, plant, phrase) for ids, rows in DEFECTS.items() for plant, phrase in rows]
 
@@ -649,7 +575,7 @@ def test_without_cuobjdump_no_check_of_libraries_passes(
     assert read.device.error == "the package nvidia-cuda-cuobjdump is not installed"
     others = [item for item in found.libraries if item.member != CUDA]
     found = dataclasses.replace(found, libraries=(*others, read))
-    checks = wheels.of_facts(found, path, target("rtx50"))
+    checks = checked(path, target("rtx50"), tmp_path / "scratch", found=found)
     assert failing(checks) == set(UNREAD.split())
     assert "nvidia-cuda-cuobjdump is not installed" in checks["gpu-code"].evidence
 

@@ -63,7 +63,7 @@ def test_the_linters_find_nothing(linter: str, copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("linter", "name", "old", "new", "said"),
+    ("linter", "name", "old", "new", "message"),
     [
         ("actionlint", "release.yml", "needs: plan\n", "needs: plans\n", "plans"),
         ("actionlint", "release.yml", "      runner: ", "      runners: ", '"runners" is not'),
@@ -79,14 +79,14 @@ def test_the_linters_find_nothing(linter: str, copy: Path) -> None:
     ],
 )
 def test_the_linters_find_a_planted_mistake(
-    linter: str, name: str, old: str, new: str, said: str, copy: Path
+    linter: str, name: str, old: str, new: str, message: str, copy: Path
 ) -> None:
     path = copy / ".github" / "workflows" / name
     assert old in path.read_text(encoding="utf-8")
     path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     code, output = lint(linter, copy)
     assert code != 0
-    assert said in output
+    assert message in output
 
 
 def matrix(targets: str, runners: str) -> subprocess.CompletedProcess[str]:
@@ -319,8 +319,8 @@ def test_a_new_upstream_release_ends_in_one_pull_request(
         return checkout, output.read_text()
 
     assert week(1, new=False)[1] == "version=\n"
-    checkout, said = week(2, new=True)
-    assert said == "version=9.9.9\n"
+    checkout, message = week(2, new=True)
+    assert message == "version=9.9.9\n"
     shell(run_of("upstream.yml", "The pull request"), checkout, {**runner, "VERSION": "9.9.9"})
     remote = tmp_path / "remote.git"
     assert git(remote, "log", "-1", "--format=%s", "lock-9.9.9") == "Lock llama-cpp-python 9.9.9\n"

@@ -32,7 +32,7 @@ from sessions.targets import targets_file
 from sessions.verify import reader
 from sessions.verify.check_input import Case
 from sessions.verify.model import WheelFacts
-from sessions.verify.run_checks import judge
+from sessions.verify.run_checks import check_wheel
 from sessions.verify.wheel_rules import Upstream
 from tests import fakes
 from tests.integration.conftest import REPOSITORY, sha256
@@ -159,13 +159,13 @@ def _bindings(library: str, *functions: str) -> bytes:
 
 @dataclasses.dataclass
 class Draft:
-    """A wheel before it is packed. ``made`` are the libraries in the record of its build; if None,
+    """A wheel before it is packed. ``built`` are the libraries in the record of its build; if None,
     those in the wheel. ``times`` and ``modes`` are exceptions for members.
     """
 
     members: dict[str, bytes]
     file: str
-    made: dict[str, str] | None = None
+    built: dict[str, str] | None = None
     times: dict[str, tuple[int, int, int, int, int, int]] = dataclasses.field(default_factory=dict)
     modes: dict[str, int] = dataclasses.field(default_factory=dict)
 
@@ -212,14 +212,14 @@ class Draft:
                 info.external_attr = self.modes.get(name, stat.S_IFREG | 0o644) << 16
                 archive.writestr(info, data)
         if recorded:
-            made = self.libraries if self.made is None else self.made
+            libraries = self.libraries if self.built is None else self.built
             bill = self.members.get(f"{self.info}/sboms/{sbom.FILE}", b"")
             record = fakes.wheel(
                 file=path.name,
                 sha256=records.file_sha256(path),
                 size=path.stat().st_size,
                 version=path.name.split("-")[1],
-                libraries=made,
+                libraries=libraries,
                 requires=REQUIRES,
                 sbom=sha256(bill),
             )
@@ -341,29 +341,19 @@ def checked(
     upstream: Upstream | None = None,
     *,
     ours: bool = False,
+    found: WheelFacts | None = None,
 ) -> dict[str, Check]:
     """All checks of a wheel by id. With a record beside it, or if ``ours``, it was built here.
 
-    Its release is ``upstream``; without one it is that of the drafts.
+    Its release is ``upstream``, by default that of the drafts. ``found`` are facts that were read.
     """
-    return of_facts(read(path, scratch), path, wanted, upstream, ours=ours)
-
-
-def of_facts(
-    found: WheelFacts,
-    path: Path,
-    wanted: BuildSpec,
-    upstream: Upstream | None = None,
-    *,
-    ours: bool = False,
-) -> dict[str, Check]:
-    """As ``checked``, for facts that were read from the wheel."""
+    found = found or read(path, scratch)
     beside = records.read(path.parent / "wheel.json", "wheel", Wheel)
     record = beside if beside and beside.file == path.name else None
     digest = records.text_sha256(import_hooks.loader_text(added()).encode())
     release = upstream or known(found.version)
     case = Case(found, wanted, record, ours or record is not None, digest, preload(), release)
-    return {check.id: check for group in judge(case) for check in group.checks}
+    return {check.id: check for group in check_wheel(case) for check in group.checks}
 
 
 # ---- The compilers -----------------------------------------------------------------------------
@@ -408,13 +398,18 @@ class Workshop:
         folder.mkdir()
         return folder / name
 
+    def _source(self, name: str, code: str, suffix: str = ".c") -> tuple[Path, Path]:
+        """A path with this name in a new folder, and a source file with this code beside it."""
+        out = self._fresh(name)
+        source = out.with_suffix(suffix)
+        source.write_text(code)
+        return out, source
+
     def elf(
         self, name: str, code: str, *words: object, rpath: str = "$ORIGIN", by_name: bool = False
     ) -> bytes:
         """A Linux library linked as in our builds, or one that others then need by its name."""
-        out = self._fresh(name)
-        source = out.with_suffix(".c")
-        source.write_text(_ELF + code)
+        out, source = self._source(name, _ELF + code)
         self.run(
             *(self.cc, "-shared", "-fPIC", "-O2", "-fvisibility=hidden", "-s", source, "-o", out),
             *(
@@ -428,9 +423,7 @@ class Workshop:
 
     def foreign(self, zig_target: str, name: str, code: str) -> bytes:
         """A library for another machine."""
-        out = self._fresh(name)
-        source = out.with_suffix(".c")
-        source.write_text((_PE if "windows" in zig_target else _ELF) + code)
+        out, source = self._source(name, (_PE if "windows" in zig_target else _ELF) + code)
         self.zig(
             "cc", "-target", zig_target, "-nostdlib", "-shared", "-O2", "-s", source, "-o", out
         )
@@ -460,9 +453,7 @@ class Workshop:
         return self._nvcc("ggml-cuda.fatbin", codes, "--fatbin")
 
     def _nvcc(self, name: str, codes: tuple[str, ...], *words: object) -> Path:
-        out = self._fresh(name)
-        source = out.with_suffix(".cu")
-        source.write_text(_KERNEL)
+        out, source = self._source(name, _KERNEL, ".cu")
         pairs = [(code.replace("sm_", "compute_"), code) for code in codes]
         generate = [w for arch, code in pairs for w in ("-gencode", f"arch={arch},code={code}")]
         nvcc = self.toolkit / "bin" / "nvcc"
@@ -473,9 +464,7 @@ class Workshop:
         self, name: str, code: str, *words: object, needs: Mapping[str, str] | None = None
     ) -> bytes:
         """A Windows library; ``needs`` has a function of each DLL that it imports from."""
-        out = self._fresh(name)
-        source = out.with_suffix(".c")
-        source.write_text(_PE + code)
+        out, source = self._source(name, _PE + code)
         libraries = [self._import_library(out.parent, *need) for need in (needs or {}).items()]
         self.zig(
             *("cc", "-target", "x86_64-windows-gnu", "-nostdlib", "-shared", "-O2", "-s"),
@@ -485,9 +474,7 @@ class Workshop:
 
     def dll_with_debug_file(self, name: str, code: str, pdb: str) -> bytes:
         """A Windows library linked with /DEBUG: it contains the path of its PDB file."""
-        out = self._fresh(name)
-        source = out.with_suffix(".c")
-        source.write_text(_PE + code)
+        out, source = self._source(name, _PE + code)
         self.zig(
             *("cc", "-target", "x86_64-windows-msvc", "-c", "-O2", "-g", source),
             *("-o", out.with_suffix(".obj")),

@@ -1,4 +1,4 @@
-"""What one child of a benchmark measures, llama.cpp played here."""
+"""The measurements of a child of a benchmark, with a replaced llama.cpp and clock."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Found = dict[str, Any]
 
 
 class Clock:
-    """Plays time.monotonic: moves when something is done."""
+    """Replaces time: it advances when something is done."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -26,7 +26,7 @@ class Clock:
 
 
 class Llama:
-    """Plays llama.py: each batch takes a while, whatever is in it."""
+    """Replaces llama.py: each batch takes the same time."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -58,49 +58,49 @@ class Llama:
 
     def forget(self, context: str) -> None:
         self.forgotten += 1
-        self.clock.now += 7.0  # which no speed may show
+        self.clock.now += 7.0  # must not be in a speed
 
 
 @pytest.fixture
 def llama(monkeypatch: pytest.MonkeyPatch) -> Llama:
     clock = Clock()
-    played = Llama(clock)
+    fake = Llama(clock)
     bindings = SimpleNamespace(
         __version__="0.3.16",
         llama_vocab_n_tokens=lambda _: 512,
         llama_model_get_vocab=lambda _: None,
     )
-    monkeypatch.setitem(sys.modules, "llama", played)
+    monkeypatch.setitem(sys.modules, "llama", fake)
     monkeypatch.setitem(sys.modules, "llama_cpp", bindings)
     monkeypatch.setattr(bench_speed, "time", clock)
-    return played
+    return fake
 
 
 def measured(**changes: Any) -> Found:
-    told: Found = {"model": "m.gguf", "layers": 999, "threads": 1, "speeds": True, "large": False}
-    told |= changes
-    said: Found = {}
-    bench_speed.measure(told, said.update)
-    return said
+    job: Found = {"model": "m.gguf", "layers": 999, "threads": 1, "speeds": True, "large": False}
+    job |= changes
+    found: Found = {}
+    bench_speed.measure(job, found.update)
+    return found
 
 
-def test_each_time_is_of_its_own_part(llama: Llama) -> None:
-    said = measured()
-    assert said["load_seconds"] == pytest.approx(1.75)
-    assert said["first_token_seconds"] == pytest.approx(4.0)
-    assert said["import_seconds"] == 0
-    assert said["prompt_per_second"] == pytest.approx(512 / 0.002)
-    assert said["generation_per_second"] == pytest.approx(1 / 0.002)
-    assert (said["version"], said["offloaded"]) == ("0.3.16", (3, 3))
+def test_each_time_has_only_its_own_part(llama: Llama) -> None:
+    found = measured()
+    assert found["load_seconds"] == pytest.approx(1.75)
+    assert found["first_token_seconds"] == pytest.approx(4.0)
+    assert found["import_seconds"] == 0
+    assert found["prompt_per_second"] == pytest.approx(512 / 0.002)
+    assert found["generation_per_second"] == pytest.approx(1 / 0.002)
+    assert (found["version"], found["offloaded"]) == ("0.3.16", (3, 3))
     assert llama.settings["batch"] == 512
 
 
-def test_a_prompt_is_one_batch_and_what_is_generated_one_token_each(llama: Llama) -> None:
-    said = measured()
+def test_a_prompt_is_one_batch_and_generation_is_token_by_token(llama: Llama) -> None:
+    found = measured()
     assert llama.batches[0] == 32
     assert llama.batches[1] == 512
-    # Each of both: one that does not count, and those that do.
-    prompts, generations = said["repeats"]
+    # One run of each is not recorded.
+    prompts, generations = found["repeats"]
     assert llama.batches.count(512) == prompts + 1
     assert llama.batches.count(1) == 128 * (generations + 1)
     assert prompts >= 3
@@ -108,38 +108,34 @@ def test_a_prompt_is_one_batch_and_what_is_generated_one_token_each(llama: Llama
     assert llama.forgotten == prompts + generations + 2
 
 
-def test_of_a_larger_model_less_is_generated_and_repeated(llama: Llama) -> None:
-    said = measured(large=True)
-    prompts, generations = said["repeats"]
+def test_a_larger_model_generates_fewer_tokens(llama: Llama) -> None:
+    found = measured(large=True)
+    prompts, generations = found["repeats"]
     assert llama.batches.count(512) == prompts + 1
     assert llama.batches.count(1) == 32 * (generations + 1)
-    assert said["prompt_per_second"] == pytest.approx(512 / 0.002)
+    assert found["prompt_per_second"] == pytest.approx(512 / 0.002)
 
 
-def test_what_takes_long_of_a_larger_model_is_done_once_after_the_first(llama: Llama) -> None:
-    def work() -> None:
-        llama.clock.now += 60.0
-
-    assert len(bench_speed.speeds(work, 60, lambda: None, bench_speed.LARGE_REPEATS)) == 1
-
-
-def test_for_the_first_token_alone_nothing_more_is_done(llama: Llama) -> None:
-    said = measured(speeds=False)
+def test_without_speeds_only_the_first_token_is_measured(llama: Llama) -> None:
+    found = measured(speeds=False)
     assert llama.batches == [32]
-    assert "prompt_per_second" not in said
-    assert said["first_token_seconds"] == pytest.approx(4.0)
+    assert "prompt_per_second" not in found
+    assert found["first_token_seconds"] == pytest.approx(4.0)
 
 
-def test_what_is_quick_is_repeated_for_a_while(llama: Llama) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "least", "count"),
+    [
+        (60.0, bench_speed.LARGE_REPEATS, 1),
+        (60.0, bench_speed.REPEATS, bench_speed.REPEATS),
+        (0.01, bench_speed.REPEATS, pytest.approx(bench_speed.SECONDS / 0.01, abs=2)),
+    ],
+    ids=["slow-and-large", "slow", "quick"],
+)
+def test_the_number_of_repetitions(seconds: float, least: int, count: Any, llama: Llama) -> None:
     def work() -> None:
-        llama.clock.now += 0.01
+        llama.clock.now += seconds
 
-    found = bench_speed.speeds(work, 1, lambda: None)
-    assert len(found) == pytest.approx(bench_speed.SECONDS / 0.01, abs=2)
-
-
-def test_what_is_slow_is_repeated_a_few_times(llama: Llama) -> None:
-    def work() -> None:
-        llama.clock.now += 60.0
-
-    assert bench_speed.speeds(work, 60, lambda: None) == pytest.approx([1.0] * bench_speed.REPEATS)
+    found = bench_speed.speeds(work, 60, lambda: None, least)
+    assert len(found) == count
+    assert found == pytest.approx([60 / seconds] * len(found))

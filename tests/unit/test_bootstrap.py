@@ -163,6 +163,7 @@ class Tools:
 
     def __init__(self) -> None:
         self.calls: list[tuple[list[str], dict[str, str]]] = []
+        self.started: list[tuple[list[str], dict[str, str]]] = []  # by execve
         self.listed = ""
         self.installs = True
 
@@ -187,33 +188,29 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> Tools:
         monkeypatch.setattr(bootstrap, "_hold", lambda _: None)
     monkeypatch.setattr(sys, "platform", "linux")  # Windows has no exec
     monkeypatch.setattr(sys, "argv", ["nox", "-s", "wheel"])
+    monkeypatch.setattr(os, "execve", lambda _, words, env: found.started.append((words, env)))
     return found
-
-
-Started = list[tuple[list[str], dict[str, str]]]
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> Started:
-    found: Started = []
-    place = "sessions.shared.bootstrap.os.execve"
-    monkeypatch.setattr(place, lambda _, words, env: found.append((words, env)))
-    return found
+def venv(tools: Tools, tmp_path: Path) -> Path:
+    """The venv after a first run."""
+    bootstrap.enter(tmp_path)
+    (folder,) = (tmp_path / ".nox").iterdir()
+    return folder
 
 
 def test_a_process_in_the_projects_venv_continues(
-    tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tools: Tools, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bootstrap.enter(tmp_path)
-    (venv,) = (tmp_path / ".nox").iterdir()
     noxfile = str(tmp_path / "noxfile.py")
-    assert started[0][0] == [str(venv / "bin/python"), "-P", "-s", noxfile, "-s", "wheel"]
-    assert started[0][1][bootstrap.COMMAND] == bootstrap.called(sys.orig_argv, sys.argv)
-    monkeypatch.setattr(os, "environ", started[0][1])
+    assert tools.started[0][0] == [str(venv / "bin/python"), "-P", "-s", noxfile, "-s", "wheel"]
+    assert tools.started[0][1][bootstrap.COMMAND] == bootstrap.called(sys.orig_argv, sys.argv)
+    monkeypatch.setattr(os, "environ", tools.started[0][1])
     monkeypatch.setattr(bootstrap, "isolated", lambda env: env == os.environ)
     monkeypatch.setattr(sys, "prefix", str(venv))
     bootstrap.enter(tmp_path)
-    assert len(started) == 1
+    assert len(tools.started) == 1
     assert len(tools.calls) == 3
 
 
@@ -229,34 +226,30 @@ FOREIGN = {
 
 
 def test_variables_of_python_and_nox_do_not_reach_the_projects_nox(
-    tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {**FOREIGN, "PYTHONUTF8": "1", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     bootstrap.enter(tmp_path)
-    for env in (started[0][1], *(env for _, env in tools.calls)):
+    for env in (tools.started[0][1], *(env for _, env in tools.calls)):
         assert FOREIGN.keys() & env.keys() == set()
         assert env["NO_COLOR"] == env["PYTHONUTF8"] == "1"
 
 
 def test_a_process_in_the_venv_that_is_not_isolated_starts_again(
-    tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tools: Tools, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bootstrap.enter(tmp_path)
-    (venv,) = (tmp_path / ".nox").iterdir()
     monkeypatch.setattr(sys, "prefix", str(venv))
     monkeypatch.setenv("PYTHONPATH", "/broken")
     bootstrap.enter(tmp_path)
-    assert len(started) == 2
+    assert len(tools.started) == 2
     assert len(tools.calls) == 3  # nothing is installed again
 
 
 @pytest.mark.parametrize("hurt", ["python", "RECORD", "nox.py", "cut", "installed.txt", "empty"])
 def test_a_damaged_venv_is_created_again(
-    tmp_path: Path, tools: Tools, started: Started, hurt: str
+    tmp_path: Path, tools: Tools, venv: Path, hurt: str
 ) -> None:
-    bootstrap.enter(tmp_path)
-    (venv,) = (tmp_path / ".nox").iterdir()
     assert bootstrap.damage(venv) == ""
     if hurt == "cut":
         (venv / SITE / "nox.py").write_text("n")
@@ -270,22 +263,22 @@ def test_a_damaged_venv_is_created_again(
     assert list((tmp_path / ".nox").iterdir()) == [venv]
     assert bootstrap.damage(venv) == ""
     assert not (venv / "before").exists()
-    assert len(started) == 2
+    assert len(tools.started) == 2
 
 
 def test_pip_that_installs_elsewhere_is_an_error_and_leaves_nothing(
-    tmp_path: Path, tools: Tools, started: Started
+    tmp_path: Path, tools: Tools
 ) -> None:
     tools.installs = False
     with pytest.raises(SystemExit) as error:
         bootstrap.enter(tmp_path)
     assert error.value.code == ENVIRONMENT
-    assert started == []
+    assert tools.started == []
     assert list((tmp_path / ".nox").iterdir()) == []
 
 
 def test_pip_gets_only_the_settings_of_package_indexes(
-    tmp_path: Path, tools: Tools, started: Started, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tools: Tools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_USER", "1")
     tools.listed = "global.index-url='https://a/simple'\ninstall.target='/elsewhere'\n"
@@ -295,7 +288,7 @@ def test_pip_gets_only_the_settings_of_package_indexes(
     assert env["PIP_INDEX_URL"] == "https://a/simple"
     assert env["PIP_CONFIG_FILE"] == os.devnull
     assert {"PIP_USER", "PIP_TARGET"} & env.keys() == set()
-    assert started
+    assert tools.started
 
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")

@@ -1,4 +1,4 @@
-"""One file for another machine: what is in it, what is not, and that Python runs it."""
+"""The session bundle: the content of a bundle, its manifest, its Pythons and its signature."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ REQUIRES = (
     "nvidia-cuda-runtime<14,>=13.1.80",
     "NVIDIA_cublas<14,>=13.2.2.2",
 )
-Told = pytest.CaptureFixture[str]
+Output = pytest.CaptureFixture[str]
 
 
 def bundling(root: Path, *words: str, **changes: Any) -> Context:
-    """The surroundings of ``nox -s bundle -- …``, with the wheel that was built before it."""
+    """The context of ``nox -s bundle -- …``, with a built wheel."""
     named: dict[str, Any] = {"session": "bundle", "asked": frozenset({"bundle"}), **changes}
     ctx = fakes.context(root, *words, **named)
     path = ctx.wheels / NAME
@@ -53,7 +53,7 @@ def bundling(root: Path, *words: str, **changes: Any) -> Context:
 
 
 class Pip:
-    """Plays pip: a plan of what the wheel requires, and downloads that leave a file."""
+    """Replaces pip: it plans the wheel's requirements, and each download writes a file."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -94,49 +94,50 @@ class Pip:
         return [command[-1] for command in self.commands if command[0] == "download"]
 
 
-def played(patch: pytest.MonkeyPatch) -> Pip:
-    made = Pip()
-    patch.setattr(venvs, "pip", made)
+def replace_pip(patch: pytest.MonkeyPatch) -> Pip:
+    fake = Pip()
+    patch.setattr(venvs, "pip", fake)
     patch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
-    return made
+    return fake
 
 
 @pytest.fixture
 def pip(monkeypatch: pytest.MonkeyPatch) -> Pip:
-    return played(monkeypatch)
+    return replace_pip(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Pip]:
-    """The bundle of a wheel, made once, and what pip was asked for it."""
+    """A bundle, made once, and the calls of pip for it."""
     with pytest.MonkeyPatch.context() as patch:
-        asked = played(patch)
+        pip = replace_pip(patch)
         ctx = bundling(tmp_path_factory.mktemp("bundle"))
         main_bundle.main(ctx)
-    return ctx.wheels / "smoke-rtx50.pyz", asked
+    return ctx.wheels / "smoke-rtx50.pyz", pip
 
 
 @pytest.fixture
-def made(bundled: tuple[Path, Pip]) -> Iterator[zipfile.ZipFile]:
+def bundle(bundled: tuple[Path, Pip]) -> Iterator[zipfile.ZipFile]:
     with zipfile.ZipFile(bundled[0]) as archive:
         yield archive
 
 
-@pytest.fixture
-def asked(bundled: tuple[Path, Pip]) -> Pip:
-    return bundled[1]
+# ---- the content ---------------------------------------------------------------------------------
 
 
-# ---- what is in it ------------------------------------------------------------------------------
-
-
-def test_a_bundle_has_the_wheel_what_it_needs_and_the_checks(made: zipfile.ZipFile) -> None:
-    names = set(made.namelist())
-    assert len(names) == len(made.namelist())
+def test_a_bundle_has_the_wheel_its_requirements_and_the_payload(bundle: zipfile.ZipFile) -> None:
+    names = set(bundle.namelist())
+    assert len(names) == len(bundle.namelist())
     files = {f"families/{path.name}" for path in families.FAMILIES.glob("*.npz")}
     assert files
-    assert files <= names
-    assert {name for name in names if not name.startswith("payload/")} - files == {
+    payload = {
+        f"payload/{path.name}": path.read_bytes()
+        for path in smoke_input.PAYLOAD.iterdir()
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert names == {
+        *files,
+        *payload,
         "__main__.py",
         "manifest.json",
         "nvml/pynvml.py",
@@ -145,125 +146,92 @@ def test_a_bundle_has_the_wheel_what_it_needs_and_the_checks(made: zipfile.ZipFi
         "wheels/cuda_pathfinder-1.3.3-py3-none-any.whl",
         "wheels/gguf-0.19.0-py3-none-any.whl",
     }
-
-
-def test_the_payload_is_in_it_whole_and_nothing_compiled(made: zipfile.ZipFile) -> None:
-    names = {name for name in made.namelist() if name.startswith("payload/")}
-    content = {name: made.read(name) for name in names}
-    there = {
-        path for path in smoke_input.PAYLOAD.iterdir() if path.is_file() and path.suffix != ".pyc"
-    }
-    assert content == {f"payload/{path.name}": path.read_bytes() for path in there}
-    assert "payload/bounds.json" in names
-    assert not any("__pycache__" in name for name in names)
-
-
-def test_the_program_of_a_bundle_is_the_payloads_launcher(made: zipfile.ZipFile) -> None:
-    assert made.read("__main__.py") == (smoke_input.PAYLOAD / "bundle_start.py").read_bytes()
-
-
-def test_wheels_and_families_are_stored_as_they_are_and_the_rest_is_compressed(
-    made: zipfile.ZipFile,
-) -> None:
-    kinds = {info.filename: info.compress_type for info in made.infolist()}
-    for name, kind in kinds.items():
-        whole = name.endswith((".whl", ".npz"))
-        assert kind == (zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED), name
-
-
-def test_the_wheel_in_it_is_the_one_that_was_built(made: zipfile.ZipFile) -> None:
-    wheel = made.read(f"wheels/{NAME}")
-    manifest = json.loads(made.read("manifest.json"))
+    assert {name: bundle.read(name) for name in payload} == payload
+    assert bundle.read("__main__.py") == payload["payload/bundle_start.py"]
+    wheel = bundle.read(f"wheels/{NAME}")
+    manifest = json.loads(bundle.read("manifest.json"))
     assert hashlib.sha256(wheel).hexdigest() == manifest["job"]["identity"]["sha256"]
 
 
-def test_nvidias_runtime_is_left_out(made: zipfile.ZipFile, asked: Pip) -> None:
-    assert [name for name in made.namelist() if "nvidia" in name.lower()] == []
-    assert not any("nvidia" in pin for pin in asked.downloads())
+def test_wheels_and_families_are_not_compressed_again(bundle: zipfile.ZipFile) -> None:
+    for info in bundle.infolist():
+        whole = info.filename.endswith((".whl", ".npz"))
+        assert info.compress_type == (zipfile.ZIP_STORED if whole else zipfile.ZIP_DEFLATED), info
 
 
-def test_the_wheel_itself_is_not_looked_for_on_an_index(asked: Pip) -> None:
-    assert asked.downloads()[:2] == ["numpy==2.4.6", "cuda-pathfinder==1.3.3"]
-    assert not any("llama" in pin for pin in asked.downloads())
-
-
-def test_nothing_in_it_is_compiled_from_source(asked: Pip) -> None:
-    downloads = [command for command in asked.commands if command[0] == "download"]
-    assert all("--only-binary=:all:" in command for command in downloads)
-    assert all("--no-deps" in command for command in downloads)
-
-
-def test_what_the_project_locks_is_taken_by_its_hashes(asked: Pip) -> None:
-    locked = [command for command in asked.commands if "-r" in command]
+def test_requirements_are_downloaded_as_wheels_and_by_their_hashes(
+    bundled: tuple[Path, Pip],
+) -> None:
+    pip = bundled[1]
+    assert pip.downloads()[:2] == ["numpy==2.4.6", "cuda-pathfinder==1.3.3"]
+    assert not any("llama" in pin or "nvidia" in pin for pin in pip.downloads())
+    for command in pip.commands:
+        if command[0] == "download":
+            assert {"--only-binary=:all:", "--no-deps"} <= set(command)
+    locked = [command for command in pip.commands if "-r" in command]
     assert len(locked) == 2
     assert all("--require-hashes" in command for command in locked)
-    # Of what the sessions import, the other machine needs the one package that reads the GPU.
-    locked_nvml = main_bundle._requirement(knowledge.LOCKS / "runtime.txt", "nvidia-ml-py")
-    assert locked_nvml.startswith("nvidia-ml-py==")
-    assert "--hash=sha256:" in locked_nvml
-    assert locked_nvml.count("==") == 1
+    # Of the packages that the sessions import, a bundle needs only NVML's bindings.
+    nvml = main_bundle._requirement(knowledge.LOCKS / "runtime.txt", "nvidia-ml-py")
+    assert nvml.startswith("nvidia-ml-py==")
+    assert "--hash=sha256:" in nvml
+    assert nvml.count("==") == 1
 
 
-def test_a_bundle_says_where_it_is_and_what_to_do_with_it(
-    tmp_path: Path, pip: Pip, capsys: Told
-) -> None:
-    ctx = bundling(tmp_path)
-    main_bundle.main(ctx)
-    told = capsys.readouterr().out
-    path = ctx.wheels / "smoke-rtx50.pyz"
-    assert f"  {path}" in told
-    assert "on the machine with the GPU: python3.11 smoke-rtx50.pyz" in told
-    assert records.file_sha256(path) in told
+# ---- the commands that are printed ---------------------------------------------------------------
 
 
-def test_a_bundle_of_a_windows_wheel_is_run_by_the_launcher_of_windows(
-    tmp_path: Path, pip: Pip, capsys: Told, monkeypatch: pytest.MonkeyPatch
+def baseline(root: Path) -> Path:
+    """Another wheel to compare with."""
+    path = root / "wheels" / "rtx50+seed" / NAME
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"by another procedure")
+    return path
+
+
+@pytest.mark.parametrize(("platform", "python"), [("linux", "python3.11"), ("windows", "py -3.11")])
+def test_the_commands_for_the_other_machine_are_printed(
+    platform: str,
+    python: str,
+    tmp_path: Path,
+    pip: Pip,
+    capsys: Output,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(main_bundle, "_ops", lambda *_: {"library": "ops.dll"})
-    other = tmp_path / "wheels" / "rtx50+seed" / NAME
-    other.parent.mkdir(parents=True)
-    other.write_bytes(b"by another procedure")
-    spec = fakes.spec(platform="windows")
-    main_bundle.main(bundling(tmp_path, "--baseline", str(other), spec=spec))
-    told = capsys.readouterr().out
-    assert "on the machine with the GPU: py -3.11 smoke-rtx50.pyz\n" in told
-    assert "to test every operator there: py -3.11 smoke-rtx50.pyz --ops\n" in told
-    assert "to benchmark there: py -3.11 smoke-rtx50.pyz --bench --baseline " in told
-    assert "python3" not in told
-
-
-def test_a_bundle_says_what_to_take_along_to_measure_with(
-    tmp_path: Path, pip: Pip, capsys: Told
-) -> None:
-    other = tmp_path / "wheels" / "rtx50+seed" / NAME
-    other.parent.mkdir(parents=True)
-    other.write_bytes(b"by another procedure")
-    ctx = bundling(tmp_path, "--baseline", str(other))
+    other = baseline(tmp_path)
+    ctx = bundling(tmp_path, "--baseline", str(other), spec=fakes.spec(platform=platform))
     main_bundle.main(ctx)
-    told = capsys.readouterr().out
-    assert f"python3.11 smoke-rtx50.pyz --bench --baseline rtx50+seed/{NAME}" in told
-    assert f"copy this file too, in its folder: {other}" in told
-    with zipfile.ZipFile(ctx.wheels / "smoke-rtx50.pyz") as archive:
+    output = capsys.readouterr().out
+    path = ctx.wheels / "smoke-rtx50.pyz"
+    assert f"  {path}\n" in output
+    assert records.file_sha256(path) in output
+    assert f"on the machine with the GPU: {python} smoke-rtx50.pyz\n" in output
+    assert f"to test every operator there: {python} smoke-rtx50.pyz --ops\n" in output
+    words = f"smoke-rtx50.pyz --bench --baseline rtx50+seed/{NAME}"
+    assert f"to benchmark there: {python} {words}" in output
+    assert f"copy this file too, in its folder: {other}" in output
+    with zipfile.ZipFile(path) as archive:
         assert archive.read(f"wheels/{NAME}") == (ctx.wheels / NAME).read_bytes()
 
 
-# ---- a wheel that serves every Python -----------------------------------------------------------
+# ---- the Pythons ---------------------------------------------------------------------------------
 
 
 def for_any_python(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], Any]:
-    """What a bundle of a list of one target holds, and what it is told of that target."""
+    """The files of a bundle for a list with one target, and the manifest of that target."""
     monkeypatch.setattr(main_bundle, "_build", lambda each: None)
     main_bundle.main(dataclasses.replace(ctx, specs=(ctx.spec,)))
     with zipfile.ZipFile(ctx.root / "wheels" / "smoke.pyz") as archive:
-        (told,) = json.loads(archive.read("manifest.json"))["targets"]
-        return archive.namelist(), told
+        (manifest,) = json.loads(archive.read("manifest.json"))["targets"]
+        return archive.namelist(), manifest
 
 
 SERVES_ALL = "llama_cpp_python-0.3.16-py3-none-manylinux_2_35_x86_64.whl"
 
 
 class PipOfMany(Pip):
-    """Plays pip where numpy is made for each Python, and for 3.14 not at all."""
+    """Replaces pip: numpy depends on Python and does not exist for 3.14."""
 
     def __call__(self, ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
         named = dict(itertools.pairwise(words))
@@ -279,30 +247,30 @@ class PipOfMany(Pip):
         return super().__call__(ctx, venv, words, what)
 
 
-def test_a_bundle_of_a_wheel_for_every_python_has_what_each_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Told
+def test_a_bundle_has_the_packages_for_each_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
-    played = PipOfMany()
-    played.required = [("numpy", "2.4.6")]
-    monkeypatch.setattr(venvs, "pip", played)
+    fake = PipOfMany()
+    fake.required = [("numpy", "2.4.6")]
+    monkeypatch.setattr(venvs, "pip", fake)
     monkeypatch.setattr(build_tools, "tools", lambda ctx: ctx.cache / "tools")
     ctx = bundling(tmp_path)
     (ctx.wheels / NAME).rename(ctx.wheels / SERVES_ALL)
     found = records.need(ctx.record("wheel"), "wheel", Wheel)
     wheel = dataclasses.replace(found, file=SERVES_ALL)
     records.write(ctx.record("wheel"), "wheel", wheel)
-    held, manifest = for_any_python(ctx, monkeypatch)
-    assert [name for name in held if "numpy" in name] == [
+    files, manifest = for_any_python(ctx, monkeypatch)
+    assert [name for name in files if "numpy" in name] == [
         "python3.12/numpy-2.4.6-cp312-cp312-manylinux_2_27_x86_64.whl",
         "python3.13/numpy-2.4.6-cp313-cp313-manylinux_2_27_x86_64.whl",
         "wheels/numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.whl",
     ]
     assert manifest["pythons"] == ["3.11", "3.12", "3.13"]
-    told = capsys.readouterr().out
-    assert "the bundle is not for Python 3.14" in " ".join(told.split())
+    output = capsys.readouterr().out
+    assert "the bundle is not for Python 3.14" in " ".join(output.split())
 
 
-def test_a_wheel_of_one_python_is_tested_by_any_other(
+def test_a_wheel_for_one_python_is_tested_with_the_others(
     tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, manifest = for_any_python(bundling(tmp_path), monkeypatch)
@@ -310,16 +278,16 @@ def test_a_wheel_of_one_python_is_tested_by_any_other(
     assert manifest["pythons"] == ["3.11", "3.12", "3.13", "3.14"]
 
 
-def test_packages_are_those_for_the_python_of_the_target(tmp_path: Path, pip: Pip) -> None:
+def test_the_packages_are_for_the_python_of_the_target(tmp_path: Path, pip: Pip) -> None:
     ctx = bundling(tmp_path)
     main_bundle.main(dataclasses.replace(ctx, spec=dataclasses.replace(ctx.spec, python="3.13")))
-    asked = [dict(itertools.pairwise(words)) for words in pip.commands if words[-1] != NAME]
-    assert {named.get("--python-version") for named in asked[:-1]} == {"3.13"}
-    assert "nvml" in asked[-1]["--target"]  # what runs beside the bundle is for any Python
+    calls = [dict(itertools.pairwise(words)) for words in pip.commands if words[-1] != NAME]
+    assert {named.get("--python-version") for named in calls[:-1]} == {"3.13"}
+    assert "nvml" in calls[-1]["--target"]  # NVML's bindings do not depend on Python
 
 
-def test_a_bundle_of_one_target_has_packages_for_its_own_python_only(
-    tmp_path: Path, pip: Pip, capsys: Told
+def test_a_bundle_of_one_target_has_packages_for_one_python(
+    tmp_path: Path, pip: Pip, capsys: Output
 ) -> None:
     ctx = bundling(tmp_path)
     main_bundle.main(ctx)
@@ -334,7 +302,7 @@ def test_a_bundle_of_one_target_has_packages_for_its_own_python_only(
 
 
 @pytest.mark.parametrize("what", ["calls", "excludes"])
-def test_a_wheel_that_needs_its_own_python_is_tested_by_it_only(
+def test_a_wheel_that_depends_on_its_python_is_tested_only_with_it(
     what: str, tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = bundling(tmp_path)
@@ -352,7 +320,7 @@ def test_a_wheel_that_needs_its_own_python_is_tested_by_it_only(
 
 @dataclasses.dataclass
 class Chains:
-    """Plays the chain of each target: leaves a wheel, or fails."""
+    """Replaces the pipeline of each target: it writes a wheel, or fails."""
 
     root: Path
     fails: str = ""
@@ -383,19 +351,20 @@ def test_one_file_has_the_wheels_of_several_targets(
     main_bundle.main(several(tmp_path, chains, monkeypatch))
     assert chains.ran == ["rtx50", "hopper", "cpu"]
     with zipfile.ZipFile(tmp_path / "wheels" / "smoke.pyz") as archive:
-        names, told = archive.namelist(), json.loads(archive.read("manifest.json"))["targets"]
-        for one in told:
+        names = archive.namelist()
+        manifests = json.loads(archive.read("manifest.json"))["targets"]
+        for one in manifests:
             wheel = archive.read(f"targets/{one['target']}/{NAME}")
             assert hashlib.sha256(wheel).hexdigest() == one["job"]["identity"]["sha256"]
-    assert [one["target"] for one in told] == chains.ran
-    assert [one["capabilities"] for one in told] == [["12.0"], ["9.0"], []]
+    assert [one["target"] for one in manifests] == chains.ran
+    assert [one["capabilities"] for one in manifests] == [["12.0"], ["9.0"], []]
     assert f"wheels/{NAME}" not in names
-    # What they share is in it once, and was looked for once.
+    # Shared packages are downloaded once.
     assert sum(name.startswith("wheels/numpy-") for name in names) == 1
     assert pip.downloads().count("numpy==2.4.6") == 1
 
 
-def test_of_a_target_that_fails_no_bundle_is_made(
+def test_if_a_target_fails_there_is_no_bundle(
     tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with raises("bundle-target-failed") as caught:
@@ -404,7 +373,7 @@ def test_of_a_target_that_fails_no_bundle_is_made(
     assert not (tmp_path / "wheels" / "smoke.pyz").exists()
 
 
-def test_two_releases_of_what_the_wheels_need_are_refused(tmp_path: Path) -> None:
+def test_two_releases_of_a_package_are_refused(tmp_path: Path) -> None:
     for name in ("numpy-2.4.6-py3-none-any.whl", "numpy-1.26.4-py3-none-any.whl"):
         (tmp_path / name).write_bytes(b"")
     with raises("bundle-two-releases") as caught:
@@ -417,7 +386,7 @@ def test_two_releases_of_what_the_wheels_need_are_refused(tmp_path: Path) -> Non
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What goes into a bundle."""
+    """The files of a bundle."""
     folder = tmp_path / "bundle"
     (folder / "wheels").mkdir(parents=True)
     (folder / "wheels" / "x.whl").write_bytes(b"x" * 1000)
@@ -425,25 +394,27 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_bundle_begins_with_the_program_that_runs_it(folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_a_zip_file_with_a_shebang_and_without_compiled_files(
+    folder: Path, tmp_path: Path
+) -> None:
+    compiled = folder / "nvml" / "__pycache__" / "pynvml.cpython-311.pyc"
+    compiled.parent.mkdir(parents=True)
+    compiled.write_bytes(b"stale")
     main_bundle.pack(folder, tmp_path / "x.pyz")
     assert (tmp_path / "x.pyz").read_bytes().startswith(b"#!/usr/bin/env python3\nPK")
-
-
-def test_a_bundle_is_a_sound_zip_for_all_that(folder: Path, tmp_path: Path) -> None:
-    main_bundle.pack(folder, tmp_path / "x.pyz")
     with zipfile.ZipFile(tmp_path / "x.pyz") as archive:
         assert archive.testzip() is None
         assert archive.read("wheels/x.whl") == b"x" * 1000
+        assert not any("pyc" in name for name in archive.namelist())
 
 
 def test_python_runs_a_bundle(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Under another name than __main__ it defines all and does nothing.
+    # Under a name other than __main__, it defines everything and runs nothing.
     main_bundle.pack(folder, tmp_path / "x.pyz")
     for name in {path.stem for path in smoke_input.PAYLOAD.glob("[a-z]*.py")} & set(sys.modules):
-        monkeypatch.delitem(sys.modules, name)  # else the bundle would find those that are here
+        monkeypatch.delitem(sys.modules, name)  # so that the bundle's modules are imported
     before = set(sys.modules)
     found = runpy.run_path(str(tmp_path / "x.pyz"), run_name="a_bundle")
     assert (
@@ -454,8 +425,8 @@ def test_python_runs_a_bundle(
         del sys.modules[name]
 
 
-def test_the_first_file_of_a_bundle_can_be_read_by_any_python() -> None:
-    """Python 2.7's grammar is not here to try; what newer ones brought is not in it."""
+def test_any_python_can_parse_the_first_file_of_a_bundle() -> None:
+    """Python 2.7 is not available here, so the test looks for newer syntax."""
     text = (smoke_input.PAYLOAD / "bundle_start.py").read_text(encoding="utf-8")
     tree = ast.parse(text, feature_version=(3, 4))
     newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef, ast.Match)
@@ -466,20 +437,11 @@ def test_the_first_file_of_a_bundle_can_be_read_by_any_python() -> None:
     assert "from __future__" not in text
 
 
-def test_what_was_compiled_on_the_way_is_left_out(folder: Path, tmp_path: Path) -> None:
-    deep = folder / "nvml" / "__pycache__"
-    deep.mkdir(parents=True)
-    (deep / "pynvml.cpython-311.pyc").write_bytes(b"stale")
-    main_bundle.pack(folder, tmp_path / "x.pyz")
-    with zipfile.ZipFile(tmp_path / "x.pyz") as archive:
-        assert not any("pyc" in name for name in archive.namelist())
-
-
 def full_disk(*_: object) -> NoReturn:
     raise OSError(28, "No space left on device")
 
 
-def test_a_bundle_that_breaks_leaves_the_older_one_and_nothing_else(
+def test_a_failed_bundle_leaves_the_older_one_unchanged(
     tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = bundling(tmp_path)
@@ -492,7 +454,7 @@ def test_a_bundle_that_breaks_leaves_the_older_one_and_nothing_else(
     assert {path.name for path in ctx.wheels.iterdir()} == {NAME, target.name}
 
 
-def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> None:
+def test_without_a_wheel_the_command_that_builds_it_is_the_remedy(tmp_path: Path) -> None:
     with raises("record-missing") as caught:
         main_bundle.main(fakes.context(tmp_path))
     assert caught.value.remedy == "nox -s wheel -- --target rtx50"
@@ -502,14 +464,16 @@ def test_without_a_wheel_the_session_that_builds_it_is_named(tmp_path: Path) -> 
 
 
 def manifest(target: str, root: Path, **changes: Any) -> dict[str, Any]:
-    of = dataclasses.replace(TARGETS[target], **changes)
-    wheel = fakes.wheel(version=of.version, requires=REQUIRES if of.cuda else ())
-    return dict(main_bundle.manifest(fakes.context(root, spec=of), wheel, ["3.11"]))
+    """The manifest of a target, as it is read from its file."""
+    spec = dataclasses.replace(TARGETS[target], **changes)
+    wheel = fakes.wheel(version=spec.version, requires=REQUIRES if spec.cuda else ())
+    found = main_bundle.manifest(fakes.context(root, spec=spec), wheel, ["3.11"])
+    return dict(json.loads(json.dumps(found)))
 
 
-def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
+def test_a_manifest_describes_the_wheel_and_the_required_machine(tmp_path: Path) -> None:
     found = manifest("rtx50", tmp_path)
-    told = found.pop("job")
+    job = found.pop("job")
     assert found == {
         "target": "rtx50",
         "arguments": "--target rtx50",
@@ -520,53 +484,49 @@ def test_a_manifest_says_what_the_other_machine_must_be(tmp_path: Path) -> None:
         "runtime": ["nvidia-cuda-runtime<14,>=13.1.80", "NVIDIA_cublas<14,>=13.2.2.2"],
         "capabilities": ["12.0"],
     }
-    assert told["identity"] == {"file": NAME, "sha256": "0" * 64, "target": "rtx50"}
-    assert told["version"] == "0.3.16"
+    assert job["identity"] == {"file": NAME, "sha256": "0" * 64, "target": "rtx50"}
+    assert job["version"] == "0.3.16"
 
 
-def test_a_manifest_has_the_options_that_choose_its_target(tmp_path: Path) -> None:
-    overrides = ("--arch", "120-real;89-real")
-    found = manifest("rtx50", tmp_path, overrides=overrides)
-    words = ["--target", "rtx50", "--arch", "120-real;89-real"]
-    assert found["arguments"] == programs.typed(words)
+OVERRIDES = ("--arch", "120-real;89-real")
 
 
-def test_a_manifest_of_a_windows_wheel_names_windows(tmp_path: Path) -> None:
-    assert manifest("rtx50", tmp_path, platform="windows")["platforms"] == ["win_amd64"]
-
-
-def test_a_manifest_of_the_cpu_target_asks_for_no_gpu(tmp_path: Path) -> None:
-    found = manifest("cpu", tmp_path)
-    assert (found["driver"], found["runtime"], found["capabilities"]) == (0, [], [])
-
-
-def test_a_manifest_of_native_fp4_says_so(tmp_path: Path) -> None:
-    assert manifest("rtx50-fp4", tmp_path)["job"]["native_fp4"] is True
-    assert manifest("rtx50", tmp_path)["job"]["native_fp4"] is False
-
-
-@pytest.mark.parametrize("target", sorted(TARGETS))
-def test_the_manifest_of_every_target_can_be_written(target: str, tmp_path: Path) -> None:
-    found = manifest(target, tmp_path)
-    assert json.loads(json.dumps(found))["target"] == target
+@pytest.mark.parametrize(
+    ("target", "changes", "expected"),
+    [
+        (
+            "rtx50",
+            {"overrides": OVERRIDES},
+            {"arguments": programs.typed(["--target", "rtx50", *OVERRIDES])},
+        ),
+        ("rtx50", {"platform": "windows"}, {"platforms": ["win_amd64"]}),
+        ("cpu", {}, {"driver": 0, "runtime": [], "capabilities": []}),
+        *((target, {}, {"target": target}) for target in sorted(TARGETS)),
+    ],
+)
+def test_a_manifest_depends_on_the_target(
+    target: str, changes: dict[str, Any], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    found = manifest(target, tmp_path, **changes)
+    assert {name: found[name] for name in expected} == expected
+    assert found["job"]["native_fp4"] is (target == "rtx50-fp4")
 
 
 # ---- signatures ---------------------------------------------------------------------------------
 
 
 class Keygen:
-    """Plays ssh-keygen: leaves a signature beside what it signs."""
+    """Replaces ssh-keygen; it refuses to overwrite a signature."""
 
     def __init__(self) -> None:
         self.command: list[str] = []
         self.env: Mapping[str, str] = {}
         self.done = Finished((), 0, "", 0.0)
-        self.overwrote = False
 
     def __call__(self, command: Sequence[str], *, env: Mapping[str, str]) -> Finished:
         self.command, self.env = list(command), env
         signature = Path(command[-1] + ".sig")
-        self.overwrote = signature.exists()
+        assert not signature.exists()  # ssh-keygen would ask
         if not self.done.returncode:
             signature.write_text("signature", encoding="utf-8")
         return self.done
@@ -574,33 +534,30 @@ class Keygen:
 
 @pytest.fixture
 def keygen(monkeypatch: pytest.MonkeyPatch) -> Keygen:
-    played = Keygen()
-    monkeypatch.setattr("sessions.shared.programs.capture", played)
-    return played
+    fake = Keygen()
+    monkeypatch.setattr("sessions.shared.programs.capture", fake)
+    return fake
 
 
-def test_a_bundle_is_signed_for_this_project_alone(
-    tmp_path: Path, pip: Pip, keygen: Keygen, capsys: Told
+def older_signature(ctx: Context) -> Path:
+    """The signature of an earlier bundle."""
+    path = ctx.wheels / "smoke-rtx50.pyz.sig"
+    path.write_text("of another bundle", encoding="utf-8")
+    return path
+
+
+def test_a_bundle_is_signed_with_the_namespace_of_this_project(
+    tmp_path: Path, pip: Pip, keygen: Keygen, capsys: Output
 ) -> None:
-    ctx = bundling(tmp_path, "--sign", "/home/user/.ssh/key", env=ENV)
+    env = {"PATH": "/usr/bin", "X": "1", "SSH_AUTH_SOCK": "/run/agent"}
+    ctx = bundling(tmp_path, "--sign", "/home/user/.ssh/key", env=env)
+    signature = older_signature(ctx)
     main_bundle.main(ctx)
     target = ctx.wheels / "smoke-rtx50.pyz"
     words = ["-Y", "sign", "-f", "/home/user/.ssh/key", "-n", "blackwheel", str(target)]
     assert keygen.command == ["ssh-keygen", *words]
     assert keygen.env == {"PATH": "/usr/bin", "SSH_AUTH_SOCK": "/run/agent"}
     assert f"{target}.sig" in capsys.readouterr().out
-
-
-ENV = {"PATH": "/usr/bin", "X": "1", "SSH_AUTH_SOCK": "/run/agent"}
-
-
-def test_an_older_signature_makes_way(tmp_path: Path, pip: Pip, keygen: Keygen) -> None:
-    # ssh-keygen would ask whether it may overwrite, and nobody would answer.
-    ctx = bundling(tmp_path, "--sign", "key")
-    signature = ctx.wheels / "smoke-rtx50.pyz.sig"
-    signature.write_text("of another bundle", encoding="utf-8")
-    main_bundle.main(ctx)
-    assert not keygen.overwrote
     assert signature.read_text(encoding="utf-8") == "signature"
 
 
@@ -618,16 +575,10 @@ def test_a_bundle_that_cannot_be_signed_is_a_problem(
     assert text in caught.value.evidence
 
 
-def test_nothing_is_signed_unasked(tmp_path: Path, pip: Pip) -> None:
-    # The guard of these tests refuses any program.
+def test_without_sign_no_program_runs_and_an_older_signature_is_deleted(
+    tmp_path: Path, pip: Pip
+) -> None:
     ctx = bundling(tmp_path)
-    main_bundle.main(ctx)
-    assert not (ctx.wheels / "smoke-rtx50.pyz.sig").exists()
-
-
-def test_an_unsigned_bundle_leaves_no_signature_of_an_older_one(tmp_path: Path, pip: Pip) -> None:
-    ctx = bundling(tmp_path)
-    signature = ctx.wheels / "smoke-rtx50.pyz.sig"
-    signature.write_text("of another bundle", encoding="utf-8")
+    signature = older_signature(ctx)
     main_bundle.main(ctx)
     assert not signature.exists()

@@ -446,10 +446,10 @@ def test_a_payload_that_fails_ends_the_program(
 # ---- the whole program ---------------------------------------------------------------------------
 
 
-def pack(bundle: Path, told: dict[str, Any], **members: str | bytes) -> None:
+def pack(bundle: Path, given: dict[str, Any], **members: str | bytes) -> None:
     """Write a bundle with this manifest and these members."""
     with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("manifest.json", json.dumps(told))
+        archive.writestr("manifest.json", json.dumps(given))
         for name, content in members.items():
             archive.writestr(name, content)
 
@@ -584,7 +584,7 @@ def test_the_wheel_of_the_chosen_target_is_installed_with_this_pythons_tag(
 
 
 @pytest.mark.parametrize(
-    ("told", "changes", "what"),
+    ("given", "changes", "what"),
     [
         (manifest(), {"target": "rtx50"}, "--target and --reports are for a bundle of several"),
         (manifest(), {"reports": "d"}, "--target and --reports are for a bundle of several"),
@@ -594,10 +594,10 @@ def test_the_wheel_of_the_chosen_target_is_installed_with_this_pythons_tag(
     ],
 )
 def test_options_for_the_other_kind_of_bundle_are_refused(
-    told: dict[str, Any], changes: dict[str, Any], what: str, capsys: Output
+    given: dict[str, Any], changes: dict[str, Any], what: str, capsys: Output
 ) -> None:
-    given = options(**{"report": None, **changes})
-    assert what in refusal(lambda: bundle_launch._chosen(told, given), capsys)
+    args = options(**{"report": None, **changes})
+    assert what in refusal(lambda: bundle_launch._chosen(given, args), capsys)
 
 
 def test_a_bundle_of_several_targets_tests_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:

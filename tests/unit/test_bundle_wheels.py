@@ -1,4 +1,4 @@
-"""A bundle of several targets: which wheels are tested on a machine, and how."""
+"""A bundle of several targets: the tests that a machine runs, and their commands."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def options(**changes: Any) -> argparse.Namespace:
     ],
     ids=["rtx50", "h200", "two-gpus", "one-wheel-for-two"],
 )
-def test_each_wheel_is_tested_on_the_gpu_that_it_is_for(
+def test_each_wheel_is_tested_on_a_suitable_gpu(
     manifests: list[dict[str, Any]],
     gpus: list[dict[str, Any]],
     tested: list[tuple[str, str, str]],
@@ -54,7 +54,7 @@ def test_each_wheel_is_tested_on_the_gpu_that_it_is_for(
     assert [line.split(":")[0] for line in others] == skipped
 
 
-def test_without_a_gpu_the_cpu_wheel_is_left_and_the_others_are_named() -> None:
+def test_without_a_gpu_only_the_cpu_wheel_is_tested() -> None:
     tests, skipped = bundle_wheels.plan([RTX50, CPU], {"error": "no driver"}, None, None)
     assert tests == [("cpu", "cpu", "cpu", "smoke")]
     assert len(skipped) == 1
@@ -69,13 +69,13 @@ def test_device_cpu_tests_no_gpu_wheel() -> None:
     )
 
 
-def test_a_gpu_that_is_hidden_is_not_used() -> None:
+def test_a_hidden_gpu_is_not_used() -> None:
     nvml = fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(**H200, index=1))
     tests, _ = bundle_wheels.plan([RTX50, HOPPER], nvml, None, "1")
     assert [test.target for test in tests] == ["hopper"]
 
 
-def played(
+def replace_programs(
     monkeypatch: pytest.MonkeyPatch, codes: dict[str, int], nvml: dict[str, Any]
 ) -> list[list[str]]:
     ran: list[list[str]] = []
@@ -94,11 +94,11 @@ def played(
     ("codes", "code"),
     [({}, 0), ({"rtx50": 1}, 1), ({"rtx50": 2}, 2), ({"rtx50": 2, "cpu": 1}, 1)],
 )
-def test_one_that_fails_does_not_stop_the_others_and_is_the_exit_code(
+def test_a_failure_does_not_stop_the_others_and_is_the_exit_code(
     codes: dict[str, int], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    ran = played(monkeypatch, codes, fakes.nvml(fakes.nvml_gpu()))
+    ran = replace_programs(monkeypatch, codes, fakes.nvml(fakes.nvml_gpu()))
     assert (
         bundle_wheels.main([RTX50, CPU], options(offline=True, sign="k"), "smoke.pyz", None) == code
     )
@@ -110,19 +110,19 @@ def test_one_that_fails_does_not_stop_the_others_and_is_the_exit_code(
     assert (tmp_path / "smoke-reports").is_dir()
 
 
-def test_where_nothing_fits_nothing_passes(
+def test_if_no_wheel_fits_the_exit_code_is_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert played(monkeypatch, {}, {"error": "none"}) == []
+    assert replace_programs(monkeypatch, {}, {"error": "none"}) == []
     assert bundle_wheels.main([RTX50], options(), "smoke.pyz", None) == 2
     assert "No wheel of this bundle fits this machine." in capsys.readouterr().err
 
 
-def test_where_the_bundle_has_the_operator_test_it_follows_each_smoke_test(tmp_path: Path) -> None:
+def test_the_operator_test_follows_each_smoke_test(tmp_path: Path) -> None:
     nvml = fakes.nvml(fakes.nvml_gpu())
-    told = [{**RTX50, "ops": {"library": "x"}}, {**CPU, "ops": None}]
-    tests, _ = bundle_wheels.plan(told, nvml, None, None)
+    manifests = [{**RTX50, "ops": {"library": "x"}}, {**CPU, "ops": None}]
+    tests, _ = bundle_wheels.plan(manifests, nvml, None, None)
     assert [(test.target, test.kind) for test in tests] == [
         ("rtx50", "smoke"), ("rtx50", "ops"), ("cpu", "smoke"),
     ]  # fmt: skip
@@ -131,5 +131,5 @@ def test_where_the_bundle_has_the_operator_test_it_follows_each_smoke_test(tmp_p
         for test in tests[:2]
     )
     assert smoke[-2:] == ["--model", "m.gguf"]
-    assert ops[-1] == "--ops"  # which takes no model
+    assert ops[-1] == "--ops"  # --ops has no --model
     assert str(tmp_path / "ops-report-rtx50-12.0.json") in ops

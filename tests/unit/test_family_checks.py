@@ -1,4 +1,4 @@
-"""Which rows of model families a report must have, and what makes one wrong."""
+"""The plan of model families, the checks of its rows, and the reading of a report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plan(version: Version = OLD, *, on_gpu: bool = True) -> list[Row]:
 
 
 def rows(version: Version = OLD, *, on_gpu: bool = True) -> list[Row]:
-    """A report in which every row holds."""
+    """The rows of a good report."""
     return [fakes.family_row(row) for row in plan(version, on_gpu=on_gpu)]
 
 
@@ -44,7 +44,7 @@ def changed(which: dict[str, Any], version: Version = OLD, **values: Any) -> lis
 
 @pytest.mark.parametrize("version", [OLD, NEW])
 @pytest.mark.parametrize("on_gpu", [True, False])
-def test_a_report_in_which_every_row_holds_has_no_problem(version: Version, on_gpu: bool) -> None:
+def test_a_good_report_has_no_problem(version: Version, on_gpu: bool) -> None:
     assert wrong(rows(version, on_gpu=on_gpu), version, on_gpu=on_gpu) == []
 
 
@@ -60,12 +60,12 @@ MOE = {"family": "qwen3moe", "type": "Q4_K", "batch": 32}
         ({"nmse": -1.0}, "not a number"),
     ],
 )
-def test_a_row_over_its_bound_or_without_a_number_is_wrong(values: Row, why: str) -> None:
+def test_a_row_over_its_bound_or_without_a_valid_number_is_wrong(values: Row, why: str) -> None:
     (found,) = wrong(changed(MOE, **values))
     assert found == f"qwen3moe Q4_K, batch 32, plain attention: {why}"
 
 
-def test_a_row_that_is_missing_twice_there_or_not_asked_for_is_wrong() -> None:
+def test_a_missing_repeated_or_unexpected_row_is_wrong() -> None:
     good = rows()
     number = at(good, **MOE)
     assert wrong(good[:number] + good[number + 1 :]) == [
@@ -80,24 +80,24 @@ def test_a_row_that_is_missing_twice_there_or_not_asked_for_is_wrong() -> None:
     assert len(wrong([])) == len([row for row in plan() if not row["late"]])
 
 
-def test_a_refusal_or_a_crash_is_wrong_once() -> None:
+def test_a_crash_is_one_problem() -> None:
     whole = {"family": "qwen3moe", "type": "Q4_K"}
     good = [row for row in rows() if (row["family"], row["type"]) != ("qwen3moe", "Q4_K")]
     assert wrong([*good, {**whole, "error": "ended by -11"}]) == ["qwen3moe Q4_K: ended by -11"]
 
 
-def test_a_family_that_the_release_need_not_know_may_be_missing_only_whole() -> None:
+def test_only_a_family_of_a_later_release_may_be_missing_entirely() -> None:
     late = {row["family"] for row in plan() if row["late"]}
     assert "qwen3next" in late
     without = [row for row in rows() if row["family"] not in late]
     assert wrong(without) == []
     one = next(row for row in rows() if row["family"] == "qwen3next")
     assert any("qwen3next" in each and "missing" in each for each in wrong([*without, one]))
-    # The release that knows it must have it.
+    # The release that has it must compute it.
     assert any("qwen3next" in each and "missing" in each for each in wrong(without, NEW))
 
 
-def test_a_known_fault_of_upstream_passes_and_fails_when_it_is_gone() -> None:
+def test_a_known_fault_passes_and_its_correction_fails() -> None:
     which = {"family": "deepseek2-groups"}
     assert "deepseek2-groups" in " ".join(family_checks.known(plan(), rows()))
     (gone,) = wrong(changed(which, nmse=1e-7))
@@ -108,23 +108,23 @@ def test_a_known_fault_of_upstream_passes_and_fails_when_it_is_gone() -> None:
 
 
 @pytest.mark.parametrize("values", [{"host_mib": 1.0}, {"gpu_mib": 0.0}])
-def test_a_split_model_must_be_on_both_sides(values: Row) -> None:
+def test_a_split_model_must_be_on_the_gpu_and_the_cpu(values: Row) -> None:
     (found,) = wrong(changed({"family": "gpt-oss", "split": "experts"}, **values))
     assert "the model is not split" in found
 
 
-def test_the_buffers_of_a_model_say_where_it_is() -> None:
+def test_the_sizes_of_a_model_are_computed_from_its_buffers() -> None:
     buffers = {"CPU_Mapped model": 3.0, "CUDA0 model": 8.0, "CUDA0 KV": 2.0, "CUDA1 model": 1.0}
     found = family_checks.row({"family": "x", "type": "F32"}, {"nmse": 0.0, "buffers": buffers})
     assert (found["host_mib"], found["gpu_mib"], "buffers" in found) == (3.0, 9.0, False)
 
 
-def test_the_check_of_a_report_says_what_is_known_and_what_is_not() -> None:
+def test_the_check_of_families() -> None:
     job = fakes.smoke_job()
-    said = feature_checks.families(job, fakes.smoke_found())
-    assert said["status"] == "ok"
+    check = feature_checks.families(job, fakes.smoke_found())
+    assert check["status"] == "ok"
     for part in ("known faults of upstream", "YaRN"):
-        assert part in said["summary"]
+        assert part in check["summary"]
     nothing: list[dict[str, Any]] = [{}, {"families": {}}]
     for broken in nothing:
         failing = feature_checks.families(job, {**fakes.smoke_found(families={}), **broken})
@@ -134,7 +134,7 @@ def test_the_check_of_a_report_says_what_is_known_and_what_is_not() -> None:
 # ---- the data -----------------------------------------------------------------------------------
 
 
-def test_every_family_has_its_file_its_digests_and_a_bound() -> None:
+def test_every_family_has_a_file_digests_and_bounds() -> None:
     facts = knowledge.load("families.toml")
     there = {path.stem for path in families.FAMILIES.glob("*.npz")}
     assert there == set(facts["family"]) == set(families.digests())
@@ -147,7 +147,7 @@ def test_every_family_has_its_file_its_digests_and_a_bound() -> None:
     assert all(row["source"] and row["what"] for row in facts["known"].values())
 
 
-def test_all_families_are_more_than_the_default_ones_and_a_cpu_has_fewer() -> None:
+def test_the_set_all_is_larger_than_the_default_and_a_cpu_has_fewer_rows() -> None:
     counts = [
         len(families.plan(OLD, chosen, on_gpu=on_gpu))
         for chosen, on_gpu in (("all", True), ("default", True), ("default", False))
@@ -162,7 +162,7 @@ def test_the_files_are_small() -> None:
 # ---- a report from elsewhere --------------------------------------------------------------------
 
 
-def test_what_a_report_says_of_families_is_read_strictly() -> None:
+def test_the_families_of_a_report_are_read_strictly() -> None:
     good = fakes.smoke_report()["families"]
     assert families.read("families", good) == good
     row = good["rows"][0]
@@ -182,8 +182,8 @@ def test_what_a_report_says_of_families_is_read_strictly() -> None:
             families.read("families", bad)
 
 
-def test_a_fault_of_large_batches_may_show_on_a_gpu_and_only_there() -> None:
-    """0.3.16 adds some sums to the wrong rows of an expert; which, depends on the GPU."""
+def test_the_fault_of_large_batches_is_accepted_only_on_a_gpu() -> None:
+    """0.3.16 adds some sums to the wrong rows of an expert; which rows depends on the GPU."""
     mixtral = {"family": "mixtral", "type": "Q4_K", "batch": 512}
     what = knowledge.load("families.toml")["large-batches"]["what"]
     for nmse, shown in ((3e-2, True), (1e-3, False)):
@@ -193,7 +193,7 @@ def test_a_fault_of_large_batches_may_show_on_a_gpu_and_only_there() -> None:
         assert family_checks.known(plan(), only) == ([f"mixtral: {what}"] if shown else [])
     assert "allowed 5e-01" in wrong(changed(mixtral, nmse=0.6))[0]
     assert "not a number" in wrong(changed(mixtral, nmse=float("nan")))[0]
-    # In small batches, in F32, of a dense model, on the CPU and in 0.3.36 it is an error.
+    # It is an error in small batches, F32, dense models, on the CPU and in 0.3.36.
     for other in ({"batch": 32}, {"type": "F32"}, {"family": "qwen2"}):
         assert "allowed" in wrong(changed({**mixtral, **other}, nmse=3e-2))[0]
     assert "allowed 5e-03" in wrong(changed(mixtral, NEW, nmse=3e-2), NEW)[0]

@@ -1,4 +1,4 @@
-"""A family's GGUF file, made from its header, its small tensors and seeds."""
+"""Writing a family's GGUF file, its router, its types, and planted defects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def family() -> Any:
     return module.load(families.FAMILIES / f"{SMALLEST}.npz")
 
 
-def test_the_file_is_the_one_whose_answers_are_known(family: Any, tmp_path: Path) -> None:
+def test_the_written_file_has_the_expected_digest(family: Any, tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     assert module.write(path, family, "Q4_K") == families.digests()[SMALLEST]["Q4_K"]
     reader = gguf.GGUFReader(path)
@@ -33,7 +33,7 @@ def test_the_file_is_the_one_whose_answers_are_known(family: Any, tmp_path: Path
     assert kinds["token_embd_norm.weight"] == "F32"
 
 
-def test_a_planted_defect_makes_another_file(family: Any, tmp_path: Path) -> None:
+def test_a_planted_defect_changes_the_file(family: Any, tmp_path: Path) -> None:
     def other(name: str, _kind: str, data: bytes) -> bytes:
         return data[::-1] if name == "token_embd_norm.weight" else data
 
@@ -41,7 +41,7 @@ def test_a_planted_defect_makes_another_file(family: Any, tmp_path: Path) -> Non
     assert found != families.digests()[SMALLEST]["Q4_K"]
 
 
-def test_the_answers_are_as_large_as_logits_are() -> None:
+def test_the_reference_results_have_the_size_of_logits() -> None:
     found = module.reference(families.FAMILIES / f"{SMALLEST}.npz", "F32")
     assert found.values.shape == (len(found.rows), len(found.columns)) == (48, 256)
     assert 0.3 < found.values.std() < 3
@@ -51,7 +51,7 @@ def test_the_answers_are_as_large_as_logits_are() -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "bias", "groups"])
 def test_no_token_is_near_a_tie_of_its_router(kind: str) -> None:
-    """The embeddings' part along each expert's direction: those asked for are far ahead."""
+    """The embeddings in the direction of each expert: the selected experts are far ahead."""
     router = {"experts": 16, "used": 4, "kind": kind}
     wishes = module.wishes("x", router, 512)
     assert set((wishes > 0).sum(axis=1)) <= {4, 5}
@@ -71,7 +71,7 @@ def test_no_token_is_near_a_tie_of_its_router(kind: str) -> None:
         )
 
 
-def test_experts_have_a_type_of_their_own_and_a_row_that_does_not_fit_gets_another() -> None:
+def test_the_types_of_experts_and_of_rows_that_do_not_fit() -> None:
     def of(name: str, columns: int, kind: str, **more: Any) -> str:
         found: str = module.type_of({"name": name, "dims": [columns, 8], **more}, kind)
         return found
@@ -83,7 +83,7 @@ def test_experts_have_a_type_of_their_own_and_a_row_that_does_not_fit_gets_anoth
     assert of("token_embd.weight", 512, "Q4_K", fixed="F32") == "F32"
 
 
-def test_a_file_holds_arrays_only_and_is_the_same_for_the_same_numbers() -> None:
+def test_a_file_has_no_dates_and_only_arrays() -> None:
     for path in families.FAMILIES.glob("*.npz"):
         with zipfile.ZipFile(path) as archive:
             assert {info.date_time for info in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
@@ -91,24 +91,24 @@ def test_a_file_holds_arrays_only_and_is_the_same_for_the_same_numbers() -> None
         assert json.loads(spec)["name"] == path.stem
 
 
-def test_the_router_in_a_file_is_the_one_of_the_recipe() -> None:
-    """A row of families.toml that changed needs its file made again."""
+def test_the_router_in_a_file_is_that_of_the_table() -> None:
+    """After a change of families.toml, the file must be made again."""
     rows = knowledge.load("families.toml")["family"]
     for path in families.FAMILIES.glob("*.npz"):
         assert module.load(path).router == rows[path.stem].get("router")
 
 
-# ---- comparing, and defects that are planted ----------------------------------------------------
+# ---- comparing, and planted defects --------------------------------------------------------------
 
 
-def test_the_error_is_of_all_tokens_and_of_the_worst_one() -> None:
+def test_the_error_of_all_tokens_and_of_the_worst_one() -> None:
     wanted = np.array([[1.0, 0.0], [0.0, 2.0]])
     found = module.compared(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), wanted)
     assert found == {"nmse": 0.2, "worst": 0.25, "tokens": 2, "finite": True}
     assert not module.compared(np.array([[np.nan, 0], [0, 2]], np.float32), wanted)["finite"]
 
 
-def test_a_defect_changes_what_it_names_and_nothing_else() -> None:
+def test_a_defect_changes_only_the_named_tensor() -> None:
     tensors = tuple({"name": name, "dims": dims} for name, dims in
                     (("blk.0.ffn_up_exps.weight", [4, 2, 3]), ("blk.0.ssm_a", [4])))  # fmt: skip
     family = module.Family("x", 0, b"", tensors, {}, None)

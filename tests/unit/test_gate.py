@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ import pytest
 from sessions.release import gate
 from sessions.release.evidence import Evidence, Reproduced, untested_places
 from sessions.release.gate import Checkout, Situation
+from sessions.release.model import PythonWheel
+from sessions.release.other_pythons import Repacked
 from sessions.shared.checks import Check
 from sessions.shared.errors import Problem
 from sessions.verify import checks_digest
-from tests import fakes
+from tests import evidence, fakes
+from tests.evidence import libraries_with
 
 COMMIT = "4" * 40
 CLEAN = Checkout(COMMIT, ())
@@ -79,9 +83,7 @@ def changed(part: str = "", **changes: Any) -> Plant:
     """Change the evidence, or one part of it."""
     if not part:
         return lambda found: dataclasses.replace(found, **changes)
-    return lambda found: dataclasses.replace(
-        found, **{part: dataclasses.replace(getattr(found, part), **changes)}
-    )
+    return lambda found: evidence.changed(found, **{part: changes})
 
 
 def report(**changes: Any) -> Plant:
@@ -90,7 +92,7 @@ def report(**changes: Any) -> Plant:
 
 def verified_again(found: Evidence) -> Evidence:
     """With the fingerprint of today's checks, after another part was changed."""
-    rules = checks_digest.verdict(found.spec, found.wheel)
+    rules = checks_digest.fingerprint(found.spec, found.wheel)
     return changed("verify", fingerprint=rules)(found)
 
 
@@ -270,11 +272,8 @@ RTX: dict[str, Any] = {}
 def for_two_gpus(*reports: dict[str, Any]) -> Evidence:
     """A wheel for two compute capabilities, with these reports."""
     code = fakes.device(sass={"sm_120": 98, "sm_90": 98})
-    libraries = tuple(
-        dataclasses.replace(lib, device=code) if lib.device else lib for lib in fakes.libraries()
-    )
     both = fakes.claiming(archs=("120-real", "90-real"))
-    found = fakes.evidence(fakes.wheel_facts(libraries=libraries), spec=both)
+    found = fakes.evidence(fakes.wheel_facts(libraries=libraries_with(code)), spec=both)
     runs = [run for changes in reports for run in fakes.rerun(found, **changes).runs]
     ops = tuple(fakes.ops_run(found.facts, both, **device) for device in (H200, RTX))
     return dataclasses.replace(found, runs=tuple(runs), ops=ops)
@@ -315,6 +314,15 @@ def test_with_missing_records_only_they_and_the_checkout_are_checked() -> None:
     checks = gate.unreadable(problem, situation(FOUND, checkout=dirty))
     assert [(c.id, c.status) for c in checks] == [("records", "fail"), ("checkout", "fail")]
     assert (checks[0].evidence, checks[0].remedy) == ("verify.json", "nox -s x")
+
+
+def test_wheels_for_other_pythons_are_checked_if_there_are_any() -> None:
+    wheel = PythonWheel("3.12", "a.whl", "0" * 64, 1)
+    check = check_of("pythons", FOUND, pythons=Repacked((wheel,), (Path("a.whl"),)))
+    assert (check.status, check.summary[-4:]) == ("ok", "3.12")
+    failing = reasons(FOUND, pythons=Repacked(faults=("3.13: not checked",)))
+    assert set(failing) == {"pythons"}
+    assert failing["pythons"].evidence == "3.13: not checked"
 
 
 def test_the_commands_have_the_options_of_the_target() -> None:

@@ -313,7 +313,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     "extracted" is the number of kernels in each cubin, with one HMMA and two MOV each.
     """
-    says = {
+    fake = {
         "--list-elf": "ELF file    1: all.1.sm_120.cubin\nELF file    2: all.2.sm_120.cubin\n",
         "--list-ptx": "No PTX file found to extract from 'all.fatbin'\n",
         "fails": "",
@@ -324,14 +324,14 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         name, word = Path(command[0]).name, command[1]
         assert how["env"] == {"SYSTEMROOT": r"C:\Windows", "TEMP": r"C:\T"}
         assert how["timeout"]
-        if says["fails"] in (name, word):
+        if fake["fails"] in (name, word):
             return Finished(tuple(command), 255, "cuobjdump fatal   : cannot\nread it", 0.1)
-        text = says.get(word, "")
+        text = fake.get(word, "")
         if word == "--extract-elf":
             folder = how["cwd"]
             assert isinstance(folder, Path)
-            code = [gpu(HMMA) + gpu(MOV) * 2] * int(says["extracted"])
-            for line in says["--list-elf"].splitlines():
+            code = [gpu(HMMA) + gpu(MOV) * 2] * int(fake["extracted"])
+            for line in fake["--list-elf"].splitlines():
                 (folder / line.split(": ")[1]).write_bytes(cubin(*code))
         if name == "nvdisasm":
             assert command[1:3] == ["--binary", "SM120"]
@@ -343,7 +343,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     monkeypatch.setattr("sessions.shared.child_environment.environment", lambda: env)
     monkeypatch.setattr("sessions.shared.programs.capture", capture)
     monkeypatch.setattr(gpu_code, "installed", Path)
-    return says
+    return fake
 
 
 def test_read_returns_the_gpu_code_of_all_fat_binaries(
@@ -495,6 +495,11 @@ def test_a_file_that_is_neither_elf_nor_pe_is_an_error(data: bytes, tmp_path: Pa
     found = read(data, tmp_path)
     assert found.error == "neither an ELF nor a PE file"
     assert (found.member, found.size, found.format, found.machine) == ("a.so", len(data), "", "")
+
+
+def test_unreadable_gpu_code_is_an_error_of_its_library(tmp_path: Path) -> None:
+    found = read(elfs.library(data=fat_binary(b"one", size=1_000)), tmp_path)
+    assert found.error == "a fat binary of 1016 bytes reaches past the end of the file"
 
 
 @pytest.mark.parametrize("length", [4, 16, 63])

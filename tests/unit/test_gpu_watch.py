@@ -1,4 +1,4 @@
-"""What is seen of a GPU while something runs on it, NVML played here."""
+"""Reading a GPU's state while something runs on it, with a replaced NVML."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sessions.payload import gpu_watch
 
 
 class NVMLError(Exception):
-    """What NVML answers to a question it does not know."""
+    """Replaces pynvml.NVMLError."""
 
 
 class Nvml:
-    """Plays pynvml: a GPU whose memory fills."""
+    """Replaces pynvml: the used memory of its GPU grows."""
 
     NVMLError = NVMLError
     NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU = 1, 2, 0
@@ -64,13 +64,13 @@ class Nvml:
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
-    played = Nvml()
-    monkeypatch.setitem(sys.modules, "pynvml", played)
+    fake = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.setattr(gpu_watch, "EVERY", 0.001)
-    return played
+    return fake
 
 
-def test_a_gpu_is_looked_at_until_the_end(nvml: Nvml) -> None:
+def test_the_gpu_is_read_until_the_end(nvml: Nvml) -> None:
     with gpu_watch.watching(2) as looks:
         while len(looks) < 5:
             time.sleep(0.001)
@@ -79,63 +79,41 @@ def test_a_gpu_is_looked_at_until_the_end(nvml: Nvml) -> None:
     assert seen["looks"] == len(looks) >= 5
     assert seen["vram_mib"] == len(looks) - 1  # since the first look
     assert seen["before_mib"] == 501
-    assert (seen["sm_mhz"], seen["sm_mhz_highest"], seen["memory_mhz_highest"]) == (
-        1980,
-        1980,
-        3201,
-    )
-    assert (seen["celsius"], seen["watts"]) == (41, 123.456)
-    assert seen["slowed"] == ["power cap"]  # that it idled for a while is none
+    expected: dict[str, Any] = {"sm_mhz": 1980, "sm_mhz_highest": 1980, "memory_mhz_highest": 3201}
+    expected |= {"celsius": 41, "watts": 123.456}
+    assert {name: seen[name] for name in expected} == expected
+    assert seen["slowed"] == ["power cap"]  # idling is not a reason
     then = len(looks)
     time.sleep(0.01)
     assert len(looks) == then
 
 
-def test_nvml_is_closed_after_an_error_too(nvml: Nvml) -> None:
+def test_nvml_is_closed_after_an_error(nvml: Nvml) -> None:
     with pytest.raises(RuntimeError), gpu_watch.watching(0):
         raise RuntimeError
     assert nvml.open == 0
 
 
-def test_what_a_gpu_would_not_say_is_none(nvml: Nvml) -> None:
-    nvml.mute = {
-        "nvmlDeviceGetMemoryInfo",
-        "nvmlDeviceGetClockInfo",
-        "nvmlDeviceGetTemperature",
-        "nvmlDeviceGetPowerUsage",
-        "nvmlDeviceGetCurrentClocksThrottleReasons",
-    }
+def test_values_that_nvml_does_not_return_are_none(nvml: Nvml) -> None:
+    names = ("MemoryInfo", "ClockInfo", "Temperature", "PowerUsage")
+    nvml.mute = {f"nvmlDeviceGet{name}" for name in (*names, "CurrentClocksThrottleReasons")}
     with gpu_watch.watching(0) as looks:
         pass
     seen = gpu_watch.summary(looks)
-    assert {name for name, value in seen.items() if value is None} == {
-        "sm_mhz",
-        "sm_mhz_highest",
-        "memory_mhz_highest",
-        "celsius",
-        "watts",
-        "before_mib",
-        "vram_mib",
-    }
-    assert seen["slowed"] == []
+    empty = {"slowed": [], "looks": 1}
+    assert {**seen, "looks": 1} == {**dict.fromkeys(seen), **empty}
 
 
-def test_without_a_gpu_nothing_is_seen() -> None:
+def test_without_a_gpu_the_summary_is_empty() -> None:
     with gpu_watch.watching(None) as looks:
         pass
     assert gpu_watch.summary(looks) == {}
 
 
-def test_of_clocks_the_median_is_taken_and_of_the_rest_the_highest() -> None:
+def test_the_summary_has_median_clocks_and_highest_other_values() -> None:
     def look(sm: int, celsius: int, used: float) -> gpu_watch.Look:
-        return {
-            "used_mib": used,
-            "sm_mhz": sm,
-            "memory_mhz": 1,
-            "celsius": celsius,
-            "watts": None,
-            "reasons": None,
-        }
+        found = {"used_mib": used, "sm_mhz": sm, "memory_mhz": 1, "celsius": celsius}
+        return {**found, "watts": None, "reasons": None}
 
     seen = gpu_watch.summary([look(345, 30, 10.0), look(1980, 50, 700.0), look(1900, 45, 600.0)])
     assert (seen["sm_mhz"], seen["sm_mhz_highest"]) == (1900, 1980)

@@ -27,38 +27,38 @@ def test_the_page_is_up_to_date() -> None:
 
 @pytest.mark.parametrize("session", session_order.REQUIRES)
 def test_help_lists_exactly_the_options_of_a_session(session: str) -> None:
-    said = help_text.text([session], TARGETS)
-    options = said.split("options:\n", 1)[1].split("\n\n", 1)[0]
+    output = help_text.text([session], TARGETS)
+    options = output.split("options:\n", 1)[1].split("\n\n", 1)[0]
     flags = [line.split()[0] for line in options.splitlines()]
     assert flags == [option.flag for option in OPTIONS if takes(option, [session])]
 
 
 def test_help_lists_the_targets_with_their_summaries() -> None:
-    said = help_text.text(["verify"], TARGETS)
+    output = help_text.text(["verify"], TARGETS)
     tables = tomllib.loads(TEXT)
     del tables["defaults"]
     for name, table in tables.items():
-        assert f"\n  {name} " in said
-        assert table["summary"] in said
+        assert f"\n  {name} " in output
+        assert table["summary"] in output
 
 
 def test_help_without_a_session_lists_sessions_and_targets() -> None:
-    said = help_text.overview(
+    output = help_text.overview(
         {name: f"What {name} does." for name in session_order.SESSIONS}, TARGETS
     )
     for name in session_order.SESSIONS:
-        assert re.search(rf"^  {name} +What {name} does\.$", said, re.MULTILINE)
+        assert re.search(rf"^  {name} +What {name} does\.$", output, re.MULTILINE)
     for name, target in TARGETS.items():
-        assert re.search(rf"^  {name} +{re.escape(target.summary)}$", said, re.MULTILINE)
-    assert "-- --target auto" in said
-    assert len(said.splitlines()) < 45
+        assert re.search(rf"^  {name} +{re.escape(target.summary)}$", output, re.MULTILINE)
+    assert "-- --target auto" in output
+    assert len(output.splitlines()) < 45
 
 
 def test_help_of_several_sessions_has_the_options_of_all() -> None:
-    said = help_text.text(["clean", "bench"], TARGETS)
-    assert "--all " in said
-    assert "--rounds N " in said
-    assert "runs first: probe, source" in said
+    output = help_text.text(["clean", "bench"], TARGETS)
+    assert "--all " in output
+    assert "--rounds N " in output
+    assert "runs first: probe, source" in output
 
 
 def test_the_page_has_every_exit_code_session_and_option() -> None:

@@ -123,7 +123,7 @@ def test_a_run_that_creates_a_folder_counts_as_its_user(path: Path, start: Start
     assert other.owner in found
 
 
-@pytest.mark.parametrize(("code", "lock"), [(USES, in_use.sole), (HAS, disk.lock)])
+@pytest.mark.parametrize(("code", "lock"), [(USES, in_use.exclusive), (HAS, disk.lock)])
 def test_a_run_waits_for_the_users_and_owners_of_a_folder_and_names_them(
     path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, code: str, lock: Any
 ) -> None:
@@ -143,7 +143,9 @@ def test_a_run_waits_for_the_users_and_owners_of_a_folder_and_names_them(
 
 
 def test_no_run_begins_to_use_a_folder_that_another_replaces(path: Path, start: Start) -> None:
-    maker = start("\nwith in_use.sole(path, say): say('ready'); sys.stdin.read()", path).ready()
+    maker = start(
+        "\nwith in_use.exclusive(path, say): say('ready'); sys.stdin.read()", path
+    ).ready()
     other = start(USES, path)
     assert maker.owner in other.line()
     maker.end()
@@ -154,12 +156,12 @@ def test_no_run_begins_to_use_a_folder_that_another_replaces(path: Path, start: 
 def test_a_run_that_waits_for_users_does_not_block_new_users(path: Path, start: Start) -> None:
     """Otherwise a child nox would wait for it, and it would wait for the child's parent."""
     first = start(USES, path).ready()
-    writer = start("\nwith in_use.sole(path, say): say('alone')", path)
+    writer = start("\nwith in_use.exclusive(path, say): say('in the block')", path)
     assert "is in use" in writer.line()
     second = start(USES, path).ready()
     first.end()
     second.end()
-    assert writer.line() == "alone"
+    assert writer.line() == "in the block"
 
 
 def test_a_child_that_needs_the_lock_of_its_parent_fails_at_once(path: Path, start: Start) -> None:

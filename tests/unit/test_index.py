@@ -38,7 +38,7 @@ def files(site: Path, sub: str) -> set[str]:
 
 
 @pytest.fixture(autouse=True)
-def asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def parse_for_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parse command lines for this session."""
     parse = parse_options.parse
     monkeypatch.setattr(fakes, "parsed", lambda *words: parse(words, ["index"]))

@@ -1,4 +1,4 @@
-"""Which kernel families of a wheel were started: names, and the figure."""
+"""The kernel families that were started: their names, and their share of the code."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from tests.gpu import kernels
         ("k_bin_bcast", "k_bin_bcast", "k_bin_bcast"),
     ],
 )
-def test_the_family_of_a_kernel_is_that_of_its_mangled_name(
+def test_a_kernel_has_the_same_family_as_its_mangled_name(
     written: str, mangled: str, family: str
 ) -> None:
-    """CUPTI's names are as C++ writes them; those in a wheel are mangled."""
+    """CUPTI returns C++ names; the names in a wheel are mangled."""
     assert kernels.family(written) == family
     assert gpu_code.family(mangled) == family
 
 
-def test_the_figure_counts_families_and_bytes() -> None:
+def test_the_coverage_counts_families_and_bytes() -> None:
     sizes = {"a": 50, "b": 30, "c": 20}
     started = {"smoke": {"a", "cutlass"}, "ops": {"a", "b"}}
     assert kernels.coverage(sizes, started) == {
@@ -41,6 +41,6 @@ def test_the_figure_counts_families_and_bytes() -> None:
     }  # fmt: skip
 
 
-def test_the_kernels_of_a_wheel_are_in_the_facts_of_its_libraries() -> None:
+def test_the_kernels_of_a_wheel_are_read_from_its_facts() -> None:
     libraries = [{"device": None}, {}, {"device": {"kernels": {"a": 5}}}]
     assert kernels.wheel_kernels({"facts": {"libraries": libraries}}) == {"a": 5}

@@ -71,7 +71,7 @@ def test_the_accepted_compilers_are_read_from_nvidias_header() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cuda", "said"),
+    ("text", "cuda", "message"),
     [
         (HOST_CONFIG.replace("_MSC_VER >= 1950", "_MSC_VER >= 1960"), "13.1", "msvc_max=1959"),
         (HOST_CONFIG, "13.4", "gnu_max=15"),
@@ -79,12 +79,12 @@ def test_the_accepted_compilers_are_read_from_nvidias_header() -> None:
     ],
 )
 def test_a_toolkit_that_accepts_other_compilers_than_its_row_is_refused(
-    text: str, cuda: str, said: str
+    text: str, cuda: str, message: str
 ) -> None:
     assert main_toolkit.accepted(HOST_CONFIG, "13.1").gnu_max == 15
     with raises("toolkit-compiler-mismatch") as caught:
         main_toolkit.accepted(text, cuda)
-    assert said in caught.value.evidence
+    assert message in caught.value.evidence
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,8 @@ def test_a_wheel_and_the_probe_agree_on_which_gpus_have_code() -> None:
     text = (knowledge.KNOWLEDGE.parents[1] / "build" / "overlay" / "_gpu_check.py").read_text(
         encoding="utf-8"
     )
-    for arch in ("75", "86-real", "89", "90a-real", "100f-real", "120-real", "120a", "90-virtual"):
+    archs = "75 86-real 89 90a-real 100f 100f-real 120-real 120a 90-virtual"
+    for arch in archs.split():
         module: dict[str, Any] = {}
         exec(text.replace("@ARCHS@", arch).replace("@CUDA@", "13.1"), module)
         for number in knowledge.capability_names():

@@ -88,7 +88,7 @@ def test_call_ends_a_task_at_its_time_limit(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("die", "it ended with -11: it said nothing"),
+        ("die", "it ended with -11: it printed nothing"),
         ("fail", "it ended with 1: LookupError: no such thing"),
         ("nosuch", "it ended with 1: AttributeError: "),
         ("say_much", "it found more than 32 MiB of facts, which are not read"),
@@ -141,8 +141,8 @@ def test_call_all_runs_only_as_many_tasks_as_memory_allows(
     monkeypatch.setattr(programs, "begin", begun)
     monkeypatch.setattr(programs, "end", ended)
     tasks = [Task(f"{HERE}:material", Material, ("some", n), Limits(SMALL)) for n in range(4)]
-    made = limited.call_all(tasks, scratch=tmp_path, env=ENV, jobs=4, seconds=60, memory=memory)
-    assert len(list(made)) == 4
+    results = limited.call_all(tasks, scratch=tmp_path, env=ENV, jobs=4, seconds=60, memory=memory)
+    assert len(list(results)) == 4
     assert (high, running) == (most, set())
 
 

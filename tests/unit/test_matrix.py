@@ -122,15 +122,15 @@ class World:
         folder = self.root / "wheels" / target
         folder.mkdir(parents=True, exist_ok=True)
         path = pack(folder / LINUX.replace("cp311-cp311", tag), tag, target, metadata=self.metadata)
-        made = fakes.wheel(
+        wheel = fakes.wheel(
             file=path.name,
             sha256=records.file_sha256(path),
             size=path.stat().st_size,
             target=target,
             cache={"hits": 51, "misses": 101},
         )
-        records.write(record, "wheel", made)
-        records.write(folder / "wheel.json", "wheel", made)
+        records.write(record, "wheel", wheel)
+        records.write(folder / "wheel.json", "wheel", wheel)
         records.write(record.with_name("source.json"), "source", fakes.source())
         records.write(record.with_name("toolkit.json"), "toolkit", fakes.toolkit())
 
@@ -159,24 +159,24 @@ class World:
         assert found is not None
         return found
 
-    def asked(self) -> list[tuple[str, str]]:
+    def session_calls(self) -> list[tuple[str, str]]:
         """Session and target of each child except probes."""
         return [(s[0], target) for s, target, _ in self.calls if s != ["probe"]]
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(tmp_path)
-    monkeypatch.setattr(child_nox, "heard", made.heard)
+    world = World(tmp_path)
+    monkeypatch.setattr(child_nox, "heard", world.heard)
     real = disk.lock
 
     def lock(path: Path, waiting: Any) -> Any:
-        made.locks.append(path.name)
+        world.locks.append(path.name)
         return real(path, waiting)
 
     monkeypatch.setattr(disk, "lock", lock)
     (tmp_path / "build").mkdir()
-    return made
+    return world
 
 
 def outcomes(rows: Sequence[MatrixRow]) -> list[tuple[str, str, str]]:
@@ -198,21 +198,21 @@ def test_another_python_is_repacked_and_another_target_uses_the_cache(
     ]
     # Two builds, two checks of repacked wheels, and one probe.
     steps = [("wheel", "rtx50"), ("verify", "rtx50"), ("wheel", "ada"), ("verify", "ada")]
-    assert world.asked() == steps
+    assert world.session_calls() == steps
     probes = [(target, words) for session, target, words in world.calls if session == ["probe"]]
     assert probes == [("rtx50", [])]
     assert rows[0].shared == ("51 objects",)
     assert rows[1].shared == ("the wheel of 3.11",)
     assert rows[2].shared == ("source 0.3.16", "CUDA 13.1", "51 objects")
     assert [sum(row.cache.values()) for row in rows] == [152, 0, 152, 0]
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for row in rows:
         path = world.root / "wheels" / row.folder / row.file
         assert row.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
         assert row.size == path.stat().st_size
-        assert str(path) in told
-    assert "51 of 152" in told
-    assert "matrix: 4 wheels in" in told
+        assert str(path) in output
+    assert "51 of 152" in output
+    assert "matrix: 4 wheels in" in output
 
 
 def test_the_repacked_wheel_is_verified_for_its_python(world: World) -> None:
@@ -254,7 +254,7 @@ def test_a_wheel_for_every_python_is_made_once(world: World, capsys: Output) -> 
     assert len({(row.folder, row.file, row.sha256) for row in rows}) == 1
     assert [(r.wall_seconds, r.cpu_seconds, r.cache) for r in rows[1:]] == [(0.0, 0.0, {})] * 2
     assert rows[1].shared == ("the wheel of 3.11",)
-    assert world.asked() == [("wheel", "rtx50-fp4")]
+    assert world.session_calls() == [("wheel", "rtx50-fp4")]
     assert not (world.root / "wheels" / "rtx50-fp4+py3.9").exists()
     assert capsys.readouterr().out.count("-py3-none-") == 1
 
@@ -267,14 +267,14 @@ def test_a_second_run_is_up_to_date(world: World) -> None:
     assert {row.outcome for row in rows} == {"up to date"}
     assert [r.sha256 for r in rows] == [r.sha256 for r in first]
     assert {row.shared for row in rows} == {()}
-    assert world.asked() == [("wheel", "rtx50"), ("wheel", "ada")]  # which are up to date
+    assert world.session_calls() == [("wheel", "rtx50"), ("wheel", "ada")]  # which are up to date
     assert {p: p.stat().st_mtime_ns for p in files} == files
 
 
 def test_fresh_makes_every_wheel_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run("--targets", "cpu", "--pythons", "3.12")
-    made = fakes.wheel
-    monkeypatch.setattr(fakes, "wheel", lambda **c: made(**{"wall_seconds": 1.0, **c}))
+    wheel = fakes.wheel
+    monkeypatch.setattr(fakes, "wheel", lambda **c: wheel(**{"wall_seconds": 1.0, **c}))
     rows = world.run("--targets", "cpu", "--pythons", "3.12", "--fresh")
     assert [row.outcome for row in rows] == ["built", "repacked"]
     assert world.calls[-2][0] == ["wheel", "verify"]
@@ -299,7 +299,7 @@ def test_a_changed_wheel_or_record_is_repacked(world: World, damage: str) -> Non
     world.calls.clear()
     _, again = world.run(*words)
     assert again.outcome == "repacked"
-    assert ("verify", "cpu") in world.asked()
+    assert ("verify", "cpu") in world.session_calls()
     assert (again.sha256 == row.sha256) is (damage != "base")
     assert records.file_sha256(path) == again.sha256
 
@@ -313,7 +313,7 @@ def test_a_repacked_wheel_without_a_check_is_not_up_to_date(world: World) -> Non
     world.calls.clear()
     _, row = world.run("--targets", "cpu", "--pythons", "3.12")
     assert row.outcome == "repacked"
-    assert world.asked() == [("wheel", "cpu"), ("verify", "cpu")]
+    assert world.session_calls() == [("wheel", "cpu"), ("verify", "cpu")]
 
 
 def test_the_record_of_a_build_with_the_same_bytes_stays(world: World, tmp_path: Path) -> None:
@@ -472,7 +472,7 @@ def test_without_a_python_nothing_is_built(world: World) -> None:
         "(Python 3.11: none found (64-bit, on PATH))"
     )
     assert "--python X.Y" in caught.value.remedy
-    assert world.asked() == []
+    assert world.session_calls() == []
     assert not (world.root / "build" / "matrix.json").exists()
     assert not (world.root / "wheels").exists()
 
@@ -530,8 +530,8 @@ def test_the_command_for_one_wheel() -> None:
     assert command(base) == "nox -s verify -- --target=rtx50"
     assert command(other) == "nox -s verify -- --target=rtx50 --python=3.12"
     words = ("--cache", "none", "--source", "/my checkout")
-    told = ["--target=rtx50", "--source=/my checkout", "--cache=none"]
-    assert command(base, *words) == programs.typed(["nox", "-s", "verify", "--", *told])
+    arguments = ["--target=rtx50", "--source=/my checkout", "--cache=none"]
+    assert command(base, *words) == programs.typed(["nox", "-s", "verify", "--", *arguments])
 
     with_python = fakes.parsed("--targets", "rtx50", "--python", "3.12", "--pythons", "3.11")
     built, own = spec.matrix(TARGETS, with_python)
@@ -559,15 +559,15 @@ def test_the_output_of_child_sessions_is_printed_and_kept(
         tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"], env={"A": "1"}, log=log
     )
     assert code == 3
-    told = child_nox.command(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"])
-    assert ran == [(told, {"A": "1"})]
-    assert told[-5:] == ["wheel", "verify", "--", "--target=cpu", "--jobs=2"]
+    expected = child_nox.command(tmp_path, ["wheel", "verify"], "cpu", ["--jobs=2"])
+    assert ran == [(expected, {"A": "1"})]
+    assert expected[-5:] == ["wheel", "verify", "--", "--target=cpu", "--jobs=2"]
     assert log.read_text() == "one\n"
     assert capsys.readouterr().out == "one\n"
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("output", "expected"),
     [
         (
             "error: The build failed. The first error:\n    a.cpp:6: error\n"
@@ -585,8 +585,8 @@ def test_the_output_of_child_sessions_is_printed_and_kept(
     ],
     ids=["problem", "checks", "ascii", "no nox", "silence"],
 )
-def test_the_reason_comes_from_the_output(said: str, expected: str) -> None:
-    assert child_nox.reason(said) == expected
+def test_the_reason_comes_from_the_output(output: str, expected: str) -> None:
+    assert child_nox.reason(output) == expected
 
 
 def test_the_table_fits_80_columns(capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,14 +16,14 @@ from typing import Any
 import pytest
 
 from sessions.build import sbom
-from sessions.build.import_hooks import DLLS_HOOK, HOOK
+from sessions.build.import_hooks import DLLS_HOOK, HOOK, LOADER
 from sessions.shared import child_environment, records
 from sessions.shared.checks import Check
 from sessions.verify import members, metadata, reader, zip_archive
 from sessions.verify.limited import Limits
 from sessions.verify.model import WheelFacts
-from sessions.verify.run_checks import judge
-from tests import fakes
+from sessions.verify.run_checks import check_wheel
+from tests import elfs, fakes
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
 NAME = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"
@@ -58,9 +58,9 @@ def packed(folder: Path, changes: Mapping[str, bytes], *, record: bytes | None =
             lines.append(f"{name},sha256={digest.decode()},{len(data)}\n")
         record = "".join(lines).encode()
     path = folder / NAME
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in {**members, f"{INFO}/RECORD": record}.items():
-            made.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     return path
 
 
@@ -79,12 +79,15 @@ def there(path: Path) -> WheelFacts:
 
 
 def checks(facts: WheelFacts, **changes: Any) -> dict[str, Check]:
-    groups = judge(fakes.case(facts, record=None, ours=False, **changes))
+    groups = check_wheel(fakes.case(facts, record=None, ours=False, **changes))
     return {check.id: check for group in groups for check in group.checks}
 
 
 def test_the_wheel_without_a_defect_is_sound(tmp_path: Path) -> None:
-    facts = there(packed(tmp_path, {}))
+    path = packed(tmp_path, {"llama_cpp/lib/libsome.so": elfs.library()})
+    facts = there(path)
+    assert (facts.file, facts.size) == (NAME, path.stat().st_size)
+    assert [(lib.error, lib.exports) for lib in facts.libraries] == [(None, ("f",))]
     problems = facts.archive_problems, facts.record_problems, facts.metadata_problems
     assert problems == ((), (), ())
     assert (facts.metadata_name, facts.metadata_version) == ("llama_cpp_python", "0.3.16")
@@ -250,9 +253,9 @@ def test_an_exception_of_a_reader_fails_a_check_and_is_kept(
     module, name = function.split(".")
     monkeypatch.setattr(getattr(members, module), name, broken)
     facts = here(packed(tmp_path, {}))
-    made = checks(facts)[check]
-    assert made.status == "fail"
-    assert f"could not be read: {error.__name__}: planted" in made.evidence
+    result = checks(facts)[check]
+    assert result.status == "fail"
+    assert f"could not be read: {error.__name__}: planted" in result.evidence
     assert len(facts.tracebacks) == 1
     assert "in broken" in next(iter(facts.tracebacks.values()))
 
@@ -353,6 +356,23 @@ def test_the_digest_of_init_contains_any_other_line(init: str, tmp_path: Path) -
     text = "from .llama_cpp import *\n"
     facts = here(packed(tmp_path, {"llama_cpp/__init__.py": (init + text).encode()}))
     assert facts.package_files["llama_cpp/__init__.py"] != records.text_sha256(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("init", "called"),
+    [
+        (HOOK, (True, False)),
+        (HOOK + DLLS_HOOK, (True, True)),
+        ("", (False, False)),
+        ("import os\n" + HOOK, (False, False)),
+    ],
+)
+def test_our_modules_are_called_if_they_are_the_first_lines_of_init(
+    init: str, called: tuple[bool, bool], tmp_path: Path
+) -> None:
+    files = {f"llama_cpp/{LOADER}": b"x = 1\n", "llama_cpp/__init__.py": init.encode()}
+    facts = here(packed(tmp_path, files))
+    assert (facts.loader_called, facts.preload_called) == called
 
 
 def test_every_file_of_the_package_except_libraries_has_a_digest(tmp_path: Path) -> None:

@@ -268,10 +268,7 @@ def test_a_member_that_could_not_be_read_is_a_problem() -> None:
         ({}, "there is no RECORD"),
         ({f"llama_cpp/{RECORD}": WHOLE.encode()}, "there is no RECORD"),
         ({RECORD: b"\xff\xfe\x00\n"}, "RECORD cannot be read: 'utf-8' codec can't decode"),
-        (
-            {RECORD: b'"' + b"x" * 200_000},
-            "RECORD cannot be read: field larger than field limit (131072)",
-        ),
+        ({RECORD: b'"' + b"x" * 200_000}, "RECORD cannot be read: field larger than field limit"),
     ],
     ids=["none", "elsewhere", "not-utf8", "endless-field"],
 )
@@ -321,34 +318,36 @@ def bound(library: str = "llama", *functions: str, reached: bool = True) -> tupl
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "found"),
     [
-        LOADS_BY_CONSTANT,
-        'load_shared_library("llama", path)',
-        'import ctypes_extensions\nlib = ctypes_extensions.load_shared_library("llama", path)',
-        'def _load():\n    return load_shared_library("llama", path)',
+        *(
+            (text, bound())
+            for text in (
+                LOADS_BY_CONSTANT,
+                'load_shared_library("llama", path)',
+                'import ctypes_extensions as c\nlib = c.load_shared_library("llama", path)',
+                'def _load():\n    return load_shared_library("llama", path)',
+            )
+        ),
+        *(
+            (text, ())
+            for text in (
+                "x = 1",
+                'ctypes.CDLL("llama")',
+                "load_shared_library()",
+                "load_shared_library(name_of_elsewhere, path)",
+                "load_shared_library(7, path)",
+                'load_shared_library(f"lib{name}", path)',
+                '# load_shared_library("llama", path)',
+                '"""load_shared_library("llama", path)"""',
+            )
+        ),
     ],
-    ids=["constant", "literal", "attribute", "within-a-function"],
 )
-def test_bindings_finds_the_library_that_a_module_loads(text: str) -> None:
-    assert bindings(text) == bound()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "x = 1",
-        'ctypes.CDLL("llama")',
-        "load_shared_library()",
-        "load_shared_library(name_of_elsewhere, path)",
-        "load_shared_library(7, path)",
-        'load_shared_library(f"lib{name}", path)',
-        '# load_shared_library("llama", path)',
-        '"""load_shared_library("llama", path)"""',
-    ],
-)
-def test_a_module_that_loads_no_known_library_has_no_binding(text: str) -> None:
-    assert bindings(text) == ()
+def test_bindings_finds_the_library_that_a_module_loads(
+    text: str, found: tuple[Binding, ...]
+) -> None:
+    assert bindings(text) == found
 
 
 def test_bindings_finds_the_functions_that_a_module_looks_up() -> None:
@@ -522,15 +521,11 @@ def test_a_module_whose_text_was_not_kept_is_unparsed() -> None:
     assert metadata.unparsed(members, {}) == ("llama_cpp/a.py",)
 
 
-def test_a_module_that_is_not_text_has_no_bindings() -> None:
-    texts = {"llama_cpp/a.py": b"\xff\xfe\x00", "llama_cpp/b.py": b'load_shared_library("b", p)'}
+def test_bindings_reads_only_python_modules_of_the_package() -> None:
+    text = b'load_shared_library("b", p)'
+    others = {"other/a.py": text, "llama_cpp/a.txt": text, "llama_cpp_more/a.py": text}
+    texts = {**others, "llama_cpp/a.py": b"\xff\xfe\x00", "llama_cpp/b.py": text}
     assert metadata.bindings(texts) == (Binding("llama_cpp/b.py", "b", (), False),)
-
-
-def test_bindings_reads_only_modules_of_the_package() -> None:
-    text = b'load_shared_library("evil", p)'
-    elsewhere = {"other/a.py": text, "llama_cpp/a.txt": text, "llama_cpp_more/a.py": text}
-    assert metadata.bindings(elsewhere) == ()
 
 
 def test_bindings_finds_all_libraries_of_a_package() -> None:

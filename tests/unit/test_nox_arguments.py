@@ -53,7 +53,7 @@ def test_help_is_ours_before_and_after_the_dashes(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "id", "said"),
+    ("line", "id", "message"),
     [
         ("-s wheel --target cpu", "option-before-dashes", "nox -s wheel -- --target cpu"),
         ("--target=cpu", "option-before-dashes", "nox -s wheel -- --target=cpu"),
@@ -74,11 +74,11 @@ def test_help_is_ours_before_and_after_the_dashes(word: str) -> None:
         ("-j4 -s verify -- --target cpu", "sessions-in-parallel", "-- --jobs N"),
     ],
 )
-def test_a_command_that_nox_would_misread_is_refused(line: str, id: str, said: str) -> None:
+def test_a_command_that_nox_would_misread_is_refused(line: str, id: str, message: str) -> None:
     with pytest.raises(Problem) as caught:
         nox_arguments.read(line.split(), {})
     assert (caught.value.id, caught.value.code) == (id, errors.USAGE)
-    assert said in f"{caught.value.evidence}\n{caught.value.remedy}"
+    assert message in f"{caught.value.evidence}\n{caught.value.remedy}"
 
 
 def test_the_noxfile_takes_the_order_of_sessions_from_the_table() -> None:

@@ -85,10 +85,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-Said = pytest.CaptureFixture[str]
+Capture = pytest.CaptureFixture[str]
 
 
-def test_a_problem_is_printed_once_and_leaves_no_traceback(project: Path, capsys: Said) -> None:
+def test_a_problem_is_printed_once_and_leaves_no_traceback(project: Path, capsys: Capture) -> None:
     evidence = "no light \x1b[2J"  # which must not command the terminal
     problem = Problem("The moon is down.", id="moon", evidence=evidence, remedy="wait for it")
     # nox adds a dot or a time to its message, which is not a part of the remedy.
@@ -114,7 +114,7 @@ NO_SPACE = OSError(errno.ENOSPC, "No space left on device", "/somewhere")
     ],
 )
 def test_the_exit_code_is_that_of_the_error(
-    error: BaseException, code: int, message: str, capsys: Said
+    error: BaseException, code: int, message: str, capsys: Capture
 ) -> None:
     failing(error)
     assert nox_session.exit_code(1) == code
@@ -127,7 +127,7 @@ def test_without_an_error_of_ours_the_exit_code_is_that_of_nox(code: int | None)
     assert nox_session.exit_code(code) == code
 
 
-def test_a_bug_leaves_its_traceback_in_a_log(project: Path, capsys: Said) -> None:
+def test_a_bug_leaves_its_traceback_in_a_log(project: Path, capsys: Capture) -> None:
     failing(KeyError("lost"))
     path = project / "build" / "bug-wheel.log"
     assert str(path) in capsys.readouterr().err
@@ -153,7 +153,7 @@ def test_a_bug_leaves_its_traceback_in_a_log(project: Path, capsys: Said) -> Non
     ],
 )
 def test_a_wrong_option_is_reported_before_a_folder_is_created(
-    project: Path, capsys: Said, line: str
+    project: Path, capsys: Capture, line: str
 ) -> None:
     assert refused(capsys, *line.split()).startswith("2\nerror: ")
     assert not (project / "build").exists()
@@ -170,7 +170,7 @@ def test_a_build_folder_that_is_a_link_has_its_real_path(project: Path) -> None:
     assert ctx.lock_of("cpu") == project / "build" / "cpu.lock"
 
 
-def test_help_prints_the_options_and_does_nothing(capsys: Said) -> None:
+def test_help_prints_the_options_and_does_nothing(capsys: Capture) -> None:
     nox_session.stage(session("wheel", "--help"), lambda _: pytest.fail("the session began"))
     assert "--toolkit" in capsys.readouterr().out
 
@@ -204,14 +204,8 @@ def locked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     [
         ("release", ["rtx50"]),
         ("release --target hopper,", ["hopper"]),
-        (
-            "release --target rtx50,hopper,rtx50 --cuda 13.4",
-            ["rtx50+cuda13.4", "hopper+cuda13.4"],
-        ),
-        (
-            "matrix --targets cpu,ada --pythons 3.12",
-            ["cpu", "cpu+py3.12", "ada", "ada+py3.12"],
-        ),
+        ("release --target rtx50,hopper,rtx50 --cuda 13.4", ["rtx50+cuda13.4", "hopper+cuda13.4"]),
+        ("matrix --targets cpu,ada --pythons 3.12", ["cpu", "cpu+py3.12", "ada", "ada+py3.12"]),
     ],
 )
 def test_release_and_matrix_get_each_target_once_and_lock_none(
@@ -224,7 +218,7 @@ def test_release_and_matrix_get_each_target_once_and_lock_none(
     assert locked == []
 
 
-def test_other_sessions_take_and_lock_one_target(locked: list[str], capsys: Said) -> None:
+def test_other_sessions_take_and_lock_one_target(locked: list[str], capsys: Capture) -> None:
     assert run("verify", "--target", "hopper").specs == ()
     assert locked == ["hopper"]
     message = refused(capsys, "verify", "--target", "rtx50,hopper")
@@ -257,7 +251,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_auto_gives_all_sessions_the_same_target_and_prints_it_once(
-    gpus: Machine, capsys: Said
+    gpus: Machine, capsys: Capture
 ) -> None:
     gpus("8.9")
     seen = [run(name, "--target", "auto") for name in ("probe", "verify")]
@@ -279,7 +273,7 @@ def test_a_child_gets_what_auto_has_chosen(gpus: Machine) -> None:
     assert child_nox.words(ctx.options) == ["--arch=120-real;86-real"]
 
 
-def test_auto_may_be_one_of_several_targets(gpus: Machine, capsys: Said) -> None:
+def test_auto_may_be_one_of_several_targets(gpus: Machine, capsys: Capture) -> None:
     gpus("8.9")
     assert targets(run("release", "--target", "auto,cpu,ada")) == ["ada", "cpu"]
     gpus("12.0", "8.6")
@@ -288,7 +282,7 @@ def test_auto_may_be_one_of_several_targets(gpus: Machine, capsys: Said) -> None
 
 
 def test_a_gpu_without_a_target_ends_the_command_before_nox_starts(
-    gpus: Machine, nox: Nox, project: Path, capsys: Said
+    gpus: Machine, nox: Nox, project: Path, capsys: Capture
 ) -> None:
     gpus("6.1")
     assert command(project, "-s", "wheel", "--", "--target", "auto") == errors.ENVIRONMENT
@@ -320,7 +314,7 @@ LOCKED = knowledge.newest_sdist()
 
 
 @pytest.mark.parametrize(
-    ("text", "code", "newest", "said"),
+    ("text", "code", "newest", "message"),
     [
         (f"llama_cpp_python ({LOCKED})\nAvailable", 0, LOCKED, ", the newest of the package index"),
         ("llama-cpp-python (9.9.10)\n", 0, "9.9.10", ", the newest of the package index"),
@@ -333,12 +327,12 @@ LOCKED = knowledge.newest_sdist()
     ids=["locked", "newer", "older", "no-index", "not-a-release"],
 )  # fmt: skip
 def test_the_latest_version_is_that_of_the_index_and_is_asked_once(
-    text: str, code: int, newest: str, said: str, index: Any, capsys: Said
+    text: str, code: int, newest: str, message: str, index: Any, capsys: Capture
 ) -> None:
     asked = index(text, code)
     seen = [run(name, "--version", "latest") for name in ("probe", "verify")]
     assert [ctx.spec.version for ctx in seen] == [newest] * 2
-    assert capsys.readouterr().out == f"version latest: {newest}{said}\n"
+    assert capsys.readouterr().out == f"version latest: {newest}{message}\n"
     assert len(asked) == 2  # pip's settings, and the index
     passed = "latest" if newest not in knowledge.sdists() else newest
     assert child_nox.words(seen[0].options) == [f"--version={passed}"]
@@ -350,7 +344,7 @@ def test_offline_the_latest_version_is_the_newest_that_is_locked(index: Any) -> 
     assert commands == []
 
 
-def test_only_latest_takes_a_release_without_a_lock(index: Any, capsys: Said) -> None:
+def test_only_latest_takes_a_release_without_a_lock(index: Any, capsys: Capture) -> None:
     index("llama_cpp_python (9.9.9)\n")
     assert "is not locked" in refused(capsys, "wheel", "--version", "9.9.9")
 
@@ -399,14 +393,14 @@ def test_a_wheel_is_for_a_python_that_is_here(
     has: bool,
     expected: str,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: Said,
+    capsys: Capture,
 ) -> None:
     monkeypatch.setattr(nox_session, "_here", lambda: "3.13")
     monkeypatch.setattr(nox_session, "_has_python", lambda version: has and version == "3.11")
     seen = [run(name, *words, asked=("wheel",)) for name in ("probe", "wheel")]
     assert [ctx.spec.python for ctx in seen] == [expected] * 2
-    said = "Python 3.11 is not here, so the wheel is for Python 3.13, which runs this\n"
-    assert capsys.readouterr().out == (said if expected == "3.13" else "")
+    message = "Python 3.11 is not here, so the wheel is for Python 3.13, which runs this\n"
+    assert capsys.readouterr().out == (message if expected == "3.13" else "")
 
 
 def test_publish_builds_nothing_and_needs_no_python_of_the_target(
@@ -498,7 +492,7 @@ def test_the_command_ends_with_the_code_of_the_session_that_failed(
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("-s wheel --target cpu", "nox -s wheel -- --target cpu"),
         ("-s whell", "did you mean wheel?"),
@@ -522,16 +516,16 @@ def test_the_command_ends_with_the_code_of_the_session_that_failed(
     ],
 )
 def test_a_wrong_command_is_refused_before_nox_starts(
-    nox: Nox, project: Path, capsys: Said, line: str, said: str
+    nox: Nox, project: Path, capsys: Capture, line: str, message: str
 ) -> None:
     before = sorted(project.iterdir())
     assert command(project, *line.split()) == errors.USAGE
     assert nox.started == []
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert sorted(project.iterdir()) == before
 
 
-def test_help_is_printed_once_and_nothing_runs(nox: Nox, project: Path, capsys: Said) -> None:
+def test_help_is_printed_once_and_nothing_runs(nox: Nox, project: Path, capsys: Capture) -> None:
     for word in ("--help", "-h"):
         assert command(project, "-s", "smoke", "bench", "--", word) == 0
         output = capsys.readouterr().out
@@ -541,7 +535,7 @@ def test_help_is_printed_once_and_nothing_runs(nox: Nox, project: Path, capsys: 
 
 
 def test_help_without_a_session_is_ours_and_names_targets(
-    nox: Nox, project: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    nox: Nox, project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wheel() -> None:
         """Build the wheel."""
@@ -555,7 +549,7 @@ def test_help_without_a_session_is_ours_and_names_targets(
 
 
 def test_device_cpu_with_a_built_cuda_wheel_is_a_warning(
-    nox: Nox, project: Path, capsys: Said
+    nox: Nox, project: Path, capsys: Capture
 ) -> None:
     place = project / "wheels" / "ada"
     place.mkdir(parents=True)
@@ -569,7 +563,7 @@ def test_device_cpu_with_a_built_cuda_wheel_is_a_warning(
 
 
 def test_a_bug_before_nox_starts_is_reported_as_a_bug(
-    nox: Nox, project: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    nox: Nox, project: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parse(*_: object) -> NoReturn:
         raise KeyError("lost")

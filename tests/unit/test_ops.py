@@ -1,4 +1,4 @@
-"""The session `ops`: which reports it takes, what it leaves, what it refuses at the start."""
+"""The session ops: imported reports, refusals, and the check of a release."""
 
 from __future__ import annotations
 
@@ -30,25 +30,14 @@ def context(root: Path, *words: str) -> Context:
     return fakes.context(root, *words, **named, machine=fakes.no_machine)
 
 
-def build(ctx: Context) -> str:
-    path = ctx.wheels / NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"a wheel")
-    digest = records.file_sha256(path)
-    records.write(ctx.record("wheel"), "wheel", fakes.wheel(sha256=digest))
-    return digest
-
-
 def imported(root: Path, report: dict[str, Any]) -> str:
     path = root / "ops-report.json"
     path.write_text(report_file.text(report, report_file.OPS), encoding="utf-8")
     return str(path)
 
 
-def test_a_good_report_is_taken_and_recorded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    digest = build(context(tmp_path))
+def test_a_good_report_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = fakes.built(context(tmp_path))
     ctx = context(tmp_path, "--report", imported(tmp_path, fakes.ops_report(sha256=digest)))
     main_ops.main(ctx)
     record = ops_results.record(ctx.build, "12.0")
@@ -61,8 +50,8 @@ def test_a_good_report_is_taken_and_recorded(
     assert "4870 right, 0 known upstream faults, 5969 not supported" in capsys.readouterr().out
 
 
-def test_what_a_report_says_of_itself_does_not_count(tmp_path: Path) -> None:
-    digest = build(context(tmp_path))
+def test_the_checks_of_a_report_are_computed_again(tmp_path: Path) -> None:
+    digest = fakes.built(context(tmp_path))
     report = copy.deepcopy(fakes.ops_report(sha256=digest))
     report["operators"]["ROPE"]["right"] -= 1
     assert all(check["status"] == "ok" for check in report["checks"])
@@ -77,7 +66,7 @@ def test_what_a_report_says_of_itself_does_not_count(tmp_path: Path) -> None:
     ("changes", "id_"),
     [
         ({"sha256": "1" * 64}, "ops-report-other-wheel"),
-        (  # whole, and it would be checked against the operators of that release
+        (  # consistent, but with the operators of another release
             {
                 **fakes.ops_report("0.3.36"),
                 "file": NAME.replace("0.3.16", "0.3.36"),
@@ -97,10 +86,10 @@ def test_what_a_report_says_of_itself_does_not_count(tmp_path: Path) -> None:
         ({"more": 1}, "ops-report-invalid"),
     ],
 )
-def test_a_report_that_is_not_of_this_wheel_or_none_is_refused(
+def test_an_invalid_report_or_one_about_another_wheel_is_refused(
     changes: dict[str, Any], id_: str, tmp_path: Path
 ) -> None:
-    digest = build(context(tmp_path))
+    digest = fakes.built(context(tmp_path))
     report = {**fakes.ops_report(sha256=digest), **changes}
     report["sha256"] = report["sha256"] or digest
     with raises(id_) as caught:
@@ -109,8 +98,8 @@ def test_a_report_that_is_not_of_this_wheel_or_none_is_refused(
     assert ops_results.places(context(tmp_path).build) == ()
 
 
-def test_a_report_of_smoke_is_none_of_the_operators(tmp_path: Path) -> None:
-    digest = build(context(tmp_path))
+def test_a_smoke_report_is_refused(tmp_path: Path) -> None:
+    digest = fakes.built(context(tmp_path))
     path = tmp_path / "report.json"
     path.write_text(report_file.text(fakes.smoke_report(sha256=digest)), encoding="utf-8")
     with raises("ops-report-invalid"):
@@ -126,7 +115,7 @@ def test_a_report_of_smoke_is_none_of_the_operators(tmp_path: Path) -> None:
         ((), {"version": "0.3.1"}, "ops-version-unknown"),
     ],
 )
-def test_what_would_test_nothing_is_refused_before_a_build(
+def test_a_run_that_tests_nothing_is_refused_before_a_build(
     words: tuple[str, ...], changes: dict[str, Any], id_: str
 ) -> None:
     with raises(id_):
@@ -134,38 +123,38 @@ def test_what_would_test_nothing_is_refused_before_a_build(
     nox_session._check_ops(fakes.parsed("--device", "cpu"), fakes.cpu_spec())
 
 
-# ---- the gate ------------------------------------------------------------------------------------
+# ---- the check of a release ----------------------------------------------------------------------
 
 
-def of_gate(**changes: Any) -> Check:
+def release_check(**changes: Any) -> Check:
     allow, found = changes.pop("allow", False), fakes.evidence(**changes)
     made = gate.evaluate(found, situation(found, allow_untested=allow))
     (check,) = [check for check in made if check.id == "ops"]
     return check
 
 
-def test_the_gate_asks_for_the_operators() -> None:
-    assert of_gate().status == "ok"
-    check = of_gate(ops=())
+def test_a_release_needs_the_operator_test() -> None:
+    assert release_check().status == "ok"
+    check = release_check(ops=())
     assert check.status == "fail"
     assert "--ops" in check.remedy
     assert "nox -s ops -- --target rtx50 --report FILE" in check.remedy
-    assert of_gate(ops=(), allow=True).status == "warn"
+    assert release_check(ops=(), allow=True).status == "warn"
 
 
-def test_a_report_of_operators_that_fail_is_not_untested() -> None:
+def test_a_failed_operator_test_is_not_accepted_as_untested() -> None:
     found = fakes.evidence()
     (run,) = found.ops
     rows = copy.deepcopy(run.report.operators)
     rows["ADD"]["right"] -= 1
     bad = fakes.ops_run(found.facts, found.spec, operators=rows)
-    assert of_gate(ops=(bad,), allow=True).status == "fail"
+    assert release_check(ops=(bad,), allow=True).status == "fail"
 
 
-def test_a_report_of_another_wheel_is_none() -> None:
+def test_a_report_about_another_wheel_does_not_count() -> None:
     found = fakes.evidence()
     other = fakes.ops_run(found.facts, found.spec, sha256="1" * 64)
-    check = of_gate(ops=(other,))
+    check = release_check(ops=(other,))
     assert check.status == "fail"
     assert "another wheel" in check.evidence
 
@@ -173,7 +162,7 @@ def test_a_report_of_another_wheel_is_none() -> None:
 # ---- a report from an H200 ----------------------------------------------------------------------
 
 
-def test_the_report_of_an_h200_holds_and_one_case_less_does_not() -> None:
+def test_the_report_of_an_h200_passes_and_with_one_case_fewer_it_fails() -> None:
     text = (fakes.ROOT / "tests/data/ops/h200-0.3.16.json").read_text(encoding="utf-8")
     inside = json.loads(text)["report"]
     found = ops_results.opened(text, inside["target"], inside["sha256"], "h200-0.3.16.json")

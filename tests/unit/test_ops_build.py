@@ -1,4 +1,4 @@
-"""How the operator test is compiled and linked, on both systems; which wheels it takes."""
+"""Compiling and linking the operator test on both systems, and the wheels that it refuses."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def wheel(folder: Path, version: str = "0.3.16", *libraries: str) -> Path:
 
 
 @pytest.mark.parametrize("version", ["0.3.16", "0.3.16+cu131"])
-def test_the_release_is_that_of_the_metadata(version: str, tmp_path: Path) -> None:
+def test_the_release_is_in_the_metadata(version: str, tmp_path: Path) -> None:
     assert ops_build.release(wheel(tmp_path, version)) == "0.3.16"
 
 
 @pytest.mark.parametrize("version", ["0.3.15", "9.9.9"])
-def test_a_wheel_of_another_release_is_refused(version: str, tmp_path: Path) -> None:
+def test_an_unknown_release_is_refused(version: str, tmp_path: Path) -> None:
     with raises("ops-release-unknown"):
         ops_build.release(wheel(tmp_path, version))
 
 
-def test_upstreams_file_is_compiled_as_it_is_behind_our_header() -> None:
+def test_upstreams_file_is_compiled_with_our_header() -> None:
     words = ops_build.compile_command(
         fakes.compiler(), SOURCE, Path("/o/t.o"), [Path("/i")], header=True
     )
@@ -46,7 +46,7 @@ def test_upstreams_file_is_compiled_as_it_is_behind_our_header() -> None:
     assert not [word for word in words if word.startswith("-D")]
 
 
-def test_the_reference_is_plain_c() -> None:
+def test_the_reference_is_compiled_without_instruction_sets() -> None:
     source = Path("/s/ggml-cpu/quants.c")
     words = ops_build.compile_command(
         fakes.compiler(), source, Path("/o/q.o"), [Path("/i")], header=False
@@ -57,7 +57,7 @@ def test_the_reference_is_plain_c() -> None:
     assert "-include" not in words
 
 
-def test_on_windows_the_same_is_said_in_cls_words() -> None:
+def test_the_commands_of_msvc() -> None:
     words = ops_build.compile_command(
         fakes.msvc(), SOURCE, Path("/o/t.o"), [Path("/i")], header=True
     )
@@ -72,7 +72,7 @@ def test_on_windows_the_same_is_said_in_cls_words() -> None:
     ]  # fmt: skip
 
 
-def test_on_windows_import_libraries_are_made_by_the_librarian_beside_the_compiler() -> None:
+def test_the_import_libraries_of_msvc() -> None:
     compiler = fakes.compiler(family="msvc", cxx="/vc/bin/cl.exe")
     assert ops_build.import_library(compiler, Path("/w/lib/ggml-base.def")) == [
         "/vc/bin/lib.exe", "/NOLOGO", "/MACHINE:X64", "/DEF:/w/lib/ggml-base.def",
@@ -80,7 +80,7 @@ def test_on_windows_import_libraries_are_made_by_the_librarian_beside_the_compil
     ]  # fmt: skip
 
 
-def test_a_function_that_the_wheels_libraries_lack_is_an_error_of_the_link() -> None:
+def test_a_missing_function_is_a_link_error() -> None:
     words = ops_build.link_command(
         fakes.compiler(), OBJECTS, Path("/w/ops.so"), Path("/w/lib"), ("ggml", "ggml-base")
     )
@@ -99,7 +99,7 @@ def test_a_function_that_the_wheels_libraries_lack_is_an_error_of_the_link() -> 
         ("ld: cannot find -lggml", "ops-link-failed", "cannot find"),
     ],
 )
-def test_what_a_linker_says(output: str, id_: str, named: str) -> None:
+def test_the_problem_follows_from_the_linkers_output(output: str, id_: str, named: str) -> None:
     problem = ops_build.not_linked("ops.so", output)
     assert problem.id == id_
     assert named in (problem.evidence or "")
@@ -117,14 +117,14 @@ def test_a_wheel_without_shared_libraries_of_ggml_is_refused(
     assert missing in caught.value.what
 
 
-def test_only_ggmls_libraries_are_taken_of_a_wheel(tmp_path: Path) -> None:
+def test_only_the_libraries_of_ggml_are_extracted(tmp_path: Path) -> None:
     names = ["libggml.so", "libggml-base.so", "libggml-cuda.so", "libllama.so", "../x.so"]
     ops_build._extract(wheel(tmp_path, "0.3.16", *names), tmp_path / "lib")
     found = {path.name for path in (tmp_path / "lib").iterdir()}
     assert found == {"libggml.so", "libggml-base.so", "libggml-cuda.so"}
 
 
-def test_the_reference_has_a_device_of_its_own_name(tmp_path: Path) -> None:
+def test_the_device_of_the_reference_is_renamed(tmp_path: Path) -> None:
     path = tmp_path / ops_build.GGML / "src" / "ggml-cpu" / "ggml-cpu.cpp"
     path.parent.mkdir(parents=True)
     path.write_text('name() { return "CPU"; }')

@@ -1,4 +1,4 @@
-"""Whether a report of the operator test holds: each fault that the test itself lets pass."""
+"""The checks of the operator test: each finds an error that upstream's test itself accepts."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def failing(report: Report, *, cuda: bool = True) -> list[str]:
 
 
 @pytest.mark.parametrize("cuda", [True, False])
-def test_the_numbers_of_the_table_hold(cuda: bool) -> None:
+def test_the_numbers_of_the_table_pass(cuda: bool) -> None:
     assert failing(fakes.ops_report(cuda=cuda), cuda=cuda) == []
 
 
 def no_gpu(report: Report) -> None:
-    """1: of a backend that is not there, no case is answered, and the test says OK."""
+    """Without the backend, no case has a result, and upstream's test prints OK."""
     report["operators"] = {}
     report["narrowed"] = {}
     report["libraries"] = ["llama_cpp/lib/libggml-base.so", "llama_cpp/lib/libggml-cpu.so"]
 
 
 def nothing_supported(report: Report) -> None:
-    """2: what is not supported counts as passed."""
+    """Upstream's test counts unsupported cases as passed."""
     for row in report["operators"].values():
         row["unsupported"] += row["right"]
         row["right"] = 0
 
 
 def one_filtered_out(report: Report) -> None:
-    """2: and so does what a filter leaves out."""
+    """Upstream's test ignores cases that a filter excludes."""
     report["operators"]["ADD"]["right"] -= 1
 
 
@@ -53,12 +53,12 @@ def an_operator_left_out(report: Report) -> None:
 
 
 def with_itself(report: Report) -> None:
-    """3: `-b CPU` compares a library with itself."""
+    """`-b CPU` compares a library with itself."""
     report["backend"] = "CPU"
 
 
 def not_narrowed(report: Report) -> None:
-    """6: without a narrow range, ReLU passes for GELU."""
+    """Without a narrow range, ReLU passes as GELU."""
     del report["narrowed"]["GELU"]
 
 
@@ -113,7 +113,7 @@ def one_more_not_supported(report: Report) -> None:
         (one_more_not_supported, ["supported"]),
     ],
 )
-def test_what_the_test_itself_lets_pass_fails_here(
+def test_an_error_that_upstreams_test_accepts_fails_a_check(
     change: Callable[[Report], None], found: list[str]
 ) -> None:
     report = copy.deepcopy(fakes.ops_report())
@@ -121,7 +121,7 @@ def test_what_the_test_itself_lets_pass_fails_here(
     assert failing(report) == found
 
 
-def test_one_case_fewer_that_is_not_supported_is_a_note() -> None:
+def test_fewer_unsupported_cases_than_in_the_table_are_a_note() -> None:
     report = copy.deepcopy(fakes.ops_report())
     report["operators"]["CONV_2D"]["unsupported"] -= 1
     report["operators"]["CONV_2D"]["right"] += 1
@@ -142,7 +142,7 @@ NAN = "[GELU] NaN at index 3 (CUDA0=nan CPU=1.0)"
 @pytest.mark.parametrize(
     ("tries", "found"),
     [
-        ([NEAR, "", "", ""], []),  # 4: sporadic, right with other seeds
+        ([NEAR, "", "", ""], []),  # wrong by chance
         ([NEAR, NEAR, NEAR, ""], []),
         ([NEAR, NEAR, NEAR, NEAR], ["right"]),
         ([NEAR, "", FAR, ""], ["right"]),
@@ -153,7 +153,7 @@ NAN = "[GELU] NaN at index 3 (CUDA0=nan CPU=1.0)"
         ([NEAR, "the time limit", "", ""], ["right"]),
     ],
 )
-def test_a_wrong_case_holds_only_if_it_is_near_its_bound_and_right_with_another_seed(
+def test_a_wrong_case_passes_only_near_its_bound_and_if_another_seed_is_right(
     tries: list[str], found: list[str]
 ) -> None:
     report = copy.deepcopy(fakes.ops_report())
@@ -167,7 +167,7 @@ def test_a_wrong_activation_in_the_narrow_range_fails() -> None:
     assert failing(report) == ["narrowed"]
 
 
-def test_a_known_fault_that_is_gone_fails_until_its_row_goes() -> None:
+def test_a_corrected_known_fault_fails_until_its_row_is_removed() -> None:
     report = copy.deepcopy(fakes.ops_report(cuda=False))
     report["wrong"] = []
     report["operators"]["CPY"]["right"] += report["operators"]["CPY"]["wrong"]
@@ -175,7 +175,7 @@ def test_a_known_fault_that_is_gone_fails_until_its_row_goes() -> None:
     assert failing(report, cuda=False) == ["known"]
 
 
-def test_on_another_backend_a_known_fault_is_none() -> None:
+def test_a_known_fault_is_accepted_only_for_its_backend() -> None:
     report = copy.deepcopy(fakes.ops_report())
     report["wrong"] = fakes.ops_report(cuda=False)["wrong"]
     report["operators"]["CPY"]["wrong"] = len(report["wrong"])
@@ -183,7 +183,7 @@ def test_on_another_backend_a_known_fault_is_none() -> None:
     assert failing(report) == ["right"]
 
 
-def test_what_a_backend_supports_must_be_in_the_table() -> None:
+def test_a_backend_without_support_data_fails() -> None:
     expected = {**ops_results.expected("0.3.16", cuda=True), "tested": False}
     made = ops_checks.checks(fakes.ops_report(), expected)
     assert [check["id"] for check in made if check["status"] != "ok"] == ["supported"]
@@ -196,10 +196,10 @@ def test_what_a_backend_supports_must_be_in_the_table() -> None:
         ("0.3.36", 141, 23_366, 6_491, 12_957, 1_044),
     ],
 )
-def test_the_table_has_the_whole_of_a_release(
+def test_the_table_has_all_operators_of_a_release(
     version: str, operators: int, cases: int, on_cuda: int, sampled: int, on_cpu: int
 ) -> None:
-    """On a CPU, four operators are tested with an eighth of their cases."""
+    """On a CPU, four operators are tested with one eighth of their cases."""
     cuda, cpu = (ops_results.expected(version, cuda=flag) for flag in (True, False))
     assert (len(cuda["cases"]), sum(cuda["cases"].values())) == (operators, cases)
     assert (len(cpu["cases"]), sum(cpu["cases"].values())) == (operators, sampled)

@@ -1,4 +1,4 @@
-"""The program that measures wheels in turn; its processes are played, its files are real."""
+"""The program that measures wheels alternately; its processes are replaced, its files are real."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sessions.payload import bench, bench_files, gpu_watch, report_file, run_fol
 from tests import fakes
 
 Found = dict[str, Any]
-Told = pytest.CaptureFixture[str]
+Output = pytest.CaptureFixture[str]
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -36,8 +36,13 @@ PACKAGES = ("numpy", "jinja2", "markupsafe", "gguf", "pyyaml", "tqdm")
 WHEEL = "llama_cpp_python-0.3.16-py3-none-any.whl"
 
 
+def entry(path: Path) -> Found:
+    """A wheel of a job; its label is its folder."""
+    return {"label": path.parent.name, "path": str(path), "sha256": path.parent.name * 64}
+
+
 @pytest.fixture
-def told(tmp_path: Path) -> Found:
+def job(tmp_path: Path) -> Found:
     """A job: two wheels, three rounds, no GPU."""
     packages = tmp_path / "packages"
     for name in PACKAGES:
@@ -46,10 +51,7 @@ def told(tmp_path: Path) -> Found:
     wheels = [write_wheel(tmp_path / n / WHEEL, "numpy>=1.20", "Jinja2") for n in ("a", "b")]
     (tmp_path / "run").mkdir()
     return {
-        "wheels": [
-            {"label": path.parent.name, "path": str(path), "sha256": path.parent.name * 64}
-            for path in wheels
-        ],
+        "wheels": [entry(path) for path in wheels],
         "packages": str(packages),
         "python": "/usr/bin/python3.11",
         "folder": str(tmp_path / "run"),
@@ -68,12 +70,12 @@ def told(tmp_path: Path) -> Found:
 
 
 class Machine:
-    """Plays venvs, pip and the children; notes what each was given, in order."""
+    """Replaces venvs, pip and the children, and records their calls."""
 
     def __init__(self) -> None:
         self.ran: list[list[str]] = []
         self.children: list[tuple[str, Found, dict[str, str]]] = []
-        self.says: Callable[[str, Found], Found] = lambda python, told: {}
+        self.says: Callable[[str, Found], Found] = lambda venv, given: {}  # other values
         self.error: str | None = None
         self.compiles: set[str] = set()
         self.base: Found = {
@@ -101,9 +103,9 @@ class Machine:
                 (site / Path(word).name).write_bytes(b"x" * 1000)
 
     def spawn(
-        self, python: str, told: Path, environment: dict[str, str], timeout: float
+        self, python: str, job_path: Path, environment: dict[str, str], timeout: float
     ) -> tuple[list[Found], str | None]:
-        given = json.loads(told.read_text(encoding="utf-8"))
+        given = json.loads(job_path.read_text(encoding="utf-8"))
         venv = Path(python).parents[1].name
         self.children.append((venv, given, environment))
         if given["work"] == "model":
@@ -116,18 +118,19 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    played = Machine()
-    monkeypatch.setattr(bench_files, "run", played.run)
-    monkeypatch.setattr(spawn, "spawn", played.spawn)
-    return played
+    fake = Machine()
+    monkeypatch.setattr(bench_files, "run", fake.run)
+    monkeypatch.setattr(spawn, "spawn", fake.spawn)
+    return fake
 
 
-def measured(told: Found) -> Found:
-    report: Found = bench.Bench(told).measure()
+def measured(job: Found) -> Found:
+    report: Found = bench.Bench(job).measure()
     return report
 
 
-def stopped(work: Callable[[], object], capsys: Told) -> str:
+def stopped(work: Callable[[], object], capsys: Output) -> str:
+    """What is printed when ``work`` exits with 2."""
     with pytest.raises(SystemExit) as caught:
         work()
     assert caught.value.code == 2
@@ -138,7 +141,7 @@ def stopped(work: Callable[[], object], capsys: Told) -> str:
 
 
 def kinds(machine: Machine) -> list[tuple[str, str]]:
-    """(venv, kind) of each child that measured: "cold", "warm", or the larger model's type."""
+    """(venv, kind) of each measurement: "cold", "warm", or the name of the larger model."""
     found = []
     for venv, given, _ in machine.children:
         if given["work"] == "speed":
@@ -147,39 +150,8 @@ def kinds(machine: Machine) -> list[tuple[str, str]]:
     return found
 
 
-def test_wheels_take_turns_and_each_measurement_is_a_process_of_its_own(
-    told: Found, machine: Machine
-) -> None:
-    measured(told)
-    a, b = "venv-0", "venv-1"
-    one = ["cold", "warm", "large-Q4_K", "large-Q8_0"]
-    there = [*((a, kind) for kind in one), *((b, kind) for kind in one)]
-    back = [*there[4:], *there[:4]]
-    assert kinds(machine) == [(a, "warm"), (b, "warm"), *there, *back, *there]
-
-
-def test_with_three_wheels_each_round_has_each_once(
-    told: Found, machine: Machine, tmp_path: Path
-) -> None:
-    path = write_wheel(tmp_path / "c" / WHEEL, "numpy")
-    told["wheels"].append({"label": "c", "path": str(path), "sha256": "c" * 64})
-    report = measured(told)
-    warm = [venv for venv, kind in kinds(machine) if kind == "warm"]
-    there, back = ["venv-0", "venv-1", "venv-2"], ["venv-2", "venv-1", "venv-0"]
-    assert warm == [*there, *there, *back, *there]
-    assert [wheel["label"] for wheel in report["wheels"]] == ["a", "b", "c"]
-
-
-def test_installing_takes_turns_too_each_time_in_a_fresh_venv(
-    told: Found, machine: Machine
-) -> None:
-    report = measured(told)
-    made = [Path(c[4]).name for c in machine.ran if c[1:4] == ["-I", "-m", "venv"]]
-    assert made == ["venv-0", "venv-1"] * 3
-    assert all(len(w["values"]["install_seconds"]) == 3 for w in report["wheels"])
-
-
-def test_the_first_round_counts_for_nothing(told: Found, machine: Machine) -> None:
+def test_wheels_alternate_and_each_measurement_is_a_process(job: Found, machine: Machine) -> None:
+    """Every other round is in reverse order. The first round is not recorded."""
     calls = {"n": 0}
 
     def says(venv: str, given: Found) -> Found:
@@ -187,33 +159,54 @@ def test_the_first_round_counts_for_nothing(told: Found, machine: Machine) -> No
         return {"first_token_seconds": float(calls["n"])}
 
     machine.says = says
-    report = measured(told)
+    report = measured(job)
+    a, b = "venv-0", "venv-1"
+    one = ["cold", "warm", "large-Q4_K", "large-Q8_0"]
+    there = [*((a, kind) for kind in one), *((b, kind) for kind in one)]
+    back = [*there[4:], *there[:4]]
+    assert kinds(machine) == [(a, "warm"), (b, "warm"), *there, *back, *there]
     values = report["wheels"][0]["values"]
     assert values["first_token_cold_seconds"] == [3.0, 15.0, 19.0]
     assert values["first_token_warm_seconds"] == [4.0, 16.0, 20.0]
+    venvs = [Path(c[4]).name for c in machine.ran if c[1:4] == ["-I", "-m", "venv"]]
+    assert venvs == [a, b] * 3
+    assert all(len(w["values"]["install_seconds"]) == 3 for w in report["wheels"])
 
 
-def test_a_real_model_is_measured_in_each_round_as_well(
-    told: Found, machine: Machine, tmp_path: Path
+def test_three_wheels_alternate(job: Found, machine: Machine, tmp_path: Path) -> None:
+    job["wheels"].append(entry(write_wheel(tmp_path / "c" / WHEEL, "numpy")))
+    report = measured(job)
+    warm = [venv for venv, kind in kinds(machine) if kind == "warm"]
+    there = ["venv-0", "venv-1", "venv-2"]
+    assert warm == [*there, *there, *there[::-1], *there]
+    assert [wheel["label"] for wheel in report["wheels"]] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("of", "threads"), [("job", 2), ("gpu_job", 1)], ids=["cpu", "gpu"])
+def test_a_real_model_is_measured_in_each_round(
+    of: str, threads: int, machine: Machine, tmp_path: Path, request: Any
 ) -> None:
+    """On the CPU it is computed by all cores; the tiny model always by one thread."""
     model = tmp_path / "real.gguf"
     model.write_bytes(b"GGUF of size")
-    report = measured({**told, "model": stats.model(model)})
+    report = measured({**request.getfixturevalue(of), "model": stats.model(model)})
     digest = hashlib.sha256(b"GGUF of size").hexdigest()
     assert report["model"] == {"file": "real.gguf", "size": 12, "sha256": digest}
     for wheel in report["wheels"]:
         assert len(wheel["values"]["real_prompt_per_second"]) == 3
-    used = [given["model"] for _, given, _ in machine.children if given.get("speeds")]
-    assert used.count(str(model)) == 8
+    run = [given for _, given, _ in machine.children if given["work"] == "speed"]
+    used = [(given["model"], given["threads"]) for given in run]
+    assert used.count((str(model), threads)) == 8
+    assert {count for path, count in used if "tiny" in path} == {1}
 
 
-# ---- the report ---------------------------------------------------------------------------------
+# ---- the report ----------------------------------------------------------------------------------
 
 
-def test_a_report_is_sealed_and_says_what_it_is_of(
-    told: Found, machine: Machine, tmp_path: Path
+def test_the_report_has_the_wheels_and_the_state_is_kept(
+    job: Found, machine: Machine, tmp_path: Path
 ) -> None:
-    (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
+    (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
     bench.main(tmp_path / "job.json", tmp_path / "report.json")
     report = report_file.read(
         (tmp_path / "report.json").read_text(encoding="utf-8"), report_file.BENCH
@@ -221,78 +214,68 @@ def test_a_report_is_sealed_and_says_what_it_is_of(
     assert (report["device"], report["rounds"], report["python"]) == ("cpu", 3, "3.11.2")
     first = report["wheels"][0]
     assert (first["label"], first["file"], first["version"]) == ("a", WHEEL, "0.3.16")
-    assert first["values"]["wheel_bytes"] == [Path(told["wheels"][0]["path"]).stat().st_size]
-    assert first["values"]["installed_bytes"] == [4000]  # numpy, jinja2, markupsafe and itself
+    assert first["values"]["wheel_bytes"] == [Path(job["wheels"][0]["path"]).stat().st_size]
+    assert first["values"]["installed_bytes"] == [4000]  # numpy, jinja2, markupsafe and the wheel
     assert first["packages"] == sorted(
         [WHEEL, *(f"{n}-1.0-py3-none-any.whl" for n in ("numpy", "jinja2", "markupsafe"))]
     )
+    assert (tmp_path / "run" / run_folder.STATE).exists()
+    assert [p.name for p in tmp_path.glob("report*")] == ["report.json"]
 
 
-def test_a_child_that_fails_ends_it_and_is_named(
-    told: Found, machine: Machine, capsys: Told
+def test_a_child_that_fails_ends_the_benchmark(
+    job: Found, machine: Machine, capsys: Output
 ) -> None:
     machine.error = "ended by -4: Illegal instruction"
-    said = stopped(lambda: measured(told), capsys)
-    assert said.startswith(f"a ({WHEEL}) could not be measured: ended by -4: Illegal instruction")
+    printed = stopped(lambda: measured(job), capsys)
+    assert printed.startswith(f"a ({WHEEL}) could not be measured: ended by -4: Illegal")
 
 
-def test_what_was_measured_before_it_was_stopped_is_not_measured_again(
-    told: Found, machine: Machine, capsys: Told
-) -> None:
-    whole = bench.Bench(told).plan()
+def test_a_stopped_benchmark_is_continued(job: Found, machine: Machine, capsys: Output) -> None:
+    whole = bench.Bench(job).plan()
     good: Any = machine.spawn
     spawn.spawn = lambda *given: ([], "killed") if len(machine.children) == 9 else good(*given)
-    stopped(lambda: measured(told), capsys)
+    stopped(lambda: measured(job), capsys)
     ran, children = len(machine.ran), len(machine.children)
     assert children == 9
     spawn.spawn = good
-    report = measured(told)
+    report = measured(job)
     assert len(machine.ran) == ran  # nothing was installed again
-    # One step makes three models, each in a process of its own.
+    # One step makes three models, each in its own process.
     assert len(machine.children) == len([kind for _, kind, _ in whole if kind != "install"]) + 2
     assert report["stops"] == 1
     for wheel in report["wheels"]:
         assert len(wheel["values"]["generation_per_second"]) == 3
         assert len(wheel["values"]["install_seconds"]) == 3
-    # A report that was not written can be made again without measuring anything.
-    again = measured(told)
+    # If the report was not written, it can be made again without a measurement.
+    again = measured(job)
     assert (len(machine.ran), again["wheels"]) == (ran, report["wheels"])
 
 
 @pytest.mark.parametrize("value", [None, 0.0, float("nan")])
-def test_a_value_that_is_none_ends_it_at_once_and_what_was_measured_before_stays(
-    value: float | None, told: Found, machine: Machine, capsys: Told
+def test_an_invalid_value_ends_the_benchmark_and_earlier_values_are_kept(
+    value: float | None, job: Found, machine: Machine, capsys: Output
 ) -> None:
     machine.says = lambda venv, given: (
         {"prompt_per_second": value} if venv == "venv-1" and len(machine.children) == 11 else {}
     )
-    said = stopped(lambda: measured(told), capsys)
-    assert f"This benchmark is not valid: b: prompt_per_second is {value}" in said
+    printed = stopped(lambda: measured(job), capsys)
+    assert f"This benchmark is not valid: b: prompt_per_second is {value}" in printed
     assert len(machine.children) == 11
     machine.says = lambda venv, given: {}
-    report = measured(told)
+    report = measured(job)
     assert report["stops"] == 1
     for wheel in report["wheels"]:
         assert wheel["values"]["prompt_per_second"] == [5000.0] * 3
 
 
-def test_a_report_is_written_whole_and_the_measurements_outlive_it(
-    told: Found, machine: Machine, tmp_path: Path
-) -> None:
-    (tmp_path / "job.json").write_text(json.dumps(told), encoding="utf-8")
-    bench.main(tmp_path / "job.json", tmp_path / "report.json")
-    assert (tmp_path / "run" / run_folder.STATE).exists()
-    assert [p.name for p in tmp_path.glob("report*")] == ["report.json"]
-
-
-def test_progress_is_told_with_an_estimate(told: Found, machine: Machine, capsys: Told) -> None:
-    measured(told)
-    lines = [json.loads(x[1:]) for x in capsys.readouterr().out.splitlines() if x[:2] == "@{"]
+def test_progress_has_an_estimate(job: Found, machine: Machine, capsys: Output) -> None:
+    measured(job)
+    lines = list(spawn.lines(capsys.readouterr().out))
     assert [line["done"] for line in lines] == list(range(lines[-1]["total"] + 1))
     assert lines[0]["now"] == "install, a"
-    assert lines[0]["left"] is None
-    assert all(line["left"] is not None for line in lines[1:])
-    assert lines[1]["left"] > bench.USUAL  # what was never done has a guess
+    assert [line["left"] is None for line in lines] == [True, *[False] * (len(lines) - 1)]
+    assert lines[1]["left"] > bench.USUAL  # a guess for kinds of steps that were not done yet
     assert lines[-1] == {"done": 33, "total": 33, "now": "", "left": 0}
 
 
@@ -300,13 +283,13 @@ def test_progress_is_told_with_an_estimate(told: Found, machine: Machine, capsys
 
 
 def on_gpu(venv: str, given: Found) -> Found:
-    """Every layer is on the GPU that is to be there."""
+    """All requested layers are on the GPU."""
     return {"offloaded": [2, 5] if given["large"] else [3, 3]}
 
 
 @pytest.fixture
-def carded(told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Found:
-    """The job on a GPU, which every layer is on."""
+def gpu_job(job: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Found:
+    """The job on a GPU."""
     look = {"sm_mhz": 1980, "memory_mhz": 3201, "celsius": 41, "watts": 99.0, "reasons": 0}
 
     @contextlib.contextmanager
@@ -317,12 +300,12 @@ def carded(told: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Fo
     monkeypatch.setattr(gpu_watch, "watching", watching)
     machine.base |= {"devices": [["NVIDIA H200", "9.0"]]}
     machine.says = on_gpu
-    identity = {**told["identity"], "device": "NVIDIA H200"}
-    return {**told, "layers": 999, "index": 2, "visible": "GPU-2", "identity": identity}
+    identity = {**job["identity"], "device": "NVIDIA H200"}
+    return {**job, "layers": 999, "index": 2, "visible": "GPU-2", "identity": identity}
 
 
-def test_on_a_gpu_its_memory_and_clocks_are_noted(carded: Found, machine: Machine) -> None:
-    report = measured(carded)
+def test_the_memory_and_clocks_of_the_gpu_are_recorded(gpu_job: Found, machine: Machine) -> None:
+    report = measured(gpu_job)
     assert report["wheels"][0]["values"]["vram_mib"] == [620.0] * 3
     assert len(report["conditions"]) == 2 + 3 * 6
     assert report["conditions"][-1] == {
@@ -341,19 +324,19 @@ def test_on_a_gpu_its_memory_and_clocks_are_noted(carded: Found, machine: Machin
     }
     for _, _, environment in machine.children:
         assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-2"
-        assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # as NVML counts them
+        assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"  # the order of NVML
         assert "CUDA_DISABLE_PTX_JIT" not in environment
 
 
-def test_without_a_gpu_none_is_seen(told: Found, machine: Machine) -> None:
-    report = measured(told)
+def test_on_the_cpu_no_gpu_is_visible(job: Found, machine: Machine) -> None:
+    report = measured(job)
     assert {env["CUDA_VISIBLE_DEVICES"] for _, _, env in machine.children} == {"-1"}
     assert report["conditions"] == []
     assert "vram_mib" not in report["wheels"][0]["values"]
 
 
-def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
-    carded: Found, machine: Machine
+def test_only_cold_measurements_begin_with_an_empty_compile_cache(
+    gpu_job: Found, machine: Machine
 ) -> None:
     machine.compiles = {"venv-1"}
     left: list[tuple[str, bool, bool]] = []
@@ -365,7 +348,7 @@ def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
         return on_gpu(venv, given)
 
     machine.says = says
-    report = measured(carded)
+    report = measured(gpu_job)
     cold = [filled for _, speeds, filled in left if not speeds]
     warm = [filled for venv, speeds, filled in left if speeds and venv == "venv-1"]
     assert cold == [False] * 6
@@ -374,47 +357,41 @@ def test_cold_is_an_empty_compile_cache_and_warm_one_that_was_filled(
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"offloaded": [0, 3]}, {"offloaded": None}, {"devices": []}],
-    ids=["no-layer", "nothing-said", "no-device"],
+    "changes", [{"offloaded": [0, 3]}, {"offloaded": None}, {"devices": []}], ids=str
 )
-def test_a_wheel_that_computes_beside_the_gpu_is_not_compared(
-    changes: Found, carded: Found, machine: Machine, capsys: Told
+def test_a_wheel_that_does_not_use_the_gpu_ends_the_benchmark(
+    changes: Found, gpu_job: Found, machine: Machine, capsys: Output
 ) -> None:
     machine.says = lambda venv, given: {
         **on_gpu(venv, given),
         **(changes if venv == "venv-1" else {}),
     }
-    said = stopped(lambda: measured(carded), capsys)
-    assert "b does not compute on the GPU" in said
+    assert "b does not compute on the GPU" in stopped(lambda: measured(gpu_job), capsys)
 
 
 @pytest.mark.parametrize("layers", [[5, 5], [0, 5], [3, 5]], ids=str)
-def test_a_hybrid_with_other_layers_on_the_gpu_ends_it(
-    layers: list[int], carded: Found, machine: Machine, capsys: Told
+def test_a_hybrid_needs_the_requested_layers_on_the_gpu(
+    layers: list[int], gpu_job: Found, machine: Machine, capsys: Output
 ) -> None:
     machine.says = lambda venv, given: (
         {"offloaded": layers} if given["large"] else on_gpu(venv, given)
     )
-    said = stopped(lambda: measured(carded), capsys)
-    assert f"has {layers} layers there" in said
+    assert f"has {layers} layers there" in stopped(lambda: measured(gpu_job), capsys)
 
 
 # ---- the CPU ------------------------------------------------------------------------------------
 
 
 def large(machine: Machine) -> list[Found]:
-    """What each child that measured the larger model was told."""
+    """The jobs of the children that measured the larger model."""
     return [given for _, given, _ in machine.children if given.get("large") and "layers" in given]
 
 
-def test_on_the_cpu_a_larger_model_is_measured_in_two_types_by_all_its_cores(
-    told: Found, machine: Machine
-) -> None:
+def test_on_the_cpu_a_larger_model_is_measured_with_all_cores(job: Found, machine: Machine) -> None:
     machine.says = lambda venv, given: {
         "prompt_per_second": 800.0 if "Q8_0" in given["model"] else 500.0
     }
-    report = measured(told)
+    report = measured(job)
     made = [(g["type"], g["large"]) for _, g, _ in machine.children if g["work"] == "model"]
     assert made == [("Q4_K", False), ("Q4_K", True), ("Q8_0", True)]
     assert {(given["layers"], given["threads"]) for given in large(machine)} == {(0, 2)}
@@ -425,23 +402,10 @@ def test_on_the_cpu_a_larger_model_is_measured_in_two_types_by_all_its_cores(
     assert report["cpu_threads"] == 2
 
 
-@pytest.mark.parametrize(("of", "threads"), [("told", 2), ("carded", 1)], ids=["cpu", "gpu"])
-def test_a_real_model_on_the_cpu_has_all_cores_and_the_tiny_one_has_one_thread(
-    of: str, threads: int, machine: Machine, tmp_path: Path, request: Any
+def test_on_a_gpu_half_of_the_larger_model_is_computed_by_the_cpu(
+    gpu_job: Found, machine: Machine
 ) -> None:
-    model = tmp_path / "real.gguf"
-    model.write_bytes(b"GGUF")
-    measured({**request.getfixturevalue(of), "model": stats.model(model)})
-    run = [given for _, given, _ in machine.children if "layers" in given]
-    used = [(given["model"], given["threads"]) for given in run]
-    assert {count for path, count in used if path == str(model)} == {threads}
-    assert {count for path, count in used if "tiny" in path} == {1}
-
-
-def test_on_a_gpu_half_of_the_larger_model_is_there_and_half_on_the_cpu(
-    carded: Found, machine: Machine
-) -> None:
-    report = measured(carded)
+    report = measured(gpu_job)
     assert {(given["layers"], given["threads"]) for given in large(machine)} == {(2, 2)}
     rest = [g for _, g, _ in machine.children if g["work"] == "speed" and not g["large"]]
     assert {(given["layers"], given["threads"]) for given in rest} == {(999, 1)}
@@ -450,12 +414,10 @@ def test_on_a_gpu_half_of_the_larger_model_is_there_and_half_on_the_cpu(
     assert not any(name.startswith("cpu") for name in values)
 
 
-def test_a_module_is_asked_for_by_name_and_the_report_says_which_was_used(
-    told: Found, machine: Machine
-) -> None:
-    told["wheels"][1]["cpu"] = "x64"
+def test_the_requested_cpu_module_is_used_and_recorded(job: Found, machine: Machine) -> None:
+    job["wheels"][1]["cpu"] = "x64"
     machine.says = lambda venv, given: {"cpu_module": "x64" if venv == "venv-1" else "haswell"}
-    report = measured(told)
+    report = measured(job)
     assert {(venv, env["BLACKWHEEL_CPU"]) for venv, _, env in machine.children} == {
         ("venv-0", ""),
         ("venv-1", "x64"),
@@ -463,39 +425,37 @@ def test_a_module_is_asked_for_by_name_and_the_report_says_which_was_used(
     assert [wheel["cpu_module"] for wheel in report["wheels"]] == ["haswell", "x64"]
 
 
-def test_another_module_than_the_one_that_was_asked_for_ends_it(
-    told: Found, machine: Machine, capsys: Told
+def test_another_cpu_module_ends_the_benchmark(
+    job: Found, machine: Machine, capsys: Output
 ) -> None:
-    told["wheels"][0]["cpu"] = "x64"
-    said = stopped(lambda: measured(told), capsys)
-    assert "a should use the CPU module x64, and used haswell" in said
+    job["wheels"][0]["cpu"] = "x64"
+    printed = stopped(lambda: measured(job), capsys)
+    assert "a should use the CPU module x64, and used haswell" in printed
 
 
-def test_a_gpu_that_will_not_tell_its_memory_ends_it(
-    carded: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Told
+def test_a_gpu_without_memory_figures_ends_the_benchmark(
+    gpu_job: Found, machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: Output
 ) -> None:
     nothing: dict[str, Any] = {"vram_mib": None, "slowed": []}
     monkeypatch.setattr(gpu_watch, "summary", lambda looks: nothing)
-    assert "This benchmark is not valid" in stopped(lambda: measured(carded), capsys)
+    assert "This benchmark is not valid" in stopped(lambda: measured(gpu_job), capsys)
 
 
 # ---- NVIDIA's runtime ---------------------------------------------------------------------------
 
 
 @pytest.fixture
-def runtime(carded: Found, tmp_path: Path) -> Found:
-    """Wheels of CUDA, of which the first requires NVIDIA's packages and the other does not."""
-    packages = Path(carded["packages"])
+def runtime(gpu_job: Found, tmp_path: Path) -> Found:
+    """CUDA wheels; only the first requires NVIDIA's packages."""
+    packages = Path(gpu_job["packages"])
     for name in ("nvidia_cuda_runtime", "nvidia_cublas"):
         write_wheel(packages / f"{name}-13.1-py3-none-any.whl")
-    first = Path(carded["wheels"][0]["path"])
+    first = Path(gpu_job["wheels"][0]["path"])
     write_wheel(first, "numpy", "nvidia-cuda-runtime<14,>=13.1.80", "nvidia_cublas>=13")
-    return {**carded, "runtime": "packages"}
+    return {**gpu_job, "runtime": "packages"}
 
 
-def test_a_wheel_that_names_no_runtime_gets_it_all_the_same(
-    runtime: Found, machine: Machine
-) -> None:
+def test_every_wheel_gets_the_cuda_runtime(runtime: Found, machine: Machine) -> None:
     report = measured(runtime)
     assert [wheel["brings_runtime"] for wheel in report["wheels"]] == [True, False]
     for wheel in report["wheels"]:
@@ -503,7 +463,7 @@ def test_a_wheel_that_names_no_runtime_gets_it_all_the_same(
         assert len(set(wheel["packages"])) == len(wheel["packages"])
 
 
-def test_it_alone_is_shown_the_way_to_it(runtime: Found) -> None:
+def test_only_a_wheel_without_the_requirement_gets_a_search_path(runtime: Found) -> None:
     name = "PATH" if sys.platform == "win32" else "LD_LIBRARY_PATH"
     inside = "bin" if sys.platform == "win32" else "lib"
     instance = bench.Bench(runtime)
@@ -517,75 +477,73 @@ def test_it_alone_is_shown_the_way_to_it(runtime: Found) -> None:
     assert str(site / "nvidia" / "cu13" / inside) in instance.loader(wheels[1])[name]
 
 
-def test_offline_each_venv_is_linked_to_the_runtime_that_is_there(
-    carded: Found, machine: Machine, tmp_path: Path
+def test_offline_each_venv_is_linked_to_the_cuda_runtime(
+    gpu_job: Found, machine: Machine, tmp_path: Path
 ) -> None:
     source = tmp_path / "python" / "nvidia" / "cu13"
     (source / "lib").mkdir(parents=True)
     (source / "lib" / "libcudart.so.13").write_bytes(b"x" * 10_000_000)
-    first = Path(carded["wheels"][0]["path"])
+    first = Path(gpu_job["wheels"][0]["path"])
     write_wheel(first, "numpy", "nvidia-cuda-runtime<14,>=13.1.80")
     places = [str(source)]
     named = {"runtime": "linked", "link": str(source), "runtime_places": places}
-    report = measured({**carded, **named})
+    report = measured({**gpu_job, **named})
     for venv in ("venv-0", "venv-1"):
-        (there,) = (Path(carded["folder"]) / venv).glob("**/site-packages/nvidia/cu13")
+        (there,) = (Path(gpu_job["folder"]) / venv).glob("**/site-packages/nvidia/cu13")
         assert (there / "lib" / "libcudart.so.13").exists()
-    assert report["wheels"][0]["values"]["installed_bytes"] == [2000]  # it was there already
+    assert report["wheels"][0]["values"]["installed_bytes"] == [2000]  # without the linked files
     assert report["runtime"] == "linked"
 
 
-# ---- what a wheel requires ----------------------------------------------------------------------
+# ---- requirements --------------------------------------------------------------------------------
 
 
-def test_what_a_wheel_requires_is_taken_with_what_that_requires(told: Found) -> None:
-    wheel, packages = Path(told["wheels"][0]["path"]), Path(told["packages"])
-    found = bench_files.required(wheel, packages, linked=False)
-    assert sorted(path.name.split("-")[0] for path in found) == ["jinja2", "markupsafe", "numpy"]
-
-
-def test_extras_are_left_out_and_what_is_not_for_every_python_may_be_missing(
-    told: Found, tmp_path: Path
+@pytest.mark.parametrize(
+    ("requires", "linked", "expected"),
+    [
+        (["numpy>=1.20", "Jinja2"], False, ["jinja2", "markupsafe", "numpy"]),
+        (["pytest; extra == 'dev'", "tomli; python_version < '3.11'", "tqdm"], False, ["tqdm"]),
+        (["nvidia-cublas>=13"], True, []),
+    ],
+    ids=["indirect", "markers", "linked"],
+)
+def test_the_files_of_a_wheels_requirements(
+    requires: list[str], linked: bool, expected: list[str], job: Found, tmp_path: Path
 ) -> None:
-    wheel = write_wheel(
-        tmp_path / "x" / WHEEL, "pytest; extra == 'dev'", "tomli; python_version < '3.11'", "tqdm"
-    )
-    (found,) = bench_files.required(wheel, Path(told["packages"]), linked=False)
-    assert found.name.startswith("tqdm-")
+    wheel = write_wheel(tmp_path / "x" / WHEEL, *requires)
+    found = bench_files.required(wheel, Path(job["packages"]), linked=linked)
+    assert sorted(path.name.split("-")[0] for path in found) == expected
 
 
-def test_a_requirement_that_is_not_there_ends_it(told: Found, tmp_path: Path, capsys: Told) -> None:
-    wheel = write_wheel(tmp_path / "x" / WHEEL, "nvidia-cublas>=13")
-    packages = Path(told["packages"])
-    assert bench_files.required(wheel, packages, linked=True) == []
-    said = stopped(lambda: bench_files.required(wheel, packages, linked=False), capsys)
-    assert f"requires nvidia-cublas, which is not in {packages}" in said
+def test_a_missing_requirement_ends_the_benchmark(
+    job: Found, machine: Machine, tmp_path: Path, capsys: Output
+) -> None:
+    wheel, packages = write_wheel(tmp_path / "x" / WHEEL, "nvidia-cublas>=13"), job["packages"]
+    printed = stopped(lambda: bench_files.required(wheel, Path(packages), linked=False), capsys)
+    assert f"requires nvidia-cublas, which is not in {packages}" in printed
+    (Path(packages) / "gguf-1.0-py3-none-any.whl").unlink()
+    assert "gguf is not in" in stopped(lambda: measured(job), capsys)
 
 
 @pytest.mark.parametrize("name", ["numpy", "gguf"])
-def test_of_two_versions_none_is_taken(
-    name: str, told: Found, machine: Machine, capsys: Told
+def test_two_versions_of_a_package_end_the_benchmark(
+    name: str, job: Found, machine: Machine, capsys: Output
 ) -> None:
-    write_wheel(Path(told["packages"]) / f"{name}-2.0-py3-none-any.whl")
-    said = stopped(lambda: measured(told), capsys)
-    assert f"contains {name}-1.0-py3-none-any.whl and {name}-2.0-py3-none-any.whl" in said
+    write_wheel(Path(job["packages"]) / f"{name}-2.0-py3-none-any.whl")
+    printed = stopped(lambda: measured(job), capsys)
+    assert f"contains {name}-1.0-py3-none-any.whl and {name}-2.0-py3-none-any.whl" in printed
 
 
-def test_without_what_makes_the_model_it_ends(told: Found, machine: Machine, capsys: Told) -> None:
-    (Path(told["packages"]) / "gguf-1.0-py3-none-any.whl").unlink()
-    assert "gguf is not in" in stopped(lambda: measured(told), capsys)
-
-
-def test_pip_takes_the_files_and_no_settings(told: Found, machine: Machine) -> None:
-    measured(told)
+def test_pip_uses_only_the_files(job: Found, machine: Machine) -> None:
+    measured(job)
     for command in (c for c in machine.ran if "pip" in c):
         assert {"--isolated", "--no-index", "--no-deps", "-I"} <= set(command)
 
 
-def test_a_program_that_fails_ends_it_with_what_it_said(capsys: Told) -> None:
+def test_a_program_that_fails_ends_the_benchmark(capsys: Output) -> None:
     words = [sys.executable, "-c", "import sys; sys.exit('it broke')"]
-    said = stopped(lambda: bench_files.run(words, "pip could not"), capsys)
-    assert "pip could not: it broke" in said
+    printed = stopped(lambda: bench_files.run(words, "pip could not"), capsys)
+    assert "pip could not: it broke" in printed
 
 
 def test_a_program_gets_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -600,7 +558,7 @@ def test_a_program_gets_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert given["stdin"] == subprocess.DEVNULL
 
 
-def test_a_size_counts_what_is_there_and_not_what_is_linked_to(tmp_path: Path) -> None:
+def test_the_size_of_a_folder_does_not_include_links(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "a").write_bytes(b"x" * 10)
     (tmp_path / "b").write_bytes(b"x" * 5)

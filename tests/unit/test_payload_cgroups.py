@@ -1,4 +1,4 @@
-"""The limits of a container, from the texts of Linux' files."""
+"""The limits of a container, from the text of Linux's files."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ V1 = (
     "32 31 0:29 /docker/0123abcd /sys/fs/cgroup/cpu,cpuacct ro - cgroup cgroup rw,cpu,cpuacct\n"
     "35 31 0:32 /docker/0123abcd /sys/fs/cgroup/memory ro master:9 - cgroup cgroup rw,memory\n",
 )
-# A job of a scheduler on the machine itself: every cgroup above counts too.
+# A job of a scheduler without a container: the limits of all parent cgroups apply.
 SLURM = (
     "0::/system.slice/slurm/job_7/step_0\n",
     "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
 )
 
 
-def test_in_a_container_of_v2_the_files_are_at_the_mount() -> None:
+def test_in_a_v2_container_the_files_are_at_the_mount() -> None:
     found = cgroups.places(*V2)
     assert "/sys/fs/cgroup/cpu.max" in found
     assert "/sys/fs/cgroup/memory.max" in found
     assert all(path.count("/") == 4 for path in found)
 
 
-def test_in_a_container_of_v1_each_controller_has_a_mount() -> None:
+def test_in_a_v1_container_each_controller_has_a_mount() -> None:
     found = cgroups.places(*V1)
     assert "/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us" in found
     assert "/sys/fs/cgroup/memory/memory.limit_in_bytes" in found
@@ -40,7 +40,7 @@ def test_in_a_container_of_v1_each_controller_has_a_mount() -> None:
     assert not [path for path in found if path.startswith("/sys/fs/cgroup/cpuset")]
 
 
-def test_the_cgroups_above_count_too() -> None:
+def test_the_parent_cgroups_are_included() -> None:
     found = [path for path in cgroups.places(*SLURM) if path.endswith("/memory.max")]
     assert found == [
         "/sys/fs/cgroup/system.slice/slurm/job_7/step_0/memory.max",
@@ -87,7 +87,7 @@ def test_a_system_without_cgroups_has_no_limits(cgroup: str, mounts: str) -> Non
         ({"c/cpu.max": "1 0", "m/memory.max": "nonsense"}, cgroups.NONE),
     ],
 )
-def test_the_narrowest_limit_counts(files: dict[str, str], limits: Limits) -> None:
+def test_the_narrowest_limit_applies(files: dict[str, str], limits: Limits) -> None:
     assert cgroups.limits(files) == limits
 
 
@@ -105,8 +105,8 @@ def test_a_part_of_a_processor_counts_as_one(
     ("siblings", "count"),
     [
         ({0: "0,4\n", 4: "0,4\n", 1: "1,5\n", 5: "1,5\n"}, 2),
-        ({0: "0-1\n", 2: "2-3\n"}, 2),  # the other processors are not for this process
-        ({0: None, 1: None}, 2),  # a kernel that does not say
+        ({0: "0-1\n", 2: "2-3\n"}, 2),  # this process may use only these
+        ({0: None, 1: None}, 2),  # the kernel does not list them
         ({3: "3\n"}, 1),
     ],
     ids=["threads", "some-of-them", "unknown", "one"],
@@ -120,7 +120,7 @@ def test_physical_cores_are_within_the_limits_and_no_more_than_processors() -> N
     assert 1 <= cgroups.physical(cgroups.NONE) <= cgroups.cores(cgroups.NONE)
 
 
-def test_where_the_system_does_not_say_half_of_the_processors_are_cores(
+def test_without_a_list_half_of_the_processors_are_cores(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sessions.payload.cgroups.sys.platform", "win32")

@@ -1,7 +1,7 @@
-"""The models of the features and their references: what a wheel that computes otherwise would get.
+"""The models of the features and their references, with errors planted in the references.
 
-A wheel with a defect against a right reference differs as a right wheel does from a reference with
-that defect, so each defect is planted in the reference, where no wheel is needed.
+A wheel with an error differs from a right reference as a right wheel differs from a reference with
+that error. So the errors are planted in the reference, and no wheel is needed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from sessions.payload import (
 )
 from tests import fakes
 
-SEEN = 1e-3  # the widest bound of these answers is 1e-4
+LEAST = 1e-3  # the widest bound of these answers is 1e-4
 GOLDEN = {
     "tinyvision": "1208acacb5c5e01e72e859c2e009f7500418895a7e0ec1ebd1af1f2912d02705",
     "tinybert": "2c69047ffc52faef844f525ce8a5fe473b0cb6eefb8b07ac29699dfe2eec92c0",
@@ -41,7 +41,7 @@ MODELS = {"tinyvision": tiny_vision, "tinybert": tiny_bert, "tinylora": tiny_lor
 
 
 def model(shape: tuple[int, int] = (64, 48)) -> dict[str, Any]:
-    """Weights of a model that an adapter may change."""
+    """The weights of a model for an adapter."""
     draw = np.random.default_rng(1)
     names = ("attn_q", "attn_k", "attn_v", "ffn_down")
     weights = {f"blk.0.{name}.weight": draw.normal(size=shape) for name in names}
@@ -49,7 +49,7 @@ def model(shape: tuple[int, int] = (64, 48)) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_files_are_the_same_to_the_byte(name: str, tmp_path: Path) -> None:
+def test_the_files_have_the_same_bytes(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     made: Any = MODELS[name].make(path, model() if name == "tinylora" else "F16")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == GOLDEN[name]
@@ -72,13 +72,13 @@ def _weights(module: Any) -> dict[str, Any]:
 
 
 def weights_of(module: Any) -> dict[str, Any]:
-    """The weights of a tiny model; another dictionary each time, so that a test may change it."""
+    """The weights of a tiny model, in a new dictionary that a test may change."""
     return dict(_weights(module))
 
 
 @functools.cache
 def right_of(module: Any) -> Any:
-    """What the model computes of the text, or of the picture, that the checks use."""
+    """The model's result for the text or the picture that the checks use."""
     given = module.picture() if module is tiny_vision else module.tokens(module.text(62))
     return module.forward(_weights(module), given)
 
@@ -125,19 +125,29 @@ def _without(name: str) -> Plant:
     return plant
 
 
-# With the smallest error that each must make. The two GELUs differ by 0.02 at most, which a bound
-# of 1e-4 hides and the bounds that were measured do not.
-SHARED = [(_relu, SEEN), (_quick_gelu, 1e-5), (_causal, SEEN), (_one_head, SEEN), (_rms, SEEN)]
-OF_VISION = [*SHARED, (_without("v.blk.1.ffn_down.bias"), SEEN), (_without("v.post_ln.bias"), SEEN)]
+# The errors, with the least NMSE of each. The two GELUs differ by at most 0.02, which the measured
+# bounds notice, but a bound of 1e-4 would not.
+SHARED = [
+    (_relu, LEAST),
+    (_quick_gelu, 1e-5),
+    (_causal, LEAST),
+    (_one_head, LEAST),
+    (_rms, LEAST),
+]
+OF_VISION = [
+    *SHARED,
+    (_without("v.blk.1.ffn_down.bias"), LEAST),
+    (_without("v.post_ln.bias"), LEAST),
+]
 OF_BERT = [
     *SHARED,
-    (_without("token_types.weight"), SEEN),
-    (_without("blk.1.layer_output_norm.bias"), SEEN),
+    (_without("token_types.weight"), LEAST),
+    (_without("blk.1.layer_output_norm.bias"), LEAST),
 ]
 
 
 @pytest.mark.parametrize(("plant", "least"), OF_VISION)
-def test_a_projector_that_computes_otherwise_is_seen(
+def test_an_error_of_a_projector_is_noticed(
     plant: Plant, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, right = weights_of(tiny_vision), right_of(tiny_vision)
@@ -146,7 +156,7 @@ def test_a_projector_that_computes_otherwise_is_seen(
 
 
 @pytest.mark.parametrize("change", ["mirrored", "channels", "shifted", "another"])
-def test_another_picture_is_seen(change: str) -> None:
+def test_another_picture_gives_another_result(change: str) -> None:
     vision = tiny_vision
     pixels = vision.picture()
     other = {
@@ -158,17 +168,17 @@ def test_another_picture_is_seen(change: str) -> None:
     right = right_of(vision)
     assert right.shape == (vision.TOKENS, tiny_llama.EMBD)
     assert np.std(right) == pytest.approx(1, abs=0.2)
-    assert tiny_reference.nmse(vision.forward(weights_of(vision), other), right) > SEEN
+    assert tiny_reference.nmse(vision.forward(weights_of(vision), other), right) > LEAST
 
 
-def test_a_picture_that_is_pooled_otherwise_is_seen() -> None:
+def test_another_order_of_pooled_values_is_noticed() -> None:
     right = right_of(tiny_vision)
     across = right.reshape(4, 4, -1).transpose(1, 0, 2).reshape(right.shape)
-    assert tiny_reference.nmse(across, right) > SEEN
+    assert tiny_reference.nmse(across, right) > LEAST
 
 
 @pytest.mark.parametrize(("plant", "least"), OF_BERT)
-def test_a_bert_that_computes_otherwise_is_seen(
+def test_an_error_of_a_bert_is_noticed(
     plant: Plant, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bert = tiny_bert
@@ -180,19 +190,19 @@ def test_a_bert_that_computes_otherwise_is_seen(
         assert error > least, pooling
 
 
-def test_each_pooling_gives_something_else() -> None:
+def test_each_pooling_gives_another_result() -> None:
     bert, hidden = tiny_bert, right_of(tiny_bert)
     ids = bert.tokens(bert.text(62))
     found = {name: bert.pooled(hidden, name) for name in bert.POOLING}
     assert found["none"].shape == (64, bert.WIDTH)
     for one, other in (("mean", "cls"), ("mean", "last"), ("cls", "last")):
-        assert tiny_reference.nmse(found[one], found[other]) > SEEN
-    # A text that sees the other one in its batch, or positions that go on from it.
+        assert tiny_reference.nmse(found[one], found[other]) > LEAST
+    # An error in which a text sees the other text of its batch, or continues its positions.
     far = bert.forward(weights_of(bert), [*ids, *ids])
-    assert tiny_reference.nmse(far[: len(ids)], hidden) > SEEN
+    assert tiny_reference.nmse(far[: len(ids)], hidden) > LEAST
 
 
-def test_letters_are_tokens_by_their_place_in_a_word() -> None:
+def test_the_tokens_of_letters_depend_on_their_place_in_a_word() -> None:
     bert = tiny_bert
     names = [bert.VOCABULARY[n] for n in bert.tokens("ab c")]
     assert names == ["[CLS]", "\u2581a", "b", "\u2581c", "[SEP]"]
@@ -201,12 +211,12 @@ def test_letters_are_tokens_by_their_place_in_a_word() -> None:
         text = bert.text(letters, seed=letters)
         assert len(bert.tokens(text)) == letters + 2
         assert {len(word) for word in text.split()} > {1, 5}
-    # 0.3.16 takes flash attention without a cache only for a multiple of 256 tokens.
+    # Without a cache, flash attention of 0.3.16 needs a multiple of 256 tokens.
     assert 62 + 2 + 190 + 2 == 256 <= bert.CONTEXT
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 2.0])
-def test_an_adapter_adds_its_product(scale: float, tmp_path: Path) -> None:
+def test_an_adapter_adds_the_product_of_its_matrices(scale: float, tmp_path: Path) -> None:
     lora, before = tiny_lora, model()
     pairs = lora.make(tmp_path / "x.gguf", before)
     after = lora.applied(before, pairs, scale)
@@ -216,13 +226,12 @@ def test_an_adapter_adds_its_product(scale: float, tmp_path: Path) -> None:
         if name not in pairs:
             assert not changed.any()
             continue
-        # Half of what a weight of the model is, at a scale of 1: no bound could hide it.
+        # At a scale of 1, half of the weights: no bound could hide it.
         deviation = lora.SHARE * values.shape[1] ** -0.5
         assert np.std(changed) == pytest.approx(scale * deviation, rel=0.2)
 
 
-def test_a_picture_among_tokens_sees_itself_and_what_was_before() -> None:
-    """Against another way to compute it: token by token, each with what it sees."""
+def test_the_tokens_of_a_picture_see_each_other_and_earlier_tokens() -> None:
     tiny: Any = tiny_llama
     rng = np.random.default_rng(3)
     shapes = {
@@ -247,7 +256,7 @@ def test_a_picture_among_tokens_sees_itself_and_what_was_before() -> None:
     causal, _ = tiny_reference.from_embeddings(weights, x, range(0))
     assert np.allclose(found[:2], causal[:2])
     assert not np.allclose(found[2:4], causal[2:4])
-    # A picture at the end sees all: as if each were the last.
+    # A picture of all tokens gives another result.
     last, _ = tiny_reference.from_embeddings(weights, x[:5], range(5))
     assert not np.allclose(last[:2], found[:2])
     again, _ = tiny_reference.from_embeddings(weights, x[:5], range(2, 5))
@@ -256,7 +265,7 @@ def test_a_picture_among_tokens_sees_itself_and_what_was_before() -> None:
 
 @pytest.fixture
 def features(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module as a child imports it, beside bindings that have next to nothing."""
+    """The module as a child imports it, with nearly empty bindings."""
     log = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
     monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(llama_log_callback=log))
     monkeypatch.syspath_prepend(str(fakes.ROOT / "sessions" / "payload"))
@@ -267,9 +276,7 @@ def features(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("kind", [ctypes.POINTER(ctypes.c_uint8), ctypes.c_char_p])
-def test_a_picture_is_given_to_bindings_that_call_its_bytes_numbers_or_a_text(
-    features: Any, kind: Any
-) -> None:
+def test_a_picture_is_passed_to_both_kinds_of_bindings(features: Any, kind: Any) -> None:
     class Text(ctypes.Structure):
         _fields_ = [("text", ctypes.c_char_p), ("add_special", ctypes.c_bool)]
 

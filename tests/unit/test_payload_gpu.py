@@ -1,4 +1,4 @@
-"""Which GPU a wheel is tested on, and what is said where none fits."""
+"""The choice of the GPU that tests a wheel, its errors, and the reading of NVML."""
 
 from __future__ import annotations
 
@@ -21,29 +21,31 @@ def chosen(
     return gpu.choose(nvml, capabilities, DRIVER, asked)
 
 
-def test_the_gpu_of_the_wheel_is_chosen() -> None:
-    assert chosen(fakes.nvml()) == (fakes.nvml_gpu(), "", "")
+RTX, RTX_1 = fakes.nvml_gpu(), fakes.nvml_gpu(index=1)
+FULL = fakes.nvml_gpu(memory_free_mib=gpu.MEMORY_MIB - 1)
+FREE = fakes.nvml_gpu(index=1, memory_free_mib=gpu.MEMORY_MIB)
 
 
-def test_of_two_gpus_the_one_that_fits_is_chosen() -> None:
-    fitting = fakes.nvml_gpu(index=1)
-    assert chosen(fakes.nvml(H200, fitting)) == (fitting, "", "")
-
-
-def test_of_two_that_fit_the_one_with_memory_left_is_chosen() -> None:
-    free = fakes.nvml_gpu(index=1, memory_free_mib=gpu.MEMORY_MIB)
-    full = fakes.nvml_gpu(memory_free_mib=gpu.MEMORY_MIB - 1)
-    assert chosen(fakes.nvml(full, free)) == (free, "", "")
-
-
-def test_of_two_that_fit_the_first_is_chosen_unless_one_is_named() -> None:
-    both = fakes.nvml(fakes.nvml_gpu(), fakes.nvml_gpu(index=1))
-    assert chosen(both)[0] == fakes.nvml_gpu()
-    assert chosen(both, "1")[0] == fakes.nvml_gpu(index=1)
-
-
-def test_a_wheel_for_two_kinds_runs_on_either() -> None:
-    assert chosen(fakes.nvml(H200), capabilities=("9.0", "12.0"))[0] == H200
+@pytest.mark.parametrize(
+    ("nvml", "asked", "capabilities", "expected"),
+    [
+        (fakes.nvml(), None, ("12.0",), RTX),
+        (fakes.nvml(H200, RTX_1), None, ("12.0",), RTX_1),
+        (fakes.nvml(FULL, FREE), None, ("12.0",), FREE),
+        (fakes.nvml(RTX, RTX_1), None, ("12.0",), RTX),
+        (fakes.nvml(RTX, RTX_1), "1", ("12.0",), RTX_1),
+        (fakes.nvml(H200), None, ("9.0", "12.0"), H200),
+        (fakes.nvml(release="580.0"), None, ("12.0",), RTX),
+    ],
+    ids=["one", "capability", "memory", "first", "named", "two-capabilities", "oldest-driver"],
+)
+def test_the_chosen_gpu(
+    nvml: dict[str, Any],
+    asked: str | None,
+    capabilities: tuple[str, ...],
+    expected: dict[str, Any],
+) -> None:
+    assert chosen(nvml, asked, capabilities) == (expected, "", "")
 
 
 @pytest.mark.parametrize(
@@ -94,31 +96,19 @@ def test_a_wheel_for_two_kinds_runs_on_either() -> None:
             "nvidia-smi",
         ),
     ],
-    ids=[
-        "no-driver",
-        "no-device",
-        "old-driver",
-        "named-GPU-missing",
-        "other-capability",
-        "named-GPU-of-another-capability",
-        "no-memory",
-    ],
+    ids=["no-driver", "no-gpu", "old-driver", "missing", "capability", "named", "memory"],
 )
-def test_no_gpu_comes_with_what_is_wrong_and_what_mends_it(
+def test_without_a_usable_gpu_there_is_an_error_and_a_fix(
     nvml: dict[str, Any], asked: str | None, what: str, remedy: str
 ) -> None:
-    device, said, fix = chosen(nvml, asked)
-    assert (device, said) == (None, what)
+    device, error, fix = chosen(nvml, asked)
+    assert (device, error) == (None, what)
     assert remedy in fix
 
 
-def test_the_way_to_another_machine_is_the_callers() -> None:
+def test_the_caller_gives_the_remedy() -> None:
     _, _, remedy = gpu.choose({"error": "gone"}, ["12.0"], 580, None, None, "there it is")
     assert remedy == "there it is"
-
-
-def test_the_oldest_driver_that_runs_the_wheel_is_new_enough() -> None:
-    assert chosen(fakes.nvml(release="580.0"))[0] == fakes.nvml_gpu()
 
 
 FIRST = fakes.nvml_gpu(uuid="GPU-aaaa1111-0000")
@@ -142,15 +132,12 @@ BOTH = fakes.nvml(FIRST, SECOND)
         ("1,7,0", 1),
     ],
 )
-def test_of_what_a_scheduler_leaves_visible_the_first_is_chosen(visible: str, index: int) -> None:
+def test_the_first_visible_gpu_is_chosen(visible: str, index: int) -> None:
     device, what, _ = gpu.choose(BOTH, ("12.0",), DRIVER, None, visible)
     assert (device and device["index"], what) == (index, "")
     assert device
     assert gpu.selector(device) == visible.split(",")[0].strip()
-
-
-def test_what_is_not_hidden_is_named_by_its_number() -> None:
-    assert gpu.selector(FIRST) == "0"
+    assert gpu.selector(FIRST) == "0"  # without CUDA_VISIBLE_DEVICES
 
 
 @pytest.mark.parametrize(
@@ -166,34 +153,31 @@ def test_what_is_not_hidden_is_named_by_its_number() -> None:
         ({**SECOND, "memory_free_mib": None}, None, None, "1"),
         (SECOND, "0,MIG-cccc3333", None, None),
         (SECOND, "MIG-cccc3333,0", None, None),
+        (None, None, None, None),
     ],
     ids=[
         "it-is-there", "visible", "by-its-uuid", "hidden", "one-was-named", "of-another-kind",
-        "no-memory-left", "memory-unknown", "a-mig-instance", "beside-a-mig-instance",
+        "no-memory-left", "memory-unknown", "a-mig-instance", "beside-a-mig-instance", "no-gpu",
     ],
 )  # fmt: skip
-def test_a_second_gpu_is_one_that_can_be_used_with_the_first(
-    second: dict[str, Any], visible: str | None, asked: str | None, name: str | None
+def test_the_second_gpu(
+    second: dict[str, Any] | None, visible: str | None, asked: str | None, name: str | None
 ) -> None:
-    nvml = fakes.nvml(FIRST, second)
+    nvml = fakes.nvml(FIRST, *([second] if second else []))
     first, _, _ = gpu.choose(nvml, ["12.0"], DRIVER, asked, visible)
     assert first is not None
     assert gpu.second(nvml, ["12.0"], first, asked, visible) == name
 
 
-def test_of_one_gpu_there_is_no_second() -> None:
-    assert gpu.second(fakes.nvml(FIRST), ["12.0"], FIRST, None) is None
-
-
 @pytest.mark.parametrize("visible", ["", "-1", "7", "-1,0", "GPU-", "GPU-eeee", "MIG-eeee", "none"])
-def test_that_every_gpu_is_hidden_is_what_is_said(visible: str) -> None:
+def test_if_every_gpu_is_hidden_the_error_says_so(visible: str) -> None:
     device, what, remedy = gpu.choose(BOTH, ("12.0",), DRIVER, None, visible)
     assert device is None
     assert f"CUDA_VISIBLE_DEVICES={visible!r}" in what
     assert "unset" in remedy
 
 
-def test_a_gpu_that_is_hidden_cannot_be_named() -> None:
+def test_a_hidden_gpu_cannot_be_chosen() -> None:
     device, what, remedy = gpu.choose(BOTH, ("12.0",), DRIVER, "0", "1")
     assert device is None
     assert "CUDA_VISIBLE_DEVICES=1" in what
@@ -205,7 +189,7 @@ def test_a_gpu_that_is_hidden_cannot_be_named() -> None:
 
 
 class Refusal(Exception):
-    """What pynvml raises."""
+    """Replaces pynvml.NVMLError."""
 
 
 def refuse(*_: object) -> NoReturn:
@@ -214,8 +198,8 @@ def refuse(*_: object) -> NoReturn:
 
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Plays pynvml, with one GPU."""
-    played = SimpleNamespace(
+    """Replaces pynvml, with one GPU."""
+    fake = SimpleNamespace(
         NVMLError=Refusal,
         ended=0,
         nvmlInit=lambda: None,
@@ -232,19 +216,19 @@ def library(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     )
 
     def shutdown() -> None:
-        played.ended += 1
+        fake.ended += 1
 
-    played.nvmlShutdown = shutdown
-    monkeypatch.setitem(sys.modules, "pynvml", played)
-    return played
+    fake.nvmlShutdown = shutdown
+    monkeypatch.setitem(sys.modules, "pynvml", fake)
+    return fake
 
 
-def test_driver_and_gpus_are_read(library: SimpleNamespace) -> None:
+def test_the_driver_and_the_gpus_are_read(library: SimpleNamespace) -> None:
     assert gpu.read() == fakes.nvml(release="590.44.01", cuda="13.1")
     assert library.ended == 1
 
 
-def test_a_gpu_has_its_uuid_and_those_of_its_parts(library: SimpleNamespace) -> None:
+def test_the_uuids_of_a_gpu_and_its_mig_instances_are_read(library: SimpleNamespace) -> None:
     library.nvmlDeviceGetUUID = lambda handle: f"GPU-{handle}" if handle == 0 else handle
     library.nvmlDeviceGetMaxMigDeviceCount = lambda _: 7
     library.nvmlDeviceGetMigDeviceHandleByIndex = lambda _, n: f"MIG-{n}" if n < 2 else refuse()
@@ -252,7 +236,7 @@ def test_a_gpu_has_its_uuid_and_those_of_its_parts(library: SimpleNamespace) -> 
     assert (device["uuid"], device["mig"]) == ("GPU-0", ["MIG-0", "MIG-1"])
 
 
-def test_a_gpu_that_shares_the_systems_memory_is_a_gpu_all_the_same(
+def test_a_gpu_without_its_own_memory_can_be_used(
     library: SimpleNamespace,
 ) -> None:
     library.nvmlDeviceGetMemoryInfo = refuse
@@ -262,15 +246,9 @@ def test_a_gpu_that_shares_the_systems_memory_is_a_gpu_all_the_same(
     assert chosen(found) == (shared, "", "")
 
 
-def test_a_driver_that_does_not_start_is_an_error_in_place_of_them(
-    library: SimpleNamespace,
-) -> None:
-    library.nvmlInit = refuse
+@pytest.mark.parametrize(("call", "ended"), [("nvmlInit", 0), ("nvmlDeviceGetCount", 1)])
+def test_a_driver_that_fails_is_an_error(call: str, ended: int, library: SimpleNamespace) -> None:
+    """NVML is shut down only if it was started."""
+    setattr(library, call, refuse)
     assert gpu.read() == {"error": "Not Supported"}
-    assert library.ended == 0  # what never started is not ended
-
-
-def test_a_driver_that_fails_later_is_an_error_too_and_is_ended(library: SimpleNamespace) -> None:
-    library.nvmlDeviceGetCount = refuse
-    assert gpu.read() == {"error": "Not Supported"}
-    assert library.ended == 1
+    assert library.ended == ended

@@ -1,4 +1,4 @@
-"""The payload's calls of the bindings, whichever release or fork they are of."""
+"""The calls of bindings that differ between releases and forks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Adapter = ctypes.POINTER(ctypes.c_void_p)
 
 
 def payload(monkeypatch: pytest.MonkeyPatch, **bindings: Any) -> Any:
-    """The module beside bindings that have these names."""
+    """The module llama with bindings that have these names."""
     monkeypatch.setitem(sys.modules, "llama_cpp", SimpleNamespace(**bindings))
     path = fakes.ROOT / "sessions" / "payload" / "llama.py"
     spec = importlib.util.spec_from_file_location("payload_llama", path)
@@ -30,14 +30,14 @@ def payload(monkeypatch: pytest.MonkeyPatch, **bindings: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["llama_log_callback", "ggml_log_callback"])
-def test_the_log_is_taken_under_either_name(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_the_log_callback_has_one_of_two_names(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     module = payload(monkeypatch, **{name: CALLBACK})
     module._on_log(2, b"loaded\n", None)
     assert module.LOG.lines == ["loaded\n"]
 
 
 @pytest.mark.parametrize("code", [0, -1])
-def test_an_adapter_is_set_by_the_function_that_the_bindings_have(
+def test_an_adapter_is_set_by_one_of_two_functions(
     monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     calls: list[tuple[Any, ...]] = []

@@ -1,4 +1,4 @@
-"""The operator test's processes: which cases each has, how answers are read, what goes on."""
+"""The processes of the operator test: their cases, their results, crashes and continuing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sessions.payload import ops, spawn
 Job = dict[str, Any]
 
 
-def told(folder: Path, cases: dict[str, int], **changes: Any) -> Job:
+def job_of(folder: Path, cases: dict[str, int], **changes: Any) -> Job:
     base: Job = {
         "identity": {"file": "w.whl", "device": "cpu"},
         "folder": str(folder),
@@ -44,6 +44,12 @@ def told(folder: Path, cases: dict[str, int], **changes: Any) -> Job:
     return {**base, **changes}
 
 
+def piece(operator: str, *cases: tuple[str, int]) -> Job:
+    """A slice of named cases."""
+    names = {"key": f"{operator}-0", "operator": operator, "cases": list(cases)}
+    return {**names, "by_name": False, "narrowed": False}
+
+
 OUTPUT = """Testing 2 devices
 
 Backend 2/2: SCALAR
@@ -54,7 +60,7 @@ Backend 2/2: SCALAR
 """
 
 
-def test_answers_are_read_from_what_the_test_prints() -> None:
+def test_the_results_are_read_from_the_output() -> None:
     assert ops.rows_of(OUTPUT) == [
         ("ADD(type=f32,ne=[1,2])", "right", ""),
         (
@@ -66,59 +72,58 @@ def test_answers_are_read_from_what_the_test_prints() -> None:
     ]
 
 
-def test_each_case_is_in_one_slice_and_activations_in_a_narrowed_one_too(tmp_path: Path) -> None:
+def test_each_case_is_in_one_slice_and_activations_in_a_second_one(tmp_path: Path) -> None:
     cases: list[list[Any]] = [["MUL_MAT", f"MUL_MAT(m={n})", 1] for n in range(230)]
     cases += [["GELU", "GELU(v=0)", 2], ["ADD", "ADD(nf=1)", 1]]
-    job = told(tmp_path, {"MUL_MAT": 230, "GELU": 2, "ADD": 3, "FUSED": 400})
+    job = job_of(tmp_path, {"MUL_MAT": 230, "GELU": 2, "ADD": 3, "FUSED": 400})
     slices = ops.plan(job, cases)
     named = [case for s in slices if not s["narrowed"] for case, _ in s["cases"]]
     assert sorted(named) == sorted(case for _, case, _ in cases)
-    # Those that take longest come first.
+    # The longest slices are first.
     assert [(s["operator"], len(s["cases"])) for s in slices][:4] == [
         ("FUSED", 0), ("MUL_MAT", 100), ("MUL_MAT", 100), ("MUL_MAT", 30),
     ]  # fmt: skip
     assert [s["key"] for s in slices if s["narrowed"]] == ["GELU-0-narrowed"]
-    # What `support` does not list is asked for by the operator's name.
+    # Cases that `support` does not list are selected by the operator's name.
     assert {s["operator"] for s in slices if s["by_name"]} == {"ADD", "FUSED"}
 
 
-def test_of_a_sampled_operator_one_case_of_each_eight_is_listed(
+def test_one_eighth_of_the_cases_of_a_sampled_operator_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [f'"SCALAR","{name}","n={n}"' for name in ("CONV_2D", "ADD") for n in range(800)]
     text = "\n".join(['"backend_name","op_name","op_params"', *rows])
     monkeypatch.setattr(ops, "call", lambda *_: (text, {}, None))
-    job = told(tmp_path, {})
+    job = job_of(tmp_path, {})
     assert len(ops.listed(job)["cases"]) == 1600
     job["expected"]["sample"] = {"operators": ["CONV_2D"], "share": 8}
     found = ops.listed(job)["cases"]
     of = [operator for operator, *_ in found]
     assert of.count("ADD") == 800
     assert 80 < of.count("CONV_2D") < 120
-    assert found == ops.listed(job)["cases"]  # the same ones each time
+    assert found == ops.listed(job)["cases"]  # the same cases each time
 
 
-def test_after_a_crash_the_rest_is_answered_and_the_case_is_named(
+def test_after_a_crash_the_other_cases_are_tested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[list[str]] = []
+    calls: list[list[str]] = []
 
     def ask(_: Job, __: Job, ___: str, cases: list[str], seed: int) -> Any:
-        asked.append(list(cases))
+        calls.append(list(cases))
         if "ADD(2)" in cases:
             return [("ADD(1)", "right", "")], {}, "ended by -6: GGML_ASSERT"
         return [(case, "right", "") for case in cases], {"libraries": ["x"]}, None
 
     monkeypatch.setattr(ops, "ask", ask)
     rows = [(f"ADD({n})", 1) for n in (1, 2, 3)]
-    piece = {"key": "ADD-0", "operator": "ADD", "cases": rows, "by_name": False, "narrowed": False}
-    found = ops.slice_of(told(tmp_path, {"ADD": 3}), piece)
-    assert asked == [["ADD(1)", "ADD(2)", "ADD(3)"], ["ADD(3)"]]
+    found = ops.slice_of(job_of(tmp_path, {"ADD": 3}), piece("ADD", *rows))
+    assert calls == [["ADD(1)", "ADD(2)", "ADD(3)"], ["ADD(3)"]]
     assert found["problems"] == ["at ADD(2), after ADD(1): ended by -6: GGML_ASSERT"]
     assert found["counts"] == {"right": 2}
 
 
-def test_a_wrong_case_near_its_bound_is_repeated_with_three_seeds(
+def test_a_wrong_case_near_its_bound_is_repeated_with_other_seeds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near, far = "NMSE = 1.5 > 1.0", "NMSE = 9.0 > 1.0"
@@ -133,22 +138,21 @@ def test_a_wrong_case_near_its_bound_is_repeated_with_three_seeds(
 
     monkeypatch.setattr(ops, "ask", ask)
     rows = [("A(1)", 1), ("A(2)", 1)]
-    piece = {"key": "A-0", "operator": "A", "cases": rows, "by_name": False, "narrowed": False}
-    found = ops.slice_of(told(tmp_path, {"A": 2}), piece)
+    found = ops.slice_of(job_of(tmp_path, {"A": 2}), piece("A", *rows))
     assert [seed for seed, _ in seeds] == [1, 2, 3, 4]
     assert {tuple(cases) for seed, cases in seeds if seed > 1} == {("A(1)",)}
     assert [w["tries"] for w in found["wrong"]] == [[near, near, "", ""], [far]]
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+def test_a_stopped_run_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
     cases = [["A", "A(1)", 1], ["B", "B(1)", 1], ["B", "B(2)", 1]]
     listing = {"cases": cases, "error": None, "libraries": []}
     monkeypatch.setattr(ops, "listed", lambda job: listing)
 
     def one(job: Job, piece: Job) -> Job:
-        asked.append(piece["key"])
-        if piece["key"] == "A-0" and len(asked) == 2:
+        calls.append(piece["key"])
+        if piece["key"] == "A-0" and len(calls) == 2:
             raise KeyboardInterrupt
         answered = dict(piece["cases"])
         counts = {"right": len(answered)}
@@ -156,25 +160,23 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
                 "libraries": ["llama_cpp/lib/libggml-cpu.so"], "seconds": 1.0}  # fmt: skip
 
     monkeypatch.setattr(ops, "slice_of", one)
-    job = told(tmp_path, {"A": 1, "B": 2})
+    job = job_of(tmp_path, {"A": 1, "B": 2})
     with pytest.raises(KeyboardInterrupt):
         ops.run(job)
     report = ops.run(job)
-    assert asked == ["B-0", "A-0", "A-0"]
+    assert calls == ["B-0", "A-0", "A-0"]
     assert report["stops"] == 1
     assert [check["id"] for check in report["checks"] if check["status"] != "ok"] == []
     other = {**job, "identity": {"file": "another.whl", "device": "cpu"}}
     assert ops.run(other)["stops"] == 0
-    assert asked[3:] == ["B-0", "A-0"]
+    assert calls[3:] == ["B-0", "A-0"]
 
 
-def test_a_case_that_a_slice_has_and_nobody_answered_is_a_problem() -> None:
+def test_a_case_without_a_result_is_a_problem() -> None:
     listing = {"cases": [["A", "A(1)", 1], ["A", "A(2)", 2]], "error": None, "libraries": []}
-    piece = {"key": "A-0", "operator": "A", "cases": [["A(1)", 1], ["A(2)", 2]],
-             "by_name": False, "narrowed": False}  # fmt: skip
     answer = {"counts": {"right": 2}, "answered": {"A(1)": 1, "A(2)": 1}, "wrong": [],
               "problems": [], "libraries": [], "seconds": 1.0}  # fmt: skip
-    found = ops.summary(listing, [(piece, answer)])
+    found = ops.summary(listing, [(piece("A", ("A(1)", 1), ("A(2)", 2)), answer)])
     assert found["problems"] == ["A-0: 1 cases not answered, A(2) first"]
     assert found["operators"]["A"]["listed"] == 3
 
@@ -189,28 +191,24 @@ def test_a_case_that_a_slice_has_and_nobody_answered_is_a_problem() -> None:
         ("CUDA0", 8, None, 2),
     ],
 )
-def test_processes_at_once(
+def test_the_number_of_simultaneous_processes(
     tmp_path: Path, backend: str, cores: int, memory: int | None, processes: int
 ) -> None:
     changes = {"backend": backend, "cores": cores, "memory_mib": memory}
-    assert ops.at_once(told(tmp_path, {}, **changes)) == processes
+    assert ops.at_once(job_of(tmp_path, {}, **changes)) == processes
 
 
-def test_a_child_that_does_not_answer_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_child_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "program.py"
     program.write_text("import time\nprint('  A(1): OK', flush=True)\ntime.sleep(60)\n")
     monkeypatch.setattr(spawn, "PAYLOAD", program)
-    job = told(tmp_path, {"A": 2}, still=2.0)
-    piece = {"key": "A-0", "operator": "A", "cases": [("A(1)", 1), ("A(2)", 1)],
-             "by_name": False, "narrowed": False}  # fmt: skip
-    found = ops.slice_of(job, piece)
+    job = job_of(tmp_path, {"A": 2}, still=2.0)
+    found = ops.slice_of(job, piece("A", ("A(1)", 1), ("A(2)", 1)))
     (problem,) = found["problems"]
     assert problem.startswith("at A(2), after A(1): ended by the limit of 2 s without an answer")
 
 
-def test_the_seed_the_range_and_the_reference_reach_the_process(
+def test_the_process_gets_the_seed_the_limit_and_the_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "program.py"
@@ -220,19 +218,20 @@ def test_the_seed_the_range_and_the_reference_reach_the_process(
         f"print('@' + json.dumps({{'ended': 0, **{{n: os.environ.get(n) for n in {names}}}}}))\n"
     )
     monkeypatch.setattr(spawn, "PAYLOAD", program)
-    job = told(tmp_path, {"A": 1}, reference="/lib/scalar.so")
+    job = job_of(tmp_path, {"A": 1}, reference="/lib/scalar.so")
     _, lines, error = ops.call(job, "one", ["test"], 3, 20)
     assert error is None
-    # The wheel's own loader would register the reference as well: then each case has two answers.
+    # If it were set now, the wheel's loader would register the reference too, and each case would
+    # run twice.
     assert [lines[name] for name in names] == ["3", "20", "1", None]
     child = json.loads((tmp_path / "one.json").read_text())
     assert (child["words"], child["reference"]) == (["test"], "/lib/scalar.so")
 
 
-def test_a_process_starts_the_wheels_backends_and_then_names_the_reference(
+def test_a_process_loads_the_wheels_backends_before_the_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In a wheel whose backends are modules, CUDA is loaded by the first question for devices."""
+    """A wheel with backends as modules loads CUDA only when the devices are listed."""
     order: list[Any] = []
     wheel = types.ModuleType("llama_cpp")
     wheel.__file__ = str(tmp_path / "llama_cpp" / "__init__.py")
@@ -241,7 +240,7 @@ def test_a_process_starts_the_wheels_backends_and_then_names_the_reference(
     vars(helpers)["loaded_libraries"] = lambda: [str(tmp_path / "llama_cpp/lib/libggml-cuda.so")]
     monkeypatch.setitem(sys.modules, "llama_cpp", wheel)
     monkeypatch.setitem(sys.modules, "llama", helpers)
-    monkeypatch.setenv("GGML_BACKEND_PATH", "")  # so that it is as before, afterwards
+    monkeypatch.setenv("GGML_BACKEND_PATH", "")  # so that monkeypatch restores it
     monkeypatch.delenv("GGML_BACKEND_PATH")
 
     def test(count: int, _: Any) -> int:
@@ -253,5 +252,5 @@ def test_a_process_starts_the_wheels_backends_and_then_names_the_reference(
     monkeypatch.setattr(os, "_exit", lambda code: order.append(code))
     ops.child({"library": "t.so", "reference": "/lib/scalar.so", "words": ["test"]})
     assert order == [None, (2, "/lib/scalar.so"), 0]
-    said = json.loads(capsys.readouterr().out.strip()[1:])
-    assert said == {"ended": 0, "libraries": ["llama_cpp/lib/libggml-cuda.so"]}
+    printed = json.loads(capsys.readouterr().out.strip()[1:])
+    assert printed == {"ended": 0, "libraries": ["llama_cpp/lib/libggml-cuda.so"]}

@@ -1,4 +1,4 @@
-"""pip's settings: where packages come from counts, where and how they are installed does not."""
+"""The pip settings that are passed on: those that say where packages come from."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ a line that is none
 """
 
 
-def test_of_pips_files_only_where_packages_come_from_counts() -> None:
+def test_only_settings_of_package_sources_are_taken_from_pips_files() -> None:
     assert pipconfig.environment({"HOME": "/h"}, LISTED, "install") == {
         "HOME": "/h",
         "PIP_FIND_LINKS": "/opt/wheels\n/more",
         "PIP_INDEX_URL": "https://a/simple",
-        "PIP_TIMEOUT": "5",  # the command's own section after the general one, as in pip
+        "PIP_TIMEOUT": "5",  # as in pip, the command's section has priority
         "PIP_CONFIG_FILE": os.devnull,
     }
     assert pipconfig.environment({}, LISTED, "download")["PIP_TIMEOUT"] == "9"
 
 
-def test_the_environment_comes_before_pips_files() -> None:
+def test_the_environment_has_priority_over_pips_files() -> None:
     env = {"PIP_INDEX_URL": "https://b/simple", "PIP_CONFIG_FILE": "/my/pip.conf"}
     found = pipconfig.environment(env, LISTED, "install")
     assert found["PIP_INDEX_URL"] == "https://b/simple"
@@ -52,7 +52,7 @@ def test_the_environment_comes_before_pips_files() -> None:
         "BREAK_SYSTEM_PACKAGES", "SRC", "UPGRADE", "NO_BUILD_ISOLATION", "CONFIG_SETTINGS",
     ],
 )  # fmt: skip
-def test_what_says_where_or_how_pip_installs_does_not_count(name: str) -> None:
+def test_settings_of_the_installation_are_ignored(name: str) -> None:
     env = {f"PIP_{name}": "1", f"pip_{name.lower()}": "1"}
     assert pipconfig.passed(env) == {}
     listed = f"global.{name.lower().replace('_', '-')}='1'"
@@ -60,18 +60,18 @@ def test_what_says_where_or_how_pip_installs_does_not_count(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(pipconfig.HONOURED - {"use-feature", "use-deprecated"}))
-def test_what_says_where_packages_come_from_counts(name: str) -> None:
+def test_settings_of_package_sources_are_passed_on(name: str) -> None:
     variable = f"PIP_{name.upper().replace('-', '_')}"
     assert pipconfig.passed({variable: "x"}) == {variable: "x"}
     assert pipconfig.environment({}, f"global.{name}='x'", "install")[variable] == "x"
 
 
-def test_of_pips_features_only_those_of_certificates_count() -> None:
+def test_only_features_about_certificates_are_passed_on() -> None:
     given = {"PIP_USE_FEATURE": "fast-deps truststore", "PIP_USE_DEPRECATED": "legacy-resolver"}
     assert pipconfig.passed(given) == {"PIP_USE_FEATURE": "truststore"}
 
 
-def test_pip_itself_lists_its_settings_as_they_are_read_here(tmp_path: Path) -> None:
+def test_the_output_of_pip_config_list_is_read(tmp_path: Path) -> None:
     file = tmp_path / "pip.conf"
     file.write_text("[global]\nindex-url = https://it's\nuser = true\n[install]\ntarget = x\n")
     env = {**os.environ, "PIP_CONFIG_FILE": str(file)}

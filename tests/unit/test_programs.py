@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, patch
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -63,6 +63,11 @@ SERVER = (
 )
 
 
+def has_ended(pid: int) -> bool:
+    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], 5)
+    return not alive
+
+
 @pytest.mark.parametrize(("wait", "timeout", "code"), [(60, 2, 124), (0, None, 0), (0, 30, 0)])
 def test_a_child_of_a_program_is_killed_after_the_time_limit_and_else_not_waited_for(
     wait: int, timeout: float | None, code: int
@@ -71,20 +76,35 @@ def test_a_child_of_a_program_is_killed_after_the_time_limit_and_else_not_waited
     done = capture(python(SERVER, str(wait)), env=os.environ, timeout=timeout)
     assert done.returncode == code
     assert time.monotonic() - start < 20
-    pid = int(done.stdout)
     if not code:
-        psutil.Process(pid).kill()  # it is still running
-    _, alive = psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], 5)
-    assert alive == []
+        psutil.Process(int(done.stdout)).kill()  # it is still running
+    assert has_ended(int(done.stdout))
+
+
+# Starts a child that ignores SIGTERM and prints its id.
+STUBBORN = (
+    "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    "print(os.getpid(), flush=True); time.sleep(60)"
+)
+STARTS_STUBBORN = (
+    "import subprocess, sys, time\n"
+    f"subprocess.Popen([sys.executable, '-I', '-c', {STUBBORN!r}])\n"
+    "time.sleep(60)\n"
+)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
-def test_a_process_group_that_has_already_ended_is_not_an_error() -> None:
-    # Ctrl-C after the end of the program, before its last line is read.
-    interrupted = Mock(side_effect=KeyboardInterrupt)
-    gone = patch.object(os, "killpg", side_effect=ProcessLookupError)
-    with gone, pytest.raises(KeyboardInterrupt):
-        stream(python("print(1)"), env=os.environ, log=io.StringIO(), on_line=interrupted)
+@pytest.mark.parametrize("group", ["running", "ended"])
+def test_an_interrupt_ends_a_program_and_its_children(
+    group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if group == "ended":  # Ctrl-C after the end of the program, before its last line is read
+        monkeypatch.setattr(os, "killpg", Mock(side_effect=ProcessLookupError))
+    interrupted, log = Mock(side_effect=KeyboardInterrupt), io.StringIO()
+    code = STARTS_STUBBORN if group == "running" else "print(1)"
+    with pytest.raises(KeyboardInterrupt):
+        stream(python(code), env=os.environ, log=log, on_line=interrupted)
+    assert group == "ended" or has_ended(int(log.getvalue()))
 
 
 @pytest.fixture

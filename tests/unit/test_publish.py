@@ -193,7 +193,7 @@ def test_the_commands_of_one_release(tmp_path: Path, output: list[str]) -> None:
     assert f"twine upload --repository-url URL {wheel}" in lines
     assert f"uv publish --publish-url URL {wheel}" in lines
     tag = "v0.3.16-hopper"
-    title = programs.typed([f"llama-cpp-python {tag}"])  # as the system's own shell has it quoted
+    title = programs.typed([f"llama-cpp-python {tag}"])  # with the quotes of this system's shell
     notes = "--notes-file dist/hopper/WHEEL.md"
     assert f"gh release create {tag} --title {title} --target {'c' * 40} {notes}" in lines
     documents = "dist/hopper/SHA256SUMS dist/hopper/WHEEL.md dist/hopper/release.json"

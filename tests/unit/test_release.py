@@ -31,10 +31,12 @@ from sessions.shared.errors import USAGE, Problem
 from sessions.shared.programs import Finished
 from sessions.verify import checks_digest
 from tests import fakes
+from tests.evidence import libraries_with
 from tests.problems import raises
 
 COMMIT = "4" * 40
 NAME = fakes.wheel().file
+SMOKE = "smoke-report-12.0.json"
 HOPPER = fakes.claiming(target="hopper", archs=("90-real",))
 CPU = fakes.cpu_spec(budget_mb=4)
 SPECS = {"rtx50": fakes.claiming(), "hopper": HOPPER, "cpu": CPU}
@@ -64,22 +66,16 @@ def released(target: str, content: str) -> Evidence:
     """The records of a wheel with this content that may be released."""
     data = pack(content)
     digest = hashlib.sha256(data).hexdigest()
-    spec = SPECS[target]
+    spec, named = SPECS[target], {"sha256": digest, "size": len(data)}
     if spec is CPU:
-        facts = fakes.cpu_facts(sha256=digest, size=len(data))
+        facts = fakes.cpu_facts(**named)
     else:
-        facts = fakes.wheel_facts(sha256=digest, size=len(data))
-        if spec is HOPPER:
-            code = fakes.device(sass={"sm_90": 98})
-            inside = [
-                dataclasses.replace(lib, device=code) if lib.device else lib
-                for lib in fakes.libraries()
-            ]
-            facts = fakes.wheel_facts(sha256=digest, size=len(data), libraries=tuple(inside))
+        code = fakes.device(sass={"sm_90": 98}) if spec is HOPPER else fakes.device()
+        facts = fakes.wheel_facts(libraries=libraries_with(code), **named)
     found = fakes.evidence(facts, spec=spec)
     # Nothing was compiled for it, so there is no record of steps.
     wheel = dataclasses.replace(found.wheel, timing={})
-    verdict = checks_digest.verdict(spec, wheel)
+    verdict = checks_digest.fingerprint(spec, wheel)
     verify = dataclasses.replace(found.verify, fingerprint=verdict)
     places = gpu_choice.capabilities(spec)
     on_gpu = {"device": "A GPU", "capability": places[0] if places else None}
@@ -168,8 +164,8 @@ class World:
         return Finished(tuple(command), code, text, 0.0, "warning: cannot set locale")
 
     def context(self, *words: str) -> Context:
-        asked = fakes.parsed(*words)
-        specs = tuple(SPECS[name] for name in (asked.target or "rtx50").split(","))
+        options = fakes.parsed(*words)
+        specs = tuple(SPECS[name] for name in (options.target or "rtx50").split(","))
 
         def machine(question: str, *_: str) -> Any:
             assert question == "nvml"
@@ -233,11 +229,11 @@ def world(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     (root / "build").mkdir(parents=True)
     (root / "noxfile.py").write_text("tracked\n")
     (root / "untracked").write_text("")
-    made = World(root, kept, monkeypatch)
-    monkeypatch.setattr(child_nox, "follow", made.follow)
-    monkeypatch.setattr(programs, "capture", made.capture)
+    world = World(root, kept, monkeypatch)
+    monkeypatch.setattr(child_nox, "follow", world.follow)
+    monkeypatch.setattr(programs, "capture", world.capture)
     monkeypatch.setattr(Context, "target_lock", lambda *_: None)
-    return made
+    return world
 
 
 DOCUMENTS = [
@@ -377,12 +373,23 @@ def test_a_report_is_imported_by_smoke(world: World) -> None:
     assert world.calls == [(["smoke"], "rtx50", words)]
 
 
+def test_a_folder_of_reports_is_imported(world: World, tmp_path: Path, capsys: Output) -> None:
+    digest = hashlib.sha256(pack("one")).hexdigest()
+    for name, sha256 in (("a.json", digest), ("b.json", "e" * 64)):
+        text = fakes.report_text(released("rtx50", "one").facts, sha256=sha256)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    world.release("--reports", str(tmp_path))
+    assert [sessions for sessions, _, _ in world.calls] == [["verify"], ["smoke"]]
+    assert world.calls[1][2][-2:] == ["--report", str(tmp_path / "a.json")]
+    assert "b.json belongs to another wheel of rtx50" in capsys.readouterr().out
+
+
 def test_a_report_needs_exactly_one_target() -> None:
-    asked = fakes.parsed("--report", "r", "--target", "rtx50,hopper")
+    options = fakes.parsed("--report", "r", "--target", "rtx50,hopper")
     specs = (fakes.claiming(), HOPPER)
     ctx = fakes.context(Path("/none"), specs=specs)
     with raises("release-one-report-per-target"):
-        main_release.main(dataclasses.replace(ctx, options=asked))
+        main_release.main(dataclasses.replace(ctx, options=options))
 
 
 # ---- Several targets ----
@@ -542,6 +549,15 @@ def test_a_changed_release_of_another_target_is_refused(
     assert world.files() == before
 
 
+def test_a_release_of_another_version_of_blackwheel_is_refused(world: World) -> None:
+    world.after("--target", "hopper")
+    (world.dist / "hopper" / "gate.json").write_text("{}")
+    dist_contents.write(world.dist)
+    with raises("dist-changed") as caught:
+        world.release("--target", "rtx50")
+    assert "its records belong to another version" in caught.value.evidence
+
+
 def test_only_released_folders_stay(world: World) -> None:
     world.after("--target", "rtx50,hopper")
     shutil.rmtree(world.root / "build" / "hopper")  # an earlier release needs no build records
@@ -559,10 +575,11 @@ def test_only_released_folders_stay(world: World) -> None:
     ("file", "old", "new", "evidence"),
     [
         ("build/rtx50/verify.json", " × ELF", "0 × ELF", "records: Records of rtx50 are missing"),
+        (f"build/rtx50/{SMOKE}", "1e-05", "1e-06", "records: Records of rtx50 are missing"),
         (f"wheels/rtx50/{NAME}", "one", "evil", "wheel: the file is not the one that was built"),
         (f"wheels/rtx50/{NAME}", "", "", "records: Records of rtx50 are missing or damaged."),
     ],
-    ids=["record", "wheel", "no-wheel"],
+    ids=["record", "report", "wheel", "no-wheel"],
 )
 def test_changed_build_outputs_are_refused(
     file: str, old: str, new: str, evidence: str, world: World
@@ -831,7 +848,7 @@ def test_a_second_build_needs_every_file_that_git_lists(world: World, capsys: Ou
     world.second = "one"
     world.refused("--reproduce")
     assert "not built again: git ls-files names 'warning: a hint" in capsys.readouterr().out
-    world.release()  # it is no result about the wheel
+    world.release()  # that was not a result about the wheel
 
 
 def test_the_differences_of_a_second_build_are_shown(

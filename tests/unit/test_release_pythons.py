@@ -13,9 +13,7 @@ import pytest
 from sessions.build import python_tag
 from sessions.build.model import Wheel
 from sessions.payload import report_file
-from sessions.release import gate, other_pythons, remote_reports
-from sessions.release.gate import Checkout, Situation
-from sessions.release.model import PythonWheel
+from sessions.release import other_pythons, remote_reports
 from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.checks import Check, CheckGroup
@@ -57,7 +55,7 @@ def other(root: Path, python: str = "3.12", *, library: str = "code", ok: bool =
 def checked(root: Path, of: BuildSpec, wheel: Wheel, *, ok: bool) -> None:
     status: Literal["ok", "fail"] = "ok" if ok else "fail"
     groups = (CheckGroup("The file", (Check("record", status, "record: …"),)),)
-    rules = checks_digest.verdict(of, wheel)
+    rules = checks_digest.fingerprint(of, wheel)
     report = VerifyReport(wheel.file, wheel.sha256, of.target, rules, 1.0, groups)
     name = f"{Path(wheel.file).stem}-{wheel.sha256[:8]}"
     path = root / "build" / of.target / "given" / name / "verify.json"
@@ -105,22 +103,6 @@ def test_a_changed_or_unchecked_wheel_stops_the_release(change: str, tmp_path: P
     assert (found.wheels, found.older) == ((), ())
     assert len(found.faults) == 1
     assert found.faults[0].startswith("3.12: ")
-
-
-def test_the_gate_names_the_pythons_and_the_faults() -> None:
-    wheel = PythonWheel("3.12", "a.whl", "0" * 64, 1)
-    for repacked, status in (
-        (other_pythons.Repacked((wheel,), (Path("a.whl"),)), "ok"),
-        (other_pythons.Repacked(faults=("3.13: not checked",)), "fail"),
-    ):
-        found = fakes.evidence()
-        situation = Situation(
-            Checkout("4" * 40, ()), found.wheel, (), 0, allow_untested=True, pythons=repacked
-        )
-        (check,) = [c for c in gate.evaluate(found, situation) if c.id == "pythons"]
-        assert check.status == status
-        assert ("3.12" in check.summary) is (status == "ok")
-        assert ("3.13: not checked" in check.evidence) is (status == "fail")
 
 
 def test_only_metadata_that_names_a_python_may_differ(tmp_path: Path) -> None:

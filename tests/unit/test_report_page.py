@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from sessions.build.model import BuildStep, Timeline
+from sessions.build.model import BuildStep
 from sessions.release.documents import report_page, timeline_chart
 from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence
 from sessions.shared.checks import Check, CheckGroup
 from sessions.verify import wheel_rules
 from tests import fakes
-from tests.evidence import CHARTS, COMMIT, proven, untested
+from tests.evidence import CHARTS, COMMIT, changed, proven, untested
 from tests.html_page import Page
 
 HOSTILE = "<script>alert(1)</script>'\"><img src=x onerror=y>&{{ 7*7 }}{% x %}</style></svg>"
@@ -30,7 +30,7 @@ def page(found: Evidence, bench: tuple[Chart, ...] = ()) -> Page:
 
 def with_checks(found: Evidence, *checks: Check) -> Evidence:
     groups = (CheckGroup("The file", checks),)
-    return dataclasses.replace(found, verify=dataclasses.replace(found.verify, groups=groups))
+    return changed(found, verify={"groups": groups})
 
 
 def with_case(**changes: Any) -> Evidence:
@@ -134,8 +134,6 @@ def test_every_value_of_the_records_is_on_the_page(found: Evidence) -> None:
 
 def test_values_of_records_are_escaped() -> None:
     found = proven()
-    assert found.timeline is not None
-    assert found.toolkit is not None
     library, *others = found.facts.libraries
     device = dataclasses.replace(
         next(lib.device for lib in others if lib.device),
@@ -149,32 +147,28 @@ def test_values_of_records_are_escaped() -> None:
     check = Check("archive", "fail", HOSTILE, HOSTILE, HOSTILE)
     (bill,) = found.facts.bills
     part = dataclasses.replace(bill.materials[0], name=HOSTILE, version=HOSTILE, roles=(HOSTILE,))
-    hostile = dataclasses.replace(
+    words = ("device", "python", "system", "driver", "started", "origin")
+    case = {**fakes.report(found).cases[0], "type": HOSTILE, "kv": HOSTILE}
+    hostile = fakes.reported(
         with_checks(found, check, dataclasses.replace(check, id=HOSTILE)),
-        wheel=dataclasses.replace(found.wheel, file=HOSTILE, compiler=HOSTILE, cuda=HOSTILE),
-        facts=dataclasses.replace(
-            found.facts,
-            metadata_version=HOSTILE,
-            members={**found.facts.members, library.member: 7},
-            libraries=(library, *others),
-            requires=(HOSTILE,),
-            bills=(dataclasses.replace(bill, materials=(part,)),),
-        ),
-        runs=fakes.reported(
-            found,
-            device=HOSTILE,
-            python=HOSTILE,
-            system=HOSTILE,
-            driver=HOSTILE,
-            started=HOSTILE,
-            origin=HOSTILE,
-            checks=(check,),
-            cases=({**fakes.report(found).cases[0], "type": HOSTILE, "kv": HOSTILE},),
-            times={HOSTILE: 1.0},
-        ).runs,
-        toolkit=dataclasses.replace(found.toolkit, components={HOSTILE: HOSTILE}),
-        spec=dataclasses.replace(found.spec, target=HOSTILE, warning=HOSTILE),
-        timeline=dataclasses.replace(found.timeline, steps=(step,), critical=(HOSTILE,)),
+        **dict.fromkeys(words, HOSTILE),
+        checks=(check,),
+        cases=(case,),
+        times={HOSTILE: 1.0},
+    )
+    hostile = changed(
+        hostile,
+        wheel=dict.fromkeys(("file", "compiler", "cuda"), HOSTILE),
+        facts={
+            "metadata_version": HOSTILE,
+            "members": {**found.facts.members, library.member: 7},
+            "libraries": (library, *others),
+            "requires": (HOSTILE,),
+            "bills": (dataclasses.replace(bill, materials=(part,)),),
+        },
+        toolkit={"components": {HOSTILE: HOSTILE}},
+        spec={"target": HOSTILE, "warning": HOSTILE},
+        timeline={"steps": (step,), "critical": (HOSTILE,)},
     )
     assert report_page.verdict(hostile) == "FAILED"  # it is shown nevertheless
     chart = Chart(HOSTILE, HOSTILE, (Bar(HOSTILE, 1.0),), HOSTILE)
@@ -215,8 +209,7 @@ def test_a_wheel_tested_on_its_gpu_is_a_release() -> None:
 def test_a_report_of_another_wheel_does_not_count() -> None:
     found = dataclasses.replace(proven(), sha256="9" * 64)
     assert report_page.verdict(found) == "FAILED"  # verify.json belongs to another file too
-    again = dataclasses.replace(found.verify, sha256="9" * 64)
-    found = dataclasses.replace(found, verify=again)
+    found = changed(found, verify={"sha256": "9" * 64})
     assert report_page.verdict(found) == "UNTESTED"
     assert "There is a report, but it belongs to another file" in page(found).text
     assert "TQ2_0" not in page(found).text
@@ -227,12 +220,7 @@ def test_a_report_of_another_wheel_does_not_count() -> None:
     [
         (with_checks(untested(), Check("ptx", "fail", "ptx: there is", "e", "r")), "ptx"),
         (with_checks(untested()), "no check was shown"),
-        (
-            dataclasses.replace(
-                untested(), verify=dataclasses.replace(untested().verify, sha256="1" * 64)
-            ),
-            "of another file",
-        ),
+        (changed(untested(), verify={"sha256": "1" * 64}), "of another file"),
         (
             fakes.reported(proven(), checks=()),
             "no check was shown",
@@ -278,8 +266,8 @@ def test_a_case_with_an_error_shows_it() -> None:
     found = proven()
     broken = {"type": "F16", "batch": 4, "flash": True, "kv": "f16", "error": "it crashed"}
     never = {"type": "NVFP4", "error": "it hung"}
-    changed = fakes.reported(found, cases=(*fakes.report(found).cases[:3], broken, never))
-    text = page(changed).text
+    broken_ = fakes.reported(found, cases=(*fakes.report(found).cases[:3], broken, never))
+    text = page(broken_).text
     assert "known answers, 2 out of bounds 5" in text
     assert "F16 it crashed" in text
     assert "NVFP4 it hung" in text
@@ -301,9 +289,7 @@ def test_the_runs_on_two_gpus_are_each_shown() -> None:
 
 
 def line(**changes: Any) -> Evidence:
-    found = untested()
-    assert isinstance(found.timeline, Timeline)
-    return dataclasses.replace(found, timeline=dataclasses.replace(found.timeline, **changes))
+    return changed(untested(), timeline=changes)
 
 
 @pytest.mark.parametrize(
@@ -317,8 +303,7 @@ def line(**changes: Any) -> Evidence:
 def test_the_use_of_the_compiler_cache(cache: dict[str, int], words: str) -> None:
     found = line(cache=cache)
     host = dataclasses.replace(found.toolchain.host, cpu="AMD EPYC")
-    found = dataclasses.replace(found, toolchain=dataclasses.replace(found.toolchain, host=host))
-    text = page(found).text
+    text = page(changed(found, toolchain={"host": host})).text
     assert words in text
     assert ("a build without the cache takes longer" in text) is bool(cache.get("hits"))
 
@@ -327,8 +312,8 @@ def test_builds_with_missing_steps_are_described() -> None:
     assert "106 outputs existed from an earlier run" in page(line(earlier=106)).text
     assert "existed from an earlier run" not in page(line()).text
     found = untested()
-    repacked = dataclasses.replace(found, wheel=dataclasses.replace(found.wheel, steps=0))
-    assert "packed again later, without compiling anything" in page(repacked).text
+    repacked = page(changed(found, wheel={"steps": 0}))
+    assert "packed again later, without compiling anything" in repacked.text
     text = page(dataclasses.replace(found, timeline=None)).text
     assert "There is no record of its steps" in text
     assert "critical path" not in text
@@ -352,7 +337,7 @@ def test_the_timeline_of_many_jobs_has_a_limited_height() -> None:
 def test_folders_of_the_build_machine_are_not_shown() -> None:
     found = untested()
     settings = {**found.build.settings, "a": "/home/user/blackwheel/x /home/user/.cache/blackwheel"}
-    found = dataclasses.replace(found, build=dataclasses.replace(found.build, settings=settings))
+    found = changed(found, build={"settings": settings})
     assert "/home/user" not in report_page.render(found, COMMIT)
 
 
@@ -371,10 +356,10 @@ def test_without_charts_there_is_no_section_about_speed() -> None:
 def test_a_cpu_wheel_has_no_gpu_code_to_show() -> None:
     found = untested()
     plain = tuple(dataclasses.replace(lib, device=None) for lib in found.facts.libraries)
-    facts = dataclasses.replace(found.facts, libraries=plain)
-    wheel = dataclasses.replace(found.wheel, cuda=None, archs=(), requires=())
-    spec = dataclasses.replace(found.spec, cuda=None, archs=())
-    found = dataclasses.replace(found, facts=facts, wheel=wheel, spec=spec, toolkit=None)
+    none: dict[str, Any] = {"cuda": None, "archs": ()}
+    wheel = {**none, "requires": ()}
+    found = changed(found, facts={"libraries": plain}, wheel=wheel, spec=none)
+    found = dataclasses.replace(found, toolkit=None)
     text = page(found).text
     assert "GPU code for no GPU" in text
     assert "kernel family" not in text

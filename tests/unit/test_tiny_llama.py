@@ -1,4 +1,4 @@
-"""The tiny model: the same to the byte wherever it is made, and of sensible size everywhere."""
+"""The tiny model: its bytes, the size of its weights, its prompt and its vocabulary."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from gguf import GGMLQuantizationType as GgmlType
 
 from sessions.payload import smoke_checks, tiny_llama
 
-# SHA-256 of the whole file. Another value means that reports of two machines no longer speak of
-# the same model, and that every bound must be measured again.
+# SHA-256 of the file. With another value, reports of different machines are about different models,
+# and every bound must be measured again.
 GOLDEN = {
     "F32": "dae94f5f4e4616c15e3694531d9ff186826a2c02fe7c5814d3fb08e4ee21d350",
     "F16": "e9321a06062d23230faaa7ef9a19b3e54c80fcfa433d94680b0b5ef7d7853d50",
@@ -34,12 +34,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tiny_llama.Tin
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_file_of_a_type_is_the_same_to_the_byte(name: str, tmp_path: Path) -> None:
+def test_the_file_of_a_type_has_the_same_bytes(name: str, tmp_path: Path) -> None:
     assert tiny_llama.write(tmp_path / "x.gguf", name) == GOLDEN[name]
     assert hashlib.sha256((tmp_path / "x.gguf").read_bytes()).hexdigest() == GOLDEN[name]
 
 
-def test_the_larger_model_has_its_own_shape_and_repeats_what_was_drawn(tmp_path: Path) -> None:
+def test_the_larger_model_has_another_shape_and_repeats_its_rows(tmp_path: Path) -> None:
     path, weights = tmp_path / "x.gguf", dict[str, tiny_llama.Array]()
     shape = tiny_llama.Shape(layers=1, embd=512, heads=4, kv_heads=2, ff=1024, drawn=64)
     digest = tiny_llama.write(path, "Q4_K", shape=shape, weights=weights)
@@ -62,22 +62,22 @@ def test_the_larger_model_is_larger_than_the_caches_of_most_cpus() -> None:
     assert s.embd % s.drawn == s.ff % s.drawn == kv % s.drawn == 0
 
 
-def test_weights_are_those_of_their_seed() -> None:
+def test_weights_depend_on_the_seed() -> None:
     one = tiny_llama.blocks(tiny_llama.Draw(1), GgmlType.F16, 4, 256)
     two = tiny_llama.blocks(tiny_llama.Draw(2), GgmlType.F16, 4, 256)
     assert not np.array_equal(one, two)
     assert np.array_equal(one, tiny_llama.blocks(tiny_llama.Draw(1), GgmlType.F16, 4, 256))
 
 
-def test_the_types_are_those_that_have_a_bound() -> None:
+def test_each_type_has_a_bound() -> None:
     assert list(tiny_llama.TYPES) == list(smoke_checks.BOUNDS["type"])
 
 
 @pytest.mark.parametrize("columns", [tiny_llama.EMBD, tiny_llama.FF])
 @pytest.mark.parametrize("name", tiny_llama.TYPES)
-def test_weights_of_every_type_are_as_large_as_they_should_be(name: str, columns: int) -> None:
-    # Logits are then near N(0, 1). Larger ones overflow fp16 inside the tensor-core kernels, and
-    # ones near zero would hide an error.
+def test_weights_of_every_type_have_the_expected_deviation(name: str, columns: int) -> None:
+    # So that logits are near N(0, 1). Larger ones overflow fp16 in the tensor-core kernels; ones
+    # near zero would hide an error.
     kind = GgmlType[name]
     data = tiny_llama.blocks(tiny_llama.Draw(3), kind, 64, columns)
     values = tiny_llama.dequantize(data, kind)
@@ -88,8 +88,8 @@ def test_weights_of_every_type_are_as_large_as_they_should_be(name: str, columns
 
 
 @pytest.mark.parametrize("name", sorted({*tiny_llama.SCALES, "IQ1_M", "NVFP4"}))
-def test_blocks_that_are_drawn_use_all_their_bits(name: str) -> None:
-    # A constant byte would leave a path of the kernel's unpacking untried. Scales are set apart.
+def test_drawn_blocks_use_all_bits(name: str) -> None:
+    # With a constant byte, a part of the kernel would not be tested. Scales are set separately.
     kind = GgmlType[name]
     data = tiny_llama.blocks(tiny_llama.Draw(3), kind, 64, 512)
     blocks = data.reshape(-1, gguf.GGML_QUANT_SIZES[kind][1])
@@ -97,7 +97,7 @@ def test_blocks_that_are_drawn_use_all_their_bits(name: str) -> None:
     assert np.count_nonzero(ranges < 128) <= 10
 
 
-def test_the_file_holds_the_weights_that_the_oracle_is_given(
+def test_the_file_has_the_weights_of_the_reference(
     made: tuple[Path, tiny_llama.TinyModel],
 ) -> None:
     path, model = made
@@ -108,7 +108,7 @@ def test_the_file_holds_the_weights_that_the_oracle_is_given(
         assert np.array_equal(stored, model.weights[name]), name
 
 
-def test_matrices_are_of_the_type_and_the_rest_is_not(
+def test_only_matrices_have_the_type(
     made: tuple[Path, tiny_llama.TinyModel],
 ) -> None:
     kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(made[0]).tensors}
@@ -118,29 +118,29 @@ def test_matrices_are_of_the_type_and_the_rest_is_not(
     assert set(kinds.values()) == {"F32", "F16"}
 
 
-def test_every_width_fits_the_blocks_of_every_type() -> None:
+def test_the_widths_are_multiples_of_every_block_size() -> None:
     for name in tiny_llama.TYPES:
         size, _ = gguf.GGML_QUANT_SIZES[GgmlType[name]]
         assert tiny_llama.EMBD % size == tiny_llama.FF % size == 0
 
 
 @pytest.mark.parametrize("length", [1, 16, 512])
-def test_a_prompt_begins_a_text_and_goes_on_with_ordinary_tokens(length: int) -> None:
+def test_a_prompt_has_a_beginning_and_ordinary_tokens(length: int) -> None:
     tokens = tiny_llama.prompt(length)
     assert len(tokens) == length
     assert tokens[0] == 1
     assert all(259 <= token < tiny_llama.VOCAB for token in tokens[1:])
-    assert {type(token) for token in tokens} == {int}  # bindings of forks take no other
+    assert {type(token) for token in tokens} == {int}  # bindings of forks accept no other type
 
 
-def test_a_prompt_is_always_the_same_and_of_its_seed() -> None:
+def test_a_prompt_depends_on_the_seed() -> None:
     assert tiny_llama.prompt(64) == tiny_llama.prompt(64)
     assert tiny_llama.prompt(64) != tiny_llama.prompt(64, 8)
     assert [int(token) for token in tiny_llama.prompt(6)] == [1, 306, 429, 297, 346, 306]
 
 
 def test_the_vocabulary_has_every_byte_and_no_piece_twice() -> None:
-    # Any text can be told in bytes, so any text comes back from the tokenizer.
+    # So every text can be tokenized and converted back.
     tokens, kinds = tiny_llama.vocabulary()
     assert len(tokens) == len(kinds) == len(set(tokens)) == tiny_llama.VOCAB
     assert tokens[3:259] == [f"<0x{n:02X}>".encode() for n in range(256)]

@@ -1,4 +1,4 @@
-"""The oracle against the same arithmetic done again, number by number."""
+"""The reference agrees with a second implementation in plain loops; its parts and its measure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sessions.payload import tiny_reference as oracle_module
+from sessions.payload import tiny_reference
 
 Array = npt.NDArray[np.float64]
 Matrix = list[list[float]]
@@ -20,9 +20,9 @@ WIDTH = HEADS * HEAD
 
 
 @pytest.fixture
-def oracle(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module as it is found where it runs, for a model that is small enough for loops."""
-    module: Any = oracle_module
+def reference(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module for a model that is small enough for loops."""
+    module: Any = tiny_reference
     for name, value in (("LAYERS", LAYERS), ("HEADS", HEADS), ("KV_HEADS", KV_HEADS)):
         monkeypatch.setattr(module, name, value)
     monkeypatch.setattr(module, "HEAD", HEAD)
@@ -34,7 +34,7 @@ def noise(*shape: int, seed: int = 1) -> Array:
 
 
 def weights() -> dict[str, npt.NDArray[np.float32]]:
-    """Random ones for that small model."""
+    """Random weights of the small model."""
     seeds = itertools.count(1)
 
     def drawn(*shape: int) -> npt.NDArray[np.float32]:
@@ -60,7 +60,7 @@ def weights() -> dict[str, npt.NDArray[np.float32]]:
     return found
 
 
-# ---- the same again, in plain loops over plain numbers -------------------------------------------
+# ---- the second implementation -------------------------------------------------------------------
 
 
 def times(matrix: Matrix, vector: list[float]) -> list[float]:
@@ -73,7 +73,7 @@ def normed(vector: list[float], gain: list[float]) -> list[float]:
 
 
 def rotated(vector: list[float], position: int) -> list[float]:
-    """Each neighbouring pair as a complex number, turned by its own angle for each position."""
+    """Each pair of neighbours as a complex number, rotated by its angle for each position."""
     found: list[float] = []
     for pair in range(HEAD // 2):
         turn = cmath.exp(1j * position * 10000 ** (-2 * pair / HEAD))
@@ -95,7 +95,7 @@ def attended(q: list[float], keys: Matrix, values: Matrix) -> list[float]:
 
 
 def answered(w: dict[str, Any], tokens: list[int]) -> tuple[Matrix, Matrix]:
-    """Logits and normed hidden states of each token: one token after the other, as it is told."""
+    """Logits and normalized hidden states of each token, one token after the other."""
     logits, hidden = [], []
     memory: list[tuple[Matrix, Matrix]] = [([], []) for _ in range(LAYERS)]
     for position, token in enumerate(tokens):
@@ -124,92 +124,67 @@ def answered(w: dict[str, Any], tokens: list[int]) -> tuple[Matrix, Matrix]:
     return logits, hidden
 
 
-def test_the_oracle_says_what_plain_loops_say(oracle: Any) -> None:
+def test_the_reference_agrees_with_plain_loops(reference: Any) -> None:
     drawn = weights()
     tokens = [1, 4, 2, 2, 0, 3]
     plain = {name: values.astype(np.float64).tolist() for name, values in drawn.items()}
     wanted_logits, wanted_hidden = answered(plain, tokens)
-    logits, hidden = oracle.forward(drawn, tokens)
+    logits, hidden = reference.forward(drawn, tokens)
     assert logits.dtype == hidden.dtype == np.float64
     assert np.allclose(logits, wanted_logits, rtol=1e-9, atol=1e-12)
     assert np.allclose(hidden, wanted_hidden, rtol=1e-9, atol=1e-12)
 
 
-def test_a_token_does_not_see_the_ones_after_it(oracle: Any) -> None:
+def test_a_token_does_not_see_later_tokens(reference: Any) -> None:
     drawn = weights()
-    one, _ = oracle.forward(drawn, [1, 2, 3, 4])
-    other, _ = oracle.forward(drawn, [1, 2, 4, 0])
+    one, _ = reference.forward(drawn, [1, 2, 3, 4])
+    other, _ = reference.forward(drawn, [1, 2, 4, 0])
     assert np.array_equal(one[:2], other[:2])
     assert not np.allclose(one[2:], other[2:])
-    alone, _ = oracle.forward(drawn, [1])
+    alone, _ = reference.forward(drawn, [1])
     assert np.allclose(one[:1], alone)
 
 
-def test_every_weight_counts(oracle: Any) -> None:
+def test_every_weight_changes_the_result(reference: Any) -> None:
     drawn = weights()
-    first, _ = oracle.forward(drawn, [1, 2, 3])
+    first, _ = reference.forward(drawn, [1, 2, 3])
     for name, values in drawn.items():
-        other, _ = oracle.forward({**drawn, name: values * np.float32(1.5)}, [1, 2, 3])
+        other, _ = reference.forward({**drawn, name: values * np.float32(1.5)}, [1, 2, 3])
         assert not np.allclose(first, other, rtol=1e-6), name
 
 
-# ---- its parts ----------------------------------------------------------------------------------
+# ---- its parts -----------------------------------------------------------------------------------
 
 
-def test_rope_leaves_the_first_position_as_it_is(oracle: Any) -> None:
-    x = noise(1, 3, HEAD)
-    assert np.array_equal(oracle._rope(x)[:, 0], x[:, 0])
-
-
-def test_rope_turns_neighbours_and_not_halves(oracle: Any) -> None:
-    # The other order, of half the width apart, is what other architectures have.
-    x = np.zeros((1, 2, HEAD))
-    x[0, 1, 0] = 1.0
-    assert oracle._rope(x)[0, 1] == pytest.approx([math.cos(1), math.sin(1), 0, 0])
-
-
-def test_rope_keeps_lengths_and_what_is_between_two_positions(oracle: Any) -> None:
-    x = np.repeat(noise(1, 1, HEAD), 6, axis=1)
-    y = np.repeat(noise(1, 1, HEAD, seed=2), 6, axis=1)
-    q, k = oracle._rope(x)[0], oracle._rope(y)[0]
-    assert np.linalg.norm(q, axis=1) == pytest.approx(np.full(6, np.linalg.norm(x[0, 0])))
-    assert q[3] @ k[1] == pytest.approx(q[5] @ k[3])
-
-
-def test_shares_are_of_what_was_seen_and_make_one(oracle: Any) -> None:
-    shares = oracle._softmax(noise(2, 4, 4), np.tri(4, dtype=bool))
+def test_softmax_ignores_invisible_tokens_and_sums_to_one(reference: Any) -> None:
+    shares = reference._softmax(noise(2, 4, 4), np.tri(4, dtype=bool))
     assert shares.sum(axis=-1) == pytest.approx(np.ones((2, 4)))
     assert (shares[:, ~np.tri(4, dtype=bool)] == 0).all()
     high = np.full((1, 3, 3), 1000.0)  # exp(1000) would overflow
-    equal = oracle._softmax(high, np.tri(3, dtype=bool))
+    equal = reference._softmax(high, np.tri(3, dtype=bool))
     assert equal[0, 2] == pytest.approx([1 / 3, 1 / 3, 1 / 3])
-
-
-def test_a_norm_makes_the_mean_square_one(oracle: Any) -> None:
-    found = oracle._norm(np.array([[3.0, 4.0]]), np.array([1.0, 2.0]))
-    assert found[0] == pytest.approx([3 / math.sqrt(12.50001), 8 / math.sqrt(12.50001)])
 
 
 # ---- the measure --------------------------------------------------------------------------------
 
 
-def test_an_exact_answer_has_no_error(oracle: Any) -> None:
-    assert oracle.nmse(np.array([1, 2], np.float32), np.array([1.0, 2.0])) == 0
+def test_an_exact_result_has_no_error(reference: Any) -> None:
+    assert reference.nmse(np.array([1, 2], np.float32), np.array([1.0, 2.0])) == 0
 
 
-def test_the_error_is_relative_and_squared(oracle: Any) -> None:
+def test_the_error_is_relative_and_squared(reference: Any) -> None:
     wanted = np.array([3.0, 4.0])
-    assert oracle.nmse(np.array([3.0, 4.5]), wanted) == pytest.approx(0.25 / 25)
-    assert oracle.nmse(np.array([300.0, 450.0]), 100 * wanted) == pytest.approx(0.25 / 25)
-    assert oracle.nmse(np.zeros(2), wanted) == 1
+    assert reference.nmse(np.array([3.0, 4.5]), wanted) == pytest.approx(0.25 / 25)
+    assert reference.nmse(np.array([300.0, 450.0]), 100 * wanted) == pytest.approx(0.25 / 25)
+    assert reference.nmse(np.zeros(2), wanted) == 1
 
 
-def test_a_difference_of_single_precision_is_taken_in_double(oracle: Any) -> None:
+def test_the_error_is_computed_in_double_precision(reference: Any) -> None:
     found = np.full(4, 1 + 2**-20, np.float32)
-    assert oracle.nmse(found, np.ones(4)) == pytest.approx(2**-40)
+    assert reference.nmse(found, np.ones(4)) == pytest.approx(2**-40)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
-def test_what_is_no_number_passes_no_bound(oracle: Any, value: float) -> None:
-    error = oracle.nmse(np.array([1.0, value], np.float32), np.array([1.0, 2.0]))
+def test_nan_and_infinity_exceed_every_bound(reference: Any, value: float) -> None:
+    error = reference.nmse(np.array([1.0, value], np.float32), np.array([1.0, 2.0]))
     assert not error <= 1e300

@@ -17,6 +17,7 @@ from sessions.shared import knowledge, records
 from sessions.shared.checks import Check
 from sessions.verify.model import WheelFacts
 from tests import fakes
+from tests.evidence import changed, libraries_with
 from tests.unit.test_verify_checks import IDS
 
 COMMIT = "4" * 40
@@ -30,14 +31,7 @@ WHEELS = {
     "untested": fakes.evidence(runs=()),
     "measured": fakes.measured(fakes.evidence(), "seed", "upstream"),
     "ptx": fakes.evidence(
-        fakes.wheel_facts(
-            libraries=tuple(
-                dataclasses.replace(lib, device=fakes.device(ptx={"compute_120": 98}))
-                if lib.device
-                else lib
-                for lib in fakes.libraries()
-            )
-        ),
+        fakes.wheel_facts(libraries=libraries_with(fakes.device(ptx={"compute_120": 98}))),
         spec=fakes.claiming(archs=("120",), warning="Mind the PTX."),
     ),
 }
@@ -220,9 +214,7 @@ def test_the_system_comes_from_the_tags() -> None:
 
 def test_the_file_is_checked_with_a_tool_of_the_system() -> None:
     assert "sha256sum --check --ignore-missing SHA256SUMS" in of(WHEELS["rtx50"])
-    windows = dataclasses.replace(
-        WHEELS["cpu"], spec=dataclasses.replace(WHEELS["cpu"].spec, platform="windows")
-    )
+    windows = changed(WHEELS["cpu"], spec={"platform": "windows"})
     assert f"certutil -hashfile {windows.wheel.file} SHA256" in of(windows)
 
 
@@ -250,11 +242,9 @@ def test_an_unsupported_compiler_is_named() -> None:
     assert "allow-unsupported" not in of(WHEELS["rtx50"])
     found = fakes.evidence()
     settings = {**found.build.settings, "cmake.define.CMAKE_CUDA_FLAGS_INIT": UNSUPPORTED}
-    flagged = dataclasses.replace(found, build=dataclasses.replace(found.build, settings=settings))
-    assert (
-        "`-allow-unsupported-compiler`, because this compiler is not among those that CUDA 13.1"
-        in of(flagged)
-    )
+    reason = "because this compiler is not among those that CUDA 13.1"
+    flagged = changed(found, build={"settings": settings})
+    assert f"`-allow-unsupported-compiler`, {reason}" in of(flagged)
 
 
 def test_the_build_procedure_comes_from_the_records() -> None:
@@ -271,8 +261,7 @@ def test_the_build_procedure_comes_from_the_records() -> None:
 def test_environment_variables_of_the_caller_are_listed_without_values() -> None:
     found = fakes.evidence()
     given = {"HOME": "/home/user", "TZ": "Atlantic/Canary", "LANG": "C.UTF-8"}
-    build = dataclasses.replace(found.build, variables={**found.build.variables, **given})
-    text = of(dataclasses.replace(found, build=build))
+    text = of(changed(found, build={"variables": {**found.build.variables, **given}}))
     gets = "`HOME`, `LANG`, `TZ`, and the settings of the compiler cache"
     assert f"the build takes only {gets}" in text
     assert "Canary" not in text
@@ -386,11 +375,7 @@ def test_the_card_says_how_to_run_a_model_and_the_server() -> None:
 def test_the_card_compares_with_a_wheel_for_all_gpus(
     version: str, platform: str, mb: float, other: str
 ) -> None:
-    found = dataclasses.replace(
-        WHEELS["rtx50"],
-        source=fakes.source(version=version),
-        spec=dataclasses.replace(WHEELS["rtx50"].spec, platform=platform),
-    )
+    found = changed(WHEELS["rtx50"], source={"version": version}, spec={"platform": platform})
     times = round(mb * 1e6 / found.wheel.size)
     text = of(found)
     assert f"has {mb} MB, {times} times the size of this wheel (with another {other}" in text
@@ -425,11 +410,7 @@ def test_the_compiler_has_its_usual_name(family: str, release: str, name: str) -
     found = WHEELS["rtx50"]
     assert found.toolchain.compiler is not None
     chosen = dataclasses.replace(found.toolchain.compiler, identity={"release": release})
-    found = dataclasses.replace(
-        found,
-        toolchain=dataclasses.replace(found.toolchain, compiler=chosen),
-        wheel=dataclasses.replace(found.wheel, compiler=family),
-    )
+    found = changed(found, toolchain={"compiler": chosen}, wheel={"compiler": family})
     assert wheel_card.compiler(found) == name
 
 

@@ -23,26 +23,34 @@ PE = b"MZ\x90\x00" + bytes(60)
 def zipped(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes], packed: bool = True) -> Path:
     """A zip file that Python writes, possibly with duplicate members."""
     how = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
-    with zipfile.ZipFile(path, "w", how) as made, warnings.catch_warnings():
+    with zipfile.ZipFile(path, "w", how) as archive, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         for name, data in members:
-            made.writestr(name, data)
+            archive.writestr(name, data)
     return path
 
 
-def renamed(path: Path, name: str) -> Path:
+Make = Callable[[Path], Path]
+
+
+def named(name: str) -> Make:
     """A zip file with one member with exactly this name; zipfile would change some names."""
-    raw = name.encode()
-    stand_in = b"#" * len(raw)
-    zipped(path, (stand_in.decode(), b"x"))
-    path.write_bytes(path.read_bytes().replace(stand_in, raw))
-    return path
+
+    def write(path: Path) -> Path:
+        raw = name.encode()
+        stand_in = b"#" * len(raw)
+        zipped(path, (stand_in.decode(), b"x"))
+        path.write_bytes(path.read_bytes().replace(stand_in, raw))
+        return path
+
+    return write
 
 
-def of_kind(path: Path, kind: int) -> Path:
-    info = zipfile.ZipInfo("llama_cpp/lib/libllama.so")
+def of_kind(kind: int, name: str = "llama_cpp/lib/libllama.so", data: bytes = b"x") -> Make:
+    """A zip file with a member of this kind (stat.S_IFLNK, …)."""
+    info = zipfile.ZipInfo(name)
     info.external_attr = (kind | 0o755) << 16
-    return zipped(path, (info, b"/etc/passwd"))
+    return lambda path: zipped(path, ("a.txt", b"x"), (info, data))
 
 
 def crowded(path: Path) -> Path:
@@ -75,13 +83,7 @@ def without_its_beginning(path: Path) -> Path:
     return path
 
 
-def link_as_a_folder(path: Path) -> Path:
-    info = zipfile.ZipInfo("llama_cpp/lib/")
-    info.external_attr = (stat.S_IFLNK | 0o755) << 16
-    return zipped(path, ("a.txt", b"x"), (info, b""))
-
-
-def plain(data: bytes) -> Callable[[Path], Path]:
+def plain(data: bytes) -> Make:
     def write(path: Path) -> Path:
         path.write_bytes(data)
         return path
@@ -89,34 +91,27 @@ def plain(data: bytes) -> Callable[[Path], Path]:
     return write
 
 
-def pair(one: str, other: str) -> Callable[[Path], Path]:
+def pair(one: str, other: str) -> Make:
     return lambda path: zipped(path, (one, b"1"), (other, b"22"))
 
 
-def named(name: str) -> Callable[[Path], Path]:
-    return lambda path: renamed(path, name)
-
-
 # A function that writes the file, and a part of the problem. See also test_zip_framing.
-HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
+HOSTILE: dict[str, tuple[Make, str]] = {
     "duplicate": (pair("a.txt", "a.txt"), "a.txt: 2 members of that name"),
     "absolute": (named("/etc/passwd"), "'/etc/passwd': absolute path"),
     "drive": (named("C:/x.txt"), "'C:/x.txt': absolute path"),
     "leaves": (named("../evil.txt"), "'../evil.txt': leaves its folder"),
     "leaves-from-within": (named("a/b/../../../e.txt"), "leaves its folder"),
     "leaves-on-windows": (named("..\\evil.txt"), "leaves its folder"),
-    "no-name": (
-        lambda path: zipped(path, (zipfile.ZipInfo(""), b"x")),
-        "'': not a name for a file",
-    ),
+    "no-name": (lambda path: zipped(path, (zipfile.ZipInfo(""), b"x")), "'': not a name for a"),
     "folder-that-leaves": (pair("a.txt", "../../evil/"), "'../../evil/': leaves its folder"),
-    "link-as-a-folder": (link_as_a_folder, "llama_cpp/lib/: a symbolic link"),
+    "link-as-a-folder": (of_kind(stat.S_IFLNK, "llama_cpp/lib/", b""), "lib/: a symbolic link"),
     "no-member": (zipped, "it contains no file"),
     "folders-only": (lambda path: zipped(path, ("../folder/", b"")), "it contains no file"),
     "hidden-by-nul": (named("a.txt\x00.so"), r"'a.txt\x00.so': not a name for a file"),
-    "link": (lambda path: of_kind(path, stat.S_IFLNK), "libllama.so: a symbolic link"),
-    "device": (lambda path: of_kind(path, stat.S_IFBLK), "libllama.so: not a regular file"),
-    "pipe": (lambda path: of_kind(path, stat.S_IFIFO), "libllama.so: not a regular file"),
+    "link": (of_kind(stat.S_IFLNK), "libllama.so: a symbolic link"),
+    "device": (of_kind(stat.S_IFBLK), "libllama.so: not a regular file"),
+    "pipe": (of_kind(stat.S_IFIFO), "libllama.so: not a regular file"),
     "crowded": (crowded, "10000 members; more than 2000 are not read"),
     "damaged": (damaged, "b.txt cannot be read: its checksum is another"),
     "garbled": (garbled, "a.bin cannot be read: "),
@@ -331,17 +326,21 @@ def test_a_library_with_the_name_of_a_text_is_copied(path: Path, scratch: Path) 
 
 
 @pytest.mark.parametrize(
-    "error",
-    [OSError(errno.ENOSPC, "refused"), OSError(errno.EACCES, "refused"), TypeError("refused")],
-    ids=["full-disk", "no-permission", "bug"],
+    ("function", "error"),
+    [
+        ("zip_framing.read", OSError(errno.ENOSPC, "refused")),
+        ("_member", OSError(errno.ENOSPC, "refused")),
+        ("_member", OSError(errno.EACCES, "refused")),
+        ("_member", TypeError("refused")),
+    ],
 )
 def test_a_problem_of_this_machine_or_a_bug_is_raised(
-    error: Exception, path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    function: str, error: Exception, path: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise error
 
     zipped(path, ("a.so", ELF))
-    monkeypatch.setattr(zip_archive, "_member", refuse)
+    monkeypatch.setattr(f"sessions.verify.zip_archive.{function}", refuse)
     with pytest.raises(type(error), match="refused"):
         zip_archive.read(path, scratch)

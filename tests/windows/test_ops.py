@@ -1,7 +1,6 @@
-"""The operator test in the Windows Python: the wheel's CPU code against ggml in plain C.
+"""The operator test in a Windows Python: the wheel's CPU code compared with ggml in plain C.
 
-The test and the reference are cross-built by mingw-w64; the payload and the wheel's loader are the
-product's own.
+mingw-w64 builds the test and the reference.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from tests.windows.lab import Lab
 from tests.windows.test_wheel import ALONE
 
 OPERATORS = ["ADD", "GELU", "RMS_NORM", "SOFT_MAX", "MUL_MAT"]
-# MinGW's libraries read the environment of msvcrt.dll, Python that of Microsoft's newer runtime,
-# which those of MSVC read too.
+# MinGW's libraries read the environment of msvcrt.dll; Python and MSVC's libraries read that of
+# Microsoft's newer runtime.
 SITE = """\
 import ctypes, os
 putenv = os.putenv
@@ -38,8 +37,8 @@ os.putenv = both
 """
 
 
-# The linker for Windows lacks the options of Linux; there, a function that is missing is an error.
-# The headers of MinGW 10 lack what ggml uses of Windows 8 and newer.
+# The linker for Windows lacks the options of Linux, and a missing function is always an error.
+# The headers of MinGW 10 lack functions of Windows 8 and newer that ggml uses.
 WRAPPER = """\
 #!/bin/bash
 words=()
@@ -53,7 +52,7 @@ exec "@COMPILER@" -D_WIN32_WINNT=0x601 "${words[@]}" -static
 
 
 def compiler(root: Path) -> Compiler:
-    """MinGW's compiler, which links its own runtime in."""
+    """MinGW's compiler, with its runtime linked statically."""
     found = crossbuild.compiler_of_mingw()
     paths = {}
     for kind in ("cxx", "cc"):
@@ -67,7 +66,7 @@ def compiler(root: Path) -> Compiler:
 def report(
     lab: Lab, built: Context, wheel: Path, smoked: Path, tmp_path_factory: Any
 ) -> Iterator[dict[str, Any]]:
-    """The report of some operators, from a run in the venv that `smoke` made."""
+    """The report of some operators, from a run in the venv of `smoke`."""
     ctx = dataclasses.replace(built, root=tmp_path_factory.mktemp("ops"))
     chain = built.need("probe", Toolchain)
     made = dataclasses.replace(chain, compiler=compiler(built.root))
@@ -120,6 +119,6 @@ def test_each_result_agrees_with_plain_c(report: dict[str, Any]) -> None:
     assert report["problems"] == []
 
 
-def test_the_libraries_are_the_wheels_and_the_reference_is_another(report: dict[str, Any]) -> None:
+def test_the_wheels_libraries_are_compared_with_another_library(report: dict[str, Any]) -> None:
     checks = {check["id"]: check["status"] for check in report["checks"]}
     assert (checks["libraries"], checks["reference"]) == ("ok", "ok")

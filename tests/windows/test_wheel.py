@@ -204,10 +204,10 @@ def test_delvewheel_in_the_windows_python_writes_the_same_wheel(
     """
     settings = checkout.record(project, "cpu", "configure", BuildEnv)
     tools = settings.variables["PATH"].split(";")[0] + r"\python.exe"
-    made = project.glob(
+    pythons = project.glob(
         ".nox/blackwheel-*/Scripts/python.exe"
     )  # of the present lock and older ones
-    nox = max(made, key=lambda python: python.stat().st_mtime)
+    nox = max(pythons, key=lambda python: python.stat().st_mtime)
     out = folder / "repaired"
     env = checkout.environment(lab)
     lab.run(nox, "-c", code, tools, folder / raw.name, out, env=env, cwd=project).well()

@@ -102,8 +102,7 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
         for number, run in enumerate(runs_of_wheel(found), 1)
     ]
     tables = [run.answers for run in runs]
-    checks = [check for group in found.verify.groups for check in group.checks]
-    proofs = [*checks, *(check for run in runs for check in run.report.checks)]
+    proofs = [*found.checks, *(check for run in runs for check in run.report.checks)]
     return {
         **requirements.view(found),
         "found": found,
@@ -120,7 +119,7 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
         "untested": untested_places(found),
         "about": about(),
         "counts": Counter(check.status for check in proofs),
-        "checks": checks,
+        "checks": found.checks,
         "names": knowledge.capability_names(),
         "parts": parts(found),
         "sass": requirements.pieces(found, "sass"),
@@ -135,9 +134,8 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
 
 def verdict(found: Evidence) -> str:
     """The result: "RELEASE", "UNTESTED", or "FAILED" if a check failed or there is none."""
-    checks = [check for group in found.verify.groups for check in group.checks]
-    bad = [check for check in checks if check.status == "fail"]
-    if bad or not checks or found.verify.sha256 != found.sha256 or failed_runs(found):
+    bad = [check for check in found.checks if check.status == "fail"]
+    if bad or not found.checks or found.verify.sha256 != found.sha256 or failed_runs(found):
         return "FAILED"
     return "UNTESTED" if untested_places(found) else "RELEASE"
 

@@ -94,12 +94,12 @@ def view(found: Evidence, commit: str, language: str) -> dict[str, Any]:
         "sass": requirements.pieces(found, "sass"),
         "components": found.toolkit.components if found.toolkit else {},
         "generator": found.build.settings.get("cmake.args", "").removeprefix("-G"),
-        "unsupported": UNSUPPORTED if _allows_unsupported_compiler(found) else "",
+        "unsupported": UNSUPPORTED if UNSUPPORTED in str(found.build.settings) else "",
         "defines": _defines(found),
         "libraries": sorted(found.facts.libraries, key=lambda lib: -lib.size),
         "compared": comparison(found),
         "untested": missing,
-        "verify": _passed(words["verify"], _verified(found), language),
+        "verify": _passed(words["verify"], found.checks, language),
         "runs": [(report, _passed(words["smoke"], report.checks, language)) for report in reports],
         "on_card": on_card,
         "with_driver": any(report.driver for report in reports),
@@ -155,10 +155,6 @@ def _passed(
     ]
 
 
-def _verified(found: Evidence) -> list[Check]:
-    return [check for group in found.verify.groups for check in group.checks]
-
-
 def _offload(reports: Iterable[SmokeReport]) -> list[tuple[str, str]]:
     """The result of the check ``full-offload`` for each GPU, and the name of the GPU."""
     gpus = [report for report in reports if report.device != "cpu"]
@@ -184,7 +180,7 @@ def tensor(found: Evidence) -> dict[str, int]:
 
 def fp4(found: Evidence) -> int:
     """The number of FP4 instructions, if the target claims them and ``verify`` passed; else 0."""
-    held = {check.id: check.status for check in _verified(found)}
+    held = {check.id: check.status for check in found.checks}
     claimed = any(FP4 in claim.split(".") for claim in found.spec.device_features)
     if not claimed or held.get("gpu-features") != "ok":
         return 0
@@ -217,10 +213,6 @@ def for_all_gpus(found: Evidence) -> dict[str, Any]:
     rows = knowledge.load("measured.toml")["all_gpus"]
     mine = [row for row in rows if row["platform"] == found.spec.platform]
     return dict(next((row for row in mine if row["version"] == found.source.version), mine[-1]))
-
-
-def _allows_unsupported_compiler(found: Evidence) -> bool:
-    return any(UNSUPPORTED in value for value in found.build.settings.values())
 
 
 def _defines(found: Evidence) -> dict[str, str]:

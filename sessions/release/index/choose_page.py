@@ -30,7 +30,7 @@ SYSTEMS = {
 }
 
 
-SMALL = 3  # a family with at most so many GPUs is shown by their names
+SMALL = 3  # up to this number, the names of the GPUs of a family are shown
 
 
 @dataclass(frozen=True)
