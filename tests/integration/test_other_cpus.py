@@ -19,6 +19,7 @@ import pytest
 
 from sessions.run import smoke_input
 from tests.integration.conftest import REPOSITORY
+from tests.integration.installed import record
 
 TOKENS, TYPES = 32, ("F16", "Q8_0", "Q4_K")
 # Runs in qemu. The expected answers are computed outside, because that would take minutes in it.
@@ -72,13 +73,11 @@ def models(payload: None, tmp_path_factory: pytest.TempPathFactory) -> Models:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel and its requirements."""
-    record = REPOSITORY / "wheels" / "cpu" / "wheel.json"
-    if not record.exists():
-        pytest.fail("There is no cpu wheel to run. Build it first: nox -s wheel -- --target cpu")
-    file = json.loads(record.read_text(encoding="utf-8"))["wheel"]["file"]
+    wheel = REPOSITORY / "wheels" / "cpu" / "wheel.json"
+    file = record(wheel, "wheel")["file"]
     folder = tmp_path_factory.mktemp("site")
     words = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder)]
-    subprocess.run([*words, str(record.with_name(file))], check=True)
+    subprocess.run([*words, str(wheel.with_name(file))], check=True)
     return folder
 
 

@@ -19,6 +19,7 @@ import pytest
 from sessions.fetch.model import Toolkit
 from sessions.shared import records
 from tests.integration.conftest import REPOSITORY
+from tests.integration.installed import record
 from tests.integration.test_loader import DRIVER, RTX_3090, Machine, gcc, load_all, runtime
 
 WHEELS = REPOSITORY / "wheels" / "rtx50"
@@ -55,12 +56,9 @@ class Installed(Machine):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    record = WHEELS / "wheel.json"
-    if not record.exists():
-        pytest.fail("There is no rtx50 wheel to look at. Build it first: nox -s wheel")
     found = Installed(tmp_path_factory.mktemp("machine"))
     site, driver = found.site, found.root / "driver"
-    name = json.loads(record.read_text(encoding="utf-8"))["wheel"]["file"]
+    name = record(WHEELS / "wheel.json", "wheel")["file"]
     with zipfile.ZipFile(WHEELS / name) as archive:
         archive.extractall(site)
     kit = records.read(REPOSITORY / "build" / "rtx50" / "toolkit.json", "toolkit", Toolkit)
