@@ -415,6 +415,23 @@ def test_on_the_cpu_the_job_names_no_gpu(payload: Payload, tmp_path: Path) -> No
     assert fakes.smoke_job().keys() <= payload.job.keys()
 
 
+def test_the_job_of_the_operator_test_has_its_libraries_in_the_venv(
+    venv: Path, tmp_path: Path
+) -> None:
+    libraries = installing.site_packages(venv) / "llama_cpp" / "lib"
+    libraries.mkdir(parents=True)
+    (tmp_path / "bundle" / "ops").mkdir(parents=True)
+    (tmp_path / "bundle" / "ops" / "ops-rtx50.so").write_bytes(b"the test")
+    given = manifest(ops={"library": "ops-rtx50.so", "reference": None, "version": "0.3.16"})
+    job = bundle_launch._job(tmp_path, given, options(ops=True), GPU_1, ["/rt"])
+    assert (libraries / "ops-rtx50.so").read_bytes() == b"the test"
+    expected = {"library": str(libraries / "ops-rtx50.so"), "reference": None, "visible": "GPU-1"}
+    expected |= {"version": "0.3.16", "memory_mib": GPU_1["memory_free_mib"]}
+    assert {name: job[name] for name in expected} == expected
+    assert job["cores"] >= 1
+    assert job["identity"]["device"] == "NVIDIA GeForce RTX 5090"
+
+
 @pytest.mark.parametrize(("places", "cuda_path"), [(["/opt/cuda"], "/x"), ([], None)])
 def test_the_payload_gets_few_variables_of_the_caller(
     places: list[str],

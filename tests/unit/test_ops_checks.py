@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,109 +28,89 @@ def test_the_numbers_of_the_table_pass(cuda: bool) -> None:
     assert failing(fakes.ops_report(cuda=cuda), cuda=cuda) == []
 
 
-def no_gpu(report: Report) -> None:
-    """Without the backend, no case has a result, and upstream's test prints OK."""
-    report["operators"] = {}
-    report["narrowed"] = {}
-    report["libraries"] = ["llama_cpp/lib/libggml-base.so", "llama_cpp/lib/libggml-cpu.so"]
+GOOD = fakes.ops_report()
+BASE, CPU = "llama_cpp/lib/libggml-base.so", "llama_cpp/lib/libggml-cpu.so"
 
 
-def nothing_supported(report: Report) -> None:
-    """Upstream's test counts unsupported cases as passed."""
-    for row in report["operators"].values():
-        row["unsupported"] += row["right"]
-        row["right"] = 0
+def rows(group: str, **changes: dict[str, int]) -> dict[str, Any]:
+    """The rows of a good report, with these numbers added to rows of operators."""
+    found = copy.deepcopy(GOOD[group])
+    for name, numbers in changes.items():
+        for field, number in numbers.items():
+            found[name][field] += number
+    return dict(found)
 
 
-def one_filtered_out(report: Report) -> None:
-    """Upstream's test ignores cases that a filter excludes."""
-    report["operators"]["ADD"]["right"] -= 1
+def without(group: str, name: str) -> dict[str, Any]:
+    """The rows of a good report without one operator."""
+    return {operator: row for operator, row in GOOD[group].items() if operator != name}
 
 
-def an_operator_left_out(report: Report) -> None:
-    del report["operators"]["SSM_SCAN"]
+UNSUPPORTED = {
+    name: {**row, "right": 0, "unsupported": row["unsupported"] + row["right"]}
+    for name, row in GOOD["operators"].items()
+}
+GELU = GOOD["narrowed"]["GELU"]["right"]
+ERRORS: dict[str, tuple[Report, list[str]]] = {
+    # Without the backend, no case has a result, and upstream's test prints OK.
+    "no-backend": (
+        {"operators": {}, "narrowed": {}, "libraries": [BASE, CPU]},
+        ["libraries", "complete", "narrowed"],
+    ),
+    # Upstream's test counts unsupported cases as passed, and ignores cases that a filter excludes.
+    "nothing-supported": ({"operators": UNSUPPORTED}, ["supported"]),
+    "one-more-unsupported": (
+        {"operators": rows("operators", ADD={"unsupported": 1, "right": -1})},
+        ["supported"],
+    ),
+    "case-excluded": ({"operators": rows("operators", ADD={"right": -1})}, ["complete"]),
+    "operator-excluded": ({"operators": without("operators", "SSM_SCAN")}, ["complete"]),
+    # `-b CPU` compares a library with itself.
+    "compared-with-itself": ({"backend": "CPU"}, ["reference"]),
+    # Without a narrow range, ReLU passes as GELU.
+    "not-narrowed": ({"narrowed": without("narrowed", "GELU")}, ["narrowed"]),
+    "narrowed-unsupported": (
+        {"narrowed": rows("narrowed", GELU={"unsupported": GELU, "right": -GELU})},
+        ["narrowed"],
+    ),
+    "other-library": (
+        {"libraries": [*GOOD["libraries"], "/usr/lib/libggml-base.so.0"]},
+        ["libraries"],
+    ),
+    "no-cuda-library": ({"libraries": [BASE]}, ["libraries"]),
+    "crash": (
+        {"problems": ["ADD-0: at ADD(b), after ADD(a): ended by -6: GGML_ASSERT"]},
+        ["complete"],
+    ),
+    "wrong-case-without-a-name": (
+        {"operators": rows("operators", GELU={"wrong": 1, "right": -1})},
+        ["complete"],
+    ),
+}
 
 
-def with_itself(report: Report) -> None:
-    """`-b CPU` compares a library with itself."""
-    report["backend"] = "CPU"
-
-
-def not_narrowed(report: Report) -> None:
-    """Without a narrow range, ReLU passes as GELU."""
-    del report["narrowed"]["GELU"]
-
-
-def narrowed_and_not_supported(report: Report) -> None:
-    row = report["narrowed"]["GELU"]
-    row["unsupported"], row["right"] = row["unsupported"] + row["right"], 0
-
-
-def wrong(report: Report, *tries: str, narrowed: bool = False) -> None:
-    rows = report["narrowed" if narrowed else "operators"]
-    rows["GELU"]["wrong"] += 1
-    rows["GELU"]["right"] -= 1
-    report["wrong"].append({"case": "GELU(a=1)", "narrowed": narrowed, "tries": list(tries)})
-
-
-def another_library(report: Report) -> None:
-    report["libraries"].append("/usr/lib/libggml-base.so.0")
-
-
-def no_cuda_library(report: Report) -> None:
-    report["libraries"] = ["llama_cpp/lib/libggml-base.so"]
-
-
-def crashed(report: Report) -> None:
-    report["problems"].append("ADD-0: at ADD(b), after ADD(a): ended by -6: GGML_ASSERT")
-
-
-def wrong_and_not_named(report: Report) -> None:
-    report["operators"]["GELU"]["wrong"] += 1
-    report["operators"]["GELU"]["right"] -= 1
-
-
-def one_more_not_supported(report: Report) -> None:
-    report["operators"]["ADD"]["unsupported"] += 1
-    report["operators"]["ADD"]["right"] -= 1
-
-
-@pytest.mark.parametrize(
-    ("change", "found"),
-    [
-        (no_gpu, ["libraries", "complete", "narrowed"]),
-        (nothing_supported, ["supported"]),
-        (one_filtered_out, ["complete"]),
-        (an_operator_left_out, ["complete"]),
-        (with_itself, ["reference"]),
-        (not_narrowed, ["narrowed"]),
-        (narrowed_and_not_supported, ["narrowed"]),
-        (another_library, ["libraries"]),
-        (no_cuda_library, ["libraries"]),
-        (crashed, ["complete"]),
-        (wrong_and_not_named, ["complete"]),
-        (one_more_not_supported, ["supported"]),
-    ],
-)
+@pytest.mark.parametrize(("changes", "found"), ERRORS.values(), ids=ERRORS)
 def test_an_error_that_upstreams_test_accepts_fails_a_check(
-    change: Callable[[Report], None], found: list[str]
+    changes: Report, found: list[str]
 ) -> None:
-    report = copy.deepcopy(fakes.ops_report())
-    change(report)
-    assert failing(report) == found
+    assert failing({**GOOD, **changes}) == found
 
 
 def test_fewer_unsupported_cases_than_in_the_table_are_a_note() -> None:
-    report = copy.deepcopy(fakes.ops_report())
-    report["operators"]["CONV_2D"]["unsupported"] -= 1
-    report["operators"]["CONV_2D"]["right"] += 1
+    operators = rows("operators", CONV_2D={"unsupported": -1, "right": 1})
+    report = {**GOOD, "operators": operators}
     assert failing(report) == []
-    (check,) = [
-        check
-        for check in ops_checks.checks(report, ops_results.expected("0.3.16", cuda=True))
-        if check["id"] == "supported"
-    ]
-    assert "note: CONV_2D: 1567 cases not supported, 1568 in the table" in check["evidence"]
+    checks = ops_checks.checks(report, ops_results.expected("0.3.16", cuda=True))
+    evidence = {check["id"]: check["evidence"] for check in checks}
+    assert "note: CONV_2D: 1567 cases not supported, 1568 in the table" in evidence["supported"]
+
+
+def wrong(*tries: str, narrowed: bool = False) -> Report:
+    """A good report with one wrong case of GELU and the errors of its tries."""
+    group = "narrowed" if narrowed else "operators"
+    case = {"case": "GELU(a=1)", "narrowed": narrowed, "tries": list(tries)}
+    changed = rows(group, GELU={"wrong": 1, "right": -1})
+    return {**GOOD, group: changed, "wrong": [*GOOD["wrong"], case]}
 
 
 NEAR = "[GELU] NMSE = 0.000000190 > 0.000000100"
@@ -156,31 +135,25 @@ NAN = "[GELU] NaN at index 3 (CUDA0=nan CPU=1.0)"
 def test_a_wrong_case_passes_only_near_its_bound_and_if_another_seed_is_right(
     tries: list[str], found: list[str]
 ) -> None:
-    report = copy.deepcopy(fakes.ops_report())
-    wrong(report, *tries)
-    assert failing(report) == found
+    assert failing(wrong(*tries)) == found
 
 
 def test_a_wrong_activation_in_the_narrow_range_fails() -> None:
-    report = copy.deepcopy(fakes.ops_report())
-    wrong(report, "[GELU] NMSE = 0.000023000 > 0.000000100", narrowed=True)
+    report = wrong("[GELU] NMSE = 0.000023000 > 0.000000100", narrowed=True)
     assert failing(report) == ["narrowed"]
 
 
 def test_a_corrected_known_fault_fails_until_its_row_is_removed() -> None:
     report = copy.deepcopy(fakes.ops_report(cuda=False))
-    report["wrong"] = []
-    report["operators"]["CPY"]["right"] += report["operators"]["CPY"]["wrong"]
-    report["operators"]["CPY"]["wrong"] = 0
+    row = report["operators"]["CPY"]
+    report["wrong"], row["right"], row["wrong"] = [], row["right"] + row["wrong"], 0
     assert failing(report, cuda=False) == ["known"]
 
 
 def test_a_known_fault_is_accepted_only_for_its_backend() -> None:
-    report = copy.deepcopy(fakes.ops_report())
-    report["wrong"] = fakes.ops_report(cuda=False)["wrong"]
-    report["operators"]["CPY"]["wrong"] = len(report["wrong"])
-    report["operators"]["CPY"]["right"] -= len(report["wrong"])
-    assert failing(report) == ["right"]
+    cases = fakes.ops_report(cuda=False)["wrong"]
+    operators = rows("operators", CPY={"wrong": len(cases), "right": -len(cases)})
+    assert failing({**GOOD, "operators": operators, "wrong": cases}) == ["right"]
 
 
 def test_a_backend_without_support_data_fails() -> None:
