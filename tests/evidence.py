@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from sessions.build import ninja_log
-from sessions.build.model import Timeline, Wheel
+from sessions.build.record_types import Timeline, Wheel
 from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence, Run
-from sessions.run.model import SmokeReport
+from sessions.run.record_types import SmokeReport
 from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check, CheckGroup
+from sessions.shared.check_result import Check, CheckGroup
 from sessions.targets import targets_file
-from sessions.verify.model import DeviceCode, Library, WheelFacts
-from sessions.verify.report_model import VerifyReport
+from sessions.verify.record_types import VerifyReport
+from sessions.verify.wheel_facts import DeviceCode, Library, WheelFacts
 from tests import fakes
 
 DATA = fakes.ROOT / "tests" / "data"

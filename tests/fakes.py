@@ -13,26 +13,34 @@ from typing import Any
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from sessions.build.main_configure import Places
-from sessions.build.model import BuildEnv, Wheel
+from sessions.build.cmake_settings import Places
+from sessions.build.record_types import BuildEnv, Wheel
 from sessions.command_line import parse_options
-from sessions.fetch.model import Source, Toolkit
-from sessions.matrix.model import MatrixRow
-from sessions.payload import ops_checks, report_file, stats
-from sessions.probe.model import Compiler, Driver, Gpu, InstalledToolkit, Python, Tool, Toolchain
+from sessions.fetch.record_types import Source, Toolkit
+from sessions.matrix.record_types import MatrixRow
+from sessions.payload import bench_metrics, ops_checks, report_file
+from sessions.probe.record_types import (
+    Compiler,
+    Driver,
+    Gpu,
+    InstalledToolkit,
+    Python,
+    Tool,
+    Toolchain,
+)
 from sessions.release.evidence import Evidence, OpsRun, Run
-from sessions.run import bench_results, families, ops_results, smoke_results
-from sessions.run.model import SmokeReport
+from sessions.run import check_bench_report, check_ops_report, check_smoke_report, families
+from sessions.run.record_types import SmokeReport
 from sessions.shared import knowledge, records
 from sessions.shared.build_spec import BuildSpec, HostRange
-from sessions.shared.checks import Check, CheckGroup
+from sessions.shared.check_result import Check, CheckGroup
 from sessions.shared.context import Context
 from sessions.shared.host import Host
 from sessions.shared.options import Options
 from sessions.verify import checks_digest
 from sessions.verify.check_input import Case, required
-from sessions.verify.model import Bill, Binding, DeviceCode, Library, Material, WheelFacts
-from sessions.verify.report_model import VerifyReport
+from sessions.verify.record_types import VerifyReport
+from sessions.verify.wheel_facts import Bill, Binding, DeviceCode, Library, Material, WheelFacts
 from sessions.verify.wheel_rules import Upstream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -789,7 +797,7 @@ def smoke_feature_parts() -> dict[str, Any]:
     """The results of the children for the features, on a machine with two GPUs."""
     parts: dict[str, Any] = {
         name: {"error": None, "results": [{"case": case, "nmse": 1e-9} for case in cases]}
-        for name, cases in smoke_results.known_features()["worst"].items()
+        for name, cases in check_smoke_report.known_features()["worst"].items()
     }
     both = {"CUDA0 model": 1.0, "CUDA1 model": 1.0, "CUDA0 KV": 1.0, "CUDA1 KV": 1.0}
     split = {"CUDA0 model": 1.0, "CPU KV": 1.0, "CUDA0 KV": 1.0}
@@ -810,7 +818,7 @@ def smoke_features(*, on_gpu: bool = True) -> list[dict[str, Any]]:
     gone = ("two-gpus",) if on_gpu else ("partial-offload", "two-gpus")
     return [
         {"check": name, "case": case, "nmse": 1e-9, "bound": 2e-9}
-        for name, cases in smoke_results.known_features()["worst"].items()
+        for name, cases in check_smoke_report.known_features()["worst"].items()
         if name not in gone
         for case in cases
     ]
@@ -842,9 +850,9 @@ def smoke_checks(*failing: str) -> list[dict[str, Any]]:
 
 def smoke_cases(file: str = "", types: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The cases of these types; by default of all types of the release in a file name."""
-    bounds = smoke_results.known_bounds()
+    bounds = check_smoke_report.known_bounds()
     if not types:
-        late = smoke_results.late(parse_wheel_filename(file)[1])
+        late = check_smoke_report.late(parse_wheel_filename(file)[1])
         types = [name for name in bounds["type"] if name not in late]
     return [
         {**case, "bound": bounds["type"][name] + bounds["kv"][case["kv"]]}
@@ -910,7 +918,7 @@ def bench_wheel(label: str = "rtx50", rounds: int = 8, **changes: Any) -> dict[s
     """A wheel in the report of a benchmark: each metric has the values 100, 101, …"""
     values = {
         metric: [100.0 + n for n in range(1 if unit == "B" else rounds)]
-        for metric, (_, unit, _) in stats.METRICS.items()
+        for metric, (_, unit, _) in bench_metrics.METRICS.items()
         if not metric.startswith("real_")
     }
     base: dict[str, Any] = {
@@ -959,7 +967,7 @@ def bench_report(*wheels: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 def ops_report(version: str = "0.3.16", cuda: bool = True, **changes: Any) -> dict[str, Any]:
     """The report of the operator test of a valid wheel: the numbers of the table."""
-    expected = ops_results.expected(version, cuda=cuda)
+    expected = check_ops_report.expected(version, cuda=cuda)
 
     def row(name: str, listed: int) -> dict[str, Any]:
         count, refused = expected["cases"][name], expected["unsupported"].get(name, 0)
@@ -994,7 +1002,7 @@ def ops_run(found: WheelFacts, spec: BuildSpec, **changes: Any) -> OpsRun:
     named = {"file": found.file, "sha256": found.sha256, "target": spec.target}
     report = ops_report(spec.version, bool(spec.archs), **{**named, **changes})
     text = report_file.text(report, report_file.OPS)
-    return OpsRun(ops_results.opened(text, report["target"], report["sha256"], "here"), text)
+    return OpsRun(check_ops_report.opened(text, report["target"], report["sha256"], "here"), text)
 
 
 def report_text(found: WheelFacts, target: str = "rtx50", **changes: Any) -> str:
@@ -1010,7 +1018,7 @@ def measured(found: Evidence, *others: str, **changes: Any) -> Evidence:
     these += [bench_wheel(label, sha256="1" * 64) for label in others]
     report = bench_report(*these, **{"target": name, "sha256": digest, **changes})
     text = report_file.text(report, report_file.BENCH)
-    opened = bench_results.opened(text, name, digest, "here")
+    opened = check_bench_report.opened(text, name, digest, "here")
     return dataclasses.replace(found, bench=opened, measured=text)
 
 
@@ -1089,7 +1097,7 @@ def _evidence(found: WheelFacts, spec: BuildSpec) -> Evidence:
         wheel=record,
         facts=found,
         verify=VerifyReport(found.file, found.sha256, spec.target, verdict, 7.5, verified()),
-        runs=(Run(smoke_results.opened(text, record.target, found.sha256, "here"), text),),
+        runs=(Run(check_smoke_report.opened(text, record.target, found.sha256, "here"), text),),
         timeline=None,
         ops=(ops_run(found, spec),) if spec.version in knowledge.ops() else (),
     )
@@ -1153,7 +1161,7 @@ def rerun(found: Evidence, **changes: Any) -> Evidence:
     text = report_text(found.facts, found.spec.target, **changes)
     sha256 = changes.get("sha256", found.sha256)
     return dataclasses.replace(
-        found, runs=(Run(smoke_results.opened(text, None, sha256, "here"), text),)
+        found, runs=(Run(check_smoke_report.opened(text, None, sha256, "here"), text),)
     )
 
 
@@ -1198,5 +1206,5 @@ def _cpu() -> Evidence:
     checks = [check for check in smoke_checks() if check["id"] not in ON_A_GPU]
     where = {"device": "cpu", "capability": None, "driver": None, "checks": checks}
     text = report_text(found, "cpu", **where)
-    report = smoke_results.opened(text, None, found.sha256, "here")
+    report = check_smoke_report.opened(text, None, found.sha256, "here")
     return dataclasses.replace(_evidence(found, wanted), runs=(Run(report, text),))

@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from sessions.verify import limited
-from sessions.verify.model import Material
+from sessions.verify import limited_process
+from sessions.verify.wheel_facts import Material
 
 
 def material(name: str, count: int) -> Material:
@@ -64,7 +64,7 @@ def fail() -> str:
 
 
 def say_much() -> str:
-    return "x" * (limited.ANSWER + 1)
+    return "x" * (limited_process.ANSWER + 1)
 
 
 def full_disk() -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sessions.release import dist_contents
 from sessions.release.index import builder
-from sessions.release.model import Release
+from sessions.release.record_types import Release
 from sessions.shared import records
 
 TAG = "cp311-cp311-manylinux_2_17_x86_64"

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sessions.build import build_inputs, compilation, wheels_folder
-from sessions.build.model import BuildEnv, Wheel
+from sessions.build.record_types import BuildEnv, Wheel
 from sessions.command_line import child_nox
 from sessions.command_line.option_values import PTX, baselines
-from sessions.fetch.model import Source, Toolkit
-from sessions.probe.model import Compiler, Toolchain
+from sessions.fetch.record_types import Source, Toolkit
+from sessions.probe.record_types import Compiler, Toolchain
 from sessions.shared import code_digest, console, disk, knowledge, programs, records, wheel_name
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
-from sessions.targets import spec, targets_file
+from sessions.targets import choose_target, targets_file
 
 
 def wheels(ctx: Context) -> list[Path]:
@@ -53,8 +53,8 @@ def _ptx(ctx: Context) -> Path:
     targets = targets_file.load(
         (ctx.root / "targets.toml").read_text(encoding="utf-8"), ctx.spec.platform
     )
-    label = spec.ptx(targets, ctx.options).target
-    archs = ";".join(spec.virtual(ctx.spec))
+    label = choose_target.ptx(targets, ctx.options).target
+    archs = ";".join(choose_target.virtual(ctx.spec))
     words = [w for w in child_nox.words(ctx.options) if not w.startswith("--arch=")]
     name = ctx.spec.base
     code = child_nox.follow(ctx.root, ["wheel"], name, [*words, f"--arch={archs}"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sessions.probe.model import Compiler
+from sessions.probe.record_types import Compiler
 
 # The modules of llama_cpp/ with declarations, each after those that it imports.
 MODULES = ("_ggml", "llama_cpp", "mtmd_cpp")

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sessions.fetch import toolkit_identity
-from sessions.fetch.model import Source
-from sessions.probe.model import Compiler, Toolchain
+from sessions.fetch.record_types import Source
+from sessions.probe.record_types import Compiler, Toolchain
 from sessions.shared import code_digest, knowledge, records
 from sessions.shared.build_spec import BuildSpec
 

@@ -6,11 +6,11 @@ import json
 import re
 from pathlib import Path
 
-from sessions.fetch.model import Toolkit
+from sessions.fetch.record_types import Toolkit
 from sessions.shared import knowledge, programs
 from sessions.shared.build_spec import BuildSpec
+from sessions.shared.command_text import command as command_of
 from sessions.shared.errors import USAGE, Problem
-from sessions.shared.remedies import command as command_of
 
 
 def cuda_files(compile_commands: str) -> list[str]:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from sessions.build import build_errors, cmake_tree, compiler_cache, progress
 from sessions.build import ninja_log as timelines
-from sessions.build.model import BuildEnv
+from sessions.build.record_types import BuildEnv
 from sessions.fetch import build_tools
-from sessions.fetch.model import Toolkit
-from sessions.probe.model import Toolchain
+from sessions.fetch.record_types import Toolkit
+from sessions.probe.record_types import Toolchain
 from sessions.shared import child_environment, console, programs, records, venvs
+from sessions.shared.command_text import command as command_of
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.remedies import command as command_of
 
 _CONFIGURED = "-- Build files have been written to"  # CMake's last line
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sessions.build import build_inputs
-from sessions.build.model import Wheel
-from sessions.probe.model import Toolchain
+from sessions.build.record_types import Wheel
+from sessions.probe.record_types import Toolchain
 from sessions.shared import console, disk, in_use, records
 from sessions.shared.context import Context
 

@@ -21,11 +21,11 @@ from sessions.build import (
     wheel_contents,
     wheels_folder,
 )
-from sessions.build.model import BuildEnv, Wheel
+from sessions.build.record_types import BuildEnv, Wheel
 from sessions.fetch import build_tools
-from sessions.fetch.model import Source, Toolkit
-from sessions.probe import gpu_choice, ms_runtime
-from sessions.probe.model import Toolchain
+from sessions.fetch.record_types import Source, Toolkit
+from sessions.probe import gpu_for_tests, ms_runtime
+from sessions.probe.record_types import Toolchain
 from sessions.shared import (
     child_environment,
     console,
@@ -37,9 +37,9 @@ from sessions.shared import (
     venvs,
 )
 from sessions.shared.build_spec import BuildSpec
+from sessions.shared.command_text import command as command_of
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.remedies import command as command_of
 
 
 def main(ctx: Context) -> None:
@@ -125,7 +125,7 @@ def _print_next_steps(ctx: Context, chain: Toolchain, path: Path) -> None:
 
 def next_steps(spec: BuildSpec, path: Path, capabilities: Sequence[str]) -> list[str]:
     """How to install, try and test a wheel. ``capabilities`` are those of the GPUs here."""
-    needed = gpu_choice.capabilities(spec)
+    needed = gpu_for_tests.capabilities(spec)
     runtime = f" (pip also downloads NVIDIA's CUDA runtime, {knowledge.runtime_mb()} MB)"
     layers = ", n_gpu_layers=-1" if needed else ""
     code = f"from llama_cpp import Llama; print(Llama('model.gguf'{layers})('Hello')['choices'][0])"

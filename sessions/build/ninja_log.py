@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from sessions.build.model import BuildStep, StepKind, Timeline
+from sessions.build.record_types import BuildStep, StepKind, Timeline
 
 _HEADER = re.compile(r"# ninja log v[567]\n")
 _TOKEN = re.compile(r"(?:\$.|[^\s$|:])+|\|[|@]?|:")

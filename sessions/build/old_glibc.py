@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sessions.build import openmp
-from sessions.probe.model import Compiler
+from sessions.probe.record_types import Compiler
 from sessions.shared import code_digest, knowledge, programs, records
 from sessions.shared.errors import Problem
 

@@ -20,9 +20,9 @@ from urllib.parse import quote
 from packaging.requirements import Requirement
 
 from sessions.build import openmp
-from sessions.fetch.model import Source, Toolkit
+from sessions.fetch.record_types import Source, Toolkit
 from sessions.probe import ms_runtime
-from sessions.probe.model import Compiler
+from sessions.probe.record_types import Compiler
 from sessions.shared import knowledge, programs, records
 from sessions.shared.build_spec import BuildSpec
 
@@ -138,14 +138,14 @@ def _component(part: Part) -> dict[str, Any]:
 
 def sources() -> frozenset[str]:
     """The files of a source, as relative paths, that ``vendored`` reads."""
-    rows = knowledge.load("parts.toml")
+    rows = knowledge.load("third_party_code.toml")
     llama = rows["llama"]
     return frozenset({llama["file"], llama["ggml"], *(row["file"] for row in rows["part"])})
 
 
 def vendored(source: Path, version: str) -> Iterator[Part]:
     """llama.cpp, ggml, and other third-party code that is compiled into the libraries."""
-    rows = knowledge.load("parts.toml")
+    rows = knowledge.load("third_party_code.toml")
     log = _read(source / rows["llama"]["file"])
     section = re.search(rf"^## \[{re.escape(version)}\]\n(.*?)(?=^## \[|\Z)", log, re.M | re.S)
     commit = re.search(rows["llama"]["commit"], section[1]) if section else None
@@ -167,7 +167,7 @@ def _read(path: Path) -> str:
 
 def cuda(toolkit: Toolkit, requires: Sequence[str]) -> Iterator[Part]:
     """The parts of CUDA that are in the wheel, that it requires, or that built it."""
-    row = knowledge.load("parts.toml")["cuda"]
+    row = knowledge.load("third_party_code.toml")["cuda"]
     needed = {Requirement(text).name: text for text in requires}
     known = toolkit.components
     for name in (*known, *(name for name in needed if name not in known)):
@@ -190,7 +190,7 @@ def compilers_runtime(
     spec: BuildSpec, compiler: Compiler, env: Mapping[str, str]
 ) -> Iterator[Part]:
     """The compiler's runtime libraries: files of the wheel, or the linked C++ runtime."""
-    for row in knowledge.load("parts.toml")["runtime"]:
+    for row in knowledge.load("third_party_code.toml")["runtime"]:
         if row["family"] != compiler.family:
             continue
         if compiler.family == "msvc":
@@ -205,7 +205,7 @@ def compilers_runtime(
                 digest = records.file_sha256(path)
             yield Part(row["name"], version, purl, row["licence"], (SHIPPED,), file, digest)
     if spec.old_glibc:
-        row = knowledge.load("parts.toml")["linked"]
+        row = knowledge.load("third_party_code.toml")["linked"]
         _, version, purl = _compilers_file(row["file"], compiler, env)
         purl = purl or f"pkg:generic/{quote(row['name'])}"
         yield Part(row["name"], version, purl, row["licence"], (INSIDE,))

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sessions.build import import_hooks
-from sessions.build.model import BuildEnv
+from sessions.build.record_types import BuildEnv
 from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
 from sessions.shared import programs, venvs
 from sessions.shared.build_spec import BuildSpec
+from sessions.shared.command_text import command as command_of
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
-from sessions.shared.remedies import command as command_of
 
 LIBRARIES = ("ggml", "ggml-base", "ggml-cpu-x64", "llama", "mtmd")
 

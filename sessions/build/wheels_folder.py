@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.shared import disk, records
 
 

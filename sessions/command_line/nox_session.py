@@ -29,19 +29,19 @@ from sessions.shared import (
     added_releases,
     bootstrap,
     child_environment,
+    command_text,
     console,
     disk,
     in_use,
     knowledge,
     programs,
-    remedies,
 )
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
 from sessions.shared.errors import BUG, REPORT, Problem, UsageProblem
 from sessions.shared.machine import has_python, real
 from sessions.shared.options import Options
-from sessions.targets import auto_target, spec, targets_file
+from sessions.targets import auto_target, choose_target, targets_file
 
 ROOT = Path(__file__).resolve().parents[2]
 MANY = ("release", "publish")  # accept several targets: --target A,B
@@ -112,7 +112,7 @@ def _prepare() -> int | None:
             return 0
         specs = {name: _specs(name, chosen) for name in request.stages}
         if option_values.PTX in chosen.baseline:
-            spec.ptx(_targets(), chosen)
+            choose_target.ptx(_targets(), chosen)
         for name in {"smoke", "bench"} & set(specs):
             _check_device(chosen, specs[name][0])
         if "ops" in specs:
@@ -159,9 +159,9 @@ def _chosen(request: Request, folder: Path) -> Options:
     added_releases.load(_cache(env.get("BLACKWHEEL_CACHE")))
     if chosen.version == targets_file.LATEST:
         why = "" if chosen.offline else _ask_index()
-        newest = spec.normalized(chosen).version
+        newest = choose_target.normalized(chosen).version
         _say_once(f"version latest: {newest}{why or ', the newest of the locked releases'}")
-    return _for_python(spec.normalized(chosen), request.stages)
+    return _for_python(choose_target.normalized(chosen), request.stages)
 
 
 def _for_python(chosen: Options, sessions: Collection[str]) -> Options:
@@ -173,7 +173,7 @@ def _for_python(chosen: Options, sessions: Collection[str]) -> Options:
     ):
         return chosen
     here = _here()
-    needed = spec.python_of(_targets(), chosen)
+    needed = choose_target.python_of(_targets(), chosen)
     if needed in (None, here) or here not in knowledge.builders() or _has_python(str(needed)):
         return chosen
     _say_once(f"Python {needed} is not here, so the wheel is for Python {here}, which runs this")
@@ -245,14 +245,19 @@ def _specs(session: str, chosen: Options) -> list[BuildSpec]:
     """The specs that a session works on. Raises Problem for an unknown target."""
     targets = _targets()
     if session == MATRIX:
-        return spec.matrix(targets, chosen)
+        return choose_target.matrix(targets, chosen)
     if chosen.targets is not None:
-        names = spec.named(targets, chosen.targets)
-        return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in names]
+        names = choose_target.named(targets, chosen.targets)
+        return [
+            choose_target.choose(targets, dataclasses.replace(chosen, target=name))
+            for name in names
+        ]
     if session not in MANY or chosen.target is None:
-        return [spec.choose(targets, chosen)]
+        return [choose_target.choose(targets, chosen)]
     listed = dict.fromkeys(n for n in chosen.target.split(",") if n) or {chosen.target: None}
-    return [spec.choose(targets, dataclasses.replace(chosen, target=name)) for name in listed]
+    return [
+        choose_target.choose(targets, dataclasses.replace(chosen, target=name)) for name in listed
+    ]
 
 
 def _check_device(chosen: Options, build: BuildSpec) -> None:
@@ -264,7 +269,7 @@ def _check_device(chosen: Options, build: BuildSpec) -> None:
             f"There is no wheel of {build.target} yet. --device cpu builds nothing: it runs a "
             "wheel that has been built, on the CPU, and does not test its GPU code.",
             id="cpu-of-cuda-target",
-            remedy=f"build it first: {remedies.command('wheel', build)}",
+            remedy=f"build it first: {command_text.command('wheel', build)}",
         )
     console.warn("--device cpu: the wheel runs on the CPU, and its GPU code is not tested")
 

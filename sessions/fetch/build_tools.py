@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from sessions.probe.model import Toolchain
+from sessions.probe.record_types import Toolchain
 from sessions.probe.selection import minor_version
 from sessions.shared import console, disk, knowledge, records, venvs
 from sessions.shared.context import Context

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sessions.fetch import sdist as sdists
 from sessions.fetch import sdist_lock
-from sessions.fetch.model import Pristine, Source
+from sessions.fetch.record_types import Pristine, Source
 from sessions.fetch.source_filter import PRISTINE, build_reads
 from sessions.shared import console, disk, knowledge, records
 from sessions.shared.context import Context

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sessions.fetch import build_tools, toolkit_identity
-from sessions.fetch.model import Toolkit
-from sessions.probe.model import InstalledToolkit, Toolchain
+from sessions.fetch.record_types import Toolkit
+from sessions.probe.record_types import InstalledToolkit, Toolchain
 from sessions.probe.selection import minor_version
 from sessions.shared import child_environment, console, disk, knowledge, programs, records, venvs
 from sessions.shared.build_spec import HostRange

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sessions.probe.model import InstalledToolkit
+from sessions.probe.record_types import InstalledToolkit
 from sessions.shared import knowledge, records
 from sessions.shared.build_spec import BuildSpec
 

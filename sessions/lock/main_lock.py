@@ -174,7 +174,7 @@ def lock_toolkit(ctx: Context, cuda: str) -> None:
 
 
 def lock_floors(ctx: Context, built: Path) -> None:
-    """Write ``data/knowledge/floors.toml``: the oldest releases that export all needed functions.
+    """Write ``oldest_cuda_packages.toml``: the oldest releases with all needed functions.
 
     These are the functions that ``built`` and the wheels of earlier runs import.
     """
@@ -189,7 +189,7 @@ def lock_floors(ctx: Context, built: Path) -> None:
             "runtime==wheels/rtx50/NAME.whl",
             code=USAGE,
         )
-    known = {each: knowledge.floors(each) for each in knowledge.load("floors.toml")}
+    known = {each: knowledge.floors(each) for each in knowledge.load("oldest_cuda_packages.toml")}
     before = known.get(major, {})
     with tempfile.TemporaryDirectory() as folder:
         rows = {}
@@ -198,7 +198,7 @@ def lock_floors(ctx: Context, built: Path) -> None:
             functions |= row.needs if row else frozenset()
             wheels = {*(row.wheels if row else ()), built.name}
             rows[package] = _floor(ctx, Path(folder), package, major, functions, sorted(wheels))
-    path = knowledge.KNOWLEDGE / "floors.toml"
+    path = knowledge.KNOWLEDGE / "oldest_cuda_packages.toml"
     records.write_text(path, floors_text({**known, major: rows}))
     console.done(f"Locked {', '.join(f'{n} {r.version}' for n, r in rows.items())} in {path.name}.")
 
@@ -251,7 +251,7 @@ def releases(listed: str, major: str | None = None) -> list[str]:
 
 
 def floors_text(majors: Mapping[str, Mapping[str, knowledge.Floor]]) -> str:
-    """The text of ``floors.toml``: the runtime packages of each CUDA major version."""
+    """The text of ``oldest_cuda_packages.toml``: one table per CUDA major version."""
     lines = [
         "# The oldest releases of NVIDIA's packages that have every function which the libraries "
         "of our",

@@ -14,15 +14,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sessions.build import python_tag, wheels_folder
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
-from sessions.fetch.model import Source, Toolkit
-from sessions.matrix.model import Matrix, MatrixRow
+from sessions.fetch.record_types import Source, Toolkit
+from sessions.matrix.record_types import Matrix, MatrixRow
 from sessions.shared import code_digest, console, disk, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem, numbered
-from sessions.targets.spec import ALL
+from sessions.targets.choose_target import ALL
 from sessions.verify import checks_digest
 
 COLUMNS = ("target", "Python", "outcome", "MB", "wall", "CPU", "from cache", "shared")

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import bench_files as files
+import bench_metrics
 import gpu_watch
 import installing
 import report_file
 import run_folder
 import spawn
-import stats
 from bench_files import stop
 
 Job = dict[str, Any]
@@ -118,7 +118,7 @@ class Bench:
             "conditions": self.conditions,
         }
         try:
-            stats.complete(report)
+            bench_metrics.complete(report)
         except (TypeError, ValueError) as error:
             stop(f"This benchmark is not valid: {error}.")
         return report
@@ -329,6 +329,6 @@ def on_the_gpu(label: str, found: Job, layers: int | None) -> None:
 def add(wheel: Job, metric: str, value: Any) -> None:
     """Add a value. Exits at once if it is not a valid measurement."""
     try:
-        wheel["values"].setdefault(metric, []).extend(stats.checked(metric, [value]))
+        wheel["values"].setdefault(metric, []).extend(bench_metrics.checked(metric, [value]))
     except (TypeError, ValueError) as error:
         stop(f"This benchmark is not valid: {wheel['label']}: {metric} is {value}: {error}.")

@@ -267,13 +267,13 @@ def _bench(
     others: list[Path],
 ) -> str:
     """Measure the bundle's wheel and others alternately. Returns the report's text."""
+    import bench_metrics
     import cgroups
-    import stats
 
     packages = folder / "bundle" / "wheels"
     this = packages / installing.for_this_python(manifest["job"]["identity"]["file"])
     try:
-        wheels = stats.wheels(manifest["target"], [this, *others], options.cpu_module or ())
+        wheels = bench_metrics.wheels(manifest["target"], [this, *others], options.cpu_module or ())
     except ValueError as error:
         bundle_refusals.stop(f"{error}.", "name one that it has: --cpu-module")
     job = {
@@ -285,8 +285,8 @@ def _bench(
         "threads": 1,  # the tiny model is too small for more
         "cpu_threads": cgroups.physical(cgroups.limits(cgroups.read())),
         "rounds": options.rounds,
-        "model": stats.model(Path(options.model).resolve() if options.model else None),
-        "code": stats.code(),
+        "model": bench_metrics.model(Path(options.model).resolve() if options.model else None),
+        "code": bench_metrics.code(),
         **installing.runtime_files(packages, manifest, options),
     }
     return _payload(folder, sys.executable, job, "--bench")
@@ -294,9 +294,9 @@ def _bench(
 
 def _show(report: dict[str, Any]) -> None:
     """Print the tables of a benchmark."""
-    import stats
+    import bench_metrics
 
-    for title, columns, rows in stats.tables(report):
+    for title, columns, rows in bench_metrics.tables(report):
         print(title)
         lines = [columns, *rows]
         widths = [max(len(line[n]) for line in lines) for n in range(len(columns))]

@@ -1,6 +1,6 @@
 """Checks the results of upstream's operator test; pure, used in a bundle and in the checkout.
 
-``expected`` is the release's row of the table (data/knowledge/ops.toml) for one kind of backend:
+``expected`` is the release's row of ``ops_expected.toml`` for one kind of backend:
 ``cases`` and ``unsupported`` per operator, ``tested`` (whether the latter is known), ``sample``
 (which operators are tested with a part of their cases), ``narrow``, ``limit``, ``known``,
 ``library`` (which each process must have loaded), ``backend`` (the device that is tested).
@@ -85,7 +85,7 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
             ok=f"{refused} cases are not supported, each for a known reason",
             fail="the backend refuses cases that it should support",
             remedy=_REPORT + "; maintainers: compare supports_op of ggml with "
-            "sessions/data/knowledge/ops.toml",
+            "sessions/data/knowledge/ops_expected.toml",
             notes=fewer,
         ),
         _check(
@@ -113,7 +113,7 @@ def checks(report: Mapping[str, Any], expected: Mapping[str, Any]) -> list[dict[
             fail="known upstream faults have changed",
             remedy=_REPORT
             + "; maintainers: if upstream has corrected the fault, remove its row from "
-            "sessions/data/knowledge/ops.toml",
+            "sessions/data/knowledge/ops_expected.toml",
         ),
     ]
 

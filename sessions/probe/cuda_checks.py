@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from sessions.payload import gpu
-from sessions.probe.model import Toolchain
+from sessions.probe.record_types import Toolchain
 from sessions.probe.selection import minor_version
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.targets.auto_target import fit
 
 # What to do about an error of NVML, by a part of its message.

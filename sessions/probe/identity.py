@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import PurePosixPath, PureWindowsPath
 
 from sessions.probe import ms_runtime
-from sessions.probe.model import Compiler, InstalledToolkit, Toolchain
+from sessions.probe.record_types import Compiler, InstalledToolkit, Toolchain
 from sessions.shared import knowledge
 from sessions.shared.machine import Machine
 
@@ -31,7 +31,7 @@ def compiler(ask: Machine, found: Compiler) -> Compiler:
     if found.family == "msvc":
         # cl.exe has another version in each build; the version of the SDK is in its variables.
         return dataclasses.replace(found, linked=_redistributed(ask, found))
-    row = knowledge.load("compilers.toml")[found.family]
+    row = knowledge.load("compiler_identity.toml")[found.family]
     home = PurePosixPath(found.cxx).parent
     driver = PurePosixPath(ask("real", found.cxx))
     identity = {"release": _first_line(ask, found.cxx)}

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sessions.payload import cgroups
 from sessions.probe import cuda_checks
-from sessions.probe.model import Toolchain
+from sessions.probe.record_types import Toolchain
 from sessions.probe.selection import STEP_MIB, minor_version, outside, unusable
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.shared.host import Host
 
 # With a margin. Measured: toolkit 826, build tools 217, source and download 240, CMake tree 140.

@@ -14,7 +14,7 @@ FOLDER = "llama_cpp_python.libs"  # of the wheel: delvewheel copies DLLs into it
 
 def files() -> tuple[str, ...]:
     """The names of the DLLs: "msvcp140.dll"."""
-    rows = knowledge.load("parts.toml")["runtime"]
+    rows = knowledge.load("third_party_code.toml")["runtime"]
     return tuple(file for row in rows if row["family"] == "msvc" for file in row["files"])
 
 

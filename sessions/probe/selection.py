@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sessions.probe.model import Compiler, InstalledToolkit, Python
+from sessions.probe.record_types import Compiler, InstalledToolkit, Python
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec, HostRange
 from sessions.shared.host import Host

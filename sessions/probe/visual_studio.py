@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import PureWindowsPath
 from typing import Any
 
-from sessions.probe.model import Compiler, Tool
+from sessions.probe.record_types import Compiler, Tool
 from sessions.shared.machine import Machine
 
 OLDEST = 16  # Visual Studio 2019: the oldest that any CUDA 13 accepts

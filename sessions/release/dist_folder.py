@@ -12,7 +12,7 @@ from pathlib import Path
 from sessions.release import dist_contents
 from sessions.release.documents import release_page
 from sessions.release.index import builder
-from sessions.release.model import Gate, Release
+from sessions.release.record_types import Gate, Release
 from sessions.shared import console, disk, programs, records
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sessions.build.model import BuildEnv, Timeline, Wheel
 from sessions.build.ninja_log import summary
-from sessions.fetch.model import Source, Toolkit
-from sessions.probe import gpu_choice
-from sessions.probe.model import Toolchain
-from sessions.run import bench_results, ops_results, smoke_results
-from sessions.run.model import BenchReport, OpsReport, SmokeReport
-from sessions.run.own_report import Report
+from sessions.build.record_types import BuildEnv, Timeline, Wheel
+from sessions.fetch.record_types import Source, Toolkit
+from sessions.probe import gpu_for_tests
+from sessions.probe.record_types import Toolchain
+from sessions.run import check_bench_report, check_ops_report, check_smoke_report
+from sessions.run.record_types import BenchReport, OpsReport, SmokeReport
+from sessions.run.report_matches_wheel import Report
 from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
+from sessions.shared.command_text import command
 from sessions.shared.errors import CHECK_FAILED, Problem, numbered
-from sessions.shared.remedies import command
-from sessions.verify.model import WheelFacts
-from sessions.verify.report_model import VerifyReport
+from sessions.verify.record_types import VerifyReport
+from sessions.verify.wheel_facts import WheelFacts
 
 T = TypeVar("T")
 RunReport = TypeVar("RunReport", SmokeReport, OpsReport)
@@ -50,7 +50,7 @@ class _Run(Generic[RunReport]):
     @property
     def place(self) -> str:
         """The compute capability of its GPU, or "cpu"."""
-        return smoke_results.place(self.report.capability)
+        return check_smoke_report.place(self.report.capability)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Run(_Run[SmokeReport]):
     @functools.cached_property
     def failed(self) -> tuple[str, ...]:
         """Ids of the checks that fail or are missing."""
-        return tuple(smoke_results.failed(self.report))
+        return tuple(check_smoke_report.failed(self.report))
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,13 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     wheel = need("wheel", Wheel)
     facts = need("facts", WheelFacts)
     verify = need("verify", VerifyReport)
-    smoke = tuple(Run(*run) for run in runs("smoke", smoke_results, SmokeReport))
-    ops = tuple(OpsRun(*run) for run in runs("ops", ops_results, OpsReport))
+    smoke = tuple(Run(*run) for run in runs("smoke", check_smoke_report, SmokeReport))
+    ops = tuple(OpsRun(*run) for run in runs("ops", check_ops_report, OpsReport))
     measure = command("bench", spec)
     bench = may("bench", BenchReport, measure)
     if bench and wheel and bench.sha256 != wheel.sha256:
         bench = None  # of an earlier wheel; a benchmark is not a check, so it may be missing
-    measured = _text(build / bench_results.REPORT_FILE)
+    measured = _text(build / check_bench_report.REPORT_FILE)
     again = may("reproduce", Reproduced, f"delete {build / 'reproduce.json'}")
     if again and wheel and again.sha256 != wheel.sha256:
         again = None
@@ -154,8 +154,8 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     if wheel and not path.is_file():
         missing[f"{path.name} is missing"] = command("verify", spec)
     record = build / "bench.json"
-    if bench and (problem := _difference(bench, measured, bench_results.opened, record)):
-        missing[f"{bench_results.REPORT_FILE}: {problem}"] = measure
+    if bench and (problem := _difference(bench, measured, check_bench_report.opened, record)):
+        missing[f"{check_bench_report.REPORT_FILE}: {problem}"] = measure
     if missing or not (toolchain and source and configured and wheel and facts and verify):
         raise Problem(
             f"Records of {spec.target} are missing or damaged.",
@@ -231,7 +231,7 @@ def _difference(
 
 def _wrong_place(report: SmokeReport | OpsReport, place: str) -> str:
     """The problem if a run was not on the device in the name of its record; "" if it was."""
-    found = smoke_results.place(report.capability)
+    found = check_smoke_report.place(report.capability)
     return "" if found == place else f"it was run on {found}, not on {place}"
 
 
@@ -258,7 +258,7 @@ def ops_runs_of_wheel(found: Evidence) -> tuple[OpsRun, ...]:
 
 def required_places(found: Evidence) -> tuple[str, ...]:
     """The devices that the wheel is for: compute capabilities, or "cpu"."""
-    return tuple(gpu_choice.capabilities(found.spec)) or ("cpu",)
+    return tuple(gpu_for_tests.capabilities(found.spec)) or ("cpu",)
 
 
 def untested_places(found: Evidence) -> tuple[str, ...]:

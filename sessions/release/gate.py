@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.release import other_pythons
 from sessions.release.evidence import (
     Evidence,
@@ -22,11 +22,11 @@ from sessions.release.evidence import (
     untested_places,
 )
 from sessions.release.other_pythons import Repacked
-from sessions.run import ops_results, smoke_results
+from sessions.run import check_ops_report, check_smoke_report
 from sessions.shared import knowledge
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
+from sessions.shared.command_text import command
 from sessions.shared.errors import Problem
-from sessions.shared.remedies import command
 from sessions.verify import checks_digest
 
 UNSUPPORTED = "-allow-unsupported-compiler"
@@ -258,7 +258,7 @@ def _ops(found: Evidence, allow_untested: bool) -> Check:
     """Every operator was tested with exactly this file on a device of each kind it is for."""
     spec, runs = found.spec, {run.place: run for run in ops_runs_of_wheel(found)}
     places = required_places(found)
-    failures = {place: ops_results.failed(run.report) for place, run in runs.items()}
+    failures = {place: check_ops_report.failed(run.report) for place, run in runs.items()}
     bad = {place: ids for place, ids in failures.items() if ids}
     missing = [place for place in places if place not in runs]
     if not missing and not bad:
@@ -297,7 +297,7 @@ def _not_passed(
 
 
 def _totals(run: OpsRun) -> str:
-    total = ops_results.totals(run.report)
+    total = check_ops_report.totals(run.report)
     return (
         f"{total['right']} of {total['cases']} cases are right on {_on(run.place)}, "
         f"{total['unsupported']} not supported, {total['wrong']} known upstream faults"
@@ -329,7 +329,7 @@ def _why_untested(found: Evidence, missing: Iterable[str]) -> Iterator[str]:
         yield f"it was run on {report.device}{where}"
         if run.failed:
             yield f"checks that fail or are missing: {', '.join(run.failed)}"
-        yield from smoke_results.gaps(report)
+        yield from check_smoke_report.gaps(report)
     places = {run.place for run in runs}
     yield from (f"it was not run on {_on(place)}" for place in missing if place not in places)
 

@@ -14,12 +14,12 @@ from sessions.release import dist_contents, dist_folder, server_listing
 from sessions.release.documents import wheel_card
 from sessions.release.index import builder
 from sessions.release.masking import masked
-from sessions.release.model import Release
+from sessions.release.record_types import Release
 from sessions.shared import child_environment, console, programs, venvs
 from sessions.shared.build_spec import BuildSpec
+from sessions.shared.command_text import command
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.remedies import command
 
 _CONFLICT = "publish-file-conflict"
 _HOURS = 3600.0  # seconds that one upload may take

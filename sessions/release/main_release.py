@@ -13,9 +13,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
-from sessions.probe import gpu_choice
+from sessions.probe import gpu_for_tests
 from sessions.release import (
     dist_contents,
     dist_folder,
@@ -36,13 +36,13 @@ from sessions.release.evidence import (
     untested_places,
 )
 from sessions.release.gate import Checkout, Situation
-from sessions.release.model import Gate, PythonWheel, Release
-from sessions.run import imported_report, ops_results, smoke_results
-from sessions.run.model import OpsReport, SmokeReport
+from sessions.release.record_types import Gate, PythonWheel, Release
+from sessions.run import check_ops_report, check_smoke_report, signed_report
+from sessions.run.record_types import OpsReport, SmokeReport
 from sessions.shared import console, disk, programs, records
+from sessions.shared.command_text import command
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
-from sessions.shared.remedies import command
 
 
 def main(ctx: Context) -> None:
@@ -129,7 +129,7 @@ def plan(ctx: Context, *, tested: bool, released: bool) -> list[str]:
     elif tested:
         steps.append("take the report of the smoke test that is recorded for this wheel")
     elif ctx.spec.archs:
-        gpus = ", ".join(gpu_choice.capabilities(ctx.spec))
+        gpus = ", ".join(gpu_for_tests.capabilities(ctx.spec))
         steps.append(f"test it and every operator, if a GPU of compute capability {gpus} is here")
     else:
         steps.append("test it on the CPU, and every operator")
@@ -246,12 +246,12 @@ def _test(ctx: Context, reports: Sequence[remote_reports.Report]) -> int:
         return run(session, "--report", path, *signers)
 
     if options.report:
-        is_ops = imported_report.is_of_ops(Path(options.report))
+        is_ops = signed_report.is_of_ops(Path(options.report))
         return take("ops" if is_ops else "smoke", options.report)
     code = run("verify")
     for report in remote_reports.of(reports, _sha256(ctx)) if not code else ():
         code = code or take(report.session, str(report.path))
-    several = len(gpu_choice.capabilities(ctx.spec)) > 1  # else the session finds the GPU itself
+    several = len(gpu_for_tests.capabilities(ctx.spec)) > 1  # else the session finds the GPU itself
     for session, place in _missing_runs(ctx) if not code else ():
         device = "cpu" if place == "cpu" else _device(ctx, session, place)
         if device is not None:
@@ -262,9 +262,9 @@ def _test(ctx: Context, reports: Sequence[remote_reports.Report]) -> int:
 def _missing_runs(ctx: Context) -> list[tuple[str, str]]:
     """Session and device of each test that has no passed report on this wheel."""
     sha256, found = _sha256(ctx), []
-    for place in gpu_choice.capabilities(ctx.spec) or ["cpu"]:
-        smoke = records.read(smoke_results.record(ctx.build, place), "smoke", SmokeReport)
-        ops = records.read(ops_results.record(ctx.build, place), "ops", OpsReport)
+    for place in gpu_for_tests.capabilities(ctx.spec) or ["cpu"]:
+        smoke = records.read(check_smoke_report.record(ctx.build, place), "smoke", SmokeReport)
+        ops = records.read(check_ops_report.record(ctx.build, place), "ops", OpsReport)
         for session, report in (("smoke", smoke), ("ops", ops)):
             if not report or report.sha256 != sha256:
                 found.append((session, place))
@@ -274,7 +274,7 @@ def _missing_runs(ctx: Context) -> list[tuple[str, str]]:
 def _device(ctx: Context, session: str, capability: str) -> str | None:
     """The index of a free GPU of this machine that has this compute capability, or None."""
     try:
-        return str(gpu_choice.gpu_for(ctx, ctx.machine("nvml"), [capability])["index"])
+        return str(gpu_for_tests.gpu_for(ctx, ctx.machine("nvml"), [capability])["index"])
     except Problem as problem:
         console.say(f"{ctx.spec.target}: {session} was not run here. {problem.what}")
         return None

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sessions.build import python_tag
-from sessions.build.model import Wheel
-from sessions.release.model import PythonWheel
+from sessions.build.record_types import Wheel
+from sessions.release.record_types import PythonWheel
 from sessions.shared import knowledge, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.options import Options
-from sessions.targets import spec
+from sessions.targets import choose_target
 from sessions.verify import checks_digest
-from sessions.verify.report_model import VerifyReport
+from sessions.verify.record_types import VerifyReport
 
 # build/python_tag.py changes the tag, the target's name in the SBOM, and their lines in RECORD.
 _METADATA = re.compile(r"[^/]+\.dist-info/(WHEEL|RECORD|sboms/[^/]+)")
@@ -42,12 +42,12 @@ def read(root: Path, targets: Mapping[str, BuildSpec], options: Options, of: Pat
     """The wheels in ``wheels/`` that were repacked from the wheel ``of`` for other Pythons."""
     if not options.target or options.target not in targets:
         return Repacked()
-    mine = spec.choose(dict(targets), options)
+    mine = choose_target.choose(dict(targets), options)
     found = []
     for python in knowledge.pythons():
         if python == mine.python or python_tag.serves(of.name, python):
             continue
-        other = spec.choose(dict(targets), dataclasses.replace(options, python=python))
+        other = choose_target.choose(dict(targets), dataclasses.replace(options, python=python))
         if (root / "wheels" / other.target).is_dir():
             found.append(_one(root, other, of))
     return Repacked(

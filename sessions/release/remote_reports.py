@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sessions.payload import report_file
-from sessions.run import imported_report
+from sessions.run import signed_report
 from sessions.shared.errors import USAGE, Problem
 
 _SESSIONS = {report_file.KIND: "smoke", report_file.BENCH: "bench", report_file.OPS: "ops"}
@@ -38,7 +38,7 @@ def read(folder: Path) -> tuple[Report, ...]:
 
 
 def _report(path: Path) -> Report:
-    text = imported_report.read(path, "smoke").decode("utf-8")
+    text = signed_report.read(path, "smoke").decode("utf-8")
     try:
         kind = json.loads(text)["kind"]
         report = report_file.read(text, kind)

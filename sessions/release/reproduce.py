@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
 from sessions.release.evidence import Evidence, Reproduced
 from sessions.shared import child_environment, console, disk, programs, records, venvs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sessions.probe.model import Toolchain
+from sessions.probe.record_types import Toolchain
 from sessions.shared import console, knowledge, venvs
 from sessions.shared.context import Context
 

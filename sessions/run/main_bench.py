@@ -9,9 +9,15 @@ from pathlib import Path
 
 from sessions.build import baselines
 from sessions.fetch import build_tools
-from sessions.probe.model import Toolchain
-from sessions.run import bench_results, imported_report, own_report, payload_process, smoke_input
-from sessions.run.model import BenchReport
+from sessions.probe.record_types import Toolchain
+from sessions.run import (
+    check_bench_report,
+    payload_process,
+    report_matches_wheel,
+    signed_report,
+    smoke_input,
+)
+from sessions.run.record_types import BenchReport
 from sessions.shared import (
     child_environment,
     console,
@@ -32,14 +38,14 @@ def main(ctx: Context) -> None:
     path, _ = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    text, origin, _ = imported_report.taken(ctx, "bench", folder, lambda: _run(ctx, path, folder))
-    again = own_report.again("bench", ctx.spec, ctx.options.wheel)
-    report = bench_results.opened(text, ctx.spec.target, digest, origin, again)
+    text, origin, _ = signed_report.taken(ctx, "bench", folder, lambda: _run(ctx, path, folder))
+    again = report_matches_wheel.again("bench", ctx.spec, ctx.options.wheel)
+    report = check_bench_report.opened(text, ctx.spec.target, digest, origin, again)
     disk.mark(folder)
     # The record of a GPU is kept, because a release shows it.
     apart = "-cpu" if report.device == "cpu" and ctx.spec.archs else ""
     record = folder / f"bench{apart}.json"
-    records.write_text(folder / bench_results.REPORT_FILE.replace(".", f"{apart}."), text)
+    records.write_text(folder / check_bench_report.REPORT_FILE.replace(".", f"{apart}."), text)
     records.write(record, "bench", report)
     if ctx.options.report is None:  # last, so that a run that fails before this can be continued
         (folder / "bench" / "run" / payload_process.STATE).unlink(missing_ok=True)
@@ -58,13 +64,13 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
     device = smoke_input.device(ctx)
     if device is None and ctx.spec.archs:
         console.warn("the wheel is measured on the CPU, not on a GPU")
-    if ctx.options.rounds < bench_results.LEAST:
+    if ctx.options.rounds < check_bench_report.LEAST:
         console.warn(
-            f"fewer than {bench_results.LEAST} rounds: no difference of speed will be certain"
+            f"fewer than {check_bench_report.LEAST} rounds: no difference of speed will be certain"
         )
     wheels = [wheel, *baselines.wheels(ctx)]
     try:
-        entries = bench_results.wheels(ctx.spec.target, wheels, ctx.options.cpu_module)
+        entries = check_bench_report.wheels(ctx.spec.target, wheels, ctx.options.cpu_module)
     except ValueError as error:
         raise Problem(
             f"There is no such module: {error}.",
@@ -90,8 +96,8 @@ def _run(ctx: Context, wheel: Path, folder: Path) -> str:
         "threads": 1,  # the tiny model is too small for more
         "cpu_threads": machine.physical_cores(),
         "rounds": ctx.options.rounds,
-        "model": bench_results.model(model),
-        "code": bench_results.code(),
+        "model": check_bench_report.model(model),
+        "code": check_bench_report.code(),
         "runtime": "packages" if ctx.spec.cuda else "none",
         "link": None,
         "runtime_places": [],
@@ -147,7 +153,7 @@ def _collect(ctx: Context, wheels: Sequence[Path], folder: Path) -> None:
 
 def _show(report: BenchReport, text: str) -> None:
     """Show the tables, and the clocks and temperature of the GPU."""
-    for title, columns, rows in bench_results.tables(text):
+    for title, columns, rows in check_bench_report.tables(text):
         console.table(title, columns, rows)
     for wheel in report.wheels:
         if wheel.cpu_module:

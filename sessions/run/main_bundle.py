@@ -14,15 +14,15 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from sessions.build import baselines, python_tag
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
 from sessions.fetch import build_tools
-from sessions.probe import gpu_choice
-from sessions.run import families, ops_build, ops_results, smoke_input
+from sessions.probe import gpu_for_tests
+from sessions.run import check_ops_report, families, ops_build, smoke_input
 from sessions.shared import child_environment, console, disk, knowledge, programs, records, venvs
+from sessions.shared.command_text import command, python
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
-from sessions.shared.remedies import command, python
 
 # NVIDIA's runtime and its requirements (0.6 GB): installed by pip or found on the other machine.
 RUNTIME = re.compile(r"nvidia[-_]", re.IGNORECASE)
@@ -133,7 +133,7 @@ def manifest(ctx: Context, wheel: Wheel, pythons: Sequence[str]) -> dict[str, ob
         "driver": knowledge.toolkit(ctx.spec.cuda).driver if ctx.spec.cuda else 0,
         "bad_drivers": knowledge.bad_drivers(ctx.spec.archs),
         "runtime": [need for need in wheel.requires if RUNTIME.match(need)],
-        "capabilities": gpu_choice.capabilities(ctx.spec),
+        "capabilities": gpu_for_tests.capabilities(ctx.spec),
         "job": smoke_input.job(
             ctx.spec,
             file=wheel.file,
@@ -165,7 +165,7 @@ def _ops(
         if library:  # a bundle may have the wheels of several targets
             names[kind] = f"{library.stem}-{ctx.spec.target}{library.suffix}"
             shutil.copyfile(library, folder / str(names[kind]))
-    return {**ops_results.for_job(ctx.spec, release), **names}
+    return {**check_ops_report.for_job(ctx.spec, release), **names}
 
 
 def _collect(

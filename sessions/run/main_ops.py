@@ -6,18 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
-from sessions.probe import gpu_choice
+from sessions.probe import gpu_for_tests
 from sessions.run import (
+    check_ops_report,
+    check_smoke_report,
     fresh_venv,
-    imported_report,
     ops_build,
-    ops_results,
-    own_report,
     payload_process,
+    report_matches_wheel,
+    signed_report,
     smoke_input,
-    smoke_results,
 )
-from sessions.run.model import OpsReport
+from sessions.run.record_types import OpsReport
 from sessions.shared import child_environment, console, disk, machine, programs, records, wheel_name
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
@@ -30,15 +30,15 @@ def main(ctx: Context) -> None:
     path, _ = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    text, origin, signature = imported_report.taken(
+    text, origin, signature = signed_report.taken(
         ctx, "ops", folder, lambda: _run(ctx, path, digest, folder)
     )
-    again = own_report.again("ops", ctx.spec, ctx.options.wheel)
-    report = ops_results.opened(text, ctx.spec.target, digest, origin, path.name, again)
+    again = report_matches_wheel.again("ops", ctx.spec, ctx.options.wheel)
+    report = check_ops_report.opened(text, ctx.spec.target, digest, origin, path.name, again)
     disk.mark(folder)
-    place = smoke_results.place(report.capability)
-    imported_report.keep(ops_results.report_path(folder, place), text, signature)
-    _show(report, ops_results.record(folder, place))
+    place = check_smoke_report.place(report.capability)
+    signed_report.keep(check_ops_report.report_path(folder, place), text, signature)
+    _show(report, check_ops_report.record(folder, place))
     if ctx.options.report is None:  # last, so that a run that fails before this can be continued
         (folder / "ops" / "run" / payload_process.STATE).unlink(missing_ok=True)
 
@@ -47,7 +47,7 @@ def _run(ctx: Context, wheel: Path, digest: str, folder: Path) -> str:
     """Run the payload in a venv that has the wheel. Returns the report's text."""
     programs.end_leftovers(programs.BUILD_MARK, str(folder))  # of a nox process that was killed
     device = smoke_input.device(ctx)
-    part = ops_results.for_job(ctx.spec, ops_build.release(wheel))
+    part = check_ops_report.for_job(ctx.spec, ops_build.release(wheel))
     work = folder / "ops"
     job = smoke_input.job(
         ctx.spec, file=wheel.name, sha256=digest, version=wheel_name.version(wheel)
@@ -83,7 +83,7 @@ def _prepare(ctx: Context, wheel: Path, work: Path) -> None:
     if work.exists():
         disk.remove(work)
     disk.mark(work)
-    cuda = gpu_choice.needs_gpu(ctx)
+    cuda = gpu_for_tests.needs_gpu(ctx)
     built = ops_build.built(ctx, wheel, work / "test", reference=not cuda)
     venv = fresh_venv.install(ctx, wheel, work)
     (folder,) = venv.glob("**/site-packages/llama_cpp/lib")
@@ -107,7 +107,7 @@ def _show(report: OpsReport, path: Path) -> None:
     ]
     columns = ("operator", "right", "wrong", "not supported", "seconds")
     console.table(f"Operators {where}: those with wrong answers, then the largest", columns, rows)
-    checks = ops_results.checks(report)
+    checks = check_ops_report.checks(report)
     console.checks(checks)
     failed = [check.id for check in checks if check.status != "ok"]
     records.write(path, "ops", report, ok=not failed)
@@ -120,7 +120,7 @@ def _show(report: OpsReport, path: Path) -> None:
             evidence=f"every operator is in {path}",
             remedy="follow the fix that is shown under each failed check above",
         )
-    total = ops_results.totals(report)
+    total = check_ops_report.totals(report)
     console.done(
         f"ops: {total['cases']} cases of {len(report.operators)} operators {where}: "
         f"{total['right']} right, {total['wrong']} known upstream faults, "

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from sessions.run import (
+    check_smoke_report,
     families,
     fresh_venv,
-    imported_report,
-    own_report,
     payload_process,
+    report_matches_wheel,
+    signed_report,
     smoke_input,
-    smoke_results,
 )
-from sessions.run.model import SmokeReport
+from sessions.run.record_types import SmokeReport
 from sessions.shared import (
     child_environment,
     console,
@@ -39,15 +39,15 @@ def main(ctx: Context) -> None:
     path, wheel = smoke_input.chosen(ctx)
     digest = records.file_sha256(path)
     folder = ctx.given(path, digest) if ctx.options.wheel else ctx.build
-    text, origin, signature = imported_report.taken(
+    text, origin, signature = signed_report.taken(
         ctx, "smoke", folder, lambda: _run(ctx, path, digest, folder)
     )
     target, file = (wheel.target, wheel.file) if wheel else (None, None)
-    again = own_report.again("smoke", ctx.spec, ctx.options.wheel)
-    report = smoke_results.opened(text, target, digest, origin, file, again)
+    again = report_matches_wheel.again("smoke", ctx.spec, ctx.options.wheel)
+    report = check_smoke_report.opened(text, target, digest, origin, file, again)
     disk.mark(folder)
-    kept = smoke_results.report_path(folder, smoke_results.place(report.capability))
-    imported_report.keep(kept, text, signature)
+    kept = check_smoke_report.report_path(folder, check_smoke_report.place(report.capability))
+    signed_report.keep(kept, text, signature)
     _show(ctx, report, folder)
 
 
@@ -126,7 +126,7 @@ def _show(ctx: Context, report: SmokeReport, folder: Path) -> None:
     for case in report.cases:
         if "nmse" in case:
             before = worst.get(case["type"])
-            if before is None or smoke_results.share(case) > smoke_results.share(before):
+            if before is None or check_smoke_report.share(case) > check_smoke_report.share(before):
                 worst[case["type"]] = case
     rows = [
         (name, f"{case['nmse']:.1e}", f"{case['bound']:.0e}", f"{case['batch']}", case["kv"])
@@ -137,17 +137,17 @@ def _show(ctx: Context, report: SmokeReport, folder: Path) -> None:
     console.checks(report.checks)
     figures = ", ".join(f"{name.replace('_', ' ')} {v:.3g}" for name, v in report.times.items())
     console.say(f"times: {figures}")
-    failed = smoke_results.failed(report)
+    failed = check_smoke_report.failed(report)
     # For a GPU target, a run on the CPU is not enough for a release.
     enough = report.device != "cpu" or not ctx.spec.archs
-    path = smoke_results.record(folder, smoke_results.place(report.capability))
+    path = check_smoke_report.record(folder, check_smoke_report.place(report.capability))
     records.write(path, "smoke", report, ok=enough and not failed)
     if failed:
         raise Problem(
             f"Checks fail or are missing {where}: {', '.join(failed)}.",
             id="smoke-failed",
             code=CHECK_FAILED,
-            evidence="\n".join([*smoke_results.gaps(report)[:8], f"every case is in {path}"]),
+            evidence="\n".join([*check_smoke_report.gaps(report)[:8], f"every case is in {path}"]),
             remedy="follow the fix that is shown under each failed check above",
         )
     console.done(

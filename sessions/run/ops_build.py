@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from packaging.version import Version
 
 from sessions.fetch import sdist as sdists
-from sessions.probe.model import Compiler, Toolchain
+from sessions.probe.record_types import Compiler, Toolchain
 from sessions.shared import (
     child_environment,
     console,
@@ -74,7 +74,7 @@ def known(version: str) -> str:
             code=USAGE,
             evidence=f"known: {', '.join(knowledge.ops())}",
             remedy="test a wheel of one of these releases: --version V; maintainers: add the "
-            "release to sessions/data/knowledge/ops.toml",
+            "release to sessions/data/knowledge/ops_expected.toml",
         )
     return version
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sessions.run import smoke_results
+from sessions.run import check_smoke_report
 from sessions.shared import console, programs, venvs
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, REPORT, Problem
@@ -37,7 +37,7 @@ def report(
     """
     answer, log = work / "report.json", work / f"{session}.log"
     answer.unlink(missing_ok=True)  # ops keeps the folder of an earlier run
-    words = [str(smoke_results.PAYLOAD), *flags, str(work / "job.json"), str(answer)]
+    words = [str(check_smoke_report.PAYLOAD), *flags, str(work / "job.json"), str(answer)]
     command = [str(venvs.program(venv, "python")), "-I", *words]
     done = run(command, log, work / "run", env, "testing", unit)
     if done.returncode or not answer.exists():

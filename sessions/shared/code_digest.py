@@ -89,7 +89,7 @@ def _module(text: bytes) -> _Module:
                 words |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
             case ast.Constant(value=str(value)):
                 words |= {value, *re.findall(r"sessions(?:\.\w+)+", value)}
-    # A task of limited.py is named "sessions.module:function".
+    # A task of limited_process.py is named "sessions.module:function".
     ours = frozenset(word.partition(":")[0] for word in words if word.startswith("sessions."))
     tables = frozenset(word for word in words if word.endswith(".toml"))
     return _Module(ours, tables, hashlib.sha256(ast.dump(tree).encode()).hexdigest())

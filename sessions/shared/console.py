@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sessions.shared import bootstrap
-from sessions.shared.checks import Check, Status
+from sessions.shared.check_result import Check, Status
 from sessions.shared.errors import Problem
 
 _MARKS = {"ok": ("✓", "+", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from sessions.shared import console, disk, in_use, records, remedies
+from sessions.shared import command_text, console, disk, in_use, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.machine import Machine
 from sessions.shared.options import Options
@@ -60,7 +60,7 @@ class Context:
 
     def need(self, stage: str, type_: type[T]) -> T:
         """The value of the record that an earlier phase of this run wrote. Raises Problem."""
-        remedy = remedies.command(stage, self.spec)
+        remedy = command_text.command(stage, self.spec)
         return records.need(self.record(stage), stage, type_, remedy)
 
     @property

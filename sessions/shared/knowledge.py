@@ -108,7 +108,7 @@ def toolkit(version: str) -> ToolkitFacts:
 
 def floors(major: str) -> dict[str, Floor]:
     """Package -> Floor for a CUDA major version. Raises Problem if it is unknown."""
-    rows = load("floors.toml")
+    rows = load("oldest_cuda_packages.toml")
     if major not in rows:
         raise Problem(
             f"blackwheel does not know which releases of NVIDIA's packages CUDA {major} needs.",
@@ -197,7 +197,7 @@ def left_out(version: str, family: str, compiler: str) -> list[str]:
         old = family == "gnu" and _numbers(compiler) < _numbers(row.get("gnu_before", "0"))
         return old or version in row.get("releases", ())
 
-    rows = load("wheels.toml")["dispatch"]["left_out"]
+    rows = load("wheel_policy.toml")["dispatch"]["left_out"]
     return list(dict.fromkeys(row["module"] for row in rows if wrong(row)))
 
 
@@ -249,7 +249,7 @@ def newest_sdist() -> str:
 
 def runtime_mb() -> int:
     """Size in MB of NVIDIA's packages that pip downloads for a CUDA wheel."""
-    sizes: dict[str, int] = load("wheels.toml")["runtime"]["bytes"]
+    sizes: dict[str, int] = load("wheel_policy.toml")["runtime"]["bytes"]
     return round(sum(sizes.values()) / 1e6)
 
 
@@ -392,6 +392,6 @@ def shortest(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def ops() -> dict[str, dict[str, Any]]:
-    """Upstream release -> its row of ops.toml: the operators of its test, by backend."""
-    rows: dict[str, dict[str, Any]] = load("ops.toml")["release"]
+    """Upstream release -> its row of ops_expected.toml: the operators of its test, by backend."""
+    rows: dict[str, dict[str, Any]] = load("ops_expected.toml")["release"]
     return rows

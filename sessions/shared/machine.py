@@ -58,7 +58,7 @@ def real(env: Mapping[str, str], root: Path, cache: Path) -> Machine:
                 path = Path(words[0])
                 return records.file_sha256(path) if path.is_file() else None
             case "toolkit":
-                files = knowledge.load("compilers.toml")["toolkit"]["files"]
+                files = knowledge.load("compiler_identity.toml")["toolkit"]["files"]
                 return _listing(Path(words[0]), files)
             case "grep":
                 text = _read(Path(words[1]))

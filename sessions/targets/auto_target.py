@@ -13,7 +13,7 @@ from sessions.shared.build_spec import BuildSpec
 from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
 from sessions.targets import gpu_names
-from sessions.targets.spec import first
+from sessions.targets.choose_target import first
 
 AUTO = "auto"  # as --target: the target for the GPUs of this machine
 

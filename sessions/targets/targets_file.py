@@ -13,7 +13,7 @@ from typing import Any
 from sessions.shared import knowledge, records
 from sessions.shared.build_spec import GLIBCS, BuildSpec
 from sessions.shared.errors import Problem, UsageProblem
-from sessions.targets import cmake_options
+from sessions.targets import user_cmake_options
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _faults(table: Table) -> Iterator[str]:
         twice = {item for item in items if items.count(item) > 1}
         yield from (f".{field}: {item!r} occurs twice" for item in sorted(twice))
     for name, text in table.cmake.items():
-        if why := cmake_options.refusal(name, text):
+        if why := user_cmake_options.refusal(name, text):
             yield f".cmake: {name} = {text!r:.60} is refused: {why}"
     for arch in filter(None, table.archs):
         try:

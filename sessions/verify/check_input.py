@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check
-from sessions.shared.remedies import command
+from sessions.shared.check_result import Check
+from sessions.shared.command_text import command
 from sessions.verify.metadata import PACKAGE
-from sessions.verify.model import Library, WheelFacts
+from sessions.verify.wheel_facts import Library, WheelFacts
 from sessions.verify.wheel_rules import Upstream
 
 SHOWN = 8  # lines of evidence that a check shows; facts.json has the rest

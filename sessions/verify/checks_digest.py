@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.shared import code_digest, records
 from sessions.shared.build_spec import BuildSpec
 

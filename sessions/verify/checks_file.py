@@ -15,7 +15,7 @@ from sessions.build.sbom import INSIDE
 from sessions.probe import ms_runtime
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.verify import checks_python
 from sessions.verify.check_input import (
     REFUSED,
@@ -28,7 +28,7 @@ from sessions.verify.check_input import (
     stem,
 )
 from sessions.verify.metadata import PACKAGE
-from sessions.verify.model import Bill, Material
+from sessions.verify.wheel_facts import Bill, Material
 from sessions.verify.wheel_rules import platform_libraries
 
 

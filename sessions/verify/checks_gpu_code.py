@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.verify.check_input import Case, check, rebuild, stem, unread
-from sessions.verify.model import Library
+from sessions.verify.wheel_facts import Library
 
 _FP4 = (
     "native FP4 needs llama-cpp-python 0.3.17 or newer and an architecture such as 120a: "

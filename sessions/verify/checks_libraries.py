@@ -11,11 +11,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from sessions.shared import knowledge
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.verify import wheel_rules
 from sessions.verify.check_input import Case, check, find, rebuild, required, stem, unread
 from sessions.verify.metadata import PACKAGE
-from sessions.verify.model import Binding, Library
+from sessions.verify.wheel_facts import Binding, Library
 
 _LOWER_BOUNDS = (">=", "==", "~=", ">")
 BY_PATH = "$ORIGIN/"  # before the name of a needed library: the one in the same folder

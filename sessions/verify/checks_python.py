@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from sessions.build import import_hooks
 from sessions.build.import_hooks import DLLS
 from sessions.probe import ms_runtime
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.verify.check_input import Case, check, rebuild
 from sessions.verify.metadata import PACKAGE
 

@@ -15,7 +15,7 @@ import lief
 from sessions.shared import child_environment, programs
 from sessions.verify import fatbin
 from sessions.verify.fatbin import Unreadable
-from sessions.verify.model import DeviceCode
+from sessions.verify.wheel_facts import DeviceCode
 
 HIDDEN = 100  # findings of one library that are kept
 TIMEOUT = 60  # seconds; the 98 cubins of an rtx50 wheel are extracted in half a second

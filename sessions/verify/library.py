@@ -18,13 +18,13 @@ from sessions.verify import (
     elf,
     file_kinds,
     gpu_code,
-    model,
     pe,
     source_paths,
     symbols,
+    wheel_facts,
     wheel_rules,
 )
-from sessions.verify.model import Library
+from sessions.verify.wheel_facts import Library
 
 _VERSION = re.compile(r"(GLIBC|GLIBCXX|CXXABI|GCC)_(\d{1,9}(?:\.\d{1,9})+)|(GLIBC_.*)")
 FAULTS = 100  # faults of one library that are kept
@@ -37,7 +37,7 @@ def read(file: Path | str, member: str, folder: Path | str) -> Library:
     lief.logging.disable()
     data = Path(file).read_bytes()
     found = dataclasses.replace(
-        model.unread(member, hashlib.sha256(data).hexdigest(), len(data), None),
+        wheel_facts.unread(member, hashlib.sha256(data).hexdigest(), len(data), None),
         build_paths=source_paths.find(data),
     )
     if kind := file_kinds.code(member, data[:512], 0o111):

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sessions.build import import_hooks
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.shared import child_environment, console, disk, machine, records
-from sessions.shared.checks import CheckGroup
+from sessions.shared.check_result import CheckGroup
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 from sessions.verify import checks_digest, reader, wheel_rules
 from sessions.verify.check_input import Case
-from sessions.verify.report_model import VerifyReport
+from sessions.verify.record_types import VerifyReport
 from sessions.verify.run_checks import check_wheel
 
 OVERLAY = Path(__file__).parents[1] / "build" / "overlay"

@@ -23,7 +23,7 @@ from typing import TypeVar
 from packaging import metadata as core_metadata
 from packaging.utils import canonicalize_name, canonicalize_version, parse_wheel_filename
 
-from sessions.verify.model import Binding
+from sessions.verify.wheel_facts import Binding
 
 _Value = TypeVar("_Value", bound=ast.expr)
 

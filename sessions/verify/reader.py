@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sessions.shared import records
-from sessions.verify import limited, model
-from sessions.verify.limited import Ended, Limits, Task
-from sessions.verify.members import Documents
-from sessions.verify.model import Library, WheelFacts
+from sessions.verify import limited_process, wheel_facts
+from sessions.verify.limited_process import Ended, Limits, Task
+from sessions.verify.wheel_documents import Documents
+from sessions.verify.wheel_facts import Library, WheelFacts
 
 # Limits for the reader of one library: bytes, and bytes per byte of the file; seconds, and bytes
 # per second.
@@ -35,8 +35,8 @@ def read(
     ``progress`` gets the bytes of libraries that were read, their total, and the last one's name.
     """
     args = (str(wheel.absolute()), str(scratch))
-    task = Task("sessions.verify.members:read", Documents, args, DOCUMENTS)
-    found = limited.call(task, scratch=scratch, env=env)
+    task = Task("sessions.verify.wheel_documents:read", Documents, args, DOCUMENTS)
+    found = limited_process.call(task, scratch=scratch, env=env)
     if isinstance(found, Ended):
         return _plain(_unread(wheel, found.why))
     libraries = _libraries(found, scratch, env, jobs, progress)
@@ -87,12 +87,12 @@ def _libraries(
         args = (str(copy), member, str(scratch / f"{copy.stem}.d"))
         tasks.append(Task("sessions.verify.library:read", Library, args, limits))
     found: dict[str, Library] = {}
-    results = limited.call_all(tasks, scratch=scratch, env=env, jobs=jobs, seconds=SECONDS)
+    results = limited_process.call_all(tasks, scratch=scratch, env=env, jobs=jobs, seconds=SECONDS)
     for index, result in results:
         member = largest_first[index]
         if isinstance(result, Ended):
             why = f"its reader gave no answer: {result.why}"
-            result = model.unread(member, documents.digests[member], sizes[member], why)
+            result = wheel_facts.unread(member, documents.digests[member], sizes[member], why)
         found[member] = result
         progress(sum(sizes[member] for member in found), sum(sizes.values()), member)
     return tuple(found[member] for member in sizes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 
-from sessions.shared.checks import Check, CheckGroup
+from sessions.shared.check_result import Check, CheckGroup
 from sessions.shared.errors import REPORT
 from sessions.verify import checks_file, checks_gpu_code, checks_libraries, checks_python
 from sessions.verify.check_input import Case

@@ -9,7 +9,7 @@ from typing import Any
 
 from sessions.build import sbom
 from sessions.shared import records
-from sessions.verify.model import Bill, Material
+from sessions.verify.wheel_facts import Bill, Material
 
 SIZE = 1 << 20  # bytes; ours have 20 KB
 DIGITS = 18  # of a number; readers differ in how they read a longer one

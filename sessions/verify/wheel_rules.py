@@ -1,4 +1,4 @@
-"""The data in ``sessions/data/knowledge/wheels.toml`` and ``upstream.toml``, typed."""
+"""The data in ``sessions/data/knowledge/wheel_policy.toml`` and ``upstream.toml``, typed."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def upstream(version: str) -> Upstream | None:
 
 def platform_libraries(platform: str) -> PlatformLibraries:
     """The rules for "linux" or "windows" (names in lower case)."""
-    data = knowledge.load("wheels.toml")
+    data = knowledge.load("wheel_policy.toml")
     table: dict[str, Any] = data[platform]
     key = "dll" if platform == "windows" else "library"
     return PlatformLibraries(
@@ -95,7 +95,7 @@ def platform_libraries(platform: str) -> PlatformLibraries:
 @functools.cache
 def cpu() -> CpuRules:
     """The rules for host code."""
-    data = knowledge.load("wheels.toml")
+    data = knowledge.load("wheel_policy.toml")
     dispatch, level = data["dispatch"], frozenset(data["cpu"]["features"])
     options = {name: set(row) for name, row in dispatch["features"].items() if name != "source"}
     return CpuRules(
@@ -119,7 +119,7 @@ def guarded(data: bytes, features: Mapping[str, int], total: int) -> tuple[str, 
     """
     checked = {
         feature
-        for row in knowledge.load("wheels.toml")["guarded"]
+        for row in knowledge.load("wheel_policy.toml")["guarded"]
         if row["sign"].encode() in data
         for feature in row["features"]
         if 0 < features.get(feature, 0) <= row.get("share", 1) * total
@@ -130,7 +130,7 @@ def guarded(data: bytes, features: Mapping[str, int], total: int) -> tuple[str, 
 @functools.cache
 def libraries(platform: str) -> tuple[frozenset[str], tuple[str, ...]]:
     """Base names of a wheel's own libraries, and patterns for runtimes that it may contain."""
-    table: dict[str, Any] = knowledge.load("wheels.toml")["libraries"]
+    table: dict[str, Any] = knowledge.load("wheel_policy.toml")["libraries"]
     return frozenset(table["own"]), tuple(table[platform])
 
 
@@ -139,7 +139,7 @@ def manylinux(platform: str) -> dict[str, str] | None:
 
     A symbol version without a number has the value "0".
     """
-    table: dict[str, Any] = knowledge.load("wheels.toml")["manylinux"]
+    table: dict[str, Any] = knowledge.load("wheel_policy.toml")["manylinux"]
     match = re.fullmatch(r"(manylinux\d+)_x86_64|manylinux_2_(\d{1,3})_x86_64", platform)
     if not match or (match[1] and match[1] not in table["aliases"]):
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import main_configure
+from sessions.build import cmake_settings
 from sessions.targets import targets_file
 from tests.integration.conftest import REPOSITORY
 
@@ -23,7 +23,7 @@ LINKED = ("nvidia-cuda-runtime>=13.1.80,<14", "nvidia-cublas>=13.2.2.2,<14")
 
 def requires() -> tuple[str, ...]:
     text = (REPOSITORY / "targets.toml").read_text(encoding="utf-8")
-    return main_configure._requires(targets_file.load(text, "linux")["rtx50"])
+    return cmake_settings._requires(targets_file.load(text, "linux")["rtx50"])
 
 
 def by_uv(folder: Path, *needs: str) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sessions.build import ninja_log
-from sessions.build.model import Timeline
+from sessions.build.record_types import Timeline
 from sessions.shared import errors, records
 from tests.integration.conftest import (
     LIBRARIES,

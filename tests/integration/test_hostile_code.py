@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sessions.verify import elf, library, reader
-from sessions.verify.model import Library
+from sessions.verify.wheel_facts import Library
 from tests import elfs
 from tests.integration import wheels
 from tests.integration.conftest import sha256

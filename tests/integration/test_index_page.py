@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sessions.release.index import builder
-from sessions.release.model import PythonWheel
+from sessions.release.record_types import PythonWheel
 from sessions.shared import records
 from tests import tiny
 from tests.integration.test_report_page import browser, complaints, visit  # noqa: F401

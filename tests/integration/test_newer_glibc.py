@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sessions.fetch import main_toolkit
-from sessions.fetch.model import Toolkit
+from sessions.fetch.record_types import Toolkit
 from sessions.shared import knowledge, records
 from tests.integration.conftest import REPOSITORY
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sessions.payload import ops_checks
-from sessions.run import ops_build, ops_results, smoke_input
+from sessions.run import check_ops_report, ops_build, smoke_input
 from tests import fakes
 from tests.integration import installed
 
@@ -157,7 +157,7 @@ def run(lab: Lab, reference: Path | None, prefix: tuple[str, ...] = ()) -> dict[
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     job = {
-        **ops_results.for_job(fakes.cpu_spec(), "0.3.16"),
+        **check_ops_report.for_job(fakes.cpu_spec(), "0.3.16"),
         "only": list(OPERATORS),
         "types": list(TYPES),
         "identity": {"device": "cpu"},
@@ -238,6 +238,6 @@ def test_without_the_backend_no_case_is_right(lab: Lab) -> None:
     found = run(lab, None)
     assert all(row["right"] == 0 for row in found["operators"].values())
     report = {**fakes.ops_report(cuda=False), **found}
-    expected = ops_results.expected("0.3.16", cuda=False)
+    expected = check_ops_report.expected("0.3.16", cuda=False)
     failing = {c["id"] for c in ops_checks.checks(report, expected) if c["status"] != "ok"}
     assert {"complete", "narrowed"} <= failing

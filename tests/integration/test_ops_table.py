@@ -1,4 +1,4 @@
-"""The table of operators (``ops.toml``) agrees with upstream's functions; no GPU is needed.
+"""The table ``ops_expected.toml`` agrees with upstream's functions; no GPU is needed.
 
 A device that computes nothing has upstream's ``supports_op`` of ggml-cuda, and the release's test
 calls it for every case. The wheels in ``wheels/cpu*`` are used; that of the default release must
@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from sessions.run import ops_build, ops_results, smoke_input
+from sessions.run import check_ops_report, ops_build, smoke_input
 from tests.integration import installed
 from tests.integration.test_ops import compile_all, link
 
@@ -118,7 +118,7 @@ def test_the_table_agrees_with_upstreams_functions(
     ops: Any, release: Release, monkeypatch: pytest.MonkeyPatch, supports: str | None, cuda: bool
 ) -> None:
     """A device that supports nothing lists every case; one that supports all, the CPU's cases."""
-    table = ops_results.expected(release.version, cuda=cuda)
+    table = check_ops_report.expected(release.version, cuda=cuda)
     wanted = table["cases"] if supports == "none" else table["unsupported"]
     found = counts(ops, release, monkeypatch, supports, table["sample"])
     assert found == {name: count for name, count in wanted.items() if count}

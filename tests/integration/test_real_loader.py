@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sessions.fetch.model import Toolkit
+from sessions.fetch.record_types import Toolkit
 from sessions.shared import records
 from tests.integration.conftest import REPOSITORY
 from tests.integration.installed import record

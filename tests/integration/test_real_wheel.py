@@ -227,7 +227,8 @@ def test_third_party_code_that_was_compiled_is_in_the_sbom(unpacked: Path) -> No
     read = set(re.findall(r"src/(vendor/llama\.cpp/vendor/\S+)$", deps.stdout, re.MULTILINE))
     assert read, "ninja lists no compiled files"
     parts = {
-        row["file"].rsplit("/", 1)[0]: row["name"] for row in knowledge.load("parts.toml")["part"]
+        row["file"].rsplit("/", 1)[0]: row["name"]
+        for row in knowledge.load("third_party_code.toml")["part"]
     }
     (bill,) = unpacked.glob("*.dist-info/sboms/blackwheel.cdx.json")
     named = {part["name"] for part in json.loads(bill.read_text(encoding="utf-8"))["components"]}

@@ -17,10 +17,10 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
-from sessions.build.model import BuildStep
+from sessions.build.record_types import BuildStep
 from sessions.release.documents import report_page
 from sessions.release.evidence import Evidence
-from sessions.shared.checks import Check, CheckGroup
+from sessions.shared.check_result import Check, CheckGroup
 from tests import fakes
 from tests.evidence import CHARTS, COMMIT, proven, untested
 

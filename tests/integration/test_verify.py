@@ -19,11 +19,11 @@ import iced_x86
 import lief
 import pytest
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.shared import records
-from sessions.shared.checks import Check
-from sessions.verify import fatbin, gpu_code, library, limited
-from sessions.verify.model import Library
+from sessions.shared.check_result import Check
+from sessions.verify import fatbin, gpu_code, library, limited_process
+from sessions.verify.wheel_facts import Library
 from tests.integration import wheels
 from tests.integration.conftest import ODD, REPOSITORY, Project, Ran, copy_project, snapshot
 from tests.integration.wheels import LIB, Draft, Workshop, checked, target
@@ -49,11 +49,11 @@ def _read_each_library_once_in_this_process() -> Iterator[None]:
 
     A library whose reader raises is read in a process; so is everything that the command reads.
     """
-    real, known = limited.call_all, dict[tuple[str, str], Library]()
+    real, known = limited_process.call_all, dict[tuple[str, str], Library]()
 
     def once(
-        tasks: Sequence[limited.Task[Library]], **how: Any
-    ) -> Iterator[tuple[int, Library | limited.Ended]]:
+        tasks: Sequence[limited_process.Task[Library]], **how: Any
+    ) -> Iterator[tuple[int, Library | limited_process.Ended]]:
         if any(task.kind is not Library for task in tasks):  # the rest of the wheel
             yield from real(tasks, **how)
             return
@@ -70,7 +70,7 @@ def _read_each_library_once_in_this_process() -> Iterator[None]:
             yield index, known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limited, "call_all", once)
+        patch.setattr(limited_process, "call_all", once)
         yield
 
 

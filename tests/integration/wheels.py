@@ -21,18 +21,18 @@ from pathlib import Path
 import pytest
 
 from sessions.build import import_hooks, sbom
-from sessions.build.model import Wheel
-from sessions.fetch.model import Toolkit
+from sessions.build.record_types import Wheel
+from sessions.fetch.record_types import Toolkit
 from sessions.lock import main_lock as locking
-from sessions.probe.model import Toolchain
+from sessions.probe.record_types import Toolchain
 from sessions.shared import child_environment, records
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.targets import targets_file
 from sessions.verify import reader
 from sessions.verify.check_input import Case
-from sessions.verify.model import WheelFacts
 from sessions.verify.run_checks import check_wheel
+from sessions.verify.wheel_facts import WheelFacts
 from sessions.verify.wheel_rules import Upstream
 from tests import fakes
 from tests.integration.conftest import REPOSITORY, sha256

@@ -24,7 +24,7 @@ OVERLAY = sorted((SESSIONS / "build" / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
 BESIDE = {path.stem for path in PAYLOAD} - {"__init__", "__main__"}
 # The only modules of the payload that the phases import.
-PAYLOAD_USED = "gpu cgroups pipconfig report_file stats family_checks ops_checks"
+PAYLOAD_USED = "gpu cgroups pipconfig report_file bench_metrics family_checks ops_checks"
 # All imports of our modules in a wheel.
 OVERLAY_NEEDS = {
     "_backends": "_ctypes ctypes importlib os sys",
@@ -38,10 +38,11 @@ OVERLAY_NEEDS = {
 PAYLOAD_NEEDS = {
     "__init__": "",
     "__main__": "bench child family_checks feature_checks ops smoke_checks report_file spawn",
-    "bench": "bench_files installing run_folder report_file spawn stats gpu_watch",
+    "bench": "bench_files installing run_folder report_file spawn bench_metrics gpu_watch",
     "bench_files": "installing spawn",
     "bench_speed": "llama llama_cpp",
-    "bundle_launch": "cgroups gpu installing run_folder bundle_refusals bundle_wheels spawn stats",
+    "bundle_launch": "cgroups gpu installing run_folder bundle_refusals bundle_wheels spawn "
+    "bench_metrics",
     "bundle_refusals": "",
     "bundle_start": "bundle_launch",
     "bundle_wheels": "gpu",
@@ -65,7 +66,7 @@ PAYLOAD_NEEDS = {
     "run_folder": "bundle_refusals",
     "smoke_checks": "",
     "spawn": "",
-    "stats": "",
+    "bench_metrics": "",
     "tiny_bert": "tiny_encoder gguf numpy tiny_llama",
     "tiny_encoder": "gguf numpy tiny_llama",
     "tiny_llama": "gguf numpy",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessions.build import baselines
-from sessions.build.model import BuildEnv, Wheel
+from sessions.build.record_types import BuildEnv, Wheel
 from sessions.command_line import child_nox, option_list, option_values
 from sessions.fetch import build_tools
 from sessions.shared import disk, knowledge, programs, records

@@ -15,8 +15,14 @@ import pytest
 from sessions.build import baselines
 from sessions.fetch import build_tools
 from sessions.payload import report_file
-from sessions.run import bench_results, main_bench, own_report, payload_process, smoke_input
-from sessions.run.model import BenchReport
+from sessions.run import (
+    check_bench_report,
+    main_bench,
+    payload_process,
+    report_matches_wheel,
+    smoke_input,
+)
+from sessions.run.record_types import BenchReport
 from sessions.shared import disk, machine, records, venvs
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem
@@ -88,7 +94,7 @@ def test_a_report_about_another_wheel_is_refused(tmp_path: Path) -> None:
     ctx = running(tmp_path, "--report", write_report(tmp_path, report_text("9" * 64)))
     with raises("bench-report-other-wheel") as caught:
         main_bench.main(ctx)
-    assert caught.value.remedy == own_report.again("bench", ctx.spec, None)
+    assert caught.value.remedy == report_matches_wheel.again("bench", ctx.spec, None)
     assert not ctx.record("bench").exists()
 
 
@@ -103,7 +109,7 @@ def test_the_signature_of_a_report_is_checked(
         calls.append((report.name, signers.name))
         return ""
 
-    monkeypatch.setattr("sessions.run.imported_report.signed", signed)
+    monkeypatch.setattr("sessions.run.signed_report.signed", signed)
     report = write_report(tmp_path, report_text(digest))
     main_bench.main(context(tmp_path, "--report", report, "--signers", str(tmp_path / "keys")))
     assert calls == [("bench-report.json", "keys")]
@@ -369,7 +375,7 @@ def test_a_stopped_run_is_continued_only_by_the_same_job(
     if changed == "model":
         model.write_bytes(b"gguf")
     elif changed == "code":
-        monkeypatch.setattr(bench_results, "code", lambda: "c" * 64)
+        monkeypatch.setattr(check_bench_report, "code", lambda: "c" * 64)
     main_bench.main(context(tmp_path, *common, *words, asked=frozenset({"bench"})))
     assert bool(payload.downloads) != continued
     assert ("Continuing where" in capsys.readouterr().out) == continued

@@ -7,7 +7,7 @@ import statistics
 from sessions.release.documents import bench_charts, report_page, wheel_card
 from sessions.release.evidence import Evidence
 from sessions.release.gate import Checkout
-from sessions.run import bench_results
+from sessions.run import check_bench_report
 from tests import fakes
 
 CHECKOUT = Checkout("4" * 40, ())
@@ -24,7 +24,9 @@ def charts(evidence: Evidence) -> dict[str, report_page.Chart]:
 
 def test_a_chart_has_the_ratio_to_each_other_wheel_and_the_better_direction() -> None:
     evidence = found("seed", "ptx")
-    titles = [title for name, (title, _, _) in bench_results.METRICS.items() if "real" not in name]
+    titles = [
+        title for name, (title, _, _) in check_bench_report.METRICS.items() if "real" not in name
+    ]
     assert list(charts(evidence)) == titles
     chart = charts(evidence)["generation"]
     assert chart.unit == "ratio, more is better"
@@ -55,7 +57,7 @@ def test_the_documents_have_the_ratios() -> None:
     for language in wheel_card.LANGUAGES:
         text = wheel_card.render(evidence, CHECKOUT, language)
         for item in evidence.bench.ratios:
-            title = bench_results.METRICS[item.metric][0]
+            title = check_bench_report.METRICS[item.metric][0]
             assert f"| seed | {title} | {item.ratio:.3g} |" in text
         assert "99%" in text
 

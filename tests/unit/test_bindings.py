@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sessions.build import bindings, main_wheel
-from sessions.probe.model import Compiler
+from sessions.probe.record_types import Compiler
 from sessions.shared import knowledge
 from tests import fakes
 from tests.problems import raises

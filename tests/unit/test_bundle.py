@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import pytest
 
 from sessions.build import python_tag
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
 from sessions.fetch import build_tools
 from sessions.run import families, main_bundle, smoke_input

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sessions.build import build_inputs, main_clean
-from sessions.probe.model import Toolchain
+from sessions.probe.record_types import Toolchain
 from sessions.shared import disk, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context

@@ -18,15 +18,15 @@ import pytest
 from packaging.requirements import Requirement
 from scikit_build_core.settings.skbuild_read_settings import SettingsReader
 
-from sessions.build import main_configure, old_glibc
-from sessions.build.main_configure import Places
-from sessions.build.model import BuildEnv
-from sessions.fetch.model import Source, Toolkit
-from sessions.probe.model import Compiler
+from sessions.build import cmake_settings, main_configure, old_glibc
+from sessions.build.cmake_settings import Places
+from sessions.build.record_types import BuildEnv
+from sessions.fetch.record_types import Source, Toolkit
+from sessions.probe.record_types import Compiler
 from sessions.shared import knowledge, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.targets import targets_file
-from sessions.targets.spec import choose
+from sessions.targets.choose_target import choose
 from tests import fakes
 
 GOLDEN = fakes.ROOT / "tests" / "data" / "golden"
@@ -81,7 +81,7 @@ def build(
 ) -> BuildEnv:
     """``configure`` of rtx50 on Linux, with these arguments instead of the defaults."""
     spec = spec or fakes.spec()
-    return main_configure.configure(
+    return cmake_settings.configure(
         spec,
         compiler or fakes.compiler(),
         (toolkit or fakes.toolkit()) if spec.cuda else None,
@@ -125,7 +125,7 @@ def rendered(env: BuildEnv) -> str:
     del whole["fingerprint"], whole["inputs"]
     text = json.dumps(whole, indent=2, ensure_ascii=False, sort_keys=True)
     text = text.replace(old_glibc.identity(), "<digest>")
-    return text.replace(str(main_configure.OVERLAY).replace("\\", "/"), "<overlay>") + "\n"
+    return text.replace(str(cmake_settings.OVERLAY).replace("\\", "/"), "<overlay>") + "\n"
 
 
 def golden(platform: str, version: str, target: str) -> Path:
@@ -428,19 +428,19 @@ def test_neutral_removes_every_folder_of_the_machine() -> None:
         (build(), fakes.places(), fakes.toolkit()),
         (on_windows(), fakes.windows_places(), fakes.windows_toolkit()),
     ):
-        counted = main_configure.neutral(env.settings, places, kit)
+        counted = cmake_settings.neutral(env.settings, places, kit)
         text = json.dumps(counted).replace("\\\\", "/").replace("\\", "/")
         assert "black wheel" not in text
         assert ".cache" not in text
         assert "AppData" not in text
-        assert str(main_configure.OVERLAY) not in text
+        assert str(cmake_settings.OVERLAY) not in text
         assert counted["cmake.define.CMAKE_CUDA_COMPILER"].startswith("TOOLKIT/bin/nvcc")
 
 
 def test_changed_files_of_ours_change_the_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main_configure, "OVERLAY", tmp_path)
+    monkeypatch.setattr(cmake_settings, "OVERLAY", tmp_path)
     (tmp_path / "wheel.cmake").write_text("# one\nset(A B)\n")
     before = build()
     (tmp_path / "wheel.cmake").write_text("\n  # two\nset(A B)\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessions.shared import bootstrap, console
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.shared.errors import Problem
 from tests import fakes
 from tests.unit.test_verify_checks import checks

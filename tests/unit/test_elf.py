@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sessions.verify import elf, library
-from sessions.verify.model import Library
+from sessions.verify.wheel_facts import Library
 from tests import elfs
 
 SOUND = elfs.library((elfs.SONAME, "libsome.so"), (elfs.NEEDED, "libc.so.6"))

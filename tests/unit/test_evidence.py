@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build.model import BuildStep, Timeline
 from sessions.build.ninja_log import summary
+from sessions.build.record_types import BuildStep, Timeline
 from sessions.release.evidence import Evidence, OpsRun, Reproduced, Run, read, released_records
 from sessions.shared import records
 from tests import fakes

@@ -12,9 +12,9 @@ import pytest
 from sessions.release import gate
 from sessions.release.evidence import Evidence, Reproduced, untested_places
 from sessions.release.gate import Checkout, Situation
-from sessions.release.model import PythonWheel
 from sessions.release.other_pythons import Repacked
-from sessions.shared.checks import Check
+from sessions.release.record_types import PythonWheel
+from sessions.shared.check_result import Check
 from sessions.shared.errors import Problem
 from sessions.verify import checks_digest
 from tests import evidence, fakes

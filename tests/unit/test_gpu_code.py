@@ -15,7 +15,7 @@ from iced_x86 import CpuidFeature
 from sessions.shared.programs import Finished
 from sessions.verify import cpu_code, fatbin, gpu_code, library, wheel_rules
 from sessions.verify.fatbin import MAGIC, Unreadable
-from sessions.verify.model import Library
+from sessions.verify.wheel_facts import Library
 from tests import elfs
 from tests.elfs import fat_binary
 from tests.elfs import gpu_code as piece

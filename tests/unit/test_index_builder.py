@@ -20,7 +20,7 @@ import pytest
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
 from sessions.release.index import builder, choose_page
-from sessions.release.model import PythonWheel
+from sessions.release.record_types import PythonWheel
 from sessions.shared import knowledge, programs, records
 from tests import tiny
 from tests.html_page import Page

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sessions.probe import main_probe
+from sessions.probe import find_compilers, main_probe
 from sessions.shared import machine
 from sessions.shared.programs import capture
 from tests import fakes
@@ -51,7 +51,7 @@ def test_a_compiler_that_warns_on_stderr_is_found(tmp_path: Path, asking: Any) -
     says += "echo 'Copyright (C) 2022 Free Software Foundation, Inc.'"
     for name in ("g++", "gcc"):
         program(tmp_path / "bin" / name, says)
-    (found,) = main_probe.find_compilers(asking(), "linux", fakes.spec())
+    (found,) = find_compilers.find_compilers(asking(), "linux", fakes.spec())
     assert (found.family, found.version) == ("gnu", "12.2.0")
 
 
@@ -82,11 +82,13 @@ def test_a_compiler_has_one_path_for_all_its_names(tmp_path: Path, asking: Any, 
     assert ask("which", "g++") == [str(folder / "g++")] * 2
     named = named.replace("LINK", str(link)).replace("REAL", str(folder))
     for spec in (fakes.spec(), fakes.spec(compiler=named)):
-        first = main_probe.find_compilers(ask, "linux", spec)[0]
+        first = find_compilers.find_compilers(ask, "linux", spec)[0]
         assert (first.cxx, first.cc) == (str(folder / "g++"), str(folder / "gcc"))
     assert first.found_via == "--compiler"
     # A link to the same file is another program, as with the links of a compiler cache.
-    clang = main_probe.find_compilers(ask, "linux", fakes.spec(compiler=str(folder / "clang++")))
+    clang = find_compilers.find_compilers(
+        ask, "linux", fakes.spec(compiler=str(folder / "clang++"))
+    )
     assert clang[0].cxx == str(folder / "clang++")
 
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from sessions.build import python_tag
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
 from sessions.matrix import main_matrix
-from sessions.matrix.model import Matrix, MatrixRow
+from sessions.matrix.record_types import Matrix, MatrixRow
 from sessions.shared import console, disk, knowledge, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.targets import spec, targets_file
+from sessions.targets import choose_target, targets_file
 from sessions.verify import diff
 from tests import fakes
 from tests.problems import raises
@@ -34,7 +34,7 @@ Output = pytest.CaptureFixture[str]
 
 
 def labels(*words: str) -> list[str]:
-    return [found.target for found in spec.matrix(TARGETS, fakes.parsed(*words))]
+    return [found.target for found in choose_target.matrix(TARGETS, fakes.parsed(*words))]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ class World:
         records.write(record.with_name("toolkit.json"), "toolkit", fakes.toolkit())
 
     def context(self, *words: str) -> Context:
-        specs = spec.matrix(TARGETS, fakes.parsed(*words))
+        specs = choose_target.matrix(TARGETS, fakes.parsed(*words))
         return fakes.context(
             self.root,
             *words,
@@ -481,7 +481,7 @@ def test_without_a_python_nothing_is_built(world: World) -> None:
 
 
 def test_groups_keep_their_order() -> None:
-    specs = spec.matrix(TARGETS, fakes.parsed(*BOTH))
+    specs = choose_target.matrix(TARGETS, fakes.parsed(*BOTH))
     found = [[s.target for s in group] for group in main_matrix.groups([*specs[2:], *specs[:2]])]
     assert found == [["ada", "ada+py3.10"], ["rtx50", "rtx50+py3.10"]]
 
@@ -526,7 +526,9 @@ def command(label: BuildSpec, *words: str) -> str:
 
 
 def test_the_command_for_one_wheel() -> None:
-    base, other = spec.matrix(TARGETS, fakes.parsed("--targets", "rtx50", "--pythons", "3.12"))
+    base, other = choose_target.matrix(
+        TARGETS, fakes.parsed("--targets", "rtx50", "--pythons", "3.12")
+    )
     assert command(base) == "nox -s verify -- --target=rtx50"
     assert command(other) == "nox -s verify -- --target=rtx50 --python=3.12"
     words = ("--cache", "none", "--source", "/my checkout")
@@ -534,7 +536,7 @@ def test_the_command_for_one_wheel() -> None:
     assert command(base, *words) == programs.typed(["nox", "-s", "verify", "--", *arguments])
 
     with_python = fakes.parsed("--targets", "rtx50", "--python", "3.12", "--pythons", "3.11")
-    built, own = spec.matrix(TARGETS, with_python)
+    built, own = choose_target.matrix(TARGETS, with_python)
     assert command(built, "--python", "3.12") == "nox -s verify -- --target=rtx50 --python=3.12"
     assert command(own, "--python", "3.12") == "nox -s verify -- --target=rtx50"
 

@@ -9,7 +9,7 @@ import pytest
 
 from sessions.verify import metadata
 from sessions.verify.metadata import Metadata
-from sessions.verify.model import Binding
+from sessions.verify.wheel_facts import Binding
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
 FILE = "llama_cpp_python-0.3.16-cp311-cp311-manylinux_2_35_x86_64.whl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sessions.build import ninja_log
-from sessions.build.model import Timeline
+from sessions.build.record_types import Timeline
 from tests import evidence
 
 HEADER = "# ninja log v7\n"

@@ -13,10 +13,10 @@ import pytest
 from sessions.command_line import nox_session
 from sessions.payload import report_file
 from sessions.release import gate
-from sessions.run import imported_report, main_ops, ops_results, own_report
-from sessions.run.model import OpsReport
+from sessions.run import check_ops_report, main_ops, report_matches_wheel, signed_report
+from sessions.run.record_types import OpsReport
 from sessions.shared import records
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.shared.context import Context
 from tests import fakes
 from tests.problems import raises
@@ -40,13 +40,13 @@ def test_a_good_report_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture
     digest = fakes.built(context(tmp_path))
     ctx = context(tmp_path, "--report", imported(tmp_path, fakes.ops_report(sha256=digest)))
     main_ops.main(ctx)
-    record = ops_results.record(ctx.build, "12.0")
+    record = check_ops_report.record(ctx.build, "12.0")
     found = records.read(record, "ops", OpsReport)
     assert found is not None
-    assert ops_results.totals(found) == {
+    assert check_ops_report.totals(found) == {
         "cases": 10_839, "right": 4_870, "wrong": 0, "unsupported": 5_969,
     }  # fmt: skip
-    assert ops_results.places(ctx.build) == ("12.0",)
+    assert check_ops_report.places(ctx.build) == ("12.0",)
     assert "4870 right, 0 known upstream faults, 5969 not supported" in capsys.readouterr().out
 
 
@@ -58,7 +58,7 @@ def test_the_checks_of_a_report_are_computed_again(tmp_path: Path) -> None:
     ctx = context(tmp_path, "--report", imported(tmp_path, report))
     with raises("ops-failed"):
         main_ops.main(ctx)
-    record = json.loads(ops_results.record(ctx.build, "12.0").read_text(encoding="utf-8"))
+    record = json.loads(check_ops_report.record(ctx.build, "12.0").read_text(encoding="utf-8"))
     assert record["ok"] is False
 
 
@@ -94,8 +94,8 @@ def test_an_invalid_report_or_one_about_another_wheel_is_refused(
     report["sha256"] = report["sha256"] or digest
     with raises(id_) as caught:
         main_ops.main(context(tmp_path, "--report", imported(tmp_path, report)))
-    assert caught.value.remedy == own_report.again("ops", context(tmp_path).spec, None)
-    assert ops_results.places(context(tmp_path).build) == ()
+    assert caught.value.remedy == report_matches_wheel.again("ops", context(tmp_path).spec, None)
+    assert check_ops_report.places(context(tmp_path).build) == ()
 
 
 def test_a_smoke_report_is_refused(tmp_path: Path) -> None:
@@ -104,8 +104,8 @@ def test_a_smoke_report_is_refused(tmp_path: Path) -> None:
     path.write_text(report_file.text(fakes.smoke_report(sha256=digest)), encoding="utf-8")
     with raises("ops-report-invalid"):
         main_ops.main(context(tmp_path, "--report", str(path)))
-    assert not imported_report.is_of_ops(path)
-    assert imported_report.is_of_ops(Path(imported(tmp_path, fakes.ops_report())))
+    assert not signed_report.is_of_ops(path)
+    assert signed_report.is_of_ops(Path(imported(tmp_path, fakes.ops_report())))
 
 
 @pytest.mark.parametrize(
@@ -165,15 +165,15 @@ def test_a_report_about_another_wheel_does_not_count() -> None:
 def test_the_report_of_an_h200_passes_and_with_one_case_fewer_it_fails() -> None:
     text = (fakes.ROOT / "tests/data/ops/h200-0.3.16.json").read_text(encoding="utf-8")
     inside = json.loads(text)["report"]
-    found = ops_results.opened(text, inside["target"], inside["sha256"], "h200-0.3.16.json")
+    found = check_ops_report.opened(text, inside["target"], inside["sha256"], "h200-0.3.16.json")
     assert (found.device, found.capability, found.seconds) == ("NVIDIA H200", "9.0", 76.8)
-    assert ops_results.totals(found) == {
+    assert check_ops_report.totals(found) == {
         "cases": 10_839, "right": 4_870, "wrong": 0, "unsupported": 5_969,
     }  # fmt: skip
-    assert ops_results.failed(found) == []
+    assert check_ops_report.failed(found) == []
     assert sum(row["right"] for row in found.narrowed.values()) > 150
     rows = {**found.operators, "MUL_MAT_ID": {**found.operators["MUL_MAT_ID"], "right": 323}}
-    assert ops_results.failed(dataclasses.replace(found, operators=rows)) == ["complete"]
+    assert check_ops_report.failed(dataclasses.replace(found, operators=rows)) == ["complete"]
     moved = {**found.operators["MUL_MAT_ID"], "right": 323, "unsupported": 1}
     rows = {**found.operators, "MUL_MAT_ID": moved}
-    assert ops_results.failed(dataclasses.replace(found, operators=rows)) == ["supported"]
+    assert check_ops_report.failed(dataclasses.replace(found, operators=rows)) == ["supported"]

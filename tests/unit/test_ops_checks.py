@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from sessions.payload import ops_checks
-from sessions.run import ops_results
+from sessions.run import check_ops_report
 from tests import fakes
 
 Report = dict[str, Any]
 
 
 def failing(report: Report, *, cuda: bool = True) -> list[str]:
-    made = ops_checks.checks(report, ops_results.expected("0.3.16", cuda=cuda))
+    made = ops_checks.checks(report, check_ops_report.expected("0.3.16", cuda=cuda))
     assert [check["id"] for check in made] == [
         "libraries", "reference", "complete", "supported", "right", "narrowed", "known",
     ]  # fmt: skip
@@ -100,7 +100,7 @@ def test_fewer_unsupported_cases_than_in_the_table_are_a_note() -> None:
     operators = rows("operators", CONV_2D={"unsupported": -1, "right": 1})
     report = {**GOOD, "operators": operators}
     assert failing(report) == []
-    checks = ops_checks.checks(report, ops_results.expected("0.3.16", cuda=True))
+    checks = ops_checks.checks(report, check_ops_report.expected("0.3.16", cuda=True))
     evidence = {check["id"]: check["evidence"] for check in checks}
     assert "note: CONV_2D: 1567 cases not supported, 1568 in the table" in evidence["supported"]
 
@@ -157,7 +157,7 @@ def test_a_known_fault_is_accepted_only_for_its_backend() -> None:
 
 
 def test_a_backend_without_support_data_fails() -> None:
-    expected = {**ops_results.expected("0.3.16", cuda=True), "tested": False}
+    expected = {**check_ops_report.expected("0.3.16", cuda=True), "tested": False}
     made = ops_checks.checks(fakes.ops_report(), expected)
     assert [check["id"] for check in made if check["status"] != "ok"] == ["supported"]
 
@@ -173,7 +173,7 @@ def test_the_table_has_all_operators_of_a_release(
     version: str, operators: int, cases: int, on_cuda: int, sampled: int, on_cpu: int
 ) -> None:
     """On a CPU, four operators are tested with one eighth of their cases."""
-    cuda, cpu = (ops_results.expected(version, cuda=flag) for flag in (True, False))
+    cuda, cpu = (check_ops_report.expected(version, cuda=flag) for flag in (True, False))
     assert (len(cuda["cases"]), sum(cuda["cases"].values())) == (operators, cases)
     assert (len(cpu["cases"]), sum(cpu["cases"].values())) == (operators, sampled)
     differ = [name for name in cuda["cases"] if cuda["cases"][name] != cpu["cases"][name]]

@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from sessions.payload import bench, bench_files, gpu_watch, report_file, run_folder, spawn, stats
+from sessions.payload import (
+    bench,
+    bench_files,
+    bench_metrics,
+    gpu_watch,
+    report_file,
+    run_folder,
+    spawn,
+)
 from tests import fakes
 
 Found = dict[str, Any]
@@ -189,7 +197,7 @@ def test_a_real_model_is_measured_in_each_round(
     """On the CPU it is computed by all cores; the tiny model always by one thread."""
     model = tmp_path / "real.gguf"
     model.write_bytes(b"GGUF of size")
-    report = measured({**request.getfixturevalue(of), "model": stats.model(model)})
+    report = measured({**request.getfixturevalue(of), "model": bench_metrics.model(model)})
     digest = hashlib.sha256(b"GGUF of size").hexdigest()
     assert report["model"] == {"file": "real.gguf", "size": 12, "sha256": digest}
     for wheel in report["wheels"]:

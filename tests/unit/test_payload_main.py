@@ -15,7 +15,7 @@ import pytest
 
 from sessions.payload import __main__ as payload
 from sessions.payload import child, feature_checks, report_file, smoke_checks, spawn
-from sessions.run import smoke_input, smoke_results
+from sessions.run import check_smoke_report, smoke_input
 from tests import fakes
 
 Job = dict[str, Any]
@@ -351,7 +351,7 @@ def failed(report: Job) -> dict[str, str]:
 
 
 def opened(report: Job) -> Any:
-    return smoke_results.opened(report_file.text(report), "rtx50", "0" * 64, "here")
+    return check_smoke_report.opened(report_file.text(report), "rtx50", "0" * 64, "here")
 
 
 def test_the_report_of_a_sound_wheel(run: Callable[..., Job], job: Job) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sessions.probe import main_probe
-from sessions.probe.model import Toolchain
+from sessions.probe import find_compilers, main_probe
+from sessions.probe.record_types import Toolchain
 from sessions.shared import machine, records
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.shared.context import Context
 from sessions.shared.machine import Machine
 from sessions.targets import targets_file
@@ -266,7 +266,7 @@ FSF = "Copyright (C) 2022 Free Software Foundation"
     ],
 )
 def test_parse_compiler(text: str, expected: tuple[str, str] | None) -> None:
-    assert main_probe.parse_compiler(text) == expected
+    assert find_compilers.parse_compiler(text) == expected
 
 
 def test_the_record_of_a_gpu_contains_only_values_that_do_not_change() -> None:
@@ -350,7 +350,7 @@ def test_a_run_that_needs_no_gpu_does_not_fail_without_one(
 
 def bare_of(*programs: str) -> Machine:
     """The Debian machine with a GPU, without compilers and without these programs."""
-    names = (*main_probe._GNU, *main_probe._CLANG, *programs)
+    names = (*find_compilers._GNU, *find_compilers._CLANG, *programs)
     gone: dict[tuple[str, ...], Any] = {("which", name): [] for name in names}
     gone[("interpreter",)] = None
     return with_answers("debian12-cuda13.0", {**gone, ("nvml",): fakes.nvml()})

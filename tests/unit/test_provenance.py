@@ -14,7 +14,7 @@ from in_toto_attestation.v1 import statement_pb2
 from in_toto_attestation.v1.resource_descriptor import ResourceDescriptor
 from in_toto_attestation.v1.statement import Statement
 
-from sessions.build import main_configure
+from sessions.build import cmake_settings
 from sessions.release import provenance
 from sessions.release.evidence import Evidence, released_records
 from sessions.shared import knowledge, records
@@ -146,7 +146,7 @@ def test_folders_of_a_windows_machine_are_replaced() -> None:
     spec = fakes.claiming(platform="windows")
     kit = fakes.windows_toolkit()
     found = fakes.evidence()
-    build = main_configure.configure(
+    build = cmake_settings.configure(
         spec, fakes.msvc(), kit, found.source, fakes.windows_places(), {}
     )
     other = {n: t.replace("Users", "users") for n, t in build.settings.items()}  # the same folder

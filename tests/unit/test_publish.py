@@ -16,7 +16,7 @@ from sessions.fetch import build_tools
 from sessions.release import dist_contents, dist_folder, main_publish, server_listing
 from sessions.release.index import builder
 from sessions.release.main_publish import Destination
-from sessions.release.model import PythonWheel
+from sessions.release.record_types import PythonWheel
 from sessions.shared import child_environment, console, programs
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context

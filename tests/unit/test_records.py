@@ -15,17 +15,17 @@ from unittest.mock import Mock
 
 import pytest
 
-from sessions.build.model import BuildStep, Wheel
-from sessions.fetch.model import Pristine
-from sessions.matrix.model import Matrix
+from sessions.build.record_types import BuildStep, Wheel
+from sessions.fetch.record_types import Pristine
+from sessions.matrix.record_types import Matrix
 from sessions.payload import report_file
-from sessions.probe.model import Driver, InstalledToolkit, Toolchain
-from sessions.release.model import Gate, PythonWheel, Release
-from sessions.run import bench_results
-from sessions.run.model import BenchRatio, BenchWheel, RunReport
+from sessions.probe.record_types import Driver, InstalledToolkit, Toolchain
+from sessions.release.record_types import Gate, PythonWheel, Release
+from sessions.run import check_bench_report
+from sessions.run.record_types import BenchRatio, BenchWheel, RunReport
 from sessions.shared import records
-from sessions.shared.checks import Check, CheckGroup
-from sessions.verify.report_model import VerifyReport
+from sessions.shared.check_result import Check, CheckGroup
+from sessions.verify.record_types import VerifyReport
 from tests import evidence, fakes
 from tests.problems import raises
 
@@ -50,7 +50,7 @@ VALUES: list[Any] = [
     evidence.h200(),
     BenchWheel("seed", "a.whl", "0" * 64, "0.3.16", "x64", False, (), 3, {"wheel_bytes": (5.0,)}),
     BenchRatio("seed", "import_seconds", 0.5, 0.4, 0.6, 10, "better"),
-    bench_results.opened(
+    check_bench_report.opened(
         report_file.text(fakes.bench_report(), report_file.BENCH), "rtx50", "0" * 64, "here"
     ),
     VerifyReport("a.whl", "0" * 64, "rtx50", "f" * 64, 7.5, (CheckGroup("The file", ()),)),
@@ -64,11 +64,11 @@ VALUES: list[Any] = [
     Matrix("2026", 30.5, (fakes.matrix_row(outcome="failed", reason="why", remedy="do this"),)),
 ]
 CHECK = Check("id", "warn", "summary", "evidence", "remedy")
-NAMES = ("model.py", "report_model.py", "build_spec.py", "checks.py", "host.py")
+NAMES = ("record_types.py", "build_spec.py", "check_result.py", "host.py")
 MODELS = [
     importlib.import_module(".".join(path.relative_to(fakes.ROOT).with_suffix("").parts))
     for path in sorted((fakes.ROOT / "sessions").rglob("*.py"))
-    if path.name in NAMES and path.parts[-2:] != ("verify", "model.py")
+    if path.name in NAMES
 ]
 KINDS = [
     kind

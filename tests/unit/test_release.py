@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
-from sessions.probe import gpu_choice
+from sessions.probe import gpu_for_tests
 from sessions.release import dist_contents, git_state, main_release
 from sessions.release.evidence import Evidence
 from sessions.release.index import builder
-from sessions.release.model import Gate, Release
-from sessions.run import smoke_results
+from sessions.release.record_types import Gate, Release
+from sessions.run import check_smoke_report
 from sessions.shared import disk, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
@@ -77,7 +77,7 @@ def released(target: str, content: str) -> Evidence:
     wheel = dataclasses.replace(found.wheel, timing={})
     verdict = checks_digest.fingerprint(spec, wheel)
     verify = dataclasses.replace(found.verify, fingerprint=verdict)
-    places = gpu_choice.capabilities(spec)
+    places = gpu_for_tests.capabilities(spec)
     on_gpu = {"device": "A GPU", "capability": places[0] if places else None}
     device = on_gpu if places else {"device": "cpu", "capability": None}
     gone = () if places else fakes.ON_A_GPU
@@ -789,7 +789,7 @@ def test_each_required_gpu_of_this_machine_is_tested(
     ]
     # An existing report is not made again, and no report without its GPU.
     report = fakes.report(fakes.evidence())
-    records.write(smoke_results.record(ctx.build, "12.0"), "smoke", report)
+    records.write(check_smoke_report.record(ctx.build, "12.0"), "smoke", report)
     calls.clear()
     assert main_release._test(ctx, ()) == 0
     assert calls == [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sessions.release.documents import release_page
 from sessions.release.gate import failed
-from sessions.release.model import Gate
-from sessions.shared.checks import Check
+from sessions.release.record_types import Gate
+from sessions.shared.check_result import Check
 
 GOOD = Check("wheel", "ok", "wheel: it is the one | that was built")
 WARNED = Check("smoke", "warn", "smoke: UNTESTED on 12.0", "run nowhere", "nox -s smoke")

@@ -11,15 +11,15 @@ from typing import Literal
 import pytest
 
 from sessions.build import python_tag
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.payload import report_file
 from sessions.release import other_pythons, remote_reports
 from sessions.shared import records
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check, CheckGroup
-from sessions.targets import spec, targets_file
+from sessions.shared.check_result import Check, CheckGroup
+from sessions.targets import choose_target, targets_file
 from sessions.verify import checks_digest
-from sessions.verify.report_model import VerifyReport
+from sessions.verify.record_types import VerifyReport
 from tests import fakes
 from tests.problems import raises
 
@@ -41,7 +41,7 @@ def pack(path: Path, python: str, *, library: str = "code") -> Path:
 
 def other(root: Path, python: str = "3.12", *, library: str = "code", ok: bool = True) -> Path:
     """What ``matrix`` leaves for one more Python: the wheel, its record, and ``verify.json``."""
-    of = spec.choose(TARGETS, fakes.parsed("--target", "rtx50", "--python", python))
+    of = choose_target.choose(TARGETS, fakes.parsed("--target", "rtx50", "--python", python))
     folder = root / "wheels" / of.target
     path = pack(folder / python_tag.name(NAME, python), python, library=library)
     wheel = fakes.wheel(

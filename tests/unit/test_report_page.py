@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from sessions.build.model import BuildStep
+from sessions.build.record_types import BuildStep
 from sessions.release.documents import report_page, timeline_chart
 from sessions.release.documents.report_page import Bar, Chart
 from sessions.release.evidence import Evidence
-from sessions.shared.checks import Check, CheckGroup
+from sessions.shared.check_result import Check, CheckGroup
 from sessions.verify import wheel_rules
 from tests import fakes
 from tests.evidence import CHARTS, COMMIT, changed, proven, untested

@@ -10,7 +10,7 @@ import pytest
 from packageurl import PackageURL
 
 from sessions.build import openmp, sbom
-from sessions.fetch.model import Source
+from sessions.fetch.record_types import Source
 from sessions.shared import knowledge, programs, records
 from sessions.shared.programs import Finished
 from sessions.verify import sbom_reader
@@ -323,7 +323,7 @@ def test_the_reader_reports_an_invalid_sbom(text: bytes) -> None:
 
 
 def test_every_row_of_parts_toml_has_a_licence_and_valid_purls() -> None:
-    rows = knowledge.load("parts.toml")
+    rows = knowledge.load("third_party_code.toml")
     for row in [*rows["part"], *rows["runtime"]]:
         assert row["licence"]
         if "purl" in row:

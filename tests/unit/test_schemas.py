@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from sessions.build.model import Timeline, Wheel
-from sessions.matrix.model import Matrix
-from sessions.release.model import Gate, Release
-from sessions.run.model import BenchReport, OpsReport, SmokeReport
+from sessions.build.record_types import Timeline, Wheel
+from sessions.matrix.record_types import Matrix
+from sessions.release.record_types import Gate, Release
+from sessions.run.record_types import BenchReport, OpsReport, SmokeReport
 from sessions.shared import records
-from sessions.shared.checks import CheckGroup
-from sessions.verify.model import WheelFacts
-from sessions.verify.report_model import VerifyReport
+from sessions.shared.check_result import CheckGroup
+from sessions.verify.record_types import VerifyReport
+from sessions.verify.wheel_facts import WheelFacts
 from tests import evidence, fakes
 
 KINDS: dict[str, Any] = {

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from sessions.probe import machine_checks, selection
-from sessions.probe.model import Compiler, Driver
+from sessions.probe.record_types import Compiler, Driver
 from sessions.shared import knowledge, programs
 from sessions.shared.build_spec import BuildSpec, HostRange
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from sessions.targets import targets_file
 from tests import fakes
 

@@ -17,14 +17,14 @@ import pytest
 
 from sessions.payload import report_file
 from sessions.run import (
-    imported_report,
+    check_smoke_report,
     main_smoke,
-    own_report,
     payload_process,
+    report_matches_wheel,
+    signed_report,
     smoke_input,
-    smoke_results,
 )
-from sessions.run.model import SmokeReport
+from sessions.run.record_types import SmokeReport
 from sessions.shared import disk, knowledge, records
 from sessions.shared.context import Context
 from sessions.shared.errors import USAGE
@@ -55,7 +55,7 @@ def importing(root: Path, **changes: Any) -> Context:
 
 def recorded(ctx: Context, place: str = "12.0") -> dict[str, Any]:
     """The content of the record, whether it is ok or not."""
-    path = smoke_results.record(ctx.build, place)
+    path = check_smoke_report.record(ctx.build, place)
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 
@@ -71,7 +71,7 @@ def read(path: Path) -> SmokeReport | None:
 def test_a_good_report_is_imported_without_a_gpu(tmp_path: Path, capsys: Output) -> None:
     ctx = dataclasses.replace(importing(tmp_path), machine=fakes.no_machine)
     main_smoke.main(ctx)
-    found = read(smoke_results.record(ctx.build, "12.0"))
+    found = read(check_smoke_report.record(ctx.build, "12.0"))
     assert found is not None
     assert (found.origin, found.device) == ("smoke-report.json", GPU)
     assert recorded(ctx)["ok"] is True
@@ -137,7 +137,7 @@ def test_a_report_that_fails_replaces_the_record_and_is_not_ok(
         main_smoke.main(ctx)
     assert evidence in caught.value.evidence
     assert recorded(ctx)["ok"] is False
-    assert read(smoke_results.record(ctx.build, "12.0")) is None  # no session uses it
+    assert read(check_smoke_report.record(ctx.build, "12.0")) is None  # no session uses it
 
 
 def test_failed_checks_are_shown_with_their_fix(tmp_path: Path, capsys: Output) -> None:
@@ -145,7 +145,7 @@ def test_failed_checks_are_shown_with_their_fix(tmp_path: Path, capsys: Output) 
     with raises("smoke-failed") as caught:
         main_smoke.main(ctx)
     assert caught.value.what == f"Checks fail or are missing on {GPU} (12.0): grammar, state."
-    assert str(smoke_results.record(ctx.build, "12.0")) in caught.value.evidence
+    assert str(check_smoke_report.record(ctx.build, "12.0")) in caught.value.evidence
     failed = [c["id"] for c in recorded(ctx)["smoke"]["checks"] if c["status"] == "fail"]
     assert failed == ["grammar", "state"]
     output = capsys.readouterr().out
@@ -161,7 +161,7 @@ def test_each_compute_capability_has_its_own_record(tmp_path: Path) -> None:
     assert sorted(before) == ["smoke-12.0.json", "smoke-report-12.0.json"]
     main_smoke.main(importing(tmp_path, device="NVIDIA H200", capability="9.0"))
     main_smoke.main(importing(tmp_path, **CPU))
-    assert smoke_results.places(ctx.build) == ("9.0", "12.0", "cpu")
+    assert check_smoke_report.places(ctx.build) == ("9.0", "12.0", "cpu")
     assert {path.name: path.read_bytes() for path in ctx.build.glob("smoke-*12.0*")} == before
     assert recorded(ctx, "9.0")["smoke"]["device"] == "NVIDIA H200"
 
@@ -191,9 +191,9 @@ def unreadable(path: Path, kind: str, limit: int) -> Path:
 def test_only_a_text_file_of_limited_size_is_read_as_a_report(
     kind: str, session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imported_report, "LARGEST", 100)
+    monkeypatch.setattr(signed_report, "LARGEST", 100)
     with raises("report-unreadable") as caught:
-        imported_report.read(unreadable(tmp_path / "report.json", kind, 100), session)
+        signed_report.read(unreadable(tmp_path / "report.json", kind, 100), session)
     assert caught.value.code == USAGE
     assert "python smoke-….pyz" in caught.value.remedy
     assert f"nox -s {session} -- --report FILE" in caught.value.remedy
@@ -202,9 +202,9 @@ def test_only_a_text_file_of_limited_size_is_read_as_a_report(
 def test_a_report_of_the_largest_size_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(imported_report, "LARGEST", 100)
+    monkeypatch.setattr(signed_report, "LARGEST", 100)
     (tmp_path / "report.json").write_bytes(b" " * 100)
-    assert imported_report.read(tmp_path / "report.json", "smoke") == b" " * 100
+    assert signed_report.read(tmp_path / "report.json", "smoke") == b" " * 100
 
 
 @pytest.mark.parametrize("changed", ["report", "wheel"])
@@ -217,8 +217,8 @@ def test_a_report_about_another_wheel_is_refused(changed: str, tmp_path: Path) -
         (ctx.wheels / NAME).write_bytes(b"swapped")
     with raises("smoke-report-other-wheel") as caught:
         main_smoke.main(ctx)
-    assert caught.value.remedy == own_report.again("smoke", ctx.spec, None)
-    assert not smoke_results.record(ctx.build, "12.0").exists()
+    assert caught.value.remedy == report_matches_wheel.again("smoke", ctx.spec, None)
+    assert not check_smoke_report.record(ctx.build, "12.0").exists()
 
 
 def test_without_a_wheel_the_command_that_builds_it_is_the_remedy(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_signed_report_is_imported_with_its_signature(
     assert keys.stdin == [None, genuine]
     assert keys.signatures == [b"a signature\n"] * 2
     assert not Path(copied).exists()
-    kept = smoke_results.report_path(ctx.build, "12.0")
+    kept = check_smoke_report.report_path(ctx.build, "12.0")
     assert kept.read_bytes() == genuine
     assert kept.with_name(f"{kept.name}.sig").read_bytes() == b"a signature\n"
     # Without --signers, the signature of the earlier report is deleted.
@@ -304,7 +304,7 @@ def test_only_a_text_file_of_limited_size_is_read_as_a_signature(
     kind: str, tmp_path: Path, keys: Keys
 ) -> None:
     ctx = signed(tmp_path)
-    unreadable(tmp_path / "smoke-report.json.sig", kind, imported_report.LARGEST_SIGNATURE)
+    unreadable(tmp_path / "smoke-report.json.sig", kind, signed_report.LARGEST_SIGNATURE)
     with raises("report-signature-invalid"):
         main_smoke.main(ctx)
     assert keys.commands == []
@@ -343,7 +343,7 @@ def test_a_report_that_none_of_the_keys_signed_is_refused(
         main_smoke.main(ctx)
     assert evidence in caught.value.evidence
     assert "ssh-keygen -Y sign -n blackwheel" in caught.value.remedy
-    assert not smoke_results.record(ctx.build, "12.0").exists()
+    assert not check_smoke_report.record(ctx.build, "12.0").exists()
 
 
 def test_without_ssh_keygen_no_signature_can_be_checked(
@@ -354,7 +354,7 @@ def test_without_ssh_keygen_no_signature_can_be_checked(
     with raises("ssh-keygen-missing") as caught:
         main_smoke.main(ctx)
     assert "OpenSSH" in caught.value.remedy
-    assert not smoke_results.record(ctx.build, "12.0").exists()
+    assert not check_smoke_report.record(ctx.build, "12.0").exists()
 
 
 # ---- a run here ----------------------------------------------------------------------------------
@@ -415,7 +415,7 @@ def test_a_wheel_is_tested_on_the_gpu_of_its_target(
     # Also if another session requires smoke.
     ctx = running(tmp_path, machine=lambda *_: gpus, asked=frozenset({"release"}))
     main_smoke.main(ctx)
-    found = read(smoke_results.record(ctx.build, "12.0"))
+    found = read(check_smoke_report.record(ctx.build, "12.0"))
     assert found is not None
     digest = records.file_sha256(ctx.wheels / NAME)
     assert (found.origin, found.sha256, found.device) == ("here", digest, GPU)
@@ -499,7 +499,7 @@ def test_a_payload_that_fails_is_a_problem_with_its_output(
         main_smoke.main(ctx)
     assert "a line of Python" in caught.value.evidence
     assert "smoke.log" in caught.value.remedy
-    assert not smoke_results.record(ctx.build, "12.0").exists()
+    assert not check_smoke_report.record(ctx.build, "12.0").exists()
 
 
 def test_the_report_of_an_earlier_run_is_not_used(tmp_path: Path, runner: Runner) -> None:
@@ -576,7 +576,7 @@ def test_a_given_wheel_has_its_own_record(given: Path, tmp_path: Path, runner: R
         assert found is not None
         assert (found.file, found.sha256) == (given.name, digest)
     assert (runner.job["version"], "NVFP4" in runner.job["needed"]) == ("0.3.36", True)
-    assert not smoke_results.record(ctx.build, "12.0").exists()
+    assert not check_smoke_report.record(ctx.build, "12.0").exists()
 
 
 def test_a_report_about_a_given_wheel_is_imported(given: Path, tmp_path: Path) -> None:

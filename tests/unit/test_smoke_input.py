@@ -11,10 +11,16 @@ from typing import Any
 import pytest
 
 from sessions.build import baselines
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.payload import child, report_file
-from sessions.probe import gpu_choice
-from sessions.run import bench_results, families, own_report, smoke_input, smoke_results
+from sessions.probe import gpu_for_tests
+from sessions.run import (
+    check_bench_report,
+    check_smoke_report,
+    families,
+    report_matches_wheel,
+    smoke_input,
+)
 from sessions.shared import wheel_name
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
@@ -87,7 +93,7 @@ def test_a_job_names_its_wheel_and_can_be_written_as_json() -> None:
 def test_the_capabilities_follow_from_the_architectures(
     archs: tuple[str, ...], expected: list[str]
 ) -> None:
-    assert gpu_choice.capabilities(fakes.spec(archs=archs)) == expected
+    assert gpu_for_tests.capabilities(fakes.spec(archs=archs)) == expected
 
 
 # ---- the GPU -----------------------------------------------------------------------------------
@@ -109,7 +115,7 @@ def test_whether_a_run_needs_a_gpu(
     words: tuple[str, ...], changes: dict[str, Any], wanted: bool, tmp_path: Path
 ) -> None:
     named: dict[str, Any] = {"asked": frozenset({"smoke"}), **changes}
-    assert gpu_choice.needs_gpu(fakes.context(tmp_path, *words, **named)) is wanted
+    assert gpu_for_tests.needs_gpu(fakes.context(tmp_path, *words, **named)) is wanted
 
 
 ADA = fakes.nvml_gpu(compute_capability="8.9")
@@ -135,7 +141,7 @@ def test_the_gpu_of_a_run(
     tmp_path: Path,
 ) -> None:
     ctx = fakes.context(tmp_path, *words, session="smoke", env=env)
-    found = gpu_choice.gpu_for(ctx, fakes.nvml(first, SECOND))
+    found = gpu_for_tests.gpu_for(ctx, fakes.nvml(first, SECOND))
     assert {name: found[name] for name in expected} == expected
 
 
@@ -152,13 +158,13 @@ def test_without_a_usable_gpu_there_is_a_problem(
     env: dict[str, str], nvml: dict[str, Any], tmp_path: Path
 ) -> None:
     with raises("gpu-not-usable"):
-        gpu_choice.gpu_for(fakes.context(tmp_path, env=env), nvml)
+        gpu_for_tests.gpu_for(fakes.context(tmp_path, env=env), nvml)
 
 
 def remedy(ctx: Context, nvml: dict[str, Any]) -> str:
     """The remedy of the problem that there is no usable GPU."""
     with raises("gpu-not-usable") as caught:
-        gpu_choice.gpu_for(ctx, nvml)
+        gpu_for_tests.gpu_for(ctx, nvml)
     return caught.value.remedy
 
 
@@ -205,7 +211,7 @@ def test_each_session_has_its_own_remedy(session: str, tmp_path: Path) -> None:
 def opened(report: dict[str, Any], wheel: Wheel | None = None, sha256: str = DIGEST) -> Any:
     """The report as it is read back from its text."""
     target, file = (wheel.target, wheel.file) if wheel else (None, None)
-    return smoke_results.opened(report_file.text(report), target, sha256, "report.json", file)
+    return check_smoke_report.opened(report_file.text(report), target, sha256, "report.json", file)
 
 
 def test_a_good_report_is_read_completely() -> None:
@@ -261,11 +267,11 @@ def test_the_remedy_makes_a_report_of_this_wheel(session: str, platform: str, th
         base="rtx50", target="rtx50+py3.12", overrides=words, python="3.12", platform=platform
     )
     own = "--target rtx50 --python 3.12"
-    assert own_report.again(session, spec, None) == (
+    assert report_matches_wheel.again(session, spec, None) == (
         f"run it again for this wheel, here: nox -s {session} -- {own}; or for another machine: "
         f"nox -s bundle -- {own}, and there: {there}"
     )
-    given = own_report.again(session, spec, "/a/b.whl")
+    given = report_matches_wheel.again(session, spec, "/a/b.whl")
     assert f"here: nox -s {session} -- {own} --wheel /a/b.whl; or" in given
     assert "-s bundle" not in given  # which takes no wheel
 
@@ -367,7 +373,7 @@ def test_a_report_with_other_values_is_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", ["smoke", "bench"])
 def test_a_text_that_is_not_a_report_is_refused(kind: str, text: str) -> None:
     words = (None, DIGEST) if kind == "smoke" else ("rtx50", DIGEST)
-    read: Any = smoke_results.opened if kind == "smoke" else bench_results.opened
+    read: Any = check_smoke_report.opened if kind == "smoke" else check_bench_report.opened
     with pytest.raises(Problem) as caught:
         read(text, *words, "report.json")
     assert caught.value.id == f"{kind}-report-invalid"
@@ -389,17 +395,17 @@ def test_a_text_that_is_not_a_report_is_refused(kind: str, text: str) -> None:
 def test_a_changed_text_is_refused(old: str, new: str, evidence: str) -> None:
     text = report_file.text(fakes.smoke_report()).replace(old, new, 1)
     with raises("smoke-report-invalid") as caught:
-        smoke_results.opened(text, None, DIGEST, "report.json")
+        check_smoke_report.opened(text, None, DIGEST, "report.json")
     assert evidence in caught.value.evidence
 
 
 def test_an_old_report_of_an_h200_is_read_and_lacks_newer_checks() -> None:
     text = (fakes.ROOT / "tests/data/smoke/h200-hopper.json").read_text(encoding="utf-8")
     sha256 = report_file.read(text)["sha256"]
-    found = smoke_results.opened(text, None, sha256, "h200-hopper.json")
+    found = check_smoke_report.opened(text, None, sha256, "h200-hopper.json")
     assert (found.device, found.capability, found.target) == ("NVIDIA H200", "9.0", "hopper")
     later = ["cpu-modules", "families", "lora", "partial-offload", "text-embeddings", "threads"]
-    assert smoke_results.failed(found) == [*later, "vision"]
+    assert check_smoke_report.failed(found) == [*later, "vision"]
     assert len(found.cases) == 400
     assert all(case["nmse"] <= case["bound"] for case in found.cases)
 
@@ -441,7 +447,7 @@ BAD_CASES = {
 def test_bad_cases_fail_although_the_report_says_ok(cases: list[dict[str, Any]]) -> None:
     found = opened(fakes.smoke_report(cases=cases))
     assert {check.status for check in found.checks} == {"ok"}
-    assert "known-answers" in smoke_results.failed(found)
+    assert "known-answers" in check_smoke_report.failed(found)
 
 
 @pytest.mark.parametrize(
@@ -454,7 +460,7 @@ def test_bad_cases_fail_although_the_report_says_ok(cases: list[dict[str, Any]])
     ],
 )
 def test_checks_are_computed_from_the_cases(cases: list[dict[str, Any]], id_: str) -> None:
-    assert smoke_results.failed(opened(fakes.smoke_report(cases=cases))) == [id_]
+    assert check_smoke_report.failed(opened(fakes.smoke_report(cases=cases))) == [id_]
 
 
 ANSWERS = fakes.smoke_features()
@@ -486,11 +492,11 @@ BAD_FEATURES = {
 def test_checks_of_features_are_computed_from_their_answers(
     features: list[dict[str, Any]], ids: list[str]
 ) -> None:
-    assert smoke_results.failed(opened(fakes.smoke_report(features=features))) == ids
+    assert check_smoke_report.failed(opened(fakes.smoke_report(features=features))) == ids
 
 
 def test_the_check_of_two_gpus_is_optional() -> None:
-    rows = smoke_results.known_features()["worst"]["two-gpus"]
+    rows = check_smoke_report.known_features()["worst"]["two-gpus"]
     more = [
         {"check": "two-gpus", "case": case, "nmse": row["gpu"], "bound": 2 * row["gpu"]}
         for case, row in rows.items()
@@ -499,7 +505,7 @@ def test_the_check_of_two_gpus_is_optional() -> None:
     checks = [*fakes.smoke_checks(), check]
     for features, ids in (([*ANSWERS, *more], []), ([*ANSWERS, *more[1:]], ["two-gpus"])):
         report = fakes.smoke_report(features=features, checks=checks)
-        assert smoke_results.failed(opened(report)) == ids
+        assert check_smoke_report.failed(opened(report)) == ids
 
 
 def test_on_the_cpu_the_bounds_are_narrower() -> None:
@@ -509,12 +515,12 @@ def test_on_the_cpu_the_bounds_are_narrower() -> None:
     wide = [{**a, "nmse": 1e-5, "bound": 1e-4} if a["check"] == "lora" else a for a in answers]
     for features, ids in ((answers, []), (wide, ["lora"])):
         report = fakes.smoke_report(features=features, checks=checks, **where)
-        assert smoke_results.failed(opened(report)) == ids
+        assert check_smoke_report.failed(opened(report)) == ids
 
 
 def test_the_number_of_missing_cases_is_named() -> None:
     found = opened(fakes.smoke_report(cases=GOOD[:-1]))
-    assert smoke_results.gaps(found) == ["IQ1_M: 1 of 16 cases are missing"]
+    assert check_smoke_report.gaps(found) == ["IQ1_M: 1 of 16 cases are missing"]
 
 
 def test_a_report_must_have_the_types_of_its_release() -> None:
@@ -523,7 +529,7 @@ def test_a_report_must_have_the_types_of_its_release() -> None:
         (fakes.smoke_cases(file), []),
         (GOOD, ["NVFP4: 16 of 16 cases are missing"]),
     ):
-        assert smoke_results.gaps(opened(fakes.smoke_report(file=file, cases=cases))) == gaps
+        assert check_smoke_report.gaps(opened(fakes.smoke_report(file=file, cases=cases))) == gaps
 
 
 def test_the_payload_computes_the_required_cases() -> None:
@@ -536,12 +542,12 @@ def test_the_payload_computes_the_required_cases() -> None:
 
 def test_cases_within_their_bounds_pass() -> None:
     for cases in (planted("MXFP4", nmse=0.05, bound=0.1), planted(number=7, nmse=0.02)):
-        assert smoke_results.failed(opened(fakes.smoke_report(cases=cases))) == []
+        assert check_smoke_report.failed(opened(fakes.smoke_report(cases=cases))) == []
 
 
 def test_a_check_that_occurs_twice_must_pass_twice() -> None:
     checks = [*fakes.smoke_checks(), *fakes.smoke_checks("memory")]
-    assert smoke_results.failed(opened(fakes.smoke_report(checks=checks))) == ["memory"]
+    assert check_smoke_report.failed(opened(fakes.smoke_report(checks=checks))) == ["memory"]
 
 
 @pytest.mark.parametrize(
@@ -590,14 +596,14 @@ def test_a_wheel_or_a_baseline_without_a_valid_name_is_refused(name: str, tmp_pa
     ],
 )
 def test_the_share_of_a_bound(nmse: float, bound: float, share: float) -> None:
-    assert smoke_results.share({"nmse": nmse, "bound": bound}) == share
+    assert check_smoke_report.share({"nmse": nmse, "bound": bound}) == share
 
 
 @pytest.mark.parametrize(("capability", "place"), [("9.0", "9.0"), ("12.1", "12.1"), (None, "cpu")])
 def test_each_place_has_its_own_files(capability: str | None, place: str, tmp_path: Path) -> None:
-    assert smoke_results.place(capability) == place
-    smoke_results.record(tmp_path, place).touch()
-    smoke_results.report_path(tmp_path, place).touch()
+    assert check_smoke_report.place(capability) == place
+    check_smoke_report.record(tmp_path, place).touch()
+    check_smoke_report.report_path(tmp_path, place).touch()
     for other in (
         "smoke.json",
         "smoke-x.json",
@@ -605,10 +611,10 @@ def test_each_place_has_its_own_files(capability: str | None, place: str, tmp_pa
         "smoke-9.0.json.1.part",
     ):
         (tmp_path / other).touch()
-    assert smoke_results.places(tmp_path) == (place,)
+    assert check_smoke_report.places(tmp_path) == (place,)
 
 
 def test_places_are_ordered_by_capability(tmp_path: Path) -> None:
     for place in ("cpu", "12.0", "9.0", "8.6"):
-        smoke_results.record(tmp_path, place).touch()
-    assert smoke_results.places(tmp_path) == ("8.6", "9.0", "12.0", "cpu")
+        check_smoke_report.record(tmp_path, place).touch()
+    assert check_smoke_report.places(tmp_path) == ("8.6", "9.0", "12.0", "cpu")

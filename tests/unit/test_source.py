@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sessions.fetch import build_tools, main_source
-from sessions.fetch.model import Pristine, Source
+from sessions.fetch.record_types import Pristine, Source
 from sessions.fetch.source_filter import PRISTINE
 from sessions.shared import disk, knowledge, records, venvs
 from sessions.shared.context import Context

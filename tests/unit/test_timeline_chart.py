@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from sessions.build.model import BuildStep, StepKind, Timeline
+from sessions.build.record_types import BuildStep, StepKind, Timeline
 from sessions.release.documents import timeline_chart
 from tests import evidence
 

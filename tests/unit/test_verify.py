@@ -22,8 +22,8 @@ from sessions.shared import code_digest, records
 from sessions.shared.context import Context
 from sessions.shared.errors import USAGE
 from sessions.verify import checks_digest, main_verify
-from sessions.verify.model import WheelFacts
-from sessions.verify.report_model import VerifyReport
+from sessions.verify.record_types import VerifyReport
+from sessions.verify.wheel_facts import WheelFacts
 from tests import fakes
 from tests.problems import raises
 
@@ -244,7 +244,7 @@ CHECKING = [
     "shared/knowledge.py",
     "build/import_hooks.py",
     "data/knowledge/cuda.toml",
-    "data/knowledge/wheels.toml",
+    "data/knowledge/wheel_policy.toml",
     "data/knowledge/sdists.toml",
     "data/locks/runtime.txt",
 ]
@@ -285,7 +285,7 @@ def test_a_wheel_is_not_read_again_if_other_code_has_changed(
     others = [path for path in others if path.relative_to(rules).as_posix() not in checking]
     names = {path.relative_to(rules).as_posix() for path in others}
     assert {"release/main_publish.py", "payload/bench.py", "build/baselines.py"} <= names
-    assert {"data/knowledge/measured.toml", "data/knowledge/baselines.toml"} <= names
+    assert {"data/knowledge/other_wheel_sizes.toml", "data/knowledge/baselines.toml"} <= names
     for path in others:
         with path.open("a", encoding="utf-8") as text:
             text.write("\nX = 1\n")

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from sessions.shared import knowledge, records
-from sessions.shared.checks import Check
-from sessions.verify import checks_file, model, wheel_rules
+from sessions.shared.check_result import Check
+from sessions.verify import checks_file, wheel_facts, wheel_rules
 from sessions.verify import checks_libraries as host
 from sessions.verify.check_input import SHOWN, Case, stem
 from sessions.verify.checks_gpu_code import has_feature
-from sessions.verify.model import Binding, Library, Material, WheelFacts
 from sessions.verify.run_checks import check_wheel
+from sessions.verify.wheel_facts import Binding, Library, Material, WheelFacts
 from tests import fakes
 
 LIB = "llama_cpp/lib"
@@ -102,7 +102,7 @@ def unread(file: str) -> Case:
     """The rtx50 wheel with a library that could not be read."""
     (found,) = (found for found in fakes.libraries() if found.member == f"{LIB}/{file}")
     error = "its reader ended with -11: it printed nothing"
-    return linux(file, **vars(model.unread(found.member, found.sha256, found.size, error)))
+    return linux(file, **vars(wheel_facts.unread(found.member, found.sha256, found.size, error)))
 
 
 def sbom(**changes: Any) -> Case:
@@ -747,7 +747,7 @@ def test_guarded_features_are_those_of_a_runtime_that_uses_cpuid(
 
 
 def test_guarded_instructions_of_msvcs_runtime_are_a_small_share_of_a_library() -> None:
-    # As in whisper.dll and in a library that /arch:AVX2 compiled (wheels.toml names them).
+    # As in whisper.dll and in a library that /arch:AVX2 compiled (wheel_policy.toml names them).
     few = {"CPUID": 20, "XSAVE": 1, "AVX": 52, "AVX2": 30}
     assert wheel_rules.guarded(b"VCRUNTIME140.dll", few, 107_762) == ("AVX", "AVX2", "XSAVE")
     many = {"CPUID": 20, "XSAVE": 1, "AVX": 13_912, "AVX2": 4_297}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sessions.build import cmake_tree, compilation, main_wheel, wheel_contents
-from sessions.build.model import Timeline
+from sessions.build.record_types import Timeline
 from sessions.shared import knowledge, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context

@@ -12,10 +12,10 @@ import pytest
 from sessions.release.documents import release_page, requirements, wheel_card
 from sessions.release.evidence import Evidence
 from sessions.release.gate import UNSUPPORTED, Checkout
-from sessions.release.model import PythonWheel
+from sessions.release.record_types import PythonWheel
 from sessions.shared import knowledge, records
-from sessions.shared.checks import Check
-from sessions.verify.model import WheelFacts
+from sessions.shared.check_result import Check
+from sessions.verify.wheel_facts import WheelFacts
 from tests import fakes
 from tests.evidence import changed, libraries_with
 from tests.unit.test_verify_checks import IDS
@@ -232,7 +232,7 @@ def test_the_measured_wheel_is_the_one_of_the_stored_facts() -> None:
     path = fakes.ROOT / "tests" / "data" / "wheelfile" / "seed-procedure.json"
     found = records.read(path, "facts", WheelFacts)
     assert found is not None
-    (row,) = knowledge.load("measured.toml")["wheel"]
+    (row,) = knowledge.load("other_wheel_sizes.toml")["wheel"]
     assert (row["size"], row["sha256"], row["version"]) == (found.size, found.sha256, found.version)
     (code,) = {tuple(lib.device.sass) for lib in found.libraries if lib.device}
     assert code == (f"sm_{row['arch']}",)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from sessions.probe import machine_checks, main_probe, visual_studio
-from sessions.probe.model import Compiler, Toolchain
+from sessions.probe.record_types import Compiler, Toolchain
 from sessions.shared import knowledge, machine
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 from tests import fakes, machines
 from tests.machines import BUILD_TOOLS_2022, COMMUNITY_2022, COMMUNITY_2026, Studio, Windows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build.model import BuildEnv, Wheel
+from sessions.build.record_types import BuildEnv, Wheel
 from sessions.shared import records
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import lief
 
-from sessions.build import main_configure, main_wheel
-from sessions.build.main_configure import Places
-from sessions.build.model import BuildEnv, Wheel
+from sessions.build import cmake_settings, main_wheel
+from sessions.build.cmake_settings import Places
+from sessions.build.record_types import BuildEnv, Wheel
 from sessions.command_line import parse_options
 from sessions.fetch import build_tools, main_source
-from sessions.fetch.model import Source
+from sessions.fetch.record_types import Source
 from sessions.probe import main_probe
-from sessions.probe.model import Compiler, Toolchain
+from sessions.probe.record_types import Compiler, Toolchain
 from sessions.shared import child_environment, disk, machine, records
 from sessions.shared.context import Context
-from sessions.targets import spec, targets_file
+from sessions.targets import choose_target, targets_file
 from tests import fakes
 from tests.windows import making, visualstudio
 from tests.windows.lab import Lab
@@ -108,7 +108,7 @@ def _context(root: Path, cache: Path, platform: str) -> Context:
     """The context of the cpu target; both platforms use the same folders."""
     env = child_environment.environment()
     targets = targets_file.load((fakes.ROOT / "targets.toml").read_text(encoding="utf-8"), platform)
-    chosen = spec.choose(targets, parse_options.parse(["--target", "cpu"]))
+    chosen = choose_target.choose(targets, parse_options.parse(["--target", "cpu"]))
     return fakes.context(
         root, env=env, spec=chosen, machine=machine.real(env, root, cache), cache=cache
     )
@@ -136,7 +136,7 @@ def _settings(ctx: Context, compiler: Compiler, unpacked: Source, redist: Path) 
     )
     env = child_environment.system_environment(ctx.env)
     spec_here = dataclasses.replace(ctx.spec, glibc="host")  # Windows has no glibc to link for
-    settings_of_linux = main_configure.configure(spec_here, compiler, None, unpacked, places, env)
+    settings_of_linux = cmake_settings.configure(spec_here, compiler, None, unpacked, places, env)
     more = {
         "CMAKE_TOOLCHAIN_FILE": str(_toolchain(ctx.root, compiler, redist)),
         "GGML_WIN_VER": "0x601",  # the headers of MinGW 10 lack what 0x602 takes

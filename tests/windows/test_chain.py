@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from sessions.build.model import BuildEnv
-from sessions.fetch.model import Toolkit
-from sessions.probe.model import Toolchain
+from sessions.build.record_types import BuildEnv
+from sessions.fetch.record_types import Toolkit
+from sessions.probe.record_types import Toolchain
 from sessions.shared import knowledge
 from sessions.verify import gpu_code
 from tests.windows import checkout, visualstudio

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from packaging.utils import parse_wheel_filename
 
-from sessions.build.model import Wheel
+from sessions.build.record_types import Wheel
 from sessions.release import dist_contents
 from sessions.shared import disk, records
 from tests import tiny

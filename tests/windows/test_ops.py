@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from sessions.probe.model import Compiler, Toolchain
-from sessions.run import ops_build, ops_results
+from sessions.probe.record_types import Compiler, Toolchain
+from sessions.run import check_ops_report, ops_build
 from sessions.shared import records
 from sessions.shared.context import Context
 from tests.windows import crossbuild
@@ -87,7 +87,7 @@ def report(
         site[0].write_text(SITE)
         site[1].write_text("import environment_of_msvcrt\n")
         job = {
-            **ops_results.for_job(built.spec, ops_build.release(wheel)),
+            **check_ops_report.for_job(built.spec, ops_build.release(wheel)),
             "only": OPERATORS,
             "identity": {},
             "folder": lab.windows(work / "run"),

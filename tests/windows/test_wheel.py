@@ -18,18 +18,18 @@ from typing import Any
 import pytest
 
 from sessions.build import import_hooks, platform_tag
-from sessions.build.model import BuildEnv, Wheel
+from sessions.build.record_types import BuildEnv, Wheel
 from sessions.command_line import parse_options
 from sessions.fetch import build_tools
 from sessions.probe import ms_runtime
-from sessions.run import smoke_results
-from sessions.run.model import SmokeReport
+from sessions.run import check_smoke_report
+from sessions.run.record_types import SmokeReport
 from sessions.shared import knowledge, records, venvs
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem
 from sessions.verify import main_verify, wheel_rules
 from sessions.verify.metadata import PACKAGE
-from sessions.verify.report_model import VerifyReport
+from sessions.verify.record_types import VerifyReport
 from tests.integration.wheels import Draft, checked
 from tests.windows import checkout
 from tests.windows.crossbuild import compiled
@@ -194,7 +194,7 @@ def test_delvewheel_in_the_windows_python_writes_the_same_wheel(
         from pathlib import Path
         sys.path.insert(0, ".")
         from sessions.build import platform_tag
-        from sessions.build.model import BuildEnv
+        from sessions.build.record_types import BuildEnv
         from sessions.probe import ms_runtime
         from sessions.shared import records
         build = records.need(Path("build/cpu/configure.json"), "configure", BuildEnv)
@@ -418,12 +418,12 @@ def test_the_bundle_needs_only_python(
     cwd.mkdir()
     ran = lab.run(lab.python, short, env=env, cwd=cwd, timeout=1800).well()
     text = (cwd / "smoke-report.json").read_text(encoding="utf-8")
-    report = smoke_results.opened(text, record.target, records.file_sha256(wheel), "there")
+    report = check_smoke_report.opened(text, record.target, records.file_sha256(wheel), "there")
     # Its only problem is that the other types are missing.
-    left_out = {gap.partition(":")[0] for gap in smoke_results.gaps(report)}
+    left_out = {gap.partition(":")[0] for gap in check_smoke_report.gaps(report)}
     assert left_out == {case["type"] for case in whole_report(project).cases} - SHORT
-    assert smoke_results.failed(report) == ["known-answers"]
+    assert check_smoke_report.failed(report) == ["known-answers"]
     assert len(report.cases) == 32
-    assert all(map(smoke_results.holds, report.cases))
+    assert all(map(check_smoke_report.holds, report.cases))
     assert "ok   known-answers: 32 cases" in ran.output
     assert set(temporary.iterdir()) == before

@@ -6,8 +6,8 @@ import statistics
 from dataclasses import dataclass
 
 from sessions.release.documents.report_page import Bar, Chart
-from sessions.run import bench_results
-from sessions.run.model import BenchReport
+from sessions.run import check_bench_report
+from sessions.run.record_types import BenchReport
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Comparison:
 def charts(report: BenchReport) -> list[Chart]:
     """A chart for each measured metric: ratios to the other wheels, or this wheel's own value."""
     measured = report.wheels[0].values
-    return [_chart(report, metric) for metric in bench_results.METRICS if metric in measured]
+    return [_chart(report, metric) for metric in check_bench_report.METRICS if metric in measured]
 
 
 def _chart(report: BenchReport, metric: str) -> Chart:
-    title, unit, better = bench_results.METRICS[metric]
+    title, unit, better = check_bench_report.METRICS[metric]
     medians = [
-        f"{wheel.label} {bench_results.shown(statistics.median(wheel.values[metric]), unit)}"
+        f"{wheel.label} {check_bench_report.shown(statistics.median(wheel.values[metric]), unit)}"
         for wheel in report.wheels
         if metric in wheel.values
     ]
@@ -52,7 +52,7 @@ def comparisons(report: BenchReport) -> list[Comparison]:
     return [
         Comparison(
             other=item.baseline,
-            metric=bench_results.METRICS[item.metric][0],
+            metric=check_bench_report.METRICS[item.metric][0],
             ratio=f"{item.ratio:.3g}",
             interval=f"{item.low:.3g}-{item.high:.3g}" if item.count > 1 else "",
             verdict=item.verdict,

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 
 from sessions.release.gate import failed
-from sessions.release.model import Gate
-from sessions.shared.checks import Check
+from sessions.release.record_types import Gate
+from sessions.shared.check_result import Check
 
 NOT = "NOT RELEASABLE"
 _MARKS = {"ok": "yes", "warn": "yes, but", "fail": "**no**"}

@@ -18,8 +18,8 @@ from sessions.build.ninja_log import summary
 from sessions.release.documents import requirements, templating, timeline_chart
 from sessions.release.evidence import Evidence, failed_runs, runs_of_wheel, untested_places
 from sessions.release.provenance import neutral
-from sessions.run import smoke_results
-from sessions.run.model import SmokeReport
+from sessions.run import check_smoke_report
+from sessions.run.record_types import SmokeReport
 from sessions.shared import console, knowledge
 
 KERNELS = 12  # families in the table; the last row is the sum of the others
@@ -84,7 +84,7 @@ def _template() -> jinja2.Template:
         clock=clock,
         file=timeline_chart.name,
         base=lambda member: member.rsplit("/", 1)[-1],
-        share=smoke_results.share,
+        share=check_smoke_report.share,
         sci=lambda value: f"{value:.2e}",
     )
     return environment.get_template("report.html")
@@ -112,7 +112,7 @@ def view(found: Evidence, commit: str, bench: Sequence[Chart]) -> dict[str, Any]
         "out_of_bounds": sum(len(table["failed"]) for table in tables),
         "closest": max(
             (table["closest"] for table in tables if table["closest"]),
-            key=smoke_results.share,
+            key=check_smoke_report.share,
             default=None,
         ),
         "verdict": verdict(found),
@@ -159,13 +159,13 @@ def answers(report: SmokeReport) -> dict[str, Any]:
     rows: dict[str, dict[Any, Mapping[str, Any]]] = {}
     for case in cases:
         rows.setdefault(case["type"], {})[case["kv"], case["flash"], case["batch"]] = case
-    held = [case for case in cases if smoke_results.holds(case)]
+    held = [case for case in cases if check_smoke_report.holds(case)]
     return {
         "ways": ways,
         "batches": batches,
         "rows": {name: [cell(row.get(c)) for c in columns] for name, row in rows.items()},
-        "closest": max(held, key=smoke_results.share, default=None),
-        "failed": [case for case in report.cases if not smoke_results.holds(case)],
+        "closest": max(held, key=check_smoke_report.share, default=None),
+        "failed": [case for case in report.cases if not check_smoke_report.holds(case)],
     }
 
 
@@ -173,13 +173,13 @@ def cell(case: Mapping[str, Any] | None) -> dict[str, Any]:
     """A case in the table: its error in percent of its bound, and the class of its colour."""
     if case is None:
         return {"said": "none", "heat": "none"}
-    if not smoke_results.holds(case):
+    if not check_smoke_report.holds(case):
         wrong = "nmse" in case and case["finite"]
         return {
-            "said": f"{100 * smoke_results.share(case):.0f} !" if wrong else "error",
+            "said": f"{100 * check_smoke_report.share(case):.0f} !" if wrong else "error",
             "heat": "over",
         }
-    share = 100 * smoke_results.share(case)
+    share = 100 * check_smoke_report.share(case)
     return {"said": f"{share:.0f}" if share >= 1 else "<1", "heat": f"h{min(int(share / 10), 9)}"}
 
 

@@ -27,7 +27,7 @@ def view(found: Evidence) -> dict[str, Any]:
         "glibc": glibc(found.facts.tags),
         "runtime": runtime,
         "runtime_mb": knowledge.runtime_mb(),
-        "disk_mb": knowledge.load("measured.toml")["runtime"]["disk_mb"],
+        "disk_mb": knowledge.load("other_wheel_sizes.toml")["runtime"]["disk_mb"],
     }
 
 

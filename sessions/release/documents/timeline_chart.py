@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sessions.build.model import BuildStep, StepKind, Timeline
+from sessions.build.record_types import BuildStep, StepKind, Timeline
 
 # Seconds between two marks of a scale: round numbers of seconds, minutes and hours.
 _ROUND = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000)

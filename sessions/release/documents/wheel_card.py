@@ -18,13 +18,13 @@ import jinja2
 from sessions.release.documents import bench_charts, release_page, requirements, templating
 from sessions.release.evidence import Evidence, runs_of_wheel, untested_places
 from sessions.release.gate import UNSUPPORTED, Checkout
-from sessions.release.model import PythonWheel
 from sessions.release.provenance import neutral
-from sessions.run import families, smoke_results
-from sessions.run.model import SmokeReport
+from sessions.release.record_types import PythonWheel
+from sessions.run import check_smoke_report, families
+from sessions.run.record_types import SmokeReport
 from sessions.shared import child_environment, knowledge
-from sessions.shared.checks import Check
-from sessions.shared.remedies import command
+from sessions.shared.check_result import Check
+from sessions.shared.command_text import command
 
 LANGUAGES = {"en": "WHEEL.md", "es": "WHEEL.es.md"}
 CHECK = {
@@ -191,7 +191,7 @@ def fp4(found: Evidence) -> int:
 def types(reports: Iterable[SmokeReport]) -> list[str]:
     """The quantization types whose cases were all within their bounds in every run."""
     cases = [case for report in reports for case in report.cases]
-    bad = {case["type"] for case in cases if not smoke_results.holds(case)}
+    bad = {case["type"] for case in cases if not check_smoke_report.holds(case)}
     return [name for name in dict.fromkeys(case["type"] for case in cases) if name not in bad]
 
 
@@ -201,7 +201,7 @@ def comparison(found: Evidence) -> dict[str, Any] | None:
     if spec.cuda is None or not spec.archs:
         return None
     numbers = {knowledge.parse_arch(arch)[0] for arch in spec.archs}
-    for row in knowledge.load("measured.toml")["wheel"]:
+    for row in knowledge.load("other_wheel_sizes.toml")["wheel"]:
         same = (row["version"], row["cuda"], row["platform"], {row["arch"]})
         if same == (found.source.version, spec.cuda, spec.platform, numbers):
             return dict(row)
@@ -210,7 +210,7 @@ def comparison(found: Evidence) -> dict[str, Any] | None:
 
 def for_all_gpus(found: Evidence) -> dict[str, Any]:
     """Upstream's wheel for all GPUs on this system, if possible of the same release."""
-    rows = knowledge.load("measured.toml")["all_gpus"]
+    rows = knowledge.load("other_wheel_sizes.toml")["all_gpus"]
     mine = [row for row in rows if row["platform"] == found.spec.platform]
     return dict(next((row for row in mine if row["version"] == found.source.version), mine[-1]))
 

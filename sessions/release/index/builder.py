@@ -24,7 +24,7 @@ from pathlib import Path
 
 from sessions.release.index import choose_page, pages, variants
 from sessions.release.index.pages import File
-from sessions.release.model import PythonWheel, Release
+from sessions.release.record_types import PythonWheel, Release
 from sessions.shared import knowledge, programs, records
 from sessions.shared.errors import CHECK_FAILED, Problem
 

@@ -20,7 +20,7 @@ from packaging.version import Version
 
 from sessions.build import python_tag
 from sessions.release.documents import templating
-from sessions.release.model import Release
+from sessions.release.record_types import Release
 from sessions.shared import knowledge
 
 SYSTEMS = {
@@ -61,7 +61,7 @@ def render(project: str, offers: Iterable[Offer]) -> str:
         systems=[(key, name) for key, name in SYSTEMS.items() if key in systems],
         pythons=[p for p in knowledge.pythons() if any(p in row["pythons"] for row in rows)],
         runtime_mb=knowledge.runtime_mb(),
-        disk_mb=knowledge.load("measured.toml")["runtime"]["disk_mb"],
+        disk_mb=knowledge.load("other_wheel_sizes.toml")["runtime"]["disk_mb"],
         variants=any(row["cuda"] for row in rows),
     )
 

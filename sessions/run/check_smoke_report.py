@@ -15,10 +15,10 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from sessions.payload import report_file
-from sessions.run import families, own_report
+from sessions.run import families, report_matches_wheel
 from sessions.run import report_fields as fields
-from sessions.run.model import SmokeReport
-from sessions.shared.checks import Check
+from sessions.run.record_types import SmokeReport
+from sessions.shared.check_result import Check
 
 PAYLOAD = Path(str(report_file.__file__)).parent
 
@@ -29,10 +29,10 @@ def opened(
     sha256: str,
     origin: str,
     file: str | None = None,
-    remedy: str = own_report.AGAIN,
+    remedy: str = report_matches_wheel.AGAIN,
 ) -> SmokeReport:
     """Read a report file. Raises Problem if it is damaged, or about another wheel or target."""
-    return own_report.opened(
+    return report_matches_wheel.opened(
         "smoke",
         lambda: _report(report_file.read(text), origin),
         sha256,
@@ -247,7 +247,7 @@ _READ_FEATURE = fields.object_of(
 )
 _READ: fields.Reader = fields.object_of(
     {
-        **own_report.FIELDS,
+        **report_matches_wheel.FIELDS,
         "checks": fields.list_of(check),
         "cases": fields.list_of(_case),
         "times": fields.table_of(fields.optional(fields.number)),

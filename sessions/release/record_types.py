@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from packaging.utils import parse_wheel_filename
 
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from sessions.build.import_hooks import DLLS, HOOKS, OF_ALL, OF_CUDA, called, loader_text, unpatched
 from sessions.shared import disk, records
 from sessions.verify import metadata, sbom_reader, zip_archive
-from sessions.verify.model import Bill, WheelFacts
+from sessions.verify.wheel_facts import Bill, WheelFacts
 
 TRACEBACK = 4000  # characters that are kept
 INIT = f"{metadata.PACKAGE}/__init__.py"

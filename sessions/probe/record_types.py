@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sessions.shared import host
 from sessions.shared.build_spec import HostRange
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 
 
 @dataclass(frozen=True)

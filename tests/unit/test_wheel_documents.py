@@ -18,11 +18,11 @@ import pytest
 from sessions.build import sbom
 from sessions.build.import_hooks import DLLS_HOOK, HOOK, LOADER
 from sessions.shared import child_environment, records
-from sessions.shared.checks import Check
-from sessions.verify import members, metadata, reader, zip_archive
-from sessions.verify.limited import Limits
-from sessions.verify.model import WheelFacts
+from sessions.shared.check_result import Check
+from sessions.verify import metadata, reader, wheel_documents, zip_archive
+from sessions.verify.limited_process import Limits
 from sessions.verify.run_checks import check_wheel
+from sessions.verify.wheel_facts import WheelFacts
 from tests import elfs, fakes
 
 INFO = "llama_cpp_python-0.3.16.dist-info"
@@ -67,7 +67,7 @@ def packed(folder: Path, changes: Mapping[str, bytes], *, record: bytes | None =
 def here(path: Path) -> WheelFacts:
     """The facts of a wheel, read in this process."""
     (path.parent / "scratch").mkdir(exist_ok=True)
-    return members.read(str(path), str(path.parent / "scratch")).facts
+    return wheel_documents.read(str(path), str(path.parent / "scratch")).facts
 
 
 def there(path: Path) -> WheelFacts:
@@ -251,7 +251,7 @@ def test_an_exception_of_a_reader_fails_a_check_and_is_kept(
         raise error("planted")
 
     module, name = function.split(".")
-    monkeypatch.setattr(getattr(members, module), name, broken)
+    monkeypatch.setattr(getattr(wheel_documents, module), name, broken)
     facts = here(packed(tmp_path, {}))
     result = checks(facts)[check]
     assert result.status == "fail"

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from sessions.shared import errors, knowledge, programs, remedies
+from sessions.shared import command_text, errors, knowledge, programs
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.errors import USAGE, Problem
-from sessions.targets import auto_target, spec, targets_file
+from sessions.targets import auto_target, choose_target, targets_file
 from tests import fakes
 from tests.problems import raises
 
@@ -25,7 +25,7 @@ TABLE = (
 
 
 def choose(*words: str) -> BuildSpec:
-    return spec.choose(TARGETS, fakes.parsed(*words))
+    return choose_target.choose(TARGETS, fakes.parsed(*words))
 
 
 def refused(id: str, *words: str) -> Problem:
@@ -209,11 +209,11 @@ def test_a_file_without_valid_tables_is_refused(text: str, id: str, evidence: st
 def test_a_spec_has_the_name_and_the_options_of_what_it_builds(line: str, label: str) -> None:
     spec = choose(*shlex.split(line))
     assert spec.target == label
-    assert again(remedies.command("smoke", spec)).target == label
+    assert again(command_text.command("smoke", spec)).target == label
     if label != "rtx50":
         own = line if line.startswith("--target") else f"--target rtx50 {line}"
         assert spec.arguments == tuple(shlex.split(own))
-    assert remedies.command("release", spec, "--fresh").endswith(" --fresh")
+    assert command_text.command("release", spec, "--fresh").endswith(" --fresh")
 
 
 def test_a_relative_source_is_named_for_its_folder(
@@ -291,7 +291,7 @@ def test_only_a_wheel_for_linux_has_a_glibc() -> None:
         windows = targets_file.load(table, "windows")
         assert not windows["one"].old_glibc
         with raises("glibc-on-windows"):
-            spec.choose(windows, fakes.parsed("--glibc", "2.28"))
+            choose_target.choose(windows, fakes.parsed("--glibc", "2.28"))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def test_only_a_wheel_for_linux_has_a_glibc() -> None:
 )
 def test_a_target_that_was_probably_meant_is_named(name: str, near: str | None) -> None:
     with raises("target-unknown") as caught:
-        spec.choose(TARGETS, fakes.parsed(target=name))
+        choose_target.choose(TARGETS, fakes.parsed(target=name))
     problem = caught.value
     assert ("did you mean" in problem.evidence) is (near is not None)
     assert problem.remedy.endswith(f"nox -s wheel -- {near or '--target rtx50'}")
@@ -325,7 +325,7 @@ def test_a_target_that_was_probably_meant_is_named(name: str, near: str | None) 
 @pytest.mark.parametrize("field", ["version", "cuda", "arch", "python"])
 def test_an_empty_value_is_not_the_default(field: str) -> None:
     with pytest.raises(Problem) as caught:
-        spec.choose(TARGETS, fakes.parsed(**{field: ""}))
+        choose_target.choose(TARGETS, fakes.parsed(**{field: ""}))
     assert caught.value.code == USAGE
 
 
@@ -414,7 +414,7 @@ def auto(*capabilities: str, line: str = "") -> tuple[BuildSpec, str]:
     """The spec of --target auto with other options, and the line about the choice."""
     asked = fakes.parsed("--target", "auto", *line.split())
     options, why = auto_target.auto(TARGETS, asked, nvml(*capabilities))
-    return spec.choose(TARGETS, options), why
+    return choose_target.choose(TARGETS, options), why
 
 
 def without_target(*capabilities: str, line: str = "") -> Problem:
@@ -455,7 +455,7 @@ def test_auto_builds_one_wheel_for_two_kinds_of_gpu(kinds: tuple[str, ...]) -> N
     assert (chosen.archs, chosen.budget_mb) == (("120-real", "86-real"), 60)
     assert why.startswith("target auto: rtx50 with --arch 120-real;86-real, for NVIDIA GeForce ")
     assert why.count(" (") == 2
-    assert again(remedies.command("wheel", chosen)) == chosen
+    assert again(command_text.command("wheel", chosen)) == chosen
 
 
 def test_auto_keeps_the_other_options() -> None:
@@ -478,7 +478,7 @@ def test_without_a_gpu_auto_is_the_default_and_says_so(
     answer: dict[str, Any], visible: str | None, why: str
 ) -> None:
     options, line = auto_target.auto(TARGETS, fakes.parsed("--target", "auto"), answer, visible)
-    assert spec.choose(TARGETS, options) == TARGETS["rtx50"]
+    assert choose_target.choose(TARGETS, options) == TARGETS["rtx50"]
     assert line.startswith("target auto: rtx50, because ")
     assert why in line
 
@@ -537,7 +537,7 @@ def test_auto_with_an_unsuitable_option_is_refused(line: str, id: str) -> None:
 def test_without_targets_none_can_be_chosen() -> None:
     for words in ((), ("--target", "foo")):
         with raises("targets-empty"):
-            spec.choose({}, fakes.parsed(*words))
+            choose_target.choose({}, fakes.parsed(*words))
     for answer in (nvml("8.9"), {"error": "no"}):
         with raises("targets-empty"):
             auto_target.auto({}, fakes.parsed("--target", "auto"), answer)
@@ -565,11 +565,11 @@ def test_latest_in_a_table_is_the_newest_that_is_locked() -> None:
 
 
 def test_all_names_every_product() -> None:
-    assert spec.named(TARGETS, "all") == [name for name in TARGETS if name != "seed"]
-    assert spec.named(TARGETS, "cpu, rtx50") == ["cpu", "rtx50"]
+    assert choose_target.named(TARGETS, "all") == [name for name in TARGETS if name != "seed"]
+    assert choose_target.named(TARGETS, "cpu, rtx50") == ["cpu", "rtx50"]
 
 
 def test_all_pythons_begin_with_the_one_that_is_built() -> None:
-    found = spec.matrix(TARGETS, fakes.parsed("--targets", "cpu", "--pythons", "all"))
+    found = choose_target.matrix(TARGETS, fakes.parsed("--targets", "cpu", "--pythons", "all"))
     assert sorted(one.python for one in found) == sorted(knowledge.pythons())
     assert found[0].python == "3.11"

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from sessions.shared import programs
-from sessions.verify import limited
-from sessions.verify.limited import Ended, Limits, Task
-from sessions.verify.model import Material
+from sessions.verify import limited_process
+from sessions.verify.limited_process import Ended, Limits, Task
+from sessions.verify.wheel_facts import Material
 from tests.limited_tasks import material
 
 HERE = material.__module__
@@ -32,13 +32,15 @@ def task(name: str, *args: str | int, memory: int = SMALL, seconds: float = 60) 
 
 
 def call(task: Task[str], tmp_path: Path) -> str | Ended:
-    return limited.call(task, scratch=tmp_path, env=ENV)
+    return limited_process.call(task, scratch=tmp_path, env=ENV)
 
 
 def all_of(
     tasks: Sequence[Task[Any]], tmp_path: Path, jobs: int, seconds: float
 ) -> dict[int, object]:
-    return dict(limited.call_all(tasks, scratch=tmp_path, env=ENV, jobs=jobs, seconds=seconds))
+    return dict(
+        limited_process.call_all(tasks, scratch=tmp_path, env=ENV, jobs=jobs, seconds=seconds)
+    )
 
 
 # ---- Results -----------------------------------------------------------------------------------
@@ -47,7 +49,7 @@ def all_of(
 def test_call_returns_what_the_function_returned(tmp_path: Path) -> None:
     name = "\udcff'\"\n\0é"
     work = Task(f"{HERE}:material", Material, (name, 7))
-    assert limited.call(work, scratch=tmp_path, env=ENV) == material(name, 7)
+    assert limited_process.call(work, scratch=tmp_path, env=ENV) == material(name, 7)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -58,7 +60,7 @@ def test_call_imports_nothing_from_the_current_folder(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
     monkeypatch.chdir(tmp_path)
     work = Task(f"{HERE}:where", list[str], ())
-    found = limited.call(work, scratch=tmp_path, env={**ENV, "PYTHONPATH": str(tmp_path)})
+    found = limited_process.call(work, scratch=tmp_path, env={**ENV, "PYTHONPATH": str(tmp_path)})
     assert found == [str(tmp_path), "False"]
 
 
@@ -141,7 +143,9 @@ def test_call_all_runs_only_as_many_tasks_as_memory_allows(
     monkeypatch.setattr(programs, "begin", begun)
     monkeypatch.setattr(programs, "end", ended)
     tasks = [Task(f"{HERE}:material", Material, ("some", n), Limits(SMALL)) for n in range(4)]
-    results = limited.call_all(tasks, scratch=tmp_path, env=ENV, jobs=4, seconds=60, memory=memory)
+    results = limited_process.call_all(
+        tasks, scratch=tmp_path, env=ENV, jobs=4, seconds=60, memory=memory
+    )
     assert len(list(results)) == 4
     assert (high, running) == (most, set())
 
@@ -152,13 +156,13 @@ PARENT = """
 import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from sessions.verify import limited
+from sessions.verify import limited_process
 def stop(*_): sys.exit(143)
 import signal
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
-task = limited.Task("{here}:start_and_sleep", str, ({note!r},))
-list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, seconds=600))
+task = limited_process.Task("{here}:start_and_sleep", str, ({note!r},))
+list(limited_process.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, seconds=600))
 """
 
 
@@ -166,7 +170,9 @@ list(limited.call_all([task] * 3, scratch=Path({scratch!r}), env={{}}, jobs=1, s
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGKILL"])
 def test_a_signal_that_ends_the_parent_ends_all_tasks(name: str, tmp_path: Path) -> None:
     note = tmp_path / "note"
-    code = PARENT.format(root=str(limited.ROOT), here=HERE, note=str(note), scratch=str(tmp_path))
+    code = PARENT.format(
+        root=str(limited_process.ROOT), here=HERE, note=str(note), scratch=str(tmp_path)
+    )
     # nohup ignores SIGHUP, and a child inherits that.
     code = f"import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)\n{code}"
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

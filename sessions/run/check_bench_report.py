@@ -5,27 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sessions.payload import report_file, stats
-from sessions.run import own_report
+from sessions.payload import bench_metrics, report_file
 from sessions.run import report_fields as fields
-from sessions.run.model import BenchRatio, BenchReport, BenchWheel
+from sessions.run import report_matches_wheel
+from sessions.run.record_types import BenchRatio, BenchReport, BenchWheel
 
 REPORT_FILE = "bench-report.json"  # the report as the measuring machine wrote it
-CONFIDENCE = stats.CONFIDENCE
-LEAST = stats.ENOUGH  # rounds that an interval needs
-METRICS = stats.METRICS  # metric -> its name for people, its unit, whether less or more is better
-wheels = stats.wheels
-model = stats.model
-code = stats.code
-shown = stats.shown
+CONFIDENCE = bench_metrics.CONFIDENCE
+LEAST = bench_metrics.ENOUGH  # rounds that an interval needs
+METRICS = (
+    bench_metrics.METRICS
+)  # metric -> its name for people, its unit, whether less or more is better
+wheels = bench_metrics.wheels
+model = bench_metrics.model
+code = bench_metrics.code
+shown = bench_metrics.shown
 LARGEST = 1e18  # of a value in any unit; a larger one is not a measurement
 
 
 def opened(
-    text: str, target: str, sha256: str, origin: str, remedy: str = own_report.AGAIN
+    text: str, target: str, sha256: str, origin: str, remedy: str = report_matches_wheel.AGAIN
 ) -> BenchReport:
     """Read a report file. Raises Problem if it is damaged, or about another wheel or target."""
-    return own_report.opened(
+    return report_matches_wheel.opened(
         "bench",
         lambda: _report(report_file.read(text, report_file.BENCH), origin),
         sha256,
@@ -34,9 +36,9 @@ def opened(
     )
 
 
-def tables(text: str) -> list[stats.Table]:
+def tables(text: str) -> list[bench_metrics.Table]:
     """The tables of an opened report, for people: title, columns, rows."""
-    return stats.tables(report_file.read(text, report_file.BENCH))
+    return bench_metrics.tables(report_file.read(text, report_file.BENCH))
 
 
 def _report(report: dict[str, Any], origin: str) -> BenchReport:
@@ -48,7 +50,7 @@ def _report(report: dict[str, Any], origin: str) -> BenchReport:
         raise ValueError("two wheels have one label")
     if not measured or measured[0].sha256 != found["sha256"]:
         raise ValueError("the first wheel that was measured is not the one that it names")
-    ratios = tuple(BenchRatio(**item) for item in stats.ratios(report))
+    ratios = tuple(BenchRatio(**item) for item in bench_metrics.ratios(report))
     return BenchReport(**found, origin=origin, confidence=CONFIDENCE, ratios=ratios)
 
 
@@ -59,7 +61,7 @@ def _series(name: str, value: Any) -> dict[str, tuple[float, ...]]:
         numbers = fields.list_of(fields.positive)(metric, values)
         if not all(1 / LARGEST <= number <= LARGEST for number in numbers):
             raise ValueError(f"{metric} has values that nobody measures")
-        found[metric] = tuple(stats.checked(metric, numbers))
+        found[metric] = tuple(bench_metrics.checked(metric, numbers))
     return found
 
 
@@ -88,7 +90,7 @@ _READ_CONDITION = fields.object_of(  # of the GPU at one step: gpu_watch.summary
 )
 _REPORT: fields.Reader = fields.object_of(
     {
-        **own_report.FIELDS,
+        **report_matches_wheel.FIELDS,
         **dict.fromkeys(("rounds", "stops", "threads", "cpu_threads"), fields.count),
         "runtime": fields.line,
         "model": fields.optional(

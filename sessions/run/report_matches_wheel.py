@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from sessions.run.model import BenchReport, OpsReport, SmokeReport
+from sessions.run.record_types import BenchReport, OpsReport, SmokeReport
 from sessions.run.report_fields import Reader, line, number, optional
 from sessions.shared.build_spec import BuildSpec
+from sessions.shared.command_text import command, python
 from sessions.shared.errors import CHECK_FAILED, Problem
-from sessions.shared.remedies import command, python
 
 Report = TypeVar("Report", SmokeReport, BenchReport, OpsReport)
 _OPTIONS = {"smoke": (), "ops": ("--ops",), "bench": ("--bench",)}  # of a bundle's program

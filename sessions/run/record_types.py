@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class SmokeReport(RunReport):
 
 @dataclass(frozen=True)
 class BenchWheel:
-    """One wheel of a benchmark: ``values`` has one series per metric (units: payload/stats.py).
+    """One wheel of a benchmark: ``values`` has one series per metric.
+
+    The units are in payload/bench_metrics.py.
 
     ``cpu_module`` is the module for the CPU that was used; None for a wheel without modules.
     ``brings_runtime`` says whether it requires NVIDIA's packages; if not, they were put on the

@@ -11,7 +11,7 @@ from sessions.shared import knowledge, programs
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.errors import Problem, UsageProblem
 from sessions.shared.options import Options
-from sessions.targets import cmake_options, gpu_names, targets_file
+from sessions.targets import gpu_names, targets_file, user_cmake_options
 
 ALL = "all"  # as --targets: every product; as --pythons: every Python version
 # Options that override the field of the same name.
@@ -36,12 +36,12 @@ def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
         )
     base = targets[name]
     archs = base.archs if options.arch is None else tuple(options.arch.split(";"))
-    cmake = cmake_options.merged(dict(base.cmake), options.cmake)
+    cmake = user_cmake_options.merged(dict(base.cmake), options.cmake)
     spec = dataclasses.replace(
         base,
         **{name: value for name in _OVERRIDES if (value := getattr(options, name)) is not None},
         archs=archs,
-        budget_mb=_budget(base, archs) * cmake_options.growth(cmake),
+        budget_mb=_budget(base, archs) * user_cmake_options.growth(cmake),
         source=options.source,
         cmake=tuple(cmake.items()),
         cache=options.cache,
@@ -184,7 +184,7 @@ def _named(base: BuildSpec, spec: BuildSpec) -> BuildSpec:
         ("glibc", "--glibc", [spec.glibc], f"glibc{spec.glibc}"),
         ("toolkit", "--toolkit", [spec.toolkit], f"toolkit-{Path(spec.toolkit).name}"),
         ("source", "--source", [str(spec.source)], f"source-{_name_of_folder(spec.source)}"),
-        ("cmake", "--cmake", cmake, cmake_options.label(dict(spec.cmake))),
+        ("cmake", "--cmake", cmake, user_cmake_options.label(dict(spec.cmake))),
     )
     changed = [row for row in rows if getattr(spec, row[0]) != getattr(base, row[0])]
     parts = [re.sub(r"[^A-Za-z0-9.-]+", "_", part) for *_, part in changed]

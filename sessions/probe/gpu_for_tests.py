@@ -8,9 +8,9 @@ from typing import Any
 from sessions.payload import gpu
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
+from sessions.shared.command_text import command
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem
-from sessions.shared.remedies import command
 
 
 def capabilities(spec: BuildSpec) -> list[str]:

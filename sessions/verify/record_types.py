@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sessions.shared.checks import CheckGroup
+from sessions.shared.check_result import CheckGroup
 
 
 @dataclass(frozen=True)

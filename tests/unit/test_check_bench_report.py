@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sessions.payload import report_file
-from sessions.run import bench_results
-from sessions.run.model import BenchReport
+from sessions.run import check_bench_report
+from sessions.run.record_types import BenchReport
 from tests import fakes
 from tests.problems import raises
 
@@ -24,7 +24,7 @@ def report_text(report: dict[str, Any]) -> str:
 
 def opened(report: dict[str, Any]) -> BenchReport:
     """The report as it is read from its file."""
-    return bench_results.opened(report_text(report), "rtx50", DIGEST, "here", REMEDY)
+    return check_bench_report.opened(report_text(report), "rtx50", DIGEST, "here", REMEDY)
 
 
 BAD: tuple[Any, ...] = (math.inf, -math.inf, 10**400, math.nan, "5", True, [], {}, None)
@@ -62,7 +62,7 @@ def test_the_name_of_the_model_has_no_folder() -> None:
     model = {"file": "/home/me/real.gguf", "size": 7, "sha256": "2" * 64}
     wheels = [fakes.bench_wheel(), fakes.bench_wheel("seed")]
     for wheel in wheels:
-        names = [name for name in bench_results.METRICS if name.startswith("real_")]
+        names = [name for name in check_bench_report.METRICS if name.startswith("real_")]
         wheel["values"] |= dict.fromkeys(names, [1.0] * 8)
     found = opened(fakes.bench_report(*wheels, model=model))
     assert found.model == {"file": "real.gguf", "size": 7, "sha256": "2" * 64}
@@ -145,11 +145,11 @@ def test_a_damaged_report_or_one_about_something_else_is_refused(
     text: str, id_: str, evidence: str
 ) -> None:
     with raises(f"bench-report-{id_}") as caught:
-        bench_results.opened(text, "rtx50", DIGEST, "here")
+        check_bench_report.opened(text, "rtx50", DIGEST, "here")
     assert evidence in caught.value.evidence
 
 
 def test_the_tables_of_a_report() -> None:
-    ((title, _, rows),) = bench_results.tables(report_text(fakes.bench_report()))
+    ((title, _, rows),) = check_bench_report.tables(report_text(fakes.bench_report()))
     assert title == "rtx50 against seed"
     assert rows

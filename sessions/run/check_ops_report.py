@@ -9,24 +9,24 @@ from typing import Any
 from packaging.utils import parse_wheel_filename
 
 from sessions.payload import ops_checks, report_file
-from sessions.run import own_report, smoke_results
+from sessions.run import check_smoke_report, report_matches_wheel
 from sessions.run import report_fields as fields
-from sessions.run.model import OpsReport
+from sessions.run.record_types import OpsReport
 from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
-from sessions.shared.checks import Check
+from sessions.shared.check_result import Check
 
 # The files of a run; see smoke_results.
-record = functools.partial(smoke_results.record, session="ops")
-report_path = functools.partial(smoke_results.report_path, session="ops")
-places = functools.partial(smoke_results.places, session="ops")
+record = functools.partial(check_smoke_report.record, session="ops")
+report_path = functools.partial(check_smoke_report.report_path, session="ops")
+places = functools.partial(check_smoke_report.places, session="ops")
 
 
 def expected(version: str, *, cuda: bool) -> dict[str, Any]:
     """A release's row of the table for one kind of backend, as ``ops_checks`` reads it."""
     row, kind = knowledge.ops()[version], "cuda" if cuda else "cpu"
     sampled = {} if cuda else row["sampled"]
-    share = knowledge.load("ops.toml")["sample"]["share"]
+    share = knowledge.load("ops_expected.toml")["sample"]["share"]
     unsupported: dict[str, int] = {}
     for group in row["unsupported"]:
         if group["backend"] == kind:
@@ -38,8 +38,10 @@ def expected(version: str, *, cuda: bool) -> dict[str, Any]:
         "sample": {"operators": sorted(sampled), "share": share},
         "tested": kind in row["tested"],
         "unsupported": unsupported,
-        "narrow": [name for name in knowledge.load("ops.toml")["narrow"] if name in row["cases"]],
-        "limit": knowledge.load("ops.toml")["limit"],
+        "narrow": [
+            name for name in knowledge.load("ops_expected.toml")["narrow"] if name in row["cases"]
+        ],
+        "limit": knowledge.load("ops_expected.toml")["limit"],
         "known": [known for known in row.get("known", ()) if known["backend"] == kind],
         "library": "ggml-cuda" if cuda else "ggml-cpu",
         "backend": "CUDA0" if cuda else "SCALAR",
@@ -58,10 +60,10 @@ def opened(
     sha256: str,
     origin: str,
     file: str | None = None,
-    remedy: str = own_report.AGAIN,
+    remedy: str = report_matches_wheel.AGAIN,
 ) -> OpsReport:
     """Read a report file. Raises Problem if it is damaged, or about another wheel or target."""
-    return own_report.opened(
+    return report_matches_wheel.opened(
         "ops",
         lambda: _report(report_file.read(text, report_file.OPS), origin),
         sha256,
@@ -77,7 +79,11 @@ def checks(report: OpsReport) -> tuple[Check, ...]:
         text = f"complete: blackwheel does not know the operators of {report.version}"
         return (
             Check(
-                "complete", "fail", text, "", "add the release to sessions/data/knowledge/ops.toml"
+                "complete",
+                "fail",
+                text,
+                "",
+                "add the release to sessions/data/knowledge/ops_expected.toml",
             ),
         )
     wanted = expected(report.version, cuda=report.device != "cpu")
@@ -102,7 +108,7 @@ def totals(report: OpsReport) -> dict[str, int]:
 def _report(report: dict[str, Any], origin: str) -> OpsReport:
     """The record of a report file's content. Raises ValueError."""
     found = _READ("the report", report)
-    smoke_results.check_device(found)
+    check_smoke_report.check_device(found)
     if parse_wheel_filename(found["file"])[1].public != found["version"]:
         raise ValueError(f"{found['file']} is not of the release {found['version']}")
     return OpsReport(**found, origin=origin)
@@ -125,7 +131,7 @@ _READ_ROWS = fields.table_of(
 )
 _READ: fields.Reader = fields.object_of(
     {
-        **own_report.FIELDS,
+        **report_matches_wheel.FIELDS,
         "version": fields.line,
         "backend": fields.line,
         "stops": fields.count,
@@ -136,6 +142,6 @@ _READ: fields.Reader = fields.object_of(
         ),
         "problems": fields.list_of(fields.text),
         "libraries": fields.list_of(fields.text),
-        "checks": fields.list_of(smoke_results.check),
+        "checks": fields.list_of(check_smoke_report.check),
     }
 )

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from sessions.build import main_configure, sbom
+from sessions.build import cmake_settings, main_configure, sbom
 from sessions.command_line import child_nox
 from sessions.command_line.parse_options import parse
 from sessions.release import provenance
 from sessions.release.documents import wheel_card
 from sessions.release.gate import Checkout
-from sessions.shared import knowledge, remedies
-from sessions.targets import cmake_options, spec, targets_file
+from sessions.shared import command_text, knowledge
+from sessions.targets import choose_target, targets_file, user_cmake_options
 from tests import fakes
 from tests.problems import raises
 
@@ -43,8 +43,8 @@ ACCEPTED = {
 @pytest.mark.parametrize(("name", "value"), REFUSED.items())
 def test_an_option_that_breaks_the_wheel_is_refused_with_the_reason(name: str, value: str) -> None:
     with raises("cmake-option-refused") as problem:
-        spec.choose(TARGETS, parse(["--cmake", f"{name}={value}"]))
-    assert problem.value.evidence == cmake_options.refusal(name, value)
+        choose_target.choose(TARGETS, parse(["--cmake", f"{name}={value}"]))
+    assert problem.value.evidence == user_cmake_options.refusal(name, value)
     text = '[x]\nsummary="x"\nversion="0.3.16"\npython="3.11"\nbudget_mb=4\narchs=[]\n'
     with raises("target-table-invalid"):
         targets_file.load(text + f'cmake={{{name}="{value}"}}\n', "linux")
@@ -52,20 +52,20 @@ def test_an_option_that_breaks_the_wheel_is_refused_with_the_reason(name: str, v
 
 @pytest.mark.parametrize(("name", "value"), ACCEPTED.items())
 def test_any_other_option_is_accepted(name: str, value: str) -> None:
-    chosen = spec.choose(TARGETS, parse(["--cmake", f"{name}={value}"]))
+    chosen = choose_target.choose(TARGETS, parse(["--cmake", f"{name}={value}"]))
     assert chosen.cmake == ((name, value),)
 
 
 def test_each_row_of_the_knowledge_refuses_an_option() -> None:
     rows = knowledge.load("cmake.toml")["refused"]
-    reasons = {cmake_options.refusal(*item) for item in REFUSED.items()}
+    reasons = {user_cmake_options.refusal(*item) for item in REFUSED.items()}
     assert {row["why"] for row in rows} <= reasons
     assert all(row["source"] for row in rows)
 
 
 @pytest.mark.parametrize("value", ["", "a b", "1;2", "$HOME", "x" * 41, "/etc", "-D", '"'])
 def test_a_value_is_a_word_or_a_number(value: str) -> None:
-    assert cmake_options.refusal("GGML_CUDA_FORCE_MMQ", value) is not None
+    assert user_cmake_options.refusal("GGML_CUDA_FORCE_MMQ", value) is not None
 
 
 @pytest.mark.parametrize("word", ["", "GGML_X", "=ON", "GGML_X="])
@@ -76,26 +76,26 @@ def test_a_word_that_is_not_name_and_value_is_refused(word: str) -> None:
 
 def test_the_command_line_overrides_the_table_and_changes_the_name() -> None:
     base = dataclasses.replace(TARGETS["rtx50"], cmake=(ALL,))
-    same = spec.choose({"rtx50": base}, parse([]))
+    same = choose_target.choose({"rtx50": base}, parse([]))
     assert (same.target, same.cmake) == ("rtx50", (ALL,))
-    other = spec.choose({"rtx50": base}, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=OFF"]))
+    other = choose_target.choose({"rtx50": base}, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=OFF"]))
     assert other.target == "rtx50+cmake-GGML_CUDA_FA_ALL_QUANTS-OFF"
-    assert remedies.command("smoke", other) == (
+    assert command_text.command("smoke", other) == (
         "nox -s smoke -- --target rtx50 --cmake GGML_CUDA_FA_ALL_QUANTS=OFF"
     )
 
 
 def test_a_long_label_is_replaced_by_a_hash() -> None:
     long = dict.fromkeys(ACCEPTED, "ON")
-    label = cmake_options.label(long)
+    label = user_cmake_options.label(long)
     assert re.fullmatch("cmake-[0-9a-f]{8}", label)
-    assert cmake_options.label({**long, "GGML_CUDA_GRAPHS": "OFF"}) != label
+    assert user_cmake_options.label({**long, "GGML_CUDA_GRAPHS": "OFF"}) != label
 
 
 def test_an_option_with_more_kernels_raises_the_size_budget() -> None:
-    plain = spec.choose(TARGETS, parse([]))
-    more = spec.choose(TARGETS, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=ON"]))
-    less = spec.choose(TARGETS, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=OFF"]))
+    plain = choose_target.choose(TARGETS, parse([]))
+    more = choose_target.choose(TARGETS, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=ON"]))
+    less = choose_target.choose(TARGETS, parse(["--cmake", "GGML_CUDA_FA_ALL_QUANTS=OFF"]))
     assert more.budget_mb > plain.budget_mb == less.budget_mb
 
 
@@ -115,7 +115,7 @@ def test_an_option_that_no_cmake_file_uses_is_refused(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     names = [f"GGML_{n}" for n in ("ONE", "TWO", "THREE", "FOUR", "FIVE", "ON")]
-    assert cmake_options.unknown(names, tmp_path) == ["GGML_FIVE", "GGML_ON"]
+    assert user_cmake_options.unknown(names, tmp_path) == ["GGML_FIVE", "GGML_ON"]
     with raises("cmake-option-unknown"):
         main_configure._check_cmake_options(fakes.spec(cmake=(("GGML_SIX", "ON"),)), tmp_path)
     main_configure._check_cmake_options(fakes.spec(cmake=(("GGML_ONE", "ON"),)), tmp_path)
@@ -132,7 +132,7 @@ def test_an_option_is_a_setting_of_cmake_and_is_in_the_documents() -> None:
     plain = fakes.evidence()
     other = fakes.evidence(spec=dataclasses.replace(plain.spec, cmake=(ALL,)))
     builds = [
-        main_configure.configure(
+        cmake_settings.configure(
             one.spec, fakes.compiler(), fakes.toolkit(), fakes.source(), fakes.places(), {}
         )
         for one in (plain, other)
