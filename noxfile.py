@@ -29,7 +29,7 @@ import nox
 
 from sessions.build import main_clean, main_configure, main_wheel
 from sessions.command_line import nox_session, session_order
-from sessions.command_line.nox_session import stage
+from sessions.command_line.nox_session import run_phase
 from sessions.fetch import main_source, main_toolkit
 from sessions.lock import main_lock
 from sessions.matrix import main_matrix
@@ -53,91 +53,91 @@ nox.options.error_on_missing_interpreters = True
 @nox.session
 def probe(session: nox.Session) -> None:
     """Show what is installed on this machine, and whether the target can be built."""
-    stage(session, main_probe.main)
+    run_phase(session, main_probe.main)
 
 
 @nox.session
 def clean(session: nox.Session) -> None:
     """Delete outputs whose inputs have changed."""
-    stage(session, main_clean.main)
+    run_phase(session, main_clean.main)
 
 
 @nox.session(requires=first("source"))
 def source(session: nox.Session) -> None:
     """Get, check and unpack the upstream source."""
-    stage(session, main_source.main)
+    run_phase(session, main_source.main)
 
 
 @nox.session(requires=first("toolkit"))
 def toolkit(session: nox.Session) -> None:
     """Get the CUDA toolkit."""
-    stage(session, main_toolkit.main)
+    run_phase(session, main_toolkit.main)
 
 
 @nox.session(requires=first("configure"))
 def configure(session: nox.Session) -> None:
     """Choose the settings of the build."""
-    stage(session, main_configure.main)
+    run_phase(session, main_configure.main)
 
 
 @nox.session(requires=first("wheel"))
 def wheel(session: nox.Session) -> None:
     """Build the wheel of a target into wheels/."""
-    stage(session, main_wheel.main)
+    run_phase(session, main_wheel.main)
 
 
 @nox.session(requires=first("matrix"))
 def matrix(session: nox.Session) -> None:
     """Build wheels of several targets for several Python versions."""
-    stage(session, main_matrix.main)
+    run_phase(session, main_matrix.main)
 
 
 @nox.session(requires=first("verify"))
 def verify(session: nox.Session) -> None:
     """Check what is inside a wheel, without running it."""
-    stage(session, main_verify.main)
+    run_phase(session, main_verify.main)
 
 
 @nox.session(requires=first("smoke"))
 def smoke(session: nox.Session) -> None:
     """Run the wheel and compare its results with a reference."""
-    stage(session, main_smoke.main)
+    run_phase(session, main_smoke.main)
 
 
 @nox.session(requires=first("ops"))
 def ops(session: nox.Session) -> None:
     """Run upstream's test of every operator with the wheel."""
-    stage(session, main_ops.main)
+    run_phase(session, main_ops.main)
 
 
 @nox.session(requires=first("bench"))
 def bench(session: nox.Session) -> None:
     """Measure the speed of the wheel, alternating with other wheels."""
-    stage(session, main_bench.main)
+    run_phase(session, main_bench.main)
 
 
 @nox.session(requires=first("bundle"))
 def bundle(session: nox.Session) -> None:
     """Write one file that tests the wheel on another machine."""
-    stage(session, main_bundle.main)
+    run_phase(session, main_bundle.main)
 
 
 @nox.session(requires=first("release"))
 def release(session: nox.Session) -> None:
     """Run the tests, check the records, and write dist/."""
-    stage(session, main_release.main)
+    run_phase(session, main_release.main)
 
 
 @nox.session(requires=first("index"))
 def index(session: nox.Session) -> None:
     """Merge several dist/ folders into one package index, site/."""
-    stage(session, main_index.main)
+    run_phase(session, main_index.main)
 
 
 @nox.session(requires=first("publish"))
 def publish(session: nox.Session) -> None:
     """Print how to publish the released wheels, or upload them."""
-    stage(session, main_publish.main)
+    run_phase(session, main_publish.main)
 
 
 @nox.session(venv_backend="virtualenv", reuse_venv=True)
@@ -183,7 +183,7 @@ def tests_windows(session: nox.Session) -> None:
 @nox.session(requires=first("lock"))
 def lock(session: nox.Session) -> None:
     """For maintainers: lock another upstream release or CUDA version."""
-    stage(session, main_lock.main)
+    run_phase(session, main_lock.main)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ class Request:
     help: bool = False  # --help without a session
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def phases(self) -> tuple[str, ...]:
         """The sessions that take our options."""
         return tuple(name for name in self.sessions if name in session_order.REQUIRES)
 
@@ -97,7 +97,7 @@ def _check_order(
 ) -> None:
     """Raise Problem for a session without -s, or for our option before ``--``."""
     ours = {option.flag for option in OPTIONS if option.name != "help"}
-    stages = [name for name in names if name in session_order.REQUIRES]
+    phases = [name for name in names if name in session_order.REQUIRES]
     for at, word in enumerate(rest):
         if not named and word in session_order.SESSIONS:
             fixed = ["nox", "-s", word, *rest[at + 1 :], *(["--", *after] if after else [])]
@@ -107,7 +107,7 @@ def _check_order(
                 remedy=programs.typed(fixed),
             )
         flag = word.partition("=")[0]
-        if flag in ours and (flag not in _BOTH or (named and stages)):
+        if flag in ours and (flag not in _BOTH or (named and phases)):
             fixed = ["nox", "-s", *names, *rest[:at], "--", *rest[at:], *after]
             raise UsageProblem(
                 f"{flag} is an option of the session: write it after a separate --.",

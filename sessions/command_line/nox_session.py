@@ -77,7 +77,7 @@ def is_quiet(words: Sequence[str]) -> bool:
     """
     request = nox_arguments.read(words, child_environment.environment())
     before = words[: words.index("--")] if "--" in words else words
-    ours = request.runs and request.sessions == request.stages
+    ours = request.runs and request.sessions == request.phases
     return ours and not {"-v", "--verbose"} & set(before)
 
 
@@ -104,13 +104,13 @@ def _prepare() -> int | None:
             sessions = {name: each.__doc__ or "" for name, each in nox.registry.get().items()}
             console.say(help_text.overview(sessions, _targets()))
             return 0
-        if not request.runs or not request.stages:
+        if not request.runs or not request.phases:
             return None
         chosen = _chosen(request, Path.cwd())
         if chosen.help:
-            console.say(help_text.text(request.stages, _targets()))
+            console.say(help_text.text(request.phases, _targets()))
             return 0
-        specs = {name: _specs(name, chosen) for name in request.stages}
+        specs = {name: _specs(name, chosen) for name in request.phases}
         if option_values.PTX in chosen.baseline:
             choose_target.ptx(_targets(), chosen)
         for name in {"smoke", "bench"} & set(specs):
@@ -127,7 +127,7 @@ def _prepare() -> int | None:
     return None
 
 
-def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
+def run_phase(session: nox.Session, work: Callable[[Context], None]) -> None:
     """Run one phase. This is the only place where our errors become errors of nox."""
     programs.ended_by_signals(_terminated)
     try:
@@ -148,11 +148,11 @@ def stage(session: nox.Session, work: Callable[[Context], None]) -> None:
 
 def _chosen(request: Request, folder: Path) -> Options:
     """The options of a command that was typed in ``folder``, checked."""
-    chosen = parse_options.parse(request.words, request.stages)
+    chosen = parse_options.parse(request.words, request.phases)
     if chosen.help:
         return chosen
     chosen = option_values.resolve(chosen, folder)
-    option_values.check(chosen, request.stages, child_environment.environment().get("PATH", ""))
+    option_values.check(chosen, request.phases, child_environment.environment().get("PATH", ""))
     if chosen.target is not None and auto_target.AUTO in chosen.target.split(","):
         chosen = _auto(chosen)
     env = child_environment.environment()
@@ -161,7 +161,7 @@ def _chosen(request: Request, folder: Path) -> Options:
         why = "" if chosen.offline else _ask_index()
         newest = choose_target.normalized(chosen).version
         _say_once(f"version latest: {newest}{why or ', the newest of the locked releases'}")
-    return _for_python(choose_target.normalized(chosen), request.stages)
+    return _for_python(choose_target.normalized(chosen), request.phases)
 
 
 def _for_python(chosen: Options, sessions: Collection[str]) -> Options:
@@ -338,9 +338,9 @@ def _fail(session: nox.Session, problem: Problem) -> NoReturn:
     session.error(f"the reason is above (exit code {problem.code})")
 
 
-def _bug(stage: str, error: BaseException) -> Problem:
+def _bug(session: str, error: BaseException) -> Problem:
     text = "".join(traceback.format_exception(error))
-    log = ROOT / "build" / f"bug-{stage}.log"
+    log = ROOT / "build" / f"bug-{session}.log"
     try:
         log.parent.mkdir(exist_ok=True)
         log.write_text(text, encoding="utf-8")

@@ -1,6 +1,6 @@
 """Reads all records of one target; every document of a release is written from them.
 
-Nothing is checked here. The record of a stage that failed is read too.
+Nothing is checked here. The record of a session that failed is read too.
 """
 
 from __future__ import annotations
@@ -102,15 +102,15 @@ def read(spec: BuildSpec, build: Path, wheels: Path) -> Evidence:
     """
     missing: dict[str, str] = {}  # what is wrong -> the command that fixes it
 
-    def need(stage: str, kind: type[T], fix: str = "", path: Path | None = None) -> T | None:
-        path = path or build / f"{stage}.json"
-        found = records.read(path, stage, kind, failed=True)
+    def need(session: str, kind: type[T], fix: str = "", path: Path | None = None) -> T | None:
+        path = path or build / f"{session}.json"
+        found = records.read(path, session, kind, failed=True)
         if found is None:
             missing[f"{path.name} is {state(path)}"] = fix or command("verify", spec)
         return found
 
-    def may(stage: str, kind: type[T], fix: str) -> T | None:
-        return need(stage, kind, fix) if (build / f"{stage}.json").exists() else None
+    def may(session: str, kind: type[T], fix: str) -> T | None:
+        return need(session, kind, fix) if (build / f"{session}.json").exists() else None
 
     def runs(
         session: str, results: Any, kind: type[RunReport]

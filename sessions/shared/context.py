@@ -53,15 +53,15 @@ class Context:
         name = re.sub("[^A-Za-z0-9._+-]", "_", wheel.stem)[:100]
         return self.build / "given" / f"{name}-{sha256[:8]}"
 
-    def record(self, stage: str) -> Path:
+    def record(self, session: str) -> Path:
         """The path of a phase's record. Those of an external wheel are in a folder of their own."""
         folder = self.build / "given" if self.options.wheel else self.build
-        return folder / f"{stage}.json"
+        return folder / f"{session}.json"
 
-    def need(self, stage: str, type_: type[T]) -> T:
+    def need(self, session: str, type_: type[T]) -> T:
         """The value of the record that an earlier phase of this run wrote. Raises Problem."""
-        remedy = command_text.command(stage, self.spec)
-        return records.need(self.record(stage), stage, type_, remedy)
+        remedy = command_text.command(session, self.spec)
+        return records.need(self.record(session), session, type_, remedy)
 
     @property
     def fresh(self) -> bool:

@@ -18,7 +18,7 @@ SESSIONS = ROOT / "sessions"
 # The order of the phases: each may import those before it, never those after it.
 ORDER = "payload shared targets command_line probe fetch build verify run matrix release lock"
 PHASES = ORDER.split()
-STAGES = sorted(SESSIONS.glob("*/main_*.py"))
+SESSION_FILES = sorted(SESSIONS.glob("*/main_*.py"))
 OURS = [path for path in sorted(SESSIONS.rglob("*.py")) if path.parent != SESSIONS]
 OVERLAY = sorted((SESSIONS / "build" / "overlay").glob("*.py"))
 PAYLOAD = sorted((SESSIONS / "payload").glob("*.py"))
@@ -75,7 +75,7 @@ PAYLOAD_NEEDS = {
     "tiny_vision": "tiny_encoder gguf numpy tiny_llama",
 }
 ALL = [ROOT / "noxfile.py", *sorted(SESSIONS.rglob("*.py"))]
-STAGE_NAMES = {f"sessions.{path.parent.name}.{path.stem}" for path in STAGES}
+SESSION_MODULES = {f"sessions.{path.parent.name}.{path.stem}" for path in SESSION_FILES}
 
 
 def imported(tree: ast.AST) -> set[str]:
@@ -119,8 +119,8 @@ def test_every_form_of_import_is_found() -> None:
 
 
 def test_the_modules_of_the_other_tests_are_found() -> None:
-    stages = {"probe.main_probe", "build.main_wheel", "run.main_smoke", "run.main_bundle"}
-    assert {f"sessions.{name}" for name in stages} <= STAGE_NAMES
+    expected = {"probe.main_probe", "build.main_wheel", "run.main_smoke", "run.main_bundle"}
+    assert {f"sessions.{name}" for name in expected} <= SESSION_MODULES
     assert {path.stem for path in OVERLAY} == set(OVERLAY_NEEDS)
 
 
@@ -144,7 +144,7 @@ def test_a_phase_imports_no_later_phase() -> None:
 
 
 def test_no_module_imports_a_session() -> None:
-    assert [path for path in OURS if within(of(path), "sessions") & STAGE_NAMES] == []
+    assert [path for path in OURS if within(of(path), "sessions") & SESSION_MODULES] == []
 
 
 def test_the_phases_use_few_modules_of_the_payload() -> None:
@@ -194,12 +194,12 @@ def test_the_modules_in_a_wheel_import_none_of_the_sessions(path: Path) -> None:
     assert {name.split(".")[0] for name in of(path)} == set(OVERLAY_NEEDS[path.stem].split())
 
 
-def test_the_noxfile_imports_each_stage() -> None:
-    assert within(of(ROOT / "noxfile.py"), "sessions") >= STAGE_NAMES
+def test_the_noxfile_imports_each_session() -> None:
+    assert within(of(ROOT / "noxfile.py"), "sessions") >= SESSION_MODULES
 
 
 def test_the_noxfile_loads_no_slow_packages() -> None:
-    words = f"import sys, {', '.join(sorted(STAGE_NAMES))}; print(*sys.modules)"
+    words = f"import sys, {', '.join(sorted(SESSION_MODULES))}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", words], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()

@@ -77,10 +77,10 @@ def test_every_command_in_a_text_is_valid() -> None:
     assert len(found) > 30
     for path, names, flags in found:
         assert set(names) <= set(session_order.SESSIONS), path
-        stages = [name for name in names if name in session_order.REQUIRES]
-        for flag in flags if stages else []:
+        ours = [name for name in names if name in session_order.REQUIRES]
+        for flag in flags if ours else []:
             option = option_list.BY_FIELD[flag[2:].replace("-", "_")]
-            assert option_list.takes(option, stages, given="--wheel" in flags), (path, names, flag)
+            assert option_list.takes(option, ours, given="--wheel" in flags), (path, names, flag)
 
 
 def test_a_command_is_found_if_code_splits_it_into_strings() -> None:

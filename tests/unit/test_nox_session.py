@@ -43,7 +43,7 @@ def session(name: str, *words: str, asked: tuple[str, ...] = ()) -> Any:
 def run(name: str, *words: str, asked: tuple[str, ...] = ()) -> Context:
     """Run a session that does nothing; its context."""
     seen: list[Context] = []
-    nox_session.stage(session(name, *words, asked=asked), seen.append)
+    nox_session.run_phase(session(name, *words, asked=asked), seen.append)
     (ctx,) = seen
     return ctx
 
@@ -60,14 +60,14 @@ def failing(error: BaseException) -> str:
         raise error
 
     with pytest.raises(Aborted) as caught:
-        nox_session.stage(session("wheel"), work)
+        nox_session.run_phase(session("wheel"), work)
     return str(caught.value)
 
 
 def refused(capsys: pytest.CaptureFixture[str], name: str, *words: str) -> str:
     """Run a session that must not begin; its exit code and message."""
     with pytest.raises(Aborted):
-        nox_session.stage(session(name, *words), lambda _: pytest.fail("the session began"))
+        nox_session.run_phase(session(name, *words), lambda _: pytest.fail("the session began"))
     return f"{nox_session.exit_code(1)}\n{capsys.readouterr().err}"
 
 
@@ -171,7 +171,7 @@ def test_a_build_folder_that_is_a_link_has_its_real_path(project: Path) -> None:
 
 
 def test_help_prints_the_options_and_does_nothing(capsys: Capture) -> None:
-    nox_session.stage(session("wheel", "--help"), lambda _: pytest.fail("the session began"))
+    nox_session.run_phase(session("wheel", "--help"), lambda _: pytest.fail("the session began"))
     assert "--toolkit" in capsys.readouterr().out
 
 
@@ -589,5 +589,5 @@ def test_a_relative_path_begins_in_the_folder_of_the_user(
     verify = session("verify", "--wheel", "some.whl")
     verify.invoked_from = str(here)
     seen: list[Context] = []
-    nox_session.stage(verify, seen.append)
+    nox_session.run_phase(verify, seen.append)
     assert seen[0].options.wheel == str(here / "some.whl")
