@@ -20,6 +20,9 @@ from sessions.shared.context import Context
 from sessions.shared.errors import USAGE, Problem
 from sessions.targets import choose_target, targets_file
 
+# The files that say how such a wheel is built.
+_PROCEDURE = (Path(__file__), Path(compilation.__file__))
+
 
 def wheels(ctx: Context) -> list[Path]:
     """The wheels that ``--baseline`` names; those that are procedures are built. Raises Problem."""
@@ -127,7 +130,7 @@ def _foreign(ctx: Context, name: str) -> Path:
     machine_inputs = build_inputs.machine(
         ctx.spec, chain.compiler, python, kit.fingerprint if kit else ""
     )
-    procedure = [row["variable"], row["value"], row["cpu"], code_digest.code(Path(__file__))]
+    procedure = [row["variable"], row["value"], row["cpu"], *map(code_digest.code, _PROCEDURE)]
     fingerprint = records.fingerprint([machine_inputs, source.digest, procedure])
     done = records.read(wheel_folder / "wheel.json", "wheel", Wheel)
     if done and wheels_folder.is_current(done, fingerprint, wheel_folder):

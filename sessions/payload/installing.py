@@ -52,7 +52,8 @@ def _pip_environment(python: str, command: str) -> dict[str, str]:
     """An environment for pip with the user's settings of package sources, and no other settings."""
     import pipconfig
 
-    done = _output([python, *pipconfig.LIST], {**os.environ, "PYTHONUTF8": "1"})
+    utf8 = {**os.environ, "PYTHONUTF8": "1"}
+    done = _output([python, *pipconfig.LIST], utf8, encoding="utf-8")
     env: dict[str, str] = pipconfig.environment(os.environ, done.stdout, command)
     return env
 
@@ -63,13 +64,14 @@ def without_files() -> dict[str, str]:
 
 
 def _output(
-    command: list[str], env: dict[str, str] | None = None
+    command: list[str], env: dict[str, str] | None = None, encoding: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         env=env,
         capture_output=True,
-        encoding="utf-8",
+        text=True,
+        encoding=encoding,  # None: the system's, in which pip prints
         errors="replace",
         creationflags=spawn.NO_WINDOW,
         check=False,

@@ -16,7 +16,7 @@ from sessions.shared import knowledge
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.check_result import Check
 
-# The files of a run; see smoke_results.
+# The files of a run; see check_smoke_report.
 record = functools.partial(check_smoke_report.record, session="ops")
 report_path = functools.partial(check_smoke_report.report_path, session="ops")
 places = functools.partial(check_smoke_report.places, session="ops")

@@ -213,19 +213,16 @@ def begin(
 
 
 def end(child: subprocess.Popen[Any], *, grace: float = 0.0) -> None:
-    """Kill a program that leads a process group, and its children.
+    """Kill a program that leads a process group, and all processes that it started.
 
-    It gets SIGTERM, except on Windows, and ``grace`` seconds to end by itself before that.
+    Before that the group gets SIGTERM, except on Windows, and ``grace`` seconds to end by itself:
+    ninja has its compilers in other groups, and ends them and deletes their unfinished files.
     """
-    if sys.platform == "win32":
-        _end_tree(child.pid)
-    else:
+    if grace or sys.platform == "win32":
+        _end_tree(child.pid, grace)
+    if sys.platform != "win32":
         # A group may have ended already, and may have members after the program has ended.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            if grace:
-                os.killpg(child.pid, signal.SIGTERM)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(grace)
             os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     if child.stdin:
@@ -277,8 +274,11 @@ def end_leftovers(name: str, value: str) -> None:
     psutil.wait_procs(killed, timeout=10)
 
 
-def _end_tree(pid: int) -> None:
-    """Kill a process and its children one by one, because they may not be in one group."""
+def _end_tree(pid: int, grace: float = 0.0) -> None:
+    """Kill a process and its children one by one, because they may not be in one group.
+
+    With ``grace`` the process's group gets SIGTERM first, and all of them this many seconds.
+    """
     import psutil
 
     try:
@@ -286,6 +286,10 @@ def _end_tree(pid: int) -> None:
         family = [parent, *parent.children(recursive=True)]
     except psutil.Error:
         return
+    if grace and sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGTERM)
+        psutil.wait_procs(family, timeout=grace)
     for process in family:
         with contextlib.suppress(psutil.Error):
             process.kill()

@@ -104,7 +104,7 @@ def auto(
     if lacking:
         raise _without_target(targets, options, gpus, lacking)
     choice = fit(targets, gpus.values(), options.cuda)
-    if choice is None:  # --cuda names an unsuitable version; spec.choose reports that
+    if choice is None:  # --cuda names an unsuitable version; choose_target.choose reports that
         choice = fit(targets, gpus.values())
         assert choice is not None
     name = choice.target + (f" with --arch {choice.arch}" if choice.arch else "")

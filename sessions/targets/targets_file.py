@@ -48,8 +48,8 @@ FORMS = {
 def load(text: str, platform: str) -> dict[str, BuildSpec]:
     """Every target of a ``targets.toml``, in its order.
 
-    Raises Problem, which names all errors of a wrong table. ``spec.choose`` checks, for the chosen
-    target only, whether the version is locked and the CUDA version knows the architectures.
+    Raises Problem, which names all errors of a wrong table. Whether the version is
+    locked and CUDA knows the architectures is checked by ``choose_target.choose``.
     """
     try:
         tables: dict[str, Any] = tomllib.loads(text)

@@ -312,7 +312,8 @@ def _module(member: str, text: bytes) -> _Module | None:
         return None
     constants = _constants(tree)
     calls = [node for node in nodes if isinstance(node, ast.Call)]
-    libraries = [library for call in calls if (library := _loads(call, constants))]
+    found_in = (_loads(call, constants) for call in calls)
+    libraries = [library for library in found_in if library is not None]
     variables = _variables(nodes, constants)
     if libraries:
         variables.setdefault("ctypes_function", libraries[0])
@@ -324,7 +325,7 @@ def _module(member: str, text: bytes) -> _Module | None:
         for library in libraries
     }
     decorators = [call for call in calls if _called(call) == _DECORATOR]
-    known = all(_decorates(call, variables) for call in decorators)
+    known = all(_decorates(call, variables) is not None for call in decorators)
     imports = [
         _imports(node, member) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))
     ]
@@ -376,7 +377,9 @@ def _variables(nodes: Iterable[ast.AST], constants: Mapping[str, object]) -> dic
     """The library of each variable whose value is a library, or a decorator for one."""
     found: dict[str, str] = {}
     for name, call in _assigned(nodes, ast.Call):
-        if library := _loads(call, constants) or _decorates(call, found):
+        library = _loads(call, constants)
+        library = _decorates(call, found) if library is None else library
+        if library is not None:
             found[name] = library
     return found
 

@@ -14,7 +14,7 @@ from sessions.build import baselines
 from sessions.build.record_types import BuildEnv, Wheel
 from sessions.command_line import child_nox, option_list, option_values
 from sessions.fetch import build_tools
-from sessions.shared import disk, knowledge, programs, records
+from sessions.shared import code_digest, disk, knowledge, programs, records
 from sessions.shared.context import Context
 from sessions.shared.errors import USAGE
 from sessions.shared.programs import Finished
@@ -208,6 +208,18 @@ def test_a_baseline_is_built_again_only_after_a_change(tmp_path: Path, builder: 
         compiler = fakes.compiler(**{field: {"cc1plus": "of a later revision"}})
         records.write(ctx.record("probe"), "probe", fakes.chain(compiler=compiler))
         assert builds() == 1
+
+
+@pytest.mark.parametrize("changed", ["baselines.py", "compilation.py"])
+def test_a_baseline_is_built_again_after_a_change_of_its_procedure(
+    changed: str, tmp_path: Path, builder: Builder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = benching(tmp_path, "--baseline", "seed")
+    baselines.wheels(ctx)
+    before, real = len(builder.commands), code_digest.code
+    monkeypatch.setattr(code_digest, "code", lambda p: "new" if p.name == changed else real(p))
+    baselines.wheels(ctx)
+    assert len(builder.commands) == before + 1
 
 
 def test_an_interrupted_copy_leaves_no_wheel(

@@ -329,6 +329,7 @@ def bound(library: str = "llama", *functions: str, reached: bool = True) -> tupl
                 'def _load():\n    return load_shared_library("llama", path)',
             )
         ),
+        ('load_shared_library("", path)', bound("")),
         *(
             (text, ())
             for text in (

@@ -107,6 +107,37 @@ def test_an_interrupt_ends_a_program_and_its_children(
     assert group == "ended" or has_ended(int(log.getvalue()))
 
 
+# Like a build: the program ends at once; what it started, as ninja, ends a compiler that is in
+# another process group, and then deletes the unfinished file.
+COMPILER = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+NINJA = (
+    "import pathlib, signal, subprocess, sys, time\n"
+    f"compiler = subprocess.Popen([sys.executable, '-c', {COMPILER!r}], start_new_session=True)\n"
+    "def end(*_):\n"
+    "    time.sleep(0.3)\n"
+    "    compiler.terminate()\n"
+    "    compiler.wait()\n"
+    "    pathlib.Path(sys.argv[1]).unlink()\n"
+    "    sys.exit(1)\n"
+    "signal.signal(signal.SIGTERM, end)\n"
+    "signal.pause()\n"
+)
+BUILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {NINJA!r}, sys.argv[1]])"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX")
+def test_an_interrupted_build_has_time_to_end_its_compilers_and_delete_unfinished_files(
+    tmp_path: Path,
+) -> None:
+    unfinished, log = tmp_path / "a.o", io.StringIO()
+    unfinished.touch()
+    interrupted = Mock(side_effect=KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stream(python(BUILD, str(unfinished)), env=os.environ, log=log, on_line=interrupted)
+    assert has_ended(int(log.getvalue()))
+    assert not unfinished.exists()
+
+
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace pytest's captured streams, which Wine cannot pass to a child process."""
