@@ -18,7 +18,7 @@ from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
 from sessions.fetch.record_types import Source, Toolkit
 from sessions.matrix.record_types import Matrix, MatrixRow
-from sessions.shared import code_digest, console, disk, programs, records
+from sessions.shared import code_digest, console, disk, locks, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem, numbered
@@ -155,7 +155,7 @@ def serve(ctx: Context, spec: BuildSpec, built: MatrixRow) -> MatrixRow:
         )
     at = dataclasses.replace(ctx, spec=spec)
     start, cpu = time.monotonic(), programs.cpu_seconds() + time.process_time()
-    with disk.lock(ctx.lock_of(spec.target), console.say):
+    with locks.lock(ctx.lock_of(spec.target), console.say):
         copy, new = repack(at, wheel, built)
     path = at.wheels / copy.file
     if new:

@@ -13,7 +13,7 @@ from sessions.release import dist_contents
 from sessions.release.documents import release_page
 from sessions.release.index import builder
 from sessions.release.record_types import Gate, Release
-from sessions.shared import console, disk, programs, records
+from sessions.shared import console, disk, locks, programs, records
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, Problem
 
@@ -38,7 +38,7 @@ def locked(ctx: Context, dist: Path) -> Iterator[None]:
 
     Raises Problem if dist/ has files that blackwheel did not write.
     """
-    with disk.lock(ctx.root / "build" / "dist.lock", console.say):
+    with locks.lock(ctx.root / "build" / "dist.lock", console.say):
         recover(dist)
         if dist.exists() and not disk.is_marked(dist):
             raise Problem(

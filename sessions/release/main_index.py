@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sessions.release import dist_contents, dist_folder
 from sessions.release.index import builder
-from sessions.shared import console, disk
+from sessions.shared import console, disk, locks
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 
@@ -19,7 +19,7 @@ def main(ctx: Context) -> None:
     """Write ``site/`` with every release of the folders that the command names."""
     folders = [Path(text) for text in ctx.options.dists]
     site = ctx.root / SITE
-    with disk.lock(ctx.root / "build" / f"{SITE}.lock", console.say):
+    with locks.lock(ctx.root / "build" / f"{SITE}.lock", console.say):
         part = dist_folder.recover(site)  # first: site/ itself may be one of the folders
         for folder in folders:
             _check(folder)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sessions.payload import report_file
-from sessions.shared import child_environment, console, disk, programs, records, venvs
+from sessions.shared import child_environment, console, disk, locks, programs, records, venvs
 from sessions.shared.context import Context
 from sessions.shared.errors import CHECK_FAILED, USAGE, Problem
 
@@ -43,7 +43,7 @@ def taken(ctx: Context, session: str, folder: Path, run: Callable[[], str]) -> t
     """
     if ctx.options.report is None:
         disk.mark(folder)
-        with disk.lock(folder / f"{session}.lock", console.say):
+        with locks.lock(folder / f"{session}.lock", console.say):
             return run(), "here", ""
     path = Path(ctx.options.report).expanduser()
     data, signature = read(path, session), ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
-from sessions.shared import command_text, console, disk, in_use, records
+from sessions.shared import command_text, console, in_use, locks, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.machine import Machine
 from sessions.shared.options import Options
@@ -75,7 +75,7 @@ class Context:
 
     def cache_lock(self, name: str) -> AbstractContextManager[object]:
         """Lock a part of the cache while this run creates it, in a with statement."""
-        return disk.lock(self.cached_lock(name), console.say)
+        return locks.lock(self.cached_lock(name), console.say)
 
     def use_cached(self, name: str) -> None:
         """Use a part of the cache: until this process ends, no run deletes or replaces it."""
@@ -103,8 +103,8 @@ class Context:
 
     def source_lock(self, version: str) -> AbstractContextManager[object]:
         """Lock an unpacked source, in a with statement."""
-        return disk.lock(self.lock_of(f"source-{version}"), console.say)
+        return locks.lock(self.lock_of(f"source-{version}"), console.say)
 
     def target_lock(self, target: str) -> None:
         """Lock a target's build folder until this process ends."""
-        disk.hold(self.lock_of(target), console.say)
+        locks.hold(self.lock_of(target), console.say)

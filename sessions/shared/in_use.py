@@ -19,7 +19,7 @@ from pathlib import Path
 
 import filelock
 
-from sessions.shared import disk, programs
+from sessions.shared import disk, locks, programs
 
 POLL = 0.5  # seconds between two checks of a folder that is in use
 
@@ -32,7 +32,7 @@ def share(path: Path, waiting: Callable[[str], None]) -> AbstractContextManager[
     ``locks/NAME.users``.
     """
     users = _users_folder(path)
-    with disk.lock(path.with_suffix(".gate"), waiting):
+    with locks.lock(path.with_suffix(".gate"), waiting):
         # The process id is not the whole name: a process of another container may have the same.
         number, name = tempfile.mkstemp(f"-{os.getpid()}.lock", "", users)
         os.close(number)
@@ -65,13 +65,13 @@ def unused(path: Path, waiting: Callable[[str], None]) -> Iterator[tuple[str, ..
     """
     users = _users_folder(path)
     making = filelock.FileLock(path)
-    with disk.lock(path.with_suffix(".gate"), waiting):
+    with locks.lock(path.with_suffix(".gate"), waiting):
         runs = tuple(_users(users))
-        if not disk.is_held(path):
+        if not locks.is_held(path):
             try:
                 making.acquire(timeout=0)
             except filelock.Timeout:
-                runs = (*runs, disk.owner(path)[0])
+                runs = (*runs, locks.owner(path)[0])
         try:
             yield runs
         finally:
@@ -87,12 +87,12 @@ def _users_folder(path: Path) -> Path:
 def _users(folder: Path) -> Iterator[str]:
     """Every running user. Deletes the files of ended users. The caller must hold the gate."""
     for file in sorted(folder.glob("*.lock")):
-        if disk.is_free(file):
+        if locks.is_free(file):
             file.unlink(missing_ok=True)
         elif sys.platform == "win32":
-            yield disk.describe(int(file.stem.rpartition("-")[2]))
+            yield locks.describe(int(file.stem.rpartition("-")[2]))
         else:  # by open files: in a container, the same process id is another process
-            yield disk.owner(file)[0]
+            yield locks.owner(file)[0]
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def scratch(parent: Path) -> Iterator[Path]:
     """
     disk.mark(parent)
     gate = parent / "gate.lock"
-    with disk.lock(gate, lambda _: None):
+    with locks.lock(gate, lambda _: None):
         _sweep(parent)
         # A short name, because Windows limits the length of paths.
         folder = Path(tempfile.mkdtemp(prefix="", dir=parent))
@@ -111,7 +111,7 @@ def scratch(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        with disk.lock(gate, lambda _: None):
+        with locks.lock(gate, lambda _: None):
             taken.lock.release()
             # On Windows a file that a virus scanner has open stays; the next run deletes it.
             with contextlib.suppress(OSError):
@@ -126,7 +126,7 @@ def temporary(scratch: Path) -> dict[str, str]:
 def _sweep(parent: Path) -> None:
     """Delete the folders of killed runs. The caller must hold the gate."""
     for folder in parent.iterdir():
-        if not folder.is_dir() or not disk.is_free(folder.with_suffix(".lock")):
+        if not folder.is_dir() or not locks.is_free(folder.with_suffix(".lock")):
             continue
         # A pip that is still running would write there.
         programs.end_leftovers(programs.BUILD_MARK, str(folder))

@@ -10,7 +10,7 @@ import pytest
 
 from sessions.build import build_inputs, main_clean
 from sessions.probe.record_types import Toolchain
-from sessions.shared import disk, records
+from sessions.shared import disk, locks, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
 from tests import fakes
@@ -243,7 +243,7 @@ def test_each_deleted_folder_is_printed_with_the_reason(
 def test_all_keeps_the_folder_that_another_run_uses(ctx: Context) -> None:
     busy = ctx.root / "build" / "hopper+v0.3.36"
     disk.mark(busy)
-    with disk.lock(busy.with_name(f"{busy.name}.lock"), lambda _: None):
+    with locks.lock(busy.with_name(f"{busy.name}.lock"), lambda _: None):
         main_clean.main(with_options(ctx, "--all"))
     assert busy.exists()
     assert not ctx.build.exists()

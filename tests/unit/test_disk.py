@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import pytest
 
-from sessions.shared import disk
+from sessions.shared import disk, locks
 from tests.problems import raises
 
 
@@ -262,10 +262,10 @@ def test_a_signature_ignores_files_that_are_not_kept(ours: Path) -> None:
 
 def test_a_free_lock_is_acquired_without_a_message(tmp_path: Path) -> None:
     path = tmp_path / "locks" / "rtx50.lock"
-    with disk.lock(path, pytest.fail):
-        assert not disk.is_free(path)
-        assert disk.owner(path) == ("Another run", False)  # of all processes, this one has it
-    assert disk.is_free(path)
+    with locks.lock(path, pytest.fail):
+        assert not locks.is_free(path)
+        assert locks.owner(path) == ("Another run", False)  # of all processes, this one has it
+    assert locks.is_free(path)
 
 
 @pytest.mark.parametrize(

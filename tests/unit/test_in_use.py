@@ -15,20 +15,20 @@ import filelock
 import pytest
 
 from sessions.build import main_clean
-from sessions.shared import disk, in_use, programs, records
+from sessions.shared import disk, in_use, locks, programs, records
 from sessions.shared.context import Context
 from tests import fakes
 
 SETUP = """
 import sys
 from pathlib import Path
-from sessions.shared import disk, in_use
+from sessions.shared import disk, in_use, locks
 from sessions.shared.errors import Problem
 path = Path(sys.argv[1])
 def say(text): print(text, flush=True)
 """
 USES = "in_use.share(path, say); say('ready'); sys.stdin.read()"
-HAS = "disk.hold(path, say); say('ready'); sys.stdin.read()"
+HAS = "locks.hold(path, say); say('ready'); sys.stdin.read()"
 # On Windows a venv's python.exe starts another process, whose id is not known here.
 PYTHON, ENV = sys.executable, dict(os.environ)
 if sys.platform == "win32":
@@ -123,7 +123,7 @@ def test_a_run_that_creates_a_folder_counts_as_its_user(path: Path, start: Start
     assert other.owner in found
 
 
-@pytest.mark.parametrize(("code", "lock"), [(USES, in_use.exclusive), (HAS, disk.lock)])
+@pytest.mark.parametrize(("code", "lock"), [(USES, in_use.exclusive), (HAS, locks.lock)])
 def test_a_run_waits_for_the_users_and_owners_of_a_folder_and_names_them(
     path: Path, start: Start, monkeypatch: pytest.MonkeyPatch, code: str, lock: Any
 ) -> None:
@@ -165,8 +165,8 @@ def test_a_run_that_waits_for_users_does_not_block_new_users(path: Path, start: 
 
 
 def test_a_child_that_needs_the_lock_of_its_parent_fails_at_once(path: Path, start: Start) -> None:
-    disk.hold(path, print)
-    code = "\ntry: disk.lock(path, say)\nexcept Problem as problem: say(problem.id)"
+    locks.hold(path, print)
+    code = "\ntry: locks.lock(path, say)\nexcept Problem as problem: say(problem.id)"
     assert start(code, path).line() == "lock-of-parent"
 
 

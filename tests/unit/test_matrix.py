@@ -16,7 +16,7 @@ from sessions.build.record_types import Wheel
 from sessions.command_line import child_nox
 from sessions.matrix import main_matrix
 from sessions.matrix.record_types import Matrix, MatrixRow
-from sessions.shared import console, disk, knowledge, programs, records
+from sessions.shared import console, knowledge, locks, programs, records
 from sessions.shared.build_spec import BuildSpec
 from sessions.shared.context import Context
 from sessions.shared.errors import Problem
@@ -168,13 +168,13 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path)
     monkeypatch.setattr(child_nox, "heard", world.heard)
-    real = disk.lock
+    real = locks.lock
 
     def lock(path: Path, waiting: Any) -> Any:
         world.locks.append(path.name)
         return real(path, waiting)
 
-    monkeypatch.setattr(disk, "lock", lock)
+    monkeypatch.setattr(locks, "lock", lock)
     (tmp_path / "build").mkdir()
     return world
 

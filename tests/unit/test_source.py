@@ -16,7 +16,7 @@ import pytest
 from sessions.fetch import build_tools, main_source
 from sessions.fetch.record_types import Pristine, Source
 from sessions.fetch.source_filter import PRISTINE
-from sessions.shared import disk, knowledge, records, venvs
+from sessions.shared import disk, knowledge, locks, records, venvs
 from sessions.shared.context import Context
 from sessions.shared.knowledge import Sdist
 from tests import fakes
@@ -138,7 +138,7 @@ def test_two_checkouts_with_one_cache_download_a_source_once(
     checked: list[str] = []
 
     def pip(ctx: Context, venv: Path, words: Sequence[str], what: str) -> str:
-        assert not disk.is_free(ctx.cached_lock(SDIST.file))
+        assert not locks.is_free(ctx.cached_lock(SDIST.file))
         folder = Path(dict(itertools.pairwise(words))["-d"])
         downloads.append(folder)
         shutil.copyfile(sdist, folder / SDIST.file)

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import platformdirs
 
-from sessions.shared import console, disk
+from sessions.shared import console, disk, locks
 from sessions.shared.errors import Problem
 from tests.windows import making
 
@@ -114,7 +114,7 @@ def opened() -> Iterator[Lab]:
     cache = cache.expanduser().resolve()
     disk.claim(cache)
     folder = cache / f"windows-lab-{making.identity()}"
-    with disk.lock(cache / "locks" / f"{folder.name}.lock", console.say):
+    with locks.lock(cache / "locks" / f"{folder.name}.lock", console.say):
         if not folder.exists():
             part = folder.with_name(f"{folder.name}.part")
             if part.exists():
