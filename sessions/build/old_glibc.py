@@ -2,7 +2,7 @@
 
 Sources are compiled as usual. At link time, stub libraries replace the machine's glibc: they have
 the names and versions of 2.28's symbols and no code. So a symbol that 2.28 lacks is a link error.
-The C++ runtime, which is newer than that of such systems, is linked statically and hidden.
+libstdc++ is linked statically, because older systems have an older one, and hidden.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _EXPORTS = f"{{ local: {' '.join(f'{name};' for name in _NAMES)} }};\n"
 
 
 def identity() -> str:
-    """A digest of everything that decides the link, except the compiler."""
+    """A digest of all inputs of the link step except the compiler."""
     files = (knowledge.KNOWLEDGE / "glibc.toml", _ADDED, Path(__file__), Path(openmp.__file__))
     return records.fingerprint([code_digest.code(path) for path in files])[:16]
 
@@ -70,7 +70,7 @@ def version_script(versions: Mapping[str, tuple[str, ...]]) -> str:
 
 
 def scripts() -> dict[str, str]:
-    """The linker scripts for ``-lc``, ``-lm`` and so on; that of ``-lc`` searches the others."""
+    """The linker scripts for ``-lc``, ``-lm`` and so on; the one for ``-lc`` adds the others."""
     others = [name for name in knowledge.glibc() if name != _LIBC]
     needed = " ".join(f"-l:{name}" for name in others)
     found = {f"{name.partition('.so')[0]}.so": f"INPUT(AS_NEEDED(-l:{name}))\n" for name in others}
@@ -88,7 +88,7 @@ def make(compiler: Compiler, folder: Path, env: Mapping[str, str]) -> None:
         args = ["-shared", "-nostdlib", f"-Wl,-soname,{library}"]
         args += [f"-Wl,--version-script,{library}.map", "-o", library, f"{library}.s"]
         _run(compiler, args, folder, env)
-    # Without -fno-builtin a compiler may replace atexit or strtol by its own.
+    # Without -fno-builtin the compiler may treat atexit and strtol as built-in functions.
     args = ["-O2", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fdata-sections"]
     args += ["-fno-builtin", "-w", "-c", str(_ADDED), "-o", f"{_ADDED.stem}.o"]
     _run(compiler, args, folder, env)

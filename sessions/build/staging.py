@@ -17,12 +17,12 @@ from sessions.shared import disk
 
 
 def stage(source: Path, folder: Path, additions: Mapping[str, str]) -> int:
-    """Copy what a build reads, and ``additions``; only what differs. Returns how many files."""
+    """Make ``folder`` the files that a build reads and ``additions``. Returns how many changed."""
     disk.mark(folder)
     files = {
         relative: path
         for relative, path in disk.files(source, source_filter.build_reads)
-        if relative not in additions and path.is_file()  # no links to folders, none to nowhere
+        if relative not in additions and path.is_file()  # no symlinks to folders, no broken ones
     }
     _prune(folder, {*files, *additions, disk.TAG})
     written = sum(_put(folder / name, path.read_bytes()) for name, path in files.items())

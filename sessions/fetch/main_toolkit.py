@@ -71,7 +71,7 @@ def from_pypi(ctx: Context, cuda: str) -> tuple[Toolkit, bool]:
 def accepted(host_config: str, cuda: str) -> HostRange:
     """The host compilers that a toolkit's header accepts.
 
-    The probe chose the compiler with our row of knowledge/cuda.toml, before the header was here.
+    The probe chose the compiler by knowledge/cuda.toml, before this header was downloaded.
     Raises Problem if they differ.
     """
     in_header, known = knowledge.parse_host_config(host_config), knowledge.toolkit(cuda).accepts
@@ -109,7 +109,7 @@ def _create(
 
 
 def _complete(ctx: Context, root: Path) -> None:
-    """Add what NVIDIA's packages lack, with the compiler that the probe chose."""
+    """Add what NVIDIA's packages lack: symlinks and a libcuda stub, or import libraries."""
     compiler = ctx.need("probe", Toolchain).compiler
     assert compiler is not None  # the probe fails without one
     if sys.platform == "win32":
@@ -196,7 +196,7 @@ def module_definition(dll: str, names: Sequence[str]) -> str:
 
 
 def driver_functions(cuda_h: str) -> list[str]:
-    """Every driver function that ``cuda.h`` declares, by each name that a program may link to."""
+    """The names of all functions in ``cuda.h``, also those that macros select (cuMemAlloc_v2)."""
     declared = re.findall(r"\bCUDAAPI\s+(cu[A-Z]\w*)\s*\(", cuda_h)
     renamed = re.findall(r"^\s*#\s*define\s+cu[A-Z]\w*\s+(cu[A-Z]\w*)\s*$", cuda_h, re.MULTILINE)
     return sorted({*declared, *renamed})

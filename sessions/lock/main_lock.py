@@ -1,4 +1,4 @@
-"""The session ``lock``: pins an upstream release, a CUDA version, or runtime packages by hash."""
+"""The session ``lock``: pins a release, a CUDA version or packages; computes model families."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from sessions.shared.errors import USAGE, Problem
 from sessions.targets.targets_file import LATEST
 
 PACKAGE = "llama_cpp"
-# The packages that a build of ggml's CUDA backend needs. The package `cuda-toolkit` requires more,
-# and its early releases do not pin all of these, so each one is pinned here.
+# The packages that a build of ggml's CUDA backend needs. The package `cuda-toolkit` requires more;
+# these are locked at the versions that it pins.
 COMPONENTS = (
     "nvidia-cuda-nvcc",
     "nvidia-nvvm",
@@ -35,7 +35,7 @@ COMPONENTS = (
     "nvidia-cuda-cccl",
     "nvidia-cublas",
 )
-# The platform tags for pip, which matches them exactly, on the two systems that we build on.
+# Values of pip's --platform. pip matches a tag exactly, so every manylinux tag is listed.
 PLATFORMS = {
     "linux": ("manylinux2014_x86_64", *(f"manylinux_2_{n}_x86_64" for n in range(17, 36))),
     "windows": ("win_amd64",),

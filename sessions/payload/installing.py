@@ -20,7 +20,7 @@ RUNTIME = ("nvidia-cuda-runtime", "nvidia-cublas")
 
 
 def for_this_python(name: str) -> str:
-    """A wheel's name, with the tag of this Python in place of another Python's.
+    """A wheel's file name, with the tags of this Python in place of its own.
 
     pip refuses other tags. The wheel itself does not depend on Python: ctypes loads its libraries.
     """
@@ -59,7 +59,7 @@ def _pip_environment(python: str, command: str) -> dict[str, str]:
 
 
 def without_files() -> dict[str, str]:
-    """This environment, but pip reads no configuration file (--isolated reads the system's)."""
+    """The environment in which pip reads no configuration file (--isolated reads the system's)."""
     return {**os.environ, "PIP_CONFIG_FILE": os.devnull}
 
 
@@ -88,7 +88,7 @@ def _run(command: list[str], what: str, env: dict[str, str] | None = None) -> No
 
 
 def _by_pip(command: list[str], manifest: dict[str, Any], options: argparse.Namespace) -> bool:
-    """Whether a pip command could get NVIDIA's CUDA runtime; --offline does not try it."""
+    """Get NVIDIA's CUDA runtime by pip, but not with --offline. Returns whether it succeeded."""
     if options.offline:
         return False
     print("Getting NVIDIA's CUDA runtime with pip ...", flush=True)
@@ -112,7 +112,7 @@ def runtime(venv: Path, manifest: dict[str, Any], options: argparse.Namespace) -
 def _find_runtime(
     command: list[str], manifest: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """The source of NVIDIA's CUDA runtime, as a benchmark's job has it."""
+    """Find NVIDIA's CUDA runtime: by pip, in site-packages, or in an installed toolkit."""
     if _by_pip(command, manifest, options):
         return {"runtime": "packages", "link": None, "runtime_places": []}
     source = _packages()
@@ -147,7 +147,7 @@ def link(venv: Path, source: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     try:
         target.symlink_to(source, target_is_directory=True)
-    except OSError:  # on Windows, only some users may make links
+    except OSError:  # on Windows, symlinks need a privilege
         shutil.copytree(source, target)
 
 
@@ -159,7 +159,7 @@ def site_packages(venv: Path) -> Path:
 def runtime_files(
     packages: Path, manifest: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """The part of a benchmark's job for NVIDIA's CUDA runtime, from the sources of ``runtime``."""
+    """The fields of a benchmark job for the CUDA runtime, which pip downloads."""
     if not manifest["runtime"]:
         return {"runtime": "none", "link": None, "runtime_places": []}
     command = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", "download", "-q"]

@@ -51,7 +51,7 @@ class Situation:
     checkout: Checkout
     beside: Wheel | None  # wheels/<target>/wheel.json
     changed: tuple[str, ...]  # files in dist/ that changed after they were written
-    chain: int  # the exit code of the target's sessions
+    chain: int  # the exit code of the sessions that ran for this target before release
     allow_untested: bool
     pythons: Repacked = field(default_factory=Repacked)
     differs: tuple[str, ...] | None = None  # from a second build in this run; None without one
@@ -221,7 +221,7 @@ def _verify(found: Evidence) -> Iterator[str]:
 
 
 def _smoke(found: Evidence, allow_untested: bool) -> Check:
-    """``smoke`` passed with exactly this file on a device of each kind that the wheel is for."""
+    """``smoke`` passed with this file on a GPU of each architecture of the wheel, or on the CPU."""
     missing, bad, spec = untested_places(found), failed_runs(found), found.spec
     places = required_places(found)
     if not missing and not bad:
@@ -230,7 +230,7 @@ def _smoke(found: Evidence, allow_untested: bool) -> Check:
     lines = list(_why_untested(found, missing))
     on_gpu, remedy = places != ("cpu",), command("smoke", spec)
     unsupported = any(UNSUPPORTED in value for value in found.build.settings.values())
-    # A run that failed is not "untested", and a wheel of a compiler that CUDA refuses must be run.
+    # --allow-untested-gpu excuses neither a failed run nor a compiler that CUDA refuses.
     optional = on_gpu and not bad and not unsupported
     if on_gpu:
         if unsupported:

@@ -82,14 +82,14 @@ def device(ctx: Context) -> dict[str, Any] | None:
 
 
 def placement(device: dict[str, Any] | None) -> dict[str, Any]:
-    """The part of a job that says where the model is computed."""
+    """The fields of a job that say where the model runs: on which GPU, or on the CPU."""
     if device is None:
         return {"layers": 0, "index": 0, "visible": "-1"}
     return {"layers": 999, "index": device["index"], "visible": device["visible"]}
 
 
 def identity(job: dict[str, Any], device: dict[str, Any] | None) -> dict[str, Any]:
-    """What a report is about: the wheel of a job, and the GPU that ran it."""
+    """The identity in a report: the wheel that was tested, and the GPU or CPU that it ran on."""
     return {
         **job["identity"],
         "device": device["name"] if device else "cpu",

@@ -39,7 +39,7 @@ class Context:
     def build(self) -> Path:
         """The folder of the target's records, logs, staged source and CMake tree.
 
-        Links are resolved, as CMake does: otherwise the libraries would contain the other path.
+        Symlinks are resolved, as CMake does: otherwise the libraries would contain this path.
         """
         return (self.root / "build" / self.spec.target).resolve()
 
@@ -70,19 +70,19 @@ class Context:
 
     @property
     def runs_wheel(self) -> bool:
-        """Whether the wheel runs here, and no report of another machine is imported."""
+        """Whether this run executes the wheel here, and does not import a report with --report."""
         return bool({"smoke", "bench"} & self.asked) and not self.options.report
 
     def cache_lock(self, name: str) -> AbstractContextManager[object]:
-        """Lock a part of the cache while this run creates it, in a with statement."""
+        """Lock a cache entry while this run creates it, in a with statement."""
         return locks.lock(self.cached_lock(name), console.say)
 
     def use_cached(self, name: str) -> None:
-        """Use a part of the cache: until this process ends, no run deletes or replaces it."""
+        """Use a cache entry: until this process ends, no run deletes or replaces it."""
         in_use.share(self.cached_lock(name), console.say)
 
     def replace_cached(self, name: str) -> AbstractContextManager[None]:
-        """Wait until no run uses a part of the cache, and lock it, in a with statement."""
+        """Wait until no run uses a cache entry, and lock it, in a with statement."""
         return in_use.exclusive(self.cached_lock(name), console.say)
 
     def scratch(self) -> AbstractContextManager[Path]:
@@ -90,7 +90,7 @@ class Context:
         return in_use.scratch(self.cache / self.SCRATCH)
 
     def cached_lock(self, name: str) -> Path:
-        """The lock file of a part of the cache."""
+        """The lock file of a cache entry."""
         return self.cache / self.LOCKS / f"{name}.lock"
 
     def lock_of(self, name: str) -> Path:

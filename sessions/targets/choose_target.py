@@ -21,7 +21,7 @@ _OVERRIDES = ("version", "cuda", "python", "toolkit", "glibc")
 def choose(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     """The spec of a run: the target's table, overridden by the options. Raises Problem.
 
-    A spec that builds something other than its table gets another name ("rtx50+arch90-real").
+    Options that change what is built are added to the target name ("rtx50+arch90-real").
     """
     options, default = normalized(options), first(targets)
     name = default if options.target is None else options.target
@@ -77,7 +77,7 @@ def normalized(options: Options) -> Options:
 
 
 def _budget(base: BuildSpec, archs: Sequence[str]) -> int:
-    """The size limit in MB: the table's, in proportion to the amount of GPU code."""
+    """The size limit in MB: that of the table, or more if --arch asks for more GPU code."""
     if not base.archs:
         return base.budget_mb
     ours, table = (sum(1 if "-" in arch else 2 for arch in of) for of in (archs, base.archs))
@@ -87,7 +87,7 @@ def _budget(base: BuildSpec, archs: Sequence[str]) -> int:
 def python_of(targets: Mapping[str, BuildSpec], options: Options) -> str | None:
     """The Python version of the target's table; None if it has no effect.
 
-    It has none for a release with one wheel for every Python, and if there are several targets.
+    A release with one wheel for every Python has none, and neither have several targets.
     """
     base = targets.get(first(targets) if options.target is None else options.target)
     if base is None:
@@ -105,8 +105,8 @@ def virtual(spec: BuildSpec) -> list[str]:
 def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
     """The spec of ``--baseline ptx``: the run's spec with PTX instead of machine code.
 
-    Raises Problem for a CPU target, and if it would be the same target: its build would wait
-    forever for this run.
+    Raises Problem for a CPU target, and for a target that has only PTX: that would be the same
+    target, and its build would wait forever for the lock that this run holds.
     """
     spec = choose(targets, options)
     if not spec.archs:
@@ -129,7 +129,7 @@ def ptx(targets: dict[str, BuildSpec], options: Options) -> BuildSpec:
 def matrix(targets: dict[str, BuildSpec], options: Options) -> list[BuildSpec]:
     """The specs of all wheels that --targets and --pythons name.
 
-    For each target, the first spec is the one that is built: for its own Python, or --python.
+    For each target, the first spec is compiled; the wheels of the others are repacked from it.
     """
     names = named(targets, options.targets or "")
     pythons = _listed("--pythons", options.pythons) if options.pythons is not None else []
@@ -174,7 +174,7 @@ def _listed(option: str, text: str) -> list[str]:
 
 
 def _named(base: BuildSpec, spec: BuildSpec) -> BuildSpec:
-    """The spec with the options that differ from its table, and with a name that contains them."""
+    """The spec with the options that differ from its table in its overrides and its name."""
     cmake = [f"{name}={value}" for name, value in spec.cmake]
     rows = (
         ("version", "--version", [spec.version], f"v{spec.version}"),

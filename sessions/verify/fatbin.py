@@ -26,9 +26,9 @@ PTX, ELF = 1, 2
 # address of the fat binary, and another address.
 _WRAPPERS = (bytes.fromhex("b143624601000000"), bytes.fromhex("b143624602000000"))
 _SECTIONS = (".nv_fatbin", ".nv_fatb")
-_RELOCATABLE = "__nv_relfatbin"  # of device-linked objects; nothing registers them
+_RELOCATABLE = "__nv_relfatbin"  # of nvcc -rdc=true; not registered at run time
 _CUDA = 190  # EM_CUDA
-# More than any wheel unpacks to; a larger size could only fill a disk.
+# Above the size of any real wheel: a false size in a header must not fill the disk.
 UNPACKED = 2 << 30
 
 
@@ -89,7 +89,7 @@ def nameless(fatbin: bytes, found: Sequence[Entry]) -> bytes:
 def hidden(data: bytes, found: Sequence[tuple[int, int]]) -> Iterator[str]:
     """What is, or may be, GPU code outside a file's fat binaries.
 
-    Also fat binaries that the host code does not register, and the reverse.
+    Also fat binaries that no host code registers, and registered addresses without one.
     """
     image = _image(data)
     rest = bytearray(data)
@@ -110,7 +110,7 @@ def _planted(rest: bytearray) -> Iterator[str]:
             yield f"{what} at {at:#x}, outside of every fat binary"
     for at in _each(rest, MAGIC[:4]):
         yield f"a fat binary with an unknown header at {at:#x}"
-    # A piece of code after any header: kind, version 1.1, size of its header.
+    # An entry without a known header: its bytes for kind and version 1.1, then plausible sizes.
     for at in _each(rest, b"\0\1\1"):
         if at and rest[at - 1] in (PTX, ELF) and _plausible(rest, at - 1):
             yield f"a piece of device code at {at - 1:#x}, outside of every fat binary"
@@ -142,7 +142,7 @@ class _Image:
     """The sections of a library, and the targets of its pointers after it is loaded."""
 
     sections: list[tuple[str, int, int]]  # name, start, end
-    pointed: Callable[[int], int | None]  # the offset to which the 8 bytes at an offset point
+    pointed: Callable[[int], int | None]  # offset of a pointer -> offset of its value
 
 
 def _registered(rest: bytearray, found: Sequence[tuple[int, int]], image: _Image) -> Iterator[str]:
