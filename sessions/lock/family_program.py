@@ -115,9 +115,8 @@ def build(row: Mapping[str, Any]) -> Any:
         try:
             model.set_experts_implementation("eager")  # the default refuses float64
         except Exception:
-            model.config._experts_implementation = (
-                "eager"  # if this has no effect, float64 fails below
-            )
+            # If this has no effect, float64 fails below.
+            model.config._experts_implementation = "eager"
     return model.eval()
 
 

@@ -93,14 +93,14 @@ def test_the_architecture_names_every_module_and_only_modules_that_exist() -> No
     there = {path.name for folder in folders for path in folder.rglob("*.py")} | {"noxfile.py"}
     named = set(re.findall(r"\b[a-z_]+\.py\b", ARCHITECTURE))
     assert named - there == set()
-    # It names these folders instead of their modules, and model.py once for all.
+    # It names these folders instead of their modules.
     apart = ("data", "overlay", "documents", "index")
     ours = {
         path.name
         for path in (fakes.ROOT / "sessions").rglob("*.py")
         if path.parent.name not in apart and not path.name.startswith("__init__")
     }
-    assert ours - named - {"model.py"} == set()
+    assert ours - named == set()
 
 
 def test_every_file_in_contributing_exists() -> None:
